@@ -1,0 +1,390 @@
+"""An artifact: a model file and the manifest beside it. All that crosses between the three packages.
+
+``resnet50.onnx`` has its manifest in ``resnet50.onnx.json`` and its test vectors in the ``.npz`` file that the
+manifest names. The file's name is for people and is never parsed; its format is told by its first bytes. A model
+file without a manifest is *foreign*: it opens, if its format cannot run code, and nothing is known about it.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from runtimes import files, onnxfile, schema
+from runtimes.errors import (
+    ArtifactError,
+    CompatibilityError,
+    IntegrityError,
+    ResourceError,
+    RexportError,
+    UnsafeArtifactError,
+    quoted,
+)
+from runtimes.images import Preprocessing
+from runtimes.protocol import Array, TensorSpec
+
+FORMAT_VERSION = 1
+"""Of the manifest. A reader refuses a newer one and names the remedy."""
+
+MANIFEST_LIMIT_BYTES = 16 << 20
+VECTORS_LIMIT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of model file.
+
+    ``runs_code``: opening one can execute what its author put in, so origin matters. ``check`` refuses a file that
+    must not reach a backend.
+    """
+
+    name: str
+    runs_code: bool
+    recognise: Callable[[bytes], bool]
+    check: Callable[[Path], None] | None = None
+
+
+def _is_onnx(head: bytes) -> bool:
+    # A ModelProto opens with field 1 (ir_version, a varint of one byte) or, in some writers, with another early field.
+    return (
+        len(head) > 2 and head[0] in (0x08, 0x12, 0x1A, 0x22, 0x3A, 0x42) and not head.startswith(b"\x12\x00\x00\x00")
+    )
+
+
+FORMATS: dict[str, Format] = {
+    row.name: row
+    for row in (
+        Format("pt2", True, lambda head: head.startswith(b"PK\x03\x04")),
+        Format("fake", False, lambda head: head.startswith(b'{"fake":')),
+        Format("onnx", False, _is_onnx, onnxfile.check),
+    )
+}
+
+_STRANGERS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git-LFS pointer, not the file itself: run git lfs pull"),
+    (b"<!doctype", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<?xml", "an XML document"),
+    *((bytes((0x80, protocol)), "a pickle") for protocol in range(2, 6)),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"ftrt", "a TensorRT engine"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+)
+
+
+def kind_of(head: bytes) -> str:
+    """In words for a message, what a file with these first bytes seems to be."""
+    if not head:
+        return "empty"
+    return _stranger(head) or f"a file that begins with {head[:8].hex(' ')}"
+
+
+def _stranger(head: bytes) -> str | None:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((words for start, words in _STRANGERS if head.startswith(start) or text.startswith(start)), None)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that belongs to an artifact and lies beside it."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the numbers come from. ``sha256`` is over the state dict's names, shapes and bytes in sorted order."""
+
+    origin: Literal["random", "bundled", "imagenet", "file"]
+    trained: bool
+    sha256: str
+    seed: int | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How an artifact's logits compared with PyTorch's, in fp32, when it was made.
+
+    ``relative_difference`` is the largest difference of a logit over the largest absolute logit; ``agreement`` the
+    share of the images with the same top-1.
+    """
+
+    reference: str
+    runtime: str
+    images: str
+    batches: tuple[int, ...]
+    max_difference: float
+    relative_difference: float
+    tolerance: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known about a model file. Frozen: an artifact is made once and never edited.
+
+    Attributes:
+        name: of the variant, or what its maker called it.
+        format: a key of ``FORMATS``.
+        sha256, size_bytes: of the model file.
+        variant: the variant's fields, for people and for the exporter.
+        precision: of the graph.
+        labels: one a class, or ``None``.
+        dataset: the name of the data that the classes come from, or ``None``.
+        opset: of an ONNX file.
+        producers: libraries and their versions.
+        parent: digest of the artifact that this one was made from.
+        vectors: inputs and the expected logits, in fp32 PyTorch, as ``.npz``.
+        external: files of weights beside an ONNX file past 2 GiB.
+    """
+
+    name: str
+    format: str
+    sha256: str
+    size_bytes: int
+    variant: Mapping[str, object]
+    weights: Weights
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] | None
+    preprocessing: Preprocessing | None
+    dataset: str | None
+    opset: int | None
+    producers: Mapping[str, str]
+    parent: str | None
+    parity: Parity | None
+    vectors: FileRecord | None
+    external: tuple[FileRecord, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Test vectors: ``inputs`` (7, c, h, w) float32 and ``logits`` (7, classes) float32 of PyTorch fp32."""
+
+    inputs: Array
+    logits: Array
+
+
+def manifest_path(path: Path) -> Path:
+    """Where a model file's manifest lies."""
+    return path.with_name(path.name + ".json")
+
+
+def _next_manifest_path(path: Path) -> Path:
+    """Where a manifest waits while its model file is being put in place."""
+    return path.with_name(path.name + ".json.next")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file that was looked at, and its manifest if it has one."""
+
+    path: Path
+    format: Format
+    manifest: Manifest | None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Artifact:
+        """Looks at the file's first bytes and reads its manifest; the model itself is not read.
+
+        Raises:
+            ResourceError: missing, unreadable or not a regular file.
+            ArtifactError: no model file, or a broken manifest.
+            CompatibilityError: the manifest is of a newer rexport.
+            UnsafeArtifactError: a format that can run code, without a manifest.
+        """
+        place = Path(path)
+        with files.open_regular(place) as file:
+            head = file.read(64)
+        manifest = _read_manifest(place)
+        format = _recognise(place, head)
+        if manifest is not None and manifest.format != format.name:
+            raise IntegrityError(f"its manifest says {manifest.format}, it is {format.name}", path=place)
+        if manifest is None and format.runs_code:
+            raise UnsafeArtifactError(
+                f"opening a .{format.name} file can run code, and this one has no manifest",
+                path=place,
+                hint="make it with: rexport torch VARIANT --weights FILE",
+            )
+        if format.check is not None:
+            format.check(place)
+        return cls(place, format, manifest)
+
+    def check_digest(self) -> None:
+        """Reads the whole file and compares; does nothing for a foreign one.
+
+        Raises:
+            IntegrityError: a byte is not what the manifest promises.
+        """
+        if self.manifest is None:
+            return
+        records = (FileRecord(self.path.name, self.manifest.sha256), *self.manifest.external)
+        for record in records:
+            place = self.path.with_name(_plain_name(record.name, self.path))
+            if files.sha256_of(place) != record.sha256:
+                raise IntegrityError(
+                    "its bytes are not those that its manifest records: it was changed or damaged after its export",
+                    path=place,
+                    hint="export it again",
+                )
+
+    def vectors(self) -> Vectors:
+        """The artifact's test vectors.
+
+        Raises:
+            ArtifactError: it has none, or they are broken.
+            IntegrityError: they were changed.
+        """
+        if self.manifest is None or self.manifest.vectors is None:
+            raise ArtifactError("it has no test vectors", path=self.path, hint="export it with rexport")
+        place = self.path.with_name(_plain_name(self.manifest.vectors.name, self.path))
+        content = files.read_bounded(place, VECTORS_LIMIT_BYTES)
+        if hashlib.sha256(content).hexdigest() != self.manifest.vectors.sha256:
+            raise IntegrityError("its bytes are not those that the manifest records", path=place)
+        try:
+            return _unpacked(content)
+        except (KeyError, ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+            raise ArtifactError(f"not test vectors: {quoted(error)}", path=place) from error
+
+
+def _unpacked(content: bytes) -> Vectors:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > VECTORS_LIMIT_BYTES:
+            raise ValueError(f"more than {VECTORS_LIMIT_BYTES:,} bytes")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        vectors = Vectors(arrays["inputs"], arrays["logits"])
+    for array, dimensions in ((vectors.inputs, 4), (vectors.logits, 2)):
+        if array.dtype != np.float32 or array.ndim != dimensions or len(array) != len(vectors.inputs):
+            raise ValueError(f"an array {array.dtype} {array.shape}")
+    return vectors
+
+
+def _plain_name(name: str, path: Path) -> str:
+    if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
+        raise UnsafeArtifactError("its manifest names a file outside its folder", path=path)
+    return name
+
+
+def _recognise(path: Path, head: bytes) -> Format:
+    if _stranger(head) is None:
+        for format in FORMATS.values():
+            if format.recognise(head):
+                return format
+    raise ArtifactError(f"not a model file that rexport knows: it is {kind_of(head)}", path=path)
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    """The manifest that goes with the file. Both are looked at where a writer was interrupted between two renames."""
+    candidate = _parse_manifest(_next_manifest_path(path))
+    if candidate is not None and candidate.sha256 == files.sha256_of(path):
+        return candidate
+    return _parse_manifest(manifest_path(path))
+
+
+def _parse_manifest(path: Path) -> Manifest | None:
+    """``None`` if there is no such file; a publisher may take a waiting manifest away at any moment."""
+    try:
+        text = files.read_bounded(path, MANIFEST_LIMIT_BYTES)
+    except ResourceError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    version = _version_of(text)
+    if version is not None and version > FORMAT_VERSION:
+        raise CompatibilityError(
+            f"a manifest of version {version}; this rexport reads up to {FORMAT_VERSION}",
+            path=path,
+            hint="pip install --upgrade rexport",
+        )
+    try:
+        return schema.loads(Manifest, text)
+    except ArtifactError as error:
+        raise ArtifactError(f"not a manifest: {error.what}", path=path) from error
+
+
+def _version_of(text: bytes) -> int | None:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    version = data.get("format_version") if isinstance(data, dict) else None
+    return version if isinstance(version, int) else None
+
+
+def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None) -> Artifact:
+    """Puts a finished model file, its test vectors and its manifest in their places.
+
+    ``model`` and ``vectors`` are temporary files in the target's folder and are gone afterwards; the manifest names
+    the vectors. At any moment of it, a reader finds the old artifact or the new one, whole.
+
+    Raises:
+        ResourceError: with the system's reason; the old artifact is as it was.
+    """
+    try:
+        with files.folder_lock(target.parent):
+            files.remove_stale(target)
+            _settle(target)
+            for place in (model, vectors):
+                if place is not None:
+                    files.sync(place)
+            following = _next_manifest_path(target)
+            with files.write_atomically(following) as temporary:
+                temporary.write_bytes(_text_of(manifest))
+            if vectors is not None and manifest.vectors is not None:
+                os.replace(vectors, target.with_name(manifest.vectors.name))
+            os.replace(model, target)
+            os.replace(following, manifest_path(target))
+            files.sync(target.parent)
+            _remove_old_vectors(target, manifest)
+    except OSError as error:
+        raise ResourceError.from_os(error, target, "write") from error
+    return Artifact(target, FORMATS[manifest.format], manifest)
+
+
+def _text_of(manifest: Manifest) -> bytes:
+    # A file name that is no Unicode has lone surrogates in Python; JSON can hold them escaped.
+    return schema.dumps(manifest, indent=1).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _settle(target: Path) -> None:
+    """Finishes or undoes what a killed publisher left, so that only one manifest goes with the model file."""
+    following = _next_manifest_path(target)
+    try:
+        candidate = _parse_manifest(following)
+        finished = candidate is not None and candidate.sha256 == files.sha256_of(target)
+    except RexportError:
+        finished = False  # there is no model file yet, or somebody spoilt what waits
+    if finished:
+        os.replace(following, manifest_path(target))
+    else:
+        following.unlink(missing_ok=True)
+
+
+def vectors_name(target: Path, sha256: str) -> str:
+    """Named by content, so that writing new vectors leaves an older artifact's alone."""
+    return f"{target.name}.{sha256[:8]}.vectors.npz"
+
+
+def _remove_old_vectors(target: Path, manifest: Manifest) -> None:
+    keep = manifest.vectors.name if manifest.vectors else None
+    for place in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.vectors.npz"):
+        if place.name != keep:
+            place.unlink(missing_ok=True)

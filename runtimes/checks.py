@@ -1,0 +1,124 @@
+"""Feeds against specs: names, dtypes, shapes. Done here once, so that every backend gives the same verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from runtimes.errors import InputError, IntegrityError, quoted
+from runtimes.protocol import Array, Arrays, Feeds, TensorSpec
+
+
+def checked(specs: tuple[TensorSpec, ...], feeds: Feeds) -> Arrays:
+    """The feeds as C-ordered arrays of the specs' dtypes, in the specs' order; the caller's arrays are untouched.
+
+    An array that is C-ordered already is passed through, not copied. Lists are taken as the spec's dtype; an array of
+    another dtype is refused, since a cast would hide a missing normalisation.
+
+    Raises:
+        InputError: an unknown or missing name, a wrong dtype, byte order, rank or size.
+    """
+    if not isinstance(feeds, Mapping):
+        raise InputError(
+            f"feeds must map input names to arrays, not be {type(feeds).__name__}",
+            hint=f"pass {{{specs[0].name!r}: array}}" if specs else None,
+        )
+    names = [spec.name for spec in specs]
+    unknown = [name for name in feeds if name not in names]
+    missing = [name for name in names if name not in feeds]
+    if unknown or missing:
+        got = ", ".join(repr(quoted(name)) for name in feeds) or "nothing"
+        raise InputError(f"the inputs are {', '.join(map(repr, names))}; got {got}")
+    sizes: dict[str, int] = {}
+    return {spec.name: _checked_one(spec, feeds[spec.name], sizes) for spec in specs}
+
+
+def _checked_one(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Array:
+    wanted = np.dtype(spec.dtype)
+    if isinstance(value, (list, tuple)):
+        try:
+            value = np.asarray(value, dtype=wanted)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InputError(f"{spec}: the list is not an array of numbers: {quoted(error)}") from error
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{spec}: expected a NumPy array, got {type(value).__name__}")
+    if value.dtype != wanted:
+        raise InputError(
+            f"{spec}: got dtype {value.dtype.str if value.dtype.kind == wanted.kind else value.dtype}",
+            hint=_dtype_hint(value.dtype, wanted),
+        )
+    _check_shape(spec, value, sizes)
+    return np.ascontiguousarray(value)
+
+
+def _dtype_hint(got: np.dtype[np.generic], wanted: np.dtype[np.generic]) -> str:
+    if got == np.uint8 and wanted.kind == "f":
+        return "raw pixels must be normalised first: runtimes.Classifier does it as the manifest says"
+    return f"pass array.astype(numpy.{wanted.name})"
+
+
+def _check_shape(spec: TensorSpec, value: Array, sizes: dict[str, int]) -> None:
+    if value.ndim != len(spec.shape):
+        hint = "one image needs a batch axis: pass array[None]" if value.ndim == len(spec.shape) - 1 else None
+        raise InputError(f"{spec}: got {value.ndim} dimensions, shape {value.shape}", hint=hint)
+    for size, wanted in zip(value.shape, spec.shape, strict=True):
+        expected = sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted
+        if size != expected:
+            raise InputError(f"{spec}: got shape {value.shape}", hint=_shape_hint(spec, value))
+
+
+def _shape_hint(spec: TensorSpec, value: Array) -> str | None:
+    for order, words in (((0, 3, 1, 2), "channels last"), ((0, 2, 3, 1), "channels first")):
+        if value.ndim == 4 and _fits(spec, tuple(value.shape[axis] for axis in order)):
+            return f"it looks like {words}: pass array.transpose{order}"
+    first = spec.shape[0]
+    if isinstance(first, int) and value.ndim == len(spec.shape) and _fits(spec, (first, *value.shape[1:])):
+        return f"the model was exported for batches of {first}: export it with --batch dynamic"
+    return None
+
+
+def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
+    return all(isinstance(wanted, str) or wanted == size for wanted, size in zip(spec.shape, shape, strict=True))
+
+
+def agreed(stated: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The manifest's specs, which name the dimensions that may vary, when the model's own do not contradict them.
+
+    Raises:
+        IntegrityError: they do.
+    """
+    same = len(stated) == len(found) and all(
+        (one.name, one.dtype, len(one.shape)) == (other.name, other.dtype, len(other.shape))
+        and all(isinstance(b, str) or a == b for a, b in zip(one.shape, other.shape, strict=True))
+        for one, other in zip(stated, found, strict=True)
+    )
+    if not same:
+        raise IntegrityError(
+            f"its manifest says {'; '.join(map(str, stated))}, the model has {quoted('; '.join(map(str, found)))}",
+            hint="export it again",
+        )
+    return stated
+
+
+def empty_outputs(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], arrays: Arrays) -> Arrays | None:
+    """What a batch of no images gives, which no library need be asked for; ``None`` if there are images.
+
+    Raises:
+        InputError: another dimension than a named one is empty, or an output's size does not follow from the inputs.
+    """
+    if all(array.size for array in arrays.values()):
+        return None
+    sizes = {
+        wanted: size
+        for spec in inputs
+        for wanted, size in zip(spec.shape, arrays[spec.name].shape, strict=True)
+        if isinstance(wanted, str)
+    }
+    results = {}
+    for spec in outputs:
+        shape = tuple(sizes.get(wanted, -1) if isinstance(wanted, str) else wanted for wanted in spec.shape)
+        if -1 in shape or 0 not in shape:
+            raise InputError(f"empty arrays were passed, and {spec} does not follow from them")
+        results[spec.name] = np.zeros(shape, spec.dtype)
+    return results

@@ -1,0 +1,247 @@
+"""Images in, labels out: a runtime with the artifact's preprocessing before it and its labels behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import runtimes
+from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
+from runtimes.images import Image, Preprocessing, prepared
+from runtimes.protocol import TensorSpec
+from runtimes.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class with its probability, 0 to 1. ``index`` is its place among the network's outputs."""
+
+    name: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one image shows: the likeliest classes, best first; at equal probability the lower index first."""
+
+    labels: tuple[Label, ...]
+
+    @property
+    def label(self) -> str:
+        """Name of the likeliest class."""
+        return self.labels[0].name
+
+    @property
+    def probability(self) -> float:
+        """Of the likeliest class."""
+        return self.labels[0].probability
+
+
+class Classifier:
+    """An opened artifact that takes images. Safe to use from many threads; a context manager.
+
+    Attributes:
+        runtime: that does the work. The classifier owns it and closes it.
+        preprocessing: what happens to an image before the network sees it.
+        names: one a class, or ``None``: classes are then called "class 7".
+    """
+
+    def __init__(self, runtime: Runtime, preprocessing: Preprocessing, names: tuple[str, ...] | None) -> None:
+        self.runtime = runtime
+        self.preprocessing = preprocessing
+        self.names = names
+        self._input = _Input.of(runtime, preprocessing)
+        self._output = _logits_of(runtime)
+        classes = self._output.shape[1]
+        if isinstance(classes, int):
+            self._check_names(classes)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        backend: str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        *,
+        preprocessing: Preprocessing | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> Classifier:
+        """The artifact at ``path``, ready to predict. ``backend``, ``device``, ``threads``: as for ``runtimes.open``.
+
+        ``preprocessing`` and ``labels`` stand in for the manifest's; a model without a manifest needs the first.
+
+        Raises:
+            UsageError: the manifest has no preprocessing and none is passed.
+            ModelMismatchError: preprocessing or labels do not fit the network's input or its number of classes.
+            ArtifactError: the network is no classifier of images.
+            RexportError: as ``runtimes.open``.
+        """
+        runtime = runtimes.open(path, backend, device, threads)
+        try:
+            manifest = runtime.artifact.manifest
+            if preprocessing is None and manifest is not None:
+                preprocessing = manifest.preprocessing
+            if labels is None and manifest is not None:
+                labels = manifest.labels
+            if preprocessing is None:
+                raise UsageError(
+                    f"{runtime.artifact.path.name} does not say how its images were prepared",
+                    hint="pass preprocessing=runtimes.Preprocessing(...)",
+                )
+            return cls(runtime, preprocessing, None if labels is None else tuple(labels))
+        except BaseException:
+            runtime.close()
+            raise
+
+    def predict(self, images: Image | Iterable[Image], top: int = 1, batch: int = 32) -> list[Prediction]:
+        """The ``top`` likeliest classes of each image, in the images' order. Blocks until all are there.
+
+        Args:
+            images: one image or several; a uint8 array (n, h, w, c) counts as several. An iterator is drawn from as
+                batches are formed, so that the images need not all be in memory.
+            top: classes for each image; all of them where the network has fewer.
+            batch: images that go through the network at once. A network that was exported for a fixed batch takes
+                its own; the last one is filled up and the surplus dropped.
+
+        Raises:
+            InputError: an image is broken or does not fit; it is named by its path or its number.
+            ResourceError: an image file is missing or unreadable, or memory is lacking.
+            BackendUnavailableError: Pillow is needed and missing.
+            CheckFailedError: the network's output is not a number.
+            UsageError: ``top`` or ``batch`` below 1, or the classifier is closed.
+        """
+        if top < 1 or batch < 1:
+            raise UsageError(f"top and batch must be at least 1, not {top} and {batch}")
+        waiting = _several(images)
+        found: list[Prediction] = []
+        while chunk := list(islice(waiting, self._input.batch or batch)):
+            inputs = prepared(chunk, self.preprocessing, first=len(found))
+            for row in self._probabilities(inputs, first=len(found)):
+                found.append(self._prediction(row, top))
+        return found
+
+    def _probabilities(self, inputs: NDArray[np.float32], first: int) -> NDArray[np.float64]:
+        """(n, classes) for prepared images (n, c, h, w) that are one batch."""
+        feeds = {self._input.spec.name: self._input.arranged(inputs)}
+        outputs = self.runtime.infer(feeds)[self._output.name][: len(inputs)]
+        self._check_names(outputs.shape[1])
+        foreign = self.runtime.artifact.manifest is None
+        rows = outputs.astype(np.float64)
+        probabilities = rows if foreign and _are_probabilities(rows) else softmax(rows)
+        broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+        if broken.size:
+            raise CheckFailedError(f"image {first + broken[0]}: the network's output is not a number")
+        return probabilities
+
+    def _prediction(self, probabilities: NDArray[np.float64], top: int) -> Prediction:
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        return Prediction(tuple(Label(self._name(int(i)), int(i), float(probabilities[i])) for i in best))
+
+    def _name(self, index: int) -> str:
+        return f"class {index}" if self.names is None else self.names[index]
+
+    def _check_names(self, classes: int) -> None:
+        if self.names is not None and len(self.names) != classes:
+            raise ModelMismatchError(
+                f"{len(self.names)} labels for a network of {classes} classes",
+                path=self.runtime.artifact.path,
+                hint=f"pass {classes} labels",
+            )
+
+    def close(self) -> None:
+        """Waits for predictions under way, then frees the model. Calling it again does nothing."""
+        self.runtime.close()
+
+    def __enter__(self) -> Classifier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class _Input:
+    """The network's one input of images. ``batch`` is its fixed batch, or ``None``."""
+
+    spec: TensorSpec
+    channels_last: bool
+    batch: int | None
+
+    @classmethod
+    def of(cls, runtime: Runtime, preprocessing: Preprocessing) -> _Input:
+        """Raises ArtifactError if the network takes no images, ModelMismatchError if none like these."""
+        path = runtime.artifact.path
+        spec = runtime.inputs[0] if len(runtime.inputs) == 1 else None
+        if spec is None or len(spec.shape) != 4 or np.dtype(spec.dtype).kind != "f":
+            raise ArtifactError(
+                f"no classifier of images: its inputs are {'; '.join(map(str, runtime.inputs))}",
+                path=path,
+                hint="use runtimes.open and Runtime.infer",
+            )
+        size = preprocessing.size
+        first, last = (preprocessing.channels, *size), (*size, preprocessing.channels)
+        for shape, channels_last in ((first, False), (last, True)):
+            if all(isinstance(w, str) or w == got for w, got in zip(spec.shape[1:], shape, strict=True)):
+                fixed = spec.shape[0]
+                return cls(spec, channels_last, fixed if isinstance(fixed, int) else None)
+        raise ModelMismatchError(
+            f"preprocessing gives {preprocessing.channels} channels of {size[0]} x {size[1]}, the network takes {spec}",
+            path=path,
+        )
+
+    def arranged(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
+        """Prepared images (n, c, h, w) in the network's dtype and layout, filled up with zeros to its fixed batch."""
+        if self.batch is not None and len(inputs) < self.batch:
+            inputs = np.concatenate([inputs, np.zeros((self.batch - len(inputs), *inputs.shape[1:]), np.float32)])
+        if self.channels_last:
+            inputs = inputs.transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(inputs, self.spec.dtype)
+
+
+def _logits_of(runtime: Runtime) -> TensorSpec:
+    """The output called ``logits``, else the first one.
+
+    Raises:
+        ArtifactError: it does not hold one number a class.
+    """
+    named = [spec for spec in runtime.outputs if spec.name == "logits"]
+    spec = (named or list(runtime.outputs))[0]
+    if len(spec.shape) != 2:
+        raise ArtifactError(
+            f"no classifier: its output is {spec}",
+            path=runtime.artifact.path,
+            hint="use runtimes.open and Runtime.infer",
+        )
+    return spec
+
+
+def _several(images: Image | Iterable[Image]) -> Iterator[Image]:
+    if isinstance(images, np.ndarray):
+        return iter(images if images.ndim == 4 else [images])
+    if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Iterable):
+        return iter([images])
+    return iter(images)
+
+
+def _are_probabilities(rows: NDArray[np.float64]) -> bool:
+    """Whether a network ends in a softmax of its own: nothing below 0, and every row sums to 1 within 1e-3."""
+    return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < 1e-3).all())
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities (n, classes) of logits (n, classes). A row that holds NaN or +inf becomes NaN."""
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result

@@ -1,0 +1,121 @@
+"""Every error that rexport raises on purpose.
+
+::
+
+    RexportError
+     +-- CheckFailedError          1   it ran, and a check failed: parity, accuracy, an unreadable image
+     +-- UsageError                2   the call itself is wrong (also a ValueError)
+     +-- ArtifactError             3   a file is broken or not what it should be
+     |    +-- IntegrityError       3   its digest or checksum does not match
+     |    +-- UnsafeArtifactError  3   reading it could run code or reach outside its folder
+     +-- InputError                3   an image or array is wrong (also a ValueError)
+     +-- CompatibilityError        4   sound, but not for this machine, version or model
+     |    +-- ModelMismatchError   4   weights, labels or data of another model
+     +-- BackendUnavailableError   5   a library or device is missing
+     +-- ResourceError             6   disk, memory or permission; keeps ``errno``
+
+The number is the exit code of both commands. A message says what was wrong, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MAX_QUOTED = 200
+"""Longest piece of foreign text that a message repeats, in characters."""
+
+
+def quoted(text: object) -> str:
+    """Foreign text made safe for a message: control characters escaped, cut to 200 characters."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return plain if len(plain) <= MAX_QUOTED else plain[: MAX_QUOTED - 1] + "…"
+
+
+class RexportError(Exception):
+    """Root of the tree. ``str()`` is one line: the file, what is wrong, and what to do in parentheses.
+
+    Attributes:
+        what: what was wrong and what was expected.
+        path: the file it is about, or ``None``.
+        hint: the command or change that mends it, or ``None``.
+    """
+
+    exit_code = 70
+
+    def __init__(self, what: str, *, path: str | os.PathLike[str] | None = None, hint: str | None = None) -> None:
+        self.what = what
+        self.path = None if path is None else Path(path)
+        self.hint = hint
+        place = "" if path is None else f"{quoted(os.fspath(path))}: "
+        super().__init__(place + what + (f" ({hint})" if hint else ""))
+
+
+class CheckFailedError(RexportError):
+    """The work was done and its result did not pass."""
+
+    exit_code = 1
+
+
+class UsageError(RexportError, ValueError):
+    """An argument is wrong."""
+
+    exit_code = 2
+
+
+class ArtifactError(RexportError):
+    """A file is broken, or not of the kind that was asked for."""
+
+    exit_code = 3
+
+
+class IntegrityError(ArtifactError):
+    """A file's bytes are not those that its manifest or its name promises."""
+
+
+class UnsafeArtifactError(ArtifactError):
+    """Reading the file could run code or reach outside its folder; nothing of it was used."""
+
+
+class InputError(RexportError, ValueError):
+    """An image or an array does not fit."""
+
+    exit_code = 3
+
+
+class CompatibilityError(RexportError):
+    """A sound file that this machine, version or model cannot take."""
+
+    exit_code = 4
+
+
+class ModelMismatchError(CompatibilityError):
+    """Weights, labels or data that belong to another model."""
+
+
+class BackendUnavailableError(RexportError):
+    """A backend's library or device is not here; the hint is the command that brings it."""
+
+    exit_code = 5
+
+
+class ResourceError(RexportError):
+    """The disk, the memory or a permission was lacking. ``errno`` is the system's number, or ``None``."""
+
+    exit_code = 6
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        hint: str | None = None,
+        errno: int | None = None,
+    ) -> None:
+        super().__init__(what, path=path, hint=hint)
+        self.errno = errno
+
+    @classmethod
+    def from_os(cls, error: OSError, path: str | os.PathLike[str], doing: str) -> ResourceError:
+        """The error for a failed system call: "cannot write: No space left on device"."""
+        return cls(f"cannot {doing}: {error.strerror or error}", path=path, errno=error.errno)

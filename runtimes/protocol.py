@@ -1,0 +1,104 @@
+"""What a backend gives and what a user gets. Read this first.
+
+A ``Backend`` is a row: a name, the formats that it opens, and two functions. Its ``open`` gives a ``Session``, which
+runs checked arrays. ``runtimes.Runtime`` wraps a session with everything that is the same for all: checks of the
+feeds, empty batches, closing while others infer, forked processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from runtimes.artifact import Artifact
+
+Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = dict[str, Array]
+Feeds: TypeAlias = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. ``dtype`` is NumPy's name; a dimension is a size, or a name where it may vary."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} ({', '.join(map(str, self.shape))})"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What really runs, read back from the library where it tells; never merely what was asked for.
+
+    ``provider`` is the library's own name for the device's implementation, ``precision`` the arithmetic of the
+    convolutions by NumPy's names, ``threads`` the processors that one call may use.
+    """
+
+    backend: str
+    version: str
+    device: str
+    provider: str
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for. ``threads`` is resolved already: it is at least 1."""
+
+    device: str
+    threads: int
+
+
+class Session(Protocol):
+    """A model opened by one backend. Arrays that come in are checked, C-ordered and of the specs' dtypes."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """In the model's order."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """In the model's order."""
+
+    @property
+    def description(self) -> Description:
+        """What runs."""
+
+    def run(self, arrays: Arrays) -> Arrays:
+        """Host to host, blocking. The outputs are fresh and the caller's; called from many threads at once."""
+
+    def bind(self, arrays: Arrays) -> Callable[[], None]:
+        """Takes the arrays, which nobody else will change, to the device once; each call of what it returns runs once
+        and ends with the device."""
+
+    def close(self) -> None:
+        """Frees what the library holds. Called once, when nothing runs."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One library that opens artifacts.
+
+    Attributes:
+        name: as users type it.
+        formats: of the artifacts it opens, as in ``runtimes.artifact.FORMATS``.
+        devices: that it can be asked for.
+        priority: among the backends of a format, the lowest that is there is the default.
+        missing: why the backend can't run here and the pip line that mends it, or ``None`` if it can.
+        open: the session. Raises the errors of ``runtimes.errors`` alone.
+    """
+
+    name: str
+    formats: tuple[str, ...]
+    devices: tuple[str, ...]
+    priority: int
+    missing: Callable[[], str | None]
+    open: Callable[[Artifact, Options], Session]

@@ -1,0 +1,139 @@
+"""The model in a user's hands: a backend's session, with everything around it that is the same for all backends."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from runtimes.artifact import Artifact
+from runtimes.checks import agreed, checked, empty_outputs
+from runtimes.errors import UsageError
+from runtimes.protocol import Arrays, Description, Feeds, Session, TensorSpec
+
+
+class _Uses:
+    """Counts the calls under way, so that closing waits for them and later calls are refused."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._closed = False
+        self._process = os.getpid()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"this runtime was opened in process {self._process} and does not work in its fork",
+                hint="call runtimes.open in the child process",
+            )
+        with self._changed:
+            if self._closed:
+                raise UsageError("this runtime is closed", hint="open it again with runtimes.open")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def close(self) -> bool:
+        """Refuses new calls and waits for the running ones; whether there is something to free.
+
+        In a fork there is not: the model belongs to the parent, whose running calls will never end here.
+        """
+        if os.getpid() != self._process:
+            return False
+        with self._changed:
+            first, self._closed = not self._closed, True
+            self._changed.wait_for(lambda: self._running == 0)
+            return first
+
+
+class Runtime:
+    """An opened artifact. Made by ``runtimes.open``; safe to use from many threads; a context manager.
+
+    Attributes:
+        artifact: what was opened, with its manifest if it has one.
+    """
+
+    def __init__(self, artifact: Artifact, session: Session) -> None:
+        self.artifact = artifact
+        self._session = session
+        self._uses = _Uses()
+        manifest = artifact.manifest
+        self._inputs = session.inputs if manifest is None else agreed(manifest.inputs, session.inputs)
+        self._outputs = session.outputs if manifest is None else agreed(manifest.outputs, session.outputs)
+        self._description = session.description
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """In the model's order."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """In the model's order."""
+        return self._outputs
+
+    @property
+    def description(self) -> Description:
+        """What really runs: library, device, provider, precision, threads."""
+        return self._description
+
+    def infer(self, feeds: Feeds) -> Arrays:
+        """Outputs by name for ``feeds``, input arrays by name. Host to host; blocks until the outputs are there.
+
+        The outputs are fresh arrays and the caller's. A batch of 0 gives outputs of 0 rows.
+
+        Raises:
+            InputError: the feeds do not fit ``inputs``.
+            UsageError: the runtime is closed, or was opened before a fork.
+            ResourceError: the device ran out of memory.
+        """
+        with self._uses.one():
+            arrays = checked(self._inputs, feeds)
+            empty = empty_outputs(self._inputs, self._outputs, arrays)
+            return self._session.run(arrays) if empty is None else empty
+
+    def bind(self, feeds: Feeds) -> Callable[[], None]:
+        """A call that runs once on ``feeds``, which are copied to the device now, and ends when the device has.
+
+        For measuring and for loops that keep their data on the device; the outputs stay there. One thread at a time
+        may use what is returned.
+
+        Raises:
+            InputError, UsageError, ResourceError: as ``infer``.
+        """
+        with self._uses.one():
+            arrays = checked(self._inputs, feeds)
+            if empty_outputs(self._inputs, self._outputs, arrays) is not None:
+                return lambda: None
+            call = self._session.bind({name: array.copy() for name, array in arrays.items()})
+
+        def run_once() -> None:
+            with self._uses.one():
+                call()
+
+        return run_once
+
+    def close(self) -> None:
+        """Waits for calls under way, then frees the model. Calling it again does nothing."""
+        if self._uses.close():
+            self._session.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        about = self._description
+        return f"<Runtime {self.artifact.path.name} on {about.backend} {about.version}, {about.provider}>"

@@ -1,0 +1,142 @@
+"""Frozen dataclasses to JSON and back, strictly: unknown, missing or ill-typed fields are named, not guessed.
+
+Understood: dataclasses, str, int, float, bool, None, tuples, string-keyed mappings, literals and unions of these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from runtimes.errors import ArtifactError, UsageError, quoted
+
+T = TypeVar("T")
+
+
+def encode(value: object) -> Any:
+    """The value as what ``json.dumps`` takes."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    return value
+
+
+def dumps(value: object, indent: int | None = None) -> str:
+    """JSON text. NaN and infinities, which JSON has not, raise ``ValueError``."""
+    return json.dumps(encode(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def loads(cls: type[T], text: str | bytes) -> T:
+    """An instance of the dataclass ``cls`` from JSON text.
+
+    Raises:
+        ArtifactError: not JSON, or not of that shape; the message names the field.
+    """
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"not valid JSON: {quoted(error)}") from error
+    return decode(cls, data)
+
+
+def decode(cls: type[T], data: object) -> T:
+    """An instance of the dataclass ``cls`` from parsed JSON.
+
+    Raises:
+        ArtifactError: as ``loads``.
+    """
+    return typing.cast(T, _decode(cls, data, ""))
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _wrong(where: str, expected: str, data: object) -> ArtifactError:
+    return ArtifactError(f"field {where or 'at the top'!r}: expected {expected}, got {quoted(json.dumps(data))}")
+
+
+def _decode(hint: Any, data: object, where: str) -> object:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return _decode_dataclass(typing.cast(type, hint), data, where)
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(hint, data, where)
+    if origin is typing.Literal:
+        if data not in typing.get_args(hint):
+            raise _wrong(where, f"one of {typing.get_args(hint)}", data)
+        return data
+    if origin is tuple:
+        return _decode_tuple(typing.get_args(hint), data, where)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(data, dict):
+            raise _wrong(where, "an object", data)
+        value = typing.get_args(hint)[1]
+        return {key: _decode(value, item, f"{where}.{key}") for key, item in data.items()}
+    return _decode_scalar(hint, data, where)
+
+
+def _decode_scalar(hint: Any, data: object, where: str) -> object:
+    if hint is object:
+        return data
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if hint is type(None) and data is None:
+        return None
+    if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
+        raise _wrong(where, hint.__name__, data)
+    if isinstance(data, float) and not math.isfinite(data):  # JSON's 1e999 is one
+        raise _wrong(where, "a finite number", data)
+    return data
+
+
+def _decode_union(hint: Any, data: object, where: str) -> object:
+    members = typing.get_args(hint)
+    for member in members:
+        try:
+            return _decode(member, data, where)
+        except ArtifactError:
+            if len(members) == 2 and type(None) in members and member is not type(None) and data is not None:
+                raise
+    raise _wrong(where, " or ".join(getattr(member, "__name__", str(member)) for member in members), data)
+
+
+def _decode_tuple(members: tuple[Any, ...], data: object, where: str) -> tuple[object, ...]:
+    if not isinstance(data, list):
+        raise _wrong(where, "a list", data)
+    if members[-1] is Ellipsis:
+        return tuple(_decode(members[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+    if len(data) != len(members):
+        raise _wrong(where, f"a list of {len(members)}", data)
+    return tuple(
+        _decode(member, item, f"{where}[{i}]") for i, (member, item) in enumerate(zip(members, data, strict=True))
+    )
+
+
+def _decode_dataclass(cls: type, data: object, where: str) -> object:
+    if not isinstance(data, dict):
+        raise _wrong(where, "an object", data)
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = [key for key in data if key not in fields]
+    if unknown:
+        raise ArtifactError(f"unknown field {quoted(f'{where}.{unknown[0]}'.lstrip('.'))!r}")
+    values = {}
+    for name, field in fields.items():
+        inner = f"{where}.{name}".lstrip(".")
+        if name in data:
+            values[name] = _decode(hints[name], data[name], inner)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ArtifactError(f"field {inner!r} is missing")
+    try:
+        return typing.cast(object, cls(**values))
+    except UsageError as error:
+        raise ArtifactError(f"field {where or 'at the top'!r}: {error.what}") from error
