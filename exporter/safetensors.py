@@ -1,0 +1,104 @@
+"""Checks of a ``.safetensors`` file's header before the safetensors library reads the file.
+
+The library itself accepts duplicate names and takes seconds for some hundred thousand empty tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+
+from runtimes.errors import ArtifactError, quoted
+
+MAX_FORMAT_HEADER_BYTES = 100_000_000
+"""What the format itself allows a header."""
+
+MAX_HEADER_BYTES = 8 << 20
+"""What is read of it here: 400 bytes for each of ``MAX_TENSORS``."""
+
+MAX_TENSORS = 20_000
+"""The deepest variant, resnet1202, has 7,208."""
+
+MAX_RANK = 8
+
+_ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+
+
+def recognise(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is meant as safetensors: eight bytes of length, then JSON."""
+    return head[8:9] == b"{" and head[9:10] in (b'"', b"}", b" ")
+
+
+def check(content: bytes) -> None:
+    """Holds a whole file's header to the format.
+
+    Raises:
+        ArtifactError: its length, JSON, names, dtypes, shapes or offsets are wrong; the message says which.
+    """
+    (length,) = struct.unpack_from("<Q", content)
+    if length > len(content) - 8:
+        raise ArtifactError(f"truncated: a safetensors header of {length:,} bytes in a file of {len(content):,}")
+    if length > MAX_HEADER_BYTES:
+        allowed = MAX_FORMAT_HEADER_BYTES if length > MAX_FORMAT_HEADER_BYTES else MAX_HEADER_BYTES
+        raise ArtifactError(f"a safetensors header of {length:,} bytes; at most {allowed:,} are allowed")
+    header = content[8 : 8 + length]
+    if header.count(b'"data_offsets"') > MAX_TENSORS:
+        raise ArtifactError(f"more than {MAX_TENSORS:,} tensors; no variant has as many")
+    entries = _parsed(header)
+    entries.pop("__metadata__", None)
+    _check_cover({name: _extent(name, entry) for name, entry in entries.items()}, len(content) - 8 - length)
+
+
+def _parsed(header: bytes) -> dict[str, object]:
+    try:
+        data = json.loads(header.decode("utf-8"), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"damaged: its safetensors header is not valid ({quoted(error)})") from error
+    if not isinstance(data, dict):
+        raise ArtifactError("damaged: its safetensors header is not a JSON object")
+    return data
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate name {next(name for name in names if names.count(name) > 1)!r}")
+    return data
+
+
+def _extent(name: str, entry: object) -> tuple[int, int]:
+    """Where the tensor's bytes begin and end, counted from the header's end."""
+    if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise ArtifactError(f"damaged: tensor {quoted(name)!r} needs dtype, shape and data_offsets, and these alone")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+        raise ArtifactError(f"tensor {quoted(name)!r} has dtype {quoted(dtype)}, which weights never have")
+    if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
+        raise ArtifactError(f"damaged: the shape or the offsets of tensor {quoted(name)!r} are not whole numbers")
+    if len(shape) > MAX_RANK:
+        raise ArtifactError(f"tensor {quoted(name)!r} has {len(shape)} dimensions; at most {MAX_RANK} are read")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
+        raise ArtifactError(f"damaged: tensor {quoted(name)!r} {dtype} {shape} does not fill bytes {begin} to {end}")
+    return begin, end
+
+
+def _is_counts(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+
+
+def _check_cover(extents: Mapping[str, tuple[int, int]], data_bytes: int) -> None:
+    place = 0
+    for name, (begin, end) in sorted(extents.items(), key=lambda item: item[1]):
+        if begin != place:
+            raise ArtifactError(f"damaged: tensor {quoted(name)!r} begins at byte {begin}, not at {place} as it should")
+        place = end
+    if place != data_bytes:
+        kind = "truncated" if place > data_bytes else "damaged"
+        raise ArtifactError(f"{kind}: its tensors take {place:,} bytes, and {data_bytes:,} follow the header")
