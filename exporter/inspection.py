@@ -1,0 +1,126 @@
+"""What an artifact says of itself, and its parity check once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import runtimes
+from exporter import parity
+from exporter.precision import PRECISIONS
+from runtimes import Artifact, onnxfile, schema
+from runtimes.artifact import Manifest, Parity
+from runtimes.errors import ArtifactError
+from runtimes.images import Preprocessing
+
+
+def verified(path: Path, backend: str | None, device: str, threads: int | None) -> Parity:
+    """The record of comparing the artifact with its own test vectors, on the runtime that is asked for.
+
+    Raises:
+        CheckFailedError: its logits are not the network's any more.
+        ArtifactError: a foreign file, which has no test vectors.
+        RexportError: as ``runtimes.open``.
+    """
+    artifact = Artifact.read(path)
+    vectors = artifact.vectors()
+    manifest = artifact.manifest
+    if manifest is None or manifest.parity is None or manifest.precision not in PRECISIONS:
+        raise ArtifactError("its manifest records no parity check", path=path, hint="export it again")
+    tolerance = PRECISIONS[manifest.precision].tolerance
+    with runtimes.open_artifact(artifact, backend, device, threads) as runtime:
+        return parity.check(runtime, vectors, tolerance, manifest.parity.reference, manifest.parity.images)
+
+
+def parity_as_json(record: Parity) -> str:
+    """The record as a JSON object."""
+    return schema.dumps(record, indent=2)
+
+
+def parity_as_text(path: Path, record: Parity) -> str:
+    """The record in one line."""
+    return f"{path}: parity holds: {_parity(record)}"
+
+
+def _parity(record: Parity) -> str:
+    return (
+        f"{record.runtime} gives logits within {record.relative_difference:.1e} of {record.reference} "
+        f"({record.tolerance:.0e} allowed), top-1 the same on {record.agreement:.0%} of {record.images}; "
+        f"batches {', '.join(map(str, record.batches))}"
+    )
+
+
+def as_json(path: Path) -> str:
+    """The artifact's manifest as it is, or what a foreign file says of itself.
+
+    Raises:
+        RexportError: as ``Artifact.read``; the digest does not match.
+    """
+    artifact = Artifact.read(path)
+    artifact.check_digest()
+    if artifact.manifest is not None:
+        return schema.dumps(artifact.manifest, indent=2)
+    return schema.dumps(_foreign(artifact), indent=2)
+
+
+def _foreign(artifact: Artifact) -> dict[str, object]:
+    about: dict[str, object] = {"format": artifact.format.name, "manifest": None}
+    if artifact.format.name == "onnx":
+        about |= schema.encode(onnxfile.read(artifact.path))
+    with runtimes.open_artifact(artifact) as runtime:
+        about |= {"inputs": schema.encode(runtime.inputs), "outputs": schema.encode(runtime.outputs)}
+    return about
+
+
+def as_text(path: Path) -> str:
+    """The same for people, a line each fact.
+
+    Raises:
+        RexportError: as ``as_json``.
+    """
+    artifact = Artifact.read(path)
+    artifact.check_digest()
+    if artifact.manifest is None:
+        lines = {key: str(value) for key, value in _foreign(artifact).items()}
+        lines["manifest"] = "none: a foreign file, of which nothing else is known"
+    else:
+        lines = _lines(artifact.manifest)
+    width = max(map(len, lines))
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in lines.items())
+
+
+def _lines(manifest: Manifest) -> dict[str, str]:
+    weights, view = manifest.weights, manifest.preprocessing
+    origin = weights.source or (f"seed {weights.seed}" if weights.seed is not None else "")
+    lines = {
+        "variant": f"{manifest.name}, shortcut {manifest.variant.get('shortcut')}, stride {manifest.variant.get('stride')}",
+        "weights": f"{weights.origin} {origin}".strip() + ("" if weights.trained else ", untrained"),
+        "format": manifest.format + (f", opset {manifest.opset}" if manifest.opset else ""),
+        "precision": manifest.precision,
+        "inputs": "; ".join(map(str, manifest.inputs)),
+        "outputs": "; ".join(map(str, manifest.outputs)),
+        "labels": "none" if manifest.labels is None else _shortened(manifest.labels),
+        "preprocessing": "none" if view is None else _steps(view),
+        "data set": manifest.dataset or "none",
+        "parity": "not recorded" if manifest.parity is None else _parity(manifest.parity),
+        "made by": ", ".join(f"{name} {version}" for name, version in manifest.producers.items()),
+        "size": f"{manifest.size_bytes:,} bytes",
+        "sha256": manifest.sha256,
+    }
+    if manifest.parent is not None:
+        lines["made from"] = manifest.parent
+    return lines
+
+
+def _shortened(labels: tuple[str, ...]) -> str:
+    shown = ", ".join(labels[:10])
+    return shown if len(labels) <= 10 else f"{shown}, … ({len(labels)})"
+
+
+def _steps(view: Preprocessing) -> str:
+    """The preprocessing in the order in which it happens."""
+    steps = [] if view.resize is None else [f"shorter side to {view.resize}"]
+    steps.append(f"centre crop {view.crop[0]}x{view.crop[1]}")
+    if view.pad:
+        steps.append(f"{view.pad} black pixels on every side")
+    steps.append(f"mean {', '.join(map(str, view.mean))}, std {', '.join(map(str, view.std))}")
+    return "; ".join(steps)

@@ -1,0 +1,208 @@
+"""A variant with its weights, ready to be exported: what every target format starts from."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.parity import IMAGES
+from exporter.variants import Variant
+from exporter.weights import IMAGENET_PREPROCESSING, resolve, scaled
+from runtimes import files
+from runtimes.artifact import Vectors, Weights
+from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quoted
+from runtimes.images import Preprocessing
+
+if TYPE_CHECKING:
+    from exporter.resnet import ResNet
+
+BUNDLED_DATASET = "fashion-mnist"
+"""The data set that comes with rexport: weights made for it are checked on it unasked."""
+
+LABELS_LIMIT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Hears what an export does: ``step`` a few words on what begins now, ``notice`` a line that the user must see."""
+
+    step: Callable[[str], None]
+    notice: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export, and where to.
+
+    ``weights`` as ``exporter.weights.resolve`` takes it, ``data`` as ``exporter.data.open_dataset`` does. ``batch`` is
+    a fixed size, or ``None`` for any. ``mean`` and ``std`` are given together or not at all. ``out`` is a file, or a
+    folder if it exists as one or ends in a slash.
+    """
+
+    variant: Variant
+    out: str
+    weights: str = "random"
+    seed: int = 0
+    batch: int | None = None
+    labels: Path | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    data: str | None = None
+    force: bool = False
+
+    def target(self, suffix: str) -> Path:
+        """The file to write, in a folder that exists and takes files.
+
+        Raises:
+            UsageError: it is there already and ``force`` is off.
+            ResourceError: the folder cannot be made or written.
+        """
+        path = Path(self.out)
+        if self.out.endswith("/") or path.is_dir():
+            path = path / f"{self.variant.name}{suffix}"
+        if path.exists() and not self.force:
+            raise UsageError("it is there already", path=path, hint="--force replaces it, -o names another file")
+        files.check_writable(path.parent)
+        return path
+
+
+@dataclass(frozen=True)
+class Network:
+    """A filled network in evaluation mode, and what its artifact's manifest will say of it.
+
+    ``images`` says in words what the test vectors show.
+    """
+
+    model: ResNet
+    variant: Variant
+    weights: Weights
+    labels: tuple[str, ...] | None
+    preprocessing: Preprocessing | None
+    dataset: str | None
+    vectors: Vectors
+    images: str
+
+
+def prepare(request: Request, listener: Listener) -> Network:
+    """Resolves the weights, fills the network and computes its test vectors in fp32 PyTorch.
+
+    Raises:
+        RexportError: as ``resolve``; labels, mean, std or data that do not fit the variant.
+    """
+    from exporter.resnet import build
+
+    variant = request.variant
+    labels = None if request.labels is None else read_labels(request.labels, variant.classes, listener)
+    _check_statistics(request)
+    listener.step("loading the weights")
+    loaded = resolve(request.weights, variant, request.seed, listener.notice)
+    model = build(variant)
+    model.load_state_dict(loaded.state)
+    preprocessing = _preprocessing(request, loaded.preprocessing)
+    listener.step("computing the test vectors")
+    data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_DATASET else None)
+    inputs, images, classes, name = _inputs(request, data, preprocessing)
+    known = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
+    return Network(
+        model=model,
+        variant=variant,
+        weights=loaded.record,
+        labels=known,
+        preprocessing=preprocessing,
+        dataset=name or loaded.dataset,
+        vectors=Vectors(inputs, reference_logits(model, inputs)),
+        images=images,
+    )
+
+
+def reference_logits(
+    model: ResNet, inputs: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Logits (n, classes) of PyTorch in eager fp32 on the CPU.
+
+    Raises:
+        ArtifactError: they are not finite: the weights overflow, or are no weights of this network.
+    """
+    import torch
+
+    with torch.inference_mode():
+        logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = model(torch.from_numpy(inputs)).numpy()
+    if not np.isfinite(logits).all():
+        raise ArtifactError("the network's own logits are not finite with these weights")
+    return logits
+
+
+def _inputs(
+    request: Request, data: str | None, preprocessing: Preprocessing | None
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], str, tuple[str, ...] | None, str | None]:
+    """Test inputs, words for them, and the classes and the name of the data that they come from."""
+    from exporter.data import noise, open_dataset
+
+    variant = request.variant
+    if data is None:
+        shape = (IMAGES, variant.in_channels, *variant.size)
+        return noise(shape, request.seed), f"seeded noise, seed {request.seed}", None, None
+    if preprocessing is None:
+        raise UsageError(f"--data needs --mean and --std for {variant.in_channels} input channels")
+    dataset = open_dataset(data, IMAGES)
+    if len(dataset.classes) != variant.classes:
+        raise ModelMismatchError(
+            f"the data {quoted(data)!r} has {len(dataset.classes)} classes, the network {variant.classes}",
+            hint=f"--num-classes {len(dataset.classes)}",
+        )
+    _, inputs = next(dataset.batches(preprocessing, IMAGES))
+    return inputs, f"{len(inputs)} images of {dataset.name}", dataset.classes, dataset.name
+
+
+def _check_statistics(request: Request) -> None:
+    if (request.mean is None) != (request.std is None):
+        raise UsageError("--mean and --std go together")
+    for name, values in (("--mean", request.mean), ("--std", request.std)):
+        if values is not None and len(values) != request.variant.in_channels:
+            raise UsageError(f"{name} has {len(values)} values for {request.variant.in_channels} input channels")
+    if request.std is not None and not all(value > 0 for value in request.std):
+        raise UsageError(f"--std must be above 0, not {','.join(map(str, request.std))}")
+
+
+def _preprocessing(request: Request, known: Preprocessing | None) -> Preprocessing | None:
+    """What images go through: what the weights were made for, else the shares of ImageNet's or the whole image.
+
+    Networks of other than 3 channels have none unless the user gives the statistics.
+    """
+    variant = request.variant
+    if known is None:
+        known = scaled(IMAGENET_PREPROCESSING, variant.size)
+        if variant.stem == "cifar":
+            known = replace(known, resize=min(variant.size))
+        if variant.in_channels != 3 and request.mean is None:
+            return None
+    if request.mean is not None and request.std is not None:
+        return replace(known, mean=request.mean, std=request.std)
+    return known
+
+
+def read_labels(path: Path, classes: int, listener: Listener) -> tuple[str, ...]:
+    """One label a line, in UTF-8, with or without a byte-order mark; blank lines at the end do not count.
+
+    Raises:
+        ResourceError: unreadable.
+        ArtifactError: not UTF-8.
+        ModelMismatchError: another number of labels than ``classes``.
+    """
+    content = files.read_bounded(path, LABELS_LIMIT_BYTES)
+    try:
+        text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"labels must be UTF-8 text: {error.reason} at byte {error.start}", path=path) from error
+    labels = tuple(line.strip() for line in text.rstrip().split("\n"))
+    if len(labels) != classes:
+        raise ModelMismatchError(f"{len(labels)} labels for {classes} classes", path=path)
+    doubled = len(labels) - len(set(labels))
+    if doubled:
+        listener.notice(f"{path.name}: {doubled} labels stand more than once")
+    return labels

@@ -1,0 +1,209 @@
+"""A network as one self-contained ONNX file, through torch's dynamo exporter."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.artifacts import INPUT, OUTPUT, Draft, finish, temporary
+from exporter.network import Listener, Network, Request, prepare
+from exporter.precision import PRECISIONS
+from runtimes import Artifact, files
+from runtimes.artifact import FileRecord
+from runtimes.errors import CheckFailedError, CompatibilityError, quoted
+
+if TYPE_CHECKING:
+    import onnx
+
+DEFAULT_OPSET = 20
+ONE_FILE_BYTES = (2 << 30) - (64 << 20)
+"""Weights beyond this go into a file of their own: protocol buffers end at 2 GiB."""
+
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+def export(request: Request, listener: Listener, opset: int = DEFAULT_OPSET) -> Artifact:
+    """Exports, checks and publishes ``request.variant``; blocks for some seconds.
+
+    The graph takes ``input`` (batch, channels, height, width) float32 and gives ``logits`` (batch, classes) float32;
+    its batch-norms are folded into the convolutions.
+
+    Raises:
+        UsageError: the target exists, or the request contradicts itself.
+        CompatibilityError: this torch cannot write ``opset``.
+        CheckFailedError: the graph is not valid, or its logits are not the network's; nothing is left.
+        RexportError: the weights or the data do not load; the disk.
+    """
+    target = request.target(".onnx")
+    network = prepare(request, listener)
+    listener.step("exporting to ONNX")
+    graph = tidied(_traced(network, request.batch, opset))
+    _check_opset(graph, opset)
+    listener.step("checking the graph")
+    with temporary(target) as place:
+        external = _write(graph, place, target)
+        try:
+            _check(place)
+            draft = Draft(
+                file=place,
+                target=target,
+                format="onnx",
+                precision=PRECISIONS["fp32"],
+                batch=request.batch,
+                producers=_producers(),
+                opset=opset,
+                external=external,
+            )
+            return finish(draft, network, listener)
+        except BaseException:
+            for record in external:
+                target.with_name(record.name).unlink(missing_ok=True)
+            raise
+
+
+_TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters tell of their own deprecations and detours; what matters of it is checked afterwards."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _traced(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
+    import torch
+
+    # An example of two images: a batch of one would be taken for a constant by some of torch's versions.
+    example = torch.zeros(batch or 2, network.variant.in_channels, *network.variant.size)
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                network.model,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=None if batch else {"x": {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise CompatibilityError(
+                f"torch {torch.__version__} cannot export this at opset {opset}: {quoted(error)}",
+                hint=f"leave --opset out for {DEFAULT_OPSET}",
+            ) from error
+    if program is None:
+        raise CompatibilityError(f"torch {torch.__version__} gave no ONNX program")
+    return program.model_proto
+
+
+def tidied(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph, changed in place: nodes named after the modules they come from, and none of the exporter's
+    notes, which hold source lines and paths of the machine that it ran on."""
+    scopes = [_module_of(node) for node in graph.graph.node]
+    seen: Counter[str] = Counter()
+    for node, module in zip(graph.graph.node, scopes, strict=True):
+        name = f"{module}/{node.op_type}" if module else node.op_type
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        node.doc_string = ""
+        del node.metadata_props[:]
+    values = (*graph.graph.input, *graph.graph.output, *graph.graph.value_info, *graph.graph.initializer)
+    for item in (graph, graph.graph, *graph.functions, *values):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    renamed = {
+        tensor.name: f"{tensor.name.removesuffix('.weight_bias')}.bias"
+        for tensor in graph.graph.initializer
+        if tensor.name.endswith(".weight_bias")
+    }
+    for tensor in graph.graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    for node in graph.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    del graph.graph.value_info[:]
+    return graph
+
+
+def _module_of(node: onnx.NodeProto) -> str:
+    """The dotted name of the module that a node comes from: of its weight, else of the innermost scope torch noted."""
+    for name in node.input:
+        if name.endswith(".weight"):
+            return name.removesuffix(".weight")
+    for note in node.metadata_props:
+        if note.key == "pkg.torch.onnx.name_scopes":
+            scopes = [scope.strip(" '\"") for scope in note.value.strip("[]").split(",")]
+            return scopes[-2] if len(scopes) > 1 else ""
+    return ""
+
+
+def _check_opset(graph: onnx.ModelProto, opset: int) -> None:
+    written = next((item.version for item in graph.opset_import if item.domain in _DEFAULT_DOMAINS), 0)
+    if written != opset:
+        import torch
+
+        raise CompatibilityError(
+            f"opset {opset} was asked for, torch {torch.__version__} wrote {written}",
+            hint=f"--opset 18 or above; without it, {DEFAULT_OPSET}",
+        )
+
+
+def _write(graph: onnx.ModelProto, place: Path, target: Path) -> tuple[FileRecord, ...]:
+    """Writes the file; past 2 GiB the weights go beside the target, under a name that nothing else has."""
+    import onnx
+
+    if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= ONE_FILE_BYTES:
+        place.write_bytes(graph.SerializeToString())
+        return ()
+    name = f"{target.name}.{os.urandom(4).hex()}.data"
+    onnx.save(graph, os.fspath(place), save_as_external_data=True, location=name)
+    return (FileRecord(name, files.sha256_of(target.with_name(name))),)
+
+
+def _check(place: Path) -> None:
+    """Holds the written file to the ONNX standard and to what was promised of it.
+
+    Raises:
+        CheckFailedError: the checker refuses it, or a batch-norm was left unfolded.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(os.fspath(place), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise CheckFailedError(f"torch wrote an invalid graph: {quoted(error)}") from error
+    nodes = onnx.load(os.fspath(place), load_external_data=False).graph.node
+    left = [node.name for node in nodes if node.op_type == "BatchNormalization"]
+    if left:
+        raise CheckFailedError(f"{len(left)} batch-norms were not folded, the first {quoted(left[0])}")
+
+
+def _producers() -> dict[str, str]:
+    import onnx
+    import onnxscript
+    import torch
+
+    from exporter import version
+
+    return {
+        "rexport": version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxscript": onnxscript.__version__,
+    }

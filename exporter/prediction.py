@@ -1,0 +1,53 @@
+"""Labels for image files, where one bad file does not spoil the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtimes import Classifier, Label, schema
+from runtimes.errors import InputError, ResourceError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One image's labels, best first, or the reason why there are none."""
+
+    image: str
+    labels: tuple[Label, ...]
+    error: str | None
+
+
+def predict(
+    path: Path, images: Sequence[Path], top: int, backend: str | None, device: str, threads: int | None
+) -> tuple[Answer, ...]:
+    """One answer an image, in their order.
+
+    Raises:
+        RexportError: as ``Classifier.open``.
+    """
+    with Classifier.open(path, backend, device, threads) as classifier:
+        return tuple(_answer(classifier, image, top) for image in images)
+
+
+def _answer(classifier: Classifier, image: Path, top: int) -> Answer:
+    try:
+        (prediction,) = classifier.predict([image], top)
+    except (InputError, ResourceError) as error:
+        return Answer(str(image), (), str(error))
+    return Answer(str(image), prediction.labels, None)
+
+
+def as_json(answers: Sequence[Answer]) -> str:
+    """A JSON list."""
+    return schema.dumps(tuple(answers), indent=2)
+
+
+def as_text(answers: Sequence[Answer]) -> str:
+    """``path: label 97.1 %, label 2.0 %`` for each image that could be read."""
+    return "\n".join(
+        f"{answer.image}: " + ", ".join(f"{label.name} {label.probability:.1%}" for label in answer.labels)
+        for answer in answers
+        if answer.error is None
+    )

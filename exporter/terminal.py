@@ -1,0 +1,107 @@
+"""How both commands meet a terminal: errors in one line, exit codes, progress on stderr, the result alone on stdout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from exporter.network import Listener
+
+INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
+
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def run(command: click.Command) -> NoReturn:
+    """Runs the command line and ends the process with its exit code; an error is one line on stderr."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = command.main(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    except BaseException as error:
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def _report(error: BaseException) -> int:
+    """Says what went wrong and gives the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    from runtimes.errors import RexportError, quoted
+
+    if "--debug" in sys.argv and not isinstance(error, click.ClickException):
+        traceback.print_exception(error)
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else os.path.basename(sys.argv[0])  # noqa: PTH119
+        click.echo(f"error: {_one_line(error.format_message())} ({where} --help)", err=True)
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        click.echo(f"error: {_one_line(error.format_message())}", err=True)
+        return error.exit_code
+    if isinstance(error, RexportError):
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        click.echo("error: out of memory (a smaller --batch or --limit needs less)", err=True)
+        return 6
+    click.echo(f"error: internal error: {type(error).__name__}: {quoted(error)} (--debug shows where)", err=True)
+    return INTERNAL
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@contextmanager
+def stdout_reserved() -> Iterator[None]:
+    """While it lasts, what libraries print to stdout, from Python or from native code, goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    """A listener that shows the step at work on a terminal, and prints notices to stderr in any case."""
+    from exporter.network import Listener
+
+    if not sys.stderr.isatty():
+        yield Listener(step=lambda _: None, notice=lambda text: click.echo(text, err=True))
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        yield Listener(
+            step=lambda text: progress.update(task, description=text),
+            notice=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        )
