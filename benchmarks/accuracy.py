@@ -1,0 +1,155 @@
+"""What a model's answers are worth: top-1, top-5, and agreement with a reference, each with a Wilson interval.
+
+A runtime's answers are kept per image, so that two runtimes can be compared image by image and not by their totals.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.statistics import Interval, wilson
+from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError
+
+Logits = NDArray[np.floating]
+Indices = NDArray[np.int64]
+
+KEPT = 5
+"""How many of an image's best classes are kept."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One runtime's answers on n images.
+
+    Attributes:
+        indices: (n,) int64, which images of the data set.
+        targets: (n,) int64, or ``None`` where there is no truth, as for noise.
+        best: (n, k) int64, the classes with the largest logits, best first; k is 5, or all classes if they are fewer.
+        margins: (n,) float32, the largest logit less the second largest: near nothing in a tie.
+        classes: how many there are.
+    """
+
+    indices: Indices
+    targets: Indices | None
+    best: Indices
+    margins: NDArray[np.float32]
+    classes: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """A fraction of images, with its 95 % interval."""
+
+    value: float
+    interval: Interval
+    images: int
+
+
+def predict(
+    logits_of: Callable[[NDArray[np.float32]], Logits],
+    batches: Iterable[tuple[Indices, NDArray[np.float32]]],
+    targets: Indices | None,
+) -> Predictions:
+    """The answers on all the batches of (indices, images); ``logits_of`` gives (b, classes) for (b, c, h, w).
+
+    Of equal logits the lower class is the better, as with ``argmax``.
+
+    Raises:
+        CheckFailedError: a logit is NaN or infinite; the message names the image.
+        ModelMismatchError: there are no images, or one class alone.
+    """
+    seen: list[Indices] = []
+    best: list[Indices] = []
+    margins: list[NDArray[np.float32]] = []
+    classes = 0
+    for indices, images in batches:
+        logits = logits_of(images)
+        _check_finite(logits, indices)
+        classes = logits.shape[1]
+        ranked = np.argsort(-logits, axis=1, kind="stable")[:, :KEPT]
+        values = np.take_along_axis(logits, ranked, axis=1)
+        seen.append(np.asarray(indices, dtype=np.int64))
+        best.append(ranked.astype(np.int64))
+        if classes < 2:
+            raise ModelMismatchError(f"a classifier has 2 classes or more, this output has {classes}")
+        margins.append((values[:, 0] - values[:, 1]).astype(np.float32))
+    if not seen:
+        raise ModelMismatchError("the data set has no images")
+    order = np.concatenate(seen)
+    truth = None if targets is None else np.asarray(targets, dtype=np.int64)[order]
+    return Predictions(order, truth, np.concatenate(best), np.concatenate(margins), classes)
+
+
+def _check_finite(logits: Logits, indices: Indices) -> None:
+    bad = ~np.isfinite(logits).all(axis=1)
+    if bad.any():
+        raise CheckFailedError(
+            f"{int(bad.sum())} of {len(indices)} images got logits that are not finite, the first is image "
+            f"{int(indices[np.argmax(bad)])}"
+        )
+
+
+def top1(predictions: Predictions) -> Share | None:
+    """How often the best class is the true one; ``None`` without truth."""
+    if predictions.targets is None:
+        return None
+    return _share(predictions.best[:, 0] == predictions.targets)
+
+
+def top5(predictions: Predictions) -> Share | None:
+    """How often the true class is among the best five; ``None`` without truth or where five are all the classes."""
+    if predictions.targets is None or predictions.classes <= KEPT:
+        return None
+    return _share((predictions.best == predictions.targets[:, None]).any(axis=1))
+
+
+def agreement(predictions: Predictions, reference: Predictions) -> Share:
+    """How often the best class is the reference's.
+
+    Raises:
+        ModelMismatchError: the two did not see the same images.
+    """
+    if not np.array_equal(predictions.indices, reference.indices):
+        raise ModelMismatchError(
+            f"the predictions are on different images: {len(predictions.indices)} and {len(reference.indices)}"
+        )
+    return _share(predictions.best[:, 0] == reference.best[:, 0])
+
+
+def _share(hits: NDArray[np.bool_]) -> Share:
+    count, images = int(hits.sum()), len(hits)
+    return Share(count / images, wilson(count, images), images)
+
+
+def save(predictions: Predictions, path: str | os.PathLike[str]) -> None:
+    """Writes an ``.npz`` file for ``load``. No targets are written as none at all: an empty array."""
+    targets = np.empty(0, np.int64) if predictions.targets is None else predictions.targets
+    with open(path, "wb") as file:
+        np.savez(
+            file,
+            indices=predictions.indices,
+            targets=targets,
+            best=predictions.best,
+            margins=predictions.margins,
+            classes=np.int64(predictions.classes),
+        )
+
+
+def load(path: str | os.PathLike[str]) -> Predictions:
+    """What ``save`` wrote.
+
+    Raises:
+        ArtifactError: the file is something else.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            targets = arrays["targets"] if len(arrays["targets"]) else None
+            return Predictions(arrays["indices"], targets, arrays["best"], arrays["margins"], int(arrays["classes"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"not predictions: {error}", path=path) from error

@@ -1,0 +1,153 @@
+"""What a model is fed: real images where there are any, else seeded noise; never constants, never always the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.job import Job
+from benchmarks.request import classes_of
+from exporter.data import Unreadable, noise, open_dataset, targets_for
+from runtimes.artifact import Artifact
+from runtimes.errors import CompatibilityError, InputError, ModelMismatchError, quoted
+from runtimes.protocol import Array, Arrays, TensorSpec
+
+if TYPE_CHECKING:
+    from runtimes import Runtime
+
+Images: TypeAlias = NDArray[np.float32]
+Batches: TypeAlias = Iterator[tuple[NDArray[np.int64], Images]]
+
+ROTATION = 16
+"""Different inputs that the timed calls take in turn, so that no cache can answer."""
+
+INPUTS_LIMIT_BYTES = 128 << 20
+"""Of all the inputs in rotation; where they are larger there are fewer of them, but two at least."""
+
+EVALUATION_BATCH = 100
+EVALUATION_BATCH_BYTES = 8 << 20
+NOISE_IMAGES = 64
+"""How many noise images are compared with the reference where there are no real ones."""
+
+
+def concrete_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    """The input's shape for ``batch`` images.
+
+    Raises:
+        CompatibilityError: its batch is fixed at another number, or another dimension is open.
+    """
+    first, *others = spec.shape or ("",)
+    if isinstance(first, int) and first != batch:
+        raise CompatibilityError(
+            f"the model's batch is fixed at {first}, and {batch} was asked for", hint="export it with --batch dynamic"
+        )
+    sizes = [size for size in others if isinstance(size, int)]
+    if len(sizes) != len(others) or not spec.shape:
+        raise CompatibilityError(f"no input can be made for {spec}: only the first dimension may be open")
+    return (batch, *sizes)
+
+
+def rotation(job: Job, runtime: Runtime) -> list[Arrays]:
+    """Feeds for the timed calls: real images where there are any, else noise."""
+    shapes = {spec.name: concrete_shape(spec, job.batch) for spec in runtime.inputs}
+    one = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in runtime.inputs)
+    count = max(2, min(ROTATION, INPUTS_LIMIT_BYTES // max(1, one)))
+    if job.data is not None:
+        return _real(job, runtime, count)
+    return [
+        {
+            spec.name: as_input(spec, noise(shapes[spec.name], job.seed + ROTATION * place + index))
+            for place, spec in enumerate(runtime.inputs)
+        }
+        for index in range(count)
+    ]
+
+
+def as_input(spec: TensorSpec, values: Images) -> Array:
+    """The values in the input's dtype.
+
+    Raises:
+        InputError: it is not a float.
+    """
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind != "f":
+        raise InputError(f"{spec}: rbench feeds floating-point inputs alone")
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
+def _real(job: Job, runtime: Runtime, count: int) -> list[Arrays]:
+    spec, wanted = only_input(runtime), count * job.batch
+    limit = wanted if job.limit is None else min(job.limit, wanted)
+    _, batches = _labelled(job, runtime.artifact, limit, wanted, [])
+    readable = [images for _, images in batches]
+    if not readable:
+        raise InputError(f"none of the first {limit} images of {quoted(job.data)!r} can be read")
+    images = np.concatenate(readable)
+    places = np.arange(wanted) % len(images)
+    return [{spec.name: as_input(spec, images[part])} for part in np.split(places, count)]
+
+
+def only_input(runtime: Runtime) -> TensorSpec:
+    """The input that images go into.
+
+    Raises:
+        InputError: there are several.
+    """
+    if len(runtime.inputs) != 1:
+        raise InputError(f"images go into one input; this model has {len(runtime.inputs)}")
+    return runtime.inputs[0]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Images to answer: ``batches`` of ``batch`` images, ``total`` in all; ``targets`` is ``None`` for noise."""
+
+    targets: NDArray[np.int64] | None
+    total: int
+    batch: int
+    batches: Batches
+
+
+def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluation:
+    """The data set's images, or noise; ``broken`` gets the images that cannot be read, as they are met.
+
+    Raises:
+        RexportError: the data cannot be read, or are not for this model.
+    """
+    spec = only_input(runtime)
+    batch = evaluation_batch(spec)
+    if job.data is None:
+        total = job.limit or NOISE_IMAGES
+        return Evaluation(None, total, batch, _noise_batches(spec, batch, total, job.seed + ROTATION * ROTATION))
+    targets, batches = _labelled(job, runtime.artifact, job.limit, batch, broken)
+    return Evaluation(targets, len(targets), batch, batches)
+
+
+def evaluation_batch(spec: TensorSpec) -> int:
+    """The model's own batch, or as many images as processors like at once and memory does not notice."""
+    if isinstance(spec.shape[0], int):
+        return spec.shape[0]
+    one = math.prod(concrete_shape(spec, 1)) * np.dtype(spec.dtype).itemsize
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH_BYTES // one))
+
+
+def _labelled(
+    job: Job, artifact: Artifact, limit: int | None, size: int, broken: list[Unreadable]
+) -> tuple[NDArray[np.int64], Batches]:
+    """The data set's targets as the model's outputs, and its images as they go into the model."""
+    if job.data is None or artifact.manifest is None or artifact.manifest.preprocessing is None:
+        raise ModelMismatchError("nothing says how images are prepared for this file", path=artifact.path)
+    dataset = open_dataset(job.data, limit)
+    targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact))
+    return targets, dataset.batches(artifact.manifest.preprocessing, size, broken)
+
+
+def _noise_batches(spec: TensorSpec, size: int, total: int, seed: int) -> Batches:
+    for start in range(0, total, size):
+        indices = np.arange(start, min(start + size, total))
+        yield indices, noise((len(indices), *concrete_shape(spec, size)[1:]), seed + start)

@@ -1,0 +1,271 @@
+"""Rows for people: a table for the terminal, Markdown, and CSV. Milliseconds, megabytes and percent begin here."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, TextIO
+
+from benchmarks.request import REFERENCE
+from benchmarks.results import Row
+from benchmarks.rows import NOISE
+from benchmarks.statistics import Interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ABSENT = "–"
+PLAIN_WIDTH = 100
+"""Columns of a table that goes to a file or a pipe."""
+
+MEANING = (
+    "latency: one call, host arrays in and out; compute: the same with its inputs on the device already.",
+    "In brackets: 95 % block-bootstrap (times) and Wilson (shares) intervals, within one process.",
+    f"vs {REFERENCE}: its p50 over this p50, above 1 is faster; same: the share of images with its top-1.",
+)
+
+NOT_IN_CSV = ("environment", "samples_s", "warmup_s", "compute_samples_s", "compute_warmup_s")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, and what a row has there."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    left: bool = False
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Three digits or more, never an exponent."""
+    if seconds is None:
+        return ABSENT
+    value = seconds * 1000
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
+
+
+def _bracketed(interval: Interval | None, form: Callable[[float], str]) -> str:
+    return "" if interval is None else f" [{form(interval[0])}–{form(interval[1])}]"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _share(value: float | None, interval: Interval | None) -> str:
+    return ABSENT if value is None else _percent(value) + _bracketed(interval, lambda end: f"{100 * end:.1f}")
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return ABSENT
+    interval = None if row.runtime == REFERENCE else row.ratio_interval
+    return f"{row.ratio:.2f}" + _bracketed(interval, lambda end: f"{end:.2f}")
+
+
+def _p50(row: Row) -> str:
+    return milliseconds(row.p50_s) + _bracketed(row.p50_interval_s, milliseconds)
+
+
+def _number(value: float | None, form: str = ",.0f") -> str:
+    return ABSENT if value is None else format(value, form)
+
+
+RUNTIME = Column("runtime", lambda row: row.runtime, left=True)
+BATCH = Column("batch", lambda row: str(row.batch))
+
+SPEED = (
+    RUNTIME,
+    BATCH,
+    Column("p50 ms", _p50),
+    Column("p90", lambda row: milliseconds(row.p90_s)),
+    Column("p99", lambda row: milliseconds(row.p99_s)),
+    Column("compute", lambda row: milliseconds(row.compute_p50_s)),
+    Column("images/s", lambda row: _number(row.images_per_s)),
+    Column(f"vs {REFERENCE}", _ratio),
+)
+WORTH = (
+    RUNTIME,
+    BATCH,
+    Column("top-1 %", lambda row: _share(row.top1, row.top1_interval)),
+    Column("top-5 %", lambda row: ABSENT if row.top5 is None else _percent(row.top5)),
+    Column("same %", lambda row: ABSENT if row.agreement is None else _percent(row.agreement)),
+    Column("load s", lambda row: _number(row.load_s, ".2f")),
+    Column("first ms", lambda row: milliseconds(row.first_s)),
+    Column("peak MB", lambda row: _number(None if row.peak_bytes is None else row.peak_bytes / 1e6)),
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """All the rows of one artifact, as text."""
+
+    title: str
+    tables: tuple[tuple[tuple[Column, ...], tuple[tuple[str, ...], ...]], ...]
+    remarks: tuple[str, ...]
+
+
+def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
+    """The rows by artifact, in the order that they came. A column that nothing was measured for is left out."""
+    groups = groupby(rows, key=lambda row: (row.artifact, row.sha256))
+    return tuple(_section(tuple(group)) for _, group in groups)
+
+
+def _section(rows: Sequence[Row]) -> Section:
+    measured = [row for row in rows if row.status == "ok"]
+    tables = tuple(_table(columns, measured) for columns in (SPEED, WORTH)) if measured else ()
+    return Section(_title(rows), tables, tuple(_remarks(rows)))
+
+
+def _table(columns: tuple[Column, ...], rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[str, ...], ...]]:
+    kept = tuple(column for column in columns if any(column.cell(row) != ABSENT for row in rows))
+    return kept, tuple(tuple(column.cell(row) for column in kept) for row in rows)
+
+
+def _title(rows: Sequence[Row]) -> str:
+    ran = [row for row in rows if row.status == "ok"] or rows
+    first = ran[0]
+    parts = [first.artifact, weights_of(first)]
+    parts += [first.precision or ""]
+    parts += [f"{first.device}, {first.threads} thread{'s' if first.threads > 1 else ''}", _data(rows)]
+    return " · ".join(filter(None, parts))
+
+
+def weights_of(row: Row) -> str:
+    """The weights in words; those that were never trained are marked so wherever they stand."""
+    if row.trained is None:
+        return f"{row.variant}, foreign file" if row.variant != row.artifact else "foreign file"
+    return (
+        f"{row.variant}, {row.weights} weights" if row.trained else f"{row.variant}, *untrained* {row.weights} weights"
+    )
+
+
+def _data(rows: Sequence[Row]) -> str:
+    images = max((row.images or 0 for row in rows), default=0)
+    name = f"{NOISE}, so no accuracy" if rows[0].data == NOISE else rows[0].data
+    return f"{name}, {images:,} images" if images else name
+
+
+def _remarks(rows: Sequence[Row]) -> Iterable[str]:
+    for row in rows:
+        place = f"{row.runtime}, batch {row.batch}"
+        if row.status != "ok":
+            yield f"{place}: {row.status}: {row.reason}"
+        elif row.note:
+            yield f"{place}: {row.note}"
+    ran = dict.fromkeys(
+        f"{row.runtime} {row.runtime_version} ({row.provider}, {row.arithmetic})"
+        for row in rows
+        if row.runtime_version is not None
+    )
+    if ran:
+        yield "ran: " + ", ".join(ran)
+
+
+def machine(row: Row) -> str:
+    """The environment in one line."""
+    about = row.environment
+    memory = f"{about.memory_bytes / 2**30:.0f} GiB" if about.memory_bytes else "memory unknown"
+    load = f"load {about.load_average[0]:.2f}" if about.load_average else "load unknown"
+    instructions = " ".join(
+        name for name in about.instruction_sets if name.startswith(("avx2", "avx512f", "amx_t", "sve"))
+    )
+    return " · ".join(
+        filter(
+            None,
+            (
+                about.cpu,
+                f"{about.usable_processors} of {about.processors} processors",
+                instructions,
+                memory,
+                f"{about.kernel}, {about.python}",
+                load,
+            ),
+        )
+    )
+
+
+def print_table(rows: Sequence[Row], file: TextIO, complete: bool = True) -> None:
+    """Prints the rows: as wide as the terminal is and with emphasis there, else plain and 100 columns wide."""
+    from rich.console import Console
+    from rich.text import Text
+
+    terminal = file.isatty()
+    console = Console(file=file, width=None if terminal else PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
+    for section in sections(rows):
+        console.print(Text(section.title, style="bold"))
+        for columns, cells in section.tables:
+            console.print(_rich_table(columns, cells))
+            console.print()
+        for remark in section.remarks:
+            console.print(Text(remark, style="yellow" if ": skipped:" in remark or ": error:" in remark else ""))
+        console.print()
+    if not complete:
+        console.print(Text("incomplete: the run ended early", style="bold red"))
+    if rows:
+        console.print(Text(machine(rows[0]), style="dim"))
+        console.print(Text("\n".join(MEANING), style="dim"))
+
+
+def _rich_table(columns: Sequence[Column], cells: Iterable[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column.heading, justify="left" if column.left else "right")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def markdown(rows: Sequence[Row], complete: bool = True) -> str:
+    """The same tables in Markdown."""
+    lines = ["# rbench", ""]
+    if not complete:
+        lines += ["**Incomplete: the run ended early.**", ""]
+    for section in sections(rows):
+        lines += [f"## {_escaped(section.title)}", ""]
+        for columns, cells in section.tables:
+            lines.append("| " + " | ".join(column.heading for column in columns) + " |")
+            lines.append("| " + " | ".join("---" if column.left else "--:" for column in columns) + " |")
+            lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in cells]
+            lines.append("")
+        lines += [f"- {_escaped(remark)}" for remark in section.remarks]
+        lines.append("")
+    if rows:
+        lines += [_escaped(machine(rows[0])), "", *MEANING]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Safe in a table's cell and as text; the emphasis of *untrained* stays."""
+    for character in "\\|`<[]":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """One line a row in the units of ``Row``; an interval is two columns, samples and environment are left out."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    fields = [field.name for field in dataclasses.fields(Row) if field.name not in NOT_IN_CSV]
+    writer.writerow([heading for name in fields for heading in _headings(name)])
+    for row in rows:
+        writer.writerow([value for name in fields for value in _values(name, getattr(row, name))])
+    return out.getvalue()
+
+
+def _headings(name: str) -> tuple[str, ...]:
+    return (name.replace("interval", "low"), name.replace("interval", "high")) if "interval" in name else (name,)
+
+
+def _values(name: str, value: object) -> tuple[object, ...]:
+    if "interval" not in name:
+        return ("" if value is None else value,)
+    return tuple(value) if isinstance(value, tuple) else ("", "")

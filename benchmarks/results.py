@@ -1,0 +1,175 @@
+"""Result rows and the file that keeps them: JSON lines, one row a line, each line whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from benchmarks.environment import Environment
+from benchmarks.statistics import Interval
+from runtimes import files, schema
+from runtimes.errors import ArtifactError, CompatibilityError
+
+SCHEMA_VERSION = 1
+"""Of a row. A reader refuses a newer one and names the remedy."""
+
+FILE_LIMIT_BYTES = 1 << 30
+
+Status: TypeAlias = Literal["ok", "failed", "skipped", "error"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one configuration (artifact x runtime x batch) gave. ``None`` is what was not measured.
+
+    Fractions lie in 0..1, durations are seconds, sizes are bytes, intervals are (low, high) at 95 %.
+
+    Attributes:
+        status: ``ok``: checked and measured. ``failed``: it ran and a check failed, so there is no number.
+            ``skipped``: it cannot run here, and was not tried. ``error``: it was tried and broke.
+        reason: why the status is not ``ok``, in one line.
+        note: what a reader of the numbers must know.
+        run, time: the run that the row belongs to, and when the row was finished, in UTC.
+        artifact, sha256: the model file's name and digest.
+        variant, weights, trained: the network, its weights' origin, and whether these were ever trained; ``None`` for a
+            file without a manifest.
+        precision: of the artifact's graph. arithmetic: what the runtime says that it computes in.
+        runtime, runtime_version, provider, device, threads: what really ran; what was asked for, where nothing ran.
+        data, images: the name of the data ("noise" if none) and how many of its images were evaluated.
+        seed: of the noise and of the intervals' resampling.
+        p50_s, p90_s, p99_s: latency of one ``infer`` of a whole batch, host arrays in and out; given from as many
+            samples on as ``benchmarks.statistics.MIN_SAMPLES`` says.
+        compute_p50_s: of one run with the inputs already on the device.
+        ratio: the PyTorch reference row's p50_s over this row's: 2.0 is twice as fast.
+        images_per_s: images over the sum of the latency's samples.
+        load_s: of opening, with the import of the runtime's library. first_s: of the process's first ``infer``.
+        peak_bytes: the largest resident memory of the process up to the end of the timing; baseline_bytes: what it had
+            before the artifact was opened.
+        unreadable: images of the data that could not be decoded, and are not among ``images``.
+        top1, top5: shares of the images whose true class is the best, or among the best five.
+        agreement: share of the images whose best class is the PyTorch reference row's.
+        samples_s, compute_samples_s: raw samples. warmup_s, compute_warmup_s: what went before them.
+    """
+
+    status: Status
+    reason: str | None
+    run: str
+    time: str
+    artifact: str
+    sha256: str
+    variant: str
+    weights: str | None
+    trained: bool | None
+    runtime: str
+    device: str
+    precision: str | None
+    batch: int
+    threads: int
+    data: str
+    seed: int
+    environment: Environment
+    runtime_version: str | None = None
+    provider: str | None = None
+    arithmetic: str | None = None
+    note: str | None = None
+    p50_s: float | None = None
+    p50_interval_s: Interval | None = None
+    p90_s: float | None = None
+    p90_interval_s: Interval | None = None
+    p99_s: float | None = None
+    p99_interval_s: Interval | None = None
+    compute_p50_s: float | None = None
+    compute_p50_interval_s: Interval | None = None
+    images_per_s: float | None = None
+    ratio: float | None = None
+    ratio_interval: Interval | None = None
+    load_s: float | None = None
+    first_s: float | None = None
+    peak_bytes: int | None = None
+    baseline_bytes: int | None = None
+    top1: float | None = None
+    top1_interval: Interval | None = None
+    top5: float | None = None
+    top5_interval: Interval | None = None
+    images: int | None = None
+    unreadable: int | None = None
+    agreement: float | None = None
+    agreement_interval: Interval | None = None
+    samples_s: tuple[float, ...] | None = None
+    warmup_s: tuple[float, ...] | None = None
+    compute_samples_s: tuple[float, ...] | None = None
+    compute_warmup_s: tuple[float, ...] | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Row, ...]:
+    """The rows of a file, oldest first.
+
+    Raises:
+        ResourceError: the file cannot be read.
+        ArtifactError: a line is no row; the message names the line.
+        CompatibilityError: a row is of a newer rbench.
+    """
+    lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
+    return tuple(_parsed(line, number, path) for number, line in enumerate(lines, start=1))
+
+
+def _parsed(line: bytes, number: int, path: str | os.PathLike[str]) -> Row:
+    try:
+        row = schema.loads(Row, line)
+    except ArtifactError as error:
+        _refuse_newer(_version_of(line), number, path)
+        raise ArtifactError(f"line {number}: {error.what}", path=path) from error
+    _refuse_newer(row.schema_version, number, path)
+    return row
+
+
+def _version_of(line: bytes) -> int:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return 0
+    version = data.get("schema_version") if isinstance(data, dict) else 0
+    return version if isinstance(version, int) else 0
+
+
+def _refuse_newer(version: int, number: int, path: str | os.PathLike[str]) -> None:
+    if version > SCHEMA_VERSION:
+        raise CompatibilityError(
+            f"line {number}: a row of schema version {version}; this rbench reads up to {SCHEMA_VERSION}",
+            path=path,
+            hint="pip install --upgrade rexport",
+        )
+
+
+class ResultsFile:
+    """A JSON-lines file that rows are added to. Older rows are kept; several processes may add at once."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Makes the folder where it is missing, and reads what is in the file.
+
+        Raises:
+            ResourceError: the folder cannot be written into, or the file cannot be read.
+            ArtifactError, CompatibilityError: the file holds something else than rows; it is left as it is.
+        """
+        self.path = Path(path)
+        files.check_writable(self.path.parent)
+        if self.path.exists():
+            read(self.path)
+
+    def append(self, row: Row) -> None:
+        """Adds the row's line. A kill at any moment leaves the file with it or without it.
+
+        Raises:
+            ResourceError: with the system's reason; the file is as it was.
+        """
+        line = schema.dumps(row).encode() + b"\n"
+        with files.folder_lock(self.path.parent):
+            old = files.read_bounded(self.path, FILE_LIMIT_BYTES) if self.path.exists() else b""
+            if old and not old.endswith(b"\n"):
+                old += b"\n"
+            with files.write_atomically(self.path) as temporary:
+                temporary.write_bytes(old + line)

@@ -1,0 +1,160 @@
+"""From what a worker brought back to a row: every figure is derived here, from raw samples and predictions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from benchmarks import accuracy, statistics
+from benchmarks.accuracy import Predictions
+from benchmarks.environment import Environment
+from benchmarks.job import Outcome
+from benchmarks.measure import Measurement
+from benchmarks.request import REFERENCE, Pair, Request, Subject
+from benchmarks.results import Row
+from benchmarks.statistics import Interval
+from runtimes import files
+from runtimes.processors import usable_processors
+
+NOISE = "noise"
+
+NAMED = 3
+"""How many of the unreadable images a note names."""
+
+NOT_SETTLED = "the warm-up reached its limit before three windows agreed"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the PyTorch row of the same artifact and batch gave, as far as it gave anything."""
+
+    latency: Measurement | None = None
+    predictions: Predictions | None = None
+
+
+def started(run: str, taken_on: Environment, request: Request, subject: Subject, pair: Pair, batch: int) -> Row:
+    """A row that knows what is to be measured, and nothing more."""
+    manifest = subject.artifact.manifest
+    return Row(
+        status="ok",
+        reason=None,
+        run=run,
+        time=_now(),
+        artifact=subject.artifact.path.name,
+        sha256=files.sha256_of(subject.artifact.path) if manifest is None else manifest.sha256,
+        variant=subject.name,
+        weights=None if manifest is None else manifest.weights.origin,
+        trained=None if manifest is None else manifest.weights.trained,
+        runtime=pair.backend.name,
+        device=request.device,
+        precision=None if manifest is None else manifest.precision,
+        batch=batch,
+        threads=request.threads or usable_processors(),
+        data=subject.data or NOISE,
+        seed=request.seed,
+        environment=taken_on,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def finished(row: Row, outcome: Outcome, predictions: Predictions | None, reference: Reference) -> Row:
+    """The row with what came of it; of a configuration that is not ok, its status and reason alone."""
+    row = replace(row, status=outcome.status, reason=outcome.reason, note=_notes(outcome), time=_now())
+    about = outcome.description
+    if outcome.status != "ok" or about is None or outcome.latency is None or outcome.compute is None:
+        return row
+    row = replace(
+        row,
+        runtime_version=about.version,
+        provider=about.provider,
+        device=about.device,
+        arithmetic=about.precision,
+        threads=about.threads,
+        load_s=outcome.load_s,
+        first_s=outcome.first_s,
+        peak_bytes=outcome.peak_bytes,
+        baseline_bytes=outcome.baseline_bytes,
+        unreadable=None if predictions is None else len(outcome.unreadable),
+    )
+    row = _with_latency(row, outcome.latency)
+    row = _with_compute(row, outcome.compute)
+    row = _with_ratio(row, outcome.latency, reference.latency)
+    return _with_answers(row, predictions, reference.predictions)
+
+
+def _notes(outcome: Outcome) -> str | None:
+    notes = [outcome.note]
+    if outcome.latency is not None and not outcome.latency.settled:
+        notes.append(NOT_SETTLED)
+    if outcome.unreadable:
+        names = ", ".join(outcome.unreadable[:NAMED]) + (", ..." if len(outcome.unreadable) > NAMED else "")
+        notes.append(f"{len(outcome.unreadable)} images could not be read: {names}")
+    return "; ".join(filter(None, notes)) or None
+
+
+def _with_latency(row: Row, latency: Measurement) -> Row:
+    samples = latency.samples_s
+    given = [q for q in statistics.MIN_SAMPLES if statistics.enough_for(samples, q)]
+    intervals = dict(zip(given, statistics.quantile_intervals(samples, given, row.seed), strict=True))
+    values = {q: statistics.quantile(samples, q) for q in given}
+    return replace(
+        row,
+        p50_s=values.get(0.5),
+        p50_interval_s=intervals.get(0.5),
+        p90_s=values.get(0.9),
+        p90_interval_s=intervals.get(0.9),
+        p99_s=values.get(0.99),
+        p99_interval_s=intervals.get(0.99),
+        images_per_s=row.batch * len(samples) / math.fsum(samples) if any(samples) else None,
+        samples_s=samples,
+        warmup_s=latency.warmup_s,
+    )
+
+
+def _with_compute(row: Row, compute: Measurement) -> Row:
+    enough = statistics.enough_for(compute.samples_s, 0.5)
+    return replace(
+        row,
+        compute_p50_s=statistics.quantile(compute.samples_s, 0.5) if enough else None,
+        compute_p50_interval_s=_median_interval(compute, row.seed) if enough else None,
+        compute_samples_s=compute.samples_s,
+        compute_warmup_s=compute.warmup_s,
+    )
+
+
+def _median_interval(measurement: Measurement, seed: int) -> Interval:
+    return statistics.quantile_intervals(measurement.samples_s, [0.5], seed)[0]
+
+
+def _with_ratio(row: Row, latency: Measurement, reference: Measurement | None) -> Row:
+    if row.runtime == REFERENCE:
+        return replace(row, ratio=1.0, ratio_interval=(1.0, 1.0))
+    if reference is None or not any(latency.samples_s):
+        return row
+    samples = reference.samples_s, latency.samples_s
+    return replace(
+        row,
+        ratio=statistics.ratio_of_medians(*samples),
+        ratio_interval=statistics.ratio_interval(*samples, seed=row.seed),
+    )
+
+
+def _with_answers(row: Row, predictions: Predictions | None, reference: Predictions | None) -> Row:
+    if predictions is None:
+        return row
+    first, fifth = accuracy.top1(predictions), accuracy.top5(predictions)
+    same = None if reference is None else accuracy.agreement(predictions, reference)
+    return replace(
+        row,
+        images=len(predictions.indices),
+        top1=first.value if first else None,
+        top1_interval=first.interval if first else None,
+        top5=fifth.value if fifth else None,
+        top5_interval=fifth.interval if fifth else None,
+        agreement=same.value if same else None,
+        agreement_interval=same.interval if same else None,
+    )

@@ -1,0 +1,95 @@
+"""Scripted artifacts to test with: files of the fake backend, foreign ones and ones with manifest and test vectors."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.job import Job
+from benchmarks.measure import Plan
+from runtimes import files, schema
+from runtimes.artifact import Artifact, FileRecord, Manifest, Parity, Weights, publish, vectors_name
+from runtimes.backends.fake import Script, answers
+from runtimes.images import Preprocessing
+from runtimes.protocol import TensorSpec
+
+CLASSES = 10
+BATCH = "batch"
+
+SCRIPT = Script(
+    fake=1,
+    inputs=(TensorSpec("input", "float32", (BATCH, 3, 8, 8)),),
+    outputs=(TensorSpec("logits", "float32", (BATCH, CLASSES)),),
+)
+
+JOB = Job(
+    artifact="",
+    runtime="fake",
+    device="cpu",
+    threads=1,
+    batch=2,
+    data=None,
+    limit=None,
+    evaluate=True,
+    seed=0,
+    plan=Plan(duration_s=0.01, min_samples=3, max_samples=2000, window_s=0.001, warmup_limit_s=0.05),
+)
+
+
+def with_batch(script: Script, batch: int) -> Script:
+    """The script with its batch fixed."""
+    specs = (
+        tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in specs)
+        for specs in (script.inputs, script.outputs)
+    )
+    inputs, outputs = specs
+    return replace(script, inputs=inputs, outputs=outputs)
+
+
+def foreign(folder: Path, script: Script = SCRIPT, name: str = "net.fake") -> Path:
+    """A scripted file alone."""
+    path = folder / name
+    path.write_text(schema.dumps(script))
+    return path
+
+
+def artifact(
+    folder: Path, script: Script = SCRIPT, name: str = "net.fake", trained: bool = True, dataset: str | None = None
+) -> Path:
+    """A scripted file with a manifest and test vectors; the vectors are those of a scale of 1."""
+    model = foreign(folder, script, "model.tmp")
+    vectors = folder / "vectors.tmp"
+    inputs = np.random.default_rng(0).standard_normal((7, 3, 8, 8)).astype(np.float32)
+    logits = answers(replace(script, scale=1.0), {"input": inputs})["logits"]
+    with vectors.open("wb") as file:
+        np.savez(file, inputs=inputs, logits=logits)
+    digest = hashlib.sha256(vectors.read_bytes()).hexdigest()
+    target = folder / name
+    manifest = Manifest(
+        name="resnet20",
+        format="fake",
+        sha256=files.sha256_of(model),
+        size_bytes=model.stat().st_size,
+        variant={"name": "resnet20"},
+        weights=Weights("bundled" if trained else "random", trained, "0" * 64, seed=0),
+        precision="fp32",
+        inputs=script.inputs,
+        outputs=script.outputs,
+        labels=None,
+        preprocessing=Preprocessing(None, (8, 8), 0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        dataset=dataset,
+        opset=None,
+        producers={},
+        parent=None,
+        parity=Parity("script", "script", "noise", (1,), 0.0, 0.0, 1e-5, 1.0),
+        vectors=FileRecord(vectors_name(target, digest), digest),
+    )
+    return publish(model, target, manifest, vectors).path
+
+
+def read(path: Path) -> Artifact:
+    """The artifact as it lies there."""
+    return Artifact.read(path)

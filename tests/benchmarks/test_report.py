@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import report
+from benchmarks.results import Row
+from tests.benchmarks.rows import EMPTY, FASTER, REFERENCE, SKIPPED
+
+ROWS = (REFERENCE, FASTER, SKIPPED)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(*rows: Row, complete: bool = True) -> str:
+    file = io.StringIO()
+    report.print_table(rows, file, complete)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0.0, "0.000"),
+        (0.0004123, "0.412"),
+        (0.0034567, "3.46"),
+        (0.0123456, "12.3"),
+        (0.1234567, "123"),
+        (12.34567, "12,346"),
+    ],
+)
+def test_milliseconds(seconds: float | None, text: str) -> None:
+    assert report.milliseconds(seconds) == text
+
+
+def test_a_piped_table_is_plain_and_100_columns_wide_at_most() -> None:
+    text = printed(*ROWS)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 100
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "resnet20.onnx · resnet20, bundled weights · fp32 · cpu, 2 threads · fashion-mnist, 10,000 images" in lines
+    assert "pytorch 1 2.50 [2.45–2.56] 2.70 3.10 2.40 398 1.00" in lines
+    assert "onnxruntime 1 0.410 [0.405–0.416] 2.70 3.10 2.40 398 6.10 [5.95–6.21]" in lines
+    assert "pytorch 1 93.61 [93.1–94.1] 99.81 100.00 2.25 31.0 312" in lines
+    assert "onnxruntime 1 93.61 [93.1–94.1] 99.81 99.99 2.25 31.0 312" in lines
+    assert "openvino, batch 1: skipped: openvino is not installed" in lines
+    assert "ran: pytorch 2.13.0 (eager, float32), onnxruntime 1.32.0 (CPUExecutionProvider, as the graph)" in lines
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_a_terminals_table_fits_it(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    file = Terminal()
+    report.print_table(ROWS, file)
+    assert max(map(len, file.getvalue().splitlines())) <= int(columns)
+    assert "0.410" in file.getvalue()
+
+
+def test_untrained_weights_are_marked_in_every_table() -> None:
+    untrained = [replace(row, weights="random", trained=False) for row in ROWS]
+    assert "*untrained* random weights" in printed(*untrained)
+    assert "*untrained* random weights" in report.markdown(untrained)
+    assert "untrained" not in printed(*ROWS)
+
+
+def test_noise_is_labelled_and_has_no_accuracy_columns() -> None:
+    rows = [replace(row, data="noise", top1=None, top5=None, images=64) for row in ROWS]
+    for text in (printed(*rows), report.markdown(rows)):
+        assert "noise, so no accuracy, 64 images" in text
+        assert "top-1 %" not in text
+        assert "same %" in text
+
+
+def test_rows_that_are_not_ok_stand_with_their_reason() -> None:
+    broken = replace(EMPTY, status="error", reason="its process was ended by SIGSEGV", runtime="openvino")
+    for text in (printed(broken), report.markdown([broken])):
+        assert "openvino, batch 1: error: its process was ended by SIGSEGV" in text
+        assert "p50" not in text.splitlines()[0]
+
+
+def test_notes_stand_beneath() -> None:
+    assert "onnxruntime, batch 1: no test vectors" in printed(replace(FASTER, note="no test vectors"))
+
+
+def test_an_interrupted_run_says_so() -> None:
+    assert "incomplete: the run ended early" in printed(REFERENCE, complete=False)
+    assert "incomplete" in printed(complete=False)
+    assert "**Incomplete: the run ended early.**" in report.markdown([REFERENCE], complete=False)
+    assert "ncomplete" not in printed(REFERENCE) + report.markdown([REFERENCE])
+
+
+def test_each_artifact_has_its_own_section() -> None:
+    other = replace(FASTER, artifact="resnet56.onnx", sha256="cd" * 32, variant="resnet56")
+    assert [section.title.split(" ")[0] for section in report.sections((*ROWS, other))] == [
+        "resnet20.onnx",
+        "resnet56.onnx",
+    ]
+
+
+def test_markdown_tables_are_whole_and_foreign_text_cannot_break_them() -> None:
+    text = report.markdown([replace(row, runtime="a|b") if row is FASTER else row for row in ROWS])
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in table} == {9}
+    assert "a\\|b" in text
+
+
+def test_csv_has_raw_values_and_intervals_in_two_columns() -> None:
+    rows = list(csv.DictReader(io.StringIO(report.csv_text(ROWS))))
+    assert [row["runtime"] for row in rows] == ["pytorch", "onnxruntime", "openvino"]
+    assert float(rows[1]["p50_s"]) == 0.00041
+    assert (float(rows[1]["p50_low_s"]), float(rows[1]["p50_high_s"])) == (0.000405, 0.000416)
+    assert (rows[2]["p50_s"], rows[2]["p50_low_s"], rows[2]["reason"]) == ("", "", "openvino is not installed")
+    assert not set(report.NOT_IN_CSV) & set(rows[0])
+
+
+def test_the_environment_in_one_line() -> None:
+    assert report.machine(EMPTY) == (
+        "Fast Processor 9 · 2 of 4 processors · avx2 avx512f · 8 GiB · Linux 6.1, CPython 3.11.7 · load 0.50"
+    )

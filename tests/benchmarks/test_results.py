@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import results
+from benchmarks.results import ResultsFile, Row
+from runtimes import schema
+from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
+from tests.benchmarks.rows import EMPTY, REFERENCE, SKIPPED
+
+PROMISED = (
+    "status reason variant weights runtime device precision batch threads p50_s p90_s p99_s images_per_s load_s "
+    "first_s peak_bytes top1 top5 images agreement samples_s environment"
+)
+
+
+def test_a_line_has_every_promised_name_and_null_where_nothing_was_measured() -> None:
+    data = json.loads(schema.dumps(SKIPPED))
+    assert [name for name in PROMISED.split() if name not in data] == []
+    assert data["p50_s"] is None
+    assert data["samples_s"] is None
+    assert data["status"] == "skipped"
+
+
+def test_rows_are_read_back_as_they_were(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "new" / "r.jsonl")
+    for row in (REFERENCE, SKIPPED):
+        file.append(row)
+    assert results.read(file.path) == (REFERENCE, SKIPPED)
+
+
+def test_older_runs_are_kept(tmp_path: Path) -> None:
+    ResultsFile(tmp_path / "r.jsonl").append(EMPTY)
+    ResultsFile(tmp_path / "r.jsonl").append(replace(EMPTY, run="later"))
+    assert [row.run for row in results.read(tmp_path / "r.jsonl")] == [EMPTY.run, "later"]
+
+
+def test_a_last_line_without_its_end_is_not_glued_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(schema.dumps(EMPTY))
+    ResultsFile(path).append(SKIPPED)
+    assert results.read(path) == (EMPTY, SKIPPED)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("{", r"r\.jsonl: line 2: not valid JSON"),
+        ("[]", "line 2: field 'at the top': expected an object"),
+        ('{"status": "fine"}', "line 2: field 'status': expected one of"),
+        ('{"status": "ok"}', "line 2: field 'reason' is missing"),
+        ("", "line 2: not valid JSON"),
+    ],
+)
+def test_a_broken_line_is_named_and_the_file_left_alone(tmp_path: Path, second: str, message: str) -> None:
+    path = tmp_path / "r.jsonl"
+    content = f"{schema.dumps(EMPTY)}\n{second}\n"
+    path.write_text(content)
+    with pytest.raises(ArtifactError, match=message):
+        ResultsFile(path)
+    assert path.read_text() == content
+
+
+def test_a_newer_row_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    for newer in (replace(EMPTY, schema_version=results.SCHEMA_VERSION + 1), {"schema_version": 99, "p50": 1}):
+        path.write_text(schema.dumps(newer) + "\n")
+        with pytest.raises(CompatibilityError, match=r"line 1: a row of schema version .*pip install --upgrade"):
+            results.read(path)
+
+
+def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").mkdir()
+    with pytest.raises(ResourceError, match="cannot read: not a regular file"):
+        ResultsFile(tmp_path / "r.jsonl")
+
+
+def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "r.jsonl")
+    file.append(EMPTY)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        file.append(replace(EMPTY, p50_s=float("nan")))
+    assert results.read(file.path) == (EMPTY,)
+    assert os.listdir(tmp_path) == ["r.jsonl"]
+
+
+def _append_ten(path: str, run: str) -> None:
+    file = ResultsFile(path)
+    for batch in range(1, 11):
+        file.append(replace(EMPTY, run=run, batch=batch))
+
+
+def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "r.jsonl")
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append_ten, args=(path, f"writer {n}")) for n in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    rows = results.read(path)
+    for n in range(2):
+        assert [row.batch for row in rows if row.run == f"writer {n}"] == list(range(1, 11))
+
+
+ENDLESS = """
+import sys
+from dataclasses import replace
+from benchmarks.results import ResultsFile
+from tests.benchmarks.rows import REFERENCE
+file = ResultsFile(sys.argv[1])
+row = replace(REFERENCE, samples_s=(0.001,) * 20_000)
+print("ready", flush=True)
+while True:
+    file.append(row)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    counts = []
+    for delay in (0.0, 0.02, 0.05, 0.09):
+        with subprocess.Popen([sys.executable, "-c", ENDLESS, str(path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        rows = results.read(path) if path.exists() else ()
+        assert all(isinstance(row, Row) and row.samples_s == (0.001,) * 20_000 for row in rows)
+        counts.append(len(rows))
+    assert counts == sorted(counts)
+    assert counts[-1] > 0

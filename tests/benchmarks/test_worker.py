@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import accuracy, worker
+from benchmarks.job import Job, Outcome
+from benchmarks.worker import outcome_of
+from runtimes import schema
+from runtimes.backends.fake import Script
+from runtimes.protocol import TensorSpec
+from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, with_batch
+
+
+def done(job: Job, tmp_path: Path) -> tuple[Outcome, list[str]]:
+    steps: list[str] = []
+    return outcome_of(job, tmp_path / "p.npz", steps.append), steps
+
+
+def test_an_artifact_is_checked_timed_and_evaluated(tmp_path: Path) -> None:
+    job = replace(JOB, artifact=str(artifact(tmp_path)))
+    outcome, steps = done(job, tmp_path)
+    assert (outcome.status, outcome.reason, outcome.note) == ("ok", None, None)
+    assert steps == ["open", "first call", "check", "latency", "compute", "accuracy 0 of 64"]
+    assert outcome.latency is not None
+    assert outcome.compute is not None
+    assert min(len(outcome.latency.samples_s), len(outcome.compute.samples_s)) >= 3
+    assert outcome.description is not None
+    assert outcome.description.backend == "fake"
+    assert 0 < (outcome.baseline_bytes or 0) <= (outcome.peak_bytes or 0)
+    assert (outcome.first_s or 0) > 0
+    found = accuracy.load(tmp_path / "p.npz")
+    assert (len(found.indices), found.targets, found.classes) == (64, None, 10)
+    assert set(found.best[:, 0]) == {0, 9}
+
+
+def test_scripted_delays_are_what_is_measured(tmp_path: Path) -> None:
+    path = artifact(tmp_path, replace(SCRIPT, delays_s=(0.004,)))
+    plan = replace(JOB.plan, duration_s=0.05)
+    outcome, _ = done(replace(JOB, artifact=str(path), plan=plan, evaluate=False), tmp_path)
+    assert outcome.latency is not None
+    assert outcome.compute is not None
+    for measurement in (outcome.latency, outcome.compute):
+        assert 0.004 <= float(np.median(measurement.samples_s)) < 0.02
+    assert (outcome.first_s or 0) >= 0.004
+
+
+def test_samples_are_nanoseconds(tmp_path: Path) -> None:
+    outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
+    assert outcome.latency is not None
+    assert all(len(str(sample).replace("e-05", "").replace("0.", "")) <= 9 for sample in outcome.latency.samples_s)
+
+
+def test_no_parity_no_number(tmp_path: Path) -> None:
+    path = artifact(tmp_path, replace(SCRIPT, scale=1.001))
+    outcome, steps = done(replace(JOB, artifact=str(path)), tmp_path)
+    assert outcome == Outcome(
+        "failed",
+        "no parity with its test vectors: relative difference 1.0e-03, at most 1.0e-05 is allowed",
+    )
+    assert "latency" not in steps
+    assert not (tmp_path / "p.npz").exists()
+
+
+def test_answers_that_are_not_finite_are_caught(tmp_path: Path) -> None:
+    script = replace(SCRIPT, outputs=(TensorSpec("logits", "float16", ("batch", 10)),), scale=1e9)
+    with np.errstate(over="ignore"):
+        outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path, script))), tmp_path)
+    assert (outcome.status, outcome.reason) == ("failed", "output 'logits' is not finite")
+
+
+def test_a_foreign_file_is_measured_and_says_what_was_not_checked(tmp_path: Path) -> None:
+    outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path)), evaluate=False), tmp_path)
+    assert outcome.status == "ok"
+    assert outcome.note == "no test vectors: the outputs were only checked to be finite"
+
+
+def test_an_output_that_changes_while_it_is_timed_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtimes.backends import fake
+
+    calls = 0
+    honest = fake.answers
+
+    def drifting(script: Script, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        return honest(replace(script, scale=1.0 if calls < 6 else 1.0 + calls), arrays)
+
+    monkeypatch.setattr(fake, "answers", drifting)
+    outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
+    assert outcome.status == "failed"
+    assert "output 'logits' of the last timed call is not what the same call gives afterwards" in (outcome.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "reason"),
+    [
+        (lambda job: replace(job, device="cuda"), "error", "backend fake has no device 'cuda' (one of cpu)"),
+        (lambda job: replace(job, artifact="missing.fake"), "error", "missing.fake: cannot read: No such file"),
+        (lambda job: replace(job, batch=3), "error", "the model's batch is fixed at 2, and 3 was asked for (export it"),
+    ],
+)
+def test_what_is_refused_has_its_reason(tmp_path: Path, change: Callable[[Job], Job], status: str, reason: str) -> None:
+    job = replace(JOB, artifact=str(artifact(tmp_path, with_batch(SCRIPT, 2))))
+    outcome, _ = done(change(job), tmp_path)
+    assert outcome.status == status
+    assert (outcome.reason or "").startswith(reason)
+
+
+def test_a_library_that_raises_is_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("first line\n  second\tline \x1b[31m")
+
+    monkeypatch.setattr(worker, "_work", broken)
+    outcome, _ = done(JOB, tmp_path)
+    assert outcome == Outcome("error", "RuntimeError: first line second line [31m")
+
+
+def test_a_fixed_batch_is_filled_up_and_no_image_is_lost(tmp_path: Path) -> None:
+    for name, script in (("fixed", with_batch(SCRIPT, 5)), ("open", SCRIPT)):
+        path = artifact(tmp_path, script, f"{name}.fake")
+        job = replace(JOB, artifact=str(path), batch=5, limit=13)
+        assert outcome_of(job, tmp_path / f"{name}.npz", lambda _: None).status == "ok"
+    fixed, free = (accuracy.load(tmp_path / f"{name}.npz") for name in ("fixed", "open"))
+    assert len(fixed.indices) == len(free.indices) == 13
+
+
+def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:
+    """A real process, with a module that prints to standard output while it is imported."""
+    job = tmp_path / "job.json"
+    job.write_text(schema.dumps(replace(JOB, artifact=str(artifact(tmp_path)))))
+    noisy = "import runpy, sys, os; sys.argv = sys.argv; sys.path.insert(0, os.getcwd());"
+    noisy += (
+        "import benchmarks.worker as w; w._work = (lambda real: lambda *a: (print('noise'), real(*a))[1])(w._work);"
+    )
+    noisy += "os.write; sys.exit(w.main(sys.argv[1:]))"
+    result = subprocess.run(
+        [sys.executable, "-c", noisy, str(job), str(tmp_path / "o.json"), str(tmp_path / "p.npz")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[0] == "open"
+    assert "noise" not in result.stdout
+    assert "noise" in result.stderr
+    assert json.loads((tmp_path / "o.json").read_text())["status"] == "ok"
