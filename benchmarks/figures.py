@@ -22,7 +22,7 @@ from benchmarks.request import Request as RunRequest
 from benchmarks.results import Row
 from benchmarks.run import run
 from benchmarks.statistics import quantile, ratio_interval, ratio_of_medians
-from exporter import onnx
+from exporter import onnx, terminal
 from exporter.network import Listener, Request
 from exporter.variants import VARIANTS
 from runtimes import Artifact, Runtime
@@ -69,11 +69,13 @@ torch.onnx.export(
 
 @dataclass(frozen=True)
 class Setting:
-    """``folder`` for what is exported, ``rounds`` of pairs, ``shared`` the folder of the published CIFAR-10 files."""
+    """``folder`` for what is exported, ``rounds`` of pairs, ``shared`` the folder of the published CIFAR-10 files,
+    ``limit`` of images for a trial."""
 
     folder: Path
     rounds: int
     shared: Path | None
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _accuracy(row: Row, least: float, most: float, disagreeing: int) -> Figure:
 
 def bundled(setting: Setting) -> Iterator[Figure]:
     """The bundled ResNet-20 over its 10,000 test images on every runtime."""
-    for row in _rows(RunRequest(duration_s=0.2)):
+    for row in _rows(RunRequest(duration_s=0.2, limit=setting.limit)):
         yield _accuracy(row, 0.935, 1.0, 2)
 
 
@@ -216,7 +218,11 @@ def cifar(setting: Setting) -> Iterator[Figure]:
         )
         artifact = onnx.export(request, SILENT)
         measured = RunRequest(
-            subjects=(str(artifact.path),), runtimes=("pytorch", "onnxruntime"), data=data, duration_s=0.2
+            subjects=(str(artifact.path),),
+            runtimes=("pytorch", "onnxruntime"),
+            data=data,
+            duration_s=0.2,
+            limit=setting.limit,
         )
         for row in _rows(measured):
             yield _accuracy(row, top1 - 0.00025, top1 + 0.00025, 2)
@@ -238,11 +244,12 @@ FIGURES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
 @click.option(
     "--shared", type=click.Path(path_type=Path, exists=True), help="Folder of the published CIFAR-10 files, for cifar."
 )
-def main(names: tuple[str, ...], rounds: int, shared: Path | None) -> None:
+@click.option("--limit", type=click.IntRange(1), help="Images to evaluate, for a trial.")
+def main(names: tuple[str, ...], rounds: int, shared: Path | None, limit: int | None) -> None:
     """Measure rexport's own figures, by default all that can be; exit code 1 if one is out of its bound."""
     missed = False
     with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(Path(folder), rounds, shared)
+        setting = Setting(Path(folder), rounds, shared, limit)
         for name in names or [name for name in FIGURES if shared is not None or name != "cifar"]:
             for figure in FIGURES[name](setting):
                 click.echo(f"{'holds ' if figure.holds else 'MISSED'}  {figure.name}: {figure.value} ({figure.bound})")
@@ -251,4 +258,4 @@ def main(names: tuple[str, ...], rounds: int, shared: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    terminal.run(main)
