@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 
+from runtimes import files
 from runtimes.artifact import Artifact, Manifest
 from runtimes.backends import backend_named, backends, default_backend
 from runtimes.classifier import Classifier, Label, Prediction
@@ -51,21 +52,24 @@ def open(
         ArtifactError: the file is no model, was damaged, or its format needs a manifest.
         CompatibilityError: this machine or these libraries cannot run it.
         BackendUnavailableError: a library or the device is missing; the hint is the command that brings it.
-        UsageError: an unknown backend or device, or ``threads`` below 1.
+        UsageError: an unknown backend or device, ``threads`` below 1 or above what this process may use.
     """
-    artifact = Artifact.read(path)
     for _ in range(_ATTEMPTS):
+        before = files.identity(path)
         try:
-            return open_artifact(artifact, backend, device, threads)
+            runtime = open_artifact(Artifact.read(path), backend, device, threads)
         except IntegrityError:
-            before, artifact = artifact, Artifact.read(path)
-            if artifact.manifest == before.manifest:
+            if files.identity(path) == before:
                 raise
-    return open_artifact(artifact, backend, device, threads)
+            continue
+        if files.identity(path) == before:
+            return runtime
+        runtime.close()
+    raise IntegrityError("it is being replaced again and again", path=path, hint="wait for the export to end")
 
 
-_ATTEMPTS = 10
-"""At a file whose bytes are not its manifest's, when another export put a new manifest there meanwhile."""
+_ATTEMPTS = 100
+"""At a file that another export replaces between the looks at its manifest, its model and its digest."""
 
 
 def open_artifact(
@@ -75,9 +79,10 @@ def open_artifact(
     chosen = default_backend(artifact) if backend is None else backend_named(backend, artifact)
     if device not in chosen.devices:
         raise UsageError(f"backend {chosen.name} has no device {device!r}", hint=f"one of {', '.join(chosen.devices)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-    options = Options(device, usable_processors() if threads is None else threads)
+    usable = usable_processors()
+    if threads is not None and not 1 <= threads <= usable:
+        raise UsageError(f"threads must lie between 1 and the {usable} that this process may use, not be {threads}")
+    options = Options(device, usable if threads is None else threads)
     if artifact.format.runs_code:
         artifact.check_digest()
         return Runtime(artifact, chosen.open(artifact, options))

@@ -45,7 +45,7 @@ def _checked_one(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Arra
         raise InputError(f"{spec}: expected a NumPy array, got {type(value).__name__}")
     if value.dtype != wanted:
         raise InputError(
-            f"{spec}: got dtype {value.dtype.str if value.dtype.kind == wanted.kind else value.dtype}",
+            f"{spec}: got dtype {value.dtype.str if value.dtype.newbyteorder() == wanted else quoted(value.dtype)}",
             hint=_dtype_hint(value.dtype, wanted),
         )
     _check_shape(spec, value, sizes)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from runtimes.errors import ResourceError
+from runtimes.errors import ResourceError, UsageError, quoted
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
@@ -27,13 +27,14 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
     Raises:
         ResourceError: the file is missing, unreadable, or not a regular file (a folder, a pipe, a device).
+        UsageError: no path: it has a NUL or what the system's encoding has not.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except ValueError as error:
-        raise ResourceError("cannot read: no file has such a name", path=path) from error
+        raise UsageError(f"{error} in the path {quoted(path)!r}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ResourceError("cannot read: not a regular file", path=path)
@@ -54,6 +55,22 @@ def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
             return file.read(limit_bytes)
         except OSError as error:
             raise ResourceError.from_os(error, path, "read") from error
+
+
+def identity(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Numbers that change when another file is put at ``path`` or this one is written.
+
+    Raises:
+        ResourceError: there is no such file.
+        UsageError: no path.
+    """
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise ResourceError.from_os(error, path, "read") from error
+    except ValueError as error:
+        raise UsageError(f"{error} in the path {quoted(path)!r}") from error
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -21,9 +21,10 @@ def _quota(root: Path, membership: Path) -> float | None:
         return None
     quotas = []
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         folder = root if controllers == "" else root / "cpu"
-        if controllers not in ("", "cpu", "cpu,cpuacct"):
+        if controllers and "cpu" not in controllers.split(","):
             continue
         for place in (folder / path.lstrip("/"), *(folder / path.lstrip("/")).parents):
             quotas.append(_quota_of(place))
@@ -40,5 +41,5 @@ def _quota_of(folder: Path) -> float | None:
             limit = (folder / "cpu.cfs_quota_us").read_text()
             period = (folder / "cpu.cfs_period_us").read_text()
         return None if limit.strip() in ("max", "-1") else int(limit) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def read(split: str, folder: Path = DEBIAN_FOLDER) -> tuple[NDArray[np.uint8], N
 
     Raises:
         ResourceError: a file is not there; the hint names the package that brings it.
+        ArtifactError: a file is no gzip archive, or not a whole one.
         IntegrityError: a file's content is not the published one.
     """
     images = _unpack(folder, f"{split}-images-idx3-ubyte", offset=16).reshape(-1, 28, 28)
@@ -39,9 +41,9 @@ def _unpack(folder: Path, name: str, offset: int) -> NDArray[np.uint8]:
     path = folder / f"{name}.gz"
     try:
         content = gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ArtifactError(f"not a whole gzip file: {error}", path=path) from error
     except OSError as error:
-        if isinstance(error, gzip.BadGzipFile):
-            raise ArtifactError("not a gzip file", path=path) from error
         hint = "apt-get install dataset-fashion-mnist, or name the folder with --data"
         raise ResourceError(f"cannot read: {error.strerror}", path=path, hint=hint, errno=error.errno) from error
     if hashlib.sha256(content).hexdigest() != SHA256[name]:

@@ -21,9 +21,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from benchmarks.paper import fashion
+from exporter import terminal
 from exporter.resnet import ResNet, build, initialise
 from exporter.variants import variant
-from runtimes.files import write_atomically
+from runtimes.errors import UsageError
+from runtimes.files import check_writable, write_atomically
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def error_on(model: nn.Module, images: Tensor, targets: Tensor, recipe: Recipe) 
     wrong = 0
     model.eval()
     with torch.inference_mode():
-        for some, wanted in zip(images.split(500), targets.split(500), strict=True):
+        for some, wanted in zip(torch.split(images, 500), torch.split(targets, 500), strict=True):
             canvases = placed(some, middle[: len(some)], middle[: len(some)], recipe.canvas)
             wrong += int((model(normalised(canvases, recipe)).argmax(1) != wanted).sum())
     return wrong / len(targets)
@@ -109,7 +111,7 @@ def train_epoch(
         logits = model(batch)
         loss = F.cross_entropy(logits, targets[chosen])
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses += float(loss.detach())
         wrong += int((logits.argmax(1) != targets[chosen]).sum())
@@ -123,12 +125,17 @@ class Run:
     folder: Path
     model: ResNet
     optimiser: torch.optim.Optimizer
+    limit: int | None
     lines: list[str]
 
     @classmethod
-    def start(cls, folder: Path, recipe: Recipe) -> Run:
-        """A fresh run, or the one in ``folder`` at its last finished epoch."""
-        model = build(variant(recipe.variant)).to(memory_format=torch.channels_last)
+    def start(cls, folder: Path, recipe: Recipe, limit: int | None) -> Run:
+        """A fresh run, or the one in ``folder`` at its last finished epoch.
+
+        Raises:
+            UsageError: that one has another recipe, seed or limit.
+        """
+        model = build(variant(recipe.variant)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         initialise(model, recipe.seed)
         optimiser = torch.optim.SGD(
             model.parameters(),
@@ -137,12 +144,12 @@ class Run:
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
         )
-        run = cls(folder, model, optimiser, [])
+        run = cls(folder, model, optimiser, limit, [])
         checkpoint = folder / "checkpoint.pt"
         if checkpoint.exists():
             saved = torch.load(checkpoint, weights_only=True)
-            if saved["recipe"] != asdict(recipe):
-                raise click.UsageError(f"{folder} holds a run of another recipe or seed: name a new folder")
+            if (saved["recipe"], saved.get("limit")) != (asdict(recipe), limit):
+                raise UsageError("it holds a run of another recipe, seed or limit", path=folder, hint="name a new one")
             model.load_state_dict(saved["model"])
             optimiser.load_state_dict(saved["optimiser"])
             run.lines = saved["lines"]
@@ -153,6 +160,7 @@ class Run:
         self.lines.append(json.dumps(line))
         state = {
             "recipe": asdict(recipe),
+            "limit": self.limit,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "lines": self.lines,
@@ -172,10 +180,16 @@ def train(recipe: Recipe, folder: Path, data: Path, limit: int | None = None) ->
     """Runs the recipe to its end in ``folder`` and returns the trained network.
 
     Leaves ``weights.safetensors``, ``recipe.json`` and ``log.jsonl``. ``limit`` takes the first images of each split.
+
+    Raises:
+        UsageError: ``folder`` holds another run, or ``limit`` leaves less than a batch.
+        RexportError: as ``fashion.read``; the disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     training, test = tensors(fashion.read("train", data), limit), tensors(fashion.read("t10k", data), limit)
-    run = Run.start(folder, recipe)
+    if len(training[0]) < recipe.batch:
+        raise UsageError(f"{len(training[0])} images, fewer than a batch of {recipe.batch}", hint="a larger --limit")
+    run = Run.start(folder, recipe, limit)
     for epoch in range(len(run.lines), recipe.epochs):
         start = time.monotonic()
         loss, error = train_epoch(run.model, run.optimiser, training, recipe, epoch)
@@ -209,4 +223,4 @@ def main(out: Path, data: Path, epochs: int, seed: int, limit: int | None) -> No
 
 
 if __name__ == "__main__":
-    main()
+    terminal.run(main)

@@ -77,7 +77,7 @@ def _spec(port: openvino.ConstOutput) -> TensorSpec:
     return TensorSpec(port.get_any_name(), port.get_element_type().to_dtype().name, shape)
 
 
-def _translated(error: RuntimeError, artifact: Artifact | None) -> RexportError:
+def _translated(error: Exception, artifact: Artifact | None) -> RexportError:
     path = None if artifact is None else artifact.path
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
     text = quoted(lines[-1] if lines else error)
@@ -120,7 +120,7 @@ def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(os.fspath(artifact.path)), "CPU", settings)
         session = OpenVinoSession(compiled, openvino.__version__.split("-")[0])
-    except RuntimeError as error:
+    except Exception as error:  # a RuntimeError mostly; a UnicodeDecodeError where its message quotes the file
         raise _translated(error, artifact) from error
     if session.description.threads != options.threads:
         raise CompatibilityError(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from runtimes import files
 from runtimes.artifact import Artifact
 from runtimes.backends import importing, missing_library
-from runtimes.errors import ArtifactError, BackendUnavailableError, ResourceError, RexportError, quoted
+from runtimes.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    CompatibilityError,
+    ResourceError,
+    RexportError,
+    quoted,
+)
 from runtimes.protocol import Array, Arrays, Backend, Description, Options, TensorSpec
 
 if TYPE_CHECKING:
@@ -74,6 +81,8 @@ def _translated(error: Exception) -> RexportError:
     text = quoted(str(error).split("\n")[0])
     if "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return ResourceError(f"PyTorch ran out of memory: {text}")
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return CompatibilityError(f"PyTorch could not compile it: {text}", hint="use backend pytorch")
     return ArtifactError(f"PyTorch could not run it: {text}")
 
 

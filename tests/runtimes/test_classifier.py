@@ -1,0 +1,346 @@
+"""``Classifier`` on small ONNX networks that tell red from green from blue, so that every answer is known."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+import runtimes
+from runtimes import Classifier, files
+from runtimes.artifact import Manifest, Weights, publish
+from runtimes.classifier import Label, Prediction, softmax
+from runtimes.errors import (
+    ArtifactError,
+    CheckFailedError,
+    InputError,
+    ModelMismatchError,
+    ResourceError,
+    RexportError,
+    UsageError,
+)
+from runtimes.images import Preprocessing
+from runtimes.protocol import TensorSpec
+
+SIZE = 4
+PLAIN = Preprocessing(None, (SIZE, SIZE), 0, (0.0,) * 3, (1.0,) * 3)
+COLOURS = ("red", "green", "blue")
+
+
+def network(
+    path: Path,
+    *,
+    batch: int | str = "n",
+    channels_last: bool = False,
+    soft: bool = False,
+    weights: NDArray[np.float32] | None = None,
+    dtype: int = TensorProto.FLOAT,
+) -> Path:
+    """Means over the pixels times ``weights`` (classes, 3), by default 2 x identity; ``soft`` adds a softmax."""
+    matrix = np.eye(3, dtype=np.float32) * 2 if weights is None else weights
+    shape = [batch, SIZE, SIZE, 3] if channels_last else [batch, 3, SIZE, SIZE]
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["first"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["means"]),
+        helper.make_node("Gemm", ["means", "weights"], ["scores"], transB=1),
+        helper.make_node("Softmax" if soft else "Identity", ["scores"], ["answer"]),
+    ]
+    turn = helper.make_node("Transpose", ["pixels"], ["first"], perm=[0, 3, 1, 2])
+    nodes.insert(0, turn if channels_last else helper.make_node("Identity", ["pixels"], ["first"]))
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("pixels", dtype, shape)],
+        [helper.make_tensor_value_info("answer", dtype, [batch, len(matrix)])],
+        [helper.make_tensor("weights", dtype, matrix.shape, matrix.ravel())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.save(model, path)
+    return path
+
+
+def colour(*rgb: int) -> NDArray[np.uint8]:
+    return np.broadcast_to(np.array(rgb, np.uint8), (SIZE, SIZE, 3)).copy()
+
+
+RED, GREEN, BLUE = colour(255, 0, 0), colour(0, 255, 0), colour(0, 0, 255)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return network(tmp_path_factory.mktemp("model") / "colours.onnx")
+
+
+def opened(path: Path, labels: tuple[str, ...] | None = COLOURS, preprocessing: Preprocessing = PLAIN) -> Classifier:
+    return Classifier.open(path, threads=1, preprocessing=preprocessing, labels=labels)
+
+
+def test_predictions_come_in_order_with_their_probabilities(model: Path) -> None:
+    with opened(model) as classifier:
+        found = classifier.predict([GREEN, RED, BLUE], top=2)
+    assert [prediction.label for prediction in found] == ["green", "red", "blue"]
+    best = math.exp(2) / (math.exp(2) + 2)
+    other = 1 / (math.exp(2) + 2)
+    assert [label.name for label in found[0].labels] == ["green", "red"], "of equals, the lower index first"
+    assert [label.index for label in found[0].labels] == [1, 0]
+    np.testing.assert_allclose([label.probability for label in found[0].labels], [best, other], rtol=1e-6)
+    assert found[0].probability == found[0].labels[0].probability
+
+
+def test_predictions_are_frozen_values() -> None:
+    assert Prediction((Label("cat", 3, 0.5),)) == Prediction((Label("cat", 3, 0.5),))
+
+
+def test_every_kind_of_image_and_of_sequence(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    PIL.Image.fromarray(RED).save(path)
+    with opened(model) as classifier:
+        for one in (path, str(path), path.read_bytes(), PIL.Image.fromarray(RED), RED):
+            assert [found.label for found in classifier.predict(one)] == ["red"]
+        several = np.stack([BLUE, RED])
+        for images in (several, list(several), tuple(several), iter(several)):
+            assert [found.label for found in classifier.predict(images)] == ["blue", "red"]
+        assert classifier.predict([]) == []
+        assert classifier.predict(several[:0]) == []
+
+
+def test_preprocessing_is_applied(model: Path) -> None:
+    bordered = np.zeros((12, 12, 3), np.uint8)
+    bordered[:, :, 0] = 255
+    bordered[4:8, 4:8] = (0, 255, 0)
+    with opened(model) as classifier:
+        assert classifier.predict(bordered)[0].label == "green", "the middle is cut out"
+    inverse = Preprocessing(None, (SIZE, SIZE), 0, (1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    with opened(model, preprocessing=inverse) as classifier:
+        assert classifier.predict(RED)[0].labels[0].index == 0
+        np.testing.assert_allclose(classifier.predict(RED)[0].probability, 1 / 3, rtol=1e-6)
+
+
+def test_top_is_at_most_the_number_of_classes(model: Path) -> None:
+    with opened(model) as classifier:
+        labels = classifier.predict(GREEN, top=9)[0].labels
+    assert [label.name for label in labels] == ["green", "red", "blue"]
+    np.testing.assert_allclose(sum(label.probability for label in labels), 1, rtol=1e-12)
+
+
+def test_classes_without_labels_are_numbered(model: Path) -> None:
+    with opened(model, labels=None) as classifier:
+        assert classifier.predict(BLUE)[0].label == "class 2"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_batches_do_not_change_the_answers(model: Path, batch: int) -> None:
+    images = [RED, GREEN, BLUE, GREEN, RED]
+    with opened(model) as classifier:
+        assert classifier.predict(images, batch=batch) == classifier.predict(images)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_network_of_a_fixed_batch_is_filled_up(tmp_path: Path, batch: int) -> None:
+    with opened(network(tmp_path / "fixed.onnx", batch=batch)) as classifier:
+        found = classifier.predict([RED, GREEN, BLUE], batch=3)
+    assert [prediction.label for prediction in found] == ["red", "green", "blue"]
+
+
+def test_a_network_with_channels_last(tmp_path: Path) -> None:
+    with opened(network(tmp_path / "last.onnx", channels_last=True)) as classifier:
+        assert [found.label for found in classifier.predict([GREEN, BLUE])] == ["green", "blue"]
+
+
+def test_a_network_of_half_precision(tmp_path: Path) -> None:
+    with opened(network(tmp_path / "half.onnx", dtype=TensorProto.FLOAT16)) as classifier:
+        assert [found.label for found in classifier.predict([GREEN, BLUE])] == ["green", "blue"]
+
+
+def published(folder: Path) -> Path:
+    """An artifact whose manifest tells labels and preprocessing, and whose logits happen to look like a softmax."""
+    model = network(folder / "next", weights=np.eye(3, dtype=np.float32))
+    specs = [
+        TensorSpec("pixels", "float32", ("n", 3, SIZE, SIZE)),
+        TensorSpec("answer", "float32", ("n", 3)),
+    ]
+    manifest = Manifest(
+        name="colours",
+        format="onnx",
+        sha256=files.sha256_of(model),
+        size_bytes=model.stat().st_size,
+        variant={},
+        weights=Weights("file", True, "0" * 64),
+        precision="fp32",
+        inputs=(specs[0],),
+        outputs=(specs[1],),
+        labels=COLOURS,
+        preprocessing=PLAIN,
+        dataset=None,
+        opset=17,
+        producers={},
+        parent=None,
+        parity=None,
+        vectors=None,
+    )
+    return publish(model, folder / "colours.onnx", manifest, None).path
+
+
+def test_an_artifact_needs_its_path_alone(tmp_path: Path) -> None:
+    path = published(tmp_path)
+    with Classifier.open(path, threads=1) as classifier:
+        found = classifier.predict(BLUE)[0]
+        assert found.label == "blue"
+        np.testing.assert_allclose(found.probability, math.e / (math.e + 2), rtol=1e-6)
+    with Classifier.open(path, threads=1, labels=["a", "b", "c"]) as classifier:
+        assert classifier.predict(BLUE)[0].label == "c", "what is passed goes before the manifest"
+
+
+def test_a_foreign_networks_own_softmax_is_not_taken_twice(model: Path, tmp_path: Path) -> None:
+    with opened(model) as bare, opened(network(tmp_path / "soft.onnx", soft=True)) as soft:
+        for one, other in zip(bare.predict([RED, GREEN]), soft.predict([RED, GREEN]), strict=True):
+            np.testing.assert_allclose(one.probability, other.probability, rtol=1e-6)
+
+
+def test_softmax_of_large_logits() -> None:
+    np.testing.assert_allclose(softmax(np.array([[1e4, 1e4 - math.log(3), -np.inf]])), [[0.75, 0.25, 0]])
+    assert np.isnan(softmax(np.array([[np.nan, 0.0], [np.inf, 0.0]]))).any(axis=1).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_gives_no_numbers_is_named(tmp_path: Path, value: float) -> None:
+    weights = np.eye(3, dtype=np.float32)
+    weights[0, 0] = value
+    path = network(tmp_path / "rotten.onnx", weights=weights)
+    with opened(path) as classifier, pytest.raises(CheckFailedError, match="image 0: the network's output is not a n"):
+        classifier.predict(RED)
+
+
+def test_a_broken_image_is_named_by_path_or_number(model: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    with opened(model) as classifier:
+        with pytest.raises(InputError, match=r"bad\.png: not readable as an image"):
+            classifier.predict([RED, bad])
+        with pytest.raises(InputError, match=r"^image 3: an empty file, no image"):
+            classifier.predict([RED, RED, RED, b"", RED], batch=2)
+        with pytest.raises(InputError, match=r"^image 1: an array of float32"):
+            classifier.predict([RED, RED.astype(np.float32)])
+        with pytest.raises(ResourceError, match=r"gone\.png: cannot read: No such file"):
+            classifier.predict(tmp_path / "gone.png")
+        with pytest.raises(InputError, match=r"image 0: an image must be a path, .* not int"):
+            classifier.predict([3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(("top", "batch"), [(0, 1), (1, 0)])
+def test_top_and_batch_below_one(model: Path, top: int, batch: int) -> None:
+    with opened(model) as classifier, pytest.raises(UsageError, match=f"at least 1, not {top} and {batch}"):
+        classifier.predict(RED, top=top, batch=batch)
+
+
+def test_a_model_that_does_not_say_how_needs_preprocessing(model: Path) -> None:
+    with pytest.raises(UsageError, match=r"colours.onnx does not say how its images were prepared \(pass preproc"):
+        Classifier.open(model, threads=1)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_labels_of_another_number_are_refused(model: Path, count: int) -> None:
+    with pytest.raises(ModelMismatchError, match=rf"{count} labels for a network of 3 classes \(pass 3 labels\)"):
+        opened(model, labels=("x",) * count)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "message"),
+    [
+        (
+            Preprocessing(None, (5, 4), 0, (0.0,) * 3, (1.0,) * 3),
+            "gives 3 channels of 5 x 4, the network takes pixels:",
+        ),
+        (Preprocessing(None, (4, 4), 0, (0.0,), (1.0,)), "gives 1 channels of 4 x 4"),
+        (Preprocessing(None, (4, 4), 1, (0.0,) * 3, (1.0,) * 3), "gives 3 channels of 6 x 6"),
+    ],
+)
+def test_preprocessing_that_does_not_fit_is_refused(model: Path, preprocessing: Preprocessing, message: str) -> None:
+    with pytest.raises(ModelMismatchError, match=message):
+        opened(model, preprocessing=preprocessing)
+
+
+def small_graph(path: Path, inputs: list[list[int]], output: list[int]) -> Path:
+    """Adds its first input to its last and reshapes the sum."""
+    names = [f"x{number}" for number in range(len(inputs))]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Sum", [names[0], names[-1]], ["y"]),
+            helper.make_node("Reshape", ["y", "shape"], ["z"]),
+        ],
+        "other",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip(names, inputs, strict=True)],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, output)],
+        [helper.make_tensor("shape", TensorProto.INT64, [len(output)], output)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.save(model, path)
+    return path
+
+
+def test_networks_that_classify_no_images_are_refused(tmp_path: Path) -> None:
+    image = [1, 3, SIZE, SIZE]
+    for name, inputs, output, message in (
+        ("flat", [[1, 48]], [1, 48], "no classifier of images: its inputs are x0: float32"),
+        ("two", [image, image], [1, 48], "no classifier of images: its inputs are x0: .*; x1"),
+        ("map", [image], image, "no classifier: its output is z: float32"),
+    ):
+        path = small_graph(tmp_path / f"{name}.onnx", inputs, output)
+        with pytest.raises(ArtifactError, match=rf"{name}.onnx: {message}.*\(use runtimes.open and Runtime.infer\)"):
+            opened(path, labels=None)
+
+
+def test_a_failed_open_closes_the_runtime(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[runtimes.Runtime] = []
+    original = runtimes.open
+
+    def watched(*arguments: object) -> runtimes.Runtime:
+        made.append(original(*arguments))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(runtimes, "open", watched)
+    with pytest.raises(ModelMismatchError):
+        opened(model, labels=("one",))
+    with pytest.raises(UsageError, match="this runtime is closed"):
+        made[0].infer({"pixels": np.zeros((1, 3, SIZE, SIZE), np.float32)})
+
+
+def test_after_closing_nothing_is_predicted(model: Path) -> None:
+    with opened(model) as classifier:
+        pass
+    with pytest.raises(UsageError, match="this runtime is closed"):
+        classifier.predict(RED)
+    classifier.close()
+
+
+def test_unknown_files_are_the_runtimes_errors(tmp_path: Path) -> None:
+    with pytest.raises(RexportError, match="cannot read: No such file"):
+        opened(tmp_path / "none.onnx")
+
+
+def test_many_threads_at_once(model: Path) -> None:
+    images = [RED, GREEN, BLUE]
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        for step in range(20):
+            wanted = (number + step) % 3
+            found = classifier.predict([images[wanted]] * (1 + step % 3))
+            wrong.extend(one.label for one in found if one.label != COLOURS[wanted])
+
+    with opened(model) as classifier:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong

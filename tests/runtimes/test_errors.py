@@ -1,0 +1,73 @@
+"""The tree of errors: one line each, the exit codes, and foreign text made safe."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from runtimes import errors
+from runtimes.errors import MAX_QUOTED, ArtifactError, ResourceError, RexportError, quoted
+
+CODES = {
+    "CheckFailedError": 1,
+    "UsageError": 2,
+    "ArtifactError": 3,
+    "IntegrityError": 3,
+    "UnsafeArtifactError": 3,
+    "InputError": 3,
+    "CompatibilityError": 4,
+    "ModelMismatchError": 4,
+    "BackendUnavailableError": 5,
+    "ResourceError": 6,
+}
+
+
+def test_every_error_has_its_code_and_stands_in_the_drawing() -> None:
+    found = {
+        name: item
+        for name, item in vars(errors).items()
+        if isinstance(item, type) and issubclass(item, RexportError) and item is not RexportError
+    }
+    assert {name: item.exit_code for name, item in found.items()} == CODES
+    lines = (errors.__doc__ or "").splitlines()
+    for name, code in CODES.items():
+        assert any(name in line and line.split(name)[1].split()[0] == str(code) for line in lines), name
+
+
+@pytest.mark.parametrize("name", ["UsageError", "InputError"])
+def test_wrong_arguments_are_value_errors_too(name: str) -> None:
+    assert issubclass(getattr(errors, name), ValueError)
+
+
+def test_a_message_is_place_what_and_hint() -> None:
+    error = ArtifactError("it is broken", path="a/b.onnx", hint="export it again")
+    assert str(error) == "a/b.onnx: it is broken (export it again)"
+    assert (error.what, error.path, error.hint) == ("it is broken", Path("a/b.onnx"), "export it again")
+    assert str(ArtifactError("it is broken")) == "it is broken"
+
+
+def test_a_path_cannot_break_the_line() -> None:
+    assert "\n" not in str(ArtifactError("broken", path="a\nb\x1b[31m.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("plain", "plain"), ("a\nb", "a\\nb"), ("\x1b[2J", "\\x1b[2J"), ("\ud800", "\\ud800"), ("é漢", "é漢"), (7, "7")],
+)
+def test_foreign_text_is_escaped(text: object, shown: str) -> None:
+    assert quoted(text) == shown
+
+
+def test_foreign_text_is_cut() -> None:
+    assert len(quoted("x" * 10_000)) == MAX_QUOTED
+    assert quoted("x" * 10_000).endswith("…")
+    assert quoted("x" * MAX_QUOTED) == "x" * MAX_QUOTED
+
+
+def test_system_errors_keep_their_number() -> None:
+    error = ResourceError.from_os(OSError(errno.ENOSPC, "No space left on device"), "out.onnx", "write")
+    assert str(error) == "out.onnx: cannot write: No space left on device"
+    assert error.errno == errno.ENOSPC
+    assert ResourceError("no memory").errno is None
