@@ -16,7 +16,8 @@ from exporter import parity
 from exporter.network import Listener, Network
 from exporter.precision import Precision
 from runtimes import Artifact, Manifest, TensorSpec, files, schema
-from runtimes.artifact import FORMATS, FileRecord, publish, vectors_name
+from runtimes.artifact import FORMATS, FileRecord, Parity, publish, vectors_name
+from runtimes.errors import ResourceError
 
 INPUT, OUTPUT = "input", "logits"
 
@@ -38,10 +39,16 @@ class Draft:
 
 @contextlib.contextmanager
 def temporary(target: Path) -> Iterator[Path]:
-    """A name for a draft in the target's folder; whatever lies there at the end is removed."""
+    """A name for a draft in the target's folder; whatever lies there at the end is removed.
+
+    Raises:
+        ResourceError: in place of a system call's error inside.
+    """
     path = files.temporary_for(target)
     try:
         yield path
+    except OSError as error:
+        raise ResourceError.from_os(error, target, "write") from error
     finally:
         path.unlink(missing_ok=True)
 
@@ -80,7 +87,7 @@ def _manifest(
     network: Network,
     size: int,
     digest: str,
-    record: parity.Parity | None,
+    record: Parity | None,
     vectors: FileRecord | None,
 ) -> Manifest:
     variant = network.variant

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]
     """``N`` or ``HxW`` in pixels."""
 
     name = "N|HxW"
@@ -31,7 +31,7 @@ class Size(click.ParamType):
         return int(parts[0]), int(parts[-1])
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]
     """One number a channel, separated by commas."""
 
     name = "R,G,B"
@@ -43,7 +43,7 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers, as 0.485,0.456,0.406", param, ctx)
 
 
-class Batch(click.ParamType):
+class Batch(click.ParamType):  # type: ignore[type-arg]
     """``dynamic`` or a fixed number of images."""
 
     name = "dynamic|N"
@@ -238,12 +238,13 @@ def predict(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Labels of IMAGES, one line each. An unreadable image is named, the others are answered, and the exit code is 1."""
+    """Labels of IMAGES, one line each. An unreadable image is named, the others are answered; the exit code is 1."""
     from exporter import prediction
 
     with terminal.stdout_reserved():
         answers = prediction.predict(artifact, images, top, runtime, device, threads)
-    click.echo(prediction.as_json(answers) if as_json else prediction.as_text(answers))
+    text = prediction.as_json(answers) if as_json else prediction.as_text(answers)
+    click.echo(text, nl=bool(text))
     for answer in answers:
         if answer.error is not None:
             click.echo(f"error: {answer.error}", err=True)

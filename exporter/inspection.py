@@ -89,10 +89,10 @@ def as_text(path: Path) -> str:
 
 
 def _lines(manifest: Manifest) -> dict[str, str]:
-    weights, view = manifest.weights, manifest.preprocessing
+    weights, view, row = manifest.weights, manifest.preprocessing, manifest.variant
     origin = weights.source or (f"seed {weights.seed}" if weights.seed is not None else "")
     lines = {
-        "variant": f"{manifest.name}, shortcut {manifest.variant.get('shortcut')}, stride {manifest.variant.get('stride')}",
+        "variant": f"{manifest.name}, shortcut {row.get('shortcut')}, stride {row.get('stride')}",
         "weights": f"{weights.origin} {origin}".strip() + ("" if weights.trained else ", untrained"),
         "format": manifest.format + (f", opset {manifest.opset}" if manifest.opset else ""),
         "precision": manifest.precision,

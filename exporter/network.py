@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,12 +60,14 @@ class Request:
         """The file to write, in a folder that exists and takes files.
 
         Raises:
-            UsageError: it is there already and ``force`` is off.
+            UsageError: it is there already and ``force`` is off, or a folder is there.
             ResourceError: the folder cannot be made or written.
         """
         path = Path(self.out)
         if self.out.endswith("/") or path.is_dir():
             path = path / f"{self.variant.name}{suffix}"
+        if path.is_dir():
+            raise UsageError("a folder is there", path=path, hint="-o names another file")
         if path.exists() and not self.force:
             raise UsageError("it is there already", path=path, hint="--force replaces it, -o names another file")
         files.check_writable(path.parent)
@@ -165,6 +168,8 @@ def _check_statistics(request: Request) -> None:
     for name, values in (("--mean", request.mean), ("--std", request.std)):
         if values is not None and len(values) != request.variant.in_channels:
             raise UsageError(f"{name} has {len(values)} values for {request.variant.in_channels} input channels")
+        if values is not None and not all(map(math.isfinite, values)):
+            raise UsageError(f"{name} must be finite, not {','.join(map(str, values))}")
     if request.std is not None and not all(value > 0 for value in request.std):
         raise UsageError(f"--std must be above 0, not {','.join(map(str, request.std))}")
 
@@ -199,7 +204,9 @@ def read_labels(path: Path, classes: int, listener: Listener) -> tuple[str, ...]
         text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise ArtifactError(f"labels must be UTF-8 text: {error.reason} at byte {error.start}", path=path) from error
-    labels = tuple(line.strip() for line in text.rstrip().split("\n"))
+    labels = tuple(line.strip() for line in text.rstrip().split("\n")) if text.strip() else ()
+    if "" in labels:
+        raise ArtifactError(f"line {labels.index('') + 1} is blank: labels stand one on each line", path=path)
     if len(labels) != classes:
         raise ModelMismatchError(f"{len(labels)} labels for {classes} classes", path=path)
     doubled = len(labels) - len(set(labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import warnings
@@ -60,11 +61,13 @@ def export(request: Request, listener: Listener, opset: int = DEFAULT_OPSET) -> 
                 opset=opset,
                 external=external,
             )
-            return finish(draft, network, listener)
+            artifact = finish(draft, network, listener)
         except BaseException:
             for record in external:
                 target.with_name(record.name).unlink(missing_ok=True)
             raise
+    _remove_old_weights(artifact)
+    return artifact
 
 
 _TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
@@ -145,11 +148,11 @@ def _module_of(node: onnx.NodeProto) -> str:
     """The dotted name of the module that a node comes from: of its weight, else of the innermost scope torch noted."""
     for name in node.input:
         if name.endswith(".weight"):
-            return name.removesuffix(".weight")
+            return str(name.removesuffix(".weight"))
     for note in node.metadata_props:
         if note.key == "pkg.torch.onnx.name_scopes":
             scopes = [scope.strip(" '\"") for scope in note.value.strip("[]").split(",")]
-            return scopes[-2] if len(scopes) > 1 else ""
+            return str(scopes[-2]) if len(scopes) > 1 else ""
     return ""
 
 
@@ -172,8 +175,24 @@ def _write(graph: onnx.ModelProto, place: Path, target: Path) -> tuple[FileRecor
         place.write_bytes(graph.SerializeToString())
         return ()
     name = f"{target.name}.{os.urandom(4).hex()}.data"
-    onnx.save(graph, os.fspath(place), save_as_external_data=True, location=name)
-    return (FileRecord(name, files.sha256_of(target.with_name(name))),)
+    weights = target.with_name(name)
+    try:
+        onnx.save(graph, os.fspath(place), save_as_external_data=True, location=name)
+        files.sync(weights)
+        return (FileRecord(name, files.sha256_of(weights)),)
+    except BaseException:
+        weights.unlink(missing_ok=True)
+        raise
+
+
+def _remove_old_weights(artifact: Artifact) -> None:
+    """Removes what earlier exports to the same path, or interrupted ones, left beside it."""
+    target = artifact.path
+    keep = {record.name for record in artifact.manifest.external} if artifact.manifest else set()
+    with files.folder_lock(target.parent):
+        for place in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.data"):
+            if place.name not in keep:
+                place.unlink(missing_ok=True)
 
 
 def _check(place: Path) -> None:

@@ -41,7 +41,7 @@ class Comparison:
 
 
 def logits_of(runtime: Runtime, inputs: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-    """The first output for ``inputs`` (n, c, h, w), ``batch`` images at a time; the last batch is filled by repeating."""
+    """The first output for ``inputs`` (n, c, h, w), ``batch`` at a time; the last batch is filled by repeating."""
     name, output = runtime.inputs[0].name, runtime.outputs[0].name
     rows = []
     for start in range(0, len(inputs), batch):

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
 
+_ALLOCATOR = "DefaultCPUAllocator"
+"""Stands in PyTorch's error of no type of its own where memory ran out."""
+
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -25,18 +28,25 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def run(command: click.Command) -> NoReturn:
     """Runs the command line and ends the process with its exit code; an error is one line on stderr."""
     signal.signal(signal.SIGTERM, _terminate)
+    stdout = sys.stdout
     try:
         code = command.main(standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 0
     except BaseException as error:
-        code = _report(error)
+        code = 0 if _reader_left(error, stdout) else _report(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def _reader_left(error: BaseException, stdout: TextIO) -> bool:
+    """Whether the reader of our output, as ``head``, had seen enough; what is still to come then goes nowhere."""
+    # click wraps stdout then, and exits with 1.
+    left = isinstance(error, BrokenPipeError) or sys.stdout is not stdout
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return left
+
+
+def _terminate(_: int, __: FrameType | None) -> NoReturn:
     raise SystemExit(TERMINATED)
 
 
@@ -61,7 +71,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, RexportError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
         click.echo("error: out of memory (a smaller --batch or --limit needs less)", err=True)
         return 6
     click.echo(f"error: internal error: {type(error).__name__}: {quoted(error)} (--debug shows where)", err=True)

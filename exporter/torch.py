@@ -67,6 +67,8 @@ def _program(network: Network, batch: int | None) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.export.export(network.model, (example,), dynamic_shapes=shapes)
+        for node in program.graph.nodes:  # they name the source files of the machine that the export ran on
+            node.meta.pop("stack_trace", None)
         torch.export.save(program, buffer)
     return buffer.getvalue()
 

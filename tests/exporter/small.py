@@ -1,0 +1,25 @@
+"""Networks small enough to be exported in a second, with every feature of the large ones; and how they are exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter import onnx
+from exporter.network import Listener, Request
+from exporter.variants import Variant
+from runtimes import Artifact
+
+SILENT = Listener(step=lambda _: None, notice=lambda _: None)
+
+BASIC = Variant("small-basic", "basic", (1, 1, 1), (4, 8, 16), "cifar", "A", classes=10, size=(16, 16))
+BOTTLENECK = Variant("small-bottleneck", "bottleneck", (2, 1), (4, 8), "imagenet", "B", classes=10, size=(32, 32))
+
+
+def export(variant: Variant, folder: Path, opset: int = onnx.DEFAULT_OPSET, batch: int | None = None) -> Artifact:
+    """The variant with random weights as ``folder/NAME.onnx``, over what is there."""
+    return onnx.export(Request(variant, f"{folder}/", batch=batch, force=True), SILENT, opset)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of the folder, hidden ones too."""
+    return {place.name: place.read_bytes() for place in sorted(folder.iterdir())}

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import runtimes
+from exporter import onnx, parity
+from exporter.network import Request
+from exporter.variants import variant
+from runtimes import Artifact
+from tests.exporter.commands import driven, environment, errors, python, rexport, wait_for_pause
+from tests.exporter.small import SILENT, content
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that a plain call of the command leaves."""
+    folder = tmp_path_factory.mktemp("exported")
+    result = rexport("onnx", "resnet20", "--size", "8x12", "--seed", "3", "-o", f"{folder}/")
+    assert result.code == 0, result.stderr
+    assert result.stdout == f"{folder}/resnet20.onnx\n"
+    assert "untrained: random weights of seed 3" in result.stderr
+    return folder / "resnet20.onnx"
+
+
+@pytest.fixture(scope="module")
+def other_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of ResNet-20 with seed 1, for the driver."""
+    folder = tmp_path_factory.mktemp("graph")
+    return onnx.export(Request(variant("resnet20"), f"{folder}/", seed=1), SILENT).path
+
+
+@pytest.fixture
+def older(onnx_artifact: Artifact, tmp_path: Path) -> Path:
+    """A folder with an older artifact of seed 0."""
+    shutil.copytree(onnx_artifact.path.parent, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def seed_of(path: Path) -> int | None:
+    """Opens the artifact, holds it to its own vectors, and says which it is."""
+    artifact = Artifact.read(path)
+    artifact.check_digest()
+    with runtimes.open_artifact(artifact) as runtime:
+        parity.check(runtime, artifact.vectors(), 5e-5, "PyTorch", "noise")
+    assert artifact.manifest is not None
+    return artifact.manifest.weights.seed
+
+
+def test_onnx_prints_one_path_to_a_sound_artifact(exported: Path) -> None:
+    assert seed_of(exported) == 3
+    manifest = Artifact.read(exported).manifest
+    assert manifest is not None
+    assert manifest.inputs[0].shape == ("batch", 3, 8, 12)
+    assert len(content(exported.parent)) == 3
+
+
+def test_torch_prints_one_path(tmp_path: Path) -> None:
+    result = rexport("torch", "resnet20", "--size", "8", "--batch", "2", "-o", tmp_path / "own name.pt2")
+    assert (result.code, result.stdout) == (0, f"{tmp_path}/own name.pt2\n")
+    assert seed_of(tmp_path / "own name.pt2") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["onnx"], 2, "Missing argument 'VARIANT'"),
+        (["onnx", "resnet51"], 2, "no variant 'resnet51' (one of resnet18"),
+        (["onnx", "resnet20", "--size", "8x8x8"], 2, "'8x8x8' is neither a number of pixels nor HEIGHTxWIDTH"),
+        (["onnx", "resnet20", "--size", "0"], 2, "height must be at least 1, not 0"),
+        (["onnx", "resnet20", "--batch", "0"], 2, "'0' is neither 'dynamic' nor a number of images from 1"),
+        (["onnx", "resnet20", "--batch", "-1"], 2, "'-1' is neither 'dynamic' nor"),
+        (["onnx", "resnet20", "--mean", "a,b,c"], 2, "'a,b,c' is not a list of numbers"),
+        (["onnx", "resnet20", "--mean", "0.5,0.5,0.5"], 2, "--mean and --std go together"),
+        (["onnx", "resnet20", "--mean", "1,2", "--std", "1,2"], 2, "--mean has 2 values for 3 input channels"),
+        (["onnx", "resnet20", "--mean", "nan,0,0", "--std", "1,1,1"], 2, "--mean must be finite"),
+        (["onnx", "resnet20", "--num-classes", "0"], 2, "0 is not in the range"),
+        (["onnx", "resnet20", "--opset", "twenty"], 2, "'twenty' is not a valid integer"),
+        (["onnx", "resnet20", "--frobnicate"], 2, "No such option"),
+        (["onnx", "resnet20", "--seed", "-1"], 2, "the seed must lie between 0 and"),
+        (["onnx", "plain20", "--shortcut", "B"], 2, "plain20 is a plain net"),
+        (["onnx", "resnet20", "--weights", "page.pt"], 3, "page.pt: "),
+        (["onnx", "resnet20", "--weights", "nothing.pt"], 6, "nothing.pt: cannot read: No such file"),
+        (["onnx", "resnet20", "--weights", "imagenet"], 4, "ImageNet weights are published for"),
+        (["onnx", "resnet20", "--labels", "labels.txt"], 4, "labels.txt: 3 labels for 10 classes"),
+        (["onnx", "resnet20", "--labels", "missing.txt"], 6, "missing.txt: cannot read: No such file"),
+        (["onnx", "resnet20", "--num-classes", "7", "--data", "fashion-mnist"], 4, "has 10 classes, the network 7"),
+        (["onnx", "resnet20", "-o", "page.pt/x.onnx"], 6, "page.pt: cannot write into: "),
+        (["onnx", "resnet20", "-o", "/proc/nowhere/x.onnx"], 6, "/proc/nowhere: cannot write into: "),
+        (["info", "resnet51"], 2, "no variant 'resnet51'"),
+        (["verify", "missing.onnx"], 6, "missing.onnx: cannot read: No such file"),
+        (["verify", "page.pt"], 3, "page.pt: not a model file that rexport knows: it is an HTML page"),
+        (["inspect", "."], 6, ".: cannot read: not a regular file"),
+        (["predict", "missing.onnx"], 2, "Missing argument 'IMAGES"),
+    ],
+)
+def test_bad_calls_get_one_line_and_their_code(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><title>404</title>")
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\nfox\r\n\r\n")
+    before = content(tmp_path)
+    result = rexport(*arguments, cwd=tmp_path)
+    assert result.code == code, result.stderr
+    assert result.stdout == ""
+    (error,) = errors(result)
+    assert message in error
+    assert content(tmp_path) == before
+
+
+def test_a_traceback_needs_debug(tmp_path: Path) -> None:
+    result = rexport("verify", "missing.onnx", "--debug", cwd=tmp_path)
+    assert result.code == 6
+    assert "Traceback" in result.stderr
+    assert "error: missing.onnx: cannot read" in result.stderr
+
+
+def test_memory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    result = rexport("onnx", "resnet20", "--size", "9000000", cwd=tmp_path)
+    assert result.code == 6
+    assert "out of memory" in result.stderr
+
+
+def test_an_existing_file_is_refused_and_kept(older: Path) -> None:
+    before = content(older)
+    result = rexport("onnx", "resnet20", "-o", older)
+    assert result.code == 2
+    assert "resnet20.onnx: it is there already (--force replaces it" in result.stderr
+    assert content(older) == before
+
+
+def test_labels_in_any_form_end_in_the_manifest(tmp_path: Path, onnx_artifact: Artifact) -> None:
+    text = "\r\n".join(f"label {number}" for number in range(10))
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n\r\n")
+    process = driven(
+        onnx_artifact.path, "none", "onnx", "resnet20", "--labels", tmp_path / "labels.txt", "-o", tmp_path
+    )
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout) == (0, f"{tmp_path}/resnet20.onnx\n"), stderr
+    manifest = Artifact.read(tmp_path / "resnet20.onnx").manifest
+    assert manifest is not None
+    assert manifest.labels == tuple(f"label {number}" for number in range(10))
+
+
+def test_what_libraries_print_does_not_reach_stdout(tmp_path: Path, onnx_artifact: Artifact) -> None:
+    process = driven(onnx_artifact.path, "noise", "onnx", "resnet20", "-o", tmp_path)
+    stdout, stderr = process.communicate(timeout=120)
+    assert stdout == f"{tmp_path}/resnet20.onnx\n"
+    assert "a library talks" in stderr
+    assert "native code talks" in stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "pause"),
+    [
+        (signal.SIGINT, 130, "loading the weights"),
+        (signal.SIGINT, 130, "checking parity"),
+        (signal.SIGINT, 130, "replace 2"),
+        (signal.SIGTERM, 143, "exporting to ONNX"),
+        (signal.SIGTERM, 143, "writing the artifact"),
+        (signal.SIGTERM, 143, "replace 1"),
+    ],
+)
+def test_an_interrupted_export_leaves_the_old_artifact_alone(
+    older: Path, other_graph: Path, number: signal.Signals, code: int, pause: str
+) -> None:
+    before = content(older)
+    process = driven(other_graph, pause, "onnx", "resnet20", "--seed", "1", "--force", "-o", older)
+    wait_for_pause(process)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    after = content(older)
+    assert {name: after[name] for name in before} == before
+    if not pause.startswith("replace"):  # from there on, the next export removes what is left
+        assert after == before
+    assert not [name for name in after if name.endswith(".tmp")]
+    assert seed_of(older / "resnet20.onnx") == 0
+
+
+@pytest.mark.parametrize(
+    ("pause", "seed"),
+    [("checking parity", 0), ("replace 1", 0), ("replace 2", 0), ("replace 3", 0), ("replace 4", 1)],
+)
+def test_a_killed_export_leaves_the_old_artifact_or_the_new(
+    older: Path, other_graph: Path, pause: str, seed: int
+) -> None:
+    command = ("onnx", "resnet20", "--seed", "1", "--force", "-o", older)
+    process = driven(other_graph, pause, *command)
+    wait_for_pause(process)
+    process.kill()
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert seed_of(older / "resnet20.onnx") == seed
+    again = driven(other_graph, "none", *command)
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert seed_of(older / "resnet20.onnx") == 1
+    assert len(content(older)) == 3
+
+
+def test_a_signal_before_the_work_begins_is_quiet(older: Path) -> None:
+    """However early it comes once the command runs: the old artifact stays and nothing is left."""
+    before = content(older)
+    command = [sys.executable, "-m", "exporter.cli", "onnx", "resnet20", "--force", "-o", str(older)]
+    for delay_s in (0.7, 1.6):
+        process = subprocess.Popen(
+            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=delay_s)
+        process.terminate()
+        stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stdout) == (143, ""), stderr
+        assert content(older) == before
+
+
+def test_list_and_info_answer_in_json() -> None:
+    rows = json.loads(rexport("list", "--json").stdout)
+    assert len(rows) == 18
+    entry = json.loads(rexport("info", "resnet50", "--size", "33x47", "--num-classes", "7", "--json").stdout)
+    assert entry["variant"]["size"] == [33, 47]
+    assert entry["variant"]["classes"] == 7
+    assert "multiply-adds" in rexport("info", "resnet50").stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["onnx", "--help"], ["list", "--json"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+sys.argv = ["rexport", *{arguments!r}]
+from exporter import cli
+try:
+    cli.main()
+except SystemExit as error:
+    assert not error.code, error.code
+heavy = ["torch", "onnx", "onnxruntime", "onnxscript", "openvino", "safetensors", "PIL", "rich"]
+heavy += [] if "list" in sys.argv else ["numpy"]
+print([name for name in heavy if name in sys.modules], file=sys.stderr)
+"""
+    result = python("-c", code)
+    assert result.code == 0
+    assert result.stderr == "[]\n"
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    for reader in ("head -1", "true"):
+        command = f"set -o pipefail; {sys.executable} -m exporter.cli list | {reader}"
+        done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+BLOCKED = """
+import sys
+for name in ("torch", "onnx", "onnxscript"):
+    sys.modules[name] = None
+sys.argv = ["rexport", *{arguments!r}]
+from exporter import cli
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_verify_needs_no_torch(onnx_artifact: Artifact, runtime: str) -> None:
+    arguments = ["verify", str(onnx_artifact.path), "--runtime", runtime, "--threads", "1"]
+    result = python("-c", BLOCKED.format(arguments=arguments))
+    assert result.code == 0, result.stderr
+    assert result.stdout.startswith(f"{onnx_artifact.path}: parity holds: {runtime} ")
+    assert result.stdout.count("\n") == 1
+
+
+def test_a_missing_library_is_named_with_its_remedy(pt2_artifact: Artifact) -> None:
+    result = python("-c", BLOCKED.format(arguments=["verify", str(pt2_artifact.path)]))
+    assert result.code == 5, result.stderr
+    (error,) = errors(result)
+    assert "pip install" in error
+
+
+def test_verify_answers_in_json_and_notices_tampering(older: Path) -> None:
+    path = older / "resnet20.onnx"
+    assert json.loads(rexport("verify", path, "--json").stdout)["agreement"] == 1.0
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    result = rexport("verify", path, "--json")
+    assert (result.code, result.stdout) == (3, "")
+    assert "its bytes are not those that its manifest records" in errors(result)[0]
+
+
+def test_inspect_answers_for_a_foreign_file(older: Path) -> None:
+    foreign = older / "foreign.onnx"
+    (older / "resnet20.onnx").rename(foreign)
+    data = json.loads(rexport("inspect", foreign, "--json").stdout)
+    assert data["manifest"] is None
+    assert "none: a foreign file" in rexport("inspect", foreign).stdout
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Three image files, of which the second is cut off."""
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.jpg")]
+    for number, path in enumerate(paths):
+        Image.fromarray(np.full((40, 50, 3), number * 100, np.uint8)).save(path)
+    paths[1].write_bytes(paths[1].read_bytes()[:60])
+    return paths
+
+
+def test_predict_answers_around_a_bad_image(onnx_artifact: Artifact, photos: list[Path]) -> None:
+    result = rexport("predict", onnx_artifact.path, *photos)
+    assert result.code == 1
+    assert [line.split(": ")[0] for line in result.stdout.splitlines()] == [str(photos[0]), str(photos[2])]
+    (error,) = errors(result)
+    assert str(photos[1]) in error
+    answers = json.loads(rexport("predict", onnx_artifact.path, *photos, "--json", "--top", "2").stdout)
+    assert [answer["image"] for answer in answers] == [str(path) for path in photos]
+    assert [len(answer["labels"]) for answer in answers] == [2, 0, 2]
+    assert answers[1]["error"]
+
+
+def test_predict_with_nothing_to_say_says_nothing(onnx_artifact: Artifact, photos: list[Path]) -> None:
+    result = rexport("predict", onnx_artifact.path, photos[1])
+    assert (result.code, result.stdout) == (1, "")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from exporter import inspection
+from runtimes import Artifact, schema
+from runtimes.artifact import manifest_path
+from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, IntegrityError, RexportError
+from tests.conftest import FakeFactory
+
+CPU_RUNTIMES = ("onnxruntime", "openvino")
+
+
+@pytest.fixture
+def copied(onnx_artifact: Artifact, tmp_path: Path) -> Path:
+    """An artifact that the test may spoil."""
+    shutil.copytree(onnx_artifact.path.parent, tmp_path / "copy")
+    return tmp_path / "copy" / onnx_artifact.path.name
+
+
+def flip(path: Path, at: int = -100) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def rewrite(path: Path, **fields: object) -> None:
+    """Replaces fields of the manifest."""
+    manifest = Artifact.read(path).manifest
+    assert manifest is not None
+    manifest_path(path).write_text(schema.dumps(dataclasses.replace(manifest, **fields)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", CPU_RUNTIMES)
+def test_verify_repeats_parity_on_each_runtime(onnx_artifact: Artifact, backend: str) -> None:
+    record = inspection.verified(onnx_artifact.path, backend, "cpu", 1)
+    assert record.runtime.startswith(f"{backend} ")
+    assert record.relative_difference <= 5e-5
+    assert json.loads(inspection.parity_as_json(record))["batches"] == [1, 2, 3, 7]
+    text = inspection.parity_as_text(onnx_artifact.path, record)
+    assert text.startswith(f"{onnx_artifact.path}: parity holds: {backend} ")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("backend", ["pytorch"])
+def test_verify_repeats_parity_of_programs(pt2_artifact: Artifact, backend: str) -> None:
+    assert inspection.verified(pt2_artifact.path, backend, "cpu", 1).agreement == 1.0
+
+
+def test_verify_notices_a_changed_model(copied: Path) -> None:
+    flip(copied)
+    with pytest.raises(IntegrityError, match=r"resnet20.onnx: its bytes are not those that its manifest records"):
+        inspection.verified(copied, None, "cpu", 1)
+    with pytest.raises(IntegrityError):
+        inspection.as_json(copied)
+    with pytest.raises(IntegrityError):
+        inspection.as_text(copied)
+
+
+def test_verify_notices_changed_vectors(copied: Path) -> None:
+    (vectors,) = copied.parent.glob("*.npz")
+    flip(vectors)
+    with pytest.raises(IntegrityError, match=r"vectors.npz: its bytes are not those that the manifest records"):
+        inspection.verified(copied, None, "cpu", 1)
+
+
+def test_verify_notices_another_model_under_an_adapted_manifest(copied: Path) -> None:
+    """Someone who fixes the digest as well still has to give the same logits."""
+    import onnx
+    from onnx import numpy_helper
+
+    from runtimes import files
+
+    model = onnx.load(copied)
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "conv1.weight")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
+    onnx.save(model, copied)
+    rewrite(copied, sha256=files.sha256_of(copied), size_bytes=copied.stat().st_size)
+    with pytest.raises(CheckFailedError, match="parity failed"):
+        inspection.verified(copied, None, "cpu", 1)
+
+
+def test_verify_goes_by_our_tolerance_not_the_files(copied: Path) -> None:
+    manifest = Artifact.read(copied).manifest
+    assert manifest is not None
+    assert manifest.parity is not None
+    rewrite(copied, parity=dataclasses.replace(manifest.parity, tolerance=9.0))
+    assert inspection.verified(copied, None, "cpu", 1).tolerance == 5e-5
+
+
+def test_missing_vectors_are_named(copied: Path) -> None:
+    for place in copied.parent.glob("*.npz"):
+        place.unlink()
+    with pytest.raises(RexportError, match=r"vectors.npz: cannot read: No such file"):
+        inspection.verified(copied, None, "cpu", 1)
+
+
+def test_an_artifact_without_a_record_cannot_be_verified(fake_artifact: FakeFactory) -> None:
+    with pytest.raises(ArtifactError, match="its manifest records no parity check"):
+        inspection.verified(fake_artifact().path, None, "cpu", 1)
+
+
+def test_a_runtime_that_does_not_open_the_format_is_refused(onnx_artifact: Artifact) -> None:
+    with pytest.raises((RexportError, BackendUnavailableError), match="pytorch"):
+        inspection.verified(onnx_artifact.path, "pytorch", "cpu", 1)
+
+
+def test_inspect_says_what_an_artifact_is(onnx_artifact: Artifact) -> None:
+    text = inspection.as_text(onnx_artifact.path)
+    facts = dict(line.split("  ", 1) for line in text.splitlines())
+    assert facts["variant"].strip() == "resnet20, shortcut A, stride v1.5"
+    assert "random seed 0, untrained" in facts["weights"]
+    assert "onnx, opset 20" in facts["format"]
+    assert "shorter side to 32; centre crop 32x32; mean" in text
+    assert json.loads(inspection.as_json(onnx_artifact.path))["weights"]["trained"] is False
+
+
+def test_inspect_shortens_long_lists(copied: Path) -> None:
+    rewrite(copied, labels=tuple(f"label {number}" for number in range(10)), parent="ab" * 32)
+    assert "label 0, label 1" in inspection.as_text(copied)
+    assert f"made from{' ' * 6}{'ab' * 32}" in inspection.as_text(copied)
+    assert inspection._shortened(tuple("abcdefghijkl")) == "a, b, c, d, e, f, g, h, i, j, … (12)"
+
+
+def test_inspect_takes_a_foreign_file(copied: Path) -> None:
+    manifest_path(copied).unlink()
+    text = inspection.as_text(copied)
+    assert "none: a foreign file" in text
+    data = json.loads(inspection.as_json(copied))
+    assert data["manifest"] is None
+    assert data["format"] == "onnx"
+    assert data["inputs"][0]["shape"] == ["batch", 3, 32, 32]
+
+
+def test_a_foreign_file_cannot_be_verified(copied: Path) -> None:
+    manifest_path(copied).unlink()
+    with pytest.raises(ArtifactError, match=r"it has no test vectors \(export it with rexport\)"):
+        inspection.verified(copied, None, "cpu", 1)

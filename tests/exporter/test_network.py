@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from exporter.network import Listener, Request, prepare, read_labels, reference_logits
+from exporter.resnet import build, initialise
+from exporter.variants import customised, variant
+from runtimes.errors import ArtifactError, ModelMismatchError, ResourceError, UsageError
+from tests.exporter.small import BASIC, SILENT
+
+GREEK = "γάτα"
+
+
+def labels_file(folder: Path, content: bytes) -> Path:
+    path = folder / "labels.txt"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cat\ndog\nfox\n",
+        b"cat\ndog\nfox",
+        b"cat\r\ndog\r\nfox\r\n",
+        b"\xef\xbb\xbfcat\ndog\nfox\n",
+        b"cat\ndog\nfox\n\n \n\n",
+        b"  cat \ndog\t\nfox\n",
+    ],
+)
+def test_labels_are_read_however_they_were_written(tmp_path: Path, content: bytes) -> None:
+    assert read_labels(labels_file(tmp_path, content), 3, SILENT) == ("cat", "dog", "fox")
+
+
+def test_labels_are_unicode(tmp_path: Path) -> None:
+    assert read_labels(labels_file(tmp_path, f"{GREEK}\nfox".encode()), 2, SILENT) == (GREEK, "fox")
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_another_number_of_labels_is_refused(tmp_path: Path, count: int) -> None:
+    path = labels_file(tmp_path, b"".join(b"label %d\n" % number for number in range(count)))
+    with pytest.raises(ModelMismatchError, match=rf"labels.txt: {count} labels for 3 classes"):
+        read_labels(path, 3, SILENT)
+
+
+def test_a_blank_label_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"line 2 is blank"):
+        read_labels(labels_file(tmp_path, b"cat\n\nfox\n"), 3, SILENT)
+
+
+def test_labels_of_another_encoding_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"labels must be UTF-8 text: .* at byte 1"):
+        read_labels(labels_file(tmp_path, b"k\xe4se\n"), 1, SILENT)
+
+
+def test_missing_labels_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"none.txt: cannot read: No such file"):
+        read_labels(tmp_path / "none.txt", 3, SILENT)
+
+
+def test_doubled_labels_are_noticed(tmp_path: Path) -> None:
+    heard: list[str] = []
+    read_labels(labels_file(tmp_path, b"cat\ndog\ncat\n"), 3, Listener(lambda _: None, heard.append))
+    assert heard == ["labels.txt: 1 labels stand more than once"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": (0.5,) * 3}, "--mean and --std go together"),
+        ({"std": (0.5,) * 3}, "--mean and --std go together"),
+        ({"mean": (0.5,), "std": (0.5,)}, "--mean has 1 values for 3 input channels"),
+        ({"mean": (0.5,) * 3, "std": (0.5,) * 4}, "--std has 4 values for 3 input channels"),
+        ({"mean": (0.5,) * 3, "std": (0.5, 0.0, 0.5)}, "--std must be above 0, not 0.5,0.0,0.5"),
+        ({"mean": (0.5, float("nan"), 0.5), "std": (0.5,) * 3}, "--mean must be finite, not 0.5,nan,0.5"),
+        ({"mean": (0.5,) * 3, "std": (0.5, float("inf"), 0.5)}, "--std must be finite"),
+    ],
+)
+def test_statistics_that_do_not_fit_are_refused(change: dict[str, tuple[float, ...]], message: str) -> None:
+    request = Request(BASIC, "unused.onnx", **change)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=message):
+        prepare(request, SILENT)
+
+
+def test_the_target_is_a_file_or_in_a_folder(tmp_path: Path) -> None:
+    assert Request(BASIC, f"{tmp_path}").target(".onnx") == tmp_path / "small-basic.onnx"
+    assert Request(BASIC, f"{tmp_path}/new/").target(".onnx") == tmp_path / "new" / "small-basic.onnx"
+    assert Request(BASIC, f"{tmp_path}/other/own.model").target(".onnx") == tmp_path / "other" / "own.model"
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["new", "other"]
+
+
+def test_an_existing_target_needs_force(tmp_path: Path) -> None:
+    path = tmp_path / "it.onnx"
+    path.write_bytes(b"old")
+    with pytest.raises(UsageError, match=r"it.onnx: it is there already \(--force replaces it, -o names another"):
+        Request(BASIC, str(path)).target(".onnx")
+    assert Request(BASIC, str(path), force=True).target(".onnx") == path
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "small-basic.onnx").mkdir()
+    with pytest.raises(UsageError, match=r"small-basic.onnx: a folder is there"):
+        Request(BASIC, str(tmp_path), force=True).target(".onnx")
+
+
+def test_a_target_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ResourceError, match=r"file/inside: cannot write into: Not a directory"):
+        Request(BASIC, f"{tmp_path}/file/inside/x.onnx").target(".onnx")
+
+
+def test_noise_is_seeded_and_of_the_inputs_shape() -> None:
+    first, again = (prepare(Request(BASIC, "unused", seed=4), SILENT) for _ in range(2))
+    other = prepare(Request(BASIC, "unused", seed=5), SILENT)
+    assert first.vectors.inputs.shape == (7, 3, 16, 16)
+    assert first.images == "seeded noise, seed 4"
+    np.testing.assert_array_equal(first.vectors.inputs, again.vectors.inputs)
+    np.testing.assert_array_equal(first.vectors.logits, again.vectors.logits)
+    assert not np.array_equal(first.vectors.inputs, other.vectors.inputs)
+    assert (first.weights.origin, first.weights.trained, first.weights.seed) == ("random", False, 4)
+    assert first.weights.sha256 == again.weights.sha256 != other.weights.sha256
+
+
+def test_untrained_weights_are_announced() -> None:
+    heard: list[str] = []
+    prepare(Request(BASIC, "unused", seed=9), Listener(lambda _: None, heard.append))
+    assert any("untrained: random weights of seed 9" in line for line in heard)
+
+
+def test_preprocessing_keeps_its_shares_and_takes_the_users_statistics() -> None:
+    row = customised(variant("resnet18"), size=(32, 32))
+    network = prepare(Request(row, "unused", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), SILENT)
+    assert network.preprocessing is not None
+    assert (network.preprocessing.resize, network.preprocessing.crop) == (37, (32, 32))
+    assert (network.preprocessing.mean, network.preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_cifar_nets_see_the_whole_image() -> None:
+    network = prepare(Request(BASIC, "unused"), SILENT)
+    assert network.preprocessing is not None
+    assert (network.preprocessing.resize, network.preprocessing.size) == (16, (16, 16))
+
+
+def test_other_channels_have_no_preprocessing_until_it_is_told() -> None:
+    row = customised(BASIC, in_channels=1)
+    assert prepare(Request(row, "unused"), SILENT).preprocessing is None
+    told = prepare(Request(row, "unused", mean=(0.5,), std=(0.25,)), SILENT).preprocessing
+    assert told is not None
+    assert told.mean == (0.5,)
+
+
+def test_data_without_statistics_is_refused() -> None:
+    request = Request(customised(BASIC, in_channels=4), "unused", data="fashion-mnist")
+    with pytest.raises(UsageError, match=r"--data needs --mean and --std for 4 input channels"):
+        prepare(request, SILENT)
+
+
+def test_data_of_other_classes_is_refused() -> None:
+    request = Request(customised(BASIC, classes=7), "unused", data="fashion-mnist")
+    with pytest.raises(ModelMismatchError, match=r"has 10 classes, the network 7 \(--num-classes 10\)"):
+        prepare(request, SILENT)
+
+
+def test_real_images_come_with_their_classes() -> None:
+    network = prepare(Request(BASIC, "unused", data="fashion-mnist"), SILENT)
+    assert network.images == "7 images of fashion-mnist"
+    assert network.vectors.inputs.shape == (7, 3, 16, 16)
+    assert network.dataset == "fashion-mnist"
+    assert network.labels is not None
+    assert len(network.labels) == 10
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    model = build(BASIC)
+    initialise(model, 0)
+    with torch.no_grad():
+        model.fc.bias[3] = float("inf")
+    with pytest.raises(ArtifactError, match="the network's own logits are not finite"):
+        reference_logits(model, np.zeros((1, 3, 16, 16), np.float32))

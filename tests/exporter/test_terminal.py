@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.exporter.commands import environment, python
+
+RUN = """
+import sys
+import click
+from exporter import terminal
+from runtimes import errors
+
+@click.command()
+@terminal.debug_option
+def work():
+    {body}
+
+terminal.run(work)
+"""
+
+
+def ended(body: str, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command with that body."""
+    result = python("-c", RUN.format(body=body), *arguments)
+    return result.code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("print('done')", 0, ""),
+        ("raise errors.CheckFailedError('it differs', hint='look')", 1, "error: it differs (look)\n"),
+        ("raise errors.UsageError('wrong')", 2, "error: wrong\n"),
+        ("raise click.UsageError('two\\nlines')", 2, "error: two lines ("),
+        ("raise click.ClickException('no')", 1, "error: no\n"),
+        ("raise errors.UnsafeArtifactError('code', path='a\\nb.pt')", 3, "error: a\\nb.pt: code\n"),
+        ("raise errors.ModelMismatchError('other')", 4, "error: other\n"),
+        ("raise errors.BackendUnavailableError('none')", 5, "error: none\n"),
+        ("raise errors.ResourceError('full')", 6, "error: full\n"),
+        ("raise MemoryError", 6, "error: out of memory (a smaller"),
+        ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", 6, "error: out of memory (a smaller"),
+        ("raise KeyError('x')", 70, "error: internal error: KeyError: 'x' (--debug shows where)\n"),
+        ("raise KeyboardInterrupt", 130, "interrupted\n"),
+        ("raise SystemExit(143)", 143, ""),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, ""),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted\n"),
+    ],
+)
+def test_an_end_has_its_code_and_one_line(body: str, code: int, message: str) -> None:
+    result, stdout, stderr = ended(body)
+    assert result == code
+    assert stdout == ("done\n" if code == 0 else "")
+    assert message in stderr
+    assert len(stderr.strip().splitlines()) <= 1
+
+
+def test_debug_shows_where() -> None:
+    code, _, stderr = ended("raise errors.ResourceError('full')", "--debug")
+    assert code == 6
+    assert "Traceback" in stderr
+    assert stderr.endswith("error: full\n")
+
+
+def test_stdout_is_reserved_from_python_and_native_code() -> None:
+    body = """
+    import os
+    with terminal.stdout_reserved():
+        print("from Python")
+        os.write(1, b"from native code\\n")
+        os.system("echo from a child")
+    print("the result")
+"""
+    code, stdout, stderr = ended(body.strip())
+    assert (code, stdout) == (0, "the result\n")
+    assert set(stderr.splitlines()) == {"from Python", "from native code", "from a child"}
+
+
+def test_stdout_comes_back_after_an_error() -> None:
+    body = """
+    try:
+        with terminal.stdout_reserved():
+            raise ValueError
+    except ValueError:
+        print("the result")
+"""
+    assert ended(body.strip())[:2] == (0, "the result\n")
+
+
+LISTEN = """
+import time
+from exporter import terminal
+with terminal.stdout_reserved(), terminal.listening() as listener:
+    listener.step("weighing the gold")
+    time.sleep(0.3)
+    listener.notice("[bold]mind the gap")
+print("the result")
+"""
+
+
+def test_steps_show_on_a_terminal_alone(tmp_path: Path) -> None:
+    result = python("-c", LISTEN)
+    assert (result.stdout, result.stderr) == ("the result\n", "[bold]mind the gap\n")
+    main, other = pty.openpty()
+    with (tmp_path / "out").open("wb") as stdout:
+        child = subprocess.Popen(
+            [sys.executable, "-c", LISTEN], stdout=stdout, stderr=other, env=environment() | {"TERM": "xterm"}
+        )
+        os.close(other)
+        seen = b""
+        try:
+            while chunk := os.read(main, 4096):
+                seen += chunk
+        except OSError:  # how Linux ends a terminal
+            pass
+        assert child.wait(timeout=60) == 0
+    os.close(main)
+    assert b"weighing the gold" in seen
+    assert b"[bold]mind the gap" in seen
+    assert (tmp_path / "out").read_bytes() == b"the result\n"
