@@ -16,8 +16,9 @@ from exporter import parity
 from exporter.network import Listener, Network
 from exporter.precision import Precision
 from runtimes import Artifact, Manifest, TensorSpec, files, schema
-from runtimes.artifact import FORMATS, FileRecord, Parity, publish, vectors_name
+from runtimes.artifact import FileRecord, Parity, publish, vectors_name
 from runtimes.errors import ResourceError
+from runtimes.formats import FORMATS
 
 INPUT, OUTPUT = "input", "logits"
 

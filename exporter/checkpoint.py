@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from exporter import archive, pickles, safetensors
 from runtimes import files
-from runtimes.artifact import kind_of
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -24,6 +23,7 @@ from runtimes.errors import (
     UsageError,
     quoted,
 )
+from runtimes.formats import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor

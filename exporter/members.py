@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import BinaryIO, Protocol
 
 from runtimes import files
-from runtimes.artifact import kind_of
 from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError, quoted
+from runtimes.formats import kind_of
 
 MAX_DEPTH = 4
 """Folders within folders that are looked into; deeper ones hold no data set's images. Ends loops of links too."""

@@ -89,7 +89,7 @@ class Backend:
 
     Attributes:
         name: as users type it.
-        formats: of the artifacts it opens, as in ``runtimes.artifact.FORMATS``.
+        formats: of the artifacts it opens, as in ``runtimes.formats.FORMATS``.
         devices: that it can be asked for.
         priority: among the backends of a format, the lowest that is there is the default.
         missing: why the backend can't run here and the pip line that mends it, or ``None`` if it can.

@@ -24,7 +24,7 @@ import pytest
 
 import runtimes
 from runtimes import Artifact, files, schema
-from runtimes.artifact import FORMATS, FileRecord, Manifest, manifest_path, publish
+from runtimes.artifact import FileRecord, Manifest, manifest_path, publish
 from runtimes.errors import (
     ArtifactError,
     CompatibilityError,
@@ -33,6 +33,7 @@ from runtimes.errors import (
     RexportError,
     UnsafeArtifactError,
 )
+from runtimes.formats import FORMATS
 from tests.conftest import FakeFactory
 from tests.samples import SCRIPT, WIDER, copied, foreign_script, killable, manifest_for, publish_script
 

@@ -15,9 +15,9 @@ import pytest
 
 import runtimes
 from runtimes import Artifact, Backend, Runtime
-from runtimes.artifact import FORMATS
 from runtimes.backends import onnxrt
 from runtimes.errors import BackendUnavailableError, InputError, RexportError, UsageError
+from runtimes.formats import FORMATS
 from runtimes.processors import usable_processors
 from runtimes.protocol import Array, Options
 from tests.samples import publish_script
