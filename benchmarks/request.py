@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exporter.data import BUNDLED_NAME, map_classes, open_dataset
 from exporter.variants import VARIANTS, variant
 from runtimes import Artifact, Backend, backends
 from runtimes.errors import ArtifactError, ModelMismatchError, RexportError, UsageError, quoted
@@ -20,7 +21,6 @@ TWINNED_FORMAT = "onnx"
 
 BUNDLED_VARIANT = "resnet20"
 BUNDLED_WEIGHTS = "bundled"
-BUNDLED_DATA = "fashion-mnist"
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,12 @@ def _subject(artifact: Artifact, request: Request) -> Subject:
     manifest = artifact.manifest
     prepared = manifest is not None and manifest.preprocessing is not None
     if request.data is None:
-        known = manifest is not None and manifest.dataset == BUNDLED_DATA
-        return Subject(artifact, BUNDLED_DATA if prepared and known else None)
+        known = manifest is not None and manifest.dataset == BUNDLED_NAME
+        return Subject(artifact, BUNDLED_NAME if prepared and known else None)
     if manifest is None or not prepared:
         raise ModelMismatchError(
             "nothing says how images are prepared for this file", path=artifact.path, hint="leave --data out"
         )
-    from exporter.data import map_classes, open_dataset
 
     try:
         map_classes(open_dataset(request.data, 1).classes, manifest.labels, classes_of(artifact))

@@ -33,9 +33,12 @@ from runtimes.errors import (
 from runtimes.images import Image, Pixels, Preprocessing, fitted, normalised
 from runtimes.processors import usable_processors
 
+BUNDLED_NAME = "fashion-mnist"
+"""The data set that comes with rexport: weights made for it are checked and measured on it unasked."""
+
 BUNDLED = Path(__file__).parent / "bundled" / "fashion-mnist-test.npz"
 
-FORMS = "fashion-mnist, cifar10:PATH, or the path of a folder or tar archive with CIFAR-10 or with one folder a class"
+FORMS = f"{BUNDLED_NAME}, cifar10:PATH, or the path of a folder or tar archive with CIFAR-10 or with one folder a class"
 
 _BUNDLED_LIMIT_BYTES = 64 << 20
 _MAX_THREADS = 4
@@ -167,7 +170,7 @@ def open_dataset(spec: str, limit: int | None = None) -> Dataset:
 
 
 def _opened(spec: str) -> Dataset:
-    if spec == "fashion-mnist":
+    if spec == BUNDLED_NAME:
         return _bundled()
     name, colon, rest = spec.partition(":")
     if name != "cifar10":
@@ -228,7 +231,7 @@ def _bundled() -> Dataset:
             hint="pip install --force-reinstall rexport",
         ) from error
     labels = [f"fashion-mnist[{i}]" for i in range(len(targets))]
-    return Dataset("fashion-mnist", tuple(map(str, classes)), targets, images, labels)
+    return Dataset(BUNDLED_NAME, tuple(map(str, classes)), targets, images, labels)
 
 
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.data import BUNDLED_NAME, noise, open_dataset
 from exporter.parity import IMAGES
 from exporter.variants import Variant
 from exporter.weights import IMAGENET_PREPROCESSING, resolve, scaled
@@ -21,9 +22,6 @@ from runtimes.images import Preprocessing
 
 if TYPE_CHECKING:
     from exporter.resnet import ResNet
-
-BUNDLED_DATASET = "fashion-mnist"
-"""The data set that comes with rexport: weights made for it are checked on it unasked."""
 
 LABELS_LIMIT_BYTES = 16 << 20
 
@@ -108,7 +106,7 @@ def prepare(request: Request, listener: Listener) -> Network:
     model.load_state_dict(loaded.state)
     preprocessing = _preprocessing(request, loaded.preprocessing)
     listener.step("computing the test vectors")
-    data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_DATASET else None)
+    data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
     inputs, images, classes, name = _inputs(request, data, preprocessing)
     known = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
     return Network(
@@ -144,8 +142,6 @@ def _inputs(
     request: Request, data: str | None, preprocessing: Preprocessing | None
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], str, tuple[str, ...] | None, str | None]:
     """Test inputs, words for them, and the classes and the name of the data that they come from."""
-    from exporter.data import noise, open_dataset
-
     variant = request.variant
     if data is None:
         shape = (IMAGES, variant.in_channels, *variant.size)
