@@ -27,14 +27,28 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 def run(command: click.Command) -> NoReturn:
     """Runs the command line and ends the process with its exit code; an error is one line on stderr."""
-    signal.signal(signal.SIGTERM, _terminate)
+    received: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise _ending(number)
+
+    signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup, or in a shell's background
+        signal.signal(signal.SIGINT, end)
     stdout = sys.stdout
     try:
         code = command.main(standalone_mode=False)
         sys.stdout.flush()
     except BaseException as error:
-        code = 0 if _reader_left(error, stdout) else _report(error)
+        ending = _ending(received[0]) if received else error
+        code = 0 if _reader_left(ending, stdout) else _report(ending)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _ending(number: int) -> BaseException:
+    """What a signal raises. Where a class is being defined, Python 3.11 wraps it into an error of its own."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
 def _reader_left(error: BaseException, stdout: TextIO) -> bool:
@@ -44,10 +58,6 @@ def _reader_left(error: BaseException, stdout: TextIO) -> bool:
     if left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return left
-
-
-def _terminate(_: int, __: FrameType | None) -> NoReturn:
-    raise SystemExit(TERMINATED)
 
 
 def _report(error: BaseException) -> int:

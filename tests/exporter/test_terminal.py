@@ -60,6 +60,16 @@ def test_an_end_has_its_code_and_one_line(body: str, code: int, message: str) ->
     assert len(stderr.strip().splitlines()) <= 1
 
 
+WRAPPED = "import os, signal; type('A', (), {{'x': type('B', (), {{'__set_name__': lambda *_: {kill}}})()}})"
+
+
+@pytest.mark.parametrize(("name", "code", "message"), [("SIGTERM", 143, ""), ("SIGINT", 130, "interrupted\n")])
+def test_a_signal_while_a_class_is_being_defined_keeps_its_code(name: str, code: int, message: str) -> None:
+    """Python 3.11 wraps in a RuntimeError what a signal's handler raises there; imports define many classes."""
+    body = WRAPPED.format(kill=f"(os.kill(os.getpid(), signal.{name}), [None for _ in range(1000)])")
+    assert ended(body) == (code, "", message)
+
+
 def test_debug_shows_where() -> None:
     code, _, stderr = ended("raise errors.ResourceError('full')", "--debug")
     assert code == 6
