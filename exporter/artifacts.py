@@ -16,9 +16,10 @@ from exporter import parity
 from exporter.network import Listener, Network
 from exporter.precision import Precision
 from runtimes import Artifact, Manifest, TensorSpec, files, schema
-from runtimes.artifact import FileRecord, Parity, publish, vectors_name
+from runtimes.artifact import publish, vectors_name
 from runtimes.errors import ResourceError
 from runtimes.formats import FORMATS
+from runtimes.manifest import FileRecord, Parity
 
 INPUT, OUTPUT = "input", "logits"
 

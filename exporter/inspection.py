@@ -8,9 +8,9 @@ import runtimes
 from exporter import parity
 from exporter.precision import PRECISIONS
 from runtimes import Artifact, onnxfile, schema
-from runtimes.artifact import Manifest, Parity
 from runtimes.errors import ArtifactError
 from runtimes.images import Preprocessing
+from runtimes.manifest import Manifest, Parity
 
 
 def verified(path: Path, backend: str | None, device: str, threads: int | None) -> Parity:

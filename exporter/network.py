@@ -16,9 +16,10 @@ from exporter.parity import IMAGES
 from exporter.variants import Variant
 from exporter.weights import IMAGENET_PREPROCESSING, resolve, scaled
 from runtimes import files
-from runtimes.artifact import Vectors, Weights
+from runtimes.artifact import Vectors
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quoted
 from runtimes.images import Preprocessing
+from runtimes.manifest import Weights
 
 if TYPE_CHECKING:
     from exporter.resnet import ResNet

@@ -16,8 +16,8 @@ from exporter.artifacts import INPUT, OUTPUT, Draft, finish, temporary
 from exporter.network import Listener, Network, Request, prepare
 from exporter.precision import PRECISIONS
 from runtimes import Artifact, files
-from runtimes.artifact import FileRecord
 from runtimes.errors import CheckFailedError, CompatibilityError, quoted
+from runtimes.manifest import FileRecord
 
 if TYPE_CHECKING:
     import onnx

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes import Runtime
-from runtimes.artifact import Parity, Vectors
+from runtimes.artifact import Vectors
 from runtimes.errors import CheckFailedError
+from runtimes.manifest import Parity
 
 IMAGES = 7
 BATCHES = (1, 2, 3, 7)

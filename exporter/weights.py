@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from exporter import checkpoint, download, fitting
 from exporter.variants import VARIANTS, Variant
 from runtimes import files, schema
-from runtimes.artifact import Weights
 from runtimes.errors import (
     ArtifactError,
     IntegrityError,
@@ -21,6 +20,7 @@ from runtimes.errors import (
     quoted,
 )
 from runtimes.images import Preprocessing
+from runtimes.manifest import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

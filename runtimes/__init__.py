@@ -9,11 +9,12 @@ import os
 import threading
 
 from runtimes import files
-from runtimes.artifact import Artifact, Manifest
+from runtimes.artifact import Artifact
 from runtimes.backends import backend_named, backends, default_backend
 from runtimes.classifier import Classifier, Label, Prediction
 from runtimes.errors import IntegrityError, RexportError, UsageError
 from runtimes.images import Preprocessing
+from runtimes.manifest import Manifest
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend, Description, Options, TensorSpec
 from runtimes.runtime import Runtime

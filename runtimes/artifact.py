@@ -14,10 +14,8 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -32,91 +30,11 @@ from runtimes.errors import (
     quoted,
 )
 from runtimes.formats import FORMATS, Format, recognise
-from runtimes.images import Preprocessing
-from runtimes.protocol import Array, TensorSpec
-
-FORMAT_VERSION = 1
-"""Of the manifest. A reader refuses a newer one and names the remedy."""
+from runtimes.manifest import FORMAT_VERSION, FileRecord, Manifest
+from runtimes.protocol import Array
 
 MANIFEST_LIMIT_BYTES = 16 << 20
 VECTORS_LIMIT_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file that belongs to an artifact and lies beside it."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where the numbers come from. ``sha256`` is over the state dict's names, shapes and bytes in sorted order."""
-
-    origin: Literal["random", "bundled", "imagenet", "file"]
-    trained: bool
-    sha256: str
-    seed: int | None = None
-    source: str | None = None
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How an artifact's logits compared with PyTorch's, in fp32, when it was made.
-
-    ``relative_difference`` is the largest difference of a logit over the largest absolute logit; ``agreement`` the
-    share of the images with the same top-1.
-    """
-
-    reference: str
-    runtime: str
-    images: str
-    batches: tuple[int, ...]
-    max_difference: float
-    relative_difference: float
-    tolerance: float
-    agreement: float
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is known about a model file. Frozen: an artifact is made once and never edited.
-
-    Attributes:
-        name: of the variant, or what its maker called it.
-        format: a key of ``FORMATS``.
-        sha256, size_bytes: of the model file.
-        variant: the variant's fields, for people and for the exporter.
-        precision: of the graph.
-        labels: one a class, or ``None``.
-        dataset: the name of the data that the classes come from, or ``None``.
-        opset: of an ONNX file.
-        producers: libraries and their versions.
-        parent: digest of the artifact that this one was made from.
-        vectors: inputs and the expected logits, in fp32 PyTorch, as ``.npz``.
-        external: files of weights beside an ONNX file past 2 GiB.
-    """
-
-    name: str
-    format: str
-    sha256: str
-    size_bytes: int
-    variant: Mapping[str, object]
-    weights: Weights
-    precision: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    labels: tuple[str, ...] | None
-    preprocessing: Preprocessing | None
-    dataset: str | None
-    opset: int | None
-    producers: Mapping[str, str]
-    parent: str | None
-    parity: Parity | None
-    vectors: FileRecord | None
-    external: tuple[FileRecord, ...] = ()
-    format_version: int = FORMAT_VERSION
 
 
 @dataclass(frozen=True)

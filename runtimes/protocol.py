@@ -50,6 +50,28 @@ class Description:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """One step that a library took, as its own profiler tells.
+
+    Attributes:
+        name: the node of the graph that it stands for, as ``layer1.0.conv1/Conv``; the library's own name for a step
+            that it added itself.
+        nodes: all the graph's nodes that were fused into it, as far as the library tells; ``name`` is among them.
+        operator: the library's own word, as ``QLinearConv``.
+        precision: of its arithmetic, by NumPy's names, as ``float32``, ``bfloat16`` or ``int8``.
+        weighted: whether it is a convolution or a matrix product: where the time goes and precision counts.
+        duration_s: of one run, or ``None`` where the library does not tell.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    operator: str
+    precision: str
+    weighted: bool
+    duration_s: float | None
+
+
+@dataclass(frozen=True)
 class Options:
     """What the user asked for. ``threads`` is resolved already: it is at least 1."""
 
@@ -94,6 +116,8 @@ class Backend:
         priority: among the backends of a format, the lowest that is there is the default.
         missing: why the backend can't run here and the pip line that mends it, or ``None`` if it can.
         open: the session. Raises the errors of ``runtimes.errors`` alone.
+        profile: opens the model once more under the library's profiler, runs it on the arrays and gives the steps in
+            their order; ``None`` for a library that cannot. Raises as ``open``.
     """
 
     name: str
@@ -102,3 +126,4 @@ class Backend:
     priority: int
     missing: Callable[[], str | None]
     open: Callable[[Artifact, Options], Session]
+    profile: Callable[[Artifact, Options, Arrays], tuple[Layer, ...]] | None = None

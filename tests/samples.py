@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from runtimes import Artifact, Manifest, Preprocessing, TensorSpec, files, schema
-from runtimes.artifact import FileRecord, Weights, publish, vectors_name
+from runtimes.artifact import publish, vectors_name
 from runtimes.backends.fake import Script, answers
+from runtimes.manifest import FileRecord, Weights
 
 SCRIPT = Script(
     fake=1,

@@ -11,9 +11,10 @@ import numpy as np
 from benchmarks.job import Job
 from benchmarks.measure import Plan
 from runtimes import files, schema
-from runtimes.artifact import Artifact, FileRecord, Manifest, Parity, Weights, publish, vectors_name
+from runtimes.artifact import Artifact, publish, vectors_name
 from runtimes.backends.fake import Script, answers
 from runtimes.images import Preprocessing
+from runtimes.manifest import FileRecord, Manifest, Parity, Weights
 from runtimes.protocol import TensorSpec
 
 CLASSES = 10

@@ -17,8 +17,8 @@ from exporter.artifacts import INPUT, OUTPUT
 from exporter.network import Request, prepare
 from exporter.variants import VARIANTS, Variant, customised, variant
 from runtimes import Artifact, TensorSpec, files
-from runtimes.artifact import FileRecord
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
+from runtimes.manifest import FileRecord
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, content, export
 
 REPO = Path(__file__).resolve().parents[2]

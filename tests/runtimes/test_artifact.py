@@ -24,7 +24,7 @@ import pytest
 
 import runtimes
 from runtimes import Artifact, files, schema
-from runtimes.artifact import FileRecord, Manifest, manifest_path, publish
+from runtimes.artifact import manifest_path, publish
 from runtimes.errors import (
     ArtifactError,
     CompatibilityError,
@@ -34,6 +34,7 @@ from runtimes.errors import (
     UnsafeArtifactError,
 )
 from runtimes.formats import FORMATS
+from runtimes.manifest import FileRecord, Manifest
 from tests.conftest import FakeFactory
 from tests.samples import SCRIPT, WIDER, copied, foreign_script, killable, manifest_for, publish_script
 
@@ -460,7 +461,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from runtimes import files, schema
-from runtimes.artifact import FileRecord, publish, vectors_name
+from runtimes.artifact import publish, vectors_name
+from runtimes.manifest import FileRecord
 from runtimes.errors import ResourceError
 from tests.samples import WIDER, manifest_for
 target = Path(sys.argv[1])

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 import runtimes
 from runtimes import Classifier, files
-from runtimes.artifact import Manifest, Weights, publish
+from runtimes.artifact import publish
 from runtimes.classifier import Label, Prediction, softmax
 from runtimes.errors import (
     ArtifactError,
@@ -27,6 +27,7 @@ from runtimes.errors import (
     UsageError,
 )
 from runtimes.images import Preprocessing
+from runtimes.manifest import Manifest, Weights
 from runtimes.protocol import TensorSpec
 
 SIZE = 4
