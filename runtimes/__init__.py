@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from runtimes import files
 from runtimes.artifact import Artifact
-from runtimes.backends import backend_named, backends, default_backend
+from runtimes.backends import backends, first_session, selected
+from runtimes.checks import checked
 from runtimes.classifier import Classifier, Label, Prediction
-from runtimes.errors import IntegrityError, RexportError, UsageError
+from runtimes.errors import InputError, IntegrityError, RexportError, UsageError
 from runtimes.images import Preprocessing
 from runtimes.manifest import Manifest
-from runtimes.processors import usable_processors
-from runtimes.protocol import Backend, Description, Options, TensorSpec
-from runtimes.runtime import Runtime
+from runtimes.protocol import Backend, Description, Feeds, Layer, Options, TensorSpec
+from runtimes.runtime import Runtime, example
 
 __all__ = [
     "Artifact",
@@ -25,6 +27,7 @@ __all__ = [
     "Classifier",
     "Description",
     "Label",
+    "Layer",
     "Manifest",
     "Prediction",
     "Preprocessing",
@@ -34,19 +37,23 @@ __all__ = [
     "backends",
     "open",
     "open_artifact",
+    "profile",
 ]
 
 
 def open(
-    path: str | os.PathLike[str], backend: str | None = None, device: str = "cpu", threads: int | None = None
+    path: str | os.PathLike[str], backend: str | None = None, device: str | None = None, threads: int | None = None
 ) -> Runtime:
     """The artifact at ``path``, ready to infer.
 
+    What is left out is what the artifact was tuned for (``Manifest.tuning``), if it was and no other backend or device
+    is named.
+
     Args:
         path: a model file; its manifest, if it has one, lies beside it.
-        backend: by name, or the first that is installed for the file's format.
-        device: ``cpu`` or ``cuda``. What is asked for is what runs, or an error is raised.
-        threads: processors that one call may use; by default all that this process may use.
+        backend: by name; else the most preferred one that is installed for the file's format and can run it.
+        device: ``cpu``, the default, or ``cuda``. What is asked for is what runs, or an error is raised.
+        threads: processors that one call may use; else all that this process may use, and never more.
 
     Raises:
         ResourceError: the file cannot be read.
@@ -55,17 +62,70 @@ def open(
         BackendUnavailableError: a library or the device is missing; the hint is the command that brings it.
         UsageError: an unknown backend or device, ``threads`` below 1 or above what this process may use.
     """
+    return _while_unchanged(path, lambda artifact: open_artifact(artifact, backend, device, threads), Runtime.close)
+
+
+def profile(
+    path: str | os.PathLike[str] | Artifact,
+    feeds: Feeds | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> tuple[Layer, ...]:
+    """The steps in which a backend really runs the artifact, in their order, with their arithmetic and times.
+
+    It opens the artifact twice: as ``open`` does, then under the library's profiler. ``runtimes.protocol.executed``
+    puts the arithmetic into words.
+
+    Args:
+        path: as for ``open``; or an artifact that was read already.
+        feeds: what it runs on, as for ``Runtime.infer``; else the first of the artifact's test vectors, or noise.
+        backend, device, threads: as for ``open``.
+
+    Raises:
+        UsageError: the backend cannot tell what it runs; or as ``open``.
+        InputError: the feeds do not fit the artifact's inputs, or hold no images.
+        RexportError: as ``open``.
+    """
+    if isinstance(path, Artifact):
+        return _profiled(path, feeds, backend, device, threads)
+    return _while_unchanged(path, lambda artifact: _profiled(artifact, feeds, backend, device, threads))
+
+
+def _profiled(
+    artifact: Artifact, feeds: Feeds | None, backend: str | None, device: str | None, threads: int | None
+) -> tuple[Layer, ...]:
+    with open_artifact(artifact, backend, device, threads) as runtime:
+        about = runtime.description
+        arrays = checked(runtime.inputs, example(runtime) if feeds is None else feeds)
+    if not all(array.size for array in arrays.values()):
+        raise InputError("empty arrays were passed: there is nothing to run")
+    row = next(row for row in backends() if row.name == about.backend)
+    if row.profile is None:
+        able = [other.name for other in backends() if other.profile and artifact.format.name in other.formats]
+        raise UsageError(f"backend {row.name} cannot tell what it runs", hint=f"one of {', '.join(able)}")
+    return row.profile(artifact, Options(about.device, about.threads), arrays)
+
+
+_Result = TypeVar("_Result")
+
+
+def _while_unchanged(
+    path: str | os.PathLike[str], act: Callable[[Artifact], _Result], discard: Callable[[_Result], None] | None = None
+) -> _Result:
+    """What ``act`` gives for the artifact at ``path``, which was the same before and after; else it is done again."""
     for _ in range(_ATTEMPTS):
         before = files.identity(path)
         try:
-            runtime = open_artifact(Artifact.read(path), backend, device, threads)
+            result = act(Artifact.read(path))
         except IntegrityError:
             if files.identity(path) == before:
                 raise
             continue
         if files.identity(path) == before:
-            return runtime
-        runtime.close()
+            return result
+        if discard is not None:
+            discard(result)
     raise IntegrityError("it is being replaced again and again", path=path, hint="wait for the export to end")
 
 
@@ -74,22 +134,15 @@ _ATTEMPTS = 100
 
 
 def open_artifact(
-    artifact: Artifact, backend: str | None = None, device: str = "cpu", threads: int | None = None
+    artifact: Artifact, backend: str | None = None, device: str | None = None, threads: int | None = None
 ) -> Runtime:
     """As ``open``, for an artifact that was read already."""
-    chosen = default_backend(artifact) if backend is None else backend_named(backend, artifact)
-    if device not in chosen.devices:
-        raise UsageError(f"backend {chosen.name} has no device {device!r}", hint=f"one of {', '.join(chosen.devices)}")
-    usable = usable_processors()
-    if threads is not None and not 1 <= threads <= usable:
-        raise UsageError(f"threads must lie between 1 and the {usable} that this process may use, not be {threads}")
-    options = Options(device, usable if threads is None else threads)
-    if artifact.format.runs_code:
-        artifact.check_digest()
-        return Runtime(artifact, chosen.open(artifact, options))
+    rows, options = selected(artifact, backend, device, threads)
     digest = _DigestCheck(artifact)
+    if artifact.format.runs_code:
+        digest.result()
     try:
-        session = chosen.open(artifact, options)
+        session = first_session(artifact, rows, options)
     except RexportError:
         digest.result()  # a damaged file is the better explanation of a refusal
         raise
@@ -102,7 +155,7 @@ def open_artifact(
 
 
 class _DigestCheck(threading.Thread):
-    """The digest of a format that cannot run code is checked while the backend reads the same file."""
+    """The digest is checked while the backend reads the same file; before, where reading it can run code."""
 
     def __init__(self, artifact: Artifact) -> None:
         super().__init__(daemon=True)

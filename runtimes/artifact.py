@@ -39,7 +39,8 @@ VECTORS_LIMIT_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Vectors:
-    """Test vectors: ``inputs`` (7, c, h, w) float32 and ``logits`` (7, classes) float32 of PyTorch fp32."""
+    """Test vectors: ``inputs`` (7, c, h, w) float32, or (7, h, w, c) uint8 of an artifact that takes raw pixels, and
+    ``logits`` (7, classes) float32 of PyTorch fp32."""
 
     inputs: Array
     logits: Array
@@ -146,8 +147,10 @@ def _unpacked(content: bytes) -> Vectors:
             raise ValueError(f"more than {VECTORS_LIMIT_BYTES:,} bytes")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         vectors = Vectors(arrays["inputs"], arrays["logits"])
+    known = {4: ("float32", "uint8"), 2: ("float32",)}
     for array, dimensions in ((vectors.inputs, 4), (vectors.logits, 2)):
-        if array.dtype != np.float32 or array.ndim != dimensions or len(array) != len(vectors.inputs):
+        fits = array.dtype in known[dimensions] and array.ndim == dimensions
+        if not fits or len(array) != len(vectors.inputs):
             raise ValueError(f"an array {array.dtype} {array.shape}")
     return vectors
 

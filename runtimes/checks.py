@@ -13,8 +13,9 @@ from runtimes.protocol import Array, Arrays, Feeds, TensorSpec
 def checked(specs: tuple[TensorSpec, ...], feeds: Feeds) -> Arrays:
     """The feeds as C-ordered arrays of the specs' dtypes, in the specs' order; the caller's arrays are untouched.
 
-    An array that is C-ordered already is passed through, not copied. Lists are taken as the spec's dtype; an array of
-    another dtype is refused, since a cast would hide a missing normalisation.
+    An array that is C-ordered already is passed through, not copied. A list of numbers is taken as the spec's dtype,
+    but not fractions as whole numbers; an array of another dtype is refused, alone and in a list, since a cast would
+    hide a missing normalisation, or one too many.
 
     Raises:
         InputError: an unknown or missing name, a wrong dtype, byte order, rank or size.
@@ -37,24 +38,35 @@ def checked(specs: tuple[TensorSpec, ...], feeds: Feeds) -> Arrays:
 def _checked_one(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Array:
     wanted = np.dtype(spec.dtype)
     if isinstance(value, (list, tuple)):
-        try:
-            value = np.asarray(value, dtype=wanted)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"{spec}: the list is not an array of numbers: {quoted(error)}") from error
+        value = _from_list(spec, value)
     if not isinstance(value, np.ndarray):
         raise InputError(f"{spec}: expected a NumPy array, got {type(value).__name__}")
     if value.dtype != wanted:
         raise InputError(
             f"{spec}: got dtype {value.dtype.str if value.dtype.newbyteorder() == wanted else quoted(value.dtype)}",
-            hint=_dtype_hint(value.dtype, wanted),
+            hint=_dtype_hint(spec, value.dtype),
         )
     _check_shape(spec, value, sizes)
     return np.ascontiguousarray(value)
 
 
-def _dtype_hint(got: np.dtype[np.generic], wanted: np.dtype[np.generic]) -> str:
+def _from_list(spec: TensorSpec, value: list[object] | tuple[object, ...]) -> Array:
+    wanted = np.dtype(spec.dtype)
+    try:
+        found: Array = np.asarray(value)
+        fractions = found.dtype.kind == "f" and wanted.kind in "iu"
+        pixels = found.dtype == np.uint8  # arrays: plain numbers never become this dtype
+        return found if found.size and (fractions or pixels) else np.asarray(value, dtype=wanted)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{spec}: the list is not an array of numbers: {quoted(error)}") from error
+
+
+def _dtype_hint(spec: TensorSpec, got: np.dtype[np.generic]) -> str:
+    wanted = np.dtype(spec.dtype)
     if got == np.uint8 and wanted.kind == "f":
         return "raw pixels must be normalised first: runtimes.Classifier does it as the manifest says"
+    if got.kind == "f" and wanted == np.uint8 and len(spec.shape) == 4:
+        return "this artifact takes raw pixels, 0 to 255, and normalises them itself: pass them as they were decoded"
     return f"pass array.astype(numpy.{wanted.name})"
 
 

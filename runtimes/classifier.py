@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import runtimes
+from runtimes import decoding
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
-from runtimes.images import Image, Preprocessing, prepared
+from runtimes.images import Image, Pixels, Preprocessing, fitted_or_named, normalised
 from runtimes.protocol import TensorSpec
 from runtimes.runtime import Runtime
 
@@ -50,7 +51,8 @@ class Classifier:
 
     Attributes:
         runtime: that does the work. The classifier owns it and closes it.
-        preprocessing: what happens to an image before the network sees it.
+        preprocessing: what happens to an image before the network sees it. Mean and standard deviation are left to a
+            network that takes raw pixels (uint8, channels last).
         names: one a class, or ``None``: classes are then called "class 7".
     """
 
@@ -69,7 +71,7 @@ class Classifier:
         cls,
         path: str | os.PathLike[str],
         backend: str | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         *,
         preprocessing: Preprocessing | None = None,
@@ -105,9 +107,12 @@ class Classifier:
     def predict(self, images: Image | Iterable[Image], top: int = 1, batch: int = 32) -> list[Prediction]:
         """The ``top`` likeliest classes of each image, in the images' order. Blocks until all are there.
 
+        While the network works on one batch, a few threads decode the next ones. They are gone when this returns or
+        raises, and one image alone starts none.
+
         Args:
             images: one image or several; a uint8 array (n, h, w, c) counts as several. An iterator is drawn from as
-                batches are formed, so that the images need not all be in memory.
+                batches are formed, two of them ahead, so that the images need not all be in memory.
             top: classes for each image; all of them where the network has fewer.
             batch: images that go through the network at once. A network that was exported for a fixed batch takes
                 its own; the last one is filled up and the surplus dropped.
@@ -121,18 +126,21 @@ class Classifier:
         """
         if top < 1 or batch < 1:
             raise UsageError(f"top and batch must be at least 1, not {top} and {batch}")
-        waiting = _several(images)
         found: list[Prediction] = []
-        while chunk := list(islice(waiting, self._input.batch or batch)):
-            inputs = prepared(chunk, self.preprocessing, first=len(found))
-            for row in self._probabilities(inputs, first=len(found)):
-                found.append(self._prediction(row, top))
+        with closing(decoding.ahead(_several(images), self._input.batch or batch, self._pixels)) as batches:
+            for pixels in batches:
+                for row in self._probabilities(np.stack(pixels), first=len(found)):
+                    found.append(self._prediction(row, top))
         return found
 
-    def _probabilities(self, inputs: NDArray[np.float32], first: int) -> NDArray[np.float64]:
-        """(n, classes) for prepared images (n, c, h, w) that are one batch."""
-        feeds = {self._input.spec.name: self._input.arranged(inputs)}
-        outputs = self.runtime.infer(feeds)[self._output.name][: len(inputs)]
+    def _pixels(self, number: int, image: Image) -> Pixels:
+        pixels = fitted_or_named(image, self.preprocessing, number)
+        return pixels.copy() if isinstance(image, np.ndarray) else pixels  # its owner may fill it with the next image
+
+    def _probabilities(self, pixels: Pixels, first: int) -> NDArray[np.float64]:
+        """(n, classes) for fitted images (n, h, w, c) that are one batch."""
+        feeds = {self._input.spec.name: self._input.of_pixels(pixels, self.preprocessing)}
+        outputs = self.runtime.infer(feeds)[self._output.name][: len(pixels)]
         self._check_names(outputs.shape[1])
         foreign = self.runtime.artifact.manifest is None
         rows = outputs.astype(np.float64)
@@ -181,32 +189,45 @@ class _Input:
     @classmethod
     def of(cls, runtime: Runtime, preprocessing: Preprocessing) -> _Input:
         """Raises ArtifactError if the network takes no images, ModelMismatchError if none like these."""
-        path = runtime.artifact.path
+        path, elsewhere = runtime.artifact.path, "use runtimes.open and Runtime.infer"
         spec = runtime.inputs[0] if len(runtime.inputs) == 1 else None
-        if spec is None or len(spec.shape) != 4 or np.dtype(spec.dtype).kind != "f":
-            raise ArtifactError(
-                f"no classifier of images: its inputs are {'; '.join(map(str, runtime.inputs))}",
-                path=path,
-                hint="use runtimes.open and Runtime.infer",
-            )
+        if spec is None or len(spec.shape) != 4 or not (_takes_pixels(spec) or np.dtype(spec.dtype).kind == "f"):
+            inputs = "; ".join(map(str, runtime.inputs))
+            raise ArtifactError(f"no classifier of images: its inputs are {inputs}", path=path, hint=elsewhere)
         size = preprocessing.size
-        first, last = (preprocessing.channels, *size), (*size, preprocessing.channels)
-        for shape, channels_last in ((first, False), (last, True)):
-            if all(isinstance(w, str) or w == got for w, got in zip(spec.shape[1:], shape, strict=True)):
-                fixed = spec.shape[0]
-                return cls(spec, channels_last, fixed if isinstance(fixed, int) else None)
+        first = _fits(spec, (preprocessing.channels, *size))
+        last = _fits(spec, (*size, preprocessing.channels))
+        if last or (first and not _takes_pixels(spec)):
+            return cls(
+                spec, _takes_pixels(spec) or not first, spec.shape[0] if isinstance(spec.shape[0], int) else None
+            )
+        if first:
+            raise ArtifactError(
+                f"raw pixels have their channels last, the network takes {spec}", path=path, hint=elsewhere
+            )
         raise ModelMismatchError(
             f"preprocessing gives {preprocessing.channels} channels of {size[0]} x {size[1]}, the network takes {spec}",
             path=path,
         )
 
-    def arranged(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """Prepared images (n, c, h, w) in the network's dtype and layout, filled up with zeros to its fixed batch."""
+    def of_pixels(self, pixels: Pixels, preprocessing: Preprocessing) -> NDArray[Any]:
+        """The input for fitted images (n, h, w, c), filled up with zeros to the network's fixed batch."""
+        inputs: NDArray[Any] = pixels
+        if not _takes_pixels(self.spec):
+            inputs = normalised(pixels, preprocessing)
+            inputs = inputs.transpose(0, 2, 3, 1) if self.channels_last else inputs
         if self.batch is not None and len(inputs) < self.batch:
-            inputs = np.concatenate([inputs, np.zeros((self.batch - len(inputs), *inputs.shape[1:]), np.float32)])
-        if self.channels_last:
-            inputs = inputs.transpose(0, 2, 3, 1)
+            inputs = np.concatenate([inputs, np.zeros((self.batch - len(inputs), *inputs.shape[1:]), inputs.dtype)])
         return np.ascontiguousarray(inputs, self.spec.dtype)
+
+
+def _takes_pixels(spec: TensorSpec) -> bool:
+    """Whether pixels go in as they are: their normalisation is in the graph."""
+    return spec.dtype == "uint8"
+
+
+def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
+    return all(isinstance(wanted, str) or wanted == got for wanted, got in zip(spec.shape[1:], shape, strict=True))
 
 
 def _logits_of(runtime: Runtime) -> TensorSpec:

@@ -103,7 +103,7 @@ class Preprocessing:
 
 
 def prepared(images: Iterable[Image], preprocessing: Preprocessing, first: int = 0) -> NDArray[np.float32]:
-    """The network's input for the images: float32 (n, channels, height, width), C-ordered and the caller's.
+    """A float network's input for the images: float32 (n, channels, height, width), C-ordered and the caller's.
 
     Raises:
         InputError: an image is broken or does not fit. It is named by its path, or by its number counted from
@@ -111,13 +111,27 @@ def prepared(images: Iterable[Image], preprocessing: Preprocessing, first: int =
         ResourceError: a file is missing, unreadable, too large or not a regular file; or memory is lacking.
         BackendUnavailableError: Pillow is needed and missing.
     """
-    pixels = [_fitted_or_named(image, preprocessing, number) for number, image in enumerate(images, start=first)]
-    if not pixels:
-        return np.zeros((0, preprocessing.channels, *preprocessing.size), np.float32)
-    return normalised(np.stack(pixels), preprocessing)
+    return normalised(pixels_of(images, preprocessing, first), preprocessing)
 
 
-def _fitted_or_named(image: Image, preprocessing: Preprocessing, number: int) -> Pixels:
+def pixels_of(images: Iterable[Image], preprocessing: Preprocessing, first: int = 0) -> Pixels:
+    """The input of a network that takes raw pixels: uint8 (n, height, width, channels), C-ordered and the caller's.
+
+    Mean and standard deviation are left to that network.
+
+    Raises:
+        InputError, ResourceError, BackendUnavailableError: as ``prepared``.
+    """
+    pixels = [fitted_or_named(image, preprocessing, number) for number, image in enumerate(images, start=first)]
+    return np.stack(pixels) if pixels else np.zeros((0, *preprocessing.size, preprocessing.channels), np.uint8)
+
+
+def fitted_or_named(image: Image, preprocessing: Preprocessing, number: int) -> Pixels:
+    """As ``fitted``; the error for an image that has no path names it by its number.
+
+    Raises:
+        InputError, ResourceError, BackendUnavailableError: as ``prepared``.
+    """
     try:
         return fitted(image, preprocessing)
     except InputError as error:

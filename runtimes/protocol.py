@@ -7,7 +7,8 @@ feeds, empty batches, closing while others infer, forked processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -38,7 +39,9 @@ class Description:
     """What really runs, read back from the library where it tells; never merely what was asked for.
 
     ``provider`` is the library's own name for the device's implementation, ``precision`` the arithmetic of the
-    convolutions by NumPy's names, ``threads`` the processors that one call may use.
+    convolutions by NumPy's names, as ``float32`` or ``float32 int8`` where there are both, ``threads`` the processors
+    that one call may use. ``precision`` is what can be known at opening, from the graph's types and what the library
+    does with them; ``Backend.profile`` tells what each layer really ran in.
     """
 
     backend: str
@@ -56,11 +59,13 @@ class Layer:
     Attributes:
         name: the node of the graph that it stands for, as ``layer1.0.conv1/Conv``; the library's own name for a step
             that it added itself.
-        nodes: all the graph's nodes that were fused into it, as far as the library tells; ``name`` is among them.
+        nodes: all the graph's nodes that were fused into it, as far as the library tells; ``name`` is among them. Empty
+            for a step that the library added itself.
         operator: the library's own word, as ``QLinearConv``.
-        precision: of its arithmetic, by NumPy's names, as ``float32``, ``bfloat16`` or ``int8``.
+        precision: of its arithmetic, by NumPy's names, as ``float32``, ``bfloat16`` or ``int8``, which stands for 8-bit
+            integers without a sign as well.
         weighted: whether it is a convolution or a matrix product: where the time goes and precision counts.
-        duration_s: of one run, or ``None`` where the library does not tell.
+        duration_s: of one run that is not the first, or ``None`` where the library does not tell.
     """
 
     name: str
@@ -69,6 +74,16 @@ class Layer:
     precision: str
     weighted: bool
     duration_s: float | None
+
+
+def executed(layers: Iterable[Layer]) -> str:
+    """The arithmetic of the weighted layers in words, most frequent first: ``int8``, or ``int8 (53 of 54), float32 (1
+    of 54)``; ``nothing weighted`` where there are none."""
+    counts = Counter(layer.precision for layer in layers if layer.weighted).most_common()
+    if len(counts) <= 1:
+        return counts[0][0] if counts else "nothing weighted"
+    total = sum(count for _, count in counts)
+    return ", ".join(f"{precision} ({count} of {total})" for precision, count in counts)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+import numpy as np
+
 from runtimes.artifact import Artifact
 from runtimes.checks import agreed, checked, empty_outputs
 from runtimes.errors import UsageError
-from runtimes.protocol import Arrays, Description, Feeds, Session, TensorSpec
+from runtimes.protocol import Array, Arrays, Description, Feeds, Session, TensorSpec
 
 
 class _Uses:
@@ -137,3 +139,27 @@ class Runtime:
     def __repr__(self) -> str:
         about = self._description
         return f"<Runtime {self.artifact.path.name} on {about.backend} {about.version}, {about.provider}>"
+
+
+def example(runtime: Runtime) -> Arrays:
+    """Feeds to try the runtime with: the first of its artifact's test vectors, repeated to a fixed batch; else seeded
+    noise, of size 1 where a dimension may vary.
+
+    Raises:
+        IntegrityError, ResourceError: the test vectors are broken, or cannot be read.
+    """
+    manifest = runtime.artifact.manifest
+    if manifest is None or manifest.vectors is None:
+        return {spec.name: _noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
+    spec = runtime.inputs[0]
+    batch = spec.shape[0] if isinstance(spec.shape[0], int) else 1
+    first = runtime.artifact.vectors().inputs[:1]
+    return {spec.name: np.repeat(first, batch, axis=0)}
+
+
+def _noise(spec: TensorSpec, seed: int) -> Array:
+    dice, dtype = np.random.default_rng(seed), np.dtype(spec.dtype)
+    shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
+    if dtype.kind == "f":
+        return dice.standard_normal(shape).astype(dtype)
+    return dice.integers(0, 255 if dtype == np.uint8 else 1, shape, endpoint=True).astype(dtype)

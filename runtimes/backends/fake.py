@@ -20,7 +20,7 @@ import numpy as np
 from runtimes import files, schema
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, ResourceError
-from runtimes.protocol import Array, Arrays, Backend, Description, Options, TensorSpec
+from runtimes.protocol import Array, Arrays, Backend, Description, Layer, Options, TensorSpec
 
 _LIMIT_BYTES = 16 << 20
 
@@ -86,14 +86,25 @@ def answers(script: Script, arrays: Arrays) -> Arrays:
     return results
 
 
-def _open(artifact: Artifact, options: Options) -> FakeSession:
+def _read(artifact: Artifact) -> Script:
     try:
         script = schema.loads(Script, files.read_bounded(artifact.path, _LIMIT_BYTES))
     except ArtifactError as error:
         raise ArtifactError(f"not a script: {error.what}", path=artifact.path) from error
     if not script.inputs or not script.outputs or not script.delays_s:
         raise ArtifactError("a script needs inputs, outputs and delays_s", path=artifact.path)
-    return FakeSession(script, options)
+    return script
+
+
+def _open(artifact: Artifact, options: Options) -> FakeSession:
+    return FakeSession(_read(artifact), options)
+
+
+def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
+    """A script is one step that takes its first delay."""
+    session = FakeSession(script := _read(artifact), options)
+    answers(script, arrays)
+    return (Layer("script", ("script",), "Script", session.description.precision, True, script.delays_s[0]),)
 
 
 BACKEND = Backend(
@@ -103,4 +114,5 @@ BACKEND = Backend(
     priority=90,
     missing=lambda: None,
     open=_open,
+    profile=_profile,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtimes import files
 from runtimes.artifact import Artifact
@@ -17,7 +18,7 @@ from runtimes.errors import (
     RexportError,
     quoted,
 )
-from runtimes.protocol import Array, Arrays, Backend, Description, Options, TensorSpec
+from runtimes.protocol import Array, Arrays, Backend, Description, Layer, Options, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -58,10 +59,8 @@ class TorchSession:
         return {self.outputs[0].name: output}
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
-        import torch
-
         tensor = self._tensor(arrays)
-        finish = torch.cuda.synchronize if self.description.device == "cuda" else _nothing
+        finish = _finish(self.description.device)
 
         def run_once() -> None:
             self._forward(tensor)
@@ -73,8 +72,11 @@ class TorchSession:
         del self._call
 
 
-def _nothing() -> None:
-    """The CPU has finished when the call returns."""
+def _finish(device: str) -> Callable[[], None]:
+    """What returns when the device has finished: at once on the CPU, which has when a call returns."""
+    import torch
+
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
 def _translated(error: Exception) -> RexportError:
@@ -131,6 +133,54 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
     return TorchSession(module, artifact, describe(BACKEND.name, "eager", module, options))
 
 
+def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
+    module = load_program(artifact, options.device)
+    found: list[Layer] = []
+    call = _timed(module, _finish(options.device), found)
+    session = TorchSession(call, artifact, describe(BACKEND.name, "eager", module, options))
+    session.run(arrays)  # finds its memory
+    found.clear()
+    session.run(arrays)
+    return tuple(found)
+
+
+def _timed(
+    module: torch.nn.Module, finish: Callable[[], None], found: list[Layer]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The program's call, operator by operator; each call adds its steps to ``found``."""
+    import torch
+
+    class Timed(torch.fx.Interpreter):
+        def run_node(self, node: torch.fx.Node) -> Any:
+            start = time.perf_counter()
+            result = super().run_node(node)
+            finish()
+            if node.op == "call_function" and isinstance(result, torch.Tensor):
+                found.append(_layer(node, result, time.perf_counter() - start))
+            return result
+
+    return Timed(module).run
+
+
+_WEIGHTED = {"conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm", "addmm", "bmm", "baddbmm"}
+
+
+def _layer(node: torch.fx.Node, result: torch.Tensor, duration_s: float) -> Layer:
+    """An operator's call, named ``MODULE/NODE`` by the module that it comes from."""
+    modules = list(node.meta.get("nn_module_stack", {}).values())
+    path = modules[-1][0] if modules else ""
+    name = f"{path}/{node.name}" if path else node.name
+    operator = str(node.target)
+    return Layer(
+        name=name,
+        nodes=(name,),
+        operator=operator,
+        precision=str(result.dtype).removeprefix("torch."),
+        weighted=operator.removeprefix("aten.").partition(".")[0] in _WEIGHTED,
+        duration_s=duration_s,
+    )
+
+
 BACKEND = Backend(
     name="pytorch",
     formats=("pt2",),
@@ -138,4 +188,5 @@ BACKEND = Backend(
     priority=30,
     missing=lambda: missing_library("torch", "export"),
     open=_open,
+    profile=_profile,
 )

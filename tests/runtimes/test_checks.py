@@ -81,6 +81,40 @@ def test_channels_first_for_a_channels_last_model() -> None:
     assert checked((spec,), {"x": array(1, 3, 4, 5).transpose(0, 2, 3, 1)})["x"].shape == (1, 4, 5, 3)
 
 
+PIXELS = TensorSpec("input", "uint8", ("batch", 4, 5, 3))
+
+
+def test_floats_for_raw_pixels_are_told_what_is_wanted() -> None:
+    message = "this artifact takes raw pixels, 0 to 255, and normalises them itself: pass them as they were decoded"
+    normalised = array(1, 4, 5, 3)
+    for value in (normalised, normalised.astype(np.float64), normalised.astype(np.float16), normalised.tolist()):
+        assert message in refusal(PIXELS, {"input": value})
+    assert message in refusal(PIXELS, {"input": list(normalised)})
+    assert "got dtype float64 (pass array.astype(numpy.uint8))" in refusal(
+        TensorSpec("x", "uint8", ("n",)), {"x": np.zeros(1)}
+    )
+    assert "got dtype int64 (pass array.astype(numpy.uint8))" in refusal(
+        PIXELS, {"input": np.zeros((1, 4, 5, 3), np.int64)}
+    )
+
+
+def test_raw_pixels_are_taken_as_they_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
+    assert checked((PIXELS,), {"input": pixels})["input"] is pixels
+    for value in (list(pixels), pixels.tolist()):
+        result = checked((PIXELS,), {"input": value})["input"]  # type: ignore[dict-item]
+        np.testing.assert_array_equal(result, pixels, strict=True)
+    first = pixels.transpose(0, 3, 1, 2)
+    assert "it looks like channels first: pass array.transpose(0, 2, 3, 1)" in refusal(PIXELS, {"input": first})
+
+
+def test_a_list_hides_no_missing_normalisation() -> None:
+    pixels = np.zeros((3, 4, 5), np.uint8)
+    assert "got dtype uint8 (raw pixels must be normalised first" in refusal(IMAGE, {"input": [pixels]})
+    fractions = refusal(TensorSpec("x", "int64", ("n",)), {"x": [0.5, 1.5]})
+    assert "got dtype float64 (pass array.astype(numpy.int64))" in fractions
+
+
 def test_a_fixed_batch_is_named() -> None:
     message = "the model was exported for batches of 2: export it with --batch dynamic"
     assert message in refusal(FIXED, {"input": array(3, 3, 4, 5)})

@@ -26,62 +26,15 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
-from runtimes.images import Preprocessing
+from runtimes.images import Preprocessing, fitted
 from runtimes.manifest import Manifest, Weights
-from runtimes.protocol import TensorSpec
-
-SIZE = 4
-PLAIN = Preprocessing(None, (SIZE, SIZE), 0, (0.0,) * 3, (1.0,) * 3)
-COLOURS = ("red", "green", "blue")
-
-
-def network(
-    path: Path,
-    *,
-    batch: int | str = "n",
-    channels_last: bool = False,
-    soft: bool = False,
-    weights: NDArray[np.float32] | None = None,
-    dtype: int = TensorProto.FLOAT,
-) -> Path:
-    """Means over the pixels times ``weights`` (classes, 3), by default 2 x identity; ``soft`` adds a softmax."""
-    matrix = np.eye(3, dtype=np.float32) * 2 if weights is None else weights
-    shape = [batch, SIZE, SIZE, 3] if channels_last else [batch, 3, SIZE, SIZE]
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["first"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["means"]),
-        helper.make_node("Gemm", ["means", "weights"], ["scores"], transB=1),
-        helper.make_node("Softmax" if soft else "Identity", ["scores"], ["answer"]),
-    ]
-    turn = helper.make_node("Transpose", ["pixels"], ["first"], perm=[0, 3, 1, 2])
-    nodes.insert(0, turn if channels_last else helper.make_node("Identity", ["pixels"], ["first"]))
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info("pixels", dtype, shape)],
-        [helper.make_tensor_value_info("answer", dtype, [batch, len(matrix)])],
-        [helper.make_tensor("weights", dtype, matrix.shape, matrix.ravel())],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 9
-    onnx.save(model, path)
-    return path
-
-
-def colour(*rgb: int) -> NDArray[np.uint8]:
-    return np.broadcast_to(np.array(rgb, np.uint8), (SIZE, SIZE, 3)).copy()
-
-
-RED, GREEN, BLUE = colour(255, 0, 0), colour(0, 255, 0), colour(0, 0, 255)
+from runtimes.protocol import Arrays, Feeds, TensorSpec
+from tests.runtimes.colours import BLUE, COLOURS, GREEN, PLAIN, RED, SIZE, colour, network, opened
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return network(tmp_path_factory.mktemp("model") / "colours.onnx")
-
-
-def opened(path: Path, labels: tuple[str, ...] | None = COLOURS, preprocessing: Preprocessing = PLAIN) -> Classifier:
-    return Classifier.open(path, threads=1, preprocessing=preprocessing, labels=labels)
 
 
 def test_predictions_come_in_order_with_their_probabilities(model: Path) -> None:
@@ -161,11 +114,72 @@ def test_a_network_of_half_precision(tmp_path: Path) -> None:
         assert [found.label for found in classifier.predict([GREEN, BLUE])] == ["green", "blue"]
 
 
-def published(folder: Path) -> Path:
+@pytest.mark.parametrize("batch", ["n", 1, 2, 4])
+def test_a_network_of_raw_pixels(tmp_path: Path, batch: int | str) -> None:
+    """What its graph does not do, as the mean here, is not done."""
+    inverse = Preprocessing(None, (SIZE, SIZE), 0, (1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    mixed = [GREEN, BLUE, colour(40, 80, 120)]
+    path = network(tmp_path / "raw.onnx", batch=batch, channels_last=True, raw=True)
+    with opened(path, preprocessing=inverse) as raw, opened(network(tmp_path / "floats.onnx")) as floats:
+        found, expected = raw.predict(mixed, top=3), floats.predict(mixed, top=3)
+    assert [prediction.label for prediction in found] == ["green", "blue", "blue"]
+    for one, other in zip(found, expected, strict=True):
+        assert [label.index for label in one.labels] == [label.index for label in other.labels]
+        np.testing.assert_allclose(
+            [label.probability for label in one.labels], [label.probability for label in other.labels], rtol=1e-6
+        )
+
+
+def test_pixels_go_into_a_raw_network_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[NDArray[np.uint8]] = []
+    bordered = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    preprocessing = Preprocessing(3, (SIZE - 2, SIZE - 2), 1, (0.5,) * 3, (0.5,) * 3)
+    path = network(tmp_path / "raw.onnx", batch=2, channels_last=True, raw=True)
+    with opened(path, preprocessing=preprocessing) as classifier:
+        infer = classifier.runtime.infer
+
+        def watched(feeds: Feeds) -> Arrays:
+            fed.append(feeds["pixels"])
+            return infer(feeds)
+
+        monkeypatch.setattr(classifier.runtime, "infer", watched)
+        classifier.predict(bordered)
+    expected = np.stack([fitted(bordered, preprocessing), np.zeros((SIZE, SIZE, 3), np.uint8)])
+    np.testing.assert_array_equal(fed[0], expected, strict=True)
+    assert fed[0].flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("options", "preprocessing", "error", "message"),
+    [
+        ({"raw": True}, PLAIN, ArtifactError, r"raw pixels have their channels last, the network takes pixels: uint8 "),
+        (
+            {"raw": True, "channels_last": True},
+            Preprocessing(None, (5, 4), 0, (0.0,) * 3, (1.0,) * 3),
+            ModelMismatchError,
+            "gives 3 channels of 5 x 4, the network takes pixels: uint8",
+        ),
+        (
+            {"raw": True, "channels_last": True},
+            Preprocessing(None, (4, 4), 0, (0.0,), (1.0,)),
+            ModelMismatchError,
+            "gives 1 channels of 4 x 4",
+        ),
+    ],
+)
+def test_raw_networks_that_do_not_fit_are_refused(
+    options: dict[str, bool], preprocessing: Preprocessing, error: type[RexportError], message: str, tmp_path: Path
+) -> None:
+    path = network(tmp_path / "raw.onnx", **options)  # type: ignore[arg-type]
+    with pytest.raises(error, match=rf"raw\.onnx: .*{message}"):
+        opened(path, preprocessing=preprocessing)
+
+
+def published(folder: Path, raw: bool = False) -> Path:
     """An artifact whose manifest tells labels and preprocessing, and whose logits happen to look like a softmax."""
-    model = network(folder / "next", weights=np.eye(3, dtype=np.float32))
+    model = network(folder / "next", weights=np.eye(3, dtype=np.float32), channels_last=raw, raw=raw)
     specs = [
-        TensorSpec("pixels", "float32", ("n", 3, SIZE, SIZE)),
+        TensorSpec("pixels", *(("uint8", ("n", SIZE, SIZE, 3)) if raw else ("float32", ("n", 3, SIZE, SIZE)))),
         TensorSpec("answer", "float32", ("n", 3)),
     ]
     manifest = Manifest(
@@ -190,8 +204,9 @@ def published(folder: Path) -> Path:
     return publish(model, folder / "colours.onnx", manifest, None).path
 
 
-def test_an_artifact_needs_its_path_alone(tmp_path: Path) -> None:
-    path = published(tmp_path)
+@pytest.mark.parametrize("raw", [False, True])
+def test_an_artifact_needs_its_path_alone(tmp_path: Path, raw: bool) -> None:
+    path = published(tmp_path, raw)
     with Classifier.open(path, threads=1) as classifier:
         found = classifier.predict(BLUE)[0]
         assert found.label == "blue"

@@ -20,7 +20,7 @@ from PIL import ImageOps
 
 from runtimes import images
 from runtimes.errors import BackendUnavailableError, InputError, ResourceError, UsageError
-from runtimes.images import Preprocessing, decode, fitted, normalised, prepared
+from runtimes.images import Preprocessing, decode, fitted, fitted_or_named, normalised, pixels_of, prepared
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -485,6 +485,28 @@ def test_a_broken_image_among_several_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"text")
     with pytest.raises(InputError, match=r"bad.png: not readable"):
         prepared([picture(2, 3), tmp_path / "bad.png"], plain())
+    with pytest.raises(InputError, match=r"^image 11: an empty file, no image$"):
+        pixels_of([picture(2, 3), b""], plain(), first=10)
+    with pytest.raises(InputError, match=r"^image 7: an array of float64; pixels are uint8, 0 to 255 \(pass such pix"):
+        fitted_or_named(np.zeros((2, 3, 3)), plain(), 7)
+
+
+def test_pixels_are_what_is_normalised() -> None:
+    preprocessing = Preprocessing(8, (6, 7), 1, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    given: list[images.Image] = [picture(20, 30), content_of(PIL.Image.fromarray(picture(9, 40)))]
+    pixels = pixels_of(given, preprocessing)
+    assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((2, 8, 9, 3), np.dtype(np.uint8), True)
+    for one, image in zip(pixels, given, strict=True):
+        np.testing.assert_array_equal(one, fitted(image, preprocessing))
+    np.testing.assert_array_equal(normalised(pixels, preprocessing), prepared(given, preprocessing))
+    assert pixels_of([], plain(4, 5, channels=1)).shape == (0, 4, 5, 1)
+    assert pixels_of([], plain()).dtype == np.uint8
+
+
+def test_pixels_are_the_callers_own() -> None:
+    image = picture(2, 3)
+    pixels_of([image], plain())[:] = 0
+    np.testing.assert_array_equal(image, picture(2, 3))
 
 
 @pytest.mark.parametrize(

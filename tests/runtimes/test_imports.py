@@ -13,7 +13,7 @@ from runtimes import Artifact
 from tests.conftest import FakeFactory
 
 REPO = Path(__file__).resolve().parents[2]
-HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "PIL", "click", "rich", "onnxscript", "safetensors"]
+HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "PIL", "click", "rich", "onnxscript", "safetensors", "nncf"]
 
 
 def fresh(code: str, *arguments: object) -> str:
@@ -50,6 +50,22 @@ with runtimes.open(sys.argv[1], sys.argv[2]) as runtime:
     runtime.artifact.vectors()
 """
     assert loaded(code, onnx_artifact.path, backend) == allowed
+
+
+@pytest.mark.parametrize(("backend", "allowed"), [("onnxruntime", {"onnxruntime"}), ("openvino", {"openvino"})])
+def test_profiling_an_artifact_imports_its_backends_library_alone(
+    onnx_artifact: Artifact, backend: str, allowed: set[str]
+) -> None:
+    code = """
+import sys, runtimes
+from runtimes.protocol import executed
+assert executed(runtimes.profile(sys.argv[1], backend=sys.argv[2])) == "float32"
+"""
+    assert loaded(code, onnx_artifact.path, backend) == allowed
+
+
+def test_profiling_a_script_imports_no_library(fake_artifact: FakeFactory) -> None:
+    assert loaded("import sys, runtimes; assert runtimes.profile(sys.argv[1])", fake_artifact().path) == set()
 
 
 UNIMPORTABLE = f"""
