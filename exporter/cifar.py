@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.classfolders import Split
 from exporter.members import Members
 from runtimes.errors import ArtifactError, UnsafeArtifactError, quoted
 
@@ -31,8 +32,8 @@ _ROW_BYTES = 3 * 32 * 32
 _Table = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
-def read(members: Members) -> tuple[NDArray[np.uint8], NDArray[np.int64], str] | None:
-    """Images (n, 32, 32, 3), targets (n,) and ``test`` or, where there is no test batch, ``train``.
+def read(members: Members, wanted: Split = "test") -> tuple[NDArray[np.uint8], NDArray[np.int64], Split] | None:
+    """Images (n, 32, 32, 3), targets (n,) and which they are: the wanted ones or, where they are not there, the others.
 
     ``None`` if CIFAR-10's files are not among the members.
 
@@ -41,7 +42,7 @@ def read(members: Members) -> tuple[NDArray[np.uint8], NDArray[np.int64], str] |
         UnsafeArtifactError: a pickle that asks for more than a table needs.
         ResourceError: a file cannot be read.
     """
-    for pattern, split, parse in _BATCHES:
+    for pattern, split, parse in sorted(_BATCHES, key=lambda row: row[1] != wanted):
         names = [name for name in members.files if re.fullmatch(pattern, PurePosixPath(name).name)]
         if names:
             rows, targets = zip(*(_table(members, name, parse) for name in names), strict=True)
@@ -86,13 +87,13 @@ def _checked_targets(targets: NDArray[np.int64]) -> NDArray[np.int64]:
     return targets
 
 
-_BATCHES: tuple[tuple[str, str, Callable[[bytes], _Table]], ...] = (
+_BATCHES: tuple[tuple[str, Split, Callable[[bytes], _Table]], ...] = (
     (r"test_batch", "test", _from_pickle),
     (r"test_batch\.bin", "test", _from_binary),
     (r"data_batch_\d", "train", _from_pickle),
     (r"data_batch_\d\.bin", "train", _from_binary),
 )
-"""Names of the published files, the first that is there being taken."""
+"""Names of the published files. Of those that are there, the first of the wanted split are taken."""
 
 _INSTRUCTIONS = frozenset(
     [

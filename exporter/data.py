@@ -10,17 +10,18 @@ import errno
 import io
 import zipfile
 import zlib
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter import cifar, classfolders, members
-from runtimes import files
+from exporter.classfolders import Split
+from runtimes import decoding, files
 from runtimes.errors import (
     ArtifactError,
     InputError,
@@ -31,19 +32,19 @@ from runtimes.errors import (
     quoted,
 )
 from runtimes.images import Image, Pixels, Preprocessing, fitted, normalised
-from runtimes.processors import usable_processors
 
 BUNDLED_NAME = "fashion-mnist"
 """The data set that comes with rexport: weights made for it are checked and measured on it unasked."""
 
-BUNDLED = Path(__file__).parent / "bundled" / "fashion-mnist-test.npz"
+BUNDLED: dict[Split, Path] = {
+    "test": Path(__file__).parent / "bundled" / f"{BUNDLED_NAME}-test.npz",
+    "train": Path(__file__).parent / "bundled" / f"{BUNDLED_NAME}-train-sample.npz",
+}
+"""The whole test set, and 1,000 images of the training set."""
 
 FORMS = f"{BUNDLED_NAME}, cifar10:PATH, or the path of a folder or tar archive with CIFAR-10 or with one folder a class"
 
 _BUNDLED_LIMIT_BYTES = 64 << 20
-_MAX_THREADS = 4
-_AHEAD = 2
-"""Batches that are decoded while the caller works on one."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,24 @@ class Unreadable:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with their classes.
+    """Images with their classes, or without.
 
     Attributes:
         name: for tables, as "fashion-mnist" or "photos/val".
-        classes: names of the classes, in the order of the targets.
-        targets: (n,) int64, indices into ``classes``.
+        classes: names of the classes, in the order of the targets; none where the images are not sorted.
+        targets: (n,) int64, indices into ``classes``; ``None`` where the images are not sorted.
         images: n of them: paths, encoded bytes, or a uint8 array (n, h, w) or (n, h, w, 3).
-        labels: n names for messages: an image's path, or its number in the published file.
+        labels: n names for messages: an image's path, or its number in the published or bundled file.
     """
 
     name: str
     classes: tuple[str, ...]
-    targets: NDArray[np.int64]
+    targets: NDArray[np.int64] | None
     images: Sequence[Image] | Pixels
     labels: Sequence[str]
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.images)
 
     def image(self, index: int) -> Image:
         """The image as it lies there; ``runtimes.images`` decodes it."""
@@ -86,11 +87,12 @@ class Dataset:
 
     def batches(
         self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None = None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
         """Indices (b,) and prepared images (b, c, h, w) of all images in order, ``size`` at a time.
 
-        A few threads decode ahead. With a list for ``unreadable``, broken images are put into it instead of raised:
-        their batch is then smaller, or left out if nothing of it remains.
+        A few threads decode ahead; they end with the batches, or when the generator is closed. With a list for
+        ``unreadable``, broken images are put into it instead of raised: their batch is then smaller, or left out if
+        nothing of it remains.
 
         Raises:
             InputError: an image is broken; it is named.
@@ -98,65 +100,62 @@ class Dataset:
             BackendUnavailableError: Pillow is needed and missing.
             UsageError: ``size`` below 1.
         """
+        return _normalised(self.pixels(preprocessing, size, unreadable), preprocessing)
+
+    def pixels(
+        self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None = None
+    ) -> Generator[tuple[NDArray[np.int64], Pixels], None, None]:
+        """As ``batches``, with the images as a network of raw pixels takes them: uint8 (b, h, w, c), not normalised.
+
+        Raises:
+            RexportError: as ``batches``.
+        """
         if size < 1:
             raise UsageError(f"the batch must be at least 1, not {size}")
-        return self._batches(preprocessing, size, unreadable)
+        return self._pixels(preprocessing, size, unreadable)
 
-    def _batches(
+    def _pixels(
         self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        pool = ThreadPoolExecutor(min(_MAX_THREADS, usable_processors()), thread_name_prefix="decode")
-        waiting: deque[list[Future[tuple[int, Pixels] | Unreadable]]] = deque()
-        try:
-            for start in range(0, len(self), size):
-                chunk = range(start, min(start + size, len(self)))
-                waiting.append([pool.submit(self._fitted, index, preprocessing) for index in chunk])
-                if len(waiting) > _AHEAD:
-                    yield from _collected(waiting.popleft(), preprocessing, unreadable)
-            while waiting:
-                yield from _collected(waiting.popleft(), preprocessing, unreadable)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    ) -> Generator[tuple[NDArray[np.int64], Pixels], None, None]:
+        with closing(decoding.ahead(self.images, size, partial(self._fitted, preprocessing))) as batches:
+            for results in batches:
+                read = [result for result in results if not isinstance(result, Unreadable)]
+                broken = [result for result in results if isinstance(result, Unreadable)]
+                if unreadable is not None:
+                    unreadable.extend(broken)
+                elif broken:
+                    raise broken[0].error
+                if read:
+                    yield np.array([index for index, _ in read], np.int64), np.stack([pixels for _, pixels in read])
 
-    def _fitted(self, index: int, preprocessing: Preprocessing) -> tuple[int, Pixels] | Unreadable:
+    def _fitted(self, preprocessing: Preprocessing, index: int, image: Image) -> tuple[int, Pixels] | Unreadable:
         try:
-            return index, fitted(self.image(index), preprocessing)
+            return index, fitted(image, preprocessing)
         except (InputError, ResourceError) as error:
             if error.path is None:
                 error = type(error)(error.what, path=self.label(index), hint=error.hint)
             return Unreadable(index, self.label(index), error)
 
 
-def _collected(
-    futures: list[Future[tuple[int, Pixels] | Unreadable]],
-    preprocessing: Preprocessing,
-    unreadable: list[Unreadable] | None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """One batch of what could be decoded, or none."""
-    indices: list[int] = []
-    pixels: list[Pixels] = []
-    for future in futures:
-        result = future.result()
-        if not isinstance(result, Unreadable):
-            indices.append(result[0])
-            pixels.append(result[1])
-        elif unreadable is None:
-            raise result.error
-        else:
-            unreadable.append(result)
-    if indices:
-        yield np.array(indices, np.int64), normalised(np.stack(pixels), preprocessing)
+def _normalised(
+    batches: Generator[tuple[NDArray[np.int64], Pixels], None, None], preprocessing: Preprocessing
+) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
+    with closing(batches):
+        for indices, pixels in batches:
+            yield indices, normalised(pixels, preprocessing)
 
 
-def open_dataset(spec: str, limit: int | None = None) -> Dataset:
+def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> Dataset:
     """The data set of that name or at that path.
 
-    ``fashion-mnist`` is the bundled test set. A path is judged by what lies there: CIFAR-10, in its Python or binary
-    version, or one folder a class, under ``test`` or ``val`` if there are several parts; as a folder or in a tar
-    archive. ``cifar10:PATH`` also requires the classes to be CIFAR-10's.
+    ``fashion-mnist`` is the bundled test set, or the bundled sample of its training set. A path is judged by what lies
+    there: CIFAR-10, in its Python or binary version, or one folder a class; as a folder or in a tar archive. Where it
+    has several parts, that of the ``split`` is taken, else what comes nearest. To ``train``, which calibrating also
+    is, images need no classes and may lie in the folder itself. ``cifar10:PATH`` also requires the classes to be
+    CIFAR-10's.
 
-    With a ``limit`` below the number of images, so many are drawn by a shuffle of seed 0: the same ones each time,
-    and not all of the first class.
+    With a ``limit`` the images are drawn by a shuffle of seed 0: the same ones each time, not all of the first class,
+    and those of a smaller limit are the first of a larger one's.
 
     Raises:
         UsageError: an unknown name, or a limit below 1.
@@ -166,24 +165,26 @@ def open_dataset(spec: str, limit: int | None = None) -> Dataset:
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be at least 1 image, not {limit}")
-    return _limited(_opened(spec), limit)
+    dataset = _opened(spec, split)
+    return dataset if limit is None else _drawn(dataset, limit)
 
 
-def _opened(spec: str) -> Dataset:
+def _opened(spec: str, split: Split) -> Dataset:
     if spec == BUNDLED_NAME:
-        return _bundled()
+        return _bundled(split)
     name, colon, rest = spec.partition(":")
     if name != "cifar10":
-        return _at(spec)
+        return _at(spec, split)
     if not colon or not rest:
         raise UsageError("cifar10 is not bundled", hint="name where it lies: cifar10:PATH")
-    dataset = _at(rest)
+    dataset = _at(rest, split)
     if [_plain(name) for name in dataset.classes] != list(cifar.CLASSES):
-        raise ArtifactError(f"not CIFAR-10: its classes are {quoted(', '.join(dataset.classes))}", path=rest)
+        classes = quoted(", ".join(dataset.classes)) or "not told"
+        raise ArtifactError(f"not CIFAR-10: its classes are {classes}", path=rest)
     return dataset
 
 
-def _at(path: str) -> Dataset:
+def _at(path: str, split: Split) -> Dataset:
     place = Path(path)
     if not _exists(place):
         if "/" in path or ".tar" in path:
@@ -191,25 +192,36 @@ def _at(path: str) -> Dataset:
         raise UsageError(f"no data set {quoted(path)!r}", hint=FORMS)
     found = members.read(place)
     name = place.resolve().name.split(".tar")[0].removesuffix(".tgz").removesuffix(".txz") or "data"
-    table = cifar.read(found)
+    table = cifar.read(found, split)
     if table is not None:
-        images, targets, split = table
-        name = "cifar10" if split == "test" else f"cifar10/{split}"
-        return Dataset(name, cifar.CLASSES, targets, images, [f"{name}[{i}]" for i in range(len(targets))])
-    sorted_ = classfolders.read(found.files)
+        images, targets, part = table
+        return _table("cifar10", part, cifar.CLASSES, targets, images)
+    sorted_ = classfolders.read(found.files, split)
     if sorted_ is None:
+        where, hint = _EXPECTED[split]
         raise ArtifactError(
-            f"no data set: among its {len(found.files):,} files is neither CIFAR-10 nor an image in a class's folder",
+            f"no data set: among its {len(found.files):,} files is neither CIFAR-10 nor an image{where}",
             path=place,
-            hint="expected CLASS/IMAGE.jpg or test/CLASS/IMAGE.jpg, test_batch or test_batch.bin",
+            hint=hint,
         )
     return Dataset(
         name if sorted_.split is None else f"{name}/{sorted_.split}",
         sorted_.classes,
-        np.array(sorted_.targets, np.int64),
+        None if sorted_.targets is None else np.array(sorted_.targets, np.int64),
         [found.files[file] for file in sorted_.files],
         [str(place / file) for file in sorted_.files],
     )
+
+
+_EXPECTED: dict[Split, tuple[str, str]] = {
+    "test": (" in a class's folder", "expected CLASS/IMAGE.jpg or test/CLASS/IMAGE.jpg, test_batch or test_batch.bin"),
+    "train": ("", "expected IMAGE.jpg, CLASS/IMAGE.jpg or train/CLASS/IMAGE.jpg, data_batch_1 or data_batch_1.bin"),
+}
+
+
+def _table(name: str, split: Split, classes: tuple[str, ...], targets: NDArray[np.int64], images: Pixels) -> Dataset:
+    name = name if split == "test" else f"{name}/{split}"
+    return Dataset(name, classes, targets, images, [f"{name}[{i}]" for i in range(len(targets))])
 
 
 def _exists(place: Path) -> bool:
@@ -219,29 +231,27 @@ def _exists(place: Path) -> bool:
         raise ResourceError.from_os(error, place, "read") from error
 
 
-def _bundled() -> Dataset:
-    content = files.read_bounded(BUNDLED, _BUNDLED_LIMIT_BYTES)
+def _bundled(split: Split) -> Dataset:
+    path = BUNDLED[split]
+    content = files.read_bounded(path, _BUNDLED_LIMIT_BYTES)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             images, targets, classes = arrays["images"], arrays["targets"].astype(np.int64), arrays["classes"]
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise IntegrityError(
-            f"the bundled test set is damaged: {quoted(error)}",
-            path=BUNDLED,
+            f"the bundled images are damaged: {quoted(error)}",
+            path=path,
             hint="pip install --force-reinstall rexport",
         ) from error
-    labels = [f"fashion-mnist[{i}]" for i in range(len(targets))]
-    return Dataset(BUNDLED_NAME, tuple(map(str, classes)), targets, images, labels)
+    return _table(BUNDLED_NAME, split, tuple(map(str, classes)), targets, images)
 
 
-def _limited(dataset: Dataset, limit: int | None) -> Dataset:
-    if limit is None or limit >= len(dataset):
-        return dataset
+def _drawn(dataset: Dataset, limit: int) -> Dataset:
     chosen = np.random.default_rng(0).permutation(len(dataset))[:limit]
     pixels = dataset.images
     return replace(
         dataset,
-        targets=dataset.targets[chosen],
+        targets=None if dataset.targets is None else dataset.targets[chosen],
         images=pixels[chosen] if isinstance(pixels, np.ndarray) else [pixels[i] for i in chosen],
         labels=[dataset.labels[i] for i in chosen],
     )
@@ -251,8 +261,12 @@ def targets_for(dataset: Dataset, labels: Sequence[str] | None, classes: int) ->
     """The data set's targets as indices of a network's outputs, of which there are ``classes``: (n,).
 
     Raises:
-        ModelMismatchError: as ``map_classes``.
+        ModelMismatchError: as ``map_classes``; or the images are not sorted into classes.
     """
+    if dataset.targets is None:
+        raise ModelMismatchError(
+            f"the images of {dataset.name} have no classes", hint="sort them into one folder a class"
+        )
     return map_classes(dataset.classes, labels, classes)[dataset.targets]
 
 

@@ -13,41 +13,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper import fashion
-from exporter.weights import BUNDLE, Bundle
+from exporter.data import BUNDLED
+from exporter.weights import BUNDLE, BUNDLED_FOLDER, Bundle
 from runtimes import files, schema
 
-BUNDLED = Path(__file__).resolve().parents[2] / "exporter" / "bundled" / "fashion-mnist-test.npz"
-
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-"""In the order of the published targets (Xiao, Rasul, Vollgraf 2017, Table 1)."""
+SAMPLE_SEED = 0
+SAMPLE_PER_CLASS = 100
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Date of every member: a zip file holds one, and the time of day is none of the content."""
 
 
-def bundle(target: Path, folder: Path = fashion.DEBIAN_FOLDER) -> None:
-    """Writes ``images`` (10000, 28, 28) uint8, ``targets`` (10000,) uint8 and ``classes`` (10,) as an ``.npz`` file.
+def bundle_test(target: Path, folder: Path = fashion.DEBIAN_FOLDER) -> None:
+    """Writes the test set: ``images`` (10000, 28, 28) uint8, ``targets`` (10000,) uint8 and ``classes`` (10,).
 
     Raises:
         ResourceError, ArtifactError: the published files are not in ``folder``, or not whole.
         ResourceError: as ``write_atomically``.
     """
-    images, targets = fashion.read("t10k", folder)
+    _write(target, *fashion.read("t10k", folder))
+
+
+def bundle_sample(target: Path, folder: Path = fashion.DEBIAN_FOLDER) -> None:
+    """Writes 1,000 images of the training set, 100 of each class, as ``bundle_test`` does; in no order.
+
+    Raises:
+        ResourceError, ArtifactError: as ``bundle_test``.
+    """
+    images, targets = fashion.read("train", folder)
+    shuffled = np.random.default_rng(SAMPLE_SEED).permutation(len(targets))
+    places = [np.flatnonzero(targets[shuffled] == number)[:SAMPLE_PER_CLASS] for number in np.unique(targets)]
+    chosen = shuffled[np.sort(np.concatenate(places))]
+    _write(target, images[chosen], targets[chosen])
+
+
+def _write(target: Path, images: NDArray[np.uint8], targets: NDArray[np.int64]) -> None:
+    """An ``.npz`` file whose bytes follow from its arrays and zlib alone. The classes are those of the bundled weights.
+
+    Raises:
+        ResourceError: as ``write_atomically``.
+    """
     arrays: dict[str, NDArray[Any]] = {
         "images": images,
         "targets": targets.astype(np.uint8),
-        "classes": np.array(CLASSES),
+        "classes": np.array(schema.loads(Bundle, (BUNDLED_FOLDER / BUNDLE).read_bytes()).labels),
     }
     with files.write_atomically(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
@@ -58,7 +67,7 @@ def bundle(target: Path, folder: Path = fashion.DEBIAN_FOLDER) -> None:
             archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
-def bundle_weights(run: Path, folder: Path = BUNDLED.parent) -> Path:
+def bundle_weights(run: Path, folder: Path = BUNDLED_FOLDER) -> Path:
     """Copies a finished training run's weights, recipe and log into ``folder`` and records the weights' digest.
 
     Raises:
@@ -85,9 +94,11 @@ def bundle_weights(run: Path, folder: Path = BUNDLED.parent) -> Path:
 @click.option("--data", type=click.Path(path_type=Path), default=fashion.DEBIAN_FOLDER, show_default=True)
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of a finished training run, to take its weights.")
 def main(data: Path, run: Path | None) -> None:
-    """Make the files that come with rexport: the test images, and with --run the trained weights."""
-    bundle(BUNDLED, data)
-    click.echo(BUNDLED)
+    """Make the files that come with rexport: the images, and with --run the trained weights."""
+    bundle_test(BUNDLED["test"], data)
+    bundle_sample(BUNDLED["train"], data)
+    for path in BUNDLED.values():
+        click.echo(path)
     if run is not None:
         click.echo(bundle_weights(run))
 

@@ -4,12 +4,54 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from benchmarks.paper import bundle
-from exporter.weights import BUNDLE
+from benchmarks.paper import bundle, fashion
+from exporter.classfolders import Split
+from exporter.data import BUNDLED
+from exporter.weights import BUNDLE, BUNDLED_FOLDER
 from runtimes import files
 from runtimes.errors import ResourceError
+
+PUBLISHED = pytest.mark.skipif(
+    not fashion.DEBIAN_FOLDER.exists(), reason="needs Debian's package dataset-fashion-mnist"
+)
+
+
+@PUBLISHED
+def test_the_command_makes_what_is_shipped_and_the_same_bytes_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: dict[Split, Path] = {"test": tmp_path / "test.npz", "train": tmp_path / "train.npz"}
+    monkeypatch.setattr(bundle, "BUNDLED", places)
+    done = CliRunner().invoke(bundle.main, [])
+    assert (done.exit_code, done.stdout.splitlines()) == (0, [str(place) for place in places.values()])
+    for split, place in places.items():
+        with np.load(place) as again, np.load(BUNDLED[split]) as shipped:
+            assert list(again) == list(shipped)
+            for name in again:
+                np.testing.assert_array_equal(again[name], shipped[name], strict=True)
+    bundle.bundle_sample(tmp_path / "once more.npz")
+    assert (tmp_path / "once more.npz").read_bytes() == places["train"].read_bytes()
+
+
+@PUBLISHED
+def test_the_samples_images_are_training_images_with_their_labels() -> None:
+    images, targets = fashion.read("train")
+    published = {image.tobytes(): target for image, target in zip(images, targets, strict=True)}
+    with np.load(BUNDLED["train"]) as sample:
+        expected = [published[image.tobytes()] for image in sample["images"]]
+        np.testing.assert_array_equal(sample["targets"], expected)
+
+
+def test_without_the_published_files_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(
+        ResourceError, match=r"train-images-idx3-ubyte.gz: cannot read: No such file .*\(apt-get install"
+    ):
+        bundle.bundle_sample(tmp_path / "sample.npz", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def a_run(folder: Path) -> Path:
@@ -20,7 +62,7 @@ def a_run(folder: Path) -> Path:
 
 
 def test_a_run_becomes_the_bundle_with_its_digest(tmp_path: Path) -> None:
-    shutil.copy(bundle.BUNDLED.parent / BUNDLE, tmp_path / BUNDLE)
+    shutil.copy(BUNDLED_FOLDER / BUNDLE, tmp_path / BUNDLE)
     target = bundle.bundle_weights(a_run(tmp_path / "run"), tmp_path)
     assert target.read_text() == "weights.safetensors"
     assert json.loads((tmp_path / BUNDLE).read_text())["sha256"] == files.sha256_of(target)
@@ -29,7 +71,7 @@ def test_a_run_becomes_the_bundle_with_its_digest(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
-    shutil.copy(bundle.BUNDLED.parent / BUNDLE, tmp_path / BUNDLE)
+    shutil.copy(BUNDLED_FOLDER / BUNDLE, tmp_path / BUNDLE)
     run = a_run(tmp_path / "run")
     (run / "weights.safetensors").unlink()
     with pytest.raises(ResourceError, match=r"weights\.safetensors: cannot read: No such file"):
