@@ -5,23 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 import runtimes
-from exporter import parity
-from exporter.network import Listener, Network
-from exporter.precision import Precision
-from runtimes import Artifact, Manifest, TensorSpec, files, schema
+from exporter import examples, gate, parity
+from exporter.network import INPUT, OUTPUT, Listener, Network
+from exporter.precision import Bounds
+from exporter.typing import FP32, Typing
+from runtimes import Artifact, Manifest, Runtime, TensorSpec, files, schema
 from runtimes.artifact import publish, vectors_name
 from runtimes.errors import ResourceError
 from runtimes.formats import FORMATS
-from runtimes.manifest import FileRecord, Parity
-
-INPUT, OUTPUT = "input", "logits"
+from runtimes.manifest import Calibration, FileRecord, Gate
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,10 @@ class Draft:
     file: Path
     target: Path
     format: str
-    precision: Precision
     batch: int | None
     producers: Mapping[str, str]
+    typing: Typing = FP32
+    calibration: Calibration | None = None
     opset: int | None = None
     parent: str | None = None
     external: tuple[FileRecord, ...] = ()
@@ -59,23 +59,30 @@ def finish(draft: Draft, network: Network, listener: Listener) -> Artifact:
     """Checks the draft against its network through the default runtime, and publishes it.
 
     Raises:
-        CheckFailedError: parity failed; nothing is left.
+        CheckFailedError: parity or the precision's gate failed; nothing is left.
         BackendUnavailableError: no runtime here opens the format.
+        CompatibilityError: none here can run it.
         ResourceError: the disk.
     """
-    size = draft.file.stat().st_size
-    manifest = _manifest(draft, network, size, files.sha256_of(draft.file), None, None)
+    manifest = _manifest(draft, network)
     listener.step("checking parity")
+    row = draft.typing.row
     with runtimes.open_artifact(Artifact(draft.file, FORMATS[draft.format], manifest)) as runtime:
         reference = f"PyTorch {draft.producers['torch']} fp32"
-        record = parity.check(runtime, network.vectors, draft.precision.tolerance, reference, network.images)
+        record = parity.check(runtime, network.vectors, row.tolerance, reference, network.images)
+        passed = None if row.bounds is None else _gated(runtime, draft.typing, row.bounds, network, listener)
     listener.step("writing the artifact")
     content = _packed(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
-    manifest = _manifest(draft, network, size, manifest.sha256, record, vectors)
+    manifest = replace(manifest, parity=record, gate=passed, vectors=vectors)
     with temporary(draft.target) as place:
         place.write_bytes(content)
         return publish(draft.file, draft.target, manifest, place)
+
+
+def _gated(runtime: Runtime, typing: Typing, bounds: Bounds, network: Network, listener: Listener) -> Gate:
+    images = examples.for_gate(network, typing.calibration, typing.calibration_images, typing.gate_images)
+    return gate.check(runtime, network, typing.precision, bounds, images, listener)
 
 
 def _packed(network: Network) -> bytes:
@@ -84,33 +91,34 @@ def _packed(network: Network) -> bytes:
     return buffer.getvalue()
 
 
-def _manifest(
-    draft: Draft,
-    network: Network,
-    size: int,
-    digest: str,
-    record: Parity | None,
-    vectors: FileRecord | None,
-) -> Manifest:
+def _manifest(draft: Draft, network: Network) -> Manifest:
+    """What is known before any check."""
     variant = network.variant
-    batch = "batch" if draft.batch is None else draft.batch
     return Manifest(
         name=variant.name,
         format=draft.format,
-        sha256=digest,
-        size_bytes=size,
+        sha256=files.sha256_of(draft.file),
+        size_bytes=draft.file.stat().st_size,
         variant=schema.encode(variant),
         weights=network.weights,
-        precision=draft.precision.name,
-        inputs=(TensorSpec(INPUT, "float32", (batch, variant.in_channels, *variant.size)),),
-        outputs=(TensorSpec(OUTPUT, "float32", (batch, variant.classes)),),
+        precision=draft.typing.precision,
+        inputs=(_input(network, "batch" if draft.batch is None else draft.batch),),
+        outputs=(TensorSpec(OUTPUT, "float32", ("batch" if draft.batch is None else draft.batch, variant.classes)),),
         labels=network.labels,
         preprocessing=network.preprocessing,
         dataset=network.dataset,
         opset=draft.opset,
         producers=draft.producers,
         parent=draft.parent,
-        parity=record,
-        vectors=vectors,
+        parity=None,
+        vectors=None,
         external=draft.external,
+        calibration=draft.calibration,
     )
+
+
+def _input(network: Network, batch: int | str) -> TensorSpec:
+    variant = network.variant
+    if network.raw:
+        return TensorSpec(INPUT, "uint8", (batch, *variant.size, variant.in_channels))
+    return TensorSpec(INPUT, "float32", (batch, variant.in_channels, *variant.size))

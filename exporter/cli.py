@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -95,7 +96,14 @@ def export_options(command: Command) -> Command:
             ),
             click.option("--mean", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
             click.option("--std", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
-            click.option("--data", metavar="NAME|DIR", help="Real images for the parity check; see rbench run --help."),
+            click.option("--data", metavar="NAME|DIR", help="Labelled images for the checks; see rbench run --help."),
+            click.option(
+                "--input",
+                type=click.Choice(["float", "raw"]),
+                default="float",
+                show_default=True,
+                help="Raw takes uint8 pixels (n, h, w, channels), and normalises them in the graph.",
+            ),
             click.option("-o", "--out", default="./", help="File, or folder with a slash at its end.  [default: ./]"),
             click.option("--force", is_flag=True, help="Replace the file if it is there."),
             debug_option,
@@ -122,7 +130,57 @@ def _request(variant: str, options: dict[str, Any]) -> Request:
     from exporter.network import Request
 
     same = ("out", "weights", "seed", "batch", "labels", "mean", "std", "data", "force")
-    return Request(_customised(variant, options), **{name: options[name] for name in same})
+    chosen = {name: options[name] for name in same}
+    return Request(_customised(variant, options), raw=options["input"] == "raw", **chosen)
+
+
+def typing_options(command: Command) -> Command:
+    """The options that say how a graph is typed."""
+    for option in reversed(
+        (
+            click.option(
+                "--precision",
+                type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+                default="fp32",
+                show_default=True,
+                help="Of the graph; input and output stay as they are.",
+            ),
+            click.option(
+                "--calibration",
+                metavar="NAME|DIR",
+                help="Training images for int8.  [default: the bundled ones where they fit; noise if untrained]",
+            ),
+            click.option(
+                "--calibration-images",
+                type=click.IntRange(1),
+                default=300,
+                show_default=True,
+                metavar="N",
+                help="How many.",
+            ),
+            click.option(
+                "--target",
+                type=click.Choice(["cpu", "tensorrt"]),
+                default="cpu",
+                show_default=True,
+                help="Whom int8 is for: TensorRT takes signed integers alone.",
+            ),
+            click.option(
+                "--gate-images",
+                type=click.IntRange(1),
+                default=1000,
+                show_default=True,
+                metavar="N",
+                help="Compared with fp32 at most, below fp32.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+TYPING = ("precision", "calibration", "calibration_images", "target", "gate_images")
+"""What ``typing_options`` call their values, which are the fields of ``exporter.typing.Typing``."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -140,13 +198,20 @@ def cli() -> None:
 
 @cli.command()
 @export_options
-@click.option("--opset", type=click.IntRange(1), default=20, show_default=True, help="Of the ONNX standard.")
-def onnx(variant: str, opset: int, **options: Any) -> None:
-    """Export VARIANT to one ONNX file, checked against PyTorch; prints its path."""
+@typing_options
+@click.option("--opset", type=click.IntRange(1), help="Of the ONNX standard.  [default: 20; 22 for bf16]")
+def onnx(variant: str, opset: int | None, **options: Any) -> None:
+    """Export VARIANT to one ONNX file, checked against PyTorch; prints its path.
+
+    A precision below fp32 must also pass a gate on real images, where there are any: the logits' error, top-1
+    against fp32's, and the drop of top-1 where there are labels. What fails leaves no file.
+    """
     with terminal.stdout_reserved(), terminal.listening() as listener:
         from exporter import onnx as target
+        from exporter.typing import Typing
 
-        artifact = target.export(_request(variant, options), listener, opset)
+        typing = Typing(**{name: options[name] for name in TYPING})
+        artifact = target.export(_request(variant, options), listener, opset, typing)
     click.echo(artifact.path)
 
 
@@ -188,8 +253,10 @@ def runtime_options(command: Command) -> Command:
     """The options that choose what opens an artifact."""
     for option in reversed(
         (
-            click.option("--runtime", help="By default the first that is installed."),
-            click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
+            click.option("--runtime", help="By default what it was tuned for, or the first that runs it."),
+            click.option(
+                "--device", type=click.Choice(["cpu", "cuda"]), help="By default cpu, or what it was tuned for."
+            ),
             click.option("--threads", type=click.IntRange(1), help="By default all usable processors."),
         )
     ):
@@ -234,7 +301,7 @@ def predict(
     images: tuple[Path, ...],
     top: int,
     runtime: str | None,
-    device: str,
+    device: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -250,6 +317,40 @@ def predict(
             click.echo(f"error: {answer.error}", err=True)
     if any(answer.error is not None for answer in answers):
         raise SystemExit(1)
+
+
+@cli.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@runtime_options
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The fp32 ONNX file of the same network.  [default: made from where ARTIFACT's weights come from]",
+)
+@click.option("--data", metavar="NAME|DIR", help="Images to compare on.  [default: ARTIFACT's test vectors]")
+@click.option("--images", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Of --data at most.")
+@click.option(
+    "--by",
+    type=click.Choice(["stage", "block", "layer"]),
+    default="block",
+    show_default=True,
+    help="What the table goes down to.",
+)
+@json_option
+@debug_option
+def explain(
+    artifact: Path, runtime: str | None, by: Literal["stage", "block", "layer"], as_json: bool, **options: Any
+) -> None:
+    """Why ARTIFACT is not faster, and where it goes wrong: what ran, and every layer's error against fp32."""
+    with terminal.stdout_reserved(), terminal.listening() as listener:
+        from exporter import explained, explanation
+
+        found = explanation.explain(explanation.Question(artifact, runtime, **options), listener)
+    if as_json:
+        click.echo(explanation.as_json(found))
+    else:
+        explained.print_explanation(found, by, sys.stdout)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import runtimes
-from exporter import parity
+from exporter import gate, parity
 from exporter.precision import PRECISIONS
 from runtimes import Artifact, onnxfile, schema
 from runtimes.errors import ArtifactError
@@ -13,7 +13,7 @@ from runtimes.images import Preprocessing
 from runtimes.manifest import Manifest, Parity
 
 
-def verified(path: Path, backend: str | None, device: str, threads: int | None) -> Parity:
+def verified(path: Path, backend: str | None, device: str | None, threads: int | None) -> Parity:
     """The record of comparing the artifact with its own test vectors, on the runtime that is asked for.
 
     Raises:
@@ -90,6 +90,7 @@ def as_text(path: Path) -> str:
 
 def _lines(manifest: Manifest) -> dict[str, str]:
     weights, view, row = manifest.weights, manifest.preprocessing, manifest.variant
+    raw = manifest.inputs[0].dtype == "uint8"
     origin = weights.source or (f"seed {weights.seed}" if weights.seed is not None else "")
     lines = {
         "variant": f"{manifest.name}, shortcut {row.get('shortcut')}, stride {row.get('stride')}",
@@ -99,9 +100,10 @@ def _lines(manifest: Manifest) -> dict[str, str]:
         "inputs": "; ".join(map(str, manifest.inputs)),
         "outputs": "; ".join(map(str, manifest.outputs)),
         "labels": "none" if manifest.labels is None else _shortened(manifest.labels),
-        "preprocessing": "none" if view is None else _steps(view),
+        "preprocessing": "none" if view is None else _steps(view, raw),
         "data set": manifest.dataset or "none",
         "parity": "not recorded" if manifest.parity is None else _parity(manifest.parity),
+        **_costs(manifest),
         "made by": ", ".join(f"{name} {version}" for name, version in manifest.producers.items()),
         "size": f"{manifest.size_bytes:,} bytes",
         "sha256": manifest.sha256,
@@ -111,16 +113,34 @@ def _lines(manifest: Manifest) -> dict[str, str]:
     return lines
 
 
+def _costs(manifest: Manifest) -> dict[str, str]:
+    """Lines that only some artifacts have: of a narrower precision, and of tuned options."""
+    lines = {}
+    if manifest.calibration is not None:
+        record = manifest.calibration
+        lines["calibration"] = f"{record.quantiser} for {record.target}, on {record.data}"
+    if manifest.gate is not None:
+        lines["gate"] = f"passed on {manifest.gate.runtime}: {gate.told(manifest.gate)}"
+    if manifest.tuning is not None:
+        best = manifest.tuning
+        lines["tuned"] = (
+            f"{best.runtime} on {best.device}, {best.threads} thread{'s' if best.threads > 1 else ''}: "
+            f"{best.p50_s * 1e3:.3g} ms for a batch of {best.batch}, {best.images_per_s:,.0f} images/s ({best.machine})"
+        )
+    return lines
+
+
 def _shortened(labels: tuple[str, ...]) -> str:
     shown = ", ".join(labels[:10])
     return shown if len(labels) <= 10 else f"{shown}, … ({len(labels)})"
 
 
-def _steps(view: Preprocessing) -> str:
-    """The preprocessing in the order in which it happens."""
+def _steps(view: Preprocessing, raw: bool) -> str:
+    """The preprocessing in the order in which it happens; the last step is in the graph where the input is raw."""
     steps = [] if view.resize is None else [f"shorter side to {view.resize}"]
     steps.append(f"centre crop {view.crop[0]}x{view.crop[1]}")
     if view.pad:
         steps.append(f"{view.pad} black pixels on every side")
-    steps.append(f"mean {', '.join(map(str, view.mean))}, std {', '.join(map(str, view.std))}")
+    where = " in the graph" if raw else ""
+    steps.append(f"mean {', '.join(map(str, view.mean))}, std {', '.join(map(str, view.std))}{where}")
     return "; ".join(steps)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.data import BUNDLED_NAME, noise, open_dataset
 from exporter.parity import IMAGES
@@ -18,11 +19,15 @@ from exporter.weights import IMAGENET_PREPROCESSING, resolve, scaled
 from runtimes import files
 from runtimes.artifact import Vectors
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quoted
-from runtimes.images import Preprocessing
+from runtimes.images import Preprocessing, normalised
 from runtimes.manifest import Weights
+from runtimes.protocol import Array
 
 if TYPE_CHECKING:
     from exporter.resnet import ResNet
+
+INPUT, OUTPUT = "input", "logits"
+"""What an artifact's input and output are called."""
 
 LABELS_LIMIT_BYTES = 16 << 20
 
@@ -41,7 +46,7 @@ class Request:
 
     ``weights`` as ``exporter.weights.resolve`` takes it, ``data`` as ``exporter.data.open_dataset`` does. ``batch`` is
     a fixed size, or ``None`` for any. ``mean`` and ``std`` are given together or not at all. ``out`` is a file, or a
-    folder if it exists as one or ends in a slash.
+    folder if it exists as one or ends in a slash. ``raw`` puts the normalisation into the artifact.
     """
 
     variant: Variant
@@ -54,6 +59,7 @@ class Request:
     std: tuple[float, ...] | None = None
     data: str | None = None
     force: bool = False
+    raw: bool = False
 
     def target(self, suffix: str) -> Path:
         """The file to write, in a folder that exists and takes files.
@@ -77,7 +83,9 @@ class Request:
 class Network:
     """A filled network in evaluation mode, and what its artifact's manifest will say of it.
 
-    ``images`` says in words what the test vectors show.
+    ``images`` says in words what the test vectors show, ``data`` which labelled images it can be judged on, as
+    ``exporter.data.open_dataset`` takes it. Where it is ``raw``, artifacts take pixels (n, h, w, c) uint8, and so do
+    the test vectors; the model itself takes float32 (n, c, h, w) in any case. ``seed`` is that of all noise.
     """
 
     model: ResNet
@@ -88,6 +96,9 @@ class Network:
     dataset: str | None
     vectors: Vectors
     images: str
+    data: str | None = None
+    raw: bool = False
+    seed: int = 0
 
 
 def prepare(request: Request, listener: Listener) -> Network:
@@ -109,6 +120,7 @@ def prepare(request: Request, listener: Listener) -> Network:
     listener.step("computing the test vectors")
     data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
     inputs, images, classes, name = _inputs(request, data, preprocessing)
+    floats = normalised(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
     known = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
     return Network(
         model=model,
@@ -117,8 +129,11 @@ def prepare(request: Request, listener: Listener) -> Network:
         labels=known,
         preprocessing=preprocessing,
         dataset=name or loaded.dataset,
-        vectors=Vectors(inputs, reference_logits(model, inputs)),
+        vectors=Vectors(inputs, reference_logits(model, floats)),
         images=images,
+        data=data,
+        raw=request.raw,
+        seed=request.seed,
     )
 
 
@@ -141,22 +156,42 @@ def reference_logits(
 
 def _inputs(
     request: Request, data: str | None, preprocessing: Preprocessing | None
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], str, tuple[str, ...] | None, str | None]:
-    """Test inputs, words for them, and the classes and the name of the data that they come from."""
+) -> tuple[Array, str, tuple[str, ...] | None, str | None]:
+    """Test inputs as the artifact takes them, words for them, and the classes and the name of their data."""
     variant = request.variant
-    if data is None:
-        shape = (IMAGES, variant.in_channels, *variant.size)
-        return noise(shape, request.seed), f"seeded noise, seed {request.seed}", None, None
-    if preprocessing is None:
-        raise UsageError(f"--data needs --mean and --std for {variant.in_channels} input channels")
+    if preprocessing is None and (request.raw or data is not None):
+        what = "--input raw" if request.raw else "--data"
+        raise UsageError(f"{what} needs --mean and --std for {variant.in_channels} input channels")
+    if data is None or preprocessing is None:
+        inputs = noise_inputs(variant, IMAGES, request.seed, request.raw)
+        return inputs, f"seeded noise, seed {request.seed}", None, None
     dataset = open_dataset(data, IMAGES)
     if len(dataset.classes) != variant.classes:
         raise ModelMismatchError(
             f"the data {quoted(data)!r} has {len(dataset.classes)} classes, the network {variant.classes}",
             hint=f"--num-classes {len(dataset.classes)}",
         )
-    _, inputs = next(dataset.batches(preprocessing, IMAGES))
+    _, pixels = next(dataset.pixels(preprocessing, IMAGES))
+    inputs = pixels if request.raw else normalised(pixels, preprocessing)
     return inputs, f"{len(inputs)} images of {dataset.name}", dataset.classes, dataset.name
+
+
+def noise_inputs(variant: Variant, count: int, seed: int, raw: bool) -> Array:
+    """Noise as an artifact of the variant takes it: (count, c, h, w) normal float32, or (count, h, w, c) even uint8."""
+    if not raw:
+        return noise((count, variant.in_channels, *variant.size), seed)
+    return noise_pixels((count, *variant.size, variant.in_channels), seed)
+
+
+def noise_pixels(shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
+    """Evenly distributed uint8 of that shape, the same for a seed on every machine.
+
+    Raises:
+        UsageError: a seed below 0.
+    """
+    if seed < 0:
+        raise UsageError(f"the seed must be at least 0, not {seed}")
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def _check_statistics(request: Request) -> None:

@@ -9,15 +9,17 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.artifacts import INPUT, OUTPUT, Draft, finish, temporary
-from exporter.network import Listener, Network, Request, prepare
-from exporter.precision import PRECISIONS
+from exporter.artifacts import Draft, finish, temporary
+from exporter.network import INPUT, OUTPUT, Listener, Network, Request, prepare
+from exporter.rawinput import with_raw_input
+from exporter.typing import FP32, Typing, typed
 from runtimes import Artifact, files
-from runtimes.errors import CheckFailedError, CompatibilityError, quoted
-from runtimes.manifest import FileRecord
+from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, quoted
+from runtimes.manifest import Calibration, FileRecord
 
 if TYPE_CHECKING:
     import onnx
@@ -29,35 +31,61 @@ ONE_FILE_BYTES = (2 << 30) - (64 << 20)
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
-def export(request: Request, listener: Listener, opset: int = DEFAULT_OPSET) -> Artifact:
-    """Exports, checks and publishes ``request.variant``; blocks for some seconds.
+@dataclass(frozen=True)
+class Place:
+    """Where an export goes: ``target``, over what is there, for batches of ``batch`` images, or of any number, in
+    ``opset`` of the ONNX standard, or in the one that its precision is usually written in."""
 
-    The graph takes ``input`` (batch, channels, height, width) float32 and gives ``logits`` (batch, classes) float32;
-    its batch-norms are folded into the convolutions.
+    target: Path
+    batch: int | None = None
+    opset: int | None = None
+
+
+def export(request: Request, listener: Listener, opset: int | None = None, typing: Typing = FP32) -> Artifact:
+    """Exports, checks and publishes ``request.variant``; blocks for some seconds, for int8 up to minutes.
+
+    The graph takes ``input`` (batch, channels, height, width) float32, or (batch, height, width, channels) uint8 where
+    the request is for raw input, and gives ``logits`` (batch, classes) float32. Its batch-norms are folded into the
+    convolutions in float32, before they are typed.
 
     Raises:
         UsageError: the target exists, or the request contradicts itself.
-        CompatibilityError: this torch cannot write ``opset``.
-        CheckFailedError: the graph is not valid, or its logits are not the network's; nothing is left.
+        CompatibilityError: this torch cannot write ``opset``, or no runtime here can run the graph.
+        CheckFailedError: the graph is not valid, its logits are not the network's, or the precision failed its gate;
+            nothing is left.
         RexportError: the weights or the data do not load; the disk.
     """
-    target = request.target(".onnx")
-    network = prepare(request, listener)
+    place = Place(request.target(".onnx"), request.batch, opset)
+    _opset(place, typing)
+    return exported(prepare(request, listener), place, typing, listener)
+
+
+def exported(network: Network, place: Place, typing: Typing, listener: Listener) -> Artifact:
+    """The same from a network that is there already; what lies at the place is replaced.
+
+    Raises:
+        As ``export``.
+    """
+    opset, target = _opset(place, typing), place.target
     listener.step("exporting to ONNX")
-    graph = tidied(_traced(network, request.batch, opset))
+    graph = tidied(_traced(network, place.batch, opset))
     _check_opset(graph, opset)
+    graph, calibration = typed(graph, network, typing, listener)
+    if network.raw and network.preprocessing is not None:
+        graph = with_raw_input(graph, network.preprocessing)
     listener.step("checking the graph")
-    with temporary(target) as place:
-        external = _write(graph, place, target)
+    with temporary(target) as file:
+        external = _write(graph, file, target)
         try:
-            _check(place)
+            _check(file)
             draft = Draft(
-                file=place,
+                file=file,
                 target=target,
                 format="onnx",
-                precision=PRECISIONS["fp32"],
-                batch=request.batch,
-                producers=_producers(),
+                batch=place.batch,
+                producers=_producers(calibration),
+                typing=typing,
+                calibration=calibration,
                 opset=opset,
                 external=external,
             )
@@ -68,6 +96,18 @@ def export(request: Request, listener: Listener, opset: int = DEFAULT_OPSET) -> 
             raise
     _remove_old_weights(artifact)
     return artifact
+
+
+def _opset(place: Place, typing: Typing) -> int:
+    """Raises UsageError where the precision needs a newer one than was asked for."""
+    row = typing.row
+    if place.opset is None:
+        return max(DEFAULT_OPSET, row.opset)
+    if place.opset < row.opset and row.opset > DEFAULT_OPSET:
+        raise UsageError(
+            f"{row.name} needs opset {row.opset}, and {place.opset} was asked for", hint="leave --opset out"
+        )
+    return place.opset
 
 
 _TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
@@ -117,8 +157,8 @@ def _traced(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
 
 
 def tidied(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph, changed in place: nodes named after the modules they come from, and none of the exporter's
-    notes, which hold source lines and paths of the machine that it ran on."""
+    """The same graph, changed in place: nodes named after the modules they come from, values after the nodes that
+    make them, and none of the exporter's notes, which hold source lines and paths of the machine that it ran on."""
     scopes = [_module_of(node) for node in graph.graph.node]
     seen: Counter[str] = Counter()
     for node, module in zip(graph.graph.node, scopes, strict=True):
@@ -136,10 +176,14 @@ def tidied(graph: onnx.ModelProto) -> onnx.ModelProto:
         for tensor in graph.graph.initializer
         if tensor.name.endswith(".weight_bias")
     }
+    kept = {value.name for value in graph.graph.output}
+    for node in graph.graph.node:
+        renamed |= {name: node.name for name in node.output[:1] if name not in kept}
     for tensor in graph.graph.initializer:
         tensor.name = renamed.get(tensor.name, tensor.name)
     for node in graph.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
     del graph.graph.value_info[:]
     return graph
 
@@ -213,16 +257,20 @@ def _check(place: Path) -> None:
         raise CheckFailedError(f"{len(left)} batch-norms were not folded, the first {quoted(left[0])}")
 
 
-def _producers() -> dict[str, str]:
+def _producers(calibration: Calibration | None) -> dict[str, str]:
     import onnx
     import onnxscript
     import torch
 
     from exporter import version
 
-    return {
+    producers = {
         "rexport": version(),
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         "onnxscript": onnxscript.__version__,
     }
+    if calibration is not None:
+        name, _, number = calibration.quantiser.partition(" ")
+        producers[name] = number
+    return producers

@@ -11,6 +11,7 @@ from runtimes import Runtime
 from runtimes.artifact import Vectors
 from runtimes.errors import CheckFailedError
 from runtimes.manifest import Parity
+from runtimes.protocol import Array
 
 IMAGES = 7
 BATCHES = (1, 2, 3, 7)
@@ -41,8 +42,11 @@ class Comparison:
         )
 
 
-def logits_of(runtime: Runtime, inputs: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-    """The first output for ``inputs`` (n, c, h, w), ``batch`` at a time; the last batch is filled by repeating."""
+def logits_of(runtime: Runtime, inputs: Array, batch: int) -> NDArray[np.float32]:
+    """The first output for ``inputs`` (n, ...) as the artifact takes them, ``batch`` at a time.
+
+    The last batch is filled by repeating.
+    """
     name, output = runtime.inputs[0].name, runtime.outputs[0].name
     rows = []
     for start in range(0, len(inputs), batch):

@@ -20,7 +20,7 @@ class Answer:
 
 
 def predict(
-    path: Path, images: Sequence[Path], top: int, backend: str | None, device: str, threads: int | None
+    path: Path, images: Sequence[Path], top: int, backend: str | None, device: str | None, threads: int | None
 ) -> tuple[Answer, ...]:
     """One answer an image, in their order.
 

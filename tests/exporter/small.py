@@ -6,6 +6,7 @@ from pathlib import Path
 
 from exporter import onnx
 from exporter.network import Listener, Request
+from exporter.typing import FP32, Typing
 from exporter.variants import Variant
 from runtimes import Artifact
 
@@ -15,9 +16,16 @@ BASIC = Variant("small-basic", "basic", (1, 1, 1), (4, 8, 16), "cifar", "A", cla
 BOTTLENECK = Variant("small-bottleneck", "bottleneck", (2, 1), (4, 8), "imagenet", "B", classes=10, size=(32, 32))
 
 
-def export(variant: Variant, folder: Path, opset: int = onnx.DEFAULT_OPSET, batch: int | None = None) -> Artifact:
+def export(
+    variant: Variant,
+    folder: Path,
+    opset: int | None = None,
+    batch: int | None = None,
+    typing: Typing = FP32,
+    raw: bool = False,
+) -> Artifact:
     """The variant with random weights as ``folder/NAME.onnx``, over what is there."""
-    return onnx.export(Request(variant, f"{folder}/", batch=batch, force=True), SILENT, opset)
+    return onnx.export(Request(variant, f"{folder}/", batch=batch, force=True, raw=raw), SILENT, opset, typing)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from exporter import inspection
+from exporter import inspection, onnx
+from exporter.network import Request
+from exporter.typing import Typing
+from exporter.variants import variant
 from runtimes import Artifact, schema
 from runtimes.artifact import manifest_path
 from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, IntegrityError, RexportError
-from tests.conftest import FakeFactory
+from runtimes.manifest import Tuning
+from tests.conftest import SILENT, FakeFactory
 
 CPU_RUNTIMES = ("onnxruntime", "openvino")
 
@@ -71,15 +76,15 @@ def test_verify_notices_changed_vectors(copied: Path) -> None:
 
 def test_verify_notices_another_model_under_an_adapted_manifest(copied: Path) -> None:
     """Someone who fixes the digest as well still has to give the same logits."""
-    import onnx
+    import onnx as onnx_library
     from onnx import numpy_helper
 
     from runtimes import files
 
-    model = onnx.load(copied)
+    model = onnx_library.load(copied)
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "conv1.weight")
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
-    onnx.save(model, copied)
+    onnx_library.save(model, copied)
     rewrite(copied, sha256=files.sha256_of(copied), size_bytes=copied.stat().st_size)
     with pytest.raises(CheckFailedError, match="parity failed"):
         inspection.verified(copied, None, "cpu", 1)
@@ -141,3 +146,17 @@ def test_a_foreign_file_cannot_be_verified(copied: Path) -> None:
     manifest_path(copied).unlink()
     with pytest.raises(ArtifactError, match=r"it has no test vectors \(export it with rexport\)"):
         inspection.verified(copied, None, "cpu", 1)
+
+
+def test_inspect_tells_what_a_narrower_precision_cost(tmp_path: Path) -> None:
+    request = Request(variant("resnet20"), f"{tmp_path}/", weights="bundled", raw=True)
+    artifact = onnx.export(request, SILENT, typing=Typing("int8", calibration_images=20, gate_images=20))
+    tuning = Tuning("openvino", "cpu", 2, 8, "throughput", 0.0125, 640.0, "a machine")
+    rewrite(artifact.path, tuning=tuning)
+    facts = dict(line.split("  ", 1) for line in inspection.as_text(artifact.path).splitlines())
+    assert facts["precision"].strip() == "int8"
+    assert re.fullmatch(r"nncf \d\S* for cpu, on 20 images of fashion-mnist\S*", facts["calibration"].strip())
+    assert re.match(r"passed on onnxruntime .*: logits' error .* a drop of -?\d\.\d\d points \[", facts["gate"].strip())
+    assert facts["tuned"].strip() == ("openvino on cpu, 2 threads: 12.5 ms for a batch of 8, 640 images/s (a machine)")
+    assert facts["preprocessing"].endswith(" in the graph")
+    assert facts["inputs"].strip() == "input: uint8 (batch, 32, 32, 3)"

@@ -13,8 +13,7 @@ from onnx import helper, numpy_helper
 
 import runtimes
 from exporter import onnx, parity
-from exporter.artifacts import INPUT, OUTPUT
-from exporter.network import Request, prepare
+from exporter.network import INPUT, OUTPUT, Request, prepare
 from exporter.variants import VARIANTS, Variant, customised, variant
 from runtimes import Artifact, TensorSpec, files
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError

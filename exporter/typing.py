@@ -1,0 +1,79 @@
+"""How a graph is to be typed, and the step from a float32 graph to that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter import examples
+from exporter.network import Listener, Network
+from exporter.precision import Material, Precision, Target, precision
+from runtimes.errors import UsageError
+from runtimes.manifest import Calibration
+
+if TYPE_CHECKING:
+    import onnx
+
+CALIBRATION_IMAGES = 300
+GATE_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class Typing:
+    """What the user asked for.
+
+    Attributes:
+        precision: a name in ``PRECISIONS``.
+        calibration: training images for int8, as ``exporter.data.open_dataset`` takes them; ``None`` takes what the
+            network was trained on where it is at hand, and noise for untrained weights.
+        calibration_images: how many of them.
+        target: whom the int8 graph is for.
+        gate_images: how many images the gate takes at most.
+
+    Raises:
+        UsageError: an unknown precision, or numbers below 1.
+    """
+
+    precision: str = "fp32"
+    calibration: str | None = None
+    calibration_images: int = CALIBRATION_IMAGES
+    target: Target = "cpu"
+    gate_images: int = GATE_IMAGES
+
+    def __post_init__(self) -> None:
+        row = precision(self.precision)
+        if min(self.calibration_images, self.gate_images) < 1:
+            raise UsageError("at least 1 image is needed for calibration and gate each")
+        if not row.calibrated and self.target != "cpu":
+            raise UsageError(f"--target {self.target} is a recipe of int8, and {row.name} was asked for")
+        if not row.calibrated and self.calibration is not None:
+            raise UsageError(f"--calibration is for int8, and {row.name} was asked for", hint="leave it out")
+
+    @property
+    def row(self) -> Precision:
+        """Of ``PRECISIONS``."""
+        return precision(self.precision)
+
+
+FP32 = Typing()
+
+
+def typed(
+    graph: onnx.ModelProto, network: Network, typing: Typing, listener: Listener
+) -> tuple[onnx.ModelProto, Calibration | None]:
+    """The graph in the precision asked for, and how its scales were found where it has some.
+
+    Raises:
+        UsageError: calibration is needed and no images are there for it.
+        RexportError: they cannot be read; the graph cannot be converted.
+    """
+    row = typing.row
+    if not row.calibrated:
+        return row.apply(graph, Material(None, typing.target)), None
+    listener.step("reading the calibration images")
+    found = examples.for_calibration(network, typing.calibration, typing.calibration_images)
+    listener.step(f"calibrating on {found.words}")
+    from exporter.quantise import quantiser
+
+    result = row.apply(graph, Material(found.floats(0, len(found)), typing.target))
+    return result, Calibration(quantiser(), typing.target, found.words, len(found))
