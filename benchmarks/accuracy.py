@@ -1,4 +1,4 @@
-"""What a model's answers are worth: top-1, top-5, and agreement with a reference, each with a Wilson interval.
+"""What a model's answers are worth: top-1, top-5, and how they compare with a reference's, each with its interval.
 
 A runtime's answers are kept per image, so that two runtimes can be compared image by image and not by their totals.
 """
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.statistics import Interval, wilson
+from exporter.proportions import Interval, paired_drop, wilson
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError
+from runtimes.protocol import Array
 
 Logits = NDArray[np.floating]
 Indices = NDArray[np.int64]
@@ -44,7 +45,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Share:
-    """A fraction of images, with its 95 % interval."""
+    """A fraction of images, or a difference of two, with its 95 % interval."""
 
     value: float
     interval: Interval
@@ -52,11 +53,11 @@ class Share:
 
 
 def predict(
-    logits_of: Callable[[NDArray[np.float32]], Logits],
-    batches: Iterable[tuple[Indices, NDArray[np.float32]]],
+    logits_of: Callable[[Array], Logits],
+    batches: Iterable[tuple[Indices, Array]],
     targets: Indices | None,
 ) -> Predictions:
-    """The answers on all the batches of (indices, images); ``logits_of`` gives (b, classes) for (b, c, h, w).
+    """The answers on all the batches of (indices, images); ``logits_of`` gives (b, classes) for b images.
 
     Of equal logits the lower class is the better, as with ``argmax``.
 
@@ -115,11 +116,29 @@ def agreement(predictions: Predictions, reference: Predictions) -> Share:
     Raises:
         ModelMismatchError: the two did not see the same images.
     """
+    _check_same_images(predictions, reference)
+    return _share(predictions.best[:, 0] == reference.best[:, 0])
+
+
+def drop(predictions: Predictions, reference: Predictions) -> Share | None:
+    """How much smaller top-1 is than the reference's, image by image: below 0 it is better; ``None`` without truth.
+
+    Raises:
+        ModelMismatchError: the two did not see the same images.
+    """
+    _check_same_images(predictions, reference)
+    if predictions.targets is None or reference.targets is None:
+        return None
+    right, reference_right = (seen.best[:, 0] == seen.targets for seen in (predictions, reference))
+    value, interval = paired_drop(reference_right, right)
+    return Share(value, interval, len(right))
+
+
+def _check_same_images(predictions: Predictions, reference: Predictions) -> None:
     if not np.array_equal(predictions.indices, reference.indices):
         raise ModelMismatchError(
             f"the predictions are on different images: {len(predictions.indices)} and {len(reference.indices)}"
         )
-    return _share(predictions.best[:, 0] == reference.best[:, 0])
 
 
 def _share(hits: NDArray[np.bool_]) -> Share:

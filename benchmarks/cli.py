@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.options import how_options, request_of, what_options
 from exporter import terminal
 
 if TYPE_CHECKING:
-    from benchmarks.request import Request
+    from collections.abc import Callable, Iterator
+
+    from benchmarks.request import Listener, Request
     from benchmarks.results import ResultsFile, Row
+    from benchmarks.tune import Findings
+    from runtimes import Artifact
+    from runtimes.errors import RexportError
 
 CLEAR_LINE = "\r\x1b[K"
 
@@ -33,105 +39,166 @@ def rbench(context: click.Context) -> None:
 
 @rbench.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("subjects", nargs=-1, metavar="[ARTIFACT|VARIANT]...")
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="A runtime; repeatable. Default: all.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@what_options(precision_default="fp32 for a VARIANT, its own for an ARTIFACT")
 @click.option(
     "--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N", help="Images a call; repeatable. [1]"
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use.")
-@click.option("--data", metavar="NAME|DIR", help="Labelled images. Default: the bundled set where it fits, else noise.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Evaluate N images at most.")
-@click.option(
-    "--duration",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
-    default=1.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds of sampling, for latency and for compute each.",
-)
-@click.option("--weights", metavar="random|bundled|imagenet|FILE", help="Of a VARIANT. Default: random.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=1),
-    default=600.0,
-    show_default=True,
-    metavar="S",
-    help="End a configuration that gives no sign of life for so long.",
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE.")
+@how_options(limit=None, duration_s=1.0)
 @click.option(
     "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, results.md, results.csv."
 )
-@click.option("--debug", is_flag=True, help="Show tracebacks, and what the workers print.")
-def run(
-    subjects: tuple[str, ...],
-    runtimes: tuple[str, ...],
-    device: str,
-    batches: tuple[int, ...],
-    threads: int | None,
-    data: str | None,
-    limit: int | None,
-    duration: float,
-    weights: str | None,
-    seed: int,
-    timeout: float,
-    json_file: Path | None,
-    folder: Path | None,
-    debug: bool,
-) -> None:
-    """Measure artifacts, or variants exported on the way. Without any: the bundled trained model."""
-    from benchmarks.request import Request
+def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, **options: Any) -> None:
+    """Measure artifacts, or variants exported on the way. Without any: the bundled trained model.
 
-    request = Request(
-        subjects, runtimes, device, batches, threads, data, limit, weights, seed, duration, timeout, debug
-    )
-    sys.exit(_run(request, json_file, folder))
+    With several precisions each network is exported once in each and compared with PyTorch in fp32. A precision that
+    cannot be made, fails its gate, or that a runtime does not run, is a row with its reason.
+    """
+    sys.exit(_run(request_of(subjects, options), json_file, folder))
+
+
+@rbench.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("subject", metavar="ARTIFACT|VARIANT")
+@what_options(precision_default="all")
+@click.option(
+    "--objective",
+    type=click.Choice(["latency", "throughput"]),
+    default="latency",
+    show_default=True,
+    help="The least time of a call, or of an image in a call.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0, max=100),
+    default=0.5,
+    show_default=True,
+    metavar="POINTS",
+    help="Of top-1 against fp32, in percentage points.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images a call; repeatable for throughput. Default: 1; for throughput 1, 8 and 32.",
+)
+@click.option(
+    "--threads",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="To try; repeatable. Default: powers of two, and all that this process may use.",
+)
+@how_options(limit=2000, duration_s=0.5)
+@click.option("-o", "out", metavar="FILE|DIR/", help="The artifact to write. Default: NAME.tuned.onnx.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+def tune(
+    subject: str,
+    objective: str,
+    max_drop: float,
+    threads: tuple[int, ...],
+    out: str | None,
+    force: bool,
+    json_file: Path | None,
+    **options: Any,
+) -> None:
+    """Find the fastest runtime, precision and thread count within a bound, and write them as an artifact.
+
+    What runtimes.open then opens without further options is what was the fastest here. Prints all that was measured,
+    with the front of time against drop, and on the last line the artifact's path. Without labelled images the bound is
+    the gate on the logits' error that each precision passes when it is exported. PyTorch is measured as the reference
+    and never chosen: an ONNX file cannot carry it.
+    """
+    from benchmarks.tune import Aim, Findings
+
+    aim = Aim("throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force)
+    sys.exit(_tune(request_of((subject,), options), Findings(aim), json_file))
 
 
 def _run(request: Request, json_file: Path | None, folder: Path | None) -> int:
     from benchmarks import report
-    from benchmarks.results import ResultsFile
     from benchmarks.run import exit_code
-    from runtimes.errors import RexportError
 
-    places = (None if folder is None else folder / "results.jsonl", json_file)
-    kept = [ResultsFile(place) for place in places if place is not None]
+    kept = _files(None if folder is None else folder / "results.jsonl", json_file)
     rows: list[Row] = []
-    failure: RexportError | None = None
-    try:
-        with terminal.stdout_reserved():
-            _measure(request, rows, kept)
-        code, complete = exit_code(rows, request.runtimes), True
-    except KeyboardInterrupt:
-        code, complete = terminal.INTERRUPTED, False
-    except SystemExit:  # SIGTERM, as exporter.terminal turns it
-        code, complete = terminal.TERMINATED, False
-    except RexportError as error:  # the disk, say: what was measured is still shown
-        if not rows:
-            raise
-        code, complete, failure = error.exit_code, False, error
+    code, failure = _finished(lambda: _measure(request, rows, kept), rows)
+    complete = code is None
     report.print_table(rows, sys.stdout, complete)
     if folder is not None:
         _write(folder, rows, complete)
     if failure is not None:
         raise failure
-    return code
+    return exit_code(rows, request) if code is None else code
+
+
+def _tune(request: Request, findings: Findings, json_file: Path | None) -> int:
+    from benchmarks.tune import exit_code
+    from benchmarks.verdict import print_findings
+
+    kept = _files(json_file)
+    written: list[Artifact] = []
+    code, failure = _finished(lambda: _search(request, findings, kept, written), findings.rows)
+    print_findings(findings, sys.stdout, code is None)
+    if failure is not None:
+        raise failure
+    if code is not None:
+        return code
+    for artifact in written:
+        click.echo(artifact.path)
+    return exit_code(findings, request)
+
+
+def _files(*places: Path | None) -> list[ResultsFile]:
+    from benchmarks.results import ResultsFile
+
+    return [ResultsFile(place) for place in places if place is not None]
+
+
+def _finished(work: Callable[[], None], rows: list[Row]) -> tuple[int | None, RexportError | None]:
+    """Does the work, with standard output kept for the result. The exit code of an early end, and the error if one
+    ended it, as a full disk does: what was measured is still to be shown. ``None`` and ``None`` if it is complete.
+
+    Raises:
+        RexportError: there is no row yet.
+    """
+    from runtimes.errors import RexportError
+
+    try:
+        with terminal.stdout_reserved():
+            work()
+    except KeyboardInterrupt:
+        return terminal.INTERRUPTED, None
+    except SystemExit:  # SIGTERM, as exporter.terminal turns it
+        return terminal.TERMINATED, None
+    except RexportError as error:
+        if not rows:
+            raise
+        return error.exit_code, error
+    return None, None
 
 
 def _measure(request: Request, rows: list[Row], kept: list[ResultsFile]) -> None:
-    from benchmarks.request import Listener
     from benchmarks.run import run as measured
 
-    progress = _Progress()
-    try:
-        with contextlib.closing(measured(request, Listener(progress.step, progress.notice))) as found:
-            for row in found:
-                rows.append(row)
-                for file in kept:
-                    file.append(row)
-    finally:
-        progress.clear()
+    with _listening() as listener, contextlib.closing(measured(request, listener)) as found:
+        for row in found:
+            rows.append(row)
+            _keep(row, kept)
+
+
+def _search(request: Request, findings: Findings, kept: list[ResultsFile], written: list[Artifact]) -> None:
+    from benchmarks.tune import tune as searched
+
+    with _listening() as listener:
+        artifact = searched(request, findings, listener, lambda row: _keep(row, kept))
+        if artifact is not None:
+            written.append(artifact)
+
+
+def _keep(row: Row, kept: list[ResultsFile]) -> None:
+    for file in kept:
+        file.append(row)
 
 
 def _write(folder: Path, rows: list[Row], complete: bool) -> None:
@@ -142,6 +209,17 @@ def _write(folder: Path, rows: list[Row], complete: bool) -> None:
     for name, content in contents.items():
         with write_atomically(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[Listener]:
+    from benchmarks.request import Listener
+
+    progress = _Progress()
+    try:
+        yield Listener(progress.step, progress.notice)
+    finally:
+        progress.clear()
 
 
 class _Progress:

@@ -11,17 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.job import Job
-from benchmarks.request import classes_of
 from exporter.data import Unreadable, noise, open_dataset, targets_for
 from runtimes.artifact import Artifact
-from runtimes.errors import CompatibilityError, InputError, ModelMismatchError, quoted
+from runtimes.errors import ArtifactError, CompatibilityError, InputError, ModelMismatchError, quoted
 from runtimes.protocol import Array, Arrays, TensorSpec
 
 if TYPE_CHECKING:
     from runtimes import Runtime
 
-Images: TypeAlias = NDArray[np.float32]
-Batches: TypeAlias = Iterator[tuple[NDArray[np.int64], Images]]
+Batches: TypeAlias = Iterator[tuple[NDArray[np.int64], Array]]
 
 ROTATION = 16
 """Different inputs that the timed calls take in turn, so that no cache can answer."""
@@ -32,7 +30,7 @@ INPUTS_LIMIT_BYTES = 128 << 20
 EVALUATION_BATCH = 100
 EVALUATION_BATCH_BYTES = 8 << 20
 NOISE_IMAGES = 64
-"""How many noise images are compared with the reference where there are no real ones."""
+"""How many noise images are compared with the reference at most, where there are no real ones: they are all alike."""
 
 
 def concrete_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
@@ -61,35 +59,53 @@ def rotation(job: Job, runtime: Runtime) -> list[Arrays]:
         return _real(job, runtime, count)
     return [
         {
-            spec.name: as_input(spec, noise(shapes[spec.name], job.seed + ROTATION * place + index))
+            spec.name: noise_for(spec, shapes[spec.name], job.seed + ROTATION * place + index)
             for place, spec in enumerate(runtime.inputs)
         }
         for index in range(count)
     ]
 
 
-def as_input(spec: TensorSpec, values: Images) -> Array:
-    """The values in the input's dtype.
+def noise_for(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> Array:
+    """Seeded noise of that shape: normally distributed floats, or evenly distributed pixels.
 
     Raises:
-        InputError: it is not a float.
+        InputError: the input is of another dtype.
+    """
+    if takes_pixels(spec):
+        from exporter.data import noise_pixels
+
+        return noise_pixels(shape, seed)
+    return as_input(spec, noise(shape, seed))
+
+
+def takes_pixels(spec: TensorSpec) -> bool:
+    """Whether the input is raw: uint8 pixels, channels last, with the normalisation in the graph."""
+    return np.dtype(spec.dtype) == np.uint8
+
+
+def as_input(spec: TensorSpec, values: Array) -> Array:
+    """Floats in the input's dtype, pixels as they are.
+
+    Raises:
+        InputError: the input is of another dtype.
     """
     dtype = np.dtype(spec.dtype)
-    if dtype.kind != "f":
-        raise InputError(f"{spec}: rbench feeds floating-point inputs alone")
+    if dtype.kind != "f" and not takes_pixels(spec):
+        raise InputError(f"{spec}: rbench feeds floating-point inputs and uint8 pixels alone")
     return np.ascontiguousarray(values, dtype=dtype)
 
 
 def _real(job: Job, runtime: Runtime, count: int) -> list[Arrays]:
     spec, wanted = only_input(runtime), count * job.batch
     limit = wanted if job.limit is None else min(job.limit, wanted)
-    _, batches = _labelled(job, runtime.artifact, limit, wanted, [])
+    _, batches = _labelled(job, runtime.artifact, spec, limit, wanted, [])
     readable = [images for _, images in batches]
     if not readable:
         raise InputError(f"none of the first {limit} images of {quoted(job.data)!r} can be read")
     images = np.concatenate(readable)
     places = np.arange(wanted) % len(images)
-    return [{spec.name: as_input(spec, images[part])} for part in np.split(places, count)]
+    return [{spec.name: images[part]} for part in np.split(places, count)]
 
 
 def only_input(runtime: Runtime) -> TensorSpec:
@@ -105,7 +121,8 @@ def only_input(runtime: Runtime) -> TensorSpec:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Images to answer: ``batches`` of ``batch`` images, ``total`` in all; ``targets`` is ``None`` for noise."""
+    """Images to answer, as the input takes them: ``batches`` of ``batch`` images, ``total`` in all; ``targets`` is
+    ``None`` for noise."""
 
     targets: NDArray[np.int64] | None
     total: int
@@ -122,9 +139,9 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
     spec = only_input(runtime)
     batch = evaluation_batch(spec)
     if job.data is None:
-        total = job.limit or NOISE_IMAGES
+        total = min(job.limit or NOISE_IMAGES, NOISE_IMAGES)
         return Evaluation(None, total, batch, _noise_batches(spec, batch, total, job.seed + ROTATION * ROTATION))
-    targets, batches = _labelled(job, runtime.artifact, job.limit, batch, broken)
+    targets, batches = _labelled(job, runtime.artifact, spec, job.limit, batch, broken)
     return Evaluation(targets, len(targets), batch, batches)
 
 
@@ -137,17 +154,32 @@ def evaluation_batch(spec: TensorSpec) -> int:
 
 
 def _labelled(
-    job: Job, artifact: Artifact, limit: int | None, size: int, broken: list[Unreadable]
+    job: Job, artifact: Artifact, spec: TensorSpec, limit: int | None, size: int, broken: list[Unreadable]
 ) -> tuple[NDArray[np.int64], Batches]:
     """The data set's targets as the model's outputs, and its images as they go into the model."""
     if job.data is None or artifact.manifest is None or artifact.manifest.preprocessing is None:
         raise ModelMismatchError("nothing says how images are prepared for this file", path=artifact.path)
     dataset = open_dataset(job.data, limit)
     targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact))
-    return targets, dataset.batches(artifact.manifest.preprocessing, size, broken)
+    if takes_pixels(spec):
+        return targets, dataset.pixels(artifact.manifest.preprocessing, size, broken)
+    ahead = dataset.batches(artifact.manifest.preprocessing, size, broken)
+    return targets, ((indices, as_input(spec, images)) for indices, images in ahead)
+
+
+def classes_of(artifact: Artifact) -> int:
+    """How many classes an artifact with a manifest tells apart.
+
+    Raises:
+        ArtifactError: its manifest does not fix the number.
+    """
+    classes = None if artifact.manifest is None else artifact.manifest.outputs[0].shape[-1]
+    if not isinstance(classes, int):
+        raise ArtifactError("its manifest does not say how many classes there are", path=artifact.path)
+    return classes
 
 
 def _noise_batches(spec: TensorSpec, size: int, total: int, seed: int) -> Batches:
     for start in range(0, total, size):
         indices = np.arange(start, min(start + size, total))
-        yield indices, noise((len(indices), *concrete_shape(spec, size)[1:]), seed + start)
+        yield indices, noise_for(spec, (len(indices), *concrete_shape(spec, size)[1:]), seed + start)

@@ -38,7 +38,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job; statuses as in ``benchmarks.results.Row``."""
+    """What came of a job; statuses as in ``benchmarks.results.Row``.
+
+    ``arithmetic`` is what the runtime's own profile tells, or ``None`` where it was not profiled.
+    """
 
     status: Literal["ok", "failed", "skipped", "error"]
     reason: str | None = None
@@ -51,6 +54,7 @@ class Outcome:
     peak_bytes: int | None = None
     baseline_bytes: int | None = None
     unreadable: tuple[str, ...] = ()
+    arithmetic: str | None = None
 
 
 def one_line(text: object) -> str:

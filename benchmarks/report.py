@@ -8,15 +8,17 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
 from benchmarks.request import REFERENCE
 from benchmarks.results import Row
 from benchmarks.rows import NOISE
-from benchmarks.statistics import Interval
+from exporter.proportions import Interval
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
+
+T = TypeVar("T")
 
 ABSENT = "–"
 PLAIN_WIDTH = 100
@@ -24,20 +26,42 @@ PLAIN_WIDTH = 100
 
 MEANING = (
     "latency: one call, host arrays in and out; compute: the same with its inputs on the device already.",
-    "In brackets: 95 % block-bootstrap (times) and Wilson (shares) intervals, within one process.",
-    f"vs {REFERENCE}: its p50 over this p50, above 1 is faster; same: the share of images with its top-1.",
+    f"vs {REFERENCE}: its p50 over this p50, above 1 is faster; same: the share of images with its top-1;",
+    "drop: its top-1 less this one, in points. precision: of the graph; ran: what the convolutions and",
+    "matrix products ran in, by the runtime's own profile where it has one. In brackets: 95 % intervals,",
+    "of times by block bootstrap within one process, of shares by Wilson, of drops from pairs of answers.",
 )
+
+MISSING = (": failed:", ": skipped:", ": error:")
+"""Stand in the remark on a row that has no number."""
 
 NOT_IN_CSV = ("environment", "samples_s", "warmup_s", "compute_samples_s", "compute_warmup_s")
 
 
 @dataclass(frozen=True)
-class Column:
+class Column(Generic[T]):
     """One column: its heading, and what a row has there."""
 
     heading: str
-    cell: Callable[[Row], str]
+    cell: Callable[[T], str]
     left: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, each with its heading and whether it stands at the left, and the cells row by row."""
+
+    headings: tuple[tuple[str, bool], ...]
+    cells: tuple[tuple[str, ...], ...]
+
+
+def table(columns: Sequence[Column[T]], rows: Sequence[T]) -> Table:
+    """The rows' cells, without the columns that there is nothing in."""
+    kept = [column for column in columns if any(column.cell(row) != ABSENT for row in rows)]
+    return Table(
+        tuple((column.heading, column.left) for column in kept),
+        tuple(tuple(column.cell(row) for column in kept) for row in rows),
+    )
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -60,6 +84,14 @@ def _share(value: float | None, interval: Interval | None) -> str:
     return ABSENT if value is None else _percent(value) + _bracketed(interval, lambda end: f"{100 * end:.1f}")
 
 
+def points(value: float | None, interval: Interval | None) -> str:
+    """A difference of shares in percentage points; below 0 with its sign."""
+    if value is None:
+        return ABSENT
+    ends = "" if interval is None else f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+    return f"{100 * value:.2f}{ends}"
+
+
 def _ratio(row: Row) -> str:
     if row.ratio is None:
         return ABSENT
@@ -75,25 +107,37 @@ def _number(value: float | None, form: str = ",.0f") -> str:
     return ABSENT if value is None else format(value, form)
 
 
-RUNTIME = Column("runtime", lambda row: row.runtime, left=True)
-BATCH = Column("batch", lambda row: str(row.batch))
+def _drop(row: Row) -> str:
+    return points(row.drop, None if row.runtime == REFERENCE else row.drop_interval)
 
-SPEED = (
+
+RUNTIME: Column[Row] = Column("runtime", lambda row: row.runtime, left=True)
+PRECISION: Column[Row] = Column("precision", lambda row: row.precision or ABSENT, left=True)
+BATCH: Column[Row] = Column("batch", lambda row: str(row.batch))
+
+SPEED: tuple[Column[Row], ...] = (
     RUNTIME,
+    PRECISION,
     BATCH,
     Column("p50 ms", _p50),
-    Column("p90", lambda row: milliseconds(row.p90_s)),
     Column("p99", lambda row: milliseconds(row.p99_s)),
     Column("compute", lambda row: milliseconds(row.compute_p50_s)),
     Column("images/s", lambda row: _number(row.images_per_s)),
     Column(f"vs {REFERENCE}", _ratio),
 )
-WORTH = (
+WORTH: tuple[Column[Row], ...] = (
     RUNTIME,
-    BATCH,
+    PRECISION,
     Column("top-1 %", lambda row: _share(row.top1, row.top1_interval)),
+    Column("drop", _drop),
     Column("top-5 %", lambda row: ABSENT if row.top5 is None else _percent(row.top5)),
     Column("same %", lambda row: ABSENT if row.agreement is None else _percent(row.agreement)),
+)
+COST: tuple[Column[Row], ...] = (
+    RUNTIME,
+    PRECISION,
+    BATCH,
+    Column("ran", lambda row: row.arithmetic or ABSENT, left=True),
     Column("load s", lambda row: _number(row.load_s, ".2f")),
     Column("first ms", lambda row: milliseconds(row.first_s)),
     Column("peak MB", lambda row: _number(None if row.peak_bytes is None else row.peak_bytes / 1e6)),
@@ -102,36 +146,35 @@ WORTH = (
 
 @dataclass(frozen=True)
 class Section:
-    """All the rows of one artifact, as text."""
+    """All the rows of one subject, as text."""
 
     title: str
-    tables: tuple[tuple[tuple[Column, ...], tuple[tuple[str, ...], ...]], ...]
+    tables: tuple[Table, ...]
     remarks: tuple[str, ...]
 
 
 def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
-    """The rows by artifact, in the order that they came. A column that nothing was measured for is left out."""
-    groups = groupby(rows, key=lambda row: (row.artifact, row.sha256))
+    """The rows by subject, in the order that they came. A column that nothing was measured for is left out, and a
+    table of nothing else."""
+    groups = groupby(rows, key=lambda row: (row.artifact, row.sha256) if row.subject is None else row.subject)
     return tuple(_section(tuple(group)) for _, group in groups)
 
 
 def _section(rows: Sequence[Row]) -> Section:
     measured = [row for row in rows if row.status == "ok"]
-    tables = tuple(_table(columns, measured) for columns in (SPEED, WORTH)) if measured else ()
-    return Section(_title(rows), tables, tuple(_remarks(rows)))
+    answered = [row for row in measured if row.images]
+    tables = [table(columns, of) for columns, of in ((SPEED, measured), (WORTH, answered), (COST, measured)) if of]
+    return Section(title(rows), tuple(tables), tuple(_remarks(rows)))
 
 
-def _table(columns: tuple[Column, ...], rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[tuple[str, ...], ...]]:
-    kept = tuple(column for column in columns if any(column.cell(row) != ABSENT for row in rows))
-    return kept, tuple(tuple(column.cell(row) for column in kept) for row in rows)
-
-
-def _title(rows: Sequence[Row]) -> str:
+def title(rows: Sequence[Row]) -> str:
+    """What the rows are of, in one line."""
     ran = [row for row in rows if row.status == "ok"] or rows
     first = ran[0]
-    parts = [first.artifact, weights_of(first)]
-    parts += [first.precision or ""]
-    parts += [f"{first.device}, {first.threads} thread{'s' if first.threads > 1 else ''}", _data(rows)]
+    name = first.artifact if first.subject is None else first.subject
+    parts = [name if name != first.variant or first.trained is None else "", weights_of(first)]
+    threads = sorted({row.threads for row in ran})
+    parts += [f"{first.device}, {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}", _data(rows)]
     return " · ".join(filter(None, parts))
 
 
@@ -152,18 +195,21 @@ def _data(rows: Sequence[Row]) -> str:
 
 def _remarks(rows: Sequence[Row]) -> Iterable[str]:
     for row in rows:
-        place = f"{row.runtime}, batch {row.batch}"
+        place = f"{' '.join(filter(None, (row.runtime, row.precision)))}, batch {row.batch}"
         if row.status != "ok":
             yield f"{place}: {row.status}: {row.reason}"
         elif row.note:
             yield f"{place}: {row.note}"
+    yield from runtimes_of(rows)
+
+
+def runtimes_of(rows: Sequence[Row]) -> Iterable[str]:
+    """Which libraries ran, in one line, if any did."""
     ran = dict.fromkeys(
-        f"{row.runtime} {row.runtime_version} ({row.provider}, {row.arithmetic})"
-        for row in rows
-        if row.runtime_version is not None
+        f"{row.runtime} {row.runtime_version} ({row.provider})" for row in rows if row.runtime_version is not None
     )
     if ran:
-        yield "ran: " + ", ".join(ran)
+        yield "runtimes: " + ", ".join(ran)
 
 
 def machine(row: Row) -> str:
@@ -191,37 +237,44 @@ def machine(row: Row) -> str:
 
 def print_table(rows: Sequence[Row], file: TextIO, complete: bool = True) -> None:
     """Prints the rows: as wide as the terminal is and with emphasis there, else plain and 100 columns wide."""
+    print_sections(sections(rows), rows, MEANING, file, complete)
+
+
+def print_sections(
+    shown: Sequence[Section], rows: Sequence[Row], meaning: Sequence[str], file: TextIO, complete: bool
+) -> None:
+    """The same of sections that were made already of these rows; ``meaning`` are lines that explain their columns."""
     from rich.console import Console
     from rich.text import Text
 
     terminal = file.isatty()
     console = Console(file=file, width=None if terminal else PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
-    for section in sections(rows):
+    for section in shown:
         console.print(Text(section.title, style="bold"))
-        for columns, cells in section.tables:
-            console.print(_rich_table(columns, cells))
+        for found in section.tables:
+            console.print(_rich_table(found))
             console.print()
         for remark in section.remarks:
-            console.print(Text(remark, style="yellow" if ": skipped:" in remark or ": error:" in remark else ""))
+            console.print(Text(remark, style="yellow" if any(word in remark for word in MISSING) else ""))
         console.print()
     if not complete:
         console.print(Text("incomplete: the run ended early", style="bold red"))
     if rows:
         console.print(Text(machine(rows[0]), style="dim"))
-        console.print(Text("\n".join(MEANING), style="dim"))
+        console.print(Text("\n".join(meaning), style="dim"))
 
 
-def _rich_table(columns: Sequence[Column], cells: Iterable[Sequence[str]]) -> Table:
+def _rich_table(table: Table) -> RichTable:
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column.heading, justify="left" if column.left else "right")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+    result = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for heading, left in table.headings:
+        result.add_column(heading, justify="left" if left else "right")
+    for row in table.cells:
+        result.add_row(*(Text(cell) for cell in row))
+    return result
 
 
 def markdown(rows: Sequence[Row], complete: bool = True) -> str:
@@ -231,10 +284,10 @@ def markdown(rows: Sequence[Row], complete: bool = True) -> str:
         lines += ["**Incomplete: the run ended early.**", ""]
     for section in sections(rows):
         lines += [f"## {_escaped(section.title)}", ""]
-        for columns, cells in section.tables:
-            lines.append("| " + " | ".join(column.heading for column in columns) + " |")
-            lines.append("| " + " | ".join("---" if column.left else "--:" for column in columns) + " |")
-            lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in cells]
+        for found in section.tables:
+            lines.append("| " + " | ".join(heading for heading, _ in found.headings) + " |")
+            lines.append("| " + " | ".join("---" if left else "--:" for _, left in found.headings) + " |")
+            lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in found.cells]
             lines.append("")
         lines += [f"- {_escaped(remark)}" for remark in section.remarks]
         lines.append("")

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from benchmarks.environment import Environment
-from benchmarks.statistics import Interval
+from exporter.proportions import Interval
 from runtimes import files, schema
 from runtimes.errors import ArtifactError, CompatibilityError
 
-SCHEMA_VERSION = 1
-"""Of a row. A reader refuses a newer one and names the remedy."""
+SCHEMA_VERSION = 2
+"""Of a row. A reader refuses a newer one and names the remedy. Rows of version 1 had no subject and no drop."""
 
 FILE_LIMIT_BYTES = 1 << 30
 
@@ -23,20 +23,23 @@ Status: TypeAlias = Literal["ok", "failed", "skipped", "error"]
 
 @dataclass(frozen=True)
 class Row:
-    """What one configuration (artifact x runtime x batch) gave. ``None`` is what was not measured.
+    """What one configuration (network x precision x runtime x batch) gave. ``None`` is what was not measured.
 
     Fractions lie in 0..1, durations are seconds, sizes are bytes, intervals are (low, high) at 95 %.
 
     Attributes:
         status: ``ok``: checked and measured. ``failed``: it ran and a check failed, so there is no number.
-            ``skipped``: it cannot run here, and was not tried. ``error``: it was tried and broke.
+            ``skipped``: it cannot be made or cannot run here. ``error``: it was tried and broke.
         reason: why the status is not ``ok``, in one line.
         note: what a reader of the numbers must know.
         run, time: the run that the row belongs to, and when the row was finished, in UTC.
-        artifact, sha256: the model file's name and digest.
+        subject: the variant or the file that was to be measured: rows with the same one compare the same network.
+        artifact, sha256: the model file's name and digest. Where there is none to open: of the file that was to be
+            measured, or the variant's name and nothing.
         variant, weights, trained: the network, its weights' origin, and whether these were ever trained; ``None`` for a
             file without a manifest.
-        precision: of the artifact's graph. arithmetic: what the runtime says that it computes in.
+        precision: of the artifact's graph. arithmetic: what its convolutions and matrix products ran in, by the
+            runtime's own profile; of a runtime without one, what it says that it computes in.
         runtime, runtime_version, provider, device, threads: what really ran; what was asked for, where nothing ran.
         data, images: the name of the data ("noise" if none) and how many of its images were evaluated.
         seed: of the noise and of the intervals' resampling.
@@ -51,6 +54,8 @@ class Row:
         unreadable: images of the data that could not be decoded, and are not among ``images``.
         top1, top5: shares of the images whose true class is the best, or among the best five.
         agreement: share of the images whose best class is the PyTorch reference row's.
+        drop: the reference row's top1 less this row's, with its interval from the pairs of answers to the same image:
+            below 0 this row is better.
         samples_s, compute_samples_s: raw samples. warmup_s, compute_warmup_s: what went before them.
     """
 
@@ -98,10 +103,13 @@ class Row:
     unreadable: int | None = None
     agreement: float | None = None
     agreement_interval: Interval | None = None
+    drop: float | None = None
+    drop_interval: Interval | None = None
     samples_s: tuple[float, ...] | None = None
     warmup_s: tuple[float, ...] | None = None
     compute_samples_s: tuple[float, ...] | None = None
     compute_warmup_s: tuple[float, ...] | None = None
+    subject: str | None = None
     schema_version: int = SCHEMA_VERSION
 
 

@@ -11,11 +11,11 @@ from benchmarks.accuracy import Predictions
 from benchmarks.environment import Environment
 from benchmarks.job import Outcome
 from benchmarks.measure import Measurement
-from benchmarks.request import REFERENCE, Pair, Request, Subject
+from benchmarks.request import REFERENCE, Request
 from benchmarks.results import Row
-from benchmarks.statistics import Interval
-from runtimes import files
-from runtimes.processors import usable_processors
+from benchmarks.subjects import Pair, Subject
+from exporter.proportions import Interval
+from runtimes import Artifact, files
 
 NOISE = "noise"
 
@@ -26,35 +26,50 @@ NOT_SETTLED = "the warm-up reached its limit before three windows agreed"
 
 
 @dataclass(frozen=True)
+class Configuration:
+    """What one row is of."""
+
+    pair: Pair
+    batch: int
+    threads: int
+
+
+@dataclass(frozen=True)
 class Reference:
-    """What the PyTorch row of the same artifact and batch gave, as far as it gave anything."""
+    """What the PyTorch row of the same network and batch gave, as far as it gave anything."""
 
     latency: Measurement | None = None
     predictions: Predictions | None = None
 
 
-def started(run: str, taken_on: Environment, request: Request, subject: Subject, pair: Pair, batch: int) -> Row:
+def started(run: str, taken_on: Environment, request: Request, subject: Subject, configuration: Configuration) -> Row:
     """A row that knows what is to be measured, and nothing more."""
-    manifest = subject.artifact.manifest
+    pair, weights = configuration.pair, subject.weights
+    file = pair.opens if isinstance(pair.opens, Artifact) else subject.own
     return Row(
         status="ok",
         reason=None,
         run=run,
         time=_now(),
-        artifact=subject.artifact.path.name,
-        sha256=files.sha256_of(subject.artifact.path) if manifest is None else manifest.sha256,
-        variant=subject.name,
-        weights=None if manifest is None else manifest.weights.origin,
-        trained=None if manifest is None else manifest.weights.trained,
+        artifact=subject.name if file is None else file.path.name,
+        sha256="" if file is None else _sha256_of(file),
+        variant=subject.network,
+        weights=None if weights is None else weights.origin,
+        trained=None if weights is None else weights.trained,
         runtime=pair.backend.name,
         device=request.device,
-        precision=None if manifest is None else manifest.precision,
-        batch=batch,
-        threads=request.threads or usable_processors(),
+        precision=pair.typed.precision,
+        batch=configuration.batch,
+        threads=configuration.threads,
         data=subject.data or NOISE,
         seed=request.seed,
         environment=taken_on,
+        subject=subject.name,
     )
+
+
+def _sha256_of(artifact: Artifact) -> str:
+    return files.sha256_of(artifact.path) if artifact.manifest is None else artifact.manifest.sha256
 
 
 def _now() -> str:
@@ -72,7 +87,7 @@ def finished(row: Row, outcome: Outcome, predictions: Predictions | None, refere
         runtime_version=about.version,
         provider=about.provider,
         device=about.device,
-        arithmetic=about.precision,
+        arithmetic=outcome.arithmetic or about.precision,
         threads=about.threads,
         load_s=outcome.load_s,
         first_s=outcome.first_s,
@@ -148,6 +163,7 @@ def _with_answers(row: Row, predictions: Predictions | None, reference: Predicti
         return row
     first, fifth = accuracy.top1(predictions), accuracy.top5(predictions)
     same = None if reference is None else accuracy.agreement(predictions, reference)
+    lost = None if reference is None else accuracy.drop(predictions, reference)
     return replace(
         row,
         images=len(predictions.indices),
@@ -157,4 +173,6 @@ def _with_answers(row: Row, predictions: Predictions | None, reference: Predicti
         top5_interval=fifth.interval if fifth else None,
         agreement=same.value if same else None,
         agreement_interval=same.interval if same else None,
+        drop=lost.value if lost else None,
+        drop_interval=lost.interval if lost else None,
     )

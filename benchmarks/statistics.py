@@ -18,9 +18,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.proportions import Interval
+
 Samples: TypeAlias = Sequence[float] | NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float64]
-Interval: TypeAlias = tuple[float, float]
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -61,16 +62,6 @@ def ratio_interval(numerator: Samples, denominator: Samples, seed: int = 0) -> I
     medians_above = np.concatenate([np.median(chunk, axis=1) for chunk in _resamples(above, first)])
     medians_below = np.concatenate([np.median(chunk, axis=1) for chunk in _resamples(below, second)])
     return _ends(medians_above / medians_below)
-
-
-def wilson(successes: int, trials: int) -> Interval:
-    """A 95 % interval on the fraction ``successes / trials`` (Wilson 1927); ``trials`` is at least 1."""
-    z = 1.959963984540054  # the standard normal's 0.975-quantile
-    share = successes / trials
-    scale = 1 + z * z / trials
-    centre = (share + z * z / (2 * trials)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def block_length(samples: Samples) -> int:

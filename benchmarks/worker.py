@@ -2,6 +2,7 @@
 
 Denormal flags, thread pools, allocators and caches leak from one runtime to the next in one process, so each gets a
 fresh one. The order is: open, check the outputs, time them, and only then measure accuracy. No parity, no number.
+At last the runtime's own profiler is asked in what arithmetic it all ran.
 
 Standard output carries the steps, one a line, for the parent; what libraries print there goes to standard error.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,13 +21,13 @@ import numpy as np
 
 import runtimes
 from benchmarks import accuracy
-from benchmarks.feeds import Batches, as_input, evaluation, only_input, rotation
+from benchmarks.feeds import Batches, evaluation, rotation
 from benchmarks.job import Job, Outcome, one_line
 from benchmarks.measure import Measurement, Plan, measure, timed
 from exporter.parity import Comparison, logits_of
 from runtimes import files, schema
-from runtimes.errors import BackendUnavailableError, CheckFailedError, RexportError
-from runtimes.protocol import Arrays
+from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, RexportError
+from runtimes.protocol import Arrays, executed
 
 if TYPE_CHECKING:
     from exporter.data import Unreadable
@@ -41,26 +42,65 @@ REPEAT_TOLERANCE = 1e-3
 """Of the largest value: how far an output of a timed call may be from the same call afterwards."""
 
 
-def outcome_of(job: Job, predictions: Path, step: Step) -> Outcome:
-    """The job done, its predictions written; an exception becomes a status with its reason."""
+NOT_PROFILED = "not profiled: "
+UNFINISHED = f"{NOT_PROFILED}its profiler ended the process"
+
+
+def outcomes(job: Job, predictions: Path, step: Step) -> Iterator[Outcome]:
+    """What came of the job, as it becomes known: each replaces the one before. The last one is complete.
+
+    The predictions are written before the first. An exception becomes a status with its reason; one of the profiler,
+    which is asked when all is measured, becomes a note.
+    """
+    outcome, feeds = _measured(job, predictions, step)
+    if feeds is None or not any(row.name == job.runtime and row.profile for row in runtimes.backends()):
+        yield outcome
+        return
+    yield _noted(outcome, UNFINISHED)
+    step("profile")
+    try:
+        layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
+        yield replace(outcome, arithmetic=executed(layers))
+    except Exception as error:  # a library's own kinds among them
+        traceback.print_exc()
+        yield _noted(outcome, one_line(f"{NOT_PROFILED}{error}"))
+
+
+def _noted(outcome: Outcome, note: str) -> Outcome:
+    return replace(outcome, note="; ".join(filter(None, (outcome.note, note))))
+
+
+def _measured(job: Job, predictions: Path, step: Step) -> tuple[Outcome, Arrays | None]:
+    """The outcome but for the profile, and feeds for that, where there is something to profile."""
     try:
         return _work(job, predictions, step)
     except CheckFailedError as error:
-        return Outcome("failed", one_line(error))
-    except BackendUnavailableError as error:
-        return Outcome("skipped", one_line(error))
+        return Outcome("failed", one_line(error)), None
+    except (BackendUnavailableError, _CannotRunError) as error:
+        return Outcome("skipped", one_line(error)), None
     except RexportError as error:
         traceback.print_exc()
-        return Outcome("error", one_line(error))
+        return Outcome("error", one_line(error)), None
     except Exception as error:
         traceback.print_exc()
-        return Outcome("error", one_line(f"{type(error).__name__}: {error}"))
+        return Outcome("error", one_line(f"{type(error).__name__}: {error}")), None
 
 
-def _work(job: Job, predictions: Path, step: Step) -> Outcome:
+class _CannotRunError(Exception):
+    """The runtime is there and does not take this file: nothing broke."""
+
+
+def _open(job: Job) -> Runtime:
+    try:
+        return runtimes.open(job.artifact, job.runtime, job.device, job.threads)
+    except CompatibilityError as error:
+        raise _CannotRunError(str(error)) from error
+
+
+def _work(job: Job, predictions: Path, step: Step) -> tuple[Outcome, Arrays]:
     step("open")
     baseline = resident_peak_bytes()
-    runtime, load_s = timed(lambda: runtimes.open(job.artifact, job.runtime, job.device, job.threads))
+    runtime, load_s = timed(lambda: _open(job))
     with runtime:
         feeds = rotation(job, runtime)
         step("first call")
@@ -75,7 +115,7 @@ def _work(job: Job, predictions: Path, step: Step) -> Outcome:
         broken: list[Unreadable] = []
         if job.evaluate:
             accuracy.save(_evaluate(job, runtime, broken, step), predictions)
-    return Outcome(
+    outcome = Outcome(
         "ok",
         None,
         note,
@@ -88,6 +128,7 @@ def _work(job: Job, predictions: Path, step: Step) -> Outcome:
         baseline,
         tuple(one_line(image.label) for image in broken),
     )
+    return outcome, feeds[0]
 
 
 def resident_peak_bytes() -> int | None:
@@ -178,7 +219,7 @@ def _rounded(measurement: Measurement) -> Measurement:
 
 
 def _evaluate(job: Job, runtime: Runtime, broken: list[Unreadable], step: Step) -> accuracy.Predictions:
-    spec, images_ahead = only_input(runtime), evaluation(job, runtime, broken)
+    images_ahead = evaluation(job, runtime, broken)
 
     def reported() -> Batches:
         for indices, images in images_ahead.batches:
@@ -186,12 +227,15 @@ def _evaluate(job: Job, runtime: Runtime, broken: list[Unreadable], step: Step) 
             yield indices, images
 
     return accuracy.predict(
-        lambda images: logits_of(runtime, as_input(spec, images), images_ahead.batch), reported(), images_ahead.targets
+        lambda images: logits_of(runtime, images, images_ahead.batch), reported(), images_ahead.targets
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Does the job of the file named first; its outcome goes into the file named second. Exit code 0 if it is there."""
+    """Does the job of the file named first; its outcome goes into the file named second. Exit code 0 if it is there.
+
+    What is known is written before the profiler runs, so that one that ends the process takes no number with it.
+    """
     job_path, result_path, predictions_path = map(Path, arguments)
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
@@ -200,9 +244,9 @@ def main(arguments: Sequence[str]) -> int:
         channel.write(name + "\n")
 
     job = schema.loads(Job, job_path.read_bytes())
-    outcome = outcome_of(job, predictions_path, step)
-    with files.write_atomically(result_path) as temporary:
-        temporary.write_text(schema.dumps(outcome), encoding="utf-8")
+    for outcome in outcomes(job, predictions_path, step):
+        with files.write_atomically(result_path) as temporary:
+            temporary.write_text(schema.dumps(outcome), encoding="utf-8")
     return 0
 
 

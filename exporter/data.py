@@ -314,3 +314,14 @@ def noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     if seed < 0:
         raise UsageError(f"the seed must be at least 0, not {seed}")
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def noise_pixels(shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
+    """Evenly distributed uint8 of that shape, the same for a seed on every machine.
+
+    Raises:
+        UsageError: a seed below 0.
+    """
+    if seed < 0:
+        raise UsageError(f"the seed must be at least 0, not {seed}")
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)

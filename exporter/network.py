@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from exporter.data import BUNDLED_NAME, noise, open_dataset
+from exporter.data import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.parity import IMAGES
 from exporter.variants import Variant
 from exporter.weights import IMAGENET_PREPROCESSING, resolve, scaled
@@ -62,21 +61,27 @@ class Request:
     raw: bool = False
 
     def target(self, suffix: str) -> Path:
-        """The file to write, in a folder that exists and takes files.
+        """The file to write; raises as ``target_file``."""
+        return target_file(self.out, f"{self.variant.name}{suffix}", self.force)
 
-        Raises:
-            UsageError: it is there already and ``force`` is off, or a folder is there.
-            ResourceError: the folder cannot be made or written.
-        """
-        path = Path(self.out)
-        if self.out.endswith("/") or path.is_dir():
-            path = path / f"{self.variant.name}{suffix}"
-        if path.is_dir():
-            raise UsageError("a folder is there", path=path, hint="-o names another file")
-        if path.exists() and not self.force:
-            raise UsageError("it is there already", path=path, hint="--force replaces it, -o names another file")
-        files.check_writable(path.parent)
-        return path
+
+def target_file(out: str, name: str, force: bool) -> Path:
+    """The file to write, in a folder that exists and takes files: ``out``, or ``name`` in it if it is a folder or ends
+    in a slash.
+
+    Raises:
+        UsageError: it is there already and ``force`` is off, or a folder is there.
+        ResourceError: the folder cannot be made or written.
+    """
+    path = Path(out)
+    if out.endswith("/") or path.is_dir():
+        path = path / name
+    if path.is_dir():
+        raise UsageError("a folder is there", path=path, hint="-o names another file")
+    if path.exists() and not force:
+        raise UsageError("it is there already", path=path, hint="--force replaces it, -o names another file")
+    files.check_writable(path.parent)
+    return path
 
 
 @dataclass(frozen=True)
@@ -181,17 +186,6 @@ def noise_inputs(variant: Variant, count: int, seed: int, raw: bool) -> Array:
     if not raw:
         return noise((count, variant.in_channels, *variant.size), seed)
     return noise_pixels((count, *variant.size, variant.in_channels), seed)
-
-
-def noise_pixels(shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
-    """Evenly distributed uint8 of that shape, the same for a seed on every machine.
-
-    Raises:
-        UsageError: a seed below 0.
-    """
-    if seed < 0:
-        raise UsageError(f"the seed must be at least 0, not {seed}")
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def _check_statistics(request: Request) -> None:

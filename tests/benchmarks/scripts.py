@@ -15,7 +15,7 @@ from runtimes.artifact import Artifact, publish, vectors_name
 from runtimes.backends.fake import Script, answers
 from runtimes.images import Preprocessing
 from runtimes.manifest import FileRecord, Manifest, Parity, Weights
-from runtimes.protocol import TensorSpec
+from runtimes.protocol import Array, TensorSpec
 
 CLASSES = 10
 BATCH = "batch"
@@ -25,6 +25,9 @@ SCRIPT = Script(
     inputs=(TensorSpec("input", "float32", (BATCH, 3, 8, 8)),),
     outputs=(TensorSpec("logits", "float32", (BATCH, CLASSES)),),
 )
+
+RAW = replace(SCRIPT, inputs=(TensorSpec("input", "uint8", (BATCH, 8, 8, 3)),))
+"""Takes pixels, and calls a bright image 9 and a black one 0."""
 
 JOB = Job(
     artifact="",
@@ -63,7 +66,7 @@ def artifact(
     """A scripted file with a manifest and test vectors; the vectors are those of a scale of 1."""
     model = foreign(folder, script, "model.tmp")
     vectors = folder / "vectors.tmp"
-    inputs = np.random.default_rng(0).standard_normal((7, 3, 8, 8)).astype(np.float32)
+    inputs = _inputs(script)
     logits = answers(replace(script, scale=1.0), {"input": inputs})["logits"]
     with vectors.open("wb") as file:
         np.savez(file, inputs=inputs, logits=logits)
@@ -89,6 +92,14 @@ def artifact(
         vectors=FileRecord(vectors_name(target, digest), digest),
     )
     return publish(model, target, manifest, vectors).path
+
+
+def _inputs(script: Script) -> Array:
+    """Seven of them: noise as the script's input takes it."""
+    shape, random = (7, *map(int, script.inputs[0].shape[1:])), np.random.default_rng(0)
+    if script.inputs[0].dtype == "uint8":
+        return random.integers(0, 256, shape, np.uint8)
+    return random.standard_normal(shape).astype(np.float32)
 
 
 def read(path: Path) -> Artifact:

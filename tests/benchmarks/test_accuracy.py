@@ -87,6 +87,24 @@ def test_agreement_on_different_images_is_refused() -> None:
         accuracy.agreement(predictions([[0], [1]], None), predictions([[0]], None))
 
 
+def test_the_drop_is_counted_image_by_image() -> None:
+    truth = [0, 1, 2, 3, 4]
+    reference = predictions([[0], [1], [2], [3], [9]], truth)
+    worse = predictions([[0], [1], [9], [9], [4]], truth)  # lost two, won one
+    lost, won = accuracy.drop(worse, reference), accuracy.drop(reference, worse)
+    assert lost is not None
+    assert won is not None
+    assert (lost.value, won.value, lost.images) == (0.2, -0.2, 5)
+    assert lost.interval[0] < 0.2 < lost.interval[1]
+    assert lost.interval == pytest.approx((-won.interval[1], -won.interval[0]))
+
+
+def test_no_drop_without_truth_or_on_different_images() -> None:
+    assert accuracy.drop(predictions([[0]], None), predictions([[0]], None)) is None
+    with pytest.raises(ModelMismatchError, match="on different images: 2 and 1"):
+        accuracy.drop(predictions([[0], [1]], [0, 1]), predictions([[0]], [0]))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_are_caught_and_the_image_named(value: float) -> None:
     images = images_of([[0, 1], [1, 0], [0, value], [0, 1]])

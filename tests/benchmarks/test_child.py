@@ -28,7 +28,7 @@ def test_a_real_worker_brings_back_its_outcome(tmp_path: Path) -> None:
     outcome, answers = child.run(replace(JOB, artifact=str(artifact(tmp_path))), folder, steps.append, 60.0)
     assert (outcome.status, outcome.reason) == ("ok", None)
     assert answers.exists()
-    assert steps[-1] == "accuracy 0 of 64"
+    assert steps[-2:] == ["accuracy 0 of 64", "profile"]
 
 
 def test_a_worker_that_is_killed_by_its_library_is_an_error_with_the_signal_and_the_step(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def rbench(*arguments: object, timeout: float = 60) -> subprocess.CompletedProce
 def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     path = artifact(tmp_path)
     out, lines = tmp_path / "deep" / "out", tmp_path / "lines.jsonl"
-    done = rbench("run", path, "--duration", 0.02, "-o", out, "--json", lines)
-    assert (done.returncode, done.stderr) == (0, "resnet20 · fake · batch 1\n")
+    done = rbench("run", path, "--threads", 1, "--duration", 0.02, "-o", out, "--json", lines)
+    assert (done.returncode, done.stderr) == (0, "net.fake · fake fp32 · batch 1 · 1 thread\n")
     assert "net.fake · resnet20, bundled weights" in done.stdout
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -36,6 +36,27 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     assert results.read(out / "results.jsonl") == results.read(lines)
     rbench("run", path, "--duration", 0.02, "-o", out)
     assert len(results.read(out / "results.jsonl")) == 4
+
+
+def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tmp_path: Path) -> None:
+    lines = tmp_path / "lines.jsonl"
+    done = rbench(
+        *("run", "resnet20", "--weights", "bundled", "--input", "raw", "--precision", "int8"),
+        *("--calibration-images", 50, "--runtime", "onnxruntime"),
+        *("--threads", 1, "--limit", 200, "--duration", 0.05, "--json", lines),
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "resnet20, bundled weights · cpu, 1 thread · fashion-mnist, 200 images" in done.stdout
+    reference, row = results.read(lines)
+    assert (reference.runtime, reference.precision, reference.drop) == ("pytorch", "fp32", 0.0)
+    assert (row.runtime, row.precision, row.subject, row.images) == ("onnxruntime", "int8", "resnet20", 200)
+    assert row.arithmetic is not None
+    assert row.arithmetic.startswith("int8")
+    assert row.drop == pytest.approx((reference.top1 or 0) - (row.top1 or 0))
+    assert row.drop_interval is not None
+    assert row.drop_interval[0] <= (row.drop or 0) <= row.drop_interval[1]
+    assert "int8: logits' error" in done.stderr
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:
@@ -51,6 +72,12 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
         (["run", "--batch", "0", "x.onnx"], 2, "error: Invalid value for '--batch': 0 is not in the range"),
         (["run", "--duration", "nan", "x.onnx"], 2, "error: the duration must be a number of seconds above 0, not nan"),
         (["run", "--runtime", "nothing", "x.onnx"], 2, "error: no runtime 'nothing' (one of "),
+        (["run", "--precision", "fp64", "x.onnx"], 2, "error: Invalid value for '--precision': 'fp64' is not one of"),
+        (["run", "--calibration", "d", "x.onnx"], 2, "error: --calibration is for int8, which was not asked for"),
+        (["tune", "x.onnx", "--max-drop", "101"], 2, "error: Invalid value for '--max-drop'"),
+        (["tune", "x.onnx", "--threads", "100000"], 2, "error: threads must lie between 1 and the"),
+        (["tune", "resnet21"], 2, "error: no variant 'resnet21'"),
+        (["tune"], 2, "error: Missing argument 'ARTIFACT|VARIANT'"),
         (["walk"], 2, "error: No such command 'walk'"),
         (["run", "--nonsense"], 2, "error: No such option"),
         (["run", "README", "-o", "/proc/nothing"], 6, "error: "),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 import runtimes
 from benchmarks import feeds
+from exporter.data import open_dataset
 from runtimes.errors import CompatibilityError, InputError
+from runtimes.images import fitted
 from runtimes.protocol import TensorSpec
-from tests.benchmarks.scripts import JOB, SCRIPT, foreign, with_batch
+from tests.benchmarks.scripts import JOB, RAW, SCRIPT, artifact, foreign, read, with_batch
 
 
 def test_inputs_rotate_and_differ(tmp_path: Path) -> None:
@@ -34,8 +37,42 @@ def test_shapes_that_no_input_can_be_made_for(spec: TensorSpec, message: str) ->
 
 
 def test_inputs_that_are_no_floats_are_refused() -> None:
-    with pytest.raises(InputError, match=r"x: int64 \(n\): rbench feeds floating-point inputs alone"):
+    with pytest.raises(InputError, match=r"x: int64 \(n\): rbench feeds floating-point inputs and uint8 pixels alone"):
         feeds.as_input(TensorSpec("x", "int64", ("n",)), np.zeros(1, np.float32))
+
+
+def test_a_raw_input_is_fed_pixels(tmp_path: Path) -> None:
+    with runtimes.open(artifact(tmp_path, RAW), "fake") as runtime:
+        noise = feeds.rotation(JOB, runtime)
+        evaluation = feeds.evaluation(replace(JOB, limit=3), runtime, [])
+        (_, images), *_ = evaluation.batches
+    assert {(arrays["input"].dtype.name, arrays["input"].shape) for arrays in noise} == {("uint8", (2, 8, 8, 3))}
+    assert len({arrays["input"].tobytes() for arrays in noise}) == feeds.ROTATION
+    assert (images.dtype.name, images.shape) == ("uint8", (3, 8, 8, 3))
+    assert evaluation.targets is None
+
+
+def test_noise_is_never_more_than_tells_something(tmp_path: Path) -> None:
+    with runtimes.open(artifact(tmp_path), "fake") as runtime:
+        totals = [feeds.evaluation(replace(JOB, limit=limit), runtime, []).total for limit in (None, 3, 2000)]
+    assert totals == [feeds.NOISE_IMAGES, 3, feeds.NOISE_IMAGES]
+
+
+def test_a_raw_input_is_fed_real_images_as_they_are(tmp_path: Path) -> None:
+    path = artifact(tmp_path, RAW, dataset="fashion-mnist")
+    job = replace(JOB, data="fashion-mnist", limit=4)
+    with runtimes.open(path, "fake") as runtime:
+        first = feeds.rotation(job, runtime)[0]["input"]
+        evaluation = feeds.evaluation(job, runtime, [])
+        ((indices, images),) = evaluation.batches
+    bundled = open_dataset("fashion-mnist", 4)
+    preprocessing = read(path).manifest.preprocessing  # type: ignore[union-attr]
+    assert preprocessing is not None
+    expected = np.stack([fitted(bundled.image(index), preprocessing) for index in range(4)])
+    np.testing.assert_array_equal(images, expected)
+    np.testing.assert_array_equal(indices, np.arange(4))
+    np.testing.assert_array_equal(evaluation.targets, bundled.targets)
+    assert first.dtype == np.uint8
 
 
 def test_large_inputs_rotate_less_but_still_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

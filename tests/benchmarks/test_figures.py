@@ -5,20 +5,20 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import figures
-from benchmarks.figures import Figure, Setting
+from benchmarks.figures import __main__ as figures
+from benchmarks.figures.frame import Figure, Setting, interleaved, ratio
 
 
 def test_calls_are_interleaved_and_the_first_round_is_not_counted() -> None:
     calls: list[str] = []
-    samples = figures._interleaved((lambda: calls.append("a"), lambda: calls.append("b")), 3)
+    samples = interleaved((lambda: calls.append("a"), lambda: calls.append("b")), 3)
     assert "".join(calls) == "baabbaab"
     assert [len(each) for each in samples] == [3, 3]
 
 
 @pytest.mark.parametrize(("bound", "holds"), [(1.5, False), (2.5, True)])
 def test_a_ratio_holds_within_its_bound_alone(bound: float, holds: bool) -> None:
-    figure = figures._ratio("twice", [0.2, 0.2, 0.2], [0.1, 0.1, 0.1], bound)
+    figure = ratio("twice", [0.2, 0.2, 0.2], [0.1, 0.1, 0.1], bound)
     assert figure.value.startswith("2.000 x [2.000, 2.000], medians 200.0 ms against 100.0 ms, 3 pairs")
     assert figure.holds is holds
 

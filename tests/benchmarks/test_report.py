@@ -45,13 +45,15 @@ def test_a_piped_table_is_plain_and_100_columns_wide_at_most() -> None:
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "resnet20.onnx · resnet20, bundled weights · fp32 · cpu, 2 threads · fashion-mnist, 10,000 images" in lines
-    assert "pytorch 1 2.50 [2.45–2.56] 2.70 3.10 2.40 398 1.00" in lines
-    assert "onnxruntime 1 0.410 [0.405–0.416] 2.70 3.10 2.40 398 6.10 [5.95–6.21]" in lines
-    assert "pytorch 1 93.61 [93.1–94.1] 99.81 100.00 2.25 31.0 312" in lines
-    assert "onnxruntime 1 93.61 [93.1–94.1] 99.81 99.99 2.25 31.0 312" in lines
-    assert "openvino, batch 1: skipped: openvino is not installed" in lines
-    assert "ran: pytorch 2.13.0 (eager, float32), onnxruntime 1.32.0 (CPUExecutionProvider, as the graph)" in lines
+    assert "resnet20.onnx · resnet20, bundled weights · cpu, 2 threads · fashion-mnist, 10,000 images" in lines
+    assert "pytorch fp32 1 2.50 [2.45–2.56] 3.10 2.40 398 1.00" in lines
+    assert "onnxruntime int8 1 0.410 [0.405–0.416] 3.10 2.40 398 6.10 [5.95–6.21]" in lines
+    assert "pytorch fp32 93.61 [93.1–94.1] 0.00 99.81 100.00" in lines
+    assert "onnxruntime int8 93.49 [93.0–94.0] 0.12 [-0.05, 0.29] 99.81 99.99" in lines
+    assert "pytorch fp32 1 float32 2.25 31.0 312" in lines
+    assert "onnxruntime int8 1 int8 (53 of 54), float32 (1 of 54) 2.25 31.0 312" in lines
+    assert "openvino fp32, batch 1: skipped: openvino is not installed" in lines
+    assert "runtimes: pytorch 2.13.0 (eager), onnxruntime 1.32.0 (CPUExecutionProvider)" in lines
 
 
 @pytest.mark.parametrize("columns", ["80", "100"])
@@ -83,12 +85,12 @@ def test_noise_is_labelled_and_has_no_accuracy_columns() -> None:
 def test_rows_that_are_not_ok_stand_with_their_reason() -> None:
     broken = replace(EMPTY, status="error", reason="its process was ended by SIGSEGV", runtime="openvino")
     for text in (printed(broken), report.markdown([broken])):
-        assert "openvino, batch 1: error: its process was ended by SIGSEGV" in text
+        assert "openvino fp32, batch 1: error: its process was ended by SIGSEGV" in text
         assert "p50" not in text.splitlines()[0]
 
 
 def test_notes_stand_beneath() -> None:
-    assert "onnxruntime, batch 1: no test vectors" in printed(replace(FASTER, note="no test vectors"))
+    assert "onnxruntime int8, batch 1: no test vectors" in printed(replace(FASTER, note="no test vectors"))
 
 
 def test_an_interrupted_run_says_so() -> None:
@@ -98,18 +100,40 @@ def test_an_interrupted_run_says_so() -> None:
     assert "ncomplete" not in printed(REFERENCE) + report.markdown([REFERENCE])
 
 
-def test_each_artifact_has_its_own_section() -> None:
-    other = replace(FASTER, artifact="resnet56.onnx", sha256="cd" * 32, variant="resnet56")
-    assert [section.title.split(" ")[0] for section in report.sections((*ROWS, other))] == [
+def test_each_subject_has_its_own_section_whatever_files_it_was_measured_from() -> None:
+    twin = replace(REFERENCE, artifact="resnet20.pt2", sha256="ef" * 32)
+    other = replace(FASTER, artifact="resnet56.onnx", sha256="cd" * 32, variant="resnet56", subject="resnet56.onnx")
+    assert [section.title.split(" ")[0] for section in report.sections((twin, *ROWS, other))] == [
         "resnet20.onnx",
         "resnet56.onnx",
     ]
 
 
+def test_rows_of_older_files_are_told_apart_by_their_artifacts() -> None:
+    old = [replace(row, subject=None) for row in (*ROWS, replace(FASTER, artifact="resnet56.onnx", sha256="cd" * 32))]
+    assert [section.title.split(" ")[0] for section in report.sections(old)] == ["resnet20.onnx", "resnet56.onnx"]
+
+
+def test_a_variant_is_named_once() -> None:
+    (section,) = report.sections([replace(row, subject="resnet20") for row in ROWS])
+    assert section.title.startswith("resnet20, bundled weights · cpu")
+
+
+def test_a_row_without_answers_stands_in_no_table_of_them() -> None:
+    second = replace(FASTER, batch=8, images=None, top1=None, top5=None, agreement=None, drop=None)
+    speed, worth, cost = report.sections((*ROWS, second))[0].tables
+    assert [len(table.cells) for table in (speed, worth, cost)] == [3, 2, 3]
+
+
+def test_points_have_a_sign_and_an_interval() -> None:
+    assert report.points(None, None) == "–"
+    assert report.points(-0.0012, (-0.003, 0.0005)) == "-0.12 [-0.30, 0.05]"
+
+
 def test_markdown_tables_are_whole_and_foreign_text_cannot_break_them() -> None:
     text = report.markdown([replace(row, runtime="a|b") if row is FASTER else row for row in ROWS])
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in table} == {9}
+    assert {line.replace("\\|", "").count("|") for line in table} == {9, 7, 8}
     assert "a\\|b" in text
 
 

@@ -20,8 +20,10 @@ from tests.benchmarks.rows import EMPTY, REFERENCE, SKIPPED
 
 PROMISED = (
     "status reason variant weights runtime device precision batch threads p50_s p90_s p99_s images_per_s load_s "
-    "first_s peak_bytes top1 top5 images agreement samples_s environment"
+    "first_s peak_bytes top1 top5 images agreement drop drop_interval arithmetic subject samples_s environment"
 )
+
+NEW_IN_2 = ("subject", "drop", "drop_interval")
 
 
 def test_a_line_has_every_promised_name_and_null_where_nothing_was_measured() -> None:
@@ -50,6 +52,15 @@ def test_a_last_line_without_its_end_is_not_glued_to_the_next(tmp_path: Path) ->
     path.write_text(schema.dumps(EMPTY))
     ResultsFile(path).append(SKIPPED)
     assert results.read(path) == (EMPTY, SKIPPED)
+
+
+def test_rows_of_the_first_version_are_still_read(tmp_path: Path) -> None:
+    old = {name: value for name, value in schema.encode(REFERENCE).items() if name not in NEW_IN_2}
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps({**old, "schema_version": 1}) + "\n")
+    (row,) = results.read(path)
+    assert (row.subject, row.drop, row.drop_interval) == (None, None, None)
+    assert row.p50_s == REFERENCE.p50_s
 
 
 @pytest.mark.parametrize(

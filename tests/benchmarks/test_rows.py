@@ -82,6 +82,21 @@ def test_answers_against_the_truth_and_the_reference() -> None:
     assert row.agreement_interval[0] < 0.75 < row.agreement_interval[1]
 
 
+def test_the_drop_is_against_the_reference_row() -> None:
+    mine, theirs = predictions([0, 1, 9, 9], [0, 1, 2, 3]), predictions([0, 1, 2, 9], [0, 1, 2, 3])
+    row = finished(EMPTY, outcome(), mine, Reference(None, theirs))
+    assert row.drop == 0.25
+    assert row.drop_interval is not None
+    assert row.drop_interval[0] < 0.25 < row.drop_interval[1]
+    assert finished(EMPTY, outcome(), mine, Reference()).drop is None
+
+
+def test_what_ran_is_what_the_profile_tells_if_there_is_one() -> None:
+    proven = replace(outcome(), arithmetic="int8 (53 of 54), float32 (1 of 54)")
+    assert finished(EMPTY, proven, None, Reference()).arithmetic == "int8 (53 of 54), float32 (1 of 54)"
+    assert finished(EMPTY, outcome(), None, Reference()).arithmetic == "float32"
+
+
 def test_noise_has_agreement_and_no_accuracy() -> None:
     noise = predictions([0, 1], None)
     row = finished(EMPTY, outcome(), noise, Reference(None, noise))

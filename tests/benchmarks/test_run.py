@@ -61,7 +61,7 @@ def test_a_backend_that_dies_is_a_row_and_the_next_subject_is_still_measured(tmp
     assert "SIGSEGV" in (by_name["dying.fake"].reason or "")
     assert by_name["wrong.fake"].p50_s is None
     assert by_name["wrong.fake"].samples_s is None
-    assert runs.exit_code(rows, ["fake"]) == 1
+    assert runs.exit_code(rows, Request(runtimes=("fake",))) == 1
 
 
 def test_a_hung_worker_is_a_row(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_foreign_file_is_measured_without_answers(tmp_path: Path) -> None:
 def test_a_device_that_a_backend_has_not_is_a_row_with_its_reason(tmp_path: Path) -> None:
     rows = rows_of(replace(QUICK, subjects=(str(artifact(tmp_path)),), device="cuda"))
     assert (rows[-1].status, rows[-1].reason) == ("skipped", "it runs on cpu, and cuda was asked for")
-    assert runs.exit_code(rows, []) == 5
+    assert runs.exit_code(rows, Request()) == 5
 
 
 def test_closing_the_generator_ends_the_run(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_broken_image_is_named_and_does_not_shift_the_others(tmp_path: Path) -
     assert "class3/a.png" in (row.note or "")
     # The scripted network calls a bright image 9 and a dark one 0: right for one image of class 9 and one of class 0.
     assert row.top1 == 2 / 19
-    assert runs.exit_code(rows, []) == 1
+    assert runs.exit_code(rows, Request()) == 1
 
 
 def test_data_of_other_classes_are_refused_and_the_file_is_named(tmp_path: Path) -> None:
@@ -173,17 +173,22 @@ def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "requested", "code"),
+    ("rows", "runtimes", "precisions", "code"),
     [
-        ([EMPTY], [], 0),
-        ([EMPTY, SKIPPED], [], 0),
-        ([EMPTY, SKIPPED], ["openvino"], 5),
-        ([SKIPPED], [], 5),
-        ([EMPTY, replace(EMPTY, status="failed")], [], 1),
-        ([EMPTY, SKIPPED, replace(EMPTY, status="error")], ["openvino"], 1),
-        ([replace(EMPTY, unreadable=1)], [], 1),
-        ([replace(EMPTY, unreadable=0)], [], 0),
+        ([EMPTY], (), (), 0),
+        ([EMPTY, SKIPPED], (), (), 0),
+        ([EMPTY, SKIPPED], ("openvino",), (), 5),
+        ([SKIPPED], (), (), 5),
+        ([], (), (), 5),
+        ([EMPTY, replace(EMPTY, status="failed")], (), (), 1),
+        ([EMPTY, SKIPPED, replace(EMPTY, status="error")], ("openvino",), (), 1),
+        ([replace(EMPTY, unreadable=1)], (), (), 1),
+        ([replace(EMPTY, unreadable=0)], (), (), 0),
+        ([EMPTY, replace(EMPTY, status="skipped", precision="bf16")], ("onnxruntime",), ("fp32",), 0),
+        ([EMPTY, replace(EMPTY, status="skipped", precision="bf16")], (), ("fp32", "bf16"), 5),
+        ([replace(SKIPPED, precision="bf16"), replace(EMPTY, precision="bf16")], (), ("bf16",), 0),
+        ([replace(EMPTY, precision="int8"), replace(EMPTY, precision="bf16")], (), ("int8", "bf16"), 0),
     ],
 )
-def test_exit_codes(rows: list[Row], requested: list[str], code: int) -> None:
-    assert runs.exit_code(rows, requested) == code
+def test_exit_codes(rows: list[Row], runtimes: tuple[str, ...], precisions: tuple[str, ...], code: int) -> None:
+    assert runs.exit_code(rows, Request(runtimes=runtimes, precisions=precisions)) == code

@@ -110,11 +110,3 @@ def test_a_true_gap_of_ten_percent_is_found() -> None:
 
 def test_ratio_of_medians() -> None:
     assert statistics.ratio_of_medians([2.0, 4.0, 100.0], [1.0, 2.0, 3.0]) == 2.0
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (10, 10, 0.72247, 1.0), (9350, 10_000, 0.92999, 0.93967)],
-)
-def test_wilson_against_published_figures(successes: int, trials: int, low: float, high: float) -> None:
-    np.testing.assert_allclose(statistics.wilson(successes, trials), (low, high), atol=2e-5)

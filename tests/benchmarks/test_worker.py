@@ -10,25 +10,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, worker
+import runtimes
+from benchmarks import accuracy, child, worker
 from benchmarks.job import Job, Outcome
-from benchmarks.worker import outcome_of
+from benchmarks.worker import outcomes
 from runtimes import schema
 from runtimes.backends.fake import Script
-from runtimes.protocol import TensorSpec
+from runtimes.errors import CompatibilityError
+from runtimes.protocol import Arrays, Layer, TensorSpec
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, with_batch
 
 
 def done(job: Job, tmp_path: Path) -> tuple[Outcome, list[str]]:
     steps: list[str] = []
-    return outcome_of(job, tmp_path / "p.npz", steps.append), steps
+    *_, outcome = outcomes(job, tmp_path / "p.npz", steps.append)
+    return outcome, steps
 
 
 def test_an_artifact_is_checked_timed_and_evaluated(tmp_path: Path) -> None:
     job = replace(JOB, artifact=str(artifact(tmp_path)))
     outcome, steps = done(job, tmp_path)
     assert (outcome.status, outcome.reason, outcome.note) == ("ok", None, None)
-    assert steps == ["open", "first call", "check", "latency", "compute", "accuracy 0 of 64"]
+    assert steps == ["open", "first call", "check", "latency", "compute", "accuracy 0 of 64", "profile"]
     assert outcome.latency is not None
     assert outcome.compute is not None
     assert min(len(outcome.latency.samples_s), len(outcome.compute.samples_s)) >= 3
@@ -39,6 +42,64 @@ def test_an_artifact_is_checked_timed_and_evaluated(tmp_path: Path) -> None:
     found = accuracy.load(tmp_path / "p.npz")
     assert (len(found.indices), found.targets, found.classes) == (64, None, 10)
     assert set(found.best[:, 0]) == {0, 9}
+
+
+def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def profile(path: str, feeds: Arrays, *options: object) -> tuple[Layer, ...]:
+        asked.extend((path, feeds["input"].shape, *options))
+        return tuple(Layer(f"{n}", (), "Conv", "int8" if n else "float32", True, None) for n in range(3))
+
+    monkeypatch.setattr(runtimes, "profile", profile)
+    job = replace(JOB, artifact=str(artifact(tmp_path)))
+    outcome, _ = done(job, tmp_path)
+    assert outcome.arithmetic == "int8 (2 of 3), float32 (1 of 3)"
+    assert asked == [job.artifact, (2, 3, 8, 8), "fake", "cpu", 1]
+
+
+def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> tuple[Layer, ...]:
+        raise RuntimeError("the profiler\nbroke")
+
+    monkeypatch.setattr(runtimes, "profile", broken)
+    outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path)), evaluate=False), tmp_path)
+    assert (outcome.status, outcome.arithmetic) == ("ok", None)
+    assert outcome.latency is not None
+    assert outcome.note == (
+        "no test vectors: the outputs were only checked to be finite; not profiled: the profiler broke"
+    )
+
+
+def test_a_profiler_that_ends_the_process_takes_no_number_with_it(tmp_path: Path) -> None:
+    code = "import os, sys, runtimes; runtimes.profile = lambda *_: os.abort()\n"
+    code += "from benchmarks.worker import main; sys.exit(main(sys.argv[1:]))"
+    folder = tmp_path / "job"
+    folder.mkdir()
+    job = replace(JOB, artifact=str(artifact(tmp_path)))
+    outcome, answers = child.run(job, folder, lambda _: None, 60.0, program=(sys.executable, "-c", code))
+    assert (outcome.status, outcome.note) == ("ok", "not profiled: its profiler ended the process")
+    assert outcome.latency is not None
+    assert len(accuracy.load(answers).indices) == 64
+
+
+def test_a_backend_without_a_profiler_says_itself_what_it_computes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tuple(replace(row, profile=None) for row in runtimes.backends())
+    monkeypatch.setattr(runtimes, "backends", lambda: silent)
+    outcome, steps = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
+    assert (outcome.status, outcome.arithmetic, outcome.note) == ("ok", None, None)
+    assert "profile" not in steps
+
+
+def test_a_file_that_the_runtime_does_not_take_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: object) -> None:
+        raise CompatibilityError("no kernel for Conv in bfloat16", hint="name another backend")
+
+    monkeypatch.setattr(runtimes, "open", refusing)
+    outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
+    assert outcome == Outcome("skipped", "no kernel for Conv in bfloat16 (name another backend)")
 
 
 def test_scripted_delays_are_what_is_measured(tmp_path: Path) -> None:
@@ -127,7 +188,8 @@ def test_a_fixed_batch_is_filled_up_and_no_image_is_lost(tmp_path: Path) -> None
     for name, script in (("fixed", with_batch(SCRIPT, 5)), ("open", SCRIPT)):
         path = artifact(tmp_path, script, f"{name}.fake")
         job = replace(JOB, artifact=str(path), batch=5, limit=13)
-        assert outcome_of(job, tmp_path / f"{name}.npz", lambda _: None).status == "ok"
+        *_, outcome = outcomes(job, tmp_path / f"{name}.npz", lambda _: None)
+        assert outcome.status == "ok"
     fixed, free = (accuracy.load(tmp_path / f"{name}.npz") for name in ("fixed", "open"))
     assert len(fixed.indices) == len(free.indices) == 13
 

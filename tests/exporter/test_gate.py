@@ -165,9 +165,7 @@ def test_fp32_needs_no_gate(onnx_artifact: Artifact) -> None:
 def test_a_failed_gate_leaves_no_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = PRECISIONS["fp16"]
     broken = dataclasses.replace(row, name="broken", apply=spoilt("fc.weight", 3.0), tolerance=10)
-    with pytest.raises(
-        CheckFailedError, match=r"broken failed its gate on onnxruntime .*0\.5% is allowed"
-    ):
+    with pytest.raises(CheckFailedError, match=r"broken failed its gate on onnxruntime .*0\.5% is allowed"):
         export(BASIC, tmp_path, typing=registered(monkeypatch, broken))
     assert content(tmp_path) == {}
 

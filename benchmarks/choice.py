@@ -1,0 +1,88 @@
+"""Which of the measured configurations is the best: within a bound, with ties named, and what lies on the front.
+
+Pure functions of rows: the same rows give the same choice anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from benchmarks.results import Row
+from exporter.proportions import Interval
+
+Objective: TypeAlias = Literal["latency", "throughput"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A measured configuration, and what counts of it.
+
+    Attributes:
+        row: as it was measured.
+        cost_s: the median seconds of a call, or of one image of it where the throughput counts.
+        cost_interval_s: on that, at 95 %.
+        loss: what it gives away against fp32: the drop of top-1, or the logits' error where there are no labels.
+        loss_interval: on a drop, at 95 %.
+    """
+
+    row: Row
+    cost_s: float
+    cost_interval_s: Interval
+    loss: float
+    loss_interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What came of all candidates.
+
+    Attributes:
+        best: within the bound; ``None`` if nothing is.
+        tied: the others within the bound whose intervals overlap the fastest one's.
+        front: those that no other one betters in cost and loss at once.
+        beyond: those past the bound.
+    """
+
+    best: Candidate | None
+    tied: tuple[Candidate, ...]
+    front: tuple[Candidate, ...]
+    beyond: tuple[Candidate, ...]
+
+
+def candidate(row: Row, objective: Objective, loss: float, loss_interval: Interval | None = None) -> Candidate | None:
+    """The row as a candidate; ``None`` if it has too few samples for a median."""
+    if row.p50_s is None or row.p50_interval_s is None:
+        return None
+    images = row.batch if objective == "throughput" else 1
+    low, high = row.p50_interval_s
+    return Candidate(row, row.p50_s / images, (low / images, high / images), loss, loss_interval)
+
+
+def choose(candidates: Sequence[Candidate], bound: float = math.inf) -> Choice:
+    """The fastest with a loss of at most ``bound``. Of those that tie with it, the one of the fewest threads is taken,
+    then the one of the smallest loss, then the fastest."""
+    within = [one for one in candidates if one.loss <= bound]
+    beyond = tuple(one for one in candidates if one.loss > bound)
+    if not within:
+        return Choice(None, (), front(candidates), beyond)
+    fastest = min(within, key=lambda one: one.cost_s)
+    alike = [one for one in within if _overlap(one.cost_interval_s, fastest.cost_interval_s)]
+    best = min(alike, key=lambda one: (one.row.threads, one.loss, one.cost_s))
+    return Choice(best, tuple(one for one in alike if one is not best), front(candidates), beyond)
+
+
+def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Those that no other one betters: the Pareto front of cost and loss, in the order that they came."""
+    return tuple(one for one in candidates if not any(_betters(other, one) for other in candidates))
+
+
+def _betters(one: Candidate, other: Candidate) -> bool:
+    mine, theirs = (one.cost_s, one.loss), (other.cost_s, other.loss)
+    return mine != theirs and mine[0] <= theirs[0] and mine[1] <= theirs[1]
+
+
+def _overlap(one: Interval, other: Interval) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]

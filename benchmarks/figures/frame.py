@@ -1,0 +1,80 @@
+"""How a figure is taken: what it runs on, ratios of interleaved samples, and rows of rbench."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.request import Listener as RunListener
+from benchmarks.request import Request as RunRequest
+from benchmarks.results import Row
+from benchmarks.run import run
+from benchmarks.statistics import quantile, ratio_interval, ratio_of_medians
+from exporter.network import Listener
+
+VARIANT = "resnet50"
+SILENT = Listener(step=lambda _: None, notice=lambda _: None)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """``folder`` for what is exported, ``rounds`` of pairs, ``shared`` the folder of the published CIFAR-10 files,
+    ``limit`` of images for a trial."""
+
+    folder: Path
+    rounds: int
+    shared: Path | None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value, and whether it is within its bound; ``notes`` explain it, a line each."""
+
+    name: str
+    value: str
+    bound: str
+    holds: bool
+    notes: tuple[str, ...] = ()
+
+
+def ratio(name: str, ours: list[float], bare: list[float], bound: float) -> Figure:
+    ratio = ratio_of_medians(ours, bare)
+    low, high = ratio_interval(ours, bare)
+    value = (
+        f"{ratio:.3f} x [{low:.3f}, {high:.3f}], medians {quantile(ours, 0.5) * 1e3:.1f} ms against "
+        f"{quantile(bare, 0.5) * 1e3:.1f} ms, {len(ours)} pairs"
+    )
+    return Figure(name, value, f"<= {bound} x", ratio <= bound)
+
+
+def interleaved(calls: tuple[Callable[[], object], ...], rounds: int) -> list[list[float]]:
+    """Seconds of each call, ``rounds`` times, in turn and in turned order, after one round that is not counted."""
+    samples: list[list[float]] = [[] for _ in calls]
+    for number in range(rounds + 1):
+        order = range(len(calls)) if number % 2 else reversed(range(len(calls)))
+        for index in order:
+            start = time.perf_counter()
+            calls[index]()
+            elapsed = time.perf_counter() - start
+            if number:
+                samples[index].append(elapsed)
+    return samples
+
+
+def process(*command: str) -> Callable[[], object]:
+    return lambda: subprocess.run(command, check=True, capture_output=True)
+
+
+def console_script(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def rows(request: RunRequest) -> list[Row]:
+    return [
+        row for row in run(request, RunListener(step=lambda *_: None, notice=lambda _: None)) if row.status != "skipped"
+    ]

@@ -1,0 +1,117 @@
+"""What ``rbench tune`` found, for people: every candidate, the front, the best, and what was left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TextIO
+
+from benchmarks import report
+from benchmarks.choice import Candidate, Choice
+from benchmarks.report import ABSENT, Column, Section
+from benchmarks.request import REFERENCE
+from benchmarks.results import Row
+from benchmarks.tune import Findings
+
+FRONT = "*"
+
+MEANING = (
+    f"{FRONT}: on the front, nothing measured is both faster and nearer to fp32; tie: its interval overlaps",
+    "the fastest one's: of these the fewest threads, then the smallest loss are the best. In brackets:",
+    "95 % intervals, of times by block bootstrap within one process, of drops from pairs of answers.",
+)
+
+
+def print_findings(findings: Findings, file: TextIO, complete: bool = True) -> None:
+    """Prints what was found: as wide as the terminal is and with emphasis there, else plain and 100 columns wide."""
+    shown = (section(findings),) if findings.rows else ()
+    report.print_sections(shown, findings.rows, MEANING, file, complete)
+
+
+def section(findings: Findings) -> Section:
+    """One table of the candidates, the fastest first, and remarks."""
+    choice = findings.choice()
+    ordered = sorted(findings.candidates, key=lambda one: one.cost_s)
+    tables = (report.table(_columns(findings, choice), ordered),) if ordered else ()
+    return Section(report.title(findings.rows), tables, tuple(_remarks(findings, choice)))
+
+
+def _columns(findings: Findings, choice: Choice) -> tuple[Column[Candidate], ...]:
+    images = Column[Candidate]("images/s", lambda one: f"{one.row.images_per_s or 0:,.0f}")
+    return (
+        Column("runtime", lambda one: one.row.runtime, left=True),
+        Column("precision", lambda one: one.row.precision or ABSENT, left=True),
+        Column("threads", lambda one: str(one.row.threads)),
+        Column("batch", lambda one: str(one.row.batch)),
+        Column("p50 ms" if findings.aim.objective == "latency" else "ms/image", _cost),
+        *((images,) if findings.aim.objective == "throughput" else ()),
+        Column("drop" if findings.labelled else "logit error %", lambda one: _loss(findings, one)),
+        Column("verdict", lambda one: _mark(choice, one), left=True),
+    )
+
+
+def _cost(one: Candidate) -> str:
+    low, high = map(report.milliseconds, one.cost_interval_s)
+    return f"{report.milliseconds(one.cost_s)} [{low}–{high}]"
+
+
+def _loss(findings: Findings, one: Candidate) -> str:
+    return report.points(one.loss, one.loss_interval) if findings.labelled else f"{100 * one.loss:.2f}"
+
+
+def _mark(choice: Choice, one: Candidate) -> str:
+    word = ""
+    if one is choice.best:
+        word = "best"
+    elif any(one is other for other in choice.tied):
+        word = "tie"
+    elif any(one is other for other in choice.beyond):
+        word = "beyond"
+    return " ".join(filter(None, (word, FRONT if any(one is other for other in choice.front) else "")))
+
+
+def _remarks(findings: Findings, choice: Choice) -> Iterator[str]:
+    yield from (f"{_name(row)}: {row.status}: {row.reason}" for row in findings.rows if row.status != "ok")
+    yield from (f"{_name(row)}: {row.note}" for row in findings.rows if row.status == "ok" and row.note)
+    yield from (f"left out: {line}" for line in findings.left_out)
+    yield from report.runtimes_of(findings.rows)
+    ran = dict.fromkeys(f"{one.row.runtime} {one.row.precision} in {one.row.arithmetic}" for one in findings.candidates)
+    if ran:
+        yield f"ran: {'; '.join(ran)}"
+    for row in findings.rows:
+        if row.runtime == REFERENCE and row.status == "ok":
+            yield f"reference: {_name(row)}: {report.milliseconds(row.p50_s)} ms{_top1(row)}"
+    yield _bound(findings)
+    if choice.best is not None:
+        yield _best(findings, choice, choice.best)
+
+
+def _name(row: Row) -> str:
+    threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
+    return f"{row.runtime} {row.precision}, {threads}, batch {row.batch}"
+
+
+def _bound(findings: Findings) -> str:
+    if findings.labelled:
+        images = max(row.images or 0 for row in findings.rows)
+        return (
+            f"bound: a drop of top-1 of at most {report.points(findings.aim.max_drop, None)} points, {images:,} images"
+        )
+    return (
+        "bound: accuracy was not measured, as there are no labelled images or no reference; each precision has passed "
+        "the gate on its logits' error when it was exported"
+    )
+
+
+def _best(findings: Findings, choice: Choice, best: Candidate) -> str:
+    row = best.row
+    loss = (
+        f"a drop of {_loss(findings, best)} points" if findings.labelled else f"{_loss(findings, best)} % logit error"
+    )
+    ratio = "" if row.ratio is None else f", {row.ratio:.2f} times as fast as {REFERENCE}"
+    tied = f"; {len(choice.tied)} tie with it" if choice.tied else ""
+    unit = "ms" if findings.aim.objective == "latency" else "ms an image"
+    return f"best: {_name(row)}: {_cost(best)} {unit}{ratio}, {loss}{tied}"
+
+
+def _top1(row: Row) -> str:
+    return "" if row.top1 is None else f", top-1 {row.top1:.2%}"

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import run as runs
+from benchmarks import subjects
+from benchmarks.request import Listener, Request
+from benchmarks.results import Row
+from benchmarks.subjects import Refusal, Subject
+from exporter import network, onnx
+from exporter.precision import PRECISIONS, Bounds
+from runtimes import Artifact
+from runtimes.errors import (
+    BackendUnavailableError,
+    CheckFailedError,
+    CompatibilityError,
+    InputError,
+    RexportError,
+    UsageError,
+)
+from tests.benchmarks.scripts import artifact, foreign
+from tests.exporter.small import BASIC, SILENT
+from tests.samples import copied
+
+LISTENER = Listener(lambda *_: None, lambda _: None)
+
+
+def made(request: Request, folder: Path) -> tuple[Subject, ...]:
+    return subjects.subjects(request, folder, LISTENER)
+
+
+def statuses(rows: list[Row]) -> dict[tuple[str, str | None], str]:
+    return {(row.runtime, row.precision): row.status for row in rows}
+
+
+@pytest.fixture
+def impossible_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that nothing passes."""
+    row = PRECISIONS["fp16"]
+    monkeypatch.setitem(PRECISIONS, "fp16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
+
+
+def test_a_file_is_measured_as_itself_and_in_what_it_is_exported_to(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    request = Request(subjects=(str(onnx_artifact.path),), precisions=("bf16", "fp32"))
+    (subject,) = made(request, tmp_path)
+    bf16, fp32 = subject.typed
+    assert fp32.made == Artifact.read(onnx_artifact.path)
+    assert isinstance(bf16.made, Artifact)
+    assert bf16.made.path.name == "resnet20.bf16.onnx"
+    assert bf16.made.manifest is not None
+    assert (bf16.made.manifest.precision, bf16.precision, fp32.precision) == ("bf16", "bf16", "fp32")
+    assert isinstance(subject.twin.made, Artifact)
+    assert subject.twin.made.manifest is not None
+    assert onnx_artifact.manifest is not None
+    assert subject.twin.made.manifest.parent == onnx_artifact.manifest.sha256
+    pairs = [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)]
+    assert pairs == [
+        ("pytorch", "fp32"),
+        ("onnxruntime", "bf16"),
+        ("onnxruntime", "fp32"),
+        ("openvino", "bf16"),
+        ("openvino", "fp32"),
+        ("inductor", "fp32"),
+    ]
+
+
+@pytest.mark.usefixtures("impossible_fp16")
+def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[network.Request] = []
+    honest = network.prepare
+
+    def counted(request: network.Request, listener: network.Listener) -> network.Network:
+        prepared.append(request)
+        return honest(request, listener)
+
+    monkeypatch.setattr(network, "prepare", counted)
+    request = Request(
+        subjects=("resnet20",),
+        runtimes=("onnxruntime", "openvino"),
+        precisions=("fp16", "bf16"),
+        threads=1,
+        limit=4,
+        duration_s=0.02,
+    )
+    rows = list(runs.run(request, LISTENER))
+    assert len(prepared) == 1
+    assert statuses(rows) == {
+        ("pytorch", "fp32"): "ok",
+        ("onnxruntime", "fp16"): "failed",
+        ("onnxruntime", "bf16"): "skipped",
+        ("openvino", "fp16"): "failed",
+        ("openvino", "bf16"): "ok",
+    }
+    by_name = {(row.runtime, row.precision): row for row in rows}
+    assert "fp16 failed its gate on onnxruntime" in (by_name["openvino", "fp16"].reason or "")
+    assert "rbench-" not in (by_name["onnxruntime", "bf16"].reason or "")
+    ran = by_name["openvino", "bf16"]
+    assert ran.arithmetic is not None
+    assert "bfloat16" in ran.arithmetic
+    assert (ran.subject, ran.artifact, ran.data, ran.drop) == ("resnet20", "resnet20.bf16.onnx", "noise", None)
+    assert ran.agreement is not None
+    assert (by_name["pytorch", "fp32"].artifact, by_name["pytorch", "fp32"].sha256[:1] != "") == ("resnet20.pt2", True)
+    assert by_name["openvino", "fp16"].sha256 == ""
+    assert runs.exit_code(rows, request) == 1
+
+
+def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None:
+    """Raw pixels and a fixed batch; a network that bears no variant's name."""
+    wanted = network.Request(BASIC, f"{tmp_path}/small.onnx", batch=4, raw=True)
+    path = onnx.export(wanted, SILENT).path
+    request = Request(
+        subjects=(str(path),),
+        runtimes=("onnxruntime",),
+        precisions=("fp32", "fp16"),
+        threads=1,
+        duration_s=0.02,
+    )
+    rows = list(runs.run(request, LISTENER))
+    assert [(row.runtime, row.precision, row.batch, row.status) for row in rows] == [
+        ("pytorch", "fp32", 4, "ok"),
+        ("onnxruntime", "fp32", 4, "ok"),
+        ("onnxruntime", "fp16", 4, "ok"),
+    ]
+    assert [row.artifact for row in rows] == ["small-basic.pt2", "small.onnx", "small.fp16.onnx"]
+    assert {row.images for row in rows} == {64}
+    assert rows[1].agreement == 1.0
+    assert runs.exit_code(rows, request) == 0
+
+
+def test_a_network_that_cannot_be_made_again_is_a_row(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    spoilt = copied(onnx_artifact, tmp_path)
+    spoilt.path.write_bytes(spoilt.path.read_bytes()[:-1] + b"x")
+    request = Request(subjects=(str(spoilt.path),), precisions=("fp32", "fp16"))
+    (subject,) = made(request, tmp_path)
+    own, fp16 = subject.typed
+    assert isinstance(own.made, Artifact)
+    assert isinstance(fp16.made, Refusal)
+    assert fp16.made.status == "skipped"
+    assert "not those that its manifest records" in fp16.made.reason
+    assert isinstance(subject.twin.made, Refusal)
+    assert "it has no PyTorch twin" in subject.twin.made.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (CheckFailedError("gate"), "failed"),
+        (CompatibilityError("x"), "skipped"),
+        (UsageError("no images"), "skipped"),
+        (BackendUnavailableError("nncf is not installed"), "skipped"),
+        (InputError("a broken image"), "error"),
+        (RexportError("x"), "error"),
+    ],
+)
+def test_what_an_export_raises_is_a_status(error: RexportError, status: str) -> None:
+    assert subjects._refusal(error) == Refusal(status, str(error))  # type: ignore[arg-type]
+
+
+def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    first, second = artifact(tmp_path / "a"), artifact(tmp_path / "b")
+    other = artifact(tmp_path, name="other.fake")
+    request = Request(subjects=(str(first), str(second), str(other), str(first)))
+    assert [subject.name for subject in made(request, tmp_path)] == [str(first), str(second), "other.fake"]
+
+
+def test_a_file_has_no_other_precision_if_nothing_says_what_it_is(tmp_path: Path) -> None:
+    request = Request(subjects=(str(foreign(tmp_path)),), precisions=("int8",))
+    with pytest.raises(UsageError, match=r"net\.fake: nothing says which network this file holds.*--precision"):
+        made(request, tmp_path)
+
+
+def test_a_scripted_file_in_another_precision_is_a_row_for_each_runtime_that_might_have_run_it(tmp_path: Path) -> None:
+    request = Request(subjects=(str(artifact(tmp_path)),), precisions=("fp32", "int8"), duration_s=0.02, threads=1)
+    found = statuses(list(runs.run(request, LISTENER)))
+    assert found["fake", "fp32"] == "ok"
+    assert {status for (_, precision), status in found.items() if precision == "int8"} == {"skipped"}
+    assert {"onnxruntime", "openvino"} <= {runtime for runtime, precision in found if precision == "int8"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "bundled"}, "--weights is for variants"),
+        ({"raw": False}, "--input is for variants"),
+        ({"runtimes": ("onnxruntime",)}, "runtime onnxruntime does not open fake files"),
+    ],
+)
+def test_options_that_mean_nothing_for_files_are_refused(
+    tmp_path: Path, options: dict[str, bool], message: str
+) -> None:
+    request = replace(Request(subjects=(str(artifact(tmp_path)),)), **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=message):
+        made(request, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precisions": ("fp64",)}, "no precision 'fp64' .*one of fp32"),
+        ({"calibration": "photos"}, "--calibration is for int8, which was not asked for"),
+        ({"calibration": "photos", "precisions": ("fp16",)}, "--calibration is for int8, which was not asked for"),
+        ({"target": "tensorrt", "precisions": ("fp16",)}, "--target is for int8, which was not asked for"),
+        ({"calibration_images": 0, "precisions": ("int8",)}, "at least 1 image"),
+    ],
+)
+def test_impossible_typings_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Request(**options)  # type: ignore[arg-type]
+
+
+def test_a_calibration_goes_to_the_precision_that_takes_one() -> None:
+    request = Request(precisions=("fp16", "int8"), calibration="photos", calibration_images=8, target="tensorrt")
+    assert request.typing("fp16").calibration is None
+    typing = request.typing("int8")
+    assert (typing.calibration, typing.calibration_images, typing.target) == ("photos", 8, "tensorrt")
