@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.job import Job
-from exporter.data import Unreadable, noise, open_dataset, targets_for
+from exporter.data import Unreadable, noise, noise_pixels, open_dataset, targets_for
 from runtimes.artifact import Artifact
 from runtimes.errors import ArtifactError, CompatibilityError, InputError, ModelMismatchError, quoted
 from runtimes.protocol import Array, Arrays, TensorSpec
@@ -73,8 +73,6 @@ def noise_for(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> Array:
         InputError: the input is of another dtype.
     """
     if takes_pixels(spec):
-        from exporter.data import noise_pixels
-
         return noise_pixels(shape, seed)
     return as_input(spec, noise(shape, seed))
 

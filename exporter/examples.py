@@ -96,6 +96,17 @@ def _real(network: Network, dataset: Dataset, first: int = 0, labelled: bool = F
     if view is None:
         raise UsageError(f"images need --mean and --std for {network.variant.in_channels} input channels")
     targets = targets_for(dataset, network.labels, network.variant.classes)[first:] if labelled else None
+    return of_dataset(dataset, view, first, targets)
+
+
+def of_dataset(
+    dataset: Dataset, view: Preprocessing, first: int = 0, targets: NDArray[np.int64] | None = None
+) -> Examples:
+    """The data set's images from the ``first`` on, decoded and fitted.
+
+    Raises:
+        RexportError: one cannot be read; it is named.
+    """
     pixels = np.concatenate([batch for _, batch in dataset.pixels(view, DECODED_AT_ONCE)])[first:]
     return Examples(f"{len(pixels):,} images of {dataset.name}", True, pixels, view, targets)
 

@@ -17,7 +17,7 @@ import numpy as np
 import runtimes
 from exporter import layererrors
 from exporter.data import open_dataset
-from exporter.examples import Examples
+from exporter.examples import Examples, of_dataset
 from exporter.execution import Execution, bits, execution
 from exporter.layererrors import Images, StageError
 from exporter.network import Listener
@@ -33,7 +33,6 @@ from runtimes.errors import (
     UsageError,
     quoted,
 )
-from runtimes.images import fitted
 from runtimes.protocol import Array
 
 if TYPE_CHECKING:
@@ -288,9 +287,7 @@ def _examples(artifact: Artifact, reference: Artifact, question: Question) -> Ex
     if question.data is not None:
         if view is None:
             raise UsageError("--data needs an artifact whose manifest says how images are prepared")
-        dataset = open_dataset(question.data, question.images)
-        pixels = np.stack([fitted(dataset.image(index), view) for index in range(len(dataset))])
-        return Examples(f"{len(pixels):,} images of {dataset.name}", True, pixels, view)
+        return of_dataset(open_dataset(question.data, question.images), view)
     for item in known:
         if item.manifest is not None and item.manifest.vectors is not None:
             values = item.vectors().inputs

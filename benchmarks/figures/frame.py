@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -67,7 +68,12 @@ def interleaved(calls: tuple[Callable[[], object], ...], rounds: int) -> list[li
 
 
 def process(*command: str) -> Callable[[], object]:
-    return lambda: subprocess.run(command, check=True, capture_output=True)
+    """A call that runs the command to its end.
+
+    Python may keep its bytecode, as pip does for all that it installs: ours is then compiled once and not each time.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return lambda: subprocess.run(command, check=True, capture_output=True, env=kept)
 
 
 def console_script(name: str) -> str:
