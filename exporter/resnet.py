@@ -153,6 +153,9 @@ def settle_statistics(model: ResNet, seed: int, images: int = 4) -> None:
     of a batch, which training uses, make a deep network chaotic: a change of 1e-6 in the input of ResNet-152 is one
     of 1e-3 in its logits, so that no two libraries agree. Here a layer's one variance is that of seeded noise under
     way through the network, which keeps the scale, and its means are small random numbers, so that biases count.
+
+    PyTorch computes with one thread meanwhile: with more it sums in another order. The same seed gives the same bits on
+    one kind of processor, and on another the same numbers but for float32's rounding.
     """
     variant = model.variant
     generator = torch.Generator().manual_seed(seed)
@@ -168,11 +171,13 @@ def settle_statistics(model: ResNet, seed: int, images: int = 4) -> None:
         norm.running_var.fill_((x - norm.running_mean[:, None, None]).square().mean())
 
     hooks = [norm.register_forward_pre_hook(settle) for norm in model.modules() if isinstance(norm, nn.BatchNorm2d)]
-    was_training = model.training
+    was_training, threads = model.training, torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         with torch.no_grad():
             model.eval()(noise)
     finally:
+        torch.set_num_threads(threads)
         model.train(was_training)
         for hook in hooks:
             hook.remove()

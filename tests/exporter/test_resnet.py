@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from exporter.fitting import state_digest
 from exporter.resnet import (
     BasicBlock,
     Bottleneck,
@@ -297,3 +298,19 @@ def test_every_variant_is_built() -> None:
         for name, row in VARIANTS.items():
             assert isinstance(build(row), ResNet), name
             assert not build(row).training, name
+
+
+def test_an_untrained_network_does_not_depend_on_the_threads() -> None:
+    digests = set()
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            model = build(variant("resnet20"))
+            initialise(model, 0)
+            settle_statistics(model, 0)
+            assert torch.get_num_threads() == count
+            digests.add(state_digest(model.state_dict()))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(digests) == 1

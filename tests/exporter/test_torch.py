@@ -35,7 +35,8 @@ def test_a_program_has_the_same_weights_as_the_onnx_file(pt2_artifact: Artifact,
     assert pt2_artifact.manifest is not None
     assert onnx_artifact.manifest is not None
     assert pt2_artifact.manifest.weights == onnx_artifact.manifest.weights
-    np.testing.assert_array_equal(pt2_artifact.vectors().logits, onnx_artifact.vectors().logits)
+    ours, theirs = pt2_artifact.vectors().logits, onnx_artifact.vectors().logits
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-5 * np.abs(theirs).max())  # other threads, other sums
 
 
 def test_a_program_tells_nothing_of_this_machine(pt2_artifact: Artifact) -> None:
