@@ -212,14 +212,16 @@ def runtimes_of(rows: Sequence[Row]) -> Iterable[str]:
         yield "runtimes: " + ", ".join(ran)
 
 
+EVERYWHERE = ("f16c", "fma", "asimd")
+"""Instruction sets that tell nothing: all processors of their kind have them."""
+
+
 def machine(row: Row) -> str:
     """The environment in one line."""
     about = row.environment
     memory = f"{about.memory_bytes / 2**30:.0f} GiB" if about.memory_bytes else "memory unknown"
     load = f"load {about.load_average[0]:.2f}" if about.load_average else "load unknown"
-    instructions = " ".join(
-        name for name in about.instruction_sets if name.startswith(("avx2", "avx512f", "amx_t", "sve"))
-    )
+    instructions = " ".join(name for name in about.instruction_sets if name not in EVERYWHERE)
     return " · ".join(
         filter(
             None,

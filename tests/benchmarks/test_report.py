@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from dataclasses import replace
 
@@ -150,3 +151,9 @@ def test_the_environment_in_one_line() -> None:
     assert report.machine(EMPTY) == (
         "Fast Processor 9 · 2 of 4 processors · avx2 avx512f · 8 GiB · Linux 6.1, CPython 3.11.7 · load 0.50"
     )
+
+
+def test_the_instruction_sets_that_make_int8_fast_are_told() -> None:
+    sets = ("f16c", "fma", "avx2", "avx512f", "avx512_vnni", "amx_int8")
+    row = dataclasses.replace(EMPTY, environment=dataclasses.replace(EMPTY.environment, instruction_sets=sets))
+    assert "· avx2 avx512f avx512_vnni amx_int8 ·" in report.machine(row)
