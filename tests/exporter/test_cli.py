@@ -1,22 +1,18 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import exporter
 import runtimes
 from exporter import onnx, parity
-from exporter.data import open_dataset
 from exporter.network import Request
 from exporter.variants import variant
 from runtimes import Artifact
@@ -341,90 +337,3 @@ def test_predict_answers_around_a_bad_image(onnx_artifact: Artifact, photos: lis
 def test_predict_with_nothing_to_say_says_nothing(onnx_artifact: Artifact, photos: list[Path]) -> None:
     result = rexport("predict", onnx_artifact.path, photos[1])
     assert (result.code, result.stdout) == (1, "")
-
-
-# Precision.
-
-
-@pytest.fixture(scope="module")
-def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the README shows first, with fewer images."""
-    folder = tmp_path_factory.mktemp("quantised")
-    few = ("--calibration-images", "30", "--gate-images", "100")
-    result = rexport(
-        "onnx", "resnet20", "--weights", "bundled", "--precision", "int8", "--input", "raw", *few, "-o", f"{folder}/"
-    )
-    assert result.code == 0, result.stderr
-    assert result.stdout == f"{folder}/resnet20.onnx\n"
-    assert re.search(r"int8: logits' error \d+\.\d\d% on 100 images of fashion-mnist, .* a drop of ", result.stderr)
-    return folder / "resnet20.onnx"
-
-
-def test_int8_is_one_option_away(quantised: Path, tmp_path: Path) -> None:
-    manifest = Artifact.read(quantised).manifest
-    assert manifest is not None
-    assert (manifest.precision, manifest.inputs[0].dtype) == ("int8", "uint8")
-    shoe = next(image for image, kind in _pictures() if kind == "Ankle boot")
-    shoe.save(tmp_path / "shoe.png")
-    result = rexport("predict", quantised, tmp_path / "shoe.png")
-    assert (result.code, "Ankle boot" in result.stdout) == (0, True)
-    assert rexport("verify", quantised).code == 0
-
-
-def _pictures() -> Iterator[tuple[Image.Image, str]]:
-    dataset = open_dataset("fashion-mnist", 50)
-    assert dataset.targets is not None
-    for index, target in enumerate(dataset.targets):
-        yield Image.fromarray(np.asarray(dataset.image(index))), dataset.classes[target]
-
-
-def test_explain_tells_what_ran_and_where_it_goes_wrong(quantised: Path) -> None:
-    result = rexport("explain", quantised, "--by", "stage")
-    assert result.code == 0, result.stderr
-    assert {"stem", "layer1", "layer2", "layer3", "head"} <= {
-        line.split()[0] for line in result.stdout.splitlines() if line.split()
-    }
-    assert "runs int8 in all 20 weighted layers" in result.stdout
-    assert re.search(r"most error enters at layer\d\.\d: ", result.stdout)
-    told = json.loads(rexport("explain", quantised, "--json").stdout)
-    assert told["precision"] == "int8"
-    assert told["no_execution"] is told["no_errors"] is None
-
-
-def test_trained_weights_without_training_images_are_refused(tmp_path: Path) -> None:
-    weights = Path(exporter.__file__).parent / "bundled" / "resnet20-fashion-mnist.safetensors"
-    shutil.copy(weights, tmp_path / "mine.safetensors")
-    result = rexport("onnx", "resnet20", "--weights", "mine.safetensors", "--precision", "int8", cwd=tmp_path)
-    assert (result.code, result.stdout) == (2, "")
-    (error,) = errors(result)
-    assert "int8 needs training images to calibrate trained weights with, and none are at hand" in error
-    assert "--calibration DIR" in error
-    assert set(content(tmp_path)) == {"mine.safetensors"}
-
-
-def test_with_training_images_they_are_not(tmp_path: Path) -> None:
-    weights = Path(exporter.__file__).parent / "bundled" / "resnet20-fashion-mnist.safetensors"
-    (tmp_path / "photos").mkdir()
-    for number, (image, _) in enumerate(_pictures()):
-        image.save(tmp_path / "photos" / f"{number}.png")
-    result = rexport(
-        "onnx",
-        "resnet20",
-        "--weights",
-        weights,
-        "--precision",
-        "int8",
-        "--calibration",
-        "photos",
-        "-o",
-        "x.onnx",
-        "--calibration-images",
-        "20",
-        cwd=tmp_path,
-    )
-    assert result.code == 0, result.stderr
-    manifest = Artifact.read(tmp_path / "x.onnx").manifest
-    assert manifest is not None
-    assert manifest.calibration is not None
-    assert manifest.gate is not None
-    assert (manifest.calibration.data, manifest.gate.data) == ("20 images of photos", "30 images of photos")
