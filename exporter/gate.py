@@ -62,7 +62,7 @@ def _judged(runtime: Runtime, network: Network, examples: Examples) -> Judged:
     for start in range(0, len(examples), BATCH):
         stop = min(start + BATCH, len(examples))
         reference.append(reference_logits(network.model, examples.floats(start, stop)))
-        logits.append(logits_of(runtime, examples.feeds(start, stop, network.raw), min(batch, BATCH)))
+        logits.append(logits_of(runtime, examples.feeds(start, stop, network.raw), batch))
     return Judged(examples.words, examples.real, examples.targets, np.concatenate(reference), np.concatenate(logits))
 
 

@@ -157,6 +157,13 @@ def test_a_passed_gate_stands_in_the_manifest_and_is_noticed(tmp_path: Path) -> 
     assert any(line == f"fp16: {gate.told(record)}" for line in told)
 
 
+def test_a_batch_fixed_above_the_gates_own_is_judged(tmp_path: Path) -> None:
+    artifact = export(BASIC, tmp_path, batch=gate.BATCH + 4, typing=Typing("fp16"))
+    assert artifact.manifest is not None
+    assert artifact.manifest.gate is not None
+    assert artifact.manifest.gate.error < 1e-3
+
+
 def test_fp32_needs_no_gate(onnx_artifact: Artifact) -> None:
     assert onnx_artifact.manifest is not None
     assert onnx_artifact.manifest.gate is None
