@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from exporter.terminal import PRECISION_NAMES
+
 if TYPE_CHECKING:
     from benchmarks.request import Request
 
     Command = TypeVar("Command", bound=Callable[..., Any])
-
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 def what_options(precision_default: str) -> Callable[[Command], Command]:
@@ -27,7 +27,7 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
             "--precision",
             "precisions",
             multiple=True,
-            type=click.Choice(PRECISIONS),
+            type=click.Choice(PRECISION_NAMES),
             help=f"Of the graph; repeatable. Default: {precision_default}.",
         ),
         click.option("--weights", metavar="random|bundled|imagenet|FILE", help="Of a VARIANT. Default: random."),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from exporter import terminal
-from exporter.terminal import debug_option, json_option
+from exporter.terminal import PRECISION_NAMES, debug_option, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +140,7 @@ def typing_options(command: Command) -> Command:
         (
             click.option(
                 "--precision",
-                type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+                type=click.Choice(PRECISION_NAMES),
                 default="fp32",
                 show_default=True,
                 help="Of the graph; input and output stay as they are.",

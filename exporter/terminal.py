@@ -21,6 +21,9 @@ INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
 _ALLOCATOR = "DefaultCPUAllocator"
 """Stands in PyTorch's error of no type of its own where memory ran out."""
 
+PRECISION_NAMES = ("fp32", "fp16", "bf16", "int8")
+"""Those of ``exporter.precision.PRECISIONS``, whose module is too heavy for ``--help``."""
+
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter import terminal
+from exporter.precision import PRECISIONS
 from tests.exporter.commands import environment, python
 
 RUN = """
@@ -133,3 +135,7 @@ def test_steps_show_on_a_terminal_alone(tmp_path: Path) -> None:
     assert b"weighing the gold" in seen
     assert b"[bold]mind the gap" in seen
     assert (tmp_path / "out").read_bytes() == b"the result\n"
+
+
+def test_the_commands_know_every_precision() -> None:
+    assert tuple(PRECISIONS) == terminal.PRECISION_NAMES
