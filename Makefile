@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := export,cpu,openvino,int8,images,dev
+EXTRAS := export,cpu,openvino,int8,images,tensorrt-rtx,dev
 DEMO := out/demo
 
 .PHONY: setup demo check test format figures clean

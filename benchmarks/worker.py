@@ -24,9 +24,9 @@ from benchmarks import accuracy
 from benchmarks.feeds import Batches, evaluation, rotation
 from benchmarks.job import Job, Outcome, one_line
 from benchmarks.measure import Measurement, Plan, measure, timed
-from exporter.parity import Comparison, logits_of
 from runtimes import files, schema
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, RexportError
+from runtimes.parity import Comparison, logits_of
 from runtimes.protocol import Arrays, executed
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import runtimes
-from exporter import examples, gate, parity
+from exporter import examples, gate
 from exporter.network import INPUT, OUTPUT, Listener, Network
 from exporter.precision import Bounds
 from exporter.typing import FP32, Typing
-from runtimes import Artifact, Manifest, Runtime, TensorSpec, files, schema
+from runtimes import Artifact, Manifest, Runtime, TensorSpec, files, parity, schema
 from runtimes.artifact import publish, vectors_name
 from runtimes.errors import ResourceError
 from runtimes.formats import FORMATS

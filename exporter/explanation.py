@@ -21,7 +21,6 @@ from exporter.examples import Examples, of_dataset
 from exporter.execution import Execution, bits, execution
 from exporter.layererrors import Images, StageError
 from exporter.network import Listener
-from exporter.parity import logits_of
 from runtimes import Artifact, Runtime, onnxfile, schema
 from runtimes.errors import (
     ArtifactError,
@@ -33,6 +32,7 @@ from runtimes.errors import (
     UsageError,
     quoted,
 )
+from runtimes.parity import logits_of
 from runtimes.protocol import Array
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from exporter.examples import Examples
 from exporter.network import Listener, Network, reference_logits
-from exporter.parity import logits_of
 from exporter.precision import Bounds
 from exporter.proportions import paired_drop, wilson
 from runtimes import Runtime
 from runtimes.classifier import softmax
 from runtimes.errors import CheckFailedError
 from runtimes.manifest import Gate
+from runtimes.parity import logits_of
 
 NEAR_TIE = 0.1
 """Two classes whose probabilities in fp32 are nearer than this are a tie: either is a fair answer."""

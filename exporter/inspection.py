@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import runtimes
-from exporter import gate, parity
+from exporter import gate
 from exporter.precision import PRECISIONS
-from runtimes import Artifact, onnxfile, schema
+from runtimes import Artifact, onnxfile, parity, schema
 from runtimes.errors import ArtifactError
 from runtimes.images import Preprocessing
 from runtimes.manifest import Manifest, Parity

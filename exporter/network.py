@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.data import BUNDLED_NAME, noise, noise_pixels, open_dataset
-from exporter.parity import IMAGES
 from exporter.variants import Variant
 from exporter.weights import IMAGENET_PREPROCESSING, resolve, scaled
 from runtimes import files
@@ -20,6 +19,7 @@ from runtimes.artifact import Vectors
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quoted
 from runtimes.images import Preprocessing, normalised
 from runtimes.manifest import Weights
+from runtimes.parity import IMAGES
 from runtimes.protocol import Array
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import numpy as np
 
 from exporter.data import BUNDLED_NAME
 from exporter.network import Listener, Network, reference_logits
-from exporter.parity import Comparison
 from exporter.precision import PRECISIONS
 from exporter.torch import written
 from exporter.variants import Variant
@@ -20,6 +19,7 @@ from runtimes import Artifact, schema
 from runtimes.errors import ArtifactError, CompatibilityError, RexportError, quoted
 from runtimes.images import normalised
 from runtimes.manifest import Manifest, Weights
+from runtimes.parity import Comparison
 
 if TYPE_CHECKING:
     from torch import Tensor

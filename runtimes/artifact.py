@@ -30,7 +30,7 @@ from runtimes.errors import (
     quoted,
 )
 from runtimes.formats import FORMATS, Format, recognise
-from runtimes.manifest import FORMAT_VERSION, FileRecord, Manifest
+from runtimes.manifest import FORMAT_VERSION, TF32, FileRecord, Manifest
 from runtimes.protocol import Array
 
 MANIFEST_LIMIT_BYTES = 16 << 20
@@ -88,6 +88,11 @@ class Artifact:
             raise
         return cls(place, format, manifest)
 
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether a GPU may compute its float32 in TensorFloat-32: only where its manifest says so."""
+        return self.manifest is not None and self.manifest.precision == TF32
+
     def check_digest(self) -> None:
         """Reads the whole file and compares; does nothing for a foreign one.
 
@@ -122,10 +127,13 @@ def _check(path: Path, format: Format, manifest: Manifest | None) -> None:
         raise UnsafeArtifactError(
             f"opening a .{format.name} file can run code, and this one has no manifest",
             path=path,
-            hint="make it with: rexport torch VARIANT --weights FILE",
+            hint=f"make it with: {_MAKERS[format.name]}",
         )
     if format.check is not None:
         format.check(path)
+
+
+_MAKERS = {"pt2": "rexport torch VARIANT --weights FILE", "engine": "rexport tensorrt ARTIFACT.onnx"}
 
 
 def _check_digest(path: Path, manifest: Manifest | None) -> None:

@@ -35,6 +35,7 @@ FORMATS: dict[str, Format] = {
     row.name: row
     for row in (
         Format("pt2", True, lambda head: head.startswith(b"PK\x03\x04")),
+        Format("engine", True, lambda head: head.startswith((b"ftrt", b"vtrt"))),  # TensorRT's and TensorRT-RTX's
         Format("fake", False, lambda head: head.startswith(b'{"fake":')),
         Format("onnx", False, _is_onnx, onnxfile.check),
     )
@@ -48,7 +49,6 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
     *((bytes((0x80, protocol)), "a pickle") for protocol in range(2, 6)),
     (b"\x1f\x8b", "a gzip archive"),
     (b"\xfd7zXZ", "an xz archive"),
-    (b"ftrt", "a TensorRT engine"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
 )

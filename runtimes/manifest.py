@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from runtimes.errors import UsageError
 from runtimes.images import Preprocessing
 from runtimes.protocol import TensorSpec
 
 FORMAT_VERSION = 1
 """Of the manifest. A reader refuses a newer one and names the remedy."""
+
+TF32 = "tf32"
+"""The precision of a float32 graph that a GPU may compute in TensorFloat-32; without it, float32 is float32."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,62 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """The batches that one optimisation profile of an engine takes: the least, the one it is tuned for, the most.
+
+    Raises:
+        UsageError: they are not in this order, or below 1.
+    """
+
+    least: int
+    best: int
+    most: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.best <= self.most:
+            raise UsageError(
+                f"a profile needs 1 <= least <= best <= most images, not {self.least}, {self.best} and {self.most}"
+            )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How and for what an engine was built.
+
+    Attributes:
+        flavor: the library: ``tensorrt``, or ``rtx`` for TensorRT-RTX.
+        version: the library's.
+        gpu, compute_capability: that it was built on, as ``NVIDIA H200`` and ``9.0``; ``None`` where there was none.
+        driver: the CUDA version of the driver there, as ``13.0``, or ``None``.
+        targets: the compute capabilities that TensorRT-RTX was told to build for; none means all that it has.
+        profiles: at least one.
+        opt_level: the builder's optimisation level, 0 to 5.
+        workspace_bytes: that the builder was held to, or ``None``.
+        tf32: whether float32 may be computed in TensorFloat-32.
+        hardware_compat: the GPUs that it runs on: ``none`` others than its own, ``ampere+``, or those of the
+            ``same-cc``.
+        version_compat: whether later versions of the library run it.
+        stripped: whether it is without its weights, which are taken from the ONNX file when it is opened.
+        onnx: name of the ONNX file that it was built from; the manifest's ``parent`` is its digest.
+    """
+
+    flavor: Literal["tensorrt", "rtx"]
+    version: str
+    gpu: str | None
+    compute_capability: str | None
+    driver: str | None
+    targets: tuple[str, ...]
+    profiles: tuple[Profile, ...]
+    opt_level: int
+    workspace_bytes: int | None
+    tf32: bool
+    hardware_compat: Literal["none", "ampere+", "same-cc"]
+    version_compat: bool
+    stripped: bool
+    onnx: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """All that is known about a model file.
 
@@ -146,6 +206,7 @@ class Manifest:
         gate: of a precision below fp32.
         calibration: of an int8 graph.
         tuning: of an artifact that ``rbench tune`` chose.
+        engine: of a TensorRT engine.
     """
 
     name: str
@@ -169,4 +230,5 @@ class Manifest:
     gate: Gate | None = None
     calibration: Calibration | None = None
     tuning: Tuning | None = None
+    engine: Engine | None = None
     format_version: int = FORMAT_VERSION

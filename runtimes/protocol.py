@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from runtimes.artifact import Artifact
+    from runtimes.dlpack import DeviceTensor
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = dict[str, Array]
@@ -39,9 +40,11 @@ class Description:
     """What really runs, read back from the library where it tells; never merely what was asked for.
 
     ``provider`` is the library's own name for the device's implementation, ``precision`` the arithmetic of the
-    convolutions by NumPy's names, as ``float32`` or ``float32 int8`` where there are both, ``threads`` the processors
-    that one call may use. ``precision`` is what can be known at opening, from the graph's types and what the library
-    does with them; ``Backend.profile`` tells what each layer really ran in.
+    convolutions by NumPy's names, as ``float32`` or ``float32 int8`` where there are both (``tfloat32`` where
+    TensorFloat-32 is allowed), ``threads`` the processors that one call may use. ``precision`` is what can be known at
+    opening, from the graph's types and what the library does with them; ``Backend.profile`` tells what each layer
+    really ran in. ``passed_over`` says of each backend that was to be preferred why it does not run, as ``tensorrt:
+    tensorrt is not installed``.
     """
 
     backend: str
@@ -50,6 +53,7 @@ class Description:
     provider: str
     precision: str
     threads: int
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,12 @@ def executed(layers: Iterable[Layer]) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for. ``threads`` is resolved already: it is at least 1."""
+    """What the user asked for. ``threads`` is resolved already: it is at least 1. ``cuda_graphs`` is whether a GPU may
+    replay a recorded run in place of launching its kernels one by one; a backend without them ignores it."""
 
     device: str
     threads: int
+    cuda_graphs: bool = True
 
 
 class Session(Protocol):
@@ -118,6 +124,19 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Frees what the library holds. Called once, when nothing runs."""
+
+
+@runtime_checkable
+class DeviceSession(Session, Protocol):
+    """A session on a device with memory and a clock of its own."""
+
+    def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        """As ``run``, for inputs that lie on the device already, which are checked and C-ordered. They are read where
+        they lie, after what their owner has queued for them; the outputs are host arrays, fresh and the caller's."""
+
+    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+        """As ``bind``, and each call gives the seconds between two events on the device, right before and right after
+        the run: without copies, and without what the host does meanwhile."""
 
 
 @dataclass(frozen=True)

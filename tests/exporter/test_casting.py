@@ -9,13 +9,13 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 import runtimes
-from exporter import onnx, parity
+from exporter import onnx
 from exporter.casting import cast
 from exporter.network import Request, prepare
 from exporter.precision import PRECISIONS
 from exporter.typing import Typing
 from exporter.variants import Variant, customised
-from runtimes import Artifact, TensorSpec
+from runtimes import Artifact, TensorSpec, parity
 from runtimes.errors import CheckFailedError, UsageError
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import runtimes
-from exporter import onnx, parity
+from exporter import onnx
 from exporter.network import Request
 from exporter.variants import variant
-from runtimes import Artifact
+from runtimes import Artifact, parity
 from tests.exporter.commands import driven, environment, errors, python, rexport, wait_for_pause
 from tests.exporter.small import SILENT, content
 

@@ -12,10 +12,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 import runtimes
-from exporter import onnx, parity
+from exporter import onnx
 from exporter.network import INPUT, OUTPUT, Request, prepare
 from exporter.variants import VARIANTS, Variant, customised, variant
-from runtimes import Artifact, TensorSpec, files
+from runtimes import Artifact, TensorSpec, files, parity
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
 from runtimes.manifest import FileRecord
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, content, export

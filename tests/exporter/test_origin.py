@@ -9,12 +9,12 @@ import onnx as onnx_library
 import pytest
 
 import runtimes
-from exporter import onnx, origin, parity
+from exporter import onnx, origin
 from exporter.network import Request
 from exporter.origin import SILENT
 from exporter.typing import Typing
 from exporter.variants import Variant, customised, variant
-from runtimes import Artifact, schema
+from runtimes import Artifact, parity, schema
 from runtimes.artifact import manifest_path
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError
 from tests.conftest import FakeFactory

@@ -7,13 +7,13 @@ import onnx as onnx_library
 import pytest
 
 import runtimes
-from exporter import onnx, parity
+from exporter import onnx
 from exporter.data import open_dataset
 from exporter.network import Request
 from exporter.rawinput import with_raw_input
 from exporter.typing import FP32, Typing
 from exporter.variants import Variant, customised, variant
-from runtimes import Artifact, TensorSpec
+from runtimes import Artifact, TensorSpec, parity
 from runtimes.errors import UsageError
 from runtimes.images import fitted, normalised
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export

@@ -69,7 +69,6 @@ def test_what_was_published_is_read(fake_artifact: FakeFactory) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", r"it is a Git-LFS pointer.*git lfs pull"),
         (pickle.dumps({"a": 1}, 2), "it is a pickle"),
         (pickle.dumps({"a": 1}, 5), "it is a pickle"),
-        (b"ftrt\x00\x00\x00", "it is a TensorRT engine"),
         (b"\x1f\x8b\x08", "it is a gzip archive"),
         (b"\xfd7zXZ\x00", "it is an xz archive"),
         (b"\x89PNG\r\n", "it is a PNG image"),

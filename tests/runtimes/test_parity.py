@@ -7,11 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 import runtimes
-from exporter import parity
-from exporter.parity import BATCHES, Comparison
-from runtimes import Artifact, Runtime
+from runtimes import Artifact, Runtime, parity
 from runtimes.artifact import Vectors
 from runtimes.errors import CheckFailedError
+from runtimes.parity import BATCHES, Comparison
 from tests.conftest import FakeFactory
 
 Logits = NDArray[np.float32]

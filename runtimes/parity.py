@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes import Runtime
 from runtimes.artifact import Vectors
 from runtimes.errors import CheckFailedError
 from runtimes.manifest import Parity
 from runtimes.protocol import Array
+from runtimes.runtime import Runtime
 
 IMAGES = 7
 BATCHES = (1, 2, 3, 7)
