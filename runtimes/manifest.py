@@ -168,6 +168,8 @@ class Engine:
         version_compat: whether later versions of the library run it.
         stripped: whether it is without its weights, which are taken from the ONNX file when it is opened.
         onnx: name of the ONNX file that it was built from; the manifest's ``parent`` is its digest.
+        tolerance: what parity allows its logits: of an engine without a ``Manifest.parity``, which is checked when it
+            is opened; ``None`` where nothing is known to compare with.
     """
 
     flavor: Literal["tensorrt", "rtx"]
@@ -184,6 +186,7 @@ class Engine:
     version_compat: bool
     stripped: bool
     onnx: str
+    tolerance: float | None
 
 
 @dataclass(frozen=True)
