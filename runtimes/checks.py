@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from runtimes.dlpack import DeviceTensor, device_tensor, is_on_device
 from runtimes.errors import InputError, IntegrityError, quoted
-from runtimes.protocol import Array, Arrays, Feeds, TensorSpec
+from runtimes.protocol import Array, Arrays, TensorSpec
 
 
-def checked(specs: tuple[TensorSpec, ...], feeds: Feeds) -> Arrays:
+def checked(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> Arrays:
     """The feeds as C-ordered arrays of the specs' dtypes, in the specs' order; the caller's arrays are untouched.
 
     An array that is C-ordered already is passed through, not copied. A list of numbers is taken as the spec's dtype,
@@ -20,6 +22,44 @@ def checked(specs: tuple[TensorSpec, ...], feeds: Feeds) -> Arrays:
     Raises:
         InputError: an unknown or missing name, a wrong dtype, byte order, rank or size.
     """
+    _check_names(specs, feeds)
+    sizes: dict[str, int] = {}
+    return {spec.name: _checked_one(spec, feeds[spec.name], sizes) for spec in specs}
+
+
+def on_device(feeds: Mapping[str, object]) -> bool:
+    """Whether there is a tensor among them that lies on a CUDA device."""
+    return isinstance(feeds, Mapping) and any(is_on_device(value) for value in feeds.values())
+
+
+def checked_tensors(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> dict[str, DeviceTensor]:
+    """As ``checked`` for tensors on a CUDA device, which stay where they are: all of them, or none.
+
+    Raises:
+        InputError: as ``checked``; or one is not on a CUDA device, or not C-ordered.
+    """
+    _check_names(specs, feeds)
+    sizes: dict[str, int] = {}
+    return {spec.name: _checked_tensor(spec, feeds[spec.name], sizes) for spec in specs}
+
+
+def _checked_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> DeviceTensor:
+    if not is_on_device(value):
+        raise InputError(
+            f"{spec}: {type(value).__name__} is not on a CUDA device, as another input is",
+            hint="pass all of them as tensors of one device, or all as NumPy arrays",
+        )
+    try:
+        tensor = device_tensor(value)
+    except InputError as error:
+        raise InputError(f"{spec}: {error.what}", hint=error.hint) from error
+    if tensor.dtype != spec.dtype:
+        raise InputError(f"{spec}: got dtype {tensor.dtype}")
+    _check_shape(spec, tensor, sizes)
+    return tensor
+
+
+def _check_names(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> None:
     if not isinstance(feeds, Mapping):
         raise InputError(
             f"feeds must map input names to arrays, not be {type(feeds).__name__}",
@@ -31,8 +71,6 @@ def checked(specs: tuple[TensorSpec, ...], feeds: Feeds) -> Arrays:
     if unknown or missing:
         got = ", ".join(repr(quoted(name)) for name in feeds) or "nothing"
         raise InputError(f"the inputs are {', '.join(map(repr, names))}; got {got}")
-    sizes: dict[str, int] = {}
-    return {spec.name: _checked_one(spec, feeds[spec.name], sizes) for spec in specs}
 
 
 def _checked_one(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Array:
@@ -40,7 +78,8 @@ def _checked_one(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Arra
     if isinstance(value, (list, tuple)):
         value = _from_list(spec, value)
     if not isinstance(value, np.ndarray):
-        raise InputError(f"{spec}: expected a NumPy array, got {type(value).__name__}")
+        hint = "pass tensor.cpu().numpy()" if is_on_device(value) else None
+        raise InputError(f"{spec}: expected a NumPy array, got {type(value).__name__}", hint=hint)
     if value.dtype != wanted:
         raise InputError(
             f"{spec}: got dtype {value.dtype.str if value.dtype.newbyteorder() == wanted else quoted(value.dtype)}",
@@ -70,7 +109,7 @@ def _dtype_hint(spec: TensorSpec, got: np.dtype[np.generic]) -> str:
     return f"pass array.astype(numpy.{wanted.name})"
 
 
-def _check_shape(spec: TensorSpec, value: Array, sizes: dict[str, int]) -> None:
+def _check_shape(spec: TensorSpec, value: Array | DeviceTensor, sizes: dict[str, int]) -> None:
     if value.ndim != len(spec.shape):
         hint = "one image needs a batch axis: pass array[None]" if value.ndim == len(spec.shape) - 1 else None
         raise InputError(f"{spec}: got {value.ndim} dimensions, shape {value.shape}", hint=hint)
@@ -80,7 +119,7 @@ def _check_shape(spec: TensorSpec, value: Array, sizes: dict[str, int]) -> None:
             raise InputError(f"{spec}: got shape {value.shape}", hint=_shape_hint(spec, value))
 
 
-def _shape_hint(spec: TensorSpec, value: Array) -> str | None:
+def _shape_hint(spec: TensorSpec, value: Array | DeviceTensor) -> str | None:
     for order, words in (((0, 3, 1, 2), "channels last"), ((0, 2, 3, 1), "channels first")):
         if value.ndim == 4 and _fits(spec, tuple(value.shape[axis] for axis in order)):
             return f"it looks like {words}: pass array.transpose{order}"
@@ -113,13 +152,15 @@ def agreed(stated: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> tup
     return stated
 
 
-def empty_outputs(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], arrays: Arrays) -> Arrays | None:
+def empty_outputs(
+    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], arrays: Mapping[str, Array | DeviceTensor]
+) -> Arrays | None:
     """What a batch of no images gives, which no library need be asked for; ``None`` if there are images.
 
     Raises:
         InputError: another dimension than a named one is empty, or an output's size does not follow from the inputs.
     """
-    if all(array.size for array in arrays.values()):
+    if all(0 not in array.shape for array in arrays.values()):
         return None
     sizes = {
         wanted: size

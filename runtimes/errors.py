@@ -13,6 +13,7 @@
      |    +-- ModelMismatchError   4   weights, labels or data of another model
      +-- BackendUnavailableError   5   a library or device is missing
      +-- ResourceError             6   disk, memory or permission; keeps ``errno``
+          +-- DeviceLostError      6   the GPU failed, and this process cannot use it any more
 
 The number is the exit code of both commands. A message says what was wrong, what was expected and what to do.
 """
@@ -119,3 +120,7 @@ class ResourceError(RexportError):
     def from_os(cls, error: OSError, path: str | os.PathLike[str], doing: str) -> ResourceError:
         """The error for a failed system call: "cannot write: No space left on device"."""
         return cls(f"cannot {doing}: {error.strerror or error}", path=path, errno=error.errno)
+
+
+class DeviceLostError(ResourceError):
+    """The device failed in a way from which this process cannot recover: every later call on it fails too."""

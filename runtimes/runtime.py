@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
 
 from runtimes.artifact import Artifact
-from runtimes.checks import agreed, checked, empty_outputs
-from runtimes.errors import UsageError
-from runtimes.protocol import Array, Arrays, Description, Feeds, Session, TensorSpec
+from runtimes.checks import agreed, checked, checked_tensors, empty_outputs, on_device
+from runtimes.dlpack import SupportsDLPack
+from runtimes.errors import InputError, UsageError
+from runtimes.protocol import Array, Arrays, Description, DeviceSession, Feeds, Session, TensorSpec
 
 
 class _Uses:
@@ -63,14 +65,15 @@ class Runtime:
         artifact: what was opened, with its manifest if it has one.
     """
 
-    def __init__(self, artifact: Artifact, session: Session) -> None:
+    def __init__(self, artifact: Artifact, session: Session, passed_over: tuple[str, ...] = ()) -> None:
         self.artifact = artifact
         self._session = session
+        self._device_session = session if isinstance(session, DeviceSession) else None
         self._uses = _Uses()
         manifest = artifact.manifest
         self._inputs = session.inputs if manifest is None else agreed(manifest.inputs, session.inputs)
         self._outputs = session.outputs if manifest is None else agreed(manifest.outputs, session.outputs)
-        self._description = session.description
+        self._description = replace(session.description, passed_over=passed_over)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -87,20 +90,35 @@ class Runtime:
         """What really runs: library, device, provider, precision, threads."""
         return self._description
 
-    def infer(self, feeds: Feeds) -> Arrays:
+    def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays:
         """Outputs by name for ``feeds``, input arrays by name. Host to host; blocks until the outputs are there.
 
-        The outputs are fresh arrays and the caller's. A batch of 0 gives outputs of 0 rows.
+        The outputs are fresh arrays and the caller's. A batch of 0 gives outputs of 0 rows. Where the model runs on a
+        CUDA device, the inputs may be tensors that lie there already, of any library that speaks DLPack: they are read
+        where they lie, after what their library has queued for them, and the outputs are NumPy arrays all the same.
 
         Raises:
-            InputError: the feeds do not fit ``inputs``.
+            InputError: the feeds do not fit ``inputs``, or lie on a device on which the model is not.
             UsageError: the runtime is closed, or was opened before a fork.
             ResourceError: the device ran out of memory.
         """
         with self._uses.one():
+            if on_device(feeds):
+                return self._infer_tensors(feeds)
             arrays = checked(self._inputs, feeds)
             empty = empty_outputs(self._inputs, self._outputs, arrays)
             return self._session.run(arrays) if empty is None else empty
+
+    def _infer_tensors(self, feeds: Mapping[str, object]) -> Arrays:
+        session = self._device_session
+        if session is None:
+            raise InputError(
+                f"the inputs lie on a CUDA device, and {self._description.backend} runs on {self._description.device}",
+                hint="pass tensor.cpu().numpy(), or open it with device='cuda'",
+            )
+        tensors = checked_tensors(self._inputs, feeds)
+        empty = empty_outputs(self._inputs, self._outputs, tensors)
+        return session.run_tensors(tensors) if empty is None else empty
 
     def bind(self, feeds: Feeds) -> Callable[[], None]:
         """A call that runs once on ``feeds``, which are copied to the device now, and ends when the device has.
@@ -112,16 +130,40 @@ class Runtime:
             InputError, UsageError, ResourceError: as ``infer``.
         """
         with self._uses.one():
-            arrays = checked(self._inputs, feeds)
-            if empty_outputs(self._inputs, self._outputs, arrays) is not None:
-                return lambda: None
-            call = self._session.bind({name: array.copy() for name, array in arrays.items()})
+            arrays = self._copies(feeds)
+            call = _nothing if arrays is None else self._session.bind(arrays)
 
         def run_once() -> None:
             with self._uses.one():
                 call()
 
         return run_once
+
+    def bind_timed(self, feeds: Feeds) -> Callable[[], float] | None:
+        """As ``bind``, and each call gives the seconds that the device itself took, between two events in its queue:
+        without copies, and without what the host does meanwhile. ``None`` where the device keeps no time of its own.
+
+        Raises:
+            InputError, UsageError, ResourceError: as ``infer``.
+        """
+        with self._uses.one():
+            arrays = self._copies(feeds)
+            if self._device_session is None:
+                return None
+            call = _no_time if arrays is None else self._device_session.bind_timed(arrays)
+
+        def run_once() -> float:
+            with self._uses.one():
+                return call()
+
+        return run_once
+
+    def _copies(self, feeds: Feeds) -> Arrays | None:
+        """The feeds, checked, in memory that nobody else changes; ``None`` for a batch of no images."""
+        arrays = checked(self._inputs, feeds)
+        if empty_outputs(self._inputs, self._outputs, arrays) is not None:
+            return None
+        return {name: array.copy() for name, array in arrays.items()}
 
     def close(self) -> None:
         """Waits for calls under way, then frees the model. Calling it again does nothing."""
@@ -139,6 +181,14 @@ class Runtime:
     def __repr__(self) -> str:
         about = self._description
         return f"<Runtime {self.artifact.path.name} on {about.backend} {about.version}, {about.provider}>"
+
+
+def _nothing() -> None:
+    """What a bound call does for a batch of no images."""
+
+
+def _no_time() -> float:
+    return 0.0
 
 
 def example(runtime: Runtime) -> Arrays:

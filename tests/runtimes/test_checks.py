@@ -102,7 +102,7 @@ def test_raw_pixels_are_taken_as_they_are() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
     assert checked((PIXELS,), {"input": pixels})["input"] is pixels
     for value in (list(pixels), pixels.tolist()):
-        result = checked((PIXELS,), {"input": value})["input"]  # type: ignore[dict-item]
+        result = checked((PIXELS,), {"input": value})["input"]
         np.testing.assert_array_equal(result, pixels, strict=True)
     first = pixels.transpose(0, 3, 1, 2)
     assert "it looks like channels first: pass array.transpose(0, 2, 3, 1)" in refusal(PIXELS, {"input": first})

@@ -21,6 +21,7 @@ CODES = {
     "ModelMismatchError": 4,
     "BackendUnavailableError": 5,
     "ResourceError": 6,
+    "DeviceLostError": 6,
 }
 
 
