@@ -32,6 +32,7 @@ from runtimes.errors import (
 from runtimes.formats import FORMATS, Format, recognise
 from runtimes.manifest import FORMAT_VERSION, TF32, FileRecord, Manifest
 from runtimes.protocol import Array
+from runtimes.remaking import remedy
 
 MANIFEST_LIMIT_BYTES = 16 << 20
 VECTORS_LIMIT_BYTES = 256 << 20
@@ -145,7 +146,7 @@ def _check_digest(path: Path, manifest: Manifest | None) -> None:
             raise IntegrityError(
                 "its bytes are not those that its manifest records: it was changed or damaged after its export",
                 path=place,
-                hint="export it again",
+                hint=remedy(path, manifest),
             )
 
 

@@ -76,4 +76,8 @@ def recognise(path: Path, head: bytes) -> Format:
         for format in FORMATS.values():
             if format.recognise(head):
                 return format
-    raise ArtifactError(f"not a model file that rexport knows: it is {kind_of(head)}", path=path)
+    raise ArtifactError(
+        f"not a model file that rexport knows: it is {kind_of(head)}",
+        path=path,
+        hint="rexport onnx, torch and tensorrt make such files",
+    )

@@ -1,0 +1,1 @@
+"""What TensorRT's Python bindings offer, release by release, and whether the code asks for anything else."""
