@@ -70,7 +70,7 @@ def finish(draft: Draft, network: Network, listener: Listener) -> Artifact:
     with runtimes.open_artifact(Artifact(draft.file, FORMATS[draft.format], manifest)) as runtime:
         reference = f"PyTorch {draft.producers['torch']} fp32"
         record = parity.check(runtime, network.vectors, row.tolerance, reference, network.images)
-        passed = None if row.bounds is None else _gated(runtime, draft.typing, row.bounds, network, listener)
+        passed = None if row.bounds is None else gated(runtime, draft.typing, row.bounds, network, listener)
     listener.step("writing the artifact")
     content = _packed(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
@@ -80,7 +80,13 @@ def finish(draft: Draft, network: Network, listener: Listener) -> Artifact:
         return publish(draft.file, draft.target, manifest, place)
 
 
-def _gated(runtime: Runtime, typing: Typing, bounds: Bounds, network: Network, listener: Listener) -> Gate:
+def gated(runtime: Runtime, typing: Typing, bounds: Bounds, network: Network, listener: Listener) -> Gate:
+    """The record of the precision's passed gate, on the network's own images.
+
+    Raises:
+        CheckFailedError: it failed.
+        RexportError: the images cannot be read.
+    """
     images = examples.for_gate(network, typing.calibration, typing.calibration_images, typing.gate_images)
     return gate.check(runtime, network, typing.precision, bounds, images, listener)
 

@@ -4,183 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import click
 
-from exporter import terminal
-from exporter.terminal import PRECISION_NAMES, debug_option, json_option
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exporter.network import Request
-    from exporter.variants import Variant
-
-    Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """``N`` or ``HxW`` in pixels."""
-
-    name = "N|HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-            self.fail(f"{value!r} is neither a number of pixels nor HEIGHTxWIDTH, as 224 or 192x256", param, ctx)
-        return int(parts[0]), int(parts[-1])
-
-
-class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """One number a channel, separated by commas."""
-
-    name = "R,G,B"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers, as 0.485,0.456,0.406", param, ctx)
-
-
-class Batch(click.ParamType):  # type: ignore[type-arg]
-    """``dynamic`` or a fixed number of images."""
-
-    name = "dynamic|N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value is None or value == "dynamic":
-            return None
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither 'dynamic' nor a number of images from 1", param, ctx)
-        return int(value)
-
-
-def variant_options(command: Command) -> Command:
-    """The options that change a variant's row."""
-    for option in reversed(
-        (
-            click.option("--num-classes", type=click.IntRange(1), help="Outputs of the classifier."),
-            click.option("--in-channels", type=click.IntRange(1), help="Channels of the input."),
-            click.option("--size", type=Size(), help="Height and width of the input in pixels."),
-            click.option(
-                "--stride", type=click.Choice(["v1", "v1.5"]), help="Where bottlenecks stride: first 1x1, or the 3x3."
-            ),
-            click.option(
-                "--shortcut", type=click.Choice(["A", "B", "C"]), help="Padding, projection where needed, or always."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def export_options(command: Command) -> Command:
-    """The options that every target format takes."""
-    for option in reversed(
-        (
-            click.argument("variant"),
-            click.option(
-                "--weights",
-                default="random",
-                show_default=True,
-                metavar="random|bundled|imagenet|FILE",
-                help="Random is untrained; FILE is a .pt .pth .th .ckpt or .safetensors state dict.",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and noise."),
-            variant_options,
-            click.option("--batch", type=Batch(), default="dynamic", show_default=True, help="Images in one call."),
-            click.option(
-                "--labels", type=click.Path(path_type=Path, dir_okay=False), help="Text file with one label a line."
-            ),
-            click.option("--mean", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
-            click.option("--std", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
-            click.option("--data", metavar="NAME|DIR", help="Labelled images for the checks; see rbench run --help."),
-            click.option(
-                "--input",
-                type=click.Choice(["float", "raw"]),
-                default="float",
-                show_default=True,
-                help="Raw takes uint8 pixels (n, h, w, channels), and normalises them in the graph.",
-            ),
-            click.option("-o", "--out", default="./", help="File, or folder with a slash at its end.  [default: ./]"),
-            click.option("--force", is_flag=True, help="Replace the file if it is there."),
-            debug_option,
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def _customised(variant: str, options: dict[str, Any]) -> Variant:
-    from exporter import variants
-
-    return variants.customised(
-        variants.variant(variant),
-        classes=options["num_classes"],
-        in_channels=options["in_channels"],
-        size=options["size"],
-        stride=options["stride"],
-        shortcut=options["shortcut"],
-    )
-
-
-def _request(variant: str, options: dict[str, Any]) -> Request:
-    from exporter.network import Request
-
-    same = ("out", "weights", "seed", "batch", "labels", "mean", "std", "data", "force")
-    chosen = {name: options[name] for name in same}
-    return Request(_customised(variant, options), raw=options["input"] == "raw", **chosen)
-
-
-def typing_options(command: Command) -> Command:
-    """The options that say how a graph is typed."""
-    for option in reversed(
-        (
-            click.option(
-                "--precision",
-                type=click.Choice(PRECISION_NAMES),
-                default="fp32",
-                show_default=True,
-                help="Of the graph; input and output stay as they are.",
-            ),
-            click.option(
-                "--calibration",
-                metavar="NAME|DIR",
-                help="Training images for int8.  [default: the bundled ones where they fit; noise if untrained]",
-            ),
-            click.option(
-                "--calibration-images",
-                type=click.IntRange(1),
-                default=300,
-                show_default=True,
-                metavar="N",
-                help="How many.",
-            ),
-            click.option(
-                "--target",
-                type=click.Choice(["cpu", "tensorrt"]),
-                default="cpu",
-                show_default=True,
-                help="Whom int8 is for: TensorRT takes signed integers alone.",
-            ),
-            click.option(
-                "--gate-images",
-                type=click.IntRange(1),
-                default=1000,
-                show_default=True,
-                metavar="N",
-                help="Compared with fp32 at most, below fp32.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-TYPING = ("precision", "calibration", "calibration_images", "target", "gate_images")
-"""What ``typing_options`` call their values, which are the fields of ``exporter.typing.Typing``."""
+from exporter import engineoptions, terminal
+from exporter.engineoptions import engine_options
+from exporter.options import (
+    TYPING,
+    calibration_options,
+    customised,
+    export_options,
+    gate_option,
+    network_options,
+    precision_option,
+    request_of,
+    runtime_options,
+    typing_options,
+    variant_options,
+)
+from exporter.terminal import debug_option, json_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -193,6 +36,7 @@ def cli() -> None:
     rexport onnx resnet50                 writes resnet50.onnx and its manifest
     rexport onnx resnet20 --weights bundled   a trained network, with its labels
     rexport predict resnet20.onnx shoe.jpg
+    rexport tensorrt resnet20.onnx        an engine for an NVIDIA GPU
     """
 
 
@@ -211,18 +55,56 @@ def onnx(variant: str, opset: int | None, **options: Any) -> None:
         from exporter.typing import Typing
 
         typing = Typing(**{name: options[name] for name in TYPING})
-        artifact = target.export(_request(variant, options), listener, opset, typing)
+        artifact = target.export(request_of(variant, options), listener, opset, typing)
     click.echo(artifact.path)
 
 
 @cli.command()
 @export_options
-def torch(variant: str, **options: Any) -> None:
-    """Export VARIANT to a .pt2 program, checked against PyTorch; prints its path."""
+@precision_option
+@gate_option
+def torch(variant: str, precision: str, gate_images: int, **options: Any) -> None:
+    """Export VARIANT to a .pt2 program, checked against PyTorch; prints its path.
+
+    In fp32 and tf32 its batch-norms stay as they are. int8 is for ONNX files.
+    """
     with terminal.stdout_reserved(), terminal.listening() as listener:
         from exporter import torch as target
+        from exporter.typing import Typing
 
-        artifact = target.export(_request(variant, options), listener)
+        artifact = target.export(request_of(variant, options), listener, Typing(precision, gate_images=gate_images))
+    click.echo(artifact.path)
+
+
+@cli.command()
+@click.argument("source", metavar="ARTIFACT.onnx|VARIANT")
+@engine_options
+@network_options
+@precision_option
+@calibration_options
+@gate_option
+@click.option("--opset", type=click.IntRange(1), help="Of the ONNX standard.  [default: 20; 22 for bf16]")
+@debug_option
+def tensorrt(source: str, opset: int | None, **options: Any) -> None:
+    """Build a TensorRT engine of an ONNX file that rexport made, or of VARIANT; prints its path.
+
+    VARIANT is exported to an ONNX file beside the engine first, and the options from --weights on are for that
+    alone: an ONNX file has its network and its precision already.
+
+    With a GPU, the engine is checked against PyTorch like every export. TensorRT-RTX builds without one as well: such
+    an engine carries its test vectors, and is checked when it is opened.
+    """
+    with terminal.stdout_reserved(), terminal.listening() as listener:
+        from exporter import tensorrt as target
+
+        order = engineoptions.order(options)
+        if engineoptions.is_file(source):
+            engineoptions.refuse_network_options(click.get_current_context())
+            artifact = target.built(Path(source), order, listener)
+        else:
+            engineoptions.check_batch(options)
+            request = request_of(source, {**options, "out": options["out"] or "./"})
+            artifact = target.export(request, order, listener, opset, engineoptions.typing(options))
     click.echo(artifact.path)
 
 
@@ -245,23 +127,8 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
     """VARIANT stage by stage: shapes, parameters, multiply-adds, and the paper's figures."""
     from exporter import catalogue
 
-    row = _customised(variant, options)
+    row = customised(variant, options)
     click.echo(catalogue.one_as_json(row) if as_json else catalogue.one_as_table(row), nl=as_json)
-
-
-def runtime_options(command: Command) -> Command:
-    """The options that choose what opens an artifact."""
-    for option in reversed(
-        (
-            click.option("--runtime", help="By default what it was tuned for, or the first that runs it."),
-            click.option(
-                "--device", type=click.Choice(["cpu", "cuda"]), help="By default cpu, or what it was tuned for."
-            ),
-            click.option("--threads", type=click.IntRange(1), help="By default all usable processors."),
-        )
-    ):
-        command = option(command)
-    return command
 
 
 @cli.command()
@@ -286,7 +153,9 @@ def inspect(artifact: Path, as_json: bool) -> None:
     """What ARTIFACT is, where it comes from, and how it was checked."""
     from exporter import inspection
 
-    click.echo(inspection.as_json(artifact) if as_json else inspection.as_text(artifact))
+    with terminal.stdout_reserved():
+        text = inspection.as_json(artifact) if as_json else inspection.as_text(artifact)
+    click.echo(text)
 
 
 @cli.command()

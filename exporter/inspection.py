@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import runtimes
-from exporter import gate
+from exporter import engineview, gate
 from exporter.precision import PRECISIONS
 from runtimes import Artifact, onnxfile, parity, schema
-from runtimes.errors import ArtifactError
+from runtimes.errors import ArtifactError, RexportError
 from runtimes.images import Preprocessing
 from runtimes.manifest import Manifest, Parity
 
@@ -19,16 +19,21 @@ def verified(path: Path, backend: str | None, device: str | None, threads: int |
     Raises:
         CheckFailedError: its logits are not the network's any more.
         ArtifactError: a foreign file, which has no test vectors.
+        BackendUnavailableError: an engine, and no GPU here.
         RexportError: as ``runtimes.open``.
     """
     artifact = Artifact.read(path)
     vectors = artifact.vectors()
     manifest = artifact.manifest
-    if manifest is None or manifest.parity is None or manifest.precision not in PRECISIONS:
+    engine = None if manifest is None else manifest.engine
+    if manifest is None or manifest.precision not in PRECISIONS or (manifest.parity is None and engine is None):
         raise ArtifactError("its manifest records no parity check", path=path, hint="export it again")
     tolerance = PRECISIONS[manifest.precision].tolerance
+    reference, images = "PyTorch fp32", f"the test vectors of {path.name}"
+    if manifest.parity is not None:
+        reference, images = manifest.parity.reference, manifest.parity.images
     with runtimes.open_artifact(artifact, backend, device, threads) as runtime:
-        return parity.check(runtime, vectors, tolerance, manifest.parity.reference, manifest.parity.images)
+        return parity.check(runtime, vectors, tolerance, reference, images)
 
 
 def parity_as_json(record: Parity) -> str:
@@ -50,16 +55,27 @@ def _parity(record: Parity) -> str:
 
 
 def as_json(path: Path) -> str:
-    """The artifact's manifest as it is, or what a foreign file says of itself.
+    """The artifact's manifest as it is, with an engine's layers where they can be told; or what a foreign file says of
+    itself.
 
     Raises:
         RexportError: as ``Artifact.read``; the digest does not match.
     """
     artifact = Artifact.read(path)
     artifact.check_digest()
-    if artifact.manifest is not None:
+    if artifact.manifest is None:
+        return schema.dumps(_foreign(artifact), indent=2)
+    if artifact.manifest.engine is None:
         return schema.dumps(artifact.manifest, indent=2)
-    return schema.dumps(_foreign(artifact), indent=2)
+    return schema.dumps(schema.encode(artifact.manifest) | _layers(artifact), indent=2)
+
+
+def _layers(artifact: Artifact) -> dict[str, object]:
+    """An engine's layers, or why they cannot be told here."""
+    try:
+        return {"layers": schema.encode(engineview.view(artifact)), "no_layers": None}
+    except RexportError as error:
+        return {"layers": None, "no_layers": str(error)}
 
 
 def _foreign(artifact: Artifact) -> dict[str, object]:
@@ -84,8 +100,17 @@ def as_text(path: Path) -> str:
         lines["manifest"] = "none: a foreign file, of which nothing else is known"
     else:
         lines = _lines(artifact.manifest)
+    layers = [] if artifact.manifest is None or artifact.manifest.engine is None else _layer_lines(artifact)
     width = max(map(len, lines))
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in lines.items())
+    return "\n".join([*(f"{key:<{width}}  {value}" for key, value in lines.items()), *layers])
+
+
+def _layer_lines(artifact: Artifact) -> list[str]:
+    try:
+        first, *others = engineview.layer_lines(engineview.view(artifact))
+    except RexportError as error:
+        return [f"layers: an engine tells them on a GPU that it was built for alone: {error.what}"]
+    return [f"layers: {first}", *(f"  {line}" for line in others)]
 
 
 def _lines(manifest: Manifest) -> dict[str, str]:
@@ -102,15 +127,24 @@ def _lines(manifest: Manifest) -> dict[str, str]:
         "labels": "none" if manifest.labels is None else _shortened(manifest.labels),
         "preprocessing": "none" if view is None else _steps(view, raw),
         "data set": manifest.dataset or "none",
-        "parity": "not recorded" if manifest.parity is None else _parity(manifest.parity),
+        **({} if manifest.engine is None else engineview.engine_facts(manifest, manifest.engine)),
+        "parity": _checked(manifest),
         **_costs(manifest),
         "made by": ", ".join(f"{name} {version}" for name, version in manifest.producers.items()),
         "size": f"{manifest.size_bytes:,} bytes",
         "sha256": manifest.sha256,
     }
-    if manifest.parent is not None:
+    if manifest.parent is not None and manifest.engine is None:
         lines["made from"] = manifest.parent
     return lines
+
+
+def _checked(manifest: Manifest) -> str:
+    if manifest.parity is not None:
+        return _parity(manifest.parity)
+    if manifest.engine is None:
+        return "not recorded"
+    return "not checked where it was built: it is checked each time that it is opened"
 
 
 def _costs(manifest: Manifest) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.figures import own, precision
+from benchmarks.figures import engines, own, precision
 from benchmarks.figures.frame import Figure, Setting
 from exporter import terminal
 
@@ -29,6 +29,7 @@ FIGURES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "drops": precision.drops,
     "tune": precision.tune,
     "pipeline": precision.pipeline,
+    "engines": engines.engines,
 }
 
 

@@ -1,0 +1,44 @@
+"""How long it takes to build an engine with TensorRT-RTX, which needs no GPU for it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+
+from benchmarks.figures.frame import SILENT, VARIANT, Figure, Setting
+from exporter import onnx
+from exporter.network import Network, Request, prepare
+from exporter.precision import PRECISIONS
+from exporter.typing import Typing
+from exporter.variants import VARIANTS
+from runtimes import Artifact
+from runtimes.trt.building import build
+from runtimes.trt.flavors import flavor
+from runtimes.trt.settings import Settings
+
+LIMIT_S = 10.0
+
+
+def engines(setting: Setting) -> Iterator[Figure]:
+    """Parsing and building ResNet-50 for 224 x 224 pixels, in each precision, for the default batches and GPUs."""
+    rtx = flavor("rtx")
+    network = prepare(Request(VARIANTS[VARIANT], "unused"), SILENT)
+    for name in PRECISIONS:
+        source = _exported(network, setting, name)
+        settings = Settings(tf32=source.allows_tf32)
+        built = [build(source.path, settings, rtx) for _ in range(max(3, setting.rounds // 3))]
+        taken = [one.duration_s for one in built]
+        value = (
+            f"{statistics.median(taken):.1f} s, from {min(taken):.1f} to {max(taken):.1f} in {len(taken)} builds; "
+            f"{built[0].plan.nbytes / 1e6:.1f} MB of {source.path.stat().st_size / 1e6:.1f} MB"
+        )
+        title = f"{name} {VARIANT} parsed and built by {rtx.title} {rtx.version()}"
+        yield Figure(title, value, f"< {LIMIT_S:.0f} s", max(taken) < LIMIT_S)
+
+
+def _exported(network: Network, setting: Setting, precision: str) -> Artifact:
+    typing = Typing(precision)
+    if typing.row.calibrated:
+        typing = replace(typing, target="tensorrt")
+    return onnx.exported(network, onnx.Place(setting.folder / f"{precision}.onnx"), typing, SILENT)

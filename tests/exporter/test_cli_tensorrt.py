@@ -1,0 +1,263 @@
+"""``rexport tensorrt`` as users type it. TensorRT-RTX is real; there need not be a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter import cli, engineoptions
+from runtimes import Artifact, cuda
+from runtimes.manifest import Profile
+from runtimes.trt.flavors import FLAVORS
+from runtimes.trt.settings import HARDWARE_COMPAT, Settings
+from tests.exporter.commands import environment, errors, python, rexport
+from tests.exporter.small import content
+
+without_gpu = pytest.mark.skipif(cuda.missing() is None, reason="a GPU is here: the engine is checked and runs")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README shows. Not to be changed."""
+    folder = tmp_path_factory.mktemp("built")
+    result = rexport("tensorrt", "resnet20", "--weights", "bundled", "--flavor", "rtx", "-o", f"{folder}/")
+    assert (result.code, result.stdout) == (0, f"{folder}/resnet20.engine\n"), result.stderr
+    assert f"{folder}/resnet20.onnx: what the engine is built from" in result.stderr
+    told = r"TensorRT-RTX [\d.]+: [\d,]+ bytes from \d+ layers in \d+\.\d s, for batches of 1 to 64, tuned for 8"
+    assert re.search(told, result.stderr)
+    return folder / "resnet20.engine"
+
+
+@pytest.fixture
+def copied(onnx_artifact: Artifact, tmp_path: Path) -> Path:
+    """An ONNX artifact in a folder of the test's own."""
+    shutil.copytree(onnx_artifact.path.parent, tmp_path / "own")
+    return tmp_path / "own" / onnx_artifact.path.name
+
+
+def test_one_command_leaves_an_engine_and_what_it_is_made_from(built: Path) -> None:
+    manifest = Artifact.read(built).manifest
+    assert manifest is not None
+    assert manifest.engine is not None
+    assert (manifest.name, manifest.precision, manifest.engine.onnx) == ("resnet20", "fp32", "resnet20.onnx")
+    names = [name for name in content(built.parent) if not name.endswith(".npz")]
+    assert sorted(names) == ["resnet20.engine", "resnet20.engine.json", "resnet20.onnx", "resnet20.onnx.json"]
+
+
+@without_gpu
+def test_an_engine_that_cannot_run_here_is_not_verified(built: Path) -> None:
+    result = rexport("verify", built)
+    assert (result.code, result.stdout) == (5, "")
+    (error,) = errors(result)
+    assert "tensorrt-rtx: no GPU can be used: " in error
+    assert "pip install" in error
+
+
+@without_gpu
+def test_inspect_tells_all_that_is_known_without_a_gpu(built: Path) -> None:
+    result = rexport("inspect", built)
+    assert result.code == 0, result.stderr
+    facts = dict(re.split(r" {2,}", line, maxsplit=1) for line in result.stdout.splitlines() if "  " in line)
+    assert facts["engine"].startswith("TensorRT-RTX 1.")
+    assert facts["engine"].endswith("built on a machine without a GPU")
+    assert facts["takes"] == "batches of 1 to 64, tuned for 8"
+    assert facts["built with"] == "optimisation level 3; TensorFloat-32 off"
+    assert facts["built from"].startswith("resnet20.onnx, sha256 ")
+    assert "layers: an engine tells them on a GPU" in result.stdout
+    told = json.loads(rexport("inspect", built, "--json").stdout)
+    assert told["engine"]["profiles"] == [{"least": 1, "best": 8, "most": 64}]
+    assert told["layers"] is None
+    assert "GPU" in told["no_layers"]
+
+
+def test_an_engine_lies_beside_the_file_that_it_is_made_of(copied: Path, tmp_path: Path) -> None:
+    result = rexport("tensorrt", copied, "--flavor", "rtx", "--max-batch", "4", "--workspace", "1GiB", cwd=tmp_path)
+    assert (result.code, result.stdout) == (0, f"{copied.with_suffix('.engine')}\n"), result.stderr
+    manifest = Artifact.read(copied.with_suffix(".engine")).manifest
+    assert manifest is not None
+    assert manifest.engine is not None
+    assert manifest.engine.profiles == (Profile(1, 4, 4),)
+    assert manifest.engine.workspace_bytes == 1 << 30
+
+
+def test_the_command_in_a_damaged_engines_hint_mends_it(built: Path, tmp_path: Path) -> None:
+    """``runtimes.remaking`` writes it, and it is this command that must take it."""
+    shutil.copytree(built.parent, tmp_path / "it's")
+    engine = tmp_path / "it's" / built.name
+    data = bytearray(engine.read_bytes())
+    data[5000] ^= 1
+    engine.write_bytes(data)
+    result = rexport("inspect", engine)
+    assert result.code == 3
+    found = re.search(r"\(build it again: (rexport tensorrt .*)\)$", errors(result)[0])
+    assert found is not None, result.stderr
+    shell = ["sh", "-c", found[1].replace("rexport", f"{sys.executable} -m exporter.cli", 1)]
+    subprocess.run(shell, env=environment(), check=True, capture_output=True)
+    assert rexport("inspect", engine).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "Missing argument 'ARTIFACT.onnx|VARIANT'"),
+        (["resnet51"], 2, "no variant 'resnet51' (one of resnet18"),
+        (["missing.onnx"], 6, "missing.onnx: cannot read: No such file"),
+        (["folder/"], 6, "folder: cannot read: not a regular file"),
+        (["page.onnx"], 3, "page.onnx: not a model file that rexport knows: it is an HTML page"),
+        (
+            ["page.onnx", "--precision", "fp16", "--size", "8"],
+            2,
+            "--size, --precision would change the network, and an",
+        ),
+        (["page.onnx", "--opset", "20"], 2, "--opset would change the network"),
+        (["resnet20", "--flavor", "lean"], 2, "'lean' is not one of 'auto', 'tensorrt', 'rtx'"),
+        (["resnet20", "--min-batch", "9", "--max-batch", "4"], 2, "1 <= least <= best <= most images, not 9, 4 and 4"),
+        (["resnet20", "--profile", "1:8"], 2, "no profile: '1:8' (least:best:most images, as 1:8:64)"),
+        (["resnet20", "--profile", "8:1:64"], 2, "not 8, 1 and 64"),
+        (["resnet20", "--profile", "1:1:1", "--max-batch", "4"], 2, "--profile says what --min-batch, --opt-batch and"),
+        (["resnet20", "--batch", "4", "--max-batch", "4"], 2, "--batch 4 fixes the number of images"),
+        (["resnet20", "--opt-level", "6"], 2, "6 is not in the range 0<=x<=5"),
+        (["resnet20", "--workspace", "much"], 2, "no size: 'much' (a number and a unit, as 512MiB or 4GiB)"),
+        (["resnet20", "--compute-capability", "new"], 2, "no compute capability: 'new' (as 8.6, or sm_86)"),
+        (["resnet20", "--flavor", "rtx", "--compute-capability", "9.0"], 2, "builds no engines for compute capability"),
+        (["resnet20", "--flavor", "rtx", "--hardware-compat", "ampere+"], 2, "has no hardware compatibility levels"),
+        (["resnet20", "--flavor", "rtx", "--timing-cache", "times"], 2, "TensorRT-RTX has no timing cache"),
+        (["resnet20", "--precision", "int4"], 2, "'int4' is not one of 'fp32', "),
+        (["resnet20", "--calibration", "x"], 2, "--calibration is for int8, and fp32 was asked for"),
+        (["resnet20", "-o", "page.onnx/x.engine"], 6, "page.onnx: cannot write into: "),
+        (["resnet20", "-o", "x.onnx"], 2, "x.onnx: an engine's name does not end in .onnx (-o NAME.engine)"),
+    ],
+)
+def test_bad_calls_get_one_line_and_their_code(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    (tmp_path / "page.onnx").write_text("<!DOCTYPE html><title>404</title>")
+    (tmp_path / "folder").mkdir()
+    result = rexport("tensorrt", *arguments, cwd=tmp_path)
+    assert (result.code, result.stdout) == (code, ""), result.stderr
+    (error,) = errors(result)
+    assert message in error
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["folder", "page.onnx"]
+
+
+@pytest.mark.skipif(FLAVORS["tensorrt"].missing() is None, reason="TensorRT is installed")
+def test_a_missing_library_is_named_with_its_remedy(copied: Path) -> None:
+    before = content(copied.parent)
+    result = rexport("tensorrt", copied, "--flavor", "tensorrt")
+    assert result.code == 5
+    assert "pip install 'rexport[tensorrt]'" in errors(result)[0]
+    assert content(copied.parent) == before
+
+
+SLOWED = """
+import sys, time
+from exporter import cli, tensorrt
+told = tensorrt.Told.__call__
+def slowly(self, phase, done, total):
+    print("building", phase, file=sys.stderr, flush=True)
+    time.sleep(0.5)
+    return told(self, phase, done, total)
+tensorrt.Told.__call__ = slowly
+sys.argv = ["rexport", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_build_and_leaves_no_engine(copied: Path, number: signal.Signals, code: int) -> None:
+    """The build is real, and is slowed down by what hears of its progress."""
+    before = content(copied.parent)
+    command = [sys.executable, "-c", SLOWED, "tensorrt", str(copied), "--flavor", "rtx"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("building"):
+            break
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (code, "")
+    assert "Traceback" not in stderr
+    assert ("interrupted" in stderr) == (number == signal.SIGINT)
+    assert content(copied.parent) == before
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "onnx", "numpy", "tensorrt", "tensorrt_rtx", "cuda", "runtimes")
+    code = f"""
+import sys
+from exporter.cli import cli
+try:
+    cli(["tensorrt", "--help"])
+except SystemExit:
+    pass
+print([name for name in {heavy} if name in sys.modules])
+"""
+    result = python("-c", code)
+    assert "--compute-capability" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_choices_are_those_of_the_tables() -> None:
+    assert tuple(FLAVORS) == engineoptions.FLAVOR_NAMES
+    assert HARDWARE_COMPAT == engineoptions.HARDWARE_COMPAT
+
+
+def test_every_option_is_an_engines_or_a_networks() -> None:
+    """What the command takes for an engine is asked for by name; all else is refused beside an ONNX file."""
+    command = cli.cli.commands["tensorrt"]
+    names = {parameter.name for parameter in command.params if parameter.expose_value}
+    of_network = {parameter.name for parameter in cli.cli.commands["onnx"].params if parameter.expose_value}
+    assert names - {"source"} - set(engineoptions.ENGINE) == of_network - {"variant", "out", "force", "target"}
+    assert set(engineoptions.ENGINE) <= names
+
+
+def _profiles(**given: int | tuple[str, ...]) -> tuple[Profile, ...]:
+    options = {"min_batch": None, "opt_batch": None, "max_batch": None, "profile": ()}
+    return engineoptions.profiles({**options, **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "profile"),
+    [
+        ({"max_batch": 4}, Profile(1, 4, 4)),
+        ({"max_batch": 256}, Profile(1, 8, 256)),
+        ({"min_batch": 16}, Profile(16, 16, 64)),
+        ({"min_batch": 100}, Profile(100, 100, 100)),
+        ({"opt_batch": 128}, Profile(1, 128, 128)),
+        ({"opt_batch": 1, "max_batch": 1}, Profile(1, 1, 1)),
+        ({"min_batch": 2, "opt_batch": 3, "max_batch": 5}, Profile(2, 3, 5)),
+    ],
+)
+def test_what_is_not_said_of_a_profile_follows_from_the_rest(given: dict[str, int], profile: Profile) -> None:
+    assert _profiles(**given) == (profile,)
+
+
+def test_several_profiles_are_kept_in_their_order() -> None:
+    assert _profiles() == ()
+    assert _profiles(profile=("1", "2:4:8")) == (Profile(1, 1, 1), Profile(2, 4, 8))
+
+
+def test_every_setting_has_an_option() -> None:
+    """``tf32`` is the graph's own."""
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"tf32"}
+    options = {"profile": "profiles", "workspace": "workspace_bytes", "compute_capability": "targets"}
+    assert fields <= {options.get(name, name) for name in engineoptions.ENGINE}
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [("resnet20", False), ("resnet51", False), ("a.onnx", True), ("./resnet20", True), ("here", True)],
+)
+def test_a_variant_is_told_from_a_file(
+    source: str, file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("resnet20", "here"):
+        (tmp_path / name).mkdir()
+    assert engineoptions.is_file(source) is file
