@@ -13,15 +13,13 @@ from benchmarks.options import how_options, request_of, what_options
 from exporter import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from benchmarks.request import Listener, Request
+    from benchmarks.request import Request
     from benchmarks.results import ResultsFile, Row
     from benchmarks.tune import Findings
     from runtimes import Artifact
     from runtimes.errors import RexportError
-
-CLEAR_LINE = "\r\x1b[K"
 
 
 @click.group(
@@ -46,7 +44,7 @@ def rbench(context: click.Context) -> None:
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use.")
 @how_options(limit=None, duration_s=1.0)
 @click.option(
-    "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, results.md, results.csv."
+    "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."
 )
 def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, **options: Any) -> None:
     """Measure artifacts, or variants exported on the way. Without any: the bundled trained model.
@@ -116,8 +114,26 @@ def tune(
     sys.exit(_tune(request_of((subject,), options), Findings(aim), json_file))
 
 
+@rbench.command(context_settings={"help_option_names": ["-h", "--help"]})
+@terminal.json_option
+@terminal.debug_option
+def doctor(as_json: bool) -> None:
+    """Say what is installed, whether it works, what is missing, and the command that mends it.
+
+    Each installed runtime opens a tiny model and answers, in a process of its own that may crash or hang; one that
+    compiles takes some tens of seconds. Exit code 1 if something that is installed is broken.
+    """
+    from benchmarks.doctor import examine, view
+    from runtimes import schema
+
+    with terminal.stdout_reserved(), terminal.listening() as listener:
+        report = examine(listener.step)
+    click.echo(schema.dumps(report, indent=2) if as_json else "\n".join(view.lines(report)))
+    sys.exit(0 if report.healthy else 1)
+
+
 def _run(request: Request, json_file: Path | None, folder: Path | None) -> int:
-    from benchmarks import report
+    from benchmarks import outputs, report
     from benchmarks.run import exit_code
 
     kept = _files(None if folder is None else folder / "results.jsonl", json_file)
@@ -126,7 +142,7 @@ def _run(request: Request, json_file: Path | None, folder: Path | None) -> int:
     complete = code is None
     report.print_table(rows, sys.stdout, complete)
     if folder is not None:
-        _write(folder, rows, complete)
+        outputs.write(folder, rows, complete)
     if failure is not None:
         raise failure
     return exit_code(rows, request) if code is None else code
@@ -179,18 +195,20 @@ def _finished(work: Callable[[], None], rows: list[Row]) -> tuple[int | None, Re
 
 
 def _measure(request: Request, rows: list[Row], kept: list[ResultsFile]) -> None:
+    from benchmarks.progress import listening
     from benchmarks.run import run as measured
 
-    with _listening() as listener, contextlib.closing(measured(request, listener)) as found:
+    with listening() as listener, contextlib.closing(measured(request, listener)) as found:
         for row in found:
             rows.append(row)
             _keep(row, kept)
 
 
 def _search(request: Request, findings: Findings, kept: list[ResultsFile], written: list[Artifact]) -> None:
+    from benchmarks.progress import listening
     from benchmarks.tune import tune as searched
 
-    with _listening() as listener:
+    with listening() as listener:
         artifact = searched(request, findings, listener, lambda row: _keep(row, kept))
         if artifact is not None:
             written.append(artifact)
@@ -199,55 +217,6 @@ def _search(request: Request, findings: Findings, kept: list[ResultsFile], writt
 def _keep(row: Row, kept: list[ResultsFile]) -> None:
     for file in kept:
         file.append(row)
-
-
-def _write(folder: Path, rows: list[Row], complete: bool) -> None:
-    from benchmarks import report
-    from runtimes.files import write_atomically
-
-    contents = {"results.md": report.markdown(rows, complete), "results.csv": report.csv_text(rows)}
-    for name, content in contents.items():
-        with write_atomically(folder / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[Listener]:
-    from benchmarks.request import Listener
-
-    progress = _Progress()
-    try:
-        yield Listener(progress.step, progress.notice)
-    finally:
-        progress.clear()
-
-
-class _Progress:
-    """Tells on standard error what is being measured: one line that changes on a terminal, else a line for each.
-
-    It writes when a step begins and not in between: a spinner would take processor time from what is measured.
-    """
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._subject: str | None = None
-
-    def step(self, subject: str, step: str) -> None:
-        if self._terminal:
-            sys.stderr.write(f"{CLEAR_LINE}{subject}: {step}")
-        elif subject != self._subject:
-            sys.stderr.write(f"{subject}\n")
-        self._subject = subject
-        sys.stderr.flush()
-
-    def notice(self, text: str) -> None:
-        self.clear()
-        sys.stderr.write(f"{text}\n")
-
-    def clear(self) -> None:
-        if self._terminal:
-            sys.stderr.write(CLEAR_LINE)
-            sys.stderr.flush()
 
 
 def main() -> None:

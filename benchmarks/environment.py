@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks import gpu
+from benchmarks.gpu import UNKNOWN, Gpu
 from runtimes.processors import usable_processors
-
-UNKNOWN = "unknown"
 
 INSTRUCTION_SETS = (
     *("f16c", "fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
@@ -53,6 +53,7 @@ class Environment:
         governor: of the processor's frequency.
         frequency_mhz: of the first processor now, or ``None``.
         load_average: over 1, 5 and 15 minutes, or ``None``.
+        gpus: that NVIDIA's driver tells of; none where it does not answer or ``nvidia-ml-py`` is not installed.
     """
 
     cpu: str
@@ -69,6 +70,7 @@ class Environment:
     governor: str
     frequency_mhz: float | None
     load_average: tuple[float, float, float] | None
+    gpus: tuple[Gpu, ...] = ()
 
 
 def environment(root: Path = Path("/")) -> Environment:
@@ -90,6 +92,7 @@ def environment(root: Path = Path("/")) -> Environment:
         governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or UNKNOWN,
         frequency_mhz=_frequency_mhz(root, processor),
         load_average=_load_average(root / "proc/loadavg"),
+        gpus=gpu.gpus(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.gpu import GpuState
 from benchmarks.measure import Measurement, Plan
 from runtimes.protocol import Description
 
@@ -21,7 +22,8 @@ class Job:
         limit: images to evaluate at most, or ``None`` for all.
         evaluate: whether to give predictions.
         seed: of the noise.
-        plan: for latency and for compute, each.
+        plan: for latency, for compute and for the device's own time, each.
+        cuda_graphs: as ``runtimes.open`` takes it.
     """
 
     artifact: str
@@ -34,13 +36,15 @@ class Job:
     evaluate: bool
     seed: int
     plan: Plan
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of a job; statuses as in ``benchmarks.results.Row``.
 
-    ``arithmetic`` is what the runtime's own profile tells, or ``None`` where it was not profiled.
+    ``arithmetic`` is what the runtime's own profile tells, or ``None`` where it was not profiled. From ``device`` on,
+    what there is on a GPU alone.
     """
 
     status: Literal["ok", "failed", "skipped", "error"]
@@ -55,6 +59,11 @@ class Outcome:
     baseline_bytes: int | None = None
     unreadable: tuple[str, ...] = ()
     arithmetic: str | None = None
+    device: Measurement | None = None
+    gpu_before: GpuState | None = None
+    gpu_after: GpuState | None = None
+    device_peak_bytes: int | None = None
+    energy_per_image_j: float | None = None
 
 
 def one_line(text: object) -> str:

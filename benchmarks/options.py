@@ -24,6 +24,11 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
         ),
         click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
         click.option(
+            "--cuda-graphs/--no-cuda-graphs",
+            default=None,
+            help="Whether a GPU may replay recorded runs in place of launching each kernel. Default: it may.",
+        ),
+        click.option(
             "--precision",
             "precisions",
             multiple=True,
@@ -73,7 +78,7 @@ def how_options(limit: int | None, duration_s: float) -> Callable[[Command], Com
             default=duration_s,
             show_default=True,
             metavar="S",
-            help="Seconds of sampling, for latency and for compute each.",
+            help="Seconds of sampling: for latency, for compute and for a GPU's own time, each.",
         ),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N"),
         click.option(

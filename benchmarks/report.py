@@ -1,10 +1,7 @@
-"""Rows for people: a table for the terminal, Markdown, and CSV. Milliseconds, megabytes and percent begin here."""
+"""Rows for people: a table for the terminal, and Markdown. Milliseconds, megabytes and percent begin here."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
 from benchmarks.request import REFERENCE
 from benchmarks.results import Row
-from benchmarks.rows import NOISE
+from benchmarks.rows import NOISE, is_reference
 from exporter.proportions import Interval
 
 if TYPE_CHECKING:
@@ -22,7 +19,8 @@ T = TypeVar("T")
 
 ABSENT = "–"
 PLAIN_WIDTH = 100
-"""Columns of a table that goes to a file or a pipe."""
+GPU_WIDTH = 120
+"""Columns of a table that goes to a file or a pipe; one of a GPU has more to tell."""
 
 MEANING = (
     "latency: one call, host arrays in and out; compute: the same with its inputs on the device already.",
@@ -32,10 +30,16 @@ MEANING = (
     "of times by block bootstrap within one process, of shares by Wilson, of drops from pairs of answers.",
 )
 
+MEANING_OF_CUDA = (
+    "compute ends by the host's clock when the GPU has finished; device: the same run by the GPU's clock, between two",
+    "events. graphs: off where no recorded run was replayed. MHz, W: of the GPU before and after the timing, and why",
+    "the clock was not higher then; GPU MB: of its memory, the most by the end of the latency timing above what was",
+    "in use before; mJ: of the whole GPU, for an image of the compute runs.",
+)
+"""Lines that explain what the rows of a GPU have besides."""
+
 MISSING = (": failed:", ": skipped:", ": error:")
 """Stand in the remark on a row that has no number."""
-
-NOT_IN_CSV = ("environment", "samples_s", "warmup_s", "compute_samples_s", "compute_warmup_s")
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,12 @@ def points(value: float | None, interval: Interval | None) -> str:
 def _ratio(row: Row) -> str:
     if row.ratio is None:
         return ABSENT
-    interval = None if row.runtime == REFERENCE else row.ratio_interval
+    interval = None if _reference(row) else row.ratio_interval
     return f"{row.ratio:.2f}" + _bracketed(interval, lambda end: f"{end:.2f}")
+
+
+def _reference(row: Row) -> bool:
+    return is_reference(row.runtime, row.precision)
 
 
 def _p50(row: Row) -> str:
@@ -108,20 +116,35 @@ def _number(value: float | None, form: str = ",.0f") -> str:
 
 
 def _drop(row: Row) -> str:
-    return points(row.drop, None if row.runtime == REFERENCE else row.drop_interval)
+    return points(row.drop, None if _reference(row) else row.drop_interval)
+
+
+def _change(row: Row, field: str) -> str:
+    """A number of the GPU's state before and after, or the one that there is."""
+    states = (row.gpu_before, row.gpu_after)
+    values = [_number(value) for state in states if state and (value := getattr(state, field)) is not None]
+    return "→".join(values) or ABSENT
+
+
+def _throttle(row: Row) -> str:
+    reasons = None if row.gpu_after is None else row.gpu_after.throttle
+    return ABSENT if reasons is None else ", ".join(reasons) or "nothing"
 
 
 RUNTIME: Column[Row] = Column("runtime", lambda row: row.runtime, left=True)
 PRECISION: Column[Row] = Column("precision", lambda row: row.precision or ABSENT, left=True)
 BATCH: Column[Row] = Column("batch", lambda row: str(row.batch))
+GRAPHS: Column[Row] = Column("graphs", lambda row: "off" if row.cuda_graphs is False else ABSENT, left=True)
 
 SPEED: tuple[Column[Row], ...] = (
     RUNTIME,
     PRECISION,
     BATCH,
+    GRAPHS,
     Column("p50 ms", _p50),
     Column("p99", lambda row: milliseconds(row.p99_s)),
     Column("compute", lambda row: milliseconds(row.compute_p50_s)),
+    Column("device", lambda row: milliseconds(row.device_p50_s)),
     Column("images/s", lambda row: _number(row.images_per_s)),
     Column(f"vs {REFERENCE}", _ratio),
 )
@@ -137,10 +160,22 @@ COST: tuple[Column[Row], ...] = (
     RUNTIME,
     PRECISION,
     BATCH,
+    GRAPHS,
     Column("ran", lambda row: row.arithmetic or ABSENT, left=True),
     Column("load s", lambda row: _number(row.load_s, ".2f")),
     Column("first ms", lambda row: milliseconds(row.first_s)),
     Column("peak MB", lambda row: _number(None if row.peak_bytes is None else row.peak_bytes / 1e6)),
+)
+GPU: tuple[Column[Row], ...] = (
+    RUNTIME,
+    PRECISION,
+    BATCH,
+    GRAPHS,
+    Column("MHz", lambda row: _change(row, "sm_mhz")),
+    Column("W", lambda row: _change(row, "power_w")),
+    Column("held by", _throttle, left=True),
+    Column("GPU MB", lambda row: _number(None if row.device_peak_bytes is None else row.device_peak_bytes / 1e6)),
+    Column("mJ/image", lambda row: _number(row.energy_per_image_j and row.energy_per_image_j * 1e3, ".2f")),
 )
 
 
@@ -163,7 +198,9 @@ def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
 def _section(rows: Sequence[Row]) -> Section:
     measured = [row for row in rows if row.status == "ok"]
     answered = [row for row in measured if row.images]
-    tables = [table(columns, of) for columns, of in ((SPEED, measured), (WORTH, answered), (COST, measured)) if of]
+    watched = [row for row in measured if row.gpu_after is not None]
+    kinds = ((SPEED, measured), (WORTH, answered), (COST, measured), (GPU, watched))
+    tables = [table(columns, of) for columns, of in kinds if of]
     return Section(title(rows), tuple(tables), tuple(_remarks(rows)))
 
 
@@ -194,13 +231,22 @@ def _data(rows: Sequence[Row]) -> str:
 
 
 def _remarks(rows: Sequence[Row]) -> Iterable[str]:
+    told: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        place = f"{' '.join(filter(None, (row.runtime, row.precision)))}, batch {row.batch}"
-        if row.status != "ok":
-            yield f"{place}: {row.status}: {row.reason}"
-        elif row.note:
-            yield f"{place}: {row.note}"
+        words = row.note if row.status == "ok" else f"{row.status}: {row.reason}"
+        if words:
+            told.setdefault((row.runtime, words), []).append(row)
+    for (_, words), alike in told.items():
+        yield f"{_places(alike)}: {words}"
     yield from runtimes_of(rows)
+
+
+def _places(rows: Sequence[Row]) -> str:
+    """Rows of one runtime in words: in which precisions and for which batches."""
+    precisions = ", ".join(dict.fromkeys(row.precision for row in rows if row.precision))
+    batches = ", ".join(dict.fromkeys(str(row.batch) for row in rows))
+    graphs = ", no CUDA graphs" if all(row.cuda_graphs is False for row in rows) else ""
+    return f"{' '.join(filter(None, (rows[0].runtime, precisions)))}, batch {batches}{graphs}"
 
 
 def runtimes_of(rows: Sequence[Row]) -> Iterable[str]:
@@ -230,6 +276,7 @@ def machine(row: Row) -> str:
                 f"{about.usable_processors} of {about.processors} processors",
                 instructions,
                 memory,
+                graphics(row),
                 f"{about.kernel}, {about.python}",
                 load,
             ),
@@ -237,9 +284,30 @@ def machine(row: Row) -> str:
     )
 
 
+def graphics(row: Row) -> str:
+    """The GPU that the row was taken on, or those of the machine; nothing for a row of a processor."""
+    if row.cuda_graphs is None:
+        return ""
+    there = row.environment.gpus
+    used = [one for one in there if row.gpu_before is not None and one.uuid == row.gpu_before.uuid] or there
+    words = (f"{one.name}, driver {one.driver}, CUDA {one.cuda}" for one in used)
+    return " and ".join(words) or "GPU unknown: no NVML"
+
+
+def meaning(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The lines that explain the columns of these rows."""
+    return MEANING if of_processor(rows) else MEANING + MEANING_OF_CUDA
+
+
+def of_processor(rows: Sequence[Row]) -> bool:
+    """Whether none of the rows is of a GPU."""
+    return all(row.cuda_graphs is None for row in rows)
+
+
 def print_table(rows: Sequence[Row], file: TextIO, complete: bool = True) -> None:
-    """Prints the rows: as wide as the terminal is and with emphasis there, else plain and 100 columns wide."""
-    print_sections(sections(rows), rows, MEANING, file, complete)
+    """Prints the rows: as wide as the terminal is and with emphasis there, else plain and 100 columns wide, or
+    120 for a GPU."""
+    print_sections(sections(rows), rows, meaning(rows), file, complete)
 
 
 def print_sections(
@@ -249,8 +317,8 @@ def print_sections(
     from rich.console import Console
     from rich.text import Text
 
-    terminal = file.isatty()
-    console = Console(file=file, width=None if terminal else PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
+    plain = PLAIN_WIDTH if of_processor(rows) else GPU_WIDTH
+    console = Console(file=file, width=None if file.isatty() else plain, highlight=False, markup=False, emoji=False)
     for section in shown:
         console.print(Text(section.title, style="bold"))
         for found in section.tables:
@@ -294,7 +362,7 @@ def markdown(rows: Sequence[Row], complete: bool = True) -> str:
         lines += [f"- {_escaped(remark)}" for remark in section.remarks]
         lines.append("")
     if rows:
-        lines += [_escaped(machine(rows[0])), "", *MEANING]
+        lines += [_escaped(machine(rows[0])), "", *meaning(rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -303,24 +371,3 @@ def _escaped(text: str) -> str:
     for character in "\\|`<[]":
         text = text.replace(character, f"\\{character}")
     return text
-
-
-def csv_text(rows: Sequence[Row]) -> str:
-    """One line a row in the units of ``Row``; an interval is two columns, samples and environment are left out."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    fields = [field.name for field in dataclasses.fields(Row) if field.name not in NOT_IN_CSV]
-    writer.writerow([heading for name in fields for heading in _headings(name)])
-    for row in rows:
-        writer.writerow([value for name in fields for value in _values(name, getattr(row, name))])
-    return out.getvalue()
-
-
-def _headings(name: str) -> tuple[str, ...]:
-    return (name.replace("interval", "low"), name.replace("interval", "high")) if "interval" in name else (name,)
-
-
-def _values(name: str, value: object) -> tuple[object, ...]:
-    if "interval" not in name:
-        return ("" if value is None else value,)
-    return tuple(value) if isinstance(value, tuple) else ("", "")

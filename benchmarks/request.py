@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from benchmarks.measure import Plan
 from exporter.precision import PRECISIONS, Target, precision
 from exporter.typing import CALIBRATION_IMAGES, Typing
 from runtimes import Backend, backends
@@ -33,8 +34,8 @@ class Request:
 
     Attributes:
         subjects: paths of artifacts and names of variants; none means the bundled trained model.
-        runtimes: by name; none means all that open the artifact.
-        device: as ``runtimes.open`` takes it.
+        runtimes: by name; none means all that open the artifact and can run on the device.
+        device, cuda_graphs: as ``runtimes.open`` takes them.
         batches: images in one call; none means 1, or what the artifact is fixed at.
         precisions: that the graphs are typed in; none means fp32 for a variant, and its own for an artifact.
         threads: processors that one call may use; ``None`` means all that this process may use.
@@ -44,7 +45,8 @@ class Request:
         raw: whether the variants take pixels; ``None`` means that nothing was said, and they take floats.
         calibration, calibration_images, target: of int8, as in ``exporter.typing.Typing``.
         seed: of random weights, of noise and of resampling.
-        duration_s: of sampling, for latency and for compute each.
+        duration_s: of sampling, for latency, for compute and for the device's own time each.
+        max_samples: of each of them at most.
         silence_s: how long a worker may take for one step.
         show_errors: whether the workers' standard error is shown.
 
@@ -55,6 +57,7 @@ class Request:
     subjects: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     device: str = "cpu"
+    cuda_graphs: bool = True
     batches: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
     threads: int | None = None
@@ -67,6 +70,7 @@ class Request:
     target: Target = "cpu"
     seed: int = 0
     duration_s: float = 1.0
+    max_samples: int = Plan.max_samples
     silence_s: float = 600.0
     show_errors: bool = False
 
@@ -102,7 +106,7 @@ def completed(request: Request) -> Request:
 
 
 def selected(request: Request) -> tuple[Backend, ...]:
-    """The reference, then the backends that were asked for, or all.
+    """The reference, then the backends that were asked for, or all that can run on the device.
 
     Raises:
         UsageError: one is unknown.
@@ -111,5 +115,6 @@ def selected(request: Request) -> tuple[Backend, ...]:
     for name in request.runtimes:
         if name not in known:
             raise UsageError(f"no runtime {quoted(name)!r}", hint=f"one of {', '.join(known)}")
-    names = dict.fromkeys((REFERENCE, *(request.runtimes or known)))
+    able = [name for name, backend in known.items() if request.device in backend.devices]
+    names = dict.fromkeys((REFERENCE, *(request.runtimes or able)))
     return tuple(known[name] for name in names)

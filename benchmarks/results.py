@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from benchmarks.environment import Environment
+from benchmarks.gpu import GpuState
 from exporter.proportions import Interval
 from runtimes import files, schema
 from runtimes.errors import ArtifactError, CompatibilityError
 
-SCHEMA_VERSION = 2
-"""Of a row. A reader refuses a newer one and names the remedy. Rows of version 1 had no subject and no drop."""
+SCHEMA_VERSION = 3
+"""Of a row. A reader refuses a newer one and names the remedy. Rows of version 1 had no subject and no drop, those of
+version 2 nothing of a GPU."""
 
 FILE_LIMIT_BYTES = 1 << 30
 
@@ -45,7 +47,9 @@ class Row:
         seed: of the noise and of the intervals' resampling.
         p50_s, p90_s, p99_s: latency of one ``infer`` of a whole batch, host arrays in and out; given from as many
             samples on as ``benchmarks.statistics.MIN_SAMPLES`` says.
-        compute_p50_s: of one run with the inputs already on the device.
+        compute_p50_s: of one run with the inputs already on the device, by the host's clock until the device is done.
+        device_p50_s: of the same by the device's own clock, between two events right before and right after the run;
+            ``None`` on a processor.
         ratio: the PyTorch reference row's p50_s over this row's: 2.0 is twice as fast.
         images_per_s: images over the sum of the latency's samples.
         load_s: of opening, with the import of the runtime's library. first_s: of the process's first ``infer``.
@@ -56,7 +60,16 @@ class Row:
         agreement: share of the images whose best class is the PyTorch reference row's.
         drop: the reference row's top1 less this row's, with its interval from the pairs of answers to the same image:
             below 0 this row is better.
-        samples_s, compute_samples_s: raw samples. warmup_s, compute_warmup_s: what went before them.
+        samples_s, compute_samples_s, device_samples_s: raw samples. warmup_s, compute_warmup_s, device_warmup_s: what
+            went before them.
+        cuda_graphs: whether a GPU was allowed to replay recorded runs; ``None`` on a processor. This and what follows
+            is there for a GPU alone, and ``None`` where its driver does not tell.
+        gpu_before, gpu_after: the GPU right before and right after the timing.
+        device_peak_bytes: the most of the GPU's memory that was in use right before and right after the latency's
+            timing, above what was in use before the artifact was opened; other processes' is among it. What is bound
+            for the other timings, which lies on the device many times over, is not.
+        energy_per_image_j: of the whole GPU, idle parts too, over the runs that compute_p50_s is of, their warm-up,
+            and as many runs after them as it takes to be at work for ``benchmarks.gpu.ENERGY_LEAST_S``.
     """
 
     status: Status
@@ -110,6 +123,15 @@ class Row:
     compute_samples_s: tuple[float, ...] | None = None
     compute_warmup_s: tuple[float, ...] | None = None
     subject: str | None = None
+    cuda_graphs: bool | None = None
+    device_p50_s: float | None = None
+    device_p50_interval_s: Interval | None = None
+    device_samples_s: tuple[float, ...] | None = None
+    device_warmup_s: tuple[float, ...] | None = None
+    gpu_before: GpuState | None = None
+    gpu_after: GpuState | None = None
+    device_peak_bytes: int | None = None
+    energy_per_image_j: float | None = None
     schema_version: int = SCHEMA_VERSION
 
 

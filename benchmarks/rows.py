@@ -13,7 +13,7 @@ from benchmarks.job import Outcome
 from benchmarks.measure import Measurement
 from benchmarks.request import REFERENCE, Request
 from benchmarks.results import Row
-from benchmarks.subjects import Pair, Subject
+from benchmarks.subjects import FP32, Pair, Subject
 from exporter.proportions import Interval
 from runtimes import Artifact, files
 
@@ -27,11 +27,22 @@ NOT_SETTLED = "the warm-up reached its limit before three windows agreed"
 
 @dataclass(frozen=True)
 class Configuration:
-    """What one row is of."""
+    """What one row is of. ``cuda_graphs`` as ``runtimes.open`` takes it."""
 
     pair: Pair
     batch: int
     threads: int
+    cuda_graphs: bool = True
+
+    @property
+    def reference(self) -> bool:
+        """Whether the others are compared with it."""
+        return is_reference(self.pair.backend.name, self.pair.typed.precision)
+
+
+def is_reference(runtime: str, precision: str | None) -> bool:
+    """Whether rows of the runtime in that precision are what the others are compared with: PyTorch in fp32."""
+    return runtime == REFERENCE and precision == FP32
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ def started(run: str, taken_on: Environment, request: Request, subject: Subject,
         seed=request.seed,
         environment=taken_on,
         subject=subject.name,
+        cuda_graphs=None if request.device == "cpu" else configuration.cuda_graphs,
     )
 
 
@@ -94,9 +106,14 @@ def finished(row: Row, outcome: Outcome, predictions: Predictions | None, refere
         peak_bytes=outcome.peak_bytes,
         baseline_bytes=outcome.baseline_bytes,
         unreadable=None if predictions is None else len(outcome.unreadable),
+        gpu_before=outcome.gpu_before,
+        gpu_after=outcome.gpu_after,
+        device_peak_bytes=outcome.device_peak_bytes,
+        energy_per_image_j=outcome.energy_per_image_j,
     )
     row = _with_latency(row, outcome.latency)
     row = _with_compute(row, outcome.compute)
+    row = _with_device(row, outcome.device)
     row = _with_ratio(row, outcome.latency, reference.latency)
     return _with_answers(row, predictions, reference.predictions)
 
@@ -131,22 +148,38 @@ def _with_latency(row: Row, latency: Measurement) -> Row:
 
 
 def _with_compute(row: Row, compute: Measurement) -> Row:
-    enough = statistics.enough_for(compute.samples_s, 0.5)
+    median, interval = _median(compute, row.seed)
     return replace(
         row,
-        compute_p50_s=statistics.quantile(compute.samples_s, 0.5) if enough else None,
-        compute_p50_interval_s=_median_interval(compute, row.seed) if enough else None,
+        compute_p50_s=median,
+        compute_p50_interval_s=interval,
         compute_samples_s=compute.samples_s,
         compute_warmup_s=compute.warmup_s,
     )
 
 
-def _median_interval(measurement: Measurement, seed: int) -> Interval:
-    return statistics.quantile_intervals(measurement.samples_s, [0.5], seed)[0]
+def _with_device(row: Row, device: Measurement | None) -> Row:
+    if device is None:
+        return row
+    median, interval = _median(device, row.seed)
+    return replace(
+        row,
+        device_p50_s=median,
+        device_p50_interval_s=interval,
+        device_samples_s=device.samples_s,
+        device_warmup_s=device.warmup_s,
+    )
+
+
+def _median(measurement: Measurement, seed: int) -> tuple[float, Interval] | tuple[None, None]:
+    samples = measurement.samples_s
+    if not statistics.enough_for(samples, 0.5):
+        return None, None
+    return statistics.quantile(samples, 0.5), statistics.quantile_intervals(samples, [0.5], seed)[0]
 
 
 def _with_ratio(row: Row, latency: Measurement, reference: Measurement | None) -> Row:
-    if row.runtime == REFERENCE:
+    if is_reference(row.runtime, row.precision):
         return replace(row, ratio=1.0, ratio_interval=(1.0, 1.0))
     if reference is None or not any(latency.samples_s):
         return row

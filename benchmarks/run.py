@@ -15,7 +15,7 @@ from benchmarks.accuracy import Predictions
 from benchmarks.environment import Environment, environment
 from benchmarks.job import Job, Outcome, one_line
 from benchmarks.measure import Measurement, Plan
-from benchmarks.request import REFERENCE, Listener, Request, completed, selected
+from benchmarks.request import Listener, Request, completed, selected
 from benchmarks.results import Row
 from benchmarks.rows import Configuration, Reference, finished, started
 from benchmarks.subjects import Refusal, Subject, pairs, subjects
@@ -38,7 +38,7 @@ def run(request: Request, listener: Listener) -> Generator[Row, None, None]:
             bench = Bench(shared, subject)
             for pair in pairs(subject, request):
                 for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,)):
-                    yield bench.row(Configuration(pair, batch, threads))
+                    yield bench.row(Configuration(pair, batch, threads, request.cuda_graphs))
 
 
 def exit_code(rows: Sequence[Row], request: Request) -> int:
@@ -106,7 +106,7 @@ class Bench:
         outcome = replace(outcome, reason=outcome.reason and self._without_folder(outcome.reason))
         if answers is not None:
             self._answered.add(key)
-        if pair.backend.name == REFERENCE:
+        if configuration.reference:
             self._answers = self._answers or answers
             if outcome.latency is not None:
                 self._latencies[configuration.batch] = outcome.latency
@@ -131,7 +131,8 @@ class Bench:
             limit=request.limit,
             evaluate=evaluate,
             seed=request.seed,
-            plan=Plan(duration_s=request.duration_s),
+            plan=Plan(duration_s=request.duration_s, max_samples=request.max_samples),
+            cuda_graphs=configuration.cuda_graphs,
         )
         listener.step(name, "start")
         with tempfile.TemporaryDirectory(dir=self._session.folder) as folder:
@@ -150,4 +151,5 @@ def _words(subject: Subject, configuration: Configuration) -> str:
     pair = configuration.pair
     runtime = " ".join(filter(None, (pair.backend.name, pair.typed.precision)))
     threads = f"{configuration.threads} thread{'s' if configuration.threads > 1 else ''}"
-    return f"{subject.name} · {runtime} · batch {configuration.batch} · {threads}"
+    graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
+    return f"{subject.name} · {runtime} · batch {configuration.batch} · {threads}{graphs}"

@@ -14,6 +14,7 @@ from benchmarks.job import one_line
 from benchmarks.request import Listener, Request, selected
 from exporter import typing
 from exporter.data import BUNDLED_NAME, map_classes, open_dataset
+from exporter.precision import PRECISIONS
 from exporter.variants import VARIANTS, variant
 from runtimes import Artifact, Backend, Manifest
 from runtimes.errors import (
@@ -35,7 +36,13 @@ FP32 = typing.FP32.precision
 """What a variant is typed in if nothing else is asked for, and what the reference computes in."""
 
 TYPED_FORMAT = "onnx"
-"""Of the files that can be typed in a precision, and whose network can be made again in PyTorch."""
+"""Of the files that can be typed in any precision."""
+
+PROGRAM_FORMAT = "pt2"
+"""Of the files that PyTorch itself runs."""
+
+REMADE_FORMATS = frozenset({TYPED_FORMAT, PROGRAM_FORMAT, "engine"})
+"""Of the files whose network can be made again in PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +55,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Typed:
-    """A network in one precision, ``None`` for a foreign file: the artifact, or why there is none."""
+    """A network in one precision, ``None`` for a foreign file: the artifact, or why there is none. ``wanted`` is the
+    format that it was to have."""
 
     precision: str | None
     made: Artifact | Refusal
+    wanted: str = TYPED_FORMAT
 
     @property
     def format(self) -> str:
         """Of the artifact, or that it would have had."""
-        return self.made.format.name if isinstance(self.made, Artifact) else TYPED_FORMAT
+        return self.made.format.name if isinstance(self.made, Artifact) else self.wanted
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class Subject:
         twin: the reference, which computes in fp32.
         fixed_batch: that the artifacts take alone, or ``None``.
         data: the name of the images for it, or ``None`` for noise.
+        programs: PyTorch's own in the precisions asked for, besides the twin: on a GPU alone, where they are what
+            PyTorch's users run.
     """
 
     name: str
@@ -82,6 +93,7 @@ class Subject:
     twin: Typed
     fixed_batch: int | None
     data: str | None
+    programs: tuple[Typed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,7 @@ def _check_file(artifact: Artifact, request: Request) -> None:
 def _able(formats: set[str], among: Sequence[Backend]) -> tuple[Backend, ...]:
     """Those that open one of the formats, or the twin where there can be one; the reference, the first, in any case."""
     reference, *others = among
-    if TYPED_FORMAT in formats:
+    if formats & REMADE_FORMATS:
         formats = formats | set(reference.formats)
     return (reference, *(backend for backend in others if formats & set(backend.formats)))
 
@@ -211,17 +223,26 @@ def _of_variant(name: str, place: _Place) -> Subject:
         twin=_twin_of_network(prepared, None, None, place),
         fixed_batch=None,
         data=request.data or (BUNDLED_NAME if known else None),
+        programs=tuple(_program(prepared, precision, None, None, place) for precision in _program_precisions(request)),
     )
+
+
+def _program_precisions(request: Request) -> tuple[str, ...]:
+    """In which PyTorch runs programs of its own, besides its twin."""
+    if request.device == "cpu":
+        return ()
+    return tuple(name for name in request.precisions if name != FP32 and PRECISIONS[name].element is not None)
 
 
 def _of_file(artifact: Artifact, place: _Place) -> Subject:
     manifest, precisions = artifact.manifest, place.request.precisions
     typed: tuple[Typed, ...]
-    if manifest is None or not set(precisions) - {manifest.precision}:
+    programs: tuple[Typed, ...] = ()
+    if manifest is None or not (set(precisions) - {manifest.precision} or _program_precisions(place.request)):
         typed = (Typed(None if manifest is None else manifest.precision, artifact),)
         twin = _twin_of_file(artifact, place)
     else:
-        typed, twin = _retyped(artifact, manifest, precisions, place)
+        typed, programs, twin = _retyped(artifact, manifest, place)
     known = manifest is not None and manifest.dataset == BUNDLED_NAME and manifest.preprocessing is not None
     return Subject(
         name=place.title,
@@ -232,6 +253,7 @@ def _of_file(artifact: Artifact, place: _Place) -> Subject:
         twin=twin,
         fixed_batch=_fixed_batch(manifest),
         data=place.request.data or (BUNDLED_NAME if known else None),
+        programs=programs,
     )
 
 
@@ -241,10 +263,13 @@ def _fixed_batch(manifest: Manifest | None) -> int | None:
 
 
 def _retyped(
-    artifact: Artifact, manifest: Manifest, precisions: Sequence[str], place: _Place
-) -> tuple[tuple[Typed, ...], Typed]:
-    """The artifact in the precisions, in its own as the file itself; and its twin."""
+    artifact: Artifact, manifest: Manifest, place: _Place
+) -> tuple[tuple[Typed, ...], tuple[Typed, ...], Typed]:
+    """The artifact in the precisions asked for, in its own as the file itself; PyTorch's programs; and its twin."""
     own = Typed(manifest.precision, artifact)
+    precisions, others = place.request.precisions, _program_precisions(place.request)
+    if artifact.format.name == PROGRAM_FORMAT:
+        others = tuple(name for name in others if name != own.precision)
     from exporter.origin import network_of
 
     try:
@@ -252,21 +277,22 @@ def _retyped(
         network = network_of(artifact, place.exporter())
     except RexportError as error:
         refusal = _refusal(error)
-        typed = (own if name == manifest.precision else Typed(name, refusal) for name in precisions)
-        return tuple(typed), _twin_of_file(artifact, place)
+        typed = (own if name == own.precision else Typed(name, refusal) for name in precisions)
+        programs = (Typed(name, refusal, PROGRAM_FORMAT) for name in others)
+        return tuple(typed), tuple(programs), _twin_of_file(artifact, place)
     if place.request.data is not None:
         network = replace(network, data=place.request.data)
     batch = _fixed_batch(manifest)
-    typed = (own if name == manifest.precision else _exported(network, name, batch, place) for name in precisions)
-    return tuple(typed), _twin_of_network(network, batch, manifest.sha256, place)
+    typed = (own if name == own.precision else _exported(network, name, batch, place) for name in precisions)
+    programs = (_program(network, name, batch, manifest.sha256, place) for name in others)
+    return tuple(typed), tuple(programs), _twin_of_network(network, batch, manifest.sha256, place)
 
 
 def _exported(network: Network, precision: str, batch: int | None, place: _Place) -> Typed:
     """The network as an ONNX file in that precision."""
     from exporter import onnx
 
-    stem = Path(place.title).name.removesuffix(f".{TYPED_FORMAT}")
-    target = place.folder / f"{stem}{'' if precision == FP32 else f'.{precision}'}.{TYPED_FORMAT}"
+    target = _target(precision, TYPED_FORMAT, place)
     try:
         listener = place.exporter()
         place.step(f"exporting in {precision}")
@@ -276,6 +302,26 @@ def _exported(network: Network, precision: str, batch: int | None, place: _Place
         )
     except RexportError as error:
         return Typed(precision, _refusal(error))
+
+
+def _program(network: Network, precision: str, batch: int | None, parent: str | None, place: _Place) -> Typed:
+    """The network as a program of PyTorch's in that precision."""
+    from exporter import torch
+
+    target = _target(precision, PROGRAM_FORMAT, place)
+    try:
+        place.step(f"making its PyTorch program in {precision}")
+        typing = place.request.typing(precision)
+        return Typed(precision, torch.written(network, target, batch, parent, place.exporter(), typing))
+    except RexportError as error:
+        return Typed(precision, _refusal(error), PROGRAM_FORMAT)
+
+
+def _target(precision: str, format: str, place: _Place) -> Path:
+    stem = Path(place.title).name
+    for known in REMADE_FORMATS:
+        stem = stem.removesuffix(f".{known}")
+    return place.folder / f"{stem}{'' if precision == FP32 else f'.{precision}'}.{format}"
 
 
 def _refusal(error: RexportError) -> Refusal:
@@ -299,19 +345,17 @@ def _twin_of_network(network: Network, batch: int | None, parent: str | None, pl
 
 
 def _twin_of_file(artifact: Artifact, place: _Place) -> Typed:
-    reference = selected(place.request)[0]
-    if artifact.format.name in reference.formats:
-        return Typed(FP32, artifact)
-    if artifact.format.name != TYPED_FORMAT:
-        return _no_twin(f"only a file of format {TYPED_FORMAT} can have one")
-    missing = reference.missing()
+    format = artifact.format.name
+    if format not in REMADE_FORMATS:
+        return _no_twin(f"only a file of format {', '.join(sorted(REMADE_FORMATS))} can have one")
+    missing = selected(place.request)[0].missing()
     if missing is not None:
         return _no_twin(missing)
     place.step("making its PyTorch twin")
-    from exporter.origin import reference as remade
+    from exporter.origin import reference
 
     try:
-        return Typed(FP32, remade(artifact, place.folder))
+        return Typed(FP32, reference(artifact, place.folder))
     except RexportError as error:
         return _no_twin(error)
 
@@ -325,8 +369,12 @@ def pairs(subject: Subject, request: Request) -> tuple[Pair, ...]:
     that it opens; missing backends too."""
     formats = {typed.format for typed in subject.typed}
     found = []
-    for backend in _able(formats, selected(request)):
-        opened = [typed for typed in subject.typed if typed.format in backend.formats] or [subject.twin]
+    for number, backend in enumerate(_able(formats, selected(request))):
+        opened = [typed for typed in subject.typed if typed.format in backend.formats]
+        if number == 0:  # the reference opens the twin before all else
+            opened = [subject.twin, *(typed for typed in opened if typed != subject.twin)]
+        opened = opened or [subject.twin]
+        opened += [typed for typed in subject.programs if typed.format in backend.formats]
         found += [Pair(backend, typed, _opened(backend, typed, request.device)) for typed in opened]
     return tuple(found)
 

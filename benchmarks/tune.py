@@ -24,7 +24,7 @@ from benchmarks.tuned import carried, target_of, tuning_of
 from exporter.precision import PRECISIONS
 from exporter.proportions import Interval
 from exporter.variants import VARIANTS
-from runtimes import Artifact
+from runtimes import Artifact, Backend
 from runtimes.errors import CheckFailedError, UsageError
 from runtimes.processors import usable_processors
 
@@ -61,9 +61,11 @@ class Aim:
             if not 1 <= number <= usable:
                 raise UsageError(f"threads must lie between 1 and the {usable} that this process may use, not {number}")
 
-    def thread_counts(self) -> tuple[int, ...]:
-        """To try, the largest first."""
+    def thread_counts(self, device: str = "cpu") -> tuple[int, ...]:
+        """To try, the largest first; a GPU's work hangs on none, so that there it is all of them alone."""
         usable = usable_processors()
+        if device != "cpu" and not self.threads:
+            return (usable,)
         powers = (2**power for power in range(usable.bit_length()))
         return tuple(sorted({*(self.threads or (*powers, usable))}, reverse=True))
 
@@ -149,7 +151,7 @@ def _check(request: Request, aim: Aim) -> None:
             "the latencies of different batches cannot be compared", hint="one --batch, or --objective throughput"
         )
     reference, *others = selected(request)
-    fixed = {backend.name for backend in (reference, *others) if set(backend.formats) <= set(reference.formats)}
+    fixed = {backend.name for backend in (reference, *others) if _fixed(backend, reference)}
     for name in request.runtimes:
         if name in fixed:
             raise UsageError(
@@ -167,6 +169,11 @@ def _check(request: Request, aim: Aim) -> None:
             path=artifact.path,
             hint="name the variant or its ONNX file",
         )
+
+
+def _fixed(backend: Backend, reference: Backend) -> bool:
+    """Whether a backend opens nothing but what the reference does, which no tuned file can be."""
+    return set(backend.formats) <= set(reference.formats)
 
 
 def _portable(subject: Subject) -> Subject:
@@ -191,8 +198,10 @@ class _Search:
         self._subject = subject
         self._findings = findings
         self._reference, *others = pairs(subject, request)
-        self._pairs = [pair for pair in others if pair.typed is not subject.twin]
-        self._threads = findings.aim.thread_counts()
+        alike = self._reference.backend
+        self._pairs = [pair for pair in others if pair.typed is not subject.twin and not _fixed(pair.backend, alike)]
+        self._threads = findings.aim.thread_counts(request.device)
+        self._cuda_graphs = request.cuda_graphs
         default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.aim.objective]
         self._batches = tuple(dict.fromkeys(request.batches or default))
 
@@ -234,7 +243,7 @@ class _Search:
             self._found(row, loss, interval)
 
     def _row(self, pair: Pair, batch: int, threads: int) -> Row:
-        row = self._bench.row(Configuration(pair, batch, threads))
+        row = self._bench.row(Configuration(pair, batch, threads, self._cuda_graphs))
         self._findings.rows.append(row)
         return row
 

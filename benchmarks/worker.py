@@ -15,15 +15,16 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 import runtimes
 from benchmarks import accuracy
 from benchmarks.feeds import Batches, evaluation, rotation
+from benchmarks.gpu import Watch
 from benchmarks.job import Job, Outcome, one_line
-from benchmarks.measure import Measurement, Plan, measure, timed
+from benchmarks.measure import Measurement, Plan, measure, reported, timed
 from runtimes import files, schema
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, RexportError
 from runtimes.parity import Comparison, logits_of
@@ -31,9 +32,10 @@ from runtimes.protocol import Arrays, executed
 
 if TYPE_CHECKING:
     from exporter.data import Unreadable
-    from runtimes import Runtime
+    from runtimes import Manifest, Runtime
 
 Step: TypeAlias = Callable[[str], None]
+T = TypeVar("T")
 
 DEFAULT_TOLERANCE = 1e-4
 """Of the relative difference, for an artifact whose manifest has test vectors and no parity record."""
@@ -92,14 +94,14 @@ class _CannotRunError(Exception):
 
 def _open(job: Job) -> Runtime:
     try:
-        return runtimes.open(job.artifact, job.runtime, job.device, job.threads)
+        return runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs)
     except CompatibilityError as error:
         raise _CannotRunError(str(error)) from error
 
 
 def _work(job: Job, predictions: Path, step: Step) -> tuple[Outcome, Arrays]:
     step("open")
-    baseline = resident_peak_bytes()
+    baseline, watch = resident_peak_bytes(), Watch(job.device)
     runtime, load_s = timed(lambda: _open(job))
     with runtime:
         feeds = rotation(job, runtime)
@@ -107,28 +109,36 @@ def _work(job: Job, predictions: Path, step: Step) -> tuple[Outcome, Arrays]:
         _, first_s = timed(lambda: runtime.infer(feeds[0]))
         step("check")
         note = _check_outputs(runtime, job.batch, feeds)
-        step("latency")
-        latency = _latency(runtime, feeds, job.plan)
-        step("compute")
-        compute = _compute(runtime, feeds, job.plan)
-        peak = resident_peak_bytes()
+        outcome = Outcome("ok", None, note, runtime.description, load_s, first_s, baseline_bytes=baseline)
+        outcome = _timed(outcome, job, runtime, feeds, watch, step)
         broken: list[Unreadable] = []
         if job.evaluate:
             accuracy.save(_evaluate(job, runtime, broken, step), predictions)
-    outcome = Outcome(
-        "ok",
-        None,
-        note,
-        runtime.description,
-        load_s,
-        first_s,
-        latency,
-        compute,
-        peak,
-        baseline,
-        tuple(one_line(image.label) for image in broken),
+    return replace(outcome, unreadable=tuple(one_line(image.label) for image in broken)), feeds[0]
+
+
+def _timed(outcome: Outcome, job: Job, runtime: Runtime, feeds: Sequence[Arrays], watch: Watch, step: Step) -> Outcome:
+    """The outcome with all that is timed, and how the GPU was meanwhile."""
+    before = watch.look()
+    step("latency")
+    latency = _latency(runtime, feeds, job.plan)
+    watch.look()
+    device_peak_bytes = watch.peak_bytes()  # what is bound from here on is on the device once for each feed
+    step("compute")
+    compute, run_j = _compute(runtime, feeds, job.plan, watch)
+    device = _device(runtime, feeds, replace(job.plan, max_samples=len(compute.samples_s)), step)
+    after = watch.look()
+    return replace(
+        outcome,
+        latency=latency,
+        compute=compute,
+        device=device,
+        peak_bytes=resident_peak_bytes(),
+        gpu_before=before,
+        gpu_after=after,
+        device_peak_bytes=device_peak_bytes,
+        energy_per_image_j=None if run_j is None else run_j / job.batch,
     )
-    return outcome, feeds[0]
 
 
 def resident_peak_bytes() -> int | None:
@@ -154,7 +164,7 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> str
         _check_finite(runtime, feeds[0])
         return "no test vectors: the outputs were only checked to be finite"
     vectors = runtime.artifact.vectors()
-    tolerance = DEFAULT_TOLERANCE if manifest.parity is None else manifest.parity.tolerance
+    tolerance = _tolerance(manifest)
     logits = logits_of(runtime, vectors.inputs, batch)
     difference = Comparison.of(logits, vectors.logits).relative_difference
     if not difference <= tolerance:
@@ -162,6 +172,14 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> str
             f"no parity with its test vectors: relative difference {difference:.1e}, at most {tolerance:.1e} is allowed"
         )
     return None
+
+
+def _tolerance(manifest: Manifest) -> float:
+    """What parity allows the artifact's logits."""
+    if manifest.parity is not None:
+        return manifest.parity.tolerance
+    told = None if manifest.engine is None else manifest.engine.tolerance
+    return DEFAULT_TOLERANCE if told is None else told
 
 
 def _check_finite(runtime: Runtime, feeds: Arrays) -> None:
@@ -197,16 +215,38 @@ def _latency(runtime: Runtime, feeds: Sequence[Arrays], plan: Plan) -> Measureme
     return _rounded(measurement)
 
 
-def _compute(runtime: Runtime, feeds: Sequence[Arrays], plan: Plan) -> Measurement:
-    calls = [runtime.bind(arrays) for arrays in feeds]
-    position = -1
+def _compute(runtime: Runtime, feeds: Sequence[Arrays], plan: Plan, watch: Watch) -> tuple[Measurement, float | None]:
+    """The runs on feeds that lie on the device, and the joules that a GPU used for one of them: the mean of these runs,
+    the warm-up's too, and of as many after them as its counter needs."""
+    call = _InTurn([runtime.bind(arrays) for arrays in feeds])
+    measurement, spent_j = watch.spent(lambda: measure(call, plan), call)
+    return _rounded(measurement), None if spent_j is None else spent_j / call.made
 
-    def call() -> None:
-        nonlocal position
-        position = (position + 1) % len(calls)
-        calls[position]()
 
-    return _rounded(measure(call, plan))
+def _device(runtime: Runtime, feeds: Sequence[Arrays], plan: Plan, step: Step) -> Measurement | None:
+    """The same runs by the device's own clock; ``None`` if it has none.
+
+    As many at most as were timed by the host's clock: where the host takes longer to start a run than the device to do
+    it, the device's durations alone would take for ever to add up.
+    """
+    calls = [call for arrays in feeds if (call := runtime.bind_timed(arrays)) is not None]
+    if not calls:
+        return None
+    step("device")
+    return _rounded(reported(_InTurn(calls), plan))
+
+
+class _InTurn(Generic[T]):
+    """A call that makes each of the calls in turn, and gives what it gave. ``made`` is how many it has made."""
+
+    def __init__(self, calls: Sequence[Callable[[], T]]) -> None:
+        self._calls = calls
+        self.made = 0
+
+    def __call__(self) -> T:
+        call = self._calls[self.made % len(self._calls)]
+        self.made += 1
+        return call()
 
 
 def _rounded(measurement: Measurement) -> Measurement:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 
 def version() -> str:
-    """Of the installed distribution."""
+    """Of the installed distribution; of a checkout that is run without being installed, its own."""
+    from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as of
 
-    return of("rexport")
+    try:
+        return of("rexport")
+    except PackageNotFoundError:
+        return _of_checkout()
+
+
+def _of_checkout() -> str:
+    import tomllib
+    from pathlib import Path
+
+    told: str = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["version"]
+    return told

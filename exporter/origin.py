@@ -30,7 +30,7 @@ SILENT = Listener(step=lambda _: None, notice=lambda _: None)
 
 
 def reference(artifact: Artifact, folder: Path) -> Artifact:
-    """The PyTorch twin of an artifact, in fp32, as a ``.pt2`` artifact in ``folder``; of a ``.pt2`` file itself.
+    """The PyTorch twin of an artifact, in fp32, as a ``.pt2`` artifact in ``folder``; of an fp32 ``.pt2`` file itself.
 
     It takes what the artifact takes, raw pixels too, and must pass parity with the artifact's test vectors.
 
@@ -40,7 +40,7 @@ def reference(artifact: Artifact, folder: Path) -> Artifact:
         CheckFailedError: the twin's logits are not those that the artifact was made from.
     """
     manifest = artifact.manifest
-    if manifest is not None and manifest.format == "pt2":
+    if manifest is not None and (manifest.format, manifest.precision) == ("pt2", "fp32"):
         return artifact
     network = network_of(artifact, SILENT)
     first = _manifest(artifact).inputs[0].shape[0]
@@ -51,7 +51,7 @@ def reference(artifact: Artifact, folder: Path) -> Artifact:
 def network_of(artifact: Artifact, listener: Listener) -> Network:
     """The network in fp32 PyTorch, with the artifact's own test vectors.
 
-    Out of an fp32 ONNX file each folded convolution gets its weights back and a batch-norm that adds the folded bias:
+    Out of a float32 ONNX file each folded convolution gets its weights back and a batch-norm that adds the folded bias:
     the same function, and the same operators as a network that was never folded. Of another precision the fp32
     weights are no longer in the file: they are loaded again from where its manifest says that they came from.
 
@@ -61,7 +61,8 @@ def network_of(artifact: Artifact, listener: Listener) -> Network:
     """
     manifest = _manifest(artifact)
     variant = schema.decode(Variant, manifest.variant)
-    own = manifest.format == "onnx" and manifest.precision == "fp32"
+    row = PRECISIONS.get(manifest.precision)
+    own = manifest.format == "onnx" and row is not None and row.element == "float32"
     if own:
         artifact.check_digest()
     return Network(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.errors import UsageError
+from runtimes.manifest import TF32
 
 if TYPE_CHECKING:
     import onnx
@@ -57,6 +58,8 @@ class Precision:
         apply: gives the typed copy of a float32 graph whose batch-norms are folded.
         bounds: of the gate over many images; ``None`` for fp32, whose parity says more than any bound.
         calibrated: whether images are needed to make it.
+        element: the float that a PyTorch program in it computes in, by PyTorch's name; ``None`` where there is none.
+        devices: on which it is a precision of its own; on others it computes as float32.
     """
 
     name: str
@@ -65,6 +68,8 @@ class Precision:
     apply: Apply
     bounds: Bounds | None = None
     calibrated: bool = False
+    element: str | None = None
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 def _as_it_is(graph: onnx.ModelProto, _: Material) -> onnx.ModelProto:
@@ -88,16 +93,22 @@ def _quantised(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
     return quantised(graph, material.images, material.target)
 
 
+HALF = Bounds(error=5e-3, agreement=0.995, drop=0.001)
+"""What 10 bits behind the point may cost."""
+
 PRECISIONS: dict[str, Precision] = {
     row.name: row
     for row in (
         # Folding batch-norm and summing in another order cost 1e-7 to 1e-6, at 152 and 1202 layers as well, and 5e-6
         # in plain110, whose differences no shortcut bounds.
-        Precision("fp32", tolerance=5e-5, opset=18, apply=_as_it_is),
+        Precision("fp32", tolerance=5e-5, opset=18, apply=_as_it_is, element="float32"),
+        # TensorFloat-32 rounds to fp16's 10 bits behind the point, with float32's range: fp16's bounds are wide enough.
+        # Only a GPU has it, and only where the manifest names it: the graph is fp32's.
+        Precision(TF32, 1e-2, 18, _as_it_is, HALF, element="float32", devices=("cuda",)),
         # The largest errors seen over 13 untrained variants: fp16 2e-3 and bf16 2e-2 in plain110, elsewhere below 6e-4
         # and 6e-3; int8 5e-2 in resnet110. int8 of trained networks for 10 classes: 0.11, at most 0.1 points of top-1.
-        Precision("fp16", 1e-2, 18, _cast_to("float16"), Bounds(error=5e-3, agreement=0.995, drop=0.001)),
-        Precision("bf16", 8e-2, 22, _cast_to("bfloat16"), Bounds(error=5e-2, agreement=0.98, drop=0.003)),
+        Precision("fp16", 1e-2, 18, _cast_to("float16"), HALF, element="float16"),
+        Precision("bf16", 8e-2, 22, _cast_to("bfloat16"), Bounds(5e-2, agreement=0.98, drop=0.003), element="bfloat16"),
         Precision("int8", 5e-1, 18, _quantised, Bounds(error=2e-1, agreement=0.95, drop=0.005), calibrated=True),
     )
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -21,7 +22,7 @@ INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
 _ALLOCATOR = "DefaultCPUAllocator"
 """Stands in PyTorch's error of no type of its own where memory ran out."""
 
-PRECISION_NAMES = ("fp32", "fp16", "bf16", "int8")
+PRECISION_NAMES = ("fp32", "tf32", "fp16", "bf16", "int8")
 """Those of ``exporter.precision.PRECISIONS``, whose module is too heavy for ``--help``."""
 
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
@@ -40,6 +41,7 @@ def run(command: click.Command) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup, or in a shell's background
         signal.signal(signal.SIGINT, end)
     stdout = sys.stdout
+    _show_notices()
     try:
         code = command.main(standalone_mode=False)
         sys.stdout.flush()
@@ -47,6 +49,22 @@ def run(command: click.Command) -> NoReturn:
         ending = _ending(received[0]) if received else error
         code = 0 if _reader_left(ending, stdout) else _report(ending)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Notices(logging.Handler):
+    """A line on stderr for each, through the progress display if there is one at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError, ValueError):  # nobody reads stderr any more
+            sys.stderr.write(f"{record.getMessage()}\n")
+
+
+def _show_notices() -> None:
+    """From now on, what the runtimes announce is shown: another backend than the preferred one, a long build."""
+    logger = logging.getLogger("rexport")
+    logger.addHandler(_Notices())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _ending(number: int) -> BaseException:

@@ -1,4 +1,7 @@
-"""A network as a ``.pt2`` program of ``torch.export``, batch-norms as they are: what PyTorch itself runs."""
+"""A network as a ``.pt2`` program of ``torch.export``: what PyTorch itself runs.
+
+In float32 its batch-norms stay as they are, as in PyTorch's own networks; in a narrower float they are folded first.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from exporter.artifacts import Draft, finish, temporary
 from exporter.network import Listener, Network, Request, prepare
+from exporter.typing import FP32, Typing, announce
 from runtimes import Artifact
+from runtimes.errors import UsageError
 from runtimes.images import Preprocessing
 
 if TYPE_CHECKING:
@@ -19,19 +24,24 @@ if TYPE_CHECKING:
     from exporter.resnet import ResNet
 
 
-def export(request: Request, listener: Listener) -> Artifact:
+def export(request: Request, listener: Listener, typing: Typing = FP32) -> Artifact:
     """Exports, checks and publishes ``request.variant``; blocks for some seconds.
 
+    The program takes and gives what an ONNX file of ``exporter.onnx`` does, in any precision that has a float.
+
     Raises:
-        UsageError: the target exists, or the request contradicts itself.
-        CheckFailedError: its logits are not the network's; nothing is left.
+        UsageError: the target exists, the request contradicts itself, or there are no programs in the precision.
+        CheckFailedError: its logits are not the network's, or the precision failed its gate; nothing is left.
         RexportError: the weights or the data do not load; the disk.
     """
+    _element(typing)
     target = request.target(".pt2")
-    return written(prepare(request, listener), target, request.batch, None, listener)
+    return written(prepare(request, listener), target, request.batch, None, listener, typing)
 
 
-def written(network: Network, target: Path, batch: int | None, parent: str | None, listener: Listener) -> Artifact:
+def written(
+    network: Network, target: Path, batch: int | None, parent: str | None, listener: Listener, typing: Typing = FP32
+) -> Artifact:
     """The same from a network that is there already; ``parent`` is the digest of the artifact that it came from.
 
     What lies at the target is replaced.
@@ -43,8 +53,9 @@ def written(network: Network, target: Path, batch: int | None, parent: str | Non
 
     from exporter import version
 
+    announce(typing, listener)
     listener.step("exporting to a PyTorch program")
-    content = _program(network, batch)
+    content = _program(network, batch, _element(typing))
     with temporary(target) as place:
         place.write_bytes(content)
         draft = Draft(
@@ -53,19 +64,38 @@ def written(network: Network, target: Path, batch: int | None, parent: str | Non
             format="pt2",
             batch=batch,
             producers={"rexport": version(), "torch": torch.__version__},
+            typing=typing,
             parent=parent,
         )
         return finish(draft, network, listener)
 
 
-def _program(network: Network, batch: int | None) -> bytes:
+def _element(typing: Typing) -> str:
+    """The float that a program in the precision computes in.
+
+    Raises:
+        UsageError: it has none.
+    """
+    element = typing.row.element
+    if element is None:
+        raise UsageError(
+            f"PyTorch's eager operators compute in floats, and {typing.precision} was asked for",
+            hint=f"rexport onnx --precision {typing.precision}, which ONNX Runtime, OpenVINO and TensorRT run",
+        )
+    return element
+
+
+def _program(network: Network, batch: int | None, element: str) -> bytes:
     import torch
 
-    variant = network.variant
-    module: torch.nn.Module = network.model
+    from exporter.folding import Typed
+
+    variant, dtype = network.variant, getattr(torch, element)
+    typed = network.model if dtype == torch.float32 else Typed(network.model, dtype)
+    module: torch.nn.Module = typed
     example = torch.zeros(batch or 2, variant.in_channels, *variant.size)
     if network.raw and network.preprocessing is not None:
-        module = _raw(network.model, network.preprocessing)
+        module = _raw(typed, network.preprocessing)
         example = torch.zeros(batch or 2, *variant.size, variant.in_channels, dtype=torch.uint8)
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
     buffer = io.BytesIO()

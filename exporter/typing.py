@@ -58,6 +58,13 @@ class Typing:
 FP32 = Typing()
 
 
+def announce(typing: Typing, listener: Listener) -> None:
+    """Says which devices alone the precision is one of, if it is not one of all."""
+    row = typing.row
+    if "cpu" not in row.devices:
+        listener.notice(f"{row.name}: on {' and '.join(row.devices)} alone; a processor computes this file in float32")
+
+
 def typed(
     graph: onnx.ModelProto, network: Network, typing: Typing, listener: Listener
 ) -> tuple[onnx.ModelProto, Calibration | None]:
@@ -68,6 +75,7 @@ def typed(
         RexportError: they cannot be read; the graph cannot be converted.
     """
     row = typing.row
+    announce(typing, listener)
     if not row.calibrated:
         return row.apply(graph, Material(None, typing.target)), None
     listener.step("reading the calibration images")

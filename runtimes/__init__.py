@@ -42,18 +42,26 @@ __all__ = [
 
 
 def open(
-    path: str | os.PathLike[str], backend: str | None = None, device: str | None = None, threads: int | None = None
+    path: str | os.PathLike[str],
+    backend: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    cuda_graphs: bool = True,
 ) -> Runtime:
     """The artifact at ``path``, ready to infer.
 
     What is left out is what the artifact was tuned for (``Manifest.tuning``), if it was and no other backend or device
-    is named.
+    is named. A backend that is named is the one that runs, on the device that is named, or an error is raised. Else the
+    most preferred that is there and can run it does: on ``cuda`` first those that have it, then those on the processor.
+    Each step down is a warning on the logger ``rexport``, with its reason, and ``Runtime.description.passed_over``
+    keeps it.
 
     Args:
         path: a model file; its manifest, if it has one, lies beside it.
-        backend: by name; else the most preferred one that is installed for the file's format and can run it.
-        device: ``cpu``, the default, or ``cuda``. What is asked for is what runs, or an error is raised.
+        backend: by name; or ``auto`` for the most preferred, whatever the artifact was tuned for.
+        device: ``cpu`` or ``cuda``; else ``cpu``, or ``cuda`` for what does not run on a processor.
         threads: processors that one call may use; else all that this process may use, and never more.
+        cuda_graphs: whether a GPU may replay a recorded run in place of launching its kernels one by one.
 
     Raises:
         ResourceError: the file cannot be read.
@@ -62,7 +70,9 @@ def open(
         BackendUnavailableError: a library or the device is missing; the hint is the command that brings it.
         UsageError: an unknown backend or device, ``threads`` below 1 or above what this process may use.
     """
-    return _while_unchanged(path, lambda artifact: open_artifact(artifact, backend, device, threads), Runtime.close)
+    return _while_unchanged(
+        path, lambda artifact: open_artifact(artifact, backend, device, threads, cuda_graphs), Runtime.close
+    )
 
 
 def profile(
@@ -95,7 +105,8 @@ def profile(
 def _profiled(
     artifact: Artifact, feeds: Feeds | None, backend: str | None, device: str | None, threads: int | None
 ) -> tuple[Layer, ...]:
-    with open_artifact(artifact, backend, device, threads) as runtime:
+    # A recorded run is one step.
+    with open_artifact(artifact, backend, device, threads, cuda_graphs=False) as runtime:
         about = runtime.description
         arrays = checked(runtime.inputs, example(runtime) if feeds is None else feeds)
     if not all(array.size for array in arrays.values()):
@@ -104,7 +115,7 @@ def _profiled(
     if row.profile is None:
         able = [other.name for other in backends() if other.profile and artifact.format.name in other.formats]
         raise UsageError(f"backend {row.name} cannot tell what it runs", hint=f"one of {', '.join(able)}")
-    return row.profile(artifact, Options(about.device, about.threads), arrays)
+    return row.profile(artifact, Options(about.device, about.threads, cuda_graphs=False), arrays)
 
 
 _Result = TypeVar("_Result")
@@ -134,21 +145,25 @@ _ATTEMPTS = 100
 
 
 def open_artifact(
-    artifact: Artifact, backend: str | None = None, device: str | None = None, threads: int | None = None
+    artifact: Artifact,
+    backend: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    cuda_graphs: bool = True,
 ) -> Runtime:
     """As ``open``, for an artifact that was read already."""
-    rows, options = selected(artifact, backend, device, threads)
+    candidates = selected(artifact, backend, device, threads, cuda_graphs)
     digest = _DigestCheck(artifact)
     if artifact.format.runs_code:
         digest.result()
     try:
-        session = first_session(artifact, rows, options)
+        session, passed_over = first_session(artifact, candidates)
     except RexportError:
         digest.result()  # a damaged file is the better explanation of a refusal
         raise
     try:
         digest.result()
-        return Runtime(artifact, session)
+        return Runtime(artifact, session, passed_over)
     except BaseException:
         session.close()
         raise

@@ -6,14 +6,32 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import logging
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from runtimes.artifact import Artifact
-from runtimes.errors import BackendUnavailableError, CompatibilityError, UsageError, quoted
+from runtimes.errors import BackendUnavailableError, CompatibilityError, RexportError, UsageError, quoted
 from runtimes.manifest import Tuning
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend, Options, Session
+
+AUTO = "auto"
+"""In place of a backend's name: the most preferred that runs it, whatever the artifact was tuned for."""
+
+PROCESSOR = "cpu"
+"""The device that is always there: the default, and the last resort where another is asked for."""
+
+_LOGGER = logging.getLogger("rexport")
+
+
+class Candidate(NamedTuple):
+    """A backend, and the options to open an artifact with."""
+
+    row: Backend
+    options: Options
 
 
 @functools.cache
@@ -23,8 +41,8 @@ def backends() -> tuple[Backend, ...]:
     return tuple(sorted((module.BACKEND for module in modules), key=lambda backend: backend.priority))
 
 
-def backend_named(name: str, artifact: Artifact, device: str) -> Backend:
-    """That backend, which is there, opens the artifact's format and has the device.
+def backend_named(name: str, artifact: Artifact, device: str | None) -> Backend:
+    """That backend, which is there, opens the artifact's format and has the device, if one is asked for.
 
     Raises:
         UsageError: no such backend, or it does not open this format or has no such device.
@@ -41,18 +59,20 @@ def backend_named(name: str, artifact: Artifact, device: str) -> Backend:
     missing = chosen.missing()
     if missing is not None:
         raise BackendUnavailableError(f"backend {name} cannot run here: {missing}")
-    if device not in chosen.devices:
+    if device is not None and device not in chosen.devices:
         raise UsageError(f"backend {name} has no device {device!r}", hint=f"one of {', '.join(chosen.devices)}")
     return chosen
 
 
 def selected(
-    artifact: Artifact, backend: str | None, device: str | None, threads: int | None
-) -> tuple[tuple[Backend, ...], Options]:
-    """The backends to try on the artifact, the most preferred first, and the options to open it with.
+    artifact: Artifact, backend: str | None, device: str | None, threads: int | None, cuda_graphs: bool = True
+) -> tuple[Candidate, ...]:
+    """What to try on the artifact, the most preferred first.
 
-    The backend that is named; else the one that the artifact was tuned for, with its options, unless another device is
-    asked for; else all that open its format on the device, missing ones too, which ``first_session`` tells of.
+    The backend that is named; else the one that the artifact was tuned for, with its options, unless another device or
+    ``AUTO`` is asked for; else all that open its format on the device, missing ones too, which ``first_session`` tells
+    of, and after them, in place of another device, all that do on the processor. Where no device is asked for, it is
+    the processor, or for what does not run there, what it runs on.
 
     Raises:
         UsageError: no such backend or device, or ``threads`` out of range.
@@ -64,17 +84,31 @@ def selected(
         raise UsageError(f"threads must lie between 1 and the {usable} that this process may use, not be {threads}")
     tuning = artifact.manifest.tuning if artifact.manifest is not None and backend is None else None
     if tuning is not None and device in (None, tuning.device):
-        return (_tuned(artifact, tuning),), Options(tuning.device, threads or max(1, min(tuning.threads, usable)))
-    options = Options(device or "cpu", threads or usable)
-    if backend is not None:
-        return (backend_named(backend, artifact, options.device),), options
-    rows = tuple(row for row in _able(artifact) if options.device in row.devices)
-    if not rows:
-        devices = dict.fromkeys(known for row in _able(artifact) for known in row.devices)
+        allowed = threads or max(1, min(tuning.threads, usable))
+        return (Candidate(_tuned(artifact, tuning), Options(tuning.device, allowed, cuda_graphs)),)
+    if backend is None or backend == AUTO:
+        rows = _able(artifact)
+        return _preferred(artifact, rows, Options(device or _usual(rows), threads or usable, cuda_graphs))
+    row = backend_named(backend, artifact, device)
+    return (Candidate(row, Options(device or _usual((row,)), threads or usable, cuda_graphs)),)
+
+
+def _usual(rows: tuple[Backend, ...]) -> str:
+    """The device that is meant where none is named."""
+    return PROCESSOR if any(PROCESSOR in row.devices for row in rows) else rows[0].devices[0]
+
+
+def _preferred(artifact: Artifact, able: tuple[Backend, ...], options: Options) -> tuple[Candidate, ...]:
+    found = [Candidate(row, options) for row in able if options.device in row.devices]
+    if not found:
+        devices = sorted({known for row in able for known in row.devices})
         raise UsageError(
             f"no backend runs {artifact.format.name} files on {options.device!r}", hint=f"one of {', '.join(devices)}"
         )
-    return rows, options
+    if options.device != PROCESSOR:
+        last = replace(options, device=PROCESSOR)
+        found += [Candidate(row, last) for row in able if PROCESSOR in row.devices]
+    return tuple(found)
 
 
 def _able(artifact: Artifact) -> tuple[Backend, ...]:
@@ -101,31 +135,75 @@ def _tuned(artifact: Artifact, tuning: Tuning) -> Backend:
     )
 
 
-def first_session(artifact: Artifact, rows: tuple[Backend, ...], options: Options) -> Session:
-    """The first of the backends that is there and takes the artifact: its session.
+@dataclass(frozen=True)
+class _Step:
+    """One step down: the candidate and why it does not run. ``refusal`` is the error of one that is there."""
+
+    name: str
+    reason: str
+    refusal: RexportError | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def first_session(artifact: Artifact, candidates: tuple[Candidate, ...]) -> tuple[Session, tuple[str, ...]]:
+    """The session of the first candidate that is there and takes the artifact, and the reasons against those before.
+
+    A candidate that is there is passed over where the artifact does not suit it, or where the device that it is asked
+    for is missing. Each step down is announced with its reason, a warning on the logger ``rexport``; but not that a
+    library for the processor is not installed, since another for the processor is no less.
 
     Raises:
         CompatibilityError: those that are there cannot run it; the message says why for each.
         BackendUnavailableError: none is there; the message says what is missing from each.
-        RexportError: the first that is there fails in another way.
+        RexportError: a lone candidate fails, or the first that is there fails in another way.
     """
-    reasons: list[str] = []
-    refusals: list[CompatibilityError] = []
-    for row in rows:
+    steps: list[_Step] = []
+    asked = candidates[0].options.device
+    for row, options in candidates:
         missing = row.missing()
-        if missing is None:
-            try:
-                return row.open(artifact, options)
-            except CompatibilityError as error:
-                refusals.append(error)
-                missing = error.what
-        reasons.append(f"{row.name}: {missing}")
-    if refusals and len(reasons) == 1:
-        raise refusals[0]
+        if missing is not None:
+            if _Step(row.name, missing) not in steps:  # on one device or the other
+                steps.append(_Step(row.name, missing))
+            continue
+        try:
+            session = row.open(artifact, options)
+        except RexportError as error:
+            if len(candidates) == 1 or not _passed_over(error, options):
+                raise
+            name = row.name if asked == PROCESSOR else f"{row.name} on {options.device}"
+            steps.append(_Step(name, _reason(error), error))
+            continue
+        _announce(artifact, [step for step in steps if step.refusal or asked != PROCESSOR], session)
+        return session, tuple(map(str, steps))
+    raise _none_runs(artifact, steps)
+
+
+def _passed_over(error: RexportError, options: Options) -> bool:
+    missing_device = isinstance(error, BackendUnavailableError) and options.device != PROCESSOR
+    return missing_device or isinstance(error, CompatibilityError)
+
+
+def _reason(error: RexportError) -> str:
+    """A refusal's own words; with what is missing, the command that brings it."""
+    return f"{error.what} ({error.hint})" if isinstance(error, BackendUnavailableError) and error.hint else error.what
+
+
+def _announce(artifact: Artifact, steps: list[_Step], session: Session) -> None:
+    about, manifest = session.description, artifact.manifest
+    name = quoted(artifact.path) if manifest is None else f"{quoted(manifest.name)} in {quoted(manifest.precision)}"
+    for step in steps:
+        _LOGGER.warning("%s: %s on %s in place of %s", name, about.backend, about.device, step)
+
+
+def _none_runs(artifact: Artifact, steps: list[_Step]) -> RexportError:
+    reasons = "; ".join(map(str, steps))
+    refusals = [step.refusal for step in steps if isinstance(step.refusal, CompatibilityError)]
     if refusals:
         hint = next((error.hint for error in refusals if error.hint), None)
-        raise CompatibilityError(f"no backend runs it: {'; '.join(reasons)}", path=artifact.path, hint=hint)
-    raise BackendUnavailableError(f"nothing here opens {artifact.format.name} files: {'; '.join(reasons)}")
+        return CompatibilityError(f"no backend runs it: {reasons}", path=artifact.path, hint=hint)
+    return BackendUnavailableError(f"nothing here opens {artifact.format.name} files: {reasons}")
 
 
 def missing_library(module: str, extra: str) -> str | None:

@@ -1,7 +1,8 @@
 """PyTorch, compiled: the same ``.pt2`` programs through ``torch.compile`` and its Inductor code generator.
 
-The first batch of 1 and the first larger batch compile for some seconds each; what was compiled is kept in PyTorch's
-own cache folder for the next process. It needs a C++ compiler.
+On the processor the first batch of 1 and the first larger batch compile for some seconds each; on CUDA each of the
+first batch sizes does. What was compiled is kept in PyTorch's own cache folder for the next process. It needs a C++
+compiler.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from runtimes.protocol import Backend, Description, Options
 
 if TYPE_CHECKING:
     import torch
+
+FIXED_BATCHES = 6
+"""Batch sizes with code of their own on CUDA; ``torch.compile`` takes no more than 8 of one function."""
 
 
 def _missing() -> str | None:
@@ -42,18 +46,66 @@ class InductorSession(TorchSession):
             return super()._forward(tensor)
 
 
-def _open(artifact: Artifact, options: Options) -> InductorSession:
-    module = load_program(artifact, options.device)
-    import torch
+class Compiled:
+    """A program compiled for each of the first batch sizes that come, and once more for all others together.
+
+    Code for one size is faster, and only its runs can be recorded: CUDA graphs have fixed shapes. ``make`` compiles a
+    new copy of the program, for fixed sizes or for any. Calls do not meet; ``is_fixed`` is for any thread.
+    """
+
+    def __init__(self, make: Callable[[bool], Callable[[torch.Tensor], torch.Tensor]]) -> None:
+        self._make = make
+        self._codes: dict[bool, Callable[[torch.Tensor], torch.Tensor]] = {}
+        self._fixed: set[int] = set()
+        self._seen: set[int] = set()
+        self._lock = threading.Lock()
+
+    def is_fixed(self, batch: int) -> bool:
+        """Whether the batch size has, or gets, code of its own."""
+        with self._lock:
+            if len(self._fixed) < FIXED_BATCHES:
+                self._fixed.add(batch)
+            return batch in self._fixed
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        fixed = self.is_fixed(len(tensor))
+        if fixed not in self._codes:
+            self._codes[fixed] = self._make(fixed)
+        if len(tensor) in self._seen:
+            return self._codes[fixed](tensor)
+        self._seen.add(len(tensor))
+        with warnings.catch_warnings():
+            # Of what the artifact's precision rules out, as TensorFloat-32, and of PyTorch's own deprecations.
+            warnings.simplefilter("ignore")
+            return self._codes[fixed](tensor)
+
+
+def _open(artifact: Artifact, options: Options) -> TorchSession:
+    program = load_program(artifact, options.device)
 
     with warnings.catch_warnings():
         # Compiling imports this, and what it warns of is PyTorch's own.
         warnings.simplefilter("ignore", DeprecationWarning)
         importlib.import_module("torch.utils.mkldnn")
-    about = describe(BACKEND.name, "inductor", module, options)
+    if options.device == "cpu":
+        about = describe(BACKEND.name, "inductor", program, artifact, options)
+        return InductorSession(_compiled(program, dynamic=True), artifact, about)
+    from runtimes.torchcuda.session import CudaTorchSession
+
+    compiled = Compiled(lambda fixed: _compiled(program, dynamic=not fixed))
+    if not options.cuda_graphs:
+        about = describe(BACKEND.name, "inductor", program, artifact, options)
+        return CudaTorchSession(compiled, artifact, about)
+    about = describe(BACKEND.name, "inductor CUDA graphs", program, artifact, options)
+    # Not Inductor's own graphs: they belong to the thread that made them.
+    return CudaTorchSession(compiled, artifact, about, recorded=compiled.is_fixed)
+
+
+def _compiled(program: torch.export.ExportedProgram, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    import torch
+
     # fullgraph: a part that cannot be compiled is an error, never a silent return to eager.
-    compiled = torch.compile(module, fullgraph=True, dynamic=True, options={"freezing": True})
-    return InductorSession(compiled, artifact, about)
+    return torch.compile(program.module(), fullgraph=True, dynamic=dynamic, options={"freezing": True})
 
 
 BACKEND = Backend(

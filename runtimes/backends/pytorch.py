@@ -1,7 +1,11 @@
-"""PyTorch, eager: ``.pt2`` programs as ``torch.export`` writes them, run operator by operator."""
+"""PyTorch, eager: ``.pt2`` programs as ``torch.export`` writes them, run operator by operator.
+
+On CUDA, programs of half precision run channels-last, the layout that its tensor cores take.
+"""
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Callable
@@ -14,6 +18,7 @@ from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
     CompatibilityError,
+    DeviceLostError,
     ResourceError,
     RexportError,
     quoted,
@@ -25,8 +30,8 @@ if TYPE_CHECKING:
 
 
 class TorchSession:
-    """A module with one input and one output. PyTorch's thread count is a setting of each calling thread: every
-    call sets it, so that runtimes of different budgets live in one process."""
+    """A module with one input and one output, on the processor. PyTorch's thread count is a setting of each calling
+    thread: every call sets it, so that runtimes of different budgets live in one process."""
 
     def __init__(self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, about: Description) -> None:
         manifest = artifact.manifest
@@ -41,30 +46,33 @@ class TorchSession:
         import torch
 
         array = arrays[self.inputs[0].name]
-        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.description.device)
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
 
-    def _forward(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _set_threads(self) -> None:
         import torch
 
         if torch.get_num_threads() != self.description.threads:
             torch.set_num_threads(self.description.threads)
+
+    def _forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        self._set_threads()
         try:
             with torch.inference_mode():
                 return self._call(tensor)
-        except (RuntimeError, torch.OutOfMemoryError) as error:
-            raise _translated(error) from error
+        except RuntimeError as error:
+            raise translated(error) from error
 
     def run(self, arrays: Arrays) -> Arrays:
-        output: Array = self._forward(self._tensor(arrays)).cpu().numpy()
+        output: Array = self._forward(self._tensor(arrays)).numpy()
         return {self.outputs[0].name: output}
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         tensor = self._tensor(arrays)
-        finish = _finish(self.description.device)
 
         def run_once() -> None:
             self._forward(tensor)
-            finish()
 
         return run_once
 
@@ -72,82 +80,148 @@ class TorchSession:
         del self._call
 
 
-def _finish(device: str) -> Callable[[], None]:
-    """What returns when the device has finished: at once on the CPU, which has when a call returns."""
-    import torch
+_LOST = (
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "unspecified launch failure",
+    "device-side assert",
+    "uncorrectable ECC",
+)
+"""In PyTorch's messages: failures of a CUDA device after which every call of the process fails."""
 
-    return torch.cuda.synchronize if device == "cuda" else lambda: None
 
-
-def _translated(error: Exception) -> RexportError:
+def translated(error: Exception) -> RexportError:
+    """PyTorch's error in a running program as one of ``runtimes.errors``."""
     text = quoted(str(error).split("\n")[0])
     if "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return ResourceError(f"PyTorch ran out of memory: {text}")
+    if any(words in text for words in _LOST):
+        return DeviceLostError(f"the device failed: {text}", hint="restart the process")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return CompatibilityError(f"PyTorch could not compile it: {text}", hint="use backend pytorch")
     return ArtifactError(f"PyTorch could not run it: {text}")
 
 
-def load_program(artifact: Artifact, device: str) -> torch.nn.Module:
-    """The program's module on ``device``, in fp32 proper: TensorFloat-32 is off.
+def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgram:
+    """The program on ``device``.
 
     Raises:
         BackendUnavailableError: no such device.
         ArtifactError: PyTorch cannot read the file.
+        ResourceError: the device has no memory left.
     """
     with importing("torch", "export"):
         import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailableError("PyTorch sees no CUDA device", hint="use device cpu, or a CUDA build of PyTorch")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
     try:
         with warnings.catch_warnings():
             # PyTorch's own deprecations inside torch.export.load are not the user's.
             warnings.simplefilter("ignore", FutureWarning)
             with files.open_regular(artifact.path) as file:
-                return torch.export.load(file).module().to(device)
+                program = torch.export.load(file)
+        # By its number: a graph that asserts "cuda" does not take a tensor on "cuda:0".
+        return program if device == "cpu" else moved(program, f"{device}:{torch.cuda.current_device()}")
+    except torch.OutOfMemoryError as error:
+        raise translated(error) from error
     except Exception as error:
         text = quoted(str(error).split("\n")[0] or type(error).__name__)
         raise ArtifactError(f"PyTorch {torch.__version__} cannot read it: {text}", path=artifact.path) from error
 
 
-def describe(backend: str, provider: str, module: torch.nn.Module, options: Options) -> Description:
-    """What a module runs as; the precision is read from its parameters."""
+def moved(program: torch.export.ExportedProgram, device: str) -> torch.export.ExportedProgram:
+    """The program for another device. Where it converts types it also names the device that it was exported on, which
+    moving its weights alone would leave there."""
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(program, device)
+
+
+def describe(
+    backend: str, provider: str, program: torch.export.ExportedProgram, artifact: Artifact, options: Options
+) -> Description:
+    """What a program runs as; the precision is read from its parameters."""
     import torch
 
-    precisions = {str(value.dtype).removeprefix("torch.") for value in module.parameters()}
     return Description(
         backend=backend,
         version=torch.__version__,
         device=options.device,
         provider=provider,
-        precision=" ".join(sorted(precisions)),
+        precision=" ".join(sorted({_arithmetic(dtype, artifact, options) for dtype in _types(program)})),
         threads=options.threads,
     )
 
 
+def _types(program: torch.export.ExportedProgram) -> set[torch.dtype]:
+    return {value.dtype for value in program.parameters()}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _arithmetic(dtype: torch.dtype, artifact: Artifact, options: Options) -> str:
+    """What a convolution of that type is computed in."""
+    name = _name(dtype)
+    return "tfloat32" if name == "float32" and options.device == "cuda" and artifact.allows_tf32 else name
+
+
 def _open(artifact: Artifact, options: Options) -> TorchSession:
-    module = load_program(artifact, options.device)
-    return TorchSession(module, artifact, describe(BACKEND.name, "eager", module, options))
+    return _session(load_program(artifact, options.device), artifact, options, lambda module: module)
+
+
+def _session(
+    program: torch.export.ExportedProgram,
+    artifact: Artifact,
+    options: Options,
+    called: Callable[[torch.fx.GraphModule], Callable[[torch.Tensor], torch.Tensor]],
+) -> TorchSession:
+    """A session of what ``called`` makes of the program's module."""
+    import torch
+
+    module, provider = program.module(), "eager"
+    if options.device == "cpu":
+        return TorchSession(called(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
+    from runtimes.torchcuda.session import CudaTorchSession
+
+    if _types(program) <= {torch.float16, torch.bfloat16}:
+        # The convolutions carry the layout from their weights to everything behind them.
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in place
+        provider = "eager channels-last"
+    return CudaTorchSession(called(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
 
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
-    module = load_program(artifact, options.device)
+    program = load_program(artifact, options.device)
     found: list[Layer] = []
-    call = _timed(module, _finish(options.device), found)
-    session = TorchSession(call, artifact, describe(BACKEND.name, "eager", module, options))
+    timed = functools.partial(
+        _timed, finish=_finish(options.device), found=found, tell=lambda dtype: _arithmetic(dtype, artifact, options)
+    )
+    session = _session(program, artifact, options, timed)
     session.run(arrays)  # finds its memory
     found.clear()
     session.run(arrays)
     return tuple(found)
 
 
+def _finish(device: str) -> Callable[[], None]:
+    """What returns when the device has finished: at once on the processor, which has when a call returns."""
+    import torch
+
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
 def _timed(
-    module: torch.nn.Module, finish: Callable[[], None], found: list[Layer]
+    module: torch.nn.Module,
+    finish: Callable[[], None],
+    found: list[Layer],
+    tell: Callable[[torch.dtype], str] = _name,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The program's call, operator by operator; each call adds its steps to ``found``."""
+    """The program's call, operator by operator; each call adds its steps to ``found``. ``tell`` names what weighted
+    operators of a type are computed in."""
     import torch
 
     class Timed(torch.fx.Interpreter):
@@ -156,7 +230,7 @@ def _timed(
             result = super().run_node(node)
             finish()
             if node.op == "call_function" and isinstance(result, torch.Tensor):
-                found.append(_layer(node, result, time.perf_counter() - start))
+                found.append(_layer(node, result, tell, time.perf_counter() - start))
             return result
 
     return Timed(module).run
@@ -165,18 +239,19 @@ def _timed(
 _WEIGHTED = {"conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm", "addmm", "bmm", "baddbmm"}
 
 
-def _layer(node: torch.fx.Node, result: torch.Tensor, duration_s: float) -> Layer:
+def _layer(node: torch.fx.Node, result: torch.Tensor, tell: Callable[[torch.dtype], str], duration_s: float) -> Layer:
     """An operator's call, named ``MODULE/NODE`` by the module that it comes from."""
     modules = list(node.meta.get("nn_module_stack", {}).values())
     path = modules[-1][0] if modules else ""
     name = f"{path}/{node.name}" if path else node.name
     operator = str(node.target)
+    weighted = operator.removeprefix("aten.").partition(".")[0] in _WEIGHTED
     return Layer(
         name=name,
         nodes=(name,),
         operator=operator,
-        precision=str(result.dtype).removeprefix("torch."),
-        weighted=operator.removeprefix("aten.").partition(".")[0] in _WEIGHTED,
+        precision=tell(result.dtype) if weighted else _name(result.dtype),
+        weighted=weighted,
         duration_s=duration_s,
     )
 

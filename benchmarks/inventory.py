@@ -1,0 +1,121 @@
+"""What there is to measure with on this machine, and what is missing: ``python -m benchmarks.inventory``."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from benchmarks import gpu
+from benchmarks.environment import Environment, environment
+from exporter import terminal
+from runtimes import Backend, backends, files, schema
+from runtimes.backends import importing
+from runtimes.errors import BackendUnavailableError
+from runtimes.ort import native
+from runtimes.ort.providers import CudaProvider
+
+NEEDS = {
+    "torch": "'rexport[export]'",
+    "onnx": "'rexport[export]'",
+    "onnxscript": "'rexport[export]'",
+    "nncf": "'rexport[int8]'",
+    "pytest": "pytest pytest-timeout",
+    "pytest_timeout": "pytest pytest-timeout",
+}
+"""Modules that exporting and testing need, and what brings each."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What there is. ``present`` names runtimes and modules; ``missing`` says of each other one why, with the line that
+    brings it."""
+
+    environment: Environment
+    present: tuple[str, ...]
+    missing: Mapping[str, str]
+
+
+def inventory(device: str) -> Inventory:
+    """Of this machine, for measuring on ``device``; runtimes that never run there are left out."""
+    reasons: dict[str, str | None] = {
+        row.name: absent(row, device) for row in backends() if device in row.devices and "fake" not in row.formats
+    }
+    reasons |= {name: _not_installed(name, brings) for name, brings in NEEDS.items()}
+    if device != "cpu":
+        reasons["clocks, power, energy"] = gpu.missing()
+    present = tuple(name for name, reason in reasons.items() if reason is None)
+    return Inventory(environment(), present, {name: reason for name, reason in reasons.items() if reason is not None})
+
+
+def absent(backend: Backend, device: str) -> str | None:
+    """Why the backend cannot be used on a device that it has, with the line that mends it, or ``None``. On a GPU, its
+    library must have been built for one; it is imported to see."""
+    missing = backend.missing()
+    if missing is not None or device == "cpu" or backend.name not in _BUILT_FOR_GPUS:
+        return missing
+    try:
+        return _BUILT_FOR_GPUS[backend.name]()
+    except BackendUnavailableError as error:
+        return f"{error.what} ({error.hint})"
+
+
+def _onnxruntime() -> None:
+    native.imported(CudaProvider.name)
+
+
+def _torch() -> str | None:
+    with importing("torch", "export"):
+        import torch
+
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return f"this PyTorch, {torch.__version__}, was built without CUDA (pip install another: https://pytorch.org)"
+    return f"PyTorch {torch.__version__} sees no GPU (it needs a driver for CUDA {torch.version.cuda})"
+
+
+_BUILT_FOR_GPUS: Mapping[str, Callable[[], str | None]] = {
+    "onnxruntime": _onnxruntime,
+    "onnxruntime-tensorrt": _onnxruntime,
+    "pytorch": _torch,
+    "inductor": _torch,
+}
+"""Backends whose library may be there and know nothing of GPUs, and what then says so."""
+
+
+def _not_installed(module: str, brings: str) -> str | None:
+    if importlib.util.find_spec(module) is not None:
+        return None
+    return f"{module} is not installed (pip install {brings})"
+
+
+def lines(found: Inventory) -> tuple[str, ...]:
+    """For people: the machine, what is there, and a line for each thing that is missing."""
+    about = found.environment
+    graphics = " and ".join(f"{one.name}, driver {one.driver}, CUDA {one.cuda}" for one in about.gpus)
+    return (
+        f"{about.cpu}, {about.usable_processors} of {about.processors} processors; {graphics or 'no NVIDIA GPU'}",
+        f"here: {', '.join(found.present) or 'nothing'}",
+        *(f"missing: {name}: {reason}" for name, reason in found.missing.items()),
+    )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cuda", show_default=True)
+@click.option("--json", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write it as JSON too.")
+def main(device: str, target: Path | None) -> None:
+    """Say what there is to measure with on this machine, and what is missing."""
+    with terminal.stdout_reserved():
+        found = inventory(device)
+    if target is not None:
+        with files.write_atomically(target) as temporary:
+            temporary.write_text(schema.dumps(found, indent=2) + "\n", encoding="utf-8")
+    click.echo("\n".join(lines(found)))
+
+
+if __name__ == "__main__":
+    terminal.run(main)

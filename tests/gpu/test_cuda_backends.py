@@ -1,0 +1,266 @@
+"""What holds for every backend on a real GPU. A new one is tested by existing.
+
+The batches are 1, 2, 3 and 7 throughout: what compiles for each size does so for seconds.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import runtimes
+from benchmarks import child, gpu
+from benchmarks.inventory import absent
+from benchmarks.job import Job
+from benchmarks.measure import Plan
+from runtimes import Backend, Runtime, cuda
+from runtimes.errors import InputError, RexportError
+from runtimes.parity import Comparison, compare
+from runtimes.protocol import Array
+from tests.gpu.conftest import Samples, images
+
+NO_GPU = cuda.missing()
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(NO_GPU is not None, reason=f"no GPU: {NO_GPU}")]
+
+TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 1e-2}
+"""Of the largest logit. TensorFloat-32 has 10 bits of mantissa and misses the first by far: fp32 proves to be fp32."""
+
+
+def _row(backend: Backend) -> pytest.param:  # type: ignore[valid-type]
+    reason = NO_GPU or absent(backend, "cuda")
+    marks = [pytest.mark.skipif(reason is not None, reason=str(reason))]
+    if "engine" in backend.formats:
+        marks.append(pytest.mark.tensorrt)
+    return pytest.param(backend, id=backend.name, marks=marks)
+
+
+ROWS = [_row(backend) for backend in runtimes.backends() if "cuda" in backend.devices]
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.param
+    return found
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["graphs", "no-graphs"])
+def runtime(request: pytest.FixtureRequest, backend: Backend, samples: Samples) -> Iterator[Runtime]:
+    """The fp32 artifact, opened by each backend with CUDA graphs and without; shared: compiling takes long."""
+    artifact = samples.of(backend.formats, "fp32")
+    with runtimes.open(artifact.path, backend.name, "cuda", cuda_graphs=request.param) as opened:
+        yield opened
+
+
+def logits(runtime: Runtime, feeds: dict[str, Array]) -> Array:
+    return runtime.infer(feeds)["logits"]
+
+
+def assert_near(found: Array, expected: Array, tolerance: float = TOLERANCE["fp32"]) -> None:
+    assert found.shape == expected.shape
+    assert Comparison.of(found, expected).relative_difference <= tolerance
+
+
+def test_it_runs_on_the_gpu_and_says_so(runtime: Runtime, backend: Backend) -> None:
+    about = runtime.description
+    assert (about.backend, about.device, about.passed_over) == (backend.name, "cuda", ())
+    assert "CPU" not in about.provider
+
+
+def test_the_vectors_are_answered_in_true_float32(runtime: Runtime) -> None:
+    result, _ = compare(runtime, runtime.artifact.vectors())
+    assert result.relative_difference <= TOLERANCE["fp32"]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_other_precisions_answer_within_their_tolerance(backend: Backend, samples: Samples, precision: str) -> None:
+    artifact = samples.of(backend.formats, precision)
+    with runtimes.open(artifact.path, backend.name, "cuda") as opened:
+        result, _ = compare(opened, artifact.vectors())
+    assert result.relative_difference <= TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2, 7])
+def test_any_batch_gives_as_many_rows(runtime: Runtime, batch: int) -> None:
+    result = logits(runtime, images(batch))
+    assert result.shape == (batch, 10)
+    assert np.isfinite(result).all()
+
+
+def test_an_image_is_answered_alike_in_any_batch(runtime: Runtime) -> None:
+    feeds = images(7)
+    together = logits(runtime, feeds)
+    for number in range(7):
+        assert_near(logits(runtime, {"input": feeds["input"][number : number + 1]}), together[number : number + 1])
+
+
+def test_a_replayed_run_reads_its_own_images(runtime: Runtime) -> None:
+    """A recorded run has addresses in it: fed from elsewhere it would answer for the images of the first call."""
+    cases = [images(batch, seed) for seed in range(4) for batch in (1, 3, 7)]
+    first = [logits(runtime, feeds) for feeds in cases]
+    for _ in range(2):
+        for feeds, expected in zip(cases, first, strict=True):
+            assert_near(logits(runtime, feeds), expected)
+    assert Comparison.of(first[0], first[3]).relative_difference > 0.01
+
+
+def test_results_are_fresh_and_the_callers(runtime: Runtime) -> None:
+    first = logits(runtime, images(2))
+    before = first.copy()
+    logits(runtime, images(2, seed=1))
+    np.testing.assert_array_equal(first, before)
+
+
+def test_many_threads_get_their_own_answers(runtime: Runtime) -> None:
+    cases = [images(batch, seed) for seed, batch in enumerate((1, 2, 3, 7, 2, 1, 3, 7))]
+    expected = [logits(runtime, feeds) for feeds in cases]
+    wrong: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def ask(number: int) -> None:
+        barrier.wait()
+        for turn in range(50):
+            which = (number + turn) % len(cases)
+            try:
+                assert_near(logits(runtime, cases[which]), expected[which])
+            except (AssertionError, RexportError) as error:
+                wrong.append(f"thread {number}, turn {turn}: {error}")
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_what_is_bound_is_timed_by_the_devices_own_clock(runtime: Runtime) -> None:
+    runtime.bind(images(3))()
+    call = runtime.bind_timed(images(3))
+    assert call is not None
+    call()
+    for _ in range(5):
+        start = time.perf_counter()
+        device_s = call()
+        assert 0 < device_s < time.perf_counter() - start
+
+
+def test_tensors_on_the_gpu_are_taken_where_they_lie(runtime: Runtime) -> None:
+    torch = pytest.importorskip("torch", reason="a library with CUDA tensors is needed")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    feeds = images(3)
+    expected = logits(runtime, feeds)
+    tensor = torch.from_numpy(feeds["input"]).cuda()
+    assert_near(runtime.infer({"input": tensor})["logits"], expected)
+    np.testing.assert_array_equal(tensor.cpu().numpy(), feeds["input"])
+    with pytest.raises(InputError):
+        runtime.infer({"input": tensor.half()})
+    with pytest.raises(InputError):
+        runtime.infer({"input": tensor.transpose(2, 3)})
+
+
+def test_what_a_stream_has_still_to_compute_is_waited_for(runtime: Runtime) -> None:
+    torch = pytest.importorskip("torch", reason="a library with CUDA tensors is needed")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    feeds = images(2, seed=5)
+    expected = logits(runtime, feeds)
+    ready = torch.from_numpy(feeds["input"]).cuda()
+    stream = torch.cuda.Stream()
+    large = torch.randn(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        tensor = torch.full_like(ready, float("nan"))
+        for _ in range(20):
+            large = large @ large / 4096
+        tensor.copy_(ready + 0 * large.flatten()[0].nan_to_num(0, 0, 0))
+        found = runtime.infer({"input": tensor})["logits"]
+    assert_near(found, expected)
+
+
+def test_with_graphs_and_without_the_answers_are_the_same(backend: Backend, samples: Samples) -> None:
+    artifact, feeds = samples.of(backend.formats, "fp32"), images(3)
+    answers = []
+    for graphs in (True, False):
+        with runtimes.open(artifact.path, backend.name, "cuda", cuda_graphs=graphs) as opened:
+            answers.append([logits(opened, feeds) for _ in range(3)][-1])
+    assert_near(answers[0], answers[1])  # cuDNN finds its algorithms by timing them, for each session anew
+
+
+def test_what_is_closed_gives_its_memory_back(backend: Backend, samples: Samples) -> None:
+    meter, artifact = gpu.gauge("cuda"), samples.of(backend.formats, "fp32")
+    if meter is None or meter.used_bytes() is None:
+        pytest.skip(f"the GPU's memory cannot be read: {gpu.missing()}")
+
+    def opened_and_closed() -> int:
+        with runtimes.open(artifact.path, backend.name, "cuda") as opened:
+            logits(opened, images(7))
+        return meter.used_bytes() or 0
+
+    opened_and_closed()
+    after_two = opened_and_closed()
+    for _ in range(4):
+        last = opened_and_closed()
+    assert last - after_two < 256 << 20
+
+
+def test_auto_takes_a_backend_of_the_gpu(samples: Samples) -> None:
+    with runtimes.open(samples.onnx["fp32"].path, "auto", "cuda") as opened:
+        able = [row for row in runtimes.backends() if "cuda" in row.devices and absent(row, "cuda") is None]
+        if any("onnx" in row.formats for row in able):
+            assert opened.description.device == "cuda"
+        else:
+            assert opened.description.passed_over
+
+
+def test_the_driver_tells_of_the_gpu_that_cuda_uses() -> None:
+    if gpu.missing() is not None:
+        pytest.skip(str(gpu.missing()))
+    meter = gpu.gauge("cuda")
+    assert meter is not None
+    state = meter.state()
+    assert state.name == cuda.device().name
+    assert (state.memory_used_bytes or 0) > 0
+    assert any(one.uuid == state.uuid for one in gpu.gpus())
+
+
+def test_a_job_of_the_benchmark_has_the_devices_figures(backend: Backend, samples: Samples, tmp_path: Path) -> None:
+    job = Job(
+        artifact=str(samples.of(backend.formats, "fp32").path),
+        runtime=backend.name,
+        device="cuda",
+        threads=1,
+        batch=2,
+        data=None,
+        limit=None,
+        evaluate=True,
+        seed=0,
+        plan=Plan(duration_s=0.1),
+    )
+    outcome, _ = child.run(job, tmp_path, lambda _: None, 300.0)
+    assert (outcome.status, outcome.reason) == ("ok", None)
+    assert outcome.latency is not None
+    assert outcome.compute is not None
+    assert outcome.device is not None
+    medians = [np.median(one.samples_s) for one in (outcome.device, outcome.compute, outcome.latency)]
+    assert 0 < medians[0] <= medians[1] * 1.1
+    assert medians[0] <= medians[2] * 1.1
+    if gpu.missing() is None:
+        assert outcome.gpu_after is not None
+        assert (outcome.device_peak_bytes or 0) > 0
+
+
+def test_the_command_measures_on_the_gpu(samples: Samples, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.cli", "run", str(samples.onnx["fp32"].path), "--device", "cuda"]
+    command += ["--runtime", "pytorch", "--duration", "0.05", "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "device" in done.stdout.split()
