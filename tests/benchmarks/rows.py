@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.environment import Environment
+from benchmarks.gpu import Gpu, GpuState
 from benchmarks.results import Row
 
 MACHINE = Environment(
@@ -91,3 +92,26 @@ FASTER = replace(
 )
 
 SKIPPED = replace(EMPTY, status="skipped", reason="openvino is not installed", runtime="openvino")
+
+H200 = Gpu("NVIDIA H200", "GPU-0", "580.159.03", "13.0", "9.0", 150_754_820_096, 1980, 700.0)
+
+IDLE = GpuState("NVIDIA H200", "GPU-0", 345, 3201, 76.5, 31, ("idle",), 1000.0, 600 << 20)
+BUSY = GpuState("NVIDIA H200", "GPU-0", 1755, 3201, 695.25, 55, ("power cap", "sync boost"), 1500.0, 1600 << 20)
+
+ON_A_GPU = replace(
+    FASTER,
+    device="cuda",
+    provider="CUDAExecutionProvider",
+    precision="fp16",
+    arithmetic="float16",
+    environment=replace(MACHINE, gpus=(replace(H200, name="Another GPU", uuid="GPU-1"), H200)),
+    cuda_graphs=True,
+    device_p50_s=0.000321,
+    device_p50_interval_s=(0.00032, 0.000322),
+    device_samples_s=(0.00032, 0.000322),
+    device_warmup_s=(0.0004,),
+    gpu_before=IDLE,
+    gpu_after=BUSY,
+    device_peak_bytes=1_048_576_000,
+    energy_per_image_j=0.0123,
+)

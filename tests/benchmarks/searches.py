@@ -49,12 +49,14 @@ class ScriptedBench:
     def __init__(self, milliseconds: Mapping[Key, float], drops: Mapping[str, float], labelled: bool = True) -> None:
         self.milliseconds, self.drops, self.labelled = milliseconds, drops, labelled
         self.asked: list[Key] = []
+        self.graphs: list[bool] = []
 
     def row(self, configuration: Configuration) -> Row:
         pair = configuration.pair
         precision = pair.typed.precision or ""
         key = (pair.backend.name, precision, configuration.threads, configuration.batch)
         self.asked.append(key)
+        self.graphs.append(configuration.cuda_graphs)
         named = replace(
             EMPTY, runtime=key[0], precision=precision, threads=key[2], batch=key[3], runtime_version="1", provider="p"
         )

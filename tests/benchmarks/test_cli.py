@@ -31,7 +31,7 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     assert "net.fake · resnet20, bundled weights" in done.stdout
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
-    assert sorted(os.listdir(out)) == ["results.csv", "results.jsonl", "results.md"]
+    assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
     assert [row.status for row in results.read(lines)] == ["skipped", "ok"]
     assert results.read(out / "results.jsonl") == results.read(lines)
     rbench("run", path, "--duration", 0.02, "-o", out)
@@ -57,6 +57,14 @@ def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tm
     assert row.drop_interval is not None
     assert row.drop_interval[0] <= (row.drop or 0) <= row.drop_interval[1]
     assert "int8: logits' error" in done.stderr
+
+
+def test_cuda_graphs_are_a_wish_of_the_user(tmp_path: Path) -> None:
+    lines = tmp_path / "lines.jsonl"
+    options = ("--duration", 0.02, "--json", lines, "--runtime", "fake", "--device", "cuda")
+    for more in ((), ("--no-cuda-graphs",), ("--cuda-graphs",)):
+        assert rbench("run", artifact(tmp_path), *options, *more).returncode == 5
+    assert [row.cuda_graphs for row in results.read(lines) if row.runtime == "fake"] == [True, False, True]
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:

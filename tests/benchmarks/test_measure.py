@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.measure import Measurement, Plan, measure, timed
+from benchmarks.measure import Measurement, Plan, measure, reported, timed
 from runtimes.errors import UsageError
 
 
@@ -105,6 +105,22 @@ def test_what_the_call_raises_comes_through_and_the_collector_comes_back() -> No
     with pytest.raises(RuntimeError, match="call 1"):
         measure(broken, PLAN)
     assert gc.isenabled()
+
+
+def test_a_call_that_tells_its_own_time_is_measured_by_that() -> None:
+    clock = scripted(*[0.125] * 12, 0.5, 0.25, 0.75, 0.25, 0.25, then=99.0)
+
+    def call() -> float:
+        before = clock.now
+        clock.work()
+        return clock.now - before
+
+    assert reported(call, PLAN) == Measurement((0.125,) * 12, (0.5, 0.25, 0.75, 0.25, 0.25), True)
+
+
+def test_a_device_that_says_no_time_has_passed_does_not_hold_up_for_ever() -> None:
+    plan = Plan(duration_s=1.0, min_samples=1, max_samples=7, warmup_limit_s=0.0)
+    assert reported(lambda: 0.0, plan).samples_s == (0.0,) * 7
 
 
 def test_timed_gives_the_result_and_its_seconds() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 from dataclasses import replace
@@ -9,7 +8,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.results import Row
-from tests.benchmarks.rows import EMPTY, FASTER, REFERENCE, SKIPPED
+from tests.benchmarks.rows import EMPTY, FASTER, ON_A_GPU, REFERENCE, SKIPPED
 
 ROWS = (REFERENCE, FASTER, SKIPPED)
 
@@ -90,6 +89,16 @@ def test_rows_that_are_not_ok_stand_with_their_reason() -> None:
         assert "p50" not in text.splitlines()[0]
 
 
+def test_what_is_said_of_many_rows_of_a_runtime_is_said_once() -> None:
+    alike = [replace(SKIPPED, precision=name, batch=batch) for batch in (1, 64) for name in ("fp32", "fp16")]
+    other = replace(SKIPPED, precision="bf16", reason="it has no kernel")
+    (section,) = report.sections([*alike, other])
+    assert section.remarks == (
+        "openvino fp32, fp16, batch 1, 64: skipped: openvino is not installed",
+        "openvino bf16, batch 1: skipped: it has no kernel",
+    )
+
+
 def test_notes_stand_beneath() -> None:
     assert "onnxruntime int8, batch 1: no test vectors" in printed(replace(FASTER, note="no test vectors"))
 
@@ -138,15 +147,6 @@ def test_markdown_tables_are_whole_and_foreign_text_cannot_break_them() -> None:
     assert "a\\|b" in text
 
 
-def test_csv_has_raw_values_and_intervals_in_two_columns() -> None:
-    rows = list(csv.DictReader(io.StringIO(report.csv_text(ROWS))))
-    assert [row["runtime"] for row in rows] == ["pytorch", "onnxruntime", "openvino"]
-    assert float(rows[1]["p50_s"]) == 0.00041
-    assert (float(rows[1]["p50_low_s"]), float(rows[1]["p50_high_s"])) == (0.000405, 0.000416)
-    assert (rows[2]["p50_s"], rows[2]["p50_low_s"], rows[2]["reason"]) == ("", "", "openvino is not installed")
-    assert not set(report.NOT_IN_CSV) & set(rows[0])
-
-
 def test_the_environment_in_one_line() -> None:
     assert report.machine(EMPTY) == (
         "Fast Processor 9 · 2 of 4 processors · avx2 avx512f · 8 GiB · Linux 6.1, CPython 3.11.7 · load 0.50"
@@ -157,3 +157,51 @@ def test_the_instruction_sets_that_make_int8_fast_are_told() -> None:
     sets = ("f16c", "fma", "avx2", "avx512f", "avx512_vnni", "amx_int8")
     row = dataclasses.replace(EMPTY, environment=dataclasses.replace(EMPTY.environment, instruction_sets=sets))
     assert "· avx2 avx512f avx512_vnni amx_int8 ·" in report.machine(row)
+
+
+def test_a_gpus_rows_have_its_own_clock_and_its_state() -> None:
+    without = dataclasses.replace(ON_A_GPU, cuda_graphs=False, p50_s=0.0008, energy_per_image_j=None)
+    text = printed(dataclasses.replace(REFERENCE, cuda_graphs=True, device="cuda"), ON_A_GPU, without)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "runtime precision batch graphs p50 ms p99 compute device images/s vs pytorch" in lines
+    assert "onnxruntime fp16 1 – 0.410 [0.405–0.416] 3.10 2.40 0.321 398 6.10 [5.95–6.21]" in lines
+    assert "onnxruntime fp16 1 off 0.800 [0.405–0.416] 3.10 2.40 0.321 398 6.10 [5.95–6.21]" in lines
+    assert "onnxruntime fp16 1 – 345→1,755 76→695 power cap, sync boost 1,049 12.30" in lines
+    assert "onnxruntime fp16 1 off 345→1,755 76→695 power cap, sync boost 1,049 –" in lines
+    assert "device: the same run by the GPU's clock" in text
+    assert max(map(len, text.splitlines())) <= report.GPU_WIDTH
+
+
+def test_a_processors_tables_say_nothing_of_a_gpu() -> None:
+    headings = [heading for table in report.sections(ROWS)[0].tables for heading, _ in table.headings]
+    assert not {"graphs", "device", "MHz", "GPU MB"} & set(headings)
+    assert "graphs" not in printed(*ROWS)
+
+
+def test_a_gpu_that_is_not_held_back_and_one_that_tells_nothing() -> None:
+    assert ON_A_GPU.gpu_after is not None
+    state = dataclasses.replace(ON_A_GPU.gpu_after, throttle=(), sm_mhz=None, power_w=None)
+    row = dataclasses.replace(ON_A_GPU, gpu_after=state, gpu_before=None, device_peak_bytes=None)
+    (section,) = report.sections([row])
+    held = dict(zip((heading for heading, _ in section.tables[-1].headings), section.tables[-1].cells[0], strict=True))
+    assert held == {
+        "runtime": "onnxruntime",
+        "precision": "fp16",
+        "batch": "1",
+        "held by": "nothing",
+        "mJ/image": "12.30",
+    }
+
+
+def test_the_gpu_that_was_used_is_named() -> None:
+    assert " · NVIDIA H200, driver 580.159.03, CUDA 13.0 · " in report.machine(ON_A_GPU)
+    assert "Another GPU" not in report.machine(ON_A_GPU)
+    unwatched = dataclasses.replace(ON_A_GPU, gpu_before=None)
+    assert "Another GPU, driver 580.159.03, CUDA 13.0 and NVIDIA H200" in report.machine(unwatched)
+    blind = dataclasses.replace(unwatched, environment=EMPTY.environment)
+    assert " · GPU unknown: no NVML · " in report.machine(blind)
+
+
+def test_a_row_without_graphs_is_told_apart_in_the_remarks() -> None:
+    row = dataclasses.replace(ON_A_GPU, cuda_graphs=False, status="error", reason="it broke")
+    assert "onnxruntime fp16, batch 1, no CUDA graphs: error: it broke" in printed(row)

@@ -16,7 +16,7 @@ from benchmarks import results
 from benchmarks.results import ResultsFile, Row
 from runtimes import schema
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
-from tests.benchmarks.rows import EMPTY, REFERENCE, SKIPPED
+from tests.benchmarks.rows import EMPTY, FASTER, ON_A_GPU, REFERENCE, SKIPPED
 
 PROMISED = (
     "status reason variant weights runtime device precision batch threads p50_s p90_s p99_s images_per_s load_s "
@@ -24,6 +24,11 @@ PROMISED = (
 )
 
 NEW_IN_2 = ("subject", "drop", "drop_interval")
+
+NEW_IN_3 = (
+    *("cuda_graphs", "device_p50_s", "device_p50_interval_s", "device_samples_s", "device_warmup_s"),
+    *("gpu_before", "gpu_after", "device_peak_bytes", "energy_per_image_j"),
+)
 
 
 def test_a_line_has_every_promised_name_and_null_where_nothing_was_measured() -> None:
@@ -55,12 +60,28 @@ def test_a_last_line_without_its_end_is_not_glued_to_the_next(tmp_path: Path) ->
 
 
 def test_rows_of_the_first_version_are_still_read(tmp_path: Path) -> None:
-    old = {name: value for name, value in schema.encode(REFERENCE).items() if name not in NEW_IN_2}
+    old = {name: value for name, value in schema.encode(REFERENCE).items() if name not in NEW_IN_2 + NEW_IN_3}
+    del old["environment"]["gpus"]
     path = tmp_path / "r.jsonl"
     path.write_text(json.dumps({**old, "schema_version": 1}) + "\n")
     (row,) = results.read(path)
     assert (row.subject, row.drop, row.drop_interval) == (None, None, None)
     assert row.p50_s == REFERENCE.p50_s
+
+
+def test_rows_of_the_second_version_are_still_read(tmp_path: Path) -> None:
+    old = {name: value for name, value in schema.encode(FASTER).items() if name not in NEW_IN_3}
+    del old["environment"]["gpus"]
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps({**old, "schema_version": 2}) + "\n")
+    (row,) = results.read(path)
+    assert row == replace(FASTER, schema_version=2)
+    assert row.environment.gpus == ()
+
+
+def test_a_row_of_a_gpu_is_read_back_as_it_was(tmp_path: Path) -> None:
+    ResultsFile(tmp_path / "r.jsonl").append(ON_A_GPU)
+    assert results.read(tmp_path / "r.jsonl") == (ON_A_GPU,)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import Predictions
+from benchmarks.gpu import GpuState
 from benchmarks.job import Outcome
 from benchmarks.measure import Measurement
 from benchmarks.results import Row, Status
-from benchmarks.rows import NOT_SETTLED, Reference, finished
+from benchmarks.rows import NOT_SETTLED, Reference, finished, is_reference
 from runtimes.protocol import Description
 from tests.benchmarks.rows import EMPTY
 
@@ -72,6 +73,48 @@ def test_the_reference_itself_has_ratio_one() -> None:
     same = outcome()
     row = finished(replace(EMPTY, runtime="pytorch"), same, None, Reference(same.latency))
     assert (row.ratio, row.ratio_interval) == (1.0, (1.0, 1.0))
+
+
+def test_the_reference_is_pytorch_in_fp32_alone() -> None:
+    fp32 = outcome(median=0.006)
+    row = finished(replace(EMPTY, runtime="pytorch", precision="fp16"), outcome(), None, Reference(fp32.latency))
+    assert row.ratio == pytest.approx(3.0)
+    assert row.ratio_interval != (1.0, 1.0)
+    assert [is_reference(*pair) for pair in (("pytorch", "fp32"), ("pytorch", "fp16"), ("inductor", "fp32"))] == [
+        True,
+        False,
+        False,
+    ]
+
+
+STATE = GpuState("NVIDIA H200", "GPU-0", 1980, 3201, 512.25, 41, ("power cap",), 1000.0, 600)
+
+
+def test_what_a_gpu_tells_is_in_the_row() -> None:
+    device = Measurement((0.25,), samples(50, 0.0005), True)
+    before = replace(STATE, sm_mhz=345, throttle=("idle",))
+    told = replace(
+        outcome(),
+        device=device,
+        gpu_before=before,
+        gpu_after=STATE,
+        device_peak_bytes=7_000_000,
+        energy_per_image_j=0.125,
+    )
+    row = finished(replace(EMPTY, device="cuda", cuda_graphs=False), told, None, Reference())
+    assert row.device_p50_s == pytest.approx(0.0005)
+    assert row.device_p50_interval_s is not None
+    assert row.device_p50_interval_s[0] <= 0.0005 <= row.device_p50_interval_s[1]
+    assert (row.device_samples_s, row.device_warmup_s) == (device.samples_s, (0.25,))
+    assert (row.gpu_before, row.gpu_after, row.cuda_graphs) == (before, STATE, False)
+    assert (row.device_peak_bytes, row.energy_per_image_j) == (7_000_000, 0.125)
+    few = replace(told, device=Measurement((), samples(4, 0.0005), True))
+    assert finished(EMPTY, few, None, Reference()).device_p50_s is None
+
+
+def test_a_processor_has_none_of_it() -> None:
+    row = finished(EMPTY, outcome(), None, Reference())
+    assert (row.device_p50_s, row.device_samples_s, row.gpu_after, row.energy_per_image_j) == (None,) * 4
 
 
 def test_answers_against_the_truth_and_the_reference() -> None:

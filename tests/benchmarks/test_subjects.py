@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from benchmarks import subjects
 from benchmarks.request import Listener, Request
 from benchmarks.results import Row
 from benchmarks.subjects import Refusal, Subject
-from exporter import network, onnx
+from exporter import network, onnx, torch
 from exporter.precision import PRECISIONS, Bounds
+from exporter.typing import Typing
 from runtimes import Artifact
 from runtimes.errors import (
     BackendUnavailableError,
@@ -23,9 +25,16 @@ from runtimes.errors import (
 )
 from tests.benchmarks.scripts import artifact, foreign
 from tests.exporter.small import BASIC, SILENT
+from tests.exporter.tracing import traced_once
 from tests.samples import copied
 
 LISTENER = Listener(lambda *_: None, lambda _: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_exports_of_the_same() -> Iterator[None]:
+    with traced_once():
+        yield
 
 
 def made(request: Request, folder: Path) -> tuple[Subject, ...]:
@@ -218,3 +227,65 @@ def test_a_calibration_goes_to_the_precision_that_takes_one() -> None:
     assert request.typing("fp16").calibration is None
     typing = request.typing("int8")
     assert (typing.calibration, typing.calibration_images, typing.target) == ("photos", 8, "tensorrt")
+
+
+def precisions_of(found: tuple[subjects.Typed, ...]) -> list[tuple[str | None, str]]:
+    return [(typed.precision, typed.format) for typed in found]
+
+
+def test_on_a_gpu_pytorch_has_programs_of_its_own_beside_the_reference(tmp_path: Path) -> None:
+    """What is exported and paired; this needs no GPU."""
+    path = onnx.export(network.Request(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
+    request = Request(subjects=(str(path),), precisions=("fp32", "tf32", "fp16"), device="cuda")
+    (subject,) = made(request, tmp_path)
+    assert precisions_of(subject.programs) == [("tf32", "pt2"), ("fp16", "pt2")]
+    for typed in subject.programs:
+        assert isinstance(typed.made, Artifact)
+        assert typed.made.manifest is not None
+        assert typed.made.manifest.parent == Artifact.read(path).manifest.sha256  # type: ignore[union-attr]
+    assert [typed.made.path.name for typed in subject.programs if isinstance(typed.made, Artifact)] == [
+        "small.tf32.pt2",
+        "small.fp16.pt2",
+    ]
+    found = [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)]
+    assert found[:3] == [("pytorch", "fp32"), ("pytorch", "tf32"), ("pytorch", "fp16")]
+    assert [precision for name, precision in found if name == "inductor"] == ["fp32", "tf32", "fp16"]
+    assert [precision for name, precision in found if name == "onnxruntime"] == ["fp32", "tf32", "fp16"]
+    on_cpu = replace(request, device="cpu")
+    assert subjects._program_precisions(on_cpu) == ()
+    assert subjects._program_precisions(replace(request, precisions=tuple(PRECISIONS))) == ("tf32", "fp16", "bf16")
+
+
+def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = PRECISIONS["bf16"]
+    monkeypatch.setitem(PRECISIONS, "bf16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
+    path = onnx.export(network.Request(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
+    request = Request(subjects=(str(path),), precisions=("bf16",), runtimes=("pytorch",), device="cuda")
+    (subject,) = made(request, tmp_path)
+    (program,) = subject.programs
+    assert isinstance(program.made, Refusal)
+    assert (program.format, program.made.status) == ("pt2", "failed")
+    found = [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)]
+    assert found == [("pytorch", "fp32"), ("pytorch", "bf16")]
+
+
+def test_a_narrow_program_that_is_named_is_measured_beside_its_reference(tmp_path: Path) -> None:
+    path = torch.export(network.Request(BASIC, f"{tmp_path}/small.pt2"), SILENT, Typing("fp16")).path
+    request = Request(subjects=(str(path),), runtimes=("pytorch",))
+    (subject,) = made(request, tmp_path)
+    assert precisions_of(subject.typed) == [("fp16", "pt2")]
+    assert subject.twin.precision == "fp32"
+    assert isinstance(subject.twin.made, Artifact)
+    assert subject.twin.made.path != path
+    assert [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)] == [
+        ("pytorch", "fp32"),
+        ("pytorch", "fp16"),
+    ]
+
+
+def test_a_float32_program_that_is_named_is_its_own_reference(pt2_artifact: Artifact, tmp_path: Path) -> None:
+    request = Request(subjects=(str(pt2_artifact.path),), runtimes=("pytorch",))
+    (subject,) = made(request, tmp_path)
+    assert [(pair.typed.precision, pair.opens) for pair in subjects.pairs(subject, request)] == [
+        ("fp32", Artifact.read(pt2_artifact.path))
+    ]

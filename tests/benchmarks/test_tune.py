@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 import runtimes
-from benchmarks import results, tune, verdict
+from benchmarks import cli, results, tune, verdict
 from benchmarks.request import Listener, Request
 from benchmarks.subjects import Refusal, Typed
 from benchmarks.tune import Aim, Findings
 from runtimes import Artifact
 from runtimes.errors import CheckFailedError, RexportError, UsageError
+from runtimes.formats import FORMATS
 from runtimes.manifest import FileRecord, Manifest
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 from tests.benchmarks.searches import TRIED, ScriptedBench, searched, subject, typed
+from tests.exporter.commands import here
 
 LISTENER = Listener(lambda *_: None, lambda _: None)
 RBENCH = (sys.executable, "-m", "benchmarks.cli")
@@ -50,6 +52,19 @@ def test_inductor_is_never_tried(tmp_path: Path) -> None:
     bench = ScriptedBench({}, {})
     searched(bench, subject(tmp_path, typed(tmp_path, "fp32")), Aim(threads=(4,)), Request(subjects=("resnet20",)))
     assert {key[0] for key in bench.asked} == {"pytorch", *TRIED}
+
+
+def test_on_a_gpu_the_threads_are_not_searched_and_pytorchs_own_programs_never_tried(tmp_path: Path) -> None:
+    bench = ScriptedBench({}, {})
+    of = subject(tmp_path, typed(tmp_path, "fp32"))
+    program = Typed("fp16", Artifact(tmp_path / "net.fp16.pt2", FORMATS["pt2"], None))
+    request = Request(subjects=("resnet20",), device="cuda", cuda_graphs=False)
+    searched(bench, replace(of, programs=(program,)), Aim(), request)
+    assert [key for key in bench.asked if key[0] == "pytorch"] == [("pytorch", "fp32", 4, 1)]
+    assert "inductor" not in {key[0] for key in bench.asked}
+    assert {key[2] for key in bench.asked} == {4}
+    assert not any(bench.graphs)
+    assert Aim(threads=(2, 1)).thread_counts("cuda") == (2, 1)
 
 
 def test_what_is_beyond_the_bound_is_not_tried_further_and_said_so(tmp_path: Path) -> None:
@@ -281,8 +296,6 @@ def test_an_interrupt_leaves_no_artifact_and_prints_what_was_measured(tmp_path: 
 
 
 def test_an_error_after_rows_still_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import cli
-
     def full(*_: object) -> None:
         raise RexportError("no space left")
 
@@ -298,12 +311,12 @@ def test_an_error_after_rows_still_shows_them(tmp_path: Path, monkeypatch: pytes
 def test_the_bundled_network_is_tuned_and_its_artifact_opens_as_it_was_measured(tmp_path: Path) -> None:
     """Real networks, real runtimes, real images."""
     out = tmp_path / "best.onnx"
-    done = rbench(
+    done = here(
+        cli.main,
         *("tune", "resnet20", "--weights", "bundled", "--precision", "fp32", "--precision", "fp16"),
         *("--runtime", "onnxruntime", "--threads", 1, "--limit", 200, "--duration", 0.05, "-o", out),
-        timeout=280,
     )
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, str(out))
+    assert (done.code, done.stdout.splitlines()[-1]) == (0, str(out))
     assert "bound: a drop of top-1 of at most 0.50 points, 200 images" in done.stdout
     with runtimes.open(out) as runtime:
         assert (runtime.description.backend, runtime.description.threads) == ("onnxruntime", 1)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,18 @@ import numpy as np
 import pytest
 
 import runtimes
-from benchmarks import accuracy, child, worker
+from benchmarks import accuracy, child, gpu, worker
 from benchmarks.job import Job, Outcome
 from benchmarks.worker import outcomes
 from runtimes import schema
+from runtimes.backends import fake
 from runtimes.backends.fake import Script
+from runtimes.dlpack import DeviceTensor
 from runtimes.errors import CompatibilityError
+from runtimes.manifest import Engine, Profile
 from runtimes.protocol import Arrays, Layer, TensorSpec
-from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, with_batch
+from tests.benchmarks.nvml import Card, installed, steady
+from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_batch
 
 
 def done(job: Job, tmp_path: Path) -> tuple[Outcome, list[str]]:
@@ -130,6 +135,39 @@ def test_no_parity_no_number(tmp_path: Path) -> None:
     assert not (tmp_path / "p.npz").exists()
 
 
+ENGINE = Engine(
+    flavor="tensorrt",
+    version="11.4.0",
+    gpu=None,
+    compute_capability=None,
+    driver=None,
+    targets=(),
+    profiles=(Profile(1, 8, 64),),
+    opt_level=3,
+    workspace_bytes=None,
+    tf32=False,
+    hardware_compat="none",
+    version_compat=False,
+    stripped=False,
+    onnx="resnet20.onnx",
+    tolerance=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("parity", "engine", "allowed"), [(None, None, 1e-4), (1e-5, 0.5, 1e-5), (None, 0.01, 0.01), (None, 0.0, 0.0)]
+)
+def test_an_engine_carries_its_tolerance(
+    tmp_path: Path, parity: float | None, engine: float | None, allowed: float
+) -> None:
+    manifest = read(artifact(tmp_path)).manifest
+    assert manifest is not None
+    assert manifest.parity is not None
+    passed = None if parity is None else replace(manifest.parity, tolerance=parity)
+    built = None if engine is None else replace(ENGINE, tolerance=engine)
+    assert worker._tolerance(replace(manifest, parity=passed, engine=built)) == allowed
+
+
 def test_answers_that_are_not_finite_are_caught(tmp_path: Path) -> None:
     script = replace(SCRIPT, outputs=(TensorSpec("logits", "float16", ("batch", 10)),), scale=1e9)
     with np.errstate(over="ignore"):
@@ -192,6 +230,112 @@ def test_a_fixed_batch_is_filled_up_and_no_image_is_lost(tmp_path: Path) -> None
         assert outcome.status == "ok"
     fixed, free = (accuracy.load(tmp_path / f"{name}.npz") for name in ("fixed", "open"))
     assert len(fixed.indices) == len(free.indices) == 13
+
+
+class OnADevice(fake.FakeSession):
+    """Stands in for a session on a GPU, which is not here: its device takes a scripted 2 ms, whatever the host took."""
+
+    def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        raise NotImplementedError
+
+    def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+        call = self.bind(arrays)
+
+        def run_once() -> float:
+            call()
+            return 0.002
+
+        return run_once
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Card:
+    """The scripted backend on a scripted GPU."""
+    card = Card(used_bytes=steady(500, 800, 900, 2500), energy_mj=steady(*range(0, 10**9, 50_000)))
+    installed(monkeypatch, card)
+    monkeypatch.setattr(fake, "FakeSession", OnADevice)
+    rows = tuple(replace(row, devices=("cpu", "cuda")) for row in runtimes.backends() if row.name == "fake")
+    monkeypatch.setattr(sys.modules["runtimes.backends"], "backends", lambda: rows)
+    monkeypatch.setattr(runtimes, "backends", lambda: rows)
+    return card
+
+
+def test_on_a_gpu_its_own_clock_and_its_state_are_told(
+    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.0)
+    job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
+    outcome, steps = done(job, tmp_path)
+    assert (outcome.status, outcome.reason) == ("ok", None)
+    assert steps == ["open", "first call", "check", "latency", "compute", "device", "profile"]
+    assert outcome.device is not None
+    assert outcome.compute is not None
+    assert set(outcome.device.samples_s) == {0.002}
+    assert len(outcome.device.samples_s) == max(3, min(5, len(outcome.compute.samples_s)))  # 0.01 s of them
+    assert outcome.gpu_before is not None
+    assert outcome.gpu_after is not None
+    assert (outcome.gpu_before.uuid, outcome.gpu_after.uuid) == (on_a_gpu.uuid, on_a_gpu.uuid)
+    assert (outcome.gpu_before.memory_used_bytes, outcome.gpu_after.memory_used_bytes) == (800, 2500)
+    assert outcome.device_peak_bytes == 400, "without what is bound for each feed"
+    runs = len(outcome.compute.samples_s) + len(outcome.compute.warmup_s)
+    assert outcome.energy_per_image_j == pytest.approx(50.0 / (2 * runs))
+
+
+def test_energy_is_of_all_runs_until_the_counter_has_moved_enough(
+    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run takes 5 ms and uses 3 J, however few are sampled."""
+    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.3)
+    made: list[None] = []
+
+    class Using(OnADevice):
+        def bind(self, arrays: Arrays) -> Callable[[], None]:
+            call = super().bind(arrays)
+            return lambda: (call(), made.append(None))[0]  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(fake, "FakeSession", Using)
+    on_a_gpu.energy_mj = (3000 * len(made) for _ in itertools.count())
+    script, plan = replace(SCRIPT, delays_s=(0.005,)), replace(JOB.plan, duration_s=0.01, max_samples=3)
+    path = artifact(tmp_path, script)
+    job = replace(JOB, artifact=str(path), device="cuda", evaluate=False, plan=plan)
+    outcome, _ = done(job, tmp_path)
+    assert outcome.compute is not None
+    assert len(outcome.compute.samples_s) == 3
+    assert outcome.energy_per_image_j == pytest.approx(3.0 / 2)
+    assert 20 < len(made) < 120
+
+
+def test_the_devices_runs_are_no_more_than_those_by_the_hosts_clock(
+    tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del on_a_gpu
+    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.0)
+    plan = replace(JOB.plan, duration_s=3600.0, min_samples=1, max_samples=4)
+    job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False, plan=plan)
+    outcome, _ = done(job, tmp_path)
+    assert outcome.device is not None
+    assert len(outcome.device.samples_s) == 4
+
+
+def test_on_a_processor_there_is_nothing_of_a_gpu(tmp_path: Path) -> None:
+    outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False), tmp_path)
+    assert (outcome.device, outcome.gpu_before, outcome.gpu_after) == (None, None, None)
+    assert (outcome.device_peak_bytes, outcome.energy_per_image_j) == (None, None)
+
+
+@pytest.mark.parametrize("wish", [True, False])
+def test_the_wish_for_cuda_graphs_reaches_the_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: bool
+) -> None:
+    seen: list[object] = []
+
+    def noting(*arguments: object) -> None:
+        seen.extend(arguments)
+        raise CompatibilityError("enough")
+
+    monkeypatch.setattr(runtimes, "open", noting)
+    done(replace(JOB, artifact=str(artifact(tmp_path)), cuda_graphs=wish), tmp_path)
+    assert seen[1:] == ["fake", "cpu", 1, wish]
 
 
 def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 LIMIT_S = 240
@@ -40,6 +46,25 @@ def python(*arguments: str, cwd: Path | None = None) -> Result:
 def rexport(*arguments: str | Path, cwd: Path | None = None) -> Result:
     """Runs the command."""
     return python("-m", "exporter.cli", *map(str, arguments), cwd=cwd)
+
+
+def here(main: Callable[[], object], *arguments: str | Path | float, cwd: Path | None = None) -> Result:
+    """Runs a console script in this process, which has imported torch already: for what is said of a command that
+    other tests run as a process of its own."""
+    logger, out, errors = logging.getLogger("rexport"), io.StringIO(), io.StringIO()
+    before = logger.handlers[:], logger.level, logger.propagate
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        patch.chdir(cwd or Path.cwd())
+        patch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        patch.setattr(signal, "signal", lambda *_: None)  # the handlers of a process that ends soon
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            logger.handlers[:], logger.level, logger.propagate = before
+    assert isinstance(ended.value.code, int)
+    assert "Traceback" not in errors.getvalue(), errors.getvalue()
+    return Result(ended.value.code, out.getvalue(), errors.getvalue())
 
 
 def driven(graph: Path, pause: str, *arguments: str | Path) -> subprocess.Popen[str]:

@@ -16,6 +16,10 @@ BASIC = Variant("small-basic", "basic", (1, 1, 1), (4, 8, 16), "cifar", "A", cla
 BOTTLENECK = Variant("small-bottleneck", "bottleneck", (2, 1), (4, 8), "imagenet", "B", classes=10, size=(32, 32))
 
 
+LARGE = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""The table's networks for ImageNet, which test_engines exports in every precision, and no other test all of them."""
+
+
 def export(
     variant: Variant,
     folder: Path,

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import exporter
+from exporter.cli import main
 from exporter.data import open_dataset
 from runtimes import Artifact
-from tests.exporter.commands import errors, rexport
+from tests.exporter.commands import errors, here, rexport
 from tests.exporter.small import content
 
 
@@ -52,7 +53,7 @@ def _pictures() -> Iterator[tuple[Image.Image, str]]:
 
 
 def test_explain_tells_what_ran_and_where_it_goes_wrong(quantised: Path) -> None:
-    result = rexport("explain", quantised, "--by", "stage")
+    result = here(main, "explain", quantised, "--by", "stage")
     assert result.code == 0, result.stderr
     assert {"stem", "layer1", "layer2", "layer3", "head"} <= {
         line.split()[0] for line in result.stdout.splitlines() if line.split()
@@ -67,7 +68,7 @@ def test_explain_tells_what_ran_and_where_it_goes_wrong(quantised: Path) -> None
 def test_trained_weights_without_training_images_are_refused(tmp_path: Path) -> None:
     weights = Path(exporter.__file__).parent / "bundled" / "resnet20-fashion-mnist.safetensors"
     shutil.copy(weights, tmp_path / "mine.safetensors")
-    result = rexport("onnx", "resnet20", "--weights", "mine.safetensors", "--precision", "int8", cwd=tmp_path)
+    result = here(main, "onnx", "resnet20", "--weights", "mine.safetensors", "--precision", "int8", cwd=tmp_path)
     assert (result.code, result.stdout) == (2, "")
     (error,) = errors(result)
     assert "int8 needs training images to calibrate trained weights with, and none are at hand" in error
@@ -80,7 +81,8 @@ def test_with_training_images_they_are_not(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for number, (image, _) in enumerate(_pictures()):
         image.save(tmp_path / "photos" / f"{number}.png")
-    result = rexport(
+    result = here(
+        main,
         "onnx",
         "resnet20",
         "--weights",
@@ -101,3 +103,25 @@ def test_with_training_images_they_are_not(tmp_path: Path) -> None:
     assert manifest.calibration is not None
     assert manifest.gate is not None
     assert (manifest.calibration.data, manifest.gate.data) == ("20 images of photos", "30 images of photos")
+
+
+def test_a_program_is_typed_as_an_onnx_file_is(tmp_path: Path) -> None:
+    result = rexport(
+        "torch",
+        "resnet20",
+        "--weights",
+        "bundled",
+        "--precision",
+        "bf16",
+        "--gate-images",
+        "60",
+        "-o",
+        tmp_path / "x.pt2",
+    )
+    assert result.code == 0, result.stderr
+    assert re.search(r"bf16: logits' error \d\.\d\d% on 60 images of fashion-mnist, .* a drop of ", result.stderr)
+    manifest = Artifact.read(tmp_path / "x.pt2").manifest
+    assert manifest is not None
+    assert manifest.gate is not None
+    assert (manifest.format, manifest.precision, manifest.gate.images) == ("pt2", "bf16", 60)
+    assert here(main, "verify", tmp_path / "x.pt2").code == 0

@@ -121,7 +121,7 @@ def test_images_need_a_preprocessing(untrained: Network, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int4"}, "no precision 'int4' .one of fp32, fp16, bf16, int8"),
+        ({"precision": "int4"}, "no precision 'int4' .one of fp32, tf32, fp16, bf16, int8"),
         ({"precision": "int8", "calibration_images": 0}, "at least 1 image is needed"),
         ({"precision": "int8", "gate_images": 0}, "at least 1 image is needed"),
         ({"precision": "fp16", "target": "tensorrt"}, "--target tensorrt is a recipe of int8, and fp16 was asked for"),

@@ -9,7 +9,7 @@ import onnx as onnx_library
 import pytest
 
 import runtimes
-from exporter import onnx, origin
+from exporter import onnx, origin, torch
 from exporter.network import Request
 from exporter.origin import SILENT
 from exporter.typing import Typing
@@ -142,3 +142,18 @@ def test_random_weights_of_another_kind_of_processor_are_the_same(tmp_path: Path
     """There the digest differs by rounding, which the answers do not show."""
     artifact = restated(export(BASIC, tmp_path, typing=FP16), sha256="0" * 64)
     assert origin.network_of(artifact, SILENT).variant.name == "small-basic"
+
+
+def test_a_tf32_files_weights_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = export(BASIC, tmp_path, typing=Typing("tf32"))
+    monkeypatch.setattr(origin, "resolve", None)  # nothing is loaded again
+    assert origin.network_of(artifact, SILENT).weights.origin == "random"
+
+
+def test_the_twin_of_a_narrow_program_is_made_of_its_weights_origin(tmp_path: Path) -> None:
+    (tmp_path / "twin").mkdir()
+    narrow = torch.export(Request(BASIC, f"{tmp_path}/"), SILENT, FP16)
+    twin = origin.reference(narrow, tmp_path / "twin")
+    assert narrow.manifest is not None
+    assert twin.manifest is not None
+    assert (twin.manifest.precision, twin.manifest.parent) == ("fp32", narrow.manifest.sha256)

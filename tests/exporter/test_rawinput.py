@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,15 @@ from runtimes import Artifact, TensorSpec, parity
 from runtimes.errors import UsageError
 from runtimes.images import fitted, normalised
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
+from tests.exporter.tracing import traced_once
 
 IMAGES = 200
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_exports_of_the_same() -> Iterator[None]:
+    with traced_once():
+        yield
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])

@@ -137,5 +137,26 @@ def test_steps_show_on_a_terminal_alone(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == b"the result\n"
 
 
+ANNOUNCE = """
+    import logging
+    logging.getLogger("rexport").warning("onnxruntime on cpu in place of 100% of the others")
+    logging.getLogger("rexport").info("building an engine")
+    logging.getLogger("rexport").debug("a detail")
+    logging.getLogger("another").info("of no concern")
+    print("the result")
+"""
+
+
+def test_what_the_runtimes_announce_is_a_notice() -> None:
+    code, stdout, stderr = ended(ANNOUNCE.strip())
+    assert (code, stdout) == (0, "the result\n")
+    assert stderr == "onnxruntime on cpu in place of 100% of the others\nbuilding an engine\n"
+
+
+def test_an_announcement_that_nobody_reads_ends_nothing() -> None:
+    body = "import logging, os; os.close(2); logging.getLogger('rexport').warning('hello'); print('done')"
+    assert ended(body)[:2] == (0, "done\n")
+
+
 def test_the_commands_know_every_precision() -> None:
     assert tuple(PRECISIONS) == terminal.PRECISION_NAMES

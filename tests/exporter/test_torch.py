@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,17 @@ import pytest
 import torch as torch_library
 
 from exporter import torch
-from exporter.network import Network, Request
+from exporter.network import Listener, Network, Request
+from exporter.precision import PRECISIONS, Bounds
+from exporter.typing import Typing
 from exporter.variants import customised
 from runtimes import Artifact
 from runtimes.errors import CheckFailedError, UsageError
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, content
 
 REPO = Path(__file__).resolve().parents[2]
+FLOATS = [row.name for row in PRECISIONS.values() if row.element is not None]
+NARROW = [row.name for row in PRECISIONS.values() if row.element not in (None, "float32")]
 
 
 def operators(artifact: Artifact) -> list[str]:
@@ -62,13 +67,60 @@ def test_an_existing_program_needs_force(tmp_path: Path) -> None:
 
 
 def test_wrong_logits_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoilt(network: Network, batch: int | None) -> bytes:
+    def spoilt(network: Network, batch: int | None, element: str) -> bytes:
         with torch_library.no_grad():
             network.model.fc.bias[0] += 1
-        return program(network, batch)
+        return program(network, batch, element)
 
     program = torch._program
     monkeypatch.setattr(torch, "_program", spoilt)
     with pytest.raises(CheckFailedError, match="parity failed on pytorch"):
         torch.export(Request(BASIC, f"{tmp_path}/"), SILENT)
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("precision", FLOATS)
+def test_a_program_in_each_float_precision(tmp_path: Path, precision: str, raw: bool) -> None:
+    artifact = torch.export(Request(BASIC, f"{tmp_path}/", raw=raw), SILENT, Typing(precision))
+    manifest, row = artifact.manifest, PRECISIONS[precision]
+    assert manifest is not None
+    assert manifest.precision == precision
+    assert (manifest.inputs[0].dtype, manifest.outputs[0].dtype) == ("uint8" if raw else "float32", "float32")
+    assert manifest.parity is not None
+    assert (manifest.parity.tolerance, manifest.gate is None) == (row.tolerance, row.bounds is None)
+    state = torch_library.export.load(str(artifact.path)).state_dict
+    dtypes = {str(value.dtype).removeprefix("torch.") for name, value in state.items() if name.endswith("weight")}
+    assert dtypes == {row.element}
+
+
+@pytest.mark.parametrize("precision", NARROW)
+def test_a_narrow_program_has_no_batch_norms_and_keeps_its_names(tmp_path: Path, precision: str) -> None:
+    artifact = torch.export(Request(BASIC, f"{tmp_path}/"), SILENT, Typing(precision))
+    assert not any("batch_norm" in name for name in operators(artifact))
+    assert {"conv1.weight", "conv1.bias", "layer2.0.conv1.bias", "fc.weight"} <= set(
+        torch_library.export.load(str(artifact.path)).state_dict
+    )
+
+
+def test_tf32_is_the_program_of_fp32_and_says_where_it_counts(tmp_path: Path) -> None:
+    heard: list[str] = []
+    listener = Listener(step=lambda _: None, notice=heard.append)
+    artifact = torch.export(Request(BASIC, f"{tmp_path}/"), listener, Typing("tf32"))
+    assert heard[1] == "tf32: on cuda alone; a processor computes this file in float32"
+    assert artifact.allows_tf32
+    assert any("batch_norm" in name for name in operators(artifact))
+
+
+def test_int8_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"compute in floats, and int8 was asked for .*rexport onnx --prec"):
+        torch.export(Request(BASIC, f"{tmp_path}/"), SILENT, Typing("int8"))
+    assert content(tmp_path) == {}
+
+
+def test_a_program_that_fails_its_gate_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(PRECISIONS["fp16"], bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0))
+    monkeypatch.setitem(PRECISIONS, "fp16", row)
+    with pytest.raises(CheckFailedError, match="fp16 failed its gate on pytorch"):
+        torch.export(Request(BASIC, f"{tmp_path}/"), SILENT, Typing("fp16"))
     assert content(tmp_path) == {}

@@ -13,7 +13,10 @@ from runtimes import Artifact
 from tests.conftest import FakeFactory
 
 REPO = Path(__file__).resolve().parents[2]
-HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "PIL", "click", "rich", "onnxscript", "safetensors", "nncf"]
+HEAVY = [
+    *("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"),
+    *("PIL", "click", "rich", "onnxscript", "safetensors", "nncf"),
+]
 
 
 def fresh(code: str, *arguments: object) -> str:
@@ -91,6 +94,9 @@ def test_without_any_library_it_imports_and_says_what_to_install() -> None:
     lines = dict(line.split(" ", 1) for line in out.splitlines())
     assert lines.pop("fake") == "None"
     assert lines == {
+        "tensorrt": "tensorrt is not installed (pip install 'rexport[tensorrt]')",
+        "tensorrt-rtx": "tensorrt_rtx is not installed (pip install 'rexport[tensorrt-rtx]')",
+        "onnxruntime-tensorrt": "onnxruntime is not installed (pip install 'rexport[gpu]')",
         "onnxruntime": "onnxruntime is not installed (pip install 'rexport[cpu]')",
         "openvino": "openvino is not installed (pip install 'rexport[openvino]')",
         "pytorch": "torch is not installed (pip install 'rexport[export]')",

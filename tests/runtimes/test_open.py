@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from onnx import TensorProto, helper
 import runtimes
 from runtimes import Artifact, Backend, protocol, schema
 from runtimes.artifact import manifest_path
+from runtimes.backends import fake
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
     CompatibilityError,
     InputError,
     IntegrityError,
+    ResourceError,
+    RexportError,
     UsageError,
 )
 from runtimes.manifest import Tuning
@@ -29,6 +34,7 @@ from runtimes.processors import usable_processors
 from runtimes.protocol import Options, Session
 from tests.conftest import FakeFactory
 from tests.exporter import small
+from tests.exporter.commands import python
 from tests.runtimes import typed
 from tests.samples import copied
 
@@ -168,13 +174,12 @@ def refusing(error: Exception) -> Callable[[Artifact, Options], Session]:
 def test_only_what_is_incompatible_goes_on_to_the_next(
     error: Exception, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (fake,) = (row for row in runtimes.backends() if row.name == "fake")
-    first = replace(fake, name="first", open=refusing(error))
-    monkeypatch.setattr(selection, "backends", lambda: (first, fake))
+    first = replace(fake.BACKEND, name="first", open=refusing(error))
+    monkeypatch.setattr(selection, "backends", lambda: (first, fake.BACKEND))
     with pytest.raises(type(error), match=str(error)):
         runtimes.open(fake_artifact().path)
     monkeypatch.setattr(
-        selection, "backends", lambda: (replace(first, open=refusing(CompatibilityError("not this"))), fake)
+        selection, "backends", lambda: (replace(first, open=refusing(CompatibilityError("not this"))), fake.BACKEND)
     )
     with runtimes.open(fake_artifact().path) as runtime:
         assert runtime.description.backend == "fake"
@@ -183,9 +188,8 @@ def test_only_what_is_incompatible_goes_on_to_the_next(
 def test_a_lone_backends_refusal_is_passed_on_as_it_is(
     fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (fake,) = (row for row in runtimes.backends() if row.name == "fake")
     refusal = CompatibilityError("not this", hint="do that")
-    monkeypatch.setattr(selection, "backends", lambda: (replace(fake, open=refusing(refusal)),))
+    monkeypatch.setattr(selection, "backends", lambda: (replace(fake.BACKEND, open=refusing(refusal)),))
     with pytest.raises(CompatibilityError) as caught:
         runtimes.open(fake_artifact().path)
     assert caught.value is refusal
@@ -207,11 +211,196 @@ def test_a_device_that_no_backend_has(onnx_artifact: Artifact, fake_artifact: Fa
         runtimes.open(fake_artifact().path, device="cuda")
 
 
-def test_on_a_device_only_backends_that_have_it_are_tried(onnx_artifact: Artifact, installed: Install) -> None:
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the runtimes announce, each with its level."""
+    lines: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(f"{record.levelname}: {record.getMessage()}")
+
+    ear = Ear()
+    logging.getLogger("rexport").addHandler(ear)
+    yield lines
+    logging.getLogger("rexport").removeHandler(ear)
+
+
+def test_without_the_device_that_is_asked_for_the_processor_is_the_last_resort(
+    onnx_artifact: Artifact, installed: Install, said: list[str]
+) -> None:
     installed("openvino")
+    with runtimes.open_artifact(onnx_artifact, device="cuda") as runtime:
+        found = runtime.description
+        assert (found.backend, found.device) == ("openvino", "cpu")
+        absent = [row.name for row in selection.backends() if "cuda" in row.devices and "onnx" in row.formats]
+        assert found.passed_over == tuple(f"{name}: {name} is not installed (pip ...)" for name in absent)
+    assert "onnxruntime" in absent
+    assert said == [f"WARNING: resnet20 in fp32: openvino on cpu in place of {step}" for step in found.passed_over]
+
+
+def test_when_nothing_is_there_the_processor_neither(onnx_artifact: Artifact, installed: Install) -> None:
+    installed()
     with pytest.raises(BackendUnavailableError) as caught:
         runtimes.open(onnx_artifact.path, device="cuda")
-    assert str(caught.value) == "nothing here opens onnx files: onnxruntime: onnxruntime is not installed (pip ...)"
+    message = str(caught.value)
+    assert message.startswith("nothing here opens onnx files: ")
+    for name in ("onnxruntime", "openvino"):
+        assert message.count(f"{name}: {name} is not installed (pip ...)") == 1
+    assert caught.value.exit_code == 5
+
+
+def fakes(**opened: Callable[[Artifact, Options], Session] | str) -> tuple[Backend, ...]:
+    """Backends of scripts by name, in this order: what opens them, or why they are missing. ``gpu...`` is on ``cuda``
+    alone, ``cpu...`` on ``cpu``, any other on both."""
+    rows = []
+    for name, how in opened.items():
+        devices = ("cpu",) if name.startswith("cpu") else ("cuda",) if name.startswith("gpu") else ("cpu", "cuda")
+        row = replace(fake.BACKEND, name=name, devices=devices)
+        rows.append(replace(row, missing=partial(str, how)) if isinstance(how, str) else replace(row, open=how))
+    return tuple(rows)
+
+
+working = fake.BACKEND.open
+NO_DEVICE = BackendUnavailableError("no GPU", hint="a driver")
+NOT_THIS = CompatibilityError("not this graph", hint="do that")
+
+
+def test_each_step_down_is_told_with_its_reason(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    found = fakes(gpu1="no library (pip)", gpu2=refusing(NOT_THIS), both=refusing(NO_DEVICE), cpu1=working)
+    monkeypatch.setattr(selection, "backends", lambda: found)
+    artifact = fake_artifact()
+    path, name = (
+        artifact.path,
+        f"{artifact.manifest.name} in {artifact.manifest.precision}" if artifact.manifest else "",
+    )
+    with pytest.raises(BackendUnavailableError) as caught:
+        runtimes.open(path, device="cuda")
+    assert caught.value is NO_DEVICE, "on the processor, a library that is there and broken is no step down"
+    both = replace(found[2], open=on_cpu_alone)
+    monkeypatch.setattr(selection, "backends", lambda: (*found[:2], both, found[3]))
+    with runtimes.open(path, device="cuda") as runtime:
+        about = runtime.description
+    assert (about.backend, about.device) == ("fake", "cpu")
+    assert about.passed_over == (
+        "gpu1: no library (pip)",
+        "gpu2 on cuda: not this graph",
+        "both on cuda: no GPU (a driver)",
+    )
+    assert said == [f"WARNING: {name}: fake on cpu in place of {step}" for step in about.passed_over]
+
+
+def on_cpu_alone(artifact: Artifact, options: Options) -> Session:
+    if options.device != "cpu":
+        raise NO_DEVICE
+    return working(artifact, options)
+
+
+@pytest.mark.parametrize("error", [ArtifactError("broken"), ResourceError("full"), UsageError("wrong")])
+def test_what_is_no_lack_of_a_device_ends_the_search_there_too(
+    error: Exception, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(selection, "backends", lambda: fakes(gpu=refusing(error), cpu=working))
+    with pytest.raises(type(error), match=str(error)):
+        runtimes.open(fake_artifact().path, device="cuda")
+    assert said == []
+
+
+@pytest.mark.parametrize("error", [NO_DEVICE, NOT_THIS])
+def test_a_backend_that_is_named_never_steps_down(
+    error: RexportError, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(selection, "backends", lambda: fakes(both=refusing(error), cpu=working))
+    with pytest.raises(type(error)) as caught:
+        runtimes.open(fake_artifact().path, "both", device="cuda")
+    assert caught.value is error
+    assert said == []
+
+
+def test_when_all_refuse_on_all_devices_each_reason_is_told(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    found = fakes(gpu="no library (pip)", both=refusing(NOT_THIS), cpu="not installed")
+    monkeypatch.setattr(selection, "backends", lambda: found)
+    with pytest.raises(CompatibilityError) as caught:
+        runtimes.open(fake_artifact().path, device="cuda")
+    assert "no backend runs it: gpu: no library (pip); both on cuda: not this graph; both on cpu: not this graph; " in (
+        str(caught.value)
+    )
+    assert str(caught.value).endswith("cpu: not installed (do that)")
+    assert said == [], "the error says it all"
+
+
+@pytest.mark.parametrize("backend", [None, "auto", "gpu"])
+def test_what_runs_on_a_gpu_alone_needs_no_device_named(
+    backend: str | None, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "backends", lambda: fakes(gpu=working))
+    assert about(fake_artifact(), backend) == ("fake", "cuda", usable_processors())
+    with pytest.raises(UsageError, match=r"on 'cpu' \(one of cuda\)|has no device 'cpu' \(one of cuda\)"):
+        runtimes.open(fake_artifact().path, backend, device="cpu")
+
+
+def test_beside_others_it_is_chosen_by_its_name_alone(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "backends", lambda: fakes(gpu=working, both=working))
+    for backend, device in ((None, "cpu"), ("auto", "cpu"), ("both", "cpu"), ("gpu", "cuda")):
+        assert about(fake_artifact(), backend)[1] == device
+
+
+def test_on_the_processor_a_library_that_is_not_installed_is_no_news(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    found = fakes(cpu1="not installed", cpu2=refusing(NOT_THIS), cpu3=working)
+    monkeypatch.setattr(selection, "backends", lambda: found)
+    artifact = fake_artifact()
+    name = f"{artifact.manifest.name} in {artifact.manifest.precision}" if artifact.manifest else ""
+    with runtimes.open(artifact.path) as runtime:
+        assert runtime.description.passed_over == ("cpu1: not installed", "cpu2: not this graph")
+    assert said == [f"WARNING: {name}: fake on cpu in place of cpu2: not this graph"]
+
+
+def test_auto_is_the_most_preferred_whatever_it_was_tuned_for(onnx_artifact: Artifact) -> None:
+    assert about(tuned(onnx_artifact)) == ("openvino", "cpu", 1)
+    assert about(tuned(onnx_artifact), "auto") == ("onnxruntime", "cpu", usable_processors())
+    with runtimes.open(onnx_artifact.path, "auto") as runtime:
+        assert runtime.description.passed_over == ()
+
+
+def test_graphs_are_asked_for_where_a_run_is_and_not_where_its_steps_are(
+    fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def open(artifact: Artifact, options: Options) -> Session:
+        seen.append(options.cuda_graphs)
+        return working(artifact, options)
+
+    monkeypatch.setattr(selection, "backends", lambda: fakes(both=open))
+    path = fake_artifact().path
+    runtimes.open(path).close()
+    for asked in (True, False):
+        runtimes.open(path, cuda_graphs=asked).close()
+    assert seen == [True, True, False]
+    seen.clear()
+    monkeypatch.setattr(selection, "backends", lambda: (replace(fake.BACKEND, open=open),))
+    runtimes.profile(path)
+    assert seen == [False]
+
+
+def test_a_warning_is_seen_where_nobody_set_up_logging(
+    onnx_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code = "import sys, runtimes; runtimes.open(sys.argv[1], device='cuda').close()"
+    done = python("-W", "error", "-c", code, str(onnx_artifact.path))
+    assert (done.code, done.stdout) == (0, "")
+    assert done.stderr.startswith("resnet20 in fp32: onnxruntime on cpu in place of tensorrt: ")
+    assert "; onnxruntime on cuda: " not in done.stderr, "each step stands in a line of its own"
+    assert "resnet20 in fp32: onnxruntime on cpu in place of onnxruntime on cuda: " in done.stderr
 
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
 from runtimes import Artifact, Backend, Layer, TensorSpec, onnxfile
-from runtimes.backends import onnxrt, openvino
+from runtimes.backends import openvino
 from runtimes.errors import (
     ArtifactError,
     CompatibilityError,
@@ -26,6 +26,7 @@ from runtimes.errors import (
     UsageError,
 )
 from runtimes.onnxfile import Graph, Node
+from runtimes.ort import profiling
 from runtimes.protocol import executed
 from runtimes.runtime import example
 from tests.conftest import FakeFactory
@@ -220,13 +221,13 @@ def test_onnxruntimes_rules_for_floats(
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     for graph in (Graph((Node("c", "Conv", ("x", "w"), ("y",)),), {"w": kind}), Graph((), {"w": kind})):
-        assert onnxrt.computed(graph, device) == (expected,)
+        assert profiling.computed(graph, device) == (expected,)
 
 
 def test_on_cuda_quantised_layers_are_float() -> None:
     graph = Graph((Node("q", "QLinearConv", ("x",), ("y",)),), {})
-    assert onnxrt.computed(graph, "cuda") == ("float32",)
-    assert onnxrt.computed(graph, "cpu") == ("int8",)
+    assert profiling.computed(graph, "cuda") == ("float32",)
+    assert profiling.computed(graph, "cpu") == ("int8",)
 
 
 @pytest.mark.parametrize(
@@ -409,7 +410,7 @@ def test_a_profile_cut_short_is_an_error(
 ) -> None:
     cut = tmp_path / "cut.json"
     cut.write_text('[{"name": ')
-    monkeypatch.setattr(onnxrt, "_profiled", lambda *_: cut)
+    monkeypatch.setattr(profiling, "_profiled", lambda *_: cut)
     with pytest.raises(ResourceError, match="ONNX Runtime's profile was not written whole: Expecting value"):
         runtimes.profile(onnx_artifact, backend="onnxruntime")
 
@@ -525,10 +526,10 @@ BLOCK = Graph(
 def test_onnxruntimes_names_are_undecorated(
     events: list[dict[str, Any]], expected: list[tuple[str, str, bool]]
 ) -> None:
-    found = onnxrt.layers(events, BLOCK, timed=True)
+    found = profiling.layers(events, BLOCK, timed=True)
     assert [(layer.name, layer.precision, layer.weighted) for layer in found] == expected
     assert {layer.duration_s for layer in found} == {3e-6}
-    assert {layer.duration_s for layer in onnxrt.layers(events, BLOCK, timed=False)} == {None}
+    assert {layer.duration_s for layer in profiling.layers(events, BLOCK, timed=False)} == {None}
 
 
 def test_a_circle_of_nodes_ends() -> None:

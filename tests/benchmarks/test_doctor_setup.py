@@ -1,0 +1,328 @@
+"""What the doctor finds about packages, machine and folders; broken packages are folders of metadata alone."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.doctor import machine, packages
+from benchmarks.doctor.findings import Finding
+from benchmarks.doctor.look import Look
+from benchmarks.environment import Environment, environment
+from benchmarks.gpu import Gpu
+from runtimes.cuda import Device
+
+CARD = Gpu("NVIDIA H200", "GPU-0", "575.1", "12.9", "9.0", 140 << 30, 1980, 700.0)
+
+
+def distribution(folder: Path, name: str, version: str, *requires: str, more: str = "") -> None:
+    """What pip writes about an installed package, without the package."""
+    place = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    place.mkdir(parents=True)
+    lines = [f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n", more]
+    place.joinpath("METADATA").write_text("".join([*lines, *(f"Requires-Dist: {line}\n" for line in requires)]))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder of packages that Python knows meanwhile."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    return tmp_path
+
+
+def only(findings: list[Finding]) -> Finding:
+    assert len(findings) == 1
+    return findings[0]
+
+
+# Packages
+
+
+def test_requirements_are_read_from_metadata() -> None:
+    assert packages.parsed('onnxruntime-gpu[cuda,cudnn]>=1.24; extra == "gpu"') == packages.Requirement(
+        "onnxruntime-gpu", ("cuda", "cudnn"), "1.24", "gpu", "onnxruntime-gpu[cuda,cudnn]>=1.24"
+    )
+    old = packages.parsed("Nvidia_cuda.runtime (<14,>=13.0) ; extra == 'cuda'")
+    assert old is not None
+    assert (old.name, old.least, old.extra) == ("nvidia-cuda-runtime", "13.0", "cuda")
+    assert packages.parsed('pywin32; sys_platform == "win32"') is None
+    assert packages.parsed("???") is None
+
+
+@pytest.mark.parametrize(
+    ("version", "least", "expected"),
+    [
+        ("1.24", "1.24", True),
+        ("1.24.0", "1.24", True),
+        ("1.9", "1.24", False),
+        ("2.13.0+cpu", "2.13", True),
+        ("2.0rc1", "2", True),
+        ("10.16.1.11", "11", False),
+    ],
+)
+def test_versions_are_compared_as_numbers(version: str, least: str, expected: bool) -> None:
+    assert packages.at_least(version, least) is expected
+
+
+def test_two_packages_of_one_module_are_a_conflict(site: Path) -> None:
+    distribution(site, "onnxruntime", "1.32.0")
+    distribution(site, "onnxruntime-gpu", "1.31.1")
+    finding = only(packages.conflicts(packages.installed(), [CARD]))
+    assert (finding.status, finding.subject) == ("broken", "onnxruntime and onnxruntime-gpu")
+    assert "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are both installed" in finding.what
+    assert finding.mend == (
+        "pip uninstall -y onnxruntime onnxruntime-gpu",
+        "pip install --force-reinstall --no-deps onnxruntime-gpu",
+    )
+    without_gpu = only(packages.conflicts(packages.installed(), []))
+    assert without_gpu.mend[1] == "pip install --force-reinstall --no-deps onnxruntime"
+
+
+def test_what_a_rival_s_removal_left_is_broken(site: Path) -> None:
+    distribution(site, "onnxruntime-gpu", "1.31.1")
+    (site / "onnxruntime" / "capi").mkdir(parents=True)
+    finding = only(packages.conflicts(packages.installed(), []))
+    assert (finding.status, finding.subject) == ("broken", "onnxruntime-gpu")
+    assert finding.mend == ("pip install --force-reinstall --no-deps onnxruntime-gpu",)
+    (site / "onnxruntime" / "__init__.py").touch()
+    assert only(packages.conflicts(packages.installed(), [])).status == "ok"
+
+
+def test_tensorrt_11_beside_onnxruntime_s_provider_for_10_is_a_warning(site: Path) -> None:
+    distribution(site, "onnxruntime-gpu", "1.31.1")
+    distribution(site, "tensorrt_cu13", "11.4.0.106")
+    finding = only(packages.conflicts(packages.installed(), [CARD]))
+    assert (finding.status, finding.mend) == ("warning", ())
+    assert "tensorrt-cu13 11.4.0.106" in finding.what
+    assert "wants TensorRT 10" in finding.what
+    assert only(packages.conflicts({"onnxruntime-gpu": "1.31.1", "tensorrt": "10.16"}, [])).status == "ok"
+
+
+def test_bindings_newer_than_the_driver_are_broken() -> None:
+    finding = only(packages.conflicts({"cuda-bindings": "13.5.0"}, [CARD]))
+    assert finding.status == "broken"
+    assert "cuda-bindings 13.5.0 is for CUDA 13, the driver serves CUDA 12.9" in finding.what
+    assert finding.mend == ("pip install 'cuda-bindings>=12.8,<13'",)
+    for card in (replace(CARD, cuda="13.0"), replace(CARD, cuda="unknown")):
+        assert only(packages.conflicts({"cuda-bindings": "13.5.0"}, [card])).status == "ok"
+
+
+@pytest.fixture
+def extras(site: Path) -> Path:
+    """rexport with three extras, and nothing else."""
+    gpu = 'onnxruntime-gpu[cuda]>=1.24; extra == "gpu"'
+    int8 = ('nncf>=3.0; extra == "int8"', 'onnxruntime>=1.24; extra == "int8"')
+    distribution(site, "rexport", "1.0", "numpy", 'onnxruntime>=1.24; extra == "cpu"', gpu, *int8)
+    return site
+
+
+def found(with_gpu: bool = True) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in packages.extras(packages.installed(), with_gpu)}
+
+
+def test_extras_that_are_not_installed_are_missing_with_their_line(extras: Path) -> None:
+    assert extras.is_dir()
+    assert {name: finding.status for name, finding in found().items()} == dict.fromkeys(
+        ("cpu", "gpu", "int8"), "missing"
+    )
+    assert found()["int8"].what == "nncf is not installed; onnxruntime is not installed"
+    assert found()["int8"].mend == ("pip install 'rexport[int8]'",)
+    assert "to run, it needs an NVIDIA GPU" in found(with_gpu=False)["gpu"].what
+
+
+def test_an_extra_that_is_there_names_its_versions(extras: Path) -> None:
+    distribution(extras, "onnxruntime", "1.32.0")
+    assert found()["cpu"] == Finding("extras", "cpu", "ok", "onnxruntime 1.32.0")
+    assert found()["gpu"].mend == ("pip uninstall onnxruntime", "pip install 'rexport[gpu]'")
+    assert found(with_gpu=False)["gpu"].mend == ()
+
+
+def test_a_package_that_is_too_old_is_a_warning(extras: Path) -> None:
+    distribution(extras, "onnxruntime", "1.9.0")
+    finding = found()["cpu"]
+    assert (finding.status, finding.mend) == ("warning", ("pip install --upgrade 'rexport[cpu]'",))
+    assert finding.what == "onnxruntime is older than 1.24; installed: onnxruntime 1.9.0"
+
+
+def test_the_gpu_build_stands_for_the_other_and_no_line_brings_that_one_beside_it(extras: Path) -> None:
+    distribution(extras, "onnxruntime-gpu", "1.31.1", 'nvidia-curand~=10.0; extra == "cuda"')
+    assert found()["cpu"] == Finding("extras", "cpu", "ok", "onnxruntime-gpu 1.31.1")
+    assert found()["int8"].mend == ("pip install 'nncf>=3.0'",)
+    assert found()["gpu"].what == "nvidia-curand is not installed; installed: onnxruntime-gpu 1.31.1"
+    distribution(extras, "nvidia-curand", "10.4")
+    assert found()["gpu"].status == "ok"
+    forced = Finding("runtimes", "x", "broken", "y", ("pip install --force-reinstall 'rexport[cpu]'",))
+    assert packages.suited(forced, packages.installed()).mend == ("pip install --force-reinstall 'rexport[gpu]'",)
+    assert packages.suited(forced, {}) == forced
+
+
+def test_without_metadata_no_extras_are_known(site: Path) -> None:
+    assert site.is_dir()
+    assert only(packages.extras({}, False)).status == "missing"
+
+
+def test_builds_without_a_gpu_are_known() -> None:
+    assert packages.for_processors({"torch": "2.13.0+cpu", "onnxruntime": "1.32"}) == ("torch", "onnxruntime")
+    assert packages.for_processors({"torch": "2.13.0", "onnxruntime-gpu": "1.31"}) == ()
+
+
+# rexport and Python
+
+
+@pytest.mark.parametrize(
+    ("python", "status"), [("CPython 3.10.2", "broken"), ("CPython 3.12.1", "ok"), ("CPython 3.19.0", "warning")]
+)
+def test_python_s_version_is_compared_with_what_rexport_says(site: Path, python: str, status: str) -> None:
+    tested = "".join(f"Classifier: Programming Language :: Python :: 3.{minor}\n" for minor in (11, 12))
+    distribution(site, "rexport", "1.0", more=f"Requires-Python: >=3.11\n{tested}")
+    assert machine.rexport(python)[0].status == status
+
+
+@pytest.mark.parametrize(
+    ("line", "statuses"),
+    [
+        ('onnxruntime>=1.24; extra == "cpu"', ["ok", "ok"]),
+        ('onnxruntime>=1.20; extra == "cpu"', ["ok", "ok", "warning"]),
+    ],
+)
+def test_a_checkout_that_changed_after_it_was_installed_is_a_warning(
+    site: Path, monkeypatch: pytest.MonkeyPatch, line: str, statuses: list[str]
+) -> None:
+    (site / "pyproject.toml").write_text("[project.optional-dependencies]\ncpu = ['onnxruntime>=1.24']\n")
+    monkeypatch.setattr(machine, "folder", lambda: site)
+    assert [finding.status for finding in machine.rexport("CPython 3.11.1")] == ["ok", "warning"]  # not installed
+    distribution(site, "rexport", "1.0", line, more="Requires-Python: >=3.11\n")
+    findings = machine.rexport("CPython 3.11.1")
+    assert [finding.status for finding in findings] == statuses
+    assert findings[-1].mend == ((f"pip install -e {site}",) if "warning" in statuses else ())
+
+
+# The machine
+
+
+def about() -> Environment:
+    return replace(
+        environment(), processors=8, usable_processors=8, governor="performance", load_average=(1.0, 1.0, 1.0)
+    )
+
+
+def named(findings: list[Finding], subject: str) -> Finding:
+    return next(finding for finding in findings if finding.subject == subject)
+
+
+def test_load_and_governor_that_disturb_are_warnings(tmp_path: Path) -> None:
+    assert {finding.status for finding in machine.machine(about(), tmp_path)} == {"ok"}
+    disturbed = replace(about(), governor="powersave", load_average=(3.0, 1.0, 1.0))
+    findings = machine.machine(disturbed, tmp_path)
+    assert named(findings, "load average").status == "warning"
+    assert "what is measured now will be disturbed" in named(findings, "load average").what
+    governor = named(findings, "frequency governor")
+    assert (governor.status, governor.mend) == ("warning", ("sudo cpupower frequency-set -g performance",))
+    assert {finding.status for finding in machine.machine(replace(about(), load_average=None), tmp_path)} == {"ok"}
+
+
+def test_what_the_control_group_allows_is_told(tmp_path: Path) -> None:
+    held = replace(about(), usable_processors=2, memory_bytes=8 << 30)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/box/inner\n")
+    (tmp_path / "sys/fs/cgroup/box/inner").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/box/memory.max").write_text(f"{2 << 30}\n")
+    (tmp_path / "sys/fs/cgroup/box/inner/memory.max").write_text("max\n")
+    findings = machine.machine(held, tmp_path)
+    assert "2 of 8 are usable, by affinity or the control group" in named(findings, "processors").what
+    assert named(findings, "memory").what == "8.0 GiB, of which the control group allows 2.0 GiB"
+
+
+def test_the_memory_limit_of_the_older_control_groups_is_read(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("5:memory:/box\n4:cpu:/box\n")
+    (tmp_path / "sys/fs/cgroup/memory/box").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory/box/memory.limit_in_bytes").write_text("1000\n")
+    assert machine.memory_limit(tmp_path) == 1000
+    assert machine.memory_limit(tmp_path / "nowhere") is None
+
+
+# GPUs
+
+
+def seen(gpus: tuple[Gpu, ...], cuda: str | None, nvml: str | None = None, devices: tuple[Device, ...] = ()) -> Look:
+    return Look(replace(about(), gpus=gpus), {}, {}, nvml, cuda, devices)
+
+
+DEVICE = Device(0, "NVIDIA H200", "9.0", "13.0", 140 << 30)
+
+
+def test_a_machine_without_a_gpu_is_no_fault(tmp_path: Path) -> None:
+    finding = only(machine.gpu(seen((), "no driver", "no driver"), None, tmp_path))
+    assert (finding.status, finding.mend) == ("missing", ())
+
+
+def test_each_gpu_is_told(tmp_path: Path) -> None:
+    finding = only(machine.gpu(seen((CARD,), None), None, tmp_path))
+    assert finding.status == "ok"
+    assert finding.what == "compute capability 9.0, 140 GiB, driver 575.1, CUDA 12.9"
+    without = machine.gpu(
+        seen((), None, "nvidia-ml-py is not installed (pip install nvidia-ml-py)", (DEVICE,)), None, tmp_path
+    )
+    assert [(finding.status, finding.mend) for finding in without] == [
+        ("ok", ()),
+        ("missing", ("pip install nvidia-ml-py",)),
+    ]
+
+
+def test_a_gpu_that_cuda_cannot_use_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    insufficient = seen((CARD,), "no GPU can be used: CUDA driver version is insufficient")
+    assert [finding.status for finding in machine.gpu(insufficient, None, tmp_path)] == ["ok", "broken"]
+    (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
+    (tmp_path / "proc/driver/nvidia/version").touch()
+    unseen = machine.gpu(seen((), "no GPU can be used: no driver", "no NVIDIA driver answers"), None, tmp_path)
+    assert [finding.status for finding in unseen] == ["broken", "broken"]
+    absent = seen((CARD,), "cuda-bindings is not installed (pip install cuda-bindings)")
+    assert machine.gpu(absent, None, tmp_path)[1].mend == ("pip install cuda-bindings",)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [finding.status for finding in machine.gpu(insufficient, None, tmp_path)] == ["ok", "missing"]
+
+
+def test_a_driver_s_library_that_ended_its_process_is_broken(tmp_path: Path) -> None:
+    finding = only(machine.gpu(seen((), "unasked", "unasked"), "was ended by SIGSEGV", tmp_path))
+    assert finding.status == "broken"
+    assert finding.what == "the GPU's libraries could not be asked: the process that asked them was ended by SIGSEGV"
+
+
+# Folders
+
+
+def test_folders_are_told_with_what_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "cache"
+    monkeypatch.setenv("REXPORT_CACHE", str(place))
+    assert {finding.status for finding in machine.folders()} == {"ok"}
+    assert not place.exists()
+    place.mkdir(mode=0o700)
+    (place / "weights.pth").write_bytes(bytes(3 << 20))
+    assert machine.folders()[0].what == f"{place}, 3.0 MiB in 1 file"
+    assert [entry.name for entry in place.iterdir()] == ["weights.pth"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("REXPORT_CACHE", str(tmp_path / "file" / "cache"))
+    for finding in machine.folders():
+        assert finding.status == "warning"
+        assert "cannot be written into (Not a directory)" in finding.what
+        assert finding.mend == ('export REXPORT_CACHE="$HOME/rexport-cache"',)
+
+
+def test_a_folder_of_engines_that_others_can_write_into_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setenv("REXPORT_CACHE", str(tmp_path))
+    weights, engines = machine.folders()
+    assert weights.status == "ok"
+    assert (engines.status, engines.mend) == ("broken", (f"chmod 700 {tmp_path}",))
+    assert "others can put files into this folder of engines" in engines.what

@@ -1,0 +1,156 @@
+"""The script that anyone with a GPU runs, tried here on the processor: its own steps are what is tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import results
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "gpu_check.sh"
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not here")
+
+
+def gpu_check(*arguments: object, script: Path = SCRIPT, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(script), *map(str, arguments)]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, env=environment
+    )
+
+
+TRIAL = ("--device", "cpu", "--quick")
+ONE_RUNTIME = ("--", "--runtime", "onnxruntime")
+
+
+def test_a_trial_leaves_everything_in_one_folder_and_goes_on_where_it_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "out"
+    begun = gpu_check(folder, *TRIAL, "--no-tests", "--limit-s", 0, *ONE_RUNTIME)
+    assert begun.returncode == 10, begun.stdout
+    assert "incomplete" in begun.stdout
+    done = gpu_check(folder, *TRIAL, "--no-tests", *ONE_RUNTIME)
+    assert done.returncode == 0, done.stdout
+    names = {"hardware.json", "results.jsonl", "results.md", "results.csv", "results.html", "complete.json", "log.txt"}
+    assert set(os.listdir(folder)) == names
+    rows = results.read(folder / "results.jsonl")
+    assert [(row.runtime, row.status, row.batch) for row in rows] == [
+        ("pytorch", "ok", 1),
+        ("onnxruntime", "ok", 1),
+    ]
+    assert rows[1].trained
+    assert rows[1].cuda_graphs is None
+    assert "missing: " in done.stdout or "here: " in done.stdout
+    assert "environment" in json.loads((folder / "hardware.json").read_text())
+    assert "onnxruntime" in (folder / "results.html").read_text()
+    assert "onnxruntime fp32" in (folder / "log.txt").read_text()
+    again = gpu_check(folder, *TRIAL, "--no-tests", *ONE_RUNTIME)
+    assert again.returncode == 0, again.stdout
+    assert results.read(folder / "results.jsonl") == rows
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The script in a project of its own, whose packages are stand-ins that say what they were asked."""
+    project = tmp_path / "project"
+    for name in ("scripts", "benchmarks", "tests"):
+        (project / name).mkdir(parents=True)
+    shutil.copy(SCRIPT, project / "scripts")
+    (project / "pyproject.toml").write_text(
+        '[tool.pytest.ini_options]\nmarkers = ["gpu: g", "tensorrt: t"]\naddopts = ["--strict-markers"]\n'
+    )
+    (project / "benchmarks" / "__init__.py").touch()
+    (project / "benchmarks" / "inventory.py").write_text("print('inventory')")
+    (project / "benchmarks" / "matrix.py").write_text("import sys; print('matrix', *sys.argv[1:])")
+    return project / "scripts" / "gpu_check.sh"
+
+
+MARKED = "import pytest\n@pytest.mark.gpu\ndef test_gpu(): assert {}\ndef test_other(): assert False\n"
+
+
+def test_a_failed_test_fails_the_script_and_what_can_be_measured_still_is(copy: Path, tmp_path: Path) -> None:
+    marked, folder = copy.parents[1] / "tests" / "test_it.py", tmp_path / "out"
+    (copy.parents[1] / "tests" / "test_heavy.py").write_text("import nothing_that_is_here\n")
+    marked.write_text(MARKED.format(False))
+    failed = gpu_check(folder, "--quick", script=copy)
+    assert failed.returncode == 1, failed.stdout
+    assert "tests: failed" in failed.stdout
+    assert f"matrix {folder} --device cuda --quick" in failed.stdout
+    assert "1 failed, 1 deselected" in (folder / "tests.log").read_text()
+    marked.write_text(MARKED.format(True))
+    passed = gpu_check(folder, script=copy)
+    assert passed.returncode == 0, passed.stdout
+    assert "1 passed, 1 deselected" in passed.stdout
+    assert set(os.listdir(folder)) == {"log.txt", "tests.log"}, "and what the stand-ins do not leave"
+    third = gpu_check(folder, script=copy)  # they passed: not again
+    assert third.returncode == 0
+    assert "== tests" not in third.stdout
+
+
+def test_without_marked_tests_it_says_so(copy: Path, tmp_path: Path) -> None:
+    (copy.parents[1] / "tests" / "test_it.py").write_text("def test_other(): assert False\n")
+    done = gpu_check(tmp_path / "out", script=copy)
+    assert done.returncode == 0, done.stdout
+    assert "tests: there are none that are marked gpu or tensorrt" in done.stdout
+
+
+def test_the_time_is_for_all_of_it(copy: Path, tmp_path: Path) -> None:
+    """A test that is ended ends its worker, which leads a session of its own, as the benchmark's do."""
+    place = tmp_path / "worker"
+    (copy.parents[1] / "tests" / "test_it.py").write_text(
+        "import pathlib, pytest, subprocess\n@pytest.mark.gpu\ndef test_gpu():\n"
+        "    process = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        f"    pathlib.Path({str(place)!r}).write_text(str(process.pid))\n"
+        "    try:\n        process.wait()\n    finally:\n        process.kill(); process.wait()\n"
+    )
+    done = gpu_check(tmp_path / "out", "--limit-s", 8, script=copy, timeout=50)
+    assert done.returncode == 10, done.stdout
+    assert "tests: the time was over" in done.stdout
+    assert done.stdout.index("matrix ") < done.stdout.index("== tests"), "what is measured comes first"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(place.read_text()), 0)
+
+
+def test_where_measuring_took_all_the_time_the_tests_are_not_run(copy: Path, tmp_path: Path) -> None:
+    (copy.parents[1] / "tests" / "test_it.py").write_text(MARKED.format(False))
+    (copy.parents[1] / "benchmarks" / "matrix.py").write_text("import time; time.sleep(1.5)")
+    done = gpu_check(tmp_path / "out", "--limit-s", 1, script=copy)
+    assert done.returncode == 10, done.stdout
+    assert "tests: not run: the time was over" in done.stdout
+    assert not (tmp_path / "out" / "tests.log").exists()
+
+
+@pytest.mark.parametrize("code", [1, 5, 10])
+def test_what_the_measuring_ends_with_is_what_the_script_ends_with(copy: Path, tmp_path: Path, code: int) -> None:
+    (copy.parents[1] / "benchmarks" / "matrix.py").write_text(f"raise SystemExit({code})")
+    assert gpu_check(tmp_path / "out", "--no-tests", script=copy).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "usage: "),
+        (("a", "b"), "error: one FOLDER, not also b"),
+        (("a", "--fast"), "error: no option --fast"),
+        (("a", "--device", "tpu"), "error: --device is cuda or cpu, not tpu"),
+        (("a", "--limit-s", "soon"), "error: --limit-s takes whole seconds, not soon"),
+        (("a", "--limit-s"), "error: --limit-s needs a value"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], message: str) -> None:
+    done = gpu_check(*arguments)
+    assert done.returncode == 2
+    assert done.stdout.startswith(message)
+
+
+def test_help() -> None:
+    done = gpu_check("--help")
+    assert done.returncode == 0
+    assert "10 nothing failed, and the time was over" in done.stdout

@@ -1,0 +1,36 @@
+"""torch's part of ONNX exports, at the price of one where a process makes many of the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporter import onnx
+from exporter.network import Network
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+@contextmanager
+def traced_once() -> Iterator[None]:
+    """While it lasts, a network that was traced before, with the same weights, batch and opset, is not traced again.
+
+    All that follows the trace is done each time: typing, writing and every check.
+    """
+    trace, known = onnx._traced, dict[tuple[object, ...], bytes]()
+
+    def traced(network: Network, batch: int | None, opset: int) -> ModelProto:
+        from onnx import load_from_string
+
+        key = (network.variant, network.weights.sha256, batch, opset)
+        if key not in known:
+            known[key] = trace(network, batch, opset).SerializeToString()
+        return load_from_string(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "_traced", traced)
+        yield
