@@ -285,7 +285,7 @@ def test_energy_is_of_all_runs_until_the_counter_has_moved_enough(
     tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each run takes 5 ms and uses 3 J, however few are sampled."""
-    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.3)
+    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 1.0)
     made: list[None] = []
 
     class Using(OnADevice):
@@ -302,7 +302,7 @@ def test_energy_is_of_all_runs_until_the_counter_has_moved_enough(
     assert outcome.compute is not None
     assert len(outcome.compute.samples_s) == 3
     assert outcome.energy_per_image_j == pytest.approx(3.0 / 2)
-    assert 20 < len(made) < 120
+    assert len(made) > len(outcome.compute.warmup_s) + 3
 
 
 def test_the_devices_runs_are_no_more_than_those_by_the_hosts_clock(
