@@ -232,7 +232,10 @@ def test_threads_take_turns_and_say_whom_they_wait_for(folder: Path) -> None:
     assert len(made) == 1
     assert len(set(paths)) == 1
     assert len(paths) == 8
-    assert said == [f"process {os.getpid()} is building this engine: waiting for it"] * 7
+    known = f"process {os.getpid()} is building this engine: waiting for it"
+    early = known.replace(str(os.getpid()), "unknown")  # heard before the holder had written its number down
+    assert len(said) == 7
+    assert set(said) <= {known, early}
 
 
 @contextlib.contextmanager
