@@ -76,7 +76,7 @@ def _targets(source: Artifact, flavor: Flavor, device: Device) -> tuple[str, ...
             f"{flavor.title} {flavor.version()} runs on GPUs of compute capability {', '.join(known)}; this is "
             f"{device.name}, {device.compute_capability}",
             path=source.path,
-            hint="name another backend: 'tensorrt' or 'onnxruntime'",
+            hint="name another backend",
         )
     return (device.compute_capability,)
 
