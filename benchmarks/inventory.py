@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,7 @@ from benchmarks import gpu
 from benchmarks.environment import Environment, environment
 from exporter import terminal
 from runtimes import Backend, backends, files, schema
-from runtimes.backends import importing
 from runtimes.errors import BackendUnavailableError
-from runtimes.ort import native
-from runtimes.ort.providers import CudaProvider
 
 NEEDS = {
     "torch": "'rexport[export]'",
@@ -55,36 +52,13 @@ def absent(backend: Backend, device: str) -> str | None:
     """Why the backend cannot be used on a device that it has, with the line that mends it, or ``None``. On a GPU, its
     library must have been built for one; it is imported to see."""
     missing = backend.missing()
-    if missing is not None or device == "cpu" or backend.name not in _BUILT_FOR_GPUS:
+    if missing is not None or device == "cpu" or backend.check_gpu is None:
         return missing
     try:
-        return _BUILT_FOR_GPUS[backend.name]()
+        backend.check_gpu()
     except BackendUnavailableError as error:
         return f"{error.what} ({error.hint})"
-
-
-def _onnxruntime() -> None:
-    native.imported(CudaProvider.name)
-
-
-def _torch() -> str | None:
-    with importing("torch", "export"):
-        import torch
-
-    if torch.cuda.is_available():
-        return None
-    if torch.version.cuda is None:
-        return f"this PyTorch, {torch.__version__}, was built without CUDA (pip install another: https://pytorch.org)"
-    return f"PyTorch {torch.__version__} sees no GPU (it needs a driver for CUDA {torch.version.cuda})"
-
-
-_BUILT_FOR_GPUS: Mapping[str, Callable[[], str | None]] = {
-    "onnxruntime": _onnxruntime,
-    "onnxruntime-tensorrt": _onnxruntime,
-    "pytorch": _torch,
-    "inductor": _torch,
-}
-"""Backends whose library may be there and know nothing of GPUs, and what then says so."""
+    return None
 
 
 def _not_installed(module: str, brings: str) -> str | None:

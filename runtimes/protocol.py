@@ -152,6 +152,8 @@ class Backend:
         open: the session. Raises the errors of ``runtimes.errors`` alone.
         profile: opens the model once more under the library's profiler, runs it on the arrays and gives the steps in
             their order; ``None`` for a library that cannot. Raises as ``open``.
+        check_gpu: for a library that may be there and know nothing of GPUs: imports it, and raises
+            ``BackendUnavailableError`` if it was not built for one or sees none.
     """
 
     name: str
@@ -161,3 +163,4 @@ class Backend:
     missing: Callable[[], str | None]
     open: Callable[[Artifact, Options], Session]
     profile: Callable[[Artifact, Options, Arrays], tuple[Layer, ...]] | None = None
+    check_gpu: Callable[[], object] | None = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from runtimes.artifact import Artifact
 from runtimes.backends import missing_library
-from runtimes.backends.pytorch import TorchSession, describe, load_program
+from runtimes.backends.pytorch import TorchSession, check_gpu, describe, load_program
 from runtimes.protocol import Backend, Description, Options
 
 if TYPE_CHECKING:
@@ -115,4 +115,5 @@ BACKEND = Backend(
     priority=40,
     missing=_missing,
     open=_open,
+    check_gpu=check_gpu,
 )

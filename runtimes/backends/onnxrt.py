@@ -103,4 +103,5 @@ BACKEND = Backend(
     missing=lambda: missing_library("onnxruntime", "cpu"),
     open=_open,
     profile=_profile,
+    check_gpu=lambda: native.imported(CudaProvider.name),
 )

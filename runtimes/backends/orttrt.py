@@ -20,7 +20,7 @@ from runtimes.backends import missing_library
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quoted
 from runtimes.ort import native
 from runtimes.ort.device import OnnxRuntimeDeviceSession, opened_on_gpu
-from runtimes.ort.providers import TensorrtProvider, profiled
+from runtimes.ort.providers import CudaProvider, TensorrtProvider, profiled
 from runtimes.protocol import Backend, Options
 from runtimes.trt import cache
 from runtimes.trt.building import DEFAULT_PROFILE
@@ -144,4 +144,5 @@ BACKEND = Backend(
     priority=8,
     missing=_missing,
     open=_open,
+    check_gpu=lambda: native.imported(CudaProvider.name),
 )

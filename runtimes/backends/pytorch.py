@@ -103,6 +103,25 @@ def translated(error: Exception) -> RexportError:
     return ArtifactError(f"PyTorch could not run it: {text}")
 
 
+def check_gpu() -> None:
+    """Returns where PyTorch can use a GPU.
+
+    Raises:
+        BackendUnavailableError: it was built without CUDA, or sees no GPU.
+    """
+    with importing("torch", "export"):
+        import torch
+
+    if torch.cuda.is_available():
+        return
+    if torch.version.cuda is None:
+        what = f"this PyTorch, {torch.__version__}, was built without CUDA"
+        raise BackendUnavailableError(what, hint="pip install another: https://pytorch.org")
+    raise BackendUnavailableError(
+        f"PyTorch {torch.__version__} sees no CUDA device", hint=f"it needs a driver for CUDA {torch.version.cuda}"
+    )
+
+
 def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgram:
     """The program on ``device``.
 
@@ -114,8 +133,8 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
     with importing("torch", "export"):
         import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailableError("PyTorch sees no CUDA device", hint="use device cpu, or a CUDA build of PyTorch")
+    if device == "cuda":
+        check_gpu()
     try:
         with warnings.catch_warnings():
             # PyTorch's own deprecations inside torch.export.load are not the user's.
@@ -264,4 +283,5 @@ BACKEND = Backend(
     missing=lambda: missing_library("torch", "export"),
     open=_open,
     profile=_profile,
+    check_gpu=check_gpu,
 )

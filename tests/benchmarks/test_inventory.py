@@ -48,7 +48,7 @@ TORCH, ONNXRUNTIME = ("pytorch", "inductor"), ("onnxruntime", "onnxruntime-tenso
     ("library", "names", "cuda", "reason"),
     [
         ("torch", TORCH, None, "this PyTorch, 2.0, was built without CUDA (pip install another: https://pytorch.org)"),
-        ("torch", TORCH, "13.0", "PyTorch 2.0 sees no GPU (it needs a driver for CUDA 13.0)"),
+        ("torch", TORCH, "13.0", "PyTorch 2.0 sees no CUDA device (it needs a driver for CUDA 13.0)"),
         (
             "onnxruntime",
             ONNXRUNTIME,

@@ -152,7 +152,9 @@ def test_a_program_goes_to_the_current_device_by_number(make: Make, monkeypatch:
 def test_without_a_device_nothing_is_loaded(make: Make, backend: runtimes.Backend) -> None:
     if torch_library.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(BackendUnavailableError, match="PyTorch sees no CUDA device"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"this PyTorch, .*, was built without CUDA|PyTorch .* sees no CUDA device"
+    ):
         backend.open(make("fp32"), CUDA)
 
 
