@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.commands import frame
 from benchmarks.options import how_options, request_of, what_options
 from exporter import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchmarks.request import Request
     from benchmarks.results import ResultsFile, Row
     from benchmarks.tune import Findings
     from runtimes import Artifact
-    from runtimes.errors import RexportError
 
 
 @click.group(
@@ -136,9 +134,9 @@ def _run(request: Request, json_file: Path | None, folder: Path | None) -> int:
     from benchmarks import outputs, report
     from benchmarks.run import exit_code
 
-    kept = _files(None if folder is None else folder / "results.jsonl", json_file)
+    kept = frame.files(None if folder is None else folder / "results.jsonl", json_file)
     rows: list[Row] = []
-    code, failure = _finished(lambda: _measure(request, rows, kept), rows)
+    code, failure = frame.finished(lambda: _measure(request, rows, kept), rows)
     complete = code is None
     report.print_table(rows, sys.stdout, complete)
     if folder is not None:
@@ -152,9 +150,9 @@ def _tune(request: Request, findings: Findings, json_file: Path | None) -> int:
     from benchmarks.tune import exit_code
     from benchmarks.verdict import print_findings
 
-    kept = _files(json_file)
+    kept = frame.files(json_file)
     written: list[Artifact] = []
-    code, failure = _finished(lambda: _search(request, findings, kept, written), findings.rows)
+    code, failure = frame.finished(lambda: _search(request, findings, kept, written), findings.rows)
     print_findings(findings, sys.stdout, code is None)
     if failure is not None:
         raise failure
@@ -165,35 +163,6 @@ def _tune(request: Request, findings: Findings, json_file: Path | None) -> int:
     return exit_code(findings, request)
 
 
-def _files(*places: Path | None) -> list[ResultsFile]:
-    from benchmarks.results import ResultsFile
-
-    return [ResultsFile(place) for place in places if place is not None]
-
-
-def _finished(work: Callable[[], None], rows: list[Row]) -> tuple[int | None, RexportError | None]:
-    """Does the work, with standard output kept for the result. The exit code of an early end, and the error if one
-    ended it, as a full disk does: what was measured is still to be shown. ``None`` and ``None`` if it is complete.
-
-    Raises:
-        RexportError: there is no row yet.
-    """
-    from runtimes.errors import RexportError
-
-    try:
-        with terminal.stdout_reserved():
-            work()
-    except KeyboardInterrupt:
-        return terminal.INTERRUPTED, None
-    except SystemExit:  # SIGTERM, as exporter.terminal turns it
-        return terminal.TERMINATED, None
-    except RexportError as error:
-        if not rows:
-            raise
-        return error.exit_code, error
-    return None, None
-
-
 def _measure(request: Request, rows: list[Row], kept: list[ResultsFile]) -> None:
     from benchmarks.progress import listening
     from benchmarks.run import run as measured
@@ -201,7 +170,7 @@ def _measure(request: Request, rows: list[Row], kept: list[ResultsFile]) -> None
     with listening() as listener, contextlib.closing(measured(request, listener)) as found:
         for row in found:
             rows.append(row)
-            _keep(row, kept)
+            frame.keep(row, kept)
 
 
 def _search(request: Request, findings: Findings, kept: list[ResultsFile], written: list[Artifact]) -> None:
@@ -209,14 +178,9 @@ def _search(request: Request, findings: Findings, kept: list[ResultsFile], writt
     from benchmarks.tune import tune as searched
 
     with listening() as listener:
-        artifact = searched(request, findings, listener, lambda row: _keep(row, kept))
+        artifact = searched(request, findings, listener, lambda row: frame.keep(row, kept))
         if artifact is not None:
             written.append(artifact)
-
-
-def _keep(row: Row, kept: list[ResultsFile]) -> None:
-    for file in kept:
-        file.append(row)
 
 
 def main() -> None:

@@ -8,19 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from benchmarks.answers import Answers, Flips
 from benchmarks.environment import Environment
 from benchmarks.gpu import GpuState
+from benchmarks.loads import Load
+from benchmarks.roofline import Roof
+from benchmarks.samples import Sitting
 from exporter.proportions import Interval
 from runtimes import files, schema
 from runtimes.errors import ArtifactError, CompatibilityError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of a row. A reader refuses a newer one and names the remedy. Rows of version 1 had no subject and no drop, those of
-version 2 nothing of a GPU."""
+version 2 nothing of a GPU, those of version 3 the samples of one process."""
 
 FILE_LIMIT_BYTES = 1 << 30
 
 Status: TypeAlias = Literal["ok", "failed", "skipped", "error"]
+Verdict: TypeAlias = Literal["faster", "slower", "tie"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,19 @@ class Row:
         agreement: share of the images whose best class is the PyTorch reference row's.
         drop: the reference row's top1 less this row's, with its interval from the pairs of answers to the same image:
             below 0 this row is better.
-        samples_s, compute_samples_s, device_samples_s: raw samples. warmup_s, compute_warmup_s, device_warmup_s: what
-            went before them.
+        p999_s: from 10,000 samples on.
+        image_p50_s: from an encoded image to its label, one image a call.
+        verdict: of the ratio: ``tie`` where its interval does not exclude 1, or the difference is too small to matter.
+        warnings: what is doubtful about the numbers, a line each.
+        disturbances: why the machine was not quiet while they were taken; ``None`` where it was not looked at.
+        requested_threads, requested_device: what was asked for, beside ``threads`` and ``device``.
+        duration_s, processes, rounds: what was asked for; ``field`` numbers the group of rows that took turns.
+        command: the command line that measured it.
+        sittings: the raw samples, a sitting for each process. Rows of one run and one field ran side by side.
+        load: of a row of ``rbench load``, how the requests came in, and their samples.
+        roof: what the machine's ceilings allow, and the share of it that was reached.
+        answers: image by image, packed. flips: where they differ from the reference row's.
+        evaluated_per_s: images a second of the whole evaluation, with decoding and preparing.
         cuda_graphs: whether a GPU was allowed to replay recorded runs; ``None`` on a processor. This and what follows
             is there for a GPU alone, and ``None`` where its driver does not tell.
         gpu_before, gpu_after: the GPU right before and right after the timing.
@@ -118,20 +134,34 @@ class Row:
     agreement_interval: Interval | None = None
     drop: float | None = None
     drop_interval: Interval | None = None
-    samples_s: tuple[float, ...] | None = None
-    warmup_s: tuple[float, ...] | None = None
-    compute_samples_s: tuple[float, ...] | None = None
-    compute_warmup_s: tuple[float, ...] | None = None
     subject: str | None = None
     cuda_graphs: bool | None = None
     device_p50_s: float | None = None
     device_p50_interval_s: Interval | None = None
-    device_samples_s: tuple[float, ...] | None = None
-    device_warmup_s: tuple[float, ...] | None = None
     gpu_before: GpuState | None = None
     gpu_after: GpuState | None = None
     device_peak_bytes: int | None = None
     energy_per_image_j: float | None = None
+    p999_s: float | None = None
+    p999_interval_s: Interval | None = None
+    image_p50_s: float | None = None
+    image_p50_interval_s: Interval | None = None
+    verdict: Verdict | None = None
+    warnings: tuple[str, ...] = ()
+    disturbances: tuple[str, ...] | None = None
+    requested_threads: int | None = None
+    requested_device: str | None = None
+    duration_s: float | None = None
+    processes: int | None = None
+    rounds: int | None = None
+    field: int | None = None
+    command: tuple[str, ...] | None = None
+    sittings: tuple[Sitting, ...] = ()
+    load: Load | None = None
+    roof: Roof | None = None
+    answers: Answers | None = None
+    flips: Flips | None = None
+    evaluated_per_s: float | None = None
     schema_version: int = SCHEMA_VERSION
 
 
