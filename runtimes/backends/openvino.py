@@ -58,8 +58,10 @@ class OpenVinoSession:
             return {spec.name: request.get_output_tensor(index).data.copy() for index, spec in enumerate(self.outputs)}
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
+        # Shared here too: a new request whose inputs are copied may be given memory that another one has shared, and
+        # then writes into the array of that one's caller (OpenVINO 2026.4, dynamic batch).
         request = self.native.create_infer_request()
-        request.infer(arrays, share_inputs=False)
+        request.infer(arrays, share_inputs=True)
 
         def run_once() -> None:
             with _translating():

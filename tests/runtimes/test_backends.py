@@ -191,6 +191,16 @@ def test_bound_data_does_not_alias_the_callers(samples: dict[str, Artifact], mon
         assert not np.shares_memory(seen[0], feeds["input"])
 
 
+def test_what_is_bound_never_gets_into_the_arrays_of_calls(runtime: Runtime) -> None:
+    called, bound = images(runtime, 1), images(runtime, 1, seed=1)
+    before = called["input"].copy()
+    expected = logits(runtime, called)
+    for _ in range(3):
+        runtime.bind(bound)()
+        np.testing.assert_array_equal(called["input"], before)
+        np.testing.assert_array_equal(logits(runtime, called), expected)
+
+
 def test_many_threads_get_their_own_answers(runtime: Runtime) -> None:
     cases = [images(runtime, batch, seed) for seed, batch in enumerate((1, 2, 3, 5, 2, 1, 3, 4))]
     expected = [logits(runtime, feeds) for feeds in cases]
