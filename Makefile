@@ -2,10 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := export,cpu,openvino,int8,images,tensorrt-rtx,dev
+EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,dev
 DEMO := out/demo
+APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
-.PHONY: setup demo check test format figures clean
+.PHONY: setup demo check test browser format figures clean
 
 setup: .venv/.complete
 
@@ -28,7 +29,13 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check  # the files in their order: the long ones come first, which keeps all processes busy to the end
+browser:  # for the tests of the page; without one they are skipped, and say so
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
+		apt-get $(APT) update && apt-get $(APT) install --yes --no-install-recommends chromium chromium-driver; \
+	} >/dev/null 2>&1 || echo "no Chromium here, and it cannot be installed: the page is not tested in a browser"
+
+test: check browser  # the files in their order: the long ones come first, which keeps all processes busy to the end
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 format: setup

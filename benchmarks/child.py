@@ -1,4 +1,4 @@
-"""Starts a worker process, listens to it, and ends it: whatever happens to it, there is an outcome."""
+"""Worker processes: started, listened to, told when it is their turn, and ended. There is an outcome in any case."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 import benchmarks
+from benchmarks import wire
+from benchmarks.clocks import Turn
 from benchmarks.job import Job, Outcome, one_line
 from runtimes import schema
 
@@ -30,78 +33,160 @@ def run(
     show_errors: bool = False,
     program: tuple[str, ...] = PROGRAM,
 ) -> tuple[Outcome, Path]:
-    """The job's outcome, and where its predictions are if it made any. Blocks until the worker has ended.
-
-    Args:
-        folder: an existing one for this job alone.
-        heard: told each step that the worker takes.
-        silence_s: a worker that takes no step for so long is taken for hung and ended.
-        show_errors: whether the worker's standard error is this process's own.
-        program: what to start; it gets three paths: of the job, of the outcome, of the predictions.
+    """The job's outcome, and where its predictions are if it made any; of what is timed it takes one turn, as its plan
+    says. Blocks until the worker has ended. Arguments as for ``Worker``.
     """
-    places = [folder / name for name in ("job.json", "outcome.json", "predictions.npz")]
-    places[0].write_text(schema.dumps(job), encoding="utf-8")
-    with (folder / "stderr").open("w+b") as errors:
-        process = subprocess.Popen(
-            [*program, *map(str, places)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=None if show_errors else errors,
-            env=_environment(),
-            start_new_session=True,
-        )
-        try:
-            step, hung = _listen(process, heard, silence_s)
-        finally:
-            _end(process)
-        if places[1].exists():
-            return schema.loads(Outcome, places[1].read_bytes()), places[2]
-        how = f"gave no sign of life for {silence_s:g} s" if hung else _ending(process.returncode)
-        return Outcome("error", one_line(f"its process {how} {_during(step)}{_last_words(folder / 'stderr')}")), places[
-            2
-        ]
+    plan = job.plan
+    with Worker(job, folder, heard, silence_s, show_errors, program) as worker:
+        if worker.opened() is not None and worker.warm() is not None:
+            worker.turn(Turn(plan.duration_s, plan.min_samples, plan.max_samples))
+            worker.finish()
+        return worker.outcome(), worker.predictions
 
 
-def _environment() -> dict[str, str]:
-    """The parent's, with the folder that these packages come from, wherever the parent was started."""
+class Worker:
+    """A process at work on one job. A context manager: at its end the process has ended, and what it started.
+
+    What waits for the process gives ``None`` if it has ended in place of answering: ``outcome`` then tells why.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        folder: Path,
+        heard: Callable[[str], None],
+        silence_s: float,
+        show_errors: bool = False,
+        program: tuple[str, ...] = PROGRAM,
+    ) -> None:
+        """Starts it.
+
+        Args:
+            folder: an existing one for this job alone.
+            heard: told each step that the worker takes, when it is waited for.
+            silence_s: a worker that is waited for and takes no step for so long is taken for hung and ended.
+            show_errors: whether the worker's standard error is this process's own.
+            program: what to start; it gets three paths: of the job, of the outcome, of the predictions.
+        """
+        self._outcome, self.predictions = folder / "outcome.json", folder / "predictions.npz"
+        self._errors = folder / "stderr"
+        self._heard = heard
+        self._silence_s = silence_s
+        self._step: str | None = None
+        self._unread = b""
+        self._hung = False
+        place = folder / "job.json"
+        place.write_text(schema.dumps(job), encoding="utf-8")
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [*program, *map(str, (place, self._outcome, self.predictions))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if show_errors else errors,
+                env=environment(),
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def opened(self) -> float | None:
+        """Waits until the artifact is opened and checked: the process's largest resident memory so far, in bytes."""
+        return self._answer("opened")
+
+    def warm(self) -> float | None:
+        """Lets it warm up: the seconds of a usual call."""
+        self._tell(wire.WARM)
+        return self._answer("ready")
+
+    def turn(self, turn: Turn) -> float | None:
+        """Lets it take a turn: the median seconds of a call in it."""
+        self._tell(wire.said(turn))
+        return self._answer("turned")
+
+    def finish(self) -> None:
+        """Lets it do what is left to do, and waits until it has ended."""
+        self._tell(wire.FINISH)
+        self._answer("")
+
+    def outcome(self) -> Outcome:
+        """What came of it. Ends the process if it still runs."""
+        self.close()
+        if self._outcome.exists():
+            return schema.loads(Outcome, self._outcome.read_bytes())
+        how = f"gave no sign of life for {self._silence_s:g} s" if self._hung else _ending(self._process.returncode)
+        return Outcome("error", one_line(f"its process {how} {_during(self._step)}{_last_words(self._errors)}"))
+
+    def close(self) -> None:
+        """Ends the process and what it started, if they still run."""
+        process = self._process
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def _tell(self, line: str) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, as the wait for its answer will find
+            pipe.write(f"{line}\n".encode())
+            pipe.flush()
+
+    def _answer(self, word: str) -> float | None:
+        """The number that the worker says with the word. ``None`` when it has ended or hung; it is gone then."""
+        deadline = time.monotonic() + self._silence_s
+        pipe = self._process.stdout
+        assert pipe is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while time.monotonic() < deadline:
+                if not selector.select(timeout=min(1.0, self._silence_s)):
+                    if self._process.poll() is not None:
+                        return None
+                    continue
+                chunk = os.read(pipe.fileno(), 1 << 16)
+                if not chunk:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._process.wait(EXIT_LIMIT_S)
+                    return None
+                deadline = time.monotonic() + self._silence_s
+                answer = self._listen(chunk, word)
+                if answer is not None:
+                    return answer
+        self._hung = True
+        self.close()
+        return None
+
+    def _listen(self, chunk: bytes, word: str) -> float | None:
+        """Hears the steps in the chunk, and gives the number that stands with the word, if it is there."""
+        *lines, self._unread = (self._unread + chunk).split(b"\n")
+        answer, told = None, False
+        for line in (line.decode("utf-8", "replace") for line in lines):
+            if line.startswith(wire.MARK):
+                name, number = line.removeprefix(wire.MARK).split()
+                answer = float(number) if name == word else answer
+            elif line:
+                self._step, told = line, True
+        if told and self._step is not None:
+            self._heard(self._step)
+        return answer
+
+
+def environment() -> dict[str, str]:
+    """The variables that a process of these packages is started with: the parent's, with the folder that the packages
+    come from, wherever the parent was started."""
     root = str(Path(benchmarks.__path__[0]).parent)
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
-
-
-def _listen(
-    process: subprocess.Popen[bytes], heard: Callable[[str], None], silence_s: float
-) -> tuple[str | None, bool]:
-    """The last step heard, and whether the worker hung. Ends when the worker has."""
-    assert process.stdout is not None
-    step = None
-    last_sign = time.monotonic()
-    with process.stdout as pipe, selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while time.monotonic() - last_sign < silence_s:
-            if not selector.select(timeout=min(1.0, silence_s)):
-                if process.poll() is not None:
-                    return step, False
-                continue
-            chunk = os.read(pipe.fileno(), 1 << 16)
-            if not chunk:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(EXIT_LIMIT_S)
-                return step, False
-            last_sign = time.monotonic()
-            for line in chunk.decode("utf-8", "replace").split("\n"):
-                step = line or step
-            if step is not None:
-                heard(step)
-    return step, True
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the worker and what it started, if they still run."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _ending(code: int) -> str:

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import frame
+from benchmarks.commands.compare import compare
+from benchmarks.commands.load import load
+from benchmarks.commands.merge import merge
+from benchmarks.commands.report import report as report_command
 from benchmarks.options import how_options, request_of, what_options
 from exporter import terminal
 
@@ -40,7 +44,8 @@ def rbench(context: click.Context) -> None:
     "--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N", help="Images a call; repeatable. [1]"
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use.")
-@how_options(limit=None, duration_s=1.0)
+@how_options(limit=None, duration_s=1.0, processes=5)
+@click.option("--roofline/--no-roofline", default=True, help="Measure the machine's ceilings first. Default: yes.")
 @click.option(
     "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."
 )
@@ -86,7 +91,7 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     metavar="N",
     help="To try; repeatable. Default: powers of two, and all that this process may use.",
 )
-@how_options(limit=2000, duration_s=0.5)
+@how_options(limit=2000, duration_s=0.5, processes=1)
 @click.option("-o", "out", metavar="FILE|DIR/", help="The artifact to write. Default: NAME.tuned.onnx.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def tune(
@@ -130,11 +135,16 @@ def doctor(as_json: bool) -> None:
     sys.exit(0 if report.healthy else 1)
 
 
+for command in (load, compare, merge, report_command):
+    rbench.add_command(command)
+
+
 def _run(request: Request, json_file: Path | None, folder: Path | None) -> int:
     from benchmarks import outputs, report
+    from benchmarks.results import FILE_NAME
     from benchmarks.run import exit_code
 
-    kept = frame.files(None if folder is None else folder / "results.jsonl", json_file)
+    kept = frame.files(None if folder is None else folder / FILE_NAME, json_file)
     rows: list[Row] = []
     code, failure = frame.finished(lambda: _measure(request, rows, kept), rows)
     complete = code is None

@@ -1,8 +1,74 @@
-"""How the machine was while something was timed, and whether the times can be trusted."""
+"""How the machine was while something was timed, and whether the times can be trusted.
+
+A worker's ``Watcher`` looks at the machine right before and right after each timed turn, and never meanwhile. What it
+saw is judged by pure functions: ``disturbances`` says why the machine was not quiet, ``doubts`` what else to know.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from benchmarks.gpu import GpuState
+from benchmarks.looks import TICK_S, Account, Change, change, look
+
+Now: TypeAlias = Callable[[], float]
+
+SENTINEL_S = 0.005
+"""How long the sentinel runs before a turn: longer than the few milliseconds after which the kernel lets another
+thread have the processor, and short beside a turn."""
+
+REST_STEP_S, REST_SHARE, REST_LIMIT_S = 0.005, 0.1, 0.25
+"""A process is at rest that uses less than this share of a processor for a step; the limit is for one that never is."""
+
+READS, STEPS = 1000, 100
+"""Of the clock, to tell what it costs and how far it steps."""
+
+COUNTED_LEAST = 0.5
+"""The processors' accounts must have grown by this share of the time at least: some systems show zeros."""
+
+FOREIGN_CORES = 0.10
+"""Processors that others may keep busy: an idle system's own services use a few hundredths of one."""
+
+FOREIGN_SHARE = 0.05
+"""Or this share of those that the row's threads leave free, where that is more: large machines have more services, and
+their load slows a row by little unless it is on the row's own processors."""
+
+WAITED_SHARE = 0.05
+"""Time that a thread may have waited for a processor, the mean of the row's threads: up to 0.01 on a quiet machine."""
+
+SENTINEL_SHARE = 0.95
+"""What the sentinel has of a processor, at least: 0.99 and more on a quiet machine, 0.5 beside one competitor."""
+
+SWITCHES_PER_S = 100
+"""How often a thread may be taken off its processor, for each of the row's threads. The kernel's own work does it some
+ten times a second; a competitor at the end of each slice, which is more than a hundred times."""
+
+STEAL_SHARE = 0.01
+"""A stolen share makes a row slower by as much at least, and a difference of less than 1 % counts as none."""
+
+PRESSURE_SHARE = 0.25
+"""Time in which some thread of the whole system may have waited: on a large machine some do at any time, and of the
+row's own threads ``WAITED_SHARE`` knows better."""
+
+MHZ_CHANGE = 0.05
+"""Relative to the first: the speed follows it, and a step in the middle of a run tears its rounds apart."""
+
+CLOCK_COSTS = 1000
+"""A sample of fewer costs or steps of the clock holds more than 0.1 % of the clock itself."""
+
+GPU_SLOWDOWNS = ("hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake")
+"""Reasons of ``GpuState.throttle`` that others than the settings and the load give."""
+
+GPU_AT_LIMIT = "power cap"
 
 
 @dataclass(frozen=True)
@@ -19,9 +85,13 @@ class Conditions:
             this process may use.
         steal_share: the share of processor time that the hypervisor gave to others.
         pressure_share: the share of time in which some task of the system waited for a processor.
-        mhz: the processor's frequency before the first and after the last turn.
-        throttled: how often the processor was throttled for its temperature.
+        mhz: the processor's frequency at the end of the first and of the last turn: both times it had been at work.
+        throttled: how often the processor was throttled for its temperature, the one of them that was most.
         clock_resolution_s, clock_cost_s: the smallest step of the clock, and what reading it takes.
+        processors: how many this process may use by its affinity; ``foreign_cores`` and ``steal_share`` are of these.
+        foreign_error_cores: how far ``foreign_cores`` may be off, since the kernel tells it in ticks: three standard
+            deviations.
+        waited_s: how long its threads wanted a processor and had none, all threads together.
     """
 
     wall_s: float
@@ -35,3 +105,276 @@ class Conditions:
     throttled: int | None
     clock_resolution_s: float
     clock_cost_s: float
+    processors: int | None = None
+    foreign_error_cores: float | None = None
+    waited_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A timed turn: what this process took in it, and what the system told of it.
+
+    ``sentinel`` is what the loop before it had of a processor, ``switches`` are those that were not the threads' will.
+    """
+
+    sentinel: float
+    wall_s: float
+    cpu_s: float
+    switches: int
+    change: Change
+
+
+class Watcher:
+    """Watches the timed turns of this process, one after another."""
+
+    def __init__(self, root: Path = Path("/"), sentinel_s: float = SENTINEL_S) -> None:
+        """``root`` is where ``proc`` and ``sys`` are looked for.
+
+        Made before a runtime is opened: libraries may narrow the affinity of the thread that opens them.
+        """
+        self._root = root
+        self._sentinel_s = sentinel_s
+        self._usable = tuple(sorted(os.sched_getaffinity(0)))
+        self._resolution_s, self._cost_s = clock()
+        self._turns: list[Turn] = []
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Around one timed turn; the sentinel runs first, and the process comes to rest last. A turn that raises does
+        not count."""
+        sentinel = spin(self._sentinel_s)
+        before = look(self._root, self._usable)
+        switches, cpu_s, wall_s = _switches(), time.process_time(), time.perf_counter()
+        yield
+        wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+        switches = _switches() - switches
+        seen = change(before, look(self._root, self._usable))
+        self._turns.append(Turn(sentinel, wall_s, cpu_s, switches, seen))
+        rest()
+
+    def conditions(self) -> Conditions:
+        """Of all the turns so far together."""
+        return summed(self._turns, len(self._usable), self._resolution_s, self._cost_s)
+
+
+def clock(now: Now = time.perf_counter) -> tuple[float, float]:
+    """The smallest step of the clock that was seen, and what reading it takes: (resolution_s, cost_s)."""
+    start = now()
+    for _ in range(READS):
+        last = now()
+    cost_s = (last - start) / READS
+    steps: list[float] = []
+    while len(steps) < STEPS:
+        earlier, last = last, now()
+        if last > earlier:
+            steps.append(last - earlier)
+    return min(steps), cost_s
+
+
+def spin(duration_s: float, wall: Now = time.perf_counter, cpu: Now = time.thread_time) -> float:
+    """The share of a processor that this thread had while it did nothing but look at the clock for that long."""
+    start_s, used_s = wall(), cpu()
+    while wall() - start_s < duration_s:
+        pass
+    used_s = cpu() - used_s
+    return min(1.0, used_s / (wall() - start_s))
+
+
+def rest(
+    wall: Now = time.perf_counter, cpu: Now = time.process_time, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Returns when this process's threads are at rest, or at the limit. What has its turn next would not be alone.
+
+    Runtimes let their threads wait for the next call by spinning: ONNX Runtime's do so for some 40 ms after the last
+    one, those of PyTorch's OpenMP for some 10 ms.
+    """
+    start_s = wall()
+    while wall() - start_s < REST_LIMIT_S:
+        step_s, used_s = wall(), cpu()
+        sleep(REST_STEP_S)
+        if cpu() - used_s < REST_SHARE * (wall() - step_s):
+            return
+
+
+def summed(turns: Sequence[Turn], processors: int, clock_resolution_s: float, clock_cost_s: float) -> Conditions:
+    """What the turns saw, taken together; ``processors`` is how many this process may use."""
+    wall_s = math.fsum(turn.wall_s for turn in turns)
+    mhz = _told([turn.change.mhz for turn in turns])
+    pressure_s = _told([turn.change.pressure_s for turn in turns])
+    throttled = _told([turn.change.throttled for turn in turns])
+    waited_s = _told([turn.change.waited_s for turn in turns])
+    foreign_cores, foreign_error_cores, steal_share = _taken([turn.change.account for turn in turns], processors)
+    return Conditions(
+        wall_s=round(wall_s, 6),
+        cpu_s=round(math.fsum(turn.cpu_s for turn in turns), 6),
+        involuntary_switches=sum(turn.switches for turn in turns),
+        sentinel=round(statistics.median(turn.sentinel for turn in turns), 4) if turns else None,
+        foreign_cores=foreign_cores,
+        steal_share=steal_share,
+        pressure_share=None if pressure_s is None else round(min(1.0, math.fsum(pressure_s) / wall_s), 4),
+        mhz=None if mhz is None else (mhz[0], mhz[-1]),
+        throttled=None if throttled is None else round(sum(throttled)),
+        clock_resolution_s=clock_resolution_s,
+        clock_cost_s=clock_cost_s,
+        processors=processors,
+        foreign_error_cores=foreign_error_cores,
+        waited_s=None if waited_s is None else round(math.fsum(waited_s), 6),
+    )
+
+
+def _taken(accounts: Sequence[Account | None], processors: int) -> tuple[float | None, float | None, float | None]:
+    """What others had of the processors: (foreign cores, how far these may be off, share that was stolen).
+
+    Busy is what was not idle: idle time is counted exactly, and who was busy may be by samples. Each account is cut to
+    whole ticks, which is an error of up to one tick, evenly spread, at either end of a turn.
+    """
+    told = [account for account in accounts if account is not None]
+    wall_s = math.fsum(account.wall_s for account in told)
+    ticks = [each for account in told for each in account.processors.values()]
+    counted_s = math.fsum(each.total_s for each in ticks)
+    if not told or len(told) < len(accounts) or counted_s < COUNTED_LEAST * wall_s * processors:
+        return None, None, None
+    steal_s = math.fsum(each.steal_s for each in ticks)
+    others_s = math.fsum(each.idle_s for each in ticks) + steal_s + math.fsum(account.cpu_s for account in told)
+    foreign_cores = max(0.0, processors - others_s / wall_s)
+    error_s = 3 * TICK_S * math.sqrt(len(told) * processors / 6)
+    return round(foreign_cores, 4), round(error_s / wall_s, 4), round(steal_s / counted_s, 4)
+
+
+def _told(values: Sequence[float | None]) -> list[float] | None:
+    """The values; ``None`` if there are none, or one of them was not told."""
+    told = [value for value in values if value is not None]
+    return told if told and len(told) == len(values) else None
+
+
+def _switches() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+@dataclass(frozen=True)
+class _Reason:
+    """What may say that the machine was not quiet: it does from a ``degree`` of more than 1 on, the figure over its
+    bound. ``name`` is for the kind."""
+
+    name: str
+    degree: float
+    line: str
+
+
+def disturbances(
+    conditions: Conditions,
+    threads: int,
+    gpu_before: GpuState | None = None,
+    gpu_after: GpuState | None = None,
+) -> tuple[str, ...]:
+    """Why the machine was not quiet, a line for each reason with its figure and its bound; none where it was.
+
+    ``threads`` is how many the row's runtime computes in; the GPU's states are those right before and right after.
+    """
+    return tuple(reason.line for reason in _reasons(conditions, threads)) + _slowdowns((gpu_before, gpu_after))
+
+
+def disturbances_of_all(
+    sittings: Sequence[Conditions | None],
+    threads: int,
+    gpu_before: GpuState | None = None,
+    gpu_after: GpuState | None = None,
+) -> tuple[str, ...] | None:
+    """The disturbances of a row's processes: each kind once, where it was worst, and in how many of them it was.
+
+    ``None`` where no process was looked at.
+    """
+    seen = [conditions for conditions in sittings if conditions is not None]
+    if not seen:
+        return None
+    kinds: dict[str, list[_Reason]] = {}
+    for conditions in seen:
+        for reason in _reasons(conditions, threads):
+            kinds.setdefault(reason.name, []).append(reason)
+    lines = []
+    for found in kinds.values():
+        line = max(found, key=lambda reason: reason.degree).line
+        lines.append(line if len(seen) == 1 else f"{line} (the worst of {len(found)} in {len(seen)} processes)")
+    return (*lines, *_slowdowns((gpu_before, gpu_after)))
+
+
+def doubts(
+    conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None] = ()
+) -> tuple[str, ...]:
+    """What else a reader must know of the times, a line each: nothing of it means that the machine was not quiet.
+
+    ``samples_s`` are those of one clock, in seconds.
+    """
+    return tuple(_doubts(conditions, samples_s, gpu_states))
+
+
+def _doubts(conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None]) -> Iterator[str]:
+    clock_s = max(conditions.clock_cost_s, conditions.clock_resolution_s)
+    usual_s = statistics.median(samples_s) if samples_s else None
+    if usual_s is not None and usual_s < CLOCK_COSTS * clock_s:
+        yield (
+            f"half of the samples are at most {usual_s * 1e6:.2f} µs, under {CLOCK_COSTS:,} times the clock's own "
+            f"{clock_s * 1e6:.3f} µs"
+        )
+    if conditions.foreign_cores is None:
+        yield "the system does not tell what others did on the processors meanwhile"
+    if any(GPU_AT_LIMIT in (state.throttle or ()) for state in gpu_states if state is not None):
+        yield "the GPU ran into its power limit, which lowers its clock"
+
+
+def _reasons(conditions: Conditions, threads: int) -> Iterator[_Reason]:
+    if conditions.wall_s > 0:
+        looked_at = (*_load(conditions, threads), *_waiting(conditions, threads), *_speed(conditions))
+        yield from (reason for reason in looked_at if reason.degree > 1)
+
+
+def _load(conditions: Conditions, threads: int) -> Iterator[_Reason]:
+    """What others took of the processors."""
+    processors, error_cores = conditions.processors or threads, conditions.foreign_error_cores or 0.0
+    if (foreign := conditions.foreign_cores) is not None:
+        bound = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
+        line = f"others used {foreign:.2f} of {_processors(processors)} while it was timed; up to {bound:.2f} is quiet"
+        yield _Reason("foreign", (foreign - error_cores) / bound, line)
+    if (steal := conditions.steal_share) is not None:
+        line = f"the hypervisor gave {steal:.1%} of the processors' time to others; up to {STEAL_SHARE:.0%} is quiet"
+        yield _Reason("steal", (steal - error_cores / processors) / STEAL_SHARE, line)
+    if (pressure := conditions.pressure_share) is not None:
+        line = f"some thread of the system waited for a processor in {pressure:.0%} of the time"
+        yield _Reason("pressure", pressure / PRESSURE_SHARE, f"{line}; up to {PRESSURE_SHARE:.0%} is quiet")
+
+
+def _waiting(conditions: Conditions, threads: int) -> Iterator[_Reason]:
+    """What the sentinel and the process went without."""
+    if (sentinel := conditions.sentinel) is not None:
+        line = f"a loop right before each turn had a processor for {sentinel:.0%} of its time"
+        degree = SENTINEL_SHARE / sentinel if sentinel else math.inf
+        yield _Reason("sentinel", degree, f"{line}; from {SENTINEL_SHARE:.0%} on is quiet")
+    if conditions.waited_s is not None:
+        waited = conditions.waited_s / (conditions.wall_s * threads)
+        line = f"a thread of it waited for a processor for {waited:.1%} of the time; up to {WAITED_SHARE:.0%} is quiet"
+        yield _Reason("waited", waited / WAITED_SHARE, line)
+    rate, bound = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
+    line = f"its threads were taken off a processor {rate:.0f} times a second; up to {bound} is quiet"
+    yield _Reason("switches", rate / bound, line)
+
+
+def _speed(conditions: Conditions) -> Iterator[_Reason]:
+    """What the processor itself changed."""
+    if conditions.throttled:
+        times = "once" if conditions.throttled == 1 else f"{conditions.throttled:,} times"
+        yield _Reason("throttled", 1.0 + conditions.throttled, f"a processor was throttled for its temperature {times}")
+    first, last = conditions.mhz or (0.0, 0.0)
+    if first:
+        line = f"the processor's frequency went from {first:,.0f} to {last:,.0f} MHz"
+        line = f"{line}; a change of up to {MHZ_CHANGE:.0%} is quiet"
+        yield _Reason("mhz", abs(last - first) / first / MHZ_CHANGE, line)
+
+
+def _processors(number: int) -> str:
+    return f"{number} processor{'' if number == 1 else 's'}"
+
+
+def _slowdowns(states: Sequence[GpuState | None]) -> tuple[str, ...]:
+    given = {reason for state in states if state is not None for reason in state.throttle or ()}
+    held = [reason for reason in GPU_SLOWDOWNS if reason in given]
+    return (f"the GPU's clock was held down: {', '.join(held)}",) if held else ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,7 +20,7 @@ from runtimes.protocol import Array, Arrays, TensorSpec
 if TYPE_CHECKING:
     from runtimes import Runtime
 
-Batches: TypeAlias = Iterator[tuple[NDArray[np.int64], Array]]
+Batches: TypeAlias = Generator[tuple[NDArray[np.int64], Array], None, None]
 
 ROTATION = 16
 """Different inputs that the timed calls take in turn, so that no cache can answer."""
@@ -161,8 +162,13 @@ def _labelled(
     targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact))
     if takes_pixels(spec):
         return targets, dataset.pixels(artifact.manifest.preprocessing, size, broken)
-    ahead = dataset.batches(artifact.manifest.preprocessing, size, broken)
-    return targets, ((indices, as_input(spec, images)) for indices, images in ahead)
+    return targets, _converted(dataset.batches(artifact.manifest.preprocessing, size, broken), spec)
+
+
+def _converted(batches: Batches, spec: TensorSpec) -> Batches:
+    with closing(batches):
+        for indices, images in batches:
+            yield indices, as_input(spec, images)
 
 
 def classes_of(artifact: Artifact) -> int:

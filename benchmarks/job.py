@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.gpu import GpuState
-from benchmarks.measure import Measurement, Plan
+from benchmarks.loads import Load, LoadPlan
+from benchmarks.measure import Plan
+from benchmarks.samples import Sitting
 from runtimes.protocol import Description
 
 
@@ -22,8 +24,12 @@ class Job:
         limit: images to evaluate at most, or ``None`` for all.
         evaluate: whether to give predictions.
         seed: of the noise.
-        plan: for latency, for compute and for the device's own time, each.
+        plan: of the warm-up, and of one turn, for latency, for compute and for the device's own time, each.
         cuda_graphs: as ``runtimes.open`` takes it.
+        load: how requests come in, in place of turns; ``None`` for turns.
+        number: which process of its configuration it is, from 0. The first one tells what all would tell alike: its
+            predictions, the runtime's profile, the energy of a run.
+        began_s: when the run began, by ``time.monotonic``, which is one clock for the whole system.
     """
 
     artifact: str
@@ -37,29 +43,30 @@ class Job:
     seed: int
     plan: Plan
     cuda_graphs: bool = True
+    load: LoadPlan | None = None
+    number: int = 0
+    began_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of a job; statuses as in ``benchmarks.results.Row``.
 
-    ``arithmetic`` is what the runtime's own profile tells, or ``None`` where it was not profiled. From ``device`` on,
-    what there is on a GPU alone.
+    ``sitting`` is what was timed, ``load`` what came of a load shape. ``arithmetic`` is what the runtime's own profile
+    tells, or ``None`` where it was not profiled. ``warnings`` are what is doubtful about the numbers. From
+    ``gpu_before`` on, what there is on a GPU alone.
     """
 
     status: Literal["ok", "failed", "skipped", "error"]
     reason: str | None = None
     note: str | None = None
     description: Description | None = None
-    load_s: float | None = None
-    first_s: float | None = None
-    latency: Measurement | None = None
-    compute: Measurement | None = None
-    peak_bytes: int | None = None
-    baseline_bytes: int | None = None
+    sitting: Sitting | None = None
+    load: Load | None = None
+    warnings: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    evaluated_per_s: float | None = None
     arithmetic: str | None = None
-    device: Measurement | None = None
     gpu_before: GpuState | None = None
     gpu_after: GpuState | None = None
     device_peak_bytes: int | None = None

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.environment import Environment
-from benchmarks.results import ResultsFile, Row, read
+from benchmarks.results import FILE_NAME, ResultsFile, Row, read
 from benchmarks.rows import Configuration
 from benchmarks.subjects import Subject
 from runtimes import files, schema
 from runtimes.errors import UsageError
 
-RESULTS = "results.jsonl"
 STATE = "complete.json"
 
 
@@ -54,7 +53,7 @@ class Ledger:
             UsageError: it was measured on another machine.
             RexportError: what is there cannot be read, or the folder cannot be written into.
         """
-        self._file = ResultsFile(folder / RESULTS)
+        self._file = ResultsFile(folder / FILE_NAME)
         self.folder = folder
         self.rows: dict[tuple[object, ...], Row] = {}
         for row in read(self._file.path) if self._file.path.exists() else ():

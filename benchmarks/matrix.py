@@ -21,7 +21,7 @@ from benchmarks.ledger import Ledger, Part, installed, machine_of
 from benchmarks.request import BUNDLED_VARIANT, BUNDLED_WEIGHTS, Listener, Request
 from benchmarks.results import Row
 from benchmarks.rows import Configuration
-from benchmarks.run import Bench, session
+from benchmarks.run import Bench, session, with_ceilings
 from benchmarks.subjects import FP32, Subject, pairs, subjects
 from exporter import terminal
 from exporter.precision import PRECISIONS
@@ -90,6 +90,7 @@ def request_for(part: Part, device: str, scope: Scope, named: Sequence[str]) -> 
         weights=part.weights,
         target="tensorrt" if quantised and device != "cpu" else "cpu",
         duration_s=scope.duration_s,
+        processes=1,
         max_samples=MAX_SAMPLES,
         silence_s=SILENCE_S,
     )
@@ -121,7 +122,7 @@ def measured(
     """
     with session(request, listener) as shared:
         (subject,) = subjects(request, shared.folder, listener)
-        bench = Bench(shared, subject)
+        bench = Bench(with_ceilings(shared), subject)
         for configuration in ledger.left(wanted(subject, request, part.batches), subject, request.device):
             if late():
                 return

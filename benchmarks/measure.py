@@ -1,4 +1,4 @@
-"""The only clock of the harness: warm up until it is steady, then sample, and keep every sample.
+"""The only clock of the harness: warm up until it is steady, then sample in turns, and keep every sample.
 
 One call is one sample, in seconds of a monotonic clock that is read right before and right after it. Python's garbage
 collector rests meanwhile. Nothing is dropped and nothing is averaged: statistics are derived elsewhere.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from benchmarks.samples import Series
 from runtimes.errors import UsageError
 
 Clock: TypeAlias = Callable[[], float]
@@ -23,13 +24,17 @@ T = TypeVar("T")
 WINDOWS = 3
 """How many windows in a row must agree before the warm-up ends."""
 
+RENEWAL = 0.1
+"""Of a turn's duration: how long the calls before it last that are not counted. The others had their turns meanwhile,
+and the caches are theirs. There are none where two calls do not fit into a turn."""
+
 
 @dataclass(frozen=True)
 class Plan:
     """How long to warm up and to sample. All durations are sums of samples, so that a plan is exact under any clock.
 
     Attributes:
-        duration_s: sampling goes on until the samples add up to this,
+        duration_s: of a turn: sampling goes on until its samples add up to this,
         min_samples: and until there are this many,
         max_samples: and never past this many.
         window_s: length of a warm-up window; a window holds one call at least.
@@ -58,18 +63,6 @@ class Plan:
             )
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Raw samples in seconds, in the order of the calls.
-
-    ``settled`` is false where the warm-up reached its limit before its windows agreed.
-    """
-
-    warmup_s: tuple[float, ...]
-    samples_s: tuple[float, ...]
-    settled: bool
-
-
 def timed(call: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[T, float]:
     """What the call gives, and the seconds that it took."""
     start = clock()
@@ -77,25 +70,98 @@ def timed(call: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[T, f
     return result, clock() - start
 
 
-def measure(call: Callable[[], object], plan: Plan, clock: Clock = time.perf_counter) -> Measurement:
-    """The samples of calling ``call`` as the plan says. It must return only when its work is finished.
+class Timed:
+    """A call that is timed: warmed up once, then sampled turn by turn.
 
-    What ``call`` raises comes through; the garbage collector's state is restored in any case.
+    The call must return only when its work is finished. What it raises comes through.
     """
-    with _garbage_collector_at_rest():
-        warmup, settled = _warm_up(call, plan, clock)
-        samples = _sample(call, plan.duration_s, plan.min_samples, plan.max_samples, clock)
-    return Measurement(tuple(warmup), tuple(samples), settled)
+
+    def __init__(
+        self,
+        call: Callable[[], object],
+        plan: Plan,
+        clock: Clock = time.perf_counter,
+        after: Callable[[], object] | None = None,
+    ) -> None:
+        """``after`` is called between the samples, outside of what is timed."""
+        self._call = call
+        self._plan = plan
+        self._clock = clock
+        self._after = after
+        self._warmup_s: list[float] = []
+        self._rounds_s: list[tuple[float, ...]] = []
+        self._settled = False
+        self._usual_s = 0.0
+
+    @property
+    def usual_s(self) -> float:
+        """The median of the warm-up's last window."""
+        return self._usual_s
+
+    def warm_up(self) -> None:
+        """Calls until the windows agree, or the limit is reached."""
+        plan, medians = self._plan, list[float]()
+        while not (settled := _agree(medians, plan.agreement)) and math.fsum(self._warmup_s) < plan.warmup_limit_s:
+            window = self._samples(plan.window_s, 1, plan.max_samples)
+            self._warmup_s += window
+            medians.append(statistics.median(window))
+        self._settled = settled
+        self._usual_s = medians[-1] if medians else 0.0
+
+    def renew(self, duration_s: float) -> list[float]:
+        """A few more calls to warm up, before a turn of that duration, if others had theirs since the last one. What
+        they took."""
+        if 2 * self._usual_s > duration_s:
+            return []
+        renewal = self._samples(RENEWAL * duration_s, 1, self._plan.max_samples)
+        self._warmup_s += renewal
+        return renewal
+
+    def turn(self, duration_s: float, least: int = 1, most: int | None = None) -> tuple[float, ...]:
+        """The samples of one round: until they add up to ``duration_s`` and are ``least``, ``most`` at most."""
+        samples = tuple(self._samples(duration_s, least, most or self._plan.max_samples))
+        self._rounds_s.append(samples)
+        return samples
+
+    def series(self) -> Series:
+        """All that was sampled so far, to nanoseconds, which is what the clock tells."""
+        warmup, *rounds = (
+            tuple(round(sample, 9) for sample in samples) for samples in (self._warmup_s, *self._rounds_s)
+        )
+        return Series(warmup, self._settled, tuple(rounds))
+
+    def _samples(self, duration_s: float, least: int, most: int) -> list[float]:
+        clock, call, after = self._clock, self._call, self._after
+        samples: list[float] = []
+        total = 0.0
+        while len(samples) < most and (total < duration_s or len(samples) < least):
+            start = clock()
+            call()
+            sample = clock() - start
+            total += sample
+            samples.append(sample)
+            if after is not None:
+                after()
+        return samples
 
 
-def reported(call: Callable[[], float], plan: Plan) -> Measurement:
-    """As ``measure``, of a call that gives the seconds that it took by a clock of its own, as a device has one.
+def measure(call: Callable[[], object], plan: Plan, clock: Clock = time.perf_counter) -> Series:
+    """The samples of calling ``call`` as the plan says, in one turn; the garbage collector rests meanwhile."""
+    with garbage_collector_at_rest():
+        repeated = Timed(call, plan, clock)
+        repeated.warm_up()
+        repeated.turn(plan.duration_s, plan.min_samples)
+    return repeated.series()
+
+
+def reported(call: Callable[[], float], plan: Plan) -> Timed:
+    """As ``Timed``, of a call that gives the seconds that it took by a clock of its own, as a device has one.
 
     What passes between the calls, and in them by any other clock, does not count: the plan's durations are sums of what
     the calls give.
     """
     clock = _OwnClock(call)
-    return measure(clock.run, plan, clock)
+    return Timed(clock.run, plan, clock)
 
 
 class _OwnClock:
@@ -113,7 +179,8 @@ class _OwnClock:
 
 
 @contextlib.contextmanager
-def _garbage_collector_at_rest() -> Iterator[None]:
+def garbage_collector_at_rest() -> Iterator[None]:
+    """Python's garbage collector has done its work, and does none until the end; its state is restored in any case."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -124,28 +191,6 @@ def _garbage_collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def _warm_up(call: Callable[[], object], plan: Plan, clock: Clock) -> tuple[list[float], bool]:
-    samples: list[float] = []
-    medians: list[float] = []
-    while not (settled := _agree(medians, plan.agreement)) and math.fsum(samples) < plan.warmup_limit_s:
-        window = _sample(call, plan.window_s, 1, plan.max_samples, clock)
-        samples += window
-        medians.append(statistics.median(window))
-    return samples, settled
-
-
 def _agree(medians: Sequence[float], fraction: float) -> bool:
     last = medians[-WINDOWS:]
     return len(last) == WINDOWS and max(last) <= min(last) * (1 + fraction)
-
-
-def _sample(call: Callable[[], object], duration_s: float, least: int, most: int, clock: Clock) -> list[float]:
-    samples: list[float] = []
-    total = 0.0
-    while len(samples) < most and (total < duration_s or len(samples) < least):
-        start = clock()
-        call()
-        sample = clock() - start
-        total += sample
-        samples.append(sample)
-    return samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,7 +58,7 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
     )
 
 
-def how_options(limit: int | None, duration_s: float) -> Callable[[Command], Command]:
+def how_options(limit: int | None, duration_s: float, processes: int) -> Callable[[Command], Command]:
     """On which images and for how long, with the command's defaults."""
     return _stacked(
         click.option(
@@ -78,9 +79,32 @@ def how_options(limit: int | None, duration_s: float) -> Callable[[Command], Com
             default=duration_s,
             show_default=True,
             metavar="S",
-            help="Seconds of sampling: for latency, for compute and for a GPU's own time, each.",
+            help="Seconds of sampling in all processes together, of each clock: latency, compute, a GPU's own.",
         ),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N"),
+        click.option(
+            "--processes",
+            type=click.IntRange(1, 100),
+            default=processes,
+            show_default=True,
+            metavar="N",
+            help="Fresh processes of each configuration.",
+        ),
+        click.option(
+            "--rounds",
+            type=click.IntRange(1, 1000),
+            default=10,
+            show_default=True,
+            metavar="N",
+            help="Of turns in each process, in shuffled order.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Of noise, of random weights, of the order of turns and of resampling.",
+        ),
         click.option(
             "--timeout",
             "silence_s",
@@ -89,6 +113,12 @@ def how_options(limit: int | None, duration_s: float) -> Callable[[Command], Com
             show_default=True,
             metavar="S",
             help="End a configuration that gives no sign of life for so long.",
+        ),
+        click.option(
+            "--strict",
+            is_flag=True,
+            default=None,
+            help="Exit code 1 if the machine was not quiet meanwhile.",
         ),
         click.option(
             "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE."
@@ -117,6 +147,7 @@ def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> Request:
     from benchmarks.request import Request
 
     given = {name: value for name, value in options.items() if value is not None}
+    given["command"] = ("rbench", *sys.argv[1:])
     if "input" in given:
         given["raw"] = given.pop("input") == "raw"
     return Request(subjects, **given)

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.page import html
-from benchmarks.report import markdown
+from benchmarks.html import canvas
+from benchmarks.html.page import html
+from benchmarks.markdown import markdown
 from benchmarks.results import Row
 from benchmarks.spreadsheet import csv_text
 from runtimes.files import write_atomically
 
 HEADING = "rbench"
 
+_LOGGER = logging.getLogger("rexport")
+
 
 def write(folder: Path, rows: Sequence[Row], complete: bool, heading: str = HEADING) -> None:
-    """Writes ``results.md``, ``results.csv`` and ``results.html`` into the folder, over what is there.
+    """Writes ``results.md``, ``results.csv`` and ``results.html`` into the folder, over what is there. A page without
+    plots, for want of matplotlib, is announced on the logger ``rexport``.
 
     Raises:
         ResourceError: one cannot be written; it is as it was.
+        ArtifactError: the answers in a row are damaged.
     """
     contents = {
-        "results.md": markdown(rows, complete),
+        "results.md": markdown(rows, heading, complete),
         "results.csv": csv_text(rows),
         "results.html": html(rows, heading, complete),
     }
     for name, content in contents.items():
-        with write_atomically(folder / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        put(folder / name, content)
+    if (reason := canvas.missing()) is not None:
+        _LOGGER.warning("results.html has no plots: %s", reason)
+
+
+def put(path: Path, content: str) -> None:
+    """Writes a file of text, over what is there.
+
+    Raises:
+        ResourceError: it cannot be written; it is as it was.
+    """
+    with write_atomically(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -10,13 +11,16 @@ from benchmarks.request import Listener
 
 CLEAR_LINE = "\r\x1b[K"
 
+USUAL_COLUMNS = 80
+"""Where the terminal does not tell."""
+
 
 @contextlib.contextmanager
 def listening() -> Iterator[Listener]:
     """A listener that tells on standard error what is being measured, and cleans up after itself."""
     progress = _Progress()
     try:
-        yield Listener(progress.step, progress.notice)
+        yield Listener(progress.step, progress.notice, progress.left)
     finally:
         progress.clear()
 
@@ -29,21 +33,50 @@ class _Progress:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._subject: str | None = None
+        self._told: set[str] = set()
+        self._left = ""
+
+    def left(self, left_s: float | None) -> None:
+        self._left = "" if left_s is None else f"{_words(left_s)} left · "
 
     def step(self, subject: str, step: str) -> None:
         if self._terminal:
-            sys.stderr.write(f"{CLEAR_LINE}{subject}: {step}")
-        elif subject != self._subject:
-            sys.stderr.write(f"{subject}\n")
-        self._subject = subject
+            line = _plain(f"{self._left}{subject}: {step}")
+            sys.stderr.write(f"{CLEAR_LINE}{line[: _columns() - 1]}")
+        elif not self._known(subject):
+            sys.stderr.write(f"{_plain(subject)}\n")
+        self._told.add(subject)
         sys.stderr.flush()
+
+    def _known(self, subject: str) -> bool:
+        """Whether it was told, or a configuration of it."""
+        return any(told == subject or told.startswith(f"{subject} · ") for told in self._told)
 
     def notice(self, text: str) -> None:
         self.clear()
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{_plain(text)}\n")
+        sys.stderr.flush()
 
     def clear(self) -> None:
         if self._terminal:
             sys.stderr.write(CLEAR_LINE)
             sys.stderr.flush()
+
+
+def _columns() -> int:
+    """Of the terminal that standard error is: standard output may lie elsewhere."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
+    return USUAL_COLUMNS
+
+
+def _plain(text: str) -> str:
+    """In one line and without control characters: names of files are anybody's."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _words(left_s: float) -> str:
+    """An estimate of a duration, as coarse as it is."""
+    if left_s < 90:
+        return f"{max(1, round(left_s))} s"
+    return f"{round(left_s / 60)} min" if left_s < 5400 else f"{left_s / 3600:.1f} h"

@@ -1,33 +1,39 @@
-"""Rows for people: a table for the terminal, and Markdown. Milliseconds, megabytes and percent begin here."""
+"""Rows for people: which columns they have, what is said beneath them, and the table for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
+from benchmarks import headline
+from benchmarks.numerals import ABSENT as ABSENT
+from benchmarks.numerals import duration, number, percent, share, times
+from benchmarks.numerals import milliseconds as milliseconds
+from benchmarks.numerals import points as points
 from benchmarks.request import REFERENCE
 from benchmarks.results import Row
 from benchmarks.rows import NOISE, is_reference
-from exporter.proportions import Interval
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 T = TypeVar("T")
 
-ABSENT = "–"
 PLAIN_WIDTH = 100
 GPU_WIDTH = 120
 """Columns of a table that goes to a file or a pipe; one of a GPU has more to tell."""
 
 MEANING = (
-    "latency: one call, host arrays in and out; compute: the same with its inputs on the device already.",
-    f"vs {REFERENCE}: its p50 over this p50, above 1 is faster; same: the share of images with its top-1;",
-    "drop: its top-1 less this one, in points. precision: of the graph; ran: what the convolutions and",
-    "matrix products ran in, by the runtime's own profile where it has one. In brackets: 95 % intervals,",
-    "of times by block bootstrap within one process, of shares by Wilson, of drops from pairs of answers.",
+    "p50 ms: of one call, host arrays in and out; compute: the same with its inputs on the device;",
+    "image to label: from a file's bytes on, one image. p99 needs 1,000 samples, p99.9 10,000.",
+    f"vs {REFERENCE}: its p50 over this p50, above 1 is faster; a tie: the interval does not exclude 1, or",
+    "the difference is too small to matter. !: the machine was not quiet, the reason stands beneath.",
+    "roof %: of what the machine's measured ceilings allow. drop: its top-1 less this one, in points;",
+    "same: the share of images with its top-1; flips: the others, real and near ties; eval/s: images of",
+    "the whole evaluation. precision: of the graph; ran: what the convolutions and matrix products ran",
+    "in, by the runtime's own profile if it has one. In brackets: 95 % intervals, of times by bootstrap",
+    "over processes and blocks of calls, of shares by Wilson, of drops from pairs of answers.",
 )
 
 MEANING_OF_CUDA = (
@@ -40,6 +46,9 @@ MEANING_OF_CUDA = (
 
 MISSING = (": failed:", ": skipped:", ": error:")
 """Stand in the remark on a row that has no number."""
+
+DOUBTFUL = (": disturbed:", ": warning:")
+"""Stand in the remark on a row whose numbers are to be doubted."""
 
 
 @dataclass(frozen=True)
@@ -68,61 +77,14 @@ def table(columns: Sequence[Column[T]], rows: Sequence[T]) -> Table:
     )
 
 
-def milliseconds(seconds: float | None) -> str:
-    """Three digits or more, never an exponent."""
-    if seconds is None:
-        return ABSENT
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
-
-
-def _bracketed(interval: Interval | None, form: Callable[[float], str]) -> str:
-    return "" if interval is None else f" [{form(interval[0])}–{form(interval[1])}]"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def _share(value: float | None, interval: Interval | None) -> str:
-    return ABSENT if value is None else _percent(value) + _bracketed(interval, lambda end: f"{100 * end:.1f}")
-
-
-def points(value: float | None, interval: Interval | None) -> str:
-    """A difference of shares in percentage points; below 0 with its sign."""
-    if value is None:
-        return ABSENT
-    ends = "" if interval is None else f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
-    return f"{100 * value:.2f}{ends}"
-
-
-def _ratio(row: Row) -> str:
-    if row.ratio is None:
-        return ABSENT
-    interval = None if _reference(row) else row.ratio_interval
-    return f"{row.ratio:.2f}" + _bracketed(interval, lambda end: f"{end:.2f}")
-
-
 def _reference(row: Row) -> bool:
     return is_reference(row.runtime, row.precision)
-
-
-def _p50(row: Row) -> str:
-    return milliseconds(row.p50_s) + _bracketed(row.p50_interval_s, milliseconds)
-
-
-def _number(value: float | None, form: str = ",.0f") -> str:
-    return ABSENT if value is None else format(value, form)
-
-
-def _drop(row: Row) -> str:
-    return points(row.drop, None if _reference(row) else row.drop_interval)
 
 
 def _change(row: Row, field: str) -> str:
     """A number of the GPU's state before and after, or the one that there is."""
     states = (row.gpu_before, row.gpu_after)
-    values = [_number(value) for state in states if state and (value := getattr(state, field)) is not None]
+    values = [number(value) for state in states if state and (value := getattr(state, field)) is not None]
     return "→".join(values) or ABSENT
 
 
@@ -131,77 +93,120 @@ def _throttle(row: Row) -> str:
     return ABSENT if reasons is None else ", ".join(reasons) or "nothing"
 
 
+def _verdict(row: Row) -> str:
+    return row.verdict or ABSENT if row.status == "ok" else row.status
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return ABSENT if size_bytes is None else number(size_bytes / 1e6)
+
+
+def _roof(row: Row) -> str:
+    return ABSENT if row.roof is None else number(100 * row.roof.share)
+
+
+def _millijoules(row: Row) -> str:
+    return ABSENT if row.energy_per_image_j is None else number(1e3 * row.energy_per_image_j, ".2f")
+
+
 RUNTIME: Column[Row] = Column("runtime", lambda row: row.runtime, left=True)
 PRECISION: Column[Row] = Column("precision", lambda row: row.precision or ABSENT, left=True)
 BATCH: Column[Row] = Column("batch", lambda row: str(row.batch))
 GRAPHS: Column[Row] = Column("graphs", lambda row: "off" if row.cuda_graphs is False else ABSENT, left=True)
+WHICH = (RUNTIME, PRECISION, BATCH, GRAPHS)
+
+TOP1: Column[Row] = Column("top-1 %", lambda row: share(row.top1, row.top1_interval))
+DROP: Column[Row] = Column("drop", lambda row: points(row.drop, None if _reference(row) else row.drop_interval))
 
 SPEED: tuple[Column[Row], ...] = (
-    RUNTIME,
-    PRECISION,
-    BATCH,
-    GRAPHS,
-    Column("p50 ms", _p50),
+    *WHICH,
+    Column("p50 ms", lambda row: duration(row.p50_s, row.p50_interval_s)),
     Column("p99", lambda row: milliseconds(row.p99_s)),
-    Column("compute", lambda row: milliseconds(row.compute_p50_s)),
+    Column("images/s", lambda row: number(row.images_per_s)),
+    Column(f"vs {REFERENCE}", lambda row: times(row.ratio, None if _reference(row) else row.ratio_interval)),
+    Column("verdict", _verdict, left=True),
+    Column("!", lambda row: "!" if row.disturbances else ABSENT, left=True),
+)
+SPANS: tuple[Column[Row], ...] = (
+    *WHICH,
+    Column("p90 ms", lambda row: milliseconds(row.p90_s)),
+    Column("p99.9", lambda row: milliseconds(row.p999_s)),
+    Column("compute", lambda row: duration(row.compute_p50_s, row.compute_p50_interval_s)),
+    Column("roof %", _roof),
     Column("device", lambda row: milliseconds(row.device_p50_s)),
-    Column("images/s", lambda row: _number(row.images_per_s)),
-    Column(f"vs {REFERENCE}", _ratio),
+    Column("image to label", lambda row: milliseconds(row.image_p50_s)),
 )
 WORTH: tuple[Column[Row], ...] = (
     RUNTIME,
     PRECISION,
-    Column("top-1 %", lambda row: _share(row.top1, row.top1_interval)),
-    Column("drop", _drop),
-    Column("top-5 %", lambda row: ABSENT if row.top5 is None else _percent(row.top5)),
-    Column("same %", lambda row: ABSENT if row.agreement is None else _percent(row.agreement)),
+    TOP1,
+    DROP,
+    Column("top-5 %", lambda row: percent(row.top5)),
+    Column("same %", lambda row: percent(row.agreement)),
+    Column("flips", lambda row: ABSENT if row.flips is None else f"{row.flips.real}+{row.flips.near_ties}"),
+    Column("eval/s", lambda row: number(row.evaluated_per_s)),
 )
 COST: tuple[Column[Row], ...] = (
-    RUNTIME,
-    PRECISION,
-    BATCH,
-    GRAPHS,
+    *WHICH,
     Column("ran", lambda row: row.arithmetic or ABSENT, left=True),
-    Column("load s", lambda row: _number(row.load_s, ".2f")),
+    Column("load s", lambda row: number(row.load_s, ".2f")),
     Column("first ms", lambda row: milliseconds(row.first_s)),
-    Column("peak MB", lambda row: _number(None if row.peak_bytes is None else row.peak_bytes / 1e6)),
+    Column("peak MB", lambda row: _megabytes(row.peak_bytes)),
 )
 GPU: tuple[Column[Row], ...] = (
-    RUNTIME,
-    PRECISION,
-    BATCH,
-    GRAPHS,
+    *WHICH,
     Column("MHz", lambda row: _change(row, "sm_mhz")),
     Column("W", lambda row: _change(row, "power_w")),
     Column("held by", _throttle, left=True),
-    Column("GPU MB", lambda row: _number(None if row.device_peak_bytes is None else row.device_peak_bytes / 1e6)),
-    Column("mJ/image", lambda row: _number(row.energy_per_image_j and row.energy_per_image_j * 1e3, ".2f")),
+    Column("GPU MB", lambda row: _megabytes(row.device_peak_bytes)),
+    Column("mJ/image", _millijoules),
 )
 
 
 @dataclass(frozen=True)
 class Section:
-    """All the rows of one subject, as text."""
+    """All the rows of one subject, as text. ``headlines`` say in words what came of them."""
 
     title: str
     tables: tuple[Table, ...]
     remarks: tuple[str, ...]
+    headlines: tuple[str, ...] = ()
+
+
+def groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
+    """The rows that may stand in one table, of one subject on one machine, in the order that they came."""
+    found: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        subject = (row.artifact, row.sha256) if row.subject is None else (row.subject,)
+        found.setdefault((*subject, *place(row)), []).append(row)
+    return tuple(map(tuple, found.values()))
+
+
+def place(row: Row) -> tuple[str, ...]:
+    """The machine and the device that the row was to be measured on."""
+    about = row.environment
+    return (about.cpu, *(gpu.name for gpu in about.gpus), row.requested_device or row.device)
 
 
 def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
     """The rows by subject, in the order that they came. A column that nothing was measured for is left out, and a
-    table of nothing else."""
-    groups = groupby(rows, key=lambda row: (row.artifact, row.sha256) if row.subject is None else row.subject)
-    return tuple(_section(tuple(group)) for _, group in groups)
+    table of nothing else. Rows of load shapes stand in no table here, as their times are of something else."""
+    return tuple(map(_section, groups(rows)))
+
+
+def tells(columns: Sequence[Column[Row]], row: Row) -> bool:
+    """Whether the row has anything in these columns beside what says which row it is."""
+    return any(column.cell(row) != ABSENT for column in columns if column not in WHICH)
 
 
 def _section(rows: Sequence[Row]) -> Section:
-    measured = [row for row in rows if row.status == "ok"]
-    answered = [row for row in measured if row.images]
-    watched = [row for row in measured if row.gpu_after is not None]
-    kinds = ((SPEED, measured), (WORTH, answered), (COST, measured), (GPU, watched))
+    measured = [row for row in rows if row.status == "ok" and row.load is None]
+    kinds = (
+        (columns, [row for row in measured if tells(columns, row)]) for columns in (SPEED, SPANS, WORTH, COST, GPU)
+    )
     tables = [table(columns, of) for columns, of in kinds if of]
-    return Section(title(rows), tuple(tables), tuple(_remarks(rows)))
+    said = (headline.words(found) for found in headline.headlines(measured))
+    return Section(title(rows), tuple(tables), tuple(remarks(rows)), tuple(said))
 
 
 def title(rows: Sequence[Row]) -> str:
@@ -230,15 +235,26 @@ def _data(rows: Sequence[Row]) -> str:
     return f"{name}, {images:,} images" if images else name
 
 
-def _remarks(rows: Sequence[Row]) -> Iterable[str]:
+def remarks(rows: Sequence[Row]) -> Iterator[str]:
+    """What must be known beside the figures: what is missing and why, what was not quiet or is doubtful, notes, and
+    which libraries ran."""
     told: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        words = row.note if row.status == "ok" else f"{row.status}: {row.reason}"
-        if words:
+        for words in _words(row):
             told.setdefault((row.runtime, words), []).append(row)
     for (_, words), alike in told.items():
         yield f"{_places(alike)}: {words}"
     yield from runtimes_of(rows)
+
+
+def _words(row: Row) -> Iterator[str]:
+    if row.status != "ok":
+        yield f"{row.status}: {row.reason}"
+        return
+    yield from (f"disturbed: {reason}" for reason in row.disturbances or ())
+    yield from (f"warning: {words}" for words in row.warnings)
+    if row.note:
+        yield row.note
 
 
 def _places(rows: Sequence[Row]) -> str:
@@ -321,11 +337,13 @@ def print_sections(
     console = Console(file=file, width=None if file.isatty() else plain, highlight=False, markup=False, emoji=False)
     for section in shown:
         console.print(Text(section.title, style="bold"))
+        for said in section.headlines:
+            console.print(Text(said))
         for found in section.tables:
             console.print(_rich_table(found))
             console.print()
         for remark in section.remarks:
-            console.print(Text(remark, style="yellow" if any(word in remark for word in MISSING) else ""))
+            console.print(Text(remark, style="yellow" if any(word in remark for word in MISSING + DOUBTFUL) else ""))
         console.print()
     if not complete:
         console.print(Text("incomplete: the run ended early", style="bold red"))
@@ -345,29 +363,3 @@ def _rich_table(table: Table) -> RichTable:
     for row in table.cells:
         result.add_row(*(Text(cell) for cell in row))
     return result
-
-
-def markdown(rows: Sequence[Row], complete: bool = True) -> str:
-    """The same tables in Markdown."""
-    lines = ["# rbench", ""]
-    if not complete:
-        lines += ["**Incomplete: the run ended early.**", ""]
-    for section in sections(rows):
-        lines += [f"## {_escaped(section.title)}", ""]
-        for found in section.tables:
-            lines.append("| " + " | ".join(heading for heading, _ in found.headings) + " |")
-            lines.append("| " + " | ".join("---" if left else "--:" for _, left in found.headings) + " |")
-            lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in found.cells]
-            lines.append("")
-        lines += [f"- {_escaped(remark)}" for remark in section.remarks]
-        lines.append("")
-    if rows:
-        lines += [_escaped(machine(rows[0])), "", *meaning(rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """Safe in a table's cell and as text; the emphasis of *untrained* stays."""
-    for character in "\\|`<[]":
-        text = text.replace(character, f"\\{character}")
-    return text

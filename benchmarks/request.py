@@ -22,10 +22,11 @@ BUNDLED_WEIGHTS = "bundled"
 @dataclass(frozen=True)
 class Listener:
     """Hears what a run does: ``step`` what is being worked on and the step that it is at, ``notice`` a line that the
-    user must see."""
+    user must see, ``left`` an estimate of the seconds that are left, or ``None`` while there is none."""
 
     step: Callable[[str, str], None]
     notice: Callable[[str], None]
+    left: Callable[[float | None], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,12 @@ class Request:
         raw: whether the variants take pixels; ``None`` means that nothing was said, and they take floats.
         calibration, calibration_images, target: of int8, as in ``exporter.typing.Typing``.
         seed: of random weights, of noise and of resampling.
-        duration_s: of sampling, for latency, for compute and for the device's own time each.
-        max_samples: of each of them at most.
+        duration_s: of sampling, for latency, for compute and for the device's own time each, in all processes together.
+        processes, rounds: as in ``benchmarks.field.Method``.
+        max_samples: of each clock at most, in all processes together.
+        strict: whether a row that was taken on a disturbed machine is a failure.
+        roofline: whether the machine's ceilings are measured first.
+        command: the command line that this comes from, for the rows.
         silence_s: how long a worker may take for one step.
         show_errors: whether the workers' standard error is shown.
 
@@ -70,9 +75,14 @@ class Request:
     target: Target = "cpu"
     seed: int = 0
     duration_s: float = 1.0
+    processes: int = 5
+    rounds: int = 10
     max_samples: int = Plan.max_samples
     silence_s: float = 600.0
     show_errors: bool = False
+    strict: bool = False
+    roofline: bool = True
+    command: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("duration", self.duration_s), ("timeout", self.silence_s)):

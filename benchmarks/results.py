@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from benchmarks import migration
 from benchmarks.answers import Answers, Flips
 from benchmarks.environment import Environment
 from benchmarks.gpu import GpuState
 from benchmarks.loads import Load
 from benchmarks.roofline import Roof
 from benchmarks.samples import Sitting
+from benchmarks.statistics import Verdict
 from exporter.proportions import Interval
 from runtimes import files, schema
-from runtimes.errors import ArtifactError, CompatibilityError
+from runtimes.errors import ArtifactError, CompatibilityError, quoted
 
 SCHEMA_VERSION = 4
 """Of a row. A reader refuses a newer one and names the remedy. Rows of version 1 had no subject and no drop, those of
@@ -25,7 +27,6 @@ version 2 nothing of a GPU, those of version 3 the samples of one process."""
 FILE_LIMIT_BYTES = 1 << 30
 
 Status: TypeAlias = Literal["ok", "failed", "skipped", "error"]
-Verdict: TypeAlias = Literal["faster", "slower", "tie"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Row:
             below 0 this row is better.
         p999_s: from 10,000 samples on.
         image_p50_s: from an encoded image to its label, one image a call.
-        verdict: of the ratio: ``tie`` where its interval does not exclude 1, or the difference is too small to matter.
+        verdict: of the ratio: ``tie`` unless its whole interval lies beyond 1 %, or beyond 5 % with one process on each
+            side.
         warnings: what is doubtful about the numbers, a line each.
         disturbances: why the machine was not quiet while they were taken; ``None`` where it was not looked at.
         requested_threads, requested_device: what was asked for, beside ``threads`` and ``device``.
@@ -165,8 +167,17 @@ class Row:
     schema_version: int = SCHEMA_VERSION
 
 
+FILE_NAME = "results.jsonl"
+"""What a run calls its rows in the folder that it writes into."""
+
+
+def located(path: str | os.PathLike[str]) -> Path:
+    """The file of rows that is meant: the path itself, or ``results.jsonl`` in it if it is a folder."""
+    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+
+
 def read(path: str | os.PathLike[str]) -> tuple[Row, ...]:
-    """The rows of a file, oldest first.
+    """The rows of a file, oldest first; those of older schema versions as rows of the present one.
 
     Raises:
         ResourceError: the file cannot be read.
@@ -179,30 +190,35 @@ def read(path: str | os.PathLike[str]) -> tuple[Row, ...]:
 
 def _parsed(line: bytes, number: int, path: str | os.PathLike[str]) -> Row:
     try:
-        row = schema.loads(Row, line)
+        data = _loaded(line)
+        version = _version_of(data)
+        if version > SCHEMA_VERSION:
+            raise CompatibilityError(
+                f"line {number}: a row of schema version {version}; this rbench reads up to {SCHEMA_VERSION}",
+                path=path,
+                hint="pip install --upgrade rexport",
+            )
+        if version < 1:
+            raise ArtifactError(f"field 'schema_version': expected 1 to {SCHEMA_VERSION}, got {version}")
+        if isinstance(data, dict) and 1 <= version <= migration.LAST_OF_ONE_PROCESS:
+            data = migration.migrated(data, SCHEMA_VERSION)
+        return schema.decode(Row, data)
     except ArtifactError as error:
-        _refuse_newer(_version_of(line), number, path)
         raise ArtifactError(f"line {number}: {error.what}", path=path) from error
-    _refuse_newer(row.schema_version, number, path)
-    return row
 
 
-def _version_of(line: bytes) -> int:
+def _loaded(line: bytes) -> object:
     try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        return 0
-    version = data.get("schema_version") if isinstance(data, dict) else 0
-    return version if isinstance(version, int) else 0
+        data: object = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"not valid JSON: {quoted(error)}") from error
+    return data
 
 
-def _refuse_newer(version: int, number: int, path: str | os.PathLike[str]) -> None:
-    if version > SCHEMA_VERSION:
-        raise CompatibilityError(
-            f"line {number}: a row of schema version {version}; this rbench reads up to {SCHEMA_VERSION}",
-            path=path,
-            hint="pip install --upgrade rexport",
-        )
+def _version_of(data: object) -> int:
+    """What the row says of itself; one that says nothing, or nonsense, is checked as a present one."""
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    return version if isinstance(version, int) and not isinstance(version, bool) else SCHEMA_VERSION
 
 
 class ResultsFile:

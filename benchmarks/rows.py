@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from benchmarks import accuracy, statistics
+from benchmarks import accuracy, answers, doubts, statistics
 from benchmarks.accuracy import Predictions
+from benchmarks.ceilings import Ceilings
+from benchmarks.conditions import disturbances_of_all
 from benchmarks.environment import Environment
+from benchmarks.field import Gathered
+from benchmarks.graphcost import Cost
 from benchmarks.job import Outcome
-from benchmarks.measure import Measurement
 from benchmarks.request import REFERENCE, Request
 from benchmarks.results import Row
+from benchmarks.roofline import roof
+from benchmarks.samples import Series, Sitting
 from benchmarks.subjects import FP32, Pair, Subject
 from exporter.proportions import Interval
 from runtimes import Artifact, files
@@ -21,8 +27,6 @@ NOISE = "noise"
 
 NAMED = 3
 """How many of the unreadable images a note names."""
-
-NOT_SETTLED = "the warm-up reached its limit before three windows agreed"
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,11 @@ def is_reference(runtime: str, precision: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the PyTorch row of the same network and batch gave, as far as it gave anything."""
+    """What the PyTorch row of the same network and batch gave, as far as it gave anything; ``field`` as in its row."""
 
-    latency: Measurement | None = None
+    sittings: tuple[Sitting, ...] = ()
     predictions: Predictions | None = None
+    field: int | None = None
 
 
 def started(run: str, taken_on: Environment, request: Request, subject: Subject, configuration: Configuration) -> Row:
@@ -77,6 +82,12 @@ def started(run: str, taken_on: Environment, request: Request, subject: Subject,
         environment=taken_on,
         subject=subject.name,
         cuda_graphs=None if request.device == "cpu" else configuration.cuda_graphs,
+        requested_threads=configuration.threads,
+        requested_device=request.device,
+        duration_s=request.duration_s,
+        processes=request.processes,
+        rounds=request.rounds,
+        command=request.command,
     )
 
 
@@ -88,51 +99,82 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def finished(row: Row, outcome: Outcome, predictions: Predictions | None, reference: Reference) -> Row:
+@dataclass(frozen=True)
+class Beside:
+    """What a row is seen beside.
+
+    Attributes:
+        reference: the PyTorch row.
+        labels: the classes' names.
+        cost: of one call of its graph; ceilings: of the machine.
+    """
+
+    reference: Reference = Reference()
+    labels: tuple[str, ...] | None = None
+    cost: Cost | None = None
+    ceilings: Ceilings | None = None
+
+
+def finished(row: Row, gathered: Gathered, predictions: Predictions | None, beside: Beside) -> Row:
     """The row with what came of it; of a configuration that is not ok, its status and reason alone."""
-    row = replace(row, status=outcome.status, reason=outcome.reason, note=_notes(outcome), time=_now())
-    about = outcome.description
-    if outcome.status != "ok" or about is None or outcome.latency is None or outcome.compute is None:
+    first, last = gathered.outcomes[0], gathered.outcomes[-1]
+    row = replace(row, status=last.status, reason=_reason(gathered, row.processes), note=_notes(first), time=_now())
+    about, sittings = first.description, _sittings(gathered)
+    if last.status != "ok" or about is None or not sittings:
         return row
     row = replace(
         row,
         runtime_version=about.version,
         provider=about.provider,
         device=about.device,
-        arithmetic=outcome.arithmetic or about.precision,
+        arithmetic=first.arithmetic or about.precision,
         threads=about.threads,
-        load_s=outcome.load_s,
-        first_s=outcome.first_s,
-        peak_bytes=outcome.peak_bytes,
-        baseline_bytes=outcome.baseline_bytes,
-        unreadable=None if predictions is None else len(outcome.unreadable),
-        gpu_before=outcome.gpu_before,
-        gpu_after=outcome.gpu_after,
-        device_peak_bytes=outcome.device_peak_bytes,
-        energy_per_image_j=outcome.energy_per_image_j,
+        load_s=sittings[0].load_s,
+        first_s=sittings[0].first_s,
+        peak_bytes=max((sitting.peak_bytes for sitting in sittings if sitting.peak_bytes), default=None),
+        baseline_bytes=sittings[0].baseline_bytes,
+        unreadable=None if predictions is None else len(first.unreadable),
+        evaluated_per_s=first.evaluated_per_s,
+        gpu_before=first.gpu_before,
+        gpu_after=last.gpu_after,
+        device_peak_bytes=first.device_peak_bytes,
+        energy_per_image_j=first.energy_per_image_j,
+        sittings=sittings,
     )
-    row = _with_latency(row, outcome.latency)
-    row = _with_compute(row, outcome.compute)
-    row = _with_device(row, outcome.device)
-    row = _with_ratio(row, outcome.latency, reference.latency)
-    return _with_answers(row, predictions, reference.predictions)
+    row = _with_roof(_with_ratio(_with_times(row), beside.reference), beside)
+    row = _with_answers(row, predictions, beside)
+    seen = [sitting.conditions for sitting in sittings]
+    disturbed = disturbances_of_all(seen, row.threads, row.gpu_before, row.gpu_after)
+    return replace(row, disturbances=disturbed, warnings=doubts.of(row, gathered))
+
+
+def _sittings(gathered: Gathered) -> tuple[Sitting, ...]:
+    return tuple(outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None)
+
+
+def _reason(gathered: Gathered, processes: int | None) -> str | None:
+    """Why it is not ok, and in which of its processes, if not in the first."""
+    reason, number = gathered.outcomes[-1].reason, len(gathered.outcomes)
+    return reason if reason is None or number == 1 else f"in process {number} of {processes}: {reason}"
 
 
 def _notes(outcome: Outcome) -> str | None:
     notes = [outcome.note]
-    if outcome.latency is not None and not outcome.latency.settled:
-        notes.append(NOT_SETTLED)
     if outcome.unreadable:
         names = ", ".join(outcome.unreadable[:NAMED]) + (", ..." if len(outcome.unreadable) > NAMED else "")
         notes.append(f"{len(outcome.unreadable)} images could not be read: {names}")
     return "; ".join(filter(None, notes)) or None
 
 
-def _with_latency(row: Row, latency: Measurement) -> Row:
-    samples = latency.samples_s
+def _with_times(row: Row) -> Row:
+    latency = [sitting.latency for sitting in row.sittings]
+    samples = _samples(latency)
     given = [q for q in statistics.MIN_SAMPLES if statistics.enough_for(samples, q)]
-    intervals = dict(zip(given, statistics.quantile_intervals(samples, given, row.seed), strict=True))
+    intervals = dict(zip(given, statistics.quantile_intervals(_rounds(latency), given, row.seed), strict=True))
     values = {q: statistics.quantile(samples, q) for q in given}
+    compute = _median([sitting.compute for sitting in row.sittings], row.seed)
+    device = _median([sitting.device for sitting in row.sittings], row.seed)
+    image = _median([sitting.image for sitting in row.sittings], row.seed)
     return replace(
         row,
         p50_s=values.get(0.5),
@@ -141,59 +183,59 @@ def _with_latency(row: Row, latency: Measurement) -> Row:
         p90_interval_s=intervals.get(0.9),
         p99_s=values.get(0.99),
         p99_interval_s=intervals.get(0.99),
+        p999_s=values.get(0.999),
+        p999_interval_s=intervals.get(0.999),
         images_per_s=row.batch * len(samples) / math.fsum(samples) if any(samples) else None,
-        samples_s=samples,
-        warmup_s=latency.warmup_s,
+        compute_p50_s=compute[0],
+        compute_p50_interval_s=compute[1],
+        device_p50_s=device[0],
+        device_p50_interval_s=device[1],
+        image_p50_s=image[0],
+        image_p50_interval_s=image[1],
     )
 
 
-def _with_compute(row: Row, compute: Measurement) -> Row:
-    median, interval = _median(compute, row.seed)
-    return replace(
-        row,
-        compute_p50_s=median,
-        compute_p50_interval_s=interval,
-        compute_samples_s=compute.samples_s,
-        compute_warmup_s=compute.warmup_s,
-    )
+def _samples(series: Sequence[Series]) -> list[float]:
+    return [sample for one in series for sample in one.samples_s]
 
 
-def _with_device(row: Row, device: Measurement | None) -> Row:
-    if device is None:
-        return row
-    median, interval = _median(device, row.seed)
-    return replace(
-        row,
-        device_p50_s=median,
-        device_p50_interval_s=interval,
-        device_samples_s=device.samples_s,
-        device_warmup_s=device.warmup_s,
-    )
+def _rounds(series: Sequence[Series]) -> list[tuple[tuple[float, ...], ...]]:
+    """By process and round, as ``benchmarks.statistics`` takes them."""
+    return [one.rounds_s for one in series]
 
 
-def _median(measurement: Measurement, seed: int) -> tuple[float, Interval] | tuple[None, None]:
-    samples = measurement.samples_s
-    if not statistics.enough_for(samples, 0.5):
+def _median(series: Sequence[Series | None], seed: int) -> tuple[float, Interval] | tuple[None, None]:
+    there = [one for one in series if one is not None]
+    samples = _samples(there)
+    if not there or not statistics.enough_for(samples, 0.5):
         return None, None
-    return statistics.quantile(samples, 0.5), statistics.quantile_intervals(samples, [0.5], seed)[0]
+    return statistics.quantile(samples, 0.5), statistics.quantile_intervals(_rounds(there), [0.5], seed)[0]
 
 
-def _with_ratio(row: Row, latency: Measurement, reference: Measurement | None) -> Row:
+def _with_ratio(row: Row, reference: Reference) -> Row:
     if is_reference(row.runtime, row.precision):
         return replace(row, ratio=1.0, ratio_interval=(1.0, 1.0))
-    if reference is None or not any(latency.samples_s):
+    samples = _samples([sitting.latency for sitting in row.sittings])
+    if not reference.sittings or not any(samples):
         return row
-    samples = reference.samples_s, latency.samples_s
-    return replace(
-        row,
-        ratio=statistics.ratio_of_medians(*samples),
-        ratio_interval=statistics.ratio_interval(*samples, seed=row.seed),
-    )
+    sides = [_rounds([one.latency for one in sittings]) for sittings in (reference.sittings, row.sittings)]
+    beside = row.field is not None and row.field == reference.field
+    compare = statistics.paired if beside else statistics.unpaired
+    comparison = compare(sides[0], sides[1], seed=row.seed)
+    return replace(row, ratio=comparison.ratio, ratio_interval=comparison.interval, verdict=comparison.verdict)
 
 
-def _with_answers(row: Row, predictions: Predictions | None, reference: Predictions | None) -> Row:
+def _with_roof(row: Row, beside: Beside) -> Row:
+    if beside.cost is None or beside.ceilings is None or row.compute_p50_s is None:
+        return row
+    return replace(row, roof=roof(beside.cost, beside.ceilings, row.arithmetic, row.compute_p50_s))
+
+
+def _with_answers(row: Row, predictions: Predictions | None, beside: Beside) -> Row:
     if predictions is None:
         return row
+    reference = beside.reference.predictions
+    others = None if is_reference(row.runtime, row.precision) else reference
     first, fifth = accuracy.top1(predictions), accuracy.top5(predictions)
     same = None if reference is None else accuracy.agreement(predictions, reference)
     lost = None if reference is None else accuracy.drop(predictions, reference)
@@ -208,4 +250,6 @@ def _with_answers(row: Row, predictions: Predictions | None, reference: Predicti
         agreement_interval=same.interval if same else None,
         drop=lost.value if lost else None,
         drop_interval=lost.interval if lost else None,
+        answers=answers.packed(predictions, beside.labels),
+        flips=None if others is None else answers.flips(predictions, others),
     )

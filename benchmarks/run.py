@@ -1,23 +1,27 @@
-"""``rbench run``: every network x precision x runtime x batch, one after another, each in a fresh process and a row."""
+"""``rbench run``: every network x batch, and of each all runtimes and precisions side by side; a row for each."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import tempfile
+import time
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks import accuracy, child
+from benchmarks import accuracy, ceilings, field
 from benchmarks.accuracy import Predictions
+from benchmarks.ceilings import Ceilings
 from benchmarks.environment import Environment, environment
-from benchmarks.job import Job, Outcome, one_line
-from benchmarks.measure import Measurement, Plan
+from benchmarks.field import Entry, Gathered, Method, Told
+from benchmarks.graphcost import cost_of
+from benchmarks.job import Job, one_line
+from benchmarks.measure import Plan
 from benchmarks.request import Listener, Request, completed, selected
 from benchmarks.results import Row
-from benchmarks.rows import Configuration, Reference, finished, started
+from benchmarks.rows import Beside, Configuration, Reference, finished, started
 from benchmarks.subjects import Refusal, Subject, pairs, subjects
 from runtimes import Artifact
 from runtimes.errors import BackendUnavailableError, CheckFailedError
@@ -25,7 +29,8 @@ from runtimes.processors import usable_processors
 
 
 def run(request: Request, listener: Listener) -> Generator[Row, None, None]:
-    """The rows, each as soon as it is measured. Closing the generator, or an interrupt, ends the worker at once.
+    """The rows, those of one network and batch together as soon as they are measured. Closing the generator, or an
+    interrupt, ends the workers at once; an interrupt gives the rows of the processes that were through, first.
 
     Raises:
         UsageError: an unknown runtime or variant, or options that contradict each other.
@@ -34,22 +39,31 @@ def run(request: Request, listener: Listener) -> Generator[Row, None, None]:
     request = completed(request)
     threads = request.threads or usable_processors()
     with session(request, listener) as shared:
-        for subject in subjects(request, shared.folder, listener):
-            bench = Bench(shared, subject)
-            for pair in pairs(subject, request):
-                for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,)):
-                    yield bench.row(Configuration(pair, batch, threads, request.cuda_graphs))
+        found = subjects(request, shared.folder, listener)
+        shared = with_ceilings(shared)
+        fields = [(subject, batch) for subject in found for batch in _batches(request, subject)]
+        benches = {subject.name: Bench(shared, subject) for subject in found}
+        for number, (subject, batch) in enumerate(fields):
+            together = [Configuration(pair, batch, threads, request.cuda_graphs) for pair in pairs(subject, request)]
+            yield from benches[subject.name].rows(together, later=len(fields) - number - 1)
+
+
+def _batches(request: Request, subject: Subject) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(request.batches or (subject.fixed_batch or 1,)))
 
 
 def exit_code(rows: Sequence[Row], request: Request) -> int:
-    """0 if all is well; 1 if a check failed, an image was unreadable or something broke; 5 if nothing at all was
-    measured here, or nothing on a runtime or in a precision that was asked for.
+    """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, where that is asked for, the
+    machine was not quiet; 5 if nothing at all was measured here, or nothing on a runtime or in a precision that was
+    asked for.
 
     What a runtime cannot run beside others that can, as one precision of several, is told in its row alone.
     """
     if any(row.status in ("failed", "error") or row.unreadable for row in rows):
         return CheckFailedError.exit_code
     measured = [row for row in rows if row.status == "ok"]
+    if request.strict and any(row.disturbances for row in measured):
+        return CheckFailedError.exit_code
     lacking = {*request.runtimes} - {row.runtime for row in measured}
     lacking |= {*request.precisions} - {row.precision for row in measured}
     if lacking or not measured:
@@ -59,13 +73,15 @@ def exit_code(rows: Sequence[Row], request: Request) -> int:
 
 @dataclass(frozen=True)
 class Session:
-    """What all the rows of one run share."""
+    """What all the rows of one run share. ``began_s`` by ``time.monotonic``; ``ceilings`` where they were measured."""
 
     request: Request
     run: str
     taken_on: Environment
     folder: Path
     listener: Listener
+    began_s: float
+    ceilings: Ceilings | None = None
 
 
 @contextlib.contextmanager
@@ -77,79 +93,166 @@ def session(request: Request, listener: Listener) -> Iterator[Session]:
     """
     selected(request)
     with tempfile.TemporaryDirectory(prefix="rbench-") as name:
-        yield Session(request, uuid.uuid4().hex[:12], environment(), Path(name), listener)
+        yield Session(request, uuid.uuid4().hex[:12], environment(), Path(name), listener, time.monotonic())
+
+
+def with_ceilings(session: Session) -> Session:
+    """The session with the machine's ceilings, where they are wanted; blocks for some seconds."""
+    request, listener = session.request, session.listener
+    if not request.roofline:
+        return session
+    listener.step("the machine's ceilings", "matrix products and copies")
+    found = ceilings.measured(request.threads or usable_processors(), request.device)
+    if found.missing is not None:
+        listener.notice(f"no roofline: {found.missing}")
+    return replace(session, ceilings=found)
 
 
 class Bench:
-    """Measures one subject, row by row, and remembers what the reference gave and which pairs have answered.
-
-    The reference's rows come first, if the others are to be compared with them.
-    """
+    """Measures one subject, field by field, and remembers what the reference gave and which pairs have answered."""
 
     def __init__(self, session: Session, subject: Subject) -> None:
         self._session = session
         self._subject = subject
-        self._latencies: dict[int, Measurement] = {}
+        self._references: dict[int, Reference] = {}
         self._answers: Predictions | None = None
         self._answered: set[tuple[str, str | None]] = set()
+        self._fields = 0
 
     def row(self, configuration: Configuration) -> Row:
-        """Measures it in a process of its own; blocks for seconds. A pair's answers are taken once, in its first row
-        that is ok."""
-        shared, pair = self._session, configuration.pair
-        row = started(shared.run, shared.taken_on, shared.request, self._subject, configuration)
-        if isinstance(pair.opens, Refusal):
-            return replace(row, status=pair.opens.status, reason=self._without_folder(pair.opens.reason))
-        key = (pair.backend.name, pair.typed.precision)
-        evaluate = key not in self._answered and self._subject.weights is not None
-        outcome, answers = self._measured(configuration, pair.opens, evaluate)
-        outcome = replace(outcome, reason=outcome.reason and self._without_folder(outcome.reason))
-        if answers is not None:
-            self._answered.add(key)
-        if configuration.reference:
-            self._answers = self._answers or answers
-            if outcome.latency is not None:
-                self._latencies[configuration.batch] = outcome.latency
-        return finished(row, outcome, answers, Reference(self._latencies.get(configuration.batch), self._answers))
+        """Measures one configuration by itself; blocks for seconds. It is compared with what the reference gave before,
+        if that was measured."""
+        (row,) = self.rows([configuration], later=None)
+        return row
 
-    def _without_folder(self, reason: str) -> str:
-        """The reason, with what was exported on the way named by its file alone: its folder will be gone."""
-        return one_line(re.sub(rf"{re.escape(str(self._session.folder))}/[^/\s]+/", "", reason))
+    def rows(self, configurations: Sequence[Configuration], later: int | None = 0) -> Iterator[Row]:
+        """Measures them side by side, in processes of their own; blocks for a while. A pair's answers are taken once,
+        in its first row that is ok. ``later`` is how many such fields are still to come, ``None`` where nobody knows.
 
-    def _measured(
-        self, configuration: Configuration, artifact: Artifact, evaluate: bool
-    ) -> tuple[Outcome, Predictions | None]:
-        request, listener = self._session.request, self._session.listener
-        name = _words(self._subject, configuration)
+        An interrupt, or the end of the process that was asked for, gives the rows of the processes that were through,
+        and comes through itself.
+        """
+        entries = {place: self._entry(one) for place, one in enumerate(configurations) if not _refused(one)}
+        found = [Gathered() for _ in entries]
+        ending: KeyboardInterrupt | SystemExit | None = None
+        self._fields += 1
+        with tempfile.TemporaryDirectory(dir=self._session.folder) as folder:
+            try:
+                for so_far in field.gather(list(entries.values()), self._method(), Path(folder), self._heard(later)):
+                    found = so_far
+            except (KeyboardInterrupt, SystemExit) as error:
+                ending = error
+            gathered = dict(zip(entries, found, strict=True))
+            self._remember(configurations, gathered)
+            for place, configuration in enumerate(configurations):
+                if ending is None or (place in gathered and gathered[place].outcomes):
+                    yield self._row(configuration, gathered.get(place))
+        if ending is not None:
+            raise ending
+
+    def _method(self) -> Method:
+        request = self._session.request
+        return Method(
+            duration_s=request.duration_s,
+            processes=request.processes,
+            rounds=request.rounds,
+            max_samples=request.max_samples,
+            seed=request.seed,
+            silence_s=request.silence_s,
+            show_errors=request.show_errors,
+        )
+
+    def _heard(self, later: int | None) -> Callable[[Told], None]:
+        """Passes on how far it is; ``later`` fields that are still to come will take as long."""
+        listener, subject = self._session.listener, self._subject.name
+
+        def heard(told: Told) -> None:
+            left_s = None
+            if later is not None and told.left_s is not None and told.whole_s is not None:
+                left_s = told.left_s + later * told.whole_s
+            listener.left(left_s)
+            listener.step(f"{subject} · {told.name}" if told.name else subject, told.step)
+
+        return heard
+
+    def _entry(self, configuration: Configuration) -> Entry:
+        request, pair = self._session.request, configuration.pair
+        assert isinstance(pair.opens, Artifact)
         job = Job(
-            artifact=str(artifact.path.absolute()),
-            runtime=configuration.pair.backend.name,
+            artifact=str(pair.opens.path.absolute()),
+            runtime=pair.backend.name,
             device=request.device,
             threads=configuration.threads,
             batch=configuration.batch,
             data=self._subject.data,
             limit=request.limit,
-            evaluate=evaluate,
+            evaluate=_key(configuration) not in self._answered and self._subject.weights is not None,
             seed=request.seed,
-            plan=Plan(duration_s=request.duration_s, max_samples=request.max_samples),
+            plan=Plan(max_samples=request.max_samples),
             cuda_graphs=configuration.cuda_graphs,
+            began_s=self._session.began_s,
         )
-        listener.step(name, "start")
-        with tempfile.TemporaryDirectory(dir=self._session.folder) as folder:
-            outcome, answers = child.run(
-                job,
-                Path(folder),
-                lambda step: listener.step(name, step),
-                request.silence_s,
-                request.show_errors,
-            )
-            return outcome, accuracy.load(answers) if evaluate and outcome.status == "ok" else None
+        return Entry(_words(configuration), job)
+
+    def _remember(self, configurations: Sequence[Configuration], gathered: Mapping[int, Gathered]) -> None:
+        """What the others are compared with, and who has answered."""
+        for place, one in gathered.items():
+            configuration = configurations[place]
+            if not (one.sound and one.outcomes):
+                continue
+            answers = _answers(one)
+            if answers is not None:
+                self._answered.add(_key(configuration))
+            if configuration.reference:
+                self._answers = self._answers or answers
+                sittings = tuple(outcome.sitting for outcome in one.outcomes if outcome.sitting is not None)
+                self._references[configuration.batch] = Reference(
+                    sittings, self._answers, None if one.alone else self._fields
+                )
+
+    def _row(self, configuration: Configuration, gathered: Gathered | None) -> Row:
+        shared, pair = self._session, configuration.pair
+        row = started(shared.run, shared.taken_on, shared.request, self._subject, configuration)
+        row = replace(row, field=None if gathered is not None and gathered.alone else self._fields)
+        if isinstance(pair.opens, Refusal):
+            return replace(row, status=pair.opens.status, reason=self._without_folder(pair.opens.reason))
+        if gathered is None or not gathered.outcomes:
+            return replace(row, status="error", reason="it was not measured")
+        answers = (
+            accuracy.load(gathered.predictions) if gathered.predictions and gathered.predictions.exists() else None
+        )
+        manifest = pair.opens.manifest
+        beside = Beside(
+            reference=self._references.get(configuration.batch, Reference(predictions=self._answers)),
+            labels=None if manifest is None else manifest.labels,
+            cost=cost_of(pair.opens, configuration.batch),
+            ceilings=shared.ceilings,
+        )
+        row = finished(row, gathered, answers, beside)
+        return replace(row, reason=row.reason and self._without_folder(row.reason))
+
+    def _without_folder(self, reason: str) -> str:
+        """The reason, with what was exported on the way named by its file alone: its folder will be gone."""
+        return one_line(re.sub(rf"{re.escape(str(self._session.folder))}/[^/\s]+/", "", reason))
 
 
-def _words(subject: Subject, configuration: Configuration) -> str:
+def _refused(configuration: Configuration) -> bool:
+    return isinstance(configuration.pair.opens, Refusal)
+
+
+def _key(configuration: Configuration) -> tuple[str, str | None]:
+    return configuration.pair.backend.name, configuration.pair.typed.precision
+
+
+def _answers(gathered: Gathered) -> Predictions | None:
+    place = gathered.predictions
+    return accuracy.load(place) if place is not None and place.exists() else None
+
+
+def _words(configuration: Configuration) -> str:
     """A configuration in one line of progress."""
     pair = configuration.pair
     runtime = " ".join(filter(None, (pair.backend.name, pair.typed.precision)))
     threads = f"{configuration.threads} thread{'s' if configuration.threads > 1 else ''}"
     graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
-    return f"{subject.name} · {runtime} · batch {configuration.batch} · {threads}{graphs}"
+    return f"{runtime} · batch {configuration.batch} · {threads}{graphs}"

@@ -7,16 +7,24 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
+from benchmarks.answers import Flips
 from benchmarks.gpu import GpuState
 from benchmarks.results import Row
+from benchmarks.roofline import Roof
 
-LEFT_OUT = (
-    *("environment", "samples_s", "warmup_s", "compute_samples_s", "compute_warmup_s"),
-    *("device_samples_s", "device_warmup_s"),
-)
+LEFT_OUT = ("environment", "sittings", "load", "answers")
+"""What is no number or word: samples, packed answers, and the machine."""
 
-STATES = ("gpu_before", "gpu_after")
-"""Columns of their own in CSV, one for each thing that a GPU tells."""
+PARTS: dict[str, type[GpuState] | type[Flips] | type[Roof]] = {
+    "gpu_before": GpuState,
+    "gpu_after": GpuState,
+    "roof": Roof,
+    "flips": Flips,
+}
+"""Fields that are columns of their own in CSV, one for each thing that they tell."""
+
+OF_LOAD = ("shape", "arrivals", "rate_per_s", "clients", "achieved_per_s", "disk_bytes")
+"""What of a load shape is no sample."""
 
 
 def csv_text(rows: Sequence[Row]) -> str:
@@ -24,22 +32,25 @@ def csv_text(rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     fields = [field.name for field in dataclasses.fields(Row) if field.name not in LEFT_OUT]
-    writer.writerow([heading for name in fields for heading in _headings(name)])
+    writer.writerow([heading for name in fields for heading in _headings(name)] + [f"load_{name}" for name in OF_LOAD])
     for row in rows:
-        writer.writerow([value for name in fields for value in _values(name, getattr(row, name))])
+        cells = [value for name in fields for value in _values(name, getattr(row, name))]
+        writer.writerow(cells + [_cell(getattr(row.load, name, None)) for name in OF_LOAD])
     return out.getvalue()
 
 
 def _headings(name: str) -> tuple[str, ...]:
-    if name in STATES:
-        return tuple(f"{name}_{field.name}" for field in dataclasses.fields(GpuState))
+    if name in PARTS:
+        return tuple(
+            heading for part in dataclasses.fields(PARTS[name]) for heading in _headings(f"{name}_{part.name}")
+        )
     return (name.replace("interval", "low"), name.replace("interval", "high")) if "interval" in name else (name,)
 
 
 def _values(name: str, value: object) -> tuple[object, ...]:
-    if name in STATES:
-        states = [] if value is None else [getattr(value, field.name) for field in dataclasses.fields(GpuState)]
-        return tuple(map(_cell, states)) or ("",) * len(_headings(name))
+    if name in PARTS:
+        parts = [(part.name, getattr(value, part.name, None)) for part in dataclasses.fields(PARTS[name])]
+        return tuple(cell for part in parts for cell in _values(*part))
     if "interval" not in name:
         return (_cell(value),)
     return tuple(value) if isinstance(value, tuple) else ("", "")

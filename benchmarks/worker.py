@@ -1,30 +1,34 @@
-"""One configuration in a process of its own: ``python -m benchmarks.worker JOB.json RESULT.json PREDICTIONS.npz``.
+"""One process of one configuration: ``python -m benchmarks.worker JOB.json RESULT.json PREDICTIONS.npz``.
 
 Denormal flags, thread pools, allocators and caches leak from one runtime to the next in one process, so each gets a
-fresh one. The order is: open, check the outputs, time them, and only then measure accuracy. No parity, no number.
-At last the runtime's own profiler is asked in what arithmetic it all ran.
+fresh one. The order is: open, check the outputs, time them when it is told to, and only then measure accuracy. No
+parity, no number. At last the runtime's own profiler is asked in what arithmetic it all ran.
 
-Standard output carries the steps, one a line, for the parent; what libraries print there goes to standard error.
+Standard output carries the steps, one a line, and answers to what the parent says on standard input (see
+``benchmarks.wire``); what libraries print there goes to standard error.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import runtimes
-from benchmarks import accuracy
-from benchmarks.feeds import Batches, evaluation, rotation
+from benchmarks import accuracy, encoded, loads, pipeline, wire
+from benchmarks.clocks import Clocks, Opened
+from benchmarks.conditions import Watcher
+from benchmarks.feeds import rotation
 from benchmarks.gpu import Watch
 from benchmarks.job import Job, Outcome, one_line
-from benchmarks.measure import Measurement, Plan, measure, reported, timed
+from benchmarks.measure import garbage_collector_at_rest, timed
+from benchmarks.oddities import oddities
+from benchmarks.wire import Wire
 from runtimes import files, schema
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, RexportError
 from runtimes.parity import Comparison, logits_of
@@ -34,32 +38,27 @@ if TYPE_CHECKING:
     from exporter.data import Unreadable
     from runtimes import Manifest, Runtime
 
-Step: TypeAlias = Callable[[str], None]
-T = TypeVar("T")
-
 DEFAULT_TOLERANCE = 1e-4
 """Of the relative difference, for an artifact whose manifest has test vectors and no parity record."""
-
-REPEAT_TOLERANCE = 1e-3
-"""Of the largest value: how far an output of a timed call may be from the same call afterwards."""
-
 
 NOT_PROFILED = "not profiled: "
 UNFINISHED = f"{NOT_PROFILED}its profiler ended the process"
 
+UNVARIED = "all the inputs gave the same output"
 
-def outcomes(job: Job, predictions: Path, step: Step) -> Iterator[Outcome]:
+
+def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[Outcome]:
     """What came of the job, as it becomes known: each replaces the one before. The last one is complete.
 
     The predictions are written before the first. An exception becomes a status with its reason; one of the profiler,
     which is asked when all is measured, becomes a note.
     """
-    outcome, feeds = _measured(job, predictions, step)
-    if feeds is None or not any(row.name == job.runtime and row.profile for row in runtimes.backends()):
+    outcome, feeds = _measured(job, predictions, wire)
+    if feeds is None or job.number or not any(row.name == job.runtime and row.profile for row in runtimes.backends()):
         yield outcome
         return
     yield _noted(outcome, UNFINISHED)
-    step("profile")
+    wire.step("profile")
     try:
         layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
         yield replace(outcome, arithmetic=executed(layers))
@@ -72,10 +71,10 @@ def _noted(outcome: Outcome, note: str) -> Outcome:
     return replace(outcome, note="; ".join(filter(None, (outcome.note, note))))
 
 
-def _measured(job: Job, predictions: Path, step: Step) -> tuple[Outcome, Arrays | None]:
+def _measured(job: Job, predictions: Path, wire: Wire) -> tuple[Outcome, Arrays | None]:
     """The outcome but for the profile, and feeds for that, where there is something to profile."""
     try:
-        return _work(job, predictions, step)
+        return _work(job, predictions, wire)
     except CheckFailedError as error:
         return Outcome("failed", one_line(error)), None
     except (BackendUnavailableError, _CannotRunError) as error:
@@ -99,45 +98,68 @@ def _open(job: Job) -> Runtime:
         raise _CannotRunError(str(error)) from error
 
 
-def _work(job: Job, predictions: Path, step: Step) -> tuple[Outcome, Arrays]:
-    step("open")
-    baseline, watch = resident_peak_bytes(), Watch(job.device)
+def _work(job: Job, predictions: Path, wire: Wire) -> tuple[Outcome, Arrays]:
+    wire.step("open")
+    baseline, watch, watcher = resident_peak_bytes(), Watch(job.device), Watcher()
     runtime, load_s = timed(lambda: _open(job))
     with runtime:
         feeds = rotation(job, runtime)
-        step("first call")
+        wire.step("first call")
         _, first_s = timed(lambda: runtime.infer(feeds[0]))
-        step("check")
+        wire.step("check")
         note = _check_outputs(runtime, job.batch, feeds)
-        outcome = Outcome("ok", None, note, runtime.description, load_s, first_s, baseline_bytes=baseline)
-        outcome = _timed(outcome, job, runtime, feeds, watch, step)
-        broken: list[Unreadable] = []
+        expected = [runtime.infer(arrays) for arrays in feeds]
+        warnings = (*oddities(feeds), *([UNVARIED] if _unvaried(expected) else []))
+        outcome = Outcome("ok", None, note, runtime.description, warnings=warnings)
+        image = encoded.answered(job, runtime)
+        opened = Opened(runtime, feeds, expected, image, load_s, first_s, baseline)
+        if job.load is None:
+            outcome = _timed(outcome, job, Clocks(opened, job.plan, watch, watcher, job.began_s), watch, wire)
+        else:
+            outcome = replace(outcome, load=loads.run(runtime, feeds, job.load, wire.step, watcher=watcher))
         if job.evaluate:
-            accuracy.save(_evaluate(job, runtime, broken, step), predictions)
-    return replace(outcome, unreadable=tuple(one_line(image.label) for image in broken)), feeds[0]
+            outcome = _evaluated(outcome, job, runtime, predictions, wire)
+    return outcome, feeds[0]
 
 
-def _timed(outcome: Outcome, job: Job, runtime: Runtime, feeds: Sequence[Arrays], watch: Watch, step: Step) -> Outcome:
-    """The outcome with all that is timed, and how the GPU was meanwhile."""
-    before = watch.look()
-    step("latency")
-    latency = _latency(runtime, feeds, job.plan)
-    watch.look()
-    device_peak_bytes = watch.peak_bytes()  # what is bound from here on is on the device once for each feed
-    step("compute")
-    compute, run_j = _compute(runtime, feeds, job.plan, watch)
-    device = _device(runtime, feeds, replace(job.plan, max_samples=len(compute.samples_s)), step)
+def _unvaried(expected: Sequence[Arrays]) -> bool:
+    """Whether different feeds gave the same to the last bit, as a graph does that has been folded into a constant."""
+    first, *others = expected
+    return bool(others) and all(np.array_equal(other[name], first[name]) for other in others for name in first)
+
+
+def _timed(outcome: Outcome, job: Job, clocks: Clocks, watch: Watch, wire: Wire) -> Outcome:
+    """The outcome with all that is timed, turn by turn as the parent says, and how the GPU was meanwhile."""
+    wire.opened(resident_peak_bytes() or 0)
+    with garbage_collector_at_rest():
+        wire.step("warm-up")
+        wire.ready(clocks.warm_up())
+        for turn in wire.turns():
+            wire.turned(clocks.turn(turn))
     after = watch.look()
+    outcome = replace(
+        outcome,
+        sitting=clocks.sitting(resident_peak_bytes()),
+        gpu_before=clocks.gpu_before,
+        gpu_after=after,
+        device_peak_bytes=clocks.device_peak_bytes,
+    )
+    if job.number:
+        return outcome
+    made = clocks.bound.made
+    _, spent_j = watch.spent(clocks.bound, clocks.bound)
+    images = (clocks.bound.made - made) * job.batch
+    return replace(outcome, energy_per_image_j=None if spent_j is None else spent_j / images)
+
+
+def _evaluated(outcome: Outcome, job: Job, runtime: Runtime, predictions: Path, wire: Wire) -> Outcome:
+    broken: list[Unreadable] = []
+    answers, taken_s = timed(lambda: pipeline.evaluate(job, runtime, broken, wire.step))
+    accuracy.save(answers, predictions)
     return replace(
         outcome,
-        latency=latency,
-        compute=compute,
-        device=device,
-        peak_bytes=resident_peak_bytes(),
-        gpu_before=before,
-        gpu_after=after,
-        device_peak_bytes=device_peak_bytes,
-        energy_per_image_j=None if run_j is None else run_j / job.batch,
+        unreadable=tuple(one_line(image.label) for image in broken),
+        evaluated_per_s=len(answers.indices) / taken_s,
     )
 
 
@@ -188,105 +210,21 @@ def _check_finite(runtime: Runtime, feeds: Arrays) -> None:
             raise CheckFailedError(f"output {name!r} is not finite")
 
 
-class _Rotating:
-    """A call that takes the feeds in turn and keeps its last outputs."""
-
-    def __init__(self, runtime: Runtime, feeds: Sequence[Arrays]) -> None:
-        self._infer = runtime.infer
-        self._feeds = feeds
-        self.position = -1
-        self.outputs: Arrays = {}
-
-    def __call__(self) -> None:
-        self.position = (self.position + 1) % len(self._feeds)
-        self.outputs = self._infer(self._feeds[self.position])
-
-
-def _latency(runtime: Runtime, feeds: Sequence[Arrays], plan: Plan) -> Measurement:
-    """Times ``infer``, then repeats its last call: a timed call must have given what an untimed one gives."""
-    call = _Rotating(runtime, feeds)
-    measurement = measure(call, plan)
-    timed_outputs, position = call.outputs, call.position
-    runtime.infer(feeds[position - 1])
-    for name, values in runtime.infer(feeds[position]).items():
-        slack = REPEAT_TOLERANCE * float(np.abs(values).max(initial=0))
-        if not np.allclose(timed_outputs[name], values, rtol=0, atol=slack):
-            raise CheckFailedError(f"output {name!r} of the last timed call is not what the same call gives afterwards")
-    return _rounded(measurement)
-
-
-def _compute(runtime: Runtime, feeds: Sequence[Arrays], plan: Plan, watch: Watch) -> tuple[Measurement, float | None]:
-    """The runs on feeds that lie on the device, and the joules that a GPU used for one of them: the mean of these runs,
-    the warm-up's too, and of as many after them as its counter needs."""
-    call = _InTurn([runtime.bind(arrays) for arrays in feeds])
-    measurement, spent_j = watch.spent(lambda: measure(call, plan), call)
-    return _rounded(measurement), None if spent_j is None else spent_j / call.made
-
-
-def _device(runtime: Runtime, feeds: Sequence[Arrays], plan: Plan, step: Step) -> Measurement | None:
-    """The same runs by the device's own clock; ``None`` if it has none.
-
-    As many at most as were timed by the host's clock: where the host takes longer to start a run than the device to do
-    it, the device's durations alone would take for ever to add up.
-    """
-    calls = [call for arrays in feeds if (call := runtime.bind_timed(arrays)) is not None]
-    if not calls:
-        return None
-    step("device")
-    return _rounded(reported(_InTurn(calls), plan))
-
-
-class _InTurn(Generic[T]):
-    """A call that makes each of the calls in turn, and gives what it gave. ``made`` is how many it has made."""
-
-    def __init__(self, calls: Sequence[Callable[[], T]]) -> None:
-        self._calls = calls
-        self.made = 0
-
-    def __call__(self) -> T:
-        call = self._calls[self.made % len(self._calls)]
-        self.made += 1
-        return call()
-
-
-def _rounded(measurement: Measurement) -> Measurement:
-    """To nanoseconds, which is what the clock tells."""
-    return replace(
-        measurement,
-        warmup_s=tuple(round(sample, 9) for sample in measurement.warmup_s),
-        samples_s=tuple(round(sample, 9) for sample in measurement.samples_s),
-    )
-
-
-def _evaluate(job: Job, runtime: Runtime, broken: list[Unreadable], step: Step) -> accuracy.Predictions:
-    images_ahead = evaluation(job, runtime, broken)
-
-    def reported() -> Batches:
-        for indices, images in images_ahead.batches:
-            step(f"accuracy {int(indices[0]):,} of {images_ahead.total:,}")
-            yield indices, images
-
-    return accuracy.predict(
-        lambda images: logits_of(runtime, images, images_ahead.batch), reported(), images_ahead.targets
-    )
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Does the job of the file named first; its outcome goes into the file named second. Exit code 0 if it is there.
+    """Does the job of the file named first; its outcome goes into the file named second. Exit code 0 if it is there,
+    or if the parent has gone.
 
     What is known is written before the profiler runs, so that one that ends the process takes no number with it.
     """
     job_path, result_path, predictions_path = map(Path, arguments)
-    channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
-
-    def step(name: str) -> None:
-        channel.write(name + "\n")
-
+    channel = wire.taken()
     job = schema.loads(Job, job_path.read_bytes())
-    for outcome in outcomes(job, predictions_path, step):
-        with files.write_atomically(result_path) as temporary:
-            temporary.write_text(schema.dumps(outcome), encoding="utf-8")
+    try:
+        for outcome in outcomes(job, predictions_path, channel):
+            with files.write_atomically(result_path) as temporary:
+                temporary.write_text(schema.dumps(outcome), encoding="utf-8")
+    except wire.HungUpError:
+        return 0
     return 0
 
 

@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,9 @@ BUNDLED: dict[Split, Path] = {
 FORMS = f"{BUNDLED_NAME}, cifar10:PATH, or the path of a folder or tar archive with CIFAR-10 or with one folder a class"
 
 _BUNDLED_LIMIT_BYTES = 64 << 20
+
+
+_Batches: TypeAlias = Generator[tuple[NDArray[np.int64], Pixels], None, None]
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,9 @@ class Dataset:
     ) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
         """Indices (b,) and prepared images (b, c, h, w) of all images in order, ``size`` at a time.
 
-        A few threads decode ahead; they end with the batches, or when the generator is closed. With a list for
-        ``unreadable``, broken images are put into it instead of raised: their batch is then smaller, or left out if
-        nothing of it remains.
+        A few threads decode ahead; they end with the batches, or when the generator is closed. Of images that are one
+        array a batch is prepared as a whole. With a list for ``unreadable``, broken images are put into it instead of
+        raised: their batch is then smaller, or left out if nothing of it remains.
 
         Raises:
             InputError: an image is broken; it is named.
@@ -100,7 +104,7 @@ class Dataset:
             BackendUnavailableError: Pillow is needed and missing.
             UsageError: ``size`` below 1.
         """
-        return _normalised(self.pixels(preprocessing, size, unreadable), preprocessing)
+        return _normalised(self._batches(preprocessing, size, unreadable), preprocessing)
 
     def pixels(
         self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None = None
@@ -110,13 +114,17 @@ class Dataset:
         Raises:
             RexportError: as ``batches``.
         """
+        return _in_memory(self._batches(preprocessing, size, unreadable))
+
+    def _batches(self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None) -> _Batches:
+        """As ``pixels``; an array may be read-only and hold a grey once for three colours."""
         if size < 1:
             raise UsageError(f"the batch must be at least 1, not {size}")
-        return self._pixels(preprocessing, size, unreadable)
+        if isinstance(self.images, np.ndarray) and _fit_together(self.images, preprocessing):
+            return _together(self.images, preprocessing, size)
+        return self._each(preprocessing, size, unreadable)
 
-    def _pixels(
-        self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None
-    ) -> Generator[tuple[NDArray[np.int64], Pixels], None, None]:
+    def _each(self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None) -> _Batches:
         with closing(decoding.ahead(self.images, size, partial(self._fitted, preprocessing))) as batches:
             for results in batches:
                 read = [result for result in results if not isinstance(result, Unreadable)]
@@ -137,8 +145,35 @@ class Dataset:
             return Unreadable(index, self.label(index), error)
 
 
+def _fit_together(images: Pixels, preprocessing: Preprocessing) -> bool:
+    """Whether a batch of these images is fitted as one: where they have their size, and grey at most becomes colour."""
+    channels = images.shape[3] if images.ndim == 4 else 1
+    sized = preprocessing.resize in (None, min(images.shape[1:3]))
+    return sized and (channels, preprocessing.channels) in ((1, 1), (1, 3), (3, 3))
+
+
+def _together(images: Pixels, preprocessing: Preprocessing, size: int) -> _Batches:
+    """The images of a batch are fitted as the channels of one: what fitting costs is then paid once a batch."""
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        count, height, width, *rest = batch.shape
+        channels = rest[0] if rest else 1
+        planes = batch.reshape(count, height, width, channels).transpose(1, 2, 0, 3).reshape(height, width, -1)
+        blank = replace(preprocessing, mean=(0.0,) * planes.shape[2], std=(1.0,) * planes.shape[2])
+        pixels = fitted(planes, blank).reshape(*preprocessing.size, count, channels).transpose(2, 0, 1, 3)
+        shape = (count, *preprocessing.size, preprocessing.channels)
+        yield np.arange(start, start + count), np.broadcast_to(np.ascontiguousarray(pixels), shape)
+
+
+def _in_memory(batches: _Batches) -> _Batches:
+    """The same in arrays of their own."""
+    with closing(batches):
+        for indices, pixels in batches:
+            yield indices, np.array(pixels, order="C")
+
+
 def _normalised(
-    batches: Generator[tuple[NDArray[np.int64], Pixels], None, None], preprocessing: Preprocessing
+    batches: _Batches, preprocessing: Preprocessing
 ) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
     with closing(batches):
         for indices, pixels in batches:

@@ -113,6 +113,8 @@ def _decode_tuple(members: tuple[Any, ...], data: object, where: str) -> tuple[o
     if not isinstance(data, list):
         raise _wrong(where, "a list", data)
     if members[-1] is Ellipsis:
+        if members[0] is float and set(map(type, data)) <= {float} and all(map(math.isfinite, data)):
+            return tuple(data)  # raw samples: tens of thousands
         return tuple(_decode(members[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if len(data) != len(members):
         raise _wrong(where, f"a list of {len(members)}", data)

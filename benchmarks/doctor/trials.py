@@ -114,5 +114,5 @@ def judged(trial: Trial, outcome: Outcome) -> Finding:
 
 
 def _times(outcome: Outcome) -> str:
-    load_s, first_s = outcome.load_s or 0.0, outcome.first_s or 0.0
-    return f"opened in {load_s:.1f} s, first call {first_s * 1e3:,.0f} ms"
+    sitting = outcome.sitting
+    return "" if sitting is None else f"opened in {sitting.load_s:.1f} s, first call {sitting.first_s * 1e3:,.0f} ms"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.figures import engines, own, precision
+from benchmarks.figures import engines, evaluation, instrument, instrument_conditions, own, precision
 from benchmarks.figures.frame import Figure, Setting
 from exporter import terminal
 
@@ -30,6 +30,11 @@ FIGURES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "tune": precision.tune,
     "pipeline": precision.pipeline,
     "engines": engines.engines,
+    "verdicts": instrument.verdicts,
+    "harness": instrument.harness,
+    "disturbed": instrument_conditions.disturbed,
+    "evaluation": evaluation.evaluation,
+    "alone": instrument.alone,
 }
 
 

@@ -1,12 +1,112 @@
-"""Rows to test with."""
+"""Rows to test with: each has the samples that its figures say, drawn with a seed."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.conditions import Conditions
 from benchmarks.environment import Environment
 from benchmarks.gpu import Gpu, GpuState
 from benchmarks.results import Row
+from benchmarks.samples import Series, Sitting
+
+PROCESSES, ROUNDS = 3, 4
+
+LATENCIES, COMPUTES = 1001, 301
+"""Samples in all; odd, so that the median is one of them, and the first so that p90 and p99 are too."""
+
+QUIET = Conditions(
+    wall_s=0.84,
+    cpu_s=1.66,
+    involuntary_switches=3,
+    sentinel=0.998,
+    foreign_cores=0.02,
+    steal_share=0.0,
+    pressure_share=0.001,
+    mhz=(3500.0, 3500.0),
+    throttled=0,
+    clock_resolution_s=1e-9,
+    clock_cost_s=4e-8,
+)
+"""A machine that does nothing else."""
+
+
+def sittings(
+    p50_s: float,
+    p90_s: float,
+    p99_s: float,
+    compute_s: float,
+    device_s: float | None = None,
+    *,
+    load_s: float = 2.25,
+    first_s: float = 0.031,
+    peak_bytes: int | None = 312_400_000,
+    seed: int = 0,
+) -> tuple[Sitting, ...]:
+    """Three processes of four rounds, whose samples together have these quantiles to the digit. Seeded; what drifts is
+    the same for all seeds, as if they had taken turns."""
+    slower, slowest = p90_s / p50_s, p99_s / p50_s
+    latency = _series((0.88 * p50_s, p50_s, p90_s, p99_s, 1.3 * p99_s), LATENCIES, seed)
+    compute = _series(tuple(compute_s * x for x in (0.9, 1.0, slower, slowest, 1.2 * slowest)), COMPUTES, seed + 1)
+    device: tuple[Series | None, ...] = (None,) * PROCESSES
+    if device_s is not None:
+        device = _series(tuple(device_s * x for x in (0.99, 1.0, 1.002, 1.01, 1.02)), COMPUTES, seed + 2)
+    return tuple(
+        Sitting(
+            load_s=load_s + 0.01 * process,
+            first_s=first_s + 0.001 * process,
+            peak_bytes=peak_bytes,
+            baseline_bytes=None if peak_bytes is None else 120_000_000,
+            starts_s=tuple(10.0 * process + 1.5 * number for number in range(ROUNDS)),
+            latency=latency[process],
+            compute=compute[process],
+            device=device[process],
+            conditions=QUIET,
+        )
+        for process in range(PROCESSES)
+    )
+
+
+def _series(quantiles: tuple[float, ...], count: int, seed: int) -> tuple[Series, ...]:
+    """A series for each process. ``quantiles``: the least, p50, p90, p99 and the largest."""
+    random = np.random.default_rng(seed)
+    order = np.argsort(np.argsort(_noise(count, random))) / (count - 1)
+    values = np.exp(np.interp(order, (0.0, 0.5, 0.9, 0.99, 1.0), np.log(quantiles)))
+    rounds = [_rounded(part) for part in np.array_split(values, PROCESSES * ROUNDS)]
+    return tuple(
+        Series(
+            warmup_s=_rounded(quantiles[1] * np.linspace(1.5, 1.0, 6)),
+            settled=True,
+            rounds_s=tuple(rounds[process * ROUNDS : (process + 1) * ROUNDS]),
+        )
+        for process in range(PROCESSES)
+    )
+
+
+def _noise(count: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Neighbours are alike, each process has its own offset, and the machine drifts for all rows alike."""
+    jitter = random.normal(size=count)
+    for i in range(1, count):
+        jitter[i] += 0.3 * jitter[i - 1]
+    offsets = random.normal(scale=0.4, size=PROCESSES)
+    drift = np.random.default_rng(99).normal(scale=0.2, size=PROCESSES * ROUNDS)
+    parts = np.array_split(np.arange(count), PROCESSES * ROUNDS)
+    common = [np.full(len(part), drift[i] + offsets[i // ROUNDS]) for i, part in enumerate(parts)]
+    return np.asarray(jitter + np.concatenate(common), dtype=np.float64)
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), 9) for value in values)
+
+
+def images_per_s(batch: int, taken: tuple[Sitting, ...]) -> float:
+    """What these sittings say."""
+    samples = [sample for sitting in taken for sample in sitting.latency.samples_s]
+    return batch * len(samples) / sum(samples)
+
 
 MACHINE = Environment(
     cpu="Fast Processor 9",
@@ -44,7 +144,18 @@ EMPTY = Row(
     seed=0,
     environment=MACHINE,
     subject="resnet20.onnx",
+    requested_threads=2,
+    requested_device="cpu",
+    duration_s=1.0,
+    processes=PROCESSES,
+    rounds=ROUNDS,
+    field=0,
+    command=("rbench", "run", "resnet20.onnx", "-o", "results"),
 )
+
+_OF_REFERENCE = sittings(0.0025, 0.0027, 0.0031, 0.0024)
+_OF_FASTER = sittings(0.00041, 0.00044, 0.00052, 0.00039, load_s=0.21, first_s=0.004, peak_bytes=187_200_000, seed=10)
+_OF_GPU = sittings(0.00041, 0.00044, 0.00052, 0.00039, 0.000321, load_s=3.1, first_s=0.4, seed=20)
 
 REFERENCE = replace(
     EMPTY,
@@ -57,12 +168,13 @@ REFERENCE = replace(
     p90_s=0.0027,
     p99_s=0.0031,
     compute_p50_s=0.0024,
-    images_per_s=398.2,
+    images_per_s=images_per_s(1, _OF_REFERENCE),
     ratio=1.0,
     ratio_interval=(1.0, 1.0),
     load_s=2.25,
     first_s=0.031,
     peak_bytes=312_400_000,
+    baseline_bytes=120_000_000,
     top1=0.9361,
     top1_interval=(0.9311, 0.9407),
     top5=0.9981,
@@ -70,7 +182,9 @@ REFERENCE = replace(
     agreement=1.0,
     drop=0.0,
     drop_interval=(-0.0002, 0.0002),
-    samples_s=(0.0025, 0.0025),
+    disturbances=(),
+    sittings=_OF_REFERENCE,
+    evaluated_per_s=1480.0,
 )
 
 FASTER = replace(
@@ -82,8 +196,18 @@ FASTER = replace(
     precision="int8",
     p50_s=0.00041,
     p50_interval_s=(0.000405, 0.000416),
+    p90_s=0.00044,
+    p99_s=0.00052,
+    compute_p50_s=0.00039,
+    images_per_s=images_per_s(1, _OF_FASTER),
     ratio=6.0976,
     ratio_interval=(5.95, 6.21),
+    verdict="faster",
+    load_s=0.21,
+    first_s=0.004,
+    peak_bytes=187_200_000,
+    sittings=_OF_FASTER,
+    evaluated_per_s=5210.0,
     agreement=0.9999,
     top1=0.9349,
     top1_interval=(0.9299, 0.9396),
@@ -101,15 +225,20 @@ BUSY = GpuState("NVIDIA H200", "GPU-0", 1755, 3201, 695.25, 55, ("power cap", "s
 ON_A_GPU = replace(
     FASTER,
     device="cuda",
+    requested_device="cuda",
+    field=1,
     provider="CUDAExecutionProvider",
     precision="fp16",
     arithmetic="float16",
     environment=replace(MACHINE, gpus=(replace(H200, name="Another GPU", uuid="GPU-1"), H200)),
+    load_s=3.1,
+    first_s=0.4,
+    peak_bytes=312_400_000,
+    images_per_s=images_per_s(1, _OF_GPU),
+    sittings=_OF_GPU,
     cuda_graphs=True,
     device_p50_s=0.000321,
     device_p50_interval_s=(0.00032, 0.000322),
-    device_samples_s=(0.00032, 0.000322),
-    device_warmup_s=(0.0004,),
     gpu_before=IDLE,
     gpu_after=BUSY,
     device_peak_bytes=1_048_576_000,

@@ -58,7 +58,15 @@ class ScriptedBench:
         self.asked.append(key)
         self.graphs.append(configuration.cuda_graphs)
         named = replace(
-            EMPTY, runtime=key[0], precision=precision, threads=key[2], batch=key[3], runtime_version="1", provider="p"
+            EMPTY,
+            runtime=key[0],
+            precision=precision,
+            threads=key[2],
+            batch=key[3],
+            runtime_version="1",
+            provider="p",
+            processes=1,
+            field=len(self.asked),
         )
         if isinstance(pair.opens, Refusal):
             return replace(named, status=pair.opens.status, reason=pair.opens.reason)

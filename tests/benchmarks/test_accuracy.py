@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,20 @@ def test_the_best_classes_and_margins() -> None:
     assert found.classes == 7
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("classes", [2, 5, 1000])
+def test_the_best_classes_are_those_of_a_stable_sort(classes: int, dtype: type[np.floating]) -> None:
+    """Rounded to halves, so that many logits are equal; the lower class then comes first."""
+    logits = (np.random.default_rng(0).standard_normal((40, classes)) * 2).round().astype(dtype) / 2
+    before = logits.copy()
+    found = accuracy.predict(lambda _: logits, iter([(np.arange(40), images_of([[0, 0]] * 40))]), None)
+    ordered = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    np.testing.assert_array_equal(found.best, ordered)
+    first, second = np.take_along_axis(logits, ordered[:, :2], axis=1).T
+    np.testing.assert_array_equal(found.margins, (first - second).astype(np.float32))
+    np.testing.assert_array_equal(logits, before)
+
+
 def test_targets_follow_the_images_and_not_their_order() -> None:
     images = images_of([[1, 0, 0], [0, 1, 0], [0, 0, 1]])
     order = np.asarray([2, 0])
@@ -74,6 +89,13 @@ def test_noise_has_no_accuracy() -> None:
 
 def test_top5_of_five_classes_says_nothing_and_is_not_given() -> None:
     assert accuracy.top5(predictions([[0, 1, 2, 3, 4]], [0], classes=5)) is None
+
+
+def test_top5_is_told_where_the_best_five_were_not_kept() -> None:
+    found = replace(predictions([[0], [5], [1], [9]], [0, 9, 0, 4]), among_five=np.asarray([True, True, True, False]))
+    share = accuracy.top5(found)
+    assert share is not None
+    assert share.value == 0.75
 
 
 def test_agreement_counts_equal_best_classes() -> None:
@@ -105,6 +127,13 @@ def test_no_drop_without_truth_or_on_different_images() -> None:
         accuracy.drop(predictions([[0], [1]], [0, 1]), predictions([[0]], [0]))
 
 
+def test_other_true_classes_are_refused() -> None:
+    one, other = predictions([[0], [1], [2]], [0, 1, 2]), predictions([[0], [1], [2]], [0, 2, 1])
+    with pytest.raises(ModelMismatchError, match="on images of different classes: 2 are of another class"):
+        accuracy.drop(one, other)
+    accuracy.check_same_images(one, predictions([[0], [1], [2]], None))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_are_caught_and_the_image_named(value: float) -> None:
     images = images_of([[0, 1], [1, 0], [0, value], [0, 1]])
@@ -119,9 +148,15 @@ def test_no_images_and_one_class_are_refused() -> None:
         accuracy.predict(itself, batches(images_of([[1.0]]), 1), None)
 
 
+@pytest.mark.parametrize("among_five", [None, [True, False]])
 @pytest.mark.parametrize("targets", [None, [3, 2]])
-def test_predictions_are_kept_as_they_are(tmp_path: Path, targets: list[int] | None) -> None:
-    saved = predictions([[3, 1, 2, 0, 4], [1, 2, 3, 0, 4]], targets)
+def test_predictions_are_kept_as_they_are(
+    tmp_path: Path, targets: list[int] | None, among_five: list[bool] | None
+) -> None:
+    saved = replace(
+        predictions([[3, 1, 2, 0, 4], [1, 2, 3, 0, 4]], targets),
+        among_five=None if among_five is None else np.asarray(among_five),
+    )
     accuracy.save(saved, tmp_path / "p.npz")
     loaded = accuracy.load(tmp_path / "p.npz")
     np.testing.assert_equal(vars(loaded), vars(saved))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import statistics
 import sys
 import time
 from dataclasses import replace
@@ -9,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import child
+from benchmarks.child import Worker
+from benchmarks.clocks import Turn
 from benchmarks.job import Outcome
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact
 
@@ -28,7 +33,106 @@ def test_a_real_worker_brings_back_its_outcome(tmp_path: Path) -> None:
     outcome, answers = child.run(replace(JOB, artifact=str(artifact(tmp_path))), folder, steps.append, 60.0)
     assert (outcome.status, outcome.reason) == ("ok", None)
     assert answers.exists()
-    assert steps[-2:] == ["accuracy 0 of 64", "profile"]
+    assert outcome.sitting is not None
+    assert len(outcome.sitting.latency.rounds_s) == len(outcome.sitting.compute.rounds_s) == 1
+    assert [step for step in steps if step in ("open", "warm-up", "profile")] == ["open", "warm-up", "profile"]
+
+
+CHEATING = """
+import sys, runtimes, benchmarks.worker
+from tests.benchmarks import doubles
+runtimes.open = doubles.opening(doubles.{kind})
+sys.exit(benchmarks.worker.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("Queueing", "runs returned before they were done"),
+        ("FillingLater", "a timed call returned before its output|output 'logits' of a timed call is not"),
+    ],
+)
+def test_a_real_worker_gives_no_number_for_a_backend_that_returns_early(tmp_path: Path, kind: str, reason: str) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    job = replace(JOB, artifact=str(artifact(tmp_path, replace(SCRIPT, delays_s=(2e-4,)))))
+    plan = replace(job.plan, duration_s=0.03, min_samples=40)
+    code = CHEATING.format(kind=kind)
+    outcome, answers = child.run(replace(job, plan=plan), folder, lambda _: None, 60.0, program=program(code))
+    assert (outcome.status, outcome.sitting) == ("failed", None)
+    assert re.match(reason, outcome.reason or "")
+    assert not answers.exists()
+
+
+def test_a_worker_takes_its_turns_when_it_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False)
+    with Worker(job, folder, lambda _: None, 60.0) as worker:
+        resident, usual_s = worker.opened(), worker.warm()
+        medians = [worker.turn(Turn(0.01, 1, most)) for most in (5, 3)]
+        worker.finish()
+        outcome = worker.outcome()
+    assert outcome.sitting is not None
+    assert 1 << 20 < (resident or 0) <= (outcome.sitting.peak_bytes or 0)
+    assert usual_s is not None
+    rounds_s = outcome.sitting.latency.rounds_s
+    assert [len(samples) for samples in rounds_s] == [5, 3]
+    assert medians == [pytest.approx(statistics.median(samples), abs=1e-9) for samples in rounds_s]
+    assert usual_s > 0
+
+
+def test_a_worker_that_is_not_told_to_finish_gives_no_outcome(tmp_path: Path) -> None:
+    with Worker(JOB, tmp_path, lambda _: None, 30.0, program=program(ANSWERING)) as worker:
+        assert worker.opened() == 4096
+        assert worker.warm() == 0.5
+        assert worker.turn(Turn(1.0, 1, 1)) == 0.25
+    assert worker.outcome() == Outcome("error", "its process was ended by SIGKILL (out of memory?) during step 'late'")
+
+
+ANSWERING = r"""
+import sys
+def told():
+    line = sys.stdin.readline().split()
+    return line[0] if line else sys.exit()
+print("open\n\x01opened 40", end="", flush=True)
+print("96\nlater", flush=True)
+assert told() == "warm"
+print("\x01ready 0.5", flush=True)
+while told() == "turn":
+    print("late\n\x01turned 0.25", flush=True)
+open(sys.argv[2], "w").write('{"status": "ok"}')
+"""
+
+
+def test_what_comes_in_pieces_or_together_is_heard_alike(tmp_path: Path) -> None:
+    steps: list[str] = []
+    outcome, _ = child.run(JOB, tmp_path, steps.append, 30.0, program=program(ANSWERING))
+    assert outcome == Outcome("ok")
+    assert steps[-1] == "late"
+    assert set(steps) <= {"open", "later", "late"}
+
+
+@pytest.mark.parametrize(("line", "answers"), [("assert", 1), ("while", 2)])
+def test_a_worker_that_dies_in_place_of_an_answer_is_an_error(tmp_path: Path, line: str, answers: int) -> None:
+    code = ANSWERING.replace(line, f"told(); sys.exit(7)\n{line}")
+    with Worker(JOB, tmp_path, lambda _: None, 30.0, program=program(code)) as worker:
+        given = [worker.opened(), worker.warm(), worker.turn(Turn(1.0, 1, 1)), worker.turn(Turn(1.0, 1, 1))]
+        assert [value is not None for value in given] == [True] * answers + [False] * (4 - answers)
+        outcome = worker.outcome()
+    assert outcome == Outcome("error", "its process ended with exit code 7 during step 'later'")
+
+
+def test_a_worker_that_is_killed_while_it_waits_is_an_error(tmp_path: Path) -> None:
+    with Worker(JOB, tmp_path, lambda _: None, 30.0, program=program(ANSWERING)) as worker:
+        assert worker.opened() == 4096
+        os.kill(worker._process.pid, signal.SIGKILL)
+        assert worker.warm() is None
+        assert worker.turn(Turn(1.0, 1, 1)) is None
+        worker.finish()
+    reason = "its process was ended by SIGKILL (out of memory?) during step 'later'"
+    assert worker.outcome() == Outcome("error", reason)
 
 
 def test_a_worker_that_is_killed_by_its_library_is_an_error_with_the_signal_and_the_step(tmp_path: Path) -> None:

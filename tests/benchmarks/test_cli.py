@@ -5,18 +5,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from benchmarks import cli, results
-from benchmarks.request import Request
+from benchmarks import cli, results, run
+from benchmarks.progress import CLEAR_LINE
+from benchmarks.request import Listener, Request
 from benchmarks.results import ResultsFile, Row
 from runtimes.errors import ResourceError
+from tests.benchmarks.rows import FASTER
 from tests.benchmarks.scripts import SCRIPT, artifact
+from tests.benchmarks.terminals import Terminal
 
 RBENCH = (sys.executable, "-m", "benchmarks.cli")
+TIMED = replace(SCRIPT, delays_s=(0.001,))
+"""So long that a busy machine cannot make it look undone."""
+
+SHORT = ("--duration", 0.02, "--processes", 1, "--rounds", 2, "--no-roofline")
 
 
 def rbench(*arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -24,18 +33,61 @@ def rbench(*arguments: object, timeout: float = 60) -> subprocess.CompletedProce
 
 
 def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
-    path = artifact(tmp_path)
+    path = artifact(tmp_path, TIMED)
     out, lines = tmp_path / "deep" / "out", tmp_path / "lines.jsonl"
-    done = rbench("run", path, "--threads", 1, "--duration", 0.02, "-o", out, "--json", lines)
-    assert (done.returncode, done.stderr) == (0, "net.fake · fake fp32 · batch 1 · 1 thread\n")
+    asked = ("run", path, "--threads", 1, "--batch", 1, "--batch", 2, *SHORT, "--processes", 2)
+    done = rbench(*asked, "-o", out, "--json", lines)
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "net.fake · fake fp32 · batch 1 · 1 thread",
+        "net.fake · fake fp32 · batch 2 · 1 thread",
+    ]
     assert "net.fake · resnet20, bundled weights" in done.stdout
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "incomplete" not in done.stdout
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
-    assert [row.status for row in results.read(lines)] == ["skipped", "ok"]
-    assert results.read(out / "results.jsonl") == results.read(lines)
-    rbench("run", path, "--duration", 0.02, "-o", out)
-    assert len(results.read(out / "results.jsonl")) == 4
+    rows = results.read(lines)
+    assert [(row.status, row.batch, row.field) for row in rows] == [
+        ("skipped", 1, 1),
+        ("ok", 1, 1),
+        ("skipped", 2, 2),
+        ("ok", 2, 2),
+    ]
+    assert results.read(out / "results.jsonl") == rows
+    assert {(row.processes, row.rounds, row.duration_s) for row in rows} == {(2, 2, 0.02)}
+    assert {row.command for row in rows} == {
+        ("rbench", *map(str, asked), "-o", str(out), "--json", str(lines)),
+    }
+    assert [len(row.sittings) for row in rows] == [0, 2, 0, 2]
+    assert all(row.roof is None for row in rows)
+    for name in ("results.md", "results.html", "results.csv"):
+        text = (out / name).read_text()
+        assert "net.fake" in text
+        assert "ncomplete" not in text
+    assert "<svg" in (out / "results.html").read_text()
+    rbench("run", path, *SHORT, "-o", out)
+    assert len(results.read(out / "results.jsonl")) == 6
+
+
+def test_on_a_terminal_one_line_tells_what_is_done_and_how_long_it_takes(tmp_path: Path) -> None:
+    with Terminal(columns=40) as terminal:
+        done = subprocess.run(
+            [*RBENCH, *map(str, ("run", artifact(tmp_path, TIMED), *SHORT, "--processes", 2))],
+            stdout=subprocess.PIPE,
+            stderr=terminal.descriptor,
+            text=True,
+            timeout=60,
+        )
+        first, *lines = terminal.read().split(CLEAR_LINE)
+    assert (done.returncode, first, lines[-1]) == (0, "", "")
+    assert max(map(len, lines)) == 39
+    assert not any("\n" in line for line in lines)
+    assert lines[0].startswith("net.fake · fake fp32")
+    left = [line for line in lines if " s left · net.fake: process 2 of 2" in line]
+    assert left
+    assert not any("left" in line for line in lines[:4])  # there is nothing yet to estimate from
+    assert "\x1b" not in done.stdout
 
 
 def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tmp_path: Path) -> None:
@@ -43,7 +95,7 @@ def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tm
     done = rbench(
         *("run", "resnet20", "--weights", "bundled", "--input", "raw", "--precision", "int8"),
         *("--calibration-images", 50, "--runtime", "onnxruntime"),
-        *("--threads", 1, "--limit", 200, "--duration", 0.05, "--json", lines),
+        *("--threads", 1, "--limit", 200, *SHORT, "--json", lines),
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
@@ -61,14 +113,14 @@ def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tm
 
 def test_cuda_graphs_are_a_wish_of_the_user(tmp_path: Path) -> None:
     lines = tmp_path / "lines.jsonl"
-    options = ("--duration", 0.02, "--json", lines, "--runtime", "fake", "--device", "cuda")
+    options = (*SHORT, "--json", lines, "--runtime", "fake", "--device", "cuda")
     for more in ((), ("--no-cuda-graphs",), ("--cuda-graphs",)):
         assert rbench("run", artifact(tmp_path), *options, *more).returncode == 5
     assert [row.cuda_graphs for row in results.read(lines) if row.runtime == "fake"] == [True, False, True]
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:
-    done = rbench("run", artifact(tmp_path, trained=False), "--duration", 0.02)
+    done = rbench("run", artifact(tmp_path, TIMED, trained=False), *SHORT)
     assert "*untrained* random weights" in done.stdout
 
 
@@ -79,6 +131,8 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
         (["run", "x.onnx"], 6, "error: x.onnx: cannot read: No such file or directory"),
         (["run", "--batch", "0", "x.onnx"], 2, "error: Invalid value for '--batch': 0 is not in the range"),
         (["run", "--duration", "nan", "x.onnx"], 2, "error: the duration must be a number of seconds above 0, not nan"),
+        (["run", "--processes", "0", "x.onnx"], 2, "error: Invalid value for '--processes': 0 is not in the range 1<="),
+        (["run", "--rounds", "1001", "x.onnx"], 2, "error: Invalid value for '--rounds': 1001 is not in the range 1<="),
         (["run", "--runtime", "nothing", "x.onnx"], 2, "error: no runtime 'nothing' (one of "),
         (["run", "--precision", "fp64", "x.onnx"], 2, "error: Invalid value for '--precision': 'fp64' is not one of"),
         (["run", "--calibration", "d", "x.onnx"], 2, "error: --calibration is for int8, which was not asked for"),
@@ -125,7 +179,7 @@ def test_a_file_that_can_no_longer_be_written_loses_no_table(
             raise ResourceError("cannot write: No space left on device", path="lines.jsonl", errno=28)
 
     monkeypatch.setattr(ResultsFile, "append", full_after_one)
-    request = Request(subjects=(str(artifact(tmp_path)),), duration_s=0.02)
+    request = Request((str(artifact(tmp_path, TIMED)),), duration_s=0.02, processes=1, rounds=2, roofline=False)
     with pytest.raises(ResourceError, match=r"lines\.jsonl: cannot write: No space left"):
         cli._run(request, tmp_path / "lines.jsonl", None)
     printed = capsys.readouterr().out
@@ -133,28 +187,63 @@ def test_a_file_that_can_no_longer_be_written_loses_no_table(
     assert "incomplete: the run ended early" in printed
 
 
+@pytest.mark.parametrize(
+    ("disturbances", "strict", "code"),
+    [(("others were busy",), True, 1), (("others were busy",), False, 0), ((), True, 0)],
+)
+def test_strict_fails_on_a_machine_that_was_not_quiet(
+    disturbances: tuple[str, ...], strict: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = replace(FASTER, disturbances=disturbances)
+    asked: list[Request] = []
+
+    def found(request: Request, _: Listener) -> Iterator[Row]:
+        asked.append(request)
+        yield measured
+
+    monkeypatch.setattr(run, "run", found)
+    arguments = ["run", "net.fake", "--json", str(tmp_path / "lines.jsonl"), *(["--strict"] if strict else [])]
+    assert CliRunner().invoke(cli.rbench, arguments).exit_code == code
+    assert results.read(tmp_path / "lines.jsonl") == (measured,)
+    assert (asked[0].strict, asked[0].roofline, asked[0].processes, asked[0].rounds) == (strict, True, 5, 10)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_keeps_the_finished_rows_and_ends_the_worker(tmp_path: Path, number: int, code: int) -> None:
-    quick = artifact(tmp_path, SCRIPT, "quick.fake")
-    slow = artifact(tmp_path, replace(SCRIPT, delays_s=(0.5,)), "slow.fake")
-    lines = tmp_path / "lines.jsonl"
-    arguments = [*RBENCH, "run", str(quick), str(slow), "--runtime", "fake", "--duration", "0.05", "--json", str(lines)]
-    with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not (lines.exists() and len(results.read(lines)) == 3):
-            time.sleep(0.02)
-        time.sleep(0.4)
+def test_an_early_end_keeps_what_was_measured_and_ends_the_workers(tmp_path: Path, number: int, code: int) -> None:
+    """In the second network's second process: the rows of the first network are whole, and those of the second are of
+    its first process."""
+    quick, slow = artifact(tmp_path, TIMED, "quick.fake"), artifact(tmp_path, TIMED, "slow.fake")
+    out = tmp_path / "out"
+    with Terminal(columns=100) as terminal:
+        options = ("--runtime", "fake", *SHORT, "--processes", 2, "--rounds", 1000, "-o", out)
+        process = subprocess.Popen(
+            [*RBENCH, *map(str, ("run", quick, slow, *options))],
+            stdout=subprocess.PIPE,
+            stderr=terminal.descriptor,
+            text=True,
+            start_new_session=True,
+        )
+        shown, deadline = "", time.monotonic() + 60
+        while time.monotonic() < deadline and "slow.fake: process 2 of 2" not in shown:
+            shown += terminal.read()
+            time.sleep(0.005)
         process.send_signal(number)
         start = time.monotonic()
-        out, errors = process.communicate(timeout=20)
-    assert time.monotonic() - start < 5
+        printed, _ = process.communicate(timeout=20)
+        shown += terminal.read()
+    assert time.monotonic() - start < 10
     assert process.returncode == code
-    assert "incomplete: the run ended early" in out
-    assert "quick.fake" in out
-    assert "Traceback" not in errors
-    assert [row.artifact for row in results.read(lines)] == ["quick.fake", "quick.fake", "slow.fake"]
+    assert "incomplete: the run ended early" in printed
+    assert "quick.fake" in printed
+    assert "Traceback" not in shown
+    rows = [row for row in results.read(out / "results.jsonl") if row.runtime == "fake"]
+    assert [(row.subject, row.status, len(row.sittings)) for row in rows] == [
+        ("quick.fake", "ok", 2),
+        ("slow.fake", "ok", 1),
+    ]
+    assert "it was measured in 1 of 2 processes: the run ended early" in rows[1].warnings
+    for name in ("results.md", "results.html"):
+        assert "ncomplete" in (out / name).read_text()
     assert not _workers_of(process.pid)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import runtimes
-from benchmarks.ledger import RESULTS, STATE, Ledger, Part, installed, machine_of
-from benchmarks.results import ResultsFile, Row, Status
+from benchmarks.ledger import STATE, Ledger, Part, installed, machine_of
+from benchmarks.results import FILE_NAME, ResultsFile, Row, Status
 from benchmarks.rows import Configuration
 from benchmarks.subjects import Pair, Subject, Typed
 from runtimes import Artifact
@@ -110,7 +110,7 @@ def test_another_package_is_another_set() -> None:
 
 
 def test_rows_of_another_machine_are_not_gone_on_with(tmp_path: Path) -> None:
-    ResultsFile(tmp_path / RESULTS).append(EMPTY)
+    ResultsFile(tmp_path / FILE_NAME).append(EMPTY)
     there = machine_of(replace(MACHINE, gpus=(H200,)))
     assert there == ("Fast Processor 9", "NVIDIA H200")
     with pytest.raises(

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks import gpu, matrix, results
 from benchmarks.environment import environment
-from benchmarks.ledger import RESULTS, Ledger, Part, machine_of
+from benchmarks.ledger import Ledger, Part, machine_of
 from benchmarks.matrix import DRY, FULL, QUICK, Scope
 from benchmarks.request import Listener, Request
 from benchmarks.results import Row
@@ -55,6 +55,7 @@ def bench(network: Subject, monkeypatch: pytest.MonkeyPatch) -> ScriptedBench:
             return replace(row, subject="resnet20")
 
     monkeypatch.setattr(matrix, "session", session)
+    monkeypatch.setattr(matrix, "with_ceilings", lambda shared: shared)
     monkeypatch.setattr(matrix, "subjects", lambda *_: (network,))
     monkeypatch.setattr(matrix, "Bench", Measuring)
     return scripted
@@ -101,7 +102,7 @@ def test_a_network_is_measured_whole_and_then_complete(tmp_path: Path, bench: Sc
     ledger = Ledger(tmp_path / "out", HERE)
     assert len(measured(ledger)) == len(bench.asked) == 6
     assert ledger.complete(PART)
-    assert len(results.read(tmp_path / "out" / RESULTS)) == 6
+    assert len(results.read(tmp_path / "out" / results.FILE_NAME)) == 6
     assert [row.batch for row in measured(ledger)] == []
 
 
@@ -128,7 +129,7 @@ def test_what_is_measured_lies_in_the_folder_at_once(tmp_path: Path, bench: Scri
     ledger = Ledger(tmp_path / "out", HERE)
     found = matrix.measured(PART, REQUEST, ledger, LISTENER, lambda: False)
     next(found)
-    assert len(results.read(tmp_path / "out" / RESULTS)) == 1
+    assert len(results.read(tmp_path / "out" / results.FILE_NAME)) == 1
     found.close()
     assert not ledger.complete(PART)
     assert len(bench.asked) == 1
@@ -201,7 +202,7 @@ def test_without_a_gpu_nothing_is_exported_for_one(tmp_path: Path, monkeypatch: 
 
 
 def test_a_row_in_a_few_words() -> None:
-    assert matrix._line(ON_A_GPU) == "  float16: 0.410 / 2.40 / 0.321 ms"
+    assert matrix._line(ON_A_GPU) == "  float16: 0.410 / 0.390 / 0.321 ms"
     assert matrix._line(replace(EMPTY, status="error", reason="it broke")) == "  error: it broke"
 
 
@@ -221,4 +222,4 @@ def test_an_error_leaves_the_tables_of_what_was_measured(
     with pytest.raises(UsageError, match="enough"):
         matrix._run(scope, "cpu", ("onnxruntime",), tmp_path / "out", None)
     assert "Incomplete" in (tmp_path / "out" / "results.html").read_text()
-    assert len(results.read(tmp_path / "out" / RESULTS)) == 2
+    assert len(results.read(tmp_path / "out" / results.FILE_NAME)) == 2

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.measure import Measurement, Plan, measure, reported, timed
+from benchmarks.measure import Plan, Timed, garbage_collector_at_rest, measure, reported, timed
+from benchmarks.samples import Series
 from runtimes.errors import UsageError
 
 
@@ -40,7 +42,7 @@ PLAN = Plan(duration_s=2.0, min_samples=2, max_samples=100, window_s=0.5, agreem
 def test_samples_are_the_script_to_the_digit() -> None:
     # Multiples of 1/8 are exact in binary: three agreeing windows of 4 x 0.125 s, then 2 s of samples.
     clock = scripted(*[0.125] * 12, 0.5, 0.25, 0.75, 0.25, 0.25, then=99.0)
-    assert measure(clock.work, PLAN, clock) == Measurement((0.125,) * 12, (0.5, 0.25, 0.75, 0.25, 0.25), True)
+    assert measure(clock.work, PLAN, clock) == Series((0.125,) * 12, True, ((0.5, 0.25, 0.75, 0.25, 0.25),))
     assert clock.calls == 17
 
 
@@ -98,6 +100,23 @@ def test_the_garbage_collector_rests_and_its_state_is_restored() -> None:
     assert not any(seen)
 
 
+def test_the_garbage_is_collected_before_the_collector_rests() -> None:
+    class Knot:
+        pass
+
+    knot, left = Knot(), list[bool]()
+    knot.itself = knot  # type: ignore[attr-defined]
+    weakref.finalize(knot, left.append, True)
+    gc.disable()
+    try:
+        del knot
+        assert left == []
+        with garbage_collector_at_rest():
+            assert left == [True]
+    finally:
+        gc.enable()
+
+
 def test_what_the_call_raises_comes_through_and_the_collector_comes_back() -> None:
     def broken() -> None:
         raise RuntimeError("call 1")
@@ -105,6 +124,74 @@ def test_what_the_call_raises_comes_through_and_the_collector_comes_back() -> No
     with pytest.raises(RuntimeError, match="call 1"):
         measure(broken, PLAN)
     assert gc.isenabled()
+
+
+def warmed_up(clock: FakeClock, plan: Plan = PLAN) -> Timed:
+    repeated = Timed(clock.work, plan, clock)
+    repeated.warm_up()
+    return repeated
+
+
+def test_turns_are_rounds_and_each_is_as_long_as_it_is_told() -> None:
+    clock = scripted(*[0.125] * 12, 0.5, 0.5, 0.25, 0.25, 0.25, 1.0, then=99.0)
+    repeated = warmed_up(clock)
+    assert repeated.usual_s == 0.125
+    assert repeated.turn(1.0) == (0.5, 0.5)
+    assert repeated.turn(0.75, least=2) == (0.25, 0.25, 0.25)
+    assert repeated.turn(0.5) == (1.0,)
+    assert repeated.series() == Series((0.125,) * 12, True, ((0.5, 0.5), (0.25, 0.25, 0.25), (1.0,)))
+    assert repeated.series().samples_s == (0.5, 0.5, 0.25, 0.25, 0.25, 1.0)
+
+
+def test_a_turn_has_its_least_and_its_most() -> None:
+    repeated = warmed_up(scripted(then=0.25))
+    assert repeated.turn(0.0, least=3, most=5) == (0.25,) * 3
+    assert repeated.turn(60.0, least=3, most=5) == (0.25,) * 5
+    assert repeated.turn(60.0, least=9, most=5) == (0.25,) * 5
+    assert repeated.turn(60.0) == (0.25,) * PLAN.max_samples
+
+
+def test_what_renews_the_caches_before_a_turn_is_no_sample_of_it() -> None:
+    clock = scripted(*[0.125] * 12, 0.75, 0.375, then=0.25)
+    repeated = warmed_up(clock)
+    assert repeated.renew(10.0) == [0.75, 0.375], "a tenth of the turn"
+    repeated.turn(0.5)
+    assert repeated.series() == Series((*[0.125] * 12, 0.75, 0.375), True, ((0.25, 0.25),))
+
+
+@pytest.mark.parametrize(("duration_s", "calls"), [(0.25, 1), (0.2421875, 0), (0.0, 0)])
+def test_nothing_is_renewed_where_two_calls_do_not_fit_into_a_turn(duration_s: float, calls: int) -> None:
+    repeated = warmed_up(scripted(then=0.125))
+    assert len(repeated.renew(duration_s)) == calls
+
+
+def test_what_comes_after_a_call_is_not_timed() -> None:
+    clock = scripted(then=0.25)
+    seen: list[float] = []
+
+    def after() -> None:
+        seen.append(clock.now)
+        clock.now += 64.0
+
+    repeated = Timed(clock.work, PLAN, clock, after)
+    repeated.warm_up()
+    assert repeated.turn(0.5) == (0.25, 0.25)
+    assert len(seen) == clock.calls, "after each call, warm-up's too"
+
+
+def test_samples_are_kept_to_nanoseconds() -> None:
+    clock = scripted(then=0.0000012345678)
+    plan = Plan(warmup_limit_s=0.0)
+    clock.now = 0.0
+    repeated = warmed_up(clock, plan)
+    repeated.turn(0.0)
+    assert repeated.series().rounds_s == ((0.000001235,),)
+
+
+def test_without_a_warm_up_nothing_is_known_and_nothing_settled() -> None:
+    repeated = warmed_up(scripted(then=0.25), Plan(warmup_limit_s=0.0))
+    assert repeated.usual_s == 0.0
+    assert repeated.series() == Series((), False, ())
 
 
 def test_a_call_that_tells_its_own_time_is_measured_by_that() -> None:
@@ -115,12 +202,17 @@ def test_a_call_that_tells_its_own_time_is_measured_by_that() -> None:
         clock.work()
         return clock.now - before
 
-    assert reported(call, PLAN) == Measurement((0.125,) * 12, (0.5, 0.25, 0.75, 0.25, 0.25), True)
+    told = reported(call, PLAN)
+    told.warm_up()
+    assert told.turn(2.0) == (0.5, 0.25, 0.75, 0.25, 0.25)
+    assert told.series() == Series((0.125,) * 12, True, ((0.5, 0.25, 0.75, 0.25, 0.25),))
 
 
 def test_a_device_that_says_no_time_has_passed_does_not_hold_up_for_ever() -> None:
-    plan = Plan(duration_s=1.0, min_samples=1, max_samples=7, warmup_limit_s=0.0)
-    assert reported(lambda: 0.0, plan).samples_s == (0.0,) * 7
+    told = reported(lambda: 0.0, Plan(max_samples=7, min_samples=1, warmup_limit_s=1.0))
+    told.warm_up()
+    assert told.series() == Series((0.0,) * 21, True, ())
+    assert told.turn(1.0, most=5) == (0.0,) * 5
 
 
 def test_timed_gives_the_result_and_its_seconds() -> None:

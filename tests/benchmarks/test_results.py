@@ -13,21 +13,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import results
-from benchmarks.results import ResultsFile, Row
+from benchmarks.results import ResultsFile
 from runtimes import schema
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
-from tests.benchmarks.rows import EMPTY, FASTER, ON_A_GPU, REFERENCE, SKIPPED
+from tests.benchmarks.rows import EMPTY, ON_A_GPU, REFERENCE, SKIPPED
 
 PROMISED = (
     "status reason variant weights runtime device precision batch threads p50_s p90_s p99_s images_per_s load_s "
-    "first_s peak_bytes top1 top5 images agreement drop drop_interval arithmetic subject samples_s environment"
-)
-
-NEW_IN_2 = ("subject", "drop", "drop_interval")
-
-NEW_IN_3 = (
-    *("cuda_graphs", "device_p50_s", "device_p50_interval_s", "device_samples_s", "device_warmup_s"),
-    *("gpu_before", "gpu_after", "device_peak_bytes", "energy_per_image_j"),
+    "first_s peak_bytes top1 top5 images agreement drop drop_interval arithmetic subject sittings environment"
 )
 
 
@@ -35,7 +28,7 @@ def test_a_line_has_every_promised_name_and_null_where_nothing_was_measured() ->
     data = json.loads(schema.dumps(SKIPPED))
     assert [name for name in PROMISED.split() if name not in data] == []
     assert data["p50_s"] is None
-    assert data["samples_s"] is None
+    assert data["sittings"] == []
     assert data["status"] == "skipped"
 
 
@@ -59,26 +52,6 @@ def test_a_last_line_without_its_end_is_not_glued_to_the_next(tmp_path: Path) ->
     assert results.read(path) == (EMPTY, SKIPPED)
 
 
-def test_rows_of_the_first_version_are_still_read(tmp_path: Path) -> None:
-    old = {name: value for name, value in schema.encode(REFERENCE).items() if name not in NEW_IN_2 + NEW_IN_3}
-    del old["environment"]["gpus"]
-    path = tmp_path / "r.jsonl"
-    path.write_text(json.dumps({**old, "schema_version": 1}) + "\n")
-    (row,) = results.read(path)
-    assert (row.subject, row.drop, row.drop_interval) == (None, None, None)
-    assert row.p50_s == REFERENCE.p50_s
-
-
-def test_rows_of_the_second_version_are_still_read(tmp_path: Path) -> None:
-    old = {name: value for name, value in schema.encode(FASTER).items() if name not in NEW_IN_3}
-    del old["environment"]["gpus"]
-    path = tmp_path / "r.jsonl"
-    path.write_text(json.dumps({**old, "schema_version": 2}) + "\n")
-    (row,) = results.read(path)
-    assert row == replace(FASTER, schema_version=2)
-    assert row.environment.gpus == ()
-
-
 def test_a_row_of_a_gpu_is_read_back_as_it_was(tmp_path: Path) -> None:
     ResultsFile(tmp_path / "r.jsonl").append(ON_A_GPU)
     assert results.read(tmp_path / "r.jsonl") == (ON_A_GPU,)
@@ -92,6 +65,9 @@ def test_a_row_of_a_gpu_is_read_back_as_it_was(tmp_path: Path) -> None:
         ('{"status": "fine"}', "line 2: field 'status': expected one of"),
         ('{"status": "ok"}', "line 2: field 'reason' is missing"),
         ("", "line 2: not valid JSON"),
+        ("[" * 100_000, "line 2: not valid JSON"),
+        ('{"schema_version": 0}', "line 2: field 'schema_version': expected 1 to 4, got 0"),
+        ('{"schema_version": "4", "status": "fine"}', "line 2: field 'status': expected one of"),
     ],
 )
 def test_a_broken_line_is_named_and_the_file_left_alone(tmp_path: Path, second: str, message: str) -> None:
@@ -115,6 +91,19 @@ def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").mkdir()
     with pytest.raises(ResourceError, match="cannot read: not a regular file"):
         ResultsFile(tmp_path / "r.jsonl")
+
+
+def test_a_folder_means_the_results_in_it(tmp_path: Path) -> None:
+    assert results.located(tmp_path) == tmp_path / "results.jsonl"
+    assert results.located(str(tmp_path / "r.jsonl")) == tmp_path / "r.jsonl"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_none_is_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(schema.dumps(replace(EMPTY, p50_s=0.125)).replace("0.125", number, 1))
+    with pytest.raises(ArtifactError, match="line 1: field 'p50_s': expected a finite number"):
+        results.read(path)
 
 
 def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
@@ -151,7 +140,8 @@ from dataclasses import replace
 from benchmarks.results import ResultsFile
 from tests.benchmarks.rows import REFERENCE
 file = ResultsFile(sys.argv[1])
-row = replace(REFERENCE, samples_s=(0.001,) * 20_000)
+series = replace(REFERENCE.sittings[0].latency, rounds_s=((0.001,) * 20_000,))
+row = replace(REFERENCE, sittings=(replace(REFERENCE.sittings[0], latency=series),))
 print("ready", flush=True)
 while True:
     file.append(row)
@@ -168,7 +158,7 @@ def test_a_kill_at_any_moment_leaves_whole_lines(tmp_path: Path) -> None:
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
         rows = results.read(path) if path.exists() else ()
-        assert all(isinstance(row, Row) and row.samples_s == (0.001,) * 20_000 for row in rows)
+        assert all(row.sittings[0].latency.samples_s == (0.001,) * 20_000 for row in rows)
         counts.append(len(rows))
     assert counts == sorted(counts)
     assert counts[-1] > 0

@@ -226,12 +226,14 @@ def rbench(*arguments: object, timeout: float = 120) -> subprocess.CompletedProc
     return subprocess.run([*RBENCH, *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
 
 
-QUICK = ("--precision", "fp32", "--threads", 1, "--duration", 0.02)
+QUICK = ("--precision", "fp32", "--threads", 1, "--duration", 0.02, "--rounds", 2)
+TIMED = replace(SCRIPT, delays_s=(0.001,))
+"""So long that a busy machine cannot make it look undone."""
 
 
 def test_the_command_prints_what_it_found_and_the_path_on_the_last_line(tmp_path: Path) -> None:
     out, lines = tmp_path / "best.fake", tmp_path / "lines.jsonl"
-    done = rbench("tune", artifact(tmp_path), *QUICK, "-o", out, "--json", lines)
+    done = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out, "--json", lines)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, str(out))
     assert "fake     fp32" in done.stdout
     assert [(row.runtime, row.status) for row in results.read(lines)] == [("pytorch", "skipped"), ("fake", "ok")]
@@ -240,13 +242,16 @@ def test_the_command_prints_what_it_found_and_the_path_on_the_last_line(tmp_path
     tuning = found.manifest.tuning
     assert tuning is not None
     assert (tuning.runtime, tuning.threads, tuning.batch, tuning.objective) == ("fake", 1, 1, "latency")
-    assert tuning.p50_s == results.read(lines)[-1].p50_s
+    row = results.read(lines)[-1]
+    assert tuning.p50_s == row.p50_s
+    assert (row.processes, row.rounds, len(row.sittings), row.roof) == (1, 2, 1, None)
+    assert done.stderr == "net.fake · fake fp32 · batch 1 · 1 thread\n"
     with runtimes.open(out) as runtime:
         assert runtime.description.threads == 1
-    again = rbench("tune", artifact(tmp_path), *QUICK, "-o", out)
+    again = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out)
     assert (again.returncode, again.stdout) == (2, "")
     assert "best.fake: it is there already" in again.stderr
-    assert rbench("tune", artifact(tmp_path), *QUICK, "-o", out, "--force").returncode == 0
+    assert rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out, "--force").returncode == 0
 
 
 def test_a_slower_copy_is_not_taken_for_the_throughput_of_a_larger_batch(tmp_path: Path) -> None:

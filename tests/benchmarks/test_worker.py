@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,10 @@ import pytest
 
 import runtimes
 from benchmarks import accuracy, child, gpu, worker
+from benchmarks.clocks import Turn
 from benchmarks.job import Job, Outcome
+from benchmarks.loads import LoadPlan
+from benchmarks.samples import Sitting
 from benchmarks.worker import outcomes
 from runtimes import schema
 from runtimes.backends import fake
@@ -22,31 +27,140 @@ from runtimes.dlpack import DeviceTensor
 from runtimes.errors import CompatibilityError
 from runtimes.manifest import Engine, Profile
 from runtimes.protocol import Arrays, Layer, TensorSpec
+from tests.benchmarks import doubles
 from tests.benchmarks.nvml import Card, installed, steady
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_batch
 
 
+class Told:
+    """The worker's end of a wire that has no other: it hears, and may take so many turns of its plan."""
+
+    def __init__(self, job: Job, turns: int = 1) -> None:
+        self._turn = Turn(job.plan.duration_s, job.plan.min_samples, job.plan.max_samples)
+        self._turns = turns
+        self.steps: list[str] = []
+        self.said: list[tuple[str, float]] = []
+
+    def step(self, name: str) -> None:
+        self.steps.append(name)
+
+    def opened(self, peak_bytes: int) -> None:
+        self.said.append(("opened", peak_bytes))
+
+    def ready(self, usual_s: float) -> None:
+        self.said.append(("ready", usual_s))
+
+    def turns(self) -> Iterator[Turn]:
+        yield from [self._turn] * self._turns
+
+    def turned(self, median_s: float) -> None:
+        self.said.append(("turned", median_s))
+
+
 def done(job: Job, tmp_path: Path) -> tuple[Outcome, list[str]]:
-    steps: list[str] = []
-    *_, outcome = outcomes(job, tmp_path / "p.npz", steps.append)
-    return outcome, steps
+    told = Told(job)
+    *_, outcome = outcomes(job, tmp_path / "p.npz", told)
+    return outcome, told.steps
+
+
+def sat(outcome: Outcome) -> Sitting:
+    assert (outcome.status, outcome.reason) == ("ok", None)
+    assert outcome.sitting is not None
+    return outcome.sitting
 
 
 def test_an_artifact_is_checked_timed_and_evaluated(tmp_path: Path) -> None:
     job = replace(JOB, artifact=str(artifact(tmp_path)))
     outcome, steps = done(job, tmp_path)
     assert (outcome.status, outcome.reason, outcome.note) == ("ok", None, None)
-    assert steps == ["open", "first call", "check", "latency", "compute", "accuracy 0 of 64", "profile"]
-    assert outcome.latency is not None
-    assert outcome.compute is not None
-    assert min(len(outcome.latency.samples_s), len(outcome.compute.samples_s)) >= 3
+    assert steps == ["open", "first call", "check", "warm-up", "accuracy 0 of 64", "profile"]
+    sitting = sat(outcome)
+    assert min(len(sitting.latency.samples_s), len(sitting.compute.samples_s)) >= 3
+    assert (sitting.device, sitting.image, outcome.load, outcome.warnings) == (None, None, None, ())
     assert outcome.description is not None
     assert outcome.description.backend == "fake"
-    assert 0 < (outcome.baseline_bytes or 0) <= (outcome.peak_bytes or 0)
-    assert (outcome.first_s or 0) > 0
+    assert 0 < (sitting.baseline_bytes or 0) <= (sitting.peak_bytes or 0)
+    assert min(sitting.first_s, sitting.load_s, outcome.evaluated_per_s or 0) > 0
+    assert sitting.conditions is not None
+    assert sitting.conditions.wall_s > 0
     found = accuracy.load(tmp_path / "p.npz")
     assert (len(found.indices), found.targets, found.classes) == (64, None, 10)
     assert set(found.best[:, 0]) == {0, 9}
+
+
+def test_its_turns_are_the_rounds_and_the_parent_hears_of_each(tmp_path: Path) -> None:
+    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, began_s=time.monotonic() - 100)
+    told = Told(job, turns=4)
+    *_, outcome = outcomes(job, tmp_path / "p.npz", told)
+    sitting = sat(outcome)
+    assert [word for word, _ in told.said] == ["opened", "ready", *["turned"] * 4]
+    assert told.said[0][1] <= (sitting.peak_bytes or 0)
+    assert [number for _, number in told.said[2:]] == [
+        pytest.approx(np.median(samples), abs=1e-9) for samples in sitting.latency.rounds_s
+    ]
+    assert len(sitting.compute.rounds_s) == len(sitting.starts_s) == 4
+    assert 100 < sitting.starts_s[0] < sitting.starts_s[-1] < 160
+
+
+def test_what_all_processes_would_tell_alike_only_the_first_one_tells(tmp_path: Path) -> None:
+    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, number=1)
+    outcome, steps = done(job, tmp_path)
+    assert (sat(outcome).image, outcome.arithmetic, outcome.energy_per_image_j) == (None, None, None)
+    assert "profile" not in steps
+
+
+def test_a_graph_that_gives_one_output_for_all_inputs_is_told(tmp_path: Path) -> None:
+    outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path, replace(SCRIPT, scale=0.0)))), tmp_path)
+    assert outcome.status == "ok"
+    assert outcome.warnings == ("all the inputs gave the same output",)
+
+
+def test_odd_inputs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = {"input": np.zeros((2, 3, 8, 8), np.float32)}
+    monkeypatch.setattr(worker, "rotation", lambda *_: [zeros, zeros])
+    outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False), tmp_path)
+    assert outcome.warnings == (
+        "2 of 2 inputs are one value throughout",
+        "all inputs are the same",
+        "all the inputs gave the same output",
+    )
+
+
+def test_images_are_timed_to_their_labels(tmp_path: Path) -> None:
+    path = artifact(tmp_path, dataset="fashion-mnist")
+    job = replace(JOB, artifact=str(path), data="fashion-mnist", batch=1, limit=20)
+    sitting = sat(done(job, tmp_path)[0])
+    assert sitting.image is not None
+    assert len(sitting.image.rounds_s) == 1
+    assert min(sitting.image.samples_s) > 0
+
+
+def test_a_load_takes_the_place_of_turns(tmp_path: Path) -> None:
+    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, load=LoadPlan("closed", 0.01))
+    told = Told(job)
+    *_, outcome = outcomes(job, tmp_path / "p.npz", told)
+    assert (outcome.status, outcome.sitting, told.said) == ("ok", None, [])
+    assert outcome.load is not None
+    assert outcome.load.services_s
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (doubles.Queueing, "runs returned before they were done: the call after them took "),
+        (doubles.FillingLater, "a timed call returned before its output|output 'logits' of a timed call is not"),
+    ],
+)
+def test_a_backend_that_returns_early_gets_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: doubles.Kind, reason: str
+) -> None:
+    monkeypatch.setattr(runtimes, "open", doubles.opening(kind))
+    job = replace(JOB, artifact=str(artifact(tmp_path, replace(SCRIPT, delays_s=(2e-4,)))))
+    told = Told(job, turns=4)
+    *_, outcome = outcomes(job, tmp_path / "p.npz", told)
+    assert (outcome.status, outcome.sitting) == ("failed", None)
+    assert re.match(reason, outcome.reason or "")
+    assert not (tmp_path / "p.npz").exists()
 
 
 def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +183,8 @@ def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, mo
 
     monkeypatch.setattr(runtimes, "profile", broken)
     outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path)), evaluate=False), tmp_path)
-    assert (outcome.status, outcome.arithmetic) == ("ok", None)
-    assert outcome.latency is not None
+    assert sat(outcome).latency.samples_s
+    assert outcome.arithmetic is None
     assert outcome.note == (
         "no test vectors: the outputs were only checked to be finite; not profiled: the profiler broke"
     )
@@ -84,7 +198,7 @@ def test_a_profiler_that_ends_the_process_takes_no_number_with_it(tmp_path: Path
     job = replace(JOB, artifact=str(artifact(tmp_path)))
     outcome, answers = child.run(job, folder, lambda _: None, 60.0, program=(sys.executable, "-c", code))
     assert (outcome.status, outcome.note) == ("ok", "not profiled: its profiler ended the process")
-    assert outcome.latency is not None
+    assert sat(outcome).latency.samples_s
     assert len(accuracy.load(answers).indices) == 64
 
 
@@ -111,17 +225,15 @@ def test_scripted_delays_are_what_is_measured(tmp_path: Path) -> None:
     path = artifact(tmp_path, replace(SCRIPT, delays_s=(0.004,)))
     plan = replace(JOB.plan, duration_s=0.05)
     outcome, _ = done(replace(JOB, artifact=str(path), plan=plan, evaluate=False), tmp_path)
-    assert outcome.latency is not None
-    assert outcome.compute is not None
-    for measurement in (outcome.latency, outcome.compute):
-        assert 0.004 <= float(np.median(measurement.samples_s)) < 0.02
-    assert (outcome.first_s or 0) >= 0.004
+    sitting = sat(outcome)
+    for series in (sitting.latency, sitting.compute):
+        assert min(series.samples_s) >= 0.004
+    assert sitting.first_s >= 0.004
 
 
 def test_samples_are_nanoseconds(tmp_path: Path) -> None:
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
-    assert outcome.latency is not None
-    assert all(len(str(sample).replace("e-05", "").replace("0.", "")) <= 9 for sample in outcome.latency.samples_s)
+    assert all(sample == round(sample, 9) for sample in sat(outcome).latency.samples_s)
 
 
 def test_no_parity_no_number(tmp_path: Path) -> None:
@@ -131,7 +243,7 @@ def test_no_parity_no_number(tmp_path: Path) -> None:
         "failed",
         "no parity with its test vectors: relative difference 1.0e-03, at most 1.0e-05 is allowed",
     )
-    assert "latency" not in steps
+    assert "warm-up" not in steps
     assert not (tmp_path / "p.npz").exists()
 
 
@@ -182,20 +294,18 @@ def test_a_foreign_file_is_measured_and_says_what_was_not_checked(tmp_path: Path
 
 
 def test_an_output_that_changes_while_it_is_timed_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runtimes.backends import fake
-
     calls = 0
     honest = fake.answers
 
     def drifting(script: Script, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         nonlocal calls
         calls += 1
-        return honest(replace(script, scale=1.0 if calls < 6 else 1.0 + calls), arrays)
+        return honest(replace(script, scale=1.0 if calls < 60 else 1.0 + calls), arrays)
 
     monkeypatch.setattr(fake, "answers", drifting)
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
     assert outcome.status == "failed"
-    assert "output 'logits' of the last timed call is not what the same call gives afterwards" in (outcome.reason or "")
+    assert outcome.reason == "output 'logits' of a timed call is not what the same call gave before"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +336,7 @@ def test_a_fixed_batch_is_filled_up_and_no_image_is_lost(tmp_path: Path) -> None
     for name, script in (("fixed", with_batch(SCRIPT, 5)), ("open", SCRIPT)):
         path = artifact(tmp_path, script, f"{name}.fake")
         job = replace(JOB, artifact=str(path), batch=5, limit=13)
-        *_, outcome = outcomes(job, tmp_path / f"{name}.npz", lambda _: None)
+        *_, outcome = outcomes(job, tmp_path / f"{name}.npz", Told(job))
         assert outcome.status == "ok"
     fixed, free = (accuracy.load(tmp_path / f"{name}.npz") for name in ("fixed", "open"))
     assert len(fixed.indices) == len(free.indices) == 13
@@ -251,7 +361,7 @@ class OnADevice(fake.FakeSession):
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Card:
     """The scripted backend on a scripted GPU."""
-    card = Card(used_bytes=steady(500, 800, 900, 2500), energy_mj=steady(*range(0, 10**9, 50_000)))
+    card = Card(used_bytes=steady(500, 800, 2500), energy_mj=steady(*range(0, 10**9, 50_000)))
     installed(monkeypatch, card)
     monkeypatch.setattr(fake, "FakeSession", OnADevice)
     rows = tuple(replace(row, devices=("cpu", "cuda")) for row in runtimes.backends() if row.name == "fake")
@@ -267,25 +377,24 @@ def test_on_a_gpu_its_own_clock_and_its_state_are_told(
     job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False)
     outcome, steps = done(job, tmp_path)
     assert (outcome.status, outcome.reason) == ("ok", None)
-    assert steps == ["open", "first call", "check", "latency", "compute", "device", "profile"]
-    assert outcome.device is not None
-    assert outcome.compute is not None
-    assert set(outcome.device.samples_s) == {0.002}
-    assert len(outcome.device.samples_s) == max(3, min(5, len(outcome.compute.samples_s)))  # 0.01 s of them
+    assert steps == ["open", "first call", "check", "warm-up", "profile"]
+    sitting = sat(outcome)
+    assert sitting.device is not None
+    assert set(sitting.device.samples_s) == {0.002}
+    assert len(sitting.device.samples_s) == max(3, min(5, len(sitting.compute.samples_s)))  # 0.01 s of them
     assert outcome.gpu_before is not None
     assert outcome.gpu_after is not None
     assert (outcome.gpu_before.uuid, outcome.gpu_after.uuid) == (on_a_gpu.uuid, on_a_gpu.uuid)
     assert (outcome.gpu_before.memory_used_bytes, outcome.gpu_after.memory_used_bytes) == (800, 2500)
-    assert outcome.device_peak_bytes == 400, "without what is bound for each feed"
-    runs = len(outcome.compute.samples_s) + len(outcome.compute.warmup_s)
-    assert outcome.energy_per_image_j == pytest.approx(50.0 / (2 * runs))
+    assert outcome.device_peak_bytes == 300, "without what is bound for each feed"
+    assert outcome.energy_per_image_j == pytest.approx(50.0 / 2), "of one run, which the watch asks for"
 
 
 def test_energy_is_of_all_runs_until_the_counter_has_moved_enough(
     tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each run takes 5 ms and uses 3 J, however few are sampled."""
-    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 1.0)
+    monkeypatch.setattr(gpu, "ENERGY_LEAST_S", 0.6)
     made: list[None] = []
 
     class Using(OnADevice):
@@ -299,10 +408,10 @@ def test_energy_is_of_all_runs_until_the_counter_has_moved_enough(
     path = artifact(tmp_path, script)
     job = replace(JOB, artifact=str(path), device="cuda", evaluate=False, plan=plan)
     outcome, _ = done(job, tmp_path)
-    assert outcome.compute is not None
-    assert len(outcome.compute.samples_s) == 3
+    compute = sat(outcome).compute
+    assert len(compute.samples_s) == 3
     assert outcome.energy_per_image_j == pytest.approx(3.0 / 2)
-    assert len(made) > len(outcome.compute.warmup_s) + 3
+    assert len(made) > len(compute.warmup_s) + 3 + 20
 
 
 def test_the_devices_runs_are_no_more_than_those_by_the_hosts_clock(
@@ -313,13 +422,14 @@ def test_the_devices_runs_are_no_more_than_those_by_the_hosts_clock(
     plan = replace(JOB.plan, duration_s=3600.0, min_samples=1, max_samples=4)
     job = replace(JOB, artifact=str(artifact(tmp_path)), device="cuda", evaluate=False, plan=plan)
     outcome, _ = done(job, tmp_path)
-    assert outcome.device is not None
-    assert len(outcome.device.samples_s) == 4
+    sitting = sat(outcome)
+    assert sitting.device is not None
+    assert len(sitting.device.samples_s) == 4
 
 
 def test_on_a_processor_there_is_nothing_of_a_gpu(tmp_path: Path) -> None:
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False), tmp_path)
-    assert (outcome.device, outcome.gpu_before, outcome.gpu_after) == (None, None, None)
+    assert (sat(outcome).device, outcome.gpu_before, outcome.gpu_after) == (None, None, None)
     assert (outcome.device_peak_bytes, outcome.energy_per_image_j) == (None, None)
 
 
@@ -342,13 +452,12 @@ def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:
     """A real process, with a module that prints to standard output while it is imported."""
     job = tmp_path / "job.json"
     job.write_text(schema.dumps(replace(JOB, artifact=str(artifact(tmp_path)))))
-    noisy = "import runpy, sys, os; sys.argv = sys.argv; sys.path.insert(0, os.getcwd());"
-    noisy += (
-        "import benchmarks.worker as w; w._work = (lambda real: lambda *a: (print('noise'), real(*a))[1])(w._work);"
-    )
-    noisy += "os.write; sys.exit(w.main(sys.argv[1:]))"
+    noisy = "import sys, benchmarks.worker as w\n"
+    noisy += "w._work = (lambda real: lambda *a: (print('noise'), real(*a))[1])(w._work)\n"
+    noisy += "sys.exit(w.main(sys.argv[1:]))"
     result = subprocess.run(
         [sys.executable, "-c", noisy, str(job), str(tmp_path / "o.json"), str(tmp_path / "p.npz")],
+        input="warm\nturn 0.01 3 100\nfinish\n",
         capture_output=True,
         text=True,
         check=True,

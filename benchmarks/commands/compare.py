@@ -1,0 +1,90 @@
+"""``rbench compare``. Everything heavy is imported late."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from exporter import terminal
+
+ACROSS = (
+    *("subject", "runtime", "precision", "batch", "cuda-graphs", "load"),
+    *("sha256", "threads", "device", "machine", "rate"),
+)
+"""Names of ``benchmarks.compare.keys.FIELDS``, whose module is too heavy for ``--help``."""
+
+
+def fraction(context: click.Context, param: click.Parameter, value: str) -> float:
+    """From ``5%`` or ``0.05``."""
+    try:
+        part = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no percentage: write 5% or 0.05", context, param) from None
+    if not 0 <= part < float("inf"):
+        raise click.BadParameter(f"{value!r} is not a number from 0 on", context, param)
+    if part >= 1 and not value.endswith("%"):
+        raise click.BadParameter(f"{value!r} is no fraction of 1: write {value}% or 0.05", context, param)
+    return part
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option(
+    "--max-slowdown",
+    callback=fraction,
+    default="5%",
+    show_default=True,
+    metavar="PERCENT",
+    help="Of the p50: 5% or 0.05.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0, max=100),
+    default=0.5,
+    show_default=True,
+    metavar="POINTS",
+    help="Of top-1, in percentage points.",
+)
+@click.option(
+    "--across",
+    multiple=True,
+    type=click.Choice(ACROSS),
+    metavar="KEY",
+    help=f"What may differ between two rows that are compared; repeatable. One of {', '.join(ACROSS)}.",
+)
+@terminal.json_option
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@terminal.debug_option
+def compare(
+    old: Path,
+    new: Path,
+    max_slowdown: float,
+    max_drop: float,
+    across: tuple[str, ...],
+    as_json: bool,
+    as_markdown: bool,
+) -> None:
+    """Say whether NEW is slower than OLD or answers worse, and exit with 1 if so.
+
+    OLD and NEW are files of rows as rbench run writes them, or folders with a results.jsonl; of several runs in a file
+    the last one counts. All figures are derived again from the raw samples and answers. A row is a regression if it is
+    slower with 95 % confidence and by more than --max-slowdown, if it lost top-1 likewise, or if it was measured before
+    and now fails. Rows of another model file, machine, device or thread count are refused unless --across allows it.
+    """
+    if as_json and as_markdown:
+        raise click.UsageError("--json and --markdown exclude each other")
+    from benchmarks import compare as comparing
+    from benchmarks.compare import view
+    from runtimes import schema
+
+    found = comparing.compare(old, new, comparing.Limits(max_slowdown, max_drop, across))
+    if as_json:
+        click.echo(schema.dumps(found, indent=2))
+    elif as_markdown:
+        click.echo(view.as_markdown(found), nl=False)
+    else:
+        view.print_report(found, sys.stdout)
+    sys.exit(0 if found.passed else 1)

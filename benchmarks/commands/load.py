@@ -1,0 +1,144 @@
+"""``rbench load``: how long requests take when they come in one way or another."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmarks.commands import frame
+
+if TYPE_CHECKING:
+    from benchmarks.loadrun import Demand
+    from benchmarks.request import Request
+    from benchmarks.results import ResultsFile, Row
+
+SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
+"""Those of ``benchmarks.loads``, whose module is too heavy for ``--help``."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("subject", required=False, metavar="[ARTIFACT|VARIANT]")
+@click.option(
+    "--shape", "shapes", multiple=True, type=click.Choice(SHAPE_NAMES), help="A load shape; repeatable. Default: all."
+)
+@click.option(
+    "--rate",
+    "rate_per_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="R",
+    help="Requests a second of the open loop. Default: 70 % of what the closed loop reaches.",
+)
+@click.option("--arrivals", type=click.Choice(["fixed", "poisson"]), default="poisson", show_default=True)
+@click.option(
+    "--fps",
+    "frames_per_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="R",
+    help="Calls a second of the paced load, with idle gaps.",
+)
+@click.option(
+    "--clients",
+    multiple=True,
+    type=click.IntRange(min=1, max=1024),
+    metavar="N",
+    help="Threads that call at once; repeatable. Default: powers of two, up to twice the processors.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Sizes of the batch sweep; repeatable. Default: 1, 2, 4 ... 32. The other shapes have one image a call.",
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="A runtime; repeatable. Default: the one that runtimes.open takes.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--weights", metavar="random|bundled|imagenet|FILE", help="Of a VARIANT. Default: random.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(min=0, min_open=True, max=3600),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds of each shape; the points of a sweep have half of it.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N")
+@click.option(
+    "--timeout",
+    "silence_s",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    metavar="S",
+    help="End a process that gives no sign of life for so long.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE.")
+@click.option(
+    "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."
+)
+@click.option("--debug", "show_errors", is_flag=True, help="Show tracebacks, and what the workers print.")
+def load(
+    subject: str | None,
+    shapes: tuple[str, ...],
+    rate_per_s: float | None,
+    arrivals: str,
+    frames_per_s: float,
+    clients: tuple[int, ...],
+    json_file: Path | None,
+    folder: Path | None,
+    **options: Any,
+) -> None:
+    """Measure how long requests take, as they come in one way or another. Default: the bundled trained model.
+
+    closed: the next call when the last one has ended: service time. open: requests come at a rate, whether or not the
+    last one has ended, and are timed from when they were to start, so that a stall shows in all that wait behind it.
+    paced: with idle gaps, as from a camera. clients, batches: more at once, and where that stops to pay. cold: fresh
+    processes, from their start to the first answer. Each in a process of its own.
+    """
+    from benchmarks.loadrun import Demand
+    from benchmarks.loads import SHAPES
+    from benchmarks.options import request_of
+
+    request = request_of(() if subject is None else (subject,), options)
+    wanted = tuple(shape for shape in SHAPES if shape in shapes)
+    demand = Demand(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
+    sys.exit(_load(request, demand, json_file, folder))
+
+
+def _load(request: Request, demand: Demand, json_file: Path | None, folder: Path | None) -> int:
+    from benchmarks import loadtable, outputs, report
+    from benchmarks.run import exit_code
+
+    kept = frame.files(None if folder is None else folder / "results.jsonl", json_file)
+    rows: list[Row] = []
+    code, failure = frame.finished(lambda: _measure(request, demand, rows, kept), rows)
+    report.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
+    if folder is not None:
+        outputs.write(folder, rows, code is None)
+    if failure is not None:
+        raise failure
+    return exit_code(rows, request) if code is None else code
+
+
+def _measure(request: Request, demand: Demand, rows: list[Row], kept: list[ResultsFile]) -> None:
+    from benchmarks.loadrun import run
+    from benchmarks.progress import listening
+
+    with listening() as listener, contextlib.closing(run(request, demand, listener)) as found:
+        for row in found:
+            rows.append(row)
+            frame.keep(row, kept)

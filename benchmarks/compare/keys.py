@@ -1,0 +1,237 @@
+"""Which row of one file is to be compared with which of the other, and what forbids it."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from benchmarks.results import Row
+from runtimes.errors import CompatibilityError
+
+Value: TypeAlias = str | int | float | bool | tuple[object, ...] | None
+
+RATE_TOLERANCE = 0.01
+"""Rates of requests that differ by less are the same load: a rate that was not asked for is taken from what the
+machine gave."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One of the things that two rows must have in common.
+
+    Attributes:
+        name: as the user names it.
+        of: what a row has there.
+        names: whether it says which configuration a row is of. The others are the conditions that it was measured
+            under: of two rows of one configuration they must agree.
+        agree: of two values.
+        text: of a value.
+    """
+
+    name: str
+    of: Callable[[Row], Value]
+    names: bool
+    agree: Callable[[Value, Value], bool] = operator.eq
+    text: Callable[[Value], str] = str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field in which two rows differ, and what they have there, in words."""
+
+    field: str
+    old: str
+    new: str
+
+
+def _load(row: Row) -> Value:
+    return None if row.load is None else (row.load.shape, row.load.arrivals, row.load.clients)
+
+
+def _load_words(value: Value) -> str:
+    if not isinstance(value, tuple):
+        return "none"
+    shape, arrivals, clients = value
+    if shape == "clients":
+        return f"{clients} client{'s' if clients != 1 else ''}"
+    return str(shape) if arrivals is None else f"{shape}, {arrivals}"
+
+
+def _rate(row: Row) -> Value:
+    return None if row.load is None else row.load.rate_per_s
+
+
+def _rates_agree(old: Value, new: Value) -> bool:
+    if not isinstance(old, float) or not isinstance(new, float):
+        return old == new
+    return math.isclose(old, new, rel_tol=RATE_TOLERANCE)
+
+
+def _machine(row: Row) -> Value:
+    """The processor; of a row of a GPU, the GPU too."""
+    about = row.environment
+    gpu = row.gpu_before.name if row.gpu_before is not None else " and ".join(one.name for one in about.gpus)
+    return " with ".join(filter(None, (about.cpu, gpu if row.cuda_graphs is not None else "")))
+
+
+FIELDS: tuple[Field, ...] = (
+    Field("subject", lambda row: row.artifact if row.subject is None else row.subject, names=True),
+    Field("runtime", lambda row: row.runtime, names=True),
+    Field("precision", lambda row: row.precision, names=True),
+    Field("batch", lambda row: row.batch, names=True),
+    Field("cuda-graphs", lambda row: row.cuda_graphs, names=True),
+    Field("load", _load, names=True, text=_load_words),
+    Field("sha256", lambda row: row.sha256, names=False, text=lambda value: str(value)[:12]),
+    Field("threads", lambda row: row.threads, names=False),
+    Field("device", lambda row: row.device, names=False),
+    Field("machine", _machine, names=False),
+    Field("rate", _rate, names=False, agree=_rates_agree),
+)
+"""The first of these that a user names with ``--across`` may differ."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The rows of one configuration in both files, with what differs between the two, and those that have no fellow."""
+
+    pairs: tuple[tuple[Row, Row, tuple[Difference, ...]], ...]
+    only_old: tuple[Row, ...]
+    only_new: tuple[Row, ...]
+
+
+def name(row: Row) -> str:
+    """The configuration in a few words."""
+    parts = [" ".join(filter(None, (row.runtime, row.precision))), f"batch {row.batch}"]
+    if row.load is not None:
+        parts.append(f"load {load_words(row)}")
+    if row.cuda_graphs is False:
+        parts.append("no CUDA graphs")
+    return f"{row.artifact if row.subject is None else row.subject}: {', '.join(parts)}"
+
+
+def load_words(row: Row) -> str:
+    """The load's shape in a few words."""
+    return _load_words(_load(row))
+
+
+def differences(old: Row, new: Row) -> tuple[Difference, ...]:
+    """In what the two differ. What a row that gave no number ran on was only asked for, and is not counted."""
+    both = old.status == new.status == "ok"
+    return tuple(
+        Difference(field.name, field.text(field.of(old)), field.text(field.of(new)))
+        for field in FIELDS
+        if (field.names or both) and not field.agree(field.of(old), field.of(new))
+    )
+
+
+def latest(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Of each configuration, as it was asked for, the rows of the last run that has any, in the order of ``rows``."""
+    runs: dict[tuple[Value, ...], tuple[str, str]] = {}
+    for row in rows:
+        runs[_asked(row)] = max(runs.get(_asked(row), ("", "")), (row.time, row.run))
+    return tuple(row for row in rows if runs[_asked(row)][1] == row.run)
+
+
+def _asked(row: Row) -> tuple[Value, ...]:
+    threads, device = row.requested_threads or row.threads, row.requested_device or row.device
+    return (*(field.of(row) for field in FIELDS if field.names), threads, device, _machine(row))
+
+
+def matched(old: Sequence[Row], new: Sequence[Row], across: Collection[str] = ()) -> Matches:
+    """Finds for each row of ``new`` the row of ``old`` that it is to be compared with.
+
+    First those that agree in every field, then those that differ in nothing but the fields ``across``. A row is
+    without a fellow where the other file has none of its configuration.
+
+    Raises:
+        CompatibilityError: two rows are of one configuration and of different conditions; one row could be compared
+            with several; or no row has a fellow.
+    """
+    search = _Search(old, frozenset(across))
+    pairs: dict[int, tuple[Row, Row, tuple[Difference, ...]]] = {}
+    for exact in (True, False):
+        for index in sorted(range(len(new)), key=lambda index: new[index].status != "ok"):
+            if index not in pairs and (found := search.fellow(new[index], exact)):
+                pairs[index] = (found[0], new[index], found[1])
+    search.check()
+    if not pairs:
+        raise _nothing_alike(old, new)
+    return Matches(
+        tuple(pairs[index] for index in sorted(pairs)),
+        tuple(row for row in old if id(row) not in search.taken),
+        tuple(row for index, row in enumerate(new) if index not in pairs),
+    )
+
+
+class _Search:
+    """The old rows by configuration, and what was found so far."""
+
+    def __init__(self, old: Sequence[Row], across: frozenset[str]) -> None:
+        self.taken: set[int] = set()
+        self._across = across
+        self._exact: set[int] = set()
+        self._refused: list[tuple[Row, tuple[Difference, ...]]] = []
+        self._named: dict[tuple[Value, ...], list[Row]] = {}
+        for row in old:
+            self._named.setdefault(self._names(row), []).append(row)
+
+    def _names(self, row: Row) -> tuple[Value, ...]:
+        return tuple(field.of(row) for field in FIELDS if field.names and field.name not in self._across)
+
+    def fellow(self, row: Row, exact: bool) -> tuple[Row, tuple[Difference, ...]] | None:
+        """The old row to compare it with, if there is one: in every field, or but for those that may differ."""
+        there = [one for one in self._named.get(self._names(row), ()) if id(one) not in self._exact]
+        found = [(one, differences(one, row)) for one in there]
+        allowed = [
+            (one, apart) for one, apart in found if {d.field for d in apart} <= (set() if exact else self._across)
+        ]
+        if not allowed:
+            if not exact and found:
+                self._refused.append((row, min((apart for _, apart in found), key=len)))
+            return None
+        best = min(allowed, key=lambda pair: _distance(pair[0], row, pair[1]))
+        alike = [one for one, apart in allowed if _distance(one, row, apart) == _distance(best[0], row, best[1])]
+        if len(alike) > 1 and not exact:
+            raise CompatibilityError(
+                f"{name(row)}: {len(alike)} rows of OLD are as near to it: {'; '.join(map(name, alike))}",
+                hint="name fewer fields with --across",
+            )
+        self.taken.add(id(best[0]))
+        if exact:
+            self._exact.add(id(best[0]))
+        return best
+
+    def check(self) -> None:
+        """Refuses rows of one configuration that were measured under different conditions."""
+        if not self._refused:
+            return
+        row, apart = self._refused[0]
+        more = f", and {len(self._refused) - 1} more" if len(self._refused) > 1 else ""
+        fields = dict.fromkeys(d.field for _, each in self._refused for d in each if d.field not in self._across)
+        raise CompatibilityError(
+            f"not alike, so not compared: {name(row)}{more}: {words(apart)}",
+            hint=f"if that is meant: {' '.join(f'--across {field}' for field in fields)}",
+        )
+
+
+def _distance(old: Row, new: Row, apart: Sequence[Difference]) -> tuple[int, int]:
+    """How far two rows are from each other; last, by what is not counted of a row that gave no number."""
+    return len(apart), sum(not field.agree(field.of(old), field.of(new)) for field in FIELDS)
+
+
+def words(apart: Sequence[Difference]) -> str:
+    """The differences in words."""
+    return ", ".join(f"{one.field} {one.old} against {one.new}" for one in apart)
+
+
+def _nothing_alike(old: Sequence[Row], new: Sequence[Row]) -> CompatibilityError:
+    if not old or not new:
+        return CompatibilityError(f"{'OLD' if not old else 'NEW'} has no rows to compare")
+    nearest = min((differences(one, other) for one in old for other in new), key=len)
+    return CompatibilityError(
+        f"no row of NEW is of a configuration of OLD; the nearest two differ in {words(nearest)}",
+        hint=f"if that is meant: {' '.join(f'--across {one.field}' for one in nearest)}",
+    )

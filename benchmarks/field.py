@@ -1,0 +1,279 @@
+"""Configurations that are compared, measured side by side: a process of each at the same time, and turns in rounds.
+
+What changes on the machine between two measurements would else be taken for a difference between what was measured.
+So in each round every configuration has a turn, in a shuffled order, while the others wait; and what one start of a
+process differs from the next is seen by doing it all several times with fresh processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from benchmarks import child
+from benchmarks.child import Worker
+from benchmarks.clocks import Turn
+from benchmarks.job import Job, Outcome
+from benchmarks.statistics import MIN_SAMPLES
+from runtimes.processors import usable_processors
+
+HELD = 12
+"""Processes that are open at the same time at most."""
+
+SPARE_BYTES = 1 << 30
+"""Of memory, that is left free beside the largest process so far before another one is opened."""
+
+LEAST_ROUNDS = 2
+
+LEAST_SAMPLES = 2 * MIN_SAMPLES[0.5]
+"""Of all processes of a configuration together, however slow it is."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a field is measured.
+
+    Attributes:
+        duration_s: of sampling each clock of a configuration, in all its processes together.
+        processes: of each configuration, one after another.
+        rounds: in each process; fewer where a call takes longer than a round's share of the duration.
+        max_samples: of each clock of a configuration, in all its processes together.
+        seed: of the order in each round.
+        silence_s, show_errors: as for ``benchmarks.child.Worker``.
+    """
+
+    duration_s: float
+    processes: int
+    rounds: int
+    max_samples: int
+    seed: int
+    silence_s: float
+    show_errors: bool = False
+
+    def turns(self, slowest_s: float) -> tuple[int, Turn]:
+        """How many rounds there are in each process, and what a turn is, where a call takes so long."""
+        sitting_s = self.duration_s / self.processes
+        rounds = max(min(LEAST_ROUNDS, self.rounds), min(self.rounds, int(sitting_s / max(slowest_s, 1e-9))))
+        turns = rounds * self.processes
+        most = max(1, self.max_samples // turns)
+        return rounds, Turn(sitting_s / rounds, min(most, math.ceil(LEAST_SAMPLES / turns)), most)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A configuration of a field: its name in what is told, its job, and what the job is given to."""
+
+    name: str
+    job: Job
+    program: tuple[str, ...] = child.PROGRAM
+
+
+@dataclass
+class Gathered:
+    """What came of one configuration: an outcome for each process, in order, and where the first one's predictions
+    are. If it is not ok, its last outcome says why. ``alone``: it did not fit beside the others."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    predictions: Path | None = None
+    alone: bool = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether all its processes so far have done their work."""
+        return all(outcome.status == "ok" for outcome in self.outcomes)
+
+
+class Participant(Protocol):
+    """What has turns."""
+
+    def turn(self, turn: Turn) -> float | None:
+        """Takes it; the median seconds of a call, or ``None`` if it cannot go on."""
+
+
+Taker = TypeVar("Taker", bound=Participant)
+
+
+def in_rounds(
+    participants: Sequence[Taker], rounds: int, turn: Turn, order: random.Random
+) -> Iterator[tuple[int, Taker, float | None]]:
+    """Each participant has a turn in each of the rounds: (round, participant, what the turn gave). One that cannot go
+    on has no further turns."""
+    left = list(participants)
+    for number in range(rounds):
+        for participant in order.sample(left, len(left)):
+            given = participant.turn(turn)
+            if given is None:
+                left.remove(participant)
+            yield number, participant, given
+
+
+@dataclass(frozen=True)
+class Told:
+    """How far a field is, for people: the configuration that something new begins with, or nothing, and the step.
+
+    ``left_s`` and ``whole_s``, of this field and of one like it, are estimates; ``None`` while there is nothing to
+    estimate from.
+    """
+
+    name: str
+    step: str
+    left_s: float | None = None
+    whole_s: float | None = None
+
+
+def gather(
+    entries: Sequence[Entry], method: Method, folder: Path, heard: Callable[[Told], None]
+) -> Iterator[list[Gathered]]:
+    """Measures; gives the list that is filled at once, and again after each process of all. Blocks meanwhile.
+
+    What finds no room beside the others, because memory is short or they are many, is measured after them, by itself.
+    ``folder`` is an existing one for this field alone.
+    """
+    found = [Gathered() for _ in entries]
+    yield found
+    for group in _groups(entries, found):
+        sitting = _Sittings(entries, found, group, method, folder, heard)
+        for number in range(method.processes):
+            sitting.sit(number)
+            yield found
+
+
+def _groups(entries: Sequence[Entry], found: Sequence[Gathered]) -> Iterator[list[int]]:
+    """Places of entries that are measured side by side: as many as there is room for, then each of the rest alone."""
+    everyone = list(range(len(entries)))
+    yield everyone[:HELD]
+    for place in everyone:
+        if not found[place].outcomes:
+            found[place].alone = True
+            yield [place]
+
+
+class _Sittings:
+    """Sittings of one group."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        found: list[Gathered],
+        group: list[int],
+        method: Method,
+        folder: Path,
+        heard: Callable[[Told], None],
+    ) -> None:
+        self._entries = entries
+        self._found = found
+        self._group = group
+        self._method = method
+        self._folder = folder
+        self._heard = heard
+        self._order = random.Random(method.seed)
+        self._largest_bytes = 0.0
+        self._taken_s: list[float] = []
+
+    def sit(self, number: int) -> None:
+        """A fresh process of each; their outcomes are added."""
+        began = time.monotonic()
+        with contextlib.ExitStack() as ended:
+            workers = self._opened(number, ended)
+            self._timed(number, workers)
+            self._taken_s.append(time.monotonic() - began)
+            for place, worker in workers.items():
+                worker.finish()
+                self._add(place, worker)
+
+    def _opened(self, number: int, ended: contextlib.ExitStack) -> dict[int, Worker]:
+        """The processes that are opened and checked. Those of the first sitting are opened one at a time, so that
+        what each takes to load is its own; later on, as many at a time as there are processors."""
+        at_once = usable_processors() if number else 1
+        places = [place for place in self._group if self._found[place].sound]
+        workers: dict[int, Worker] = {}
+        for first in range(0, len(places), at_once):
+            if workers and not number and not self._room():
+                break
+            begun = {place: self._started(place, number, ended) for place in places[first : first + at_once]}
+            for place, worker in begun.items():
+                resident = worker.opened()
+                if resident is None:
+                    self._add(place, worker)
+                else:
+                    self._largest_bytes = max(self._largest_bytes, resident)
+                    workers[place] = worker
+        if not number:
+            self._group = [place for place in self._group if place in workers]
+        return workers
+
+    def _started(self, place: int, number: int, ended: contextlib.ExitStack) -> Worker:
+        entry, method = self._entries[place], self._method
+        job = replace(entry.job, number=number, evaluate=entry.job.evaluate and not number)
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+
+        def heard(step: str) -> None:
+            self._tell(number, f"{entry.name}: {step}", entry.name)
+
+        self._tell(number, f"{entry.name}: start", entry.name)
+        return ended.enter_context(Worker(job, folder, heard, method.silence_s, method.show_errors, entry.program))
+
+    def _room(self) -> bool:
+        available = available_bytes()
+        return available is None or available > self._largest_bytes + SPARE_BYTES
+
+    def _timed(self, number: int, workers: dict[int, Worker]) -> None:
+        """All turns of one sitting; those that end in place of taking theirs are taken out."""
+        usual: dict[int, float] = {}
+        for place, worker in list(workers.items()):
+            usual_s = worker.warm()
+            if usual_s is None:
+                self._add(place, workers.pop(place))
+            else:
+                usual[place] = usual_s
+        rounds, turn = self._method.turns(max(usual.values(), default=0.0))
+        seats = [_Seat(place, worker) for place, worker in workers.items()]
+        for round_number, seat, median_s in in_rounds(seats, rounds, turn, self._order):
+            name = self._entries[seat.place].name
+            if median_s is None:
+                self._add(seat.place, workers.pop(seat.place))
+            else:
+                self._tell(number, f"round {round_number + 1} of {rounds} · {name} {median_s * 1e3:.3g} ms", None)
+
+    def _add(self, place: int, worker: Worker) -> None:
+        """Ends the process and keeps its outcome."""
+        gathered = self._found[place]
+        gathered.outcomes.append(worker.outcome())
+        if len(gathered.outcomes) == 1:
+            gathered.predictions = worker.predictions
+
+    def _tell(self, number: int, step: str, name: str | None) -> None:
+        processes = self._method.processes
+        left_s = whole_s = None
+        if self._taken_s:
+            whole_s = processes * sum(self._taken_s) / len(self._taken_s)
+            left_s = whole_s * (1 - len(self._taken_s) / processes)
+        shown = step if processes == 1 else f"process {number + 1} of {processes} · {step}"
+        self._heard(Told("" if number else name or "", shown, left_s, whole_s))
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """A worker and the place of its configuration."""
+
+    place: int
+    worker: Worker
+
+    def turn(self, turn: Turn) -> float | None:
+        return self.worker.turn(turn)
+
+
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """The memory that can be had without swapping; ``None`` where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,210 @@
+"""Whether rbench can tell a difference from none, and what its own clock adds."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+import runtimes
+from benchmarks import child, field
+from benchmarks.clocks import Turn
+from benchmarks.field import Entry, Gathered, Method
+from benchmarks.figures.frame import SILENT, Figure, Setting, console_script, ratio
+from benchmarks.job import Job
+from benchmarks.measure import Plan, Timed
+from benchmarks.results import read
+from benchmarks.simulation import USUAL, Clockwork
+from benchmarks.statistics import Comparison, Rounds, paired, quantile
+from exporter import onnx
+from exporter.network import Request
+from exporter.variants import VARIANTS
+from runtimes import Artifact, schema
+from runtimes.backends import fake
+from runtimes.backends.fake import Script
+from runtimes.errors import CheckFailedError
+from runtimes.processors import usable_processors
+from runtimes.protocol import TensorSpec
+
+GAP = 0.05
+SIMULATED, REAL = 100, 20
+LEAST = 0.95
+
+SLOWED = (sys.executable, "-P", "-m", "benchmarks.figures.slowed")
+
+METHOD = Method(duration_s=1.0, processes=5, rounds=10, max_samples=50_000, seed=0, silence_s=120.0)
+"""As ``rbench run`` has it by default."""
+
+SCRIPT = Script(
+    fake=1,
+    inputs=(TensorSpec("input", "float32", ("batch", 3)),),
+    outputs=(TensorSpec("logits", "float32", ("batch", 10)),),
+    delays_s=(1e-3,),
+)
+
+PLAN = Plan(window_s=0.005, warmup_limit_s=0.05)
+
+BARE = """
+import statistics
+import sys
+import time
+import numpy
+import onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(sys.argv[2])
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+feeds = {"input": numpy.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(numpy.float32)}
+for _ in range(300):
+    session.run(None, feeds)
+samples = []
+end = time.perf_counter() + float(sys.argv[3])
+while time.perf_counter() < end:
+    start = time.perf_counter()
+    session.run(None, feeds)
+    samples.append(time.perf_counter() - start)
+print(statistics.median(samples))
+"""
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """A configuration of the scripted backend in one process, on the virtual clock."""
+
+    number: int
+    timed: Timed
+    now: list[int]
+
+    def turn(self, turn: Turn) -> float | None:
+        self.now[:] = [self.number]
+        self.timed.renew(turn.duration_s)
+        return quantile(self.timed.turn(turn.duration_s, turn.least, turn.most), 0.5)
+
+
+def simulated(script: Path, gap: float, seed: int, turn_s: float = 0.01) -> Comparison:
+    """One seeded run of the scripted backend against itself, slower by ``gap``, with noise as it really is.
+
+    All of the harness takes part but its processes. Its clock is a virtual one, which the backend's calls move.
+    """
+    horizon_s = 2.6 * METHOD.processes * METHOD.rounds * turn_s
+    clockwork, now = Clockwork((1e-3, 1e-3 * (1 + gap)), USUAL, horizon_s, seed), [0]
+    order, sides = random.Random(f"order {seed}"), (list[Rounds](), list[Rounds]())
+    with patch(f"{fake.__name__}.time.sleep", lambda _: clockwork.call(now[0])):
+        for _ in range(METHOD.processes):
+            seats = [_seated(script, number, clockwork, now) for number in range(2)]
+            for _ in field.in_rounds(seats, METHOD.rounds, Turn(turn_s, 1, 1000), order):
+                pass
+            for side, seat in zip(sides, seats, strict=True):
+                side.append(seat.timed.series().rounds_s)
+    return paired(*sides, seed=seed)
+
+
+def _seated(script: Path, number: int, clockwork: Clockwork, now: list[int]) -> _Seat:
+    """A fresh start of the configuration, warmed up."""
+    runtime, feeds = runtimes.open(script, "fake"), {"input": np.ones((1, 3), np.float32)}
+    seat = _Seat(number, Timed(lambda: runtime.infer(feeds), PLAN, clockwork.clock), now)
+    clockwork.start(number)
+    now[:] = [number]
+    seat.timed.warm_up()
+    return seat
+
+
+def scripted(folder: Path) -> Path:
+    """The file that ``simulated`` takes."""
+    place = folder / "scripted.fake"
+    place.write_text(schema.dumps(SCRIPT), encoding="utf-8")
+    return place
+
+
+def verdicts(setting: Setting) -> Iterator[Figure]:
+    """The same twice, and with a gap of 5 %: on the scripted backend by a virtual clock, and ResNet-20 for real."""
+    script = scripted(setting.folder)
+    for gap, wanted in ((0.0, "tie"), (GAP, "slower")):
+        found = [simulated(script, gap, seed) for seed in range(SIMULATED)]
+        yield _counted(f"{SIMULATED} seeded runs on the fake backend, gap {gap:.0%}", found, wanted)
+    artifact = _resnet20(setting)
+    for program, gap, wanted in ((child.PROGRAM, 0.0, "tie"), (SLOWED, GAP, "slower")):
+        found = [real(artifact, program, setting.folder, seed) for seed in range(setting.limit or REAL)]
+        yield _counted(f"{len(found)} runs of ResNet-20 on onnxruntime, gap {gap:.0%}", found, wanted)
+
+
+def _resnet20(setting: Setting) -> Artifact:
+    return onnx.export(Request(VARIANTS["resnet20"], f"{setting.folder}/", weights="bundled", force=True), SILENT)
+
+
+def real(artifact: Artifact, program: tuple[str, ...], folder: Path, seed: int) -> Comparison:
+    """ResNet-20, one image a call, against itself in another program, as ``rbench run`` measures. Blocks for seconds.
+
+    Raises:
+        CheckFailedError: a process could not do its work.
+    """
+    job = Job(str(artifact.path), "onnxruntime", "cpu", usable_processors(), 1, None, None, False, seed, Plan())
+    entries = (Entry("reference", job), Entry("other", job, program))
+    reference, other = _gathered(entries, replace(METHOD, seed=seed), folder)
+    return paired(_rounds(reference), _rounds(other), seed=seed)
+
+
+def _gathered(entries: Sequence[Entry], method: Method, folder: Path) -> list[Gathered]:
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        *_, found = field.gather(entries, method, Path(place), lambda _: None)
+        return found
+
+
+def _rounds(gathered: Gathered) -> list[Rounds]:
+    if not gathered.sound:
+        raise CheckFailedError(f"a process failed: {gathered.outcomes[-1].reason}")
+    return [outcome.sitting.latency.rounds_s for outcome in gathered.outcomes if outcome.sitting is not None]
+
+
+def _counted(name: str, found: Sequence[Comparison], wanted: str) -> Figure:
+    counts = Counter(one.verdict for one in found)
+    share = counts[wanted] / len(found)  # type: ignore[index]
+    middle = quantile([one.ratio for one in found], 0.5)
+    width = quantile([one.interval[1] / one.interval[0] - 1 for one in found], 0.5)
+    value = f"{counts[wanted]} of {len(found)} {wanted}"  # type: ignore[index]
+    notes = (f"median ratio {middle:.4f}, median width of its interval {width:.1%}",)
+    return Figure(name, value, f">= {LEAST:.0%}", share >= LEAST, notes)
+
+
+def harness(setting: Setting) -> Iterator[Figure]:
+    """The p50 that rbench reports against that of a bare loop around ``InferenceSession.run``, each in fresh processes
+    of its own, in turn."""
+    artifact, threads = _resnet20(setting), usable_processors()
+    job = Job(str(artifact.path), "onnxruntime", "cpu", threads, 1, None, None, False, 0, Plan())
+    once = replace(METHOD, processes=1)
+    bare = (sys.executable, "-c", BARE, str(artifact.path), str(threads), str(METHOD.duration_s))
+    reported, plain = list[float](), list[float]()
+    for _ in range(setting.rounds):
+        (gathered,) = _gathered((Entry("resnet20", job),), once, setting.folder)
+        reported.append(quantile([sample for rounds in _rounds(gathered)[0] for sample in rounds], 0.5))
+        plain.append(float(subprocess.run(bare, check=True, capture_output=True, text=True).stdout))
+    figure = ratio("rbench's p50 against a bare loop's, ResNet-20 batch 1", reported, plain, 1.02)
+    value = quantile(reported, 0.5) / quantile(plain, 0.5)
+    yield replace(figure, bound="0.98 x to 1.02 x", holds=0.98 <= value <= 1.02)
+
+
+ALONE_S = 90.0
+
+
+def alone(setting: Setting) -> Iterator[Figure]:
+    """``rbench`` without a word, and ``rbench run`` with a folder for its files."""
+    for words in ((), ("run", "-o", f"{setting.folder}/alone")):
+        start = time.perf_counter()
+        done = subprocess.run([console_script("rbench"), *words], capture_output=True, text=True, cwd=setting.folder)
+        taken_s = time.perf_counter() - start
+        widest = max(map(len, done.stdout.splitlines()), default=0)
+        value = f"{taken_s:.0f} s, exit code {done.returncode}, {widest} columns"
+        holds = taken_s < ALONE_S and done.returncode == 0 and 0 < widest <= 100
+        yield Figure(" ".join(("rbench", *words[:1])), value, f"< {ALONE_S:.0f} s, 100 columns", holds)
+    page = setting.folder / "alone" / "results.html"
+    rows = read(setting.folder / "alone" / "results.jsonl")
+    value = f"{page.stat().st_size / 1e6:.2f} MB, {sum(row.status == 'ok' for row in rows)} rows"
+    yield Figure("the page", value, "written", page.stat().st_size > 0 and bool(rows))

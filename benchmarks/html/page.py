@@ -1,0 +1,193 @@
+"""Rows as one HTML page that needs nothing beside it and no network: headline, tables, plots, machine, command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from importlib import resources
+
+from benchmarks import report
+from benchmarks.headline import headlines, words
+from benchmarks.html import answered, canvas, latency, loadplots, tables, worth
+from benchmarks.html.canvas import Look, Plot
+from benchmarks.markdown import commands, meaning
+from benchmarks.results import Row
+
+MAIN = (*report.SPEED[:-1], report.TOP1, report.DROP, report.SPEED[-1])
+"""The columns of the table that compares: of speed, and of what it is worth."""
+
+MORE = {
+    "other spans and quantiles": report.SPANS,
+    "what the answers are worth": report.WORTH,
+    "what it takes": report.COST,
+    "the GPU": report.GPU,
+}
+"""Further tables."""
+
+_HEAD = (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+)
+
+
+def html(rows: Sequence[Row], heading: str, complete: bool = True) -> str:
+    """The page. All text in it is escaped. Without matplotlib it has no plots, and says so.
+
+    Raises:
+        ArtifactError: the answers in a row are damaged.
+    """
+    look = canvas.look(rows)
+    body = [_header(rows, heading, complete)]
+    groups = report.groups(rows)
+    if len(groups) > 1:
+        links = (f'<li><a href="#s{n}">{escape(report.title(group))}</a></li>' for n, group in enumerate(groups))
+        body.append(f"<nav><ul>{''.join(links)}</ul></nav>")
+    body += [tables.filters(rows), "<main>"] if rows else ["<main>"]
+    for number, group in enumerate(groups):
+        body += [f'<section id="s{number}">', *_group(group, look, f"s{number}"), "</section>"]
+    body += [*_machines(rows), *_reproduce(rows), "</main>", *_footer(rows)]
+    style = f"<title>{escape(heading)}</title><style>\n{_part('style.css')}</style></head><body>"
+    return "\n".join([_HEAD + style, *body, f"<script>\n{_part('script.js')}</script></body></html>"]) + "\n"
+
+
+def _part(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _header(rows: Sequence[Row], heading: str, complete: bool) -> str:
+    days = sorted({row.time[:10] for row in rows})
+    when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no rows"
+    machines = dict.fromkeys(row.environment.cpu for row in rows)
+    alarms = [] if complete else ["Incomplete: the run ended early."]
+    if (reason := canvas.missing()) is not None:
+        alarms.append(f"This page has no plots: {reason}.")
+    return (
+        f'<header><div><h1>{escape(heading)}</h1><p class="sub">{escape(" · ".join([when, *machines]))}</p></div>'
+        '<button id="theme" type="button" hidden></button></header>'
+        + "".join(f'<p class="alarm"><strong>{escape(alarm)}</strong></p>' for alarm in alarms)
+    )
+
+
+def _group(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
+    plain = [row for row in rows if row.load is None]
+    loads = [row for row in rows if row.load is not None]
+    yield f"<h2>{escape(report.title(rows))}</h2>"
+    if plain:
+        yield from _compared(plain, look, place)
+    if loads:
+        yield from _loads(loads, look, place)
+
+
+def _compared(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
+    found = headlines(rows)
+    yield from (f'<p class="headline">{escape(words(one))}</p>' for one in found)
+    best = [row for one in found for row in ((one.fastest, *one.tied) if one.lead else ())]
+    caption = "Configurations compared. Marked: the fastest of each batch, and what ties with it."
+    yield tables.rows_table(MAIN, rows, look, caption, best)
+    yield tables.remarks([*report.remarks(rows), *_quiet(rows)])
+    measured = [row for row in rows if row.status == "ok"]
+    yield _figures(_plots(measured, look, place))
+    for caption, columns in MORE.items():
+        of = [row for row in measured if report.tells(columns, row)]
+        if of:
+            yield tables.folded(caption, tables.rows_table(columns, of, look, caption.capitalize()))
+    yield from answered.sections(measured)
+
+
+def _quiet(rows: Sequence[Row]) -> Iterator[str]:
+    """One line if there is nothing to say against the machine, or nobody looked."""
+    looked = [row.disturbances for row in rows if row.status == "ok"]
+    if looked and all(one == () for one in looked):
+        yield "the machine was quiet while all of these were timed"
+    if looked and all(one is None for one in looked):
+        yield "whether the machine was quiet was not looked at"
+
+
+def _loads(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
+    from benchmarks import loadtable
+
+    for found in loadtable.sections(rows):
+        yield "<h3>Load shapes</h3>"
+        yield from (f'<p class="headline">{escape(said)}</p>' for said in found.headlines)
+        yield from (tables.plain_table(table, found.title) for table in found.tables)
+        yield tables.remarks(found.remarks)
+    yield _figures(lambda: loadplots.plots(rows, look, place))
+
+
+def _plots(rows: Sequence[Row], look: Look, place: str) -> Callable[[], Iterator[Plot | None]]:
+    """All there are of configurations that are compared."""
+
+    def drawn() -> Iterator[Plot | None]:
+        batches = {batch: [row for row in rows if row.batch == batch] for batch in dict.fromkeys(r.batch for r in rows)}
+        yield from (latency.distribution(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
+        yield worth.front(rows, look, place)
+        yield worth.throughput(rows, look, place)
+        yield worth.roofline(rows, look, place)
+        yield from (latency.drift(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
+
+    return drawn
+
+
+def _figures(drawn: Callable[[], Iterator[Plot | None]]) -> str:
+    if canvas.missing() is not None:
+        return ""
+    figures = "\n".join(_figure(plot) for plot in drawn() if plot is not None)
+    return f'<div class="plots">{figures}</div>' if figures else ""
+
+
+def _figure(plot: Plot) -> str:
+    return (
+        f'<figure class="plot" data-kind="{plot.kind}"><h3>{escape(plot.title)}</h3>\n{plot.svg}\n'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+    )
+
+
+def _machines(rows: Sequence[Row]) -> Iterator[str]:
+    """Each machine that rows were taken on, as it was for the first of them."""
+    if rows:
+        yield "<section><h2>Environment</h2>"
+    firsts: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        firsts.setdefault(report.place(row), row)
+    for first in firsts.values():
+        about = first.environment
+        pairs = [
+            ("machine", report.machine(first)),
+            ("system", about.system),
+            ("governor, frequency", f"{about.governor}, {_mhz(about.frequency_mhz)}"),
+            *((f"{one.name}", f"driver {one.driver}, CUDA {one.cuda}") for one in about.gpus),
+            *about.variables.items(),
+        ]
+        yield tables.definitions(pairs)
+        packages = tables.definitions(sorted(about.packages.items()))
+        yield tables.folded(f"{len(about.packages)} installed packages", packages)
+    if rows:
+        yield "</section>"
+
+
+def _mhz(value: float | None) -> str:
+    return "frequency unknown" if value is None else f"{value:,.0f} MHz"
+
+
+def _reproduce(rows: Sequence[Row]) -> Iterator[str]:
+    found = commands(rows)
+    if not rows:
+        return
+    yield "<section><h2>Reproduce</h2>"
+    for command in found:
+        button = '<button type="button" hidden>Copy</button>'
+        yield f'<div class="command"><pre><code>{escape(command)}</code></pre>{button}</div>'
+    if not found:
+        yield "<p>These rows were kept before rbench noted its command line.</p>"
+    plans = dict.fromkeys(
+        f"{row.processes} processes, {row.rounds} rounds in shuffled turns, {row.duration_s:g} s, seed {row.seed}"
+        for row in rows
+        if row.processes is not None and row.rounds is not None and row.duration_s is not None
+    )
+    yield tables.remarks(list(plans))
+    yield "</section>"
+
+
+def _footer(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        yield f"<footer><p>{escape(' '.join(meaning(rows)))}</p></footer>"

@@ -1,0 +1,94 @@
+"""Tables and lists as HTML. All text that comes in is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from benchmarks import report
+from benchmarks.html.canvas import Look
+from benchmarks.numerals import ABSENT
+from benchmarks.report import Column, Table
+from benchmarks.results import Row
+
+
+def rows_table(
+    columns: Sequence[Column[Row]], rows: Sequence[Row], look: Look, caption: str, best: Sequence[Row] = ()
+) -> str:
+    """A table of rows that can be sorted and filtered; the first column heads its row, with the runtime's colour.
+
+    ``best`` are marked.
+    """
+    kept = [column for column in columns if any(column.cell(row) != ABSENT for row in rows)]
+    lines = [_row_of(kept, row, look, any(row is one for one in best)) for row in rows]
+    return _table(
+        [(column.heading, column.left) for column in kept], lines, caption, "sortable main" if best else "sortable"
+    )
+
+
+def _row_of(columns: Sequence[Column[Row]], row: Row, look: Look, best: bool) -> str:
+    first, *others = columns
+    words = " ".join(column.cell(row) for column in columns if column.left or column is report.BATCH).lower()
+    state = ' class="best"' if best else "" if row.status == "ok" else ' class="missing"'
+    swatch = f'<i class="swatch" style="color: var(--series-{look.colours[row.runtime] + 1})"></i>'
+    data = f'data-runtime="{escape(row.runtime)}" data-precision="{escape(row.precision or "")}"'
+    head = f'<th scope="row" class="left">{swatch}{escape(first.cell(row))}</th>'
+    cells = "".join(_cell("td", column.cell(row), column.left) for column in others)
+    return f'<tr{state} {data} data-words="{escape(words)}">{head}{cells}</tr>'
+
+
+def plain_table(table: Table, caption: str) -> str:
+    """A table of text that is ready."""
+    sides = [left for _, left in table.headings]
+    lines = ["<tr>" + "".join(map(_cell, ["td"] * len(row), row, sides)) + "</tr>" for row in table.cells]
+    return _table(table.headings, lines, caption, "sortable")
+
+
+def _table(headings: Sequence[tuple[str, bool]], lines: Sequence[str], caption: str, kind: str) -> str:
+    head = "".join(_cell('th scope="col"', heading, left) for heading, left in headings)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="{kind}">'
+        f"<caption><span>{escape(caption)}</span></caption><thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{chr(10).join(lines)}\n</tbody></table></div>"
+    )
+
+
+def _cell(tag: str, text: str, left: bool) -> str:
+    side = ' class="left"' if left else ""
+    return f"<{tag}{side}>{escape(text)}</{tag.split(' ')[0]}>"
+
+
+def remarks(lines: Sequence[str]) -> str:
+    """What is said of rows; what is missing or doubtful stands out."""
+    loud = report.MISSING + report.DOUBTFUL
+    items = (
+        f'<li class="warning">{escape(line)}</li>' if any(word in line for word in loud) else f"<li>{escape(line)}</li>"
+        for line in lines
+    )
+    return f'<ul class="remarks">{"".join(items)}</ul>' if lines else ""
+
+
+def definitions(pairs: Sequence[tuple[str, str]]) -> str:
+    """Names and what they are."""
+    return "<dl>" + "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in pairs) + "</dl>"
+
+
+def folded(summary: str, content: str) -> str:
+    """What is shown when the summary is clicked."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
+def filters(rows: Sequence[Row]) -> str:
+    """Controls that choose among the rows of all tables; without a script they stay hidden."""
+    return (
+        '<div class="filters" role="search" hidden>'
+        '<label>Filter <input type="search" name="words" placeholder="words in a row"></label>'
+        f"<label>runtime {_select('runtime', [row.runtime for row in rows])}</label>"
+        f"<label>precision {_select('precision', [row.precision or '' for row in rows])}</label>"
+        '<output aria-live="polite"></output></div>'
+    )
+
+
+def _select(label: str, values: Sequence[str]) -> str:
+    options = "".join(f'<option value="{escape(one)}">{escape(one)}</option>' for one in dict.fromkeys(values) if one)
+    return f'<select name="{label}"><option value="">all</option>{options}</select>'

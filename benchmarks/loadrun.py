@@ -1,0 +1,262 @@
+"""``rbench load``: one network under load shapes, each in a fresh process and a row."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks import child
+from benchmarks.coldstart import PAGE_CACHE, cold_start
+from benchmarks.environment import Environment, environment
+from benchmarks.job import Job, Outcome, one_line
+from benchmarks.loadrows import with_load
+from benchmarks.loads import OVERTIME, SHAPES, Arrivals, LoadPlan, ShapeName
+from benchmarks.loadsubject import chosen, subject
+from benchmarks.measure import Plan
+from benchmarks.request import Listener, Request, completed
+from benchmarks.results import Row
+from benchmarks.rows import Configuration, started
+from benchmarks.subjects import Pair, Refusal, Subject
+from runtimes import Artifact
+from runtimes.errors import (
+    BackendUnavailableError,
+    CheckFailedError,
+    CompatibilityError,
+    RexportError,
+    UsageError,
+)
+from runtimes.processors import usable_processors
+
+USUAL_LOAD = 0.7
+"""Of what the closed loop reached: the rate of an open loop where none is named. Services are run at about that."""
+
+FRAMES_PER_S = 30.0
+
+FRAMES = 60
+"""That a paced load has at least: in a second come few."""
+
+SWEPT_SHARE = 0.5
+"""Of the duration: what each point of a sweep gets."""
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How requests are to come in; batch sizes and the duration stand in ``benchmarks.request.Request``.
+
+    Attributes:
+        shapes: none means all.
+        rate_per_s: of the open loop; ``None`` means ``USUAL_LOAD`` of what the closed loop reaches.
+        arrivals: of the open loop.
+        frames_per_s: of the paced load.
+        clients: how many to try; none means powers of two up to twice the processors.
+
+    Raises:
+        UsageError: a rate where there is no open loop; or one that no load can follow.
+    """
+
+    shapes: tuple[ShapeName, ...] = ()
+    rate_per_s: float | None = None
+    arrivals: Arrivals = "poisson"
+    frames_per_s: float = FRAMES_PER_S
+    clients: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rate_per_s is not None and "open" not in (self.shapes or SHAPES):
+            raise UsageError("--rate is for the open loop, which was not asked for", hint="--shape open")
+        for name, value in (("rate", self.rate_per_s), ("frames per second", self.frames_per_s)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"the {name} must be a number above 0, not {value}")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One process: a shape, and how many images a call has; of ``clients``, how many there are."""
+
+    shape: ShapeName
+    batch: int
+    duration_s: float
+    clients: int = 1
+
+
+def points(demand: Demand, request: Request, fixed_batch: int | None) -> tuple[Point, ...]:
+    """What is to be run, in its order; a closed loop first where it gives the open loop's rate."""
+    shapes: list[ShapeName] = list(dict.fromkeys(demand.shapes or SHAPES))
+    if "open" in shapes and demand.rate_per_s is None:
+        shapes = ["closed", *(shape for shape in shapes if shape != "closed")]
+    return tuple(point for shape in shapes for point in _points_of(shape, demand, request, fixed_batch))
+
+
+def _points_of(shape: ShapeName, demand: Demand, request: Request, fixed_batch: int | None) -> Iterator[Point]:
+    batch, duration_s = fixed_batch or 1, request.duration_s
+    if shape == "clients":
+        for count in dict.fromkeys(demand.clients or _powers_of_two(2 * usable_processors())):
+            yield Point(shape, batch, SWEPT_SHARE * duration_s, count)
+    elif shape == "batches":
+        for size in dict.fromkeys(request.batches or (BATCHES if fixed_batch is None else (fixed_batch,))):
+            yield Point(shape, size, SWEPT_SHARE * duration_s)
+    elif shape == "paced":
+        yield Point(shape, batch, max(duration_s, FRAMES / demand.frames_per_s))
+    else:
+        yield Point(shape, batch, duration_s)
+
+
+def _powers_of_two(most: int) -> tuple[int, ...]:
+    return tuple(1 << exponent for exponent in range(most.bit_length()))
+
+
+def run(request: Request, demand: Demand, listener: Listener) -> Generator[Row, None, None]:
+    """The rows, each as soon as it is measured. Closing the generator, or an interrupt, ends the worker at once.
+
+    Raises:
+        UsageError, RexportError: as ``benchmarks.loadsubject`` says, before any measurement.
+    """
+    request = completed(request)
+    with tempfile.TemporaryDirectory(prefix="rbench-") as name:
+        found = subject(request, Path(name), listener)
+        runs = chosen(found, request)
+        shared = _Shared(request, demand, uuid.uuid4().hex[:12], environment(), Path(name), listener, found)
+        for pair, threads in runs:
+            yield from _Bench(shared, pair, threads).rows()
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all the rows of one run share."""
+
+    request: Request
+    demand: Demand
+    run: str
+    taken_on: Environment
+    folder: Path
+    listener: Listener
+    subject: Subject
+
+
+class _Bench:
+    """Loads one runtime, point by point, and remembers what the closed loop reached."""
+
+    def __init__(self, shared: _Shared, pair: Pair, threads: int) -> None:
+        self._shared = shared
+        self._pair = pair
+        self._threads = threads
+        self._closed_per_s: float | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """A row for each point; of a runtime that is not there, one."""
+        shared, fixed = self._shared, self._shared.subject.fixed_batch
+        opens = self._pair.opens
+        if isinstance(opens, Refusal):
+            yield replace(self._started(fixed or 1), status=opens.status, reason=opens.reason)
+            return
+        for point in points(shared.demand, shared.request, fixed):
+            yield self._row(point, opens)
+
+    def _started(self, batch: int) -> Row:
+        shared = self._shared
+        configuration = Configuration(self._pair, batch, self._threads, shared.request.cuda_graphs)
+        return started(shared.run, shared.taken_on, shared.request, shared.subject, configuration)
+
+    def _row(self, point: Point, artifact: Artifact) -> Row:
+        row = self._started(point.batch)
+        try:
+            outcome = self._outcome(point, artifact)
+        except RexportError as error:
+            outcome = _failed(error)
+        if outcome.status != "ok" or outcome.load is None:
+            reason = one_line(f"{point.shape}: {outcome.reason}").replace(f"{self._shared.folder}/", "")
+            return replace(row, status=outcome.status, reason=reason)
+        if point.shape == "closed":
+            self._closed_per_s = outcome.load.achieved_per_s
+        return with_load(_described(row, outcome), outcome.load)
+
+    def _outcome(self, point: Point, artifact: Artifact) -> Outcome:
+        request, runtime = self._shared.request, self._pair.backend.name
+        heard = self._heard(point)
+        heard("start")
+        if point.shape == "cold":
+            load = cold_start(artifact, runtime, request.device, self._threads, request.silence_s, heard)
+            return Outcome("ok", note=PAGE_CACHE, load=load)
+        plan, note = self._plan(point)
+        job = Job(
+            artifact=str(artifact.path.absolute()),
+            runtime=runtime,
+            device=request.device,
+            threads=self._threads,
+            batch=point.batch,
+            data=self._shared.subject.data,
+            limit=request.limit,
+            evaluate=False,
+            seed=request.seed,
+            plan=Plan(),
+            cuda_graphs=request.cuda_graphs,
+            load=plan,
+            number=1,  # one that is asked for nothing besides
+        )
+        silence_s = request.silence_s + point.duration_s * (1 + OVERTIME)
+        with tempfile.TemporaryDirectory(dir=self._shared.folder) as folder:
+            outcome, _ = child.run(job, Path(folder), heard, silence_s, request.show_errors)
+        return replace(outcome, note="; ".join(filter(None, (note, outcome.note))) or None)
+
+    def _heard(self, point: Point) -> Callable[[str], None]:
+        """Passes the steps on."""
+        size = f" {point.clients}" if point.shape == "clients" else f", batch {point.batch}"
+        words = f"{self._shared.subject.name} · {self._pair.backend.name} · {point.shape}{size}"
+        return lambda step: self._shared.listener.step(words, step)
+
+    def _plan(self, point: Point) -> tuple[LoadPlan, str | None]:
+        """The plan, and what a reader must know of it."""
+        demand, request = self._shared.demand, self._shared.request
+        rate, note = None, None
+        if point.shape == "paced":
+            rate = demand.frames_per_s
+        elif point.shape == "open":
+            rate, note = self._rate()
+        arrivals: Arrivals = demand.arrivals if point.shape == "open" else "fixed"
+        return LoadPlan(
+            point.shape, point.duration_s, arrivals, rate, point.clients, request.seed, request.max_samples
+        ), note
+
+    def _rate(self) -> tuple[float, str | None]:
+        """What the open loop is offered in a second, and where that comes from."""
+        named, reached = self._shared.demand.rate_per_s, self._closed_per_s
+        if named is not None:
+            return named, None
+        if not reached:
+            raise CheckFailedError("the closed loop gave no rate to go by", hint="name one with --rate")
+        return USUAL_LOAD * reached, f"the rate is {USUAL_LOAD:.0%} of what the closed loop reached"
+
+
+def _failed(error: RexportError) -> Outcome:
+    """What cannot run here was not tried; what broke is an error."""
+    if isinstance(error, CheckFailedError):
+        return Outcome("failed", str(error))
+    if isinstance(error, (CompatibilityError, BackendUnavailableError)):
+        return Outcome("skipped", str(error))
+    return Outcome("error", str(error))
+
+
+def _described(row: Row, outcome: Outcome) -> Row:
+    """The row with what really ran."""
+    row = replace(row, note=outcome.note, warnings=outcome.warnings)
+    about = outcome.description
+    if about is None:
+        return row
+    if about.threads != row.threads:
+        row = replace(
+            row,
+            warnings=(*row.warnings, f"{row.threads} threads were asked for, and it ran on {about.threads}"),
+        )
+    return replace(
+        row,
+        runtime_version=about.version,
+        provider=about.provider,
+        device=about.device,
+        arithmetic=about.precision,
+        threads=about.threads,
+    )

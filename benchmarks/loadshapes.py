@@ -1,0 +1,163 @@
+"""The loops behind the load shapes, on any clock, and what a sweep of them tells.
+
+A closed loop asks again only when it has been answered. A call that stalls then holds back the requests that would have
+come meanwhile, and they are never seen to wait: Tene calls it coordinated omission (*How NOT to measure latency*,
+2013). So an open loop sets down beforehand when each request is to start, and its response is timed from then on,
+however late it really starts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+Call: TypeAlias = Callable[[], object]
+
+SPIN_S = 1e-3
+"""The last part of a wait, in which the clock is read in place of sleeping: a sleep ends a tenth of a millisecond late,
+and more on a busy machine."""
+
+KNEE = 0.10
+"""How far below the best throughput is as good as the best: more work in flight then buys little but waiting."""
+
+LEAST_CALLS = 5
+"""Of a closed loop: as many as a median is given from."""
+
+FIRST_CALLS = 3
+"""That each client makes before the loop begins: what a thread's first calls set up is not what the load is about."""
+
+
+@dataclass(frozen=True)
+class Time:
+    """A clock in seconds, a way to sleep, and how long before a moment sleeping ends and reading the clock begins."""
+
+    now: Callable[[], float]
+    sleep: Callable[[float], None]
+    spin_s: float = SPIN_S
+
+    def wait_until(self, moment_s: float) -> None:
+        """Returns at that moment, or at once if it has passed."""
+        while (left := moment_s - self.now()) > 0:
+            if left > self.spin_s:
+                self.sleep(left - self.spin_s)
+
+    def asleep(self) -> Time:
+        """The same, and it sleeps to the end: it is late, and leaves the processor alone until then."""
+        return replace(self, spin_s=0.0)
+
+
+REAL = Time(time.perf_counter, time.sleep)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What a loop did, in the order of the requests.
+
+    Attributes:
+        services_s: from the start of each call to its end.
+        responses_s: from its intended start to its end.
+        wall_s: from the beginning of the loop to the end of its last call.
+        unanswered: requests that still waited when the loop was ended.
+    """
+
+    services_s: tuple[float, ...]
+    responses_s: tuple[float, ...]
+    wall_s: float
+    unanswered: int = 0
+
+
+def intended_starts(
+    arrivals: Literal["fixed", "poisson"], rate_per_s: float, duration_s: float, seed: int, most: int
+) -> tuple[float, ...]:
+    """When requests are to start that come at a rate for so long: seconds from the beginning, one at least and ``most``
+    at most. The first one starts at once; ``poisson``'s gaps are exponential and seeded."""
+    if arrivals == "fixed":
+        count = max(1, min(most, round(rate_per_s * duration_s)))
+        return tuple(number / rate_per_s for number in range(count))
+    random = np.random.default_rng(seed)
+    starts = [0.0]
+    while len(starts) < most and (following := starts[-1] + random.exponential(1 / rate_per_s)) < duration_s:
+        starts.append(following)
+    return tuple(starts)
+
+
+def closed_loop(call: Call, duration_s: float, clock: Time, most: int) -> Requests:
+    """Calls one after another until ``duration_s`` have passed and there are ``LEAST_CALLS``, ``most`` at most."""
+    services: list[float] = []
+    began = end = clock.now()
+    while len(services) < most and (end - began < duration_s or len(services) < LEAST_CALLS):
+        start = clock.now()
+        call()
+        end = clock.now()
+        services.append(end - start)
+    return Requests(tuple(services), tuple(services), end - began)
+
+
+def open_loop(call: Call, intended_s: Sequence[float], clock: Time, limit_s: float) -> Requests:
+    """One server: each request waits for its intended start and for those before it. None is skipped for being late;
+    those that have not begun after ``limit_s`` are counted as unanswered."""
+    services: list[float] = []
+    responses: list[float] = []
+    began = end = clock.now()
+    for intended in intended_s:
+        if services and end - began >= limit_s:
+            break
+        clock.wait_until(began + intended)
+        start = clock.now()
+        call()
+        end = clock.now()
+        services.append(end - start)
+        responses.append(end - (began + intended))
+    return Requests(tuple(services), tuple(responses), end - began, len(intended_s) - len(services))
+
+
+def clients(calls: Sequence[Call], duration_s: float, clock: Time, most: int) -> Requests:
+    """A thread for each call, in which it is a closed loop; all begin together, and ``most`` holds for all of them.
+
+    What a call raises comes through when all have ended.
+    """
+    together, share = threading.Barrier(len(calls)), max(1, most // len(calls))
+
+    def client(call: Call) -> list[tuple[float, float]]:
+        try:
+            for _ in range(FIRST_CALLS):
+                call()
+        except BaseException:
+            together.abort()
+            raise
+        together.wait()
+        spans: list[tuple[float, float]] = []
+        began = end = clock.now()
+        while len(spans) < share and (end - began < duration_s or len(spans) < LEAST_CALLS):
+            start = clock.now()
+            call()
+            end = clock.now()
+            spans.append((start, end))
+        return spans
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(client, call) for call in calls]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
+    spans = sorted(span for future in futures for span in future.result())
+    services = tuple(end - start for start, end in spans)
+    return Requests(services, services, max(end for _, end in spans) - spans[0][0])
+
+
+def knee(points: Sequence[tuple[int, float]]) -> int | None:
+    """Of (size, throughput) the smallest size that comes within ``KNEE`` of the best throughput: more adds to the
+    waiting and little else. ``None`` if there are not two sizes.
+
+    Where the largest size is the knee, larger ones may be better still.
+    """
+    if len(points) < 2:
+        return None
+    enough = (1 - KNEE) * max(throughput for _, throughput in points)
+    return min(size for size, throughput in points if throughput >= enough)

@@ -1,0 +1,95 @@
+"""What ``rbench load`` runs: one network, and the runtimes that open it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.request import Listener, Request
+from benchmarks.subjects import FP32, Pair, Refusal, Subject, Typed
+from exporter.data import BUNDLED_NAME
+from exporter.variants import VARIANTS, variant
+from runtimes import Artifact, Backend, backends
+from runtimes.backends import selected
+from runtimes.errors import UsageError, quoted
+from runtimes.processors import usable_processors
+
+
+def subject(request: Request, folder: Path, listener: Listener) -> Subject:
+    """What was named: a file as it is, a variant exported into ``folder``. It has no twin, as a load is compared with
+    nothing.
+
+    Raises:
+        UsageError: several, or an unknown variant; weights for a file.
+        RexportError: the artifact cannot be read, or the variant cannot be exported.
+    """
+    if len(request.subjects) != 1:
+        raise UsageError(f"a load is run on one artifact or variant, not on {len(request.subjects)}")
+    (name,) = request.subjects
+    if name not in VARIANTS and not Path(name).exists() and not Path(name).suffix and Path(name).name == name:
+        variant(name)  # raises, and lists the variants
+    artifact = _exported(name, request, folder, listener) if name in VARIANTS else _read(name, request)
+    manifest = artifact.manifest
+    known = manifest is not None and manifest.dataset == BUNDLED_NAME and manifest.preprocessing is not None
+    first = None if manifest is None else manifest.inputs[0].shape[0]
+    return Subject(
+        name=name if name in VARIANTS else artifact.path.name,
+        own=None if name in VARIANTS else artifact,
+        network=artifact.path.name if manifest is None else manifest.name,
+        weights=None if manifest is None else manifest.weights,
+        typed=(Typed(None if manifest is None else manifest.precision, artifact),),
+        twin=Typed(FP32, Refusal("skipped", "a load is compared with nothing")),
+        fixed_batch=first if isinstance(first, int) else None,
+        data=BUNDLED_NAME if known else None,
+    )
+
+
+def _exported(name: str, request: Request, folder: Path, listener: Listener) -> Artifact:
+    from exporter import network, onnx
+
+    def step(words: str) -> None:
+        listener.step(name, words)
+
+    step("exporting")
+    wanted = network.Request(variant(name), f"{folder}/", request.weights or "random", request.seed)
+    return onnx.export(wanted, network.Listener(step, listener.notice))
+
+
+def _read(name: str, request: Request) -> Artifact:
+    if request.weights is not None:
+        raise UsageError("--weights is for variants, and a file is to be run", hint="leave it out")
+    return Artifact.read(name)
+
+
+def chosen(subject: Subject, request: Request) -> tuple[tuple[Pair, int], ...]:
+    """The runtimes that were asked for, or the one that ``runtimes.open`` takes, each with its threads.
+
+    Raises:
+        UsageError: one is unknown, or does not open the file; no runtime opens it on the device.
+        BackendUnavailableError: the artifact was tuned for what is not here.
+    """
+    (typed,) = subject.typed
+    assert isinstance(typed.made, Artifact)
+    if not request.runtimes:
+        candidates = selected(typed.made, None, request.device, request.threads, request.cuda_graphs)
+        there = [candidate for candidate in candidates if candidate.row.missing() is None]
+        row, options = (there or candidates)[0]
+        return ((_pair(row, typed, request.device), options.threads),)
+    threads = request.threads or usable_processors()
+    rows = (_named(name, typed.made) for name in dict.fromkeys(request.runtimes))
+    return tuple((_pair(row, typed, request.device), threads) for row in rows)
+
+
+def _named(name: str, artifact: Artifact) -> Backend:
+    known = {backend.name: backend for backend in backends()}
+    if name not in known:
+        raise UsageError(f"no runtime {quoted(name)!r}", hint=f"one of {', '.join(known)}")
+    if artifact.format.name not in known[name].formats:
+        raise UsageError(f"runtime {name} does not open {artifact.format.name} files", path=artifact.path)
+    return known[name]
+
+
+def _pair(backend: Backend, typed: Typed, device: str) -> Pair:
+    missing = backend.missing()
+    if missing is None and device not in backend.devices:
+        missing = f"it runs on {', '.join(backend.devices)}, and {device} was asked for"
+    return Pair(backend, typed, typed.made if missing is None else Refusal("skipped", missing))

@@ -1,0 +1,97 @@
+"""Rows in Markdown, short enough for a comment on a change: what came of it and what is wrong, the rest folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from benchmarks import report
+from benchmarks.report import Section, Table
+from benchmarks.results import Row
+
+
+def markdown(rows: Sequence[Row], heading: str = "rbench", complete: bool = True) -> str:
+    """The rows' headlines, the table of their speed and what is said of them; the other tables, the machine and the
+    command are folded. All text is escaped."""
+    lines = [f"# {escaped(heading)}", ""]
+    if not complete:
+        lines += ["**Incomplete: the run ended early.**", ""]
+    for found in shown(rows):
+        lines += _section(found)
+    if rows:
+        lines += folded("machine, command and what the columns mean", _about(rows))
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def shown(rows: Sequence[Row]) -> tuple[Section, ...]:
+    """The sections of all rows, those of load shapes behind the others."""
+    from benchmarks import loadtable
+
+    plain = [row for row in rows if row.load is None]
+    loads = [row for row in rows if row.load is not None]
+    return (*report.sections(plain), *(loadtable.sections(loads) if loads else ()))
+
+
+def meaning(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The lines that explain the columns of these rows."""
+    from benchmarks import loadtable
+
+    plain = [row for row in rows if row.load is None]
+    loads = loadtable.MEANING if len(plain) < len(rows) else ()
+    return (*(report.meaning(plain) if plain else ()), *loads)
+
+
+def commands(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The command lines that measured the rows, each once, as a shell takes them."""
+    import shlex
+
+    return tuple(dict.fromkeys(shlex.join(row.command) for row in rows if row.command))
+
+
+def table_lines(table: Table) -> Iterator[str]:
+    """One table."""
+    yield _row([heading for heading, _ in table.headings])
+    yield "| " + " | ".join("---" if left else "--:" for _, left in table.headings) + " |"
+    yield from map(_row, table.cells)
+
+
+def folded(summary: str, lines: Iterable[str]) -> list[str]:
+    """Lines that are shown when the summary is clicked."""
+    return ["<details>", f"<summary>{escaped(summary)}</summary>", "", *lines, "", "</details>", ""]
+
+
+def escaped(text: str) -> str:
+    """In one line, and safe in a table's cell and as text; the emphasis of *untrained* stays, and nobody is called by
+    name."""
+    text = " ".join(text.split())
+    for character in "\\|`<>[]":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("@", "&#64;")
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield from (f"## {escaped(section.title)}", "")
+    for said in section.headlines:
+        yield from (f"**{escaped(said)}**", "")
+    first, others = section.tables[:1], section.tables[1:]
+    for table in first:
+        yield from (*table_lines(table), "")
+    loud = [remark for remark in section.remarks if any(word in remark for word in report.MISSING + report.DOUBTFUL)]
+    yield from (f"- {escaped(remark)}" for remark in loud)
+    if loud:
+        yield ""
+    quiet = [f"- {escaped(remark)}" for remark in section.remarks if remark not in loud]
+    rest = [line for table in others for line in (*table_lines(table), "")]
+    if rest or quiet:
+        yield from folded("more of these rows", [*rest, *quiet])
+
+
+def _about(rows: Sequence[Row]) -> Iterator[str]:
+    for machine in dict.fromkeys(map(report.machine, rows)):
+        yield from (escaped(machine), "")
+    for command in commands(rows):
+        yield f"    {' '.join(command.split())}"
+    yield from ("", *map(escaped, meaning(rows)))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(escaped, cells)) + " |"

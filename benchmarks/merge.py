@@ -1,0 +1,77 @@
+"""``rbench merge``: the rows of several files in one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from benchmarks import results
+from benchmarks.compare import keys
+from benchmarks.results import Row
+from runtimes import files, schema
+from runtimes.errors import ArtifactError, ResourceError, UsageError
+
+_Identity: TypeAlias = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The rows, each once, in the order of the files; and how many were in more than one place."""
+
+    rows: tuple[Row, ...]
+    duplicates: int
+
+
+def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], force: bool = False) -> Merged:
+    """Writes the rows of all files, or of the ``results.jsonl`` of folders, into ``out``, in the present schema.
+
+    A row is the same as another if both are of one run, one moment and one configuration. ``out`` stays as it was
+    unless it becomes whole.
+
+    Raises:
+        UsageError: ``out`` is there, as one of the files or otherwise, and ``force`` is not given.
+        ArtifactError: two rows of one run, moment and configuration differ: one was edited.
+        ResourceError, ArtifactError, CompatibilityError: as ``results.read``; or ``out`` cannot be written, or would be
+            larger than can be read.
+    """
+    target = Path(out)
+    sources = [results.located(path) for path in paths]
+    if target.exists() and not force:
+        which = "is one of the files" if any(_same(source, target) for source in sources) else "is there already"
+        raise UsageError(f"{target} {which}", hint="--force replaces it")
+    merged = _merged(sources)
+    content = b"".join(schema.dumps(row).encode() + b"\n" for row in merged.rows)
+    if len(content) > results.FILE_LIMIT_BYTES:
+        raise ResourceError(
+            f"{len(content):,} bytes of rows, more than the {results.FILE_LIMIT_BYTES:,} that can be read", path=target
+        )
+    files.check_writable(target.parent)
+    with files.write_atomically(target) as temporary:
+        temporary.write_bytes(content)
+    return merged
+
+
+def _same(source: Path, target: Path) -> bool:
+    return source.exists() and source.samefile(target)
+
+
+def _merged(sources: Sequence[Path]) -> Merged:
+    rows: dict[_Identity, Row] = {}
+    seen = 0
+    for source in sources:
+        for row in results.read(source):
+            seen += 1
+            if rows.setdefault(_identity(row), row) != row:
+                raise ArtifactError(
+                    f"{keys.name(row)} of run {row.run} differs from the same row of another file: one was edited",
+                    path=source,
+                )
+    return Merged(tuple(rows.values()), seen - len(rows))
+
+
+def _identity(row: Row) -> _Identity:
+    asked = row.requested_threads, row.requested_device
+    return (row.run, row.time, row.field, *asked, *(field.of(row) for field in keys.FIELDS))

@@ -1,0 +1,39 @@
+"""What about the feeds would make a time unusual: subnormal numbers, and images that are all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtimes.protocol import Array, Arrays
+
+SUBNORMAL_SHARE = 1e-3
+"""Of the values, that may be subnormal: of half-precision noise 5 in 100,000 are by nature, and slow nothing down."""
+
+
+def oddities(feeds: Sequence[Arrays]) -> tuple[str, ...]:
+    """A line for each; none for noise and for photographs."""
+    arrays = [array for feed in feeds for array in feed.values()]
+    found = []
+    below, values = sum(map(subnormals, arrays)), sum(array.size for array in arrays)
+    if below > SUBNORMAL_SHARE * values:
+        found.append(f"{below:,} of {values:,} input values are subnormal: these are slow")
+    flat = sum(array.size > 1 and bool((array == array.flat[0]).all()) for array in arrays)
+    if flat:
+        found.append(f"{flat} of {len(arrays)} inputs are one value throughout")
+    if len(feeds) > 1 and all(_same(feed, feeds[0]) for feed in feeds[1:]):
+        found.append("all inputs are the same")
+    return tuple(found)
+
+
+def subnormals(array: Array) -> int:
+    """How many values are not 0 and nearer to it than the smallest normal number."""
+    if array.dtype.kind != "f":
+        return 0
+    magnitudes = np.abs(array)
+    return int(np.count_nonzero((magnitudes > 0) & (magnitudes < np.finfo(array.dtype).tiny)))
+
+
+def _same(feed: Arrays, other: Arrays) -> bool:
+    return all(np.array_equal(feed[name], other[name]) for name in feed)

@@ -1,0 +1,93 @@
+"""What a worker and its parent say to each other.
+
+The worker's lines are the steps that it takes, in words. Those that begin with ``MARK`` are answers:
+``opened PEAK_BYTES``, ``ready USUAL_S`` and ``turned MEDIAN_S``. After ``opened`` the worker waits for ``warm``, after
+``ready`` and each ``turned`` for ``turn DURATION_S LEAST MOST`` or ``finish``. When the parent has gone, so does the
+worker.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import astuple
+from typing import Protocol, TextIO
+
+from benchmarks.clocks import Turn
+
+MARK = "\x01"
+WARM, TURN, FINISH = "warm", "turn", "finish"
+
+
+class HungUpError(BaseException):
+    """The parent has gone: there is nobody to work for. Not an error of the work."""
+
+
+class Wire(Protocol):
+    """The worker's end."""
+
+    def step(self, name: str) -> None:
+        """Says what is done next."""
+
+    def opened(self, peak_bytes: int) -> None:
+        """Says that it is opened and checked, and waits until it may warm up."""
+
+    def ready(self, usual_s: float) -> None:
+        """Says that it is warm."""
+
+    def turns(self) -> Iterator[Turn]:
+        """The turns to take, each when it is due."""
+
+    def turned(self, median_s: float) -> None:
+        """Says that the turn is over."""
+
+
+class Pipes:
+    """Over standard input and output."""
+
+    def __init__(self, heard: TextIO, said: TextIO) -> None:
+        self._heard = heard
+        self._said = said
+
+    def step(self, name: str) -> None:
+        self._say(name)
+
+    def opened(self, peak_bytes: int) -> None:
+        self._say(f"{MARK}opened {peak_bytes}")
+        self._next()
+
+    def ready(self, usual_s: float) -> None:
+        self._say(f"{MARK}ready {usual_s!r}")
+
+    def turned(self, median_s: float) -> None:
+        self._say(f"{MARK}turned {median_s!r}")
+
+    def turns(self) -> Iterator[Turn]:
+        while (words := self._next())[0] == TURN:
+            duration_s, least, most = words[1:]
+            yield Turn(float(duration_s), int(least), int(most))
+
+    def _say(self, line: str) -> None:
+        try:
+            self._said.write(line + "\n")
+        except BrokenPipeError:
+            raise HungUpError from None
+
+    def _next(self) -> list[str]:
+        line = self._heard.readline()
+        if not line.endswith("\n"):
+            raise HungUpError
+        return line.split()
+
+
+def taken() -> Pipes:
+    """This process's ends; from now on what is printed to standard output goes to standard error."""
+    said = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    return Pipes(sys.stdin, said)
+
+
+def said(turn: Turn) -> str:
+    """The turn as the parent says it."""
+    return " ".join((TURN, *map(str, astuple(turn))))

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.commands import compare as command
+from benchmarks.compare import Limits, Report, keys, view
+from runtimes import schema
+from runtimes.errors import RexportError, UsageError
+from tests.benchmarks.comparisons import (
+    OLD,
+    SAME,
+    SLOWER,
+    compared,
+    file,
+    with_answers,
+)
+from tests.benchmarks.rows import REFERENCE
+
+
+def printed(found: Report) -> str:
+    out = io.StringIO()
+    view.print_report(found, out)
+    return out.getvalue()
+
+
+def test_the_table_fits_100_columns_and_says_what_became_worse(tmp_path: Path) -> None:
+    long = {"runtime": "tensorrt-rtx", "batch": 1000}
+    old, new = ([replace(row, **long), with_answers(row, right)] for row, right in ((OLD, 930), (SLOWER, 920)))  # type: ignore[arg-type]
+    found = compared(tmp_path, [*old, replace(OLD, batch=8)], new)
+    text = printed(found)
+    assert max(map(len, text.splitlines())) <= 100
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert any(line.startswith("onnxruntime int8 1 0.400 0.440 +") and line.endswith("WORSE") for line in lines)
+    assert "onnxruntime int8 1 93.00 92.00 1.00 [0.35, 1.64] worse WORSE" in lines
+    assert "in OLD alone: resnet20.onnx: onnxruntime int8, batch 8" in lines
+    assert "onnxruntime int8, batch 1: REGRESSION: top-1 lost 1.00 [0.35, 1.64] points; 0.5 may be" in lines
+    assert "failed: 2 of 2 rows became worse than allowed, 2 slower (allowed: 5 % slower, 0.5 points of top-1" in text
+    assert "resnet20.onnx · resnet20, bundled weights · cpu, 2 threads" in lines
+
+
+def test_untrained_weights_are_marked(tmp_path: Path) -> None:
+    old, new = (replace(row, weights="random", trained=False) for row in (OLD, SAME))
+    found = compared(tmp_path, [old], [new])
+    assert "*untrained* random weights" in printed(found)
+    assert "*untrained* random weights" in view.as_markdown(found)
+
+
+def test_markdown_has_the_verdict_first_and_cannot_be_broken_by_foreign_text(tmp_path: Path) -> None:
+    old, new = (replace(row, subject="a|b<c>.onnx") for row in (OLD, SLOWER))
+    text = view.as_markdown(compared(tmp_path, [old], [new]))
+    assert text.startswith("**rbench compare failed: 1 of 1 row became worse than allowed, 1 slower")
+    assert "a\\|b\\<c" in text
+    for table in text.split("\n\n"):
+        lines = [line.replace("\\|", "") for line in table.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) <= 1
+    assert text.index("REGRESSION") < text.index("<details>")
+    assert view.as_markdown(compared(tmp_path, [OLD], [SAME])).startswith(
+        "**rbench compare passed: 1 row compared, 1 tie"
+    )
+
+
+def test_limits_that_are_none_are_refused() -> None:
+    for limits in ({"slowdown": -0.1}, {"drop": -1.0}, {"slowdown": float("nan")}):
+        with pytest.raises(UsageError, match="must be 0 or more"):
+            Limits(**limits)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="rows have no 'colour' to be compared across"):
+        Limits(across=("colour",))
+
+
+def test_the_commands_keys_are_those_of_the_rows() -> None:
+    assert tuple(field.name for field in keys.FIELDS) == command.ACROSS
+
+
+@pytest.mark.parametrize(
+    ("text", "fraction"), [("5%", 0.05), ("0.05", 0.05), ("0", 0.0), ("150%", 1.5), ("2.5%", 0.025)]
+)
+def test_a_percentage(text: str, fraction: float) -> None:
+    assert command.fraction(click.Context(command.compare), command.compare.params[0], text) == pytest.approx(fraction)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5", "write 5% or 0.05"),
+        ("a", "no percentage"),
+        ("-1%", "not a number"),
+        ("nan", "not a number"),
+        ("inf%", "not"),
+    ],
+)
+def test_what_is_no_percentage_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = str(file(tmp_path / "r.jsonl", OLD))
+    done = CliRunner().invoke(command.compare, [path, path, "--max-slowdown", text])
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    old = file(tmp_path / "folder" / "results.jsonl", OLD, REFERENCE).parent
+    same, slow = file(tmp_path / "same.jsonl", SAME, REFERENCE), file(tmp_path / "slow.jsonl", SLOWER, REFERENCE)
+    runner = CliRunner()
+    done = runner.invoke(command.compare, [str(old), str(same)])
+    assert (done.exit_code, done.output.count("tie")) == (0, 5)
+    done = runner.invoke(command.compare, [str(old), str(slow), "--json"])
+    assert done.exit_code == 1
+    assert schema.decode(Report, json.loads(done.output)).rows[0].regressions
+    done = runner.invoke(command.compare, [str(old), str(slow), "--max-slowdown", "25%", "--markdown"])
+    assert (done.exit_code, done.output[:24]) == (0, "**rbench compare passed:")
+    assert runner.invoke(command.compare, [str(old), str(slow), "--json", "--markdown"]).exit_code == 2
+    refused = runner.invoke(command.compare, [str(old), str(file(tmp_path / "other.jsonl", replace(SAME, threads=1)))])
+    assert isinstance(refused.exception, RexportError)
+    assert refused.exception.exit_code == 4
+
+
+PROCESS = "from benchmarks.commands.compare import compare; from exporter import terminal; terminal.run(compare)"
+
+
+def test_a_gate_in_a_real_process(tmp_path: Path) -> None:
+    paths = file(tmp_path / "old.jsonl", OLD), file(tmp_path / "new.jsonl", SLOWER)
+    done = subprocess.run([sys.executable, "-c", PROCESS, *paths], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "REGRESSION" in done.stdout

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import results
+from benchmarks.commands.load import SHAPE_NAMES
+from benchmarks.loadrun import BATCHES, Demand, Point, points
+from benchmarks.loads import SHAPES
+from benchmarks.request import Request
+from runtimes.errors import UsageError
+from runtimes.processors import usable_processors
+from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
+
+RBENCH = (
+    sys.executable,
+    "-c",
+    "from exporter import terminal; from benchmarks.commands.load import load; terminal.run(load)",
+)
+
+
+def load(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*RBENCH, *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
+
+
+def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
+    path, out = artifact(tmp_path, replace(SCRIPT, delays_s=(0.002,))), tmp_path / "out"
+    options = ("--threads", 1, "--duration", 0.05, "--fps", 200, "--clients", 2, "--batch", 4)
+    done = load(path, *options, "-o", out)
+    assert done.returncode == 0, done.stderr
+    rows = results.read(out / "results.jsonl")
+    loads = [row.load for row in rows if row.load]
+    assert tuple(found.shape for found in loads) == SHAPES
+    assert [row.batch for row in rows] == [1, 1, 1, 1, 4, 1]
+    assert {(row.status, row.runtime, row.subject) for row in rows} == {("ok", "fake", "net.fake")}
+    closed, opened, paced, clients, _, cold = loads
+    assert opened.rate_per_s == 0.7 * closed.achieved_per_s
+    assert rows[1].note == "the rate is 70% of what the closed loop reached"
+    assert (opened.arrivals, paced.rate_per_s, clients.clients) == ("poisson", 200.0, 2)
+    assert cold.disk_bytes
+    assert "net.fake · resnet20, bundled weights · cpu, 1 thread · noise, so no accuracy · fake fp32" in done.stdout
+    for heading in ("offered/s", "service ms", "response ms", "images/s", "Python start"):
+        assert heading in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "\x1b" not in done.stdout
+    assert "net.fake · fake · clients 2\n" in done.stderr
+    assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["resnet21"], 2, "error: no variant 'resnet21' (one of resnet18"),
+        (["--shape", "closed", "--rate", "5", "{path}"], 2, "error: --rate is for the open loop, which was not asked"),
+        (["--weights", "bundled", "{path}"], 2, "error: --weights is for variants, and a file is to be run"),
+        (["--runtime", "x", "{path}"], 2, "error: no runtime 'x' (one of "),
+        (["--runtime", "pytorch", "{path}"], 2, "runtime pytorch does not open fake files"),
+        (["--device", "cuda", "{path}"], 2, "no backend runs fake files on 'cuda'"),
+        (["--shape", "sideways", "{path}"], 2, "Invalid value for '--shape': 'sideways'"),
+        (["missing.onnx"], 6, "error: missing.onnx: cannot read: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_run_is_told_in_a_line(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    path = foreign(tmp_path)
+    done = load(*(argument.format(path=path) for argument in arguments))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+
+
+def test_a_load_that_fails_is_a_row_with_its_shape_and_the_open_loop_has_no_rate(tmp_path: Path) -> None:
+    path, lines = foreign(tmp_path, replace(SCRIPT, fail_at=0)), tmp_path / "lines.jsonl"
+    done = load(path, "--shape", "open", "--json", lines)
+    assert done.returncode == 1
+    closed, opened = results.read(lines)
+    assert (closed.status, closed.reason) == ("error", "closed: the script fails at call 0")
+    assert opened.status == "failed"
+    assert opened.reason == "open: the closed loop gave no rate to go by (name one with --rate)"
+    assert closed.load is opened.load is None
+    assert "error: closed: the script fails at call 0" in done.stdout
+
+
+def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
+    path, lines = foreign(tmp_path), tmp_path / "lines.jsonl"
+    options = ("--shape", "closed", "--shape", "paced", "--duration", "0.05", "--fps", "0.5", "--json", lines)
+    with subprocess.Popen(
+        [*RBENCH, *map(str, (path, *options))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not lines.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [row.load.shape for row in results.read(lines) if row.load] == ["closed"]
+    assert "incomplete: the run ended early" in out
+
+
+def test_the_points_are_what_was_asked_for() -> None:
+    request, half = Request(duration_s=2.0, batches=(8, 2)), 1.0
+    demand = Demand(("open", "clients", "batches", "paced"), clients=(3,), frames_per_s=10.0)
+    assert points(demand, request, None) == (
+        Point("closed", 1, 2.0),  # for the open loop's rate
+        Point("open", 1, 2.0),
+        Point("clients", 1, half, 3),
+        Point("batches", 8, half),
+        Point("batches", 2, half),
+        Point("paced", 1, 6.0),  # 60 frames
+    )
+    assert points(replace(demand, shapes=("open",), rate_per_s=5.0), request, None) == (Point("open", 1, 2.0),)
+
+
+def test_the_defaults_sweep_powers_of_two_and_a_fixed_batch_is_kept() -> None:
+    found = points(Demand(), Request(), None)
+    assert tuple(point.batch for point in found if point.shape == "batches") == BATCHES
+    clients = [point.clients for point in found if point.shape == "clients"]
+    assert clients == [1 << exponent for exponent in range(len(clients))]
+    assert usable_processors() < 2 * clients[-1] <= 4 * usable_processors() * 2
+    assert {point.batch for point in points(Demand(), Request(), 7)} == {7}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shapes": ("closed",), "rate_per_s": 5.0}, "--rate is for the open loop"),
+        ({"rate_per_s": float("nan")}, "the rate must be a number above 0, not nan"),
+        ({"frames_per_s": 0.0}, "the frames per second must be a number above 0, not 0.0"),
+    ],
+)
+def test_impossible_demands_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Demand(**options)  # type: ignore[arg-type]
+
+
+def test_a_fixed_batch_is_what_every_call_has(tmp_path: Path) -> None:
+    path, lines = artifact(tmp_path, with_batch(SCRIPT, 3)), tmp_path / "lines.jsonl"
+    done = load(path, "--shape", "closed", "--duration", 0.02, "--json", lines)
+    assert done.returncode == 0, done.stdout
+    (row,) = results.read(lines)
+    assert (row.status, row.batch) == ("ok", 3)
+
+
+def test_the_options_name_every_shape() -> None:
+    assert SHAPE_NAMES == SHAPES

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.commands.report import report
+from benchmarks.html import canvas
+from benchmarks.results import ResultsFile, Row
+from runtimes.errors import ArtifactError, BackendUnavailableError, CompatibilityError, ResourceError, UsageError
+from tests.benchmarks.rows import FASTER, REFERENCE, SKIPPED
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as a run leaves it, beside which the command is called."""
+    monkeypatch.chdir(tmp_path)
+    return kept(tmp_path / "out", REFERENCE, FASTER, SKIPPED)
+
+
+def kept(folder: Path, *rows: Row) -> Path:
+    file = ResultsFile(folder / "results.jsonl")
+    for row in rows:
+        file.append(row)
+    return folder
+
+
+def called(*arguments: object) -> str:
+    result = CliRunner().invoke(report, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False)
+    return result.stdout
+
+
+def test_the_page_of_a_folder(results: Path) -> None:
+    assert called(results) == "report.html\n"
+    text = Path("report.html").read_text()
+    assert "<title>rbench</title>" in text
+    assert "0.410 [0.405–0.416]" in text
+    assert text.count("<figure") >= 3
+
+
+def test_several_files_a_title_and_markdown(results: Path, tmp_path: Path) -> None:
+    other = kept(tmp_path / "other", replace(FASTER, subject="resnet56.onnx"))
+    said = called(results / "results.jsonl", other, "-o", "page.html", "--markdown", "note.md", "--title", "Both")
+    assert said == "page.html\nnote.md\n"
+    assert "<title>Both</title>" in Path("page.html").read_text()
+    note = Path("note.md").read_text()
+    assert note.startswith("# Both\n")
+    assert "resnet20.onnx" in note
+    assert "resnet56.onnx" in note
+
+
+def test_markdown_alone_to_standard_output(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canvas, "missing", lambda: "matplotlib is not installed")
+    assert called(results, "--markdown", "-").startswith("# rbench\n")
+    assert not Path("report.html").exists()
+
+
+def test_of_each_configuration_the_last_run_is_shown(results: Path) -> None:
+    later = replace(FASTER, run="later", time="2026-02-02T03:04:05+00:00", p50_s=0.000333, p50_interval_s=None)
+    kept(results, later)
+    result = CliRunner().invoke(
+        report, [str(results), "--markdown", "-"], catch_exceptions=False, standalone_mode=False
+    )
+    assert "1 rows of earlier runs of the same configurations are left out" in result.stderr
+    assert "0.333" in result.stdout
+    assert "0.410" not in result.stdout
+
+
+def test_without_matplotlib_there_is_no_page_and_the_remedy_is_named(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.html.canvas.find_spec", lambda _: None)
+    with pytest.raises(BackendUnavailableError, match=r"need matplotlib.*pip install 'rexport\[report\]'") as error:
+        called(results)
+    assert error.value.exit_code == 5
+    assert not Path("report.html").exists()
+
+
+@pytest.mark.parametrize("option", ["-o", "--markdown"])
+def test_what_is_read_is_not_written_over(results: Path, option: str) -> None:
+    before = (results / "results.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="it is read and would be written over"):
+        called("out", option, "out/results.jsonl")
+    assert (results / "results.jsonl").read_bytes() == before
+
+
+def test_files_that_are_not_rows(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="No such file"):
+        called("nowhere")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ArtifactError, match="no rows in it"):
+        called("empty.jsonl")
+    (tmp_path / "torn.jsonl").write_text('{"status"')
+    with pytest.raises(ArtifactError, match="line 1"):
+        called("torn.jsonl")
+    data = json.loads((results / "results.jsonl").read_text().splitlines()[0])
+    (tmp_path / "newer.jsonl").write_text(json.dumps({**data, "schema_version": 99}))
+    with pytest.raises(CompatibilityError, match="99"):
+        called("newer.jsonl")
+    assert not Path("report.html").exists()
