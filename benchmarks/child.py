@@ -169,15 +169,14 @@ class Worker:
     def _listen(self, chunk: bytes, word: str) -> float | None:
         """Hears the steps in the chunk, and gives the number that stands with the word, if it is there."""
         *lines, self._unread = (self._unread + chunk).split(b"\n")
-        answer, told = None, False
+        answer = None
         for line in (line.decode("utf-8", "replace") for line in lines):
             if line.startswith(wire.MARK):
                 name, number = line.removeprefix(wire.MARK).split()
                 answer = float(number) if name == word else answer
             elif line:
-                self._step, told = line, True
-        if told and self._step is not None:
-            self._heard(self._step)
+                self._step = line
+                self._heard(line)
         return answer
 
 

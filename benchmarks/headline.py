@@ -39,7 +39,7 @@ class Headline:
 
 def headlines(rows: Sequence[Row]) -> tuple[Headline, ...]:
     """One for each batch of these rows of one subject on one machine; only those that were measured count."""
-    measured = [row for row in rows if row.status == "ok" and row.load is None and row.p50_s is not None]
+    measured = [row for row in rows if row.status == "ok" and row.load is None and row.p50_s and row.sittings]
     return tuple(_headline([row for row in measured if row.batch == batch]) for batch in _batches(measured))
 
 

@@ -251,7 +251,8 @@ def _words(row: Row) -> Iterator[str]:
     if row.status != "ok":
         yield f"{row.status}: {row.reason}"
         return
-    yield from (f"disturbed: {reason}" for reason in row.disturbances or ())
+    if row.disturbances:
+        yield f"disturbed: {'; '.join(row.disturbances)}"
     yield from (f"warning: {words}" for words in row.warnings)
     if row.note:
         yield row.note

@@ -174,9 +174,8 @@ def test_a_field_of_real_processes_is_paired_by_sitting_and_only_the_first_tells
         real("b", path),
         replace(real("c", path), job=replace(JOB, artifact=str(path), evaluate=False)),
     ]
-    found, given = [], 0
-    for found in gather(entries, METHOD, tmp_path, ears):
-        given += 1
+    found: list[Gathered] = []
+    for given, found in enumerate(gather(entries, METHOD, tmp_path, ears)):
         assert [len(one.outcomes) for one in found] == [given] * 3
     assert given == 2
     for one in found:
@@ -255,6 +254,7 @@ def test_an_interrupt_ends_all_processes_and_leaves_the_complete_sittings(tmp_pa
     entries = [standing_in("a"), standing_in("b"), real("c", artifact(tmp_path))]
     sat = gather(entries, replace(METHOD, processes=3), tmp_path, ears)
     found = next(sat)
+    assert next(sat) is found
     assert gone(ears.pids)
     with pytest.raises(KeyboardInterrupt):
         next(sat)

@@ -93,6 +93,9 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
         threads=1,
         limit=4,
         duration_s=0.02,
+        processes=1,
+        rounds=2,
+        roofline=False,
     )
     rows = list(runs.run(request, LISTENER))
     assert len(prepared) == 1
@@ -126,6 +129,9 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
         precisions=("fp32", "fp16"),
         threads=1,
         duration_s=0.02,
+        processes=1,
+        rounds=2,
+        roofline=False,
     )
     rows = list(runs.run(request, LISTENER))
     assert [(row.runtime, row.precision, row.batch, row.status) for row in rows] == [
@@ -184,7 +190,15 @@ def test_a_file_has_no_other_precision_if_nothing_says_what_it_is(tmp_path: Path
 
 
 def test_a_scripted_file_in_another_precision_is_a_row_for_each_runtime_that_might_have_run_it(tmp_path: Path) -> None:
-    request = Request(subjects=(str(artifact(tmp_path)),), precisions=("fp32", "int8"), duration_s=0.02, threads=1)
+    request = Request(
+        subjects=(str(artifact(tmp_path)),),
+        precisions=("fp32", "int8"),
+        duration_s=0.02,
+        processes=1,
+        rounds=2,
+        roofline=False,
+        threads=1,
+    )
     found = statuses(list(runs.run(request, LISTENER)))
     assert found["fake", "fp32"] == "ok"
     assert {status for (_, precision), status in found.items() if precision == "int8"} == {"skipped"}

@@ -1,0 +1,56 @@
+"""The instrument against itself: the same twice is a tie, a known gap is found."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks import child
+from benchmarks.figures import instrument
+from benchmarks.figures.slowed import PART, slowed
+from benchmarks.job import Job
+from benchmarks.measure import Plan
+from tests.benchmarks.scripts import SCRIPT, artifact
+
+
+@pytest.mark.parametrize(("gap", "verdict"), [(0.0, "tie"), (0.05, "slower"), (-0.05, "faster")])
+def test_what_it_says_of_a_hundred_seeded_runs_of_the_scripted_backend(
+    tmp_path: Path, gap: float, verdict: str
+) -> None:
+    """On a virtual clock, with noise of processes, turns and calls, stalls, drift and a step; all of the harness takes
+    part but its processes."""
+    script = instrument.scripted(tmp_path)
+    found = [instrument.simulated(script, gap, seed) for seed in range(100)]
+    assert Counter(one.verdict for one in found)[verdict] >= 95  # type: ignore[index]
+    held = sum(one.interval[0] <= 1 / (1 + gap) <= one.interval[1] for one in found)
+    assert held >= 90, "a 95 % interval holds the true ratio"
+
+
+def test_a_gap_that_is_injected_is_the_gap_that_there_is() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.001
+        return now
+
+    def call() -> str:
+        nonlocal now
+        now += 1.0
+        return "done"
+
+    before = now
+    assert slowed(call, PART, clock) == "done"
+    assert now - before == pytest.approx(1.0 + PART, abs=0.006)
+
+
+def test_a_slowed_worker_does_its_work(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    plan = Plan(duration_s=0.02, window_s=0.001, warmup_limit_s=0.01)
+    job = Job(str(artifact(tmp_path, SCRIPT)), "fake", "cpu", 1, 1, None, None, False, 0, plan, number=1)
+    outcome, _ = child.run(job, folder, lambda _: None, 60.0, program=(sys.executable, "-m", instrument.SLOWED[-1]))
+    assert (outcome.status, outcome.reason) == ("ok", None)
