@@ -131,8 +131,9 @@ def test_a_worker_that_is_killed_while_it_waits_is_an_error(tmp_path: Path) -> N
         assert worker.warm() is None
         assert worker.turn(Turn(1.0, 1, 1)) is None
         worker.finish()
-    reason = "its process was ended by SIGKILL (out of memory?) during step 'later'"
-    assert worker.outcome() == Outcome("error", reason)
+    outcome = worker.outcome()  # which step it had come to when it was killed is the scheduler's choice
+    assert outcome.status == "error"
+    assert (outcome.reason or "").startswith("its process was ended by SIGKILL (out of memory?) during step ")
 
 
 def test_a_worker_that_is_killed_by_its_library_is_an_error_with_the_signal_and_the_step(tmp_path: Path) -> None:
