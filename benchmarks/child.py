@@ -96,7 +96,9 @@ class Worker:
         self.close()
 
     def opened(self) -> float | None:
-        """Waits until the artifact is opened and checked: the process's largest resident memory so far, in bytes."""
+        """Lets it call the model when it has loaded it, and waits until its outputs are checked: the process's largest
+        resident memory so far, in bytes."""
+        self._tell(wire.CALL)
         return self._answer("opened")
 
     def warm(self) -> float | None:

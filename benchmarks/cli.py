@@ -23,18 +23,22 @@ if TYPE_CHECKING:
     from benchmarks.tune import Findings
     from runtimes import Artifact
 
+ALONE = "rbench-results"
+"""Where ``rbench`` without a word writes its files."""
+
 
 @click.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="rbench alone measures the bundled trained model on every runtime that is here.",
+    epilog="rbench alone measures the bundled trained model on every runtime that is here, and writes a report to "
+    f"{ALONE}.",
 )
 @click.version_option(package_name="rexport", prog_name="rbench")
 @click.pass_context
 def rbench(context: click.Context) -> None:
     """Measure what models cost on this machine, and what they are worth."""
     if context.invoked_subcommand is None:
-        context.invoke(run)
+        context.invoke(run, folder=Path(ALONE))
 
 
 @rbench.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +48,16 @@ def rbench(context: click.Context) -> None:
     "--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N", help="Images a call; repeatable. [1]"
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use.")
-@how_options(limit=None, duration_s=1.0, processes=5)
+@how_options(limit=None, duration_s=0.2, processes=None)
+@click.option(
+    "--budget",
+    "budget_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds in which another process of each is begun, for each network and batch.",
+)
 @click.option("--roofline/--no-roofline", default=True, help="Measure the machine's ceilings first. Default: yes.")
 @click.option(
     "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."
@@ -150,7 +163,7 @@ def _run(request: Request, json_file: Path | None, folder: Path | None) -> int:
     complete = code is None
     report.print_table(rows, sys.stdout, complete)
     if folder is not None:
-        outputs.write(folder, rows, complete)
+        click.echo(f"\n{outputs.write(folder, rows, complete)}")
     if failure is not None:
         raise failure
     return exit_code(rows, request) if code is None else code

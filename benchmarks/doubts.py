@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks import conditions, statistics
-from benchmarks.field import Gathered
+from benchmarks.field import LEAST_PROCESSES, Gathered
 from benchmarks.results import Row
 from benchmarks.roofline import implausible
 from benchmarks.samples import Series
@@ -39,8 +39,9 @@ def _of_request(row: Row, gathered: Gathered) -> Iterator[str]:
         yield f"device {row.requested_device} was asked for, and it ran on {row.device}"
     if gathered.alone:
         yield "it was measured by itself, as there was no room beside the others"
-    if row.processes is not None and len(row.sittings) < row.processes:
-        yield f"it was measured in {len(row.sittings)} of {row.processes} processes: the run ended early"
+    least = LEAST_PROCESSES if row.processes is None else row.processes
+    if len(row.sittings) < least:
+        yield f"it was measured in {len(row.sittings)} of {least} processes: the run ended early"
 
 
 def _of_samples(row: Row) -> Iterator[str]:

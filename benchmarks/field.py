@@ -22,13 +22,18 @@ from benchmarks.child import Worker
 from benchmarks.clocks import Turn
 from benchmarks.job import Job, Outcome
 from benchmarks.statistics import MIN_SAMPLES
-from runtimes.processors import usable_processors
 
 HELD = 12
 """Processes that are open at the same time at most."""
 
 SPARE_BYTES = 1 << 30
 """Of memory, that is left free beside the largest process so far before another one is opened."""
+
+LEAST_PROCESSES, MOST_PROCESSES = 3, 10
+"""Of each configuration, where none are asked for: as many as there is time for."""
+
+BUDGET_S = 60.0
+"""That time."""
 
 LEAST_ROUNDS = 2
 
@@ -41,29 +46,42 @@ class Method:
     """How a field is measured.
 
     Attributes:
-        duration_s: of sampling each clock of a configuration, in all its processes together.
-        processes: of each configuration, one after another.
+        duration_s: of sampling each clock in each process.
+        processes: of each configuration, one after another; ``None`` means ``LEAST_PROCESSES``, and more as long as
+            they fit into the budget, ``MOST_PROCESSES`` at most. Time alone decides, never what was found.
         rounds: in each process; fewer where a call takes longer than a round's share of the duration.
-        max_samples: of each clock of a configuration, in all its processes together.
+        max_samples: of each clock in each process.
         seed: of the order in each round.
         silence_s, show_errors: as for ``benchmarks.child.Worker``.
     """
 
     duration_s: float
-    processes: int
+    processes: int | None
     rounds: int
     max_samples: int
     seed: int
     silence_s: float
     show_errors: bool = False
+    budget_s: float = BUDGET_S
+
+    @property
+    def least(self) -> int:
+        """How many processes there are at least."""
+        return LEAST_PROCESSES if self.processes is None else self.processes
+
+    def expected(self, taken_s: Sequence[float]) -> int:
+        """How many processes there are in all, as far as the seconds tell that those so far took. The first says
+        nothing of the next, as it does what is done once."""
+        if self.processes is not None or len(taken_s) < 2:
+            return self.least
+        left_s = max(0.0, self.budget_s - math.fsum(taken_s))
+        return max(self.least, min(MOST_PROCESSES, len(taken_s) + int(left_s / max(taken_s[-1], 1e-9))))
 
     def turns(self, slowest_s: float) -> tuple[int, Turn]:
         """How many rounds there are in each process, and what a turn is, where a call takes so long."""
-        sitting_s = self.duration_s / self.processes
-        rounds = max(min(LEAST_ROUNDS, self.rounds), min(self.rounds, int(sitting_s / max(slowest_s, 1e-9))))
-        turns = rounds * self.processes
-        most = max(1, self.max_samples // turns)
-        return rounds, Turn(sitting_s / rounds, min(most, math.ceil(LEAST_SAMPLES / turns)), most)
+        rounds = max(min(LEAST_ROUNDS, self.rounds), min(self.rounds, int(self.duration_s / max(slowest_s, 1e-9))))
+        most = max(1, self.max_samples // rounds)
+        return rounds, Turn(self.duration_s / rounds, min(most, math.ceil(LEAST_SAMPLES / rounds / self.least)), most)
 
 
 @dataclass(frozen=True)
@@ -140,8 +158,8 @@ def gather(
     yield found
     for group in _groups(entries, found):
         sitting = _Sittings(entries, found, group, method, folder, heard)
-        for number in range(method.processes):
-            sitting.sit(number)
+        while sitting.more:
+            sitting.sit()
             yield found
 
 
@@ -176,10 +194,16 @@ class _Sittings:
         self._order = random.Random(method.seed)
         self._largest_bytes = 0.0
         self._taken_s: list[float] = []
+        self._spent_s: list[float] = []
 
-    def sit(self, number: int) -> None:
+    @property
+    def more(self) -> bool:
+        """Whether there is another process of each to come."""
+        return len(self._spent_s) < self._method.expected(self._spent_s)
+
+    def sit(self) -> None:
         """A fresh process of each; their outcomes are added."""
-        began = time.monotonic()
+        began, number = time.monotonic(), len(self._spent_s)
         with contextlib.ExitStack() as ended:
             workers = self._opened(number, ended)
             self._timed(number, workers)
@@ -187,17 +211,19 @@ class _Sittings:
             for place, worker in workers.items():
                 worker.finish()
                 self._add(place, worker)
+        self._spent_s.append(time.monotonic() - began)
 
     def _opened(self, number: int, ended: contextlib.ExitStack) -> dict[int, Worker]:
-        """The processes that are opened and checked. Those of the first sitting are opened one at a time, so that
-        what each takes to load is its own; later on, as many at a time as there are processors."""
-        at_once = usable_processors() if number else 1
+        """The processes that are opened and checked. Those of the first sitting one after another, so that what each
+        takes to load is its own; later on all load at the same time. They call their models one after another in any
+        case: the threads of two that compute would wait for each other, many times as long as they work, and a library
+        that chooses its kernels by trial would choose others."""
         places = [place for place in self._group if self._found[place].sound]
         workers: dict[int, Worker] = {}
-        for first in range(0, len(places), at_once):
+        for together in [places] if number else [[place] for place in places]:
             if workers and not number and not self._room():
                 break
-            begun = {place: self._started(place, number, ended) for place in places[first : first + at_once]}
+            begun = {place: self._started(place, number, ended) for place in together}
             for place, worker in begun.items():
                 resident = worker.opened()
                 if resident is None:
@@ -250,12 +276,13 @@ class _Sittings:
             gathered.predictions = worker.predictions
 
     def _tell(self, number: int, step: str, name: str | None) -> None:
-        processes = self._method.processes
+        expected = self._method.expected(self._spent_s)
         left_s = whole_s = None
         if self._taken_s:
-            whole_s = processes * sum(self._taken_s) / len(self._taken_s)
-            left_s = whole_s * (1 - len(self._taken_s) / processes)
-        shown = step if processes == 1 else f"process {number + 1} of {processes} · {step}"
+            each_s = sum(self._taken_s) / len(self._taken_s)
+            left_s, whole_s = each_s * (expected - len(self._taken_s)), each_s * expected
+        of = f" of {expected}" if self._method.processes is not None or len(self._spent_s) > 1 else ""
+        shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
         self._heard(Told("" if number else name or "", shown, left_s, whole_s))
 
 

@@ -58,7 +58,7 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
     )
 
 
-def how_options(limit: int | None, duration_s: float, processes: int) -> Callable[[Command], Command]:
+def how_options(limit: int | None, duration_s: float, processes: int | None) -> Callable[[Command], Command]:
     """On which images and for how long, with the command's defaults."""
     return _stacked(
         click.option(
@@ -79,15 +79,16 @@ def how_options(limit: int | None, duration_s: float, processes: int) -> Callabl
             default=duration_s,
             show_default=True,
             metavar="S",
-            help="Seconds of sampling in all processes together, of each clock: latency, compute, a GPU's own.",
+            help="Seconds of sampling in each process, by each clock: latency, compute, a GPU's own.",
         ),
         click.option(
             "--processes",
             type=click.IntRange(1, 100),
             default=processes,
-            show_default=True,
+            show_default=processes is not None,
             metavar="N",
-            help="Fresh processes of each configuration.",
+            help="Fresh processes of each configuration."
+            + ("" if processes else " Default: 3 to 10, as many as fit into --budget."),
         ),
         click.option(
             "--rounds",

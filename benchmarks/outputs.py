@@ -18,23 +18,25 @@ HEADING = "rbench"
 _LOGGER = logging.getLogger("rexport")
 
 
-def write(folder: Path, rows: Sequence[Row], complete: bool, heading: str = HEADING) -> None:
-    """Writes ``results.md``, ``results.csv`` and ``results.html`` into the folder, over what is there. A page without
-    plots, for want of matplotlib, is announced on the logger ``rexport``.
+def write(folder: Path, rows: Sequence[Row], complete: bool, heading: str = HEADING) -> Path:
+    """Writes ``results.md``, ``results.csv`` and ``results.html``, whose path is given, into the folder, over what is
+    there. A page without plots, for want of matplotlib, is announced on the logger ``rexport``.
 
     Raises:
         ResourceError: one cannot be written; it is as it was.
         ArtifactError: the answers in a row are damaged.
     """
+    page = folder / "results.html"
     contents = {
         "results.md": markdown(rows, heading, complete),
         "results.csv": csv_text(rows),
-        "results.html": html(rows, heading, complete),
+        page.name: html(rows, heading, complete),
     }
     for name, content in contents.items():
         put(folder / name, content)
     if (reason := canvas.missing()) is not None:
-        _LOGGER.warning("results.html has no plots: %s", reason)
+        _LOGGER.warning("%s has no plots: %s", page.name, reason)
+    return page
 
 
 def put(path: Path, content: str) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from benchmarks.field import BUDGET_S
 from benchmarks.measure import Plan
 from exporter.precision import PRECISIONS, Target, precision
 from exporter.typing import CALIBRATION_IMAGES, Typing
@@ -46,9 +47,9 @@ class Request:
         raw: whether the variants take pixels; ``None`` means that nothing was said, and they take floats.
         calibration, calibration_images, target: of int8, as in ``exporter.typing.Typing``.
         seed: of random weights, of noise and of resampling.
-        duration_s: of sampling, for latency, for compute and for the device's own time each, in all processes together.
-        processes, rounds: as in ``benchmarks.field.Method``.
-        max_samples: of each clock at most, in all processes together.
+        duration_s: of sampling in each process, for latency, for compute and for the device's own time each.
+        processes, rounds, budget_s: as in ``benchmarks.field.Method``.
+        max_samples: of each clock in each process at most.
         strict: whether a row that was taken on a disturbed machine is a failure.
         roofline: whether the machine's ceilings are measured first.
         command: the command line that this comes from, for the rows.
@@ -74,9 +75,10 @@ class Request:
     calibration_images: int = CALIBRATION_IMAGES
     target: Target = "cpu"
     seed: int = 0
-    duration_s: float = 1.0
-    processes: int = 5
+    duration_s: float = 0.2
+    processes: int | None = None
     rounds: int = 10
+    budget_s: float = BUDGET_S
     max_samples: int = Plan.max_samples
     silence_s: float = 600.0
     show_errors: bool = False
@@ -85,7 +87,11 @@ class Request:
     command: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("duration", self.duration_s), ("timeout", self.silence_s)):
+        for name, value in (
+            ("duration", self.duration_s),
+            ("timeout", self.silence_s),
+            ("budget", self.budget_s),
+        ):
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(f"the {name} must be a number of seconds above 0, not {value}")
         for name in self.precisions:

@@ -73,7 +73,8 @@ class Row:
         warnings: what is doubtful about the numbers, a line each.
         disturbances: why the machine was not quiet while they were taken; ``None`` where it was not looked at.
         requested_threads, requested_device: what was asked for, beside ``threads`` and ``device``.
-        duration_s, processes, rounds: what was asked for; ``field`` numbers the group of rows that took turns.
+        duration_s, processes, rounds: what was asked for, ``processes`` only if it was; ``field`` numbers the group of
+            rows that took turns.
         command: the command line that measured it.
         sittings: the raw samples, a sitting for each process. Rows of one run and one field ran side by side.
         load: of a row of ``rbench load``, how the requests came in, and their samples.

@@ -118,7 +118,7 @@ class Beside:
 def finished(row: Row, gathered: Gathered, predictions: Predictions | None, beside: Beside) -> Row:
     """The row with what came of it; of a configuration that is not ok, its status and reason alone."""
     first, last = gathered.outcomes[0], gathered.outcomes[-1]
-    row = replace(row, status=last.status, reason=_reason(gathered, row.processes), note=_notes(first), time=_now())
+    row = replace(row, status=last.status, reason=_reason(gathered), note=_notes(first), time=_now())
     about, sittings = first.description, _sittings(gathered)
     if last.status != "ok" or about is None or not sittings:
         return row
@@ -152,10 +152,10 @@ def _sittings(gathered: Gathered) -> tuple[Sitting, ...]:
     return tuple(outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None)
 
 
-def _reason(gathered: Gathered, processes: int | None) -> str | None:
+def _reason(gathered: Gathered) -> str | None:
     """Why it is not ok, and in which of its processes, if not in the first."""
     reason, number = gathered.outcomes[-1].reason, len(gathered.outcomes)
-    return reason if reason is None or number == 1 else f"in process {number} of {processes}: {reason}"
+    return reason if reason is None or number == 1 else f"in process {number}: {reason}"
 
 
 def _notes(outcome: Outcome) -> str | None:

@@ -155,6 +155,7 @@ class Bench:
         return Method(
             duration_s=request.duration_s,
             processes=request.processes,
+            budget_s=request.budget_s,
             rounds=request.rounds,
             max_samples=request.max_samples,
             seed=request.seed,

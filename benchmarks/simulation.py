@@ -3,8 +3,8 @@
 What the statistics and the harness promise is tried on it, since the truth is known: how much faster the one is than
 the other. The kinds of noise are those that latencies are known for: skewed jitter in which a call leans on the one
 before (Kalibera and Jones 2013), an offset of each process for where its memory lies (Mytkowicz et al. 2009), processes
-that land in one of two modes, rare stalls with a heavy tail, neighbours that meet one turn and not the next, and what
-meets all at the same time: a slow drift and a step of the frequency.
+that land in one of two modes, rare stalls with a heavy tail, neighbours that meet one turn and not the next, all the
+time or in gusts, and what meets all at the same time: a slow drift and a step of the frequency.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Noise:
         turn: between the turns of one process.
         stall, stall_times: the chance that a call stalls, and how many usual calls the least stall takes; the longer
             are Pareto's, with a tail of index 1.5.
+        gust: between the turns while a neighbour is hard at work; gust_share: of the time.
         drift: how much longer a call takes at the horizon than at the beginning.
         step: how much longer from the middle on.
     """
@@ -40,6 +41,8 @@ class Noise:
     turn: float = 0.005
     stall: float = 0.002
     stall_times: float = 4.0
+    gust: float = 0.0
+    gust_share: float = 0.0
     drift: float = 0.0
     step: float = 0.0
 
@@ -55,6 +58,7 @@ NOISES: dict[str, Noise] = {
     "drifting": Noise(drift=0.30),
     "stepping": Noise(step=0.30),
     "crowded": Noise(turn=0.03, drift=0.03, step=0.05),
+    "gusty": Noise(gust=0.15, gust_share=0.3),
     "two modes": Noise(mode=0.03, mode_share=0.3),
     "wide layout": Noise(layout=0.02),
 }
@@ -65,9 +69,13 @@ NOISES: dict[str, Noise] = {
 class Design:
     """How a comparison is measured."""
 
-    processes: int = 5
+    processes: int = 10
     rounds: int = 10
-    per_round: int = 20
+    per_round: int = 10
+
+
+GUSTS = 40
+"""Stretches of the horizon, each of which is a gust or is not."""
 
 
 class Clockwork:
@@ -85,6 +93,8 @@ class Clockwork:
         self._noise = noise
         self._horizon_s = horizon_s
         self._random = random.Random(seed)
+        gusts = random.Random(f"gusts {seed}")
+        self._gusty = [gusts.random() < noise.gust_share for _ in range(GUSTS)]
         self._offsets = [0.0] * len(medians_s)
         self._jitters = [0.0] * len(medians_s)
         self._turn: tuple[int, float] | None = None
@@ -108,7 +118,8 @@ class Clockwork:
         called."""
         noise, draw = self._noise, self._random
         if self._turn is None or self._turn[0] != configuration:
-            self._turn = configuration, draw.gauss(0.0, noise.turn)
+            stretch = int(GUSTS * self.now_s / self._horizon_s) % GUSTS
+            self._turn = configuration, draw.gauss(0.0, noise.gust if self._gusty[stretch] else noise.turn)
         shock = draw.gauss(0.0, noise.jitter) * math.sqrt(1 - noise.correlation**2)
         self._jitters[configuration] = noise.correlation * self._jitters[configuration] + shock
         level = self._offsets[configuration] + self._jitters[configuration] + self._turn[1] + self._shared()

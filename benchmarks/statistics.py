@@ -140,10 +140,12 @@ def quantile_intervals(processes: Processes, quantiles: Sequence[float], seed: i
 def paired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5) -> Comparison:
     """Compares processes that ran side by side: sitting ``i`` and round ``j`` of the one beside those of the other.
 
-    A sitting gives one figure, the mean of the middle half of its rounds' logarithms of the ratio of medians: what
-    meets both in a round cancels, and what meets one alone is cut off. (Of another quantile than the median a round has
-    too few samples, so a sitting's are taken together.) The interval is Student's over the sittings' figures. Their
-    variance is taken no smaller than what their rounds say, so that a few that agree by luck do not narrow it.
+    A round gives one figure, the logarithm of the ratio of medians: what meets both in it cancels. The ratio is the
+    mean of the middle half of all rounds' figures, of all sittings together: a second in which a neighbour was at work,
+    and met one side more than the other, is cut off wherever it fell. (Of another quantile than the median a round has
+    too few samples, so a sitting's are taken together.) The interval is Student's over the sittings: the rounds of one
+    are not independent, so their influences on that mean are added up before the spread is taken (Liang and Zeger
+    1986). It is taken no smaller than what the rounds say, so that a few sittings that agree by luck do not narrow it.
 
     With one sitting the rounds are the units, and with fewer than ``MIN_ROUNDS`` of them the samples, by blocks.
     Sittings and rounds that only one side has are left out.
@@ -155,11 +157,8 @@ def paired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5
     if not sittings:
         raise UsageError("there is no round in which both were sampled", hint="statistics.unpaired compares two runs")
     ratios = [_round_ratios(pairs, q) for pairs in sittings]
-    if len(sittings) > 1:
-        figures = np.array([_middle_mean(each) for each in ratios])
-        within = [_middle_mean_variance(each) for each in ratios if len(each) > 1]
-        variance = max([float(figures.var(ddof=1)), *([float(np.mean(within))] if within else [])])
-        return _by_processes(float(figures.mean()), variance / len(figures), len(figures) - 1)
+    if len(ratios) > 1:
+        return _by_processes(*_pooled(ratios), len(ratios) - 1)
     if len(ratios[0]) >= MIN_ROUNDS:
         reach = _student(_kept(len(ratios[0])) - 1) * math.sqrt(_middle_mean_variance(ratios[0]))
         centre = _middle_mean(ratios[0])
@@ -301,6 +300,17 @@ def _middle_mean_variance(values: Floats) -> float:
     ordered = np.sort(values)
     spread = float(np.clip(ordered, ordered[cut], ordered[n - cut - 1]).var(ddof=1))
     return spread * (n - 1) / (_kept(n) * (_kept(n) - 1))
+
+
+def _pooled(processes: Sequence[Floats]) -> tuple[float, float]:
+    """The ``_middle_mean`` of all values, and its variance, with each process's values taken as one draw."""
+    values = np.concatenate(processes)
+    ordered, cut = np.sort(values), len(values) // 4
+    low, high = ordered[cut], ordered[len(values) - cut - 1]
+    middle = np.clip(values, low, high).mean()
+    influences = np.array([(np.clip(each, low, high) - middle).sum() for each in processes]) / _kept(len(values))
+    between = float(np.square(influences).sum()) * len(processes) / (len(processes) - 1)
+    return _middle_mean(values), max(between, _middle_mean_variance(values))
 
 
 def _block_variance(series: Sequence[Floats], q: float, seed: Sequence[int]) -> float:

@@ -1,9 +1,9 @@
 """What a worker and its parent say to each other.
 
 The worker's lines are the steps that it takes, in words. Those that begin with ``MARK`` are answers:
-``opened PEAK_BYTES``, ``ready USUAL_S`` and ``turned MEDIAN_S``. After ``opened`` the worker waits for ``warm``, after
-``ready`` and each ``turned`` for ``turn DURATION_S LEAST MOST`` or ``finish``. When the parent has gone, so does the
-worker.
+``opened PEAK_BYTES``, ``ready USUAL_S`` and ``turned MEDIAN_S``. When it has loaded the model the worker waits for
+``call``, after ``opened`` for ``warm``, after ``ready`` and each ``turned`` for ``turn DURATION_S LEAST MOST`` or
+``finish``. When the parent has gone, so does the worker.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol, TextIO
 from benchmarks.clocks import Turn
 
 MARK = "\x01"
-WARM, TURN, FINISH = "warm", "turn", "finish"
+CALL, WARM, TURN, FINISH = "call", "warm", "turn", "finish"
 
 
 class HungUpError(BaseException):
@@ -29,6 +29,9 @@ class Wire(Protocol):
 
     def step(self, name: str) -> None:
         """Says what is done next."""
+
+    def loaded(self) -> None:
+        """Waits until the model, which is loaded, may be called."""
 
     def opened(self, peak_bytes: int) -> None:
         """Says that it is opened and checked, and waits until it may warm up."""
@@ -52,6 +55,9 @@ class Pipes:
 
     def step(self, name: str) -> None:
         self._say(name)
+
+    def loaded(self) -> None:
+        self._next()
 
     def opened(self, peak_bytes: int) -> None:
         self._say(f"{MARK}opened {peak_bytes}")

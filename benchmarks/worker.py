@@ -10,6 +10,7 @@ Standard output carries the steps, one a line, and answers to what the parent sa
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -103,6 +104,7 @@ def _work(job: Job, predictions: Path, wire: Wire) -> tuple[Outcome, Arrays]:
     baseline, watch, watcher = resident_peak_bytes(), Watch(job.device), Watcher()
     runtime, load_s = timed(lambda: _open(job))
     with runtime:
+        wire.loaded()
         feeds = rotation(job, runtime)
         wire.step("first call")
         _, first_s = timed(lambda: runtime.infer(feeds[0]))
@@ -229,4 +231,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    # All is written and the model is closed: taking an interpreter with PyTorch in it apart would take a second more.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -17,14 +17,15 @@ import numpy as np
 
 import runtimes
 from benchmarks import child, field
+from benchmarks.cli import ALONE
 from benchmarks.clocks import Turn
-from benchmarks.field import Entry, Gathered, Method
-from benchmarks.figures.frame import SILENT, Figure, Setting, console_script, ratio
+from benchmarks.field import MOST_PROCESSES, Entry, Gathered, Method
+from benchmarks.figures.frame import SILENT, Figure, Setting, console_script
 from benchmarks.job import Job
 from benchmarks.measure import Plan, Timed
-from benchmarks.results import read
+from benchmarks.results import FILE_NAME, read
 from benchmarks.simulation import USUAL, Clockwork
-from benchmarks.statistics import Comparison, Rounds, paired, quantile
+from benchmarks.statistics import Comparison, Rounds, paired, quantile, together
 from exporter import onnx
 from exporter.network import Request
 from exporter.variants import VARIANTS
@@ -41,8 +42,8 @@ LEAST = 0.95
 
 SLOWED = (sys.executable, "-P", "-m", "benchmarks.figures.slowed")
 
-METHOD = Method(duration_s=1.0, processes=5, rounds=10, max_samples=50_000, seed=0, silence_s=120.0)
-"""As ``rbench run`` has it by default."""
+METHOD = Method(duration_s=0.2, processes=None, rounds=10, max_samples=50_000, seed=0, silence_s=120.0)
+"""As ``rbench run`` has it by default. What is short has as many processes as there may be."""
 
 SCRIPT = Script(
     fake=1,
@@ -54,7 +55,6 @@ SCRIPT = Script(
 PLAN = Plan(window_s=0.005, warmup_limit_s=0.05)
 
 BARE = """
-import statistics
 import sys
 import time
 import numpy
@@ -65,14 +65,51 @@ session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExec
 feeds = {"input": numpy.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(numpy.float32)}
 for _ in range(300):
     session.run(None, feeds)
-samples = []
-end = time.perf_counter() + float(sys.argv[3])
-while time.perf_counter() < end:
-    start = time.perf_counter()
-    session.run(None, feeds)
-    samples.append(time.perf_counter() - start)
-print(statistics.median(samples))
+print(flush=True)
+for line in sys.stdin:
+    for _ in range(5):
+        session.run(None, feeds)
+    samples = []
+    end = time.perf_counter() + float(line)
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        session.run(None, feeds)
+        samples.append(time.perf_counter() - start)
+    time.sleep(0.06)
+    print(*samples, flush=True)
 """
+"""What one would write without this project. It has its turns beside ``rbench``, as its time is to be compared; after
+each it waits until ONNX Runtime's second thread is at rest."""
+
+
+class _Bare:
+    """A process of that loop, as a participant. A context manager: at its end the process has ended."""
+
+    def __init__(self, artifact: Path, threads: int) -> None:
+        command = (sys.executable, "-c", BARE, str(artifact), str(threads))
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.rounds_s: list[list[float]] = []
+
+    def __enter__(self) -> _Bare:
+        self._answer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def turn(self, turn: Turn) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{turn.duration_s}\n")
+        self._process.stdin.flush()
+        self.rounds_s.append([float(sample) for sample in self._answer().split()])
+        return quantile(self.rounds_s[-1], 0.5)
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise CheckFailedError(f"the bare loop ended with exit code {self._process.wait()}")
+        return line
 
 
 @dataclass(frozen=True)
@@ -94,11 +131,11 @@ def simulated(script: Path, gap: float, seed: int, turn_s: float = 0.01) -> Comp
 
     All of the harness takes part but its processes. Its clock is a virtual one, which the backend's calls move.
     """
-    horizon_s = 2.6 * METHOD.processes * METHOD.rounds * turn_s
+    horizon_s = 2.6 * MOST_PROCESSES * METHOD.rounds * turn_s
     clockwork, now = Clockwork((1e-3, 1e-3 * (1 + gap)), USUAL, horizon_s, seed), [0]
     order, sides = random.Random(f"order {seed}"), (list[Rounds](), list[Rounds]())
     with patch(f"{fake.__name__}.time.sleep", lambda _: clockwork.call(now[0])):
-        for _ in range(METHOD.processes):
+        for _ in range(MOST_PROCESSES):
             seats = [_seated(script, number, clockwork, now) for number in range(2)]
             for _ in field.in_rounds(seats, METHOD.rounds, Turn(turn_s, 1, 1000), order):
                 pass
@@ -131,8 +168,8 @@ def verdicts(setting: Setting) -> Iterator[Figure]:
         found = [simulated(script, gap, seed) for seed in range(SIMULATED)]
         yield _counted(f"{SIMULATED} seeded runs on the fake backend, gap {gap:.0%}", found, wanted)
     artifact = _resnet20(setting)
-    for program, gap, wanted in ((child.PROGRAM, 0.0, "tie"), (SLOWED, GAP, "slower")):
-        found = [real(artifact, program, setting.folder, seed) for seed in range(setting.limit or REAL)]
+    for gap, wanted in ((0.0, "tie"), (GAP, "slower")):
+        found = [real(artifact, gap, setting.folder, seed) for seed in range(setting.limit or REAL)]
         yield _counted(f"{len(found)} runs of ResNet-20 on onnxruntime, gap {gap:.0%}", found, wanted)
 
 
@@ -140,14 +177,14 @@ def _resnet20(setting: Setting) -> Artifact:
     return onnx.export(Request(VARIANTS["resnet20"], f"{setting.folder}/", weights="bundled", force=True), SILENT)
 
 
-def real(artifact: Artifact, program: tuple[str, ...], folder: Path, seed: int) -> Comparison:
-    """ResNet-20, one image a call, against itself in another program, as ``rbench run`` measures. Blocks for seconds.
+def real(artifact: Artifact, gap: float, folder: Path, seed: int) -> Comparison:
+    """ResNet-20, one image a call, against itself slowed down, as ``rbench run`` measures. Blocks for half a minute.
 
     Raises:
         CheckFailedError: a process could not do its work.
     """
     job = Job(str(artifact.path), "onnxruntime", "cpu", usable_processors(), 1, None, None, False, seed, Plan())
-    entries = (Entry("reference", job), Entry("other", job, program))
+    entries = [Entry(name, job, (*SLOWED, str(part))) for name, part in (("reference", 0.0), ("other", gap))]
     reference, other = _gathered(entries, replace(METHOD, seed=seed), folder)
     return paired(_rounds(reference), _rounds(other), seed=seed)
 
@@ -175,36 +212,46 @@ def _counted(name: str, found: Sequence[Comparison], wanted: str) -> Figure:
 
 
 def harness(setting: Setting) -> Iterator[Figure]:
-    """The p50 that rbench reports against that of a bare loop around ``InferenceSession.run``, each in fresh processes
-    of its own, in turn."""
+    """The p50 that rbench reports against that of a bare loop around ``InferenceSession.run``: a fresh process of each,
+    side by side in shuffled turns, and all that again."""
     artifact, threads = _resnet20(setting), usable_processors()
     job = Job(str(artifact.path), "onnxruntime", "cpu", threads, 1, None, None, False, 0, Plan())
-    once = replace(METHOD, processes=1)
-    bare = (sys.executable, "-c", BARE, str(artifact.path), str(threads), str(METHOD.duration_s))
-    reported, plain = list[float](), list[float]()
-    for _ in range(setting.rounds):
-        (gathered,) = _gathered((Entry("resnet20", job),), once, setting.folder)
-        reported.append(quantile([sample for rounds in _rounds(gathered)[0] for sample in rounds], 0.5))
-        plain.append(float(subprocess.run(bare, check=True, capture_output=True, text=True).stdout))
-    figure = ratio("rbench's p50 against a bare loop's, ResNet-20 batch 1", reported, plain, 1.02)
-    value = quantile(reported, 0.5) / quantile(plain, 0.5)
-    yield replace(figure, bound="0.98 x to 1.02 x", holds=0.98 <= value <= 1.02)
+    order, (rounds, turn) = random.Random(0), METHOD.turns(0.0)
+    reported, plain = list[Rounds](), list[Rounds]()
+    for _ in range(MOST_PROCESSES):
+        with (
+            tempfile.TemporaryDirectory(dir=setting.folder) as folder,
+            child.Worker(job, Path(folder), lambda _: None, METHOD.silence_s) as worker,
+            _Bare(artifact.path, threads) as bare,
+        ):
+            worker.opened()
+            worker.warm()
+            beside: list[field.Participant] = [worker, bare]
+            for _ in field.in_rounds(beside, rounds, turn, order):
+                pass
+            worker.finish()
+            reported += _rounds(Gathered([worker.outcome()]))
+        plain.append(bare.rounds_s)
+    found = paired(reported, plain)
+    low, high = found.interval
+    medians = " against ".join(f"{1e3 * quantile(together(each), 0.5):.3f}" for each in (reported, plain))
+    value = f"{found.ratio:.3f} x [{low:.3f}, {high:.3f}], {medians} ms, {len(plain)} processes of each"
+    name = "rbench's p50 against a bare loop's, ResNet-20 batch 1"
+    yield Figure(name, value, "0.98 x to 1.02 x", 0.98 <= found.ratio <= 1.02)
 
 
 ALONE_S = 90.0
 
 
 def alone(setting: Setting) -> Iterator[Figure]:
-    """``rbench`` without a word, and ``rbench run`` with a folder for its files."""
-    for words in ((), ("run", "-o", f"{setting.folder}/alone")):
-        start = time.perf_counter()
-        done = subprocess.run([console_script("rbench"), *words], capture_output=True, text=True, cwd=setting.folder)
-        taken_s = time.perf_counter() - start
-        widest = max(map(len, done.stdout.splitlines()), default=0)
-        value = f"{taken_s:.0f} s, exit code {done.returncode}, {widest} columns"
-        holds = taken_s < ALONE_S and done.returncode == 0 and 0 < widest <= 100
-        yield Figure(" ".join(("rbench", *words[:1])), value, f"< {ALONE_S:.0f} s, 100 columns", holds)
-    page = setting.folder / "alone" / "results.html"
-    rows = read(setting.folder / "alone" / "results.jsonl")
+    """``rbench`` without a word."""
+    start = time.perf_counter()
+    done = subprocess.run([console_script("rbench")], capture_output=True, text=True, cwd=setting.folder)
+    taken_s = time.perf_counter() - start
+    widest = max(map(len, done.stdout.splitlines()), default=0)
+    value = f"{taken_s:.0f} s, exit code {done.returncode}, {widest} columns"
+    holds = taken_s < ALONE_S and done.returncode == 0 and 0 < widest <= 100
+    yield Figure("rbench", value, f"< {ALONE_S:.0f} s, 100 columns", holds)
+    page, rows = setting.folder / ALONE / "results.html", read(setting.folder / ALONE / FILE_NAME)
     value = f"{page.stat().st_size / 1e6:.2f} MB, {sum(row.status == 'ok' for row in rows)} rows"
     yield Figure("the page", value, "written", page.stat().st_size > 0 and bool(rows))

@@ -1,14 +1,15 @@
-"""A worker whose calls take a known part longer: ``python -m benchmarks.figures.slowed``, as ``benchmarks.worker``.
+"""A worker whose calls take a known part longer: ``python -m benchmarks.figures.slowed PART``, and then as
+``benchmarks.worker``.
 
-After each call it does nothing, at work, for ``PART`` of what the call took. So whatever the machine does, the true
-gap to a worker without it is known.
+After each call it does nothing, at work, for that part of what the call took. So whatever the machine does, the true
+gap is known to a worker with a part of 0: what the wrapping itself takes, both have.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 from unittest.mock import patch
@@ -18,10 +19,8 @@ from runtimes import Runtime
 
 T = TypeVar("T")
 
-PART = 0.05
 
-
-def slowed(call: Callable[[], T], part: float = PART, clock: Callable[[], float] = time.perf_counter) -> T:
+def slowed(call: Callable[[], T], part: float, clock: Callable[[], float] = time.perf_counter) -> T:
     """What the call gives, after that part of its duration more."""
     start = clock()
     given = call()
@@ -31,15 +30,15 @@ def slowed(call: Callable[[], T], part: float = PART, clock: Callable[[], float]
     return given
 
 
-def main() -> int:
-    """As ``benchmarks.worker.main``, with every runtime's calls and bound runs slowed."""
+def main(part: float, arguments: Sequence[str]) -> int:
+    """As ``benchmarks.worker.main``, with every runtime's calls and bound runs slowed by that part."""
     infer, bind = Runtime.infer, Runtime.bind
     with (
-        patch.object(Runtime, "infer", lambda runtime, feeds: slowed(lambda: infer(runtime, feeds))),
-        patch.object(Runtime, "bind", lambda runtime, feeds: partial(slowed, bind(runtime, feeds))),
+        patch.object(Runtime, "infer", lambda runtime, feeds: slowed(lambda: infer(runtime, feeds), part)),
+        patch.object(Runtime, "bind", lambda runtime, feeds: partial(slowed, bind(runtime, feeds), part)),
     ):
-        return worker.main(sys.argv[1:])
+        return worker.main(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))

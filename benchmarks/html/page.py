@@ -180,9 +180,10 @@ def _reproduce(rows: Sequence[Row]) -> Iterator[str]:
     if not found:
         yield "<p>These rows were kept before rbench noted its command line.</p>"
     plans = dict.fromkeys(
-        f"{row.processes} processes, {row.rounds} rounds in shuffled turns, {row.duration_s:g} s, seed {row.seed}"
+        f"{len(row.sittings)} processes; in each {row.rounds} rounds of turns, {row.duration_s:g} s by each clock; "
+        f"seed {row.seed}"
         for row in rows
-        if row.processes is not None and row.rounds is not None and row.duration_s is not None
+        if row.sittings and row.rounds is not None and row.duration_s is not None
     )
     yield tables.remarks(list(plans))
     yield "</section>"

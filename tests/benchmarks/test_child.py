@@ -96,6 +96,7 @@ import sys
 def told():
     line = sys.stdin.readline().split()
     return line[0] if line else sys.exit()
+assert told() == "call"
 print("open\n\x01opened 40", end="", flush=True)
 print("96\nlater", flush=True)
 assert told() == "warm"
@@ -114,7 +115,7 @@ def test_what_comes_in_pieces_or_together_is_heard_alike(tmp_path: Path) -> None
     assert set(steps) <= {"open", "later", "late"}
 
 
-@pytest.mark.parametrize(("line", "answers"), [("assert", 1), ("while", 2)])
+@pytest.mark.parametrize(("line", "answers"), [('assert told() == "warm"', 1), ("while", 2)])
 def test_a_worker_that_dies_in_place_of_an_answer_is_an_error(tmp_path: Path, line: str, answers: int) -> None:
     code = ANSWERING.replace(line, f"told(); sys.exit(7)\n{line}")
     with Worker(JOB, tmp_path, lambda _: None, 30.0, program=program(code)) as worker:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import cli, results, run
+from benchmarks.field import LEAST_PROCESSES, MOST_PROCESSES
 from benchmarks.progress import CLEAR_LINE
 from benchmarks.request import Listener, Request
 from benchmarks.results import ResultsFile, Row
@@ -44,7 +45,9 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     ]
     assert "net.fake · resnet20, bundled weights" in done.stdout
     assert "\x1b" not in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    *table, page = done.stdout.splitlines()
+    assert page == str(out / "results.html")
+    assert max(map(len, table)) <= 100
     assert "incomplete" not in done.stdout
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
     rows = results.read(lines)
@@ -205,7 +208,28 @@ def test_strict_fails_on_a_machine_that_was_not_quiet(
     arguments = ["run", "net.fake", "--json", str(tmp_path / "lines.jsonl"), *(["--strict"] if strict else [])]
     assert CliRunner().invoke(cli.rbench, arguments).exit_code == code
     assert results.read(tmp_path / "lines.jsonl") == (measured,)
-    assert (asked[0].strict, asked[0].roofline, asked[0].processes, asked[0].rounds) == (strict, True, 5, 10)
+    assert (asked[0].strict, asked[0].roofline, asked[0].processes, asked[0].rounds) == (strict, True, None, 10)
+    assert asked[0] == replace(Request(("net.fake",), strict=strict), command=asked[0].command), "its own defaults"
+
+
+def test_without_a_word_it_measures_the_bundled_model_and_writes_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Request] = []
+
+    def found(request: Request, _: Listener) -> Iterator[Row]:
+        asked.append(request)
+        yield FASTER
+
+    monkeypatch.setattr(run, "run", found)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.rbench, [])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[-1] == "rbench-results/results.html"
+    assert "<table" in (tmp_path / "rbench-results/results.html").read_text()
+    assert asked == [replace(Request(), command=asked[0].command)]
+    help_text = CliRunner().invoke(cli.rbench, ["run", "--help"]).stdout
+    assert f"Default: {LEAST_PROCESSES} to {MOST_PROCESSES}" in " ".join(help_text.split())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

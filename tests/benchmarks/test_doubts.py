@@ -64,6 +64,8 @@ def test_who_was_measured_alone_is_told() -> None:
 def test_an_early_end_is_told() -> None:
     found = gathered(sitting(), sitting(seed=1))
     assert lines(found, processes=5) == ("it was measured in 2 of 5 processes: the run ended early",)
+    assert lines(found, processes=None) == ("it was measured in 2 of 3 processes: the run ended early",)
+    assert lines(gathered(sitting(), sitting(seed=1), sitting(seed=2)), processes=None) == ()
 
 
 @pytest.mark.parametrize(

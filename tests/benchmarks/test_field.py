@@ -16,20 +16,32 @@ import pytest
 from benchmarks import accuracy
 from benchmarks import field as fields
 from benchmarks.clocks import Turn
-from benchmarks.field import HELD, Entry, Gathered, Method, Told, available_bytes, gather, in_rounds
+from benchmarks.field import (
+    HELD,
+    LEAST_PROCESSES,
+    MOST_PROCESSES,
+    Entry,
+    Gathered,
+    Method,
+    Told,
+    available_bytes,
+    gather,
+    in_rounds,
+)
 from benchmarks.job import Outcome
 from benchmarks.measure import Plan
 from benchmarks.samples import Sitting
-from runtimes import processors
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact
 
-METHOD = Method(duration_s=0.05, processes=2, rounds=2, max_samples=1000, seed=0, silence_s=60.0)
+METHOD = Method(duration_s=0.025, processes=2, rounds=2, max_samples=1000, seed=0, silence_s=60.0)
 TURN = Turn(0.1, 1, 10)
 
 STANDING_IN = r"""
 import json, os, sys
 number, told = json.load(open(sys.argv[1]))["number"], lambda: sys.stdin.readline().split() or sys.exit()
-print(f"pid {os.getpid()}\n\x01opened 1000000", flush=True)
+print(f"pid {os.getpid()}", flush=True)
+told()
+print("\x01opened 1000000", flush=True)
 told()
 print("\x01ready 0.001", flush=True)
 while told()[0] == "turn":
@@ -149,15 +161,16 @@ def test_one_that_cannot_go_on_has_no_further_turns_and_the_others_have_all_of_t
 @pytest.mark.parametrize(
     ("method", "slowest_s", "rounds", "turn"),
     [
-        (replace(METHOD, duration_s=1.0, processes=5, rounds=10, max_samples=50_000), 1e-4, 10, Turn(0.02, 1, 1000)),
-        (replace(METHOD, duration_s=1.0, processes=5, rounds=10, max_samples=50_000), 0.05, 4, Turn(0.05, 1, 2500)),
-        (replace(METHOD, duration_s=1.0, processes=5, rounds=10, max_samples=50_000), 3.0, 2, Turn(0.1, 1, 5000)),
-        (replace(METHOD, duration_s=1.0, processes=5, rounds=1, max_samples=50_000), 3.0, 1, Turn(0.2, 2, 10_000)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 1e-4, 10, Turn(0.02, 1, 1000)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 0.05, 4, Turn(0.05, 1, 2500)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 3.0, 2, Turn(0.1, 1, 5000)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=1, max_samples=10_000), 3.0, 1, Turn(0.2, 2, 10_000)),
+        (replace(METHOD, duration_s=0.2, processes=None, rounds=1, max_samples=10_000), 3.0, 1, Turn(0.2, 4, 10_000)),
         (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 0.0, 10, Turn(0.2, 1, 5000)),
         (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 9.0, 2, Turn(1.0, 5, 25_000)),
         (replace(METHOD, duration_s=2.0, processes=1, rounds=1, max_samples=50_000), 9.0, 1, Turn(2.0, 10, 50_000)),
-        (replace(METHOD, duration_s=1.0, processes=2, rounds=2, max_samples=4), 1e-4, 2, Turn(0.25, 1, 1)),
-        (replace(METHOD, duration_s=1.0, processes=5, rounds=10, max_samples=1), 1e-4, 10, Turn(0.02, 1, 1)),
+        (replace(METHOD, duration_s=0.5, processes=2, rounds=2, max_samples=2), 1e-4, 2, Turn(0.25, 1, 1)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=1), 1e-4, 10, Turn(0.02, 1, 1)),
         (replace(METHOD, duration_s=1.0, processes=1, rounds=1, max_samples=7), 1e-4, 1, Turn(1.0, 7, 7)),
     ],
 )
@@ -315,17 +328,70 @@ def test_those_for_which_there_is_no_memory_are_measured_alone(tmp_path: Path, m
     assert begun == list("ababccdd")
 
 
-@pytest.mark.parametrize(("usable", "together"), [(1, 1), (3, 3)])
-def test_only_the_first_processes_are_opened_one_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usable: int, together: int
-) -> None:
-    monkeypatch.setattr(fields, "usable_processors", lambda: usable)
+def test_only_the_first_processes_load_one_at_a_time(tmp_path: Path) -> None:
     ears = Ears()
     last([standing_in(name) for name in "abc"], tmp_path, ears)
     steps = [line.split(": ")[1].split()[0] for line in ears.lines if ": start" in line or ": pid" in line]
-    assert steps[:6] == ["start", "pid"] * 3
-    assert steps[6 : 6 + together + 1] == [*["start"] * together, "pid"]
-    assert processors.usable_processors() >= 1
+    assert steps == [*["start", "pid"] * 3, *["start"] * 3, *["pid"] * 3]
+
+
+CALLING = r"""
+import os, sys, time
+told = lambda: sys.stdin.readline().split() or sys.exit()
+def note(word): os.write(log, f"{word} {os.getpid()}\n".encode())
+log = os.open(PLACE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+note("loaded")
+told()
+note("calls")
+time.sleep(0.1)
+note("called")
+print("\x01opened 1", flush=True)
+told()
+print("\x01ready 0.001", flush=True)
+while told()[0] == "turn":
+    print("\x01turned 0.001", flush=True)
+open(sys.argv[2], "w").write('{"status": "ok"}')
+"""
+
+
+def test_two_never_call_their_models_at_the_same_time_before_the_turns(tmp_path: Path) -> None:
+    """They load side by side, and would compute side by side too if nobody kept them from it."""
+    place = tmp_path / "log"
+    code = CALLING.replace("PLACE", repr(str(place)))
+    last([standing_in(name, code) for name in "abc"], tmp_path)
+    words = place.read_text().split()[::2]
+    assert words[-9:].count("loaded") == 3
+    assert [word for word in words if word != "loaded"] == ["calls", "called"] * 6
+
+
+def test_without_a_number_there_are_as_many_processes_as_there_is_time_for(tmp_path: Path) -> None:
+    ears, timely = Ears(), replace(METHOD, processes=None, rounds=1)
+    (found,) = last([standing_in("a")], tmp_path, ears, timely)
+    assert len(found.outcomes) == MOST_PROCESSES
+    heads = [line.split(" · ")[0] for line in ears.lines if "round" in line]
+    assert heads == ["process 1", "process 2", *(f"process {number} of 10" for number in range(3, 11))]
+    (found,) = last([standing_in("a")], tmp_path, method=replace(timely, budget_s=1e-6))
+    assert len(found.outcomes) == LEAST_PROCESSES
+
+
+@pytest.mark.parametrize(
+    ("taken_s", "expected"),
+    [
+        ([], 3),
+        ([1.0], 3),
+        ([40.0, 1.0], 10),
+        ([40.0, 7.0], 3),
+        ([40.0, 7.0, 7.0], 3),
+        ([40.0, 5.0, 4.9], 5),
+        ([40.0, 5.0, 5.1], 4),
+        ([90.0, 5.0, 5.0], 3),
+        ([0.0, 0.0, 0.0], 10),
+        ([5.0] * 10, 10),
+    ],
+)
+def test_how_many_there_will_be_follows_from_the_time_alone(taken_s: list[float], expected: int) -> None:
+    assert replace(METHOD, processes=None, budget_s=60.0).expected(taken_s) == expected
+    assert replace(METHOD, processes=4).expected(taken_s) == 4
 
 
 def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:

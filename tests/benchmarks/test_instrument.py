@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from benchmarks import child
 from benchmarks.figures import instrument
-from benchmarks.figures.slowed import PART, slowed
+from benchmarks.figures.slowed import slowed
 from benchmarks.job import Job
 from benchmarks.measure import Plan
 from tests.benchmarks.scripts import SCRIPT, artifact
@@ -43,8 +42,8 @@ def test_a_gap_that_is_injected_is_the_gap_that_there_is() -> None:
         return "done"
 
     before = now
-    assert slowed(call, PART, clock) == "done"
-    assert now - before == pytest.approx(1.0 + PART, abs=0.006)
+    assert slowed(call, 0.05, clock) == "done"
+    assert now - before == pytest.approx(1.05, abs=0.006)
 
 
 def test_a_slowed_worker_does_its_work(tmp_path: Path) -> None:
@@ -52,5 +51,5 @@ def test_a_slowed_worker_does_its_work(tmp_path: Path) -> None:
     folder.mkdir()
     plan = Plan(duration_s=0.02, window_s=0.001, warmup_limit_s=0.01)
     job = Job(str(artifact(tmp_path, SCRIPT)), "fake", "cpu", 1, 1, None, None, False, 0, plan, number=1)
-    outcome, _ = child.run(job, folder, lambda _: None, 60.0, program=(sys.executable, "-m", instrument.SLOWED[-1]))
+    outcome, _ = child.run(job, folder, lambda _: None, 60.0, program=(*instrument.SLOWED, "0.05"))
     assert (outcome.status, outcome.reason) == ("ok", None)

@@ -282,7 +282,7 @@ def test_what_is_not_ok_has_no_number(status: Status) -> None:
 def test_a_later_process_that_is_not_ok_takes_the_numbers_of_the_first_with_it(status: Status) -> None:
     found = Gathered([outcome(), outcome(), Outcome(status, "it broke")])
     row = finished(replace(EMPTY, processes=5), found, predictions([0], [0]), beside(sitting()))
-    expected = replace(EMPTY, processes=5, status=status, reason="in process 3 of 5: it broke", time=row.time)
+    expected = replace(EMPTY, processes=5, status=status, reason="in process 3: it broke", time=row.time)
     assert row == expected
 
 

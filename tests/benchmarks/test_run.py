@@ -225,7 +225,7 @@ def test_a_configuration_that_fails_in_its_second_process_is_an_error_that_says_
         reference, failed = measuring.rows(configurations)
     assert (reference.status, len(reference.sittings)) == ("ok", 2)
     assert (failed.status, failed.p50_s, failed.sittings, failed.answers) == ("error", None, (), None)
-    assert (failed.reason or "").startswith("in process 2 of 2: ")
+    assert (failed.reason or "").startswith("in process 2: ")
 
 
 def test_without_the_reference_there_are_no_ratios(together: Subjected) -> None:

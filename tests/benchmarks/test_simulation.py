@@ -26,6 +26,21 @@ def test_of_a_hundred_runs_with_a_gap_of_five_percent_at_least_95_find_it() -> N
     assert verdicts(-0.05, runs=20)["slower"] >= 19
 
 
+def test_a_neighbour_who_comes_and_goes_hides_no_gap() -> None:
+    """Its seconds are cut off, where the mean over the processes would be made of them."""
+    assert verdicts(0.05, NOISES["gusty"])["faster"] >= 95
+    found = lost = 0
+    for seed in range(20):
+        sides = simulate(0.05, NOISES["gusty"], seed=seed)
+        levels = [[np.log([np.median(samples) for samples in rounds]).mean() for rounds in side] for side in sides]
+        figures = np.subtract(levels[0], levels[1])
+        reach = statistics._student(len(figures) - 1) * figures.std(ddof=1) / np.sqrt(len(figures))
+        lost += figures.mean() - reach <= np.log(1 + statistics.RESOLUTION)
+        found += statistics.paired(*sides).verdict == "faster"
+    assert found >= 19
+    assert lost >= 5
+
+
 @pytest.mark.parametrize("name", NOISES)
 def test_no_kind_of_noise_makes_the_same_differ(name: str) -> None:
     assert verdicts(0.0, NOISES[name], runs=25)["tie"] >= 24
@@ -35,7 +50,7 @@ def test_the_samples_of_one_process_would_make_the_same_differ() -> None:
     """What the processes as units are for. However many calls two processes make, they tell of these two alone."""
     differ = ties = 0
     for seed in range(25):
-        reference, other = simulate(0.0, NOISES["still"], Design(processes=1), seed)
+        reference, other = simulate(0.0, NOISES["still"], Design(processes=1, per_round=20), seed)
         found = statistics.paired(reference, other, seed)
         differ += not found.interval[0] <= 1.0 <= found.interval[1]
         ties += found.verdict == "tie"
@@ -102,6 +117,13 @@ def test_a_process_has_its_layout_and_its_mode_and_keeps_them() -> None:
         modes.append(round(bimodal.call(0), 9))
     assert set(modes) == {1.0, 1.5}
     assert modes.count(1.5) == pytest.approx(100, abs=30)
+
+
+def test_turns_differ_in_a_gust_and_not_between() -> None:
+    clockwork = Clockwork((1.0, 1.0), replace(NONE, gust=0.1, gust_share=0.25), horizon_s=4000.0, seed=1)
+    levels = np.array([clockwork.call(number % 2) for number in range(3900)])
+    assert np.mean(levels == 1.0) == pytest.approx(0.75, abs=0.15)
+    assert np.log(levels[levels != 1.0]).std() == pytest.approx(0.1, rel=0.1)
 
 
 def test_a_turn_lasts_until_another_has_its_turn() -> None:

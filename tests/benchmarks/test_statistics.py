@@ -149,10 +149,27 @@ def test_paired_is_the_ratio_of_each_round_and_not_of_what_the_machine_did() -> 
 
 def test_paired_over_sittings_is_students_interval_to_the_digit() -> None:
     logs = [0.10, 0.12, 0.17]
-    found = statistics.paired(steady(*map(math.exp, logs)), steady(1.0, 1.0, 1.0))
+    found = statistics.paired(steady(*map(math.exp, logs), rounds=1), steady(1.0, 1.0, 1.0, rounds=1))
     reach = 4.302653 * float(np.std(logs, ddof=1)) / math.sqrt(3)
     assert found.ratio == pytest.approx(math.exp(0.13))
     assert found.interval == pytest.approx((math.exp(0.13 - reach), math.exp(0.13 + reach)), rel=1e-5)
+
+
+def test_paired_is_the_middle_half_of_all_rounds_and_its_spread_that_of_the_sittings_to_the_digit() -> None:
+    logs = [[0.00, 0.01], [0.02, 0.03], [0.04, 0.90]]  # a neighbour met one side alone in the last round
+    found = statistics.paired([[[math.exp(log)] for log in each] for each in logs], steady(1.0, 1.0, 1.0, rounds=2))
+    assert found.ratio == pytest.approx(math.exp(0.025)), "of 0.01, 0.02, 0.03 and 0.04"
+    clipped = np.array([0.01 + 0.01, 0.02 + 0.03, 0.04 + 0.04])
+    influences = (clipped - clipped.mean()) / 4
+    reach = 4.302653 * math.sqrt(float(np.square(influences).sum()) * 3 / 2)
+    assert found.interval == pytest.approx((math.exp(0.025 - reach), math.exp(0.025 + reach)), rel=1e-5)
+
+
+def test_rounds_of_one_process_are_not_taken_for_independent() -> None:
+    """Each process lands somewhere and stays there: a hundred rounds tell no more of it than one."""
+    levels = [0.97, 0.99, 1.0, 1.01, 1.03]
+    once, often = (statistics.paired(steady(*levels, rounds=n), steady(*[1.0] * 5, rounds=n)) for n in (4, 100))
+    assert np.diff(often.interval)[0] > 0.95 * np.diff(once.interval)[0] > 0.03
 
 
 def test_sittings_that_agree_by_luck_are_not_narrower_than_their_rounds_allow() -> None:

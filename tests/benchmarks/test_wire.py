@@ -16,9 +16,10 @@ class Broken(io.StringIO):
 
 
 def test_the_worker_says_steps_and_answers_and_waits_until_it_may_go_on() -> None:
-    heard, said = io.StringIO("warm\nturn 0.25 3 100\nturn 1e-06 1 1\nfinish\nnever read\n"), io.StringIO()
+    heard, said = io.StringIO("call\nwarm\nturn 0.25 3 100\nturn 1e-06 1 1\nfinish\nnever read\n"), io.StringIO()
     pipes = Pipes(heard, said)
     pipes.step("open")
+    pipes.loaded()
     pipes.opened(1 << 40)
     pipes.ready(0.1 + 0.2)
     turns = []
@@ -39,6 +40,8 @@ def test_a_turn_arrives_as_it_was_said(turn: Turn) -> None:
 @pytest.mark.parametrize("left", ["", "turn 0.2 1", "finish"])
 def test_a_parent_that_has_gone_is_found_where_it_is_waited_for(left: str) -> None:
     """Half a line is what it had time to write."""
+    with pytest.raises(HungUpError):
+        Pipes(io.StringIO(left), io.StringIO()).loaded()
     with pytest.raises(HungUpError):
         Pipes(io.StringIO(left), io.StringIO()).opened(1)
     with pytest.raises(HungUpError):

@@ -39,10 +39,14 @@ class Told:
         self._turn = Turn(job.plan.duration_s, job.plan.min_samples, job.plan.max_samples)
         self._turns = turns
         self.steps: list[str] = []
+        self.before_calls: list[str] | None = None
         self.said: list[tuple[str, float]] = []
 
     def step(self, name: str) -> None:
         self.steps.append(name)
+
+    def loaded(self) -> None:
+        self.before_calls = list(self.steps)
 
     def opened(self, peak_bytes: int) -> None:
         self.said.append(("opened", peak_bytes))
@@ -94,6 +98,7 @@ def test_its_turns_are_the_rounds_and_the_parent_hears_of_each(tmp_path: Path) -
     *_, outcome = outcomes(job, tmp_path / "p.npz", told)
     sitting = sat(outcome)
     assert [word for word, _ in told.said] == ["opened", "ready", *["turned"] * 4]
+    assert told.before_calls == ["open"]
     assert told.said[0][1] <= (sitting.peak_bytes or 0)
     assert [number for _, number in told.said[2:]] == [
         pytest.approx(np.median(samples), abs=1e-9) for samples in sitting.latency.rounds_s
@@ -457,7 +462,7 @@ def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:
     noisy += "sys.exit(w.main(sys.argv[1:]))"
     result = subprocess.run(
         [sys.executable, "-c", noisy, str(job), str(tmp_path / "o.json"), str(tmp_path / "p.npz")],
-        input="warm\nturn 0.01 3 100\nfinish\n",
+        input="call\nwarm\nturn 0.01 3 100\nfinish\n",
         capture_output=True,
         text=True,
         check=True,

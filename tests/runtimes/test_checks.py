@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.checks import agreed, checked, empty_outputs
+from runtimes.checks import agreed, checked, empty_outputs, plainly_right
 from runtimes.errors import InputError, IntegrityError
 from runtimes.protocol import Array, TensorSpec
 
@@ -26,6 +27,51 @@ def refusal(spec: TensorSpec, feeds: object) -> str:
     with pytest.raises(InputError) as caught:
         checked((spec,), feeds)  # type: ignore[arg-type]
     return str(caught.value)
+
+
+class Subclass(np.ndarray[Any, Any]):
+    pass
+
+
+RIGHT = {"input": array(2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("specs", "feeds", "expected"),
+    [
+        ((IMAGE,), RIGHT, True),
+        ((FIXED,), RIGHT, True),
+        ((IMAGE,), {"input": array(9, 3, 4, 5)[1:3]}, True),
+        ((FIXED,), {"input": array(1, 3, 4, 5)}, False),
+        ((IMAGE,), {"input": array(0, 3, 4, 5)}, False),
+        ((IMAGE,), {"x": array(2, 3, 4, 5)}, False),
+        ((IMAGE,), {**RIGHT, "x": 1}, False),
+        ((IMAGE,), {}, False),
+        ((IMAGE,), [1], False),
+        ((IMAGE,), MappingProxyType(RIGHT), False),
+        ((IMAGE,), {"input": array(2, 3, 4, 5).tolist()}, False),
+        ((IMAGE,), {"input": array(2, 3, 4, 5).view(Subclass)}, False),
+        ((IMAGE,), {"input": array(2, 3, 4, 5).astype(">f4")}, False),
+        ((IMAGE,), {"input": array(2, 3, 4, 5).astype(np.float64)}, False),
+        ((IMAGE,), {"input": array(2, 4, 5, 3).transpose(0, 3, 1, 2)}, False),
+        ((IMAGE,), {"input": array(2, 3, 4, 5)[:, :, ::2]}, False),
+        ((IMAGE,), {"input": array(3, 4, 5)}, False),
+        ((IMAGE,), {"input": array()}, False),
+        ((TensorSpec("input", "float32", ("n", 3, "h", "w")),), RIGHT, False),
+        ((TensorSpec("input", "float32", ()),), {"input": array()}, False),
+        ((TensorSpec("input", "float32", ("n",)),), {"input": array(4)}, True),
+        ((IMAGE, IMAGE), RIGHT, False),
+        ((), {}, False),
+    ],
+)
+def test_what_is_plainly_right_is_what_checking_gives_back(
+    specs: tuple[TensorSpec, ...], feeds: Any, expected: bool
+) -> None:
+    assert plainly_right(specs)(feeds) is expected
+    if expected:
+        found = checked(specs, feeds)
+        assert found["input"] is feeds["input"]
+        assert empty_outputs(specs, (LOGITS,), found) is None
 
 
 @pytest.mark.parametrize(
