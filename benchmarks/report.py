@@ -27,7 +27,7 @@ GPU_WIDTH = 120
 MEANING = (
     "p50 ms: of one call, host arrays in and out; compute: the same with its inputs on the device;",
     "image to label: from a file's bytes on, one image. p99 needs 1,000 samples, p99.9 10,000.",
-    f"vs {REFERENCE}: its p50 over this p50, above 1 is faster; a tie: the interval does not exclude 1, or",
+    f"vs {REFERENCE}: its time over this one, above 1 is faster; a tie: the interval does not exclude 1, or",
     "the difference is too small to matter. !: the machine was not quiet, the reason stands beneath.",
     "roof %: of what the machine's measured ceilings allow. drop: its top-1 less this one, in points;",
     "same: the share of images with its top-1; flips: the others, real and near ties; eval/s: images of",
