@@ -1,17 +1,23 @@
-"""Rows in Markdown, short enough for a comment on a change: what came of it and what is wrong, the rest folded."""
+"""Rows and findings in Markdown, short enough for a comment on a change: what came of it and what is wrong, the rest
+folded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks import report
+from benchmarks.paper import view
+from benchmarks.paper.findings import Findings
 from benchmarks.report import Section, Table
 from benchmarks.results import Row
 
 
-def markdown(rows: Sequence[Row], heading: str = "rbench", complete: bool = True) -> str:
+def markdown(
+    rows: Sequence[Row], heading: str = "rbench", complete: bool = True, findings: Sequence[Findings] = ()
+) -> str:
     """The rows' headlines, the table of their speed and what is said of them; the other tables, the machine and the
-    command are folded. All text is escaped."""
+    command are folded. Then the outcome, checks and tables of all findings; what they rest on is folded. All text is
+    escaped."""
     lines = [f"# {escaped(heading)}", ""]
     if not complete:
         lines += ["**Incomplete: the run ended early.**", ""]
@@ -19,6 +25,8 @@ def markdown(rows: Sequence[Row], heading: str = "rbench", complete: bool = True
         lines += _section(found)
     if rows:
         lines += folded("machine, command and what the columns mean", _about(rows))
+    for one in findings:
+        lines += _findings(one)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -83,6 +91,22 @@ def _section(section: Section) -> Iterator[str]:
     rest = [line for table in others for line in (*table_lines(table), "")]
     if rest or quiet:
         yield from folded("more of these rows", [*rest, *quiet])
+
+
+def _findings(findings: Findings) -> Iterator[str]:
+    yield from (f"## {escaped(findings.title)}", "", f"**{escaped(view.headline(findings))}**", "")
+    yield from (escaped(view.basis(findings.provenance)), "")
+    for check in findings.checks:
+        source = f" ({check.source})" if check.source else ""
+        yield f"- **{check.outcome}**: {escaped(f'{check.said}{source} Found: {check.found}')}"
+    if findings.checks:
+        yield ""
+    for found in findings.tables:
+        yield from (escaped(found.caption), "", *table_lines(view.table(found)), "")
+    notes = [f"- {escaped(note)}" for note in findings.notes]
+    pairs = [f"- {name}: {escaped(words)}" for name, words in view.rests_on(findings.provenance)]
+    command = " ".join(findings.provenance.command.split())
+    yield from folded("what this rests on", [*([f"    {command}", ""] if command else []), *notes, *pairs])
 
 
 def _about(rows: Sequence[Row]) -> Iterator[str]:

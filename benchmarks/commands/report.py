@@ -1,7 +1,9 @@
-"""``rbench report``: rows that were measured before, as a page and as Markdown."""
+"""``rbench report``: rows that were measured before, and findings, as a page and as Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,14 @@ if TYPE_CHECKING:
     from benchmarks.results import Row
 
 PAGE = Path("report.html")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that are meant: of rows, and of findings, each once."""
+
+    rows: tuple[Path, ...]
+    findings: tuple[Path, ...]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,60 +39,95 @@ PAGE = Path("report.html")
 @click.option("--title", default="rbench", show_default=True, metavar="TEXT", help="Over the page.")
 @terminal.debug_option
 def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, title: str) -> None:
-    """Show measured rows as one page that opens from disk, needs no network and nothing beside it.
+    """Show measured rows and findings as one page that opens from disk, needs no network and nothing beside it.
 
-    RESULTS are files of JSON lines, as rbench run leaves them, or folders with a results.jsonl. Of each configuration
-    the rows of its last run are shown. Prints the path of what was written.
+    RESULTS are files of JSON lines, as rbench run leaves them, files *.findings.json, as rbench paper leaves them, or
+    folders with a results.jsonl or with findings. Of each configuration the rows of its last run are shown. Prints the
+    path of what was written.
     """
     from benchmarks import outputs
+    from benchmarks.html import canvas
     from benchmarks.html.page import html
     from benchmarks.markdown import markdown as in_markdown
+    from benchmarks.paper.findings import read
 
     if page is None and markdown is None:
         page = PAGE
-    _refuse_inputs(results, page, markdown)
+    inputs = _located(results)
+    _refuse_inputs(inputs, page, markdown)
     if page is not None:
-        _need_plots()
-    rows = _rows(results)
+        canvas.require("the page's plots")
+    rows, findings = _rows(inputs), [read(path) for path in inputs.findings]
     if page is not None:
-        outputs.put(page, html(rows, title))
+        outputs.put(page, html(rows, title, findings=findings))
         click.echo(page)
     if markdown is not None and str(markdown) != "-":
-        outputs.put(markdown, in_markdown(rows, title))
+        outputs.put(markdown, in_markdown(rows, title, findings=findings))
         click.echo(markdown)
     elif markdown is not None:
-        click.echo(in_markdown(rows, title), nl=False)
+        click.echo(in_markdown(rows, title, findings=findings), nl=False)
 
 
-def _need_plots() -> None:
-    from benchmarks.html import canvas
-    from runtimes.errors import BackendUnavailableError
+def _located(results: Sequence[Path]) -> Inputs:
+    """A path that is no folder is itself a file: of findings by its name, else of rows.
 
-    if canvas.missing() is not None:
-        raise BackendUnavailableError("the page's plots need matplotlib, which is not installed", hint=canvas.INSTALL)
+    Raises:
+        ArtifactError: a folder holds neither.
+    """
+    from benchmarks.paper.findings import SUFFIX, of_folder
+    from benchmarks.results import FILE_NAME, located
+    from runtimes.errors import ArtifactError
+
+    rows: dict[Path, Path] = {}
+    findings: dict[Path, Path] = {}
+    for path in results:
+        if not path.is_dir():
+            (findings if path.name.endswith(SUFFIX) else rows).setdefault(path.resolve(), path)
+            continue
+        found = of_folder(path)
+        if not found and not located(path).exists():
+            raise ArtifactError(
+                f"neither {FILE_NAME} nor *{SUFFIX} in it",
+                path=path,
+                hint="rbench run -o DIR makes the one, rbench paper the other",
+            )
+        findings.update((one.resolve(), one) for one in found)
+        if located(path).exists():
+            rows.setdefault(located(path).resolve(), located(path))
+    return Inputs(tuple(rows.values()), tuple(findings.values()))
 
 
-def _refuse_inputs(results: tuple[Path, ...], *outputs: Path | None) -> None:
+def _refuse_inputs(inputs: Inputs, *outputs: Path | None) -> None:
     """Nothing is written over what is read."""
-    from benchmarks.results import located
     from runtimes.errors import UsageError
 
-    read = {located(path).resolve() for path in results}
+    read = {path.resolve() for path in (*inputs.rows, *inputs.findings)}
     for path in outputs:
         if path is not None and path.resolve() in read:
             raise UsageError("it is read and would be written over", path=path, hint="name another file")
 
 
-def _rows(results: tuple[Path, ...]) -> tuple[Row, ...]:
+def _rows(inputs: Inputs) -> tuple[Row, ...]:
     """All of them, without those that a later run of the same configuration has replaced, which a notice counts."""
     from benchmarks.compare.keys import latest
-    from benchmarks.results import located, read
     from runtimes.errors import ArtifactError
 
-    every = [row for path in results for row in read(located(path))]
-    if not every:
-        raise ArtifactError("no rows in it", path=results[0], hint="rbench run -o DIR makes some")
+    every = [row for path in inputs.rows for row in _read(path)]
+    if not every and not inputs.findings:
+        raise ArtifactError("no rows in it", path=inputs.rows[0], hint="rbench run -o DIR makes some")
     kept = latest(every)
     if len(kept) < len(every):
         click.echo(f"{len(every) - len(kept)} rows of earlier runs of the same configurations are left out", err=True)
     return kept
+
+
+def _read(path: Path) -> tuple[Row, ...]:
+    from benchmarks.paper.findings import SUFFIX
+    from benchmarks.results import read
+    from runtimes.errors import ArtifactError
+
+    try:
+        return read(path)
+    except ArtifactError as error:
+        hint = f"expected a row of rbench run in each line; a file of findings ends in {SUFFIX}"
+        raise ArtifactError(error.what, path=path, hint=hint) from error

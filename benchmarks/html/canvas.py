@@ -1,21 +1,25 @@
 """Plots as SVG that takes its colours from the page: drawn by matplotlib, without its global state of figures.
 
 matplotlib draws in placeholder colours, each of which becomes a CSS variable of the page's, so that one drawing is
-right in light and in dark. Text stays text, in the page's font. The same rows give the same bytes.
+right in light and in dark. Text stays text, in the page's font. The same rows give the same bytes. A drawing for a
+file takes the page's light colours.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
+from importlib import resources
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.results import Row
 from exporter.terminal import PRECISION_NAMES
+from runtimes.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,17 +30,25 @@ INSTALL = "pip install 'rexport[report]'"
 WIDTH_IN = 5.2
 """Of every plot: 10-point text is still read when a telephone shows it at two thirds."""
 
-INK, FAINT, GRID = "#010101", "#020202", "#030303"
+INK, FAINT, GRID, PAPER = "#010101", "#020202", "#030303", "#050505"
 SERIES = tuple(f"#0404{number:02x}" for number in range(1, 9))
-"""Placeholders: of text and lines, of what stands back, of the grid, and of the runtimes."""
+"""Placeholders: of text and lines, of what stands back, of the grid, of the paper, and of what colour tells
+apart."""
 
 VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--faint)",
     GRID: "var(--grid)",
+    PAPER: "var(--paper)",
     **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)},
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+PICTURE_DPI = 150
+"""Of the pictures that are files of pixels."""
+
+_FONTS = ("DejaVu Sans", "Verdana", "Arial", "sans-serif")
+"""Of a picture's text, in the order that whoever shows it has them."""
 
 _SETTINGS: dict[Any, Any] = {
     "text.parse_math": False,
@@ -63,7 +75,10 @@ _SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "path.simplify": True,
 }
-_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_NO_METADATA: dict[str, dict[str, None]] = {
+    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
+    "png": {"Software": None},
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,31 @@ def missing() -> str | None:
     if find_spec("matplotlib") is None:
         return f"matplotlib is not installed ({INSTALL})"
     return None
+
+
+def require(what: str) -> None:
+    """Nothing, where plots can be drawn; ``what`` is what they are needed for, as "the page's plots".
+
+    Raises:
+        BackendUnavailableError: matplotlib is not here.
+    """
+    if missing() is not None:
+        raise BackendUnavailableError(f"{what} need matplotlib, which is not installed", hint=INSTALL)
+
+
+def figures(plots: Callable[[], Iterator[Plot | None]]) -> str:
+    """The plots that are made, as an element of the page; nothing where there are none, or none can be drawn."""
+    if missing() is not None:
+        return ""
+    shown = "\n".join(_figure(plot) for plot in plots() if plot is not None)
+    return f'<div class="plots">{shown}</div>' if shown else ""
+
+
+def _figure(plot: Plot) -> str:
+    return (
+        f'<figure class="plot" data-kind="{plot.kind}"><h3>{escape(plot.title)}</h3>\n{plot.svg}\n'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+    )
 
 
 @dataclass(frozen=True)
@@ -125,21 +165,50 @@ def drawn(name: str, height_in: float, draw: Callable[[Figure], None], spoken: s
 
     The figure takes care of its own layout; what is drawn outside the axes finds place.
     """
+    svg = _saved("svg", (WIDTH_IN, height_in), draw, {**_SETTINGS, "svg.hashsalt": name}, transparent=True)
+    return _embedded(svg.decode(), name, spoken)
+
+
+def picture(form: Literal["svg", "png"], size_in: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
+    """A file of what ``draw`` puts on an empty figure, on white, in the colours of ``shades``; the same bytes for the
+    same drawing."""
+    shade = shades()
+    settings = {key: shade.get(value, value) for key, value in _SETTINGS.items()}
+    settings |= {"font.family": "sans-serif", "font.sans-serif": list(_FONTS), "svg.hashsalt": "picture"}
+    return _saved(form, size_in, draw, settings, facecolor=shade[PAPER], dpi=PICTURE_DPI)
+
+
+def _saved(
+    form: Literal["svg", "png"],
+    size_in: tuple[float, float],
+    draw: Callable[[Figure], None],
+    settings: Mapping[Any, Any],
+    **options: Any,
+) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    out = io.StringIO()
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    out = io.BytesIO()
+    with matplotlib.rc_context(dict(settings)):
+        figure = Figure(figsize=size_in, layout="constrained")
         draw(figure)
-        figure.savefig(out, format="svg", transparent=True, metadata=_NO_METADATA)
-    return _embedded(out.getvalue(), name, spoken)
+        figure.savefig(out, format=form, metadata=_NO_METADATA[form], **options)
+    return out.getvalue()
+
+
+def shades() -> dict[str, str]:
+    """What each placeholder is on the page by day, as the style sheet has it."""
+    style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    values = dict(re.findall(r"(--[\w-]+): (?:light-dark|var)\(([#\w-]+)", style))
+
+    def resolved(value: str) -> str:
+        return resolved(values[value]) if value.startswith("--") else value
+
+    return {placeholder: resolved(variable[4:-1]) for placeholder, variable in VARIABLES.items()}
 
 
 def _embedded(svg: str, name: str, spoken: str) -> str:
     """A document as an element of a page: identifiers that are the page's only ones, colours that are the page's."""
-    from html import escape
-
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' id="', f' id="{name}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)

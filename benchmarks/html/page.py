@@ -1,4 +1,5 @@
-"""Rows as one HTML page that needs nothing beside it and no network: headline, tables, plots, machine, command."""
+"""Rows and findings as one HTML page that needs nothing beside it and no network: headline, tables, plots, machine,
+command."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from importlib import resources
 
 from benchmarks import report
 from benchmarks.headline import headlines, words
-from benchmarks.html import answered, canvas, latency, loadplots, tables, worth
+from benchmarks.html import answered, canvas, latency, loadplots, paper, tables, worth
 from benchmarks.html.canvas import Look, Plot
 from benchmarks.markdown import commands, meaning
+from benchmarks.paper.findings import Findings
 from benchmarks.results import Row
 
 MAIN = (*report.SPEED[:-1], report.TOP1, report.DROP, report.SPEED[-1])
@@ -30,22 +32,28 @@ _HEAD = (
 )
 
 
-def html(rows: Sequence[Row], heading: str, complete: bool = True) -> str:
-    """The page. All text in it is escaped. Without matplotlib it has no plots, and says so.
+def html(rows: Sequence[Row], heading: str, complete: bool = True, findings: Sequence[Findings] = ()) -> str:
+    """The page; what experiments found stands behind all that is said of rows. All text in it is escaped. Without
+    matplotlib it has no plots, and says so.
 
     Raises:
         ArtifactError: the answers in a row are damaged.
     """
     look = canvas.look(rows)
-    body = [_header(rows, heading, complete)]
+    body = [_header(rows, findings, heading, complete)]
     groups = report.groups(rows)
-    if len(groups) > 1:
-        links = (f'<li><a href="#s{n}">{escape(report.title(group))}</a></li>' for n, group in enumerate(groups))
+    titles = {f"s{n}": report.title(group) for n, group in enumerate(groups)}
+    titles |= {f"f{n}": found.title for n, found in enumerate(findings)}
+    if len(titles) > 1:
+        links = (f'<li><a href="#{place}">{escape(title)}</a></li>' for place, title in titles.items())
         body.append(f"<nav><ul>{''.join(links)}</ul></nav>")
     body += [tables.filters(rows), "<main>"] if rows else ["<main>"]
     for number, group in enumerate(groups):
         body += [f'<section id="s{number}">', *_group(group, look, f"s{number}"), "</section>"]
-    body += [*_machines(rows), *_reproduce(rows), "</main>", *_footer(rows)]
+    body += [*_machines(rows), *_reproduce(rows)]
+    for number, found in enumerate(findings):
+        body += paper.section(found, f"f{number}")
+    body += ["</main>", *_footer(rows)]
     style = f"<title>{escape(heading)}</title><style>\n{_part('style.css')}</style></head><body>"
     return "\n".join([_HEAD + style, *body, f"<script>\n{_part('script.js')}</script></body></html>"]) + "\n"
 
@@ -54,10 +62,12 @@ def _part(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _header(rows: Sequence[Row], heading: str, complete: bool) -> str:
-    days = sorted({row.time[:10] for row in rows})
+def _header(rows: Sequence[Row], findings: Sequence[Findings], heading: str, complete: bool) -> str:
+    sources = [found.provenance for found in findings]
+    times = [*(row.time for row in rows), *(source.time for source in sources if source.time)]
+    days = sorted({time[:10] for time in times})
     when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no rows"
-    machines = dict.fromkeys(row.environment.cpu for row in rows)
+    machines = dict.fromkeys(filter(None, (*(row.environment.cpu for row in rows), *(one.machine for one in sources))))
     alarms = [] if complete else ["Incomplete: the run ended early."]
     if (reason := canvas.missing()) is not None:
         alarms.append(f"This page has no plots: {reason}.")
@@ -86,7 +96,7 @@ def _compared(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
     yield tables.rows_table(MAIN, rows, look, caption, best)
     yield tables.remarks([*report.remarks(rows), *_quiet(rows)])
     measured = [row for row in rows if row.status == "ok"]
-    yield _figures(_plots(measured, look, place))
+    yield canvas.figures(_plots(measured, look, place))
     for caption, columns in MORE.items():
         of = [row for row in measured if report.tells(columns, row)]
         if of:
@@ -111,7 +121,7 @@ def _loads(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
         yield from (f'<p class="headline">{escape(said)}</p>' for said in found.headlines)
         yield from (tables.plain_table(table, found.title) for table in found.tables)
         yield tables.remarks(found.remarks)
-    yield _figures(lambda: loadplots.plots(rows, look, place))
+    yield canvas.figures(lambda: loadplots.plots(rows, look, place))
 
 
 def _plots(rows: Sequence[Row], look: Look, place: str) -> Callable[[], Iterator[Plot | None]]:
@@ -126,20 +136,6 @@ def _plots(rows: Sequence[Row], look: Look, place: str) -> Callable[[], Iterator
         yield from (latency.drift(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
 
     return drawn
-
-
-def _figures(drawn: Callable[[], Iterator[Plot | None]]) -> str:
-    if canvas.missing() is not None:
-        return ""
-    figures = "\n".join(_figure(plot) for plot in drawn() if plot is not None)
-    return f'<div class="plots">{figures}</div>' if figures else ""
-
-
-def _figure(plot: Plot) -> str:
-    return (
-        f'<figure class="plot" data-kind="{plot.kind}"><h3>{escape(plot.title)}</h3>\n{plot.svg}\n'
-        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-    )
 
 
 def _machines(rows: Sequence[Row]) -> Iterator[str]:
@@ -174,9 +170,7 @@ def _reproduce(rows: Sequence[Row]) -> Iterator[str]:
     if not rows:
         return
     yield "<section><h2>Reproduce</h2>"
-    for command in found:
-        button = '<button type="button" hidden>Copy</button>'
-        yield f'<div class="command"><pre><code>{escape(command)}</code></pre>{button}</div>'
+    yield from map(tables.command, found)
     if not found:
         yield "<p>These rows were kept before rbench noted its command line.</p>"
     plans = dict.fromkeys(

@@ -44,6 +44,35 @@ def plain_table(table: Table, caption: str) -> str:
     return _table(table.headings, lines, caption, "sortable")
 
 
+def headed_table(table: Table, caption: str, theirs: Sequence[int]) -> str:
+    """A table of text that is ready, whose first column heads its row; ``theirs`` are the places of columns that hold
+    somebody else's numbers."""
+    sides = [left for _, left in table.headings]
+    lines = []
+    for row in table.cells:
+        cells = [
+            _cell("td", text, left, "theirs" if place in theirs else "")
+            for place, (text, left) in enumerate(zip(row, sides, strict=True))
+        ]
+        head = f'<th scope="row" class="left">{escape(row[0])}</th>'
+        lines.append(f"<tr>{head}{''.join(cells[1:])}</tr>")
+    return _table(table.headings, lines, caption, "sortable")
+
+
+def sentences(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A table whose cells are sentences, which wrap; on a telephone its rows are read one under the other. The first
+    cell of a row is a word that the style sheet knows."""
+    lines = []
+    for row in rows:
+        cells = (
+            f'<td class="left" data-heading="{escape(heading)}">{escape(text)}</td>'
+            for heading, text in zip(headings[1:], row[1:], strict=True)
+        )
+        word = escape(row[0])
+        lines.append(f'<tr><th scope="row" class="left" data-outcome="{word}">{word}</th>{"".join(cells)}</tr>')
+    return _table([(heading, True) for heading in headings], lines, caption, "sentences")
+
+
 def _table(headings: Sequence[tuple[str, bool]], lines: Sequence[str], caption: str, kind: str) -> str:
     head = "".join(_cell('th scope="col"', heading, left) for heading, left in headings)
     return (
@@ -53,8 +82,9 @@ def _table(headings: Sequence[tuple[str, bool]], lines: Sequence[str], caption: 
     )
 
 
-def _cell(tag: str, text: str, left: bool) -> str:
-    side = ' class="left"' if left else ""
+def _cell(tag: str, text: str, left: bool, kind: str = "") -> str:
+    kinds = " ".join(filter(None, ("left" if left else "", kind)))
+    side = f' class="{kinds}"' if kinds else ""
     return f"<{tag}{side}>{escape(text)}</{tag.split(' ')[0]}>"
 
 
@@ -71,6 +101,12 @@ def remarks(lines: Sequence[str]) -> str:
 def definitions(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and what they are."""
     return "<dl>" + "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in pairs) + "</dl>"
+
+
+def command(text: str) -> str:
+    """A command line, with a button that copies it where a script may."""
+    button = '<button type="button" hidden>Copy</button>'
+    return f'<div class="command"><pre><code>{escape(text)}</code></pre>{button}</div>'
 
 
 def folded(summary: str, content: str) -> str:

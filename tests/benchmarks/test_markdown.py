@@ -3,7 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.markdown import commands, markdown
+from benchmarks.paper.findings import Check, Table
 from tests.benchmarks.html.measured import EVERYTHING
+from tests.benchmarks.paper.samples import degradation, responses
 from tests.benchmarks.rows import FASTER, REFERENCE, SKIPPED
 
 ROWS = (REFERENCE, FASTER, SKIPPED)
@@ -63,3 +65,21 @@ def test_commands_are_told_once_as_a_shell_takes_them() -> None:
         "rbench run resnet20.onnx -o results",
         "rbench run 'my net.onnx'",
     )
+
+
+def test_findings_stand_behind_the_rows_and_foreign_text_cannot_break_them() -> None:
+    bad = "a|b\n<i>@team"
+    found = replace(
+        responses(),
+        title=bad,
+        checks=(Check(bad, bad, bad, "contradicted"),),
+        tables=(Table(bad, (bad, "n"), ((bad, "1"),)),),
+        notes=(bad,),
+        provenance=replace(responses().provenance, command=bad, recipe=bad),
+    )
+    text = markdown(ROWS, findings=[degradation(), found])
+    assert text.index("0.410") < text.index(degradation().title) < text.index("## a\\|b")
+    assert text.count("<details>") == text.count("</details>") == text.count("<summary>") == 4
+    assert "- **contradicted**: a\\|b \\<i\\>&#64;team (a\\|b" in text
+    assert "| a\\|b \\<i\\>&#64;team | 1 |" in text
+    assert [line for line in text.splitlines() if "@" in line] == ["    a|b <i>@team"]  # a command, in a block of code

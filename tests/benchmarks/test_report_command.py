@@ -9,8 +9,10 @@ from click.testing import CliRunner
 
 from benchmarks.commands.report import report
 from benchmarks.html import canvas
+from benchmarks.paper import findings
 from benchmarks.results import ResultsFile, Row
 from runtimes.errors import ArtifactError, BackendUnavailableError, CompatibilityError, ResourceError, UsageError
+from tests.benchmarks.paper.samples import degradation, responses
 from tests.benchmarks.rows import FASTER, REFERENCE, SKIPPED
 
 
@@ -101,3 +103,73 @@ def test_files_that_are_not_rows(results: Path, tmp_path: Path) -> None:
     with pytest.raises(CompatibilityError, match="99"):
         called("newer.jsonl")
     assert not Path("report.html").exists()
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as experiments leave it, beside which the command is called."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "paper"
+    folder.mkdir()
+    for one in (degradation((0,)), responses()):
+        findings.write(one, folder)
+    return folder
+
+
+def test_the_page_of_a_folder_of_findings(found: Path) -> None:
+    assert called(found) == "report.html\n"
+    text = Path("report.html").read_text()
+    assert text.count("<figure") == 4
+    assert text.index(degradation().title) < text.index("<h2>Layer responses")
+    assert "no rows" not in text
+
+
+def test_rows_and_findings_together_each_once(found: Path, results: Path) -> None:
+    findings.write(responses(), results)
+    path = found / "degradation.findings.json"
+    said = called(
+        results, path, found / "../paper/degradation.findings.json", results / "results.jsonl", "-o", "a.html"
+    )
+    assert said == "a.html\n"
+    text = Path("a.html").read_text()
+    assert text.count("<h2>Layer responses") == text.count(f"<h2>{degradation().title}") == 1
+    assert text.index("0.410 [0.405–0.416]") < text.index("<h2>Layer responses")
+
+
+def test_findings_as_markdown(found: Path) -> None:
+    text = called(found, "--markdown", "-")
+    assert text.startswith(f"# rbench\n\n## {degradation().title}\n\n**Confirmed. The paper's claims: 2 seen.**\n")
+    assert "\n- **confirmed**: a deeper plain net has a higher training error (section 1, Figure 1) Found:" in text
+    assert "\n| resnet20 | 8.80 ± 0.21 | 3.40 ± 0.09 | 8.75 |\n" in text
+    assert "\n    rbench paper degradation --data ../shared" in text
+    assert text.count("<details>") == text.count("</details>") == 2
+
+
+def test_findings_are_not_written_over(found: Path) -> None:
+    path = found / "degradation.findings.json"
+    before = path.read_bytes()
+    for inputs in (found, path):
+        with pytest.raises(UsageError, match="it is read and would be written over"):
+            called(inputs, "-o", path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_neither_rows_nor_findings_says_what_is_expected(found: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    expected = r"neither results.jsonl nor \*\.findings\.json in it \(rbench run -o DIR makes the one, rbench paper"
+    with pytest.raises(ArtifactError, match=expected):
+        called("empty")
+    path = findings.write(responses(), tmp_path, "x").rename(tmp_path / "findings.json")
+    with pytest.raises(ArtifactError, match=r"line 1: .*a row of rbench run in each line; .* ends in \.findings\.json"):
+        called(path)
+    (found / "torn.findings.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"torn\.findings\.json: not valid JSON.*rbench paper makes such files"):
+        called(found)
+    with pytest.raises(ResourceError, match="No such file"):
+        called("nowhere.findings.json")
+    assert not Path("report.html").exists()
+
+
+def test_an_empty_file_of_rows_beside_findings_is_no_failure(found: Path) -> None:
+    (found / "results.jsonl").touch()
+    assert called(found) == "report.html\n"

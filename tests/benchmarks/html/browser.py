@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,6 +49,22 @@ def browser() -> Iterator[WebDriver]:
         driver.quit()
 
 
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The folder's address, without a slash at its end, as long as it is served."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 def command(driver: WebDriver, name: str, **values: Any) -> dict[str, Any]:
     """Sends one to the browser itself, of Chromium's DevTools protocol."""
     return dict(driver.execute_cdp_cmd(name, values))
@@ -70,3 +90,8 @@ def prefer(driver: WebDriver, scheme: str) -> None:
 def complaints(driver: WebDriver) -> list[str]:
     """What came to the console since it was last looked at, warnings too."""
     return [str(entry["message"]) for entry in driver.get_log("browser")]  # type: ignore[no-untyped-call]
+
+
+def run(driver: WebDriver, script: str, *values: object) -> Any:
+    """What the expression is on the page; ``arguments`` are the values."""
+    return driver.execute_script(f"return {script}", *values)

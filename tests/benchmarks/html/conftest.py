@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,3 +35,18 @@ def driver() -> Iterator[WebDriver]:
         pytest.skip(reason)
     with browser.browser() as found:
         yield found
+
+
+@pytest.fixture
+def show(driver: WebDriver) -> Iterator[Callable[..., None]]:
+    """Opens an address as a reader's system would show it."""
+
+    def shown(address: str, width: int = browser.WIDE, scheme: str = "light", scripts: bool = True) -> None:
+        browser.resize(driver, width)
+        browser.prefer(driver, scheme)
+        browser.command(driver, "Emulation.setScriptExecutionDisabled", value=not scripts)
+        browser.complaints(driver)
+        driver.get(address)
+
+    yield shown
+    browser.command(driver, "Emulation.setScriptExecutionDisabled", value=False)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.benchmarks.html import browser
+from tests.benchmarks.html.browser import run
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -19,38 +17,10 @@ if TYPE_CHECKING:
 MAIN = "document.querySelector('table.main')"
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/report.html"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def show(driver: WebDriver) -> Iterator[Callable[..., None]]:
-    """Opens an address as a reader's system would show it."""
-
-    def shown(address: str, width: int = browser.WIDE, scheme: str = "light", scripts: bool = True) -> None:
-        browser.resize(driver, width)
-        browser.prefer(driver, scheme)
-        browser.command(driver, "Emulation.setScriptExecutionDisabled", value=not scripts)
-        browser.complaints(driver)
-        driver.get(address)
-
-    yield shown
-    browser.command(driver, "Emulation.setScriptExecutionDisabled", value=False)
-
-
-def run(driver: WebDriver, script: str, *values: object) -> Any:
-    return driver.execute_script(f"return {script}", *values)
+    with browser.serving(folder) as address:
+        yield f"{address}/report.html"
 
 
 def column(driver: WebDriver, number: int) -> list[str]:

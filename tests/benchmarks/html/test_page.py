@@ -2,58 +2,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
 from benchmarks.html import canvas
 from benchmarks.html.page import html
 from tests.benchmarks.html.measured import COMPARED, EVERYTHING
+from tests.benchmarks.html.reader import Reader
 from tests.benchmarks.rows import FASTER, ON_A_GPU, REFERENCE, SKIPPED
 
-VOID = {"meta", "link", "input"}
 ROWS = (REFERENCE, FASTER, SKIPPED)
-
-
-class Reader(HTMLParser):
-    """Reads a page strictly: what is opened is closed, in order, and no identifier comes twice."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.texts: list[str] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.kinds: list[str] = []
-        self.feed(text)
-        assert self.open == []
-        assert len(self.ids) == len(set(self.ids))
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        self._note(attributes)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self._note(attributes)
-
-    def _note(self, attributes: list[tuple[str, str | None]]) -> None:
-        for name, value in attributes:
-            if name == "id":
-                self.ids.append(value or "")
-            elif name in ("src", "href", "xlink:href", "srcset", "action"):
-                self.addresses.append(value or "")
-            elif name == "data-kind":
-                self.kinds.append(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def test_the_page_holds_every_table_and_every_plot(everything: str) -> None:
