@@ -90,7 +90,9 @@ def entries(panels: Sequence[Panel], look: Paint) -> tuple[Entry, ...]:
     found: dict[str, dict[str, Any]] = {}
     if words is None:
         for line, label in zip(named, _labels(named), strict=True):
-            found.setdefault(label, style(line, look))
+            alike = found.setdefault(label, style(line, look))
+            if not line.dashed:
+                alike["linestyle"] = "-"  # dashed in another panel: the colour is what the label is of
     else:
         found = {cut(line.family): _whole(line.family, look) for line in named}
         found[words[False]] = {"color": look.shades[INK], "linestyle": "-"}

@@ -167,6 +167,15 @@ def test_two_families_with_one_label_and_seeds_alone() -> None:
     assert labels == ["a, error", "b, error", "c"]
 
 
+def test_a_label_that_is_dashed_in_one_panel_alone_is_explained_by_its_colour() -> None:
+    dashed, whole = (Line("after 10", "after 10", X, X, dashed=one) for one in (True, False))
+    for found in (of(panel(dashed), panel(whole)), of(panel(whole), panel(dashed))):
+        (entry,) = legend.entries(found.panels, legend.paint(found))
+        assert entry.style["linestyle"] == "-"
+    (entry,) = legend.entries((panel(dashed),), legend.paint(of(panel(dashed))))
+    assert entry.style["linestyle"] == legend.DASHED
+
+
 def test_the_range_is_kept_and_scales_are_logarithmic() -> None:
     steep = Line("a", "a", (1.0, 10.0, 100.0, 1000.0), (1e-4, 1e-2, 1.0, 100.0))
     assert {"1", "10", "100", "1,000", "0.01", "1e-06"} & set(texts(drawn(steep, x_scale="log", y_scale="log"))) >= {
