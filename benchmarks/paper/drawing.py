@@ -126,11 +126,15 @@ def _draw(axes: Axes, panel: Panel, look: Paint) -> None:
     axes.margins(x=0.02)
     axes.set_xlabel(cut(panel.x_label))
     axes.set_ylabel(cut(panel.y_label))
-    _number(axes)
+    _number(axes, panel)
 
 
-def _number(axes: Axes) -> None:
-    """Ticks as people write them."""
+def _number(axes: Axes, panel: Panel) -> None:
+    """Ticks as people write them; whole numbers where lines have points at such alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    if axes.get_xscale() != "log" and all(float(x).is_integer() for line in panel.lines for x in line.x):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     for which, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
         if axis.get_scale() == "log":
             canvas.plain_ticks(axes, which)
@@ -205,7 +209,7 @@ def _filled(text: str, width_in: float) -> str:
 
 def _titled(panel: Panel) -> str:
     source = f"\nbeside the paper's {cut(panel.source, 60)}" if panel.source else ""
-    return cut(panel.title, 60) + source
+    return _filled(panel.title, canvas.WIDTH_IN) + source
 
 
 def _spoken(panel: Panel) -> str:

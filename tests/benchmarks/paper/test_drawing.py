@@ -187,6 +187,14 @@ def test_the_range_is_kept_and_scales_are_logarithmic() -> None:
     assert "100" not in clipped[8:]
 
 
+def test_places_that_are_whole_numbers_have_such_ticks() -> None:
+    layers = Line("a", "a", tuple(map(float, range(1, 20))), (1.0,) * 19)
+    assert {"5", "10"} <= set(texts(drawn(layers)))
+    assert "2.5" not in texts(drawn(layers))
+    shares = Line("a", "a", (0.0, 0.5, 1.0), (1.0,) * 3)
+    assert "0.2" in texts(drawn(shares))
+
+
 def test_zeros_on_a_logarithmic_axis_and_nothing_at_all() -> None:
     zeros = Line("a", "a", (0.0, 1.0, 2.0, 3.0), (0.0, 0.0, 0.0, 0.0))
     assert drawn(zeros, x_scale="log", y_scale="log")
