@@ -3,7 +3,7 @@
 
 function value(row, column) {
   const text = row.cells[column].textContent.trim();
-  const number = /^-?[\d,]+(\.\d+)?/.exec(text);
+  const number = /^[-+]?[\d,]+(\.\d+)?(e[-+]?\d+)?/.exec(text);
   return { text, number: number ? Number(number[0].replaceAll(",", "")) : null };
 }
 

@@ -190,3 +190,14 @@ def test_in_the_dark_plots_have_other_colours(driver: WebDriver, show: Callable[
     dark = colours(driver)
     assert all(one.startswith("rgb(") and one != other for one, other in zip(light, dark, strict=True))
     assert len({*light, *dark}) == 8
+
+
+def test_signs_and_powers_of_ten_sort_as_numbers(driver: WebDriver, show: Callable[..., None], tmp_path: Path) -> None:
+    cells = ("1.2e+04 [1e+04–2e+04]", "18", "+0.5", "–", "5e-06", "-3")
+    table = Table("ratios", ("network", "ratio"), tuple((f"net{cell}", cell) for cell in cells))
+    (tmp_path / "sorted.html").write_text(html((), "", findings=(replace(FOUND[1], panels=(), tables=(table,)),)))
+    show((tmp_path / "sorted.html").as_uri())
+    found = "document.querySelector('table.sortable')"
+    run(driver, f"{found}.tHead.rows[0].cells[1].querySelector('button').click()")
+    values = run(driver, f"[...{found}.tBodies[0].rows].map(row => row.cells[1].textContent)")
+    assert values == ["-3", "5e-06", "+0.5", "18", "1.2e+04 [1e+04–2e+04]", "–"]
