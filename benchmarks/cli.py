@@ -13,6 +13,7 @@ from benchmarks.commands import frame
 from benchmarks.commands.compare import compare
 from benchmarks.commands.load import load
 from benchmarks.commands.merge import merge
+from benchmarks.commands.paper import paper
 from benchmarks.commands.report import report as report_command
 from benchmarks.options import how_options, request_of, what_options
 from exporter import terminal
@@ -148,7 +149,7 @@ def doctor(as_json: bool) -> None:
     sys.exit(0 if report.healthy else 1)
 
 
-for command in (load, compare, merge, report_command):
+for command in (load, compare, merge, report_command, paper):
     rbench.add_command(command)
 
 

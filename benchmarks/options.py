@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def what_options(precision_default: str) -> Callable[[Command], Command]:
     """Which network in which precisions, and where it runs."""
-    return _stacked(
+    return stacked(
         click.option(
             "--runtime", "runtimes", multiple=True, metavar="NAME", help="A runtime; repeatable. Default: all."
         ),
@@ -60,7 +60,7 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
 
 def how_options(limit: int | None, duration_s: float, processes: int | None) -> Callable[[Command], Command]:
     """On which images and for how long, with the command's defaults."""
-    return _stacked(
+    return stacked(
         click.option(
             "--data", metavar="NAME|DIR", help="Labelled images. Default: the bundled set where it fits, else noise."
         ),
@@ -128,7 +128,7 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
     )
 
 
-def _stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """The options as one decorator; help lists them in this order."""
 
     def decorate(command: Command) -> Command:

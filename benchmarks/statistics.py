@@ -133,7 +133,7 @@ def quantile_intervals(processes: Processes, quantiles: Sequence[float], seed: i
     scale = len(series) / (len(series) - 1)
     values = np.quantile(np.concatenate(series), quantiles)
     around = [(_logs(estimates.T) - _logs(values)).var(axis=0) for estimates in (blocks, wholes)]
-    reach = np.exp(_student(len(series) - 1) * np.sqrt(np.maximum(around[0], around[1] * scale)))
+    reach = np.exp(student(len(series) - 1) * np.sqrt(np.maximum(around[0], around[1] * scale)))
     return tuple((float(value / factor), float(value * factor)) for value, factor in zip(values, reach, strict=True))
 
 
@@ -160,7 +160,7 @@ def paired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5
     if len(ratios) > 1:
         return _by_processes(*_pooled(ratios), len(ratios) - 1)
     if len(ratios[0]) >= MIN_ROUNDS:
-        reach = _student(_kept(len(ratios[0])) - 1) * math.sqrt(_middle_mean_variance(ratios[0]))
+        reach = student(_kept(len(ratios[0])) - 1) * math.sqrt(_middle_mean_variance(ratios[0]))
         centre = _middle_mean(ratios[0])
         return _comparison(centre, (centre - reach, centre + reach), "rounds")
     mine, its = (_joined([pair[side] for pair in sittings[0]]) for side in (0, 1))
@@ -234,7 +234,7 @@ def autocorrelation(samples: Samples) -> float:
 def strongly_correlated(samples: Samples) -> bool:
     """Whether ``autocorrelation`` is beyond ``STRONG_CORRELATION``, and beyond chance (Bartlett 1946)."""
     found = autocorrelation(samples)
-    return found >= STRONG_CORRELATION and found > _student(math.inf) / math.sqrt(len(samples))
+    return found >= STRONG_CORRELATION and found > student(math.inf) / math.sqrt(len(samples))
 
 
 def _joined(rounds: Rounds) -> Floats:
@@ -260,7 +260,7 @@ def _middle(estimates: Floats) -> Interval:
 
 
 @functools.cache
-def _student(freedom: float) -> float:
+def student(freedom: float) -> float:
     """What Student's t exceeds, to both sides, with 1 - ``CONFIDENCE``; with infinite ``freedom`` the normal does.
 
     With t = sqrt(freedom) tan(angle) the density is that of cos(angle) ** (freedom - 1), summed here by trapezoids.
@@ -330,7 +330,7 @@ def _ascents(values: Floats) -> int:
 
 
 def _by_processes(centre: float, variance: float, freedom: float) -> Comparison:
-    reach = _student(freedom) * math.sqrt(variance)
+    reach = student(freedom) * math.sqrt(variance)
     return _comparison(centre, (centre - reach, centre + reach), "processes")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.figures import engines, evaluation, instrument, instrument_conditions, own, precision
+from benchmarks.figures import engines, evaluation, instrument, instrument_conditions, own, precision, training
 from benchmarks.figures.frame import Figure, Setting
 from exporter import terminal
 
@@ -35,6 +35,7 @@ FIGURES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "disturbed": instrument_conditions.disturbed,
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
+    "training": training.training,
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper import fashion
+from benchmarks.paper.runs import CURVE, RUN, WEIGHTS
 from exporter.data import BUNDLED
 from exporter.weights import BUNDLE, BUNDLED_FOLDER, Bundle
 from runtimes import files, schema
@@ -68,7 +69,7 @@ def _write(target: Path, images: NDArray[np.uint8], targets: NDArray[np.int64]) 
 
 
 def bundle_weights(run: Path, folder: Path = BUNDLED_FOLDER) -> Path:
-    """Copies a finished training run's weights, recipe and log into ``folder`` and records the weights' digest.
+    """Copies a finished training run's weights, record and curve into ``folder`` and records the weights' digest.
 
     Raises:
         ResourceError: the run lacks one of its files.
@@ -77,9 +78,9 @@ def bundle_weights(run: Path, folder: Path = BUNDLED_FOLDER) -> Path:
     known = schema.loads(Bundle, record.read_bytes())
     target = folder / known.file
     for name, place in (
-        ("weights.safetensors", target),
-        ("recipe.json", target.with_suffix(".recipe.json")),
-        ("log.jsonl", target.with_suffix(".log.jsonl")),
+        (WEIGHTS, target),
+        (RUN, target.with_suffix(".recipe.json")),
+        (CURVE, target.with_suffix(".log.jsonl")),
     ):
         content = files.read_bounded(run / name, 64 << 20)
         with files.write_atomically(place) as temporary:

@@ -56,7 +56,7 @@ def test_without_the_published_files_nothing_is_written(tmp_path: Path) -> None:
 
 def a_run(folder: Path) -> Path:
     folder.mkdir()
-    for name in ("weights.safetensors", "recipe.json", "log.jsonl"):
+    for name in ("weights.safetensors", "run.json", "curve.jsonl"):
         (folder / name).write_text(name)
     return folder
 
@@ -66,8 +66,8 @@ def test_a_run_becomes_the_bundle_with_its_digest(tmp_path: Path) -> None:
     target = bundle.bundle_weights(a_run(tmp_path / "run"), tmp_path)
     assert target.read_text() == "weights.safetensors"
     assert json.loads((tmp_path / BUNDLE).read_text())["sha256"] == files.sha256_of(target)
-    assert target.with_suffix(".log.jsonl").read_text() == "log.jsonl"
-    assert target.with_suffix(".recipe.json").read_text() == "recipe.json"
+    assert target.with_suffix(".log.jsonl").read_text() == "curve.jsonl"
+    assert target.with_suffix(".recipe.json").read_text() == "run.json"
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The ImageNet nets of 18 and 34 layers, plain and residual, on the data at hand: the paper's Figure 4 and Table 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.paper import curves
+from benchmarks.paper.curves import Curves
+from benchmarks.paper.findings import Check, Findings
+
+VARIANTS = ("plain18", "plain34", "resnet18", "resnet34")
+"""With option A, so that a residual net has not one parameter more than its plain twin (section 4.1)."""
+
+
+def findings(found: Sequence[Curves], command: str) -> Findings:
+    """Of finished runs of all four nets."""
+    nets = {one.variant.name: one for one in found}
+    top = curves.ceiling(found)
+    panels = tuple(
+        curves.panel(title, [nets[name] for name in names], f"Figure 4, {side}", top)
+        for title, names, side in (
+            ("Plain nets", VARIANTS[:2], "left"),
+            ("Residual nets", VARIANTS[2:], "right"),
+        )
+    )
+    return Findings(
+        "depth",
+        "Depth: 34 layers against 18, plain and residual",
+        tuple(_checks(nets)),
+        panels,
+        (curves.table(found, "Errors of the finished networks", curves.reported),),
+        (
+            *curves.limits(found),
+            f"ImageNet's nets on images of {found[0].variant.size[0]} pixels: the stem halves them twice, and the last "
+            "stage sees what is left.",
+        ),
+        curves.provenance(found, command),
+    )
+
+
+def _checks(nets: dict[str, Curves]) -> list[Check]:
+    plain18, plain34, resnet18, resnet34 = (nets[name] for name in VARIANTS)
+    return [
+        curves.larger(
+            plain34, plain18, "train", "the 34-layer plain net has the higher training error", "section 4.1, Figure 4"
+        ),
+        curves.larger(
+            resnet18,
+            resnet34,
+            "train",
+            "the 34-layer residual net has the lower training error",
+            "section 4.1, Figure 4",
+        ),
+        curves.larger(
+            plain34, resnet34, "test", "of 34 layers, the residual net generalises better", "section 4.1, Table 2"
+        ),
+    ]

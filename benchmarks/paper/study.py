@@ -1,0 +1,130 @@
+"""Networks trained alike, several seeds of each: what the paper's comparisons rest on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.paper.corpus import Corpus, Source, load
+from benchmarks.paper.driving import Job, Pace, drive
+from benchmarks.paper.recipe import RECIPES, Recipe
+from benchmarks.paper.runs import Identity, Run, on_device
+from benchmarks.paper.stepping import Arithmetic, TrainingPrecision
+from exporter.network import Listener
+from exporter.variants import Variant, customised, variant
+from runtimes.backends.pytorch import check_gpu
+from runtimes.errors import CompatibilityError, UsageError
+from runtimes.processors import usable_processors
+
+COMPILED_FROM = 2000
+"""Iterations from which on compiling pays, where the command does not say."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How networks are trained, as the commands' options say it.
+
+    Attributes:
+        recipe: a name in ``RECIPES``.
+        factor: of the whole schedule, or ``None``.
+        epochs: in place of ``factor``: the schedule is shortened, or stretched, to so many passes over the data.
+        threads: of PyTorch; ``None`` takes all usable processors.
+        compiled: ``None`` compiles what has ``COMPILED_FROM`` iterations or more.
+        pace: when to leave with checkpoints written, and how often to write them.
+    """
+
+    source: Source
+    recipe: str = "paper"
+    factor: float | None = None
+    epochs: int | None = None
+    device: str = "cpu"
+    precision: TrainingPrecision = "fp32"
+    threads: int | None = None
+    compiled: bool | None = None
+    pace: Pace = field(default_factory=Pace)
+
+
+def fitted(name: str, classes: int, size: int, shortcut: str | None = None) -> Variant:
+    """The row of that name for the data at hand: its classes, images of ``size`` pixels.
+
+    Raises:
+        UsageError: no such row, or a plain net with a shortcut option.
+    """
+    row = variant(name)
+    option = next((one for one in ("A", "B", "C") if one == shortcut), None)
+    return customised(row, classes=classes, size=(size, size), shortcut=option if row.residual else None)
+
+
+def train(wanted: Sequence[tuple[Path, str, str | None, int]], setup: Setup, listener: Listener) -> tuple[Path, ...]:
+    """Trains networks, each given as (folder, variant's name, shortcut option, seed); the folders. Finished ones stay.
+
+    Raises:
+        UsageError: options that contradict each other; a folder that holds another run.
+        BackendUnavailableError: there is no such device.
+        RexportError: as ``corpus.load`` and ``driving.drive``.
+    """
+    begun_s = time.monotonic()
+    if setup.device == "cuda":
+        check_gpu()
+    torch.set_num_threads(setup.threads or usable_processors())
+    listener.step(f"reading {setup.source.train}")
+    recipe = RECIPES[setup.recipe]
+    corpus = load(setup.source, recipe.held_out, recipe.batch)
+    recipe = _scaled(recipe, setup, corpus)
+    arithmetic = _arithmetic(setup, recipe)
+    jobs = [
+        Job(
+            folder,
+            Identity(
+                fitted(name, len(corpus.classes), setup.source.size, option),
+                recipe,
+                seed,
+                corpus.digest,
+            ),
+            arithmetic,
+        )
+        for folder, name, option, seed in wanted
+    ]
+    data = on_device(corpus, recipe, jobs[0].identity.variant, arithmetic)
+    try:
+        drive(jobs, data, listener, setup.pace.less(time.monotonic() - begun_s))
+    except RuntimeError as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            what = f"PyTorch could not compile the network: {str(error).splitlines()[0]}"
+            raise CompatibilityError(what, hint="--no-compile trains without; --debug shows the cause") from error
+        raise
+    return tuple(job.folder for job in jobs)
+
+
+def _scaled(recipe: Recipe, setup: Setup, corpus: Corpus) -> Recipe:
+    if setup.factor is not None and setup.epochs is not None:
+        raise UsageError("--scale and --epochs both say how long to train", hint="give one of them")
+    if setup.epochs is not None:
+        steps = len(corpus.train) // recipe.batch
+        return recipe.scaled(setup.epochs * steps / recipe.iterations)
+    return recipe if setup.factor in (None, 1.0) else recipe.scaled(setup.factor or 1.0)
+
+
+def _arithmetic(setup: Setup, recipe: Recipe) -> Arithmetic:
+    compiled = recipe.iterations >= COMPILED_FROM if setup.compiled is None else setup.compiled
+    return Arithmetic("cuda" if setup.device == "cuda" else "cpu", setup.precision, compiled)
+
+
+def export_command(folder: Path, run: Run, weights: str) -> str:
+    """The command that makes an artifact of a finished run."""
+    numbers = [",".join(f"{value:g}" for value in _spread(values, run)) for values in (run.mean, run.std)]
+    shape = run.identity.variant
+    return (
+        f"rexport onnx {shape.name} --weights {folder / weights} --num-classes {shape.classes} "
+        f"--size {shape.size[0]} --mean {numbers[0]} --std {numbers[1]}"
+        + (f" --shortcut {shape.shortcut}" if shape != replace(shape, shortcut=variant(shape.name).shortcut) else "")
+    )
+
+
+def _spread(values: tuple[float, ...], run: Run) -> tuple[float, ...]:
+    """One number a channel of the network: a grey's stands in each."""
+    return values * run.identity.variant.in_channels if len(values) == 1 else values

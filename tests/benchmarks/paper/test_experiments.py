@@ -1,0 +1,176 @@
+"""What the comparisons conclude from runs whose errors are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from benchmarks.paper import curves as curves_module
+from benchmarks.paper import degradation, depth, shortcuts
+from benchmarks.paper.findings import Findings
+from benchmarks.paper.runs import CURVE, RUN
+from benchmarks.paper.stepping import Arithmetic
+from runtimes import schema
+from runtimes.errors import UsageError
+from tests.benchmarks.paper.finished import curves, points, run
+
+PAPER_LIKE = {
+    "plain20": [(0.05, 0.10), (0.051, 0.101), (0.049, 0.102)],
+    "plain56": [(0.09, 0.13), (0.091, 0.131), (0.093, 0.132)],
+    "resnet20": [(0.02, 0.09), (0.021, 0.088), (0.022, 0.089)],
+    "resnet56": [(0.001, 0.07), (0.002, 0.071), (0.001, 0.072)],
+}
+
+
+def degraded(**changed: list[tuple[float, float]]) -> Findings:
+    found = [curves(name, errors) for name, errors in (PAPER_LIKE | changed).items()]
+    return degradation.findings(found, "rbench paper degradation")
+
+
+def test_errors_as_the_papers_confirm_degradation() -> None:
+    found = degraded()
+    assert found.outcome == "confirmed"
+    assert [check.outcome for check in found.checks] == ["confirmed"] * 5
+    assert found.checks[0].found.startswith(
+        "training error 9.13 ± 0.15 % of plain56 against 5.00 ± 0.10 % of plain20: +4.13 ["
+    )
+    assert "over seeds" in found.checks[0].found
+    assert found.provenance.seeds == (0, 1, 2)
+    assert found.provenance.scale == 0.1
+
+
+def test_errors_the_other_way_round_contradict_it() -> None:
+    found = degraded(plain56=PAPER_LIKE["plain20"], plain20=PAPER_LIKE["plain56"])
+    assert found.outcome == "contradicted"
+    assert [check.outcome for check in found.checks][:2] == ["contradicted"] * 2
+
+
+def test_seeds_that_overlap_leave_it_undecided() -> None:
+    found = degraded(resnet56=[(0.02, 0.09), (0.01, 0.08), (0.03, 0.1)])
+    assert [check.outcome for check in found.checks][2:4] == ["undecided"] * 2
+    assert found.outcome == "undecided"
+
+
+def test_one_seed_is_said_to_be_one_seed() -> None:
+    found = degraded(**{name: errors[:1] for name, errors in PAPER_LIKE.items()})
+    assert "over images" in found.checks[0].found
+    assert any("One seed" in note for note in found.notes)
+    assert not any("One seed" in note for note in degraded().notes)
+
+
+def test_the_panels_are_the_curves_in_percent() -> None:
+    plain, residual = degraded().panels
+    assert [line.label for line in plain.lines] == [
+        "plain20, training",
+        "plain20, test",
+        "plain56, training",
+        "plain56, test",
+    ]
+    training, test = residual.lines[:2]
+    assert (training.dashed, test.dashed) == (True, False)
+    assert training.x == (1600, 3200, 4800, 6400)
+    assert training.y[-1] == pytest.approx(100 * (0.021 + 0.3 / 4))
+    assert training.low[-1] == pytest.approx(100 * (0.02 + 0.3 / 4))
+    assert training.high[-1] == pytest.approx(100 * (0.022 + 0.3 / 4))
+    assert [(mark.family, mark.y) for mark in residual.marks] == [
+        ("resnet20", pytest.approx(8.75)),
+        ("resnet56", pytest.approx(6.97)),
+    ]
+    assert plain.y_range == residual.y_range
+
+
+def test_the_table_has_the_papers_numbers_beside() -> None:
+    (table,) = degraded().tables
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["resnet56"] == ("0.85 M", "125.5 M", "3", "0.13 ± 0.06", "7.10 ± 0.10", "100.0", "6.97")
+    assert rows["plain20"][-1] == "–"
+
+
+def test_only_residual_nets_are_judged_by_themselves() -> None:
+    found = degradation.findings([curves(name, PAPER_LIKE[name]) for name in ("resnet20", "resnet56")], "x")
+    assert len(found.checks) == 2
+    assert len(found.panels) == 1
+
+
+def test_depth_compares_18_layers_with_34() -> None:
+    errors = {"plain18": 0.10, "plain34": 0.13, "resnet18": 0.09, "resnet34": 0.05}
+    found = depth.findings([curves(name, [(error, error)] * 2, "A") for name, error in errors.items()], "x")
+    assert [check.outcome for check in found.checks] == ["confirmed"] * 3
+    assert "32 pixels" in found.notes[-1]
+
+
+def test_shortcut_options_are_told_apart_and_stand_beside_table_3() -> None:
+    found = shortcuts.findings(
+        [
+            curves("resnet20", [(0.02, error), (0.02, error + 0.0001)], option)
+            for option, error in zip("ABC", (0.09, 0.08, 0.0801), strict=True)
+        ],
+        "x",
+    )
+    assert [check.outcome for check in found.checks] == ["confirmed", "undecided"]
+    parameters = [row[1] for row in found.tables[0].rows]
+    assert parameters == ["0.27 M", "0.27 M", "0.28 M"]
+    assert [row[-1] for row in found.tables[0].rows] == ["25.03", "24.52", "24.19"]
+
+
+def put(folder: Path, name: str, seed: int = 0, done: bool = True) -> Path:
+    folder.mkdir()
+    one = run(name, seed, 0.1, 0.2)
+    (folder / RUN).write_text(schema.dumps(one if done else dataclasses.replace(one, outcome=None)))
+    (folder / CURVE).write_text("".join(f"{schema.dumps(point)}\n" for point in points(0.1, 0.2)))
+    return folder
+
+
+def test_runs_on_disk_are_gathered_by_network(tmp_path: Path) -> None:
+    folders = [put(tmp_path / "a", "plain20"), put(tmp_path / "b", "resnet20"), put(tmp_path / "c", "plain20", seed=1)]
+    found = curves_module.gathered(folders)
+    assert [(one.label, len(one.runs)) for one in found] == [("plain20", 2), ("resnet20", 1)]
+    assert found[0].points[1] == points(0.1, 0.2)
+
+
+def test_unfinished_runs_and_other_data_are_refused(tmp_path: Path) -> None:
+    good, unfinished = put(tmp_path / "a", "plain20"), put(tmp_path / "b", "plain20", done=False)
+    with pytest.raises(UsageError, match=r"b: this run is not finished \(the command that began it goes on with it; --so"):
+        curves_module.gathered([good, unfinished])
+    other = put(tmp_path / "c", "plain20")
+    (other / RUN).write_text((other / RUN).read_text().replace("0" * 64, "1" * 64))
+    with pytest.raises(UsageError, match=r"c: a run of another recipe or other data than the first"):
+        curves_module.gathered([good, other])
+
+
+def test_unfinished_runs_are_cut_where_all_of_them_have_come(tmp_path: Path) -> None:
+    done, behind = put(tmp_path / "a", "plain20"), put(tmp_path / "b", "plain56", done=False)
+    lines = (behind / CURVE).read_text().splitlines(keepends=True)
+    (behind / CURVE).write_text("".join(lines[:3]))
+    found = curves_module.gathered([done, behind], so_far=True)
+    assert [[point.iteration for point in one.points[0]] for one in found] == [[1600, 3200, 4800]] * 2
+    assert found[0].errors("train") == (pytest.approx(0.1 + 0.3 / 3),)
+    assert found[0].until == 4800
+    told = degradation.findings(found, "x")
+    assert any("stopped: errors are those at iteration 4,800 of 6,400" in note for note in told.notes)
+    assert told.tables[0].rows[0][4] == "20.00"
+    (behind / CURVE).write_text("")
+    with pytest.raises(UsageError, match="b: this run has no point of its curve yet"):
+        curves_module.gathered([done, behind], so_far=True)
+
+
+def test_finished_runs_are_not_cut(tmp_path: Path) -> None:
+    (found,) = curves_module.gathered([put(tmp_path / "a", "plain20")], so_far=True)
+    assert found.until is None
+    assert found.errors("train") == (0.1,)
+
+
+def test_what_computed_is_told_of_every_sitting() -> None:
+    one = curves("plain20", [(0.1, 0.2)])
+    (sitting,) = one.runs[0].sittings
+    later = dataclasses.replace(
+        sitting, since=3200, arithmetic=Arithmetic("cuda", "bf16", True), machine="a GPU", versions={"torch": "3"}
+    )
+    one = dataclasses.replace(one, runs=(dataclasses.replace(one.runs[0], sittings=(sitting, later)),))
+    told = curves_module.provenance([one], "x")
+    assert told.machine == "a machine and a GPU"
+    assert told.versions == {"torch": "2, 3"}
+    assert "fp32 on cpu, 2 threads and bf16, compiled on cuda" in told.recipe
+    assert "the input takes 3% of an update" in told.recipe
