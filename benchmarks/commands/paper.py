@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +13,15 @@ import click
 
 from benchmarks.options import stacked
 from exporter import terminal
+from exporter.options import Numbers
 
 if TYPE_CHECKING:
+    from benchmarks.paper.corpus import Source
     from benchmarks.paper.curves import Curves
     from benchmarks.paper.findings import Findings
+    from benchmarks.paper.networks import Moments
     from benchmarks.paper.study import Setup
+    from exporter.network import Listener
     from exporter.variants import Variant
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -91,6 +96,14 @@ training_options = stacked(
         show_default=True,
         metavar="S",
         help="Seconds of work that a kill may cost.",
+    ),
+    click.option(
+        "--states",
+        type=click.IntRange(0, 1000),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Of each network, to keep on its way, for rbench paper gradients.",
     ),
 )
 
@@ -172,7 +185,7 @@ def _setup(**options: Any) -> Setup:
         options.pop("limit"),
         options.pop("size"),
     )
-    pace = Pace(options.pop("stop_after_s"), options.pop("checkpoint_every_s"))
+    pace = Pace(options.pop("stop_after_s"), options.pop("checkpoint_every_s"), options.pop("states"))
     return Setup(source, pace=pace, **options)
 
 
@@ -227,6 +240,92 @@ def shortcuts(network: str, seeds: int, so_far: bool, folder: Path, **options: A
     from benchmarks.paper import shortcuts as experiment
 
     _compare([(network, option) for option in "ABC"], seeds, folder, options, experiment.findings, so_far)
+
+
+look_options = stacked(
+    data_options,
+    click.option("--size", type=click.IntRange(min=8), default=32, show_default=True, metavar="N", help="In pixels."),
+    click.option("--mean", type=Numbers(), help="Of what a FILE was trained with. Default: ImageNet's."),
+    click.option("--std", type=Numbers(), help="Likewise."),
+    out_option,
+    terminal.debug_option,
+)
+
+
+@paper.command(context_settings=SETTINGS)
+@click.argument("networks", nargs=-1, required=True, metavar="RUN|VARIANT=FILE...")
+@look_options
+def responses(networks: tuple[str, ...], **options: Any) -> None:
+    """How strongly each layer responds, in networks that are trained: the paper's Figure 7.
+
+    Each is the folder of a training run, or VARIANT=FILE with anybody's weights.
+    """
+    from benchmarks.paper.examined import layer_responses
+
+    _look(partial(layer_responses, networks), **options)
+
+
+@paper.command(context_settings=SETTINGS)
+@click.argument("networks", nargs=-1, metavar="[RUN|VARIANT=FILE]...")
+@click.option(
+    "--network",
+    "initial",
+    multiple=True,
+    default=("plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110"),
+    show_default=True,
+    metavar="VARIANT",
+    help="To look into as it is initialised; repeatable.",
+)
+@click.option("--seeds", type=click.IntRange(1, 1000), default=2, show_default=True, metavar="N", help="Of each.")
+@click.option("--images", type=click.IntRange(min=2), default=64, show_default=True, metavar="N", help="Of the batch.")
+@look_options
+def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, images: int, **options: Any) -> None:
+    """Gradients by layer, with batch-norm and without, and what the shortcut's + 1 carries.
+
+    Of networks as they are initialised; and of trained ones, along their training if --states kept them on the way.
+    """
+    from benchmarks.paper.examined import layer_gradients
+
+    _look(partial(layer_gradients, networks, initial, seeds, images), **options)
+
+
+@paper.command(context_settings=SETTINGS)
+@click.argument("networks", nargs=-1, required=True, metavar="RUN|VARIANT=FILE...")
+@look_options
+def identity(networks: tuple[str, ...], **options: Any) -> None:
+    """A deeper network that computes what a trained shallower one does, built from it: section 1 of the paper.
+
+    With runs of two plain networks it also says whether training the deeper one found as good a solution.
+    """
+    from benchmarks.paper.examined import constructed
+
+    _look(partial(constructed, networks), **options)
+
+
+def _look(
+    measure: Callable[[Source, Moments, str, Listener], Findings],
+    *,
+    folder: Path,
+    size: int,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    **data: Any,
+) -> None:
+    """Measures networks on the data, and says what is found."""
+    from benchmarks.paper.corpus import Source
+    from benchmarks.paper.networks import IMAGENET_MOMENTS
+    from runtimes.errors import UsageError
+    from runtimes.files import check_writable
+
+    if (mean is None) != (std is None):
+        raise UsageError("--mean and --std go together")
+    moments = IMAGENET_MOMENTS if mean is None or std is None else (mean, std)
+    source = Source(data["train_data"], data["test_data"], data["data_name"], data["limit"], size)
+    check_writable(folder)
+    with terminal.stdout_reserved(), terminal.listening() as listener:
+        found = measure(source, moments, _command(), listener)
+        findings, paths = _kept(found, folder)
+    _say(findings, paths)
 
 
 def _compare(

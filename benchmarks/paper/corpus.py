@@ -108,13 +108,29 @@ def load(source: Source, held_out: float, batch: int) -> Corpus:
     train, validation = training.of(order[held:]), training.of(order[:held])
     if len(train) < batch:
         raise UsageError(f"{len(train)} training images, fewer than a batch of {batch}", hint="a larger --limit")
-    drawn = np.random.default_rng(_SPLIT_SEED).permutation(len(test))[: source.limit]
-    test = test if source.limit is None else test.of(np.sort(drawn))
+    test = _first(test, source.limit)
     digest = hashlib.sha256()
     for part in (train, validation, test):
         digest.update(part.images.data)
         digest.update(part.targets.data)
     return Corpus(source.name or name, classes, train, validation, test, digest.hexdigest())
+
+
+def load_test(source: Source) -> tuple[str, tuple[str, ...], Part]:
+    """Name, classes and test images alone, as ``load`` would give them.
+
+    Raises:
+        RexportError: as ``load``.
+    """
+    name, classes, test = _opened(source, "test")
+    return source.name or name, classes, _first(test, source.limit)
+
+
+def _first(test: Part, limit: int | None) -> Part:
+    """So many of them, drawn by a shuffle that is always the same, in their order."""
+    if limit is None:
+        return test
+    return test.of(np.sort(np.random.default_rng(_SPLIT_SEED).permutation(len(test))[:limit]))
 
 
 _SPLITS: tuple[Split, Split] = ("train", "test")

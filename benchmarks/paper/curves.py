@@ -139,6 +139,12 @@ def table(curves: Sequence[Curves], caption: str, paper: Callable[[Curves], str]
     return Table(caption, headings, tuple(rows))
 
 
+def caption(curves: Sequence[Curves]) -> str:
+    """Of a table of errors."""
+    until = curves[0].until
+    return "Errors of the finished networks" if until is None else f"Errors at iteration {until:,}"
+
+
 def _step_ms(one: Curves) -> str:
     steps = [run.step_s for run in one.runs if run.step_s is not None]
     return f"{1e3 * float(np.median(steps)):.1f}" if steps else "–"
@@ -216,6 +222,7 @@ def provenance(curves: Sequence[Curves], command: str) -> Provenance:
         versions,
         command,
         now(),
+        curves[0].until,
     )
 
 

@@ -27,7 +27,7 @@ def findings(found: Sequence[Curves], command: str) -> Findings:
         "Degradation: deeper plain nets train worse, deeper residual nets do not",
         tuple(_checks(families["plain"], families["residual"])),
         tuple(panels),
-        (curves.table(found, "Errors of the finished networks", curves.reported),),
+        (curves.table(found, curves.caption(found), curves.reported),),
         tuple(curves.limits(found)),
         curves.provenance(found, command),
     )

@@ -28,7 +28,7 @@ def findings(found: Sequence[Curves], command: str) -> Findings:
         "Depth: 34 layers against 18, plain and residual",
         tuple(_checks(nets)),
         panels,
-        (curves.table(found, "Errors of the finished networks", curves.reported),),
+        (curves.table(found, curves.caption(found), curves.reported),),
         (
             *curves.limits(found),
             f"ImageNet's nets on images of {found[0].variant.size[0]} pixels: the stem halves them twice, and the last "

@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.runs import CHECKPOINT_EVERY_S, Data, Identity, Point, Run, Training
+from benchmarks.paper.stepping import Arithmetic
 from exporter.network import Listener
 from runtimes.errors import CheckFailedError
 
 
 @dataclass(frozen=True)
 class Pace:
-    """When runs are stopped, and how often they are kept, in seconds."""
+    """When runs are stopped, and how often they are kept, in seconds; and how many states of a network on its way are
+    kept for good."""
 
     stop_after_s: float | None = None
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    states: int = 0
 
     def less(self, taken_s: float) -> Pace:
         """What is left of it after so many seconds."""
@@ -55,7 +57,7 @@ def drive(jobs: Sequence[Job], data: Data, listener: Listener, pace: Pace) -> li
 
 class _Clock:
     def __init__(self, pace: Pace) -> None:
-        self.checkpoint_every_s = pace.checkpoint_every_s
+        self.pace = pace
         self._end_s = math.inf if pace.stop_after_s is None else time.monotonic() + pace.stop_after_s
 
     @property
@@ -64,7 +66,9 @@ class _Clock:
 
 
 def _alone(job: Job, data: Data, listener: Listener, clock: _Clock, place: str) -> Run:
-    training = Training(job.folder, job.identity, job.arithmetic, data, clock.checkpoint_every_s)
+    training = Training(
+        job.folder, job.identity, job.arithmetic, data, clock.pace.checkpoint_every_s, clock.pace.states
+    )
     begun, first = time.monotonic(), training.iteration
     while not training.complete:
         point = training.advance()
@@ -79,7 +83,10 @@ def _alone(job: Job, data: Data, listener: Listener, clock: _Clock, place: str) 
 
 
 def _side_by_side(jobs: Sequence[Job], data: Data, listener: Listener, clock: _Clock) -> list[Run]:
-    trainings = [Training(job.folder, job.identity, job.arithmetic, data, clock.checkpoint_every_s) for job in jobs]
+    trainings = [
+        Training(job.folder, job.identity, job.arithmetic, data, clock.pace.checkpoint_every_s, clock.pace.states)
+        for job in jobs
+    ]
     begun, first = time.monotonic(), sum(training.iteration for training in trainings)
     while running := [training for training in trainings if not training.complete]:
         for training in running:

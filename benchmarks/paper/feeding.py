@@ -25,7 +25,8 @@ class Images:
         padded: (n, h + 2 padding, w + 2 padding, c) uint8.
         targets: (n,) int64.
         size: of the crops, in pixels.
-        mean, scale: (c,) float32: a pixel's value less ``mean``, times ``scale``, is what the network sees.
+        mean, scale: (c,) or, for greys, (channels,) float32: a pixel's value less ``mean``, times ``scale``, is what
+            the network sees.
         channels: of the network's input; a grey stands in each of them.
     """
 
@@ -51,7 +52,7 @@ class Images:
         places = (chosen[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]  # (b, size, size)
         pixels = self.padded.view(count * height * width, channels).index_select(0, places.flatten())
         normal = (pixels.float() - self.mean) * self.scale  # (b size size, c)
-        images = normal.view(len(chosen), self.size, self.size, channels).permute(0, 3, 1, 2)
+        images = normal.view(len(chosen), self.size, self.size, -1).permute(0, 3, 1, 2)
         return images.expand(-1, self.channels, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def centred(self) -> Iterator[tuple[Tensor, Tensor]]:

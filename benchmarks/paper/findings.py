@@ -119,6 +119,7 @@ class Provenance:
         images: counts by part: train, validation, test.
         seeds: of the runs.
         scale: of the paper's schedule: 1.0 is all of it, 0.1 a tenth; ``None`` where nothing was trained.
+        until: the iteration that runs had come to which are not finished, the least of them; ``None`` if all are.
         recipe: in words.
         machine: processor or GPU, threads.
         versions: of the libraries that computed.
@@ -135,6 +136,7 @@ class Provenance:
     versions: dict[str, str]
     command: str
     time: str
+    until: int | None = None
 
 
 @dataclass(frozen=True)

@@ -165,8 +165,10 @@ class Curve:
         label: names the network, as "plain56".
         iterations: (points,).
         train_error: for each seed a fraction at each of the ``iterations``.
-        final: for each seed the finished network's error on the training images, in evaluation mode; a fraction.
+        final: for each seed the finished network's error on the training images, in evaluation mode; a fraction. Of
+            runs that were stopped, the curve's last.
         images: how many training images there are.
+        until: the iteration that the runs were stopped at; ``None`` if they are finished.
     """
 
     label: str
@@ -174,6 +176,7 @@ class Curve:
     train_error: tuple[tuple[float, ...], ...]
     final: tuple[float, ...]
     images: int
+    until: int | None = None
 
 
 def identity_findings(
@@ -197,9 +200,12 @@ def identity_findings(
         notes.append("No plain networks were trained: whether training finds the built solution is left open.")
     else:
         checks.append(_solver_check(*training))
+        until = training[0].until
         notes.append(
             "Levels and verdict are of the finished networks in evaluation mode without augmentation; the curves are "
             "of the updates' own images."
+            if until is None
+            else f"The runs were stopped: levels and verdict are of the updates' own images at iteration {until:,}."
         )
         if min(len(curve.final) for curve in training) < 2:
             notes.append(
@@ -280,7 +286,8 @@ def _table(constructed: Sequence[Constructed]) -> Table:
 
 def _finals(shallower: Curve, deeper: Curve) -> Table:
     return Table(
-        "Error of the finished plain networks on their training images, in evaluation mode",
+        "Error of the plain networks on their training images"
+        + (", finished and in evaluation mode" if shallower.until is None else f" at iteration {shallower.until:,}"),
         ("network", "seeds", "training %", f"{deeper.label} built from {shallower.label}: training %"),
         (
             (shallower.label, str(len(shallower.final)), spread(shallower.final), "–"),

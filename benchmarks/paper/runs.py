@@ -4,6 +4,7 @@
 ``curve.jsonl``            a line for each point of the curve
 ``checkpoint.safetensors`` all that a run needs to go on, to the bit; removed at the end
 ``weights.safetensors``    the trained network, which ``rexport onnx --weights`` takes
+``states/``                the network on its way, where that was asked for: ``ITERATION.safetensors``
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from benchmarks.paper.corpus import Corpus
 from benchmarks.paper.feeding import Feed, Images, placed
 from benchmarks.paper.recipe import Recipe
 from benchmarks.paper.stepping import Arithmetic, Stepper
+from exporter import checkpoint
 from exporter.resnet import build, initialise
 from exporter.variants import Variant
 from runtimes import files, schema
 from runtimes.errors import ArtifactError, CheckFailedError, IntegrityError, UsageError
 
 RUN, CURVE, CHECKPOINT, WEIGHTS = "run.json", "curve.jsonl", "checkpoint.safetensors", "weights.safetensors"
+STATES = "states"
 SCHEMA_VERSION = 1
 
 STRIDE = 10
@@ -70,8 +73,8 @@ class Identity:
 
 @dataclass(frozen=True)
 class Sitting:
-    """What computed the updates from an iteration on. A run that is left and gone on with under the same one ends in the
-    same bits on a CPU; under another it is the same mathematics, rounded otherwise.
+    """What computed the updates from an iteration on. A run that is left and gone on with under the same one ends in
+    the same bits on a CPU; under another it is the same mathematics, rounded otherwise.
 
     Attributes:
         threads: of PyTorch, which sums in another order with other ones.
@@ -199,8 +202,9 @@ class Training:
         arithmetic: Arithmetic,
         data: Data,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+        states: int = 0,
     ) -> None:
-        """Begins, or goes on.
+        """Begins, or goes on. ``states`` are kept on the way, spread evenly, and one of the beginning.
 
         Raises:
             UsageError: the folder holds another run.
@@ -211,6 +215,7 @@ class Training:
         self.folder = folder
         self.data = data
         self._checkpoint_every_s = checkpoint_every_s
+        self._states = states
         self.run = _begun(folder, identity, data.corpus, sitting(0, arithmetic))
         self.points: list[Point] = []
         self.iteration = 0
@@ -230,6 +235,8 @@ class Training:
         self._stepper = Stepper(model, feed, identity.recipe, arithmetic)
         self._stepper.record()
         self._go_on()
+        if states and self.iteration == 0:
+            self._keep_state()
 
     @property
     def recipe(self) -> Recipe:
@@ -264,6 +271,7 @@ class Training:
             with stepper.queue():
                 feed.begin(epoch)
         end = min(step + STRIDE, feed.steps, step + self.recipe.iterations - self.iteration)
+        before = self.iteration
         for _ in range(step, end):
             stepper.set_rate(self.recipe.rate(self.iteration, self._warm))
             stepper.step()
@@ -271,10 +279,23 @@ class Training:
             self._since += 1
         if self._warm:
             self._warm = self._mean_error() >= self.recipe.warmup_error
+        if self._states and self._kept_by(before) < self._kept_by(self.iteration):
+            self._keep_state()
         point = self._point() if self._point_is_due() else None
         if time.monotonic() - self._kept_s > self._checkpoint_every_s and not self.complete:
             self.checkpoint()
         return point
+
+    def _kept_by(self, iteration: int) -> int:
+        """How many of the states on the way are kept when the run has come to an iteration."""
+        return iteration * self._states // self.recipe.iterations
+
+    def _keep_state(self) -> None:
+        with self._stepper.queue():
+            weights = _on_host(self._stepper.model)
+        (self.folder / STATES).mkdir(exist_ok=True)
+        with files.write_atomically(self.folder / STATES / f"{self.iteration:07d}.safetensors") as temporary:
+            temporary.write_bytes(save(weights))
 
     def _point_is_due(self) -> bool:
         if self.complete:
@@ -378,9 +399,7 @@ class Training:
         train_error = self._stepper.error(self.data.train)
         last = self.points[-1]
         step_s, input_share = self._costs()
-        weights = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in self._stepper.model.state_dict().items()
-        }
+        weights = _on_host(self._stepper.model)
         with files.write_atomically(self.folder / WEIGHTS) as temporary:
             temporary.write_bytes(save(weights, {"variant": self.run.identity.variant.name, "data": self.run.data}))
         self.run = replace(
@@ -422,6 +441,10 @@ def initialise_on_host(model: torch.nn.Module, seed: int) -> None:
     model.load_state_dict(drawn.state_dict())
 
 
+def _on_host(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
 def opened(folder: Path) -> Run:
     """The run in a folder.
 
@@ -434,6 +457,34 @@ def opened(folder: Path) -> Run:
         return schema.loads(Run, files.read_bounded(path, FILE_LIMIT_BYTES))
     except ArtifactError as error:
         raise ArtifactError(error.what, path=path, hint="rbench paper train makes such a folder") from error
+
+
+def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:
+    """The iteration that a run has come to, and its network's state dict there: of its end, or of its checkpoint.
+
+    Raises:
+        ResourceError: it has neither.
+        IntegrityError: the checkpoint is damaged.
+        RexportError: as ``checkpoint.read``.
+    """
+    run = opened(folder)
+    if run.outcome is not None or not (folder / CHECKPOINT).exists():
+        return run.identity.recipe.iterations, checkpoint.read(folder / WEIGHTS)
+    _, progress, tensors = _kept(folder / CHECKPOINT)
+    prefix = "model."
+    return progress.iteration, {
+        name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }
+
+
+def states_of(folder: Path) -> tuple[tuple[int, dict[str, Tensor]], ...]:
+    """What a run kept of its network on the way: iterations and state dicts, in order.
+
+    Raises:
+        RexportError: as ``checkpoint.read``.
+    """
+    found = sorted((folder / STATES).glob("*.safetensors"))
+    return tuple((int(path.stem), checkpoint.read(path)) for path in found)
 
 
 def curve(folder: Path) -> tuple[Point, ...]:

@@ -62,7 +62,10 @@ def schedule(provenance: Provenance) -> str:
     """How much of the paper's was run."""
     if provenance.scale is None:
         return "nothing was trained"
-    return "the paper's whole schedule" if provenance.scale == 1 else f"{provenance.scale:g} of the paper's schedule"
+    part = "" if provenance.scale == 1 else f"{provenance.scale:.3g} of "
+    if provenance.until is not None:
+        return f"up to iteration {provenance.until:,} of {part}the paper's schedule"
+    return f"{part}the paper's schedule" if part else "the paper's whole schedule"
 
 
 def rests_on(provenance: Provenance) -> list[tuple[str, str]]:

@@ -132,7 +132,9 @@ def test_runs_on_disk_are_gathered_by_network(tmp_path: Path) -> None:
 
 def test_unfinished_runs_and_other_data_are_refused(tmp_path: Path) -> None:
     good, unfinished = put(tmp_path / "a", "plain20"), put(tmp_path / "b", "plain20", done=False)
-    with pytest.raises(UsageError, match=r"b: this run is not finished \(the command that began it goes on with it; --so"):
+    with pytest.raises(
+        UsageError, match=r"b: this run is not finished \(the command that began it goes on with it; --so"
+    ):
         curves_module.gathered([good, unfinished])
     other = put(tmp_path / "c", "plain20")
     (other / RUN).write_text((other / RUN).read_text().replace("0" * 64, "1" * 64))

@@ -120,7 +120,10 @@ def test_other_arithmetic_goes_on_and_is_written_down(data: Data, tmp_path: Path
         left.advance()
     bf16 = Arithmetic(precision="bf16")
     finished(Training(tmp_path, identity(), bf16, data))
-    assert [(one.since, one.arithmetic) for one in opened(tmp_path).sittings] == [(0, Arithmetic()), (left.iteration, bf16)]
+    assert [(one.since, one.arithmetic) for one in opened(tmp_path).sittings] == [
+        (0, Arithmetic()),
+        (left.iteration, bf16),
+    ]
 
 
 def test_the_same_arithmetic_is_one_sitting(data: Data, tmp_path: Path) -> None:
@@ -221,7 +224,9 @@ def test_a_run_killed_at_random_steps_ends_in_the_same_bits(tmp_path: Path) -> N
         kills += process.wait() == -signal.SIGKILL
     assert kills == 2
     assert not (broken / WEIGHTS).exists()
-    done = subprocess.run([*command, str(broken)], check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        [*command, str(broken)], check=True, capture_output=True, text=True, cwd=ROOT, env=environment
+    )
     assert done.stdout == f"{broken / WEIGHTS}\n"
     first, second = weights(whole), weights(broken)
     assert list(first) == list(second)

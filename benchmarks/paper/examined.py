@@ -1,0 +1,157 @@
+"""Trained networks looked into: what the commands give to the measurements, and the findings of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.paper import curves, gradients, identity, responses
+from benchmarks.paper.corpus import Source
+from benchmarks.paper.findings import Findings
+from benchmarks.paper.layergradients import Batch, along_training, at_initialisation
+from benchmarks.paper.networks import Moments, Network, Seen, provenance, seen
+from benchmarks.paper.plusone import identity_blocks, shortcut_shares
+from benchmarks.paper.recipe import weighted_layers
+from benchmarks.paper.runs import states_of
+from benchmarks.paper.study import fitted
+from exporter.network import Listener
+from exporter.variants import VARIANTS, Variant
+from runtimes.errors import UsageError
+
+_BATCH_SEED = 0
+
+
+def layer_responses(
+    specs: Sequence[str], source: Source, moments: Moments, command: str, listener: Listener
+) -> Findings:
+    """The paper's Figure 7, of the networks that ``specs`` name, over all test images.
+
+    Raises:
+        RexportError: as ``networks.seen`` and ``responses.layer_responses``.
+    """
+    found, images = seen(source, specs, moments)
+    measured = []
+    for network in found:
+        listener.step(f"{network.name}: {len(images):,} images")
+        measured.append(responses.layer_responses(network.name, network.model, images.of(network)))
+    return responses.responses_findings(measured, provenance(images.name, {"test": len(images)}, found, command))
+
+
+def layer_gradients(
+    specs: Sequence[str],
+    names: Sequence[str],
+    seeds: int,
+    count: int,
+    source: Source,
+    moments: Moments,
+    command: str,
+    listener: Listener,
+) -> Findings:
+    """Gradients of networks ``names`` as they are initialised, and of those that ``specs`` name as they are trained, on
+    ``count`` test images.
+
+    Raises:
+        UsageError: a network that is named is not for images of ``source.size`` pixels.
+        RexportError: as ``networks.seen`` and ``layergradients``.
+    """
+    found, images = seen(source, specs, moments)
+    batch = _batch(images, count)
+    initial = []
+    for name in names:
+        row = fitted(name, len(images.classes), source.size)
+        for seed in range(seeds):
+            listener.step(f"{name}, seed {seed}: gradients at initialisation")
+            initial += at_initialisation(row, seed, batch)
+    trained, shares = [], []
+    for network in found:
+        listener.step(f"{network.name}: gradients")
+        own = _batch(images, count, network)
+        if network.folder is not None:
+            trained += along_training(network.model.variant, _states(network, network.folder).items(), own)
+        if identity_blocks(network.model.variant):
+            shares.append(shortcut_shares(network.name, network.model, own))
+    told = provenance(images.name, {"test": count}, found, command)
+    told = replace(told, seeds=tuple(sorted({*told.seeds, *range(seeds)})))
+    return gradients.gradients_findings(initial, trained, shares, batch.words, told)
+
+
+def _states(network: Network, folder: Path) -> dict[int, Mapping[str, Tensor]]:
+    """By iteration: what the run kept on its way, and where it is now."""
+    return {**dict(states_of(folder)), network.iteration: network.model.state_dict()}
+
+
+def _batch(images: Seen, count: int, network: Network | None = None) -> Batch:
+    """So many test images, drawn by a shuffle that is always the same, as a network sees them, or as the first does."""
+    own = next(iter(images.images.values())) if network is None else images.images[network.moments]
+    count = min(count, len(own))
+    chosen = torch.randperm(len(own), generator=torch.Generator().manual_seed(_BATCH_SEED))[:count]
+    height, width = own.padded.shape[1:3]
+    top, left = (torch.full_like(chosen, (length - own.size) // 2) for length in (height, width))
+    pixels = own.crops(chosen, top, left, torch.zeros_like(chosen, dtype=torch.bool))
+    return Batch(pixels, own.targets[chosen], f"{count} test images of {images.name}")
+
+
+def constructed(specs: Sequence[str], source: Source, moments: Moments, command: str, listener: Listener) -> Findings:
+    """Deeper networks built from those that ``specs`` name; and whether training plain ones finds what is built.
+
+    Each is built into the deepest of its kind among them, or into the next deeper variant if it is the deepest.
+
+    Raises:
+        UsageError: there is no deeper variant of a network's kind.
+        RexportError: as ``networks.seen``, ``identity.deepened`` and ``curves.gathered``.
+    """
+    found, images = seen(source, specs, moments)
+    built = []
+    for network in found:
+        deeper = _deeper(network.model.variant, [other.model.variant for other in found])
+        listener.step(f"{network.name} as {deeper.name}: {len(images):,} images")
+        model = identity.deepened(network.model, deeper)
+        built.append(identity.compared(network.model, model, images.of(network)))
+    told = provenance(images.name, {"test": len(images)}, found, command)
+    return identity.identity_findings(built, _training(found), told)
+
+
+def _deeper(variant: Variant, others: Sequence[Variant]) -> Variant:
+    def of_kind(row: Variant) -> bool:
+        same = (variant.block, variant.widths, variant.stem, variant.residual)
+        return same == (row.block, row.widths, row.stem, row.residual) and deeper_than(row)
+
+    def deeper_than(row: Variant) -> bool:
+        return all(more >= less for more, less in zip(row.depths, variant.depths, strict=True)) and (
+            row.depths != variant.depths
+        )
+
+    given = sorted(filter(of_kind, others), key=weighted_layers)
+    known = sorted(filter(of_kind, VARIANTS.values()), key=weighted_layers)
+    chosen = next(iter((*reversed(given), *known)), None)
+    if chosen is None:
+        raise UsageError(f"no variant is {variant.name} with more blocks")
+    return replace(variant, name=chosen.name, depths=chosen.depths, paper=chosen.paper)
+
+
+def _training(found: Sequence[Network]) -> tuple[identity.Curve, identity.Curve] | None:
+    """The curves of the shallowest and the deepest plain network that our own runs trained, if there are two."""
+    folders: list[Path] = [
+        network.folder for network in found if network.folder is not None and not network.model.variant.residual
+    ]
+    if not folders:
+        return None
+    groups = sorted(curves.gathered(folders, so_far=True), key=lambda one: weighted_layers(one.variant))
+    if len(groups) < 2:
+        return None
+    shallower, deeper = (
+        identity.Curve(
+            one.label,
+            tuple(float(point.iteration) for point in one.points[0]),
+            tuple(tuple(point.train_error for point in points) for points in one.points),
+            one.errors("train"),
+            one.runs[0].images["train"],
+            one.until,
+        )
+        for one in (groups[0], groups[-1])
+    )
+    return shallower, deeper

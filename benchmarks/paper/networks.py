@@ -1,0 +1,150 @@
+"""Trained networks to look into: those of our own runs, and files of weights of anybody's."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.paper.corpus import Source, load_test
+from benchmarks.paper.curves import now
+from benchmarks.paper.feeding import Images, placed
+from benchmarks.paper.findings import Provenance
+from benchmarks.paper.recipe import PAPER
+from benchmarks.paper.runs import RUN, Run, machine, opened, state_of
+from benchmarks.paper.stepping import Arithmetic
+from benchmarks.paper.study import fitted
+from exporter import weights
+from exporter.resnet import ResNet, build
+from runtimes.errors import ModelMismatchError, UsageError, quoted
+
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+
+IMAGENET_MOMENTS: Moments = (weights.IMAGENET_PREPROCESSING.mean, weights.IMAGENET_PREPROCESSING.std)
+"""What a file's network is taken to have seen, where nothing else is said: most published CIFAR nets did too."""
+
+SEEN_AT_A_TIME = 500
+
+CHANNELS = 3
+"""Of every network that is trained or looked into here; greys stand in each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network in evaluation mode.
+
+    Attributes:
+        name: for people; of several seeds, or of a run that is not finished, it says so.
+        moments: mean and standard deviation by channel that its images are normalised with.
+        run: where it comes from, if that is one of our runs; ``folder`` then holds it, and ``iteration`` is where it
+            had come to.
+    """
+
+    name: str
+    model: ResNet
+    moments: Moments
+    run: Run | None = None
+    folder: Path | None = None
+    iteration: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Test images for networks that may want them normalised in different ways."""
+
+    name: str
+    classes: tuple[str, ...]
+    images: dict[Moments, Images]
+
+    def of(self, network: Network) -> Iterator[Tensor]:
+        """The images as the network sees them: (n, c, h, w), some at a time."""
+        for images, _ in self.images[network.moments].centred():
+            yield from torch.split(images, SEEN_AT_A_TIME)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.images.values())))
+
+
+def networks(specs: Sequence[str], classes: int, size: int, moments: Moments) -> tuple[Network, ...]:
+    """What each spec names: the folder of a run, or ``VARIANT=FILE``, whose images are normalised with ``moments``.
+
+    Raises:
+        UsageError: neither.
+        ModelMismatchError: weights of another network, or for another number of classes.
+        RexportError: as ``weights.from_file`` and ``runs.opened``.
+    """
+    found = tuple(_network(spec, classes, size, moments) for spec in specs)
+    for network in found:
+        if network.model.variant.classes != classes:
+            raise ModelMismatchError(
+                f"{network.name} tells {network.model.variant.classes} classes apart, the data have {classes}"
+            )
+    names = [network.name for network in found]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UsageError(f"{repeated} is named twice")
+    return found
+
+
+def _network(spec: str, classes: int, size: int, moments: Moments) -> Network:
+    if (Path(spec) / RUN).is_file():
+        return _of_run(Path(spec))
+    name, equals, file = spec.partition("=")
+    if not equals or not file:
+        hint = "a folder of rbench paper train, or VARIANT=FILE, as resnet20=weights.safetensors"
+        raise UsageError(f"{quoted(spec)!r} is no training run", hint=hint)
+    row = fitted(name, classes, size)
+    model = build(row)
+    model.load_state_dict(weights.from_file(file, row, lambda _: None).state)
+    return Network(f"{name}, {Path(file).name}", model, moments)
+
+
+def _of_run(folder: Path) -> Network:
+    run = opened(folder)
+    iteration, state = state_of(folder)
+    model = build(run.identity.variant)
+    model.load_state_dict(state)
+    whole = run.identity.recipe.iterations
+    name = run.name if iteration == whole else f"{run.name}, at {iteration:,} of {whole:,}"
+    return Network(name, model, (run.mean, run.std), run, folder, iteration)
+
+
+def seen(source: Source, specs: Sequence[str], moments: Moments) -> tuple[tuple[Network, ...], Seen]:
+    """The networks, and the test images for them: of every normalisation that one of them wants, cut from the middle.
+
+    Raises:
+        RexportError: as ``networks`` and ``corpus.load_test``.
+    """
+    name, classes, test = load_test(source)
+    found = networks(specs, len(classes), source.size, moments)
+    images = {
+        wanted: placed(
+            test, torch.device("cpu"), size=source.size, padding=PAPER.padding, moments=wanted, channels=CHANNELS
+        )
+        for wanted in dict.fromkeys([one.moments for one in found] or [moments])
+    }
+    return found, Seen(name, classes, images)
+
+
+def provenance(data: str, images: dict[str, int], found: Sequence[Network], command: str) -> Provenance:
+    """Of measurements on these networks, by this process."""
+    runs = [network.run for network in found if network.run is not None]
+    recipes = dict.fromkeys(run.identity.recipe for run in runs)
+    stopped = [one.iteration for one in found if one.run and one.iteration < one.run.identity.recipe.iterations]
+    scales = {recipe.scale for recipe in recipes}
+    return Provenance(
+        data,
+        images,
+        tuple(sorted({run.identity.seed for run in runs})),
+        scales.pop() if len(scales) == 1 else None,
+        "; ".join(recipe.in_words() for recipe in recipes),
+        machine(Arithmetic()),
+        {"python": platform.python_version(), "torch": str(torch.__version__)},
+        command,
+        now(),
+        min(stopped, default=None),
+    )
