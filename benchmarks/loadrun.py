@@ -171,9 +171,12 @@ class _Bench:
         if outcome.status != "ok" or outcome.load is None:
             reason = one_line(f"{point.shape}: {outcome.reason}").replace(f"{self._shared.folder}/", "")
             return replace(row, status=outcome.status, reason=reason)
+        load = outcome.load
         if point.shape == "closed":
-            self._closed_per_s = outcome.load.achieved_per_s
-        return with_load(_described(row, outcome), outcome.load)
+            self._closed_per_s = load.achieved_per_s
+        elif point.shape == "open" and self._shared.demand.rate_per_s is None:
+            load = replace(load, rate_share=USUAL_LOAD)
+        return with_load(_described(row, outcome), load)
 
     def _outcome(self, point: Point, artifact: Artifact) -> Outcome:
         request, runtime = self._shared.request, self._pair.backend.name

@@ -77,6 +77,7 @@ class Load:
             a closed loop, one of several batch sizes. ``cold``: fresh processes, a request each.
         arrivals: of ``open``: ``fixed`` or ``poisson``.
         rate_per_s: of ``open`` and ``paced``: calls that were to come in a second.
+        rate_share: of ``open`` where no rate was named: ``rate_per_s`` over what the closed loop before it reached.
         clients: threads that call.
         achieved_per_s: calls that were finished in a second.
         services_s: from the start of the call to its end.
@@ -97,6 +98,7 @@ class Load:
     achieved_per_s: float
     arrivals: Arrivals | None = None
     rate_per_s: float | None = None
+    rate_share: float | None = None
     clients: int = 1
     steps_s: tuple[tuple[str, float], ...] = ()
     disk_bytes: int | None = None

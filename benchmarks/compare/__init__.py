@@ -196,16 +196,24 @@ def _remarks(old: Row, new: Row, p50: Change | None, lost: Drop | None, limits: 
         yield _answers(lost.flips)
     if lost is None and (reason := why_no_drop(old, new)):
         yield f"top-1 not compared: {reason}"
+    yield from _circumstances(old, new)
+    if p50 is not None:
+        yield from _doubts(p50, limits)
+
+
+def _circumstances(old: Row, new: Row) -> Iterator[str]:
+    """What else was not the same, and whether the machine was quiet."""
     for field in ("runtime_version", "provider", "arithmetic"):
         before, after = getattr(old, field), getattr(new, field)
         if before != after:
             yield f"{field.replace('_', ' ')}: {before} before, {after} now"
+    rates = [row.load.rate_per_s for row in (old, new) if row.load and row.load.rate_share and row.load.rate_per_s]
+    if len(rates) == 2 and rates[0] != rates[1]:
+        yield f"requests a second, after what the closed loop reached: {rates[0]:,.0f} before, {rates[1]:,.0f} now"
     for side, row in (("OLD", old), ("NEW", new)):
         if row.disturbances:
             more = f", and {len(row.disturbances) - 1} more" if len(row.disturbances) > 1 else ""
             yield f"{side} was disturbed: {row.disturbances[0]}{more}"
-    if p50 is not None:
-        yield from _doubts(p50, limits)
 
 
 def _doubts(p50: Change, limits: Limits) -> Iterator[str]:

@@ -11,6 +11,7 @@ from benchmarks.loads import Load
 from benchmarks.results import Row
 from runtimes.errors import ArtifactError, CompatibilityError
 from tests.benchmarks.comparisons import (
+    LATER,
     OLD,
     SAME,
     SLOWER,
@@ -225,16 +226,16 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
     assert changes.newcombe(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
-def loaded(rate: float, slower: float = 1.0, seed: int = 0) -> Row:
+def loaded(rate: float, slower: float = 1.0, seed: int = 0, share: float | None = None) -> Row:
     random = np.random.default_rng(seed)
     responses = tuple(float(s) for s in slower * 0.001 * np.exp(random.normal(scale=0.05, size=1200)))
-    load = Load("open", responses, responses, rate, arrivals="poisson", rate_per_s=rate)
+    load = Load("open", responses, responses, rate, arrivals="poisson", rate_per_s=rate, rate_share=share)
     none = dict.fromkeys(("p90_s", "p99_s", "compute_p50_s", "top1", "top5"))
     return replace(FASTER, sittings=(), load=load, p50_s=float(np.median(responses)), run=f"load {seed}", **none)  # type: ignore[arg-type]
 
 
 def test_responses_under_a_load_are_compared_at_one_rate_alone(tmp_path: Path) -> None:
-    found = compared(tmp_path, [loaded(100.0)], [loaded(100.5, 1.2, seed=1)])
+    found = compared(tmp_path, [loaded(100.0)], [loaded(100.0, 1.2, seed=1)])
     (row,) = found.rows
     assert (row.load, found.passed) == ("open, poisson", False)
     assert row.remarks == ("one process on each side: another start of either may land elsewhere",)
@@ -243,6 +244,27 @@ def test_responses_under_a_load_are_compared_at_one_rate_alone(tmp_path: Path) -
         compared(tmp_path, [loaded(100.0)], [loaded(140.0, seed=1)])
     with pytest.raises(CompatibilityError, match="load none against open, poisson"):
         compared(tmp_path, [OLD], [loaded(100.0)])
+
+
+def test_a_rate_that_the_machine_decided_on_refuses_nothing(tmp_path: Path) -> None:
+    """Each run takes its own from its closed loop, and no two of these reach the same."""
+    found = compared(tmp_path, [loaded(100.0, share=0.7)], [loaded(91.0, 1.1, seed=1, share=0.7)])
+    (row,) = found.rows
+    assert row.p50 is not None
+    assert row.p50.slowdown == pytest.approx(0.1, abs=0.02)
+    assert row.remarks[0] == "requests a second, after what the closed loop reached: 100 before, 91 now"
+    with pytest.raises(CompatibilityError, match=r"rate 100\.0 against 70% of the closed loop's.*--across rate"):
+        compared(tmp_path, [loaded(100.0)], [loaded(100.0, seed=1, share=0.7)])
+
+
+def test_loads_of_other_rates_are_no_earlier_runs_of_each_other(tmp_path: Path) -> None:
+    later = replace(loaded(200.0, seed=2), time=LATER)
+    found = compared(tmp_path, [loaded(100.0), loaded(200.0, seed=1)], [loaded(100.0, seed=3), later])
+    assert [row.p50 is not None for row in found.rows] == [True, True]
+    assert (found.notices, found.only_old, found.only_new) == ((), (), ())
+    again = replace(loaded(91.0, seed=5, share=0.7), time=LATER)
+    derived = compared(tmp_path, [loaded(100.0, share=0.7)], [loaded(95.0, seed=4, share=0.7), again])
+    assert derived.notices == ("NEW: 1 row of an earlier run of the same configuration was left out",)
 
 
 def test_cold_starts_are_processes_each() -> None:

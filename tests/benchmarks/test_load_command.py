@@ -42,6 +42,7 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
     assert {(row.status, row.runtime, row.subject) for row in rows} == {("ok", "fake", "net.fake")}
     closed, opened, paced, clients, _, cold = loads
     assert opened.rate_per_s == 0.7 * closed.achieved_per_s
+    assert (opened.rate_share, paced.rate_share) == (0.7, None)
     assert rows[1].note == "the rate is 70% of what the closed loop reached"
     assert (opened.arrivals, paced.rate_per_s, clients.clients) == ("poisson", 200.0, 2)
     assert cold.disk_bytes
