@@ -122,6 +122,7 @@ def finished(row: Row, gathered: Gathered, predictions: Predictions | None, besi
     about, sittings = first.description, _sittings(gathered)
     if last.status != "ok" or about is None or not sittings:
         return row
+    nothing = row
     row = replace(
         row,
         runtime_version=about.version,
@@ -142,6 +143,8 @@ def finished(row: Row, gathered: Gathered, predictions: Predictions | None, besi
         sittings=sittings,
     )
     row = _with_roof(_with_ratio(_with_times(row), beside.reference), beside)
+    if (reason := doubts.undone(row)) is not None:
+        return replace(nothing, status="failed", reason=reason)
     row = _with_answers(row, predictions, beside)
     seen = [sitting.conditions for sitting in sittings]
     disturbed = disturbances_of_all(seen, row.threads, row.gpu_before, row.gpu_after)
