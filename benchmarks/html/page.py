@@ -106,10 +106,11 @@ def _quiet(rows: Sequence[Row]) -> Iterator[str]:
 def _loads(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
     from benchmarks import loadtable
 
-    for found in loadtable.sections(rows):
+    for alike in loadtable.groups(rows):
+        found = loadtable.section(alike)
         yield "<h3>Load shapes</h3>"
         yield from (f'<p class="headline">{escape(said)}</p>' for said in found.headlines)
-        yield from (tables.plain_table(table, found.title) for table in found.tables)
+        yield from (tables.plain_table(table, found.title, alike[0]) for table in found.tables)
         yield tables.remarks(found.remarks)
     yield _figures(lambda: loadplots.plots(rows, look, place))
 
