@@ -72,6 +72,10 @@ def test_the_page_holds_every_table_and_every_plot(everything: str) -> None:
     assert "a report" in words
 
 
+def test_a_cold_start_ends_with_the_first_answer(everything: str) -> None:
+    assert "Cold start: onnxruntime fp32 310 ms" in everything
+
+
 def test_nothing_is_asked_of_the_network_and_the_page_is_small(everything: str) -> None:
     read = Reader(everything)
     assert {address[:1] for address in read.addresses} - {"#"} == {"d"}
