@@ -131,6 +131,13 @@ def _asked(row: Row) -> tuple[Value, ...]:
     return (*(field.of(row) for field in FIELDS if field.names), threads, device, _machine(row), _rate(row))
 
 
+def configuration(row: Row, across: Collection[str] = ()) -> tuple[Value, ...]:
+    """What the row is of, on what and with how many threads, but for what may differ. A run may measure one twice, as a
+    search does that tries its best again."""
+    kept = (field for field in FIELDS if field.names or field.name in ("threads", "device"))
+    return tuple(field.of(row) for field in kept if field.name not in across)
+
+
 def matched(old: Sequence[Row], new: Sequence[Row], across: Collection[str] = ()) -> Matches:
     """Finds for each row of ``new`` the row of ``old`` that it is to be compared with.
 

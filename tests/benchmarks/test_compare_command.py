@@ -111,6 +111,9 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     runner = CliRunner()
     done = runner.invoke(command.compare, [str(old), str(same)])
     assert (done.exit_code, done.output.count("tie")) == (0, 5)
+    alone = file(tmp_path / "alone.jsonl", SAME)
+    assert runner.invoke(command.compare, [str(old), str(alone)]).exit_code == 1
+    assert runner.invoke(command.compare, [str(old), str(alone), "--allow-missing"]).exit_code == 0
     done = runner.invoke(command.compare, [str(old), str(slow), "--json"])
     assert done.exit_code == 1
     assert schema.decode(Report, json.loads(done.output)).rows[0].regressions
