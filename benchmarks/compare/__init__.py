@@ -130,8 +130,8 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
             "no row of OLD that NEW has too was measured: there is nothing to compare", path=paths[0]
         )
     for one, other, _ in found.pairs:
-        evidence.check(one, paths[0])
-        evidence.check(other, paths[1])
+        evidence.check(one, paths[0], every[0])
+        evidence.check(other, paths[1], every[1])
     rows = tuple(_compared(one, other, apart, limits) for one, other, apart in found.pairs)
     there = {keys.configuration(row, limits.across) for row in sides[1]}
     gone = tuple(

@@ -14,6 +14,7 @@ from tests.benchmarks.comparisons import (
     SAME,
     SLOWER,
     compared,
+    figured,
 )
 from tests.benchmarks.rows import MACHINE, ON_A_GPU, REFERENCE, SKIPPED
 
@@ -59,7 +60,7 @@ def test_all_that_differs_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_nothing_alike_is_refused_unless_it_is_meant(tmp_path: Path, field: str, changes: dict[str, object]) -> None:
-    row = replace(SAME, **changes)  # type: ignore[arg-type]
+    row = figured(replace(SAME, **changes))  # type: ignore[arg-type]
     with pytest.raises(CompatibilityError, match=rf"no row of NEW is of a configuration of OLD.*--across {field}\)"):
         compared(tmp_path, [OLD], [row])
     found = compared(tmp_path, [OLD], [row], Limits(across=(field,)))
@@ -91,7 +92,11 @@ def test_rows_without_a_fellow_are_listed(tmp_path: Path) -> None:
 def test_what_was_measured_and_is_no_longer_there_is_a_regression(tmp_path: Path) -> None:
     gone = replace(OLD, batch=8)
     found = compared(tmp_path, [OLD, gone], [SAME], Limits(slowdown=0.25))
-    assert (found.passed, found.gone, found.rows[0].regressions) == (False, ("resnet20.onnx: onnxruntime int8, batch 8",), ())
+    assert (found.passed, found.gone, found.rows[0].regressions) == (
+        False,
+        ("resnet20.onnx: onnxruntime int8, batch 8",),
+        (),
+    )
     assert view.headline(found).startswith("failed: 1 of 2 rows became worse than allowed, 1 tie")
     line = "resnet20.onnx: onnxruntime int8, batch 8: REGRESSION: was measured before, and is not there now"
     text = view.as_markdown(found)
