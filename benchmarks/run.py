@@ -164,14 +164,16 @@ class Bench:
         )
 
     def _heard(self, later: int | None) -> Callable[[Told], None]:
-        """Passes on how far it is; ``later`` fields that are still to come will take as long."""
+        """Passes on how far it is; ``later`` fields that are still to come will take as long. Where nobody knows how many
+        there are, how long it takes is for the caller to tell."""
         listener, subject = self._session.listener, self._subject.name
 
         def heard(told: Told) -> None:
-            left_s = None
-            if later is not None and told.left_s is not None and told.whole_s is not None:
-                left_s = told.left_s + later * told.whole_s
-            listener.left(left_s)
+            if later is not None:
+                left_s = None
+                if told.left_s is not None and told.whole_s is not None:
+                    left_s = told.left_s + later * told.whole_s
+                listener.left(left_s)
             listener.step(f"{subject} · {told.name}" if told.name else subject, told.step)
 
         return heard

@@ -8,6 +8,7 @@ bound its other batches and thread counts are left out; fewer threads are tried 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def tune(request: Request, findings: Findings, listener: Listener, heard: Callab
     with session(request, listener) as shared:
         target = target_of(request.subjects[0], aim.out, aim.force)
         (subject,) = subjects(request, shared.folder, listener)
-        search = _Search(Bench(shared, subject), _portable(subject), request, findings)
+        search = _Search(Bench(shared, subject), _portable(subject), request, findings, listener.left)
         for row in search.rows():
             heard(row)
         best = findings.choice().best
@@ -193,7 +194,15 @@ def _portable(subject: Subject) -> Subject:
 class _Search:
     """The order in which configurations are tried, and what is found of them."""
 
-    def __init__(self, bench: Bench, subject: Subject, request: Request, findings: Findings) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        subject: Subject,
+        request: Request,
+        findings: Findings,
+        left: Callable[[float | None], None],
+    ) -> None:
+        """``left`` is told how many seconds it still takes."""
         self._bench = bench
         self._subject = subject
         self._findings = findings
@@ -204,6 +213,10 @@ class _Search:
         self._cuda_graphs = request.cuda_graphs
         default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.aim.objective]
         self._batches = tuple(dict.fromkeys(request.batches or default))
+        self._left = left
+        self._of_each = len(self._batches) + len(self._threads) - 1
+        self._to_come = len(self._batches) + len(self._pairs) * self._of_each
+        self._began_s = time.monotonic()
 
     def rows(self) -> Iterator[Row]:
         """Measures, row by row; the reference's rows come first."""
@@ -222,12 +235,14 @@ class _Search:
         first = self._row(pair, self._batches[0], self._threads[0])
         yield first
         if first.status != "ok":
+            self._tell(self._of_each - 1)
             return
         loss, interval = self._loss(pair, first)
         found = [self._found(first, loss, interval)]
         if loss > findings.bound:
             name = f"{pair.backend.name} {pair.typed.precision}"
             findings.left_out.append(f"{name}: beyond the bound, so its other batches and threads were not tried")
+            self._tell(self._of_each - 1)
             return
         for batch in self._batches[1:]:
             row = self._row(pair, batch, self._threads[0])
@@ -245,7 +260,15 @@ class _Search:
     def _row(self, pair: Pair, batch: int, threads: int) -> Row:
         row = self._bench.row(Configuration(pair, batch, threads, self._cuda_graphs))
         self._findings.rows.append(row)
+        self._tell(1)
         return row
+
+    def _tell(self, fewer: int) -> None:
+        """So many configurations fewer are to come. Each takes about as long as those that were measured."""
+        self._to_come -= fewer
+        measured = sum(row.status == "ok" for row in self._findings.rows)
+        taken_s = time.monotonic() - self._began_s
+        self._left(taken_s / measured * self._to_come if measured else None)
 
     def _found(self, row: Row, loss: float, interval: Interval | None) -> Candidate | None:
         findings = self._findings

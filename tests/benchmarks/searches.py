@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,9 +79,15 @@ class ScriptedBench:
         return replace(row, top1=0.9, images=200, drop=self.drops.get(precision, 0.0), drop_interval=(-0.01, 0.01))
 
 
-def searched(bench: ScriptedBench, of: Subject, aim: Aim, request: Request | None = None) -> Findings:
+def searched(
+    bench: ScriptedBench,
+    of: Subject,
+    aim: Aim,
+    request: Request | None = None,
+    left: Callable[[float | None], None] = lambda _: None,
+) -> Findings:
     findings = Findings(aim)
     asked = request or Request(subjects=("resnet20",), runtimes=TRIED)
-    for _ in tune._Search(bench, of, asked, findings).rows():  # type: ignore[arg-type]
+    for _ in tune._Search(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
         pass
     return findings

@@ -7,14 +7,16 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import results
+from benchmarks import loadrun, results
 from benchmarks.commands.load import SHAPE_NAMES
-from benchmarks.loadrun import BATCHES, Demand, Point, points
+from benchmarks.loadrun import BATCHES, Demand, Point, points, run
 from benchmarks.loads import SHAPES
-from benchmarks.request import Request
+from benchmarks.numerals import milliseconds
+from benchmarks.request import Listener, Request
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
@@ -53,6 +55,34 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
     assert "net.fake · fake · clients 2\n" in done.stderr
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
+
+
+def test_the_time_that_is_left_and_what_came_of_the_point_before_are_told(tmp_path: Path) -> None:
+    path = artifact(tmp_path, replace(SCRIPT, delays_s=(0.002,)))
+    steps: list[tuple[str, str]] = []
+    left: list[float | None] = []
+    listener = Listener(lambda subject, step: steps.append((subject, step)), lambda _: None, left.append)
+    demand = Demand(shapes=("closed", "clients"), clients=(1, 2))
+    rows = list(run(Request((str(path),), threads=1, duration_s=0.02), demand, listener))
+    assert [row.status for row in rows] == ["ok", "ok", "ok"]
+    assert left[0] is None
+    assert all(one is not None and one > 0 for one in left[1:])
+    assert len(left) == 3
+    last = {subject: step for subject, step in steps if step.startswith("start")}
+    assert list(last.values()) == [
+        "start",
+        f"start (last: closed, batch 1, {milliseconds(rows[0].p50_s)} ms)",
+        f"start (last: clients 1, {milliseconds(rows[1].p50_s)} ms)",
+    ]
+
+
+def test_a_point_takes_what_those_before_took_besides_their_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = iter((0.0, 3.0, 4.0)), list[float | None]()
+    monkeypatch.setattr(loadrun, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    ahead = loadrun._Ahead([1.0, 1.0, 0.5], told.append)
+    for _ in range(3):
+        ahead.begin()
+    assert told == [None, 1.5 + 2 * 2.0, 0.5 + 1.0]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,17 @@ def test_what_is_beyond_the_bound_is_not_tried_further_and_said_so(tmp_path: Pat
     assert best is not None
     assert best.row.precision == "fp32"
     assert len(found.choice().beyond) == 2
+
+
+def test_the_time_that_is_left_is_that_of_what_is_still_to_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each configuration takes a second; of the four pairs one breaks and two are beyond the bound."""
+    bench, told = ScriptedBench({("onnxruntime", "fp32", 4, 1): -1.0}, {"int8": 0.02}), list[float | None]()
+    monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: float(len(bench.asked))))
+    of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"))
+    searched(bench, of, Aim(max_drop=0.01), left=told.append)
+    assert told == pytest.approx([12, 22, 18, 12, 9, 20 / 3, 5, 3.6, 7 / 3, 0])
 
 
 def test_throughput_tries_the_batches_first_and_fewer_threads_at_the_best_of_them(tmp_path: Path) -> None:
