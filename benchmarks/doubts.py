@@ -9,6 +9,7 @@ from benchmarks.field import LEAST_PROCESSES, Gathered
 from benchmarks.results import Row
 from benchmarks.roofline import implausible
 from benchmarks.samples import Series
+from benchmarks.statistics import Processes, Samples
 
 NOT_SETTLED = "the warm-up reached its limit before three windows agreed"
 
@@ -97,17 +98,28 @@ def _of_samples(row: Row) -> Iterator[str]:
     unsettled = sum(not series.settled for series in latency)
     if unsettled:
         yield NOT_SETTLED if len(latency) == 1 else f"{NOT_SETTLED}, in {unsettled} of {len(latency)} processes"
-    drift = statistics.drift([series.rounds_s for series in latency])
-    if drift is not None and drift.found:
-        yield f"the latency drifted by {drift.change:+.1%} from the first third of the rounds to the last"
-    correlated = sum(statistics.strongly_correlated(series.samples_s) for series in latency)
-    if 2 * correlated > len(latency):
-        mean = sum(statistics.autocorrelation(series.samples_s) for series in latency) / len(latency)
-        yield f"a latency leans on the one before (autocorrelation {mean:.2f}): so many tell less than they would"
+    yield from of_trend([series.rounds_s for series in latency])
+    yield from of_correlation([series.samples_s for series in latency])
     yield from _of_processes(latency)
     seen = row.sittings[0].conditions
     if seen is not None:
         yield from conditions.doubts(seen, latency[0].samples_s, (row.gpu_before, row.gpu_after))
+
+
+def of_trend(processes: Processes) -> Iterator[str]:
+    """Whether the latency had a trend, by process and round, and from process to process."""
+    within, between = statistics.drift(processes), statistics.drift_between(processes)
+    if within is not None and within.found:
+        yield f"the latency drifted by {within.change:+.1%} from the first third of the rounds to the last"
+    if between is not None and between.found:
+        yield f"the latency drifted by {between.change:+.1%} from the first third of the processes to the last"
+
+
+def of_correlation(processes: Sequence[Samples]) -> Iterator[str]:
+    """Whether a sample leans on the one before, in most processes."""
+    if 2 * sum(map(statistics.strongly_correlated, processes)) > len(processes):
+        mean = sum(map(statistics.autocorrelation, processes)) / len(processes)
+        yield f"a latency leans on the one before (autocorrelation {mean:.2f}): so many tell less than they would"
 
 
 def _of_processes(latency: Sequence[Series]) -> Iterator[str]:

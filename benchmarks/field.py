@@ -22,7 +22,7 @@ from benchmarks import child
 from benchmarks.child import Worker
 from benchmarks.clocks import Turn
 from benchmarks.job import Job, Outcome
-from benchmarks.statistics import MIN_SAMPLES
+from benchmarks.statistics import MIN_SAMPLES, MIN_TREND_ROUNDS
 
 HELD = 12
 """Processes that are open at the same time at most."""
@@ -36,7 +36,8 @@ LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 BUDGET_S = 60.0
 """That time."""
 
-LEAST_ROUNDS = 2
+LEAST_ROUNDS = MIN_TREND_ROUNDS
+"""Of slow calls too: in fewer no drift could be told."""
 
 LEAST_SAMPLES = 2 * MIN_SAMPLES[0.5]
 """Of all processes of a configuration together, however slow it is."""

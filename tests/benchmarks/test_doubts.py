@@ -94,6 +94,14 @@ def test_a_drift_is_told_with_its_size() -> None:
     assert lines(gathered(*(drifting(0.005, seed) for seed in range(3)))) == ()  # beneath what matters
 
 
+def test_processes_that_become_slower_one_after_another_are_told() -> None:
+    (line,) = lines(gathered(*(noisy(0.002 * (1 + 0.02 * number), seed=number) for number in range(7))))
+    assert line.startswith("the latency drifted by +1")
+    assert line.endswith("% from the first third of the processes to the last")
+    assert lines(gathered(*(noisy(0.002 * (1 + 0.02 * number), seed=number) for number in range(5)))) == ()  # too few
+    assert lines(gathered(*(noisy(0.002 * (1 + 0.02 * (number % 2)), seed=number) for number in range(8)))) == ()
+
+
 def leaning(seed: int, weight: float) -> Sitting:
     random = np.random.default_rng(seed)
     values = random.standard_normal(2000)

@@ -10,15 +10,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import loadrun, results
 from benchmarks.commands.load import SHAPE_NAMES
+from benchmarks.commands.load import load as command
+from benchmarks.loadrows import with_load
 from benchmarks.loadrun import BATCHES, Demand, Point, points, run
-from benchmarks.loads import SHAPES
+from benchmarks.loads import SHAPES, Load
 from benchmarks.numerals import milliseconds
 from benchmarks.request import Listener, Request
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
+from tests.benchmarks.rows import EMPTY
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 
 RBENCH = (
@@ -115,6 +119,19 @@ def test_a_load_that_fails_is_a_row_with_its_shape_and_the_open_loop_has_no_rate
     assert opened.reason == "open: the closed loop gave no rate to go by (name one with --rate)"
     assert closed.load is opened.load is None
     assert "error: closed: the script fails at call 0" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("disturbances", "strict", "code"),
+    [((), True, 0), (("steal",), True, 1), (("steal",), False, 0), (None, True, 1), (None, False, 0)],
+)
+def test_strict_is_for_loads_too(
+    disturbances: tuple[str, ...] | None, strict: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = with_load(EMPTY, Load("closed", (0.1,) * 5, (0.1,) * 5, 10.0))
+    monkeypatch.setattr(loadrun, "run", lambda *_: (one for one in [replace(row, disturbances=disturbances)]))
+    done = CliRunner().invoke(command, ["--shape", "closed", *(["--strict"] if strict else [])])
+    assert done.exit_code == code, done.output
 
 
 def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:

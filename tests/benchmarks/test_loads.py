@@ -153,6 +153,24 @@ def test_a_rate_that_cannot_be_kept_is_a_warning() -> None:
     assert list(warnings(Load("closed", calls, calls, 94.0, settled=False))) == [NOT_SETTLED]
 
 
+def test_a_load_that_drifts_and_calls_that_lean_on_each_other_are_warnings() -> None:
+    random = np.random.default_rng(0)
+    noise = np.exp(random.normal(scale=0.02, size=2000))
+    steady = tuple(map(float, 0.005 * noise))
+    drifting = tuple(map(float, 0.005 * noise * np.linspace(1, 1.2, 2000)))
+    assert list(warnings(Load("closed", steady, steady, 200.0))) == []
+    (line,) = warnings(Load("clients", drifting, drifting, 200.0, clients=2))
+    assert line.startswith("the latency drifted by +1")
+    assert list(warnings(Load("cold", drifting, drifting, 200.0))) == []
+    walk = np.convolve(random.normal(size=2019), np.ones(20), "valid")
+    leaning = tuple(map(float, 0.005 * np.exp(0.005 * walk)))
+    (line,) = warnings(Load("paced", leaning, leaning, 30.0, None, 30.0))
+    assert line.startswith("a latency leans on the one before (autocorrelation 0.9")
+    assert list(warnings(Load("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
+    few = drifting[::60]
+    assert not any("drifted" in line for line in warnings(Load("closed", few, few, 200.0)))
+
+
 BUSY = Conditions(
     wall_s=1.0,
     cpu_s=1.0,

@@ -11,6 +11,7 @@ from benchmarks import ceilings, field, rows, statistics
 from benchmarks import run as runs
 from benchmarks.ceilings import Ceilings
 from benchmarks.field import Told
+from benchmarks.loads import Load
 from benchmarks.request import Listener, Request
 from benchmarks.results import Row
 from benchmarks.rows import Configuration
@@ -393,16 +394,21 @@ def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
     assert other.roof.multiply_adds == reference.roof.multiply_adds
 
 
+QUIET = replace(EMPTY, disturbances=())
 DISTURBED = replace(EMPTY, disturbances=("others used 0.93 of 2 processors",))
 
 
 @pytest.mark.parametrize(
     ("found", "strict", "code"),
     [
-        ([EMPTY, replace(EMPTY, disturbances=())], True, 0),
-        ([EMPTY, DISTURBED], True, 1),
+        ([QUIET, SKIPPED], True, 0),
+        ([QUIET, EMPTY], True, 1),  # nobody looked
+        ([QUIET, EMPTY], False, 0),
+        ([QUIET, replace(EMPTY, load=Load("cold", (0.1,), (0.3,), 3.0))], True, 0),
+        ([QUIET, replace(EMPTY, load=Load("closed", (0.1,), (0.1,), 3.0))], True, 1),
+        ([QUIET, DISTURBED], True, 1),
         ([EMPTY, DISTURBED], False, 0),
-        ([EMPTY, replace(DISTURBED, status="skipped")], True, 0),  # there is no number that was disturbed
+        ([QUIET, replace(DISTURBED, status="skipped")], True, 0),  # there is no number that was disturbed
     ],
 )
 def test_a_disturbed_machine_is_a_failure_where_that_is_asked_for(found: list[Row], strict: bool, code: int) -> None:

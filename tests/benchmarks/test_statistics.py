@@ -316,6 +316,21 @@ def test_three_rounds_say_nothing_of_a_trend() -> None:
     assert statistics.drift([]) is None
 
 
+def test_a_trend_from_process_to_process_takes_six_of_them() -> None:
+    def processes(*medians: float) -> list[list[list[float]]]:
+        return [[[median] * 5, [median] * 5] for median in medians]
+
+    found = statistics.drift_between(processes(1.0, 1.01, 1.02, 1.03, 1.04, 1.05))
+    assert found is not None
+    assert found.found
+    assert found.change == pytest.approx(1.045 / 1.005 - 1, rel=1e-3)
+    mixed = statistics.drift_between(processes(1.0, 1.05, 1.01, 1.04, 1.02, 1.03))
+    assert mixed is not None
+    assert not mixed.found
+    assert statistics.drift_between(processes(1.0, 1.1, 1.2, 1.3, 1.4)) is None
+    assert statistics.drift_between([*processes(1.0, 1.1, 1.2, 1.3, 1.4), [[], []]]) is None
+
+
 def test_a_drifting_machine_is_noticed_and_a_steady_one_seldom() -> None:
     noticed = {"usual": 0, "drifting": 0}
     for seed in range(40):
