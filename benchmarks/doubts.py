@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks import conditions, statistics
+from benchmarks.arithmetic import narrower
 from benchmarks.field import LEAST_PROCESSES, Gathered
 from benchmarks.results import Row
 from benchmarks.roofline import implausible
@@ -86,6 +87,8 @@ def _of_request(row: Row, gathered: Gathered) -> Iterator[str]:
         yield f"{row.requested_threads} threads were asked for, and it ran on {row.threads}"
     if row.requested_device is not None and row.device != row.requested_device:
         yield f"device {row.requested_device} was asked for, and it ran on {row.device}"
+    if (line := narrower(row.precision, row.arithmetic)) is not None:
+        yield line
     if gathered.alone:
         yield "it was measured by itself, as there was no room beside the others"
     least = LEAST_PROCESSES if row.processes is None else row.processes

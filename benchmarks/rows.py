@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from benchmarks import accuracy, answers, doubts, statistics
 from benchmarks.accuracy import Predictions
+from benchmarks.arithmetic import wider
 from benchmarks.ceilings import Ceilings
 from benchmarks.conditions import disturbances_of_all
 from benchmarks.environment import Environment
@@ -122,13 +123,14 @@ def finished(row: Row, gathered: Gathered, predictions: Predictions | None, besi
     about, sittings = first.description, _sittings(gathered)
     if last.status != "ok" or about is None or not sittings:
         return row
-    nothing = row
+    nothing, arithmetic = row, first.arithmetic or about.precision
     row = replace(
         row,
         runtime_version=about.version,
         provider=about.provider,
         device=about.device,
-        arithmetic=first.arithmetic or about.precision,
+        arithmetic=arithmetic,
+        note=_notes(first, wider(row.precision, arithmetic)),
         threads=about.threads,
         load_s=sittings[0].load_s,
         first_s=sittings[0].first_s,
@@ -161,8 +163,8 @@ def _reason(gathered: Gathered) -> str | None:
     return reason if reason is None or number == 1 else f"in process {number}: {reason}"
 
 
-def _notes(outcome: Outcome) -> str | None:
-    notes = [outcome.note]
+def _notes(outcome: Outcome, ran: str | None = None) -> str | None:
+    notes = [outcome.note, ran]
     if outcome.unreadable:
         names = ", ".join(outcome.unreadable[:NAMED]) + (", ..." if len(outcome.unreadable) > NAMED else "")
         notes.append(f"{len(outcome.unreadable)} images could not be read: {names}")

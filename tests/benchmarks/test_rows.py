@@ -265,6 +265,13 @@ def test_what_ran_is_what_the_profile_tells_if_there_is_one() -> None:
     assert finished(ALONE, gathered()).arithmetic == "float32"
 
 
+def test_arithmetic_that_is_wider_than_the_graph_is_noted_and_narrower_is_doubtful() -> None:
+    half = finished(replace(ALONE, precision="fp16"), changed(gathered(), note="no test vectors"))
+    assert (half.note, half.warnings) == ("no test vectors; typed in fp16, it ran in float32", ())
+    narrow = finished(ALONE, changed(gathered(), arithmetic="bfloat16"))
+    assert (narrow.note, narrow.warnings) == (None, ("the graph is typed in fp32, and it ran in bfloat16",))
+
+
 def test_noise_has_agreement_and_no_accuracy() -> None:
     noise = predictions([0, 1], None)
     row = finished(ALONE, gathered(), noise, beside(predictions=noise))
