@@ -15,6 +15,8 @@ def markdown(rows: Sequence[Row], heading: str = "rbench", complete: bool = True
     lines = [f"# {escaped(heading)}", ""]
     if not complete:
         lines += ["**Incomplete: the run ended early.**", ""]
+    if (verdict := report.quiet(rows)) is not None:
+        lines += [escaped(f"**{verdict}**" if verdict.startswith(report.DISTURBED) else verdict), ""]
     for found in shown(rows):
         lines += _section(found)
     if rows:

@@ -59,10 +59,15 @@ def _header(rows: Sequence[Row], heading: str, complete: bool) -> str:
     when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no rows"
     machines = dict.fromkeys(row.environment.cpu for row in rows)
     alarms = [] if complete else ["Incomplete: the run ended early."]
+    quiet = report.quiet(rows) or ""
+    if quiet.startswith(report.DISTURBED):
+        alarms.append(f"The machine was {quiet}.")
+        quiet = ""
     if (reason := canvas.missing()) is not None:
         alarms.append(f"This page has no plots: {reason}.")
+    about = " · ".join(filter(None, [when, *machines, quiet]))
     return (
-        f'<header><div><h1>{escape(heading)}</h1><p class="sub">{escape(" · ".join([when, *machines]))}</p></div>'
+        f'<header><div><h1>{escape(heading)}</h1><p class="sub">{escape(about)}</p></div>'
         '<button id="theme" type="button" hidden></button></header>'
         + "".join(f'<p class="alarm"><strong>{escape(alarm)}</strong></p>' for alarm in alarms)
     )
@@ -84,7 +89,7 @@ def _compared(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
     best = [row for one in found for row in ((one.fastest, *one.tied) if one.lead else ())]
     caption = "Configurations compared. Marked: the fastest of each batch, and what ties with it."
     yield tables.rows_table(MAIN, rows, look, caption, best)
-    yield tables.remarks([*report.remarks(rows), *_quiet(rows)])
+    yield tables.remarks(list(report.remarks(rows)))
     measured = [row for row in rows if row.status == "ok"]
     yield _figures(_plots(measured, look, place))
     for caption, columns in MORE.items():
@@ -92,15 +97,6 @@ def _compared(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
         if of:
             yield tables.folded(caption, tables.rows_table(columns, of, look, caption.capitalize()))
     yield from answered.sections(measured)
-
-
-def _quiet(rows: Sequence[Row]) -> Iterator[str]:
-    """One line if there is nothing to say against the machine, or nobody looked."""
-    looked = [row.disturbances for row in rows if row.status == "ok"]
-    if looked and all(one == () for one in looked):
-        yield "the machine was quiet while all of these were timed"
-    if looked and all(one is None for one in looked):
-        yield "whether the machine was quiet was not looked at"
 
 
 def _loads(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:

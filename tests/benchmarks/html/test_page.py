@@ -175,9 +175,12 @@ def test_other_machines_and_networks_stand_apart() -> None:
 
 
 def test_whether_the_machine_was_quiet_is_said() -> None:
-    assert "the machine was quiet while all of these were timed" in html((REFERENCE, FASTER), "rbench")
-    unlooked = [replace(row, disturbances=None) for row in (REFERENCE, FASTER)]
-    assert "whether the machine was quiet was not looked at" in html(unlooked, "rbench")
+    assert "Fast Processor 9 · quiet: 2 of 2 rows<" in html((REFERENCE, FASTER, SKIPPED), "rbench")
+    unseen = [replace(row, disturbances=None) for row in (REFERENCE, FASTER)]
+    assert "· not known whether the machine was quiet: 2 of 2 rows<" in html(unseen, "rbench")
+    disturbed = html((REFERENCE, replace(FASTER, disturbances=("steal",))), "rbench")
+    assert "<strong>The machine was disturbed: 1 of 2 rows: steal.<" in disturbed
+    assert "quiet: " not in disturbed
 
 
 def test_a_single_sample_and_constant_ones_can_be_drawn() -> None:
