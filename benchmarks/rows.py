@@ -26,8 +26,8 @@ from runtimes import Artifact, files
 
 NOISE = "noise"
 
-NAMED = 3
-"""How many of the unreadable images a note names."""
+NAMED, KEPT_NAMES = 3, 1000
+"""How many of the unreadable images a note names, and a row."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ def finished(row: Row, gathered: Gathered, predictions: Predictions | None, besi
         peak_bytes=max((sitting.peak_bytes for sitting in sittings if sitting.peak_bytes), default=None),
         baseline_bytes=sittings[0].baseline_bytes,
         unreadable=None if predictions is None else len(first.unreadable),
+        unreadable_names=first.unreadable[:KEPT_NAMES],
         evaluated_per_s=first.evaluated_per_s,
         gpu_before=first.gpu_before,
         gpu_after=last.gpu_after,
@@ -166,8 +167,9 @@ def _reason(gathered: Gathered) -> str | None:
 def _notes(outcome: Outcome, ran: str | None = None) -> str | None:
     notes = [outcome.note, ran]
     if outcome.unreadable:
-        names = ", ".join(outcome.unreadable[:NAMED]) + (", ..." if len(outcome.unreadable) > NAMED else "")
-        notes.append(f"{len(outcome.unreadable)} images could not be read: {names}")
+        count, names = len(outcome.unreadable), ", ".join(outcome.unreadable[:NAMED])
+        more = f", and {count - NAMED:,} more, by name in the results' unreadable_names" if count > NAMED else ""
+        notes.append(f"{count:,} image{'s' if count > 1 else ''} could not be read: {names}{more}")
     return "; ".join(filter(None, notes)) or None
 
 

@@ -354,7 +354,7 @@ def test_a_broken_image_is_named_and_does_not_shift_the_others(tmp_path: Path) -
     found = rows_of(replace(QUICK, subjects=(str(artifact(tmp_path, TIMED)),), data=str(data), limit=None))
     row = found[-1]
     assert (row.status, row.images, row.unreadable) == ("ok", 19, 1)
-    assert "1 images could not be read: " in (row.note or "")
+    assert "1 image could not be read: " in (row.note or "")
     assert "class3/a.png" in (row.note or "")
     # The scripted network calls a bright image 9 and a dark one 0: right for one image of class 9 and one of class 0.
     assert row.top1 == 2 / 19
