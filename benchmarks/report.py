@@ -26,8 +26,9 @@ GPU_WIDTH = 120
 """Columns of a table that goes to a file or a pipe; one of a GPU has more to tell."""
 
 MEANING = (
-    "p50 ms: of one call, host arrays in and out; compute: the same with its inputs on the device;",
-    "image to label: from a file's bytes on, one image. p99 needs 1,000 samples, p99.9 10,000.",
+    "p50 ms and the other quantiles: host-to-host, one call with host arrays in and out; compute: the",
+    "same with its inputs on the device; image-to-label: from a file's bytes on, one image. p99 needs",
+    "1,000 samples, p99.9 10,000.",
     f"vs {REFERENCE}: its time over this one, above 1 is faster; a tie: the interval does not exclude 1, or",
     "the difference is too small to matter. !: the machine was not quiet, the reason stands beneath.",
     "roof %: of what the machine's measured ceilings allow. drop: its top-1 less this one, in points;",
@@ -138,7 +139,7 @@ SPANS: tuple[Column[Row], ...] = (
     Column("compute", lambda row: duration(row.compute_p50_s, row.compute_p50_interval_s)),
     Column("roof %", _roof),
     Column("device", lambda row: milliseconds(row.device_p50_s)),
-    Column("image to label", lambda row: milliseconds(row.image_p50_s)),
+    Column("image-to-label", lambda row: milliseconds(row.image_p50_s)),
 )
 WORTH: tuple[Column[Row], ...] = (
     RUNTIME,

@@ -208,7 +208,7 @@ def test_every_column_of_a_processors_tables_fits_100_columns() -> None:
     assert max(map(len, text.splitlines())) <= 100
     assert "runtime precision batch p50 ms p99 images/s vs pytorch verdict !" in lines
     assert "onnxruntime int8 1 12.3 [12.2–12.5] 123 2,430 12.34 [12.01–12.67] faster !" in lines
-    assert "runtime precision batch p90 ms p99.9 compute roof % image to label" in lines
+    assert "runtime precision batch p90 ms p99.9 compute roof % image-to-label" in lines
     assert "onnxruntime int8 1 0.440 456 0.390 [0.385–0.395] 26 2.10" in lines
     assert "onnxruntime int8 93.49 [93.0–94.0] 0.12 [-0.05, 0.29] 99.81 99.99 1+9 5,210" in lines
 
