@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks import report
+from benchmarks import answered, report
 from benchmarks.report import Section, Table
 from benchmarks.results import Row
 
 
 def markdown(rows: Sequence[Row], heading: str = "rbench", complete: bool = True) -> str:
     """The rows' headlines, the table of their speed and what is said of them; the other tables, the machine and the
-    command are folded. All text is escaped."""
+    command are folded. All text is escaped.
+
+    Raises:
+        ArtifactError: the answers in a row are damaged.
+    """
     lines = [f"# {escaped(heading)}", ""]
     if not complete:
         lines += ["**Incomplete: the run ended early.**", ""]
@@ -19,6 +23,8 @@ def markdown(rows: Sequence[Row], heading: str = "rbench", complete: bool = True
         lines += [escaped(f"**{verdict}**" if verdict.startswith(report.DISTURBED) else verdict), ""]
     for found in shown(rows):
         lines += _section(found)
+    for group in report.groups(rows):
+        lines += _answers(group)
     if rows:
         lines += folded("machine, command and what the columns mean", _about(rows))
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -85,6 +91,14 @@ def _section(section: Section) -> Iterator[str]:
     rest = [line for table in others for line in (*table_lines(table), "")]
     if rest or quiet:
         yield from folded("more of these rows", [*rest, *quiet])
+
+
+def _answers(rows: Sequence[Row]) -> list[str]:
+    """What these rows of one network answered, in short and folded."""
+    lines: list[str] = []
+    for one in answered.told([row for row in rows if row.status == "ok"], answered.SHORT):
+        lines += [escaped(f"{one.summary}. {one.caption}"), "", *table_lines(one.table), ""]
+    return folded(f"what was answered: {report.title(rows)}", lines) if lines else []
 
 
 def _about(rows: Sequence[Row]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from importlib import resources
 
-from benchmarks import report
+from benchmarks import answered, report
 from benchmarks.headline import headlines, words
-from benchmarks.html import answered, canvas, latency, loadplots, tables, worth
+from benchmarks.html import canvas, latency, loadplots, tables, worth
 from benchmarks.html.canvas import Look, Plot
 from benchmarks.markdown import commands, meaning
 from benchmarks.results import Row
@@ -96,7 +96,8 @@ def _compared(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
         of = [row for row in measured if report.tells(columns, row)]
         if of:
             yield tables.folded(caption, tables.rows_table(columns, of, look, caption.capitalize()))
-    yield from answered.sections(measured)
+    for one in answered.told(measured):
+        yield tables.folded(one.summary, tables.plain_table(one.table, one.caption))
 
 
 def _loads(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
