@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -390,3 +391,28 @@ def test_a_load_under_which_the_answers_change_gives_no_number(tmp_path: Path, m
         monkeypatch.setattr(runtime, "infer", infer)
         with pytest.raises(CheckFailedError, match="output 'logits' of a timed call is not what the same call gave"):
             loads.run(runtime, FEEDS, LoadPlan("closed", 0.01), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        LoadPlan("closed", 60.0, max_requests=300),
+        LoadPlan("open", 60.0, rate_per_s=50_000.0, max_requests=300),
+        LoadPlan("clients", 60.0, clients=2, max_requests=600),
+    ],
+    ids=lambda plan: plan.shape,
+)
+def test_answers_that_change_under_a_load_and_back_are_found(
+    plan: LoadPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first and the last call of each client are right, and the hundredth is not."""
+    with runtimes.open(foreign(tmp_path), "fake", threads=1) as runtime:
+        sound, calls, begun = runtime.infer, itertools.count(), list[str]()
+
+        def infer(feeds: Arrays) -> Arrays:
+            wrong = plan.shape in begun and 50 * plan.clients < next(calls) < 250 * plan.clients
+            return {name: values * (1 + wrong) for name, values in sound(feeds).items()}
+
+        monkeypatch.setattr(runtime, "infer", infer)
+        with pytest.raises(CheckFailedError, match="output 'logits' of a timed call is not what the same call gave"):
+            loads.run(runtime, FEEDS, plan, begun.append)
