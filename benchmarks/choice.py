@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from benchmarks.headline import compared
 from benchmarks.results import Row
+from benchmarks.statistics import RESOLUTION
 from exporter.proportions import Interval
 
 Objective: TypeAlias = Literal["latency", "throughput"]
@@ -41,7 +43,8 @@ class Choice:
 
     Attributes:
         best: within the bound; ``None`` if nothing is.
-        tied: the others within the bound whose intervals overlap the fastest one's.
+        tied: the others within the bound whose intervals overlap the fastest one's, or that are not told apart from it
+            where they took turns.
         front: those that no other one betters in cost and loss at once.
         beyond: those past the bound.
     """
@@ -72,6 +75,32 @@ def choose(candidates: Sequence[Candidate], bound: float = math.inf) -> Choice:
     alike = [one for one in within if _overlap(one.cost_interval_s, fastest.cost_interval_s)]
     best = min(alike, key=lambda one: (one.row.threads, one.loss, one.cost_s))
     return Choice(best, tuple(one for one in alike if one is not best), front(candidates), beyond)
+
+
+def near(candidates: Sequence[Candidate], times: float, bound: float = math.inf) -> list[Candidate]:
+    """Those within the bound that take at most so many times as long as the fastest of them, or whose interval overlaps
+    its own; the fastest first."""
+    within = sorted((one for one in candidates if one.loss <= bound), key=lambda one: one.cost_s)
+    return [
+        one
+        for one in within
+        if one.cost_s <= times * within[0].cost_s or _overlap(one.cost_interval_s, within[0].cost_interval_s)
+    ]
+
+
+def settled(found: Choice, finalists: Sequence[Candidate]) -> Choice:
+    """The choice among those that were measured side by side: only what is not told apart from the fastest of them by
+    that ties with it."""
+    fastest = min(finalists, key=lambda one: one.cost_s)
+    alike = [one for one in finalists if one is fastest or not _behind(one, fastest)]
+    best = min(alike, key=lambda one: (one.row.threads, one.loss, one.cost_s))
+    return replace(found, best=best, tied=tuple(one for one in alike if one is not best))
+
+
+def _behind(one: Candidate, fastest: Candidate) -> bool:
+    """Whether an image of the one takes longer by more than the resolution, with all of the interval on the ratio."""
+    images = (one.row.p50_s or 0.0) * fastest.cost_s / ((fastest.row.p50_s or 0.0) * one.cost_s)
+    return compared(one.row, fastest.row).interval[0] / images > 1 + RESOLUTION
 
 
 def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

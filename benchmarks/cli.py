@@ -121,9 +121,10 @@ def tune(
     """Find the fastest runtime, precision and thread count within a bound, and write them as an artifact.
 
     What runtimes.open then opens without further options is what was the fastest here. Prints all that was measured,
-    with the front of time against drop, and on the last line the artifact's path. Without labelled images the bound is
-    the gate on the logits' error that each precision passes when it is exported. PyTorch is measured as the reference
-    and never chosen: an ONNX file cannot carry it.
+    with the front of time against drop, and on the last line the artifact's path. Candidates are measured one after
+    another; those that come near the best are measured again, in turns, three processes each. Without labelled images
+    the bound is the gate on the logits' error that each precision passes when it is exported. PyTorch is measured as
+    the reference and never chosen: an ONNX file cannot carry it.
     """
     from benchmarks.tune import Aim, Findings
 

@@ -34,6 +34,10 @@ LOOKED_AT = 101
 """Of so many whole calls the outputs of one are copied, and of each turn's first and last. A prime, for all feeds'
 sake."""
 
+MOST_LOOKED_AT = 256
+"""Of the calls between two checks. Where there would be more, every other one of them is forgotten, and half as many of
+those that follow are looked at."""
+
 BACKLOG = 0.2
 """What the runs of a turn may leave undone, of the time that they took."""
 
@@ -67,6 +71,7 @@ class Rotating:
         self._feeds = feeds
         self._expected = expected
         self._made = 0
+        self._each = LOOKED_AT
         self._position = -1
         self._outputs: Arrays = {}
         self._copies: list[tuple[int, Arrays, Arrays]] = []
@@ -81,9 +86,12 @@ class Rotating:
 
     def look(self) -> None:
         """Copies the outputs of the last call, if it is one of those."""
-        if self._made % LOOKED_AT == 0:
+        if self._made % self._each == 0:
             self._copy()
         self._made += 1
+        if len(self._copies) > MOST_LOOKED_AT:
+            del self._copies[1::2]
+            self._each *= 2
 
     def end(self) -> None:
         """A turn ends: its last call is one of those too."""
@@ -99,7 +107,7 @@ class Rotating:
         Raises:
             CheckFailedError: a timed call did not give what the same call gave before, or not yet.
         """
-        copies, self._copies = self._copies, []
+        copies, self._copies, self._each = self._copies, [], LOOKED_AT
         for position, values, afterwards in copies:
             for name, wanted in self._expected[position].items():
                 if not close(afterwards[name], wanted):

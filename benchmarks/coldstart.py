@@ -37,7 +37,10 @@ PROGRAM = (sys.executable, "-P", str(Path(benchmarks.__path__[0]) / "coldprocess
 
 PAGE_CACHE = "its files were in the page cache"
 
-STEPS = ("Python start", "import", "open", "first call", "steady call")
+STEADY = "steady call"
+"""The call after the first answer: to compare the first call with, and no step on the way to it."""
+
+STEPS = ("Python start", "import", "open", "first call", STEADY)
 
 _RAISED: dict[int, type[RexportError]] = {
     error.exit_code: error

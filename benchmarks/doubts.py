@@ -5,25 +5,75 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks import conditions, statistics
+from benchmarks.arithmetic import narrower
 from benchmarks.field import LEAST_PROCESSES, Gathered
 from benchmarks.results import Row
 from benchmarks.roofline import implausible
 from benchmarks.samples import Series
+from benchmarks.statistics import Processes, Samples
 
 NOT_SETTLED = "the warm-up reached its limit before three windows agreed"
 
 APART = 1.25
 """How many times the fastest process's median the slowest one's may be before a line says so."""
 
-
 LONGER = 1.05
 """How many times longer a run may seem by the device's clock than by the host's, which starts before it."""
+
+LONGEST = 1.25
+"""From here on it returned before it was done. Beneath, the device may have been slower in one part of the turns than
+in the other, as where its power is at the limit."""
+
+IDLE = 1 / 20
+"""Of a whole call: what a run takes at least, or it must be one that there can be. Where copies are most of the work,
+a run may be less than that."""
+
+EMPTY = 50
+"""What a run takes at least, in readings of the clock: a call in Python that does nothing takes ten or twenty, and no
+library starts a network and sees its end in a few more."""
+
+IMPOSSIBLE = 10.0
+"""How many times faster than the fastest matrix product a run may be: an algorithm may save three of four
+multiplications (Lavin and Gray 2015), and a ceiling may be measured too low."""
 
 
 def of(row: Row, gathered: Gathered) -> tuple[str, ...]:
     """The lines for a row that has its figures."""
     lines = (*_of_inputs(gathered), *_of_request(row, gathered), *_of_samples(row), *_of_device(row), *_of_roof(row))
     return tuple(dict.fromkeys(lines))
+
+
+def undone(row: Row) -> str | None:
+    """Why the runs on bound inputs cannot have been the work, in one line; ``None`` where they can. Such a row gets no
+    number."""
+    compute_s, device_s, whole_s = row.compute_p50_s, row.device_p50_s, row.p50_s
+    if compute_s is None:
+        return None
+    if device_s is not None and device_s > LONGEST * compute_s:
+        return f"runs returned before they were done: {_by_two_clocks(device_s, compute_s)}"
+    if whole_s is None or compute_s >= IDLE * whole_s or not (_empty(row, compute_s) or _impossible(row, compute_s)):
+        return None
+    return (
+        f"runs on bound inputs do not do the work: one takes {1e6 * compute_s:.3g} µs, where a whole call takes "
+        f"{1e6 * whole_s:,.0f} µs"
+    )
+
+
+def _by_two_clocks(device_s: float, compute_s: float) -> str:
+    return f"one takes {1e3 * device_s:.3g} ms by the device's clock and {1e3 * compute_s:.3g} ms by the host's"
+
+
+def _empty(row: Row, compute_s: float) -> bool:
+    """Whether a run takes no longer than a call that does nothing."""
+    seen = [sitting.conditions for sitting in row.sittings if sitting.conditions is not None]
+    return any(compute_s < EMPTY * one.clock_cost_s for one in seen)
+
+
+def _impossible(row: Row, compute_s: float) -> bool:
+    """Whether no machine like this one could do its multiplications in that time. The bytes do not count: a cache may
+    hold them."""
+    roof = row.roof
+    return roof is not None and roof.multiply_adds > IMPOSSIBLE * compute_s * roof.peak_multiply_adds_per_s
 
 
 def _of_inputs(gathered: Gathered) -> Iterator[str]:
@@ -37,6 +87,8 @@ def _of_request(row: Row, gathered: Gathered) -> Iterator[str]:
         yield f"{row.requested_threads} threads were asked for, and it ran on {row.threads}"
     if row.requested_device is not None and row.device != row.requested_device:
         yield f"device {row.requested_device} was asked for, and it ran on {row.device}"
+    if (line := narrower(row.precision, row.arithmetic)) is not None:
+        yield line
     if gathered.alone:
         yield "it was measured by itself, as there was no room beside the others"
     least = LEAST_PROCESSES if row.processes is None else row.processes
@@ -49,17 +101,28 @@ def _of_samples(row: Row) -> Iterator[str]:
     unsettled = sum(not series.settled for series in latency)
     if unsettled:
         yield NOT_SETTLED if len(latency) == 1 else f"{NOT_SETTLED}, in {unsettled} of {len(latency)} processes"
-    drift = statistics.drift([series.rounds_s for series in latency])
-    if drift is not None and drift.found:
-        yield f"the latency drifted by {drift.change:+.1%} from the first third of the rounds to the last"
-    correlated = sum(statistics.strongly_correlated(series.samples_s) for series in latency)
-    if 2 * correlated > len(latency):
-        mean = sum(statistics.autocorrelation(series.samples_s) for series in latency) / len(latency)
-        yield f"a latency leans on the one before (autocorrelation {mean:.2f}): so many tell less than they would"
+    yield from of_trend([series.rounds_s for series in latency])
+    yield from of_correlation([series.samples_s for series in latency])
     yield from _of_processes(latency)
     seen = row.sittings[0].conditions
     if seen is not None:
         yield from conditions.doubts(seen, latency[0].samples_s, (row.gpu_before, row.gpu_after))
+
+
+def of_trend(processes: Processes) -> Iterator[str]:
+    """Whether the latency had a trend, by process and round, and from process to process."""
+    within, between = statistics.drift(processes), statistics.drift_between(processes)
+    if within is not None and within.found:
+        yield f"the latency drifted by {within.change:+.1%} from the first third of the rounds to the last"
+    if between is not None and between.found:
+        yield f"the latency drifted by {between.change:+.1%} from the first third of the processes to the last"
+
+
+def of_correlation(processes: Sequence[Samples]) -> Iterator[str]:
+    """Whether a sample leans on the one before, in most processes."""
+    if 2 * sum(map(statistics.strongly_correlated, processes)) > len(processes):
+        mean = sum(map(statistics.autocorrelation, processes)) / len(processes)
+        yield f"a latency leans on the one before (autocorrelation {mean:.2f}): so many tell less than they would"
 
 
 def _of_processes(latency: Sequence[Series]) -> Iterator[str]:
@@ -73,10 +136,7 @@ def _of_device(row: Row) -> Iterator[str]:
     """Whether the host saw the device's work to its end."""
     device_s, compute_s = row.device_p50_s, row.compute_p50_s
     if device_s is not None and compute_s is not None and device_s > LONGER * compute_s:
-        yield (
-            f"a run takes {1e3 * device_s:.3g} ms by the device's clock and {1e3 * compute_s:.3g} ms by the host's: "
-            "it returned before it was done"
-        )
+        yield f"a run may have returned before it was done: {_by_two_clocks(device_s, compute_s)}"
 
 
 def _of_roof(row: Row) -> Iterator[str]:

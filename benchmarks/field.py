@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from benchmarks import child
 from benchmarks.child import Worker
 from benchmarks.clocks import Turn
 from benchmarks.job import Job, Outcome
-from benchmarks.statistics import MIN_SAMPLES
+from benchmarks.statistics import MIN_SAMPLES, MIN_TREND_ROUNDS
 
 HELD = 12
 """Processes that are open at the same time at most."""
@@ -35,7 +36,8 @@ LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 BUDGET_S = 60.0
 """That time."""
 
-LEAST_ROUNDS = 2
+LEAST_ROUNDS = MIN_TREND_ROUNDS
+"""Of slow calls too: in fewer no drift could be told."""
 
 LEAST_SAMPLES = 2 * MIN_SAMPLES[0.5]
 """Of all processes of a configuration together, however slow it is."""
@@ -195,6 +197,8 @@ class _Sittings:
         self._largest_bytes = 0.0
         self._taken_s: list[float] = []
         self._spent_s: list[float] = []
+        self._began_s = 0.0
+        self._expected_s: float | None = None
 
     @property
     def more(self) -> bool:
@@ -203,15 +207,15 @@ class _Sittings:
 
     def sit(self) -> None:
         """A fresh process of each; their outcomes are added."""
-        began, number = time.monotonic(), len(self._spent_s)
+        self._began_s, number = time.monotonic(), len(self._spent_s)
         with contextlib.ExitStack() as ended:
             workers = self._opened(number, ended)
             self._timed(number, workers)
-            self._taken_s.append(time.monotonic() - began)
+            self._taken_s.append(time.monotonic() - self._began_s)
             for place, worker in workers.items():
                 worker.finish()
                 self._add(place, worker)
-        self._spent_s.append(time.monotonic() - began)
+        self._spent_s.append(time.monotonic() - self._began_s)
 
     def _opened(self, number: int, ended: contextlib.ExitStack) -> dict[int, Worker]:
         """The processes that are opened and checked. Those of the first sitting one after another, so that what each
@@ -261,7 +265,10 @@ class _Sittings:
                 usual[place] = usual_s
         rounds, turn = self._method.turns(max(usual.values(), default=0.0))
         seats = [_Seat(place, worker) for place, worker in workers.items()]
-        for round_number, seat, median_s in in_rounds(seats, rounds, turn, self._order):
+        began_s, turns = time.monotonic(), rounds * len(seats)
+        for taken, (round_number, seat, median_s) in enumerate(in_rounds(seats, rounds, turn, self._order), start=1):
+            before_s, timed_s = began_s - self._began_s, time.monotonic() - began_s
+            self._expected_s = before_s + timed_s * turns / taken
             name = self._entries[seat.place].name
             if median_s is None:
                 self._add(seat.place, workers.pop(seat.place))
@@ -277,13 +284,19 @@ class _Sittings:
 
     def _tell(self, number: int, step: str, name: str | None) -> None:
         expected = self._method.expected(self._spent_s)
-        left_s = whole_s = None
-        if self._taken_s:
-            each_s = sum(self._taken_s) / len(self._taken_s)
-            left_s, whole_s = each_s * (expected - len(self._taken_s)), each_s * expected
+        left_s, whole_s = self._left()
         of = f" of {expected}" if self._method.processes is not None or len(self._spent_s) > 1 else ""
         shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
         self._heard(Told("" if number else name or "", shown, left_s, whole_s))
+
+    def _left(self) -> tuple[float, float] | tuple[None, None]:
+        """How long it still takes, and in all, as far as the processes so far tell; of the first one its turns do."""
+        each_s = statistics.fmean(self._taken_s) if self._taken_s else self._expected_s
+        if each_s is None:
+            return None, None
+        expected = self._method.expected(self._spent_s if len(self._spent_s) > 1 else [each_s, each_s])
+        done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
+        return max(0.0, each_s * expected - done_s), each_s * expected
 
 
 @dataclass(frozen=True)

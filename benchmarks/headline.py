@@ -23,7 +23,8 @@ class Headline:
     """What came of configurations that answer the same calls.
 
     Attributes:
-        fastest: the one of the smallest p50.
+        fastest: the one of the smallest p50, unless another is told to be faster than it: the rounds decide that, and
+            all samples together may say otherwise.
         tied: those that are not told apart from it, the fastest first.
         next: the fastest of the others; ``None`` where all tie, or there is none.
         lead: of the fastest over ``next``, else over the first that ties; ``None`` where it is alone.
@@ -48,17 +49,28 @@ def _batches(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 def _headline(rows: Sequence[Row]) -> Headline:
-    fastest, *others = sorted(rows, key=lambda row: row.p50_s or 0.0)
+    ordered = sorted(rows, key=lambda row: row.p50_s or 0.0)
+    fastest = _fastest(ordered)
+    others = [row for row in ordered if row is not fastest]
     threads = len({row.threads for row in rows}) > 1
     tied: list[Row] = []
     lead: Comparison | None = None
     for other in others:
         found = compared(other, fastest)
-        if found.verdict != "tie":
+        if found.verdict == "faster":
             return Headline(fastest, tuple(tied), other, found, threads)
         tied.append(other)
         lead = lead or found
     return Headline(fastest, tuple(tied), None, lead, threads)
+
+
+def _fastest(ordered: Sequence[Row]) -> Row:
+    """The first of the rows that none of those behind it is told to be faster than."""
+    first, *others = ordered
+    for other in others:
+        if compared(first, other).verdict == "faster":
+            first = other
+    return first
 
 
 def compared(reference: Row, other: Row) -> Comparison:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from benchmarks import statistics
 from benchmarks.conditions import Conditions, disturbances, doubts
-from benchmarks.doubts import NOT_SETTLED
+from benchmarks.doubts import NOT_SETTLED, of_correlation, of_trend
 from benchmarks.loads import Load
 from benchmarks.numerals import milliseconds
 from benchmarks.results import Row
+from benchmarks.statistics import MIN_SAMPLES, Samples
 
 KEPT = 0.95
 """Of the rate at which requests were to come: what must be answered, or else they come too fast."""
@@ -20,6 +23,9 @@ STALL = 10.0
 
 HELD_UP = 2.0
 """How many times the calls' own p99 the responses' is where waiting is worth a line."""
+
+PARTS = 10
+"""Of a load, among which a trend is looked for."""
 
 
 def with_load(row: Row, load: Load) -> Row:
@@ -62,6 +68,10 @@ def warnings(load: Load) -> Iterator[str]:
     """What is doubtful about the load's figures, a line each."""
     if not load.settled:
         yield NOT_SETTLED
+    if load.shape != "cold":
+        yield from of_trend([_parts(load.services_s)])
+    if load.shape != "cold" and load.clients == 1:
+        yield from of_correlation([load.services_s])
     if load.conditions is not None:
         yield from doubts(load.conditions, load.services_s)
     if load.unanswered:
@@ -72,6 +82,11 @@ def warnings(load: Load) -> Iterator[str]:
         )
     elif load.rate_per_s is not None and load.shape == "open" and load.achieved_per_s < KEPT * load.rate_per_s:
         yield f"{load.rate_per_s:,.0f} requests a second were to come, and {load.achieved_per_s:,.0f} were answered"
+
+
+def _parts(samples: Sequence[float]) -> list[Samples]:
+    """The samples in their order, in as many parts as a trend is looked for in; none of too few."""
+    return [] if len(samples) < PARTS * MIN_SAMPLES[0.5] else list(np.array_split(np.asarray(samples), PARTS))
 
 
 def told(load: Load) -> Iterator[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
+import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from benchmarks.loadrows import with_load
 from benchmarks.loads import OVERTIME, SHAPES, Arrivals, LoadPlan, ShapeName
 from benchmarks.loadsubject import chosen, subject
 from benchmarks.measure import Plan
+from benchmarks.numerals import milliseconds
 from benchmarks.request import Listener, Request, completed
 from benchmarks.results import Row
 from benchmarks.rows import Configuration, started
@@ -120,9 +123,42 @@ def run(request: Request, demand: Demand, listener: Listener) -> Generator[Row, 
     with tempfile.TemporaryDirectory(prefix="rbench-") as name:
         found = subject(request, Path(name), listener)
         runs = chosen(found, request)
-        shared = _Shared(request, demand, uuid.uuid4().hex[:12], environment(), Path(name), listener, found)
+        planned = points(demand, request, found.fixed_batch)
+        ahead = sum(not isinstance(pair.opens, Refusal) for pair, _ in runs) * [point.duration_s for point in planned]
+        shared = _Shared(
+            request,
+            demand,
+            uuid.uuid4().hex[:12],
+            environment(),
+            Path(name),
+            listener,
+            found,
+            _Ahead(ahead, listener.left),
+        )
         for pair, threads in runs:
-            yield from _Bench(shared, pair, threads).rows()
+            yield from _Bench(shared, pair, threads, planned).rows()
+
+
+class _Ahead:
+    """What is still to be run: each point for its duration, and for what those before took besides, on average."""
+
+    def __init__(self, durations_s: Sequence[float], left: Callable[[float | None], None]) -> None:
+        """``left`` is told how many seconds it still takes."""
+        self._durations_s = list(durations_s)
+        self._left = left
+        self._besides_s: list[float] = []
+        self._began: tuple[float, float] | None = None
+
+    def begin(self) -> None:
+        """The next point begins."""
+        now_s = time.monotonic()
+        if self._began is not None:
+            began_s, duration_s = self._began
+            self._besides_s.append(max(0.0, now_s - began_s - duration_s))
+        besides_s = statistics.fmean(self._besides_s) if self._besides_s else None
+        all_s = math.fsum(self._durations_s)
+        self._left(None if besides_s is None else all_s + besides_s * len(self._durations_s))
+        self._began = now_s, self._durations_s.pop(0)
 
 
 @dataclass(frozen=True)
@@ -136,15 +172,18 @@ class _Shared:
     folder: Path
     listener: Listener
     subject: Subject
+    ahead: _Ahead
 
 
 class _Bench:
     """Loads one runtime, point by point, and remembers what the closed loop reached."""
 
-    def __init__(self, shared: _Shared, pair: Pair, threads: int) -> None:
+    def __init__(self, shared: _Shared, pair: Pair, threads: int, planned: Sequence[Point]) -> None:
         self._shared = shared
         self._pair = pair
         self._threads = threads
+        self._planned = planned
+        self._last = ""
         self._closed_per_s: float | None = None
 
     def rows(self) -> Iterator[Row]:
@@ -154,8 +193,11 @@ class _Bench:
         if isinstance(opens, Refusal):
             yield replace(self._started(fixed or 1), status=opens.status, reason=opens.reason)
             return
-        for point in points(shared.demand, shared.request, fixed):
-            yield self._row(point, opens)
+        for point in self._planned:
+            shared.ahead.begin()
+            row = self._row(point, opens)
+            self._last = f" (last: {_words(point)}, {milliseconds(row.p50_s)} ms)" if row.status == "ok" else ""
+            yield row
 
     def _started(self, batch: int) -> Row:
         shared = self._shared
@@ -171,9 +213,12 @@ class _Bench:
         if outcome.status != "ok" or outcome.load is None:
             reason = one_line(f"{point.shape}: {outcome.reason}").replace(f"{self._shared.folder}/", "")
             return replace(row, status=outcome.status, reason=reason)
+        load = outcome.load
         if point.shape == "closed":
-            self._closed_per_s = outcome.load.achieved_per_s
-        return with_load(_described(row, outcome), outcome.load)
+            self._closed_per_s = load.achieved_per_s
+        elif point.shape == "open" and self._shared.demand.rate_per_s is None:
+            load = replace(load, rate_share=USUAL_LOAD)
+        return with_load(_described(row, outcome), load)
 
     def _outcome(self, point: Point, artifact: Artifact) -> Outcome:
         request, runtime = self._shared.request, self._pair.backend.name
@@ -204,10 +249,9 @@ class _Bench:
         return replace(outcome, note="; ".join(filter(None, (note, outcome.note))) or None)
 
     def _heard(self, point: Point) -> Callable[[str], None]:
-        """Passes the steps on."""
-        size = f" {point.clients}" if point.shape == "clients" else f", batch {point.batch}"
-        words = f"{self._shared.subject.name} · {self._pair.backend.name} · {point.shape}{size}"
-        return lambda step: self._shared.listener.step(words, step)
+        """Passes the steps on, with what came of the point before."""
+        words, last = f"{self._shared.subject.name} · {self._pair.backend.name} · {_words(point)}", self._last
+        return lambda step: self._shared.listener.step(words, f"{step}{last}")
 
     def _plan(self, point: Point) -> tuple[LoadPlan, str | None]:
         """The plan, and what a reader must know of it."""
@@ -230,6 +274,10 @@ class _Bench:
         if not reached:
             raise CheckFailedError("the closed loop gave no rate to go by", hint="name one with --rate")
         return USUAL_LOAD * reached, f"the rate is {USUAL_LOAD:.0%} of what the closed loop reached"
+
+
+def _words(point: Point) -> str:
+    return f"{point.shape} {point.clients}" if point.shape == "clients" else f"{point.shape}, batch {point.batch}"
 
 
 def _failed(error: RexportError) -> Outcome:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from benchmarks import loadshapes
 from benchmarks.conditions import Conditions, Watcher
-from benchmarks.loadshapes import Call, Requests, Time
+from benchmarks.loadshapes import Requests, Time
 from benchmarks.measure import Plan, Timed, garbage_collector_at_rest
 from benchmarks.samples import Series
 from runtimes.errors import UsageError
 from runtimes.protocol import Arrays
 
 if TYPE_CHECKING:
+    from benchmarks.clocks import Rotating
     from runtimes import Runtime
 
 ShapeName: TypeAlias = Literal["closed", "open", "paced", "clients", "batches", "cold"]
@@ -77,6 +78,7 @@ class Load:
             a closed loop, one of several batch sizes. ``cold``: fresh processes, a request each.
         arrivals: of ``open``: ``fixed`` or ``poisson``.
         rate_per_s: of ``open`` and ``paced``: calls that were to come in a second.
+        rate_share: of ``open`` where no rate was named: ``rate_per_s`` over what the closed loop before it reached.
         clients: threads that call.
         achieved_per_s: calls that were finished in a second.
         services_s: from the start of the call to its end.
@@ -97,6 +99,7 @@ class Load:
     achieved_per_s: float
     arrivals: Arrivals | None = None
     rate_per_s: float | None = None
+    rate_share: float | None = None
     clients: int = 1
     steps_s: tuple[tuple[str, float], ...] = ()
     disk_bytes: int | None = None
@@ -125,7 +128,8 @@ def run(
         watcher: looks at the machine meanwhile; else one is made here.
 
     Raises:
-        CheckFailedError: the last call of a client did not give what the same call gave before, or not yet.
+        CheckFailedError: a call that was looked at, as some are of each client's and the last one, did not give what
+            the same call gave before, or not yet.
         UsageError: a cold start, for which a process must be fresh.
         RexportError: as ``Runtime.infer``.
     """
@@ -144,7 +148,7 @@ def run(
         with watcher.turn():
             requests = _requests(plan, calls, clock)
             for call in calls:
-                call.look()
+                call.end()
     for call in calls:
         call.check()
     return _load(plan, requests, warm.series(), watcher.conditions())
@@ -156,17 +160,18 @@ def _from(number: int, items: Sequence[Arrays]) -> Sequence[Arrays]:
     return [*items[first:], *items[:first]]
 
 
-def _requests(plan: LoadPlan, calls: Sequence[Call], clock: Time) -> Requests:
-    """The loop itself."""
+def _requests(plan: LoadPlan, calls: Sequence[Rotating], clock: Time) -> Requests:
+    """The loop itself; some of the outputs are copied between the calls."""
+    first, looks = calls[0], [call.look for call in calls]
     if plan.shape == "clients":
-        return loadshapes.clients(calls, plan.duration_s, clock, plan.max_requests)
+        return loadshapes.clients(calls, plan.duration_s, clock, plan.max_requests, looks)
     if plan.rate_per_s is None:
-        return loadshapes.closed_loop(calls[0], plan.duration_s, clock, plan.max_requests)
+        return loadshapes.closed_loop(first, plan.duration_s, clock, plan.max_requests, first.look)
     arrivals = plan.arrivals if plan.shape == "open" else "fixed"
     intended = loadshapes.intended_starts(arrivals, plan.rate_per_s, plan.duration_s, plan.seed, plan.max_requests)
     if plan.shape == "paced":
         clock = clock.asleep()
-    return loadshapes.open_loop(calls[0], intended, clock, plan.duration_s * (1 + OVERTIME))
+    return loadshapes.open_loop(first, intended, clock, plan.duration_s * (1 + OVERTIME), first.look)
 
 
 def _load(plan: LoadPlan, requests: Requests, warm: Series, conditions: Conditions) -> Load:

@@ -33,6 +33,10 @@ FIRST_CALLS = 3
 """That each client makes before the loop begins: what a thread's first calls set up is not what the load is about."""
 
 
+def _nothing() -> None:
+    """Is done after a call, where nobody asks for more."""
+
+
 @dataclass(frozen=True)
 class Time:
     """A clock in seconds, a way to sleep, and how long before a moment sleeping ends and reading the clock begins."""
@@ -87,8 +91,9 @@ def intended_starts(
     return tuple(starts)
 
 
-def closed_loop(call: Call, duration_s: float, clock: Time, most: int) -> Requests:
-    """Calls one after another until ``duration_s`` have passed and there are ``LEAST_CALLS``, ``most`` at most."""
+def closed_loop(call: Call, duration_s: float, clock: Time, most: int, after: Call = _nothing) -> Requests:
+    """Calls one after another until ``duration_s`` have passed and there are ``LEAST_CALLS``, ``most`` at most.
+    ``after`` is called between them, and not timed."""
     services: list[float] = []
     began = end = clock.now()
     while len(services) < most and (end - began < duration_s or len(services) < LEAST_CALLS):
@@ -96,12 +101,13 @@ def closed_loop(call: Call, duration_s: float, clock: Time, most: int) -> Reques
         call()
         end = clock.now()
         services.append(end - start)
+        after()
     return Requests(tuple(services), tuple(services), end - began)
 
 
-def open_loop(call: Call, intended_s: Sequence[float], clock: Time, limit_s: float) -> Requests:
+def open_loop(call: Call, intended_s: Sequence[float], clock: Time, limit_s: float, after: Call = _nothing) -> Requests:
     """One server: each request waits for its intended start and for those before it. None is skipped for being late;
-    those that have not begun after ``limit_s`` are counted as unanswered."""
+    those that have not begun after ``limit_s`` are counted as unanswered. ``after`` as for ``closed_loop``."""
     services: list[float] = []
     responses: list[float] = []
     began = end = clock.now()
@@ -114,17 +120,21 @@ def open_loop(call: Call, intended_s: Sequence[float], clock: Time, limit_s: flo
         end = clock.now()
         services.append(end - start)
         responses.append(end - (began + intended))
+        after()
     return Requests(tuple(services), tuple(responses), end - began, len(intended_s) - len(services))
 
 
-def clients(calls: Sequence[Call], duration_s: float, clock: Time, most: int) -> Requests:
+def clients(
+    calls: Sequence[Call], duration_s: float, clock: Time, most: int, afters: Sequence[Call] | None = None
+) -> Requests:
     """A thread for each call, in which it is a closed loop; all begin together, and ``most`` holds for all of them.
+    ``afters``: for each, as for ``closed_loop``.
 
     What a call raises comes through when all have ended.
     """
     together, share = threading.Barrier(len(calls)), max(1, most // len(calls))
 
-    def client(call: Call) -> list[tuple[float, float]]:
+    def client(call: Call, after: Call) -> list[tuple[float, float]]:
         try:
             for _ in range(FIRST_CALLS):
                 call()
@@ -139,10 +149,11 @@ def clients(calls: Sequence[Call], duration_s: float, clock: Time, most: int) ->
             call()
             end = clock.now()
             spans.append((start, end))
+            after()
         return spans
 
     with ThreadPoolExecutor(len(calls)) as pool:
-        futures = [pool.submit(client, call) for call in calls]
+        futures = [pool.submit(client, *each) for each in zip(calls, afters or [_nothing] * len(calls), strict=True)]
     errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
         raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])

@@ -106,14 +106,20 @@ TABLES: dict[ShapeName, tuple[Column[Row], ...]] = {"batches": BATCHES, "cold": 
 
 
 def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
-    """One for each network and runtime, in the order that they came. Rows without a load tell why in a remark."""
-    groups: dict[tuple[str | None, str, str, str | None], list[Row]] = {}
+    """One for each of the ``groups``, in their order."""
+    return tuple(map(section, groups(rows)))
+
+
+def groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
+    """The rows of each network, runtime and precision, in the order that they came."""
+    found: dict[tuple[str | None, str, str, str | None], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.subject, row.sha256, row.runtime, row.precision), []).append(row)
-    return tuple(map(_section, groups.values()))
+        found.setdefault((row.subject, row.sha256, row.runtime, row.precision), []).append(row)
+    return tuple(map(tuple, found.values()))
 
 
-def _section(rows: Sequence[Row]) -> Section:
+def section(rows: Sequence[Row]) -> Section:
+    """Of rows of one network, runtime and precision. Those without a load tell why in a remark."""
     found = [row for row in rows if row.load is not None]
     kinds: dict[tuple[Column[Row], ...], list[Row]] = {LOADS: [], BATCHES: [], COLD: []}
     for row in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks import report
+from benchmarks import answered, report
 from benchmarks.paper import view
 from benchmarks.paper.findings import Findings
 from benchmarks.report import Section, Table
@@ -17,12 +17,20 @@ def markdown(
 ) -> str:
     """The rows' headlines, the table of their speed and what is said of them; the other tables, the machine and the
     command are folded. Then the outcome, checks and tables of all findings; what they rest on is folded. All text is
-    escaped."""
+    escaped.
+
+    Raises:
+        ArtifactError: the answers in a row are damaged.
+    """
     lines = [f"# {escaped(heading)}", ""]
     if not complete:
         lines += ["**Incomplete: the run ended early.**", ""]
+    if (verdict := report.quiet(rows)) is not None:
+        lines += [escaped(f"**{verdict}**" if verdict.startswith(report.DISTURBED) else verdict), ""]
     for found in shown(rows):
         lines += _section(found)
+    for group in report.groups(rows):
+        lines += _answers(group)
     if rows:
         lines += folded("machine, command and what the columns mean", _about(rows))
     for one in findings:
@@ -107,6 +115,14 @@ def _findings(findings: Findings) -> Iterator[str]:
     pairs = [f"- {name}: {escaped(words)}" for name, words in view.rests_on(findings.provenance)]
     command = " ".join(findings.provenance.command.split())
     yield from folded("what this rests on", [*([f"    {command}", ""] if command else []), *notes, *pairs])
+
+
+def _answers(rows: Sequence[Row]) -> list[str]:
+    """What these rows of one network answered, in short and folded."""
+    lines: list[str] = []
+    for one in answered.told([row for row in rows if row.status == "ok"], answered.SHORT):
+        lines += [escaped(f"{one.summary}. {one.caption}"), "", *table_lines(one.table), ""]
+    return folded(f"what was answered: {report.title(rows)}", lines) if lines else []
 
 
 def _about(rows: Sequence[Row]) -> Iterator[str]:

@@ -96,7 +96,7 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
             default=10,
             show_default=True,
             metavar="N",
-            help="Of turns in each process, in shuffled order.",
+            help="Of turns in each process, in shuffled order; fewer than 4 cannot tell a drift.",
         ),
         click.option(
             "--seed",
@@ -119,7 +119,7 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
             "--strict",
             is_flag=True,
             default=None,
-            help="Exit code 1 if the machine was not quiet meanwhile.",
+            help="Exit code 1 if the machine was not quiet meanwhile, or if that is not known.",
         ),
         click.option(
             "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE."

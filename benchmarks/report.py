@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
@@ -25,8 +26,9 @@ GPU_WIDTH = 120
 """Columns of a table that goes to a file or a pipe; one of a GPU has more to tell."""
 
 MEANING = (
-    "p50 ms: of one call, host arrays in and out; compute: the same with its inputs on the device;",
-    "image to label: from a file's bytes on, one image. p99 needs 1,000 samples, p99.9 10,000.",
+    "p50 ms and the other quantiles: host-to-host, one call with host arrays in and out; compute: the",
+    "same with its inputs on the device; image-to-label: from a file's bytes on, one image. p99 needs",
+    "1,000 samples, p99.9 10,000.",
     f"vs {REFERENCE}: its time over this one, above 1 is faster; a tie: the interval does not exclude 1, or",
     "the difference is too small to matter. !: the machine was not quiet, the reason stands beneath.",
     "roof %: of what the machine's measured ceilings allow. drop: its top-1 less this one, in points;",
@@ -49,6 +51,9 @@ MISSING = (": failed:", ": skipped:", ": error:")
 
 DOUBTFUL = (": disturbed:", ": warning:")
 """Stand in the remark on a row whose numbers are to be doubted."""
+
+QUIET, DISTURBED, UNSEEN = "quiet", "disturbed", "not known whether the machine was quiet"
+"""What is said of a machine while rows were timed."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ SPANS: tuple[Column[Row], ...] = (
     Column("compute", lambda row: duration(row.compute_p50_s, row.compute_p50_interval_s)),
     Column("roof %", _roof),
     Column("device", lambda row: milliseconds(row.device_p50_s)),
-    Column("image to label", lambda row: milliseconds(row.image_p50_s)),
+    Column("image-to-label", lambda row: milliseconds(row.image_p50_s)),
 )
 WORTH: tuple[Column[Row], ...] = (
     RUNTIME,
@@ -275,6 +280,27 @@ def runtimes_of(rows: Sequence[Row]) -> Iterable[str]:
         yield "runtimes: " + ", ".join(ran)
 
 
+def quiet(rows: Sequence[Row]) -> str | None:
+    """Whether the machine was quiet while all these were timed, in a line; ``None`` where nothing was measured."""
+    measured = [row for row in rows if row.status == "ok"]
+    counts = Counter(map(_machine_was, measured))
+    reasons = dict.fromkeys(line for row in measured for line in row.disturbances or ())
+    of = f"of {len(measured)} row{'s' if len(measured) != 1 else ''}"
+    parts = []
+    if counts[DISTURBED]:
+        more = ", and more" if len(reasons) > 1 else ""
+        parts.append(f"{DISTURBED}: {counts[DISTURBED]} {of}: {next(iter(reasons))}{more}")
+    elif counts[QUIET]:
+        parts.append(f"{QUIET}: {counts[QUIET]} {of}")
+    if counts[UNSEEN]:
+        parts.append(f"{UNSEEN}: {counts[UNSEEN]} {of}")
+    return "; ".join(parts) or None
+
+
+def _machine_was(row: Row) -> str:
+    return UNSEEN if row.disturbances is None else DISTURBED if row.disturbances else QUIET
+
+
 EVERYWHERE = ("f16c", "fma", "asimd")
 """Instruction sets that tell nothing: all processors of their kind have them."""
 
@@ -348,6 +374,8 @@ def print_sections(
         console.print()
     if not complete:
         console.print(Text("incomplete: the run ended early", style="bold red"))
+    if (verdict := quiet(rows)) is not None:
+        console.print(Text(verdict, style="yellow" if verdict.startswith(DISTURBED) else ""))
     if rows:
         console.print(Text(machine(rows[0]), style="dim"))
         console.print(Text("\n".join(meaning), style="dim"))

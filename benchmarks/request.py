@@ -50,7 +50,7 @@ class Request:
         duration_s: of sampling in each process, for latency, for compute and for the device's own time each.
         processes, rounds, budget_s: as in ``benchmarks.field.Method``.
         max_samples: of each clock in each process at most.
-        strict: whether a row that was taken on a disturbed machine is a failure.
+        strict: whether a row is a failure that was taken on a disturbed machine, or on one that nobody looked at.
         roofline: whether the machine's ceilings are measured first.
         command: the command line that this comes from, for the rows.
         silence_s: how long a worker may take for one step.

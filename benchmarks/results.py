@@ -61,7 +61,8 @@ class Row:
         load_s: of opening, with the import of the runtime's library. first_s: of the process's first ``infer``.
         peak_bytes: the largest resident memory of the process up to the end of the timing; baseline_bytes: what it had
             before the artifact was opened.
-        unreadable: images of the data that could not be decoded, and are not among ``images``.
+        unreadable: images of the data that could not be decoded, and are not among ``images``. unreadable_names: these,
+            ``benchmarks.rows.KEPT_NAMES`` at most.
         top1, top5: shares of the images whose true class is the best, or among the best five.
         agreement: share of the images whose best class is the PyTorch reference row's.
         drop: the reference row's top1 less this row's, with its interval from the pairs of answers to the same image:
@@ -165,6 +166,7 @@ class Row:
     answers: Answers | None = None
     flips: Flips | None = None
     evaluated_per_s: float | None = None
+    unreadable_names: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
 

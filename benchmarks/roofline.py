@@ -6,9 +6,10 @@ could have made its multiply-adds, nor before it could have moved the bytes that
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from benchmarks.arithmetic import counted
 
 if TYPE_CHECKING:
     from benchmarks.ceilings import Ceilings
@@ -65,9 +66,6 @@ def roof(cost: Cost, ceilings: Ceilings, arithmetic: str | None, compute_p50_s: 
     )
 
 
-_COUNTED = re.compile(r"(\w+) \((\d+) of \d+\)")
-
-
 def peak(ceilings: Ceilings, arithmetic: str | None) -> float | None:
     """Multiply-adds a second that the machine reaches in that arithmetic, or ``None`` if one of it was not measured.
 
@@ -76,15 +74,15 @@ def peak(ceilings: Ceilings, arithmetic: str | None) -> float | None:
     same (He et al. 2015, section 3.3). Of one that is not, ``float32 int8``, all is taken to run in the fastest: the
     roof is then higher than it need be, and the share never too good.
     """
-    counted = {name: int(count) for name, count in _COUNTED.findall(arithmetic or "")}
-    names = list(counted) or (arithmetic or "").split()
+    counts = counted(arithmetic)
+    names = list(counts) or (arithmetic or "").split()
     known = [ceilings.multiply_adds_per_s.get(name) for name in names]
     peaks = [value for value in known if value is not None]
     if not peaks or len(peaks) < len(names):
         return None
-    if not counted:
+    if not counts:
         return max(peaks)
-    return sum(counted.values()) / sum(count / value for count, value in zip(counted.values(), peaks, strict=True))
+    return sum(counts.values()) / sum(count / value for count, value in zip(counts.values(), peaks, strict=True))
 
 
 def implausible(roof: Roof) -> str | None:

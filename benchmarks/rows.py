@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from benchmarks import accuracy, answers, doubts, statistics
 from benchmarks.accuracy import Predictions
+from benchmarks.arithmetic import wider
 from benchmarks.ceilings import Ceilings
 from benchmarks.conditions import disturbances_of_all
 from benchmarks.environment import Environment
@@ -25,8 +26,8 @@ from runtimes import Artifact, files
 
 NOISE = "noise"
 
-NAMED = 3
-"""How many of the unreadable images a note names."""
+NAMED, KEPT_NAMES = 3, 1000
+"""How many of the unreadable images a note names, and a row."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +123,21 @@ def finished(row: Row, gathered: Gathered, predictions: Predictions | None, besi
     about, sittings = first.description, _sittings(gathered)
     if last.status != "ok" or about is None or not sittings:
         return row
+    nothing, arithmetic = row, first.arithmetic or about.precision
     row = replace(
         row,
         runtime_version=about.version,
         provider=about.provider,
         device=about.device,
-        arithmetic=first.arithmetic or about.precision,
+        arithmetic=arithmetic,
+        note=_notes(first, wider(row.precision, arithmetic)),
         threads=about.threads,
         load_s=sittings[0].load_s,
         first_s=sittings[0].first_s,
         peak_bytes=max((sitting.peak_bytes for sitting in sittings if sitting.peak_bytes), default=None),
         baseline_bytes=sittings[0].baseline_bytes,
         unreadable=None if predictions is None else len(first.unreadable),
+        unreadable_names=first.unreadable[:KEPT_NAMES],
         evaluated_per_s=first.evaluated_per_s,
         gpu_before=first.gpu_before,
         gpu_after=last.gpu_after,
@@ -142,6 +146,8 @@ def finished(row: Row, gathered: Gathered, predictions: Predictions | None, besi
         sittings=sittings,
     )
     row = _with_roof(_with_ratio(_with_times(row), beside.reference), beside)
+    if (reason := doubts.undone(row)) is not None:
+        return replace(nothing, status="failed", reason=reason)
     row = _with_answers(row, predictions, beside)
     seen = [sitting.conditions for sitting in sittings]
     disturbed = disturbances_of_all(seen, row.threads, row.gpu_before, row.gpu_after)
@@ -158,11 +164,12 @@ def _reason(gathered: Gathered) -> str | None:
     return reason if reason is None or number == 1 else f"in process {number}: {reason}"
 
 
-def _notes(outcome: Outcome) -> str | None:
-    notes = [outcome.note]
+def _notes(outcome: Outcome, ran: str | None = None) -> str | None:
+    notes = [outcome.note, ran]
     if outcome.unreadable:
-        names = ", ".join(outcome.unreadable[:NAMED]) + (", ..." if len(outcome.unreadable) > NAMED else "")
-        notes.append(f"{len(outcome.unreadable)} images could not be read: {names}")
+        count, names = len(outcome.unreadable), ", ".join(outcome.unreadable[:NAMED])
+        more = f", and {count - NAMED:,} more, by name in the results' unreadable_names" if count > NAMED else ""
+        notes.append(f"{count:,} image{'s' if count > 1 else ''} could not be read: {names}{more}")
     return "; ".join(filter(None, notes)) or None
 
 

@@ -54,21 +54,26 @@ def _batches(request: Request, subject: Subject) -> tuple[int, ...]:
 
 def exit_code(rows: Sequence[Row], request: Request) -> int:
     """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, where that is asked for, the
-    machine was not quiet; 5 if nothing at all was measured here, or nothing on a runtime or in a precision that was
-    asked for.
+    machine was not quiet, or nobody looked; 5 if nothing at all was measured here, or nothing on a runtime or in a
+    precision that was asked for.
 
     What a runtime cannot run beside others that can, as one precision of several, is told in its row alone.
     """
     if any(row.status in ("failed", "error") or row.unreadable for row in rows):
         return CheckFailedError.exit_code
     measured = [row for row in rows if row.status == "ok"]
-    if request.strict and any(row.disturbances for row in measured):
+    if request.strict and not all(map(_undisturbed, measured)):
         return CheckFailedError.exit_code
     lacking = {*request.runtimes} - {row.runtime for row in measured}
     lacking |= {*request.precisions} - {row.precision for row in measured}
     if lacking or not measured:
         return BackendUnavailableError.exit_code
     return 0
+
+
+def _undisturbed(row: Row) -> bool:
+    """Whether the machine was quiet. Cold starts are not judged: they watch nothing but themselves."""
+    return row.disturbances == () or (row.load is not None and row.load.shape == "cold")
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,12 @@ class Bench:
         (row,) = self.rows([configuration], later=None)
         return row
 
-    def rows(self, configurations: Sequence[Configuration], later: int | None = 0) -> Iterator[Row]:
+    def rows(
+        self, configurations: Sequence[Configuration], later: int | None = 0, processes: int | None = None
+    ) -> Iterator[Row]:
         """Measures them side by side, in processes of their own; blocks for a while. A pair's answers are taken once,
         in its first row that is ok. ``later`` is how many such fields are still to come, ``None`` where nobody knows.
+        ``processes`` where it is not what was asked for.
 
         An interrupt, or the end of the process that was asked for, gives the rows of the processes that were through,
         and comes through itself.
@@ -136,9 +144,10 @@ class Bench:
         found = [Gathered() for _ in entries]
         ending: KeyboardInterrupt | SystemExit | None = None
         self._fields += 1
+        method = self._method() if processes is None else replace(self._method(), processes=processes)
         with tempfile.TemporaryDirectory(dir=self._session.folder) as folder:
             try:
-                for so_far in field.gather(list(entries.values()), self._method(), Path(folder), self._heard(later)):
+                for so_far in field.gather(list(entries.values()), method, Path(folder), self._heard(later)):
                     found = so_far
             except (KeyboardInterrupt, SystemExit) as error:
                 ending = error
@@ -146,7 +155,7 @@ class Bench:
             self._remember(configurations, gathered)
             for place, configuration in enumerate(configurations):
                 if ending is None or (place in gathered and gathered[place].outcomes):
-                    yield self._row(configuration, gathered.get(place))
+                    yield self._row(configuration, gathered.get(place), method)
         if ending is not None:
             raise ending
 
@@ -164,14 +173,16 @@ class Bench:
         )
 
     def _heard(self, later: int | None) -> Callable[[Told], None]:
-        """Passes on how far it is; ``later`` fields that are still to come will take as long."""
+        """Passes on how far it is; ``later`` fields that are still to come will take as long. Where nobody knows how
+        many there are, how long it takes is for the caller to tell."""
         listener, subject = self._session.listener, self._subject.name
 
         def heard(told: Told) -> None:
-            left_s = None
-            if later is not None and told.left_s is not None and told.whole_s is not None:
-                left_s = told.left_s + later * told.whole_s
-            listener.left(left_s)
+            if later is not None:
+                left_s = None
+                if told.left_s is not None and told.whole_s is not None:
+                    left_s = told.left_s + later * told.whole_s
+                listener.left(left_s)
             listener.step(f"{subject} · {told.name}" if told.name else subject, told.step)
 
         return heard
@@ -211,10 +222,11 @@ class Bench:
                     sittings, self._answers, None if one.alone else self._fields
                 )
 
-    def _row(self, configuration: Configuration, gathered: Gathered | None) -> Row:
+    def _row(self, configuration: Configuration, gathered: Gathered | None, method: Method) -> Row:
         shared, pair = self._session, configuration.pair
         row = started(shared.run, shared.taken_on, shared.request, self._subject, configuration)
-        row = replace(row, field=None if gathered is not None and gathered.alone else self._fields)
+        alone = gathered is not None and gathered.alone
+        row = replace(row, field=None if alone else self._fields, processes=method.processes)
         if isinstance(pair.opens, Refusal):
             return replace(row, status=pair.opens.status, reason=self._without_folder(pair.opens.reason))
         if gathered is None or not gathered.outcomes:

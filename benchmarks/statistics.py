@@ -46,6 +46,9 @@ MIN_ROUNDS = 5
 MIN_TREND_ROUNDS = 4
 """Of a process, for a trend."""
 
+MIN_TREND_PROCESSES = 6
+"""For a trend from one to the next: five are all in order in one of sixty cases, more often than ``SIGNIFICANCE``."""
+
 SIGNIFICANCE = 0.01
 """A trend is found beneath this: a table has many rows, and each is tested."""
 
@@ -77,11 +80,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Drift:
-    """A trend of the latency from the beginning to the end of its processes.
+    """A trend of the latency from the beginning to the end of its processes, or from the first of them to the last.
 
     Attributes:
-        change: how much longer the last third of a process's rounds took than the first: 0.05 is 5 % slower; the mean
-            over the processes.
+        change: how much longer the last third took than the first: 0.05 is 5 % slower; of rounds the mean over the
+            processes.
         p: how likely so clear an order of the rounds is where there is no trend.
     """
 
@@ -210,8 +213,17 @@ def drift(processes: Processes) -> Drift | None:
     """
     medians = [np.array([quantile(samples, 0.5) for samples in rounds if len(samples)]) for rounds in processes]
     levels = [_logs(each) for each in medians if len(each) >= MIN_TREND_ROUNDS]
-    if not levels:
-        return None
+    return _trend(levels) if levels else None
+
+
+def drift_between(processes: Processes) -> Drift | None:
+    """The trend of the processes' medians in their order, by the same test; ``None`` of fewer than
+    ``MIN_TREND_PROCESSES``, in which chance alone would be in order too often."""
+    medians = [quantile(samples, 0.5) for samples in map(_joined, processes) if len(samples)]
+    return _trend([_logs(np.array(medians))]) if len(medians) >= MIN_TREND_PROCESSES else None
+
+
+def _trend(levels: Sequence[Floats]) -> Drift:
     ascents = sum(_ascents(each) for each in levels)
     variance = sum(n * (n - 1) * (2 * n + 5) / 18 for n in map(len, levels))
     score = max(0, abs(ascents) - 1) / math.sqrt(variance)

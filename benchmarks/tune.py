@@ -2,12 +2,15 @@
 
 It measures what ``rbench run`` measures, in the same processes and rows. To end within a minute or so it does not try
 everything. Each runtime and precision is evaluated once, and timed with all processors first; where it is past the
-bound its other batches and thread counts are left out; fewer threads are tried at its fastest batch alone.
+bound its other batches and thread counts are left out; fewer threads are tried at its fastest batch alone. These are
+measured one after another; those that come near the best take turns at last.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +30,13 @@ from exporter.variants import VARIANTS
 from runtimes import Artifact, Backend
 from runtimes.errors import CheckFailedError, UsageError
 from runtimes.processors import usable_processors
+
+FINALISTS, FINAL_PROCESSES = 4, 3
+"""So many of the fastest are measured again side by side, in so many processes each."""
+
+NEAR = 1.1
+"""How many times as long as the fastest one's their calls may have taken: by as much one process may differ from the
+next, and one minute."""
 
 BATCHES: dict[Objective, tuple[int, ...]] = {"latency": (1,), "throughput": (1, 8, 32)}
 """That are tried if none are named."""
@@ -79,6 +89,7 @@ class Findings:
         rows: all of them, in their order; the reference's come first.
         candidates: the rows that are ok and can become an artifact.
         left_out: what was not tried and why, a line each.
+        finalists: those of the candidates that came near the best and were measured again, side by side.
         labelled: whether the loss is a measured drop of top-1; else it is the logits' error at the export's gate.
     """
 
@@ -86,6 +97,7 @@ class Findings:
     rows: list[Row] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    finalists: list[Candidate] = field(default_factory=list)
     labelled: bool = False
 
     @property
@@ -94,8 +106,9 @@ class Findings:
         return self.aim.max_drop if self.labelled else math.inf
 
     def choice(self) -> Choice:
-        """The best of what there is."""
-        return choice.choose(self.candidates, self.bound)
+        """The best of what there is; of those that were measured side by side, by that."""
+        found = choice.choose(self.candidates, self.bound)
+        return choice.settled(found, self.finalists) if self.finalists else found
 
 
 def tune(request: Request, findings: Findings, listener: Listener, heard: Callable[[Row], None]) -> Artifact | None:
@@ -114,8 +127,8 @@ def tune(request: Request, findings: Findings, listener: Listener, heard: Callab
     with session(request, listener) as shared:
         target = target_of(request.subjects[0], aim.out, aim.force)
         (subject,) = subjects(request, shared.folder, listener)
-        search = _Search(Bench(shared, subject), _portable(subject), request, findings)
-        for row in search.rows():
+        search = _Search(Bench(shared, subject), _portable(subject), request, findings, listener.left)
+        for row in itertools.chain(search.rows(), search.finals()):
             heard(row)
         best = findings.choice().best
         if best is None:
@@ -193,7 +206,15 @@ def _portable(subject: Subject) -> Subject:
 class _Search:
     """The order in which configurations are tried, and what is found of them."""
 
-    def __init__(self, bench: Bench, subject: Subject, request: Request, findings: Findings) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        subject: Subject,
+        request: Request,
+        findings: Findings,
+        left: Callable[[float | None], None],
+    ) -> None:
+        """``left`` is told how many seconds it still takes."""
         self._bench = bench
         self._subject = subject
         self._findings = findings
@@ -202,8 +223,13 @@ class _Search:
         self._pairs = [pair for pair in others if pair.typed is not subject.twin and not _fixed(pair.backend, alike)]
         self._threads = findings.aim.thread_counts(request.device)
         self._cuda_graphs = request.cuda_graphs
+        self._processes = max(request.processes or 1, FINAL_PROCESSES)
         default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.aim.objective]
         self._batches = tuple(dict.fromkeys(request.batches or default))
+        self._left = left
+        self._of_each = len(self._batches) + len(self._threads) - 1
+        self._to_come = len(self._batches) + len(self._pairs) * self._of_each
+        self._began_s = time.monotonic()
 
     def rows(self) -> Iterator[Row]:
         """Measures, row by row; the reference's rows come first."""
@@ -222,12 +248,14 @@ class _Search:
         first = self._row(pair, self._batches[0], self._threads[0])
         yield first
         if first.status != "ok":
+            self._tell(self._of_each - 1)
             return
         loss, interval = self._loss(pair, first)
         found = [self._found(first, loss, interval)]
         if loss > findings.bound:
             name = f"{pair.backend.name} {pair.typed.precision}"
             findings.left_out.append(f"{name}: beyond the bound, so its other batches and threads were not tried")
+            self._tell(self._of_each - 1)
             return
         for batch in self._batches[1:]:
             row = self._row(pair, batch, self._threads[0])
@@ -242,10 +270,44 @@ class _Search:
             yield row
             self._found(row, loss, interval)
 
+    def finals(self) -> Iterator[Row]:
+        """Measures those that come near the best again, side by side: one after another each met moments of its own."""
+        findings = self._findings
+        ordered = choice.near(findings.candidates, NEAR, findings.bound)[:FINALISTS]
+        if len(ordered) < 2:
+            return
+        rows: list[Row] = []
+        for row in self._bench.rows(list(map(self._configuration, ordered)), processes=self._processes):
+            findings.rows.append(row)
+            rows.append(row)
+            yield row
+        settled = {}
+        for one, row in zip(ordered, rows, strict=False):
+            again = choice.candidate(row, findings.aim.objective, one.loss, one.loss_interval)
+            if row.status == "ok" and again is not None:
+                settled[id(one)] = again
+        findings.candidates[:] = [settled.get(id(one), one) for one in findings.candidates]
+        findings.finalists[:] = settled.values()
+
+    def _configuration(self, candidate: Candidate) -> Configuration:
+        row = candidate.row
+        named = (
+            pair for pair in self._pairs if (pair.backend.name, pair.typed.precision) == (row.runtime, row.precision)
+        )
+        return Configuration(next(named), row.batch, row.requested_threads or row.threads, self._cuda_graphs)
+
     def _row(self, pair: Pair, batch: int, threads: int) -> Row:
         row = self._bench.row(Configuration(pair, batch, threads, self._cuda_graphs))
         self._findings.rows.append(row)
+        self._tell(1)
         return row
+
+    def _tell(self, fewer: int) -> None:
+        """So many configurations fewer are to come. Each takes about as long as those that were measured."""
+        self._to_come -= fewer
+        measured = sum(row.status == "ok" for row in self._findings.rows)
+        taken_s = time.monotonic() - self._began_s
+        self._left(taken_s / measured * self._to_come if measured else None)
 
     def _found(self, row: Row, loss: float, interval: Interval | None) -> Candidate | None:
         findings = self._findings

@@ -15,9 +15,10 @@ from benchmarks.tune import Findings
 FRONT = "*"
 
 MEANING = (
-    f"{FRONT}: on the front, nothing measured is both faster and nearer to fp32; tie: its interval overlaps",
-    "the fastest one's: of these the fewest threads, then the smallest loss are the best. In brackets:",
-    "95 % intervals, of times by block bootstrap within one process, of drops from pairs of answers.",
+    f"{FRONT}: on the front, nothing measured is both faster and nearer to fp32; tie: not told apart from the",
+    "fastest one: of these the fewest threads, then the smallest loss are the best. Candidates are",
+    "measured one after another, and those that come near the best again, in turns. In brackets: 95 %",
+    "intervals, of times by bootstrap over processes and blocks of calls, of drops from pairs of answers.",
 )
 
 
@@ -73,6 +74,9 @@ def _remarks(findings: Findings, choice: Choice) -> Iterator[str]:
     yield from (f"{_name(row)}: {row.status}: {row.reason}" for row in findings.rows if row.status != "ok")
     yield from (f"{_name(row)}: {row.note}" for row in findings.rows if row.status == "ok" and row.note)
     yield from (f"left out: {line}" for line in findings.left_out)
+    if findings.finalists:
+        named = "; ".join(_name(one.row) for one in findings.finalists)
+        yield f"measured again in turns, in {len(findings.finalists[0].row.sittings)} processes each: {named}"
     yield from report.runtimes_of(findings.rows)
     ran = dict.fromkeys(f"{one.row.runtime} {one.row.precision} in {one.row.arithmetic}" for one in findings.candidates)
     if ran:

@@ -24,7 +24,7 @@ import runtimes
 from benchmarks import accuracy, encoded, loads, pipeline, wire
 from benchmarks.clocks import Clocks, Opened
 from benchmarks.conditions import Watcher
-from benchmarks.feeds import rotation
+from benchmarks.feeds import ROTATION, rotation
 from benchmarks.gpu import Watch
 from benchmarks.job import Job, Outcome, one_line
 from benchmarks.measure import garbage_collector_at_rest, timed
@@ -111,7 +111,7 @@ def _work(job: Job, predictions: Path, wire: Wire) -> tuple[Outcome, Arrays]:
         wire.step("check")
         note = _check_outputs(runtime, job.batch, feeds)
         expected = [runtime.infer(arrays) for arrays in feeds]
-        warnings = (*oddities(feeds), *([UNVARIED] if _unvaried(expected) else []))
+        warnings = (*oddities(feeds, ROTATION), *([UNVARIED] if _unvaried(expected) else []))
         outcome = Outcome("ok", None, note, runtime.description, warnings=warnings)
         image = encoded.answered(job, runtime)
         opened = Opened(runtime, feeds, expected, image, load_s, first_s, baseline)

@@ -55,6 +55,12 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
     metavar="KEY",
     help=f"What may differ between two rows that are compared; repeatable. One of {', '.join(ACROSS)}.",
 )
+@click.option(
+    "--allow-missing",
+    "missing",
+    is_flag=True,
+    help="Let pass what OLD measured and NEW lacks or has skipped, as where NEW is of fewer runtimes.",
+)
 @terminal.json_option
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for a pull request.")
 @terminal.debug_option
@@ -64,15 +70,17 @@ def compare(
     max_slowdown: float,
     max_drop: float,
     across: tuple[str, ...],
+    missing: bool,
     as_json: bool,
     as_markdown: bool,
 ) -> None:
     """Say whether NEW is slower than OLD or answers worse, and exit with 1 if so.
 
     OLD and NEW are files of rows as rbench run writes them, or folders with a results.jsonl; of several runs in a file
-    the last one counts. All figures are derived again from the raw samples and answers. A row is a regression if it is
-    slower with 95 % confidence and by more than --max-slowdown, if it lost top-1 likewise, or if it was measured before
-    and now fails. Rows of another model file, machine, device or thread count are refused unless --across allows it.
+    the last one counts. All figures are taken from the raw samples and answers. A row is a regression if it is slower
+    with 95 % confidence and by more than --max-slowdown, if it lost top-1 likewise, or if it was measured before and
+    now fails, is skipped or is not there. Rows of another model file, machine, device, thread count or rate are refused
+    unless --across allows it.
     """
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown exclude each other")
@@ -80,7 +88,7 @@ def compare(
     from benchmarks.compare import view
     from runtimes import schema
 
-    found = comparing.compare(old, new, comparing.Limits(max_slowdown, max_drop, across))
+    found = comparing.compare(old, new, comparing.Limits(max_slowdown, max_drop, across, missing))
     if as_json:
         click.echo(schema.dumps(found, indent=2))
     elif as_markdown:

@@ -86,6 +86,12 @@ SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
     metavar="S",
     help="End a process that gives no sign of life for so long.",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    default=None,
+    help="Exit code 1 if the machine was not quiet meanwhile, or if that is not known. Cold starts are not looked at.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE.")
 @click.option(
     "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."

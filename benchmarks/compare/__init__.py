@@ -6,8 +6,9 @@ configuration and were measured under the same conditions (``keys``).
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks import results
@@ -31,6 +32,7 @@ class Limits:
         slowdown: of the p50, as a fraction of what it was: 0.05 lets it take 5 % longer.
         drop: of top-1, in percentage points.
         across: the fields of ``keys.FIELDS`` in which two rows that are compared may differ.
+        missing: whether the new file may lack, or have skipped, what the old one measured.
 
     Raises:
         UsageError: a bound below 0, or no such field.
@@ -39,6 +41,7 @@ class Limits:
     slowdown: float = 0.05
     drop: float = 0.5
     across: tuple[str, ...] = ()
+    missing: bool = False
 
     def __post_init__(self) -> None:
         for option, value in (("--max-slowdown", self.slowdown), ("--max-drop", self.drop)):
@@ -94,6 +97,7 @@ class Report:
         passed: whether nothing became worse than it may.
         rows: in the order of the new file.
         only_old, only_new: configurations that one of the files alone has.
+        gone: those of the old one that were measured there, unless they may be missing: each is a regression.
         notices: what a reader must know of the files.
     """
 
@@ -104,6 +108,7 @@ class Report:
     rows: tuple[Compared, ...]
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
+    gone: tuple[str, ...]
     notices: tuple[str, ...]
 
 
@@ -125,22 +130,41 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
             "no row of OLD that NEW has too was measured: there is nothing to compare", path=paths[0]
         )
     for one, other, _ in found.pairs:
-        evidence.check(one, paths[0])
-        evidence.check(other, paths[1])
+        evidence.check(one, paths[0], every[0])
+        evidence.check(other, paths[1], every[1])
     rows = tuple(_compared(one, other, apart, limits) for one, other, apart in found.pairs)
+    there = {keys.configuration(row, limits.across) for row in sides[1]}
+    gone = tuple(
+        row
+        for row in found.only_old
+        if row.status == "ok" and not limits.missing and keys.configuration(row, limits.across) not in there
+    )
     return Report(
         old=str(paths[0]),
         new=str(paths[1]),
         limits=limits,
-        passed=not any(row.regressions for row in rows),
+        passed=not gone and not any(row.regressions for row in rows),
         rows=rows,
-        only_old=tuple(map(keys.name, found.only_old)),
-        only_new=tuple(map(keys.name, found.only_new)),
+        only_old=_names(found.only_old, sides),
+        only_new=_names(found.only_new, sides),
+        gone=_names(gone, sides),
         notices=tuple(
             f"{side}: {_earlier(len(all_rows) - len(last))} left out"
             for side, all_rows, last in zip(("OLD", "NEW"), every, sides, strict=True)
             if len(all_rows) > len(last)
         ),
+    )
+
+
+def _names(rows: Sequence[Row], sides: Sequence[Sequence[Row]]) -> tuple[str, ...]:
+    """The rows' names, with their threads where these tell them apart from others."""
+    threads: dict[str, set[int]] = {}
+    for row in itertools.chain(*sides):
+        threads.setdefault(keys.name(row), set()).add(row.threads)
+    return tuple(
+        f"{name}, {row.threads} thread{'s' if row.threads > 1 else ''}" if len(threads[name]) > 1 else name
+        for row in rows
+        for name in [keys.name(row)]
     )
 
 
@@ -177,7 +201,7 @@ def _compared(old: Row, new: Row, apart: tuple[Difference, ...], limits: Limits)
 
 
 def _regressions(old: Row, new: Row, p50: Change | None, lost: Drop | None, limits: Limits) -> Iterator[str]:
-    if old.status == "ok" and new.status in ("failed", "error"):
+    if _lost(old, new, limits):
         yield f"was measured before; now {new.status}: {new.reason}"
     if p50 is not None and p50.verdict == "slower" and p50.slowdown > limits.slowdown:
         yield f"a call takes {p50.words} % longer; {100 * limits.slowdown:g} % may be"
@@ -185,9 +209,14 @@ def _regressions(old: Row, new: Row, p50: Change | None, lost: Drop | None, limi
         yield f"top-1 lost {points(lost.value, lost.interval)} points; {limits.drop:g} may be"
 
 
+def _lost(old: Row, new: Row, limits: Limits) -> bool:
+    """Whether it was measured and no longer runs."""
+    return old.status == "ok" and new.status != "ok" and not (new.status == "skipped" and limits.missing)
+
+
 def _remarks(old: Row, new: Row, p50: Change | None, lost: Drop | None, limits: Limits) -> Iterator[str]:
     if old.status != "ok" or new.status != "ok":
-        if not (old.status == "ok" and new.status in ("failed", "error")):
+        if not _lost(old, new, limits):
             yield f"{_told(old)} before, {_told(new)} now"
         return
     if p50 is None:
@@ -196,16 +225,24 @@ def _remarks(old: Row, new: Row, p50: Change | None, lost: Drop | None, limits: 
         yield _answers(lost.flips)
     if lost is None and (reason := why_no_drop(old, new)):
         yield f"top-1 not compared: {reason}"
+    yield from _circumstances(old, new)
+    if p50 is not None:
+        yield from _doubts(p50, limits)
+
+
+def _circumstances(old: Row, new: Row) -> Iterator[str]:
+    """What else was not the same, and whether the machine was quiet."""
     for field in ("runtime_version", "provider", "arithmetic"):
         before, after = getattr(old, field), getattr(new, field)
         if before != after:
             yield f"{field.replace('_', ' ')}: {before} before, {after} now"
+    rates = [row.load.rate_per_s for row in (old, new) if row.load and row.load.rate_share and row.load.rate_per_s]
+    if len(rates) == 2 and rates[0] != rates[1]:
+        yield f"requests a second, after what the closed loop reached: {rates[0]:,.0f} before, {rates[1]:,.0f} now"
     for side, row in (("OLD", old), ("NEW", new)):
         if row.disturbances:
             more = f", and {len(row.disturbances) - 1} more" if len(row.disturbances) > 1 else ""
             yield f"{side} was disturbed: {row.disturbances[0]}{more}"
-    if p50 is not None:
-        yield from _doubts(p50, limits)
 
 
 def _doubts(p50: Change, limits: Limits) -> Iterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,10 +10,6 @@ from benchmarks.results import Row
 from runtimes.errors import CompatibilityError
 
 Value: TypeAlias = str | int | float | bool | tuple[object, ...] | None
-
-RATE_TOLERANCE = 0.01
-"""Rates of requests that differ by less are the same load: a rate that was not asked for is taken from what the
-machine gave."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +21,12 @@ class Field:
         of: what a row has there.
         names: whether it says which configuration a row is of. The others are the conditions that it was measured
             under: of two rows of one configuration they must agree.
-        agree: of two values.
         text: of a value.
     """
 
     name: str
     of: Callable[[Row], Value]
     names: bool
-    agree: Callable[[Value, Value], bool] = operator.eq
     text: Callable[[Value], str] = str
 
 
@@ -61,13 +53,12 @@ def _load_words(value: Value) -> str:
 
 
 def _rate(row: Row) -> Value:
-    return None if row.load is None else row.load.rate_per_s
-
-
-def _rates_agree(old: Value, new: Value) -> bool:
-    if not isinstance(old, float) or not isinstance(new, float):
-        return old == new
-    return math.isclose(old, new, rel_tol=RATE_TOLERANCE)
+    """The rate that was asked for. One that was not is taken from what the machine gave, so that no two runs have the
+    same: of it the share counts."""
+    if row.load is None:
+        return None
+    share = row.load.rate_share
+    return row.load.rate_per_s if share is None else f"{share:.0%} of the closed loop's"
 
 
 def _machine(row: Row) -> Value:
@@ -88,7 +79,7 @@ FIELDS: tuple[Field, ...] = (
     Field("threads", lambda row: row.threads, names=False),
     Field("device", lambda row: row.device, names=False),
     Field("machine", _machine, names=False),
-    Field("rate", _rate, names=False, agree=_rates_agree),
+    Field("rate", _rate, names=False),
 )
 """The first of these that a user names with ``--across`` may differ."""
 
@@ -123,7 +114,7 @@ def differences(old: Row, new: Row) -> tuple[Difference, ...]:
     return tuple(
         Difference(field.name, field.text(field.of(old)), field.text(field.of(new)))
         for field in FIELDS
-        if (field.names or both) and not field.agree(field.of(old), field.of(new))
+        if (field.names or both) and field.of(old) != field.of(new)
     )
 
 
@@ -137,7 +128,14 @@ def latest(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 def _asked(row: Row) -> tuple[Value, ...]:
     threads, device = row.requested_threads or row.threads, row.requested_device or row.device
-    return (*(field.of(row) for field in FIELDS if field.names), threads, device, _machine(row))
+    return (*(field.of(row) for field in FIELDS if field.names), threads, device, _machine(row), _rate(row))
+
+
+def configuration(row: Row, across: Collection[str] = ()) -> tuple[Value, ...]:
+    """What the row is of, on what and with how many threads, but for what may differ. A run may measure one twice, as a
+    search does that tries its best again."""
+    kept = (field for field in FIELDS if field.names or field.name in ("threads", "device"))
+    return tuple(field.of(row) for field in kept if field.name not in across)
 
 
 def matched(old: Sequence[Row], new: Sequence[Row], across: Collection[str] = ()) -> Matches:
@@ -219,7 +217,7 @@ class _Search:
 
 def _distance(old: Row, new: Row, apart: Sequence[Difference]) -> tuple[int, int]:
     """How far two rows are from each other; last, by what is not counted of a row that gave no number."""
-    return len(apart), sum(not field.agree(field.of(old), field.of(new)) for field in FIELDS)
+    return len(apart), sum(field.of(old) != field.of(new) for field in FIELDS)
 
 
 def words(apart: Sequence[Difference]) -> str:

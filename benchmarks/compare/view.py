@@ -116,10 +116,11 @@ def _name(row: Compared) -> str:
 
 
 def _of_files(found: Report) -> Iterator[str]:
+    """What became worse comes first."""
+    yield from (f"{name}: {REGRESSION}was measured before, and is not there now" for name in found.gone)
     yield from found.notices
-    for side, names in (("OLD", found.only_old), ("NEW", found.only_new)):
-        for name in names:
-            yield f"in {side} alone: {name}"
+    yield from (f"in OLD alone: {name}" for name in found.only_old if name not in found.gone)
+    yield from (f"in NEW alone: {name}" for name in found.only_new)
 
 
 def headline(found: Report) -> str:
@@ -127,8 +128,9 @@ def headline(found: Report) -> str:
     verdicts = Counter[str](row.p50.verdict for row in found.rows if row.p50 is not None)
     words = {"faster": "faster", "tie": "tie" if verdicts["tie"] == 1 else "ties", "slower": "slower"}
     counts = ", ".join(f"{verdicts[verdict]} {word}" for verdict, word in words.items() if verdicts[verdict])
-    rows = f"{len(found.rows)} row{'s' if len(found.rows) != 1 else ''}"
-    worse = sum(bool(row.regressions) for row in found.rows)
+    number = len(found.rows) + len(found.gone)
+    rows = f"{number} row{'s' if number != 1 else ''}"
+    worse = len(found.gone) + sum(bool(row.regressions) for row in found.rows)
     what = f"{worse} of {rows} became worse than allowed" if worse else f"{rows} compared"
     allowed = f"allowed: {100 * found.limits.slowdown:g} % slower, {found.limits.drop:g} points of top-1 less"
     return f"{'failed' if worse else 'passed'}: {what}, {counts or 'no latency'} ({allowed})"
@@ -137,7 +139,9 @@ def headline(found: Report) -> str:
 def as_markdown(found: Report) -> str:
     """The verdict, the tables and what became worse; what else is said of the rows is folded."""
     lines = [f"**rbench compare {markdown.escaped(headline(found))}**", ""]
-    folded = list(_of_files(found))
+    about = list(_of_files(found))
+    loud, folded = ([line for line in about if (REGRESSION in line) is wanted] for wanted in (True, False))
+    lines += [f"- {markdown.escaped(line)}" for line in loud] + [""] * bool(loud)
     for section in sections(found):
         lines += [f"#### {markdown.escaped(section.title)}", ""]
         for table in section.tables:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from benchmarks import statistics
+from benchmarks.coldstart import STEADY
 from benchmarks.headline import name
 from benchmarks.html import canvas
 from benchmarks.html.canvas import FAINT, INK, Look, Plot
@@ -93,27 +94,29 @@ def _legend(axes: Axes) -> None:
 
 
 def _cold(loads: Sequence[tuple[Row, Load]], place: str) -> Plot:
-    steps = list(dict.fromkeys(step for _, load in loads for step, _ in load.steps_s))
+    answered = [(name(row), [one for one in load.steps_s if one[0] != STEADY]) for row, load in loads]
+    steps = list(dict.fromkeys(step for _, taken in answered for step, _ in taken))
     shades = np.linspace(1.0, 0.25, len(steps))
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         with canvas.legend_below(axes):
-            for at, (_, load) in enumerate(loads):
+            for at, (_, taken) in enumerate(answered):
                 left = 0.0
-                for step, seconds in load.steps_s:
+                for step, seconds in taken:
                     shade = shades[steps.index(step)]
                     axes.barh(at, 1e3 * seconds, left=left, height=0.6, color=FAINT, alpha=shade, label=step)
                     left += 1e3 * seconds
-        axes.set_yticks(range(len(loads)), [name(row) for row, _ in loads])
-        axes.set_ylim(len(loads) - 0.4, -0.6)
+        axes.set_yticks(range(len(answered)), [label for label, _ in answered])
+        axes.set_ylim(len(answered) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("ms since the process began")
 
-    totals = {name(row): 1e3 * sum(seconds for _, seconds in load.steps_s) for row, load in loads}
-    spoken = "Cold start: " + ", ".join(f"{label} {total:,.0f} ms" for label, total in totals.items())
+    totals = [(label, 1e3 * sum(seconds for _, seconds in taken)) for label, taken in answered]
+    spoken = "Cold start: " + ", ".join(f"{label} {total:,.0f} ms" for label, total in totals)
     caption = (
-        "A fresh process each time, its files in the system's cache already. Medians of the steps, one after another."
+        "A fresh process each time, its files in the system's cache already. Medians of the steps up to the first "
+        "answer, one after another."
     )
-    svg = canvas.drawn(place, 1.3 + 0.4 * len(loads), draw, spoken)
+    svg = canvas.drawn(place, 1.3 + 0.4 * len(answered), draw, spoken)
     return Plot("cold", "Cold start", caption, spoken, svg)

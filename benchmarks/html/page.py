@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from importlib import resources
 
-from benchmarks import report
+from benchmarks import answered, report
 from benchmarks.headline import headlines, words
-from benchmarks.html import answered, canvas, latency, loadplots, paper, tables, worth
+from benchmarks.html import canvas, latency, loadplots, paper, tables, worth
 from benchmarks.html.canvas import Look, Plot
 from benchmarks.markdown import commands, meaning
 from benchmarks.paper.findings import Findings
@@ -69,10 +69,15 @@ def _header(rows: Sequence[Row], findings: Sequence[Findings], heading: str, com
     when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no rows"
     machines = dict.fromkeys(filter(None, (*(row.environment.cpu for row in rows), *(one.machine for one in sources))))
     alarms = [] if complete else ["Incomplete: the run ended early."]
+    quiet = report.quiet(rows) or ""
+    if quiet.startswith(report.DISTURBED):
+        alarms.append(f"The machine was {quiet}.")
+        quiet = ""
     if (reason := canvas.missing()) is not None:
         alarms.append(f"This page has no plots: {reason}.")
+    about = " · ".join(filter(None, [when, *machines, quiet]))
     return (
-        f'<header><div><h1>{escape(heading)}</h1><p class="sub">{escape(" · ".join([when, *machines]))}</p></div>'
+        f'<header><div><h1>{escape(heading)}</h1><p class="sub">{escape(about)}</p></div>'
         '<button id="theme" type="button" hidden></button></header>'
         + "".join(f'<p class="alarm"><strong>{escape(alarm)}</strong></p>' for alarm in alarms)
     )
@@ -94,32 +99,25 @@ def _compared(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
     best = [row for one in found for row in ((one.fastest, *one.tied) if one.lead else ())]
     caption = "Configurations compared. Marked: the fastest of each batch, and what ties with it."
     yield tables.rows_table(MAIN, rows, look, caption, best)
-    yield tables.remarks([*report.remarks(rows), *_quiet(rows)])
+    yield tables.remarks(list(report.remarks(rows)))
     measured = [row for row in rows if row.status == "ok"]
     yield canvas.figures(_plots(measured, look, place))
     for caption, columns in MORE.items():
         of = [row for row in measured if report.tells(columns, row)]
         if of:
             yield tables.folded(caption, tables.rows_table(columns, of, look, caption.capitalize()))
-    yield from answered.sections(measured)
-
-
-def _quiet(rows: Sequence[Row]) -> Iterator[str]:
-    """One line if there is nothing to say against the machine, or nobody looked."""
-    looked = [row.disturbances for row in rows if row.status == "ok"]
-    if looked and all(one == () for one in looked):
-        yield "the machine was quiet while all of these were timed"
-    if looked and all(one is None for one in looked):
-        yield "whether the machine was quiet was not looked at"
+    for one in answered.told(measured):
+        yield tables.folded(one.summary, tables.plain_table(one.table, one.caption))
 
 
 def _loads(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
     from benchmarks import loadtable
 
-    for found in loadtable.sections(rows):
+    for alike in loadtable.groups(rows):
+        found = loadtable.section(alike)
         yield "<h3>Load shapes</h3>"
         yield from (f'<p class="headline">{escape(said)}</p>' for said in found.headlines)
-        yield from (tables.plain_table(table, found.title) for table in found.tables)
+        yield from (tables.plain_table(table, found.title, alike[0]) for table in found.tables)
         yield tables.remarks(found.remarks)
     yield canvas.figures(lambda: loadplots.plots(rows, look, place))
 

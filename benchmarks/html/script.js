@@ -38,7 +38,7 @@ function makeFilters(bar) {
   const [words, runtime, precision] = ["words", "runtime", "precision"].map((name) => bar.querySelector(`[name=${name}]`));
   const found = bar.querySelector("output");
   const rows = [...document.querySelectorAll("tbody tr[data-runtime]")];
-  const counted = rows.filter((row) => row.closest("table").classList.contains("main"));
+  const counted = rows.filter((row) => row.closest("table").classList.contains("counted"));
   function filter() {
     const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of rows) {

@@ -11,37 +11,53 @@ from benchmarks.numerals import ABSENT
 from benchmarks.report import Column, Table
 from benchmarks.results import Row
 
+COUNTED = "sortable counted"
+"""Of tables whose rows the filters count: each is in one of these."""
+
 
 def rows_table(
-    columns: Sequence[Column[Row]], rows: Sequence[Row], look: Look, caption: str, best: Sequence[Row] = ()
+    columns: Sequence[Column[Row]], rows: Sequence[Row], look: Look, caption: str, best: Sequence[Row] | None = None
 ) -> str:
     """A table of rows that can be sorted and filtered; the first column heads its row, with the runtime's colour.
 
-    ``best`` are marked.
+    ``best`` are marked. A table that is given them, be they none, is the one that its rows are counted in.
     """
     kept = [column for column in columns if any(column.cell(row) != ABSENT for row in rows)]
-    lines = [_row_of(kept, row, look, any(row is one for one in best)) for row in rows]
-    return _table(
-        [(column.heading, column.left) for column in kept], lines, caption, "sortable main" if best else "sortable"
-    )
+    lines = [_row_of(kept, row, look, any(row is one for one in best or ())) for row in rows]
+    kind = "sortable" if best is None else f"{COUNTED} main"
+    return _table([(column.heading, column.left) for column in kept], lines, caption, kind)
 
 
 def _row_of(columns: Sequence[Column[Row]], row: Row, look: Look, best: bool) -> str:
     first, *others = columns
-    words = " ".join(column.cell(row) for column in columns if column.left or column is report.BATCH).lower()
+    words = " ".join(column.cell(row) for column in columns if column.left or column is report.BATCH)
     state = ' class="best"' if best else "" if row.status == "ok" else ' class="missing"'
     swatch = f'<i class="swatch" style="color: var(--series-{look.colours[row.runtime] + 1})"></i>'
-    data = f'data-runtime="{escape(row.runtime)}" data-precision="{escape(row.precision or "")}"'
     head = f'<th scope="row" class="left">{swatch}{escape(first.cell(row))}</th>'
     cells = "".join(_cell("td", column.cell(row), column.left) for column in others)
-    return f'<tr{state} {data} data-words="{escape(words)}">{head}{cells}</tr>'
+    return f"<tr{state} {_filtered(row, words)}>{head}{cells}</tr>"
 
 
-def plain_table(table: Table, caption: str) -> str:
-    """A table of text that is ready."""
+def _filtered(row: Row, words: str) -> str:
+    """What the filters look at in a line of this row."""
+    return (
+        f'data-runtime="{escape(row.runtime)}" data-precision="{escape(row.precision or "")}" '
+        f'data-words="{escape(words.lower())}"'
+    )
+
+
+def plain_table(table: Table, caption: str, of: Row | None = None) -> str:
+    """A table of text that is ready. All its lines are of configurations like ``of``, by whose runtime and precision
+    they can be filtered; if there is none they are not."""
     sides = [left for _, left in table.headings]
-    lines = ["<tr>" + "".join(map(_cell, ["td"] * len(row), row, sides)) + "</tr>" for row in table.cells]
-    return _table(table.headings, lines, caption, "sortable")
+
+    def line(cells: Sequence[str]) -> str:
+        named = [cell for cell, left in zip(cells, sides, strict=True) if left]
+        data = "" if of is None else " " + _filtered(of, " ".join((of.runtime, of.precision or "", *named)))
+        return f"<tr{data}>" + "".join(map(_cell, ["td"] * len(cells), cells, sides)) + "</tr>"
+
+    lines = [line(cells) for cells in table.cells]
+    return _table(table.headings, lines, caption, "sortable" if of is None else COUNTED)
 
 
 def headed_table(table: Table, caption: str, theirs: Sequence[int]) -> str:

@@ -12,9 +12,9 @@ from torch import Tensor
 from benchmarks.paper import curves, gradients, identity, responses
 from benchmarks.paper.corpus import Source
 from benchmarks.paper.findings import Findings
-from benchmarks.paper.layergradients import Batch, along_training, at_initialisation
+from benchmarks.paper.layergradients import Batch, Initial, Trained, along_training, at_initialisation
 from benchmarks.paper.networks import Moments, Network, Seen, provenance, seen
-from benchmarks.paper.plusone import identity_blocks, shortcut_shares
+from benchmarks.paper.plusone import Shares, identity_blocks, shortcut_shares
 from benchmarks.paper.recipe import weighted_layers
 from benchmarks.paper.runs import states_of
 from benchmarks.paper.study import fitted
@@ -60,13 +60,14 @@ def layer_gradients(
     """
     found, images = seen(source, specs, moments)
     batch = _batch(images, count)
-    initial = []
+    initial: list[Initial] = []
     for name in names:
         row = fitted(name, len(images.classes), source.size)
         for seed in range(seeds):
             listener.step(f"{name}, seed {seed}: gradients at initialisation")
             initial += at_initialisation(row, seed, batch)
-    trained, shares = [], []
+    trained: list[Trained] = []
+    shares: list[Shares] = []
     for network in found:
         listener.step(f"{network.name}: gradients")
         own = _batch(images, count, network)

@@ -70,7 +70,7 @@ class Stepper:
             self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         if arithmetic.compiled:
             compile_blocks(model)
-        self._stream = torch.cuda.Stream(self.device) if on_gpu else None
+        self._stream = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._rate = 0.0
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -117,10 +117,9 @@ class Stepper:
 
     def state(self) -> dict[str, Tensor]:
         """All that a step changes, by name: parameters, batch-norm's statistics, momenta, sums. Not copied."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
         momenta = {
-            f"momentum.{names[parameter]}": state["momentum_buffer"]
-            for parameter, state in self.optimiser.state.items()
+            f"momentum.{name}": self.optimiser.state[parameter]["momentum_buffer"]
+            for name, parameter in self.model.named_parameters()
         }
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         return {**weights, **momenta, "sums": self.sums}

@@ -12,8 +12,9 @@ from benchmarks import answers
 from benchmarks.accuracy import Predictions
 from benchmarks.compare import Limits, Report, compare, evidence
 from benchmarks.results import Row
+from exporter.proportions import wilson
 from runtimes import schema
-from tests.benchmarks.rows import FASTER, sittings
+from tests.benchmarks.rows import FASTER, images_per_s, sittings
 
 LATER = "2026-02-03T04:05:06+00:00"
 
@@ -21,9 +22,23 @@ LATER = "2026-02-03T04:05:06+00:00"
 def taken(p50_s: float, seed: int, like: Row = FASTER) -> Row:
     """A row of its own run whose samples and figures have that median."""
     samples = sittings(p50_s, 1.08 * p50_s, 1.3 * p50_s, p50_s, seed=seed)
-    row = replace(like, run=f"run {seed}", sittings=samples, device_p50_s=None)
+    return figured(replace(like, run=f"run {seed}", sittings=samples, device_p50_s=None))
+
+
+def figured(row: Row) -> Row:
+    """The row with the figures of its sittings."""
     figures = {name: figure(row, q) for name, q in evidence.LATENCIES.items() if name != "p999_s"}
-    return replace(row, **figures, compute_p50_s=median(row))  # type: ignore[arg-type]
+    first = row.sittings[0]
+    return replace(
+        row,
+        **figures,  # type: ignore[arg-type]
+        compute_p50_s=median(row),
+        images_per_s=images_per_s(row.batch, row.sittings),
+        load_s=first.load_s,
+        first_s=first.first_s,
+        peak_bytes=first.peak_bytes,
+        baseline_bytes=first.baseline_bytes,
+    )
 
 
 def figure(row: Row, q: float) -> float:
@@ -58,4 +73,13 @@ def answered(right: int, images: int = 1000, seed: int = 0) -> Predictions:
 
 def with_answers(row: Row, right: int, images: int = 1000) -> Row:
     packed = answers.packed(answered(right, images), None)
-    return replace(row, answers=packed, top1=right / images, top5=right / images, images=images)
+    interval = wilson(right, images)
+    return replace(
+        row,
+        answers=packed,
+        top1=right / images,
+        top1_interval=interval,
+        top5=right / images,
+        top5_interval=interval,
+        images=images,
+    )

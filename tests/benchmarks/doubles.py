@@ -99,6 +99,14 @@ class Queueing(FakeSession):
         self._queue.shutdown()
 
 
+class Idling(FakeSession):
+    """Dishonest: a bound run does nothing at all. Whole calls are right."""
+
+    def bind(self, arrays: Arrays) -> Callable[[], None]:
+        super().bind(arrays)
+        return lambda: None
+
+
 class FillingLater(FakeSession):
     """Dishonest, in real time: from some call on the outputs are filled a few milliseconds after they are returned."""
 

@@ -12,6 +12,7 @@ from benchmarks.environment import Environment
 from benchmarks.gpu import Gpu, GpuState
 from benchmarks.results import Row
 from benchmarks.samples import Series, Sitting
+from exporter.proportions import wilson
 
 PROCESSES, ROUNDS = 3, 4
 
@@ -176,7 +177,7 @@ REFERENCE = replace(
     peak_bytes=312_400_000,
     baseline_bytes=120_000_000,
     top1=0.9361,
-    top1_interval=(0.9311, 0.9407),
+    top1_interval=wilson(9361, 10_000),
     top5=0.9981,
     images=10_000,
     agreement=1.0,
@@ -210,7 +211,7 @@ FASTER = replace(
     evaluated_per_s=5210.0,
     agreement=0.9999,
     top1=0.9349,
-    top1_interval=(0.9299, 0.9396),
+    top1_interval=wilson(9349, 10_000),
     drop=0.0012,
     drop_interval=(-0.0005, 0.0029),
 )

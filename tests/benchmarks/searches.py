@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +50,11 @@ class ScriptedBench:
         self.milliseconds, self.drops, self.labelled = milliseconds, drops, labelled
         self.asked: list[Key] = []
         self.graphs: list[bool] = []
+        self.together: list[tuple[int, int | None]] = []
+
+    def rows(self, configurations: Sequence[Configuration], processes: int | None = None) -> Iterator[Row]:
+        self.together.append((len(configurations), processes))
+        yield from map(self.row, configurations)
 
     def row(self, configuration: Configuration) -> Row:
         pair = configuration.pair
@@ -62,6 +67,7 @@ class ScriptedBench:
             runtime=key[0],
             precision=precision,
             threads=key[2],
+            requested_threads=key[2],
             batch=key[3],
             runtime_version="1",
             provider="p",
@@ -79,9 +85,15 @@ class ScriptedBench:
         return replace(row, top1=0.9, images=200, drop=self.drops.get(precision, 0.0), drop_interval=(-0.01, 0.01))
 
 
-def searched(bench: ScriptedBench, of: Subject, aim: Aim, request: Request | None = None) -> Findings:
+def searched(
+    bench: ScriptedBench,
+    of: Subject,
+    aim: Aim,
+    request: Request | None = None,
+    left: Callable[[float | None], None] = lambda _: None,
+) -> Findings:
     findings = Findings(aim)
     asked = request or Request(subjects=("resnet20",), runtimes=TRIED)
-    for _ in tune._Search(bench, of, asked, findings).rows():  # type: ignore[arg-type]
+    for _ in tune._Search(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
         pass
     return findings

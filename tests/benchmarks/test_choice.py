@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import choice
 from benchmarks.choice import Candidate, Objective
-from tests.benchmarks.rows import EMPTY
+from tests.benchmarks.rows import EMPTY, sittings
 
 
 def timed(ms: float, spread_ms: float = 0.0, loss: float = 0.0, threads: int = 2, batch: int = 1) -> Candidate:
@@ -96,3 +96,37 @@ def test_equals_are_on_the_front_together_and_one_better_side_is_enough() -> Non
     one, twin = timed(1, loss=0.1, threads=1), timed(1, loss=0.1, threads=2)
     assert choice.front([one, twin]) == (one, twin)
     assert choice.front([one, timed(1, loss=0.2), timed(2, loss=0.1)]) == (one,)
+
+
+def sampled(ms: float, threads: int, batch: int = 1, seed: int = 0, objective: Objective = "latency") -> Candidate:
+    """Of three processes, beside others of its batch or not."""
+    taken = sittings(ms / 1e3, 1.08 * ms / 1e3, 1.3 * ms / 1e3, ms / 1e3, seed=seed)
+    row = replace(EMPTY, p50_s=ms / 1e3, p50_interval_s=(0.0, 1.0), threads=threads, batch=batch, sittings=taken)
+    one = choice.candidate(row, objective, 0.0)
+    assert one is not None
+    return one
+
+
+def test_of_those_that_took_turns_only_what_is_not_told_apart_ties() -> None:
+    """All intervals overlap; round by round the one of the fewest threads is twice as slow."""
+    fast, twin, slow = sampled(1.0, 4, seed=1), sampled(1.001, 2, seed=4), sampled(2.0, 1, seed=7)
+    found = choice.choose([fast, twin, slow])
+    assert found.best is slow, "the fewest threads, by overlapping intervals alone"
+    settled = choice.settled(found, [slow, twin, fast])
+    assert (settled.best, settled.tied) == (twin, (fast,))
+    assert (settled.front, settled.beyond) == (found.front, found.beyond)
+
+
+def test_of_batches_the_time_of_an_image_decides() -> None:
+    alone, eight = sampled(1.0, 4, 1, 1, "throughput"), sampled(4.0, 4, 8, 4, "throughput")
+    assert choice.settled(choice.choose([alone, eight]), [alone, eight]).best is eight
+    assert choice.settled(choice.choose([alone, eight]), [alone, eight]).tied == ()
+    same = sampled(8.01, 2, 8, 4, "throughput")
+    settled = choice.settled(choice.choose([alone, same]), [alone, same])
+    assert (settled.best, settled.tied) == (same, (alone,))
+
+
+def test_what_comes_near_the_fastest_is_not_only_what_overlaps_it() -> None:
+    fast, close, wide, far, careless = timed(1.0), timed(1.05), timed(1.5, 0.6), timed(1.2), timed(0.5, loss=0.02)
+    assert choice.near([far, wide, close, fast, careless], 1.1, 0.01) == [fast, close, wide]
+    assert choice.near([careless], 1.1, 0.01) == []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import clocks, conditions
-from benchmarks.clocks import LOOKED_AT, Clocks, InTurn, Opened, Rotating, Turn, close
+from benchmarks.clocks import LOOKED_AT, MOST_LOOKED_AT, Clocks, InTurn, Opened, Rotating, Turn, close
 from benchmarks.conditions import Watcher
 from benchmarks.gpu import Watch
 from benchmarks.measure import Plan, Timed
@@ -334,6 +334,24 @@ def test_feeds_are_taken_in_turn_and_some_of_the_outputs_are_looked_at() -> None
     assert len(call._copies) == 1
     call.end()
     assert len(call._copies) == 2, "and its last"
+
+
+def test_of_very_many_calls_some_are_remembered_from_beginning_to_end() -> None:
+    call = Rotating(lambda feed: {"y": feed["x"]}, [{"x": np.zeros(1)}], [{"y": np.zeros(1)}])
+    looked: list[int] = []
+    for number in range(5 * MOST_LOOKED_AT * LOOKED_AT):
+        call()
+        before = len(call._copies)
+        call.look()
+        looked += [number] * (len(call._copies) > before)
+    assert MOST_LOOKED_AT / 2 <= len(call._copies) <= MOST_LOOKED_AT
+    assert looked[-1] > 4.9 * MOST_LOOKED_AT * LOOKED_AT
+    call.check()
+    call.begin()
+    for _ in range(LOOKED_AT + 1):
+        call()
+        call.look()
+    assert len(call._copies) == 2, "as often as before"
 
 
 @pytest.mark.parametrize("bad", [1.002, np.nan, np.inf, 0.0])

@@ -9,13 +9,15 @@ import pytest
 from benchmarks.compare import Limits, changes, compare, evidence
 from benchmarks.loads import Load
 from benchmarks.results import Row
+from benchmarks.roofline import Roof
 from runtimes.errors import ArtifactError, CompatibilityError
 from tests.benchmarks.comparisons import (
+    LATER,
     OLD,
     SAME,
     SLOWER,
     compared,
-    figure,
+    figured,
     file,
     taken,
     with_answers,
@@ -103,8 +105,7 @@ def test_rows_that_took_turns_are_compared_pair_by_pair(tmp_path: Path) -> None:
             )
             for number, sitting in enumerate(row.sittings)
         ]
-        row = replace(row, run="one", sittings=tuple(moved))
-        return replace(row, **{name: figure(row, q) for name, q in evidence.LATENCIES.items() if name != "p999_s"})  # type: ignore[arg-type]
+        return figured(replace(row, run="one", sittings=tuple(moved)))
 
     old, new = drifting(OLD), drifting(SLOWER, times=1.1)
     found = compared(tmp_path, [old], [new])
@@ -129,10 +130,12 @@ def test_the_same_file_twice_is_a_tie_in_every_row(tmp_path: Path) -> None:
 
 
 def test_figures_are_derived_from_the_samples_alone(tmp_path: Path) -> None:
-    nothing = dict.fromkeys(evidence.LATENCIES)
+    nothing = dict.fromkeys((*evidence.LATENCIES, "images_per_s", "load_s", "first_s", "peak_bytes", "baseline_bytes"))
     found = compared(tmp_path, [replace(OLD, **nothing)], [replace(SLOWER, **nothing)])  # type: ignore[arg-type]
     assert not found.passed
 
+
+ROOF = Roof(1_000_000, 2_000_000, 4e9, 4e9, least_s=0.0002, share=0.75, bound="bandwidth")
 
 EDITED = {
     "a median": (replace(OLD, p50_s=0.0003), r"p50_s is 0\.300 ms and its samples give 0\.400"),
@@ -142,6 +145,18 @@ EDITED = {
     "a device's median": (replace(OLD, device_p50_s=0.0003), "device_p50_s is 0.300 ms and its samples give –"),
     "an accuracy": (replace(with_answers(OLD, 930), top1=0.95), "top1 is 0.95 and its answers give 0.93"),
     "an accuracy of half an image": (replace(OLD, top1=0.93615), "top1 is 0.93615 and its answers give 0.9362"),
+    "a throughput": (replace(OLD, images_per_s=2600.0), "images_per_s is 2600 and its samples give 2"),
+    "a time to load": (replace(OLD, load_s=1.0), "load_s is 1,000 ms and its processes give 2,250"),
+    "a first call": (replace(OLD, first_s=0.01), r"first_s is 10\.0 ms and its processes give 31\.0"),
+    "a memory": (replace(OLD, peak_bytes=1), r"peak_bytes is 1 and its processes give 3\.124e\+08"),
+    "a baseline": (replace(OLD, baseline_bytes=1), r"baseline_bytes is 1 and its processes give 1\.2e\+08"),
+    "a share of the roof": (replace(OLD, roof=ROOF), r"roof\.share is 0\.75 and its samples give 0\.5"),
+    "an interval": (
+        replace(OLD, top1_interval=(0.93, 0.94)),
+        "top1_interval's low end is 0.93 and its answers give 0.92",
+    ),
+    "five": (replace(with_answers(OLD, 930), top5=0.99), "top5 is 0.99 and its answers give 0.93"),
+    "five of few": (replace(with_answers(OLD, 930), images=999), "images is 999 and its answers give 1000"),
 }
 
 
@@ -151,6 +166,21 @@ def test_an_edited_row_is_refused(tmp_path: Path, case: str) -> None:
     for old, new in ((row, SAME), (SAME, row)):
         with pytest.raises(ArtifactError, match=rf"resnet20\.onnx: onnxruntime int8, batch 1: {message}.* was edited"):
             compared(tmp_path, [old], [new])
+
+
+def test_what_stands_against_the_reference_is_derived_from_its_row_in_the_file(tmp_path: Path) -> None:
+    reference = replace(with_answers(taken(0.0025, 5, REFERENCE), 935), run=OLD.run)
+    right = replace(with_answers(OLD, 930), agreement=0.995, agreement_interval=None, drop=0.005)
+    new = with_answers(SAME, 930)
+    assert compared(tmp_path, [reference, right], [new], TOLERANT).rows
+    for edited, message in (
+        (replace(right, drop=0.001), r"drop is 0\.001 and its answers give 0\.005"),
+        (replace(right, agreement=1.0), r"agreement is 1 and its answers give 0\.995"),
+    ):
+        with pytest.raises(ArtifactError, match=f"int8, batch 1: {message}: the row was edited"):
+            compared(tmp_path, [reference, edited], [new])
+        assert compared(tmp_path, [replace(reference, run="another"), edited], [new], TOLERANT).rows
+    assert compared(tmp_path, [reference, replace(right, ratio=99.0, verdict="slower")], [new], TOLERANT).rows
 
 
 def test_samples_that_were_edited_are_refused(tmp_path: Path) -> None:
@@ -187,7 +217,7 @@ def test_a_drop_is_found_image_by_image(tmp_path: Path) -> None:
 
 
 def test_the_same_drop_of_totals_is_not_beyond_chance(tmp_path: Path) -> None:
-    totals = {"answers": None, "images": 1000, "top5": None}
+    totals = {"answers": None, "images": 1000, "top1_interval": None, "top5": None}
     before, now = replace(OLD, **totals, top1=0.93), replace(SAME, **totals, top1=0.92)  # type: ignore[arg-type]
     found = compared(tmp_path, [before], [now])
     assert found.rows[0].drop is not None
@@ -206,7 +236,7 @@ def test_a_drop_that_is_not_beyond_chance_is_no_regression(tmp_path: Path) -> No
 
 
 def test_answers_to_other_images_are_not_compared(tmp_path: Path) -> None:
-    nothing = replace(SAME, top1=None, top5=None, images=None)
+    nothing = replace(SAME, top1=None, top1_interval=None, top5=None, images=None)
     cases = {
         "the two were asked about different images": (with_answers(OLD, 930), with_answers(SAME, 460, images=500)),
         "fashion-mnist, 10000 images before, other, 10000 images now": (OLD, replace(SAME, data="other")),
@@ -225,16 +255,17 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
     assert changes.newcombe(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
-def loaded(rate: float, slower: float = 1.0, seed: int = 0) -> Row:
+def loaded(rate: float, slower: float = 1.0, seed: int = 0, share: float | None = None) -> Row:
     random = np.random.default_rng(seed)
     responses = tuple(float(s) for s in slower * 0.001 * np.exp(random.normal(scale=0.05, size=1200)))
-    load = Load("open", responses, responses, rate, arrivals="poisson", rate_per_s=rate)
-    none = dict.fromkeys(("p90_s", "p99_s", "compute_p50_s", "top1", "top5"))
-    return replace(FASTER, sittings=(), load=load, p50_s=float(np.median(responses)), run=f"load {seed}", **none)  # type: ignore[arg-type]
+    load = Load("open", responses, responses, rate, arrivals="poisson", rate_per_s=rate, rate_share=share)
+    none = dict.fromkeys(("p90_s", "p99_s", "compute_p50_s", "top1", "top1_interval", "top5"))
+    row = replace(FASTER, sittings=(), load=load, p50_s=float(np.median(responses)), run=f"load {seed}")
+    return replace(row, images_per_s=rate, **none)  # type: ignore[arg-type]
 
 
 def test_responses_under_a_load_are_compared_at_one_rate_alone(tmp_path: Path) -> None:
-    found = compared(tmp_path, [loaded(100.0)], [loaded(100.5, 1.2, seed=1)])
+    found = compared(tmp_path, [loaded(100.0)], [loaded(100.0, 1.2, seed=1)])
     (row,) = found.rows
     assert (row.load, found.passed) == ("open, poisson", False)
     assert row.remarks == ("one process on each side: another start of either may land elsewhere",)
@@ -243,6 +274,27 @@ def test_responses_under_a_load_are_compared_at_one_rate_alone(tmp_path: Path) -
         compared(tmp_path, [loaded(100.0)], [loaded(140.0, seed=1)])
     with pytest.raises(CompatibilityError, match="load none against open, poisson"):
         compared(tmp_path, [OLD], [loaded(100.0)])
+
+
+def test_a_rate_that_the_machine_decided_on_refuses_nothing(tmp_path: Path) -> None:
+    """Each run takes its own from its closed loop, and no two of these reach the same."""
+    found = compared(tmp_path, [loaded(100.0, share=0.7)], [loaded(91.0, 1.1, seed=1, share=0.7)])
+    (row,) = found.rows
+    assert row.p50 is not None
+    assert row.p50.slowdown == pytest.approx(0.1, abs=0.02)
+    assert row.remarks[0] == "requests a second, after what the closed loop reached: 100 before, 91 now"
+    with pytest.raises(CompatibilityError, match=r"rate 100\.0 against 70% of the closed loop's.*--across rate"):
+        compared(tmp_path, [loaded(100.0)], [loaded(100.0, seed=1, share=0.7)])
+
+
+def test_loads_of_other_rates_are_no_earlier_runs_of_each_other(tmp_path: Path) -> None:
+    later = replace(loaded(200.0, seed=2), time=LATER)
+    found = compared(tmp_path, [loaded(100.0), loaded(200.0, seed=1)], [loaded(100.0, seed=3), later])
+    assert [row.p50 is not None for row in found.rows] == [True, True]
+    assert (found.notices, found.only_old, found.only_new) == ((), (), ())
+    again = replace(loaded(91.0, seed=5, share=0.7), time=LATER)
+    derived = compared(tmp_path, [loaded(100.0, share=0.7)], [loaded(95.0, seed=4, share=0.7), again])
+    assert derived.notices == ("NEW: 1 row of an earlier run of the same configuration was left out",)
 
 
 def test_cold_starts_are_processes_each() -> None:
@@ -257,7 +309,7 @@ def test_cold_starts_are_processes_each() -> None:
 def test_too_few_samples_are_told(tmp_path: Path) -> None:
     sitting = OLD.sittings[0]
     few = replace(sitting, latency=replace(sitting.latency, rounds_s=((0.0004,) * 4,)), compute=sitting.latency)
-    row = replace(OLD, sittings=(few,), p50_s=None, p90_s=None, p99_s=None, compute_p50_s=None)
+    row = replace(OLD, sittings=(few,), p50_s=None, p90_s=None, p99_s=None, compute_p50_s=None, images_per_s=None)
     found = compared(tmp_path, [row], [SAME])
     assert found.rows[0].p50 is None
     assert found.rows[0].remarks == ("too few samples to compare the latency",)

@@ -20,6 +20,7 @@ from tests.benchmarks.comparisons import (
     SAME,
     SLOWER,
     compared,
+    figured,
     file,
     with_answers,
 )
@@ -34,16 +35,16 @@ def printed(found: Report) -> str:
 
 def test_the_table_fits_100_columns_and_says_what_became_worse(tmp_path: Path) -> None:
     long = {"runtime": "tensorrt-rtx", "batch": 1000}
-    old, new = ([replace(row, **long), with_answers(row, right)] for row, right in ((OLD, 930), (SLOWER, 920)))  # type: ignore[arg-type]
+    old, new = ([figured(replace(row, **long)), with_answers(row, right)] for row, right in ((OLD, 930), (SLOWER, 920)))  # type: ignore[arg-type]
     found = compared(tmp_path, [*old, replace(OLD, batch=8)], new)
     text = printed(found)
     assert max(map(len, text.splitlines())) <= 100
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert any(line.startswith("onnxruntime int8 1 0.400 0.440 +") and line.endswith("WORSE") for line in lines)
     assert "onnxruntime int8 1 93.00 92.00 1.00 [0.35, 1.64] worse WORSE" in lines
-    assert "in OLD alone: resnet20.onnx: onnxruntime int8, batch 8" in lines
+    assert "resnet20.onnx: onnxruntime int8, batch 8: REGRESSION: was measured before, and is not there now" in lines
     assert "onnxruntime int8, batch 1: REGRESSION: top-1 lost 1.00 [0.35, 1.64] points; 0.5 may be" in lines
-    assert "failed: 2 of 2 rows became worse than allowed, 2 slower (allowed: 5 % slower, 0.5 points of top-1" in text
+    assert "failed: 3 of 3 rows became worse than allowed, 2 slower (allowed: 5 % slower, 0.5 points of top-1" in text
     assert "resnet20.onnx · resnet20, bundled weights · cpu, 2 threads" in lines
 
 
@@ -111,6 +112,9 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     runner = CliRunner()
     done = runner.invoke(command.compare, [str(old), str(same)])
     assert (done.exit_code, done.output.count("tie")) == (0, 5)
+    alone = file(tmp_path / "alone.jsonl", SAME)
+    assert runner.invoke(command.compare, [str(old), str(alone)]).exit_code == 1
+    assert runner.invoke(command.compare, [str(old), str(alone), "--allow-missing"]).exit_code == 0
     done = runner.invoke(command.compare, [str(old), str(slow), "--json"])
     assert done.exit_code == 1
     assert schema.decode(Report, json.loads(done.output)).rows[0].regressions

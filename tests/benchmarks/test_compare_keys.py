@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare import Limits, keys
+from benchmarks.compare import Limits, keys, view
 from benchmarks.results import Row
 from runtimes.errors import CompatibilityError
 from tests.benchmarks.comparisons import (
@@ -14,6 +14,7 @@ from tests.benchmarks.comparisons import (
     SAME,
     SLOWER,
     compared,
+    figured,
 )
 from tests.benchmarks.rows import MACHINE, ON_A_GPU, REFERENCE, SKIPPED
 
@@ -59,7 +60,7 @@ def test_all_that_differs_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_nothing_alike_is_refused_unless_it_is_meant(tmp_path: Path, field: str, changes: dict[str, object]) -> None:
-    row = replace(SAME, **changes)  # type: ignore[arg-type]
+    row = figured(replace(SAME, **changes))  # type: ignore[arg-type]
     with pytest.raises(CompatibilityError, match=rf"no row of NEW is of a configuration of OLD.*--across {field}\)"):
         compared(tmp_path, [OLD], [row])
     found = compared(tmp_path, [OLD], [row], Limits(across=(field,)))
@@ -81,16 +82,44 @@ def test_gpus_are_machines_too(tmp_path: Path) -> None:
 
 
 def test_rows_without_a_fellow_are_listed(tmp_path: Path) -> None:
-    found = compared(tmp_path, [OLD, replace(OLD, batch=8)], [SAME, replace(SAME, precision="fp16")])
-    assert (len(found.rows), found.passed) == (1, True)
-    assert found.only_old == ("resnet20.onnx: onnxruntime int8, batch 8",)
+    skipped = replace(failing("skipped"), run="run 1", time=OLD.time, batch=4)
+    found = compared(tmp_path, [OLD, replace(OLD, batch=8), skipped], [SAME, replace(SAME, precision="fp16")])
+    assert len(found.rows) == 1
+    assert found.only_old == ("resnet20.onnx: onnxruntime int8, batch 8", "resnet20.onnx: onnxruntime int8, batch 4")
     assert found.only_new == ("resnet20.onnx: onnxruntime fp16, batch 1",)
+
+
+def test_what_was_measured_and_is_no_longer_there_is_a_regression(tmp_path: Path) -> None:
+    gone = replace(OLD, batch=8)
+    found = compared(tmp_path, [OLD, gone], [SAME], Limits(slowdown=0.25))
+    assert (found.passed, found.gone, found.rows[0].regressions) == (
+        False,
+        ("resnet20.onnx: onnxruntime int8, batch 8",),
+        (),
+    )
+    assert view.headline(found).startswith("failed: 1 of 2 rows became worse than allowed, 1 tie")
+    line = "resnet20.onnx: onnxruntime int8, batch 8: REGRESSION: was measured before, and is not there now"
+    text = view.as_markdown(found)
+    assert text.index(f"- {line}") < text.index("<details>")
+    assert "in OLD alone" not in text
+    allowed = compared(tmp_path, [OLD, gone], [SAME], Limits(slowdown=0.25, missing=True))
+    assert (allowed.passed, allowed.gone, allowed.only_old) == (True, (), found.only_old)
+    assert "in OLD alone: resnet20.onnx: onnxruntime int8, batch 8" in view.as_markdown(allowed)
+
+
+def test_what_a_search_measured_twice_need_not_be_there_twice(tmp_path: Path) -> None:
+    again = replace(OLD, field=9, processes=3)
+    found = compared(tmp_path, [OLD, again], [SAME], Limits(slowdown=0.25))
+    assert (found.passed, found.gone, len(found.only_old)) == (True, (), 1)
+    fewer = compared(tmp_path, [OLD, replace(OLD, threads=1)], [SAME], Limits(slowdown=0.25))
+    assert fewer.gone == ("resnet20.onnx: onnxruntime int8, batch 1, 1 thread",)
+    assert compared(tmp_path, [OLD, replace(OLD, threads=1)], [SAME], Limits(0.25, across=("threads",))).passed
 
 
 def test_threads_that_the_old_file_has_not_are_listed_where_others_agree(tmp_path: Path) -> None:
     found = compared(tmp_path, [OLD], [replace(SAME, threads=1), SAME])
     assert [row.threads for row in found.rows] == [2]
-    assert found.only_new == ("resnet20.onnx: onnxruntime int8, batch 1",)
+    assert found.only_new == ("resnet20.onnx: onnxruntime int8, batch 1, 1 thread",)
 
 
 def failing(status: str) -> Row:
@@ -98,7 +127,7 @@ def failing(status: str) -> Row:
     return replace(broken, run="later", time=LATER)
 
 
-@pytest.mark.parametrize("status", ["failed", "error"])
+@pytest.mark.parametrize("status", ["failed", "error", "skipped"])
 def test_what_was_measured_and_now_fails_is_a_regression(tmp_path: Path, status: str) -> None:
     found = compared(tmp_path, [OLD, REFERENCE], [failing(status), REFERENCE])
     assert not found.passed
@@ -106,8 +135,8 @@ def test_what_was_measured_and_now_fails_is_a_regression(tmp_path: Path, status:
     assert found.rows[0].remarks == ()
 
 
-def test_what_is_skipped_now_or_failed_before_is_told(tmp_path: Path) -> None:
-    found = compared(tmp_path, [OLD, REFERENCE], [failing("skipped"), REFERENCE])
+def test_what_may_be_skipped_now_or_failed_before_is_told(tmp_path: Path) -> None:
+    found = compared(tmp_path, [OLD, REFERENCE], [failing("skipped"), REFERENCE], Limits(missing=True))
     assert found.passed
     assert found.rows[0].remarks == ("measured before, skipped (wrong answers) now",)
     mended = compared(tmp_path, [failing("failed"), REFERENCE], [SAME, REFERENCE])

@@ -94,6 +94,14 @@ def test_a_drift_is_told_with_its_size() -> None:
     assert lines(gathered(*(drifting(0.005, seed) for seed in range(3)))) == ()  # beneath what matters
 
 
+def test_processes_that_become_slower_one_after_another_are_told() -> None:
+    (line,) = lines(gathered(*(noisy(0.002 * (1 + 0.02 * number), seed=number) for number in range(7))))
+    assert line.startswith("the latency drifted by +1")
+    assert line.endswith("% from the first third of the processes to the last")
+    assert lines(gathered(*(noisy(0.002 * (1 + 0.02 * number), seed=number) for number in range(5)))) == ()  # too few
+    assert lines(gathered(*(noisy(0.002 * (1 + 0.02 * (number % 2)), seed=number) for number in range(8)))) == ()
+
+
 def leaning(seed: int, weight: float) -> Sitting:
     random = np.random.default_rng(seed)
     values = random.standard_normal(2000)
@@ -124,6 +132,68 @@ def test_a_gpu_at_its_power_limit_is_told() -> None:
     state = GpuState("NVIDIA H200", "GPU-0", 1500, 3201, 700.0, 60, ("power cap",), 1000.0, 600)
     found = changed(gathered(), gpu_after=state)
     assert lines(found, gpu_after=state) == ("the GPU ran into its power limit, which lowers its clock",)
+
+
+STATE = GpuState("NVIDIA H200", "GPU-0", 1980, 3201, 512.25, 41, (), 1000.0, 600)
+
+
+def test_a_device_that_was_a_little_slower_by_its_own_clock_is_told() -> None:
+    (line,) = lines(gathered(), device_p50_s=0.0011, compute_p50_s=0.001)
+    assert line == (
+        "a run may have returned before it was done: one takes 1.1 ms by the device's clock and 1 ms by the host's"
+    )
+    assert lines(gathered(), device_p50_s=0.00104, compute_p50_s=0.001) == ()
+
+
+@pytest.mark.parametrize(
+    ("device_s", "reason"),
+    [
+        (0.0004, None),
+        (0.00124, None),
+        (
+            0.00126,
+            "runs returned before they were done: one takes 1.26 ms by the device's clock and 1 ms by the host's",
+        ),
+        (0.1, "runs returned before they were done: one takes 100 ms by the device's clock and 1 ms by the host's"),
+    ],
+)
+def test_a_device_that_works_on_after_its_run_has_returned_is_found(device_s: float, reason: str | None) -> None:
+    assert doubts.undone(row(gathered(), p50_s=0.002, compute_p50_s=0.001, device_p50_s=device_s)) == reason
+
+
+WORK = Roof(40_000_000, 2_000_000, 400e12, 3e12, least_s=1e-7, share=0.1, bound="compute")
+"""Of a small network on a large GPU: its multiplications alone would take a tenth of a microsecond."""
+
+
+@pytest.mark.parametrize(
+    ("whole_s", "compute_s", "roof", "found"),
+    [
+        (0.002, 0.4e-6, None, True),  # a call of Python's that does nothing
+        (0.002, 0.4e-6, WORK, True),
+        (30e-6, 1.4e-6, None, True),
+        (20e-6, 1.1e-6, None, False),  # quick, and whole calls are too
+        (0.01, 9e-6, WORK, False),  # a GPU that replays a graph, behind a copy that takes a thousand times as long
+        (0.01, 9e-6, None, False),
+        (0.02, 0.0011, replace(WORK, peak_multiply_adds_per_s=1e9), False),  # not a twentieth
+        (0.02, 0.0009, replace(WORK, peak_multiply_adds_per_s=1e9), True),  # 40 ms of multiplications
+        (0.02, 0.0009, replace(WORK, peak_multiply_adds_per_s=5e9), False),  # 8 ms, of which most may be saved
+        (0.02, 0.0009, replace(WORK, least_s=1.0, share=1000.0, bound="bandwidth"), False),  # all in a cache
+    ],
+)
+def test_runs_that_do_nothing_are_found(whole_s: float, compute_s: float, roof: Roof | None, found: bool) -> None:
+    reason = doubts.undone(row(gathered(), p50_s=whole_s, compute_p50_s=compute_s, roof=roof))
+    if not found:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert reason.startswith(f"runs on bound inputs do not do the work: one takes {1e6 * compute_s:.3g} µs, where ")
+
+
+def test_where_there_are_no_figures_nothing_is_undone() -> None:
+    assert doubts.undone(row(gathered())) is None
+    assert doubts.undone(row(gathered(), compute_p50_s=0.0)) is None
+    unwatched = row(gathered(sitting(conditions=None)), p50_s=0.002, compute_p50_s=0.4e-6)
+    assert doubts.undone(unwatched) is None, "nobody looked at the clock"
 
 
 ROOF = Roof(1_000_000, 2_000_000, 1e9, 1e9, least_s=0.002, share=0.5, bound="bandwidth")

@@ -163,11 +163,11 @@ def test_one_that_cannot_go_on_has_no_further_turns_and_the_others_have_all_of_t
     [
         (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 1e-4, 10, Turn(0.02, 1, 1000)),
         (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 0.05, 4, Turn(0.05, 1, 2500)),
-        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 3.0, 2, Turn(0.1, 1, 5000)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 3.0, 4, Turn(0.05, 1, 2500)),
         (replace(METHOD, duration_s=0.2, processes=5, rounds=1, max_samples=10_000), 3.0, 1, Turn(0.2, 2, 10_000)),
         (replace(METHOD, duration_s=0.2, processes=None, rounds=1, max_samples=10_000), 3.0, 1, Turn(0.2, 4, 10_000)),
         (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 0.0, 10, Turn(0.2, 1, 5000)),
-        (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 9.0, 2, Turn(1.0, 5, 25_000)),
+        (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 9.0, 4, Turn(0.5, 3, 12_500)),
         (replace(METHOD, duration_s=2.0, processes=1, rounds=1, max_samples=50_000), 9.0, 1, Turn(2.0, 10, 50_000)),
         (replace(METHOD, duration_s=0.5, processes=2, rounds=2, max_samples=2), 1e-4, 2, Turn(0.25, 1, 1)),
         (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=1), 1e-4, 10, Turn(0.02, 1, 1)),
@@ -404,7 +404,13 @@ def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
     first, second = (
         [told for told in ears.told if told.step.startswith(f"process {number} of 2")] for number in (1, 2)
     )
-    assert {(told.left_s, told.whole_s) for told in first} == {(None, None)}
+    assert {(told.left_s, told.whole_s) for told in first if "round" not in told.step} == {(None, None)}
+    turns = [told for told in first if "round" in told.step]
+    for told in turns:
+        assert told.left_s is not None
+        assert told.whole_s is not None
+        assert 0.45 * told.whole_s < told.left_s < told.whole_s, "the second process is still to come"
+    assert turns[-1].left_s == pytest.approx((turns[-1].whole_s or 0) / 2, rel=0.05)
     for told in second:
         assert told.whole_s is not None
         assert told.left_s == pytest.approx(told.whole_s / 2)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from benchmarks import headline, statistics
 from benchmarks.headline import headlines, words
 from benchmarks.results import Row
+from benchmarks.samples import Series
 from tests.benchmarks.rows import EMPTY, FASTER, REFERENCE, SKIPPED, sittings
 
 
@@ -42,6 +44,51 @@ def test_what_cannot_be_told_apart_ties() -> None:
     said = words(found)
     assert said.startswith("Batch 1: openvino fp32 and onnxruntime fp32 tie for the fastest, at 1.00 [0.990–1.01] ms: ")
     assert "times as fast as the next, inductor fp32" in said
+
+
+def uneven(runtime: str, medians_s: tuple[float, ...], counts: tuple[int, ...]) -> Row:
+    """A process for each median, of four rounds of so many samples around it."""
+    random = np.random.default_rng(len(runtime))
+    taken = tuple(
+        replace(
+            QUICK.sittings[0],
+            latency=Series(
+                (), True, tuple(tuple(median_s * random.normal(1, 0.002, count).clip(0.9)) for _ in range(4))
+            ),
+        )
+        for median_s, count in zip(medians_s, counts, strict=True)
+    )
+    together = [sample for sitting in taken for sample in sitting.latency.samples_s]
+    return replace(QUICK, runtime=runtime, sittings=taken, p50_s=statistics.quantile(together, 0.5))
+
+
+def test_where_they_took_turns_the_rounds_decide_who_is_the_fastest() -> None:
+    """Each round has the one 3 % ahead, and of all samples together the other has its most while all were quick."""
+    ahead = uneven("ahead", (0.00097, 0.00194, 0.00194), (10, 100, 100))
+    behind = uneven("behind", (0.001, 0.002, 0.002), (100, 10, 10))
+    assert (behind.p50_s or 0) < (ahead.p50_s or 0)
+    for rows in ([ahead, behind], [behind, ahead]):
+        (found,) = headlines(rows)
+        assert (found.fastest.runtime, found.tied, found.next and found.next.runtime) == ("ahead", (), "behind")
+        assert found.lead is not None
+        assert found.lead.interval[0] > 1
+        assert words(found).startswith("Batch 1: ahead fp32 is the fastest, at ")
+
+
+def test_of_those_that_beat_each_other_in_a_circle_one_leads_over_one_that_it_beats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beaten = {"openvino": "inductor", "onnxruntime": "openvino", "inductor": "onnxruntime"}
+
+    def compared(reference: Row, other: Row) -> statistics.Comparison:
+        wins = beaten[reference.runtime] == other.runtime
+        return statistics.Comparison(1.1 if wins else 0.9, (0.8, 1.2), "faster" if wins else "slower", "processes")
+
+    monkeypatch.setattr(headline, "compared", compared)
+    (found,) = headlines([QUICK, TWIN, SLOW])
+    assert found.next is not None
+    assert beaten[found.next.runtime] == found.fastest.runtime
+    assert (found.lead and found.lead.ratio) == 1.1, "not what it was beaten by"
 
 
 def test_all_tie() -> None:

@@ -7,16 +7,22 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
-from benchmarks import results
+from benchmarks import loadrun, results
 from benchmarks.commands.load import SHAPE_NAMES
-from benchmarks.loadrun import BATCHES, Demand, Point, points
-from benchmarks.loads import SHAPES
-from benchmarks.request import Request
+from benchmarks.commands.load import load as command
+from benchmarks.loadrows import with_load
+from benchmarks.loadrun import BATCHES, Demand, Point, points, run
+from benchmarks.loads import SHAPES, Load
+from benchmarks.numerals import milliseconds
+from benchmarks.request import Listener, Request
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
+from tests.benchmarks.rows import EMPTY
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 
 RBENCH = (
@@ -42,6 +48,7 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
     assert {(row.status, row.runtime, row.subject) for row in rows} == {("ok", "fake", "net.fake")}
     closed, opened, paced, clients, _, cold = loads
     assert opened.rate_per_s == 0.7 * closed.achieved_per_s
+    assert (opened.rate_share, paced.rate_share) == (0.7, None)
     assert rows[1].note == "the rate is 70% of what the closed loop reached"
     assert (opened.arrivals, paced.rate_per_s, clients.clients) == ("poisson", 200.0, 2)
     assert cold.disk_bytes
@@ -52,6 +59,34 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
     assert "net.fake · fake · clients 2\n" in done.stderr
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
+
+
+def test_the_time_that_is_left_and_what_came_of_the_point_before_are_told(tmp_path: Path) -> None:
+    path = artifact(tmp_path, replace(SCRIPT, delays_s=(0.002,)))
+    steps: list[tuple[str, str]] = []
+    left: list[float | None] = []
+    listener = Listener(lambda subject, step: steps.append((subject, step)), lambda _: None, left.append)
+    demand = Demand(shapes=("closed", "clients"), clients=(1, 2))
+    rows = list(run(Request((str(path),), threads=1, duration_s=0.02), demand, listener))
+    assert [row.status for row in rows] == ["ok", "ok", "ok"]
+    assert left[0] is None
+    assert all(one is not None and one > 0 for one in left[1:])
+    assert len(left) == 3
+    last = {subject: step for subject, step in steps if step.startswith("start")}
+    assert list(last.values()) == [
+        "start",
+        f"start (last: closed, batch 1, {milliseconds(rows[0].p50_s)} ms)",
+        f"start (last: clients 1, {milliseconds(rows[1].p50_s)} ms)",
+    ]
+
+
+def test_a_point_takes_what_those_before_took_besides_their_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = iter((0.0, 3.0, 4.0)), list[float | None]()
+    monkeypatch.setattr(loadrun, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    ahead = loadrun._Ahead([1.0, 1.0, 0.5], told.append)
+    for _ in range(3):
+        ahead.begin()
+    assert told == [None, 1.5 + 2 * 2.0, 0.5 + 1.0]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +119,19 @@ def test_a_load_that_fails_is_a_row_with_its_shape_and_the_open_loop_has_no_rate
     assert opened.reason == "open: the closed loop gave no rate to go by (name one with --rate)"
     assert closed.load is opened.load is None
     assert "error: closed: the script fails at call 0" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("disturbances", "strict", "code"),
+    [((), True, 0), (("steal",), True, 1), (("steal",), False, 0), (None, True, 1), (None, False, 0)],
+)
+def test_strict_is_for_loads_too(
+    disturbances: tuple[str, ...] | None, strict: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = with_load(EMPTY, Load("closed", (0.1,) * 5, (0.1,) * 5, 10.0))
+    monkeypatch.setattr(loadrun, "run", lambda *_: (one for one in [replace(row, disturbances=disturbances)]))
+    done = CliRunner().invoke(command, ["--shape", "closed", *(["--strict"] if strict else [])])
+    assert done.exit_code == code, done.output
 
 
 def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -151,6 +152,24 @@ def test_a_rate_that_cannot_be_kept_is_a_warning() -> None:
         "970 of 1,000 requests still waited at the end: they came faster than they could be answered"
     )
     assert list(warnings(Load("closed", calls, calls, 94.0, settled=False))) == [NOT_SETTLED]
+
+
+def test_a_load_that_drifts_and_calls_that_lean_on_each_other_are_warnings() -> None:
+    random = np.random.default_rng(0)
+    noise = np.exp(random.normal(scale=0.02, size=2000))
+    steady = tuple(map(float, 0.005 * noise))
+    drifting = tuple(map(float, 0.005 * noise * np.linspace(1, 1.2, 2000)))
+    assert list(warnings(Load("closed", steady, steady, 200.0))) == []
+    (line,) = warnings(Load("clients", drifting, drifting, 200.0, clients=2))
+    assert line.startswith("the latency drifted by +1")
+    assert list(warnings(Load("cold", drifting, drifting, 200.0))) == []
+    walk = np.convolve(random.normal(size=2019), np.ones(20), "valid")
+    leaning = tuple(map(float, 0.005 * np.exp(0.005 * walk)))
+    (line,) = warnings(Load("paced", leaning, leaning, 30.0, None, 30.0))
+    assert line.startswith("a latency leans on the one before (autocorrelation 0.9")
+    assert list(warnings(Load("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
+    few = drifting[::60]
+    assert not any("drifted" in line for line in warnings(Load("closed", few, few, 200.0)))
 
 
 BUSY = Conditions(
@@ -372,3 +391,28 @@ def test_a_load_under_which_the_answers_change_gives_no_number(tmp_path: Path, m
         monkeypatch.setattr(runtime, "infer", infer)
         with pytest.raises(CheckFailedError, match="output 'logits' of a timed call is not what the same call gave"):
             loads.run(runtime, FEEDS, LoadPlan("closed", 0.01), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        LoadPlan("closed", 60.0, max_requests=300),
+        LoadPlan("open", 60.0, rate_per_s=50_000.0, max_requests=300),
+        LoadPlan("clients", 60.0, clients=2, max_requests=600),
+    ],
+    ids=lambda plan: plan.shape,
+)
+def test_answers_that_change_under_a_load_and_back_are_found(
+    plan: LoadPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first and the last call of each client are right, and the hundredth is not."""
+    with runtimes.open(foreign(tmp_path), "fake", threads=1) as runtime:
+        sound, calls, begun = runtime.infer, itertools.count(), list[str]()
+
+        def infer(feeds: Arrays) -> Arrays:
+            wrong = plan.shape in begun and 50 * plan.clients < next(calls) < 250 * plan.clients
+            return {name: values * (1 + wrong) for name, values in sound(feeds).items()}
+
+        monkeypatch.setattr(runtime, "infer", infer)
+        with pytest.raises(CheckFailedError, match="output 'logits' of a timed call is not what the same call gave"):
+            loads.run(runtime, FEEDS, plan, begun.append)

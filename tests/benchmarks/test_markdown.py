@@ -13,7 +13,8 @@ ROWS = (REFERENCE, FASTER, SKIPPED)
 
 def test_a_comment_begins_with_what_came_of_it_and_one_table() -> None:
     shown, folded = markdown(ROWS).split("<details>", 1)
-    assert shown.splitlines()[4].startswith("**Batch 1: onnxruntime int8 is the fastest, at 0.410 \\[0.405–0.416\\] ms")
+    assert shown.splitlines()[2] == "quiet: 2 of 2 rows"
+    assert shown.splitlines()[6].startswith("**Batch 1: onnxruntime int8 is the fastest, at 0.410 \\[0.405–0.416\\] ms")
     assert shown.count("\n| --- |") == 1
     assert "- openvino fp32, batch 1: skipped: openvino is not installed" in shown
     assert folded.count("\n| --- |") == 3
@@ -25,6 +26,7 @@ def test_everything_that_is_opened_is_closed() -> None:
     text = markdown(EVERYTHING)
     assert text.count("<details>") == text.count("</details>") == text.count("<summary>") >= 3
     assert "disturbed: others used 0.93 of 2 processors" in text.split("<details>")[0]
+    assert "**disturbed: 1 of 16 rows: others used 0.93 of 2 processors" in text
 
 
 def test_load_shapes_show_a_stall_where_one_waits_for_it() -> None:

@@ -22,7 +22,7 @@ NEW_IN_3 = (
 NEW_IN_4 = (
     *("p999_s", "p999_interval_s", "image_p50_s", "image_p50_interval_s", "verdict", "warnings", "disturbances"),
     *("requested_threads", "requested_device", "duration_s", "processes", "rounds", "field", "command", "sittings"),
-    *("load", "roof", "answers", "flips", "evaluated_per_s"),
+    *("load", "roof", "answers", "flips", "evaluated_per_s", "unreadable_names"),
 )
 GONE_IN_4 = (
     *("samples_s", "warmup_s", "compute_samples_s", "compute_warmup_s", "device_samples_s", "device_warmup_s"),

@@ -60,5 +60,14 @@ def test_inputs_that_are_all_the_same_are_told() -> None:
     assert oddities(feeds(array)) == (), "one input is not several"
 
 
+def test_fewer_different_inputs_than_are_wanted_are_told() -> None:
+    arrays = [noise((1, 8), seed) for seed in range(16)]
+    assert oddities(feeds(*arrays), 16) == ()
+    line = "3 different inputs took turns, and not 16: a cache may have known them"
+    assert oddities(feeds(*arrays[:3]), 16) == (line,)
+    assert oddities(feeds(*(arrays[number % 3] for number in range(16))), 16) == (line,)
+    assert oddities(feeds(*arrays[:1] * 2), 16) == ("all inputs are the same",)
+
+
 def test_inputs_without_values_or_with_one_are_no_oddity() -> None:
     assert oddities(feeds(np.empty((0, 3), np.float32), np.ones((1,), np.float32))) == ()

@@ -34,6 +34,7 @@ def test_a_piped_table_is_plain_and_100_columns_wide_at_most() -> None:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "resnet20.onnx · resnet20, bundled weights · cpu, 2 threads · fashion-mnist, 10,000 images" in lines
     assert "pytorch fp32 1 2.50 [2.45–2.56] 3.10 398 1.00 –" in lines
+    assert "quiet: 2 of 2 rows" in lines
     assert "onnxruntime int8 1 0.410 [0.405–0.416] 0.520 2,430 6.10 [5.95–6.21] faster" in lines
     assert "onnxruntime int8 1 0.440 0.390" in lines
     assert "pytorch fp32 93.61 [93.1–94.1] 0.00 99.81 100.00 1,480" in lines
@@ -207,7 +208,7 @@ def test_every_column_of_a_processors_tables_fits_100_columns() -> None:
     assert max(map(len, text.splitlines())) <= 100
     assert "runtime precision batch p50 ms p99 images/s vs pytorch verdict !" in lines
     assert "onnxruntime int8 1 12.3 [12.2–12.5] 123 2,430 12.34 [12.01–12.67] faster !" in lines
-    assert "runtime precision batch p90 ms p99.9 compute roof % image to label" in lines
+    assert "runtime precision batch p90 ms p99.9 compute roof % image-to-label" in lines
     assert "onnxruntime int8 1 0.440 456 0.390 [0.385–0.395] 26 2.10" in lines
     assert "onnxruntime int8 93.49 [93.0–94.0] 0.12 [-0.05, 0.29] 99.81 99.99 1+9 5,210" in lines
 
@@ -236,3 +237,13 @@ def test_rows_of_other_machines_stand_apart_though_they_come_mixed() -> None:
 def test_rows_of_load_shapes_stand_in_no_table_of_latencies() -> None:
     (section,) = report.sections([REFERENCE, replace(FASTER, load=Load("closed", (0.1,), (0.1,), 10.0))])
     assert {len(table.cells) for table in section.tables} == {1}
+
+
+def test_whether_the_machine_was_quiet_is_said_of_all_rows() -> None:
+    quiet, unseen = replace(FASTER, disturbances=()), replace(FASTER, disturbances=None)
+    first, second = (replace(FASTER, disturbances=lines) for lines in (("steal", "pressure"), ("steal",)))
+    assert report.quiet([quiet, SKIPPED]) == "quiet: 1 of 1 row"
+    assert report.quiet([quiet, unseen]) == "quiet: 1 of 2 rows; not known whether the machine was quiet: 1 of 2 rows"
+    assert report.quiet([unseen]) == "not known whether the machine was quiet: 1 of 1 row"
+    assert report.quiet([quiet, first, second]) == "disturbed: 2 of 3 rows: steal, and more"
+    assert report.quiet([SKIPPED]) is report.quiet([]) is None

@@ -265,6 +265,13 @@ def test_what_ran_is_what_the_profile_tells_if_there_is_one() -> None:
     assert finished(ALONE, gathered()).arithmetic == "float32"
 
 
+def test_arithmetic_that_is_wider_than_the_graph_is_noted_and_narrower_is_doubtful() -> None:
+    half = finished(replace(ALONE, precision="fp16"), changed(gathered(), note="no test vectors"))
+    assert (half.note, half.warnings) == ("no test vectors; typed in fp16, it ran in float32", ())
+    narrow = finished(ALONE, changed(gathered(), arithmetic="bfloat16"))
+    assert (narrow.note, narrow.warnings) == (None, ("the graph is typed in fp32, and it ran in bfloat16",))
+
+
 def test_noise_has_agreement_and_no_accuracy() -> None:
     noise = predictions([0, 1], None)
     row = finished(ALONE, gathered(), noise, beside(predictions=noise))
@@ -287,11 +294,16 @@ def test_a_later_process_that_is_not_ok_takes_the_numbers_of_the_first_with_it(s
 
 
 def test_what_a_reader_must_know_is_noted() -> None:
-    unreadable = tuple(f"{letter}.png" for letter in "abcd")
+    unreadable = tuple(f"{number:04}.png" for number in range(1200))
     told = changed(gathered(), note="no test vectors", unreadable=unreadable)
     row = finished(ALONE, told, predictions([0], [0]))
-    assert row.note == "no test vectors; 4 images could not be read: a.png, b.png, c.png, ..."
-    assert row.unreadable == 4
+    assert row.note == (
+        "no test vectors; 1,200 images could not be read: 0000.png, 0001.png, 0002.png, and 1,197 more, by name in the "
+        "results' unreadable_names"
+    )
+    assert (row.unreadable, row.unreadable_names) == (1200, unreadable[:1000])
+    few = finished(ALONE, changed(gathered(), unreadable=unreadable[:1]), predictions([0], [0]))
+    assert (few.note, few.unreadable_names) == ("1 image could not be read: 0000.png", ("0000.png",))
 
 
 def test_samples_of_no_length_give_no_rate_and_no_ratio() -> None:

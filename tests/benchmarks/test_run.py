@@ -11,6 +11,7 @@ from benchmarks import ceilings, field, rows, statistics
 from benchmarks import run as runs
 from benchmarks.ceilings import Ceilings
 from benchmarks.field import Told
+from benchmarks.loads import Load
 from benchmarks.request import Listener, Request
 from benchmarks.results import Row
 from benchmarks.rows import Configuration
@@ -274,20 +275,20 @@ def test_an_early_end_before_the_first_process_is_through_gives_nothing(together
 @pytest.mark.parametrize(
     ("told", "later", "subject", "left_s"),
     [
-        (Told("fake", "open"), 2, "net · fake", None),
-        (Told("", "round 1", 3.0, 10.0), 0, "net", 3.0),
-        (Told("", "round 1", 3.0, 10.0), 2, "net", 23.0),
-        (Told("", "round 1", 3.0, 10.0), None, "net", None),
+        (Told("fake", "open"), 2, "net · fake", (None,)),
+        (Told("", "round 1", 3.0, 10.0), 0, "net", (3.0,)),
+        (Told("", "round 1", 3.0, 10.0), 2, "net", (23.0,)),
+        (Told("", "round 1", 3.0, 10.0), None, "net", ()),  # of how many nobody knows
     ],
 )
 def test_the_time_that_is_left_is_of_what_is_still_to_come_too(
-    told: Told, later: int | None, subject: str, left_s: float | None, together: Subjected
+    told: Told, later: int | None, subject: str, left_s: tuple[float | None, ...], together: Subjected
 ) -> None:
     heard: list[object] = []
     listener = Listener(lambda name, step: heard.append((name, step)), heard.append, heard.append)
     with bench(together(TIMED)[0], QUICK, listener) as measuring:
         measuring._heard(later)(told)
-    assert heard == [left_s, (subject, told.step)]
+    assert heard == [*left_s, (subject, told.step)]
 
 
 def test_a_session_measures_the_ceilings_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +354,7 @@ def test_a_broken_image_is_named_and_does_not_shift_the_others(tmp_path: Path) -
     found = rows_of(replace(QUICK, subjects=(str(artifact(tmp_path, TIMED)),), data=str(data), limit=None))
     row = found[-1]
     assert (row.status, row.images, row.unreadable) == ("ok", 19, 1)
-    assert "1 images could not be read: " in (row.note or "")
+    assert "1 image could not be read: " in (row.note or "")
     assert "class3/a.png" in (row.note or "")
     # The scripted network calls a bright image 9 and a dark one 0: right for one image of class 9 and one of class 0.
     assert row.top1 == 2 / 19
@@ -393,16 +394,21 @@ def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
     assert other.roof.multiply_adds == reference.roof.multiply_adds
 
 
+QUIET = replace(EMPTY, disturbances=())
 DISTURBED = replace(EMPTY, disturbances=("others used 0.93 of 2 processors",))
 
 
 @pytest.mark.parametrize(
     ("found", "strict", "code"),
     [
-        ([EMPTY, replace(EMPTY, disturbances=())], True, 0),
-        ([EMPTY, DISTURBED], True, 1),
+        ([QUIET, SKIPPED], True, 0),
+        ([QUIET, EMPTY], True, 1),  # nobody looked
+        ([QUIET, EMPTY], False, 0),
+        ([QUIET, replace(EMPTY, load=Load("cold", (0.1,), (0.3,), 3.0))], True, 0),
+        ([QUIET, replace(EMPTY, load=Load("closed", (0.1,), (0.1,), 3.0))], True, 1),
+        ([QUIET, DISTURBED], True, 1),
         ([EMPTY, DISTURBED], False, 0),
-        ([EMPTY, replace(DISTURBED, status="skipped")], True, 0),  # there is no number that was disturbed
+        ([QUIET, replace(DISTURBED, status="skipped")], True, 0),  # there is no number that was disturbed
     ],
 )
 def test_a_disturbed_machine_is_a_failure_where_that_is_asked_for(found: list[Row], strict: bool, code: int) -> None:

@@ -34,7 +34,7 @@ def test_a_neighbour_who_comes_and_goes_hides_no_gap() -> None:
         sides = simulate(0.05, NOISES["gusty"], seed=seed)
         levels = [[np.log([np.median(samples) for samples in rounds]).mean() for rounds in side] for side in sides]
         figures = np.subtract(levels[0], levels[1])
-        reach = statistics._student(len(figures) - 1) * figures.std(ddof=1) / np.sqrt(len(figures))
+        reach = statistics.student(len(figures) - 1) * figures.std(ddof=1) / np.sqrt(len(figures))
         lost += figures.mean() - reach <= np.log(1 + statistics.RESOLUTION)
         found += statistics.paired(*sides).verdict == "faster"
     assert found >= 19

@@ -133,7 +133,7 @@ def test_no_samples_have_no_interval() -> None:
     ("freedom", "expected"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (9, 2.2622), (30, 2.0423), (math.inf, 1.9600)]
 )
 def test_students_t_as_in_the_tables(freedom: float, expected: float) -> None:
-    assert statistics._student(freedom) == pytest.approx(expected, abs=1e-4)
+    assert statistics.student(freedom) == pytest.approx(expected, abs=1e-4)
 
 
 def test_paired_is_the_ratio_of_each_round_and_not_of_what_the_machine_did() -> None:
@@ -229,7 +229,7 @@ def test_unpaired_is_welchs_interval_to_the_digit() -> None:
     found = statistics.unpaired(steady(*map(math.exp, mine)), steady(*map(math.exp, its)))
     errors = [float(np.var(logs, ddof=1)) / len(logs) for logs in (mine, its)]
     freedom = sum(errors) ** 2 / (errors[0] ** 2 / 2 + errors[1] ** 2 / 3)
-    reach = statistics._student(freedom) * math.sqrt(sum(errors))
+    reach = statistics.student(freedom) * math.sqrt(sum(errors))
     centre = float(np.mean(mine) - np.mean(its))
     assert (found.verdict, found.units) == ("faster", "processes")
     assert found.ratio == pytest.approx(math.exp(centre))
@@ -314,6 +314,21 @@ def test_three_rounds_say_nothing_of_a_trend() -> None:
     assert statistics.drift([[[1.0], [2.0], [3.0]]]) is None
     assert statistics.drift([[[1.0], [2.0], [3.0], [], [4.0]], [[1.0]]]) is not None
     assert statistics.drift([]) is None
+
+
+def test_a_trend_from_process_to_process_takes_six_of_them() -> None:
+    def processes(*medians: float) -> list[list[list[float]]]:
+        return [[[median] * 5, [median] * 5] for median in medians]
+
+    found = statistics.drift_between(processes(1.0, 1.01, 1.02, 1.03, 1.04, 1.05))
+    assert found is not None
+    assert found.found
+    assert found.change == pytest.approx(1.045 / 1.005 - 1, rel=1e-3)
+    mixed = statistics.drift_between(processes(1.0, 1.05, 1.01, 1.04, 1.02, 1.03))
+    assert mixed is not None
+    assert not mixed.found
+    assert statistics.drift_between(processes(1.0, 1.1, 1.2, 1.3, 1.4)) is None
+    assert statistics.drift_between([*processes(1.0, 1.1, 1.2, 1.3, 1.4), [[], []]]) is None
 
 
 def test_a_drifting_machine_is_noticed_and_a_steady_one_seldom() -> None:

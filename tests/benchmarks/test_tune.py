@@ -7,12 +7,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import runtimes
 from benchmarks import cli, results, tune, verdict
 from benchmarks.request import Listener, Request
+from benchmarks.results import Row
 from benchmarks.subjects import Refusal, Typed
 from benchmarks.tune import Aim, Findings
 from runtimes import Artifact
@@ -76,6 +78,17 @@ def test_what_is_beyond_the_bound_is_not_tried_further_and_said_so(tmp_path: Pat
     assert best is not None
     assert best.row.precision == "fp32"
     assert len(found.choice().beyond) == 2
+
+
+def test_the_time_that_is_left_is_that_of_what_is_still_to_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each configuration takes a second; of the four pairs one breaks and two are beyond the bound."""
+    bench, told = ScriptedBench({("onnxruntime", "fp32", 4, 1): -1.0}, {"int8": 0.02}), list[float | None]()
+    monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: float(len(bench.asked))))
+    of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"))
+    searched(bench, of, Aim(max_drop=0.01), left=told.append)
+    assert told == pytest.approx([12, 22, 18, 12, 9, 20 / 3, 5, 3.6, 7 / 3, 0])
 
 
 def test_throughput_tries_the_batches_first_and_fewer_threads_at_the_best_of_them(tmp_path: Path) -> None:
@@ -252,6 +265,50 @@ def test_the_command_prints_what_it_found_and_the_path_on_the_last_line(tmp_path
     assert (again.returncode, again.stdout) == (2, "")
     assert "best.fake: it is there already" in again.stderr
     assert rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out, "--force").returncode == 0
+
+
+def test_those_that_come_near_the_best_are_measured_again_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script sleeps as long with one thread as with two."""
+    monkeypatch.setattr(tune, "NEAR", 10.0)  # however busy the machine is
+    path, out = artifact(tmp_path, TIMED), tmp_path / "best.fake"
+    findings, heard = Findings(Aim(threads=(1, 2), out=str(out))), list[Row]()
+    request = Request((str(path),), precisions=("fp32",), processes=1, rounds=4, duration_s=0.02)
+    written = tune.tune(request, findings, LISTENER, heard.append)
+    assert written is not None
+    reference, *first, one, other = heard
+    assert (reference.status, [row.threads for row in first]) == ("skipped", [2, 1])
+    assert one.field == other.field not in {row.field for row in first}
+    assert [(row.status, row.processes, len(row.sittings), row.answers) for row in (one, other)] == [
+        ("ok", 3, 3, None)
+    ] * 2
+    assert findings.rows == heard
+    assert len(findings.candidates) == len(findings.finalists) == 2
+    best = findings.choice().best
+    assert best is not None
+    assert best.row in (one, other)
+    text = "\n".join(verdict.section(findings).remarks)
+    assert "measured again in turns, in 3 processes each: fake fp32, " in text
+
+
+def test_what_fails_in_the_last_turns_is_not_chosen_and_what_leads_clearly_has_none(tmp_path: Path) -> None:
+    milliseconds = {("onnxruntime", "fp32", 4, 1): 1.0, ("openvino", "fp32", 4, 1): 1.0}
+    of = subject(tmp_path, typed(tmp_path, "fp32"))
+    bench, findings = ScriptedBench(milliseconds, {}), Findings(Aim())
+    search = tune._Search(bench, of, Request(("resnet20",), runtimes=TRIED), findings, lambda _: None)  # type: ignore[arg-type]
+    list(search.rows())
+    bench.milliseconds = {**milliseconds, ("onnxruntime", "fp32", 4, 1): -1.0}
+    assert [row.status for row in search.finals()] == ["error", "ok"]
+    assert bench.together == [(2, 3)]
+    best = findings.choice().best
+    assert best is not None
+    assert (best.row.runtime, findings.choice().tied) == ("openvino", ())
+    clear = ScriptedBench({("openvino", "fp32", 2, 1): 1.0}, {})
+    search = tune._Search(clear, of, Request(("resnet20",), runtimes=TRIED), Findings(Aim()), lambda _: None)  # type: ignore[arg-type]
+    list(search.rows())
+    assert list(search.finals()) == []
+    assert clear.together == []
 
 
 def test_a_slower_copy_is_not_taken_for_the_throughput_of_a_larger_batch(tmp_path: Path) -> None:

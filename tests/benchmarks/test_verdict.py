@@ -28,6 +28,7 @@ def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective, capsy
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, verdict.MEANING)) <= 100
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0].endswith("bundled weights · cpu, 1 or 2 or 4 threads · fashion-mnist, 200 images")
     assert any("best" in line and line.startswith("openvino int8 1") for line in lines) == (objective == "latency")

@@ -16,19 +16,22 @@ import pytest
 import runtimes
 from benchmarks import accuracy, child, gpu, worker
 from benchmarks.clocks import Turn
+from benchmarks.field import Gathered
 from benchmarks.job import Job, Outcome
 from benchmarks.loads import LoadPlan
+from benchmarks.rows import Beside, finished
 from benchmarks.samples import Sitting
 from benchmarks.worker import outcomes
 from runtimes import schema
 from runtimes.backends import fake
-from runtimes.backends.fake import Script
+from runtimes.backends.fake import FakeSession, Script
 from runtimes.dlpack import DeviceTensor
 from runtimes.errors import CompatibilityError
 from runtimes.manifest import Engine, Profile
 from runtimes.protocol import Arrays, Layer, TensorSpec
 from tests.benchmarks import doubles
 from tests.benchmarks.nvml import Card, installed, steady
+from tests.benchmarks.rows import EMPTY
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_batch
 
 
@@ -166,6 +169,22 @@ def test_a_backend_that_returns_early_gets_no_number(
     assert (outcome.status, outcome.sitting) == ("failed", None)
     assert re.match(reason, outcome.reason or "")
     assert not (tmp_path / "p.npz").exists()
+
+
+def test_runs_that_do_nothing_get_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has to wait for them, so that their process does not notice; the row does."""
+    path = str(artifact(tmp_path, replace(SCRIPT, delays_s=(2e-3,))))
+    rows = []
+    for kind in (FakeSession, doubles.Idling):
+        monkeypatch.setattr(runtimes, "open", doubles.opening(kind))
+        job = replace(JOB, artifact=path, evaluate=False, plan=replace(JOB.plan, duration_s=0.05))
+        *_, outcome = outcomes(job, tmp_path / "p.npz", Told(job))
+        assert (outcome.status, outcome.sitting is None) == ("ok", False)
+        rows.append(finished(EMPTY, Gathered([outcome]), None, Beside()))
+    honest, idle = rows
+    assert (honest.status, honest.compute_p50_s is None) == ("ok", False)
+    assert idle == replace(EMPTY, status="failed", reason=idle.reason, note=idle.note, time=idle.time)
+    assert (idle.reason or "").startswith("runs on bound inputs do not do the work: one takes ")
 
 
 def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

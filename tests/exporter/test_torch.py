@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +51,18 @@ def test_a_program_tells_nothing_of_this_machine(pt2_artifact: Artifact) -> None
     data = pt2_artifact.path.read_bytes()
     for trace in (str(REPO).encode(), b"site-packages", b"resnet.py"):
         assert trace not in data, trace
+
+
+def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
+    """By its digest ``rbench compare`` knows two runs' programs for the same; hashes of strings are seeded anew."""
+    digests = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "exporter.cli", "torch", "resnet20", "-o", f"{tmp_path}/{seed}/"]
+        subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed}, cwd=REPO, capture_output=True, check=True)
+        manifest = Artifact.read(tmp_path / seed / "resnet20.pt2").manifest
+        assert manifest is not None
+        digests.append(manifest.sha256)
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize("batch", [None, 1, 3])

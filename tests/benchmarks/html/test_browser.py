@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.html.page import html
 from tests.benchmarks.html import browser
 from tests.benchmarks.html.browser import run
+from tests.benchmarks.html.measured import COMPARED, LOADS
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
 MAIN = "document.querySelector('table.main')"
+FOUND = "document.querySelector('.filters output').textContent"
 
 
 @pytest.fixture(scope="module")
@@ -123,17 +127,16 @@ def choose(driver: WebDriver, name: str, value: str) -> None:
 
 def test_filters_choose_rows_in_all_tables(driver: WebDriver, show: Callable[..., None], served: str) -> None:
     show(served)
-    output = "document.querySelector('.filters output').textContent"
-    assert run(driver, output) == "11 of 11 rows"
+    assert run(driver, FOUND) == "17 of 17 rows"
     choose(driver, "runtime", "openvino")
     assert set(column(driver, 0)) == {"openvino"}
-    assert run(driver, output) == "4 of 11 rows"
+    assert run(driver, FOUND) == "4 of 17 rows"
     choose(driver, "precision", "int8")
     assert set(column(driver, 1)) == {"int8"}
     choose(driver, "runtime", "")
     choose(driver, "words", "ONNX int")
     assert column(driver, 0) == ["onnxruntime", "onnxruntime"]
-    assert run(driver, output) == "2 of 11 rows"
+    assert run(driver, FOUND) == "2 of 17 rows"
     others = run(
         driver, "[...document.querySelectorAll('details tr[data-runtime]:not([hidden])')].map(e => e.textContent)"
     )
@@ -141,6 +144,29 @@ def test_filters_choose_rows_in_all_tables(driver: WebDriver, show: Callable[...
     assert all(words.startswith("onnxruntimeint8") for words in others)
     choose(driver, "words", "no such thing")
     assert column(driver, 0) == []
+
+
+def test_filters_count_where_none_is_the_fastest(driver: WebDriver, show: Callable[..., None], folder: Path) -> None:
+    alone = folder / "alone.html"
+    alone.write_text(html(COMPARED[:1], "alone"), encoding="utf-8")
+    show(alone.as_uri())
+    assert run(driver, FOUND) == "1 of 1 rows"
+    choose(driver, "words", "no such thing")
+    assert run(driver, FOUND) == "0 of 1 rows"
+
+
+def test_filters_choose_among_loads(driver: WebDriver, show: Callable[..., None], folder: Path) -> None:
+    place = folder / "loads.html"
+    others = [replace(row, runtime="openvino") for row in LOADS[:2]]
+    place.write_text(html((*LOADS, *others), "loads"), encoding="utf-8")
+    show(place.as_uri())
+    assert run(driver, FOUND) == "8 of 8 rows"
+    choose(driver, "runtime", "openvino")
+    assert run(driver, FOUND) == "2 of 8 rows"
+    choose(driver, "words", "CLOSED")
+    assert run(driver, FOUND) == "1 of 8 rows"
+    shown = "[...document.querySelectorAll('tbody tr:not([hidden])')].map(row => row.cells[0].textContent)"
+    assert run(driver, shown) == ["closed"]
 
 
 def colours(driver: WebDriver) -> list[str]:

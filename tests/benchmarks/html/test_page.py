@@ -30,6 +30,10 @@ def test_the_page_holds_every_table_and_every_plot(everything: str) -> None:
     assert "a report" in words
 
 
+def test_a_cold_start_ends_with_the_first_answer(everything: str) -> None:
+    assert "Cold start: onnxruntime fp32 310 ms" in everything
+
+
 def test_nothing_is_asked_of_the_network_and_the_page_is_small(everything: str) -> None:
     read = Reader(everything)
     assert {address[:1] for address in read.addresses} - {"#"} == {"d"}
@@ -129,9 +133,12 @@ def test_other_machines_and_networks_stand_apart() -> None:
 
 
 def test_whether_the_machine_was_quiet_is_said() -> None:
-    assert "the machine was quiet while all of these were timed" in html((REFERENCE, FASTER), "rbench")
-    unlooked = [replace(row, disturbances=None) for row in (REFERENCE, FASTER)]
-    assert "whether the machine was quiet was not looked at" in html(unlooked, "rbench")
+    assert "Fast Processor 9 · quiet: 2 of 2 rows<" in html((REFERENCE, FASTER, SKIPPED), "rbench")
+    unseen = [replace(row, disturbances=None) for row in (REFERENCE, FASTER)]
+    assert "· not known whether the machine was quiet: 2 of 2 rows<" in html(unseen, "rbench")
+    disturbed = html((REFERENCE, replace(FASTER, disturbances=("steal",))), "rbench")
+    assert "<strong>The machine was disturbed: 1 of 2 rows: steal.<" in disturbed
+    assert "quiet: " not in disturbed
 
 
 def test_a_single_sample_and_constant_ones_can_be_drawn() -> None:
