@@ -33,6 +33,13 @@ def duration(seconds: float | None, interval: Interval | None) -> str:
     return ABSENT if seconds is None else milliseconds(seconds) + bracketed(interval, milliseconds)
 
 
+def roughly(seconds: float) -> str:
+    """An estimate of a duration, as coarse as it is: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def times(ratio: float | None, interval: Interval | None) -> str:
     """A ratio with its interval."""
     return ABSENT if ratio is None else f"{ratio:.2f}" + bracketed(interval, lambda end: f"{end:.2f}")

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from benchmarks.numerals import roughly
 from benchmarks.request import Listener
 
 CLEAR_LINE = "\r\x1b[K"
@@ -37,7 +38,7 @@ class _Progress:
         self._left = ""
 
     def left(self, left_s: float | None) -> None:
-        self._left = "" if left_s is None else f"{_words(left_s)} left · "
+        self._left = "" if left_s is None else f"{roughly(left_s)} left · "
 
     def step(self, subject: str, step: str) -> None:
         if self._terminal:
@@ -73,10 +74,3 @@ def _columns() -> int:
 def _plain(text: str) -> str:
     """In one line and without control characters: names of files are anybody's."""
     return "".join(character if character.isprintable() else " " for character in text)
-
-
-def _words(left_s: float) -> str:
-    """An estimate of a duration, as coarse as it is."""
-    if left_s < 90:
-        return f"{max(1, round(left_s))} s"
-    return f"{round(left_s / 60)} min" if left_s < 5400 else f"{left_s / 3600:.1f} h"

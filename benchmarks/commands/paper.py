@@ -164,6 +164,10 @@ def train(variant: str, shortcut: str | None, seed: int, folder: Path | None, **
     with terminal.stdout_reserved(), terminal.listening() as listener:
         study.train([(folder, variant, shortcut, seed)], _setup(**options), listener)
         run = opened(folder)
+        if run.step_s is not None and run.input_share is not None:
+            listener.notice(
+                f"an update takes {1e3 * run.step_s:.1f} ms, making its batch {run.input_share:.1%} of that"
+            )
         listener.notice(study.export_command(folder, run, WEIGHTS))
     click.echo(folder / WEIGHTS)
 
@@ -225,7 +229,8 @@ def depth(seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """ImageNet's nets of 18 and 34 layers, plain and residual, on the data at hand: the paper's Figure 4."""
     from benchmarks.paper import depth as experiment
 
-    _compare([(name, "A") for name in experiment.VARIANTS], seeds, folder, options, experiment.findings, so_far)
+    nets = [(name, experiment.OPTION if name.startswith("resnet") else None) for name in experiment.VARIANTS]
+    _compare(nets, seeds, folder, options, experiment.findings, so_far)
 
 
 @paper.command(context_settings=SETTINGS)

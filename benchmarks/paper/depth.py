@@ -9,7 +9,9 @@ from benchmarks.paper.curves import Curves
 from benchmarks.paper.findings import Check, Findings
 
 VARIANTS = ("plain18", "plain34", "resnet18", "resnet34")
-"""With option A, so that a residual net has not one parameter more than its plain twin (section 4.1)."""
+
+OPTION = "A"
+"""Of the shortcuts, so that a residual net has not one parameter more than its plain twin (section 4.1)."""
 
 
 def findings(found: Sequence[Curves], command: str) -> Findings:

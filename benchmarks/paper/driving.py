@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.numerals import roughly
 from benchmarks.paper.runs import CHECKPOINT_EVERY_S, Data, Identity, Point, Run, Training
 from benchmarks.paper.stepping import Arithmetic
 from exporter.network import Listener
@@ -73,7 +74,7 @@ def _alone(job: Job, data: Data, listener: Listener, clock: _Clock, place: str) 
     while not training.complete:
         point = training.advance()
         rate = (training.iteration - first) / (time.monotonic() - begun)
-        left = f"{_words((training.recipe.iterations - training.iteration) / rate)} left"
+        left = f"{roughly((training.recipe.iterations - training.iteration) / rate)} left"
         listener.step(f"{place}, {job.name}: {training.iteration:,} of {training.recipe.iterations:,}, {left}")
         if point is not None:
             listener.notice(f"{job.name}: {_said(point, training)}, {left}")
@@ -95,7 +96,7 @@ def _side_by_side(jobs: Sequence[Job], data: Data, listener: Listener, clock: _C
                 listener.notice(f"{training.run.name}: {_said(point, training)}")
         done = sum(training.iteration for training in trainings)
         every = sum(training.recipe.iterations for training in trainings)
-        left = _words((every - done) * (time.monotonic() - begun) / max(1, done - first))
+        left = roughly((every - done) * (time.monotonic() - begun) / max(1, done - first))
         listener.step(f"{len(running)} runs side by side: {done:,} of {every:,} iterations, {left} left")
         if clock.over:
             _stop(running)
@@ -115,9 +116,3 @@ def _said(point: Point, training: Training) -> str:
         f"{point.iteration:,} of {training.recipe.iterations:,}, loss {point.loss:.4f}, "
         f"error {point.train_error:.2%}{validation}, test {point.test_error:.2%}"
     )
-
-
-def _words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -15,10 +15,12 @@ from benchmarks.paper.recipe import RECIPES, Recipe
 from benchmarks.paper.runs import Identity, Run, on_device
 from benchmarks.paper.stepping import Arithmetic, TrainingPrecision
 from exporter.network import Listener
-from exporter.variants import Variant, customised, variant
+from exporter.variants import Shortcut, Variant, customised, variant
 from runtimes.backends.pytorch import check_gpu
 from runtimes.errors import CompatibilityError, UsageError
 from runtimes.processors import usable_processors
+
+SHORTCUTS: tuple[Shortcut, ...] = ("A", "B", "C")
 
 COMPILED_FROM = 2000
 """Iterations from which on compiling pays, where the command does not say."""
@@ -54,9 +56,8 @@ def fitted(name: str, classes: int, size: int, shortcut: str | None = None) -> V
     Raises:
         UsageError: no such row, or a plain net with a shortcut option.
     """
-    row = variant(name)
-    option = next((one for one in ("A", "B", "C") if one == shortcut), None)
-    return customised(row, classes=classes, size=(size, size), shortcut=option if row.residual else None)
+    option: Shortcut | None = next((one for one in SHORTCUTS if one == shortcut), None)
+    return customised(variant(name), classes=classes, size=(size, size), shortcut=option)
 
 
 def train(wanted: Sequence[tuple[Path, str, str | None, int]], setup: Setup, listener: Listener) -> tuple[Path, ...]:

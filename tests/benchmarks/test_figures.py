@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.figures import __main__ as figures
+from benchmarks.figures import training
 from benchmarks.figures.frame import Figure, Setting, interleaved, ratio
 
 
@@ -21,6 +22,13 @@ def test_a_ratio_holds_within_its_bound_alone(bound: float, holds: bool) -> None
     figure = ratio("twice", [0.2, 0.2, 0.2], [0.1, 0.1, 0.1], bound)
     assert figure.value.startswith("2.000 x [2.000, 2.000], medians 200.0 ms against 100.0 ms, 3 pairs")
     assert figure.holds is holds
+
+
+@pytest.mark.parametrize(("ours_s", "holds"), [(0.3, True), (0.5, False)])
+def test_training_must_be_fast_enough(ours_s: float, holds: bool) -> None:
+    figure = training.throughput([1.0] * 5, [ours_s] * 5)
+    assert figure.holds is holds
+    assert f"{512 / ours_s:,.0f} against 512 images/s, 5 pairs of 4 updates" in figure.value
 
 
 @pytest.mark.parametrize(("holds", "code", "word"), [(True, 0, "holds   it"), (False, 1, "MISSED  it")])
