@@ -79,7 +79,8 @@ training_options = stacked(
         "--compile/--no-compile",
         "compiled",
         default=None,
-        help="With TorchInductor, which takes half a minute and a C++ compiler. Default: from 2,000 iterations on.",
+        help="With TorchInductor, which takes half a minute or, of deep nets on a CPU, some, and a C++ compiler. "
+        "Default: from 2,000 iterations on.",
     ),
     click.option(
         "--stop-after",
