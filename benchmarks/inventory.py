@@ -16,10 +16,7 @@ from runtimes import Backend, backends, files, schema
 from runtimes.errors import BackendUnavailableError
 
 NEEDS = {
-    "torch": "'rexport[export]'",
-    "onnx": "'rexport[export]'",
-    "onnxscript": "'rexport[export]'",
-    "nncf": "'rexport[int8]'",
+    **{name: f"'rexport[{terminal.EXTRAS[name]}]'" for name in ("torch", "onnx", "onnxscript", "nncf")},
     "pytest": "pytest pytest-timeout",
     "pytest_timeout": "pytest pytest-timeout",
 }

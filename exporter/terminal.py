@@ -25,6 +25,17 @@ _ALLOCATOR = "DefaultCPUAllocator"
 PRECISION_NAMES = ("fp32", "tf32", "fp16", "bf16", "int8")
 """Those of ``exporter.precision.PRECISIONS``, whose module is too heavy for ``--help``."""
 
+EXTRAS = {
+    "torch": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "safetensors": "export",
+    "nncf": "int8",
+    "PIL": "images",
+    "matplotlib": "report",
+}
+"""Libraries that commands import when they need them, and the extra that brings each."""
+
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -102,6 +113,11 @@ def _report(error: BaseException) -> int:
     if isinstance(error, RexportError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        click.echo(
+            f"error: needs {error.name}, which is not installed (pip install 'rexport[{EXTRAS[error.name]}]')", err=True
+        )
+        return 5
     if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
         click.echo("error: out of memory (a smaller --batch or --limit needs less)", err=True)
         return 6

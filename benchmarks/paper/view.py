@@ -61,7 +61,7 @@ def images(provenance: Provenance) -> str:
 def schedule(provenance: Provenance) -> str:
     """How much of the paper's was run."""
     if provenance.scale is None:
-        return "nothing was trained"
+        return "schedules of several lengths" if provenance.recipe else "nothing was trained"
     part = "" if provenance.scale == 1 else f"{provenance.scale:.3g} of "
     if provenance.until is not None:
         return f"up to iteration {provenance.until:,} of {part}the paper's schedule"

@@ -47,6 +47,16 @@ def ended(body: str, *arguments: str) -> tuple[int, str, str]:
         ("raise errors.ResourceError('full')", 6, "error: full\n"),
         ("raise MemoryError", 6, "error: out of memory (a smaller"),
         ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", 6, "error: out of memory (a smaller"),
+        (
+            "raise ModuleNotFoundError('No module', name='torch')",
+            5,
+            "error: needs torch, which is not installed (pip install 'rexport[export]')\n",
+        ),
+        (
+            "raise ModuleNotFoundError('No module', name='ours')",
+            70,
+            "error: internal error: ModuleNotFoundError: No module (--debug shows where)\n",
+        ),
         ("raise KeyError('x')", 70, "error: internal error: KeyError: 'x' (--debug shows where)\n"),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("raise SystemExit(143)", 143, ""),

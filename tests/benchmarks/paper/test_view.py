@@ -55,6 +55,15 @@ def test_headlines_count_the_checks() -> None:
     assert view.headline(replace(found, checks=())) == "Undecided. The paper's claims: none was checked."
 
 
+def test_schedules_are_told_from_each_other() -> None:
+    assert view.schedule(replace(PROVENANCE, scale=0.25)) == "0.25 of the paper's schedule"
+    stopped = replace(PROVENANCE, scale=1.0, until=50_544)
+    assert view.schedule(stopped) == "up to iteration 50,544 of the paper's schedule"
+    assert view.schedule(replace(stopped, scale=0.5)) == "up to iteration 50,544 of 0.5 of the paper's schedule"
+    assert view.schedule(replace(PROVENANCE, scale=None)) == "schedules of several lengths"
+    assert view.schedule(replace(PROVENANCE, scale=None, recipe="")) == "nothing was trained"
+
+
 def test_what_it_rests_on_leaves_out_what_there_is_not() -> None:
     assert view.schedule(replace(PROVENANCE, scale=1.0)) == "the paper's whole schedule"
     bare = replace(PROVENANCE, data="", images={}, seeds=(3,), scale=None, recipe="", versions={})
