@@ -11,8 +11,8 @@ from benchmarks.figures.frame import Figure, Setting, interleaved
 from benchmarks.paper.corpus import SAMPLE_NAME, Source, load
 from benchmarks.paper.feeding import Feed
 from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import Data, on_device
 from benchmarks.paper.stepping import Arithmetic, Stepper
+from benchmarks.paper.training import Data, on_device
 from benchmarks.statistics import quantile, ratio_interval, ratio_of_medians
 from exporter.resnet import build, initialise
 from exporter.variants import variant

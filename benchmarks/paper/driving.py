@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.numerals import roughly
-from benchmarks.paper.runs import CHECKPOINT_EVERY_S, Data, Identity, Point, Run, Training
+from benchmarks.paper.runs import Identity, Point, Run
 from benchmarks.paper.stepping import Arithmetic
+from benchmarks.paper.training import CHECKPOINT_EVERY_S, Data, Training
 from exporter.network import Listener
 from runtimes.errors import CheckFailedError
 

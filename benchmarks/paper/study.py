@@ -12,8 +12,9 @@ import torch
 from benchmarks.paper.corpus import Corpus, Source, load
 from benchmarks.paper.driving import Job, Pace, drive
 from benchmarks.paper.recipe import RECIPES, Recipe
-from benchmarks.paper.runs import Identity, Run, on_device
+from benchmarks.paper.runs import Identity, Run
 from benchmarks.paper.stepping import Arithmetic, TrainingPrecision
+from benchmarks.paper.training import on_device
 from exporter.network import Listener
 from exporter.variants import Shortcut, Variant, customised, variant
 from runtimes.backends.pytorch import check_gpu

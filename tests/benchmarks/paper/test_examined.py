@@ -16,9 +16,10 @@ from benchmarks.paper.corpus import SAMPLE_NAME, Source, load
 from benchmarks.paper.driving import Job, Pace, drive
 from benchmarks.paper.networks import IMAGENET_MOMENTS
 from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import CHECKPOINT, WEIGHTS, Identity, Training, on_device, opened, states_of
+from benchmarks.paper.runs import CHECKPOINT, WEIGHTS, Identity, opened, states_of
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.study import fitted
+from benchmarks.paper.training import Training, on_device
 from exporter.resnet import build, initialise
 from runtimes.errors import ModelMismatchError, ResourceError, UsageError
 

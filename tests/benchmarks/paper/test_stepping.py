@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from benchmarks.paper.feeding import Feed
 from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import Data, on_device
 from benchmarks.paper.stepping import Arithmetic, Stepper
+from benchmarks.paper.training import Data, on_device
 from exporter.resnet import ResNet, build, initialise
 from tests.benchmarks.paper.corpora import corpus, network
 

@@ -16,19 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.paper.recipe import PAPER, Recipe
-from benchmarks.paper.runs import (
-    CHECKPOINT,
-    CURVE,
-    RUN,
-    WEIGHTS,
-    Data,
-    Identity,
-    Training,
-    curve,
-    on_device,
-    opened,
-)
+from benchmarks.paper.runs import CHECKPOINT, CURVE, RUN, WEIGHTS, Identity, curve, opened
 from benchmarks.paper.stepping import Arithmetic
+from benchmarks.paper.training import Data, Training, on_device
 from runtimes.errors import ArtifactError, CheckFailedError, IntegrityError, UsageError
 from tests.benchmarks.paper.corpora import CLASSES, corpus, network
 
