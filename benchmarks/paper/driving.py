@@ -38,11 +38,6 @@ class Job:
     identity: Identity
     arithmetic: Arithmetic
 
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return f"{self.identity.variant.name}, seed {self.identity.seed}"
-
 
 def drive(jobs: Sequence[Job], data: Data, listener: Listener, pace: Pace) -> list[Run]:
     """Trains them all; runs that are finished already are taken as they are. Blocks for as long as that takes.
@@ -76,9 +71,9 @@ def _alone(job: Job, data: Data, listener: Listener, clock: _Clock, place: str) 
         point = training.advance()
         rate = (training.iteration - first) / (time.monotonic() - begun)
         left = f"{roughly((training.recipe.iterations - training.iteration) / rate)} left"
-        listener.step(f"{place}, {job.name}: {training.iteration:,} of {training.recipe.iterations:,}, {left}")
+        listener.step(f"{place}, {job.identity.name}: {training.iteration:,} of {training.recipe.iterations:,}, {left}")
         if point is not None:
-            listener.notice(f"{job.name}: {_said(point, training)}, {left}")
+            listener.notice(f"{job.identity.name}: {_said(point, training)}, {left}")
         if clock.over:
             _stop([training])
     return training.finish()
@@ -94,7 +89,7 @@ def _side_by_side(jobs: Sequence[Job], data: Data, listener: Listener, clock: _C
         for training in running:
             point = training.advance()
             if point is not None:
-                listener.notice(f"{training.run.name}: {_said(point, training)}")
+                listener.notice(f"{training.run.identity.name}: {_said(point, training)}")
         done = sum(training.iteration for training in trainings)
         every = sum(training.recipe.iterations for training in trainings)
         left = roughly((every - done) * (time.monotonic() - begun) / max(1, done - first))
@@ -107,7 +102,7 @@ def _side_by_side(jobs: Sequence[Job], data: Data, listener: Listener, clock: _C
 def _stop(running: Sequence[Training]) -> None:
     for training in running:
         training.checkpoint()
-    left = ", ".join(f"{training.run.name} at {training.iteration:,}" for training in running)
+    left = ", ".join(f"{training.run.identity.name} at {training.iteration:,}" for training in running)
     raise CheckFailedError(f"the time is over: {left}", hint="the same command goes on from there")
 
 

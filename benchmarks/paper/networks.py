@@ -109,7 +109,7 @@ def _of_run(folder: Path) -> Network:
     model = build(run.identity.variant)
     model.load_state_dict(state)
     whole = run.identity.recipe.iterations
-    name = run.name if iteration == whole else f"{run.name}, at {iteration:,} of {whole:,}"
+    name = run.identity.name if iteration == whole else f"{run.identity.name}, at {iteration:,} of {whole:,}"
     return Network(name, model, (run.mean, run.std), run, folder, iteration)
 
 

@@ -23,9 +23,9 @@ from benchmarks.environment import environment
 from benchmarks.paper.recipe import Recipe
 from benchmarks.paper.stepping import Arithmetic
 from exporter import checkpoint
-from exporter.variants import Variant
+from exporter.variants import VARIANTS, Variant
 from runtimes import files, schema
-from runtimes.errors import ArtifactError, IntegrityError, UsageError
+from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError
 
 RUN, CURVE, CHECKPOINT, WEIGHTS = "run.json", "curve.jsonl", "checkpoint.safetensors", "weights.safetensors"
 STATES = "states"
@@ -47,6 +47,14 @@ class Identity:
     recipe: Recipe
     seed: int
     corpus: str
+
+    @property
+    def name(self) -> str:
+        """For messages: network, its shortcut option if that is not the variant's own, and seed."""
+        row = VARIANTS.get(self.variant.name)
+        other = row is not None and row.shortcut != self.variant.shortcut
+        option = f" option {self.variant.shortcut}" if other else ""
+        return f"{self.variant.name}{option}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -118,11 +126,6 @@ class Run:
     outcome: Outcome | None = None
     run: int = SCHEMA_VERSION
 
-    @property
-    def name(self) -> str:
-        """For messages: network and seed."""
-        return f"{self.identity.variant.name}, seed {self.identity.seed}"
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -142,12 +145,20 @@ def opened(folder: Path) -> Run:
     Raises:
         ResourceError: there is none.
         ArtifactError: its record is damaged.
+        CompatibilityError: it is of a newer rbench.
     """
     path = folder / RUN
     try:
-        return schema.loads(Run, files.read_bounded(path, FILE_LIMIT_BYTES))
+        found = schema.loads(Run, files.read_bounded(path, FILE_LIMIT_BYTES))
     except ArtifactError as error:
         raise ArtifactError(error.what, path=path, hint="rbench paper train makes such a folder") from error
+    if found.run > SCHEMA_VERSION:
+        raise CompatibilityError(
+            f"a run of schema version {found.run}; this rbench reads up to {SCHEMA_VERSION}",
+            path=path,
+            hint="pip install --upgrade rexport",
+        )
+    return found
 
 
 def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:

@@ -208,7 +208,7 @@ class Training:
             loss, wrong = (self._stepper.sums / max(1, self._since)).tolist()
         if not math.isfinite(loss):
             raise CheckFailedError(
-                f"{self.run.name}: the loss is not finite at iteration {self.iteration:,}",
+                f"{self.run.identity.name}: the loss is not finite at iteration {self.iteration:,}",
                 path=self.folder,
                 hint="another seed, or fp32",
             )

@@ -19,7 +19,7 @@ from benchmarks.paper.recipe import PAPER, Recipe
 from benchmarks.paper.runs import CHECKPOINT, CURVE, RUN, WEIGHTS, Identity, curve, opened
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.training import Data, Training, on_device
-from runtimes.errors import ArtifactError, CheckFailedError, IntegrityError, UsageError
+from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
 from tests.benchmarks.paper.corpora import CLASSES, corpus, network
 
 ROOT = Path(__file__).parents[3]
@@ -124,6 +124,12 @@ def test_the_same_arithmetic_is_one_sitting(data: Data, tmp_path: Path) -> None:
     assert (only.since, only.threads) == (0, torch.get_num_threads())
 
 
+def test_a_run_is_called_by_its_network_its_option_and_its_seed() -> None:
+    plain, other = network("plain20"), dataclasses.replace(network(), shortcut="B")
+    names = [dataclasses.replace(identity(seed=3), variant=row).name for row in (network(), other, plain)]
+    assert names == ["resnet20, seed 3", "resnet20 option B, seed 3", "plain20, seed 3"]
+
+
 def test_another_seed_gives_other_weights(whole: Path, data: Data, tmp_path: Path) -> None:
     finished(begun(tmp_path, identity(seed=1), data))
     assert not torch.equal(weights(tmp_path)["conv1.weight"], weights(whole)["conv1.weight"])
@@ -161,6 +167,12 @@ def test_damaged_records_are_named(name: str, reader: object, tmp_path: Path) ->
     (tmp_path / name).write_text('{"iteration": 1}\n')
     with pytest.raises(ArtifactError, match=name):
         reader(tmp_path)  # type: ignore[operator]
+
+
+def test_a_run_of_a_newer_version_is_refused(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / RUN).write_text((whole / RUN).read_text().replace('"run": 1', '"run": 2'))
+    with pytest.raises(CompatibilityError, match=r"run.json: a run of schema version 2; this rbench reads up to 1"):
+        opened(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(data: Data, tmp_path: Path) -> None:
