@@ -1,4 +1,4 @@
-"""One thread for PyTorch: the suite has a process for each core, and two pools that wait for each other cost minutes."""
+"""One thread for PyTorch: the suite has a process for each core, and pools that wait for each other take minutes."""
 
 from __future__ import annotations
 
