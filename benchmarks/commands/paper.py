@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.paper.networks import Moments
     from benchmarks.paper.study import Setup
     from exporter.network import Listener
-    from exporter.variants import Variant
+    from exporter.variants import Shortcut, Variant
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -72,7 +72,7 @@ training_options = stacked(
         type=click.Choice(["fp32", "bf16"]),
         default="fp32",
         show_default=True,
-        help="Of the convolutions; bf16 pays on a GPU, and on a processor with AMX or AVX-512 BF16.",
+        help="Of the convolutions; bf16 pays on a GPU, and on a processor with AMX.",
     ),
     click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use."),
     click.option(
@@ -118,7 +118,10 @@ out_option = click.option(
     help="For findings and pictures, and the training runs in it.",
 )
 so_far_option = click.option(
-    "--so-far", is_flag=True, help="Train nothing: what the runs show as they are, up to where all of them have come."
+    "--so-far",
+    is_flag=True,
+    help="Train nothing: what the runs show as they are, up to where all have come. Only --network, --seeds and -o "
+    "then count.",
 )
 seeds_option = click.option(
     "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="Runs of each network."
@@ -153,7 +156,7 @@ def paper() -> None:
     help=f"Of the run. Default: {FOLDER}/{RUNS}/VARIANT-seedN.",
 )
 @terminal.debug_option
-def train(variant: str, shortcut: str | None, seed: int, folder: Path | None, **options: Any) -> None:
+def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | None, **options: Any) -> None:
     """Train VARIANT by the paper's recipe. Prints the path of the weights, which rexport onnx --weights takes.
 
     The same command goes on where it was interrupted, and on a CPU ends in the same bits.
@@ -173,15 +176,15 @@ def train(variant: str, shortcut: str | None, seed: int, folder: Path | None, **
     click.echo(folder / WEIGHTS)
 
 
-def _run_name(variant: str, shortcut: str | None, seed: int) -> str:
+def _run_name(variant: str, shortcut: Shortcut | None, seed: int) -> str:
     option = "" if shortcut is None else f"-{shortcut}"
     return f"{variant}{option}-seed{seed}"
 
 
 def _setup(**options: Any) -> Setup:
     from benchmarks.paper.corpus import Source
-    from benchmarks.paper.driving import Pace
     from benchmarks.paper.study import Setup
+    from benchmarks.paper.training import Pace
 
     source = Source(
         options.pop("train_data"),
@@ -207,7 +210,7 @@ def _network_option(default: Sequence[str]) -> Callable[[Command], Command]:
 
 
 @paper.command(context_settings=SETTINGS)
-@_network_option(("plain20", "plain56", "resnet20", "resnet56"))
+@_network_option(("plain20", "plain56", "resnet20", "resnet56"))  # those of Figure 1, and the ends of Figure 6
 @seeds_option
 @so_far_option
 @training_options
@@ -230,8 +233,7 @@ def depth(seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """ImageNet's nets of 18 and 34 layers, plain and residual, on the data at hand: the paper's Figure 4."""
     from benchmarks.paper import depth as experiment
 
-    nets = [(name, experiment.OPTION if name.startswith("resnet") else None) for name in experiment.VARIANTS]
-    _compare(nets, seeds, folder, options, experiment.findings, so_far)
+    _compare(experiment.NETWORKS, seeds, folder, options, experiment.findings, so_far)
 
 
 @paper.command(context_settings=SETTINGS)
@@ -245,7 +247,7 @@ def shortcuts(network: str, seeds: int, so_far: bool, folder: Path, **options: A
     """Shortcut options A, B and C of one network: the paper's Table 3."""
     from benchmarks.paper import shortcuts as experiment
 
-    _compare([(network, option) for option in "ABC"], seeds, folder, options, experiment.findings, so_far)
+    _compare([(network, option) for option in experiment.OPTIONS], seeds, folder, options, experiment.findings, so_far)
 
 
 look_options = stacked(
@@ -335,7 +337,7 @@ def _look(
 
 
 def _compare(
-    networks: Sequence[tuple[str, str | None]],
+    networks: Sequence[tuple[str, Shortcut | None]],
     seeds: int,
     folder: Path,
     options: dict[str, Any],

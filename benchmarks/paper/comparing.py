@@ -35,16 +35,15 @@ class Difference:
 def difference(more: Sequence[float], less: Sequence[float], images: int) -> Difference:
     """The mean of ``more`` minus that of ``less``; each holds an error a seed, and each error is of ``images``.
 
-    With two or more seeds on both sides by Welch (1947), with Student's t and his degrees of freedom; otherwise
-    Newcombe's interval (1998, method 10) on the first seeds' errors.
+    With two or more seeds on both sides by Welch (1947), with Student's t and his degrees of freedom. Otherwise, and
+    where all seeds agree to the digit, the first seeds' errors with Newcombe's interval (1998, method 10).
     """
     value = float(np.mean(more) - np.mean(less))
-    if min(len(more), len(less)) < 2:
-        return Difference(value, *_newcombe(more[0], less[0], images, value), over="images")
-    errors = [float(np.var(side, ddof=1)) / len(side) for side in (more, less)]
+    errors = [float(np.var(side, ddof=1)) / len(side) if len(side) > 1 else math.nan for side in (more, less)]
     total = sum(errors)
-    if total == 0:
-        return Difference(value, value, value, "seeds")
+    if not total > 0:
+        first = more[0] - less[0]
+        return Difference(first, *_newcombe(more[0], less[0], images, first), over="images")
     freedom = total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (more, less), strict=True))
     reach = student(freedom) * math.sqrt(total)
     return Difference(value, value - reach, value + reach, "seeds")

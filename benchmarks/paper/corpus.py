@@ -63,9 +63,11 @@ class Corpus:
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the training pixels by channel, as shares of 255, rounded to four digits."""
-        pixels = self.train.images.reshape(-1, self.train.images.shape[3])
-        mean = pixels.mean(axis=0, dtype=np.float64) / 255
-        std = np.sqrt(np.square(pixels, dtype=np.float64).mean(axis=0) / 255**2 - mean**2)
+        planes = self.train.images.reshape(-1, self.train.images.shape[3]).T
+        shares = np.array([np.bincount(plane, minlength=256) for plane in planes]) / planes.shape[1]  # (c, 256)
+        levels = np.arange(256) / 255
+        mean = shares @ levels
+        std = np.sqrt(np.maximum(shares @ levels**2 - mean**2, 0))
         return tuple(float(f"{value:.4f}") for value in mean), tuple(float(f"{max(value, 1e-4):.4f}") for value in std)
 
 

@@ -66,7 +66,7 @@ def gathered(
         if (run.identity.recipe, run.identity.corpus) != (first.recipe, first.corpus):
             raise UsageError("a run of another recipe or other data than the first", path=folder)
     until = min(points[-1].iteration for _, points in found)
-    cut = until if until < first.recipe.iterations else None
+    cut = None if all(run.outcome is not None for run, _ in found) else until
     groups: dict[str, list[tuple[Run, tuple[Point, ...]]]] = {}
     for run, points in found:
         kept = tuple(point for point in points if point.iteration <= until)
@@ -121,7 +121,7 @@ def _line(curves: Curves, part: str) -> Line:
 
 
 def table(curves: Sequence[Curves], caption: str, paper: Callable[[Curves], str]) -> Table:
-    """A row a network: size, errors, time of an update; ``paper`` gives the last column, "-" for nothing."""
+    """A row a network: size, errors, time of an update; ``paper`` gives the last column, "–" for nothing."""
     headings = ("network", "parameters", "multiply-adds", "seeds", "training %", "test %", "ms a step", "paper: test %")
     rows = [
         (
@@ -181,14 +181,14 @@ def limits(curves: Sequence[Curves]) -> list[str]:
     notes = []
     scale = run.identity.recipe.scale
     if scale != 1.0:
-        notes.append(
-            f"The whole schedule was shortened to {scale:.3g} of the paper's; errors are not to be held to it."
-        )
+        word = "shortened" if scale < 1 else "stretched"
+        notes.append(f"The whole schedule was {word} to {scale:.3g} of the paper's; errors are not to be held to it.")
     until = curves[0].until
     if until is not None:
         notes.append(
             f"The runs were stopped: errors are those at iteration {until:,} of {run.identity.recipe.iterations:,}, "
-            "training errors those of the updates' own augmented images since the point before."
+            "training errors those of the updates' own augmented images since the point before, of which the intervals "
+            "take as many as there are training images."
         )
     if min(len(one.runs) for one in curves) < 2:
         notes.append("One seed of a network: intervals cover the images alone, not what another seed would give.")

@@ -9,9 +9,6 @@ from benchmarks.paper.curves import Curves
 from benchmarks.paper.findings import Check, Findings
 from benchmarks.paper.recipe import weighted_layers
 
-VARIANTS = ("plain20", "plain56", "resnet20", "resnet56")
-"""What the paper's Figure 1 and the ends of its Figure 6 show."""
-
 
 def findings(found: Sequence[Curves], command: str) -> Findings:
     """Of finished runs of CIFAR nets, plain and residual, of two or more depths each."""

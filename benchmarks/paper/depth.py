@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from benchmarks.paper import curves
 from benchmarks.paper.curves import Curves
 from benchmarks.paper.findings import Check, Findings
+from exporter.variants import Shortcut
 
-VARIANTS = ("plain18", "plain34", "resnet18", "resnet34")
+NETWORKS: tuple[tuple[str, Shortcut | None], ...] = (
+    ("plain18", None),
+    ("plain34", None),
+    ("resnet18", "A"),
+    ("resnet34", "A"),
+)
+"""With option A, so that a residual net has not one parameter more than its plain twin (section 4.1)."""
 
-OPTION = "A"
-"""Of the shortcuts, so that a residual net has not one parameter more than its plain twin (section 4.1)."""
+VARIANTS = tuple(name for name, _ in NETWORKS)
 
 
 def findings(found: Sequence[Curves], command: str) -> Findings:

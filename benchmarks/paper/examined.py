@@ -75,7 +75,7 @@ def layer_gradients(
             trained += along_training(network.model.variant, _states(network, network.folder).items(), own)
         if identity_blocks(network.model.variant):
             shares.append(shortcut_shares(network.name, network.model, own))
-    told = provenance(images.name, {"test": count}, found, command)
+    told = provenance(images.name, {"test": len(batch.targets)}, found, command)
     told = replace(told, seeds=tuple(sorted({*told.seeds, *range(seeds)})))
     return gradients.gradients_findings(initial, trained, shares, batch.words, told)
 

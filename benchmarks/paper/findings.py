@@ -121,7 +121,7 @@ class Provenance:
         scale: of the paper's schedule: 1.0 is all of it, 0.1 a tenth; ``None`` where nothing was trained.
         until: the iteration that runs had come to which are not finished, the least of them; ``None`` if all are.
         recipe: in words.
-        machine: processor or GPU, threads.
+        machine: processor or GPU.
         versions: of the libraries that computed.
         command: that makes them again.
         time: when, ISO 8601 in UTC.
@@ -161,13 +161,13 @@ class Findings:
         return "confirmed" if outcomes == {"confirmed"} else "undecided"
 
 
-def write(findings: Findings, folder: Path, name: str | None = None) -> Path:
-    """Puts them into ``folder`` as ``NAME.findings.json``, NAME being the experiment's by default; its path.
+def write(findings: Findings, folder: Path) -> Path:
+    """Puts them into ``folder`` as ``EXPERIMENT.findings.json``; its path.
 
     Raises:
         ResourceError: as ``write_atomically``.
     """
-    target = folder / f"{name or findings.experiment}{SUFFIX}"
+    target = folder / f"{findings.experiment}{SUFFIX}"
     with files.write_atomically(target) as temporary:
         temporary.write_text(schema.dumps(findings, indent=1) + "\n", encoding="utf-8")
     return target
@@ -182,27 +182,31 @@ def read(path: Path) -> Findings:
         CompatibilityError: it is of a newer rbench.
     """
     content = files.read_bounded(path, FILE_LIMIT_BYTES)
-    version = _version_of(content)
-    if version > SCHEMA_VERSION:
-        raise CompatibilityError(
-            f"findings of schema version {version}; this rbench reads up to {SCHEMA_VERSION}",
-            path=path,
-            hint="pip install --upgrade rexport",
-        )
+    check_version(content, "findings", SCHEMA_VERSION, path)
     try:
         return schema.loads(Findings, content)
     except ArtifactError as error:
         raise ArtifactError(error.what, path=path, hint="rbench paper makes such files") from error
 
 
-def _version_of(content: bytes) -> int:
-    """What the file says of itself; one that says nothing, or nonsense, is checked as a present one."""
+def check_version(content: bytes, field: str, newest: int, path: Path) -> None:
+    """Returns where the file's ``field`` is a version that is read, or where it says none, or nonsense: it is then
+    checked as a present one.
+
+    Raises:
+        CompatibilityError: it is of a newer rbench.
+    """
     try:
         data = json.loads(content)
     except (ValueError, RecursionError):
-        return SCHEMA_VERSION
-    version = data.get("findings") if isinstance(data, dict) else None
-    return version if isinstance(version, int) and not isinstance(version, bool) else SCHEMA_VERSION
+        return
+    version = data.get(field) if isinstance(data, dict) else None
+    if isinstance(version, int) and version > newest:
+        raise CompatibilityError(
+            f"{field} of schema version {version}; this rbench reads up to {newest}",
+            path=path,
+            hint="pip install --upgrade rexport",
+        )
 
 
 def of_folder(folder: Path) -> tuple[Path, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from benchmarks.paper.curves import now
 from benchmarks.paper.feeding import Images, placed
 from benchmarks.paper.findings import Provenance
 from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import RUN, Run, machine, opened, state_of
+from benchmarks.paper.runs import RUN, Run, machine, opened, state_of, versions
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.study import fitted
 from exporter import weights
@@ -69,20 +68,15 @@ class Seen:
         return len(next(iter(self.images.values())))
 
 
-def networks(specs: Sequence[str], classes: int, size: int, moments: Moments) -> tuple[Network, ...]:
+def networks(specs: Sequence[str], classes: Sequence[str], size: int, moments: Moments) -> tuple[Network, ...]:
     """What each spec names: the folder of a run, or ``VARIANT=FILE``, whose images are normalised with ``moments``.
 
     Raises:
         UsageError: neither.
-        ModelMismatchError: weights of another network, or for another number of classes.
+        ModelMismatchError: weights of another network; a run on other ``classes`` or on images of another ``size``.
         RexportError: as ``weights.from_file`` and ``runs.opened``.
     """
     found = tuple(_network(spec, classes, size, moments) for spec in specs)
-    for network in found:
-        if network.model.variant.classes != classes:
-            raise ModelMismatchError(
-                f"{network.name} tells {network.model.variant.classes} classes apart, the data have {classes}"
-            )
     names = [network.name for network in found]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
@@ -90,21 +84,27 @@ def networks(specs: Sequence[str], classes: int, size: int, moments: Moments) ->
     return found
 
 
-def _network(spec: str, classes: int, size: int, moments: Moments) -> Network:
+def _network(spec: str, classes: Sequence[str], size: int, moments: Moments) -> Network:
     if (Path(spec) / RUN).is_file():
-        return _of_run(Path(spec))
+        return _of_run(Path(spec), classes, size)
     name, equals, file = spec.partition("=")
     if not equals or not file:
         hint = "a folder of rbench paper train, or VARIANT=FILE, as resnet20=weights.safetensors"
         raise UsageError(f"{quoted(spec)!r} is no training run", hint=hint)
-    row = fitted(name, classes, size)
+    row = fitted(name, len(classes), size)
     model = build(row)
     model.load_state_dict(weights.from_file(file, row, lambda _: None).state)
     return Network(f"{name}, {Path(file).name}", model, moments)
 
 
-def _of_run(folder: Path) -> Network:
+def _of_run(folder: Path, classes: Sequence[str], size: int) -> Network:
     run = opened(folder)
+    if run.classes != tuple(classes):
+        what = f"trained on the classes {quoted(', '.join(run.classes))}, not {quoted(', '.join(classes))}"
+        raise ModelMismatchError(what, path=folder, hint="--data names the data that it was trained on")
+    if run.identity.variant.size != (size, size):
+        trained = run.identity.variant.size[0]
+        raise ModelMismatchError(f"trained on {trained} pixels, not {size}", path=folder, hint=f"--size {trained}")
     iteration, state = state_of(folder)
     model = build(run.identity.variant)
     model.load_state_dict(state)
@@ -120,7 +120,7 @@ def seen(source: Source, specs: Sequence[str], moments: Moments) -> tuple[tuple[
         RexportError: as ``networks`` and ``corpus.load_test``.
     """
     name, classes, test = load_test(source)
-    found = networks(specs, len(classes), source.size, moments)
+    found = networks(specs, classes, source.size, moments)
     images = {
         wanted: placed(
             test, torch.device("cpu"), size=source.size, padding=PAPER.padding, moments=wanted, channels=CHANNELS
@@ -143,7 +143,7 @@ def provenance(data: str, images: dict[str, int], found: Sequence[Network], comm
         scales.pop() if len(scales) == 1 else None,
         "; ".join(recipe.in_words() for recipe in recipes),
         machine(Arithmetic()),
-        {"python": platform.python_version(), "torch": str(torch.__version__)},
+        versions(),
         command,
         now(),
         min(stopped, default=None),

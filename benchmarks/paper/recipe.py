@@ -25,7 +25,8 @@ class Recipe:
         schedule: ``steps``: ``learning_rate``, times ``decay`` from each of ``milestones`` on (4.2: 0.1, divided by 10
             at 32k and 48k); ``cosine``: a straight line up to ``learning_rate`` within ``ramp`` iterations, then half a
             cosine down to zero.
-        warmup_rate: 4.2: the 110-layer net begins at 0.01, until the training error is below ``warmup_error`` (80 %).
+        warmup_rate: 4.2: the 110-layer net begins at 0.01, until the training error is below ``warmup_error`` (80 %):
+            here that of the latest ten updates.
         warmup_layers: networks of at least so many weighted layers begin like that.
         momentum: 4.2: 0.9.
         nesterov: the paper does not say so, and Caffe's solver of the time does not do so.
@@ -96,7 +97,8 @@ class Recipe:
         else:
             rate = f"learning rate up to {self.learning_rate:g} within {self.ramp:,}, then half a cosine to 0"
         momentum = f"{'Nesterov ' if self.nesterov else ''}momentum {self.momentum:g}"
-        part = "" if self.scale == 1.0 else f" ({self.scale:.3g} of the paper's)" if self.name == "paper" else ""
+        whose = "the paper's" if self.name == "paper" else "all of it"
+        part = "" if self.scale == 1.0 else f" ({self.scale:.3g} of {whose})"
         return (
             f"{self.iterations:,} iterations{part} of {self.batch} images, SGD, {momentum}, weight decay "
             f"{self.weight_decay:g}, {rate}; {self.padding} pixels of padding, random crop and flip"

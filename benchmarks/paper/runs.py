@@ -20,12 +20,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from benchmarks.environment import environment
+from benchmarks.paper.findings import check_version
 from benchmarks.paper.recipe import Recipe
 from benchmarks.paper.stepping import Arithmetic
 from exporter import checkpoint
-from exporter.variants import VARIANTS, Variant
+from exporter.variants import VARIANTS, Shortcut, Variant
 from runtimes import files, schema
-from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError
+from runtimes.errors import ArtifactError, IntegrityError, UsageError
 
 RUN, CURVE, CHECKPOINT, WEIGHTS = "run.json", "curve.jsonl", "checkpoint.safetensors", "weights.safetensors"
 STATES = "states"
@@ -49,11 +50,15 @@ class Identity:
     corpus: str
 
     @property
-    def name(self) -> str:
-        """For messages: network, its shortcut option if that is not the variant's own, and seed."""
+    def option(self) -> Shortcut | None:
+        """Of the shortcuts, if it is not the variant's own."""
         row = VARIANTS.get(self.variant.name)
-        other = row is not None and row.shortcut != self.variant.shortcut
-        option = f" option {self.variant.shortcut}" if other else ""
+        return None if row is None or row.shortcut == self.variant.shortcut else self.variant.shortcut
+
+    @property
+    def name(self) -> str:
+        """For messages: network, shortcut option if there is one to tell, and seed."""
+        option = "" if self.option is None else f" option {self.option}"
         return f"{self.variant.name}{option}, seed {self.seed}"
 
 
@@ -107,8 +112,8 @@ class Run:
         data, classes, images: of the corpus: its name, its classes, its images by part.
         mean, std: that the network was trained with, one a channel, as shares of 255.
         sittings: what computed it, in order; one where it is all the same.
-        step_s: of one update while training; ``None`` before that was measured.
-        input_share: of that, what making the batch takes.
+        step_s: of one update, alone on the device, measured at the end; ``None`` until then.
+        input_share: of that, what making the batch takes; on a GPU at the most.
         elapsed_s: of training and evaluating, all sittings together.
         outcome: ``None`` until the run is finished.
     """
@@ -148,17 +153,12 @@ def opened(folder: Path) -> Run:
         CompatibilityError: it is of a newer rbench.
     """
     path = folder / RUN
+    content = files.read_bounded(path, FILE_LIMIT_BYTES)
+    check_version(content, "run", SCHEMA_VERSION, path)
     try:
-        found = schema.loads(Run, files.read_bounded(path, FILE_LIMIT_BYTES))
+        return schema.loads(Run, content)
     except ArtifactError as error:
         raise ArtifactError(error.what, path=path, hint="rbench paper train makes such a folder") from error
-    if found.run > SCHEMA_VERSION:
-        raise CompatibilityError(
-            f"a run of schema version {found.run}; this rbench reads up to {SCHEMA_VERSION}",
-            path=path,
-            hint="pip install --upgrade rexport",
-        )
-    return found
 
 
 def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:

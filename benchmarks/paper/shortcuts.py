@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from benchmarks.paper import curves
 from benchmarks.paper.curves import Curves
 from benchmarks.paper.findings import Check, Findings
+from exporter.variants import Shortcut
+
+OPTIONS: tuple[Shortcut, ...] = ("A", "B", "C")
 
 PAPER_RESNET34 = {"A": 25.03, "B": 24.52, "C": 24.19}
 """Top-1 error of ResNet-34 on ImageNet's validation images, ten crops, in percent (Table 3)."""
@@ -15,7 +18,7 @@ PAPER_RESNET34 = {"A": 25.03, "B": 24.52, "C": 24.19}
 def findings(found: Sequence[Curves], command: str) -> Findings:
     """Of finished runs of one residual net with options A, B and C."""
     options = {one.variant.shortcut: one for one in found}
-    a, b, c = (options[option] for option in ("A", "B", "C"))
+    a, b, c = (options[option] for option in OPTIONS)
     top = curves.ceiling(found)
     return Findings(
         "shortcuts",
@@ -25,7 +28,7 @@ def findings(found: Sequence[Curves], command: str) -> Findings:
             _better(c, b, "option C is marginally better than B"),
         ),
         (curves.panel(f"{a.variant.name} by shortcut option", found, "Table 3", top),),
-        (curves.table(found, "What an option costs and brings", _paper),),
+        (curves.table(found, f"What an option costs and brings. {curves.caption(found)}", _paper),),
         (
             *curves.limits(found),
             "The last column is of ResNet-34 on ImageNet: what can be compared is the order and the size of the steps.",

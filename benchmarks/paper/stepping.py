@@ -74,14 +74,14 @@ class Stepper:
         if arithmetic.compiled:
             compile_in_place(model, on_gpu)
         self._stream = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]
-        self._rate = 0.0
+        self.rate = 0.0
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the steps to come."""
-        if rate == self._rate:
+        if rate == self.rate:
             return
-        self._rate = rate
+        self.rate = rate
         for group in self.optimiser.param_groups:
             if isinstance(group["lr"], Tensor):
                 with self.queue():
@@ -146,11 +146,11 @@ class Stepper:
 
     def error(self, images: Images) -> float:
         """Top-1 error on all images in evaluation mode, a fraction; ``nan`` of none."""
-        wrong = torch.zeros((), dtype=torch.int64, device=self.device)
         was_training = self.model.training
         self.model.eval()
         try:
             with self.queue(), torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+                wrong = torch.zeros((), dtype=torch.int64, device=self.device)
                 for some, targets in images.centred():
                     with self.arithmetic.autocast():
                         logits = self.model(some)
@@ -177,7 +177,7 @@ def compile_in_place(model: nn.Module, on_gpu: bool) -> None:
     """Has TorchInductor compile the network when it is first called; names and parameters stay.
 
     On a GPU block by block, each shape of block once, however deep the network is: a recorded step has no cost between
-    blocks. On a CPU as a whole, which there is half as fast again, and takes a time that grows with the depth.
+    blocks. On a CPU as a whole, which is faster there, in a time that grows with the depth.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
     if not on_gpu:

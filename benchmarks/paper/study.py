@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from benchmarks.paper.corpus import Corpus, Source, load
-from benchmarks.paper.driving import Job, Pace, drive
+from benchmarks.paper.driving import Job, drive
 from benchmarks.paper.recipe import RECIPES, Recipe
 from benchmarks.paper.runs import Identity, Run
 from benchmarks.paper.stepping import Arithmetic, TrainingPrecision
-from benchmarks.paper.training import on_device
+from benchmarks.paper.training import Pace, on_device
 from exporter.network import Listener
 from exporter.variants import Shortcut, Variant, customised, variant
 from runtimes.backends.pytorch import check_gpu
 from runtimes.errors import CompatibilityError, UsageError
 from runtimes.processors import usable_processors
-
-SHORTCUTS: tuple[Shortcut, ...] = ("A", "B", "C")
 
 COMPILED_FROM = 2000
 """Iterations from which on compiling pays, where the command does not say."""
@@ -51,17 +50,18 @@ class Setup:
     pace: Pace = field(default_factory=Pace)
 
 
-def fitted(name: str, classes: int, size: int, shortcut: str | None = None) -> Variant:
+def fitted(name: str, classes: int, size: int, shortcut: Shortcut | None = None) -> Variant:
     """The row of that name for the data at hand: its classes, images of ``size`` pixels.
 
     Raises:
         UsageError: no such row, or a plain net with a shortcut option.
     """
-    option: Shortcut | None = next((one for one in SHORTCUTS if one == shortcut), None)
-    return customised(variant(name), classes=classes, size=(size, size), shortcut=option)
+    return customised(variant(name), classes=classes, size=(size, size), shortcut=shortcut)
 
 
-def train(wanted: Sequence[tuple[Path, str, str | None, int]], setup: Setup, listener: Listener) -> tuple[Path, ...]:
+def train(
+    wanted: Sequence[tuple[Path, str, Shortcut | None, int]], setup: Setup, listener: Listener
+) -> tuple[Path, ...]:
     """Trains networks, each given as (folder, variant's name, shortcut option, seed); the folders. Finished ones stay.
 
     Raises:
@@ -118,13 +118,11 @@ def _arithmetic(setup: Setup, recipe: Recipe) -> Arithmetic:
 
 def export_command(folder: Path, run: Run, weights: str) -> str:
     """The command that makes an artifact of a finished run."""
-    numbers = [",".join(f"{value:g}" for value in _spread(values, run)) for values in (run.mean, run.std)]
-    shape = run.identity.variant
-    return (
-        f"rexport onnx {shape.name} --weights {folder / weights} --num-classes {shape.classes} "
-        f"--size {shape.size[0]} --mean {numbers[0]} --std {numbers[1]}"
-        + (f" --shortcut {shape.shortcut}" if shape != replace(shape, shortcut=variant(shape.name).shortcut) else "")
-    )
+    mean, std = (",".join(f"{value:g}" for value in _spread(values, run)) for values in (run.mean, run.std))
+    shape, option = run.identity.variant, run.identity.option
+    words = ["rexport", "onnx", shape.name, "--weights", str(folder / weights), "--num-classes", str(shape.classes)]
+    words += ["--size", str(shape.size[0]), "--mean", mean, "--std", std]
+    return shlex.join([*words, *(["--shortcut", option] if option is not None else [])])
 
 
 def _spread(values: tuple[float, ...], run: Run) -> tuple[float, ...]:

@@ -36,7 +36,7 @@ from runtimes import files, schema
 from runtimes.errors import ArtifactError, CheckFailedError
 
 STRIDE = 10
-"""Steps between two looks at the clock, at the warm-up and at the loss."""
+"""Updates between two looks at the clock, and those whose training error decides whether the warm-up is over."""
 
 CHECKPOINT_EVERY_S = 30.0
 """So much work is lost at the most by a kill, unless a command says otherwise."""
@@ -46,6 +46,20 @@ POINTS = 60
 
 _TIMED = 20
 """Steps, and makings of a batch, that are timed at the most to know what share the input takes."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When runs are stopped, and how often they are kept, in seconds; and how many states of a network on its way are
+    kept for good, spread evenly, beside one of the beginning."""
+
+    stop_after_s: float | None = None
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    states: int = 0
+
+    def less(self, taken_s: float) -> Pace:
+        """What is left of it after so many seconds."""
+        return self if self.stop_after_s is None else replace(self, stop_after_s=self.stop_after_s - taken_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +106,9 @@ class Training:
         identity: Identity,
         arithmetic: Arithmetic,
         data: Data,
-        checkpoint_every_s: float = CHECKPOINT_EVERY_S,
-        states: int = 0,
+        pace: Pace,
     ) -> None:
-        """Begins, or goes on. ``states`` are kept on the way, spread evenly, and one of the beginning.
+        """Begins, or goes on.
 
         Raises:
             UsageError: the folder holds another run.
@@ -105,8 +118,7 @@ class Training:
         files.check_writable(folder)
         self.folder = folder
         self.data = data
-        self._checkpoint_every_s = checkpoint_every_s
-        self._states = states
+        self._pace = pace
         self.run = runs.begun(folder, _new(identity, data.corpus, arithmetic))
         self.points: list[Point] = []
         self.iteration = 0
@@ -126,7 +138,7 @@ class Training:
         self._stepper = Stepper(model, feed, identity.recipe, arithmetic)
         self._stepper.record()
         self._go_on()
-        if states and self.iteration == 0:
+        if pace.states and self.iteration == 0:
             self._keep_state()
 
     @property
@@ -143,6 +155,11 @@ class Training:
     def complete(self) -> bool:
         """Whether all updates are made."""
         return self.iteration >= self.recipe.iterations
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the latest update."""
+        return self._stepper.rate
 
     @property
     def elapsed_s(self) -> float:
@@ -162,24 +179,24 @@ class Training:
             with stepper.queue():
                 feed.begin(epoch)
         end = min(step + STRIDE, feed.steps, step + self.recipe.iterations - self.iteration)
-        before = self.iteration
+        before, wrong_before = self.iteration, self._wrong() if self._warm else 0.0
         for _ in range(step, end):
             stepper.set_rate(self.recipe.rate(self.iteration, self._warm))
             stepper.step()
             self.iteration += 1
             self._since += 1
         if self._warm:
-            self._warm = self._mean_error() >= self.recipe.warmup_error
-        if self._states and self._kept_by(before) < self._kept_by(self.iteration):
+            self._warm = (self._wrong() - wrong_before) / (end - step) >= self.recipe.warmup_error
+        if self._pace.states and self._kept_by(before) < self._kept_by(self.iteration):
             self._keep_state()
         point = self._point() if self._point_is_due() else None
-        if time.monotonic() - self._kept_s > self._checkpoint_every_s and not self.complete:
+        if time.monotonic() - self._kept_s > self._pace.checkpoint_every_s and not self.complete:
             self.checkpoint()
         return point
 
     def _kept_by(self, iteration: int) -> int:
         """How many of the states on the way are kept when the run has come to an iteration."""
-        return iteration * self._states // self.recipe.iterations
+        return iteration * self._pace.states // self.recipe.iterations
 
     def _keep_state(self) -> None:
         with self._stepper.queue():
@@ -195,8 +212,10 @@ class Training:
         epochs = self.recipe.iterations / self._stepper.feed.steps
         return step == 0 and epoch % max(1, round(epochs / POINTS)) == 0
 
-    def _mean_error(self) -> float:
-        return self._sums()[1]
+    def _wrong(self) -> float:
+        """The sum of the updates' training errors since the last point. Waits for the device."""
+        with self._stepper.queue():
+            return float(self._stepper.sums[1])
 
     def _sums(self) -> tuple[float, float]:
         """Mean loss and error since the last point. Waits for the device.
@@ -220,7 +239,7 @@ class Training:
         point = Point(
             self.iteration,
             round(self.iteration / self._stepper.feed.steps, 4),
-            self.recipe.rate(self.iteration - 1, self._warm),
+            self.learning_rate,
             loss,
             train_error,
             validation,
@@ -238,8 +257,10 @@ class Training:
         """Writes all that the run needs to go on. Waits for the device.
 
         Raises:
+            CheckFailedError: the loss is not finite any more; the checkpoint before stays.
             ResourceError: as ``write_atomically``.
         """
+        self._sums()
         with self._stepper.queue():
             tensors = {name: tensor.contiguous().cpu() for name, tensor in self._stepper.state().items()}
         progress = Progress(self.iteration, self._warm, self._since, self.elapsed_s, tuple(self.points))
@@ -253,6 +274,7 @@ class Training:
         path = self.folder / CHECKPOINT
         if not path.exists():
             runs.put_curve(self.folder / CURVE, self.points)
+            self._note_sitting()
             return
         identity, progress, tensors = runs.kept(path)
         runs.check_same(self.folder, identity, self.run.identity)
@@ -272,8 +294,8 @@ class Training:
     def _note_sitting(self) -> None:
         """Records what computes from here on, if it is not what computed so far."""
         now = sitting(self.iteration, self._stepper.arithmetic)
-        kept = tuple(one for one in self.run.sittings if one.since < max(1, self.iteration))
-        if replace(now, since=kept[-1].since) != kept[-1]:
+        kept = tuple(one for one in self.run.sittings if one.since < self.iteration)
+        if not kept or replace(now, since=kept[-1].since) != kept[-1]:
             kept = (*kept, now)
         if kept != self.run.sittings:
             self.run = replace(self.run, sittings=kept)
@@ -289,10 +311,12 @@ class Training:
             return self.run
         train_error = self._stepper.error(self.data.train)
         last = self.points[-1]
+        with self._stepper.queue():
+            weights = _on_host(self._stepper.model)
         step_s, input_share = self._costs()
-        weights = _on_host(self._stepper.model)
         with files.write_atomically(self.folder / WEIGHTS) as temporary:
-            temporary.write_bytes(save(weights, {"variant": self.run.identity.variant.name, "data": self.run.data}))
+            about = {"variant": self.run.identity.variant.name, "data": self.run.data, "recipe": self.recipe.in_words()}
+            temporary.write_bytes(save(weights, about))
         self.run = replace(
             self.run,
             step_s=step_s,
@@ -305,9 +329,11 @@ class Training:
         return self.run
 
     def _costs(self) -> tuple[float, float]:
-        """Seconds of an update, and the share of it that making the batch takes. The network changes meanwhile."""
+        """Seconds of an update, alone on the device, and the share of it that making the batch takes: on a GPU, where
+        only the update is replayed as a graph, at the most. The network changes meanwhile and is then as before."""
         stepper, feed = self._stepper, self._stepper.feed
-        before = {name: tensor.clone() for name, tensor in stepper.state().items()}
+        with stepper.queue():
+            before = {name: tensor.clone() for name, tensor in stepper.state().items()}
         times = max(1, min(_TIMED, self.recipe.iterations // _TIMED))
 
         def of_the_first(work: Callable[[], object]) -> Callable[[], None]:

@@ -159,7 +159,7 @@ def test_what_is_neither_rows_nor_findings_says_what_is_expected(found: Path, tm
     expected = r"neither results.jsonl nor \*\.findings\.json in it \(rbench run -o DIR makes the one, rbench paper"
     with pytest.raises(ArtifactError, match=expected):
         called("empty")
-    path = findings.write(responses(), tmp_path, "x").rename(tmp_path / "findings.json")
+    path = findings.write(responses(), tmp_path).rename(tmp_path / "findings.json")
     with pytest.raises(ArtifactError, match=r"line 1: .*a row of rbench run in each line; .* ends in \.findings\.json"):
         called(path)
     (found / "torn.findings.json").write_text("{")

@@ -23,8 +23,17 @@ def test_one_seed_each_is_compared_over_the_images() -> None:
     assert found.high == pytest.approx(0.3339, abs=0.006)
 
 
-def test_equal_seeds_have_no_interval() -> None:
-    assert difference([0.1, 0.1], [0.1, 0.1], 10) == Difference(0.0, 0.0, 0.0, "seeds")
+def test_seeds_that_agree_to_the_digit_tell_nothing_of_seeds() -> None:
+    assert difference([0.1, 0.1], [0.1, 0.1], 10) == difference([0.1], [0.1], 10)
+    found = difference([0.2, 0.2], [0.1, 0.1], 10)
+    assert found.over == "images"
+    assert judged(found) == "undecided"
+
+
+def test_one_seed_against_several_is_the_first_against_the_first() -> None:
+    found = difference([0.3, 0.5], [0.1], 1000)
+    assert found.value == pytest.approx(0.2)
+    assert found.low < 0.2 < found.high
 
 
 @pytest.mark.parametrize(

@@ -13,19 +13,21 @@ from safetensors.torch import load_file, save_file
 from benchmarks.figures.frame import SILENT
 from benchmarks.paper import examined, networks
 from benchmarks.paper.corpus import SAMPLE_NAME, Source, load
-from benchmarks.paper.driving import Job, Pace, drive
+from benchmarks.paper.driving import Job, drive
 from benchmarks.paper.networks import IMAGENET_MOMENTS
 from benchmarks.paper.recipe import PAPER
 from benchmarks.paper.runs import CHECKPOINT, WEIGHTS, Identity, opened, states_of
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.study import fitted
-from benchmarks.paper.training import Training, on_device
+from benchmarks.paper.training import Pace, Training, on_device
+from exporter.data import BUNDLED_NAME, open_dataset
 from exporter.resnet import build, initialise
 from runtimes.errors import ModelMismatchError, ResourceError, UsageError
 
 RECIPE = dataclasses.replace(PAPER, iterations=6, batch=16, milestones=(4, 5))
 SOURCE = Source(SAMPLE_NAME, limit=40)
 NAMES = ("plain20", "plain32", "resnet20")
+CLASSES = open_dataset(BUNDLED_NAME).classes
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ]
     drive(jobs, data, SILENT, Pace(states=2))
     longer = dataclasses.replace(RECIPE, iterations=30)
-    left = Training(folder / "left", Identity(fitted("resnet20", 10, 32), longer, 0, corpus.digest), Arithmetic(), data)
+    left = Training(
+        folder / "left", Identity(fitted("resnet20", 10, 32), longer, 0, corpus.digest), Arithmetic(), data, Pace()
+    )
     left.advance()
     left.checkpoint()
     return {path.name: path for path in folder.iterdir()}
@@ -88,7 +92,7 @@ def test_an_unfinished_run_is_taken_from_its_checkpoint_and_says_so(runs: dict[s
 def test_a_file_is_named_with_its_variant(runs: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     save_file(load_file(runs["resnet20"] / WEIGHTS), file)
-    mine, theirs = networks.networks([f"resnet20={file}", str(runs["resnet20"])], 10, 32, IMAGENET_MOMENTS)
+    mine, theirs = networks.networks([f"resnet20={file}", str(runs["resnet20"])], CLASSES, 32, IMAGENET_MOMENTS)
     assert (mine.name, mine.moments) == ("resnet20, mine.safetensors", IMAGENET_MOMENTS)
     for name, tensor in theirs.model.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -100,14 +104,18 @@ def test_what_is_no_network_is_refused(spec: str) -> None:
     with pytest.raises(
         UsageError, match=rf"'{spec}' is no training run \(a folder of rbench paper train, or VARIANT=FILE"
     ):
-        networks.networks([spec], 10, 32, IMAGENET_MOMENTS)
+        networks.networks([spec], CLASSES, 32, IMAGENET_MOMENTS)
 
 
-def test_networks_for_other_classes_and_named_twice_are_refused(runs: dict[str, Path]) -> None:
-    with pytest.raises(ModelMismatchError, match="plain20, seed 0 tells 10 classes apart, the data have 7"):
-        networks.networks(specs(runs, "plain20"), 7, 32, IMAGENET_MOMENTS)
+def test_runs_on_other_data_and_networks_named_twice_are_refused(runs: dict[str, Path]) -> None:
+    with pytest.raises(
+        ModelMismatchError, match=r"plain20: trained on the classes T-shirt/top, .* not a, b .--data names"
+    ):
+        networks.networks(specs(runs, "plain20"), ("a", "b"), 32, IMAGENET_MOMENTS)
+    with pytest.raises(ModelMismatchError, match=r"plain20: trained on 32 pixels, not 64 \(--size 32\)"):
+        networks.networks(specs(runs, "plain20"), CLASSES, 64, IMAGENET_MOMENTS)
     with pytest.raises(UsageError, match="plain20, seed 0 is named twice"):
-        networks.networks(specs(runs, "plain20", "plain20"), 10, 32, IMAGENET_MOMENTS)
+        networks.networks(specs(runs, "plain20", "plain20"), CLASSES, 32, IMAGENET_MOMENTS)
 
 
 def test_responses_are_measured_over_all_test_images(runs: dict[str, Path]) -> None:
@@ -119,14 +127,15 @@ def test_responses_are_measured_over_all_test_images(runs: dict[str, Path]) -> N
 
 def test_gradients_are_measured_at_the_beginning_and_along_training(runs: dict[str, Path]) -> None:
     found = examined.layer_gradients(
-        specs(runs, "plain20", "resnet20"), ("plain20",), 1, 8, SOURCE, IMAGENET_MOMENTS, "typed", SILENT
+        specs(runs, "plain20", "resnet20"), ("plain20",), 1, 64, SOURCE, IMAGENET_MOMENTS, "typed", SILENT
     )
     said = [check.said for check in found.checks]
     assert any("+ 1" in one or "F'(x)" in one for one in said)
     text = " ".join(cell for table in found.tables for row in table.rows for cell in row)
     assert "plain20" in text
     assert "resnet20" in text
-    assert any("8 test images of fashion-mnist-sample" in note for note in found.notes)
+    assert any("40 test images of fashion-mnist-sample" in note for note in found.notes)
+    assert found.provenance.images == {"test": 40}
 
 
 def test_gradients_need_no_trained_network() -> None:

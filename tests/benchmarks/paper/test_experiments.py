@@ -157,6 +157,14 @@ def test_unfinished_runs_are_cut_where_all_of_them_have_come(tmp_path: Path) -> 
         curves_module.gathered([done, behind], so_far=True)
 
 
+def test_a_run_with_its_whole_curve_and_no_outcome_is_not_finished(tmp_path: Path) -> None:
+    found = curves_module.gathered(
+        [put(tmp_path / "a", "plain20"), put(tmp_path / "b", "plain56", done=False)], so_far=True
+    )
+    assert [one.until for one in found] == [6400, 6400]
+    assert list(found[0].errors("train")) == pytest.approx([0.1 + 0.3 / 4])  # that of the curve, as the other's
+
+
 def test_finished_runs_are_not_cut(tmp_path: Path) -> None:
     (found,) = curves_module.gathered([put(tmp_path / "a", "plain20")], so_far=True)
     assert found.until is None

@@ -25,10 +25,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     )
 
 
-def test_a_name_of_its_own_and_a_folder_without_any(tmp_path: Path) -> None:
+def test_a_folder_without_any(tmp_path: Path) -> None:
     assert findings.of_folder(tmp_path) == ()
-    path = findings.write(responses(), tmp_path, "cifar")
-    assert path.name == "cifar.findings.json"
+    path = findings.write(responses(), tmp_path)
     (tmp_path / "other.json").write_text("{}")
     assert findings.of_folder(tmp_path) == (path,)
 

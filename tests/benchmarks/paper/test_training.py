@@ -15,10 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.paper import driving
+from benchmarks.paper.driving import Job
 from benchmarks.paper.recipe import PAPER, Recipe
 from benchmarks.paper.runs import CHECKPOINT, CURVE, RUN, WEIGHTS, Identity, curve, opened
 from benchmarks.paper.stepping import Arithmetic
-from benchmarks.paper.training import Data, Training, on_device
+from benchmarks.paper.training import Data, Pace, Training, on_device
+from exporter.network import Listener
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
 from tests.benchmarks.paper.corpora import CLASSES, corpus, network
 
@@ -29,7 +32,7 @@ RECIPE = dataclasses.replace(PAPER, iterations=45, batch=16, milestones=(30, 40)
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    return on_device(corpus(), RECIPE, network(), Arithmetic())
+    return on_device(corpus(train=400), RECIPE, network(), Arithmetic())  # epochs of 25 updates, strides of 10
 
 
 def identity(recipe: Recipe = RECIPE, seed: int = 0) -> Identity:
@@ -37,7 +40,7 @@ def identity(recipe: Recipe = RECIPE, seed: int = 0) -> Identity:
 
 
 def begun(folder: Path, one: Identity, data: Data, every_s: float = 30.0) -> Training:
-    return Training(folder, one, Arithmetic(), data, every_s)
+    return Training(folder, one, Arithmetic(), data, Pace(checkpoint_every_s=every_s))
 
 
 def finished(training: Training) -> Training:
@@ -61,10 +64,10 @@ def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_its_record_its_curve_and_its_weights(whole: Path) -> None:
     assert sorted(path.name for path in whole.iterdir()) == sorted([RUN, CURVE, WEIGHTS])
     run, points = opened(whole), curve(whole)
-    assert (run.data, run.classes, run.images["train"]) == ("squares", CLASSES, 96)
+    assert (run.data, run.classes, run.images["train"]) == ("squares", CLASSES, 400)
     assert run.identity == identity()
-    assert [point.iteration for point in points] == [6, 12, 18, 24, 30, 36, 42, 45]
-    assert [point.learning_rate for point in points] == pytest.approx([0.05] * 5 + [0.005, 0.0005, 0.0005])
+    assert [point.iteration for point in points] == [25, 45]
+    assert [point.learning_rate for point in points] == pytest.approx([0.05, 0.0005])
     assert points[-1].loss < points[0].loss / 2
     assert run.outcome is not None
     assert run.outcome.test_error == points[-1].test_error < 0.3
@@ -84,7 +87,7 @@ def test_the_weights_are_those_that_the_outcome_speaks_of(whole: Path, data: Dat
             wrong += int((model(images).argmax(1) != targets).sum())
     outcome = opened(whole).outcome
     assert outcome is not None
-    assert outcome.train_error == wrong / 96
+    assert outcome.train_error == wrong / 400
 
 
 @pytest.mark.parametrize("strides", [1, 2, 4])
@@ -109,7 +112,7 @@ def test_other_arithmetic_goes_on_and_is_written_down(data: Data, tmp_path: Path
     for _ in range(3):
         left.advance()
     bf16 = Arithmetic(precision="bf16")
-    finished(Training(tmp_path, identity(), bf16, data))
+    finished(Training(tmp_path, identity(), bf16, data, Pace()))
     assert [(one.since, one.arithmetic) for one in opened(tmp_path).sittings] == [
         (0, Arithmetic()),
         (left.iteration, bf16),
@@ -170,8 +173,9 @@ def test_damaged_records_are_named(name: str, reader: object, tmp_path: Path) ->
 
 
 def test_a_run_of_a_newer_version_is_refused(whole: Path, tmp_path: Path) -> None:
-    (tmp_path / RUN).write_text((whole / RUN).read_text().replace('"run": 1', '"run": 2'))
-    with pytest.raises(CompatibilityError, match=r"run.json: a run of schema version 2; this rbench reads up to 1"):
+    text = (whole / RUN).read_text()
+    (tmp_path / RUN).write_text(text.replace('"run": 1', '"run": 2, "what is new": 3'))
+    with pytest.raises(CompatibilityError, match=r"run.json: run of schema version 2; this rbench reads up to 1"):
         opened(tmp_path)
 
 
@@ -181,22 +185,92 @@ def test_a_loss_that_is_not_finite_ends_the_run(data: Data, tmp_path: Path) -> N
         finished(begun(tmp_path, identity(wild), data))
 
 
+DEEP = dataclasses.replace(RECIPE, warmup_layers=2, warmup_rate=0.003, milestones=())
+
+
 def test_a_deep_net_begins_warm_until_it_has_learnt_something(data: Data, tmp_path: Path) -> None:
-    deep = dataclasses.replace(RECIPE, warmup_layers=2, warmup_rate=0.003, warmup_error=0.7)
-    training = finished(begun(tmp_path, identity(deep), data))
-    rates = [point.learning_rate for point in training.points]
-    assert rates[0] == 0.003
-    assert rates[-1] == pytest.approx(0.0005)
-    assert sorted(rates[: rates.index(0.05)]) == [0.003] * rates.index(0.05)
-    never = dataclasses.replace(deep, warmup_error=0.0)
-    cold = finished(begun(tmp_path / "never", identity(never), data))
-    assert {point.learning_rate for point in cold.points} == {0.003}
+    training = begun(tmp_path, identity(dataclasses.replace(DEEP, warmup_error=0.7)), data)
+    rates = []
+    while not training.complete:
+        training.advance()
+        rates.append(training.learning_rate)
+    first = rates.index(0.05)
+    assert 0 < first < len(rates) - 1
+    assert rates == [0.003] * first + [0.05] * (len(rates) - first)
+    assert training.points[-1].learning_rate == 0.05
+
+
+@pytest.mark.parametrize(("error", "rate"), [(0.0, 0.003), (1.01, 0.05)])
+def test_the_warm_up_ends_where_the_recipe_says(error: float, rate: float, data: Data, tmp_path: Path) -> None:
+    training = finished(begun(tmp_path, identity(dataclasses.replace(DEEP, warmup_error=error)), data))
+    assert training.points[-1].learning_rate == rate
+
+
+def test_a_run_that_was_left_while_warm_ends_in_the_same_bits(data: Data, tmp_path: Path) -> None:
+    deep = identity(dataclasses.replace(DEEP, warmup_error=0.7))
+    whole = finished(begun(tmp_path / "whole", deep, data))
+    left = begun(tmp_path / "left", deep, data, 0.0)
+    left.advance()
+    assert left.learning_rate == 0.003
+    again = finished(begun(tmp_path / "left", deep, data))
+    assert [point.loss for point in again.points] == [point.loss for point in whole.points]
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "left")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_that_was_not_kept_yet_is_its_next_sittings_alone(data: Data, tmp_path: Path) -> None:
+    begun(tmp_path, identity(), data).advance()
+    bf16 = Arithmetic(precision="bf16")
+    Training(tmp_path, identity(), bf16, data, Pace())
+    assert [(one.since, one.arithmetic) for one in opened(tmp_path).sittings] == [(0, bf16)]
+
+
+def side_by_side(folder: Path, recipes: dict[str, Recipe], data: Data, pace: Pace) -> list[str]:
+    """Drives runs as a GPU does, on this CPU; what was said."""
+    said: list[str] = []
+    jobs = [Job(folder / name, identity(recipe), Arithmetic()) for name, recipe in recipes.items()]
+    driving._side_by_side(jobs, data, Listener(step=lambda _: None, notice=said.append), pace)
+    return said
+
+
+def test_runs_side_by_side_end_as_each_alone(whole: Path, data: Data, tmp_path: Path) -> None:
+    shorter = dataclasses.replace(RECIPE, iterations=12, milestones=())
+    said = side_by_side(tmp_path, {"a": RECIPE, "b": shorter}, data, Pace())
+    alone = weights(whole)
+    assert all(torch.equal(alone[name], tensor) for name, tensor in weights(tmp_path / "a").items())
+    assert opened(tmp_path / "b").outcome is not None
+    assert all(" left" in line for line in said)
+
+
+def test_runs_side_by_side_are_kept_when_the_time_is_over(whole: Path, data: Data, tmp_path: Path) -> None:
+    recipes = {"a": RECIPE, "b": dataclasses.replace(RECIPE, iterations=10, milestones=())}
+    with pytest.raises(CheckFailedError, match=r"the time is over: resnet20, seed 0 at 10 .the same command goes on"):
+        side_by_side(tmp_path, recipes, data, Pace(stop_after_s=0.0))
+    assert opened(tmp_path / "b").outcome is not None
+    assert (tmp_path / "a" / CHECKPOINT).exists()
+    side_by_side(tmp_path, recipes, data, Pace())
+    alone = weights(whole)
+    assert all(torch.equal(alone[name], tensor) for name, tensor in weights(tmp_path / "a").items())
+
+
+def test_a_run_that_fails_leaves_the_others_their_checkpoints(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(CheckFailedError, match="the loss is not finite"):
+        side_by_side(tmp_path, {"good": RECIPE, "wild": dataclasses.replace(RECIPE, learning_rate=1e9)}, data, Pace())
+    assert (tmp_path / "good" / CHECKPOINT).exists()
+
+
+def test_what_is_not_finite_is_not_kept(data: Data, tmp_path: Path) -> None:
+    training = begun(tmp_path, identity(dataclasses.replace(RECIPE, learning_rate=1e9)), data)
+    training.advance()
+    with pytest.raises(CheckFailedError, match="the loss is not finite at iteration 10"):
+        training.checkpoint()
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def noise_images(folder: Path) -> Path:
     """CLASS/IMAGE.png of 8 pixels, for both splits."""
     random = np.random.default_rng(0)
-    for split, count in (("train", 100), ("test", 5)):
+    for split, count in (("train", 1000), ("test", 5)):
         for name in ("cat", "dog"):
             place = folder / split / name
             place.mkdir(parents=True)
@@ -207,11 +281,11 @@ def noise_images(folder: Path) -> Path:
 
 
 def test_a_run_killed_at_random_steps_ends_in_the_same_bits(tmp_path: Path) -> None:
-    """The real command, a real SIGKILL: 77 updates of ResNet-20 on small images, killed twice on the way."""
+    """The real command, a real SIGKILL: 77 updates of ResNet-20 on small images, 14 an epoch, killed twice."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = (
         *(sys.executable, "-m", "benchmarks.cli", "paper", "train", "resnet20", "--size", "8", "--scale", "0.0012"),
-        *("--data", str(noise_images(tmp_path / "data")), "--checkpoint-every", "0", "--threads", "1", "-o"),
+        *("--data", str(noise_images(tmp_path / "data")), "--checkpoint-every", "0.3", "--threads", "1", "-o"),
     )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run([*command, str(whole)], check=True, capture_output=True, cwd=ROOT, env=environment)
