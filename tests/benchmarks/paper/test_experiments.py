@@ -98,6 +98,7 @@ def test_depth_compares_18_layers_with_34() -> None:
     found = depth.findings([curves(name, [(error, error)] * 2, "A") for name, error in errors.items()], "x")
     assert [check.outcome for check in found.checks] == ["confirmed"] * 3
     assert "32 pixels" in found.notes[-1]
+    assert [row[-1] for row in found.tables[0].rows] == ["27.94", "28.54", "27.88", "25.03"]
 
 
 def test_shortcut_options_are_told_apart_and_stand_beside_table_3() -> None:
