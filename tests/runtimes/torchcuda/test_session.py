@@ -118,7 +118,11 @@ def test_a_pool_that_shares_a_lane_is_caught(
         yield shared[0]
 
     monkeypatch.setattr(Lanes, "one", one)
-    wrong = asked(opened(pt2_artifact, recorded=lambda _: True), 60)
+    session, wrong = opened(pt2_artifact, recorded=lambda _: True), list[str]()
+    for _ in range(20):  # which threads meet is the scheduler's choice: on a busy machine none may, for one round
+        wrong += asked(session, 60)
+        if wrong and recorder.faults:
+            break
     assert wrong
     assert recorder.faults
 
