@@ -168,6 +168,7 @@ def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | Non
     with terminal.stdout_reserved(), terminal.listening() as listener:
         study.train([(folder, variant, shortcut, seed)], _setup(**options), listener)
         run = opened(folder)
+        listener.notice(run.identity.recipe.in_words())
         if run.step_s is not None and run.input_share is not None:
             listener.notice(
                 f"an update takes {1e3 * run.step_s:.1f} ms, making its batch {run.input_share:.1%} of that"

@@ -67,14 +67,6 @@ class Trained:
     norms: Norms
 
 
-def noise_batch(variant: Variant, count: int, seed: int) -> Batch:
-    """Normal images and even targets, the same for the same seed: for where no data is at hand."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(count, variant.in_channels, *variant.size, generator=generator)
-    targets = torch.randint(variant.classes, (count,), generator=generator)
-    return Batch(images, targets, f"{count} images of seeded noise, seed {seed}")
-
-
 def blocks(model: ResNet) -> dict[str, BasicBlock | Bottleneck]:
     """The network's blocks by name, in the order of the forward pass."""
     kinds = tuple(BLOCKS.values())

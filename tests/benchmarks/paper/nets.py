@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.paper.findings import Provenance
+from benchmarks.paper.layergradients import Batch
 from exporter.resnet import BasicBlock, Bottleneck, ResNet, build, initialise, settle_statistics
 from exporter.variants import Variant
 
@@ -33,6 +34,14 @@ def drawn(variant: Variant, seed: int = 0) -> ResNet:
                 module.weight.uniform_(0.5, 1.5, generator=generator)
                 module.bias.normal_(0.0, 0.3, generator=generator)
     return model
+
+
+def noise_batch(variant: Variant, count: int, seed: int) -> Batch:
+    """Normal images and even targets, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, variant.in_channels, *variant.size, generator=generator)
+    targets = torch.randint(variant.classes, (count,), generator=generator)
+    return Batch(images, targets, f"{count} images of seeded noise, seed {seed}")
 
 
 def images_for(variant: Variant, count: int, seed: int = 1) -> Tensor:

@@ -29,7 +29,6 @@ from benchmarks.paper.layergradients import (
     along_training,
     at_initialisation,
     layer_gradients,
-    noise_batch,
     without_norms,
 )
 from benchmarks.paper.plusone import Share, Shares, identity_blocks, shortcut_shares
@@ -46,6 +45,7 @@ from tests.benchmarks.paper.nets import (
     assert_untouched,
     copied_state,
     drawn,
+    noise_batch,
     worked_out,
 )
 
