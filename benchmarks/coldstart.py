@@ -27,7 +27,7 @@ from runtimes.errors import (
     CompatibilityError,
     ResourceError,
     RexportError,
-    quoted,
+    quote,
 )
 
 REPEATS = 5
@@ -107,7 +107,7 @@ def _told(command: Sequence[str], artifact: Artifact, silence_s: float) -> bytes
     if done.returncode == 0:
         return done.stdout
     words = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    reason = quoted(words[-1]) if words else f"its process ended with exit code {done.returncode}"
+    reason = quote(words[-1]) if words else f"its process ended with exit code {done.returncode}"
     raise _RAISED.get(done.returncode, CheckFailedError)(f"no cold start: {reason}")
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.job import Job
 from exporter.data import Unreadable, noise, noise_pixels, open_dataset, targets_for
 from runtimes.artifact import Artifact
-from runtimes.errors import ArtifactError, CompatibilityError, InputError, ModelMismatchError, quoted
+from runtimes.errors import ArtifactError, CompatibilityError, InputError, ModelMismatchError, quote
 from runtimes.protocol import Array, Arrays, TensorSpec
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _real(job: Job, runtime: Runtime, count: int) -> list[Arrays]:
     _, batches = _labelled(job, runtime.artifact, spec, limit, wanted, [])
     readable = [images for _, images in batches]
     if not readable:
-        raise InputError(f"none of the first {limit} images of {quoted(job.data)!r} can be read")
+        raise InputError(f"none of the first {limit} images of {quote(job.data)!r} can be read")
     images = np.concatenate(readable)
     places = np.arange(wanted) % len(images)
     return [{spec.name: images[part]} for part in np.split(places, count)]

@@ -22,7 +22,7 @@ from runtimes.errors import (
     CompatibilityError,
     ResourceError,
     RexportError,
-    quoted,
+    quote,
 )
 from runtimes.onnxfile import DEQUANTISE, QUANTISE, is_weighted
 
@@ -114,7 +114,7 @@ def _sized(shape: Sequence[int | str], batch: int, path: Path) -> Shape:
         raise CompatibilityError(f"its batch is fixed at {shape[0]}, and {batch} was asked for", path=path)
     sizes = [size for size in shape[1:] if isinstance(size, int)]
     if not shape or len(sizes) < len(shape) - 1:
-        raise CompatibilityError(f"more than the batch may vary: ({quoted(', '.join(map(str, shape)))})", path=path)
+        raise CompatibilityError(f"more than the batch may vary: ({quote(', '.join(map(str, shape)))})", path=path)
     return (batch, *sizes)
 
 
@@ -167,21 +167,21 @@ def _loaded(path: Path) -> onnx.ModelProto:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
         raise BackendUnavailableError(
-            f"a graph's cost needs onnx: {quoted(error)}", hint="pip install 'rexport[export]'"
+            f"a graph's cost needs onnx: {quote(error)}", hint="pip install 'rexport[export]'"
         ) from error
     try:
         return onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except DecodeError as error:
-        raise ArtifactError(f"not a whole ONNX file: {quoted(error)}", path=path) from error
+        raise ArtifactError(f"not a whole ONNX file: {quote(error)}", path=path) from error
 
 
 def _check_operators(nodes: Sequence[onnx.NodeProto], functions: set[str], path: Path) -> None:
     for node in nodes:
         known = _COUNTED.get(node.op_type)
         if node.op_type in functions or node.op_type in _UNCOUNTED or (known is None and is_weighted(node.op_type)):
-            raise CompatibilityError(f"the multiply-adds of {quoted(node.op_type)} are not counted", path=path)
+            raise CompatibilityError(f"the multiply-adds of {quote(node.op_type)} are not counted", path=path)
 
 
 def _fix_batch(value: onnx.ValueInfoProto, batch: int, path: Path) -> None:
@@ -205,7 +205,7 @@ def _inferred(model: onnx.ModelProto, path: Path) -> Mapping[str, onnx.ValueInfo
     try:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise CompatibilityError(f"onnx cannot infer its shapes: {quoted(error)}", path=path) from error
+        raise CompatibilityError(f"onnx cannot infer its shapes: {quote(error)}", path=path) from error
     return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
 
 
@@ -221,7 +221,7 @@ def _bytes_of(name: str, values: Mapping[str, onnx.ValueInfoProto], path: Path) 
     value = values.get(name)
     shape = None if value is None else _shape(value)
     if value is None or shape is None:
-        raise CompatibilityError(f"onnx cannot infer the shape of {quoted(name)!r}", path=path)
+        raise CompatibilityError(f"onnx cannot infer the shape of {quote(name)!r}", path=path)
     return _bytes(value.type.tensor_type.elem_type, shape, path)
 
 
@@ -277,7 +277,7 @@ def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape | None], pat
     names = [node.input[place] for place in rule.inputs if place < len(node.input)] + [node.output[0]]
     known = [shape for name in names if (shape := shapes.get(name)) is not None]
     if len(known) < len(rule.inputs) + 1:
-        raise CompatibilityError(f"onnx cannot infer the shapes of {quoted(node.name or node.op_type)!r}", path=path)
+        raise CompatibilityError(f"onnx cannot infer the shapes of {quote(node.name or node.op_type)!r}", path=path)
     return rule.count(node, *known)
 
 

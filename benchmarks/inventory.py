@@ -12,7 +12,7 @@ import click
 from benchmarks import gpu
 from benchmarks.environment import Environment, environment
 from exporter import terminal
-from runtimes import Backend, backends, files, schema
+from runtimes import Backend, available_backends, files, schema
 from runtimes.errors import BackendUnavailableError
 
 NEEDS = {
@@ -36,7 +36,9 @@ class Inventory:
 def inventory(device: str) -> Inventory:
     """Of this machine, for measuring on ``device``; runtimes that never run there are left out."""
     reasons: dict[str, str | None] = {
-        row.name: absent(row, device) for row in backends() if device in row.devices and "fake" not in row.formats
+        row.name: absent(row, device)
+        for row in available_backends()
+        if device in row.devices and "fake" not in row.formats
     }
     reasons |= {name: _not_installed(name, brings) for name, brings in NEEDS.items()}
     if device != "cpu":

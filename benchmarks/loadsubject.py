@@ -8,9 +8,9 @@ from benchmarks.request import Listener, Request
 from benchmarks.subjects import FP32, Pair, Refusal, Subject, Typed
 from exporter.data import BUNDLED_NAME
 from exporter.variants import VARIANTS, variant
-from runtimes import Artifact, Backend, backends
-from runtimes.backends import selected
-from runtimes.errors import UsageError, quoted
+from runtimes import Artifact, Backend, available_backends
+from runtimes.backends import select_candidates
+from runtimes.errors import UsageError, quote
 from runtimes.processors import usable_processors
 
 
@@ -70,7 +70,7 @@ def chosen(subject: Subject, request: Request) -> tuple[tuple[Pair, int], ...]:
     (typed,) = subject.typed
     assert isinstance(typed.made, Artifact)
     if not request.runtimes:
-        candidates = selected(typed.made, None, request.device, request.threads, request.cuda_graphs)
+        candidates = select_candidates(typed.made, None, request.device, request.threads, request.cuda_graphs)
         there = [candidate for candidate in candidates if candidate.row.missing() is None]
         row, options = (there or candidates)[0]
         return ((_pair(row, typed, request.device), options.threads),)
@@ -80,9 +80,9 @@ def chosen(subject: Subject, request: Request) -> tuple[tuple[Pair, int], ...]:
 
 
 def _named(name: str, artifact: Artifact) -> Backend:
-    known = {backend.name: backend for backend in backends()}
+    known = {backend.name: backend for backend in available_backends()}
     if name not in known:
-        raise UsageError(f"no runtime {quoted(name)!r}", hint=f"one of {', '.join(known)}")
+        raise UsageError(f"no runtime {quote(name)!r}", hint=f"one of {', '.join(known)}")
     if artifact.format.name not in known[name].formats:
         raise UsageError(f"runtime {name} does not open {artifact.format.name} files", path=artifact.path)
     return known[name]

@@ -16,7 +16,7 @@ import numpy as np
 
 import runtimes
 from runtimes.errors import CompatibilityError
-from runtimes.protocol import Array, Backend, executed
+from runtimes.protocol import Array, Backend, summarise_precisions
 
 Call: TypeAlias = Callable[[], object]
 Make: TypeAlias = "Callable[[int], AbstractContextManager[Call]]"
@@ -62,7 +62,7 @@ def _opened(threads: int, device: str, arithmetics: Sequence[str], folder: Path)
         import onnx  # noqa: F401  # the graphs are written with it
     except ImportError:
         return
-    for backend in runtimes.backends():
+    for backend in runtimes.available_backends():
         if FORMAT in backend.formats and device in backend.devices and not backend.missing():
             for arithmetic in arithmetics:
                 if arithmetic in _ONNX_TYPES:
@@ -85,7 +85,7 @@ class _Place:
             ran, feeds = runtime.description.precision, self._feeds(runtime, _CHECKED)
         if ran == self.arithmetic and self.backend.profile is not None:
             path = self._path(_CHECKED)
-            ran = executed(runtimes.profile(path, feeds, self.backend.name, self.device, self.threads))
+            ran = summarise_precisions(runtimes.profile(path, feeds, self.backend.name, self.device, self.threads))
         if ran != self.arithmetic:
             raise CompatibilityError(f"{self.backend.name} multiplies {self.arithmetic} in {ran} here")
 

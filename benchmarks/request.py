@@ -10,8 +10,8 @@ from benchmarks.field import BUDGET_S
 from benchmarks.measure import Plan
 from exporter.precision import PRECISIONS, Target, precision
 from exporter.typing import CALIBRATION_IMAGES, Typing
-from runtimes import Backend, backends
-from runtimes.errors import UsageError, quoted
+from runtimes import Backend, available_backends
+from runtimes.errors import UsageError, quote
 
 REFERENCE = "pytorch"
 """The runtime that every other is compared with: the network in eager mode."""
@@ -127,10 +127,10 @@ def selected(request: Request) -> tuple[Backend, ...]:
     Raises:
         UsageError: one is unknown.
     """
-    known = {backend.name: backend for backend in backends()}
+    known = {backend.name: backend for backend in available_backends()}
     for name in request.runtimes:
         if name not in known:
-            raise UsageError(f"no runtime {quoted(name)!r}", hint=f"one of {', '.join(known)}")
+            raise UsageError(f"no runtime {quote(name)!r}", hint=f"one of {', '.join(known)}")
     able = [name for name, backend in known.items() if request.device in backend.devices]
     names = dict.fromkeys((REFERENCE, *(request.runtimes or able)))
     return tuple(known[name] for name in names)

@@ -18,7 +18,7 @@ from benchmarks.samples import Sitting
 from benchmarks.statistics import Verdict
 from exporter.proportions import Interval
 from runtimes import files, schema
-from runtimes.errors import ArtifactError, CompatibilityError, quoted
+from runtimes.errors import ArtifactError, CompatibilityError, quote
 
 SCHEMA_VERSION = 4
 """Of a row. A reader refuses a newer one and names the remedy. Rows of version 1 had no subject and no drop, those of
@@ -214,7 +214,7 @@ def _loaded(line: bytes) -> object:
     try:
         data: object = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"not valid JSON: {quoted(error)}") from error
+        raise ArtifactError(f"not valid JSON: {quote(error)}") from error
     return data
 
 

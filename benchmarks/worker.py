@@ -32,8 +32,8 @@ from benchmarks.oddities import oddities
 from benchmarks.wire import Wire
 from runtimes import files, schema
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, RexportError
-from runtimes.parity import Comparison, logits_of
-from runtimes.protocol import Arrays, executed
+from runtimes.parity import LogitComparison, logits_of
+from runtimes.protocol import Arrays, summarise_precisions
 
 if TYPE_CHECKING:
     from exporter.data import Unreadable
@@ -55,14 +55,18 @@ def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[Outcome]:
     which is asked when all is measured, becomes a note.
     """
     outcome, feeds = _measured(job, predictions, wire)
-    if feeds is None or job.number or not any(row.name == job.runtime and row.profile for row in runtimes.backends()):
+    if (
+        feeds is None
+        or job.number
+        or not any(row.name == job.runtime and row.profile for row in runtimes.available_backends())
+    ):
         yield outcome
         return
     yield _noted(outcome, UNFINISHED)
     wire.step("profile")
     try:
         layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
-        yield replace(outcome, arithmetic=executed(layers))
+        yield replace(outcome, arithmetic=summarise_precisions(layers))
     except Exception as error:  # a library's own kinds among them
         traceback.print_exc()
         yield _noted(outcome, one_line(f"{NOT_PROFILED}{error}"))
@@ -190,7 +194,7 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> str
     vectors = runtime.artifact.vectors()
     tolerance = _tolerance(manifest)
     logits = logits_of(runtime, vectors.inputs, batch)
-    difference = Comparison.of(logits, vectors.logits).relative_difference
+    difference = LogitComparison.compare(logits, vectors.logits).relative_difference
     if not difference <= tolerance:
         raise CheckFailedError(
             f"no parity with its test vectors: relative difference {difference:.1e}, at most {tolerance:.1e} is allowed"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from exporter import pickles
-from runtimes.errors import ArtifactError, IntegrityError, UnsafeArtifactError, quoted
+from runtimes.errors import ArtifactError, IntegrityError, UnsafeArtifactError, quote
 
 MAX_ENTRIES = 65_535
 """One a tensor. A training checkpoint of resnet1202 with its average and two optimizer moments has 22,000."""
@@ -54,7 +54,7 @@ def check(file: BinaryIO) -> None:
             _check_checksums(archive, entries)
             pickles.check(io.BytesIO(b"".join(_chunks(archive, structure))))
     except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, NotImplementedError, OverflowError) as error:
-        raise ArtifactError(f"truncated or damaged: {quoted(error)}") from error
+        raise ArtifactError(f"truncated or damaged: {quote(error)}") from error
     file.seek(0)
 
 
@@ -87,7 +87,7 @@ def _check_sizes(entries: Sequence[zipfile.ZipInfo], file_bytes: int) -> None:
     for entry in entries:
         if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ArtifactError(
-                f"entry {quoted(entry.filename)!r} is encrypted, or compressed in a way that zip files rarely are"
+                f"entry {quote(entry.filename)!r} is encrypted, or compressed in a way that zip files rarely are"
             )
 
 
@@ -102,7 +102,7 @@ def _structure(entries: Sequence[zipfile.ZipInfo]) -> zipfile.ZipInfo:
     found = [entry for entry in entries if entry.filename.partition("/")[2] == "data.pkl"]
     if not found:
         raise ArtifactError(
-            f"a zip archive that torch.save did not write; first in it is {quoted(names[0] if names else '')!r}",
+            f"a zip archive that torch.save did not write; first in it is {quote(names[0] if names else '')!r}",
             hint="unpack it and name the checkpoint that is in it",
         )
     if len({name.partition("/")[0] for name in names}) > 1 or len({name.lower() for name in names}) < len(names):
@@ -125,9 +125,9 @@ def _check_extents(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], directory
         if header[0] != b"PK\x03\x04" or name != entry.orig_filename.encode(
             "utf-8" if entry.flag_bits & 0x800 else "cp437"
         ):
-            raise ArtifactError(f"damaged: entry {quoted(entry.filename)!r} is not where the list of entries says")
+            raise ArtifactError(f"damaged: entry {quote(entry.filename)!r} is not where the list of entries says")
         if entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + entry.compress_size > end:
-            raise ArtifactError(f"damaged: entry {quoted(entry.filename)!r} overlaps with the next")
+            raise ArtifactError(f"damaged: entry {quote(entry.filename)!r} overlaps with the next")
 
 
 def _check_checksums(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
@@ -140,7 +140,7 @@ def _check_checksums(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo
             crc = zlib.crc32(chunk, crc)
         if crc != entry.CRC:
             raise IntegrityError(
-                f"entry {quoted(entry.filename)!r} does not match its checksum: it was damaged after it was written",
+                f"entry {quote(entry.filename)!r} does not match its checksum: it was damaged after it was written",
                 hint="copy or download it again",
             )
 
@@ -156,6 +156,6 @@ def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]
                 count += len(chunk)
                 yield chunk
     except (zlib.error, EOFError) as error:
-        raise IntegrityError(f"entry {quoted(entry.filename)!r} is damaged: {quoted(error)}") from error
+        raise IntegrityError(f"entry {quote(entry.filename)!r} is damaged: {quote(error)}") from error
     if count != entry.file_size:
-        raise ArtifactError(f"entry {quoted(entry.filename)!r} has {count:,} bytes and claims {entry.file_size:,}")
+        raise ArtifactError(f"entry {quote(entry.filename)!r} has {count:,} bytes and claims {entry.file_size:,}")

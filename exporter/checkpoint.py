@@ -21,7 +21,7 @@ from runtimes.errors import (
     ResourceError,
     RexportError,
     UsageError,
-    quoted,
+    quote,
 )
 from runtimes.formats import kind_of
 
@@ -144,7 +144,7 @@ def _load(file: BinaryIO) -> object:
 def _first_line(error: Exception) -> str:
     """The library's reason, unless it advises to load the file unsafely."""
     line = str(error).partition("\n")[0]
-    return type(error).__name__ if not line or "weights_only" in line or "torch.load" in line else quoted(line)
+    return type(error).__name__ if not line or "weights_only" in line or "torch.load" in line else quote(line)
 
 
 def _load_safetensors(content: bytes) -> object:
@@ -159,7 +159,7 @@ def _load_safetensors(content: bytes) -> object:
     try:
         return load(content)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"damaged: {quoted(error)}") from error
+        raise ArtifactError(f"damaged: {quote(error)}") from error
 
 
 def _chosen(content: object) -> dict[str, Tensor]:
@@ -179,7 +179,7 @@ def _chosen(content: object) -> dict[str, Tensor]:
         raise ArtifactError(f"{len(chosen):,} entries{place}; a state dict has at most {MAX_TENSORS:,}")
     for name, value in chosen.items():
         if not isinstance(name, str) or not _is_tensor(value):
-            what = f"entry {quoted(name)!r}{place} is a {type(value).__name__}, not a tensor"
+            what = f"entry {quote(name)!r}{place} is a {type(value).__name__}, not a tensor"
             raise ArtifactError(what, hint=pickles.RESAVE)
     return {name: value.detach() for name, value in chosen.items()}
 
@@ -197,9 +197,9 @@ def _check_tensors(state: Mapping[str, Tensor], file_bytes: int) -> None:
     total = 0
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise ArtifactError(f"tensor {quoted(name)!r} is sparse, quantized or empty of data; plain ones are read")
+            raise ArtifactError(f"tensor {quote(name)!r} is sparse, quantized or empty of data; plain ones are read")
         if tensor.dim() > MAX_RANK:
-            raise ArtifactError(f"tensor {quoted(name)!r} has {tensor.dim()} dimensions; at most {MAX_RANK} are read")
+            raise ArtifactError(f"tensor {quote(name)!r} has {tensor.dim()} dimensions; at most {MAX_RANK} are read")
         total += tensor.numel() * tensor.element_size()
     if total > archive.MAX_EXPANSION * file_bytes:
         raise ArtifactError(

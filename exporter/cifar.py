@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from exporter.classfolders import Split
 from exporter.members import Members
-from runtimes.errors import ArtifactError, UnsafeArtifactError, quoted
+from runtimes.errors import ArtifactError, UnsafeArtifactError, quote
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """In the order of the published targets."""
@@ -161,7 +161,7 @@ def _walk(content: bytes) -> None:
                 raise UnsafeArtifactError(f"its pickle holds what no table of images needs ({name} at byte {place})")
             end = int(place or 0) + 1
     except ValueError as error:
-        raise ArtifactError(f"no pickle, or a damaged one: {quoted(error)}") from error
+        raise ArtifactError(f"no pickle, or a damaged one: {quote(error)}") from error
     if end != len(content):
         raise ArtifactError(f"{len(content) - end:,} bytes follow its pickle")
 
@@ -173,7 +173,7 @@ def _unpickled(content: bytes) -> object:
     except ArtifactError:
         raise
     except Exception as error:  # the stack machine stumbles in many ways over a damaged program
-        raise ArtifactError(f"a damaged pickle: {quoted(error) or type(error).__name__}") from error
+        raise ArtifactError(f"a damaged pickle: {quote(error) or type(error).__name__}") from error
 
 
 class _Type:
@@ -236,6 +236,6 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("numpy", "ndarray"):
             return None
         raise UnsafeArtifactError(
-            f"its pickle calls {quoted(f'{module}.{name}')!r}, which could run code and which CIFAR-10 does not need",
+            f"its pickle calls {quote(f'{module}.{name}')!r}, which could run code and which CIFAR-10 does not need",
             hint="take the file from its author's page",
         )

@@ -30,9 +30,9 @@ from runtimes.errors import (
     ModelMismatchError,
     ResourceError,
     UsageError,
-    quoted,
+    quote,
 )
-from runtimes.images import Image, Pixels, Preprocessing, fitted, normalised
+from runtimes.images import Image, Pixels, Preprocessing, fit_image, normalise
 
 BUNDLED_NAME = "fashion-mnist"
 """The data set that comes with rexport: weights made for it are checked and measured on it unasked."""
@@ -125,7 +125,7 @@ class Dataset:
         return self._each(preprocessing, size, unreadable)
 
     def _each(self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None) -> _Batches:
-        with closing(decoding.ahead(self.images, size, partial(self._fitted, preprocessing))) as batches:
+        with closing(decoding.prefetch(self.images, size, partial(self._fitted, preprocessing))) as batches:
             for results in batches:
                 read = [result for result in results if not isinstance(result, Unreadable)]
                 broken = [result for result in results if isinstance(result, Unreadable)]
@@ -138,7 +138,7 @@ class Dataset:
 
     def _fitted(self, preprocessing: Preprocessing, index: int, image: Image) -> tuple[int, Pixels] | Unreadable:
         try:
-            return index, fitted(image, preprocessing)
+            return index, fit_image(image, preprocessing)
         except (InputError, ResourceError) as error:
             if error.path is None:
                 error = type(error)(error.what, path=self.label(index), hint=error.hint)
@@ -160,7 +160,7 @@ def _together(images: Pixels, preprocessing: Preprocessing, size: int) -> _Batch
         channels = rest[0] if rest else 1
         planes = batch.reshape(count, height, width, channels).transpose(1, 2, 0, 3).reshape(height, width, -1)
         blank = replace(preprocessing, mean=(0.0,) * planes.shape[2], std=(1.0,) * planes.shape[2])
-        pixels = fitted(planes, blank).reshape(*preprocessing.size, count, channels).transpose(2, 0, 1, 3)
+        pixels = fit_image(planes, blank).reshape(*preprocessing.size, count, channels).transpose(2, 0, 1, 3)
         shape = (count, *preprocessing.size, preprocessing.channels)
         yield np.arange(start, start + count), np.broadcast_to(np.ascontiguousarray(pixels), shape)
 
@@ -177,7 +177,7 @@ def _normalised(
 ) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
     with closing(batches):
         for indices, pixels in batches:
-            yield indices, normalised(pixels, preprocessing)
+            yield indices, normalise(pixels, preprocessing)
 
 
 def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> Dataset:
@@ -214,7 +214,7 @@ def _opened(spec: str, split: Split) -> Dataset:
         raise UsageError("cifar10 is not bundled", hint="name where it lies: cifar10:PATH")
     dataset = _at(rest, split)
     if [_plain(name) for name in dataset.classes] != list(cifar.CLASSES):
-        classes = quoted(", ".join(dataset.classes)) or "not told"
+        classes = quote(", ".join(dataset.classes)) or "not told"
         raise ArtifactError(f"not CIFAR-10: its classes are {classes}", path=rest)
     return dataset
 
@@ -224,7 +224,7 @@ def _at(path: str, split: Split) -> Dataset:
     if not _exists(place):
         if "/" in path or ".tar" in path:
             raise ResourceError("no such file or folder", path=path, hint=f"data is {FORMS}", errno=errno.ENOENT)
-        raise UsageError(f"no data set {quoted(path)!r}", hint=FORMS)
+        raise UsageError(f"no data set {quote(path)!r}", hint=FORMS)
     found = members.read(place)
     name = place.resolve().name.split(".tar")[0].removesuffix(".tgz").removesuffix(".txz") or "data"
     table = cifar.read(found, split)
@@ -274,7 +274,7 @@ def _bundled(split: Split) -> Dataset:
             images, targets, classes = arrays["images"], arrays["targets"].astype(np.int64), arrays["classes"]
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise IntegrityError(
-            f"the bundled images are damaged: {quoted(error)}",
+            f"the bundled images are damaged: {quote(error)}",
             path=path,
             hint="pip install --force-reinstall rexport",
         ) from error
@@ -329,7 +329,7 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
     moved = [name for name, mine, other in places if mine != other and mine in theirs]
     if moved:
         raise ModelMismatchError(
-            f"the data's classes are not the network's labels, though {quoted(moved[0])!r} is among both, "
+            f"the data's classes are not the network's labels, though {quote(moved[0])!r} is among both, "
             "in different places",
             hint="export with --labels naming the data's classes in the network's order",
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from runtimes import files
-from runtimes.errors import IntegrityError, ResourceError, UsageError, quoted
+from runtimes.errors import IntegrityError, ResourceError, UsageError, quote
 
 PUBLISHED = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -123,7 +123,7 @@ def _is_whole(path: Path, name: str | None = None) -> bool:
 def _address(name: str) -> str:
     base = os.environ.get(URL_VARIABLE) or BASE_URL
     if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
-        raise UsageError(f"{URL_VARIABLE} must begin with http:// or https://, not {quoted(base)!r}")
+        raise UsageError(f"{URL_VARIABLE} must begin with http:// or https://, not {quote(base)!r}")
     return f"{base.rstrip('/')}/{name}"
 
 
@@ -138,7 +138,7 @@ def _download(url: str, part: Path, bar: _Bar) -> None:
             after = part.stat().st_size if part.exists() else 0
             if attempt == ATTEMPTS or after <= before:
                 kept = f"; {after:,} bytes are kept, and the next try goes on from there" if after else ""
-                raise ResourceError(f"cannot download {quoted(url)}: {error}{kept}", hint=OFFLINE_HINT) from error
+                raise ResourceError(f"cannot download {quote(url)}: {error}{kept}", hint=OFFLINE_HINT) from error
 
 
 def _continue(url: str, part: Path, have: int, bar: _Bar) -> None:
@@ -151,11 +151,11 @@ def _continue(url: str, part: Path, have: int, bar: _Bar) -> None:
             _after_refused_range(url, part, have, error, bar)
             return
         raise ResourceError(
-            f"cannot download {quoted(url)}: the server says {error.code} {quoted(error.reason)}", hint=OFFLINE_HINT
+            f"cannot download {quote(url)}: the server says {error.code} {quote(error.reason)}", hint=OFFLINE_HINT
         ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _BrokenOffError(quoted(reason)) from error
+        raise _BrokenOffError(quote(reason)) from error
     with response:
         start, total = _extent(response, have)
         _receive(response, part, start, total, bar)
@@ -174,7 +174,7 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
     if response.status == http.client.PARTIAL_CONTENT:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != have:
-            raise ResourceError(f"cannot download {quoted(response.url)}: the server sent another part than asked for")
+            raise ResourceError(f"cannot download {quote(response.url)}: the server sent another part than asked for")
         return have, None if found[2] == "*" else int(found[2])
     return 0, int(length) if length and length.isdigit() else None
 
@@ -203,7 +203,7 @@ def _chunk(response: IO[bytes]) -> bytes:
     try:
         return response.read(_CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(quoted(error) or type(error).__name__) from error
+        raise _BrokenOffError(quote(error) or type(error).__name__) from error
 
 
 class _HttpRedirects(urllib.request.HTTPRedirectHandler):
@@ -219,7 +219,7 @@ class _HttpRedirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
-            raise urllib.error.URLError(f"redirected to {quoted(newurl)}")
+            raise urllib.error.URLError(f"redirected to {quote(newurl)}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

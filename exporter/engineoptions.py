@@ -105,18 +105,18 @@ def order(options: Mapping[str, Any]) -> Order:
         UsageError: a value that means nothing, or options that contradict each other.
     """
     from exporter.tensorrt import Order
-    from runtimes.trt.settings import Settings, parsed_size, parsed_target
+    from runtimes.trt.settings import Settings, parse_size, parse_target
 
     return Order(
         flavor=options["flavor"],
         settings=Settings(
             profiles=profiles(options),
             opt_level=options["opt_level"],
-            workspace_bytes=None if options["workspace"] is None else parsed_size(options["workspace"]),
+            workspace_bytes=None if options["workspace"] is None else parse_size(options["workspace"]),
             hardware_compat=options["hardware_compat"],
             version_compat=options["version_compat"],
             strip_weights=options["strip_weights"],
-            targets=tuple(parsed_target(text) for text in options["compute_capability"]),
+            targets=tuple(parse_target(text) for text in options["compute_capability"]),
             timing_cache=options["timing_cache"],
         ),
         out=options["out"],
@@ -135,11 +135,11 @@ def profiles(options: Mapping[str, Any]) -> tuple[Profile, ...]:
     from runtimes.errors import UsageError
     from runtimes.manifest import Profile
     from runtimes.trt.building import DEFAULT_PROFILE
-    from runtimes.trt.settings import parsed_profile
+    from runtimes.trt.settings import parse_profile
 
     least, best, most = (options[name] for name in ("min_batch", "opt_batch", "max_batch"))
     if least is None and best is None and most is None:
-        return tuple(parsed_profile(text) for text in options["profile"])
+        return tuple(parse_profile(text) for text in options["profile"])
     if options["profile"]:
         raise UsageError("--profile says what --min-batch, --opt-batch and --max-batch say", hint="give one of them")
     highest = most or max(DEFAULT_PROFILE.most, best or 0, least or 0)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from exporter.execution import HEAD, STEM, places
 from runtimes import Artifact
-from runtimes.errors import quoted
+from runtimes.errors import quote
 from runtimes.manifest import Engine, Manifest, Profile
-from runtimes.protocol import executed
+from runtimes.protocol import summarise_precisions
 from runtimes.trt.flavors import FLAVORS
 from runtimes.trt.inspector import EngineLayer
-from runtimes.trt.opening import inspected
+from runtimes.trt.opening import inspect_layers
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def view(artifact: Artifact) -> EngineView:
     Raises:
         BackendUnavailableError: its library or a GPU is missing.
         CompatibilityError: it is for another GPU or another version of the library.
-        RexportError: as ``runtimes.trt.opening.inspected``.
+        RexportError: as ``runtimes.trt.opening.inspect_layers``.
     """
-    return of_layers(inspected(artifact))
+    return of_layers(inspect_layers(artifact))
 
 
 def of_layers(layers: Sequence[EngineLayer]) -> EngineView:
@@ -53,7 +53,7 @@ def of_layers(layers: Sequence[EngineLayer]) -> EngineView:
         for place, row in zip(where, layers, strict=True)
         if place.block in blocks and row.layer.weighted and any(_is_addition(name) for name in row.layer.nodes)
     }
-    return EngineView(tuple(layers), len(blocks), len(fused), executed(row.layer for row in layers))
+    return EngineView(tuple(layers), len(blocks), len(fused), summarise_precisions(row.layer for row in layers))
 
 
 def _tells(layers: Sequence[EngineLayer]) -> bool:
@@ -68,12 +68,12 @@ def layer_lines(found: EngineView) -> list[str]:
     """A line of sums, then one a layer: its arithmetic, how many nodes it stands for, its name and its kernel."""
     kinds = Counter(row.layer.operator for row in found.layers)
     fused = f", {found.fused_blocks} of {found.blocks} blocks with their addition fused" if found.blocks else ""
-    told = ", ".join(f"{count} {quoted(kind)}" for kind, count in kinds.most_common())
+    told = ", ".join(f"{count} {quote(kind)}" for kind, count in kinds.most_common())
     lines = [f"{len(found.layers)} layers ({told}){fused}; weighted layers in {found.arithmetic}"]
     width = max((len(row.layer.precision) for row in found.layers), default=0)
     for row in found.layers:
-        kernel = f"  [{quoted(row.tactic)}]" if row.tactic else ""
-        lines.append(f"{row.layer.precision:<{width}}  {len(row.layer.nodes):>2}  {quoted(row.title)}{kernel}")
+        kernel = f"  [{quote(row.tactic)}]" if row.tactic else ""
+        lines.append(f"{row.layer.precision:<{width}}  {len(row.layer.nodes):>2}  {quote(row.title)}{kernel}")
     return lines
 
 

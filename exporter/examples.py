@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from exporter.data import BUNDLED_NAME, Dataset, open_dataset, targets_for
 from exporter.network import Network, noise_inputs
 from runtimes.errors import UsageError
-from runtimes.images import Preprocessing, normalised
+from runtimes.images import Preprocessing, normalise
 
 NOISE_IMAGES = 16
 """Noise is all alike: more of it tells nothing new."""
@@ -46,7 +46,7 @@ class Examples:
         chosen = self.values[start:stop]
         if self.preprocessing is None or chosen.dtype != np.uint8:
             return chosen.astype(np.float32, copy=False)
-        return normalised(chosen.astype(np.uint8, copy=False), self.preprocessing)
+        return normalise(chosen.astype(np.uint8, copy=False), self.preprocessing)
 
     def feeds(self, start: int, stop: int, raw: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
         """Inputs of an artifact: pixels where it takes raw ones, else as ``floats``."""

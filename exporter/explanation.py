@@ -30,7 +30,7 @@ from runtimes.errors import (
     ModelMismatchError,
     RexportError,
     UsageError,
-    quoted,
+    quote,
 )
 from runtimes.parity import logits_of
 from runtimes.protocol import Array
@@ -196,7 +196,7 @@ def _against(artifact: Artifact, path: Path) -> Artifact:
     ours, theirs = artifact.manifest, reference.manifest
     if ours is not None and theirs is not None and ours.weights.sha256 != theirs.weights.sha256:
         raise ModelMismatchError(
-            f"its weights are others than those of {quoted(artifact.path.name)}",
+            f"its weights are others than those of {quote(artifact.path.name)}",
             path=path,
             hint="--against takes the fp32 artifact of the same weights",
         )
@@ -252,7 +252,7 @@ def _graph(artifact: Artifact) -> onnx.ModelProto:
     try:
         graph = onnx.load(os.fspath(artifact.path))
     except Exception as error:  # protocol buffers' own kind, and what external data can do
-        raise ArtifactError(f"onnx cannot read it: {quoted(error)}", path=artifact.path) from error
+        raise ArtifactError(f"onnx cannot read it: {quote(error)}", path=artifact.path) from error
     size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
     if size > LIMIT_BYTES:
         raise CompatibilityError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from exporter.variants import VARIANTS, Shortcut, Variant, layers
-from runtimes.errors import ArtifactError, ModelMismatchError, quoted
+from runtimes.errors import ArtifactError, ModelMismatchError, quote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ def _some(names: list[str]) -> str:
     if not names:
         return ""
     more = ", ..." if len(names) > MAX_NAMED else ""
-    return f" ({', '.join(quoted(name) for name in names[:MAX_NAMED])}{more})"
+    return f" ({', '.join(quote(name) for name in names[:MAX_NAMED])}{more})"
 
 
 def _difference(given: Mapping[str, Tensor], expected: Shapes) -> _Difference:
@@ -183,7 +183,7 @@ def _converted(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> Tens
     counter = name.endswith(_COUNTER)
     if tensor.dtype not in (integers if counter else floats):
         raise ModelMismatchError(
-            f"tensor {quoted(name)!r} is {_dtype(tensor)}; "
+            f"tensor {quote(name)!r} is {_dtype(tensor)}; "
             + ("an integer" if counter else "a float of 16 to 64 bits")
             + " is needed",
             hint="quantized weights cannot be taken: save the float ones" if not counter else None,
@@ -205,10 +205,10 @@ def _check_values(state: Mapping[str, Tensor]) -> None:
         lowest, highest = (float(value) for value in tensor.aminmax())  # NaN if there is one
         if not (math.isfinite(lowest) and math.isfinite(highest)):
             wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
-            raise ArtifactError(f"tensor {quoted(name)!r} has {wrong:,} NaN or infinite of {tensor.numel():,} values")
+            raise ArtifactError(f"tensor {quote(name)!r} has {wrong:,} NaN or infinite of {tensor.numel():,} values")
         if name.endswith("running_var") and lowest < 0:
             count = int((tensor < 0).sum())
-            raise ArtifactError(f"tensor {quoted(name)!r} has {count:,} negative values; a variance has none")
+            raise ArtifactError(f"tensor {quote(name)!r} has {count:,} negative values; a variance has none")
 
 
 def _notice(given: Mapping[str, Tensor], state: Mapping[str, Tensor], progress: Callable[[str], None]) -> None:

@@ -23,7 +23,7 @@ import runtimes
 from exporter.execution import Place, places
 from exporter.probing import fed, given, name_of, observed, rounded, value_types
 from runtimes import Runtime
-from runtimes.errors import ModelMismatchError, quoted
+from runtimes.errors import ModelMismatchError, quote
 from runtimes.protocol import Array, Arrays
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _check_layers(ours: Set[tuple[str, str]], theirs: Set[tuple[str, str]]) -> N
     """Both must have the same layers with weights, which no quantiser adds or takes away."""
     odd = sorted(name for name, operator in ours ^ theirs if operator in _WEIGHTED)
     if odd:
-        raise _mismatch(f"{quoted(odd[0])!r} is a layer of one alone")
+        raise _mismatch(f"{quote(odd[0])!r} is a layer of one alone")
     if not any(operator in _WEIGHTED for _, operator in ours):
         raise _mismatch("there is no layer with weights in them")
 
@@ -208,7 +208,7 @@ def _check_shapes(
         shapes = [[dim.dim_value for dim in types[value].tensor_type.shape.dim] for types, value in pairs]
         if len(shapes[0]) != len(shapes[1]) or any(a and b and a != b for a, b in zip(*shapes, strict=True)):
             one, other = ("x".join(str(size or "n") for size in shape) for shape in shapes)
-            raise _mismatch(f"{quoted(point.name)!r} gives {one} in one, {other} in the other")
+            raise _mismatch(f"{quote(point.name)!r} gives {one} in one, {other} in the other")
 
 
 def _mismatch(what: str) -> ModelMismatchError:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol
 
 from runtimes import files
-from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError, quoted
+from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError, quote
 from runtimes.formats import kind_of
 
 MAX_DEPTH = 4
@@ -142,7 +142,7 @@ def _in_archive(place: Path) -> dict[str, Path | bytes]:
 
 
 def _damaged(place: Path, error: object) -> ArtifactError:
-    return ArtifactError(f"a truncated or damaged tar archive: {quoted(error)}", path=place)
+    return ArtifactError(f"a truncated or damaged tar archive: {quote(error)}", path=place)
 
 
 def _unpacked(stream: _Bounded, place: Path) -> dict[str, Path | bytes]:
@@ -165,10 +165,10 @@ def _unpacked(stream: _Bounded, place: Path) -> dict[str, Path | bytes]:
 def _checked_name(member: tarfile.TarInfo, place: Path) -> PurePosixPath:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
-        raise UnsafeArtifactError(f"its member {quoted(member.name)!r} leads outside", path=place)
+        raise UnsafeArtifactError(f"its member {quote(member.name)!r} leads outside", path=place)
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise UnsafeArtifactError(
-            f"its member {quoted(member.name)!r} is a link, a device or a sparse file; expected plain files",
+            f"its member {quote(member.name)!r} is a link, a device or a sparse file; expected plain files",
             path=place,
         )
     return name

@@ -16,8 +16,8 @@ from exporter.variants import Variant
 from exporter.weights import IMAGENET_PREPROCESSING, resolve, scaled
 from runtimes import files
 from runtimes.artifact import Vectors
-from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quoted
-from runtimes.images import Preprocessing, normalised
+from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
+from runtimes.images import Preprocessing, normalise
 from runtimes.manifest import Weights
 from runtimes.parity import IMAGES
 from runtimes.protocol import Array
@@ -125,7 +125,7 @@ def prepare(request: Request, listener: Listener) -> Network:
     listener.step("computing the test vectors")
     data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
     inputs, images, classes, name = _inputs(request, data, preprocessing)
-    floats = normalised(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
+    floats = normalise(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
     known = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
     return Network(
         model=model,
@@ -173,11 +173,11 @@ def _inputs(
     dataset = open_dataset(data, IMAGES)
     if len(dataset.classes) != variant.classes:
         raise ModelMismatchError(
-            f"the data {quoted(data)!r} has {len(dataset.classes)} classes, the network {variant.classes}",
+            f"the data {quote(data)!r} has {len(dataset.classes)} classes, the network {variant.classes}",
             hint=f"--num-classes {len(dataset.classes)}",
         )
     _, pixels = next(dataset.pixels(preprocessing, IMAGES))
-    inputs = pixels if request.raw else normalised(pixels, preprocessing)
+    inputs = pixels if request.raw else normalise(pixels, preprocessing)
     return inputs, f"{len(inputs)} images of {dataset.name}", dataset.classes, dataset.name
 
 

@@ -18,7 +18,7 @@ from exporter.network import INPUT, OUTPUT, Listener, Network, Request, prepare
 from exporter.rawinput import with_raw_input
 from exporter.typing import FP32, Typing, typed
 from runtimes import Artifact, files
-from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, quoted
+from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, quote
 from runtimes.manifest import Calibration, FileRecord
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _traced(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
             )
         except (RuntimeError, ValueError) as error:
             raise CompatibilityError(
-                f"torch {torch.__version__} cannot export this at opset {opset}: {quoted(error)}",
+                f"torch {torch.__version__} cannot export this at opset {opset}: {quote(error)}",
                 hint=f"leave --opset out for {DEFAULT_OPSET}",
             ) from error
     if program is None:
@@ -250,11 +250,11 @@ def _check(place: Path) -> None:
     try:
         onnx.checker.check_model(os.fspath(place), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise CheckFailedError(f"torch wrote an invalid graph: {quoted(error)}") from error
+        raise CheckFailedError(f"torch wrote an invalid graph: {quote(error)}") from error
     nodes = onnx.load(os.fspath(place), load_external_data=False).graph.node
     left = [node.name for node in nodes if node.op_type == "BatchNormalization"]
     if left:
-        raise CheckFailedError(f"{len(left)} batch-norms were not folded, the first {quoted(left[0])}")
+        raise CheckFailedError(f"{len(left)} batch-norms were not folded, the first {quote(left[0])}")
 
 
 def _producers(calibration: Calibration | None) -> dict[str, str]:

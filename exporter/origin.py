@@ -16,10 +16,10 @@ from exporter.torch import written
 from exporter.variants import Variant
 from exporter.weights import resolve
 from runtimes import Artifact, schema
-from runtimes.errors import ArtifactError, CompatibilityError, RexportError, quoted
-from runtimes.images import normalised
+from runtimes.errors import ArtifactError, CompatibilityError, RexportError, quote
+from runtimes.images import normalise
 from runtimes.manifest import Manifest, Weights
-from runtimes.parity import Comparison
+from runtimes.parity import LogitComparison
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,7 @@ def _reloaded(artifact: Artifact, variant: Variant, weights: Weights, listener: 
     # Not by digest: random weights differ by float32's rounding from one kind of processor to the next.
     if not _answers(model, artifact) <= PRECISIONS["fp32"].tolerance:
         raise CompatibilityError(
-            f"its fp32 weights are not in it, and {quoted(spec)} holds others now", path=artifact.path, hint=hint
+            f"its fp32 weights are not in it, and {quote(spec)} holds others now", path=artifact.path, hint=hint
         )
     return model
 
@@ -115,8 +115,8 @@ def _answers(model: ResNet, artifact: Artifact) -> float:
     """How far the network's logits are from the artifact's test vectors, as parity counts it."""
     vectors, view = artifact.vectors(), _manifest(artifact).preprocessing
     raw = vectors.inputs.dtype == np.uint8 and view is not None
-    inputs = normalised(vectors.inputs, view) if raw and view is not None else vectors.inputs
-    return Comparison.of(reference_logits(model, inputs), vectors.logits).relative_difference
+    inputs = normalise(vectors.inputs, view) if raw and view is not None else vectors.inputs
+    return LogitComparison.compare(reference_logits(model, inputs), vectors.logits).relative_difference
 
 
 def _rebuilt(artifact: Artifact, variant: Variant) -> ResNet:
@@ -130,7 +130,7 @@ def _rebuilt(artifact: Artifact, variant: Variant) -> ResNet:
         try:
             state[name] = _value(module, kind, value, weights)
         except KeyError as error:
-            raise ArtifactError(f"it has no weight {quoted(error)}", path=artifact.path) from error
+            raise ArtifactError(f"it has no weight {quote(error)}", path=artifact.path) from error
     model.load_state_dict(state)
     return model
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from runtimes.errors import ArtifactError, UnsafeArtifactError, quoted
+from runtimes.errors import ArtifactError, UnsafeArtifactError, quote
 
 MAX_DEPTH = 64
 """Of containers within containers; a training checkpoint has fewer than ten."""
@@ -131,7 +131,7 @@ def check(stream: BinaryIO) -> None:
             if walk.stack and walk.stack[-1].depth > MAX_DEPTH:
                 raise UnsafeArtifactError(f"its pickle nests more than {MAX_DEPTH} levels deep", hint=RESAVE)
     except (ValueError, IndexError, KeyError, OverflowError) as error:
-        raise ArtifactError(f"truncated or damaged: its pickle is broken off ({quoted(error)})") from error
+        raise ArtifactError(f"truncated or damaged: its pickle is broken off ({quote(error)})") from error
     if protocol != PROTOCOL:
         raise ArtifactError(
             f"written with pickle protocol {protocol}; protocol {PROTOCOL}, torch.save's default, can be read safely",
@@ -142,6 +142,6 @@ def check(stream: BinaryIO) -> None:
 def _check_global(name: str) -> None:
     if name not in ALLOWED_GLOBALS and not _TORCH_DATA.fullmatch(name):
         raise UnsafeArtifactError(
-            f"it is a pickle that calls {quoted(name)!r}, which could run code and which weights do not need",
+            f"it is a pickle that calls {quote(name)!r}, which could run code and which weights do not need",
             hint=RESAVE,
         )

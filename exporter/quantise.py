@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from exporter.network import INPUT
 from exporter.precision import Target
-from runtimes.errors import BackendUnavailableError, CompatibilityError, quoted
+from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 
 if TYPE_CHECKING:
     import onnx
@@ -59,7 +59,7 @@ def quantised(graph: onnx.ModelProto, images: NDArray[np.float32], target: Targe
                 subset_size=len(batches),
             )
         except Exception as error:  # NNCF raises its own errors, ONNX Runtime's and plain ones
-            raise CompatibilityError(f"NNCF {nncf.__version__} cannot quantise this: {quoted(error)}") from error
+            raise CompatibilityError(f"NNCF {nncf.__version__} cannot quantise this: {quote(error)}") from error
     del result.graph.value_info[:]
     _quantise_shortcuts(result)
     if target == "tensorrt":
@@ -85,9 +85,7 @@ def _nncf() -> ModuleType:
             warnings.simplefilter("ignore")
             import nncf
     except ImportError as error:
-        raise BackendUnavailableError(
-            f"int8 needs NNCF: {quoted(error)}", hint="pip install 'rexport[int8]'"
-        ) from error
+        raise BackendUnavailableError(f"int8 needs NNCF: {quote(error)}", hint="pip install 'rexport[int8]'") from error
     return nncf  # type: ignore[no-any-return]
 
 

@@ -10,7 +10,7 @@ import math
 import struct
 from collections.abc import Mapping
 
-from runtimes.errors import ArtifactError, quoted
+from runtimes.errors import ArtifactError, quote
 
 MAX_FORMAT_HEADER_BYTES = 100_000_000
 """What the format itself allows a header."""
@@ -58,7 +58,7 @@ def _parsed(header: bytes) -> dict[str, object]:
     try:
         data = json.loads(header.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"damaged: its safetensors header is not valid ({quoted(error)})") from error
+        raise ArtifactError(f"damaged: its safetensors header is not valid ({quote(error)})") from error
     if not isinstance(data, dict):
         raise ArtifactError("damaged: its safetensors header is not a JSON object")
     return data
@@ -75,17 +75,17 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _extent(name: str, entry: object) -> tuple[int, int]:
     """Where the tensor's bytes begin and end, counted from the header's end."""
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ArtifactError(f"damaged: tensor {quoted(name)!r} needs dtype, shape and data_offsets, and these alone")
+        raise ArtifactError(f"damaged: tensor {quote(name)!r} needs dtype, shape and data_offsets, and these alone")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        raise ArtifactError(f"tensor {quoted(name)!r} has dtype {quoted(dtype)}, which weights never have")
+        raise ArtifactError(f"tensor {quote(name)!r} has dtype {quote(dtype)}, which weights never have")
     if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
-        raise ArtifactError(f"damaged: the shape or the offsets of tensor {quoted(name)!r} are not whole numbers")
+        raise ArtifactError(f"damaged: the shape or the offsets of tensor {quote(name)!r} are not whole numbers")
     if len(shape) > MAX_RANK:
-        raise ArtifactError(f"tensor {quoted(name)!r} has {len(shape)} dimensions; at most {MAX_RANK} are read")
+        raise ArtifactError(f"tensor {quote(name)!r} has {len(shape)} dimensions; at most {MAX_RANK} are read")
     begin, end = offsets
     if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
-        raise ArtifactError(f"damaged: tensor {quoted(name)!r} {dtype} {shape} does not fill bytes {begin} to {end}")
+        raise ArtifactError(f"damaged: tensor {quote(name)!r} {dtype} {shape} does not fill bytes {begin} to {end}")
     return begin, end
 
 
@@ -97,7 +97,7 @@ def _check_cover(extents: Mapping[str, tuple[int, int]], data_bytes: int) -> Non
     place = 0
     for name, (begin, end) in sorted(extents.items(), key=lambda item: item[1]):
         if begin != place:
-            raise ArtifactError(f"damaged: tensor {quoted(name)!r} begins at byte {begin}, not at {place} as it should")
+            raise ArtifactError(f"damaged: tensor {quote(name)!r} begins at byte {begin}, not at {place} as it should")
         place = end
     if place != data_bytes:
         kind = "truncated" if place > data_bytes else "damaged"

@@ -21,11 +21,11 @@ from exporter.precision import PRECISIONS
 from exporter.typing import FP32, Typing
 from runtimes import Artifact, Manifest, Runtime, cuda, files, open_artifact, parity
 from runtimes.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
-from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, quoted
+from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, quote
 from runtimes.formats import FORMATS
 from runtimes.manifest import FileRecord, Gate, Parity
 from runtimes.trt import gates, record
-from runtimes.trt.building import Built, build
+from runtimes.trt.building import BuiltEngine, build
 from runtimes.trt.flavors import Flavor, default_flavor, flavor
 from runtimes.trt.settings import Settings
 
@@ -61,7 +61,7 @@ class Order:
         """
         found = default_flavor() if self.flavor == AUTO else flavor(self.flavor)
         found.library()
-        self.settings.checked(found)
+        self.settings.check(found)
         return found
 
 
@@ -83,7 +83,7 @@ def export(
         raise UsageError(
             "the ONNX file that the engine would be built from is there already",
             path=source,
-            hint=f"rexport tensorrt {quoted(source)} builds from it, --force replaces it",
+            hint=f"rexport tensorrt {quote(source)} builds from it, --force replaces it",
         )
     network = prepare(request, listener)
     parent = exported(network, Place(source, request.batch, opset), typing, listener)
@@ -146,8 +146,8 @@ class _Building:
         self.settings = replace(settings, tf32=parent.allows_tf32)
         if settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
-                f"an engine without its weights takes them from {quoted(parent.path.name)}, which must lie beside it",
-                hint=f"-o {quoted(parent.path.parent)}/",
+                f"an engine without its weights takes them from {quote(parent.path.name)}, which must lie beside it",
+                hint=f"-o {quote(parent.path.parent)}/",
             )
 
     def run(self, network: Callable[[], Network], typing: Typing) -> Artifact:
@@ -174,7 +174,7 @@ class _Building:
         self.parent.vectors()  # they are whole
         return files.read_bounded(self.parent.path.with_name(self.vectors.name), VECTORS_LIMIT_BYTES)
 
-    def _built(self) -> Built:
+    def _built(self) -> BuiltEngine:
         title = f"{self.flavor.title} {self.flavor.version()}"
         self.listener.step(f"building an engine with {title}")
         try:
@@ -198,7 +198,7 @@ class _Building:
             hint=f"rexport onnx {self.manifest.name} --precision {self.manifest.precision} --target tensorrt",
         )
 
-    def _record(self, found: Built, file: Path) -> Manifest:
+    def _record(self, found: BuiltEngine, file: Path) -> Manifest:
         """What is known before any check."""
         gpu = cuda.device() if cuda.missing() is None else None
         return record.manifest(self.parent, file, found, self.settings, self.flavor, gpu)
@@ -245,7 +245,7 @@ class Told:
 
     def __call__(self, phase: str, done: int, total: int) -> bool:
         now = self._clock()
-        words = f"building the engine: {quoted(phase)}, {done} of {total}"
+        words = f"building the engine: {quote(phase)}, {done} of {total}"
         self._listener.step(words)
         if now - self._last >= TOLD_EVERY_S:
             self._last = now

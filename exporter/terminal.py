@@ -99,7 +99,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    from runtimes.errors import RexportError, quoted
+    from runtimes.errors import RexportError, quote
 
     if "--debug" in sys.argv and not isinstance(error, click.ClickException):
         traceback.print_exception(error)
@@ -121,7 +121,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
         click.echo("error: out of memory (a smaller --batch or --limit needs less)", err=True)
         return 6
-    click.echo(f"error: internal error: {type(error).__name__}: {quoted(error)} (--debug shows where)", err=True)
+    click.echo(f"error: internal error: {type(error).__name__}: {quote(error)} (--debug shows where)", err=True)
     return INTERNAL
 
 

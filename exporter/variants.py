@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtimes.errors import UsageError, quoted
+from runtimes.errors import UsageError, quote
 
 Block = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar"]
@@ -220,7 +220,7 @@ def variant(name: str) -> Variant:
     try:
         return VARIANTS[name]
     except KeyError:
-        raise UsageError(f"no variant {quoted(name)!r}", hint=f"one of {', '.join(VARIANTS)}") from None
+        raise UsageError(f"no variant {quote(name)!r}", hint=f"one of {', '.join(VARIANTS)}") from None
 
 
 def customised(

@@ -17,7 +17,7 @@ from runtimes.errors import (
     ResourceError,
     RexportError,
     UsageError,
-    quoted,
+    quote,
 )
 from runtimes.images import Preprocessing
 from runtimes.manifest import Weights
@@ -193,7 +193,7 @@ def from_file(spec: str, variant: Variant, progress: Progress) -> Loaded:
             raise
         hint = f"--weights takes {', '.join(ORIGINS)} or a file"
         raise ResourceError(error.what, path=path, hint=hint, errno=error.errno) from error
-    record = Weights("file", True, fitting.state_digest(state), source=quoted(path.name))
+    record = Weights("file", True, fitting.state_digest(state), source=quote(path.name))
     return Loaded(state, record, None, None, None)
 
 

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from runtimes import files
 from runtimes.artifact import Artifact
-from runtimes.backends import backends, first_session, selected
-from runtimes.checks import checked
+from runtimes.backends import available_backends, first_session, select_candidates
+from runtimes.checks import check_feeds
 from runtimes.classifier import Classifier, Label, Prediction
 from runtimes.errors import InputError, IntegrityError, RexportError, UsageError
 from runtimes.images import Preprocessing
@@ -34,7 +34,7 @@ __all__ = [
     "RexportError",
     "Runtime",
     "TensorSpec",
-    "backends",
+    "available_backends",
     "open",
     "open_artifact",
     "profile",
@@ -70,7 +70,7 @@ def open(
         BackendUnavailableError: a library or the device is missing; the hint is the command that brings it.
         UsageError: an unknown backend or device, ``threads`` below 1 or above what this process may use.
     """
-    return _while_unchanged(
+    return _retry_until_unchanged(
         path, lambda artifact: open_artifact(artifact, backend, device, threads, cuda_graphs), Runtime.close
     )
 
@@ -84,7 +84,7 @@ def profile(
 ) -> tuple[Layer, ...]:
     """The steps in which a backend really runs the artifact, in their order, with their arithmetic and times.
 
-    It opens the artifact twice: as ``open`` does, then under the library's profiler. ``runtimes.protocol.executed``
+    It opens the artifact twice: as ``open`` does, then under the library's profiler. ``runtimes.protocol.summarise_precisions``
     puts the arithmetic into words.
 
     Args:
@@ -98,22 +98,22 @@ def profile(
         RexportError: as ``open``.
     """
     if isinstance(path, Artifact):
-        return _profiled(path, feeds, backend, device, threads)
-    return _while_unchanged(path, lambda artifact: _profiled(artifact, feeds, backend, device, threads))
+        return _profile_artifact(path, feeds, backend, device, threads)
+    return _retry_until_unchanged(path, lambda artifact: _profile_artifact(artifact, feeds, backend, device, threads))
 
 
-def _profiled(
+def _profile_artifact(
     artifact: Artifact, feeds: Feeds | None, backend: str | None, device: str | None, threads: int | None
 ) -> tuple[Layer, ...]:
     # A recorded run is one step.
     with open_artifact(artifact, backend, device, threads, cuda_graphs=False) as runtime:
         about = runtime.description
-        arrays = checked(runtime.inputs, example(runtime) if feeds is None else feeds)
+        arrays = check_feeds(runtime.inputs, example(runtime) if feeds is None else feeds)
     if not all(array.size for array in arrays.values()):
         raise InputError("empty arrays were passed: there is nothing to run")
-    row = next(row for row in backends() if row.name == about.backend)
+    row = next(row for row in available_backends() if row.name == about.backend)
     if row.profile is None:
-        able = [other.name for other in backends() if other.profile and artifact.format.name in other.formats]
+        able = [other.name for other in available_backends() if other.profile and artifact.format.name in other.formats]
         raise UsageError(f"backend {row.name} cannot tell what it runs", hint=f"one of {', '.join(able)}")
     return row.profile(artifact, Options(about.device, about.threads, cuda_graphs=False), arrays)
 
@@ -121,7 +121,7 @@ def _profiled(
 _Result = TypeVar("_Result")
 
 
-def _while_unchanged(
+def _retry_until_unchanged(
     path: str | os.PathLike[str], act: Callable[[Artifact], _Result], discard: Callable[[_Result], None] | None = None
 ) -> _Result:
     """What ``act`` gives for the artifact at ``path``, which was the same before and after; else it is done again."""
@@ -152,7 +152,7 @@ def open_artifact(
     cuda_graphs: bool = True,
 ) -> Runtime:
     """As ``open``, for an artifact that was read already."""
-    candidates = selected(artifact, backend, device, threads, cuda_graphs)
+    candidates = select_candidates(artifact, backend, device, threads, cuda_graphs)
     digest = _DigestCheck(artifact)
     if artifact.format.runs_code:
         digest.result()

@@ -27,7 +27,7 @@ from runtimes.errors import (
     ResourceError,
     RexportError,
     UnsafeArtifactError,
-    quoted,
+    quote,
 )
 from runtimes.formats import FORMATS, Format, recognise
 from runtimes.manifest import FORMAT_VERSION, TF32, FileRecord, Manifest
@@ -116,9 +116,9 @@ class Artifact:
         if hashlib.sha256(content).hexdigest() != self.manifest.vectors.sha256:
             raise IntegrityError("its bytes are not those that the manifest records", path=place)
         try:
-            return _unpacked(content)
+            return _unpack_vectors(content)
         except Exception as error:  # NumPy's reader raises many kinds, a tokeniser's among them
-            raise ArtifactError(f"not test vectors: {quoted(error)}", path=place) from error
+            raise ArtifactError(f"not test vectors: {quote(error)}", path=place) from error
 
 
 def _check(path: Path, format: Format, manifest: Manifest | None) -> None:
@@ -150,7 +150,7 @@ def _check_digest(path: Path, manifest: Manifest | None) -> None:
             )
 
 
-def _unpacked(content: bytes) -> Vectors:
+def _unpack_vectors(content: bytes) -> Vectors:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(member.file_size for member in archive.infolist()) > VECTORS_LIMIT_BYTES:
             raise ValueError(f"more than {VECTORS_LIMIT_BYTES:,} bytes")

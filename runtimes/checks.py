@@ -9,11 +9,11 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from runtimes.dlpack import DeviceTensor, device_tensor, is_on_device
-from runtimes.errors import InputError, IntegrityError, quoted
+from runtimes.errors import InputError, IntegrityError, quote
 from runtimes.protocol import Array, Arrays, TensorSpec
 
 
-def checked(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> Arrays:
+def check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> Arrays:
     """The feeds as C-ordered arrays of the specs' dtypes, in the specs' order; the caller's arrays are untouched.
 
     An array that is C-ordered already is passed through, not copied. A list of numbers is taken as the spec's dtype,
@@ -25,11 +25,11 @@ def checked(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> Array
     """
     _check_names(specs, feeds)
     sizes: dict[str, int] = {}
-    return {spec.name: _checked_one(spec, feeds[spec.name], sizes) for spec in specs}
+    return {spec.name: _check_array(spec, feeds[spec.name], sizes) for spec in specs}
 
 
 def plainly_right(specs: tuple[TensorSpec, ...]) -> Callable[[object], TypeGuard[Arrays]]:
-    """A test of feeds that are as ``checked`` would give them, and not empty: a dict with the one array of the one
+    """A test of feeds that are as ``check_feeds`` would give them, and not empty: a dict with the one array of the one
     input. It costs a fraction of that, which is to be seen beside a small network. Of others it says nothing."""
     if len(specs) != 1 or not specs[0].shape or any(isinstance(size, str) for size in specs[0].shape[1:]):
         return _says_nothing
@@ -63,18 +63,18 @@ def on_device(feeds: Mapping[str, object]) -> bool:
     return isinstance(feeds, Mapping) and True in [is_on_device(value) for value in feeds.values()]
 
 
-def checked_tensors(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> dict[str, DeviceTensor]:
-    """As ``checked`` for tensors on a CUDA device, which stay where they are: all of them, or none.
+def check_tensors(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> dict[str, DeviceTensor]:
+    """As ``check_feeds`` for tensors on a CUDA device, which stay where they are: all of them, or none.
 
     Raises:
-        InputError: as ``checked``; or one is not on a CUDA device, or not C-ordered.
+        InputError: as ``check_feeds``; or one is not on a CUDA device, or not C-ordered.
     """
     _check_names(specs, feeds)
     sizes: dict[str, int] = {}
-    return {spec.name: _checked_tensor(spec, feeds[spec.name], sizes) for spec in specs}
+    return {spec.name: _check_tensor(spec, feeds[spec.name], sizes) for spec in specs}
 
 
-def _checked_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> DeviceTensor:
+def _check_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> DeviceTensor:
     if not is_on_device(value):
         raise InputError(
             f"{spec}: {type(value).__name__} is not on a CUDA device, as another input is",
@@ -98,11 +98,11 @@ def _check_names(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> 
         )
     if len(feeds) != len(specs) or [spec.name for spec in specs if spec.name not in feeds]:
         names = [spec.name for spec in specs]
-        got = ", ".join(repr(quoted(name)) for name in feeds) or "nothing"
+        got = ", ".join(repr(quote(name)) for name in feeds) or "nothing"
         raise InputError(f"the inputs are {', '.join(map(repr, names))}; got {got}")
 
 
-def _checked_one(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Array:
+def _check_array(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Array:
     if isinstance(value, (list, tuple)):
         value = _from_list(spec, value)
     if not isinstance(value, np.ndarray):
@@ -111,7 +111,7 @@ def _checked_one(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Arra
     wanted = _dtype(spec.dtype)
     if value.dtype != wanted:
         raise InputError(
-            f"{spec}: got dtype {value.dtype.str if value.dtype.newbyteorder() == wanted else quoted(value.dtype)}",
+            f"{spec}: got dtype {value.dtype.str if value.dtype.newbyteorder() == wanted else quote(value.dtype)}",
             hint=_dtype_hint(spec, value.dtype),
         )
     _check_shape(spec, value, sizes)
@@ -132,7 +132,7 @@ def _from_list(spec: TensorSpec, value: list[object] | tuple[object, ...]) -> Ar
         pixels = found.dtype == np.uint8  # arrays: plain numbers never become this dtype
         return found if found.size and (fractions or pixels) else np.asarray(value, dtype=wanted)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{spec}: the list is not an array of numbers: {quoted(error)}") from error
+        raise InputError(f"{spec}: the list is not an array of numbers: {quote(error)}") from error
 
 
 def _dtype_hint(spec: TensorSpec, got: np.dtype[np.generic]) -> str:
@@ -167,7 +167,7 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
     return all(isinstance(wanted, str) or wanted == size for wanted, size in zip(spec.shape, shape, strict=True))
 
 
-def agreed(stated: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+def reconcile_specs(stated: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """The manifest's specs, which name the dimensions that may vary, when the model's own do not contradict them.
 
     Raises:
@@ -180,7 +180,7 @@ def agreed(stated: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> tup
     )
     if not same:
         raise IntegrityError(
-            f"its manifest says {'; '.join(map(str, stated))}, the model has {quoted('; '.join(map(str, found)))}",
+            f"its manifest says {'; '.join(map(str, stated))}, the model has {quote('; '.join(map(str, found)))}",
             hint="export it again",
         )
     return stated

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import runtimes
 from runtimes import decoding
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
-from runtimes.images import Image, Pixels, Preprocessing, fitted_or_named, normalised
+from runtimes.images import Image, Pixels, Preprocessing, fit_or_name, normalise
 from runtimes.protocol import TensorSpec
 from runtimes.runtime import Runtime
 
@@ -60,7 +60,7 @@ class Classifier:
         self.runtime = runtime
         self.preprocessing = preprocessing
         self.names = names
-        self._input = _Input.of(runtime, preprocessing)
+        self._input = _Input.find(runtime, preprocessing)
         self._output = _logits_of(runtime)
         classes = self._output.shape[1]
         if isinstance(classes, int):
@@ -127,19 +127,19 @@ class Classifier:
         if top < 1 or batch < 1:
             raise UsageError(f"top and batch must be at least 1, not {top} and {batch}")
         found: list[Prediction] = []
-        with closing(decoding.ahead(_several(images), self._input.batch or batch, self._pixels)) as batches:
+        with closing(decoding.prefetch(_several(images), self._input.batch or batch, self._pixels)) as batches:
             for pixels in batches:
                 for row in self._probabilities(np.stack(pixels), first=len(found)):
                     found.append(self._prediction(row, top))
         return found
 
     def _pixels(self, number: int, image: Image) -> Pixels:
-        pixels = fitted_or_named(image, self.preprocessing, number)
+        pixels = fit_or_name(image, self.preprocessing, number)
         return pixels.copy() if isinstance(image, np.ndarray) else pixels  # its owner may fill it with the next image
 
     def _probabilities(self, pixels: Pixels, first: int) -> NDArray[np.float64]:
         """(n, classes) for fitted images (n, h, w, c) that are one batch."""
-        feeds = {self._input.spec.name: self._input.of_pixels(pixels, self.preprocessing)}
+        feeds = {self._input.spec.name: self._input.from_pixels(pixels, self.preprocessing)}
         outputs = self.runtime.infer(feeds)[self._output.name][: len(pixels)]
         self._check_names(outputs.shape[1])
         foreign = self.runtime.artifact.manifest is None
@@ -187,7 +187,7 @@ class _Input:
     batch: int | None
 
     @classmethod
-    def of(cls, runtime: Runtime, preprocessing: Preprocessing) -> _Input:
+    def find(cls, runtime: Runtime, preprocessing: Preprocessing) -> _Input:
         """Raises ArtifactError if the network takes no images, ModelMismatchError if none like these."""
         path, elsewhere = runtime.artifact.path, "use runtimes.open and Runtime.infer"
         spec = runtime.inputs[0] if len(runtime.inputs) == 1 else None
@@ -210,11 +210,11 @@ class _Input:
             path=path,
         )
 
-    def of_pixels(self, pixels: Pixels, preprocessing: Preprocessing) -> NDArray[Any]:
+    def from_pixels(self, pixels: Pixels, preprocessing: Preprocessing) -> NDArray[Any]:
         """The input for fitted images (n, h, w, c), filled up with zeros to the network's fixed batch."""
         inputs: NDArray[Any] = pixels
         if not _takes_pixels(self.spec):
-            inputs = normalised(pixels, preprocessing)
+            inputs = normalise(pixels, preprocessing)
             inputs = inputs.transpose(0, 2, 3, 1) if self.channels_last else inputs
         if self.batch is not None and len(inputs) < self.batch:
             inputs = np.concatenate([inputs, np.zeros((self.batch - len(inputs), *inputs.shape[1:]), inputs.dtype)])

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.errors import BackendUnavailableError, DeviceLostError, ResourceError, RexportError, quoted
+from runtimes.errors import BackendUnavailableError, DeviceLostError, ResourceError, RexportError, quote
 from runtimes.protocol import Array
 
 _MODULE = "cuda.bindings.runtime"
@@ -96,7 +96,7 @@ def missing() -> str | None:
     try:
         if importlib.util.find_spec(_MODULE) is None:
             return f"cuda-bindings is not installed ({_PIP})"
-        count = _checked(_runtime(), "count the GPUs", "cudaGetDeviceCount")
+        count = _call_checked(_runtime(), "count the GPUs", "cudaGetDeviceCount")
     except ModuleNotFoundError:
         return f"cuda-bindings is not installed ({_PIP})"
     except (RexportError, ValueError) as error:  # ValueError: of find_spec, where a module without a spec stands
@@ -114,8 +114,8 @@ def device(ordinal: int = 0) -> Device:
         BackendUnavailableError: there is no such GPU, no driver, or no cuda-bindings.
     """
     runtime = _runtime()
-    found = _checked(runtime, f"describe GPU {ordinal}", "cudaGetDeviceProperties", ordinal)
-    driver = int(_checked(runtime, "ask the driver's version", "cudaDriverGetVersion"))
+    found = _call_checked(runtime, f"describe GPU {ordinal}", "cudaGetDeviceProperties", ordinal)
+    driver = int(_call_checked(runtime, "ask the driver's version", "cudaDriverGetVersion"))
     name = found.name
     return Device(
         ordinal=ordinal,
@@ -130,9 +130,9 @@ def device(ordinal: int = 0) -> Device:
 def current(ordinal: int) -> Iterator[None]:
     """Makes the device the calling thread's own meanwhile; a caller who uses another gets it back."""
     runtime = _runtime()
-    before = int(_checked(runtime, "ask for the current GPU", "cudaGetDevice"))
+    before = int(_call_checked(runtime, "ask for the current GPU", "cudaGetDevice"))
     if before != ordinal:
-        _checked(runtime, f"use GPU {ordinal}", "cudaSetDevice", ordinal)
+        _call_checked(runtime, f"use GPU {ordinal}", "cudaSetDevice", ordinal)
     try:
         yield
     finally:
@@ -147,12 +147,12 @@ def _runtime() -> ModuleType:
         raise BackendUnavailableError("cuda-bindings is not installed", hint=_PIP) from error
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailableError(
-            f"cuda-bindings is installed and cannot be imported: {quoted(error)}",
+            f"cuda-bindings is installed and cannot be imported: {quote(error)}",
             hint="pip install --force-reinstall cuda-bindings",
         ) from error
 
 
-def _checked(runtime: ModuleType, doing: str, name: str, *arguments: object) -> Any:
+def _call_checked(runtime: ModuleType, doing: str, name: str, *arguments: object) -> Any:
     """What the function of that name returns beside its error code.
 
     Raises:
@@ -161,16 +161,16 @@ def _checked(runtime: ModuleType, doing: str, name: str, *arguments: object) -> 
     try:
         code, *values = getattr(runtime, name)(*arguments)
     except RuntimeError as error:  # the library that it stands on cannot be loaded, or lacks the function
-        raise BackendUnavailableError(f"CUDA cannot {doing}: {quoted(error)}", hint="update the driver") from error
+        raise BackendUnavailableError(f"CUDA cannot {doing}: {quote(error)}", hint="update the driver") from error
     if code != runtime.cudaError_t.cudaSuccess:
-        raise _translated(runtime, code, doing)
+        raise _translate_error(runtime, code, doing)
     return values[0] if values else None
 
 
-def _translated(runtime: ModuleType, code: Any, doing: str) -> RexportError:
+def _translate_error(runtime: ModuleType, code: Any, doing: str) -> RexportError:
     name = str(code.name)
     _, words = runtime.cudaGetErrorString(code)
-    text = quoted(words.decode("utf-8", "replace") if isinstance(words, bytes) else name)
+    text = quote(words.decode("utf-8", "replace") if isinstance(words, bytes) else name)
     if name == "cudaErrorMemoryAllocation":
         return ResourceError(f"the GPU has no memory left: CUDA cannot {doing}", hint="a smaller batch needs less")
     if name == "cudaErrorNoDevice":
@@ -216,7 +216,7 @@ class DeviceBuffer(_Owned):
     def __init__(self, size_bytes: int) -> None:
         runtime = _runtime()
         doing = f"allocate {size_bytes:,} bytes on it"
-        self.pointer = int(_checked(runtime, doing, "cudaMalloc", max(size_bytes, 1)))
+        self.pointer = int(_call_checked(runtime, doing, "cudaMalloc", max(size_bytes, 1)))
         self.size_bytes = size_bytes
         pointer = self.pointer
         super().__init__(lambda: runtime.cudaFree(pointer))
@@ -238,7 +238,7 @@ class PinnedBuffer(_Owned):
                 hint="a smaller batch needs less, and ulimit -l may be raised",
             )
         if code != runtime.cudaError_t.cudaSuccess:
-            raise _translated(runtime, code, f"pin {size_bytes:,} bytes of the host's memory")
+            raise _translate_error(runtime, code, f"pin {size_bytes:,} bytes of the host's memory")
         self.pointer = int(pointer)
         self.size_bytes = size_bytes
         address = self.pointer
@@ -262,7 +262,7 @@ class Stream(_Owned):
 
     def __init__(self) -> None:
         runtime = _runtime()
-        made = _checked(runtime, "make a stream", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
+        made = _call_checked(runtime, "make a stream", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
         self.handle = int(made)
         self._runtime = runtime
         self._kinds = runtime.cudaMemcpyKind
@@ -270,7 +270,7 @@ class Stream(_Owned):
 
     def synchronize(self) -> None:
         """Returns when all that was queued is done. An error of that work is raised here, too."""
-        _checked(self._runtime, "finish the queued work", "cudaStreamSynchronize", self.handle)
+        _call_checked(self._runtime, "finish the queued work", "cudaStreamSynchronize", self.handle)
 
     def to_device(self, target: int, source: int, size_bytes: int) -> None:
         """Queues a copy of host memory, which must stay until it is done."""
@@ -286,7 +286,7 @@ class Stream(_Owned):
 
     def _copy(self, target: int, source: int, size_bytes: int, kind: object) -> None:
         doing = f"copy {size_bytes:,} bytes"
-        _checked(self._runtime, doing, "cudaMemcpyAsync", target, source, size_bytes, kind, self.handle)
+        _call_checked(self._runtime, doing, "cudaMemcpyAsync", target, source, size_bytes, kind, self.handle)
 
 
 class Event(_Owned):
@@ -294,25 +294,25 @@ class Event(_Owned):
 
     def __init__(self) -> None:
         runtime = _runtime()
-        made = _checked(runtime, "make an event", "cudaEventCreateWithFlags", runtime.cudaEventDefault)
+        made = _call_checked(runtime, "make an event", "cudaEventCreateWithFlags", runtime.cudaEventDefault)
         self._made = made
         self._runtime = runtime
         super().__init__(lambda: runtime.cudaEventDestroy(made))
 
     def record(self, stream: Stream) -> None:
         """Queues the mark."""
-        _checked(self._runtime, "record an event", "cudaEventRecord", self._made, stream.handle)
+        _call_checked(self._runtime, "record an event", "cudaEventRecord", self._made, stream.handle)
 
     def synchronize(self) -> None:
         """Returns when the device has come to it."""
-        _checked(self._runtime, "wait for an event", "cudaEventSynchronize", self._made)
+        _call_checked(self._runtime, "wait for an event", "cudaEventSynchronize", self._made)
 
     def elapsed_s(self, since: Event) -> float:
         """Seconds on the device from ``since`` to this event; waits for both. CUDA tells half a microsecond apart."""
         since.synchronize()
         self.synchronize()
         doing = "tell the time between two events"
-        return float(_checked(self._runtime, doing, "cudaEventElapsedTime", since._made, self._made)) / 1e3
+        return float(_call_checked(self._runtime, doing, "cudaEventElapsedTime", since._made, self._made)) / 1e3
 
 
 @contextlib.contextmanager
@@ -327,7 +327,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class Graph(_Owned):
+class CudaGraph(_Owned):
     """Work that was recorded from a stream and is launched as a whole, with the addresses that it was recorded with.
 
     Made by ``capture``.
@@ -335,7 +335,7 @@ class Graph(_Owned):
 
     def __init__(self, runtime: ModuleType, recorded: object) -> None:
         try:
-            made = _checked(runtime, "make a graph of the recorded work", "cudaGraphInstantiate", recorded, 0)
+            made = _call_checked(runtime, "make a graph of the recorded work", "cudaGraphInstantiate", recorded, 0)
         finally:
             runtime.cudaGraphDestroy(recorded)
         self._made = made
@@ -343,25 +343,25 @@ class Graph(_Owned):
         super().__init__(lambda: runtime.cudaGraphExecDestroy(made))
 
     @classmethod
-    def capture(cls, stream: Stream, work: Callable[[], None]) -> Graph:
+    def capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:
         """Records what ``work`` queues on ``stream``; none of it runs now. Other threads go on meanwhile.
 
         Raises:
             ResourceError: ``work`` did what cannot be recorded, as allocating memory or waiting for the device.
         """
         try:
-            return cls._captured(stream, work)
+            return cls._capture(stream, work)
         except ResourceError as error:
             if isinstance(error, DeviceLostError):
                 raise
             raise ResourceError(error.what, hint=error.hint or "open it with cuda_graphs=False") from error
 
     @classmethod
-    def _captured(cls, stream: Stream, work: Callable[[], None]) -> Graph:
+    def _capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:
         runtime = _runtime()
         # In this mode, only the calling thread is kept from what cannot be recorded.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _checked(runtime, "begin to record a graph", "cudaStreamBeginCapture", stream.handle, mode)
+        _call_checked(runtime, "begin to record a graph", "cudaStreamBeginCapture", stream.handle, mode)
         try:
             with _no_collection():  # it might free memory of the device, which would void the recording
                 work()
@@ -370,8 +370,8 @@ class Graph(_Owned):
             if code == runtime.cudaError_t.cudaSuccess:
                 runtime.cudaGraphDestroy(recorded)
             raise
-        return cls(runtime, _checked(runtime, "record a graph", "cudaStreamEndCapture", stream.handle))
+        return cls(runtime, _call_checked(runtime, "record a graph", "cudaStreamEndCapture", stream.handle))
 
     def launch(self, stream: Stream) -> None:
         """Queues the recorded work on ``stream``."""
-        _checked(self._runtime, "launch a graph", "cudaGraphLaunch", self._made, stream.handle)
+        _call_checked(self._runtime, "launch a graph", "cudaGraphLaunch", self._made, stream.handle)

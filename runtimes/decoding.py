@@ -30,7 +30,7 @@ def most_threads() -> int:
     return min(MAX_THREADS, usable_processors() - 1)
 
 
-def ahead(images: Iterable[Image], size: int, work: Callable[[int, Image], T]) -> Generator[list[T], None, None]:
+def prefetch(images: Iterable[Image], size: int, work: Callable[[int, Image], T]) -> Generator[list[T], None, None]:
     """What ``work`` makes of each image, given its number from 0 and the image: ``size`` at a time and in order.
 
     Paths and encoded bytes are worked on by up to ``most_threads`` threads, and by the caller's own while it waits; one
@@ -67,7 +67,7 @@ def _batches(
         for number, image in numbered:
             task = _Task(functools.partial(work, number, image))
             if isinstance(image, (str, bytes, os.PathLike)):
-                threads.take(task)
+                threads.submit(task)
             else:
                 task.attempt()
             batch.append(task)
@@ -103,14 +103,14 @@ class _Task(Generic[T]):
         """Does the work, unless it is done or another thread is at it. What it raises is kept."""
         if self._turn.acquire(blocking=False):
             try:
-                self._do()
+                self._run()
             finally:
                 self._turn.release()
 
     def result(self) -> T:
         """What the work gave or raised; waits for the thread that is at it."""
         with self._turn:
-            self._do()
+            self._run()
         if self._error is not None:
             try:
                 raise self._error
@@ -118,7 +118,7 @@ class _Task(Generic[T]):
                 self._error = None  # else the error would hold this frame, and this frame the error
         return self._values.pop()
 
-    def _do(self) -> None:
+    def _run(self) -> None:
         if self._work is not None:
             try:
                 self._values.append(self._work())
@@ -137,7 +137,7 @@ class _Threads:
         self._started: list[threading.Thread] = []
         self._ending = False
 
-    def take(self, task: _Task[Any]) -> None:
+    def submit(self, task: _Task[Any]) -> None:
         self._taken += 1
         if self._taken == 2:
             self._most = most_threads()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtimes.errors import InputError, quoted
+from runtimes.errors import InputError, quote
 
 CUDA = 2
 """DLPack's number for CUDA devices."""
@@ -53,16 +53,16 @@ def is_on_device(value: object) -> bool:
 
 
 def device_tensor(value: SupportsDLPack) -> DeviceTensor:
-    """Where the tensor lies, and what it is. Nothing is copied and nothing is waited for: see ``ordered``.
+    """Where the tensor lies, and what it is. Nothing is copied and nothing is waited for: see ``wait_for_producer``.
 
     Raises:
         InputError: its library does not give it away, it is not on a CUDA device or not C-ordered, or its elements are
             of a type that no runtime here takes.
     """
-    return parsed(_capsule(value, _UNORDERED), value)
+    return parse_capsule(_capsule(value, _UNORDERED), value)
 
 
-def ordered(tensor: DeviceTensor, stream: int) -> None:
+def wait_for_producer(tensor: DeviceTensor, stream: int) -> None:
     """Has the stream of that handle wait for what the tensor's owner has queued for it.
 
     Raises:
@@ -81,7 +81,7 @@ def _capsule(value: SupportsDLPack, stream: int) -> object:
         return value.__dlpack__(stream=stream)
     except Exception as error:  # whatever its library raises
         raise InputError(
-            f"the tensor's library does not hand it over: {quoted(error)}", hint="pass tensor.detach().contiguous()"
+            f"the tensor's library does not hand it over: {quote(error)}", hint="pass tensor.detach().contiguous()"
         ) from error
 
 
@@ -122,13 +122,13 @@ _MAJOR = 1
 _KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
 
 
-def parsed(capsule: object, source: SupportsDLPack, device_type: int = CUDA) -> DeviceTensor:
+def parse_capsule(capsule: object, source: SupportsDLPack, device_type: int = CUDA) -> DeviceTensor:
     """What a capsule says of the tensor in it, which must lie on a device of that type.
 
     Raises:
         InputError: as ``device_tensor``.
     """
-    found = _opened(capsule)
+    found = _read_capsule(capsule)
     if found.device_type != device_type:
         raise InputError(f"the tensor is on a device of DLPack's type {found.device_type}, not on a CUDA device")
     shape = tuple(found.shape[axis] for axis in range(found.ndim))
@@ -137,7 +137,7 @@ def parsed(capsule: object, source: SupportsDLPack, device_type: int = CUDA) -> 
     return DeviceTensor(source, (found.data or 0) + found.byte_offset, shape, _dtype(found), found.device_id)
 
 
-def _opened(capsule: object) -> _Tensor:
+def _read_capsule(capsule: object) -> _Tensor:
     for name, layout in _LAYOUTS.items():
         if _IS_VALID(capsule, name):
             held = layout.from_address(_GET_POINTER(capsule, name))

@@ -27,7 +27,7 @@ MAX_QUOTED = 200
 """Longest piece of foreign text that a message repeats, in characters."""
 
 
-def quoted(text: object) -> str:
+def quote(text: object) -> str:
     """Foreign text made safe for a message: control characters escaped, cut to 200 characters."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return plain if len(plain) <= MAX_QUOTED else plain[: MAX_QUOTED - 1] + "…"
@@ -48,7 +48,7 @@ class RexportError(Exception):
         self.what = what
         self.path = None if path is None else Path(path)
         self.hint = hint
-        place = "" if path is None else f"{quoted(os.fspath(path))}: "
+        place = "" if path is None else f"{quote(os.fspath(path))}: "
         super().__init__(place + what + (f" ({hint})" if hint else ""))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from runtimes.errors import ResourceError, UsageError, quoted
+from runtimes.errors import ResourceError, UsageError, quote
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
@@ -34,7 +34,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except ValueError as error:
-        raise UsageError(f"{error} in the path {quoted(path)!r}") from error
+        raise UsageError(f"{error} in the path {quote(path)!r}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ResourceError("cannot read: not a regular file", path=path)
@@ -69,7 +69,7 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, ...]:
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except ValueError as error:
-        raise UsageError(f"{error} in the path {quoted(path)!r}") from error
+        raise UsageError(f"{error} in the path {quote(path)!r}") from error
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

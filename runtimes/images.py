@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes import files
-from runtimes.errors import BackendUnavailableError, InputError, ResourceError, UsageError, quoted
+from runtimes.errors import BackendUnavailableError, InputError, ResourceError, UsageError, quote
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -102,7 +102,7 @@ class Preprocessing:
         return len(self.mean)
 
 
-def prepared(images: Iterable[Image], preprocessing: Preprocessing, first: int = 0) -> NDArray[np.float32]:
+def prepare_images(images: Iterable[Image], preprocessing: Preprocessing, first: int = 0) -> NDArray[np.float32]:
     """A float network's input for the images: float32 (n, channels, height, width), C-ordered and the caller's.
 
     Raises:
@@ -111,7 +111,7 @@ def prepared(images: Iterable[Image], preprocessing: Preprocessing, first: int =
         ResourceError: a file is missing, unreadable, too large or not a regular file; or memory is lacking.
         BackendUnavailableError: Pillow is needed and missing.
     """
-    return normalised(pixels_of(images, preprocessing, first), preprocessing)
+    return normalise(pixels_of(images, preprocessing, first), preprocessing)
 
 
 def pixels_of(images: Iterable[Image], preprocessing: Preprocessing, first: int = 0) -> Pixels:
@@ -120,27 +120,27 @@ def pixels_of(images: Iterable[Image], preprocessing: Preprocessing, first: int 
     Mean and standard deviation are left to that network.
 
     Raises:
-        InputError, ResourceError, BackendUnavailableError: as ``prepared``.
+        InputError, ResourceError, BackendUnavailableError: as ``prepare_images``.
     """
-    pixels = [fitted_or_named(image, preprocessing, number) for number, image in enumerate(images, start=first)]
+    pixels = [fit_or_name(image, preprocessing, number) for number, image in enumerate(images, start=first)]
     return np.stack(pixels) if pixels else np.zeros((0, *preprocessing.size, preprocessing.channels), np.uint8)
 
 
-def fitted_or_named(image: Image, preprocessing: Preprocessing, number: int) -> Pixels:
-    """As ``fitted``; the error for an image that has no path names it by its number.
+def fit_or_name(image: Image, preprocessing: Preprocessing, number: int) -> Pixels:
+    """As ``fit_image``; the error for an image that has no path names it by its number.
 
     Raises:
-        InputError, ResourceError, BackendUnavailableError: as ``prepared``.
+        InputError, ResourceError, BackendUnavailableError: as ``prepare_images``.
     """
     try:
-        return fitted(image, preprocessing)
+        return fit_image(image, preprocessing)
     except InputError as error:
         if error.path is not None:
             raise
         raise InputError(f"image {number}: {error.what}", hint=error.hint) from error
 
 
-def normalised(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
+def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """(n, h, w, c) uint8 to (n, c, h, w) float32, C-ordered: / 255, - mean, / std, each step rounded to float32."""
     result = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     result /= np.float32(255)
@@ -149,16 +149,16 @@ def normalised(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float
     return result
 
 
-def fitted(image: Image, preprocessing: Preprocessing) -> Pixels:
+def fit_image(image: Image, preprocessing: Preprocessing) -> Pixels:
     """The image decoded, resized, cropped and padded: uint8 (height, width, channels). It may share an array's memory.
 
     Raises:
-        InputError, ResourceError, BackendUnavailableError: as ``prepared``.
+        InputError, ResourceError, BackendUnavailableError: as ``prepare_images``.
     """
     pixels = decode(image, preprocessing.channels)
     if preprocessing.resize is not None:
-        pixels = _resized(pixels, preprocessing.resize)
-    pixels = _centred(pixels, preprocessing.crop)
+        pixels = _resize(pixels, preprocessing.resize)
+    pixels = _crop_centre(pixels, preprocessing.crop)
     if preprocessing.pad:
         pixels = np.pad(pixels, ((preprocessing.pad,) * 2, (preprocessing.pad,) * 2, (0, 0)))
     return pixels
@@ -168,7 +168,7 @@ def decode(image: Image, channels: int = 3) -> Pixels:
     """The image's pixels by the rules above: uint8 (h, w, channels). They may share the memory of an array passed in.
 
     Raises:
-        InputError, ResourceError, BackendUnavailableError: as ``prepared``.
+        InputError, ResourceError, BackendUnavailableError: as ``prepare_images``.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
@@ -184,7 +184,7 @@ def decode(image: Image, channels: int = 3) -> Pixels:
     if isinstance(image, bytes):
         return _in_channels(_from_content(image), channels)
     if hasattr(image, "getexif") and isinstance(image, _pillow().Image):
-        return _in_channels(_translated(lambda: _from_pillow(image)), channels)
+        return _in_channels(_translate_errors(lambda: _from_pillow(image)), channels)
     raise InputError(
         f"an image must be a path, bytes, a PIL image or a uint8 array, not {type(image).__name__}",
         hint="tensors that are normalised already go to Runtime.infer",
@@ -232,7 +232,7 @@ def _content(path: str | os.PathLike[str]) -> bytes:
     try:
         return files.read_bounded(path, MAX_FILE_BYTES)
     except ValueError as error:  # a NUL character in the path
-        raise InputError(f"no path: {quoted(error)}") from error
+        raise InputError(f"no path: {quote(error)}") from error
 
 
 def _pillow() -> Any:
@@ -246,7 +246,7 @@ def _pillow() -> Any:
     return PIL.Image
 
 
-def _translated(work: Callable[[], Pixels]) -> Pixels:
+def _translate_errors(work: Callable[[], Pixels]) -> Pixels:
     """What ``work`` gives; whatever Pillow raises on a broken image becomes one of rexport's own errors.
 
     Pillow's readers raise what their parsers stumble on, among it OSError, SyntaxError, struct.error and, under
@@ -262,7 +262,7 @@ def _translated(work: Callable[[], Pixels]) -> Pixels:
     except (module.DecompressionBombError, module.DecompressionBombWarning) as error:
         raise _too_many_pixels() from error
     except Exception as error:
-        raise InputError(f"a broken image: {quoted(error) or type(error).__name__}") from error
+        raise InputError(f"a broken image: {quote(error) or type(error).__name__}") from error
 
 
 def _too_many_pixels() -> InputError:
@@ -272,10 +272,10 @@ def _too_many_pixels() -> InputError:
 def _from_content(content: bytes) -> Pixels:
     if not content:
         raise InputError("an empty file, no image")
-    return _translated(lambda: _from_pillow(_opened(content)))
+    return _translate_errors(lambda: _from_pillow(_open_image(content)))
 
 
-def _opened(content: bytes) -> PIL.Image.Image:
+def _open_image(content: bytes) -> PIL.Image.Image:
     """The image with its header read and its size judged, not decoded yet."""
     module = _pillow()
     try:
@@ -322,7 +322,7 @@ COLOUR_MODES = ("P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 def _eight_bits(image: PIL.Image.Image) -> Pixels:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _scaled(np.asarray(image), image.info.get("transparency"))
+        return _scale_to_8_bits(np.asarray(image), image.info.get("transparency"))
     if image.has_transparency_data:
         straight = image.convert("LA") if image.mode == "La" else image
         return _over_white(np.asarray(straight.convert("RGBA")))
@@ -335,7 +335,7 @@ def _eight_bits(image: PIL.Image.Image) -> Pixels:
     )
 
 
-def _scaled(values: NDArray[Any], key: object) -> Pixels:
+def _scale_to_8_bits(values: NDArray[Any], key: object) -> Pixels:
     """16-bit greys (h, w) as 8-bit ones (h, w, 1); those that equal the colour ``key`` are transparent."""
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > 65535:
@@ -346,7 +346,7 @@ def _scaled(values: NDArray[Any], key: object) -> Pixels:
     return grey
 
 
-def _resized(pixels: Pixels, shorter: int) -> Pixels:
+def _resize(pixels: Pixels, shorter: int) -> Pixels:
     """The shorter side as given, the longer one in proportion and rounded down, as torchvision's ``Resize``."""
     height, width = pixels.shape[:2]
     longer = int(shorter * max(height, width) / min(height, width))
@@ -364,7 +364,7 @@ def _resized(pixels: Pixels, shorter: int) -> Pixels:
     return np.stack([np.asarray(plane.resize(box, module.Resampling.BILINEAR)) for plane in planes], axis=2)
 
 
-def _centred(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
+def _crop_centre(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
     """The middle of the image, or the image in the middle of black, along each side as torchvision's ``CenterCrop``."""
     lacking = [max(0, wanted - size) for wanted, size in zip(crop, pixels.shape, strict=False)]
     if any(lacking):

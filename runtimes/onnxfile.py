@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from runtimes import files
-from runtimes.errors import ArtifactError, UnsafeArtifactError, quoted
+from runtimes.errors import ArtifactError, UnsafeArtifactError, quote
 
 # Field numbers of onnx.proto that hold messages in which tensors can lie: message -> field -> message.
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -73,7 +73,7 @@ def is_weighted(operator: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Graph:
+class OnnxGraph:
     """The nodes of a file's main graph in their order, and the types of the tensors that it holds, by name."""
 
     nodes: tuple[Node, ...]
@@ -85,14 +85,14 @@ class Graph:
         return {tensor: node for node in self.nodes for tensor in node.outputs if tensor}
 
     @cached_property
-    def _named(self) -> dict[str, Node]:
+    def _nodes_by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
 
     def find(self, name: str) -> Node | None:
         """The node of that name, else the one that makes the tensor of that name."""
-        return self._named.get(name) or self.producers.get(name)
+        return self._nodes_by_name.get(name) or self.producers.get(name)
 
-    def fused(self, last: Node) -> tuple[Node, ...]:
+    def find_fused(self, last: Node) -> tuple[Node, ...]:
         """From a convolution or matrix product to ``last``, as a library fuses them into one step that goes by the
         last one's name; ``last`` alone where several chains lead to it."""
         chain = [last]
@@ -156,7 +156,7 @@ QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 _MOVING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "MaxPool")
 
 
-class _Reader:
+class _ProtobufReader:
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.ir_version = 0
@@ -281,16 +281,16 @@ class _Reader:
 
 
 @contextmanager
-def _reader(path: Path) -> Iterator[_Reader]:
+def _reader(path: Path) -> Iterator[_ProtobufReader]:
     with files.open_regular(path) as file:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                yield _Reader(data)
+                yield _ProtobufReader(data)
         except (ValueError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"not a whole ONNX file: {quoted(error)}", path=path) from error
+            raise ArtifactError(f"not a whole ONNX file: {quote(error)}", path=path) from error
 
 
-def graph(path: Path) -> Graph:
+def graph(path: Path) -> OnnxGraph:
     """The file's main graph. Its weights are not read: time and memory depend on the number of nodes alone.
 
     Raises:
@@ -308,7 +308,7 @@ def graph(path: Path) -> Graph:
                 elif child == _INITIALIZER:
                     name, kind = reader.tensor(start, stop)
                     types[name] = kind
-    return Graph(tuple(nodes), types)
+    return OnnxGraph(tuple(nodes), types)
 
 
 _GRAPH, _NODE, _INITIALIZER = 7, 1, 5  # fields of ModelProto and of GraphProto
@@ -343,7 +343,7 @@ def check(path: Path) -> None:
 
 
 def _check_external(path: Path, location: str, size: int) -> None:
-    shown = quoted(location)
+    shown = quote(location)
     if not location or "\\" in location or "\0" in location or Path(location).is_absolute():
         raise UnsafeArtifactError(f"its external data {shown!r} is not a relative path", path=path)
     if ".." in Path(location).parts:

@@ -19,7 +19,7 @@ BATCHES = (1, 2, 3, 7)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LogitComparison:
     """Logits of two runs over the same images. ``agreement`` is the share of images with the same top-1."""
 
     max_difference: float
@@ -32,7 +32,7 @@ class Comparison:
         return self.max_difference / self.max_logit if self.max_logit else self.max_difference
 
     @classmethod
-    def of(cls, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> Comparison:
+    def compare(cls, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> LogitComparison:
         """Compares (n, classes) with (n, classes); what is not finite differs by infinity."""
         difference = np.abs(logits.astype(np.float64) - reference)
         return cls(
@@ -55,13 +55,13 @@ def logits_of(runtime: Runtime, inputs: Array, batch: int) -> NDArray[np.float32
     return np.concatenate(rows).astype(np.float32)
 
 
-def compare(runtime: Runtime, vectors: Vectors) -> tuple[Comparison, tuple[int, ...]]:
+def compare(runtime: Runtime, vectors: Vectors) -> tuple[LogitComparison, tuple[int, ...]]:
     """The worst comparison over the batches that the runtime's input takes, and these batches."""
     first = runtime.inputs[0].shape[0]
     batches = (first,) if isinstance(first, int) else BATCHES
-    results = [Comparison.of(logits_of(runtime, vectors.inputs, batch), vectors.logits) for batch in batches]
+    results = [LogitComparison.compare(logits_of(runtime, vectors.inputs, batch), vectors.logits) for batch in batches]
     worst = max(results, key=lambda result: result.max_difference)
-    return Comparison(worst.max_difference, worst.max_logit, min(result.agreement for result in results)), batches
+    return LogitComparison(worst.max_difference, worst.max_logit, min(result.agreement for result in results)), batches
 
 
 def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, images: str) -> Parity:

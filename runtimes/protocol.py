@@ -80,7 +80,7 @@ class Layer:
     duration_s: float | None
 
 
-def executed(layers: Iterable[Layer]) -> str:
+def summarise_precisions(layers: Iterable[Layer]) -> str:
     """The arithmetic of the weighted layers in words, most frequent first: ``int8``, or ``int8 (53 of 54), float32 (1
     of 54)``; ``nothing weighted`` where there are none."""
     counts = Counter(layer.precision for layer in layers if layer.weighted).most_common()

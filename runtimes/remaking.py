@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from runtimes.errors import quoted
+from runtimes.errors import quote
 from runtimes.manifest import Engine, Manifest
 
 _DEFAULT_LEVEL = 3
@@ -37,4 +37,4 @@ def rebuilding(path: Path, manifest: Manifest, engine: Engine) -> str:
 
 def _plain(name: str) -> str:
     """The last part of a name that a manifest gives, which is foreign text; it is shown and never opened."""
-    return quoted(name.rsplit("/", 1)[-1]) or "ARTIFACT.onnx"
+    return quote(name.rsplit("/", 1)[-1]) or "ARTIFACT.onnx"

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from runtimes.artifact import Artifact
-from runtimes.checks import agreed, checked, checked_tensors, empty_outputs, on_device, plainly_right
+from runtimes.checks import check_feeds, check_tensors, empty_outputs, on_device, plainly_right, reconcile_specs
 from runtimes.dlpack import SupportsDLPack
 from runtimes.errors import InputError, UsageError
 from runtimes.protocol import Array, Arrays, Description, DeviceSession, Feeds, Session, TensorSpec
@@ -74,8 +74,8 @@ class Runtime:
         self._device_session = session if isinstance(session, DeviceSession) else None
         self._uses = _Uses()
         manifest = artifact.manifest
-        self._inputs = session.inputs if manifest is None else agreed(manifest.inputs, session.inputs)
-        self._outputs = session.outputs if manifest is None else agreed(manifest.outputs, session.outputs)
+        self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
+        self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
         self._plainly_right = plainly_right(self._inputs)
         self._description = replace(session.description, passed_over=passed_over)
 
@@ -111,7 +111,7 @@ class Runtime:
                 return self._session.run(feeds)
             if on_device(feeds):
                 return self._infer_tensors(feeds)
-            arrays = checked(self._inputs, feeds)
+            arrays = check_feeds(self._inputs, feeds)
             empty = empty_outputs(self._inputs, self._outputs, arrays)
             return self._session.run(arrays) if empty is None else empty
 
@@ -122,7 +122,7 @@ class Runtime:
                 f"the inputs lie on a CUDA device, and {self._description.backend} runs on {self._description.device}",
                 hint="pass tensor.cpu().numpy(), or open it with device='cuda'",
             )
-        tensors = checked_tensors(self._inputs, feeds)
+        tensors = check_tensors(self._inputs, feeds)
         empty = empty_outputs(self._inputs, self._outputs, tensors)
         return session.run_tensors(tensors) if empty is None else empty
 
@@ -166,7 +166,7 @@ class Runtime:
 
     def _copies(self, feeds: Feeds) -> Arrays | None:
         """The feeds, checked, in memory that nobody else changes; ``None`` for a batch of no images."""
-        arrays = checked(self._inputs, feeds)
+        arrays = check_feeds(self._inputs, feeds)
         if empty_outputs(self._inputs, self._outputs, arrays) is not None:
             return None
         return {name: array.copy() for name, array in arrays.items()}

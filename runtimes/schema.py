@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from runtimes.errors import ArtifactError, UsageError, quoted
+from runtimes.errors import ArtifactError, UsageError, quote
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def loads(cls: type[T], text: str | bytes) -> T:
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"not valid JSON: {quoted(error)}") from error
+        raise ArtifactError(f"not valid JSON: {quote(error)}") from error
     return decode(cls, data)
 
 
@@ -61,7 +61,7 @@ def _refuse_constant(name: str) -> object:
 
 
 def _wrong(where: str, expected: str, data: object) -> ArtifactError:
-    return ArtifactError(f"field {where or 'at the top'!r}: expected {expected}, got {quoted(json.dumps(data))}")
+    return ArtifactError(f"field {where or 'at the top'!r}: expected {expected}, got {quote(json.dumps(data))}")
 
 
 def _decode(hint: Any, data: object, where: str) -> object:
@@ -130,7 +130,7 @@ def _decode_dataclass(cls: type, data: object, where: str) -> object:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = [key for key in data if key not in fields]
     if unknown:
-        raise ArtifactError(f"unknown field {quoted(f'{where}.{unknown[0]}'.lstrip('.'))!r}")
+        raise ArtifactError(f"unknown field {quote(f'{where}.{unknown[0]}'.lstrip('.'))!r}")
     values = {}
     for name, field in fields.items():
         inner = f"{where}.{name}".lstrip(".")

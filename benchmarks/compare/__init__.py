@@ -19,7 +19,7 @@ from benchmarks.compare.keys import Difference
 from benchmarks.numerals import points
 from benchmarks.report import weights_of
 from benchmarks.results import Row, Status
-from runtimes.errors import CompatibilityError, UsageError, quoted
+from runtimes.errors import CompatibilityError, UsageError, quote
 
 __all__ = ["Change", "Compared", "Difference", "Drop", "Limits", "Report", "compare"]
 
@@ -50,7 +50,7 @@ class Limits:
         known = [field.name for field in keys.FIELDS]
         for field in self.across:
             if field not in known:
-                raise UsageError(f"rows have no {quoted(field)!r} to be compared across", hint=f"one of {known}")
+                raise UsageError(f"rows have no {quote(field)!r} to be compared across", hint=f"one of {known}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from benchmarks.doctor import machine, packages, trials
 from benchmarks.doctor.findings import Finding, Report, from_message
 from benchmarks.doctor.look import Look, look
-from runtimes import backends
+from runtimes import available_backends
 
 __all__ = ["Finding", "Report", "examine"]
 
@@ -48,7 +48,7 @@ def examine(heard: Callable[[str], None]) -> Report:
 
 
 def _runtimes(seen: Look, with_gpu: bool, versions: Mapping[str, str], heard: Callable[[str], None]) -> list[Finding]:
-    rows, alone = backends(), packages.for_processors(versions)
+    rows, alone = available_backends(), packages.for_processors(versions)
     install = {name: _forced(message) for name, message in seen.installs.items()}
     found = []
     for trial in trials.planned(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):

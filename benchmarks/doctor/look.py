@@ -15,7 +15,7 @@ import benchmarks
 from benchmarks import gpu
 from benchmarks.environment import Environment, environment
 from benchmarks.job import one_line
-from runtimes import backends, cuda, schema
+from runtimes import available_backends, cuda, schema
 from runtimes.cuda import Device
 from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError
 
@@ -89,12 +89,12 @@ def _looked(blind: bool, limit_s: float) -> tuple[Look | None, str]:
 
 def _seen() -> Look:
     machine = environment()
-    missing = {row.name: row.missing() for row in backends()}
+    missing = {row.name: row.missing() for row in available_backends()}
     no_cuda, no_nvml = cuda.missing(), gpu.missing()
     devices = () if no_cuda else _devices()
     # The process's last question: to each backend it looks as if nothing were installed.
     importlib.util.find_spec = lambda *_: None
-    installs = {row.name: row.missing() for row in backends()}
+    installs = {row.name: row.missing() for row in available_backends()}
     return Look(machine, missing, installs, no_nvml, no_cuda, devices)
 
 

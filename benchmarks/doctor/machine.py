@@ -185,7 +185,7 @@ def _device(device: Device) -> Finding:
 
 def folders() -> list[Finding]:
     """Where downloads and engines are kept, and whether they can be."""
-    return [_kept("downloaded weights", cache_folder), _kept("engines", cache.default_folder, cache.owned)]
+    return [_kept("downloaded weights", cache_folder), _kept("engines", cache.default_folder, cache.claim_folder)]
 
 
 def _kept(subject: str, find: Callable[[], Path], check: Callable[[Path], object] = Path.stat) -> Finding:

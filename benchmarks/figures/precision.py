@@ -40,7 +40,7 @@ from exporter.weights import IMAGENET_PREPROCESSING, scaled
 from runtimes import Artifact, Runtime
 from runtimes.backends import openvino as openvino_backend
 from runtimes.errors import UsageError
-from runtimes.images import fitted
+from runtimes.images import fit_image
 from runtimes.processors import usable_processors
 from runtimes.protocol import Options
 
@@ -312,7 +312,7 @@ def _decoding(pictures: list[str]) -> str:
     """What the pictures cost before any network sees them."""
     view = scaled(IMAGENET_PREPROCESSING, VARIANTS[VARIANT].size)
     contents = [Path(path).read_bytes() for path in pictures]
-    taken = [_seconds(partial(fitted, content, view)) for content in contents]
+    taken = [_seconds(partial(fit_image, content, view)) for content in contents]
     return f"decoding and resizing a picture takes {statistics.median(taken) * 1e3:.1f} ms of one core"
 
 

@@ -149,9 +149,9 @@ class Look:
 
 def look(rows: Sequence[Row]) -> Look:
     """Of runtimes that rexport knows, the same on every page as far as the colours go round."""
-    from runtimes import backends
+    from runtimes import available_backends
 
-    known = [backend.name for backend in backends()]
+    known = [backend.name for backend in available_backends()]
     runtimes = dict.fromkeys([*known, *(row.runtime for row in rows)])
     precisions = dict.fromkeys([*PRECISION_NAMES, *(row.precision for row in rows)])
     return Look(

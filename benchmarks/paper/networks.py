@@ -19,7 +19,7 @@ from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.study import fitted
 from exporter import weights
 from exporter.resnet import ResNet, build
-from runtimes.errors import ModelMismatchError, UsageError, quoted
+from runtimes.errors import ModelMismatchError, UsageError, quote
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -90,7 +90,7 @@ def _network(spec: str, classes: Sequence[str], size: int, moments: Moments) -> 
     name, equals, file = spec.partition("=")
     if not equals or not file:
         hint = "a folder of rbench paper train, or VARIANT=FILE, as resnet20=weights.safetensors"
-        raise UsageError(f"{quoted(spec)!r} is no training run", hint=hint)
+        raise UsageError(f"{quote(spec)!r} is no training run", hint=hint)
     row = fitted(name, len(classes), size)
     model = build(row)
     model.load_state_dict(weights.from_file(file, row, lambda _: None).state)
@@ -100,7 +100,7 @@ def _network(spec: str, classes: Sequence[str], size: int, moments: Moments) -> 
 def _of_run(folder: Path, classes: Sequence[str], size: int) -> Network:
     run = opened(folder)
     if run.classes != tuple(classes):
-        what = f"trained on the classes {quoted(', '.join(run.classes))}, not {quoted(', '.join(classes))}"
+        what = f"trained on the classes {quote(', '.join(run.classes))}, not {quote(', '.join(classes))}"
         raise ModelMismatchError(what, path=folder, hint="--data names the data that it was trained on")
     if run.identity.variant.size != (size, size):
         trained = run.identity.variant.size[0]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from runtimes.artifact import Artifact
-from runtimes.errors import BackendUnavailableError, CompatibilityError, RexportError, UsageError, quoted
+from runtimes.errors import BackendUnavailableError, CompatibilityError, RexportError, UsageError, quote
 from runtimes.manifest import Tuning
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend, Options, Session
@@ -27,7 +27,7 @@ PROCESSOR = "cpu"
 _LOGGER = logging.getLogger("rexport")
 
 
-class Candidate(NamedTuple):
+class BackendCandidate(NamedTuple):
     """A backend, and the options to open an artifact with."""
 
     row: Backend
@@ -35,20 +35,20 @@ class Candidate(NamedTuple):
 
 
 @functools.cache
-def backends() -> tuple[Backend, ...]:
+def available_backends() -> tuple[Backend, ...]:
     """Every backend, installed or not, in the order of preference. No backend's library is imported."""
     modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
     return tuple(sorted((module.BACKEND for module in modules), key=lambda backend: backend.priority))
 
 
-def backend_named(name: str, artifact: Artifact, device: str | None) -> Backend:
+def find_backend(name: str, artifact: Artifact, device: str | None) -> Backend:
     """That backend, which is there, opens the artifact's format and has the device, if one is asked for.
 
     Raises:
         UsageError: no such backend, or it does not open this format or has no such device.
         BackendUnavailableError: its library is missing.
     """
-    known = {backend.name: backend for backend in backends()}
+    known = {backend.name: backend for backend in available_backends()}
     if name not in known:
         raise UsageError(f"no backend {name!r}", hint=f"one of {', '.join(known)}")
     chosen = known[name]
@@ -64,9 +64,9 @@ def backend_named(name: str, artifact: Artifact, device: str | None) -> Backend:
     return chosen
 
 
-def selected(
+def select_candidates(
     artifact: Artifact, backend: str | None, device: str | None, threads: int | None, cuda_graphs: bool = True
-) -> tuple[Candidate, ...]:
+) -> tuple[BackendCandidate, ...]:
     """What to try on the artifact, the most preferred first.
 
     The backend that is named; else the one that the artifact was tuned for, with its options, unless another device or
@@ -85,21 +85,23 @@ def selected(
     tuning = artifact.manifest.tuning if artifact.manifest is not None and backend is None else None
     if tuning is not None and device in (None, tuning.device):
         allowed = threads or max(1, min(tuning.threads, usable))
-        return (Candidate(_tuned(artifact, tuning), Options(tuning.device, allowed, cuda_graphs)),)
+        return (BackendCandidate(_find_tuned_backend(artifact, tuning), Options(tuning.device, allowed, cuda_graphs)),)
     if backend is None or backend == AUTO:
         rows = _able(artifact)
-        return _preferred(artifact, rows, Options(device or _usual(rows), threads or usable, cuda_graphs))
-    row = backend_named(backend, artifact, device)
-    return (Candidate(row, Options(device or _usual((row,)), threads or usable, cuda_graphs)),)
+        return _rank_candidates(
+            artifact, rows, Options(device or _default_device(rows), threads or usable, cuda_graphs)
+        )
+    row = find_backend(backend, artifact, device)
+    return (BackendCandidate(row, Options(device or _default_device((row,)), threads or usable, cuda_graphs)),)
 
 
-def _usual(rows: tuple[Backend, ...]) -> str:
+def _default_device(rows: tuple[Backend, ...]) -> str:
     """The device that is meant where none is named."""
     return PROCESSOR if any(PROCESSOR in row.devices for row in rows) else rows[0].devices[0]
 
 
-def _preferred(artifact: Artifact, able: tuple[Backend, ...], options: Options) -> tuple[Candidate, ...]:
-    found = [Candidate(row, options) for row in able if options.device in row.devices]
+def _rank_candidates(artifact: Artifact, able: tuple[Backend, ...], options: Options) -> tuple[BackendCandidate, ...]:
+    found = [BackendCandidate(row, options) for row in able if options.device in row.devices]
     if not found:
         devices = sorted({known for row in able for known in row.devices})
         raise UsageError(
@@ -107,15 +109,15 @@ def _preferred(artifact: Artifact, able: tuple[Backend, ...], options: Options) 
         )
     if options.device != PROCESSOR:
         last = replace(options, device=PROCESSOR)
-        found += [Candidate(row, last) for row in able if PROCESSOR in row.devices]
+        found += [BackendCandidate(row, last) for row in able if PROCESSOR in row.devices]
     return tuple(found)
 
 
 def _able(artifact: Artifact) -> tuple[Backend, ...]:
-    return tuple(row for row in backends() if artifact.format.name in row.formats)
+    return tuple(row for row in available_backends() if artifact.format.name in row.formats)
 
 
-def _tuned(artifact: Artifact, tuning: Tuning) -> Backend:
+def _find_tuned_backend(artifact: Artifact, tuning: Tuning) -> Backend:
     others = [row.name for row in _able(artifact) if row.name != tuning.runtime and row.missing() is None]
     another = f"name another: backend={others[0]!r}" if others else "name another backend"
     for row in _able(artifact):
@@ -129,7 +131,7 @@ def _tuned(artifact: Artifact, tuning: Tuning) -> Backend:
                 hint=f"{missing}; or {another}",
             )
     raise CompatibilityError(
-        f"it is tuned for {quoted(tuning.runtime)!r} on {quoted(tuning.device)!r}, which this rexport does not have",
+        f"it is tuned for {quote(tuning.runtime)!r} on {quote(tuning.device)!r}, which this rexport does not have",
         path=artifact.path,
         hint=f"pip install --upgrade rexport; or {another}",
     )
@@ -147,7 +149,7 @@ class _Step:
         return f"{self.name}: {self.reason}"
 
 
-def first_session(artifact: Artifact, candidates: tuple[Candidate, ...]) -> tuple[Session, tuple[str, ...]]:
+def first_session(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) -> tuple[Session, tuple[str, ...]]:
     """The session of the first candidate that is there and takes the artifact, and the reasons against those before.
 
     A candidate that is there is passed over where the artifact does not suit it, or where the device that it is asked
@@ -170,7 +172,7 @@ def first_session(artifact: Artifact, candidates: tuple[Candidate, ...]) -> tupl
         try:
             session = row.open(artifact, options)
         except RexportError as error:
-            if len(candidates) == 1 or not _passed_over(error, options):
+            if len(candidates) == 1 or not _may_fall_back(error, options):
                 raise
             name = row.name if asked == PROCESSOR else f"{row.name} on {options.device}"
             steps.append(_Step(name, _reason(error), error))
@@ -180,7 +182,7 @@ def first_session(artifact: Artifact, candidates: tuple[Candidate, ...]) -> tupl
     raise _none_runs(artifact, steps)
 
 
-def _passed_over(error: RexportError, options: Options) -> bool:
+def _may_fall_back(error: RexportError, options: Options) -> bool:
     missing_device = isinstance(error, BackendUnavailableError) and options.device != PROCESSOR
     return missing_device or isinstance(error, CompatibilityError)
 
@@ -192,7 +194,7 @@ def _reason(error: RexportError) -> str:
 
 def _announce(artifact: Artifact, steps: list[_Step], session: Session) -> None:
     about, manifest = session.description, artifact.manifest
-    name = quoted(artifact.path) if manifest is None else f"{quoted(manifest.name)} in {quoted(manifest.precision)}"
+    name = quote(artifact.path) if manifest is None else f"{quote(manifest.name)} in {quote(manifest.precision)}"
     for step in steps:
         _LOGGER.warning("%s: %s on %s in place of %s", name, about.backend, about.device, step)
 
@@ -224,6 +226,6 @@ def importing(module: str, extra: str) -> Iterator[None]:
         yield
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
-            f"{module} is installed and cannot be imported: {quoted(error)}",
+            f"{module} is installed and cannot be imported: {quote(error)}",
             hint=f"pip install --force-reinstall 'rexport[{extra}]'",
         ) from error

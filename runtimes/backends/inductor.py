@@ -46,7 +46,7 @@ class InductorSession(TorchSession):
             return super()._forward(tensor)
 
 
-class Compiled:
+class CompiledPrograms:
     """A program compiled for each of the first batch sizes that come, and once more for all others together.
 
     Code for one size is faster, and only its runs can be recorded: CUDA graphs have fixed shapes. ``make`` compiles a
@@ -89,10 +89,10 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
         importlib.import_module("torch.utils.mkldnn")
     if options.device == "cpu":
         about = describe(BACKEND.name, "inductor", program, artifact, options)
-        return InductorSession(_compiled(program, dynamic=True), artifact, about)
+        return InductorSession(_compile(program, dynamic=True), artifact, about)
     from runtimes.torchcuda.session import CudaTorchSession
 
-    compiled = Compiled(lambda fixed: _compiled(program, dynamic=not fixed))
+    compiled = CompiledPrograms(lambda fixed: _compile(program, dynamic=not fixed))
     if not options.cuda_graphs:
         about = describe(BACKEND.name, "inductor", program, artifact, options)
         return CudaTorchSession(compiled, artifact, about)
@@ -101,7 +101,7 @@ def _open(artifact: Artifact, options: Options) -> TorchSession:
     return CudaTorchSession(compiled, artifact, about, recorded=compiled.is_fixed)
 
 
-def _compiled(program: torch.export.ExportedProgram, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def _compile(program: torch.export.ExportedProgram, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
     import torch
 
     # fullgraph: a part that cannot be compiled is an error, never a silent return to eager.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from runtimes import onnxfile
 from runtimes.artifact import Artifact
 from runtimes.backends import missing_library
-from runtimes.onnxfile import Graph
+from runtimes.onnxfile import OnnxGraph
 from runtimes.ort import native
-from runtimes.ort.device import OnnxRuntimeDeviceSession, opened_on_gpu
-from runtimes.ort.profiling import computed, profile
+from runtimes.ort.device import OnnxRuntimeDeviceSession, open_on_gpu
+from runtimes.ort.profiling import list_arithmetic, profile
 from runtimes.ort.providers import CpuProvider, CudaProvider
-from runtimes.ort.refusals import translated
+from runtimes.ort.refusals import translate_error
 from runtimes.ort.turns import TURN
 from runtimes.protocol import Arrays, Backend, Description, Layer, Options
 
@@ -34,7 +34,7 @@ class OnnxRuntimeSession:
         try:
             results = self.native.run(self._names, arrays)
         except Exception as error:
-            raise translated(error, None) from error
+            raise translate_error(error, None) from error
         return dict(zip(self._names, results, strict=True))
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
@@ -50,7 +50,7 @@ class OnnxRuntimeSession:
             try:
                 self.native.run_with_iobinding(binding)
             except Exception as error:
-                raise translated(error, None) from error
+                raise translate_error(error, None) from error
 
         return run_once
 
@@ -61,19 +61,19 @@ class OnnxRuntimeSession:
 def _open(artifact: Artifact, options: Options) -> OnnxRuntimeSession | OnnxRuntimeDeviceSession:
     if options.device != "cpu":
         graph = onnxfile.graph(artifact.path)
-        about = _describe(computed(graph, options.device, artifact.allows_tf32), options)
-        return opened_on_gpu(artifact, options, _cuda(artifact, graph, options), about)
-    session = native.opened(artifact, CpuProvider(), options.threads)
-    about = _describe(computed(onnxfile.graph(artifact.path), options.device), options)
+        about = _describe(list_arithmetic(graph, options.device, artifact.allows_tf32), options)
+        return open_on_gpu(artifact, options, _cuda(artifact, graph, options), about)
+    session = native.open_session(artifact, CpuProvider(), options.threads)
+    about = _describe(list_arithmetic(onnxfile.graph(artifact.path), options.device), options)
     return OnnxRuntimeSession(session, about(session))
 
 
 def _describe(precisions: tuple[str, ...], options: Options) -> Callable[[onnxruntime.InferenceSession], Description]:
     words = " ".join(precisions) or "as in the graph"
-    return lambda session: native.described(session, BACKEND.name, options.device, words)
+    return lambda session: native.describe_session(session, BACKEND.name, options.device, words)
 
 
-def _cuda(artifact: Artifact, graph: Graph, options: Options) -> CudaProvider:
+def _cuda(artifact: Artifact, graph: OnnxGraph, options: Options) -> CudaProvider:
     """What the artifact asks of the provider: tensor cores take half precision with channels last alone, and what
     branches or loops is not recorded."""
     branches = any(node.operator in _BRANCHES for node in graph.nodes)
@@ -103,5 +103,5 @@ BACKEND = Backend(
     missing=lambda: missing_library("onnxruntime", "cpu"),
     open=_open,
     profile=_profile,
-    check_gpu=lambda: native.imported(CudaProvider.name),
+    check_gpu=lambda: native.import_library(CudaProvider.name),
 )

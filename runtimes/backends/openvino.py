@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from runtimes import onnxfile
 from runtimes.artifact import Artifact
 from runtimes.backends import importing, missing_library
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quoted
-from runtimes.onnxfile import Graph
+from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
+from runtimes.onnxfile import OnnxGraph
 from runtimes.protocol import Arrays, Backend, Description, Layer, Options, TensorSpec
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class OpenVinoSession:
 def _spec(port: openvino.ConstOutput) -> TensorSpec:
     kind = port.get_element_type()
     if kind.get_type_name() == "bf16":  # NumPy has no such type, and OpenVINO would call it float16
-        raise CompatibilityError(f"{quoted(port.get_any_name())!r} is of type bf16, which no runtime here takes")
+        raise CompatibilityError(f"{quote(port.get_any_name())!r} is of type bf16, which no runtime here takes")
     shape = tuple(
         size.get_length() if size.is_static else f"dim{axis}" for axis, size in enumerate(port.get_partial_shape())
     )
@@ -92,13 +92,13 @@ def _translating(artifact: Artifact | None = None) -> Iterator[None]:
     except RexportError:
         raise
     except Exception as error:
-        raise _translated(error, artifact) from error
+        raise _translate_error(error, artifact) from error
 
 
-def _translated(error: Exception, artifact: Artifact | None) -> RexportError:
+def _translate_error(error: Exception, artifact: Artifact | None) -> RexportError:
     path = None if artifact is None else artifact.path
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
-    text = quoted(lines[-1] if lines else error)
+    text = quote(lines[-1] if lines else error)
     if "memory" in text.lower() and "alloc" in text.lower():
         return ResourceError(f"OpenVINO ran out of memory: {text}", path=path)
     if "not supported" in text or "unsupported" in text.lower():
@@ -147,7 +147,7 @@ def _precision(compiled: openvino.CompiledModel, types: tuple[str, ...]) -> str:
     return " ".join(sorted(floats | {"int8"}.intersection(types)))
 
 
-def _compiled(
+def _compile(
     artifact: Artifact, options: Options, types: tuple[str, ...], more: Mapping[str, object]
 ) -> openvino.CompiledModel:
     with importing("openvino", "openvino"):
@@ -168,7 +168,7 @@ def _compiled(
 
 def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
     types = onnxfile.graph(artifact.path).arithmetic
-    compiled = _compiled(artifact, options, types, {})
+    compiled = _compile(artifact, options, types, {})
     import openvino
 
     with _translating(artifact):
@@ -183,7 +183,7 @@ def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
     graph = onnxfile.graph(artifact.path)
-    compiled = _compiled(artifact, options, graph.arithmetic, {"PERF_COUNT": True})
+    compiled = _compile(artifact, options, graph.arithmetic, {"PERF_COUNT": True})
     with _translating(artifact):
         request = compiled.create_infer_request()
         request.infer(arrays, share_inputs=True)
@@ -223,14 +223,14 @@ def _steps(compiled: openvino.CompiledModel) -> list[dict[str, str]]:
 _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
-def _layer(step: Mapping[str, str], graph: Graph, duration_s: float) -> Layer:
+def _layer(step: Mapping[str, str], graph: OnnxGraph, duration_s: float) -> Layer:
     """A step of the compiled model, named after the graph's nodes. OpenVINO gives the names of nodes or of the tensor
     that the last one makes, and decorates a convolution's."""
     originals = (name.removesuffix("/WithoutBiases") for name in step["originalLayersNames"].split(","))
     nodes = list(dict.fromkeys(node for name in originals if (node := graph.find(name)) is not None))
     weighted = step["layerType"] in _WEIGHTED
     if weighted and nodes and not any(node.weighted for node in nodes):
-        nodes = [*graph.fused(nodes[0]), *nodes[1:]]
+        nodes = [*graph.find_fused(nodes[0]), *nodes[1:]]
     chosen = next((node for node in nodes if node.weighted == weighted), next(iter(nodes), None))
     kind = step["primitiveType"].rpartition("_")[2]
     return Layer(

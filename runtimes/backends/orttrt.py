@@ -17,10 +17,10 @@ from pathlib import Path
 from runtimes import cuda, files, onnxfile
 from runtimes.artifact import Artifact
 from runtimes.backends import missing_library
-from runtimes.errors import BackendUnavailableError, CompatibilityError, quoted
+from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.ort import native
-from runtimes.ort.device import OnnxRuntimeDeviceSession, opened_on_gpu
-from runtimes.ort.providers import CudaProvider, TensorrtProvider, profiled
+from runtimes.ort.device import OnnxRuntimeDeviceSession, open_on_gpu
+from runtimes.ort.providers import CudaProvider, TensorrtProvider, add_profile
 from runtimes.protocol import Backend, Options
 from runtimes.trt import cache
 from runtimes.trt.building import DEFAULT_PROFILE
@@ -66,7 +66,7 @@ def _loaders_cache() -> bytes:
 _LOADERS_CACHE = Path("/etc/ld.so.cache")
 
 
-def _loaded() -> str:
+def _load_tensorrt() -> str:
     """Loads the libraries, from where the system's loader would not look for them, too; the version of TensorRT."""
     version = 0
     for name in _LIBRARIES:
@@ -74,7 +74,7 @@ def _loaded() -> str:
         try:
             library = ctypes.CDLL(os.fspath(place))
         except OSError as error:
-            raise BackendUnavailableError(f"TensorRT 10 cannot be loaded: {quoted(error)}", hint=_PIP) from error
+            raise BackendUnavailableError(f"TensorRT 10 cannot be loaded: {quote(error)}", hint=_PIP) from error
         if name == _LIBRARIES[0]:
             version = library.getInferLibVersion()
     return str(version)
@@ -91,8 +91,8 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(f"{TensorrtProvider.name} finds no CUDA device", hint=missing)
-    native.imported(TensorrtProvider.name)
-    folder = _engines(artifact, _loaded())
+    native.import_library(TensorrtProvider.name)
+    folder = _engines(artifact, _load_tensorrt())
     provider = TensorrtProvider(
         trt_engine_cache_enable=True,
         trt_engine_cache_path=folder,
@@ -101,13 +101,13 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     )
     precision = " ".join("tfloat32" if kind == "float32" else kind for kind in kinds) or "as in the graph"
     inputs = artifact.manifest.inputs if artifact.manifest is not None else ()
-    shaped = profiled(provider, inputs, DEFAULT_PROFILE)
+    shaped = add_profile(provider, inputs, DEFAULT_PROFILE)
     with files.folder_lock(folder):  # it builds while it opens, and writes engines that are not whole at once
-        return opened_on_gpu(
+        return open_on_gpu(
             artifact,
             options,
             shaped,
-            lambda session: native.described(session, BACKEND.name, options.device, precision),
+            lambda session: native.describe_session(session, BACKEND.name, options.device, precision),
             most=None if shaped is provider else DEFAULT_PROFILE.most,
         )
 
@@ -126,8 +126,8 @@ def _engines(artifact: Artifact, tensorrt: str) -> Path:
         onnx_sha256=_digest(artifact),
         settings=Settings((DEFAULT_PROFILE,), tf32=True),
     )
-    root = cache.owned(cache.default_folder())
-    return cache.owned(root / f"{key.digest}.onnxruntime")
+    root = cache.claim_folder(cache.default_folder())
+    return cache.claim_folder(root / f"{key.digest}.onnxruntime")
 
 
 def _digest(artifact: Artifact) -> str:
@@ -144,5 +144,5 @@ BACKEND = Backend(
     priority=8,
     missing=_missing,
     open=_open,
-    check_gpu=lambda: native.imported(CudaProvider.name),
+    check_gpu=lambda: native.import_library(CudaProvider.name),
 )

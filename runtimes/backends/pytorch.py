@@ -21,7 +21,7 @@ from runtimes.errors import (
     DeviceLostError,
     ResourceError,
     RexportError,
-    quoted,
+    quote,
 )
 from runtimes.protocol import Array, Arrays, Backend, Description, Layer, Options, TensorSpec
 
@@ -62,7 +62,7 @@ class TorchSession:
             with torch.inference_mode():
                 return self._call(tensor)
         except RuntimeError as error:
-            raise translated(error) from error
+            raise translate_error(error) from error
 
     def run(self, arrays: Arrays) -> Arrays:
         output: Array = self._forward(self._tensor(arrays)).numpy()
@@ -91,9 +91,9 @@ _LOST = (
 """In PyTorch's messages: failures of a CUDA device after which every call of the process fails."""
 
 
-def translated(error: Exception) -> RexportError:
+def translate_error(error: Exception) -> RexportError:
     """PyTorch's error in a running program as one of ``runtimes.errors``."""
-    text = quoted(str(error).split("\n")[0])
+    text = quote(str(error).split("\n")[0])
     if "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return ResourceError(f"PyTorch ran out of memory: {text}")
     if any(words in text for words in _LOST):
@@ -142,15 +142,15 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
             with files.open_regular(artifact.path) as file:
                 program = torch.export.load(file)
         # By its number: a graph that asserts "cuda" does not take a tensor on "cuda:0".
-        return program if device == "cpu" else moved(program, f"{device}:{torch.cuda.current_device()}")
+        return program if device == "cpu" else move_program(program, f"{device}:{torch.cuda.current_device()}")
     except torch.OutOfMemoryError as error:
-        raise translated(error) from error
+        raise translate_error(error) from error
     except Exception as error:
-        text = quoted(str(error).split("\n")[0] or type(error).__name__)
+        text = quote(str(error).split("\n")[0] or type(error).__name__)
         raise ArtifactError(f"PyTorch {torch.__version__} cannot read it: {text}", path=artifact.path) from error
 
 
-def moved(program: torch.export.ExportedProgram, device: str) -> torch.export.ExportedProgram:
+def move_program(program: torch.export.ExportedProgram, device: str) -> torch.export.ExportedProgram:
     """The program for another device. Where it converts types it also names the device that it was exported on, which
     moving its weights alone would leave there."""
     from torch.export.passes import move_to_device_pass
@@ -217,7 +217,10 @@ def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Laye
     program = load_program(artifact, options.device)
     found: list[Layer] = []
     timed = functools.partial(
-        _timed, finish=_finish(options.device), found=found, tell=lambda dtype: _arithmetic(dtype, artifact, options)
+        _time_operators,
+        finish=_finish(options.device),
+        found=found,
+        tell=lambda dtype: _arithmetic(dtype, artifact, options),
     )
     session = _session(program, artifact, options, timed)
     session.run(arrays)  # finds its memory
@@ -233,7 +236,7 @@ def _finish(device: str) -> Callable[[], None]:
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
-def _timed(
+def _time_operators(
     module: torch.nn.Module,
     finish: Callable[[], None],
     found: list[Layer],
@@ -243,7 +246,7 @@ def _timed(
     operators of a type are computed in."""
     import torch
 
-    class Timed(torch.fx.Interpreter):
+    class TimingInterpreter(torch.fx.Interpreter):
         def run_node(self, node: torch.fx.Node) -> Any:
             start = time.perf_counter()
             result = super().run_node(node)
@@ -252,7 +255,7 @@ def _timed(
                 found.append(_layer(node, result, tell, time.perf_counter() - start))
             return result
 
-    return Timed(module).run
+    return TimingInterpreter(module).run
 
 
 _WEIGHTED = {"conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm", "addmm", "bmm", "baddbmm"}

@@ -14,8 +14,8 @@ from runtimes.dlpack import DeviceTensor
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
 from runtimes.ort import native
 from runtimes.ort.providers import CudaProvider, TensorrtProvider
-from runtimes.ort.refusals import translated
-from runtimes.ort.slots import Model, Slot, Slots, answers_in, run_options
+from runtimes.ort.refusals import translate_error
+from runtimes.ort.slots import BoundModel, Slot, Slots, copy_outputs, run_options
 from runtimes.ort.turns import TURN, Turns
 from runtimes.protocol import Arrays, Description, Options
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-def opened_on_gpu(
+def open_on_gpu(
     artifact: Artifact,
     options: Options,
     provider: CudaProvider | TensorrtProvider,
@@ -37,17 +37,17 @@ def opened_on_gpu(
 
     Raises:
         BackendUnavailableError: there is no GPU, or this ONNX Runtime has no such provider or cannot load it.
-        RexportError: as ``native.opened``.
+        RexportError: as ``native.open_session``.
     """
-    native.imported(provider.name)
+    native.import_library(provider.name)
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(f"{provider.name} finds no CUDA device", hint=missing)
     with TURN:
         with cuda.current(provider.device_id):
             stream = cuda.Stream()
-        session = native.opened(artifact, replace(provider, user_compute_stream=stream.handle), options.threads)
-    model = Model(session, *native.specs(session), options.device, provider.device_id)
+        session = native.open_session(artifact, replace(provider, user_compute_stream=stream.handle), options.threads)
+    model = BoundModel(session, *native.specs(session), options.device, provider.device_id)
     recording = isinstance(provider, CudaProvider) and provider.enable_cuda_graph
     return OnnxRuntimeDeviceSession(model, describe(session), stream, recording, most)
 
@@ -65,7 +65,7 @@ class OnnxRuntimeDeviceSession:
     """
 
     def __init__(
-        self, model: Model, about: Description, stream: cuda.Stream, recording: bool, most: int | None = None
+        self, model: BoundModel, about: Description, stream: cuda.Stream, recording: bool, most: int | None = None
     ) -> None:
         self.inputs = model.inputs
         self.outputs = model.outputs
@@ -78,10 +78,10 @@ class OnnxRuntimeDeviceSession:
 
     def run(self, arrays: Arrays) -> Arrays:
         parts = self._parts(arrays)
-        return self._turn(lambda: _joined([self._answers(part) for part in parts]))
+        return self._turn(lambda: _join_parts([self._infer(part) for part in parts]))
 
-    def _answers(self, arrays: Arrays) -> Arrays:
-        slot = self._slots.of(self._shapes(arrays))
+    def _infer(self, arrays: Arrays) -> Arrays:
+        slot = self._slots.get(self._shapes(arrays))
         slot.fill(arrays)
         slot.run()
         return slot.results()
@@ -95,7 +95,7 @@ class OnnxRuntimeDeviceSession:
         slots = self._bound(arrays)
         before, after = cuda.Event(), cuda.Event()
 
-        def timed() -> float:
+        def run_timed() -> float:
             before.record(self._stream)
             for slot in slots:
                 slot.queue()
@@ -103,22 +103,22 @@ class OnnxRuntimeDeviceSession:
             return after.elapsed_s(before)
 
         self._turn(lambda: _run_all(slots))
-        return lambda: self._turn(timed)
+        return lambda: self._turn(run_timed)
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
         for name, tensor in tensors.items():
             if tensor.device != self._model.ordinal:
                 raise InputError(f"{name!r} lies on GPU {tensor.device}, the model on GPU {self._model.ordinal}")
-        self._turns.here(lambda: self._order(tensors))  # in the caller's thread, whose own queue is meant
+        self._turns.call_here(lambda: self._order(tensors))  # in the caller's thread, whose own queue is meant
         images = tensors[self.inputs[0].name].shape[0]
-        return self._turn(lambda: _joined([self._answers_to(tensors, *part) for part in self._bounds(images)]))
+        return self._turn(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
 
     def _order(self, tensors: Mapping[str, DeviceTensor]) -> None:
         """The stream waits for what their owners have queued. Not while a run on it is recorded, by another thread."""
         for tensor in tensors.values():
-            dlpack.ordered(tensor, self._stream.handle)
+            dlpack.wait_for_producer(tensor, self._stream.handle)
 
-    def _answers_to(self, tensors: Mapping[str, DeviceTensor], start: int, stop: int) -> Arrays:
+    def _infer_rows(self, tensors: Mapping[str, DeviceTensor], start: int, stop: int) -> Arrays:
         """Of these rows, without a record, which would keep their addresses."""
         model = self._model
         binding = model.native.io_binding()
@@ -129,7 +129,7 @@ class OnnxRuntimeDeviceSession:
         for spec in self.outputs:
             binding.bind_output(spec.name, model.device, model.ordinal)
         model.native.run_with_iobinding(binding, run_options(None))
-        return answers_in(binding, self.outputs)
+        return copy_outputs(binding, self.outputs)
 
     def close(self) -> None:
         self._turns.close()
@@ -138,14 +138,14 @@ class OnnxRuntimeDeviceSession:
             del self._slots, self._model
 
     def _bound(self, arrays: Arrays) -> list[Slot]:
-        def filled() -> list[Slot]:
+        def fill_slots() -> list[Slot]:
             slots = []
             for part in self._parts(arrays):
-                slots.append(self._slots.made(self._shapes(part)))
+                slots.append(self._slots.make(self._shapes(part)))
                 slots[-1].fill(part)
             return slots
 
-        return self._turn(filled)
+        return self._turn(fill_slots)
 
     def _shapes(self, arrays: Arrays) -> tuple[tuple[int, ...], ...]:
         return tuple(arrays[spec.name].shape for spec in self.inputs)
@@ -166,7 +166,7 @@ class OnnxRuntimeDeviceSession:
         except RexportError:
             raise
         except Exception as error:
-            raise translated(error, None) from error
+            raise translate_error(error, None) from error
 
 
 def _run_all(slots: list[Slot]) -> None:
@@ -174,7 +174,7 @@ def _run_all(slots: list[Slot]) -> None:
         slot.run()
 
 
-def _joined(parts: list[Arrays]) -> Arrays:
+def _join_parts(parts: list[Arrays]) -> Arrays:
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

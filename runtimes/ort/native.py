@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from runtimes.artifact import Artifact
 from runtimes.backends import importing
-from runtimes.errors import BackendUnavailableError, CompatibilityError, quoted
+from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.ort.providers import CpuProvider, Provider
-from runtimes.ort.refusals import refusal, unloaded
+from runtimes.ort.refusals import is_unloaded, refusal
 from runtimes.protocol import Description, TensorSpec
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def spec_of(node: onnxruntime.NodeArg) -> TensorSpec:
     """
     dtype = _DTYPES.get(node.type)
     if dtype is None:
-        raise CompatibilityError(f"{quoted(node.name)} has the type {quoted(node.type)}, which no runtime here takes")
+        raise CompatibilityError(f"{quote(node.name)} has the type {quote(node.type)}, which no runtime here takes")
     shape = tuple(size if isinstance(size, int) else str(size or f"dim{axis}") for axis, size in enumerate(node.shape))
     return TensorSpec(node.name, dtype, shape)
 
@@ -50,7 +50,7 @@ def specs(session: onnxruntime.InferenceSession) -> tuple[tuple[TensorSpec, ...]
     return tuple(map(spec_of, session.get_inputs())), tuple(map(spec_of, session.get_outputs()))
 
 
-def described(session: onnxruntime.InferenceSession, backend: str, device: str, precision: str) -> Description:
+def describe_session(session: onnxruntime.InferenceSession, backend: str, device: str, precision: str) -> Description:
     """What the session runs as; ``precision`` alone it does not tell."""
     import onnxruntime
 
@@ -64,7 +64,7 @@ def described(session: onnxruntime.InferenceSession, backend: str, device: str, 
     )
 
 
-def imported(provider: str) -> ModuleType:
+def import_library(provider: str) -> ModuleType:
     """ONNX Runtime, which has the provider compiled in; whether this machine can use it is seen when it opens.
 
     Raises:
@@ -80,7 +80,7 @@ def imported(provider: str) -> ModuleType:
     return onnxruntime  # type: ignore[no-any-return]
 
 
-def opened(
+def open_session(
     artifact: Artifact, provider: Provider, threads: int, profile: str | None = None
 ) -> onnxruntime.InferenceSession:
     """A session on the provider. ``profile`` is the path, without its end, of a file that its profiler writes.
@@ -90,7 +90,7 @@ def opened(
         CompatibilityError: the provider cannot run all of the graph.
         RexportError: the library cannot read it.
     """
-    onnxruntime = imported(provider.name)
+    onnxruntime = import_library(provider.name)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
@@ -108,11 +108,11 @@ def opened(
         session = onnxruntime.InferenceSession(
             os.fspath(artifact.path),
             settings,
-            providers=[(provider.name, provider.encoded())],
+            providers=[(provider.name, provider.encode())],
             enable_fallback=False,  # else it prints, and tries the processor
         )
     except Exception as error:
-        if unloaded(error, said):
+        if is_unloaded(error, said):
             raise _unloadable(provider.name, said or str(error)) from error
         raise refusal(error, artifact, provider.name) from error
     if session.get_providers()[0] != provider.name:
@@ -131,6 +131,6 @@ def _load_libraries(onnxruntime: ModuleType) -> str:
 
 def _unloadable(provider: str, why: str) -> BackendUnavailableError:
     return BackendUnavailableError(
-        f"{provider} was asked for and cannot be loaded: {quoted(why)}",
+        f"{provider} was asked for and cannot be loaded: {quote(why)}",
         hint="pip install --upgrade 'rexport[gpu]', and a driver for its CUDA",
     )

@@ -2,7 +2,7 @@
 
 A graph's types are not always what it computes in: where its CPU provider has no kernels of half precision, it puts
 casts around a convolution and computes it in float32; a quantised convolution that is not followed as it wants it, and
-any on CUDA, is the float one between its Q/DQ nodes. ``computed`` has these rules; ``profile`` is the proof.
+any on CUDA, is the float one between its Q/DQ nodes. ``list_arithmetic`` has these rules; ``profile`` is the proof.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes import onnxfile
 from runtimes.artifact import Artifact
-from runtimes.errors import ResourceError, quoted
-from runtimes.onnxfile import DEQUANTISE, QUANTISE, Graph, Node, is_weighted
-from runtimes.ort.native import opened
+from runtimes.errors import ResourceError, quote
+from runtimes.onnxfile import DEQUANTISE, QUANTISE, Node, OnnxGraph, is_weighted
+from runtimes.ort.native import open_session
 from runtimes.ort.providers import CpuProvider, Provider
-from runtimes.ort.refusals import translated
+from runtimes.ort.refusals import translate_error
 from runtimes.protocol import Arrays, Layer
 
 if TYPE_CHECKING:
     import onnxruntime
 
 
-def computed(graph: Graph, device: str, tf32: bool = False) -> tuple[str, ...]:
+def list_arithmetic(graph: OnnxGraph, device: str, tf32: bool = False) -> tuple[str, ...]:
     """In what the graph's convolutions and matrix products are computed, sorted: ONNX Runtime does not tell it.
 
     ``tf32`` is whether float32 may be computed in TensorFloat-32 there, on a GPU.
@@ -50,7 +50,7 @@ _WITHOUT_HALF = ("x86_64", "AMD64")
 """Machines for which the CPU provider has no kernels of half precision, whatever the processor can."""
 
 
-def _runs_in_integers(node: Node, graph: Graph) -> bool:
+def _runs_in_integers(node: Node, graph: OnnxGraph) -> bool:
     """Whether what is around a quantised node is as the CPU provider wants it; else it computes it in float32.
 
     The output must be quantised: at once, or behind a ReLU that is dropped because the integers are unsigned and hold
@@ -73,12 +73,12 @@ def profile(artifact: Artifact, provider: Provider, threads: int, arrays: Arrays
     """The steps that the provider takes, as ``Backend.profile`` gives them."""
     try:
         with tempfile.TemporaryDirectory(prefix="rexport-profile-") as folder:
-            session = opened(artifact, provider, threads, f"{folder}/run")
-            events = json.loads(_profiled(session, arrays, artifact).read_bytes())
+            session = open_session(artifact, provider, threads, f"{folder}/run")
+            events = json.loads(_record_profile(session, arrays, artifact).read_bytes())
     except OSError as error:
         raise ResourceError.from_os(error, tempfile.gettempdir(), "write ONNX Runtime's profile") from error
     except ValueError as error:
-        raise ResourceError(f"ONNX Runtime's profile was not written whole: {quoted(error)}") from error
+        raise ResourceError(f"ONNX Runtime's profile was not written whole: {quote(error)}") from error
     # On another device than the processor it times the launch of a kernel, not the kernel.
     return layers(_typical(events), onnxfile.graph(artifact.path), timed=isinstance(provider, CpuProvider))
 
@@ -92,13 +92,13 @@ def _typical(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [{**same[0], "dur": statistics.median(step["dur"] for step in same)} for same in zip(*runs, strict=True)]
 
 
-def _profiled(session: onnxruntime.InferenceSession, arrays: Arrays, artifact: Artifact) -> Path:
+def _record_profile(session: onnxruntime.InferenceSession, arrays: Arrays, artifact: Artifact) -> Path:
     """The profile of some runs."""
     try:
         for _ in range(1 + _PROFILED_RUNS):
             session.run(None, arrays)
     except Exception as error:
-        raise translated(error, artifact) from error
+        raise translate_error(error, artifact) from error
     return Path(session.end_profiling())
 
 
@@ -106,7 +106,7 @@ _KERNEL = "_kernel_time"
 _PROFILED_RUNS = 5
 
 
-def layers(steps: Sequence[Mapping[str, Any]], graph: Graph, timed: bool) -> tuple[Layer, ...]:
+def layers(steps: Sequence[Mapping[str, Any]], graph: OnnxGraph, timed: bool) -> tuple[Layer, ...]:
     """The profiler's events of one run as layers, named after the graph's nodes."""
     names = [str(step["name"]).removesuffix(_KERNEL) for step in steps]
     taken = {name for name in names if graph.find(name)}
@@ -142,7 +142,7 @@ _DECORATIONS = re.compile(r"^InsertedPrecisionFreeCast_|_nchwc$|_token_\d+$")
 """What ONNX Runtime puts around the names of what it rewrites."""
 
 
-def _nodes_of(name: str, operator: str, graph: Graph, taken: set[str]) -> tuple[str, ...]:
+def _nodes_of(name: str, operator: str, graph: OnnxGraph, taken: set[str]) -> tuple[str, ...]:
     """Names of the graph's nodes that a step stands for, first the one that it is the step of; none if the library
     added it.
 
@@ -155,5 +155,5 @@ def _nodes_of(name: str, operator: str, graph: Graph, taken: set[str]) -> tuple[
     if node is None or (plain != name and plain in taken):
         return ()
     if is_weighted(operator):
-        return tuple(step.name for step in graph.fused(node))
+        return tuple(step.name for step in graph.find_fused(node))
     return (node.name,) if node.name == name or node.operator in operator else ()

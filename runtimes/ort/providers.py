@@ -20,7 +20,7 @@ class CpuProvider:
 
     name: ClassVar[str] = "CPUExecutionProvider"
 
-    def encoded(self) -> dict[str, str]:
+    def encode(self) -> dict[str, str]:
         """Nothing."""
         return {}
 
@@ -53,9 +53,9 @@ class CudaProvider:
     gpu_mem_limit: int | None = None
     arena_extend_strategy: Literal["kNextPowerOfTwo", "kSameAsRequested"] = "kNextPowerOfTwo"
 
-    def encoded(self) -> dict[str, str]:
+    def encode(self) -> dict[str, str]:
         """As ONNX Runtime takes it: what is ``None`` is left out."""
-        return _encoded({field.name: getattr(self, field.name) for field in fields(self)})
+        return _encode_options({field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,15 @@ class TensorrtProvider:
     trt_max_workspace_size: int | None = None
     trt_cuda_graph_enable: bool = False
 
-    def encoded(self) -> dict[str, str]:
+    def encode(self) -> dict[str, str]:
         """As ONNX Runtime takes it: what is ``None`` is left out."""
-        return _encoded({field.name: getattr(self, field.name) for field in fields(self)})
+        return _encode_options({field.name: getattr(self, field.name) for field in fields(self)})
 
 
 Provider: TypeAlias = CpuProvider | CudaProvider | TensorrtProvider
 
 
-def _encoded(options: dict[str, bool | int | str | Path | None]) -> dict[str, str]:
+def _encode_options(options: dict[str, bool | int | str | Path | None]) -> dict[str, str]:
     """A truth is ``True`` or ``False``: the CUDA provider takes digits as well, the TensorRT provider does not."""
     return {name: str(value) for name, value in options.items() if value is not None}
 
@@ -111,7 +111,7 @@ def profile_shapes(inputs: Iterable[TensorSpec], batch: int) -> str:
     )
 
 
-def profiled(provider: TensorrtProvider, inputs: tuple[TensorSpec, ...], profile: Profile) -> TensorrtProvider:
+def add_profile(provider: TensorrtProvider, inputs: tuple[TensorSpec, ...], profile: Profile) -> TensorrtProvider:
     """The provider with that profile; the same one where no dimension of the inputs may vary."""
     if all(isinstance(size, int) for spec in inputs for size in spec.shape):
         return provider

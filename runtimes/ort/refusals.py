@@ -6,7 +6,7 @@ import re
 
 from runtimes import onnxfile
 from runtimes.artifact import Artifact
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quoted
+from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
 
 _SOURCE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|/\S+\.(?:cc|h):\d+ .*?\) (?:const )?"
@@ -31,14 +31,14 @@ _NO_LIBRARIES = "Please install TensorRT libraries"
 _NOT_RECORDABLE = "cannot use the graph capture feature"
 
 
-def translated(error: Exception, artifact: Artifact | None) -> RexportError:
+def translate_error(error: Exception, artifact: Artifact | None) -> RexportError:
     """The error for one that ONNX Runtime raised."""
     path = None if artifact is None else artifact.path
     text = _SOURCE.sub("", str(error).split("\n")[0])
     lower = text.lower()
     memory = "out of memory" in lower or ("memory" in lower and "alloc" in lower)
     version = type(error).__name__ == "NotImplemented" or any(word in text for word in _VERSIONS)
-    text = quoted(text)
+    text = quote(text)
     if memory:
         return ResourceError(f"ONNX Runtime ran out of memory: {text}", path=path)
     if any(word in text for word in _DEVICE):
@@ -48,7 +48,7 @@ def translated(error: Exception, artifact: Artifact | None) -> RexportError:
     return ArtifactError(f"ONNX Runtime refused it: {text}", path=path)
 
 
-def unloaded(error: Exception, said: str) -> bool:
+def is_unloaded(error: Exception, said: str) -> bool:
     """Whether the provider's own libraries could not be loaded: the library says so, or it would have run on the
     processor, which it was forbidden, after it ``said`` what it could not load."""
     return _NO_LIBRARIES in str(error) or bool(said and _ON_PROCESSOR in str(error))
@@ -63,7 +63,7 @@ def refusal(error: Exception, artifact: Artifact, provider: str) -> RexportError
         operator, name = missing.groups()
         types = " and ".join(onnxfile.graph(artifact.path).arithmetic) or "these types"
         return CompatibilityError(
-            f"ONNX Runtime's {short} provider has no kernel for {operator} in {types}: node {quoted(name)!r}",
+            f"ONNX Runtime's {short} provider has no kernel for {operator} in {types}: node {quote(name)!r}",
             path=artifact.path,
             hint="export it in another precision, or name another backend",
         )
@@ -79,4 +79,4 @@ def refusal(error: Exception, artifact: Artifact, provider: str) -> RexportError
             path=artifact.path,
             hint="open it with cuda_graphs=False",
         )
-    return translated(error, artifact)
+    return translate_error(error, artifact)

@@ -28,7 +28,7 @@ _NEVER = -1
 
 
 @dataclass(frozen=True)
-class Model:
+class BoundModel:
     """A session and where its tensors lie: ``device`` is ONNX Runtime's name of the kind, ``cuda`` or ``cpu``."""
 
     native: onnxruntime.InferenceSession
@@ -75,7 +75,7 @@ def run_options(record: int | None, wait: bool = True) -> onnxruntime.RunOptions
 class Slot:
     """The tensors of one run. One thread at a time may use it. ``record`` as in ``run_options``."""
 
-    def __init__(self, model: Model, shapes: Shapes, record: int | None = None) -> None:
+    def __init__(self, model: BoundModel, shapes: Shapes, record: int | None = None) -> None:
         self.record = record
         self._model = model
         self._binding = model.native.io_binding()
@@ -108,10 +108,10 @@ class Slot:
 
     def results(self) -> Arrays:
         """The outputs of the last run, in fresh arrays."""
-        return answers_in(self._binding, self._model.outputs)
+        return copy_outputs(self._binding, self._model.outputs)
 
 
-def answers_in(binding: onnxruntime.IOBinding, outputs: tuple[TensorSpec, ...]) -> Arrays:
+def copy_outputs(binding: onnxruntime.IOBinding, outputs: tuple[TensorSpec, ...]) -> Arrays:
     """The outputs of a run that ended, bound in this order, in fresh arrays."""
     # On the processor, the library gives its own memory.
     return {spec.name: np.array(value.numpy()) for spec, value in zip(outputs, binding.get_outputs(), strict=True)}
@@ -123,22 +123,22 @@ class Slots:
     With ``recording``, the first sets of shapes are recorded and stay; of the others, the latest stay.
     """
 
-    def __init__(self, model: Model, recording: bool) -> None:
+    def __init__(self, model: BoundModel, recording: bool) -> None:
         self._model = model
         self._recording = recording
         self._records = 0
         self._found: OrderedDict[Shapes, Slot] = OrderedDict()
 
-    def of(self, shapes: Shapes) -> Slot:
+    def get(self, shapes: Shapes) -> Slot:
         """The one for these shapes."""
-        slot = self._found.pop(shapes, None) or self.made(shapes)
+        slot = self._found.pop(shapes, None) or self.make(shapes)
         self._found[shapes] = slot  # the latest is the last
         passing = [known for known, other in self._found.items() if other.record is None]
         for known in passing[:-KEPT]:
             del self._found[known]
         return slot
 
-    def made(self, shapes: Shapes) -> Slot:
+    def make(self, shapes: Shapes) -> Slot:
         """A new one, which its caller alone uses, for as long as the session is open."""
         records = self._recording and self._records < RECORDED and self._model.output_shapes(shapes) is not None
         record = self._records if records else None

@@ -38,7 +38,7 @@ class Turns:
                 self._first = self._first or me
         return self._alone(act) if self._first is me else self._other.submit(self._alone, act).result()
 
-    def here(self, act: Callable[[], _Result]) -> _Result:
+    def call_here(self, act: Callable[[], _Result]) -> _Result:
         """As ``call``, in the caller's own thread, whichever it is: for what runs nothing."""
         return self._alone(act)
 

@@ -36,18 +36,18 @@ class Staging:
             self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         return self._bytes[:size].view(dtype).view(shape)
 
-    def filled(self, array: Array) -> Tensor:
+    def fill(self, array: Array) -> Tensor:
         """The array's values."""
         result = self.tensor(array.shape, torch.from_numpy(np.empty(0, array.dtype)).dtype)
         np.copyto(result.numpy(), array)
         return result
 
-    def fetched(self, tensor: Tensor) -> Tensor:
+    def fetch(self, tensor: Tensor) -> Tensor:
         """The device tensor's values, once the current stream has come to this point."""
         return self.tensor(tuple(tensor.shape), tensor.dtype).copy_(tensor, non_blocking=True)
 
 
-class Lane:
+class TorchLane:
     """One call at a time: a stream of its own, staging for what comes and goes, and recordings by the input's shape.
 
     The recordings take turns on the stream, so that they share their memory.
@@ -77,7 +77,7 @@ class Recording:
         RuntimeError: PyTorch's, where something in the run cannot be recorded.
     """
 
-    def __init__(self, call: Call, example: Tensor, device: torch.device, lane: Lane, pool: Pool | None) -> None:
+    def __init__(self, call: Call, example: Tensor, device: torch.device, lane: TorchLane, pool: Pool | None) -> None:
         self.input = torch.zeros(tuple(example.shape), dtype=example.dtype, device=device)
         for _ in range(WARM_UPS):
             call(self.input)
@@ -104,13 +104,13 @@ class Lanes:
     def __init__(self, most: int) -> None:
         self._most = most
         self._made = 0
-        self._free: list[Lane] = []
+        self._free: list[TorchLane] = []
         self._changed = threading.Condition()
 
     @contextmanager
-    def one(self) -> Iterator[Lane]:
+    def borrow(self) -> Iterator[TorchLane]:
         """A lane that no other thread has meanwhile."""
-        lane = self._taken() or self._new()
+        lane = self._take_free() or self._new()
         try:
             yield lane
         finally:
@@ -118,7 +118,7 @@ class Lanes:
                 self._free.append(lane)
                 self._changed.notify()
 
-    def _taken(self) -> Lane | None:
+    def _take_free(self) -> TorchLane | None:
         """A free lane, the last that was used; ``None`` is the leave to make one."""
         with self._changed:
             self._changed.wait_for(lambda: self._free or self._made < self._most)
@@ -127,9 +127,9 @@ class Lanes:
             self._made += 1
             return None
 
-    def _new(self) -> Lane:
+    def _new(self) -> TorchLane:
         try:
-            return Lane()
+            return TorchLane()
         except BaseException:
             with self._changed:
                 self._made -= 1

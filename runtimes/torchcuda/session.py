@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from runtimes.artifact import Artifact
-from runtimes.backends.pytorch import TorchSession, translated
-from runtimes.dlpack import DeviceTensor, ordered
+from runtimes.backends.pytorch import TorchSession, translate_error
+from runtimes.dlpack import DeviceTensor, wait_for_producer
 from runtimes.errors import InputError
 from runtimes.protocol import Arrays, Description
 from runtimes.torchcuda.arithmetic import TURN, float32
-from runtimes.torchcuda.lanes import Call, Lane, Lanes, Pool, Recording
+from runtimes.torchcuda.lanes import Call, Lanes, Pool, Recording, TorchLane
 
 LANES = 4
 """Calls under way at once; more of them would only wait for the device."""
@@ -32,7 +32,7 @@ def _translating() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError among them
-        raise translated(error) from error
+        raise translate_error(error) from error
 
 
 class CudaTorchSession(TorchSession):
@@ -50,26 +50,26 @@ class CudaTorchSession(TorchSession):
         self._bound_lane = Lanes(1)
 
     def run(self, arrays: Arrays) -> Arrays:
-        with _translating(), torch.cuda.device(self._device), self._lanes.one() as lane:
-            given = lane.incoming.filled(arrays[self.inputs[0].name])
+        with _translating(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            given = lane.incoming.fill(arrays[self.inputs[0].name])
             with lane.current():
-                return self._fetched(lane, self._output(lane, given))
+                return self._fetch_output(lane, self._output(lane, given))
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
         given = tensors[self.inputs[0].name]
         if given.device != (self._device.index or 0):
             raise InputError(f"the tensor lies on cuda:{given.device}, and the runtime was opened on {self._device}")
-        with _translating(), torch.cuda.device(self._device), self._lanes.one() as lane:
+        with _translating(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
             # While the caller's stream is current still: PyTorch has that one waited for, and no other.
-            ordered(given, lane.stream.cuda_stream)
+            wait_for_producer(given, lane.stream.cuda_stream)
             with lane.current():
-                return self._fetched(lane, self._computed(from_dlpack(given.source)))
+                return self._fetch_output(lane, self._compute(from_dlpack(given.source)))
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
         lanes, launch = self._bound_lane, self._bound(arrays)
 
         def run_once() -> None:
-            with _translating(), torch.cuda.device(self._device), lanes.one() as lane, lane.current():
+            with _translating(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
                 launch()
                 lane.stream.synchronize()
 
@@ -83,7 +83,7 @@ class CudaTorchSession(TorchSession):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
         def run_once() -> float:
-            with _translating(), torch.cuda.device(self._device), lanes.one() as lane, lane.current():
+            with _translating(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
                 start.record()
                 launch()
                 end.record()
@@ -103,44 +103,44 @@ class CudaTorchSession(TorchSession):
 
         They take turns there, so that what they need meanwhile is there once.
         """
-        with _translating(), torch.cuda.device(self._device), self._bound_lane.one() as lane:
-            given = lane.incoming.filled(arrays[self.inputs[0].name])
+        with _translating(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
+            given = lane.incoming.fill(arrays[self.inputs[0].name])
             with lane.current():
-                recording = self._made(lane, given) if self._recorded(len(given)) else None
+                recording = self._record(lane, given) if self._recorded(len(given)) else None
                 tensor = torch.empty_like(given, device=self._device) if recording is None else recording.input
                 tensor.copy_(given, non_blocking=True)
                 lane.stream.synchronize()
-        return (lambda: self._computed(tensor)) if recording is None else recording.replay
+        return (lambda: self._compute(tensor)) if recording is None else recording.replay
 
-    def _output(self, lane: Lane, given: Tensor) -> Tensor:
+    def _output(self, lane: TorchLane, given: Tensor) -> Tensor:
         """What a run on the staged input gives, once the lane's stream has come to this point."""
         recording = self._recording(lane, given)
         if recording is None:
-            return self._computed(given.to(self._device, non_blocking=True))
+            return self._compute(given.to(self._device, non_blocking=True))
         recording.input.copy_(given, non_blocking=True)
         return recording.replay()
 
-    def _recording(self, lane: Lane, given: Tensor) -> Recording | None:
+    def _recording(self, lane: TorchLane, given: Tensor) -> Recording | None:
         """The lane's for this shape, made where it is new; ``None`` where runs of this batch are not recorded."""
         if not self._recorded(len(given)):
             return None
         shape = tuple(given.shape)
         if shape not in lane.recordings:
-            lane.recordings[shape] = self._made(lane, given, lane.pool)
+            lane.recordings[shape] = self._record(lane, given, lane.pool)
         return lane.recordings[shape]
 
-    def _made(self, lane: Lane, given: Tensor, pool: Pool | None = None) -> Recording:
+    def _record(self, lane: TorchLane, given: Tensor, pool: Pool | None = None) -> Recording:
         self._set_threads()
         with float32(self._tf32):
             return Recording(self._call, given, self._device, lane, pool)
 
-    def _computed(self, tensor: Tensor) -> Tensor:
+    def _compute(self, tensor: Tensor) -> Tensor:
         self._set_threads()
         with float32(self._tf32):
             return self._call(tensor)
 
-    def _fetched(self, lane: Lane, output: Tensor) -> Arrays:
+    def _fetch_output(self, lane: TorchLane, output: Tensor) -> Arrays:
         """The output as a fresh host array. Blocks until the lane's stream is done."""
-        values = lane.outgoing.fetched(output)
+        values = lane.outgoing.fetch(output)
         lane.stream.synchronize()
         return {self.outputs[0].name: values.numpy().copy()}

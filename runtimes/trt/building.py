@@ -26,7 +26,7 @@ DEFAULT_PROFILE = Profile(1, 8, 64)
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltEngine:
     """An engine that was built.
 
     Attributes:
@@ -45,7 +45,7 @@ class Built:
     duration_s: float
 
 
-class Progress(Protocol):
+class BuildListener(Protocol):
     """What is told while an engine is built. It is called from another thread than the one that builds."""
 
     def __call__(self, phase: str, done: int, total: int, /) -> bool:
@@ -53,7 +53,7 @@ class Progress(Protocol):
         ``False`` cancels the build."""
 
 
-def build(onnx: Path, settings: Settings, flavor: Flavor, progress: Progress | None = None) -> Built:
+def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListener | None = None) -> BuiltEngine:
     """Parses and builds; blocks for seconds with TensorRT-RTX, with TensorRT up to many minutes.
 
     The file must have been looked at as ``Artifact.read`` does. Files of weights beside it are read with it.
@@ -67,15 +67,15 @@ def build(onnx: Path, settings: Settings, flavor: Flavor, progress: Progress | N
         ResourceError: memory or disk.
         KeyboardInterrupt: a signal, or ``progress`` gave ``False``; the build has ended then.
     """
-    settings.checked(flavor)
+    settings.check(flavor)
     cancel = threading.Event()
-    return _awaited(lambda: _Build(onnx, settings, flavor, progress, cancel).run(), cancel)
+    return _run_in_thread(lambda: _Build(onnx, settings, flavor, progress, cancel).run(), cancel)
 
 
-def _awaited(work: Callable[[], Built], cancel: threading.Event) -> Built:
+def _run_in_thread(work: Callable[[], BuiltEngine], cancel: threading.Event) -> BuiltEngine:
     """What ``work`` gives in a thread of its own: the library calls back from within, where Python would not see the
     signal of a Ctrl-C. An exception here cancels the work and waits for its end."""
-    future: Future[Built] = Future()
+    future: Future[BuiltEngine] = Future()
 
     def run() -> None:
         try:
@@ -96,32 +96,32 @@ class _Build:
     """One build."""
 
     def __init__(
-        self, onnx: Path, settings: Settings, flavor: Flavor, progress: Progress | None, cancel: threading.Event
+        self, onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListener | None, cancel: threading.Event
     ) -> None:
         self._onnx, self._settings, self._flavor = onnx, settings, flavor
         self._library: Any = flavor.library()
         self._heard = Log()
         self._watch = _Watch(progress, cancel)
 
-    def run(self) -> Built:
+    def run(self) -> BuiltEngine:
         started = time.perf_counter()
         log = logger(self._flavor, self._heard)
         with needing_driver(self._flavor, self._heard):
             builder = self._library.Builder(log)
         parsed = parse(builder, self._onnx, self._flavor, self._heard)
         profiles = _profiles(self._settings.profiles, parsed.inputs)
-        config = self._configured(builder)
+        config = self._configure(builder)
         if isinstance(parsed.inputs[0].shape[0], str):
             for profile in profiles:
                 _add_profile(builder, config, parsed.inputs, profile)
         monitor = self._watch.monitor(self._library)  # the library does not keep it alive
         config.progress_monitor = monitor
         plan = self._plan(builder, parsed.network, config)
-        return Built(
+        return BuiltEngine(
             plan, profiles, parsed.inputs, parsed.outputs, parsed.network.num_layers, time.perf_counter() - started
         )
 
-    def _configured(self, builder: Any) -> Any:
+    def _configure(self, builder: Any) -> Any:
         library, settings, config = self._library, self._settings, builder.create_builder_config()
         flags = library.BuilderFlag
         (config.set_flag if settings.tf32 else config.clear_flag)(flags.TF32)  # the libraries have it on
@@ -151,7 +151,7 @@ class _Build:
         for index, target in enumerate(self._settings.targets):
             if not config.set_compute_capability(compute_capability(self._flavor, target), index):
                 raise CompatibilityError(
-                    f"{self._flavor.title} refused the compute capability {target}: {self._heard.words()}",
+                    f"{self._flavor.title} refused the compute capability {target}: {self._heard.describe_errors()}",
                     path=self._onnx,
                 )
 
@@ -177,7 +177,7 @@ class _Build:
         return plan
 
     def _failure(self) -> RexportError:
-        words = self._heard.words()
+        words = self._heard.describe_errors()
         if self._heard.out_of_memory:
             return ResourceError(f"{self._flavor.title} ran out of memory: {words}", path=self._onnx)
         return CompatibilityError(
@@ -197,7 +197,7 @@ class _Build:
 class _Watch:
     """Hands a build's progress on, and ends the build when it is cancelled."""
 
-    def __init__(self, progress: Progress | None, cancel: threading.Event) -> None:
+    def __init__(self, progress: BuildListener | None, cancel: threading.Event) -> None:
         self._progress = progress
         self._cancel = cancel
         self._totals: dict[str, int] = {}
@@ -205,13 +205,13 @@ class _Watch:
 
     def begin(self, phase: str, total: int) -> None:
         self._totals[phase] = total
-        self._tell(phase, 0)
+        self._report_progress(phase, 0)
 
     def step(self, phase: str, done: int) -> bool:
-        self._tell(phase, done)
+        self._report_progress(phase, done)
         return not self._cancel.is_set()
 
-    def _tell(self, phase: str, done: int) -> None:
+    def _report_progress(self, phase: str, done: int) -> None:
         """Never raises: an exception cannot go through the library, and is raised by ``check`` when that has ended."""
         try:
             if self._cancel.is_set() or self._progress is None:

@@ -88,7 +88,7 @@ def entry(key: Key, folder: Path, make: Callable[[Path], object], said: Callable
         IntegrityError: what ``make`` published is not whole.
         Whatever ``make`` raises; nothing is left then.
     """
-    path = owned(folder) / f"{key.digest}.engine"
+    path = claim_folder(folder) / f"{key.digest}.engine"
     if _state(path) is None:
         return path
     with _turn(path, said):
@@ -104,7 +104,7 @@ def entry(key: Key, folder: Path, make: Callable[[Path], object], said: Callable
     return path
 
 
-def owned(folder: Path) -> Path:
+def claim_folder(folder: Path) -> Path:
     """The folder, which is this user's and nobody else may write into; made if it is missing.
 
     Raises:

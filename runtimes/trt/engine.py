@@ -18,7 +18,7 @@ from runtimes.errors import (
     ResourceError,
     RexportError,
     UnsafeArtifactError,
-    quoted,
+    quote,
 )
 from runtimes.manifest import Engine
 from runtimes.protocol import TensorSpec
@@ -28,7 +28,7 @@ from runtimes.trt.parsing import DTYPES
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedEngine:
     """A deserialised engine, the library that it belongs to, and what that library has said of it. It is freed with
     the last reference."""
 
@@ -37,7 +37,7 @@ class Loaded:
     log: Log
 
 
-def deserialised(artifact: Artifact, about: Engine, flavor: Flavor) -> Loaded:
+def deserialise(artifact: Artifact, about: Engine, flavor: Flavor) -> LoadedEngine:
     """The engine, which passed ``gates.check``. An engine without weights has got them.
 
     Its bytes are read once, held against the manifest's digest, and these very bytes are deserialised.
@@ -58,14 +58,14 @@ def deserialised(artifact: Artifact, about: Engine, flavor: Flavor) -> Loaded:
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise _refused(artifact, flavor, log)
-    loaded = Loaded(library, engine, log)
+        raise _refusal_error(artifact, flavor, log)
+    loaded = LoadedEngine(library, engine, log)
     if about.stripped:
-        _refitted(loaded, artifact, about, flavor)
+        _refit_weights(loaded, artifact, about, flavor)
     return loaded
 
 
-def _refitted(loaded: Loaded, artifact: Artifact, about: Engine, flavor: Flavor) -> None:
+def _refit_weights(loaded: LoadedEngine, artifact: Artifact, about: Engine, flavor: Flavor) -> None:
     """Gives the engine its weights, from the very file whose digest was looked at."""
     place = _source_path(artifact, about)
     before = files.identity(place)
@@ -98,8 +98,8 @@ def _plan(artifact: Artifact, flavor: Flavor) -> bytes:
     return plan
 
 
-def _refused(artifact: Artifact, flavor: Flavor, log: Log) -> RexportError:
-    words = log.words()
+def _refusal_error(artifact: Artifact, flavor: Flavor, log: Log) -> RexportError:
+    words = log.describe_errors()
     if "memory" in words.lower() and ("out of" in words.lower() or "alloc" in words.lower()):
         return ResourceError(f"the GPU's memory does not hold it: {words}", path=artifact.path)
     if "CUDA driver version" in words:
@@ -121,7 +121,7 @@ def _source_path(artifact: Artifact, about: Engine) -> Path:
     place = artifact.path.with_name(about.onnx)
     if not place.exists():
         raise ArtifactError(
-            f"it was built without its weights, and {quoted(about.onnx)}, which has them, does not lie beside it",
+            f"it was built without its weights, and {quote(about.onnx)}, which has them, does not lie beside it",
             path=artifact.path,
             hint="put the ONNX file there",
         )
@@ -137,14 +137,14 @@ def _check_source(artifact: Artifact, place: Path) -> None:
     source = Artifact.read(place)
     if artifact.manifest is None or files.sha256_of(place) != artifact.manifest.parent:
         raise IntegrityError(
-            f"it was built without its weights, and {quoted(place.name)} is not the file that it was built from",
+            f"it was built without its weights, and {quote(place.name)} is not the file that it was built from",
             path=artifact.path,
             hint=remedy(artifact.path, artifact.manifest),
         )
     source.check_digest()  # of the files of weights that lie beside a large one
 
 
-def _refit(loaded: Loaded, onnx: Path, flavor: Flavor) -> None:
+def _refit(loaded: LoadedEngine, onnx: Path, flavor: Flavor) -> None:
     library, heard = loaded.library, logger(flavor, loaded.log)
     refitter = library.Refitter(loaded.engine, heard)
     parser = library.OnnxParserRefitter(refitter, heard)
@@ -152,14 +152,14 @@ def _refit(loaded: Loaded, onnx: Path, flavor: Flavor) -> None:
         reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise ArtifactError(
             f"{flavor.title} cannot take the engine's weights from it: "
-            f"{quoted('; '.join(reasons)) if reasons else loaded.log.words()}",
+            f"{quote('; '.join(reasons)) if reasons else loaded.log.describe_errors()}",
             path=onnx,
         )
     if not refitter.refit_cuda_engine():
-        raise CompatibilityError(f"{flavor.title} did not take all weights: {loaded.log.words()}", path=onnx)
+        raise CompatibilityError(f"{flavor.title} did not take all weights: {loaded.log.describe_errors()}", path=onnx)
 
 
-def specs(loaded: Loaded) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def specs(loaded: LoadedEngine) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """The engine's inputs and outputs, as it tells them. The first dimension, where it varies, is ``batch``.
 
     Raises:
@@ -178,7 +178,7 @@ def specs(loaded: Loaded) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
 def _spec(engine: Any, name: str) -> TensorSpec:
     kind = str(engine.get_tensor_dtype(name).name)
     if kind not in DTYPES:
-        raise CompatibilityError(f"{quoted(name)} has the type {quoted(kind)}, which no runtime here takes")
+        raise CompatibilityError(f"{quote(name)} has the type {quote(kind)}, which no runtime here takes")
     sizes = enumerate(engine.get_tensor_shape(name))
     shape = tuple(int(size) if size >= 0 else (f"dim{axis}" if axis else "batch") for axis, size in sizes)
     return TensorSpec(name, DTYPES[kind], shape)

@@ -107,10 +107,14 @@ def _make(
     with _temporary(target) as plan:
         plan.write_bytes(built.plan)
         manifest = record.manifest(source, plan, built, settings, flavor, device)
-        publish(plan, target, _checked(source, Artifact(plan, FORMATS["engine"], manifest), manifest, opened), None)
+        publish(
+            plan, target, _check_parity(source, Artifact(plan, FORMATS["engine"], manifest), manifest, opened), None
+        )
 
 
-def _checked(source: Artifact, engine: Artifact, manifest: Manifest, opened: Callable[[Artifact], Runtime]) -> Manifest:
+def _check_parity(
+    source: Artifact, engine: Artifact, manifest: Manifest, opened: Callable[[Artifact], Runtime]
+) -> Manifest:
     """The manifest, with how the engine's answers compared with the ONNX file's test vectors.
 
     Raises:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from runtimes.backends import importing, missing_library
-from runtimes.errors import BackendUnavailableError, UsageError, quoted
+from runtimes.errors import BackendUnavailableError, UsageError, quote
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Flavor:
         if found is None or (int(found[1]), int(found[2])) < self.least:
             least = ".".join(map(str, self.least))
             raise BackendUnavailableError(
-                f"{self.title} is of version {quoted(version)}; at least {least} is needed",
+                f"{self.title} is of version {quote(version)}; at least {least} is needed",
                 hint=f"pip install --upgrade 'rexport[{self.extra}]'",
             )
         return library
@@ -91,7 +91,7 @@ def flavor(name: str) -> Flavor:
         UsageError: there is none.
     """
     if name not in FLAVORS:
-        raise UsageError(f"no flavor {quoted(name)!r} of TensorRT", hint=f"one of {', '.join(FLAVORS)}")
+        raise UsageError(f"no flavor {quote(name)!r} of TensorRT", hint=f"one of {', '.join(FLAVORS)}")
     return FLAVORS[name]
 
 
@@ -116,7 +116,7 @@ class Log:
     def __init__(self) -> None:
         self._heard: deque[tuple[int, str, str]] = deque(maxlen=100)
 
-    def hear(self, severity: str, text: str) -> None:
+    def add(self, severity: str, text: str) -> None:
         """Takes a message. ``severity`` is the library's name for it, as ``ERROR``."""
         self._heard.append((threading.get_ident(), severity, text))
 
@@ -144,10 +144,10 @@ class Log:
         own = [text for thread, text in heard if thread == threading.get_ident()]
         return own or [text for _, text in heard]
 
-    def words(self) -> str:
+    def describe_errors(self) -> str:
         """The last errors for a message, made safe for it; what is only an echo of a missing driver comes last."""
         errors = sorted(self.errors, key=lambda text: _NO_DRIVER in text)
-        return quoted("; ".join(errors[:2]) or "it gave no reason")
+        return quote("; ".join(errors[:2]) or "it gave no reason")
 
 
 _NOISE = ("Thread context has not been set",)
@@ -204,7 +204,7 @@ def _logger_class(library: ModuleType) -> type[Any]:
         def log(self, severity: Any, msg: str) -> None:
             if severity.name in ("INTERNAL_ERROR", "ERROR", "WARNING"):
                 for listener in tuple(self._listeners):
-                    listener.hear(severity.name, msg)
+                    listener.add(severity.name, msg)
 
     return Logger
 
@@ -220,7 +220,7 @@ def needing_driver(flavor: Flavor, heard: Log) -> Iterator[None]:
         yield
     except TypeError as error:  # a null pointer, in the words of the bindings
         raise BackendUnavailableError(
-            f"{flavor.title} finds no usable NVIDIA driver: {heard.words()}",
+            f"{flavor.title} finds no usable NVIDIA driver: {heard.describe_errors()}",
             hint="it wants an NVIDIA GPU and its driver; nvidia-smi shows them",
         ) from error
 
@@ -234,7 +234,7 @@ def compute_capabilities(flavor: Flavor) -> tuple[str, ...]:
     members = getattr(flavor.library(), "ComputeCapability", None)
     if members is None:
         return ()
-    return tuple(_dotted(name) for name in members.__members__ if name.startswith("SM"))
+    return tuple(_format_capability(name) for name in members.__members__ if name.startswith("SM"))
 
 
 def compute_capability(flavor: Flavor, dotted: str) -> object:
@@ -247,12 +247,12 @@ def compute_capability(flavor: Flavor, dotted: str) -> object:
     known = compute_capabilities(flavor)
     if dotted not in known:
         raise UsageError(
-            f"{flavor.title} {flavor.version()} builds no engines for compute capability {quoted(dotted)}",
+            f"{flavor.title} {flavor.version()} builds no engines for compute capability {quote(dotted)}",
             hint=f"one of {', '.join(known)}" if known else "leave it out: it builds for the GPU that is there",
         )
     return getattr(flavor.library().ComputeCapability, f"SM{dotted.replace('.', '')}")
 
 
-def _dotted(member: str) -> str:
+def _format_capability(member: str) -> str:
     digits = member.removeprefix("SM")
     return f"{digits[:-1]}.{digits[-1]}"

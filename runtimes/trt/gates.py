@@ -3,7 +3,7 @@
 Deserialising trusts the file: it can run code that the file brings, and a library that is given another's engine says
 so at best in its log. So all that the manifest tells is held against what is here first, and the answer to a mismatch
 is the command that builds the engine again. The digest is checked by ``runtimes.open``, and once more on the very
-bytes that are handed over (``engine.deserialised``).
+bytes that are handed over (``engine.deserialise``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtimes.artifact import Artifact
 from runtimes.cuda import Device
-from runtimes.errors import CompatibilityError, IntegrityError, UnsafeArtifactError, quoted
+from runtimes.errors import CompatibilityError, IntegrityError, UnsafeArtifactError, quote
 from runtimes.manifest import Engine, Manifest
 from runtimes.remaking import rebuilding
 from runtimes.trt.flavors import FLAVORS, Flavor, compute_capabilities
@@ -72,7 +72,7 @@ class _Gate:
             raise self._refusal(
                 f"it was built by {other.title}, not by {self.flavor.title}",
                 instead=f"open it with {other.backend}",
-                engine=self._of(self.flavor),
+                engine=self._as_built_by(self.flavor),
             )
 
     def versions(self) -> None:
@@ -81,7 +81,7 @@ class _Gate:
         if built != here and not (self.engine.version_compat and known and built <= here):
             kept = f" or a later {built[0]}" if self.engine.version_compat else ""
             raise self._refusal(
-                f"it was built by {self.flavor.title} {quoted(self.engine.version)} and runs on that{kept} alone; "
+                f"it was built by {self.flavor.title} {quote(self.engine.version)} and runs on that{kept} alone; "
                 f"here is {self.flavor.version()}"
             )
 
@@ -91,14 +91,14 @@ class _Gate:
         if here not in known:
             raise self._refusal(
                 f"{self.flavor.title} {self.flavor.version()} runs on GPUs of compute capability {', '.join(known)}; "
-                f"{self._here()}",
-                engine=self._of(FLAVORS["tensorrt"]),
+                f"{self._describe_device()}",
+                engine=self._as_built_by(FLAVORS["tensorrt"]),
             )
         if here in targets or (not targets and _numbers(here) >= _AMPERE):
             return
-        built_for = ", ".join(map(quoted, targets)) or "8.0 and later"
+        built_for = ", ".join(map(quote, targets)) or "8.0 and later"
         raise self._refusal(
-            f"it was built for GPUs of compute capability {built_for}; {self._here()}",
+            f"it was built for GPUs of compute capability {built_for}; {self._describe_device()}",
             engine=replace(self.engine, targets=(*targets, here)),
         )
 
@@ -106,20 +106,22 @@ class _Gate:
         engine, here = self.engine, self.device.compute_capability
         if engine.gpu is None or engine.compute_capability is None:
             raise self._refusal("its manifest does not say for which GPU it was built")
-        built_for = f"{quoted(engine.gpu)}, compute capability {quoted(engine.compute_capability)}"
+        built_for = f"{quote(engine.gpu)}, compute capability {quote(engine.compute_capability)}"
         fits = {
             "none": (engine.gpu, engine.compute_capability) == (self.device.name, here),
             "same-cc": engine.compute_capability == here,
             "ampere+": _numbers(here) >= _AMPERE,
         }
         if not fits[engine.hardware_compat]:
-            raise self._refusal(f"it was built for {built_for}{_RELAXED[engine.hardware_compat]}; {self._here()}")
+            raise self._refusal(
+                f"it was built for {built_for}{_RELAXED[engine.hardware_compat]}; {self._describe_device()}"
+            )
 
     def drivers(self) -> None:
         built = self.engine.driver
         if built is not None and _numbers(self.device.driver) < _numbers(built):
             raise self._refusal(
-                f"it was built under a driver of CUDA {quoted(built)}; the one here is of {self.device.driver}",
+                f"it was built under a driver of CUDA {quote(built)}; the one here is of {self.device.driver}",
                 instead="update the NVIDIA driver",
             )
 
@@ -131,13 +133,13 @@ class _Gate:
         """
         numbers = _numbers(version)[:3]
         if not numbers:
-            raise self._refusal(f"{quoted(version)!r} is no version of {self.flavor.title}")
+            raise self._refusal(f"{quote(version)!r} is no version of {self.flavor.title}")
         return numbers
 
-    def _here(self) -> str:
+    def _describe_device(self) -> str:
         return f"this is {self.device.name}, {self.device.compute_capability}"
 
-    def _of(self, flavor: Flavor) -> Engine:
+    def _as_built_by(self, flavor: Flavor) -> Engine:
         """The engine as another library would build it, without what the first alone has."""
         return replace(self.engine, flavor=flavor.name, targets=(), hardware_compat="none", version_compat=False)
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from runtimes.errors import ArtifactError, quoted
-from runtimes.onnxfile import Graph
+from runtimes.errors import ArtifactError, quote
+from runtimes.onnxfile import OnnxGraph
 from runtimes.protocol import Layer
-from runtimes.trt.engine import Loaded
+from runtimes.trt.engine import LoadedEngine
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ class EngineLayer:
     tactic: str | None
 
 
-def layers(loaded: Loaded, context: Any = None, graph: Graph | None = None) -> tuple[EngineLayer, ...]:
+def layers(loaded: LoadedEngine, context: Any = None, graph: OnnxGraph | None = None) -> tuple[EngineLayer, ...]:
     """The engine's layers in their order.
 
     Where its batch varies it tells its tensors' types of a ``context`` alone that was given one. ``graph`` is of the
@@ -50,7 +50,7 @@ def layers(loaded: Loaded, context: Any = None, graph: Graph | None = None) -> t
     return read(inspector.get_engine_information(loaded.library.LayerInformationFormat.JSON), graph)
 
 
-def read(text: str, graph: Graph | None = None) -> tuple[EngineLayer, ...]:
+def read(text: str, graph: OnnxGraph | None = None) -> tuple[EngineLayer, ...]:
     """The layers that the inspector's JSON tells of.
 
     Raises:
@@ -60,10 +60,10 @@ def read(text: str, graph: Graph | None = None) -> tuple[EngineLayer, ...]:
         rows = json.loads(text)["Layers"]
         return tuple(_layer({"Name": row} if isinstance(row, str) else row, graph) for row in rows)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"its inspector's text cannot be read: {type(error).__name__} {quoted(error)}") from error
+        raise ArtifactError(f"its inspector's text cannot be read: {type(error).__name__} {quote(error)}") from error
 
 
-def _layer(row: Row, graph: Graph | None) -> EngineLayer:
+def _layer(row: Row, graph: OnnxGraph | None) -> EngineLayer:
     title = str(row["Name"])
     operator = str(row.get("LayerType", "unknown"))
     tactic = str(row.get("TacticName") or row.get("TacticValue") or "") or None
@@ -82,7 +82,7 @@ _ADDED = re.compile(r"^(?:Reformatting |__my|\{|\()|_myl\d+_\d+$")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\s\x1e\x1f,;]*(?:\[|$))")
 
 
-def _nodes(row: Row, graph: Graph | None) -> tuple[str, ...]:
+def _nodes(row: Row, graph: OnnxGraph | None) -> tuple[str, ...]:
     """The graph's nodes that were fused into a layer: of its metadata, else of its name, where they are joined."""
     found = _NODE.findall(str(row.get("Metadata", "")))
     if not found:
@@ -96,7 +96,7 @@ _WEIGHTED = re.compile(r"conv|gemm|matmul|matrixmultiply|fprop", re.IGNORECASE)
 _UNWEIGHTED = re.compile(r"reformat|noop|constant|shuffle|shape|scale|pool|quantize|reduce|softmax", re.IGNORECASE)
 
 
-def _is_weighted(operator: str, tactic: str, nodes: tuple[str, ...], graph: Graph | None) -> bool:
+def _is_weighted(operator: str, tactic: str, nodes: tuple[str, ...], graph: OnnxGraph | None) -> bool:
     if _WEIGHTED.search(operator):
         return True
     if _UNWEIGHTED.search(operator):
@@ -104,7 +104,7 @@ def _is_weighted(operator: str, tactic: str, nodes: tuple[str, ...], graph: Grap
     return bool(_WEIGHTED.search(tactic)) or any(_weighted_node(name, graph) for name in nodes)
 
 
-def _weighted_node(name: str, graph: Graph | None) -> bool:
+def _weighted_node(name: str, graph: OnnxGraph | None) -> bool:
     node = None if graph is None else graph.find(name)
     return node.weighted if node is not None else bool(re.search(r"Conv|Gemm|MatMul", name.rpartition("/")[2]))
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from runtimes import dlpack
-from runtimes.cuda import DeviceBuffer, Graph, PinnedBuffer, Stream
+from runtimes.cuda import CudaGraph, DeviceBuffer, PinnedBuffer, Stream
 from runtimes.dlpack import DeviceTensor
 from runtimes.errors import CompatibilityError, DeviceLostError, ResourceError
 from runtimes.manifest import Profile
@@ -33,7 +33,7 @@ ALIGNMENT = 256
 """What TensorRT wants of every address, in bytes."""
 
 
-class Compiled:
+class CompiledKernels:
     """TensorRT-RTX's kernels, which it compiles when they are first needed: all contexts of an engine share them."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Compiled:
 
 
 @dataclass(frozen=True)
-class Model:
+class EngineModel:
     """What all lanes of an engine share. ``heard`` gives the library's last words, for messages."""
 
     library: ModuleType
@@ -58,7 +58,7 @@ class Model:
     profiles: tuple[Profile, ...]
     cuda_graphs: bool
     heard: Callable[[], str]
-    compiled: Compiled = field(default_factory=lambda: Compiled())
+    compiled: CompiledKernels = field(default_factory=lambda: CompiledKernels())
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
@@ -110,7 +110,7 @@ def row_bytes(spec: TensorSpec) -> int:
 class Context:
     """An execution context of one profile, with memory for activations that it may share with others of its lane."""
 
-    def __init__(self, model: Model, profile: int, stream: Stream, scratch: DeviceBuffer) -> None:
+    def __init__(self, model: EngineModel, profile: int, stream: Stream, scratch: DeviceBuffer) -> None:
         self._model = model
         self._native = _native_context(model)
         # The engine keeps all names for the inspector; naming every kernel as it is launched costs time in each run.
@@ -146,7 +146,7 @@ class Context:
 _MAKING = threading.Lock()
 
 
-def _native_context(model: Model) -> Any:
+def _native_context(model: EngineModel) -> Any:
     """The library's own context, which brings no memory for activations."""
     managed = model.library.ExecutionContextAllocationStrategy.USER_MANAGED
     kernels = getattr(model.library, "DynamicShapesKernelSpecializationStrategy", None)
@@ -169,17 +169,17 @@ def _native_context(model: Model) -> Any:
 class _Recorded:
     """A graph and the context that it was recorded from, which must stay as it was."""
 
-    graph: Graph
+    graph: CudaGraph
     context: Context
 
 
-class Lane:
+class EngineLane:
     """All that one call at a time needs, for batches up to its profile's most: made once, then only filled.
 
     Memory on the device and pinned memory on the host for each input and output, memory for activations, a stream.
     """
 
-    def __init__(self, model: Model, profile: int) -> None:
+    def __init__(self, model: EngineModel, profile: int) -> None:
         most = model.profiles[profile].most
         self._model = model
         self._profile = profile
@@ -201,8 +201,8 @@ class Lane:
             rows, view = arrays[spec.name][piece.start : piece.start + piece.count], self._views[spec.name]
             view[: piece.count] = rows
             view[piece.count : images] = rows[-1]  # fewer than the profile takes: the last one again
-        self._go(images)
-        self._give(outputs, piece)
+        self._run(images)
+        self._copy_out(outputs, piece)
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor], outputs: Arrays, piece: Piece) -> None:
         """As ``run`` for inputs on the device. They are read where they lie, if TensorRT can: at an aligned address,
@@ -211,17 +211,17 @@ class Lane:
         addresses = {name: buffer.pointer for name, buffer in self._device.items()}
         for spec in self._model.inputs:
             tensor = tensors[spec.name]
-            dlpack.ordered(tensor, self._stream.handle)
+            dlpack.wait_for_producer(tensor, self._stream.handle)
             start = tensor.pointer + piece.start * row_bytes(spec)
             if images == piece.count and start % ALIGNMENT == 0:
                 addresses[spec.name] = start
             else:
                 self._copy_in(spec, start, piece.count, images)
-        context = self._unrecorded()
+        context = self._plain_context()
         context.place(images, addresses)
         context.enqueue(self._stream)
         self._fetch(images)
-        self._give(outputs, piece)
+        self._copy_out(outputs, piece)
 
     def _copy_in(self, spec: TensorSpec, source: int, count: int, images: int) -> None:
         target, row = self._device[spec.name].pointer, row_bytes(spec)
@@ -229,7 +229,7 @@ class Lane:
         for number in range(count, images):
             self._stream.within_device(target + number * row, source + (count - 1) * row, row)
 
-    def _go(self, images: int) -> None:
+    def _run(self, images: int) -> None:
         """Runs what lies in the pinned memory: a batch size that comes again is recorded, and replayed from then on."""
         recorded = self._recorded.get(images)
         if recorded is not None:
@@ -238,7 +238,7 @@ class Lane:
         elif images in self._recorded:
             self._recorded[images] = self._record(images)
         else:
-            context = self._unrecorded()
+            context = self._plain_context()
             self._place(context, images)
             self._queue(context, images)
             if self._model.cuda_graphs:
@@ -252,7 +252,7 @@ class Lane:
         self._place(context, images)
         self._queue(context, images)
         self._stream.synchronize()
-        return _Recorded(Graph.capture(self._stream, lambda: self._queue(context, images)), context)
+        return _Recorded(CudaGraph.capture(self._stream, lambda: self._queue(context, images)), context)
 
     def _place(self, context: Context, images: int) -> None:
         context.place(images, {name: buffer.pointer for name, buffer in self._device.items()})
@@ -269,12 +269,12 @@ class Lane:
             target, source = self._pinned[spec.name].pointer, self._device[spec.name].pointer
             self._stream.to_host(target, source, images * row_bytes(spec))
 
-    def _give(self, outputs: Arrays, piece: Piece) -> None:
+    def _copy_out(self, outputs: Arrays, piece: Piece) -> None:
         self._stream.synchronize()
         for spec in self._model.outputs:
             outputs[spec.name][piece.start : piece.start + piece.count] = self._views[spec.name][: piece.count]
 
-    def _unrecorded(self) -> Context:
+    def _plain_context(self) -> Context:
         if self._context is None:
             raise ResourceError("this lane is closed")
         return self._context
@@ -305,21 +305,21 @@ class Lane:
 class Pool:
     """The lanes of one profile: made when they are needed, up to ``most``; then a thread waits for one."""
 
-    def __init__(self, make: Callable[[], Lane], most: int) -> None:
+    def __init__(self, make: Callable[[], EngineLane], most: int) -> None:
         self._make = make
         self._most = most
-        self._idle: list[Lane] = []
+        self._idle: list[EngineLane] = []
         self._made = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def lane(self) -> Iterator[Lane]:
+    def lane(self) -> Iterator[EngineLane]:
         """A lane that is the caller's alone meanwhile. One in which something failed is not used again.
 
         Raises:
             ResourceError: there is no memory for the first one. For another than the first, the thread waits.
         """
-        lane = self._take()
+        lane = self._take_idle()
         try:
             yield lane
         except BaseException as error:
@@ -333,7 +333,7 @@ class Pool:
             self._idle.append(lane)
             self._changed.notify()
 
-    def _take(self) -> Lane:
+    def _take_idle(self) -> EngineLane:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._idle or self._made < self._most)

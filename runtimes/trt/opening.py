@@ -11,11 +11,11 @@ from runtimes.artifact import Artifact
 from runtimes.cuda import Device
 from runtimes.errors import RexportError
 from runtimes.manifest import Engine
-from runtimes.onnxfile import Graph
+from runtimes.onnxfile import OnnxGraph
 from runtimes.protocol import Arrays, Backend, Description, DeviceSession, Layer, Options
 from runtimes.runtime import Runtime
 from runtimes.trt import gates, inspector
-from runtimes.trt.engine import Loaded, deserialised, specs
+from runtimes.trt.engine import LoadedEngine, deserialise, specs
 from runtimes.trt.firstuse import engine_of
 from runtimes.trt.flavors import FLAVORS, Flavor
 from runtimes.trt.inspector import EngineLayer
@@ -34,7 +34,7 @@ def backend(flavor: Flavor, priority: int) -> Backend:
         devices=("cuda",),
         priority=priority,
         missing=lambda: missing(flavor),
-        open=lambda artifact, options: opened(artifact, options, flavor),
+        open=lambda artifact, options: open_session(artifact, options, flavor),
         profile=lambda artifact, options, arrays: profile(artifact, options, arrays, flavor),
     )
 
@@ -44,14 +44,14 @@ def missing(flavor: Flavor) -> str | None:
     return flavor.missing() or cuda.missing()
 
 
-def opened(artifact: Artifact, options: Options, flavor: Flavor) -> DeviceSession:
+def open_session(artifact: Artifact, options: Options, flavor: Flavor) -> DeviceSession:
     """The session on an engine; of an ONNX file, on the engine that is built of it when it is first opened.
 
     An engine that was built where it could not run has its answers checked before it gives any.
 
     Raises:
         CheckFailedError: the answers are not those of its test vectors.
-        RexportError: as ``gates.check``, ``engine.deserialised`` and ``firstuse.engine_of``.
+        RexportError: as ``gates.check``, ``engine.deserialise`` and ``firstuse.engine_of``.
     """
     device = cuda.device(_ORDINAL)
     with cuda.current(_ORDINAL):
@@ -71,7 +71,7 @@ def _engine(artifact: Artifact, options: Options, flavor: Flavor, device: Device
 
 def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Device) -> EngineSession:
     about = gates.check(artifact, flavor, device)
-    loaded = deserialised(artifact, about, flavor)
+    loaded = deserialise(artifact, about, flavor)
     inputs, outputs = specs(loaded)
     description = Description(
         backend=flavor.backend,
@@ -89,17 +89,17 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
         cuda_graphs=options.cuda_graphs,
         inputs=inputs,
         outputs=outputs,
-        heard=loaded.log.words,
+        heard=loaded.log.describe_errors,
     )
     try:
-        _check_answers(artifact, about, session)
+        _check_outputs(artifact, about, session)
     except BaseException:
         session.close()
         raise
     return session
 
 
-def _precision(loaded: Loaded, artifact: Artifact) -> str:
+def _precision(loaded: LoadedEngine, artifact: Artifact) -> str:
     """The arithmetic of the layers that have weights, as the engine tells it; where it does not, what its graph was
     typed in."""
     try:
@@ -110,7 +110,7 @@ def _precision(loaded: Loaded, artifact: Artifact) -> str:
     return known or ("unknown" if artifact.manifest is None else artifact.manifest.precision)
 
 
-def _check_answers(artifact: Artifact, about: Engine, session: EngineSession) -> None:
+def _check_outputs(artifact: Artifact, about: Engine, session: EngineSession) -> None:
     manifest = artifact.manifest
     if manifest is None or manifest.parity is not None or manifest.vectors is None or about.tolerance is None:
         return
@@ -124,17 +124,17 @@ def profile(artifact: Artifact, options: Options, arrays: Arrays, flavor: Flavor
     with cuda.current(_ORDINAL):
         engine = _engine(artifact, options, flavor, device)
         about = gates.check(engine, flavor, device)
-        loaded = deserialised(engine, about, flavor)
+        loaded = deserialise(engine, about, flavor)
         rows, times = durations(loaded, specs(loaded), about.profiles, arrays, _graph(artifact, engine))
         return tuple(replace(row.layer, duration_s=times.get(row.title)) for row in rows)
 
 
-def inspected(artifact: Artifact) -> tuple[EngineLayer, ...]:
+def inspect_layers(artifact: Artifact) -> tuple[EngineLayer, ...]:
     """The layers of an engine, with the kernels that were chosen for them, at the batch that it is tuned for.
 
     Raises:
         BackendUnavailableError: its library or a GPU is missing.
-        RexportError: as ``gates.check`` and ``engine.deserialised``; CompatibilityError where this is another GPU.
+        RexportError: as ``gates.check`` and ``engine.deserialise``; CompatibilityError where this is another GPU.
     """
     flavor = FLAVORS["tensorrt"]
     if artifact.manifest is not None and artifact.manifest.engine is not None:
@@ -142,12 +142,12 @@ def inspected(artifact: Artifact) -> tuple[EngineLayer, ...]:
     device = cuda.device(_ORDINAL)
     with cuda.current(_ORDINAL):
         about = gates.check(artifact, flavor, device)
-        loaded = deserialised(artifact, about, flavor)
+        loaded = deserialise(artifact, about, flavor)
         context = context_for(loaded, specs(loaded)[0], about.profiles, about.profiles[0].best)
         return inspector.layers(loaded, context, _graph(artifact, artifact))
 
 
-def _graph(artifact: Artifact, engine: Artifact) -> Graph | None:
+def _graph(artifact: Artifact, engine: Artifact) -> OnnxGraph | None:
     """Of the ONNX file that the engine was built from, if it is at hand."""
     if artifact.format.name == "onnx":
         return onnxfile.graph(artifact.path)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError, quoted
+from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError, quote
 from runtimes.protocol import TensorSpec
 from runtimes.trt.flavors import Flavor, Log, logger, needing_driver, sentence
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedNetwork:
     """A network in the library's memory. Some of that memory is the parser's, which lives as long as this.
 
     ``inputs`` and ``outputs`` have the batch as their first dimension, a name where it varies.
@@ -26,7 +26,7 @@ class Parsed:
     outputs: tuple[TensorSpec, ...]
 
 
-def parse(builder: Any, onnx: Path, flavor: Flavor, heard: Log) -> Parsed:
+def parse(builder: Any, onnx: Path, flavor: Flavor, heard: Log) -> ParsedNetwork:
     """The file as a strongly typed network of the library's ``builder``.
 
     Raises:
@@ -47,9 +47,9 @@ def parse(builder: Any, onnx: Path, flavor: Flavor, heard: Log) -> Parsed:
     with needing_driver(flavor, heard):
         parser = library.OnnxParser(network, logger(flavor, heard))
     if not parser.parse_from_file(os.fspath(onnx)):
-        raise _refused([parser.get_error(index) for index in range(parser.num_errors)], flavor, onnx)
+        raise _refusal_error([parser.get_error(index) for index in range(parser.num_errors)], flavor, onnx)
     try:
-        return Parsed(network, parser, *_specs(network))
+        return ParsedNetwork(network, parser, *_specs(network))
     except CompatibilityError as error:
         raise CompatibilityError(error.what, path=onnx, hint=error.hint) from error
 
@@ -57,9 +57,9 @@ def parse(builder: Any, onnx: Path, flavor: Flavor, heard: Log) -> Parsed:
 SHOWN_ERRORS = 3
 
 
-def _refused(errors: Sequence[Any], flavor: Flavor, onnx: Path) -> RexportError:
+def _refusal_error(errors: Sequence[Any], flavor: Flavor, onnx: Path) -> RexportError:
     """The parser's errors in one."""
-    words = [_words(error) for error in errors] or ["it gave no reason"]
+    words = [_format_error(error) for error in errors] or ["it gave no reason"]
     more = f"; and {len(words) - SHOWN_ERRORS} more" if len(words) > SHOWN_ERRORS else ""
     message = f"{flavor.title}'s parser refused it: {'; '.join(words[:SHOWN_ERRORS])}{more}"
     codes = [error.code().name for error in errors]
@@ -77,7 +77,7 @@ that is valid ONNX is ``INVALID_NODE`` to it where it knows no such kind, as an 
 _UNKNOWN = "Plugin not found"
 
 
-def _words(error: Any) -> str:
+def _format_error(error: Any) -> str:
     """``node NAME (OPERATOR): reason``. What the network's own check said stands in the lines after the first."""
     first, *others = error.desc().split("\n")
     reason = sentence(next((line for line in others if "Error Code" in line), first)).removeprefix("Assertion failed: ")
@@ -86,8 +86,8 @@ def _words(error: Any) -> str:
     if _UNKNOWN in reason:
         reason = "there is no such operator, and no plugin of that name"
     if error.node() < 0:
-        return quoted(reason)
-    return f"node {quoted(error.node_name())} ({quoted(error.node_operator())}): {quoted(reason)}"
+        return quote(reason)
+    return f"node {quote(error.node_name())} ({quote(error.node_operator())}): {quote(reason)}"
 
 
 DTYPES = {
@@ -119,13 +119,13 @@ def _spec(tensor: Any, batch: str) -> TensorSpec:
     dtype = tensor.dtype.name
     if dtype not in DTYPES:
         raise CompatibilityError(
-            f"{quoted(tensor.name)} has the type {dtype.lower()}, which NumPy has not",
+            f"{quote(tensor.name)} has the type {dtype.lower()}, which NumPy has not",
             hint="export it with inputs and outputs of float32",
         )
     shape = tuple(int(size) for size in tensor.shape)
     if not shape or min(shape[1:], default=1) < 0:
         raise CompatibilityError(
-            f"{quoted(tensor.name)} has the shape {shape}",
+            f"{quote(tensor.name)} has the shape {shape}",
             hint="an engine takes batches of images of one size: only the first dimension may vary, which is -1",
         )
     return TensorSpec(str(tensor.name), DTYPES[dtype], (batch if shape[0] < 0 else shape[0], *shape[1:]))

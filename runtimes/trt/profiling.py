@@ -12,16 +12,16 @@ import numpy as np
 from runtimes.cuda import DeviceBuffer, PinnedBuffer, Stream
 from runtimes.errors import CompatibilityError, ResourceError
 from runtimes.manifest import Profile
-from runtimes.onnxfile import Graph
+from runtimes.onnxfile import OnnxGraph
 from runtimes.protocol import Array, Arrays, TensorSpec
 from runtimes.trt import inspector
-from runtimes.trt.engine import Loaded
+from runtimes.trt.engine import LoadedEngine
 from runtimes.trt.inspector import EngineLayer
 
 _RUNS = 5
 
 
-def context_for(loaded: Loaded, inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], batch: int) -> Any:
+def context_for(loaded: LoadedEngine, inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], batch: int) -> Any:
     """A new execution context for batches of that size, which one of the profiles takes.
 
     Raises:
@@ -30,7 +30,7 @@ def context_for(loaded: Loaded, inputs: tuple[TensorSpec, ...], profiles: tuple[
     """
     context = loaded.engine.create_execution_context()
     if context is None:
-        raise ResourceError(f"the GPU's memory does not hold an execution context: {loaded.log.words()}")
+        raise ResourceError(f"the GPU's memory does not hold an execution context: {loaded.log.describe_errors()}")
     index = next(index for index, row in enumerate(profiles) if row.least <= batch <= row.most)
     stream = Stream()
     taken = index == 0 or context.set_optimization_profile_async(index, stream.handle)
@@ -38,16 +38,16 @@ def context_for(loaded: Loaded, inputs: tuple[TensorSpec, ...], profiles: tuple[
     for spec in inputs:
         taken = taken and context.set_input_shape(spec.name, (batch, *(int(size) for size in spec.shape[1:])))
     if not taken:
-        raise CompatibilityError(f"the engine does not take a batch of {batch}: {loaded.log.words()}")
+        raise CompatibilityError(f"the engine does not take a batch of {batch}: {loaded.log.describe_errors()}")
     return context
 
 
 def durations(
-    loaded: Loaded,
+    loaded: LoadedEngine,
     specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
     profiles: tuple[Profile, ...],
     arrays: Arrays,
-    graph: Graph | None,
+    graph: OnnxGraph | None,
 ) -> tuple[tuple[EngineLayer, ...], dict[str, float]]:
     """The layers as they run a batch, and the seconds that each takes by its ``title``: the median of some runs after
     the first.
@@ -64,7 +64,7 @@ def durations(
     taken: dict[str, list[float]] = defaultdict(list)
     profiler = _profiler(loaded.library, taken)
     context.profiler = profiler  # which the library does not keep alive
-    _run(loaded, context, {name: _sized(array, batch) for name, array in arrays.items()}, outputs)
+    _run(loaded, context, {name: _repeat_to_batch(array, batch) for name, array in arrays.items()}, outputs)
     return rows, {title: statistics.median(times[1:] or times) for title, times in taken.items()}
 
 
@@ -74,12 +74,12 @@ def _batch(profiles: tuple[Profile, ...], images: int) -> int:
     return min(nearest, key=lambda batch: abs(batch - images))
 
 
-def _sized(array: Array, batch: int) -> Array:
+def _repeat_to_batch(array: Array, batch: int) -> Array:
     sized: Array = array[np.arange(batch) % len(array)]
     return sized
 
 
-def _run(loaded: Loaded, context: Any, arrays: Arrays, outputs: tuple[TensorSpec, ...]) -> None:
+def _run(loaded: LoadedEngine, context: Any, arrays: Arrays, outputs: tuple[TensorSpec, ...]) -> None:
     stream = Stream()
     buffers = {name: DeviceBuffer(array.nbytes) for name, array in arrays.items()}
     for name, array in arrays.items():
@@ -94,7 +94,7 @@ def _run(loaded: Loaded, context: Any, arrays: Arrays, outputs: tuple[TensorSpec
     placed = all(context.set_tensor_address(name, buffer.pointer) for name, buffer in buffers.items())
     for _ in range(1 + _RUNS):
         if not placed or not context.execute_async_v3(stream.handle):
-            raise CompatibilityError(f"the engine does not run: {loaded.log.words()}")
+            raise CompatibilityError(f"the engine does not run: {loaded.log.describe_errors()}")
         stream.synchronize()
 
 

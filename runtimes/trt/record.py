@@ -9,13 +9,13 @@ from runtimes import files, onnxfile
 from runtimes.artifact import Artifact
 from runtimes.cuda import Device
 from runtimes.manifest import Engine, Manifest, Weights
-from runtimes.trt.building import Built
+from runtimes.trt.building import BuiltEngine
 from runtimes.trt.flavors import Flavor
 from runtimes.trt.settings import Settings
 
 
 def manifest(
-    source: Artifact, plan: Path, built: Built, settings: Settings, flavor: Flavor, device: Device | None
+    source: Artifact, plan: Path, built: BuiltEngine, settings: Settings, flavor: Flavor, device: Device | None
 ) -> Manifest:
     """Of the engine at ``plan``, which was built of ``source`` on ``device``. Nothing is said of checks and vectors.
 
@@ -59,7 +59,7 @@ def manifest(
     )
 
 
-def _foreign(source: Artifact, built: Built) -> Manifest:
+def _foreign(source: Artifact, built: BuiltEngine) -> Manifest:
     """What can be said of an ONNX file that came without a manifest."""
     digest = files.sha256_of(source.path)
     return Manifest(

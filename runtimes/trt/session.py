@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from runtimes import cuda
-from runtimes.cuda import DeviceBuffer, Event, Graph, PinnedBuffer, Stream
+from runtimes.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
 from runtimes.dlpack import DeviceTensor
 from runtimes.errors import DeviceLostError, InputError
 from runtimes.manifest import Profile
 from runtimes.protocol import Arrays, Description, TensorSpec
-from runtimes.trt.lanes import Context, Lane, Model, Piece, Pool, pieces, row_bytes, row_shape
+from runtimes.trt.lanes import Context, EngineLane, EngineModel, Piece, Pool, pieces, row_bytes, row_shape
 
 CONTEXTS = 4
 """Calls that run at once, for each profile, unless told otherwise: enough to copy for one while another computes."""
@@ -59,10 +59,10 @@ class EngineSession:
         self.inputs = inputs
         self.outputs = outputs
         self.description = about
-        self._model = Model(library, engine, inputs, outputs, profiles, cuda_graphs, heard)
+        self._model = EngineModel(library, engine, inputs, outputs, profiles, cuda_graphs, heard)
         self._profiles = profiles
         self._pools = tuple(
-            Pool(functools.partial(Lane, self._model, number), contexts) for number in range(len(profiles))
+            Pool(functools.partial(EngineLane, self._model, number), contexts) for number in range(len(profiles))
         )
         self._bound: weakref.WeakSet[_Bound] = weakref.WeakSet()
         self._lost: DeviceLostError | None = None
@@ -146,20 +146,20 @@ class EngineSession:
 class _Bound:
     """A batch on the device, with a context for each of its pieces. For one thread at a time."""
 
-    def __init__(self, model: Model, arrays: Arrays) -> None:
+    def __init__(self, model: EngineModel, arrays: Arrays) -> None:
         self._stream = Stream()
         self._scratch = DeviceBuffer(model.engine.device_memory_size_v2)
         self._buffers: list[DeviceBuffer] = []
         self._contexts: list[Context] = []
-        self._graph: Graph | None = None
+        self._graph: CudaGraph | None = None
         for piece in pieces(len(arrays[model.inputs[0].name]), model.profiles):
             self._add(model, arrays, piece)
         self._queue()
         self._stream.synchronize()
         if model.cuda_graphs:
-            self._graph = Graph.capture(self._stream, self._queue)
+            self._graph = CudaGraph.capture(self._stream, self._queue)
 
-    def _add(self, model: Model, arrays: Arrays, piece: Piece) -> None:
+    def _add(self, model: EngineModel, arrays: Arrays, piece: Piece) -> None:
         images = max(piece.count, model.profiles[piece.profile].least)
         buffers = {spec.name: DeviceBuffer(images * row_bytes(spec)) for spec in model.specs}
         self._buffers += buffers.values()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runtimes.errors import UsageError, quoted
+from runtimes.errors import UsageError, quote
 from runtimes.manifest import Profile
 from runtimes.trt.flavors import Flavor, compute_capability
 
@@ -53,14 +53,14 @@ class Settings:
             raise UsageError(f"a workspace has at least 1 byte, not {self.workspace_bytes}")
         if self.hardware_compat not in HARDWARE_COMPAT:
             raise UsageError(
-                f"no hardware compatibility {quoted(self.hardware_compat)!r}",
+                f"no hardware compatibility {quote(self.hardware_compat)!r}",
                 hint=f"one of {', '.join(HARDWARE_COMPAT)}",
             )
         for kind, values in (("profile", self.profiles), ("compute capability", self.targets)):
             if len(set(values)) != len(values):
                 raise UsageError(f"a {kind} was given twice")
 
-    def checked(self, flavor: Flavor) -> Settings:
+    def check(self, flavor: Flavor) -> Settings:
         """The settings, which the flavor's library has all of.
 
         Raises:
@@ -91,7 +91,7 @@ HARDWARE_COMPAT = ("none", "ampere+", "same-cc")
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 
-def parsed_size(text: str) -> int:
+def parse_size(text: str) -> int:
     """Bytes of a size as people type it: ``4GiB``, ``512 MB``, ``1000000``.
 
     Raises:
@@ -100,11 +100,11 @@ def parsed_size(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text, re.IGNORECASE | re.ASCII)
     size = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
     if size < 1:
-        raise UsageError(f"no size: {quoted(text)!r}", hint="a number and a unit, as 512MiB or 4GiB")
+        raise UsageError(f"no size: {quote(text)!r}", hint="a number and a unit, as 512MiB or 4GiB")
     return size
 
 
-def parsed_profile(text: str) -> Profile:
+def parse_profile(text: str) -> Profile:
     """A profile as people type it: ``1:8:64`` for batches of 1 to 64 images, tuned for 8; ``8`` for 8 alone.
 
     Raises:
@@ -112,12 +112,12 @@ def parsed_profile(text: str) -> Profile:
     """
     found = re.fullmatch(r"\s*(\d{1,9})\s*(?::\s*(\d{1,9})\s*:\s*(\d{1,9})\s*)?", text, re.ASCII)
     if found is None:
-        raise UsageError(f"no profile: {quoted(text)!r}", hint="least:best:most images, as 1:8:64")
+        raise UsageError(f"no profile: {quote(text)!r}", hint="least:best:most images, as 1:8:64")
     least = int(found[1])
     return Profile(least, int(found[2] or least), int(found[3] or least))
 
 
-def parsed_target(text: str) -> str:
+def parse_target(text: str) -> str:
     """A compute capability as manifests record it, ``8.6``, of ``8.6``, ``86`` or ``sm_86``.
 
     Raises:
@@ -125,5 +125,5 @@ def parsed_target(text: str) -> str:
     """
     found = re.fullmatch(r"\s*(?:sm_?)?(\d{1,2})\.?(\d)\s*", text, re.IGNORECASE | re.ASCII)
     if found is None:
-        raise UsageError(f"no compute capability: {quoted(text)!r}", hint="as 8.6, or sm_86")
+        raise UsageError(f"no compute capability: {quote(text)!r}", hint="as 8.6, or sm_86")
     return f"{found[1]}.{found[2]}"

@@ -15,7 +15,7 @@ from benchmarks.doctor.look import look
 from benchmarks.doctor.trials import Trial
 from benchmarks.environment import environment
 from benchmarks.job import Outcome
-from runtimes import Artifact, backends, schema
+from runtimes import Artifact, available_backends, schema
 from runtimes.errors import CheckFailedError
 from runtimes.protocol import Backend, Description
 
@@ -23,7 +23,7 @@ ABOUT = Description("openvino", "2026.4", "cpu", "CPU", "float32", 1)
 
 
 def row(name: str) -> Backend:
-    return next(each for each in backends() if each.name == name)
+    return next(each for each in available_backends() if each.name == name)
 
 
 def stub(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str) -> None:
@@ -169,9 +169,11 @@ def test_a_message_that_says_what_to_do_gets_no_other_advice(reason: str, mend: 
 
 
 def test_what_is_there_is_tried_on_each_device_that_is_there() -> None:
-    missing: Mapping[str, str | None] = {each.name: None for each in backends()} | {"openvino": "not installed"}
+    missing: Mapping[str, str | None] = {each.name: None for each in available_backends()} | {
+        "openvino": "not installed"
+    }
     for no_gpu, expected in ((True, {"cpu"}), (False, {"cpu", "cuda"})):
-        plan = trials.planned(backends(), missing, {}, (), no_gpu)
+        plan = trials.planned(available_backends(), missing, {}, (), no_gpu)
         assert {trial.device for trial in plan} == expected
         assert not {"openvino", "fake"} & {trial.row.name for trial in plan}
 
@@ -190,7 +192,7 @@ def test_a_look_sees_what_is_missing_and_what_would_bring_it() -> None:
     seen, ending = look()
     assert ending is None
     assert {name: reason is None for name, reason in seen.missing.items()} == {
-        each.name: each.missing() is None for each in backends()
+        each.name: each.missing() is None for each in available_backends()
     }
     assert seen.installs["openvino"] == "openvino is not installed (pip install 'rexport[openvino]')"
     # This process may see more: setuptools puts the packages that it carries on the import path.
@@ -292,7 +294,7 @@ def test_every_topic_has_a_title() -> None:
 
 
 def test_the_whole_examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "backends", lambda: (row("onnxruntime"), row("openvino"), row("tensorrt")))
+    monkeypatch.setattr(doctor, "available_backends", lambda: (row("onnxruntime"), row("openvino"), row("tensorrt")))
     stub(tmp_path, monkeypatch, "openvino", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     heard: list[str] = []
     found = doctor.examine(heard.append)

@@ -10,7 +10,7 @@ import runtimes
 from benchmarks import feeds
 from exporter.data import open_dataset
 from runtimes.errors import CompatibilityError, InputError
-from runtimes.images import fitted
+from runtimes.images import fit_image
 from runtimes.protocol import TensorSpec
 from tests.benchmarks.scripts import JOB, RAW, SCRIPT, artifact, foreign, read, with_batch
 
@@ -68,7 +68,7 @@ def test_a_raw_input_is_fed_real_images_as_they_are(tmp_path: Path) -> None:
     bundled = open_dataset("fashion-mnist", 4)
     preprocessing = read(path).manifest.preprocessing  # type: ignore[union-attr]
     assert preprocessing is not None
-    expected = np.stack([fitted(bundled.image(index), preprocessing) for index in range(4)])
+    expected = np.stack([fit_image(bundled.image(index), preprocessing) for index in range(4)])
     np.testing.assert_array_equal(images, expected)
     np.testing.assert_array_equal(indices, np.arange(4))
     np.testing.assert_array_equal(evaluation.targets, bundled.targets)

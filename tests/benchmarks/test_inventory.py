@@ -21,7 +21,7 @@ from tests.benchmarks.rows import H200, MACHINE
 
 def test_each_runtime_of_the_device_is_there_or_missing_with_its_reason() -> None:
     found = inventory.inventory("cuda")
-    able = {row.name for row in runtimes.backends() if "cuda" in row.devices}
+    able = {row.name for row in runtimes.available_backends() if "cuda" in row.devices}
     assert able <= {*found.present, *found.missing}
     assert not set(found.present) & set(found.missing)
     assert not {"fake", "openvino"} & {*found.present, *found.missing}
@@ -60,7 +60,7 @@ TORCH, ONNXRUNTIME = ("pytorch", "inductor"), ("onnxruntime", "onnxruntime-tenso
 def test_a_library_that_was_built_for_the_processor_alone_is_missing_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, library: str, names: tuple[str, ...], cuda: str | None, reason: str
 ) -> None:
-    rows = [replace(row, missing=lambda: None) for row in runtimes.backends() if row.name in names]
+    rows = [replace(row, missing=lambda: None) for row in runtimes.available_backends() if row.name in names]
     assert len(rows) == 2
     for row in rows:
         monkeypatch.setitem(sys.modules, library, Library(library, gpu=False, cuda=cuda))
@@ -74,7 +74,7 @@ def test_a_library_that_was_built_for_the_processor_alone_is_missing_on_a_gpu(
 
 
 def test_a_library_that_cannot_be_imported_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    (row,) = (row for row in runtimes.backends() if row.name == "pytorch")
+    (row,) = (row for row in runtimes.available_backends() if row.name == "pytorch")
     monkeypatch.setitem(sys.modules, "torch", None)
     reason = inventory.absent(replace(row, missing=lambda: None), "cuda") or ""
     assert reason.startswith("torch is installed and cannot be imported: ")

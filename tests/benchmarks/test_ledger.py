@@ -40,7 +40,7 @@ def network(tmp_path: Path) -> Subject:
 @pytest.fixture
 def wanted(network: Subject) -> list[Configuration]:
     """The reference and ONNX Runtime, one image and eight."""
-    by_name = {row.name: row for row in runtimes.backends()}
+    by_name = {row.name: row for row in runtimes.available_backends()}
     found = []
     for batch in (1, 8):
         for name, typed in (("pytorch", network.twin), ("onnxruntime", network.typed[0])):

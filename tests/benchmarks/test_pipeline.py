@@ -20,7 +20,7 @@ from benchmarks.figures.evaluation import _figure
 from benchmarks.pipeline import AHEAD, ahead
 from exporter.data import Dataset, Unreadable
 from runtimes.errors import CheckFailedError, InputError
-from runtimes.images import Image, Preprocessing, fitted, normalised
+from runtimes.images import Image, Preprocessing, fit_image, normalise
 from tests.benchmarks.scripts import JOB, RAW, SCRIPT, artifact, with_batch
 from tests.exporter.datasets import folder_of, png
 
@@ -236,11 +236,11 @@ def test_arrays_are_fitted_together_as_one_by_one(
     preprocessing = Preprocessing(resize, crop, pad, (0.3,) * channels, (0.6,) * channels)
     dataset = Dataset("it", ("a",), np.zeros(7, np.int64), pixels, [str(number) for number in range(7)])
     single: list[Image] = list(pixels)
-    expected = np.stack([fitted(image, preprocessing) for image in single])
+    expected = np.stack([fit_image(image, preprocessing) for image in single])
     raw, floats = list(dataset.pixels(preprocessing, 3)), list(dataset.batches(preprocessing, 3))
     assert [len(indices) for indices, _ in raw] == [len(batch) for _, batch in floats] == [3, 3, 1]
     np.testing.assert_array_equal(np.concatenate([indices for indices, _ in raw]), np.arange(7))
     np.testing.assert_array_equal(np.concatenate([batch for _, batch in raw]), expected)
-    np.testing.assert_array_equal(np.concatenate([batch for _, batch in floats]), normalised(expected, preprocessing))
+    np.testing.assert_array_equal(np.concatenate([batch for _, batch in floats]), normalise(expected, preprocessing))
     assert all(batch.flags.c_contiguous and batch.flags.writeable for _, batch in raw)
     assert not any(np.shares_memory(batch, pixels) for _, batch in raw)

@@ -229,8 +229,8 @@ def test_a_profiler_that_ends_the_process_takes_no_number_with_it(tmp_path: Path
 def test_a_backend_without_a_profiler_says_itself_what_it_computes_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    silent = tuple(replace(row, profile=None) for row in runtimes.backends())
-    monkeypatch.setattr(runtimes, "backends", lambda: silent)
+    silent = tuple(replace(row, profile=None) for row in runtimes.available_backends())
+    monkeypatch.setattr(runtimes, "available_backends", lambda: silent)
     outcome, steps = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
     assert (outcome.status, outcome.arithmetic, outcome.note) == ("ok", None, None)
     assert "profile" not in steps
@@ -388,9 +388,9 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Card:
     card = Card(used_bytes=steady(500, 800, 2500), energy_mj=steady(*range(0, 10**9, 50_000)))
     installed(monkeypatch, card)
     monkeypatch.setattr(fake, "FakeSession", OnADevice)
-    rows = tuple(replace(row, devices=("cpu", "cuda")) for row in runtimes.backends() if row.name == "fake")
-    monkeypatch.setattr(sys.modules["runtimes.backends"], "backends", lambda: rows)
-    monkeypatch.setattr(runtimes, "backends", lambda: rows)
+    rows = tuple(replace(row, devices=("cpu", "cuda")) for row in runtimes.available_backends() if row.name == "fake")
+    monkeypatch.setattr(sys.modules["runtimes.backends"], "available_backends", lambda: rows)
+    monkeypatch.setattr(runtimes, "available_backends", lambda: rows)
     return card
 
 

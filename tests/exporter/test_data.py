@@ -18,7 +18,7 @@ from exporter.classfolders import Split
 from exporter.data import Unreadable, map_classes, noise, open_dataset, targets_for
 from runtimes import decoding
 from runtimes.errors import ArtifactError, InputError, IntegrityError, ModelMismatchError, ResourceError, UsageError
-from runtimes.images import Preprocessing, normalised
+from runtimes.images import Preprocessing, normalise
 from tests.exporter.datasets import PLAIN, folder_of, png, tar_of, values
 
 CLASSES = (
@@ -186,7 +186,7 @@ def test_pixels_are_the_batches_before_they_are_normalised(tmp_path: Path) -> No
     ]
     for (numbers, raw), (indices, inputs) in zip(pixels, dataset.batches(preprocessing, 4, []), strict=True):
         np.testing.assert_array_equal(numbers, indices)
-        np.testing.assert_array_equal(normalised(raw, preprocessing), inputs)
+        np.testing.assert_array_equal(normalise(raw, preprocessing), inputs)
 
 
 # Names and places

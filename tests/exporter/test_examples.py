@@ -14,7 +14,7 @@ from exporter.network import Network, Request, prepare
 from exporter.typing import Typing
 from exporter.variants import variant
 from runtimes.errors import InputError, ModelMismatchError, UsageError
-from runtimes.images import fitted, normalised
+from runtimes.images import fit_image, normalise
 from tests.exporter.small import BASIC, SILENT
 
 
@@ -42,7 +42,7 @@ def test_bundled_weights_are_calibrated_on_training_images(trained: Network) -> 
     found = for_calibration(trained, None, 100)
     assert len(found) == 100
     assert "fashion-mnist" in found.words
-    test = {fitted(image, trained.preprocessing).tobytes() for image in open_dataset("fashion-mnist").images}  # type: ignore[arg-type]
+    test = {fit_image(image, trained.preprocessing).tobytes() for image in open_dataset("fashion-mnist").images}  # type: ignore[arg-type]
     assert not any(image.tobytes() in test for image in found.values)
 
 
@@ -87,7 +87,7 @@ def test_floats_are_the_manifests_preprocessing(untrained: Network, photos: Path
     found = for_calibration(untrained, str(photos), 5)
     assert untrained.preprocessing is not None
     pixels = found.values[1:4].astype(np.uint8)
-    np.testing.assert_array_equal(found.floats(1, 4), normalised(pixels, untrained.preprocessing))
+    np.testing.assert_array_equal(found.floats(1, 4), normalise(pixels, untrained.preprocessing))
     np.testing.assert_array_equal(found.feeds(1, 4, raw=True), found.values[1:4])
     np.testing.assert_array_equal(found.feeds(1, 4, raw=False), found.floats(1, 4))
 

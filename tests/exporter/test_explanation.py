@@ -20,7 +20,7 @@ from exporter.layererrors import size_of
 from exporter.network import Request
 from exporter.typing import Typing
 from exporter.variants import Variant
-from runtimes import Artifact, backends, schema
+from runtimes import Artifact, available_backends, schema
 from runtimes.artifact import manifest_path
 from runtimes.errors import (
     ArtifactError,
@@ -170,7 +170,7 @@ def test_of_a_program_there_is_what_ran(program: Artifact) -> None:
 
 
 def test_where_neither_half_can_be_told_both_reasons_are(program: Artifact) -> None:
-    (inductor,) = (backend for backend in backends() if backend.name == "inductor")
+    (inductor,) = (backend for backend in available_backends() if backend.name == "inductor")
     if inductor.missing() is not None:
         pytest.skip(f"inductor cannot run here: {inductor.missing()}")
     with pytest.raises(CompatibilityError) as caught:

@@ -16,7 +16,7 @@ from exporter.typing import FP32, Typing
 from exporter.variants import Variant, customised, variant
 from runtimes import Artifact, TensorSpec, parity
 from runtimes.errors import UsageError
-from runtimes.images import fitted, normalised
+from runtimes.images import fit_image, normalise
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
 from tests.exporter.tracing import traced_once
 
@@ -46,9 +46,9 @@ def test_pixels_give_the_same_predictions(two: tuple[Artifact, Artifact], backen
     view = floating.manifest.preprocessing
     assert view is not None
     dataset = open_dataset("fashion-mnist", IMAGES)
-    pixels = np.stack([fitted(dataset.image(index), view) for index in range(IMAGES)])
+    pixels = np.stack([fit_image(dataset.image(index), view) for index in range(IMAGES)])
     with runtimes.open(floating.path, backend) as first, runtimes.open(raw.path, backend) as second:
-        expected = first.infer({"input": normalised(pixels, view)})["logits"]
+        expected = first.infer({"input": normalise(pixels, view)})["logits"]
         given = second.infer({"input": pixels})["logits"]
     np.testing.assert_array_equal(given.argmax(1), expected.argmax(1))
     if floating.manifest.precision == "fp32":

@@ -440,7 +440,7 @@ def test_inspect_says_why_there_are_no_layers_without_a_gpu(source: Path) -> Non
 def test_inspect_shows_what_the_engine_tells(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch, source)
     artifact = tensorrt.built(source, tensorrt.Order(), SILENT)
-    monkeypatch.setattr(engineview, "inspected", lambda _: LAYERS)  # the double's inspector knows no layers
+    monkeypatch.setattr(engineview, "inspect_layers", lambda _: LAYERS)  # the double's inspector knows no layers
     assert "layers: 7 layers (4 CaskConvolution" in inspection.as_text(artifact.path)
     facts = json.loads(inspection.as_json(artifact.path))
     assert (facts["layers"]["fused_blocks"], facts["no_layers"]) == (1, None)

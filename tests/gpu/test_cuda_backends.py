@@ -22,7 +22,7 @@ from benchmarks.job import Job
 from benchmarks.measure import Plan
 from runtimes import Backend, Runtime, cuda
 from runtimes.errors import InputError, RexportError
-from runtimes.parity import Comparison, compare
+from runtimes.parity import LogitComparison, compare
 from runtimes.protocol import Array
 from tests.gpu.conftest import Samples, images
 
@@ -42,7 +42,7 @@ def _row(backend: Backend) -> pytest.param:  # type: ignore[valid-type]
     return pytest.param(backend, id=backend.name, marks=marks)
 
 
-ROWS = [_row(backend) for backend in runtimes.backends() if "cuda" in backend.devices]
+ROWS = [_row(backend) for backend in runtimes.available_backends() if "cuda" in backend.devices]
 
 
 @pytest.fixture(scope="module", params=ROWS)
@@ -65,7 +65,7 @@ def logits(runtime: Runtime, feeds: dict[str, Array]) -> Array:
 
 def assert_near(found: Array, expected: Array, tolerance: float = TOLERANCE["fp32"]) -> None:
     assert found.shape == expected.shape
-    assert Comparison.of(found, expected).relative_difference <= tolerance
+    assert LogitComparison.compare(found, expected).relative_difference <= tolerance
 
 
 def test_it_runs_on_the_gpu_and_says_so(runtime: Runtime, backend: Backend) -> None:
@@ -108,7 +108,7 @@ def test_a_replayed_run_reads_its_own_images(runtime: Runtime) -> None:
     for _ in range(2):
         for feeds, expected in zip(cases, first, strict=True):
             assert_near(logits(runtime, feeds), expected)
-    assert Comparison.of(first[0], first[3]).relative_difference > 0.01
+    assert LogitComparison.compare(first[0], first[3]).relative_difference > 0.01
 
 
 def test_results_are_fresh_and_the_callers(runtime: Runtime) -> None:
@@ -214,7 +214,7 @@ def test_what_is_closed_gives_its_memory_back(backend: Backend, samples: Samples
 
 def test_auto_takes_a_backend_of_the_gpu(samples: Samples) -> None:
     with runtimes.open(samples.onnx["fp32"].path, "auto", "cuda") as opened:
-        able = [row for row in runtimes.backends() if "cuda" in row.devices and absent(row, "cuda") is None]
+        able = [row for row in runtimes.available_backends() if "cuda" in row.devices and absent(row, "cuda") is None]
         if any("onnx" in row.formats for row in able):
             assert opened.description.device == "cuda"
         else:

@@ -1,4 +1,4 @@
-"""What holds for every backend. A new one is tested by existing: the table is ``runtimes.backends()``."""
+"""What holds for every backend. A new one is tested by existing: the table is ``runtimes.available_backends()``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runtimes.protocol import Array
 from tests.samples import publish_script
 
 REPO = Path(__file__).resolve().parents[2]
-ALL = runtimes.backends()
+ALL = runtimes.available_backends()
 PRESENT = [backend for backend in ALL if "cpu" in backend.devices and backend.missing() is None]
 """Those that run on the processor; the others need a GPU, and their tests are marked so."""
 

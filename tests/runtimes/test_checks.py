@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.checks import agreed, checked, empty_outputs, plainly_right
+from runtimes.checks import check_feeds, empty_outputs, plainly_right, reconcile_specs
 from runtimes.errors import InputError, IntegrityError
 from runtimes.protocol import Array, TensorSpec
 
@@ -25,7 +25,7 @@ def array(*shape: int) -> Array:
 
 def refusal(spec: TensorSpec, feeds: object) -> str:
     with pytest.raises(InputError) as caught:
-        checked((spec,), feeds)  # type: ignore[arg-type]
+        check_feeds((spec,), feeds)  # type: ignore[arg-type]
     return str(caught.value)
 
 
@@ -69,7 +69,7 @@ def test_what_is_plainly_right_is_what_checking_gives_back(
 ) -> None:
     assert plainly_right(specs)(feeds) is expected
     if expected:
-        found = checked(specs, feeds)
+        found = check_feeds(specs, feeds)
         assert found["input"] is feeds["input"]
         assert empty_outputs(specs, (LOGITS,), found) is None
 
@@ -124,7 +124,7 @@ def test_wrong_arrays(value: object, message: str) -> None:
 def test_channels_first_for_a_channels_last_model() -> None:
     spec = TensorSpec("x", "float32", ("n", 4, 5, 3))
     assert "it looks like channels first: pass array.transpose(0, 2, 3, 1)" in refusal(spec, {"x": array(1, 3, 4, 5)})
-    assert checked((spec,), {"x": array(1, 3, 4, 5).transpose(0, 2, 3, 1)})["x"].shape == (1, 4, 5, 3)
+    assert check_feeds((spec,), {"x": array(1, 3, 4, 5).transpose(0, 2, 3, 1)})["x"].shape == (1, 4, 5, 3)
 
 
 PIXELS = TensorSpec("input", "uint8", ("batch", 4, 5, 3))
@@ -146,9 +146,9 @@ def test_floats_for_raw_pixels_are_told_what_is_wanted() -> None:
 
 def test_raw_pixels_are_taken_as_they_are() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
-    assert checked((PIXELS,), {"input": pixels})["input"] is pixels
+    assert check_feeds((PIXELS,), {"input": pixels})["input"] is pixels
     for value in (list(pixels), pixels.tolist()):
-        result = checked((PIXELS,), {"input": value})["input"]
+        result = check_feeds((PIXELS,), {"input": value})["input"]
         np.testing.assert_array_equal(result, pixels, strict=True)
     first = pixels.transpose(0, 3, 1, 2)
     assert "it looks like channels first: pass array.transpose(0, 2, 3, 1)" in refusal(PIXELS, {"input": first})
@@ -165,33 +165,33 @@ def test_a_fixed_batch_is_named() -> None:
     message = "the model was exported for batches of 2: export it with --batch dynamic"
     assert message in refusal(FIXED, {"input": array(3, 3, 4, 5)})
     assert message in refusal(FIXED, {"input": array(0, 3, 4, 5)})
-    assert checked((FIXED,), {"input": array(2, 3, 4, 5)})["input"].shape == (2, 3, 4, 5)
+    assert check_feeds((FIXED,), {"input": array(2, 3, 4, 5)})["input"].shape == (2, 3, 4, 5)
 
 
 def test_numbers_too_large_for_a_list() -> None:
     spec = TensorSpec("x", "uint8", ("n",))
     assert "the list is not an array of numbers" in refusal(spec, {"x": [300]})
     feeds: dict[str, Any] = {"x": [255]}
-    np.testing.assert_array_equal(checked((spec,), feeds)["x"], np.array([255], np.uint8))
+    np.testing.assert_array_equal(check_feeds((spec,), feeds)["x"], np.array([255], np.uint8))
 
 
 def test_lists_are_taken_as_the_specs_dtype() -> None:
     values = array(1, 3, 4, 5)
-    result = checked((IMAGE,), {"input": values.tolist()})["input"]
+    result = check_feeds((IMAGE,), {"input": values.tolist()})["input"]
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, values)
 
 
 def test_one_name_is_one_size() -> None:
     specs = (TensorSpec("a", "float32", ("n", 2)), TensorSpec("b", "float32", ("n", 3)))
-    assert list(checked(specs, {"b": array(4, 3), "a": array(4, 2)})) == ["a", "b"]
+    assert list(check_feeds(specs, {"b": array(4, 3), "a": array(4, 2)})) == ["a", "b"]
     with pytest.raises(InputError, match=r"b: float32 \(n, 3\): got shape \(5, 3\)"):
-        checked(specs, {"a": array(4, 2), "b": array(5, 3)})
+        check_feeds(specs, {"a": array(4, 2), "b": array(5, 3)})
 
 
 def test_a_plain_array_is_not_copied() -> None:
     value = array(2, 3, 4, 5)
-    assert checked((IMAGE,), {"input": value})["input"] is value
+    assert check_feeds((IMAGE,), {"input": value})["input"] is value
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
@@ -213,7 +213,7 @@ def test_views_equal_their_copy_and_stay_as_they_are(
     view = base.reshape(wide).transpose(np.argsort(order))[tuple(slice(None, None, step) for step in steps)]
     view.flags.writeable = not read_only
     before, strides = view.tobytes(), view.strides
-    result = checked((IMAGE,), {"input": view})["input"]
+    result = check_feeds((IMAGE,), {"input": view})["input"]
     assert result.flags.c_contiguous
     assert result.tobytes() == np.array(view, order="C", copy=True).tobytes()
     assert (view.tobytes(), view.strides, view.flags.writeable) == (before, strides, not read_only)
@@ -236,8 +236,8 @@ def test_an_output_that_does_not_follow_is_refused(shape: tuple[int | str, ...])
 
 def test_a_model_must_be_what_its_manifest_says() -> None:
     found = (TensorSpec("input", "float32", ("dim0", 3, 4, 5)),)
-    assert agreed((IMAGE,), found) == (IMAGE,)
-    assert agreed((FIXED,), found) == (FIXED,)
+    assert reconcile_specs((IMAGE,), found) == (IMAGE,)
+    assert reconcile_specs((FIXED,), found) == (FIXED,)
     for other in (
         TensorSpec("x", "float32", ("n", 3, 4, 5)),
         TensorSpec("input", "float16", ("n", 3, 4, 5)),
@@ -245,6 +245,6 @@ def test_a_model_must_be_what_its_manifest_says() -> None:
         TensorSpec("input", "float32", ("n", 1, 4, 5)),
     ):
         with pytest.raises(IntegrityError, match=r"its manifest says input: float32 \(batch, 3, 4, 5\), the model has"):
-            agreed((IMAGE,), (other,))
+            reconcile_specs((IMAGE,), (other,))
     with pytest.raises(IntegrityError, match="its manifest says"):
-        agreed((IMAGE,), ())
+        reconcile_specs((IMAGE,), ())

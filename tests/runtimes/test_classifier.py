@@ -26,7 +26,7 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
-from runtimes.images import Preprocessing, fitted
+from runtimes.images import Preprocessing, fit_image
 from runtimes.manifest import Manifest, Weights
 from runtimes.protocol import Arrays, Feeds, TensorSpec
 from tests.runtimes.colours import BLUE, COLOURS, GREEN, PLAIN, RED, SIZE, colour, network, opened
@@ -144,7 +144,7 @@ def test_pixels_go_into_a_raw_network_untouched(tmp_path: Path, monkeypatch: pyt
 
         monkeypatch.setattr(classifier.runtime, "infer", watched)
         classifier.predict(bordered)
-    expected = np.stack([fitted(bordered, preprocessing), np.zeros((SIZE, SIZE, 3), np.uint8)])
+    expected = np.stack([fit_image(bordered, preprocessing), np.zeros((SIZE, SIZE, 3), np.uint8)])
     np.testing.assert_array_equal(fed[0], expected, strict=True)
     assert fed[0].flags.c_contiguous
 

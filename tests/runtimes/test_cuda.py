@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from runtimes import cuda
-from runtimes.cuda import DeviceBuffer, Event, Graph, PinnedBuffer, Stream
+from runtimes.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
 from runtimes.errors import BackendUnavailableError, DeviceLostError, ResourceError
 from tests.runtimes.trt.cudadouble import CudaDouble, Recorder
 
@@ -259,7 +259,7 @@ def test_a_fork_gives_nothing_back(recorder: Recorder, monkeypatch: pytest.Monke
 def test_a_graph_does_again_what_was_recorded(recorder: Recorder) -> None:
     stream, device, host = Stream(), DeviceBuffer(4), PinnedBuffer(4)
     view = host.array("int32", (1,))
-    graph = Graph.capture(stream, lambda: stream.to_device(device.pointer, host.pointer, 4))
+    graph = CudaGraph.capture(stream, lambda: stream.to_device(device.pointer, host.pointer, 4))
     for value in (5, 7):
         view[0] = value
         graph.launch(stream)
@@ -281,15 +281,15 @@ def test_a_failed_recording_leaves_the_stream_usable(recorder: Recorder) -> None
         ResourceError,
         match=r"finish the queued work: cudaErrorStreamCaptureUnsupported.*open it with cuda_graphs=False",
     ):
-        Graph.capture(stream, stream.synchronize)
+        CudaGraph.capture(stream, stream.synchronize)
     with pytest.raises(ResourceError, match="cudaErrorStreamCaptureUnsupported"):
-        Graph.capture(stream, lambda: DeviceBuffer(8).close())
+        CudaGraph.capture(stream, lambda: DeviceBuffer(8).close())
     with pytest.raises(KeyError):
-        Graph.capture(stream, _broken)
+        CudaGraph.capture(stream, _broken)
     stream.synchronize()
     recorder.codes["cudaGraphInstantiate"] = [CODES.cudaErrorMemoryAllocation]
     with pytest.raises(ResourceError, match=r"make a graph of the recorded work.*smaller batch"):
-        Graph.capture(stream, lambda: None)
+        CudaGraph.capture(stream, lambda: None)
     assert recorder.cuda.left()["graphs"] == 1  # the double's own, which it made before it failed
     assert recorder.faults == []
 

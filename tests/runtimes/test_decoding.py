@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from runtimes import decoding
-from runtimes.decoding import ahead
+from runtimes.decoding import prefetch
 from runtimes.errors import InputError
 from runtimes.images import Image
 
@@ -51,7 +51,7 @@ def slow_first(number: int, _: Image) -> int:
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 20])
 def test_everything_comes_in_order(count: int, size: int) -> None:
     images: list[Image] = [ARRAY if number % 4 == 2 else f"{number}" for number in range(count)]
-    batches = list(ahead(images, size, named))
+    batches = list(prefetch(images, size, named))
     assert [len(batch) for batch in batches] == [min(size, count - start) for start in range(0, count, size)]
     results = [result for batch in batches for result in batch]
     assert [number for number, _ in results] == list(range(count))
@@ -59,7 +59,7 @@ def test_everything_comes_in_order(count: int, size: int) -> None:
 
 
 def test_a_slow_image_does_not_lose_its_place() -> None:
-    assert list(ahead(paths(9), 2, slow_first)) == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+    assert list(prefetch(paths(9), 2, slow_first)) == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
 
 
 def test_the_next_batches_are_worked_on_while_the_caller_is_busy() -> None:
@@ -69,7 +69,7 @@ def test_the_next_batches_are_worked_on_while_the_caller_is_busy() -> None:
         begun[number].set()
         return threading.current_thread().name
 
-    batches = ahead(paths(8), 2, work)
+    batches = prefetch(paths(8), 2, work)
     next(batches)
     assert all(event.wait(10) for event in begun[:6]), "two batches ahead"
     assert not any(event.is_set() for event in begun[6:])
@@ -85,7 +85,7 @@ def test_the_caller_does_its_part_while_it_waits(monkeypatch: pytest.MonkeyPatch
         begun[number].set()
         return begun[1 - number].wait(5)
 
-    assert list(ahead(paths(2), 2, work)) == [[True, True]]
+    assert list(prefetch(paths(2), 2, work)) == [[True, True]]
 
 
 def test_an_iterator_is_drawn_from_by_the_caller_and_two_batches_ahead() -> None:
@@ -96,7 +96,7 @@ def test_an_iterator_is_drawn_from_by_the_caller_and_two_batches_ahead() -> None
             drawn.append(threading.current_thread().name)
             yield path
 
-    counts = [len(drawn) for _ in ahead(source(), 3, named)]
+    counts = [len(drawn) for _ in prefetch(source(), 3, named)]
     assert counts == [9, 12, 14, 14, 14]
     assert set(drawn) == {threading.current_thread().name}
 
@@ -114,7 +114,7 @@ def test_what_its_owner_may_change_is_worked_on_before_the_next_is_drawn() -> No
         where.append(threading.current_thread().name)
         return int(np.asarray(image)[0, 0, 0])
 
-    assert [value for batch in ahead(source(), 2, work) for value in batch] == list(range(9))
+    assert [value for batch in prefetch(source(), 2, work) for value in batch] == list(range(9))
     assert set(where) == {threading.current_thread().name}
 
 
@@ -142,7 +142,7 @@ def test_one_image_to_decode_starts_nothing(images: list[Image], size: int, monk
 
     monkeypatch.setattr(decoding, "most_threads", most_threads)
     names = started(monkeypatch)
-    assert len([result for batch in ahead(images, size, named) for result in batch]) == len(images)
+    assert len([result for batch in prefetch(images, size, named) for result in batch]) == len(images)
     assert (names, asked) == ([], [])
 
 
@@ -155,7 +155,7 @@ def test_there_are_fewer_threads_than_images_and_than_processors(
     monkeypatch.setattr(decoding, "usable_processors", lambda: processors)
     monkeypatch.setattr(decoding, "most_threads", MOST_THREADS.__wrapped__)
     names = started(monkeypatch)
-    assert len(list(ahead(paths(count), 1, named))) == count
+    assert len(list(prefetch(paths(count), 1, named))) == count
     assert names == [f"decode-{number}" for number in range(most)]
 
 
@@ -170,7 +170,7 @@ def test_an_error_comes_at_the_turn_of_its_batch(images: list[Image]) -> None:
             time.sleep(0.05)
         return number
 
-    batches = ahead(images, 2, work)
+    batches = prefetch(images, 2, work)
     assert [next(batches), next(batches)] == [[0, 1], [2, 3]]
     with pytest.raises(InputError) as caught:
         next(batches)
@@ -185,7 +185,7 @@ def test_of_two_errors_in_a_batch_the_first_images_is_raised() -> None:
         raise InputError(f"image {number}") if number in (1, 2) else InputError("other")
 
     with pytest.raises(InputError, match=r"^other$"):
-        list(ahead(paths(3), 3, work))
+        list(prefetch(paths(3), 3, work))
 
 
 def broken_source(good: int, drawn: list[int]) -> Iterator[Image]:
@@ -202,7 +202,7 @@ def broken_source(good: int, drawn: list[int]) -> Iterator[Image]:
 @pytest.mark.parametrize(("good", "whole"), [(0, 0), (1, 0), (2, 1), (3, 1), (6, 3), (7, 3)])
 def test_an_error_of_the_source_comes_after_the_whole_batches_before_it(good: int, whole: int) -> None:
     drawn: list[int] = []
-    batches = ahead(broken_source(good, drawn), 2, named)
+    batches = prefetch(broken_source(good, drawn), 2, named)
     for _ in range(whole):
         assert len(next(batches)) == 2
     with pytest.raises(OSError, match="the camera is gone"):
@@ -218,7 +218,7 @@ def test_an_images_error_goes_before_a_later_one_of_the_source() -> None:
         return number
 
     with pytest.raises(InputError, match="image 1"):
-        list(ahead(broken_source(2, []), 2, work))
+        list(prefetch(broken_source(2, []), 2, work))
 
 
 def leave(batches: Iterator[list[int]]) -> None:
@@ -237,7 +237,7 @@ def forget(batches: Iterator[list[int]]) -> None:
 @pytest.mark.parametrize("use", [leave, exhaust, forget])
 def test_no_thread_stays_behind(use: Callable[[Iterator[list[int]]], None]) -> None:
     before = threading.active_count()
-    use(ahead(paths(30), 3, slow_first))
+    use(prefetch(paths(30), 3, slow_first))
     assert (decoders(), threading.active_count()) == ([], before)
 
 
@@ -248,7 +248,7 @@ def test_leaving_early_leaves_what_is_not_begun() -> None:
         time.sleep(0.02)
         done.append(number)
 
-    batches = ahead(paths(300), 100, work)
+    batches = prefetch(paths(300), 100, work)
     threading.Timer(0.1, lambda: os.kill(os.getpid(), 2)).start()
     with pytest.raises(KeyboardInterrupt):
         next(batches)
@@ -282,7 +282,7 @@ def test_what_was_given_is_not_kept(can_start: bool, monkeypatch: pytest.MonkeyP
         made.append(weakref.ref(large))
         return large
 
-    for given in ahead(paths(100), 2, work):
+    for given in prefetch(paths(100), 2, work):
         assert len(given) == 2
         assert sum(large() is not None for large in made) <= 2 * (1 + decoding.AHEAD)
     assert len(made) == 100
@@ -290,7 +290,7 @@ def test_what_was_given_is_not_kept(can_start: bool, monkeypatch: pytest.MonkeyP
 
 def test_without_threads_nothing_piles_up_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     without_threads(monkeypatch)
-    batches = ahead(paths(100), 2, named)
+    batches = prefetch(paths(100), 2, named)
     for _ in range(49):
         next(batches)
     assert sum(type(thing) is decoding._Task for thing in gc.get_objects()) < 10
@@ -299,7 +299,7 @@ def test_without_threads_nothing_piles_up_for_them(monkeypatch: pytest.MonkeyPat
 
 def test_without_threads_the_caller_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = without_threads(monkeypatch)
-    results = list(ahead(paths(9), 2, lambda number, _: (number, threading.current_thread().name)))
+    results = list(prefetch(paths(9), 2, lambda number, _: (number, threading.current_thread().name)))
     here = threading.current_thread().name
     assert [result for batch in results for result in batch] == [(number, here) for number in range(9)]
     assert tries == ["decode-0"]
@@ -310,7 +310,7 @@ def test_many_callers_at_once() -> None:
 
     def call(size: int) -> None:
         for _ in range(30):
-            results = [number for batch in ahead(paths(11), size, lambda number, _: number) for number in batch]
+            results = [number for batch in prefetch(paths(11), size, lambda number, _: number) for number in batch]
             if results != list(range(11)):
                 wrong.append(results)
 
@@ -326,8 +326,8 @@ def test_many_callers_at_once() -> None:
 @pytest.mark.parametrize(
     "program",
     [
-        "batches = ahead(paths, 1, work); print(next(batches))",
-        "late = lambda: (threading.main_thread().join(), print(next(ahead(paths, 9, work)))); "
+        "batches = prefetch(paths, 1, work); print(next(batches))",
+        "late = lambda: (threading.main_thread().join(), print(next(prefetch(paths, 9, work)))); "
         "threading.Thread(target=late).start()",
     ],
     ids=["left in the middle", "after the main thread"],
@@ -337,7 +337,7 @@ def test_the_end_of_the_program(program: str) -> None:
     head = """
 import threading
 from runtimes import decoding
-from runtimes.decoding import ahead
+from runtimes.decoding import prefetch
 decoding.most_threads = lambda: 4
 paths = list("abcdefghi")
 work = lambda number, _: number

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from runtimes import dlpack
-from runtimes.dlpack import CUDA, DeviceTensor, device_tensor, is_on_device, ordered, parsed
+from runtimes.dlpack import CUDA, DeviceTensor, device_tensor, is_on_device, parse_capsule, wait_for_producer
 from runtimes.errors import InputError
 from tests.runtimes.trt.cudadouble import Recorder
 from tests.runtimes.trt.devicememory import DeviceArray
@@ -21,7 +21,7 @@ CPU = 1
 
 
 def _of_cpu(value: object, **arguments: object) -> DeviceTensor:
-    return parsed(value.__dlpack__(**arguments), value, CPU)  # type: ignore[attr-defined, arg-type]
+    return parse_capsule(value.__dlpack__(**arguments), value, CPU)  # type: ignore[attr-defined, arg-type]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool"])
@@ -49,7 +49,7 @@ def test_the_offset_of_the_first_byte_counts() -> None:
     capsule = array.__dlpack__()
     held = dlpack._Managed.from_address(dlpack._GET_POINTER(capsule, b"dltensor"))
     held.tensor.byte_offset = 8
-    assert parsed(capsule, array, CPU).pointer == array.ctypes.data + 8
+    assert parse_capsule(capsule, array, CPU).pointer == array.ctypes.data + 8
 
 
 def test_another_order_is_refused_and_sizes_of_one_have_none() -> None:
@@ -74,16 +74,16 @@ def test_types_that_are_unknown_are_refused() -> None:
     held = dlpack._Managed.from_address(dlpack._GET_POINTER(capsule, b"dltensor"))
     held.tensor.lanes = 4
     with pytest.raises(InputError, match="elements are of DLPack's type 2 with 4 lanes"):
-        parsed(capsule, array, CPU)
+        parse_capsule(capsule, array, CPU)
     held.tensor.lanes, held.tensor.code = 1, 3
     with pytest.raises(InputError, match="elements are of DLPack's type 3"):
-        parsed(capsule, array, CPU)
+        parse_capsule(capsule, array, CPU)
 
 
 @pytest.mark.parametrize("device_type", [CUDA, 3, 10])
 def test_a_tensor_elsewhere_is_refused(device_type: int) -> None:
     with pytest.raises(InputError, match="on a device of DLPack's type 1, not on a CUDA device"):
-        parsed(torch.zeros(2).__dlpack__(), torch.zeros(2), device_type)
+        parse_capsule(torch.zeros(2).__dlpack__(), torch.zeros(2), device_type)
 
 
 def test_a_used_capsule_or_none_is_refused() -> None:
@@ -92,7 +92,7 @@ def test_a_used_capsule_or_none_is_refused() -> None:
     torch.utils.dlpack.from_dlpack(capsule)
     for wrong in (capsule, object()):
         with pytest.raises(InputError, match="is no unused DLPack capsule"):
-            parsed(wrong, tensor, CPU)
+            parse_capsule(wrong, tensor, CPU)
 
 
 def test_another_major_version_is_refused() -> None:
@@ -100,7 +100,7 @@ def test_another_major_version_is_refused() -> None:
     capsule = array.__dlpack__(max_version=(1, 0))
     dlpack._Versioned.from_address(dlpack._GET_POINTER(capsule, b"dltensor_versioned")).major = 2
     with pytest.raises(InputError, match=r"by DLPack 2\.\d; 1 is read here"):
-        parsed(capsule, array, CPU)
+        parse_capsule(capsule, array, CPU)
 
 
 def test_a_tensor_that_learns_is_not_handed_over() -> None:
@@ -132,5 +132,5 @@ def test_a_tensor_on_a_gpu_is_parsed_and_its_queue_is_awaited() -> None:
     on_gpu = DeviceArray(Recorder().cuda.memory, np.zeros((2, 3), np.float16), ordinal=1)
     found = device_tensor(on_gpu)
     assert found == DeviceTensor(on_gpu, on_gpu.pointer, (2, 3), "float16", 1)
-    ordered(found, 4711)
+    wait_for_producer(found, 4711)
     assert on_gpu.asked == [1, 4711]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtimes import errors
-from runtimes.errors import MAX_QUOTED, ArtifactError, ResourceError, RexportError, quoted
+from runtimes.errors import MAX_QUOTED, ArtifactError, ResourceError, RexportError, quote
 
 CODES = {
     "CheckFailedError": 1,
@@ -58,13 +58,13 @@ def test_a_path_cannot_break_the_line() -> None:
     [("plain", "plain"), ("a\nb", "a\\nb"), ("\x1b[2J", "\\x1b[2J"), ("\ud800", "\\ud800"), ("é漢", "é漢"), (7, "7")],
 )
 def test_foreign_text_is_escaped(text: object, shown: str) -> None:
-    assert quoted(text) == shown
+    assert quote(text) == shown
 
 
 def test_foreign_text_is_cut() -> None:
-    assert len(quoted("x" * 10_000)) == MAX_QUOTED
-    assert quoted("x" * 10_000).endswith("…")
-    assert quoted("x" * MAX_QUOTED) == "x" * MAX_QUOTED
+    assert len(quote("x" * 10_000)) == MAX_QUOTED
+    assert quote("x" * 10_000).endswith("…")
+    assert quote("x" * MAX_QUOTED) == "x" * MAX_QUOTED
 
 
 def test_system_errors_keep_their_number() -> None:

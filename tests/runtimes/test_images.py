@@ -20,7 +20,7 @@ from PIL import ImageOps
 
 from runtimes import images
 from runtimes.errors import BackendUnavailableError, InputError, ResourceError, UsageError
-from runtimes.images import Preprocessing, decode, fitted, fitted_or_named, normalised, pixels_of, prepared
+from runtimes.images import Preprocessing, decode, fit_image, fit_or_name, normalise, pixels_of, prepare_images
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -305,7 +305,7 @@ def test_a_pillow_image_is_judged_by_its_size_too(monkeypatch: pytest.MonkeyPatc
 
 def test_a_thin_image_may_not_grow_without_bounds() -> None:
     with pytest.raises(InputError, match=r"1 x 500000 pixels would grow to 256 x 128000000 \(crop it first\)"):
-        fitted(np.zeros((1, 500_000), np.uint8), plain(224, 224, resize=256))
+        fit_image(np.zeros((1, 500_000), np.uint8), plain(224, 224, resize=256))
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
@@ -378,8 +378,8 @@ def test_views_give_what_their_copies_give_and_stay_as_they_were() -> None:
     before = whole.copy()
     for view in (whole[::-1], whole[:, ::2], np.asfortranarray(whole), whole[3:30, 5:50]):
         view.setflags(write=False)
-        expected = fitted(np.ascontiguousarray(view), plain(16, 16, resize=20))
-        np.testing.assert_array_equal(fitted(view, plain(16, 16, resize=20)), expected)
+        expected = fit_image(np.ascontiguousarray(view), plain(16, 16, resize=20))
+        np.testing.assert_array_equal(fit_image(view, plain(16, 16, resize=20)), expected)
     np.testing.assert_array_equal(whole, before)
 
 
@@ -387,7 +387,7 @@ def test_networks_of_other_channel_counts_take_arrays_alone() -> None:
     two, four = np.full((4, 5, 2), 9, np.uint8), RGBA
     np.testing.assert_array_equal(decode(two, 2), two)
     np.testing.assert_array_equal(decode(four, 4), four)
-    assert fitted(two, plain(4, 4, channels=2, resize=8)).shape == (4, 4, 2)
+    assert fit_image(two, plain(4, 4, channels=2, resize=8)).shape == (4, 4, 2)
     with pytest.raises(
         InputError, match=r"a network of 2 input channels takes arrays alone \(pass uint8 \(h, w, 2\)\)"
     ):
@@ -408,13 +408,13 @@ def test_resizing_follows_torchvision(height: int, width: int, shorter: int, cha
     target = (longer, shorter) if height > width else (shorter, longer)
     image = PIL.Image.fromarray(decode(source, channels).squeeze())
     expected = np.asarray(image.resize(target[::-1], PIL.Image.Resampling.BILINEAR)).reshape(*target, channels)
-    result = fitted(source, plain(*target, channels=channels, resize=shorter))
+    result = fit_image(source, plain(*target, channels=channels, resize=shorter))
     np.testing.assert_array_equal(result, expected)
 
 
 def test_resizing_averages_what_it_shrinks() -> None:
     checks = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
-    result = fitted(checks, plain(16, 16, channels=1, resize=16))
+    result = fit_image(checks, plain(16, 16, channels=1, resize=16))
     assert set(np.unique(result)) <= {127, 128}, "without antialiasing it would be black or white"
 
 
@@ -429,21 +429,21 @@ def test_resizing_averages_what_it_shrinks() -> None:
 )
 def test_the_crop_is_the_middle(size: tuple[int, int], crop: tuple[int, int], window: tuple[slice, slice]) -> None:
     source = picture(*size)
-    np.testing.assert_array_equal(fitted(source, plain(*crop)), source[window])
+    np.testing.assert_array_equal(fit_image(source, plain(*crop)), source[window])
 
 
 def test_smaller_images_stand_in_the_middle_of_black() -> None:
     source = np.full((1, 2), 9, np.uint8)
     expected = np.zeros((4, 5), np.uint8)
     expected[1, 1:3] = 9  # of three lacking, one is before and two are behind
-    np.testing.assert_array_equal(fitted(source, plain(4, 5, channels=1))[:, :, 0], expected)
-    tall = fitted(picture(8, 2), plain(4, 4))
+    np.testing.assert_array_equal(fit_image(source, plain(4, 5, channels=1))[:, :, 0], expected)
+    tall = fit_image(picture(8, 2), plain(4, 4))
     np.testing.assert_array_equal(tall[:, 1:3], picture(8, 2)[2:6])
     assert not tall[:, [0, 3]].any()
 
 
 def test_padding_is_black_on_every_side() -> None:
-    result = fitted(np.full((2, 3), 7, np.uint8), plain(2, 3, channels=1, pad=2))
+    result = fit_image(np.full((2, 3), 7, np.uint8), plain(2, 3, channels=1, pad=2))
     assert result.shape == (6, 7, 1)
     np.testing.assert_array_equal(result[2:4, 2:5, 0], np.full((2, 3), 7))
     assert result.sum() == 7 * 6
@@ -456,7 +456,7 @@ def test_normalising_is_torchs_to_the_bit() -> None:
     preprocessing = Preprocessing(None, (16, 16), 0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     batch = np.stack([np.stack([pixels, pixels.T, pixels[::-1]], axis=2)] * 2)
-    result = normalised(batch, preprocessing)
+    result = normalise(batch, preprocessing)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     expected = torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std).contiguous()
     assert result.dtype == np.float32
@@ -467,28 +467,28 @@ def test_normalising_is_torchs_to_the_bit() -> None:
 def test_normalising_by_hand() -> None:
     preprocessing = Preprocessing(None, (1, 1), 0, (0.5,), (0.25,))
     np.testing.assert_array_equal(
-        normalised(np.array([[[[255]]], [[[0]]]], np.uint8), preprocessing).ravel(), np.array([2.0, -2.0], np.float32)
+        normalise(np.array([[[[255]]], [[[0]]]], np.uint8), preprocessing).ravel(), np.array([2.0, -2.0], np.float32)
     )
 
 
 def test_prepared_is_a_batch_in_order() -> None:
     first, second = picture(2, 3), picture(2, 3)[::-1]
-    result = prepared([first, second], plain())
+    result = prepare_images([first, second], plain())
     assert result.shape == (2, 3, 2, 3)
     np.testing.assert_array_equal(result[1], (second / np.float32(255)).transpose(2, 0, 1).astype(np.float32))
-    assert prepared([], plain(4, 5, channels=1)).shape == (0, 1, 4, 5)
+    assert prepare_images([], plain(4, 5, channels=1)).shape == (0, 1, 4, 5)
 
 
 def test_a_broken_image_among_several_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^image 11: an empty file, no image$"):
-        prepared([picture(2, 3), b""], plain(), first=10)
+        prepare_images([picture(2, 3), b""], plain(), first=10)
     (tmp_path / "bad.png").write_bytes(b"text")
     with pytest.raises(InputError, match=r"bad.png: not readable"):
-        prepared([picture(2, 3), tmp_path / "bad.png"], plain())
+        prepare_images([picture(2, 3), tmp_path / "bad.png"], plain())
     with pytest.raises(InputError, match=r"^image 11: an empty file, no image$"):
         pixels_of([picture(2, 3), b""], plain(), first=10)
     with pytest.raises(InputError, match=r"^image 7: an array of float64; pixels are uint8, 0 to 255 \(pass such pix"):
-        fitted_or_named(np.zeros((2, 3, 3)), plain(), 7)
+        fit_or_name(np.zeros((2, 3, 3)), plain(), 7)
 
 
 def test_pixels_are_what_is_normalised() -> None:
@@ -497,8 +497,8 @@ def test_pixels_are_what_is_normalised() -> None:
     pixels = pixels_of(given, preprocessing)
     assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((2, 8, 9, 3), np.dtype(np.uint8), True)
     for one, image in zip(pixels, given, strict=True):
-        np.testing.assert_array_equal(one, fitted(image, preprocessing))
-    np.testing.assert_array_equal(normalised(pixels, preprocessing), prepared(given, preprocessing))
+        np.testing.assert_array_equal(one, fit_image(image, preprocessing))
+    np.testing.assert_array_equal(normalise(pixels, preprocessing), prepare_images(given, preprocessing))
     assert pixels_of([], plain(4, 5, channels=1)).shape == (0, 4, 5, 1)
     assert pixels_of([], plain()).dtype == np.uint8
 
@@ -536,11 +536,11 @@ def test_preprocessing_that_no_image_can_have(values: Any, message: str) -> None
 def test_without_pillow_arrays_of_the_right_size_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    assert prepared([picture(20, 30), RGBA], plain(20, 30)).shape == (2, 3, 20, 30)
-    assert prepared([picture(20, 30)], plain(20, 20, resize=20)).shape == (1, 3, 20, 20)
+    assert prepare_images([picture(20, 30), RGBA], plain(20, 30)).shape == (2, 3, 20, 30)
+    assert prepare_images([picture(20, 30)], plain(20, 20, resize=20)).shape == (1, 3, 20, 20)
     missing = r"decoding or resizing images needs Pillow \(pip install 'rexport\[images\]'\)"
     with pytest.raises(BackendUnavailableError, match=missing):
-        prepared([picture(20, 30)], plain(20, 20, resize=21))
+        prepare_images([picture(20, 30)], plain(20, 20, resize=21))
     with pytest.raises(BackendUnavailableError, match=missing):
         decode(b"\xff\xd8")
 

@@ -39,7 +39,7 @@ def test_importing_runtimes_imports_no_library() -> None:
 
 
 def test_asking_what_is_there_imports_no_library() -> None:
-    assert loaded("import runtimes\nfor row in runtimes.backends(): row.missing()") == set()
+    assert loaded("import runtimes\nfor row in runtimes.available_backends(): row.missing()") == set()
 
 
 @pytest.mark.parametrize(("backend", "allowed"), [("onnxruntime", {"onnxruntime"}), ("openvino", {"openvino"})])
@@ -61,8 +61,8 @@ def test_profiling_an_artifact_imports_its_backends_library_alone(
 ) -> None:
     code = """
 import sys, runtimes
-from runtimes.protocol import executed
-assert executed(runtimes.profile(sys.argv[1], backend=sys.argv[2])) == "float32"
+from runtimes.protocol import summarise_precisions
+assert summarise_precisions(runtimes.profile(sys.argv[1], backend=sys.argv[2])) == "float32"
 """
     assert loaded(code, onnx_artifact.path, backend) == allowed
 
@@ -90,7 +90,7 @@ import runtimes
 
 
 def test_without_any_library_it_imports_and_says_what_to_install() -> None:
-    out = fresh(UNIMPORTABLE + "for row in runtimes.backends(): print(row.name, row.missing())")
+    out = fresh(UNIMPORTABLE + "for row in runtimes.available_backends(): print(row.name, row.missing())")
     lines = dict(line.split(" ", 1) for line in out.splitlines())
     assert lines.pop("fake") == "None"
     assert lines == {

@@ -17,7 +17,7 @@ import runtimes
 from runtimes import Artifact, onnxfile
 from runtimes.errors import ArtifactError, CompatibilityError, RexportError, UnsafeArtifactError
 
-BACKENDS = [row.name for row in runtimes.backends() if "onnx" in row.formats and row.missing() is None]
+BACKENDS = [row.name for row in runtimes.available_backends() if "onnx" in row.formats and row.missing() is None]
 WEIGHTS = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
 
 

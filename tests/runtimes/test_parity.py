@@ -10,7 +10,7 @@ import runtimes
 from runtimes import Artifact, Runtime, parity
 from runtimes.artifact import Vectors
 from runtimes.errors import CheckFailedError
-from runtimes.parity import BATCHES, Comparison
+from runtimes.parity import BATCHES, LogitComparison
 from tests.conftest import FakeFactory
 
 Logits = NDArray[np.float32]
@@ -32,24 +32,24 @@ def shifted(vectors: Vectors, image: int, by: float) -> Vectors:
 
 
 def test_a_comparison_by_hand() -> None:
-    result = Comparison.of(logits((1, 4, 0), (0, 1, 2)), logits((1, 5, 0), (3, 1, 2)))
+    result = LogitComparison.compare(logits((1, 4, 0), (0, 1, 2)), logits((1, 5, 0), (3, 1, 2)))
     assert (result.max_difference, result.max_logit, result.agreement) == (3, 5, 0.5)
     assert result.relative_difference == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_differs_by_infinity(bad: float) -> None:
-    result = Comparison.of(logits((1, bad)), logits((1, 2)))
+    result = LogitComparison.compare(logits((1, bad)), logits((1, 2)))
     assert result.max_difference == np.inf
     assert not result.relative_difference <= 1e9
 
 
 def test_logits_of_zero_compare_absolutely() -> None:
-    assert Comparison.of(logits((0.5, 0)), logits((0, 0))).relative_difference == 0.5
+    assert LogitComparison.compare(logits((0.5, 0)), logits((0, 0))).relative_difference == 0.5
 
 
 def test_differences_are_taken_in_double() -> None:
-    assert Comparison.of(logits((3e38,)), logits((-3e38,))).max_difference == pytest.approx(6e38)
+    assert LogitComparison.compare(logits((3e38,)), logits((-3e38,))).max_difference == pytest.approx(6e38)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5, 7, 9])

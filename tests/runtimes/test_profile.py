@@ -25,9 +25,9 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
-from runtimes.onnxfile import Graph, Node
+from runtimes.onnxfile import Node, OnnxGraph
 from runtimes.ort import profiling
-from runtimes.protocol import executed
+from runtimes.protocol import summarise_precisions
 from runtimes.runtime import example
 from tests.conftest import FakeFactory
 from tests.exporter import small
@@ -35,8 +35,8 @@ from tests.runtimes import typed
 from tests.runtimes.typed import Typed
 from tests.samples import SCRIPT, copied, foreign_script
 
-ONNX = [row.name for row in runtimes.backends() if "onnx" in row.formats and row.missing() is None]
-PROFILERS = [row for row in runtimes.backends() if row.profile is not None and row.missing() is None]
+ONNX = [row.name for row in runtimes.available_backends() if "onnx" in row.formats and row.missing() is None]
+PROFILERS = [row for row in runtimes.available_backends() if row.profile is not None and row.missing() is None]
 
 
 def has(capability: str) -> bool:
@@ -84,7 +84,7 @@ def test_every_weighted_layer_has_the_name_of_its_node(network: Typed, backend: 
 @pytest.mark.parametrize(("backend", "precision"), EXECUTED)
 def test_what_ran_is_what_the_description_says(network: Typed, backend: str, precision: str) -> None:
     layers = runtimes.profile(network.paths[precision], network.feeds(), backend, threads=1)
-    assert executed(layers) == EXECUTED[backend, precision]
+    assert summarise_precisions(layers) == EXECUTED[backend, precision]
     with runtimes.open(network.paths[precision], backend, threads=1) as runtime:
         assert runtime.description.precision == EXECUTED[backend, precision]
 
@@ -118,7 +118,7 @@ def test_a_layer_left_in_float_is_told(network: Typed, tmp_path: Path) -> None:
     total = len(network.convolutions("int8"))
     for backend in ONNX:
         layers = runtimes.profile(path, network.feeds(), backend, threads=1)
-        assert executed(layers) == f"int8 ({total - 1} of {total}), float32 (1 of {total})"
+        assert summarise_precisions(layers) == f"int8 ({total - 1} of {total}), float32 (1 of {total})"
         assert [layer.name for layer in weighted(layers) if layer.precision == "float32"] == ["fc/Gemm"]
         with runtimes.open(path, backend, threads=1) as runtime:
             assert runtime.description.precision == "float32 int8"
@@ -186,7 +186,7 @@ def test_onnxruntimes_rules_for_integers_are_known(
     path = saved(around(operator, zero, relu, behind, bias), tmp_path / "net.onnx")
     with runtimes.open(path, "onnxruntime", threads=1) as runtime:
         stated = runtime.description.precision
-    assert executed(runtimes.profile(path, None, "onnxruntime", threads=1)) == stated
+    assert summarise_precisions(runtimes.profile(path, None, "onnxruntime", threads=1)) == stated
 
 
 def test_a_graph_for_tensorrt_is_partly_float_in_onnxruntime(network: Typed, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_graph_for_tensorrt_is_partly_float_in_onnxruntime(network: Typed, tmp
     assert {layer.precision for layer in weighted(layers)} == {"float32", "int8"}
     with runtimes.open(path, "onnxruntime", threads=1) as runtime:
         assert runtime.description.precision == "float32 int8"
-    assert executed(runtimes.profile(path, network.feeds(), "openvino", threads=1)) == "int8"
+    assert summarise_precisions(runtimes.profile(path, network.feeds(), "openvino", threads=1)) == "int8"
 
 
 @pytest.mark.parametrize(
@@ -220,14 +220,14 @@ def test_onnxruntimes_rules_for_floats(
     kind: str, device: str, machine: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    for graph in (Graph((Node("c", "Conv", ("x", "w"), ("y",)),), {"w": kind}), Graph((), {"w": kind})):
-        assert profiling.computed(graph, device) == (expected,)
+    for graph in (OnnxGraph((Node("c", "Conv", ("x", "w"), ("y",)),), {"w": kind}), OnnxGraph((), {"w": kind})):
+        assert profiling.list_arithmetic(graph, device) == (expected,)
 
 
 def test_on_cuda_quantised_layers_are_float() -> None:
-    graph = Graph((Node("q", "QLinearConv", ("x",), ("y",)),), {})
-    assert profiling.computed(graph, "cuda") == ("float32",)
-    assert profiling.computed(graph, "cpu") == ("int8",)
+    graph = OnnxGraph((Node("q", "QLinearConv", ("x",), ("y",)),), {})
+    assert profiling.list_arithmetic(graph, "cuda") == ("float32",)
+    assert profiling.list_arithmetic(graph, "cpu") == ("int8",)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_openvino_is_never_asked_for_less_than_the_graph(
 def test_openvinos_own_default_would_have_been_found_out(network: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "precision_hint", lambda *_: "bf16")
     path = network.paths["fp32"]
-    assert executed(runtimes.profile(path, network.feeds(), "openvino", threads=1)) == "bfloat16"
+    assert summarise_precisions(runtimes.profile(path, network.feeds(), "openvino", threads=1)) == "bfloat16"
     with runtimes.open(path, "openvino", threads=1) as runtime:
         assert runtime.description.precision == "bfloat16"
 
@@ -306,7 +306,7 @@ def test_a_fixed_batch_is_filled_with_the_first_vector(tmp_path: Path) -> None:
         feeds = example(runtime)["input"]
         first = artifact.vectors().inputs[0]
         np.testing.assert_array_equal(feeds, [first, first])
-    assert executed(runtimes.profile(artifact)) == "float32"
+    assert summarise_precisions(runtimes.profile(artifact)) == "float32"
 
 
 def test_noise_for_integers_fits_them(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_noise_for_integers_fits_them(tmp_path: Path) -> None:
 
 def test_pytorch_tells_its_operators(pt2_artifact: Artifact) -> None:
     layers = runtimes.profile(pt2_artifact, threads=1)
-    assert executed(layers) == "float32"
+    assert summarise_precisions(layers) == "float32"
     found = {layer.name: layer for layer in layers}
     assert len(found) == len(layers)
     assert len(weighted(layers)) == 20
@@ -333,7 +333,7 @@ def test_pytorch_tells_its_operators(pt2_artifact: Artifact) -> None:
 def test_pytorch_tells_the_type_of_each_operator() -> None:
     import torch
 
-    from runtimes.backends.pytorch import _timed
+    from runtimes.backends.pytorch import _time_operators
 
     class Mixed(torch.nn.Module):
         def __init__(self) -> None:
@@ -348,7 +348,7 @@ def test_pytorch_tells_the_type_of_each_operator() -> None:
     x = torch.zeros(2, 4)
     found: list[Layer] = []
     with torch.inference_mode():
-        _timed(torch.export.export(Mixed(), (x,)).module(), lambda: None, found)(x)
+        _time_operators(torch.export.export(Mixed(), (x,)).module(), lambda: None, found)(x)
     assert [(layer.name, layer.precision) for layer in found if layer.weighted] == [
         ("first/linear", "float32"),
         ("second/linear_1", "bfloat16"),
@@ -410,7 +410,7 @@ def test_a_profile_cut_short_is_an_error(
 ) -> None:
     cut = tmp_path / "cut.json"
     cut.write_text('[{"name": ')
-    monkeypatch.setattr(profiling, "_profiled", lambda *_: cut)
+    monkeypatch.setattr(profiling, "_record_profile", lambda *_: cut)
     with pytest.raises(ResourceError, match="ONNX Runtime's profile was not written whole: Expecting value"):
         runtimes.profile(onnx_artifact, backend="onnxruntime")
 
@@ -484,7 +484,7 @@ def layer(precision: str, weighted: bool = True) -> Layer:
     ],
 )
 def test_arithmetic_in_words(layers: list[Layer], expected: str) -> None:
-    assert executed(layers) == expected
+    assert summarise_precisions(layers) == expected
 
 
 def event(name: str, operator: str, kind: str = "float") -> dict[str, Any]:
@@ -492,7 +492,7 @@ def event(name: str, operator: str, kind: str = "float") -> dict[str, Any]:
     return {"name": f"{name}_kernel_time", "dur": 3, "ts": 0, "args": about}
 
 
-BLOCK = Graph(
+BLOCK = OnnxGraph(
     (
         Node("conv1", "Conv", ("input", "w1"), ("a",)),
         Node("conv2", "Conv", ("input", "w2"), ("b",)),
@@ -533,7 +533,7 @@ def test_onnxruntimes_names_are_undecorated(
 
 
 def test_a_circle_of_nodes_ends() -> None:
-    circle = Graph(
+    circle = OnnxGraph(
         (
             Node("one", "Reshape", ("b",), ("a",)),
             Node("two", "Reshape", ("a",), ("b",)),
@@ -542,18 +542,18 @@ def test_a_circle_of_nodes_ends() -> None:
         {"w": "float32"},
     )
     assert circle.arithmetic == ("float32",)
-    assert [node.name for node in circle.fused(circle.nodes[0])] == ["one"]
+    assert [node.name for node in circle.find_fused(circle.nodes[0])] == ["one"]
 
 
 def test_a_tensor_that_is_left_out_has_no_producer() -> None:
-    graph = Graph((Node("pool", "MaxPool", ("x",), ("y", "")), Node("clip", "Clip", ("y", "", "max"), ("z",))), {})
+    graph = OnnxGraph((Node("pool", "MaxPool", ("x",), ("y", "")), Node("clip", "Clip", ("y", "", "max"), ("z",))), {})
     assert graph.find("") is None
-    assert [node.name for node in graph.fused(graph.nodes[1])] == ["clip"]
+    assert [node.name for node in graph.find_fused(graph.nodes[1])] == ["clip"]
 
 
-def quantised(data: str, weights: str) -> Graph:
+def quantised(data: str, weights: str) -> OnnxGraph:
     """A convolution whose input and weights come through ``data`` and ``weights``, each an operator."""
-    return Graph(
+    return OnnxGraph(
         (
             Node("d", data, ("x", "s", "z"), ("d",)),
             Node("w", weights, ("q", "s", "z"), ("w",)),
@@ -568,13 +568,13 @@ def quantised(data: str, weights: str) -> Graph:
     [
         (quantised("DequantizeLinear", "DequantizeLinear"), ("int8",)),
         (quantised("Relu", "DequantizeLinear"), ("float16",)),
-        (Graph((Node("q", "QLinearConv", ("x",), ("y",)),), {}), ("int8",)),
-        (Graph((Node("m", "MatMulInteger", ("x", "w"), ("y",)),), {}), ("int8",)),
-        (Graph((Node("m", "MatMul", ("x", "y"), ("z",)),), {"s": "bfloat16", "shape": ""}), ("bfloat16",)),
-        (Graph((Node("m", "Conv", ("x",), ("z",)),), {}), ()),
+        (OnnxGraph((Node("q", "QLinearConv", ("x",), ("y",)),), {}), ("int8",)),
+        (OnnxGraph((Node("m", "MatMulInteger", ("x", "w"), ("y",)),), {}), ("int8",)),
+        (OnnxGraph((Node("m", "MatMul", ("x", "y"), ("z",)),), {"s": "bfloat16", "shape": ""}), ("bfloat16",)),
+        (OnnxGraph((Node("m", "Conv", ("x",), ("z",)),), {}), ()),
     ],
 )
-def test_a_graphs_arithmetic(graph: Graph, expected: tuple[str, ...]) -> None:
+def test_a_graphs_arithmetic(graph: OnnxGraph, expected: tuple[str, ...]) -> None:
     assert graph.arithmetic == expected
 
 

@@ -254,5 +254,5 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
             recorder.faults.append("a stream was made to wait while it may be recorded")
         recorder.ordered.append((stream, threading.get_ident()))
 
-    monkeypatch.setattr(dlpack, "ordered", ordered)
+    monkeypatch.setattr(dlpack, "wait_for_producer", ordered)
     return recorder

@@ -32,7 +32,7 @@ GPU = Options("cuda", 1)
 def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> double.Recorder:
     """A GPU, ONNX Runtime, TensorRT 10, and a cache of the test's own."""
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(orttrt, "_loaded", lambda: "101601")
+    monkeypatch.setattr(orttrt, "_load_tensorrt", lambda: "101601")
     monkeypatch.setattr(cuda, "device", lambda: cuda.Device(0, "A GPU", "9.0", "13.0", 1 << 30))
     return double.installed(monkeypatch)
 
@@ -108,9 +108,9 @@ def test_engines_of_other_weights_lie_in_another_folder(
     first = folder_of(recorder, Artifact.read(half))
     assert folder_of(recorder, Artifact.read(same)) == first
     assert folder_of(recorder, Artifact.read(other)) != first
-    monkeypatch.setattr(orttrt, "_loaded", lambda: "101300")
+    monkeypatch.setattr(orttrt, "_load_tensorrt", lambda: "101300")
     assert folder_of(recorder, Artifact.read(half)) != first
-    monkeypatch.setattr(orttrt, "_loaded", lambda: "101601")
+    monkeypatch.setattr(orttrt, "_load_tensorrt", lambda: "101601")
     monkeypatch.setattr(cuda, "device", lambda: cuda.Device(0, "Another GPU", "9.0", "13.0", 1 << 30))
     assert folder_of(recorder, Artifact.read(half)) != first
 
@@ -143,7 +143,7 @@ def test_without_a_gpu_nothing_of_tensorrt_is_touched(
     def never() -> str:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(orttrt, "_loaded", never)
+    monkeypatch.setattr(orttrt, "_load_tensorrt", never)
     monkeypatch.setattr(cuda, "missing", lambda: "no driver")
     with pytest.raises(BackendUnavailableError, match=r"finds no CUDA device \(no driver\)"):
         opened(allowed)
@@ -218,7 +218,7 @@ def test_a_broken_library_is_a_missing_one(place: Place, tmp_path: Path) -> None
         (package / name).write_bytes(b"no library")
     place("tensorrt_libs", package)
     with pytest.raises(BackendUnavailableError, match=r"TensorRT 10 cannot be loaded: .*libnvinfer\.so\.10"):
-        orttrt._loaded()
+        orttrt._load_tensorrt()
 
 
 def test_libraries_are_loaded_from_where_they_were_found(
@@ -238,7 +238,7 @@ def test_libraries_are_loaded_from_where_they_were_found(
             return 101601
 
     monkeypatch.setattr(ctypes, "CDLL", Library)
-    assert orttrt._loaded() == "101601"
+    assert orttrt._load_tensorrt() == "101601"
     assert loaded == [str(package / "libnvinfer.so.10"), "libnvinfer_plugin.so.10", "libnvonnxparser.so.10"]
 
 

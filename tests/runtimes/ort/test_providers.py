@@ -9,7 +9,7 @@ import pytest
 
 from runtimes import TensorSpec
 from runtimes.manifest import Profile
-from runtimes.ort.providers import CpuProvider, CudaProvider, TensorrtProvider, profile_shapes, profiled
+from runtimes.ort.providers import CpuProvider, CudaProvider, TensorrtProvider, add_profile, profile_shapes
 
 CUDA_OPTIONS = """
     arena_extend_strategy cudnn_conv1d_pad_to_nc1d cudnn_conv_algo_search cudnn_conv_use_max_workspace device_id
@@ -42,17 +42,17 @@ TENSORRT_OPTIONS = """
 )
 def test_every_field_is_an_option_of_the_library(provider: CudaProvider | TensorrtProvider, known: str) -> None:
     assert {field.name for field in fields(provider)} <= set(known.split())
-    assert set(provider.encoded()) <= {field.name for field in fields(provider)}
-    assert not any("16_enable" in name or "int8_enable" in name for name in provider.encoded()), "precision is typed"
+    assert set(provider.encode()) <= {field.name for field in fields(provider)}
+    assert not any("16_enable" in name or "int8_enable" in name for name in provider.encode()), "precision is typed"
 
 
 def test_float32_is_float32_unless_told_otherwise() -> None:
-    assert CudaProvider().encoded()["use_tf32"] == "False", "the library's own default is true"
-    assert CudaProvider(use_tf32=True).encoded()["use_tf32"] == "True"
+    assert CudaProvider().encode()["use_tf32"] == "False", "the library's own default is true"
+    assert CudaProvider(use_tf32=True).encode()["use_tf32"] == "True"
 
 
 def test_values_as_the_library_parses_them() -> None:
-    told = CudaProvider(user_compute_stream=4096, prefer_nhwc=True, gpu_mem_limit=1 << 30).encoded()
+    told = CudaProvider(user_compute_stream=4096, prefer_nhwc=True, gpu_mem_limit=1 << 30).encode()
     assert told == {
         "device_id": "0",
         "user_compute_stream": "4096",
@@ -64,8 +64,8 @@ def test_values_as_the_library_parses_them() -> None:
         "gpu_mem_limit": "1073741824",
         "arena_extend_strategy": "kNextPowerOfTwo",
     }
-    assert CpuProvider().encoded() == {}
-    kept = TensorrtProvider(trt_engine_cache_enable=True, trt_engine_cache_path=Path("a folder")).encoded()
+    assert CpuProvider().encode() == {}
+    kept = TensorrtProvider(trt_engine_cache_enable=True, trt_engine_cache_path=Path("a folder")).encode()
     assert kept == {
         "device_id": "0",
         "trt_engine_cache_enable": "True",
@@ -82,12 +82,12 @@ IMAGES = TensorSpec("input", "float32", ("batch", 3, 32, 32))
 def test_a_profile_is_shapes_by_name() -> None:
     other = TensorSpec("other", "float32", ("batch", 4))
     assert profile_shapes((IMAGES, other), 8) == "input:8x3x32x32,other:8x4"
-    told = profiled(TensorrtProvider(), (IMAGES,), Profile(1, 8, 64))
+    told = add_profile(TensorrtProvider(), (IMAGES,), Profile(1, 8, 64))
     shapes = (told.trt_profile_min_shapes, told.trt_profile_opt_shapes, told.trt_profile_max_shapes)
     assert shapes == ("input:1x3x32x32", "input:8x3x32x32", "input:64x3x32x32")
 
 
 def test_what_cannot_vary_needs_no_profile() -> None:
     provider = TensorrtProvider()
-    assert profiled(provider, (TensorSpec("input", "float32", (4, 3, 32, 32)),), Profile(1, 8, 64)) is provider
-    assert profiled(provider, (), Profile(1, 8, 64)) is provider
+    assert add_profile(provider, (TensorSpec("input", "float32", (4, 3, 32, 32)),), Profile(1, 8, 64)) is provider
+    assert add_profile(provider, (), Profile(1, 8, 64)) is provider

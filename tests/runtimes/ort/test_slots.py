@@ -13,18 +13,18 @@ from onnx import TensorProto, helper
 from benchmarks.feeds import ROTATION
 from runtimes import TensorSpec
 from runtimes.ort import native
-from runtimes.ort.slots import KEPT, RECORDED, Model, Slot, Slots
+from runtimes.ort.slots import KEPT, RECORDED, BoundModel, Slot, Slots
 from runtimes.protocol import Array
 from tests.runtimes.ort import graphs
 
 
-def model(path: Path) -> Model:
+def model(path: Path) -> BoundModel:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return Model(session, *native.specs(session), device="cpu")
+    return BoundModel(session, *native.specs(session), device="cpu")
 
 
 @pytest.fixture
-def twice(tmp_path: Path) -> Model:
+def twice(tmp_path: Path) -> BoundModel:
     return model(graphs.written(tmp_path / "twice.onnx"))
 
 
@@ -32,7 +32,7 @@ def rows(*values: float) -> Array:
     return np.repeat(np.array(values, np.float32)[:, None], 4, axis=1)
 
 
-def test_each_run_answers_what_it_was_filled_with(twice: Model) -> None:
+def test_each_run_answers_what_it_was_filled_with(twice: BoundModel) -> None:
     slot = Slot(twice, ((2, 4),))
     for first, second in ((1, 2), (-3, 4), (5, 0)):
         slot.fill({"x": rows(first, second)})
@@ -43,7 +43,7 @@ def test_each_run_answers_what_it_was_filled_with(twice: Model) -> None:
     np.testing.assert_array_equal(slot.results()["y"], rows(14, 16))
 
 
-def test_answers_are_fresh(twice: Model) -> None:
+def test_answers_are_fresh(twice: BoundModel) -> None:
     slot = Slot(twice, ((1, 4),))
     slot.fill({"x": rows(1)})
     slot.run()
@@ -54,7 +54,7 @@ def test_answers_are_fresh(twice: Model) -> None:
     assert first.flags.writeable
 
 
-def test_its_tensors_stay_where_they_are(twice: Model) -> None:
+def test_its_tensors_stay_where_they_are(twice: BoundModel) -> None:
     slot = Slot(twice, ((2, 4),))
     places = set()
     for value in range(5):
@@ -78,43 +78,43 @@ def test_an_output_whose_size_is_not_known_before(tmp_path: Path) -> None:
         slot.fill({"x": rows(*values)})
         slot.run()
         assert slot.results()["y"].shape == (2, count)
-    assert Slots(unknown, recording=True).of(((2, 4),)).record is None
+    assert Slots(unknown, recording=True).get(((2, 4),)).record is None
 
 
 def test_outputs_follow_from_the_inputs() -> None:
     inputs = (TensorSpec("x", "float32", ("n", 3)), TensorSpec("m", "float32", ("n", "k")))
     outputs = (TensorSpec("y", "float32", ("n", 10)), TensorSpec("z", "float32", ("k",)))
-    assert Model(None, inputs, outputs, "cpu").output_shapes(((2, 3), (2, 7))) == ((2, 10), (7,))
+    assert BoundModel(None, inputs, outputs, "cpu").output_shapes(((2, 3), (2, 7))) == ((2, 10), (7,))
 
 
-def test_one_slot_for_each_set_of_shapes_and_the_latest_stay(twice: Model) -> None:
+def test_one_slot_for_each_set_of_shapes_and_the_latest_stay(twice: BoundModel) -> None:
     slots = Slots(twice, recording=False)
-    first = slots.of(((1, 4),))
-    assert slots.of(((1, 4),)) is first
+    first = slots.get(((1, 4),))
+    assert slots.get(((1, 4),)) is first
     for batch in range(2, KEPT + 1):
-        slots.of(((batch, 4),))
-        slots.of(((1, 4),))
-    second = slots.of(((2, 4),))
-    slots.of(((KEPT + 1, 4),))
-    assert slots.of(((1, 4),)) is first
-    assert slots.of(((2, 4),)) is second
+        slots.get(((batch, 4),))
+        slots.get(((1, 4),))
+    second = slots.get(((2, 4),))
+    slots.get(((KEPT + 1, 4),))
+    assert slots.get(((1, 4),)) is first
+    assert slots.get(((2, 4),)) is second
     assert len(slots._found) == KEPT
     assert {slot.record for slot in slots._found.values()} == {None}
 
 
-def test_all_that_the_benchmark_times_is_recorded(twice: Model) -> None:
+def test_all_that_the_benchmark_times_is_recorded(twice: BoundModel) -> None:
     slots = Slots(twice, recording=True)
-    slots.of(((2, 4),))
-    bound = [slots.made(((2, 4),)) for _ in range(2 * ROTATION)]  # by the host's clock, and by the device's
+    slots.get(((2, 4),))
+    bound = [slots.make(((2, 4),)) for _ in range(2 * ROTATION)]  # by the host's clock, and by the device's
     assert None not in {slot.record for slot in bound}
 
 
-def test_recorded_runs_are_bounded_and_keep_their_tensors(twice: Model) -> None:
+def test_recorded_runs_are_bounded_and_keep_their_tensors(twice: BoundModel) -> None:
     slots = Slots(twice, recording=True)
-    recorded = [slots.of(((batch, 4),)) for batch in range(1, RECORDED + 1)]
+    recorded = [slots.get(((batch, 4),)) for batch in range(1, RECORDED + 1)]
     assert [slot.record for slot in recorded] == list(range(RECORDED)), "no number is given twice"
     for batch in range(RECORDED + 1, RECORDED + 3 * KEPT):
-        assert slots.of(((batch, 4),)).record is None
-    assert [slots.of(((batch, 4),)) for batch in range(1, RECORDED + 1)] == recorded
+        assert slots.get(((batch, 4),)).record is None
+    assert [slots.get(((batch, 4),)) for batch in range(1, RECORDED + 1)] == recorded
     assert len(slots._found) == RECORDED + KEPT
-    assert slots.made(((1, 4),)).record is None
+    assert slots.make(((1, 4),)).record is None

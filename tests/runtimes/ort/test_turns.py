@@ -59,11 +59,13 @@ def test_an_error_comes_back_to_its_caller() -> None:
 def test_what_is_to_be_done_here_is_done_in_the_callers_thread() -> None:
     turns, results = Turns(), list[int]()
     turns.call(threading.get_ident)
-    thread = threading.Thread(target=lambda: results.extend((threading.get_ident(), turns.here(threading.get_ident))))
+    thread = threading.Thread(
+        target=lambda: results.extend((threading.get_ident(), turns.call_here(threading.get_ident)))
+    )
     thread.start()
     thread.join()
     assert results[0] == results[1]
-    assert turns.here(TURN.locked)
+    assert turns.call_here(TURN.locked)
     turns.close()
 
 

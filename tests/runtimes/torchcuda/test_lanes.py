@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from runtimes.torchcuda import lanes
-from runtimes.torchcuda.lanes import Lane, Lanes, Recording, Staging
+from runtimes.torchcuda.lanes import Lanes, Recording, Staging, TorchLane
 from tests.runtimes.torchcuda.double import CPU, Recorder, installed
 
 
@@ -21,11 +21,11 @@ def test_staging_is_pinned_once_for_what_fits(recorder: Recorder) -> None:
     staging = Staging()
     for size in (8, 3, 8):
         array = np.random.default_rng(size).standard_normal((size, 2), np.float32)
-        np.testing.assert_array_equal(staging.filled(array).numpy(), array)
+        np.testing.assert_array_equal(staging.fill(array).numpy(), array)
     pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    np.testing.assert_array_equal(staging.filled(pixels).numpy(), pixels)
+    np.testing.assert_array_equal(staging.fill(pixels).numpy(), pixels)
     assert recorder.events == ["pin"]
-    assert staging.fetched(torch.ones(40, 2)).sum() == 80
+    assert staging.fetch(torch.ones(40, 2)).sum() == 80
     assert recorder.events == ["pin", "pin"]
 
 
@@ -33,21 +33,21 @@ def test_staging_is_pinned_once_for_what_fits(recorder: Recorder) -> None:
 def test_staging_takes_arrays_that_may_not_be_written() -> None:
     array = np.ones((2, 2), np.float32)
     array.flags.writeable = False
-    assert Staging().filled(array).sum() == 4
+    assert Staging().fill(array).sum() == 4
 
 
 @pytest.mark.usefixtures("recorder")
 def test_no_more_lanes_than_asked_for_and_the_warm_one_first() -> None:
     pool = Lanes(2)
-    with pool.one() as first:
+    with pool.borrow() as first:
         pass
-    with pool.one() as again, pool.one() as second:
+    with pool.borrow() as again, pool.borrow() as second:
         assert again is first
         assert second is not first
-        waiting: list[Lane] = []
+        waiting: list[TorchLane] = []
 
         def wait() -> None:
-            with pool.one() as lane:
+            with pool.borrow() as lane:
                 waiting.append(lane)
 
         thread = threading.Thread(target=wait)
@@ -61,10 +61,10 @@ def test_no_more_lanes_than_asked_for_and_the_warm_one_first() -> None:
 def test_a_lane_that_cannot_be_made_leaves_its_place(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Lanes(1)
     with monkeypatch.context() as broken:
-        broken.setattr(lanes, "Lane", lambda: pool.nothing)  # type: ignore[attr-defined]
-        with pytest.raises(AttributeError), pool.one():
+        broken.setattr(lanes, "TorchLane", lambda: pool.nothing)  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError), pool.borrow():
             pass
-    with pool.one():
+    with pool.borrow():
         pass
     assert len(recorder.streams) == 1
 
@@ -72,13 +72,13 @@ def test_a_lane_that_cannot_be_made_leaves_its_place(recorder: Recorder, monkeyp
 def test_a_failed_call_gives_its_lane_back(recorder: Recorder) -> None:
     pool = Lanes(1)
     for _ in range(3):
-        with pytest.raises(RuntimeError, match="kernel"), pool.one():
+        with pytest.raises(RuntimeError, match="kernel"), pool.borrow():
             raise RuntimeError("kernel")
     assert len(recorder.streams) == 1
 
 
 def test_a_recording_replays_with_what_lies_in_its_input(recorder: Recorder) -> None:
-    lane, calls = Lane(), list[int]()
+    lane, calls = TorchLane(), list[int]()
 
     def call(x: torch.Tensor) -> torch.Tensor:
         calls.append(len(x))
@@ -95,7 +95,7 @@ def test_a_recording_replays_with_what_lies_in_its_input(recorder: Recorder) -> 
 
 
 def test_the_double_finds_who_waits_while_recording(recorder: Recorder) -> None:
-    lane = Lane()
+    lane = TorchLane()
 
     def call(x: torch.Tensor) -> torch.Tensor:
         lane.stream.synchronize()

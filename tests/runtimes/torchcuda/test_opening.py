@@ -18,7 +18,7 @@ from exporter.network import Request
 from exporter.typing import Typing
 from runtimes import Artifact
 from runtimes.backends import inductor, pytorch
-from runtimes.backends.inductor import FIXED_BATCHES, Compiled
+from runtimes.backends.inductor import FIXED_BATCHES, CompiledPrograms
 from runtimes.errors import BackendUnavailableError
 from runtimes.protocol import Array, Options
 from runtimes.torchcuda.session import CudaTorchSession
@@ -46,7 +46,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """The double, for which a program is on the device already."""
-    monkeypatch.setattr(pytorch, "moved", lambda program, _: program)
+    monkeypatch.setattr(pytorch, "move_program", lambda program, _: program)
     return installed(monkeypatch)
 
 
@@ -129,7 +129,7 @@ def test_a_moved_program_names_its_old_device_nowhere(make: Make, precision: str
     program = pytorch.load_program(make(precision, raw), "cpu")
     named = "device: cpu" in str(program.graph) or "device = cpu" in str(program.graph)
     assert named == (raw or precision == "fp16")
-    moved = pytorch.moved(program, "meta")
+    moved = pytorch.move_program(program, "meta")
     assert "cpu" not in str(moved.graph).replace("_cpu", "")
     assert {value.device.type for value in moved.parameters()} == {"meta"}
 
@@ -141,7 +141,7 @@ def test_a_program_goes_to_the_current_device_by_number(make: Make, monkeypatch:
         asked_for.append(device)
         return program
 
-    monkeypatch.setattr(pytorch, "moved", moved)
+    monkeypatch.setattr(pytorch, "move_program", moved)
     installed(monkeypatch)
     monkeypatch.setattr(torch_library.cuda, "current_device", lambda: 3)
     pytorch.load_program(make("fp16"), "cuda")
@@ -177,7 +177,7 @@ class Copies:
 
 def test_the_first_batch_sizes_have_code_of_their_own() -> None:
     copies = Copies()
-    compiled = Compiled(copies)
+    compiled = CompiledPrograms(copies)
     assert copies.made == []
     sizes = (5, 1, 5, 2, 3, 8, 64)
     for batch in sizes:
@@ -191,7 +191,7 @@ def test_the_first_batch_sizes_have_code_of_their_own() -> None:
 
 
 def test_asking_takes_a_place(recorder: Recorder) -> None:
-    compiled = Compiled(Copies())
+    compiled = CompiledPrograms(Copies())
     for batch in range(1, FIXED_BATCHES + 1):
         assert compiled.is_fixed(batch)
     assert not compiled.is_fixed(FIXED_BATCHES + 1)
@@ -209,7 +209,7 @@ def test_compiled_programs_are_recorded_unless_told_not_to(
         shapes.append(dynamic)
         return program.module()
 
-    monkeypatch.setattr(inductor, "_compiled", uncompiled)
+    monkeypatch.setattr(inductor, "_compile", uncompiled)
     artifact = make("fp32")
     session = inductor.BACKEND.open(artifact, replace(CUDA, cuda_graphs=graphs))
     assert isinstance(session, CudaTorchSession)

@@ -19,7 +19,7 @@ from runtimes.manifest import TF32
 from runtimes.protocol import Array, Description, DeviceSession
 from runtimes.torchcuda import lanes
 from runtimes.torchcuda import session as module
-from runtimes.torchcuda.lanes import Lane, Lanes
+from runtimes.torchcuda.lanes import Lanes, TorchLane
 from runtimes.torchcuda.session import CudaTorchSession
 from tests.runtimes.torchcuda.double import Pending, Recorder, installed
 
@@ -109,15 +109,15 @@ def test_many_threads_get_their_own_answers(pt2_artifact: Artifact, recorder: Re
 def test_a_pool_that_shares_a_lane_is_caught(
     pt2_artifact: Artifact, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared: list[Lane] = []
+    shared: list[TorchLane] = []
 
     @contextmanager
-    def one(_: Lanes) -> Iterator[Lane]:
+    def one(_: Lanes) -> Iterator[TorchLane]:
         if not shared:
-            shared.append(Lane())
+            shared.append(TorchLane())
         yield shared[0]
 
-    monkeypatch.setattr(Lanes, "one", one)
+    monkeypatch.setattr(Lanes, "borrow", one)
     session, wrong = opened(pt2_artifact, recorded=lambda _: True), list[str]()
     for _ in range(20):  # which threads meet is the scheduler's choice: on a busy machine none may, for one round
         wrong += asked(session, 60)
@@ -265,7 +265,7 @@ def test_a_tensor_that_is_still_being_computed_is_waited_for(
 
 
 def test_the_double_finds_who_has_the_wrong_stream_waited_for(recorder: Recorder) -> None:
-    pending, lane = Pending(recorder, torch.ones(2)), Lane()
+    pending, lane = Pending(recorder, torch.ones(2)), TorchLane()
     with lane.current():
         pending.__dlpack__(stream=lane.stream.cuda_stream)
     assert pending.memory.isnan().all()

@@ -29,7 +29,7 @@ from runtimes.errors import (
 )
 from runtimes.manifest import Profile
 from runtimes.trt import building
-from runtimes.trt.building import DEFAULT_PROFILE, Built, build
+from runtimes.trt.building import DEFAULT_PROFILE, BuiltEngine, build
 from runtimes.trt.flavors import FLAVORS, Log, logger
 from runtimes.trt.settings import Settings
 from tests.runtimes.trt import graphs
@@ -69,7 +69,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spy]:
     seen.configs.clear()
 
 
-def _built(onnx_file: Path, **fields: Any) -> Built:
+def _built(onnx_file: Path, **fields: Any) -> BuiltEngine:
     return build(onnx_file, Settings(**fields), RTX)
 
 

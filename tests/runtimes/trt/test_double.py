@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import tensorrt_rtx
 
-from runtimes.cuda import Graph
+from runtimes.cuda import CudaGraph
 from runtimes.trt.lanes import Piece
 from tests.runtimes.trt import double
 from tests.runtimes.trt.test_session import images
@@ -31,7 +31,7 @@ def test_the_double_catches_a_graph_whose_context_was_changed(monkeypatch: pytes
     recorded.context.place(4, {})
     session.run({"input": images(3)})
     assert recorder.faults == ["a graph launched whose context was changed"]
-    lane._recorded[3] = replace(recorded, context=lane._unrecorded())
+    lane._recorded[3] = replace(recorded, context=lane._plain_context())
     del recorded
     session.run({"input": images(3)})
     assert recorder.faults[1:] == ["a graph launched whose context is freed", "a context freed before it has run"]
@@ -42,8 +42,8 @@ def test_the_double_catches_a_recording_before_the_first_run(monkeypatch: pytest
     session = double.session(recorder)
     session.run({"input": images(3)})
     (lane,) = session._pools[0]._idle
-    lane._place(lane._unrecorded(), 5)
-    Graph.capture(lane._stream, lambda: lane._queue(lane._unrecorded(), 5))
+    lane._place(lane._plain_context(), 5)
+    CudaGraph.capture(lane._stream, lambda: lane._queue(lane._plain_context(), 5))
     assert recorder.faults == ["recorded before the context has run as it is now"]
 
 
@@ -53,6 +53,6 @@ def test_the_double_catches_shared_memory_for_activations(monkeypatch: pytest.Mo
     session.run({"input": images(3)})
     (lane,) = session._pools[0]._idle
     other = type(lane)(session._model, 0)
-    other._unrecorded()._native.set_device_memory(lane._scratch.pointer, lane._scratch.size_bytes)
+    other._plain_context()._native.set_device_memory(lane._scratch.pointer, lane._scratch.size_bytes)
     other.run({"input": images(3)}, session._empty(3), Piece(0, 3, 0))
     assert recorder.faults == ["memory for activations that two streams share"]

@@ -24,7 +24,7 @@ from runtimes.errors import (
 from runtimes.formats import FORMATS
 from runtimes.trt import record
 from runtimes.trt.building import build
-from runtimes.trt.engine import Loaded, deserialised, specs
+from runtimes.trt.engine import LoadedEngine, deserialise, specs
 from runtimes.trt.flavors import FLAVORS
 from runtimes.trt.settings import Settings
 from tests.runtimes.trt import double
@@ -41,10 +41,10 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return double.installed(monkeypatch)
 
 
-def loaded(artifact: Artifact) -> Loaded:
+def loaded(artifact: Artifact) -> LoadedEngine:
     about = manifest_of(artifact).engine
     assert about is not None
-    return deserialised(artifact, about, TENSORRT)
+    return deserialise(artifact, about, TENSORRT)
 
 
 def test_the_bytes_of_the_manifest_reach_the_library(recorder: Recorder, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_the_real_library_refuses_in_its_own_words(onnx_artifact: Artifact, tmp_
     artifact = Artifact(plan, FORMATS["engine"], manifest)
     assert manifest.engine is not None
     with pytest.raises(BackendUnavailableError, match="CUDA driver version is insufficient"):
-        deserialised(artifact, manifest.engine, flavor)
+        deserialise(artifact, manifest.engine, flavor)
 
 
 def test_the_record_of_an_engine(onnx_artifact: Artifact, tmp_path: Path) -> None:

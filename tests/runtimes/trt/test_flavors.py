@@ -126,13 +126,16 @@ def test_a_message_becomes_its_sentence(message: str, expected: str) -> None:
 
 def test_a_log_quotes_errors_once_and_a_missing_driver_last() -> None:
     log = Log()
-    log.hear("INTERNAL_ERROR", "Thread context has not been set! Using global log stream.")
-    log.hear("WARNING", "mind the gap")
-    log.hear("ERROR", "cudaError 35: CUDA driver version is insufficient for CUDA runtime version")
-    log.hear("ERROR", "the reason")
-    log.hear("ERROR", "the reason")
+    log.add("INTERNAL_ERROR", "Thread context has not been set! Using global log stream.")
+    log.add("WARNING", "mind the gap")
+    log.add("ERROR", "cudaError 35: CUDA driver version is insufficient for CUDA runtime version")
+    log.add("ERROR", "the reason")
+    log.add("ERROR", "the reason")
     assert log.warnings == ("mind the gap",)
-    assert log.words() == "the reason; cudaError 35: CUDA driver version is insufficient for CUDA runtime version"
+    assert (
+        log.describe_errors()
+        == "the reason; cudaError 35: CUDA driver version is insufficient for CUDA runtime version"
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,26 +149,26 @@ def test_a_log_quotes_errors_once_and_a_missing_driver_last() -> None:
 )
 def test_a_log_tells_when_memory_ran_out(message: str, expected: bool) -> None:
     log = Log()
-    log.hear("ERROR", message)
+    log.add("ERROR", message)
     assert log.out_of_memory == expected
 
 
 def test_an_empty_log_says_so_and_a_full_one_keeps_the_last() -> None:
     log = Log()
-    assert log.words() == "it gave no reason"
+    assert log.describe_errors() == "it gave no reason"
     for number in range(150):
-        log.hear("ERROR", f"message {number}")
+        log.add("ERROR", f"message {number}")
     assert log.errors[0] == "message 50"
     assert log.errors[-1] == "message 149"
 
 
 def test_a_log_prefers_what_was_said_to_its_own_thread() -> None:
     log = Log()
-    other = threading.Thread(target=log.hear, args=("ERROR", "another's"))
+    other = threading.Thread(target=log.add, args=("ERROR", "another's"))
     other.start()
     other.join()
     assert log.errors == ("another's",)
-    log.hear("ERROR", "mine")
+    log.add("ERROR", "mine")
     assert log.errors == ("mine",)
 
 
@@ -206,7 +209,7 @@ def test_a_library_that_builds_for_the_gpu_in_place_has_none(monkeypatch: pytest
 
 def test_a_factory_that_gives_nothing_wants_a_driver() -> None:
     log = Log()
-    log.hear("ERROR", "cudaError 35: CUDA driver version is insufficient for CUDA runtime version")
+    log.add("ERROR", "cudaError 35: CUDA driver version is insufficient for CUDA runtime version")
     told = pytest.raises(
         BackendUnavailableError, match=r"TensorRT finds no usable NVIDIA driver: cudaError 35.*nvidia-smi"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from runtimes import Artifact, onnxfile
 from runtimes.errors import ArtifactError
-from runtimes.protocol import Layer, executed
+from runtimes.protocol import Layer, summarise_precisions
 from runtimes.trt.inspector import EngineLayer, read
 
 SEPARATOR = "\x1e"
@@ -148,7 +148,7 @@ def test_an_engine_that_holds_names_alone() -> None:
 
 def test_the_arithmetic_in_words() -> None:
     text = json.dumps({"Layers": [found for found, _, _ in CASES.values()]})
-    words = executed(row.layer for row in read(text))
+    words = summarise_precisions(row.layer for row in read(text))
     assert words == (
         "float16 (3 of 9), int8 (2 of 9), float32 (1 of 9), tfloat32 (1 of 9), bfloat16 (1 of 9), unknown (1 of 9)"
     )

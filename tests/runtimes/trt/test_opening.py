@@ -128,7 +128,7 @@ def test_tensorrt_rtx_goes_the_same_way(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    (row,) = (row for row in runtimes.backends() if row.name == "tensorrt")
+    (row,) = (row for row in runtimes.available_backends() if row.name == "tensorrt")
     assert row.formats == ("engine", "onnx")
     if "tensorrt" not in sys.modules:
         assert str(row.missing()).startswith("tensorrt is not installed (pip install 'rexport[tensorrt]')")
@@ -324,11 +324,11 @@ def test_the_profile_of_an_onnx_file_has_its_nodes(building: tuple[Recorder, Pat
 
 
 def test_the_layers_of_an_engine(recorder: Recorder, tmp_path: Path) -> None:
-    rows = opening.inspected(published(tmp_path, TOLD))
+    rows = opening.inspect_layers(published(tmp_path, TOLD))
     assert [(row.title, row.tactic, row.layer.name) for row in rows] == [
         ("one", "k1", "conv1/Conv"),
         ("two", "k2", "fc/Gemm"),
     ]
     assert recorder.count("create_execution_context") == 1
     with pytest.raises(CompatibilityError, match="it was built for another"):
-        opening.inspected(published(tmp_path, TOLD, gpu="another"))
+        opening.inspect_layers(published(tmp_path, TOLD, gpu="another"))

@@ -315,7 +315,7 @@ def test_a_refused_run_quotes_the_library_and_the_next_one_works(recorder: Recor
     session.run({"input": images(2)})
     words = r"tensorrt could not take a batch of 9: input: shape \(9, 3, 8, 8\) does not satisfy the profile"
     with pytest.raises(ResourceError, match=words):
-        session._pools[0]._idle[0]._unrecorded().place(9, {})
+        session._pools[0]._idle[0]._plain_context().place(9, {})
     recorder.refuse_runs = True
     with pytest.raises(ResourceError, match="tensorrt could not run it: IExecutionContext::enqueueV3: the double was"):
         session.run({"input": images(3)})

@@ -17,7 +17,7 @@ import pytest
 
 from runtimes.errors import ResourceError
 from runtimes.manifest import Profile
-from runtimes.trt.lanes import Lane, Pool
+from runtimes.trt.lanes import EngineLane, Pool
 from runtimes.trt.session import EngineSession
 from tests.runtimes.trt import double
 from tests.runtimes.trt.cudadouble import Recorder
@@ -136,14 +136,14 @@ def test_a_broken_pool_is_caught(recorder: Recorder, monkeypatch: pytest.MonkeyP
 
     class Broken(Pool):
         @contextlib.contextmanager
-        def lane(self) -> Iterator[Lane]:
+        def lane(self) -> Iterator[EngineLane]:
             if make == "shared":
                 with self._changed:
                     if not self._idle:
                         self._idle.append(self._make())
                 yield self._idle[0]
                 return
-            lane = self._take()
+            lane = self._take_idle()
             with self._changed:
                 self._idle.append(lane)
                 self._changed.notify()

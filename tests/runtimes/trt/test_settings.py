@@ -10,7 +10,7 @@ import pytest
 from runtimes.errors import UsageError
 from runtimes.manifest import Profile
 from runtimes.trt.flavors import FLAVORS
-from runtimes.trt.settings import Settings, parsed_profile, parsed_size, parsed_target
+from runtimes.trt.settings import Settings, parse_profile, parse_size, parse_target
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -44,7 +44,7 @@ def test_what_no_library_takes_is_refused_at_once(fields: dict[str, Any], messag
 )
 def test_what_a_library_lacks_is_refused(flavor: str, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Settings(**fields).checked(FLAVORS[flavor])
+        Settings(**fields).check(FLAVORS[flavor])
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_a_library_lacks_is_refused(flavor: str, fields: dict[str, Any], me
 )
 def test_what_a_library_has_passes(flavor: str, fields: dict[str, Any]) -> None:
     settings = Settings(**fields)
-    assert settings.checked(FLAVORS[flavor]) is settings
+    assert settings.check(FLAVORS[flavor]) is settings
 
 
 @pytest.mark.parametrize(
@@ -73,42 +73,42 @@ def test_what_a_library_has_passes(flavor: str, fields: dict[str, Any]) -> None:
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert parsed_size(text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "-1", "0", "1TB", "4 G i B", "٣", "1e9", "0.1", "nan"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="no size"):
-        parsed_size(text)
+        parse_size(text)
 
 
 @pytest.mark.parametrize(
     ("text", "profile"), [("1:8:64", (1, 8, 64)), (" 1 : 8 : 64 ", (1, 8, 64)), ("8", (8, 8, 8)), ("7:7:7", (7, 7, 7))]
 )
 def test_profiles(text: str, profile: tuple[int, int, int]) -> None:
-    assert parsed_profile(text) == Profile(*profile)
+    assert parse_profile(text) == Profile(*profile)
 
 
 @pytest.mark.parametrize("text", ["", "1:8", "1:8:64:5", "a:b:c", "1,8,64", "-1:2:3", "1:8:9999999999"])
 def test_what_is_no_profile(text: str) -> None:
     with pytest.raises(UsageError, match="no profile"):
-        parsed_profile(text)
+        parse_profile(text)
 
 
 @pytest.mark.parametrize("text", ["8:1:64", "0:1:2", "1:8:0", "0"])
 def test_a_profile_out_of_order(text: str) -> None:
     with pytest.raises(UsageError, match="least <= best <= most"):
-        parsed_profile(text)
+        parse_profile(text)
 
 
 @pytest.mark.parametrize(
     ("text", "target"), [("8.6", "8.6"), ("86", "8.6"), ("sm_86", "8.6"), ("SM120", "12.0"), ("12.1", "12.1")]
 )
 def test_targets(text: str, target: str) -> None:
-    assert parsed_target(text) == target
+    assert parse_target(text) == target
 
 
 @pytest.mark.parametrize("text", ["", "8", "ampere", "8.6.1", "1234", "sm-86"])
 def test_what_is_no_target(text: str) -> None:
     with pytest.raises(UsageError, match="no compute capability"):
-        parsed_target(text)
+        parse_target(text)
