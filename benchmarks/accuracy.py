@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.proportions import Interval, paired_drop, wilson
+from exporter.proportions import Interval, difference_interval, wilson
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError
 from runtimes.protocol import Array
 
@@ -150,7 +150,7 @@ def drop(predictions: Predictions, reference: Predictions) -> Share | None:
     check_same_images(predictions, reference)
     if predictions.right is None or reference.right is None:
         return None
-    value, interval = paired_drop(reference.right, predictions.right)
+    value, interval = difference_interval(reference.right, predictions.right)
     return Share(value, interval, len(predictions.right))
 
 

@@ -144,7 +144,7 @@ def doctor(as_json: bool) -> None:
     from benchmarks.doctor import examine, view
     from runtimes import schema
 
-    with terminal.stdout_reserved(), terminal.listening() as listener:
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         report = examine(listener.step)
     click.echo(schema.dumps(report, indent=2) if as_json else "\n".join(view.lines(report)))
     sys.exit(0 if report.healthy else 1)

@@ -82,7 +82,7 @@ def lines(found: Inventory) -> tuple[str, ...]:
 @click.option("--json", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write it as JSON too.")
 def main(device: str, target: Path | None) -> None:
     """Say what there is to measure with on this machine, and what is missing."""
-    with terminal.stdout_reserved():
+    with terminal.reserve_stdout():
         found = inventory(device)
     if target is not None:
         with files.write_atomically(target) as temporary:

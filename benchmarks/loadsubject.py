@@ -50,8 +50,8 @@ def _exported(name: str, request: Request, folder: Path, listener: Listener) -> 
         listener.step(name, words)
 
     step("exporting")
-    wanted = network.Request(variant(name), f"{folder}/", request.weights or "random", request.seed)
-    return onnx.export(wanted, network.Listener(step, listener.notice))
+    wanted = network.ExportRequest(variant(name), f"{folder}/", request.weights or "random", request.seed)
+    return onnx.export(wanted, network.ExportListener(step, listener.notice))
 
 
 def _read(name: str, request: Request) -> Artifact:

@@ -192,7 +192,7 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
     ledger = Ledger(folder, machine_of(about))
     todo = parts(scope, named, installed(about))
     try:
-        with terminal.stdout_reserved(), listening() as listener:
+        with terminal.reserve_stdout(), listening() as listener:
             for part in todo:
                 if ledger.complete(part) or late():
                     continue

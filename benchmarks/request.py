@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from benchmarks.field import BUDGET_S
 from benchmarks.measure import Plan
 from exporter.precision import PRECISIONS, Target, precision
-from exporter.typing import CALIBRATION_IMAGES, Typing
+from exporter.typing import CALIBRATION_IMAGES, PrecisionSpec
 from runtimes import Backend, available_backends
 from runtimes.errors import UsageError, quote
 
@@ -45,7 +45,7 @@ class Request:
         limit: images to evaluate at most.
         weights: of the variants, as ``exporter.weights.resolve`` takes them; ``None`` means random.
         raw: whether the variants take pixels; ``None`` means that nothing was said, and they take floats.
-        calibration, calibration_images, target: of int8, as in ``exporter.typing.Typing``.
+        calibration, calibration_images, target: of int8, as in ``exporter.typing.PrecisionSpec``.
         seed: of random weights, of noise and of resampling.
         duration_s: of sampling in each process, for latency, for compute and for the device's own time each.
         processes, rounds, budget_s: as in ``benchmarks.field.Method``.
@@ -103,15 +103,15 @@ class Request:
                 named = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
                 raise UsageError(f"{option} is for {named}, which was not asked for", hint=f"--precision {named}")
 
-    def typing(self, name: str) -> Typing:
+    def typing(self, name: str) -> PrecisionSpec:
         """How a graph is to be typed for the precision of that name.
 
         Raises:
             UsageError: no such precision, or no image to calibrate on.
         """
         if not precision(name).calibrated:
-            return Typing(name)
-        return Typing(name, self.calibration, self.calibration_images, self.target)
+            return PrecisionSpec(name)
+        return PrecisionSpec(name, self.calibration, self.calibration_images, self.target)
 
 
 def completed(request: Request) -> Request:

@@ -194,17 +194,17 @@ class _Place:
     def step(self, words: str) -> None:
         self.listener.step(self.title, words)
 
-    def exporter(self) -> network.Listener:
+    def exporter(self) -> network.ExportListener:
         from exporter import network
 
-        return network.Listener(self.step, self.listener.notice)
+        return network.ExportListener(self.step, self.listener.notice)
 
 
 def _of_variant(name: str, place: _Place) -> Subject:
     from exporter import network
 
     request = place.request
-    wanted = network.Request(
+    wanted = network.ExportRequest(
         variant(name),
         out=f"{place.folder}/",
         weights=request.weights or "random",
@@ -298,7 +298,7 @@ def _exported(network: Network, precision: str, batch: int | None, place: _Place
         place.step(f"exporting in {precision}")
         return Typed(
             precision,
-            onnx.exported(network, onnx.Place(target, batch), place.request.typing(precision), listener),
+            onnx.export_network(network, onnx.ExportTarget(target, batch), place.request.typing(precision), listener),
         )
     except RexportError as error:
         return Typed(precision, _refusal(error))
@@ -312,7 +312,7 @@ def _program(network: Network, precision: str, batch: int | None, parent: str | 
     try:
         place.step(f"making its PyTorch program in {precision}")
         typing = place.request.typing(precision)
-        return Typed(precision, torch.written(network, target, batch, parent, place.exporter(), typing))
+        return Typed(precision, torch.write_program(network, target, batch, parent, place.exporter(), typing))
     except RexportError as error:
         return Typed(precision, _refusal(error), PROGRAM_FORMAT)
 
@@ -339,7 +339,7 @@ def _twin_of_network(network: Network, batch: int | None, parent: str | None, pl
     place.step("making its PyTorch twin")
     target = place.folder / f"{network.variant.name}.pt2"
     try:
-        return Typed(FP32, torch.written(network, target, batch, parent, place.exporter()))
+        return Typed(FP32, torch.write_program(network, target, batch, parent, place.exporter()))
     except RexportError as error:
         return _no_twin(error)
 

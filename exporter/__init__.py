@@ -11,10 +11,10 @@ def version() -> str:
     try:
         return of("rexport")
     except PackageNotFoundError:
-        return _of_checkout()
+        return _read_checkout_version()
 
 
-def _of_checkout() -> str:
+def _read_checkout_version() -> str:
     import tomllib
     from pathlib import Path
 

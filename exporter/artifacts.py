@@ -13,9 +13,9 @@ import numpy as np
 
 import runtimes
 from exporter import examples, gate
-from exporter.network import INPUT, OUTPUT, Listener, Network
+from exporter.network import INPUT, OUTPUT, ExportListener, Network
 from exporter.precision import Bounds
-from exporter.typing import FP32, Typing
+from exporter.typing import FP32, PrecisionSpec
 from runtimes import Artifact, Manifest, Runtime, TensorSpec, files, parity, schema
 from runtimes.artifact import publish, vectors_name
 from runtimes.errors import ResourceError
@@ -32,7 +32,7 @@ class Draft:
     format: str
     batch: int | None
     producers: Mapping[str, str]
-    typing: Typing = FP32
+    typing: PrecisionSpec = FP32
     calibration: Calibration | None = None
     opset: int | None = None
     parent: str | None = None
@@ -55,7 +55,7 @@ def temporary(target: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def finish(draft: Draft, network: Network, listener: Listener) -> Artifact:
+def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact:
     """Checks the draft against its network through the default runtime, and publishes it.
 
     Raises:
@@ -70,9 +70,9 @@ def finish(draft: Draft, network: Network, listener: Listener) -> Artifact:
     with runtimes.open_artifact(Artifact(draft.file, FORMATS[draft.format], manifest)) as runtime:
         reference = f"PyTorch {draft.producers['torch']} fp32"
         record = parity.check(runtime, network.vectors, row.tolerance, reference, network.images)
-        passed = None if row.bounds is None else gated(runtime, draft.typing, row.bounds, network, listener)
+        passed = None if row.bounds is None else check_gate(runtime, draft.typing, row.bounds, network, listener)
     listener.step("writing the artifact")
-    content = _packed(network)
+    content = _pack_vectors(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
     manifest = replace(manifest, parity=record, gate=passed, vectors=vectors)
     with temporary(draft.target) as place:
@@ -80,7 +80,9 @@ def finish(draft: Draft, network: Network, listener: Listener) -> Artifact:
         return publish(draft.file, draft.target, manifest, place)
 
 
-def gated(runtime: Runtime, typing: Typing, bounds: Bounds, network: Network, listener: Listener) -> Gate:
+def check_gate(
+    runtime: Runtime, typing: PrecisionSpec, bounds: Bounds, network: Network, listener: ExportListener
+) -> Gate:
     """The record of the precision's passed gate, on the network's own images.
 
     Raises:
@@ -91,7 +93,7 @@ def gated(runtime: Runtime, typing: Typing, bounds: Bounds, network: Network, li
     return gate.check(runtime, network, typing.precision, bounds, images, listener)
 
 
-def _packed(network: Network) -> bytes:
+def _pack_vectors(network: Network) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, inputs=network.vectors.inputs, logits=network.vectors.logits)
     return buffer.getvalue()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from exporter.variants import EXPANSION, VARIANTS, Layer, Variant, layers, multiply_adds, parameters
+from exporter.variants import EXPANSION, VARIANTS, Variant, VariantLayer, layers, multiply_adds, parameters
 from runtimes import schema
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """A variant with what follows from it."""
 
     variant: Variant
@@ -38,7 +38,7 @@ class Entry:
     stages: tuple[Stage, ...]
 
 
-def entry(variant: Variant) -> Entry:
+def entry(variant: Variant) -> CatalogueEntry:
     """The variant with its stages, summed from its layers."""
     stages = []
     for name, group in groupby(layers(variant), key=lambda layer: layer.stage):
@@ -52,14 +52,14 @@ def entry(variant: Variant) -> Entry:
                 multiply_adds=sum(layer.multiply_adds for layer in members),
             )
         )
-    return Entry(variant, parameters(variant), multiply_adds(variant), tuple(stages))
+    return CatalogueEntry(variant, parameters(variant), multiply_adds(variant), tuple(stages))
 
 
 def _number(stage: str) -> int:
     return int(stage.removeprefix("layer")) - 1
 
 
-def _shape(variant: Variant, stage: str, last: Layer) -> tuple[int, ...]:
+def _shape(variant: Variant, stage: str, last: VariantLayer) -> tuple[int, ...]:
     if stage == "head":
         return (variant.classes,)
     if stage == "stem":
@@ -92,7 +92,7 @@ def one_as_json(variant: Variant) -> str:
     return schema.dumps(entry(variant), indent=2)
 
 
-def _printed(*parts: object) -> str:
+def _render(*parts: object) -> str:
     from rich.console import Console
 
     stream = io.StringIO()
@@ -142,7 +142,7 @@ def all_as_table() -> str:
             _billions(paper.multiply_adds),
             "" if paper.top1_error is None else f"{paper.top1_error * 100:.2f}",
         )
-    return _printed(
+    return _render(
         table,
         "madd: multiply-adds for one image. paper, error (top-1): He et al. 2015, arXiv 1512.03385, Tables\n"
         "1 to 3 and 6. It counts 50, 101 and 152 with the stride in the first 1x1 (--stride v1); ours is in\n"
@@ -182,4 +182,4 @@ def one_as_table(variant: Variant) -> str:
     ]
     if told:
         lines.append(f"the paper: {', '.join(told)}")
-    return _printed(*lines)
+    return _render(*lines)

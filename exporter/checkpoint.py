@@ -67,7 +67,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise ResourceError(f"{size:,} bytes; a weights file may have {MAX_FILE_BYTES:,}", path=place)
-            state = _chosen(_content(file, size))
+            state = _choose_state(_content(file, size))
             _check_tensors(state, size)
             return state
     except RexportError as error:
@@ -162,7 +162,7 @@ def _load_safetensors(content: bytes) -> object:
         raise ArtifactError(f"damaged: {quote(error)}") from error
 
 
-def _chosen(content: object) -> dict[str, Tensor]:
+def _choose_state(content: object) -> dict[str, Tensor]:
     """The dict that holds the weights, every entry of it a plain tensor."""
     if not isinstance(content, Mapping):
         raise ArtifactError(f"holds a {type(content).__name__}, not a state dict", hint=pickles.RESAVE)

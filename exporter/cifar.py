@@ -62,11 +62,11 @@ def _from_binary(content: bytes) -> _Table:
     if not content or len(content) % (1 + _ROW_BYTES):
         raise ArtifactError(f"{len(content):,} bytes are no whole number of records of {1 + _ROW_BYTES:,} bytes")
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _ROW_BYTES)
-    return records[:, 1:], _checked_targets(records[:, 0].astype(np.int64))
+    return records[:, 1:], _check_targets(records[:, 0].astype(np.int64))
 
 
 def _from_pickle(content: bytes) -> _Table:
-    table = _unpickled(content)
+    table = _unpickle(content)
     if not isinstance(table, dict):
         raise ArtifactError(f"a pickled {type(table).__name__}; expected a dictionary with data and labels")
     named = {key.decode("ascii", "replace") if isinstance(key, bytes) else key: value for key, value in table.items()}
@@ -78,10 +78,10 @@ def _from_pickle(content: bytes) -> _Table:
     rows = data.rows()
     if len(rows) != len(labels):
         raise ArtifactError(f"{len(rows)} images and {len(labels)} labels")
-    return rows, _checked_targets(np.array(labels, np.int64))
+    return rows, _check_targets(np.array(labels, np.int64))
 
 
-def _checked_targets(targets: NDArray[np.int64]) -> NDArray[np.int64]:
+def _check_targets(targets: NDArray[np.int64]) -> NDArray[np.int64]:
     if targets.min() < 0 or targets.max() >= len(CLASSES):
         raise ArtifactError(f"labels from {targets.min()} to {targets.max()}; CIFAR-10's are 0 to 9")
     return targets
@@ -166,7 +166,7 @@ def _walk(content: bytes) -> None:
         raise ArtifactError(f"{len(content) - end:,} bytes follow its pickle")
 
 
-def _unpickled(content: bytes) -> object:
+def _unpickle(content: bytes) -> object:
     _walk(content)
     try:
         return _Unpickler(io.BytesIO(content), encoding="bytes").load()

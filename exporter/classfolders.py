@@ -25,7 +25,7 @@ _Inner: TypeAlias = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Found:
+class ClassFolders:
     """Image files and their classes.
 
     ``classes`` is in the order of the names, over all splits, so that a class without test images keeps its place.
@@ -39,7 +39,7 @@ class Found:
     split: str | None
 
 
-def read(names: Iterable[str], wanted: Split = "test") -> Found | None:
+def read(names: Iterable[str], wanted: Split = "test") -> ClassFolders | None:
     """The images among the names, which are relative; ``None`` if there are none.
 
     To train, images need no classes: those of one class, or in no class's folder, are then given without targets. To
@@ -47,15 +47,15 @@ def read(names: Iterable[str], wanted: Split = "test") -> Found | None:
     """
     images = [path for path in map(PurePosixPath, names) if path.suffix.lower() in SUFFIXES]
     order = SPLITS if wanted == "test" else SPLITS[::-1]
-    found = _sorted(images, order)
+    found = _find_sorted(images, order)
     if wanted == "train" and (found is None or len(found.classes) == 1):
-        return _unsorted(images, order)
+        return _find_unsorted(images, order)
     return found
 
 
-def _sorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> Found | None:
-    parts = _unwrapped({str(path): path.parts for path in images if len(path.parts) > 1}, depth=2)
-    split = _chosen({inner[0] for inner in parts.values() if len(inner) > 2}, order)
+def _find_sorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> ClassFolders | None:
+    parts = _strip_outer_folders({str(path): path.parts for path in images if len(path.parts) > 1}, depth=2)
+    split = _choose_split({inner[0] for inner in parts.values() if len(inner) > 2}, order)
     if split is not None:
         parts = {name: inner for name, inner in parts.items() if inner[0] in SPLITS and len(inner) > 2}
     elif all(inner[0] in SPLITS for inner in parts.values()):
@@ -64,22 +64,22 @@ def _sorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> Found | 
     classes = tuple(sorted({inner[depth] for inner in parts.values()}))
     index = {name: number for number, name in enumerate(classes)}
     chosen = {name: inner for name, inner in parts.items() if split is None or inner[0] == split}
-    return Found(tuple(chosen), tuple(index[inner[depth]] for inner in chosen.values()), classes, split)
+    return ClassFolders(tuple(chosen), tuple(index[inner[depth]] for inner in chosen.values()), classes, split)
 
 
-def _unsorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> Found | None:
-    parts = _unwrapped({str(path): path.parts for path in images}, depth=1)
-    split = _chosen({inner[0] for inner in parts.values() if len(inner) > 1}, order)
+def _find_unsorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> ClassFolders | None:
+    parts = _strip_outer_folders({str(path): path.parts for path in images}, depth=1)
+    split = _choose_split({inner[0] for inner in parts.values() if len(inner) > 1}, order)
     chosen = [name for name, inner in parts.items() if split is None or inner[0] == split]
-    return Found(tuple(chosen), None, (), split) if chosen else None
+    return ClassFolders(tuple(chosen), None, (), split) if chosen else None
 
 
-def _unwrapped(parts: _Inner, depth: int) -> _Inner:
+def _strip_outer_folders(parts: _Inner, depth: int) -> _Inner:
     """Without the folders that lie around everything, as long as ``depth`` parts are left of each name."""
     while parts and min(map(len, parts.values())) > depth and len({inner[0] for inner in parts.values()}) == 1:
         parts = {name: inner[1:] for name, inner in parts.items()}
     return parts
 
 
-def _chosen(there: set[str], order: tuple[str, ...]) -> str | None:
+def _choose_split(there: set[str], order: tuple[str, ...]) -> str | None:
     return next((split for split in order if split in there), None)

@@ -13,7 +13,7 @@ from exporter.engineoptions import engine_options
 from exporter.options import (
     TYPING,
     calibration_options,
-    customised,
+    customise_variant,
     export_options,
     gate_option,
     network_options,
@@ -50,11 +50,11 @@ def onnx(variant: str, opset: int | None, **options: Any) -> None:
     A precision below fp32 must also pass a gate on real images, where there are any: the logits' error, top-1
     against fp32's, and the drop of top-1 where there are labels. What fails leaves no file.
     """
-    with terminal.stdout_reserved(), terminal.listening() as listener:
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter import onnx as target
-        from exporter.typing import Typing
+        from exporter.typing import PrecisionSpec
 
-        typing = Typing(**{name: options[name] for name in TYPING})
+        typing = PrecisionSpec(**{name: options[name] for name in TYPING})
         artifact = target.export(request_of(variant, options), listener, opset, typing)
     click.echo(artifact.path)
 
@@ -68,11 +68,13 @@ def torch(variant: str, precision: str, gate_images: int, **options: Any) -> Non
 
     In fp32 and tf32 its batch-norms stay as they are. int8 is for ONNX files.
     """
-    with terminal.stdout_reserved(), terminal.listening() as listener:
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter import torch as target
-        from exporter.typing import Typing
+        from exporter.typing import PrecisionSpec
 
-        artifact = target.export(request_of(variant, options), listener, Typing(precision, gate_images=gate_images))
+        artifact = target.export(
+            request_of(variant, options), listener, PrecisionSpec(precision, gate_images=gate_images)
+        )
     click.echo(artifact.path)
 
 
@@ -94,13 +96,13 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
     With a GPU, the engine is checked against PyTorch like every export. TensorRT-RTX builds without one as well: such
     an engine carries its test vectors, and is checked when it is opened.
     """
-    with terminal.stdout_reserved(), terminal.listening() as listener:
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter import tensorrt as target
 
         order = engineoptions.order(options)
         if engineoptions.is_file(source):
             engineoptions.refuse_network_options(click.get_current_context())
-            artifact = target.built(Path(source), order, listener)
+            artifact = target.build_artifact(Path(source), order, listener)
         else:
             engineoptions.check_batch(options)
             request = request_of(source, {**options, "out": options["out"] or "./"})
@@ -127,7 +129,7 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
     """VARIANT stage by stage: shapes, parameters, multiply-adds, and the paper's figures."""
     from exporter import catalogue
 
-    row = customised(variant, options)
+    row = customise_variant(variant, options)
     click.echo(catalogue.one_as_json(row) if as_json else catalogue.one_as_table(row), nl=as_json)
 
 
@@ -140,8 +142,8 @@ def verify(artifact: Path, runtime: str | None, device: str, threads: int | None
     """Repeat ARTIFACT's parity check from its own test vectors; PyTorch is not needed."""
     from exporter import inspection
 
-    with terminal.stdout_reserved():
-        record = inspection.verified(artifact, runtime, device, threads)
+    with terminal.reserve_stdout():
+        record = inspection.verify_parity(artifact, runtime, device, threads)
     click.echo(inspection.parity_as_json(record) if as_json else inspection.parity_as_text(artifact, record))
 
 
@@ -153,7 +155,7 @@ def inspect(artifact: Path, as_json: bool) -> None:
     """What ARTIFACT is, where it comes from, and how it was checked."""
     from exporter import inspection
 
-    with terminal.stdout_reserved():
+    with terminal.reserve_stdout():
         text = inspection.as_json(artifact) if as_json else inspection.as_text(artifact)
     click.echo(text)
 
@@ -177,7 +179,7 @@ def predict(
     """Labels of IMAGES, one line each. An unreadable image is named, the others are answered; the exit code is 1."""
     from exporter import prediction
 
-    with terminal.stdout_reserved():
+    with terminal.reserve_stdout():
         answers = prediction.predict(artifact, images, top, runtime, device, threads)
     text = prediction.as_json(answers) if as_json else prediction.as_text(answers)
     click.echo(text, nl=bool(text))
@@ -212,10 +214,10 @@ def explain(
     artifact: Path, runtime: str | None, by: Literal["stage", "block", "layer"], as_json: bool, **options: Any
 ) -> None:
     """Why ARTIFACT is not faster, and where it goes wrong: what ran, and every layer's error against fp32."""
-    with terminal.stdout_reserved(), terminal.listening() as listener:
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter import explained, explanation
 
-        found = explanation.explain(explanation.Question(artifact, runtime, **options), listener)
+        found = explanation.explain(explanation.ExplanationRequest(artifact, runtime, **options), listener)
     if as_json:
         click.echo(explanation.as_json(found))
     else:

@@ -104,7 +104,7 @@ class Dataset:
             BackendUnavailableError: Pillow is needed and missing.
             UsageError: ``size`` below 1.
         """
-        return _normalised(self._batches(preprocessing, size, unreadable), preprocessing)
+        return _normalise_batches(self._batches(preprocessing, size, unreadable), preprocessing)
 
     def pixels(
         self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None = None
@@ -122,10 +122,10 @@ class Dataset:
             raise UsageError(f"the batch must be at least 1, not {size}")
         if isinstance(self.images, np.ndarray) and _fit_together(self.images, preprocessing):
             return _together(self.images, preprocessing, size)
-        return self._each(preprocessing, size, unreadable)
+        return self._read_batches(preprocessing, size, unreadable)
 
-    def _each(self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None) -> _Batches:
-        with closing(decoding.prefetch(self.images, size, partial(self._fitted, preprocessing))) as batches:
+    def _read_batches(self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None) -> _Batches:
+        with closing(decoding.prefetch(self.images, size, partial(self._fit_image, preprocessing))) as batches:
             for results in batches:
                 read = [result for result in results if not isinstance(result, Unreadable)]
                 broken = [result for result in results if isinstance(result, Unreadable)]
@@ -136,7 +136,7 @@ class Dataset:
                 if read:
                     yield np.array([index for index, _ in read], np.int64), np.stack([pixels for _, pixels in read])
 
-    def _fitted(self, preprocessing: Preprocessing, index: int, image: Image) -> tuple[int, Pixels] | Unreadable:
+    def _fit_image(self, preprocessing: Preprocessing, index: int, image: Image) -> tuple[int, Pixels] | Unreadable:
         try:
             return index, fit_image(image, preprocessing)
         except (InputError, ResourceError) as error:
@@ -172,7 +172,7 @@ def _in_memory(batches: _Batches) -> _Batches:
             yield indices, np.array(pixels, order="C")
 
 
-def _normalised(
+def _normalise_batches(
     batches: _Batches, preprocessing: Preprocessing
 ) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
     with closing(batches):
@@ -200,26 +200,26 @@ def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> 
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be at least 1 image, not {limit}")
-    dataset = _opened(spec, split)
-    return dataset if limit is None else _drawn(dataset, limit)
+    dataset = _open_spec(spec, split)
+    return dataset if limit is None else _draw_subset(dataset, limit)
 
 
-def _opened(spec: str, split: Split) -> Dataset:
+def _open_spec(spec: str, split: Split) -> Dataset:
     if spec == BUNDLED_NAME:
-        return _bundled(split)
+        return _open_bundled(split)
     name, colon, rest = spec.partition(":")
     if name != "cifar10":
-        return _at(spec, split)
+        return _open_path(spec, split)
     if not colon or not rest:
         raise UsageError("cifar10 is not bundled", hint="name where it lies: cifar10:PATH")
-    dataset = _at(rest, split)
+    dataset = _open_path(rest, split)
     if [_plain(name) for name in dataset.classes] != list(cifar.CLASSES):
         classes = quote(", ".join(dataset.classes)) or "not told"
         raise ArtifactError(f"not CIFAR-10: its classes are {classes}", path=rest)
     return dataset
 
 
-def _at(path: str, split: Split) -> Dataset:
+def _open_path(path: str, split: Split) -> Dataset:
     place = Path(path)
     if not _exists(place):
         if "/" in path or ".tar" in path:
@@ -266,7 +266,7 @@ def _exists(place: Path) -> bool:
         raise ResourceError.from_os(error, place, "read") from error
 
 
-def _bundled(split: Split) -> Dataset:
+def _open_bundled(split: Split) -> Dataset:
     path = BUNDLED[split]
     content = files.read_bounded(path, _BUNDLED_LIMIT_BYTES)
     try:
@@ -281,7 +281,7 @@ def _bundled(split: Split) -> Dataset:
     return _table(BUNDLED_NAME, split, tuple(map(str, classes)), targets, images)
 
 
-def _drawn(dataset: Dataset, limit: int) -> Dataset:
+def _draw_subset(dataset: Dataset, limit: int) -> Dataset:
     chosen = np.random.default_rng(0).permutation(len(dataset))[:limit]
     pixels = dataset.images
     return replace(

@@ -10,8 +10,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from exporter.tensorrt import Order
-    from exporter.typing import Typing
+    from exporter.tensorrt import EngineRequest
+    from exporter.typing import PrecisionSpec
     from runtimes.manifest import Profile
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -98,16 +98,16 @@ def engine_options(command: Command) -> Command:
     return command
 
 
-def order(options: Mapping[str, Any]) -> Order:
+def order(options: Mapping[str, Any]) -> EngineRequest:
     """What is asked for, of the values of ``engine_options``.
 
     Raises:
         UsageError: a value that means nothing, or options that contradict each other.
     """
-    from exporter.tensorrt import Order
+    from exporter.tensorrt import EngineRequest
     from runtimes.trt.settings import Settings, parse_size, parse_target
 
-    return Order(
+    return EngineRequest(
         flavor=options["flavor"],
         settings=Settings(
             profiles=profiles(options),
@@ -187,16 +187,16 @@ def check_batch(options: Mapping[str, Any]) -> None:
         )
 
 
-def typing(options: Mapping[str, Any]) -> Typing:
+def typing(options: Mapping[str, Any]) -> PrecisionSpec:
     """How the ONNX file is typed: int8 by the recipe that TensorRT takes.
 
     Raises:
-        UsageError: as ``Typing``.
+        UsageError: as ``PrecisionSpec``.
     """
     from exporter.precision import precision
-    from exporter.typing import Typing
+    from exporter.typing import PrecisionSpec
 
-    return Typing(
+    return PrecisionSpec(
         precision=options["precision"],
         calibration=options["calibration"],
         calibration_images=options["calibration_images"],

@@ -41,13 +41,13 @@ def view(artifact: Artifact) -> EngineView:
         CompatibilityError: it is for another GPU or another version of the library.
         RexportError: as ``runtimes.trt.opening.inspect_layers``.
     """
-    return of_layers(inspect_layers(artifact))
+    return summarise_layers(inspect_layers(artifact))
 
 
-def of_layers(layers: Sequence[EngineLayer]) -> EngineView:
+def summarise_layers(layers: Sequence[EngineLayer]) -> EngineView:
     """The layers, summed up."""
     where = places([" ".join((row.layer.name, *row.layer.nodes)) for row in layers])
-    blocks = {place.block for place in where if place.stage not in (STEM, HEAD)} if _tells(layers) else set()
+    blocks = {place.block for place in where if place.stage not in (STEM, HEAD)} if _names_nodes(layers) else set()
     fused = {
         place.block
         for place, row in zip(where, layers, strict=True)
@@ -56,7 +56,7 @@ def of_layers(layers: Sequence[EngineLayer]) -> EngineView:
     return EngineView(tuple(layers), len(blocks), len(fused), summarise_precisions(row.layer for row in layers))
 
 
-def _tells(layers: Sequence[EngineLayer]) -> bool:
+def _names_nodes(layers: Sequence[EngineLayer]) -> bool:
     return any(row.layer.nodes for row in layers)
 
 

@@ -27,12 +27,12 @@ class Examples:
     float32 themselves.
 
     Attributes:
-        words: what they are, for people.
+        description: what they are, for people.
         real: whether they show something.
         targets: (n,) int64, as the network's outputs, or ``None``.
     """
 
-    words: str
+    description: str
     real: bool
     values: NDArray[np.uint8] | NDArray[np.float32]
     preprocessing: Preprocessing | None
@@ -69,7 +69,7 @@ def for_calibration(network: Network, spec: str | None, count: int) -> Examples:
         spec = BUNDLED_NAME
     if spec is None:
         return _noise(network, "calibration")
-    return _real(network, open_dataset(spec, count, split="train"))
+    return _read_images(network, open_dataset(spec, count, split="train"))
 
 
 def for_gate(network: Network, calibration: str | None, calibration_images: int, count: int) -> Examples:
@@ -80,26 +80,26 @@ def for_gate(network: Network, calibration: str | None, calibration_images: int,
         RexportError: they cannot be read or do not fit.
     """
     if network.data is not None:
-        return _real(network, open_dataset(network.data, count), labelled=True)
+        return _read_images(network, open_dataset(network.data, count), labelled=True)
     if calibration is None:
         return _noise(network, "gate")
     # A data set's sample of n images is the beginning of its sample of n + m images.
     dataset = open_dataset(calibration, calibration_images + count, split="train")
     if len(dataset) > calibration_images:
-        return _real(network, dataset, first=calibration_images)
-    found = _real(network, dataset)
-    return replace(found, words=f"{found.words} that it was calibrated on")
+        return _read_images(network, dataset, first=calibration_images)
+    found = _read_images(network, dataset)
+    return replace(found, description=f"{found.description} that it was calibrated on")
 
 
-def _real(network: Network, dataset: Dataset, first: int = 0, labelled: bool = False) -> Examples:
+def _read_images(network: Network, dataset: Dataset, first: int = 0, labelled: bool = False) -> Examples:
     view = network.preprocessing
     if view is None:
         raise UsageError(f"images need --mean and --std for {network.variant.in_channels} input channels")
     targets = targets_for(dataset, network.labels, network.variant.classes)[first:] if labelled else None
-    return of_dataset(dataset, view, first, targets)
+    return read_examples(dataset, view, first, targets)
 
 
-def of_dataset(
+def read_examples(
     dataset: Dataset, view: Preprocessing, first: int = 0, targets: NDArray[np.int64] | None = None
 ) -> Examples:
     """The data set's images from the ``first`` on, decoded and fitted.

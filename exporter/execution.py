@@ -25,29 +25,29 @@ _STEM = re.compile(r"(?<![A-Za-z0-9.])(?:conv1|bn1|relu|maxpool|input)(?![\w.])"
 
 
 @dataclass(frozen=True)
-class Place:
+class NetworkPosition:
     """Where something stands in a network. Stem and head are stages of one block, which is called as they are."""
 
     stage: str
     block: str
 
 
-def places(names: Sequence[str]) -> tuple[Place, ...]:
+def places(names: Sequence[str]) -> tuple[NetworkPosition, ...]:
     """The place of each of the nodes or steps, which come in the order of their execution.
 
     It is told by the module in a name, as ``layer1.0`` in ``layer1.0.conv1/Conv``; a name that tells nothing stands
     where the one before it stands. Where no name at all tells a block, everything is one stage, ``network``.
     """
     if not any(map(_BLOCK.search, names)):
-        return (Place(NETWORK, NETWORK),) * len(names)
-    found, last = [], Place(STEM, STEM)
+        return (NetworkPosition(NETWORK, NETWORK),) * len(names)
+    found, last = [], NetworkPosition(STEM, STEM)
     for name in names:
         if block := _BLOCK.search(name):
-            last = Place(block[1], block[0])
+            last = NetworkPosition(block[1], block[0])
         elif _HEAD.search(name):
-            last = Place(HEAD, HEAD)
+            last = NetworkPosition(HEAD, HEAD)
         elif _STEM.search(name):
-            last = Place(STEM, STEM)
+            last = NetworkPosition(STEM, STEM)
         found.append(last)
     return tuple(found)
 
@@ -74,7 +74,7 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class Part:
+class ExecutedPart:
     """A stage or a block as it ran.
 
     Attributes:
@@ -90,7 +90,7 @@ class Part:
     duration_s: float | None
     share: float | None
     remarks: tuple[Remark, ...]
-    blocks: tuple[Part, ...] = ()
+    blocks: tuple[ExecutedPart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Execution:
     duration_s: float | None
     weighted_share: float | None
     conversion_share: float | None
-    stages: tuple[Part, ...]
+    stages: tuple[ExecutedPart, ...]
 
 
 def bits(precision: str) -> int:
@@ -131,7 +131,7 @@ def execution(layers: Sequence[Layer], precision: str, description: Description)
     weighted = [layer for layer in layers if layer.weighted]
     kept = sum(not _is_wide(layer, precision) for layer in weighted)
     where = places([" ".join((layer.name, *layer.nodes)) for layer in layers])
-    blamed = _blamed(layers, where, precision, quiet=kept == 0)
+    blamed = _classify_steps(layers, where, precision, quiet=kept == 0)
     total = _duration(layers)
     steps = list(zip(where, layers, blamed, strict=True))
     stages = []
@@ -152,14 +152,16 @@ def execution(layers: Sequence[Layer], precision: str, description: Description)
 
 
 _Kind = Literal["weighted", "float", "conversion"]
-_Step = tuple[Place, Layer, "_Kind | None"]
+_Step = tuple[NetworkPosition, Layer, "_Kind | None"]
 
 
 def _is_wide(layer: Layer, precision: str) -> bool:
     return "float" in layer.precision and bits(layer.precision) > bits(precision)
 
 
-def _blamed(layers: Sequence[Layer], where: Sequence[Place], precision: str, quiet: bool) -> list[_Kind | None]:
+def _classify_steps(
+    layers: Sequence[Layer], where: Sequence[NetworkPosition], precision: str, quiet: bool
+) -> list[_Kind | None]:
     """What there is to say of each step; ``quiet`` of all that ran wide."""
     body = [
         number
@@ -180,10 +182,12 @@ def _blamed(layers: Sequence[Layer], where: Sequence[Place], precision: str, qui
     return kinds
 
 
-def _part(name: str, steps: Sequence[_Step], total: float | None, blocks: tuple[Part, ...] = ()) -> Part:
+def _part(
+    name: str, steps: Sequence[_Step], total: float | None, blocks: tuple[ExecutedPart, ...] = ()
+) -> ExecutedPart:
     layers = [layer for _, layer, _ in steps]
     duration = _duration(layers)
-    return Part(
+    return ExecutedPart(
         name=name,
         precisions=_precisions(layers),
         duration_s=duration,
@@ -198,12 +202,12 @@ def _precisions(layers: Sequence[Layer]) -> dict[str, int]:
 
 
 def _remarks(blamed: Iterable[tuple[_Kind, Layer]]) -> tuple[Remark, ...]:
-    def alike(item: tuple[_Kind, Layer]) -> tuple[str, str, str]:
+    def group_key(item: tuple[_Kind, Layer]) -> tuple[str, str, str]:
         kind, layer = item
         return kind, layer.operator, layer.precision
 
     remarks = []
-    for _, group in groupby(sorted(blamed, key=alike), key=alike):
+    for _, group in groupby(sorted(blamed, key=group_key), key=group_key):
         members = list(group)
         kind, layer = members[0]
         names = tuple(layer.name for _, layer in members)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
-from exporter.execution import Execution, Part, Remark
+from exporter.execution import ExecutedPart, Execution, Remark
 from exporter.explanation import Errors, Explanation
 from exporter.layererrors import BlockError, LayerError, StageError
 
@@ -22,40 +22,42 @@ Detail: TypeAlias = Literal["stage", "block", "layer"]
 
 
 @dataclass(frozen=True)
-class Row:
+class ExplanationRow:
     """A line of the table: ``depth`` 0 for a stage, 1 for a block, 2 for a layer. What is ``None`` is not known."""
 
     name: str
     depth: int
-    ran: Part | None
+    ran: ExecutedPart | None
     error: StageError | BlockError | LayerError | None
     remarks: tuple[Remark, ...]
 
 
-def rows(explanation: Explanation, detail: Detail) -> tuple[Row, ...]:
+def rows(explanation: Explanation, detail: Detail) -> tuple[ExplanationRow, ...]:
     """The stages with the largest new error first, or those that take the most time where errors are not known."""
     parts = {} if explanation.execution is None else {part.name: part for part in explanation.execution.stages}
     errors = {} if explanation.errors is None else {stage.name: stage for stage in explanation.errors.stages}
     names = list(errors) or sorted(parts, key=lambda name: -(parts[name].share or 0))
     names += [name for name in parts if name not in names]
-    return tuple(row for name in names for row in _of_stage(name, parts.get(name), errors.get(name), detail))
+    return tuple(row for name in names for row in _stage_rows(name, parts.get(name), errors.get(name), detail))
 
 
-def _of_stage(name: str, part: Part | None, error: StageError | None, detail: Detail) -> Iterator[Row]:
+def _stage_rows(
+    name: str, part: ExecutedPart | None, error: StageError | None, detail: Detail
+) -> Iterator[ExplanationRow]:
     parts = {} if part is None else {block.name: block for block in part.blocks}
     errors = {} if error is None else {block.name: block for block in error.blocks}
     names = list(errors) or sorted(parts, key=lambda block: -(parts[block].share or 0))
     names += [block for block in parts if block not in names]
     alone = names in ([], [name])
     remarks = () if part is None or (detail != "stage" and not alone) else part.remarks
-    yield Row(name, 0, part, error, remarks)
+    yield ExplanationRow(name, 0, part, error, remarks)
     for block in names if detail != "stage" else ():
         if not alone:
             mine = parts.get(block)
-            yield Row(block, 1, mine, errors.get(block), () if mine is None else mine.remarks)
+            yield ExplanationRow(block, 1, mine, errors.get(block), () if mine is None else mine.remarks)
         if detail == "layer" and block in errors:
             for layer in errors[block].layers:
-                yield Row(_short(layer.name, block), 2, None, layer, ())
+                yield ExplanationRow(_short(layer.name, block), 2, None, layer, ())
 
 
 def print_explanation(explanation: Explanation, detail: Detail, file: TextIO) -> None:
@@ -102,7 +104,7 @@ def _table(explanation: Explanation, detail: Detail) -> Table:
     return table
 
 
-def _cells(row: Row, explanation: Explanation) -> Iterator[str]:
+def _cells(row: ExplanationRow, explanation: Explanation) -> Iterator[str]:
     part = row.ran
     yield "  " * row.depth + row.name
     if explanation.execution is not None:
@@ -113,16 +115,16 @@ def _cells(row: Row, explanation: Explanation) -> Iterator[str]:
         yield "" if row.error is None else percent(row.error.error)
         yield "" if row.error is None else percent(row.error.new)
     if explanation.execution is not None:
-        yield "; ".join(_words(remark, row.name) for remark in row.remarks)
+        yield "; ".join(_format_remark(remark, row.name) for remark in row.remarks)
 
 
-def _mixture(part: Part) -> str:
+def _mixture(part: ExecutedPart) -> str:
     if len(part.precisions) == 1:
         return next(iter(part.precisions))
     return ", ".join(f"{count} {precision}" for precision, count in part.precisions.items())
 
 
-def _words(remark: Remark, place: str) -> str:
+def _format_remark(remark: Remark, place: str) -> str:
     if remark.kind == "weighted":
         text = f"{', '.join(_module(name, place) for name in remark.nodes)} in {remark.precision}"
     else:
@@ -171,12 +173,16 @@ def _legend(explanation: Explanation) -> Iterator[str]:
 def verdict(explanation: Explanation) -> tuple[str, str]:
     """What ran, and where the largest error comes in, or why that is not known."""
     ran, errors = explanation.execution, explanation.errors
-    first = f"what ran is not known: {explanation.no_execution}" if ran is None else _ran(ran, explanation.precision)
+    first = (
+        f"what ran is not known: {explanation.no_execution}"
+        if ran is None
+        else _format_execution(ran, explanation.precision)
+    )
     second = f"errors are not known: {explanation.no_errors}" if errors is None else _wrong(errors)
     return first, second
 
 
-def _ran(ran: Execution, precision: str) -> str:
+def _format_execution(ran: Execution, precision: str) -> str:
     weighted = sum(ran.precisions.values())
     if not weighted:
         return "no layer with weights ran"

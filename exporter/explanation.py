@@ -17,10 +17,10 @@ import numpy as np
 import runtimes
 from exporter import layererrors
 from exporter.data import open_dataset
-from exporter.examples import Examples, of_dataset
+from exporter.examples import Examples, read_examples
 from exporter.execution import Execution, bits, execution
-from exporter.layererrors import Images, StageError
-from exporter.network import Listener
+from exporter.layererrors import GraphInputs, StageError
+from exporter.network import ExportListener
 from runtimes import Artifact, Runtime, onnxfile, schema
 from runtimes.errors import (
     ArtifactError,
@@ -45,7 +45,7 @@ LIMIT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Question:
+class ExplanationRequest:
     """What to explain, and how.
 
     Attributes:
@@ -103,7 +103,7 @@ class Explanation:
     no_errors: str | None
 
 
-def explain(question: Question, listener: Listener) -> Explanation:
+def explain(question: ExplanationRequest, listener: ExportListener) -> Explanation:
     """Runs the artifact under its library's profiler, and its layers beside fp32's; blocks for seconds to minutes.
 
     Raises:
@@ -138,10 +138,10 @@ def _precision(artifact: Artifact) -> str:
     return min(typed, key=bits, default="float32")
 
 
-def _execution(artifact: Artifact, precision: str, question: Question) -> tuple[Execution | None, str | None]:
+def _execution(artifact: Artifact, precision: str, question: ExplanationRequest) -> tuple[Execution | None, str | None]:
     """What ran, or why that cannot be told."""
     try:
-        with _opened(artifact, question) as runtime:
+        with _open_runtime(artifact, question) as runtime:
             about = runtime.description
     except _IMPOSSIBLE as error:
         return None, _reason(error)
@@ -162,30 +162,32 @@ def _reason(error: RexportError) -> str:
     return error.what + (f" ({error.hint})" if error.hint else "")
 
 
-def _opened(artifact: Artifact, question: Question) -> Runtime:
+def _open_runtime(artifact: Artifact, question: ExplanationRequest) -> Runtime:
     return runtimes.open_artifact(artifact, question.backend, question.device, question.threads)
 
 
 def _errors(
-    artifact: Artifact, precision: str, question: Question, listener: Listener
+    artifact: Artifact, precision: str, question: ExplanationRequest, listener: ExportListener
 ) -> tuple[Errors | None, str | None]:
     """The errors, or why they cannot be told. What the user named must be right."""
     if artifact.format.name != "onnx":
         return None, f"the layers of a .{artifact.format.name} file cannot be looked into"
     if question.against is not None:
-        return _compared(artifact, _against(artifact, question.against), question, listener), None
+        return _compare_layers(artifact, _read_reference(artifact, question.against), question, listener), None
     if bits(precision) >= 32:
         return None, "it is fp32 itself (--against compares it with another fp32 file)"
     if artifact.manifest is None:
         return None, "a foreign file does not say which network it is (--against names its fp32 file)"
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return _compared(artifact, _exported(artifact, Path(folder), listener), question, listener), None
+            return _compare_layers(
+                artifact, _export_reference(artifact, Path(folder), listener), question, listener
+            ), None
     except (CheckFailedError, *_IMPOSSIBLE) as error:
         return None, f"{_reason(error)}; --against names its fp32 file"
 
 
-def _against(artifact: Artifact, path: Path) -> Artifact:
+def _read_reference(artifact: Artifact, path: Path) -> Artifact:
     reference = Artifact.read(path)
     if reference.format.name != "onnx":
         raise UsageError(f"--against takes an ONNX file, not a .{reference.format.name}", path=path)
@@ -203,18 +205,20 @@ def _against(artifact: Artifact, path: Path) -> Artifact:
     return reference
 
 
-def _exported(artifact: Artifact, folder: Path, listener: Listener) -> Artifact:
+def _export_reference(artifact: Artifact, folder: Path, listener: ExportListener) -> Artifact:
     """The same network as an fp32 artifact in ``folder``."""
     from exporter import onnx, origin
     from exporter.typing import FP32
 
     network = origin.network_of(artifact, listener)
     first = artifact.manifest.inputs[0].shape[0] if artifact.manifest else None
-    place = onnx.Place(folder / "fp32.onnx", batch=first if isinstance(first, int) else None)
-    return onnx.exported(network, place, FP32, listener)
+    place = onnx.ExportTarget(folder / "fp32.onnx", batch=first if isinstance(first, int) else None)
+    return onnx.export_network(network, place, FP32, listener)
 
 
-def _compared(artifact: Artifact, reference: Artifact, question: Question, listener: Listener) -> Errors:
+def _compare_layers(
+    artifact: Artifact, reference: Artifact, question: ExplanationRequest, listener: ExportListener
+) -> Errors:
     listener.step("comparing the layers with fp32's")
     examples = _examples(artifact, reference, question)
     typed, exact = _graph(artifact), _graph(reference)
@@ -224,20 +228,20 @@ def _compared(artifact: Artifact, reference: Artifact, question: Question, liste
     ours = reference.manifest is None or question.against is not None
     return Errors(
         reference=reference.path.name if ours else "its network in fp32",
-        images=examples.words,
+        images=examples.description,
         runtime=found.runtime,
         stages=found.stages,
         written=found.error,
-        ran=_answered(artifact, examples, _is_raw(typed), batch, found.logits, question),
+        ran=_measure_output_error(artifact, examples, _is_raw(typed), batch, found.logits, question),
     )
 
 
-def _answered(
-    artifact: Artifact, examples: Examples, raw: bool, batch: int, expected: Array, question: Question
+def _measure_output_error(
+    artifact: Artifact, examples: Examples, raw: bool, batch: int, expected: Array, question: ExplanationRequest
 ) -> float | None:
     """The error of the artifact's own answers, through the runtime that is explained."""
     try:
-        with _opened(artifact, question) as runtime:
+        with _open_runtime(artifact, question) as runtime:
             logits = logits_of(runtime, examples.feeds(0, len(examples), raw), batch)
     except _IMPOSSIBLE:
         return None  # the reason is told where what ran should be
@@ -279,7 +283,7 @@ def _is_raw(graph: onnx.ModelProto) -> bool:
     return bool(graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8)
 
 
-def _examples(artifact: Artifact, reference: Artifact, question: Question) -> Examples:
+def _examples(artifact: Artifact, reference: Artifact, question: ExplanationRequest) -> Examples:
     """What to compare on: the data asked for, else the artifact's test vectors, else the reference's."""
     known = [item for item in (artifact, reference) if item.manifest is not None]
     views = [item.manifest.preprocessing for item in known if item.manifest and item.manifest.preprocessing]
@@ -287,7 +291,7 @@ def _examples(artifact: Artifact, reference: Artifact, question: Question) -> Ex
     if question.data is not None:
         if view is None:
             raise UsageError("--data needs an artifact whose manifest says how images are prepared")
-        return of_dataset(open_dataset(question.data, question.images), view)
+        return read_examples(open_dataset(question.data, question.images), view)
     for item in known:
         if item.manifest is not None and item.manifest.vectors is not None:
             values = item.vectors().inputs
@@ -296,7 +300,7 @@ def _examples(artifact: Artifact, reference: Artifact, question: Question) -> Ex
     raise CompatibilityError("neither file has test vectors to compare on", path=artifact.path)
 
 
-def _images(examples: Examples, raw: bool, exact_raw: bool, batch: int) -> Iterator[Images]:
+def _images(examples: Examples, raw: bool, exact_raw: bool, batch: int) -> Iterator[GraphInputs]:
     """The images, ``batch`` at a time as each graph takes them; the last batch is filled by repeating."""
     pixels = examples.values.dtype == np.uint8
     if (raw or exact_raw) and not pixels:
@@ -309,4 +313,4 @@ def _images(examples: Examples, raw: bool, exact_raw: bool, batch: int) -> Itera
         count = min(batch, len(examples) - start)
         rows = np.arange(batch) % count
         typed, exact = (examples.feeds(start, start + count, kind)[rows] for kind in (raw, exact_raw))
-        yield Images(typed, exact, count)
+        yield GraphInputs(typed, exact, count)

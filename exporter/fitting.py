@@ -40,16 +40,16 @@ def fit(state: Mapping[str, Tensor], variant: Variant, progress: Callable[[str],
         ModelMismatchError: names, shapes or dtypes are not the variant's; the message says which variant's they are.
         ArtifactError: a number is NaN or infinite, or a running variance is negative.
     """
-    given = renamed(state)
+    given = rename_tensors(state)
     expected = shapes(variant)
     _check_shapes(given, expected, variant)
-    converted = {name: _converted(name, given.get(name), shape) for name, shape in expected.items()}
+    converted = {name: _convert_tensor(name, given.get(name), shape) for name, shape in expected.items()}
     _check_values(converted)
     _notice(given, converted, progress)
     return converted
 
 
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under the names that our modules have."""
     names = {name: name for name in state}
     while prefix := next((p for p in PREFIXES if names and all(new.startswith(p) for new in names.values())), None):
@@ -125,15 +125,15 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
         return
     for candidate in _candidates(given, variant):
         if not _difference(given, shapes(candidate)):
-            what = f"looks like {described(candidate)}, not {described(variant)}: {difference}"
+            what = f"looks like {describe_variant(candidate)}, not {describe_variant(variant)}: {difference}"
             raise ModelMismatchError(what, hint=f"use {_remedy(candidate, variant)}")
     raise ModelMismatchError(
-        f"does not fit {described(variant)}, and looks like no other variant: {difference}",
+        f"does not fit {describe_variant(variant)}, and looks like no other variant: {difference}",
         hint="rexport list shows the variants",
     )
 
 
-def described(variant: Variant) -> str:
+def describe_variant(variant: Variant) -> str:
     """The variant's name and those options that decide its shapes, in words."""
     channels = f", {variant.in_channels} input channels" if variant.in_channels != 3 else ""
     shortcut = f", shortcut {variant.shortcut}" if variant.shortcut != VARIANTS[variant.name].shortcut else ""
@@ -173,7 +173,7 @@ def _candidates(given: Mapping[str, Tensor], asked: Variant) -> Iterator[Variant
 # Values ---------------------------------------------------------------------------------------------------------------
 
 
-def _converted(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+def _convert_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> Tensor:
     import torch
 
     if tensor is None:

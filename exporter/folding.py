@@ -13,7 +13,7 @@ from exporter.resnet import ResNet
 from runtimes.errors import CheckFailedError
 
 
-def folded(model: ResNet) -> ResNet:
+def fold_batch_norms(model: ResNet) -> ResNet:
     """A copy whose batch-norms are folded into the convolutions before them, in the model's own float.
 
     A batch-norm follows its convolution in the order in which ``exporter.resnet`` makes them.
@@ -33,7 +33,7 @@ def folded(model: ResNet) -> ResNet:
     return result
 
 
-class Typed(ResNet):
+class FoldedResNet(ResNet):
     """The network folded and in ``dtype``, in evaluation mode; what goes in and out stays float32.
 
     Folding comes first: afterwards it would round twice. The modules keep their names.
@@ -45,7 +45,7 @@ class Typed(ResNet):
     def __init__(self, model: ResNet, dtype: torch.dtype) -> None:
         with torch.device("meta"):  # nothing of it is kept
             super().__init__(model.variant)
-        for name, child in folded(model).to(dtype).named_children():
+        for name, child in fold_batch_norms(model).to(dtype).named_children():
             setattr(self, name, child)
         self.dtype = dtype
         self.eval()

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.examples import Examples
-from exporter.network import Listener, Network, reference_logits
+from exporter.network import ExportListener, Network, reference_logits
 from exporter.precision import Bounds
-from exporter.proportions import paired_drop, wilson
+from exporter.proportions import difference_interval, wilson
 from runtimes import Runtime
 from runtimes.classifier import softmax
 from runtimes.errors import CheckFailedError
@@ -26,7 +26,7 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateSamples:
     """The words and labels of images, and both networks' logits (n, classes) for them."""
 
     words: str
@@ -37,25 +37,27 @@ class Judged:
 
 
 def check(
-    runtime: Runtime, network: Network, name: str, bounds: Bounds, examples: Examples, listener: Listener
+    runtime: Runtime, network: Network, name: str, bounds: Bounds, examples: Examples, listener: ExportListener
 ) -> Gate:
     """The record of a passed gate. What the user should know of it is noticed.
 
     Raises:
         CheckFailedError: it is out of its bounds; the message has the figures.
     """
-    listener.step(f"comparing with fp32 on {examples.words}")
-    judged = _judged(runtime, network, examples)
+    listener.step(f"comparing with fp32 on {examples.description}")
+    judged = _run_gate(runtime, network, examples)
     about = runtime.description
-    record = measured(judged, bounds, f"{about.backend} {about.version}")
+    record = summarise_gate(judged, bounds, f"{about.backend} {about.version}")
     broken = failures(record, bounds, examples.real)
     if broken:
-        raise CheckFailedError(f"{name} failed its gate on {record.runtime}: {'; '.join(broken)}; {told(record)}")
-    listener.notice(f"{name}: {told(record)}")
+        raise CheckFailedError(
+            f"{name} failed its gate on {record.runtime}: {'; '.join(broken)}; {describe_gate(record)}"
+        )
+    listener.notice(f"{name}: {describe_gate(record)}")
     return record
 
 
-def _judged(runtime: Runtime, network: Network, examples: Examples) -> Judged:
+def _run_gate(runtime: Runtime, network: Network, examples: Examples) -> GateSamples:
     fixed = runtime.inputs[0].shape[0]
     batch = fixed if isinstance(fixed, int) else BATCH
     reference, logits = [], []
@@ -63,10 +65,12 @@ def _judged(runtime: Runtime, network: Network, examples: Examples) -> Judged:
         stop = min(start + BATCH, len(examples))
         reference.append(reference_logits(network.model, examples.floats(start, stop)))
         logits.append(logits_of(runtime, examples.feeds(start, stop, network.raw), batch))
-    return Judged(examples.words, examples.real, examples.targets, np.concatenate(reference), np.concatenate(logits))
+    return GateSamples(
+        examples.description, examples.real, examples.targets, np.concatenate(reference), np.concatenate(logits)
+    )
 
 
-def measured(judged: Judged, bounds: Bounds, runtime: str) -> Gate:
+def summarise_gate(judged: GateSamples, bounds: Bounds, runtime: str) -> Gate:
     """The gate's figures, whether they pass or not."""
     reference, logits = judged.reference.astype(np.float64), judged.logits.astype(np.float64)
     expected, given = reference.argmax(1), logits.argmax(1)
@@ -80,7 +84,7 @@ def measured(judged: Judged, bounds: Bounds, runtime: str) -> Gate:
     if judged.targets is not None:
         right, reference_right = given == judged.targets, expected == judged.targets
         top1, reference_top1 = float(right.mean()), float(reference_right.mean())
-        drop, interval = paired_drop(reference_right, right)
+        drop, interval = difference_interval(reference_right, right)
     return Gate(
         runtime=runtime,
         data=judged.words,
@@ -111,7 +115,7 @@ def failures(record: Gate, bounds: Bounds, real: bool) -> list[str]:
     return found
 
 
-def told(record: Gate) -> str:
+def describe_gate(record: Gate) -> str:
     """The figures in one line."""
     parts = [f"logits' error {record.error:.2%} on {record.data}"]
     if record.flips or record.near_ties or record.top1 is not None:

@@ -13,7 +13,7 @@ from runtimes.images import Preprocessing
 from runtimes.manifest import Manifest, Parity
 
 
-def verified(path: Path, backend: str | None, device: str | None, threads: int | None) -> Parity:
+def verify_parity(path: Path, backend: str | None, device: str | None, threads: int | None) -> Parity:
     """The record of comparing the artifact with its own test vectors, on the runtime that is asked for.
 
     Raises:
@@ -99,7 +99,7 @@ def as_text(path: Path) -> str:
         lines = {key: str(value) for key, value in _foreign(artifact).items()}
         lines["manifest"] = "none: a foreign file, of which nothing else is known"
     else:
-        lines = _lines(artifact.manifest)
+        lines = _format_manifest(artifact.manifest)
     layers = [] if artifact.manifest is None or artifact.manifest.engine is None else _layer_lines(artifact)
     width = max(map(len, lines))
     return "\n".join([*(f"{key:<{width}}  {value}" for key, value in lines.items()), *layers])
@@ -113,7 +113,7 @@ def _layer_lines(artifact: Artifact) -> list[str]:
     return [f"layers: {first}", *(f"  {line}" for line in others)]
 
 
-def _lines(manifest: Manifest) -> dict[str, str]:
+def _format_manifest(manifest: Manifest) -> dict[str, str]:
     weights, view, row = manifest.weights, manifest.preprocessing, manifest.variant
     raw = manifest.inputs[0].dtype == "uint8"
     origin = weights.source or (f"seed {weights.seed}" if weights.seed is not None else "")
@@ -124,11 +124,11 @@ def _lines(manifest: Manifest) -> dict[str, str]:
         "precision": manifest.precision,
         "inputs": "; ".join(map(str, manifest.inputs)),
         "outputs": "; ".join(map(str, manifest.outputs)),
-        "labels": "none" if manifest.labels is None else _shortened(manifest.labels),
+        "labels": "none" if manifest.labels is None else _shorten_labels(manifest.labels),
         "preprocessing": "none" if view is None else _steps(view, raw),
         "data set": manifest.dataset or "none",
         **({} if manifest.engine is None else engineview.engine_facts(manifest, manifest.engine)),
-        "parity": _checked(manifest),
+        "parity": _describe_check(manifest),
         **_costs(manifest),
         "made by": ", ".join(f"{name} {version}" for name, version in manifest.producers.items()),
         "size": f"{manifest.size_bytes:,} bytes",
@@ -139,7 +139,7 @@ def _lines(manifest: Manifest) -> dict[str, str]:
     return lines
 
 
-def _checked(manifest: Manifest) -> str:
+def _describe_check(manifest: Manifest) -> str:
     if manifest.parity is not None:
         return _parity(manifest.parity)
     if manifest.engine is None:
@@ -154,7 +154,7 @@ def _costs(manifest: Manifest) -> dict[str, str]:
         record = manifest.calibration
         lines["calibration"] = f"{record.quantiser} for {record.target}, on {record.data}"
     if manifest.gate is not None:
-        lines["gate"] = f"passed on {manifest.gate.runtime}: {gate.told(manifest.gate)}"
+        lines["gate"] = f"passed on {manifest.gate.runtime}: {gate.describe_gate(manifest.gate)}"
     if manifest.tuning is not None:
         best = manifest.tuning
         lines["tuned"] = (
@@ -164,7 +164,7 @@ def _costs(manifest: Manifest) -> dict[str, str]:
     return lines
 
 
-def _shortened(labels: tuple[str, ...]) -> str:
+def _shorten_labels(labels: tuple[str, ...]) -> str:
     shown = ", ".join(labels[:10])
     return shown if len(labels) <= 10 else f"{shown}, … ({len(labels)})"
 

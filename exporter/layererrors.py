@@ -2,7 +2,7 @@
 
 Both graphs are run with every layer's value as an extra output, through the default runtime, one batch at a time.
 The typed graph is run *as it is written*: its Q/DQ nodes round as they stand, since nothing can be fused across an
-output, and a 16-bit graph is computed in float32 and every value rounded to its type (``rounded``), so that the answer
+output, and a 16-bit graph is computed in float32 and every value rounded to its type (``emulate_in_float32``), so that the answer
 is the same on a machine without 16-bit arithmetic. In two more copies every block, and every layer, is fed with fp32's
 own values: what is wrong behind it then is *new* there, and not handed down.
 """
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import runtimes
-from exporter.execution import Place, places
-from exporter.probing import fed, given, name_of, observed, rounded, value_types
+from exporter.execution import NetworkPosition, places
+from exporter.probing import add_inputs, emulate_in_float32, expose_values, input_name, name_of, value_types
 from runtimes import Runtime
 from runtimes.errors import ModelMismatchError, quote
 from runtimes.protocol import Array, Arrays
@@ -73,7 +73,7 @@ class StageError:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class GraphComparison:
     """Two graphs compared.
 
     Attributes:
@@ -90,7 +90,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Images:
+class GraphInputs:
     """What goes into both graphs at once: arrays (n, ...) of which the first ``count`` rows are images."""
 
     typed: Array
@@ -111,8 +111,8 @@ def relative(difference: float, size: float) -> float | None:
 
 
 def compare(
-    typed: onnx.ModelProto, reference: onnx.ModelProto, images: Iterable[Images], threads: int | None = None
-) -> Comparison:
+    typed: onnx.ModelProto, reference: onnx.ModelProto, images: Iterable[GraphInputs], threads: int | None = None
+) -> GraphComparison:
     """The stages with their blocks and layers, and how far each is off. Blocks for four runs an image.
 
     No more than one batch's values are held at a time. The graphs are left as they are.
@@ -128,24 +128,26 @@ def compare(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
-        def opened(graph: onnx.ModelProto, name: str) -> Runtime:
+        def open_graph(graph: onnx.ModelProto, name: str) -> Runtime:
             (folder / name).write_bytes(graph.SerializeToString())
             return stack.enter_context(runtimes.open(folder / name, threads=threads))
 
-        expected = opened(observed(reference, exact_values), "reference.onnx")
+        expected = open_graph(expose_values(reference, exact_values), "reference.onnx")
         copies = _copies(typed, reference, points)
-        others = [(opened(graph, f"{number}.onnx"), fed_points) for number, (graph, fed_points) in enumerate(copies)]
+        others = [
+            (open_graph(graph, f"{number}.onnx"), fed_points) for number, (graph, fed_points) in enumerate(copies)
+        ]
         for batch in images:
             exact = expected.infer({expected.inputs[0].name: batch.reference})
             sums[0] += _squares(points, exact, None, batch.count)
             for row, (runtime, fed_points) in enumerate(others, start=1):
-                feeds = {given(point.typed): exact[point.reference] for point in fed_points}
+                feeds = {input_name(point.typed): exact[point.reference] for point in fed_points}
                 found = runtime.infer({runtime.inputs[0].name: batch.typed} | feeds)
                 sums[row] += _squares(points, exact, found, batch.count)
             logits.append(exact[answer][: batch.count])
         about = expected.description
     error = relative(sums[1, -1], sums[0, -1])
-    return Comparison(f"{about.backend} {about.version}", _stages(points, sums), error, np.concatenate(logits))
+    return GraphComparison(f"{about.backend} {about.version}", _stages(points, sums), error, np.concatenate(logits))
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class _Point:
     ``leaves`` if other blocks do; ``inside`` are the nodes of its own block."""
 
     name: str
-    place: Place
+    place: NetworkPosition
     typed: str
     reference: str
     taken: bool
@@ -223,13 +225,13 @@ def _copies(
 ) -> Iterator[tuple[onnx.ModelProto, list[_Point]]]:
     """The typed graph by itself, with every block fed, and with every layer; and the points whose values each takes."""
     values = [point.typed for point in points]
-    plain, exact = rounded(typed), value_types(reference)
+    plain, exact = emulate_in_float32(typed), value_types(reference)
     types = {point.typed: exact[point.reference] for point in points}
-    yield observed(plain, values), []
+    yield expose_values(plain, values), []
     leaving = [point for point in points if point.leaves]
-    yield observed(fed(plain, types, {point.typed: point.inside for point in leaving}), values), leaving
+    yield expose_values(add_inputs(plain, types, {point.typed: point.inside for point in leaving}), values), leaving
     taken = [point for point in points if point.taken]
-    yield observed(fed(plain, types, {point.typed: frozenset() for point in taken}), values), taken
+    yield expose_values(add_inputs(plain, types, {point.typed: frozenset() for point in taken}), values), taken
 
 
 def _squares(points: Sequence[_Point], exact: Arrays, found: Arrays | None, count: int) -> Array:

@@ -130,26 +130,26 @@ def _in_archive(place: Path) -> dict[str, Path | bytes]:
             raise ArtifactError(f"no folder and no tar archive: it is {kind_of(head)}", path=place)
         try:
             with opener(file) if opener else file as stream:
-                return _unpacked(_Bounded(stream, MAX_UNPACKED_BYTES), place)
+                return _unpack(_Bounded(stream, MAX_UNPACKED_BYTES), place)
         except ResourceError as error:
             raise ResourceError(error.what, path=place, hint=error.hint) from error
         except OSError as error:
             if error.errno:
                 raise ResourceError.from_os(error, place, "read") from error
-            raise _damaged(place, error) from error
+            raise _damage_error(place, error) from error
         except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
-            raise _damaged(place, error) from error
+            raise _damage_error(place, error) from error
 
 
-def _damaged(place: Path, error: object) -> ArtifactError:
+def _damage_error(place: Path, error: object) -> ArtifactError:
     return ArtifactError(f"a truncated or damaged tar archive: {quote(error)}", path=place)
 
 
-def _unpacked(stream: _Bounded, place: Path) -> dict[str, Path | bytes]:
+def _unpack(stream: _Bounded, place: Path) -> dict[str, Path | bytes]:
     found: dict[str, Path | bytes] = {}
     with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
-            name = _checked_name(member, place)
+            name = _check_name(member, place)
             if member.isdir() or any(part.startswith(".") for part in name.parts):
                 continue
             file = archive.extractfile(member)
@@ -158,11 +158,11 @@ def _unpacked(stream: _Bounded, place: Path) -> dict[str, Path | bytes]:
         rest = iter(lambda: archive.fileobj.read(files.CHUNK_BYTES), b"")
         clean = all(not any(chunk) for chunk in rest)  # reading to the end also checks the compression's checksum
     if not clean or any(stream.last) or len(stream.last) < _BLOCK_BYTES:
-        raise _damaged(place, "its end mark is missing")
+        raise _damage_error(place, "its end mark is missing")
     return found
 
 
-def _checked_name(member: tarfile.TarInfo, place: Path) -> PurePosixPath:
+def _check_name(member: tarfile.TarInfo, place: Path) -> PurePosixPath:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         raise UnsafeArtifactError(f"its member {quote(member.name)!r} leads outside", path=place)

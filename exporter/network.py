@@ -13,7 +13,7 @@ import numpy as np
 
 from exporter.data import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.variants import Variant
-from exporter.weights import IMAGENET_PREPROCESSING, resolve, scaled
+from exporter.weights import IMAGENET_PREPROCESSING, resolve, scale_preprocessing
 from runtimes import files
 from runtimes.artifact import Vectors
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
@@ -32,7 +32,7 @@ LABELS_LIMIT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class Listener:
+class ExportListener:
     """Hears what an export does: ``step`` a few words on what begins now, ``notice`` a line that the user must see."""
 
     step: Callable[[str], None]
@@ -40,7 +40,7 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What to export, and where to.
 
     ``weights`` as ``exporter.weights.resolve`` takes it, ``data`` as ``exporter.data.open_dataset`` does. ``batch`` is
@@ -106,7 +106,7 @@ class Network:
     seed: int = 0
 
 
-def prepare(request: Request, listener: Listener) -> Network:
+def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     """Resolves the weights, fills the network and computes its test vectors in fp32 PyTorch.
 
     Raises:
@@ -160,7 +160,7 @@ def reference_logits(
 
 
 def _inputs(
-    request: Request, data: str | None, preprocessing: Preprocessing | None
+    request: ExportRequest, data: str | None, preprocessing: Preprocessing | None
 ) -> tuple[Array, str, tuple[str, ...] | None, str | None]:
     """Test inputs as the artifact takes them, words for them, and the classes and the name of their data."""
     variant = request.variant
@@ -188,7 +188,7 @@ def noise_inputs(variant: Variant, count: int, seed: int, raw: bool) -> Array:
     return noise_pixels((count, *variant.size, variant.in_channels), seed)
 
 
-def _check_statistics(request: Request) -> None:
+def _check_statistics(request: ExportRequest) -> None:
     if (request.mean is None) != (request.std is None):
         raise UsageError("--mean and --std go together")
     for name, values in (("--mean", request.mean), ("--std", request.std)):
@@ -200,14 +200,14 @@ def _check_statistics(request: Request) -> None:
         raise UsageError(f"--std must be above 0, not {','.join(map(str, request.std))}")
 
 
-def _preprocessing(request: Request, known: Preprocessing | None) -> Preprocessing | None:
+def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Preprocessing | None:
     """What images go through: what the weights were made for, else the shares of ImageNet's or the whole image.
 
     Networks of other than 3 channels have none unless the user gives the statistics.
     """
     variant = request.variant
     if known is None:
-        known = scaled(IMAGENET_PREPROCESSING, variant.size)
+        known = scale_preprocessing(IMAGENET_PREPROCESSING, variant.size)
         if variant.stem == "cifar":
             known = replace(known, resize=min(variant.size))
         if variant.in_channels != 3 and request.mean is None:
@@ -217,7 +217,7 @@ def _preprocessing(request: Request, known: Preprocessing | None) -> Preprocessi
     return known
 
 
-def read_labels(path: Path, classes: int, listener: Listener) -> tuple[str, ...]:
+def read_labels(path: Path, classes: int, listener: ExportListener) -> tuple[str, ...]:
     """One label a line, in UTF-8, with or without a byte-order mark; blank lines at the end do not count.
 
     Raises:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.artifacts import Draft, finish, temporary
-from exporter.network import INPUT, OUTPUT, Listener, Network, Request, prepare
+from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
 from exporter.rawinput import with_raw_input
-from exporter.typing import FP32, Typing, typed
+from exporter.typing import FP32, PrecisionSpec, convert_precision
 from runtimes import Artifact, files
 from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, quote
 from runtimes.manifest import Calibration, FileRecord
@@ -32,7 +32,7 @@ _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
-class Place:
+class ExportTarget:
     """Where an export goes: ``target``, over what is there, for batches of ``batch`` images, or of any number, in
     ``opset`` of the ONNX standard, or in the one that its precision is usually written in."""
 
@@ -41,7 +41,9 @@ class Place:
     opset: int | None = None
 
 
-def export(request: Request, listener: Listener, opset: int | None = None, typing: Typing = FP32) -> Artifact:
+def export(
+    request: ExportRequest, listener: ExportListener, opset: int | None = None, typing: PrecisionSpec = FP32
+) -> Artifact:
     """Exports, checks and publishes ``request.variant``; blocks for some seconds, for int8 up to minutes.
 
     The graph takes ``input`` (batch, channels, height, width) float32, or (batch, height, width, channels) uint8 where
@@ -55,12 +57,12 @@ def export(request: Request, listener: Listener, opset: int | None = None, typin
             nothing is left.
         RexportError: the weights or the data do not load; the disk.
     """
-    place = Place(request.target(".onnx"), request.batch, opset)
+    place = ExportTarget(request.target(".onnx"), request.batch, opset)
     _opset(place, typing)
-    return exported(prepare(request, listener), place, typing, listener)
+    return export_network(prepare(request, listener), place, typing, listener)
 
 
-def exported(network: Network, place: Place, typing: Typing, listener: Listener) -> Artifact:
+def export_network(network: Network, place: ExportTarget, typing: PrecisionSpec, listener: ExportListener) -> Artifact:
     """The same from a network that is there already; what lies at the place is replaced.
 
     Raises:
@@ -68,9 +70,9 @@ def exported(network: Network, place: Place, typing: Typing, listener: Listener)
     """
     opset, target = _opset(place, typing), place.target
     listener.step("exporting to ONNX")
-    graph = tidied(_traced(network, place.batch, opset))
+    graph = tidy(_trace(network, place.batch, opset))
     _check_opset(graph, opset)
-    graph, calibration = typed(graph, network, typing, listener)
+    graph, calibration = convert_precision(graph, network, typing, listener)
     if network.raw and network.preprocessing is not None:
         graph = with_raw_input(graph, network.preprocessing)
     listener.step("checking the graph")
@@ -98,7 +100,7 @@ def exported(network: Network, place: Place, typing: Typing, listener: Listener)
     return artifact
 
 
-def _opset(place: Place, typing: Typing) -> int:
+def _opset(place: ExportTarget, typing: PrecisionSpec) -> int:
     """Raises UsageError where the precision needs a newer one than was asked for."""
     row = typing.row
     if place.opset is None:
@@ -129,7 +131,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _traced(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
+def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
     import torch
 
     # An example of two images: a batch of one would be taken for a constant by some of torch's versions.
@@ -156,7 +158,7 @@ def _traced(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
     return program.model_proto
 
 
-def tidied(graph: onnx.ModelProto) -> onnx.ModelProto:
+def tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph, changed in place: nodes named after the modules they come from, values after the nodes that
     make them, and none of the exporter's notes, which hold source lines and paths of the machine that it ran on."""
     scopes = [_module_of(node) for node in graph.graph.node]

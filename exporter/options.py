@@ -12,7 +12,7 @@ from exporter.terminal import PRECISION_NAMES, debug_option
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.network import Request
+    from exporter.network import ExportRequest
     from exporter.variants import Variant
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -42,7 +42,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not a list of numbers, as 0.485,0.456,0.406", param, ctx)
 
 
-class Batch(click.ParamType):  # type: ignore[type-arg]
+class BatchSize(click.ParamType):  # type: ignore[type-arg]
     """``dynamic`` or a fixed number of images."""
 
     name = "dynamic|N"
@@ -87,7 +87,7 @@ def network_options(command: Command) -> Command:
             ),
             click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and noise."),
             variant_options,
-            click.option("--batch", type=Batch(), default="dynamic", show_default=True, help="Images in one call."),
+            click.option("--batch", type=BatchSize(), default="dynamic", show_default=True, help="Images in one call."),
             click.option(
                 "--labels", type=click.Path(path_type=Path, dir_okay=False), help="Text file with one label a line."
             ),
@@ -122,7 +122,7 @@ def export_options(command: Command) -> Command:
     return command
 
 
-def customised(variant: str, options: dict[str, Any]) -> Variant:
+def customise_variant(variant: str, options: dict[str, Any]) -> Variant:
     """The variant with what ``variant_options`` change.
 
     Raises:
@@ -130,7 +130,7 @@ def customised(variant: str, options: dict[str, Any]) -> Variant:
     """
     from exporter import variants
 
-    return variants.customised(
+    return variants.customise(
         variants.variant(variant),
         classes=options["num_classes"],
         in_channels=options["in_channels"],
@@ -140,17 +140,17 @@ def customised(variant: str, options: dict[str, Any]) -> Variant:
     )
 
 
-def request_of(variant: str, options: dict[str, Any]) -> Request:
+def request_of(variant: str, options: dict[str, Any]) -> ExportRequest:
     """The request that the values of ``export_options`` come to.
 
     Raises:
-        UsageError: as ``customised``.
+        UsageError: as ``customise_variant``.
     """
-    from exporter.network import Request
+    from exporter.network import ExportRequest
 
     same = ("out", "weights", "seed", "batch", "labels", "mean", "std", "data", "force")
     chosen = {name: options[name] for name in same}
-    return Request(customised(variant, options), raw=options["input"] == "raw", **chosen)
+    return ExportRequest(customise_variant(variant, options), raw=options["input"] == "raw", **chosen)
 
 
 def precision_option(command: Command) -> Command:
@@ -220,7 +220,7 @@ def typing_options(command: Command) -> Command:
 
 
 TYPING = ("precision", "calibration", "calibration_images", "target", "gate_images")
-"""What ``typing_options`` call their values, which are the fields of ``exporter.typing.Typing``."""
+"""What ``typing_options`` call their values, which are the fields of ``exporter.typing.PrecisionSpec``."""
 
 
 def runtime_options(command: Command) -> Command:

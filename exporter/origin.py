@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.data import BUNDLED_NAME
-from exporter.network import Listener, Network, reference_logits
+from exporter.network import ExportListener, Network, reference_logits
 from exporter.precision import PRECISIONS
-from exporter.torch import written
+from exporter.torch import write_program
 from exporter.variants import Variant
 from exporter.weights import resolve
 from runtimes import Artifact, schema
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from exporter.resnet import ResNet
 
-SILENT = Listener(step=lambda _: None, notice=lambda _: None)
+SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 
 
 def reference(artifact: Artifact, folder: Path) -> Artifact:
@@ -45,10 +45,10 @@ def reference(artifact: Artifact, folder: Path) -> Artifact:
     network = network_of(artifact, SILENT)
     first = _manifest(artifact).inputs[0].shape[0]
     batch = first if isinstance(first, int) else None
-    return written(network, folder / f"{network.variant.name}.pt2", batch, _manifest(artifact).sha256, SILENT)
+    return write_program(network, folder / f"{network.variant.name}.pt2", batch, _manifest(artifact).sha256, SILENT)
 
 
-def network_of(artifact: Artifact, listener: Listener) -> Network:
+def network_of(artifact: Artifact, listener: ExportListener) -> Network:
     """The network in fp32 PyTorch, with the artifact's own test vectors.
 
     Out of a float32 ONNX file each folded convolution gets its weights back and a batch-norm that adds the folded bias:
@@ -66,7 +66,7 @@ def network_of(artifact: Artifact, listener: Listener) -> Network:
     if own:
         artifact.check_digest()
     return Network(
-        model=_rebuilt(artifact, variant) if own else _reloaded(artifact, variant, manifest.weights, listener),
+        model=_rebuilt(artifact, variant) if own else _reload_network(artifact, variant, manifest.weights, listener),
         variant=variant,
         weights=manifest.weights,
         labels=manifest.labels,
@@ -86,7 +86,7 @@ def _manifest(artifact: Artifact) -> Manifest:
     return artifact.manifest
 
 
-def _reloaded(artifact: Artifact, variant: Variant, weights: Weights, listener: Listener) -> ResNet:
+def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, listener: ExportListener) -> ResNet:
     """The network with the weights loaded once more from their origin."""
     from exporter.resnet import build
 
@@ -104,14 +104,14 @@ def _reloaded(artifact: Artifact, variant: Variant, weights: Weights, listener: 
     model = build(variant)
     model.load_state_dict(loaded.state)
     # Not by digest: random weights differ by float32's rounding from one kind of processor to the next.
-    if not _answers(model, artifact) <= PRECISIONS["fp32"].tolerance:
+    if not _logit_error(model, artifact) <= PRECISIONS["fp32"].tolerance:
         raise CompatibilityError(
             f"its fp32 weights are not in it, and {quote(spec)} holds others now", path=artifact.path, hint=hint
         )
     return model
 
 
-def _answers(model: ResNet, artifact: Artifact) -> float:
+def _logit_error(model: ResNet, artifact: Artifact) -> float:
     """How far the network's logits are from the artifact's test vectors, as parity counts it."""
     vectors, view = artifact.vectors(), _manifest(artifact).preprocessing
     raw = vectors.inputs.dtype == np.uint8 and view is not None

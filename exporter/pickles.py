@@ -61,7 +61,7 @@ _FILLS = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUI
 """Instructions that put what was popped into the container below it."""
 
 
-def _around(items: list[_Item]) -> int:
+def _enclosing_depth(items: list[_Item]) -> int:
     return 1 + max((item.depth for item in items), default=-1)
 
 
@@ -105,9 +105,9 @@ class _Walk:
         taken += [self.stack.pop() for _ in before]
         if opcode.name in _FILLS:  # the container was popped last; filling it in batches does not nest it deeper
             container = taken.pop()
-            self.stack.append(_Item(max(container.depth, _around(taken))))
+            self.stack.append(_Item(max(container.depth, _enclosing_depth(taken))))
         elif opcode.stack_after:
-            self.stack.extend(_Item(_around(taken)) for _ in opcode.stack_after)
+            self.stack.extend(_Item(_enclosing_depth(taken)) for _ in opcode.stack_after)
 
 
 def check(stream: BinaryIO) -> None:

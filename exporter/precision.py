@@ -85,12 +85,12 @@ def _cast_to(element: str) -> Apply:
     return apply
 
 
-def _quantised(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
-    from exporter.quantise import quantised
+def _quantise(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
+    from exporter.quantise import quantise_graph
 
     if material.images is None:
         raise UsageError("int8 needs images to calibrate with", hint="--calibration names them")
-    return quantised(graph, material.images, material.target)
+    return quantise_graph(graph, material.images, material.target)
 
 
 HALF = Bounds(error=5e-3, agreement=0.995, drop=0.001)
@@ -109,7 +109,7 @@ PRECISIONS: dict[str, Precision] = {
         # and 6e-3; int8 5e-2 in resnet110. int8 of trained networks for 10 classes: 0.11, at most 0.1 points of top-1.
         Precision("fp16", 1e-2, 18, _cast_to("float16"), HALF, element="float16"),
         Precision("bf16", 8e-2, 22, _cast_to("bfloat16"), Bounds(5e-2, agreement=0.98, drop=0.003), element="bfloat16"),
-        Precision("int8", 5e-1, 18, _quantised, Bounds(error=2e-1, agreement=0.95, drop=0.005), calibrated=True),
+        Precision("int8", 5e-1, 18, _quantise, Bounds(error=2e-1, agreement=0.95, drop=0.005), calibrated=True),
     )
 }
 

@@ -11,7 +11,7 @@ from runtimes.errors import InputError, ResourceError
 
 
 @dataclass(frozen=True)
-class Answer:
+class ImagePrediction:
     """One image's labels, best first, or the reason why there are none."""
 
     image: str
@@ -21,30 +21,30 @@ class Answer:
 
 def predict(
     path: Path, images: Sequence[Path], top: int, backend: str | None, device: str | None, threads: int | None
-) -> tuple[Answer, ...]:
+) -> tuple[ImagePrediction, ...]:
     """One answer an image, in their order.
 
     Raises:
         RexportError: as ``Classifier.open``.
     """
     with Classifier.open(path, backend, device, threads) as classifier:
-        return tuple(_answer(classifier, image, top) for image in images)
+        return tuple(_predict_image(classifier, image, top) for image in images)
 
 
-def _answer(classifier: Classifier, image: Path, top: int) -> Answer:
+def _predict_image(classifier: Classifier, image: Path, top: int) -> ImagePrediction:
     try:
         (prediction,) = classifier.predict([image], top)
     except (InputError, ResourceError) as error:
-        return Answer(str(image), (), str(error))
-    return Answer(str(image), prediction.labels, None)
+        return ImagePrediction(str(image), (), str(error))
+    return ImagePrediction(str(image), prediction.labels, None)
 
 
-def as_json(answers: Sequence[Answer]) -> str:
+def as_json(answers: Sequence[ImagePrediction]) -> str:
     """A JSON list."""
     return schema.dumps(tuple(answers), indent=2)
 
 
-def as_text(answers: Sequence[Answer]) -> str:
+def as_text(answers: Sequence[ImagePrediction]) -> str:
     """``path: label 97.1 %, label 2.0 %`` for each image that could be read."""
     return "\n".join(
         f"{answer.image}: " + ", ".join(f"{label.name} {label.probability:.1%}" for label in answer.labels)

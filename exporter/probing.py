@@ -16,7 +16,7 @@ def name_of(node: onnx.NodeProto) -> str:
     return str(node.name or node.output[0])
 
 
-def rounded(graph: onnx.ModelProto) -> onnx.ModelProto:
+def emulate_in_float32(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that computes what the graph says with float32 arithmetic alone: a 16-bit value is a float32 one that
     was rounded to its type. Sums inside a layer are of float32, as in the hardware that such graphs are for."""
     import onnx
@@ -49,7 +49,7 @@ def rounded(graph: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def observed(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
+def expose_values(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
     """A copy whose outputs are these values, which must be float32."""
     import onnx
     from onnx import helper
@@ -69,15 +69,15 @@ def value_types(graph: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     return {value.name: value.type for value in (*inferred.value_info, *inferred.output)}
 
 
-def given(value: str) -> str:
-    """The input of a ``fed`` graph that stands for the value."""
+def input_name(value: str) -> str:
+    """The input of a ``add_inputs`` graph that stands for the value."""
     return f"{value}/given"
 
 
-def fed(
+def add_inputs(
     graph: onnx.ModelProto, types: Mapping[str, onnx.TypeProto], own: Mapping[str, frozenset[str]]
 ) -> onnx.ModelProto:
-    """A copy in which values come in from outside, by inputs called ``given(value)``, and are still computed as well.
+    """A copy in which values come in from outside, by inputs called ``input_name(value)``, and are still computed as well.
 
     ``own`` has for each such value the names of the nodes that take the computed one all the same, ``types`` its type.
     """
@@ -85,9 +85,9 @@ def fed(
 
     result = onnx.ModelProto()
     result.CopyFrom(graph)
-    result.graph.input.extend(onnx.ValueInfoProto(name=given(value), type=types[value]) for value in own)
+    result.graph.input.extend(onnx.ValueInfoProto(name=input_name(value), type=types[value]) for value in own)
     for node in result.graph.node:
         for number, value in enumerate(node.input):
             if value in own and name_of(node) not in own[value]:
-                node.input[number] = given(value)
+                node.input[number] = input_name(value)
     return result

@@ -23,7 +23,7 @@ def wilson(successes: int, trials: int) -> Interval:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_drop(reference: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, Interval]:
+def difference_interval(reference: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, Interval]:
     """How much smaller the share of ``other`` is than that of ``reference``, and an interval on it.
 
     Both are (n,), which images each got right, n at least 1. Only images that one got right and the other did not

@@ -39,7 +39,7 @@ def quantiser() -> str:
     return f"nncf {_nncf().__version__}"
 
 
-def quantised(graph: onnx.ModelProto, images: NDArray[np.float32], target: Target) -> onnx.ModelProto:
+def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], target: Target) -> onnx.ModelProto:
     """A quantised copy of the graph, its scales from ``images`` (n, c, h, w) as they go into it, n at least 1.
 
     Blocks for n runs of the network and some seconds more.
@@ -63,7 +63,7 @@ def quantised(graph: onnx.ModelProto, images: NDArray[np.float32], target: Targe
     del result.graph.value_info[:]
     _quantise_shortcuts(result)
     if target == "tensorrt":
-        _make_signed(result)
+        _convert_to_signed(result)
     else:
         _quantise_bias(result)
     return result
@@ -169,7 +169,7 @@ def _quantise_bias(model: onnx.ModelProto) -> None:
         model.graph.initializer.remove(bias)
 
 
-def _make_signed(model: onnx.ModelProto) -> None:
+def _convert_to_signed(model: onnx.ModelProto) -> None:
     """Gives every quantised value int8 with zero point 0, over the same range: TensorRT knows nothing else."""
     from onnx import numpy_helper
 

@@ -49,12 +49,12 @@ def check(content: bytes) -> None:
     header = content[8 : 8 + length]
     if header.count(b'"data_offsets"') > MAX_TENSORS:
         raise ArtifactError(f"more than {MAX_TENSORS:,} tensors; no variant has as many")
-    entries = _parsed(header)
+    entries = _parse_header(header)
     entries.pop("__metadata__", None)
     _check_cover({name: _extent(name, entry) for name, entry in entries.items()}, len(content) - 8 - length)
 
 
-def _parsed(header: bytes) -> dict[str, object]:
+def _parse_header(header: bytes) -> dict[str, object]:
     try:
         data = json.loads(header.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from exporter.artifacts import gated, temporary
+from exporter.artifacts import check_gate, temporary
 from exporter.engineview import batches
-from exporter.network import Listener, Network, Request, prepare, target_file
-from exporter.onnx import Place, exported
+from exporter.network import ExportListener, ExportRequest, Network, prepare, target_file
+from exporter.onnx import ExportTarget, export_network
 from exporter.origin import network_of
 from exporter.precision import PRECISIONS
-from exporter.typing import FP32, Typing
+from exporter.typing import FP32, PrecisionSpec
 from runtimes import Artifact, Manifest, Runtime, cuda, files, open_artifact, parity
 from runtimes.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, quote
@@ -37,7 +37,7 @@ TOLD_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
-class Order:
+class EngineRequest:
     """What engine to build, and where to.
 
     Attributes:
@@ -52,7 +52,7 @@ class Order:
     out: str | None = None
     force: bool = False
 
-    def chosen(self) -> Flavor:
+    def choose_flavor(self) -> Flavor:
         """The flavor, whose library is here and has all that the settings ask for.
 
         Raises:
@@ -66,15 +66,19 @@ class Order:
 
 
 def export(
-    request: Request, order: Order, listener: Listener, opset: int | None = None, typing: Typing = FP32
+    request: ExportRequest,
+    order: EngineRequest,
+    listener: ExportListener,
+    opset: int | None = None,
+    typing: PrecisionSpec = FP32,
 ) -> Artifact:
     """Exports ``request.variant`` to an ONNX file, checked as ``exporter.onnx.export`` does, and builds an engine of it
     in the same folder; ``request`` says where to, and ``order.out`` and ``order.force`` do not count.
 
     Raises:
-        As ``exporter.onnx.export`` and ``built``; the ONNX file stays where only the engine failed.
+        As ``exporter.onnx.export`` and ``build_artifact``; the ONNX file stays where only the engine failed.
     """
-    chosen = order.chosen()
+    chosen = order.choose_flavor()
     target = request.target(".engine")
     source = target.with_suffix(".onnx")
     if source == target:
@@ -86,12 +90,12 @@ def export(
             hint=f"rexport tensorrt {quote(source)} builds from it, --force replaces it",
         )
     network = prepare(request, listener)
-    parent = exported(network, Place(source, request.batch, opset), typing, listener)
+    parent = export_network(network, ExportTarget(source, request.batch, opset), typing, listener)
     listener.notice(f"{source}: what the engine is built from")
     return _Building(parent, target, order.settings, chosen, listener).run(lambda: network, typing)
 
 
-def built(path: Path, order: Order, listener: Listener) -> Artifact:
+def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -> Artifact:
     """Builds an engine of the ONNX artifact at ``path`` and publishes it; blocks for seconds, with TensorRT up to many
     minutes. With a GPU that runs it, it passes parity and its precision's gate first.
 
@@ -104,7 +108,7 @@ def built(path: Path, order: Order, listener: Listener) -> Artifact:
         ResourceError: disk or memory.
         KeyboardInterrupt: nothing is left.
     """
-    chosen = order.chosen()
+    chosen = order.choose_flavor()
     parent = Artifact.read(path)
     if parent.format.name != "onnx":
         raise ArtifactError(
@@ -113,13 +117,13 @@ def built(path: Path, order: Order, listener: Listener) -> Artifact:
             hint="rexport onnx VARIANT makes one",
         )
     target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
-    manifest, _, _ = _known(parent)
-    typing = Typing(manifest.precision) if manifest.precision in PRECISIONS else FP32
+    manifest, _, _ = _read_parent(parent)
+    typing = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
     building = _Building(parent, target, order.settings, chosen, listener)
     return building.run(lambda: network_of(parent, listener), typing)
 
 
-def _known(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
+def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
     """What is known of an ONNX file, and what its engine is held to.
 
     Raises:
@@ -140,9 +144,11 @@ def _known(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
 class _Building:
     """One engine on its way from its ONNX file to its place."""
 
-    def __init__(self, parent: Artifact, target: Path, settings: Settings, flavor: Flavor, listener: Listener) -> None:
+    def __init__(
+        self, parent: Artifact, target: Path, settings: Settings, flavor: Flavor, listener: ExportListener
+    ) -> None:
         self.parent, self.target, self.flavor, self.listener = parent, target, flavor, listener
-        self.manifest, self.parity, self.vectors = _known(parent)
+        self.manifest, self.parity, self.vectors = _read_parent(parent)
         self.settings = replace(settings, tf32=parent.allows_tf32)
         if settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
@@ -150,19 +156,19 @@ class _Building:
                 hint=f"-o {quote(parent.path.parent)}/",
             )
 
-    def run(self, network: Callable[[], Network], typing: Typing) -> Artifact:
+    def run(self, network: Callable[[], Network], typing: PrecisionSpec) -> Artifact:
         """``network`` gives what the engine's precision is judged against, if it is judged here."""
         before = files.identity(self.parent.path)
         self.parent.check_digest()
         vectors = self._vectors()
-        found = self._built()
+        found = self._build_engine()
         with temporary(self.target) as file, temporary(self.target) as place:
             file.write_bytes(found.plan)
             if files.identity(self.parent.path) != before:
                 raise IntegrityError(
                     "it was replaced while the engine was built", path=self.parent.path, hint="build it again"
                 )
-            manifest = self._checked(file, self._record(found, file), network, typing)
+            manifest = self._check_engine(file, self._record(found, file), network, typing)
             self.listener.step("writing the engine")
             digest = sha256(vectors).hexdigest()
             place.write_bytes(vectors)
@@ -174,20 +180,20 @@ class _Building:
         self.parent.vectors()  # they are whole
         return files.read_bounded(self.parent.path.with_name(self.vectors.name), VECTORS_LIMIT_BYTES)
 
-    def _built(self) -> BuiltEngine:
+    def _build_engine(self) -> BuiltEngine:
         title = f"{self.flavor.title} {self.flavor.version()}"
         self.listener.step(f"building an engine with {title}")
         try:
-            found = build(self.parent.path, self.settings, self.flavor, Told(self.listener))
+            found = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener))
         except (ArtifactError, CompatibilityError) as error:
-            raise self._explained(error) from error
+            raise self._add_hint(error) from error
         self.listener.notice(
             f"{title}: {len(found.plan):,} bytes from {found.layers} layers in {found.duration_s:.1f} s, for "
             f"{batches(found.profiles)}"
         )
         return found
 
-    def _explained(self, error: ArtifactError | CompatibilityError) -> ArtifactError | CompatibilityError:
+    def _add_hint(self, error: ArtifactError | CompatibilityError) -> ArtifactError | CompatibilityError:
         """What else can be done about a graph that the library refuses."""
         calibration = self.manifest.calibration
         if calibration is None or calibration.target == "tensorrt":
@@ -203,7 +209,9 @@ class _Building:
         gpu = cuda.device() if cuda.missing() is None else None
         return record.manifest(self.parent, file, found, self.settings, self.flavor, gpu)
 
-    def _checked(self, file: Path, manifest: Manifest, network: Callable[[], Network], typing: Typing) -> Manifest:
+    def _check_engine(
+        self, file: Path, manifest: Manifest, network: Callable[[], Network], typing: PrecisionSpec
+    ) -> Manifest:
         """The manifest with the checks that can be done here."""
         reason = cuda.missing()
         if reason is None:
@@ -223,7 +231,7 @@ class _Building:
         was = self.parity
         return parity.check(runtime, self.parent.vectors(), was.tolerance, was.reference, was.images)
 
-    def _gate(self, runtime: Runtime, network: Callable[[], Network], typing: Typing) -> Gate | None:
+    def _gate(self, runtime: Runtime, network: Callable[[], Network], typing: PrecisionSpec) -> Gate | None:
         bounds = typing.row.bounds
         if bounds is None:
             return None
@@ -232,13 +240,13 @@ class _Building:
         except CompatibilityError as error:  # its fp32 weights are not at hand
             self.listener.notice(f"{typing.precision}: parity holds, and its gate was not repeated: {error.what}")
             return None
-        return gated(runtime, typing, bounds, found, self.listener)
+        return check_gate(runtime, typing, bounds, found, self.listener)
 
 
-class Told:
+class BuildProgress:
     """Tells a listener how far a build is: each step where that is shown, and a notice now and then in any case."""
 
-    def __init__(self, listener: Listener, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, listener: ExportListener, clock: Callable[[], float] = time.monotonic) -> None:
         self._listener = listener
         self._clock = clock
         self._began = self._last = clock()

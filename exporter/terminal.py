@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import click
 
 if TYPE_CHECKING:
-    from exporter.network import Listener
+    from exporter.network import ExportListener
 
 INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
 
@@ -58,7 +58,7 @@ def run(command: click.Command) -> NoReturn:
         sys.stdout.flush()
     except BaseException as error:
         ending = _ending(received[0]) if received else error
-        code = 0 if _reader_left(ending, stdout) else _report(ending)
+        code = 0 if _has_reader_left(ending, stdout) else _report(ending)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -83,7 +83,7 @@ def _ending(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
-def _reader_left(error: BaseException, stdout: TextIO) -> bool:
+def _has_reader_left(error: BaseException, stdout: TextIO) -> bool:
     """Whether the reader of our output, as ``head``, had seen enough; what is still to come then goes nowhere."""
     # click wraps stdout then, and exits with 1.
     left = isinstance(error, BrokenPipeError) or sys.stdout is not stdout
@@ -130,7 +130,7 @@ def _one_line(text: str) -> str:
 
 
 @contextmanager
-def stdout_reserved() -> Iterator[None]:
+def reserve_stdout() -> Iterator[None]:
     """While it lasts, what libraries print to stdout, from Python or from native code, goes to stderr."""
     sys.stdout.flush()
     kept = os.dup(1)
@@ -144,12 +144,12 @@ def stdout_reserved() -> Iterator[None]:
 
 
 @contextmanager
-def listening() -> Iterator[Listener]:
+def listening() -> Iterator[ExportListener]:
     """A listener that shows the step at work on a terminal, and prints notices to stderr in any case."""
-    from exporter.network import Listener
+    from exporter.network import ExportListener
 
     if not sys.stderr.isatty():
-        yield Listener(step=lambda _: None, notice=lambda text: click.echo(text, err=True))
+        yield ExportListener(step=lambda _: None, notice=lambda text: click.echo(text, err=True))
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -158,7 +158,7 @@ def listening() -> Iterator[Listener]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        yield Listener(
+        yield ExportListener(
             step=lambda text: progress.update(task, description=text),
             notice=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
         )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.artifacts import Draft, finish, temporary
-from exporter.network import Listener, Network, Request, prepare
-from exporter.typing import FP32, Typing, announce
+from exporter.network import ExportListener, ExportRequest, Network, prepare
+from exporter.typing import FP32, PrecisionSpec, announce
 from runtimes import Artifact
 from runtimes.errors import UsageError
 from runtimes.images import Preprocessing
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.resnet import ResNet
 
 
-def export(request: Request, listener: Listener, typing: Typing = FP32) -> Artifact:
+def export(request: ExportRequest, listener: ExportListener, typing: PrecisionSpec = FP32) -> Artifact:
     """Exports, checks and publishes ``request.variant``; blocks for some seconds.
 
     The program takes and gives what an ONNX file of ``exporter.onnx`` does, in any precision that has a float.
@@ -36,11 +36,16 @@ def export(request: Request, listener: Listener, typing: Typing = FP32) -> Artif
     """
     _element(typing)
     target = request.target(".pt2")
-    return written(prepare(request, listener), target, request.batch, None, listener, typing)
+    return write_program(prepare(request, listener), target, request.batch, None, listener, typing)
 
 
-def written(
-    network: Network, target: Path, batch: int | None, parent: str | None, listener: Listener, typing: Typing = FP32
+def write_program(
+    network: Network,
+    target: Path,
+    batch: int | None,
+    parent: str | None,
+    listener: ExportListener,
+    typing: PrecisionSpec = FP32,
 ) -> Artifact:
     """The same from a network that is there already; ``parent`` is the digest of the artifact that it came from.
 
@@ -70,7 +75,7 @@ def written(
         return finish(draft, network, listener)
 
 
-def _element(typing: Typing) -> str:
+def _element(typing: PrecisionSpec) -> str:
     """The float that a program in the precision computes in.
 
     Raises:
@@ -88,10 +93,10 @@ def _element(typing: Typing) -> str:
 def _program(network: Network, batch: int | None, element: str) -> bytes:
     import torch
 
-    from exporter.folding import Typed
+    from exporter.folding import FoldedResNet
 
     variant, dtype = network.variant, getattr(torch, element)
-    typed = network.model if dtype == torch.float32 else Typed(network.model, dtype)
+    typed = network.model if dtype == torch.float32 else FoldedResNet(network.model, dtype)
     module: torch.nn.Module = typed
     example = torch.zeros(batch or 2, variant.in_channels, *variant.size)
     if network.raw and network.preprocessing is not None:

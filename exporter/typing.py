@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter import examples
-from exporter.network import Listener, Network
+from exporter.network import ExportListener, Network
 from exporter.precision import Material, Precision, Target, precision
 from runtimes.errors import UsageError
 from runtimes.manifest import Calibration
@@ -19,7 +19,7 @@ GATE_IMAGES = 1000
 
 
 @dataclass(frozen=True)
-class Typing:
+class PrecisionSpec:
     """What the user asked for.
 
     Attributes:
@@ -55,18 +55,18 @@ class Typing:
         return precision(self.precision)
 
 
-FP32 = Typing()
+FP32 = PrecisionSpec()
 
 
-def announce(typing: Typing, listener: Listener) -> None:
+def announce(typing: PrecisionSpec, listener: ExportListener) -> None:
     """Says which devices alone the precision is one of, if it is not one of all."""
     row = typing.row
     if "cpu" not in row.devices:
         listener.notice(f"{row.name}: on {' and '.join(row.devices)} alone; a processor computes this file in float32")
 
 
-def typed(
-    graph: onnx.ModelProto, network: Network, typing: Typing, listener: Listener
+def convert_precision(
+    graph: onnx.ModelProto, network: Network, typing: PrecisionSpec, listener: ExportListener
 ) -> tuple[onnx.ModelProto, Calibration | None]:
     """The graph in the precision asked for, and how its scales were found where it has some.
 
@@ -80,8 +80,8 @@ def typed(
         return row.apply(graph, Material(None, typing.target)), None
     listener.step("reading the calibration images")
     found = examples.for_calibration(network, typing.calibration, typing.calibration_images)
-    listener.step(f"calibrating on {found.words}")
+    listener.step(f"calibrating on {found.description}")
     from exporter.quantise import quantiser
 
     result = row.apply(graph, Material(found.floats(0, len(found)), typing.target))
-    return result, Calibration(quantiser(), typing.target, found.words, len(found))
+    return result, Calibration(quantiser(), typing.target, found.description, len(found))

@@ -68,7 +68,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Layer:
+class VariantLayer:
     """A convolution (square kernel) or the classifier (``kernel == 0``) of a variant, with its output's shape.
 
     ``name`` is the module's name in the PyTorch network.
@@ -96,7 +96,7 @@ class Layer:
         return self.in_channels * self.out_channels + self.out_channels
 
 
-def _halved(size: tuple[int, int]) -> tuple[int, int]:
+def _halve(size: tuple[int, int]) -> tuple[int, int]:
     return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
@@ -118,36 +118,36 @@ def needs_projection(variant: Variant, channels: int, out_channels: int, stride:
     return variant.shortcut == "C" or stride != 1 or channels != out_channels
 
 
-def layers(variant: Variant) -> Iterator[Layer]:
+def layers(variant: Variant) -> Iterator[VariantLayer]:
     """Every layer that holds weights, in the order of the forward pass, at the variant's own input size."""
     size = variant.size
     channels = variant.widths[0]
     if variant.stem == "imagenet":
-        size = _halved(size)
-        yield Layer("conv1", "stem", variant.in_channels, channels, 7, 2, size)
-        size = _halved(size)
+        size = _halve(size)
+        yield VariantLayer("conv1", "stem", variant.in_channels, channels, 7, 2, size)
+        size = _halve(size)
     else:
-        yield Layer("conv1", "stem", variant.in_channels, channels, 3, 1, size)
+        yield VariantLayer("conv1", "stem", variant.in_channels, channels, 3, 1, size)
     for number, (depth, width) in enumerate(zip(variant.depths, variant.widths, strict=True), start=1):
         stage = f"layer{number}"
         for index in range(depth):
             stride = 2 if number > 1 and index == 0 else 1
             out_channels = width * EXPANSION[variant.block]
-            out_size = _halved(size) if stride == 2 else size
+            out_size = _halve(size) if stride == 2 else size
             name = f"{stage}.{index}"
             first, second = block_strides(variant, stride)
             if variant.block == "basic":
-                yield Layer(f"{name}.conv1", stage, channels, width, 3, first, out_size)
-                yield Layer(f"{name}.conv2", stage, width, width, 3, second, out_size)
+                yield VariantLayer(f"{name}.conv1", stage, channels, width, 3, first, out_size)
+                yield VariantLayer(f"{name}.conv2", stage, width, width, 3, second, out_size)
             else:
                 inner = out_size if first == 2 else size
-                yield Layer(f"{name}.conv1", stage, channels, width, 1, first, inner)
-                yield Layer(f"{name}.conv2", stage, width, width, 3, second, out_size)
-                yield Layer(f"{name}.conv3", stage, width, out_channels, 1, 1, out_size)
+                yield VariantLayer(f"{name}.conv1", stage, channels, width, 1, first, inner)
+                yield VariantLayer(f"{name}.conv2", stage, width, width, 3, second, out_size)
+                yield VariantLayer(f"{name}.conv3", stage, width, out_channels, 1, 1, out_size)
             if needs_projection(variant, channels, out_channels, stride):
-                yield Layer(f"{name}.downsample.0", stage, channels, out_channels, 1, stride, out_size)
+                yield VariantLayer(f"{name}.downsample.0", stage, channels, out_channels, 1, stride, out_size)
             channels, size = out_channels, out_size
-    yield Layer("fc", "head", variant.features, variant.classes, 0, 1, (1, 1))
+    yield VariantLayer("fc", "head", variant.features, variant.classes, 0, 1, (1, 1))
 
 
 def parameters(variant: Variant) -> int:
@@ -223,7 +223,7 @@ def variant(name: str) -> Variant:
         raise UsageError(f"no variant {quote(name)!r}", hint=f"one of {', '.join(VARIANTS)}") from None
 
 
-def customised(
+def customise(
     row: Variant,
     *,
     classes: int | None = None,

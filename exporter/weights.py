@@ -1,4 +1,4 @@
-"""Where a variant's numbers come from: ``random``, ``bundled``, ``imagenet``, or a file of the user's."""
+"""Where a variant's numbers come from: ``random``, ``load_bundled``, ``imagenet``, or a file of the user's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MAX_SEED = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedWeights:
     """Weights that fit a variant, and what is known of them.
 
     Attributes:
@@ -79,8 +79,8 @@ class Bundle:
     preprocessing: Preprocessing
 
 
-def resolve(spec: str, variant: Variant, seed: int, progress: Progress) -> Loaded:
-    """The weights that ``spec`` names: ``random``, ``bundled``, ``imagenet`` or a path.
+def resolve(spec: str, variant: Variant, seed: int, progress: Progress) -> LoadedWeights:
+    """The weights that ``spec`` names: ``random``, ``load_bundled``, ``imagenet`` or a path.
 
     ``seed`` is that of ``random`` and ignored by the others. ``progress`` gets notices for the user, a line each.
 
@@ -91,15 +91,15 @@ def resolve(spec: str, variant: Variant, seed: int, progress: Progress) -> Loade
         UsageError: the seed is out of range.
     """
     if spec == "random":
-        return drawn(variant, seed, progress)
+        return initialise_weights(variant, seed, progress)
     if spec == "bundled":
-        return bundled(variant, progress)
+        return load_bundled(variant, progress)
     if spec == "imagenet":
         return imagenet(variant, progress)
     return from_file(spec, variant, progress)
 
 
-def drawn(variant: Variant, seed: int, progress: Progress) -> Loaded:
+def initialise_weights(variant: Variant, seed: int, progress: Progress) -> LoadedWeights:
     """An untrained network: He initialisation of ``seed``, and batch-norm statistics that keep it finite.
 
     Raises:
@@ -114,10 +114,10 @@ def drawn(variant: Variant, seed: int, progress: Progress) -> Loaded:
     resnet.initialise(model, seed)
     resnet.settle_statistics(model, seed)
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    return Loaded(state, Weights("random", False, fitting.state_digest(state), seed=seed), None, None, None)
+    return LoadedWeights(state, Weights("random", False, fitting.state_digest(state), seed=seed), None, None, None)
 
 
-def bundled(variant: Variant, progress: Progress, folder: Path | None = None) -> Loaded:
+def load_bundled(variant: Variant, progress: Progress, folder: Path | None = None) -> LoadedWeights:
     """The trained weights in ``folder``, by default those that come with rexport.
 
     Raises:
@@ -139,12 +139,12 @@ def bundled(variant: Variant, progress: Progress, folder: Path | None = None) ->
         raise IntegrityError(
             "not the file that was bundled: its digest differs", path=path, hint="install rexport again"
         )
-    state = _fitted(path, variant, progress)
-    return Loaded(
+    state = _read_fitting_state(path, variant, progress)
+    return LoadedWeights(
         state,
         Weights("bundled", True, fitting.state_digest(state), source=bundle.file),
         bundle.labels,
-        scaled(bundle.preprocessing, variant.size),
+        scale_preprocessing(bundle.preprocessing, variant.size),
         bundle.dataset,
     )
 
@@ -156,7 +156,7 @@ def _read_bundle(path: Path) -> Bundle:
         raise ArtifactError(error.what, path=path, hint="install rexport again") from error
 
 
-def imagenet(variant: Variant, progress: Progress) -> Loaded:
+def imagenet(variant: Variant, progress: Progress) -> LoadedWeights:
     """torchvision's published weights, from the cache or the network.
 
     Raises:
@@ -172,13 +172,13 @@ def imagenet(variant: Variant, progress: Progress) -> Loaded:
             hint="use one of these, or --weights FILE or random",
         )
     path = download.fetch(name, progress)
-    state = _fitted(path, variant, progress)
+    state = _read_fitting_state(path, variant, progress)
     labels = tuple(files.read_bounded(BUNDLED_FOLDER / IMAGENET_CLASSES, CLASSES_LIMIT_BYTES).decode().splitlines())
     record = Weights("imagenet", True, fitting.state_digest(state), source=name)
-    return Loaded(state, record, labels, scaled(IMAGENET_PREPROCESSING, variant.size), "imagenet")
+    return LoadedWeights(state, record, labels, scale_preprocessing(IMAGENET_PREPROCESSING, variant.size), "imagenet")
 
 
-def from_file(spec: str, variant: Variant, progress: Progress) -> Loaded:
+def from_file(spec: str, variant: Variant, progress: Progress) -> LoadedWeights:
     """Weights of the user's: a state dict or a training checkpoint, ``.safetensors`` or of ``torch.save``.
 
     Raises:
@@ -187,17 +187,17 @@ def from_file(spec: str, variant: Variant, progress: Progress) -> Loaded:
     """
     path = Path(spec)
     try:
-        state = _fitted(path, variant, progress)
+        state = _read_fitting_state(path, variant, progress)
     except ResourceError as error:
         if path.exists():
             raise
         hint = f"--weights takes {', '.join(ORIGINS)} or a file"
         raise ResourceError(error.what, path=path, hint=hint, errno=error.errno) from error
     record = Weights("file", True, fitting.state_digest(state), source=quote(path.name))
-    return Loaded(state, record, None, None, None)
+    return LoadedWeights(state, record, None, None, None)
 
 
-def _fitted(path: Path, variant: Variant, progress: Progress) -> dict[str, Tensor]:
+def _read_fitting_state(path: Path, variant: Variant, progress: Progress) -> dict[str, Tensor]:
     state = checkpoint.read(path)
     try:
         return fitting.fit(state, variant, progress)
@@ -205,7 +205,7 @@ def _fitted(path: Path, variant: Variant, progress: Progress) -> dict[str, Tenso
         raise type(error)(error.what, path=path, hint=error.hint) from error
 
 
-def scaled(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
     """The same view of an image at another input ``size`` (height, width): resize and padding keep their shares."""
     height, width = preprocessing.size
     factor = min(size) / min(height, width)

@@ -35,7 +35,7 @@ def finished(work: Callable[[], None], rows: list[Row]) -> tuple[int | None, Rex
     from runtimes.errors import RexportError
 
     try:
-        with terminal.stdout_reserved():
+        with terminal.reserve_stdout():
             work()
     except KeyboardInterrupt:
         return terminal.INTERRUPTED, None

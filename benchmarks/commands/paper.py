@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.paper.findings import Findings
     from benchmarks.paper.networks import Moments
     from benchmarks.paper.study import Setup
-    from exporter.network import Listener
+    from exporter.network import ExportListener
     from exporter.variants import Shortcut, Variant
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -165,7 +165,7 @@ def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | Non
     from benchmarks.paper.runs import WEIGHTS, opened
 
     folder = FOLDER / RUNS / _run_name(variant, shortcut, seed) if folder is None else folder
-    with terminal.stdout_reserved(), terminal.listening() as listener:
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         study.train([(folder, variant, shortcut, seed)], _setup(**options), listener)
         run = opened(folder)
         listener.notice(run.identity.recipe.in_words())
@@ -312,7 +312,7 @@ def identity(networks: tuple[str, ...], **options: Any) -> None:
 
 
 def _look(
-    measure: Callable[[Source, Moments, str, Listener], Findings],
+    measure: Callable[[Source, Moments, str, ExportListener], Findings],
     *,
     folder: Path,
     size: int,
@@ -331,7 +331,7 @@ def _look(
     moments = IMAGENET_MOMENTS if mean is None or std is None else (mean, std)
     source = Source(data["train_data"], data["test_data"], data["data_name"], data["limit"], size)
     check_writable(folder)
-    with terminal.stdout_reserved(), terminal.listening() as listener:
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         found = measure(source, moments, _command(), listener)
         findings, paths = _kept(found, folder)
     _say(findings, paths)
@@ -354,7 +354,7 @@ def _compare(
         for name, option in networks
     ]
     label = _with_option if len({name for name, _ in networks}) < len(networks) else _plain_name
-    with terminal.stdout_reserved(), terminal.listening() as listener:
+    with terminal.reserve_stdout(), terminal.listening() as listener:
         folders = tuple(run for run, *_ in wanted) if so_far else study.train(wanted, _setup(**options), listener)
         found = curves.gathered(folders, label, so_far)
         findings, paths = _kept(experiment(found, _command()), folder)

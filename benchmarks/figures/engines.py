@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from benchmarks.figures.frame import SILENT, VARIANT, Figure, Setting
 from exporter import onnx
-from exporter.network import Network, Request, prepare
+from exporter.network import ExportRequest, Network, prepare
 from exporter.precision import PRECISIONS
-from exporter.typing import Typing
+from exporter.typing import PrecisionSpec
 from exporter.variants import VARIANTS
 from runtimes import Artifact
 from runtimes.trt.building import build
@@ -23,7 +23,7 @@ LIMIT_S = 10.0
 def engines(setting: Setting) -> Iterator[Figure]:
     """Parsing and building ResNet-50 for 224 x 224 pixels, in each precision, for the default batches and GPUs."""
     rtx = flavor("rtx")
-    network = prepare(Request(VARIANTS[VARIANT], "unused"), SILENT)
+    network = prepare(ExportRequest(VARIANTS[VARIANT], "unused"), SILENT)
     for name in PRECISIONS:
         source = _exported(network, setting, name)
         settings = Settings(tf32=source.allows_tf32)
@@ -38,7 +38,7 @@ def engines(setting: Setting) -> Iterator[Figure]:
 
 
 def _exported(network: Network, setting: Setting, precision: str) -> Artifact:
-    typing = Typing(precision)
+    typing = PrecisionSpec(precision)
     if typing.row.calibrated:
         typing = replace(typing, target="tensorrt")
-    return onnx.exported(network, onnx.Place(setting.folder / f"{precision}.onnx"), typing, SILENT)
+    return onnx.export_network(network, onnx.ExportTarget(setting.folder / f"{precision}.onnx"), typing, SILENT)

@@ -15,7 +15,7 @@ from benchmarks.measure import Plan
 from benchmarks.statistics import quantile, ratio_interval, ratio_of_medians
 from exporter import onnx
 from exporter.data import BUNDLED_NAME
-from exporter.network import Request
+from exporter.network import ExportRequest
 from exporter.variants import VARIANTS
 from runtimes import Runtime
 from runtimes.backends import onnxrt
@@ -31,7 +31,9 @@ Classes = NDArray[np.int64]
 def evaluation(setting: Setting) -> Iterator[Figure]:
     """rbench's evaluation, which begins at the file of images, against ``InferenceSession.run`` of the very same
     session, and ``argmax``, over batches that lie ready in memory."""
-    artifact = onnx.export(Request(VARIANTS["resnet20"], f"{setting.folder}/", weights="bundled", force=True), SILENT)
+    artifact = onnx.export(
+        ExportRequest(VARIANTS["resnet20"], f"{setting.folder}/", weights="bundled", force=True), SILENT
+    )
     threads = usable_processors()
     session = onnxrt.BACKEND.open(artifact, Options("cpu", threads))
     if not isinstance(session, onnxrt.OnnxRuntimeSession):

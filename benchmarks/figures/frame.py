@@ -15,10 +15,10 @@ from benchmarks.request import Request as RunRequest
 from benchmarks.results import Row
 from benchmarks.run import run
 from benchmarks.statistics import quantile, ratio_interval, ratio_of_medians
-from exporter.network import Listener
+from exporter.network import ExportListener
 
 VARIANT = "resnet50"
-SILENT = Listener(step=lambda _: None, notice=lambda _: None)
+SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 
 
 @dataclass(frozen=True)

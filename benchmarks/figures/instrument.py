@@ -27,7 +27,7 @@ from benchmarks.results import FILE_NAME, read
 from benchmarks.simulation import USUAL, Clockwork
 from benchmarks.statistics import Comparison, Rounds, paired, quantile, together
 from exporter import onnx
-from exporter.network import Request
+from exporter.network import ExportRequest
 from exporter.variants import VARIANTS
 from runtimes import Artifact, schema
 from runtimes.backends import fake
@@ -174,7 +174,7 @@ def verdicts(setting: Setting) -> Iterator[Figure]:
 
 
 def _resnet20(setting: Setting) -> Artifact:
-    return onnx.export(Request(VARIANTS["resnet20"], f"{setting.folder}/", weights="bundled", force=True), SILENT)
+    return onnx.export(ExportRequest(VARIANTS["resnet20"], f"{setting.folder}/", weights="bundled", force=True), SILENT)
 
 
 def real(artifact: Artifact, gap: float, folder: Path, seed: int) -> Comparison:

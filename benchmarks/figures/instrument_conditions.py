@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks.conditions import Conditions, disturbances
 from benchmarks.figures.frame import SILENT, Figure, Setting
 from exporter import onnx
-from exporter.network import Request
+from exporter.network import ExportRequest
 from exporter.variants import VARIANTS
 from runtimes import schema
 from runtimes.errors import CheckFailedError
@@ -64,7 +64,7 @@ class Case:
 def disturbed(setting: Setting) -> Iterator[Figure]:
     """ResNet-20 on ONNX Runtime, in one thread, in one thread on one processor, and in two threads: five times each
     beside a busy loop on the same processor, and five times alone. The machine must be quiet for the latter."""
-    artifact = onnx.export(Request(VARIANTS["resnet20"], f"{setting.folder}/resnet20.onnx", force=True), SILENT)
+    artifact = onnx.export(ExportRequest(VARIANTS["resnet20"], f"{setting.folder}/resnet20.onnx", force=True), SILENT)
     for case in _cases(tuple(sorted(os.sched_getaffinity(0)))):
         seen = [watched(str(artifact.path), case) for _ in range(TIMES)]
         marked = sum(bool(disturbances(conditions, case.threads)) for conditions in seen)

@@ -13,7 +13,7 @@ from benchmarks.request import Request as RunRequest
 from benchmarks.results import Row
 from benchmarks.statistics import quantile
 from exporter import onnx
-from exporter.network import Request
+from exporter.network import ExportRequest
 from exporter.variants import VARIANTS
 from runtimes import Artifact, Runtime
 from runtimes.backends import onnxrt
@@ -55,7 +55,7 @@ torch.onnx.export(
 
 
 def _exported(folder: Path) -> Artifact:
-    return onnx.export(Request(VARIANTS[VARIANT], f"{folder}/", force=True), SILENT)
+    return onnx.export(ExportRequest(VARIANTS[VARIANT], f"{folder}/", force=True), SILENT)
 
 
 def overhead(setting: Setting) -> Iterator[Figure]:
@@ -135,7 +135,7 @@ def cifar(setting: Setting) -> Iterator[Figure]:
         raise UsageError("cifar needs --shared, the folder of the published weights and images")
     data = str(shared / "cifar10-jpeg-test.tar.xz")
     for name, top1 in (("resnet20", 0.8103), ("resnet56", 0.8320)):
-        request = Request(
+        request = ExportRequest(
             VARIANTS[name],
             f"{setting.folder}/{name}-cifar10.onnx",
             weights=str(shared / f"cifar10-{name}.th"),

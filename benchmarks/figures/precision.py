@@ -32,11 +32,11 @@ from benchmarks.results import Row
 from exporter import onnx
 from exporter.data import noise
 from exporter.examples import for_calibration
-from exporter.network import Request, prepare
+from exporter.network import ExportRequest, prepare
 from exporter.quantise import quantiser
-from exporter.typing import FP32, Typing
+from exporter.typing import FP32, PrecisionSpec
 from exporter.variants import VARIANTS, multiply_adds
-from exporter.weights import IMAGENET_PREPROCESSING, scaled
+from exporter.weights import IMAGENET_PREPROCESSING, scale_preprocessing
 from runtimes import Artifact, Runtime
 from runtimes.backends import openvino as openvino_backend
 from runtimes.errors import UsageError
@@ -47,15 +47,15 @@ from runtimes.protocol import Options
 if TYPE_CHECKING:
     import openvino
 
-INT8 = Typing("int8")
+INT8 = PrecisionSpec("int8")
 DROPS = {"fp16": 0.001, "bf16": 0.003, "int8": 0.005}
 """The largest allowed drop of top-1, a fraction."""
 BATCHES = (1, 8)
 
 
-def _exported(folder: Path, typing: Typing = FP32, raw: bool = False) -> Artifact:
+def _exported(folder: Path, typing: PrecisionSpec = FP32, raw: bool = False) -> Artifact:
     name = f"{VARIANT}-{typing.precision}{'-raw' if raw else ''}.onnx"
-    return onnx.export(Request(VARIANTS[VARIANT], str(folder / name), force=True, raw=raw), SILENT, typing=typing)
+    return onnx.export(ExportRequest(VARIANTS[VARIANT], str(folder / name), force=True, raw=raw), SILENT, typing=typing)
 
 
 def _input(batch: int) -> NDArray[np.float32]:
@@ -68,7 +68,7 @@ def native(setting: Setting) -> Iterator[Figure]:
     import openvino
 
     ours = _exported(setting.folder, INT8)
-    network = prepare(Request(VARIANTS[VARIANT], "unused"), SILENT)
+    network = prepare(ExportRequest(VARIANTS[VARIANT], "unused"), SILENT)
     images = for_calibration(network, None, INT8.calibration_images)
     core = openvino.Core()
     quantised = nncf.quantize(
@@ -210,7 +210,7 @@ def drops(setting: Setting) -> Iterator[Figure]:
     yield from _dropped("bundled resnet20", request)
     if setting.shared is None:
         return
-    wanted = Request(
+    wanted = ExportRequest(
         VARIANTS["resnet56"],
         str(setting.folder / "resnet56-cifar10.onnx"),
         weights=str(setting.shared / "cifar10-resnet56.th"),
@@ -292,7 +292,7 @@ def pipeline(setting: Setting) -> Iterator[Figure]:
 
     pictures = _pictures(setting.folder)
     ours = _exported(setting.folder, INT8, raw=True)
-    program = torch.export(Request(VARIANTS[VARIANT], str(setting.folder / f"{VARIANT}.pt2"), force=True), SILENT)
+    program = torch.export(ExportRequest(VARIANTS[VARIANT], str(setting.folder / f"{VARIANT}.pt2"), force=True), SILENT)
     ratios: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     speeds = []
     for _ in range(max(3, setting.rounds // 3)):
@@ -310,7 +310,7 @@ def pipeline(setting: Setting) -> Iterator[Figure]:
 
 def _decoding(pictures: list[str]) -> str:
     """What the pictures cost before any network sees them."""
-    view = scaled(IMAGENET_PREPROCESSING, VARIANTS[VARIANT].size)
+    view = scale_preprocessing(IMAGENET_PREPROCESSING, VARIANTS[VARIANT].size)
     contents = [Path(path).read_bytes() for path in pictures]
     taken = [_seconds(partial(fit_image, content, view)) for content in contents]
     return f"decoding and resizing a picture takes {statistics.median(taken) * 1e3:.1f} ms of one core"

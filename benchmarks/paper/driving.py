@@ -12,7 +12,7 @@ from benchmarks.numerals import roughly
 from benchmarks.paper.runs import Identity, Point, Run
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.training import Data, Pace, Training
-from exporter.network import Listener
+from exporter.network import ExportListener
 from runtimes.errors import CheckFailedError
 
 
@@ -25,7 +25,7 @@ class Job:
     arithmetic: Arithmetic
 
 
-def drive(jobs: Sequence[Job], data: Data, listener: Listener, pace: Pace) -> list[Run]:
+def drive(jobs: Sequence[Job], data: Data, listener: ExportListener, pace: Pace) -> list[Run]:
     """Trains them all; runs that are finished already are taken as they are. Blocks for as long as that takes.
 
     Raises:
@@ -54,7 +54,7 @@ def _begun(job: Job, data: Data, pace: Pace) -> Training:
     return Training(job.folder, job.identity, job.arithmetic, data, pace)
 
 
-def _alone(job: Job, data: Data, listener: Listener, pace: Pace, place: str) -> Run:
+def _alone(job: Job, data: Data, listener: ExportListener, pace: Pace, place: str) -> Run:
     training, clock = _begun(job, data, pace), _Clock(pace)
     begun, first = time.monotonic(), training.iteration
     while not training.complete:
@@ -69,7 +69,7 @@ def _alone(job: Job, data: Data, listener: Listener, pace: Pace, place: str) -> 
     return training.finish()
 
 
-def _side_by_side(jobs: Sequence[Job], data: Data, listener: Listener, pace: Pace) -> list[Run]:
+def _side_by_side(jobs: Sequence[Job], data: Data, listener: ExportListener, pace: Pace) -> list[Run]:
     """Takes a stride of each in turn, and finishes each when it is complete. If one fails, the others are kept."""
     clock = _Clock(pace)
     trainings = [_begun(job, data, pace) for job in jobs]

@@ -18,7 +18,7 @@ from benchmarks.paper.plusone import Shares, identity_blocks, shortcut_shares
 from benchmarks.paper.recipe import weighted_layers
 from benchmarks.paper.runs import states_of
 from benchmarks.paper.study import fitted
-from exporter.network import Listener
+from exporter.network import ExportListener
 from exporter.variants import VARIANTS, Variant
 from runtimes.errors import UsageError
 
@@ -26,7 +26,7 @@ _BATCH_SEED = 0
 
 
 def layer_responses(
-    specs: Sequence[str], source: Source, moments: Moments, command: str, listener: Listener
+    specs: Sequence[str], source: Source, moments: Moments, command: str, listener: ExportListener
 ) -> Findings:
     """The paper's Figure 7, of the networks that ``specs`` name, over all test images.
 
@@ -49,7 +49,7 @@ def layer_gradients(
     source: Source,
     moments: Moments,
     command: str,
-    listener: Listener,
+    listener: ExportListener,
 ) -> Findings:
     """Gradients of networks ``names`` as they are initialised, and of those that ``specs`` name as they are trained, on
     ``count`` test images.
@@ -96,7 +96,9 @@ def _batch(images: Seen, count: int, network: Network | None = None) -> Batch:
     return Batch(pixels, own.targets[chosen], f"{count} test images of {images.name}")
 
 
-def constructed(specs: Sequence[str], source: Source, moments: Moments, command: str, listener: Listener) -> Findings:
+def constructed(
+    specs: Sequence[str], source: Source, moments: Moments, command: str, listener: ExportListener
+) -> Findings:
     """Deeper networks built from those that ``specs`` name; and whether training plain ones finds what is built.
 
     Each is built into the deepest of its kind among them, or into the next deeper variant if it is the deepest.

@@ -16,8 +16,8 @@ from benchmarks.paper.recipe import RECIPES, Recipe
 from benchmarks.paper.runs import Identity, Run
 from benchmarks.paper.stepping import Arithmetic, TrainingPrecision
 from benchmarks.paper.training import Pace, on_device
-from exporter.network import Listener
-from exporter.variants import Shortcut, Variant, customised, variant
+from exporter.network import ExportListener
+from exporter.variants import Shortcut, Variant, customise, variant
 from runtimes.backends.pytorch import check_gpu
 from runtimes.errors import CompatibilityError, UsageError
 from runtimes.processors import usable_processors
@@ -56,11 +56,11 @@ def fitted(name: str, classes: int, size: int, shortcut: Shortcut | None = None)
     Raises:
         UsageError: no such row, or a plain net with a shortcut option.
     """
-    return customised(variant(name), classes=classes, size=(size, size), shortcut=shortcut)
+    return customise(variant(name), classes=classes, size=(size, size), shortcut=shortcut)
 
 
 def train(
-    wanted: Sequence[tuple[Path, str, Shortcut | None, int]], setup: Setup, listener: Listener
+    wanted: Sequence[tuple[Path, str, Shortcut | None, int]], setup: Setup, listener: ExportListener
 ) -> tuple[Path, ...]:
     """Trains networks, each given as (folder, variant's name, shortcut option, seed); the folders. Finished ones stay.
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.graphcost import Cost, cost, cost_of, counted
 from exporter.resnet import build
-from exporter.variants import VARIANTS, Variant, customised, layers, multiply_adds, variant
+from exporter.variants import VARIANTS, Variant, customise, layers, multiply_adds, variant
 from runtimes import Artifact
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
 from runtimes.formats import FORMATS
@@ -71,8 +71,8 @@ def test_the_graph_has_the_variants_multiply_adds(row: Variant, tmp_path: Path) 
 
 def test_another_stride_gives_another_count(tmp_path: Path) -> None:
     row = replace(variant("resnet50"), depths=(1, 1), widths=(8, 16), size=(64, 64))
-    found = cost(traced(customised(row, stride="v1"), tmp_path / "graph.onnx"), 1)
-    assert found.multiply_adds == multiply_adds(customised(row, stride="v1")) < multiply_adds(row)
+    found = cost(traced(customise(row, stride="v1"), tmp_path / "graph.onnx"), 1)
+    assert found.multiply_adds == multiply_adds(customise(row, stride="v1")) < multiply_adds(row)
 
 
 def test_an_exported_artifact_and_its_program_cost_the_same(onnx_artifact: Artifact, pt2_artifact: Artifact) -> None:

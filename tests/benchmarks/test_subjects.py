@@ -13,7 +13,7 @@ from benchmarks.results import Row
 from benchmarks.subjects import Refusal, Subject
 from exporter import network, onnx, torch
 from exporter.precision import PRECISIONS, Bounds
-from exporter.typing import Typing
+from exporter.typing import PrecisionSpec
 from runtimes import Artifact
 from runtimes.errors import (
     BackendUnavailableError,
@@ -78,10 +78,10 @@ def test_a_file_is_measured_as_itself_and_in_what_it_is_exported_to(onnx_artifac
 
 @pytest.mark.usefixtures("impossible_fp16")
 def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared: list[network.Request] = []
+    prepared: list[network.ExportRequest] = []
     honest = network.prepare
 
-    def counted(request: network.Request, listener: network.Listener) -> network.Network:
+    def counted(request: network.ExportRequest, listener: network.ExportListener) -> network.Network:
         prepared.append(request)
         return honest(request, listener)
 
@@ -121,7 +121,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
 
 def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None:
     """Raw pixels and a fixed batch; a network that bears no variant's name."""
-    wanted = network.Request(BASIC, f"{tmp_path}/small.onnx", batch=4, raw=True)
+    wanted = network.ExportRequest(BASIC, f"{tmp_path}/small.onnx", batch=4, raw=True)
     path = onnx.export(wanted, SILENT).path
     request = Request(
         subjects=(str(path),),
@@ -249,7 +249,7 @@ def precisions_of(found: tuple[subjects.Typed, ...]) -> list[tuple[str | None, s
 
 def test_on_a_gpu_pytorch_has_programs_of_its_own_beside_the_reference(tmp_path: Path) -> None:
     """What is exported and paired; this needs no GPU."""
-    path = onnx.export(network.Request(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
+    path = onnx.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
     request = Request(subjects=(str(path),), precisions=("fp32", "tf32", "fp16"), device="cuda")
     (subject,) = made(request, tmp_path)
     assert precisions_of(subject.programs) == [("tf32", "pt2"), ("fp16", "pt2")]
@@ -273,7 +273,7 @@ def test_on_a_gpu_pytorch_has_programs_of_its_own_beside_the_reference(tmp_path:
 def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = PRECISIONS["bf16"]
     monkeypatch.setitem(PRECISIONS, "bf16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
-    path = onnx.export(network.Request(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
+    path = onnx.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
     request = Request(subjects=(str(path),), precisions=("bf16",), runtimes=("pytorch",), device="cuda")
     (subject,) = made(request, tmp_path)
     (program,) = subject.programs
@@ -284,7 +284,7 @@ def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monk
 
 
 def test_a_narrow_program_that_is_named_is_measured_beside_its_reference(tmp_path: Path) -> None:
-    path = torch.export(network.Request(BASIC, f"{tmp_path}/small.pt2"), SILENT, Typing("fp16")).path
+    path = torch.export(network.ExportRequest(BASIC, f"{tmp_path}/small.pt2"), SILENT, PrecisionSpec("fp16")).path
     request = Request(subjects=(str(path),), runtimes=("pytorch",))
     (subject,) = made(request, tmp_path)
     assert precisions_of(subject.typed) == [("fp16", "pt2")]

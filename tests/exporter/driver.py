@@ -18,7 +18,7 @@ from typing import Any
 import onnx as onnx_library
 
 from exporter import cli, onnx, terminal
-from exporter.network import Listener
+from exporter.network import ExportListener
 
 PAUSE_S = 120
 
@@ -32,9 +32,9 @@ def _pause_at_step(name: str) -> None:
     original = terminal.listening
 
     @contextmanager
-    def listening() -> Iterator[Listener]:
+    def listening() -> Iterator[ExportListener]:
         with original() as listener:
-            yield Listener(step=lambda text: _pause() if text == name else None, notice=listener.notice)
+            yield ExportListener(step=lambda text: _pause() if text == name else None, notice=listener.notice)
 
     terminal.listening = listening
 
@@ -63,7 +63,7 @@ def main() -> None:
             os.write(1, b"native code talks\n")
         return onnx_library.load(graph)
 
-    onnx._traced = traced  # type: ignore[assignment]
+    onnx._trace = traced  # type: ignore[assignment]
     if pause.startswith("replace "):
         _pause_at_replace(int(pause.removeprefix("replace ")))
     else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter import onnx
-from exporter.network import Listener, Request
-from exporter.typing import FP32, Typing
+from exporter.network import ExportListener, ExportRequest
+from exporter.typing import FP32, PrecisionSpec
 from exporter.variants import Variant
 from runtimes import Artifact
 
-SILENT = Listener(step=lambda _: None, notice=lambda _: None)
+SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 
 BASIC = Variant("small-basic", "basic", (1, 1, 1), (4, 8, 16), "cifar", "A", classes=10, size=(16, 16))
 BOTTLENECK = Variant("small-bottleneck", "bottleneck", (2, 1), (4, 8), "imagenet", "B", classes=10, size=(32, 32))
@@ -25,11 +25,11 @@ def export(
     folder: Path,
     opset: int | None = None,
     batch: int | None = None,
-    typing: Typing = FP32,
+    typing: PrecisionSpec = FP32,
     raw: bool = False,
 ) -> Artifact:
     """The variant with random weights as ``folder/NAME.onnx``, over what is there."""
-    return onnx.export(Request(variant, f"{folder}/", batch=batch, force=True, raw=raw), SILENT, opset, typing)
+    return onnx.export(ExportRequest(variant, f"{folder}/", batch=batch, force=True, raw=raw), SILENT, opset, typing)
 
 
 def content(folder: Path) -> dict[str, bytes]:

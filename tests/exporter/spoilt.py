@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from exporter.data import noise
-from exporter.quantise import quantised
+from exporter.quantise import quantise_graph
 from runtimes import Artifact
 
 
@@ -18,7 +18,7 @@ from runtimes import Artifact
 def _quantised(path: Path) -> bytes:
     graph = onnx.load(path)
     shape = [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim]
-    return quantised(graph, noise((8, *shape[1:]), 1), "cpu").SerializeToString()  # type: ignore[no-any-return]
+    return quantise_graph(graph, noise((8, *shape[1:]), 1), "cpu").SerializeToString()  # type: ignore[no-any-return]
 
 
 def int8(artifact: Artifact) -> onnx.ModelProto:

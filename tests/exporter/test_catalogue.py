@@ -5,7 +5,7 @@ import json
 import pytest
 
 from exporter import catalogue
-from exporter.variants import VARIANTS, customised, variant
+from exporter.variants import VARIANTS, customise, variant
 
 
 def test_every_variant_is_in_the_table_and_the_json() -> None:
@@ -53,12 +53,12 @@ def test_stages_have_table_1s_shapes() -> None:
 
 def test_shapes_do_not_depend_on_the_shortcut() -> None:
     for option in ("A", "B", "C"):
-        row = customised(variant("resnet50"), shortcut=option)
+        row = customise(variant("resnet50"), shortcut=option)
         assert [stage.shape for stage in catalogue.entry(row).stages][1] == (256, 56, 56)
 
 
 def test_one_variant_in_full() -> None:
-    text = catalogue.one_as_table(customised(variant("resnet50"), stride="v1"))
+    text = catalogue.one_as_table(customise(variant("resnet50"), stride="v1"))
     assert "resnet50: residual, bottleneck blocks, shortcut B, stride v1, input 3x224x224, 1000 classes" in text
     assert "3 x [1x1 64, 3x3 64, 1x1 256]" in text
     assert "25,557,032" in text

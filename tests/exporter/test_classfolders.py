@@ -137,6 +137,8 @@ def test_a_folder_without_classes_is_refused(contents: dict[str, bytes], tmp_pat
 
 def test_class_folders_by_names_alone() -> None:
     assert classfolders.read(["a/1.txt", "1.png"]) is None
-    assert classfolders.read(["a/1.txt", "1.png"], "train") == classfolders.Found(("1.png",), None, (), None)
+    assert classfolders.read(["a/1.txt", "1.png"], "train") == classfolders.ClassFolders(("1.png",), None, (), None)
     found = classfolders.read(["pets/test/b/1.png", "pets/test/a/deep/2.png", "pets/train/c/3.png"])
-    assert found == classfolders.Found(("pets/test/b/1.png", "pets/test/a/deep/2.png"), (1, 0), ("a", "b", "c"), "test")
+    assert found == classfolders.ClassFolders(
+        ("pets/test/b/1.png", "pets/test/a/deep/2.png"), (1, 0), ("a", "b", "c"), "test"
+    )

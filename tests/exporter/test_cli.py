@@ -13,7 +13,7 @@ from PIL import Image
 
 import runtimes
 from exporter import onnx
-from exporter.network import Request
+from exporter.network import ExportRequest
 from exporter.variants import variant
 from runtimes import Artifact, parity
 from tests.exporter.commands import driven, environment, errors, python, rexport, wait_for_pause
@@ -35,7 +35,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of ResNet-20 with seed 1, for the driver."""
     folder = tmp_path_factory.mktemp("graph")
-    return onnx.export(Request(variant("resnet20"), f"{folder}/", seed=1), SILENT).path
+    return onnx.export(ExportRequest(variant("resnet20"), f"{folder}/", seed=1), SILENT).path
 
 
 @pytest.fixture

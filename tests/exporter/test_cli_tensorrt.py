@@ -158,12 +158,12 @@ def test_a_missing_library_is_named_with_its_remedy(copied: Path) -> None:
 SLOWED = """
 import sys, time
 from exporter import cli, tensorrt
-told = tensorrt.Told.__call__
+told = tensorrt.BuildProgress.__call__
 def slowly(self, phase, done, total):
     print("building", phase, file=sys.stderr, flush=True)
     time.sleep(0.5)
     return told(self, phase, done, total)
-tensorrt.Told.__call__ = slowly
+tensorrt.BuildProgress.__call__ = slowly
 sys.argv = ["rexport", *sys.argv[1:]]
 cli.main()
 """

@@ -15,9 +15,9 @@ import onnx as onnx_library
 import pytest
 
 from exporter import onnx, tensorrt
-from exporter.network import Network, Request, prepare
-from exporter.typing import Typing
-from exporter.variants import customised, parameters, variant
+from exporter.network import ExportRequest, Network, prepare
+from exporter.typing import PrecisionSpec
+from exporter.variants import customise, parameters, variant
 from runtimes import Artifact, files
 from runtimes.errors import ArtifactError, CompatibilityError
 from runtimes.manifest import Profile
@@ -41,13 +41,13 @@ class Traced:
 
     def exported(self, precision: str) -> Artifact:
         """The network in the precision, checked as every export is."""
-        typing = Typing(precision, gate_images=2, calibration_images=2)
+        typing = PrecisionSpec(precision, gate_images=2, calibration_images=2)
         if typing.row.calibrated:
             typing = replace(typing, target="tensorrt")
-        return onnx.exported(self.network, onnx.Place(self.folder / f"{precision}.onnx"), typing, SILENT)
+        return onnx.export_network(self.network, onnx.ExportTarget(self.folder / f"{precision}.onnx"), typing, SILENT)
 
     def trace(self, network: Network, batch: int | None, opset: int) -> onnx_library.ModelProto:
-        """In place of ``exporter.onnx._traced``. These networks' operators are the same in all opsets from 18 on, but
+        """In place of ``exporter.onnx._trace``. These networks' operators are the same in all opsets from 18 on, but
         for the types that they take: the version is another number in the file, which is checked like any other."""
         assert network is self.network
         assert batch is None
@@ -60,11 +60,11 @@ class Traced:
 def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "bundled":
-        wanted = Request(variant("resnet20"), f"{folder}/", weights="bundled")
+        wanted = ExportRequest(variant("resnet20"), f"{folder}/", weights="bundled")
     else:
-        wanted = Request(customised(variant(request.param), size=(64, 64)), f"{folder}/")
+        wanted = ExportRequest(customise(variant(request.param), size=(64, 64)), f"{folder}/")
     network = prepare(wanted, SILENT)
-    yield Traced(network, onnx._traced(network, None, onnx.DEFAULT_OPSET).SerializeToString(), folder)
+    yield Traced(network, onnx._trace(network, None, onnx.DEFAULT_OPSET).SerializeToString(), folder)
     shutil.rmtree(folder)  # pytest keeps folders, and these are gigabytes
 
 
@@ -72,9 +72,9 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_every_network_is_built_in_every_precision(
     traced: Traced, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx, "_traced", traced.trace)
+    monkeypatch.setattr(onnx, "_trace", traced.trace)
     parent = traced.exported(precision)
-    artifact = tensorrt.built(parent.path, tensorrt.Order("rtx"), SILENT)
+    artifact = tensorrt.build_artifact(parent.path, tensorrt.EngineRequest("rtx"), SILENT)
     assert artifact.path == parent.path.with_suffix(".engine")
     manifest = Artifact.read(artifact.path).manifest
     assert manifest is not None

@@ -10,8 +10,8 @@ from PIL import Image
 from exporter import examples
 from exporter.data import open_dataset
 from exporter.examples import for_calibration, for_gate
-from exporter.network import Network, Request, prepare
-from exporter.typing import Typing
+from exporter.network import ExportRequest, Network, prepare
+from exporter.typing import PrecisionSpec
 from exporter.variants import variant
 from runtimes.errors import InputError, ModelMismatchError, UsageError
 from runtimes.images import fit_image, normalise
@@ -20,12 +20,12 @@ from tests.exporter.small import BASIC, SILENT
 
 @pytest.fixture(scope="module")
 def trained() -> Network:
-    return prepare(Request(variant("resnet20"), "unused", weights="bundled"), SILENT)
+    return prepare(ExportRequest(variant("resnet20"), "unused", weights="bundled"), SILENT)
 
 
 @pytest.fixture(scope="module")
 def untrained() -> Network:
-    return prepare(Request(BASIC, "unused", seed=3), SILENT)
+    return prepare(ExportRequest(BASIC, "unused", seed=3), SILENT)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bundled_weights_are_calibrated_on_training_images(trained: Network) -> None:
     found = for_calibration(trained, None, 100)
     assert len(found) == 100
-    assert "fashion-mnist" in found.words
+    assert "fashion-mnist" in found.description
     test = {fit_image(image, trained.preprocessing).tobytes() for image in open_dataset("fashion-mnist").images}  # type: ignore[arg-type]
     assert not any(image.tobytes() in test for image in found.values)
 
 
 def test_and_judged_on_test_images_with_labels(trained: Network) -> None:
     found = for_gate(trained, None, 300, 50)
-    assert found.words == "50 images of fashion-mnist"
+    assert found.description == "50 images of fashion-mnist"
     assert found.targets is not None
     assert found.targets.shape == (50,)
     assert set(found.targets) <= set(range(10))
@@ -57,7 +57,7 @@ def test_and_judged_on_test_images_with_labels(trained: Network) -> None:
 def test_untrained_weights_take_noise(untrained: Network) -> None:
     first, second = for_calibration(untrained, None, 100), for_gate(untrained, None, 100, 100)
     assert (first.real, second.real, first.targets, second.targets) == (False, False, None, None)
-    assert first.words != second.words
+    assert first.description != second.description
     assert first.floats(0, 2).shape == (2, 3, 16, 16)
     assert not np.array_equal(first.floats(0, 7), second.floats(0, 7))
     assert not np.array_equal(first.floats(0, 7), untrained.vectors.inputs)
@@ -79,8 +79,8 @@ def test_a_folder_of_pictures_serves_for_both(untrained: Network, photos: Path) 
 
 def test_the_same_pictures_twice_are_told(untrained: Network, photos: Path) -> None:
     judges = for_gate(untrained, str(photos), 40, 1000)
-    assert judges.words.startswith("40 images of ")
-    assert judges.words.endswith(" that it was calibrated on")
+    assert judges.description.startswith("40 images of ")
+    assert judges.description.endswith(" that it was calibrated on")
 
 
 def test_floats_are_the_manifests_preprocessing(untrained: Network, photos: Path) -> None:
@@ -93,7 +93,7 @@ def test_floats_are_the_manifests_preprocessing(untrained: Network, photos: Path
 
 
 def test_noise_for_raw_input_is_pixels() -> None:
-    network = prepare(Request(BASIC, "unused", raw=True), SILENT)
+    network = prepare(ExportRequest(BASIC, "unused", raw=True), SILENT)
     found = for_gate(network, None, 300, 1000)
     assert found.feeds(0, 2, raw=True).dtype == np.uint8
     assert found.feeds(0, 2, raw=True).shape == (2, 16, 16, 3)
@@ -130,7 +130,7 @@ def test_images_need_a_preprocessing(untrained: Network, photos: Path) -> None:
 )
 def test_wishes_that_contradict_themselves(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Typing(**options)  # type: ignore[arg-type]
+        PrecisionSpec(**options)  # type: ignore[arg-type]
 
 
 def test_noise_is_little(untrained: Network) -> None:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import runtimes
-from exporter.execution import Execution, Part, bits, execution, places
+from exporter.execution import ExecutedPart, Execution, bits, execution, places
 from runtimes import Artifact, Description
 from runtimes.protocol import Layer
 from tests.exporter import small, spoilt
@@ -25,7 +25,7 @@ def ran(graph: onnx.ModelProto, folder: Path, backend: str) -> Execution:
     return execution(runtimes.profile(path, backend=backend, threads=1), "int8", ABOUT)
 
 
-def blocks(ran: Execution) -> Iterator[Part]:
+def blocks(ran: Execution) -> Iterator[ExecutedPart]:
     for stage in ran.stages:
         yield from stage.blocks or (stage,)
 

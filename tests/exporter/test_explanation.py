@@ -15,10 +15,10 @@ import pytest
 
 from exporter import explanation, torch
 from exporter import onnx as target
-from exporter.explanation import Explanation, Question, as_json, explain
+from exporter.explanation import Explanation, ExplanationRequest, as_json, explain
 from exporter.layererrors import size_of
-from exporter.network import Request
-from exporter.typing import Typing
+from exporter.network import ExportRequest
+from exporter.typing import PrecisionSpec
 from exporter.variants import Variant
 from runtimes import Artifact, available_backends, schema
 from runtimes.artifact import manifest_path
@@ -50,8 +50,12 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     @cache
     def made(precision: str = "fp32", variant: Variant = small.BOTTLENECK, **request: Any) -> Artifact:
         out = f"{tmp_path_factory.mktemp(precision)}/{precision}.onnx"
-        typing = Typing(precision, calibration_images=8, gate_images=8) if precision == "int8" else Typing(precision)
-        return target.export(Request(variant, out, **request), SILENT, None, typing)
+        typing = (
+            PrecisionSpec(precision, calibration_images=8, gate_images=8)
+            if precision == "int8"
+            else PrecisionSpec(precision)
+        )
+        return target.export(ExportRequest(variant, out, **request), SILENT, None, typing)
 
     return made
 
@@ -69,7 +73,7 @@ def foreign(artifact: Artifact, folder: Path) -> Path:
 
 
 def asked(path: Path, **options: Any) -> Explanation:
-    return explain(Question(path, threads=1, **options), SILENT)
+    return explain(ExplanationRequest(path, threads=1, **options), SILENT)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -158,7 +162,7 @@ def test_two_foreign_files_have_nothing_to_compare_on(make: Make, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return torch.export(Request(small.BASIC, f"{tmp_path_factory.mktemp('program')}/"), SILENT)
+    return torch.export(ExportRequest(small.BASIC, f"{tmp_path_factory.mktemp('program')}/"), SILENT)
 
 
 def test_of_a_program_there_is_what_ran(program: Artifact) -> None:
@@ -225,7 +229,10 @@ def test_weights_that_are_gone_leave_what_ran(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     save_file(build(small.BOTTLENECK).state_dict(), weights)
     artifact = target.export(
-        Request(small.BOTTLENECK, f"{tmp_path}/fp16.onnx", weights=str(weights)), SILENT, None, Typing("fp16")
+        ExportRequest(small.BOTTLENECK, f"{tmp_path}/fp16.onnx", weights=str(weights)),
+        SILENT,
+        None,
+        PrecisionSpec("fp16"),
     )
     weights.unlink()
     found = asked(artifact.path)

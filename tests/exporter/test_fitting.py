@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from exporter import fitting, resnet
-from exporter.variants import VARIANTS, Variant, customised
+from exporter.variants import VARIANTS, Variant, customise
 from runtimes.errors import ArtifactError, ModelMismatchError
 
 SMALL = VARIANTS["resnet20"]
@@ -136,7 +136,7 @@ def test_every_variant_but_the_giant_is_recognised_from_its_shapes() -> None:
 
 
 def test_other_classes_channels_and_shortcuts_are_named() -> None:
-    changed = customised(SMALL, classes=7, in_channels=1, shortcut="B")
+    changed = customise(SMALL, classes=7, in_channels=1, shortcut="B")
     with pytest.raises(ModelMismatchError) as caught:
         fit(state_of(changed))
     message = str(caught.value)
@@ -147,7 +147,7 @@ def test_other_classes_channels_and_shortcuts_are_named() -> None:
 
 def test_the_way_back_to_the_variants_own_classes_is_named() -> None:
     with pytest.raises(ModelMismatchError, match=r"\(use --num-classes 10\)"):
-        fit(state_of(), customised(SMALL, classes=100))
+        fit(state_of(), customise(SMALL, classes=100))
 
 
 @pytest.mark.parametrize("odd", [{}, {"fc.weight": torch.ones(3)}, {"fc.weight": torch.ones(3, 3)}])

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.folding import Typed, folded
+from exporter.folding import FoldedResNet, fold_batch_norms
 from exporter.resnet import ResNet, build, initialise, settle_statistics
-from exporter.variants import VARIANTS, Variant, customised
+from exporter.variants import VARIANTS, Variant, customise
 from runtimes.errors import CheckFailedError
 from tests.exporter.small import BASIC, BOTTLENECK
 
-ROWS = [BASIC, BOTTLENECK, VARIANTS["plain20"], customised(VARIANTS["resnet18"], size=(32, 32))]
+ROWS = [BASIC, BOTTLENECK, VARIANTS["plain20"], customise(VARIANTS["resnet18"], size=(32, 32))]
 
 
 def filled(row: Variant) -> ResNet:
@@ -38,7 +38,7 @@ def difference(model: nn.Module, other: nn.Module, row: Variant) -> float:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_folded_network_gives_the_same_logits(row: Variant) -> None:
     model = filled(row)
-    result = folded(model)
+    result = fold_batch_norms(model)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in result.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert difference(result, model, row) < 2e-6
@@ -50,7 +50,7 @@ def test_a_typed_network_is_narrow_inside_and_float32_outside(
     row: Variant, dtype: torch.dtype, tolerance: float
 ) -> None:
     model = filled(row)
-    typed = Typed(model, dtype)
+    typed = FoldedResNet(model, dtype)
     assert {value.dtype for value in typed.parameters()} == {dtype}
     assert {value.device.type for value in typed.parameters()} == {"cpu"}
     assert {name for name, _ in typed.named_modules()} == {name for name, _ in model.named_modules()}
@@ -61,7 +61,7 @@ def test_a_batch_norm_behind_nothing_it_could_go_into_is_found() -> None:
     model = filled(BASIC)
     model.set_submodule("conv1", nn.Sequential(model.conv1, nn.ReLU()))
     with pytest.raises(CheckFailedError, match=r"batch-norm bn1 follows no convolution, but conv1\.1"):
-        folded(model)
+        fold_batch_norms(model)
 
 
 def test_a_weight_that_overflows_is_named() -> None:
@@ -69,12 +69,12 @@ def test_a_weight_that_overflows_is_named() -> None:
     with torch.no_grad():
         model.fc.weight[0, 0] = 1e6
     with pytest.raises(CheckFailedError, match=r"fc\.weight holds what float16 cannot .*--precision bf16"):
-        Typed(model, torch.float16)
-    Typed(model, torch.bfloat16)
+        FoldedResNet(model, torch.float16)
+    FoldedResNet(model, torch.bfloat16)
 
 
 def test_a_weight_that_is_no_number_is_left_to_parity() -> None:
     model = filled(BASIC)
     with torch.no_grad():
         model.fc.weight[0, 0] = torch.nan
-    Typed(model, torch.float16)
+    FoldedResNet(model, torch.float16)

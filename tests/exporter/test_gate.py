@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from exporter import gate, onnx, precision
-from exporter.gate import Judged
-from exporter.network import Listener, Request
+from exporter.gate import GateSamples
+from exporter.network import ExportListener, ExportRequest
 from exporter.precision import PRECISIONS, Bounds, Material
-from exporter.typing import Typing
+from exporter.typing import PrecisionSpec
 from exporter.variants import variant
 from runtimes import Artifact
 from runtimes.errors import CheckFailedError
@@ -33,12 +33,12 @@ def logits(images: int, seed: int = 0, margin: float = 8.0) -> Logits:
     return values
 
 
-def judged(reference: Logits, given: Logits, targets: NDArray[np.int64] | None = None) -> Judged:
-    return Judged("some images", True, targets, reference, given)
+def judged(reference: Logits, given: Logits, targets: NDArray[np.int64] | None = None) -> GateSamples:
+    return GateSamples("some images", True, targets, reference, given)
 
 
 def figures(reference: Logits, given: Logits, targets: NDArray[np.int64] | None = None) -> Gate:
-    return gate.measured(judged(reference, given, targets), BOUNDS, "a runtime")
+    return gate.summarise_gate(judged(reference, given, targets), BOUNDS, "a runtime")
 
 
 def flipped(reference: Logits, count: int) -> Logits:
@@ -76,7 +76,7 @@ def test_a_flip_of_an_undecided_image_is_a_near_tie() -> None:
 def test_without_labels_there_is_no_top1() -> None:
     record = figures(logits(5), logits(5))
     assert (record.top1, record.reference_top1, record.drop, record.drop_interval) == (None,) * 4
-    assert "drop" not in gate.told(record)
+    assert "drop" not in gate.describe_gate(record)
 
 
 def test_too_large_an_error_fails() -> None:
@@ -114,7 +114,7 @@ def test_a_drop_fails_where_it_is_certainly_too_large(lost: int, fails: bool) ->
 def test_the_figures_are_told_in_a_line() -> None:
     reference = logits(1000)
     record = figures(reference, flipped(reference, 10), reference.argmax(1))
-    assert gate.told(record).endswith(
+    assert gate.describe_gate(record).endswith(
         "on some images, top-1 the same on 99.00% (10 flips, 0 near-ties), top-1 99.00% against 100.00% in fp32, "
         "a drop of 1.00 points [0.35, 1.64]"
     )
@@ -137,16 +137,16 @@ def spoilt(name: str, by: float) -> precision.Apply:
     return apply
 
 
-def registered(monkeypatch: pytest.MonkeyPatch, row: precision.Precision) -> Typing:
+def registered(monkeypatch: pytest.MonkeyPatch, row: precision.Precision) -> PrecisionSpec:
     monkeypatch.setitem(precision.PRECISIONS, row.name, row)
-    return Typing(row.name, gate_images=60)
+    return PrecisionSpec(row.name, gate_images=60)
 
 
 def test_a_passed_gate_stands_in_the_manifest_and_is_noticed(tmp_path: Path) -> None:
     told: list[str] = []
-    listener = Listener(step=lambda _: None, notice=told.append)
-    request = Request(variant("resnet20"), f"{tmp_path}/", weights="bundled")
-    artifact = onnx.export(request, listener, typing=Typing("fp16", gate_images=60))
+    listener = ExportListener(step=lambda _: None, notice=told.append)
+    request = ExportRequest(variant("resnet20"), f"{tmp_path}/", weights="bundled")
+    artifact = onnx.export(request, listener, typing=PrecisionSpec("fp16", gate_images=60))
     manifest = Artifact.read(artifact.path).manifest
     assert manifest is not None
     record = manifest.gate
@@ -154,11 +154,11 @@ def test_a_passed_gate_stands_in_the_manifest_and_is_noticed(tmp_path: Path) -> 
     assert (record.images, record.data, record.drop) == (60, "60 images of fashion-mnist", 0)
     assert record.top1 == record.reference_top1
     assert record.bounds == dataclasses.asdict(PRECISIONS["fp16"].bounds or BOUNDS)
-    assert any(line == f"fp16: {gate.told(record)}" for line in told)
+    assert any(line == f"fp16: {gate.describe_gate(record)}" for line in told)
 
 
 def test_a_batch_fixed_above_the_gates_own_is_judged(tmp_path: Path) -> None:
-    artifact = export(BASIC, tmp_path, batch=gate.BATCH + 4, typing=Typing("fp16"))
+    artifact = export(BASIC, tmp_path, batch=gate.BATCH + 4, typing=PrecisionSpec("fp16"))
     assert artifact.manifest is not None
     assert artifact.manifest.gate is not None
     assert artifact.manifest.gate.error < 1e-3
@@ -195,7 +195,7 @@ def test_a_drop_of_top1_is_caught_where_the_logits_look_well(tmp_path: Path, mon
         tolerance=100,
         bounds=Bounds(error=100, agreement=0, drop=0.003),
     )
-    request = Request(variant("resnet20"), f"{tmp_path}/", weights="bundled")
+    request = ExportRequest(variant("resnet20"), f"{tmp_path}/", weights="bundled")
     typing = dataclasses.replace(registered(monkeypatch, broken), gate_images=300)
     with pytest.raises(CheckFailedError, match=r"top-1 dropped by \d+\.\d\d points, 0\.30 is allowed"):
         onnx.export(request, SILENT, typing=typing)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from exporter import inspection, onnx
-from exporter.network import Request
-from exporter.typing import Typing
+from exporter.network import ExportRequest
+from exporter.typing import PrecisionSpec
 from exporter.variants import variant
 from runtimes import Artifact, schema
 from runtimes.artifact import manifest_path
@@ -43,7 +43,7 @@ def rewrite(path: Path, **fields: object) -> None:
 
 @pytest.mark.parametrize("backend", CPU_RUNTIMES)
 def test_verify_repeats_parity_on_each_runtime(onnx_artifact: Artifact, backend: str) -> None:
-    record = inspection.verified(onnx_artifact.path, backend, "cpu", 1)
+    record = inspection.verify_parity(onnx_artifact.path, backend, "cpu", 1)
     assert record.runtime.startswith(f"{backend} ")
     assert record.relative_difference <= 5e-5
     assert json.loads(inspection.parity_as_json(record))["batches"] == [1, 2, 3, 7]
@@ -54,13 +54,13 @@ def test_verify_repeats_parity_on_each_runtime(onnx_artifact: Artifact, backend:
 
 @pytest.mark.parametrize("backend", ["pytorch"])
 def test_verify_repeats_parity_of_programs(pt2_artifact: Artifact, backend: str) -> None:
-    assert inspection.verified(pt2_artifact.path, backend, "cpu", 1).agreement == 1.0
+    assert inspection.verify_parity(pt2_artifact.path, backend, "cpu", 1).agreement == 1.0
 
 
 def test_verify_notices_a_changed_model(copied: Path) -> None:
     flip(copied)
     with pytest.raises(IntegrityError, match=r"resnet20.onnx: its bytes are not those that its manifest records"):
-        inspection.verified(copied, None, "cpu", 1)
+        inspection.verify_parity(copied, None, "cpu", 1)
     with pytest.raises(IntegrityError):
         inspection.as_json(copied)
     with pytest.raises(IntegrityError):
@@ -71,7 +71,7 @@ def test_verify_notices_changed_vectors(copied: Path) -> None:
     (vectors,) = copied.parent.glob("*.npz")
     flip(vectors)
     with pytest.raises(IntegrityError, match=r"vectors.npz: its bytes are not those that the manifest records"):
-        inspection.verified(copied, None, "cpu", 1)
+        inspection.verify_parity(copied, None, "cpu", 1)
 
 
 def test_verify_notices_another_model_under_an_adapted_manifest(copied: Path) -> None:
@@ -87,7 +87,7 @@ def test_verify_notices_another_model_under_an_adapted_manifest(copied: Path) ->
     onnx_library.save(model, copied)
     rewrite(copied, sha256=files.sha256_of(copied), size_bytes=copied.stat().st_size)
     with pytest.raises(CheckFailedError, match="parity failed"):
-        inspection.verified(copied, None, "cpu", 1)
+        inspection.verify_parity(copied, None, "cpu", 1)
 
 
 def test_verify_goes_by_our_tolerance_not_the_files(copied: Path) -> None:
@@ -95,24 +95,24 @@ def test_verify_goes_by_our_tolerance_not_the_files(copied: Path) -> None:
     assert manifest is not None
     assert manifest.parity is not None
     rewrite(copied, parity=dataclasses.replace(manifest.parity, tolerance=9.0))
-    assert inspection.verified(copied, None, "cpu", 1).tolerance == 5e-5
+    assert inspection.verify_parity(copied, None, "cpu", 1).tolerance == 5e-5
 
 
 def test_missing_vectors_are_named(copied: Path) -> None:
     for place in copied.parent.glob("*.npz"):
         place.unlink()
     with pytest.raises(RexportError, match=r"vectors.npz: cannot read: No such file"):
-        inspection.verified(copied, None, "cpu", 1)
+        inspection.verify_parity(copied, None, "cpu", 1)
 
 
 def test_an_artifact_without_a_record_cannot_be_verified(fake_artifact: FakeFactory) -> None:
     with pytest.raises(ArtifactError, match="its manifest records no parity check"):
-        inspection.verified(fake_artifact().path, None, "cpu", 1)
+        inspection.verify_parity(fake_artifact().path, None, "cpu", 1)
 
 
 def test_a_runtime_that_does_not_open_the_format_is_refused(onnx_artifact: Artifact) -> None:
     with pytest.raises((RexportError, BackendUnavailableError), match="pytorch"):
-        inspection.verified(onnx_artifact.path, "pytorch", "cpu", 1)
+        inspection.verify_parity(onnx_artifact.path, "pytorch", "cpu", 1)
 
 
 def test_inspect_says_what_an_artifact_is(onnx_artifact: Artifact) -> None:
@@ -129,7 +129,7 @@ def test_inspect_shortens_long_lists(copied: Path) -> None:
     rewrite(copied, labels=tuple(f"label {number}" for number in range(10)), parent="ab" * 32)
     assert "label 0, label 1" in inspection.as_text(copied)
     assert f"made from{' ' * 6}{'ab' * 32}" in inspection.as_text(copied)
-    assert inspection._shortened(tuple("abcdefghijkl")) == "a, b, c, d, e, f, g, h, i, j, … (12)"
+    assert inspection._shorten_labels(tuple("abcdefghijkl")) == "a, b, c, d, e, f, g, h, i, j, … (12)"
 
 
 def test_inspect_takes_a_foreign_file(copied: Path) -> None:
@@ -145,12 +145,12 @@ def test_inspect_takes_a_foreign_file(copied: Path) -> None:
 def test_a_foreign_file_cannot_be_verified(copied: Path) -> None:
     manifest_path(copied).unlink()
     with pytest.raises(ArtifactError, match=r"it has no test vectors \(export it with rexport\)"):
-        inspection.verified(copied, None, "cpu", 1)
+        inspection.verify_parity(copied, None, "cpu", 1)
 
 
 def test_inspect_tells_what_a_narrower_precision_cost(tmp_path: Path) -> None:
-    request = Request(variant("resnet20"), f"{tmp_path}/", weights="bundled", raw=True)
-    artifact = onnx.export(request, SILENT, typing=Typing("int8", calibration_images=20, gate_images=20))
+    request = ExportRequest(variant("resnet20"), f"{tmp_path}/", weights="bundled", raw=True)
+    artifact = onnx.export(request, SILENT, typing=PrecisionSpec("int8", calibration_images=20, gate_images=20))
     tuning = Tuning("openvino", "cpu", 2, 8, "throughput", 0.0125, 640.0, "a machine")
     rewrite(artifact.path, tuning=tuning)
     facts = dict(line.split("  ", 1) for line in inspection.as_text(artifact.path).splitlines())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.casting import cast
-from exporter.layererrors import BlockError, Comparison, Images, LayerError, compare, relative, size_of
+from exporter.layererrors import BlockError, GraphComparison, GraphInputs, LayerError, compare, relative, size_of
 from runtimes import Artifact
 from runtimes.errors import ModelMismatchError
 from tests.exporter import small, spoilt
@@ -27,21 +27,23 @@ def reference(artifact: Artifact) -> onnx.ModelProto:
     return onnx.load(artifact.path)
 
 
-def images(artifact: Artifact, batch: int = 1) -> list[Images]:
+def images(artifact: Artifact, batch: int = 1) -> list[GraphInputs]:
     values = artifact.vectors().inputs
     starts = range(0, len(values), batch)
-    return [Images(values[at : at + batch], values[at : at + batch], len(values[at : at + batch])) for at in starts]
+    return [
+        GraphInputs(values[at : at + batch], values[at : at + batch], len(values[at : at + batch])) for at in starts
+    ]
 
 
-def compared(typed: onnx.ModelProto, reference: onnx.ModelProto, artifact: Artifact) -> Comparison:
+def compared(typed: onnx.ModelProto, reference: onnx.ModelProto, artifact: Artifact) -> GraphComparison:
     return compare(typed, reference, images(artifact)[:3], 1)
 
 
-def by_block(found: Comparison) -> dict[str, BlockError]:
+def by_block(found: GraphComparison) -> dict[str, BlockError]:
     return {block.name: block for stage in found.stages for block in stage.blocks}
 
 
-def by_layer(found: Comparison) -> dict[str, LayerError]:
+def by_layer(found: GraphComparison) -> dict[str, LayerError]:
     return {layer.name: layer for block in by_block(found).values() for layer in block.layers}
 
 
@@ -176,7 +178,7 @@ def test_every_value_of_a_graph_of_half_precision_is_rounded_to_it(
         opset_imports=[helper.make_opsetid("", 20)],
         ir_version=10,
     )
-    found = compare(cast(graph, element), graph, [Images(data, data, 3)], 1)
+    found = compare(cast(graph, element), graph, [GraphInputs(data, data, 3)], 1)
     product = round_off(round_off(data) @ round_off(weights))
     exact = data @ weights
     layers = {layer.name: size_of(layer.error) for layer in found.stages[0].blocks[0].layers}

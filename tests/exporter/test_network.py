@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.network import Listener, Request, prepare, read_labels, reference_logits
+from exporter.network import ExportListener, ExportRequest, prepare, read_labels, reference_logits
 from exporter.resnet import build, initialise
-from exporter.variants import customised, variant
+from exporter.variants import customise, variant
 from runtimes.errors import ArtifactError, ModelMismatchError, ResourceError, UsageError
 from tests.exporter.small import BASIC, SILENT
 
@@ -64,7 +64,7 @@ def test_missing_labels_are_named(tmp_path: Path) -> None:
 
 def test_doubled_labels_are_noticed(tmp_path: Path) -> None:
     heard: list[str] = []
-    read_labels(labels_file(tmp_path, b"cat\ndog\ncat\n"), 3, Listener(lambda _: None, heard.append))
+    read_labels(labels_file(tmp_path, b"cat\ndog\ncat\n"), 3, ExportListener(lambda _: None, heard.append))
     assert heard == ["labels.txt: 1 labels stand more than once"]
 
 
@@ -81,15 +81,15 @@ def test_doubled_labels_are_noticed(tmp_path: Path) -> None:
     ],
 )
 def test_statistics_that_do_not_fit_are_refused(change: dict[str, tuple[float, ...]], message: str) -> None:
-    request = Request(BASIC, "unused.onnx", **change)  # type: ignore[arg-type]
+    request = ExportRequest(BASIC, "unused.onnx", **change)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=message):
         prepare(request, SILENT)
 
 
 def test_the_target_is_a_file_or_in_a_folder(tmp_path: Path) -> None:
-    assert Request(BASIC, f"{tmp_path}").target(".onnx") == tmp_path / "small-basic.onnx"
-    assert Request(BASIC, f"{tmp_path}/new/").target(".onnx") == tmp_path / "new" / "small-basic.onnx"
-    assert Request(BASIC, f"{tmp_path}/other/own.model").target(".onnx") == tmp_path / "other" / "own.model"
+    assert ExportRequest(BASIC, f"{tmp_path}").target(".onnx") == tmp_path / "small-basic.onnx"
+    assert ExportRequest(BASIC, f"{tmp_path}/new/").target(".onnx") == tmp_path / "new" / "small-basic.onnx"
+    assert ExportRequest(BASIC, f"{tmp_path}/other/own.model").target(".onnx") == tmp_path / "other" / "own.model"
     assert sorted(place.name for place in tmp_path.iterdir()) == ["new", "other"]
 
 
@@ -97,26 +97,26 @@ def test_an_existing_target_needs_force(tmp_path: Path) -> None:
     path = tmp_path / "it.onnx"
     path.write_bytes(b"old")
     with pytest.raises(UsageError, match=r"it.onnx: it is there already \(--force replaces it, -o names another"):
-        Request(BASIC, str(path)).target(".onnx")
-    assert Request(BASIC, str(path), force=True).target(".onnx") == path
+        ExportRequest(BASIC, str(path)).target(".onnx")
+    assert ExportRequest(BASIC, str(path), force=True).target(".onnx") == path
     assert path.read_bytes() == b"old"
 
 
 def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "small-basic.onnx").mkdir()
     with pytest.raises(UsageError, match=r"small-basic.onnx: a folder is there"):
-        Request(BASIC, str(tmp_path), force=True).target(".onnx")
+        ExportRequest(BASIC, str(tmp_path), force=True).target(".onnx")
 
 
 def test_a_target_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ResourceError, match=r"file/inside: cannot write into: Not a directory"):
-        Request(BASIC, f"{tmp_path}/file/inside/x.onnx").target(".onnx")
+        ExportRequest(BASIC, f"{tmp_path}/file/inside/x.onnx").target(".onnx")
 
 
 def test_noise_is_seeded_and_of_the_inputs_shape() -> None:
-    first, again = (prepare(Request(BASIC, "unused", seed=4), SILENT) for _ in range(2))
-    other = prepare(Request(BASIC, "unused", seed=5), SILENT)
+    first, again = (prepare(ExportRequest(BASIC, "unused", seed=4), SILENT) for _ in range(2))
+    other = prepare(ExportRequest(BASIC, "unused", seed=5), SILENT)
     assert first.vectors.inputs.shape == (7, 3, 16, 16)
     assert first.images == "seeded noise, seed 4"
     np.testing.assert_array_equal(first.vectors.inputs, again.vectors.inputs)
@@ -128,46 +128,46 @@ def test_noise_is_seeded_and_of_the_inputs_shape() -> None:
 
 def test_untrained_weights_are_announced() -> None:
     heard: list[str] = []
-    prepare(Request(BASIC, "unused", seed=9), Listener(lambda _: None, heard.append))
+    prepare(ExportRequest(BASIC, "unused", seed=9), ExportListener(lambda _: None, heard.append))
     assert any("untrained: random weights of seed 9" in line for line in heard)
 
 
 def test_preprocessing_keeps_its_shares_and_takes_the_users_statistics() -> None:
-    row = customised(variant("resnet18"), size=(32, 32))
-    network = prepare(Request(row, "unused", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), SILENT)
+    row = customise(variant("resnet18"), size=(32, 32))
+    network = prepare(ExportRequest(row, "unused", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), SILENT)
     assert network.preprocessing is not None
     assert (network.preprocessing.resize, network.preprocessing.crop) == (37, (32, 32))
     assert (network.preprocessing.mean, network.preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 def test_cifar_nets_see_the_whole_image() -> None:
-    network = prepare(Request(BASIC, "unused"), SILENT)
+    network = prepare(ExportRequest(BASIC, "unused"), SILENT)
     assert network.preprocessing is not None
     assert (network.preprocessing.resize, network.preprocessing.size) == (16, (16, 16))
 
 
 def test_other_channels_have_no_preprocessing_until_it_is_told() -> None:
-    row = customised(BASIC, in_channels=1)
-    assert prepare(Request(row, "unused"), SILENT).preprocessing is None
-    told = prepare(Request(row, "unused", mean=(0.5,), std=(0.25,)), SILENT).preprocessing
+    row = customise(BASIC, in_channels=1)
+    assert prepare(ExportRequest(row, "unused"), SILENT).preprocessing is None
+    told = prepare(ExportRequest(row, "unused", mean=(0.5,), std=(0.25,)), SILENT).preprocessing
     assert told is not None
     assert told.mean == (0.5,)
 
 
 def test_data_without_statistics_is_refused() -> None:
-    request = Request(customised(BASIC, in_channels=4), "unused", data="fashion-mnist")
+    request = ExportRequest(customise(BASIC, in_channels=4), "unused", data="fashion-mnist")
     with pytest.raises(UsageError, match=r"--data needs --mean and --std for 4 input channels"):
         prepare(request, SILENT)
 
 
 def test_data_of_other_classes_is_refused() -> None:
-    request = Request(customised(BASIC, classes=7), "unused", data="fashion-mnist")
+    request = ExportRequest(customise(BASIC, classes=7), "unused", data="fashion-mnist")
     with pytest.raises(ModelMismatchError, match=r"has 10 classes, the network 7 \(--num-classes 10\)"):
         prepare(request, SILENT)
 
 
 def test_real_images_come_with_their_classes() -> None:
-    network = prepare(Request(BASIC, "unused", data="fashion-mnist"), SILENT)
+    network = prepare(ExportRequest(BASIC, "unused", data="fashion-mnist"), SILENT)
     assert network.images == "7 images of fashion-mnist"
     assert network.vectors.inputs.shape == (7, 3, 16, 16)
     assert network.dataset == "fashion-mnist"

@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 
 import runtimes
 from exporter import onnx
-from exporter.network import INPUT, OUTPUT, Request, prepare
-from exporter.variants import VARIANTS, Variant, customised, variant
+from exporter.network import INPUT, OUTPUT, ExportRequest, prepare
+from exporter.variants import VARIANTS, Variant, customise, variant
 from runtimes import Artifact, TensorSpec, files, parity
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
 from runtimes.manifest import FileRecord
@@ -26,17 +26,17 @@ MATRIX: tuple[tuple[str, Variant, int | None], ...] = (
     ("bottleneck", BOTTLENECK, None),
     ("fixed batch", BASIC, 4),
     ("batch of one", BOTTLENECK, 1),
-    ("33x47", customised(BOTTLENECK, size=(33, 47)), None),
-    ("1x1", customised(BASIC, size=(1, 1)), None),
-    ("one channel, seven classes", customised(BASIC, in_channels=1, classes=7), None),
-    ("four channels, one class", customised(BOTTLENECK, in_channels=4, classes=1), None),
-    ("v1", customised(BOTTLENECK, stride="v1"), None),
-    ("A under an ImageNet stem", customised(BOTTLENECK, shortcut="A"), None),
-    ("C under a CIFAR stem", customised(BASIC, shortcut="C"), None),
+    ("33x47", customise(BOTTLENECK, size=(33, 47)), None),
+    ("1x1", customise(BASIC, size=(1, 1)), None),
+    ("one channel, seven classes", customise(BASIC, in_channels=1, classes=7), None),
+    ("four channels, one class", customise(BOTTLENECK, in_channels=4, classes=1), None),
+    ("v1", customise(BOTTLENECK, stride="v1"), None),
+    ("A under an ImageNet stem", customise(BOTTLENECK, shortcut="A"), None),
+    ("C under a CIFAR stem", customise(BASIC, shortcut="C"), None),
     ("plain CIFAR", dataclasses.replace(BASIC, residual=False), None),
 )
 
-SMALLEST = {name: customised(row, size=(16, 16)) for name, row in VARIANTS.items()}
+SMALLEST = {name: customise(row, size=(16, 16)) for name, row in VARIANTS.items()}
 
 
 def graph_of(artifact: Artifact) -> onnx_library.GraphProto:
@@ -160,7 +160,7 @@ def test_a_fixed_batch_takes_no_other(tmp_path: Path) -> None:
 
 
 def test_real_images_give_labels_and_parity(tmp_path: Path) -> None:
-    artifact = onnx.export(Request(BASIC, f"{tmp_path}/", data="fashion-mnist"), SILENT)
+    artifact = onnx.export(ExportRequest(BASIC, f"{tmp_path}/", data="fashion-mnist"), SILENT)
     assert artifact.manifest is not None
     assert artifact.manifest.parity is not None
     assert artifact.manifest.parity.images == "7 images of fashion-mnist"
@@ -176,13 +176,13 @@ def test_an_export_repeats_to_the_bit(tmp_path: Path) -> None:
 # The gate: each fault that an exporter has had, or could have, must leave nothing behind.
 
 
-TRACED = onnx._traced
+TRACED = onnx._trace
 
 
 @pytest.fixture(scope="module")
 def traced() -> onnx_library.ModelProto:
     """What torch makes of the small network, to be copied."""
-    return TRACED(prepare(Request(BASIC, "unused"), SILENT), None, onnx.DEFAULT_OPSET)
+    return TRACED(prepare(ExportRequest(BASIC, "unused"), SILENT), None, onnx.DEFAULT_OPSET)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, traced: onnx_library.ModelProto) -> N
         graph.CopyFrom(traced)
         return graph
 
-    monkeypatch.setattr(onnx, "_traced", copied)
+    monkeypatch.setattr(onnx, "_trace", copied)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_an_unfolded_batch_norm_is_caught(
         graph.graph.node.insert(0, node)
         return graph
 
-    monkeypatch.setattr(onnx, "_traced", with_batch_norm)
+    monkeypatch.setattr(onnx, "_trace", with_batch_norm)
     with pytest.raises(CheckFailedError, match="1 batch-norms were not folded, the first BatchNormalization"):
         export(BASIC, tmp_path)
     assert content(tmp_path) == kept
@@ -260,14 +260,14 @@ def test_an_invalid_graph_is_caught(
         del graph.graph.initializer[0]
         return graph
 
-    monkeypatch.setattr(onnx, "_traced", without_a_weight)
+    monkeypatch.setattr(onnx, "_trace", without_a_weight)
     with pytest.raises(CheckFailedError, match="torch wrote an invalid graph"):
         export(BASIC, tmp_path)
     assert content(tmp_path) == kept
 
 
 def test_a_frozen_batch_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: dict[str, bytes]) -> None:
-    monkeypatch.setattr(onnx, "_traced", lambda network, _, opset: TRACED(network, 2, opset))
+    monkeypatch.setattr(onnx, "_trace", lambda network, _, opset: TRACED(network, 2, opset))
     with pytest.raises((CheckFailedError, ArtifactError, CompatibilityError), match=r"batch|shape|input"):
         export(BASIC, tmp_path)
     assert content(tmp_path) == kept
@@ -275,7 +275,7 @@ def test_a_frozen_batch_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_an_older_file_stays_without_force(tmp_path: Path, kept: dict[str, bytes]) -> None:
     with pytest.raises(UsageError, match="it is there already"):
-        onnx.export(Request(BASIC, f"{tmp_path}/"), SILENT)
+        onnx.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT)
     assert content(tmp_path) == kept
 
 
@@ -371,6 +371,6 @@ def test_an_artifact_may_be_moved_with_its_files(tmp_path: Path, onnx_artifact: 
 
 
 def test_the_models_own_forward_is_the_reference() -> None:
-    network = prepare(Request(variant("resnet20"), "unused"), SILENT)
+    network = prepare(ExportRequest(variant("resnet20"), "unused"), SILENT)
     assert not network.model.training
     assert network.vectors.logits.shape == (7, 10)

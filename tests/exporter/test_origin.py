@@ -10,10 +10,10 @@ import pytest
 
 import runtimes
 from exporter import onnx, origin, torch
-from exporter.network import Request
+from exporter.network import ExportRequest
 from exporter.origin import SILENT
-from exporter.typing import Typing
-from exporter.variants import Variant, customised, variant
+from exporter.typing import PrecisionSpec
+from exporter.variants import Variant, customise, variant
 from runtimes import Artifact, parity, schema
 from runtimes.artifact import manifest_path
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError
@@ -21,12 +21,12 @@ from tests.conftest import FakeFactory
 from tests.exporter.small import BASIC, BOTTLENECK, export
 from tests.exporter.test_torch import operators
 
-FP16 = Typing("fp16")
+FP16 = PrecisionSpec("fp16")
 
 
 @pytest.mark.parametrize(
     "row",
-    [BASIC, customised(BOTTLENECK, stride="v1"), customised(BASIC, shortcut="C", in_channels=1)],
+    [BASIC, customise(BOTTLENECK, stride="v1"), customise(BASIC, shortcut="C", in_channels=1)],
     ids=["A", "B in v1", "C"],
 )
 def test_the_twin_of_an_onnx_file_is_the_same_network(tmp_path: Path, row: Variant) -> None:
@@ -94,7 +94,7 @@ def test_the_twin_of_a_raw_file_takes_pixels(tmp_path: Path) -> None:
 
 
 def test_bundled_weights_are_found_again(tmp_path: Path) -> None:
-    request = Request(variant("resnet20"), f"{tmp_path}/", weights="bundled")
+    request = ExportRequest(variant("resnet20"), f"{tmp_path}/", weights="bundled")
     artifact = onnx.export(request, SILENT, typing=dataclasses.replace(FP16, gate_images=20))
     network = origin.network_of(artifact, SILENT)
     assert (network.data, network.raw) == ("fashion-mnist", False)
@@ -133,7 +133,7 @@ def test_a_weights_file_beside_the_artifact_is_found(tmp_path: Path) -> None:
     initialise(model, 3)
     settle_statistics(model, 3)
     torch.save(model.state_dict(), tmp_path / "mine.pt")
-    request = Request(BASIC, f"{tmp_path}/", weights=str(tmp_path / "mine.pt"))
+    request = ExportRequest(BASIC, f"{tmp_path}/", weights=str(tmp_path / "mine.pt"))
     network = origin.network_of(onnx.export(request, SILENT, typing=FP16), SILENT)
     np.testing.assert_array_equal(network.model.fc.weight.detach(), model.fc.weight.detach())
 
@@ -145,14 +145,14 @@ def test_random_weights_of_another_kind_of_processor_are_the_same(tmp_path: Path
 
 
 def test_a_tf32_files_weights_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    artifact = export(BASIC, tmp_path, typing=Typing("tf32"))
+    artifact = export(BASIC, tmp_path, typing=PrecisionSpec("tf32"))
     monkeypatch.setattr(origin, "resolve", None)  # nothing is loaded again
     assert origin.network_of(artifact, SILENT).weights.origin == "random"
 
 
 def test_the_twin_of_a_narrow_program_is_made_of_its_weights_origin(tmp_path: Path) -> None:
     (tmp_path / "twin").mkdir()
-    narrow = torch.export(Request(BASIC, f"{tmp_path}/"), SILENT, FP16)
+    narrow = torch.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT, FP16)
     twin = origin.reference(narrow, tmp_path / "twin")
     assert narrow.manifest is not None
     assert twin.manifest is not None

@@ -6,17 +6,17 @@ import pytest
 
 import runtimes
 from exporter import onnx
-from exporter.network import Listener, Request
+from exporter.network import ExportListener, ExportRequest
 from exporter.precision import PRECISIONS
-from exporter.typing import Typing
+from exporter.typing import PrecisionSpec
 from tests.exporter.small import BASIC, SILENT
 
 
 def test_tf32_is_fp32s_graph_under_another_name(tmp_path: Path) -> None:
     heard: list[str] = []
-    listener = Listener(step=lambda _: None, notice=heard.append)
-    plain = onnx.export(Request(BASIC, f"{tmp_path}/plain.onnx"), SILENT)
-    rounded = onnx.export(Request(BASIC, f"{tmp_path}/rounded.onnx"), listener, typing=Typing("tf32"))
+    listener = ExportListener(step=lambda _: None, notice=heard.append)
+    plain = onnx.export(ExportRequest(BASIC, f"{tmp_path}/plain.onnx"), SILENT)
+    rounded = onnx.export(ExportRequest(BASIC, f"{tmp_path}/rounded.onnx"), listener, typing=PrecisionSpec("tf32"))
     assert rounded.path.read_bytes() == plain.path.read_bytes()
     assert (plain.allows_tf32, rounded.allows_tf32) == (False, True)
     assert "tf32: on cuda alone; a processor computes this file in float32" in heard

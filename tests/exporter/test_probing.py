@@ -41,7 +41,7 @@ def ran(graph: onnx.ModelProto, folder: Path, **feeds: Array) -> Arrays:
 
 
 def test_values_inside_come_out(tmp_path: Path) -> None:
-    found = ran(probing.observed(chain(), ["sum", "doubled"]), tmp_path)
+    found = ran(probing.expose_values(chain(), ["sum", "doubled"]), tmp_path)
     assert list(found) == ["sum", "doubled"]
     np.testing.assert_allclose(found["sum"], DATA + 1 / 3, rtol=1e-6)
     np.testing.assert_allclose(found["doubled"], 2 * np.maximum(DATA + 1 / 3, 0), rtol=1e-6)
@@ -50,8 +50,10 @@ def test_values_inside_come_out(tmp_path: Path) -> None:
 def test_a_value_comes_in_for_all_but_its_own_nodes(tmp_path: Path) -> None:
     types, given = probing.value_types(chain()), np.array([[10.0, 20.0, 30.0]], np.float32)
     for own, doubled in ((frozenset[str](), 2 * given), (frozenset({"doubled"}), 2 * np.maximum(DATA + 1 / 3, 0))):
-        graph = probing.observed(probing.fed(chain(), types, {"positive": own}), ["positive", "doubled", "logits"])
-        found = ran(graph, tmp_path, **{probing.given("positive"): given})
+        graph = probing.expose_values(
+            probing.add_inputs(chain(), types, {"positive": own}), ["positive", "doubled", "logits"]
+        )
+        found = ran(graph, tmp_path, **{probing.input_name("positive"): given})
         np.testing.assert_allclose(found["positive"], np.maximum(DATA + 1 / 3, 0), rtol=1e-6)
         np.testing.assert_allclose(found["doubled"], doubled, rtol=1e-6)
         np.testing.assert_allclose(found["logits"], doubled - given, rtol=1e-6)
@@ -62,9 +64,9 @@ def test_a_node_without_a_name_is_called_after_its_value() -> None:
 
 
 def test_half_precision_is_float32_that_was_rounded(tmp_path: Path) -> None:
-    graph = probing.rounded(cast(chain(), "float16"))
+    graph = probing.emulate_in_float32(cast(chain(), "float16"))
     assert {tensor.data_type for tensor in graph.graph.initializer} == {TensorProto.FLOAT}
-    found = ran(probing.observed(graph, ["sum", "doubled"]), tmp_path)
+    found = ran(probing.expose_values(graph, ["sum", "doubled"]), tmp_path)
     expected = (DATA + np.float32(np.float16(1 / 3))).astype(np.float16).astype(np.float32)
     np.testing.assert_array_equal(found["sum"], expected)
     np.testing.assert_array_equal(found["doubled"], 2 * np.maximum(expected, 0))
@@ -72,7 +74,7 @@ def test_half_precision_is_float32_that_was_rounded(tmp_path: Path) -> None:
 
 def test_rounding_leaves_a_graph_of_float32_as_it_is() -> None:
     graph = chain()
-    assert probing.rounded(graph) == graph
+    assert probing.emulate_in_float32(graph) == graph
 
 
 def test_a_graph_that_takes_and_gives_half_precision_takes_and_gives_float32() -> None:
@@ -84,5 +86,5 @@ def test_a_graph_that_takes_and_gives_half_precision_takes_and_gives_float32() -
             [helper.make_tensor_value_info("y", TensorProto.FLOAT16, [2])],
         )
     )
-    found = probing.rounded(graph).graph
+    found = probing.emulate_in_float32(graph).graph
     assert {value.type.tensor_type.elem_type for value in (*found.input, *found.output)} == {TensorProto.FLOAT}

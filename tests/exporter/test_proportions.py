@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporter.proportions import paired_drop, wilson
+from exporter.proportions import difference_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def pairs(both: int, lost: int, won: int, neither: int) -> tuple[np.ndarray, np.
 
 
 def test_a_drop_by_hand() -> None:
-    drop, (low, high) = paired_drop(*pairs(90, 6, 1, 3))
+    drop, (low, high) = difference_interval(*pairs(90, 6, 1, 3))
     assert drop == pytest.approx(0.05)
     centre, half = (6.5 - 1.5) / 102, 1.959964 * np.sqrt(8 - 25 / 102) / 102
     np.testing.assert_allclose((low, high), (centre - half, centre + half), atol=1e-6)
@@ -30,13 +30,13 @@ def test_a_drop_by_hand() -> None:
 
 
 def test_a_gain_is_a_negative_drop() -> None:
-    drop, (low, high) = paired_drop(*pairs(50, 0, 10, 40))
+    drop, (low, high) = difference_interval(*pairs(50, 0, 10, 40))
     assert drop == -0.1
     assert low < high < 0
 
 
 def test_the_same_answers_leave_a_narrow_interval_around_nothing() -> None:
-    drop, (low, high) = paired_drop(*pairs(9000, 0, 0, 1000))
+    drop, (low, high) = difference_interval(*pairs(9000, 0, 0, 1000))
     assert drop == 0
     assert low == -high
     assert high < 2.5e-4
@@ -44,13 +44,13 @@ def test_the_same_answers_leave_a_narrow_interval_around_nothing() -> None:
 
 def test_agreement_on_the_images_makes_the_interval_narrow() -> None:
     """The same two shares, 80 and 79 %, from the same images and from images that have nothing in common."""
-    _, paired = paired_drop(*pairs(790, 10, 0, 200))
-    _, scattered = paired_drop(*pairs(632, 168, 158, 42))
+    _, paired = difference_interval(*pairs(790, 10, 0, 200))
+    _, scattered = difference_interval(*pairs(632, 168, 158, 42))
     assert paired[1] - paired[0] < (scattered[1] - scattered[0]) / 4
 
 
 def test_one_image_is_enough_for_an_interval() -> None:
-    drop, (low, high) = paired_drop(np.array([True]), np.array([False]))
+    drop, (low, high) = difference_interval(np.array([True]), np.array([False]))
     assert drop == 1
     assert -1 <= low < high <= 1
 
@@ -61,6 +61,6 @@ def test_intervals_cover() -> None:
     held = 0
     for _ in range(400):
         kinds = random.choice(4, size=500, p=[0.88, 0.03, 0.01, 0.08])
-        _, (low, high) = paired_drop(np.isin(kinds, (0, 1)), np.isin(kinds, (0, 2)))
+        _, (low, high) = difference_interval(np.isin(kinds, (0, 1)), np.isin(kinds, (0, 2)))
         held += low <= 0.02 <= high
     assert 370 <= held <= 396

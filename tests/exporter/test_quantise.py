@@ -13,10 +13,10 @@ from onnx import helper, numpy_helper
 
 from exporter import onnx, quantise
 from exporter.data import noise
-from exporter.network import Request, prepare
+from exporter.network import ExportRequest, prepare
 from exporter.precision import PRECISIONS, Material, Target
-from exporter.quantise import quantised
-from exporter.typing import Typing
+from exporter.quantise import quantise_graph
+from exporter.typing import PrecisionSpec
 from exporter.variants import Variant
 from runtimes import Artifact
 from runtimes.errors import BackendUnavailableError, CompatibilityError, UsageError
@@ -28,12 +28,12 @@ ROWS = {"A": BASIC, "B": BOTTLENECK}
 @functools.cache
 def traced(row: Variant) -> bytes:
     """torch's part takes seconds."""
-    graph = onnx._traced(prepare(Request(row, "unused"), SILENT), None, onnx.DEFAULT_OPSET)
+    graph = onnx._trace(prepare(ExportRequest(row, "unused"), SILENT), None, onnx.DEFAULT_OPSET)
     return bytes(graph.SerializeToString())
 
 
 def float_graph(row: Variant) -> onnx_library.ModelProto:
-    return onnx.tidied(onnx_library.load_from_string(traced(row)))
+    return onnx.tidy(onnx_library.load_from_string(traced(row)))
 
 
 def images(row: Variant, count: int = 4) -> np.ndarray:
@@ -46,8 +46,8 @@ def graphs() -> dict[tuple[str, Target], onnx_library.ModelProto]:
     found: dict[tuple[str, Target], onnx_library.ModelProto] = {}
     for name, row in ROWS.items():
         graph = float_graph(row)
-        found[name, "cpu"] = quantised(graph, images(row), "cpu")
-        found[name, "tensorrt"] = quantised(graph, images(row), "tensorrt")
+        found[name, "cpu"] = quantise_graph(graph, images(row), "cpu")
+        found[name, "tensorrt"] = quantise_graph(graph, images(row), "tensorrt")
     return found
 
 
@@ -151,7 +151,7 @@ def with_bias(row: Variant) -> onnx_library.ModelProto:
 def test_the_classifiers_bias_is_no_hindrance(tmp_path: Path) -> None:
     """For CPUs it becomes int32, so that ONNX Runtime computes all in integers; TensorRT takes it as it is."""
     graph = with_bias(BASIC)
-    model = quantised(graph, images(BASIC), "cpu")
+    model = quantise_graph(graph, images(BASIC), "cpu")
     onnx_library.checker.check_model(model, full_check=True)
     settings = onnxruntime.SessionOptions()
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -163,12 +163,12 @@ def test_the_classifiers_bias_is_no_hindrance(tmp_path: Path) -> None:
     feeds = {"input": images(BASIC)}
     (given,), (expected,) = session.run(None, feeds), exact.run(None, feeds)
     assert np.abs(given - expected).max() < 0.05 * np.abs(expected).max()
-    signed = {tensor.name for tensor in quantised(graph, images(BASIC), "tensorrt").graph.initializer}
+    signed = {tensor.name for tensor in quantise_graph(graph, images(BASIC), "tensorrt").graph.initializer}
     assert "a.bias" in signed
 
 
 def test_a_fixed_batch_is_calibrated_in_batches(tmp_path: Path) -> None:
-    artifact = export(BASIC, tmp_path, batch=3, typing=Typing("int8"))
+    artifact = export(BASIC, tmp_path, batch=3, typing=PrecisionSpec("int8"))
     assert artifact.manifest is not None
     assert artifact.manifest.calibration is not None
     assert artifact.manifest.calibration.images == 16
@@ -190,24 +190,24 @@ def test_signed_scales_cover_the_same_range(graphs: Graphs) -> None:
 
 
 def test_the_same_images_give_the_same_graph(graphs: Graphs) -> None:
-    again = quantised(float_graph(BASIC), images(BASIC), "cpu")
+    again = quantise_graph(float_graph(BASIC), images(BASIC), "cpu")
     assert again.SerializeToString() == graphs["A", "cpu"].SerializeToString()
 
 
 def test_other_images_give_other_scales(graphs: Graphs) -> None:
-    again = quantised(float_graph(BASIC), 3 * images(BASIC), "cpu")
+    again = quantise_graph(float_graph(BASIC), 3 * images(BASIC), "cpu")
     assert again.SerializeToString() != graphs["A", "cpu"].SerializeToString()
 
 
 def test_the_float_graph_stays_as_it_is() -> None:
     graph = float_graph(BASIC)
     before = graph.SerializeToString()
-    quantised(graph, images(BASIC), "cpu")
+    quantise_graph(graph, images(BASIC), "cpu")
     assert graph.SerializeToString() == before
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    quantised(float_graph(BASIC), images(BASIC), "cpu")
+    quantise_graph(float_graph(BASIC), images(BASIC), "cpu")
     assert capfd.readouterr().out == ""
 
 
@@ -215,7 +215,7 @@ def test_a_graph_that_cannot_be_quantised_is_refused() -> None:
     graph = float_graph(BASIC)
     graph.graph.node.append(helper.make_node("Relu", ["nowhere"], ["anywhere"], "lost"))
     with pytest.raises(CompatibilityError, match=r"NNCF \d+\.\d+\.\d+ cannot quantise this"):
-        quantised(graph, images(BASIC), "cpu")
+        quantise_graph(graph, images(BASIC), "cpu")
 
 
 def test_no_images_no_scales() -> None:
@@ -232,7 +232,7 @@ def test_a_missing_quantiser_is_told_with_the_line_that_mends_it(monkeypatch: py
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
 @pytest.mark.parametrize("raw", [False, True])
 def test_an_int8_artifact_says_how_it_was_made(tmp_path: Path, target: Target, raw: bool) -> None:
-    artifact = export(BASIC, tmp_path, typing=Typing("int8", target=target), raw=raw)
+    artifact = export(BASIC, tmp_path, typing=PrecisionSpec("int8", target=target), raw=raw)
     manifest = Artifact.read(artifact.path).manifest
     assert manifest is not None
     assert manifest.precision == "int8"

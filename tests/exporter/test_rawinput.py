@@ -10,10 +10,10 @@ import pytest
 import runtimes
 from exporter import onnx
 from exporter.data import open_dataset
-from exporter.network import Request
+from exporter.network import ExportRequest
 from exporter.rawinput import with_raw_input
-from exporter.typing import FP32, Typing
-from exporter.variants import Variant, customised, variant
+from exporter.typing import FP32, PrecisionSpec
+from exporter.variants import Variant, customise, variant
 from runtimes import Artifact, TensorSpec, parity
 from runtimes.errors import UsageError
 from runtimes.images import fit_image, normalise
@@ -33,8 +33,8 @@ def _cheap_exports_of_the_same() -> Iterator[None]:
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact]:
     """The bundled network with float and with raw input. Shared: not to be changed."""
     folder = tmp_path_factory.mktemp("raw")
-    typing = Typing(request.param, gate_images=20, calibration_images=50) if request.param == "int8" else FP32
-    wanted = [Request(variant("resnet20"), f"{folder}/{raw}.onnx", "bundled", raw=raw) for raw in (False, True)]
+    typing = PrecisionSpec(request.param, gate_images=20, calibration_images=50) if request.param == "int8" else FP32
+    wanted = [ExportRequest(variant("resnet20"), f"{folder}/{raw}.onnx", "bundled", raw=raw) for raw in (False, True)]
     floating, raw = (onnx.export(one, SILENT, typing=typing) for one in wanted)
     return floating, raw
 
@@ -67,12 +67,12 @@ def test_a_classifier_takes_either(two: tuple[Artifact, Artifact]) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [customised(BASIC, size=(16, 24)), customised(BOTTLENECK, in_channels=1)],
+    [customise(BASIC, size=(16, 24)), customise(BOTTLENECK, in_channels=1)],
     ids=["not square", "grey"],
 )
 def test_the_input_is_bytes_with_channels_last(tmp_path: Path, row: Variant) -> None:
     statistics = {"mean": (0.3,), "std": (0.2,)} if row.in_channels == 1 else {}
-    artifact = onnx.export(Request(row, f"{tmp_path}/", raw=True, **statistics), SILENT)  # type: ignore[arg-type]
+    artifact = onnx.export(ExportRequest(row, f"{tmp_path}/", raw=True, **statistics), SILENT)  # type: ignore[arg-type]
     assert artifact.manifest is not None
     assert artifact.manifest.inputs == (TensorSpec("input", "uint8", ("batch", *row.size, row.in_channels)),)
     assert artifact.vectors().inputs.dtype == np.uint8
@@ -90,7 +90,7 @@ def test_a_fixed_batch_of_pixels(tmp_path: Path) -> None:
 
 def test_nothing_to_normalise_with_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--input raw needs --mean and --std for 4 input channels"):
-        export(customised(BASIC, in_channels=4), tmp_path, raw=True)
+        export(customise(BASIC, in_channels=4), tmp_path, raw=True)
 
 
 def test_a_forgotten_normalisation_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

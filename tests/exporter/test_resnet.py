@@ -18,7 +18,7 @@ from exporter.resnet import (
     initialise,
     settle_statistics,
 )
-from exporter.variants import VARIANTS, Variant, customised, variant
+from exporter.variants import VARIANTS, Variant, customise, variant
 from tests.exporter import torchvision_layout
 
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -109,7 +109,7 @@ def randomised(row: Variant, seed: int) -> ResNet:
 
 @pytest.mark.parametrize("name", FIVE)
 def test_logits_are_those_of_torchvisions_layout(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    row = customised(variant(name), size=(64, 64))
+    row = customise(variant(name), size=(64, 64))
     model = randomised(row, seed=3)
     with torch.inference_mode():
         ours = model(noise(row))
@@ -121,7 +121,7 @@ def test_logits_are_those_of_torchvisions_layout(name: str, capsys: pytest.Captu
 
 
 def test_the_layouts_comparison_sees_a_stride_elsewhere() -> None:
-    row = customised(variant("resnet50"), size=(64, 64), stride="v1")
+    row = customise(variant("resnet50"), size=(64, 64), stride="v1")
     model = randomised(row, seed=3)
     with torch.inference_mode():
         ours, theirs = model(noise(row)), torchvision_layout.logits(noise(row), model.state_dict())
@@ -151,7 +151,7 @@ def test_option_a_has_no_parameters_and_passes_where_shapes_agree() -> None:
 
 @pytest.mark.parametrize(("option", "projections"), [("A", 0), ("B", 2), ("C", 9)])
 def test_options_project_where_they_should(option: str, projections: int) -> None:
-    row = customised(variant("resnet20"), shortcut=option)  # type: ignore[arg-type]
+    row = customise(variant("resnet20"), shortcut=option)  # type: ignore[arg-type]
     found = [block.downsample for block in blocks(build(row)) if isinstance(block.downsample, nn.Sequential)]
     assert len(found) == projections
 
@@ -178,7 +178,7 @@ def test_plain_nets_have_no_shortcut() -> None:
 @pytest.mark.parametrize(("stride", "expected"), [("v1", (2, 1)), ("v1.5", (1, 2))])
 def test_where_bottlenecks_stride(stride: str, expected: tuple[int, int]) -> None:
     with torch.device("meta"):
-        model = build(customised(variant("resnet50"), stride=stride))  # type: ignore[arg-type]
+        model = build(customise(variant("resnet50"), stride=stride))  # type: ignore[arg-type]
     for stage in ("layer2", "layer3", "layer4"):
         block = model.get_submodule(f"{stage}.0")
         assert isinstance(block, Bottleneck)
@@ -188,7 +188,7 @@ def test_where_bottlenecks_stride(stride: str, expected: tuple[int, int]) -> Non
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (33, 47), (64, 32)])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "plain18"])
 def test_any_size_and_channels_run(name: str, size: tuple[int, int]) -> None:
-    row = customised(variant(name), size=size, in_channels=4, classes=7)
+    row = customise(variant(name), size=size, in_channels=4, classes=7)
     with torch.device("meta"):
         assert build(row)(torch.empty(2, 4, *size)).shape == (2, 7)
 
@@ -241,7 +241,7 @@ def relative_error_of_float32(model: ResNet, x: Tensor) -> float:
     [("resnet152", 33, 4), ("resnet1202", 32, 1), ("resnet50", 1, 4), ("plain34", 32, 4), ("plain110", 32, 4)],
 )
 def test_settled_networks_have_moderate_logits(name: str, size: int, images: int) -> None:
-    row = customised(variant(name), size=(size, size))
+    row = customise(variant(name), size=(size, size))
     with torch.inference_mode():
         logits = settled(row, images)(noise(row))
     assert bool(logits.isfinite().all())
@@ -250,20 +250,20 @@ def test_settled_networks_have_moderate_logits(name: str, size: int, images: int
 
 def test_unsettled_networks_explode() -> None:
     """Why the statistics are settled."""
-    row = customised(variant("resnet152"), size=(33, 33))
+    row = customise(variant("resnet152"), size=(33, 33))
     with torch.inference_mode():
         assert not float(filled(row)(noise(row)).abs().max()) < 1e4
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet152", 33), ("plain34", 33), ("plain110", 32), ("resnet110", 32)])
 def test_settled_networks_are_computed_alike_everywhere(name: str, size: int) -> None:
-    row = customised(variant(name), size=(size, size))
+    row = customise(variant(name), size=(size, size))
     assert relative_error_of_float32(settled(row, 4), noise(row)) < 1e-5
 
 
 def test_the_statistics_of_training_make_deep_networks_chaotic() -> None:
     """Why they are not those of a batch, which would be the obvious choice."""
-    row = customised(variant("resnet152"), size=(33, 33))
+    row = customise(variant("resnet152"), size=(33, 33))
     model = filled(row)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -13,8 +13,8 @@ import pytest
 
 import runtimes
 from exporter import engineview, inspection, tensorrt
-from exporter.network import Listener, Request
-from exporter.typing import Typing
+from exporter.network import ExportListener, ExportRequest
+from exporter.typing import PrecisionSpec
 from runtimes import Artifact, cuda, schema
 from runtimes.artifact import manifest_path
 from runtimes.errors import (
@@ -36,14 +36,19 @@ from tests.runtimes.trt.cudadouble import Recorder
 from tests.runtimes.trt.double import Network
 
 NAME = BASIC.name
-RTX = tensorrt.Order("rtx")
+RTX = tensorrt.EngineRequest("rtx")
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small network in some precisions, by its precision. Not to be changed."""
     folder = tmp_path_factory.mktemp("shared")
-    typings = (Typing(), Typing("tf32"), Typing("fp16"), Typing("int8", calibration_images=2, gate_images=2))
+    typings = (
+        PrecisionSpec(),
+        PrecisionSpec("tf32"),
+        PrecisionSpec("fp16"),
+        PrecisionSpec("int8", calibration_images=2, gate_images=2),
+    )
     return {row.precision: export(BASIC, _made(folder / row.precision), typing=row).path for row in typings}
 
 
@@ -63,9 +68,9 @@ def _copied(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
-def notices() -> tuple[list[str], Listener]:
+def notices() -> tuple[list[str], ExportListener]:
     heard: list[str] = []
-    return heard, Listener(step=lambda _: None, notice=heard.append)
+    return heard, ExportListener(step=lambda _: None, notice=heard.append)
 
 
 def manifest_of(path: Path) -> Manifest:
@@ -86,7 +91,7 @@ def rewrite(path: Path, **fields: object) -> None:
 
 def test_an_engine_lies_beside_its_onnx_file_with_all_that_is_known(source: Path) -> None:
     heard, listener = notices()
-    artifact = tensorrt.built(source, RTX, listener)
+    artifact = tensorrt.build_artifact(source, RTX, listener)
     parent, manifest = manifest_of(source), manifest_of(artifact.path)
     assert artifact.path == source.with_suffix(".engine")
     assert artifact.path.read_bytes()[:4] == b"vtrt"
@@ -122,7 +127,7 @@ def test_the_file_says_whether_tensorfloat_is_allowed(
         return build(onnx, settings, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tensorrt, "build", recorded)
-    artifact = tensorrt.built(_copied(shared[precision], tmp_path), RTX, SILENT)
+    artifact = tensorrt.build_artifact(_copied(shared[precision], tmp_path), RTX, SILENT)
     engine = engine_of(artifact.path)
     assert ([settings.tf32 for settings in asked], engine.tf32, engine.tolerance) == ([tf32], tf32, tolerance)
 
@@ -131,7 +136,9 @@ def test_settings_come_into_the_manifest(source: Path) -> None:
     settings = Settings(
         profiles=(Profile(1, 1, 1), Profile(2, 4, 16)), opt_level=1, workspace_bytes=1 << 30, targets=("8.6", "8.9")
     )
-    artifact = tensorrt.built(source, replace(RTX, settings=settings, out=f"{source.parent}/my.engine"), SILENT)
+    artifact = tensorrt.build_artifact(
+        source, replace(RTX, settings=settings, out=f"{source.parent}/my.engine"), SILENT
+    )
     engine = engine_of(artifact.path)
     assert artifact.path.name == "my.engine"
     assert (engine.profiles, engine.opt_level, engine.workspace_bytes) == (settings.profiles, 1, 1 << 30)
@@ -144,16 +151,16 @@ def test_settings_come_into_the_manifest(source: Path) -> None:
 
 def test_a_fixed_batch_is_the_only_profile(tmp_path: Path) -> None:
     source = export(BASIC, tmp_path, batch=4).path
-    assert engine_of(tensorrt.built(source, RTX, SILENT).path).profiles == (Profile(4, 4, 4),)
+    assert engine_of(tensorrt.build_artifact(source, RTX, SILENT).path).profiles == (Profile(4, 4, 4),)
     others = replace(RTX, settings=Settings(profiles=(Profile(1, 4, 8),)), force=True)
     with pytest.raises(UsageError, match="the graph takes 4 images and no others"):
-        tensorrt.built(source, others, SILENT)
+        tensorrt.build_artifact(source, others, SILENT)
 
 
 def test_a_variant_is_exported_beside_its_engine(tmp_path: Path) -> None:
     heard, listener = notices()
-    request = Request(BASIC, f"{tmp_path}/out/")
-    artifact = tensorrt.export(request, RTX, listener, typing=Typing("fp16"))
+    request = ExportRequest(BASIC, f"{tmp_path}/out/")
+    artifact = tensorrt.export(request, RTX, listener, typing=PrecisionSpec("fp16"))
     assert artifact.path == tmp_path / "out" / f"{NAME}.engine"
     source = artifact.path.with_suffix(".onnx")
     assert (manifest_of(source).precision, manifest_of(source).sha256) == ("fp16", manifest_of(artifact.path).parent)
@@ -166,17 +173,17 @@ def test_a_variant_is_exported_beside_its_engine(tmp_path: Path) -> None:
     ):
         tensorrt.export(request, RTX, SILENT)
     with pytest.raises(UsageError, match=r"an engine's name does not end in \.onnx"):
-        tensorrt.export(Request(BASIC, f"{tmp_path}/new.onnx"), RTX, SILENT)
+        tensorrt.export(ExportRequest(BASIC, f"{tmp_path}/new.onnx"), RTX, SILENT)
 
 
 def test_what_is_there_is_replaced_only_by_force(source: Path) -> None:
-    first = tensorrt.built(source, RTX, SILENT)
+    first = tensorrt.build_artifact(source, RTX, SILENT)
     before = content(source.parent)
     with pytest.raises(UsageError, match=r"it is there already \(--force"):
-        tensorrt.built(source, RTX, SILENT)
+        tensorrt.build_artifact(source, RTX, SILENT)
     assert content(source.parent) == before
     narrow = replace(RTX, settings=Settings(profiles=(Profile(1, 1, 2),)), force=True)
-    tensorrt.built(source, narrow, SILENT)
+    tensorrt.build_artifact(source, narrow, SILENT)
     assert engine_of(first.path).profiles == (Profile(1, 1, 2),)
     assert set(content(source.parent)) == set(before)
 
@@ -214,13 +221,13 @@ def test_no_engine_of_what_cannot_be_held_to_anything(
     spoil(source)
     before = content(source.parent)
     with pytest.raises(error, match=message):
-        tensorrt.built(source, RTX, SILENT)
+        tensorrt.build_artifact(source, RTX, SILENT)
     assert content(source.parent) == before
 
 
 def test_an_engine_is_made_of_an_onnx_file_alone(pt2_artifact: Artifact) -> None:
     with pytest.raises(ArtifactError, match=r"from an ONNX file, and this is a \.pt2 \(rexport onnx VARIANT"):
-        tensorrt.built(pt2_artifact.path, RTX, SILENT)
+        tensorrt.build_artifact(pt2_artifact.path, RTX, SILENT)
 
 
 def test_a_file_that_is_replaced_meanwhile_gives_no_engine(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +240,7 @@ def test_a_file_that_is_replaced_meanwhile_gives_no_engine(source: Path, monkeyp
 
     monkeypatch.setattr(tensorrt, "build", slow)
     with pytest.raises(IntegrityError, match=r"it was replaced while the engine was built \(build it again\)"):
-        tensorrt.built(source, RTX, SILENT)
+        tensorrt.build_artifact(source, RTX, SILENT)
     assert not [name for name in content(source.parent) if "engine" in name]
 
 
@@ -245,34 +252,38 @@ def test_an_interrupt_leaves_nothing(source: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tensorrt.built(source, RTX, Listener(step=step, notice=lambda _: None))
+        tensorrt.build_artifact(source, RTX, ExportListener(step=step, notice=lambda _: None))
     assert content(source.parent) == before
 
 
 def test_weights_that_are_left_out_must_lie_beside_the_engine(source: Path, tmp_path: Path) -> None:
     stripped = replace(RTX, settings=Settings(strip_weights=True))
     with pytest.raises(UsageError, match=r"takes them from \S+\.onnx, which must lie beside it \(-o "):
-        tensorrt.built(source, replace(stripped, out=f"{tmp_path}/elsewhere/"), SILENT)
+        tensorrt.build_artifact(source, replace(stripped, out=f"{tmp_path}/elsewhere/"), SILENT)
     with pytest.raises(CompatibilityError, match=r"leaves weights out on a machine with a GPU only"):
-        tensorrt.built(source, stripped, SILENT)
+        tensorrt.build_artifact(source, stripped, SILENT)
 
 
 @pytest.mark.parametrize(
     ("order", "error", "message"),
     [
-        (tensorrt.Order("cuda"), UsageError, r"no flavor 'cuda' of TensorRT \(one of tensorrt, rtx\)"),
-        (tensorrt.Order("rtx", Settings(targets=("9.0",))), UsageError, r"no engines for compute capability 9\.0"),
-        (tensorrt.Order("rtx", Settings(version_compat=True)), UsageError, "has no engines for later versions"),
-        (tensorrt.Order("tensorrt"), BackendUnavailableError, r"pip install 'rexport\[tensorrt\]'"),
+        (tensorrt.EngineRequest("cuda"), UsageError, r"no flavor 'cuda' of TensorRT \(one of tensorrt, rtx\)"),
+        (
+            tensorrt.EngineRequest("rtx", Settings(targets=("9.0",))),
+            UsageError,
+            r"no engines for compute capability 9\.0",
+        ),
+        (tensorrt.EngineRequest("rtx", Settings(version_compat=True)), UsageError, "has no engines for later versions"),
+        (tensorrt.EngineRequest("tensorrt"), BackendUnavailableError, r"pip install 'rexport\[tensorrt\]'"),
     ],
 )
 def test_what_the_library_lacks_is_said_before_anything_is_exported(
-    tmp_path: Path, order: tensorrt.Order, error: type[Exception], message: str
+    tmp_path: Path, order: tensorrt.EngineRequest, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        tensorrt.export(Request(BASIC, f"{tmp_path}/"), order, SILENT)
+        tensorrt.export(ExportRequest(BASIC, f"{tmp_path}/"), order, SILENT)
     with pytest.raises(error, match=message):
-        tensorrt.built(tmp_path / "missing.onnx", order, SILENT)
+        tensorrt.build_artifact(tmp_path / "missing.onnx", order, SILENT)
     assert content(tmp_path) == {}
 
 
@@ -282,19 +293,19 @@ def test_a_refused_int8_graph_for_cpus_gets_the_recipe_for_tensorrt(
 ) -> None:
     """TensorRT-RTX takes such graphs and TensorRT does not: its refusal is made up here."""
     source = _copied(shared["int8"], tmp_path)
-    assert tensorrt.built(source, RTX, SILENT).path.exists()
+    assert tensorrt.build_artifact(source, RTX, SILENT).path.exists()
 
     def refused(*_: object) -> None:
         raise error("the parser refused it")
 
     monkeypatch.setattr(tensorrt, "build", refused)
     with pytest.raises(error, match=r"refused it; its int8 is for CPUs.*--precision int8 --target tensorrt\)"):
-        tensorrt.built(source, replace(RTX, force=True), SILENT)
+        tensorrt.build_artifact(source, replace(RTX, force=True), SILENT)
     record = manifest_of(source).calibration
     assert record is not None
     rewrite(source, calibration=replace(record, target="tensorrt"))
     with pytest.raises(error, match=r"^the parser refused it$"):
-        tensorrt.built(source, replace(RTX, force=True), SILENT)
+        tensorrt.build_artifact(source, replace(RTX, force=True), SILENT)
 
 
 def with_gpu(patch: pytest.MonkeyPatch, source: Path, profiles: tuple[Profile, ...] = (Profile(1, 8, 64),)) -> Recorder:
@@ -313,7 +324,7 @@ def with_gpu(patch: pytest.MonkeyPatch, source: Path, profiles: tuple[Profile, .
 def test_with_a_gpu_parity_is_checked_and_recorded(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = with_gpu(monkeypatch, source)
     heard, listener = notices()
-    artifact = tensorrt.built(source, tensorrt.Order(), listener)
+    artifact = tensorrt.build_artifact(source, tensorrt.EngineRequest(), listener)
     manifest, engine, here = manifest_of(artifact.path), engine_of(artifact.path), cuda.device()
     assert (engine.flavor, engine.gpu, engine.driver) == ("tensorrt", here.name, here.driver)
     assert engine.compute_capability == here.compute_capability
@@ -322,7 +333,7 @@ def test_with_a_gpu_parity_is_checked_and_recorded(source: Path, monkeypatch: py
     assert manifest.parity.batches == (1, 2, 3, 7)
     assert manifest.parity.relative_difference <= 5e-5
     assert not any("not checked" in line for line in heard)
-    assert inspection.verified(artifact.path, None, "cuda", None).runtime == manifest.parity.runtime
+    assert inspection.verify_parity(artifact.path, None, "cuda", None).runtime == manifest.parity.runtime
     assert recorder.faults == []
 
 
@@ -332,7 +343,7 @@ def test_with_a_gpu_the_gate_of_the_precision_is_repeated(
     source = _copied(shared["fp16"], tmp_path)
     with_gpu(monkeypatch, source)
     heard, listener = notices()
-    manifest = manifest_of(tensorrt.built(source, tensorrt.Order(), listener).path)
+    manifest = manifest_of(tensorrt.build_artifact(source, tensorrt.EngineRequest(), listener).path)
     assert manifest.gate is not None
     assert manifest.gate.runtime == f"tensorrt {double.VERSION}"
     assert any(line.startswith("fp16: logits' error ") for line in heard)
@@ -345,7 +356,7 @@ def test_a_gate_that_cannot_be_repeated_is_said(
     rewrite(source, weights=replace(manifest_of(source).weights, origin="file", source="gone.pt"))
     with_gpu(monkeypatch, source)
     heard, listener = notices()
-    manifest = manifest_of(tensorrt.built(source, tensorrt.Order(), listener).path)
+    manifest = manifest_of(tensorrt.build_artifact(source, tensorrt.EngineRequest(), listener).path)
     assert (manifest.gate, manifest.parity is None) == (None, False)
     assert any("fp16: parity holds, and its gate was not repeated: its fp32 weights" in line for line in heard)
 
@@ -360,7 +371,7 @@ def test_an_engine_that_answers_wrongly_is_never_there(
     recorder.compute = lambda feeds: {name: array * factor for name, array in right(feeds).items()}
     before = content(source.parent)
     with pytest.raises(CheckFailedError, match=message):
-        tensorrt.built(source, tensorrt.Order(), SILENT)
+        tensorrt.build_artifact(source, tensorrt.EngineRequest(), SILENT)
     assert content(source.parent) == before
 
 
@@ -369,8 +380,8 @@ def test_an_engine_for_other_gpus_is_built_and_not_checked(source: Path, monkeyp
     here = cuda.device().compute_capability
     elsewhere = replace(RTX, settings=Settings(targets=("7.5" if here != "7.5" else "8.6",)))
     heard, listener = notices()
-    fp16 = export(BASIC, source.parent, typing=Typing("fp16")).path
-    manifest = manifest_of(tensorrt.built(fp16, elsewhere, listener).path)
+    fp16 = export(BASIC, source.parent, typing=PrecisionSpec("fp16")).path
+    manifest = manifest_of(tensorrt.build_artifact(fp16, elsewhere, listener).path)
     assert manifest.parity is None
     assert any(line.startswith("not checked here: ") and "compute capability" in line for line in heard)
 
@@ -378,7 +389,7 @@ def test_an_engine_for_other_gpus_is_built_and_not_checked(source: Path, monkeyp
 def test_the_progress_of_a_long_build_is_told_now_and_then() -> None:
     now, steps = [0.0], list[str]()
     heard: list[str] = []
-    told = tensorrt.Told(Listener(steps.append, heard.append), clock=lambda: now[0])
+    told = tensorrt.BuildProgress(ExportListener(steps.append, heard.append), clock=lambda: now[0])
     for second in range(0, 70, 7):
         now[0] = second
         assert told("Timing \x1b tactics", second, 70)
@@ -408,7 +419,7 @@ LAYERS = (
 
 
 def test_fused_blocks_are_counted() -> None:
-    found = engineview.of_layers(LAYERS)
+    found = engineview.summarise_layers(LAYERS)
     assert (found.blocks, found.fused_blocks) == (2, 1)
     assert found.arithmetic == "float16 (4 of 5), float32 (1 of 5)"
     first, *lines = engineview.layer_lines(found)
@@ -420,13 +431,13 @@ def test_fused_blocks_are_counted() -> None:
 
 
 def test_layers_that_tell_no_nodes_count_no_blocks() -> None:
-    found = engineview.of_layers(tuple(_layer((), "Reformat", "float32", False, None) for _ in range(3)))
+    found = engineview.summarise_layers(tuple(_layer((), "Reformat", "float32", False, None) for _ in range(3)))
     assert (found.blocks, found.fused_blocks) == (0, 0)
     assert "blocks" not in engineview.layer_lines(found)[0]
 
 
 def test_inspect_says_why_there_are_no_layers_without_a_gpu(source: Path) -> None:
-    artifact = tensorrt.built(source, RTX, SILENT)
+    artifact = tensorrt.build_artifact(source, RTX, SILENT)
     if cuda.missing() is None:
         pytest.skip("a GPU is here")
     text = inspection.as_text(artifact.path)
@@ -439,7 +450,7 @@ def test_inspect_says_why_there_are_no_layers_without_a_gpu(source: Path) -> Non
 
 def test_inspect_shows_what_the_engine_tells(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch, source)
-    artifact = tensorrt.built(source, tensorrt.Order(), SILENT)
+    artifact = tensorrt.build_artifact(source, tensorrt.EngineRequest(), SILENT)
     monkeypatch.setattr(engineview, "inspect_layers", lambda _: LAYERS)  # the double's inspector knows no layers
     assert "layers: 7 layers (4 CaskConvolution" in inspection.as_text(artifact.path)
     facts = json.loads(inspection.as_json(artifact.path))

@@ -92,7 +92,7 @@ def test_debug_shows_where() -> None:
 def test_stdout_is_reserved_from_python_and_native_code() -> None:
     body = """
     import os
-    with terminal.stdout_reserved():
+    with terminal.reserve_stdout():
         print("from Python")
         os.write(1, b"from native code\\n")
         os.system("echo from a child")
@@ -106,7 +106,7 @@ def test_stdout_is_reserved_from_python_and_native_code() -> None:
 def test_stdout_comes_back_after_an_error() -> None:
     body = """
     try:
-        with terminal.stdout_reserved():
+        with terminal.reserve_stdout():
             raise ValueError
     except ValueError:
         print("the result")
@@ -117,7 +117,7 @@ def test_stdout_comes_back_after_an_error() -> None:
 LISTEN = """
 import time
 from exporter import terminal
-with terminal.stdout_reserved(), terminal.listening() as listener:
+with terminal.reserve_stdout(), terminal.listening() as listener:
     listener.step("weighing the gold")
     time.sleep(0.3)
     listener.notice("[bold]mind the gap")

@@ -11,10 +11,10 @@ import pytest
 import torch as torch_library
 
 from exporter import torch
-from exporter.network import Listener, Network, Request
+from exporter.network import ExportListener, ExportRequest, Network
 from exporter.precision import PRECISIONS, Bounds
-from exporter.typing import Typing
-from exporter.variants import customised
+from exporter.typing import PrecisionSpec
+from exporter.variants import customise
 from runtimes import Artifact
 from runtimes.errors import CheckFailedError, UsageError
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, content
@@ -67,8 +67,8 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [None, 1, 3])
 def test_a_program_of_any_batch(tmp_path: Path, batch: int | None) -> None:
-    row = customised(BOTTLENECK, size=(33, 47), in_channels=1)
-    artifact = torch.export(Request(row, f"{tmp_path}/", batch=batch), SILENT)
+    row = customise(BOTTLENECK, size=(33, 47), in_channels=1)
+    artifact = torch.export(ExportRequest(row, f"{tmp_path}/", batch=batch), SILENT)
     assert artifact.path == tmp_path / "small-bottleneck.pt2"
     assert artifact.manifest is not None
     assert artifact.manifest.inputs[0].shape == (batch or "batch", 1, 33, 47)
@@ -77,7 +77,7 @@ def test_a_program_of_any_batch(tmp_path: Path, batch: int | None) -> None:
 def test_an_existing_program_needs_force(tmp_path: Path) -> None:
     (tmp_path / "small-basic.pt2").write_bytes(b"old")
     with pytest.raises(UsageError, match="it is there already"):
-        torch.export(Request(BASIC, f"{tmp_path}/"), SILENT)
+        torch.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT)
     assert content(tmp_path) == {"small-basic.pt2": b"old"}
 
 
@@ -90,14 +90,14 @@ def test_wrong_logits_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     program = torch._program
     monkeypatch.setattr(torch, "_program", spoilt)
     with pytest.raises(CheckFailedError, match="parity failed on pytorch"):
-        torch.export(Request(BASIC, f"{tmp_path}/"), SILENT)
+        torch.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT)
     assert content(tmp_path) == {}
 
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("precision", FLOATS)
 def test_a_program_in_each_float_precision(tmp_path: Path, precision: str, raw: bool) -> None:
-    artifact = torch.export(Request(BASIC, f"{tmp_path}/", raw=raw), SILENT, Typing(precision))
+    artifact = torch.export(ExportRequest(BASIC, f"{tmp_path}/", raw=raw), SILENT, PrecisionSpec(precision))
     manifest, row = artifact.manifest, PRECISIONS[precision]
     assert manifest is not None
     assert manifest.precision == precision
@@ -111,7 +111,7 @@ def test_a_program_in_each_float_precision(tmp_path: Path, precision: str, raw: 
 
 @pytest.mark.parametrize("precision", NARROW)
 def test_a_narrow_program_has_no_batch_norms_and_keeps_its_names(tmp_path: Path, precision: str) -> None:
-    artifact = torch.export(Request(BASIC, f"{tmp_path}/"), SILENT, Typing(precision))
+    artifact = torch.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT, PrecisionSpec(precision))
     assert not any("batch_norm" in name for name in operators(artifact))
     assert {"conv1.weight", "conv1.bias", "layer2.0.conv1.bias", "fc.weight"} <= set(
         torch_library.export.load(str(artifact.path)).state_dict
@@ -120,8 +120,8 @@ def test_a_narrow_program_has_no_batch_norms_and_keeps_its_names(tmp_path: Path,
 
 def test_tf32_is_the_program_of_fp32_and_says_where_it_counts(tmp_path: Path) -> None:
     heard: list[str] = []
-    listener = Listener(step=lambda _: None, notice=heard.append)
-    artifact = torch.export(Request(BASIC, f"{tmp_path}/"), listener, Typing("tf32"))
+    listener = ExportListener(step=lambda _: None, notice=heard.append)
+    artifact = torch.export(ExportRequest(BASIC, f"{tmp_path}/"), listener, PrecisionSpec("tf32"))
     assert heard[1] == "tf32: on cuda alone; a processor computes this file in float32"
     assert artifact.allows_tf32
     assert any("batch_norm" in name for name in operators(artifact))
@@ -129,7 +129,7 @@ def test_tf32_is_the_program_of_fp32_and_says_where_it_counts(tmp_path: Path) ->
 
 def test_int8_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"compute in floats, and int8 was asked for .*rexport onnx --prec"):
-        torch.export(Request(BASIC, f"{tmp_path}/"), SILENT, Typing("int8"))
+        torch.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT, PrecisionSpec("int8"))
     assert content(tmp_path) == {}
 
 
@@ -137,5 +137,5 @@ def test_a_program_that_fails_its_gate_leaves_nothing(tmp_path: Path, monkeypatc
     row = replace(PRECISIONS["fp16"], bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0))
     monkeypatch.setitem(PRECISIONS, "fp16", row)
     with pytest.raises(CheckFailedError, match="fp16 failed its gate on pytorch"):
-        torch.export(Request(BASIC, f"{tmp_path}/"), SILENT, Typing("fp16"))
+        torch.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT, PrecisionSpec("fp16"))
     assert content(tmp_path) == {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.resnet import ResNet, build
-from exporter.variants import VARIANTS, Variant, customised, layers, multiply_adds, parameters, variant
+from exporter.variants import VARIANTS, Variant, customise, layers, multiply_adds, parameters, variant
 from runtimes.errors import UsageError
 
 NAMES = tuple(VARIANTS)
@@ -31,16 +31,16 @@ TABLE_6 = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.8
 
 CHANGED: tuple[tuple[str, Variant], ...] = (
     ("v1.5", variant("resnet50")),
-    ("v1", customised(variant("resnet50"), stride="v1")),
-    ("shortcut A", customised(variant("resnet50"), shortcut="A")),
-    ("shortcut C", customised(variant("resnet34"), shortcut="C")),
-    ("v1 at 33x47", customised(variant("resnet50"), stride="v1", size=(33, 47))),
-    ("v1.5 at 33x47", customised(variant("resnet101"), size=(33, 47))),
-    ("plain at 65x97, one channel", customised(variant("plain18"), size=(65, 97), in_channels=1, classes=7)),
+    ("v1", customise(variant("resnet50"), stride="v1")),
+    ("shortcut A", customise(variant("resnet50"), shortcut="A")),
+    ("shortcut C", customise(variant("resnet34"), shortcut="C")),
+    ("v1 at 33x47", customise(variant("resnet50"), stride="v1", size=(33, 47))),
+    ("v1.5 at 33x47", customise(variant("resnet101"), size=(33, 47))),
+    ("plain at 65x97, one channel", customise(variant("plain18"), size=(65, 97), in_channels=1, classes=7)),
     ("cifar", variant("resnet20")),
-    ("cifar B at 31x29", customised(variant("resnet20"), shortcut="B", size=(31, 29), in_channels=4)),
-    ("cifar C", customised(variant("resnet56"), shortcut="C")),
-    ("cifar plain at 1x1", customised(variant("plain20"), size=(1, 1))),
+    ("cifar B at 31x29", customise(variant("resnet20"), shortcut="B", size=(31, 29), in_channels=4)),
+    ("cifar C", customise(variant("resnet56"), shortcut="C")),
+    ("cifar plain at 1x1", customise(variant("plain20"), size=(1, 1))),
 )
 
 
@@ -98,7 +98,7 @@ def test_parameters_are_torchvisions(name: str) -> None:
 @pytest.mark.parametrize("name", TABLE_1)
 def test_multiply_adds_meet_table_1(name: str) -> None:
     row = variant(name)
-    row = customised(row, stride="v1") if row.block == "bottleneck" else row
+    row = customise(row, stride="v1") if row.block == "bottleneck" else row
     assert multiply_adds(row) == pytest.approx(TABLE_1[name], rel=TABLE_1_TOLERANCE)
 
 
@@ -117,7 +117,7 @@ def test_the_rows_hold_the_papers_figures() -> None:
 
 def test_the_stride_in_the_3x3_costs_more() -> None:
     assert multiply_adds(variant("resnet50")) == 4_089_184_256
-    assert multiply_adds(customised(variant("resnet50"), stride="v1")) < 4_089_184_256
+    assert multiply_adds(customise(variant("resnet50"), stride="v1")) < 4_089_184_256
 
 
 @pytest.mark.parametrize("row", [row for _, row in CHANGED], ids=[name for name, _ in CHANGED])
@@ -181,4 +181,4 @@ def test_an_unknown_variant_is_named_with_what_there_is() -> None:
 )
 def test_changes_that_make_no_sense_are_refused(name: str, change: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        customised(variant(name), **change)  # type: ignore[arg-type]
+        customise(variant(name), **change)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from exporter import download, fitting, resnet, weights
-from exporter.variants import VARIANTS, Variant, customised
+from exporter.variants import VARIANTS, Variant, customise
 from runtimes.errors import (
     ArtifactError,
     IntegrityError,
@@ -37,7 +37,7 @@ def state_of(variant: Variant = SMALL, seed: int = 3) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def runs(loaded: weights.Loaded, variant: Variant) -> Tensor:
+def runs(loaded: weights.LoadedWeights, variant: Variant) -> Tensor:
     model = resnet.build(variant)
     model.load_state_dict(loaded.state)
     with torch.inference_mode():
@@ -61,7 +61,7 @@ def test_random_weights_follow_the_seed_and_say_that_they_are_untrained() -> Non
 
 
 def test_random_weights_take_any_classes_and_channels() -> None:
-    variant = customised(SMALL, classes=4, in_channels=1, size=(16, 24), shortcut="C")
+    variant = customise(SMALL, classes=4, in_channels=1, size=(16, 24), shortcut="C")
     assert runs(weights.resolve("random", variant, 0, print), variant).shape == (2, 4)
 
 
@@ -128,7 +128,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def test_bundled_weights_bring_all_that_is_known_of_them(bundle: Path) -> None:
-    loaded = weights.bundled(SMALL, unheard, bundle)
+    loaded = weights.load_bundled(SMALL, unheard, bundle)
     assert (loaded.record.origin, loaded.record.trained) == ("bundled", True)
     assert loaded.record.source == "resnet20-fashion-mnist.safetensors"
     assert loaded.dataset == "fashion-mnist"
@@ -145,26 +145,26 @@ def test_bundled_weights_bring_all_that_is_known_of_them(bundle: Path) -> None:
     [
         VARIANTS["resnet56"],
         VARIANTS["plain20"],
-        customised(SMALL, classes=11),
-        customised(SMALL, in_channels=1),
-        customised(SMALL, shortcut="B"),
+        customise(SMALL, classes=11),
+        customise(SMALL, in_channels=1),
+        customise(SMALL, shortcut="B"),
     ],
 )
 def test_bundled_weights_are_for_one_variant(bundle: Path, variant: Variant) -> None:
     with pytest.raises(ModelMismatchError, match=r"bundled weights are of resnet20 with 10 classes \(fashion-mnist\)"):
-        weights.bundled(variant, unheard, bundle)
+        weights.load_bundled(variant, unheard, bundle)
 
 
 def test_changed_bundled_weights_are_refused(bundle: Path) -> None:
     safetensors.torch.save_file(state_of(seed=4), bundle / "resnet20-fashion-mnist.safetensors")
     with pytest.raises(IntegrityError, match=r"not the file that was bundled.*install rexport again"):
-        weights.bundled(SMALL, unheard, bundle)
+        weights.load_bundled(SMALL, unheard, bundle)
 
 
 def test_a_broken_bundle_is_named(bundle: Path) -> None:
     (bundle / weights.BUNDLE).write_text("{}")
     with pytest.raises(ArtifactError, match=r"resnet20-fashion-mnist.json: field 'file' is missing"):
-        weights.bundled(SMALL, unheard, bundle)
+        weights.load_bundled(SMALL, unheard, bundle)
 
 
 def test_the_weights_that_come_with_rexport_are_whole() -> None:
@@ -186,7 +186,7 @@ def test_imagenet_weights_come_with_labels_and_preprocessing(tmp_path: Path, mon
     (tmp_path / "w.pt").rename(tmp_path / name)
     monkeypatch.setitem(download.PUBLISHED, "resnet18", name)
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path))
-    loaded = weights.resolve("imagenet", customised(variant, size=(112, 160)), 0, unheard)
+    loaded = weights.resolve("imagenet", customise(variant, size=(112, 160)), 0, unheard)
     assert (loaded.record.origin, loaded.record.trained, loaded.record.source) == ("imagenet", True, name)
     assert loaded.labels is not None
     assert (len(loaded.labels), loaded.labels[0], loaded.labels[207]) == (1000, "tench", "golden retriever")
@@ -200,10 +200,10 @@ def test_imagenet_weights_come_with_labels_and_preprocessing(tmp_path: Path, mon
     [
         SMALL,
         VARIANTS["plain18"],
-        customised(VARIANTS["resnet50"], stride="v1"),
-        customised(VARIANTS["resnet50"], classes=10),
-        customised(VARIANTS["resnet50"], in_channels=1),
-        customised(VARIANTS["resnet50"], shortcut="C"),
+        customise(VARIANTS["resnet50"], stride="v1"),
+        customise(VARIANTS["resnet50"], classes=10),
+        customise(VARIANTS["resnet50"], in_channels=1),
+        customise(VARIANTS["resnet50"], shortcut="C"),
     ],
 )
 def test_imagenet_weights_are_for_five_variants(variant: Variant) -> None:
@@ -221,5 +221,5 @@ def test_preprocessing_scales_with_the_input(
     size: tuple[int, int], resize: int, crop: tuple[int, int], pad: int
 ) -> None:
     base = Preprocessing(resize=28, crop=(28, 28), pad=2, mean=(0.5,), std=(0.5,))
-    result = weights.scaled(base, size)
+    result = weights.scale_preprocessing(base, size)
     assert (result.resize, result.crop, result.pad, result.size) == (resize, crop, pad, size)

@@ -21,7 +21,7 @@ def traced_once() -> Iterator[None]:
 
     All that follows the trace is done each time: typing, writing and every check.
     """
-    trace, known = onnx._traced, dict[tuple[object, ...], bytes]()
+    trace, known = onnx._trace, dict[tuple[object, ...], bytes]()
 
     def traced(network: Network, batch: int | None, opset: int) -> ModelProto:
         from onnx import load_from_string
@@ -32,5 +32,5 @@ def traced_once() -> Iterator[None]:
         return load_from_string(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx, "_traced", traced)
+        patch.setattr(onnx, "_trace", traced)
         yield

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from exporter import onnx, torch
-from exporter.network import Listener, Request
-from exporter.typing import Typing
+from exporter.network import ExportListener, ExportRequest
+from exporter.typing import PrecisionSpec
 from exporter.variants import variant
 from runtimes import Artifact
 from runtimes.protocol import Array
 
-SILENT = Listener(step=lambda _: None, notice=lambda _: None)
+SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def samples(onnx_artifact: Artifact, pt2_artifact: Artifact, tmp_path_factory: p
     graphs, programs = {"fp32": onnx_artifact}, {"fp32": pt2_artifact}
     for name in ("tf32", "fp16"):
         graph, program = (
-            Request(variant("resnet20"), f"{folder}/resnet20.{name}.{suffix}") for suffix in ("onnx", "pt2")
+            ExportRequest(variant("resnet20"), f"{folder}/resnet20.{name}.{suffix}") for suffix in ("onnx", "pt2")
         )
-        graphs[name] = onnx.export(graph, SILENT, typing=Typing(name))
-        programs[name] = torch.export(program, SILENT, Typing(name))
+        graphs[name] = onnx.export(graph, SILENT, typing=PrecisionSpec(name))
+        programs[name] = torch.export(program, SILENT, PrecisionSpec(name))
     return Samples(graphs, programs)
 
 

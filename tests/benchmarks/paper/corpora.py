@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper.corpus import Corpus, Part
-from exporter.variants import Variant, customised, variant
+from exporter.variants import Variant, customise, variant
 
 CLASSES = ("line", "band", "half", "full")
 
@@ -35,5 +35,5 @@ def network(name: str = "resnet20", blocks: int = 1) -> Variant:
     """A tiny twin of a CIFAR net: few blocks, few channels, the classes of ``corpus``."""
     from dataclasses import replace
 
-    row = customised(variant(name), classes=len(CLASSES), size=(16, 16))
+    row = customise(variant(name), classes=len(CLASSES), size=(16, 16))
     return replace(row, depths=(blocks,) * 3, widths=(4, 8, 8))

@@ -9,13 +9,13 @@ from benchmarks.paper.curves import Curves
 from benchmarks.paper.recipe import PAPER
 from benchmarks.paper.runs import Identity, Outcome, Point, Run, Sitting
 from benchmarks.paper.stepping import Arithmetic
-from exporter.variants import customised, variant
+from exporter.variants import customise, variant
 
 IMAGES = {"train": 45_000, "validation": 5_000, "test": 10_000}
 
 
 def run(name: str, seed: int, train: float, test: float, shortcut: str | None = None) -> Run:
-    row = customised(variant(name), classes=10, size=(32, 32))
+    row = customise(variant(name), classes=10, size=(32, 32))
     if shortcut is not None:
         row = dataclasses.replace(row, shortcut=shortcut)  # type: ignore[arg-type]
     return Run(

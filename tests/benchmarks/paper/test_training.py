@@ -21,7 +21,7 @@ from benchmarks.paper.recipe import PAPER, Recipe
 from benchmarks.paper.runs import CHECKPOINT, CURVE, RUN, WEIGHTS, Identity, curve, opened
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.training import Data, Pace, Training, on_device
-from exporter.network import Listener
+from exporter.network import ExportListener
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
 from tests.benchmarks.paper.corpora import CLASSES, corpus, network
 
@@ -229,7 +229,7 @@ def side_by_side(folder: Path, recipes: dict[str, Recipe], data: Data, pace: Pac
     """Drives runs as a GPU does, on this CPU; what was said."""
     said: list[str] = []
     jobs = [Job(folder / name, identity(recipe), Arithmetic()) for name, recipe in recipes.items()]
-    driving._side_by_side(jobs, data, Listener(step=lambda _: None, notice=said.append), pace)
+    driving._side_by_side(jobs, data, ExportListener(step=lambda _: None, notice=said.append), pace)
     return said
 
 

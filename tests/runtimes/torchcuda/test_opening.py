@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import runtimes
 from exporter import torch
-from exporter.network import Request
-from exporter.typing import Typing
+from exporter.network import ExportRequest
+from exporter.typing import PrecisionSpec
 from runtimes import Artifact
 from runtimes.backends import inductor, pytorch
 from runtimes.backends.inductor import FIXED_BATCHES, CompiledPrograms
@@ -37,7 +37,9 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     def program(precision: str, raw: bool = False) -> Artifact:
         if (precision, raw) not in made:
             folder = tmp_path_factory.mktemp(precision)
-            made[precision, raw] = torch.export(Request(BASIC, f"{folder}/", raw=raw), SILENT, Typing(precision))
+            made[precision, raw] = torch.export(
+                ExportRequest(BASIC, f"{folder}/", raw=raw), SILENT, PrecisionSpec(precision)
+            )
         return made[precision, raw]
 
     return program
