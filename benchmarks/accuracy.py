@@ -52,7 +52,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Share:
+class ShareEstimate:
     """A fraction of images, or a difference of two, with its 95 % interval."""
 
     value: float
@@ -83,7 +83,7 @@ def predict(
         classes = logits.shape[1]
         if classes < 2:
             raise ModelMismatchError(f"a classifier has 2 classes or more, this output has {classes}")
-        ranked, values = _ranked(logits)
+        ranked, values = _rank_classes(logits)
         seen.append(np.asarray(indices, dtype=np.int64))
         best.append(ranked)
         margins.append((values[:, 0] - values[:, 1]).astype(np.float32))
@@ -94,7 +94,7 @@ def predict(
     return Predictions(order, truth, np.concatenate(best), np.concatenate(margins), classes)
 
 
-def _ranked(logits: Logits) -> tuple[Indices, Logits]:
+def _rank_classes(logits: Logits) -> tuple[Indices, Logits]:
     """The best classes (b, k) of finite logits (b, classes), and their logits.
 
     One ``argmax`` for each place: of a thousand classes that is cheaper than sorting, and unlike a partition it knows
@@ -117,12 +117,12 @@ def _check_finite(logits: Logits, indices: Indices) -> None:
         )
 
 
-def top1(predictions: Predictions) -> Share | None:
+def top1(predictions: Predictions) -> ShareEstimate | None:
     """How often the best class is the true one; ``None`` without truth."""
     return None if predictions.right is None else _share(predictions.right)
 
 
-def top5(predictions: Predictions) -> Share | None:
+def top5(predictions: Predictions) -> ShareEstimate | None:
     """How often the true class is among the best five; ``None`` without truth or where five are all the classes."""
     if predictions.targets is None or predictions.classes <= KEPT:
         return None
@@ -131,7 +131,7 @@ def top5(predictions: Predictions) -> Share | None:
     return _share((predictions.best == predictions.targets[:, None]).any(axis=1))
 
 
-def agreement(predictions: Predictions, reference: Predictions) -> Share:
+def agreement(predictions: Predictions, reference: Predictions) -> ShareEstimate:
     """How often the best class is the reference's.
 
     Raises:
@@ -141,7 +141,7 @@ def agreement(predictions: Predictions, reference: Predictions) -> Share:
     return _share(predictions.best[:, 0] == reference.best[:, 0])
 
 
-def drop(predictions: Predictions, reference: Predictions) -> Share | None:
+def drop(predictions: Predictions, reference: Predictions) -> ShareEstimate | None:
     """How much smaller top-1 is than the reference's, image by image: below 0 it is better; ``None`` without truth.
 
     Raises:
@@ -151,7 +151,7 @@ def drop(predictions: Predictions, reference: Predictions) -> Share | None:
     if predictions.right is None or reference.right is None:
         return None
     value, interval = difference_interval(reference.right, predictions.right)
-    return Share(value, interval, len(predictions.right))
+    return ShareEstimate(value, interval, len(predictions.right))
 
 
 def check_same_images(predictions: Predictions, reference: Predictions) -> None:
@@ -171,9 +171,9 @@ def check_same_images(predictions: Predictions, reference: Predictions) -> None:
         raise ModelMismatchError(f"the predictions are on images of different classes: {other} are of another class")
 
 
-def _share(hits: NDArray[np.bool_]) -> Share:
+def _share(hits: NDArray[np.bool_]) -> ShareEstimate:
     count, images = int(hits.sum()), len(hits)
-    return Share(count / images, wilson(count, images), images)
+    return ShareEstimate(count / images, wilson(count, images), images)
 
 
 def save(predictions: Predictions, path: str | os.PathLike[str]) -> None:

@@ -16,7 +16,7 @@ from benchmarks.rows import is_reference
 
 
 @dataclass(frozen=True)
-class Most:
+class TableLimits:
     """How much is shown at most: of classes those that are answered worst, of pairs those that differ most clearly, of
     changed answers the most frequent."""
 
@@ -25,11 +25,11 @@ class Most:
     changes: int = 10
 
 
-SHORT = Most(classes=5, pairs=5, changes=3)
+SHORT = TableLimits(classes=5, pairs=5, changes=3)
 
 
 @dataclass(frozen=True)
-class Told:
+class CaptionedTable:
     """One table: its name, what must be said of it, and itself."""
 
     summary: str
@@ -37,14 +37,14 @@ class Told:
     table: Table
 
 
-def told(rows: Sequence[Row], most: Most | None = None) -> Iterator[Told]:
+def tabulate_predictions(rows: Sequence[Row], most: TableLimits | None = None) -> Iterator[CaptionedTable]:
     """A table by class, one of the pairs of configurations whose answers differ, and one of changed answers for each
     configuration that has any. The rows are of one network; the first batch of each counts.
 
     Raises:
         ArtifactError: the answers in a row are damaged.
     """
-    most = most or Most()
+    most = most or TableLimits()
     shown: dict[str, Row] = {}
     for row in rows:
         if row.answers is not None:
@@ -56,10 +56,10 @@ def told(rows: Sequence[Row], most: Most | None = None) -> Iterator[Told]:
     reference = next((row for row in shown.values() if is_reference(row.runtime, row.precision)), None)
     for label, row in shown.items():
         if reference is not None and row is not reference:
-            yield from _changed(label, row, reference, most.changes)
+            yield from _tabulate_confusions(label, row, reference, most.changes)
 
 
-def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> Told:
+def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> CaptionedTable:
     lookup = {label: {one.name: one for one in found} for label, found in shares.items()}
     first = next(iter(shares.values()))
     lowest = sorted(first, key=lambda one: one.right / one.images)[:most]
@@ -75,7 +75,7 @@ def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> Told:
     )
     left_out = f", the {len(kept)} worst of {len(first)} classes" if len(kept) < len(first) else ""
     caption = f"Share of each class's images that is answered rightly{left_out}; in brackets 95 % intervals (Wilson)"
-    return Told("accuracy by class", caption, table(columns, kept))
+    return CaptionedTable("accuracy by class", caption, table(columns, kept))
 
 
 def _share(one: ClassShare | None) -> str:
@@ -93,9 +93,13 @@ class _Pair:
     flips: Flips
 
 
-def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[Told]:
+def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[CaptionedTable]:
     """Nothing where all answers are the same, or there is no truth."""
-    seen = {label: (row.answers.asked, answers.unpacked(row.answers)) for label, row in shown.items() if row.answers}
+    seen = {
+        label: (row.answers.asked, answers.unpack_predictions(row.answers))
+        for label, row in shown.items()
+        if row.answers
+    }
     found = [
         _Pair(one, other, answers.flips(second, first))
         for (one, (asked, first)), (other, (also_asked, second)) in itertools.combinations(seen.items(), 2)
@@ -114,13 +118,13 @@ def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[Told]:
     )
     left_out = f", the {len(kept)} clearest of {len(apart)} pairs" if len(kept) < len(apart) else ""
     caption = f"McNemar's exact test{left_out}; p is of each pair for itself, and of many some are small by chance"
-    yield Told("pairs whose answers differ", caption, table(columns, kept))
+    yield CaptionedTable("pairs whose answers differ", caption, table(columns, kept))
 
 
-def _changed(label: str, row: Row, reference: Row, most: int) -> Iterator[Told]:
+def _tabulate_confusions(label: str, row: Row, reference: Row, most: int) -> Iterator[CaptionedTable]:
     if row.answers is None or reference.answers is None or row.answers.asked != reference.answers.asked:
         return
-    found = answers.confusions_changed(row.answers, reference.answers, most)
+    found = answers.count_confusions(row.answers, reference.answers, most)
     if not found:
         return
     columns = (
@@ -129,7 +133,9 @@ def _changed(label: str, row: Row, reference: Row, most: int) -> Iterator[Told]:
         Column[answers.Confusion](f"{label} says", lambda one: one.now, left=True),
         Column[answers.Confusion]("images", lambda one: f"{one.images:,}"),
     )
-    yield Told(f"answers that changed: {label}", f"The most frequent changes. {_flips(row)}", table(columns, found))
+    yield CaptionedTable(
+        f"answers that changed: {label}", f"The most frequent changes. {_flips(row)}", table(columns, found)
+    )
 
 
 def _flips(row: Row) -> str:

@@ -33,7 +33,7 @@ _TRUTH, _AMONG_FIVE = 1, 2
 
 
 @dataclass(frozen=True)
-class Answers:
+class PackedPredictions:
     """One configuration's answers on n images, packed: so that rows of different runs are compared image by image.
 
     Attributes:
@@ -93,7 +93,7 @@ class Confusion:
     images: int
 
 
-def packed(predictions: Predictions, labels: tuple[str, ...] | None) -> Answers:
+def pack_predictions(predictions: Predictions, labels: tuple[str, ...] | None) -> PackedPredictions:
     """The predictions as they stand in a row: best class, margin to half precision, whether the true class is among
     the best five.
 
@@ -103,11 +103,11 @@ def packed(predictions: Predictions, labels: tuple[str, ...] | None) -> Answers:
     if labels is not None and len(labels) != predictions.classes:
         raise ModelMismatchError(f"{len(labels)} labels for {predictions.classes} classes")
     compressed = zlib.compress(_content(predictions), level=9)
-    return Answers(
+    return PackedPredictions(
         images=len(predictions.indices),
         classes=predictions.classes,
         labels=labels,
-        asked=_asked(predictions.indices, predictions.targets),
+        asked=_digest_questions(predictions.indices, predictions.targets),
         packed=base64.b64encode(compressed).decode("ascii"),
     )
 
@@ -149,85 +149,85 @@ def _among_five(predictions: Predictions) -> NDArray[np.bool_] | None:
     return found
 
 
-def _asked(indices: NDArray[np.int64], targets: NDArray[np.int64] | None) -> str:
+def _digest_questions(indices: NDArray[np.int64], targets: NDArray[np.int64] | None) -> str:
     digest = hashlib.sha256(indices.astype("<i8").tobytes())
     digest.update(b"" if targets is None else targets.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
-def unpacked(answers: Answers) -> Predictions:
+def unpack_predictions(answers: PackedPredictions) -> Predictions:
     """The predictions of a row: ``best`` holds the best class alone, (n, 1), and margins are to half precision.
 
     Raises:
         ArtifactError: they are damaged, or not of so many images and classes. No more memory is taken than these need.
     """
     if not 1 <= answers.images <= MOST_IMAGES or not 2 <= answers.classes <= MOST_CLASSES:
-        raise _damaged(f"{answers.images} images and {answers.classes} classes")
+        raise _damage_error(f"{answers.images} images and {answers.classes} classes")
     if answers.labels is not None and len(answers.labels) != answers.classes:
-        raise _damaged(f"{len(answers.labels)} labels for {answers.classes} classes")
-    found = _arrays(_Reader(_decompressed(answers)), answers)
-    if _asked(found.indices, found.targets) != answers.asked:
-        raise _damaged("they are not on the images that they say")
+        raise _damage_error(f"{len(answers.labels)} labels for {answers.classes} classes")
+    found = _arrays(_ArrayReader(_decompress(answers)), answers)
+    if _digest_questions(found.indices, found.targets) != answers.asked:
+        raise _damage_error("they are not on the images that they say")
     return found
 
 
-def _damaged(how: str) -> ArtifactError:
+def _damage_error(how: str) -> ArtifactError:
     return ArtifactError(f"the answers are damaged: {how}", hint="measure again with rbench run")
 
 
-def _decompressed(answers: Answers) -> bytes:
+def _decompress(answers: PackedPredictions) -> bytes:
     width = np.dtype(_number(answers.classes)).itemsize
     most = 1 + answers.images * (8 + 2 * width + 2) + (answers.images + 7) // 8
     unpacker = zlib.decompressobj()
     try:
         content = unpacker.decompress(base64.b64decode(answers.packed, validate=True), most + 1)
     except (binascii.Error, ValueError, zlib.error) as error:
-        raise _damaged(str(error)) from error
+        raise _damage_error(str(error)) from error
     if len(content) > most or not unpacker.eof or unpacker.unused_data:
-        raise _damaged(f"not {answers.images} images")
+        raise _damage_error(f"not {answers.images} images")
     return content
 
 
-class _Reader:
+class _ArrayReader:
     """Takes arrays off the front of some bytes."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._at = 0
 
-    def take(self, dtype: str, count: int) -> NDArray[np.generic]:
+    def read_array(self, dtype: str, count: int) -> NDArray[np.generic]:
         end = self._at + np.dtype(dtype).itemsize * count
         if end > len(self._content):
-            raise _damaged("cut short")
+            raise _damage_error("cut short")
         taken: NDArray[np.generic] = np.frombuffer(self._content[self._at : end], dtype)
         self._at = end
         return taken
 
     def finish(self) -> None:
         if self._at != len(self._content):
-            raise _damaged("too long")
+            raise _damage_error("too long")
 
 
-def _arrays(reader: _Reader, answers: Answers) -> Predictions:
+def _arrays(reader: _ArrayReader, answers: PackedPredictions) -> Predictions:
     images, classes, number = answers.images, answers.classes, _number(answers.classes)
-    flags = int(reader.take("<u1", 1)[0])
-    indices = np.cumsum(reader.take("<i8", images).astype(np.int64))
-    best = reader.take(number, images).astype(np.int64)
-    targets = reader.take(number, images).astype(np.int64) if flags & _TRUTH else None
+    flags = int(reader.read_array("<u1", 1)[0])
+    indices = np.cumsum(reader.read_array("<i8", images).astype(np.int64))
+    best = reader.read_array(number, images).astype(np.int64)
+    targets = reader.read_array(number, images).astype(np.int64) if flags & _TRUTH else None
     if best.max() >= classes or (targets is not None and targets.max() >= classes) or indices.min() < 0:
-        raise _damaged("a class or a place that there is not")
+        raise _damage_error("a class or a place that there is not")
     if targets is not None:
         best = (best + targets) % classes
     five = None
     if flags & _AMONG_FIVE:
-        bits = reader.take("<u1", (images + 7) // 8).astype(np.uint8)
+        bits = reader.read_array("<u1", (images + 7) // 8).astype(np.uint8)
         five = np.unpackbits(bits, count=images).astype(np.bool_)
-    margins = reader.take("<u1", 2 * images).astype(np.uint8).reshape(2, images).T.copy().view("<f2")[:, 0]
+    margins = reader.read_array("<u1", 2 * images).astype(np.uint8).reshape(2, images).T.copy().view("<f2")[:, 0]
     reader.finish()
     if not (np.isfinite(margins) & (margins >= 0)).all():
-        raise _damaged("a margin below 0 or not finite")
+        raise _damage_error("a margin below 0 or not finite")
     if flags != (_TRUTH if targets is not None else 0) + (_AMONG_FIVE if targets is not None and classes > KEPT else 0):
-        raise _damaged(f"flags {flags}")
+        raise _damage_error(f"flags {flags}")
     return Predictions(indices, targets, best[:, None], margins.astype(np.float32), classes, five)
 
 
@@ -283,13 +283,13 @@ def mcnemar(better: int, worse: int) -> float:
     return min(1.0, 2 * math.fsum(map(math.exp, logarithms)))
 
 
-def per_class(answers: Answers) -> tuple[ClassShare, ...]:
+def per_class(answers: PackedPredictions) -> tuple[ClassShare, ...]:
     """Each class's share of right answers, in the classes' order; without those of no image, and none without truth.
 
     Raises:
-        ArtifactError: as ``unpacked``.
+        ArtifactError: as ``unpack_predictions``.
     """
-    found = unpacked(answers)
+    found = unpack_predictions(answers)
     if found.targets is None or found.right is None:
         return ()
     images = np.bincount(found.targets, minlength=answers.classes).tolist()
@@ -301,16 +301,16 @@ def per_class(answers: Answers) -> tuple[ClassShare, ...]:
     )
 
 
-def confusions_changed(this: Answers, reference: Answers, most: int = 10) -> tuple[Confusion, ...]:
+def count_confusions(this: PackedPredictions, reference: PackedPredictions, most: int = 10) -> tuple[Confusion, ...]:
     """The pairs of classes between which answers have changed most often: the most frequent first, ``most`` of them.
 
     Raises:
-        ArtifactError: as ``unpacked``.
+        ArtifactError: as ``unpack_predictions``.
         ModelMismatchError: the two were not asked the same.
     """
     if this.asked != reference.asked or this.classes != reference.classes:
         raise ModelMismatchError("the answers are on different images", hint="measure both on the same data")
-    now, before = unpacked(this), unpacked(reference)
+    now, before = unpack_predictions(this), unpack_predictions(reference)
     changed = np.flatnonzero(now.best[:, 0] != before.best[:, 0])
     truth = np.full(len(changed), -1) if now.targets is None else now.targets[changed]
     triples = zip(truth.tolist(), before.best[changed, 0].tolist(), now.best[changed, 0].tolist(), strict=True)
@@ -321,5 +321,5 @@ def confusions_changed(this: Answers, reference: Answers, most: int = 10) -> tup
     )
 
 
-def _name(answers: Answers, index: int) -> str:
+def _name(answers: PackedPredictions, index: int) -> str:
     return str(index) if answers.labels is None else answers.labels[index]

@@ -13,7 +13,7 @@ TF32_BITS = 19
 """That tell of a number; it is stored in 32."""
 
 
-def counted(arithmetic: str | None) -> dict[str, int]:
+def count_layers(arithmetic: str | None) -> dict[str, int]:
     """How many layers ran in each, where the words count them, as ``int8 (53 of 54), float32 (1 of 54)`` does."""
     return {name: int(count) for name, count in _COUNTED.findall(arithmetic or "")}
 
@@ -32,7 +32,7 @@ def wider(precision: str | None, arithmetic: str | None) -> str | None:
 
 def _layers(precision: str | None, arithmetic: str | None) -> tuple[int, int, int]:
     """How many ran in narrower, in the same, and in wider numbers than the graph's; 0 of what is not counted."""
-    counts = counted(arithmetic)
+    counts = count_layers(arithmetic)
     if not counts and arithmetic is not None and _NUMBER.fullmatch(arithmetic):
         counts = {arithmetic: 1}
     if precision is None:

@@ -38,7 +38,7 @@ HUNG_S = 60.0
 
 
 @dataclass(frozen=True)
-class Order:
+class CeilingsRequest:
     """What to measure: ``arithmetics`` on ``device``, with ``threads``, in about ``limit_s``."""
 
     threads: int
@@ -71,7 +71,7 @@ class Ceilings:
 PROGRAM = (sys.executable, "-P", "-m", "benchmarks.ceilings")
 
 
-def measured(
+def measure_ceilings(
     threads: int,
     device: str = "cpu",
     arithmetics: Sequence[str] = ARITHMETICS,
@@ -82,7 +82,7 @@ def measured(
 
     A process that fails leaves every ceiling out, and its last words as the reason: no row is worse for it.
     """
-    order = Order(threads, device, tuple(arithmetics), LIMIT_S.get(device, max(LIMIT_S.values())))
+    order = CeilingsRequest(threads, device, tuple(arithmetics), LIMIT_S.get(device, max(LIMIT_S.values())))
     order = order if limit_s is None else replace(order, limit_s=limit_s)
     try:
         done = subprocess.run(
@@ -124,7 +124,7 @@ def measure(
         found = products(threads, device, arithmetics, Path(folder))
         stream, rates = bandwidth(threads, device, clock), dict[str, Rate]()
         for number, product in enumerate(found):
-            rate = best(product, (end - clock()) / (len(found) - number), clock)
+            rate = find_best_rate(product, (end - clock()) / (len(found) - number), clock)
             known = rates.get(product.arithmetic)
             if rate is not None and (known is None or rate.per_s > known.per_s):
                 rates[product.arithmetic] = rate
@@ -150,7 +150,7 @@ LEAST_S = 0.02
 """Of the runs of one size together."""
 
 
-def best(product: Product, limit_s: float, clock: Clock = time.perf_counter) -> Rate | None:
+def find_best_rate(product: Product, limit_s: float, clock: Clock = time.perf_counter) -> Rate | None:
     """The rate of the size that does best, or ``None`` if the library cannot.
 
     Each size is twice the one before, for as long as the next can be expected to end within ``limit_s``; the smallest
@@ -206,7 +206,7 @@ def bandwidth(threads: int, device: str, clock: Clock = time.perf_counter) -> Ra
                 Rate(2 * size_bytes / shortest_s(copy, clock), f"copying {size_bytes >> 20} MiB"),
                 Rate(size_bytes / shortest_s(read, clock), f"reading {size_bytes >> 20} MiB"),
             )
-    except Exception:  # as in ``best``
+    except Exception:  # as in ``find_best_rate``
         return None
     return max(rates, key=lambda rate: rate.per_s)
 
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prints the ceilings that the order names. What libraries print goes to standard error."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    order = schema.loads(Order, arguments[0])
+    order = schema.loads(CeilingsRequest, arguments[0])
     channel.write(schema.dumps(measure(order.threads, order.arithmetics, order.limit_s, order.device)))
     channel.close()
     return 0

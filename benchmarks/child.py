@@ -15,8 +15,8 @@ from types import TracebackType
 
 import benchmarks
 from benchmarks import wire
-from benchmarks.clocks import Turn
-from benchmarks.job import Job, Outcome, one_line
+from benchmarks.clocks import TurnPlan
+from benchmarks.job import Job, JobOutcome, one_line
 from runtimes import schema
 
 EXIT_LIMIT_S = 30.0
@@ -32,14 +32,14 @@ def run(
     silence_s: float,
     show_errors: bool = False,
     program: tuple[str, ...] = PROGRAM,
-) -> tuple[Outcome, Path]:
+) -> tuple[JobOutcome, Path]:
     """The job's outcome, and where its predictions are if it made any; of what is timed it takes one turn, as its plan
     says. Blocks until the worker has ended. Arguments as for ``Worker``.
     """
     plan = job.plan
     with Worker(job, folder, heard, silence_s, show_errors, program) as worker:
-        if worker.opened() is not None and worker.warm() is not None:
-            worker.turn(Turn(plan.duration_s, plan.min_samples, plan.max_samples))
+        if worker.wait_until_open() is not None and worker.warm() is not None:
+            worker.turn(TurnPlan(plan.duration_s, plan.min_samples, plan.max_samples))
             worker.finish()
         return worker.outcome(), worker.predictions
 
@@ -95,34 +95,36 @@ class Worker:
     ) -> None:
         self.close()
 
-    def opened(self) -> float | None:
+    def wait_until_open(self) -> float | None:
         """Lets it call the model when it has loaded it, and waits until its outputs are checked: the process's largest
         resident memory so far, in bytes."""
-        self._tell(wire.CALL)
+        self._write_line(wire.CALL)
         return self._answer("opened")
 
     def warm(self) -> float | None:
         """Lets it warm up: the seconds of a usual call."""
-        self._tell(wire.WARM)
+        self._write_line(wire.WARM)
         return self._answer("ready")
 
-    def turn(self, turn: Turn) -> float | None:
+    def turn(self, turn: TurnPlan) -> float | None:
         """Lets it take a turn: the median seconds of a call in it."""
-        self._tell(wire.said(turn))
+        self._write_line(wire.encode_turn(turn))
         return self._answer("turned")
 
     def finish(self) -> None:
         """Lets it do what is left to do, and waits until it has ended."""
-        self._tell(wire.FINISH)
+        self._write_line(wire.FINISH)
         self._answer("")
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> JobOutcome:
         """What came of it. Ends the process if it still runs."""
         self.close()
         if self._outcome.exists():
-            return schema.loads(Outcome, self._outcome.read_bytes())
+            return schema.loads(JobOutcome, self._outcome.read_bytes())
         how = f"gave no sign of life for {self._silence_s:g} s" if self._hung else _ending(self._process.returncode)
-        return Outcome("error", one_line(f"its process {how} {_during(self._step)}{_last_words(self._errors)}"))
+        return JobOutcome(
+            "error", one_line(f"its process {how} {_describe_step(self._step)}{_read_last_line(self._errors)}")
+        )
 
     def close(self) -> None:
         """Ends the process and what it started, if they still run."""
@@ -136,7 +138,7 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
-    def _tell(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         pipe = self._process.stdin
         assert pipe is not None
         with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, as the wait for its answer will find
@@ -197,11 +199,11 @@ def _ending(code: int) -> str:
     return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
 
 
-def _during(step: str | None) -> str:
+def _describe_step(step: str | None) -> str:
     return "before its first step" if step is None else f"during step {step!r}"
 
 
-def _last_words(path: Path) -> str:
+def _read_last_line(path: Path) -> str:
     """The last line of what the worker wrote to standard error, after a colon."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))

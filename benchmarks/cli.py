@@ -19,9 +19,9 @@ from benchmarks.options import how_options, request_of, what_options
 from exporter import terminal
 
 if TYPE_CHECKING:
-    from benchmarks.request import Request
+    from benchmarks.request import BenchmarkRequest
     from benchmarks.results import ResultsFile, Row
-    from benchmarks.tune import Findings
+    from benchmarks.tune import TuningResult
     from runtimes import Artifact
 
 ALONE = "rbench-results"
@@ -126,10 +126,10 @@ def tune(
     the bound is the gate on the logits' error that each precision passes when it is exported. PyTorch is measured as
     the reference and never chosen: an ONNX file cannot carry it.
     """
-    from benchmarks.tune import Aim, Findings
+    from benchmarks.tune import TuningGoal, TuningResult
 
-    aim = Aim("throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force)
-    sys.exit(_tune(request_of((subject,), options), Findings(aim), json_file))
+    aim = TuningGoal("throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force)
+    sys.exit(_tune(request_of((subject,), options), TuningResult(aim), json_file))
 
 
 @rbench.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -146,7 +146,7 @@ def doctor(as_json: bool) -> None:
 
     with terminal.reserve_stdout(), terminal.listening() as listener:
         report = examine(listener.step)
-    click.echo(schema.dumps(report, indent=2) if as_json else "\n".join(view.lines(report)))
+    click.echo(schema.dumps(report, indent=2) if as_json else "\n".join(view.format_report(report)))
     sys.exit(0 if report.healthy else 1)
 
 
@@ -154,14 +154,14 @@ for command in (load, compare, merge, report_command, paper):
     rbench.add_command(command)
 
 
-def _run(request: Request, json_file: Path | None, folder: Path | None) -> int:
+def _run(request: BenchmarkRequest, json_file: Path | None, folder: Path | None) -> int:
     from benchmarks import outputs, report
     from benchmarks.results import FILE_NAME
     from benchmarks.run import exit_code
 
     kept = frame.files(None if folder is None else folder / FILE_NAME, json_file)
     rows: list[Row] = []
-    code, failure = frame.finished(lambda: _measure(request, rows, kept), rows)
+    code, failure = frame.run_to_end(lambda: _measure(request, rows, kept), rows)
     complete = code is None
     report.print_table(rows, sys.stdout, complete)
     if folder is not None:
@@ -171,13 +171,13 @@ def _run(request: Request, json_file: Path | None, folder: Path | None) -> int:
     return exit_code(rows, request) if code is None else code
 
 
-def _tune(request: Request, findings: Findings, json_file: Path | None) -> int:
+def _tune(request: BenchmarkRequest, findings: TuningResult, json_file: Path | None) -> int:
     from benchmarks.tune import exit_code
     from benchmarks.verdict import print_findings
 
     kept = frame.files(json_file)
     written: list[Artifact] = []
-    code, failure = frame.finished(lambda: _search(request, findings, kept, written), findings.rows)
+    code, failure = frame.run_to_end(lambda: _search(request, findings, kept, written), findings.rows)
     print_findings(findings, sys.stdout, code is None)
     if failure is not None:
         raise failure
@@ -188,7 +188,7 @@ def _tune(request: Request, findings: Findings, json_file: Path | None) -> int:
     return exit_code(findings, request)
 
 
-def _measure(request: Request, rows: list[Row], kept: list[ResultsFile]) -> None:
+def _measure(request: BenchmarkRequest, rows: list[Row], kept: list[ResultsFile]) -> None:
     from benchmarks.progress import listening
     from benchmarks.run import run as measured
 
@@ -198,7 +198,9 @@ def _measure(request: Request, rows: list[Row], kept: list[ResultsFile]) -> None
             frame.keep(row, kept)
 
 
-def _search(request: Request, findings: Findings, kept: list[ResultsFile], written: list[Artifact]) -> None:
+def _search(
+    request: BenchmarkRequest, findings: TuningResult, kept: list[ResultsFile], written: list[Artifact]
+) -> None:
     from benchmarks.progress import listening
     from benchmarks.tune import tune as searched
 

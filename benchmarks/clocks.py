@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from benchmarks.conditions import Watcher, rest
-from benchmarks.gpu import GpuState, Watch
-from benchmarks.measure import Plan, Timed, reported
-from benchmarks.samples import Sitting
+from benchmarks.conditions import MachineMonitor, wait_until_idle
+from benchmarks.gpu import GpuMonitor, GpuState
+from benchmarks.measure import Plan, TimedCall, time_reported
+from benchmarks.samples import ProcessSamples
 from runtimes.errors import CheckFailedError
 from runtimes.protocol import Array, Arrays
 
@@ -54,7 +54,7 @@ run, whose data it has to bring back into the caches, and at times for no reason
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnPlan:
     """How long a turn is: samples until they add up to ``duration_s`` and are ``least``, ``most`` at most."""
 
     duration_s: float
@@ -62,7 +62,7 @@ class Turn:
     most: int
 
 
-class Rotating:
+class RotatingCall:
     """A call that takes the feeds in turn. Some of its outputs are copied right after the clock has stopped."""
 
     def __init__(self, infer: Callable[[Arrays], Arrays], feeds: Sequence[Arrays], expected: Sequence[Arrays]) -> None:
@@ -84,7 +84,7 @@ class Rotating:
         """A turn begins: its first call is one of those that are looked at."""
         self._made = 0
 
-    def look(self) -> None:
+    def copy_outputs(self) -> None:
         """Copies the outputs of the last call, if it is one of those."""
         if self._made % self._each == 0:
             self._copy()
@@ -122,7 +122,7 @@ def close(values: Array, wanted: Array) -> bool:
     return values.shape == wanted.shape and bool(np.allclose(values, wanted, rtol=0, atol=slack))
 
 
-class InTurn(Generic[T]):
+class AlternatingCalls(Generic[T]):
     """A call that makes each of the calls in turn, and gives what it gave. ``made`` is how many it has made."""
 
     def __init__(self, calls: Sequence[Callable[[], T]]) -> None:
@@ -136,14 +136,14 @@ class InTurn(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedArtifact:
     """An opened artifact, and what is known of it before the timing.
 
     Attributes:
         runtime: that stays its owner's.
         feeds: that the calls take in turn; ``expected``: what each of them gave.
         image: answers one encoded image, another one each time; ``None`` if there are none.
-        load_s, first_s, baseline_bytes: as in ``benchmarks.samples.Sitting``.
+        load_s, first_s, baseline_bytes: as in ``benchmarks.samples.ProcessSamples``.
     """
 
     runtime: Runtime
@@ -158,7 +158,9 @@ class Opened:
 class Clocks:
     """The clocks of an opened artifact."""
 
-    def __init__(self, opened: Opened, plan: Plan, watch: Watch, watcher: Watcher, began_s: float) -> None:
+    def __init__(
+        self, opened: OpenedArtifact, plan: Plan, watch: GpuMonitor, watcher: MachineMonitor, began_s: float
+    ) -> None:
         """``watch`` and ``watcher`` were made before the artifact was opened; ``began_s``: when the run began, by
         ``time.monotonic``."""
         self._opened = opened
@@ -169,9 +171,9 @@ class Clocks:
         self._starts_s: list[float] = []
         self._backlogs: list[tuple[float, float]] = []
         self._unhindered_s: list[float] = []
-        self._rotating = Rotating(opened.runtime.infer, opened.feeds, opened.expected)
-        self._latency = Timed(self._rotating, plan, after=self._rotating.look)
-        self._image = None if opened.image is None else Timed(opened.image, plan)
+        self._rotating = RotatingCall(opened.runtime.infer, opened.feeds, opened.expected)
+        self._latency = TimedCall(self._rotating, plan, after=self._rotating.copy_outputs)
+        self._image = None if opened.image is None else TimedCall(opened.image, plan)
 
     def warm_up(self) -> float:
         """Warms all clocks up. How long the slowest one's usual call takes.
@@ -181,26 +183,26 @@ class Clocks:
         """
         opened = self._opened
         self._latency.warm_up()
-        self.gpu_before: GpuState | None = self._watch.look()
+        self.gpu_before: GpuState | None = self._watch.read_state()
         self.device_peak_bytes = self._watch.peak_bytes()  # what is bound from here on lies there once for each feed
-        self.bound = InTurn([opened.runtime.bind(arrays) for arrays in opened.feeds])
-        self._compute = Timed(self.bound, self._plan)
+        self.bound = AlternatingCalls([opened.runtime.bind(arrays) for arrays in opened.feeds])
+        self._compute = TimedCall(self.bound, self._plan)
         self._compute.warm_up()
-        backlog = self._waited_s(), sum(self._compute.series().warmup_s)
+        backlog = self._measure_call_s(), sum(self._compute.series().warmup_s)
         self._check_done([backlog], self._latency.usual_s, self._compute.usual_s)
         self._device = self._device_clock()
         for other in filter(None, (self._device, self._image)):
             other.warm_up()
         self._rotating.check()
-        rest()
+        wait_until_idle()
         return max(self._latency.usual_s, self._compute.usual_s)
 
-    def _device_clock(self) -> Timed | None:
+    def _device_clock(self) -> TimedCall | None:
         runtime = self._opened.runtime
         calls = [call for arrays in self._opened.feeds if (call := runtime.bind_timed(arrays)) is not None]
-        return reported(InTurn(calls), self._plan) if calls else None
+        return time_reported(AlternatingCalls(calls), self._plan) if calls else None
 
-    def turn(self, turn: Turn) -> float:
+    def turn(self, turn: TurnPlan) -> float:
         """A turn of every clock. The median latency in it.
 
         Raises:
@@ -227,7 +229,7 @@ class Clocks:
         self._rotating.check()
         return statistics.median(samples)
 
-    def sitting(self, peak_bytes: int | None) -> Sitting:
+    def collect_samples(self, peak_bytes: int | None) -> ProcessSamples:
         """All that was sampled.
 
         Raises:
@@ -236,7 +238,7 @@ class Clocks:
         usual_s = statistics.median(self._unhindered_s or [self._latency.usual_s])
         self._check_done(self._backlogs, usual_s, statistics.median(self._compute.series().samples_s))
         opened = self._opened
-        return Sitting(
+        return ProcessSamples(
             load_s=opened.load_s,
             first_s=opened.first_s,
             peak_bytes=peak_bytes,
@@ -252,15 +254,15 @@ class Clocks:
     def _check_done(self, backlogs: Sequence[tuple[float, float]], usual_s: float, run_s: float) -> None:
         """Of each backlog: how long the call after some runs took, and these runs together."""
 
-        def undone(backlog: tuple[float, float]) -> bool:
+        def is_unfinished(backlog: tuple[float, float]) -> bool:
             waited_s, ran_s = backlog
             return waited_s > WAITED * usual_s and waited_s - usual_s > BACKLOG * ran_s
 
-        if run_s >= HASTY * usual_s or not all(map(undone, backlogs)):
+        if run_s >= HASTY * usual_s or not all(map(is_unfinished, backlogs)):
             return
         tried = [(*self._after(RETRIED_CALLS * usual_s), *self._after(0.0)) for _ in range(RETRIALS)]
         waited_s, ran_s, one_s, _ = (statistics.median(values) for values in zip(*tried, strict=True))
-        if undone((usual_s + waited_s - one_s, ran_s)):
+        if is_unfinished((usual_s + waited_s - one_s, ran_s)):
             raise CheckFailedError(
                 f"runs returned before they were done: the call after them took {waited_s * 1e3:.3g} ms, and "
                 f"{usual_s * 1e3:.3g} ms is usual"
@@ -268,10 +270,10 @@ class Clocks:
 
     def _after(self, duration_s: float) -> tuple[float, float]:
         """What a whole call takes after runs for that long, one at least; and what these took together."""
-        runs = Timed(self.bound, self._plan).turn(duration_s, 1, RETRIED_RUNS)
-        return self._waited_s(), sum(runs)
+        runs = TimedCall(self.bound, self._plan).turn(duration_s, 1, RETRIED_RUNS)
+        return self._measure_call_s(), sum(runs)
 
-    def _waited_s(self) -> float:
+    def _measure_call_s(self) -> float:
         """What one whole call takes now."""
-        (sample,) = Timed(self._rotating, self._plan).turn(0.0, 1, 1)
+        (sample,) = TimedCall(self._rotating, self._plan).turn(0.0, 1, 1)
         return sample

@@ -2,7 +2,7 @@
 
 It is run as a file, and imports nothing but ``sys`` and ``time`` before the first step has ended: what it imported
 here would not be paid for there. ``LAUNCHED`` is the parent's monotonic clock right before it started this process; on
-Linux that clock is the same in all processes. Standard output gets a ``benchmarks.coldstart.Start`` as JSON; what
+Linux that clock is the same in all processes. Standard output gets a ``benchmarks.coldstart.ColdStart`` as JSON; what
 libraries print there goes to standard error.
 """
 
@@ -44,10 +44,10 @@ def main(path: str, name: str, device: str, threads: int, launched_s: float) -> 
 
     import statistics
 
-    from benchmarks.coldstart import Start
+    from benchmarks.coldstart import ColdStart
     from runtimes import schema
 
-    return schema.dumps(Start(python_s, import_s, open_s, first_s, statistics.median(calls), peak_bytes))
+    return schema.dumps(ColdStart(python_s, import_s, open_s, first_s, statistics.median(calls), peak_bytes))
 
 
 def _peak_bytes() -> int | None:

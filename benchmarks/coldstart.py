@@ -17,7 +17,7 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks import child
-from benchmarks.loads import Load
+from benchmarks.loads import LoadResult
 from runtimes import schema
 from runtimes.artifact import Artifact, manifest_path
 from runtimes.errors import (
@@ -49,7 +49,7 @@ _RAISED: dict[int, type[RexportError]] = {
 
 
 @dataclass(frozen=True)
-class Start:
+class ColdStart:
     """What one process told of itself: how long its steps took, and its largest resident memory."""
 
     python_s: float
@@ -60,7 +60,7 @@ class Start:
     peak_bytes: int | None
 
     @property
-    def answered_s(self) -> float:
+    def first_output_s(self) -> float:
         """From the start of the process to its first answer."""
         return self.python_s + self.import_s + self.open_s + self.first_s
 
@@ -74,7 +74,7 @@ def cold_start(
     step: Callable[[str], None],
     repeats: int = REPEATS,
     program: tuple[str, ...] = PROGRAM,
-) -> Load:
+) -> LoadResult:
     """``repeats`` fresh processes, one after another; ``step`` is told of each.
 
     Args:
@@ -87,12 +87,12 @@ def cold_start(
     starts = []
     for number in range(repeats):
         step(f"cold start {number + 1} of {repeats}")
-        told = _told([*program, str(artifact.path), runtime, device, str(threads)], artifact, silence_s)
-        starts.append(schema.loads(Start, told))
+        told = _read_reply([*program, str(artifact.path), runtime, device, str(threads)], artifact, silence_s)
+        starts.append(schema.loads(ColdStart, told))
     return load_of(starts, disk_bytes(artifact))
 
 
-def _told(command: Sequence[str], artifact: Artifact, silence_s: float) -> bytes:
+def _read_reply(command: Sequence[str], artifact: Artifact, silence_s: float) -> bytes:
     """What a process said; it is told when it was started."""
     try:
         done = subprocess.run(
@@ -117,12 +117,12 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in child.environment().items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def load_of(starts: Sequence[Start], size_bytes: int) -> Load:
+def load_of(starts: Sequence[ColdStart], size_bytes: int) -> LoadResult:
     """The load that the processes were: a request each, answered when the first call has ended."""
     steps = [(start.python_s, start.import_s, start.open_s, start.first_s, start.steady_s) for start in starts]
     peaks = [start.peak_bytes for start in starts if start.peak_bytes is not None]
-    responses = tuple(round(start.answered_s, 9) for start in starts)
-    return Load(
+    responses = tuple(round(start.first_output_s, 9) for start in starts)
+    return LoadResult(
         shape="cold",
         services_s=tuple(round(start.first_s, 9) for start in starts),
         responses_s=responses,

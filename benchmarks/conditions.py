@@ -1,7 +1,7 @@
 """How the machine was while something was timed, and whether the times can be trusted.
 
-A worker's ``Watcher`` looks at the machine right before and right after each timed turn, and never meanwhile. What it
-saw is judged by pure functions: ``disturbances`` says why the machine was not quiet, ``doubts`` what else to know.
+A worker's ``MachineMonitor`` looks at the machine right before and right after each timed turn, and never meanwhile. What it
+saw is judged by pure functions: ``disturbances`` says why the machine was not quiet, ``list_warnings`` what else to know.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from benchmarks.gpu import GpuState
-from benchmarks.looks import TICK_S, Account, Change, change, look
+from benchmarks.looks import TICK_S, Account, SnapshotDelta, change, take_snapshot
 
 Now: TypeAlias = Callable[[], float]
 
@@ -111,7 +111,7 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnConditions:
     """A timed turn: what this process took in it, and what the system told of it.
 
     ``sentinel`` is what the loop before it had of a processor, ``switches`` are those that were not the threads' will.
@@ -121,10 +121,10 @@ class Turn:
     wall_s: float
     cpu_s: float
     switches: int
-    change: Change
+    change: SnapshotDelta
 
 
-class Watcher:
+class MachineMonitor:
     """Watches the timed turns of this process, one after another."""
 
     def __init__(self, root: Path = Path("/"), sentinel_s: float = SENTINEL_S) -> None:
@@ -136,25 +136,25 @@ class Watcher:
         self._sentinel_s = sentinel_s
         self._usable = tuple(sorted(os.sched_getaffinity(0)))
         self._resolution_s, self._cost_s = clock()
-        self._turns: list[Turn] = []
+        self._turns: list[TurnConditions] = []
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Around one timed turn; the sentinel runs first, and the process comes to rest last. A turn that raises does
         not count."""
         sentinel = spin(self._sentinel_s)
-        before = look(self._root, self._usable)
+        before = take_snapshot(self._root, self._usable)
         switches, cpu_s, wall_s = _switches(), time.process_time(), time.perf_counter()
         yield
         wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
         switches = _switches() - switches
-        seen = change(before, look(self._root, self._usable))
-        self._turns.append(Turn(sentinel, wall_s, cpu_s, switches, seen))
-        rest()
+        seen = change(before, take_snapshot(self._root, self._usable))
+        self._turns.append(TurnConditions(sentinel, wall_s, cpu_s, switches, seen))
+        wait_until_idle()
 
     def conditions(self) -> Conditions:
         """Of all the turns so far together."""
-        return summed(self._turns, len(self._usable), self._resolution_s, self._cost_s)
+        return combine_turns(self._turns, len(self._usable), self._resolution_s, self._cost_s)
 
 
 def clock(now: Now = time.perf_counter) -> tuple[float, float]:
@@ -180,7 +180,7 @@ def spin(duration_s: float, wall: Now = time.perf_counter, cpu: Now = time.threa
     return min(1.0, used_s / (wall() - start_s))
 
 
-def rest(
+def wait_until_idle(
     wall: Now = time.perf_counter, cpu: Now = time.process_time, sleep: Callable[[float], None] = time.sleep
 ) -> None:
     """Returns when this process's threads are at rest, or at the limit. What has its turn next would not be alone.
@@ -196,14 +196,18 @@ def rest(
             return
 
 
-def summed(turns: Sequence[Turn], processors: int, clock_resolution_s: float, clock_cost_s: float) -> Conditions:
+def combine_turns(
+    turns: Sequence[TurnConditions], processors: int, clock_resolution_s: float, clock_cost_s: float
+) -> Conditions:
     """What the turns saw, taken together; ``processors`` is how many this process may use."""
     wall_s = math.fsum(turn.wall_s for turn in turns)
-    mhz = _told([turn.change.mhz for turn in turns])
-    pressure_s = _told([turn.change.pressure_s for turn in turns])
-    throttled = _told([turn.change.throttled for turn in turns])
-    waited_s = _told([turn.change.waited_s for turn in turns])
-    foreign_cores, foreign_error_cores, steal_share = _taken([turn.change.account for turn in turns], processors)
+    mhz = _require_all([turn.change.mhz for turn in turns])
+    pressure_s = _require_all([turn.change.pressure_s for turn in turns])
+    throttled = _require_all([turn.change.throttled for turn in turns])
+    waited_s = _require_all([turn.change.waited_s for turn in turns])
+    foreign_cores, foreign_error_cores, steal_share = _measure_foreign_load(
+        [turn.change.account for turn in turns], processors
+    )
     return Conditions(
         wall_s=round(wall_s, 6),
         cpu_s=round(math.fsum(turn.cpu_s for turn in turns), 6),
@@ -222,7 +226,9 @@ def summed(turns: Sequence[Turn], processors: int, clock_resolution_s: float, cl
     )
 
 
-def _taken(accounts: Sequence[Account | None], processors: int) -> tuple[float | None, float | None, float | None]:
+def _measure_foreign_load(
+    accounts: Sequence[Account | None], processors: int
+) -> tuple[float | None, float | None, float | None]:
     """What others had of the processors: (foreign cores, how far these may be off, share that was stolen).
 
     Busy is what was not idle: idle time is counted exactly, and who was busy may be by samples. Each account is cut to
@@ -241,7 +247,7 @@ def _taken(accounts: Sequence[Account | None], processors: int) -> tuple[float |
     return round(foreign_cores, 4), round(error_s / wall_s, 4), round(steal_s / counted_s, 4)
 
 
-def _told(values: Sequence[float | None]) -> list[float] | None:
+def _require_all(values: Sequence[float | None]) -> list[float] | None:
     """The values; ``None`` if there are none, or one of them was not told."""
     told = [value for value in values if value is not None]
     return told if told and len(told) == len(values) else None
@@ -298,17 +304,19 @@ def disturbances_of_all(
     return (*lines, *_slowdowns((gpu_before, gpu_after)))
 
 
-def doubts(
+def list_warnings(
     conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None] = ()
 ) -> tuple[str, ...]:
     """What else a reader must know of the times, a line each: nothing of it means that the machine was not quiet.
 
     ``samples_s`` are those of one clock, in seconds.
     """
-    return tuple(_doubts(conditions, samples_s, gpu_states))
+    return tuple(_find_warnings(conditions, samples_s, gpu_states))
 
 
-def _doubts(conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None]) -> Iterator[str]:
+def _find_warnings(
+    conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None]
+) -> Iterator[str]:
     clock_s = max(conditions.clock_cost_s, conditions.clock_resolution_s)
     usual_s = statistics.median(samples_s) if samples_s else None
     if usual_s is not None and usual_s < CLOCK_COSTS * clock_s:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks import conditions, statistics
 from benchmarks.arithmetic import narrower
-from benchmarks.field import LEAST_PROCESSES, Gathered
+from benchmarks.field import LEAST_PROCESSES, ProcessOutcomes
 from benchmarks.results import Row
 from benchmarks.roofline import implausible
 from benchmarks.samples import Series
@@ -37,13 +37,19 @@ IMPOSSIBLE = 10.0
 multiplications (Lavin and Gray 2015), and a ceiling may be measured too low."""
 
 
-def of(row: Row, gathered: Gathered) -> tuple[str, ...]:
+def list_warnings(row: Row, gathered: ProcessOutcomes) -> tuple[str, ...]:
     """The lines for a row that has its figures."""
-    lines = (*_of_inputs(gathered), *_of_request(row, gathered), *_of_samples(row), *_of_device(row), *_of_roof(row))
+    lines = (
+        *_check_inputs(gathered),
+        *_check_request(row, gathered),
+        *_check_samples(row),
+        *_check_device(row),
+        *_check_roof(row),
+    )
     return tuple(dict.fromkeys(lines))
 
 
-def undone(row: Row) -> str | None:
+def find_unfinished_work(row: Row) -> str | None:
     """Why the runs on bound inputs cannot have been the work, in one line; ``None`` where they can. Such a row gets no
     number."""
     compute_s, device_s, whole_s = row.compute_p50_s, row.device_p50_s, row.p50_s
@@ -76,12 +82,12 @@ def _impossible(row: Row, compute_s: float) -> bool:
     return roof is not None and roof.multiply_adds > IMPOSSIBLE * compute_s * roof.peak_multiply_adds_per_s
 
 
-def _of_inputs(gathered: Gathered) -> Iterator[str]:
+def _check_inputs(gathered: ProcessOutcomes) -> Iterator[str]:
     for outcome in gathered.outcomes:
         yield from outcome.warnings
 
 
-def _of_request(row: Row, gathered: Gathered) -> Iterator[str]:
+def _check_request(row: Row, gathered: ProcessOutcomes) -> Iterator[str]:
     """What was asked for and is not what ran."""
     if row.requested_threads is not None and row.threads != row.requested_threads:
         yield f"{row.requested_threads} threads were asked for, and it ran on {row.threads}"
@@ -96,20 +102,20 @@ def _of_request(row: Row, gathered: Gathered) -> Iterator[str]:
         yield f"it was measured in {len(row.sittings)} of {least} processes: the run ended early"
 
 
-def _of_samples(row: Row) -> Iterator[str]:
+def _check_samples(row: Row) -> Iterator[str]:
     latency = [sitting.latency for sitting in row.sittings]
     unsettled = sum(not series.settled for series in latency)
     if unsettled:
         yield NOT_SETTLED if len(latency) == 1 else f"{NOT_SETTLED}, in {unsettled} of {len(latency)} processes"
-    yield from of_trend([series.rounds_s for series in latency])
-    yield from of_correlation([series.samples_s for series in latency])
-    yield from _of_processes(latency)
+    yield from check_trend([series.rounds_s for series in latency])
+    yield from check_correlation([series.samples_s for series in latency])
+    yield from _check_processes(latency)
     seen = row.sittings[0].conditions
     if seen is not None:
-        yield from conditions.doubts(seen, latency[0].samples_s, (row.gpu_before, row.gpu_after))
+        yield from conditions.list_warnings(seen, latency[0].samples_s, (row.gpu_before, row.gpu_after))
 
 
-def of_trend(processes: Processes) -> Iterator[str]:
+def check_trend(processes: Processes) -> Iterator[str]:
     """Whether the latency had a trend, by process and round, and from process to process."""
     within, between = statistics.drift(processes), statistics.drift_between(processes)
     if within is not None and within.found:
@@ -118,28 +124,28 @@ def of_trend(processes: Processes) -> Iterator[str]:
         yield f"the latency drifted by {between.change:+.1%} from the first third of the processes to the last"
 
 
-def of_correlation(processes: Sequence[Samples]) -> Iterator[str]:
+def check_correlation(processes: Sequence[Samples]) -> Iterator[str]:
     """Whether a sample leans on the one before, in most processes."""
-    if 2 * sum(map(statistics.strongly_correlated, processes)) > len(processes):
+    if 2 * sum(map(statistics.is_strongly_correlated, processes)) > len(processes):
         mean = sum(map(statistics.autocorrelation, processes)) / len(processes)
         yield f"a latency leans on the one before (autocorrelation {mean:.2f}): so many tell less than they would"
 
 
-def _of_processes(latency: Sequence[Series]) -> Iterator[str]:
+def _check_processes(latency: Sequence[Series]) -> Iterator[str]:
     medians = [statistics.quantile(series.samples_s, 0.5) for series in latency if series.samples_s]
     if len(medians) > 1 and max(medians) > APART * min(medians):
         least, most = (f"{1e3 * value:.3g}" for value in (min(medians), max(medians)))
         yield f"its processes differ: their medians lie between {least} and {most} ms"
 
 
-def _of_device(row: Row) -> Iterator[str]:
+def _check_device(row: Row) -> Iterator[str]:
     """Whether the host saw the device's work to its end."""
     device_s, compute_s = row.device_p50_s, row.compute_p50_s
     if device_s is not None and compute_s is not None and device_s > LONGER * compute_s:
         yield f"a run may have returned before it was done: {_by_two_clocks(device_s, compute_s)}"
 
 
-def _of_roof(row: Row) -> Iterator[str]:
+def _check_roof(row: Row) -> Iterator[str]:
     line = None if row.roof is None else implausible(row.roof)
     if line is not None:
         yield line

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runtimes.images import Image
 
 
-def answered(job: Job, runtime: Runtime) -> Callable[[], object] | None:
+def make_encoded_call(job: Job, runtime: Runtime) -> Callable[[], object] | None:
     """A call that answers one encoded image of the data, another one each time: decoded, fitted, prepared, run, and
     turned into a label. ``None`` where there are no images, no Pillow, or several images go into a call.
 

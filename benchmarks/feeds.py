@@ -57,7 +57,7 @@ def rotation(job: Job, runtime: Runtime) -> list[Arrays]:
     one = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in runtime.inputs)
     count = max(2, min(ROTATION, INPUTS_LIMIT_BYTES // max(1, one)))
     if job.data is not None:
-        return _real(job, runtime, count)
+        return _read_real_inputs(job, runtime, count)
     return [
         {
             spec.name: noise_for(spec, shapes[spec.name], job.seed + ROTATION * place + index)
@@ -95,10 +95,10 @@ def as_input(spec: TensorSpec, values: Array) -> Array:
     return np.ascontiguousarray(values, dtype=dtype)
 
 
-def _real(job: Job, runtime: Runtime, count: int) -> list[Arrays]:
+def _read_real_inputs(job: Job, runtime: Runtime, count: int) -> list[Arrays]:
     spec, wanted = only_input(runtime), count * job.batch
     limit = wanted if job.limit is None else min(job.limit, wanted)
-    _, batches = _labelled(job, runtime.artifact, spec, limit, wanted, [])
+    _, batches = _read_labelled_batches(job, runtime.artifact, spec, limit, wanted, [])
     readable = [images for _, images in batches]
     if not readable:
         raise InputError(f"none of the first {limit} images of {quote(job.data)!r} can be read")
@@ -140,7 +140,7 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
     if job.data is None:
         total = min(job.limit or NOISE_IMAGES, NOISE_IMAGES)
         return Evaluation(None, total, batch, _noise_batches(spec, batch, total, job.seed + ROTATION * ROTATION))
-    targets, batches = _labelled(job, runtime.artifact, spec, job.limit, batch, broken)
+    targets, batches = _read_labelled_batches(job, runtime.artifact, spec, job.limit, batch, broken)
     return Evaluation(targets, len(targets), batch, batches)
 
 
@@ -152,7 +152,7 @@ def evaluation_batch(spec: TensorSpec) -> int:
     return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH_BYTES // one))
 
 
-def _labelled(
+def _read_labelled_batches(
     job: Job, artifact: Artifact, spec: TensorSpec, limit: int | None, size: int, broken: list[Unreadable]
 ) -> tuple[NDArray[np.int64], Batches]:
     """The data set's targets as the model's outputs, and its images as they go into the model."""
@@ -162,10 +162,10 @@ def _labelled(
     targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact))
     if takes_pixels(spec):
         return targets, dataset.pixels(artifact.manifest.preprocessing, size, broken)
-    return targets, _converted(dataset.batches(artifact.manifest.preprocessing, size, broken), spec)
+    return targets, _convert_batches(dataset.batches(artifact.manifest.preprocessing, size, broken), spec)
 
 
-def _converted(batches: Batches, spec: TensorSpec) -> Batches:
+def _convert_batches(batches: Batches, spec: TensorSpec) -> Batches:
     with closing(batches):
         for indices, images in batches:
             yield indices, as_input(spec, images)

@@ -20,8 +20,8 @@ from typing import Protocol, TypeVar
 
 from benchmarks import child
 from benchmarks.child import Worker
-from benchmarks.clocks import Turn
-from benchmarks.job import Job, Outcome
+from benchmarks.clocks import TurnPlan
+from benchmarks.job import Job, JobOutcome
 from benchmarks.statistics import MIN_SAMPLES, MIN_TREND_ROUNDS
 
 HELD = 12
@@ -71,7 +71,7 @@ class Method:
         """How many processes there are at least."""
         return LEAST_PROCESSES if self.processes is None else self.processes
 
-    def expected(self, taken_s: Sequence[float]) -> int:
+    def expect_processes(self, taken_s: Sequence[float]) -> int:
         """How many processes there are in all, as far as the seconds tell that those so far took. The first says
         nothing of the next, as it does what is done once."""
         if self.processes is not None or len(taken_s) < 2:
@@ -79,15 +79,17 @@ class Method:
         left_s = max(0.0, self.budget_s - math.fsum(taken_s))
         return max(self.least, min(MOST_PROCESSES, len(taken_s) + int(left_s / max(taken_s[-1], 1e-9))))
 
-    def turns(self, slowest_s: float) -> tuple[int, Turn]:
+    def turns(self, slowest_s: float) -> tuple[int, TurnPlan]:
         """How many rounds there are in each process, and what a turn is, where a call takes so long."""
         rounds = max(min(LEAST_ROUNDS, self.rounds), min(self.rounds, int(self.duration_s / max(slowest_s, 1e-9))))
         most = max(1, self.max_samples // rounds)
-        return rounds, Turn(self.duration_s / rounds, min(most, math.ceil(LEAST_SAMPLES / rounds / self.least)), most)
+        return rounds, TurnPlan(
+            self.duration_s / rounds, min(most, math.ceil(LEAST_SAMPLES / rounds / self.least)), most
+        )
 
 
 @dataclass(frozen=True)
-class Entry:
+class ScheduledJob:
     """A configuration of a field: its name in what is told, its job, and what the job is given to."""
 
     name: str
@@ -96,11 +98,11 @@ class Entry:
 
 
 @dataclass
-class Gathered:
+class ProcessOutcomes:
     """What came of one configuration: an outcome for each process, in order, and where the first one's predictions
     are. If it is not ok, its last outcome says why. ``alone``: it did not fit beside the others."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[JobOutcome] = field(default_factory=list)
     predictions: Path | None = None
     alone: bool = False
 
@@ -113,7 +115,7 @@ class Gathered:
 class Participant(Protocol):
     """What has turns."""
 
-    def turn(self, turn: Turn) -> float | None:
+    def turn(self, turn: TurnPlan) -> float | None:
         """Takes it; the median seconds of a call, or ``None`` if it cannot go on."""
 
 
@@ -121,7 +123,7 @@ Taker = TypeVar("Taker", bound=Participant)
 
 
 def in_rounds(
-    participants: Sequence[Taker], rounds: int, turn: Turn, order: random.Random
+    participants: Sequence[Taker], rounds: int, turn: TurnPlan, order: random.Random
 ) -> Iterator[tuple[int, Taker, float | None]]:
     """Each participant has a turn in each of the rounds: (round, participant, what the turn gave). One that cannot go
     on has no further turns."""
@@ -135,7 +137,7 @@ def in_rounds(
 
 
 @dataclass(frozen=True)
-class Told:
+class Progress:
     """How far a field is, for people: the configuration that something new begins with, or nothing, and the step.
 
     ``left_s`` and ``whole_s``, of this field and of one like it, are estimates; ``None`` while there is nothing to
@@ -149,23 +151,23 @@ class Told:
 
 
 def gather(
-    entries: Sequence[Entry], method: Method, folder: Path, heard: Callable[[Told], None]
-) -> Iterator[list[Gathered]]:
+    entries: Sequence[ScheduledJob], method: Method, folder: Path, heard: Callable[[Progress], None]
+) -> Iterator[list[ProcessOutcomes]]:
     """Measures; gives the list that is filled at once, and again after each process of all. Blocks meanwhile.
 
     What finds no room beside the others, because memory is short or they are many, is measured after them, by itself.
     ``folder`` is an existing one for this field alone.
     """
-    found = [Gathered() for _ in entries]
+    found = [ProcessOutcomes() for _ in entries]
     yield found
     for group in _groups(entries, found):
-        sitting = _Sittings(entries, found, group, method, folder, heard)
-        while sitting.more:
-            sitting.sit()
+        sitting = _Scheduler(entries, found, group, method, folder, heard)
+        while sitting.has_more:
+            sitting.run_processes()
             yield found
 
 
-def _groups(entries: Sequence[Entry], found: Sequence[Gathered]) -> Iterator[list[int]]:
+def _groups(entries: Sequence[ScheduledJob], found: Sequence[ProcessOutcomes]) -> Iterator[list[int]]:
     """Places of entries that are measured side by side: as many as there is room for, then each of the rest alone."""
     everyone = list(range(len(entries)))
     yield everyone[:HELD]
@@ -175,17 +177,17 @@ def _groups(entries: Sequence[Entry], found: Sequence[Gathered]) -> Iterator[lis
             yield [place]
 
 
-class _Sittings:
+class _Scheduler:
     """Sittings of one group."""
 
     def __init__(
         self,
-        entries: Sequence[Entry],
-        found: list[Gathered],
+        entries: Sequence[ScheduledJob],
+        found: list[ProcessOutcomes],
         group: list[int],
         method: Method,
         folder: Path,
-        heard: Callable[[Told], None],
+        heard: Callable[[Progress], None],
     ) -> None:
         self._entries = entries
         self._found = found
@@ -201,23 +203,23 @@ class _Sittings:
         self._expected_s: float | None = None
 
     @property
-    def more(self) -> bool:
+    def has_more(self) -> bool:
         """Whether there is another process of each to come."""
-        return len(self._spent_s) < self._method.expected(self._spent_s)
+        return len(self._spent_s) < self._method.expect_processes(self._spent_s)
 
-    def sit(self) -> None:
+    def run_processes(self) -> None:
         """A fresh process of each; their outcomes are added."""
         self._began_s, number = time.monotonic(), len(self._spent_s)
         with contextlib.ExitStack() as ended:
-            workers = self._opened(number, ended)
-            self._timed(number, workers)
+            workers = self._open_workers(number, ended)
+            self._time_turns(number, workers)
             self._taken_s.append(time.monotonic() - self._began_s)
             for place, worker in workers.items():
                 worker.finish()
                 self._add(place, worker)
         self._spent_s.append(time.monotonic() - self._began_s)
 
-    def _opened(self, number: int, ended: contextlib.ExitStack) -> dict[int, Worker]:
+    def _open_workers(self, number: int, ended: contextlib.ExitStack) -> dict[int, Worker]:
         """The processes that are opened and checked. Those of the first sitting one after another, so that what each
         takes to load is its own; later on all load at the same time. They call their models one after another in any
         case: the threads of two that compute would wait for each other, many times as long as they work, and a library
@@ -227,9 +229,9 @@ class _Sittings:
         for together in [places] if number else [[place] for place in places]:
             if workers and not number and not self._room():
                 break
-            begun = {place: self._started(place, number, ended) for place in together}
+            begun = {place: self._start_worker(place, number, ended) for place in together}
             for place, worker in begun.items():
-                resident = worker.opened()
+                resident = worker.wait_until_open()
                 if resident is None:
                     self._add(place, worker)
                 else:
@@ -239,22 +241,24 @@ class _Sittings:
             self._group = [place for place in self._group if place in workers]
         return workers
 
-    def _started(self, place: int, number: int, ended: contextlib.ExitStack) -> Worker:
+    def _start_worker(self, place: int, number: int, ended: contextlib.ExitStack) -> Worker:
         entry, method = self._entries[place], self._method
         job = replace(entry.job, number=number, evaluate=entry.job.evaluate and not number)
         folder = Path(tempfile.mkdtemp(dir=self._folder))
 
-        def heard(step: str) -> None:
-            self._tell(number, f"{entry.name}: {step}", entry.name)
+        def report_step(step: str) -> None:
+            self._report_progress(number, f"{entry.name}: {step}", entry.name)
 
-        self._tell(number, f"{entry.name}: start", entry.name)
-        return ended.enter_context(Worker(job, folder, heard, method.silence_s, method.show_errors, entry.program))
+        self._report_progress(number, f"{entry.name}: start", entry.name)
+        return ended.enter_context(
+            Worker(job, folder, report_step, method.silence_s, method.show_errors, entry.program)
+        )
 
     def _room(self) -> bool:
         available = available_bytes()
         return available is None or available > self._largest_bytes + SPARE_BYTES
 
-    def _timed(self, number: int, workers: dict[int, Worker]) -> None:
+    def _time_turns(self, number: int, workers: dict[int, Worker]) -> None:
         """All turns of one sitting; those that end in place of taking theirs are taken out."""
         usual: dict[int, float] = {}
         for place, worker in list(workers.items()):
@@ -264,7 +268,7 @@ class _Sittings:
             else:
                 usual[place] = usual_s
         rounds, turn = self._method.turns(max(usual.values(), default=0.0))
-        seats = [_Seat(place, worker) for place, worker in workers.items()]
+        seats = [_ScheduledWorker(place, worker) for place, worker in workers.items()]
         began_s, turns = time.monotonic(), rounds * len(seats)
         for taken, (round_number, seat, median_s) in enumerate(in_rounds(seats, rounds, turn, self._order), start=1):
             before_s, timed_s = began_s - self._began_s, time.monotonic() - began_s
@@ -273,7 +277,9 @@ class _Sittings:
             if median_s is None:
                 self._add(seat.place, workers.pop(seat.place))
             else:
-                self._tell(number, f"round {round_number + 1} of {rounds} · {name} {median_s * 1e3:.3g} ms", None)
+                self._report_progress(
+                    number, f"round {round_number + 1} of {rounds} · {name} {median_s * 1e3:.3g} ms", None
+                )
 
     def _add(self, place: int, worker: Worker) -> None:
         """Ends the process and keeps its outcome."""
@@ -282,31 +288,31 @@ class _Sittings:
         if len(gathered.outcomes) == 1:
             gathered.predictions = worker.predictions
 
-    def _tell(self, number: int, step: str, name: str | None) -> None:
-        expected = self._method.expected(self._spent_s)
-        left_s, whole_s = self._left()
+    def _report_progress(self, number: int, step: str, name: str | None) -> None:
+        expected = self._method.expect_processes(self._spent_s)
+        left_s, whole_s = self._estimate_left()
         of = f" of {expected}" if self._method.processes is not None or len(self._spent_s) > 1 else ""
         shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
-        self._heard(Told("" if number else name or "", shown, left_s, whole_s))
+        self._heard(Progress("" if number else name or "", shown, left_s, whole_s))
 
-    def _left(self) -> tuple[float, float] | tuple[None, None]:
+    def _estimate_left(self) -> tuple[float, float] | tuple[None, None]:
         """How long it still takes, and in all, as far as the processes so far tell; of the first one its turns do."""
         each_s = statistics.fmean(self._taken_s) if self._taken_s else self._expected_s
         if each_s is None:
             return None, None
-        expected = self._method.expected(self._spent_s if len(self._spent_s) > 1 else [each_s, each_s])
+        expected = self._method.expect_processes(self._spent_s if len(self._spent_s) > 1 else [each_s, each_s])
         done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
         return max(0.0, each_s * expected - done_s), each_s * expected
 
 
 @dataclass(frozen=True)
-class _Seat:
+class _ScheduledWorker:
     """A worker and the place of its configuration."""
 
     place: int
     worker: Worker
 
-    def turn(self, turn: Turn) -> float | None:
+    def turn(self, turn: TurnPlan) -> float | None:
         return self.worker.turn(turn)
 
 

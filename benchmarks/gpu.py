@@ -109,13 +109,13 @@ def gauge(device: str) -> Gauge | None:
         return None
     try:
         only = library.nvmlDeviceGetCount() == 1
-        handle = _at(library, _bus_address()) or (library.nvmlDeviceGetHandleByIndex(0) if only else None)
+        handle = _find_handle(library, _bus_address()) or (library.nvmlDeviceGetHandleByIndex(0) if only else None)
     except library.NVMLError:
         return None
     return None if handle is None else Gauge(library, handle)
 
 
-def _at(library: ModuleType, address: str | None) -> object | None:
+def _find_handle(library: ModuleType, address: str | None) -> object | None:
     """The GPU at that place on the PCI bus; ``None`` also where the driver does not know it, as in a container that has
     numbers of its own."""
     if address is None:
@@ -161,31 +161,31 @@ class Gauge:
     def gpu(self) -> Gpu:
         """What it is."""
         nvml, handle = self._nvml, self._handle
-        capability = self._told(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
-        version = self._told(nvml.nvmlSystemGetCudaDriverVersion_v2)
-        limit = self._told(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        capability = self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
+        version = self._query(nvml.nvmlSystemGetCudaDriverVersion_v2)
+        limit = self._query(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
         return Gpu(
-            name=self._told(lambda: nvml.nvmlDeviceGetName(handle)) or UNKNOWN,
-            uuid=self._told(lambda: nvml.nvmlDeviceGetUUID(handle)) or UNKNOWN,
-            driver=self._told(nvml.nvmlSystemGetDriverVersion) or UNKNOWN,
+            name=self._query(lambda: nvml.nvmlDeviceGetName(handle)) or UNKNOWN,
+            uuid=self._query(lambda: nvml.nvmlDeviceGetUUID(handle)) or UNKNOWN,
+            driver=self._query(nvml.nvmlSystemGetDriverVersion) or UNKNOWN,
             cuda=UNKNOWN if version is None else f"{version // 1000}.{version % 1000 // 10}",
             compute_capability=UNKNOWN if capability is None else ".".join(map(str, capability)),
-            memory_bytes=self._told(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total),
-            sm_mhz_max=self._told(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            memory_bytes=self._query(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total),
+            sm_mhz_max=self._query(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
             power_limit_w=None if limit is None else limit / 1000,
         )
 
     def state(self) -> GpuState:
         """How it is now."""
         nvml, handle = self._nvml, self._handle
-        power = self._told(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        power = self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         return GpuState(
-            name=self._told(lambda: nvml.nvmlDeviceGetName(handle)) or UNKNOWN,
-            uuid=self._told(lambda: nvml.nvmlDeviceGetUUID(handle)) or UNKNOWN,
-            sm_mhz=self._told(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            memory_mhz=self._told(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+            name=self._query(lambda: nvml.nvmlDeviceGetName(handle)) or UNKNOWN,
+            uuid=self._query(lambda: nvml.nvmlDeviceGetUUID(handle)) or UNKNOWN,
+            sm_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            memory_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
             power_w=None if power is None else power / 1000,
-            temperature_c=self._told(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            temperature_c=self._query(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
             throttle=self._reasons(),
             energy_j=self.energy_j(),
             memory_used_bytes=self.used_bytes(),
@@ -193,29 +193,29 @@ class Gauge:
 
     def energy_j(self) -> float | None:
         """What it has used since the driver was loaded."""
-        used: int | None = self._told(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        used: int | None = self._query(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         return None if used is None else used / 1000
 
     def used_bytes(self) -> int | None:
         """Of its memory, by all processes."""
-        return self._told(lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used))
+        return self._query(lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def _reasons(self) -> tuple[str, ...] | None:
-        bits: int | None = self._told(lambda: self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
+        bits: int | None = self._query(lambda: self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
         if bits is None:
             return None
         words = {getattr(self._nvml, name): word for name, word in _REASONS.items()}
         single = (1 << place for place in range(bits.bit_length()))
         return tuple(words.get(bit, f"reason {bit:#x}") for bit in single if bits & bit)
 
-    def _told(self, ask: Callable[[], T]) -> T | None:
+    def _query(self, ask: Callable[[], T]) -> T | None:
         try:
             return ask()
         except self._nvml.NVMLError:
             return None
 
 
-class Watch:
+class GpuMonitor:
     """The GPU while a job is at work on it. On a processor, and where no driver answers, everything is ``None``."""
 
     def __init__(self, device: str) -> None:
@@ -223,7 +223,7 @@ class Watch:
         self._gauge = gauge(device)
         self._baseline = self._peak = None if self._gauge is None else self._gauge.used_bytes()
 
-    def look(self) -> GpuState | None:
+    def read_state(self) -> GpuState | None:
         """Its state now; the memory in use counts for ``peak_bytes``."""
         if self._gauge is None:
             return None
@@ -242,7 +242,7 @@ class Watch:
             return None
         return self._peak - self._baseline
 
-    def spent(
+    def measure_energy(
         self, work: Callable[[], T], more: Callable[[], object], clock: Callable[[], float] = time.perf_counter
     ) -> tuple[T, float | None]:
         """What the work gives, and the joules of the whole GPU for it, and for calling ``more`` after it for as long as

@@ -54,14 +54,14 @@ class Cost:
 
 
 def cost_of(artifact: Artifact, batch: int) -> Cost | None:
-    """The artifact's cost, or ``None`` where ``counted`` gives a reason that it cannot be told."""
+    """The artifact's cost, or ``None`` where ``count_cost`` gives a reason that it cannot be told."""
     try:
-        return counted(artifact, batch)
+        return count_cost(artifact, batch)
     except RexportError:
         return None
 
 
-def counted(artifact: Artifact, batch: int) -> Cost:
+def count_cost(artifact: Artifact, batch: int) -> Cost:
     """The artifact's cost: of an ONNX file by its graph, of an engine by that of the file it was built from where it
     lies beside it, else of the variant that its manifest tells.
 
@@ -100,11 +100,11 @@ def _cost_of_variant(manifest: Manifest, batch: int, path: Path) -> Cost:
     weights = sum(layer.out_channels * (layer.in_channels * max(1, layer.kernel) ** 2 + 1) for layer in found)
     weights_bytes = weights * bits(manifest.precision) // 8
     specs = (*manifest.inputs, *manifest.outputs)
-    ends = sum(math.prod(_sized(spec.shape, batch, path)) * np.dtype(spec.dtype).itemsize for spec in specs)
+    ends = sum(math.prod(_fix_batch_size(spec.shape, batch, path)) * np.dtype(spec.dtype).itemsize for spec in specs)
     return Cost(batch * sum(layer.multiply_adds for layer in found), weights_bytes, weights_bytes + ends, None)
 
 
-def _sized(shape: Sequence[int | str], batch: int, path: Path) -> Shape:
+def _fix_batch_size(shape: Sequence[int | str], batch: int, path: Path) -> Shape:
     """The shape with its first dimension at ``batch``.
 
     Raises:
@@ -127,7 +127,7 @@ def cost(path: Path, batch: int) -> Cost:
         CompatibilityError: it takes another batch, or holds what is not counted here: branches, functions, recurrent
             layers, a shape that onnx cannot infer.
     """
-    model = _loaded(path)
+    model = _load_model(path)
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     _check_operators(model.graph.node, {function.name for function in model.functions}, path)
     ends = [value for value in model.graph.input if value.name not in held]
@@ -139,7 +139,7 @@ def cost(path: Path, batch: int) -> Cost:
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
-    values = _inferred(model, path)
+    values = _infer_shapes(model, path)
     shapes = {name: _shape(value) for name, value in values.items()} | {
         name: tuple(tensor.dims) for name, tensor in held.items()
     }
@@ -149,7 +149,7 @@ def cost(path: Path, batch: int) -> Cost:
         multiply_adds=sum(_multiply_adds(node, shapes, path) for node in model.graph.node),
         weights_bytes=weights_bytes,
         traffic_bytes=weights_bytes + ends_bytes,
-        activations_bytes=sum(2 * _bytes_of(name, values, path) for name in _between(model.graph)),
+        activations_bytes=sum(2 * _bytes_of(name, values, path) for name in _list_intermediates(model.graph)),
     )
 
 
@@ -161,7 +161,7 @@ _UNCOUNTED = ("If", "Loop", "Scan", "RNN", "LSTM", "GRU", "Einsum", "Attention")
 """Operators whose multiply-adds their inputs' shapes do not tell, or not here."""
 
 
-def _loaded(path: Path) -> onnx.ModelProto:
+def _load_model(path: Path) -> onnx.ModelProto:
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -187,7 +187,7 @@ def _check_operators(nodes: Sequence[onnx.NodeProto], functions: set[str], path:
 def _fix_batch(value: onnx.ValueInfoProto, batch: int, path: Path) -> None:
     dims = value.type.tensor_type.shape.dim
     shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
-    for dim, size in zip(dims, _sized(shape, batch, path), strict=True):
+    for dim, size in zip(dims, _fix_batch_size(shape, batch, path), strict=True):
         dim.dim_value = size
 
 
@@ -198,7 +198,7 @@ def _empty(tensor: onnx.TensorProto) -> None:
             tensor.ClearField(field.name)
 
 
-def _inferred(model: onnx.ModelProto, path: Path) -> Mapping[str, onnx.ValueInfoProto]:
+def _infer_shapes(model: onnx.ModelProto, path: Path) -> Mapping[str, onnx.ValueInfoProto]:
     """Type and shape of each tensor that is no initializer, by its name."""
     import onnx
 
@@ -253,7 +253,7 @@ _IN_PASSING = ("Relu", "Clip", "Cast", QUANTISE)
 """Operators that libraries do to each number before they write it down."""
 
 
-def _between(graph: onnx.GraphProto) -> Iterator[str]:
+def _list_intermediates(graph: onnx.GraphProto) -> Iterator[str]:
     """The tensors that are written and read again: neither held by the graph, nor given out, nor passed on at once."""
     readers: dict[str, list[str]] = {}
     for node in graph.node:
@@ -290,15 +290,15 @@ class _Rule:
     inputs: tuple[int, int] = (0, 1)
 
 
-def _convolved(_: onnx.NodeProto, __: Shape, weights: Shape, output: Shape) -> int:
+def _count_convolution(_: onnx.NodeProto, __: Shape, weights: Shape, output: Shape) -> int:
     return math.prod(output) * math.prod(weights[1:])  # weights (out, in / groups, height, width)
 
 
-def _transposed(_: onnx.NodeProto, data: Shape, weights: Shape, __: Shape) -> int:
+def _count_transposed_convolution(_: onnx.NodeProto, data: Shape, weights: Shape, __: Shape) -> int:
     return math.prod(data) * math.prod(weights[1:])  # weights (in, out / groups, height, width)
 
 
-def _multiplied(_: onnx.NodeProto, data: Shape, __: Shape, output: Shape) -> int:
+def _count_matmul(_: onnx.NodeProto, data: Shape, __: Shape, output: Shape) -> int:
     return math.prod(output) * data[-1]
 
 
@@ -308,12 +308,12 @@ def _general(node: onnx.NodeProto, data: Shape, _: Shape, output: Shape) -> int:
 
 
 _COUNTED = {
-    "Conv": _Rule(_convolved),
-    "ConvInteger": _Rule(_convolved),
-    "QLinearConv": _Rule(_convolved, inputs=(0, 3)),
-    "ConvTranspose": _Rule(_transposed),
-    "MatMul": _Rule(_multiplied),
-    "MatMulInteger": _Rule(_multiplied),
-    "QLinearMatMul": _Rule(_multiplied, inputs=(0, 3)),
+    "Conv": _Rule(_count_convolution),
+    "ConvInteger": _Rule(_count_convolution),
+    "QLinearConv": _Rule(_count_convolution, inputs=(0, 3)),
+    "ConvTranspose": _Rule(_count_transposed_convolution),
+    "MatMul": _Rule(_count_matmul),
+    "MatMulInteger": _Rule(_count_matmul),
+    "QLinearMatMul": _Rule(_count_matmul, inputs=(0, 3)),
     "Gemm": _Rule(_general),
 }

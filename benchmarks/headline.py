@@ -11,8 +11,8 @@ from benchmarks.numerals import duration, points, times
 from benchmarks.request import REFERENCE
 from benchmarks.results import Row
 from benchmarks.rows import is_reference
-from benchmarks.samples import Sitting
-from benchmarks.statistics import Comparison
+from benchmarks.samples import ProcessSamples
+from benchmarks.statistics import LatencyComparison
 
 NAMED = 4
 """How many are named of those that tie for the fastest."""
@@ -34,7 +34,7 @@ class Headline:
     fastest: Row
     tied: tuple[Row, ...]
     next: Row | None
-    lead: Comparison | None
+    lead: LatencyComparison | None
     threads: bool
 
 
@@ -54,9 +54,9 @@ def _headline(rows: Sequence[Row]) -> Headline:
     others = [row for row in ordered if row is not fastest]
     threads = len({row.threads for row in rows}) > 1
     tied: list[Row] = []
-    lead: Comparison | None = None
+    lead: LatencyComparison | None = None
     for other in others:
-        found = compared(other, fastest)
+        found = compare_latencies(other, fastest)
         if found.verdict == "faster":
             return Headline(fastest, tuple(tied), other, found, threads)
         tied.append(other)
@@ -68,21 +68,25 @@ def _fastest(ordered: Sequence[Row]) -> Row:
     """The first of the rows that none of those behind it is told to be faster than."""
     first, *others = ordered
     for other in others:
-        if compared(first, other).verdict == "faster":
+        if compare_latencies(first, other).verdict == "faster":
             first = other
     return first
 
 
-def compared(reference: Row, other: Row) -> Comparison:
+def compare_latencies(reference: Row, other: Row) -> LatencyComparison:
     """The latencies of two rows: above 1, ``other`` is the faster. Side by side if they took turns."""
     beside = reference.run == other.run and reference.field == other.field is not None
-    return _compared(beside, reference.sittings, other.sittings, other.seed)
+    return _compare_samples(beside, reference.sittings, other.sittings, other.seed)
 
 
 @functools.lru_cache(maxsize=256)  # the same rows are told of on the terminal, in Markdown and on a page
-def _compared(beside: bool, reference: tuple[Sitting, ...], other: tuple[Sitting, ...], seed: int) -> Comparison:
+def _compare_samples(
+    beside: bool, reference: tuple[ProcessSamples, ...], other: tuple[ProcessSamples, ...], seed: int
+) -> LatencyComparison:
     first, second = ([sitting.latency.rounds_s for sitting in sittings] for sittings in (reference, other))
-    return statistics.paired(first, second, seed) if beside else statistics.unpaired(first, second, seed)
+    return (
+        statistics.compare_paired(first, second, seed) if beside else statistics.compare_unpaired(first, second, seed)
+    )
 
 
 def name(row: Row, threads: bool = False) -> str:
@@ -95,10 +99,10 @@ def name(row: Row, threads: bool = False) -> str:
     return ", ".join(parts)
 
 
-def words(found: Headline) -> str:
+def format_headline(found: Headline) -> str:
     """The headline as a sentence, with the intervals."""
     row = found.fastest
-    parts = [_first(found), *_over_reference(found), *_given_away(row)]
+    parts = [_first(found), *_over_reference(found), *_describe_drop(row)]
     if row.disturbances:
         parts.append("the machine was not quiet meanwhile")
     return f"Batch {row.batch}: {'; '.join(parts)}."
@@ -110,13 +114,13 @@ def _first(found: Headline) -> str:
     if found.lead is None:
         return f"{named} takes {took}; there is nothing to compare it with"
     ratio = f"{times(found.lead.ratio, found.lead.interval)} times as fast as"
-    place = f"{named} is the fastest" if not found.tied else f"{_listed(found)} tie for the fastest"
+    place = f"{named} is the fastest" if not found.tied else f"{_list_names(found)} tie for the fastest"
     if found.next is None:
         return f"{place}, at {took}: {ratio} {name(found.tied[0], found.threads)}, which is not told apart"
     return f"{place}, at {took}: {ratio} the next, {name(found.next, found.threads)}"
 
 
-def _listed(found: Headline) -> str:
+def _list_names(found: Headline) -> str:
     names = [name(row, found.threads) for row in (found.fastest, *found.tied)]
     if len(names) > NAMED:
         names[NAMED - 1 :] = [f"{len(names) - NAMED + 1} others"]
@@ -131,7 +135,7 @@ def _over_reference(found: Headline) -> tuple[str, ...]:
     return (f"{times(row.ratio, row.ratio_interval)} times as fast as {REFERENCE} in fp32",)
 
 
-def _given_away(row: Row) -> tuple[str, ...]:
+def _describe_drop(row: Row) -> tuple[str, ...]:
     if row.drop is None or is_reference(row.runtime, row.precision):
         return ()
     return (f"its drop of top-1 is {points(row.drop, row.drop_interval)} points",)

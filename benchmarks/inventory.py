@@ -40,7 +40,7 @@ def inventory(device: str) -> Inventory:
         for row in available_backends()
         if device in row.devices and "fake" not in row.formats
     }
-    reasons |= {name: _not_installed(name, brings) for name, brings in NEEDS.items()}
+    reasons |= {name: _explain_missing(name, brings) for name, brings in NEEDS.items()}
     if device != "cpu":
         reasons["clocks, power, energy"] = gpu.missing()
     present = tuple(name for name, reason in reasons.items() if reason is None)
@@ -60,13 +60,13 @@ def absent(backend: Backend, device: str) -> str | None:
     return None
 
 
-def _not_installed(module: str, brings: str) -> str | None:
+def _explain_missing(module: str, brings: str) -> str | None:
     if importlib.util.find_spec(module) is not None:
         return None
     return f"{module} is not installed (pip install {brings})"
 
 
-def lines(found: Inventory) -> tuple[str, ...]:
+def format_inventory(found: Inventory) -> tuple[str, ...]:
     """For people: the machine, what is there, and a line for each thing that is missing."""
     about = found.environment
     graphics = " and ".join(f"{one.name}, driver {one.driver}, CUDA {one.cuda}" for one in about.gpus)
@@ -87,7 +87,7 @@ def main(device: str, target: Path | None) -> None:
     if target is not None:
         with files.write_atomically(target) as temporary:
             temporary.write_text(schema.dumps(found, indent=2) + "\n", encoding="utf-8")
-    click.echo("\n".join(lines(found)))
+    click.echo("\n".join(format_inventory(found)))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.gpu import GpuState
-from benchmarks.loads import Load, LoadPlan
+from benchmarks.loads import ArrivalPlan, LoadResult
 from benchmarks.measure import Plan
-from benchmarks.samples import Sitting
+from benchmarks.samples import ProcessSamples
 from runtimes.protocol import Description
 
 
@@ -43,13 +43,13 @@ class Job:
     seed: int
     plan: Plan
     cuda_graphs: bool = True
-    load: LoadPlan | None = None
+    load: ArrivalPlan | None = None
     number: int = 0
     began_s: float = 0.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What came of a job; statuses as in ``benchmarks.results.Row``.
 
     ``sitting`` is what was timed, ``load`` what came of a load shape. ``arithmetic`` is what the runtime's own profile
@@ -61,8 +61,8 @@ class Outcome:
     reason: str | None = None
     note: str | None = None
     description: Description | None = None
-    sitting: Sitting | None = None
-    load: Load | None = None
+    sitting: ProcessSamples | None = None
+    load: LoadResult | None = None
     warnings: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     evaluated_per_s: float | None = None

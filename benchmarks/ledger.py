@@ -18,10 +18,10 @@ STATE = "complete.json"
 
 
 @dataclass(frozen=True)
-class Part:
+class LedgerPart:
     """One network, and what is measured of it: the unit that is complete or not.
 
-    ``runtimes`` are those that were asked for, none means all. ``installed`` tells one set of installed packages from
+    ``runtimes`` are those that were asked for, none means all. ``digest_packages`` tells one set of installed packages from
     another: what could not be measured is tried again when something else is there.
     """
 
@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True)
 class _State:
-    complete: tuple[Part, ...] = ()
+    complete: tuple[LedgerPart, ...] = ()
 
 
 class Ledger:
@@ -72,17 +72,17 @@ class Ledger:
         self._file.append(row)
         self.rows[_key(row)] = row
 
-    def complete(self, part: Part) -> bool:
+    def complete(self, part: LedgerPart) -> bool:
         """Whether there is nothing left to measure of it."""
         return part in self._state.complete
 
-    def mark(self, part: Part) -> None:
+    def mark(self, part: LedgerPart) -> None:
         """Notes that there is nothing left of it."""
         self._state = replace(self._state, complete=(*self._state.complete, part))
         with files.write_atomically(self.folder / STATE) as temporary:
             temporary.write_text(schema.dumps(self._state, indent=2) + "\n", encoding="utf-8")
 
-    def left(self, wanted: Sequence[Configuration], subject: Subject, device: str) -> list[Configuration]:
+    def list_remaining(self, wanted: Sequence[Configuration], subject: Subject, device: str) -> list[Configuration]:
         """Those that are not there yet, and the reference of their batches. What was skipped is tried again."""
         found = {key for key, row in self.rows.items() if row.status != "skipped"}
         lacking = [one for one in wanted if _key_of(one, subject, device) not in found]
@@ -95,7 +95,7 @@ class Ledger:
         return sorted(self.rows.values(), key=lambda row: order.index(row.subject))
 
 
-def installed(about: Environment) -> str:
+def digest_packages(about: Environment) -> str:
     """A few letters that change with what is installed."""
     return hashlib.sha256(repr(sorted(about.packages.items())).encode()).hexdigest()[:12]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks import statistics
-from benchmarks.conditions import Conditions, disturbances, doubts
-from benchmarks.doubts import NOT_SETTLED, of_correlation, of_trend
-from benchmarks.loads import Load
+from benchmarks.conditions import Conditions, disturbances, list_warnings
+from benchmarks.doubts import NOT_SETTLED, check_correlation, check_trend
+from benchmarks.loads import LoadResult
 from benchmarks.numerals import milliseconds
 from benchmarks.results import Row
 from benchmarks.statistics import MIN_SAMPLES, Samples
@@ -28,7 +28,7 @@ PARTS = 10
 """Of a load, among which a trend is looked for."""
 
 
-def with_load(row: Row, load: Load) -> Row:
+def with_load(row: Row, load: LoadResult) -> Row:
     """The row with the load, and the quantiles of its responses as far as there are the samples for them; intervals
     speak of the one process that they were taken in, those of cold starts of the processes."""
     samples = load.responses_s
@@ -55,7 +55,7 @@ def with_load(row: Row, load: Load) -> Row:
     )
 
 
-def conditions_of(row: Row, load: Load) -> Conditions | None:
+def conditions_of(row: Row, load: LoadResult) -> Conditions | None:
     """How the machine was, less what the load did to itself: threads that are more than the processors wait for each
     other, which is no disturbance."""
     about = load.conditions
@@ -64,16 +64,16 @@ def conditions_of(row: Row, load: Load) -> Conditions | None:
     return replace(about, waited_s=None, involuntary_switches=0, pressure_share=None)
 
 
-def warnings(load: Load) -> Iterator[str]:
+def warnings(load: LoadResult) -> Iterator[str]:
     """What is doubtful about the load's figures, a line each."""
     if not load.settled:
         yield NOT_SETTLED
     if load.shape != "cold":
-        yield from of_trend([_parts(load.services_s)])
+        yield from check_trend([_parts(load.services_s)])
     if load.shape != "cold" and load.clients == 1:
-        yield from of_correlation([load.services_s])
+        yield from check_correlation([load.services_s])
     if load.conditions is not None:
-        yield from doubts(load.conditions, load.services_s)
+        yield from list_warnings(load.conditions, load.services_s)
     if load.unanswered:
         total = load.unanswered + len(load.services_s)
         yield (
@@ -89,7 +89,7 @@ def _parts(samples: Sequence[float]) -> list[Samples]:
     return [] if len(samples) < PARTS * MIN_SAMPLES[0.5] else list(np.array_split(np.asarray(samples), PARTS))
 
 
-def told(load: Load) -> Iterator[str]:
+def list_load_warnings(load: LoadResult) -> Iterator[str]:
     """What the load's figures say that one of them alone would hide."""
     calls = load.services_s
     usual_s = statistics.quantile(calls, 0.5)

@@ -14,15 +14,15 @@ from pathlib import Path
 from benchmarks import child
 from benchmarks.coldstart import PAGE_CACHE, cold_start
 from benchmarks.environment import Environment, environment
-from benchmarks.job import Job, Outcome, one_line
+from benchmarks.job import Job, JobOutcome, one_line
 from benchmarks.loadrows import with_load
-from benchmarks.loads import OVERTIME, SHAPES, Arrivals, LoadPlan, ShapeName
-from benchmarks.loadsubject import chosen, subject
+from benchmarks.loads import OVERTIME, SHAPES, ArrivalPlan, Arrivals, ShapeName
+from benchmarks.loadsubject import choose_runtimes, subject
 from benchmarks.measure import Plan
 from benchmarks.numerals import milliseconds
-from benchmarks.request import Listener, Request, completed
+from benchmarks.request import BenchmarkRequest, RunListener, complete_request
 from benchmarks.results import Row
-from benchmarks.rows import Configuration, started
+from benchmarks.rows import Configuration, start_row
 from benchmarks.subjects import Pair, Refusal, Subject
 from runtimes import Artifact
 from runtimes.errors import (
@@ -49,8 +49,8 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
-class Demand:
-    """How requests are to come in; batch sizes and the duration stand in ``benchmarks.request.Request``.
+class LoadSpec:
+    """How requests are to come in; batch sizes and the duration stand in ``benchmarks.request.BenchmarkRequest``.
 
     Attributes:
         shapes: none means all.
@@ -78,7 +78,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Point:
+class LoadPoint:
     """One process: a shape, and how many images a call has; of ``clients``, how many there are."""
 
     shape: ShapeName
@@ -87,7 +87,7 @@ class Point:
     clients: int = 1
 
 
-def points(demand: Demand, request: Request, fixed_batch: int | None) -> tuple[Point, ...]:
+def points(demand: LoadSpec, request: BenchmarkRequest, fixed_batch: int | None) -> tuple[LoadPoint, ...]:
     """What is to be run, in its order; a closed loop first where it gives the open loop's rate."""
     shapes: list[ShapeName] = list(dict.fromkeys(demand.shapes or SHAPES))
     if "open" in shapes and demand.rate_per_s is None:
@@ -95,34 +95,36 @@ def points(demand: Demand, request: Request, fixed_batch: int | None) -> tuple[P
     return tuple(point for shape in shapes for point in _points_of(shape, demand, request, fixed_batch))
 
 
-def _points_of(shape: ShapeName, demand: Demand, request: Request, fixed_batch: int | None) -> Iterator[Point]:
+def _points_of(
+    shape: ShapeName, demand: LoadSpec, request: BenchmarkRequest, fixed_batch: int | None
+) -> Iterator[LoadPoint]:
     batch, duration_s = fixed_batch or 1, request.duration_s
     if shape == "clients":
         for count in dict.fromkeys(demand.clients or _powers_of_two(2 * usable_processors())):
-            yield Point(shape, batch, SWEPT_SHARE * duration_s, count)
+            yield LoadPoint(shape, batch, SWEPT_SHARE * duration_s, count)
     elif shape == "batches":
         for size in dict.fromkeys(request.batches or (BATCHES if fixed_batch is None else (fixed_batch,))):
-            yield Point(shape, size, SWEPT_SHARE * duration_s)
+            yield LoadPoint(shape, size, SWEPT_SHARE * duration_s)
     elif shape == "paced":
-        yield Point(shape, batch, max(duration_s, FRAMES / demand.frames_per_s))
+        yield LoadPoint(shape, batch, max(duration_s, FRAMES / demand.frames_per_s))
     else:
-        yield Point(shape, batch, duration_s)
+        yield LoadPoint(shape, batch, duration_s)
 
 
 def _powers_of_two(most: int) -> tuple[int, ...]:
     return tuple(1 << exponent for exponent in range(most.bit_length()))
 
 
-def run(request: Request, demand: Demand, listener: Listener) -> Generator[Row, None, None]:
+def run(request: BenchmarkRequest, demand: LoadSpec, listener: RunListener) -> Generator[Row, None, None]:
     """The rows, each as soon as it is measured. Closing the generator, or an interrupt, ends the worker at once.
 
     Raises:
         UsageError, RexportError: as ``benchmarks.loadsubject`` says, before any measurement.
     """
-    request = completed(request)
+    request = complete_request(request)
     with tempfile.TemporaryDirectory(prefix="rbench-") as name:
         found = subject(request, Path(name), listener)
-        runs = chosen(found, request)
+        runs = choose_runtimes(found, request)
         planned = points(demand, request, found.fixed_batch)
         ahead = sum(not isinstance(pair.opens, Refusal) for pair, _ in runs) * [point.duration_s for point in planned]
         shared = _Shared(
@@ -165,12 +167,12 @@ class _Ahead:
 class _Shared:
     """What all the rows of one run share."""
 
-    request: Request
-    demand: Demand
+    request: BenchmarkRequest
+    demand: LoadSpec
     run: str
     taken_on: Environment
     folder: Path
-    listener: Listener
+    listener: RunListener
     subject: Subject
     ahead: _Ahead
 
@@ -178,7 +180,7 @@ class _Shared:
 class _Bench:
     """Loads one runtime, point by point, and remembers what the closed loop reached."""
 
-    def __init__(self, shared: _Shared, pair: Pair, threads: int, planned: Sequence[Point]) -> None:
+    def __init__(self, shared: _Shared, pair: Pair, threads: int, planned: Sequence[LoadPoint]) -> None:
         self._shared = shared
         self._pair = pair
         self._threads = threads
@@ -191,25 +193,27 @@ class _Bench:
         shared, fixed = self._shared, self._shared.subject.fixed_batch
         opens = self._pair.opens
         if isinstance(opens, Refusal):
-            yield replace(self._started(fixed or 1), status=opens.status, reason=opens.reason)
+            yield replace(self._new_row(fixed or 1), status=opens.status, reason=opens.reason)
             return
         for point in self._planned:
             shared.ahead.begin()
             row = self._row(point, opens)
-            self._last = f" (last: {_words(point)}, {milliseconds(row.p50_s)} ms)" if row.status == "ok" else ""
+            self._last = (
+                f" (last: {_describe_point(point)}, {milliseconds(row.p50_s)} ms)" if row.status == "ok" else ""
+            )
             yield row
 
-    def _started(self, batch: int) -> Row:
+    def _new_row(self, batch: int) -> Row:
         shared = self._shared
         configuration = Configuration(self._pair, batch, self._threads, shared.request.cuda_graphs)
-        return started(shared.run, shared.taken_on, shared.request, shared.subject, configuration)
+        return start_row(shared.run, shared.taken_on, shared.request, shared.subject, configuration)
 
-    def _row(self, point: Point, artifact: Artifact) -> Row:
-        row = self._started(point.batch)
+    def _row(self, point: LoadPoint, artifact: Artifact) -> Row:
+        row = self._new_row(point.batch)
         try:
             outcome = self._outcome(point, artifact)
         except RexportError as error:
-            outcome = _failed(error)
+            outcome = _outcome_of_error(error)
         if outcome.status != "ok" or outcome.load is None:
             reason = one_line(f"{point.shape}: {outcome.reason}").replace(f"{self._shared.folder}/", "")
             return replace(row, status=outcome.status, reason=reason)
@@ -218,15 +222,15 @@ class _Bench:
             self._closed_per_s = load.achieved_per_s
         elif point.shape == "open" and self._shared.demand.rate_per_s is None:
             load = replace(load, rate_share=USUAL_LOAD)
-        return with_load(_described(row, outcome), load)
+        return with_load(_describe_run(row, outcome), load)
 
-    def _outcome(self, point: Point, artifact: Artifact) -> Outcome:
+    def _outcome(self, point: LoadPoint, artifact: Artifact) -> JobOutcome:
         request, runtime = self._shared.request, self._pair.backend.name
-        heard = self._heard(point)
+        heard = self._pass_steps_on(point)
         heard("start")
         if point.shape == "cold":
             load = cold_start(artifact, runtime, request.device, self._threads, request.silence_s, heard)
-            return Outcome("ok", note=PAGE_CACHE, load=load)
+            return JobOutcome("ok", note=PAGE_CACHE, load=load)
         plan, note = self._plan(point)
         job = Job(
             artifact=str(artifact.path.absolute()),
@@ -248,12 +252,12 @@ class _Bench:
             outcome, _ = child.run(job, Path(folder), heard, silence_s, request.show_errors)
         return replace(outcome, note="; ".join(filter(None, (note, outcome.note))) or None)
 
-    def _heard(self, point: Point) -> Callable[[str], None]:
+    def _pass_steps_on(self, point: LoadPoint) -> Callable[[str], None]:
         """Passes the steps on, with what came of the point before."""
-        words, last = f"{self._shared.subject.name} · {self._pair.backend.name} · {_words(point)}", self._last
+        words, last = f"{self._shared.subject.name} · {self._pair.backend.name} · {_describe_point(point)}", self._last
         return lambda step: self._shared.listener.step(words, f"{step}{last}")
 
-    def _plan(self, point: Point) -> tuple[LoadPlan, str | None]:
+    def _plan(self, point: LoadPoint) -> tuple[ArrivalPlan, str | None]:
         """The plan, and what a reader must know of it."""
         demand, request = self._shared.demand, self._shared.request
         rate, note = None, None
@@ -262,7 +266,7 @@ class _Bench:
         elif point.shape == "open":
             rate, note = self._rate()
         arrivals: Arrivals = demand.arrivals if point.shape == "open" else "fixed"
-        return LoadPlan(
+        return ArrivalPlan(
             point.shape, point.duration_s, arrivals, rate, point.clients, request.seed, request.max_samples
         ), note
 
@@ -276,20 +280,20 @@ class _Bench:
         return USUAL_LOAD * reached, f"the rate is {USUAL_LOAD:.0%} of what the closed loop reached"
 
 
-def _words(point: Point) -> str:
+def _describe_point(point: LoadPoint) -> str:
     return f"{point.shape} {point.clients}" if point.shape == "clients" else f"{point.shape}, batch {point.batch}"
 
 
-def _failed(error: RexportError) -> Outcome:
+def _outcome_of_error(error: RexportError) -> JobOutcome:
     """What cannot run here was not tried; what broke is an error."""
     if isinstance(error, CheckFailedError):
-        return Outcome("failed", str(error))
+        return JobOutcome("failed", str(error))
     if isinstance(error, (CompatibilityError, BackendUnavailableError)):
-        return Outcome("skipped", str(error))
-    return Outcome("error", str(error))
+        return JobOutcome("skipped", str(error))
+    return JobOutcome("error", str(error))
 
 
-def _described(row: Row, outcome: Outcome) -> Row:
+def _describe_run(row: Row, outcome: JobOutcome) -> Row:
     """The row with what really ran."""
     row = replace(row, note=outcome.note, warnings=outcome.warnings)
     about = outcome.description

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from benchmarks import loadshapes
-from benchmarks.conditions import Conditions, Watcher
-from benchmarks.loadshapes import Requests, Time
-from benchmarks.measure import Plan, Timed, garbage_collector_at_rest
+from benchmarks.conditions import Conditions, MachineMonitor
+from benchmarks.loadshapes import RequestTimes, Time
+from benchmarks.measure import Plan, TimedCall, garbage_collector_at_rest
 from benchmarks.samples import Series
 from runtimes.errors import UsageError
 from runtimes.protocol import Arrays
 
 if TYPE_CHECKING:
-    from benchmarks.clocks import Rotating
+    from benchmarks.clocks import RotatingCall
     from runtimes import Runtime
 
 ShapeName: TypeAlias = Literal["closed", "open", "paced", "clients", "batches", "cold"]
@@ -30,11 +30,11 @@ than they are answered they would wait for ever."""
 
 
 @dataclass(frozen=True)
-class LoadPlan:
+class ArrivalPlan:
     """How requests are to come in.
 
     Attributes:
-        shape: as ``Load.shape``; ``cold`` is not run in a worker.
+        shape: as ``LoadResult.shape``; ``cold`` is not run in a worker.
         duration_s: how long they come.
         arrivals: of ``open``; of ``paced`` they are fixed.
         rate_per_s: of ``open`` and ``paced``.
@@ -68,7 +68,7 @@ class LoadPlan:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadResult:
     """What came of one load shape. The samples lie in the order of the requests, in seconds.
 
     Attributes:
@@ -113,11 +113,11 @@ class Load:
 def run(
     runtime: Runtime,
     feeds: Sequence[Arrays],
-    plan: LoadPlan,
+    plan: ArrivalPlan,
     step: Callable[[str], None],
     clock: Time = loadshapes.REAL,
-    watcher: Watcher | None = None,
-) -> Load:
+    watcher: MachineMonitor | None = None,
+) -> LoadResult:
     """What comes of the load on an opened runtime, warmed up before; blocks for the plan's duration, and for an open
     loop that falls behind up to twice as long.
 
@@ -133,16 +133,18 @@ def run(
         UsageError: a cold start, for which a process must be fresh.
         RexportError: as ``Runtime.infer``.
     """
-    from benchmarks.clocks import Rotating
+    from benchmarks.clocks import RotatingCall
 
     if plan.shape == "cold":
         raise UsageError("a cold start needs a process of its own", hint="benchmarks.coldstart.cold_start")
-    watcher = watcher or Watcher()
+    watcher = watcher or MachineMonitor()
     expected = [runtime.infer(arrays) for arrays in feeds]
-    calls = [Rotating(runtime.infer, _from(number, feeds), _from(number, expected)) for number in range(plan.clients)]
+    calls = [
+        RotatingCall(runtime.infer, _rotate(number, feeds), _rotate(number, expected)) for number in range(plan.clients)
+    ]
     with garbage_collector_at_rest():
         step("warm-up")
-        warm = Timed(calls[0], Plan(), clock.now)
+        warm = TimedCall(calls[0], Plan(), clock.now)
         warm.warm_up()
         step(plan.shape)
         with watcher.turn():
@@ -154,31 +156,31 @@ def run(
     return _load(plan, requests, warm.series(), watcher.conditions())
 
 
-def _from(number: int, items: Sequence[Arrays]) -> Sequence[Arrays]:
+def _rotate(number: int, items: Sequence[Arrays]) -> Sequence[Arrays]:
     """The items, which are a circle, from that one on."""
     first = number % len(items)
     return [*items[first:], *items[:first]]
 
 
-def _requests(plan: LoadPlan, calls: Sequence[Rotating], clock: Time) -> Requests:
+def _requests(plan: ArrivalPlan, calls: Sequence[RotatingCall], clock: Time) -> RequestTimes:
     """The loop itself; some of the outputs are copied between the calls."""
-    first, looks = calls[0], [call.look for call in calls]
+    first, looks = calls[0], [call.copy_outputs for call in calls]
     if plan.shape == "clients":
         return loadshapes.clients(calls, plan.duration_s, clock, plan.max_requests, looks)
     if plan.rate_per_s is None:
-        return loadshapes.closed_loop(first, plan.duration_s, clock, plan.max_requests, first.look)
+        return loadshapes.run_closed_loop(first, plan.duration_s, clock, plan.max_requests, first.copy_outputs)
     arrivals = plan.arrivals if plan.shape == "open" else "fixed"
-    intended = loadshapes.intended_starts(arrivals, plan.rate_per_s, plan.duration_s, plan.seed, plan.max_requests)
+    intended = loadshapes.plan_starts(arrivals, plan.rate_per_s, plan.duration_s, plan.seed, plan.max_requests)
     if plan.shape == "paced":
-        clock = clock.asleep()
-    return loadshapes.open_loop(first, intended, clock, plan.duration_s * (1 + OVERTIME), first.look)
+        clock = clock.with_sleep()
+    return loadshapes.run_open_loop(first, intended, clock, plan.duration_s * (1 + OVERTIME), first.copy_outputs)
 
 
-def _load(plan: LoadPlan, requests: Requests, warm: Series, conditions: Conditions) -> Load:
-    return Load(
+def _load(plan: ArrivalPlan, requests: RequestTimes, warm: Series, conditions: Conditions) -> LoadResult:
+    return LoadResult(
         shape=plan.shape,
-        services_s=_rounded(requests.services_s),
-        responses_s=_rounded(requests.responses_s),
+        services_s=_round_to_ns(requests.services_s),
+        responses_s=_round_to_ns(requests.responses_s),
         achieved_per_s=len(requests.services_s) / requests.wall_s if requests.wall_s > 0 else 0.0,
         arrivals=plan.arrivals if plan.shape == "open" else None,
         rate_per_s=plan.rate_per_s,
@@ -190,6 +192,6 @@ def _load(plan: LoadPlan, requests: Requests, warm: Series, conditions: Conditio
     )
 
 
-def _rounded(samples: Sequence[float]) -> tuple[float, ...]:
+def _round_to_ns(samples: Sequence[float]) -> tuple[float, ...]:
     """To nanoseconds, which is what the clock tells."""
     return tuple(round(sample, 9) for sample in samples)

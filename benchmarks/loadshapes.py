@@ -51,7 +51,7 @@ class Time:
             if left > self.spin_s:
                 self.sleep(left - self.spin_s)
 
-    def asleep(self) -> Time:
+    def with_sleep(self) -> Time:
         """The same, and it sleeps to the end: it is late, and leaves the processor alone until then."""
         return replace(self, spin_s=0.0)
 
@@ -60,7 +60,7 @@ REAL = Time(time.perf_counter, time.sleep)
 
 
 @dataclass(frozen=True)
-class Requests:
+class RequestTimes:
     """What a loop did, in the order of the requests.
 
     Attributes:
@@ -76,7 +76,7 @@ class Requests:
     unanswered: int = 0
 
 
-def intended_starts(
+def plan_starts(
     arrivals: Literal["fixed", "poisson"], rate_per_s: float, duration_s: float, seed: int, most: int
 ) -> tuple[float, ...]:
     """When requests are to start that come at a rate for so long: seconds from the beginning, one at least and ``most``
@@ -91,7 +91,7 @@ def intended_starts(
     return tuple(starts)
 
 
-def closed_loop(call: Call, duration_s: float, clock: Time, most: int, after: Call = _nothing) -> Requests:
+def run_closed_loop(call: Call, duration_s: float, clock: Time, most: int, after: Call = _nothing) -> RequestTimes:
     """Calls one after another until ``duration_s`` have passed and there are ``LEAST_CALLS``, ``most`` at most.
     ``after`` is called between them, and not timed."""
     services: list[float] = []
@@ -102,12 +102,14 @@ def closed_loop(call: Call, duration_s: float, clock: Time, most: int, after: Ca
         end = clock.now()
         services.append(end - start)
         after()
-    return Requests(tuple(services), tuple(services), end - began)
+    return RequestTimes(tuple(services), tuple(services), end - began)
 
 
-def open_loop(call: Call, intended_s: Sequence[float], clock: Time, limit_s: float, after: Call = _nothing) -> Requests:
+def run_open_loop(
+    call: Call, intended_s: Sequence[float], clock: Time, limit_s: float, after: Call = _nothing
+) -> RequestTimes:
     """One server: each request waits for its intended start and for those before it. None is skipped for being late;
-    those that have not begun after ``limit_s`` are counted as unanswered. ``after`` as for ``closed_loop``."""
+    those that have not begun after ``limit_s`` are counted as unanswered. ``after`` as for ``run_closed_loop``."""
     services: list[float] = []
     responses: list[float] = []
     began = end = clock.now()
@@ -121,14 +123,14 @@ def open_loop(call: Call, intended_s: Sequence[float], clock: Time, limit_s: flo
         services.append(end - start)
         responses.append(end - (began + intended))
         after()
-    return Requests(tuple(services), tuple(responses), end - began, len(intended_s) - len(services))
+    return RequestTimes(tuple(services), tuple(responses), end - began, len(intended_s) - len(services))
 
 
 def clients(
     calls: Sequence[Call], duration_s: float, clock: Time, most: int, afters: Sequence[Call] | None = None
-) -> Requests:
+) -> RequestTimes:
     """A thread for each call, in which it is a closed loop; all begin together, and ``most`` holds for all of them.
-    ``afters``: for each, as for ``closed_loop``.
+    ``afters``: for each, as for ``run_closed_loop``.
 
     What a call raises comes through when all have ended.
     """
@@ -159,7 +161,7 @@ def clients(
         raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
     spans = sorted(span for future in futures for span in future.result())
     services = tuple(end - start for start, end in spans)
-    return Requests(services, services, max(end for _, end in spans) - spans[0][0])
+    return RequestTimes(services, services, max(end for _, end in spans) - spans[0][0])
 
 
 def knee(points: Sequence[tuple[int, float]]) -> int | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.request import Listener, Request
-from benchmarks.subjects import FP32, Pair, Refusal, Subject, Typed
+from benchmarks.request import BenchmarkRequest, RunListener
+from benchmarks.subjects import FP32, Pair, PrecisionVariant, Refusal, Subject
 from exporter.data import BUNDLED_NAME
 from exporter.variants import VARIANTS, variant
 from runtimes import Artifact, Backend, available_backends
@@ -14,7 +14,7 @@ from runtimes.errors import UsageError, quote
 from runtimes.processors import usable_processors
 
 
-def subject(request: Request, folder: Path, listener: Listener) -> Subject:
+def subject(request: BenchmarkRequest, folder: Path, listener: RunListener) -> Subject:
     """What was named: a file as it is, a variant exported into ``folder``. It has no twin, as a load is compared with
     nothing.
 
@@ -27,7 +27,7 @@ def subject(request: Request, folder: Path, listener: Listener) -> Subject:
     (name,) = request.subjects
     if name not in VARIANTS and not Path(name).exists() and not Path(name).suffix and Path(name).name == name:
         variant(name)  # raises, and lists the variants
-    artifact = _exported(name, request, folder, listener) if name in VARIANTS else _read(name, request)
+    artifact = _export_variant(name, request, folder, listener) if name in VARIANTS else _read(name, request)
     manifest = artifact.manifest
     known = manifest is not None and manifest.dataset == BUNDLED_NAME and manifest.preprocessing is not None
     first = None if manifest is None else manifest.inputs[0].shape[0]
@@ -36,14 +36,14 @@ def subject(request: Request, folder: Path, listener: Listener) -> Subject:
         own=None if name in VARIANTS else artifact,
         network=artifact.path.name if manifest is None else manifest.name,
         weights=None if manifest is None else manifest.weights,
-        typed=(Typed(None if manifest is None else manifest.precision, artifact),),
-        twin=Typed(FP32, Refusal("skipped", "a load is compared with nothing")),
+        typed=(PrecisionVariant(None if manifest is None else manifest.precision, artifact),),
+        reference=PrecisionVariant(FP32, Refusal("skipped", "a load is compared with nothing")),
         fixed_batch=first if isinstance(first, int) else None,
         data=BUNDLED_NAME if known else None,
     )
 
 
-def _exported(name: str, request: Request, folder: Path, listener: Listener) -> Artifact:
+def _export_variant(name: str, request: BenchmarkRequest, folder: Path, listener: RunListener) -> Artifact:
     from exporter import network, onnx
 
     def step(words: str) -> None:
@@ -54,13 +54,13 @@ def _exported(name: str, request: Request, folder: Path, listener: Listener) -> 
     return onnx.export(wanted, network.ExportListener(step, listener.notice))
 
 
-def _read(name: str, request: Request) -> Artifact:
+def _read(name: str, request: BenchmarkRequest) -> Artifact:
     if request.weights is not None:
         raise UsageError("--weights is for variants, and a file is to be run", hint="leave it out")
     return Artifact.read(name)
 
 
-def chosen(subject: Subject, request: Request) -> tuple[tuple[Pair, int], ...]:
+def choose_runtimes(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair, int], ...]:
     """The runtimes that were asked for, or the one that ``runtimes.open`` takes, each with its threads.
 
     Raises:
@@ -75,11 +75,11 @@ def chosen(subject: Subject, request: Request) -> tuple[tuple[Pair, int], ...]:
         row, options = (there or candidates)[0]
         return ((_pair(row, typed, request.device), options.threads),)
     threads = request.threads or usable_processors()
-    rows = (_named(name, typed.made) for name in dict.fromkeys(request.runtimes))
+    rows = (_find_backend(name, typed.made) for name in dict.fromkeys(request.runtimes))
     return tuple((_pair(row, typed, request.device), threads) for row in rows)
 
 
-def _named(name: str, artifact: Artifact) -> Backend:
+def _find_backend(name: str, artifact: Artifact) -> Backend:
     known = {backend.name: backend for backend in available_backends()}
     if name not in known:
         raise UsageError(f"no runtime {quote(name)!r}", hint=f"one of {', '.join(known)}")
@@ -88,7 +88,7 @@ def _named(name: str, artifact: Artifact) -> Backend:
     return known[name]
 
 
-def _pair(backend: Backend, typed: Typed, device: str) -> Pair:
+def _pair(backend: Backend, typed: PrecisionVariant, device: str) -> Pair:
     missing = backend.missing()
     if missing is None and device not in backend.devices:
         missing = f"it runs on {', '.join(backend.devices)}, and {device} was asked for"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from benchmarks import statistics
 from benchmarks.coldstart import STEPS
 from benchmarks.conditions import disturbances_of_all
-from benchmarks.loadrows import conditions_of, told
-from benchmarks.loads import Load, ShapeName
+from benchmarks.loadrows import conditions_of, list_load_warnings
+from benchmarks.loads import LoadResult, ShapeName
 from benchmarks.loadshapes import KNEE, knee
 from benchmarks.numerals import ABSENT, duration, milliseconds, number
 from benchmarks.report import Column, Section, remarks, runtimes_of, table, title
@@ -42,7 +42,7 @@ def shape(row: Row) -> str:
     return f"batch {row.batch}" if load.shape == "batches" else load.shape
 
 
-def _load(row: Row) -> Load:
+def _load(row: Row) -> LoadResult:
     assert row.load is not None
     return row.load
 
@@ -126,7 +126,7 @@ def section(rows: Sequence[Row]) -> Section:
         kinds[TABLES.get(_load(row).shape, LOADS)].append(row)
     tables = tuple(table(columns, of) for columns, of in kinds.items() if of)
     runtime = " ".join(filter(None, (rows[0].runtime, rows[0].precision)))
-    said = [*sweeps(found), *(f"{shape(row)}: {words}" for row in found for words in told(_load(row)))]
+    said = [*sweeps(found), *(f"{shape(row)}: {words}" for row in found for words in list_load_warnings(_load(row)))]
     return Section(f"{title(rows)} · {runtime}", tables, tuple(_remarks(rows)), tuple(said))
 
 

@@ -28,7 +28,7 @@ class Ticks:
     idle_s: float
     steal_s: float
 
-    def less(self, other: Ticks) -> Ticks:
+    def subtract(self, other: Ticks) -> Ticks:
         """What was added since the other."""
         return Ticks(self.total_s - other.total_s, self.idle_s - other.idle_s, self.steal_s - other.steal_s)
 
@@ -43,7 +43,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """The machine at one moment, as counters that only grow; ``mhz`` alone is a state. ``None``: it is not told.
 
     Attributes:
@@ -62,7 +62,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Change:
+class SnapshotDelta:
     """What two looks tell of the time between them; ``None``: one of them was not told.
 
     ``waited_s`` is of all threads together, ``throttled`` of the processor where it was most, ``mhz`` the later one.
@@ -75,7 +75,7 @@ class Change:
     mhz: float | None
 
 
-def change(before: Look, after: Look) -> Change:
+def change(before: Snapshot, after: Snapshot) -> SnapshotDelta:
     """What happened between the two. A thread that was not there before began from nothing."""
     waited = throttled = pressure_s = None
     if before.waited_s is not None and after.waited_s is not None:
@@ -84,24 +84,24 @@ def change(before: Look, after: Look) -> Change:
         pressure_s = after.pressure_s - before.pressure_s
     if before.throttled is not None and after.throttled is not None:
         throttled = max(count - before.throttled.get(name, count) for name, count in after.throttled.items())
-    return Change(_counted(before.account, after.account), waited, pressure_s, throttled, after.mhz)
+    return SnapshotDelta(_subtract_accounts(before.account, after.account), waited, pressure_s, throttled, after.mhz)
 
 
-def _counted(before: Account | None, after: Account | None) -> Account | None:
+def _subtract_accounts(before: Account | None, after: Account | None) -> Account | None:
     """What was counted between the two."""
     if before is None or after is None:
         return None
-    processors = {number: ticks.less(before.processors[number]) for number, ticks in after.processors.items()}
+    processors = {number: ticks.subtract(before.processors[number]) for number, ticks in after.processors.items()}
     return Account(after.wall_s - before.wall_s, after.cpu_s - before.cpu_s, processors)
 
 
-def look(root: Path, usable: Sequence[int]) -> Look:
+def take_snapshot(root: Path, usable: Sequence[int]) -> Snapshot:
     """The machine now; ``usable`` are the processors that this process may use."""
-    return Look(
+    return Snapshot(
         account=_account(root, usable),
-        waited_s=_waited_s(root / "proc/self/task"),
+        waited_s=_read_waits_s(root / "proc/self/task"),
         pressure_s=_pressure_s(root / "proc/pressure/cpu"),
-        throttled=_throttled(root, usable),
+        throttled=_read_throttle_counts(root, usable),
         mhz=_mhz(root),
     )
 
@@ -123,7 +123,7 @@ def _ticks(words: Sequence[str]) -> Ticks:
     return Ticks(math.fsum(counts), counts[3] + counts[4], counts[7])
 
 
-def _waited_s(tasks: Path) -> dict[str, float] | None:
+def _read_waits_s(tasks: Path) -> dict[str, float] | None:
     """By thread: the second number of ``schedstat``, which is in nanoseconds."""
     try:
         threads = os.listdir(tasks)
@@ -143,7 +143,7 @@ def _pressure_s(path: Path) -> float | None:
     return None
 
 
-def _throttled(root: Path, usable: Sequence[int]) -> dict[str, int] | None:
+def _read_throttle_counts(root: Path, usable: Sequence[int]) -> dict[str, int] | None:
     """By processor: of its core and of its package, which each of them counts for itself."""
     found: dict[str, int] = {}
     for number in usable:

@@ -22,23 +22,23 @@ def markdown(
     Raises:
         ArtifactError: the answers in a row are damaged.
     """
-    lines = [f"# {escaped(heading)}", ""]
+    lines = [f"# {escape(heading)}", ""]
     if not complete:
         lines += ["**Incomplete: the run ended early.**", ""]
     if (verdict := report.quiet(rows)) is not None:
-        lines += [escaped(f"**{verdict}**" if verdict.startswith(report.DISTURBED) else verdict), ""]
-    for found in shown(rows):
+        lines += [escape(f"**{verdict}**" if verdict.startswith(report.DISTURBED) else verdict), ""]
+    for found in group_sections(rows):
         lines += _section(found)
     for group in report.groups(rows):
-        lines += _answers(group)
+        lines += _format_predictions(group)
     if rows:
-        lines += folded("machine, command and what the columns mean", _about(rows))
+        lines += fold("machine, command and what the columns mean", _describe_machine(rows))
     for one in findings:
         lines += _findings(one)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def shown(rows: Sequence[Row]) -> tuple[Section, ...]:
+def group_sections(rows: Sequence[Row]) -> tuple[Section, ...]:
     """The sections of all rows, those of load shapes behind the others."""
     from benchmarks import loadtable
 
@@ -70,12 +70,12 @@ def table_lines(table: Table) -> Iterator[str]:
     yield from map(_row, table.cells)
 
 
-def folded(summary: str, lines: Iterable[str]) -> list[str]:
+def fold(summary: str, lines: Iterable[str]) -> list[str]:
     """Lines that are shown when the summary is clicked."""
-    return ["<details>", f"<summary>{escaped(summary)}</summary>", "", *lines, "", "</details>", ""]
+    return ["<details>", f"<summary>{escape(summary)}</summary>", "", *lines, "", "</details>", ""]
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """In one line, and safe in a table's cell and as text; the emphasis of *untrained* stays, and nobody is called by
     name."""
     text = " ".join(text.split())
@@ -85,53 +85,53 @@ def escaped(text: str) -> str:
 
 
 def _section(section: Section) -> Iterator[str]:
-    yield from (f"## {escaped(section.title)}", "")
+    yield from (f"## {escape(section.title)}", "")
     for said in section.headlines:
-        yield from (f"**{escaped(said)}**", "")
+        yield from (f"**{escape(said)}**", "")
     first, others = section.tables[:1], section.tables[1:]
     for table in first:
         yield from (*table_lines(table), "")
     loud = [remark for remark in section.remarks if any(word in remark for word in report.MISSING + report.DOUBTFUL)]
-    yield from (f"- {escaped(remark)}" for remark in loud)
+    yield from (f"- {escape(remark)}" for remark in loud)
     if loud:
         yield ""
-    quiet = [f"- {escaped(remark)}" for remark in section.remarks if remark not in loud]
+    quiet = [f"- {escape(remark)}" for remark in section.remarks if remark not in loud]
     rest = [line for table in others for line in (*table_lines(table), "")]
     if rest or quiet:
-        yield from folded("more of these rows", [*rest, *quiet])
+        yield from fold("more of these rows", [*rest, *quiet])
 
 
 def _findings(findings: Findings) -> Iterator[str]:
-    yield from (f"## {escaped(findings.title)}", "", f"**{escaped(view.headline(findings))}**", "")
-    yield from (escaped(view.basis(findings.provenance)), "")
+    yield from (f"## {escape(findings.title)}", "", f"**{escape(view.headline(findings))}**", "")
+    yield from (escape(view.describe_provenance(findings.provenance)), "")
     for check in findings.checks:
         source = f" ({check.source})" if check.source else ""
-        yield f"- **{check.outcome}**: {escaped(f'{check.said}{source} Found: {check.found}')}"
+        yield f"- **{check.outcome}**: {escape(f'{check.said}{source} Found: {check.found}')}"
     if findings.checks:
         yield ""
     for found in findings.tables:
-        yield from (escaped(found.caption), "", *table_lines(view.table(found)), "")
-    notes = [f"- {escaped(note)}" for note in findings.notes]
-    pairs = [f"- {name}: {escaped(words)}" for name, words in view.rests_on(findings.provenance)]
+        yield from (escape(found.caption), "", *table_lines(view.table(found)), "")
+    notes = [f"- {escape(note)}" for note in findings.notes]
+    pairs = [f"- {name}: {escape(words)}" for name, words in view.rests_on(findings.provenance)]
     command = " ".join(findings.provenance.command.split())
-    yield from folded("what this rests on", [*([f"    {command}", ""] if command else []), *notes, *pairs])
+    yield from fold("what this rests on", [*([f"    {command}", ""] if command else []), *notes, *pairs])
 
 
-def _answers(rows: Sequence[Row]) -> list[str]:
+def _format_predictions(rows: Sequence[Row]) -> list[str]:
     """What these rows of one network answered, in short and folded."""
     lines: list[str] = []
-    for one in answered.told([row for row in rows if row.status == "ok"], answered.SHORT):
-        lines += [escaped(f"{one.summary}. {one.caption}"), "", *table_lines(one.table), ""]
-    return folded(f"what was answered: {report.title(rows)}", lines) if lines else []
+    for one in answered.tabulate_predictions([row for row in rows if row.status == "ok"], answered.SHORT):
+        lines += [escape(f"{one.summary}. {one.caption}"), "", *table_lines(one.table), ""]
+    return fold(f"what was answered: {report.title(rows)}", lines) if lines else []
 
 
-def _about(rows: Sequence[Row]) -> Iterator[str]:
+def _describe_machine(rows: Sequence[Row]) -> Iterator[str]:
     for machine in dict.fromkeys(map(report.machine, rows)):
-        yield from (escaped(machine), "")
+        yield from (escape(machine), "")
     for command in commands(rows):
         yield f"    {' '.join(command.split())}"
-    yield from ("", *map(escaped, meaning(rows)))
+    yield from ("", *map(escape, meaning(rows)))
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(escaped, cells)) + " |"
+    return "| " + " | ".join(map(escape, cells)) + " |"

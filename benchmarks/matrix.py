@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from benchmarks import gpu
-from benchmarks.ledger import Ledger, Part, installed, machine_of
-from benchmarks.request import BUNDLED_VARIANT, BUNDLED_WEIGHTS, Listener, Request
+from benchmarks.ledger import Ledger, LedgerPart, digest_packages, machine_of
+from benchmarks.request import BUNDLED_VARIANT, BUNDLED_WEIGHTS, BenchmarkRequest, RunListener
 from benchmarks.results import Row
 from benchmarks.rows import Configuration
 from benchmarks.run import Bench, session, with_ceilings
@@ -70,18 +70,18 @@ DRY = Scope((BUNDLED,), (FP32,), (1,), 0.05, limit=100)
 """Without a GPU: to see that all of it works."""
 
 
-def parts(scope: Scope, named: Sequence[str], there: str) -> tuple[Part, ...]:
+def parts(scope: Scope, named: Sequence[str], there: str) -> tuple[LedgerPart, ...]:
     """The scope's networks. ``named`` are the runtimes asked for, ``there`` is what is installed."""
     precisions = scope.precisions or tuple(PRECISIONS)
     rest = (precisions, scope.batches, tuple(named), there)
-    return tuple(Part(variant, weights, *rest) for variant, weights in scope.networks)
+    return tuple(LedgerPart(variant, weights, *rest) for variant, weights in scope.networks)
 
 
-def request_for(part: Part, device: str, scope: Scope, named: Sequence[str]) -> Request:
+def request_for(part: LedgerPart, device: str, scope: Scope, named: Sequence[str]) -> BenchmarkRequest:
     """What ``rbench run`` would be asked for it."""
     trained = part.weights == BUNDLED_WEIGHTS
     quantised = any(PRECISIONS[name].calibrated for name in part.precisions)
-    asked = Request(
+    asked = BenchmarkRequest(
         subjects=(part.variant,),
         runtimes=tuple(named),
         device=device,
@@ -97,7 +97,7 @@ def request_for(part: Part, device: str, scope: Scope, named: Sequence[str]) -> 
     return asked if trained else replace(asked, calibration_images=CALIBRATION_IMAGES)
 
 
-def wanted(subject: Subject, request: Request, batches: Sequence[int]) -> list[Configuration]:
+def list_wanted(subject: Subject, request: BenchmarkRequest, batches: Sequence[int]) -> list[Configuration]:
     """All that is to be measured of a subject: batch by batch, the reference first. On a GPU one image is measured
     without CUDA graphs as well, but for the reference's runtime, which knows none."""
     reference, *others = pairs(subject, request)
@@ -111,8 +111,8 @@ def wanted(subject: Subject, request: Request, batches: Sequence[int]) -> list[C
     return found
 
 
-def measured(
-    part: Part, request: Request, ledger: Ledger, listener: Listener, late: Callable[[], bool]
+def measure_part(
+    part: LedgerPart, request: BenchmarkRequest, ledger: Ledger, listener: RunListener, late: Callable[[], bool]
 ) -> Generator[Row, None, None]:
     """The rows that are left of one network; ends early when it is late, else marks the part complete. Blocks for
     minutes: the network is exported first, in all its precisions.
@@ -123,7 +123,9 @@ def measured(
     with session(request, listener) as shared:
         (subject,) = subjects(request, shared.folder, listener)
         bench = Bench(with_ceilings(shared), subject)
-        for configuration in ledger.left(wanted(subject, request, part.batches), subject, request.device):
+        for configuration in ledger.list_remaining(
+            list_wanted(subject, request, part.batches), subject, request.device
+        ):
             if late():
                 return
             row = bench.row(configuration)
@@ -190,16 +192,16 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
 
     about = environment()
     ledger = Ledger(folder, machine_of(about))
-    todo = parts(scope, named, installed(about))
+    todo = parts(scope, named, digest_packages(about))
     try:
         with terminal.reserve_stdout(), listening() as listener:
             for part in todo:
                 if ledger.complete(part) or late():
                     continue
                 request = request_for(part, device, scope, named)
-                with closing(measured(part, request, ledger, listener, late)) as found:
+                with closing(measure_part(part, request, ledger, listener, late)) as found:
                     for row in found:
-                        listener.notice(_line(row))
+                        listener.notice(_format_row(row))
     finally:
         rows = ledger.by_network()
         complete = all(map(ledger.complete, todo))
@@ -213,7 +215,7 @@ def no_gpu() -> str | None:
     return None if gpu.missing() is None else cuda.missing()
 
 
-def _line(row: Row) -> str:
+def _format_row(row: Row) -> str:
     """A row in a few words, for the log."""
     from benchmarks.report import milliseconds
 

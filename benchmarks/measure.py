@@ -63,14 +63,14 @@ class Plan:
             )
 
 
-def timed(call: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[T, float]:
+def time_call(call: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[T, float]:
     """What the call gives, and the seconds that it took."""
     start = clock()
     result = call()
     return result, clock() - start
 
 
-class Timed:
+class TimedCall:
     """A call that is timed: warmed up once, then sampled turn by turn.
 
     The call must return only when its work is finished. What it raises comes through.
@@ -148,20 +148,20 @@ class Timed:
 def measure(call: Callable[[], object], plan: Plan, clock: Clock = time.perf_counter) -> Series:
     """The samples of calling ``call`` as the plan says, in one turn; the garbage collector rests meanwhile."""
     with garbage_collector_at_rest():
-        repeated = Timed(call, plan, clock)
+        repeated = TimedCall(call, plan, clock)
         repeated.warm_up()
         repeated.turn(plan.duration_s, plan.min_samples)
     return repeated.series()
 
 
-def reported(call: Callable[[], float], plan: Plan) -> Timed:
-    """As ``Timed``, of a call that gives the seconds that it took by a clock of its own, as a device has one.
+def time_reported(call: Callable[[], float], plan: Plan) -> TimedCall:
+    """As ``TimedCall``, of a call that gives the seconds that it took by a clock of its own, as a device has one.
 
     What passes between the calls, and in them by any other clock, does not count: the plan's durations are sums of what
     the calls give.
     """
     clock = _OwnClock(call)
-    return Timed(clock.run, plan, clock)
+    return TimedCall(clock.run, plan, clock)
 
 
 class _OwnClock:

@@ -18,14 +18,14 @@ _Identity: TypeAlias = tuple[object, ...]
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergeResult:
     """The rows, each once, in the order of the files; and how many were in more than one place."""
 
     rows: tuple[Row, ...]
     duplicates: int
 
 
-def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], force: bool = False) -> Merged:
+def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], force: bool = False) -> MergeResult:
     """Writes the rows of all files, or of the ``results.jsonl`` of folders, into ``out``, in the present schema.
 
     A row is the same as another if both are of one run, one moment and one configuration. ``out`` stays as it was
@@ -38,11 +38,11 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
             larger than can be read.
     """
     target = Path(out)
-    sources = [results.located(path) for path in paths]
+    sources = [results.find_rows_file(path) for path in paths]
     if target.exists() and not force:
         which = "is one of the files" if any(_same(source, target) for source in sources) else "is there already"
         raise UsageError(f"{target} {which}", hint="--force replaces it")
-    merged = _merged(sources)
+    merged = _merge_files(sources)
     content = b"".join(schema.dumps(row).encode() + b"\n" for row in merged.rows)
     if len(content) > results.FILE_LIMIT_BYTES:
         raise ResourceError(
@@ -58,7 +58,7 @@ def _same(source: Path, target: Path) -> bool:
     return source.exists() and source.samefile(target)
 
 
-def _merged(sources: Sequence[Path]) -> Merged:
+def _merge_files(sources: Sequence[Path]) -> MergeResult:
     rows: dict[_Identity, Row] = {}
     seen = 0
     for source in sources:
@@ -69,7 +69,7 @@ def _merged(sources: Sequence[Path]) -> Merged:
                     f"{keys.name(row)} of run {row.run} differs from the same row of another file: one was edited",
                     path=source,
                 )
-    return Merged(tuple(rows.values()), seen - len(rows))
+    return MergeResult(tuple(rows.values()), seen - len(rows))
 
 
 def _identity(row: Row) -> _Identity:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks import statistics
-from benchmarks.samples import Series, Sitting
+from benchmarks.samples import ProcessSamples, Series
 from runtimes import schema
 from runtimes.errors import ArtifactError
 
@@ -39,7 +39,7 @@ _NAMES = tuple(field.name for field in dataclasses.fields(_OneProcess))
 _GONE = tuple(name for name in _NAMES if "samples" in name or "warmup" in name)
 
 
-def migrated(data: Mapping[str, object], version: int) -> dict[str, object]:
+def migrate_row(data: Mapping[str, object], version: int) -> dict[str, object]:
     """The parsed JSON of a row of version 1, 2 or 3 as that of a row of ``version``.
 
     The samples become the one round of one sitting that began with the run. Its warm-ups count as settled, but for the
@@ -56,17 +56,17 @@ def migrated(data: Mapping[str, object], version: int) -> dict[str, object]:
         return row
     if len(old.samples_s) < statistics.MIN_SAMPLES[0.99]:
         row["p99_s"] = row["p99_interval_s"] = None
-    row["sittings"] = [schema.encode(_sitting(old, old.samples_s))]
+    row["sittings"] = [schema.encode(_build_samples(old, old.samples_s))]
     return row
 
 
-def _sitting(old: _OneProcess, samples_s: tuple[float, ...]) -> Sitting:
+def _build_samples(old: _OneProcess, samples_s: tuple[float, ...]) -> ProcessSamples:
     if old.load_s is None or old.first_s is None:
         raise ArtifactError(f"field {'load_s' if old.load_s is None else 'first_s'!r} is missing beside 'samples_s'")
     device = None
     if old.device_samples_s is not None:
         device = _series(old.device_samples_s, old.device_warmup_s)
-    return Sitting(
+    return ProcessSamples(
         load_s=old.load_s,
         first_s=old.first_s,
         peak_bytes=old.peak_bytes,

@@ -23,14 +23,14 @@ def number(value: float | None, form: str = ",.0f") -> str:
     return ABSENT if value is None else format(value, form)
 
 
-def bracketed(interval: Interval | None, form: Callable[[float], str]) -> str:
+def format_interval(interval: Interval | None, form: Callable[[float], str]) -> str:
     """The interval behind a number, with a space before it; nothing for ``None``."""
     return "" if interval is None else f" [{form(interval[0])}–{form(interval[1])}]"
 
 
 def duration(seconds: float | None, interval: Interval | None) -> str:
     """Milliseconds with their interval."""
-    return ABSENT if seconds is None else milliseconds(seconds) + bracketed(interval, milliseconds)
+    return ABSENT if seconds is None else milliseconds(seconds) + format_interval(interval, milliseconds)
 
 
 def roughly(seconds: float) -> str:
@@ -42,7 +42,7 @@ def roughly(seconds: float) -> str:
 
 def times(ratio: float | None, interval: Interval | None) -> str:
     """A ratio with its interval."""
-    return ABSENT if ratio is None else f"{ratio:.2f}" + bracketed(interval, lambda end: f"{end:.2f}")
+    return ABSENT if ratio is None else f"{ratio:.2f}" + format_interval(interval, lambda end: f"{end:.2f}")
 
 
 def percent(value: float | None) -> str:
@@ -52,7 +52,7 @@ def percent(value: float | None) -> str:
 
 def share(value: float | None, interval: Interval | None) -> str:
     """A share in percent with its interval."""
-    return ABSENT if value is None else percent(value) + bracketed(interval, lambda end: f"{100 * end:.1f}")
+    return ABSENT if value is None else percent(value) + format_interval(interval, lambda end: f"{100 * end:.1f}")
 
 
 def points(value: float | None, interval: Interval | None) -> str:

@@ -12,14 +12,14 @@ import click
 from exporter.terminal import PRECISION_NAMES
 
 if TYPE_CHECKING:
-    from benchmarks.request import Request
+    from benchmarks.request import BenchmarkRequest
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def what_options(precision_default: str) -> Callable[[Command], Command]:
     """Which network in which precisions, and where it runs."""
-    return stacked(
+    return stack_options(
         click.option(
             "--runtime", "runtimes", multiple=True, metavar="NAME", help="A runtime; repeatable. Default: all."
         ),
@@ -60,7 +60,7 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
 
 def how_options(limit: int | None, duration_s: float, processes: int | None) -> Callable[[Command], Command]:
     """On which images and for how long, with the command's defaults."""
-    return stacked(
+    return stack_options(
         click.option(
             "--data", metavar="NAME|DIR", help="Labelled images. Default: the bundled set where it fits, else noise."
         ),
@@ -128,7 +128,7 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
     )
 
 
-def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def stack_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """The options as one decorator; help lists them in this order."""
 
     def decorate(command: Command) -> Command:
@@ -139,16 +139,16 @@ def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return decorate
 
 
-def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> Request:
+def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkRequest:
     """The request that the options of a command line come to; what was not given is left to its defaults.
 
     Raises:
         UsageError: they contradict each other.
     """
-    from benchmarks.request import Request
+    from benchmarks.request import BenchmarkRequest
 
     given = {name: value for name, value in options.items() if value is not None}
     given["command"] = ("rbench", *sys.argv[1:])
     if "input" in given:
         given["raw"] = given.pop("input") == "raw"
-    return Request(subjects, **given)
+    return BenchmarkRequest(subjects, **given)

@@ -38,14 +38,14 @@ def evaluate(job: Job, runtime: Runtime, broken: list[Unreadable], step: Callabl
     """
     images = evaluation(job, runtime, broken)
 
-    def reported(batches: Batches) -> Batches:
+    def report_batches(batches: Batches) -> Batches:
         for indices, arrays in batches:
             step(f"accuracy {int(indices[0]):,} of {images.total:,}")
             yield indices, arrays
 
-    with closing(ahead(images.batches)) as batches:
+    with closing(prefetch(images.batches)) as batches:
         return accuracy.predict(
-            lambda arrays: _logits(runtime, arrays, images.batch), reported(batches), images.targets
+            lambda arrays: _logits(runtime, arrays, images.batch), report_batches(batches), images.targets
         )
 
 
@@ -57,7 +57,7 @@ def _logits(runtime: Runtime, images: Array, batch: int) -> accuracy.Logits:
     return outputs[runtime.outputs[0].name].astype(np.float32, copy=False)
 
 
-def ahead(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T, None, None]:
+def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T, None, None]:
     """What ``source`` gives, in its order, drawn by a thread of its own: ``most`` items at most are waiting or under
     way while the caller is at one.
 

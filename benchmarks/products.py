@@ -41,7 +41,7 @@ class Product:
 
 def products(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> tuple[Product, ...]:
     """All that there are here. Graphs are written into ``folder``. Imports PyTorch where it is installed."""
-    return (*_opened(threads, device, arithmetics, folder), *_eager(threads, device, arithmetics))
+    return (*_open_products(threads, device, arithmetics, folder), *_eager(threads, device, arithmetics))
 
 
 FORMAT = "onnx"
@@ -57,7 +57,7 @@ _CHECKED = 64
 """The size that a runtime's profiler is asked about."""
 
 
-def _opened(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> Iterator[Product]:
+def _open_products(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> Iterator[Product]:
     try:
         import onnx  # noqa: F401  # the graphs are written with it
     except ImportError:
@@ -66,12 +66,12 @@ def _opened(threads: int, device: str, arithmetics: Sequence[str], folder: Path)
         if FORMAT in backend.formats and device in backend.devices and not backend.missing():
             for arithmetic in arithmetics:
                 if arithmetic in _ONNX_TYPES:
-                    place = _Place(backend, arithmetic, threads, device, folder)
+                    place = _GraphFolder(backend, arithmetic, threads, device, folder)
                     yield Product(backend.name, arithmetic, place.check, place.make)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _GraphFolder:
     """A runtime, and where it finds its graphs."""
 
     backend: Backend
@@ -81,7 +81,7 @@ class _Place:
     folder: Path
 
     def check(self) -> None:
-        with self._opened(_CHECKED) as runtime:
+        with self._open_graph(_CHECKED) as runtime:
             ran, feeds = runtime.description.precision, self._feeds(runtime, _CHECKED)
         if ran == self.arithmetic and self.backend.profile is not None:
             path = self._path(_CHECKED)
@@ -91,10 +91,10 @@ class _Place:
 
     @contextlib.contextmanager
     def make(self, size: int) -> Iterator[Call]:
-        with self._opened(size) as runtime:
+        with self._open_graph(size) as runtime:
             yield runtime.bind(self._feeds(runtime, size))
 
-    def _opened(self, size: int) -> runtimes.Runtime:
+    def _open_graph(self, size: int) -> runtimes.Runtime:
         path = self._path(size)
         if not path.exists():
             path.write_bytes(graph(self.arithmetic, size))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from benchmarks.numerals import roughly
-from benchmarks.request import Listener
+from benchmarks.request import RunListener
 
 CLEAR_LINE = "\r\x1b[K"
 
@@ -17,11 +17,11 @@ USUAL_COLUMNS = 80
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Listener]:
+def listening() -> Iterator[RunListener]:
     """A listener that tells on standard error what is being measured, and cleans up after itself."""
     progress = _Progress()
     try:
-        yield Listener(progress.step, progress.notice, progress.left)
+        yield RunListener(progress.step, progress.notice, progress.set_time_left)
     finally:
         progress.clear()
 
@@ -37,19 +37,19 @@ class _Progress:
         self._told: set[str] = set()
         self._left = ""
 
-    def left(self, left_s: float | None) -> None:
+    def set_time_left(self, left_s: float | None) -> None:
         self._left = "" if left_s is None else f"{roughly(left_s)} left · "
 
     def step(self, subject: str, step: str) -> None:
         if self._terminal:
             line = _plain(f"{self._left}{subject}: {step}")
             sys.stderr.write(f"{CLEAR_LINE}{line[: _columns() - 1]}")
-        elif not self._known(subject):
+        elif not self._is_known(subject):
             sys.stderr.write(f"{_plain(subject)}\n")
         self._told.add(subject)
         sys.stderr.flush()
 
-    def _known(self, subject: str) -> bool:
+    def _is_known(self, subject: str) -> bool:
         """Whether it was told, or a configuration of it."""
         return any(told == subject or told.startswith(f"{subject} · ") for told in self._told)
 

@@ -183,11 +183,11 @@ def groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
     found: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         subject = (row.artifact, row.sha256) if row.subject is None else (row.subject,)
-        found.setdefault((*subject, *place(row)), []).append(row)
+        found.setdefault((*subject, *locate(row)), []).append(row)
     return tuple(map(tuple, found.values()))
 
 
-def place(row: Row) -> tuple[str, ...]:
+def locate(row: Row) -> tuple[str, ...]:
     """The machine and the device that the row was to be measured on."""
     about = row.environment
     return (about.cpu, *(gpu.name for gpu in about.gpus), row.requested_device or row.device)
@@ -199,7 +199,7 @@ def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
     return tuple(map(_section, groups(rows)))
 
 
-def tells(columns: Sequence[Column[Row]], row: Row) -> bool:
+def has_values(columns: Sequence[Column[Row]], row: Row) -> bool:
     """Whether the row has anything in these columns beside what says which row it is."""
     return any(column.cell(row) != ABSENT for column in columns if column not in WHICH)
 
@@ -207,10 +207,10 @@ def tells(columns: Sequence[Column[Row]], row: Row) -> bool:
 def _section(rows: Sequence[Row]) -> Section:
     measured = [row for row in rows if row.status == "ok" and row.load is None]
     kinds = (
-        (columns, [row for row in measured if tells(columns, row)]) for columns in (SPEED, SPANS, WORTH, COST, GPU)
+        (columns, [row for row in measured if has_values(columns, row)]) for columns in (SPEED, SPANS, WORTH, COST, GPU)
     )
     tables = [table(columns, of) for columns, of in kinds if of]
-    said = (headline.words(found) for found in headline.headlines(measured))
+    said = (headline.format_headline(found) for found in headline.headlines(measured))
     return Section(title(rows), tuple(tables), tuple(remarks(rows)), tuple(said))
 
 
@@ -245,14 +245,14 @@ def remarks(rows: Sequence[Row]) -> Iterator[str]:
     which libraries ran."""
     told: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        for words in _words(row):
+        for words in _format_remarks(row):
             told.setdefault((row.runtime, words), []).append(row)
     for (_, words), alike in told.items():
         yield f"{_places(alike)}: {words}"
     yield from runtimes_of(rows)
 
 
-def _words(row: Row) -> Iterator[str]:
+def _format_remarks(row: Row) -> Iterator[str]:
     if row.status != "ok":
         yield f"{row.status}: {row.reason}"
         return
@@ -339,10 +339,10 @@ def graphics(row: Row) -> str:
 
 def meaning(rows: Sequence[Row]) -> tuple[str, ...]:
     """The lines that explain the columns of these rows."""
-    return MEANING if of_processor(rows) else MEANING + MEANING_OF_CUDA
+    return MEANING if is_cpu_only(rows) else MEANING + MEANING_OF_CUDA
 
 
-def of_processor(rows: Sequence[Row]) -> bool:
+def is_cpu_only(rows: Sequence[Row]) -> bool:
     """Whether none of the rows is of a GPU."""
     return all(row.cuda_graphs is None for row in rows)
 
@@ -360,7 +360,7 @@ def print_sections(
     from rich.console import Console
     from rich.text import Text
 
-    plain = PLAIN_WIDTH if of_processor(rows) else GPU_WIDTH
+    plain = PLAIN_WIDTH if is_cpu_only(rows) else GPU_WIDTH
     console = Console(file=file, width=None if file.isatty() else plain, highlight=False, markup=False, emoji=False)
     for section in shown:
         console.print(Text(section.title, style="bold"))

@@ -21,7 +21,7 @@ BUNDLED_WEIGHTS = "bundled"
 
 
 @dataclass(frozen=True)
-class Listener:
+class RunListener:
     """Hears what a run does: ``step`` what is being worked on and the step that it is at, ``notice`` a line that the
     user must see, ``left`` an estimate of the seconds that are left, or ``None`` while there is none."""
 
@@ -31,7 +31,7 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchmarkRequest:
     """What the user asked for.
 
     Attributes:
@@ -114,14 +114,14 @@ class Request:
         return PrecisionSpec(name, self.calibration, self.calibration_images, self.target)
 
 
-def completed(request: Request) -> Request:
+def complete_request(request: BenchmarkRequest) -> BenchmarkRequest:
     """The request with the bundled model in it where no subject was named."""
     if request.subjects:
         return request
     return replace(request, subjects=(BUNDLED_VARIANT,), weights=request.weights or BUNDLED_WEIGHTS)
 
 
-def selected(request: Request) -> tuple[Backend, ...]:
+def select_backends(request: BenchmarkRequest) -> tuple[Backend, ...]:
     """The reference, then the backends that were asked for, or all that can run on the device.
 
     Raises:

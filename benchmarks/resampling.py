@@ -33,7 +33,7 @@ _CHUNK = 1 << 16
 """Counts held at once."""
 
 
-def of_blocks(series: Sequence[Floats], quantiles: Sequence[float], random: np.random.Generator) -> Floats:
+def resample_blocks(series: Sequence[Floats], quantiles: Sequence[float], random: np.random.Generator) -> Floats:
     """The quantiles of all values together, with the blocks of each series resampled: (quantiles, RESAMPLES)."""
     blocks = [min(MOST_BLOCKS, len(values) // block_length(values)) for values in series]
 
@@ -42,13 +42,13 @@ def of_blocks(series: Sequence[Floats], quantiles: Sequence[float], random: np.r
     def groups() -> list[Counts]:
         return [np.roll(grid, random.integers(len(grid))) for grid in grids]
 
-    return _resampled(series, quantiles, blocks, groups, random)
+    return _resample_groups(series, quantiles, blocks, groups, random)
 
 
-def of_series(series: Sequence[Floats], quantiles: Sequence[float], random: np.random.Generator) -> Floats:
+def resample_series(series: Sequence[Floats], quantiles: Sequence[float], random: np.random.Generator) -> Floats:
     """The quantiles of all values together, with whole series resampled: (quantiles, RESAMPLES)."""
     owners = np.repeat(np.arange(len(series)), [len(values) for values in series])
-    return _resampled([np.concatenate(series)], quantiles, [len(series)], lambda: [owners], random)
+    return _resample_groups([np.concatenate(series)], quantiles, [len(series)], lambda: [owners], random)
 
 
 def block_length(samples: Sequence[float] | Floats) -> int:
@@ -107,7 +107,7 @@ def _significant_lag(correlation: Floats, n: int) -> int:
     return len(small)
 
 
-def _resampled(
+def _resample_groups(
     series: Sequence[Floats],
     quantiles: Sequence[float],
     sizes: Sequence[int],
@@ -123,8 +123,8 @@ def _resampled(
     for _ in range(_CIRCLES):
         owners = np.concatenate([first + each for first, each in zip(firsts, groups(), strict=True)])[order]
         for rows in _parts(RESAMPLES // _CIRCLES, max(1, _CHUNK // len(values))):
-            drawn = np.concatenate([_drawn(size, rows, random) for size in sizes], axis=1)
-            estimates.append(_counted_quantiles(ordered, np.take(drawn, owners, axis=1), quantiles))
+            drawn = np.concatenate([_draw_counts(size, rows, random) for size in sizes], axis=1)
+            estimates.append(_weighted_quantiles(ordered, np.take(drawn, owners, axis=1), quantiles))
     return np.concatenate(estimates, axis=1)
 
 
@@ -132,13 +132,13 @@ def _parts(total: int, most: int) -> list[int]:
     return [min(most, total - done) for done in range(0, total, most)]
 
 
-def _drawn(n: int, rows: int, random: np.random.Generator) -> Counts:
+def _draw_counts(n: int, rows: int, random: np.random.Generator) -> Counts:
     """(rows, n): how often each of ``n`` came up in ``n`` draws."""
     places = random.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
     return np.bincount(places.ravel(), minlength=rows * n).reshape(rows, n)
 
 
-def _counted_quantiles(ordered: Floats, counts: Counts, quantiles: Sequence[float]) -> Floats:
+def _weighted_quantiles(ordered: Floats, counts: Counts, quantiles: Sequence[float]) -> Floats:
     """(quantiles, rows), by linear interpolation; ``ordered`` (n,) ascends, and ``counts`` is (rows, n)."""
     rows, n = counts.shape
     upto = np.cumsum(counts)  # on from row to row, so that one search serves all
@@ -146,7 +146,7 @@ def _counted_quantiles(ordered: Floats, counts: Counts, quantiles: Sequence[floa
     totals = np.diff(ends, prepend=0)
     begin, row = ends - totals, n * np.arange(rows)
 
-    def at(place: Counts) -> Floats:
+    def value_at(place: Counts) -> Floats:
         found: Floats = ordered[np.searchsorted(upto, begin + place, side="right") - row]
         return found
 
@@ -154,6 +154,6 @@ def _counted_quantiles(ordered: Floats, counts: Counts, quantiles: Sequence[floa
     for index, q in enumerate(quantiles):
         place = q * (totals - 1)
         below = place.astype(np.int64)
-        low, high = at(below), at(np.minimum(below + 1, totals - 1))
+        low, high = value_at(below), value_at(np.minimum(below + 1, totals - 1))
         estimates[index] = low + (place - below) * (high - low)
     return estimates

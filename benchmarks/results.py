@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from benchmarks import migration
-from benchmarks.answers import Answers, Flips
+from benchmarks.answers import Flips, PackedPredictions
 from benchmarks.environment import Environment
 from benchmarks.gpu import GpuState
-from benchmarks.loads import Load
+from benchmarks.loads import LoadResult
 from benchmarks.roofline import Roof
-from benchmarks.samples import Sitting
+from benchmarks.samples import ProcessSamples
 from benchmarks.statistics import Verdict
 from exporter.proportions import Interval
 from runtimes import files, schema
@@ -160,10 +160,10 @@ class Row:
     rounds: int | None = None
     field: int | None = None
     command: tuple[str, ...] | None = None
-    sittings: tuple[Sitting, ...] = ()
-    load: Load | None = None
+    sittings: tuple[ProcessSamples, ...] = ()
+    load: LoadResult | None = None
     roof: Roof | None = None
-    answers: Answers | None = None
+    answers: PackedPredictions | None = None
     flips: Flips | None = None
     evaluated_per_s: float | None = None
     unreadable_names: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ FILE_NAME = "results.jsonl"
 """What a run calls its rows in the folder that it writes into."""
 
 
-def located(path: str | os.PathLike[str]) -> Path:
+def find_rows_file(path: str | os.PathLike[str]) -> Path:
     """The file of rows that is meant: the path itself, or ``results.jsonl`` in it if it is a folder."""
     return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
 
@@ -188,12 +188,12 @@ def read(path: str | os.PathLike[str]) -> tuple[Row, ...]:
         CompatibilityError: a row is of a newer rbench.
     """
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
-    return tuple(_parsed(line, number, path) for number, line in enumerate(lines, start=1))
+    return tuple(_parse_line(line, number, path) for number, line in enumerate(lines, start=1))
 
 
-def _parsed(line: bytes, number: int, path: str | os.PathLike[str]) -> Row:
+def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Row:
     try:
-        data = _loaded(line)
+        data = _load_json(line)
         version = _version_of(data)
         if version > SCHEMA_VERSION:
             raise CompatibilityError(
@@ -204,13 +204,13 @@ def _parsed(line: bytes, number: int, path: str | os.PathLike[str]) -> Row:
         if version < 1:
             raise ArtifactError(f"field 'schema_version': expected 1 to {SCHEMA_VERSION}, got {version}")
         if isinstance(data, dict) and 1 <= version <= migration.LAST_OF_ONE_PROCESS:
-            data = migration.migrated(data, SCHEMA_VERSION)
+            data = migration.migrate_row(data, SCHEMA_VERSION)
         return schema.decode(Row, data)
     except ArtifactError as error:
         raise ArtifactError(f"line {number}: {error.what}", path=path) from error
 
 
-def _loaded(line: bytes) -> object:
+def _load_json(line: bytes) -> object:
     try:
         data: object = json.loads(line)
     except (ValueError, RecursionError) as error:

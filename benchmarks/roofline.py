@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks.arithmetic import counted
+from benchmarks.arithmetic import count_layers
 
 if TYPE_CHECKING:
     from benchmarks.ceilings import Ceilings
@@ -74,7 +74,7 @@ def peak(ceilings: Ceilings, arithmetic: str | None) -> float | None:
     same (He et al. 2015, section 3.3). Of one that is not, ``float32 int8``, all is taken to run in the fastest: the
     roof is then higher than it need be, and the share never too good.
     """
-    counts = counted(arithmetic)
+    counts = count_layers(arithmetic)
     names = list(counts) or (arithmetic or "").split()
     known = [ceilings.multiply_adds_per_s.get(name) for name in names]
     peaks = [value for value in known if value is not None]

@@ -13,13 +13,13 @@ from benchmarks.arithmetic import wider
 from benchmarks.ceilings import Ceilings
 from benchmarks.conditions import disturbances_of_all
 from benchmarks.environment import Environment
-from benchmarks.field import Gathered
+from benchmarks.field import ProcessOutcomes
 from benchmarks.graphcost import Cost
-from benchmarks.job import Outcome
-from benchmarks.request import REFERENCE, Request
+from benchmarks.job import JobOutcome
+from benchmarks.request import REFERENCE, BenchmarkRequest
 from benchmarks.results import Row
 from benchmarks.roofline import roof
-from benchmarks.samples import Series, Sitting
+from benchmarks.samples import ProcessSamples, Series
 from benchmarks.subjects import FP32, Pair, Subject
 from exporter.proportions import Interval
 from runtimes import Artifact, files
@@ -54,12 +54,14 @@ def is_reference(runtime: str, precision: str | None) -> bool:
 class Reference:
     """What the PyTorch row of the same network and batch gave, as far as it gave anything; ``field`` as in its row."""
 
-    sittings: tuple[Sitting, ...] = ()
+    sittings: tuple[ProcessSamples, ...] = ()
     predictions: Predictions | None = None
     field: int | None = None
 
 
-def started(run: str, taken_on: Environment, request: Request, subject: Subject, configuration: Configuration) -> Row:
+def start_row(
+    run: str, taken_on: Environment, request: BenchmarkRequest, subject: Subject, configuration: Configuration
+) -> Row:
     """A row that knows what is to be measured, and nothing more."""
     pair, weights = configuration.pair, subject.weights
     file = pair.opens if isinstance(pair.opens, Artifact) else subject.own
@@ -101,7 +103,7 @@ def _now() -> str:
 
 
 @dataclass(frozen=True)
-class Beside:
+class RowContext:
     """What a row is seen beside.
 
     Attributes:
@@ -116,11 +118,11 @@ class Beside:
     ceilings: Ceilings | None = None
 
 
-def finished(row: Row, gathered: Gathered, predictions: Predictions | None, beside: Beside) -> Row:
+def finish_row(row: Row, gathered: ProcessOutcomes, predictions: Predictions | None, beside: RowContext) -> Row:
     """The row with what came of it; of a configuration that is not ok, its status and reason alone."""
     first, last = gathered.outcomes[0], gathered.outcomes[-1]
     row = replace(row, status=last.status, reason=_reason(gathered), note=_notes(first), time=_now())
-    about, sittings = first.description, _sittings(gathered)
+    about, sittings = first.description, _list_samples(gathered)
     if last.status != "ok" or about is None or not sittings:
         return row
     nothing, arithmetic = row, first.arithmetic or about.precision
@@ -146,25 +148,25 @@ def finished(row: Row, gathered: Gathered, predictions: Predictions | None, besi
         sittings=sittings,
     )
     row = _with_roof(_with_ratio(_with_times(row), beside.reference), beside)
-    if (reason := doubts.undone(row)) is not None:
+    if (reason := doubts.find_unfinished_work(row)) is not None:
         return replace(nothing, status="failed", reason=reason)
-    row = _with_answers(row, predictions, beside)
+    row = _with_predictions(row, predictions, beside)
     seen = [sitting.conditions for sitting in sittings]
     disturbed = disturbances_of_all(seen, row.threads, row.gpu_before, row.gpu_after)
-    return replace(row, disturbances=disturbed, warnings=doubts.of(row, gathered))
+    return replace(row, disturbances=disturbed, warnings=doubts.list_warnings(row, gathered))
 
 
-def _sittings(gathered: Gathered) -> tuple[Sitting, ...]:
+def _list_samples(gathered: ProcessOutcomes) -> tuple[ProcessSamples, ...]:
     return tuple(outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None)
 
 
-def _reason(gathered: Gathered) -> str | None:
+def _reason(gathered: ProcessOutcomes) -> str | None:
     """Why it is not ok, and in which of its processes, if not in the first."""
     reason, number = gathered.outcomes[-1].reason, len(gathered.outcomes)
     return reason if reason is None or number == 1 else f"in process {number}: {reason}"
 
 
-def _notes(outcome: Outcome, ran: str | None = None) -> str | None:
+def _notes(outcome: JobOutcome, ran: str | None = None) -> str | None:
     notes = [outcome.note, ran]
     if outcome.unreadable:
         count, names = len(outcome.unreadable), ", ".join(outcome.unreadable[:NAMED])
@@ -227,18 +229,18 @@ def _with_ratio(row: Row, reference: Reference) -> Row:
         return row
     sides = [_rounds([one.latency for one in sittings]) for sittings in (reference.sittings, row.sittings)]
     beside = row.field is not None and row.field == reference.field
-    compare = statistics.paired if beside else statistics.unpaired
+    compare = statistics.compare_paired if beside else statistics.compare_unpaired
     comparison = compare(sides[0], sides[1], seed=row.seed)
     return replace(row, ratio=comparison.ratio, ratio_interval=comparison.interval, verdict=comparison.verdict)
 
 
-def _with_roof(row: Row, beside: Beside) -> Row:
+def _with_roof(row: Row, beside: RowContext) -> Row:
     if beside.cost is None or beside.ceilings is None or row.compute_p50_s is None:
         return row
     return replace(row, roof=roof(beside.cost, beside.ceilings, row.arithmetic, row.compute_p50_s))
 
 
-def _with_answers(row: Row, predictions: Predictions | None, beside: Beside) -> Row:
+def _with_predictions(row: Row, predictions: Predictions | None, beside: RowContext) -> Row:
     if predictions is None:
         return row
     reference = beside.reference.predictions
@@ -257,6 +259,6 @@ def _with_answers(row: Row, predictions: Predictions | None, beside: Beside) -> 
         agreement_interval=same.interval if same else None,
         drop=lost.value if lost else None,
         drop_interval=lost.interval if lost else None,
-        answers=answers.packed(predictions, beside.labels),
+        answers=answers.pack_predictions(predictions, beside.labels),
         flips=None if others is None else answers.flips(predictions, others),
     )

@@ -15,20 +15,20 @@ from benchmarks import accuracy, ceilings, field
 from benchmarks.accuracy import Predictions
 from benchmarks.ceilings import Ceilings
 from benchmarks.environment import Environment, environment
-from benchmarks.field import Entry, Gathered, Method, Told
+from benchmarks.field import Method, ProcessOutcomes, Progress, ScheduledJob
 from benchmarks.graphcost import cost_of
 from benchmarks.job import Job, one_line
 from benchmarks.measure import Plan
-from benchmarks.request import Listener, Request, completed, selected
+from benchmarks.request import BenchmarkRequest, RunListener, complete_request, select_backends
 from benchmarks.results import Row
-from benchmarks.rows import Beside, Configuration, Reference, finished, started
+from benchmarks.rows import Configuration, Reference, RowContext, finish_row, start_row
 from benchmarks.subjects import Refusal, Subject, pairs, subjects
 from runtimes import Artifact
 from runtimes.errors import BackendUnavailableError, CheckFailedError
 from runtimes.processors import usable_processors
 
 
-def run(request: Request, listener: Listener) -> Generator[Row, None, None]:
+def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Row, None, None]:
     """The rows, those of one network and batch together as soon as they are measured. Closing the generator, or an
     interrupt, ends the workers at once; an interrupt gives the rows of the processes that were through, first.
 
@@ -36,7 +36,7 @@ def run(request: Request, listener: Listener) -> Generator[Row, None, None]:
         UsageError: an unknown runtime or variant, or options that contradict each other.
         RexportError: an artifact or the data cannot be read, or do not go together. All this before any measurement.
     """
-    request = completed(request)
+    request = complete_request(request)
     threads = request.threads or usable_processors()
     with session(request, listener) as shared:
         found = subjects(request, shared.folder, listener)
@@ -48,11 +48,11 @@ def run(request: Request, listener: Listener) -> Generator[Row, None, None]:
             yield from benches[subject.name].rows(together, later=len(fields) - number - 1)
 
 
-def _batches(request: Request, subject: Subject) -> tuple[int, ...]:
+def _batches(request: BenchmarkRequest, subject: Subject) -> tuple[int, ...]:
     return tuple(dict.fromkeys(request.batches or (subject.fixed_batch or 1,)))
 
 
-def exit_code(rows: Sequence[Row], request: Request) -> int:
+def exit_code(rows: Sequence[Row], request: BenchmarkRequest) -> int:
     """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, where that is asked for, the
     machine was not quiet, or nobody looked; 5 if nothing at all was measured here, or nothing on a runtime or in a
     precision that was asked for.
@@ -62,7 +62,7 @@ def exit_code(rows: Sequence[Row], request: Request) -> int:
     if any(row.status in ("failed", "error") or row.unreadable for row in rows):
         return CheckFailedError.exit_code
     measured = [row for row in rows if row.status == "ok"]
-    if request.strict and not all(map(_undisturbed, measured)):
+    if request.strict and not all(map(_is_undisturbed, measured)):
         return CheckFailedError.exit_code
     lacking = {*request.runtimes} - {row.runtime for row in measured}
     lacking |= {*request.precisions} - {row.precision for row in measured}
@@ -71,43 +71,43 @@ def exit_code(rows: Sequence[Row], request: Request) -> int:
     return 0
 
 
-def _undisturbed(row: Row) -> bool:
+def _is_undisturbed(row: Row) -> bool:
     """Whether the machine was quiet. Cold starts are not judged: they watch nothing but themselves."""
     return row.disturbances == () or (row.load is not None and row.load.shape == "cold")
 
 
 @dataclass(frozen=True)
-class Session:
+class RunContext:
     """What all the rows of one run share. ``began_s`` by ``time.monotonic``; ``ceilings`` where they were measured."""
 
-    request: Request
+    request: BenchmarkRequest
     run: str
     taken_on: Environment
     folder: Path
-    listener: Listener
+    listener: RunListener
     began_s: float
     ceilings: Ceilings | None = None
 
 
 @contextlib.contextmanager
-def session(request: Request, listener: Listener) -> Iterator[Session]:
+def session(request: BenchmarkRequest, listener: RunListener) -> Iterator[RunContext]:
     """A session with a folder of its own, which is gone afterwards.
 
     Raises:
         UsageError: an unknown runtime.
     """
-    selected(request)
+    select_backends(request)
     with tempfile.TemporaryDirectory(prefix="rbench-") as name:
-        yield Session(request, uuid.uuid4().hex[:12], environment(), Path(name), listener, time.monotonic())
+        yield RunContext(request, uuid.uuid4().hex[:12], environment(), Path(name), listener, time.monotonic())
 
 
-def with_ceilings(session: Session) -> Session:
+def with_ceilings(session: RunContext) -> RunContext:
     """The session with the machine's ceilings, where they are wanted; blocks for some seconds."""
     request, listener = session.request, session.listener
     if not request.roofline:
         return session
     listener.step("the machine's ceilings", "matrix products and copies")
-    found = ceilings.measured(request.threads or usable_processors(), request.device)
+    found = ceilings.measure_ceilings(request.threads or usable_processors(), request.device)
     if found.missing is not None:
         listener.notice(f"no roofline: {found.missing}")
     return replace(session, ceilings=found)
@@ -116,7 +116,7 @@ def with_ceilings(session: Session) -> Session:
 class Bench:
     """Measures one subject, field by field, and remembers what the reference gave and which pairs have answered."""
 
-    def __init__(self, session: Session, subject: Subject) -> None:
+    def __init__(self, session: RunContext, subject: Subject) -> None:
         self._session = session
         self._subject = subject
         self._references: dict[int, Reference] = {}
@@ -140,14 +140,14 @@ class Bench:
         An interrupt, or the end of the process that was asked for, gives the rows of the processes that were through,
         and comes through itself.
         """
-        entries = {place: self._entry(one) for place, one in enumerate(configurations) if not _refused(one)}
-        found = [Gathered() for _ in entries]
+        entries = {place: self._entry(one) for place, one in enumerate(configurations) if not _is_refused(one)}
+        found = [ProcessOutcomes() for _ in entries]
         ending: KeyboardInterrupt | SystemExit | None = None
         self._fields += 1
         method = self._method() if processes is None else replace(self._method(), processes=processes)
         with tempfile.TemporaryDirectory(dir=self._session.folder) as folder:
             try:
-                for so_far in field.gather(list(entries.values()), method, Path(folder), self._heard(later)):
+                for so_far in field.gather(list(entries.values()), method, Path(folder), self._pass_progress_on(later)):
                     found = so_far
             except (KeyboardInterrupt, SystemExit) as error:
                 ending = error
@@ -172,12 +172,12 @@ class Bench:
             show_errors=request.show_errors,
         )
 
-    def _heard(self, later: int | None) -> Callable[[Told], None]:
+    def _pass_progress_on(self, later: int | None) -> Callable[[Progress], None]:
         """Passes on how far it is; ``later`` fields that are still to come will take as long. Where nobody knows how
         many there are, how long it takes is for the caller to tell."""
         listener, subject = self._session.listener, self._subject.name
 
-        def heard(told: Told) -> None:
+        def report(told: Progress) -> None:
             if later is not None:
                 left_s = None
                 if told.left_s is not None and told.whole_s is not None:
@@ -185,9 +185,9 @@ class Bench:
                 listener.left(left_s)
             listener.step(f"{subject} · {told.name}" if told.name else subject, told.step)
 
-        return heard
+        return report
 
-    def _entry(self, configuration: Configuration) -> Entry:
+    def _entry(self, configuration: Configuration) -> ScheduledJob:
         request, pair = self._session.request, configuration.pair
         assert isinstance(pair.opens, Artifact)
         job = Job(
@@ -204,15 +204,15 @@ class Bench:
             cuda_graphs=configuration.cuda_graphs,
             began_s=self._session.began_s,
         )
-        return Entry(_words(configuration), job)
+        return ScheduledJob(_describe_configuration(configuration), job)
 
-    def _remember(self, configurations: Sequence[Configuration], gathered: Mapping[int, Gathered]) -> None:
+    def _remember(self, configurations: Sequence[Configuration], gathered: Mapping[int, ProcessOutcomes]) -> None:
         """What the others are compared with, and who has answered."""
         for place, one in gathered.items():
             configuration = configurations[place]
             if not (one.sound and one.outcomes):
                 continue
-            answers = _answers(one)
+            answers = _load_predictions(one)
             if answers is not None:
                 self._answered.add(_key(configuration))
             if configuration.reference:
@@ -222,9 +222,9 @@ class Bench:
                     sittings, self._answers, None if one.alone else self._fields
                 )
 
-    def _row(self, configuration: Configuration, gathered: Gathered | None, method: Method) -> Row:
+    def _row(self, configuration: Configuration, gathered: ProcessOutcomes | None, method: Method) -> Row:
         shared, pair = self._session, configuration.pair
-        row = started(shared.run, shared.taken_on, shared.request, self._subject, configuration)
+        row = start_row(shared.run, shared.taken_on, shared.request, self._subject, configuration)
         alone = gathered is not None and gathered.alone
         row = replace(row, field=None if alone else self._fields, processes=method.processes)
         if isinstance(pair.opens, Refusal):
@@ -235,13 +235,13 @@ class Bench:
             accuracy.load(gathered.predictions) if gathered.predictions and gathered.predictions.exists() else None
         )
         manifest = pair.opens.manifest
-        beside = Beside(
+        beside = RowContext(
             reference=self._references.get(configuration.batch, Reference(predictions=self._answers)),
             labels=None if manifest is None else manifest.labels,
             cost=cost_of(pair.opens, configuration.batch),
             ceilings=shared.ceilings,
         )
-        row = finished(row, gathered, answers, beside)
+        row = finish_row(row, gathered, answers, beside)
         return replace(row, reason=row.reason and self._without_folder(row.reason))
 
     def _without_folder(self, reason: str) -> str:
@@ -249,7 +249,7 @@ class Bench:
         return one_line(re.sub(rf"{re.escape(str(self._session.folder))}/[^/\s]+/", "", reason))
 
 
-def _refused(configuration: Configuration) -> bool:
+def _is_refused(configuration: Configuration) -> bool:
     return isinstance(configuration.pair.opens, Refusal)
 
 
@@ -257,12 +257,12 @@ def _key(configuration: Configuration) -> tuple[str, str | None]:
     return configuration.pair.backend.name, configuration.pair.typed.precision
 
 
-def _answers(gathered: Gathered) -> Predictions | None:
+def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
     place = gathered.predictions
     return accuracy.load(place) if place is not None and place.exists() else None
 
 
-def _words(configuration: Configuration) -> str:
+def _describe_configuration(configuration: Configuration) -> str:
     """A configuration in one line of progress."""
     pair = configuration.pair
     runtime = " ".join(filter(None, (pair.backend.name, pair.typed.precision)))

@@ -33,7 +33,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Sitting:
+class ProcessSamples:
     """What one process gave.
 
     Attributes:

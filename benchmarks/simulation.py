@@ -14,7 +14,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from benchmarks.statistics import Processes, Verdict, paired
+from benchmarks.statistics import Processes, Verdict, compare_paired
 
 
 @dataclass(frozen=True)
@@ -160,4 +160,4 @@ def simulate(
 
 def verdicts(gap: float, noise: Noise = USUAL, design: Design | None = None, runs: int = 100) -> Counter[Verdict]:
     """How often each verdict comes out of so many paired runs, with seeds from 0 on."""
-    return Counter(paired(*simulate(gap, noise, design, seed), seed=seed).verdict for seed in range(runs))
+    return Counter(compare_paired(*simulate(gap, noise, design, seed), seed=seed).verdict for seed in range(runs))

@@ -60,7 +60,7 @@ _NANOSECOND = 1e-9
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LatencyComparison:
     """Two configurations' latencies, one over the other.
 
     Attributes:
@@ -109,7 +109,7 @@ def enough_for(samples: Samples, q: float) -> bool:
 
 def together(processes: Processes) -> Floats:
     """All samples of all processes, in their order."""
-    return np.concatenate([np.empty(0), *map(_joined, processes)])
+    return np.concatenate([np.empty(0), *map(_join_rounds, processes)])
 
 
 def quantile_intervals(processes: Processes, quantiles: Sequence[float], seed: int = 0) -> tuple[Interval, ...]:
@@ -128,11 +128,11 @@ def quantile_intervals(processes: Processes, quantiles: Sequence[float], seed: i
     Raises:
         UsageError: there are no samples.
     """
-    series, random = _sampled(processes), np.random.default_rng(seed)
-    blocks = resampling.of_blocks(series, quantiles, random)
+    series, random = _collect_samples(processes), np.random.default_rng(seed)
+    blocks = resampling.resample_blocks(series, quantiles, random)
     if len(series) == 1:
         return tuple(_middle(estimates) for estimates in blocks)
-    wholes = resampling.of_series(series, quantiles, random)
+    wholes = resampling.resample_series(series, quantiles, random)
     scale = len(series) / (len(series) - 1)
     values = np.quantile(np.concatenate(series), quantiles)
     around = [(_logs(estimates.T) - _logs(values)).var(axis=0) for estimates in (blocks, wholes)]
@@ -140,7 +140,7 @@ def quantile_intervals(processes: Processes, quantiles: Sequence[float], seed: i
     return tuple((float(value / factor), float(value * factor)) for value, factor in zip(values, reach, strict=True))
 
 
-def paired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5) -> Comparison:
+def compare_paired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5) -> LatencyComparison:
     """Compares processes that ran side by side: sitting ``i`` and round ``j`` of the one beside those of the other.
 
     A round gives one figure, the logarithm of the ratio of medians: what meets both in it cancels. The ratio is the
@@ -161,16 +161,16 @@ def paired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5
         raise UsageError("there is no round in which both were sampled", hint="statistics.unpaired compares two runs")
     ratios = [_round_ratios(pairs, q) for pairs in sittings]
     if len(ratios) > 1:
-        return _by_processes(*_pooled(ratios), len(ratios) - 1)
+        return _by_processes(*_pool_processes(ratios), len(ratios) - 1)
     if len(ratios[0]) >= MIN_ROUNDS:
-        reach = student(_kept(len(ratios[0])) - 1) * math.sqrt(_middle_mean_variance(ratios[0]))
+        reach = student(_count_kept(len(ratios[0])) - 1) * math.sqrt(_middle_mean_variance(ratios[0]))
         centre = _middle_mean(ratios[0])
         return _comparison(centre, (centre - reach, centre + reach), "rounds")
-    mine, its = (_joined([pair[side] for pair in sittings[0]]) for side in (0, 1))
+    mine, its = (_join_rounds([pair[side] for pair in sittings[0]]) for side in (0, 1))
     return _by_samples(mine, its, seed, q)
 
 
-def unpaired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5) -> Comparison:
+def compare_unpaired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5) -> LatencyComparison:
     """Compares two runs of different times: Welch's interval (1947) over the logarithms of the processes' quantiles.
 
     The variance between a side's processes is taken no smaller than what the blocks within them say. A side of one
@@ -180,7 +180,7 @@ def unpaired(reference: Processes, other: Processes, seed: int = 0, q: float = 0
     Raises:
         UsageError: a side has no samples.
     """
-    sides = [_sampled(processes) for processes in (reference, other)]
+    sides = [_collect_samples(processes) for processes in (reference, other)]
     counts = [len(series) for series in sides]
     if max(counts) == 1:
         return _by_samples(sides[0][0], sides[1][0], seed, q)
@@ -202,7 +202,7 @@ def ratio_of_medians(numerator: Samples, denominator: Samples) -> float:
 
 def ratio_interval(numerator: Samples, denominator: Samples, seed: int = 0) -> Interval:
     """A 95 % interval on ``ratio_of_medians`` in one process of each; both are resampled, each by its own blocks."""
-    return _by_samples(_joined([numerator]), _joined([denominator]), seed, 0.5).interval
+    return _by_samples(_join_rounds([numerator]), _join_rounds([denominator]), seed, 0.5).interval
 
 
 def drift(processes: Processes) -> Drift | None:
@@ -219,7 +219,7 @@ def drift(processes: Processes) -> Drift | None:
 def drift_between(processes: Processes) -> Drift | None:
     """The trend of the processes' medians in their order, by the same test; ``None`` of fewer than
     ``MIN_TREND_PROCESSES``, in which chance alone would be in order too often."""
-    medians = [quantile(samples, 0.5) for samples in map(_joined, processes) if len(samples)]
+    medians = [quantile(samples, 0.5) for samples in map(_join_rounds, processes) if len(samples)]
     return _trend([_logs(np.array(medians))]) if len(medians) >= MIN_TREND_PROCESSES else None
 
 
@@ -243,19 +243,19 @@ def autocorrelation(samples: Samples) -> float:
     return float(covariance / variance)
 
 
-def strongly_correlated(samples: Samples) -> bool:
+def is_strongly_correlated(samples: Samples) -> bool:
     """Whether ``autocorrelation`` is beyond ``STRONG_CORRELATION``, and beyond chance (Bartlett 1946)."""
     found = autocorrelation(samples)
     return found >= STRONG_CORRELATION and found > student(math.inf) / math.sqrt(len(samples))
 
 
-def _joined(rounds: Rounds) -> Floats:
+def _join_rounds(rounds: Rounds) -> Floats:
     return np.concatenate([np.empty(0), *(np.asarray(samples, dtype=np.float64) for samples in rounds)])
 
 
-def _sampled(processes: Processes) -> list[Floats]:
+def _collect_samples(processes: Processes) -> list[Floats]:
     """Each process's samples; processes without any are left out."""
-    series = [samples for rounds in processes if len(samples := _joined(rounds))]
+    series = [samples for rounds in processes if len(samples := _join_rounds(rounds))]
     if not series:
         raise UsageError("there are no samples to take an interval of")
     return series
@@ -291,12 +291,12 @@ def _pairs(mine: Rounds, its: Rounds) -> list[tuple[Samples, Samples]]:
 def _round_ratios(pairs: Sequence[tuple[Samples, Samples]], q: float) -> Floats:
     """The logarithm of the ratio in each round; of another quantile than the median, of all rounds together."""
     if q != 0.5:
-        pairs = [(_joined([one for one, _ in pairs]), _joined([two for _, two in pairs]))]
+        pairs = [(_join_rounds([one for one, _ in pairs]), _join_rounds([two for _, two in pairs]))]
     levels = _logs(np.array([[quantile(one, q), quantile(two, q)] for one, two in pairs]))
     return np.asarray(levels[:, 0] - levels[:, 1])
 
 
-def _kept(count: int) -> int:
+def _count_kept(count: int) -> int:
     return count - 2 * (count // 4)
 
 
@@ -311,22 +311,22 @@ def _middle_mean_variance(values: Floats) -> float:
     n, cut = len(values), len(values) // 4
     ordered = np.sort(values)
     spread = float(np.clip(ordered, ordered[cut], ordered[n - cut - 1]).var(ddof=1))
-    return spread * (n - 1) / (_kept(n) * (_kept(n) - 1))
+    return spread * (n - 1) / (_count_kept(n) * (_count_kept(n) - 1))
 
 
-def _pooled(processes: Sequence[Floats]) -> tuple[float, float]:
+def _pool_processes(processes: Sequence[Floats]) -> tuple[float, float]:
     """The ``_middle_mean`` of all values, and its variance, with each process's values taken as one draw."""
     values = np.concatenate(processes)
     ordered, cut = np.sort(values), len(values) // 4
     low, high = ordered[cut], ordered[len(values) - cut - 1]
     middle = np.clip(values, low, high).mean()
-    influences = np.array([(np.clip(each, low, high) - middle).sum() for each in processes]) / _kept(len(values))
+    influences = np.array([(np.clip(each, low, high) - middle).sum() for each in processes]) / _count_kept(len(values))
     between = float(np.square(influences).sum()) * len(processes) / (len(processes) - 1)
     return _middle_mean(values), max(between, _middle_mean_variance(values))
 
 
 def _block_variance(series: Sequence[Floats], q: float, seed: Sequence[int]) -> float:
-    return float(_logs(resampling.of_blocks(series, [q], np.random.default_rng(seed))).var())
+    return float(_logs(resampling.resample_blocks(series, [q], np.random.default_rng(seed))).var())
 
 
 def _welch_freedom(errors: Sequence[float], counts: Sequence[int]) -> float:
@@ -341,24 +341,24 @@ def _ascents(values: Floats) -> int:
     return int(np.sign(values[None, :] - values[:, None])[np.triu_indices(len(values), 1)].sum())
 
 
-def _by_processes(centre: float, variance: float, freedom: float) -> Comparison:
+def _by_processes(centre: float, variance: float, freedom: float) -> LatencyComparison:
     reach = student(freedom) * math.sqrt(variance)
     return _comparison(centre, (centre - reach, centre + reach), "processes")
 
 
-def _by_samples(mine: Floats, its: Floats, seed: int, q: float) -> Comparison:
+def _by_samples(mine: Floats, its: Floats, seed: int, q: float) -> LatencyComparison:
     """Each side's blocks are resampled for themselves."""
     levels = [
-        _logs(resampling.of_blocks([samples], [q], np.random.default_rng([seed, stream]))[0])
+        _logs(resampling.resample_blocks([samples], [q], np.random.default_rng([seed, stream]))[0])
         for stream, samples in enumerate((mine, its))
     ]
     centre = float(np.diff(_logs(np.array([quantile(its, q), quantile(mine, q)])))[0])
     return _comparison(centre, _middle(levels[0] - levels[1]), "samples")
 
 
-def _comparison(centre: float, interval: Interval, units: Units) -> Comparison:
+def _comparison(centre: float, interval: Interval, units: Units) -> LatencyComparison:
     """From the logarithm of the ratio."""
     low, high = math.exp(interval[0]), math.exp(interval[1])
     least = 1 + (RESOLUTION if units == "processes" else ONE_PROCESS_RESOLUTION)
     verdict: Verdict = "faster" if low > least else "slower" if high < 1 / least else "tie"
-    return Comparison(math.exp(centre), (low, high), verdict, units)
+    return LatencyComparison(math.exp(centre), (low, high), verdict, units)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from benchmarks.feeds import classes_of
 from benchmarks.job import one_line
-from benchmarks.request import Listener, Request, selected
+from benchmarks.request import BenchmarkRequest, RunListener, select_backends
 from exporter import typing
 from exporter.data import BUNDLED_NAME, map_classes, open_dataset
 from exporter.precision import PRECISIONS
@@ -54,7 +54,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Typed:
+class PrecisionVariant:
     """A network in one precision, ``None`` for a foreign file: the artifact, or why there is none. ``wanted`` is the
     format that it was to have."""
 
@@ -78,7 +78,7 @@ class Subject:
         network: the variant's name, or a foreign file's own name.
         weights: ``None`` for a foreign file.
         typed: in the precisions asked for, in that order.
-        twin: the reference, which computes in fp32.
+        reference: the network in PyTorch, which computes in fp32.
         fixed_batch: that the artifacts take alone, or ``None``.
         data: the name of the images for it, or ``None`` for noise.
         programs: PyTorch's own in the precisions asked for, besides the twin: on a GPU alone, where they are what
@@ -89,11 +89,11 @@ class Subject:
     own: Artifact | None
     network: str
     weights: Weights | None
-    typed: tuple[Typed, ...]
-    twin: Typed
+    typed: tuple[PrecisionVariant, ...]
+    reference: PrecisionVariant
     fixed_batch: int | None
     data: str | None
-    programs: tuple[Typed, ...] = ()
+    programs: tuple[PrecisionVariant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ class Pair:
     """A backend, and what it opens: the network in one precision, or its twin; or why it cannot."""
 
     backend: Backend
-    typed: Typed
+    typed: PrecisionVariant
     opens: Artifact | Refusal
 
 
-def subjects(request: Request, folder: Path, listener: Listener) -> tuple[Subject, ...]:
+def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> tuple[Subject, ...]:
     """What was named: artifacts as they are, variants and other precisions exported into ``folder``.
 
     A network is prepared once and exported in each precision; one that cannot be made is a ``Refusal``.
@@ -125,8 +125,8 @@ def subjects(request: Request, folder: Path, listener: Listener) -> tuple[Subjec
     titles = _titles(names, files)
     made = []
     for name in names:
-        place = _Place(titles[name], Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
-        made.append(_of_file(files[name], place) if name in files else _of_variant(name, place))
+        place = _ExportContext(titles[name], Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
+        made.append(_make_from_file(files[name], place) if name in files else _make_from_variant(name, place))
     return tuple(made)
 
 
@@ -143,13 +143,13 @@ def _titles(names: Sequence[str], files: dict[str, Artifact]) -> dict[str, str]:
     return {name: title if taken.count(title) == 1 else name for name, title in plain.items()}
 
 
-def _check_options(request: Request) -> None:
+def _check_options(request: BenchmarkRequest) -> None:
     for option, value in (("--weights", request.weights), ("--input", request.raw)):
         if value is not None:
             raise UsageError(f"{option} is for variants; all that is to be measured are files", hint="leave it out")
 
 
-def _check_file(artifact: Artifact, request: Request) -> None:
+def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
     manifest = artifact.manifest
     if manifest is None and request.precisions:
         raise UsageError(
@@ -158,7 +158,7 @@ def _check_file(artifact: Artifact, request: Request) -> None:
             hint="leave --precision out",
         )
     formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
-    able = {backend.name for backend in _able(formats, selected(request))}
+    able = {backend.name for backend in _able(formats, select_backends(request))}
     for name in request.runtimes:
         if name not in able:
             raise UsageError(f"runtime {name} does not open {artifact.format.name} files", path=artifact.path)
@@ -183,13 +183,13 @@ def _able(formats: set[str], among: Sequence[Backend]) -> tuple[Backend, ...]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _ExportContext:
     """What a subject is called, where its artifacts are made, and for what."""
 
     title: str
     folder: Path
-    request: Request
-    listener: Listener
+    request: BenchmarkRequest
+    listener: RunListener
 
     def step(self, words: str) -> None:
         self.listener.step(self.title, words)
@@ -200,7 +200,7 @@ class _Place:
         return network.ExportListener(self.step, self.listener.notice)
 
 
-def _of_variant(name: str, place: _Place) -> Subject:
+def _make_from_variant(name: str, place: _ExportContext) -> Subject:
     from exporter import network
 
     request = place.request
@@ -219,30 +219,30 @@ def _of_variant(name: str, place: _Place) -> Subject:
         own=None,
         network=name,
         weights=prepared.weights,
-        typed=tuple(_exported(prepared, precision, None, place) for precision in request.precisions or (FP32,)),
-        twin=_twin_of_network(prepared, None, None, place),
+        typed=tuple(_export_onnx(prepared, precision, None, place) for precision in request.precisions or (FP32,)),
+        reference=_reference_of_network(prepared, None, None, place),
         fixed_batch=None,
         data=request.data or (BUNDLED_NAME if known else None),
         programs=tuple(_program(prepared, precision, None, None, place) for precision in _program_precisions(request)),
     )
 
 
-def _program_precisions(request: Request) -> tuple[str, ...]:
+def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:
     """In which PyTorch runs programs of its own, besides its twin."""
     if request.device == "cpu":
         return ()
     return tuple(name for name in request.precisions if name != FP32 and PRECISIONS[name].element is not None)
 
 
-def _of_file(artifact: Artifact, place: _Place) -> Subject:
+def _make_from_file(artifact: Artifact, place: _ExportContext) -> Subject:
     manifest, precisions = artifact.manifest, place.request.precisions
-    typed: tuple[Typed, ...]
-    programs: tuple[Typed, ...] = ()
+    typed: tuple[PrecisionVariant, ...]
+    programs: tuple[PrecisionVariant, ...] = ()
     if manifest is None or not (set(precisions) - {manifest.precision} or _program_precisions(place.request)):
-        typed = (Typed(None if manifest is None else manifest.precision, artifact),)
-        twin = _twin_of_file(artifact, place)
+        typed = (PrecisionVariant(None if manifest is None else manifest.precision, artifact),)
+        reference = _reference_of_file(artifact, place)
     else:
-        typed, programs, twin = _retyped(artifact, manifest, place)
+        typed, programs, reference = _export_precisions(artifact, manifest, place)
     known = manifest is not None and manifest.dataset == BUNDLED_NAME and manifest.preprocessing is not None
     return Subject(
         name=place.title,
@@ -250,23 +250,23 @@ def _of_file(artifact: Artifact, place: _Place) -> Subject:
         network=artifact.path.name if manifest is None else manifest.name,
         weights=None if manifest is None else manifest.weights,
         typed=typed,
-        twin=twin,
-        fixed_batch=_fixed_batch(manifest),
+        reference=reference,
+        fixed_batch=_find_fixed_batch(manifest),
         data=place.request.data or (BUNDLED_NAME if known else None),
         programs=programs,
     )
 
 
-def _fixed_batch(manifest: Manifest | None) -> int | None:
+def _find_fixed_batch(manifest: Manifest | None) -> int | None:
     first = None if manifest is None else manifest.inputs[0].shape[0]
     return first if isinstance(first, int) else None
 
 
-def _retyped(
-    artifact: Artifact, manifest: Manifest, place: _Place
-) -> tuple[tuple[Typed, ...], tuple[Typed, ...], Typed]:
+def _export_precisions(
+    artifact: Artifact, manifest: Manifest, place: _ExportContext
+) -> tuple[tuple[PrecisionVariant, ...], tuple[PrecisionVariant, ...], PrecisionVariant]:
     """The artifact in the precisions asked for, in its own as the file itself; PyTorch's programs; and its twin."""
-    own = Typed(manifest.precision, artifact)
+    own = PrecisionVariant(manifest.precision, artifact)
     precisions, others = place.request.precisions, _program_precisions(place.request)
     if artifact.format.name == PROGRAM_FORMAT:
         others = tuple(name for name in others if name != own.precision)
@@ -277,18 +277,18 @@ def _retyped(
         network = network_of(artifact, place.exporter())
     except RexportError as error:
         refusal = _refusal(error)
-        typed = (own if name == own.precision else Typed(name, refusal) for name in precisions)
-        programs = (Typed(name, refusal, PROGRAM_FORMAT) for name in others)
-        return tuple(typed), tuple(programs), _twin_of_file(artifact, place)
+        typed = (own if name == own.precision else PrecisionVariant(name, refusal) for name in precisions)
+        programs = (PrecisionVariant(name, refusal, PROGRAM_FORMAT) for name in others)
+        return tuple(typed), tuple(programs), _reference_of_file(artifact, place)
     if place.request.data is not None:
         network = replace(network, data=place.request.data)
-    batch = _fixed_batch(manifest)
-    typed = (own if name == own.precision else _exported(network, name, batch, place) for name in precisions)
+    batch = _find_fixed_batch(manifest)
+    typed = (own if name == own.precision else _export_onnx(network, name, batch, place) for name in precisions)
     programs = (_program(network, name, batch, manifest.sha256, place) for name in others)
-    return tuple(typed), tuple(programs), _twin_of_network(network, batch, manifest.sha256, place)
+    return tuple(typed), tuple(programs), _reference_of_network(network, batch, manifest.sha256, place)
 
 
-def _exported(network: Network, precision: str, batch: int | None, place: _Place) -> Typed:
+def _export_onnx(network: Network, precision: str, batch: int | None, place: _ExportContext) -> PrecisionVariant:
     """The network as an ONNX file in that precision."""
     from exporter import onnx
 
@@ -296,15 +296,17 @@ def _exported(network: Network, precision: str, batch: int | None, place: _Place
     try:
         listener = place.exporter()
         place.step(f"exporting in {precision}")
-        return Typed(
+        return PrecisionVariant(
             precision,
             onnx.export_network(network, onnx.ExportTarget(target, batch), place.request.typing(precision), listener),
         )
     except RexportError as error:
-        return Typed(precision, _refusal(error))
+        return PrecisionVariant(precision, _refusal(error))
 
 
-def _program(network: Network, precision: str, batch: int | None, parent: str | None, place: _Place) -> Typed:
+def _program(
+    network: Network, precision: str, batch: int | None, parent: str | None, place: _ExportContext
+) -> PrecisionVariant:
     """The network as a program of PyTorch's in that precision."""
     from exporter import torch
 
@@ -312,12 +314,14 @@ def _program(network: Network, precision: str, batch: int | None, parent: str | 
     try:
         place.step(f"making its PyTorch program in {precision}")
         typing = place.request.typing(precision)
-        return Typed(precision, torch.write_program(network, target, batch, parent, place.exporter(), typing))
+        return PrecisionVariant(
+            precision, torch.write_program(network, target, batch, parent, place.exporter(), typing)
+        )
     except RexportError as error:
-        return Typed(precision, _refusal(error), PROGRAM_FORMAT)
+        return PrecisionVariant(precision, _refusal(error), PROGRAM_FORMAT)
 
 
-def _target(precision: str, format: str, place: _Place) -> Path:
+def _target(precision: str, format: str, place: _ExportContext) -> Path:
     stem = Path(place.title).name
     for known in REMADE_FORMATS:
         stem = stem.removesuffix(f".{known}")
@@ -333,53 +337,55 @@ def _refusal(error: RexportError) -> Refusal:
     return Refusal("error", one_line(error))
 
 
-def _twin_of_network(network: Network, batch: int | None, parent: str | None, place: _Place) -> Typed:
+def _reference_of_network(
+    network: Network, batch: int | None, parent: str | None, place: _ExportContext
+) -> PrecisionVariant:
     from exporter import torch
 
     place.step("making its PyTorch twin")
     target = place.folder / f"{network.variant.name}.pt2"
     try:
-        return Typed(FP32, torch.write_program(network, target, batch, parent, place.exporter()))
+        return PrecisionVariant(FP32, torch.write_program(network, target, batch, parent, place.exporter()))
     except RexportError as error:
-        return _no_twin(error)
+        return _no_reference(error)
 
 
-def _twin_of_file(artifact: Artifact, place: _Place) -> Typed:
+def _reference_of_file(artifact: Artifact, place: _ExportContext) -> PrecisionVariant:
     format = artifact.format.name
     if format not in REMADE_FORMATS:
-        return _no_twin(f"only a file of format {', '.join(sorted(REMADE_FORMATS))} can have one")
-    missing = selected(place.request)[0].missing()
+        return _no_reference(f"only a file of format {', '.join(sorted(REMADE_FORMATS))} can have one")
+    missing = select_backends(place.request)[0].missing()
     if missing is not None:
-        return _no_twin(missing)
+        return _no_reference(missing)
     place.step("making its PyTorch twin")
     from exporter.origin import reference
 
     try:
-        return Typed(FP32, reference(artifact, place.folder))
+        return PrecisionVariant(FP32, reference(artifact, place.folder))
     except RexportError as error:
-        return _no_twin(error)
+        return _no_reference(error)
 
 
-def _no_twin(reason: object) -> Typed:
-    return Typed(FP32, Refusal("skipped", one_line(f"it has no PyTorch twin: {reason}")))
+def _no_reference(reason: object) -> PrecisionVariant:
+    return PrecisionVariant(FP32, Refusal("skipped", one_line(f"it has no PyTorch twin: {reason}")))
 
 
-def pairs(subject: Subject, request: Request) -> tuple[Pair, ...]:
+def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
     """The reference first, then every other backend that opens an artifact of the subject, or its twin, with each
     that it opens; missing backends too."""
     formats = {typed.format for typed in subject.typed}
     found = []
-    for number, backend in enumerate(_able(formats, selected(request))):
+    for number, backend in enumerate(_able(formats, select_backends(request))):
         opened = [typed for typed in subject.typed if typed.format in backend.formats]
         if number == 0:  # the reference opens the twin before all else
-            opened = [subject.twin, *(typed for typed in opened if typed != subject.twin)]
-        opened = opened or [subject.twin]
+            opened = [subject.reference, *(typed for typed in opened if typed != subject.reference)]
+        opened = opened or [subject.reference]
         opened += [typed for typed in subject.programs if typed.format in backend.formats]
-        found += [Pair(backend, typed, _opened(backend, typed, request.device)) for typed in opened]
+        found += [Pair(backend, typed, _select_artifact(backend, typed, request.device)) for typed in opened]
     return tuple(found)
 
 
-def _opened(backend: Backend, typed: Typed, device: str) -> Artifact | Refusal:
+def _select_artifact(backend: Backend, typed: PrecisionVariant, device: str) -> Artifact | Refusal:
     missing = backend.missing()
     if missing is not None:
         return Refusal("skipped", missing)

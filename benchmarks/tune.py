@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import choice
-from benchmarks.choice import Candidate, Choice, Objective
-from benchmarks.request import Listener, Request, selected
+from benchmarks.choice import Choice, Objective, ParetoPoint
+from benchmarks.request import BenchmarkRequest, RunListener, select_backends
 from benchmarks.results import Row
 from benchmarks.rows import Configuration
 from benchmarks.run import Bench, session
 from benchmarks.run import exit_code as run_exit_code
 from benchmarks.subjects import Pair, Refusal, Subject, pairs, subjects
-from benchmarks.tuned import carried, target_of, tuning_of
+from benchmarks.tuned import copy_with_tuning, target_of, tuning_of
 from exporter.precision import PRECISIONS
 from exporter.proportions import Interval
 from exporter.variants import VARIANTS
@@ -43,7 +43,7 @@ BATCHES: dict[Objective, tuple[int, ...]] = {"latency": (1,), "throughput": (1, 
 
 
 @dataclass(frozen=True)
-class Aim:
+class TuningGoal:
     """What is looked for.
 
     Attributes:
@@ -81,7 +81,7 @@ class Aim:
 
 
 @dataclass
-class Findings:
+class TuningResult:
     """What a search has found so far; whole at any moment, as an interrupt finds it.
 
     Attributes:
@@ -90,28 +90,30 @@ class Findings:
         candidates: the rows that are ok and can become an artifact.
         left_out: what was not tried and why, a line each.
         finalists: those of the candidates that came near the best and were measured again, side by side.
-        labelled: whether the loss is a measured drop of top-1; else it is the logits' error at the export's gate.
+        labelled: whether the accuracy drop is a measured drop of top-1; else it is the logits' error at the export's gate.
     """
 
-    aim: Aim
+    aim: TuningGoal
     rows: list[Row] = field(default_factory=list)
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: list[ParetoPoint] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    finalists: list[Candidate] = field(default_factory=list)
+    finalists: list[ParetoPoint] = field(default_factory=list)
     labelled: bool = False
 
     @property
     def bound(self) -> float:
-        """On the loss. Without labels there is none: what is there has passed the gate."""
+        """On the accuracy drop. Without labels there is none: what is there has passed the gate."""
         return self.aim.max_drop if self.labelled else math.inf
 
     def choice(self) -> Choice:
         """The best of what there is; of those that were measured side by side, by that."""
         found = choice.choose(self.candidates, self.bound)
-        return choice.settled(found, self.finalists) if self.finalists else found
+        return choice.choose_among_finalists(found, self.finalists) if self.finalists else found
 
 
-def tune(request: Request, findings: Findings, listener: Listener, heard: Callable[[Row], None]) -> Artifact | None:
+def tune(
+    request: BenchmarkRequest, findings: TuningResult, listener: RunListener, heard: Callable[[Row], None]
+) -> Artifact | None:
     """Measures, and writes the best as an artifact that opens as it was measured; ``None`` if nothing is within the
     bound. Blocks until it is done; the findings are filled meanwhile, and ``heard`` is told each row.
 
@@ -127,17 +129,17 @@ def tune(request: Request, findings: Findings, listener: Listener, heard: Callab
     with session(request, listener) as shared:
         target = target_of(request.subjects[0], aim.out, aim.force)
         (subject,) = subjects(request, shared.folder, listener)
-        search = _Search(Bench(shared, subject), _portable(subject), request, findings, listener.left)
+        search = _TuningSearch(Bench(shared, subject), _portable(subject), request, findings, listener.left)
         for row in itertools.chain(search.rows(), search.finals()):
             heard(row)
         best = findings.choice().best
         if best is None:
             return None
         listener.step(subject.name, "writing the artifact")
-        return carried(search.artifact_of(best), target, tuning_of(best, aim.objective))
+        return copy_with_tuning(search.artifact_of(best), target, tuning_of(best, aim.objective))
 
 
-def exit_code(findings: Findings, request: Request) -> int:
+def exit_code(findings: TuningResult, request: BenchmarkRequest) -> int:
     """As for ``rbench run``; but where there is something to choose from, what failed its gate or broke is left out,
     which is no failure of the search.
 
@@ -147,7 +149,7 @@ def exit_code(findings: Findings, request: Request) -> int:
     if not findings.candidates:
         return run_exit_code(findings.rows, request)
     if findings.choice().best is None:
-        least = 100 * min(one.loss for one in findings.candidates)
+        least = 100 * min(one.accuracy_drop for one in findings.candidates)
         raise CheckFailedError(
             f"nothing is within a drop of {100 * findings.bound:.2f} points: the least is {least:.2f}",
             hint="--max-drop allows more",
@@ -155,7 +157,7 @@ def exit_code(findings: Findings, request: Request) -> int:
     return run_exit_code([row for row in findings.rows if row.status == "ok"], request)
 
 
-def _check(request: Request, aim: Aim) -> None:
+def _check(request: BenchmarkRequest, aim: TuningGoal) -> None:
     """Raises UsageError for what cannot be tuned, before anything is exported."""
     if len(request.subjects) != 1:
         raise UsageError(f"one network is tuned at a time, not {len(request.subjects)}")
@@ -163,8 +165,8 @@ def _check(request: Request, aim: Aim) -> None:
         raise UsageError(
             "the latencies of different batches cannot be compared", hint="one --batch, or --objective throughput"
         )
-    reference, *others = selected(request)
-    fixed = {backend.name for backend in (reference, *others) if _fixed(backend, reference)}
+    reference, *others = select_backends(request)
+    fixed = {backend.name for backend in (reference, *others) if _opens_reference_only(backend, reference)}
     for name in request.runtimes:
         if name in fixed:
             raise UsageError(
@@ -184,7 +186,7 @@ def _check(request: Request, aim: Aim) -> None:
         )
 
 
-def _fixed(backend: Backend, reference: Backend) -> bool:
+def _opens_reference_only(backend: Backend, reference: Backend) -> bool:
     """Whether a backend opens nothing but what the reference does, which no tuned file can be."""
     return set(backend.formats) <= set(reference.formats)
 
@@ -203,15 +205,15 @@ def _portable(subject: Subject) -> Subject:
     )
 
 
-class _Search:
+class _TuningSearch:
     """The order in which configurations are tried, and what is found of them."""
 
     def __init__(
         self,
         bench: Bench,
         subject: Subject,
-        request: Request,
-        findings: Findings,
+        request: BenchmarkRequest,
+        findings: TuningResult,
         left: Callable[[float | None], None],
     ) -> None:
         """``left`` is told how many seconds it still takes."""
@@ -220,7 +222,11 @@ class _Search:
         self._findings = findings
         self._reference, *others = pairs(subject, request)
         alike = self._reference.backend
-        self._pairs = [pair for pair in others if pair.typed is not subject.twin and not _fixed(pair.backend, alike)]
+        self._pairs = [
+            pair
+            for pair in others
+            if pair.typed is not subject.reference and not _opens_reference_only(pair.backend, alike)
+        ]
         self._threads = findings.aim.thread_counts(request.device)
         self._cuda_graphs = request.cuda_graphs
         self._processes = max(request.processes or 1, FINAL_PROCESSES)
@@ -238,29 +244,29 @@ class _Search:
             self._findings.labelled = self._findings.labelled or row.top1 is not None
             yield row
         for pair in self._pairs:
-            yield from self._tried(pair)
+            yield from self._try_pair(pair)
         if len(self._batches) > 1 and len(self._threads) > 1:
             self._findings.left_out.append("fewer threads were tried at each one's fastest batch alone")
 
-    def _tried(self, pair: Pair) -> Iterator[Row]:
+    def _try_pair(self, pair: Pair) -> Iterator[Row]:
         """All processors first, at every batch; then fewer, at the batch that was the fastest."""
         findings = self._findings
         first = self._row(pair, self._batches[0], self._threads[0])
         yield first
         if first.status != "ok":
-            self._tell(self._of_each - 1)
+            self._report_fewer(self._of_each - 1)
             return
-        loss, interval = self._loss(pair, first)
-        found = [self._found(first, loss, interval)]
-        if loss > findings.bound:
+        accuracy_drop, interval = self._accuracy_drop(pair, first)
+        found = [self._add_candidate(first, accuracy_drop, interval)]
+        if accuracy_drop > findings.bound:
             name = f"{pair.backend.name} {pair.typed.precision}"
             findings.left_out.append(f"{name}: beyond the bound, so its other batches and threads were not tried")
-            self._tell(self._of_each - 1)
+            self._report_fewer(self._of_each - 1)
             return
         for batch in self._batches[1:]:
             row = self._row(pair, batch, self._threads[0])
             yield row
-            found.append(self._found(row, loss, interval))
+            found.append(self._add_candidate(row, accuracy_drop, interval))
         timed = [one for one in found if one is not None]
         if not timed:
             return
@@ -268,12 +274,12 @@ class _Search:
         for threads in self._threads[1:]:
             row = self._row(pair, fastest, threads)
             yield row
-            self._found(row, loss, interval)
+            self._add_candidate(row, accuracy_drop, interval)
 
     def finals(self) -> Iterator[Row]:
         """Measures those that come near the best again, side by side: one after another each met moments of its own."""
         findings = self._findings
-        ordered = choice.near(findings.candidates, NEAR, findings.bound)[:FINALISTS]
+        ordered = choice.close_to_best(findings.candidates, NEAR, findings.bound)[:FINALISTS]
         if len(ordered) < 2:
             return
         rows: list[Row] = []
@@ -283,13 +289,13 @@ class _Search:
             yield row
         settled = {}
         for one, row in zip(ordered, rows, strict=False):
-            again = choice.candidate(row, findings.aim.objective, one.loss, one.loss_interval)
+            again = choice.candidate(row, findings.aim.objective, one.accuracy_drop, one.accuracy_drop_interval)
             if row.status == "ok" and again is not None:
                 settled[id(one)] = again
         findings.candidates[:] = [settled.get(id(one), one) for one in findings.candidates]
         findings.finalists[:] = settled.values()
 
-    def _configuration(self, candidate: Candidate) -> Configuration:
+    def _configuration(self, candidate: ParetoPoint) -> Configuration:
         row = candidate.row
         named = (
             pair for pair in self._pairs if (pair.backend.name, pair.typed.precision) == (row.runtime, row.precision)
@@ -299,31 +305,31 @@ class _Search:
     def _row(self, pair: Pair, batch: int, threads: int) -> Row:
         row = self._bench.row(Configuration(pair, batch, threads, self._cuda_graphs))
         self._findings.rows.append(row)
-        self._tell(1)
+        self._report_fewer(1)
         return row
 
-    def _tell(self, fewer: int) -> None:
+    def _report_fewer(self, fewer: int) -> None:
         """So many configurations fewer are to come. Each takes about as long as those that were measured."""
         self._to_come -= fewer
         measured = sum(row.status == "ok" for row in self._findings.rows)
         taken_s = time.monotonic() - self._began_s
         self._left(taken_s / measured * self._to_come if measured else None)
 
-    def _found(self, row: Row, loss: float, interval: Interval | None) -> Candidate | None:
+    def _add_candidate(self, row: Row, accuracy_drop: float, interval: Interval | None) -> ParetoPoint | None:
         findings = self._findings
-        one = choice.candidate(row, findings.aim.objective, loss, interval) if row.status == "ok" else None
+        one = choice.candidate(row, findings.aim.objective, accuracy_drop, interval) if row.status == "ok" else None
         if one is not None:
             findings.candidates.append(one)
         return one
 
-    def _loss(self, pair: Pair, row: Row) -> tuple[float, Interval | None]:
+    def _accuracy_drop(self, pair: Pair, row: Row) -> tuple[float, Interval | None]:
         """What a pair gives away against fp32, from its row with the answers."""
         if self._findings.labelled and row.drop is not None:
             return row.drop, row.drop_interval
         gate = pair.opens.manifest.gate if isinstance(pair.opens, Artifact) and pair.opens.manifest else None
         return (0.0 if gate is None else gate.error), None
 
-    def artifact_of(self, candidate: Candidate) -> Artifact:
+    def artifact_of(self, candidate: ParetoPoint) -> Artifact:
         """What the candidate's row opened."""
         opened = (pair.opens for pair in self._pairs if pair.typed.precision == candidate.row.precision)
         return next(artifact for artifact in opened if isinstance(artifact, Artifact))

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.choice import Candidate, Objective
+from benchmarks.choice import Objective, ParetoPoint
 from exporter.artifacts import temporary
 from exporter.network import target_file
 from exporter.variants import VARIANTS
@@ -30,7 +30,7 @@ def target_of(name: str, out: str | None, force: bool) -> Path:
     return target_file(out or "./", own, force)
 
 
-def tuning_of(candidate: Candidate, objective: Objective) -> Tuning:
+def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
     """What the manifest will say of the best."""
     row = candidate.row
     about = row.environment
@@ -46,7 +46,7 @@ def tuning_of(candidate: Candidate, objective: Objective) -> Tuning:
     )
 
 
-def carried(artifact: Artifact, target: Path, tuning: Tuning) -> Artifact:
+def copy_with_tuning(artifact: Artifact, target: Path, tuning: Tuning) -> Artifact:
     """A copy of the artifact at ``target``, over what is there, with the options that it is to be opened with.
 
     Raises:

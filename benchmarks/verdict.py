@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from benchmarks import report
-from benchmarks.choice import Candidate, Choice
+from benchmarks.choice import Choice, ParetoPoint
 from benchmarks.report import ABSENT, Column, Section
 from benchmarks.request import REFERENCE
 from benchmarks.results import Row
-from benchmarks.tune import Findings
+from benchmarks.tune import TuningResult
 
 FRONT = "*"
 
@@ -22,13 +22,13 @@ MEANING = (
 )
 
 
-def print_findings(findings: Findings, file: TextIO, complete: bool = True) -> None:
+def print_findings(findings: TuningResult, file: TextIO, complete: bool = True) -> None:
     """Prints what was found: as wide as the terminal is and with emphasis there, else plain and 100 columns wide."""
     shown = (section(findings),) if findings.rows else ()
     report.print_sections(shown, findings.rows, MEANING, file, complete)
 
 
-def section(findings: Findings) -> Section:
+def section(findings: TuningResult) -> Section:
     """One table of the candidates, the fastest first, and remarks."""
     choice = findings.choice()
     ordered = sorted(findings.candidates, key=lambda one: one.cost_s)
@@ -36,8 +36,8 @@ def section(findings: Findings) -> Section:
     return Section(report.title(findings.rows), tables, tuple(_remarks(findings, choice)))
 
 
-def _columns(findings: Findings, choice: Choice) -> tuple[Column[Candidate], ...]:
-    images = Column[Candidate]("images/s", lambda one: f"{one.row.images_per_s or 0:,.0f}")
+def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint], ...]:
+    images = Column[ParetoPoint]("images/s", lambda one: f"{one.row.images_per_s or 0:,.0f}")
     return (
         Column("runtime", lambda one: one.row.runtime, left=True),
         Column("precision", lambda one: one.row.precision or ABSENT, left=True),
@@ -45,21 +45,25 @@ def _columns(findings: Findings, choice: Choice) -> tuple[Column[Candidate], ...
         Column("batch", lambda one: str(one.row.batch)),
         Column("p50 ms" if findings.aim.objective == "latency" else "ms/image", _cost),
         *((images,) if findings.aim.objective == "throughput" else ()),
-        Column("drop" if findings.labelled else "logit error %", lambda one: _loss(findings, one)),
+        Column("drop" if findings.labelled else "logit error %", lambda one: _format_accuracy_drop(findings, one)),
         Column("verdict", lambda one: _mark(choice, one), left=True),
     )
 
 
-def _cost(one: Candidate) -> str:
+def _cost(one: ParetoPoint) -> str:
     low, high = map(report.milliseconds, one.cost_interval_s)
     return f"{report.milliseconds(one.cost_s)} [{low}–{high}]"
 
 
-def _loss(findings: Findings, one: Candidate) -> str:
-    return report.points(one.loss, one.loss_interval) if findings.labelled else f"{100 * one.loss:.2f}"
+def _format_accuracy_drop(findings: TuningResult, one: ParetoPoint) -> str:
+    return (
+        report.points(one.accuracy_drop, one.accuracy_drop_interval)
+        if findings.labelled
+        else f"{100 * one.accuracy_drop:.2f}"
+    )
 
 
-def _mark(choice: Choice, one: Candidate) -> str:
+def _mark(choice: Choice, one: ParetoPoint) -> str:
     word = ""
     if one is choice.best:
         word = "best"
@@ -70,7 +74,7 @@ def _mark(choice: Choice, one: Candidate) -> str:
     return " ".join(filter(None, (word, FRONT if any(one is other for other in choice.front) else "")))
 
 
-def _remarks(findings: Findings, choice: Choice) -> Iterator[str]:
+def _remarks(findings: TuningResult, choice: Choice) -> Iterator[str]:
     yield from (f"{_name(row)}: {row.status}: {row.reason}" for row in findings.rows if row.status != "ok")
     yield from (f"{_name(row)}: {row.note}" for row in findings.rows if row.status == "ok" and row.note)
     yield from (f"left out: {line}" for line in findings.left_out)
@@ -86,7 +90,7 @@ def _remarks(findings: Findings, choice: Choice) -> Iterator[str]:
             yield f"reference: {_name(row)}: {report.milliseconds(row.p50_s)} ms{_top1(row)}"
     yield _bound(findings)
     if choice.best is not None:
-        yield _best(findings, choice, choice.best)
+        yield _describe_best(findings, choice, choice.best)
 
 
 def _name(row: Row) -> str:
@@ -94,7 +98,7 @@ def _name(row: Row) -> str:
     return f"{row.runtime} {row.precision}, {threads}, batch {row.batch}"
 
 
-def _bound(findings: Findings) -> str:
+def _bound(findings: TuningResult) -> str:
     if findings.labelled:
         images = max(row.images or 0 for row in findings.rows)
         return (
@@ -106,15 +110,17 @@ def _bound(findings: Findings) -> str:
     )
 
 
-def _best(findings: Findings, choice: Choice, best: Candidate) -> str:
+def _describe_best(findings: TuningResult, choice: Choice, best: ParetoPoint) -> str:
     row = best.row
-    loss = (
-        f"a drop of {_loss(findings, best)} points" if findings.labelled else f"{_loss(findings, best)} % logit error"
+    accuracy_drop = (
+        f"a drop of {_format_accuracy_drop(findings, best)} points"
+        if findings.labelled
+        else f"{_format_accuracy_drop(findings, best)} % logit error"
     )
     ratio = "" if row.ratio is None else f", {row.ratio:.2f} times as fast as {REFERENCE}"
     tied = f"; {len(choice.tied)} tie with it" if choice.tied else ""
     unit = "ms" if findings.aim.objective == "latency" else "ms an image"
-    return f"best: {_name(row)}: {_cost(best)} {unit}{ratio}, {loss}{tied}"
+    return f"best: {_name(row)}: {_cost(best)} {unit}{ratio}, {accuracy_drop}{tied}"
 
 
 def _top1(row: Row) -> str:

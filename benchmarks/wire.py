@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Protocol, TextIO
 
-from benchmarks.clocks import Turn
+from benchmarks.clocks import TurnPlan
 
 MARK = "\x01"
 CALL, WARM, TURN, FINISH = "call", "warm", "turn", "finish"
@@ -30,19 +30,19 @@ class Wire(Protocol):
     def step(self, name: str) -> None:
         """Says what is done next."""
 
-    def loaded(self) -> None:
+    def wait_for_start(self) -> None:
         """Waits until the model, which is loaded, may be called."""
 
-    def opened(self, peak_bytes: int) -> None:
+    def report_open(self, peak_bytes: int) -> None:
         """Says that it is opened and checked, and waits until it may warm up."""
 
     def ready(self, usual_s: float) -> None:
         """Says that it is warm."""
 
-    def turns(self) -> Iterator[Turn]:
+    def turns(self) -> Iterator[TurnPlan]:
         """The turns to take, each when it is due."""
 
-    def turned(self, median_s: float) -> None:
+    def report_turn(self, median_s: float) -> None:
         """Says that the turn is over."""
 
 
@@ -54,27 +54,27 @@ class Pipes:
         self._said = said
 
     def step(self, name: str) -> None:
-        self._say(name)
+        self._write_line(name)
 
-    def loaded(self) -> None:
+    def wait_for_start(self) -> None:
         self._next()
 
-    def opened(self, peak_bytes: int) -> None:
-        self._say(f"{MARK}opened {peak_bytes}")
+    def report_open(self, peak_bytes: int) -> None:
+        self._write_line(f"{MARK}opened {peak_bytes}")
         self._next()
 
     def ready(self, usual_s: float) -> None:
-        self._say(f"{MARK}ready {usual_s!r}")
+        self._write_line(f"{MARK}ready {usual_s!r}")
 
-    def turned(self, median_s: float) -> None:
-        self._say(f"{MARK}turned {median_s!r}")
+    def report_turn(self, median_s: float) -> None:
+        self._write_line(f"{MARK}turned {median_s!r}")
 
-    def turns(self) -> Iterator[Turn]:
+    def turns(self) -> Iterator[TurnPlan]:
         while (words := self._next())[0] == TURN:
             duration_s, least, most = words[1:]
-            yield Turn(float(duration_s), int(least), int(most))
+            yield TurnPlan(float(duration_s), int(least), int(most))
 
-    def _say(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         try:
             self._said.write(line + "\n")
         except BrokenPipeError:
@@ -87,13 +87,13 @@ class Pipes:
         return line.split()
 
 
-def taken() -> Pipes:
+def detach_stdout() -> Pipes:
     """This process's ends; from now on what is printed to standard output goes to standard error."""
     said = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     return Pipes(sys.stdin, said)
 
 
-def said(turn: Turn) -> str:
+def encode_turn(turn: TurnPlan) -> str:
     """The turn as the parent says it."""
     return " ".join((TURN, *map(str, astuple(turn))))

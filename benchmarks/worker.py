@@ -22,12 +22,12 @@ import numpy as np
 
 import runtimes
 from benchmarks import accuracy, encoded, loads, pipeline, wire
-from benchmarks.clocks import Clocks, Opened
-from benchmarks.conditions import Watcher
+from benchmarks.clocks import Clocks, OpenedArtifact
+from benchmarks.conditions import MachineMonitor
 from benchmarks.feeds import ROTATION, rotation
-from benchmarks.gpu import Watch
-from benchmarks.job import Job, Outcome, one_line
-from benchmarks.measure import garbage_collector_at_rest, timed
+from benchmarks.gpu import GpuMonitor
+from benchmarks.job import Job, JobOutcome, one_line
+from benchmarks.measure import garbage_collector_at_rest, time_call
 from benchmarks.oddities import oddities
 from benchmarks.wire import Wire
 from runtimes import files, schema
@@ -48,13 +48,13 @@ UNFINISHED = f"{NOT_PROFILED}its profiler ended the process"
 UNVARIED = "all the inputs gave the same output"
 
 
-def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[Outcome]:
+def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[JobOutcome]:
     """What came of the job, as it becomes known: each replaces the one before. The last one is complete.
 
     The predictions are written before the first. An exception becomes a status with its reason; one of the profiler,
     which is asked when all is measured, becomes a note.
     """
-    outcome, feeds = _measured(job, predictions, wire)
+    outcome, feeds = _measure_job(job, predictions, wire)
     if (
         feeds is None
         or job.number
@@ -62,34 +62,34 @@ def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[Outcome]:
     ):
         yield outcome
         return
-    yield _noted(outcome, UNFINISHED)
+    yield _add_note(outcome, UNFINISHED)
     wire.step("profile")
     try:
         layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
         yield replace(outcome, arithmetic=summarise_precisions(layers))
     except Exception as error:  # a library's own kinds among them
         traceback.print_exc()
-        yield _noted(outcome, one_line(f"{NOT_PROFILED}{error}"))
+        yield _add_note(outcome, one_line(f"{NOT_PROFILED}{error}"))
 
 
-def _noted(outcome: Outcome, note: str) -> Outcome:
+def _add_note(outcome: JobOutcome, note: str) -> JobOutcome:
     return replace(outcome, note="; ".join(filter(None, (outcome.note, note))))
 
 
-def _measured(job: Job, predictions: Path, wire: Wire) -> tuple[Outcome, Arrays | None]:
+def _measure_job(job: Job, predictions: Path, wire: Wire) -> tuple[JobOutcome, Arrays | None]:
     """The outcome but for the profile, and feeds for that, where there is something to profile."""
     try:
         return _work(job, predictions, wire)
     except CheckFailedError as error:
-        return Outcome("failed", one_line(error)), None
+        return JobOutcome("failed", one_line(error)), None
     except (BackendUnavailableError, _CannotRunError) as error:
-        return Outcome("skipped", one_line(error)), None
+        return JobOutcome("skipped", one_line(error)), None
     except RexportError as error:
         traceback.print_exc()
-        return Outcome("error", one_line(error)), None
+        return JobOutcome("error", one_line(error)), None
     except Exception as error:
         traceback.print_exc()
-        return Outcome("error", one_line(f"{type(error).__name__}: {error}")), None
+        return JobOutcome("error", one_line(f"{type(error).__name__}: {error}")), None
 
 
 class _CannotRunError(Exception):
@@ -103,49 +103,49 @@ def _open(job: Job) -> Runtime:
         raise _CannotRunError(str(error)) from error
 
 
-def _work(job: Job, predictions: Path, wire: Wire) -> tuple[Outcome, Arrays]:
+def _work(job: Job, predictions: Path, wire: Wire) -> tuple[JobOutcome, Arrays]:
     wire.step("open")
-    baseline, watch, watcher = resident_peak_bytes(), Watch(job.device), Watcher()
-    runtime, load_s = timed(lambda: _open(job))
+    baseline, watch, watcher = resident_peak_bytes(), GpuMonitor(job.device), MachineMonitor()
+    runtime, load_s = time_call(lambda: _open(job))
     with runtime:
-        wire.loaded()
+        wire.wait_for_start()
         feeds = rotation(job, runtime)
         wire.step("first call")
-        _, first_s = timed(lambda: runtime.infer(feeds[0]))
+        _, first_s = time_call(lambda: runtime.infer(feeds[0]))
         wire.step("check")
         note = _check_outputs(runtime, job.batch, feeds)
         expected = [runtime.infer(arrays) for arrays in feeds]
-        warnings = (*oddities(feeds, ROTATION), *([UNVARIED] if _unvaried(expected) else []))
-        outcome = Outcome("ok", None, note, runtime.description, warnings=warnings)
-        image = encoded.answered(job, runtime)
-        opened = Opened(runtime, feeds, expected, image, load_s, first_s, baseline)
+        warnings = (*oddities(feeds, ROTATION), *([UNVARIED] if _is_constant(expected) else []))
+        outcome = JobOutcome("ok", None, note, runtime.description, warnings=warnings)
+        image = encoded.make_encoded_call(job, runtime)
+        opened = OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
         if job.load is None:
-            outcome = _timed(outcome, job, Clocks(opened, job.plan, watch, watcher, job.began_s), watch, wire)
+            outcome = _time_turns(outcome, job, Clocks(opened, job.plan, watch, watcher, job.began_s), watch, wire)
         else:
             outcome = replace(outcome, load=loads.run(runtime, feeds, job.load, wire.step, watcher=watcher))
         if job.evaluate:
-            outcome = _evaluated(outcome, job, runtime, predictions, wire)
+            outcome = _evaluate_accuracy(outcome, job, runtime, predictions, wire)
     return outcome, feeds[0]
 
 
-def _unvaried(expected: Sequence[Arrays]) -> bool:
+def _is_constant(expected: Sequence[Arrays]) -> bool:
     """Whether different feeds gave the same to the last bit, as a graph does that has been folded into a constant."""
     first, *others = expected
     return bool(others) and all(np.array_equal(other[name], first[name]) for other in others for name in first)
 
 
-def _timed(outcome: Outcome, job: Job, clocks: Clocks, watch: Watch, wire: Wire) -> Outcome:
+def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor, wire: Wire) -> JobOutcome:
     """The outcome with all that is timed, turn by turn as the parent says, and how the GPU was meanwhile."""
-    wire.opened(resident_peak_bytes() or 0)
+    wire.report_open(resident_peak_bytes() or 0)
     with garbage_collector_at_rest():
         wire.step("warm-up")
         wire.ready(clocks.warm_up())
         for turn in wire.turns():
-            wire.turned(clocks.turn(turn))
-    after = watch.look()
+            wire.report_turn(clocks.turn(turn))
+    after = watch.read_state()
     outcome = replace(
         outcome,
-        sitting=clocks.sitting(resident_peak_bytes()),
+        sitting=clocks.collect_samples(resident_peak_bytes()),
         gpu_before=clocks.gpu_before,
         gpu_after=after,
         device_peak_bytes=clocks.device_peak_bytes,
@@ -153,14 +153,14 @@ def _timed(outcome: Outcome, job: Job, clocks: Clocks, watch: Watch, wire: Wire)
     if job.number:
         return outcome
     made = clocks.bound.made
-    _, spent_j = watch.spent(clocks.bound, clocks.bound)
+    _, spent_j = watch.measure_energy(clocks.bound, clocks.bound)
     images = (clocks.bound.made - made) * job.batch
     return replace(outcome, energy_per_image_j=None if spent_j is None else spent_j / images)
 
 
-def _evaluated(outcome: Outcome, job: Job, runtime: Runtime, predictions: Path, wire: Wire) -> Outcome:
+def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Wire) -> JobOutcome:
     broken: list[Unreadable] = []
-    answers, taken_s = timed(lambda: pipeline.evaluate(job, runtime, broken, wire.step))
+    answers, taken_s = time_call(lambda: pipeline.evaluate(job, runtime, broken, wire.step))
     accuracy.save(answers, predictions)
     return replace(
         outcome,
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
     What is known is written before the profiler runs, so that one that ends the process takes no number with it.
     """
     job_path, result_path, predictions_path = map(Path, arguments)
-    channel = wire.taken()
+    channel = wire.detach_stdout()
     job = schema.loads(Job, job_path.read_bytes())
     try:
         for outcome in outcomes(job, predictions_path, channel):

@@ -25,7 +25,7 @@ def files(*places: Path | None) -> list[ResultsFile]:
     return [ResultsFile(place) for place in places if place is not None]
 
 
-def finished(work: Callable[[], None], rows: list[Row]) -> tuple[int | None, RexportError | None]:
+def run_to_end(work: Callable[[], None], rows: list[Row]) -> tuple[int | None, RexportError | None]:
     """Does the work, with standard output kept for the result. The exit code of an early end, and the error if one
     ended it, as a full disk does: what was measured is still to be shown. ``None`` and ``None`` if it is complete.
 

@@ -12,8 +12,8 @@ import click
 from benchmarks.commands import frame
 
 if TYPE_CHECKING:
-    from benchmarks.loadrun import Demand
-    from benchmarks.request import Request
+    from benchmarks.loadrun import LoadSpec
+    from benchmarks.request import BenchmarkRequest
     from benchmarks.results import ResultsFile, Row
 
 SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
@@ -115,23 +115,23 @@ def load(
     paced: with idle gaps, as from a camera. clients, batches: more at once, and where that stops to pay. cold: fresh
     processes, from their start to the first answer. Each in a process of its own.
     """
-    from benchmarks.loadrun import Demand
+    from benchmarks.loadrun import LoadSpec
     from benchmarks.loads import SHAPES
     from benchmarks.options import request_of
 
     request = request_of(() if subject is None else (subject,), options)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
-    demand = Demand(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
+    demand = LoadSpec(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
     sys.exit(_load(request, demand, json_file, folder))
 
 
-def _load(request: Request, demand: Demand, json_file: Path | None, folder: Path | None) -> int:
+def _load(request: BenchmarkRequest, demand: LoadSpec, json_file: Path | None, folder: Path | None) -> int:
     from benchmarks import loadtable, outputs, report
     from benchmarks.run import exit_code
 
     kept = frame.files(None if folder is None else folder / "results.jsonl", json_file)
     rows: list[Row] = []
-    code, failure = frame.finished(lambda: _measure(request, demand, rows, kept), rows)
+    code, failure = frame.run_to_end(lambda: _measure(request, demand, rows, kept), rows)
     report.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
     if folder is not None:
         outputs.write(folder, rows, code is None)
@@ -140,7 +140,7 @@ def _load(request: Request, demand: Demand, json_file: Path | None, folder: Path
     return exit_code(rows, request) if code is None else code
 
 
-def _measure(request: Request, demand: Demand, rows: list[Row], kept: list[ResultsFile]) -> None:
+def _measure(request: BenchmarkRequest, demand: LoadSpec, rows: list[Row], kept: list[ResultsFile]) -> None:
     from benchmarks.loadrun import run
     from benchmarks.progress import listening
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from benchmarks.options import stacked
+from benchmarks.options import stack_options
 from exporter import terminal
 from exporter.options import Numbers
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.paper.curves import Curves
     from benchmarks.paper.findings import Findings
     from benchmarks.paper.networks import Moments
-    from benchmarks.paper.study import Setup
+    from benchmarks.paper.study import TrainingOptions
     from exporter.network import ExportListener
     from exporter.variants import Shortcut, Variant
 
@@ -33,7 +33,7 @@ FOLDER = Path("paper-results")
 RUNS = "runs"
 """In it: a folder for each training run."""
 
-data_options = stacked(
+data_options = stack_options(
     click.option(
         "--data",
         "train_data",
@@ -48,7 +48,7 @@ data_options = stacked(
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N training and N test images at most."),
 )
 
-training_options = stacked(
+training_options = stack_options(
     data_options,
     click.option(
         "--size",
@@ -162,13 +162,13 @@ def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | Non
     The same command goes on where it was interrupted, and on a CPU ends in the same bits.
     """
     from benchmarks.paper import study
-    from benchmarks.paper.runs import WEIGHTS, opened
+    from benchmarks.paper.runs import WEIGHTS, open_run
 
     folder = FOLDER / RUNS / _run_name(variant, shortcut, seed) if folder is None else folder
     with terminal.reserve_stdout(), terminal.listening() as listener:
         study.train([(folder, variant, shortcut, seed)], _setup(**options), listener)
-        run = opened(folder)
-        listener.notice(run.identity.recipe.in_words())
+        run = open_run(folder)
+        listener.notice(run.identity.recipe.describe())
         if run.step_s is not None and run.input_share is not None:
             listener.notice(
                 f"an update takes {1e3 * run.step_s:.1f} ms, making its batch {run.input_share:.1%} of that"
@@ -182,9 +182,9 @@ def _run_name(variant: str, shortcut: Shortcut | None, seed: int) -> str:
     return f"{variant}{option}-seed{seed}"
 
 
-def _setup(**options: Any) -> Setup:
+def _setup(**options: Any) -> TrainingOptions:
     from benchmarks.paper.corpus import Source
-    from benchmarks.paper.study import Setup
+    from benchmarks.paper.study import TrainingOptions
     from benchmarks.paper.training import Pace
 
     source = Source(
@@ -195,7 +195,7 @@ def _setup(**options: Any) -> Setup:
         options.pop("size"),
     )
     pace = Pace(options.pop("stop_after_s"), options.pop("checkpoint_every_s"), options.pop("states"))
-    return Setup(source, pace=pace, **options)
+    return TrainingOptions(source, pace=pace, **options)
 
 
 def _network_option(default: Sequence[str]) -> Callable[[Command], Command]:
@@ -251,7 +251,7 @@ def shortcuts(network: str, seeds: int, so_far: bool, folder: Path, **options: A
     _compare([(network, option) for option in experiment.OPTIONS], seeds, folder, options, experiment.findings, so_far)
 
 
-look_options = stacked(
+look_options = stack_options(
     data_options,
     click.option("--size", type=click.IntRange(min=8), default=32, show_default=True, metavar="N", help="In pixels."),
     click.option("--mean", type=Numbers(), help="Of what a FILE was trained with. Default: ImageNet's."),
@@ -271,7 +271,7 @@ def responses(networks: tuple[str, ...], **options: Any) -> None:
     """
     from benchmarks.paper.examined import layer_responses
 
-    _look(partial(layer_responses, networks), **options)
+    _examine(partial(layer_responses, networks), **options)
 
 
 @paper.command(context_settings=SETTINGS)
@@ -295,7 +295,7 @@ def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, i
     """
     from benchmarks.paper.examined import layer_gradients
 
-    _look(partial(layer_gradients, networks, initial, seeds, images), **options)
+    _examine(partial(layer_gradients, networks, initial, seeds, images), **options)
 
 
 @paper.command(context_settings=SETTINGS)
@@ -306,12 +306,12 @@ def identity(networks: tuple[str, ...], **options: Any) -> None:
 
     With runs of two plain networks it also says whether training the deeper one found as good a solution.
     """
-    from benchmarks.paper.examined import constructed
+    from benchmarks.paper.examined import examine_construction
 
-    _look(partial(constructed, networks), **options)
+    _examine(partial(examine_construction, networks), **options)
 
 
-def _look(
+def _examine(
     measure: Callable[[Source, Moments, str, ExportListener], Findings],
     *,
     folder: Path,
@@ -333,8 +333,8 @@ def _look(
     check_writable(folder)
     with terminal.reserve_stdout(), terminal.listening() as listener:
         found = measure(source, moments, _command(), listener)
-        findings, paths = _kept(found, folder)
-    _say(findings, paths)
+        findings, paths = _save_findings(found, folder)
+    _print_findings(findings, paths)
 
 
 def _compare(
@@ -356,9 +356,9 @@ def _compare(
     label = _with_option if len({name for name, _ in networks}) < len(networks) else _plain_name
     with terminal.reserve_stdout(), terminal.listening() as listener:
         folders = tuple(run for run, *_ in wanted) if so_far else study.train(wanted, _setup(**options), listener)
-        found = curves.gathered(folders, label, so_far)
-        findings, paths = _kept(experiment(found, _command()), folder)
-    _say(findings, paths)
+        found = curves.gather_runs(folders, label, so_far)
+        findings, paths = _save_findings(experiment(found, _command()), folder)
+    _print_findings(findings, paths)
 
 
 def _plain_name(variant: Variant) -> str:
@@ -373,7 +373,7 @@ def _command() -> str:
     return shlex.join(["rbench", *sys.argv[1:]])
 
 
-def _kept(findings: Findings, folder: Path) -> tuple[Findings, tuple[Path, ...]]:
+def _save_findings(findings: Findings, folder: Path) -> tuple[Findings, tuple[Path, ...]]:
     """Writes findings and pictures into the folder."""
     from benchmarks.paper import drawing
     from benchmarks.paper import findings as files
@@ -381,10 +381,10 @@ def _kept(findings: Findings, folder: Path) -> tuple[Findings, tuple[Path, ...]]
     return findings, (files.write(findings, folder), *drawing.write_pictures(findings, folder))
 
 
-def _say(findings: Findings, paths: tuple[Path, ...]) -> None:
+def _print_findings(findings: Findings, paths: tuple[Path, ...]) -> None:
     from benchmarks.paper import view
 
-    for line in view.lines(findings):
+    for line in view.format_findings(findings):
         click.echo(line)
     click.echo()
     for path in paths:

@@ -53,7 +53,7 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
 
     if page is None and markdown is None:
         page = PAGE
-    inputs = _located(results)
+    inputs = _find_inputs(results)
     _refuse_inputs(inputs, page, markdown)
     if page is not None:
         canvas.require("the page's plots")
@@ -68,14 +68,14 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
         click.echo(in_markdown(rows, title, findings=findings), nl=False)
 
 
-def _located(results: Sequence[Path]) -> Inputs:
+def _find_inputs(results: Sequence[Path]) -> Inputs:
     """A path that is no folder is itself a file: of findings by its name, else of rows.
 
     Raises:
         ArtifactError: a folder holds neither.
     """
-    from benchmarks.paper.findings import SUFFIX, of_folder
-    from benchmarks.results import FILE_NAME, located
+    from benchmarks.paper.findings import SUFFIX, list_findings_files
+    from benchmarks.results import FILE_NAME, find_rows_file
     from runtimes.errors import ArtifactError
 
     rows: dict[Path, Path] = {}
@@ -84,16 +84,16 @@ def _located(results: Sequence[Path]) -> Inputs:
         if not path.is_dir():
             (findings if path.name.endswith(SUFFIX) else rows).setdefault(path.resolve(), path)
             continue
-        found = of_folder(path)
-        if not found and not located(path).exists():
+        found = list_findings_files(path)
+        if not found and not find_rows_file(path).exists():
             raise ArtifactError(
                 f"neither {FILE_NAME} nor *{SUFFIX} in it",
                 path=path,
                 hint="rbench run -o DIR makes the one, rbench paper the other",
             )
         findings.update((one.resolve(), one) for one in found)
-        if located(path).exists():
-            rows.setdefault(located(path).resolve(), located(path))
+        if find_rows_file(path).exists():
+            rows.setdefault(find_rows_file(path).resolve(), find_rows_file(path))
     return Inputs(tuple(rows.values()), tuple(findings.values()))
 
 

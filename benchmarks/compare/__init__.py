@@ -14,14 +14,22 @@ from dataclasses import dataclass
 from benchmarks import results
 from benchmarks.answers import Flips
 from benchmarks.compare import evidence, keys
-from benchmarks.compare.changes import Change, Drop, change, drop, why_no_drop
-from benchmarks.compare.keys import Difference
+from benchmarks.compare.changes import AccuracyChange, LatencyChange, change, drop, why_no_drop
+from benchmarks.compare.keys import FieldDifference
 from benchmarks.numerals import points
 from benchmarks.report import weights_of
 from benchmarks.results import Row, Status
 from runtimes.errors import CompatibilityError, UsageError, quote
 
-__all__ = ["Change", "Compared", "Difference", "Drop", "Limits", "Report", "compare"]
+__all__ = [
+    "AccuracyChange",
+    "ComparisonReport",
+    "FieldDifference",
+    "LatencyChange",
+    "Limits",
+    "RowComparison",
+    "compare",
+]
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Compared:
+class RowComparison:
     """One configuration, as it was and as it is.
 
     Attributes:
@@ -79,16 +87,16 @@ class Compared:
     load: str | None
     old_status: Status
     new_status: Status
-    p50: Change | None
-    p99: Change | None
-    drop: Drop | None
-    apart: tuple[Difference, ...]
+    p50: LatencyChange | None
+    p99: LatencyChange | None
+    drop: AccuracyChange | None
+    apart: tuple[FieldDifference, ...]
     regressions: tuple[str, ...]
     remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Report:
+class ComparisonReport:
     """What came of a comparison.
 
     Attributes:
@@ -105,26 +113,26 @@ class Report:
     new: str
     limits: Limits
     passed: bool
-    rows: tuple[Compared, ...]
+    rows: tuple[RowComparison, ...]
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
     gone: tuple[str, ...]
     notices: tuple[str, ...]
 
 
-def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Limits) -> Report:
+def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Limits) -> ComparisonReport:
     """Compares two files of rows, or the ``results.jsonl`` of two folders. Of a file with several runs the last rows
     of each configuration count. Takes a second a row or so.
 
     Raises:
         ResourceError, ArtifactError, CompatibilityError: as ``results.read``.
         ArtifactError: a figure in a row is not that of the row's samples.
-        CompatibilityError: as ``keys.matched``; or not one row was measured on both sides.
+        CompatibilityError: as ``keys.match_rows``; or not one row was measured on both sides.
     """
-    paths = results.located(old), results.located(new)
+    paths = results.find_rows_file(old), results.find_rows_file(new)
     every = [results.read(path) for path in paths]
     sides = keys.latest(every[0]), keys.latest(every[1])
-    found = keys.matched(*sides, across=limits.across)
+    found = keys.match_rows(*sides, across=limits.across)
     if not any(one.status == "ok" for one, _, _ in found.pairs):
         raise CompatibilityError(
             "no row of OLD that NEW has too was measured: there is nothing to compare", path=paths[0]
@@ -132,14 +140,14 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
     for one, other, _ in found.pairs:
         evidence.check(one, paths[0], every[0])
         evidence.check(other, paths[1], every[1])
-    rows = tuple(_compared(one, other, apart, limits) for one, other, apart in found.pairs)
+    rows = tuple(_compare_rows(one, other, apart, limits) for one, other, apart in found.pairs)
     there = {keys.configuration(row, limits.across) for row in sides[1]}
     gone = tuple(
         row
         for row in found.only_old
         if row.status == "ok" and not limits.missing and keys.configuration(row, limits.across) not in there
     )
-    return Report(
+    return ComparisonReport(
         old=str(paths[0]),
         new=str(paths[1]),
         limits=limits,
@@ -174,12 +182,12 @@ def _earlier(count: int) -> str:
     return f"{count} rows of earlier runs of the same configurations were"
 
 
-def _compared(old: Row, new: Row, apart: tuple[Difference, ...], limits: Limits) -> Compared:
+def _compare_rows(old: Row, new: Row, apart: tuple[FieldDifference, ...], limits: Limits) -> RowComparison:
     both = old.status == new.status == "ok"
     p50 = change(old, new, 0.5) if both else None
     p99 = change(old, new, 0.99) if both else None
     lost = drop(old, new) if both else None
-    return Compared(
+    return RowComparison(
         subject=new.artifact if new.subject is None else new.subject,
         network=weights_of(new),
         runtime=new.runtime,
@@ -188,7 +196,7 @@ def _compared(old: Row, new: Row, apart: tuple[Difference, ...], limits: Limits)
         threads=new.threads,
         device=new.device,
         cuda_graphs=new.cuda_graphs,
-        load=None if new.load is None else keys.load_words(new),
+        load=None if new.load is None else keys.format_load(new),
         old_status=old.status,
         new_status=new.status,
         p50=p50,
@@ -200,34 +208,38 @@ def _compared(old: Row, new: Row, apart: tuple[Difference, ...], limits: Limits)
     )
 
 
-def _regressions(old: Row, new: Row, p50: Change | None, lost: Drop | None, limits: Limits) -> Iterator[str]:
-    if _lost(old, new, limits):
+def _regressions(
+    old: Row, new: Row, p50: LatencyChange | None, lost: AccuracyChange | None, limits: Limits
+) -> Iterator[str]:
+    if _stopped_running(old, new, limits):
         yield f"was measured before; now {new.status}: {new.reason}"
     if p50 is not None and p50.verdict == "slower" and p50.slowdown > limits.slowdown:
-        yield f"a call takes {p50.words} % longer; {100 * limits.slowdown:g} % may be"
+        yield f"a call takes {p50.percent_text} % longer; {100 * limits.slowdown:g} % may be"
     if lost is not None and lost.interval[0] > 0 and 100 * lost.value > limits.drop:
         yield f"top-1 lost {points(lost.value, lost.interval)} points; {limits.drop:g} may be"
 
 
-def _lost(old: Row, new: Row, limits: Limits) -> bool:
+def _stopped_running(old: Row, new: Row, limits: Limits) -> bool:
     """Whether it was measured and no longer runs."""
     return old.status == "ok" and new.status != "ok" and not (new.status == "skipped" and limits.missing)
 
 
-def _remarks(old: Row, new: Row, p50: Change | None, lost: Drop | None, limits: Limits) -> Iterator[str]:
+def _remarks(
+    old: Row, new: Row, p50: LatencyChange | None, lost: AccuracyChange | None, limits: Limits
+) -> Iterator[str]:
     if old.status != "ok" or new.status != "ok":
-        if not _lost(old, new, limits):
-            yield f"{_told(old)} before, {_told(new)} now"
+        if not _stopped_running(old, new, limits):
+            yield f"{_describe_status(old)} before, {_describe_status(new)} now"
         return
     if p50 is None:
         yield "too few samples to compare the latency"
     if lost is not None and lost.flips is not None and lost.flips.better + lost.flips.worse:
-        yield _answers(lost.flips)
+        yield _describe_flips(lost.flips)
     if lost is None and (reason := why_no_drop(old, new)):
         yield f"top-1 not compared: {reason}"
     yield from _circumstances(old, new)
     if p50 is not None:
-        yield from _doubts(p50, limits)
+        yield from _list_warnings(p50, limits)
 
 
 def _circumstances(old: Row, new: Row) -> Iterator[str]:
@@ -245,7 +257,7 @@ def _circumstances(old: Row, new: Row) -> Iterator[str]:
             yield f"{side} was disturbed: {row.disturbances[0]}{more}"
 
 
-def _doubts(p50: Change, limits: Limits) -> Iterator[str]:
+def _list_warnings(p50: LatencyChange, limits: Limits) -> Iterator[str]:
     """What the verdict cannot be trusted with."""
     if p50.units != "processes":
         yield "one process on each side: another start of either may land elsewhere"
@@ -257,7 +269,7 @@ def _doubts(p50: Change, limits: Limits) -> Iterator[str]:
         )
 
 
-def _answers(flips: Flips) -> str:
+def _describe_flips(flips: Flips) -> str:
     return (
         f"answers: {flips.better} right now that were wrong, {flips.worse} wrong that were right"
         f"{f' (McNemar p = {flips.p_value:.2g})' if flips.p_value is not None else ''}; {flips.near_ties} of "
@@ -265,5 +277,5 @@ def _answers(flips: Flips) -> str:
     )
 
 
-def _told(row: Row) -> str:
+def _describe_status(row: Row) -> str:
     return "measured" if row.status == "ok" else f"{row.status} ({row.reason})"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from benchmarks import accuracy, answers, statistics
-from benchmarks.answers import Answers, Flips
+from benchmarks.answers import Flips, PackedPredictions
 from benchmarks.compare import evidence
 from benchmarks.results import Row
 from benchmarks.statistics import Units, Verdict
@@ -14,7 +14,7 @@ from exporter.proportions import Interval, wilson
 
 
 @dataclass(frozen=True)
-class Change:
+class LatencyChange:
     """A quantile of the latency, as it was and as it is.
 
     Attributes:
@@ -24,7 +24,7 @@ class Change:
         verdict: on the new one; of what is ``slower`` the whole interval is, by more than the resolution of
             ``benchmarks.statistics``.
         paired: whether both were measured side by side, in turns.
-        units: as in ``benchmarks.statistics.Comparison``.
+        units: as in ``benchmarks.statistics.LatencyComparison``.
     """
 
     old_s: float
@@ -46,14 +46,14 @@ class Change:
         return 1 / self.interval[1] - 1, 1 / self.interval[0] - 1
 
     @property
-    def words(self) -> str:
+    def percent_text(self) -> str:
         """The slowdown in percent, without the sign, and its interval."""
         low, high = self.slowdown_interval
         return f"{100 * self.slowdown:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 @dataclass(frozen=True)
-class Drop:
+class AccuracyChange:
     """Top-1 as it was and as it is.
 
     Attributes:
@@ -73,43 +73,45 @@ class Drop:
     flips: Flips | None
 
 
-def change(old: Row, new: Row, q: float) -> Change | None:
+def change(old: Row, new: Row, q: float) -> LatencyChange | None:
     """Of the ``q``-quantile; ``None`` where one side has too few samples for it."""
     sides = evidence.latencies(old), evidence.latencies(new)
     together = [statistics.together(side) for side in sides]
     if not all(statistics.enough_for(samples, q) for samples in together):
         return None
     paired = old.run == new.run and old.field is not None and old.field == new.field
-    found = (statistics.paired if paired else statistics.unpaired)(*sides, seed=new.seed, q=q)
+    found = (statistics.compare_paired if paired else statistics.compare_unpaired)(*sides, seed=new.seed, q=q)
     old_s, new_s = (statistics.quantile(samples, q) for samples in together)
-    return Change(old_s, new_s, found.ratio, found.interval, found.verdict, paired, found.units)
+    return LatencyChange(old_s, new_s, found.ratio, found.interval, found.verdict, paired, found.units)
 
 
-def drop(old: Row, new: Row) -> Drop | None:
+def drop(old: Row, new: Row) -> AccuracyChange | None:
     """Of top-1, from the packed answers where both rows have them, else from the totals; ``None`` where there is none
     to compare.
 
     Raises:
-        ArtifactError: as ``benchmarks.answers.unpacked``.
+        ArtifactError: as ``benchmarks.answers.unpack_predictions``.
     """
     if old.top1 is None or new.top1 is None or why_no_drop(old, new):
         return None
     if old.answers is not None and new.answers is not None:
-        return _paired(old.answers, new.answers)
+        return _compare_predictions(old.answers, new.answers)
     images, right = evidence.images(old), [evidence.right(row) for row in (old, new)]
     value = (right[0] - right[1]) / images
     shares = right[0] / images, right[1] / images
-    return Drop(*shares, value, newcombe(right[0], images, right[1], images), paired=False, images=images, flips=None)
+    return AccuracyChange(
+        *shares, value, newcombe(right[0], images, right[1], images), paired=False, images=images, flips=None
+    )
 
 
-def _paired(old: Answers, new: Answers) -> Drop | None:
-    before, now = answers.unpacked(old), answers.unpacked(new)
+def _compare_predictions(old: PackedPredictions, new: PackedPredictions) -> AccuracyChange | None:
+    before, now = answers.unpack_predictions(old), answers.unpack_predictions(new)
     shares = accuracy.top1(before), accuracy.top1(now)
     lost = accuracy.drop(now, before)
     if lost is None or shares[0] is None or shares[1] is None:
         return None
     flips = answers.flips(now, before)
-    return Drop(shares[0].value, shares[1].value, lost.value, lost.interval, True, lost.images, flips)
+    return AccuracyChange(shares[0].value, shares[1].value, lost.value, lost.interval, True, lost.images, flips)
 
 
 def why_no_drop(old: Row, new: Row) -> str | None:

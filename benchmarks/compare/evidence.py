@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks import accuracy, answers, statistics
-from benchmarks.accuracy import Share
+from benchmarks.accuracy import ShareEstimate
 from benchmarks.compare.keys import name
 from benchmarks.numerals import milliseconds
 from benchmarks.results import Row
@@ -58,7 +58,7 @@ class _Figure:
     stored: float | None
     given: float | None
     source: str
-    words: Callable[[float | None], str]
+    format: Callable[[float | None], str]
 
 
 def check(row: Row, path: str | os.PathLike[str], beside: Sequence[Row] = ()) -> None:
@@ -72,11 +72,11 @@ def check(row: Row, path: str | os.PathLike[str], beside: Sequence[Row] = ()) ->
     Raises:
         ArtifactError: one is not, or has nothing to come from: the row was edited. A sample is not above 0.
     """
-    for figure in (*_of_samples(row, path), *_of_answers(row), *_against_reference(row, beside)):
+    for figure in (*_derive_from_samples(row, path), *_derive_from_predictions(row), *_against_reference(row, beside)):
         if figure.stored is not None and not _same(figure.stored, figure.given):
             raise ArtifactError(
-                f"{name(row)}: {figure.name} is {_told(figure, figure.stored)} and its {figure.source} give "
-                f"{figure.words(figure.given)}: the row was edited",
+                f"{name(row)}: {figure.name} is {_format_figure(figure, figure.stored)} and its {figure.source} give "
+                f"{figure.format(figure.given)}: the row was edited",
                 path=path,
                 hint="measure again with rbench run",
             )
@@ -86,15 +86,15 @@ def _same(stored: float, given: float | None) -> bool:
     return given is not None and math.isclose(stored, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE**2)
 
 
-def _told(figure: _Figure, value: float) -> str:
-    return f"{figure.words(value)} ms" if figure.words is milliseconds else figure.words(value)
+def _format_figure(figure: _Figure, value: float) -> str:
+    return f"{figure.format(value)} ms" if figure.format is milliseconds else figure.format(value)
 
 
 def _plain(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"
 
 
-def _of_samples(row: Row, path: str | os.PathLike[str]) -> Iterator[_Figure]:
+def _derive_from_samples(row: Row, path: str | os.PathLike[str]) -> Iterator[_Figure]:
     quantiles = [(figure, q, latencies(row)) for figure, q in LATENCIES.items()]
     quantiles += [
         (figure, 0.5, _processes([getattr(sitting, of) for sitting in row.sittings])) for figure, of in MEDIANS.items()
@@ -124,9 +124,9 @@ def _images_per_s(row: Row) -> float | None:
     return row.batch * len(samples) / math.fsum(samples) if len(samples) else None
 
 
-def _of_answers(row: Row) -> Iterator[_Figure]:
+def _derive_from_predictions(row: Row) -> Iterator[_Figure]:
     """Of a row without answers, top-1 is the share of whole images that is the nearest."""
-    found = None if row.answers is None else answers.unpacked(row.answers)
+    found = None if row.answers is None else answers.unpack_predictions(row.answers)
     if found is not None:
         yield _Figure("images", row.images, len(found.indices), "answers", _plain)
     one = accuracy.top1(found) if found is not None else _nearest(row)
@@ -136,13 +136,15 @@ def _of_answers(row: Row) -> Iterator[_Figure]:
         yield from _share("top5", row.top5, row.top5_interval, five)
 
 
-def _nearest(row: Row) -> Share | None:
+def _nearest(row: Row) -> ShareEstimate | None:
     if row.top1 is None or not images(row):
         return None
-    return Share(right(row) / images(row), wilson(right(row), images(row)), images(row))
+    return ShareEstimate(right(row) / images(row), wilson(right(row), images(row)), images(row))
 
 
-def _share(name: str, stored: float | None, interval: Interval | None, given: Share | None) -> Iterator[_Figure]:
+def _share(
+    name: str, stored: float | None, interval: Interval | None, given: ShareEstimate | None
+) -> Iterator[_Figure]:
     yield _Figure(name, stored, None if given is None else given.value, "answers", _plain)
     for end, place in (("low", 0), ("high", 1)) if interval is not None else ():
         value = None if given is None else given.interval[place]
@@ -159,7 +161,7 @@ def _against_reference(row: Row, beside: Sequence[Row]) -> Iterator[_Figure]:
     asked = [one for one in theirs if one is not None and mine is not None and one.asked == mine.asked]
     if mine is None or not asked:
         return
-    this, reference = answers.unpacked(mine), answers.unpacked(asked[0])
+    this, reference = answers.unpack_predictions(mine), answers.unpack_predictions(asked[0])
     lost = accuracy.drop(this, reference)
     yield from _share("agreement", row.agreement, row.agreement_interval, accuracy.agreement(this, reference))
     yield _Figure("drop", row.drop, None if lost is None else lost.value, "answers", _plain)

@@ -31,7 +31,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Difference:
+class FieldDifference:
     """A field in which two rows differ, and what they have there, in words."""
 
     field: str
@@ -43,7 +43,7 @@ def _load(row: Row) -> Value:
     return None if row.load is None else (row.load.shape, row.load.arrivals, row.load.clients)
 
 
-def _load_words(value: Value) -> str:
+def _format_load(value: Value) -> str:
     if not isinstance(value, tuple):
         return "none"
     shape, arrivals, clients = value
@@ -74,7 +74,7 @@ FIELDS: tuple[Field, ...] = (
     Field("precision", lambda row: row.precision, names=True),
     Field("batch", lambda row: row.batch, names=True),
     Field("cuda-graphs", lambda row: row.cuda_graphs, names=True),
-    Field("load", _load, names=True, text=_load_words),
+    Field("load", _load, names=True, text=_format_load),
     Field("sha256", lambda row: row.sha256, names=False, text=lambda value: str(value)[:12]),
     Field("threads", lambda row: row.threads, names=False),
     Field("device", lambda row: row.device, names=False),
@@ -88,7 +88,7 @@ FIELDS: tuple[Field, ...] = (
 class Matches:
     """The rows of one configuration in both files, with what differs between the two, and those that have no fellow."""
 
-    pairs: tuple[tuple[Row, Row, tuple[Difference, ...]], ...]
+    pairs: tuple[tuple[Row, Row, tuple[FieldDifference, ...]], ...]
     only_old: tuple[Row, ...]
     only_new: tuple[Row, ...]
 
@@ -97,22 +97,22 @@ def name(row: Row) -> str:
     """The configuration in a few words."""
     parts = [" ".join(filter(None, (row.runtime, row.precision))), f"batch {row.batch}"]
     if row.load is not None:
-        parts.append(f"load {load_words(row)}")
+        parts.append(f"load {format_load(row)}")
     if row.cuda_graphs is False:
         parts.append("no CUDA graphs")
     return f"{row.artifact if row.subject is None else row.subject}: {', '.join(parts)}"
 
 
-def load_words(row: Row) -> str:
+def format_load(row: Row) -> str:
     """The load's shape in a few words."""
-    return _load_words(_load(row))
+    return _format_load(_load(row))
 
 
-def differences(old: Row, new: Row) -> tuple[Difference, ...]:
+def differences(old: Row, new: Row) -> tuple[FieldDifference, ...]:
     """In what the two differ. What a row that gave no number ran on was only asked for, and is not counted."""
     both = old.status == new.status == "ok"
     return tuple(
-        Difference(field.name, field.text(field.of(old)), field.text(field.of(new)))
+        FieldDifference(field.name, field.text(field.of(old)), field.text(field.of(new)))
         for field in FIELDS
         if (field.names or both) and field.of(old) != field.of(new)
     )
@@ -122,11 +122,11 @@ def latest(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Of each configuration, as it was asked for, the rows of the last run that has any, in the order of ``rows``."""
     runs: dict[tuple[Value, ...], tuple[str, str]] = {}
     for row in rows:
-        runs[_asked(row)] = max(runs.get(_asked(row), ("", "")), (row.time, row.run))
-    return tuple(row for row in rows if runs[_asked(row)][1] == row.run)
+        runs[_identify_request(row)] = max(runs.get(_identify_request(row), ("", "")), (row.time, row.run))
+    return tuple(row for row in rows if runs[_identify_request(row)][1] == row.run)
 
 
-def _asked(row: Row) -> tuple[Value, ...]:
+def _identify_request(row: Row) -> tuple[Value, ...]:
     threads, device = row.requested_threads or row.threads, row.requested_device or row.device
     return (*(field.of(row) for field in FIELDS if field.names), threads, device, _machine(row), _rate(row))
 
@@ -138,7 +138,7 @@ def configuration(row: Row, across: Collection[str] = ()) -> tuple[Value, ...]:
     return tuple(field.of(row) for field in kept if field.name not in across)
 
 
-def matched(old: Sequence[Row], new: Sequence[Row], across: Collection[str] = ()) -> Matches:
+def match_rows(old: Sequence[Row], new: Sequence[Row], across: Collection[str] = ()) -> Matches:
     """Finds for each row of ``new`` the row of ``old`` that it is to be compared with.
 
     First those that agree in every field, then those that differ in nothing but the fields ``across``. A row is
@@ -148,8 +148,8 @@ def matched(old: Sequence[Row], new: Sequence[Row], across: Collection[str] = ()
         CompatibilityError: two rows are of one configuration and of different conditions; one row could be compared
             with several; or no row has a fellow.
     """
-    search = _Search(old, frozenset(across))
-    pairs: dict[int, tuple[Row, Row, tuple[Difference, ...]]] = {}
+    search = _RowMatcher(old, frozenset(across))
+    pairs: dict[int, tuple[Row, Row, tuple[FieldDifference, ...]]] = {}
     for exact in (True, False):
         for index in sorted(range(len(new)), key=lambda index: new[index].status != "ok"):
             if index not in pairs and (found := search.fellow(new[index], exact)):
@@ -164,14 +164,14 @@ def matched(old: Sequence[Row], new: Sequence[Row], across: Collection[str] = ()
     )
 
 
-class _Search:
+class _RowMatcher:
     """The old rows by configuration, and what was found so far."""
 
     def __init__(self, old: Sequence[Row], across: frozenset[str]) -> None:
         self.taken: set[int] = set()
         self._across = across
         self._exact: set[int] = set()
-        self._refused: list[tuple[Row, tuple[Difference, ...]]] = []
+        self._refused: list[tuple[Row, tuple[FieldDifference, ...]]] = []
         self._named: dict[tuple[Value, ...], list[Row]] = {}
         for row in old:
             self._named.setdefault(self._names(row), []).append(row)
@@ -179,7 +179,7 @@ class _Search:
     def _names(self, row: Row) -> tuple[Value, ...]:
         return tuple(field.of(row) for field in FIELDS if field.names and field.name not in self._across)
 
-    def fellow(self, row: Row, exact: bool) -> tuple[Row, tuple[Difference, ...]] | None:
+    def fellow(self, row: Row, exact: bool) -> tuple[Row, tuple[FieldDifference, ...]] | None:
         """The old row to compare it with, if there is one: in every field, or but for those that may differ."""
         there = [one for one in self._named.get(self._names(row), ()) if id(one) not in self._exact]
         found = [(one, differences(one, row)) for one in there]
@@ -210,17 +210,17 @@ class _Search:
         more = f", and {len(self._refused) - 1} more" if len(self._refused) > 1 else ""
         fields = dict.fromkeys(d.field for _, each in self._refused for d in each if d.field not in self._across)
         raise CompatibilityError(
-            f"not alike, so not compared: {name(row)}{more}: {words(apart)}",
+            f"not alike, so not compared: {name(row)}{more}: {format_differences(apart)}",
             hint=f"if that is meant: {' '.join(f'--across {field}' for field in fields)}",
         )
 
 
-def _distance(old: Row, new: Row, apart: Sequence[Difference]) -> tuple[int, int]:
+def _distance(old: Row, new: Row, apart: Sequence[FieldDifference]) -> tuple[int, int]:
     """How far two rows are from each other; last, by what is not counted of a row that gave no number."""
     return len(apart), sum(field.of(old) != field.of(new) for field in FIELDS)
 
 
-def words(apart: Sequence[Difference]) -> str:
+def format_differences(apart: Sequence[FieldDifference]) -> str:
     """The differences in words."""
     return ", ".join(f"{one.field} {one.old} against {one.new}" for one in apart)
 
@@ -230,6 +230,6 @@ def _nothing_alike(old: Sequence[Row], new: Sequence[Row]) -> CompatibilityError
         return CompatibilityError(f"{'OLD' if not old else 'NEW'} has no rows to compare")
     nearest = min((differences(one, other) for one in old for other in new), key=len)
     return CompatibilityError(
-        f"no row of NEW is of a configuration of OLD; the nearest two differ in {words(nearest)}",
+        f"no row of NEW is of a configuration of OLD; the nearest two differ in {format_differences(nearest)}",
         hint=f"if that is meant: {' '.join(f'--across {one.field}' for one in nearest)}",
     )

@@ -9,14 +9,14 @@ import functools
 from collections.abc import Callable, Mapping
 
 from benchmarks.doctor import machine, packages, trials
-from benchmarks.doctor.findings import Finding, Report, from_message
-from benchmarks.doctor.look import Look, look
+from benchmarks.doctor.findings import DoctorReport, Finding, from_message
+from benchmarks.doctor.look import GpuProbe, probe
 from runtimes import available_backends
 
-__all__ = ["Finding", "Report", "examine"]
+__all__ = ["DoctorReport", "Finding", "examine"]
 
 
-def examine(heard: Callable[[str], None]) -> Report:
+def examine(heard: Callable[[str], None]) -> DoctorReport:
     """All that can be found out. Blocks for some seconds a backend, and longer for one that compiles or hangs.
 
     ``heard`` is told what is at work.
@@ -25,20 +25,20 @@ def examine(heard: Callable[[str], None]) -> Report:
         CheckFailedError: not even the machine could be looked at.
     """
     heard("looking at the machine")
-    seen, ending = look()
-    versions = packages.installed()
+    seen, ending = probe()
+    versions = packages.list_installed()
     gpus = seen.environment.gpus
     with_gpu = bool(gpus or seen.devices)
     findings = [
         *machine.rexport(seen.environment.python),
         *machine.machine(seen.environment),
         *machine.gpu(seen, ending),
-        *(packages.suited(finding, versions) for finding in _runtimes(seen, with_gpu, versions, heard)),
+        *(packages.adapt_commands(finding, versions) for finding in _runtimes(seen, with_gpu, versions, heard)),
         *packages.extras(versions, with_gpu),
         *packages.conflicts(versions, gpus),
         *machine.folders(),
     ]
-    return Report(
+    return DoctorReport(
         rexport=machine.version(),
         folder=str(machine.folder()),
         environment=seen.environment,
@@ -47,20 +47,22 @@ def examine(heard: Callable[[str], None]) -> Report:
     )
 
 
-def _runtimes(seen: Look, with_gpu: bool, versions: Mapping[str, str], heard: Callable[[str], None]) -> list[Finding]:
+def _runtimes(
+    seen: GpuProbe, with_gpu: bool, versions: Mapping[str, str], heard: Callable[[str], None]
+) -> list[Finding]:
     rows, alone = available_backends(), packages.for_processors(versions)
-    install = {name: _forced(message) for name, message in seen.installs.items()}
+    install = {name: _force_reinstall(message) for name, message in seen.installs.items()}
     found = []
-    for trial in trials.planned(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
-        found.append(trials.tried(trial, functools.partial(_tell, heard, trial.subject)))
+    for trial in trials.plan_trials(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
+        found.append(trials.run_trial(trial, functools.partial(_report_step, heard, trial.subject)))
     return found + [trials.absent(row, reason, with_gpu) for row in rows if (reason := seen.missing[row.name])]
 
 
-def _tell(heard: Callable[[str], None], subject: str, step: str) -> None:
+def _report_step(heard: Callable[[str], None], subject: str, step: str) -> None:
     heard(f"trying {subject}: {step}")
 
 
-def _forced(message: str | None) -> tuple[str, ...]:
+def _force_reinstall(message: str | None) -> tuple[str, ...]:
     """The command that installs what a backend asks for, as one that installs it again."""
     commands = from_message("runtimes", "", "missing", message or "").mend
     return tuple(command.replace("pip install ", "pip install --force-reinstall ", 1) for command in commands)

@@ -24,7 +24,7 @@ UNASKED = "the GPU's libraries could not be asked"
 
 
 @dataclass(frozen=True)
-class Look:
+class GpuProbe:
     """What was seen.
 
     Attributes:
@@ -43,27 +43,27 @@ class Look:
     devices: tuple[Device, ...]
 
 
-def look(limit_s: float = LIMIT_S) -> tuple[Look, str | None]:
+def probe(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
     """What was seen, and how the process ended that asked the GPU's libraries, if it did not return.
 
     Raises:
         CheckFailedError: not even the rest could be seen.
     """
-    seen, ending = _looked(False, limit_s)
+    seen, ending = _probe_in_process(False, limit_s)
     if seen is not None:
         return seen, None
-    blind, worse = _looked(True, limit_s)
+    blind, worse = _probe_in_process(True, limit_s)
     if blind is None:
         raise CheckFailedError(f"the machine could not be looked at: its process {worse}")
     return blind, ending
 
 
-def _looked(blind: bool, limit_s: float) -> tuple[Look | None, str]:
+def _probe_in_process(blind: bool, limit_s: float) -> tuple[GpuProbe | None, str]:
     """What a process saw, or ``None`` and how it ended."""
     root = str(Path(benchmarks.__path__[0]).parent)
     paths = filter(None, (root, os.environ.get("PYTHONPATH")))
     process = subprocess.Popen(
-        (sys.executable, "-P", "-c", f"from {__name__} import tell; tell({blind})"),
+        (sys.executable, "-P", "-c", f"from {__name__} import print_probe; print_probe({blind})"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -81,13 +81,13 @@ def _looked(blind: bool, limit_s: float) -> tuple[Look | None, str]:
     if process.returncode < 0:
         return None, f"was ended by {signal.Signals(-process.returncode).name}"
     try:
-        return schema.loads(Look, told), ""
+        return schema.loads(GpuProbe, told), ""
     except ArtifactError:
         last = one_line((errors.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1])
         return None, f"ended with exit code {process.returncode}: {last}"
 
 
-def _seen() -> Look:
+def _probe_libraries() -> GpuProbe:
     machine = environment()
     missing = {row.name: row.missing() for row in available_backends()}
     no_cuda, no_nvml = cuda.missing(), gpu.missing()
@@ -95,7 +95,7 @@ def _seen() -> Look:
     # The process's last question: to each backend it looks as if nothing were installed.
     importlib.util.find_spec = lambda *_: None
     installs = {row.name: row.missing() for row in available_backends()}
-    return Look(machine, missing, installs, no_nvml, no_cuda, devices)
+    return GpuProbe(machine, missing, installs, no_nvml, no_cuda, devices)
 
 
 def _devices() -> tuple[Device, ...]:
@@ -107,18 +107,18 @@ def _devices() -> tuple[Device, ...]:
             return tuple(found)
 
 
-def _unasked() -> str:
+def _explain_blindness() -> str:
     return UNASKED
 
 
-def tell(blind: bool) -> None:
-    """What the process runs: prints a ``Look`` as JSON. Blind, it asks no library of a GPU.
+def print_probe(blind: bool) -> None:
+    """What the process runs: prints a ``GpuProbe`` as JSON. Blind, it asks no library of a GPU.
 
     What libraries print goes to standard error; the process is of no other use afterwards.
     """
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     if blind:
-        cuda.missing = gpu.missing = _unasked
+        cuda.missing = gpu.missing = _explain_blindness
     with answer:
-        answer.write(schema.dumps(_seen()))
+        answer.write(schema.dumps(_probe_libraries()))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks.doctor.findings import Finding, Status, from_message
-from benchmarks.doctor.look import UNASKED, Look
+from benchmarks.doctor.look import UNASKED, GpuProbe
 from benchmarks.doctor.packages import at_least
 from benchmarks.environment import Environment
 from benchmarks.gpu import UNKNOWN, Gpu
@@ -71,13 +71,13 @@ def _installation() -> list[Finding]:
         what = f"it runs from the checkout {place} and is not installed: its commands and extras are not known to pip"
         return [Finding("rexport", "version", "warning", what, (edit,))]
     found = [Finding("rexport", "version", "ok", f"{version()}, from the checkout {place}")]
-    if _declared(project) != _known():
+    if _read_declared_extras(project) != _list_known_extras():
         what = "pip knows other extras than the checkout's pyproject.toml has: they came after it was installed"
         found.append(Finding("rexport", "extras", "warning", what, (edit,)))
     return found
 
 
-def _declared(project: Path) -> set[str]:
+def _read_declared_extras(project: Path) -> set[str]:
     import tomllib
 
     extras: Mapping[str, list[str]] = tomllib.loads(project.read_text(encoding="utf-8"))["project"].get(
@@ -86,7 +86,7 @@ def _declared(project: Path) -> set[str]:
     return {f"{line}; {name}".replace(" ", "") for name, lines in extras.items() for line in lines}
 
 
-def _known() -> set[str]:
+def _list_known_extras() -> set[str]:
     lines = (line.partition(";") for line in metadata.requires("rexport") or ())
     marked = ((body, re.search(r"""extra\s*==\s*['"]([\w.-]+)['"]""", marker)) for body, _, marker in lines)
     return {f"{body}; {extra[1]}".replace(" ", "") for body, extra in marked if extra}
@@ -151,7 +151,7 @@ def _load(about: Environment) -> Finding:
     return Finding("machine", "load average", "warning", f"{what}: what is measured now will be disturbed")
 
 
-def gpu(seen: Look, ending: str | None, root: Path = Path("/")) -> list[Finding]:
+def gpu(seen: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Finding]:
     """The GPUs, and whether the libraries that ask them work. ``ending`` is how a first look at them ended."""
     if ending is not None:
         return [Finding("gpu", "driver", "broken", f"{UNASKED}: the process that asked them {ending}")]
@@ -185,10 +185,13 @@ def _device(device: Device) -> Finding:
 
 def folders() -> list[Finding]:
     """Where downloads and engines are kept, and whether they can be."""
-    return [_kept("downloaded weights", cache_folder), _kept("engines", cache.default_folder, cache.claim_folder)]
+    return [
+        _check_folder("downloaded weights", cache_folder),
+        _check_folder("engines", cache.default_folder, cache.claim_folder),
+    ]
 
 
-def _kept(subject: str, find: Callable[[], Path], check: Callable[[Path], object] = Path.stat) -> Finding:
+def _check_folder(subject: str, find: Callable[[], Path], check: Callable[[Path], object] = Path.stat) -> Finding:
     """``check`` is what refuses a folder that is there and must not be used."""
     try:
         place = find()

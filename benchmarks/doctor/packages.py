@@ -49,7 +49,7 @@ _LEAST = re.compile(r"(?:>=|==|~=)\s*([\w.]+)")
 _ELSEWHERE = re.compile(r"""['"](?:win32|Windows|darwin|Darwin)['"]""")
 
 
-def parsed(line: str) -> Requirement | None:
+def parse_requirement(line: str) -> Requirement | None:
     """The line's meaning; ``None`` for another system, or what is no requirement."""
     body, _, marker = line.partition(";")
     found = _LINE.fullmatch(body.strip())
@@ -58,19 +58,21 @@ def parsed(line: str) -> Requirement | None:
     extra, least = _EXTRA.search(marker), _LEAST.search(found["versions"])
     extras = tuple(name.strip() for name in (found["extras"] or "").split(",") if name.strip())
     return Requirement(
-        normalised(found["name"]), extras, least[1] if least else None, extra[1] if extra else None, body.strip()
+        normalise_name(found["name"]), extras, least[1] if least else None, extra[1] if extra else None, body.strip()
     )
 
 
-def normalised(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A package's name as pip compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def installed() -> dict[str, str]:
+def list_installed() -> dict[str, str]:
     """The version of every installed package, by its normalised name."""
     found = ((each.metadata["Name"], each.version) for each in metadata.distributions())
-    return {normalised(name): version for name, version in reversed(list(found)) if name}  # the first on the path wins
+    return {
+        normalise_name(name): version for name, version in reversed(list(found)) if name
+    }  # the first on the path wins
 
 
 def at_least(version: str, least: str) -> bool:
@@ -87,7 +89,7 @@ def requirements(package: str) -> tuple[Requirement, ...]:
         lines = metadata.requires(package) or ()
     except metadata.PackageNotFoundError:
         return ()
-    return tuple(found for line in lines if (found := parsed(line)) is not None)
+    return tuple(found for line in lines if (found := parse_requirement(line)) is not None)
 
 
 def extras(versions: Mapping[str, str], with_gpu: bool) -> list[Finding]:
@@ -101,7 +103,7 @@ def extras(versions: Mapping[str, str], with_gpu: bool) -> list[Finding]:
 
 
 def _extra(name: str, needed: Sequence[Requirement], versions: Mapping[str, str], with_gpu: bool) -> Finding:
-    needed = [each for one in needed for each in (one, *_nested(one, versions))]
+    needed = [each for one in needed for each in (one, *_expand_extras(one, versions))]
     present = [each for each in needed if _provider(each, versions) is not None]
     lacking = [each for each in needed if each not in present]
     old = [
@@ -123,7 +125,7 @@ def _extra(name: str, needed: Sequence[Requirement], versions: Mapping[str, str]
 _FOR_GPUS = (_GPU_BUILD, "cuda-bindings", "tensorrt", "tensorrt-rtx")
 
 
-def _nested(requirement: Requirement, versions: Mapping[str, str]) -> list[Requirement]:
+def _expand_extras(requirement: Requirement, versions: Mapping[str, str]) -> list[Requirement]:
     """What the requirement's own extras need, if it is installed."""
     if requirement.name not in versions:
         return []
@@ -146,7 +148,7 @@ def _mend(name: str, lacking: Sequence[Requirement], versions: Mapping[str, str]
     return (f"pip install {'' if lacking else '--upgrade '}'rexport[{name}]'",)
 
 
-def suited(finding: Finding, versions: Mapping[str, str]) -> Finding:
+def adapt_commands(finding: Finding, versions: Mapping[str, str]) -> Finding:
     """The finding with commands that do not bring the rival of a package that is there."""
     if _GPU_BUILD not in versions:
         return finding

@@ -11,7 +11,7 @@ from benchmarks import child
 from benchmarks.child import PROGRAM
 from benchmarks.doctor import sample
 from benchmarks.doctor.findings import Finding, from_message
-from benchmarks.job import Job, Outcome
+from benchmarks.job import Job, JobOutcome
 from benchmarks.measure import Plan
 from runtimes.backends import PROCESSOR
 from runtimes.processors import usable_processors
@@ -42,7 +42,7 @@ class Trial:
         return f"{self.row.name} on {self.device}"
 
 
-def planned(
+def plan_trials(
     rows: Sequence[Backend],
     missing: Mapping[str, str | None],
     install: Mapping[str, tuple[str, ...]],
@@ -67,7 +67,7 @@ def absent(row: Backend, reason: str, with_gpu: bool) -> Finding:
     return Finding("runtimes", row.name, "missing", f"it runs on NVIDIA GPUs alone; {what}")
 
 
-def tried(
+def run_trial(
     trial: Trial, heard: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
 ) -> Finding:
     """What came of it. Blocks until its process has ended, which is ``limit_s`` after its last step at the latest.
@@ -93,10 +93,10 @@ def tried(
         )
         outcome, _ = child.run(job, Path(folder), heard, limit_s, program=program)
     reason = None if outcome.reason is None else outcome.reason.removeprefix(f"{job.artifact}: ")
-    return judged(trial, replace(outcome, reason=reason))
+    return judge_outcome(trial, replace(outcome, reason=reason))
 
 
-def judged(trial: Trial, outcome: Outcome) -> Finding:
+def judge_outcome(trial: Trial, outcome: JobOutcome) -> Finding:
     """The outcome as a finding."""
     about = outcome.description
     if outcome.status == "ok" and about is not None:
@@ -113,6 +113,6 @@ def judged(trial: Trial, outcome: Outcome) -> Finding:
     return finding if says_itself else replace(finding, mend=trial.install)
 
 
-def _times(outcome: Outcome) -> str:
+def _times(outcome: JobOutcome) -> str:
     sitting = outcome.sitting
     return "" if sitting is None else f"opened in {sitting.load_s:.1f} s, first call {sitting.first_s * 1e3:,.0f} ms"

@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 
-from benchmarks.doctor.findings import Finding, Report, Status, Topic
+from benchmarks.doctor.findings import DoctorReport, Finding, Status, Topic
 
 WIDTH = 100
 _INDENT = 9
@@ -22,25 +22,25 @@ _TITLES: dict[Topic, str] = {
 }
 
 
-def lines(report: Report) -> Iterator[str]:
+def format_report(report: DoctorReport) -> Iterator[str]:
     """Lines of 100 columns at most, but for commands and paths that are longer."""
     for topic, title in _TITLES.items():
         found = [finding for finding in report.findings if finding.topic == topic]
         if found:
             yield title
             for finding in found:
-                yield from _lines(finding)
+                yield from _format_finding(finding)
             yield ""
-    yield from _wrapped(verdict(report), "")
+    yield from _wrap(verdict(report), "")
 
 
-def _lines(finding: Finding) -> Iterator[str]:
-    yield from _wrapped(f"{finding.status:{_INDENT}}{finding.subject}: {finding.what}", " " * _INDENT)
+def _format_finding(finding: Finding) -> Iterator[str]:
+    yield from _wrap(f"{finding.status:{_INDENT}}{finding.subject}: {finding.what}", " " * _INDENT)
     for command in finding.mend:
         yield f"{'':{_INDENT}}$ {command}"
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def _wrap(text: str, indent: str) -> list[str]:
     return textwrap.wrap(
         text,
         WIDTH,
@@ -51,7 +51,7 @@ def _wrapped(text: str, indent: str) -> list[str]:
     )
 
 
-def verdict(report: Report) -> str:
+def verdict(report: DoctorReport) -> str:
     """The report in a sentence or two."""
     broken = [finding.subject for finding in report.findings if finding.status == "broken"]
     counts = Counter(finding.status for finding in report.findings)

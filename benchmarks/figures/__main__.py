@@ -13,15 +13,15 @@ from pathlib import Path
 import click
 
 from benchmarks.figures import engines, evaluation, instrument, instrument_conditions, own, precision, training
-from benchmarks.figures.frame import Figure, Setting
+from benchmarks.figures.frame import Figure, FigureSettings
 from exporter import terminal
 
-FIGURES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
+FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "help": own.first_help,
     "overhead": own.overhead,
     "startup": own.startup,
     "export": own.export,
-    "bundled": own.bundled,
+    "bundled": own.measure_bundled,
     "cifar": own.cifar,
     "native": precision.native,
     "int8": precision.int8,
@@ -32,7 +32,7 @@ FIGURES: dict[str, Callable[[Setting], Iterator[Figure]]] = {
     "engines": engines.engines,
     "verdicts": instrument.verdicts,
     "harness": instrument.harness,
-    "disturbed": instrument_conditions.disturbed,
+    "disturbed": instrument_conditions.measure_disturbed,
     "evaluation": evaluation.evaluation,
     "alone": instrument.alone,
     "training": training.training,
@@ -50,7 +50,7 @@ def main(names: tuple[str, ...], rounds: int, shared: Path | None, limit: int | 
     """Measure rexport's own figures, by default all that can be; exit code 1 if one is out of its bound."""
     missed = False
     with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(Path(folder), rounds, shared, limit)
+        setting = FigureSettings(Path(folder), rounds, shared, limit)
         for name in names or [name for name in FIGURES if shared is not None or name != "cifar"]:
             for figure in FIGURES[name](setting):
                 click.echo(f"{'holds ' if figure.holds else 'MISSED'}  {figure.name}: {figure.value} ({figure.bound})")

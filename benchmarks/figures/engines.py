@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 
-from benchmarks.figures.frame import SILENT, VARIANT, Figure, Setting
+from benchmarks.figures.frame import SILENT, VARIANT, Figure, FigureSettings
 from exporter import onnx
 from exporter.network import ExportRequest, Network, prepare
 from exporter.precision import PRECISIONS
@@ -20,12 +20,12 @@ from runtimes.trt.settings import Settings
 LIMIT_S = 10.0
 
 
-def engines(setting: Setting) -> Iterator[Figure]:
+def engines(setting: FigureSettings) -> Iterator[Figure]:
     """Parsing and building ResNet-50 for 224 x 224 pixels, in each precision, for the default batches and GPUs."""
     rtx = flavor("rtx")
     network = prepare(ExportRequest(VARIANTS[VARIANT], "unused"), SILENT)
     for name in PRECISIONS:
-        source = _exported(network, setting, name)
+        source = _export_network(network, setting, name)
         settings = Settings(tf32=source.allows_tf32)
         built = [build(source.path, settings, rtx) for _ in range(max(3, setting.rounds // 3))]
         taken = [one.duration_s for one in built]
@@ -37,7 +37,7 @@ def engines(setting: Setting) -> Iterator[Figure]:
         yield Figure(title, value, f"< {LIMIT_S:.0f} s", max(taken) < LIMIT_S)
 
 
-def _exported(network: Network, setting: Setting, precision: str) -> Artifact:
+def _export_network(network: Network, setting: FigureSettings, precision: str) -> Artifact:
     typing = PrecisionSpec(precision)
     if typing.row.calibrated:
         typing = replace(typing, target="tensorrt")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import feeds, pipeline
-from benchmarks.figures.frame import SILENT, Figure, Setting, interleaved
+from benchmarks.figures.frame import SILENT, Figure, FigureSettings, time_interleaved
 from benchmarks.job import Job
 from benchmarks.measure import Plan
 from benchmarks.statistics import quantile, ratio_interval, ratio_of_medians
@@ -28,7 +28,7 @@ LEAST = 0.95
 Classes = NDArray[np.int64]
 
 
-def evaluation(setting: Setting) -> Iterator[Figure]:
+def evaluation(setting: FigureSettings) -> Iterator[Figure]:
     """rbench's evaluation, which begins at the file of images, against ``InferenceSession.run`` of the very same
     session, and ``argmax``, over batches that lie ready in memory."""
     artifact = onnx.export(
@@ -47,14 +47,14 @@ def evaluation(setting: Setting) -> Iterator[Figure]:
         def step(line: str) -> None:
             channel.write(line + "\n")
 
-        def ours() -> Classes:
+        def evaluate_with_rexport() -> Classes:
             return pipeline.evaluate(job, runtime, [], step).best[:, 0]
 
-        def bare() -> Classes:
+        def evaluate_directly() -> Classes:
             return np.concatenate([session.native.run(None, {name: images})[0].argmax(axis=1) for images in ready])
 
-        same = bool((ours() == bare()).all())
-        mine, plain = interleaved((ours, bare), max(3, setting.rounds // 3))
+        same = bool((evaluate_with_rexport() == evaluate_directly()).all())
+        mine, plain = time_interleaved((evaluate_with_rexport, evaluate_directly), max(3, setting.rounds // 3))
     yield _figure(sum(map(len, ready)), mine, plain, same)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.request import Listener as RunListener
-from benchmarks.request import Request as RunRequest
+from benchmarks.request import BenchmarkRequest as RunRequest
+from benchmarks.request import RunListener as RunListener
 from benchmarks.results import Row
 from benchmarks.run import run
 from benchmarks.statistics import quantile, ratio_interval, ratio_of_medians
@@ -22,7 +22,7 @@ SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 
 
 @dataclass(frozen=True)
-class Setting:
+class FigureSettings:
     """``folder`` for what is exported, ``rounds`` of pairs, ``shared`` the folder of the published CIFAR-10 files,
     ``limit`` of images for a trial."""
 
@@ -53,7 +53,7 @@ def ratio(name: str, ours: list[float], bare: list[float], bound: float) -> Figu
     return Figure(name, value, f"<= {bound} x", ratio <= bound)
 
 
-def interleaved(calls: tuple[Callable[[], object], ...], rounds: int) -> list[list[float]]:
+def time_interleaved(calls: tuple[Callable[[], object], ...], rounds: int) -> list[list[float]]:
     """Seconds of each call, ``rounds`` times, in turn and in turned order, after one round that is not counted."""
     samples: list[list[float]] = [[] for _ in calls]
     for number in range(rounds + 1):

@@ -18,14 +18,14 @@ import numpy as np
 import runtimes
 from benchmarks import child, field
 from benchmarks.cli import ALONE
-from benchmarks.clocks import Turn
-from benchmarks.field import MOST_PROCESSES, Entry, Gathered, Method
-from benchmarks.figures.frame import SILENT, Figure, Setting, console_script
+from benchmarks.clocks import TurnPlan
+from benchmarks.field import MOST_PROCESSES, Method, ProcessOutcomes, ScheduledJob
+from benchmarks.figures.frame import SILENT, Figure, FigureSettings, console_script
 from benchmarks.job import Job
-from benchmarks.measure import Plan, Timed
+from benchmarks.measure import Plan, TimedCall
 from benchmarks.results import FILE_NAME, read
 from benchmarks.simulation import USUAL, Clockwork
-from benchmarks.statistics import Comparison, Rounds, paired, quantile, together
+from benchmarks.statistics import LatencyComparison, Rounds, compare_paired, quantile, together
 from exporter import onnx
 from exporter.network import ExportRequest
 from exporter.variants import VARIANTS
@@ -91,20 +91,20 @@ class _Bare:
         self.rounds_s: list[list[float]] = []
 
     def __enter__(self) -> _Bare:
-        self._answer()
+        self._read_reply()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
-    def turn(self, turn: Turn) -> float:
+    def turn(self, turn: TurnPlan) -> float:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{turn.duration_s}\n")
         self._process.stdin.flush()
-        self.rounds_s.append([float(sample) for sample in self._answer().split()])
+        self.rounds_s.append([float(sample) for sample in self._read_reply().split()])
         return quantile(self.rounds_s[-1], 0.5)
 
-    def _answer(self) -> str:
+    def _read_reply(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -113,20 +113,20 @@ class _Bare:
 
 
 @dataclass(frozen=True)
-class _Seat:
+class _SimulatedProcess:
     """A configuration of the scripted backend in one process, on the virtual clock."""
 
     number: int
-    timed: Timed
+    timed: TimedCall
     now: list[int]
 
-    def turn(self, turn: Turn) -> float | None:
+    def turn(self, turn: TurnPlan) -> float | None:
         self.now[:] = [self.number]
         self.timed.renew(turn.duration_s)
         return quantile(self.timed.turn(turn.duration_s, turn.least, turn.most), 0.5)
 
 
-def simulated(script: Path, gap: float, seed: int, turn_s: float = 0.01) -> Comparison:
+def simulate_run(script: Path, gap: float, seed: int, turn_s: float = 0.01) -> LatencyComparison:
     """One seeded run of the scripted backend against itself, slower by ``gap``, with noise as it really is.
 
     All of the harness takes part but its processes. Its clock is a virtual one, which the backend's calls move.
@@ -136,72 +136,72 @@ def simulated(script: Path, gap: float, seed: int, turn_s: float = 0.01) -> Comp
     order, sides = random.Random(f"order {seed}"), (list[Rounds](), list[Rounds]())
     with patch(f"{fake.__name__}.time.sleep", lambda _: clockwork.call(now[0])):
         for _ in range(MOST_PROCESSES):
-            seats = [_seated(script, number, clockwork, now) for number in range(2)]
-            for _ in field.in_rounds(seats, METHOD.rounds, Turn(turn_s, 1, 1000), order):
+            seats = [_start_simulated(script, number, clockwork, now) for number in range(2)]
+            for _ in field.in_rounds(seats, METHOD.rounds, TurnPlan(turn_s, 1, 1000), order):
                 pass
             for side, seat in zip(sides, seats, strict=True):
                 side.append(seat.timed.series().rounds_s)
-    return paired(*sides, seed=seed)
+    return compare_paired(*sides, seed=seed)
 
 
-def _seated(script: Path, number: int, clockwork: Clockwork, now: list[int]) -> _Seat:
+def _start_simulated(script: Path, number: int, clockwork: Clockwork, now: list[int]) -> _SimulatedProcess:
     """A fresh start of the configuration, warmed up."""
     runtime, feeds = runtimes.open(script, "fake"), {"input": np.ones((1, 3), np.float32)}
-    seat = _Seat(number, Timed(lambda: runtime.infer(feeds), PLAN, clockwork.clock), now)
+    seat = _SimulatedProcess(number, TimedCall(lambda: runtime.infer(feeds), PLAN, clockwork.clock), now)
     clockwork.start(number)
     now[:] = [number]
     seat.timed.warm_up()
     return seat
 
 
-def scripted(folder: Path) -> Path:
-    """The file that ``simulated`` takes."""
+def write_script(folder: Path) -> Path:
+    """The file that ``simulate_run`` takes."""
     place = folder / "scripted.fake"
     place.write_text(schema.dumps(SCRIPT), encoding="utf-8")
     return place
 
 
-def verdicts(setting: Setting) -> Iterator[Figure]:
+def verdicts(setting: FigureSettings) -> Iterator[Figure]:
     """The same twice, and with a gap of 5 %: on the scripted backend by a virtual clock, and ResNet-20 for real."""
-    script = scripted(setting.folder)
+    script = write_script(setting.folder)
     for gap, wanted in ((0.0, "tie"), (GAP, "slower")):
-        found = [simulated(script, gap, seed) for seed in range(SIMULATED)]
-        yield _counted(f"{SIMULATED} seeded runs on the fake backend, gap {gap:.0%}", found, wanted)
+        found = [simulate_run(script, gap, seed) for seed in range(SIMULATED)]
+        yield _count_verdicts(f"{SIMULATED} seeded runs on the fake backend, gap {gap:.0%}", found, wanted)
     artifact = _resnet20(setting)
     for gap, wanted in ((0.0, "tie"), (GAP, "slower")):
-        found = [real(artifact, gap, setting.folder, seed) for seed in range(setting.limit or REAL)]
-        yield _counted(f"{len(found)} runs of ResNet-20 on onnxruntime, gap {gap:.0%}", found, wanted)
+        found = [compare_real(artifact, gap, setting.folder, seed) for seed in range(setting.limit or REAL)]
+        yield _count_verdicts(f"{len(found)} runs of ResNet-20 on onnxruntime, gap {gap:.0%}", found, wanted)
 
 
-def _resnet20(setting: Setting) -> Artifact:
+def _resnet20(setting: FigureSettings) -> Artifact:
     return onnx.export(ExportRequest(VARIANTS["resnet20"], f"{setting.folder}/", weights="bundled", force=True), SILENT)
 
 
-def real(artifact: Artifact, gap: float, folder: Path, seed: int) -> Comparison:
+def compare_real(artifact: Artifact, gap: float, folder: Path, seed: int) -> LatencyComparison:
     """ResNet-20, one image a call, against itself slowed down, as ``rbench run`` measures. Blocks for half a minute.
 
     Raises:
         CheckFailedError: a process could not do its work.
     """
     job = Job(str(artifact.path), "onnxruntime", "cpu", usable_processors(), 1, None, None, False, seed, Plan())
-    entries = [Entry(name, job, (*SLOWED, str(part))) for name, part in (("reference", 0.0), ("other", gap))]
-    reference, other = _gathered(entries, replace(METHOD, seed=seed), folder)
-    return paired(_rounds(reference), _rounds(other), seed=seed)
+    entries = [ScheduledJob(name, job, (*SLOWED, str(part))) for name, part in (("reference", 0.0), ("other", gap))]
+    reference, other = _gather_outcomes(entries, replace(METHOD, seed=seed), folder)
+    return compare_paired(_rounds(reference), _rounds(other), seed=seed)
 
 
-def _gathered(entries: Sequence[Entry], method: Method, folder: Path) -> list[Gathered]:
+def _gather_outcomes(entries: Sequence[ScheduledJob], method: Method, folder: Path) -> list[ProcessOutcomes]:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         *_, found = field.gather(entries, method, Path(place), lambda _: None)
         return found
 
 
-def _rounds(gathered: Gathered) -> list[Rounds]:
+def _rounds(gathered: ProcessOutcomes) -> list[Rounds]:
     if not gathered.sound:
         raise CheckFailedError(f"a process failed: {gathered.outcomes[-1].reason}")
     return [outcome.sitting.latency.rounds_s for outcome in gathered.outcomes if outcome.sitting is not None]
 
 
-def _counted(name: str, found: Sequence[Comparison], wanted: str) -> Figure:
+def _count_verdicts(name: str, found: Sequence[LatencyComparison], wanted: str) -> Figure:
     counts = Counter(one.verdict for one in found)
     share = counts[wanted] / len(found)  # type: ignore[index]
     middle = quantile([one.ratio for one in found], 0.5)
@@ -211,7 +211,7 @@ def _counted(name: str, found: Sequence[Comparison], wanted: str) -> Figure:
     return Figure(name, value, f">= {LEAST:.0%}", share >= LEAST, notes)
 
 
-def harness(setting: Setting) -> Iterator[Figure]:
+def harness(setting: FigureSettings) -> Iterator[Figure]:
     """The p50 that rbench reports against that of a bare loop around ``InferenceSession.run``: a fresh process of each,
     side by side in shuffled turns, and all that again."""
     artifact, threads = _resnet20(setting), usable_processors()
@@ -224,15 +224,15 @@ def harness(setting: Setting) -> Iterator[Figure]:
             child.Worker(job, Path(folder), lambda _: None, METHOD.silence_s) as worker,
             _Bare(artifact.path, threads) as bare,
         ):
-            worker.opened()
+            worker.wait_until_open()
             worker.warm()
             beside: list[field.Participant] = [worker, bare]
             for _ in field.in_rounds(beside, rounds, turn, order):
                 pass
             worker.finish()
-            reported += _rounds(Gathered([worker.outcome()]))
+            reported += _rounds(ProcessOutcomes([worker.outcome()]))
         plain.append(bare.rounds_s)
-    found = paired(reported, plain)
+    found = compare_paired(reported, plain)
     low, high = found.interval
     medians = " against ".join(f"{1e3 * quantile(together(each), 0.5):.3f}" for each in (reported, plain))
     value = f"{found.ratio:.3f} x [{low:.3f}, {high:.3f}], {medians} ms, {len(plain)} processes of each"
@@ -243,7 +243,7 @@ def harness(setting: Setting) -> Iterator[Figure]:
 ALONE_S = 90.0
 
 
-def alone(setting: Setting) -> Iterator[Figure]:
+def alone(setting: FigureSettings) -> Iterator[Figure]:
     """``rbench`` without a word."""
     start = time.perf_counter()
     done = subprocess.run([console_script("rbench")], capture_output=True, text=True, cwd=setting.folder)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.conditions import Conditions, disturbances
-from benchmarks.figures.frame import SILENT, Figure, Setting
+from benchmarks.figures.frame import SILENT, Figure, FigureSettings
 from exporter import onnx
 from exporter.network import ExportRequest
 from exporter.variants import VARIANTS
@@ -31,9 +31,9 @@ artifact, threads, processors = sys.argv[1], int(sys.argv[2]), {int(word) for wo
 os.sched_setaffinity(0, processors)
 import numpy
 import runtimes
-from benchmarks.conditions import Watcher
+from benchmarks.conditions import MachineMonitor
 from runtimes import schema
-watcher = Watcher()
+watcher = MachineMonitor()
 feeds = {"input": numpy.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(numpy.float32)}
 with runtimes.open(artifact, "onnxruntime", threads=threads) as runtime:
     for _ in range(200):
@@ -61,12 +61,12 @@ class Case:
     busy: int | None
 
 
-def disturbed(setting: Setting) -> Iterator[Figure]:
+def measure_disturbed(setting: FigureSettings) -> Iterator[Figure]:
     """ResNet-20 on ONNX Runtime, in one thread, in one thread on one processor, and in two threads: five times each
     beside a busy loop on the same processor, and five times alone. The machine must be quiet for the latter."""
     artifact = onnx.export(ExportRequest(VARIANTS["resnet20"], f"{setting.folder}/resnet20.onnx", force=True), SILENT)
     for case in _cases(tuple(sorted(os.sched_getaffinity(0)))):
-        seen = [watched(str(artifact.path), case) for _ in range(TIMES)]
+        seen = [watch_worker(str(artifact.path), case) for _ in range(TIMES)]
         marked = sum(bool(disturbances(conditions, case.threads)) for conditions in seen)
         wanted = 0 if case.busy is None else TIMES
         value = f"{marked} of {TIMES} marked as disturbed"
@@ -84,7 +84,7 @@ def _cases(processors: tuple[int, ...]) -> Iterator[Case]:
         yield Case(f"{title}, beside a busy loop", threads, allowed, first)
 
 
-def watched(artifact: str, case: Case) -> Conditions:
+def watch_worker(artifact: str, case: Case) -> Conditions:
     """What a worker on that artifact sees.
 
     Raises:

@@ -8,8 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures.frame import SILENT, VARIANT, Figure, Setting, console_script, interleaved, process, ratio, rows
-from benchmarks.request import Request as RunRequest
+from benchmarks.figures.frame import (
+    SILENT,
+    VARIANT,
+    Figure,
+    FigureSettings,
+    console_script,
+    process,
+    ratio,
+    rows,
+    time_interleaved,
+)
+from benchmarks.request import BenchmarkRequest as RunRequest
 from benchmarks.results import Row
 from benchmarks.statistics import quantile
 from exporter import onnx
@@ -54,28 +64,28 @@ torch.onnx.export(
 """
 
 
-def _exported(folder: Path) -> Artifact:
+def _export_model(folder: Path) -> Artifact:
     return onnx.export(ExportRequest(VARIANTS[VARIANT], f"{folder}/", force=True), SILENT)
 
 
-def overhead(setting: Setting) -> Iterator[Figure]:
+def overhead(setting: FigureSettings) -> Iterator[Figure]:
     """``Runtime.infer`` against ``InferenceSession.run`` of the very same session."""
-    artifact = _exported(setting.folder)
+    artifact = _export_model(setting.folder)
     session = onnxrt.BACKEND.open(artifact, Options("cpu", usable_processors()))
     if not isinstance(session, onnxrt.OnnxRuntimeSession):
         raise TypeError(f"not ONNX Runtime's session: {type(session)}")
     feeds = {"input": np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)}
     with Runtime(artifact, session) as runtime:
-        ours, bare = interleaved(
+        ours, bare = time_interleaved(
             (lambda: runtime.infer(feeds), lambda: session.native.run(None, feeds)), setting.rounds * 20
         )
     yield ratio(f"Runtime.infer against InferenceSession.run, {VARIANT} batch 1", ours, bare, 1.02)
 
 
-def startup(setting: Setting) -> Iterator[Figure]:
+def startup(setting: FigureSettings) -> Iterator[Figure]:
     """A process that opens an artifact and predicts once, against the bare ONNX Runtime script."""
-    path = str(_exported(setting.folder).path)
-    ours, bare = interleaved(
+    path = str(_export_model(setting.folder).path)
+    ours, bare = time_interleaved(
         (
             process(sys.executable, "-c", OUR_INFERENCE, path),
             process(sys.executable, "-c", BARE_INFERENCE, path),
@@ -85,9 +95,9 @@ def startup(setting: Setting) -> Iterator[Figure]:
     yield ratio(f"process start to first prediction, {VARIANT}", ours, bare, 1.15)
 
 
-def export(setting: Setting) -> Iterator[Figure]:
+def export(setting: FigureSettings) -> Iterator[Figure]:
     """``rexport onnx``, parity included, against a bare ``torch.onnx.export`` script."""
-    ours, bare = interleaved(
+    ours, bare = time_interleaved(
         (
             process(console_script("rexport"), "onnx", VARIANT, "--force", "-o", f"{setting.folder}/ours.onnx"),
             process(sys.executable, "-c", BARE_EXPORT, f"{setting.folder}/bare.onnx", VARIANT),
@@ -97,10 +107,10 @@ def export(setting: Setting) -> Iterator[Figure]:
     yield ratio(f"rexport onnx {VARIANT}, whole process", ours, bare, 1.6)
 
 
-def first_help(setting: Setting) -> Iterator[Figure]:
+def first_help(setting: FigureSettings) -> Iterator[Figure]:
     """Both commands' ``--help`` against importing click, plus 0.1 s."""
     commands = [console_script(name) for name in ("rexport", "rbench")]
-    bare, *rest = interleaved(
+    bare, *rest = time_interleaved(
         (process(sys.executable, "-c", "import click"), *(process(command, "--help") for command in commands)),
         setting.rounds,
     )
@@ -122,13 +132,13 @@ def _accuracy(row: Row, least: float, most: float, disagreeing: int) -> Figure:
     )
 
 
-def bundled(setting: Setting) -> Iterator[Figure]:
+def measure_bundled(setting: FigureSettings) -> Iterator[Figure]:
     """The bundled ResNet-20 over its 10,000 test images on every runtime."""
     for row in rows(RunRequest(duration_s=0.2, limit=setting.limit)):
         yield _accuracy(row, 0.935, 1.0, 2)
 
 
-def cifar(setting: Setting) -> Iterator[Figure]:
+def cifar(setting: FigureSettings) -> Iterator[Figure]:
     """The published CIFAR-10 ResNet-20 and -56, as they are, over the JPEG copies of the test images."""
     shared = setting.shared
     if shared is None:

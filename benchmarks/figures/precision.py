@@ -20,14 +20,14 @@ from benchmarks.figures.frame import (
     SILENT,
     VARIANT,
     Figure,
-    Setting,
+    FigureSettings,
     console_script,
-    interleaved,
     ratio,
     rows,
+    time_interleaved,
 )
 from benchmarks.request import REFERENCE
-from benchmarks.request import Request as RunRequest
+from benchmarks.request import BenchmarkRequest as RunRequest
 from benchmarks.results import Row
 from exporter import onnx
 from exporter.data import noise
@@ -53,7 +53,7 @@ DROPS = {"fp16": 0.001, "bf16": 0.003, "int8": 0.005}
 BATCHES = (1, 8)
 
 
-def _exported(folder: Path, typing: PrecisionSpec = FP32, raw: bool = False) -> Artifact:
+def _export_variant(folder: Path, typing: PrecisionSpec = FP32, raw: bool = False) -> Artifact:
     name = f"{VARIANT}-{typing.precision}{'-raw' if raw else ''}.onnx"
     return onnx.export(ExportRequest(VARIANTS[VARIANT], str(folder / name), force=True, raw=raw), SILENT, typing=typing)
 
@@ -62,17 +62,17 @@ def _input(batch: int) -> NDArray[np.float32]:
     return noise((batch, 3, 224, 224), 1)
 
 
-def native(setting: Setting) -> Iterator[Figure]:
+def native(setting: FigureSettings) -> Iterator[Figure]:
     """Our int8 ONNX file in OpenVINO against the same network that NNCF quantised as OpenVINO's own model."""
     import nncf
     import openvino
 
-    ours = _exported(setting.folder, INT8)
+    ours = _export_variant(setting.folder, INT8)
     network = prepare(ExportRequest(VARIANTS[VARIANT], "unused"), SILENT)
     images = for_calibration(network, None, INT8.calibration_images)
     core = openvino.Core()
     quantised = nncf.quantize(
-        core.read_model(_exported(setting.folder).path),
+        core.read_model(_export_variant(setting.folder).path),
         nncf.Dataset([image[None] for image in images.floats(0, len(images))]),
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(images),
@@ -89,7 +89,7 @@ def native(setting: Setting) -> Iterator[Figure]:
     ]
     for batch in BATCHES:
         x = _input(batch)
-        mine, theirs = interleaved(tuple(_calls(one, x) for one in requests), setting.rounds * 4)
+        mine, theirs = time_interleaved(tuple(_calls(one, x) for one in requests), setting.rounds * 4)
         yield ratio(f"int8 {VARIANT} in OpenVINO against {quantiser()}'s own model, batch {batch}", mine, theirs, 1.10)
 
 
@@ -97,9 +97,9 @@ def _calls(request: openvino.InferRequest, x: NDArray[np.float32]) -> Callable[[
     return lambda: request.infer([x], share_inputs=True, share_outputs=True)
 
 
-def request(setting: Setting) -> Iterator[Figure]:
+def request(setting: FigureSettings) -> Iterator[Figure]:
     """``Runtime.infer`` on OpenVINO against the infer request of a model that was compiled with the same settings."""
-    artifact = _exported(setting.folder, INT8)
+    artifact = _export_variant(setting.folder, INT8)
     session = openvino_backend.BACKEND.open(artifact, Options("cpu", usable_processors()))
     if not isinstance(session, openvino_backend.OpenVinoSession):
         raise TypeError(f"not OpenVINO's session: {type(session)}")
@@ -109,13 +109,13 @@ def request(setting: Setting) -> Iterator[Figure]:
             feeds = {"input": _input(batch)}
             both = partial(runtime.infer, feeds), _calls(bare, feeds["input"])
             name = f"Runtime.infer on OpenVINO against a bare infer request, int8 {VARIANT}, batch {batch}"
-            mine, theirs = interleaved(both, setting.rounds * 8)
+            mine, theirs = time_interleaved(both, setting.rounds * 8)
             yield ratio(name, mine, theirs, 1.05)
 
 
-def int8(setting: Setting) -> Iterator[Figure]:
+def int8(setting: FigureSettings) -> Iterator[Figure]:
     """int8 in ONNX Runtime against fp32 in ONNX Runtime, each in processes of its own."""
-    fp32 = _exported(setting.folder)
+    fp32 = _export_variant(setting.folder)
     ratios = []
     for _ in range(max(3, setting.rounds // 3)):
         found = {
@@ -140,7 +140,7 @@ def _at_least(name: str, ratios: list[float], bound: float) -> Figure:
     return Figure(name, value, f">= {bound} x", median >= bound)
 
 
-def tune(setting: Setting) -> Iterator[Figure]:
+def tune(setting: FigureSettings) -> Iterator[Figure]:
     """The best that ``rbench tune`` finds, against PyTorch eager in fp32; and what the processor could do at most."""
     least = {1: 10.0, 8: 15.0}
     attainable = _attainable()
@@ -197,7 +197,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def drops(setting: Setting) -> Iterator[Figure]:
+def drops(setting: FigureSettings) -> Iterator[Figure]:
     """Top-1 lost in each precision: the bundled ResNet-20 and, with ``--shared``, the published CIFAR-10 ResNet-56."""
     request = RunRequest(
         ("resnet20",),
@@ -207,7 +207,7 @@ def drops(setting: Setting) -> Iterator[Figure]:
         duration_s=0.2,
         limit=setting.limit,
     )
-    yield from _dropped("bundled resnet20", request)
+    yield from _measure_drops("bundled resnet20", request)
     if setting.shared is None:
         return
     wanted = ExportRequest(
@@ -225,10 +225,10 @@ def drops(setting: Setting) -> Iterator[Figure]:
         data=str(setting.shared / "cifar10-jpeg-test.tar.xz"),
         calibration=str(setting.shared / "cifar10-jpeg-train.tar.xz"),
     )
-    yield from _dropped("CIFAR-10 resnet56, JPEG copies", request)
+    yield from _measure_drops("CIFAR-10 resnet56, JPEG copies", request)
 
 
-def _dropped(name: str, request: RunRequest) -> Iterator[Figure]:
+def _measure_drops(name: str, request: RunRequest) -> Iterator[Figure]:
     for row in rows(request):
         if row.precision not in DROPS or row.runtime == REFERENCE:
             continue
@@ -286,12 +286,12 @@ print(json.dumps(len(answers) / (time.perf_counter() - start)))
 """
 
 
-def pipeline(setting: Setting) -> Iterator[Figure]:
+def pipeline(setting: FigureSettings) -> Iterator[Figure]:
     """From JPEG bytes to labels: int8 with raw input in OpenVINO, against Pillow, NumPy and PyTorch eager in fp32."""
     from exporter import torch
 
     pictures = _pictures(setting.folder)
-    ours = _exported(setting.folder, INT8, raw=True)
+    ours = _export_variant(setting.folder, INT8, raw=True)
     program = torch.export(ExportRequest(VARIANTS[VARIANT], str(setting.folder / f"{VARIANT}.pt2"), force=True), SILENT)
     ratios: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     speeds = []

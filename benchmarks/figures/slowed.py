@@ -20,7 +20,7 @@ from runtimes import Runtime
 T = TypeVar("T")
 
 
-def slowed(call: Callable[[], T], part: float, clock: Callable[[], float] = time.perf_counter) -> T:
+def call_slowed(call: Callable[[], T], part: float, clock: Callable[[], float] = time.perf_counter) -> T:
     """What the call gives, after that part of its duration more."""
     start = clock()
     given = call()
@@ -34,8 +34,8 @@ def main(part: float, arguments: Sequence[str]) -> int:
     """As ``benchmarks.worker.main``, with every runtime's calls and bound runs slowed by that part."""
     infer, bind = Runtime.infer, Runtime.bind
     with (
-        patch.object(Runtime, "infer", lambda runtime, feeds: slowed(lambda: infer(runtime, feeds), part)),
-        patch.object(Runtime, "bind", lambda runtime, feeds: partial(slowed, bind(runtime, feeds), part)),
+        patch.object(Runtime, "infer", lambda runtime, feeds: call_slowed(lambda: infer(runtime, feeds), part)),
+        patch.object(Runtime, "bind", lambda runtime, feeds: partial(call_slowed, bind(runtime, feeds), part)),
     ):
         return worker.main(arguments)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from benchmarks.figures.frame import Figure, Setting, interleaved
+from benchmarks.figures.frame import Figure, FigureSettings, time_interleaved
 from benchmarks.paper.corpus import SAMPLE_NAME, Source, load
 from benchmarks.paper.feeding import Feed
 from benchmarks.paper.recipe import PAPER
@@ -25,7 +25,7 @@ LEAST = 2.5
 MOST_INPUT = 0.10
 
 
-def training(setting: Setting) -> Iterator[Figure]:
+def training(setting: FigureSettings) -> Iterator[Figure]:
     """Images/s of updates of ResNet-20 in bf16, compiled, augmentation included, over eager fp32 on ready tensors."""
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -35,13 +35,13 @@ def training(setting: Setting) -> Iterator[Figure]:
         torch.set_num_threads(before)
 
 
-def _training(setting: Setting) -> Iterator[Figure]:
+def _training(setting: FigureSettings) -> Iterator[Figure]:
     row = variant(NAME)
     arithmetic = Arithmetic("cpu", "bf16", compiled=True)
     corpus = load(Source(SAMPLE_NAME), PAPER.held_out, BATCH)
     data = on_device(corpus, PAPER, row, arithmetic)
     stepper = _stepper(data, arithmetic)
-    bare, ours = interleaved((_times(_plain(data)), _times(_rounds(stepper))), setting.rounds)
+    bare, ours = time_interleaved((_times(_plain(data)), _times(_rounds(stepper))), setting.rounds)
     yield throughput(bare, ours)
     seconds = quantile(ours, 0.5) / STEPS
     stepper.feed.begin(0)
@@ -84,7 +84,7 @@ def _rounds(stepper: Stepper) -> Callable[[], None]:
 
 def _plain(data: Data) -> Callable[[], None]:
     """What one would write first: tensors in memory, no augmentation, eager, fp32, PyTorch's defaults."""
-    images, targets = next(data.train.centred())
+    images, targets = next(data.train.crop_centres())
     images, targets = images[:BATCH].contiguous(), targets[:BATCH].contiguous()
     images = images.to(memory_format=torch.contiguous_format)
     model = build(variant(NAME))

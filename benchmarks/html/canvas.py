@@ -132,7 +132,7 @@ def _figure(plot: Plot) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
+class PlotStyle:
     """How configurations look in all plots of a page: a colour for each runtime, a marker for each precision."""
 
     colours: dict[str, int]
@@ -147,26 +147,26 @@ class Look:
         return self.markers[row.precision]
 
 
-def look(rows: Sequence[Row]) -> Look:
+def choose_style(rows: Sequence[Row]) -> PlotStyle:
     """Of runtimes that rexport knows, the same on every page as far as the colours go round."""
     from runtimes import available_backends
 
     known = [backend.name for backend in available_backends()]
     runtimes = dict.fromkeys([*known, *(row.runtime for row in rows)])
     precisions = dict.fromkeys([*PRECISION_NAMES, *(row.precision for row in rows)])
-    return Look(
+    return PlotStyle(
         {name: number % len(SERIES) for number, name in enumerate(runtimes)},
         {name: MARKERS[number % len(MARKERS)] for number, name in enumerate(precisions)},
     )
 
 
-def drawn(name: str, height_in: float, draw: Callable[[Figure], None], spoken: str) -> str:
+def render_svg(name: str, height_in: float, draw: Callable[[Figure], None], spoken: str) -> str:
     """The SVG of what ``draw`` puts on an empty figure. ``name`` is its own on the page: letters, digits and hyphens.
 
     The figure takes care of its own layout; what is drawn outside the axes finds place.
     """
-    svg = _saved("svg", (WIDTH_IN, height_in), draw, {**_SETTINGS, "svg.hashsalt": name}, transparent=True)
-    return _embedded(svg.decode(), name, spoken)
+    svg = _save_figure("svg", (WIDTH_IN, height_in), draw, {**_SETTINGS, "svg.hashsalt": name}, transparent=True)
+    return _embed_svg(svg.decode(), name, spoken)
 
 
 def picture(form: Literal["svg", "png"], size_in: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
@@ -175,10 +175,10 @@ def picture(form: Literal["svg", "png"], size_in: tuple[float, float], draw: Cal
     shade = shades()
     settings = {key: shade.get(value, value) for key, value in _SETTINGS.items()}
     settings |= {"font.family": "sans-serif", "font.sans-serif": list(_FONTS), "svg.hashsalt": "picture"}
-    return _saved(form, size_in, draw, settings, facecolor=shade[PAPER], dpi=PICTURE_DPI)
+    return _save_figure(form, size_in, draw, settings, facecolor=shade[PAPER], dpi=PICTURE_DPI)
 
 
-def _saved(
+def _save_figure(
     form: Literal["svg", "png"],
     size_in: tuple[float, float],
     draw: Callable[[Figure], None],
@@ -201,13 +201,13 @@ def shades() -> dict[str, str]:
     style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     values = dict(re.findall(r"(--[\w-]+): (?:light-dark|var)\(([#\w-]+)", style))
 
-    def resolved(value: str) -> str:
-        return resolved(values[value]) if value.startswith("--") else value
+    def resolve(value: str) -> str:
+        return resolve(values[value]) if value.startswith("--") else value
 
-    return {placeholder: resolved(variable[4:-1]) for placeholder, variable in VARIABLES.items()}
+    return {placeholder: resolve(variable[4:-1]) for placeholder, variable in VARIABLES.items()}
 
 
-def _embedded(svg: str, name: str, spoken: str) -> str:
+def _embed_svg(svg: str, name: str, spoken: str) -> str:
     """A document as an element of a page: identifiers that are the page's only ones, colours that are the page's."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' id="', f' id="{name}-', svg)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks import statistics
 from benchmarks.headline import name
 from benchmarks.html import canvas
-from benchmarks.html.canvas import FAINT, INK, Look, Plot
+from benchmarks.html.canvas import FAINT, INK, Plot, PlotStyle
 from benchmarks.numerals import milliseconds
 from benchmarks.results import Row
 
@@ -29,7 +29,7 @@ ROW_IN, FRAME_IN = 0.34, 0.9
 """Height of a row in a drawing, and of all around them."""
 
 
-def distribution(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
+def distribution(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
     """The density of each row's latencies on a logarithmic axis; ``None`` if no row has enough."""
     shown = [row for row in rows if len(_latencies(row)) >= FEWEST]
     if not shown:
@@ -47,15 +47,13 @@ def distribution(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
         canvas.plain_ticks(axes, "x")
 
     medians = [statistics.quantile(_latencies(row), 0.5) for row in shown]
-    spoken = (
-        f"Latencies of {_listed(shown)}: medians from {milliseconds(min(medians))} to {milliseconds(max(medians))} ms"
-    )
+    spoken = f"Latencies of {_list_names(shown)}: medians from {milliseconds(min(medians))} to {milliseconds(max(medians))} ms"
     caption = (
         "How often a call took how long, of all processes together, on a logarithmic axis. The long tick is p50, "
         f"the short one p99, from {statistics.MIN_SAMPLES[0.99]:,} calls on; the dot is the slowest call."
     )
     title = f"Latency, batch {shown[0].batch}"
-    svg = canvas.drawn(f"{place}-distribution", FRAME_IN + ROW_IN * len(shown), draw, spoken)
+    svg = canvas.render_svg(f"{place}-distribution", FRAME_IN + ROW_IN * len(shown), draw, spoken)
     return Plot("distribution", title, caption, spoken, svg)
 
 
@@ -64,7 +62,7 @@ def _latencies(row: Row) -> NDArray[np.float64]:
     return np.asarray([sample for sample in samples if sample > 0], dtype=np.float64)
 
 
-def _violin(axes: Axes, place: int, row: Row, look: Look) -> None:
+def _violin(axes: Axes, place: int, row: Row, look: PlotStyle) -> None:
     from matplotlib.cbook import violin_stats
     from matplotlib.mlab import GaussianKDE
 
@@ -90,7 +88,7 @@ def _violin(axes: Axes, place: int, row: Row, look: Look) -> None:
     axes.plot(taken.max(), place, marker=".", color=FAINT, markersize=4)
 
 
-def drift(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
+def drift(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
     """Each round's median against its row's, by when the round began; ``None`` if there are not two rounds."""
     shown = [row for row in rows if sum(len(sitting.latency.rounds_s) for sitting in row.sittings) > 1]
     shown = [row for row in shown if len(_latencies(row)) >= FEWEST]
@@ -119,7 +117,7 @@ def drift(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
         axes.set_ylabel("% off the row's median")
 
     largest = max(abs(change) for row in shown for _, changes in _rounds(row) for change in changes)
-    spoken = f"Medians of the rounds of {_listed(shown)} over time: at most {largest:.1f} % off their row's median"
+    spoken = f"Medians of the rounds of {_list_names(shown)} over time: at most {largest:.1f} % off their row's median"
     caption = (
         "Each point is the median of one round's turn, each line one process. What all rows show at the same time the "
         "machine did; a step between lines is what another process of the same program makes."
@@ -130,7 +128,7 @@ def drift(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
         f"Drift over the run, batch {shown[0].batch}",
         caption,
         spoken,
-        canvas.drawn(f"{place}-drift", 2.9 + legend, draw, spoken),
+        canvas.render_svg(f"{place}-drift", 2.9 + legend, draw, spoken),
     )
 
 
@@ -146,6 +144,6 @@ def _rounds(row: Row) -> list[tuple[list[float], list[float]]]:
     return found
 
 
-def _listed(rows: Sequence[Row]) -> str:
+def _list_names(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(map(name, rows)))
     return ", ".join(names) if len(names) <= 6 else f"{len(names)} configurations"

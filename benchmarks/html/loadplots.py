@@ -11,9 +11,9 @@ from benchmarks import statistics
 from benchmarks.coldstart import STEADY
 from benchmarks.headline import name
 from benchmarks.html import canvas
-from benchmarks.html.canvas import FAINT, INK, Look, Plot
+from benchmarks.html.canvas import FAINT, INK, Plot, PlotStyle
 from benchmarks.html.worth import sweep
-from benchmarks.loads import Load
+from benchmarks.loads import LoadResult
 from benchmarks.loadtable import SWEPT, shape
 from benchmarks.results import Row
 
@@ -25,7 +25,7 @@ QUANTILES = ((0.5, "p50", "o"), (0.99, "p99", "s"), (0.999, "p99.9", "D"))
 TITLES = {"clients": "Throughput by clients", "batches": "Throughput by batch"}
 
 
-def plots(rows: Sequence[Row], look: Look, place: str) -> Iterator[Plot]:
+def plots(rows: Sequence[Row], look: PlotStyle, place: str) -> Iterator[Plot]:
     """What there is to show of these rows, which are of one network."""
     loads = [(row, row.load) for row in rows if row.load is not None and row.status == "ok"]
     warm = [(row, load) for row, load in loads if load.shape != "cold" and load.services_s]
@@ -41,7 +41,7 @@ def plots(rows: Sequence[Row], look: Look, place: str) -> Iterator[Plot]:
         yield _cold(cold, f"{place}-cold")
 
 
-def _responses(loads: Sequence[tuple[Row, Load]], look: Look, place: str) -> Plot:
+def _responses(loads: Sequence[tuple[Row, LoadResult]], look: PlotStyle, place: str) -> Plot:
     several = len({name(row) for row, _ in loads}) > 1
 
     def draw(figure: Figure) -> None:
@@ -70,7 +70,7 @@ def _responses(loads: Sequence[tuple[Row, Load]], look: Look, place: str) -> Plo
         "stall does to those who would have asked meanwhile shows in the open loop's responses alone."
     )
     height = 1.5 + (0.5 if several else 0.42) * len(loads)
-    return Plot("responses", "Service and response", caption, spoken, canvas.drawn(place, height, draw, spoken))
+    return Plot("responses", "Service and response", caption, spoken, canvas.render_svg(place, height, draw, spoken))
 
 
 def _span(axes: Axes, at: float, samples_s: Sequence[float], colour: str, *, filled: bool) -> None:
@@ -93,7 +93,7 @@ def _legend(axes: Axes) -> None:
     axes.plot([], [], color=INK, marker="o", markersize=5, linewidth=1, label="response")
 
 
-def _cold(loads: Sequence[tuple[Row, Load]], place: str) -> Plot:
+def _cold(loads: Sequence[tuple[Row, LoadResult]], place: str) -> Plot:
     answered = [(name(row), [one for one in load.steps_s if one[0] != STEADY]) for row, load in loads]
     steps = list(dict.fromkeys(step for _, taken in answered for step, _ in taken))
     shades = np.linspace(1.0, 0.25, len(steps))
@@ -118,5 +118,5 @@ def _cold(loads: Sequence[tuple[Row, Load]], place: str) -> Plot:
         "A fresh process each time, its files in the system's cache already. Medians of the steps up to the first "
         "answer, one after another."
     )
-    svg = canvas.drawn(place, 1.3 + 0.4 * len(answered), draw, spoken)
+    svg = canvas.render_svg(place, 1.3 + 0.4 * len(answered), draw, spoken)
     return Plot("cold", "Cold start", caption, spoken, svg)

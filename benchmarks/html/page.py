@@ -8,9 +8,9 @@ from html import escape
 from importlib import resources
 
 from benchmarks import answered, report
-from benchmarks.headline import headlines, words
+from benchmarks.headline import format_headline, headlines
 from benchmarks.html import canvas, latency, loadplots, paper, tables, worth
-from benchmarks.html.canvas import Look, Plot
+from benchmarks.html.canvas import Plot, PlotStyle
 from benchmarks.markdown import commands, meaning
 from benchmarks.paper.findings import Findings
 from benchmarks.results import Row
@@ -39,7 +39,7 @@ def html(rows: Sequence[Row], heading: str, complete: bool = True, findings: Seq
     Raises:
         ArtifactError: the answers in a row are damaged.
     """
-    look = canvas.look(rows)
+    look = canvas.choose_style(rows)
     body = [_header(rows, findings, heading, complete)]
     groups = report.groups(rows)
     titles = {f"s{n}": report.title(group) for n, group in enumerate(groups)}
@@ -83,19 +83,19 @@ def _header(rows: Sequence[Row], findings: Sequence[Findings], heading: str, com
     )
 
 
-def _group(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
+def _group(rows: Sequence[Row], look: PlotStyle, place: str) -> Iterator[str]:
     plain = [row for row in rows if row.load is None]
     loads = [row for row in rows if row.load is not None]
     yield f"<h2>{escape(report.title(rows))}</h2>"
     if plain:
-        yield from _compared(plain, look, place)
+        yield from _compare_section(plain, look, place)
     if loads:
         yield from _loads(loads, look, place)
 
 
-def _compared(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
+def _compare_section(rows: Sequence[Row], look: PlotStyle, place: str) -> Iterator[str]:
     found = headlines(rows)
-    yield from (f'<p class="headline">{escape(words(one))}</p>' for one in found)
+    yield from (f'<p class="headline">{escape(format_headline(one))}</p>' for one in found)
     best = [row for one in found for row in ((one.fastest, *one.tied) if one.lead else ())]
     caption = "Configurations compared. Marked: the fastest of each batch, and what ties with it."
     yield tables.rows_table(MAIN, rows, look, caption, best)
@@ -103,14 +103,14 @@ def _compared(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
     measured = [row for row in rows if row.status == "ok"]
     yield canvas.figures(_plots(measured, look, place))
     for caption, columns in MORE.items():
-        of = [row for row in measured if report.tells(columns, row)]
+        of = [row for row in measured if report.has_values(columns, row)]
         if of:
-            yield tables.folded(caption, tables.rows_table(columns, of, look, caption.capitalize()))
-    for one in answered.told(measured):
-        yield tables.folded(one.summary, tables.plain_table(one.table, one.caption))
+            yield tables.fold(caption, tables.rows_table(columns, of, look, caption.capitalize()))
+    for one in answered.tabulate_predictions(measured):
+        yield tables.fold(one.summary, tables.plain_table(one.table, one.caption))
 
 
-def _loads(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
+def _loads(rows: Sequence[Row], look: PlotStyle, place: str) -> Iterator[str]:
     from benchmarks import loadtable
 
     for alike in loadtable.groups(rows):
@@ -122,10 +122,10 @@ def _loads(rows: Sequence[Row], look: Look, place: str) -> Iterator[str]:
     yield canvas.figures(lambda: loadplots.plots(rows, look, place))
 
 
-def _plots(rows: Sequence[Row], look: Look, place: str) -> Callable[[], Iterator[Plot | None]]:
+def _plots(rows: Sequence[Row], look: PlotStyle, place: str) -> Callable[[], Iterator[Plot | None]]:
     """All there are of configurations that are compared."""
 
-    def drawn() -> Iterator[Plot | None]:
+    def draw_plots() -> Iterator[Plot | None]:
         batches = {batch: [row for row in rows if row.batch == batch] for batch in dict.fromkeys(r.batch for r in rows)}
         yield from (latency.distribution(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
         yield worth.front(rows, look, place)
@@ -133,7 +133,7 @@ def _plots(rows: Sequence[Row], look: Look, place: str) -> Callable[[], Iterator
         yield worth.roofline(rows, look, place)
         yield from (latency.drift(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
 
-    return drawn
+    return draw_plots
 
 
 def _machines(rows: Sequence[Row]) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _machines(rows: Sequence[Row]) -> Iterator[str]:
         yield "<section><h2>Environment</h2>"
     firsts: dict[tuple[str, ...], Row] = {}
     for row in rows:
-        firsts.setdefault(report.place(row), row)
+        firsts.setdefault(report.locate(row), row)
     for first in firsts.values():
         about = first.environment
         pairs = [
@@ -154,7 +154,7 @@ def _machines(rows: Sequence[Row]) -> Iterator[str]:
         ]
         yield tables.definitions(pairs)
         packages = tables.definitions(sorted(about.packages.items()))
-        yield tables.folded(f"{len(about.packages)} installed packages", packages)
+        yield tables.fold(f"{len(about.packages)} installed packages", packages)
     if rows:
         yield "</section>"
 

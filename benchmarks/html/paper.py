@@ -14,13 +14,13 @@ def section(findings: Findings, place: str) -> Iterator[str]:
     """All that there is of one experiment, as the section ``place`` of the page. All text is escaped."""
     yield f'<section id="{place}"><h2>{escape(findings.title)}</h2>'
     yield f'<p class="headline" data-outcome="{findings.outcome}">{escape(view.headline(findings))}</p>'
-    yield f'<p class="sub">{escape(view.basis(findings.provenance))}</p>'
+    yield f'<p class="sub">{escape(view.describe_provenance(findings.provenance))}</p>'
     if findings.checks:
         yield _checks(findings.checks)
     yield canvas.figures(lambda: drawing.plots(findings, place))
     for found in findings.tables:
         theirs = [number for number, heading in enumerate(found.headings) if view.is_papers(heading)]
-        yield tables.headed_table(view.table(found), found.caption, theirs)
+        yield tables.format_headed_table(view.table(found), found.caption, theirs)
     yield tables.remarks(findings.notes)
     yield tables.definitions(view.rests_on(findings.provenance))
     if findings.provenance.command:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from benchmarks import report
-from benchmarks.html.canvas import Look
+from benchmarks.html.canvas import PlotStyle
 from benchmarks.numerals import ABSENT
 from benchmarks.report import Column, Table
 from benchmarks.results import Row
@@ -16,7 +16,11 @@ COUNTED = "sortable counted"
 
 
 def rows_table(
-    columns: Sequence[Column[Row]], rows: Sequence[Row], look: Look, caption: str, best: Sequence[Row] | None = None
+    columns: Sequence[Column[Row]],
+    rows: Sequence[Row],
+    look: PlotStyle,
+    caption: str,
+    best: Sequence[Row] | None = None,
 ) -> str:
     """A table of rows that can be sorted and filtered; the first column heads its row, with the runtime's colour.
 
@@ -28,17 +32,17 @@ def rows_table(
     return _table([(column.heading, column.left) for column in kept], lines, caption, kind)
 
 
-def _row_of(columns: Sequence[Column[Row]], row: Row, look: Look, best: bool) -> str:
+def _row_of(columns: Sequence[Column[Row]], row: Row, look: PlotStyle, best: bool) -> str:
     first, *others = columns
     words = " ".join(column.cell(row) for column in columns if column.left or column is report.BATCH)
     state = ' class="best"' if best else "" if row.status == "ok" else ' class="missing"'
     swatch = f'<i class="swatch" style="color: var(--series-{look.colours[row.runtime] + 1})"></i>'
     head = f'<th scope="row" class="left">{swatch}{escape(first.cell(row))}</th>'
     cells = "".join(_cell("td", column.cell(row), column.left) for column in others)
-    return f"<tr{state} {_filtered(row, words)}>{head}{cells}</tr>"
+    return f"<tr{state} {_filter_attributes(row, words)}>{head}{cells}</tr>"
 
 
-def _filtered(row: Row, words: str) -> str:
+def _filter_attributes(row: Row, words: str) -> str:
     """What the filters look at in a line of this row."""
     return (
         f'data-runtime="{escape(row.runtime)}" data-precision="{escape(row.precision or "")}" '
@@ -51,16 +55,16 @@ def plain_table(table: Table, caption: str, of: Row | None = None) -> str:
     they can be filtered; if there is none they are not."""
     sides = [left for _, left in table.headings]
 
-    def line(cells: Sequence[str]) -> str:
+    def format_line(cells: Sequence[str]) -> str:
         named = [cell for cell, left in zip(cells, sides, strict=True) if left]
-        data = "" if of is None else " " + _filtered(of, " ".join((of.runtime, of.precision or "", *named)))
+        data = "" if of is None else " " + _filter_attributes(of, " ".join((of.runtime, of.precision or "", *named)))
         return f"<tr{data}>" + "".join(map(_cell, ["td"] * len(cells), cells, sides)) + "</tr>"
 
-    lines = [line(cells) for cells in table.cells]
+    lines = [format_line(cells) for cells in table.cells]
     return _table(table.headings, lines, caption, "sortable" if of is None else COUNTED)
 
 
-def headed_table(table: Table, caption: str, theirs: Sequence[int]) -> str:
+def format_headed_table(table: Table, caption: str, theirs: Sequence[int]) -> str:
     """A table of text that is ready, whose first column heads its row; ``theirs`` are the places of columns that hold
     somebody else's numbers."""
     sides = [left for _, left in table.headings]
@@ -125,7 +129,7 @@ def command(text: str) -> str:
     return f'<div class="command"><pre><code>{escape(text)}</code></pre>{button}</div>'
 
 
-def folded(summary: str, content: str) -> str:
+def fold(summary: str, content: str) -> str:
     """What is shown when the summary is clicked."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import choice
 from benchmarks.headline import name
 from benchmarks.html import canvas
-from benchmarks.html.canvas import FAINT, INK, Look, Plot
+from benchmarks.html.canvas import FAINT, INK, Plot, PlotStyle
 from benchmarks.loadshapes import KNEE, knee
 from benchmarks.results import Row
 from benchmarks.roofline import Roof
@@ -24,7 +24,7 @@ LEAST_SPAN = 0.01
 """Of the axis of top-1: what differs by less than a point is not blown up."""
 
 
-def front(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
+def front(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
     """Latency against top-1 with the Pareto front; ``None`` where accuracy was not measured."""
     found = [(row, choice.candidate(row, "latency", -row.top1)) for row in rows if row.top1 is not None]
     candidates = [one for _, one in found if one is not None]
@@ -37,13 +37,13 @@ def front(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xscale("log")
-        line = [(1e3 * one.cost_s, -100 * one.loss) for one in best]
+        line = [(1e3 * one.cost_s, -100 * one.accuracy_drop) for one in best]
         axes.step(*zip(*line, strict=True), where="post", color=FAINT, linewidth=1.2, linestyle="--", label="front")
         with canvas.legend_below(axes):
             for one in candidates:
                 _point(axes, one.row, look)
         _at_least(axes, 100 * LEAST_SPAN)
-        axes.set_xlim(*_padded(axes.get_xlim()))
+        axes.set_xlim(*_pad_limits(axes.get_xlim()))
         axes.set_xlabel("p50, ms a call")
         axes.set_ylabel("top-1, %")
         canvas.plain_ticks(axes, "x")
@@ -55,11 +55,11 @@ def front(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
         "was measured is both faster and more accurate than what lies on the dashed front."
     )
     rows_of_legend = -(-(len({name(one.row) for one in candidates}) + 1) // 3)
-    svg = canvas.drawn(f"{place}-front", 3.0 + 0.2 * rows_of_legend, draw, spoken)
+    svg = canvas.render_svg(f"{place}-front", 3.0 + 0.2 * rows_of_legend, draw, spoken)
     return Plot("front", "Latency against accuracy", caption, spoken, svg)
 
 
-def _point(axes: Axes, row: Row, look: Look) -> None:
+def _point(axes: Axes, row: Row, look: PlotStyle) -> None:
     assert row.p50_s is not None
     assert row.top1 is not None
     x, y = 1e3 * row.p50_s, 100 * row.top1
@@ -86,21 +86,21 @@ def _at_least(axes: Axes, span: float) -> None:
     axes.set_ylim(middle - half, middle + half)
 
 
-def _padded(limits: tuple[float, float]) -> tuple[float, float]:
+def _pad_limits(limits: tuple[float, float]) -> tuple[float, float]:
     """The ends of a logarithmic axis, at least a factor of 1.5 from end to end."""
     low, high = limits
     factor = max(1.0, math.sqrt(1.5 / (high / low)))
     return low / factor, high * factor
 
 
-def throughput(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
+def throughput(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
     """Images a second by batch; ``None`` if nothing was measured with two batches."""
     words = ("Throughput by batch", "images a call", "images/s")
     return sweep(rows, look, f"{place}-throughput", "throughput", lambda row: row.batch, words)
 
 
 def sweep(
-    rows: Sequence[Row], look: Look, place: str, kind: str, size: Callable[[Row], int], words: tuple[str, str, str]
+    rows: Sequence[Row], look: PlotStyle, place: str, kind: str, size: Callable[[Row], int], words: tuple[str, str, str]
 ) -> Plot | None:
     """Images a second by what grows, a line for each configuration, its knee marked. ``words``: the title and what
     stands at the two axes."""
@@ -118,11 +118,11 @@ def sweep(
         axes.set_yscale("log")
         with canvas.legend_below(axes):
             for label, line in lines.items():
-                _line(axes, label, line, look)
+                _plot_line(axes, label, line, look)
         sizes = sorted({at for line in lines.values() for at in line})
         axes.set_xticks(sizes, [f"{at:,}" for at in sizes])
         axes.minorticks_off()
-        axes.set_ylim(*_padded(axes.get_ylim()))
+        axes.set_ylim(*_pad_limits(axes.get_ylim()))
         axes.set_xlabel(words[1])
         axes.set_ylabel(words[2])
         canvas.plain_ticks(axes, "y")
@@ -134,11 +134,11 @@ def sweep(
         f"The ring marks the knee: the smallest that comes within {KNEE:.0%} of the line's best. Both axes are "
         "logarithmic."
     )
-    svg = canvas.drawn(place, 3.0 + 0.2 * -(-len(lines) // 3), draw, spoken)
+    svg = canvas.render_svg(place, 3.0 + 0.2 * -(-len(lines) // 3), draw, spoken)
     return Plot(kind, words[0], caption, spoken, svg)
 
 
-def _line(axes: Axes, label: str, line: dict[int, Row], look: Look) -> None:
+def _plot_line(axes: Axes, label: str, line: dict[int, Row], look: PlotStyle) -> None:
     points = [(at, row.images_per_s or 0.0) for at, row in line.items()]
     first = next(iter(line.values()))
     colour = look.colour(first)
@@ -148,7 +148,7 @@ def _line(axes: Axes, label: str, line: dict[int, Row], look: Look) -> None:
         axes.plot(found, dict(points)[found], markersize=12, fillstyle="none", color=colour, marker="o")
 
 
-def roofline(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
+def roofline(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
     """What was reached against what the machine's ceilings allow; ``None`` where they were not measured."""
     found = [(row, row.roof, row.compute_p50_s) for row in rows if row.roof and row.compute_p50_s]
     if not found:
@@ -183,7 +183,9 @@ def roofline(rows: Sequence[Row], look: Look, place: str) -> Plot | None:
         "The lines are ceilings that were measured on this machine with as many threads: to the left the memory's, to "
         "the right the arithmetic's. How far a point lies beneath its line is what the runtime leaves."
     )
-    svg = canvas.drawn(f"{place}-roofline", 3.2 + 0.2 * -(-len({name(row) for row, _, _ in points}) // 3), draw, spoken)
+    svg = canvas.render_svg(
+        f"{place}-roofline", 3.2 + 0.2 * -(-len({name(row) for row, _, _ in points}) // 3), draw, spoken
+    )
     return Plot("roofline", "Roofline", caption, spoken, svg)
 
 

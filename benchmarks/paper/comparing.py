@@ -15,7 +15,7 @@ from exporter.proportions import wilson
 
 
 @dataclass(frozen=True)
-class Difference:
+class ErrorDifference:
     """How much larger the one error is than the other, as a fraction, with a 95 % interval.
 
     ``over`` says what the interval covers: ``seeds`` where both have several, else the ``images`` alone: another seed
@@ -32,7 +32,7 @@ class Difference:
         return f"{100 * self.value:+.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}] points over {self.over}"
 
 
-def difference(more: Sequence[float], less: Sequence[float], images: int) -> Difference:
+def difference(more: Sequence[float], less: Sequence[float], images: int) -> ErrorDifference:
     """The mean of ``more`` minus that of ``less``; each holds an error a seed, and each error is of ``images``.
 
     With two or more seeds on both sides by Welch (1947), with Student's t and his degrees of freedom. Otherwise, and
@@ -43,10 +43,10 @@ def difference(more: Sequence[float], less: Sequence[float], images: int) -> Dif
     total = sum(errors)
     if not total > 0:
         first = more[0] - less[0]
-        return Difference(first, *_newcombe(more[0], less[0], images, first), over="images")
+        return ErrorDifference(first, *_newcombe(more[0], less[0], images, first), over="images")
     freedom = total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (more, less), strict=True))
     reach = student(freedom) * math.sqrt(total)
-    return Difference(value, value - reach, value + reach, "seeds")
+    return ErrorDifference(value, value - reach, value + reach, "seeds")
 
 
 def _newcombe(more: float, less: float, images: int, value: float) -> tuple[float, float]:
@@ -57,7 +57,7 @@ def _newcombe(more: float, less: float, images: int, value: float) -> tuple[floa
     )
 
 
-def judged(found: Difference) -> Outcome:
+def judge_difference(found: ErrorDifference) -> Outcome:
     """Whether it is larger, as claimed: ``undecided`` where the interval holds zero."""
     if found.low > 0:
         return "confirmed"

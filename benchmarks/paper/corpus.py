@@ -31,7 +31,7 @@ _DECODED_AT_A_TIME = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class CorpusSplit:
     """Images (n, h, w, c) uint8, c being 1 for greys or 3, and targets (n,) int64."""
 
     images: Pixels
@@ -40,9 +40,9 @@ class Part:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def of(self, chosen: NDArray[np.int64]) -> Part:
+    def select(self, chosen: NDArray[np.int64]) -> CorpusSplit:
         """The images of those indices, as arrays of their own."""
-        return Part(np.ascontiguousarray(self.images[chosen]), self.targets[chosen])
+        return CorpusSplit(np.ascontiguousarray(self.images[chosen]), self.targets[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +51,9 @@ class Corpus:
 
     name: str
     classes: tuple[str, ...]
-    train: Part
-    validation: Part
-    test: Part
+    train: CorpusSplit
+    validation: CorpusSplit
+    test: CorpusSplit
     digest: str
 
     @property
@@ -97,7 +97,7 @@ def load(source: Source, held_out: float, batch: int) -> Corpus:
         UsageError: no such data set, or fewer training images than one ``batch``.
         ArtifactError, ResourceError, InputError: the data cannot be read; the file is named.
     """
-    parts = {split: _opened(source, split) for split in _SPLITS}
+    parts = {split: _open_split(source, split) for split in _SPLITS}
     name, classes, training = parts["train"]
     _, test_classes, test = parts["test"]
     if classes != test_classes:
@@ -107,7 +107,7 @@ def load(source: Source, held_out: float, batch: int) -> Corpus:
         )
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(training))[: source.limit]
     held = round(len(order) * held_out)
-    train, validation = training.of(order[held:]), training.of(order[:held])
+    train, validation = training.select(order[held:]), training.select(order[:held])
     if len(train) < batch:
         raise UsageError(f"{len(train)} training images, fewer than a batch of {batch}", hint="a larger --limit")
     test = _first(test, source.limit)
@@ -118,42 +118,42 @@ def load(source: Source, held_out: float, batch: int) -> Corpus:
     return Corpus(source.name or name, classes, train, validation, test, digest.hexdigest())
 
 
-def load_test(source: Source) -> tuple[str, tuple[str, ...], Part]:
+def load_test(source: Source) -> tuple[str, tuple[str, ...], CorpusSplit]:
     """Name, classes and test images alone, as ``load`` would give them.
 
     Raises:
         RexportError: as ``load``.
     """
-    name, classes, test = _opened(source, "test")
+    name, classes, test = _open_split(source, "test")
     return source.name or name, classes, _first(test, source.limit)
 
 
-def _first(test: Part, limit: int | None) -> Part:
+def _first(test: CorpusSplit, limit: int | None) -> CorpusSplit:
     """So many of them, drawn by a shuffle that is always the same, in their order."""
     if limit is None:
         return test
-    return test.of(np.sort(np.random.default_rng(_SPLIT_SEED).permutation(len(test))[:limit]))
+    return test.select(np.sort(np.random.default_rng(_SPLIT_SEED).permutation(len(test))[:limit]))
 
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
 
 
-def _opened(source: Source, split: Split) -> tuple[str, tuple[str, ...], Part]:
+def _open_split(source: Source, split: Split) -> tuple[str, tuple[str, ...], CorpusSplit]:
     """Name, classes and images of one split."""
     spec = source.test if split == "test" and source.test is not None else source.train
-    published = _published(spec)
+    published = _published_reader(spec)
     if published is not None:
         dataset = open_dataset(BUNDLED_NAME, split=split)
         images, targets = published("train" if split == "train" else "t10k")
-        return BUNDLED_NAME, dataset.classes, Part(images[..., None], targets)
+        return BUNDLED_NAME, dataset.classes, CorpusSplit(images[..., None], targets)
     dataset = open_dataset(BUNDLED_NAME if spec == SAMPLE_NAME else spec, split=split)
     if dataset.targets is None:
         raise ArtifactError("its images are not sorted into classes", path=spec, hint="one folder a class")
     name = SAMPLE_NAME if spec == SAMPLE_NAME else dataset.name
-    return name, dataset.classes, Part(_decoded(dataset, source.size), dataset.targets)
+    return name, dataset.classes, CorpusSplit(_decode_images(dataset, source.size), dataset.targets)
 
 
-def _published(spec: str) -> Callable[[str], tuple[Pixels, NDArray[np.int64]]] | None:
+def _published_reader(spec: str) -> Callable[[str], tuple[Pixels, NDArray[np.int64]]] | None:
     """Reads the published files of Fashion-MNIST, if these are meant."""
     folder = fashion.DEBIAN_FOLDER if spec == BUNDLED_NAME else Path(spec)
     if spec == BUNDLED_NAME or any((folder / f"{name}.gz").is_file() for name in fashion.SHA256):
@@ -161,7 +161,7 @@ def _published(spec: str) -> Callable[[str], tuple[Pixels, NDArray[np.int64]]] |
     return None
 
 
-def _decoded(dataset: Dataset, size: int) -> Pixels:
+def _decode_images(dataset: Dataset, size: int) -> Pixels:
     """All images (n, h, w, c); encoded ones as (n, size, size, 3).
 
     Raises:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.paper.comparing import Difference, difference, judged, spread
-from benchmarks.paper.findings import Check, Line, Mark, Outcome, Panel, Provenance, Table
-from benchmarks.paper.runs import Point, Run, Sitting, curve, opened
+from benchmarks.paper.comparing import ErrorDifference, difference, judge_difference, spread
+from benchmarks.paper.findings import Check, FindingsTable, Line, Mark, Outcome, Panel, Provenance
+from benchmarks.paper.runs import CurvePoint, Run, TrainingSegment, curve, open_run
 from exporter.variants import Variant, multiply_adds, parameters
 from runtimes.errors import UsageError
 
@@ -26,7 +26,7 @@ class Curves:
 
     label: str
     runs: tuple[Run, ...]
-    points: tuple[tuple[Point, ...], ...]
+    points: tuple[tuple[CurvePoint, ...], ...]
     until: int | None = None
 
     @property
@@ -44,7 +44,7 @@ class Curves:
         return tuple(getattr(end, f"{part}_error") for end in ends)
 
 
-def gathered(
+def gather_runs(
     folders: Sequence[Path], label: Callable[[Variant], str] = lambda variant: variant.name, so_far: bool = False
 ) -> list[Curves]:
     """The runs in these folders by network, in the order of the first of each.
@@ -53,9 +53,9 @@ def gathered(
 
     Raises:
         UsageError: a run is not finished, has no point yet, or is not of the same recipe and data as the first.
-        ResourceError, ArtifactError: as ``runs.opened``.
+        ResourceError, ArtifactError: as ``runs.open_run``.
     """
-    found = [(opened(folder), curve(folder)) for folder in folders]
+    found = [(open_run(folder), curve(folder)) for folder in folders]
     first = found[0][0].identity
     for folder, (run, points) in zip(folders, found, strict=True):
         if run.outcome is None and not so_far:
@@ -67,7 +67,7 @@ def gathered(
             raise UsageError("a run of another recipe or other data than the first", path=folder)
     until = min(points[-1].iteration for _, points in found)
     cut = None if all(run.outcome is not None for run, _ in found) else until
-    groups: dict[str, list[tuple[Run, tuple[Point, ...]]]] = {}
+    groups: dict[str, list[tuple[Run, tuple[CurvePoint, ...]]]] = {}
     for run, points in found:
         kept = tuple(point for point in points if point.iteration <= until)
         groups.setdefault(label(run.identity.variant), []).append((run, kept))
@@ -79,7 +79,7 @@ def gathered(
 
 def panel(title: str, curves: Sequence[Curves], source: str, top: float, marks: Sequence[Mark] = ()) -> Panel:
     """Training error dashed, test error solid, in percent over iterations; of several seeds mean and range."""
-    lines = [line for one in curves for line in (_line(one, "train"), _line(one, "test"))]
+    lines = [line for one in curves for line in (_plot_line(one, "train"), _plot_line(one, "test"))]
     return Panel(
         title, "iteration", "error, %", tuple(lines), tuple(marks), y_range=(0.0, round(top, 1)), source=source
     )
@@ -105,7 +105,7 @@ def marks(curves: Sequence[Curves]) -> tuple[Mark, ...]:
     )
 
 
-def _line(curves: Curves, part: str) -> Line:
+def _plot_line(curves: Curves, part: str) -> Line:
     values = 100 * np.array([[getattr(point, f"{part}_error") for point in points] for points in curves.points])
     iterations = tuple(float(point.iteration) for point in curves.points[0])
     several = len(values) > 1
@@ -120,7 +120,7 @@ def _line(curves: Curves, part: str) -> Line:
     )
 
 
-def table(curves: Sequence[Curves], caption: str, paper: Callable[[Curves], str]) -> Table:
+def table(curves: Sequence[Curves], caption: str, paper: Callable[[Curves], str]) -> FindingsTable:
     """A row a network: size, errors, time of an update; ``paper`` gives the last column, "–" for nothing."""
     headings = ("network", "parameters", "multiply-adds", "seeds", "training %", "test %", "ms a step", "paper: test %")
     rows = [
@@ -136,7 +136,7 @@ def table(curves: Sequence[Curves], caption: str, paper: Callable[[Curves], str]
         )
         for one in curves
     ]
-    return Table(caption, headings, tuple(rows))
+    return FindingsTable(caption, headings, tuple(rows))
 
 
 def caption(curves: Sequence[Curves]) -> str:
@@ -150,7 +150,7 @@ def _step_ms(one: Curves) -> str:
     return f"{1e3 * float(np.median(steps)):.1f}" if steps else "–"
 
 
-def reported(one: Curves) -> str:
+def format_test_error(one: Curves) -> str:
     """The test error that the paper prints for the network, in percent."""
     error = one.variant.paper.top1_error
     return "–" if error is None else f"{100 * error:.2f}"
@@ -158,9 +158,9 @@ def reported(one: Curves) -> str:
 
 def larger(more: Curves, less: Curves, part: str, said: str, source: str) -> Check:
     """Whether one network's error on a part is larger than the other's, as the paper says."""
-    found = compared(more, less, part)
+    found = compare_errors(more, less, part)
     word = "training" if part == "train" else part
-    outcome: Outcome = judged(found)
+    outcome: Outcome = judge_difference(found)
     return Check(
         said,
         source,
@@ -170,7 +170,7 @@ def larger(more: Curves, less: Curves, part: str, said: str, source: str) -> Che
     )
 
 
-def compared(more: Curves, less: Curves, part: str) -> Difference:
+def compare_errors(more: Curves, less: Curves, part: str) -> ErrorDifference:
     """The difference of two networks' errors on a part."""
     return difference(more.errors(part), less.errors(part), more.runs[0].images[part])
 
@@ -216,7 +216,7 @@ def provenance(curves: Sequence[Curves], command: str) -> Provenance:
         dict(run.images),
         tuple(sorted({run.identity.seed for run in every})),
         run.identity.recipe.scale,
-        f"{run.identity.recipe.in_words()}; {' and '.join(dict.fromkeys(map(_arithmetic, sittings)))}"
+        f"{run.identity.recipe.describe()}; {' and '.join(dict.fromkeys(map(_arithmetic, sittings)))}"
         + (f"; the input takes {max(shares):.0%} of an update at the most" if shares else ""),
         " and ".join(dict.fromkeys(sitting.machine for sitting in sittings)),
         versions,
@@ -226,7 +226,7 @@ def provenance(curves: Sequence[Curves], command: str) -> Provenance:
     )
 
 
-def _arithmetic(sitting: Sitting) -> str:
+def _arithmetic(sitting: TrainingSegment) -> str:
     compiled = ", compiled" if sitting.arithmetic.compiled else ""
     threads = f", {sitting.threads} threads" if sitting.arithmetic.device == "cpu" else ""
     return f"{sitting.arithmetic.precision}{compiled} on {sitting.arithmetic.device}{threads}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.paper import curves
 from benchmarks.paper.curves import Curves
 from benchmarks.paper.findings import Check, Findings
-from benchmarks.paper.recipe import weighted_layers
+from benchmarks.paper.recipe import count_layers
 
 
 def findings(found: Sequence[Curves], command: str) -> Findings:
@@ -24,14 +24,14 @@ def findings(found: Sequence[Curves], command: str) -> Findings:
         "Degradation: deeper plain nets train worse, deeper residual nets do not",
         tuple(_checks(families["plain"], families["residual"])),
         tuple(panels),
-        (curves.table(found, curves.caption(found), curves.reported),),
+        (curves.table(found, curves.caption(found), curves.format_test_error),),
         tuple(curves.limits(found)),
         curves.provenance(found, command),
     )
 
 
 def _by_depth(found: Sequence[Curves], family: str) -> list[Curves]:
-    return sorted((one for one in found if one.variant.family == family), key=lambda one: weighted_layers(one.variant))
+    return sorted((one for one in found if one.variant.family == family), key=lambda one: count_layers(one.variant))
 
 
 def _checks(plain: Sequence[Curves], residual: Sequence[Curves]) -> list[Check]:

@@ -57,9 +57,9 @@ def _plot(panel: Panel, look: Paint, kind: str, place: str) -> Plot:
         figure.draw_without_rendering()
         _name_marks(figure, axes, panel, look)
 
-    spoken = _spoken(panel)
+    spoken = _describe_panel(panel)
     height_in = PANEL_IN + LEGEND_ROW_IN * math.ceil(len(explained) / columns)
-    return Plot(kind, panel.title, caption(panel), spoken, canvas.drawn(place, height_in, draw, spoken))
+    return Plot(kind, panel.title, caption(panel), spoken, canvas.render_svg(place, height_in, draw, spoken))
 
 
 def write_pictures(findings: Findings, folder: Path, stem: str | None = None) -> tuple[Path, ...]:
@@ -79,7 +79,7 @@ def write_pictures(findings: Findings, folder: Path, stem: str | None = None) ->
     down = math.ceil(len(findings.panels) / across)
     width_in = across * canvas.WIDTH_IN
     columns = legend.columns(explained, width_in)
-    titles = f"{_filled(findings.title, width_in)}\n{_filled(view.basis(findings.provenance), width_in)}"
+    titles = f"{_fill_lines(findings.title, width_in)}\n{_fill_lines(view.describe_provenance(findings.provenance), width_in)}"
     height_in = (
         TITLE_LINE_IN * (titles.count("\n") + 2)
         + down * (PANEL_IN + 2 * TITLE_LINE_IN)
@@ -91,7 +91,7 @@ def write_pictures(findings: Findings, folder: Path, stem: str | None = None) ->
         shown = list(zip(grid, findings.panels, strict=False))
         for axes, panel in shown:
             _draw(axes, panel, look)
-            axes.set_title(_titled(panel), fontsize=TITLE_POINTS)
+            axes.set_title(_format_title(panel), fontsize=TITLE_POINTS)
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
         figure.suptitle(titles, fontsize=TITLE_POINTS)
@@ -201,18 +201,18 @@ def caption(panel: Panel) -> str:
     return " ".join(filter(None, parts))
 
 
-def _filled(text: str, width_in: float) -> str:
+def _fill_lines(text: str, width_in: float) -> str:
     """As many lines as it takes, three at the most."""
     width = int(72 * width_in / (0.57 * TITLE_POINTS))
     return textwrap.fill(cut(text, 3 * width), width, max_lines=3, placeholder="…", break_on_hyphens=False)
 
 
-def _titled(panel: Panel) -> str:
+def _format_title(panel: Panel) -> str:
     source = f"\nbeside the paper's {cut(panel.source, 60)}" if panel.source else ""
-    return _filled(panel.title, canvas.WIDTH_IN) + source
+    return _fill_lines(panel.title, canvas.WIDTH_IN) + source
 
 
-def _spoken(panel: Panel) -> str:
+def _describe_panel(panel: Panel) -> str:
     """The panel for who cannot see it: where its lines end."""
     named = [line for line in panel.lines if not line.thin and line.y] or [line for line in panel.lines if line.y]
     ends = [f"{line.label} ends at {line.y[-1]:.4g}" for line in named[:MOST_SPOKEN]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.numerals import roughly
-from benchmarks.paper.runs import Identity, Point, Run
+from benchmarks.paper.runs import CurvePoint, Identity, Run
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.training import Data, Pace, Training
 from exporter.network import ExportListener
@@ -17,7 +17,7 @@ from runtimes.errors import CheckFailedError
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A run to make, or to go on with, in a folder."""
 
     folder: Path
@@ -25,7 +25,7 @@ class Job:
     arithmetic: Arithmetic
 
 
-def drive(jobs: Sequence[Job], data: Data, listener: ExportListener, pace: Pace) -> list[Run]:
+def drive(jobs: Sequence[TrainingJob], data: Data, listener: ExportListener, pace: Pace) -> list[Run]:
     """Trains them all; runs that are finished already are taken as they are. Blocks for as long as that takes.
 
     Raises:
@@ -36,7 +36,7 @@ def drive(jobs: Sequence[Job], data: Data, listener: ExportListener, pace: Pace)
         return _side_by_side(jobs, data, listener, pace)
     begun_s = time.monotonic()
     return [
-        _alone(job, data, listener, pace.less(time.monotonic() - begun_s), f"run {number} of {len(jobs)}")
+        _alone(job, data, listener, pace.subtract(time.monotonic() - begun_s), f"run {number} of {len(jobs)}")
         for number, job in enumerate(jobs, 1)
     ]
 
@@ -46,16 +46,16 @@ class _Clock:
         self._end_s = math.inf if pace.stop_after_s is None else time.monotonic() + pace.stop_after_s
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         return time.monotonic() > self._end_s
 
 
-def _begun(job: Job, data: Data, pace: Pace) -> Training:
+def _begin_training(job: TrainingJob, data: Data, pace: Pace) -> Training:
     return Training(job.folder, job.identity, job.arithmetic, data, pace)
 
 
-def _alone(job: Job, data: Data, listener: ExportListener, pace: Pace, place: str) -> Run:
-    training, clock = _begun(job, data, pace), _Clock(pace)
+def _alone(job: TrainingJob, data: Data, listener: ExportListener, pace: Pace, place: str) -> Run:
+    training, clock = _begin_training(job, data, pace), _Clock(pace)
     begun, first = time.monotonic(), training.iteration
     while not training.complete:
         point = training.advance()
@@ -63,16 +63,16 @@ def _alone(job: Job, data: Data, listener: ExportListener, pace: Pace, place: st
         left = f"{roughly((training.recipe.iterations - training.iteration) / rate)} left"
         listener.step(f"{place}, {job.identity.name}: {training.iteration:,} of {training.recipe.iterations:,}, {left}")
         if point is not None:
-            listener.notice(f"{job.identity.name}: {_said(point, training)}, {left}")
-        if clock.over and not training.complete:
+            listener.notice(f"{job.identity.name}: {_format_point(point, training)}, {left}")
+        if clock.is_over and not training.complete:
             _stop([training])
     return training.finish()
 
 
-def _side_by_side(jobs: Sequence[Job], data: Data, listener: ExportListener, pace: Pace) -> list[Run]:
+def _side_by_side(jobs: Sequence[TrainingJob], data: Data, listener: ExportListener, pace: Pace) -> list[Run]:
     """Takes a stride of each in turn, and finishes each when it is complete. If one fails, the others are kept."""
     clock = _Clock(pace)
-    trainings = [_begun(job, data, pace) for job in jobs]
+    trainings = [_begin_training(job, data, pace) for job in jobs]
     begun, first = time.monotonic(), sum(training.iteration for training in trainings)
     every = sum(training.recipe.iterations for training in trainings)
     while running := [training for training in trainings if not training.complete]:
@@ -86,10 +86,10 @@ def _side_by_side(jobs: Sequence[Job], data: Data, listener: ExportListener, pac
                 _keep(other for other in running if other is not training and not other.complete)
                 raise
             if point is not None:
-                listener.notice(f"{training.run.identity.name}: {_said(point, training)}, {left}")
+                listener.notice(f"{training.run.identity.name}: {_format_point(point, training)}, {left}")
             if training.complete:
                 training.finish()
-        if clock.over:
+        if clock.is_over:
             _stop([training for training in running if not training.complete])
     return [training.finish() for training in trainings]
 
@@ -107,7 +107,7 @@ def _stop(running: Sequence[Training]) -> None:
         raise CheckFailedError(f"the time is over: {left}", hint="the same command goes on from there")
 
 
-def _said(point: Point, training: Training) -> str:
+def _format_point(point: CurvePoint, training: Training) -> str:
     validation = "" if point.validation_error is None else f", validation {point.validation_error:.2%}"
     return (
         f"{point.iteration:,} of {training.recipe.iterations:,}, loss {point.loss:.4f}, "

@@ -12,12 +12,18 @@ from torch import Tensor
 from benchmarks.paper import curves, gradients, identity, responses
 from benchmarks.paper.corpus import Source
 from benchmarks.paper.findings import Findings
-from benchmarks.paper.layergradients import Batch, Initial, Trained, along_training, at_initialisation
-from benchmarks.paper.networks import Moments, Network, Seen, provenance, seen
-from benchmarks.paper.plusone import Shares, identity_blocks, shortcut_shares
-from benchmarks.paper.recipe import weighted_layers
+from benchmarks.paper.layergradients import (
+    InitialGradients,
+    LossBatch,
+    TrainedGradients,
+    along_training,
+    at_initialisation,
+)
+from benchmarks.paper.networks import Moments, TestImages, TrainedNetwork, load_networks, provenance
+from benchmarks.paper.plusone import GradientShares, identity_blocks, shortcut_shares
+from benchmarks.paper.recipe import count_layers
 from benchmarks.paper.runs import states_of
-from benchmarks.paper.study import fitted
+from benchmarks.paper.study import fit_variant
 from exporter.network import ExportListener
 from exporter.variants import VARIANTS, Variant
 from runtimes.errors import UsageError
@@ -31,13 +37,13 @@ def layer_responses(
     """The paper's Figure 7, of the networks that ``specs`` name, over all test images.
 
     Raises:
-        RexportError: as ``networks.seen`` and ``responses.layer_responses``.
+        RexportError: as ``networks.load_networks`` and ``responses.layer_responses``.
     """
-    found, images = seen(source, specs, moments)
+    found, images = load_networks(source, specs, moments)
     measured = []
     for network in found:
         listener.step(f"{network.name}: {len(images):,} images")
-        measured.append(responses.layer_responses(network.name, network.model, images.of(network)))
+        measured.append(responses.layer_responses(network.name, network.model, images.batches_for(network)))
     return responses.responses_findings(measured, provenance(images.name, {"test": len(images)}, found, command))
 
 
@@ -56,18 +62,18 @@ def layer_gradients(
 
     Raises:
         UsageError: a network that is named is not for images of ``source.size`` pixels.
-        RexportError: as ``networks.seen`` and ``layergradients``.
+        RexportError: as ``networks.load_networks`` and ``layergradients``.
     """
-    found, images = seen(source, specs, moments)
+    found, images = load_networks(source, specs, moments)
     batch = _batch(images, count)
-    initial: list[Initial] = []
+    initial: list[InitialGradients] = []
     for name in names:
-        row = fitted(name, len(images.classes), source.size)
+        row = fit_variant(name, len(images.classes), source.size)
         for seed in range(seeds):
             listener.step(f"{name}, seed {seed}: gradients at initialisation")
             initial += at_initialisation(row, seed, batch)
-    trained: list[Trained] = []
-    shares: list[Shares] = []
+    trained: list[TrainedGradients] = []
+    shares: list[GradientShares] = []
     for network in found:
         listener.step(f"{network.name}: gradients")
         own = _batch(images, count, network)
@@ -77,15 +83,15 @@ def layer_gradients(
             shares.append(shortcut_shares(network.name, network.model, own))
     told = provenance(images.name, {"test": len(batch.targets)}, found, command)
     told = replace(told, seeds=tuple(sorted({*told.seeds, *range(seeds)})))
-    return gradients.gradients_findings(initial, trained, shares, batch.words, told)
+    return gradients.gradients_findings(initial, trained, shares, batch.description, told)
 
 
-def _states(network: Network, folder: Path) -> dict[int, Mapping[str, Tensor]]:
+def _states(network: TrainedNetwork, folder: Path) -> dict[int, Mapping[str, Tensor]]:
     """By iteration: what the run kept on its way, and where it is now."""
     return {**dict(states_of(folder)), network.iteration: network.model.state_dict()}
 
 
-def _batch(images: Seen, count: int, network: Network | None = None) -> Batch:
+def _batch(images: TestImages, count: int, network: TrainedNetwork | None = None) -> LossBatch:
     """So many test images, drawn by a shuffle that is always the same, as a network sees them, or as the first does."""
     own = next(iter(images.images.values())) if network is None else images.images[network.moments]
     count = min(count, len(own))
@@ -93,10 +99,10 @@ def _batch(images: Seen, count: int, network: Network | None = None) -> Batch:
     height, width = own.padded.shape[1:3]
     top, left = (torch.full_like(chosen, (length - own.size) // 2) for length in (height, width))
     pixels = own.crops(chosen, top, left, torch.zeros_like(chosen, dtype=torch.bool))
-    return Batch(pixels, own.targets[chosen], f"{count} test images of {images.name}")
+    return LossBatch(pixels, own.targets[chosen], f"{count} test images of {images.name}")
 
 
-def constructed(
+def examine_construction(
     specs: Sequence[str], source: Source, moments: Moments, command: str, listener: ExportListener
 ) -> Findings:
     """Deeper networks built from those that ``specs`` name; and whether training plain ones finds what is built.
@@ -105,21 +111,21 @@ def constructed(
 
     Raises:
         UsageError: there is no deeper variant of a network's kind.
-        RexportError: as ``networks.seen``, ``identity.deepened`` and ``curves.gathered``.
+        RexportError: as ``networks.load_networks``, ``identity.deepen`` and ``curves.gather_runs``.
     """
-    found, images = seen(source, specs, moments)
+    found, images = load_networks(source, specs, moments)
     built = []
     for network in found:
         deeper = _deeper(network.model.variant, [other.model.variant for other in found])
         listener.step(f"{network.name} as {deeper.name}: {len(images):,} images")
-        model = identity.deepened(network.model, deeper)
-        built.append(identity.compared(network.model, model, images.of(network)))
+        model = identity.deepen(network.model, deeper)
+        built.append(identity.compare_networks(network.model, model, images.batches_for(network)))
     told = provenance(images.name, {"test": len(images)}, found, command)
     return identity.identity_findings(built, _training(found), told)
 
 
 def _deeper(variant: Variant, others: Sequence[Variant]) -> Variant:
-    def of_kind(row: Variant) -> bool:
+    def is_deeper(row: Variant) -> bool:
         same = (variant.block, variant.widths, variant.stem, variant.residual)
         return same == (row.block, row.widths, row.stem, row.residual) and deeper_than(row)
 
@@ -128,22 +134,22 @@ def _deeper(variant: Variant, others: Sequence[Variant]) -> Variant:
             row.depths != variant.depths
         )
 
-    given = sorted(filter(of_kind, others), key=weighted_layers)
-    known = sorted(filter(of_kind, VARIANTS.values()), key=weighted_layers)
+    given = sorted(filter(is_deeper, others), key=count_layers)
+    known = sorted(filter(is_deeper, VARIANTS.values()), key=count_layers)
     chosen = next(iter((*reversed(given), *known)), None)
     if chosen is None:
         raise UsageError(f"no variant is {variant.name} with more blocks")
     return replace(variant, name=chosen.name, depths=chosen.depths, paper=chosen.paper)
 
 
-def _training(found: Sequence[Network]) -> tuple[identity.Curve, identity.Curve] | None:
+def _training(found: Sequence[TrainedNetwork]) -> tuple[identity.Curve, identity.Curve] | None:
     """The curves of the shallowest and the deepest plain network that our own runs trained, if there are two."""
     folders: list[Path] = [
         network.folder for network in found if network.folder is not None and not network.model.variant.residual
     ]
     if not folders:
         return None
-    groups = sorted(curves.gathered(folders, so_far=True), key=lambda one: weighted_layers(one.variant))
+    groups = sorted(curves.gather_runs(folders, so_far=True), key=lambda one: count_layers(one.variant))
     if len(groups) < 2:
         return None
     shallower, deeper = (

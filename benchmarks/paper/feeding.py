@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.paper.corpus import Part
+from benchmarks.paper.corpus import CorpusSplit
 
 EVALUATED_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class DeviceImages:
     """Padded images on a device.
 
     Attributes:
@@ -55,7 +55,7 @@ class Images:
         images = normal.view(len(chosen), self.size, self.size, -1).permute(0, 3, 1, 2)
         return images.expand(-1, self.channels, -1, -1).contiguous(memory_format=torch.channels_last)
 
-    def centred(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def crop_centres(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All images as the test sees them, cut from the middle, with their targets, some at a time."""
         height, width = self.padded.shape[1:3]
         everything = torch.arange(len(self), device=self.padded.device)
@@ -65,15 +65,15 @@ class Images:
             yield self.crops(chosen, top, left, torch.zeros_like(chosen, dtype=torch.bool)), self.targets[chosen]
 
 
-def placed(
-    part: Part,
+def place_on_device(
+    part: CorpusSplit,
     device: torch.device,
     *,
     size: int,
     padding: int,
     moments: tuple[tuple[float, ...], tuple[float, ...]],
     channels: int,
-) -> Images:
+) -> DeviceImages:
     """The images on the device, with black around them: at least ``padding`` pixels, and what ``size`` needs."""
     images = torch.from_numpy(part.images).to(device)
     height, width = part.images.shape[1:3]
@@ -81,14 +81,14 @@ def placed(
     padded = torch.nn.functional.pad(images, (0, 0, across, across, down, down))
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in moments)
     targets = torch.from_numpy(part.targets).to(device)
-    return Images(padded.contiguous(), targets, size, 255 * mean, 1 / (255 * std), channels)
+    return DeviceImages(padded.contiguous(), targets, size, 255 * mean, 1 / (255 * std), channels)
 
 
 class Feed:
     """The training batches of one epoch after the other. The place in the epoch lies on the device too, so that a step
     which takes the next batch can be recorded and replayed as it is."""
 
-    def __init__(self, images: Images, batch: int, seed: int) -> None:
+    def __init__(self, images: DeviceImages, batch: int, seed: int) -> None:
         self.images = images
         self.batch = batch
         self.steps = len(images) // batch

@@ -83,7 +83,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Table:
+class FindingsTable:
     """Cells as text, row by row under ``headings``; the first column heads its row. The paper's numbers have columns of
     their own, whose headings begin with "paper"."""
 
@@ -147,7 +147,7 @@ class Findings:
     title: str
     checks: tuple[Check, ...]
     panels: tuple[Panel, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[FindingsTable, ...]
     notes: tuple[str, ...]
     provenance: Provenance
     findings: int = SCHEMA_VERSION
@@ -209,7 +209,7 @@ def check_version(content: bytes, field: str, newest: int, path: Path) -> None:
         )
 
 
-def of_folder(folder: Path) -> tuple[Path, ...]:
+def list_findings_files(folder: Path) -> tuple[Path, ...]:
     """The files of findings that lie in the folder, by name."""
     return tuple(sorted(folder.glob(f"*{SUFFIX}")))
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.paper.findings import Check, Findings, Line, Outcome, Panel, Provenance, Table, floats
-from benchmarks.paper.layergradients import Initial, Norms, Trained
-from benchmarks.paper.plusone import Shares
-from benchmarks.paper.recipe import weighted_layers
+from benchmarks.paper.findings import Check, Findings, FindingsTable, Line, Outcome, Panel, Provenance, floats
+from benchmarks.paper.layergradients import InitialGradients, Norms, TrainedGradients
+from benchmarks.paper.plusone import GradientShares
+from benchmarks.paper.recipe import count_layers
 from exporter.variants import Variant
 
 HEALTHY = 100.0
@@ -54,7 +54,7 @@ class _Group:
         return [growth(norms) for norms in self.seeds]
 
     @property
-    def words(self) -> str:
+    def norm_text(self) -> str:
         """With batch-norm or without."""
         return f"{'with' if self.normalised else 'without'} batch-norm"
 
@@ -65,14 +65,14 @@ def growth(norms: Norms) -> float:
 
 
 def gradients_findings(
-    initial: Sequence[Initial],
-    trained: Sequence[Trained],
-    shares: Sequence[Shares],
+    initial: Sequence[InitialGradients],
+    trained: Sequence[TrainedGradients],
+    shares: Sequence[GradientShares],
     batch: str,
     provenance: Provenance,
 ) -> Findings:
     """What was measured, in pictures and verdicts; any of the three may be empty. ``batch`` is the batch's words."""
-    groups = _grouped(initial)
+    groups = _group_initial(initial)
     normal, bare = ([group for group in groups if group.normalised == normalised] for normalised in (True, False))
     plain = [group for group in normal if not group.variant.residual]
     later = [one for one in trained if not one.variant.residual]
@@ -103,15 +103,15 @@ def gradients_findings(
         experiment="gradients",
         title="Gradients by layer, and the + 1 of a shortcut",
         checks=tuple(checks),
-        panels=(*_initial_panels(groups), *_trained_panels(trained), *_share_panels(shares)),
+        panels=(*_initial_panels(groups), *_build_training_panels(trained), *_share_panels(shares)),
         tables=_tables(groups, trained, shares),
         notes=tuple(notes),
         provenance=provenance,
     )
 
 
-def _grouped(initial: Sequence[Initial]) -> list[_Group]:
-    ordered = sorted(initial, key=lambda one: (not one.normalised, weighted_layers(one.variant), one.variant.residual))
+def _group_initial(initial: Sequence[InitialGradients]) -> list[_Group]:
+    ordered = sorted(initial, key=lambda one: (not one.normalised, count_layers(one.variant), one.variant.residual))
     kinds = dict.fromkeys((one.variant, one.normalised) for one in ordered)
     return [
         _Group(*kind, tuple(one.norms for one in ordered if (one.variant, one.normalised) == kind)) for kind in kinds
@@ -121,7 +121,7 @@ def _grouped(initial: Sequence[Initial]) -> list[_Group]:
 # Checks ---------------------------------------------------------------------------------------------------------------
 
 
-def _identity_check(shares: Sequence[Shares]) -> Check:
+def _identity_check(shares: Sequence[GradientShares]) -> Check:
     every = [share for one in shares for share in one.blocks]
     worst = max(share.error for share in every)
     parts = [
@@ -135,7 +135,7 @@ def _identity_check(shares: Sequence[Shares]) -> Check:
     return Check(SAID_IDENTITY, "section 3.2, equation 1", found, _outcome(worst <= ROUNDING))
 
 
-def _present_check(initial: Sequence[_Group], trained: Sequence[Trained]) -> Check:
+def _present_check(initial: Sequence[_Group], trained: Sequence[TrainedGradients]) -> Check:
     parts = [f"by {_by_network(initial)} at initialisation"] if initial else []
     if trained:
         parts.append(f"by {_by_point(trained)}")
@@ -144,7 +144,7 @@ def _present_check(initial: Sequence[_Group], trained: Sequence[Trained]) -> Che
     return Check(SAID_PRESENT, "section 4.1", found, _outcome(lowest >= 1 / HEALTHY))
 
 
-def _healthy_check(trained: Sequence[Trained]) -> Check:
+def _healthy_check(trained: Sequence[TrainedGradients]) -> Check:
     found = f"on its way back the gradient is multiplied by {_by_point(trained)}; the limit is {HEALTHY:g} times"
     return Check(SAID_HEALTHY, "section 4.1", found, _outcome(all(_is_healthy(growth(one.norms)) for one in trained)))
 
@@ -154,7 +154,7 @@ def _initial_check(said: str, groups: Sequence[_Group]) -> Check:
     plain = [group for group in groups if not group.variant.residual]
     residual = [group for group in groups if group.variant.residual]
     beside = f", and beside them {_by_network(residual)}" if residual else ""
-    found = f"{plain[0].words} the gradient is multiplied on its way back by {_by_network(plain)}{beside}"
+    found = f"{plain[0].norm_text} the gradient is multiplied on its way back by {_by_network(plain)}{beside}"
     healthy = all(_is_healthy(one) for group in plain for one in group.growths)
     return Check(said, "section 1", f"{found}; the limit is {HEALTHY:g} times", _outcome(healthy))
 
@@ -167,7 +167,7 @@ def _outcome(holds: bool) -> Outcome:
     return "confirmed" if holds else "contradicted"
 
 
-def _by_point(trained: Sequence[Trained]) -> str:
+def _by_point(trained: Sequence[TrainedGradients]) -> str:
     return ", ".join(
         f"{_short(growth(one.norms))} in {one.variant.name} after {one.iteration:,} iterations" for one in trained
     )
@@ -199,13 +199,13 @@ def _initial_panels(groups: Sequence[_Group]) -> tuple[Panel, ...]:
             f"Weight gradients at initialisation, {words}",
             "layer",
             "root mean square",
-            tuple(_layer_line(group) for group in groups if group.words == words),
+            tuple(_layer_line(group) for group in groups if group.norm_text == words),
             y_scale="log",
         )
-        for words in dict.fromkeys(group.words for group in groups)
+        for words in dict.fromkeys(group.norm_text for group in groups)
     ]
-    kinds = dict.fromkeys((group.words, group.variant.family) for group in groups)
-    of_kinds = [[group for group in groups if (group.words, group.variant.family) == kind] for kind in kinds]
+    kinds = dict.fromkeys((group.norm_text, group.variant.family) for group in groups)
+    of_kinds = [[group for group in groups if (group.norm_text, group.variant.family) == kind] for kind in kinds]
     if any(len(group) > 1 for group in of_kinds):
         panels.append(
             Panel(
@@ -220,20 +220,20 @@ def _initial_panels(groups: Sequence[_Group]) -> tuple[Panel, ...]:
 
 
 def _layer_line(group: _Group) -> Line:
-    family = f"{weighted_layers(group.variant)} layers"
+    family = f"{count_layers(group.variant)} layers"
     rms = np.array([norms.weight_rms for norms in group.seeds])
-    return _line(f"{family}, {group.variant.family}", family, range(1, rms.shape[1] + 1), rms, group.variant)
+    return _plot_line(f"{family}, {group.variant.family}", family, range(1, rms.shape[1] + 1), rms, group.variant)
 
 
 def _depth_line(groups: Sequence[_Group]) -> Line:
     first = groups[0]
-    depths = [weighted_layers(group.variant) for group in groups]
+    depths = [count_layers(group.variant) for group in groups]
     seeds = min(len(group.seeds) for group in groups)  # those that every depth has
     growths = np.array([group.growths[:seeds] for group in groups]).T
-    return _line(f"{first.words}, {first.variant.family}", first.words, depths, growths, first.variant)
+    return _plot_line(f"{first.norm_text}, {first.variant.family}", first.norm_text, depths, growths, first.variant)
 
 
-def _line(label: str, family: str, x: Sequence[float], values: NDArray[np.float64], variant: Variant) -> Line:
+def _plot_line(label: str, family: str, x: Sequence[float], values: NDArray[np.float64], variant: Variant) -> Line:
     """The geometric mean of the seeds' ``values`` (seeds, points), in the range that they span."""
     several = len(values) > 1
     return Line(
@@ -247,7 +247,7 @@ def _line(label: str, family: str, x: Sequence[float], values: NDArray[np.float6
     )
 
 
-def _trained_panels(trained: Sequence[Trained]) -> tuple[Panel, ...]:
+def _build_training_panels(trained: Sequence[TrainedGradients]) -> tuple[Panel, ...]:
     """Weight gradients by layer along training: a panel a network, a line a point."""
     return tuple(
         Panel(
@@ -270,7 +270,7 @@ def _trained_panels(trained: Sequence[Trained]) -> tuple[Panel, ...]:
     )
 
 
-def _share_panels(shares: Sequence[Shares]) -> tuple[Panel, ...]:
+def _share_panels(shares: Sequence[GradientShares]) -> tuple[Panel, ...]:
     if not shares:
         return ()
     lines = tuple(
@@ -288,19 +288,21 @@ def _share_panels(shares: Sequence[Shares]) -> tuple[Panel, ...]:
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
-def _tables(groups: Sequence[_Group], trained: Sequence[Trained], shares: Sequence[Shares]) -> tuple[Table, ...]:
+def _tables(
+    groups: Sequence[_Group], trained: Sequence[TrainedGradients], shares: Sequence[GradientShares]
+) -> tuple[FindingsTable, ...]:
     tables = []
     if groups:
         tables.append(_initial_table(groups))
     if trained:
-        tables.append(_trained_table(trained))
+        tables.append(_build_training_table(trained))
     if shares:
         tables.append(_share_table(shares))
     return tuple(tables)
 
 
-def _initial_table(groups: Sequence[_Group]) -> Table:
-    return Table(
+def _initial_table(groups: Sequence[_Group]) -> FindingsTable:
+    return FindingsTable(
         "Gradients at initialisation: geometric mean [range] over seeds",
         ("network", "batch-norm", "seeds", "first layer's weights", "last layer's weights", "first block over last"),
         tuple(
@@ -317,8 +319,8 @@ def _initial_table(groups: Sequence[_Group]) -> Table:
     )
 
 
-def _trained_table(trained: Sequence[Trained]) -> Table:
-    return Table(
+def _build_training_table(trained: Sequence[TrainedGradients]) -> FindingsTable:
+    return FindingsTable(
         "Gradients in training",
         ("network", "iteration", "first layer's weights", "last layer's weights", "first block over last"),
         tuple(
@@ -334,8 +336,8 @@ def _trained_table(trained: Sequence[Trained]) -> Table:
     )
 
 
-def _share_table(shares: Sequence[Shares]) -> Table:
-    return Table(
+def _share_table(shares: Sequence[GradientShares]) -> FindingsTable:
+    return FindingsTable(
         "Shares of the squared norm of the gradient at a block's input",
         ("network", "blocks", "+ 1: median", "smallest", "largest", "cross term: median", "largest error"),
         tuple(

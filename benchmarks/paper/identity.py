@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.paper.comparing import difference, judged, spread
-from benchmarks.paper.findings import Check, Findings, Line, Mark, Panel, Provenance, Table, floats
+from benchmarks.paper.comparing import difference, judge_difference, spread
+from benchmarks.paper.findings import Check, Findings, FindingsTable, Line, Mark, Panel, Provenance, floats
 from exporter.resnet import BasicBlock, Bottleneck, ResNet, build, initialise
 from exporter.variants import Variant
 from runtimes.errors import ArtifactError, UsageError
@@ -31,7 +31,7 @@ SAID_SOLVER = "training a deeper plain net does not come upon that solution: its
 # Building -------------------------------------------------------------------------------------------------------------
 
 
-def deepened(model: ResNet, variant: Variant, seed: int = 0) -> ResNet:
+def deepen(model: ResNet, variant: Variant, seed: int = 0) -> ResNet:
     """A network of the deeper ``variant`` that computes what ``model`` does, in evaluation mode, on its device.
 
     Each stage begins with copies of the shallower stage's blocks. A residual block that is added ends in a batch-norm
@@ -97,7 +97,7 @@ def _pass_through(block: nn.Module) -> None:
 
 
 @dataclass(frozen=True)
-class Constructed:
+class ConstructionResult:
     """How the outputs of a built network compare with those of the one it was built from, over ``images``.
 
     Attributes:
@@ -117,7 +117,7 @@ class Constructed:
     largest: float
 
 
-def compared(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.Tensor]) -> Constructed:
+def compare_networks(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.Tensor]) -> ConstructionResult:
     """Both networks' logits on all images of the ``batches``, each (n, c, h, w), as they are used after training.
 
     Raises:
@@ -143,7 +143,7 @@ def compared(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.Tensor])
     if not images:
         raise UsageError("outputs are compared on at least one image")
     names = shallower.variant.name, deeper.variant.name
-    return Constructed(*names, shallower.variant.residual, images, differing, difference, largest)
+    return ConstructionResult(*names, shallower.variant.residual, images, differing, difference, largest)
 
 
 def _logits(model: ResNet, images: torch.Tensor) -> NDArray[np.float32]:
@@ -180,7 +180,7 @@ class Curve:
 
 
 def identity_findings(
-    constructed: Sequence[Constructed], training: tuple[Curve, Curve] | None, provenance: Provenance
+    constructed: Sequence[ConstructionResult], training: tuple[Curve, Curve] | None, provenance: Provenance
 ) -> Findings:
     """What the comparisons show; and whether training found the built solution, of which the level is known.
 
@@ -222,7 +222,7 @@ def identity_findings(
     )
 
 
-def _construction_check(said: str, constructed: Sequence[Constructed]) -> Check:
+def _construction_check(said: str, constructed: Sequence[ConstructionResult]) -> Check:
     parts = [
         f"{one.deeper} from {one.shallower}: largest difference {one.difference:.3g} over {one.images:,} images, "
         + (f"{one.differing:,} of them not equal to the bit" if one.differing else "all equal to the bit")
@@ -238,7 +238,7 @@ def _solver_check(shallower: Curve, deeper: Curve) -> Check:
         f"training error {spread(deeper.final)} % of {deeper.label} as trained against {spread(shallower.final)} % of "
         f"{deeper.label} as built from {shallower.label}: {found.in_points()}"
     )
-    return Check(SAID_SOLVER, "section 1, Figure 1", words, judged(found))
+    return Check(SAID_SOLVER, "section 1, Figure 1", words, judge_difference(found))
 
 
 def _panel(shallower: Curve, deeper: Curve) -> Panel:
@@ -247,13 +247,13 @@ def _panel(shallower: Curve, deeper: Curve) -> Panel:
         "Training, and the level of the built solution",
         "iteration",
         "training error, %",
-        tuple(_line(curve) for curve in (shallower, deeper)),
+        tuple(_plot_line(curve) for curve in (shallower, deeper)),
         (Mark(f"{deeper.label} built from {shallower.label}", shallower.label, level),),
         source="Figure 1, left",
     )
 
 
-def _line(curve: Curve) -> Line:
+def _plot_line(curve: Curve) -> Line:
     errors = 100 * np.array(curve.train_error)
     several = len(errors) > 1
     return Line(
@@ -266,8 +266,8 @@ def _line(curve: Curve) -> Line:
     )
 
 
-def _table(constructed: Sequence[Constructed]) -> Table:
-    return Table(
+def _table(constructed: Sequence[ConstructionResult]) -> FindingsTable:
+    return FindingsTable(
         "Outputs of the built network beside those of the network that it was built from",
         ("built", "from", "images", "not equal to the bit", "largest difference", "largest logit"),
         tuple(
@@ -284,8 +284,8 @@ def _table(constructed: Sequence[Constructed]) -> Table:
     )
 
 
-def _finals(shallower: Curve, deeper: Curve) -> Table:
-    return Table(
+def _finals(shallower: Curve, deeper: Curve) -> FindingsTable:
+    return FindingsTable(
         "Error of the plain networks on their training images"
         + (", finished and in evaluation mode" if shallower.until is None else f" at iteration {shallower.until:,}"),
         ("network", "seeds", "training %", f"{deeper.label} built from {shallower.label}: training %"),

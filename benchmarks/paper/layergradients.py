@@ -23,12 +23,12 @@ from runtimes.errors import ArtifactError
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """What a loss is taken on: ``images`` (n, c, h, w), ``targets`` (n,) int64, and ``words`` for what they are."""
+class LossBatch:
+    """What a loss is taken on: ``images`` (n, c, h, w), ``targets`` (n,) int64, and ``description`` for what they are."""
 
     images: Tensor
     targets: Tensor
-    words: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Norms:
 
 
 @dataclass(frozen=True)
-class Initial:
+class InitialGradients:
     """A network's gradients as He et al.'s initialisation of ``seed`` leaves it, with its batch-norms or without."""
 
     variant: Variant
@@ -59,7 +59,7 @@ class Initial:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedGradients:
     """A network's gradients at the end of ``iteration`` steps of training."""
 
     variant: Variant
@@ -83,7 +83,7 @@ def without_norms(model: ResNet) -> ResNet:
     return bare
 
 
-def layer_gradients(model: ResNet, batch: Batch) -> Norms:
+def layer_gradients(model: ResNet, batch: LossBatch) -> Norms:
     """The network's gradients on the batch, in float64: for ResNet-110 and 32x32 images about 30 MB an image.
 
     Raises:
@@ -105,20 +105,20 @@ def layer_gradients(model: ResNet, batch: Batch) -> Norms:
     return Norms(tuple(layers), tuple(rms), tuple(inputs), tuple(norms))
 
 
-def loss_of(model: ResNet, batch: Batch) -> Tensor:
+def loss_of(model: ResNet, batch: LossBatch) -> Tensor:
     """The cross-entropy, averaged over the batch, in the network's own type and on its device."""
     weight = model.fc.weight
     return F.cross_entropy(model(batch.images.to(weight)), batch.targets.to(weight.device))
 
 
 def _keep(inputs: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hear(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def keep_input(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
         inputs[name] = given[0]
 
-    return hear
+    return keep_input
 
 
-def at_initialisation(variant: Variant, seed: int, batch: Batch) -> tuple[Initial, Initial]:
+def at_initialisation(variant: Variant, seed: int, batch: LossBatch) -> tuple[InitialGradients, InitialGradients]:
     """Gradients of the freshly initialised network: with batch-norm, and without.
 
     Raises:
@@ -127,14 +127,14 @@ def at_initialisation(variant: Variant, seed: int, batch: Batch) -> tuple[Initia
     model = build(variant)
     initialise(model, seed)
     return (
-        Initial(variant, seed, True, layer_gradients(model, batch)),
-        Initial(variant, seed, False, layer_gradients(without_norms(model), batch)),
+        InitialGradients(variant, seed, True, layer_gradients(model, batch)),
+        InitialGradients(variant, seed, False, layer_gradients(without_norms(model), batch)),
     )
 
 
 def along_training(
-    variant: Variant, states: Iterable[tuple[int, Mapping[str, Tensor]]], batch: Batch
-) -> tuple[Trained, ...]:
+    variant: Variant, states: Iterable[tuple[int, Mapping[str, Tensor]]], batch: LossBatch
+) -> tuple[TrainedGradients, ...]:
     """Gradients at points of a training run, each given as its iteration and the state dict that it left.
 
     Raises:
@@ -144,5 +144,5 @@ def along_training(
     found = []
     for iteration, state in states:
         model.load_state_dict(state)
-        found.append(Trained(variant, iteration, layer_gradients(model, batch)))
+        found.append(TrainedGradients(variant, iteration, layer_gradients(model, batch)))
     return tuple(found)

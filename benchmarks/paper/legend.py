@@ -46,13 +46,13 @@ class Paint:
         """Of its points: another one when the colours have gone round."""
         return MARKERS[self.places[family] // len(SERIES) % len(MARKERS)]
 
-    def marked(self, family: str) -> bool:
+    def needs_marker(self, family: str) -> bool:
         """Whether its colour alone does not tell it."""
         return self.places[family] >= len(SERIES)
 
 
 @dataclass(frozen=True)
-class Entry:
+class LegendEntry:
     """What the legend explains: a label, and the line before it, as matplotlib names its style."""
 
     label: str
@@ -74,19 +74,19 @@ def style(line: Line, look: Paint) -> dict[str, Any]:
     if line.thin:
         return {**found, "linewidth": 0.7, "alpha": 0.55}
     few = len(line.x) <= MOST_POINTS_MARKED
-    if few or look.marked(line.family):
+    if few or look.needs_marker(line.family):
         every = 1 if few else len(line.x) // 8
         found |= {"marker": look.marker(line.family), "markersize": 4, "markevery": every}
     return found
 
 
-def entries(panels: Sequence[Panel], look: Paint) -> tuple[Entry, ...]:
+def entries(panels: Sequence[Panel], look: Paint) -> tuple[LegendEntry, ...]:
     """What is to be explained of these panels, each once: the families' colours, and what a dashed line is, where the
     labels have one word for all that are dashed and one for the others beside the family's name; else the labels.
     Single seeds and the paper's levels have one entry each."""
     lines = [line for panel in panels for line in panel.lines]
     named = [line for line in lines if not line.thin]
-    words = _words(named)
+    words = _name_styles(named)
     found: dict[str, dict[str, Any]] = {}
     if words is None:
         for line, label in zip(named, _labels(named), strict=True):
@@ -103,10 +103,10 @@ def entries(panels: Sequence[Panel], look: Paint) -> tuple[Entry, ...]:
         found["single seeds"] = {"color": look.shades[FAINT], "linewidth": 0.7}
     if any(is_papers(mark) for panel in panels for mark in panel.marks):
         found["the paper"] = {"color": look.shades[FAINT], "linestyle": DOTTED, "linewidth": 1.2}
-    return tuple(Entry(label, one) for label, one in found.items())
+    return tuple(LegendEntry(label, one) for label, one in found.items())
 
 
-def _words(lines: Sequence[Line]) -> dict[bool, str] | None:
+def _name_styles(lines: Sequence[Line]) -> dict[bool, str] | None:
     """The word for the dashed lines and the one for the others; ``None`` if the labels do not tell."""
     words: dict[bool, set[str]] = {True: set(), False: set()}
     for line in lines:
@@ -125,7 +125,7 @@ def _labels(lines: Sequence[Line]) -> list[str]:
 
 
 def _whole(family: str, look: Paint) -> dict[str, Any]:
-    marker = {"marker": look.marker(family), "markersize": 4} if look.marked(family) else {}
+    marker = {"marker": look.marker(family), "markersize": 4} if look.needs_marker(family) else {}
     return {"color": look.colour(family), **marker}
 
 
@@ -134,13 +134,13 @@ def is_papers(mark: Mark) -> bool:
     return mark.label.endswith(PAPER_SUFFIX)
 
 
-def columns(explained: Sequence[Entry], width_in: float) -> int:
+def columns(explained: Sequence[LegendEntry], width_in: float) -> int:
     """How many entries have room side by side."""
     widest = max((len(entry.label) for entry in explained), default=0)
     return max(1, min(len(explained), int(72 * width_in / (5.2 * widest + 48))))
 
 
-def put(figure: Figure, explained: Sequence[Entry], across: int) -> None:
+def put(figure: Figure, explained: Sequence[LegendEntry], across: int) -> None:
     """Explains them under all axes of the figure, so many side by side."""
     from matplotlib.lines import Line2D
 

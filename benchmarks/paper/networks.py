@@ -11,12 +11,12 @@ from torch import Tensor
 
 from benchmarks.paper.corpus import Source, load_test
 from benchmarks.paper.curves import now
-from benchmarks.paper.feeding import Images, placed
+from benchmarks.paper.feeding import DeviceImages, place_on_device
 from benchmarks.paper.findings import Provenance
 from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import RUN, Run, machine, opened, state_of, versions
+from benchmarks.paper.runs import RUN, Run, machine, open_run, state_of, versions
 from benchmarks.paper.stepping import Arithmetic
-from benchmarks.paper.study import fitted
+from benchmarks.paper.study import fit_variant
 from exporter import weights
 from exporter.resnet import ResNet, build
 from runtimes.errors import ModelMismatchError, UsageError, quote
@@ -33,7 +33,7 @@ CHANNELS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class TrainedNetwork:
     """A trained network in evaluation mode.
 
     Attributes:
@@ -52,29 +52,29 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class TestImages:
     """Test images for networks that may want them normalised in different ways."""
 
     name: str
     classes: tuple[str, ...]
-    images: dict[Moments, Images]
+    images: dict[Moments, DeviceImages]
 
-    def of(self, network: Network) -> Iterator[Tensor]:
+    def batches_for(self, network: TrainedNetwork) -> Iterator[Tensor]:
         """The images as the network sees them: (n, c, h, w), some at a time."""
-        for images, _ in self.images[network.moments].centred():
+        for images, _ in self.images[network.moments].crop_centres():
             yield from torch.split(images, SEEN_AT_A_TIME)
 
     def __len__(self) -> int:
         return len(next(iter(self.images.values())))
 
 
-def networks(specs: Sequence[str], classes: Sequence[str], size: int, moments: Moments) -> tuple[Network, ...]:
+def networks(specs: Sequence[str], classes: Sequence[str], size: int, moments: Moments) -> tuple[TrainedNetwork, ...]:
     """What each spec names: the folder of a run, or ``VARIANT=FILE``, whose images are normalised with ``moments``.
 
     Raises:
         UsageError: neither.
         ModelMismatchError: weights of another network; a run on other ``classes`` or on images of another ``size``.
-        RexportError: as ``weights.from_file`` and ``runs.opened``.
+        RexportError: as ``weights.from_file`` and ``runs.open_run``.
     """
     found = tuple(_network(spec, classes, size, moments) for spec in specs)
     names = [network.name for network in found]
@@ -84,21 +84,21 @@ def networks(specs: Sequence[str], classes: Sequence[str], size: int, moments: M
     return found
 
 
-def _network(spec: str, classes: Sequence[str], size: int, moments: Moments) -> Network:
+def _network(spec: str, classes: Sequence[str], size: int, moments: Moments) -> TrainedNetwork:
     if (Path(spec) / RUN).is_file():
-        return _of_run(Path(spec), classes, size)
+        return _load_run(Path(spec), classes, size)
     name, equals, file = spec.partition("=")
     if not equals or not file:
         hint = "a folder of rbench paper train, or VARIANT=FILE, as resnet20=weights.safetensors"
         raise UsageError(f"{quote(spec)!r} is no training run", hint=hint)
-    row = fitted(name, len(classes), size)
+    row = fit_variant(name, len(classes), size)
     model = build(row)
     model.load_state_dict(weights.from_file(file, row, lambda _: None).state)
-    return Network(f"{name}, {Path(file).name}", model, moments)
+    return TrainedNetwork(f"{name}, {Path(file).name}", model, moments)
 
 
-def _of_run(folder: Path, classes: Sequence[str], size: int) -> Network:
-    run = opened(folder)
+def _load_run(folder: Path, classes: Sequence[str], size: int) -> TrainedNetwork:
+    run = open_run(folder)
     if run.classes != tuple(classes):
         what = f"trained on the classes {quote(', '.join(run.classes))}, not {quote(', '.join(classes))}"
         raise ModelMismatchError(what, path=folder, hint="--data names the data that it was trained on")
@@ -110,10 +110,12 @@ def _of_run(folder: Path, classes: Sequence[str], size: int) -> Network:
     model.load_state_dict(state)
     whole = run.identity.recipe.iterations
     name = run.identity.name if iteration == whole else f"{run.identity.name}, at {iteration:,} of {whole:,}"
-    return Network(name, model, (run.mean, run.std), run, folder, iteration)
+    return TrainedNetwork(name, model, (run.mean, run.std), run, folder, iteration)
 
 
-def seen(source: Source, specs: Sequence[str], moments: Moments) -> tuple[tuple[Network, ...], Seen]:
+def load_networks(
+    source: Source, specs: Sequence[str], moments: Moments
+) -> tuple[tuple[TrainedNetwork, ...], TestImages]:
     """The networks, and the test images for them: of every normalisation that one of them wants, cut from the middle.
 
     Raises:
@@ -122,15 +124,15 @@ def seen(source: Source, specs: Sequence[str], moments: Moments) -> tuple[tuple[
     name, classes, test = load_test(source)
     found = networks(specs, classes, source.size, moments)
     images = {
-        wanted: placed(
+        wanted: place_on_device(
             test, torch.device("cpu"), size=source.size, padding=PAPER.padding, moments=wanted, channels=CHANNELS
         )
         for wanted in dict.fromkeys([one.moments for one in found] or [moments])
     }
-    return found, Seen(name, classes, images)
+    return found, TestImages(name, classes, images)
 
 
-def provenance(data: str, images: dict[str, int], found: Sequence[Network], command: str) -> Provenance:
+def provenance(data: str, images: dict[str, int], found: Sequence[TrainedNetwork], command: str) -> Provenance:
     """Of measurements on these networks, by this process."""
     runs = [network.run for network in found if network.run is not None]
     recipes = dict.fromkeys(run.identity.recipe for run in runs)
@@ -141,7 +143,7 @@ def provenance(data: str, images: dict[str, int], found: Sequence[Network], comm
         images,
         tuple(sorted({run.identity.seed for run in runs})),
         scales.pop() if len(scales) == 1 else None,
-        "; ".join(recipe.in_words() for recipe in recipes),
+        "; ".join(recipe.describe() for recipe in recipes),
         machine(Arithmetic()),
         versions(),
         command,

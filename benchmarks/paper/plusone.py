@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.paper.layergradients import Batch, blocks, loss_of
+from benchmarks.paper.layergradients import LossBatch, blocks, loss_of
 from exporter.resnet import BasicBlock, Bottleneck, ResNet, build
 from exporter.variants import Variant
 from runtimes.errors import ArtifactError, UsageError
 
 
 @dataclass(frozen=True)
-class Share:
+class GradientShare:
     """What the shortcut and the branch of one block bring to the gradient d at the block's input.
 
     With s the shortcut's part (the gradient at the sum) and b the branch's, d = s + b, and the shares are projections:
@@ -43,12 +43,12 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Shares:
+class GradientShares:
     """What was found of one network, by ``name`` for people: a share for each block with an identity shortcut."""
 
     name: str
     variant: Variant
-    blocks: tuple[Share, ...]
+    blocks: tuple[GradientShare, ...]
 
 
 def identity_blocks(variant: Variant) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class _Passing:
     branch: Tensor
     sum: Tensor
 
-    def hear(self, block: BasicBlock | Bottleneck) -> None:
+    def attach_hooks(self, block: BasicBlock | Bottleneck) -> None:
         last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
         block.register_forward_pre_hook(self._keep_input)
         last.register_forward_hook(self._keep_branch)
@@ -81,7 +81,7 @@ class _Passing:
         self.sum = inputs[0]  # ReLU is called inside the branch too; its last call stays
 
 
-def shortcut_shares(name: str, model: ResNet, batch: Batch) -> Shares:
+def shortcut_shares(name: str, model: ResNet, batch: LossBatch) -> GradientShares:
     """The shares of the network's blocks, in order; batch-norm computes as in training.
 
     The loss is the cross-entropy, averaged over the batch. The network stays as it is. Every layer's activations are
@@ -100,7 +100,7 @@ def shortcut_shares(name: str, model: ResNet, batch: Batch) -> Shares:
             module.inplace = False  # else the sum would be overwritten before its gradient is asked for
     modules, seen = blocks(own), {block: _Passing() for block in names}
     for block, passing in seen.items():
-        passing.hear(modules[block])
+        passing.attach_hooks(modules[block])
     loss = loss_of(own, batch)
     inputs, sums = [one.input for one in seen.values()], [one.sum for one in seen.values()]
     gradients = torch.autograd.grad(loss, inputs + sums, retain_graph=True)
@@ -108,14 +108,14 @@ def shortcut_shares(name: str, model: ResNet, batch: Batch) -> Shares:
     for (block, one), whole, at_sum in zip(seen.items(), gradients, gradients[len(seen) :], strict=False):
         (branch,) = torch.autograd.grad(one.branch, one.input, at_sum, retain_graph=True)
         found.append(_share(model.variant, block, whole, at_sum, branch))
-    return Shares(name, model.variant, tuple(found))
+    return GradientShares(name, model.variant, tuple(found))
 
 
-def _share(variant: Variant, block: str, whole: Tensor, shortcut: Tensor, branch: Tensor) -> Share:
+def _share(variant: Variant, block: str, whole: Tensor, shortcut: Tensor, branch: Tensor) -> GradientShare:
     square = float(whole.square().sum())
     if not 0 < square < math.inf:
         raise ArtifactError(f"the gradient at {block} of {variant.name} is zero or not finite with these weights")
-    return Share(
+    return GradientShare(
         block,
         shortcut=float((shortcut * whole).sum()) / square,
         branch=float((branch * whole).sum()) / square,

@@ -74,9 +74,9 @@ class Recipe:
 
     def begins_warm(self, variant: Variant) -> bool:
         """Whether the network is so deep that it begins at ``warmup_rate``."""
-        return weighted_layers(variant) >= self.warmup_layers
+        return count_layers(variant) >= self.warmup_layers
 
-    def scaled(self, factor: float) -> Recipe:
+    def stretch(self, factor: float) -> Recipe:
         """The whole schedule shortened, or stretched, in proportion.
 
         Raises:
@@ -89,7 +89,7 @@ class Recipe:
         ramp = round(self.ramp * factor)
         return replace(self, iterations=iterations, milestones=milestones, ramp=ramp, scale=self.scale * factor)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For people, in one line."""
         if self.schedule == "steps":
             drops = " and ".join(f"{milestone:,}" for milestone in self.milestones)
@@ -125,6 +125,6 @@ BUNDLED = Recipe(
 RECIPES = {recipe.name: recipe for recipe in (PAPER, BUNDLED)}
 
 
-def weighted_layers(variant: Variant) -> int:
+def count_layers(variant: Variant) -> int:
     """The paper's count: convolutions and classifier, without those of shortcuts: 110 of resnet110."""
     return sum("downsample" not in layer.name for layer in layers(variant))

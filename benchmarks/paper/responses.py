@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.numerals import times
-from benchmarks.paper.findings import Check, Findings, Line, Outcome, Panel, Provenance, Table, floats
-from benchmarks.paper.recipe import weighted_layers
+from benchmarks.paper.findings import Check, Findings, FindingsTable, Line, Outcome, Panel, Provenance, floats
+from benchmarks.paper.recipe import count_layers
 from exporter.proportions import Interval
 from exporter.resnet import ResNet
 from exporter.variants import Variant, layers
@@ -113,7 +113,9 @@ def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Resp
     norms = [norm_behind(model, layer) for layer in moments]
     was_training, device = model.training, model.fc.weight.device
     images = 0
-    hooks = [norm.register_forward_hook(_into(kept)) for norm, kept in zip(norms, moments.values(), strict=True)]
+    hooks = [
+        norm.register_forward_hook(_collect_into(kept)) for norm, kept in zip(norms, moments.values(), strict=True)
+    ]
     try:
         model.eval()
         with torch.inference_mode():
@@ -133,11 +135,11 @@ def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Resp
     return Responses(name, model.variant, images, tuple(moments), std)
 
 
-def _into(moments: Moments) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def hear(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _collect_into(moments: Moments) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def add_output(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         moments.add(output)
 
-    return hear
+    return add_output
 
 
 # Comparing ------------------------------------------------------------------------------------------------------------
@@ -158,10 +160,10 @@ class Ratio:
         return "contradicted" if self.interval[0] > 1 else "undecided"
 
 
-def paired_ratio(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
+def median_ratio(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
     """Median of the ratios layer by layer, of networks with the same layers; pairs of layers are resampled."""
     ratios = np.asarray(responses) / _positive(references)
-    return _bootstrapped(lambda drawn: np.median(ratios[drawn], axis=1), len(ratios), seed)
+    return _bootstrap(lambda drawn: np.median(ratios[drawn], axis=1), len(ratios), seed)
 
 
 def ratio_of_medians(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
@@ -174,21 +176,21 @@ def ratio_of_medians(responses: Sequence[float], references: Sequence[float], se
         found: Floats = np.median(one[drawn], axis=1) / np.median(other[others], axis=1)
         return found
 
-    return Ratio(float(np.median(one) / np.median(other)), _bootstrapped(ratios, len(one), seed).interval)
+    return Ratio(float(np.median(one) / np.median(other)), _bootstrap(ratios, len(one), seed).interval)
 
 
 def _positive(values: Sequence[float]) -> Floats:
     return np.array([max(value, sys.float_info.min) for value in values])
 
 
-def _bootstrapped(estimate: Callable[[NDArray[np.int64]], Floats], n: int, seed: int) -> Ratio:
+def _bootstrap(estimate: Callable[[NDArray[np.int64]], Floats], n: int, seed: int) -> Ratio:
     """The estimate of all n, and the middle 95 % of those of resamples; it takes indices (resamples, n)."""
     drawn = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
     low, high = np.quantile(estimate(drawn), (0.025, 0.975))
     return Ratio(float(estimate(np.arange(n)[None])[0]), (float(low), float(high)))
 
 
-def combined(outcomes: Iterable[Outcome]) -> Outcome:
+def combine_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
     """Of several comparisons for one claim: contradicted if one is, confirmed if all are."""
     seen = set(outcomes)
     if "contradicted" in seen:
@@ -205,17 +207,17 @@ def responses_findings(measured: Sequence[Responses], provenance: Provenance) ->
     Networks of one variant, as of several seeds, are one line with a band, and are averaged layer by layer for the
     verdicts.
     """
-    ordered = sorted(measured, key=lambda one: (weighted_layers(one.variant), one.variant.residual, one.name))
+    ordered = sorted(measured, key=lambda one: (count_layers(one.variant), one.variant.residual, one.name))
     groups = [[one for one in ordered if one.variant == row] for row in dict.fromkeys(one.variant for one in ordered)]
-    pooled = [_pooled(group) for group in groups]
+    pooled = [_pool_seeds(group) for group in groups]
     notes = [
         "The intervals take a network's layers for independent draws, which they are not quite, and speak of these "
         "networks alone: another training may differ by more."
     ]
     checks = []
-    twins = [(one, other) for one in pooled for other in pooled if _are_twins(one.variant, other.variant)]
-    if twins:
-        checks.append(_plain_check(twins))
+    counterparts = [(one, other) for one in pooled for other in pooled if _are_counterparts(one.variant, other.variant)]
+    if counterparts:
+        checks.append(_plain_check(counterparts))
     else:
         notes.append("No plain network beside a residual one of the same layers was given: they are not compared.")
     steps = _steps([one for one in pooled if one.variant.residual])
@@ -234,7 +236,7 @@ def responses_findings(measured: Sequence[Responses], provenance: Provenance) ->
     )
 
 
-def _pooled(group: Sequence[Responses]) -> Responses:
+def _pool_seeds(group: Sequence[Responses]) -> Responses:
     """The mean of one variant's networks, under the variant's name where there are several."""
     first = group[0]
     std = floats(np.mean([one.std for one in group], axis=0).tolist())
@@ -247,7 +249,7 @@ def _kind(variant: Variant) -> tuple[object, ...]:
     return variant.block, variant.widths, variant.stem
 
 
-def _are_twins(residual: Variant, plain: Variant) -> bool:
+def _are_counterparts(residual: Variant, plain: Variant) -> bool:
     same = _kind(residual) == _kind(plain) and residual.depths == plain.depths
     return same and residual.residual and not plain.residual
 
@@ -259,18 +261,18 @@ def _steps(residual: Sequence[Responses]) -> list[tuple[Responses, Responses]]:
         (deeper, shallower)
         for kind in kinds
         for shallower, deeper in pairwise(one for one in residual if _kind(one.variant) == kind)
-        if weighted_layers(deeper.variant) > weighted_layers(shallower.variant)
+        if count_layers(deeper.variant) > count_layers(shallower.variant)
     ]
 
 
-def _plain_check(twins: Sequence[tuple[Responses, Responses]]) -> Check:
-    ratios = [paired_ratio(residual.std, plain.std) for residual, plain in twins]
+def _plain_check(counterparts: Sequence[tuple[Responses, Responses]]) -> Check:
+    ratios = [median_ratio(residual.std, plain.std) for residual, plain in counterparts]
     parts = [
         f"{times(ratio.value, ratio.interval)} of {residual.name} over {plain.name} ({len(plain.std)} layers)"
-        for ratio, (residual, plain) in zip(ratios, twins, strict=True)
+        for ratio, (residual, plain) in zip(ratios, counterparts, strict=True)
     ]
     found = f"median over the layers of a layer's response over its plain twin's: {', '.join(parts)}"
-    return Check(SAID_PLAIN, "section 4.2, Figure 7", found, combined(ratio.smaller for ratio in ratios))
+    return Check(SAID_PLAIN, "section 4.2, Figure 7", found, combine_outcomes(ratio.smaller for ratio in ratios))
 
 
 def _deeper_check(steps: Sequence[tuple[Responses, Responses]]) -> Check:
@@ -281,7 +283,7 @@ def _deeper_check(steps: Sequence[tuple[Responses, Responses]]) -> Check:
         for ratio, (deeper, shallower) in zip(ratios, steps, strict=True)
     ]
     found = f"the deeper network's median response over the shallower's: {', '.join(parts)}"
-    return Check(SAID_DEEPER, "section 4.2, Figure 7", found, combined(ratio.smaller for ratio in ratios))
+    return Check(SAID_DEEPER, "section 4.2, Figure 7", found, combine_outcomes(ratio.smaller for ratio in ratios))
 
 
 def _panels(groups: Sequence[Sequence[Responses]]) -> tuple[Panel, ...]:
@@ -296,16 +298,16 @@ def _panels(groups: Sequence[Sequence[Responses]]) -> tuple[Panel, ...]:
             title,
             x_label,
             "standard deviation",
-            tuple(_line(group[0].variant, one) for group, one in zip(groups, values, strict=True)),
+            tuple(_plot_line(group[0].variant, one) for group, one in zip(groups, values, strict=True)),
             source=source,
         )
         for title, x_label, values, source in panels
     )
 
 
-def _line(variant: Variant, std: Floats) -> Line:
+def _plot_line(variant: Variant, std: Floats) -> Line:
     """The mean of the networks' responses (networks, layers), in the range that they span."""
-    family = f"{weighted_layers(variant)} layers"
+    family = f"{count_layers(variant)} layers"
     several = len(std) > 1
     return Line(
         f"{family}, {variant.family}",
@@ -318,8 +320,8 @@ def _line(variant: Variant, std: Floats) -> Line:
     )
 
 
-def _table(measured: Sequence[Responses]) -> Table:
-    return Table(
+def _table(measured: Sequence[Responses]) -> FindingsTable:
+    return FindingsTable(
         "Standard deviation of the layers' responses, after batch-norm and before ReLU and addition",
         ("network", "layers", "images", "mean", "median", "smallest", "largest"),
         tuple(

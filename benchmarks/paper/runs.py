@@ -63,7 +63,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Sitting:
+class TrainingSegment:
     """What computed the updates from an iteration on. A run that is left and gone on with under the same one ends in
     the same bits on a CPU; under another it is the same mathematics, rounded otherwise.
 
@@ -81,7 +81,7 @@ class Sitting:
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """Of a curve. Errors are top-1 fractions; ``train_error`` and ``loss`` are means over the updates since the point
     before, on augmented images, as the network was then; the others are of all images in evaluation mode."""
 
@@ -96,7 +96,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinalErrors:
     """Errors of the finished network in evaluation mode, without augmentation; top-1 fractions."""
 
     train_error: float
@@ -124,16 +124,16 @@ class Run:
     images: dict[str, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    sittings: tuple[Sitting, ...]
+    sittings: tuple[TrainingSegment, ...]
     step_s: float | None = None
     input_share: float | None = None
     elapsed_s: float = 0.0
-    outcome: Outcome | None = None
+    outcome: FinalErrors | None = None
     run: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """The part of a checkpoint that is no tensor: where the run is, whether it is still warming up, how many updates it
     has made since the last point, its time so far, and its points."""
 
@@ -141,10 +141,10 @@ class Progress:
     warm: bool
     since: int
     elapsed_s: float
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
 
 
-def opened(folder: Path) -> Run:
+def open_run(folder: Path) -> Run:
     """The run in a folder.
 
     Raises:
@@ -169,10 +169,10 @@ def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:
         IntegrityError: the checkpoint is damaged.
         RexportError: as ``checkpoint.read``.
     """
-    run = opened(folder)
+    run = open_run(folder)
     if run.outcome is not None or not (folder / CHECKPOINT).exists():
         return run.identity.recipe.iterations, checkpoint.read(folder / WEIGHTS)
-    _, progress, tensors = kept(folder / CHECKPOINT)
+    _, progress, tensors = read_checkpoint(folder / CHECKPOINT)
     prefix = "model."
     return progress.iteration, {
         name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
@@ -189,7 +189,7 @@ def states_of(folder: Path) -> tuple[tuple[int, dict[str, Tensor]], ...]:
     return tuple((int(path.stem), checkpoint.read(path)) for path in found)
 
 
-def curve(folder: Path) -> tuple[Point, ...]:
+def curve(folder: Path) -> tuple[CurvePoint, ...]:
     """The points of the run's curve so far.
 
     Raises:
@@ -199,29 +199,29 @@ def curve(folder: Path) -> tuple[Point, ...]:
     path = folder / CURVE
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
     try:
-        return tuple(schema.loads(Point, line) for line in lines)
+        return tuple(schema.loads(CurvePoint, line) for line in lines)
     except ArtifactError as error:
         raise ArtifactError(error.what, path=path) from error
 
 
-def begun(folder: Path, new: Run) -> Run:
+def begin_run(folder: Path, new: Run) -> Run:
     """The record of the run in the folder; of a ``new`` one, written, if there is none.
 
     Raises:
         UsageError: it is of another run.
-        ArtifactError, ResourceError: as ``opened``; the folder cannot be written.
+        ArtifactError, ResourceError: as ``open_run``; the folder cannot be written.
     """
     if (folder / RUN).exists():
-        found = opened(folder)
+        found = open_run(folder)
         check_same(folder, found.identity, new.identity)
         return found
     put(folder / RUN, new)
     return new
 
 
-def sitting(since: int, arithmetic: Arithmetic) -> Sitting:
+def begin_segment(since: int, arithmetic: Arithmetic) -> TrainingSegment:
     """Of this process."""
-    return Sitting(since, arithmetic, torch.get_num_threads(), machine(arithmetic), versions())
+    return TrainingSegment(since, arithmetic, torch.get_num_threads(), machine(arithmetic), versions())
 
 
 def machine(arithmetic: Arithmetic) -> str:
@@ -264,7 +264,7 @@ def _short(value: object) -> str:
     return text if len(text) < 20 else f"{text[:12]}…"
 
 
-def kept(path: Path) -> tuple[Identity, Progress, dict[str, Tensor]]:
+def read_checkpoint(path: Path) -> tuple[Identity, TrainingProgress, dict[str, Tensor]]:
     """What a checkpoint holds.
 
     Raises:
@@ -275,7 +275,7 @@ def kept(path: Path) -> tuple[Identity, Progress, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         identity = schema.loads(Identity, metadata.get("identity", ""))
-        return identity, schema.loads(Progress, metadata.get("progress", "")), tensors
+        return identity, schema.loads(TrainingProgress, metadata.get("progress", "")), tensors
     except (SafetensorError, ArtifactError) as error:
         raise IntegrityError(f"a damaged checkpoint: {error}", path=path, hint="remove it to begin again") from error
 
@@ -290,7 +290,7 @@ def put(path: Path, record: object) -> None:
         temporary.write_text(schema.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def put_curve(path: Path, records: list[Point]) -> None:
+def put_curve(path: Path, records: list[CurvePoint]) -> None:
     """Writes the points of a curve, a line each.
 
     Raises:

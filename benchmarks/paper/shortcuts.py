@@ -24,8 +24,8 @@ def findings(found: Sequence[Curves], command: str) -> Findings:
         "shortcuts",
         f"Shortcuts: options A, B and C of {a.variant.name}",
         (
-            _better(b, a, "option B is slightly better than A"),
-            _better(c, b, "option C is marginally better than B"),
+            _check_better(b, a, "option B is slightly better than A"),
+            _check_better(c, b, "option C is marginally better than B"),
         ),
         (curves.panel(f"{a.variant.name} by shortcut option", found, "Table 3", top),),
         (curves.table(found, f"What an option costs and brings. {curves.caption(found)}", _paper),),
@@ -37,7 +37,7 @@ def findings(found: Sequence[Curves], command: str) -> Findings:
     )
 
 
-def _better(better: Curves, worse: Curves, said: str) -> Check:
+def _check_better(better: Curves, worse: Curves, said: str) -> Check:
     return curves.larger(worse, better, "test", said, "section 4.1, Table 3")
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.paper.feeding import Feed, Images
+from benchmarks.paper.feeding import DeviceImages, Feed
 from benchmarks.paper.recipe import Recipe
 from exporter.resnet import BLOCKS, ResNet
 
@@ -144,14 +144,14 @@ class Stepper:
         wrong = (logits.detach().argmax(1) != targets).double().mean()
         self.sums += torch.stack((loss.detach().double(), wrong))
 
-    def error(self, images: Images) -> float:
+    def error(self, images: DeviceImages) -> float:
         """Top-1 error on all images in evaluation mode, a fraction; ``nan`` of none."""
         was_training = self.model.training
         self.model.eval()
         try:
             with self.queue(), torch.inference_mode(), torch.compiler.set_stance("force_eager"):
                 wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-                for some, targets in images.centred():
+                for some, targets in images.crop_centres():
                     with self.arithmetic.autocast():
                         logits = self.model(some)
                     wrong += (logits.argmax(1) != targets).sum()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.paper.corpus import Corpus, Source, load
-from benchmarks.paper.driving import Job, drive
+from benchmarks.paper.driving import TrainingJob, drive
 from benchmarks.paper.recipe import RECIPES, Recipe
 from benchmarks.paper.runs import Identity, Run
 from benchmarks.paper.stepping import Arithmetic, TrainingPrecision
@@ -27,7 +27,7 @@ COMPILED_FROM = 2000
 
 
 @dataclass(frozen=True)
-class Setup:
+class TrainingOptions:
     """How networks are trained, as the commands' options say it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Setup:
     pace: Pace = field(default_factory=Pace)
 
 
-def fitted(name: str, classes: int, size: int, shortcut: Shortcut | None = None) -> Variant:
+def fit_variant(name: str, classes: int, size: int, shortcut: Shortcut | None = None) -> Variant:
     """The row of that name for the data at hand: its classes, images of ``size`` pixels.
 
     Raises:
@@ -60,7 +60,7 @@ def fitted(name: str, classes: int, size: int, shortcut: Shortcut | None = None)
 
 
 def train(
-    wanted: Sequence[tuple[Path, str, Shortcut | None, int]], setup: Setup, listener: ExportListener
+    wanted: Sequence[tuple[Path, str, Shortcut | None, int]], setup: TrainingOptions, listener: ExportListener
 ) -> tuple[Path, ...]:
     """Trains networks, each given as (folder, variant's name, shortcut option, seed); the folders. Finished ones stay.
 
@@ -76,13 +76,13 @@ def train(
     listener.step(f"reading {setup.source.train}")
     recipe = RECIPES[setup.recipe]
     corpus = load(setup.source, recipe.held_out, recipe.batch)
-    recipe = _scaled(recipe, setup, corpus)
+    recipe = _scale_recipe(recipe, setup, corpus)
     arithmetic = _arithmetic(setup, recipe)
     jobs = [
-        Job(
+        TrainingJob(
             folder,
             Identity(
-                fitted(name, len(corpus.classes), setup.source.size, option),
+                fit_variant(name, len(corpus.classes), setup.source.size, option),
                 recipe,
                 seed,
                 corpus.digest,
@@ -93,7 +93,7 @@ def train(
     ]
     data = on_device(corpus, recipe, jobs[0].identity.variant, arithmetic)
     try:
-        drive(jobs, data, listener, setup.pace.less(time.monotonic() - begun_s))
+        drive(jobs, data, listener, setup.pace.subtract(time.monotonic() - begun_s))
     except RuntimeError as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             what = f"PyTorch could not compile the network: {str(error).splitlines()[0]}"
@@ -102,16 +102,16 @@ def train(
     return tuple(job.folder for job in jobs)
 
 
-def _scaled(recipe: Recipe, setup: Setup, corpus: Corpus) -> Recipe:
+def _scale_recipe(recipe: Recipe, setup: TrainingOptions, corpus: Corpus) -> Recipe:
     if setup.factor is not None and setup.epochs is not None:
         raise UsageError("--scale and --epochs both say how long to train", hint="give one of them")
     if setup.epochs is not None:
         steps = len(corpus.train) // recipe.batch
-        return recipe.scaled(setup.epochs * steps / recipe.iterations)
-    return recipe if setup.factor in (None, 1.0) else recipe.scaled(setup.factor or 1.0)
+        return recipe.stretch(setup.epochs * steps / recipe.iterations)
+    return recipe if setup.factor in (None, 1.0) else recipe.stretch(setup.factor or 1.0)
 
 
-def _arithmetic(setup: Setup, recipe: Recipe) -> Arithmetic:
+def _arithmetic(setup: TrainingOptions, recipe: Recipe) -> Arithmetic:
     compiled = recipe.iterations >= COMPILED_FROM if setup.compiled is None else setup.compiled
     return Arithmetic("cuda" if setup.device == "cuda" else "cpu", setup.precision, compiled)
 

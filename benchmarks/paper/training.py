@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.paper import runs
 from benchmarks.paper.corpus import Corpus
-from benchmarks.paper.feeding import Feed, Images, placed
+from benchmarks.paper.feeding import DeviceImages, Feed, place_on_device
 from benchmarks.paper.recipe import Recipe
 from benchmarks.paper.runs import (
     CHECKPOINT,
@@ -22,12 +22,12 @@ from benchmarks.paper.runs import (
     RUN,
     STATES,
     WEIGHTS,
+    CurvePoint,
+    FinalErrors,
     Identity,
-    Outcome,
-    Point,
-    Progress,
     Run,
-    sitting,
+    TrainingProgress,
+    begin_segment,
 )
 from benchmarks.paper.stepping import Arithmetic, Stepper
 from exporter.resnet import ResNet, build, initialise
@@ -57,7 +57,7 @@ class Pace:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     states: int = 0
 
-    def less(self, taken_s: float) -> Pace:
+    def subtract(self, taken_s: float) -> Pace:
         """What is left of it after so many seconds."""
         return self if self.stop_after_s is None else replace(self, stop_after_s=self.stop_after_s - taken_s)
 
@@ -67,9 +67,9 @@ class Data:
     """A corpus on the device."""
 
     corpus: Corpus
-    train: Images
-    validation: Images
-    test: Images
+    train: DeviceImages
+    validation: DeviceImages
+    test: DeviceImages
 
 
 def on_device(corpus: Corpus, recipe: Recipe, variant: Variant, arithmetic: Arithmetic) -> Data:
@@ -77,7 +77,7 @@ def on_device(corpus: Corpus, recipe: Recipe, variant: Variant, arithmetic: Arit
     moments = moments_of(corpus, recipe)
     device = torch.device(arithmetic.device)
     train, validation, test = (
-        placed(
+        place_on_device(
             part, device, size=variant.size[0], padding=recipe.padding, moments=moments, channels=variant.in_channels
         )
         for part in (corpus.train, corpus.validation, corpus.test)
@@ -119,8 +119,8 @@ class Training:
         self.folder = folder
         self.data = data
         self._pace = pace
-        self.run = runs.begun(folder, _new(identity, data.corpus, arithmetic))
-        self.points: list[Point] = []
+        self.run = runs.begin_run(folder, _new(identity, data.corpus, arithmetic))
+        self.points: list[CurvePoint] = []
         self.iteration = 0
         self._warm = identity.recipe.begins_warm(identity.variant)
         self._since = 0
@@ -137,7 +137,7 @@ class Training:
         feed = Feed(data.train, identity.recipe.batch, identity.seed)
         self._stepper = Stepper(model, feed, identity.recipe, arithmetic)
         self._stepper.record()
-        self._go_on()
+        self._resume()
         if pace.states and self.iteration == 0:
             self._keep_state()
 
@@ -166,7 +166,7 @@ class Training:
         """Of all sittings, in seconds."""
         return self._elapsed_s + (time.monotonic() - self._started_s)
 
-    def advance(self) -> Point | None:
+    def advance(self) -> CurvePoint | None:
         """Up to ``STRIDE`` updates; a point of the curve if one is due. On a GPU the updates are only begun.
 
         Raises:
@@ -187,14 +187,14 @@ class Training:
             self._since += 1
         if self._warm:
             self._warm = (self._wrong() - wrong_before) / (end - step) >= self.recipe.warmup_error
-        if self._pace.states and self._kept_by(before) < self._kept_by(self.iteration):
+        if self._pace.states and self._count_kept(before) < self._count_kept(self.iteration):
             self._keep_state()
         point = self._point() if self._point_is_due() else None
         if time.monotonic() - self._kept_s > self._pace.checkpoint_every_s and not self.complete:
             self.checkpoint()
         return point
 
-    def _kept_by(self, iteration: int) -> int:
+    def _count_kept(self, iteration: int) -> int:
         """How many of the states on the way are kept when the run has come to an iteration."""
         return iteration * self._pace.states // self.recipe.iterations
 
@@ -233,10 +233,10 @@ class Training:
             )
         return loss, wrong
 
-    def _point(self) -> Point:
+    def _point(self) -> CurvePoint:
         loss, train_error = self._sums()
         validation = self._stepper.error(self.data.validation) if len(self.data.validation) else None
-        point = Point(
+        point = CurvePoint(
             self.iteration,
             round(self.iteration / self._stepper.feed.steps, 4),
             self.learning_rate,
@@ -263,20 +263,20 @@ class Training:
         self._sums()
         with self._stepper.queue():
             tensors = {name: tensor.contiguous().cpu() for name, tensor in self._stepper.state().items()}
-        progress = Progress(self.iteration, self._warm, self._since, self.elapsed_s, tuple(self.points))
+        progress = TrainingProgress(self.iteration, self._warm, self._since, self.elapsed_s, tuple(self.points))
         metadata = {"identity": schema.dumps(self.run.identity), "progress": schema.dumps(progress)}
         with files.write_atomically(self.folder / CHECKPOINT) as temporary:
             temporary.write_bytes(save(tensors, metadata))
         self._kept_s = time.monotonic()
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         """From the last checkpoint, if there is one."""
         path = self.folder / CHECKPOINT
         if not path.exists():
             runs.put_curve(self.folder / CURVE, self.points)
             self._note_sitting()
             return
-        identity, progress, tensors = runs.kept(path)
+        identity, progress, tensors = runs.read_checkpoint(path)
         runs.check_same(self.folder, identity, self.run.identity)
         missing = set(self._stepper.state()) ^ set(tensors)
         if missing:
@@ -293,7 +293,7 @@ class Training:
 
     def _note_sitting(self) -> None:
         """Records what computes from here on, if it is not what computed so far."""
-        now = sitting(self.iteration, self._stepper.arithmetic)
+        now = begin_segment(self.iteration, self._stepper.arithmetic)
         kept = tuple(one for one in self.run.sittings if one.since < self.iteration)
         if not kept or replace(now, since=kept[-1].since) != kept[-1]:
             kept = (*kept, now)
@@ -315,14 +315,14 @@ class Training:
             weights = _on_host(self._stepper.model)
         step_s, input_share = self._costs()
         with files.write_atomically(self.folder / WEIGHTS) as temporary:
-            about = {"variant": self.run.identity.variant.name, "data": self.run.data, "recipe": self.recipe.in_words()}
+            about = {"variant": self.run.identity.variant.name, "data": self.run.data, "recipe": self.recipe.describe()}
             temporary.write_bytes(save(weights, about))
         self.run = replace(
             self.run,
             step_s=step_s,
             input_share=input_share,
             elapsed_s=round(self.elapsed_s, 1),
-            outcome=Outcome(train_error, last.validation_error, last.test_error),
+            outcome=FinalErrors(train_error, last.validation_error, last.test_error),
         )
         runs.put(self.folder / RUN, self.run)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
@@ -336,14 +336,14 @@ class Training:
             before = {name: tensor.clone() for name, tensor in stepper.state().items()}
         times = max(1, min(_TIMED, self.recipe.iterations // _TIMED))
 
-        def of_the_first(work: Callable[[], object]) -> Callable[[], None]:
-            def timed() -> None:
+        def rewind_before(work: Callable[[], object]) -> Callable[[], None]:
+            def run_rewound() -> None:
                 feed.rewind()
                 work()
 
-            return timed
+            return run_rewound
 
-        step_s, input_s = (stepper.time_of(of_the_first(work), times) for work in (stepper.step, feed.next))
+        step_s, input_s = (stepper.time_of(rewind_before(work), times) for work in (stepper.step, feed.next))
         stepper.restore(before)
         return step_s, input_s / step_s
 
@@ -351,7 +351,7 @@ class Training:
 def _new(identity: Identity, corpus: Corpus, arithmetic: Arithmetic) -> Run:
     """The record of a run that begins now."""
     mean, std = moments_of(corpus, identity.recipe)
-    return Run(identity, corpus.name, corpus.classes, corpus.counts, mean, std, (sitting(0, arithmetic),))
+    return Run(identity, corpus.name, corpus.classes, corpus.counts, mean, std, (begin_segment(0, arithmetic),))
 
 
 def initialise_on_host(model: ResNet, seed: int) -> None:

@@ -10,7 +10,7 @@ from itertools import zip_longest
 
 from benchmarks import report
 from benchmarks.numerals import ABSENT
-from benchmarks.paper.findings import Check, Findings, Outcome, Provenance, Table
+from benchmarks.paper.findings import Check, Findings, FindingsTable, Outcome, Provenance
 
 WIDTH = 100
 NARROWEST = 8
@@ -20,15 +20,15 @@ _SEEN: dict[Outcome, str] = {"confirmed": "seen", "contradicted": "contradicted"
 _NUMBER = re.compile(r"[-+−±]?[.\d]")
 
 
-def lines(findings: Findings) -> list[str]:
+def format_findings(findings: Findings) -> list[str]:
     """For a terminal or a pipe, of 100 columns at most: title, outcome, checks, tables, notes and what it rests on."""
-    said = [*_wrapped(findings.title), *_wrapped(headline(findings)), *_wrapped(basis(findings.provenance))]
+    said = [*_wrap(findings.title), *_wrap(headline(findings)), *_wrap(describe_provenance(findings.provenance))]
     for check in findings.checks:
         said += ["", *_check(check)]
     for found in findings.tables:
-        said += ["", *_wrapped(found.caption), "", *_table(table(found))]
+        said += ["", *_wrap(found.caption), "", *_table(table(found))]
     if findings.notes:
-        said += ["", *(line for note in findings.notes for line in _wrapped(f"- {note}", "  "))]
+        said += ["", *(line for note in findings.notes for line in _wrap(f"- {note}", "  "))]
     return said
 
 
@@ -39,7 +39,7 @@ def headline(findings: Findings) -> str:
     return f"{findings.outcome.capitalize()}. The paper's claims: {told or 'none was checked'}."
 
 
-def basis(provenance: Provenance) -> str:
+def describe_provenance(provenance: Provenance) -> str:
     """What the findings rest on, in a line: data, images, seeds and the length of the schedule."""
     seeds = ", ".join(map(str, provenance.seeds))
     parts = (
@@ -83,7 +83,7 @@ def rests_on(provenance: Provenance) -> list[tuple[str, str]]:
     return [(name, words) for name, words in pairs if words]
 
 
-def table(found: Table) -> report.Table:
+def table(found: FindingsTable) -> report.Table:
     """The table with the side of each column: what is no number stands at the left."""
     columns = zip(*found.rows, strict=True) if found.rows else [()] * len(found.headings)
     sides = [all(map(_numeric, cells)) for cells in columns]
@@ -104,15 +104,15 @@ def _numeric(cell: str) -> bool:
 
 def _check(check: Check) -> Iterator[str]:
     source = f" ({check.source})" if check.source else ""
-    yield from _wrapped(f"{check.outcome:14}{check.said}{source}", " " * 14)
-    yield from _wrapped(f"{'':14}found: {check.found}", " " * 14)
+    yield from _wrap(f"{check.outcome:14}{check.said}{source}", " " * 14)
+    yield from _wrap(f"{'':14}found: {check.found}", " " * 14)
 
 
 def _table(found: report.Table) -> Iterator[str]:
     """Aligned; cells wrap where the whole is too wide."""
     lefts = [left for _, left in found.headings]
     rows = [tuple(map(_plain, row)) for row in ((name for name, _ in found.headings), *found.cells)]
-    widths = _fitted([max(map(len, column)) for column in zip(*rows, strict=True)])
+    widths = _fit_widths([max(map(len, column)) for column in zip(*rows, strict=True)])
     for place, row in enumerate(rows):
         cells = (textwrap.wrap(cell, width) for cell, width in zip(row, widths, strict=True))
         for line in zip_longest(*cells, fillvalue=""):
@@ -122,7 +122,7 @@ def _table(found: report.Table) -> Iterator[str]:
             yield "  ".join("-" * width for width in widths)
 
 
-def _fitted(widths: list[int]) -> list[int]:
+def _fit_widths(widths: list[int]) -> list[int]:
     """The same, or the widest made narrower until all have room side by side."""
     widths = [max(1, width) for width in widths]
     while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths) > NARROWEST:
@@ -130,7 +130,7 @@ def _fitted(widths: list[int]) -> list[int]:
     return widths
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
+def _wrap(text: str, indent: str = "") -> list[str]:
     start = text[: len(text) - len(text.lstrip())]
     return textwrap.wrap(start + _plain(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 

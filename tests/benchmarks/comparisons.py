@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import answers
 from benchmarks.accuracy import Predictions
-from benchmarks.compare import Limits, Report, compare, evidence
+from benchmarks.compare import ComparisonReport, Limits, compare, evidence
 from benchmarks.results import Row
 from exporter.proportions import wilson
 from runtimes import schema
@@ -59,7 +59,7 @@ def file(path: Path, *rows: Row) -> Path:
     return path
 
 
-def compared(folder: Path, old: Sequence[Row], new: Sequence[Row], limits: Limits | None = None) -> Report:
+def compared(folder: Path, old: Sequence[Row], new: Sequence[Row], limits: Limits | None = None) -> ComparisonReport:
     return compare(file(folder / "old.jsonl", *old), file(folder / "new.jsonl", *new), limits or Limits())
 
 
@@ -72,7 +72,7 @@ def answered(right: int, images: int = 1000, seed: int = 0) -> Predictions:
 
 
 def with_answers(row: Row, right: int, images: int = 1000) -> Row:
-    packed = answers.packed(answered(right, images), None)
+    packed = answers.pack_predictions(answered(right, images), None)
     interval = wilson(right, images)
     return replace(
         row,

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.conditions import Conditions
-from benchmarks.field import Gathered
-from benchmarks.job import Outcome
-from benchmarks.samples import Series, Sitting
+from benchmarks.field import ProcessOutcomes
+from benchmarks.job import JobOutcome
+from benchmarks.samples import ProcessSamples, Series
 from runtimes.protocol import Description
 from tests.benchmarks.rows import QUIET
 
@@ -35,9 +35,9 @@ def sitting(
     settled: bool = True,
     seed: int = 0,
     conditions: Conditions | None = QUIET,
-) -> Sitting:
+) -> ProcessSamples:
     """Of a processor; the compute takes half as long."""
-    return Sitting(
+    return ProcessSamples(
         load_s=0.125,
         first_s=0.01,
         peak_bytes=50_000_000,
@@ -49,17 +49,17 @@ def sitting(
     )
 
 
-def outcome(of: Sitting | None = None) -> Outcome:
+def outcome(of: ProcessSamples | None = None) -> JobOutcome:
     """Of a process that did its work."""
-    return Outcome("ok", description=ABOUT, sitting=of or sitting())
+    return JobOutcome("ok", description=ABOUT, sitting=of or sitting())
 
 
-def gathered(*sittings: Sitting) -> Gathered:
+def gathered(*sittings: ProcessSamples) -> ProcessOutcomes:
     """Of so many processes; of one without an argument."""
-    return Gathered([outcome(one) for one in sittings or (sitting(),)])
+    return ProcessOutcomes([outcome(one) for one in sittings or (sitting(),)])
 
 
-def changed(found: Gathered, **fields: object) -> Gathered:
+def changed(found: ProcessOutcomes, **fields: object) -> ProcessOutcomes:
     """The same, with other fields in its first outcome."""
     first, *others = found.outcomes
-    return Gathered([replace(first, **fields), *others], found.predictions, found.alone)  # type: ignore[arg-type]
+    return ProcessOutcomes([replace(first, **fields), *others], found.predictions, found.alone)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from benchmarks.conditions import Conditions
 from benchmarks.environment import Environment
 from benchmarks.gpu import Gpu, GpuState
 from benchmarks.results import Row
-from benchmarks.samples import Series, Sitting
+from benchmarks.samples import ProcessSamples, Series
 from exporter.proportions import wilson
 
 PROCESSES, ROUNDS = 3, 4
@@ -46,7 +46,7 @@ def sittings(
     first_s: float = 0.031,
     peak_bytes: int | None = 312_400_000,
     seed: int = 0,
-) -> tuple[Sitting, ...]:
+) -> tuple[ProcessSamples, ...]:
     """Three processes of four rounds, whose samples together have these quantiles to the digit. Seeded; what drifts is
     the same for all seeds, as if they had taken turns."""
     slower, slowest = p90_s / p50_s, p99_s / p50_s
@@ -56,7 +56,7 @@ def sittings(
     if device_s is not None:
         device = _series(tuple(device_s * x for x in (0.99, 1.0, 1.002, 1.01, 1.02)), COMPUTES, seed + 2)
     return tuple(
-        Sitting(
+        ProcessSamples(
             load_s=load_s + 0.01 * process,
             first_s=first_s + 0.001 * process,
             peak_bytes=peak_bytes,
@@ -103,7 +103,7 @@ def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(round(float(value), 9) for value in values)
 
 
-def images_per_s(batch: int, taken: tuple[Sitting, ...]) -> float:
+def images_per_s(batch: int, taken: tuple[ProcessSamples, ...]) -> float:
     """What these sittings say."""
     samples = [sample for sitting in taken for sample in sitting.latency.samples_s]
     return batch * len(samples) / sum(samples)

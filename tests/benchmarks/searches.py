@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import tune
-from benchmarks.request import Request
+from benchmarks.request import BenchmarkRequest
 from benchmarks.results import Row
 from benchmarks.rows import Configuration
-from benchmarks.subjects import Refusal, Subject, Typed
-from benchmarks.tune import Aim, Findings
+from benchmarks.subjects import PrecisionVariant, Refusal, Subject
+from benchmarks.tune import TuningGoal, TuningResult
 from runtimes import Artifact
 from runtimes.formats import FORMATS
 from runtimes.manifest import Gate
@@ -28,17 +28,17 @@ def gate(error: float) -> Gate:
     return Gate("onnxruntime 1", "noise", 16, error, 1.0, 0, 0, None, None, None, None, {})
 
 
-def typed(folder: Path, precision: str, error: float | None = None) -> Typed:
+def typed(folder: Path, precision: str, error: float | None = None) -> PrecisionVariant:
     """An ONNX artifact that is never opened."""
     folder.mkdir(exist_ok=True)
     manifest = read(artifact(folder)).manifest
     assert manifest is not None
     known = replace(manifest, precision=precision, gate=None if error is None else gate(error))
-    return Typed(precision, Artifact(folder / f"{precision}.onnx", FORMATS["onnx"], known))
+    return PrecisionVariant(precision, Artifact(folder / f"{precision}.onnx", FORMATS["onnx"], known))
 
 
-def subject(folder: Path, *found: Typed, data: str | None = "fashion-mnist") -> Subject:
-    twin = Typed("fp32", Artifact(folder / "net.pt2", FORMATS["pt2"], None))
+def subject(folder: Path, *found: PrecisionVariant, data: str | None = "fashion-mnist") -> Subject:
+    twin = PrecisionVariant("fp32", Artifact(folder / "net.pt2", FORMATS["pt2"], None))
     return Subject("resnet20", None, "resnet20", None, found, twin, None, data)
 
 
@@ -88,12 +88,12 @@ class ScriptedBench:
 def searched(
     bench: ScriptedBench,
     of: Subject,
-    aim: Aim,
-    request: Request | None = None,
+    aim: TuningGoal,
+    request: BenchmarkRequest | None = None,
     left: Callable[[float | None], None] = lambda _: None,
-) -> Findings:
-    findings = Findings(aim)
-    asked = request or Request(subjects=("resnet20",), runtimes=TRIED)
-    for _ in tune._Search(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
+) -> TuningResult:
+    findings = TuningResult(aim)
+    asked = request or BenchmarkRequest(subjects=("resnet20",), runtimes=TRIED)
+    for _ in tune._TuningSearch(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
         pass
     return findings

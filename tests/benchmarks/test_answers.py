@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import accuracy, answers
 from benchmarks.accuracy import Predictions
-from benchmarks.answers import Answers, ClassShare, Confusion, Flips
+from benchmarks.answers import ClassShare, Confusion, Flips, PackedPredictions
 from exporter.proportions import wilson
 from runtimes import schema
 from runtimes.errors import ArtifactError, ModelMismatchError
@@ -49,44 +49,46 @@ def many(images: int, classes: int, truth: bool = True, seed: int = 0) -> Predic
 @pytest.mark.parametrize(("images", "classes"), [(1, 2), (7, 5), (300, 10), (300, 256), (300, 257), (50, 70_000)])
 def test_what_was_packed_comes_back(images: int, classes: int, truth: bool) -> None:
     given = many(images, classes, truth)
-    found = answers.unpacked(schema.loads(Answers, schema.dumps(answers.packed(given, None))))
+    found = answers.unpack_predictions(
+        schema.loads(PackedPredictions, schema.dumps(answers.pack_predictions(given, None)))
+    )
     np.testing.assert_array_equal(found.indices, given.indices)
     np.testing.assert_array_equal(found.best, given.best[:, :1])
     np.testing.assert_equal(found.targets, given.targets)
     np.testing.assert_array_equal(found.margins, given.margins.astype(np.float16).astype(np.float32))
     assert found.classes == classes
     assert (accuracy.top1(found), accuracy.top5(found)) == (accuracy.top1(given), accuracy.top5(given))
-    assert answers.packed(found, None) == answers.packed(given, None)
+    assert answers.pack_predictions(found, None) == answers.pack_predictions(given, None)
 
 
 def test_ten_thousand_answers_are_small_enough_for_a_row() -> None:
     given = replace(many(10_000, 10), indices=np.arange(10_000))
-    assert len(schema.dumps(answers.packed(given, tuple("abcdefghij")))) <= 40_000
+    assert len(schema.dumps(answers.pack_predictions(given, tuple("abcdefghij")))) <= 40_000
 
 
 def test_margins_beyond_half_precision_stay_large_and_finite() -> None:
-    found = answers.unpacked(answers.packed(told([0, 1], None, [1e30, 1e-9]), None))
+    found = answers.unpack_predictions(answers.pack_predictions(told([0, 1], None, [1e30, 1e-9]), None))
     np.testing.assert_array_equal(found.margins, np.asarray([65504, 0], np.float32))
 
 
 def test_labels_are_one_a_class() -> None:
-    assert answers.packed(told([0], None), CLOTHES).labels == CLOTHES
+    assert answers.pack_predictions(told([0], None), CLOTHES).labels == CLOTHES
     with pytest.raises(ModelMismatchError, match="2 labels for 3 classes"):
-        answers.packed(told([0], None), ("a", "b"))
+        answers.pack_predictions(told([0], None), ("a", "b"))
 
 
 def test_asked_tells_places_and_classes_and_not_answers() -> None:
-    one = answers.packed(told([0, 1], [0, 2]), None)
-    assert one.asked == answers.packed(told([2, 2], [0, 2]), None).asked
+    one = answers.pack_predictions(told([0, 1], [0, 2]), None)
+    assert one.asked == answers.pack_predictions(told([2, 2], [0, 2]), None).asked
     others = (told([0, 1], [0, 1]), told([0, 1], None), replace(told([0, 1], [0, 2]), indices=np.asarray([0, 2])))
-    assert len({one.asked, *(answers.packed(other, None).asked for other in others)}) == 4
+    assert len({one.asked, *(answers.pack_predictions(other, None).asked for other in others)}) == 4
 
 
 def again(content: bytes) -> str:
     return base64.b64encode(zlib.compress(content)).decode()
 
 
-def changed(good: Answers, position: int, value: int) -> Answers:
+def changed(good: PackedPredictions, position: int, value: int) -> PackedPredictions:
     content = bytearray(zlib.decompress(base64.b64decode(good.packed)))
     content[position] = value
     return replace(good, packed=again(bytes(content)))
@@ -117,13 +119,13 @@ def changed(good: Answers, position: int, value: int) -> Answers:
         (lambda good: changed(good, -1, 0xBC), "damaged: a margin below 0 or not finite"),
     ],
 )
-def test_damaged_answers_are_refused(damage: Callable[[Answers], Answers], message: str) -> None:
-    good = answers.packed(
+def test_damaged_answers_are_refused(damage: Callable[[PackedPredictions], PackedPredictions], message: str) -> None:
+    good = answers.pack_predictions(
         replace(told([9, 1, 2, 3], [9, 1, 2, 4], classes=10), among_five=np.asarray([True, True, True, False])), None
     )
-    answers.unpacked(good)
+    answers.unpack_predictions(good)
     with pytest.raises(ArtifactError, match=message) as raised:
-        answers.unpacked(damage(good))
+        answers.unpack_predictions(damage(good))
     assert "measure again" in str(raised.value)
 
 
@@ -144,9 +146,9 @@ def test_a_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
             return getattr(self.unpacker, name)
 
     monkeypatch.setattr(zlib, "decompressobj", Watched)
-    bomb = replace(answers.packed(told([0, 1], [0, 1]), None), packed=again(bytes(50_000_000)))
+    bomb = replace(answers.pack_predictions(told([0, 1], [0, 1]), None), packed=again(bytes(50_000_000)))
     with pytest.raises(ArtifactError, match="damaged: not 2 images"):
-        answers.unpacked(bomb)
+        answers.unpack_predictions(bomb)
     assert inflated == [27]
 
 
@@ -222,7 +224,7 @@ def test_rounding_flips_ties_and_a_broken_row_flips_clear_answers(by: float) -> 
     broken = logits.copy()
     broken[:500] = np.roll(broken[:500], 1, axis=1)
     wrong = shaken(broken, by, 1)
-    for keep in (lambda found: found, lambda found: answers.unpacked(answers.packed(found, None))):
+    for keep in (lambda found: found, lambda found: answers.unpack_predictions(answers.pack_predictions(found, None))):
         harmless, harmful = (answers.flips(keep(found), keep(reference)) for found in (rounded, wrong))
         assert harmless.near_ties >= 20
         assert harmless.real <= 0.1 * harmless.near_ties
@@ -230,25 +232,28 @@ def test_rounding_flips_ties_and_a_broken_row_flips_clear_answers(by: float) -> 
 
 
 def test_each_classes_share() -> None:
-    found = answers.per_class(answers.packed(told([0, 1, 2, 2], [0, 0, 2, 2]), CLOTHES))
+    found = answers.per_class(answers.pack_predictions(told([0, 1, 2, 2], [0, 0, 2, 2]), CLOTHES))
     assert found == (ClassShare("shirt", 2, 1, wilson(1, 2)), ClassShare("bag", 2, 2, wilson(2, 2)))
-    assert [share.name for share in answers.per_class(answers.packed(told([0, 1], [2, 1]), None))] == ["1", "2"]
-    assert answers.per_class(answers.packed(told([0], None), CLOTHES)) == ()
+    assert [share.name for share in answers.per_class(answers.pack_predictions(told([0, 1], [2, 1]), None))] == [
+        "1",
+        "2",
+    ]
+    assert answers.per_class(answers.pack_predictions(told([0], None), CLOTHES)) == ()
 
 
 def test_the_confusions_that_changed_most_come_first() -> None:
     truth = [0, 0, 0, 2, 1]
-    before = answers.packed(told([1, 1, 0, 2, 1], truth), CLOTHES)
-    now = answers.packed(told([2, 2, 1, 1, 1], truth), CLOTHES)
+    before = answers.pack_predictions(told([1, 1, 0, 2, 1], truth), CLOTHES)
+    now = answers.pack_predictions(told([2, 2, 1, 1, 1], truth), CLOTHES)
     first = Confusion("shirt", "shoe", "bag", 2)
     rest = (Confusion("shirt", "shirt", "shoe", 1), Confusion("bag", "bag", "shoe", 1))
-    assert answers.confusions_changed(now, before) == (first, *rest)
-    assert answers.confusions_changed(now, before, most=1) == (first,)
-    assert answers.confusions_changed(now, now) == ()
+    assert answers.count_confusions(now, before) == (first, *rest)
+    assert answers.count_confusions(now, before, most=1) == (first,)
+    assert answers.count_confusions(now, now) == ()
 
 
 def test_confusions_without_truth_and_on_other_images() -> None:
-    one, other = (answers.packed(told([best], None), CLOTHES) for best in (0, 1))
-    assert answers.confusions_changed(one, other) == (Confusion(None, "shoe", "shirt", 1),)
+    one, other = (answers.pack_predictions(told([best], None), CLOTHES) for best in (0, 1))
+    assert answers.count_confusions(one, other) == (Confusion(None, "shoe", "shirt", 1),)
     with pytest.raises(ModelMismatchError, match=r"on different images \(measure both on the same data\)"):
-        answers.confusions_changed(one, answers.packed(told([0], [0]), CLOTHES))
+        answers.count_confusions(one, answers.pack_predictions(told([0], [0]), CLOTHES))

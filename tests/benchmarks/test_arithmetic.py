@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.arithmetic import counted, narrower, wider
+from benchmarks.arithmetic import count_layers, narrower, wider
 
 
 @pytest.mark.parametrize(
@@ -33,5 +33,5 @@ def test_what_ran_against_what_was_typed(precision: str | None, arithmetic: str 
 
 
 def test_layers_are_counted_where_the_words_count_them() -> None:
-    assert counted("int8 (53 of 54), float32 (1 of 54)") == {"int8": 53, "float32": 1}
-    assert counted("float32") == counted(None) == {}
+    assert count_layers("int8 (53 of 54), float32 (1 of 54)") == {"int8": 53, "float32": 1}
+    assert count_layers("float32") == count_layers(None) == {}

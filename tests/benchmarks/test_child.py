@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks import child
 from benchmarks.child import Worker
-from benchmarks.clocks import Turn
-from benchmarks.job import Outcome
+from benchmarks.clocks import TurnPlan
+from benchmarks.job import JobOutcome
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact
 
 
@@ -22,7 +22,7 @@ def program(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
 
-def ended(code: str, folder: Path, silence_s: float = 30.0) -> Outcome:
+def ended(code: str, folder: Path, silence_s: float = 30.0) -> JobOutcome:
     return child.run(JOB, folder, lambda _: None, silence_s, program=program(code))[0]
 
 
@@ -70,8 +70,8 @@ def test_a_worker_takes_its_turns_when_it_is_told(tmp_path: Path) -> None:
     folder.mkdir()
     job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False)
     with Worker(job, folder, lambda _: None, 60.0) as worker:
-        resident, usual_s = worker.opened(), worker.warm()
-        medians = [worker.turn(Turn(0.01, 1, most)) for most in (5, 3)]
+        resident, usual_s = worker.wait_until_open(), worker.warm()
+        medians = [worker.turn(TurnPlan(0.01, 1, most)) for most in (5, 3)]
         worker.finish()
         outcome = worker.outcome()
     assert outcome.sitting is not None
@@ -85,10 +85,12 @@ def test_a_worker_takes_its_turns_when_it_is_told(tmp_path: Path) -> None:
 
 def test_a_worker_that_is_not_told_to_finish_gives_no_outcome(tmp_path: Path) -> None:
     with Worker(JOB, tmp_path, lambda _: None, 30.0, program=program(ANSWERING)) as worker:
-        assert worker.opened() == 4096
+        assert worker.wait_until_open() == 4096
         assert worker.warm() == 0.5
-        assert worker.turn(Turn(1.0, 1, 1)) == 0.25
-    assert worker.outcome() == Outcome("error", "its process was ended by SIGKILL (out of memory?) during step 'late'")
+        assert worker.turn(TurnPlan(1.0, 1, 1)) == 0.25
+    assert worker.outcome() == JobOutcome(
+        "error", "its process was ended by SIGKILL (out of memory?) during step 'late'"
+    )
 
 
 ANSWERING = r"""
@@ -110,7 +112,7 @@ open(sys.argv[2], "w").write('{"status": "ok"}')
 def test_what_comes_in_pieces_or_together_is_heard_alike(tmp_path: Path) -> None:
     steps: list[str] = []
     outcome, _ = child.run(JOB, tmp_path, steps.append, 30.0, program=program(ANSWERING))
-    assert outcome == Outcome("ok")
+    assert outcome == JobOutcome("ok")
     assert steps[-1] == "late"
     assert set(steps) <= {"open", "later", "late"}
 
@@ -119,18 +121,23 @@ def test_what_comes_in_pieces_or_together_is_heard_alike(tmp_path: Path) -> None
 def test_a_worker_that_dies_in_place_of_an_answer_is_an_error(tmp_path: Path, line: str, answers: int) -> None:
     code = ANSWERING.replace(line, f"told(); sys.exit(7)\n{line}")
     with Worker(JOB, tmp_path, lambda _: None, 30.0, program=program(code)) as worker:
-        given = [worker.opened(), worker.warm(), worker.turn(Turn(1.0, 1, 1)), worker.turn(Turn(1.0, 1, 1))]
+        given = [
+            worker.wait_until_open(),
+            worker.warm(),
+            worker.turn(TurnPlan(1.0, 1, 1)),
+            worker.turn(TurnPlan(1.0, 1, 1)),
+        ]
         assert [value is not None for value in given] == [True] * answers + [False] * (4 - answers)
         outcome = worker.outcome()
-    assert outcome == Outcome("error", "its process ended with exit code 7 during step 'later'")
+    assert outcome == JobOutcome("error", "its process ended with exit code 7 during step 'later'")
 
 
 def test_a_worker_that_is_killed_while_it_waits_is_an_error(tmp_path: Path) -> None:
     with Worker(JOB, tmp_path, lambda _: None, 30.0, program=program(ANSWERING)) as worker:
-        assert worker.opened() == 4096
+        assert worker.wait_until_open() == 4096
         os.kill(worker._process.pid, signal.SIGKILL)
         assert worker.warm() is None
-        assert worker.turn(Turn(1.0, 1, 1)) is None
+        assert worker.turn(TurnPlan(1.0, 1, 1)) is None
         worker.finish()
     outcome = worker.outcome()  # which step it had come to when it was killed is the scheduler's choice
     assert outcome.status == "error"
@@ -142,7 +149,7 @@ def test_a_worker_that_is_killed_by_its_library_is_an_error_with_the_signal_and_
     folder.mkdir()
     path = artifact(tmp_path, replace(SCRIPT, die_at=0))
     outcome, _ = child.run(replace(JOB, artifact=str(path)), folder, lambda _: None, 60.0)
-    assert outcome == Outcome("error", "its process was ended by SIGSEGV during step 'first call'")
+    assert outcome == JobOutcome("error", "its process was ended by SIGSEGV during step 'first call'")
 
 
 @pytest.mark.parametrize(
@@ -163,13 +170,13 @@ def test_a_worker_that_dies_is_an_error(tmp_path: Path, code: str, reason: str) 
 def test_a_worker_that_hangs_is_ended(tmp_path: Path, stop: str) -> None:
     start = time.monotonic()
     outcome = ended(f"import os, signal, time; print('latency', flush=True); {stop}", tmp_path, silence_s=0.5)
-    assert outcome == Outcome("error", "its process gave no sign of life for 0.5 s during step 'latency'")
+    assert outcome == JobOutcome("error", "its process gave no sign of life for 0.5 s during step 'latency'")
     assert time.monotonic() - start < 20
 
 
 def test_a_worker_that_dies_after_its_outcome_has_still_given_it(tmp_path: Path) -> None:
     code = 'import os, sys; open(sys.argv[2], \'w\').write(\'{"status": "failed", "reason": "r"}\'); os.abort()'
-    assert ended(code, tmp_path) == Outcome("failed", "r")
+    assert ended(code, tmp_path) == JobOutcome("failed", "r")
 
 
 FAMILY = """

@@ -6,15 +6,17 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import choice
-from benchmarks.choice import Candidate, Objective
+from benchmarks.choice import Objective, ParetoPoint
 from tests.benchmarks.rows import EMPTY, sittings
 
 
-def timed(ms: float, spread_ms: float = 0.0, loss: float = 0.0, threads: int = 2, batch: int = 1) -> Candidate:
+def timed(
+    ms: float, spread_ms: float = 0.0, accuracy_drop: float = 0.0, threads: int = 2, batch: int = 1
+) -> ParetoPoint:
     """A configuration with a median of so many milliseconds, give or take the spread."""
     interval = ((ms - spread_ms) / 1e3, (ms + spread_ms) / 1e3)
     row = replace(EMPTY, p50_s=ms / 1e3, p50_interval_s=interval, threads=threads, batch=batch)
-    one = choice.candidate(row, "latency", loss)
+    one = choice.candidate(row, "latency", accuracy_drop)
     assert one is not None
     return one
 
@@ -25,7 +27,7 @@ def timed(ms: float, spread_ms: float = 0.0, loss: float = 0.0, threads: int = 2
 def test_what_counts_is_a_call_or_an_image(objective: Objective, cost: float, interval: tuple[float, float]) -> None:
     row = replace(EMPTY, batch=8, p50_s=8.0, p50_interval_s=(4.0, 16.0))
     one = choice.candidate(row, objective, 0.25, (0.125, 0.5))
-    assert one == Candidate(row, cost, interval, 0.25, (0.125, 0.5))
+    assert one == ParetoPoint(row, cost, interval, 0.25, (0.125, 0.5))
 
 
 def test_a_row_without_a_median_is_no_candidate() -> None:
@@ -39,14 +41,14 @@ def test_the_fastest_is_the_best() -> None:
 
 
 def test_the_bound_keeps_what_loses_too_much_out_and_holds_at_its_very_value() -> None:
-    careless, just, exact = timed(1, loss=0.0051), timed(2, loss=0.005), timed(3, loss=-0.01)
+    careless, just, exact = timed(1, accuracy_drop=0.0051), timed(2, accuracy_drop=0.005), timed(3, accuracy_drop=-0.01)
     chosen = choice.choose([careless, just, exact], 0.005)
     assert (chosen.best, chosen.beyond) == (just, (careless,))
     assert choice.choose([careless, just, exact], math.inf).best == careless
 
 
 def test_nothing_within_the_bound_is_no_best() -> None:
-    one = timed(1, loss=0.02)
+    one = timed(1, accuracy_drop=0.02)
     chosen = choice.choose([one], 0.01)
     assert (chosen.best, chosen.tied, chosen.front, chosen.beyond) == (None, (), (one,), (one,))
     assert choice.choose([]).best is None
@@ -82,23 +84,28 @@ def test_intervals_that_touch_are_a_tie() -> None:
 
 
 def test_what_is_beyond_the_bound_is_in_no_tie() -> None:
-    careless, sound = timed(1.0, 0.5, loss=0.5, threads=1), timed(1.2, 0.5)
+    careless, sound = timed(1.0, 0.5, accuracy_drop=0.5, threads=1), timed(1.2, 0.5)
     chosen = choice.choose([careless, sound], 0.1)
     assert (chosen.best, chosen.tied) == (sound, ())
 
 
 def test_the_front_is_what_nothing_betters() -> None:
-    exact, quick, between, worse = timed(3, loss=0.0), timed(1, loss=0.2), timed(2, loss=0.1), timed(2.5, loss=0.15)
+    exact, quick, between, worse = (
+        timed(3, accuracy_drop=0.0),
+        timed(1, accuracy_drop=0.2),
+        timed(2, accuracy_drop=0.1),
+        timed(2.5, accuracy_drop=0.15),
+    )
     assert choice.front([exact, quick, between, worse]) == (exact, quick, between)
 
 
 def test_equals_are_on_the_front_together_and_one_better_side_is_enough() -> None:
-    one, twin = timed(1, loss=0.1, threads=1), timed(1, loss=0.1, threads=2)
+    one, twin = timed(1, accuracy_drop=0.1, threads=1), timed(1, accuracy_drop=0.1, threads=2)
     assert choice.front([one, twin]) == (one, twin)
-    assert choice.front([one, timed(1, loss=0.2), timed(2, loss=0.1)]) == (one,)
+    assert choice.front([one, timed(1, accuracy_drop=0.2), timed(2, accuracy_drop=0.1)]) == (one,)
 
 
-def sampled(ms: float, threads: int, batch: int = 1, seed: int = 0, objective: Objective = "latency") -> Candidate:
+def sampled(ms: float, threads: int, batch: int = 1, seed: int = 0, objective: Objective = "latency") -> ParetoPoint:
     """Of three processes, beside others of its batch or not."""
     taken = sittings(ms / 1e3, 1.08 * ms / 1e3, 1.3 * ms / 1e3, ms / 1e3, seed=seed)
     row = replace(EMPTY, p50_s=ms / 1e3, p50_interval_s=(0.0, 1.0), threads=threads, batch=batch, sittings=taken)
@@ -112,21 +119,27 @@ def test_of_those_that_took_turns_only_what_is_not_told_apart_ties() -> None:
     fast, twin, slow = sampled(1.0, 4, seed=1), sampled(1.001, 2, seed=4), sampled(2.0, 1, seed=7)
     found = choice.choose([fast, twin, slow])
     assert found.best is slow, "the fewest threads, by overlapping intervals alone"
-    settled = choice.settled(found, [slow, twin, fast])
+    settled = choice.choose_among_finalists(found, [slow, twin, fast])
     assert (settled.best, settled.tied) == (twin, (fast,))
     assert (settled.front, settled.beyond) == (found.front, found.beyond)
 
 
 def test_of_batches_the_time_of_an_image_decides() -> None:
     alone, eight = sampled(1.0, 4, 1, 1, "throughput"), sampled(4.0, 4, 8, 4, "throughput")
-    assert choice.settled(choice.choose([alone, eight]), [alone, eight]).best is eight
-    assert choice.settled(choice.choose([alone, eight]), [alone, eight]).tied == ()
+    assert choice.choose_among_finalists(choice.choose([alone, eight]), [alone, eight]).best is eight
+    assert choice.choose_among_finalists(choice.choose([alone, eight]), [alone, eight]).tied == ()
     same = sampled(8.01, 2, 8, 4, "throughput")
-    settled = choice.settled(choice.choose([alone, same]), [alone, same])
+    settled = choice.choose_among_finalists(choice.choose([alone, same]), [alone, same])
     assert (settled.best, settled.tied) == (same, (alone,))
 
 
 def test_what_comes_near_the_fastest_is_not_only_what_overlaps_it() -> None:
-    fast, close, wide, far, careless = timed(1.0), timed(1.05), timed(1.5, 0.6), timed(1.2), timed(0.5, loss=0.02)
-    assert choice.near([far, wide, close, fast, careless], 1.1, 0.01) == [fast, close, wide]
-    assert choice.near([careless], 1.1, 0.01) == []
+    fast, close, wide, far, careless = (
+        timed(1.0),
+        timed(1.05),
+        timed(1.5, 0.6),
+        timed(1.2),
+        timed(0.5, accuracy_drop=0.02),
+    )
+    assert choice.close_to_best([far, wide, close, fast, careless], 1.1, 0.01) == [fast, close, wide]
+    assert choice.close_to_best([careless], 1.1, 0.01) == []

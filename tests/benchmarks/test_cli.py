@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from benchmarks import cli, results, run
 from benchmarks.field import LEAST_PROCESSES, MOST_PROCESSES
 from benchmarks.progress import CLEAR_LINE
-from benchmarks.request import Listener, Request
+from benchmarks.request import BenchmarkRequest, RunListener
 from benchmarks.results import ResultsFile, Row
 from runtimes.errors import ResourceError
 from tests.benchmarks.rows import FASTER
@@ -182,7 +182,9 @@ def test_a_file_that_can_no_longer_be_written_loses_no_table(
             raise ResourceError("cannot write: No space left on device", path="lines.jsonl", errno=28)
 
     monkeypatch.setattr(ResultsFile, "append", full_after_one)
-    request = Request((str(artifact(tmp_path, TIMED)),), duration_s=0.02, processes=1, rounds=2, roofline=False)
+    request = BenchmarkRequest(
+        (str(artifact(tmp_path, TIMED)),), duration_s=0.02, processes=1, rounds=2, roofline=False
+    )
     with pytest.raises(ResourceError, match=r"lines\.jsonl: cannot write: No space left"):
         cli._run(request, tmp_path / "lines.jsonl", None)
     printed = capsys.readouterr().out
@@ -198,9 +200,9 @@ def test_strict_fails_on_a_machine_that_was_not_quiet(
     disturbances: tuple[str, ...], strict: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = replace(FASTER, disturbances=disturbances)
-    asked: list[Request] = []
+    asked: list[BenchmarkRequest] = []
 
-    def found(request: Request, _: Listener) -> Iterator[Row]:
+    def found(request: BenchmarkRequest, _: RunListener) -> Iterator[Row]:
         asked.append(request)
         yield measured
 
@@ -209,15 +211,17 @@ def test_strict_fails_on_a_machine_that_was_not_quiet(
     assert CliRunner().invoke(cli.rbench, arguments).exit_code == code
     assert results.read(tmp_path / "lines.jsonl") == (measured,)
     assert (asked[0].strict, asked[0].roofline, asked[0].processes, asked[0].rounds) == (strict, True, None, 10)
-    assert asked[0] == replace(Request(("net.fake",), strict=strict), command=asked[0].command), "its own defaults"
+    assert asked[0] == replace(BenchmarkRequest(("net.fake",), strict=strict), command=asked[0].command), (
+        "its own defaults"
+    )
 
 
 def test_without_a_word_it_measures_the_bundled_model_and_writes_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Request] = []
+    asked: list[BenchmarkRequest] = []
 
-    def found(request: Request, _: Listener) -> Iterator[Row]:
+    def found(request: BenchmarkRequest, _: RunListener) -> Iterator[Row]:
         asked.append(request)
         yield FASTER
 
@@ -227,7 +231,7 @@ def test_without_a_word_it_measures_the_bundled_model_and_writes_a_report(
     assert done.exit_code == 0
     assert done.stdout.splitlines()[-1] == "rbench-results/results.html"
     assert "<table" in (tmp_path / "rbench-results/results.html").read_text()
-    assert asked == [replace(Request(), command=asked[0].command)]
+    assert asked == [replace(BenchmarkRequest(), command=asked[0].command)]
     help_text = CliRunner().invoke(cli.rbench, ["run", "--help"]).stdout
     assert f"Default: {LEAST_PROCESSES} to {MOST_PROCESSES}" in " ".join(help_text.split())
 

@@ -11,11 +11,20 @@ import numpy as np
 import pytest
 
 from benchmarks import clocks, conditions
-from benchmarks.clocks import LOOKED_AT, MOST_LOOKED_AT, Clocks, InTurn, Opened, Rotating, Turn, close
-from benchmarks.conditions import Watcher
-from benchmarks.gpu import Watch
-from benchmarks.measure import Plan, Timed
-from benchmarks.samples import Series, Sitting
+from benchmarks.clocks import (
+    LOOKED_AT,
+    MOST_LOOKED_AT,
+    AlternatingCalls,
+    Clocks,
+    OpenedArtifact,
+    RotatingCall,
+    TurnPlan,
+    close,
+)
+from benchmarks.conditions import MachineMonitor
+from benchmarks.gpu import GpuMonitor
+from benchmarks.measure import Plan, TimedCall
+from benchmarks.samples import ProcessSamples, Series
 from runtimes import Artifact, Runtime
 from runtimes.backends.fake import FakeSession
 from runtimes.errors import CheckFailedError
@@ -39,11 +48,11 @@ def opened(tmp_path: Path) -> Callable[[FakeSession], Runtime]:
 @pytest.fixture
 def on(opened: Callable[[FakeSession], Runtime], monkeypatch: pytest.MonkeyPatch) -> Make:
     """The clocks of a double, on its scripted time; nothing else is waited for."""
-    monkeypatch.setattr(conditions, "rest", lambda: None)
-    monkeypatch.setattr(clocks, "rest", lambda: None)
+    monkeypatch.setattr(conditions, "wait_until_idle", lambda: None)
+    monkeypatch.setattr(clocks, "wait_until_idle", lambda: None)
 
     def make(session: Paced, image: Callable[[], object] | None = None, plan: Plan = PLAN) -> Clocks:
-        monkeypatch.setattr(clocks, "Timed", partial(Timed, clock=session.now))
+        monkeypatch.setattr(clocks, "TimedCall", partial(TimedCall, clock=session.now))
         return of(opened(session), image, plan)
 
     return make
@@ -52,15 +61,21 @@ def on(opened: Callable[[FakeSession], Runtime], monkeypatch: pytest.MonkeyPatch
 def of(runtime: Runtime, image: Callable[[], object] | None = None, plan: Plan = PLAN) -> Clocks:
     first, *_ = expected = [runtime.infer(feed) for feed in FEEDS]
     assert first["logits"].shape == (2, 10)
-    watcher = Watcher(sentinel_s=0.0)
-    return Clocks(Opened(runtime, FEEDS, expected, image, 0.5, 0.25, 7), plan, Watch("cpu"), watcher, time.monotonic())
+    watcher = MachineMonitor(sentinel_s=0.0)
+    return Clocks(
+        OpenedArtifact(runtime, FEEDS, expected, image, 0.5, 0.25, 7),
+        plan,
+        GpuMonitor("cpu"),
+        watcher,
+        time.monotonic(),
+    )
 
 
-def sat(made: Clocks, *turns: Turn) -> Sitting:
+def sat(made: Clocks, *turns: TurnPlan) -> ProcessSamples:
     made.warm_up()
     for turn in turns:
         made.turn(turn)
-    return made.sitting(9)
+    return made.collect_samples(9)
 
 
 def test_every_clock_has_its_samples_to_the_digit(on: Make) -> None:
@@ -73,9 +88,9 @@ def test_every_clock_has_its_samples_to_the_digit(on: Make) -> None:
 
     made = on(session, image)
     assert made.warm_up() == 1 / 128, "of the slower of the two"
-    assert made.turn(Turn(1 / 8, 1, 100)) == 1 / 128
-    assert made.turn(Turn(1 / 16, 1, 3)) == 1 / 128
-    found = made.sitting(9)
+    assert made.turn(TurnPlan(1 / 8, 1, 100)) == 1 / 128
+    assert made.turn(TurnPlan(1 / 16, 1, 3)) == 1 / 128
+    found = made.collect_samples(9)
     assert found.latency == Series((1 / 128,) * (3 * 4 + 2 + 1), True, ((1 / 128,) * 16, (1 / 128,) * 3))
     assert found.compute == Series((1 / 256,) * (3 * 8 + 4 + 2), True, ((1 / 256,) * 32, (1 / 256,) * 3))
     assert found.image == Series((1 / 64,) * (3 * 2 + 1 + 1), True, ((1 / 64,) * 8, (1 / 64,) * 3))
@@ -92,7 +107,7 @@ def test_the_runs_on_bound_feeds_come_first_in_a_turn(on: Make) -> None:
     made = on(session)
     made.warm_up()
     session.log.clear()
-    made.turn(Turn(1 / 16, 1, 100))
+    made.turn(TurnPlan(1 / 16, 1, 100))
     assert [(name, len(list(calls))) for name, calls in itertools.groupby(session.log)] == [("bound", 9), ("run", 9)]
 
 
@@ -113,7 +128,7 @@ def test_honest_runs_are_not_accused_however_noisy_they_are(on: Make, rounds: in
     """Whole calls that take twice as long as runs, for their copies, and one in thirty of all stalls."""
     for seed in range(50):
         session = Paced(Now(), noisy(seed, stalls=1 / 30), copies)
-        found = sat(on(session, plan=QUIET), *[Turn(0.05, 1, 200)] * rounds)
+        found = sat(on(session, plan=QUIET), *[TurnPlan(0.05, 1, 200)] * rounds)
         assert len(found.compute.rounds_s) == rounds
 
 
@@ -124,9 +139,9 @@ def test_a_stall_after_all_the_runs_of_the_only_turn_is_no_accusation(on: Make) 
     made = on(session, plan=QUIET)
     made.warm_up()
     session.delays_s = itertools.chain([1e-3] * (5 + 50), [50e-3], itertools.repeat(1e-3))
-    made.turn(Turn(0.05, 1, 200))
+    made.turn(TurnPlan(0.05, 1, 200))
     assert made._backlogs[0][0] == pytest.approx(0.1), "it is there"
-    assert made.sitting(None).compute.samples_s
+    assert made.collect_samples(None).compute.samples_s
 
 
 class Cooling(Paced):
@@ -143,7 +158,7 @@ def test_quick_runs_that_leave_the_caches_cold_are_not_accused(on: Make) -> None
     """Whole calls of 20 µs, nearly all of it for their copies, and turns of a few runs of 1 µs."""
     session = Cooling(Now(), itertools.repeat(1e-6), copies=19.0)
     made = on(session, plan=replace(QUIET, window_s=1e-5))
-    found = sat(made, *[Turn(0.01, 1, 5)] * 3)
+    found = sat(made, *[TurnPlan(0.01, 1, 5)] * 3)
     assert min(waited_s for waited_s, _ in made._backlogs) == pytest.approx(60e-6)
     assert found.compute.rounds_s == ((1e-6,) * 5,) * 3
 
@@ -155,7 +170,7 @@ def test_runs_that_return_before_they_are_done_are_found(on: Make, launch: float
         session = Launching(Now(), noisy(seed, stalls=1 / 100), copies, launch)
         made = on(session, plan=QUIET)
         with pytest.raises(CheckFailedError, match="runs returned before they were done: the call after them took"):
-            sat(made, *[Turn(0.05, 1, 200)] * 5)
+            sat(made, *[TurnPlan(0.05, 1, 200)] * 5)
 
 
 def test_runs_that_only_launch_are_found_before_any_turn(on: Make) -> None:
@@ -164,8 +179,8 @@ def test_runs_that_only_launch_are_found_before_any_turn(on: Make) -> None:
         on(Launching(Now(), noisy(0, stalls=1 / 100)), plan=QUIET).warm_up()
 
 
-@pytest.mark.parametrize("turn", [Turn(0.05, 1, 200), Turn(1e-4, 1, 1), Turn(1e-4, 1, 2)])
-def test_runs_that_begin_to_return_early_are_found_in_the_turns(on: Make, turn: Turn) -> None:
+@pytest.mark.parametrize("turn", [TurnPlan(0.05, 1, 200), TurnPlan(1e-4, 1, 1), TurnPlan(1e-4, 1, 2)])
+def test_runs_that_begin_to_return_early_are_found_in_the_turns(on: Make, turn: TurnPlan) -> None:
     """Also where a turn is one call, which then is always one that waits."""
     for rounds in (1, 3):
         session = Launching(Now(), noisy(rounds, stalls=0), launch=1.0)
@@ -175,7 +190,7 @@ def test_runs_that_begin_to_return_early_are_found_in_the_turns(on: Make, turn: 
         for _ in range(rounds):
             made.turn(turn)
         with pytest.raises(CheckFailedError, match="runs returned before they were done"):
-            made.sitting(None)
+            made.collect_samples(None)
 
 
 FAST = replace(QUIET, window_s=0.001, warmup_limit_s=0.02)
@@ -185,12 +200,12 @@ def test_a_real_queue_in_the_background_is_found(opened: Callable[[FakeSession],
     with opened(Queueing(replace(SCRIPT, delays_s=(2e-4,)), Options("cpu", 1))) as runtime:
         made = of(runtime, plan=FAST)
         with pytest.raises(CheckFailedError, match="runs returned before they were done"):
-            sat(made, Turn(0.005, 1, 50), Turn(0.005, 1, 50))
+            sat(made, TurnPlan(0.005, 1, 50), TurnPlan(0.005, 1, 50))
 
 
 def test_an_honest_session_in_real_time_is_not_accused(opened: Callable[[FakeSession], Runtime]) -> None:
     with opened(FakeSession(replace(SCRIPT, delays_s=(2e-4,)), Options("cpu", 1))) as runtime:
-        found = sat(of(runtime, plan=FAST), Turn(0.005, 1, 50), Turn(0.005, 1, 50))
+        found = sat(of(runtime, plan=FAST), TurnPlan(0.005, 1, 50), TurnPlan(0.005, 1, 50))
     assert min(found.latency.samples_s) >= 2e-4
     assert min(found.compute.samples_s) >= 2e-4
 
@@ -231,7 +246,7 @@ def test_outputs_that_are_filled_in_later_are_found(
     with opened(FillingLater(script, Options("cpu", 1), honest_calls)) as runtime:
         made = of(runtime, plan=FAST)
         with pytest.raises(CheckFailedError, match=LATE):
-            sat(made, *[Turn(0.005, 20, 50)] * 4)
+            sat(made, *[TurnPlan(0.005, 20, 50)] * 4)
 
 
 class Drifting(Paced):
@@ -250,10 +265,10 @@ def test_an_output_that_changes_while_it_is_timed_is_found_in_that_turn(on: Make
     session = Drifting(Now(), itertools.repeat(1 / 256))
     made = on(session)
     made.warm_up()
-    made.turn(Turn(1 / 16, 1, 100))
+    made.turn(TurnPlan(1 / 16, 1, 100))
     session.right_left = right
     with pytest.raises(CheckFailedError, match="output 'logits' of a timed call is not what the same call gave before"):
-        made.turn(Turn(1 / 16, 1, 100))
+        made.turn(TurnPlan(1 / 16, 1, 100))
 
 
 def test_an_output_that_changes_while_it_is_warmed_up_is_found(on: Make) -> None:
@@ -297,16 +312,16 @@ class Telling(Paced):
 
 
 def test_the_devices_runs_are_as_many_as_the_hosts_at_most(on: Make) -> None:
-    found = sat(on(Telling(Now(), itertools.repeat(1 / 256))), Turn(1 / 8, 1, 100), Turn(1 / 64, 5, 100))
+    found = sat(on(Telling(Now(), itertools.repeat(1 / 256))), TurnPlan(1 / 8, 1, 100), TurnPlan(1 / 64, 5, 100))
     assert found.device is not None
     assert found.device.settled
     assert [len(samples) for samples in found.compute.rounds_s] == [32, 5]
     assert found.device.rounds_s == ((1 / 512,) * 32, (1 / 512,) * 5)
 
 
-def rotating(outputs: Iterator[Arrays], expected: list[float]) -> Rotating:
+def rotating(outputs: Iterator[Arrays], expected: list[float]) -> RotatingCall:
     values = [{"y": np.full(4, value, np.float32)} for value in expected]
-    return Rotating(lambda _: next(outputs), [{} for _ in expected], values)
+    return RotatingCall(lambda _: next(outputs), [{} for _ in expected], values)
 
 
 def test_feeds_are_taken_in_turn_and_some_of_the_outputs_are_looked_at() -> None:
@@ -317,32 +332,32 @@ def test_feeds_are_taken_in_turn_and_some_of_the_outputs_are_looked_at() -> None
         return {"y": 2 * arrays["x"]}
 
     feeds = [{"x": np.full(1, value)} for value in (1.0, 2.0, 3.0)]
-    call = Rotating(infer, feeds, [{"y": 2 * feed["x"]} for feed in feeds])
+    call = RotatingCall(infer, feeds, [{"y": 2 * feed["x"]} for feed in feeds])
     for _ in range(2 * LOOKED_AT):
         call()
-        call.look()
+        call.copy_outputs()
     assert seen[:5] == [1.0, 2.0, 3.0, 1.0, 2.0]
     assert [position for position, _, _ in call._copies] == [0, LOOKED_AT % 3]
     call.check()
     assert call._copies == [], "forgotten"
     call.begin()
     call()
-    call.look()
+    call.copy_outputs()
     assert len(call._copies) == 1, "a turn's first"
     call()
-    call.look()
+    call.copy_outputs()
     assert len(call._copies) == 1
     call.end()
     assert len(call._copies) == 2, "and its last"
 
 
 def test_of_very_many_calls_some_are_remembered_from_beginning_to_end() -> None:
-    call = Rotating(lambda feed: {"y": feed["x"]}, [{"x": np.zeros(1)}], [{"y": np.zeros(1)}])
+    call = RotatingCall(lambda feed: {"y": feed["x"]}, [{"x": np.zeros(1)}], [{"y": np.zeros(1)}])
     looked: list[int] = []
     for number in range(5 * MOST_LOOKED_AT * LOOKED_AT):
         call()
         before = len(call._copies)
-        call.look()
+        call.copy_outputs()
         looked += [number] * (len(call._copies) > before)
     assert MOST_LOOKED_AT / 2 <= len(call._copies) <= MOST_LOOKED_AT
     assert looked[-1] > 4.9 * MOST_LOOKED_AT * LOOKED_AT
@@ -350,7 +365,7 @@ def test_of_very_many_calls_some_are_remembered_from_beginning_to_end() -> None:
     call.begin()
     for _ in range(LOOKED_AT + 1):
         call()
-        call.look()
+        call.copy_outputs()
     assert len(call._copies) == 2, "as often as before"
 
 
@@ -358,7 +373,7 @@ def test_of_very_many_calls_some_are_remembered_from_beginning_to_end() -> None:
 def test_an_output_that_is_looked_at_must_be_what_it_was(bad: float) -> None:
     call = rotating(iter([{"y": np.full(4, bad, np.float32)}]), [1.0])
     call()
-    call.look()
+    call.copy_outputs()
     with pytest.raises(CheckFailedError, match="output 'y' of a timed call is not what the same call gave before"):
         call.check()
 
@@ -367,7 +382,7 @@ def test_an_output_that_comes_after_the_look_was_late() -> None:
     array = np.zeros(4, np.float32)
     call = rotating(iter([{"y": array}]), [1.0])
     call()
-    call.look()
+    call.copy_outputs()
     array[...] = 1.0
     with pytest.raises(CheckFailedError, match="a timed call returned before its output 'y' was there"):
         call.check()
@@ -390,6 +405,6 @@ def test_what_counts_as_the_same_output(values: list[float], wanted: list[float]
 
 
 def test_calls_are_made_in_turn_and_counted() -> None:
-    calls = InTurn([lambda: "a", lambda: "b"])
+    calls = AlternatingCalls([lambda: "a", lambda: "b"])
     assert [calls() for _ in range(5)] == ["a", "b", "a", "b", "a"]
     assert calls.made == 5

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import coldstart
-from benchmarks.coldstart import Start, cold_start, disk_bytes, load_of
+from benchmarks.coldstart import ColdStart, cold_start, disk_bytes, load_of
 from benchmarks.loadrows import with_load
 from benchmarks.loadtable import sections
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, ResourceError
 from tests.benchmarks.rows import EMPTY
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, read
 
-START = Start(python_s=0.25, import_s=0.5, open_s=1.0, first_s=0.125, steady_s=0.0625, peak_bytes=50_000_000)
+START = ColdStart(python_s=0.25, import_s=0.5, open_s=1.0, first_s=0.125, steady_s=0.0625, peak_bytes=50_000_000)
 STARTS = [
     START,
     replace(START, open_s=3.0, peak_bytes=60_000_000),

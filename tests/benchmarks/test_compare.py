@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.compare import Limits, changes, compare, evidence
-from benchmarks.loads import Load
+from benchmarks.loads import LoadResult
 from benchmarks.results import Row
 from benchmarks.roofline import Roof
 from runtimes.errors import ArtifactError, CompatibilityError
@@ -48,7 +48,7 @@ def test_what_became_slower_by_more_than_it_may_is_a_regression(tmp_path: Path) 
     assert row.p50.slowdown == pytest.approx(0.10, abs=0.02)
     assert row.p50.slowdown_interval[0] < row.p50.slowdown < row.p50.slowdown_interval[1]
     (line,) = row.regressions
-    assert line.startswith(f"a call takes {row.p50.words} % longer; 5 % may be")
+    assert line.startswith(f"a call takes {row.p50.percent_text} % longer; 5 % may be")
 
 
 def test_slower_within_the_limit_passes_and_faster_is_no_regression(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
 def loaded(rate: float, slower: float = 1.0, seed: int = 0, share: float | None = None) -> Row:
     random = np.random.default_rng(seed)
     responses = tuple(float(s) for s in slower * 0.001 * np.exp(random.normal(scale=0.05, size=1200)))
-    load = Load("open", responses, responses, rate, arrivals="poisson", rate_per_s=rate, rate_share=share)
+    load = LoadResult("open", responses, responses, rate, arrivals="poisson", rate_per_s=rate, rate_share=share)
     none = dict.fromkeys(("p90_s", "p99_s", "compute_p50_s", "top1", "top1_interval", "top5"))
     row = replace(FASTER, sittings=(), load=load, p50_s=float(np.median(responses)), run=f"load {seed}")
     return replace(row, images_per_s=rate, **none)  # type: ignore[arg-type]
@@ -298,7 +298,7 @@ def test_loads_of_other_rates_are_no_earlier_runs_of_each_other(tmp_path: Path) 
 
 
 def test_cold_starts_are_processes_each() -> None:
-    cold = replace(FASTER, load=Load("cold", (0.1,), (0.3, 0.31, 0.32, 0.3, 0.33), 3.0))
+    cold = replace(FASTER, load=LoadResult("cold", (0.1,), (0.3, 0.31, 0.32, 0.3, 0.33), 3.0))
     assert evidence.latencies(cold) == (((0.3,),), ((0.31,),), ((0.32,),), ((0.3,),), ((0.33,),))
     found = changes.change(cold, cold, 0.5)
     assert found is not None

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.commands import compare as command
-from benchmarks.compare import Limits, Report, keys, view
+from benchmarks.compare import ComparisonReport, Limits, keys, view
 from runtimes import schema
 from runtimes.errors import RexportError, UsageError
 from tests.benchmarks.comparisons import (
@@ -27,7 +27,7 @@ from tests.benchmarks.comparisons import (
 from tests.benchmarks.rows import REFERENCE
 
 
-def printed(found: Report) -> str:
+def printed(found: ComparisonReport) -> str:
     out = io.StringIO()
     view.print_report(found, out)
     return out.getvalue()
@@ -117,7 +117,7 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     assert runner.invoke(command.compare, [str(old), str(alone), "--allow-missing"]).exit_code == 0
     done = runner.invoke(command.compare, [str(old), str(slow), "--json"])
     assert done.exit_code == 1
-    assert schema.decode(Report, json.loads(done.output)).rows[0].regressions
+    assert schema.decode(ComparisonReport, json.loads(done.output)).rows[0].regressions
     done = runner.invoke(command.compare, [str(old), str(slow), "--max-slowdown", "25%", "--markdown"])
     assert (done.exit_code, done.output[:24]) == (0, "**rbench compare passed:")
     assert runner.invoke(command.compare, [str(old), str(slow), "--json", "--markdown"]).exit_code == 2

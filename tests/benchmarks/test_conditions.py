@@ -15,19 +15,19 @@ from onnx import helper
 from benchmarks import conditions as module
 from benchmarks.conditions import (
     Conditions,
-    Turn,
-    Watcher,
+    MachineMonitor,
+    TurnConditions,
     clock,
+    combine_turns,
     disturbances,
     disturbances_of_all,
-    doubts,
-    rest,
+    list_warnings,
     spin,
-    summed,
+    wait_until_idle,
 )
-from benchmarks.figures.instrument_conditions import Case, busy, watched
+from benchmarks.figures.instrument_conditions import Case, busy, watch_worker
 from benchmarks.gpu import GpuState
-from benchmarks.looks import Account, Change, Ticks, change, look
+from benchmarks.looks import Account, SnapshotDelta, Ticks, change, take_snapshot
 from runtimes import schema
 from runtimes.errors import CheckFailedError
 
@@ -117,7 +117,7 @@ def test_the_bound_itself_is_quiet(seen: dict[str, object]) -> None:
 def test_what_is_not_told_disturbs_nothing_and_is_doubted() -> None:
     untold = Conditions(0.5, 0.4, 1, None, None, None, None, None, None, 5e-8, 4e-8)
     assert disturbances(untold, 2) == ()
-    assert doubts(untold, [1.0]) == ("the system does not tell what others did on the processors meanwhile",)
+    assert list_warnings(untold, [1.0]) == ("the system does not tell what others did on the processors meanwhile",)
 
 
 def test_a_few_ticks_are_no_load() -> None:
@@ -144,7 +144,7 @@ def test_one_processor_is_not_several() -> None:
 
 
 def test_turns_that_took_no_time_are_not_judged() -> None:
-    nothing = summed([], 2, 5e-8, 4e-8)
+    nothing = combine_turns([], 2, 5e-8, 4e-8)
     assert (nothing.wall_s, nothing.sentinel, nothing.foreign_cores, nothing.waited_s) == (0.0, None, None, None)
     assert disturbances(nothing, 1) == ()
 
@@ -184,16 +184,16 @@ def test_every_slowdown_is_a_word_that_the_gpu_may_say() -> None:
 def test_a_gpu_at_its_power_limit_is_doubted_and_no_disturbance() -> None:
     limited = replace(GPU, throttle=("power cap",))
     assert disturbances(QUIET, 2, limited, limited) == ()
-    assert doubts(QUIET, [1.0], (None, limited)) == ("the GPU ran into its power limit, which lowers its clock",)
-    assert doubts(QUIET, [1.0], (replace(GPU, throttle=None),)) == ()
+    assert list_warnings(QUIET, [1.0], (None, limited)) == ("the GPU ran into its power limit, which lowers its clock",)
+    assert list_warnings(QUIET, [1.0], (replace(GPU, throttle=None),)) == ()
 
 
 def test_samples_that_the_clock_is_too_coarse_for_are_doubted() -> None:
-    assert doubts(QUIET, [51e-6] * 9) == ()
-    assert doubts(QUIET, [49e-6] * 9 + [1.0]) == (
+    assert list_warnings(QUIET, [51e-6] * 9) == ()
+    assert list_warnings(QUIET, [49e-6] * 9 + [1.0]) == (
         "half of the samples are at most 49.00 µs, under 1,000 times the clock's own 0.050 µs",
     )
-    assert doubts(replace(QUIET, clock_cost_s=1e-3), [0.5]) != ()
+    assert list_warnings(replace(QUIET, clock_cost_s=1e-3), [0.5]) != ()
 
 
 def test_conditions_survive_json() -> None:
@@ -240,28 +240,28 @@ def test_a_process_is_waited_for_until_its_threads_are_at_rest(spins_s: float, w
         nonlocal now_s
         now_s = round(now_s + duration_s, 6)
 
-    rest(lambda: now_s, lambda: min(now_s, spins_s), sleep)
+    wait_until_idle(lambda: now_s, lambda: min(now_s, spins_s), sleep)
     assert now_s == waited_s
 
 
 def test_a_turn_ends_at_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(module, "rest", lambda: told.append("rest"))
-    with Watcher(tmp_path, sentinel_s=0.0).turn():
+    monkeypatch.setattr(module, "wait_until_idle", lambda: told.append("rest"))
+    with MachineMonitor(tmp_path, sentinel_s=0.0).turn():
         told.append("work")
     assert told == ["work", "rest"]
 
 
-def turn(idle_s: float, steal_s: float = 0.0, cpu_s: float = 0.9, **told: object) -> Turn:
+def turn(idle_s: float, steal_s: float = 0.0, cpu_s: float = 0.9, **told: object) -> TurnConditions:
     """A second on two processors, as the kernel tells it."""
     ticks = Ticks(1.0, idle_s / 2, steal_s / 2)
-    seen = Change(Account(1.0, cpu_s, {0: ticks, 1: ticks}), 0.01, 0.1, 1, 3000.0)
-    return Turn(0.99, 1.0, cpu_s, 3, replace(seen, **told))  # type: ignore[arg-type]
+    seen = SnapshotDelta(Account(1.0, cpu_s, {0: ticks, 1: ticks}), 0.01, 0.1, 1, 3000.0)
+    return TurnConditions(0.99, 1.0, cpu_s, 3, replace(seen, **told))  # type: ignore[arg-type]
 
 
 def test_turns_are_added_up_to_the_digit() -> None:
     turns = [turn(1.0, mhz=3100.0), turn(0.5, steal_s=0.1, throttled=2), replace(turn(0.2), sentinel=0.5, switches=10)]
-    assert summed(turns, 2, 1e-9, 2e-9) == Conditions(
+    assert combine_turns(turns, 2, 1e-9, 2e-9) == Conditions(
         wall_s=3.0,
         cpu_s=2.7,
         involuntary_switches=16,
@@ -292,17 +292,17 @@ def test_turns_are_added_up_to_the_digit() -> None:
 )
 def test_what_one_turn_does_not_tell_is_not_guessed(name: str, field: str) -> None:
     untold: dict[str, Any] = {name: None}
-    seen = summed([turn(1.0), turn(1.0, **untold)], 2, 1e-9, 1e-9)
+    seen = combine_turns([turn(1.0), turn(1.0, **untold)], 2, 1e-9, 1e-9)
     assert getattr(seen, field) is None
 
 
 def test_accounts_that_stand_still_tell_nothing() -> None:
     still = turn(0.0, account=Account(1.0, 0.9, {0: Ticks(0.0, 0.0, 0.0), 1: Ticks(0.0, 0.0, 0.0)}))
-    assert summed([still], 2, 1e-9, 1e-9).foreign_cores is None
+    assert combine_turns([still], 2, 1e-9, 1e-9).foreign_cores is None
 
 
 def test_own_work_that_was_counted_late_is_no_negative_load() -> None:
-    assert summed([turn(1.2)], 2, 1e-9, 1e-9).foreign_cores == 0.0
+    assert combine_turns([turn(1.2)], 2, 1e-9, 1e-9).foreign_cores == 0.0
 
 
 STAT = """cpu  1 1 1 1 1 1 1 1 1 1
@@ -341,7 +341,7 @@ def a_machine(root: Path) -> Path:
 
 
 def test_a_machine_that_tells_everything(tmp_path: Path) -> None:
-    seen = look(a_machine(tmp_path), (0, 1, 10))
+    seen = take_snapshot(a_machine(tmp_path), (0, 1, 10))
     assert seen.account is not None
     assert seen.account.processors == {
         0: Ticks(4.75, 3.4, 0.07),
@@ -357,24 +357,24 @@ def test_a_machine_that_tells_everything(tmp_path: Path) -> None:
 def test_a_virtual_machine_tells_the_nominal_frequency(tmp_path: Path) -> None:
     a_machine(tmp_path)
     (tmp_path / "sys/devices/system/cpu/cpu10/cpufreq/scaling_cur_freq").unlink()
-    assert look(tmp_path, (0,)).mhz == 2600.5
+    assert take_snapshot(tmp_path, (0,)).mhz == 2600.5
     write(tmp_path, {"proc/cpuinfo": "cpu MHz : unknown\n"})
-    assert look(tmp_path, (0,)).mhz is None
+    assert take_snapshot(tmp_path, (0,)).mhz is None
 
 
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    seen = look(tmp_path, (0,))
+    seen = take_snapshot(tmp_path, (0,))
     assert (seen.account, seen.waited_s, seen.pressure_s, seen.throttled, seen.mhz) == (None, None, None, None, None)
     told = change(seen, seen)
     assert (told.account, told.waited_s, told.pressure_s, told.throttled, told.mhz) == (None, None, None, None, None)
 
 
 def test_a_container_with_processor_numbers_of_its_own_tells_nothing_of_them(tmp_path: Path) -> None:
-    assert look(a_machine(tmp_path), (0, 2)).account is None
+    assert take_snapshot(a_machine(tmp_path), (0, 2)).account is None
 
 
 def test_between_two_looks(tmp_path: Path) -> None:
-    before = look(a_machine(tmp_path), (0, 1))
+    before = take_snapshot(a_machine(tmp_path), (0, 1))
     write(
         tmp_path,
         {
@@ -387,7 +387,7 @@ def test_between_two_looks(tmp_path: Path) -> None:
         },
     )
     (tmp_path / "proc/self/task/12/schedstat").unlink()
-    told = change(before, look(tmp_path, (0, 1)))
+    told = change(before, take_snapshot(tmp_path, (0, 1)))
     assert told.account is not None
     grown = told.account.processors
     assert (grown[0].total_s, grown[0].idle_s, grown[0].steal_s) == pytest.approx((0.62, 0.3, 0.02))
@@ -398,7 +398,7 @@ def test_between_two_looks(tmp_path: Path) -> None:
 
 def test_a_watcher_sees_what_changes_in_its_turns_alone(tmp_path: Path) -> None:
     pressure = tmp_path / "proc/pressure/cpu"
-    watcher = Watcher(a_machine(tmp_path), sentinel_s=0.0)
+    watcher = MachineMonitor(a_machine(tmp_path), sentinel_s=0.0)
     pressure.write_text("some avg10=0 total=10000000\n")
     with watcher.turn():
         pressure.write_text("some avg10=0 total=10000100\n")
@@ -414,14 +414,14 @@ def test_a_watcher_sees_what_changes_in_its_turns_alone(tmp_path: Path) -> None:
 
 
 def test_a_turn_that_raises_does_not_count(tmp_path: Path) -> None:
-    watcher = Watcher(tmp_path, sentinel_s=0.0)
+    watcher = MachineMonitor(tmp_path, sentinel_s=0.0)
     with pytest.raises(ZeroDivisionError), watcher.turn():
         raise ZeroDivisionError
     assert watcher.conditions().wall_s == 0.0
 
 
 def test_this_machine_tells_of_its_processors_and_threads() -> None:
-    watcher = Watcher()
+    watcher = MachineMonitor()
     for _ in range(2):
         with watcher.turn():
             work(1, 0.03)
@@ -454,7 +454,7 @@ def work(threads: int, duration_s: float) -> None:
 def test_a_busy_loop_on_the_same_processor_is_noticed_each_time(threads: int) -> None:
     with busy(USABLE[0]):
         for _ in range(5):
-            watcher = Watcher()
+            watcher = MachineMonitor()
             for _ in range(3):
                 with watcher.turn():
                     work(threads, 0.08)
@@ -467,11 +467,11 @@ def test_a_worker_beside_a_busy_loop_is_marked(tmp_path: Path) -> None:
     image, same = (helper.make_tensor_value_info(name, 1, ["batch", 3, 32, 32]) for name in ("input", "logits"))
     graph = helper.make_graph([helper.make_node("Relu", ["input"], ["logits"])], "tiny", [image], [same])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    seen = watched(path, Case("one thread", 1, (USABLE[0],), USABLE[0]))
+    seen = watch_worker(path, Case("one thread", 1, (USABLE[0],), USABLE[0]))
     assert seen.processors == 1
     assert disturbances(seen, 1)
 
 
 def test_a_worker_that_breaks_is_no_quiet_one(tmp_path: Path) -> None:
     with pytest.raises(CheckFailedError, match=r"the watched process ended with 1: .*none\.onnx: cannot read"):
-        watched(str(tmp_path / "none.onnx"), Case("one thread", 1, (USABLE[0],), None))
+        watch_worker(str(tmp_path / "none.onnx"), Case("one thread", 1, (USABLE[0],), None))

@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks import doctor
 from benchmarks.doctor import sample, trials, view
-from benchmarks.doctor.findings import Finding, Report, Topic, from_message
-from benchmarks.doctor.look import look
+from benchmarks.doctor.findings import DoctorReport, Finding, Topic, from_message
+from benchmarks.doctor.look import probe
 from benchmarks.doctor.trials import Trial
 from benchmarks.environment import environment
-from benchmarks.job import Outcome
+from benchmarks.job import JobOutcome
 from runtimes import Artifact, available_backends, schema
 from runtimes.errors import CheckFailedError
 from runtimes.protocol import Backend, Description
@@ -33,7 +33,7 @@ def stub(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str) 
 
 
 def tried(name: str, limit_s: float = 120.0, install: tuple[str, ...] = ()) -> Finding:
-    return trials.tried(Trial(row(name), "cpu", install), lambda _: None, limit_s)
+    return trials.run_trial(Trial(row(name), "cpu", install), lambda _: None, limit_s)
 
 
 # The sample
@@ -79,7 +79,7 @@ def test_a_backend_that_works_is_ok(name: str) -> None:
 
 def test_steps_are_told() -> None:
     steps: list[str] = []
-    trials.tried(Trial(row("onnxruntime"), "cpu"), steps.append)
+    trials.run_trial(Trial(row("onnxruntime"), "cpu"), steps.append)
     assert steps[-1] == "profile"  # of steps that come at once, the last is heard
 
 
@@ -127,14 +127,14 @@ def test_wrong_answers_are_a_finding() -> None:
     spoilt = "from benchmarks.doctor import probe, sample; import sys; right = sample.logits; "
     spoilt += "sample.logits = lambda images: right(images) * 1.001; sys.exit(probe.main(sys.argv[1:]))"
     program = (sys.executable, "-P", "-c", spoilt)
-    finding = trials.tried(Trial(row("onnxruntime"), "cpu"), lambda _: None, program=program)
+    finding = trials.run_trial(Trial(row("onnxruntime"), "cpu"), lambda _: None, program=program)
     assert finding.status == "broken"
     assert "no parity with its test vectors: relative difference" in finding.what
 
 
 def test_a_format_that_cannot_be_made_here_is_told() -> None:
     strange = replace(row("openvino"), name="strange", formats=("tflite",))
-    finding = trials.tried(Trial(strange, "cpu"), lambda _: None)
+    finding = trials.run_trial(Trial(strange, "cpu"), lambda _: None)
     assert finding.status == "warning"
     assert "installed and not tried" in finding.what
 
@@ -142,17 +142,17 @@ def test_a_format_that_cannot_be_made_here_is_told() -> None:
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [
-        (Outcome("ok", description=ABOUT), "ok"),
-        (Outcome("ok", note="not profiled: its profiler ended the process", description=ABOUT), "warning"),
-        (Outcome("failed", "no parity"), "broken"),
-        (Outcome("skipped", "this onnxruntime has no CUDAExecutionProvider (pip install x)"), "missing"),
-        (Outcome("skipped", "CUDAExecutionProvider was asked for and cannot be loaded"), "broken"),
-        (Outcome("error", "its process was ended by SIGSEGV: in onnxruntime"), "broken"),
+        (JobOutcome("ok", description=ABOUT), "ok"),
+        (JobOutcome("ok", note="not profiled: its profiler ended the process", description=ABOUT), "warning"),
+        (JobOutcome("failed", "no parity"), "broken"),
+        (JobOutcome("skipped", "this onnxruntime has no CUDAExecutionProvider (pip install x)"), "missing"),
+        (JobOutcome("skipped", "CUDAExecutionProvider was asked for and cannot be loaded"), "broken"),
+        (JobOutcome("error", "its process was ended by SIGSEGV: in onnxruntime"), "broken"),
     ],
 )
-def test_outcomes_on_a_gpu(outcome: Outcome, status: str) -> None:
+def test_outcomes_on_a_gpu(outcome: JobOutcome, status: str) -> None:
     trial = Trial(row("onnxruntime"), "cuda", for_processors=("onnxruntime",))
-    assert trials.judged(trial, outcome).status == status
+    assert trials.judge_outcome(trial, outcome).status == status
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_outcomes_on_a_gpu(outcome: Outcome, status: str) -> None:
 )
 def test_a_message_that_says_what_to_do_gets_no_other_advice(reason: str, mend: tuple[str, ...]) -> None:
     trial = Trial(row("onnxruntime"), "cpu", install=("pip install again",))
-    assert trials.judged(trial, Outcome("error", reason)).mend == mend
+    assert trials.judge_outcome(trial, JobOutcome("error", reason)).mend == mend
 
 
 def test_what_is_there_is_tried_on_each_device_that_is_there() -> None:
@@ -173,7 +173,7 @@ def test_what_is_there_is_tried_on_each_device_that_is_there() -> None:
         "openvino": "not installed"
     }
     for no_gpu, expected in ((True, {"cpu"}), (False, {"cpu", "cuda"})):
-        plan = trials.planned(available_backends(), missing, {}, (), no_gpu)
+        plan = trials.plan_trials(available_backends(), missing, {}, (), no_gpu)
         assert {trial.device for trial in plan} == expected
         assert not {"openvino", "fake"} & {trial.row.name for trial in plan}
 
@@ -189,7 +189,7 @@ def test_without_a_gpu_there_is_nothing_to_install_for_one() -> None:
 
 
 def test_a_look_sees_what_is_missing_and_what_would_bring_it() -> None:
-    seen, ending = look()
+    seen, ending = probe()
     assert ending is None
     assert {name: reason is None for name, reason in seen.missing.items()} == {
         each.name: each.missing() is None for each in available_backends()
@@ -212,7 +212,7 @@ def test_a_driver_s_library_that_ends_the_process_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, expected: str
 ) -> None:
     stub(tmp_path, monkeypatch, "pynvml", code)
-    seen, ending = look()
+    seen, ending = probe()
     assert ending == expected
     assert seen.environment.gpus == ()
     assert seen.cuda == seen.nvml == "the GPU's libraries could not be asked"
@@ -220,12 +220,12 @@ def test_a_driver_s_library_that_ends_the_process_is_told(
 
 def test_a_driver_s_library_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub(tmp_path, monkeypatch, "pynvml", "import time; time.sleep(1000)")
-    assert look(5.0)[1] == "did not answer in 5 s"
+    assert probe(5.0)[1] == "did not answer in 5 s"
 
 
 def test_pytorch_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    reason = look()[0].missing["inductor"]
+    reason = probe()[0].missing["inductor"]
     assert reason is not None
     assert reason.startswith("no C++ compiler 'no-such-compiler' (install g++")
 
@@ -233,7 +233,7 @@ def test_pytorch_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_machine_that_cannot_be_looked_at_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub(tmp_path, monkeypatch, "numpy", "raise ImportError('numpy is for another processor')")
     with pytest.raises(CheckFailedError, match=r"could not be looked at.*numpy is for another processor"):
-        look()
+        probe()
 
 
 # Messages, the report, the text
@@ -261,16 +261,16 @@ def test_the_command_in_a_message_is_told_apart(message: str, what: str, mend: t
     assert from_message("gpu", "x", "missing", message) == Finding("gpu", "x", "missing", what, mend)
 
 
-def report(*findings: Finding) -> Report:
+def report(*findings: Finding) -> DoctorReport:
     healthy = all(finding.status != "broken" for finding in findings)
-    return Report("1", "/somewhere", replace(environment(), gpus=()), healthy, findings)
+    return DoctorReport("1", "/somewhere", replace(environment(), gpus=()), healthy, findings)
 
 
 def test_the_text_begins_each_line_with_the_status_and_fits() -> None:
     topics: tuple[Topic, ...] = ("machine", "runtimes")
     long = "many words " * 30
     findings = [Finding(topic, "a thing", "missing", long, ("pip install 'x'",)) for topic in topics]
-    lines = list(view.lines(report(*findings)))
+    lines = list(view.format_report(report(*findings)))
     assert lines[:2] == ["machine", lines[1]]
     assert lines[1].startswith("missing  a thing: many words")
     assert lines.count("         $ pip install 'x'") == 2
@@ -289,7 +289,7 @@ def test_the_verdict_names_what_is_broken() -> None:
 
 def test_every_topic_has_a_title() -> None:
     topics: tuple[Topic, ...] = Topic.__args__  # type: ignore[attr-defined]
-    lines = list(view.lines(report(*(Finding(topic, "a", "ok", "b") for topic in topics))))
+    lines = list(view.format_report(report(*(Finding(topic, "a", "ok", "b") for topic in topics))))
     assert lines.count("ok       a: b") == len(topics)
 
 
@@ -307,4 +307,4 @@ def test_the_whole_examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {finding.topic for finding in found.findings} == set(Topic.__args__)  # type: ignore[attr-defined]
     assert heard[0] == "looking at the machine"
     assert any(step.startswith("trying openvino on cpu: ") for step in heard)
-    assert schema.loads(Report, schema.dumps(found)) == found
+    assert schema.loads(DoctorReport, schema.dumps(found)) == found

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.doctor import machine, packages
 from benchmarks.doctor.findings import Finding
-from benchmarks.doctor.look import Look
+from benchmarks.doctor.look import GpuProbe
 from benchmarks.environment import Environment, environment
 from benchmarks.gpu import Gpu
 from runtimes.cuda import Device
@@ -43,14 +43,14 @@ def only(findings: list[Finding]) -> Finding:
 
 
 def test_requirements_are_read_from_metadata() -> None:
-    assert packages.parsed('onnxruntime-gpu[cuda,cudnn]>=1.24; extra == "gpu"') == packages.Requirement(
+    assert packages.parse_requirement('onnxruntime-gpu[cuda,cudnn]>=1.24; extra == "gpu"') == packages.Requirement(
         "onnxruntime-gpu", ("cuda", "cudnn"), "1.24", "gpu", "onnxruntime-gpu[cuda,cudnn]>=1.24"
     )
-    old = packages.parsed("Nvidia_cuda.runtime (<14,>=13.0) ; extra == 'cuda'")
+    old = packages.parse_requirement("Nvidia_cuda.runtime (<14,>=13.0) ; extra == 'cuda'")
     assert old is not None
     assert (old.name, old.least, old.extra) == ("nvidia-cuda-runtime", "13.0", "cuda")
-    assert packages.parsed('pywin32; sys_platform == "win32"') is None
-    assert packages.parsed("???") is None
+    assert packages.parse_requirement('pywin32; sys_platform == "win32"') is None
+    assert packages.parse_requirement("???") is None
 
 
 @pytest.mark.parametrize(
@@ -71,31 +71,31 @@ def test_versions_are_compared_as_numbers(version: str, least: str, expected: bo
 def test_two_packages_of_one_module_are_a_conflict(site: Path) -> None:
     distribution(site, "onnxruntime", "1.32.0")
     distribution(site, "onnxruntime-gpu", "1.31.1")
-    finding = only(packages.conflicts(packages.installed(), [CARD]))
+    finding = only(packages.conflicts(packages.list_installed(), [CARD]))
     assert (finding.status, finding.subject) == ("broken", "onnxruntime and onnxruntime-gpu")
     assert "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are both installed" in finding.what
     assert finding.mend == (
         "pip uninstall -y onnxruntime onnxruntime-gpu",
         "pip install --force-reinstall --no-deps onnxruntime-gpu",
     )
-    without_gpu = only(packages.conflicts(packages.installed(), []))
+    without_gpu = only(packages.conflicts(packages.list_installed(), []))
     assert without_gpu.mend[1] == "pip install --force-reinstall --no-deps onnxruntime"
 
 
 def test_what_a_rival_s_removal_left_is_broken(site: Path) -> None:
     distribution(site, "onnxruntime-gpu", "1.31.1")
     (site / "onnxruntime" / "capi").mkdir(parents=True)
-    finding = only(packages.conflicts(packages.installed(), []))
+    finding = only(packages.conflicts(packages.list_installed(), []))
     assert (finding.status, finding.subject) == ("broken", "onnxruntime-gpu")
     assert finding.mend == ("pip install --force-reinstall --no-deps onnxruntime-gpu",)
     (site / "onnxruntime" / "__init__.py").touch()
-    assert only(packages.conflicts(packages.installed(), [])).status == "ok"
+    assert only(packages.conflicts(packages.list_installed(), [])).status == "ok"
 
 
 def test_tensorrt_11_beside_onnxruntime_s_provider_for_10_is_a_warning(site: Path) -> None:
     distribution(site, "onnxruntime-gpu", "1.31.1")
     distribution(site, "tensorrt_cu13", "11.4.0.106")
-    finding = only(packages.conflicts(packages.installed(), [CARD]))
+    finding = only(packages.conflicts(packages.list_installed(), [CARD]))
     assert (finding.status, finding.mend) == ("warning", ())
     assert "tensorrt-cu13 11.4.0.106" in finding.what
     assert "wants TensorRT 10" in finding.what
@@ -121,7 +121,7 @@ def extras(site: Path) -> Path:
 
 
 def found(with_gpu: bool = True) -> dict[str, Finding]:
-    return {finding.subject: finding for finding in packages.extras(packages.installed(), with_gpu)}
+    return {finding.subject: finding for finding in packages.extras(packages.list_installed(), with_gpu)}
 
 
 def test_extras_that_are_not_installed_are_missing_with_their_line(extras: Path) -> None:
@@ -156,8 +156,10 @@ def test_the_gpu_build_stands_for_the_other_and_no_line_brings_that_one_beside_i
     distribution(extras, "nvidia-curand", "10.4")
     assert found()["gpu"].status == "ok"
     forced = Finding("runtimes", "x", "broken", "y", ("pip install --force-reinstall 'rexport[cpu]'",))
-    assert packages.suited(forced, packages.installed()).mend == ("pip install --force-reinstall 'rexport[gpu]'",)
-    assert packages.suited(forced, {}) == forced
+    assert packages.adapt_commands(forced, packages.list_installed()).mend == (
+        "pip install --force-reinstall 'rexport[gpu]'",
+    )
+    assert packages.adapt_commands(forced, {}) == forced
 
 
 def test_without_metadata_no_extras_are_known(site: Path) -> None:
@@ -249,8 +251,10 @@ def test_the_memory_limit_of_the_older_control_groups_is_read(tmp_path: Path) ->
 # GPUs
 
 
-def seen(gpus: tuple[Gpu, ...], cuda: str | None, nvml: str | None = None, devices: tuple[Device, ...] = ()) -> Look:
-    return Look(replace(about(), gpus=gpus), {}, {}, nvml, cuda, devices)
+def seen(
+    gpus: tuple[Gpu, ...], cuda: str | None, nvml: str | None = None, devices: tuple[Device, ...] = ()
+) -> GpuProbe:
+    return GpuProbe(replace(about(), gpus=gpus), {}, {}, nvml, cuda, devices)
 
 
 DEVICE = Device(0, "NVIDIA H200", "9.0", "13.0", 140 << 30)

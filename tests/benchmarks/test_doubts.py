@@ -7,33 +7,35 @@ import numpy as np
 import pytest
 
 from benchmarks import doubts
-from benchmarks.field import Gathered
+from benchmarks.field import ProcessOutcomes
 from benchmarks.gpu import GpuState
 from benchmarks.results import Row
 from benchmarks.roofline import Roof
-from benchmarks.samples import Series, Sitting
+from benchmarks.samples import ProcessSamples, Series
 from benchmarks.statistics import Samples
 from tests.benchmarks.gatherings import changed, gathered, sitting
 from tests.benchmarks.rows import EMPTY, QUIET
 
 
-def row(found: Gathered, **fields: object) -> Row:
+def row(found: ProcessOutcomes, **fields: object) -> Row:
     """A row of these processes, as many as were asked for unless it says otherwise."""
     sittings = tuple(outcome.sitting for outcome in found.outcomes if outcome.sitting is not None)
     return replace(replace(EMPTY, sittings=sittings, processes=len(sittings)), **fields)  # type: ignore[arg-type]
 
 
-def lines(found: Gathered, **fields: object) -> tuple[str, ...]:
-    return doubts.of(row(found, **fields), found)
+def lines(found: ProcessOutcomes, **fields: object) -> tuple[str, ...]:
+    return doubts.list_warnings(row(found, **fields), found)
 
 
-def timed(rounds: Sequence[Samples], settled: bool = True) -> Sitting:
+def timed(rounds: Sequence[Samples], settled: bool = True) -> ProcessSamples:
     """A process of these rounds."""
     latency = Series((), settled, tuple(tuple(map(float, samples)) for samples in rounds))
     return replace(sitting(), latency=latency)
 
 
-def noisy(median: float = 0.002, spread: float = 0.01, count: int = 200, rounds: int = 10, seed: int = 0) -> Sitting:
+def noisy(
+    median: float = 0.002, spread: float = 0.01, count: int = 200, rounds: int = 10, seed: int = 0
+) -> ProcessSamples:
     """A process whose samples are independent of each other."""
     random = np.random.default_rng(seed)
     return timed([median * (1 + spread * random.standard_normal(count)) for _ in range(rounds)])
@@ -57,7 +59,7 @@ def test_what_was_asked_for_and_is_not_what_ran() -> None:
 
 
 def test_who_was_measured_alone_is_told() -> None:
-    alone = Gathered(gathered().outcomes, alone=True)
+    alone = ProcessOutcomes(gathered().outcomes, alone=True)
     assert lines(alone) == ("it was measured by itself, as there was no room beside the others",)
 
 
@@ -80,7 +82,7 @@ def test_a_warm_up_that_did_not_settle_is_told(settled: tuple[bool, ...], expect
     assert lines(gathered(*(sitting(settled=one, seed=seed) for seed, one in enumerate(settled)))) == expected
 
 
-def drifting(change: float, seed: int) -> Sitting:
+def drifting(change: float, seed: int) -> ProcessSamples:
     steady = noisy(spread=0.1, seed=seed).latency.rounds_s
     return timed([[one * (1 + change * number / 9) for one in samples] for number, samples in enumerate(steady)])
 
@@ -102,7 +104,7 @@ def test_processes_that_become_slower_one_after_another_are_told() -> None:
     assert lines(gathered(*(noisy(0.002 * (1 + 0.02 * (number % 2)), seed=number) for number in range(8)))) == ()
 
 
-def leaning(seed: int, weight: float) -> Sitting:
+def leaning(seed: int, weight: float) -> ProcessSamples:
     random = np.random.default_rng(seed)
     values = random.standard_normal(2000)
     for i in range(1, len(values)):
@@ -158,7 +160,9 @@ def test_a_device_that_was_a_little_slower_by_its_own_clock_is_told() -> None:
     ],
 )
 def test_a_device_that_works_on_after_its_run_has_returned_is_found(device_s: float, reason: str | None) -> None:
-    assert doubts.undone(row(gathered(), p50_s=0.002, compute_p50_s=0.001, device_p50_s=device_s)) == reason
+    assert (
+        doubts.find_unfinished_work(row(gathered(), p50_s=0.002, compute_p50_s=0.001, device_p50_s=device_s)) == reason
+    )
 
 
 WORK = Roof(40_000_000, 2_000_000, 400e12, 3e12, least_s=1e-7, share=0.1, bound="compute")
@@ -181,7 +185,7 @@ WORK = Roof(40_000_000, 2_000_000, 400e12, 3e12, least_s=1e-7, share=0.1, bound=
     ],
 )
 def test_runs_that_do_nothing_are_found(whole_s: float, compute_s: float, roof: Roof | None, found: bool) -> None:
-    reason = doubts.undone(row(gathered(), p50_s=whole_s, compute_p50_s=compute_s, roof=roof))
+    reason = doubts.find_unfinished_work(row(gathered(), p50_s=whole_s, compute_p50_s=compute_s, roof=roof))
     if not found:
         assert reason is None
     else:
@@ -190,10 +194,10 @@ def test_runs_that_do_nothing_are_found(whole_s: float, compute_s: float, roof: 
 
 
 def test_where_there_are_no_figures_nothing_is_undone() -> None:
-    assert doubts.undone(row(gathered())) is None
-    assert doubts.undone(row(gathered(), compute_p50_s=0.0)) is None
+    assert doubts.find_unfinished_work(row(gathered())) is None
+    assert doubts.find_unfinished_work(row(gathered(), compute_p50_s=0.0)) is None
     unwatched = row(gathered(sitting(conditions=None)), p50_s=0.002, compute_p50_s=0.4e-6)
-    assert doubts.undone(unwatched) is None, "nobody looked at the clock"
+    assert doubts.find_unfinished_work(unwatched) is None, "nobody looked at the clock"
 
 
 ROOF = Roof(1_000_000, 2_000_000, 1e9, 1e9, least_s=0.002, share=0.5, bound="bandwidth")

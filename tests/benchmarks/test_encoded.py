@@ -14,7 +14,7 @@ import runtimes
 from benchmarks import encoded
 from benchmarks.feeds import ROTATION
 from benchmarks.job import Job
-from benchmarks.loads import LoadPlan
+from benchmarks.loads import ArrivalPlan
 from exporter.data import Dataset
 from runtimes import Runtime
 from runtimes.classifier import Classifier, Prediction
@@ -69,7 +69,7 @@ def of(images: list[Image] | np.ndarray, monkeypatch: pytest.MonkeyPatch) -> lis
 
 
 def call_of(job: Job, runtime: Runtime) -> Callable[[], object]:
-    call = encoded.answered(job, runtime)
+    call = encoded.make_encoded_call(job, runtime)
     assert call is not None
     return call
 
@@ -143,7 +143,7 @@ def test_a_broken_image_is_left_out(
 
 def test_where_no_image_can_be_read_there_is_no_clock(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     of([b"", b"no image"], monkeypatch)
-    assert encoded.answered(ONE, runtime) is None
+    assert encoded.make_encoded_call(ONE, runtime) is None
 
 
 def test_the_bundled_images_are_answered(tmp_path: Path) -> None:
@@ -152,19 +152,19 @@ def test_the_bundled_images_are_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "job", [replace(ONE, batch=2), replace(ONE, data=None), replace(ONE, load=LoadPlan("closed", 0.01))]
+    "job", [replace(ONE, batch=2), replace(ONE, data=None), replace(ONE, load=ArrivalPlan("closed", 0.01))]
 )
 def test_only_single_images_of_real_data_are_answered(job: Job, runtime: Runtime) -> None:
-    assert encoded.answered(job, runtime) is None
+    assert encoded.make_encoded_call(job, runtime) is None
 
 
 def test_without_pillow_there_is_no_clock(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(importlib.util, "find_spec", asked.append)
-    assert encoded.answered(ONE, runtime) is None
+    assert encoded.make_encoded_call(ONE, runtime) is None
     assert asked == ["PIL"]
 
 
 def test_without_preprocessing_there_is_no_clock(tmp_path: Path) -> None:
     with runtimes.open(foreign(tmp_path, name="other.fake")) as opened:
-        assert encoded.answered(ONE, opened) is None
+        assert encoded.make_encoded_call(ONE, opened) is None

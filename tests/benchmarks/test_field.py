@@ -15,26 +15,26 @@ import pytest
 
 from benchmarks import accuracy
 from benchmarks import field as fields
-from benchmarks.clocks import Turn
+from benchmarks.clocks import TurnPlan
 from benchmarks.field import (
     HELD,
     LEAST_PROCESSES,
     MOST_PROCESSES,
-    Entry,
-    Gathered,
     Method,
-    Told,
+    ProcessOutcomes,
+    Progress,
+    ScheduledJob,
     available_bytes,
     gather,
     in_rounds,
 )
-from benchmarks.job import Outcome
+from benchmarks.job import JobOutcome
 from benchmarks.measure import Plan
-from benchmarks.samples import Sitting
+from benchmarks.samples import ProcessSamples
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact
 
 METHOD = Method(duration_s=0.025, processes=2, rounds=2, max_samples=1000, seed=0, silence_s=60.0)
-TURN = Turn(0.1, 1, 10)
+TURN = TurnPlan(0.1, 1, 10)
 
 STANDING_IN = r"""
 import json, os, sys
@@ -63,13 +63,13 @@ def program(code: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-c", code)
 
 
-def standing_in(name: str, code: str = STANDING_IN) -> Entry:
-    return Entry(name, JOB, program(code))
+def standing_in(name: str, code: str = STANDING_IN) -> ScheduledJob:
+    return ScheduledJob(name, JOB, program(code))
 
 
-def real(name: str, path: Path, code: str = ANNOUNCED) -> Entry:
+def real(name: str, path: Path, code: str = ANNOUNCED) -> ScheduledJob:
     plan = Plan(max_samples=1000, window_s=0.001, warmup_limit_s=0.02)
-    return Entry(name, replace(JOB, artifact=str(path), plan=plan), (sys.executable, "-c", code))
+    return ScheduledJob(name, replace(JOB, artifact=str(path), plan=plan), (sys.executable, "-c", code))
 
 
 @dataclass
@@ -78,9 +78,9 @@ class Ears:
 
     when: Callable[[str], None] = lambda _: None
     lines: list[str] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
+    told: list[Progress] = field(default_factory=list)
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, told: Progress) -> None:
         self.told.append(told)
         self.lines.append(told.step)
         self.when(told.step)
@@ -94,12 +94,14 @@ class Ears:
         return [int(line.split()[-1]) for line in self.lines if ": pid " in line]
 
 
-def last(entries: list[Entry], folder: Path, heard: Ears | None = None, method: Method = METHOD) -> list[Gathered]:
+def last(
+    entries: list[ScheduledJob], folder: Path, heard: Ears | None = None, method: Method = METHOD
+) -> list[ProcessOutcomes]:
     *_, found = gather(entries, method, folder, heard or Ears())
     return found
 
 
-def sittings(gathered: Gathered) -> list[Sitting]:
+def sittings(gathered: ProcessOutcomes) -> list[ProcessSamples]:
     found = [outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None]
     assert gathered.sound
     assert len(found) == len(gathered.outcomes)
@@ -125,9 +127,9 @@ def gone(pids: list[int], limit_s: float = 10.0) -> bool:
 class Seat:
     name: str
     dies_at: int = -1
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[TurnPlan] = field(default_factory=list)
 
-    def turn(self, turn: Turn) -> float | None:
+    def turn(self, turn: TurnPlan) -> float | None:
         self.turns.append(turn)
         return None if len(self.turns) - 1 == self.dies_at else 0.5
 
@@ -161,20 +163,32 @@ def test_one_that_cannot_go_on_has_no_further_turns_and_the_others_have_all_of_t
 @pytest.mark.parametrize(
     ("method", "slowest_s", "rounds", "turn"),
     [
-        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 1e-4, 10, Turn(0.02, 1, 1000)),
-        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 0.05, 4, Turn(0.05, 1, 2500)),
-        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 3.0, 4, Turn(0.05, 1, 2500)),
-        (replace(METHOD, duration_s=0.2, processes=5, rounds=1, max_samples=10_000), 3.0, 1, Turn(0.2, 2, 10_000)),
-        (replace(METHOD, duration_s=0.2, processes=None, rounds=1, max_samples=10_000), 3.0, 1, Turn(0.2, 4, 10_000)),
-        (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 0.0, 10, Turn(0.2, 1, 5000)),
-        (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 9.0, 4, Turn(0.5, 3, 12_500)),
-        (replace(METHOD, duration_s=2.0, processes=1, rounds=1, max_samples=50_000), 9.0, 1, Turn(2.0, 10, 50_000)),
-        (replace(METHOD, duration_s=0.5, processes=2, rounds=2, max_samples=2), 1e-4, 2, Turn(0.25, 1, 1)),
-        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=1), 1e-4, 10, Turn(0.02, 1, 1)),
-        (replace(METHOD, duration_s=1.0, processes=1, rounds=1, max_samples=7), 1e-4, 1, Turn(1.0, 7, 7)),
+        (
+            replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000),
+            1e-4,
+            10,
+            TurnPlan(0.02, 1, 1000),
+        ),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 0.05, 4, TurnPlan(0.05, 1, 2500)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 3.0, 4, TurnPlan(0.05, 1, 2500)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=1, max_samples=10_000), 3.0, 1, TurnPlan(0.2, 2, 10_000)),
+        (
+            replace(METHOD, duration_s=0.2, processes=None, rounds=1, max_samples=10_000),
+            3.0,
+            1,
+            TurnPlan(0.2, 4, 10_000),
+        ),
+        (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 0.0, 10, TurnPlan(0.2, 1, 5000)),
+        (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 9.0, 4, TurnPlan(0.5, 3, 12_500)),
+        (replace(METHOD, duration_s=2.0, processes=1, rounds=1, max_samples=50_000), 9.0, 1, TurnPlan(2.0, 10, 50_000)),
+        (replace(METHOD, duration_s=0.5, processes=2, rounds=2, max_samples=2), 1e-4, 2, TurnPlan(0.25, 1, 1)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=1), 1e-4, 10, TurnPlan(0.02, 1, 1)),
+        (replace(METHOD, duration_s=1.0, processes=1, rounds=1, max_samples=7), 1e-4, 1, TurnPlan(1.0, 7, 7)),
     ],
 )
-def test_turns_share_the_duration_and_the_samples(method: Method, slowest_s: float, rounds: int, turn: Turn) -> None:
+def test_turns_share_the_duration_and_the_samples(
+    method: Method, slowest_s: float, rounds: int, turn: TurnPlan
+) -> None:
     found, given = method.turns(slowest_s)
     assert (found, given.least, given.most) == (rounds, turn.least, turn.most)
     assert given.duration_s == pytest.approx(turn.duration_s)
@@ -187,7 +201,7 @@ def test_a_field_of_real_processes_is_paired_by_sitting_and_only_the_first_tells
         real("b", path),
         replace(real("c", path), job=replace(JOB, artifact=str(path), evaluate=False)),
     ]
-    found: list[Gathered] = []
+    found: list[ProcessOutcomes] = []
     for given, found in enumerate(gather(entries, METHOD, tmp_path, ears)):
         assert [len(one.outcomes) for one in found] == [given] * 3
     assert given == 2
@@ -390,8 +404,8 @@ def test_without_a_number_there_are_as_many_processes_as_there_is_time_for(tmp_p
     ],
 )
 def test_how_many_there_will_be_follows_from_the_time_alone(taken_s: list[float], expected: int) -> None:
-    assert replace(METHOD, processes=None, budget_s=60.0).expected(taken_s) == expected
-    assert replace(METHOD, processes=4).expected(taken_s) == 4
+    assert replace(METHOD, processes=None, budget_s=60.0).expect_processes(taken_s) == expected
+    assert replace(METHOD, processes=4).expect_processes(taken_s) == 4
 
 
 def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
@@ -419,7 +433,7 @@ def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
 def test_a_field_of_one_process_each_does_not_number_them(tmp_path: Path) -> None:
     ears = Ears()
     (one,) = last([standing_in("a")], tmp_path, ears, replace(METHOD, processes=1))
-    assert one.outcomes == [Outcome("ok", note="0")]
+    assert one.outcomes == [JobOutcome("ok", note="0")]
     assert ears.lines[0] == "a: start"
     assert "round 2 of 2 · a 1 ms" in ears.lines
 
@@ -431,7 +445,7 @@ def test_a_field_of_nothing_is_over_at_once(tmp_path: Path) -> None:
 def test_a_field_in_which_everyone_fails_ends(tmp_path: Path) -> None:
     found = last([standing_in(name, "import sys; sys.exit(3)") for name in "ab"], tmp_path)
     reason = "its process ended with exit code 3 before its first step"
-    assert [one.outcomes for one in found] == [[Outcome("error", reason)]] * 2
+    assert [one.outcomes for one in found] == [[JobOutcome("error", reason)]] * 2
     assert not any(one.alone for one in found)
 
 

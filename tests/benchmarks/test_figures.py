@@ -7,12 +7,12 @@ from click.testing import CliRunner
 
 from benchmarks.figures import __main__ as figures
 from benchmarks.figures import training
-from benchmarks.figures.frame import Figure, Setting, interleaved, ratio
+from benchmarks.figures.frame import Figure, FigureSettings, ratio, time_interleaved
 
 
 def test_calls_are_interleaved_and_the_first_round_is_not_counted() -> None:
     calls: list[str] = []
-    samples = interleaved((lambda: calls.append("a"), lambda: calls.append("b")), 3)
+    samples = time_interleaved((lambda: calls.append("a"), lambda: calls.append("b")), 3)
     assert "".join(calls) == "baabbaab"
     assert [len(each) for each in samples] == [3, 3]
 
@@ -33,7 +33,7 @@ def test_training_must_be_fast_enough(ours_s: float, holds: bool) -> None:
 
 @pytest.mark.parametrize(("holds", "code", "word"), [(True, 0, "holds   it"), (False, 1, "MISSED  it")])
 def test_a_missed_figure_fails_the_command(holds: bool, code: int, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def figure(setting: Setting) -> Iterator[Figure]:
+    def figure(setting: FigureSettings) -> Iterator[Figure]:
         yield Figure("it", f"{setting.rounds}", "<= 3", holds)
 
     monkeypatch.setitem(figures.FIGURES, "help", figure)

@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from benchmarks import gpu
-from benchmarks.gpu import UNKNOWN, Gpu, GpuState, Watch
+from benchmarks.gpu import UNKNOWN, Gpu, GpuMonitor, GpuState
 from tests.benchmarks.nvml import MIB, Card, Nvml, installed, steady
 
 NAMES = [name for name in vars(Nvml) if name.startswith(("nvml", "NVML_"))]
@@ -137,9 +137,9 @@ def test_the_real_cuda_has_that_function() -> None:
 
 def test_on_a_processor_nothing_is_read_or_imported() -> None:
     code = (
-        "import sys\nfrom benchmarks.gpu import Watch\n"
-        "watch = Watch('cpu')\n"
-        "print(watch.look(), watch.peak_bytes(), watch.spent(lambda: 7, lambda: 8))\n"
+        "import sys\nfrom benchmarks.gpu import GpuMonitor\n"
+        "watch = GpuMonitor('cpu')\n"
+        "print(watch.read_state(), watch.peak_bytes(), watch.measure_energy(lambda: 7, lambda: 8))\n"
         "print(sorted({'pynvml', 'cuda'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -148,17 +148,17 @@ def test_on_a_processor_nothing_is_read_or_imported() -> None:
 
 def test_the_memory_peak_is_above_what_was_in_use_before(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, Card(used_bytes=steady(500, 700, 1900, 900)))
-    watch = Watch("cuda")
+    watch = GpuMonitor("cuda")
     assert watch.peak_bytes() == 0
     for _ in range(3):
-        assert watch.look() is not None
+        assert watch.read_state() is not None
     assert watch.peak_bytes() == 1400
 
 
 def test_memory_that_is_not_told_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, Card(lacks=["MemoryInfo"]))
-    watch = Watch("cuda")
-    watch.look()
+    watch = GpuMonitor("cuda")
+    watch.read_state()
     assert watch.peak_bytes() is None
 
 
@@ -176,7 +176,7 @@ def test_energy_is_told_of_what_lasts_long_enough(
         calls.append(name)
         return name
 
-    found = Watch("cuda").spent(lambda: act("work", lasted), lambda: act("more", 0.1), lambda: now)
+    found = GpuMonitor("cuda").measure_energy(lambda: act("work", lasted), lambda: act("more", 0.1), lambda: now)
     assert found == ("work", 50.0)
     assert calls == ["work"] + ["more"] * repeated
 
@@ -184,5 +184,5 @@ def test_energy_is_told_of_what_lasts_long_enough(
 def test_energy_that_is_not_told_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, Card(lacks=["TotalEnergyConsumption"]))
     more: list[int] = []
-    assert Watch("cuda").spent(lambda: "done", lambda: more.append(1)) == ("done", None)
+    assert GpuMonitor("cuda").measure_energy(lambda: "done", lambda: more.append(1)) == ("done", None)
     assert more == [], "there is nothing to wait for"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from benchmarks.graphcost import Cost, cost, cost_of, counted
+from benchmarks.graphcost import Cost, cost, cost_of, count_cost
 from exporter.resnet import build
 from exporter.variants import VARIANTS, Variant, customise, layers, multiply_adds, variant
 from runtimes import Artifact
@@ -79,8 +79,8 @@ def test_an_exported_artifact_and_its_program_cost_the_same(onnx_artifact: Artif
     row = variant("resnet20")
     ends = 8 * 4 * (3 * 32 * 32 + 10)
     expected = Cost(8 * multiply_adds(row), folded_bytes(row), folded_bytes(row) + ends, None)
-    assert counted(pt2_artifact, 8) == expected
-    found = counted(onnx_artifact, 8)
+    assert count_cost(pt2_artifact, 8) == expected
+    found = count_cost(onnx_artifact, 8)
     bias = 4 * row.classes  # of untrained weights it is 0, and left out
     assert found.multiply_adds == expected.multiply_adds
     assert found.weights_bytes == expected.weights_bytes - bias
@@ -294,9 +294,9 @@ def test_a_file_that_cannot_be_read_is_an_error_of_its_own(tmp_path: Path) -> No
 def test_what_names_no_variant_cannot_be_told(fake_artifact: FakeFactory) -> None:
     scripted = fake_artifact()
     with pytest.raises(CompatibilityError, match="its manifest names no known variant"):
-        counted(scripted, 1)
+        count_cost(scripted, 1)
     with pytest.raises(CompatibilityError, match="a foreign file that is no ONNX file"):
-        counted(replace(scripted, manifest=None), 1)
+        count_cost(replace(scripted, manifest=None), 1)
     assert cost_of(scripted, 1) is None
 
 
@@ -327,7 +327,7 @@ def engine_of(artifact: Artifact, onnx: str, parent: str) -> Artifact:
 def test_an_engine_costs_what_the_file_costs_that_it_was_built_from(onnx_artifact: Artifact) -> None:
     assert onnx_artifact.manifest is not None
     same = engine_of(onnx_artifact, onnx_artifact.path.name, onnx_artifact.manifest.sha256)
-    assert counted(same, 8) == counted(onnx_artifact, 8)
+    assert count_cost(same, 8) == count_cost(onnx_artifact, 8)
 
 
 @pytest.mark.parametrize("name", ["gone.onnx", "", "..", "../resnet20.onnx"])
@@ -335,5 +335,5 @@ def test_without_that_file_an_engine_costs_what_its_variant_does(onnx_artifact: 
     row = variant("resnet20")
     weights = folded_bytes(row, width=1)
     expected = Cost(8 * multiply_adds(row), weights, weights + 8 * 4 * (3 * 32 * 32 + 10), None)
-    assert counted(engine_of(onnx_artifact, name, "00" * 32), 8) == expected
-    assert counted(engine_of(onnx_artifact, onnx_artifact.path.name, "00" * 32), 8) == expected, "another file's"
+    assert count_cost(engine_of(onnx_artifact, name, "00" * 32), 8) == expected
+    assert count_cost(engine_of(onnx_artifact, onnx_artifact.path.name, "00" * 32), 8) == expected, "another file's"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import headline, statistics
-from benchmarks.headline import headlines, words
+from benchmarks.headline import format_headline, headlines
 from benchmarks.results import Row
 from benchmarks.samples import Series
 from tests.benchmarks.rows import EMPTY, FASTER, REFERENCE, SKIPPED, sittings
@@ -31,7 +31,7 @@ def test_the_fastest_leads_by_its_ratio_over_the_next() -> None:
     assert found.lead.verdict == "faster"
     assert found.lead.ratio == pytest.approx(6.1, rel=0.05)
     low, high = found.lead.interval
-    assert words(found) == (
+    assert format_headline(found) == (
         f"Batch 1: onnxruntime int8 is the fastest, at 0.410 [0.405–0.416] ms: {found.lead.ratio:.2f} "
         f"[{low:.2f}–{high:.2f}] times as fast as the next, pytorch fp32; its drop of top-1 is 0.12 [-0.05, 0.29] "
         "points."
@@ -41,7 +41,7 @@ def test_the_fastest_leads_by_its_ratio_over_the_next() -> None:
 def test_what_cannot_be_told_apart_ties() -> None:
     (found,) = headlines([SLOW, TWIN, QUICK])
     assert (found.fastest, found.tied, found.next) == (QUICK, (TWIN,), SLOW)
-    said = words(found)
+    said = format_headline(found)
     assert said.startswith("Batch 1: openvino fp32 and onnxruntime fp32 tie for the fastest, at 1.00 [0.990–1.01] ms: ")
     assert "times as fast as the next, inductor fp32" in said
 
@@ -72,7 +72,7 @@ def test_where_they_took_turns_the_rounds_decide_who_is_the_fastest() -> None:
         assert (found.fastest.runtime, found.tied, found.next and found.next.runtime) == ("ahead", (), "behind")
         assert found.lead is not None
         assert found.lead.interval[0] > 1
-        assert words(found).startswith("Batch 1: ahead fp32 is the fastest, at ")
+        assert format_headline(found).startswith("Batch 1: ahead fp32 is the fastest, at ")
 
 
 def test_of_those_that_beat_each_other_in_a_circle_one_leads_over_one_that_it_beats(
@@ -80,11 +80,13 @@ def test_of_those_that_beat_each_other_in_a_circle_one_leads_over_one_that_it_be
 ) -> None:
     beaten = {"openvino": "inductor", "onnxruntime": "openvino", "inductor": "onnxruntime"}
 
-    def compared(reference: Row, other: Row) -> statistics.Comparison:
+    def compared(reference: Row, other: Row) -> statistics.LatencyComparison:
         wins = beaten[reference.runtime] == other.runtime
-        return statistics.Comparison(1.1 if wins else 0.9, (0.8, 1.2), "faster" if wins else "slower", "processes")
+        return statistics.LatencyComparison(
+            1.1 if wins else 0.9, (0.8, 1.2), "faster" if wins else "slower", "processes"
+        )
 
-    monkeypatch.setattr(headline, "compared", compared)
+    monkeypatch.setattr(headline, "compare_latencies", compared)
     (found,) = headlines([QUICK, TWIN, SLOW])
     assert found.next is not None
     assert beaten[found.next.runtime] == found.fastest.runtime
@@ -92,19 +94,24 @@ def test_of_those_that_beat_each_other_in_a_circle_one_leads_over_one_that_it_be
 
 
 def test_all_tie() -> None:
-    said = words(headlines([TWIN, QUICK])[0])
+    said = format_headline(headlines([TWIN, QUICK])[0])
     assert said.endswith("times as fast as onnxruntime fp32, which is not told apart.")
 
 
 def test_many_that_tie_are_counted() -> None:
     twins = [replace(TWIN, runtime=f"runtime{number}") for number in range(5)]
-    assert "openvino fp32, runtime0 fp32, runtime1 fp32 and 3 others tie" in words(headlines([QUICK, *twins])[0])
+    assert "openvino fp32, runtime0 fp32, runtime1 fp32 and 3 others tie" in format_headline(
+        headlines([QUICK, *twins])[0]
+    )
 
 
 def test_one_alone_is_compared_with_nothing() -> None:
     (found,) = headlines([QUICK, SKIPPED])
     assert found.lead is None
-    assert words(found) == "Batch 1: openvino fp32 takes 1.00 [0.990–1.01] ms; there is nothing to compare it with."
+    assert (
+        format_headline(found)
+        == "Batch 1: openvino fp32 takes 1.00 [0.990–1.01] ms; there is nothing to compare it with."
+    )
 
 
 def test_each_batch_has_its_own() -> None:
@@ -114,37 +121,37 @@ def test_each_batch_has_its_own() -> None:
 
 def test_a_disturbed_winner_says_so() -> None:
     (found,) = headlines([replace(QUICK, disturbances=("others were at work",)), SLOW])
-    assert words(found).endswith("; the machine was not quiet meanwhile.")
+    assert format_headline(found).endswith("; the machine was not quiet meanwhile.")
 
 
 def test_the_reference_is_told_of_where_it_is_not_the_next() -> None:
     ratio = {"ratio": 2.5, "ratio_interval": (2.4, 2.6)}
     (found,) = headlines([replace(QUICK, **ratio), SLOW, REFERENCE])  # type: ignore[arg-type]
-    assert "; 2.50 [2.40–2.60] times as fast as pytorch in fp32." in words(found)
+    assert "; 2.50 [2.40–2.60] times as fast as pytorch in fp32." in format_headline(found)
 
 
 def test_rows_that_took_turns_are_paired_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     for name in ("paired", "unpaired"):
 
-        def noted(*_: object, name: str = name) -> statistics.Comparison:
+        def noted(*_: object, name: str = name) -> statistics.LatencyComparison:
             asked.append(name)
-            return statistics.Comparison(1.0, (0.9, 1.1), "tie", "processes")
+            return statistics.LatencyComparison(1.0, (0.9, 1.1), "tie", "processes")
 
         monkeypatch.setattr(statistics, name, noted)
-    headline._compared.cache_clear()
+    headline._compare_samples.cache_clear()
     others = [QUICK, replace(QUICK, run="another"), replace(QUICK, field=3), replace(QUICK, field=None)]
     for other in others:
-        headline.compared(SLOW, other)
-    headline.compared(replace(SLOW, field=None), others[-1])
-    headline._compared.cache_clear()
+        headline.compare_latencies(SLOW, other)
+    headline.compare_latencies(replace(SLOW, field=None), others[-1])
+    headline._compare_samples.cache_clear()
     assert asked == ["paired", "unpaired"]  # what was compared once is remembered
 
 
 def test_threads_are_named_where_they_differ() -> None:
     (found,) = headlines([QUICK, replace(SLOW, threads=1)])
-    assert "openvino fp32, 2 threads is the fastest" in words(found)
-    assert "the next, inductor fp32, 1 thread" in words(found)
+    assert "openvino fp32, 2 threads is the fastest" in format_headline(found)
+    assert "the next, inductor fp32, 1 thread" in format_headline(found)
 
 
 def test_without_graphs() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import child
 from benchmarks.figures import instrument
-from benchmarks.figures.slowed import slowed
+from benchmarks.figures.slowed import call_slowed
 from benchmarks.job import Job
 from benchmarks.measure import Plan
 from tests.benchmarks.scripts import SCRIPT, artifact
@@ -21,8 +21,8 @@ def test_what_it_says_of_a_hundred_seeded_runs_of_the_scripted_backend(
 ) -> None:
     """On a virtual clock, with noise of processes, turns and calls, stalls, drift and a step; all of the harness takes
     part but its processes."""
-    script = instrument.scripted(tmp_path)
-    found = [instrument.simulated(script, gap, seed) for seed in range(100)]
+    script = instrument.write_script(tmp_path)
+    found = [instrument.simulate_run(script, gap, seed) for seed in range(100)]
     assert Counter(one.verdict for one in found)[verdict] >= 95  # type: ignore[index]
     held = sum(one.interval[0] <= 1 / (1 + gap) <= one.interval[1] for one in found)
     assert held >= 90, "a 95 % interval holds the true ratio"
@@ -42,7 +42,7 @@ def test_a_gap_that_is_injected_is_the_gap_that_there_is() -> None:
         return "done"
 
     before = now
-    assert slowed(call, 0.05, clock) == "done"
+    assert call_slowed(call, 0.05, clock) == "done"
     assert now - before == pytest.approx(1.05, abs=0.006)
 
 

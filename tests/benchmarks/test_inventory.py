@@ -92,18 +92,21 @@ def test_a_gpu_that_answers_is_present(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, Card())
     found = inventory.inventory("cuda")
     assert "clocks, power, energy" in found.present
-    assert "NVIDIA H200, driver 580.159.03, CUDA 13.0" in inventory.lines(found)[0]
+    assert "NVIDIA H200, driver 580.159.03, CUDA 13.0" in inventory.format_inventory(found)[0]
 
 
 def test_the_lines() -> None:
     found = Inventory(replace(MACHINE, gpus=(H200,)), ("pytorch",), {"tensorrt": "tensorrt is not installed (pip ...)"})
-    assert inventory.lines(found) == (
+    assert inventory.format_inventory(found) == (
         "Fast Processor 9, 2 of 4 processors; NVIDIA H200, driver 580.159.03, CUDA 13.0",
         "here: pytorch",
         "missing: tensorrt: tensorrt is not installed (pip ...)",
     )
     nothing = Inventory(MACHINE, (), {})
-    assert inventory.lines(nothing) == ("Fast Processor 9, 2 of 4 processors; no NVIDIA GPU", "here: nothing")
+    assert inventory.format_inventory(nothing) == (
+        "Fast Processor 9, 2 of 4 processors; no NVIDIA GPU",
+        "here: nothing",
+    )
 
 
 def test_the_command_prints_and_writes_it(tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 import runtimes
-from benchmarks.ledger import STATE, Ledger, Part, installed, machine_of
+from benchmarks.ledger import STATE, Ledger, LedgerPart, digest_packages, machine_of
 from benchmarks.results import FILE_NAME, ResultsFile, Row, Status
 from benchmarks.rows import Configuration
-from benchmarks.subjects import Pair, Subject, Typed
+from benchmarks.subjects import Pair, PrecisionVariant, Subject
 from runtimes import Artifact
 from runtimes.errors import ArtifactError, UsageError
 from runtimes.formats import FORMATS
 from tests.benchmarks.rows import EMPTY, H200, MACHINE
 from tests.benchmarks.searches import subject
 
-PART = Part("resnet20", "bundled", ("fp32",), (1, 8), ("onnxruntime",), "0")
+PART = LedgerPart("resnet20", "bundled", ("fp32",), (1, 8), ("onnxruntime",), "0")
 HERE = machine_of(MACHINE)
 
 
@@ -34,7 +34,7 @@ def of(configuration: Configuration, status: Status = "ok") -> Row:
 
 @pytest.fixture
 def network(tmp_path: Path) -> Subject:
-    return subject(tmp_path, Typed("fp32", Artifact(tmp_path / "net.onnx", FORMATS["onnx"], None)))
+    return subject(tmp_path, PrecisionVariant("fp32", Artifact(tmp_path / "net.onnx", FORMATS["onnx"], None)))
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def wanted(network: Subject) -> list[Configuration]:
     by_name = {row.name: row for row in runtimes.available_backends()}
     found = []
     for batch in (1, 8):
-        for name, typed in (("pytorch", network.twin), ("onnxruntime", network.typed[0])):
+        for name, typed in (("pytorch", network.reference), ("onnxruntime", network.typed[0])):
             found.append(Configuration(Pair(by_name[name], typed, typed.made), batch, 2))
     return found
 
@@ -52,13 +52,13 @@ def test_what_was_measured_is_not_measured_again_and_its_reference_is_only_with_
     tmp_path: Path, network: Subject, wanted: list[Configuration]
 ) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
-    assert ledger.left(wanted, network, "cpu") == wanted
+    assert ledger.list_remaining(wanted, network, "cpu") == wanted
     for configuration in wanted[:3]:
         ledger.keep(of(configuration))
     again = Ledger(tmp_path / "out", HERE)
-    assert again.left(wanted, network, "cpu") == wanted[2:]  # batch 8: the reference beside what is left
+    assert again.list_remaining(wanted, network, "cpu") == wanted[2:]  # batch 8: the reference beside what is left
     again.keep(of(wanted[3]))
-    assert again.left(wanted, network, "cpu") == []
+    assert again.list_remaining(wanted, network, "cpu") == []
     assert len(again.by_network()) == 4
 
 
@@ -69,14 +69,14 @@ def test_what_could_not_run_is_tried_again(
     ledger = Ledger(tmp_path / "out", HERE)
     ledger.keep(of(wanted[0]))
     ledger.keep(of(wanted[1], status))
-    assert len(ledger.left(wanted[:2], network, "cpu")) == left
+    assert len(ledger.list_remaining(wanted[:2], network, "cpu")) == left
 
 
 def test_with_and_without_cuda_graphs_are_two(tmp_path: Path, network: Subject, wanted: list[Configuration]) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
     ledger.keep(replace(of(wanted[1]), cuda_graphs=True))
     without = replace(wanted[1], cuda_graphs=False)
-    assert ledger.left([wanted[1], without], network, "cuda") == [without]
+    assert ledger.list_remaining([wanted[1], without], network, "cuda") == [without]
 
 
 def test_the_last_row_of_a_configuration_counts(tmp_path: Path, wanted: list[Configuration]) -> None:
@@ -106,7 +106,7 @@ def test_a_network_is_complete_for_what_was_there(tmp_path: Path) -> None:
 
 def test_another_package_is_another_set() -> None:
     more = replace(MACHINE, packages={**MACHINE.packages, "tensorrt": "11.4.0"})
-    assert installed(MACHINE) == installed(replace(MACHINE, cpu="x")) != installed(more)
+    assert digest_packages(MACHINE) == digest_packages(replace(MACHINE, cpu="x")) != digest_packages(more)
 
 
 def test_rows_of_another_machine_are_not_gone_on_with(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from benchmarks import loadrun, results
 from benchmarks.commands.load import SHAPE_NAMES
 from benchmarks.commands.load import load as command
 from benchmarks.loadrows import with_load
-from benchmarks.loadrun import BATCHES, Demand, Point, points, run
-from benchmarks.loads import SHAPES, Load
+from benchmarks.loadrun import BATCHES, LoadPoint, LoadSpec, points, run
+from benchmarks.loads import SHAPES, LoadResult
 from benchmarks.numerals import milliseconds
-from benchmarks.request import Listener, Request
+from benchmarks.request import BenchmarkRequest, RunListener
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.rows import EMPTY
@@ -65,9 +65,9 @@ def test_the_time_that_is_left_and_what_came_of_the_point_before_are_told(tmp_pa
     path = artifact(tmp_path, replace(SCRIPT, delays_s=(0.002,)))
     steps: list[tuple[str, str]] = []
     left: list[float | None] = []
-    listener = Listener(lambda subject, step: steps.append((subject, step)), lambda _: None, left.append)
-    demand = Demand(shapes=("closed", "clients"), clients=(1, 2))
-    rows = list(run(Request((str(path),), threads=1, duration_s=0.02), demand, listener))
+    listener = RunListener(lambda subject, step: steps.append((subject, step)), lambda _: None, left.append)
+    demand = LoadSpec(shapes=("closed", "clients"), clients=(1, 2))
+    rows = list(run(BenchmarkRequest((str(path),), threads=1, duration_s=0.02), demand, listener))
     assert [row.status for row in rows] == ["ok", "ok", "ok"]
     assert left[0] is None
     assert all(one is not None and one > 0 for one in left[1:])
@@ -128,7 +128,7 @@ def test_a_load_that_fails_is_a_row_with_its_shape_and_the_open_loop_has_no_rate
 def test_strict_is_for_loads_too(
     disturbances: tuple[str, ...] | None, strict: bool, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = with_load(EMPTY, Load("closed", (0.1,) * 5, (0.1,) * 5, 10.0))
+    row = with_load(EMPTY, LoadResult("closed", (0.1,) * 5, (0.1,) * 5, 10.0))
     monkeypatch.setattr(loadrun, "run", lambda *_: (one for one in [replace(row, disturbances=disturbances)]))
     done = CliRunner().invoke(command, ["--shape", "closed", *(["--strict"] if strict else [])])
     assert done.exit_code == code, done.output
@@ -151,26 +151,26 @@ def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
 
 
 def test_the_points_are_what_was_asked_for() -> None:
-    request, half = Request(duration_s=2.0, batches=(8, 2)), 1.0
-    demand = Demand(("open", "clients", "batches", "paced"), clients=(3,), frames_per_s=10.0)
+    request, half = BenchmarkRequest(duration_s=2.0, batches=(8, 2)), 1.0
+    demand = LoadSpec(("open", "clients", "batches", "paced"), clients=(3,), frames_per_s=10.0)
     assert points(demand, request, None) == (
-        Point("closed", 1, 2.0),  # for the open loop's rate
-        Point("open", 1, 2.0),
-        Point("clients", 1, half, 3),
-        Point("batches", 8, half),
-        Point("batches", 2, half),
-        Point("paced", 1, 6.0),  # 60 frames
+        LoadPoint("closed", 1, 2.0),  # for the open loop's rate
+        LoadPoint("open", 1, 2.0),
+        LoadPoint("clients", 1, half, 3),
+        LoadPoint("batches", 8, half),
+        LoadPoint("batches", 2, half),
+        LoadPoint("paced", 1, 6.0),  # 60 frames
     )
-    assert points(replace(demand, shapes=("open",), rate_per_s=5.0), request, None) == (Point("open", 1, 2.0),)
+    assert points(replace(demand, shapes=("open",), rate_per_s=5.0), request, None) == (LoadPoint("open", 1, 2.0),)
 
 
 def test_the_defaults_sweep_powers_of_two_and_a_fixed_batch_is_kept() -> None:
-    found = points(Demand(), Request(), None)
+    found = points(LoadSpec(), BenchmarkRequest(), None)
     assert tuple(point.batch for point in found if point.shape == "batches") == BATCHES
     clients = [point.clients for point in found if point.shape == "clients"]
     assert clients == [1 << exponent for exponent in range(len(clients))]
     assert usable_processors() < 2 * clients[-1] <= 4 * usable_processors() * 2
-    assert {point.batch for point in points(Demand(), Request(), 7)} == {7}
+    assert {point.batch for point in points(LoadSpec(), BenchmarkRequest(), 7)} == {7}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_defaults_sweep_powers_of_two_and_a_fixed_batch_is_kept() -> None:
 )
 def test_impossible_demands_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Demand(**options)  # type: ignore[arg-type]
+        LoadSpec(**options)  # type: ignore[arg-type]
 
 
 def test_a_fixed_batch_is_what_every_call_has(tmp_path: Path) -> None:

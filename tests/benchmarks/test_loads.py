@@ -16,9 +16,9 @@ import runtimes
 from benchmarks import loads, loadshapes
 from benchmarks.conditions import Conditions
 from benchmarks.doubts import NOT_SETTLED
-from benchmarks.loadrows import told, warnings, with_load
-from benchmarks.loads import Load, LoadPlan
-from benchmarks.loadshapes import Time, clients, closed_loop, intended_starts, knee, open_loop
+from benchmarks.loadrows import list_load_warnings, warnings, with_load
+from benchmarks.loads import ArrivalPlan, LoadResult
+from benchmarks.loadshapes import Time, clients, knee, plan_starts, run_closed_loop, run_open_loop
 from benchmarks.loadtable import MEANING, sections
 from benchmarks.results import Row
 from benchmarks.statistics import quantile
@@ -59,22 +59,22 @@ def stalling(usual: float, stall: float, each: int) -> Iterator[float]:
 
 def test_a_closed_loop_gives_its_services_to_the_digit() -> None:
     script = Scripted(iter([0.5, 0.25, 0.75, 0.5, 0.25, 0.25, 9.0]))
-    done = closed_loop(script.work, 2.5, script.time(), 100)
+    done = run_closed_loop(script.work, 2.5, script.time(), 100)
     assert done.services_s == done.responses_s == (0.5, 0.25, 0.75, 0.5, 0.25, 0.25)
     assert (done.wall_s, done.unanswered, script.slept) == (2.5, 0, [])
 
 
 def test_a_closed_loop_calls_often_enough_for_a_median_and_never_too_often() -> None:
     slow, still = Scripted(iter([8.0] * 9)), Scripted(iter([0.0] * 9))
-    assert closed_loop(slow.work, 1.0, slow.time(), 100).services_s == (8.0,) * 5
-    assert len(closed_loop(still.work, 1.0, still.time(), 7).services_s) == 7
-    assert len(closed_loop(slow.work, 1.0, slow.time(), 2).services_s) == 2
+    assert run_closed_loop(slow.work, 1.0, slow.time(), 100).services_s == (8.0,) * 5
+    assert len(run_closed_loop(still.work, 1.0, still.time(), 7).services_s) == 7
+    assert len(run_closed_loop(slow.work, 1.0, slow.time(), 2).services_s) == 2
 
 
 def test_an_open_loop_is_timed_from_the_intended_start() -> None:
     # Requests come each second; the second call stalls for 2.5 s, and those behind it start late and are not skipped.
     script = Scripted(iter([0.25, 2.5, 0.25, 0.25, 0.25]))
-    done = open_loop(script.work, (0.0, 1.0, 2.0, 3.0, 4.0), script.time(), 100.0)
+    done = run_open_loop(script.work, (0.0, 1.0, 2.0, 3.0, 4.0), script.time(), 100.0)
     assert done.services_s == (0.25, 2.5, 0.25, 0.25, 0.25)
     assert done.responses_s == (0.25, 2.5, 1.75, 1.0, 0.25)
     assert (done.wall_s, done.unanswered) == (4.25, 0)
@@ -83,7 +83,7 @@ def test_an_open_loop_is_timed_from_the_intended_start() -> None:
 
 def test_what_still_waits_when_an_open_loop_is_ended_is_counted() -> None:
     script = Scripted(iter([1.0] * 9))
-    done = open_loop(script.work, tuple(number / 4 for number in range(8)), script.time(), 4.0)
+    done = run_open_loop(script.work, tuple(number / 4 for number in range(8)), script.time(), 4.0)
     assert done.responses_s == (1.0, 1.75, 2.5, 3.25)
     assert (done.wall_s, done.unanswered) == (4.0, 4)
 
@@ -92,10 +92,10 @@ def test_a_stall_shows_in_an_open_loop_and_a_closed_one_hides_it() -> None:
     """10,000 calls of 5 ticks, each 500th of 205 (200 ms); requests come each 10 ticks."""
     usual, stall, gap, calls = 5 * TICK, 205 * TICK, 10 * TICK, 10_000
     closed_script, open_script = (Scripted(stalling(usual, stall, 500)) for _ in range(2))
-    closed = closed_loop(closed_script.work, 1e9, closed_script.time(), calls)
-    starts = intended_starts("fixed", 1 / gap, calls * gap, 0, calls)
+    closed = run_closed_loop(closed_script.work, 1e9, closed_script.time(), calls)
+    starts = plan_starts("fixed", 1 / gap, calls * gap, 0, calls)
     assert starts == tuple(number * gap for number in range(calls))
-    opened = open_loop(open_script.work, starts, open_script.time(), 1e9)
+    opened = run_open_loop(open_script.work, starts, open_script.time(), 1e9)
     assert closed.services_s == opened.services_s
     # The stalled one waits 205 ticks, the next 200, then 195, ... down to 5, but the last has none behind it.
     behind = [float(ticks) for ticks in range(205, 5, -5)]
@@ -111,9 +111,9 @@ def test_a_stall_shows_in_an_open_loop_and_a_closed_one_hides_it() -> None:
 def test_the_report_says_of_a_stall_what_either_loop_would_hide() -> None:
     usual, stall, gap = 5 * TICK, 205 * TICK, 10 * TICK
     script = Scripted(stalling(usual, stall, 500))
-    done = open_loop(script.work, intended_starts("fixed", 1 / gap, 10_000 * gap, 0, 10_000), script.time(), 1e9)
-    opened = Load("open", done.services_s, done.responses_s, 102.0, "fixed", 102.4)
-    closed = Load("closed", done.services_s, done.services_s, 180.0)
+    done = run_open_loop(script.work, plan_starts("fixed", 1 / gap, 10_000 * gap, 0, 10_000), script.time(), 1e9)
+    opened = LoadResult("open", done.services_s, done.responses_s, 102.0, "fixed", 102.4)
+    closed = LoadResult("closed", done.services_s, done.services_s, 180.0)
     rows = [with_load(EMPTY, load) for load in (closed, opened)]
     assert [row.p999_s for row in rows] == [stall, stall]
     assert [row.p99_s for row in rows] == [usual, pytest.approx(180 * TICK)]
@@ -137,21 +137,21 @@ def test_the_report_says_of_a_stall_what_either_loop_would_hide() -> None:
 
 def test_a_quiet_load_has_nothing_to_tell() -> None:
     calls = (0.005,) * 2000
-    assert list(told(Load("closed", calls, calls, 200.0))) == []
-    assert list(told(Load("open", calls, calls, 100.0, "fixed", 100.0))) == []
-    assert list(warnings(Load("open", calls, calls, 96.0, "fixed", 100.0))) == []
+    assert list(list_load_warnings(LoadResult("closed", calls, calls, 200.0))) == []
+    assert list(list_load_warnings(LoadResult("open", calls, calls, 100.0, "fixed", 100.0))) == []
+    assert list(warnings(LoadResult("open", calls, calls, 96.0, "fixed", 100.0))) == []
 
 
 def test_a_rate_that_cannot_be_kept_is_a_warning() -> None:
     calls = (0.005,) * 30
-    assert list(warnings(Load("open", calls, calls, 94.0, "fixed", 100.0))) == [
+    assert list(warnings(LoadResult("open", calls, calls, 94.0, "fixed", 100.0))) == [
         "100 requests a second were to come, and 94 were answered"
     ]
-    (line,) = warnings(Load("open", calls, calls, 94.0, "fixed", 400.0, unanswered=970))
+    (line,) = warnings(LoadResult("open", calls, calls, 94.0, "fixed", 400.0, unanswered=970))
     assert line.startswith(
         "970 of 1,000 requests still waited at the end: they came faster than they could be answered"
     )
-    assert list(warnings(Load("closed", calls, calls, 94.0, settled=False))) == [NOT_SETTLED]
+    assert list(warnings(LoadResult("closed", calls, calls, 94.0, settled=False))) == [NOT_SETTLED]
 
 
 def test_a_load_that_drifts_and_calls_that_lean_on_each_other_are_warnings() -> None:
@@ -159,17 +159,17 @@ def test_a_load_that_drifts_and_calls_that_lean_on_each_other_are_warnings() -> 
     noise = np.exp(random.normal(scale=0.02, size=2000))
     steady = tuple(map(float, 0.005 * noise))
     drifting = tuple(map(float, 0.005 * noise * np.linspace(1, 1.2, 2000)))
-    assert list(warnings(Load("closed", steady, steady, 200.0))) == []
-    (line,) = warnings(Load("clients", drifting, drifting, 200.0, clients=2))
+    assert list(warnings(LoadResult("closed", steady, steady, 200.0))) == []
+    (line,) = warnings(LoadResult("clients", drifting, drifting, 200.0, clients=2))
     assert line.startswith("the latency drifted by +1")
-    assert list(warnings(Load("cold", drifting, drifting, 200.0))) == []
+    assert list(warnings(LoadResult("cold", drifting, drifting, 200.0))) == []
     walk = np.convolve(random.normal(size=2019), np.ones(20), "valid")
     leaning = tuple(map(float, 0.005 * np.exp(0.005 * walk)))
-    (line,) = warnings(Load("paced", leaning, leaning, 30.0, None, 30.0))
+    (line,) = warnings(LoadResult("paced", leaning, leaning, 30.0, None, 30.0))
     assert line.startswith("a latency leans on the one before (autocorrelation 0.9")
-    assert list(warnings(Load("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
+    assert list(warnings(LoadResult("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
     few = drifting[::60]
-    assert not any("drifted" in line for line in warnings(Load("closed", few, few, 200.0)))
+    assert not any("drifted" in line for line in warnings(LoadResult("closed", few, few, 200.0)))
 
 
 BUSY = Conditions(
@@ -193,22 +193,22 @@ BUSY = Conditions(
 
 def test_a_load_on_a_busy_machine_is_marked_and_one_that_is_busy_with_itself_is_not() -> None:
     calls = (0.005,) * 10
-    alone = with_load(replace(EMPTY, threads=1), Load("closed", calls, calls, 100.0, conditions=BUSY))
+    alone = with_load(replace(EMPTY, threads=1), LoadResult("closed", calls, calls, 100.0, conditions=BUSY))
     assert alone.disturbances is not None
     assert any("waited for a processor" in reason for reason in alone.disturbances)
-    crowd = with_load(replace(EMPTY, threads=1), Load("clients", calls, calls, 100.0, clients=3, conditions=BUSY))
+    crowd = with_load(replace(EMPTY, threads=1), LoadResult("clients", calls, calls, 100.0, clients=3, conditions=BUSY))
     assert crowd.disturbances == ()
-    robbed = Load("clients", calls, calls, 100.0, clients=3, conditions=replace(BUSY, foreign_cores=1.0))
+    robbed = LoadResult("clients", calls, calls, 100.0, clients=3, conditions=replace(BUSY, foreign_cores=1.0))
     assert with_load(EMPTY, robbed).disturbances
     (section,) = sections([alone, crowd])
     assert [row[-1] for row in section.tables[0].cells] == ["!", "–"]
     assert any(remark.startswith("closed: disturbed: ") for remark in section.remarks)
-    assert with_load(EMPTY, Load("closed", calls, calls, 100.0)).disturbances is None
+    assert with_load(EMPTY, LoadResult("closed", calls, calls, 100.0)).disturbances is None
 
 
 def test_calls_that_are_as_short_as_the_clocks_own_cost_are_doubted() -> None:
     calls = (1e-6,) * 10
-    row = with_load(EMPTY, Load("closed", calls, calls, 1e6, conditions=BUSY))
+    row = with_load(EMPTY, LoadResult("closed", calls, calls, 1e6, conditions=BUSY))
     assert any("times the clock's own" in words for words in row.warnings)
 
 
@@ -235,7 +235,7 @@ def test_a_wait_sleeps_at_first_and_reads_the_clock_at_last() -> None:
     time.wait_until(100 * TICK)
     assert clock.slept == [91 * TICK]  # after one look, up to 8 ticks before the moment
     assert clock.moment_s == 100 * TICK
-    time.asleep().wait_until(200 * TICK)
+    time.with_sleep().wait_until(200 * TICK)
     assert clock.slept[1:] == [99 * TICK]
     assert clock.moment_s == 203 * TICK  # late by what the sleep is late, and a look
 
@@ -247,17 +247,17 @@ def test_a_moment_that_has_passed_is_not_waited_for() -> None:
 
 
 def test_fixed_arrivals_are_evenly_spread_and_poissons_are_seeded() -> None:
-    assert intended_starts("fixed", 4.0, 1.0, 0, 100) == (0.0, 0.25, 0.5, 0.75)
-    assert intended_starts("fixed", 4.0, 1.0, 0, 3) == (0.0, 0.25, 0.5)
-    assert intended_starts("fixed", 0.1, 1.0, 0, 3) == (0.0,)
-    first, again, other = (intended_starts("poisson", 100.0, 100.0, seed, 50_000) for seed in (1, 1, 2))
+    assert plan_starts("fixed", 4.0, 1.0, 0, 100) == (0.0, 0.25, 0.5, 0.75)
+    assert plan_starts("fixed", 4.0, 1.0, 0, 3) == (0.0, 0.25, 0.5)
+    assert plan_starts("fixed", 0.1, 1.0, 0, 3) == (0.0,)
+    first, again, other = (plan_starts("poisson", 100.0, 100.0, seed, 50_000) for seed in (1, 1, 2))
     assert first == again != other
     gaps = np.diff(first)
     assert abs(len(first) - 10_000) < 400  # four standard deviations
     assert gaps.min() > 0
     assert abs(gaps.std() / gaps.mean() - 1) < 0.05  # as exponential gaps are
     assert first[-1] < 100.0
-    assert len(intended_starts("poisson", 100.0, 100.0, 1, 50)) == 50
+    assert len(plan_starts("poisson", 100.0, 100.0, 1, 50)) == 50
 
 
 def test_clients_are_in_their_calls_at_the_same_time() -> None:
@@ -305,7 +305,7 @@ def test_the_knee_is_the_least_size_near_the_best(points: list[tuple[int, float]
 def test_a_sweep_is_told_with_its_knee() -> None:
     def row(batch: int, per_s: float) -> Row:
         calls = (batch / per_s,) * 10
-        return with_load(replace(EMPTY, batch=batch), Load("batches", calls, calls, per_s / batch))
+        return with_load(replace(EMPTY, batch=batch), LoadResult("batches", calls, calls, per_s / batch))
 
     (section,) = sections([row(1, 100.0), row(2, 195.0), row(4, 210.0)])
     assert section.headlines == (
@@ -319,23 +319,26 @@ def test_a_sweep_is_told_with_its_knee() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LoadPlan("closed", 0.0), "the duration must be a number of seconds above 0, not 0.0"),
-        (lambda: LoadPlan("open"), "the rate of shape open must be a number above 0, not None"),
-        (lambda: LoadPlan("paced", rate_per_s=math.inf), "the rate of shape paced must be a number above 0, not inf"),
-        (lambda: LoadPlan("closed", rate_per_s=5.0), "shape closed has no rate"),
-        (lambda: LoadPlan("clients", clients=0), "clients must be at least 1, not 0"),
+        (lambda: ArrivalPlan("closed", 0.0), "the duration must be a number of seconds above 0, not 0.0"),
+        (lambda: ArrivalPlan("open"), "the rate of shape open must be a number above 0, not None"),
+        (
+            lambda: ArrivalPlan("paced", rate_per_s=math.inf),
+            "the rate of shape paced must be a number above 0, not inf",
+        ),
+        (lambda: ArrivalPlan("closed", rate_per_s=5.0), "shape closed has no rate"),
+        (lambda: ArrivalPlan("clients", clients=0), "clients must be at least 1, not 0"),
     ],
 )
-def test_impossible_plans_are_refused(make: Callable[[], LoadPlan], message: str) -> None:
+def test_impossible_plans_are_refused(make: Callable[[], ArrivalPlan], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
 
 
 def test_plans_and_loads_pass_through_json(tmp_path: Path) -> None:
-    plan = LoadPlan("open", 0.5, "poisson", 100.0, seed=3)
-    assert schema.loads(LoadPlan, schema.dumps(plan)) == plan
-    load = _loaded(tmp_path, LoadPlan("closed", 0.02))
-    assert schema.loads(Load, schema.dumps(load)) == load
+    plan = ArrivalPlan("open", 0.5, "poisson", 100.0, seed=3)
+    assert schema.loads(ArrivalPlan, schema.dumps(plan)) == plan
+    load = _loaded(tmp_path, ArrivalPlan("closed", 0.02))
+    assert schema.loads(LoadResult, schema.dumps(load)) == load
 
 
 FEEDS: list[Arrays] = [
@@ -343,7 +346,7 @@ FEEDS: list[Arrays] = [
 ]
 
 
-def _loaded(folder: Path, plan: LoadPlan, steps: list[str] | None = None) -> Load:
+def _loaded(folder: Path, plan: ArrivalPlan, steps: list[str] | None = None) -> LoadResult:
     path = foreign(folder, replace(SCRIPT, delays_s=(0.001,)))
     with runtimes.open(path, "fake", threads=1) as runtime:
         return loads.run(runtime, FEEDS, plan, (steps if steps is not None else []).append)
@@ -352,15 +355,15 @@ def _loaded(folder: Path, plan: LoadPlan, steps: list[str] | None = None) -> Loa
 @pytest.mark.parametrize(
     "plan",
     [
-        LoadPlan("closed", 0.05),
-        LoadPlan("open", 0.05, "poisson", 200.0),
-        LoadPlan("paced", 0.05, rate_per_s=100.0),
-        LoadPlan("clients", 0.05, clients=2),
-        LoadPlan("batches", 0.05),
+        ArrivalPlan("closed", 0.05),
+        ArrivalPlan("open", 0.05, "poisson", 200.0),
+        ArrivalPlan("paced", 0.05, rate_per_s=100.0),
+        ArrivalPlan("clients", 0.05, clients=2),
+        ArrivalPlan("batches", 0.05),
     ],
     ids=lambda plan: plan.shape,
 )
-def test_each_shape_runs_on_a_real_runtime(plan: LoadPlan, tmp_path: Path) -> None:
+def test_each_shape_runs_on_a_real_runtime(plan: ArrivalPlan, tmp_path: Path) -> None:
     steps: list[str] = []
     load = _loaded(tmp_path, plan, steps)
     assert steps == ["warm-up", plan.shape]
@@ -377,7 +380,7 @@ def test_each_shape_runs_on_a_real_runtime(plan: LoadPlan, tmp_path: Path) -> No
 
 def test_a_cold_start_is_not_run_in_a_warm_process(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a cold start needs a process of its own"):
-        _loaded(tmp_path, LoadPlan("cold"))
+        _loaded(tmp_path, ArrivalPlan("cold"))
 
 
 def test_a_load_under_which_the_answers_change_gives_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,20 +393,20 @@ def test_a_load_under_which_the_answers_change_gives_no_number(tmp_path: Path, m
 
         monkeypatch.setattr(runtime, "infer", infer)
         with pytest.raises(CheckFailedError, match="output 'logits' of a timed call is not what the same call gave"):
-            loads.run(runtime, FEEDS, LoadPlan("closed", 0.01), lambda _: None)
+            loads.run(runtime, FEEDS, ArrivalPlan("closed", 0.01), lambda _: None)
 
 
 @pytest.mark.parametrize(
     "plan",
     [
-        LoadPlan("closed", 60.0, max_requests=300),
-        LoadPlan("open", 60.0, rate_per_s=50_000.0, max_requests=300),
-        LoadPlan("clients", 60.0, clients=2, max_requests=600),
+        ArrivalPlan("closed", 60.0, max_requests=300),
+        ArrivalPlan("open", 60.0, rate_per_s=50_000.0, max_requests=300),
+        ArrivalPlan("clients", 60.0, clients=2, max_requests=600),
     ],
     ids=lambda plan: plan.shape,
 )
 def test_answers_that_change_under_a_load_and_back_are_found(
-    plan: LoadPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: ArrivalPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first and the last call of each client are right, and the hundredth is not."""
     with runtimes.open(foreign(tmp_path), "fake", threads=1) as runtime:

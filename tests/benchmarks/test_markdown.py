@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.markdown import commands, markdown
-from benchmarks.paper.findings import Check, Table
+from benchmarks.paper.findings import Check, FindingsTable
 from tests.benchmarks.html.measured import EVERYTHING
 from tests.benchmarks.paper.samples import degradation, responses
 from tests.benchmarks.rows import FASTER, REFERENCE, SKIPPED
@@ -75,7 +75,7 @@ def test_findings_stand_behind_the_rows_and_foreign_text_cannot_break_them() -> 
         responses(),
         title=bad,
         checks=(Check(bad, bad, bad, "contradicted"),),
-        tables=(Table(bad, (bad, "n"), ((bad, "1"),)),),
+        tables=(FindingsTable(bad, (bad, "n"), ((bad, "1"),)),),
         notes=(bad,),
         provenance=replace(responses().provenance, command=bad, recipe=bad),
     )

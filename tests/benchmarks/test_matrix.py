@@ -10,11 +10,11 @@ from click.testing import CliRunner
 
 from benchmarks import gpu, matrix, results
 from benchmarks.environment import environment
-from benchmarks.ledger import Ledger, Part, machine_of
+from benchmarks.ledger import Ledger, LedgerPart, machine_of
 from benchmarks.matrix import DRY, FULL, QUICK, Scope
-from benchmarks.request import Listener, Request
+from benchmarks.request import BenchmarkRequest, RunListener
 from benchmarks.results import Row
-from benchmarks.subjects import Refusal, Subject, Typed
+from benchmarks.subjects import PrecisionVariant, Refusal, Subject
 from exporter.precision import PRECISIONS
 from runtimes import Artifact, cuda
 from runtimes.errors import BackendUnavailableError, UsageError
@@ -23,15 +23,15 @@ from tests.benchmarks.nvml import Card, installed
 from tests.benchmarks.rows import EMPTY, MACHINE, ON_A_GPU
 from tests.benchmarks.searches import ScriptedBench, subject
 
-LISTENER = Listener(lambda *_: None, lambda _: None)
+LISTENER = RunListener(lambda *_: None, lambda _: None)
 HERE = machine_of(MACHINE)
-PART = Part("resnet20", "bundled", ("fp32", "fp16"), (1, 8), ("onnxruntime",), "0")
+PART = LedgerPart("resnet20", "bundled", ("fp32", "fp16"), (1, 8), ("onnxruntime",), "0")
 
 
 @pytest.fixture
 def network(tmp_path: Path) -> Subject:
-    def onnx(precision: str) -> Typed:
-        return Typed(precision, Artifact(tmp_path / f"net.{precision}.onnx", FORMATS["onnx"], None))
+    def onnx(precision: str) -> PrecisionVariant:
+        return PrecisionVariant(precision, Artifact(tmp_path / f"net.{precision}.onnx", FORMATS["onnx"], None))
 
     return subject(tmp_path, onnx("fp32"), onnx("fp16"))
 
@@ -42,7 +42,7 @@ def bench(network: Subject, monkeypatch: pytest.MonkeyPatch) -> ScriptedBench:
     scripted = ScriptedBench({}, {})
 
     @contextlib.contextmanager
-    def session(request: Request, listener: Listener) -> Iterator[object]:
+    def session(request: BenchmarkRequest, listener: RunListener) -> Iterator[object]:
         del request, listener
         yield type("Shared", (), {"folder": Path()})
 
@@ -61,20 +61,20 @@ def bench(network: Subject, monkeypatch: pytest.MonkeyPatch) -> ScriptedBench:
     return scripted
 
 
-REQUEST = Request(subjects=("resnet20",), runtimes=("onnxruntime",), precisions=("fp32", "fp16"))
+REQUEST = BenchmarkRequest(subjects=("resnet20",), runtimes=("onnxruntime",), precisions=("fp32", "fp16"))
 
 
 def measured(ledger: Ledger, rows: int | None = None) -> list[Row]:
     """So many rows at most, as if the time were over then."""
     found: list[Row] = []
     late = lambda: rows is not None and len(found) >= rows  # noqa: E731
-    for row in matrix.measured(PART, REQUEST, ledger, LISTENER, late):
+    for row in matrix.measure_part(PART, REQUEST, ledger, LISTENER, late):
         found.append(row)
     return found
 
 
 def test_a_batch_after_the_other_and_the_reference_first(network: Subject) -> None:
-    found = matrix.wanted(network, REQUEST, (1, 8))
+    found = matrix.list_wanted(network, REQUEST, (1, 8))
     assert [(one.pair.backend.name, one.pair.typed.precision, one.batch) for one in found] == [
         ("pytorch", "fp32", 1),
         ("onnxruntime", "fp32", 1),
@@ -87,9 +87,9 @@ def test_a_batch_after_the_other_and_the_reference_first(network: Subject) -> No
 
 
 def test_on_a_gpu_one_image_is_measured_without_cuda_graphs_too(network: Subject) -> None:
-    programs = (Typed("fp16", Refusal("skipped", "none"), "pt2"),)
+    programs = (PrecisionVariant("fp16", Refusal("skipped", "none"), "pt2"),)
     request = replace(REQUEST, device="cuda", runtimes=("onnxruntime", "inductor"))
-    found = matrix.wanted(replace(network, programs=programs), request, (1, 64))
+    found = matrix.list_wanted(replace(network, programs=programs), request, (1, 64))
     without = [(one.pair.backend.name, one.pair.typed.precision, one.batch) for one in found if not one.cuda_graphs]
     assert {name for name, _, _ in without} == {"onnxruntime", "inductor"}
     assert {batch for _, _, batch in without} == {1}
@@ -127,7 +127,7 @@ def test_slices_add_up_to_the_whole(tmp_path: Path, bench: ScriptedBench) -> Non
 
 def test_what_is_measured_lies_in_the_folder_at_once(tmp_path: Path, bench: ScriptedBench) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
-    found = matrix.measured(PART, REQUEST, ledger, LISTENER, lambda: False)
+    found = matrix.measure_part(PART, REQUEST, ledger, LISTENER, lambda: False)
     next(found)
     assert len(results.read(tmp_path / "out" / results.FILE_NAME)) == 1
     found.close()
@@ -148,13 +148,13 @@ def test_the_whole_comparison_is_what_was_promised() -> None:
 
 
 def test_int8_is_for_tensorrt_on_a_gpu_alone() -> None:
-    whole = Part("resnet50", "random", tuple(PRECISIONS), (1,), (), "0")
+    whole = LedgerPart("resnet50", "random", tuple(PRECISIONS), (1,), (), "0")
     assert matrix.request_for(whole, "cuda", FULL, ()).target == "tensorrt"
     assert matrix.request_for(whole, "cuda", FULL, ()).calibration_images == matrix.CALIBRATION_IMAGES
     assert matrix.request_for(whole, "cpu", FULL, ()).target == "cpu"
     assert matrix.request_for(replace(whole, precisions=("fp32",)), "cuda", FULL, ()).target == "cpu"
     bundled = matrix.request_for(replace(whole, variant="resnet20", weights="bundled"), "cuda", FULL, ("tensorrt",))
-    assert bundled.calibration_images == Request().calibration_images
+    assert bundled.calibration_images == BenchmarkRequest().calibration_images
     assert (bundled.runtimes, bundled.weights, bundled.subjects) == (("tensorrt",), "bundled", ("resnet20",))
 
 
@@ -202,8 +202,8 @@ def test_without_a_gpu_nothing_is_exported_for_one(tmp_path: Path, monkeypatch: 
 
 
 def test_a_row_in_a_few_words() -> None:
-    assert matrix._line(ON_A_GPU) == "  float16: 0.410 / 0.390 / 0.321 ms"
-    assert matrix._line(replace(EMPTY, status="error", reason="it broke")) == "  error: it broke"
+    assert matrix._format_row(ON_A_GPU) == "  float16: 0.410 / 0.390 / 0.321 ms"
+    assert matrix._format_row(replace(EMPTY, status="error", reason="it broke")) == "  error: it broke"
 
 
 def test_an_error_leaves_the_tables_of_what_was_measured(

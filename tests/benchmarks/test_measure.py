@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.measure import Plan, Timed, garbage_collector_at_rest, measure, reported, timed
+from benchmarks.measure import Plan, TimedCall, garbage_collector_at_rest, measure, time_call, time_reported
 from benchmarks.samples import Series
 from runtimes.errors import UsageError
 
@@ -126,8 +126,8 @@ def test_what_the_call_raises_comes_through_and_the_collector_comes_back() -> No
     assert gc.isenabled()
 
 
-def warmed_up(clock: FakeClock, plan: Plan = PLAN) -> Timed:
-    repeated = Timed(clock.work, plan, clock)
+def warmed_up(clock: FakeClock, plan: Plan = PLAN) -> TimedCall:
+    repeated = TimedCall(clock.work, plan, clock)
     repeated.warm_up()
     return repeated
 
@@ -173,7 +173,7 @@ def test_what_comes_after_a_call_is_not_timed() -> None:
         seen.append(clock.now)
         clock.now += 64.0
 
-    repeated = Timed(clock.work, PLAN, clock, after)
+    repeated = TimedCall(clock.work, PLAN, clock, after)
     repeated.warm_up()
     assert repeated.turn(0.5) == (0.25, 0.25)
     assert len(seen) == clock.calls, "after each call, warm-up's too"
@@ -202,14 +202,14 @@ def test_a_call_that_tells_its_own_time_is_measured_by_that() -> None:
         clock.work()
         return clock.now - before
 
-    told = reported(call, PLAN)
+    told = time_reported(call, PLAN)
     told.warm_up()
     assert told.turn(2.0) == (0.5, 0.25, 0.75, 0.25, 0.25)
     assert told.series() == Series((0.125,) * 12, True, ((0.5, 0.25, 0.75, 0.25, 0.25),))
 
 
 def test_a_device_that_says_no_time_has_passed_does_not_hold_up_for_ever() -> None:
-    told = reported(lambda: 0.0, Plan(max_samples=7, min_samples=1, warmup_limit_s=1.0))
+    told = time_reported(lambda: 0.0, Plan(max_samples=7, min_samples=1, warmup_limit_s=1.0))
     told.warm_up()
     assert told.series() == Series((0.0,) * 21, True, ())
     assert told.turn(1.0, most=5) == (0.0,) * 5
@@ -222,7 +222,7 @@ def test_timed_gives_the_result_and_its_seconds() -> None:
         clock.work()
         return "done"
 
-    assert timed(call, clock) == ("done", 0.25)
+    assert time_call(call, clock) == ("done", 0.25)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import runtimes
 from benchmarks import pipeline
 from benchmarks.accuracy import Predictions
 from benchmarks.figures.evaluation import _figure
-from benchmarks.pipeline import AHEAD, ahead
+from benchmarks.pipeline import AHEAD, prefetch
 from exporter.data import Dataset, Unreadable
 from runtimes.errors import CheckFailedError, InputError
 from runtimes.images import Image, Preprocessing, fit_image, normalise
@@ -63,19 +63,19 @@ def settled(source: Source, count: int) -> list[int]:
 
 def test_items_come_in_order_from_a_thread_of_their_own() -> None:
     source = Source(50)
-    assert list(ahead(source.items())) == list(range(50))
+    assert list(prefetch(source.items())) == list(range(50))
     assert source.threads == {"prepare"}
     assert source.closed.is_set()
     assert preparing() == []
 
 
 def test_nothing_ahead_of_nothing() -> None:
-    assert list(ahead(Source(0).items())) == []
+    assert list(prefetch(Source(0).items())) == []
 
 
 def test_so_many_are_drawn_ahead_and_no_more() -> None:
     source = Source(50)
-    with closing(ahead(source.items())) as items:
+    with closing(prefetch(source.items())) as items:
         assert next(items) == 0
         assert settled(source, 1 + AHEAD) == list(range(1 + AHEAD))
         assert next(items) == 1
@@ -91,13 +91,13 @@ def test_drawing_and_taking_overlap() -> None:
             event.set()
             yield number
 
-    taken = [number for number in ahead(items(), most=1) if under_way[min(number + 1, 3)].wait(WAIT_S)]
+    taken = [number for number in prefetch(items(), most=1) if under_way[min(number + 1, 3)].wait(WAIT_S)]
     assert taken == [0, 1, 2, 3]
 
 
 def test_an_error_comes_at_its_turn_and_ends_the_thread() -> None:
     source = Source(10, spoilt=2)
-    items = ahead(source.items())
+    items = prefetch(source.items())
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(InputError, match="item 2 is spoilt"):
         next(items)
@@ -110,7 +110,7 @@ def test_whoever_leaves_early_leaves_no_thread(error: type[BaseException]) -> No
     source = Source(1000)
 
     def interrupted() -> None:
-        with closing(ahead(source.items())) as items:
+        with closing(prefetch(source.items())) as items:
             next(items)
             raise error
 
@@ -124,8 +124,8 @@ def test_whoever_leaves_early_leaves_no_thread(error: type[BaseException]) -> No
 ENDLESS = """
 import itertools
 from contextlib import closing
-from benchmarks.pipeline import ahead
-with closing(ahead(number for number in itertools.count())) as items:
+from benchmarks.pipeline import prefetch
+with closing(prefetch(number for number in itertools.count())) as items:
     for item in items:
         if item == 1000:
             print("under way", flush=True)

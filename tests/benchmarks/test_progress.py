@@ -7,11 +7,11 @@ import pytest
 
 from benchmarks import progress
 from benchmarks.progress import CLEAR_LINE
-from benchmarks.request import Listener
+from benchmarks.request import RunListener
 from tests.benchmarks.terminals import Terminal
 
 
-def told(columns: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[Listener], None]) -> list[str]:
+def told(columns: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[RunListener], None]) -> list[str]:
     """The lines that stood on a terminal one after another, the empty last one too."""
     with Terminal(columns) as terminal, terminal.file() as file:
         monkeypatch.setattr(sys, "stderr", file)
@@ -23,7 +23,7 @@ def told(columns: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[Listener
 
 
 def test_a_terminal_shows_one_line_that_changes_and_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(listener: Listener) -> None:
+    def work(listener: RunListener) -> None:
         listener.step("net", "open")
         listener.left(42.4)
         listener.step("net", "round 1")
@@ -41,7 +41,7 @@ def test_a_terminal_shows_one_line_that_changes_and_is_gone_at_the_end(monkeypat
 def test_a_line_is_cut_to_the_width_of_the_very_terminal_that_it_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # as a shell says it of standard output
 
-    def work(listener: Listener) -> None:
+    def work(listener: RunListener) -> None:
         listener.left(3600.0)
         listener.step("net", "x" * 100)
 
@@ -50,7 +50,7 @@ def test_a_line_is_cut_to_the_width_of_the_very_terminal_that_it_goes_to(monkeyp
 
 
 def test_a_notice_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(listener: Listener) -> None:
+    def work(listener: RunListener) -> None:
         listener.step("net", "export")
         listener.notice("int8: logits' error 1 %")
         listener.step("net", "open")
@@ -83,7 +83,7 @@ def test_a_name_cannot_write_to_the_terminal(
 ) -> None:
     name = "a\x1b[31m\nb\r\x07\x9b2J.onnx"
 
-    def work(listener: Listener) -> None:
+    def work(listener: RunListener) -> None:
         listener.step(name, "open")
         listener.notice(f"of {name}")
 
@@ -112,7 +112,7 @@ def test_an_error_leaves_no_line_behind(monkeypatch: pytest.MonkeyPatch) -> None
     [(0.2, "1 s"), (1.6, "2 s"), (89.4, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (36000, "10.0 h")],
 )
 def test_an_estimate_is_as_coarse_as_it_is(left_s: float, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(listener: Listener) -> None:
+    def work(listener: RunListener) -> None:
         listener.left(left_s)
         listener.step("net", "open")
 

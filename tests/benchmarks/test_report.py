@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.answers import Flips
-from benchmarks.loads import Load
+from benchmarks.loads import LoadResult
 from benchmarks.results import Row
 from benchmarks.roofline import Roof
 from tests.benchmarks.rows import EMPTY, FASTER, ON_A_GPU, REFERENCE, SKIPPED
@@ -235,7 +235,7 @@ def test_rows_of_other_machines_stand_apart_though_they_come_mixed() -> None:
 
 
 def test_rows_of_load_shapes_stand_in_no_table_of_latencies() -> None:
-    (section,) = report.sections([REFERENCE, replace(FASTER, load=Load("closed", (0.1,), (0.1,), 10.0))])
+    (section,) = report.sections([REFERENCE, replace(FASTER, load=LoadResult("closed", (0.1,), (0.1,), 10.0))])
     assert {len(table.cells) for table in section.tables} == {1}
 
 

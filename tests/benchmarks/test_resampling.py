@@ -17,19 +17,19 @@ def test_counted_quantiles_are_those_of_the_values_repeated(n: int) -> None:
     counts = random.integers(0, 4, size=(5, n))
     counts[:, 0] += 1  # a resample is never empty
     expected = [np.quantile(np.repeat(ordered, row), QUANTILES) for row in counts]
-    np.testing.assert_allclose(resampling._counted_quantiles(ordered, counts, QUANTILES), np.transpose(expected))
+    np.testing.assert_allclose(resampling._weighted_quantiles(ordered, counts, QUANTILES), np.transpose(expected))
 
 
 def test_the_mean_spread_of_independent_values_is_that_of_the_textbook() -> None:
     """Of the median of n normal values: sqrt(pi / 2 n)."""
     values = np.random.default_rng(1).standard_normal(2000)
-    (medians,) = resampling.of_blocks([values], [0.5], np.random.default_rng(2))
+    (medians,) = resampling.resample_blocks([values], [0.5], np.random.default_rng(2))
     assert medians.shape == (resampling.RESAMPLES,)
     assert medians.std() == pytest.approx(np.sqrt(np.pi / 2 / 2000), rel=0.25)
 
 
 def spread(values: NDArray[np.float64]) -> float:
-    (medians,) = resampling.of_blocks([values], [0.5], np.random.default_rng(3))
+    (medians,) = resampling.resample_blocks([values], [0.5], np.random.default_rng(3))
     return float(np.log(medians).std())
 
 
@@ -42,8 +42,8 @@ def test_blocks_are_drawn_within_their_own_series_and_series_as_wholes() -> None
     """Two series far apart: their blocks leave half of the values on each side; drawn whole, one may be all."""
     series = [np.full(30, 1.0), np.full(30, 3.0)]
     random = np.random.default_rng(5)
-    assert set(resampling.of_blocks(series, [0.5], random)[0]) == {2.0}
-    assert set(resampling.of_series(series, [0.5], random)[0]) == {1.0, 2.0, 3.0}
+    assert set(resampling.resample_blocks(series, [0.5], random)[0]) == {2.0}
+    assert set(resampling.resample_series(series, [0.5], random)[0]) == {1.0, 2.0, 3.0}
 
 
 def test_no_more_than_so_many_blocks_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

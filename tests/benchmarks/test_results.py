@@ -94,8 +94,8 @@ def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_means_the_results_in_it(tmp_path: Path) -> None:
-    assert results.located(tmp_path) == tmp_path / "results.jsonl"
-    assert results.located(str(tmp_path / "r.jsonl")) == tmp_path / "r.jsonl"
+    assert results.find_rows_file(tmp_path) == tmp_path / "results.jsonl"
+    assert results.find_rows_file(str(tmp_path / "r.jsonl")) == tmp_path / "r.jsonl"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])

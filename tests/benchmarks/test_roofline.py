@@ -11,7 +11,16 @@ import pytest
 
 import runtimes
 from benchmarks import ceilings, products
-from benchmarks.ceilings import Ceilings, Rate, bandwidth, best, measure, measured, shortest_s, without_emulation
+from benchmarks.ceilings import (
+    Ceilings,
+    Rate,
+    bandwidth,
+    find_best_rate,
+    measure,
+    measure_ceilings,
+    shortest_s,
+    without_emulation,
+)
 from benchmarks.graphcost import Cost
 from benchmarks.products import Call, Product, graph
 from benchmarks.roofline import PLAUSIBLE, Roof, implausible, peak, roof
@@ -112,15 +121,15 @@ class Bench:
 
 def test_the_best_size_counts_to_the_digit() -> None:
     bench = Bench({256: 2.0**24, 512: 2.0**27, 1024: 2.0**26, 2048: 2.0**25, 4096: 2.0**25, 8192: 2.0**25})
-    assert best(bench.product(), 1e9, bench.clock) == Rate(2.0**27, "lib, 512 x 512")
+    assert find_best_rate(bench.product(), 1e9, bench.clock) == Rate(2.0**27, "lib, 512 x 512")
 
 
 def test_a_size_that_would_not_end_in_time_is_not_begun() -> None:
     bench = Bench(dict.fromkeys((256, 512, 1024), 2.0**27))  # of 256 a run takes 1/8 s, of 512 1 s, of 1024 8 s
-    assert best(bench.product(), 5.0, bench.clock) == Rate(2.0**27, "lib, 256 x 256")
+    assert find_best_rate(bench.product(), 5.0, bench.clock) == Rate(2.0**27, "lib, 256 x 256")
     assert bench.now == 4 / 8 + 4 * 1
     late = Bench(dict.fromkeys((256, 512), 2.0**27))
-    assert best(late.product(), -1.0, late.clock) is not None
+    assert find_best_rate(late.product(), -1.0, late.clock) is not None
     assert late.now == 4 / 8
 
 
@@ -128,10 +137,10 @@ def test_what_a_library_cannot_do_is_left_out() -> None:
     def refuse() -> None:
         raise CompatibilityError("no")
 
-    assert best(Bench({}).product(), 10.0) is None
-    assert best(Bench({256: 1e9}).product(refuse), 10.0) is None
+    assert find_best_rate(Bench({}).product(), 10.0) is None
+    assert find_best_rate(Bench({256: 1e9}).product(refuse), 10.0) is None
     bench = Bench({256: 2.0**24})
-    assert best(bench.product(), 1e9, bench.clock) == Rate(2.0**24, "lib, 256 x 256"), "the larger one failed"
+    assert find_best_rate(bench.product(), 1e9, bench.clock) == Rate(2.0**24, "lib, 256 x 256"), "the larger one failed"
 
 
 def test_the_first_run_does_not_count() -> None:
@@ -215,7 +224,7 @@ def test_tensorfloat32_is_of_gpus_alone(tmp_path: Path) -> None:
 
 
 def test_this_machines_ceilings() -> None:
-    found = measured(1, arithmetics=("float32",), limit_s=0.0)
+    found = measure_ceilings(1, arithmetics=("float32",), limit_s=0.0)
     assert found.missing is None
     assert list(found.multiply_adds_per_s) == ["float32"]
     assert list(found.method) == ["float32", "bandwidth"]
@@ -233,14 +242,14 @@ def test_this_machines_ceilings() -> None:
     ],
 )
 def test_a_process_that_fails_says_why_and_leaves_every_ceiling_out(code: str, reason: str) -> None:
-    found = measured(2, program=(sys.executable, "-c", code))
+    found = measure_ceilings(2, program=(sys.executable, "-c", code))
     assert found == Ceilings("cpu", 2, missing=reason)
     assert roof(RESNET50, found, "float32", 0.08) is None
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "HUNG_S", 0.2)
-    found = measured(1, limit_s=0.0, program=(sys.executable, "-c", "import time; time.sleep(60)"))
+    found = measure_ceilings(1, limit_s=0.0, program=(sys.executable, "-c", "import time; time.sleep(60)"))
     assert found.missing == "not measured: it took longer than 0.2 s"
 
 
@@ -249,6 +258,6 @@ def test_what_libraries_print_is_not_in_the_way() -> None:
         "import sys; from benchmarks import ceilings; ceilings.products = lambda *_: print('hello') or ();"
         "ceilings.STREAM_BYTES['cpu'] = 4096; sys.exit(ceilings.main(sys.argv[1:]))"
     )
-    found = measured(1, program=(sys.executable, "-c", code))
+    found = measure_ceilings(1, program=(sys.executable, "-c", code))
     assert found.missing is None
     assert found.bandwidth_bytes_per_s is not None

@@ -8,15 +8,15 @@ import pytest
 from benchmarks import rows, statistics
 from benchmarks.accuracy import Predictions
 from benchmarks.ceilings import Ceilings
-from benchmarks.field import Gathered
+from benchmarks.field import ProcessOutcomes
 from benchmarks.gpu import GpuState
 from benchmarks.graphcost import Cost
-from benchmarks.job import Outcome
-from benchmarks.request import Request
+from benchmarks.job import JobOutcome
+from benchmarks.request import BenchmarkRequest
 from benchmarks.results import Row, Status
-from benchmarks.rows import Beside, Configuration, Reference, is_reference
-from benchmarks.samples import Sitting
-from benchmarks.subjects import Pair, Refusal, Subject, Typed
+from benchmarks.rows import Configuration, Reference, RowContext, is_reference
+from benchmarks.samples import ProcessSamples
+from benchmarks.subjects import Pair, PrecisionVariant, Refusal, Subject
 from runtimes.backends import fake
 from tests.benchmarks.gatherings import changed, gathered, outcome, series, sitting
 from tests.benchmarks.rows import EMPTY, MACHINE, QUIET
@@ -24,12 +24,14 @@ from tests.benchmarks.rows import EMPTY, MACHINE, QUIET
 ALONE = replace(EMPTY, processes=1, rounds=1)
 
 
-def finished(row: Row, found: Gathered, predictions: Predictions | None = None, beside: Beside | None = None) -> Row:
-    return rows.finished(row, found, predictions, beside or Beside())
+def finished(
+    row: Row, found: ProcessOutcomes, predictions: Predictions | None = None, beside: RowContext | None = None
+) -> Row:
+    return rows.finish_row(row, found, predictions, beside or RowContext())
 
 
-def beside(*sittings: Sitting, predictions: Predictions | None = None, field: int | None = None) -> Beside:
-    return Beside(Reference(sittings, predictions, field))
+def beside(*sittings: ProcessSamples, predictions: Predictions | None = None, field: int | None = None) -> RowContext:
+    return RowContext(Reference(sittings, predictions, field))
 
 
 def predictions(best: list[int], targets: list[int] | None) -> Predictions:
@@ -39,13 +41,13 @@ def predictions(best: list[int], targets: list[int] | None) -> Predictions:
 
 
 def test_a_row_knows_what_was_asked_for_before_anything_is_measured() -> None:
-    request = Request(
+    request = BenchmarkRequest(
         ("net.fake",), seed=3, duration_s=0.5, processes=4, rounds=7, device="cuda", command=("rbench", "run")
     )
-    typed = Typed("fp16", Refusal("skipped", "no"))
+    typed = PrecisionVariant("fp16", Refusal("skipped", "no"))
     subject = Subject("net.fake", None, "resnet20", None, (typed,), typed, None, "photos")
     configuration = Configuration(Pair(fake.BACKEND, typed, typed.made), batch=8, threads=3, cuda_graphs=False)
-    row = rows.started("0123", MACHINE, request, subject, configuration)
+    row = rows.start_row("0123", MACHINE, request, subject, configuration)
     assert (row.requested_threads, row.requested_device, row.duration_s, row.processes, row.rounds) == (
         3,
         "cuda",
@@ -129,7 +131,7 @@ def test_rows_are_paired_where_they_took_turns_with_the_reference(
         replace(EMPTY, processes=3, field=field), gathered(*mine), beside=beside(*its, field=reference_field)
     )
     sides = [[one.latency.rounds_s for one in side] for side in (its, mine)]
-    compare = statistics.paired if paired else statistics.unpaired
+    compare = statistics.compare_paired if paired else statistics.compare_unpaired
     expected = compare(sides[0], sides[1], seed=row.seed)
     assert (row.ratio, row.ratio_interval, row.verdict) == (expected.ratio, expected.interval, expected.verdict)
     assert row.verdict == ("faster" if paired else "tie")
@@ -138,7 +140,9 @@ def test_rows_are_paired_where_they_took_turns_with_the_reference(
 def test_rows_that_an_interrupt_left_unequal_are_paired_in_what_both_have() -> None:
     its = [sitting(40, 0.004, rounds=6), sitting(40, 0.004, rounds=6, seed=5)]
     row = finished(replace(EMPTY, field=1), gathered(sitting(40, rounds=6)), beside=beside(*its, field=1))
-    expected = statistics.paired([its[0].latency.rounds_s], [sitting(40, rounds=6).latency.rounds_s], seed=row.seed)
+    expected = statistics.compare_paired(
+        [its[0].latency.rounds_s], [sitting(40, rounds=6).latency.rounds_s], seed=row.seed
+    )
     assert (row.ratio, row.ratio_interval) == (expected.ratio, expected.interval)
 
 
@@ -164,21 +168,21 @@ CEILINGS = Ceilings("cpu", 2, {"float32": 4e9}, 4e9)
 
 
 def test_a_row_stands_under_its_roof() -> None:
-    row = finished(ALONE, gathered(), beside=Beside(cost=COST, ceilings=CEILINGS))
+    row = finished(ALONE, gathered(), beside=RowContext(cost=COST, ceilings=CEILINGS))
     assert row.roof is not None
     assert (row.roof.least_s, row.roof.bound) == (0.0005, "bandwidth")
     assert row.roof.share == pytest.approx(0.5)
     assert row.warnings == ()
-    for half in (Beside(cost=COST), Beside(ceilings=CEILINGS)):
+    for half in (RowContext(cost=COST), RowContext(ceilings=CEILINGS)):
         assert finished(ALONE, gathered(), beside=half).roof is None
     other = finished(
-        ALONE, changed(gathered(), arithmetic="int8 (1 of 1)"), beside=Beside(cost=COST, ceilings=CEILINGS)
+        ALONE, changed(gathered(), arithmetic="int8 (1 of 1)"), beside=RowContext(cost=COST, ceilings=CEILINGS)
     )
     assert other.roof is None  # a ceiling that was not measured is not guessed
 
 
 def test_a_row_beyond_its_roof_is_doubtful() -> None:
-    row = finished(ALONE, gathered(), beside=Beside(cost=replace(COST, traffic_bytes=8_000_000), ceilings=CEILINGS))
+    row = finished(ALONE, gathered(), beside=RowContext(cost=replace(COST, traffic_bytes=8_000_000), ceilings=CEILINGS))
     assert row.roof is not None
     assert row.roof.share == pytest.approx(2.0)
     (warning,) = row.warnings
@@ -192,7 +196,7 @@ def test_what_a_gpu_tells_is_in_the_row() -> None:
     before = replace(STATE, sm_mhz=345, throttle=("idle",))
     device = replace(sitting(), device=series(50, 0.0005))
     first = replace(outcome(device), gpu_before=before, device_peak_bytes=7_000_000, energy_per_image_j=0.125)
-    found = Gathered([first, replace(outcome(device), gpu_after=STATE)])
+    found = ProcessOutcomes([first, replace(outcome(device), gpu_after=STATE)])
     row = finished(replace(EMPTY, processes=2, requested_device="cpu", cuda_graphs=False), found)
     assert row.device_p50_s == pytest.approx(0.0005)
     assert row.device_p50_interval_s is not None
@@ -233,7 +237,7 @@ def test_disturbances_are_those_of_all_processes() -> None:
 def test_answers_against_the_truth_and_the_reference() -> None:
     mine, theirs = predictions([0, 1, 2, 3], [0, 1, 9, 9]), predictions([0, 1, 2, 9], [0, 1, 9, 9])
     labels = tuple(f"class {number}" for number in range(10))
-    seen = Beside(Reference(predictions=theirs), labels)
+    seen = RowContext(Reference(predictions=theirs), labels)
     row = finished(ALONE, changed(gathered(), evaluated_per_s=120.0), mine, seen)
     assert (row.images, row.top1, row.top5, row.agreement, row.unreadable) == (4, 0.5, 0.5, 0.75, 0)
     assert row.agreement_interval is not None
@@ -287,7 +291,7 @@ def test_what_is_not_ok_has_no_number(status: Status) -> None:
 
 @pytest.mark.parametrize("status", ["failed", "skipped", "error"])
 def test_a_later_process_that_is_not_ok_takes_the_numbers_of_the_first_with_it(status: Status) -> None:
-    found = Gathered([outcome(), outcome(), Outcome(status, "it broke")])
+    found = ProcessOutcomes([outcome(), outcome(), JobOutcome(status, "it broke")])
     row = finished(replace(EMPTY, processes=5), found, predictions([0], [0]), beside(sitting()))
     expected = replace(EMPTY, processes=5, status=status, reason="in process 3: it broke", time=row.time)
     assert row == expected

@@ -10,27 +10,27 @@ import pytest
 from benchmarks import ceilings, field, rows, statistics
 from benchmarks import run as runs
 from benchmarks.ceilings import Ceilings
-from benchmarks.field import Told
-from benchmarks.loads import Load
-from benchmarks.request import Listener, Request
+from benchmarks.field import Progress
+from benchmarks.loads import LoadResult
+from benchmarks.request import BenchmarkRequest, RunListener
 from benchmarks.results import Row
 from benchmarks.rows import Configuration
 from benchmarks.run import Bench
-from benchmarks.subjects import Pair, Refusal, Subject, Typed
+from benchmarks.subjects import Pair, PrecisionVariant, Refusal, Subject
 from runtimes.backends import fake
 from runtimes.backends.fake import Script
 from runtimes.errors import ModelMismatchError, ResourceError, RexportError, UsageError
 from tests.benchmarks.rows import EMPTY, SKIPPED
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, read, with_batch
 
-LISTENER = Listener(lambda *_: None, lambda _: None)
-QUICK = Request(duration_s=0.02, processes=1, rounds=2, threads=1, limit=20, roofline=False)
+LISTENER = RunListener(lambda *_: None, lambda _: None)
+QUICK = BenchmarkRequest(duration_s=0.02, processes=1, rounds=2, threads=1, limit=20, roofline=False)
 TWICE = replace(QUICK, processes=2)
 TIMED = replace(SCRIPT, delays_s=(0.001,))
 """So long that a busy machine cannot make it look undone."""
 
 
-def rows_of(request: Request) -> list[Row]:
+def rows_of(request: BenchmarkRequest) -> list[Row]:
     return list(runs.run(request, LISTENER))
 
 
@@ -85,7 +85,7 @@ def test_a_backend_that_dies_is_a_row_and_the_next_subject_is_still_measured(tmp
     assert "SIGSEGV" in (by_name["dying.fake"].reason or "")
     assert by_name["wrong.fake"].p50_s is None
     assert by_name["wrong.fake"].sittings == ()
-    assert runs.exit_code(found, Request(runtimes=("fake",))) == 1
+    assert runs.exit_code(found, BenchmarkRequest(runtimes=("fake",))) == 1
 
 
 def test_a_hung_worker_is_a_row(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_device_that_a_backend_has_not_is_a_row_with_its_reason(tmp_path: Path
     found = rows_of(replace(request, runtimes=("fake",)))
     assert (found[-1].status, found[-1].reason) == ("skipped", "it runs on cpu, and cuda was asked for")
     assert (found[-1].cuda_graphs, found[-1].requested_device) == (False, "cuda")
-    assert runs.exit_code(found, Request()) == 5
+    assert runs.exit_code(found, BenchmarkRequest()) == 5
     assert [row.runtime for row in rows_of(request)] == ["pytorch"]  # unless it is named
 
 
@@ -137,7 +137,7 @@ def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subjected:
 
     def made(*scripts: Script | Refusal) -> tuple[Subject, list[Configuration]]:
         typed = [
-            Typed(name, one if isinstance(one, Refusal) else read(artifact(tmp_path, one, f"{name}.fake")))
+            PrecisionVariant(name, one if isinstance(one, Refusal) else read(artifact(tmp_path, one, f"{name}.fake")))
             for name, one in zip(("fp32", "fp16", "bf16"), scripts, strict=False)
         ]
         own = read(artifact(tmp_path, TIMED))
@@ -149,7 +149,7 @@ def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subjected:
 
 
 @contextlib.contextmanager
-def bench(subject: Subject, request: Request, listener: Listener = LISTENER) -> Iterator[Bench]:
+def bench(subject: Subject, request: BenchmarkRequest, listener: RunListener = LISTENER) -> Iterator[Bench]:
     with runs.session(request, listener) as shared:
         yield Bench(shared, subject)
 
@@ -179,9 +179,9 @@ def test_rows_of_one_field_took_turns_and_are_paired_and_others_are_not(together
         assert max(rounds[0]) < min(rounds[1])
     assert max(reference.sittings[0].starts_s) < min(slow.sittings[1].starts_s)
     assert (reference.ratio, reference.verdict) == (1.0, None)
-    expected = statistics.paired(taken(reference), taken(slow), seed=0)
+    expected = statistics.compare_paired(taken(reference), taken(slow), seed=0)
     assert (slow.ratio, slow.ratio_interval) == (expected.ratio, expected.interval)
-    apart = statistics.unpaired(taken(reference), taken(again), seed=0)
+    apart = statistics.compare_unpaired(taken(reference), taken(again), seed=0)
     assert (again.ratio, again.ratio_interval) == (apart.ratio, apart.interval)
     assert slow.ratio is not None
     assert 0.2 < slow.ratio < 0.7
@@ -197,11 +197,11 @@ def test_what_found_no_room_is_measured_alone_and_said_so(together: Subjected, m
         reference, alone = measuring.rows(configurations)
     assert (reference.field, alone.field) == (1, None)
     assert "it was measured by itself, as there was no room beside the others" in alone.warnings
-    expected = statistics.unpaired(taken(reference), taken(alone), seed=0)
+    expected = statistics.compare_unpaired(taken(reference), taken(alone), seed=0)
     assert (alone.ratio, alone.ratio_interval) == (expected.ratio, expected.interval)
 
 
-def listening(at: str, act: Callable[[], None]) -> Listener:
+def listening(at: str, act: Callable[[], None]) -> RunListener:
     """Acts once, at the first step that begins so."""
     done: list[str] = []
 
@@ -210,7 +210,7 @@ def listening(at: str, act: Callable[[], None]) -> Listener:
             done.append(words)
             act()
 
-    return Listener(step, lambda _: None)
+    return RunListener(step, lambda _: None)
 
 
 def test_a_configuration_that_fails_in_its_second_process_is_an_error_that_says_so(together: Subjected) -> None:
@@ -275,19 +275,19 @@ def test_an_early_end_before_the_first_process_is_through_gives_nothing(together
 @pytest.mark.parametrize(
     ("told", "later", "subject", "left_s"),
     [
-        (Told("fake", "open"), 2, "net · fake", (None,)),
-        (Told("", "round 1", 3.0, 10.0), 0, "net", (3.0,)),
-        (Told("", "round 1", 3.0, 10.0), 2, "net", (23.0,)),
-        (Told("", "round 1", 3.0, 10.0), None, "net", ()),  # of how many nobody knows
+        (Progress("fake", "open"), 2, "net · fake", (None,)),
+        (Progress("", "round 1", 3.0, 10.0), 0, "net", (3.0,)),
+        (Progress("", "round 1", 3.0, 10.0), 2, "net", (23.0,)),
+        (Progress("", "round 1", 3.0, 10.0), None, "net", ()),  # of how many nobody knows
     ],
 )
 def test_the_time_that_is_left_is_of_what_is_still_to_come_too(
-    told: Told, later: int | None, subject: str, left_s: tuple[float | None, ...], together: Subjected
+    told: Progress, later: int | None, subject: str, left_s: tuple[float | None, ...], together: Subjected
 ) -> None:
     heard: list[object] = []
-    listener = Listener(lambda name, step: heard.append((name, step)), heard.append, heard.append)
+    listener = RunListener(lambda name, step: heard.append((name, step)), heard.append, heard.append)
     with bench(together(TIMED)[0], QUICK, listener) as measuring:
-        measuring._heard(later)(told)
+        measuring._pass_progress_on(later)(told)
     assert heard == [*left_s, (subject, told.step)]
 
 
@@ -298,9 +298,9 @@ def test_a_session_measures_the_ceilings_where_they_are_wanted(monkeypatch: pyte
         asked.append((threads, device))
         return Ceilings(device, threads, missing="not measured: no library")
 
-    monkeypatch.setattr(ceilings, "measured", measured)
+    monkeypatch.setattr(ceilings, "measure_ceilings", measured)
     notices: list[str] = []
-    listener = Listener(lambda *_: None, notices.append)
+    listener = RunListener(lambda *_: None, notices.append)
     with runs.session(replace(QUICK, threads=3), listener) as shared:
         assert runs.with_ceilings(shared) is shared
     assert (asked, notices) == ([], [])
@@ -326,7 +326,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(
     request = replace(QUICK, subjects=(str(artifact(tmp_path)),), roofline=True)
     told: list[str] = []
     with pytest.raises(kind, match=message):
-        list(runs.run(replace(request, **change), Listener(lambda name, _: told.append(name), told.append)))  # type: ignore[arg-type]
+        list(runs.run(replace(request, **change), RunListener(lambda name, _: told.append(name), told.append)))  # type: ignore[arg-type]
     assert told == []
 
 
@@ -360,7 +360,7 @@ def test_a_broken_image_is_named_and_does_not_shift_the_others(tmp_path: Path) -
     assert row.top1 == 2 / 19
     assert row.image_p50_s is not None
     assert any("are one value throughout" in line for line in row.warnings)
-    assert runs.exit_code(found, Request()) == 1
+    assert runs.exit_code(found, BenchmarkRequest()) == 1
 
 
 def test_data_of_other_classes_are_refused_and_the_file_is_named(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
         pytest.importorskip(library, reason=f"{library} is not installed")
     notices: list[str] = []
     request = replace(TWICE, subjects=("resnet20",), runtimes=("onnxruntime",), limit=16, roofline=True)
-    reference, other = list(runs.run(request, Listener(lambda *_: None, notices.append)))
+    reference, other = list(runs.run(request, RunListener(lambda *_: None, notices.append)))
     assert [(row.runtime, row.status) for row in (reference, other)] == [("pytorch", "ok"), ("onnxruntime", "ok")]
     assert (reference.ratio, reference.agreement) == (1.0, 1.0)
     assert other.ratio is not None
@@ -404,15 +404,15 @@ DISTURBED = replace(EMPTY, disturbances=("others used 0.93 of 2 processors",))
         ([QUIET, SKIPPED], True, 0),
         ([QUIET, EMPTY], True, 1),  # nobody looked
         ([QUIET, EMPTY], False, 0),
-        ([QUIET, replace(EMPTY, load=Load("cold", (0.1,), (0.3,), 3.0))], True, 0),
-        ([QUIET, replace(EMPTY, load=Load("closed", (0.1,), (0.1,), 3.0))], True, 1),
+        ([QUIET, replace(EMPTY, load=LoadResult("cold", (0.1,), (0.3,), 3.0))], True, 0),
+        ([QUIET, replace(EMPTY, load=LoadResult("closed", (0.1,), (0.1,), 3.0))], True, 1),
         ([QUIET, DISTURBED], True, 1),
         ([EMPTY, DISTURBED], False, 0),
         ([QUIET, replace(DISTURBED, status="skipped")], True, 0),  # there is no number that was disturbed
     ],
 )
 def test_a_disturbed_machine_is_a_failure_where_that_is_asked_for(found: list[Row], strict: bool, code: int) -> None:
-    assert runs.exit_code(found, Request(strict=strict)) == code
+    assert runs.exit_code(found, BenchmarkRequest(strict=strict)) == code
 
 
 @pytest.mark.parametrize(
@@ -434,4 +434,4 @@ def test_a_disturbed_machine_is_a_failure_where_that_is_asked_for(found: list[Ro
     ],
 )
 def test_exit_codes(found: list[Row], runtimes: tuple[str, ...], precisions: tuple[str, ...], code: int) -> None:
-    assert runs.exit_code(found, Request(runtimes=runtimes, precisions=precisions)) == code
+    assert runs.exit_code(found, BenchmarkRequest(runtimes=runtimes, precisions=precisions)) == code

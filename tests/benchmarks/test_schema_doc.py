@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import results
-from benchmarks.compare import Report, evidence
+from benchmarks.compare import ComparisonReport, evidence
 from benchmarks.results import Row
 from runtimes import schema
 from tests.benchmarks.test_migration import NEW_IN_2, NEW_IN_3, NEW_IN_4
@@ -86,7 +86,7 @@ def unit(name: str) -> str:
 def expected() -> dict[str, tuple[str, str, str]]:
     """Type, unit and version of each field, by "Table.field"."""
     found = {}
-    for table, cls in {**tables(Row), **tables(Report)}.items():
+    for table, cls in {**tables(Row), **tables(ComparisonReport)}.items():
         for name, hint in typing.get_type_hints(cls).items():
             since = VERSIONS.get(f"{table}.{name}", FIRST.get(table, 4))
             found[f"{table}.{name}"] = (words(hint), unit(name), str(since))

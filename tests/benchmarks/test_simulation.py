@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import statistics
-from benchmarks.measure import Plan, Timed
+from benchmarks.measure import Plan, TimedCall
 from benchmarks.simulation import NOISES, Clockwork, Design, Noise, simulate, verdicts
 
 NONE = Noise(jitter=0.0, correlation=0.0, layout=0.0, turn=0.0, stall=0.0)
@@ -36,7 +36,7 @@ def test_a_neighbour_who_comes_and_goes_hides_no_gap() -> None:
         figures = np.subtract(levels[0], levels[1])
         reach = statistics.student(len(figures) - 1) * figures.std(ddof=1) / np.sqrt(len(figures))
         lost += figures.mean() - reach <= np.log(1 + statistics.RESOLUTION)
-        found += statistics.paired(*sides).verdict == "faster"
+        found += statistics.compare_paired(*sides).verdict == "faster"
     assert found >= 19
     assert lost >= 5
 
@@ -51,7 +51,7 @@ def test_the_samples_of_one_process_would_make_the_same_differ() -> None:
     differ = ties = 0
     for seed in range(25):
         reference, other = simulate(0.0, NOISES["still"], Design(processes=1, per_round=20), seed)
-        found = statistics.paired(reference, other, seed)
+        found = statistics.compare_paired(reference, other, seed)
         differ += not found.interval[0] <= 1.0 <= found.interval[1]
         ties += found.verdict == "tie"
     assert differ >= 12
@@ -69,7 +69,7 @@ def test_without_noise_calls_take_what_they_should_to_the_digit() -> None:
 
 def test_the_harness_can_time_it() -> None:
     clockwork = Clockwork((0.5,), NONE, horizon_s=100.0)
-    timed = Timed(lambda: clockwork.call(0), Plan(window_s=0.5), clock=clockwork.clock)
+    timed = TimedCall(lambda: clockwork.call(0), Plan(window_s=0.5), clock=clockwork.clock)
     timed.warm_up()
     assert timed.turn(2.0) == (0.5,) * 4
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from benchmarks import spreadsheet
 from benchmarks.answers import Flips
-from benchmarks.loads import Load
+from benchmarks.loads import LoadResult
 from benchmarks.roofline import Roof
 from tests.benchmarks.rows import FASTER, ON_A_GPU, REFERENCE, SKIPPED
 
@@ -20,7 +20,7 @@ ROOF = Roof(
     bound="compute",
 )
 FLIPS = Flips(better=3, worse=5, p_value=0.727, near_ties=4, real=9, real_share_interval=(0.0005, 0.0017))
-LOAD = Load("open", (0.001,), (0.002,), 69.5, arrivals="poisson", rate_per_s=70.0)
+LOAD = LoadResult("open", (0.001,), (0.002,), 69.5, arrivals="poisson", rate_per_s=70.0)
 
 
 def test_csv_has_raw_values_and_intervals_in_two_columns() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks import resampling, statistics
 from benchmarks.simulation import NOISES, USUAL, Design, simulate
-from benchmarks.statistics import Comparison, Processes
+from benchmarks.statistics import LatencyComparison, Processes
 from runtimes.errors import UsageError
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
@@ -140,16 +140,16 @@ def test_paired_is_the_ratio_of_each_round_and_not_of_what_the_machine_did() -> 
     """The machine slows down threefold within each sitting, and the other is faster by a quarter all along."""
     reference = [[[level * 1.25] * 5 for level in (1.0, 1.5, 3.0)]] * 3
     other = [[[level] * 5 for level in (1.0, 1.5, 3.0)]] * 3
-    found = statistics.paired(reference, other)
+    found = statistics.compare_paired(reference, other)
     assert (found.verdict, found.units) == ("faster", "processes")
     assert (found.ratio, *found.interval) == pytest.approx((1.25, 1.25, 1.25))
-    assert statistics.unpaired(reference, other).verdict == "tie"
-    assert statistics.paired(other, reference).verdict == "slower"
+    assert statistics.compare_unpaired(reference, other).verdict == "tie"
+    assert statistics.compare_paired(other, reference).verdict == "slower"
 
 
 def test_paired_over_sittings_is_students_interval_to_the_digit() -> None:
     logs = [0.10, 0.12, 0.17]
-    found = statistics.paired(steady(*map(math.exp, logs), rounds=1), steady(1.0, 1.0, 1.0, rounds=1))
+    found = statistics.compare_paired(steady(*map(math.exp, logs), rounds=1), steady(1.0, 1.0, 1.0, rounds=1))
     reach = 4.302653 * float(np.std(logs, ddof=1)) / math.sqrt(3)
     assert found.ratio == pytest.approx(math.exp(0.13))
     assert found.interval == pytest.approx((math.exp(0.13 - reach), math.exp(0.13 + reach)), rel=1e-5)
@@ -157,7 +157,9 @@ def test_paired_over_sittings_is_students_interval_to_the_digit() -> None:
 
 def test_paired_is_the_middle_half_of_all_rounds_and_its_spread_that_of_the_sittings_to_the_digit() -> None:
     logs = [[0.00, 0.01], [0.02, 0.03], [0.04, 0.90]]  # a neighbour met one side alone in the last round
-    found = statistics.paired([[[math.exp(log)] for log in each] for each in logs], steady(1.0, 1.0, 1.0, rounds=2))
+    found = statistics.compare_paired(
+        [[[math.exp(log)] for log in each] for each in logs], steady(1.0, 1.0, 1.0, rounds=2)
+    )
     assert found.ratio == pytest.approx(math.exp(0.025)), "of 0.01, 0.02, 0.03 and 0.04"
     clipped = np.array([0.01 + 0.01, 0.02 + 0.03, 0.04 + 0.04])
     influences = (clipped - clipped.mean()) / 4
@@ -168,13 +170,13 @@ def test_paired_is_the_middle_half_of_all_rounds_and_its_spread_that_of_the_sitt
 def test_rounds_of_one_process_are_not_taken_for_independent() -> None:
     """Each process lands somewhere and stays there: a hundred rounds tell no more of it than one."""
     levels = [0.97, 0.99, 1.0, 1.01, 1.03]
-    once, often = (statistics.paired(steady(*levels, rounds=n), steady(*[1.0] * 5, rounds=n)) for n in (4, 100))
+    once, often = (statistics.compare_paired(steady(*levels, rounds=n), steady(*[1.0] * 5, rounds=n)) for n in (4, 100))
     assert np.diff(often.interval)[0] > 0.95 * np.diff(once.interval)[0] > 0.03
 
 
 def test_sittings_that_agree_by_luck_are_not_narrower_than_their_rounds_allow() -> None:
     restless = [[[1.0], [1.5], [1.0], [1.5]]] * 3
-    found = statistics.paired(restless, steady(1.2, 1.2, 1.2, rounds=4))
+    found = statistics.compare_paired(restless, steady(1.2, 1.2, 1.2, rounds=4))
     assert found.interval[0] < 0.9
     assert found.interval[1] > 1.1
 
@@ -183,18 +185,18 @@ def test_sittings_that_agree_by_luck_are_not_narrower_than_their_rounds_allow() 
     ("gap", "verdict"), [(1.0, "tie"), (1.009, "tie"), (1 / 1.009, "tie"), (1.011, "faster"), (1 / 1.011, "slower")]
 )
 def test_less_than_a_percent_is_a_tie_whatever_the_interval(gap: float, verdict: str) -> None:
-    assert statistics.paired(steady(*[gap] * 5), steady(*[1.0] * 5)).verdict == verdict
-    assert statistics.unpaired(steady(*[gap] * 5), steady(*[1.0] * 5)).verdict == verdict
+    assert statistics.compare_paired(steady(*[gap] * 5), steady(*[1.0] * 5)).verdict == verdict
+    assert statistics.compare_unpaired(steady(*[gap] * 5), steady(*[1.0] * 5)).verdict == verdict
 
 
 @pytest.mark.parametrize(("rounds", "units"), [(10, "rounds"), (4, "samples"), (1, "samples")])
 def test_one_process_speaks_for_itself_and_its_verdict_asks_for_more(rounds: int, units: str) -> None:
     for gap, verdict in ((1.04, "tie"), (1.06, "faster"), (1 / 1.06, "slower")):
-        found = statistics.paired(steady(gap, rounds=rounds), steady(1.0, rounds=rounds))
+        found = statistics.compare_paired(steady(gap, rounds=rounds), steady(1.0, rounds=rounds))
         assert found.verdict == verdict
         assert found.units == units
         assert found.ratio == pytest.approx(gap)
-    low, high = statistics.paired(*simulate(0.1, NOISES["independent"], Design(1, rounds), seed=3)).interval
+    low, high = statistics.compare_paired(*simulate(0.1, NOISES["independent"], Design(1, rounds), seed=3)).interval
     assert low < 1.1 < high
 
 
@@ -202,31 +204,31 @@ def test_what_one_side_alone_has_is_left_out() -> None:
     longer = [*steady(1.1, 1.1), [[9.0]], [[9.0]]]
     longer[0] = [*longer[0], [9.0]]
     other = [*steady(1.0, 1.0), [[]]]
-    found = statistics.paired(longer, other)
+    found = statistics.compare_paired(longer, other)
     assert found.units == "processes"
     assert found.ratio == pytest.approx(1.1)
     with pytest.raises(UsageError, match="no round in which both"):
-        statistics.paired([[[1.0], []]], [[[], [1.0]]])
+        statistics.compare_paired([[[1.0], []]], [[[], [1.0]]])
     with pytest.raises(UsageError, match="no samples"):
-        statistics.unpaired([[[1.0]]], [[[]]])
+        statistics.compare_unpaired([[[1.0]]], [[[]]])
 
 
 def test_a_duration_of_nothing_counts_as_a_nanosecond() -> None:
-    assert statistics.paired(steady(2e-9, 2e-9), steady(0.0, 0.0)).ratio == pytest.approx(2.0)
-    assert statistics.unpaired(steady(0.0), steady(0.0)) == Comparison(1.0, (1.0, 1.0), "tie", "samples")
+    assert statistics.compare_paired(steady(2e-9, 2e-9), steady(0.0, 0.0)).ratio == pytest.approx(2.0)
+    assert statistics.compare_unpaired(steady(0.0), steady(0.0)) == LatencyComparison(1.0, (1.0, 1.0), "tie", "samples")
 
 
 def test_another_quantile_is_of_all_rounds_of_a_sitting() -> None:
     """A tenth of the calls stall, in one round only: no round's median shows it, and the 0.95-quantile does."""
     stalling = [[[1.0] * 10, [1.0] * 7 + [3.0] * 3, [1.0] * 10]] * 3
     even = steady(1.0, 1.0, 1.0, calls=10)
-    assert statistics.paired(stalling, even).ratio == pytest.approx(1.0)
-    assert statistics.paired(stalling, even, q=0.95).ratio == pytest.approx(3.0)
+    assert statistics.compare_paired(stalling, even).ratio == pytest.approx(1.0)
+    assert statistics.compare_paired(stalling, even, q=0.95).ratio == pytest.approx(3.0)
 
 
 def test_unpaired_is_welchs_interval_to_the_digit() -> None:
     mine, its = [0.10, 0.12, 0.17], [0.0, 0.01, 0.02, 0.05]
-    found = statistics.unpaired(steady(*map(math.exp, mine)), steady(*map(math.exp, its)))
+    found = statistics.compare_unpaired(steady(*map(math.exp, mine)), steady(*map(math.exp, its)))
     errors = [float(np.var(logs, ddof=1)) / len(logs) for logs in (mine, its)]
     freedom = sum(errors) ** 2 / (errors[0] ** 2 / 2 + errors[1] ** 2 / 3)
     reach = statistics.student(freedom) * math.sqrt(sum(errors))
@@ -238,11 +240,11 @@ def test_unpaired_is_welchs_interval_to_the_digit() -> None:
 
 def test_a_run_of_one_process_is_lent_the_other_runs_spread() -> None:
     several = steady(1.00, 1.05, 0.95)
-    lent = statistics.unpaired(several, steady(1.0))
-    both = statistics.unpaired(several, several)
+    lent = statistics.compare_unpaired(several, steady(1.0))
+    both = statistics.compare_unpaired(several, several)
     assert lent.units == "processes"
     assert lent.interval[0] < both.interval[0] < 1.0 < both.interval[1] < lent.interval[1]
-    alone = statistics.unpaired(steady(1.0), steady(1.0))
+    alone = statistics.compare_unpaired(steady(1.0), steady(1.0))
     assert (alone.units, alone.interval) == ("samples", (1.0, 1.0))
 
 
@@ -256,8 +258,8 @@ def test_two_runs_of_the_same_tie_and_ten_percent_are_found() -> None:
             simulate(0.0, noise, seed=2000 + seed),
         )
         faster = [[np.asarray(samples) / 1.1 for samples in rounds] for rounds in faster]
-        tally["tie"] += statistics.unpaired(reference, same, seed).verdict == "tie"
-        tally["found"] += statistics.unpaired(reference, faster, seed).verdict == "faster"
+        tally["tie"] += statistics.compare_unpaired(reference, same, seed).verdict == "tie"
+        tally["found"] += statistics.compare_unpaired(reference, faster, seed).verdict == "faster"
     assert tally["tie"] >= 29
     assert tally["found"] >= 29
 
@@ -352,7 +354,7 @@ def test_autocorrelation_is_what_the_samples_were_made_with() -> None:
 
 def test_strong_correlation_must_be_beyond_chance() -> None:
     random = np.random.default_rng(10)
-    assert statistics.strongly_correlated(correlated(random, 400))
-    assert not statistics.strongly_correlated(independent(random, 400))
-    assert not statistics.strongly_correlated(correlated(random, 400, share=0.3))
-    assert not statistics.strongly_correlated([1.0, 2.0, 3.0, 4.0])
+    assert statistics.is_strongly_correlated(correlated(random, 400))
+    assert not statistics.is_strongly_correlated(independent(random, 400))
+    assert not statistics.is_strongly_correlated(correlated(random, 400, share=0.3))
+    assert not statistics.is_strongly_correlated([1.0, 2.0, 3.0, 4.0])

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import run as runs
 from benchmarks import subjects
-from benchmarks.request import Listener, Request
+from benchmarks.request import BenchmarkRequest, RunListener
 from benchmarks.results import Row
 from benchmarks.subjects import Refusal, Subject
 from exporter import network, onnx, torch
@@ -28,7 +28,7 @@ from tests.exporter.small import BASIC, SILENT
 from tests.exporter.tracing import traced_once
 from tests.samples import copied
 
-LISTENER = Listener(lambda *_: None, lambda _: None)
+LISTENER = RunListener(lambda *_: None, lambda _: None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +37,7 @@ def _cheap_exports_of_the_same() -> Iterator[None]:
         yield
 
 
-def made(request: Request, folder: Path) -> tuple[Subject, ...]:
+def made(request: BenchmarkRequest, folder: Path) -> tuple[Subject, ...]:
     return subjects.subjects(request, folder, LISTENER)
 
 
@@ -53,7 +53,7 @@ def impossible_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_is_measured_as_itself_and_in_what_it_is_exported_to(onnx_artifact: Artifact, tmp_path: Path) -> None:
-    request = Request(subjects=(str(onnx_artifact.path),), precisions=("bf16", "fp32"))
+    request = BenchmarkRequest(subjects=(str(onnx_artifact.path),), precisions=("bf16", "fp32"))
     (subject,) = made(request, tmp_path)
     bf16, fp32 = subject.typed
     assert fp32.made == Artifact.read(onnx_artifact.path)
@@ -61,10 +61,10 @@ def test_a_file_is_measured_as_itself_and_in_what_it_is_exported_to(onnx_artifac
     assert bf16.made.path.name == "resnet20.bf16.onnx"
     assert bf16.made.manifest is not None
     assert (bf16.made.manifest.precision, bf16.precision, fp32.precision) == ("bf16", "bf16", "fp32")
-    assert isinstance(subject.twin.made, Artifact)
-    assert subject.twin.made.manifest is not None
+    assert isinstance(subject.reference.made, Artifact)
+    assert subject.reference.made.manifest is not None
     assert onnx_artifact.manifest is not None
-    assert subject.twin.made.manifest.parent == onnx_artifact.manifest.sha256
+    assert subject.reference.made.manifest.parent == onnx_artifact.manifest.sha256
     pairs = [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)]
     assert pairs == [
         ("pytorch", "fp32"),
@@ -86,7 +86,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
         return honest(request, listener)
 
     monkeypatch.setattr(network, "prepare", counted)
-    request = Request(
+    request = BenchmarkRequest(
         subjects=("resnet20",),
         runtimes=("onnxruntime", "openvino"),
         precisions=("fp16", "bf16"),
@@ -123,7 +123,7 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
     """Raw pixels and a fixed batch; a network that bears no variant's name."""
     wanted = network.ExportRequest(BASIC, f"{tmp_path}/small.onnx", batch=4, raw=True)
     path = onnx.export(wanted, SILENT).path
-    request = Request(
+    request = BenchmarkRequest(
         subjects=(str(path),),
         runtimes=("onnxruntime",),
         precisions=("fp32", "fp16"),
@@ -148,15 +148,15 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
 def test_a_network_that_cannot_be_made_again_is_a_row(onnx_artifact: Artifact, tmp_path: Path) -> None:
     spoilt = copied(onnx_artifact, tmp_path)
     spoilt.path.write_bytes(spoilt.path.read_bytes()[:-1] + b"x")
-    request = Request(subjects=(str(spoilt.path),), precisions=("fp32", "fp16"))
+    request = BenchmarkRequest(subjects=(str(spoilt.path),), precisions=("fp32", "fp16"))
     (subject,) = made(request, tmp_path)
     own, fp16 = subject.typed
     assert isinstance(own.made, Artifact)
     assert isinstance(fp16.made, Refusal)
     assert fp16.made.status == "skipped"
     assert "not those that its manifest records" in fp16.made.reason
-    assert isinstance(subject.twin.made, Refusal)
-    assert "it has no PyTorch twin" in subject.twin.made.reason
+    assert isinstance(subject.reference.made, Refusal)
+    assert "it has no PyTorch twin" in subject.reference.made.reason
 
 
 @pytest.mark.parametrize(
@@ -179,18 +179,18 @@ def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None
         (tmp_path / folder).mkdir()
     first, second = artifact(tmp_path / "a"), artifact(tmp_path / "b")
     other = artifact(tmp_path, name="other.fake")
-    request = Request(subjects=(str(first), str(second), str(other), str(first)))
+    request = BenchmarkRequest(subjects=(str(first), str(second), str(other), str(first)))
     assert [subject.name for subject in made(request, tmp_path)] == [str(first), str(second), "other.fake"]
 
 
 def test_a_file_has_no_other_precision_if_nothing_says_what_it_is(tmp_path: Path) -> None:
-    request = Request(subjects=(str(foreign(tmp_path)),), precisions=("int8",))
+    request = BenchmarkRequest(subjects=(str(foreign(tmp_path)),), precisions=("int8",))
     with pytest.raises(UsageError, match=r"net\.fake: nothing says which network this file holds.*--precision"):
         made(request, tmp_path)
 
 
 def test_a_scripted_file_in_another_precision_is_a_row_for_each_runtime_that_might_have_run_it(tmp_path: Path) -> None:
-    request = Request(
+    request = BenchmarkRequest(
         subjects=(str(artifact(tmp_path)),),
         precisions=("fp32", "int8"),
         duration_s=0.02,
@@ -216,7 +216,7 @@ def test_a_scripted_file_in_another_precision_is_a_row_for_each_runtime_that_mig
 def test_options_that_mean_nothing_for_files_are_refused(
     tmp_path: Path, options: dict[str, bool], message: str
 ) -> None:
-    request = replace(Request(subjects=(str(artifact(tmp_path)),)), **options)  # type: ignore[arg-type]
+    request = replace(BenchmarkRequest(subjects=(str(artifact(tmp_path)),)), **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=message):
         made(request, tmp_path)
 
@@ -233,24 +233,26 @@ def test_options_that_mean_nothing_for_files_are_refused(
 )
 def test_impossible_typings_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Request(**options)  # type: ignore[arg-type]
+        BenchmarkRequest(**options)  # type: ignore[arg-type]
 
 
 def test_a_calibration_goes_to_the_precision_that_takes_one() -> None:
-    request = Request(precisions=("fp16", "int8"), calibration="photos", calibration_images=8, target="tensorrt")
+    request = BenchmarkRequest(
+        precisions=("fp16", "int8"), calibration="photos", calibration_images=8, target="tensorrt"
+    )
     assert request.typing("fp16").calibration is None
     typing = request.typing("int8")
     assert (typing.calibration, typing.calibration_images, typing.target) == ("photos", 8, "tensorrt")
 
 
-def precisions_of(found: tuple[subjects.Typed, ...]) -> list[tuple[str | None, str]]:
+def precisions_of(found: tuple[subjects.PrecisionVariant, ...]) -> list[tuple[str | None, str]]:
     return [(typed.precision, typed.format) for typed in found]
 
 
 def test_on_a_gpu_pytorch_has_programs_of_its_own_beside_the_reference(tmp_path: Path) -> None:
     """What is exported and paired; this needs no GPU."""
     path = onnx.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
-    request = Request(subjects=(str(path),), precisions=("fp32", "tf32", "fp16"), device="cuda")
+    request = BenchmarkRequest(subjects=(str(path),), precisions=("fp32", "tf32", "fp16"), device="cuda")
     (subject,) = made(request, tmp_path)
     assert precisions_of(subject.programs) == [("tf32", "pt2"), ("fp16", "pt2")]
     for typed in subject.programs:
@@ -274,7 +276,7 @@ def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monk
     row = PRECISIONS["bf16"]
     monkeypatch.setitem(PRECISIONS, "bf16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
     path = onnx.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
-    request = Request(subjects=(str(path),), precisions=("bf16",), runtimes=("pytorch",), device="cuda")
+    request = BenchmarkRequest(subjects=(str(path),), precisions=("bf16",), runtimes=("pytorch",), device="cuda")
     (subject,) = made(request, tmp_path)
     (program,) = subject.programs
     assert isinstance(program.made, Refusal)
@@ -285,12 +287,12 @@ def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monk
 
 def test_a_narrow_program_that_is_named_is_measured_beside_its_reference(tmp_path: Path) -> None:
     path = torch.export(network.ExportRequest(BASIC, f"{tmp_path}/small.pt2"), SILENT, PrecisionSpec("fp16")).path
-    request = Request(subjects=(str(path),), runtimes=("pytorch",))
+    request = BenchmarkRequest(subjects=(str(path),), runtimes=("pytorch",))
     (subject,) = made(request, tmp_path)
     assert precisions_of(subject.typed) == [("fp16", "pt2")]
-    assert subject.twin.precision == "fp32"
-    assert isinstance(subject.twin.made, Artifact)
-    assert subject.twin.made.path != path
+    assert subject.reference.precision == "fp32"
+    assert isinstance(subject.reference.made, Artifact)
+    assert subject.reference.made.path != path
     assert [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)] == [
         ("pytorch", "fp32"),
         ("pytorch", "fp16"),
@@ -298,7 +300,7 @@ def test_a_narrow_program_that_is_named_is_measured_beside_its_reference(tmp_pat
 
 
 def test_a_float32_program_that_is_named_is_its_own_reference(pt2_artifact: Artifact, tmp_path: Path) -> None:
-    request = Request(subjects=(str(pt2_artifact.path),), runtimes=("pytorch",))
+    request = BenchmarkRequest(subjects=(str(pt2_artifact.path),), runtimes=("pytorch",))
     (subject,) = made(request, tmp_path)
     assert [(pair.typed.precision, pair.opens) for pair in subjects.pairs(subject, request)] == [
         ("fp32", Artifact.read(pt2_artifact.path))

@@ -13,10 +13,10 @@ import pytest
 
 import runtimes
 from benchmarks import cli, results, tune, verdict
-from benchmarks.request import Listener, Request
+from benchmarks.request import BenchmarkRequest, RunListener
 from benchmarks.results import Row
-from benchmarks.subjects import Refusal, Typed
-from benchmarks.tune import Aim, Findings
+from benchmarks.subjects import PrecisionVariant, Refusal
+from benchmarks.tune import TuningGoal, TuningResult
 from runtimes import Artifact
 from runtimes.errors import CheckFailedError, RexportError, UsageError
 from runtimes.formats import FORMATS
@@ -25,7 +25,7 @@ from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 from tests.benchmarks.searches import TRIED, ScriptedBench, searched, subject, typed
 from tests.exporter.commands import here
 
-LISTENER = Listener(lambda *_: None, lambda _: None)
+LISTENER = RunListener(lambda *_: None, lambda _: None)
 RBENCH = (sys.executable, "-m", "benchmarks.cli")
 
 
@@ -36,7 +36,7 @@ def four_processors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_runtime_precision_and_thread_count_is_tried_and_the_reference_first(tmp_path: Path) -> None:
     bench = ScriptedBench({("openvino", "int8", 2, 1): 1.0, ("openvino", "int8", 4, 1): 2.0}, {"int8": 0.002})
-    found = searched(bench, subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8")), Aim())
+    found = searched(bench, subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8")), TuningGoal())
     assert bench.asked[0] == ("pytorch", "fp32", 4, 1)
     expected = {
         (runtime, precision, threads, 1) for runtime in TRIED for precision in ("fp32", "int8") for threads in (1, 2, 4)
@@ -45,33 +45,45 @@ def test_every_runtime_precision_and_thread_count_is_tried_and_the_reference_fir
     assert len(bench.asked) == 13
     best = found.choice().best
     assert best is not None
-    assert (best.row.runtime, best.row.precision, best.row.threads, best.loss) == ("openvino", "int8", 2, 0.002)
+    assert (best.row.runtime, best.row.precision, best.row.threads, best.accuracy_drop) == (
+        "openvino",
+        "int8",
+        2,
+        0.002,
+    )
     assert found.labelled
     assert found.left_out == []
 
 
 def test_inductor_is_never_tried(tmp_path: Path) -> None:
     bench = ScriptedBench({}, {})
-    searched(bench, subject(tmp_path, typed(tmp_path, "fp32")), Aim(threads=(4,)), Request(subjects=("resnet20",)))
+    searched(
+        bench,
+        subject(tmp_path, typed(tmp_path, "fp32")),
+        TuningGoal(threads=(4,)),
+        BenchmarkRequest(subjects=("resnet20",)),
+    )
     assert {key[0] for key in bench.asked} == {"pytorch", *TRIED}
 
 
 def test_on_a_gpu_the_threads_are_not_searched_and_pytorchs_own_programs_never_tried(tmp_path: Path) -> None:
     bench = ScriptedBench({}, {})
     of = subject(tmp_path, typed(tmp_path, "fp32"))
-    program = Typed("fp16", Artifact(tmp_path / "net.fp16.pt2", FORMATS["pt2"], None))
-    request = Request(subjects=("resnet20",), device="cuda", cuda_graphs=False)
-    searched(bench, replace(of, programs=(program,)), Aim(), request)
+    program = PrecisionVariant("fp16", Artifact(tmp_path / "net.fp16.pt2", FORMATS["pt2"], None))
+    request = BenchmarkRequest(subjects=("resnet20",), device="cuda", cuda_graphs=False)
+    searched(bench, replace(of, programs=(program,)), TuningGoal(), request)
     assert [key for key in bench.asked if key[0] == "pytorch"] == [("pytorch", "fp32", 4, 1)]
     assert "inductor" not in {key[0] for key in bench.asked}
     assert {key[2] for key in bench.asked} == {4}
     assert not any(bench.graphs)
-    assert Aim(threads=(2, 1)).thread_counts("cuda") == (2, 1)
+    assert TuningGoal(threads=(2, 1)).thread_counts("cuda") == (2, 1)
 
 
 def test_what_is_beyond_the_bound_is_not_tried_further_and_said_so(tmp_path: Path) -> None:
     bench = ScriptedBench({("onnxruntime", "int8", 4, 1): 0.1}, {"int8": 0.02})
-    found = searched(bench, subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8")), Aim(max_drop=0.01))
+    found = searched(
+        bench, subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8")), TuningGoal(max_drop=0.01)
+    )
     assert [key for key in bench.asked if key[1] == "int8"] == [(runtime, "int8", 4, 1) for runtime in TRIED]
     assert "onnxruntime int8: beyond the bound, so its other batches and threads were not tried" in found.left_out
     best = found.choice().best
@@ -87,7 +99,7 @@ def test_the_time_that_is_left_is_that_of_what_is_still_to_be_tried(
     bench, told = ScriptedBench({("onnxruntime", "fp32", 4, 1): -1.0}, {"int8": 0.02}), list[float | None]()
     monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: float(len(bench.asked))))
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"))
-    searched(bench, of, Aim(max_drop=0.01), left=told.append)
+    searched(bench, of, TuningGoal(max_drop=0.01), left=told.append)
     assert told == pytest.approx([12, 22, 18, 12, 9, 20 / 3, 5, 3.6, 7 / 3, 0])
 
 
@@ -101,8 +113,11 @@ def test_throughput_tries_the_batches_first_and_fewer_threads_at_the_best_of_the
         },
         {},
     )
-    of, request = subject(tmp_path, typed(tmp_path, "fp32")), Request(subjects=("resnet20",), runtimes=("onnxruntime",))
-    found = searched(bench, of, Aim("throughput"), request)
+    of, request = (
+        subject(tmp_path, typed(tmp_path, "fp32")),
+        BenchmarkRequest(subjects=("resnet20",), runtimes=("onnxruntime",)),
+    )
+    found = searched(bench, of, TuningGoal("throughput"), request)
     assert bench.asked == [
         *(("pytorch", "fp32", 4, batch) for batch in (1, 8, 32)),
         *(("onnxruntime", "fp32", 4, batch) for batch in (1, 8, 32)),
@@ -117,8 +132,8 @@ def test_throughput_tries_the_batches_first_and_fewer_threads_at_the_best_of_the
 
 def test_a_pair_that_does_not_run_is_tried_once(tmp_path: Path) -> None:
     bench = ScriptedBench({("onnxruntime", "fp32", 4, 1): -1.0}, {})
-    gone = Typed("bf16", Refusal("failed", "bf16 failed its gate"))
-    found = searched(bench, subject(tmp_path, typed(tmp_path, "fp32"), gone), Aim())
+    gone = PrecisionVariant("bf16", Refusal("failed", "bf16 failed its gate"))
+    found = searched(bench, subject(tmp_path, typed(tmp_path, "fp32"), gone), TuningGoal())
     assert [key for key in bench.asked if key[0] == "onnxruntime"] == [
         ("onnxruntime", "fp32", 4, 1),
         ("onnxruntime", "bf16", 4, 1),
@@ -131,9 +146,9 @@ def test_a_pair_that_does_not_run_is_tried_once(tmp_path: Path) -> None:
 def test_without_labels_the_gates_error_is_what_counts_and_there_is_no_bound(tmp_path: Path) -> None:
     bench = ScriptedBench({("openvino", "int8", 4, 1): 0.5}, {}, labelled=False)
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8", 0.25), data=None)
-    found = searched(bench, of, Aim(max_drop=0.0))
+    found = searched(bench, of, TuningGoal(max_drop=0.0))
     assert not found.labelled
-    assert {(one.row.precision, one.loss) for one in found.candidates} == {("fp32", 0.0), ("int8", 0.25)}
+    assert {(one.row.precision, one.accuracy_drop) for one in found.candidates} == {("fp32", 0.0), ("int8", 0.25)}
     best = found.choice().best
     assert best is not None
     assert (best.row.precision, best.row.threads) == ("int8", 4)
@@ -144,31 +159,31 @@ def test_without_labels_the_gates_error_is_what_counts_and_there_is_no_bound(tmp
 
 def test_a_reference_that_is_missing_leaves_the_gate(tmp_path: Path) -> None:
     bench = ScriptedBench({("pytorch", "fp32", 4, 1): -1.0}, {"int8": 0.5})
-    found = searched(bench, subject(tmp_path, typed(tmp_path, "int8", 0.125)), Aim())
+    found = searched(bench, subject(tmp_path, typed(tmp_path, "int8", 0.125)), TuningGoal())
     assert not found.labelled
-    assert {one.loss for one in found.candidates} == {0.125}
+    assert {one.accuracy_drop for one in found.candidates} == {0.125}
 
 
 def test_thread_counts_are_powers_of_two_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for usable, expected in ((1, (1,)), (2, (2, 1)), (6, (6, 4, 2, 1)), (8, (8, 4, 2, 1))):
         monkeypatch.setattr(tune, "usable_processors", lambda usable=usable: usable)
-        assert Aim().thread_counts() == expected
-    assert Aim(threads=(1, 3, 1)).thread_counts() == (3, 1)
+        assert TuningGoal().thread_counts() == expected
+    assert TuningGoal(threads=(1, 3, 1)).thread_counts() == (3, 1)
 
 
 def test_exit_codes(tmp_path: Path) -> None:
-    request = Request(subjects=("resnet20",), runtimes=TRIED)
-    of = subject(tmp_path, typed(tmp_path, "fp32"), Typed("bf16", Refusal("failed", "its gate")))
-    assert tune.exit_code(searched(ScriptedBench({}, {}), of, Aim()), request) == 0
+    request = BenchmarkRequest(subjects=("resnet20",), runtimes=TRIED)
+    of = subject(tmp_path, typed(tmp_path, "fp32"), PrecisionVariant("bf16", Refusal("failed", "its gate")))
+    assert tune.exit_code(searched(ScriptedBench({}, {}), of, TuningGoal()), request) == 0
     one_broken = ScriptedBench({("openvino", "fp32", 4, 1): -1.0}, {})
-    assert tune.exit_code(searched(one_broken, of, Aim()), request) == 5  # it was asked for by name
-    assert tune.exit_code(searched(one_broken, of, Aim()), Request()) == 0
+    assert tune.exit_code(searched(one_broken, of, TuningGoal()), request) == 5  # it was asked for by name
+    assert tune.exit_code(searched(one_broken, of, TuningGoal()), BenchmarkRequest()) == 0
     all_broken = ScriptedBench({(runtime, "fp32", 4, 1): -1.0 for runtime in TRIED}, {})
-    assert tune.exit_code(searched(all_broken, of, Aim()), request) == 1
+    assert tune.exit_code(searched(all_broken, of, TuningGoal()), request) == 1
     with pytest.raises(
         CheckFailedError, match=r"nothing is within a drop of 0\.50 points: the least is 3\.00 .*--max-drop"
     ):
-        tune.exit_code(searched(ScriptedBench({}, {"fp32": 0.03}), of, Aim()), request)
+        tune.exit_code(searched(ScriptedBench({}, {"fp32": 0.03}), of, TuningGoal()), request)
 
 
 def test_weights_in_files_of_their_own_are_a_row_and_not_copied(tmp_path: Path) -> None:
@@ -203,15 +218,20 @@ def test_what_cannot_be_tuned_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert callable(make)
-    request = replace(Request(subjects=(str(make(tmp_path)),), precisions=("fp32",)), **request_)  # type: ignore[arg-type]
+    request = replace(BenchmarkRequest(subjects=(str(make(tmp_path)),), precisions=("fp32",)), **request_)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=message):
-        tune.tune(request, Findings(Aim()), LISTENER, lambda _: None)
+        tune.tune(request, TuningResult(TuningGoal()), LISTENER, lambda _: None)
     assert [name for name in os.listdir(tmp_path) if "tuned" in name] == []
 
 
 def test_a_pytorch_program_is_refused(pt2_artifact: Artifact, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a pt2 file cannot be tuned .*name the variant or its ONNX file"):
-        tune.tune(Request(subjects=(str(pt2_artifact.path),)), Findings(Aim(out=f"{tmp_path}/")), LISTENER, print)
+        tune.tune(
+            BenchmarkRequest(subjects=(str(pt2_artifact.path),)),
+            TuningResult(TuningGoal(out=f"{tmp_path}/")),
+            LISTENER,
+            print,
+        )
 
 
 @pytest.mark.parametrize(
@@ -225,13 +245,13 @@ def test_a_pytorch_program_is_refused(pt2_artifact: Artifact, tmp_path: Path) ->
 )
 def test_impossible_aims_are_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Aim(**wrong)  # type: ignore[arg-type]
+        TuningGoal(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_fixed_batch_is_the_one_that_is_tried(tmp_path: Path) -> None:
     of = replace(subject(tmp_path, typed(tmp_path, "fp32")), fixed_batch=4)
     bench = ScriptedBench({}, {})
-    searched(bench, of, Aim("throughput", threads=(1,)))
+    searched(bench, of, TuningGoal("throughput", threads=(1,)))
     assert {key[3] for key in bench.asked} == {4}
 
 
@@ -273,8 +293,8 @@ def test_those_that_come_near_the_best_are_measured_again_in_turns(
     """A script sleeps as long with one thread as with two."""
     monkeypatch.setattr(tune, "NEAR", 10.0)  # however busy the machine is
     path, out = artifact(tmp_path, TIMED), tmp_path / "best.fake"
-    findings, heard = Findings(Aim(threads=(1, 2), out=str(out))), list[Row]()
-    request = Request((str(path),), precisions=("fp32",), processes=1, rounds=4, duration_s=0.02)
+    findings, heard = TuningResult(TuningGoal(threads=(1, 2), out=str(out))), list[Row]()
+    request = BenchmarkRequest((str(path),), precisions=("fp32",), processes=1, rounds=4, duration_s=0.02)
     written = tune.tune(request, findings, LISTENER, heard.append)
     assert written is not None
     reference, *first, one, other = heard
@@ -295,8 +315,8 @@ def test_those_that_come_near_the_best_are_measured_again_in_turns(
 def test_what_fails_in_the_last_turns_is_not_chosen_and_what_leads_clearly_has_none(tmp_path: Path) -> None:
     milliseconds = {("onnxruntime", "fp32", 4, 1): 1.0, ("openvino", "fp32", 4, 1): 1.0}
     of = subject(tmp_path, typed(tmp_path, "fp32"))
-    bench, findings = ScriptedBench(milliseconds, {}), Findings(Aim())
-    search = tune._Search(bench, of, Request(("resnet20",), runtimes=TRIED), findings, lambda _: None)  # type: ignore[arg-type]
+    bench, findings = ScriptedBench(milliseconds, {}), TuningResult(TuningGoal())
+    search = tune._TuningSearch(bench, of, BenchmarkRequest(("resnet20",), runtimes=TRIED), findings, lambda _: None)  # type: ignore[arg-type]
     list(search.rows())
     bench.milliseconds = {**milliseconds, ("onnxruntime", "fp32", 4, 1): -1.0}
     assert [row.status for row in search.finals()] == ["error", "ok"]
@@ -305,7 +325,8 @@ def test_what_fails_in_the_last_turns_is_not_chosen_and_what_leads_clearly_has_n
     assert best is not None
     assert (best.row.runtime, findings.choice().tied) == ("openvino", ())
     clear = ScriptedBench({("openvino", "fp32", 2, 1): 1.0}, {})
-    search = tune._Search(clear, of, Request(("resnet20",), runtimes=TRIED), Findings(Aim()), lambda _: None)  # type: ignore[arg-type]
+    request = BenchmarkRequest(("resnet20",), runtimes=TRIED)
+    search = tune._TuningSearch(clear, of, request, TuningResult(TuningGoal()), lambda _: None)  # type: ignore[arg-type]
     list(search.rows())
     assert list(search.finals()) == []
     assert clear.together == []
@@ -361,10 +382,10 @@ def test_an_error_after_rows_still_shows_them(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise RexportError("no space left")
 
-    monkeypatch.setattr(tune, "carried", full)
+    monkeypatch.setattr(tune, "copy_with_tuning", full)
     monkeypatch.setattr(tune, "usable_processors", lambda: 1)
-    findings = Findings(Aim(threads=(1,), out=f"{tmp_path}/best.fake"))
-    request = Request(subjects=(str(artifact(tmp_path)),), precisions=("fp32",), duration_s=0.02)
+    findings = TuningResult(TuningGoal(threads=(1,), out=f"{tmp_path}/best.fake"))
+    request = BenchmarkRequest(subjects=(str(artifact(tmp_path)),), precisions=("fp32",), duration_s=0.02)
     with pytest.raises(RexportError, match="no space left"):
         cli._tune(request, findings, None)
     assert [row.status for row in findings.rows] == ["skipped", "ok"]

@@ -23,7 +23,7 @@ def test_the_copy_is_whole_and_opens_with_its_options(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     source = read(artifact(tmp_path / "in"))
     target = tmp_path / "out" / "best.fake"
-    made = tuned.carried(source, target, TUNING)
+    made = tuned.copy_with_tuning(source, target, TUNING)
     found = Artifact.read(target)
     assert made == found
     assert found.manifest is not None
@@ -41,7 +41,7 @@ def test_the_copy_is_whole_and_opens_with_its_options(tmp_path: Path) -> None:
 
 def test_an_artifact_can_be_replaced_by_its_own_tuned_copy(tmp_path: Path) -> None:
     source = read(artifact(tmp_path))
-    tuned.carried(source, source.path, TUNING)
+    tuned.copy_with_tuning(source, source.path, TUNING)
     found = read(source.path)
     found.check_digest()
     assert found.manifest is not None
@@ -53,7 +53,7 @@ def test_an_artifact_without_vectors_is_carried_without(tmp_path: Path) -> None:
     source = read(artifact(tmp_path))
     assert source.manifest is not None
     bare = Artifact(source.path, source.format, replace(source.manifest, vectors=None))
-    made = tuned.carried(bare, tmp_path / "best.fake", TUNING)
+    made = tuned.copy_with_tuning(bare, tmp_path / "best.fake", TUNING)
     assert made.manifest is not None
     assert made.manifest.vectors is None
 
@@ -63,24 +63,24 @@ def test_what_was_changed_meanwhile_is_not_carried(tmp_path: Path) -> None:
     source.path.write_text(source.path.read_text() + " ")
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(IntegrityError, match=r"net\.fake: its bytes are not those .* changed meanwhile"):
-        tuned.carried(source, target, TUNING)
+        tuned.copy_with_tuning(source, target, TUNING)
     assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_what_cannot_be_carried_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="it has no manifest that could keep the best options"):
-        tuned.carried(read(foreign(tmp_path)), tmp_path / "best.fake", TUNING)
+        tuned.copy_with_tuning(read(foreign(tmp_path)), tmp_path / "best.fake", TUNING)
     source = read(artifact(tmp_path))
     assert source.manifest is not None
     large = replace(source.manifest, external=(FileRecord("net.fake.0a1b2c3d.data", "ab" * 32),))
     with pytest.raises(CompatibilityError, match="weights lie in files of their own, which cannot be carried"):
-        tuned.carried(Artifact(source.path, source.format, large), tmp_path / "best.fake", TUNING)
+        tuned.copy_with_tuning(Artifact(source.path, source.format, large), tmp_path / "best.fake", TUNING)
 
 
 def test_a_disk_that_fails_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     source = read(artifact(tmp_path))
     with pytest.raises(ResourceError, match=r"best\.fake: cannot write: No such file"):
-        tuned.carried(source, tmp_path / "missing" / "best.fake", TUNING)
+        tuned.copy_with_tuning(source, tmp_path / "missing" / "best.fake", TUNING)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import tune, verdict
 from benchmarks.choice import Objective
-from benchmarks.subjects import Refusal, Typed
-from benchmarks.tune import Aim, Findings
+from benchmarks.subjects import PrecisionVariant, Refusal
+from benchmarks.tune import TuningGoal, TuningResult
 from tests.benchmarks.searches import TRIED, ScriptedBench, searched, subject, typed
 
 
@@ -22,8 +22,10 @@ def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective, capsy
     bench = ScriptedBench(
         {("openvino", "int8", 1, 1): 0.0004, ("onnxruntime", "int8", 4, 1): 12345.678}, {"int8": 0.0123}
     )
-    of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"), Typed("bf16", Refusal("skipped", "no")))
-    found = searched(bench, of, Aim(objective, max_drop=0.1))
+    of = subject(
+        tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"), PrecisionVariant("bf16", Refusal("skipped", "no"))
+    )
+    found = searched(bench, of, TuningGoal(objective, max_drop=0.1))
     verdict.print_findings(found, sys.stdout)
     text = capsys.readouterr().out
     assert "\x1b" not in text
@@ -47,7 +49,7 @@ def test_marks_name_the_best_the_ties_the_front_and_what_is_beyond(tmp_path: Pat
         {"int8": 0.02, "fp32": 0.001},
     )
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"))
-    (table,) = verdict.section(searched(bench, of, Aim(max_drop=0.01))).tables
+    (table,) = verdict.section(searched(bench, of, TuningGoal(max_drop=0.01))).tables
     marks = {tuple(cells[:3]): cells[-1] for cells in table.cells}
     assert marks["openvino", "fp32", "1"] == "best *"
     assert marks["openvino", "fp32", "4"] == marks["onnxruntime", "fp32", "4"] == "tie *"
@@ -56,5 +58,5 @@ def test_marks_name_the_best_the_ties_the_front_and_what_is_beyond(tmp_path: Pat
 
 
 def test_what_was_found_before_an_interrupt_is_told_to_be_incomplete(capsys: pytest.CaptureFixture[str]) -> None:
-    verdict.print_findings(Findings(Aim()), sys.stdout, complete=False)
+    verdict.print_findings(TuningResult(TuningGoal()), sys.stdout, complete=False)
     assert "incomplete: the run ended early" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from benchmarks import wire
-from benchmarks.clocks import Turn
+from benchmarks.clocks import TurnPlan
 from benchmarks.wire import HungUpError, Pipes
 
 
@@ -19,31 +19,31 @@ def test_the_worker_says_steps_and_answers_and_waits_until_it_may_go_on() -> Non
     heard, said = io.StringIO("call\nwarm\nturn 0.25 3 100\nturn 1e-06 1 1\nfinish\nnever read\n"), io.StringIO()
     pipes = Pipes(heard, said)
     pipes.step("open")
-    pipes.loaded()
-    pipes.opened(1 << 40)
+    pipes.wait_for_start()
+    pipes.report_open(1 << 40)
     pipes.ready(0.1 + 0.2)
     turns = []
     for turn in pipes.turns():
         turns.append(turn)
-        pipes.turned(1e-7)
-    assert turns == [Turn(0.25, 3, 100), Turn(1e-6, 1, 1)]
+        pipes.report_turn(1e-7)
+    assert turns == [TurnPlan(0.25, 3, 100), TurnPlan(1e-6, 1, 1)]
     lines = ["open", "\x01opened 1099511627776", "\x01ready 0.30000000000000004", *["\x01turned 1e-07"] * 2]
     assert said.getvalue().splitlines() == lines
     assert heard.readline() == "never read\n"
 
 
-@pytest.mark.parametrize("turn", [Turn(0.2, 1, 5000), Turn(1 / 3, 2, 2), Turn(1e-9, 1, 1)])
-def test_a_turn_arrives_as_it_was_said(turn: Turn) -> None:
-    assert list(Pipes(io.StringIO(f"{wire.said(turn)}\n{wire.FINISH}\n"), io.StringIO()).turns()) == [turn]
+@pytest.mark.parametrize("turn", [TurnPlan(0.2, 1, 5000), TurnPlan(1 / 3, 2, 2), TurnPlan(1e-9, 1, 1)])
+def test_a_turn_arrives_as_it_was_said(turn: TurnPlan) -> None:
+    assert list(Pipes(io.StringIO(f"{wire.encode_turn(turn)}\n{wire.FINISH}\n"), io.StringIO()).turns()) == [turn]
 
 
 @pytest.mark.parametrize("left", ["", "turn 0.2 1", "finish"])
 def test_a_parent_that_has_gone_is_found_where_it_is_waited_for(left: str) -> None:
     """Half a line is what it had time to write."""
     with pytest.raises(HungUpError):
-        Pipes(io.StringIO(left), io.StringIO()).loaded()
+        Pipes(io.StringIO(left), io.StringIO()).wait_for_start()
     with pytest.raises(HungUpError):
-        Pipes(io.StringIO(left), io.StringIO()).opened(1)
+        Pipes(io.StringIO(left), io.StringIO()).report_open(1)
     with pytest.raises(HungUpError):
         list(Pipes(io.StringIO(left), io.StringIO()).turns())
 
@@ -57,7 +57,7 @@ def test_a_parent_that_has_gone_is_found_where_it_is_spoken_to() -> None:
 def test_what_is_printed_goes_elsewhere_from_then_on(capfd: pytest.CaptureFixture[str]) -> None:
     kept = os.dup(1)
     try:
-        pipes = wire.taken()
+        pipes = wire.detach_stdout()
         pipes.step("open")
         os.write(1, b"a library's own words\n")
         pipes._said.close()

@@ -15,12 +15,12 @@ import pytest
 
 import runtimes
 from benchmarks import accuracy, child, gpu, worker
-from benchmarks.clocks import Turn
-from benchmarks.field import Gathered
-from benchmarks.job import Job, Outcome
-from benchmarks.loads import LoadPlan
-from benchmarks.rows import Beside, finished
-from benchmarks.samples import Sitting
+from benchmarks.clocks import TurnPlan
+from benchmarks.field import ProcessOutcomes
+from benchmarks.job import Job, JobOutcome
+from benchmarks.loads import ArrivalPlan
+from benchmarks.rows import RowContext, finish_row
+from benchmarks.samples import ProcessSamples
 from benchmarks.worker import outcomes
 from runtimes import schema
 from runtimes.backends import fake
@@ -39,7 +39,7 @@ class Told:
     """The worker's end of a wire that has no other: it hears, and may take so many turns of its plan."""
 
     def __init__(self, job: Job, turns: int = 1) -> None:
-        self._turn = Turn(job.plan.duration_s, job.plan.min_samples, job.plan.max_samples)
+        self._turn = TurnPlan(job.plan.duration_s, job.plan.min_samples, job.plan.max_samples)
         self._turns = turns
         self.steps: list[str] = []
         self.before_calls: list[str] | None = None
@@ -48,29 +48,29 @@ class Told:
     def step(self, name: str) -> None:
         self.steps.append(name)
 
-    def loaded(self) -> None:
+    def wait_for_start(self) -> None:
         self.before_calls = list(self.steps)
 
-    def opened(self, peak_bytes: int) -> None:
+    def report_open(self, peak_bytes: int) -> None:
         self.said.append(("opened", peak_bytes))
 
     def ready(self, usual_s: float) -> None:
         self.said.append(("ready", usual_s))
 
-    def turns(self) -> Iterator[Turn]:
+    def turns(self) -> Iterator[TurnPlan]:
         yield from [self._turn] * self._turns
 
-    def turned(self, median_s: float) -> None:
+    def report_turn(self, median_s: float) -> None:
         self.said.append(("turned", median_s))
 
 
-def done(job: Job, tmp_path: Path) -> tuple[Outcome, list[str]]:
+def done(job: Job, tmp_path: Path) -> tuple[JobOutcome, list[str]]:
     told = Told(job)
     *_, outcome = outcomes(job, tmp_path / "p.npz", told)
     return outcome, told.steps
 
 
-def sat(outcome: Outcome) -> Sitting:
+def sat(outcome: JobOutcome) -> ProcessSamples:
     assert (outcome.status, outcome.reason) == ("ok", None)
     assert outcome.sitting is not None
     return outcome.sitting
@@ -144,7 +144,7 @@ def test_images_are_timed_to_their_labels(tmp_path: Path) -> None:
 
 
 def test_a_load_takes_the_place_of_turns(tmp_path: Path) -> None:
-    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, load=LoadPlan("closed", 0.01))
+    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, load=ArrivalPlan("closed", 0.01))
     told = Told(job)
     *_, outcome = outcomes(job, tmp_path / "p.npz", told)
     assert (outcome.status, outcome.sitting, told.said) == ("ok", None, [])
@@ -180,7 +180,7 @@ def test_runs_that_do_nothing_get_no_number(tmp_path: Path, monkeypatch: pytest.
         job = replace(JOB, artifact=path, evaluate=False, plan=replace(JOB.plan, duration_s=0.05))
         *_, outcome = outcomes(job, tmp_path / "p.npz", Told(job))
         assert (outcome.status, outcome.sitting is None) == ("ok", False)
-        rows.append(finished(EMPTY, Gathered([outcome]), None, Beside()))
+        rows.append(finish_row(EMPTY, ProcessOutcomes([outcome]), None, RowContext()))
     honest, idle = rows
     assert (honest.status, honest.compute_p50_s is None) == ("ok", False)
     assert idle == replace(EMPTY, status="failed", reason=idle.reason, note=idle.note, time=idle.time)
@@ -242,7 +242,7 @@ def test_a_file_that_the_runtime_does_not_take_is_skipped(tmp_path: Path, monkey
 
     monkeypatch.setattr(runtimes, "open", refusing)
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
-    assert outcome == Outcome("skipped", "no kernel for Conv in bfloat16 (name another backend)")
+    assert outcome == JobOutcome("skipped", "no kernel for Conv in bfloat16 (name another backend)")
 
 
 def test_scripted_delays_are_what_is_measured(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_samples_are_nanoseconds(tmp_path: Path) -> None:
 def test_no_parity_no_number(tmp_path: Path) -> None:
     path = artifact(tmp_path, replace(SCRIPT, scale=1.001))
     outcome, steps = done(replace(JOB, artifact=str(path)), tmp_path)
-    assert outcome == Outcome(
+    assert outcome == JobOutcome(
         "failed",
         "no parity with its test vectors: relative difference 1.0e-03, at most 1.0e-05 is allowed",
     )
@@ -353,7 +353,7 @@ def test_a_library_that_raises_is_an_error_in_one_line(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(worker, "_work", broken)
     outcome, _ = done(JOB, tmp_path)
-    assert outcome == Outcome("error", "RuntimeError: first line second line [31m")
+    assert outcome == JobOutcome("error", "RuntimeError: first line second line [31m")
 
 
 def test_a_fixed_batch_is_filled_up_and_no_image_is_lost(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks.figures.frame import SILENT
-from benchmarks.paper.driving import Job, drive
+from benchmarks.paper.driving import TrainingJob, drive
 from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import Identity, curve, opened
+from benchmarks.paper.runs import Identity, curve, open_run
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.training import Pace, on_device
 from runtimes.errors import CheckFailedError
@@ -25,9 +25,11 @@ RECIPE = replace(PAPER, iterations=45, batch=16, milestones=(30, 40), learning_r
 def trained(folder: Path, arithmetic: Arithmetic, pace: Pace | None = None) -> list[float]:
     """Two seeds side by side; the losses of the first one's curve."""
     data = on_device(corpus(train=400), RECIPE, network(), arithmetic)
-    jobs = [Job(folder / str(seed), Identity(network(), RECIPE, seed, "0" * 64), arithmetic) for seed in range(2)]
+    jobs = [
+        TrainingJob(folder / str(seed), Identity(network(), RECIPE, seed, "0" * 64), arithmetic) for seed in range(2)
+    ]
     drive(jobs, data, SILENT, pace or Pace())
-    assert all(opened(folder / str(seed)).outcome is not None for seed in range(2))
+    assert all(open_run(folder / str(seed)).outcome is not None for seed in range(2))
     return [point.loss for point in curve(folder / "0")]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks import answers
 from benchmarks.accuracy import Predictions
-from benchmarks.loads import Load
+from benchmarks.loads import LoadResult
 from benchmarks.results import Row
 from benchmarks.roofline import Roof
 from tests.benchmarks.rows import EMPTY, FASTER, REFERENCE, SKIPPED, images_per_s, sittings
@@ -25,7 +25,7 @@ SPEEDS = {  # milliseconds at batch 1, and what eight images take of eight times
 }
 
 
-def _answers(seed: int, wrong: int) -> answers.Answers:
+def _answers(seed: int, wrong: int) -> answers.PackedPredictions:
     """Of all images, but for ``wrong`` of them, the truth."""
     random = np.random.default_rng(seed)
     targets = np.arange(IMAGES, dtype=np.int64) % len(CLASSES)
@@ -34,7 +34,7 @@ def _answers(seed: int, wrong: int) -> answers.Answers:
     missed = random.choice(IMAGES, wrong, replace=False)
     best[missed] = np.roll(best[missed], 1, axis=1)
     margins = random.uniform(0.5, 4, IMAGES).astype(np.float32)
-    return answers.packed(Predictions(np.arange(IMAGES), targets, best, margins, len(CLASSES)), CLASSES)
+    return answers.pack_predictions(Predictions(np.arange(IMAGES), targets, best, margins, len(CLASSES)), CLASSES)
 
 
 def _row(runtime: str, precision: str, batch: int, number: int) -> Row:
@@ -99,7 +99,7 @@ def stalled(shape: str, count: int = 12_000) -> Row:
             free = max(free, intended[i]) + services[i]
             ends[i] = free
         responses = ends - intended
-    load = Load(
+    load = LoadResult(
         shape="open" if shape == "open" else "closed",
         services_s=tuple(map(float, services)),
         responses_s=tuple(map(float, responses)),
@@ -116,14 +116,14 @@ def clients(count: int) -> Row:
     """So many threads that call at once; two processors are enough for two of them."""
     per_s = 240.0 * min(count, 2) / 1.1 ** (count > 1)
     samples = tuple(count / per_s * x for x in np.random.default_rng(count).lognormal(sigma=0.1, size=1500).tolist())
-    load = Load(shape="clients", services_s=samples, responses_s=samples, achieved_per_s=per_s, clients=count)
+    load = LoadResult(shape="clients", services_s=samples, responses_s=samples, achieved_per_s=per_s, clients=count)
     return replace(EMPTY, p50_s=count / per_s, load=load, images_per_s=per_s)
 
 
 COLD = replace(
     EMPTY,
     p50_s=0.31,
-    load=Load(
+    load=LoadResult(
         shape="cold",
         services_s=(0.004, 0.004, 0.004),
         responses_s=(0.31, 0.3, 0.33),

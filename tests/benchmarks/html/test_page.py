@@ -64,10 +64,10 @@ def test_plots_take_their_colours_from_the_page(everything: str) -> None:
 
 
 def test_a_runtime_has_one_colour_on_all_plots_and_no_two_share_one() -> None:
-    look = canvas.look(COMPARED)
+    look = canvas.choose_style(COMPARED)
     colours = {row.runtime: look.colour(row) for row in COMPARED}
     assert len(set(colours.values())) == len(colours) == 3
-    again = canvas.look(COMPARED[::-1])
+    again = canvas.choose_style(COMPARED[::-1])
     assert all(again.colour(row) == look.colour(row) and again.marker(row) == look.marker(row) for row in COMPARED)
     assert look.marker(COMPARED[0]) != look.marker(COMPARED[3])
 

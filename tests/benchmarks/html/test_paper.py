@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.html.page import html
-from benchmarks.paper.findings import Check, Line, Mark, Panel, Table
+from benchmarks.paper.findings import Check, FindingsTable, Line, Mark, Panel
 from tests.benchmarks.html import browser
 from tests.benchmarks.html.browser import run
 from tests.benchmarks.html.reader import Reader
@@ -86,7 +86,7 @@ def test_foreign_text_cannot_become_part_of_the_page() -> None:
         title=bad,
         checks=(Check(bad, bad, bad, "confirmed"),),
         panels=(Panel(bad, bad, bad, (Line(bad, bad, (1, 2), (1, 2)),), (Mark(bad, bad, 1),), source=bad),),
-        tables=(Table(bad, (bad, f"paper {bad}"), ((bad, bad),)),),
+        tables=(FindingsTable(bad, (bad, f"paper {bad}"), ((bad, bad),)),),
         notes=(bad,),
         provenance=replace(
             FOUND[1].provenance,
@@ -194,7 +194,7 @@ def test_in_the_dark_plots_have_other_colours(driver: WebDriver, show: Callable[
 
 def test_signs_and_powers_of_ten_sort_as_numbers(driver: WebDriver, show: Callable[..., None], tmp_path: Path) -> None:
     cells = ("1.2e+04 [1e+04–2e+04]", "18", "+0.5", "–", "5e-06", "-3")
-    table = Table("ratios", ("network", "ratio"), tuple((f"net{cell}", cell) for cell in cells))
+    table = FindingsTable("ratios", ("network", "ratio"), tuple((f"net{cell}", cell) for cell in cells))
     (tmp_path / "sorted.html").write_text(html((), "", findings=(replace(FOUND[1], panels=(), tables=(table,)),)))
     show((tmp_path / "sorted.html").as_uri())
     found = "document.querySelector('table.sortable')"

@@ -8,20 +8,20 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.paper.corpus import Corpus, Part
+from benchmarks.paper.corpus import Corpus, CorpusSplit
 from exporter.variants import Variant, customise, variant
 
 CLASSES = ("line", "band", "half", "full")
 
 
-def part(count: int, seed: int, size: int = 12) -> Part:
+def part(count: int, seed: int, size: int = 12) -> CorpusSplit:
     """``count`` grey images of ``size`` pixels."""
     random = np.random.default_rng(seed)
     targets: NDArray[np.int64] = (np.arange(count) % len(CLASSES)).astype(np.int64)
     images = random.integers(0, 60, (count, size, size, 1), dtype=np.uint8)
     for image, target in zip(images, targets, strict=True):
         image[1 : 2 + 3 * target, 1:-1] = 255
-    return Part(images, targets)
+    return CorpusSplit(images, targets)
 
 
 def corpus(train: int = 96, test: int = 24) -> Corpus:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.paper.curves import Curves
 from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import Identity, Outcome, Point, Run, Sitting
+from benchmarks.paper.runs import CurvePoint, FinalErrors, Identity, Run, TrainingSegment
 from benchmarks.paper.stepping import Arithmetic
 from exporter.variants import customise, variant
 
@@ -19,22 +19,22 @@ def run(name: str, seed: int, train: float, test: float, shortcut: str | None = 
     if shortcut is not None:
         row = dataclasses.replace(row, shortcut=shortcut)  # type: ignore[arg-type]
     return Run(
-        Identity(row, PAPER.scaled(0.1), seed, "0" * 64),
+        Identity(row, PAPER.stretch(0.1), seed, "0" * 64),
         "squares",
         tuple("abcdefghij"),
         IMAGES,
         (0.5,),
         (0.25,),
-        (Sitting(0, Arithmetic(), 2, "a machine", {"torch": "2"}),),
+        (TrainingSegment(0, Arithmetic(), 2, "a machine", {"torch": "2"}),),
         step_s=0.1,
         input_share=0.03,
-        outcome=Outcome(train, test, test),
+        outcome=FinalErrors(train, test, test),
     )
 
 
-def points(train: float, test: float) -> tuple[Point, ...]:
+def points(train: float, test: float) -> tuple[CurvePoint, ...]:
     return tuple(
-        Point(1600 * n, 4.6 * n, 0.1, 1 / n, train + 0.3 / n, test, test + 0.2 / n, 10.0 * n) for n in range(1, 5)
+        CurvePoint(1600 * n, 4.6 * n, 0.1, 1 / n, train + 0.3 / n, test, test + 0.2 / n, 10.0 * n) for n in range(1, 5)
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.paper.findings import Provenance
-from benchmarks.paper.layergradients import Batch
+from benchmarks.paper.layergradients import LossBatch
 from exporter.resnet import BasicBlock, Bottleneck, ResNet, build, initialise, settle_statistics
 from exporter.variants import Variant
 
@@ -36,12 +36,12 @@ def drawn(variant: Variant, seed: int = 0) -> ResNet:
     return model
 
 
-def noise_batch(variant: Variant, count: int, seed: int) -> Batch:
+def noise_batch(variant: Variant, count: int, seed: int) -> LossBatch:
     """Normal images and even targets, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(count, variant.in_channels, *variant.size, generator=generator)
     targets = torch.randint(variant.classes, (count,), generator=generator)
-    return Batch(images, targets, f"{count} images of seeded noise, seed {seed}")
+    return LossBatch(images, targets, f"{count} images of seeded noise, seed {seed}")
 
 
 def images_for(variant: Variant, count: int, seed: int = 1) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.paper.findings import Check, Findings, Line, Mark, Panel, Provenance, Table, floats
+from benchmarks.paper.findings import Check, Findings, FindingsTable, Line, Mark, Panel, Provenance, floats
 
 SEEDS = (0, 1, 2)
 POINTS = 64
@@ -83,7 +83,7 @@ def degradation(seeds: tuple[int, ...] = SEEDS) -> Findings:
             ),
         ),
         panels,
-        (Table("Errors of the finished networks, mean ± standard deviation", HEADINGS, tuple(rows)),),
+        (FindingsTable("Errors of the finished networks, mean ± standard deviation", HEADINGS, tuple(rows)),),
         (
             "The whole schedule was shortened to 0.1 of the paper's; errors are not to be held to it.",
             "Training errors of the curves are of the updates' own images.",

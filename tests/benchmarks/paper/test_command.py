@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from benchmarks.cli import rbench
 from benchmarks.paper import findings
-from benchmarks.paper.runs import CHECKPOINT, CURVE, opened
+from benchmarks.paper.runs import CHECKPOINT, CURVE, open_run
 
 ROOT = Path(__file__).parents[3]
 TINY = ("--data", "fashion-mnist-sample", "--limit", "160", "--scale", "0.00007", "--threads", "1")
@@ -58,7 +58,7 @@ def test_time_that_is_over_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_
     assert (tmp_path / "run" / CHECKPOINT).exists()
     done = typed(*longer)
     assert done.stdout == f"{tmp_path / 'run' / 'weights.safetensors'}\n"
-    assert opened(tmp_path / "run").outcome is not None
+    assert open_run(tmp_path / "run").outcome is not None
 
 
 def test_trained_weights_become_an_artifact_by_the_command_that_is_told(tmp_path: Path) -> None:

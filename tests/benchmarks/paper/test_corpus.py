@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from benchmarks.paper import fashion
-from benchmarks.paper.corpus import SAMPLE_NAME, Corpus, Part, Source, load
+from benchmarks.paper.corpus import SAMPLE_NAME, Corpus, CorpusSplit, Source, load
 from runtimes.errors import ArtifactError, ResourceError, UsageError
 from tests.benchmarks.paper.published import write_published
 
@@ -70,7 +70,7 @@ def test_a_smaller_limit_takes_the_first_of_a_larger_one() -> None:
 
 def test_moments_are_those_of_the_training_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (7, 4, 4, 3), dtype=np.uint8)
-    part = Part(pixels, np.zeros(7, np.int64))
+    part = CorpusSplit(pixels, np.zeros(7, np.int64))
     mean, std = Corpus("x", ("a",), part, part, part, "").moments()
     np.testing.assert_allclose(mean, pixels.mean((0, 1, 2)) / 255, atol=1e-4)
     np.testing.assert_allclose(std, pixels.std((0, 1, 2)) / 255, atol=1e-4)

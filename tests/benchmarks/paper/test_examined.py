@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from benchmarks.figures.frame import SILENT
 from benchmarks.paper import examined, networks
 from benchmarks.paper.corpus import SAMPLE_NAME, Source, load
-from benchmarks.paper.driving import Job, drive
+from benchmarks.paper.driving import TrainingJob, drive
 from benchmarks.paper.networks import IMAGENET_MOMENTS
 from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import CHECKPOINT, WEIGHTS, Identity, opened, states_of
+from benchmarks.paper.runs import CHECKPOINT, WEIGHTS, Identity, open_run, states_of
 from benchmarks.paper.stepping import Arithmetic
-from benchmarks.paper.study import fitted
+from benchmarks.paper.study import fit_variant
 from benchmarks.paper.training import Pace, Training, on_device
 from exporter.data import BUNDLED_NAME, open_dataset
 from exporter.resnet import build, initialise
@@ -35,14 +35,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Finished ones that kept two states on their way, and ``left``, which was left at its checkpoint."""
     folder = tmp_path_factory.mktemp("runs")
     corpus = load(SOURCE, RECIPE.held_out, RECIPE.batch)
-    data = on_device(corpus, RECIPE, fitted("plain20", 10, 32), Arithmetic())
+    data = on_device(corpus, RECIPE, fit_variant("plain20", 10, 32), Arithmetic())
     jobs = [
-        Job(folder / name, Identity(fitted(name, 10, 32), RECIPE, 0, corpus.digest), Arithmetic()) for name in NAMES
+        TrainingJob(folder / name, Identity(fit_variant(name, 10, 32), RECIPE, 0, corpus.digest), Arithmetic())
+        for name in NAMES
     ]
     drive(jobs, data, SILENT, Pace(states=2))
     longer = dataclasses.replace(RECIPE, iterations=30)
     left = Training(
-        folder / "left", Identity(fitted("resnet20", 10, 32), longer, 0, corpus.digest), Arithmetic(), data, Pace()
+        folder / "left", Identity(fit_variant("resnet20", 10, 32), longer, 0, corpus.digest), Arithmetic(), data, Pace()
     )
     left.advance()
     left.checkpoint()
@@ -56,7 +57,7 @@ def specs(runs: dict[str, Path], *names: str) -> list[str]:
 def test_states_are_kept_at_the_beginning_and_on_the_way(runs: dict[str, Path]) -> None:
     kept = dict(states_of(runs["plain20"]))
     assert list(kept) == [0, 4, 6]  # the first end of a stride behind 3 and 6; an epoch of two updates ends one
-    fresh = build(fitted("plain20", 10, 32))
+    fresh = build(fit_variant("plain20", 10, 32))
     initialise(fresh, 0)
     assert torch.equal(kept[0]["conv1.weight"], fresh.conv1.weight)
     end = load_file(runs["plain20"] / WEIGHTS)
@@ -64,27 +65,27 @@ def test_states_are_kept_at_the_beginning_and_on_the_way(runs: dict[str, Path]) 
 
 
 def test_a_run_is_taken_as_it_was_trained_and_normalised(runs: dict[str, Path]) -> None:
-    (network,), seen = networks.seen(SOURCE, specs(runs, "plain20"), IMAGENET_MOMENTS)
-    run = opened(runs["plain20"])
+    (network,), seen = networks.load_networks(SOURCE, specs(runs, "plain20"), IMAGENET_MOMENTS)
+    run = open_run(runs["plain20"])
     assert network.moments == (run.mean, run.std)
     assert (network.name, len(seen)) == ("plain20, seed 0", 40)
     wrong = 0
     with torch.no_grad():
-        for images, targets in seen.images[network.moments].centred():
+        for images, targets in seen.images[network.moments].crop_centres():
             wrong += int((network.model(images).argmax(1) != targets).sum())
     assert run.outcome is not None
     assert run.outcome.test_error == wrong / 40
 
 
 def test_an_unfinished_run_is_taken_from_its_checkpoint_and_says_so(runs: dict[str, Path]) -> None:
-    (network,), _ = networks.seen(SOURCE, specs(runs, "left"), IMAGENET_MOMENTS)
+    (network,), _ = networks.load_networks(SOURCE, specs(runs, "left"), IMAGENET_MOMENTS)
     assert network.name == "resnet20, seed 0, at 2 of 30"
     told = networks.provenance("x", {}, [network], "y")
     assert told.until == 2
     (runs["left"] / CHECKPOINT).rename(runs["left"] / "elsewhere")
     try:
         with pytest.raises(ResourceError, match=rf"{WEIGHTS}: cannot read: No such file"):
-            networks.seen(SOURCE, specs(runs, "left"), IMAGENET_MOMENTS)
+            networks.load_networks(SOURCE, specs(runs, "left"), IMAGENET_MOMENTS)
     finally:
         (runs["left"] / "elsewhere").rename(runs["left"] / CHECKPOINT)
 
@@ -145,7 +146,7 @@ def test_gradients_need_no_trained_network() -> None:
 
 
 def test_a_deeper_network_is_built_and_held_against_the_trained_one(runs: dict[str, Path]) -> None:
-    found = examined.constructed(
+    found = examined.examine_construction(
         specs(runs, "plain20", "plain32", "resnet20"), SOURCE, IMAGENET_MOMENTS, "typed", SILENT
     )
     built = {(row[0], row[1]): row[3] for row in found.tables[0].rows}
@@ -154,7 +155,7 @@ def test_a_deeper_network_is_built_and_held_against_the_trained_one(runs: dict[s
 
 
 def test_the_batch_is_the_same_each_time_and_of_all_classes() -> None:
-    _, seen = networks.seen(Source(SAMPLE_NAME), [f"resnet20={_bundled()}"], IMAGENET_MOMENTS)
+    _, seen = networks.load_networks(Source(SAMPLE_NAME), [f"resnet20={_bundled()}"], IMAGENET_MOMENTS)
     first, again = (examined._batch(seen, 64) for _ in range(2))
     np.testing.assert_array_equal(first.images, again.images)
     assert len(set(first.targets.tolist())) == 10

@@ -125,7 +125,7 @@ def put(folder: Path, name: str, seed: int = 0, done: bool = True) -> Path:
 
 def test_runs_on_disk_are_gathered_by_network(tmp_path: Path) -> None:
     folders = [put(tmp_path / "a", "plain20"), put(tmp_path / "b", "resnet20"), put(tmp_path / "c", "plain20", seed=1)]
-    found = curves_module.gathered(folders)
+    found = curves_module.gather_runs(folders)
     assert [(one.label, len(one.runs)) for one in found] == [("plain20", 2), ("resnet20", 1)]
     assert found[0].points[1] == points(0.1, 0.2)
 
@@ -135,18 +135,18 @@ def test_unfinished_runs_and_other_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"b: this run is not finished \(the command that began it goes on with it; --so"
     ):
-        curves_module.gathered([good, unfinished])
+        curves_module.gather_runs([good, unfinished])
     other = put(tmp_path / "c", "plain20")
     (other / RUN).write_text((other / RUN).read_text().replace("0" * 64, "1" * 64))
     with pytest.raises(UsageError, match=r"c: a run of another recipe or other data than the first"):
-        curves_module.gathered([good, other])
+        curves_module.gather_runs([good, other])
 
 
 def test_unfinished_runs_are_cut_where_all_of_them_have_come(tmp_path: Path) -> None:
     done, behind = put(tmp_path / "a", "plain20"), put(tmp_path / "b", "plain56", done=False)
     lines = (behind / CURVE).read_text().splitlines(keepends=True)
     (behind / CURVE).write_text("".join(lines[:3]))
-    found = curves_module.gathered([done, behind], so_far=True)
+    found = curves_module.gather_runs([done, behind], so_far=True)
     assert [[point.iteration for point in one.points[0]] for one in found] == [[1600, 3200, 4800]] * 2
     assert list(found[0].errors("train")) == pytest.approx([0.1 + 0.3 / 3])
     assert found[0].until == 4800
@@ -155,11 +155,11 @@ def test_unfinished_runs_are_cut_where_all_of_them_have_come(tmp_path: Path) -> 
     assert told.tables[0].rows[0][4] == "20.00"
     (behind / CURVE).write_text("")
     with pytest.raises(UsageError, match="b: this run has no point of its curve yet"):
-        curves_module.gathered([done, behind], so_far=True)
+        curves_module.gather_runs([done, behind], so_far=True)
 
 
 def test_a_run_with_its_whole_curve_and_no_outcome_is_not_finished(tmp_path: Path) -> None:
-    found = curves_module.gathered(
+    found = curves_module.gather_runs(
         [put(tmp_path / "a", "plain20"), put(tmp_path / "b", "plain56", done=False)], so_far=True
     )
     assert [one.until for one in found] == [6400, 6400]
@@ -167,7 +167,7 @@ def test_a_run_with_its_whole_curve_and_no_outcome_is_not_finished(tmp_path: Pat
 
 
 def test_finished_runs_are_not_cut(tmp_path: Path) -> None:
-    (found,) = curves_module.gathered([put(tmp_path / "a", "plain20")], so_far=True)
+    (found,) = curves_module.gather_runs([put(tmp_path / "a", "plain20")], so_far=True)
     assert found.until is None
     assert list(found.errors("train")) == [0.1]
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.paper.corpus import Part
-from benchmarks.paper.feeding import Feed, Images, placed
+from benchmarks.paper.corpus import CorpusSplit
+from benchmarks.paper.feeding import DeviceImages, Feed, place_on_device
 
 CPU = torch.device("cpu")
 
 
-def images_of(pixels: np.ndarray, size: int, padding: int, channels: int = 1) -> Images:
-    part = Part(pixels.astype(np.uint8), np.arange(len(pixels), dtype=np.int64))
-    return placed(part, CPU, size=size, padding=padding, moments=((0.0,), (1 / 255,)), channels=channels)
+def images_of(pixels: np.ndarray, size: int, padding: int, channels: int = 1) -> DeviceImages:
+    part = CorpusSplit(pixels.astype(np.uint8), np.arange(len(pixels), dtype=np.int64))
+    return place_on_device(part, CPU, size=size, padding=padding, moments=((0.0,), (1 / 255,)), channels=channels)
 
 
-def at(images: Images, top: int, left: int, mirrored: bool = False) -> np.ndarray:
+def at(images: DeviceImages, top: int, left: int, mirrored: bool = False) -> np.ndarray:
     one = images.crops(torch.tensor([0]), torch.tensor([top]), torch.tensor([left]), torch.tensor([mirrored]))
     return np.asarray(one[0, 0])
 
@@ -32,8 +32,8 @@ def test_a_crop_begins_where_it_is_told() -> None:
 def test_a_crop_is_that_of_its_own_image() -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 255, (9, 5, 5, 3))
-    images = placed(
-        Part(pixels.astype(np.uint8), np.zeros(9, np.int64)),
+    images = place_on_device(
+        CorpusSplit(pixels.astype(np.uint8), np.zeros(9, np.int64)),
         CPU,
         size=4,
         padding=2,
@@ -61,7 +61,7 @@ def test_greys_stand_in_every_channel() -> None:
 
 def test_images_smaller_than_the_network_are_padded_further() -> None:
     images = images_of(np.full((1, 2, 2, 1), 9), size=8, padding=1)
-    ((middle, targets),) = images.centred()
+    ((middle, targets),) = images.crop_centres()
     assert images.padded.shape == (1, 8, 8, 1)
     np.testing.assert_array_equal(np.asarray(middle)[0, 0, 3:5, 3:5], 9)
     assert float(middle.sum()) == 36

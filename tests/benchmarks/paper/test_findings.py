@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.paper import findings
-from benchmarks.paper.findings import Check, Line, Outcome, Panel, Table
+from benchmarks.paper.findings import Check, FindingsTable, Line, Outcome, Panel
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, UsageError
 from tests.benchmarks.paper.samples import degradation, responses
 
@@ -19,17 +19,17 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         path = findings.write(found, tmp_path)
         assert path == tmp_path / f"{found.experiment}.findings.json"
         assert findings.read(path) == found
-    assert findings.of_folder(tmp_path) == (
+    assert findings.list_findings_files(tmp_path) == (
         tmp_path / "degradation.findings.json",
         tmp_path / "responses.findings.json",
     )
 
 
 def test_a_folder_without_any(tmp_path: Path) -> None:
-    assert findings.of_folder(tmp_path) == ()
+    assert findings.list_findings_files(tmp_path) == ()
     path = findings.write(responses(), tmp_path)
     (tmp_path / "other.json").write_text("{}")
-    assert findings.of_folder(tmp_path) == (path,)
+    assert findings.list_findings_files(tmp_path) == (path,)
 
 
 def test_a_librarys_scalars_become_numbers_of_json() -> None:
@@ -98,9 +98,9 @@ def test_lines_tables_and_ranges_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"a band of \d and \d ends: expected 2 or none"):
             Line("a", "a", (1, 2), (1, 2), low, high)
     with pytest.raises(UsageError, match="a row of 1 cells under 2 headings"):
-        Table("t", ("a", "b"), (("1", "2"), ("1",)))
+        FindingsTable("t", ("a", "b"), (("1", "2"), ("1",)))
     with pytest.raises(UsageError, match="a table without headings"):
-        Table("t", (), ())
+        FindingsTable("t", (), ())
     with pytest.raises(UsageError, match="expected the lower end first"):
         Panel("p", "x", "y", (), y_range=(1, 1))
     with pytest.raises(UsageError, match="of a logarithmic axis: expected more than 0"):

@@ -22,16 +22,16 @@ from benchmarks.paper.gradients import (
     gradients_findings,
 )
 from benchmarks.paper.layergradients import (
-    Batch,
-    Initial,
+    InitialGradients,
+    LossBatch,
     Norms,
-    Trained,
+    TrainedGradients,
     along_training,
     at_initialisation,
     layer_gradients,
     without_norms,
 )
-from benchmarks.paper.plusone import Share, Shares, identity_blocks, shortcut_shares
+from benchmarks.paper.plusone import GradientShare, GradientShares, identity_blocks, shortcut_shares
 from benchmarks.paper.responses import spatial_layers
 from exporter.resnet import BasicBlock, ResNet, build, initialise
 from exporter.variants import Variant, variant
@@ -52,7 +52,7 @@ from tests.benchmarks.paper.nets import (
 ROWS = pytest.mark.parametrize("row", [RESIDUAL, PLAIN, PROJECTED, BOTTLENECK], ids=lambda row: row.name)
 
 
-def by_hand(model: ResNet, batch: Batch) -> tuple[ResNet, dict[str, Tensor]]:
+def by_hand(model: ResNet, batch: LossBatch) -> tuple[ResNet, dict[str, Tensor]]:
     """A float64 copy of the network after ``backward``, with each step's tensor, which keeps its gradient."""
     own = build(model.variant).double().train()
     own.load_state_dict(model.state_dict())
@@ -103,7 +103,7 @@ def test_a_gradients_norm_is_the_slope_along_it() -> None:
 
 
 @pytest.mark.parametrize("measure", [layer_gradients, lambda model, batch: shortcut_shares("mine", model, batch)])
-def test_the_network_stays_as_it_is_after_an_exception(measure: Callable[[ResNet, Batch], object]) -> None:
+def test_the_network_stays_as_it_is_after_an_exception(measure: Callable[[ResNet, LossBatch], object]) -> None:
     model, batch = drawn(RESIDUAL), noise_batch(RESIDUAL, 6, 0)
     state = copied_state(model)
     with pytest.raises(IndexError):
@@ -132,8 +132,8 @@ def test_initial_gradients_are_those_of_the_seeded_initialisation() -> None:
     normal, bare = at_initialisation(RESIDUAL, 3, batch)
     model = build(RESIDUAL)
     initialise(model, 3)
-    assert normal == Initial(RESIDUAL, 3, True, layer_gradients(model, batch))
-    assert bare == Initial(RESIDUAL, 3, False, layer_gradients(without_norms(model), batch))
+    assert normal == InitialGradients(RESIDUAL, 3, True, layer_gradients(model, batch))
+    assert bare == InitialGradients(RESIDUAL, 3, False, layer_gradients(without_norms(model), batch))
     assert at_initialisation(RESIDUAL, 4, batch)[0].norms != normal.norms
 
 
@@ -141,7 +141,9 @@ def test_points_of_a_training_are_measured_by_their_states() -> None:
     batch = noise_batch(PLAIN, 6, 0)
     models = [drawn(PLAIN, seed) for seed in (0, 1)]
     found = along_training(PLAIN, ((100 * n, model.state_dict()) for n, model in enumerate(models)), batch)
-    assert found == tuple(Trained(PLAIN, 100 * n, layer_gradients(model, batch)) for n, model in enumerate(models))
+    assert found == tuple(
+        TrainedGradients(PLAIN, 100 * n, layer_gradients(model, batch)) for n, model in enumerate(models)
+    )
 
 
 def test_noise_is_the_same_for_the_same_seed() -> None:
@@ -150,7 +152,7 @@ def test_noise_is_the_same_for_the_same_seed() -> None:
     assert torch.equal(one.images, same.images)
     assert torch.equal(one.targets, same.targets)
     assert not torch.equal(one.images, other.images)
-    assert "4 images of seeded noise, seed 1" in other.words
+    assert "4 images of seeded noise, seed 1" in other.description
 
 
 @pytest.mark.parametrize("value", [0.0, math.inf])
@@ -231,12 +233,14 @@ def norms(first_over_last: float) -> Norms:
     )
 
 
-def initial(name: str, normalised: bool, *growths: float) -> list[Initial]:
-    return [Initial(variant(name), seed, normalised, norms(one)) for seed, one in enumerate(growths)]
+def initial(name: str, normalised: bool, *growths: float) -> list[InitialGradients]:
+    return [InitialGradients(variant(name), seed, normalised, norms(one)) for seed, one in enumerate(growths)]
 
 
-def trained(name: str, **growths: float) -> list[Trained]:
-    return [Trained(variant(name), int(point.removeprefix("at")), norms(one)) for point, one in growths.items()]
+def trained(name: str, **growths: float) -> list[TrainedGradients]:
+    return [
+        TrainedGradients(variant(name), int(point.removeprefix("at")), norms(one)) for point, one in growths.items()
+    ]
 
 
 def judged(found: Findings) -> dict[str, Outcome]:
@@ -282,7 +286,9 @@ def test_health_in_training_is_judged_after_its_beginning() -> None:
 
 @pytest.mark.parametrize(("error", "outcome"), [(3e-16, "confirmed"), (1e-9, "contradicted")])
 def test_the_identity_is_held_to_rounding(error: float, outcome: Outcome) -> None:
-    shares = Shares("mine", RESIDUAL, (Share("a", 0.7, 0.3, 0.1, 1.0, 0.0), Share("b", 0.9, 0.1, 0.1, 1.0, error)))
+    shares = GradientShares(
+        "mine", RESIDUAL, (GradientShare("a", 0.7, 0.3, 0.1, 1.0, 0.0), GradientShare("b", 0.9, 0.1, 0.1, 1.0, error))
+    )
     found = gradients_findings((), (), (shares,), "noise", PROVENANCE)
     assert judged(found) == {SAID_IDENTITY: outcome}
     assert f"largest relative error {error:.2g} over 2 blocks" in found.checks[0].found
@@ -297,7 +303,7 @@ def test_all_that_was_measured_is_in_panels_and_tables(tmp_path: Path) -> None:
         *initial("plain20", True, 10, 10),
         *initial("plain20", False, 1, 2),
     ]
-    shares = Shares("mine", RESIDUAL, (Share("a", 0.7, 0.3, 0.1, 1.0, 0.0),))
+    shares = GradientShares("mine", RESIDUAL, (GradientShare("a", 0.7, 0.3, 0.1, 1.0, 0.0),))
     found = gradients_findings(
         measured, trained("plain20", at0=10, at500=2), (shares,), "8 images of noise", PROVENANCE
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.paper import findings
 from benchmarks.paper.findings import Outcome
-from benchmarks.paper.identity import Constructed, Curve, compared, deepened, identity_findings
+from benchmarks.paper.identity import ConstructionResult, Curve, compare_networks, deepen, identity_findings
 from exporter.variants import Variant, variant
 from runtimes.errors import ArtifactError, UsageError
 from tests.benchmarks.paper.nets import (
@@ -43,12 +43,12 @@ PAIRS = [
 def test_a_deepened_network_gives_the_same_logits_to_the_bit(row: Variant, deeper: Variant) -> None:
     model, images = drawn(row), images_for(row, 8)
     state = copied_state(model)
-    built = deepened(model, deeper)
+    built = deepen(model, deeper)
     assert built.variant == deeper
     with torch.inference_mode():
         wanted, given = model(images), built(images)
     np.testing.assert_array_equal(given.numpy(), wanted.numpy(), strict=True)
-    found = compared(model, built, torch.split(images, 5))
+    found = compare_networks(model, built, torch.split(images, 5))
     assert (found.images, found.differing, found.difference) == (8, 0, 0.0)
     assert (found.shallower, found.deeper, found.residual) == (row.name, deeper.name, row.residual)
     assert found.largest == pytest.approx(float(wanted.abs().max()), rel=1e-5)
@@ -59,10 +59,10 @@ def test_a_deepened_network_gives_the_same_logits_to_the_bit(row: Variant, deepe
 @pytest.mark.parametrize("poked", ["layer1.2.bn2.weight", "layer2.1.bn2.bias", "layer1.0.conv1.weight"])
 def test_one_number_poked_is_seen(row: Variant, deeper: Variant, poked: str) -> None:
     model = drawn(row)
-    built = deepened(model, deeper)
+    built = deepen(model, deeper)
     with torch.no_grad():
         built.get_parameter(poked).view(-1)[0] += 0.25
-    found = compared(model, built, [images_for(row, 8)])
+    found = compare_networks(model, built, [images_for(row, 8)])
     assert found.differing > 0
     assert found.difference > 1e-4 * found.largest
     assert identity_findings([found], None, PROVENANCE).outcome == "contradicted"
@@ -70,7 +70,7 @@ def test_one_number_poked_is_seen(row: Variant, deeper: Variant, poked: str) -> 
 
 def test_what_is_added_is_drawn_from_the_seed_but_for_what_makes_it_an_identity() -> None:
     model = drawn(RESIDUAL)
-    one, same, other = deepened(model, DEEPER, 1), deepened(model, DEEPER, 1), deepened(model, DEEPER, 2)
+    one, same, other = deepen(model, DEEPER, 1), deepen(model, DEEPER, 1), deepen(model, DEEPER, 2)
     torch.testing.assert_close(one.state_dict(), same.state_dict(), rtol=0, atol=0)
     added = "layer2.2.conv1.weight"
     assert not torch.equal(one.get_parameter(added), other.get_parameter(added))
@@ -98,12 +98,12 @@ def test_what_is_added_is_drawn_from_the_seed_but_for_what_makes_it_an_identity(
 )
 def test_networks_that_cannot_be_deepened_so_are_refused(row: Variant, deeper: Variant, why: str) -> None:
     with pytest.raises(UsageError, match=f"{deeper.name} cannot be built from {row.name} and identity layers: {why}"):
-        deepened(drawn(row), deeper)
+        deepen(drawn(row), deeper)
 
 
 def test_modes_come_back_after_an_exception() -> None:
     model = drawn(RESIDUAL)
-    built = deepened(model, DEEPER)
+    built = deepen(model, DEEPER)
     model.train()
 
     def broken() -> Iterator[Tensor]:
@@ -111,24 +111,24 @@ def test_modes_come_back_after_an_exception() -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        compared(model, built, broken())
+        compare_networks(model, built, broken())
     assert (model.training, built.training) == (True, False)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     model = drawn(PLAIN)
-    built = deepened(model, DEEPER_PLAIN)
+    built = deepen(model, DEEPER_PLAIN)
     with pytest.raises(UsageError, match="outputs are compared on at least one image"):
-        compared(model, built, [])
+        compare_networks(model, built, [])
     with torch.no_grad():
         built.fc.bias[0] = math.nan
     with pytest.raises(ArtifactError, match="the logits of deeper-plain are not finite with these weights"):
-        compared(model, built, [images_for(PLAIN, 2)])
+        compare_networks(model, built, [images_for(PLAIN, 2)])
 
 
 # Findings -------------------------------------------------------------------------------------------------------------
 
-EXACT = Constructed("plain20", "plain56", False, 100, 0, 0.0, 12.0)
+EXACT = ConstructionResult("plain20", "plain56", False, 100, 0, 0.0, 12.0)
 
 
 def curve(label: str, *final: float) -> Curve:
@@ -147,7 +147,7 @@ def curve(label: str, *final: float) -> Curve:
     ],
 )
 def test_residual_nets_are_held_to_the_bit_and_plain_ones_to_rounding(
-    constructed: Constructed, outcome: Outcome
+    constructed: ConstructionResult, outcome: Outcome
 ) -> None:
     found = identity_findings([constructed], None, PROVENANCE)
     assert [check.outcome for check in found.checks] == [outcome]

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.paper.recipe import BUNDLED, PAPER, Recipe, weighted_layers
+from benchmarks.paper.recipe import BUNDLED, PAPER, Recipe, count_layers
 from exporter.variants import variant
 from runtimes.errors import UsageError
 
@@ -34,7 +34,7 @@ def test_only_the_deepest_nets_begin_warm() -> None:
 
 @pytest.mark.parametrize(("name", "layers"), [("resnet20", 20), ("plain56", 56), ("resnet50", 50), ("resnet34", 34)])
 def test_layers_are_counted_as_the_names_say(name: str, layers: int) -> None:
-    assert weighted_layers(variant(name)) == layers
+    assert count_layers(variant(name)) == layers
 
 
 def test_a_cosine_rises_and_falls() -> None:
@@ -44,14 +44,14 @@ def test_a_cosine_rises_and_falls() -> None:
 
 
 def test_a_scale_shortens_the_whole_schedule_and_says_so() -> None:
-    tenth = PAPER.scaled(0.1)
+    tenth = PAPER.stretch(0.1)
     assert (tenth.iterations, tenth.milestones, tenth.scale) == (6400, (3200, 4800), 0.1)
-    assert "6,400 iterations (0.1 of the paper's)" in tenth.in_words()
-    assert "64,000 iterations of 128 images" in PAPER.in_words()
-    assert BUNDLED.scaled(0.5).ramp == 468
-    assert "half a cosine" in BUNDLED.in_words()
+    assert "6,400 iterations (0.1 of the paper's)" in tenth.describe()
+    assert "64,000 iterations of 128 images" in PAPER.describe()
+    assert BUNDLED.stretch(0.5).ramp == 468
+    assert "half a cosine" in BUNDLED.describe()
 
 
 def test_a_scale_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match=r"a scale of 1e-06 leaves none of 64,000 iterations"):
-        PAPER.scaled(1e-6)
+        PAPER.stretch(1e-6)

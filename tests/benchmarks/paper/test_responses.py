@@ -16,9 +16,9 @@ from benchmarks.paper.responses import (
     Moments,
     Ratio,
     Responses,
-    combined,
+    combine_outcomes,
     layer_responses,
-    paired_ratio,
+    median_ratio,
     ratio_of_medians,
     responses_findings,
     spatial_layers,
@@ -118,7 +118,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 def test_of_twins_the_ratio_is_taken_layer_by_layer() -> None:
     plain = np.exp(np.random.default_rng(0).normal(size=19)).tolist()
     halved = [response / 2 for response in plain]
-    assert paired_ratio(halved, plain) == Ratio(0.5, (0.5, 0.5))
+    assert median_ratio(halved, plain) == Ratio(0.5, (0.5, 0.5))
     assert ratio_of_medians(halved, plain).interval[1] > 0.7  # the layers' own spread does not cancel
 
 
@@ -140,9 +140,9 @@ def test_only_an_interval_beside_one_decides(interval: tuple[float, float], outc
 
 
 def test_comparisons_are_combined_as_checks_are() -> None:
-    assert combined(["confirmed", "confirmed"]) == "confirmed"
-    assert combined(["confirmed", "undecided"]) == "undecided"
-    assert combined(["undecided", "contradicted", "confirmed"]) == "contradicted"
+    assert combine_outcomes(["confirmed", "confirmed"]) == "confirmed"
+    assert combine_outcomes(["confirmed", "undecided"]) == "undecided"
+    assert combine_outcomes(["undecided", "contradicted", "confirmed"]) == "contradicted"
 
 
 # Findings -------------------------------------------------------------------------------------------------------------

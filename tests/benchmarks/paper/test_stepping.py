@@ -99,7 +99,7 @@ def test_the_error_is_counted_in_evaluation_mode_and_leaves_no_trace(data: Data)
     before = {name: tensor.clone() for name, tensor in found.model.state_dict().items()}
     error = found.error(data.test)
     model = found.model.eval()
-    ((images, targets),) = data.test.centred()
+    ((images, targets),) = data.test.crop_centres()
     with torch.no_grad():
         wrong = int((model(images).argmax(1) != targets).sum())
     assert error == wrong / 24

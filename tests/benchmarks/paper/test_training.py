@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.paper import driving
-from benchmarks.paper.driving import Job
+from benchmarks.paper.driving import TrainingJob
 from benchmarks.paper.recipe import PAPER, Recipe
-from benchmarks.paper.runs import CHECKPOINT, CURVE, RUN, WEIGHTS, Identity, curve, opened
+from benchmarks.paper.runs import CHECKPOINT, CURVE, RUN, WEIGHTS, Identity, curve, open_run
 from benchmarks.paper.stepping import Arithmetic
 from benchmarks.paper.training import Data, Pace, Training, on_device
 from exporter.network import ExportListener
@@ -63,7 +63,7 @@ def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_its_record_its_curve_and_its_weights(whole: Path) -> None:
     assert sorted(path.name for path in whole.iterdir()) == sorted([RUN, CURVE, WEIGHTS])
-    run, points = opened(whole), curve(whole)
+    run, points = open_run(whole), curve(whole)
     assert (run.data, run.classes, run.images["train"]) == ("squares", CLASSES, 400)
     assert run.identity == identity()
     assert [point.iteration for point in points] == [25, 45]
@@ -83,9 +83,9 @@ def test_the_weights_are_those_that_the_outcome_speaks_of(whole: Path, data: Dat
     model.load_state_dict(weights(whole))
     wrong = 0
     with torch.no_grad():
-        for images, targets in data.train.centred():
+        for images, targets in data.train.crop_centres():
             wrong += int((model(images).argmax(1) != targets).sum())
-    outcome = opened(whole).outcome
+    outcome = open_run(whole).outcome
     assert outcome is not None
     assert outcome.train_error == wrong / 400
 
@@ -113,7 +113,7 @@ def test_other_arithmetic_goes_on_and_is_written_down(data: Data, tmp_path: Path
         left.advance()
     bf16 = Arithmetic(precision="bf16")
     finished(Training(tmp_path, identity(), bf16, data, Pace()))
-    assert [(one.since, one.arithmetic) for one in opened(tmp_path).sittings] == [
+    assert [(one.since, one.arithmetic) for one in open_run(tmp_path).sittings] == [
         (0, Arithmetic()),
         (left.iteration, bf16),
     ]
@@ -123,7 +123,7 @@ def test_the_same_arithmetic_is_one_sitting(data: Data, tmp_path: Path) -> None:
     left = begun(tmp_path, identity(), data, 0.0)
     left.advance()
     begun(tmp_path, identity(), data)
-    (only,) = opened(tmp_path).sittings
+    (only,) = open_run(tmp_path).sittings
     assert (only.since, only.threads) == (0, torch.get_num_threads())
 
 
@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_named(data: Data, tmp_path: Path) -> None:
         begun(tmp_path, identity(), data)
 
 
-@pytest.mark.parametrize(("name", "reader"), [(RUN, opened), (CURVE, curve)])
+@pytest.mark.parametrize(("name", "reader"), [(RUN, open_run), (CURVE, curve)])
 def test_damaged_records_are_named(name: str, reader: object, tmp_path: Path) -> None:
     (tmp_path / name).write_text('{"iteration": 1}\n')
     with pytest.raises(ArtifactError, match=name):
@@ -176,7 +176,7 @@ def test_a_run_of_a_newer_version_is_refused(whole: Path, tmp_path: Path) -> Non
     text = (whole / RUN).read_text()
     (tmp_path / RUN).write_text(text.replace('"run": 1', '"run": 2, "what is new": 3'))
     with pytest.raises(CompatibilityError, match=r"run.json: run of schema version 2; this rbench reads up to 1"):
-        opened(tmp_path)
+        open_run(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(data: Data, tmp_path: Path) -> None:
@@ -222,13 +222,13 @@ def test_a_run_that_was_not_kept_yet_is_its_next_sittings_alone(data: Data, tmp_
     begun(tmp_path, identity(), data).advance()
     bf16 = Arithmetic(precision="bf16")
     Training(tmp_path, identity(), bf16, data, Pace())
-    assert [(one.since, one.arithmetic) for one in opened(tmp_path).sittings] == [(0, bf16)]
+    assert [(one.since, one.arithmetic) for one in open_run(tmp_path).sittings] == [(0, bf16)]
 
 
 def side_by_side(folder: Path, recipes: dict[str, Recipe], data: Data, pace: Pace) -> list[str]:
     """Drives runs as a GPU does, on this CPU; what was said."""
     said: list[str] = []
-    jobs = [Job(folder / name, identity(recipe), Arithmetic()) for name, recipe in recipes.items()]
+    jobs = [TrainingJob(folder / name, identity(recipe), Arithmetic()) for name, recipe in recipes.items()]
     driving._side_by_side(jobs, data, ExportListener(step=lambda _: None, notice=said.append), pace)
     return said
 
@@ -238,7 +238,7 @@ def test_runs_side_by_side_end_as_each_alone(whole: Path, data: Data, tmp_path: 
     said = side_by_side(tmp_path, {"a": RECIPE, "b": shorter}, data, Pace())
     alone = weights(whole)
     assert all(torch.equal(alone[name], tensor) for name, tensor in weights(tmp_path / "a").items())
-    assert opened(tmp_path / "b").outcome is not None
+    assert open_run(tmp_path / "b").outcome is not None
     assert all(" left" in line for line in said)
 
 
@@ -246,7 +246,7 @@ def test_runs_side_by_side_are_kept_when_the_time_is_over(whole: Path, data: Dat
     recipes = {"a": RECIPE, "b": dataclasses.replace(RECIPE, iterations=10, milestones=())}
     with pytest.raises(CheckFailedError, match=r"the time is over: resnet20, seed 0 at 10 .the same command goes on"):
         side_by_side(tmp_path, recipes, data, Pace(stop_after_s=0.0))
-    assert opened(tmp_path / "b").outcome is not None
+    assert open_run(tmp_path / "b").outcome is not None
     assert (tmp_path / "a" / CHECKPOINT).exists()
     side_by_side(tmp_path, recipes, data, Pace())
     alone = weights(whole)

@@ -3,12 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.paper import view
-from benchmarks.paper.findings import Check, Table
+from benchmarks.paper.findings import Check, FindingsTable
 from tests.benchmarks.paper.samples import PROVENANCE, degradation, responses
 
 
 def test_lines_begin_with_what_came_of_it_and_none_is_too_long() -> None:
-    lines = view.lines(degradation())
+    lines = view.format_findings(degradation())
     assert lines[:2] == [degradation().title, "Confirmed. The paper's claims: 2 seen."]
     assert lines[2].startswith(
         "CIFAR-10, JPEG copies · 45,000 train, 5,000 validation, 10,000 test images · seeds 0, 1, 2"
@@ -20,7 +20,7 @@ def test_lines_begin_with_what_came_of_it_and_none_is_too_long() -> None:
 
 
 def test_tables_are_aligned() -> None:
-    lines = view.lines(degradation())
+    lines = view.format_findings(degradation())
     start = next(place for place, line in enumerate(lines) if line.startswith("network "))
     assert lines[start : start + 6] == [
         "network         test %    training %  paper: test %",
@@ -34,7 +34,9 @@ def test_tables_are_aligned() -> None:
 
 def test_wide_tables_and_long_words_are_wrapped() -> None:
     cells = ("a network " * 8, "x" * 150, "1.5")
-    lines = view.lines(replace(degradation(), tables=(Table("wide", ("network", "words", "number"), (cells,)),)))
+    lines = view.format_findings(
+        replace(degradation(), tables=(FindingsTable("wide", ("network", "words", "number"), (cells,)),))
+    )
     assert max(map(len, lines)) <= view.WIDTH
     assert sum(line.count("x") for line in lines[lines.index("wide") :]) >= 150
     assert " ".join(lines).count("a network") >= 7
@@ -42,7 +44,7 @@ def test_wide_tables_and_long_words_are_wrapped() -> None:
 
 def test_what_moves_a_terminals_cursor_does_not_reach_it() -> None:
     hostile = replace(degradation(), title="a\x1b[2Jb\nc\t", notes=("\x07bell",))
-    lines = view.lines(hostile)
+    lines = view.format_findings(hostile)
     assert lines[0] == "a [2Jb c"
     assert all(line.isprintable() for line in lines)
 
@@ -67,13 +69,13 @@ def test_schedules_are_told_from_each_other() -> None:
 def test_what_it_rests_on_leaves_out_what_there_is_not() -> None:
     assert view.schedule(replace(PROVENANCE, scale=1.0)) == "the paper's whole schedule"
     bare = replace(PROVENANCE, data="", images={}, seeds=(3,), scale=None, recipe="", versions={})
-    assert view.basis(bare) == "seed 3 · nothing was trained"
+    assert view.describe_provenance(bare) == "seed 3 · nothing was trained"
     assert [name for name, _ in view.rests_on(bare)] == ["seeds", "schedule", "machine", "time"]
     assert dict(view.rests_on(PROVENANCE))["versions"] == "torch 2.11.0, numpy 2.4.6"
 
 
 def test_columns_of_numbers_stand_at_the_right() -> None:
-    table = view.table(Table("t", ("1", "a", "b", "c"), (("1", "–", "x", "±0.1"), ("2", "-3 ms", "1", ""))))
+    table = view.table(FindingsTable("t", ("1", "a", "b", "c"), (("1", "–", "x", "±0.1"), ("2", "-3 ms", "1", ""))))
     assert table.headings == (("1", True), ("a", False), ("b", True), ("c", False))
-    assert view.table(Table("t", ("a", "b"), ())).headings == (("a", True), ("b", False))
+    assert view.table(FindingsTable("t", ("a", "b"), ())).headings == (("a", True), ("b", False))
     assert [view.is_papers(heading) for heading in ("paper: test %", "Paper", "test %")] == [True, True, False]
