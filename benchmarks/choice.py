@@ -26,7 +26,7 @@ class ParetoPoint:
         row: as it was measured.
         cost_s: the median seconds of a call, or of one image of it where the throughput counts.
         cost_interval_s: on that, at 95 %.
-        accuracy_drop: what it gives away against fp32: the drop of top-1, or the logits' error where there are no labels.
+        accuracy_drop: against fp32, of top-1; where there are no labels, the logits' error.
         accuracy_drop_interval: on that, at 95 %.
     """
 
@@ -67,8 +67,8 @@ def candidate(
 
 
 def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice:
-    """The fastest with an accuracy drop of at most ``bound``. Of those that tie with it, the one of the fewest threads is taken,
-    then the one of the smallest accuracy drop, then the fastest."""
+    """The fastest with an accuracy drop of at most ``bound``. Of those that tie with it, the one of the fewest threads
+    is taken, then the one of the smallest accuracy drop, then the fastest."""
     within = [one for one in candidates if one.accuracy_drop <= bound]
     beyond = tuple(one for one in candidates if one.accuracy_drop > bound)
     if not within:

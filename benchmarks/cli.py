@@ -128,8 +128,8 @@ def tune(
     """
     from benchmarks.tune import TuningGoal, TuningResult
 
-    aim = TuningGoal("throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force)
-    sys.exit(_tune(request_of((subject,), options), TuningResult(aim), json_file))
+    goal = TuningGoal("throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force)
+    sys.exit(_tune(request_of((subject,), options), TuningResult(goal), json_file))
 
 
 @rbench.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,7 +1,8 @@
 """How the machine was while something was timed, and whether the times can be trusted.
 
-A worker's ``MachineMonitor`` looks at the machine right before and right after each timed turn, and never meanwhile. What it
-saw is judged by pure functions: ``disturbances`` says why the machine was not quiet, ``list_warnings`` what else to know.
+A worker's ``MachineMonitor`` looks at the machine right before and right after each timed turn, and never meanwhile.
+What it saw is judged by pure functions: ``disturbances`` says why the machine was not quiet, ``list_warnings`` what
+else to know.
 """
 
 from __future__ import annotations

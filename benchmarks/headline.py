@@ -75,17 +75,19 @@ def _fastest(ordered: Sequence[Row]) -> Row:
 
 def compare_latencies(reference: Row, other: Row) -> LatencyComparison:
     """The latencies of two rows: above 1, ``other`` is the faster. Side by side if they took turns."""
-    beside = reference.run == other.run and reference.field == other.field is not None
-    return _compare_samples(beside, reference.sittings, other.sittings, other.seed)
+    side_by_side = reference.run == other.run and reference.field == other.field is not None
+    return _compare_samples(side_by_side, reference.sittings, other.sittings, other.seed)
 
 
 @functools.lru_cache(maxsize=256)  # the same rows are told of on the terminal, in Markdown and on a page
 def _compare_samples(
-    beside: bool, reference: tuple[ProcessSamples, ...], other: tuple[ProcessSamples, ...], seed: int
+    side_by_side: bool, reference: tuple[ProcessSamples, ...], other: tuple[ProcessSamples, ...], seed: int
 ) -> LatencyComparison:
     first, second = ([sitting.latency.rounds_s for sitting in sittings] for sittings in (reference, other))
     return (
-        statistics.compare_paired(first, second, seed) if beside else statistics.compare_unpaired(first, second, seed)
+        statistics.compare_paired(first, second, seed)
+        if side_by_side
+        else statistics.compare_unpaired(first, second, seed)
     )
 
 

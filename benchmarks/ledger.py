@@ -21,8 +21,8 @@ STATE = "complete.json"
 class LedgerPart:
     """One network, and what is measured of it: the unit that is complete or not.
 
-    ``runtimes`` are those that were asked for, none means all. ``digest_packages`` tells one set of installed packages from
-    another: what could not be measured is tried again when something else is there.
+    ``runtimes`` are those that were asked for, none means all. ``digest_packages`` tells one set of installed packages
+    from another: what could not be measured is tried again when something else is there.
     """
 
     variant: str

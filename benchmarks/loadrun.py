@@ -87,26 +87,26 @@ class LoadPoint:
     clients: int = 1
 
 
-def points(demand: LoadSpec, request: BenchmarkRequest, fixed_batch: int | None) -> tuple[LoadPoint, ...]:
+def points(load_spec: LoadSpec, request: BenchmarkRequest, fixed_batch: int | None) -> tuple[LoadPoint, ...]:
     """What is to be run, in its order; a closed loop first where it gives the open loop's rate."""
-    shapes: list[ShapeName] = list(dict.fromkeys(demand.shapes or SHAPES))
-    if "open" in shapes and demand.rate_per_s is None:
+    shapes: list[ShapeName] = list(dict.fromkeys(load_spec.shapes or SHAPES))
+    if "open" in shapes and load_spec.rate_per_s is None:
         shapes = ["closed", *(shape for shape in shapes if shape != "closed")]
-    return tuple(point for shape in shapes for point in _points_of(shape, demand, request, fixed_batch))
+    return tuple(point for shape in shapes for point in _points_of(shape, load_spec, request, fixed_batch))
 
 
 def _points_of(
-    shape: ShapeName, demand: LoadSpec, request: BenchmarkRequest, fixed_batch: int | None
+    shape: ShapeName, load_spec: LoadSpec, request: BenchmarkRequest, fixed_batch: int | None
 ) -> Iterator[LoadPoint]:
     batch, duration_s = fixed_batch or 1, request.duration_s
     if shape == "clients":
-        for count in dict.fromkeys(demand.clients or _powers_of_two(2 * usable_processors())):
+        for count in dict.fromkeys(load_spec.clients or _powers_of_two(2 * usable_processors())):
             yield LoadPoint(shape, batch, SWEPT_SHARE * duration_s, count)
     elif shape == "batches":
         for size in dict.fromkeys(request.batches or (BATCHES if fixed_batch is None else (fixed_batch,))):
             yield LoadPoint(shape, size, SWEPT_SHARE * duration_s)
     elif shape == "paced":
-        yield LoadPoint(shape, batch, max(duration_s, FRAMES / demand.frames_per_s))
+        yield LoadPoint(shape, batch, max(duration_s, FRAMES / load_spec.frames_per_s))
     else:
         yield LoadPoint(shape, batch, duration_s)
 
@@ -115,7 +115,7 @@ def _powers_of_two(most: int) -> tuple[int, ...]:
     return tuple(1 << exponent for exponent in range(most.bit_length()))
 
 
-def run(request: BenchmarkRequest, demand: LoadSpec, listener: RunListener) -> Generator[Row, None, None]:
+def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -> Generator[Row, None, None]:
     """The rows, each as soon as it is measured. Closing the generator, or an interrupt, ends the worker at once.
 
     Raises:
@@ -125,11 +125,11 @@ def run(request: BenchmarkRequest, demand: LoadSpec, listener: RunListener) -> G
     with tempfile.TemporaryDirectory(prefix="rbench-") as name:
         found = subject(request, Path(name), listener)
         runs = choose_runtimes(found, request)
-        planned = points(demand, request, found.fixed_batch)
+        planned = points(load_spec, request, found.fixed_batch)
         ahead = sum(not isinstance(pair.opens, Refusal) for pair, _ in runs) * [point.duration_s for point in planned]
         shared = _Shared(
             request,
-            demand,
+            load_spec,
             uuid.uuid4().hex[:12],
             environment(),
             Path(name),
@@ -168,7 +168,7 @@ class _Shared:
     """What all the rows of one run share."""
 
     request: BenchmarkRequest
-    demand: LoadSpec
+    load_spec: LoadSpec
     run: str
     taken_on: Environment
     folder: Path
@@ -220,7 +220,7 @@ class _Bench:
         load = outcome.load
         if point.shape == "closed":
             self._closed_per_s = load.achieved_per_s
-        elif point.shape == "open" and self._shared.demand.rate_per_s is None:
+        elif point.shape == "open" and self._shared.load_spec.rate_per_s is None:
             load = replace(load, rate_share=USUAL_LOAD)
         return with_load(_describe_run(row, outcome), load)
 
@@ -259,20 +259,20 @@ class _Bench:
 
     def _plan(self, point: LoadPoint) -> tuple[ArrivalPlan, str | None]:
         """The plan, and what a reader must know of it."""
-        demand, request = self._shared.demand, self._shared.request
+        load_spec, request = self._shared.load_spec, self._shared.request
         rate, note = None, None
         if point.shape == "paced":
-            rate = demand.frames_per_s
+            rate = load_spec.frames_per_s
         elif point.shape == "open":
             rate, note = self._rate()
-        arrivals: Arrivals = demand.arrivals if point.shape == "open" else "fixed"
+        arrivals: Arrivals = load_spec.arrivals if point.shape == "open" else "fixed"
         return ArrivalPlan(
             point.shape, point.duration_s, arrivals, rate, point.clients, request.seed, request.max_samples
         ), note
 
     def _rate(self) -> tuple[float, str | None]:
         """What the open loop is offered in a second, and where that comes from."""
-        named, reached = self._shared.demand.rate_per_s, self._closed_per_s
+        named, reached = self._shared.load_spec.rate_per_s, self._closed_per_s
         if named is not None:
             return named, None
         if not reached:

@@ -95,7 +95,7 @@ class BenchmarkRequest:
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(f"the {name} must be a number of seconds above 0, not {value}")
         for name in self.precisions:
-            self.typing(name)
+            self.precision_spec(name)
         if any(precision(name).calibrated for name in self.precisions):
             return
         for option, given in (("--calibration", self.calibration is not None), ("--target", self.target != "cpu")):
@@ -103,7 +103,7 @@ class BenchmarkRequest:
                 named = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
                 raise UsageError(f"{option} is for {named}, which was not asked for", hint=f"--precision {named}")
 
-    def typing(self, name: str) -> PrecisionSpec:
+    def precision_spec(self, name: str) -> PrecisionSpec:
         """How a graph is to be typed for the precision of that name.
 
         Raises:

@@ -118,7 +118,7 @@ class RowContext:
     ceilings: Ceilings | None = None
 
 
-def finish_row(row: Row, gathered: ProcessOutcomes, predictions: Predictions | None, beside: RowContext) -> Row:
+def finish_row(row: Row, gathered: ProcessOutcomes, predictions: Predictions | None, context: RowContext) -> Row:
     """The row with what came of it; of a configuration that is not ok, its status and reason alone."""
     first, last = gathered.outcomes[0], gathered.outcomes[-1]
     row = replace(row, status=last.status, reason=_reason(gathered), note=_notes(first), time=_now())
@@ -147,10 +147,10 @@ def finish_row(row: Row, gathered: ProcessOutcomes, predictions: Predictions | N
         energy_per_image_j=first.energy_per_image_j,
         sittings=sittings,
     )
-    row = _with_roof(_with_ratio(_with_times(row), beside.reference), beside)
+    row = _with_roof(_with_ratio(_with_times(row), context.reference), context)
     if (reason := doubts.find_unfinished_work(row)) is not None:
         return replace(nothing, status="failed", reason=reason)
-    row = _with_predictions(row, predictions, beside)
+    row = _with_predictions(row, predictions, context)
     seen = [sitting.conditions for sitting in sittings]
     disturbed = disturbances_of_all(seen, row.threads, row.gpu_before, row.gpu_after)
     return replace(row, disturbances=disturbed, warnings=doubts.list_warnings(row, gathered))
@@ -228,22 +228,22 @@ def _with_ratio(row: Row, reference: Reference) -> Row:
     if not reference.sittings or not any(samples):
         return row
     sides = [_rounds([one.latency for one in sittings]) for sittings in (reference.sittings, row.sittings)]
-    beside = row.field is not None and row.field == reference.field
-    compare = statistics.compare_paired if beside else statistics.compare_unpaired
+    paired = row.field is not None and row.field == reference.field
+    compare = statistics.compare_paired if paired else statistics.compare_unpaired
     comparison = compare(sides[0], sides[1], seed=row.seed)
     return replace(row, ratio=comparison.ratio, ratio_interval=comparison.interval, verdict=comparison.verdict)
 
 
-def _with_roof(row: Row, beside: RowContext) -> Row:
-    if beside.cost is None or beside.ceilings is None or row.compute_p50_s is None:
+def _with_roof(row: Row, context: RowContext) -> Row:
+    if context.cost is None or context.ceilings is None or row.compute_p50_s is None:
         return row
-    return replace(row, roof=roof(beside.cost, beside.ceilings, row.arithmetic, row.compute_p50_s))
+    return replace(row, roof=roof(context.cost, context.ceilings, row.arithmetic, row.compute_p50_s))
 
 
-def _with_predictions(row: Row, predictions: Predictions | None, beside: RowContext) -> Row:
+def _with_predictions(row: Row, predictions: Predictions | None, context: RowContext) -> Row:
     if predictions is None:
         return row
-    reference = beside.reference.predictions
+    reference = context.reference.predictions
     others = None if is_reference(row.runtime, row.precision) else reference
     first, fifth = accuracy.top1(predictions), accuracy.top5(predictions)
     same = None if reference is None else accuracy.agreement(predictions, reference)
@@ -259,6 +259,6 @@ def _with_predictions(row: Row, predictions: Predictions | None, beside: RowCont
         agreement_interval=same.interval if same else None,
         drop=lost.value if lost else None,
         drop_interval=lost.interval if lost else None,
-        answers=answers.pack_predictions(predictions, beside.labels),
+        answers=answers.pack_predictions(predictions, context.labels),
         flips=None if others is None else answers.flips(predictions, others),
     )

@@ -235,13 +235,13 @@ class Bench:
             accuracy.load(gathered.predictions) if gathered.predictions and gathered.predictions.exists() else None
         )
         manifest = pair.opens.manifest
-        beside = RowContext(
+        context = RowContext(
             reference=self._references.get(configuration.batch, Reference(predictions=self._answers)),
             labels=None if manifest is None else manifest.labels,
             cost=cost_of(pair.opens, configuration.batch),
             ceilings=shared.ceilings,
         )
-        row = finish_row(row, gathered, answers, beside)
+        row = finish_row(row, gathered, answers, context)
         return replace(row, reason=row.reason and self._without_folder(row.reason))
 
     def _without_folder(self, reason: str) -> str:

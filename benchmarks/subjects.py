@@ -298,7 +298,9 @@ def _export_onnx(network: Network, precision: str, batch: int | None, place: _Ex
         place.step(f"exporting in {precision}")
         return PrecisionVariant(
             precision,
-            onnx.export_network(network, onnx.ExportTarget(target, batch), place.request.typing(precision), listener),
+            onnx.export_network(
+                network, onnx.ExportTarget(target, batch), place.request.precision_spec(precision), listener
+            ),
         )
     except RexportError as error:
         return PrecisionVariant(precision, _refusal(error))
@@ -313,9 +315,9 @@ def _program(
     target = _target(precision, PROGRAM_FORMAT, place)
     try:
         place.step(f"making its PyTorch program in {precision}")
-        typing = place.request.typing(precision)
+        precision_spec = place.request.precision_spec(precision)
         return PrecisionVariant(
-            precision, torch.write_program(network, target, batch, parent, place.exporter(), typing)
+            precision, torch.write_program(network, target, batch, parent, place.exporter(), precision_spec)
         )
     except RexportError as error:
         return PrecisionVariant(precision, _refusal(error), PROGRAM_FORMAT)

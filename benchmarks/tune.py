@@ -85,15 +85,15 @@ class TuningResult:
     """What a search has found so far; whole at any moment, as an interrupt finds it.
 
     Attributes:
-        aim: what was looked for.
+        goal: what was looked for.
         rows: all of them, in their order; the reference's come first.
         candidates: the rows that are ok and can become an artifact.
         left_out: what was not tried and why, a line each.
         finalists: those of the candidates that came near the best and were measured again, side by side.
-        labelled: whether the accuracy drop is a measured drop of top-1; else it is the logits' error at the export's gate.
+        labelled: whether the accuracy drop is a measured drop of top-1; else the logits' error at the export's gate.
     """
 
-    aim: TuningGoal
+    goal: TuningGoal
     rows: list[Row] = field(default_factory=list)
     candidates: list[ParetoPoint] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -103,7 +103,7 @@ class TuningResult:
     @property
     def bound(self) -> float:
         """On the accuracy drop. Without labels there is none: what is there has passed the gate."""
-        return self.aim.max_drop if self.labelled else math.inf
+        return self.goal.max_drop if self.labelled else math.inf
 
     def choice(self) -> Choice:
         """The best of what there is; of those that were measured side by side, by that."""
@@ -123,11 +123,11 @@ def tune(
         UsageError: it is not one subject that can be tuned; the target is there; options that contradict each other.
         RexportError: as ``benchmarks.run.run``; the artifact cannot be written.
     """
-    aim = findings.aim
+    goal = findings.goal
     request = replace(request, precisions=request.precisions or tuple(PRECISIONS))
-    _check(request, aim)
+    _check(request, goal)
     with session(request, listener) as shared:
-        target = target_of(request.subjects[0], aim.out, aim.force)
+        target = target_of(request.subjects[0], goal.out, goal.force)
         (subject,) = subjects(request, shared.folder, listener)
         search = _TuningSearch(Bench(shared, subject), _portable(subject), request, findings, listener.left)
         for row in itertools.chain(search.rows(), search.finals()):
@@ -136,7 +136,7 @@ def tune(
         if best is None:
             return None
         listener.step(subject.name, "writing the artifact")
-        return copy_with_tuning(search.artifact_of(best), target, tuning_of(best, aim.objective))
+        return copy_with_tuning(search.artifact_of(best), target, tuning_of(best, goal.objective))
 
 
 def exit_code(findings: TuningResult, request: BenchmarkRequest) -> int:
@@ -157,11 +157,11 @@ def exit_code(findings: TuningResult, request: BenchmarkRequest) -> int:
     return run_exit_code([row for row in findings.rows if row.status == "ok"], request)
 
 
-def _check(request: BenchmarkRequest, aim: TuningGoal) -> None:
+def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
     """Raises UsageError for what cannot be tuned, before anything is exported."""
     if len(request.subjects) != 1:
         raise UsageError(f"one network is tuned at a time, not {len(request.subjects)}")
-    if aim.objective == "latency" and len(set(request.batches)) > 1:
+    if goal.objective == "latency" and len(set(request.batches)) > 1:
         raise UsageError(
             "the latencies of different batches cannot be compared", hint="one --batch, or --objective throughput"
         )
@@ -227,10 +227,10 @@ class _TuningSearch:
             for pair in others
             if pair.typed is not subject.reference and not _opens_reference_only(pair.backend, alike)
         ]
-        self._threads = findings.aim.thread_counts(request.device)
+        self._threads = findings.goal.thread_counts(request.device)
         self._cuda_graphs = request.cuda_graphs
         self._processes = max(request.processes or 1, FINAL_PROCESSES)
-        default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.aim.objective]
+        default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.goal.objective]
         self._batches = tuple(dict.fromkeys(request.batches or default))
         self._left = left
         self._of_each = len(self._batches) + len(self._threads) - 1
@@ -289,7 +289,7 @@ class _TuningSearch:
             yield row
         settled = {}
         for one, row in zip(ordered, rows, strict=False):
-            again = choice.candidate(row, findings.aim.objective, one.accuracy_drop, one.accuracy_drop_interval)
+            again = choice.candidate(row, findings.goal.objective, one.accuracy_drop, one.accuracy_drop_interval)
             if row.status == "ok" and again is not None:
                 settled[id(one)] = again
         findings.candidates[:] = [settled.get(id(one), one) for one in findings.candidates]
@@ -317,7 +317,7 @@ class _TuningSearch:
 
     def _add_candidate(self, row: Row, accuracy_drop: float, interval: Interval | None) -> ParetoPoint | None:
         findings = self._findings
-        one = choice.candidate(row, findings.aim.objective, accuracy_drop, interval) if row.status == "ok" else None
+        one = choice.candidate(row, findings.goal.objective, accuracy_drop, interval) if row.status == "ok" else None
         if one is not None:
             findings.candidates.append(one)
         return one

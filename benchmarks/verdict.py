@@ -43,8 +43,8 @@ def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint
         Column("precision", lambda one: one.row.precision or ABSENT, left=True),
         Column("threads", lambda one: str(one.row.threads)),
         Column("batch", lambda one: str(one.row.batch)),
-        Column("p50 ms" if findings.aim.objective == "latency" else "ms/image", _cost),
-        *((images,) if findings.aim.objective == "throughput" else ()),
+        Column("p50 ms" if findings.goal.objective == "latency" else "ms/image", _cost),
+        *((images,) if findings.goal.objective == "throughput" else ()),
         Column("drop" if findings.labelled else "logit error %", lambda one: _format_accuracy_drop(findings, one)),
         Column("verdict", lambda one: _mark(choice, one), left=True),
     )
@@ -102,7 +102,7 @@ def _bound(findings: TuningResult) -> str:
     if findings.labelled:
         images = max(row.images or 0 for row in findings.rows)
         return (
-            f"bound: a drop of top-1 of at most {report.points(findings.aim.max_drop, None)} points, {images:,} images"
+            f"bound: a drop of top-1 of at most {report.points(findings.goal.max_drop, None)} points, {images:,} images"
         )
     return (
         "bound: accuracy was not measured, as there are no labelled images or no reference; each precision has passed "
@@ -119,7 +119,7 @@ def _describe_best(findings: TuningResult, choice: Choice, best: ParetoPoint) ->
     )
     ratio = "" if row.ratio is None else f", {row.ratio:.2f} times as fast as {REFERENCE}"
     tied = f"; {len(choice.tied)} tie with it" if choice.tied else ""
-    unit = "ms" if findings.aim.objective == "latency" else "ms an image"
+    unit = "ms" if findings.goal.objective == "latency" else "ms an image"
     return f"best: {_name(row)}: {_cost(best)} {unit}{ratio}, {accuracy_drop}{tied}"
 
 

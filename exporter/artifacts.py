@@ -32,7 +32,7 @@ class Draft:
     format: str
     batch: int | None
     producers: Mapping[str, str]
-    typing: PrecisionSpec = FP32
+    precision_spec: PrecisionSpec = FP32
     calibration: Calibration | None = None
     opset: int | None = None
     parent: str | None = None
@@ -66,11 +66,13 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
     """
     manifest = _manifest(draft, network)
     listener.step("checking parity")
-    row = draft.typing.row
+    row = draft.precision_spec.row
     with runtimes.open_artifact(Artifact(draft.file, FORMATS[draft.format], manifest)) as runtime:
         reference = f"PyTorch {draft.producers['torch']} fp32"
         record = parity.check(runtime, network.vectors, row.tolerance, reference, network.images)
-        passed = None if row.bounds is None else check_gate(runtime, draft.typing, row.bounds, network, listener)
+        passed = (
+            None if row.bounds is None else check_gate(runtime, draft.precision_spec, row.bounds, network, listener)
+        )
     listener.step("writing the artifact")
     content = _pack_vectors(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
@@ -81,7 +83,7 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
 
 
 def check_gate(
-    runtime: Runtime, typing: PrecisionSpec, bounds: Bounds, network: Network, listener: ExportListener
+    runtime: Runtime, precision_spec: PrecisionSpec, bounds: Bounds, network: Network, listener: ExportListener
 ) -> Gate:
     """The record of the precision's passed gate, on the network's own images.
 
@@ -89,8 +91,10 @@ def check_gate(
         CheckFailedError: it failed.
         RexportError: the images cannot be read.
     """
-    images = examples.for_gate(network, typing.calibration, typing.calibration_images, typing.gate_images)
-    return gate.check(runtime, network, typing.precision, bounds, images, listener)
+    images = examples.for_gate(
+        network, precision_spec.calibration, precision_spec.calibration_images, precision_spec.gate_images
+    )
+    return gate.check(runtime, network, precision_spec.precision, bounds, images, listener)
 
 
 def _pack_vectors(network: Network) -> bytes:
@@ -109,7 +113,7 @@ def _manifest(draft: Draft, network: Network) -> Manifest:
         size_bytes=draft.file.stat().st_size,
         variant=schema.encode(variant),
         weights=network.weights,
-        precision=draft.typing.precision,
+        precision=draft.precision_spec.precision,
         inputs=(_input(network, "batch" if draft.batch is None else draft.batch),),
         outputs=(TensorSpec(OUTPUT, "float32", ("batch" if draft.batch is None else draft.batch, variant.classes)),),
         labels=network.labels,

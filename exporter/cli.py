@@ -54,8 +54,8 @@ def onnx(variant: str, opset: int | None, **options: Any) -> None:
         from exporter import onnx as target
         from exporter.typing import PrecisionSpec
 
-        typing = PrecisionSpec(**{name: options[name] for name in TYPING})
-        artifact = target.export(request_of(variant, options), listener, opset, typing)
+        precision_spec = PrecisionSpec(**{name: options[name] for name in TYPING})
+        artifact = target.export(request_of(variant, options), listener, opset, precision_spec)
     click.echo(artifact.path)
 
 
@@ -106,7 +106,7 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
         else:
             engineoptions.check_batch(options)
             request = request_of(source, {**options, "out": options["out"] or "./"})
-            artifact = target.export(request, order, listener, opset, engineoptions.typing(options))
+            artifact = target.export(request, order, listener, opset, engineoptions.precision_spec(options))
     click.echo(artifact.path)
 
 

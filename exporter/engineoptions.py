@@ -187,7 +187,7 @@ def check_batch(options: Mapping[str, Any]) -> None:
         )
 
 
-def typing(options: Mapping[str, Any]) -> PrecisionSpec:
+def precision_spec(options: Mapping[str, Any]) -> PrecisionSpec:
     """How the ONNX file is typed: int8 by the recipe that TensorRT takes.
 
     Raises:

@@ -2,9 +2,9 @@
 
 Both graphs are run with every layer's value as an extra output, through the default runtime, one batch at a time.
 The typed graph is run *as it is written*: its Q/DQ nodes round as they stand, since nothing can be fused across an
-output, and a 16-bit graph is computed in float32 and every value rounded to its type (``emulate_in_float32``), so that the answer
-is the same on a machine without 16-bit arithmetic. In two more copies every block, and every layer, is fed with fp32's
-own values: what is wrong behind it then is *new* there, and not handed down.
+output, and a 16-bit graph is computed in float32 and every value rounded to its type (``emulate_in_float32``), so
+that the answer is the same on a machine without 16-bit arithmetic. In two more copies every block, and every layer,
+is fed with fp32's own values: what is wrong behind it then is *new* there, and not handed down.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class ExportTarget:
 
 
 def export(
-    request: ExportRequest, listener: ExportListener, opset: int | None = None, typing: PrecisionSpec = FP32
+    request: ExportRequest, listener: ExportListener, opset: int | None = None, precision_spec: PrecisionSpec = FP32
 ) -> Artifact:
     """Exports, checks and publishes ``request.variant``; blocks for some seconds, for int8 up to minutes.
 
@@ -58,21 +58,23 @@ def export(
         RexportError: the weights or the data do not load; the disk.
     """
     place = ExportTarget(request.target(".onnx"), request.batch, opset)
-    _opset(place, typing)
-    return export_network(prepare(request, listener), place, typing, listener)
+    _opset(place, precision_spec)
+    return export_network(prepare(request, listener), place, precision_spec, listener)
 
 
-def export_network(network: Network, place: ExportTarget, typing: PrecisionSpec, listener: ExportListener) -> Artifact:
+def export_network(
+    network: Network, place: ExportTarget, precision_spec: PrecisionSpec, listener: ExportListener
+) -> Artifact:
     """The same from a network that is there already; what lies at the place is replaced.
 
     Raises:
         As ``export``.
     """
-    opset, target = _opset(place, typing), place.target
+    opset, target = _opset(place, precision_spec), place.target
     listener.step("exporting to ONNX")
     graph = tidy(_trace(network, place.batch, opset))
     _check_opset(graph, opset)
-    graph, calibration = convert_precision(graph, network, typing, listener)
+    graph, calibration = convert_precision(graph, network, precision_spec, listener)
     if network.raw and network.preprocessing is not None:
         graph = with_raw_input(graph, network.preprocessing)
     listener.step("checking the graph")
@@ -86,7 +88,7 @@ def export_network(network: Network, place: ExportTarget, typing: PrecisionSpec,
                 format="onnx",
                 batch=place.batch,
                 producers=_producers(calibration),
-                typing=typing,
+                precision_spec=precision_spec,
                 calibration=calibration,
                 opset=opset,
                 external=external,
@@ -100,9 +102,9 @@ def export_network(network: Network, place: ExportTarget, typing: PrecisionSpec,
     return artifact
 
 
-def _opset(place: ExportTarget, typing: PrecisionSpec) -> int:
+def _opset(place: ExportTarget, precision_spec: PrecisionSpec) -> int:
     """Raises UsageError where the precision needs a newer one than was asked for."""
-    row = typing.row
+    row = precision_spec.row
     if place.opset is None:
         return max(DEFAULT_OPSET, row.opset)
     if place.opset < row.opset and row.opset > DEFAULT_OPSET:

@@ -77,7 +77,7 @@ def input_name(value: str) -> str:
 def add_inputs(
     graph: onnx.ModelProto, types: Mapping[str, onnx.TypeProto], own: Mapping[str, frozenset[str]]
 ) -> onnx.ModelProto:
-    """A copy in which values come in from outside, by inputs called ``input_name(value)``, and are still computed as well.
+    """A copy in which values come in from outside, by inputs called ``input_name(value)``, and are still computed.
 
     ``own`` has for each such value the names of the nodes that take the computed one all the same, ``types`` its type.
     """

@@ -70,7 +70,7 @@ def export(
     order: EngineRequest,
     listener: ExportListener,
     opset: int | None = None,
-    typing: PrecisionSpec = FP32,
+    precision_spec: PrecisionSpec = FP32,
 ) -> Artifact:
     """Exports ``request.variant`` to an ONNX file, checked as ``exporter.onnx.export`` does, and builds an engine of it
     in the same folder; ``request`` says where to, and ``order.out`` and ``order.force`` do not count.
@@ -90,9 +90,9 @@ def export(
             hint=f"rexport tensorrt {quote(source)} builds from it, --force replaces it",
         )
     network = prepare(request, listener)
-    parent = export_network(network, ExportTarget(source, request.batch, opset), typing, listener)
+    parent = export_network(network, ExportTarget(source, request.batch, opset), precision_spec, listener)
     listener.notice(f"{source}: what the engine is built from")
-    return _Building(parent, target, order.settings, chosen, listener).run(lambda: network, typing)
+    return _Building(parent, target, order.settings, chosen, listener).run(lambda: network, precision_spec)
 
 
 def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -> Artifact:
@@ -118,9 +118,9 @@ def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -
         )
     target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
     manifest, _, _ = _read_parent(parent)
-    typing = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
+    precision_spec = PrecisionSpec(manifest.precision) if manifest.precision in PRECISIONS else FP32
     building = _Building(parent, target, order.settings, chosen, listener)
-    return building.run(lambda: network_of(parent, listener), typing)
+    return building.run(lambda: network_of(parent, listener), precision_spec)
 
 
 def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
@@ -156,7 +156,7 @@ class _Building:
                 hint=f"-o {quote(parent.path.parent)}/",
             )
 
-    def run(self, network: Callable[[], Network], typing: PrecisionSpec) -> Artifact:
+    def run(self, network: Callable[[], Network], precision_spec: PrecisionSpec) -> Artifact:
         """``network`` gives what the engine's precision is judged against, if it is judged here."""
         before = files.identity(self.parent.path)
         self.parent.check_digest()
@@ -168,7 +168,7 @@ class _Building:
                 raise IntegrityError(
                     "it was replaced while the engine was built", path=self.parent.path, hint="build it again"
                 )
-            manifest = self._check_engine(file, self._record(found, file), network, typing)
+            manifest = self._check_engine(file, self._record(found, file), network, precision_spec)
             self.listener.step("writing the engine")
             digest = sha256(vectors).hexdigest()
             place.write_bytes(vectors)
@@ -210,7 +210,7 @@ class _Building:
         return record.manifest(self.parent, file, found, self.settings, self.flavor, gpu)
 
     def _check_engine(
-        self, file: Path, manifest: Manifest, network: Callable[[], Network], typing: PrecisionSpec
+        self, file: Path, manifest: Manifest, network: Callable[[], Network], precision_spec: PrecisionSpec
     ) -> Manifest:
         """The manifest with the checks that can be done here."""
         reason = cuda.missing()
@@ -223,7 +223,9 @@ class _Building:
                 reason = error.what
             else:
                 with open_artifact(engine, self.flavor.backend, "cuda") as runtime:
-                    return replace(manifest, parity=self._parity(runtime), gate=self._gate(runtime, network, typing))
+                    return replace(
+                        manifest, parity=self._parity(runtime), gate=self._gate(runtime, network, precision_spec)
+                    )
         self.listener.notice(f"not checked here: {reason}; it is checked where it is opened")
         return manifest
 
@@ -231,16 +233,18 @@ class _Building:
         was = self.parity
         return parity.check(runtime, self.parent.vectors(), was.tolerance, was.reference, was.images)
 
-    def _gate(self, runtime: Runtime, network: Callable[[], Network], typing: PrecisionSpec) -> Gate | None:
-        bounds = typing.row.bounds
+    def _gate(self, runtime: Runtime, network: Callable[[], Network], precision_spec: PrecisionSpec) -> Gate | None:
+        bounds = precision_spec.row.bounds
         if bounds is None:
             return None
         try:
             found = network()
         except CompatibilityError as error:  # its fp32 weights are not at hand
-            self.listener.notice(f"{typing.precision}: parity holds, and its gate was not repeated: {error.what}")
+            self.listener.notice(
+                f"{precision_spec.precision}: parity holds, and its gate was not repeated: {error.what}"
+            )
             return None
-        return check_gate(runtime, typing, bounds, found, self.listener)
+        return check_gate(runtime, precision_spec, bounds, found, self.listener)
 
 
 class BuildProgress:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.resnet import ResNet
 
 
-def export(request: ExportRequest, listener: ExportListener, typing: PrecisionSpec = FP32) -> Artifact:
+def export(request: ExportRequest, listener: ExportListener, precision_spec: PrecisionSpec = FP32) -> Artifact:
     """Exports, checks and publishes ``request.variant``; blocks for some seconds.
 
     The program takes and gives what an ONNX file of ``exporter.onnx`` does, in any precision that has a float.
@@ -34,9 +34,9 @@ def export(request: ExportRequest, listener: ExportListener, typing: PrecisionSp
         CheckFailedError: its logits are not the network's, or the precision failed its gate; nothing is left.
         RexportError: the weights or the data do not load; the disk.
     """
-    _element(typing)
+    _element(precision_spec)
     target = request.target(".pt2")
-    return write_program(prepare(request, listener), target, request.batch, None, listener, typing)
+    return write_program(prepare(request, listener), target, request.batch, None, listener, precision_spec)
 
 
 def write_program(
@@ -45,7 +45,7 @@ def write_program(
     batch: int | None,
     parent: str | None,
     listener: ExportListener,
-    typing: PrecisionSpec = FP32,
+    precision_spec: PrecisionSpec = FP32,
 ) -> Artifact:
     """The same from a network that is there already; ``parent`` is the digest of the artifact that it came from.
 
@@ -58,9 +58,9 @@ def write_program(
 
     from exporter import version
 
-    announce(typing, listener)
+    announce(precision_spec, listener)
     listener.step("exporting to a PyTorch program")
-    content = _program(network, batch, _element(typing))
+    content = _program(network, batch, _element(precision_spec))
     with temporary(target) as place:
         place.write_bytes(content)
         draft = Draft(
@@ -69,23 +69,23 @@ def write_program(
             format="pt2",
             batch=batch,
             producers={"rexport": version(), "torch": torch.__version__},
-            typing=typing,
+            precision_spec=precision_spec,
             parent=parent,
         )
         return finish(draft, network, listener)
 
 
-def _element(typing: PrecisionSpec) -> str:
+def _element(precision_spec: PrecisionSpec) -> str:
     """The float that a program in the precision computes in.
 
     Raises:
         UsageError: it has none.
     """
-    element = typing.row.element
+    element = precision_spec.row.element
     if element is None:
         raise UsageError(
-            f"PyTorch's eager operators compute in floats, and {typing.precision} was asked for",
-            hint=f"rexport onnx --precision {typing.precision}, which ONNX Runtime, OpenVINO and TensorRT run",
+            f"PyTorch's eager operators compute in floats, and {precision_spec.precision} was asked for",
+            hint=f"rexport onnx --precision {precision_spec.precision}, which ONNX Runtime, OpenVINO and TensorRT run",
         )
     return element
 

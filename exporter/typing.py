@@ -58,15 +58,15 @@ class PrecisionSpec:
 FP32 = PrecisionSpec()
 
 
-def announce(typing: PrecisionSpec, listener: ExportListener) -> None:
+def announce(precision_spec: PrecisionSpec, listener: ExportListener) -> None:
     """Says which devices alone the precision is one of, if it is not one of all."""
-    row = typing.row
+    row = precision_spec.row
     if "cpu" not in row.devices:
         listener.notice(f"{row.name}: on {' and '.join(row.devices)} alone; a processor computes this file in float32")
 
 
 def convert_precision(
-    graph: onnx.ModelProto, network: Network, typing: PrecisionSpec, listener: ExportListener
+    graph: onnx.ModelProto, network: Network, precision_spec: PrecisionSpec, listener: ExportListener
 ) -> tuple[onnx.ModelProto, Calibration | None]:
     """The graph in the precision asked for, and how its scales were found where it has some.
 
@@ -74,14 +74,14 @@ def convert_precision(
         UsageError: calibration is needed and no images are there for it.
         RexportError: they cannot be read; the graph cannot be converted.
     """
-    row = typing.row
-    announce(typing, listener)
+    row = precision_spec.row
+    announce(precision_spec, listener)
     if not row.calibrated:
-        return row.apply(graph, Material(None, typing.target)), None
+        return row.apply(graph, Material(None, precision_spec.target)), None
     listener.step("reading the calibration images")
-    found = examples.for_calibration(network, typing.calibration, typing.calibration_images)
+    found = examples.for_calibration(network, precision_spec.calibration, precision_spec.calibration_images)
     listener.step(f"calibrating on {found.description}")
     from exporter.quantise import quantiser
 
-    result = row.apply(graph, Material(found.floats(0, len(found)), typing.target))
-    return result, Calibration(quantiser(), typing.target, found.description, len(found))
+    result = row.apply(graph, Material(found.floats(0, len(found)), precision_spec.target))
+    return result, Calibration(quantiser(), precision_spec.target, found.description, len(found))

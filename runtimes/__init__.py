@@ -84,8 +84,8 @@ def profile(
 ) -> tuple[Layer, ...]:
     """The steps in which a backend really runs the artifact, in their order, with their arithmetic and times.
 
-    It opens the artifact twice: as ``open`` does, then under the library's profiler. ``runtimes.protocol.summarise_precisions``
-    puts the arithmetic into words.
+    It opens the artifact twice: as ``open`` does, then under the library's profiler.
+    ``runtimes.protocol.summarise_precisions`` puts the arithmetic into words.
 
     Args:
         path: as for ``open``; or an artifact that was read already.

@@ -121,17 +121,17 @@ def load(
 
     request = request_of(() if subject is None else (subject,), options)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
-    demand = LoadSpec(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
-    sys.exit(_load(request, demand, json_file, folder))
+    load_spec = LoadSpec(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
+    sys.exit(_load(request, load_spec, json_file, folder))
 
 
-def _load(request: BenchmarkRequest, demand: LoadSpec, json_file: Path | None, folder: Path | None) -> int:
+def _load(request: BenchmarkRequest, load_spec: LoadSpec, json_file: Path | None, folder: Path | None) -> int:
     from benchmarks import loadtable, outputs, report
     from benchmarks.run import exit_code
 
     kept = frame.files(None if folder is None else folder / "results.jsonl", json_file)
     rows: list[Row] = []
-    code, failure = frame.run_to_end(lambda: _measure(request, demand, rows, kept), rows)
+    code, failure = frame.run_to_end(lambda: _measure(request, load_spec, rows, kept), rows)
     report.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
     if folder is not None:
         outputs.write(folder, rows, code is None)
@@ -140,11 +140,11 @@ def _load(request: BenchmarkRequest, demand: LoadSpec, json_file: Path | None, f
     return exit_code(rows, request) if code is None else code
 
 
-def _measure(request: BenchmarkRequest, demand: LoadSpec, rows: list[Row], kept: list[ResultsFile]) -> None:
+def _measure(request: BenchmarkRequest, load_spec: LoadSpec, rows: list[Row], kept: list[ResultsFile]) -> None:
     from benchmarks.loadrun import run
     from benchmarks.progress import listening
 
-    with listening() as listener, contextlib.closing(run(request, demand, listener)) as found:
+    with listening() as listener, contextlib.closing(run(request, load_spec, listener)) as found:
         for row in found:
             rows.append(row)
             frame.keep(row, kept)

@@ -38,7 +38,7 @@ def engines(setting: FigureSettings) -> Iterator[Figure]:
 
 
 def _export_network(network: Network, setting: FigureSettings, precision: str) -> Artifact:
-    typing = PrecisionSpec(precision)
-    if typing.row.calibrated:
-        typing = replace(typing, target="tensorrt")
-    return onnx.export_network(network, onnx.ExportTarget(setting.folder / f"{precision}.onnx"), typing, SILENT)
+    precision_spec = PrecisionSpec(precision)
+    if precision_spec.row.calibrated:
+        precision_spec = replace(precision_spec, target="tensorrt")
+    return onnx.export_network(network, onnx.ExportTarget(setting.folder / f"{precision}.onnx"), precision_spec, SILENT)

@@ -53,9 +53,11 @@ DROPS = {"fp16": 0.001, "bf16": 0.003, "int8": 0.005}
 BATCHES = (1, 8)
 
 
-def _export_variant(folder: Path, typing: PrecisionSpec = FP32, raw: bool = False) -> Artifact:
-    name = f"{VARIANT}-{typing.precision}{'-raw' if raw else ''}.onnx"
-    return onnx.export(ExportRequest(VARIANTS[VARIANT], str(folder / name), force=True, raw=raw), SILENT, typing=typing)
+def _export_variant(folder: Path, precision_spec: PrecisionSpec = FP32, raw: bool = False) -> Artifact:
+    name = f"{VARIANT}-{precision_spec.precision}{'-raw' if raw else ''}.onnx"
+    return onnx.export(
+        ExportRequest(VARIANTS[VARIANT], str(folder / name), force=True, raw=raw), SILENT, precision_spec=precision_spec
+    )
 
 
 def _input(batch: int) -> NDArray[np.float32]:

@@ -47,7 +47,8 @@ def distribution(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | Non
         canvas.plain_ticks(axes, "x")
 
     medians = [statistics.quantile(_latencies(row), 0.5) for row in shown]
-    spoken = f"Latencies of {_list_names(shown)}: medians from {milliseconds(min(medians))} to {milliseconds(max(medians))} ms"
+    span = f"from {milliseconds(min(medians))} to {milliseconds(max(medians))} ms"
+    spoken = f"Latencies of {_list_names(shown)}: medians {span}"
     caption = (
         "How often a call took how long, of all processes together, on a logarithmic axis. The long tick is p50, "
         f"the short one p99, from {statistics.MIN_SAMPLES[0.99]:,} calls on; the dot is the slowest call."

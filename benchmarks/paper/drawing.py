@@ -79,7 +79,8 @@ def write_pictures(findings: Findings, folder: Path, stem: str | None = None) ->
     down = math.ceil(len(findings.panels) / across)
     width_in = across * canvas.WIDTH_IN
     columns = legend.columns(explained, width_in)
-    titles = f"{_fill_lines(findings.title, width_in)}\n{_fill_lines(view.describe_provenance(findings.provenance), width_in)}"
+    provenance = view.describe_provenance(findings.provenance)
+    titles = f"{_fill_lines(findings.title, width_in)}\n{_fill_lines(provenance, width_in)}"
     height_in = (
         TITLE_LINE_IN * (titles.count("\n") + 2)
         + down * (PANEL_IN + 2 * TITLE_LINE_IN)

@@ -24,7 +24,8 @@ from runtimes.errors import ArtifactError
 
 @dataclass(frozen=True, eq=False)
 class LossBatch:
-    """What a loss is taken on: ``images`` (n, c, h, w), ``targets`` (n,) int64, and ``description`` for what they are."""
+    """What a loss is taken on: ``images`` (n, c, h, w), ``targets`` (n,) int64, and what they are, for
+    people."""
 
     images: Tensor
     targets: Tensor

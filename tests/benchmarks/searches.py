@@ -88,11 +88,11 @@ class ScriptedBench:
 def searched(
     bench: ScriptedBench,
     of: Subject,
-    aim: TuningGoal,
+    goal: TuningGoal,
     request: BenchmarkRequest | None = None,
     left: Callable[[float | None], None] = lambda _: None,
 ) -> TuningResult:
-    findings = TuningResult(aim)
+    findings = TuningResult(goal)
     asked = request or BenchmarkRequest(subjects=("resnet20",), runtimes=TRIED)
     for _ in tune._TuningSearch(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
         pass

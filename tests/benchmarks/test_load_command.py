@@ -66,8 +66,8 @@ def test_the_time_that_is_left_and_what_came_of_the_point_before_are_told(tmp_pa
     steps: list[tuple[str, str]] = []
     left: list[float | None] = []
     listener = RunListener(lambda subject, step: steps.append((subject, step)), lambda _: None, left.append)
-    demand = LoadSpec(shapes=("closed", "clients"), clients=(1, 2))
-    rows = list(run(BenchmarkRequest((str(path),), threads=1, duration_s=0.02), demand, listener))
+    load_spec = LoadSpec(shapes=("closed", "clients"), clients=(1, 2))
+    rows = list(run(BenchmarkRequest((str(path),), threads=1, duration_s=0.02), load_spec, listener))
     assert [row.status for row in rows] == ["ok", "ok", "ok"]
     assert left[0] is None
     assert all(one is not None and one > 0 for one in left[1:])
@@ -152,8 +152,8 @@ def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
 
 def test_the_points_are_what_was_asked_for() -> None:
     request, half = BenchmarkRequest(duration_s=2.0, batches=(8, 2)), 1.0
-    demand = LoadSpec(("open", "clients", "batches", "paced"), clients=(3,), frames_per_s=10.0)
-    assert points(demand, request, None) == (
+    load_spec = LoadSpec(("open", "clients", "batches", "paced"), clients=(3,), frames_per_s=10.0)
+    assert points(load_spec, request, None) == (
         LoadPoint("closed", 1, 2.0),  # for the open loop's rate
         LoadPoint("open", 1, 2.0),
         LoadPoint("clients", 1, half, 3),
@@ -161,7 +161,7 @@ def test_the_points_are_what_was_asked_for() -> None:
         LoadPoint("batches", 2, half),
         LoadPoint("paced", 1, 6.0),  # 60 frames
     )
-    assert points(replace(demand, shapes=("open",), rate_per_s=5.0), request, None) == (LoadPoint("open", 1, 2.0),)
+    assert points(replace(load_spec, shapes=("open",), rate_per_s=5.0), request, None) == (LoadPoint("open", 1, 2.0),)
 
 
 def test_the_defaults_sweep_powers_of_two_and_a_fixed_batch_is_kept() -> None:

@@ -25,12 +25,12 @@ ALONE = replace(EMPTY, processes=1, rounds=1)
 
 
 def finished(
-    row: Row, found: ProcessOutcomes, predictions: Predictions | None = None, beside: RowContext | None = None
+    row: Row, found: ProcessOutcomes, predictions: Predictions | None = None, context: RowContext | None = None
 ) -> Row:
-    return rows.finish_row(row, found, predictions, beside or RowContext())
+    return rows.finish_row(row, found, predictions, context or RowContext())
 
 
-def beside(*sittings: ProcessSamples, predictions: Predictions | None = None, field: int | None = None) -> RowContext:
+def context(*sittings: ProcessSamples, predictions: Predictions | None = None, field: int | None = None) -> RowContext:
     return RowContext(Reference(sittings, predictions, field))
 
 
@@ -109,13 +109,13 @@ def test_what_counts_is_the_samples_of_all_processes_together() -> None:
 
 
 def test_the_ratio_says_how_many_times_as_fast() -> None:
-    row = finished(ALONE, gathered(), beside=beside(sitting(median=0.006)))
+    row = finished(ALONE, gathered(), context=context(sitting(median=0.006)))
     assert row.ratio == pytest.approx(3.0)
     assert row.ratio_interval is not None
     assert row.ratio_interval[0] <= 3.0 <= row.ratio_interval[1]
     assert row.verdict == "faster"
-    assert finished(ALONE, gathered(), beside=beside(sitting(median=0.001))).verdict == "slower"
-    assert finished(ALONE, gathered(), beside=beside(sitting(seed=7))).verdict == "tie"
+    assert finished(ALONE, gathered(), context=context(sitting(median=0.001))).verdict == "slower"
+    assert finished(ALONE, gathered(), context=context(sitting(seed=7))).verdict == "tie"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_rows_are_paired_where_they_took_turns_with_the_reference(
     mine = [sitting(40, 0.002 * (1 + 0.2 * number), rounds=6, seed=number) for number in range(3)]
     its = [sitting(40, 0.0022 * (1 + 0.2 * number), rounds=6, seed=9 + number) for number in range(3)]
     row = finished(
-        replace(EMPTY, processes=3, field=field), gathered(*mine), beside=beside(*its, field=reference_field)
+        replace(EMPTY, processes=3, field=field), gathered(*mine), context=context(*its, field=reference_field)
     )
     sides = [[one.latency.rounds_s for one in side] for side in (its, mine)]
     compare = statistics.compare_paired if paired else statistics.compare_unpaired
@@ -139,7 +139,7 @@ def test_rows_are_paired_where_they_took_turns_with_the_reference(
 
 def test_rows_that_an_interrupt_left_unequal_are_paired_in_what_both_have() -> None:
     its = [sitting(40, 0.004, rounds=6), sitting(40, 0.004, rounds=6, seed=5)]
-    row = finished(replace(EMPTY, field=1), gathered(sitting(40, rounds=6)), beside=beside(*its, field=1))
+    row = finished(replace(EMPTY, field=1), gathered(sitting(40, rounds=6)), context=context(*its, field=1))
     expected = statistics.compare_paired(
         [its[0].latency.rounds_s], [sitting(40, rounds=6).latency.rounds_s], seed=row.seed
     )
@@ -147,13 +147,13 @@ def test_rows_that_an_interrupt_left_unequal_are_paired_in_what_both_have() -> N
 
 
 def test_the_reference_itself_has_ratio_one_and_no_verdict() -> None:
-    row = finished(replace(ALONE, runtime="pytorch"), gathered(), beside=beside(sitting()))
+    row = finished(replace(ALONE, runtime="pytorch"), gathered(), context=context(sitting()))
     assert (row.ratio, row.ratio_interval, row.verdict) == (1.0, (1.0, 1.0), None)
 
 
 def test_the_reference_is_pytorch_in_fp32_alone() -> None:
-    slow = beside(sitting(median=0.006))
-    row = finished(replace(ALONE, runtime="pytorch", precision="fp16"), gathered(), beside=slow)
+    slow = context(sitting(median=0.006))
+    row = finished(replace(ALONE, runtime="pytorch", precision="fp16"), gathered(), context=slow)
     assert row.ratio == pytest.approx(3.0)
     assert row.ratio_interval != (1.0, 1.0)
     assert [is_reference(*pair) for pair in (("pytorch", "fp32"), ("pytorch", "fp16"), ("inductor", "fp32"))] == [
@@ -168,21 +168,23 @@ CEILINGS = Ceilings("cpu", 2, {"float32": 4e9}, 4e9)
 
 
 def test_a_row_stands_under_its_roof() -> None:
-    row = finished(ALONE, gathered(), beside=RowContext(cost=COST, ceilings=CEILINGS))
+    row = finished(ALONE, gathered(), context=RowContext(cost=COST, ceilings=CEILINGS))
     assert row.roof is not None
     assert (row.roof.least_s, row.roof.bound) == (0.0005, "bandwidth")
     assert row.roof.share == pytest.approx(0.5)
     assert row.warnings == ()
     for half in (RowContext(cost=COST), RowContext(ceilings=CEILINGS)):
-        assert finished(ALONE, gathered(), beside=half).roof is None
+        assert finished(ALONE, gathered(), context=half).roof is None
     other = finished(
-        ALONE, changed(gathered(), arithmetic="int8 (1 of 1)"), beside=RowContext(cost=COST, ceilings=CEILINGS)
+        ALONE, changed(gathered(), arithmetic="int8 (1 of 1)"), context=RowContext(cost=COST, ceilings=CEILINGS)
     )
     assert other.roof is None  # a ceiling that was not measured is not guessed
 
 
 def test_a_row_beyond_its_roof_is_doubtful() -> None:
-    row = finished(ALONE, gathered(), beside=RowContext(cost=replace(COST, traffic_bytes=8_000_000), ceilings=CEILINGS))
+    row = finished(
+        ALONE, gathered(), context=RowContext(cost=replace(COST, traffic_bytes=8_000_000), ceilings=CEILINGS)
+    )
     assert row.roof is not None
     assert row.roof.share == pytest.approx(2.0)
     (warning,) = row.warnings
@@ -254,7 +256,7 @@ def test_answers_against_the_truth_and_the_reference() -> None:
 
 def test_the_drop_is_against_the_reference_row() -> None:
     mine, theirs = predictions([0, 1, 9, 9], [0, 1, 2, 3]), predictions([0, 1, 2, 9], [0, 1, 2, 3])
-    row = finished(ALONE, gathered(), mine, beside(predictions=theirs))
+    row = finished(ALONE, gathered(), mine, context(predictions=theirs))
     assert row.drop == 0.25
     assert row.drop_interval is not None
     assert row.drop_interval[0] < 0.25 < row.drop_interval[1]
@@ -278,21 +280,21 @@ def test_arithmetic_that_is_wider_than_the_graph_is_noted_and_narrower_is_doubtf
 
 def test_noise_has_agreement_and_no_accuracy() -> None:
     noise = predictions([0, 1], None)
-    row = finished(ALONE, gathered(), noise, beside(predictions=noise))
+    row = finished(ALONE, gathered(), noise, context(predictions=noise))
     assert (row.images, row.top1, row.top5, row.agreement) == (2, None, None, 1.0)
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped", "error"])
 def test_what_is_not_ok_has_no_number(status: Status) -> None:
     broken = changed(gathered(), status=status, reason="r")
-    row = finished(EMPTY, broken, None, beside(sitting()))
+    row = finished(EMPTY, broken, None, context(sitting()))
     assert row == replace(EMPTY, status=status, reason="r", time=row.time)
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped", "error"])
 def test_a_later_process_that_is_not_ok_takes_the_numbers_of_the_first_with_it(status: Status) -> None:
     found = ProcessOutcomes([outcome(), outcome(), JobOutcome(status, "it broke")])
-    row = finished(replace(EMPTY, processes=5), found, predictions([0], [0]), beside(sitting()))
+    row = finished(replace(EMPTY, processes=5), found, predictions([0], [0]), context(sitting()))
     expected = replace(EMPTY, processes=5, status=status, reason="in process 3: it broke", time=row.time)
     assert row == expected
 
@@ -312,5 +314,5 @@ def test_what_a_reader_must_know_is_noted() -> None:
 
 def test_samples_of_no_length_give_no_rate_and_no_ratio() -> None:
     zero = replace(sitting(), latency=replace(series(30, 1.0), rounds_s=((0.0,) * 30,)))
-    row = finished(ALONE, gathered(zero), beside=beside(sitting()))
+    row = finished(ALONE, gathered(zero), context=context(sitting()))
     assert (row.p50_s, row.images_per_s, row.ratio, row.verdict) == (0.0, None, None, None)

@@ -240,9 +240,13 @@ def test_a_calibration_goes_to_the_precision_that_takes_one() -> None:
     request = BenchmarkRequest(
         precisions=("fp16", "int8"), calibration="photos", calibration_images=8, target="tensorrt"
     )
-    assert request.typing("fp16").calibration is None
-    typing = request.typing("int8")
-    assert (typing.calibration, typing.calibration_images, typing.target) == ("photos", 8, "tensorrt")
+    assert request.precision_spec("fp16").calibration is None
+    precision_spec = request.precision_spec("int8")
+    assert (precision_spec.calibration, precision_spec.calibration_images, precision_spec.target) == (
+        "photos",
+        8,
+        "tensorrt",
+    )
 
 
 def precisions_of(found: tuple[subjects.PrecisionVariant, ...]) -> list[tuple[str | None, str]]:

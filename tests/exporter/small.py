@@ -25,11 +25,13 @@ def export(
     folder: Path,
     opset: int | None = None,
     batch: int | None = None,
-    typing: PrecisionSpec = FP32,
+    precision_spec: PrecisionSpec = FP32,
     raw: bool = False,
 ) -> Artifact:
     """The variant with random weights as ``folder/NAME.onnx``, over what is there."""
-    return onnx.export(ExportRequest(variant, f"{folder}/", batch=batch, force=True, raw=raw), SILENT, opset, typing)
+    return onnx.export(
+        ExportRequest(variant, f"{folder}/", batch=batch, force=True, raw=raw), SILENT, opset, precision_spec
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -29,7 +29,7 @@ def graph_of(artifact: Artifact) -> onnx_library.GraphProto:
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("row", [BASIC, BOTTLENECK, customise(BASIC, shortcut="C")], ids=["A", "B", "C"])
 def test_all_weights_are_in_the_narrower_type(tmp_path: Path, name: str, row: Variant) -> None:
-    artifact = export(row, tmp_path, typing=PrecisionSpec(name))
+    artifact = export(row, tmp_path, precision_spec=PrecisionSpec(name))
     manifest = artifact.manifest
     assert manifest is not None
     assert (manifest.precision, manifest.opset) == (name, 22 if name == "bf16" else 20)
@@ -47,7 +47,7 @@ def test_batch_norms_are_folded_before_the_cast(tmp_path: Path, name: str) -> No
     exact = {t.name: numpy_helper.to_array(t) for t in graph_of(export(BASIC, tmp_path)).initializer}
     narrow = {
         t.name: numpy_helper.to_array(t)
-        for t in graph_of(export(BASIC, tmp_path, typing=PrecisionSpec(name))).initializer
+        for t in graph_of(export(BASIC, tmp_path, precision_spec=PrecisionSpec(name))).initializer
     }
     assert exact.keys() == narrow.keys()
     for key, values in exact.items():
@@ -56,11 +56,11 @@ def test_batch_norms_are_folded_before_the_cast(tmp_path: Path, name: str) -> No
 
 def test_fp16_halves_the_file(tmp_path: Path) -> None:
     wide = export(BASIC, tmp_path).path.stat().st_size
-    assert export(BASIC, tmp_path, typing=PrecisionSpec("fp16")).path.stat().st_size < 0.8 * wide
+    assert export(BASIC, tmp_path, precision_spec=PrecisionSpec("fp16")).path.stat().st_size < 0.8 * wide
 
 
 def test_bf16_runs_where_a_runtime_has_it(tmp_path: Path) -> None:
-    artifact = export(BOTTLENECK, tmp_path, typing=PrecisionSpec("bf16"))
+    artifact = export(BOTTLENECK, tmp_path, precision_spec=PrecisionSpec("bf16"))
     assert artifact.manifest is not None
     assert artifact.manifest.parity is not None
     assert artifact.manifest.parity.runtime.startswith("openvino")
@@ -71,7 +71,7 @@ def test_bf16_runs_where_a_runtime_has_it(tmp_path: Path) -> None:
 
 def test_bf16_needs_opset_22(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bf16 needs opset 22, and 20 was asked for"):
-        export(BASIC, tmp_path, opset=20, typing=PrecisionSpec("bf16"))
+        export(BASIC, tmp_path, opset=20, precision_spec=PrecisionSpec("bf16"))
 
 
 def test_a_weight_beyond_the_type_is_refused() -> None:
@@ -94,7 +94,7 @@ def test_the_graph_that_is_cast_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_raw_input_goes_before_the_cast(tmp_path: Path, name: str) -> None:
-    artifact = export(BASIC, tmp_path, typing=PrecisionSpec(name), raw=True)
+    artifact = export(BASIC, tmp_path, precision_spec=PrecisionSpec(name), raw=True)
     assert artifact.manifest is not None
     assert artifact.manifest.inputs == (TensorSpec("input", "uint8", ("batch", 16, 16, 3)),)
     order = [node.op_type for node in graph_of(artifact).node[:5]]

@@ -41,10 +41,12 @@ class Traced:
 
     def exported(self, precision: str) -> Artifact:
         """The network in the precision, checked as every export is."""
-        typing = PrecisionSpec(precision, gate_images=2, calibration_images=2)
-        if typing.row.calibrated:
-            typing = replace(typing, target="tensorrt")
-        return onnx.export_network(self.network, onnx.ExportTarget(self.folder / f"{precision}.onnx"), typing, SILENT)
+        precision_spec = PrecisionSpec(precision, gate_images=2, calibration_images=2)
+        if precision_spec.row.calibrated:
+            precision_spec = replace(precision_spec, target="tensorrt")
+        return onnx.export_network(
+            self.network, onnx.ExportTarget(self.folder / f"{precision}.onnx"), precision_spec, SILENT
+        )
 
     def trace(self, network: Network, batch: int | None, opset: int) -> onnx_library.ModelProto:
         """In place of ``exporter.onnx._trace``. These networks' operators are the same in all opsets from 18 on, but

@@ -50,12 +50,12 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     @cache
     def made(precision: str = "fp32", variant: Variant = small.BOTTLENECK, **request: Any) -> Artifact:
         out = f"{tmp_path_factory.mktemp(precision)}/{precision}.onnx"
-        typing = (
+        precision_spec = (
             PrecisionSpec(precision, calibration_images=8, gate_images=8)
             if precision == "int8"
             else PrecisionSpec(precision)
         )
-        return target.export(ExportRequest(variant, out, **request), SILENT, None, typing)
+        return target.export(ExportRequest(variant, out, **request), SILENT, None, precision_spec)
 
     return made
 

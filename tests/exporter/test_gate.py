@@ -146,7 +146,7 @@ def test_a_passed_gate_stands_in_the_manifest_and_is_noticed(tmp_path: Path) -> 
     told: list[str] = []
     listener = ExportListener(step=lambda _: None, notice=told.append)
     request = ExportRequest(variant("resnet20"), f"{tmp_path}/", weights="bundled")
-    artifact = onnx.export(request, listener, typing=PrecisionSpec("fp16", gate_images=60))
+    artifact = onnx.export(request, listener, precision_spec=PrecisionSpec("fp16", gate_images=60))
     manifest = Artifact.read(artifact.path).manifest
     assert manifest is not None
     record = manifest.gate
@@ -158,7 +158,7 @@ def test_a_passed_gate_stands_in_the_manifest_and_is_noticed(tmp_path: Path) -> 
 
 
 def test_a_batch_fixed_above_the_gates_own_is_judged(tmp_path: Path) -> None:
-    artifact = export(BASIC, tmp_path, batch=gate.BATCH + 4, typing=PrecisionSpec("fp16"))
+    artifact = export(BASIC, tmp_path, batch=gate.BATCH + 4, precision_spec=PrecisionSpec("fp16"))
     assert artifact.manifest is not None
     assert artifact.manifest.gate is not None
     assert artifact.manifest.gate.error < 1e-3
@@ -173,7 +173,7 @@ def test_a_failed_gate_leaves_no_artifact(tmp_path: Path, monkeypatch: pytest.Mo
     row = PRECISIONS["fp16"]
     broken = dataclasses.replace(row, name="broken", apply=spoilt("fc.weight", 3.0), tolerance=10)
     with pytest.raises(CheckFailedError, match=r"broken failed its gate on onnxruntime .*0\.5% is allowed"):
-        export(BASIC, tmp_path, typing=registered(monkeypatch, broken))
+        export(BASIC, tmp_path, precision_spec=registered(monkeypatch, broken))
     assert content(tmp_path) == {}
 
 
@@ -182,7 +182,7 @@ def test_a_failed_gate_leaves_the_older_artifact(tmp_path: Path, monkeypatch: py
     before = content(tmp_path)
     broken = dataclasses.replace(PRECISIONS["fp16"], name="broken", apply=spoilt("conv1.weight", 50.0))
     with pytest.raises(CheckFailedError, match="failed"):
-        export(BASIC, tmp_path, typing=registered(monkeypatch, broken))
+        export(BASIC, tmp_path, precision_spec=registered(monkeypatch, broken))
     assert content(tmp_path) == before
 
 
@@ -196,7 +196,7 @@ def test_a_drop_of_top1_is_caught_where_the_logits_look_well(tmp_path: Path, mon
         bounds=Bounds(error=100, agreement=0, drop=0.003),
     )
     request = ExportRequest(variant("resnet20"), f"{tmp_path}/", weights="bundled")
-    typing = dataclasses.replace(registered(monkeypatch, broken), gate_images=300)
+    precision_spec = dataclasses.replace(registered(monkeypatch, broken), gate_images=300)
     with pytest.raises(CheckFailedError, match=r"top-1 dropped by \d+\.\d\d points, 0\.30 is allowed"):
-        onnx.export(request, SILENT, typing=typing)
+        onnx.export(request, SILENT, precision_spec=precision_spec)
     assert content(tmp_path) == {}

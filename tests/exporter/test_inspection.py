@@ -150,7 +150,7 @@ def test_a_foreign_file_cannot_be_verified(copied: Path) -> None:
 
 def test_inspect_tells_what_a_narrower_precision_cost(tmp_path: Path) -> None:
     request = ExportRequest(variant("resnet20"), f"{tmp_path}/", weights="bundled", raw=True)
-    artifact = onnx.export(request, SILENT, typing=PrecisionSpec("int8", calibration_images=20, gate_images=20))
+    artifact = onnx.export(request, SILENT, precision_spec=PrecisionSpec("int8", calibration_images=20, gate_images=20))
     tuning = Tuning("openvino", "cpu", 2, 8, "throughput", 0.0125, 640.0, "a machine")
     rewrite(artifact.path, tuning=tuning)
     facts = dict(line.split("  ", 1) for line in inspection.as_text(artifact.path).splitlines())

@@ -73,7 +73,7 @@ def test_a_changed_file_has_no_twin(onnx_artifact: Artifact, tmp_path: Path) -> 
 def test_the_twin_of_a_narrower_file_has_its_first_weights(tmp_path: Path, raw: bool) -> None:
     """They are drawn again from the manifest's seed; the file's own are rounded."""
     (tmp_path / "twin").mkdir()
-    artifact = export(BASIC, tmp_path, typing=FP16, raw=raw)
+    artifact = export(BASIC, tmp_path, precision_spec=FP16, raw=raw)
     twin = origin.reference(artifact, tmp_path / "twin")
     assert twin.manifest is not None
     assert twin.manifest.precision == "fp32"
@@ -95,7 +95,7 @@ def test_the_twin_of_a_raw_file_takes_pixels(tmp_path: Path) -> None:
 
 def test_bundled_weights_are_found_again(tmp_path: Path) -> None:
     request = ExportRequest(variant("resnet20"), f"{tmp_path}/", weights="bundled")
-    artifact = onnx.export(request, SILENT, typing=dataclasses.replace(FP16, gate_images=20))
+    artifact = onnx.export(request, SILENT, precision_spec=dataclasses.replace(FP16, gate_images=20))
     network = origin.network_of(artifact, SILENT)
     assert (network.data, network.raw) == ("fashion-mnist", False)
     np.testing.assert_array_equal(network.vectors.logits, artifact.vectors().logits)
@@ -113,13 +113,13 @@ def restated(artifact: Artifact, **weights: object) -> Artifact:
 
 
 def test_other_weights_than_the_recorded_ones_are_refused(tmp_path: Path) -> None:
-    artifact = restated(export(BASIC, tmp_path, typing=FP16), seed=1)
+    artifact = restated(export(BASIC, tmp_path, precision_spec=FP16), seed=1)
     with pytest.raises(CompatibilityError, match="its fp32 weights are not in it, and random holds others now"):
         origin.network_of(artifact, SILENT)
 
 
 def test_a_lost_weights_file_is_told(tmp_path: Path) -> None:
-    artifact = restated(export(BASIC, tmp_path, typing=FP16), origin="file", source="lost.pt")
+    artifact = restated(export(BASIC, tmp_path, precision_spec=FP16), origin="file", source="lost.pt")
     with pytest.raises(CompatibilityError, match=r"cannot be loaded again: lost\.pt: .*take the fp32 artifact"):
         origin.network_of(artifact, SILENT)
 
@@ -134,18 +134,18 @@ def test_a_weights_file_beside_the_artifact_is_found(tmp_path: Path) -> None:
     settle_statistics(model, 3)
     torch.save(model.state_dict(), tmp_path / "mine.pt")
     request = ExportRequest(BASIC, f"{tmp_path}/", weights=str(tmp_path / "mine.pt"))
-    network = origin.network_of(onnx.export(request, SILENT, typing=FP16), SILENT)
+    network = origin.network_of(onnx.export(request, SILENT, precision_spec=FP16), SILENT)
     np.testing.assert_array_equal(network.model.fc.weight.detach(), model.fc.weight.detach())
 
 
 def test_random_weights_of_another_kind_of_processor_are_the_same(tmp_path: Path) -> None:
     """There the digest differs by rounding, which the answers do not show."""
-    artifact = restated(export(BASIC, tmp_path, typing=FP16), sha256="0" * 64)
+    artifact = restated(export(BASIC, tmp_path, precision_spec=FP16), sha256="0" * 64)
     assert origin.network_of(artifact, SILENT).variant.name == "small-basic"
 
 
 def test_a_tf32_files_weights_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    artifact = export(BASIC, tmp_path, typing=PrecisionSpec("tf32"))
+    artifact = export(BASIC, tmp_path, precision_spec=PrecisionSpec("tf32"))
     monkeypatch.setattr(origin, "resolve", None)  # nothing is loaded again
     assert origin.network_of(artifact, SILENT).weights.origin == "random"
 

@@ -16,7 +16,9 @@ def test_tf32_is_fp32s_graph_under_another_name(tmp_path: Path) -> None:
     heard: list[str] = []
     listener = ExportListener(step=lambda _: None, notice=heard.append)
     plain = onnx.export(ExportRequest(BASIC, f"{tmp_path}/plain.onnx"), SILENT)
-    rounded = onnx.export(ExportRequest(BASIC, f"{tmp_path}/rounded.onnx"), listener, typing=PrecisionSpec("tf32"))
+    rounded = onnx.export(
+        ExportRequest(BASIC, f"{tmp_path}/rounded.onnx"), listener, precision_spec=PrecisionSpec("tf32")
+    )
     assert rounded.path.read_bytes() == plain.path.read_bytes()
     assert (plain.allows_tf32, rounded.allows_tf32) == (False, True)
     assert "tf32: on cuda alone; a processor computes this file in float32" in heard

@@ -168,7 +168,7 @@ def test_the_classifiers_bias_is_no_hindrance(tmp_path: Path) -> None:
 
 
 def test_a_fixed_batch_is_calibrated_in_batches(tmp_path: Path) -> None:
-    artifact = export(BASIC, tmp_path, batch=3, typing=PrecisionSpec("int8"))
+    artifact = export(BASIC, tmp_path, batch=3, precision_spec=PrecisionSpec("int8"))
     assert artifact.manifest is not None
     assert artifact.manifest.calibration is not None
     assert artifact.manifest.calibration.images == 16
@@ -232,7 +232,7 @@ def test_a_missing_quantiser_is_told_with_the_line_that_mends_it(monkeypatch: py
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
 @pytest.mark.parametrize("raw", [False, True])
 def test_an_int8_artifact_says_how_it_was_made(tmp_path: Path, target: Target, raw: bool) -> None:
-    artifact = export(BASIC, tmp_path, typing=PrecisionSpec("int8", target=target), raw=raw)
+    artifact = export(BASIC, tmp_path, precision_spec=PrecisionSpec("int8", target=target), raw=raw)
     manifest = Artifact.read(artifact.path).manifest
     assert manifest is not None
     assert manifest.precision == "int8"

@@ -33,9 +33,11 @@ def _cheap_exports_of_the_same() -> Iterator[None]:
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact]:
     """The bundled network with float and with raw input. Shared: not to be changed."""
     folder = tmp_path_factory.mktemp("raw")
-    typing = PrecisionSpec(request.param, gate_images=20, calibration_images=50) if request.param == "int8" else FP32
+    precision_spec = (
+        PrecisionSpec(request.param, gate_images=20, calibration_images=50) if request.param == "int8" else FP32
+    )
     wanted = [ExportRequest(variant("resnet20"), f"{folder}/{raw}.onnx", "bundled", raw=raw) for raw in (False, True)]
-    floating, raw = (onnx.export(one, SILENT, typing=typing) for one in wanted)
+    floating, raw = (onnx.export(one, SILENT, precision_spec=precision_spec) for one in wanted)
     return floating, raw
 
 

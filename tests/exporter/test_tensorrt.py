@@ -49,7 +49,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         PrecisionSpec("fp16"),
         PrecisionSpec("int8", calibration_images=2, gate_images=2),
     )
-    return {row.precision: export(BASIC, _made(folder / row.precision), typing=row).path for row in typings}
+    return {row.precision: export(BASIC, _made(folder / row.precision), precision_spec=row).path for row in typings}
 
 
 def _made(folder: Path) -> Path:
@@ -160,7 +160,7 @@ def test_a_fixed_batch_is_the_only_profile(tmp_path: Path) -> None:
 def test_a_variant_is_exported_beside_its_engine(tmp_path: Path) -> None:
     heard, listener = notices()
     request = ExportRequest(BASIC, f"{tmp_path}/out/")
-    artifact = tensorrt.export(request, RTX, listener, typing=PrecisionSpec("fp16"))
+    artifact = tensorrt.export(request, RTX, listener, precision_spec=PrecisionSpec("fp16"))
     assert artifact.path == tmp_path / "out" / f"{NAME}.engine"
     source = artifact.path.with_suffix(".onnx")
     assert (manifest_of(source).precision, manifest_of(source).sha256) == ("fp16", manifest_of(artifact.path).parent)
@@ -380,7 +380,7 @@ def test_an_engine_for_other_gpus_is_built_and_not_checked(source: Path, monkeyp
     here = cuda.device().compute_capability
     elsewhere = replace(RTX, settings=Settings(targets=("7.5" if here != "7.5" else "8.6",)))
     heard, listener = notices()
-    fp16 = export(BASIC, source.parent, typing=PrecisionSpec("fp16")).path
+    fp16 = export(BASIC, source.parent, precision_spec=PrecisionSpec("fp16")).path
     manifest = manifest_of(tensorrt.build_artifact(fp16, elsewhere, listener).path)
     assert manifest.parity is None
     assert any(line.startswith("not checked here: ") and "compute capability" in line for line in heard)

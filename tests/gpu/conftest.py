@@ -38,7 +38,7 @@ def samples(onnx_artifact: Artifact, pt2_artifact: Artifact, tmp_path_factory: p
         graph, program = (
             ExportRequest(variant("resnet20"), f"{folder}/resnet20.{name}.{suffix}") for suffix in ("onnx", "pt2")
         )
-        graphs[name] = onnx.export(graph, SILENT, typing=PrecisionSpec(name))
+        graphs[name] = onnx.export(graph, SILENT, precision_spec=PrecisionSpec(name))
         programs[name] = torch.export(program, SILENT, PrecisionSpec(name))
     return Samples(graphs, programs)
 
