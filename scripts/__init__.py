@@ -1,0 +1,1 @@
+"""The programs in this package serve those who develop the project; an installation does not contain them."""
