@@ -43,7 +43,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 figures: setup
-	$(BIN)/python -m benchmarks.figures
+	$(BIN)/python -m scripts.figures
 
 clean:
 	rm -rf .venv out build dist *.egg-info

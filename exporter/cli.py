@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import click
 
-from exporter import engineoptions, terminal
-from exporter.engineoptions import engine_options
-from exporter.options import (
+from exporter.commands import engine_options as engineoptions
+from exporter.commands import terminal
+from exporter.commands.engine_options import engine_options
+from exporter.commands.options import (
     TYPING,
     calibration_options,
     customise_variant,
@@ -23,7 +24,7 @@ from exporter.options import (
     typing_options,
     variant_options,
 )
-from exporter.terminal import debug_option, json_option
+from exporter.commands.terminal import debug_option, json_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,11 +52,11 @@ def onnx(variant: str, opset: int | None, **options: Any) -> None:
     against fp32's, and the drop of top-1 where there are labels. What fails leaves no file.
     """
     with terminal.reserve_stdout(), terminal.listening() as listener:
-        from exporter import onnx as target
-        from exporter.typing import PrecisionSpec
+        from exporter.precision.spec import PrecisionSpec
+        from exporter.targets import onnx_file
 
         precision_spec = PrecisionSpec(**{name: options[name] for name in TYPING})
-        artifact = target.export(request_of(variant, options), listener, opset, precision_spec)
+        artifact = onnx_file.export(request_of(variant, options), listener, opset, precision_spec)
     click.echo(artifact.path)
 
 
@@ -69,10 +70,10 @@ def torch(variant: str, precision: str, gate_images: int, **options: Any) -> Non
     In fp32 and tf32 its batch-norms stay as they are. int8 is for ONNX files.
     """
     with terminal.reserve_stdout(), terminal.listening() as listener:
-        from exporter import torch as target
-        from exporter.typing import PrecisionSpec
+        from exporter.precision.spec import PrecisionSpec
+        from exporter.targets import torch_program
 
-        artifact = target.export(
+        artifact = torch_program.export(
             request_of(variant, options), listener, PrecisionSpec(precision, gate_images=gate_images)
         )
     click.echo(artifact.path)
@@ -97,16 +98,16 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
     an engine carries its test vectors, and is checked when it is opened.
     """
     with terminal.reserve_stdout(), terminal.listening() as listener:
-        from exporter import tensorrt as target
+        from exporter.targets import tensorrt_engine
 
         order = engineoptions.order(options)
         if engineoptions.is_file(source):
             engineoptions.refuse_network_options(click.get_current_context())
-            artifact = target.build_artifact(Path(source), order, listener)
+            artifact = tensorrt_engine.build_artifact(Path(source), order, listener)
         else:
             engineoptions.check_batch(options)
             request = request_of(source, {**options, "out": options["out"] or "./"})
-            artifact = target.export(request, order, listener, opset, engineoptions.precision_spec(options))
+            artifact = tensorrt_engine.export(request, order, listener, opset, engineoptions.precision_spec(options))
     click.echo(artifact.path)
 
 
@@ -115,9 +116,9 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
 @debug_option
 def list_variants(as_json: bool) -> None:
     """The variants, and the paper's figures beside ours."""
-    from exporter import catalogue
+    from exporter.models import listing
 
-    click.echo(catalogue.all_as_json() if as_json else catalogue.all_as_table(), nl=as_json)
+    click.echo(listing.all_as_json() if as_json else listing.all_as_table(), nl=as_json)
 
 
 @cli.command()
@@ -127,10 +128,10 @@ def list_variants(as_json: bool) -> None:
 @debug_option
 def info(variant: str, as_json: bool, **options: Any) -> None:
     """VARIANT stage by stage: shapes, parameters, multiply-adds, and the paper's figures."""
-    from exporter import catalogue
+    from exporter.models import listing
 
     row = customise_variant(variant, options)
-    click.echo(catalogue.one_as_json(row) if as_json else catalogue.one_as_table(row), nl=as_json)
+    click.echo(listing.one_as_json(row) if as_json else listing.one_as_table(row), nl=as_json)
 
 
 @cli.command()
@@ -140,11 +141,11 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
 @debug_option
 def verify(artifact: Path, runtime: str | None, device: str, threads: int | None, as_json: bool) -> None:
     """Repeat ARTIFACT's parity check from its own test vectors; PyTorch is not needed."""
-    from exporter import inspection
+    from exporter.inspect import manifest_view
 
     with terminal.reserve_stdout():
-        record = inspection.verify_parity(artifact, runtime, device, threads)
-    click.echo(inspection.parity_as_json(record) if as_json else inspection.parity_as_text(artifact, record))
+        record = manifest_view.verify_parity(artifact, runtime, device, threads)
+    click.echo(manifest_view.parity_as_json(record) if as_json else manifest_view.parity_as_text(artifact, record))
 
 
 @cli.command()
@@ -153,10 +154,10 @@ def verify(artifact: Path, runtime: str | None, device: str, threads: int | None
 @debug_option
 def inspect(artifact: Path, as_json: bool) -> None:
     """What ARTIFACT is, where it comes from, and how it was checked."""
-    from exporter import inspection
+    from exporter.inspect import manifest_view
 
     with terminal.reserve_stdout():
-        text = inspection.as_json(artifact) if as_json else inspection.as_text(artifact)
+        text = manifest_view.as_json(artifact) if as_json else manifest_view.as_text(artifact)
     click.echo(text)
 
 
@@ -177,7 +178,7 @@ def predict(
     as_json: bool,
 ) -> None:
     """Labels of IMAGES, one line each. An unreadable image is named, the others are answered; the exit code is 1."""
-    from exporter import prediction
+    from exporter.inspect import predict as prediction
 
     with terminal.reserve_stdout():
         answers = prediction.predict(artifact, images, top, runtime, device, threads)
@@ -215,7 +216,8 @@ def explain(
 ) -> None:
     """Why ARTIFACT is not faster, and where it goes wrong: what ran, and every layer's error against fp32."""
     with terminal.reserve_stdout(), terminal.listening() as listener:
-        from exporter import explained, explanation
+        from exporter.explain import explanation
+        from exporter.explain import view as explained
 
         found = explanation.explain(explanation.ExplanationRequest(artifact, runtime, **options), listener)
     if as_json:

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.data import BUNDLED_NAME, noise, noise_pixels, open_dataset
-from exporter.variants import Variant
-from exporter.weights import IMAGENET_PREPROCESSING, resolve, scale_preprocessing
+from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
+from exporter.models.variants import Variant
+from exporter.weights.sources import IMAGENET_PREPROCESSING, resolve, scale_preprocessing
 from runtimes import files
-from runtimes.artifact import Vectors
+from runtimes.artifacts.artifact import Vectors
+from runtimes.artifacts.manifest import Weights
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
-from runtimes.images import Preprocessing, normalise
-from runtimes.manifest import Weights
+from runtimes.images.preprocessing import Preprocessing, normalise
 from runtimes.parity import IMAGES
 from runtimes.protocol import Array
 
 if TYPE_CHECKING:
-    from exporter.resnet import ResNet
+    from exporter.models.resnet import ResNet
 
 INPUT, OUTPUT = "input", "logits"
 """What an artifact's input and output are called."""
@@ -43,9 +43,10 @@ class ExportListener:
 class ExportRequest:
     """What to export, and where to.
 
-    ``weights`` as ``exporter.weights.resolve`` takes it, ``data`` as ``exporter.data.open_dataset`` does. ``batch`` is
-    a fixed size, or ``None`` for any. ``mean`` and ``std`` are given together or not at all. ``out`` is a file, or a
-    folder if it exists as one or ends in a slash. ``raw`` puts the normalisation into the artifact.
+    ``weights`` as ``exporter.weights.sources.resolve`` takes it, ``data`` as ``exporter.data.dataset.open_dataset``
+    does. ``batch`` is a fixed size, or ``None`` for any. ``mean`` and ``std`` are given together or not at all.
+    ``out`` is a file, or a folder if it exists as one or ends in a slash. ``raw`` puts the normalisation into the
+    artifact.
     """
 
     variant: Variant
@@ -89,8 +90,8 @@ class Network:
     """A filled network in evaluation mode, and what its artifact's manifest will say of it.
 
     ``images`` says in words what the test vectors show, ``data`` which labelled images it can be judged on, as
-    ``exporter.data.open_dataset`` takes it. Where it is ``raw``, artifacts take pixels (n, h, w, c) uint8, and so do
-    the test vectors; the model itself takes float32 (n, c, h, w) in any case. ``seed`` is that of all noise.
+    ``exporter.data.dataset.open_dataset`` takes it. Where it is ``raw``, artifacts take pixels (n, h, w, c) uint8, and
+    so do the test vectors; the model itself takes float32 (n, c, h, w) in any case. ``seed`` is that of all noise.
     """
 
     model: ResNet
@@ -112,7 +113,7 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     Raises:
         RexportError: as ``resolve``; labels, mean, std or data that do not fit the variant.
     """
-    from exporter.resnet import build
+    from exporter.models.resnet import build
 
     variant = request.variant
     labels = None if request.labels is None else read_labels(request.labels, variant.classes, listener)

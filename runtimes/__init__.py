@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from runtimes import files
-from runtimes.artifact import Artifact
-from runtimes.backends import available_backends, first_session, select_candidates
-from runtimes.checks import check_feeds
+from runtimes.artifacts.artifact import Artifact
+from runtimes.artifacts.manifest import Manifest
+from runtimes.backends.registry import available_backends, first_session, select_candidates
 from runtimes.classifier import Classifier, Label, Prediction
 from runtimes.errors import InputError, IntegrityError, RexportError, UsageError
-from runtimes.images import Preprocessing
-from runtimes.manifest import Manifest
+from runtimes.images.preprocessing import Preprocessing
 from runtimes.protocol import Backend, Description, Feeds, Layer, Options, TensorSpec
 from runtimes.runtime import Runtime, example
+from runtimes.tensors.validation import check_feeds
 
 __all__ = [
     "Artifact",

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import runtimes
-from runtimes import decoding
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
-from runtimes.images import Image, Pixels, Preprocessing, fit_or_name, normalise
+from runtimes.images import prefetch
+from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_or_name, normalise
 from runtimes.protocol import TensorSpec
 from runtimes.runtime import Runtime
 
@@ -127,7 +127,7 @@ class Classifier:
         if top < 1 or batch < 1:
             raise UsageError(f"top and batch must be at least 1, not {top} and {batch}")
         found: list[Prediction] = []
-        with closing(decoding.prefetch(_several(images), self._input.batch or batch, self._pixels)) as batches:
+        with closing(prefetch.prefetch(_several(images), self._input.batch or batch, self._pixels)) as batches:
             for pixels in batches:
                 for row in self._probabilities(np.stack(pixels), first=len(found)):
                     found.append(self._prediction(row, top))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes.artifact import Vectors
+from runtimes.artifacts.artifact import Vectors
+from runtimes.artifacts.manifest import Parity
 from runtimes.errors import CheckFailedError
-from runtimes.manifest import Parity
 from runtimes.protocol import Array
 from runtimes.runtime import Runtime
 

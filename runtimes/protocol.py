@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from runtimes.artifact import Artifact
-    from runtimes.dlpack import DeviceTensor
+    from runtimes.artifacts.artifact import Artifact
+    from runtimes.tensors.dlpack import DeviceTensor
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = dict[str, Array]
@@ -145,7 +145,7 @@ class Backend:
 
     Attributes:
         name: as users type it.
-        formats: of the artifacts it opens, as in ``runtimes.formats.FORMATS``.
+        formats: of the artifacts it opens, as in ``runtimes.artifacts.formats.FORMATS``.
         devices: that it can be asked for.
         priority: among the backends of a format, the lowest that is there is the default.
         missing: why the backend can't run here and the pip line that mends it, or ``None`` if it can.

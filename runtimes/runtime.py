@@ -10,11 +10,18 @@ from types import TracebackType
 
 import numpy as np
 
-from runtimes.artifact import Artifact
-from runtimes.checks import check_feeds, check_tensors, empty_outputs, on_device, plainly_right, reconcile_specs
-from runtimes.dlpack import SupportsDLPack
+from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import InputError, UsageError
 from runtimes.protocol import Array, Arrays, Description, DeviceSession, Feeds, Session, TensorSpec
+from runtimes.tensors.dlpack import SupportsDLPack
+from runtimes.tensors.validation import (
+    check_feeds,
+    check_tensors,
+    empty_outputs,
+    on_device,
+    plainly_right,
+    reconcile_specs,
+)
 
 
 class _Uses:

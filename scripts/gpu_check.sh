@@ -19,7 +19,7 @@ tests that passed are run again.
                still run are ended
   --no-tests   measure alone
   --device     cpu: a trial of the script itself without a GPU, on the bundled model alone
-  -- OPTION... for the measuring, as --runtime NAME (python -m benchmarks.matrix --help)
+  -- OPTION... for the measuring, as --runtime NAME (python -m scripts.gpu_matrix --help)
 
 PYTHON names the interpreter; by default .venv/bin/python, else python3. rexport need not be installed.
 
@@ -103,9 +103,9 @@ run_tests() {
 main() {
     local tested=0 measured=0
     echo "== what there is"
-    "$PYTHON" -m benchmarks.inventory --device "$device" --json "$folder/hardware.json"
+    "$PYTHON" -m scripts.inventory --device "$device" --json "$folder/hardware.json"
     echo "== measuring"
-    "$PYTHON" -m benchmarks.matrix "$folder" --device "$device" ${limit:+--limit-s "$(left)"} "${options[@]}" || measured=$?
+    "$PYTHON" -m scripts.gpu_matrix "$folder" --device "$device" ${limit:+--limit-s "$(left)"} "${options[@]}" || measured=$?
     if [[ $tests == yes ]] && ! grep -qsxF "$passed" "$folder/log.txt"; then
         echo "== tests"
         run_tests || tested=$?

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter import onnx, torch
+from exporter.models.variants import variant
 from exporter.network import ExportListener, ExportRequest
-from exporter.variants import variant
+from exporter.targets import onnx_file, torch_program
 from runtimes import Artifact
 from runtimes.backends.fake import Script
 from tests.samples import SCRIPT, publish_script
@@ -23,14 +23,14 @@ FakeFactory = Callable[..., Artifact]
 def onnx_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """An untrained ResNet-20: ``input`` (batch, 3, 32, 32), ``logits`` (batch, 10). Shared: not to be changed."""
     folder = tmp_path_factory.mktemp("onnx")
-    return onnx.export(ExportRequest(variant("resnet20"), f"{folder}/resnet20.onnx"), SILENT)
+    return onnx_file.export(ExportRequest(variant("resnet20"), f"{folder}/resnet20.onnx"), SILENT)
 
 
 @pytest.fixture(scope="session")
 def pt2_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The same network with the same weights as a ``.pt2`` program. Shared: not to be changed."""
     folder = tmp_path_factory.mktemp("pt2")
-    return torch.export(ExportRequest(variant("resnet20"), f"{folder}/resnet20.pt2"), SILENT)
+    return torch_program.export(ExportRequest(variant("resnet20"), f"{folder}/resnet20.pt2"), SILENT)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from runtimes import Artifact, Manifest, Preprocessing, TensorSpec, files, schema
-from runtimes.artifact import publish, vectors_name
+from runtimes import Artifact, Manifest, Preprocessing, TensorSpec, codec, files
+from runtimes.artifacts.artifact import publish, vectors_name
+from runtimes.artifacts.manifest import FileRecord, Weights
 from runtimes.backends.fake import Script, answers
-from runtimes.manifest import FileRecord, Weights
 
 SCRIPT = Script(
     fake=1,
@@ -56,7 +56,7 @@ def publish_script(target: Path, script: Script = SCRIPT, seed: int = 0) -> Arti
     shape = tuple(7 if isinstance(size, str) else size for size in script.inputs[0].shape)
     inputs = np.random.default_rng(seed).standard_normal(shape, np.float32)
     model, vectors = files.temporary_for(target), files.temporary_for(target)
-    model.write_text(schema.dumps(script), encoding="utf-8")
+    model.write_text(codec.dumps(script), encoding="utf-8")
     logits = answers(script, {script.inputs[0].name: inputs})[script.outputs[0].name]
     with vectors.open("wb") as file:
         np.savez_compressed(file, inputs=inputs, logits=logits)
@@ -67,7 +67,7 @@ def publish_script(target: Path, script: Script = SCRIPT, seed: int = 0) -> Arti
 
 def foreign_script(target: Path, script: Script = SCRIPT) -> Artifact:
     """A scripted file alone, without a manifest."""
-    target.write_text(schema.dumps(script), encoding="utf-8")
+    target.write_text(codec.dumps(script), encoding="utf-8")
     return Artifact.read(target)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from exporter import terminal
+from exporter.commands import terminal
 
 ACROSS = (
     *("subject", "runtime", "precision", "batch", "cuda-graphs", "load"),
     *("sha256", "threads", "device", "machine", "rate"),
 )
-"""Names of ``benchmarks.compare.keys.FIELDS``, whose module is too heavy for ``--help``."""
+"""Names of ``benchmarks.records.identity.FIELDS``, whose module is too heavy for ``--help``."""
 
 
 def fraction(context: click.Context, param: click.Parameter, value: str) -> float:
@@ -84,13 +84,13 @@ def compare(
     """
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown exclude each other")
-    from benchmarks import compare as comparing
-    from benchmarks.compare import view
-    from runtimes import schema
+    from benchmarks.compare import compare as comparing
+    from benchmarks.report import comparison as view
+    from runtimes import codec
 
     found = comparing.compare(old, new, comparing.Limits(max_slowdown, max_drop, across, missing))
     if as_json:
-        click.echo(schema.dumps(found, indent=2))
+        click.echo(codec.dumps(found, indent=2))
     elif as_markdown:
         click.echo(view.as_markdown(found), nl=False)
     else:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.commands import frame
+from benchmarks.commands import recording
 
 if TYPE_CHECKING:
-    from benchmarks.loadrun import LoadSpec
-    from benchmarks.request import BenchmarkRequest
-    from benchmarks.results import ResultsFile, Row
+    from benchmarks.load.run import LoadSpec
+    from benchmarks.records.request import BenchmarkRequest
+    from benchmarks.records.result import Row
+    from benchmarks.records.store import ResultsFile
 
 SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
-"""Those of ``benchmarks.loads``, whose module is too heavy for ``--help``."""
+"""Those of ``benchmarks.worker.load_generator``, whose module is too heavy for ``--help``."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -115,9 +116,9 @@ def load(
     paced: with idle gaps, as from a camera. clients, batches: more at once, and where that stops to pay. cold: fresh
     processes, from their start to the first answer. Each in a process of its own.
     """
-    from benchmarks.loadrun import LoadSpec
-    from benchmarks.loads import SHAPES
-    from benchmarks.options import request_of
+    from benchmarks.commands.options import request_of
+    from benchmarks.load.run import LoadSpec
+    from benchmarks.records.load import SHAPES
 
     request = request_of(() if subject is None else (subject,), options)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
@@ -126,13 +127,15 @@ def load(
 
 
 def _load(request: BenchmarkRequest, load_spec: LoadSpec, json_file: Path | None, folder: Path | None) -> int:
-    from benchmarks import loadtable, outputs, report
-    from benchmarks.run import exit_code
+    from benchmarks.commands import outputs
+    from benchmarks.harness.bench import exit_code
+    from benchmarks.report import load as loadtable
+    from benchmarks.report import terminal
 
-    kept = frame.files(None if folder is None else folder / "results.jsonl", json_file)
+    kept = recording.files(None if folder is None else folder / "results.jsonl", json_file)
     rows: list[Row] = []
-    code, failure = frame.run_to_end(lambda: _measure(request, load_spec, rows, kept), rows)
-    report.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
+    code, failure = recording.run_to_end(lambda: _measure(request, load_spec, rows, kept), rows)
+    terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
     if folder is not None:
         outputs.write(folder, rows, code is None)
     if failure is not None:
@@ -141,10 +144,10 @@ def _load(request: BenchmarkRequest, load_spec: LoadSpec, json_file: Path | None
 
 
 def _measure(request: BenchmarkRequest, load_spec: LoadSpec, rows: list[Row], kept: list[ResultsFile]) -> None:
-    from benchmarks.loadrun import run
-    from benchmarks.progress import listening
+    from benchmarks.commands.progress import listening
+    from benchmarks.load.run import run
 
     with listening() as listener, contextlib.closing(run(request, load_spec, listener)) as found:
         for row in found:
             rows.append(row)
-            frame.keep(row, kept)
+            recording.keep(row, kept)

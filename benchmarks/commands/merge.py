@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from exporter import terminal
+from exporter.commands import terminal
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,7 +16,7 @@ from exporter import terminal
 @terminal.debug_option
 def merge(sources: tuple[Path, ...], out: Path, force: bool) -> None:
     """Put the rows of several files, of several machines too, into one. A row that is in more than one stands once."""
-    from benchmarks import merge as merging
+    from benchmarks.compare import merge as merging
 
     merged = merging.merge(sources, out, force)
     left_out = f"; left out as duplicates: {merged.duplicates}" if merged.duplicates else ""

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from benchmarks.options import stack_options
-from exporter import terminal
-from exporter.options import Numbers
+from benchmarks.commands.options import stack_options
+from exporter.commands import terminal
+from exporter.commands.options import Numbers
 
 if TYPE_CHECKING:
-    from benchmarks.paper.corpus import Source
-    from benchmarks.paper.curves import Curves
-    from benchmarks.paper.findings import Findings
-    from benchmarks.paper.networks import Moments
-    from benchmarks.paper.study import TrainingOptions
+    from benchmarks.paper.experiments.checkpoints import Moments
+    from benchmarks.paper.experiments.curves import Curves
+    from benchmarks.paper.experiments.study import TrainingOptions
+    from benchmarks.paper.training.corpus import Source
+    from benchmarks.records.findings import Findings
+    from exporter.models.variants import Shortcut, Variant
     from exporter.network import ExportListener
-    from exporter.variants import Shortcut, Variant
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -161,8 +161,8 @@ def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | Non
 
     The same command goes on where it was interrupted, and on a CPU ends in the same bits.
     """
-    from benchmarks.paper import study
-    from benchmarks.paper.runs import WEIGHTS, open_run
+    from benchmarks.paper.experiments import study
+    from benchmarks.paper.training.run import WEIGHTS, open_run
 
     folder = FOLDER / RUNS / _run_name(variant, shortcut, seed) if folder is None else folder
     with terminal.reserve_stdout(), terminal.listening() as listener:
@@ -183,9 +183,9 @@ def _run_name(variant: str, shortcut: Shortcut | None, seed: int) -> str:
 
 
 def _setup(**options: Any) -> TrainingOptions:
-    from benchmarks.paper.corpus import Source
-    from benchmarks.paper.study import TrainingOptions
-    from benchmarks.paper.training import Pace
+    from benchmarks.paper.experiments.study import TrainingOptions
+    from benchmarks.paper.training.corpus import Source
+    from benchmarks.paper.training.loop import Pace
 
     source = Source(
         options.pop("train_data"),
@@ -219,7 +219,7 @@ def _network_option(default: Sequence[str]) -> Callable[[Command], Command]:
 @terminal.debug_option
 def degradation(networks: tuple[str, ...], seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """Plain nets against residual nets of several depths: the paper's Figures 1 and 6."""
-    from benchmarks.paper import degradation as experiment
+    from benchmarks.paper.experiments import degradation as experiment
 
     _compare([(name, None) for name in networks], seeds, folder, options, experiment.findings, so_far)
 
@@ -232,7 +232,7 @@ def degradation(networks: tuple[str, ...], seeds: int, so_far: bool, folder: Pat
 @terminal.debug_option
 def depth(seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """ImageNet's nets of 18 and 34 layers, plain and residual, on the data at hand: the paper's Figure 4."""
-    from benchmarks.paper import depth as experiment
+    from benchmarks.paper.experiments import depth as experiment
 
     _compare(experiment.NETWORKS, seeds, folder, options, experiment.findings, so_far)
 
@@ -246,7 +246,7 @@ def depth(seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
 @terminal.debug_option
 def shortcuts(network: str, seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """Shortcut options A, B and C of one network: the paper's Table 3."""
-    from benchmarks.paper import shortcuts as experiment
+    from benchmarks.paper.experiments import shortcuts as experiment
 
     _compare([(network, option) for option in experiment.OPTIONS], seeds, folder, options, experiment.findings, so_far)
 
@@ -269,7 +269,7 @@ def responses(networks: tuple[str, ...], **options: Any) -> None:
 
     Each is the folder of a training run, or VARIANT=FILE with anybody's weights.
     """
-    from benchmarks.paper.examined import layer_responses
+    from benchmarks.paper.experiments.inspection import layer_responses
 
     _examine(partial(layer_responses, networks), **options)
 
@@ -293,7 +293,7 @@ def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, i
 
     Of networks as they are initialised; and of trained ones, along their training if --states kept them on the way.
     """
-    from benchmarks.paper.examined import layer_gradients
+    from benchmarks.paper.experiments.inspection import layer_gradients
 
     _examine(partial(layer_gradients, networks, initial, seeds, images), **options)
 
@@ -306,7 +306,7 @@ def identity(networks: tuple[str, ...], **options: Any) -> None:
 
     With runs of two plain networks it also says whether training the deeper one found as good a solution.
     """
-    from benchmarks.paper.examined import examine_construction
+    from benchmarks.paper.experiments.inspection import examine_construction
 
     _examine(partial(examine_construction, networks), **options)
 
@@ -321,8 +321,8 @@ def _examine(
     **data: Any,
 ) -> None:
     """Measures networks on the data, and says what is found."""
-    from benchmarks.paper.corpus import Source
-    from benchmarks.paper.networks import IMAGENET_MOMENTS
+    from benchmarks.paper.experiments.checkpoints import IMAGENET_MOMENTS
+    from benchmarks.paper.training.corpus import Source
     from runtimes.errors import UsageError
     from runtimes.files import check_writable
 
@@ -346,7 +346,7 @@ def _compare(
     so_far: bool,
 ) -> None:
     """Trains what is not trained yet, and says what is found."""
-    from benchmarks.paper import curves, study
+    from benchmarks.paper.experiments import curves, study
 
     wanted = [
         (folder / RUNS / _run_name(name, option, seed), name, option, seed)
@@ -375,14 +375,14 @@ def _command() -> str:
 
 def _save_findings(findings: Findings, folder: Path) -> tuple[Findings, tuple[Path, ...]]:
     """Writes findings and pictures into the folder."""
-    from benchmarks.paper import drawing
-    from benchmarks.paper import findings as files
+    from benchmarks.records import findings as files
+    from benchmarks.report_html import findings_plots
 
-    return findings, (files.write(findings, folder), *drawing.write_pictures(findings, folder))
+    return findings, (files.write(findings, folder), *findings_plots.write_pictures(findings, folder))
 
 
 def _print_findings(findings: Findings, paths: tuple[Path, ...]) -> None:
-    from benchmarks.paper import view
+    from benchmarks.report import findings as view
 
     for line in view.format_findings(findings):
         click.echo(line)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from exporter import terminal
+from exporter.commands import terminal
 
 if TYPE_CHECKING:
-    from benchmarks.results import Row
+    from benchmarks.records.result import Row
 
 PAGE = Path("report.html")
 
@@ -45,18 +45,18 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
     folders with a results.jsonl or with findings. Of each configuration the rows of its last run are shown. Prints the
     path of what was written.
     """
-    from benchmarks import outputs
-    from benchmarks.html import canvas
-    from benchmarks.html.page import html
-    from benchmarks.markdown import markdown as in_markdown
-    from benchmarks.paper.findings import read
+    from benchmarks.commands import outputs
+    from benchmarks.records.findings import read
+    from benchmarks.report.markdown import markdown as in_markdown
+    from benchmarks.report_html import svg
+    from benchmarks.report_html.page import html
 
     if page is None and markdown is None:
         page = PAGE
     inputs = _find_inputs(results)
     _refuse_inputs(inputs, page, markdown)
     if page is not None:
-        canvas.require("the page's plots")
+        svg.require("the page's plots")
     rows, findings = _rows(inputs), [read(path) for path in inputs.findings]
     if page is not None:
         outputs.put(page, html(rows, title, findings=findings))
@@ -74,8 +74,8 @@ def _find_inputs(results: Sequence[Path]) -> Inputs:
     Raises:
         ArtifactError: a folder holds neither.
     """
-    from benchmarks.paper.findings import SUFFIX, list_findings_files
-    from benchmarks.results import FILE_NAME, find_rows_file
+    from benchmarks.records.findings import SUFFIX, list_findings_files
+    from benchmarks.records.store import FILE_NAME, find_rows_file
     from runtimes.errors import ArtifactError
 
     rows: dict[Path, Path] = {}
@@ -109,7 +109,7 @@ def _refuse_inputs(inputs: Inputs, *outputs: Path | None) -> None:
 
 def _rows(inputs: Inputs) -> tuple[Row, ...]:
     """All of them, without those that a later run of the same configuration has replaced, which a notice counts."""
-    from benchmarks.compare.keys import latest
+    from benchmarks.records.identity import latest
     from runtimes.errors import ArtifactError
 
     every = [row for path in inputs.rows for row in _read(path)]
@@ -122,8 +122,8 @@ def _rows(inputs: Inputs) -> tuple[Row, ...]:
 
 
 def _read(path: Path) -> tuple[Row, ...]:
-    from benchmarks.paper.findings import SUFFIX
-    from benchmarks.results import read
+    from benchmarks.records.findings import SUFFIX
+    from benchmarks.records.store import read
     from runtimes.errors import ArtifactError
 
     try:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from benchmarks import accuracy, answers, statistics
-from benchmarks.answers import Flips, PackedPredictions
-from benchmarks.compare import evidence
-from benchmarks.results import Row
-from benchmarks.statistics import Units, Verdict
+from benchmarks.accuracy import flips as answers_flips
+from benchmarks.accuracy import packing, predictions
+from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy.packing import PackedPredictions
+from benchmarks.compare import integrity
+from benchmarks.records.result import Row
+from benchmarks.stats import comparison as statistics
+from benchmarks.stats import intervals
+from benchmarks.stats.comparison import Units, Verdict
 from exporter.proportions import Interval, wilson
 
 
@@ -22,9 +26,9 @@ class LatencyChange:
         ratio: old over new, with its interval: below 1 it is slower now. From the processes' own quantiles, so not
             exactly ``old_s / new_s``.
         verdict: on the new one; of what is ``slower`` the whole interval is, by more than the resolution of
-            ``benchmarks.statistics``.
+            ``benchmarks.stats.comparison``.
         paired: whether both were measured side by side, in turns.
-        units: as in ``benchmarks.statistics.LatencyComparison``.
+        units: as in ``benchmarks.stats.comparison.LatencyComparison``.
     """
 
     old_s: float
@@ -75,13 +79,13 @@ class AccuracyChange:
 
 def change(old: Row, new: Row, q: float) -> LatencyChange | None:
     """Of the ``q``-quantile; ``None`` where one side has too few samples for it."""
-    sides = evidence.latencies(old), evidence.latencies(new)
-    together = [statistics.together(side) for side in sides]
-    if not all(statistics.enough_for(samples, q) for samples in together):
+    sides = integrity.latencies(old), integrity.latencies(new)
+    together = [intervals.together(side) for side in sides]
+    if not all(intervals.enough_for(samples, q) for samples in together):
         return None
     paired = old.run == new.run and old.field is not None and old.field == new.field
     found = (statistics.compare_paired if paired else statistics.compare_unpaired)(*sides, seed=new.seed, q=q)
-    old_s, new_s = (statistics.quantile(samples, q) for samples in together)
+    old_s, new_s = (intervals.quantile(samples, q) for samples in together)
     return LatencyChange(old_s, new_s, found.ratio, found.interval, found.verdict, paired, found.units)
 
 
@@ -90,13 +94,13 @@ def drop(old: Row, new: Row) -> AccuracyChange | None:
     to compare.
 
     Raises:
-        ArtifactError: as ``benchmarks.answers.unpack_predictions``.
+        ArtifactError: as ``benchmarks.accuracy.packing.unpack_predictions``.
     """
     if old.top1 is None or new.top1 is None or why_no_drop(old, new):
         return None
     if old.answers is not None and new.answers is not None:
         return _compare_predictions(old.answers, new.answers)
-    images, right = evidence.images(old), [evidence.right(row) for row in (old, new)]
+    images, right = integrity.images(old), [integrity.right(row) for row in (old, new)]
     value = (right[0] - right[1]) / images
     shares = right[0] / images, right[1] / images
     return AccuracyChange(
@@ -105,12 +109,12 @@ def drop(old: Row, new: Row) -> AccuracyChange | None:
 
 
 def _compare_predictions(old: PackedPredictions, new: PackedPredictions) -> AccuracyChange | None:
-    before, now = answers.unpack_predictions(old), answers.unpack_predictions(new)
-    shares = accuracy.top1(before), accuracy.top1(now)
-    lost = accuracy.drop(now, before)
+    before, now = packing.unpack_predictions(old), packing.unpack_predictions(new)
+    shares = predictions.top1(before), predictions.top1(now)
+    lost = predictions.drop(now, before)
     if lost is None or shares[0] is None or shares[1] is None:
         return None
-    flips = answers.flips(now, before)
+    flips = answers_flips.flips(now, before)
     return AccuracyChange(shares[0].value, shares[1].value, lost.value, lost.interval, True, lost.images, flips)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
-from benchmarks.doctor import machine, packages, trials
+from benchmarks.doctor import machine, packages, smoke_tests
 from benchmarks.doctor.findings import DoctorReport, Finding, from_message
-from benchmarks.doctor.look import GpuProbe, probe
+from benchmarks.doctor.gpu_probe import GpuProbe, probe
 from runtimes import available_backends
 
 __all__ = ["DoctorReport", "Finding", "examine"]
@@ -53,9 +53,9 @@ def _runtimes(
     rows, alone = available_backends(), packages.for_processors(versions)
     install = {name: _force_reinstall(message) for name, message in seen.installs.items()}
     found = []
-    for trial in trials.plan_trials(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
-        found.append(trials.run_trial(trial, functools.partial(_report_step, heard, trial.subject)))
-    return found + [trials.absent(row, reason, with_gpu) for row in rows if (reason := seen.missing[row.name])]
+    for trial in smoke_tests.plan_trials(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
+        found.append(smoke_tests.run_trial(trial, functools.partial(_report_step, heard, trial.subject)))
+    return found + [smoke_tests.absent(row, reason, with_gpu) for row in rows if (reason := seen.missing[row.name])]
 
 
 def _report_step(heard: Callable[[str], None], subject: str, step: str) -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from benchmarks.environment import Environment
+from benchmarks.machine.environment import Environment
 
 Topic: TypeAlias = Literal["rexport", "machine", "gpu", "runtimes", "extras", "conflicts", "folders"]
 Status: TypeAlias = Literal["ok", "warning", "missing", "broken"]

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks.doctor.findings import Finding, Status, from_message
-from benchmarks.doctor.look import UNASKED, GpuProbe
+from benchmarks.doctor.gpu_probe import UNASKED, GpuProbe
 from benchmarks.doctor.packages import at_least
-from benchmarks.environment import Environment
-from benchmarks.gpu import UNKNOWN, Gpu
-from exporter.download import CACHE_VARIABLE, cache_folder
-from runtimes.cuda import Device
+from benchmarks.machine.environment import Environment
+from benchmarks.machine.gpu import UNKNOWN, Gpu
+from exporter.weights.download import CACHE_VARIABLE, cache_folder
+from runtimes.backends.tensorrt import engine_cache
 from runtimes.errors import ResourceError, UnsafeArtifactError
-from runtimes.trt import cache
+from runtimes.tensors.cuda import Device
 
 BUSY = 0.25
 """Of the machine's processors: a load average above this share of them disturbs what is measured."""
@@ -187,7 +187,7 @@ def folders() -> list[Finding]:
     """Where downloads and engines are kept, and whether they can be."""
     return [
         _check_folder("downloaded weights", cache_folder),
-        _check_folder("engines", cache.default_folder, cache.claim_folder),
+        _check_folder("engines", engine_cache.default_folder, engine_cache.claim_folder),
     ]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 
 from benchmarks.doctor.findings import Finding
-from benchmarks.gpu import UNKNOWN, Gpu
+from benchmarks.machine.gpu import UNKNOWN, Gpu
 
 RIVALS = (
     "onnxruntime",

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes import files, schema
-from runtimes.artifact import Artifact
+from runtimes import codec, files
+from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import ArtifactError, ResourceError
 from runtimes.protocol import Array, Arrays, Backend, Description, Layer, Options, TensorSpec
 
@@ -88,7 +88,7 @@ def answers(script: Script, arrays: Arrays) -> Arrays:
 
 def _read(artifact: Artifact) -> Script:
     try:
-        script = schema.loads(Script, files.read_bounded(artifact.path, _LIMIT_BYTES))
+        script = codec.loads(Script, files.read_bounded(artifact.path, _LIMIT_BYTES))
     except ArtifactError as error:
         raise ArtifactError(f"not a script: {error.what}", path=artifact.path) from error
     if not script.inputs or not script.outputs or not script.delays_s:

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from runtimes import onnxfile
-from runtimes.artifact import Artifact
-from runtimes.backends import importing, missing_library
+from runtimes.artifacts.artifact import Artifact
+from runtimes.backends.registry import importing, missing_library
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
-from runtimes.onnxfile import OnnxGraph
+from runtimes.onnx import graph as onnxfile
+from runtimes.onnx.graph import OnnxGraph
 from runtimes.protocol import Arrays, Backend, Description, Layer, Options, TensorSpec
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import answers
-from benchmarks.accuracy import Predictions
-from benchmarks.compare import ComparisonReport, Limits, compare, evidence
-from benchmarks.results import Row
+from benchmarks.accuracy import packing
+from benchmarks.accuracy.predictions import Predictions
+from benchmarks.compare import integrity
+from benchmarks.compare.compare import ComparisonReport, Limits, compare
+from benchmarks.records.result import Row
 from exporter.proportions import wilson
-from runtimes import schema
+from runtimes import codec
 from tests.benchmarks.rows import FASTER, images_per_s, sittings
 
 LATER = "2026-02-03T04:05:06+00:00"
@@ -27,7 +28,7 @@ def taken(p50_s: float, seed: int, like: Row = FASTER) -> Row:
 
 def figured(row: Row) -> Row:
     """The row with the figures of its sittings."""
-    figures = {name: figure(row, q) for name, q in evidence.LATENCIES.items() if name != "p999_s"}
+    figures = {name: figure(row, q) for name, q in integrity.LATENCIES.items() if name != "p999_s"}
     first = row.sittings[0]
     return replace(
         row,
@@ -55,7 +56,7 @@ SLOWER = taken(0.00044, 3)
 
 
 def file(path: Path, *rows: Row) -> Path:
-    path.write_text("".join(schema.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(codec.dumps(row) + "\n" for row in rows))
     return path
 
 
@@ -72,7 +73,7 @@ def answered(right: int, images: int = 1000, seed: int = 0) -> Predictions:
 
 
 def with_answers(row: Row, right: int, images: int = 1000) -> Row:
-    packed = answers.pack_predictions(answered(right, images), None)
+    packed = packing.pack_predictions(answered(right, images), None)
     interval = wilson(right, images)
     return replace(
         row,

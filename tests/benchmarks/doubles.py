@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from runtimes import Artifact, Runtime, schema
+from runtimes import Artifact, Runtime, codec
 from runtimes.backends.fake import FakeSession, Script, answers
 from runtimes.protocol import Arrays, Options
 from tests.benchmarks.scripts import SCRIPT
@@ -139,6 +139,6 @@ def opening(kind: Kind) -> Callable[..., Runtime]:
 
     def opened(path: str, *_: object) -> Runtime:
         artifact = Artifact.read(path)
-        return Runtime(artifact, kind(schema.loads(Script, artifact.path.read_bytes()), Options("cpu", 1)))
+        return Runtime(artifact, kind(codec.loads(Script, artifact.path.read_bytes()), Options("cpu", 1)))
 
     return opened

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.conditions import Conditions
-from benchmarks.field import ProcessOutcomes
-from benchmarks.job import JobOutcome
-from benchmarks.samples import ProcessSamples, Series
+from benchmarks.machine.monitor import Conditions
+from benchmarks.process.job import JobOutcome, ProcessOutcomes
+from benchmarks.records.samples import ProcessSamples, Series
 from runtimes.protocol import Description
 from tests.benchmarks.rows import QUIET
 

@@ -1,7 +1,7 @@
 """A double of ``pynvml``, for there is no NVIDIA driver where the tests run: GPUs whose readings are scripted.
 
-It has the names that ``benchmarks.gpu`` uses and no others; ``test_gpu`` asserts that the real module has each, as a
-function of the same arguments or as a constant of the same value.
+It has the names that ``benchmarks.machine.gpu`` uses and no others; ``test_gpu`` asserts that the real module has
+each, as a function of the same arguments or as a constant of the same value.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Nvml(ModuleType):
 
 def installed(monkeypatch: pytest.MonkeyPatch, *cards: Card, driver: bool = True, bus: str | None = None) -> Nvml:
     """Puts the double in the place of ``pynvml``; ``bus`` is where CUDA's first device is, as far as CUDA tells."""
-    from benchmarks import gpu
+    from benchmarks.machine import gpu
 
     double = Nvml(cards, driver)
     monkeypatch.setitem(sys.modules, "pynvml", double)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.conditions import Conditions
-from benchmarks.environment import Environment
-from benchmarks.gpu import Gpu, GpuState
-from benchmarks.results import Row
-from benchmarks.samples import ProcessSamples, Series
+from benchmarks.machine.environment import Environment
+from benchmarks.machine.gpu import Gpu, GpuState
+from benchmarks.machine.monitor import Conditions
+from benchmarks.records.result import Row
+from benchmarks.records.samples import ProcessSamples, Series
 from exporter.proportions import wilson
 
 PROCESSES, ROUNDS = 3, 4

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.job import Job
-from benchmarks.measure import Plan
-from runtimes import files, schema
-from runtimes.artifact import Artifact, publish, vectors_name
+from benchmarks.process.job import Job
+from benchmarks.records.plan import Plan
+from runtimes import codec, files
+from runtimes.artifacts.artifact import Artifact, publish, vectors_name
+from runtimes.artifacts.manifest import FileRecord, Manifest, Parity, Weights
 from runtimes.backends.fake import Script, answers
-from runtimes.images import Preprocessing
-from runtimes.manifest import FileRecord, Manifest, Parity, Weights
+from runtimes.images.preprocessing import Preprocessing
 from runtimes.protocol import Array, TensorSpec
 
 CLASSES = 10
@@ -56,7 +56,7 @@ def with_batch(script: Script, batch: int) -> Script:
 def foreign(folder: Path, script: Script = SCRIPT, name: str = "net.fake") -> Path:
     """A scripted file alone."""
     path = folder / name
-    path.write_text(schema.dumps(script))
+    path.write_text(codec.dumps(script))
     return path
 
 

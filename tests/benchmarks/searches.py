@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import tune
-from benchmarks.request import BenchmarkRequest
-from benchmarks.results import Row
-from benchmarks.rows import Configuration
-from benchmarks.subjects import PrecisionVariant, Refusal, Subject
-from benchmarks.tune import TuningGoal, TuningResult
+from benchmarks.records.request import BenchmarkRequest
+from benchmarks.records.result import Row
+from benchmarks.records.subject import Configuration, PrecisionVariant, Refusal, Subject
+from benchmarks.tuning import search
+from benchmarks.tuning.search import TuningGoal, TuningResult
 from runtimes import Artifact
-from runtimes.formats import FORMATS
-from runtimes.manifest import Gate
+from runtimes.artifacts.formats import FORMATS
+from runtimes.artifacts.manifest import Gate
 from tests.benchmarks.rows import EMPTY
 from tests.benchmarks.scripts import artifact, read
 
@@ -94,6 +93,6 @@ def searched(
 ) -> TuningResult:
     findings = TuningResult(goal)
     asked = request or BenchmarkRequest(subjects=("resnet20",), runtimes=TRIED)
-    for _ in tune._TuningSearch(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
+    for _ in search._TuningSearch(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
         pass
     return findings

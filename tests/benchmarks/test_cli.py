@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import cli, results, run
-from benchmarks.field import LEAST_PROCESSES, MOST_PROCESSES
-from benchmarks.progress import CLEAR_LINE
-from benchmarks.request import BenchmarkRequest, RunListener
-from benchmarks.results import ResultsFile, Row
+from benchmarks import cli
+from benchmarks.commands import run as cli_run
+from benchmarks.commands.progress import CLEAR_LINE
+from benchmarks.harness import bench
+from benchmarks.records import store
+from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES
+from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.result import Row
+from benchmarks.records.store import ResultsFile
 from runtimes.errors import ResourceError
 from tests.benchmarks.rows import FASTER
 from tests.benchmarks.scripts import SCRIPT, artifact
@@ -50,14 +54,14 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     assert max(map(len, table)) <= 100
     assert "incomplete" not in done.stdout
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
-    rows = results.read(lines)
+    rows = store.read(lines)
     assert [(row.status, row.batch, row.field) for row in rows] == [
         ("skipped", 1, 1),
         ("ok", 1, 1),
         ("skipped", 2, 2),
         ("ok", 2, 2),
     ]
-    assert results.read(out / "results.jsonl") == rows
+    assert store.read(out / "results.jsonl") == rows
     assert {(row.processes, row.rounds, row.duration_s) for row in rows} == {(2, 2, 0.02)}
     assert {row.command for row in rows} == {
         ("rbench", *map(str, asked), "-o", str(out), "--json", str(lines)),
@@ -70,7 +74,7 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
         assert "ncomplete" not in text
     assert "<svg" in (out / "results.html").read_text()
     rbench("run", path, *SHORT, "-o", out)
-    assert len(results.read(out / "results.jsonl")) == 6
+    assert len(store.read(out / "results.jsonl")) == 6
 
 
 def test_on_a_terminal_one_line_tells_what_is_done_and_how_long_it_takes(tmp_path: Path) -> None:
@@ -103,7 +107,7 @@ def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tm
     )
     assert done.returncode == 0, done.stderr
     assert "resnet20, bundled weights · cpu, 1 thread · fashion-mnist, 200 images" in done.stdout
-    reference, row = results.read(lines)
+    reference, row = store.read(lines)
     assert (reference.runtime, reference.precision, reference.drop) == ("pytorch", "fp32", 0.0)
     assert (row.runtime, row.precision, row.subject, row.images) == ("onnxruntime", "int8", "resnet20", 200)
     assert row.arithmetic is not None
@@ -119,7 +123,7 @@ def test_cuda_graphs_are_a_wish_of_the_user(tmp_path: Path) -> None:
     options = (*SHORT, "--json", lines, "--runtime", "fake", "--device", "cuda")
     for more in ((), ("--no-cuda-graphs",), ("--cuda-graphs",)):
         assert rbench("run", artifact(tmp_path), *options, *more).returncode == 5
-    assert [row.cuda_graphs for row in results.read(lines) if row.runtime == "fake"] == [True, False, True]
+    assert [row.cuda_graphs for row in store.read(lines) if row.runtime == "fake"] == [True, False, True]
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ def test_a_file_that_can_no_longer_be_written_loses_no_table(
         (str(artifact(tmp_path, TIMED)),), duration_s=0.02, processes=1, rounds=2, roofline=False
     )
     with pytest.raises(ResourceError, match=r"lines\.jsonl: cannot write: No space left"):
-        cli._run(request, tmp_path / "lines.jsonl", None)
+        cli_run._run(request, tmp_path / "lines.jsonl", None)
     printed = capsys.readouterr().out
     assert "net.fake" in printed
     assert "incomplete: the run ended early" in printed
@@ -206,10 +210,10 @@ def test_strict_fails_on_a_machine_that_was_not_quiet(
         asked.append(request)
         yield measured
 
-    monkeypatch.setattr(run, "run", found)
+    monkeypatch.setattr(bench, "run", found)
     arguments = ["run", "net.fake", "--json", str(tmp_path / "lines.jsonl"), *(["--strict"] if strict else [])]
     assert CliRunner().invoke(cli.rbench, arguments).exit_code == code
-    assert results.read(tmp_path / "lines.jsonl") == (measured,)
+    assert store.read(tmp_path / "lines.jsonl") == (measured,)
     assert (asked[0].strict, asked[0].roofline, asked[0].processes, asked[0].rounds) == (strict, True, None, 10)
     assert asked[0] == replace(BenchmarkRequest(("net.fake",), strict=strict), command=asked[0].command), (
         "its own defaults"
@@ -225,7 +229,7 @@ def test_without_a_word_it_measures_the_bundled_model_and_writes_a_report(
         asked.append(request)
         yield FASTER
 
-    monkeypatch.setattr(run, "run", found)
+    monkeypatch.setattr(bench, "run", found)
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(cli.rbench, [])
     assert done.exit_code == 0
@@ -264,7 +268,7 @@ def test_an_early_end_keeps_what_was_measured_and_ends_the_workers(tmp_path: Pat
     assert "incomplete: the run ended early" in printed
     assert "quick.fake" in printed
     assert "Traceback" not in shown
-    rows = [row for row in results.read(out / "results.jsonl") if row.runtime == "fake"]
+    rows = [row for row in store.read(out / "results.jsonl") if row.runtime == "fake"]
     assert [(row.subject, row.status, len(row.sittings)) for row in rows] == [
         ("quick.fake", "ok", 2),
         ("slow.fake", "ok", 1),

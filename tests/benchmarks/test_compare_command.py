@@ -11,19 +11,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.commands import compare as command
-from benchmarks.compare import ComparisonReport, Limits, keys, view
-from runtimes import schema
+from benchmarks.commands import compare
+from benchmarks.compare.compare import ComparisonReport, Limits
+from benchmarks.records import identity
+from benchmarks.report import comparison as view
+from runtimes import codec
 from runtimes.errors import RexportError, UsageError
-from tests.benchmarks.comparisons import (
-    OLD,
-    SAME,
-    SLOWER,
-    compared,
-    figured,
-    file,
-    with_answers,
-)
+from tests.benchmarks.comparisons import OLD, SAME, SLOWER, compared, figured, file, with_answers
 from tests.benchmarks.rows import REFERENCE
 
 
@@ -78,14 +72,14 @@ def test_limits_that_are_none_are_refused() -> None:
 
 
 def test_the_commands_keys_are_those_of_the_rows() -> None:
-    assert tuple(field.name for field in keys.FIELDS) == command.ACROSS
+    assert tuple(field.name for field in identity.FIELDS) == compare.ACROSS
 
 
 @pytest.mark.parametrize(
     ("text", "fraction"), [("5%", 0.05), ("0.05", 0.05), ("0", 0.0), ("150%", 1.5), ("2.5%", 0.025)]
 )
 def test_a_percentage(text: str, fraction: float) -> None:
-    assert command.fraction(click.Context(command.compare), command.compare.params[0], text) == pytest.approx(fraction)
+    assert compare.fraction(click.Context(compare.compare), compare.compare.params[0], text) == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +94,7 @@ def test_a_percentage(text: str, fraction: float) -> None:
 )
 def test_what_is_no_percentage_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = str(file(tmp_path / "r.jsonl", OLD))
-    done = CliRunner().invoke(command.compare, [path, path, "--max-slowdown", text])
+    done = CliRunner().invoke(compare.compare, [path, path, "--max-slowdown", text])
     assert done.exit_code == 2
     assert message in done.output
 
@@ -110,18 +104,18 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     old = file(tmp_path / "folder" / "results.jsonl", OLD, REFERENCE).parent
     same, slow = file(tmp_path / "same.jsonl", SAME, REFERENCE), file(tmp_path / "slow.jsonl", SLOWER, REFERENCE)
     runner = CliRunner()
-    done = runner.invoke(command.compare, [str(old), str(same)])
+    done = runner.invoke(compare.compare, [str(old), str(same)])
     assert (done.exit_code, done.output.count("tie")) == (0, 5)
     alone = file(tmp_path / "alone.jsonl", SAME)
-    assert runner.invoke(command.compare, [str(old), str(alone)]).exit_code == 1
-    assert runner.invoke(command.compare, [str(old), str(alone), "--allow-missing"]).exit_code == 0
-    done = runner.invoke(command.compare, [str(old), str(slow), "--json"])
+    assert runner.invoke(compare.compare, [str(old), str(alone)]).exit_code == 1
+    assert runner.invoke(compare.compare, [str(old), str(alone), "--allow-missing"]).exit_code == 0
+    done = runner.invoke(compare.compare, [str(old), str(slow), "--json"])
     assert done.exit_code == 1
-    assert schema.decode(ComparisonReport, json.loads(done.output)).rows[0].regressions
-    done = runner.invoke(command.compare, [str(old), str(slow), "--max-slowdown", "25%", "--markdown"])
+    assert codec.decode(ComparisonReport, json.loads(done.output)).rows[0].regressions
+    done = runner.invoke(compare.compare, [str(old), str(slow), "--max-slowdown", "25%", "--markdown"])
     assert (done.exit_code, done.output[:24]) == (0, "**rbench compare passed:")
-    assert runner.invoke(command.compare, [str(old), str(slow), "--json", "--markdown"]).exit_code == 2
-    refused = runner.invoke(command.compare, [str(old), str(file(tmp_path / "other.jsonl", replace(SAME, threads=1)))])
+    assert runner.invoke(compare.compare, [str(old), str(slow), "--json", "--markdown"]).exit_code == 2
+    refused = runner.invoke(compare.compare, [str(old), str(file(tmp_path / "other.jsonl", replace(SAME, threads=1)))])
     assert isinstance(refused.exception, RexportError)
     assert refused.exception.exit_code == 4
 

@@ -5,17 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare import Limits, keys, view
-from benchmarks.results import Row
+from benchmarks.compare.compare import Limits
+from benchmarks.records import identity
+from benchmarks.records.result import Row
+from benchmarks.report import comparison as view
 from runtimes.errors import CompatibilityError
-from tests.benchmarks.comparisons import (
-    LATER,
-    OLD,
-    SAME,
-    SLOWER,
-    compared,
-    figured,
-)
+from tests.benchmarks.comparisons import LATER, OLD, SAME, SLOWER, compared, figured
 from tests.benchmarks.rows import MACHINE, ON_A_GPU, REFERENCE, SKIPPED
 
 OTHER = "cd" * 32
@@ -163,4 +158,4 @@ def test_the_last_run_of_each_configuration_counts(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_told_apart_in_a_run_are_all_kept() -> None:
     rows = [replace(OLD, sha256=digest * 32) for digest in ("01", "02")]
-    assert keys.latest(rows) == tuple(rows)
+    assert identity.latest(rows) == tuple(rows)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from benchmarks import doctor
-from benchmarks.doctor import sample, trials, view
+from benchmarks.doctor import sample_model, smoke_tests, view
 from benchmarks.doctor.findings import DoctorReport, Finding, Topic, from_message
-from benchmarks.doctor.look import probe
-from benchmarks.doctor.trials import Trial
-from benchmarks.environment import environment
-from benchmarks.job import JobOutcome
-from runtimes import Artifact, available_backends, schema
+from benchmarks.doctor.gpu_probe import probe
+from benchmarks.doctor.smoke_tests import Trial
+from benchmarks.machine.environment import environment
+from benchmarks.process.job import JobOutcome
+from runtimes import Artifact, available_backends, codec
 from runtimes.errors import CheckFailedError
 from runtimes.protocol import Backend, Description
 
@@ -33,15 +33,15 @@ def stub(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str) 
 
 
 def tried(name: str, limit_s: float = 120.0, install: tuple[str, ...] = ()) -> Finding:
-    return trials.run_trial(Trial(row(name), "cpu", install), lambda _: None, limit_s)
+    return smoke_tests.run_trial(Trial(row(name), "cpu", install), lambda _: None, limit_s)
 
 
 # The sample
 
 
-@pytest.mark.parametrize("format", sample.FORMATS)
+@pytest.mark.parametrize("format", sample_model.FORMATS)
 def test_the_sample_is_an_artifact_of_its_format(tmp_path: Path, format: str) -> None:
-    artifact = Artifact.read(sample.write(format, tmp_path, tf32=False))
+    artifact = Artifact.read(sample_model.write(format, tmp_path, tf32=False))
     artifact.check_digest()
     assert artifact.format.name == format
     assert artifact.vectors().logits.shape == (7, 10)
@@ -51,7 +51,7 @@ def test_the_sample_is_an_artifact_of_its_format(tmp_path: Path, format: str) ->
 def test_the_sample_s_onnx_is_valid_by_the_standard_s_own_checker() -> None:
     import onnx
 
-    model = onnx.load_model_from_string(sample.onnx_bytes())
+    model = onnx.load_model_from_string(sample_model.onnx_bytes())
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"]
 
@@ -61,10 +61,10 @@ def test_the_sample_s_answers_are_pytorch_s() -> None:
     from torch.nn.functional import conv2d
 
     images = np.random.default_rng(5).standard_normal((2, 3, 16, 16), np.float32)
-    filters, bias, matrix = (torch.from_numpy(array).double() for array in sample.weights().values())
+    filters, bias, matrix = (torch.from_numpy(array).double() for array in sample_model.weights().values())
     convolved = conv2d(torch.from_numpy(images).double(), filters, bias, padding=1)
     expected = convolved.relu().mean((2, 3)) @ matrix.T
-    np.testing.assert_allclose(sample.logits(images), expected.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(sample_model.logits(images), expected.numpy(), rtol=1e-5)
 
 
 # Trials
@@ -79,7 +79,7 @@ def test_a_backend_that_works_is_ok(name: str) -> None:
 
 def test_steps_are_told() -> None:
     steps: list[str] = []
-    trials.run_trial(Trial(row("onnxruntime"), "cpu"), steps.append)
+    smoke_tests.run_trial(Trial(row("onnxruntime"), "cpu"), steps.append)
     assert steps[-1] == "profile"  # of steps that come at once, the last is heard
 
 
@@ -127,14 +127,14 @@ def test_wrong_answers_are_a_finding() -> None:
     spoilt = "from benchmarks.doctor import probe, sample; import sys; right = sample.logits; "
     spoilt += "sample.logits = lambda images: right(images) * 1.001; sys.exit(probe.main(sys.argv[1:]))"
     program = (sys.executable, "-P", "-c", spoilt)
-    finding = trials.run_trial(Trial(row("onnxruntime"), "cpu"), lambda _: None, program=program)
+    finding = smoke_tests.run_trial(Trial(row("onnxruntime"), "cpu"), lambda _: None, program=program)
     assert finding.status == "broken"
     assert "no parity with its test vectors: relative difference" in finding.what
 
 
 def test_a_format_that_cannot_be_made_here_is_told() -> None:
     strange = replace(row("openvino"), name="strange", formats=("tflite",))
-    finding = trials.run_trial(Trial(strange, "cpu"), lambda _: None)
+    finding = smoke_tests.run_trial(Trial(strange, "cpu"), lambda _: None)
     assert finding.status == "warning"
     assert "installed and not tried" in finding.what
 
@@ -152,7 +152,7 @@ def test_a_format_that_cannot_be_made_here_is_told() -> None:
 )
 def test_outcomes_on_a_gpu(outcome: JobOutcome, status: str) -> None:
     trial = Trial(row("onnxruntime"), "cuda", for_processors=("onnxruntime",))
-    assert trials.judge_outcome(trial, outcome).status == status
+    assert smoke_tests.judge_outcome(trial, outcome).status == status
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_outcomes_on_a_gpu(outcome: JobOutcome, status: str) -> None:
 )
 def test_a_message_that_says_what_to_do_gets_no_other_advice(reason: str, mend: tuple[str, ...]) -> None:
     trial = Trial(row("onnxruntime"), "cpu", install=("pip install again",))
-    assert trials.judge_outcome(trial, JobOutcome("error", reason)).mend == mend
+    assert smoke_tests.judge_outcome(trial, JobOutcome("error", reason)).mend == mend
 
 
 def test_what_is_there_is_tried_on_each_device_that_is_there() -> None:
@@ -173,15 +173,15 @@ def test_what_is_there_is_tried_on_each_device_that_is_there() -> None:
         "openvino": "not installed"
     }
     for no_gpu, expected in ((True, {"cpu"}), (False, {"cpu", "cuda"})):
-        plan = trials.plan_trials(available_backends(), missing, {}, (), no_gpu)
+        plan = smoke_tests.plan_trials(available_backends(), missing, {}, (), no_gpu)
         assert {trial.device for trial in plan} == expected
         assert not {"openvino", "fake"} & {trial.row.name for trial in plan}
 
 
 def test_without_a_gpu_there_is_nothing_to_install_for_one() -> None:
     reason = "tensorrt is not installed (pip install 'rexport[tensorrt]')"
-    assert trials.absent(row("tensorrt"), reason, True).mend == ("pip install 'rexport[tensorrt]'",)
-    without = trials.absent(row("tensorrt"), reason, False)
+    assert smoke_tests.absent(row("tensorrt"), reason, True).mend == ("pip install 'rexport[tensorrt]'",)
+    without = smoke_tests.absent(row("tensorrt"), reason, False)
     assert (without.what, without.mend) == ("it runs on NVIDIA GPUs alone; tensorrt is not installed", ())
 
 
@@ -307,4 +307,4 @@ def test_the_whole_examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {finding.topic for finding in found.findings} == set(Topic.__args__)  # type: ignore[attr-defined]
     assert heard[0] == "looking at the machine"
     assert any(step.startswith("trying openvino on cpu: ") for step in heard)
-    assert schema.loads(DoctorReport, schema.dumps(found)) == found
+    assert codec.loads(DoctorReport, codec.dumps(found)) == found

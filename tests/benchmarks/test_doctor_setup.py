@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.doctor import machine, packages
 from benchmarks.doctor.findings import Finding
-from benchmarks.doctor.look import GpuProbe
-from benchmarks.environment import Environment, environment
-from benchmarks.gpu import Gpu
-from runtimes.cuda import Device
+from benchmarks.doctor.gpu_probe import GpuProbe
+from benchmarks.machine.environment import Environment, environment
+from benchmarks.machine.gpu import Gpu
+from runtimes.tensors.cuda import Device
 
 CARD = Gpu("NVIDIA H200", "GPU-0", "575.1", "12.9", "9.0", 140 << 30, 1980, 700.0)
 

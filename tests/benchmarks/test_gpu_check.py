@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import results
+from benchmarks.records import store
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "gpu_check.sh"
@@ -40,7 +40,7 @@ def test_a_trial_leaves_everything_in_one_folder_and_goes_on_where_it_ended(tmp_
     assert done.returncode == 0, done.stdout
     names = {"hardware.json", "results.jsonl", "results.md", "results.csv", "results.html", "complete.json", "log.txt"}
     assert set(os.listdir(folder)) == names
-    rows = results.read(folder / "results.jsonl")
+    rows = store.read(folder / "results.jsonl")
     assert [(row.runtime, row.status, row.batch) for row in rows] == [
         ("pytorch", "ok", 1),
         ("onnxruntime", "ok", 1),
@@ -53,7 +53,7 @@ def test_a_trial_leaves_everything_in_one_folder_and_goes_on_where_it_ended(tmp_
     assert "onnxruntime fp32" in (folder / "log.txt").read_text()
     again = gpu_check(folder, *TRIAL, "--no-tests", *ONE_RUNTIME)
     assert again.returncode == 0, again.stdout
-    assert results.read(folder / "results.jsonl") == rows
+    assert store.read(folder / "results.jsonl") == rows
 
 
 @pytest.fixture

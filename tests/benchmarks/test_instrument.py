@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import child
-from benchmarks.figures import instrument
-from benchmarks.figures.slowed import call_slowed
-from benchmarks.job import Job
-from benchmarks.measure import Plan
+from benchmarks.process import worker_process
+from benchmarks.process.job import Job
+from benchmarks.records.plan import Plan
+from scripts.figures import instrument
+from scripts.figures.slowed_worker import call_slowed
 from tests.benchmarks.scripts import SCRIPT, artifact
 
 
@@ -51,5 +51,5 @@ def test_a_slowed_worker_does_its_work(tmp_path: Path) -> None:
     folder.mkdir()
     plan = Plan(duration_s=0.02, window_s=0.001, warmup_limit_s=0.01)
     job = Job(str(artifact(tmp_path, SCRIPT)), "fake", "cpu", 1, 1, None, None, False, 0, plan, number=1)
-    outcome, _ = child.run(job, folder, lambda _: None, 60.0, program=(*instrument.SLOWED, "0.05"))
+    outcome, _ = worker_process.run(job, folder, lambda _: None, 60.0, program=(*instrument.SLOWED, "0.05"))
     assert (outcome.status, outcome.reason) == ("ok", None)

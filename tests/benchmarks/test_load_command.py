@@ -12,14 +12,15 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import loadrun, results
 from benchmarks.commands.load import SHAPE_NAMES
 from benchmarks.commands.load import load as command
-from benchmarks.loadrows import with_load
-from benchmarks.loadrun import BATCHES, LoadPoint, LoadSpec, points, run
-from benchmarks.loads import SHAPES, LoadResult
-from benchmarks.numerals import milliseconds
-from benchmarks.request import BenchmarkRequest, RunListener
+from benchmarks.format import milliseconds
+from benchmarks.load import run as loadrun
+from benchmarks.load.figures import with_load
+from benchmarks.load.run import BATCHES, LoadPoint, LoadSpec, points, run
+from benchmarks.records import store
+from benchmarks.records.load import SHAPES, LoadResult
+from benchmarks.records.request import BenchmarkRequest, RunListener
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.rows import EMPTY
@@ -41,7 +42,7 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
     options = ("--threads", 1, "--duration", 0.05, "--fps", 200, "--clients", 2, "--batch", 4)
     done = load(path, *options, "-o", out)
     assert done.returncode == 0, done.stderr
-    rows = results.read(out / "results.jsonl")
+    rows = store.read(out / "results.jsonl")
     loads = [row.load for row in rows if row.load]
     assert tuple(found.shape for found in loads) == SHAPES
     assert [row.batch for row in rows] == [1, 1, 1, 1, 4, 1]
@@ -113,7 +114,7 @@ def test_a_load_that_fails_is_a_row_with_its_shape_and_the_open_loop_has_no_rate
     path, lines = foreign(tmp_path, replace(SCRIPT, fail_at=0)), tmp_path / "lines.jsonl"
     done = load(path, "--shape", "open", "--json", lines)
     assert done.returncode == 1
-    closed, opened = results.read(lines)
+    closed, opened = store.read(lines)
     assert (closed.status, closed.reason) == ("error", "closed: the script fails at call 0")
     assert opened.status == "failed"
     assert opened.reason == "open: the closed loop gave no rate to go by (name one with --rate)"
@@ -146,7 +147,7 @@ def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert [row.load.shape for row in results.read(lines) if row.load] == ["closed"]
+    assert [row.load.shape for row in store.read(lines) if row.load] == ["closed"]
     assert "incomplete: the run ended early" in out
 
 
@@ -190,7 +191,7 @@ def test_a_fixed_batch_is_what_every_call_has(tmp_path: Path) -> None:
     path, lines = artifact(tmp_path, with_batch(SCRIPT, 3)), tmp_path / "lines.jsonl"
     done = load(path, "--shape", "closed", "--duration", 0.02, "--json", lines)
     assert done.returncode == 0, done.stdout
-    (row,) = results.read(lines)
+    (row,) = store.read(lines)
     assert (row.status, row.batch) == ("ok", 3)
 
 

@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.commands.report import report
-from benchmarks.html import canvas
-from benchmarks.paper import findings
-from benchmarks.results import ResultsFile, Row
+from benchmarks.records import findings
+from benchmarks.records.result import Row
+from benchmarks.records.store import ResultsFile
+from benchmarks.report_html import svg
 from runtimes.errors import ArtifactError, BackendUnavailableError, CompatibilityError, ResourceError, UsageError
 from tests.benchmarks.paper.samples import degradation, responses
 from tests.benchmarks.rows import FASTER, REFERENCE, SKIPPED
@@ -55,7 +56,7 @@ def test_several_files_a_title_and_markdown(results: Path, tmp_path: Path) -> No
 
 
 def test_markdown_alone_to_standard_output(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canvas, "missing", lambda: "matplotlib is not installed")
+    monkeypatch.setattr(svg, "missing", lambda: "matplotlib is not installed")
     assert called(results, "--markdown", "-").startswith("# rbench\n")
     assert not Path("report.html").exists()
 
@@ -74,7 +75,7 @@ def test_of_each_configuration_the_last_run_is_shown(results: Path) -> None:
 def test_without_matplotlib_there_is_no_page_and_the_remedy_is_named(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.html.canvas.find_spec", lambda _: None)
+    monkeypatch.setattr("benchmarks.report_html.svg.find_spec", lambda _: None)
     with pytest.raises(BackendUnavailableError, match=r"need matplotlib.*pip install 'rexport\[report\]'") as error:
         called(results)
     assert error.value.exit_code == 5

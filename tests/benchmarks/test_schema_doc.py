@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks import results
-from benchmarks.compare import ComparisonReport, evidence
-from benchmarks.results import Row
-from runtimes import schema
-from tests.benchmarks.test_migration import NEW_IN_2, NEW_IN_3, NEW_IN_4
+from benchmarks.compare import integrity
+from benchmarks.compare.compare import ComparisonReport
+from benchmarks.records import result
+from benchmarks.records.result import Row
+from runtimes import codec
+from tests.benchmarks.records.test_migration import NEW_IN_2, NEW_IN_3, NEW_IN_4
 
-DOCUMENT = Path(results.__file__).with_name("SCHEMA.md").read_text()
+DOCUMENT = Path(result.__file__).with_name("SCHEMA.md").read_text()
 
 UNITS = {
     "_per_s": "1/s",
@@ -115,7 +116,7 @@ def problems(text: str) -> list[str]:
             wrong.append(f"{name} is documented as {said}, and is {wanted[name]}")
         if len(meaning.split()) < 2:
             wrong.append(f"{name} has no meaning")
-    if f"it is {results.SCHEMA_VERSION} now" not in text or f"| {results.SCHEMA_VERSION} |" not in text:
+    if f"it is {result.SCHEMA_VERSION} now" not in text or f"| {result.SCHEMA_VERSION} |" not in text:
         wrong.append("the present version is not documented")
     return wrong
 
@@ -144,10 +145,10 @@ def test_a_document_that_is_wrong_is_caught(old: str, new: str, message: str) ->
 
 
 def test_the_examples_are_rows_with_figures_of_their_own_samples() -> None:
-    examples = [schema.decode(Row, json.loads(text)) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)]
+    examples = [codec.decode(Row, json.loads(text)) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)]
     assert [row.status for row in examples] == ["skipped", "ok"]
     for row in examples:
-        evidence.check(row, "SCHEMA.md")
+        integrity.check(row, "SCHEMA.md")
     assert [len(sitting.latency.rounds_s) for sitting in examples[1].sittings] == [2, 2]
 
 

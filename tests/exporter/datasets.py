@@ -9,8 +9,8 @@ from typing import Any
 
 import PIL.Image
 
-from exporter.data import Dataset
-from runtimes.images import Preprocessing
+from exporter.data.dataset import Dataset
+from runtimes.images.preprocessing import Preprocessing
 
 PLAIN = Preprocessing(None, (4, 4), 0, (0.0,) * 3, (1.0,) * 3)
 

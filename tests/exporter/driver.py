@@ -17,8 +17,10 @@ from typing import Any
 
 import onnx as onnx_library
 
-from exporter import cli, onnx, terminal
+from exporter import cli
+from exporter.commands import terminal
 from exporter.network import ExportListener
+from exporter.targets import onnx_file
 
 PAUSE_S = 120
 
@@ -63,7 +65,7 @@ def main() -> None:
             os.write(1, b"native code talks\n")
         return onnx_library.load(graph)
 
-    onnx._trace = traced  # type: ignore[assignment]
+    onnx_file._trace = traced  # type: ignore[assignment]
     if pause.startswith("replace "):
         _pause_at_replace(int(pause.removeprefix("replace ")))
     else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter import onnx
+from exporter.models.variants import Variant
 from exporter.network import ExportListener, ExportRequest
-from exporter.typing import FP32, PrecisionSpec
-from exporter.variants import Variant
+from exporter.precision.spec import FP32, PrecisionSpec
+from exporter.targets import onnx_file
 from runtimes import Artifact
 
 SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
@@ -29,7 +29,7 @@ def export(
     raw: bool = False,
 ) -> Artifact:
     """The variant with random weights as ``folder/NAME.onnx``, over what is there."""
-    return onnx.export(
+    return onnx_file.export(
         ExportRequest(variant, f"{folder}/", batch=batch, force=True, raw=raw), SILENT, opset, precision_spec
     )
 

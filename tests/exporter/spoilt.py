@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from exporter.data import noise
-from exporter.quantise import quantise_graph
+from exporter.data.dataset import noise
+from exporter.precision.quantise import quantise_graph
 from runtimes import Artifact
 
 

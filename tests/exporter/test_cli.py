@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 import runtimes
-from exporter import onnx
+from exporter.models.variants import variant
 from exporter.network import ExportRequest
-from exporter.variants import variant
+from exporter.targets import onnx_file
 from runtimes import Artifact, parity
-from tests.exporter.commands import driven, environment, errors, python, rexport, wait_for_pause
+from tests.exporter.command_line import driven, environment, errors, python, rexport, wait_for_pause
 from tests.exporter.small import SILENT, content
 
 
@@ -35,7 +35,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of ResNet-20 with seed 1, for the driver."""
     folder = tmp_path_factory.mktemp("graph")
-    return onnx.export(ExportRequest(variant("resnet20"), f"{folder}/", seed=1), SILENT).path
+    return onnx_file.export(ExportRequest(variant("resnet20"), f"{folder}/", seed=1), SILENT).path
 
 
 @pytest.fixture

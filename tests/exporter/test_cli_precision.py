@@ -14,9 +14,9 @@ from PIL import Image
 
 import exporter
 from exporter.cli import main
-from exporter.data import open_dataset
+from exporter.data.dataset import open_dataset
 from runtimes import Artifact
-from tests.exporter.commands import errors, here, rexport
+from tests.exporter.command_line import errors, here, rexport
 from tests.exporter.small import content
 
 

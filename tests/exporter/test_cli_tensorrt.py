@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from exporter import cli, engineoptions
-from runtimes import Artifact, cuda
-from runtimes.manifest import Profile
-from runtimes.trt.flavors import FLAVORS
-from runtimes.trt.settings import HARDWARE_COMPAT, Settings
-from tests.exporter.commands import environment, errors, python, rexport
+from exporter import cli
+from exporter.commands import engine_options
+from runtimes import Artifact
+from runtimes.artifacts.manifest import Profile
+from runtimes.backends.tensorrt.build_settings import HARDWARE_COMPAT, Settings
+from runtimes.backends.tensorrt.flavors import FLAVORS
+from runtimes.tensors import cuda
+from tests.exporter.command_line import environment, errors, python, rexport
 from tests.exporter.small import content
 
 without_gpu = pytest.mark.skipif(cuda.missing() is None, reason="a GPU is here: the engine is checked and runs")
@@ -89,7 +91,7 @@ def test_an_engine_lies_beside_the_file_that_it_is_made_of(copied: Path, tmp_pat
 
 
 def test_the_command_in_a_damaged_engines_hint_mends_it(built: Path, tmp_path: Path) -> None:
-    """``runtimes.remaking`` writes it, and it is this command that must take it."""
+    """``runtimes.artifacts.rebuild_command`` writes it, and it is this command that must take it."""
     shutil.copytree(built.parent, tmp_path / "it's")
     engine = tmp_path / "it's" / built.name
     data = bytearray(engine.read_bytes())
@@ -204,8 +206,8 @@ print([name for name in {heavy} if name in sys.modules])
 
 
 def test_the_choices_are_those_of_the_tables() -> None:
-    assert tuple(FLAVORS) == engineoptions.FLAVOR_NAMES
-    assert HARDWARE_COMPAT == engineoptions.HARDWARE_COMPAT
+    assert tuple(FLAVORS) == engine_options.FLAVOR_NAMES
+    assert HARDWARE_COMPAT == engine_options.HARDWARE_COMPAT
 
 
 def test_every_option_is_an_engines_or_a_networks() -> None:
@@ -213,13 +215,13 @@ def test_every_option_is_an_engines_or_a_networks() -> None:
     command = cli.cli.commands["tensorrt"]
     names = {parameter.name for parameter in command.params if parameter.expose_value}
     of_network = {parameter.name for parameter in cli.cli.commands["onnx"].params if parameter.expose_value}
-    assert names - {"source"} - set(engineoptions.ENGINE) == of_network - {"variant", "out", "force", "target"}
-    assert set(engineoptions.ENGINE) <= names
+    assert names - {"source"} - set(engine_options.ENGINE) == of_network - {"variant", "out", "force", "target"}
+    assert set(engine_options.ENGINE) <= names
 
 
 def _profiles(**given: int | tuple[str, ...]) -> tuple[Profile, ...]:
     options = {"min_batch": None, "opt_batch": None, "max_batch": None, "profile": ()}
-    return engineoptions.profiles({**options, **given})
+    return engine_options.profiles({**options, **given})
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_every_setting_has_an_option() -> None:
     """``tf32`` is the graph's own."""
     fields = {field.name for field in dataclasses.fields(Settings)} - {"tf32"}
     options = {"profile": "profiles", "workspace": "workspace_bytes", "compute_capability": "targets"}
-    assert fields <= {options.get(name, name) for name in engineoptions.ENGINE}
+    assert fields <= {options.get(name, name) for name in engine_options.ENGINE}
 
 
 @pytest.mark.parametrize(
@@ -260,4 +262,4 @@ def test_a_variant_is_told_from_a_file(
     monkeypatch.chdir(tmp_path)
     for name in ("resnet20", "here"):
         (tmp_path / name).mkdir()
-    assert engineoptions.is_file(source) is file
+    assert engine_options.is_file(source) is file

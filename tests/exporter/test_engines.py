@@ -14,16 +14,16 @@ from pathlib import Path
 import onnx as onnx_library
 import pytest
 
-from exporter import onnx, tensorrt
+from exporter.models.variants import customise, parameters, variant
 from exporter.network import ExportRequest, Network, prepare
-from exporter.typing import PrecisionSpec
-from exporter.variants import customise, parameters, variant
+from exporter.precision.spec import PrecisionSpec
+from exporter.targets import onnx_file, tensorrt_engine
 from runtimes import Artifact, files
+from runtimes.artifacts.manifest import Profile
+from runtimes.backends.tensorrt.build_settings import Settings
+from runtimes.backends.tensorrt.builder import build
+from runtimes.backends.tensorrt.flavors import flavor
 from runtimes.errors import ArtifactError, CompatibilityError
-from runtimes.manifest import Profile
-from runtimes.trt.building import build
-from runtimes.trt.flavors import flavor
-from runtimes.trt.settings import Settings
 from tests.exporter.small import LARGE, SILENT
 
 NETWORKS = (*LARGE, "bundled")
@@ -44,12 +44,13 @@ class Traced:
         precision_spec = PrecisionSpec(precision, gate_images=2, calibration_images=2)
         if precision_spec.row.calibrated:
             precision_spec = replace(precision_spec, target="tensorrt")
-        return onnx.export_network(
-            self.network, onnx.ExportTarget(self.folder / f"{precision}.onnx"), precision_spec, SILENT
+        return onnx_file.export_network(
+            self.network, onnx_file.ExportTarget(self.folder / f"{precision}.onnx"), precision_spec, SILENT
         )
 
     def trace(self, network: Network, batch: int | None, opset: int) -> onnx_library.ModelProto:
-        """In place of ``exporter.onnx._trace``. These networks' operators are the same in all opsets from 18 on, but
+        """In place of ``exporter.targets.onnx_file._trace``. These networks' operators are the same in all opsets from
+        18 on, but
         for the types that they take: the version is another number in the file, which is checked like any other."""
         assert network is self.network
         assert batch is None
@@ -66,7 +67,7 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     else:
         wanted = ExportRequest(customise(variant(request.param), size=(64, 64)), f"{folder}/")
     network = prepare(wanted, SILENT)
-    yield Traced(network, onnx._trace(network, None, onnx.DEFAULT_OPSET).SerializeToString(), folder)
+    yield Traced(network, onnx_file._trace(network, None, onnx_file.DEFAULT_OPSET).SerializeToString(), folder)
     shutil.rmtree(folder)  # pytest keeps folders, and these are gigabytes
 
 
@@ -74,9 +75,9 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_every_network_is_built_in_every_precision(
     traced: Traced, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx, "_trace", traced.trace)
+    monkeypatch.setattr(onnx_file, "_trace", traced.trace)
     parent = traced.exported(precision)
-    artifact = tensorrt.build_artifact(parent.path, tensorrt.EngineRequest("rtx"), SILENT)
+    artifact = tensorrt_engine.build_artifact(parent.path, tensorrt_engine.EngineRequest("rtx"), SILENT)
     assert artifact.path == parent.path.with_suffix(".engine")
     manifest = Artifact.read(artifact.path).manifest
     assert manifest is not None

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from exporter.models.resnet import build, initialise
+from exporter.models.variants import customise, variant
 from exporter.network import ExportListener, ExportRequest, prepare, read_labels, reference_logits
-from exporter.resnet import build, initialise
-from exporter.variants import customise, variant
 from runtimes.errors import ArtifactError, ModelMismatchError, ResourceError, UsageError
 from tests.exporter.small import BASIC, SILENT
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter import onnx
 from exporter.network import Network
+from exporter.targets import onnx_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -21,7 +21,7 @@ def traced_once() -> Iterator[None]:
 
     All that follows the trace is done each time: typing, writing and every check.
     """
-    trace, known = onnx._trace, dict[tuple[object, ...], bytes]()
+    trace, known = onnx_file._trace, dict[tuple[object, ...], bytes]()
 
     def traced(network: Network, batch: int | None, opset: int) -> ModelProto:
         from onnx import load_from_string
@@ -32,5 +32,5 @@ def traced_once() -> Iterator[None]:
         return load_from_string(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx, "_trace", traced)
+        patch.setattr(onnx_file, "_trace", traced)
         yield

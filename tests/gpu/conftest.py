@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from exporter import onnx, torch
+from exporter.models.variants import variant
 from exporter.network import ExportListener, ExportRequest
-from exporter.typing import PrecisionSpec
-from exporter.variants import variant
+from exporter.precision.spec import PrecisionSpec
+from exporter.targets import onnx_file, torch_program
 from runtimes import Artifact
 from runtimes.protocol import Array
 
@@ -38,8 +38,8 @@ def samples(onnx_artifact: Artifact, pt2_artifact: Artifact, tmp_path_factory: p
         graph, program = (
             ExportRequest(variant("resnet20"), f"{folder}/resnet20.{name}.{suffix}") for suffix in ("onnx", "pt2")
         )
-        graphs[name] = onnx.export(graph, SILENT, precision_spec=PrecisionSpec(name))
-        programs[name] = torch.export(program, SILENT, PrecisionSpec(name))
+        graphs[name] = onnx_file.export(graph, SILENT, precision_spec=PrecisionSpec(name))
+        programs[name] = torch_program.export(program, SILENT, PrecisionSpec(name))
     return Samples(graphs, programs)
 
 

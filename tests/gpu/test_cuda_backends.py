@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 
 import runtimes
-from benchmarks import child, gpu
-from benchmarks.inventory import absent
-from benchmarks.job import Job
-from benchmarks.measure import Plan
-from runtimes import Backend, Runtime, cuda
+from benchmarks.machine import gpu
+from benchmarks.process import worker_process
+from benchmarks.process.job import Job
+from benchmarks.records.plan import Plan
+from runtimes import Backend, Runtime
 from runtimes.errors import InputError, RexportError
 from runtimes.parity import LogitComparison, compare
 from runtimes.protocol import Array
+from runtimes.tensors import cuda
+from scripts.inventory import absent
 from tests.gpu.conftest import Samples, images
 
 NO_GPU = cuda.missing()
@@ -245,7 +247,7 @@ def test_a_job_of_the_benchmark_has_the_devices_figures(backend: Backend, sample
         seed=0,
         plan=Plan(duration_s=0.1),
     )
-    outcome, _ = child.run(job, tmp_path, lambda _: None, 300.0)
+    outcome, _ = worker_process.run(job, tmp_path, lambda _: None, 300.0)
     assert (outcome.status, outcome.reason) == ("ok", None)
     sitting = outcome.sitting
     assert sitting is not None

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.figures.frame import SILENT
-from benchmarks.paper.driving import TrainingJob, drive
-from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import Identity, curve, open_run
-from benchmarks.paper.stepping import Arithmetic
-from benchmarks.paper.training import Pace, on_device
+from benchmarks.paper.training.loop import Pace, on_device
+from benchmarks.paper.training.recipe import PAPER
+from benchmarks.paper.training.run import Identity, curve, open_run
+from benchmarks.paper.training.schedule import TrainingJob, drive
+from benchmarks.paper.training.step import Arithmetic
 from runtimes.errors import CheckFailedError
+from scripts.figures.setting import SILENT
 from tests.benchmarks.paper.corpora import corpus, network
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import runtimes
-from runtimes import Artifact, cuda
+from runtimes import Artifact
+from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor
 from runtimes.parity import compare
-from runtimes.trt.flavors import FLAVORS, Flavor
+from runtimes.tensors import cuda
 from tests.gpu.conftest import Samples, images
 
 NO_GPU = cuda.missing()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from runtimes import Classifier
-from runtimes.images import Preprocessing
+from runtimes.images.preprocessing import Preprocessing
 
 SIZE = 4
 PLAIN = Preprocessing(None, (SIZE, SIZE), 0, (0.0,) * 3, (1.0,) * 3)

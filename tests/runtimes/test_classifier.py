@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 
 import runtimes
 from runtimes import Classifier, files
-from runtimes.artifact import publish
+from runtimes.artifacts.artifact import publish
+from runtimes.artifacts.manifest import Manifest, Weights
 from runtimes.classifier import Label, Prediction, softmax
 from runtimes.errors import (
     ArtifactError,
@@ -26,8 +27,7 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
-from runtimes.images import Preprocessing, fit_image
-from runtimes.manifest import Manifest, Weights
+from runtimes.images.preprocessing import Preprocessing, fit_image
 from runtimes.protocol import Arrays, Feeds, TensorSpec
 from tests.runtimes.colours import BLUE, COLOURS, GREEN, PLAIN, RED, SIZE, colour, network, opened
 

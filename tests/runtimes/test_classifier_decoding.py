@@ -11,9 +11,9 @@ import PIL.Image
 import PIL.ImageSequence
 import pytest
 
-from runtimes import decoding
 from runtimes.errors import InputError, ResourceError
-from runtimes.images import Image, decode
+from runtimes.images import prefetch
+from runtimes.images.preprocessing import Image, decode
 from runtimes.protocol import Arrays, Feeds
 from tests.runtimes.colours import BLUE, COLOURS, GREEN, RED, SIZE, network, opened
 
@@ -37,7 +37,7 @@ def files_of(folder: Path, count: int) -> list[Path]:
 
 @pytest.fixture
 def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "most_threads", lambda: 4)
+    monkeypatch.setattr(prefetch, "most_threads", lambda: 4)
 
 
 def kinds(path: Path) -> Iterator[Image]:

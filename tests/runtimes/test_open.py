@@ -16,8 +16,9 @@ import pytest
 from onnx import TensorProto, helper
 
 import runtimes
-from runtimes import Artifact, Backend, protocol, schema
-from runtimes.artifact import manifest_path
+from runtimes import Artifact, Backend, codec, protocol
+from runtimes.artifacts.artifact import manifest_path
+from runtimes.artifacts.manifest import Tuning
 from runtimes.backends import fake
 from runtimes.errors import (
     ArtifactError,
@@ -29,16 +30,15 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
-from runtimes.manifest import Tuning
 from runtimes.processors import usable_processors
 from runtimes.protocol import Options, Session
 from tests.conftest import FakeFactory
 from tests.exporter import small
-from tests.exporter.commands import python
+from tests.exporter.command_line import python
 from tests.runtimes import typed
 from tests.samples import copied
 
-selection = importlib.import_module("runtimes.backends")
+selection = importlib.import_module("runtimes.backends.registry")
 BACKENDS = [row.name for row in runtimes.available_backends() if "onnx" in row.formats and row.missing() is None]
 
 
@@ -62,7 +62,7 @@ def test_what_an_artifact_was_tuned_for_is_the_default(onnx_artifact: Artifact, 
     assert about(tuned(onnx_artifact), device="cpu") == ("openvino", "cpu", 1)
     assert about(tuned(onnx_artifact, threads=usable), threads=1) == ("openvino", "cpu", 1)
     artifact = tuned(copied(onnx_artifact, tmp_path))
-    manifest_path(artifact.path).write_text(schema.dumps(artifact.manifest), encoding="utf-8")
+    manifest_path(artifact.path).write_text(codec.dumps(artifact.manifest), encoding="utf-8")
     with runtimes.open(artifact.path) as runtime:
         assert runtime.description.backend == "openvino"
     assert {layer.operator for layer in runtimes.profile(artifact.path) if layer.weighted} >= {"Convolution"}

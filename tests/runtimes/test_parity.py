@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 import runtimes
 from runtimes import Artifact, Runtime, parity
-from runtimes.artifact import Vectors
+from runtimes.artifacts.artifact import Vectors
 from runtimes.errors import CheckFailedError
 from runtimes.parity import BATCHES, LogitComparison
 from tests.conftest import FakeFactory

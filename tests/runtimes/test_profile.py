@@ -14,8 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
-from runtimes import Artifact, Backend, Layer, TensorSpec, onnxfile
+from runtimes import Artifact, Backend, Layer, TensorSpec
 from runtimes.backends import openvino
+from runtimes.backends.onnxruntime import profiling
 from runtimes.errors import (
     ArtifactError,
     CompatibilityError,
@@ -25,8 +26,9 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
-from runtimes.onnxfile import Node, OnnxGraph
-from runtimes.ort import profiling
+from runtimes.onnx import graph as onnxfile
+from runtimes.onnx.graph import OnnxGraph
+from runtimes.onnx.wire import Node
 from runtimes.protocol import summarise_precisions
 from runtimes.runtime import example
 from tests.conftest import FakeFactory
@@ -333,7 +335,7 @@ def test_pytorch_tells_its_operators(pt2_artifact: Artifact) -> None:
 def test_pytorch_tells_the_type_of_each_operator() -> None:
     import torch
 
-    from runtimes.backends.pytorch import _time_operators
+    from runtimes.backends.pytorch.backend import _time_operators
 
     class Mixed(torch.nn.Module):
         def __init__(self) -> None:

@@ -16,10 +16,10 @@ import runtimes
 from runtimes import Artifact, Runtime
 from runtimes.errors import InputError, UsageError
 from tests.conftest import FakeFactory
-from tests.runtimes.trt import double
-from tests.runtimes.trt.cudadouble import Recorder
-from tests.runtimes.trt.devicememory import DeviceArray
-from tests.runtimes.trt.test_session import expected, images
+from tests.runtimes.backends.tensorrt import double
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder
+from tests.runtimes.backends.tensorrt.devicememory import DeviceArray
+from tests.runtimes.backends.tensorrt.test_session import expected, images
 from tests.samples import foreign_script
 
 

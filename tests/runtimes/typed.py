@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.variants import Variant
+from exporter.models.variants import Variant
 from runtimes import Artifact
 from tests.exporter import small
 

@@ -8,8 +8,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.paper.corpus import Corpus, CorpusSplit
-from exporter.variants import Variant, customise, variant
+from benchmarks.paper.training.corpus import Corpus, CorpusSplit
+from exporter.models.variants import Variant, customise, variant
 
 CLASSES = ("line", "band", "half", "full")
 

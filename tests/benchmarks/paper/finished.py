@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from benchmarks.paper.curves import Curves
-from benchmarks.paper.recipe import PAPER
-from benchmarks.paper.runs import CurvePoint, FinalErrors, Identity, Run, TrainingSegment
-from benchmarks.paper.stepping import Arithmetic
-from exporter.variants import customise, variant
+from benchmarks.paper.experiments.curves import Curves
+from benchmarks.paper.training.recipe import PAPER
+from benchmarks.paper.training.run import CurvePoint, FinalErrors, Identity, Run, TrainingSegment
+from benchmarks.paper.training.step import Arithmetic
+from exporter.models.variants import customise, variant
 
 IMAGES = {"train": 45_000, "validation": 5_000, "test": 10_000}
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.paper.findings import Provenance
-from benchmarks.paper.layergradients import LossBatch
-from exporter.resnet import BasicBlock, Bottleneck, ResNet, build, initialise, settle_statistics
-from exporter.variants import Variant
+from benchmarks.paper.probes.layer_gradients import LossBatch
+from benchmarks.records.findings import Provenance
+from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build, initialise, settle_statistics
+from exporter.models.variants import Variant
 
 RESIDUAL = Variant("small-residual", "basic", (2, 1, 2), (4, 8, 8), "cifar", "A", classes=5, size=(12, 12))
 PLAIN = replace(RESIDUAL, name="small-plain", residual=False)

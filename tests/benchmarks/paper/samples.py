@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.paper.findings import Check, Findings, FindingsTable, Line, Mark, Panel, Provenance, floats
+from benchmarks.records.findings import Check, Findings, FindingsTable, Line, Mark, Panel, Provenance, floats
 
 SEEDS = (0, 1, 2)
 POINTS = 64

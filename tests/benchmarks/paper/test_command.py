@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.cli import rbench
-from benchmarks.paper import findings
-from benchmarks.paper.runs import CHECKPOINT, CURVE, open_run
+from benchmarks.paper.training.run import CHECKPOINT, CURVE, open_run
+from benchmarks.records import findings
 
 ROOT = Path(__file__).parents[3]
 TINY = ("--data", "fashion-mnist-sample", "--limit", "160", "--scale", "0.00007", "--threads", "1")

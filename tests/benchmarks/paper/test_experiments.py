@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paper import curves as curves_module
-from benchmarks.paper import degradation, depth, shortcuts
-from benchmarks.paper.findings import Findings
-from benchmarks.paper.runs import CURVE, RUN
-from benchmarks.paper.stepping import Arithmetic
-from runtimes import schema
+from benchmarks.paper.experiments import curves as curves_module
+from benchmarks.paper.experiments import degradation, depth, shortcuts
+from benchmarks.paper.training.run import CURVE, RUN
+from benchmarks.paper.training.step import Arithmetic
+from benchmarks.records.findings import Findings
+from runtimes import codec
 from runtimes.errors import UsageError
 from tests.benchmarks.paper.finished import curves, points, run
 
@@ -118,8 +118,8 @@ def test_shortcut_options_are_told_apart_and_stand_beside_table_3() -> None:
 def put(folder: Path, name: str, seed: int = 0, done: bool = True) -> Path:
     folder.mkdir()
     one = run(name, seed, 0.1, 0.2)
-    (folder / RUN).write_text(schema.dumps(one if done else dataclasses.replace(one, outcome=None)))
-    (folder / CURVE).write_text("".join(f"{schema.dumps(point)}\n" for point in points(0.1, 0.2)))
+    (folder / RUN).write_text(codec.dumps(one if done else dataclasses.replace(one, outcome=None)))
+    (folder / CURVE).write_text("".join(f"{codec.dumps(point)}\n" for point in points(0.1, 0.2)))
     return folder
 
 

@@ -1,0 +1,1 @@
+"""Predictions, and how the predictions of two runs differ."""

@@ -1,0 +1,1 @@
+"""From recorded samples to figures, warnings and a ranking."""

@@ -1,0 +1,169 @@
+"""A network so small that its answers are computed here in NumPy: a convolution, a mean over the image, a matrix.
+
+It is written in each format that a backend opens and that can be made without that backend: ONNX byte by byte, a
+``.pt2`` program by PyTorch, which whoever opens one has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from runtimes import files
+from runtimes.artifacts.artifact import Vectors, publish, vectors_name
+from runtimes.artifacts.manifest import TF32, FileRecord, Manifest, Parity, Weights
+from runtimes.parity import BATCHES, IMAGES
+from runtimes.protocol import Array, TensorSpec
+
+_CHANNELS, _SIZE, _FILTERS, _CLASSES = 3, 16, 8, 10
+_INPUT = TensorSpec("input", "float32", ("batch", _CHANNELS, _SIZE, _SIZE))
+_OUTPUT = TensorSpec("logits", "float32", ("batch", _CLASSES))
+
+_TOLERANCE, _TOLERANCE_TF32 = 1e-4, 1e-2
+"""Of the logits' relative difference: in float32, and where a GPU may round to TensorFloat-32."""
+
+
+def write(format: str, folder: Path, tf32: bool) -> Path:
+    """The artifact's path in ``folder``, which is there. ``format`` is one of ``FORMATS``; ``tf32`` as manifests say.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    images = np.random.default_rng(0).standard_normal((IMAGES, _CHANNELS, _SIZE, _SIZE), np.float32)
+    target = folder / f"sample.{format}"
+    model, packed = files.temporary_for(target), files.temporary_for(target)
+    FORMATS[format](model)
+    with packed.open("wb") as file:
+        np.savez(file, **vars(Vectors(images, logits(images))))
+    digest = files.sha256_of(packed)
+    record = FileRecord(vectors_name(target, digest), digest)
+    return publish(model, target, _manifest(format, model, record, tf32), packed).path
+
+
+def _manifest(format: str, model: Path, vectors: FileRecord, tf32: bool) -> Manifest:
+    tolerance = _TOLERANCE_TF32 if tf32 else _TOLERANCE
+    return Manifest(
+        name="sample",
+        format=format,
+        sha256=files.sha256_of(model),
+        size_bytes=model.stat().st_size,
+        variant={},
+        weights=Weights("random", False, "0" * 64, seed=0),
+        precision=TF32 if tf32 else "fp32",
+        inputs=(_INPUT,),
+        outputs=(_OUTPUT,),
+        labels=None,
+        preprocessing=None,
+        dataset=None,
+        opset=_OPSET if format == "onnx" else None,
+        producers={},
+        parent=None,
+        parity=Parity("NumPy float64", "none", f"noise, {IMAGES} images", BATCHES, 0.0, 0.0, tolerance, 1.0),
+        vectors=vectors,
+    )
+
+
+def weights() -> dict[str, Array]:
+    """The network's numbers, float32: of the convolution (out, in, 3, 3), its bias, of the matrix (classes, in)."""
+    random = np.random.default_rng(1)
+    shapes = {"filters": (_FILTERS, _CHANNELS, 3, 3), "bias": (_FILTERS,), "matrix": (_CLASSES, _FILTERS)}
+    return {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def logits(images: Array) -> Array:
+    """The network's answers (n, classes) to images (n, 3, h, w), float32, computed in float64."""
+    numbers = {name: array.astype(np.float64) for name, array in weights().items()}
+    framed = np.pad(images.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(framed, (3, 3), axis=(2, 3))  # (n, c, h, w, 3, 3)
+    convolved = np.einsum("nchwij,ocij->nohw", windows, numbers["filters"]) + numbers["bias"][:, None, None]
+    pooled = np.maximum(convolved, 0).mean(axis=(2, 3))  # (n, filters)
+    answers: Array = pooled @ numbers["matrix"].T
+    return answers.astype(np.float32)
+
+
+def _write_pt2(place: Path) -> None:
+    import torch
+
+    numbers = {name: torch.from_numpy(array) for name, array in weights().items()}
+    convolution = torch.nn.Conv2d(_CHANNELS, _FILTERS, 3, padding=1)
+    linear = torch.nn.Linear(_FILTERS, _CLASSES, bias=False)
+    convolution.load_state_dict({"weight": numbers["filters"], "bias": numbers["bias"]})
+    linear.load_state_dict({"weight": numbers["matrix"]})
+    network = torch.nn.Sequential(
+        convolution, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), linear
+    ).eval()
+    example = torch.zeros(2, _CHANNELS, _SIZE, _SIZE)
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with place.open("wb") as file:
+        torch.export.save(program, file)
+
+
+# Protocol buffers' wire encoding of onnx.proto's messages: field number and wire type, then a varint or bytes.
+
+_OPSET, _IR_VERSION, _FLOAT = 18, 9, 1
+_INT, _INTS = 2, 7  # of AttributeProto.AttributeType
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+def _field(number: int, value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _node(operator: str, inputs: Sequence[str], output: str, **attributes: int | tuple[int, ...]) -> bytes:
+    fields = [_field(1, name) for name in inputs]
+    fields += [_field(2, output), _field(3, operator.lower()), _field(4, operator)]
+    for name, value in attributes.items():
+        single = isinstance(value, int)
+        numbers = [_field(3 if single else 8, number) for number in ((value,) if isinstance(value, int) else value)]
+        fields.append(_field(5, _field(1, name) + b"".join(numbers) + _field(20, _INT if single else _INTS)))
+    return b"".join(fields)
+
+
+def _tensor(name: str, array: Array) -> bytes:
+    dimensions = b"".join(_field(1, size) for size in array.shape)
+    return dimensions + _field(2, _FLOAT) + _field(8, name) + _field(9, array.astype("<f4").tobytes())
+
+
+def _value(spec: TensorSpec) -> bytes:
+    sizes = [_field(1, size) if isinstance(size, int) else _field(2, size) for size in spec.shape]
+    shape = b"".join(_field(1, size) for size in sizes)
+    return _field(1, spec.name) + _field(2, _field(1, _field(1, _FLOAT) + _field(2, shape)))
+
+
+def onnx_bytes() -> bytes:
+    """The network as an ONNX file."""
+    nodes = (
+        _node("Conv", ("input", "filters", "bias"), "convolved", kernel_shape=(3, 3), pads=(1, 1, 1, 1)),
+        _node("Relu", ("convolved",), "positive"),
+        _node("GlobalAveragePool", ("positive",), "pooled"),
+        _node("Flatten", ("pooled",), "flat", axis=1),
+        _node("Gemm", ("flat", "matrix"), "logits", transB=1),
+    )
+    graph = b"".join(
+        (
+            *(_field(1, node) for node in nodes),
+            _field(2, "sample"),
+            *(_field(5, _tensor(name, array)) for name, array in weights().items()),
+            _field(11, _value(_INPUT)),
+            _field(12, _value(_OUTPUT)),
+        )
+    )
+    opset = _field(1, "") + _field(2, _OPSET)
+    return _field(1, _IR_VERSION) + _field(2, "rexport") + _field(7, graph) + _field(8, opset)
+
+
+def _write_onnx(place: Path) -> None:
+    place.write_bytes(onnx_bytes())
+
+
+FORMATS: dict[str, Callable[[Path], None]] = {"onnx": _write_onnx, "pt2": _write_pt2}
+"""What writes the sample in that format."""

@@ -1,0 +1,118 @@
+"""Whether each backend works: it opens a tiny model in a process of its own, and its answers are compared."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.doctor import sample_model
+from benchmarks.doctor.findings import Finding, from_message
+from benchmarks.process import worker_process
+from benchmarks.process.job import Job, JobOutcome
+from benchmarks.process.worker_process import PROGRAM
+from benchmarks.records.plan import Plan
+from runtimes.backends.registry import PROCESSOR
+from runtimes.processors import usable_processors
+from runtimes.protocol import Backend
+
+LIMIT_S = 120.0
+"""Without a sign of life, at each step. The longest one compiles for 10 s, or for 40 on a busy machine."""
+
+_PROBE = (*PROGRAM[:-1], "benchmarks.doctor.smoke_worker")
+_ONE_CALL = Plan(duration_s=0.0, min_samples=1, max_samples=1, window_s=0.0, warmup_limit_s=0.0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One backend on one device. ``install`` is what brings or mends its library, one command or none.
+
+    ``for_processors`` names installed packages that are built without a GPU, and have a build with one.
+    """
+
+    row: Backend
+    device: str
+    install: tuple[str, ...] = ()
+    for_processors: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """As ``onnxruntime on cpu``."""
+        return f"{self.row.name} on {self.device}"
+
+
+def plan_trials(
+    rows: Sequence[Backend],
+    missing: Mapping[str, str | None],
+    install: Mapping[str, tuple[str, ...]],
+    for_processors: tuple[str, ...],
+    no_gpu: bool,
+) -> list[Trial]:
+    """The backends that are there, on each device that is there."""
+    return [
+        Trial(row, device, install.get(row.name, ()), for_processors)
+        for row in rows
+        if missing[row.name] is None and "fake" not in row.formats
+        for device in row.devices
+        if device == PROCESSOR or not no_gpu
+    ]
+
+
+def absent(row: Backend, reason: str, with_gpu: bool) -> Finding:
+    """A backend that is not there. Without a GPU, nothing is to be done about one that runs on GPUs alone."""
+    if with_gpu or PROCESSOR in row.devices:
+        return from_message("runtimes", row.name, "missing", reason)
+    what = from_message("runtimes", row.name, "missing", reason).what
+    return Finding("runtimes", row.name, "missing", f"it runs on NVIDIA GPUs alone; {what}")
+
+
+def run_trial(
+    trial: Trial, heard: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
+) -> Finding:
+    """What came of it. Blocks until its process has ended, which is ``limit_s`` after its last step at the latest.
+
+    ``heard`` is told each step; ``program`` is started as ``benchmarks.process.worker_process.run`` starts it.
+    """
+    format = next((name for name in trial.row.formats if name in sample_model.FORMATS), None)
+    if format is None:
+        what = f"installed and not tried: no model of a format that it opens can be made here ({trial.row.formats[0]})"
+        return Finding("runtimes", trial.subject, "warning", what)
+    with tempfile.TemporaryDirectory(prefix="rexport-doctor-") as folder:
+        job = Job(
+            artifact=str(Path(folder) / f"sample.{format}"),
+            runtime=trial.row.name,
+            device=trial.device,
+            threads=usable_processors(),
+            batch=1,
+            data=None,
+            limit=None,
+            evaluate=False,
+            seed=0,
+            plan=_ONE_CALL,
+        )
+        outcome, _ = worker_process.run(job, Path(folder), heard, limit_s, program=program)
+    reason = None if outcome.reason is None else outcome.reason.removeprefix(f"{job.artifact}: ")
+    return judge_outcome(trial, replace(outcome, reason=reason))
+
+
+def judge_outcome(trial: Trial, outcome: JobOutcome) -> Finding:
+    """The outcome as a finding."""
+    about = outcome.description
+    if outcome.status == "ok" and about is not None:
+        what = f"{about.version} ({about.provider}) gives the right answers; {_times(outcome)}"
+        if outcome.note is None:
+            return Finding("runtimes", trial.subject, "ok", what)
+        return Finding("runtimes", trial.subject, "warning", f"{what}; {outcome.note}", trial.install)
+    reason = outcome.reason or "it gave no reason"
+    unbuilt = any(name in reason.lower() for name in trial.for_processors)
+    if outcome.status == "skipped" and trial.device != PROCESSOR and unbuilt:
+        return from_message("runtimes", trial.subject, "missing", reason)
+    finding = from_message("runtimes", trial.subject, "broken", reason)
+    says_itself = bool(finding.mend) or reason.endswith(")")
+    return finding if says_itself else replace(finding, mend=trial.install)
+
+
+def _times(outcome: JobOutcome) -> str:
+    sitting = outcome.sitting
+    return "" if sitting is None else f"opened in {sitting.load_s:.1f} s, first call {sitting.first_s * 1e3:,.0f} ms"

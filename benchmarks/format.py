@@ -1,0 +1,69 @@
+"""How numbers are written for people: milliseconds, percent and points, and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exporter.proportions import Interval
+
+ABSENT = "–"
+"""Stands where nothing was measured."""
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Three digits or more, never an exponent."""
+    if seconds is None:
+        return ABSENT
+    value = seconds * 1000
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
+
+
+def number(value: float | None, form: str = ",.0f") -> str:
+    """By the format's rules."""
+    return ABSENT if value is None else format(value, form)
+
+
+def format_interval(interval: Interval | None, form: Callable[[float], str]) -> str:
+    """The interval behind a number, with a space before it; nothing for ``None``."""
+    return "" if interval is None else f" [{form(interval[0])}–{form(interval[1])}]"
+
+
+def duration(seconds: float | None, interval: Interval | None) -> str:
+    """Milliseconds with their interval."""
+    return ABSENT if seconds is None else milliseconds(seconds) + format_interval(interval, milliseconds)
+
+
+def roughly(seconds: float) -> str:
+    """An estimate of a duration, as coarse as it is: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def times(ratio: float | None, interval: Interval | None) -> str:
+    """A ratio with its interval."""
+    return ABSENT if ratio is None else f"{ratio:.2f}" + format_interval(interval, lambda end: f"{end:.2f}")
+
+
+def percent(value: float | None) -> str:
+    """A share of 1, without the sign."""
+    return ABSENT if value is None else f"{100 * value:.2f}"
+
+
+def share(value: float | None, interval: Interval | None) -> str:
+    """A share in percent with its interval."""
+    return ABSENT if value is None else percent(value) + format_interval(interval, lambda end: f"{100 * end:.1f}")
+
+
+def points(value: float | None, interval: Interval | None) -> str:
+    """A difference of shares in percentage points; below 0 with its sign."""
+    if value is None:
+        return ABSENT
+    ends = "" if interval is None else f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+    return f"{100 * value:.2f}{ends}"
+
+
+def one_line(text: object) -> str:
+    """A reason fit for a table: no line breaks or control characters, 500 characters at most."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return " ".join(line.split())[:500]

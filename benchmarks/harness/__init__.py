@@ -1,0 +1,1 @@
+"""The parent of all measurements: which networks, in which order, in which processes."""

@@ -1,0 +1,128 @@
+"""What there is to measure: subjects, each one network in one or several precisions, and for each the pairs of backend
+and artifact."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness.exports import _ExportContext, _make_from_file, _make_from_variant
+from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
+from benchmarks.records.subject import (
+    REMADE_FORMATS,
+    TYPED_FORMAT,
+    Pair,
+    PrecisionVariant,
+    Refusal,
+    Subject,
+    classes_of,
+)
+from exporter.data.dataset import map_classes, open_dataset
+from exporter.models.variants import VARIANTS, variant
+from runtimes import Artifact, Backend
+from runtimes.errors import (
+    ModelMismatchError,
+    UsageError,
+)
+
+
+def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> tuple[Subject, ...]:
+    """What was named: artifacts as they are, variants and other precisions exported into ``folder``.
+
+    A network is prepared once and exported in each precision; one that cannot be made is a ``Refusal``.
+
+    Raises:
+        UsageError: an unknown variant; what is for variants where there is none; a runtime that opens none of the
+            files; a precision for a foreign file.
+        ModelMismatchError: the data do not fit.
+        RexportError: an artifact, the weights or the data cannot be read.
+    """
+    names = tuple(dict.fromkeys(request.subjects))
+    files = {name: _file(name) for name in names if name not in VARIANTS}
+    if len(files) == len(names):
+        _check_options(request)
+    for artifact in files.values():
+        _check_file(artifact, request)
+    titles = _titles(names, files)
+    made = []
+    for name in names:
+        place = _ExportContext(titles[name], Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
+        made.append(_make_from_file(files[name], place) if name in files else _make_from_variant(name, place))
+    return tuple(made)
+
+
+def _file(name: str) -> Artifact:
+    if not Path(name).exists() and not Path(name).suffix and Path(name).name == name:
+        variant(name)  # raises, and lists the variants
+    return Artifact.read(name)
+
+
+def _titles(names: Sequence[str], files: dict[str, Artifact]) -> dict[str, str]:
+    """What each is called in tables: a file by its name, or by its path where two files have the same name."""
+    plain = {name: files[name].path.name if name in files else name for name in names}
+    taken = list(plain.values())
+    return {name: title if taken.count(title) == 1 else name for name, title in plain.items()}
+
+
+def _check_options(request: BenchmarkRequest) -> None:
+    for option, value in (("--weights", request.weights), ("--input", request.raw)):
+        if value is not None:
+            raise UsageError(f"{option} is for variants; all that is to be measured are files", hint="leave it out")
+
+
+def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
+    manifest = artifact.manifest
+    if manifest is None and request.precisions:
+        raise UsageError(
+            "nothing says which network this file holds, so it has no other precision",
+            path=artifact.path,
+            hint="leave --precision out",
+        )
+    formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
+    able = {backend.name for backend in _able(formats, select_backends(request))}
+    for name in request.runtimes:
+        if name not in able:
+            raise UsageError(f"runtime {name} does not open {artifact.format.name} files", path=artifact.path)
+    if request.data is None:
+        return
+    if manifest is None or manifest.preprocessing is None:
+        raise ModelMismatchError(
+            "nothing says how images are prepared for this file", path=artifact.path, hint="leave --data out"
+        )
+    try:
+        map_classes(open_dataset(request.data, 1).classes, manifest.labels, classes_of(artifact))
+    except ModelMismatchError as error:
+        raise ModelMismatchError(error.what, path=artifact.path, hint=error.hint) from error
+
+
+def _able(formats: set[str], among: Sequence[Backend]) -> tuple[Backend, ...]:
+    """Those that open one of the formats, or the twin where there can be one; the reference, the first, in any case."""
+    reference, *others = among
+    if formats & REMADE_FORMATS:
+        formats = formats | set(reference.formats)
+    return (reference, *(backend for backend in others if formats & set(backend.formats)))
+
+
+def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
+    """The reference first, then every other backend that opens an artifact of the subject, or its twin, with each
+    that it opens; missing backends too."""
+    formats = {typed.format for typed in subject.typed}
+    found = []
+    for number, backend in enumerate(_able(formats, select_backends(request))):
+        opened = [typed for typed in subject.typed if typed.format in backend.formats]
+        if number == 0:  # the reference opens the twin before all else
+            opened = [subject.reference, *(typed for typed in opened if typed != subject.reference)]
+        opened = opened or [subject.reference]
+        opened += [typed for typed in subject.programs if typed.format in backend.formats]
+        found += [Pair(backend, typed, _select_artifact(backend, typed, request.device)) for typed in opened]
+    return tuple(found)
+
+
+def _select_artifact(backend: Backend, typed: PrecisionVariant, device: str) -> Artifact | Refusal:
+    missing = backend.missing()
+    if missing is not None:
+        return Refusal("skipped", missing)
+    if device not in backend.devices:
+        return Refusal("skipped", f"it runs on {', '.join(backend.devices)}, and {device} was asked for")
+    return typed.made

@@ -1,0 +1,1 @@
+"""Load tests and cold starts, as the parent sees them."""

@@ -1,0 +1,1 @@
+"""Measurements inside a network, taken by hooks from outside."""

@@ -1,0 +1,1 @@
+"""Training of a residual network by the recipe of He et al. 2015."""

@@ -1,0 +1,181 @@
+"""Labelled images to train, validate and test on, decoded and in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.paper.training import fashion_mnist
+from exporter.data.class_folders import Split
+from exporter.data.dataset import BUNDLED_NAME, Dataset, open_dataset
+from runtimes.errors import ArtifactError, UsageError
+from runtimes.images.preprocessing import Pixels, Preprocessing
+
+SAMPLE_NAME = f"{BUNDLED_NAME}-sample"
+"""1,000 training images and the whole test set, which come with rexport: for a trial."""
+
+SPECS = (
+    f"{BUNDLED_NAME} (Debian's dataset-fashion-mnist), {SAMPLE_NAME} (1,000 bundled training images), or the path of "
+    "CIFAR-10 or of one folder a class, in an archive or not"
+)
+
+_SPLIT_SEED = 0
+"""Which images are held out is the same in all runs, whatever their seed."""
+
+_DECODED_AT_A_TIME = 256
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusSplit:
+    """Images (n, h, w, c) uint8, c being 1 for greys or 3, and targets (n,) int64."""
+
+    images: Pixels
+    targets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def select(self, chosen: NDArray[np.int64]) -> CorpusSplit:
+        """The images of those indices, as arrays of their own."""
+        return CorpusSplit(np.ascontiguousarray(self.images[chosen]), self.targets[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """What a run sees. ``digest`` is the SHA-256 of all images and targets in their order."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: CorpusSplit
+    validation: CorpusSplit
+    test: CorpusSplit
+    digest: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images by part."""
+        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the training pixels by channel, as shares of 255, rounded to four digits."""
+        planes = self.train.images.reshape(-1, self.train.images.shape[3]).T
+        shares = np.array([np.bincount(plane, minlength=256) for plane in planes]) / planes.shape[1]  # (c, 256)
+        levels = np.arange(256) / 255
+        mean = shares @ levels
+        std = np.sqrt(np.maximum(shares @ levels**2 - mean**2, 0))
+        return tuple(float(f"{value:.4f}") for value in mean), tuple(float(f"{max(value, 1e-4):.4f}") for value in std)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the images are.
+
+    Attributes:
+        train: ``SPECS``.
+        test: the same, if the test images lie elsewhere.
+        name: what results call the data; ``None`` for the data set's own name.
+        limit: takes so many training and so many test images at the most.
+        size: of the network's input; encoded images are resized to it.
+    """
+
+    train: str
+    test: str | None = None
+    name: str | None = None
+    limit: int | None = None
+    size: int = 32
+
+
+def load(source: Source, held_out: float, batch: int) -> Corpus:
+    """The images, of which the share ``held_out`` of the training images validates.
+
+    Raises:
+        UsageError: no such data set, or fewer training images than one ``batch``.
+        ArtifactError, ResourceError, InputError: the data cannot be read; the file is named.
+    """
+    parts = {split: _open_split(source, split) for split in _SPLITS}
+    name, classes, training = parts["train"]
+    _, test_classes, test = parts["test"]
+    if classes != test_classes:
+        raise ArtifactError(
+            f"the training images have the classes {', '.join(classes)}, the test images {', '.join(test_classes)}",
+            path=source.test or source.train,
+        )
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(training))[: source.limit]
+    held = round(len(order) * held_out)
+    train, validation = training.select(order[held:]), training.select(order[:held])
+    if len(train) < batch:
+        raise UsageError(f"{len(train)} training images, fewer than a batch of {batch}", hint="a larger --limit")
+    test = _first(test, source.limit)
+    digest = hashlib.sha256()
+    for part in (train, validation, test):
+        digest.update(part.images.data)
+        digest.update(part.targets.data)
+    return Corpus(source.name or name, classes, train, validation, test, digest.hexdigest())
+
+
+def load_test(source: Source) -> tuple[str, tuple[str, ...], CorpusSplit]:
+    """Name, classes and test images alone, as ``load`` would give them.
+
+    Raises:
+        RexportError: as ``load``.
+    """
+    name, classes, test = _open_split(source, "test")
+    return source.name or name, classes, _first(test, source.limit)
+
+
+def _first(test: CorpusSplit, limit: int | None) -> CorpusSplit:
+    """So many of them, drawn by a shuffle that is always the same, in their order."""
+    if limit is None:
+        return test
+    return test.select(np.sort(np.random.default_rng(_SPLIT_SEED).permutation(len(test))[:limit]))
+
+
+_SPLITS: tuple[Split, Split] = ("train", "test")
+
+
+def _open_split(source: Source, split: Split) -> tuple[str, tuple[str, ...], CorpusSplit]:
+    """Name, classes and images of one split."""
+    spec = source.test if split == "test" and source.test is not None else source.train
+    published = _published_reader(spec)
+    if published is not None:
+        dataset = open_dataset(BUNDLED_NAME, split=split)
+        images, targets = published("train" if split == "train" else "t10k")
+        return BUNDLED_NAME, dataset.classes, CorpusSplit(images[..., None], targets)
+    dataset = open_dataset(BUNDLED_NAME if spec == SAMPLE_NAME else spec, split=split)
+    if dataset.targets is None:
+        raise ArtifactError("its images are not sorted into classes", path=spec, hint="one folder a class")
+    name = SAMPLE_NAME if spec == SAMPLE_NAME else dataset.name
+    return name, dataset.classes, CorpusSplit(_decode_images(dataset, source.size), dataset.targets)
+
+
+def _published_reader(spec: str) -> Callable[[str], tuple[Pixels, NDArray[np.int64]]] | None:
+    """Reads the published files of Fashion-MNIST, if these are meant."""
+    folder = fashion_mnist.DEBIAN_FOLDER if spec == BUNDLED_NAME else Path(spec)
+    if spec == BUNDLED_NAME or any((folder / f"{name}.gz").is_file() for name in fashion_mnist.SHA256):
+        return lambda split: fashion_mnist.read(split, folder)
+    return None
+
+
+def _decode_images(dataset: Dataset, size: int) -> Pixels:
+    """All images (n, h, w, c); encoded ones as (n, size, size, 3).
+
+    Raises:
+        UsageError: they are one array, of larger images.
+    """
+    if isinstance(dataset.images, np.ndarray):
+        if max(dataset.images.shape[1:3]) > size:
+            height, width = dataset.images.shape[1:3]
+            raise UsageError(
+                f"images of {height}x{width} pixels for a network of {size}", hint=f"--size {max(height, width)}"
+            )
+        return dataset.images if dataset.images.ndim == 4 else dataset.images[..., None]
+    asis = Preprocessing(resize=size, crop=(size, size), pad=0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    result = np.empty((len(dataset), size, size, 3), np.uint8)
+    for indices, pixels in dataset.pixels(asis, _DECODED_AT_A_TIME):
+        result[indices] = pixels
+    return result

@@ -1,0 +1,211 @@
+"""Worker processes: started, listened to, told when it is their turn, and ended. There is an outcome in any case."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import benchmarks
+from benchmarks.format import one_line
+from benchmarks.process import messages
+from benchmarks.process.job import Job, JobOutcome, TurnPlan
+from runtimes import codec
+
+EXIT_LIMIT_S = 30.0
+"""How long a worker may take to leave after it has said its last word."""
+
+PROGRAM = (sys.executable, "-P", "-m", "benchmarks.worker")
+
+
+def run(
+    job: Job,
+    folder: Path,
+    heard: Callable[[str], None],
+    silence_s: float,
+    show_errors: bool = False,
+    program: tuple[str, ...] = PROGRAM,
+) -> tuple[JobOutcome, Path]:
+    """The job's outcome, and where its predictions are if it made any; of what is timed it takes one turn, as its plan
+    says. Blocks until the worker has ended. Arguments as for ``Worker``.
+    """
+    plan = job.plan
+    with Worker(job, folder, heard, silence_s, show_errors, program) as worker:
+        if worker.wait_until_open() is not None and worker.warm() is not None:
+            worker.turn(TurnPlan(plan.duration_s, plan.min_samples, plan.max_samples))
+            worker.finish()
+        return worker.outcome(), worker.predictions
+
+
+class Worker:
+    """A process at work on one job. A context manager: at its end the process has ended, and what it started.
+
+    What waits for the process gives ``None`` if it has ended in place of answering: ``outcome`` then tells why.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        folder: Path,
+        heard: Callable[[str], None],
+        silence_s: float,
+        show_errors: bool = False,
+        program: tuple[str, ...] = PROGRAM,
+    ) -> None:
+        """Starts it.
+
+        Args:
+            folder: an existing one for this job alone.
+            heard: told each step that the worker takes, when it is waited for.
+            silence_s: a worker that is waited for and takes no step for so long is taken for hung and ended.
+            show_errors: whether the worker's standard error is this process's own.
+            program: what to start; it gets three paths: of the job, of the outcome, of the predictions.
+        """
+        self._outcome, self.predictions = folder / "outcome.json", folder / "predictions.npz"
+        self._errors = folder / "stderr"
+        self._heard = heard
+        self._silence_s = silence_s
+        self._step: str | None = None
+        self._unread = b""
+        self._hung = False
+        place = folder / "job.json"
+        place.write_text(codec.dumps(job), encoding="utf-8")
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [*program, *map(str, (place, self._outcome, self.predictions))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if show_errors else errors,
+                env=environment(),
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wait_until_open(self) -> float | None:
+        """Lets it call the model when it has loaded it, and waits until its outputs are checked: the process's largest
+        resident memory so far, in bytes."""
+        self._write_line(messages.CALL)
+        return self._answer("opened")
+
+    def warm(self) -> float | None:
+        """Lets it warm up: the seconds of a usual call."""
+        self._write_line(messages.WARM)
+        return self._answer("ready")
+
+    def turn(self, turn: TurnPlan) -> float | None:
+        """Lets it take a turn: the median seconds of a call in it."""
+        self._write_line(messages.encode_turn(turn))
+        return self._answer("turned")
+
+    def finish(self) -> None:
+        """Lets it do what is left to do, and waits until it has ended."""
+        self._write_line(messages.FINISH)
+        self._answer("")
+
+    def outcome(self) -> JobOutcome:
+        """What came of it. Ends the process if it still runs."""
+        self.close()
+        if self._outcome.exists():
+            return codec.loads(JobOutcome, self._outcome.read_bytes())
+        how = f"gave no sign of life for {self._silence_s:g} s" if self._hung else _ending(self._process.returncode)
+        return JobOutcome(
+            "error", one_line(f"its process {how} {_describe_step(self._step)}{_read_last_line(self._errors)}")
+        )
+
+    def close(self) -> None:
+        """Ends the process and what it started, if they still run."""
+        process = self._process
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def _write_line(self, line: str) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, as the wait for its answer will find
+            pipe.write(f"{line}\n".encode())
+            pipe.flush()
+
+    def _answer(self, word: str) -> float | None:
+        """The number that the worker says with the word. ``None`` when it has ended or hung; it is gone then."""
+        deadline = time.monotonic() + self._silence_s
+        pipe = self._process.stdout
+        assert pipe is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while time.monotonic() < deadline:
+                if not selector.select(timeout=min(1.0, self._silence_s)):
+                    if self._process.poll() is not None:
+                        return None
+                    continue
+                chunk = os.read(pipe.fileno(), 1 << 16)
+                if not chunk:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._process.wait(EXIT_LIMIT_S)
+                    return None
+                deadline = time.monotonic() + self._silence_s
+                answer = self._listen(chunk, word)
+                if answer is not None:
+                    return answer
+        self._hung = True
+        self.close()
+        return None
+
+    def _listen(self, chunk: bytes, word: str) -> float | None:
+        """Hears the steps in the chunk, and gives the number that stands with the word, if it is there."""
+        *lines, self._unread = (self._unread + chunk).split(b"\n")
+        answer = None
+        for line in (line.decode("utf-8", "replace") for line in lines):
+            if line.startswith(messages.MARK):
+                name, number = line.removeprefix(messages.MARK).split()
+                answer = float(number) if name == word else answer
+            elif line:
+                self._step = line
+                self._heard(line)
+        return answer
+
+
+def environment() -> dict[str, str]:
+    """The variables that a process of these packages is started with: the parent's, with the folder that the packages
+    come from, wherever the parent was started."""
+    root = str(Path(benchmarks.__path__[0]).parent)
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
+
+
+def _describe_step(step: str | None) -> str:
+    return "before its first step" if step is None else f"during step {step!r}"
+
+
+def _read_last_line(path: Path) -> str:
+    """The last line of what the worker wrote to standard error, after a colon."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    return f": {lines[-1].strip()}" if lines else ""

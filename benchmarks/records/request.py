@@ -1,0 +1,136 @@
+"""What the user asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from benchmarks.records.plan import BUDGET_S, Plan
+from exporter.precision.spec import CALIBRATION_IMAGES, PrecisionSpec
+from exporter.precision.table import PRECISIONS, Target, precision
+from runtimes import Backend, available_backends
+from runtimes.errors import UsageError, quote
+
+REFERENCE = "pytorch"
+"""The runtime that every other is compared with: the network in eager mode."""
+
+BUNDLED_VARIANT = "resnet20"
+BUNDLED_WEIGHTS = "bundled"
+
+
+@dataclass(frozen=True)
+class RunListener:
+    """Hears what a run does: ``step`` what is being worked on and the step that it is at, ``notice`` a line that the
+    user must see, ``left`` an estimate of the seconds that are left, or ``None`` while there is none."""
+
+    step: Callable[[str, str], None]
+    notice: Callable[[str], None]
+    left: Callable[[float | None], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """What the user asked for.
+
+    Attributes:
+        subjects: paths of artifacts and names of variants; none means the bundled trained model.
+        runtimes: by name; none means all that open the artifact and can run on the device.
+        device, cuda_graphs: as ``runtimes.open`` takes them.
+        batches: images in one call; none means 1, or what the artifact is fixed at.
+        precisions: that the graphs are typed in; none means fp32 for a variant, and its own for an artifact.
+        threads: processors that one call may use; ``None`` means all that this process may use.
+        data: as ``exporter.data.dataset.open_dataset`` takes it; ``None`` means the bundled set where it fits, else
+        noise.
+        limit: images to evaluate at most.
+        weights: of the variants, as ``exporter.weights.sources.resolve`` takes them; ``None`` means random.
+        raw: whether the variants take pixels; ``None`` means that nothing was said, and they take floats.
+        calibration, calibration_images, target: of int8, as in ``exporter.precision.spec.PrecisionSpec``.
+        seed: of random weights, of noise and of resampling.
+        duration_s: of sampling in each process, for latency, for compute and for the device's own time each.
+        processes, rounds, budget_s: as in ``benchmarks.harness.scheduler.Method``.
+        max_samples: of each clock in each process at most.
+        strict: whether a row is a failure that was taken on a disturbed machine, or on one that nobody looked at.
+        roofline: whether the machine's ceilings are measured first.
+        command: the command line that this comes from, for the rows.
+        silence_s: how long a worker may take for one step.
+        show_errors: whether the workers' standard error is shown.
+
+    Raises:
+        UsageError: a duration that is none; an unknown precision; a calibration where none is to be calibrated.
+    """
+
+    subjects: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    device: str = "cpu"
+    cuda_graphs: bool = True
+    batches: tuple[int, ...] = ()
+    precisions: tuple[str, ...] = ()
+    threads: int | None = None
+    data: str | None = None
+    limit: int | None = None
+    weights: str | None = None
+    raw: bool | None = None
+    calibration: str | None = None
+    calibration_images: int = CALIBRATION_IMAGES
+    target: Target = "cpu"
+    seed: int = 0
+    duration_s: float = 0.2
+    processes: int | None = None
+    rounds: int = 10
+    budget_s: float = BUDGET_S
+    max_samples: int = Plan.max_samples
+    silence_s: float = 600.0
+    show_errors: bool = False
+    strict: bool = False
+    roofline: bool = True
+    command: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("duration", self.duration_s),
+            ("timeout", self.silence_s),
+            ("budget", self.budget_s),
+        ):
+            if not (math.isfinite(value) and value > 0):
+                raise UsageError(f"the {name} must be a number of seconds above 0, not {value}")
+        for name in self.precisions:
+            self.precision_spec(name)
+        if any(precision(name).calibrated for name in self.precisions):
+            return
+        for option, given in (("--calibration", self.calibration is not None), ("--target", self.target != "cpu")):
+            if given:
+                named = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
+                raise UsageError(f"{option} is for {named}, which was not asked for", hint=f"--precision {named}")
+
+    def precision_spec(self, name: str) -> PrecisionSpec:
+        """How a graph is to be typed for the precision of that name.
+
+        Raises:
+            UsageError: no such precision, or no image to calibrate on.
+        """
+        if not precision(name).calibrated:
+            return PrecisionSpec(name)
+        return PrecisionSpec(name, self.calibration, self.calibration_images, self.target)
+
+
+def complete_request(request: BenchmarkRequest) -> BenchmarkRequest:
+    """The request with the bundled model in it where no subject was named."""
+    if request.subjects:
+        return request
+    return replace(request, subjects=(BUNDLED_VARIANT,), weights=request.weights or BUNDLED_WEIGHTS)
+
+
+def select_backends(request: BenchmarkRequest) -> tuple[Backend, ...]:
+    """The reference, then the backends that were asked for, or all that can run on the device.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    known = {backend.name: backend for backend in available_backends()}
+    for name in request.runtimes:
+        if name not in known:
+            raise UsageError(f"no runtime {quote(name)!r}", hint=f"one of {', '.join(known)}")
+    able = [name for name, backend in known.items() if request.device in backend.devices]
+    names = dict.fromkeys((REFERENCE, *(request.runtimes or able)))
+    return tuple(known[name] for name in names)

@@ -1,0 +1,1 @@
+"""Results as text: columns, sections, wording, terminal, Markdown and CSV."""

@@ -1,0 +1,153 @@
+"""What the models answered, as tables: class by class, pair by pair, and where the answers changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.accuracy import by_class, packing
+from benchmarks.accuracy import flips as answers_flips
+from benchmarks.accuracy.by_class import ClassShare
+from benchmarks.accuracy.flips import Flips
+from benchmarks.analysis.ranking import name
+from benchmarks.format import ABSENT
+from benchmarks.records.result import Row
+from benchmarks.records.subject import is_reference
+from benchmarks.report.columns import Column, Table, table
+
+
+@dataclass(frozen=True)
+class TableLimits:
+    """How much is shown at most: of classes those that are answered worst, of pairs those that differ most clearly, of
+    changed answers the most frequent."""
+
+    classes: int = 40
+    pairs: int = 40
+    changes: int = 10
+
+
+SHORT = TableLimits(classes=5, pairs=5, changes=3)
+
+
+@dataclass(frozen=True)
+class CaptionedTable:
+    """One table: its name, what must be said of it, and itself."""
+
+    summary: str
+    caption: str
+    table: Table
+
+
+def tabulate_predictions(rows: Sequence[Row], most: TableLimits | None = None) -> Iterator[CaptionedTable]:
+    """A table by class, one of the pairs of configurations whose answers differ, and one of changed answers for each
+    configuration that has any. The rows are of one network; the first batch of each counts.
+
+    Raises:
+        ArtifactError: the answers in a row are damaged.
+    """
+    most = most or TableLimits()
+    shown: dict[str, Row] = {}
+    for row in rows:
+        if row.answers is not None:
+            shown.setdefault(name(row), row)
+    shares = {label: by_class.per_class(row.answers) for label, row in shown.items() if row.answers is not None}
+    if any(shares.values()):
+        yield _by_class({label: found for label, found in shares.items() if found}, most.classes)
+    yield from _by_pair(shown, most.pairs)
+    reference = next((row for row in shown.values() if is_reference(row.runtime, row.precision)), None)
+    for label, row in shown.items():
+        if reference is not None and row is not reference:
+            yield from _tabulate_confusions(label, row, reference, most.changes)
+
+
+def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> CaptionedTable:
+    lookup = {label: {one.name: one for one in found} for label, found in shares.items()}
+    first = next(iter(shares.values()))
+    lowest = sorted(first, key=lambda one: one.right / one.images)[:most]
+    kept = [one for one in first if one in lowest]
+
+    def cell(label: str) -> Column[ClassShare]:
+        return Column(f"{label}, %", lambda one: _share(lookup[label].get(one.name)))
+
+    columns = (
+        Column[ClassShare]("class", lambda one: one.name, left=True),
+        Column[ClassShare]("images", lambda one: f"{one.images:,}"),
+        *map(cell, shares),
+    )
+    left_out = f", the {len(kept)} worst of {len(first)} classes" if len(kept) < len(first) else ""
+    caption = f"Share of each class's images that is answered rightly{left_out}; in brackets 95 % intervals (Wilson)"
+    return CaptionedTable("accuracy by class", caption, table(columns, kept))
+
+
+def _share(one: ClassShare | None) -> str:
+    if one is None:
+        return ABSENT
+    return f"{100 * one.right / one.images:.1f} [{100 * one.interval[0]:.1f}–{100 * one.interval[1]:.1f}]"
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two configurations, and how the second one's answers differ from the first one's."""
+
+    first: str
+    second: str
+    flips: Flips
+
+
+def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[CaptionedTable]:
+    """Nothing where all answers are the same, or there is no truth."""
+    seen = {
+        label: (row.answers.asked, packing.unpack_predictions(row.answers))
+        for label, row in shown.items()
+        if row.answers
+    }
+    found = [
+        _Pair(one, other, answers_flips.flips(second, first))
+        for (one, (asked, first)), (other, (also_asked, second)) in itertools.combinations(seen.items(), 2)
+        if asked == also_asked
+    ]
+    apart = [pair for pair in found if pair.flips.p_value is not None and pair.flips.better + pair.flips.worse]
+    kept = sorted(apart, key=lambda pair: pair.flips.p_value or 0.0)[:most]
+    if not kept:
+        return
+    columns = (
+        Column[_Pair]("configuration", lambda pair: pair.first, left=True),
+        Column[_Pair]("and", lambda pair: pair.second, left=True),
+        Column[_Pair]("first alone right", lambda pair: f"{pair.flips.worse:,}"),
+        Column[_Pair]("second alone right", lambda pair: f"{pair.flips.better:,}"),
+        Column[_Pair]("p", lambda pair: f"{pair.flips.p_value:.2g}"),
+    )
+    left_out = f", the {len(kept)} clearest of {len(apart)} pairs" if len(kept) < len(apart) else ""
+    caption = f"McNemar's exact test{left_out}; p is of each pair for itself, and of many some are small by chance"
+    yield CaptionedTable("pairs whose answers differ", caption, table(columns, kept))
+
+
+def _tabulate_confusions(label: str, row: Row, reference: Row, most: int) -> Iterator[CaptionedTable]:
+    if row.answers is None or reference.answers is None or row.answers.asked != reference.answers.asked:
+        return
+    found = by_class.count_confusions(row.answers, reference.answers, most)
+    if not found:
+        return
+    columns = (
+        Column[by_class.Confusion]("true class", lambda one: one.true or ABSENT, left=True),
+        Column[by_class.Confusion](f"{name(reference)} said", lambda one: one.before, left=True),
+        Column[by_class.Confusion](f"{label} says", lambda one: one.now, left=True),
+        Column[by_class.Confusion]("images", lambda one: f"{one.images:,}"),
+    )
+    yield CaptionedTable(
+        f"answers that changed: {label}", f"The most frequent changes. {_flips(row)}", table(columns, found)
+    )
+
+
+def _flips(row: Row) -> str:
+    if row.flips is None:
+        return ""
+    flips = row.flips
+    low, high = flips.real_share_interval
+    words = (
+        f"{flips.real} real flips ({100 * low:.2f}–{100 * high:.2f} % of all images) and {flips.near_ties} near ties"
+    )
+    if flips.p_value is None:
+        return f"{words}."
+    return f"{words}; {flips.better} alone right, {flips.worse} alone wrong, McNemar's exact p = {flips.p_value:.2g}."

@@ -1,0 +1,157 @@
+"""A comparison for people: a table for the terminal, and Markdown for a pull request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import TextIO
+
+import click
+
+from benchmarks.compare.changes import AccuracyChange, LatencyChange
+from benchmarks.compare.compare import ComparisonReport, RowComparison
+from benchmarks.format import ABSENT, milliseconds, percent, points
+from benchmarks.report import columns as report_columns
+from benchmarks.report import markdown, terminal
+from benchmarks.report.columns import Column
+from benchmarks.report.sections import Section
+
+MEANING = (
+    "change: how much longer a call takes now, with its 95 % interval; below 0 it is faster. It comes",
+    "from each process's own median, and so not from the two columns before it. slower, faster: the",
+    "whole interval is, by more than 1 % (by more than 5 % where each side is one process). drop: of",
+    "top-1, in points; below 0 it is better now. gate: WORSE is what exit code 1 is for.",
+)
+
+REGRESSION = "REGRESSION: "
+
+
+def _gate(row: RowComparison) -> str:
+    return "WORSE" if row.regressions else "ok" if row.p50 is not None or row.drop is not None else ABSENT
+
+
+def _p50(cell: Callable[[LatencyChange], str]) -> Callable[[RowComparison], str]:
+    return lambda row: ABSENT if row.p50 is None else cell(row.p50)
+
+
+def _p99(cell: Callable[[LatencyChange], str]) -> Callable[[RowComparison], str]:
+    return lambda row: ABSENT if row.p99 is None else cell(row.p99)
+
+
+def _drop(cell: Callable[[AccuracyChange], str]) -> Callable[[RowComparison], str]:
+    return lambda row: ABSENT if row.drop is None else cell(row.drop)
+
+
+def _worth(drop: AccuracyChange) -> str:
+    return "worse" if drop.interval[0] > 0 else "better" if drop.interval[1] < 0 else "tie"
+
+
+CONFIGURATION: tuple[Column[RowComparison], ...] = (
+    Column("runtime", lambda row: row.runtime, left=True),
+    Column("precision", lambda row: row.precision or ABSENT, left=True),
+    Column("batch", lambda row: str(row.batch)),
+    Column("graphs", lambda row: "off" if row.cuda_graphs is False else ABSENT, left=True),
+    Column("load", lambda row: row.load or ABSENT, left=True),
+)
+SPEED: tuple[Column[RowComparison], ...] = (
+    *CONFIGURATION,
+    Column("old ms", _p50(lambda change: milliseconds(change.old_s))),
+    Column("new ms", _p50(lambda change: milliseconds(change.new_s))),
+    Column("change %", _p50(lambda change: change.percent_text)),
+    Column("verdict", _p50(lambda change: change.verdict), left=True),
+    Column("p99 %", _p99(lambda change: f"{100 * change.slowdown:+.1f}")),
+    Column("gate", _gate, left=True),
+)
+WORTH: tuple[Column[RowComparison], ...] = (
+    *CONFIGURATION,
+    Column("old top-1 %", _drop(lambda drop: percent(drop.old))),
+    Column("new top-1 %", _drop(lambda drop: percent(drop.new))),
+    Column("drop", _drop(lambda drop: points(drop.value, drop.interval))),
+    Column("verdict", _drop(_worth), left=True),
+    Column("gate", _gate, left=True),
+)
+
+
+def print_report(found: ComparisonReport, file: TextIO) -> None:
+    """Prints the tables as ``rbench run`` does, 100 columns wide where it is not a terminal; the verdict comes last."""
+    click.echo("\n".join((*MEANING, "")), file=file)
+    verdict = Section(headline(found), (), tuple(_describe_files(found)))
+    terminal.print_sections((*sections(found), verdict), (), (), file, complete=True)
+
+
+def sections(found: ComparisonReport) -> tuple[Section, ...]:
+    """The rows by subject, device and threads, in their order."""
+    groups = groupby(found.rows, key=lambda row: (row.subject, row.network, row.device, row.threads))
+    return tuple(_section(tuple(group)) for _, group in groups)
+
+
+def _section(rows: tuple[RowComparison, ...]) -> Section:
+    first = rows[0]
+    threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
+    title = " · ".join(dict.fromkeys((first.subject, first.network, f"{first.device}, {threads}")))
+    kinds = (
+        (SPEED, [row for row in rows if row.p50 is not None]),
+        (WORTH, [row for row in rows if row.drop is not None]),
+    )
+    tables = tuple(report_columns.table(columns, of) for columns, of in kinds if of)
+    return Section(title, tables, tuple(_remarks(rows)))
+
+
+def _remarks(rows: tuple[RowComparison, ...]) -> Iterator[str]:
+    """What is said of several rows is said once."""
+    told: dict[str, list[RowComparison]] = {}
+    for row in rows:
+        apart = [f"{one.field} {one.old} before, {one.new} now" for one in row.apart]
+        for line in (*(f"{REGRESSION}{line}" for line in row.regressions), *apart, *row.remarks):
+            told.setdefault(line, []).append(row)
+    for line, alike in sorted(told.items(), key=lambda item: not item[0].startswith(REGRESSION)):
+        yield f"{'; '.join(dict.fromkeys(map(_name, alike)))}: {line}"
+
+
+def _name(row: RowComparison) -> str:
+    parts = [" ".join(filter(None, (row.runtime, row.precision))), f"batch {row.batch}"]
+    if row.load is not None:
+        parts.append(row.load)
+    if row.cuda_graphs is False:
+        parts.append("no CUDA graphs")
+    return ", ".join(parts)
+
+
+def _describe_files(found: ComparisonReport) -> Iterator[str]:
+    """What became worse comes first."""
+    yield from (f"{name}: {REGRESSION}was measured before, and is not there now" for name in found.gone)
+    yield from found.notices
+    yield from (f"in OLD alone: {name}" for name in found.only_old if name not in found.gone)
+    yield from (f"in NEW alone: {name}" for name in found.only_new)
+
+
+def headline(found: ComparisonReport) -> str:
+    """What came of it, in a sentence."""
+    verdicts = Counter[str](row.p50.verdict for row in found.rows if row.p50 is not None)
+    words = {"faster": "faster", "tie": "tie" if verdicts["tie"] == 1 else "ties", "slower": "slower"}
+    counts = ", ".join(f"{verdicts[verdict]} {word}" for verdict, word in words.items() if verdicts[verdict])
+    number = len(found.rows) + len(found.gone)
+    rows = f"{number} row{'s' if number != 1 else ''}"
+    worse = len(found.gone) + sum(bool(row.regressions) for row in found.rows)
+    what = f"{worse} of {rows} became worse than allowed" if worse else f"{rows} compared"
+    allowed = f"allowed: {100 * found.limits.slowdown:g} % slower, {found.limits.drop:g} points of top-1 less"
+    return f"{'failed' if worse else 'passed'}: {what}, {counts or 'no latency'} ({allowed})"
+
+
+def as_markdown(found: ComparisonReport) -> str:
+    """The verdict, the tables and what became worse; what else is said of the rows is folded."""
+    lines = [f"**rbench compare {markdown.escape(headline(found))}**", ""]
+    about = list(_describe_files(found))
+    loud, folded = ([line for line in about if (REGRESSION in line) is wanted] for wanted in (True, False))
+    lines += [f"- {markdown.escape(line)}" for line in loud] + [""] * bool(loud)
+    for section in sections(found):
+        lines += [f"#### {markdown.escape(section.title)}", ""]
+        for table in section.tables:
+            lines += [*markdown.table_lines(table), ""]
+        loud = [remark for remark in section.remarks if REGRESSION in remark]
+        lines += [f"- {markdown.escape(remark)}" for remark in loud] + [""] * bool(loud)
+        folded += [remark for remark in section.remarks if remark not in loud]
+    said = [f"- {markdown.escape(remark)}" for remark in folded] + [""] * bool(folded)
+    lines += markdown.fold("details", [*said, " ".join(MEANING)])
+    return "\n".join(lines).rstrip("\n") + "\n"

@@ -1,0 +1,1 @@
+"""The speed that the machine and the graph allow at most."""

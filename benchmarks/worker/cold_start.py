@@ -1,0 +1,72 @@
+"""One cold start: ``python -P coldprocess.py ARTIFACT RUNTIME DEVICE THREADS LAUNCHED``.
+
+It is run as a file, and imports nothing but ``sys`` and ``time`` before the first step has ended: what it imported
+here would not be paid for there. ``LAUNCHED`` is the parent's monotonic clock right before it started this process; on
+Linux that clock is the same in all processes. Standard output gets a ``benchmarks.records.load.ColdStart`` as JSON;
+what libraries print there goes to standard error.
+"""
+
+import sys
+import time
+
+STEADY_CALLS = 20
+STEADY_LIMIT_S = 1.0
+
+
+def main(path: str, name: str, device: str, threads: int, launched_s: float) -> str:
+    """Takes the steps, and tells how long each took; the making of an input is in none of them."""
+    clock = time.monotonic
+    python_s = clock() - launched_s
+
+    start = clock()
+    import runtimes
+
+    import_s = clock() - start
+
+    start = clock()
+    runtime = runtimes.open(path, name, device, threads)
+    open_s = clock() - start
+
+    from runtimes.runtime import example
+
+    feeds = example(runtime)
+    start = clock()
+    runtime.infer(feeds)
+    first_s = clock() - start
+
+    calls: list[float] = []
+    while len(calls) < STEADY_CALLS and sum(calls) < STEADY_LIMIT_S:
+        start = clock()
+        runtime.infer(feeds)
+        calls.append(clock() - start)
+    peak_bytes = _peak_bytes()
+    runtime.close()
+
+    import statistics
+
+    from benchmarks.records.load import ColdStart
+    from runtimes import codec
+
+    return codec.dumps(ColdStart(python_s, import_s, open_s, first_s, statistics.median(calls), peak_bytes))
+
+
+def _peak_bytes() -> int | None:
+    """As ``benchmarks.worker`` tells it, whose imports would be among it."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+if __name__ == "__main__":
+    import os  # Python itself has imported it already
+
+    channel = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        told = main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
+    except Exception as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(getattr(error, "exit_code", 70))
+    os.write(channel, told.encode())

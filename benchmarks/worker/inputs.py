@@ -1,0 +1,185 @@
+"""What a model is fed: real images where there are any, else seeded noise; never constants, never always the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.process.job import Job
+from exporter.data.dataset import Unreadable, noise, noise_pixels, open_dataset, targets_for
+from runtimes.artifacts.artifact import Artifact
+from runtimes.errors import CompatibilityError, InputError, ModelMismatchError, quote
+from runtimes.protocol import Array, Arrays, TensorSpec
+
+if TYPE_CHECKING:
+    from runtimes import Runtime
+from benchmarks.records.subject import classes_of
+
+Batches: TypeAlias = Generator[tuple[NDArray[np.int64], Array], None, None]
+
+
+ROTATION = 16
+"""Different inputs that the timed calls take in turn, so that no cache can answer."""
+
+
+INPUTS_LIMIT_BYTES = 128 << 20
+"""Of all the inputs in rotation; where they are larger there are fewer of them, but two at least."""
+
+
+EVALUATION_BATCH = 100
+
+
+EVALUATION_BATCH_BYTES = 8 << 20
+
+
+NOISE_IMAGES = 64
+"""How many noise images are compared with the reference at most, where there are no real ones: they are all alike."""
+
+
+def concrete_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    """The input's shape for ``batch`` images.
+
+    Raises:
+        CompatibilityError: its batch is fixed at another number, or another dimension is open.
+    """
+    first, *others = spec.shape or ("",)
+    if isinstance(first, int) and first != batch:
+        raise CompatibilityError(
+            f"the model's batch is fixed at {first}, and {batch} was asked for", hint="export it with --batch dynamic"
+        )
+    sizes = [size for size in others if isinstance(size, int)]
+    if len(sizes) != len(others) or not spec.shape:
+        raise CompatibilityError(f"no input can be made for {spec}: only the first dimension may be open")
+    return (batch, *sizes)
+
+
+def rotation(job: Job, runtime: Runtime) -> list[Arrays]:
+    """Feeds for the timed calls: real images where there are any, else noise."""
+    shapes = {spec.name: concrete_shape(spec, job.batch) for spec in runtime.inputs}
+    one = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in runtime.inputs)
+    count = max(2, min(ROTATION, INPUTS_LIMIT_BYTES // max(1, one)))
+    if job.data is not None:
+        return _read_real_inputs(job, runtime, count)
+    return [
+        {
+            spec.name: noise_for(spec, shapes[spec.name], job.seed + ROTATION * place + index)
+            for place, spec in enumerate(runtime.inputs)
+        }
+        for index in range(count)
+    ]
+
+
+def noise_for(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> Array:
+    """Seeded noise of that shape: normally distributed floats, or evenly distributed pixels.
+
+    Raises:
+        InputError: the input is of another dtype.
+    """
+    if takes_pixels(spec):
+        return noise_pixels(shape, seed)
+    return as_input(spec, noise(shape, seed))
+
+
+def takes_pixels(spec: TensorSpec) -> bool:
+    """Whether the input is raw: uint8 pixels, channels last, with the normalisation in the graph."""
+    return np.dtype(spec.dtype) == np.uint8
+
+
+def as_input(spec: TensorSpec, values: Array) -> Array:
+    """Floats in the input's dtype, pixels as they are.
+
+    Raises:
+        InputError: the input is of another dtype.
+    """
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind != "f" and not takes_pixels(spec):
+        raise InputError(f"{spec}: rbench feeds floating-point inputs and uint8 pixels alone")
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
+def _read_real_inputs(job: Job, runtime: Runtime, count: int) -> list[Arrays]:
+    spec, wanted = only_input(runtime), count * job.batch
+    limit = wanted if job.limit is None else min(job.limit, wanted)
+    _, batches = _read_labelled_batches(job, runtime.artifact, spec, limit, wanted, [])
+    readable = [images for _, images in batches]
+    if not readable:
+        raise InputError(f"none of the first {limit} images of {quote(job.data)!r} can be read")
+    images = np.concatenate(readable)
+    places = np.arange(wanted) % len(images)
+    return [{spec.name: images[part]} for part in np.split(places, count)]
+
+
+def only_input(runtime: Runtime) -> TensorSpec:
+    """The input that images go into.
+
+    Raises:
+        InputError: there are several.
+    """
+    if len(runtime.inputs) != 1:
+        raise InputError(f"images go into one input; this model has {len(runtime.inputs)}")
+    return runtime.inputs[0]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Images to answer, as the input takes them: ``batches`` of ``batch`` images, ``total`` in all; ``targets`` is
+    ``None`` for noise."""
+
+    targets: NDArray[np.int64] | None
+    total: int
+    batch: int
+    batches: Batches
+
+
+def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluation:
+    """The data set's images, or noise; ``broken`` gets the images that cannot be read, as they are met.
+
+    Raises:
+        RexportError: the data cannot be read, or are not for this model.
+    """
+    spec = only_input(runtime)
+    batch = evaluation_batch(spec)
+    if job.data is None:
+        total = min(job.limit or NOISE_IMAGES, NOISE_IMAGES)
+        return Evaluation(None, total, batch, _noise_batches(spec, batch, total, job.seed + ROTATION * ROTATION))
+    targets, batches = _read_labelled_batches(job, runtime.artifact, spec, job.limit, batch, broken)
+    return Evaluation(targets, len(targets), batch, batches)
+
+
+def evaluation_batch(spec: TensorSpec) -> int:
+    """The model's own batch, or as many images as processors like at once and memory does not notice."""
+    if isinstance(spec.shape[0], int):
+        return spec.shape[0]
+    one = math.prod(concrete_shape(spec, 1)) * np.dtype(spec.dtype).itemsize
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH_BYTES // one))
+
+
+def _read_labelled_batches(
+    job: Job, artifact: Artifact, spec: TensorSpec, limit: int | None, size: int, broken: list[Unreadable]
+) -> tuple[NDArray[np.int64], Batches]:
+    """The data set's targets as the model's outputs, and its images as they go into the model."""
+    if job.data is None or artifact.manifest is None or artifact.manifest.preprocessing is None:
+        raise ModelMismatchError("nothing says how images are prepared for this file", path=artifact.path)
+    dataset = open_dataset(job.data, limit)
+    targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact))
+    if takes_pixels(spec):
+        return targets, dataset.pixels(artifact.manifest.preprocessing, size, broken)
+    return targets, _convert_batches(dataset.batches(artifact.manifest.preprocessing, size, broken), spec)
+
+
+def _convert_batches(batches: Batches, spec: TensorSpec) -> Batches:
+    with closing(batches):
+        for indices, images in batches:
+            yield indices, as_input(spec, images)
+
+
+def _noise_batches(spec: TensorSpec, size: int, total: int, seed: int) -> Batches:
+    for start in range(0, total, size):
+        indices = np.arange(start, min(start + size, total))
+        yield indices, noise_for(spec, (len(indices), *concrete_shape(spec, size)[1:]), seed + start)

@@ -1,0 +1,1 @@
+"""Options that the commands share, and the terminal."""

@@ -1,0 +1,1 @@
+"""Why an artifact is not faster, and where it differs from fp32."""

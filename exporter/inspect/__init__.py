@@ -1,0 +1,1 @@
+"""What an artifact is, and what it predicts for an image."""

@@ -1,0 +1,1 @@
+"""The architecture of residual networks, as data and as PyTorch modules."""

@@ -1,0 +1,1 @@
+"""One target format a file, and how an artifact is published."""

@@ -1,0 +1,1 @@
+"""The contract on disk: model file, manifest and test vectors."""

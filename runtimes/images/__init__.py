@@ -1,0 +1,1 @@
+"""Decode, fit and normalise images, ahead of their use."""

@@ -1,0 +1,1 @@
+"""Arrays and device tensors, held against their specifications."""

@@ -1,0 +1,64 @@
+"""What rexport promises of its own cost and exactness, measured: ``python -m scripts.figures [NAME ...]``.
+
+Ratios only: both sides in one run, interleaved A B A B, medians, with a 95 % interval. ``cifar`` and ``drops`` need the
+published CIFAR-10 weights and images, which do not come with rexport: name their folder with ``--shared``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from exporter.commands import terminal
+from scripts.figures import disturbances, engines, evaluation, instrument, overhead, precision, training
+from scripts.figures.setting import Figure, FigureSettings
+
+FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
+    "help": overhead.first_help,
+    "overhead": overhead.overhead,
+    "startup": overhead.startup,
+    "export": overhead.export,
+    "bundled": overhead.measure_bundled,
+    "cifar": overhead.cifar,
+    "native": precision.native,
+    "int8": precision.int8,
+    "request": precision.request,
+    "drops": precision.drops,
+    "tune": precision.tune,
+    "pipeline": precision.pipeline,
+    "engines": engines.engines,
+    "verdicts": instrument.verdicts,
+    "harness": instrument.harness,
+    "disturbed": disturbances.measure_disturbed,
+    "evaluation": evaluation.evaluation,
+    "alone": instrument.alone,
+    "training": training.training,
+}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)))
+@click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Pairs of processes.")
+@click.option(
+    "--shared", type=click.Path(path_type=Path, exists=True), help="Folder of the published CIFAR-10 files, for cifar."
+)
+@click.option("--limit", type=click.IntRange(1), help="Images to evaluate, for a trial.")
+def main(names: tuple[str, ...], rounds: int, shared: Path | None, limit: int | None) -> None:
+    """Measure rexport's own figures, by default all that can be; exit code 1 if one is out of its bound."""
+    missed = False
+    with tempfile.TemporaryDirectory() as folder:
+        setting = FigureSettings(Path(folder), rounds, shared, limit)
+        for name in names or [name for name in FIGURES if shared is not None or name != "cifar"]:
+            for figure in FIGURES[name](setting):
+                click.echo(f"{'holds ' if figure.holds else 'MISSED'}  {figure.name}: {figure.value} ({figure.bound})")
+                for note in figure.notes:
+                    click.echo(f"        {note}")
+                missed = missed or not figure.holds
+    raise SystemExit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    terminal.run(main)

@@ -1,0 +1,87 @@
+"""How a figure is taken: what it runs on, ratios of interleaved samples, and rows of rbench."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness.bench import run
+from benchmarks.records.request import BenchmarkRequest as RunRequest
+from benchmarks.records.request import RunListener as RunListener
+from benchmarks.records.result import Row
+from benchmarks.stats.comparison import ratio_interval, ratio_of_medians
+from benchmarks.stats.intervals import quantile
+from exporter.network import ExportListener
+
+VARIANT = "resnet50"
+SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
+
+
+@dataclass(frozen=True)
+class FigureSettings:
+    """``folder`` for what is exported, ``rounds`` of pairs, ``shared`` the folder of the published CIFAR-10 files,
+    ``limit`` of images for a trial."""
+
+    folder: Path
+    rounds: int
+    shared: Path | None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value, and whether it is within its bound; ``notes`` explain it, a line each."""
+
+    name: str
+    value: str
+    bound: str
+    holds: bool
+    notes: tuple[str, ...] = ()
+
+
+def ratio(name: str, ours: list[float], bare: list[float], bound: float) -> Figure:
+    ratio = ratio_of_medians(ours, bare)
+    low, high = ratio_interval(ours, bare)
+    value = (
+        f"{ratio:.3f} x [{low:.3f}, {high:.3f}], medians {quantile(ours, 0.5) * 1e3:.1f} ms against "
+        f"{quantile(bare, 0.5) * 1e3:.1f} ms, {len(ours)} pairs"
+    )
+    return Figure(name, value, f"<= {bound} x", ratio <= bound)
+
+
+def time_interleaved(calls: tuple[Callable[[], object], ...], rounds: int) -> list[list[float]]:
+    """Seconds of each call, ``rounds`` times, in turn and in turned order, after one round that is not counted."""
+    samples: list[list[float]] = [[] for _ in calls]
+    for number in range(rounds + 1):
+        order = range(len(calls)) if number % 2 else reversed(range(len(calls)))
+        for index in order:
+            start = time.perf_counter()
+            calls[index]()
+            elapsed = time.perf_counter() - start
+            if number:
+                samples[index].append(elapsed)
+    return samples
+
+
+def process(*command: str) -> Callable[[], object]:
+    """A call that runs the command to its end.
+
+    Python may keep its bytecode, as pip does for all that it installs: ours is then compiled once and not each time.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return lambda: subprocess.run(command, check=True, capture_output=True, env=kept)
+
+
+def console_script(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def rows(request: RunRequest) -> list[Row]:
+    return [
+        row for row in run(request, RunListener(step=lambda *_: None, notice=lambda _: None)) if row.status != "skipped"
+    ]

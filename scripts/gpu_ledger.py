@@ -1,0 +1,115 @@
+"""What a folder of results holds already, so that measuring can go on where it ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.machine.environment import Environment
+from benchmarks.records.result import Row
+from benchmarks.records.store import FILE_NAME, ResultsFile, read
+from benchmarks.records.subject import Configuration, Subject
+from runtimes import codec, files
+from runtimes.errors import UsageError
+
+STATE = "complete.json"
+
+
+@dataclass(frozen=True)
+class LedgerPart:
+    """One network, and what is measured of it: the unit that is complete or not.
+
+    ``runtimes`` are those that were asked for, none means all. ``digest_packages`` tells one set of installed packages
+    from another: what could not be measured is tried again when something else is there.
+    """
+
+    variant: str
+    weights: str
+    precisions: tuple[str, ...]
+    batches: tuple[int, ...]
+    runtimes: tuple[str, ...]
+    installed: str
+
+
+@dataclass(frozen=True)
+class _State:
+    complete: tuple[LedgerPart, ...] = ()
+
+
+class Ledger:
+    """What a folder holds already: its rows, of which the last one of each configuration counts, and what is complete.
+
+    Attributes:
+        folder: that exists.
+        rows: in the order that they were first measured in.
+    """
+
+    def __init__(self, folder: Path, machine: tuple[str, ...]) -> None:
+        """Reads what is there.
+
+        Raises:
+            UsageError: it was measured on another machine.
+            RexportError: what is there cannot be read, or the folder cannot be written into.
+        """
+        self._file = ResultsFile(folder / FILE_NAME)
+        self.folder = folder
+        self.rows: dict[tuple[object, ...], Row] = {}
+        for row in read(self._file.path) if self._file.path.exists() else ():
+            if (there := machine_of(row.environment)) != machine:
+                raise UsageError(
+                    f"its rows are of {', '.join(there)}, and this is {', '.join(machine)}",
+                    path=self._file.path,
+                    hint="name another folder",
+                )
+            self.rows[_key(row)] = row
+        place = folder / STATE
+        self._state = codec.loads(_State, place.read_bytes()) if place.exists() else _State()
+
+    def keep(self, row: Row) -> None:
+        """Adds a row to the file."""
+        self._file.append(row)
+        self.rows[_key(row)] = row
+
+    def complete(self, part: LedgerPart) -> bool:
+        """Whether there is nothing left to measure of it."""
+        return part in self._state.complete
+
+    def mark(self, part: LedgerPart) -> None:
+        """Notes that there is nothing left of it."""
+        self._state = replace(self._state, complete=(*self._state.complete, part))
+        with files.write_atomically(self.folder / STATE) as temporary:
+            temporary.write_text(codec.dumps(self._state, indent=2) + "\n", encoding="utf-8")
+
+    def list_remaining(self, wanted: Sequence[Configuration], subject: Subject, device: str) -> list[Configuration]:
+        """Those that are not there yet, and the reference of their batches. What was skipped is tried again."""
+        found = {key for key, row in self.rows.items() if row.status != "skipped"}
+        lacking = [one for one in wanted if _key_of(one, subject, device) not in found]
+        batches = {one.batch for one in lacking}
+        return [one for one in wanted if one in lacking or (one.reference and one.batch in batches)]
+
+    def by_network(self) -> list[Row]:
+        """The rows, those of one network together."""
+        order = list(dict.fromkeys(row.subject for row in self.rows.values()))
+        return sorted(self.rows.values(), key=lambda row: order.index(row.subject))
+
+
+def digest_packages(about: Environment) -> str:
+    """A few letters that change with what is installed."""
+    return hashlib.sha256(repr(sorted(about.packages.items())).encode()).hexdigest()[:12]
+
+
+def machine_of(about: Environment) -> tuple[str, ...]:
+    """What rows of one table must have in common: the processor and the GPUs, by their names."""
+    return (about.cpu, *(gpu.name for gpu in about.gpus))
+
+
+def _key(row: Row) -> tuple[object, ...]:
+    return (row.subject, row.runtime, row.precision, row.batch, row.cuda_graphs)
+
+
+def _key_of(configuration: Configuration, subject: Subject, device: str) -> tuple[object, ...]:
+    graphs = None if device == "cpu" else configuration.cuda_graphs
+    pair = configuration.pair
+    return (subject.name, pair.backend.name, pair.typed.precision, configuration.batch, graphs)

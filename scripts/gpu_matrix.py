@@ -1,0 +1,230 @@
+"""The comparison on a GPU, whole: every network x precision x runtime x batch, and CUDA graphs against none.
+
+``python -m scripts.gpu_matrix FOLDER`` measures what ``rbench run`` measures, in the same processes and rows. It takes
+an hour or so and may be cut into slices: it stops where its time is over, and the same command goes on from there. Of
+a network that was begun, the reference is measured again, so that each row is compared with one of the same sitting.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from benchmarks.harness.bench import Bench, session, with_ceilings
+from benchmarks.harness.subjects import pairs, subjects
+from benchmarks.machine import gpu
+from benchmarks.records.request import BUNDLED_VARIANT, BUNDLED_WEIGHTS, BenchmarkRequest, RunListener
+from benchmarks.records.result import Row
+from benchmarks.records.subject import FP32, Configuration, Subject
+from exporter.commands import terminal
+from exporter.precision.table import PRECISIONS
+from runtimes.errors import BackendUnavailableError, CheckFailedError, UsageError
+from runtimes.processors import usable_processors
+from runtimes.tensors import cuda
+from scripts.gpu_ledger import Ledger, LedgerPart, digest_packages, machine_of
+
+TIME_OVER = 10
+"""Exit code: nothing failed so far, and there is more to measure."""
+
+MAX_SAMPLES = 3000
+"""Of each measurement: the rows are kept, and more tell nothing more."""
+
+SILENCE_S = 240.0
+"""For one step of a worker: an engine may be built in it."""
+
+CALIBRATION_IMAGES = 64
+"""Of untrained networks, whose int8 is measured for its speed alone."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is measured, in the order of its weight: what comes first is there even if the time is over early.
+
+    Attributes:
+        networks: variants and their weights.
+        precisions: none means all that there are.
+        batches: images in one call.
+        duration_s: of sampling.
+        limit: images that answers are taken for at most.
+    """
+
+    networks: tuple[tuple[str, str], ...]
+    precisions: tuple[str, ...]
+    batches: tuple[int, ...]
+    duration_s: float
+    limit: int = 2000
+
+
+BUNDLED = (BUNDLED_VARIANT, BUNDLED_WEIGHTS)
+FULL = Scope(
+    (("resnet50", "random"), BUNDLED, ("resnet18", "random"), ("resnet152", "random")), (), (1, 64, 8, 256), 1.0
+)
+QUICK = Scope((("resnet50", "random"), BUNDLED), (FP32, "fp16"), (1, 64), 1.0)
+DRY = Scope((BUNDLED,), (FP32,), (1,), 0.05, limit=100)
+"""Without a GPU: to see that all of it works."""
+
+
+def parts(scope: Scope, named: Sequence[str], there: str) -> tuple[LedgerPart, ...]:
+    """The scope's networks. ``named`` are the runtimes asked for, ``there`` is what is installed."""
+    precisions = scope.precisions or tuple(PRECISIONS)
+    rest = (precisions, scope.batches, tuple(named), there)
+    return tuple(LedgerPart(variant, weights, *rest) for variant, weights in scope.networks)
+
+
+def request_for(part: LedgerPart, device: str, scope: Scope, named: Sequence[str]) -> BenchmarkRequest:
+    """What ``rbench run`` would be asked for it."""
+    trained = part.weights == BUNDLED_WEIGHTS
+    quantised = any(PRECISIONS[name].calibrated for name in part.precisions)
+    asked = BenchmarkRequest(
+        subjects=(part.variant,),
+        runtimes=tuple(named),
+        device=device,
+        precisions=part.precisions,
+        limit=scope.limit,
+        weights=part.weights,
+        target="tensorrt" if quantised and device != "cpu" else "cpu",
+        duration_s=scope.duration_s,
+        processes=1,
+        max_samples=MAX_SAMPLES,
+        silence_s=SILENCE_S,
+    )
+    return asked if trained else replace(asked, calibration_images=CALIBRATION_IMAGES)
+
+
+def list_wanted(subject: Subject, request: BenchmarkRequest, batches: Sequence[int]) -> list[Configuration]:
+    """All that is to be measured of a subject: batch by batch, the reference first. On a GPU one image is measured
+    without CUDA graphs as well, but for the reference's runtime, which knows none."""
+    reference, *others = pairs(subject, request)
+    threads = usable_processors()
+    found = []
+    for batch in batches:
+        found += [Configuration(pair, batch, threads) for pair in (reference, *others)]
+        if batch == 1 and request.device != "cpu":
+            graphed = [pair for pair in others if pair.backend.name != reference.backend.name]
+            found += [Configuration(pair, batch, threads, cuda_graphs=False) for pair in graphed]
+    return found
+
+
+def measure_part(
+    part: LedgerPart, request: BenchmarkRequest, ledger: Ledger, listener: RunListener, late: Callable[[], bool]
+) -> Generator[Row, None, None]:
+    """The rows that are left of one network; ends early when it is late, else marks the part complete. Blocks for
+    minutes: the network is exported first, in all its precisions.
+
+    Raises:
+        RexportError: as ``benchmarks.harness.bench.run``.
+    """
+    with session(request, listener) as shared:
+        (subject,) = subjects(request, shared.folder, listener)
+        bench = Bench(with_ceilings(shared), subject)
+        for configuration in ledger.list_remaining(
+            list_wanted(subject, request, part.batches), subject, request.device
+        ):
+            if late():
+                return
+            row = bench.row(configuration)
+            ledger.keep(row)
+            yield row
+    ledger.mark(part)
+
+
+def exit_code(rows: Sequence[Row], complete: bool) -> int:
+    """1 if a check failed or something broke, 10 if there is more to measure, 5 if nothing at all was measured."""
+    if any(row.status in ("failed", "error") or row.unreadable for row in rows):
+        return CheckFailedError.exit_code
+    if not complete:
+        return TIME_OVER
+    return 0 if any(row.status == "ok" for row in rows) else 5
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cuda", show_default=True)
+@click.option("--quick", is_flag=True, help="Two networks, two precisions, two batches.")
+@click.option("--limit-s", type=click.FloatRange(min=0), metavar="S", help="Begin nothing new after S seconds.")
+@click.option("--network", "networks", multiple=True, metavar="NAME", help="Of those, this one; repeatable.")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Beside the reference; repeatable.")
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(terminal.PRECISION_NAMES))
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(
+    folder: Path,
+    device: str,
+    quick: bool,
+    limit_s: float | None,
+    networks: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    precisions: tuple[str, ...],
+    debug: bool,
+) -> None:
+    """Measure the whole comparison into FOLDER, or go on with it.
+
+    Prints the table of all that is there. Exit code 10: nothing failed, and the time was over before all was measured.
+    On the processor it is a trial of the bundled network alone.
+    """
+    del debug  # is looked for on the command line, where an error is reported
+    scope = DRY if device == "cpu" else QUICK if quick else FULL
+    known = [variant for variant, _ in scope.networks]
+    for name in networks:
+        if name not in known:
+            raise UsageError(f"{name!r} is not among what is measured", hint=f"one of {', '.join(known)}")
+    kept = tuple(network for network in scope.networks if not networks or network[0] in networks)
+    scope = replace(scope, networks=kept, precisions=precisions or scope.precisions)
+    sys.exit(_run(scope, device, runtimes, folder, limit_s))
+
+
+def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_s: float | None) -> int:
+    from benchmarks.commands import outputs
+    from benchmarks.commands.progress import listening
+    from benchmarks.machine.environment import environment
+    from benchmarks.report import terminal as report_terminal
+
+    if device != "cpu" and (reason := no_gpu()) is not None:
+        raise BackendUnavailableError(reason, hint="--device cpu tries the script itself")
+    start = time.monotonic()
+
+    def late() -> bool:
+        return limit_s is not None and time.monotonic() - start >= limit_s
+
+    about = environment()
+    ledger = Ledger(folder, machine_of(about))
+    todo = parts(scope, named, digest_packages(about))
+    try:
+        with terminal.reserve_stdout(), listening() as listener:
+            for part in todo:
+                if ledger.complete(part) or late():
+                    continue
+                request = request_for(part, device, scope, named)
+                with closing(measure_part(part, request, ledger, listener, late)) as found:
+                    for row in found:
+                        listener.notice(_format_row(row))
+    finally:
+        rows = ledger.by_network()
+        complete = all(map(ledger.complete, todo))
+        outputs.write(folder, rows, complete, "rexport on a GPU" if device != "cpu" else outputs.HEADING)
+    report_terminal.print_table(rows, sys.stdout, complete)
+    return exit_code(rows, complete)
+
+
+def no_gpu() -> str | None:
+    """Why nothing can be measured on a GPU here; ``None`` if its driver tells of one in any way."""
+    return None if gpu.missing() is None else cuda.missing()
+
+
+def _format_row(row: Row) -> str:
+    """A row in a few words, for the log."""
+    from benchmarks.format import milliseconds
+
+    if row.status != "ok":
+        return f"  {row.status}: {row.reason}"
+    times = (row.p50_s, row.compute_p50_s, row.device_p50_s)
+    return f"  {row.arithmetic}: {' / '.join(map(milliseconds, times))} ms"
+
+
+if __name__ == "__main__":
+    terminal.run(main)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from benchmarks.commands import outputs
+from tests.benchmarks.rows import FASTER, REFERENCE
+
+
+def test_three_files_and_nothing_to_say(tmp_path: Path, notices: list[str]) -> None:
+    outputs.write(tmp_path, (REFERENCE, FASTER), complete=True)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["results.csv", "results.html", "results.md"]
+    assert "<figure" in (tmp_path / "results.html").read_text()
+    assert notices == []
+
+
+def test_without_matplotlib_the_page_has_no_plots_and_it_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notices: list[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.report_html.svg.find_spec", lambda _: None)
+    outputs.write(tmp_path, (REFERENCE, FASTER), complete=False, heading="a run")
+    text = (tmp_path / "results.html").read_text()
+    assert "<figure" not in text
+    assert "This page has no plots" in text
+    assert "Incomplete" in text
+    assert notices == ["results.html has no plots: matplotlib is not installed (pip install 'rexport[report]')"]
+    assert (tmp_path / "results.md").read_text().startswith("# a run\n")
+
+
+@pytest.fixture
+def notices() -> list[str]:
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _listen(notices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("rexport")
+    monkeypatch.setattr(logger, "warning", lambda words, *values: notices.append(words % values))

@@ -1,0 +1,447 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.accuracy import predictions
+from benchmarks.harness import scheduler
+from benchmarks.harness.scheduler import HELD, Method, Progress, ScheduledJob, available_bytes, gather, in_rounds
+from benchmarks.process.job import JobOutcome, ProcessOutcomes, TurnPlan
+from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, Plan
+from benchmarks.records.samples import ProcessSamples
+from tests.benchmarks.scripts import JOB, SCRIPT, artifact
+
+METHOD = Method(duration_s=0.025, processes=2, rounds=2, max_samples=1000, seed=0, silence_s=60.0)
+TURN = TurnPlan(0.1, 1, 10)
+
+STANDING_IN = r"""
+import json, os, sys
+number, told = json.load(open(sys.argv[1]))["number"], lambda: sys.stdin.readline().split() or sys.exit()
+print(f"pid {os.getpid()}", flush=True)
+told()
+print("\x01opened 1000000", flush=True)
+told()
+print("\x01ready 0.001", flush=True)
+while told()[0] == "turn":
+    print("\x01turned 0.001", flush=True)
+open(sys.argv[2], "w").write(json.dumps({"status": "ok", "note": str(number)}))
+"""
+"""Speaks as a worker does, and measures nothing: it starts in a few hundredths of a second."""
+
+ANNOUNCED = """
+import os, sys
+print("pid", os.getpid(), flush=True)
+from benchmarks.worker import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""A real worker, which tells its process first."""
+
+
+def program(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", "-c", code)
+
+
+def standing_in(name: str, code: str = STANDING_IN) -> ScheduledJob:
+    return ScheduledJob(name, JOB, program(code))
+
+
+def real(name: str, path: Path, code: str = ANNOUNCED) -> ScheduledJob:
+    plan = Plan(max_samples=1000, window_s=0.001, warmup_limit_s=0.02)
+    return ScheduledJob(name, replace(JOB, artifact=str(path), plan=plan), (sys.executable, "-c", code))
+
+
+@dataclass
+class Ears:
+    """Hears a field; ``when`` may do something at a line."""
+
+    when: Callable[[str], None] = lambda _: None
+    lines: list[str] = field(default_factory=list)
+    told: list[Progress] = field(default_factory=list)
+
+    def __call__(self, told: Progress) -> None:
+        self.told.append(told)
+        self.lines.append(told.step)
+        self.when(told.step)
+
+    def pid(self, name: str) -> int:
+        """Of its latest process."""
+        return [int(line.split()[-1]) for line in self.lines if f"{name}: pid " in line][-1]
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(line.split()[-1]) for line in self.lines if ": pid " in line]
+
+
+def last(
+    entries: list[ScheduledJob], folder: Path, heard: Ears | None = None, method: Method = METHOD
+) -> list[ProcessOutcomes]:
+    *_, found = gather(entries, method, folder, heard or Ears())
+    return found
+
+
+def sittings(gathered: ProcessOutcomes) -> list[ProcessSamples]:
+    found = [outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None]
+    assert gathered.sound
+    assert len(found) == len(gathered.outcomes)
+    return found
+
+
+def runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
+def gone(pids: list[int], limit_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + limit_s
+    while any(map(runs, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(map(runs, pids))
+
+
+@dataclass(eq=False)
+class Seat:
+    name: str
+    dies_at: int = -1
+    turns: list[TurnPlan] = field(default_factory=list)
+
+    def turn(self, turn: TurnPlan) -> float | None:
+        self.turns.append(turn)
+        return None if len(self.turns) - 1 == self.dies_at else 0.5
+
+
+def test_in_each_round_everyone_has_one_turn_in_an_order_of_the_seeds() -> None:
+    def orders(seed: int) -> list[tuple[str, ...]]:
+        seats = [Seat(name) for name in "abcd"]
+        taken = list(in_rounds(seats, 20, TURN, random.Random(seed)))
+        assert [number for number, _, _ in taken] == [number for number in range(20) for _ in seats]
+        assert {median_s for _, _, median_s in taken} == {0.5}
+        assert all(seat.turns == [TURN] * 20 for seat in seats)
+        return [tuple(seat.name for _, seat, _ in taken[start : start + 4]) for start in range(0, 80, 4)]
+
+    assert all(sorted(order) == list("abcd") for order in orders(0))
+    assert orders(0) == orders(0)
+    assert orders(0) != orders(1)
+    assert len(set(orders(0))) > 8, "shuffled anew in each round"
+    first = Counter(order[0] for seed in range(50) for order in orders(seed))
+    assert all(200 < count < 300 for count in first.values()), "each is as often the first"
+
+
+def test_one_that_cannot_go_on_has_no_further_turns_and_the_others_have_all_of_theirs() -> None:
+    seats = [Seat("a"), Seat("b", dies_at=1), Seat("c", dies_at=0), Seat("d")]
+    taken = list(in_rounds(seats, 5, TURN, random.Random(3)))
+    assert [len(seat.turns) for seat in seats] == [5, 2, 1, 5]
+    assert [(number, seat.name) for number, seat, median_s in taken if median_s is None] == [(0, "c"), (1, "b")]
+    assert list(in_rounds([Seat("a", dies_at=0)], 5, TURN, random.Random(0)))[1:] == []
+    assert list(in_rounds([], 5, TURN, random.Random(0))) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "slowest_s", "rounds", "turn"),
+    [
+        (
+            replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000),
+            1e-4,
+            10,
+            TurnPlan(0.02, 1, 1000),
+        ),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 0.05, 4, TurnPlan(0.05, 1, 2500)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=10_000), 3.0, 4, TurnPlan(0.05, 1, 2500)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=1, max_samples=10_000), 3.0, 1, TurnPlan(0.2, 2, 10_000)),
+        (
+            replace(METHOD, duration_s=0.2, processes=None, rounds=1, max_samples=10_000),
+            3.0,
+            1,
+            TurnPlan(0.2, 4, 10_000),
+        ),
+        (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 0.0, 10, TurnPlan(0.2, 1, 5000)),
+        (replace(METHOD, duration_s=2.0, processes=1, rounds=10, max_samples=50_000), 9.0, 4, TurnPlan(0.5, 3, 12_500)),
+        (replace(METHOD, duration_s=2.0, processes=1, rounds=1, max_samples=50_000), 9.0, 1, TurnPlan(2.0, 10, 50_000)),
+        (replace(METHOD, duration_s=0.5, processes=2, rounds=2, max_samples=2), 1e-4, 2, TurnPlan(0.25, 1, 1)),
+        (replace(METHOD, duration_s=0.2, processes=5, rounds=10, max_samples=1), 1e-4, 10, TurnPlan(0.02, 1, 1)),
+        (replace(METHOD, duration_s=1.0, processes=1, rounds=1, max_samples=7), 1e-4, 1, TurnPlan(1.0, 7, 7)),
+    ],
+)
+def test_turns_share_the_duration_and_the_samples(
+    method: Method, slowest_s: float, rounds: int, turn: TurnPlan
+) -> None:
+    found, given = method.turns(slowest_s)
+    assert (found, given.least, given.most) == (rounds, turn.least, turn.most)
+    assert given.duration_s == pytest.approx(turn.duration_s)
+
+
+def test_a_field_of_real_processes_is_paired_by_sitting_and_only_the_first_tells_what_all_would(tmp_path: Path) -> None:
+    path, ears = artifact(tmp_path), Ears()
+    entries = [
+        real("a", path),
+        real("b", path),
+        replace(real("c", path), job=replace(JOB, artifact=str(path), evaluate=False)),
+    ]
+    found: list[ProcessOutcomes] = []
+    for given, found in enumerate(gather(entries, METHOD, tmp_path, ears)):
+        assert [len(one.outcomes) for one in found] == [given] * 3
+    assert given == 2
+    for one in found:
+        rounds = [len(sitting.latency.rounds_s) for sitting in sittings(one)]
+        assert rounds == [len(sitting.starts_s) for sitting in sittings(one)] == [2, 2]
+        assert [outcome.arithmetic for outcome in one.outcomes] == ["float32", None]
+        assert not one.alone
+    for number in range(2):
+        starts_s = sorted(
+            (start_s, place, turn)
+            for place, one in enumerate(found)
+            for turn, start_s in enumerate(sittings(one)[number].starts_s)
+        )
+        assert [turn for _, _, turn in starts_s] == [0, 0, 0, 1, 1, 1], "round by round, side by side"
+    assert max(sittings(found[0])[0].starts_s) < min(sittings(found[1])[1].starts_s)
+    evaluated = [[outcome.evaluated_per_s is not None for outcome in one.outcomes] for one in found]
+    assert evaluated == [[True, False], [True, False], [False, False]]
+    for one in found[:2]:
+        assert one.predictions is not None
+        assert len(predictions.load(one.predictions).indices) == 64
+    assert found[2].predictions is not None
+    assert not found[2].predictions.exists()
+    assert len(set(ears.pids)) == 6, "a fresh process each time"
+    assert gone(ears.pids)
+
+
+SECOND_DIES = """
+import json, os, signal, sys
+if json.load(open(sys.argv[1]))["number"] == 1:
+    os.kill(os.getpid(), signal.SIGSEGV)
+from benchmarks.worker import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_those_that_fail_leave_the_others_in_peace(tmp_path: Path) -> None:
+    """One dies at its first call, one in its second process, one in the middle of a turn, one raises there, one is
+    killed while it waits, and one hangs then: the sound one has all of its turns."""
+    sound = artifact(tmp_path)
+    slow = replace(SCRIPT, delays_s=(1e-4,))
+    paths = {"first": replace(SCRIPT, die_at=0), "dies": replace(slow, die_at=400), "fails": replace(slow, fail_at=400)}
+    entries = [real(name, artifact(tmp_path, script, f"{name}.fake")) for name, script in paths.items()]
+    entries += [real("second", sound, SECOND_DIES), standing_in("killed"), standing_in("hangs"), real("sound", sound)]
+    done: set[str] = set()
+
+    def disturb(line: str) -> None:
+        if "round 1 of 2 · killed" in line and "killed" not in done:
+            done.add("killed")
+            os.kill(ears.pid("killed"), signal.SIGKILL)
+        if "round 1 of 2 · hangs" in line and "hangs" not in done:
+            done.add("hangs")
+            os.kill(ears.pid("hangs"), signal.SIGSTOP)
+
+    ears = Ears(disturb)
+    method = replace(METHOD, duration_s=0.4, silence_s=1.5)
+    found = dict(zip([entry.name for entry in entries], last(entries, tmp_path, ears, method), strict=True))
+    reasons = {name: [outcome.reason for outcome in one.outcomes] for name, one in found.items()}
+    killed = "its process was ended by SIGKILL (out of memory?) during step"
+    assert reasons["first"] == ["its process was ended by SIGSEGV during step 'first call'"]
+    assert reasons["dies"] == ["its process was ended by SIGSEGV during step 'warm-up'"]
+    assert reasons["fails"] == ["the script fails at call 400"]
+    assert reasons["second"] == [None, "its process was ended by SIGSEGV before its first step"]
+    assert reasons["killed"] == [f"{killed} 'pid {ears.pid('killed')}'"]
+    assert reasons["hangs"] == [f"its process gave no sign of life for 1.5 s during step 'pid {ears.pid('hangs')}'"]
+    assert [len(sitting.latency.rounds_s) for sitting in sittings(found["sound"])] == [2, 2]
+    assert len(sittings(replace(found["second"], outcomes=found["second"].outcomes[:1]))) == 1
+    assert gone(ears.pids)
+
+
+def test_an_interrupt_ends_all_processes_and_leaves_the_complete_sittings(tmp_path: Path) -> None:
+    def interrupt(line: str) -> None:
+        if "process 2 of 3 · round 1 of 2 · a" in line:
+            raise KeyboardInterrupt
+
+    ears = Ears(interrupt)
+    entries = [standing_in("a"), standing_in("b"), real("c", artifact(tmp_path))]
+    sat = gather(entries, replace(METHOD, processes=3), tmp_path, ears)
+    found = next(sat)
+    assert next(sat) is found
+    assert gone(ears.pids)
+    with pytest.raises(KeyboardInterrupt):
+        next(sat)
+    assert [len(one.outcomes) for one in found] == [1, 1, 1]
+    assert all(one.sound for one in found)
+    assert len(ears.pids) == 6
+    assert gone(ears.pids)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from benchmarks.harness.scheduler import gather
+from tests.benchmarks.harness.test_scheduler import METHOD, real, replace
+path, folder = map(Path, sys.argv[1:])
+method = replace(METHOD, duration_s=60.0, rounds=1000)
+for _ in gather([real("a", path), real("b", path)], method, folder, lambda told: print(told.step, flush=True)):
+    pass
+"""
+
+
+def test_workers_leave_by_themselves_when_their_parent_is_killed(tmp_path: Path) -> None:
+    path, pids = artifact(tmp_path), list[int]()
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(path), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        for line in parent.stdout:
+            if ": pid " in line:
+                pids.append(int(line.split()[-1]))
+            if "round 3" in line:
+                break
+        assert len(pids) == 2
+        assert all(map(runs, pids))
+        parent.send_signal(signal.SIGKILL)
+        assert gone(pids)
+
+
+def test_those_beyond_the_number_that_is_held_are_measured_alone_after_the_others(tmp_path: Path) -> None:
+    names = [f"n{number:02}" for number in range(HELD + 2)]
+    ears = Ears()
+    found = last([standing_in(name) for name in names], tmp_path, ears, replace(METHOD, rounds=1))
+    assert [one.alone for one in found] == [False] * HELD + [True] * 2
+    assert all([outcome.note for outcome in one.outcomes] == ["0", "1"] for one in found)
+    begun = [line.split(" · ")[-1].removesuffix(": start") for line in ears.lines if line.endswith(": start")]
+    assert begun == [*names[:HELD] * 2, *[names[HELD]] * 2, *[names[HELD + 1]] * 2]
+    assert len(set(ears.pids)) == 2 * (HELD + 2)
+
+
+def test_those_for_which_there_is_no_memory_are_measured_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([scheduler.SPARE_BYTES + 1_000_001, scheduler.SPARE_BYTES + 1_000_000])
+    monkeypatch.setattr(scheduler, "available_bytes", lambda: next(left))
+    ears = Ears()
+    found = last([standing_in(name) for name in "abcd"], tmp_path, ears)
+    assert [one.alone for one in found] == [False, False, True, True]
+    assert all([outcome.note for outcome in one.outcomes] == ["0", "1"] for one in found)
+    begun = [line.split(" · ")[-1][0] for line in ears.lines if line.endswith(": start")]
+    assert begun == list("ababccdd")
+
+
+def test_only_the_first_processes_load_one_at_a_time(tmp_path: Path) -> None:
+    ears = Ears()
+    last([standing_in(name) for name in "abc"], tmp_path, ears)
+    steps = [line.split(": ")[1].split()[0] for line in ears.lines if ": start" in line or ": pid" in line]
+    assert steps == [*["start", "pid"] * 3, *["start"] * 3, *["pid"] * 3]
+
+
+CALLING = r"""
+import os, sys, time
+told = lambda: sys.stdin.readline().split() or sys.exit()
+def note(word): os.write(log, f"{word} {os.getpid()}\n".encode())
+log = os.open(PLACE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+note("loaded")
+told()
+note("calls")
+time.sleep(0.1)
+note("called")
+print("\x01opened 1", flush=True)
+told()
+print("\x01ready 0.001", flush=True)
+while told()[0] == "turn":
+    print("\x01turned 0.001", flush=True)
+open(sys.argv[2], "w").write('{"status": "ok"}')
+"""
+
+
+def test_two_never_call_their_models_at_the_same_time_before_the_turns(tmp_path: Path) -> None:
+    """They load side by side, and would compute side by side too if nobody kept them from it."""
+    place = tmp_path / "log"
+    code = CALLING.replace("PLACE", repr(str(place)))
+    last([standing_in(name, code) for name in "abc"], tmp_path)
+    words = place.read_text().split()[::2]
+    assert words[-9:].count("loaded") == 3
+    assert [word for word in words if word != "loaded"] == ["calls", "called"] * 6
+
+
+def test_without_a_number_there_are_as_many_processes_as_there_is_time_for(tmp_path: Path) -> None:
+    ears, timely = Ears(), replace(METHOD, processes=None, rounds=1)
+    (found,) = last([standing_in("a")], tmp_path, ears, timely)
+    assert len(found.outcomes) == MOST_PROCESSES
+    heads = [line.split(" · ")[0] for line in ears.lines if "round" in line]
+    assert heads == ["process 1", "process 2", *(f"process {number} of 10" for number in range(3, 11))]
+    (found,) = last([standing_in("a")], tmp_path, method=replace(timely, budget_s=1e-6))
+    assert len(found.outcomes) == LEAST_PROCESSES
+
+
+@pytest.mark.parametrize(
+    ("taken_s", "expected"),
+    [
+        ([], 3),
+        ([1.0], 3),
+        ([40.0, 1.0], 10),
+        ([40.0, 7.0], 3),
+        ([40.0, 7.0, 7.0], 3),
+        ([40.0, 5.0, 4.9], 5),
+        ([40.0, 5.0, 5.1], 4),
+        ([90.0, 5.0, 5.0], 3),
+        ([0.0, 0.0, 0.0], 10),
+        ([5.0] * 10, 10),
+    ],
+)
+def test_how_many_there_will_be_follows_from_the_time_alone(taken_s: list[float], expected: int) -> None:
+    assert replace(METHOD, processes=None, budget_s=60.0).expect_processes(taken_s) == expected
+    assert replace(METHOD, processes=4).expect_processes(taken_s) == 4
+
+
+def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
+    ears = Ears()
+    last([standing_in("a"), standing_in("b")], tmp_path, ears)
+    assert [told.name for told in ears.told if told.name] == ["a", "a", "b", "b"], "what is new, once"
+    rounds = [told.step for told in ears.told if "round" in told.step]
+    assert len(rounds) == 8
+    assert rounds[0] in {f"process 1 of 2 · round 1 of 2 · {name} 1 ms" for name in "ab"}
+    first, second = (
+        [told for told in ears.told if told.step.startswith(f"process {number} of 2")] for number in (1, 2)
+    )
+    assert {(told.left_s, told.whole_s) for told in first if "round" not in told.step} == {(None, None)}
+    turns = [told for told in first if "round" in told.step]
+    for told in turns:
+        assert told.left_s is not None
+        assert told.whole_s is not None
+        assert 0.45 * told.whole_s < told.left_s < told.whole_s, "the second process is still to come"
+    assert turns[-1].left_s == pytest.approx((turns[-1].whole_s or 0) / 2, rel=0.05)
+    for told in second:
+        assert told.whole_s is not None
+        assert told.left_s == pytest.approx(told.whole_s / 2)
+
+
+def test_a_field_of_one_process_each_does_not_number_them(tmp_path: Path) -> None:
+    ears = Ears()
+    (one,) = last([standing_in("a")], tmp_path, ears, replace(METHOD, processes=1))
+    assert one.outcomes == [JobOutcome("ok", note="0")]
+    assert ears.lines[0] == "a: start"
+    assert "round 2 of 2 · a 1 ms" in ears.lines
+
+
+def test_a_field_of_nothing_is_over_at_once(tmp_path: Path) -> None:
+    assert last([], tmp_path) == []
+
+
+def test_a_field_in_which_everyone_fails_ends(tmp_path: Path) -> None:
+    found = last([standing_in(name, "import sys; sys.exit(3)") for name in "ab"], tmp_path)
+    reason = "its process ended with exit code 3 before its first step"
+    assert [one.outcomes for one in found] == [[JobOutcome("error", reason)]] * 2
+    assert not any(one.alone for one in found)
+
+
+def test_memory_is_what_the_kernel_says_can_be_had(tmp_path: Path) -> None:
+    assert (available_bytes() or 0) > 1 << 20
+    assert available_bytes(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\nMemFree: 1 kB\nMemAvailable:       12 kB\n")
+    assert available_bytes(tmp_path) == 12 * 1024
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\n")
+    assert available_bytes(tmp_path) is None

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import bench, exports, subjects
+from benchmarks.records import subject as subjects_subject
+from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.result import Row
+from benchmarks.records.subject import Refusal, Subject
+from exporter import network
+from exporter.precision.spec import PrecisionSpec
+from exporter.precision.table import PRECISIONS, Bounds
+from exporter.targets import onnx_file, torch_program
+from runtimes import Artifact
+from runtimes.errors import (
+    BackendUnavailableError,
+    CheckFailedError,
+    CompatibilityError,
+    InputError,
+    RexportError,
+    UsageError,
+)
+from tests.benchmarks.scripts import artifact, foreign
+from tests.exporter.small import BASIC, SILENT
+from tests.exporter.tracing import traced_once
+from tests.samples import copied
+
+LISTENER = RunListener(lambda *_: None, lambda _: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_exports_of_the_same() -> Iterator[None]:
+    with traced_once():
+        yield
+
+
+def made(request: BenchmarkRequest, folder: Path) -> tuple[Subject, ...]:
+    return subjects.subjects(request, folder, LISTENER)
+
+
+def statuses(rows: list[Row]) -> dict[tuple[str, str | None], str]:
+    return {(row.runtime, row.precision): row.status for row in rows}
+
+
+@pytest.fixture
+def impossible_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that nothing passes."""
+    row = PRECISIONS["fp16"]
+    monkeypatch.setitem(PRECISIONS, "fp16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
+
+
+def test_a_file_is_measured_as_itself_and_in_what_it_is_exported_to(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    request = BenchmarkRequest(subjects=(str(onnx_artifact.path),), precisions=("bf16", "fp32"))
+    (subject,) = made(request, tmp_path)
+    bf16, fp32 = subject.typed
+    assert fp32.made == Artifact.read(onnx_artifact.path)
+    assert isinstance(bf16.made, Artifact)
+    assert bf16.made.path.name == "resnet20.bf16.onnx"
+    assert bf16.made.manifest is not None
+    assert (bf16.made.manifest.precision, bf16.precision, fp32.precision) == ("bf16", "bf16", "fp32")
+    assert isinstance(subject.reference.made, Artifact)
+    assert subject.reference.made.manifest is not None
+    assert onnx_artifact.manifest is not None
+    assert subject.reference.made.manifest.parent == onnx_artifact.manifest.sha256
+    pairs = [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)]
+    assert pairs == [
+        ("pytorch", "fp32"),
+        ("onnxruntime", "bf16"),
+        ("onnxruntime", "fp32"),
+        ("openvino", "bf16"),
+        ("openvino", "fp32"),
+        ("inductor", "fp32"),
+    ]
+
+
+@pytest.mark.usefixtures("impossible_fp16")
+def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[network.ExportRequest] = []
+    honest = network.prepare
+
+    def counted(request: network.ExportRequest, listener: network.ExportListener) -> network.Network:
+        prepared.append(request)
+        return honest(request, listener)
+
+    monkeypatch.setattr(network, "prepare", counted)
+    request = BenchmarkRequest(
+        subjects=("resnet20",),
+        runtimes=("onnxruntime", "openvino"),
+        precisions=("fp16", "bf16"),
+        threads=1,
+        limit=4,
+        duration_s=0.02,
+        processes=1,
+        rounds=2,
+        roofline=False,
+    )
+    rows = list(bench.run(request, LISTENER))
+    assert len(prepared) == 1
+    assert statuses(rows) == {
+        ("pytorch", "fp32"): "ok",
+        ("onnxruntime", "fp16"): "failed",
+        ("onnxruntime", "bf16"): "skipped",
+        ("openvino", "fp16"): "failed",
+        ("openvino", "bf16"): "ok",
+    }
+    by_name = {(row.runtime, row.precision): row for row in rows}
+    assert "fp16 failed its gate on onnxruntime" in (by_name["openvino", "fp16"].reason or "")
+    assert "rbench-" not in (by_name["onnxruntime", "bf16"].reason or "")
+    ran = by_name["openvino", "bf16"]
+    assert ran.arithmetic is not None
+    assert "bfloat16" in ran.arithmetic
+    assert (ran.subject, ran.artifact, ran.data, ran.drop) == ("resnet20", "resnet20.bf16.onnx", "noise", None)
+    assert ran.agreement is not None
+    assert (by_name["pytorch", "fp32"].artifact, by_name["pytorch", "fp32"].sha256[:1] != "") == ("resnet20.pt2", True)
+    assert by_name["openvino", "fp16"].sha256 == ""
+    assert bench.exit_code(rows, request) == 1
+
+
+def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None:
+    """Raw pixels and a fixed batch; a network that bears no variant's name."""
+    wanted = network.ExportRequest(BASIC, f"{tmp_path}/small.onnx", batch=4, raw=True)
+    path = onnx_file.export(wanted, SILENT).path
+    request = BenchmarkRequest(
+        subjects=(str(path),),
+        runtimes=("onnxruntime",),
+        precisions=("fp32", "fp16"),
+        threads=1,
+        duration_s=0.02,
+        processes=1,
+        rounds=2,
+        roofline=False,
+    )
+    rows = list(bench.run(request, LISTENER))
+    assert [(row.runtime, row.precision, row.batch, row.status) for row in rows] == [
+        ("pytorch", "fp32", 4, "ok"),
+        ("onnxruntime", "fp32", 4, "ok"),
+        ("onnxruntime", "fp16", 4, "ok"),
+    ]
+    assert [row.artifact for row in rows] == ["small-basic.pt2", "small.onnx", "small.fp16.onnx"]
+    assert {row.images for row in rows} == {64}
+    assert rows[1].agreement == 1.0
+    assert bench.exit_code(rows, request) == 0
+
+
+def test_a_network_that_cannot_be_made_again_is_a_row(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    spoilt = copied(onnx_artifact, tmp_path)
+    spoilt.path.write_bytes(spoilt.path.read_bytes()[:-1] + b"x")
+    request = BenchmarkRequest(subjects=(str(spoilt.path),), precisions=("fp32", "fp16"))
+    (subject,) = made(request, tmp_path)
+    own, fp16 = subject.typed
+    assert isinstance(own.made, Artifact)
+    assert isinstance(fp16.made, Refusal)
+    assert fp16.made.status == "skipped"
+    assert "not those that its manifest records" in fp16.made.reason
+    assert isinstance(subject.reference.made, Refusal)
+    assert "it has no PyTorch twin" in subject.reference.made.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (CheckFailedError("gate"), "failed"),
+        (CompatibilityError("x"), "skipped"),
+        (UsageError("no images"), "skipped"),
+        (BackendUnavailableError("nncf is not installed"), "skipped"),
+        (InputError("a broken image"), "error"),
+        (RexportError("x"), "error"),
+    ],
+)
+def test_what_an_export_raises_is_a_status(error: RexportError, status: str) -> None:
+    assert exports._refusal(error) == Refusal(status, str(error))  # type: ignore[arg-type]
+
+
+def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    first, second = artifact(tmp_path / "a"), artifact(tmp_path / "b")
+    other = artifact(tmp_path, name="other.fake")
+    request = BenchmarkRequest(subjects=(str(first), str(second), str(other), str(first)))
+    assert [subject.name for subject in made(request, tmp_path)] == [str(first), str(second), "other.fake"]
+
+
+def test_a_file_has_no_other_precision_if_nothing_says_what_it_is(tmp_path: Path) -> None:
+    request = BenchmarkRequest(subjects=(str(foreign(tmp_path)),), precisions=("int8",))
+    with pytest.raises(UsageError, match=r"net\.fake: nothing says which network this file holds.*--precision"):
+        made(request, tmp_path)
+
+
+def test_a_scripted_file_in_another_precision_is_a_row_for_each_runtime_that_might_have_run_it(tmp_path: Path) -> None:
+    request = BenchmarkRequest(
+        subjects=(str(artifact(tmp_path)),),
+        precisions=("fp32", "int8"),
+        duration_s=0.02,
+        processes=1,
+        rounds=2,
+        roofline=False,
+        threads=1,
+    )
+    found = statuses(list(bench.run(request, LISTENER)))
+    assert found["fake", "fp32"] == "ok"
+    assert {status for (_, precision), status in found.items() if precision == "int8"} == {"skipped"}
+    assert {"onnxruntime", "openvino"} <= {runtime for runtime, precision in found if precision == "int8"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "bundled"}, "--weights is for variants"),
+        ({"raw": False}, "--input is for variants"),
+        ({"runtimes": ("onnxruntime",)}, "runtime onnxruntime does not open fake files"),
+    ],
+)
+def test_options_that_mean_nothing_for_files_are_refused(
+    tmp_path: Path, options: dict[str, bool], message: str
+) -> None:
+    request = replace(BenchmarkRequest(subjects=(str(artifact(tmp_path)),)), **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=message):
+        made(request, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precisions": ("fp64",)}, "no precision 'fp64' .*one of fp32"),
+        ({"calibration": "photos"}, "--calibration is for int8, which was not asked for"),
+        ({"calibration": "photos", "precisions": ("fp16",)}, "--calibration is for int8, which was not asked for"),
+        ({"target": "tensorrt", "precisions": ("fp16",)}, "--target is for int8, which was not asked for"),
+        ({"calibration_images": 0, "precisions": ("int8",)}, "at least 1 image"),
+    ],
+)
+def test_impossible_typings_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        BenchmarkRequest(**options)  # type: ignore[arg-type]
+
+
+def test_a_calibration_goes_to_the_precision_that_takes_one() -> None:
+    request = BenchmarkRequest(
+        precisions=("fp16", "int8"), calibration="photos", calibration_images=8, target="tensorrt"
+    )
+    assert request.precision_spec("fp16").calibration is None
+    precision_spec = request.precision_spec("int8")
+    assert (precision_spec.calibration, precision_spec.calibration_images, precision_spec.target) == (
+        "photos",
+        8,
+        "tensorrt",
+    )
+
+
+def precisions_of(found: tuple[subjects_subject.PrecisionVariant, ...]) -> list[tuple[str | None, str]]:
+    return [(typed.precision, typed.format) for typed in found]
+
+
+def test_on_a_gpu_pytorch_has_programs_of_its_own_beside_the_reference(tmp_path: Path) -> None:
+    """What is exported and paired; this needs no GPU."""
+    path = onnx_file.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
+    request = BenchmarkRequest(subjects=(str(path),), precisions=("fp32", "tf32", "fp16"), device="cuda")
+    (subject,) = made(request, tmp_path)
+    assert precisions_of(subject.programs) == [("tf32", "pt2"), ("fp16", "pt2")]
+    for typed in subject.programs:
+        assert isinstance(typed.made, Artifact)
+        assert typed.made.manifest is not None
+        assert typed.made.manifest.parent == Artifact.read(path).manifest.sha256  # type: ignore[union-attr]
+    assert [typed.made.path.name for typed in subject.programs if isinstance(typed.made, Artifact)] == [
+        "small.tf32.pt2",
+        "small.fp16.pt2",
+    ]
+    found = [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)]
+    assert found[:3] == [("pytorch", "fp32"), ("pytorch", "tf32"), ("pytorch", "fp16")]
+    assert [precision for name, precision in found if name == "inductor"] == ["fp32", "tf32", "fp16"]
+    assert [precision for name, precision in found if name == "onnxruntime"] == ["fp32", "tf32", "fp16"]
+    on_cpu = replace(request, device="cpu")
+    assert exports._program_precisions(on_cpu) == ()
+    assert exports._program_precisions(replace(request, precisions=tuple(PRECISIONS))) == ("tf32", "fp16", "bf16")
+
+
+def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = PRECISIONS["bf16"]
+    monkeypatch.setitem(PRECISIONS, "bf16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
+    path = onnx_file.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
+    request = BenchmarkRequest(subjects=(str(path),), precisions=("bf16",), runtimes=("pytorch",), device="cuda")
+    (subject,) = made(request, tmp_path)
+    (program,) = subject.programs
+    assert isinstance(program.made, Refusal)
+    assert (program.format, program.made.status) == ("pt2", "failed")
+    found = [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)]
+    assert found == [("pytorch", "fp32"), ("pytorch", "bf16")]
+
+
+def test_a_narrow_program_that_is_named_is_measured_beside_its_reference(tmp_path: Path) -> None:
+    path = torch_program.export(
+        network.ExportRequest(BASIC, f"{tmp_path}/small.pt2"), SILENT, PrecisionSpec("fp16")
+    ).path
+    request = BenchmarkRequest(subjects=(str(path),), runtimes=("pytorch",))
+    (subject,) = made(request, tmp_path)
+    assert precisions_of(subject.typed) == [("fp16", "pt2")]
+    assert subject.reference.precision == "fp32"
+    assert isinstance(subject.reference.made, Artifact)
+    assert subject.reference.made.path != path
+    assert [(pair.backend.name, pair.typed.precision) for pair in subjects.pairs(subject, request)] == [
+        ("pytorch", "fp32"),
+        ("pytorch", "fp16"),
+    ]
+
+
+def test_a_float32_program_that_is_named_is_its_own_reference(pt2_artifact: Artifact, tmp_path: Path) -> None:
+    request = BenchmarkRequest(subjects=(str(pt2_artifact.path),), runtimes=("pytorch",))
+    (subject,) = made(request, tmp_path)
+    assert [(pair.typed.precision, pair.opens) for pair in subjects.pairs(subject, request)] == [
+        ("fp32", Artifact.read(pt2_artifact.path))
+    ]

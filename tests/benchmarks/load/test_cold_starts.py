@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load import cold_starts
+from benchmarks.load.cold_starts import cold_start, disk_bytes, load_of
+from benchmarks.load.figures import with_load
+from benchmarks.records.load import ColdStart
+from benchmarks.report.load import sections
+from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, ResourceError
+from tests.benchmarks.rows import EMPTY
+from tests.benchmarks.scripts import SCRIPT, artifact, foreign, read
+
+START = ColdStart(python_s=0.25, import_s=0.5, open_s=1.0, first_s=0.125, steady_s=0.0625, peak_bytes=50_000_000)
+STARTS = [
+    START,
+    replace(START, open_s=3.0, peak_bytes=60_000_000),
+    replace(START, import_s=0.75, first_s=0.5),
+    replace(START, first_s=0.25),
+    replace(START, python_s=0.125, peak_bytes=None),
+]
+
+
+def test_a_load_is_what_the_processes_told_to_the_digit() -> None:
+    load = load_of(STARTS, 1_500_000)
+    assert load.services_s == (0.125, 0.125, 0.5, 0.25, 0.125)
+    assert load.responses_s == (1.875, 3.875, 2.5, 2.0, 1.75)
+    assert load.achieved_per_s == 5 / 12
+    assert load.steps_s == (
+        ("Python start", 0.25),
+        ("import", 0.5),
+        ("open", 1.0),
+        ("first call", 0.125),
+        ("steady call", 0.0625),
+    )
+    assert (load.shape, load.disk_bytes, load.peak_bytes) == ("cold", 1_500_000, 60_000_000)
+
+
+def test_a_cold_row_is_shown_step_by_step() -> None:
+    row = with_load(replace(EMPTY, note=cold_starts.PAGE_CACHE), load_of(STARTS, 1_500_000))
+    assert (row.p50_s, row.p99_s, row.peak_bytes) == (2.0, None, 60_000_000)
+    assert row.p50_interval_s is not None
+    (section,) = sections([row])
+    (table,) = section.tables
+    assert [heading for heading, _ in table.headings][:6] == ["processes", *cold_starts.STEPS]
+    assert table.cells[0][:6] == ("5", "250", "500", "1,000", "125", "62.5")
+    assert table.cells[0][-2:] == ("60.0", "1.5")
+    assert "cold: its files were in the page cache" in section.remarks
+
+
+def test_real_processes_tell_of_every_step(tmp_path: Path) -> None:
+    steps: list[str] = []
+    place = foreign(tmp_path, replace(SCRIPT, delays_s=(0.0625, 0.015625)))
+    load = cold_start(read(place), "fake", "cpu", 1, 60.0, steps.append, repeats=2)
+    assert steps == ["cold start 1 of 2", "cold start 2 of 2"]
+    assert len(load.responses_s) == 2
+    assert min(load.services_s) >= 0.0625  # the first call, and no warmer one
+    told = dict(load.steps_s)
+    assert tuple(told) == cold_starts.STEPS
+    assert all(seconds > 0 for seconds in told.values())
+    assert told["steady call"] >= 0.015625
+    assert min(load.responses_s) > min(load.services_s)
+    assert load.disk_bytes == place.stat().st_size
+    assert (load.peak_bytes or 0) > 5_000_000
+
+
+def test_the_first_step_pays_for_nothing_of_the_harness(tmp_path: Path) -> None:
+    """What an import costs is paid where an application pays it: nothing is there when ``runtimes`` is imported."""
+    program = Path(cold_starts.PROGRAM[-1]).read_text()
+    before = program[: program.index("    import runtimes")]
+    code = before + "    print(sorted(n for n in ('numpy', 'benchmarks', 'json', 'dataclasses') if n in sys.modules))\n"
+    (tmp_path / "program.py").write_text(f"{code}\n\nmain('', '', '', 1, 0.0)\n")
+    done = subprocess.run([sys.executable, "-I", tmp_path / "program.py"], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_all_files_of_an_artifact_count(tmp_path: Path) -> None:
+    place = artifact(tmp_path)
+    sizes = {found.name: found.stat().st_size for found in tmp_path.iterdir() if found.name.startswith("net.fake")}
+    assert len(sizes) == 3  # the model, its manifest and its test vectors
+    assert disk_bytes(read(place)) == sum(sizes.values())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message"),
+    [
+        ("sys.exit(5)", BackendUnavailableError, "no cold start: its process ended with exit code 5"),
+        ("sys.exit('told')", CheckFailedError, "no cold start: told"),
+        ("sys.stderr.write('not here\\n'); sys.exit(4)", CompatibilityError, "no cold start: not here"),
+        ("import time; time.sleep(60)", CheckFailedError, "its process took longer than 1 s"),
+    ],
+)
+def test_a_process_that_does_not_come_to_its_end_gives_no_number(
+    code: str, kind: type[Exception], message: str, tmp_path: Path
+) -> None:
+    program = (sys.executable, "-c", f"import sys; {code}")
+    with pytest.raises(kind, match=message):
+        cold_start(read(foreign(tmp_path)), "fake", "cpu", 1, 1.0, lambda _: None, program=program)
+
+
+def test_what_the_runtime_refuses_comes_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="no cold start: the script fails at call 0"):
+        cold_start(read(foreign(tmp_path, replace(SCRIPT, fail_at=0))), "fake", "cpu", 1, 60.0, lambda _: None)

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from benchmarks.machine import gpu
+from benchmarks.machine.gpu import UNKNOWN, Gpu, GpuMonitor, GpuState
+from tests.benchmarks.nvml import MIB, Card, Nvml, installed, steady
+
+NAMES = [name for name in vars(Nvml) if name.startswith(("nvml", "NVML_"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_double_has_nothing_that_the_real_library_has_not(name: str) -> None:
+    pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    real, double = getattr(pynvml, name), getattr(Nvml, name)
+    if not callable(double):
+        assert double == real
+        return
+    mine = list(inspect.signature(double).parameters)[1:]
+    theirs = inspect.signature(inspect.unwrap(real)).parameters.values()
+    needed = [one.name for one in theirs if one.default is inspect.Parameter.empty]
+    assert len(mine) == len(needed) or needed == ["args", "kwargs"]  # wrapped by hand
+
+
+def test_every_name_that_is_used_is_in_the_double() -> None:
+    used = set(re.findall(r"\b(?:nvml[A-Z]\w+|NVML_\w+)", Path(gpu.__file__).read_text()))
+    assert used <= set(NAMES)
+
+
+def test_what_a_gpu_is_and_how_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card(reasons=0x4 | 0x20))
+    assert gpu.missing() is None
+    assert gpu.gpus() == (
+        Gpu("NVIDIA H200", "GPU-0", "580.159.03", "13.0", "9.0", 143_771 * MIB, 1980, 700.0),
+    )  # fmt: skip
+    found = gpu.gauge("cuda")
+    assert found is not None
+    assert found.state() == GpuState(
+        name="NVIDIA H200",
+        uuid="GPU-0",
+        sm_mhz=1980,
+        memory_mhz=3201,
+        power_w=512.25,
+        temperature_c=41,
+        throttle=("power cap", "software thermal slowdown"),
+        energy_j=1000.0,
+        memory_used_bytes=600 * MIB,
+    )
+
+
+def test_a_reason_without_a_word_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card(reasons=0x1 | 0x400))
+    found = gpu.gauge("cuda")
+    assert found is not None
+    assert found.state().throttle == ("idle", "reason 0x400")
+
+
+def test_what_a_gpu_does_not_support_is_unknown_and_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = [name.removeprefix("nvmlDeviceGet") for name in NAMES]
+    installed(monkeypatch, Card(lacks=everything))
+    assert gpu.gpus() == (Gpu(UNKNOWN, UNKNOWN, "580.159.03", "13.0", UNKNOWN, None, None, None),)
+    found = gpu.gauge("cuda")
+    assert found is not None
+    assert found.state() == GpuState(UNKNOWN, UNKNOWN, None, None, None, None, None, None, None)
+
+
+def test_without_a_driver_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card(), driver=False)
+    assert gpu.missing() == "no NVIDIA driver answers: Driver Not Loaded"
+    assert (gpu.gpus(), gpu.gauge("cuda")) == ((), None)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert gpu.missing() == "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
+    assert (gpu.gpus(), gpu.gauge("cuda")) == ((), None)
+
+
+def test_the_real_library_without_a_driver_says_so() -> None:
+    pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    if gpu.missing() is None:
+        pytest.skip("this machine has an NVIDIA driver")
+    assert "no NVIDIA driver answers" in (gpu.missing() or "")
+    assert gpu.gpus() == ()
+
+
+def test_of_several_gpus_the_one_is_read_that_cuda_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, fast = Card(uuid="GPU-slow", bus="00000000:01:00.0"), Card(uuid="GPU-fast", bus="00000000:C1:00.0")
+    installed(monkeypatch, slow, fast, bus="0000:c1:00.0")
+    found = gpu.gauge("cuda")
+    assert found is not None
+    assert found.state().uuid == "GPU-fast"
+    installed(monkeypatch, slow, fast)
+    assert gpu.gauge("cuda") is None  # which of the two is unclear
+    installed(monkeypatch, slow, fast, bus="0000:ff:00.0")
+    assert gpu.gauge("cuda") is None
+
+
+@pytest.mark.parametrize("bus", [None, "0000:ff:00.0"])
+def test_the_only_gpu_is_read_wherever_cuda_says_it_sits(monkeypatch: pytest.MonkeyPatch, bus: str | None) -> None:
+    installed(monkeypatch, Card(uuid="GPU-only"), bus=bus)
+    found = gpu.gauge("cuda")
+    assert found is not None
+    assert found.state().uuid == "GPU-only"
+
+
+def cudart(status: int, address: object) -> ModuleType:
+    """Stands in for ``cuda.bindings.runtime``, whose calls need a driver."""
+    double = ModuleType("cuda.bindings.runtime")
+    double.cudaError_t = SimpleNamespace(cudaSuccess=0)  # type: ignore[attr-defined]
+    double.cudaDeviceGetPCIBusId = lambda *_: (status, address)  # type: ignore[attr-defined]
+    return double
+
+
+@pytest.mark.parametrize(
+    ("status", "address", "found"),
+    [(0, b"0000:3B:00.0\0\0\0\0", "0000:3B:00.0"), (0, "0000:3B:00.0", "0000:3B:00.0"), (35, None, None)],
+)
+def test_where_cudas_first_device_sits(
+    monkeypatch: pytest.MonkeyPatch, status: int, address: object, found: str | None
+) -> None:
+    bindings = pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cudart(status, address))
+    monkeypatch.setattr(bindings, "runtime", cudart(status, address), raising=False)
+    assert gpu._bus_address() == found
+
+
+def test_the_real_cuda_has_that_function() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+    status, _ = runtime.cudaDeviceGetPCIBusId(16, 0)
+    assert isinstance(status, runtime.cudaError_t)
+
+
+def test_on_a_processor_nothing_is_read_or_imported() -> None:
+    code = (
+        "import sys\nfrom benchmarks.machine.gpu import GpuMonitor\n"
+        "watch = GpuMonitor('cpu')\n"
+        "print(watch.read_state(), watch.peak_bytes(), watch.measure_energy(lambda: 7, lambda: 8))\n"
+        "print(sorted({'pynvml', 'cuda'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "None None (7, None)\n[]\n"
+
+
+def test_the_memory_peak_is_above_what_was_in_use_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card(used_bytes=steady(500, 700, 1900, 900)))
+    watch = GpuMonitor("cuda")
+    assert watch.peak_bytes() == 0
+    for _ in range(3):
+        assert watch.read_state() is not None
+    assert watch.peak_bytes() == 1400
+
+
+def test_memory_that_is_not_told_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card(lacks=["MemoryInfo"]))
+    watch = GpuMonitor("cuda")
+    watch.read_state()
+    assert watch.peak_bytes() is None
+
+
+@pytest.mark.parametrize(("lasted", "repeated"), [(1.0, 0), (0.99, 1), (0.05, 10)])
+def test_energy_is_told_of_what_lasts_long_enough(
+    monkeypatch: pytest.MonkeyPatch, lasted: float, repeated: int
+) -> None:
+    """Each call after the work takes a tenth of a second."""
+    installed(monkeypatch, Card(energy_mj=steady(1_000_000, 1_050_000)))
+    now, calls = 0.0, list[str]()
+
+    def act(name: str, takes: float) -> str:
+        nonlocal now
+        now += takes
+        calls.append(name)
+        return name
+
+    found = GpuMonitor("cuda").measure_energy(lambda: act("work", lasted), lambda: act("more", 0.1), lambda: now)
+    assert found == ("work", 50.0)
+    assert calls == ["work"] + ["more"] * repeated
+
+
+def test_energy_that_is_not_told_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card(lacks=["TotalEnergyConsumption"]))
+    more: list[int] = []
+    assert GpuMonitor("cuda").measure_energy(lambda: "done", lambda: more.append(1)) == ("done", None)
+    assert more == [], "there is nothing to wait for"

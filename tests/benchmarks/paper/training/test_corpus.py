@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from benchmarks.paper.training import fashion_mnist
+from benchmarks.paper.training.corpus import SAMPLE_NAME, Corpus, CorpusSplit, Source, load
+from runtimes.errors import ArtifactError, ResourceError, UsageError
+from tests.benchmarks.paper.published import write_published
+
+COLOURS = {"blue": (0, 0, 200), "red": (200, 0, 0)}
+
+
+def folder_of_images(place: Path, split: str, count: int, size: int = 8) -> Path:
+    for name, colour in COLOURS.items():
+        folder = place / split / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            PIL.Image.new("RGB", (size, size), colour).save(folder / f"{number}.png")
+    return place
+
+
+def test_folders_of_images_become_arrays_of_one_size(tmp_path: Path) -> None:
+    folder_of_images(tmp_path, "train", 10, size=20)
+    folder_of_images(tmp_path, "test", 2, size=20)
+    found = load(Source(str(tmp_path), name="colours", size=16), held_out=0.1, batch=4)
+    assert (found.name, found.classes, found.counts) == (
+        "colours",
+        ("blue", "red"),
+        {"train": 18, "validation": 2, "test": 4},
+    )
+    assert found.train.images.shape == (18, 16, 16, 3)
+    for image, target in zip(found.train.images, found.train.targets, strict=True):
+        np.testing.assert_array_equal(image[3, 5], list(COLOURS.values())[target])
+
+
+def test_training_and_test_images_may_lie_apart(tmp_path: Path) -> None:
+    train, test = folder_of_images(tmp_path / "a", "train", 4), folder_of_images(tmp_path / "b", "test", 3)
+    found = load(Source(str(train), str(test), size=8), held_out=0.0, batch=4)
+    assert found.counts == {"train": 8, "validation": 0, "test": 6}
+
+
+def test_other_classes_in_the_test_images_are_refused(tmp_path: Path) -> None:
+    train, test = folder_of_images(tmp_path / "a", "train", 4), folder_of_images(tmp_path / "b", "test", 3)
+    (test / "test" / "red").rename(test / "test" / "green")
+    with pytest.raises(
+        ArtifactError, match="the training images have the classes blue, red, the test images blue, gre"
+    ):
+        load(Source(str(train), str(test), size=8), held_out=0.0, batch=4)
+
+
+def test_the_bundled_sample_holds_out_a_tenth_the_same_each_time() -> None:
+    first, again = (load(Source(SAMPLE_NAME, limit=200), held_out=0.1, batch=128) for _ in range(2))
+    assert first.counts == {"train": 180, "validation": 20, "test": 200}
+    assert first.digest == again.digest
+    assert first.train.images.shape == (180, 28, 28, 1)
+    shown = {image.tobytes() for image in first.train.images}
+    assert not shown & {image.tobytes() for image in first.validation.images}
+    other = load(Source(SAMPLE_NAME, limit=199), held_out=0.1, batch=128)
+    assert other.digest != first.digest
+
+
+def test_a_smaller_limit_takes_the_first_of_a_larger_one() -> None:
+    small, large = (load(Source(SAMPLE_NAME, limit=limit), held_out=0.0, batch=16) for limit in (50, 80))
+    np.testing.assert_array_equal(small.train.images, large.train.images[:50])
+
+
+def test_moments_are_those_of_the_training_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (7, 4, 4, 3), dtype=np.uint8)
+    part = CorpusSplit(pixels, np.zeros(7, np.int64))
+    mean, std = Corpus("x", ("a",), part, part, part, "").moments()
+    np.testing.assert_allclose(mean, pixels.mean((0, 1, 2)) / 255, atol=1e-4)
+    np.testing.assert_allclose(std, pixels.std((0, 1, 2)) / 255, atol=1e-4)
+
+
+def test_the_published_files_are_read_wherever_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_published(tmp_path, monkeypatch)
+    found = load(Source(str(tmp_path)), held_out=0.25, batch=32)
+    assert (found.name, found.counts) == ("fashion-mnist", {"train": 72, "validation": 24, "test": 40})
+    assert found.classes[9] == "Ankle boot"
+
+
+def test_missing_published_files_name_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path)
+    with pytest.raises(ResourceError, match=r"cannot read: No such file .*apt-get install dataset-fashion-mnist"):
+        load(Source("fashion-mnist"), held_out=0.1, batch=128)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Source(SAMPLE_NAME, limit=100), r"90 training images, fewer than a batch of 128 \(a larger --limit\)"),
+        (Source(SAMPLE_NAME, size=16), r"images of 28x28 pixels for a network of 16 \(--size 28\)"),
+        (Source("no-such-data"), "no data set 'no-such-data'"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(source: Source, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(source, held_out=0.1, batch=128)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+from benchmarks.accuracy.flips import Flips
+from benchmarks.records.load import LoadResult
+from benchmarks.records.roof import Roof
+from benchmarks.report import csv_export
+from tests.benchmarks.rows import FASTER, ON_A_GPU, REFERENCE, SKIPPED
+
+ROOF = Roof(
+    multiply_adds=40_800_000,
+    traffic_bytes=1_100_000,
+    peak_multiply_adds_per_s=2e11,
+    bandwidth_bytes_per_s=2e10,
+    least_s=0.000204,
+    share=0.52,
+    bound="compute",
+)
+FLIPS = Flips(better=3, worse=5, p_value=0.727, near_ties=4, real=9, real_share_interval=(0.0005, 0.0017))
+LOAD = LoadResult("open", (0.001,), (0.002,), 69.5, arrivals="poisson", rate_per_s=70.0)
+
+
+def test_csv_has_raw_values_and_intervals_in_two_columns() -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_export.csv_text((REFERENCE, FASTER, SKIPPED)))))
+    assert [row["runtime"] for row in rows] == ["pytorch", "onnxruntime", "openvino"]
+    assert float(rows[1]["p50_s"]) == 0.00041
+    assert (float(rows[1]["p50_low_s"]), float(rows[1]["p50_high_s"])) == (0.000405, 0.000416)
+    assert (rows[2]["p50_s"], rows[2]["p50_low_s"], rows[2]["reason"]) == ("", "", "openvino is not installed")
+    assert not set(csv_export.LEFT_OUT) & set(rows[0])
+
+
+def test_headings_are_unique_and_each_cell_has_one() -> None:
+    headings, *lines = csv.reader(io.StringIO(csv_export.csv_text((REFERENCE, ON_A_GPU, SKIPPED))))
+    assert len(set(headings)) == len(headings)
+    assert {len(line) for line in lines} == {len(headings)}
+
+
+def test_what_a_gpu_told_is_a_column_each() -> None:
+    here, none = csv.DictReader(io.StringIO(csv_export.csv_text((ON_A_GPU, REFERENCE))))
+    assert (here["cuda_graphs"], here["device_p50_s"], here["device_p50_low_s"]) == ("True", "0.000321", "0.00032")
+    assert (here["gpu_before_sm_mhz"], here["gpu_after_sm_mhz"]) == ("345", "1755")
+    assert here["gpu_after_throttle"] == "power cap; sync boost"
+    assert (none["gpu_after_sm_mhz"], none["cuda_graphs"], none["energy_per_image_j"]) == ("", "", "")
+
+
+def test_verdict_warnings_roof_flips_and_load_are_columns() -> None:
+    disturbed = replace(FASTER, warnings=("p99 drifts", "few samples"), disturbances=("steal 4 %",))
+    told = replace(disturbed, roof=ROOF, flips=FLIPS, load=LOAD)
+    row, none = csv.DictReader(io.StringIO(csv_export.csv_text((told, REFERENCE))))
+    assert (row["verdict"], row["warnings"], row["disturbances"]) == ("faster", "p99 drifts; few samples", "steal 4 %")
+    assert (row["command"], row["processes"]) == ("rbench; run; resnet20.onnx; -o; results", "3")
+    assert (row["roof_share"], row["roof_bound"]) == ("0.52", "compute")
+    assert (row["flips_worse"], row["flips_real_share_low"], row["flips_real_share_high"]) == ("5", "0.0005", "0.0017")
+    assert (row["load_shape"], row["load_rate_per_s"], row["load_achieved_per_s"]) == ("open", "70.0", "69.5")
+    assert (none["roof_share"], none["flips_real_share_low"], none["load_shape"], none["warnings"]) == ("",) * 4

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import runtimes
+from benchmarks.records.roof import Roof
+from benchmarks.roofline import ceilings, matmul
+from benchmarks.roofline.ceilings import (
+    Ceilings,
+    Rate,
+    bandwidth,
+    find_best_rate,
+    measure,
+    measure_ceilings,
+    shortest_s,
+    without_emulation,
+)
+from benchmarks.roofline.graph_cost import Cost
+from benchmarks.roofline.matmul import Call, Product, graph
+from benchmarks.roofline.roof import PLAUSIBLE, implausible, peak, roof
+from runtimes.errors import CompatibilityError
+from runtimes.protocol import Layer
+
+MACHINE = Ceilings(
+    device="cpu",
+    threads=2,
+    multiply_adds_per_s={"float32": 1e11, "bfloat16": 2e11, "int8": 4e11},
+    bandwidth_bytes_per_s=2e10,
+)
+
+RESNET50 = Cost(
+    multiply_adds=4_000_000_000, weights_bytes=100_000_000, traffic_bytes=100_604_112, activations_bytes=None
+)
+
+
+def test_a_call_cannot_end_before_its_multiply_adds() -> None:
+    found = roof(RESNET50, MACHINE, "float32", 0.08)
+    assert found == Roof(4_000_000_000, 100_604_112, 1e11, 2e10, least_s=0.04, share=0.5, bound="compute")
+
+
+def test_a_call_cannot_end_before_its_bytes() -> None:
+    found = roof(replace(RESNET50, traffic_bytes=400_000_000), MACHINE, "int8", 0.04)
+    assert found == Roof(4_000_000_000, 400_000_000, 4e11, 2e10, least_s=0.02, share=0.5, bound="bandwidth")
+
+
+@pytest.mark.parametrize("arithmetic", [None, "", "nothing weighted", "as in the graph", "float16", "float32 float16"])
+def test_an_arithmetic_without_a_ceiling_has_no_roof(arithmetic: str | None) -> None:
+    assert roof(RESNET50, MACHINE, arithmetic, 0.08) is None
+
+
+def test_without_a_time_a_work_or_a_bandwidth_there_is_no_roof() -> None:
+    assert roof(RESNET50, MACHINE, "float32", None) is None
+    assert roof(RESNET50, MACHINE, "float32", 0.0) is None
+    assert roof(replace(RESNET50, multiply_adds=0), MACHINE, "float32", 0.08) is None
+    assert roof(RESNET50, replace(MACHINE, bandwidth_bytes_per_s=None), "float32", 0.08) is None
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "expected"),
+    [
+        ("int8", 4e11),
+        ("float32 int8", 4e11),
+        ("int8 (3 of 4), float32 (1 of 4)", 4 / (3 / 4e11 + 1 / 1e11)),
+        ("int8 (3 of 4), float16 (1 of 4)", None),
+    ],
+)
+def test_the_times_of_counted_layers_add_up_and_else_the_fastest_counts(
+    arithmetic: str, expected: float | None
+) -> None:
+    assert peak(MACHINE, arithmetic) == (None if expected is None else pytest.approx(expected, rel=1e-15))
+
+
+def test_a_time_below_the_roof_is_doubted() -> None:
+    within = roof(RESNET50, MACHINE, "float32", 0.04 / PLAUSIBLE)
+    assert within is not None
+    assert implausible(replace(within, share=PLAUSIBLE)) is None
+    compute = roof(RESNET50, MACHINE, "float32", 0.032)
+    assert compute is not None
+    assert implausible(compute) == (
+        "32 ms a call is less than the 40 ms that 4 G multiply-adds take at the 100 G/s of the fastest matrix product "
+        "here: one of these is wrong, or the library saves multiplications"
+    )
+    moving = roof(replace(RESNET50, traffic_bytes=400_000_000), MACHINE, "int8", 0.01)
+    assert moving is not None
+    assert implausible(moving) == (
+        "10 ms a call is less than the 20 ms that 400 MB take at the 20 GB/s of the memory here: one of these is "
+        "wrong, or a cache holds them from call to call"
+    )
+
+
+@dataclass
+class Bench:
+    """A virtual clock, and a library on it: ``per_s`` multiply-adds a second by size; a size it does not have fails."""
+
+    per_s: Mapping[int, float]
+    now: float = 0.0
+    ready_s: float = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def product(self, check: Call = lambda: None) -> Product:
+        return Product("lib", "float32", check, self.make)
+
+    @contextlib.contextmanager
+    def make(self, size: int) -> Iterator[Call]:
+        self.now += self.ready_s
+        rate = self.per_s[size]
+
+        def call() -> None:
+            self.now += size**3 / rate
+
+        yield call
+
+
+def test_the_best_size_counts_to_the_digit() -> None:
+    bench = Bench({256: 2.0**24, 512: 2.0**27, 1024: 2.0**26, 2048: 2.0**25, 4096: 2.0**25, 8192: 2.0**25})
+    assert find_best_rate(bench.product(), 1e9, bench.clock) == Rate(2.0**27, "lib, 512 x 512")
+
+
+def test_a_size_that_would_not_end_in_time_is_not_begun() -> None:
+    bench = Bench(dict.fromkeys((256, 512, 1024), 2.0**27))  # of 256 a run takes 1/8 s, of 512 1 s, of 1024 8 s
+    assert find_best_rate(bench.product(), 5.0, bench.clock) == Rate(2.0**27, "lib, 256 x 256")
+    assert bench.now == 4 / 8 + 4 * 1
+    late = Bench(dict.fromkeys((256, 512), 2.0**27))
+    assert find_best_rate(late.product(), -1.0, late.clock) is not None
+    assert late.now == 4 / 8
+
+
+def test_what_a_library_cannot_do_is_left_out() -> None:
+    def refuse() -> None:
+        raise CompatibilityError("no")
+
+    assert find_best_rate(Bench({}).product(), 10.0) is None
+    assert find_best_rate(Bench({256: 1e9}).product(refuse), 10.0) is None
+    bench = Bench({256: 2.0**24})
+    assert find_best_rate(bench.product(), 1e9, bench.clock) == Rate(2.0**24, "lib, 256 x 256"), "the larger one failed"
+
+
+def test_the_first_run_does_not_count() -> None:
+    durations = iter([9.0, 3.0, 1.0, 2.0])
+    now = [0.0]
+
+    def call() -> None:
+        now[0] += next(durations)
+
+    assert shortest_s(call, lambda: now[0]) == 1.0
+
+
+def test_narrow_floats_slower_than_float32_are_no_ceilings() -> None:
+    rates = {"float32": Rate(10.0, "a"), "float16": Rate(1.0, "b"), "bfloat16": Rate(20.0, "c"), "int8": Rate(5.0, "d")}
+    assert list(without_emulation(rates)) == ["float32", "bfloat16", "int8"]
+    assert list(without_emulation({"float16": Rate(1.0, "b")})) == ["float16"]
+
+
+def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ceilings.STREAM_BYTES, "cpu", 1 << 20)
+    ticks = iter(range(1000))
+    assert bandwidth(3, "cpu", lambda: float(next(ticks))) == Rate(2.0 * (1 << 20), "copying 1 MiB")
+
+
+def test_a_device_that_is_not_there_has_no_bandwidth() -> None:
+    assert bandwidth(1, "nowhere") is None
+
+
+def test_a_call_on_a_device_ends_with_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    heard: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", heard.append)
+    matmul.finishing(lambda: heard.append("call"), "cuda")()
+    assert heard == ["call", "cuda"]
+    ticks = iter(range(1000))
+    found = bandwidth(1, "meta", lambda: float(next(ticks)))  # PyTorch's device without memory: nothing is moved
+    assert found == Rate(2.0 * (1 << 30), "copying 1024 MiB")
+    assert heard.count("meta") == 8
+
+
+ABLE = [row.name for row in runtimes.available_backends() if matmul.FORMAT in row.formats and not row.missing()]
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", [name for name in ABLE if name in ("onnxruntime", "openvino")])
+def test_the_graphs_multiply(name: str, arithmetic: str, tmp_path: Path) -> None:
+    path = tmp_path / "product.onnx"
+    path.write_bytes(graph(arithmetic, 64))
+    x = matmul._numbers("uint8" if arithmetic == "int8" else "float32", 64)
+    try:
+        with runtimes.open(path, name, "cpu", 1) as runtime:
+            (y,) = runtime.infer({"x": x}).values()
+    except CompatibilityError as error:
+        pytest.skip(f"{name} has no {arithmetic} here: {error}")
+    if arithmetic == "int8":
+        w = matmul._numbers("int8", 64)
+        expected = (x.astype(int) - 128) @ w.astype(int) * 2.0**-14 / (64**0.5 / 64) + 128
+        np.testing.assert_allclose(y, np.clip(expected, 0, 255), atol=2)
+        assert y.std() > 10, "the scale leaves something of the values"
+    else:
+        np.testing.assert_allclose(y, x @ matmul._numbers("float32", 64), atol=0.05)
+
+
+def test_a_product_in_another_arithmetic_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [row for row in matmul.products(1, "cpu", ("int8",), tmp_path) if row.library in ABLE]
+    if not found:
+        pytest.skip("no runtime here opens ONNX files")
+    found[0].check()
+    layer = Layer("MatMul", (), "MatMul", "float32", True, None)
+    monkeypatch.setattr(runtimes, "profile", lambda *_: (layer,))
+    with pytest.raises(CompatibilityError, match=f"{found[0].library} multiplies int8 in float32 here"):
+        found[0].check()
+
+
+def test_tensorfloat32_is_of_gpus_alone(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (found,) = matmul.products(1, "cpu", ("tfloat32",), tmp_path)
+    with pytest.raises(CompatibilityError, match="of NVIDIA's GPUs"):
+        found.check()
+    assert measure(1, ("tfloat32",), 0.0).multiply_adds_per_s == {}
+
+
+def test_this_machines_ceilings() -> None:
+    found = measure_ceilings(1, arithmetics=("float32",), limit_s=0.0)
+    assert found.missing is None
+    assert list(found.multiply_adds_per_s) == ["float32"]
+    assert list(found.method) == ["float32", "bandwidth"]
+    assert (found.threads, found.device) == (1, "cpu")
+    assert found.bandwidth_bytes_per_s is not None
+    assert found.bandwidth_bytes_per_s > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise SystemExit('no memory')", "not measured: no memory"),
+        ("import os; os._exit(7)", "not measured: its process ended with exit code 7"),
+        ("print('what?')", "not measured: not valid JSON: Expecting value: line 1 column 1 (char 0)"),
+    ],
+)
+def test_a_process_that_fails_says_why_and_leaves_every_ceiling_out(code: str, reason: str) -> None:
+    found = measure_ceilings(2, program=(sys.executable, "-c", code))
+    assert found == Ceilings("cpu", 2, missing=reason)
+    assert roof(RESNET50, found, "float32", 0.08) is None
+
+
+def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "HUNG_S", 0.2)
+    found = measure_ceilings(1, limit_s=0.0, program=(sys.executable, "-c", "import time; time.sleep(60)"))
+    assert found.missing == "not measured: it took longer than 0.2 s"
+
+
+def test_what_libraries_print_is_not_in_the_way() -> None:
+    code = (
+        "import sys; from benchmarks import ceilings; ceilings.products = lambda *_: print('hello') or ();"
+        "ceilings.STREAM_BYTES['cpu'] = 4096; sys.exit(ceilings.main(sys.argv[1:]))"
+    )
+    found = measure_ceilings(1, program=(sys.executable, "-c", code))
+    assert found.missing is None
+    assert found.bandwidth_bytes_per_s is not None

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnx
+import openvino
+import pytest
+
+from exporter.explain import explanation
+from exporter.explain.explanation import Explanation, ExplanationRequest, as_json, explain
+from exporter.explain.layer_errors import size_of
+from exporter.models.variants import Variant
+from exporter.network import ExportRequest
+from exporter.precision.spec import PrecisionSpec
+from exporter.targets import onnx_file, torch_program
+from runtimes import Artifact, available_backends, codec
+from runtimes.artifacts.artifact import manifest_path
+from runtimes.errors import (
+    ArtifactError,
+    CompatibilityError,
+    IntegrityError,
+    ModelMismatchError,
+    ResourceError,
+    UsageError,
+)
+from tests.exporter import small, spoilt
+from tests.exporter.small import SILENT
+from tests.exporter.tracing import traced_once
+
+Make = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_exports_of_the_same() -> Iterator[None]:
+    with traced_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Artifacts of the small bottleneck network, by precision; each is made once, and not to be changed."""
+
+    @cache
+    def made(precision: str = "fp32", variant: Variant = small.BOTTLENECK, **request: Any) -> Artifact:
+        out = f"{tmp_path_factory.mktemp(precision)}/{precision}.onnx"
+        precision_spec = (
+            PrecisionSpec(precision, calibration_images=8, gate_images=8)
+            if precision == "int8"
+            else PrecisionSpec(precision)
+        )
+        return onnx_file.export(ExportRequest(variant, out, **request), SILENT, None, precision_spec)
+
+    return made
+
+
+def copied(artifact: Artifact, folder: Path) -> Path:
+    """The artifact with all that belongs to it, where a test may spoil it."""
+    for place in artifact.path.parent.iterdir():
+        shutil.copyfile(place, folder / place.name)
+    return folder / artifact.path.name
+
+
+def foreign(artifact: Artifact, folder: Path) -> Path:
+    """The model file alone."""
+    return Path(shutil.copyfile(artifact.path, folder / "foreign.onnx"))
+
+
+def asked(path: Path, **options: Any) -> Explanation:
+    return explain(ExplanationRequest(path, threads=1, **options), SILENT)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_int8_artifact_is_explained_in_both_halves(make: Make, backend: str) -> None:
+    artifact = make("int8")
+    found = asked(artifact.path, backend=backend)
+    assert (found.artifact, found.precision) == (str(artifact.path), "int8")
+    assert found.no_execution is found.no_errors is None
+    assert found.execution is not None
+    assert found.execution.description.backend == backend
+    assert found.execution.description.threads == 1
+    assert (found.execution.precisions, found.execution.kept) == ({"int8": 13}, 13)
+    errors = found.errors
+    assert errors is not None
+    assert errors.reference == "its network in fp32"
+    assert errors.images == "seeded noise, seed 0"
+    assert errors.runtime.startswith("onnxruntime ")
+    assert 1e-3 < size_of(errors.written) < 0.5
+    assert size_of(errors.ran) == pytest.approx(size_of(errors.written), rel=0.3)
+    ran = {block.name for stage in found.execution.stages for block in stage.blocks or (stage,)}
+    assert ran == {block.name for stage in errors.stages for block in stage.blocks}
+
+
+def test_another_file_can_be_what_it_is_compared_with(make: Make) -> None:
+    made, named = (asked(make("int8").path, against=against) for against in (None, make().path))
+    assert made.errors is not None
+    assert named.errors is not None
+    assert named.errors.reference == "fp32.onnx"
+    assert size_of(named.errors.written) == pytest.approx(size_of(made.errors.written), rel=1e-3)
+
+
+def test_half_precision_that_runs_in_float32_is_told(make: Make) -> None:
+    found = asked(make("fp16").path, backend="openvino", against=make().path)
+    assert found.execution is not None
+    assert found.errors is not None
+    if "FP16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert (found.execution.precisions, found.execution.kept) == ({"float32": 13}, 0)
+        assert size_of(found.errors.ran) < size_of(found.errors.written)
+    assert 1e-4 < size_of(found.errors.written) < 1e-2
+
+
+def test_a_runtime_that_cannot_run_it_leaves_the_errors(make: Make) -> None:
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("no runtime here runs bfloat16, so there is no artifact of it")
+    artifact = make("bf16")
+    found = asked(artifact.path, backend="onnxruntime", against=make().path)
+    assert found.execution is None
+    assert found.no_execution is not None
+    assert found.no_execution.startswith("ONNX Runtime's CPU provider has no kernel for Conv in bfloat16: node 'conv1")
+    assert "(export it in another precision" in found.no_execution
+    assert found.errors is not None
+    assert found.errors.ran is None
+    assert 1e-3 < size_of(found.errors.written) < 1e-1
+    unasked = asked(artifact.path, against=make().path)
+    assert unasked.execution is not None
+    assert unasked.execution.precisions == {"bfloat16": 13}
+
+
+def test_an_fp32_artifact_has_nothing_to_be_off_from(make: Make) -> None:
+    found = asked(make().path)
+    assert found.execution is not None
+    assert found.errors is None
+    assert found.no_errors == "it is fp32 itself (--against compares it with another fp32 file)"
+
+
+def test_a_foreign_file_is_what_its_layers_are(make: Make, tmp_path: Path) -> None:
+    path = foreign(make("int8"), tmp_path)
+    found = asked(path)
+    assert found.precision == "int8"
+    assert found.execution is not None
+    assert found.execution.kept == 13
+    assert found.no_errors == "a foreign file does not say which network it is (--against names its fp32 file)"
+    against = asked(path, against=make().path)
+    assert against.errors is not None
+    assert against.errors.images == "seeded noise, seed 0"
+
+
+def test_two_foreign_files_have_nothing_to_compare_on(make: Make, tmp_path: Path) -> None:
+    other = Path(shutil.copyfile(make().path, tmp_path / "fp32.onnx"))
+    path = foreign(make("int8"), tmp_path)
+    with pytest.raises(CompatibilityError, match=r"foreign.onnx: neither file has test vectors to compare on"):
+        asked(path, against=other)
+    with pytest.raises(UsageError, match=r"--data needs an artifact whose manifest says how images are prepared"):
+        asked(path, against=other, data="fashion-mnist")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return torch_program.export(ExportRequest(small.BASIC, f"{tmp_path_factory.mktemp('program')}/"), SILENT)
+
+
+def test_of_a_program_there_is_what_ran(program: Artifact) -> None:
+    found = asked(program.path)
+    assert found.execution is not None
+    assert (found.execution.precisions, found.execution.kept) == ({"float32": 8}, 8)
+    assert [stage.name for stage in found.execution.stages] == ["stem", "layer1", "layer2", "layer3", "head"]
+    assert found.no_errors == "the layers of a .pt2 file cannot be looked into"
+
+
+def test_where_neither_half_can_be_told_both_reasons_are(program: Artifact) -> None:
+    (inductor,) = (backend for backend in available_backends() if backend.name == "inductor")
+    if inductor.missing() is not None:
+        pytest.skip(f"inductor cannot run here: {inductor.missing()}")
+    with pytest.raises(CompatibilityError) as caught:
+        asked(program.path, backend="inductor")
+    assert caught.value.what == (
+        "there is nothing to explain: what ran is not known: backend inductor cannot tell what it runs (one of "
+        "pytorch); and its errors are not: the layers of a .pt2 file cannot be looked into"
+    )
+
+
+def test_a_foreign_file_that_nothing_runs_cannot_be_explained(make: Make, tmp_path: Path) -> None:
+    graph = onnx.load(make().path)
+    spoilt.named(graph, "layer1.0/Add").op_type = "Invented"
+    with pytest.raises(
+        CompatibilityError, match=r"odd.onnx: there is nothing to explain: what ran is not known: .*it is fp32 itself"
+    ):
+        asked(spoilt.written(graph, tmp_path / "odd.onnx"))
+
+
+def test_what_it_is_compared_with_must_be_fp32_of_the_same_weights(
+    make: Make, program: Artifact, tmp_path: Path
+) -> None:
+    artifact = make("int8")
+    with pytest.raises(UsageError, match=r"int8.onnx: --against takes an fp32 file, and this is int8"):
+        asked(artifact.path, against=artifact.path)
+    with pytest.raises(ModelMismatchError, match=r"its weights are others than those of int8.onnx .--against takes"):
+        asked(artifact.path, against=make(seed=1).path)
+    with pytest.raises(
+        ModelMismatchError, match=r"not the same network: 'layer1.0.conv3/Conv' is a layer of one alone"
+    ):
+        asked(foreign(artifact, tmp_path), against=make(variant=small.BASIC).path)
+    with pytest.raises(ResourceError, match=r"nothing.onnx: cannot read: No such file"):
+        asked(artifact.path, against=tmp_path / "nothing.onnx")
+    with pytest.raises(UsageError, match=r"--against takes an ONNX file, not a .pt2"):
+        asked(artifact.path, against=program.path)
+
+
+def test_what_onnx_cannot_read_is_named(make: Make, tmp_path: Path) -> None:
+    graph = onnx.load(make().path)
+    tensor = b"\x0a\x01\xff"  # dims, packed: a number that does not end
+    odd = b"\x3a" + bytes([len(tensor) + 2]) + b"\x2a" + bytes([len(tensor)]) + tensor
+    (tmp_path / "odd.onnx").write_bytes(graph.SerializeToString() + odd)
+    with pytest.raises(ArtifactError, match=r"odd.onnx: onnx cannot read it: "):
+        asked(make("int8").path, against=tmp_path / "odd.onnx")
+
+
+def test_weights_that_are_gone_leave_what_ran(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from exporter.models.resnet import build
+
+    weights = tmp_path / "weights.safetensors"
+    save_file(build(small.BOTTLENECK).state_dict(), weights)
+    artifact = onnx_file.export(
+        ExportRequest(small.BOTTLENECK, f"{tmp_path}/fp16.onnx", weights=str(weights)),
+        SILENT,
+        None,
+        PrecisionSpec("fp16"),
+    )
+    weights.unlink()
+    found = asked(artifact.path)
+    assert found.execution is not None
+    assert found.no_errors is not None
+    assert found.no_errors.startswith("its fp32 weights are not in it and cannot be loaded again: ")
+    assert found.no_errors.endswith("; --against names its fp32 file")
+
+
+def test_a_damaged_artifact_is_not_explained(make: Make, tmp_path: Path) -> None:
+    path = copied(make("int8"), tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"its bytes are not those that its manifest records"):
+        asked(path)
+    with pytest.raises(IntegrityError, match=r"its bytes are not those that its manifest records"):
+        asked(make("int8").path, against=path)
+
+
+def test_changed_vectors_are_no_reason_but_an_error(make: Make, tmp_path: Path) -> None:
+    path = copied(make("int8"), tmp_path)
+    (vectors,) = tmp_path.glob("*.npz")
+    vectors.write_bytes(vectors.read_bytes() + b"\0")
+    with pytest.raises(IntegrityError, match=r"its bytes are not those that the manifest records"):
+        asked(path)
+
+
+def test_a_runtime_that_does_not_exist_is_the_askers_error(make: Make) -> None:
+    with pytest.raises(UsageError, match=r"no backend 'tensorflow'"):
+        asked(make("int8").path, backend="tensorflow")
+
+
+def test_data_takes_the_place_of_the_test_vectors(make: Make) -> None:
+    found = asked(make("int8").path, against=make().path, data="fashion-mnist", images=5)
+    assert found.errors is not None
+    assert found.errors.images == "5 images of fashion-mnist"
+    with pytest.raises(UsageError, match=r"no data set 'nowhere'"):
+        asked(make("int8").path, against=make().path, data="nowhere")
+
+
+def test_raw_input_is_explained_against_raw_and_against_float(make: Make) -> None:
+    artifact = make("int8", raw=True)
+    own, other = asked(artifact.path), asked(artifact.path, against=make().path)
+    assert own.execution is not None
+    assert own.execution.kept == 13
+    assert own.errors is not None
+    assert other.errors is not None
+    assert size_of(own.errors.written) == pytest.approx(size_of(other.errors.written), rel=1e-2)
+
+
+def test_normalised_vectors_do_not_go_into_raw_input(make: Make, tmp_path: Path) -> None:
+    raw = make(raw=True)
+    with pytest.raises(
+        CompatibilityError, match=r"takes raw pixels, and the test vectors are normalised .--data names"
+    ):
+        asked(make("fp16").path, against=raw.path)
+    found = asked(make("fp16").path, against=raw.path, data="fashion-mnist", images=2)
+    assert found.errors is not None
+    path = copied(raw, tmp_path)
+    manifest = Artifact.read(path).manifest
+    assert manifest is not None
+    manifest_path(path).write_text(codec.dumps(replace(manifest, preprocessing=None)))
+    with pytest.raises(CompatibilityError, match=r"takes normalised images, and nothing says how to normalise them"):
+        asked(foreign(make("int8"), tmp_path), against=path)
+
+
+def test_a_fixed_batch_is_filled_and_the_filling_does_not_count(make: Make) -> None:
+    fixed = asked(make("fp16", batch=4).path)
+    free = asked(make("fp16").path)
+    assert fixed.errors is not None
+    assert free.errors is not None
+    assert size_of(fixed.errors.written) == pytest.approx(size_of(free.errors.written), rel=1e-2)
+    with pytest.raises(CompatibilityError, match=r"take batches of 2 and 4 alone .export one of them with --batch dyn"):
+        asked(make("fp16", batch=4).path, against=make(batch=2).path)
+
+
+def test_a_graph_too_large_to_be_looked_into_is_still_profiled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explanation, "LIMIT_BYTES", 1000)
+    found = asked(make("fp16").path)
+    assert found.execution is not None
+    assert found.no_errors is not None
+    assert found.no_errors.endswith("bytes, and a graph is looked into up to 1,000; --against names its fp32 file")
+
+
+def test_answers_that_are_not_finite_are_no_number(make: Make, tmp_path: Path) -> None:
+    graph = spoilt.misscaled(onnx.load(make("int8").path), "fc/Gemm", 1e40)
+    found = asked(spoilt.written(graph, tmp_path / "broken.onnx"), against=make().path)
+    assert found.errors is not None
+    assert math.isinf(size_of(found.errors.written))
+    assert found.errors.stages[0].name == "head"
+    assert json.loads(as_json(found))["errors"]["written"] is None
+
+
+def test_the_json_holds_all_of_it(make: Make) -> None:
+    found = asked(make("int8").path, against=make().path)
+    data = json.loads(as_json(found))
+    assert data["execution"]["stages"][0]["name"] == "stem"
+    assert data["execution"]["precisions"] == {"int8": 13}
+    assert codec.decode(Explanation, data) == found

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exporter.data.dataset import open_dataset
+from exporter.models.variants import variant
+from exporter.network import ExportRequest, Network, prepare
+from exporter.precision import calibration_images
+from exporter.precision.calibration_images import for_calibration, for_gate
+from exporter.precision.spec import PrecisionSpec
+from runtimes.errors import InputError, ModelMismatchError, UsageError
+from runtimes.images.preprocessing import fit_image, normalise
+from tests.exporter.small import BASIC, SILENT
+
+
+@pytest.fixture(scope="module")
+def trained() -> Network:
+    return prepare(ExportRequest(variant("resnet20"), "unused", weights="bundled"), SILENT)
+
+
+@pytest.fixture(scope="module")
+def untrained() -> Network:
+    return prepare(ExportRequest(BASIC, "unused", seed=3), SILENT)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty small pictures in one folder."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number in range(40):
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{number:02}.png")
+    return folder
+
+
+def test_bundled_weights_are_calibrated_on_training_images(trained: Network) -> None:
+    found = for_calibration(trained, None, 100)
+    assert len(found) == 100
+    assert "fashion-mnist" in found.description
+    test = {fit_image(image, trained.preprocessing).tobytes() for image in open_dataset("fashion-mnist").images}  # type: ignore[arg-type]
+    assert not any(image.tobytes() in test for image in found.values)
+
+
+def test_and_judged_on_test_images_with_labels(trained: Network) -> None:
+    found = for_gate(trained, None, 300, 50)
+    assert found.description == "50 images of fashion-mnist"
+    assert found.targets is not None
+    assert found.targets.shape == (50,)
+    assert set(found.targets) <= set(range(10))
+
+
+def test_untrained_weights_take_noise(untrained: Network) -> None:
+    first, second = for_calibration(untrained, None, 100), for_gate(untrained, None, 100, 100)
+    assert (first.real, second.real, first.targets, second.targets) == (False, False, None, None)
+    assert first.description != second.description
+    assert first.floats(0, 2).shape == (2, 3, 16, 16)
+    assert not np.array_equal(first.floats(0, 7), second.floats(0, 7))
+    assert not np.array_equal(first.floats(0, 7), untrained.vectors.inputs)
+
+
+def test_other_trained_weights_need_images(trained: Network) -> None:
+    stranger = dataclasses.replace(trained, dataset="photos", data=None)
+    with pytest.raises(UsageError, match=r"needs training images .* none are at hand \(--calibration DIR"):
+        for_calibration(stranger, None, 100)
+
+
+def test_a_folder_of_pictures_serves_for_both(untrained: Network, photos: Path) -> None:
+    calibration = for_calibration(untrained, str(photos), 30)
+    judges = for_gate(untrained, str(photos), 30, 1000)
+    assert (len(calibration), len(judges), judges.targets, judges.real) == (30, 10, None, True)
+    seen = {image.tobytes() for image in calibration.values}
+    assert not any(image.tobytes() in seen for image in judges.values)
+
+
+def test_the_same_pictures_twice_are_told(untrained: Network, photos: Path) -> None:
+    judges = for_gate(untrained, str(photos), 40, 1000)
+    assert judges.description.startswith("40 images of ")
+    assert judges.description.endswith(" that it was calibrated on")
+
+
+def test_floats_are_the_manifests_preprocessing(untrained: Network, photos: Path) -> None:
+    found = for_calibration(untrained, str(photos), 5)
+    assert untrained.preprocessing is not None
+    pixels = found.values[1:4].astype(np.uint8)
+    np.testing.assert_array_equal(found.floats(1, 4), normalise(pixels, untrained.preprocessing))
+    np.testing.assert_array_equal(found.feeds(1, 4, raw=True), found.values[1:4])
+    np.testing.assert_array_equal(found.feeds(1, 4, raw=False), found.floats(1, 4))
+
+
+def test_noise_for_raw_input_is_pixels() -> None:
+    network = prepare(ExportRequest(BASIC, "unused", raw=True), SILENT)
+    found = for_gate(network, None, 300, 1000)
+    assert found.feeds(0, 2, raw=True).dtype == np.uint8
+    assert found.feeds(0, 2, raw=True).shape == (2, 16, 16, 3)
+    assert found.floats(0, 2).shape == (2, 3, 16, 16)
+    assert found.floats(0, 2).dtype == np.float32
+
+
+def test_a_broken_picture_is_named(untrained: Network, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken\.png"):
+        for_calibration(untrained, str(tmp_path), 5)
+
+
+def test_data_of_other_classes_are_refused(trained: Network) -> None:
+    other = dataclasses.replace(trained, variant=dataclasses.replace(trained.variant, classes=7))
+    with pytest.raises(ModelMismatchError, match="10 classes for a network of 7"):
+        for_gate(other, None, 300, 20)
+
+
+def test_images_need_a_preprocessing(untrained: Network, photos: Path) -> None:
+    with pytest.raises(UsageError, match="images need --mean and --std for 3 input channels"):
+        for_calibration(dataclasses.replace(untrained, preprocessing=None), str(photos), 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int4"}, "no precision 'int4' .one of fp32, tf32, fp16, bf16, int8"),
+        ({"precision": "int8", "calibration_images": 0}, "at least 1 image is needed"),
+        ({"precision": "int8", "gate_images": 0}, "at least 1 image is needed"),
+        ({"precision": "fp16", "target": "tensorrt"}, "--target tensorrt is a recipe of int8, and fp16 was asked for"),
+        ({"precision": "fp16", "calibration": "photos"}, "--calibration is for int8, and fp16 was asked for"),
+    ],
+)
+def test_wishes_that_contradict_themselves(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        PrecisionSpec(**options)  # type: ignore[arg-type]
+
+
+def test_noise_is_little(untrained: Network) -> None:
+    assert len(for_calibration(untrained, None, 5000)) == calibration_images.NOISE_IMAGES

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx as onnx_library
+import pytest
+from onnx import TensorProto, numpy_helper
+
+import runtimes
+from exporter.models.variants import Variant, customise
+from exporter.network import ExportRequest, prepare
+from exporter.precision.cast import cast
+from exporter.precision.spec import PrecisionSpec
+from exporter.precision.table import PRECISIONS
+from exporter.targets import onnx_file
+from runtimes import Artifact, TensorSpec, parity
+from runtimes.errors import CheckFailedError, UsageError
+from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
+
+KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+
+def graph_of(artifact: Artifact) -> onnx_library.GraphProto:
+    return onnx_library.load(artifact.path).graph
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("row", [BASIC, BOTTLENECK, customise(BASIC, shortcut="C")], ids=["A", "B", "C"])
+def test_all_weights_are_in_the_narrower_type(tmp_path: Path, name: str, row: Variant) -> None:
+    artifact = export(row, tmp_path, precision_spec=PrecisionSpec(name))
+    manifest = artifact.manifest
+    assert manifest is not None
+    assert (manifest.precision, manifest.opset) == (name, 22 if name == "bf16" else 20)
+    assert manifest.inputs[0].dtype == manifest.outputs[0].dtype == "float32"
+    graph = graph_of(artifact)
+    kinds = {tensor.data_type for tensor in graph.initializer} - {TensorProto.INT64}
+    assert kinds == {KINDS[name]}
+    assert Counter(node.op_type for node in graph.node)["Cast"] == 2
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_batch_norms_are_folded_before_the_cast(tmp_path: Path, name: str) -> None:
+    """Every weight is that of the fp32 file, rounded once."""
+    exact = {t.name: numpy_helper.to_array(t) for t in graph_of(export(BASIC, tmp_path)).initializer}
+    narrow = {
+        t.name: numpy_helper.to_array(t)
+        for t in graph_of(export(BASIC, tmp_path, precision_spec=PrecisionSpec(name))).initializer
+    }
+    assert exact.keys() == narrow.keys()
+    for key, values in exact.items():
+        np.testing.assert_array_equal(narrow[key], values.astype(narrow[key].dtype), err_msg=key)
+
+
+def test_fp16_halves_the_file(tmp_path: Path) -> None:
+    wide = export(BASIC, tmp_path).path.stat().st_size
+    assert export(BASIC, tmp_path, precision_spec=PrecisionSpec("fp16")).path.stat().st_size < 0.8 * wide
+
+
+def test_bf16_runs_where_a_runtime_has_it(tmp_path: Path) -> None:
+    artifact = export(BOTTLENECK, tmp_path, precision_spec=PrecisionSpec("bf16"))
+    assert artifact.manifest is not None
+    assert artifact.manifest.parity is not None
+    assert artifact.manifest.parity.runtime.startswith("openvino")
+    with runtimes.open(artifact.path) as runtime:
+        assert runtime.description.backend == "openvino"
+        parity.check(runtime, artifact.vectors(), PRECISIONS["bf16"].tolerance, "PyTorch", "noise")
+
+
+def test_bf16_needs_opset_22(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="bf16 needs opset 22, and 20 was asked for"):
+        export(BASIC, tmp_path, opset=20, precision_spec=PrecisionSpec("bf16"))
+
+
+def test_a_weight_beyond_the_type_is_refused() -> None:
+    network = prepare(ExportRequest(BASIC, "unused"), SILENT)
+    graph = onnx_file.tidy(onnx_file._trace(network, None, 20))
+    for tensor in graph.graph.initializer:
+        if tensor.name == "fc.weight":
+            tensor.CopyFrom(numpy_helper.from_array(np.full((10, 16), 1e5, np.float32), tensor.name))
+    with pytest.raises(CheckFailedError, match=r"fc.weight holds 1e\+05, which float16 cannot \(--precision bf16"):
+        cast(graph, "float16")
+    assert cast(graph, "bfloat16").graph.input[0].name == "input"
+
+
+def test_the_graph_that_is_cast_stays_as_it_is() -> None:
+    graph = onnx_file.tidy(onnx_file._trace(prepare(ExportRequest(BASIC, "unused"), SILENT), None, 20))
+    before = graph.SerializeToString()
+    cast(graph, "float16")
+    assert graph.SerializeToString() == before
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_raw_input_goes_before_the_cast(tmp_path: Path, name: str) -> None:
+    artifact = export(BASIC, tmp_path, precision_spec=PrecisionSpec(name), raw=True)
+    assert artifact.manifest is not None
+    assert artifact.manifest.inputs == (TensorSpec("input", "uint8", ("batch", 16, 16, 3)),)
+    order = [node.op_type for node in graph_of(artifact).node[:5]]
+    assert order == ["Cast", "Mul", "Add", "Transpose", "Cast"]

@@ -1,0 +1,465 @@
+"""Engines from ONNX artifacts. TensorRT-RTX builds them for real; where a GPU is wanted, it is the double of
+``tests.runtimes.backends.tensorrt``, and an engine answers what ONNX Runtime answers for the file that it was built
+from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import runtimes
+from exporter.inspect import engine_view, manifest_view
+from exporter.network import ExportListener, ExportRequest
+from exporter.precision.spec import PrecisionSpec
+from exporter.targets import tensorrt_engine
+from runtimes import Artifact, codec
+from runtimes.artifacts.artifact import manifest_path
+from runtimes.artifacts.manifest import Engine, Manifest, Profile
+from runtimes.backends.tensorrt.build_settings import Settings
+from runtimes.backends.tensorrt.builder import build
+from runtimes.backends.tensorrt.inspector import EngineLayer
+from runtimes.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    CheckFailedError,
+    CompatibilityError,
+    IntegrityError,
+    UsageError,
+)
+from runtimes.protocol import Arrays, Layer
+from runtimes.tensors import cuda
+from tests.exporter.small import BASIC, SILENT, content, export
+from tests.runtimes.backends.tensorrt import double
+from tests.runtimes.backends.tensorrt.cudadouble import Recorder
+from tests.runtimes.backends.tensorrt.networks import Network
+
+NAME = BASIC.name
+RTX = tensorrt_engine.EngineRequest("rtx")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small network in some precisions, by its precision. Not to be changed."""
+    folder = tmp_path_factory.mktemp("shared")
+    typings = (
+        PrecisionSpec(),
+        PrecisionSpec("tf32"),
+        PrecisionSpec("fp16"),
+        PrecisionSpec("int8", calibration_images=2, gate_images=2),
+    )
+    return {row.precision: export(BASIC, _made(folder / row.precision), precision_spec=row).path for row in typings}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def source(shared: dict[str, Path], tmp_path: Path) -> Path:
+    """An fp32 ONNX artifact in a folder of the test's own."""
+    return _copied(shared["fp32"], tmp_path)
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    shutil.copytree(path.parent, folder, dirs_exist_ok=True)
+    return folder / path.name
+
+
+def notices() -> tuple[list[str], ExportListener]:
+    heard: list[str] = []
+    return heard, ExportListener(step=lambda _: None, notice=heard.append)
+
+
+def manifest_of(path: Path) -> Manifest:
+    found = Artifact.read(path).manifest
+    assert found is not None
+    return found
+
+
+def engine_of(path: Path) -> Engine:
+    found = manifest_of(path).engine
+    assert found is not None
+    return found
+
+
+def rewrite(path: Path, **fields: object) -> None:
+    manifest_path(path).write_text(codec.dumps(replace(manifest_of(path), **fields)))  # type: ignore[arg-type]
+
+
+def test_an_engine_lies_beside_its_onnx_file_with_all_that_is_known(source: Path) -> None:
+    heard, listener = notices()
+    artifact = tensorrt_engine.build_artifact(source, RTX, listener)
+    parent, manifest = manifest_of(source), manifest_of(artifact.path)
+    assert artifact.path == source.with_suffix(".engine")
+    assert artifact.path.read_bytes()[:4] == b"vtrt"
+    artifact.check_digest()
+    same = ("name", "variant", "weights", "precision", "inputs", "outputs", "labels", "preprocessing", "dataset")
+    assert all(getattr(manifest, name) == getattr(parent, name) for name in same)
+    assert (manifest.parent, manifest.opset, manifest.parity) == (parent.sha256, None, None)
+    engine = engine_of(artifact.path)
+    assert (engine.flavor, engine.gpu, engine.compute_capability, engine.driver) == ("rtx", None, None, None)
+    assert (engine.profiles, engine.opt_level, engine.tf32) == ((Profile(1, 8, 64),), 3, False)
+    assert (engine.onnx, engine.tolerance) == (source.name, 5e-5)
+    assert manifest.producers["tensorrt_rtx"] == engine.version
+    (vectors, ours) = (Artifact.read(place).vectors() for place in (source, artifact.path))
+    assert (vectors.inputs == ours.inputs).all()
+    assert (vectors.logits == ours.logits).all()
+    assert any("not checked here: " in line and "it is checked where it is opened" in line for line in heard)
+    assert any("for batches of 1 to 64, tuned for 8" in line for line in heard)
+
+
+@pytest.mark.parametrize(("precision", "tf32", "tolerance"), [("fp32", False, 5e-5), ("tf32", True, 1e-2)])
+def test_the_file_says_whether_tensorfloat_is_allowed(
+    shared: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    tf32: bool,
+    tolerance: float,
+) -> None:
+    asked: list[Settings] = []
+
+    def recorded(onnx: Path, settings: Settings, *others: object) -> object:
+        asked.append(settings)
+        return build(onnx, settings, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tensorrt_engine, "build", recorded)
+    artifact = tensorrt_engine.build_artifact(_copied(shared[precision], tmp_path), RTX, SILENT)
+    engine = engine_of(artifact.path)
+    assert ([settings.tf32 for settings in asked], engine.tf32, engine.tolerance) == ([tf32], tf32, tolerance)
+
+
+def test_settings_come_into_the_manifest(source: Path) -> None:
+    settings = Settings(
+        profiles=(Profile(1, 1, 1), Profile(2, 4, 16)), opt_level=1, workspace_bytes=1 << 30, targets=("8.6", "8.9")
+    )
+    artifact = tensorrt_engine.build_artifact(
+        source, replace(RTX, settings=settings, out=f"{source.parent}/my.engine"), SILENT
+    )
+    engine = engine_of(artifact.path)
+    assert artifact.path.name == "my.engine"
+    assert (engine.profiles, engine.opt_level, engine.workspace_bytes) == (settings.profiles, 1, 1 << 30)
+    assert engine.targets == ("8.6", "8.9")
+    facts = manifest_view.as_text(artifact.path)
+    assert "GPUs of compute capability 8.6, 8.9 that" in facts
+    assert "batches of 1; batches of 2 to 16, tuned for 4" in facts
+    assert "optimisation level 1; TensorFloat-32 off; workspace of 1,073,741,824 bytes at most" in facts
+
+
+def test_a_fixed_batch_is_the_only_profile(tmp_path: Path) -> None:
+    source = export(BASIC, tmp_path, batch=4).path
+    assert engine_of(tensorrt_engine.build_artifact(source, RTX, SILENT).path).profiles == (Profile(4, 4, 4),)
+    others = replace(RTX, settings=Settings(profiles=(Profile(1, 4, 8),)), force=True)
+    with pytest.raises(UsageError, match="the graph takes 4 images and no others"):
+        tensorrt_engine.build_artifact(source, others, SILENT)
+
+
+def test_a_variant_is_exported_beside_its_engine(tmp_path: Path) -> None:
+    heard, listener = notices()
+    request = ExportRequest(BASIC, f"{tmp_path}/out/")
+    artifact = tensorrt_engine.export(request, RTX, listener, precision_spec=PrecisionSpec("fp16"))
+    assert artifact.path == tmp_path / "out" / f"{NAME}.engine"
+    source = artifact.path.with_suffix(".onnx")
+    assert (manifest_of(source).precision, manifest_of(source).sha256) == ("fp16", manifest_of(artifact.path).parent)
+    assert f"{source}: what the engine is built from" in heard
+    with pytest.raises(UsageError, match=r"engine: it is there already \(--force replaces it"):
+        tensorrt_engine.export(request, RTX, SILENT)
+    artifact.path.unlink()
+    with pytest.raises(
+        UsageError, match=r"onnx: the ONNX file .* is there already \(rexport tensorrt \S+\.onnx builds"
+    ):
+        tensorrt_engine.export(request, RTX, SILENT)
+    with pytest.raises(UsageError, match=r"an engine's name does not end in \.onnx"):
+        tensorrt_engine.export(ExportRequest(BASIC, f"{tmp_path}/new.onnx"), RTX, SILENT)
+
+
+def test_what_is_there_is_replaced_only_by_force(source: Path) -> None:
+    first = tensorrt_engine.build_artifact(source, RTX, SILENT)
+    before = content(source.parent)
+    with pytest.raises(UsageError, match=r"it is there already \(--force"):
+        tensorrt_engine.build_artifact(source, RTX, SILENT)
+    assert content(source.parent) == before
+    narrow = replace(RTX, settings=Settings(profiles=(Profile(1, 1, 2),)), force=True)
+    tensorrt_engine.build_artifact(source, narrow, SILENT)
+    assert engine_of(first.path).profiles == (Profile(1, 1, 2),)
+    assert set(content(source.parent)) == set(before)
+
+
+def _foreign(path: Path) -> None:
+    manifest_path(path).unlink()
+
+
+def _flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+def _without_parity(path: Path) -> None:
+    rewrite(path, parity=None)
+
+
+def _without_vectors(path: Path) -> None:
+    next(path.parent.glob("*.npz")).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (_foreign, ArtifactError, r"a foreign file has no test vectors .* \(export it with rexport onnx\)"),
+        (_flipped, IntegrityError, "its bytes are not those that its manifest records"),
+        (_without_parity, ArtifactError, "its manifest records no parity check"),
+        (_without_vectors, IntegrityError, "npz: its bytes are not those"),
+    ],
+)
+def test_no_engine_of_what_cannot_be_held_to_anything(
+    source: Path, spoil: Callable[[Path], None], error: type[Exception], message: str
+) -> None:
+    spoil(source)
+    before = content(source.parent)
+    with pytest.raises(error, match=message):
+        tensorrt_engine.build_artifact(source, RTX, SILENT)
+    assert content(source.parent) == before
+
+
+def test_an_engine_is_made_of_an_onnx_file_alone(pt2_artifact: Artifact) -> None:
+    with pytest.raises(ArtifactError, match=r"from an ONNX file, and this is a \.pt2 \(rexport onnx VARIANT"):
+        tensorrt_engine.build_artifact(pt2_artifact.path, RTX, SILENT)
+
+
+def test_a_file_that_is_replaced_meanwhile_gives_no_engine(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(onnx: Path, *others: object) -> object:
+        found = build(onnx, *others)  # type: ignore[arg-type]
+        other = onnx.with_name("other")
+        shutil.copy(onnx, other)
+        other.replace(onnx)
+        return found
+
+    monkeypatch.setattr(tensorrt_engine, "build", slow)
+    with pytest.raises(IntegrityError, match=r"it was replaced while the engine was built \(build it again\)"):
+        tensorrt_engine.build_artifact(source, RTX, SILENT)
+    assert not [name for name in content(source.parent) if "engine" in name]
+
+
+def test_an_interrupt_leaves_nothing(source: Path) -> None:
+    before = content(source.parent)
+
+    def step(text: str) -> None:
+        if "Optimizing graph" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tensorrt_engine.build_artifact(source, RTX, ExportListener(step=step, notice=lambda _: None))
+    assert content(source.parent) == before
+
+
+def test_weights_that_are_left_out_must_lie_beside_the_engine(source: Path, tmp_path: Path) -> None:
+    stripped = replace(RTX, settings=Settings(strip_weights=True))
+    with pytest.raises(UsageError, match=r"takes them from \S+\.onnx, which must lie beside it \(-o "):
+        tensorrt_engine.build_artifact(source, replace(stripped, out=f"{tmp_path}/elsewhere/"), SILENT)
+    with pytest.raises(CompatibilityError, match=r"leaves weights out on a machine with a GPU only"):
+        tensorrt_engine.build_artifact(source, stripped, SILENT)
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "message"),
+    [
+        (tensorrt_engine.EngineRequest("cuda"), UsageError, r"no flavor 'cuda' of TensorRT \(one of tensorrt, rtx\)"),
+        (
+            tensorrt_engine.EngineRequest("rtx", Settings(targets=("9.0",))),
+            UsageError,
+            r"no engines for compute capability 9\.0",
+        ),
+        (
+            tensorrt_engine.EngineRequest("rtx", Settings(version_compat=True)),
+            UsageError,
+            "has no engines for later versions",
+        ),
+        (tensorrt_engine.EngineRequest("tensorrt"), BackendUnavailableError, r"pip install 'rexport\[tensorrt\]'"),
+    ],
+)
+def test_what_the_library_lacks_is_said_before_anything_is_exported(
+    tmp_path: Path, order: tensorrt_engine.EngineRequest, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        tensorrt_engine.export(ExportRequest(BASIC, f"{tmp_path}/"), order, SILENT)
+    with pytest.raises(error, match=message):
+        tensorrt_engine.build_artifact(tmp_path / "missing.onnx", order, SILENT)
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize("error", [ArtifactError, CompatibilityError])
+def test_a_refused_int8_graph_for_cpus_gets_the_recipe_for_tensorrt(
+    shared: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """TensorRT-RTX takes such graphs and TensorRT does not: its refusal is made up here."""
+    source = _copied(shared["int8"], tmp_path)
+    assert tensorrt_engine.build_artifact(source, RTX, SILENT).path.exists()
+
+    def refused(*_: object) -> None:
+        raise error("the parser refused it")
+
+    monkeypatch.setattr(tensorrt_engine, "build", refused)
+    with pytest.raises(error, match=r"refused it; its int8 is for CPUs.*--precision int8 --target tensorrt\)"):
+        tensorrt_engine.build_artifact(source, replace(RTX, force=True), SILENT)
+    record = manifest_of(source).calibration
+    assert record is not None
+    rewrite(source, calibration=replace(record, target="tensorrt"))
+    with pytest.raises(error, match=r"^the parser refused it$"):
+        tensorrt_engine.build_artifact(source, replace(RTX, force=True), SILENT)
+
+
+def with_gpu(patch: pytest.MonkeyPatch, source: Path, profiles: tuple[Profile, ...] = (Profile(1, 8, 64),)) -> Recorder:
+    """TensorRT and a GPU, by their doubles, on which engines answer as ONNX Runtime answers for ``source``."""
+    manifest = manifest_of(source)
+    recorder = double.installed(patch, "tensorrt", Network(manifest.inputs, manifest.outputs, profiles))
+    honest = runtimes.open(source, "onnxruntime")
+
+    def compute(feeds: Arrays) -> Arrays:
+        return honest.infer(feeds)
+
+    recorder.compute = compute
+    return recorder
+
+
+def test_with_a_gpu_parity_is_checked_and_recorded(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = with_gpu(monkeypatch, source)
+    heard, listener = notices()
+    artifact = tensorrt_engine.build_artifact(source, tensorrt_engine.EngineRequest(), listener)
+    manifest, engine, here = manifest_of(artifact.path), engine_of(artifact.path), cuda.device()
+    assert (engine.flavor, engine.gpu, engine.driver) == ("tensorrt", here.name, here.driver)
+    assert engine.compute_capability == here.compute_capability
+    assert manifest.parity is not None
+    assert manifest.parity.runtime == f"tensorrt {double.VERSION}"
+    assert manifest.parity.batches == (1, 2, 3, 7)
+    assert manifest.parity.relative_difference <= 5e-5
+    assert not any("not checked" in line for line in heard)
+    assert manifest_view.verify_parity(artifact.path, None, "cuda", None).runtime == manifest.parity.runtime
+    assert recorder.faults == []
+
+
+def test_with_a_gpu_the_gate_of_the_precision_is_repeated(
+    shared: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _copied(shared["fp16"], tmp_path)
+    with_gpu(monkeypatch, source)
+    heard, listener = notices()
+    manifest = manifest_of(tensorrt_engine.build_artifact(source, tensorrt_engine.EngineRequest(), listener).path)
+    assert manifest.gate is not None
+    assert manifest.gate.runtime == f"tensorrt {double.VERSION}"
+    assert any(line.startswith("fp16: logits' error ") for line in heard)
+
+
+def test_a_gate_that_cannot_be_repeated_is_said(
+    shared: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _copied(shared["fp16"], tmp_path)
+    rewrite(source, weights=replace(manifest_of(source).weights, origin="file", source="gone.pt"))
+    with_gpu(monkeypatch, source)
+    heard, listener = notices()
+    manifest = manifest_of(tensorrt_engine.build_artifact(source, tensorrt_engine.EngineRequest(), listener).path)
+    assert (manifest.gate, manifest.parity is None) == (None, False)
+    assert any("fp16: parity holds, and its gate was not repeated: its fp32 weights" in line for line in heard)
+
+
+@pytest.mark.parametrize(("factor", "message"), [(1.01, "parity failed on tensorrt"), (float("nan"), "parity failed")])
+def test_an_engine_that_answers_wrongly_is_never_there(
+    source: Path, monkeypatch: pytest.MonkeyPatch, factor: float, message: str
+) -> None:
+    recorder = with_gpu(monkeypatch, source)
+    right = recorder.compute
+    assert right is not None
+    recorder.compute = lambda feeds: {name: array * factor for name, array in right(feeds).items()}
+    before = content(source.parent)
+    with pytest.raises(CheckFailedError, match=message):
+        tensorrt_engine.build_artifact(source, tensorrt_engine.EngineRequest(), SILENT)
+    assert content(source.parent) == before
+
+
+def test_an_engine_for_other_gpus_is_built_and_not_checked(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    double.installed(monkeypatch, "rtx")
+    here = cuda.device().compute_capability
+    elsewhere = replace(RTX, settings=Settings(targets=("7.5" if here != "7.5" else "8.6",)))
+    heard, listener = notices()
+    fp16 = export(BASIC, source.parent, precision_spec=PrecisionSpec("fp16")).path
+    manifest = manifest_of(tensorrt_engine.build_artifact(fp16, elsewhere, listener).path)
+    assert manifest.parity is None
+    assert any(line.startswith("not checked here: ") and "compute capability" in line for line in heard)
+
+
+def test_the_progress_of_a_long_build_is_told_now_and_then() -> None:
+    now, steps = [0.0], list[str]()
+    heard: list[str] = []
+    told = tensorrt_engine.BuildProgress(ExportListener(steps.append, heard.append), clock=lambda: now[0])
+    for second in range(0, 70, 7):
+        now[0] = second
+        assert told("Timing \x1b tactics", second, 70)
+    assert len(steps) == 10
+    assert heard == [
+        "building the engine: Timing \\x1b tactics, 35 of 70, after 35 s",
+    ]
+
+
+def _layer(nodes: tuple[str, ...], kind: str, precision: str, weighted: bool, tactic: str | None) -> EngineLayer:
+    name = nodes[0] if nodes else "Reformatting CopyNode"
+    return EngineLayer(Layer(name, nodes, kind, precision, weighted, None), " + ".join(nodes) or name, tactic)
+
+
+LAYERS = (
+    _layer((), "Reformat", "float32", False, None),
+    _layer(("conv1/Conv", "relu/Relu"), "CaskConvolution", "float16", True, "sm90_fprop"),
+    _layer(("layer1.0.conv1/Conv", "layer1.0.relu/Relu"), "CaskConvolution", "float16", True, "sm90_fprop"),
+    _layer(
+        ("layer1.0.conv2/Conv", "layer1.0/Add", "layer1.0.relu/Relu_2"), "CaskConvolution", "float16", True, "sm90_add"
+    ),
+    _layer(("layer2.0.conv2/Conv",), "CaskConvolution", "float32", True, None),
+    _layer(("layer2.0/Add", "layer2.0.relu/Relu_2"), "PointWiseV2", "float16", False, None),
+    _layer(("fc/Gemm",), "gemm", "float16", True, "sm90_gemm"),
+)
+"""As an inspector tells of a network of two blocks: the addition of one is fused into its convolution."""
+
+
+def test_fused_blocks_are_counted() -> None:
+    found = engine_view.summarise_layers(LAYERS)
+    assert (found.blocks, found.fused_blocks) == (2, 1)
+    assert found.arithmetic == "float16 (4 of 5), float32 (1 of 5)"
+    first, *lines = engine_view.layer_lines(found)
+    assert first == (
+        "7 layers (4 CaskConvolution, 1 Reformat, 1 PointWiseV2, 1 gemm), 1 of 2 blocks with their addition fused; "
+        "weighted layers in float16 (4 of 5), float32 (1 of 5)"
+    )
+    assert lines[3] == "float16   3  layer1.0.conv2/Conv + layer1.0/Add + layer1.0.relu/Relu_2  [sm90_add]"
+
+
+def test_layers_that_tell_no_nodes_count_no_blocks() -> None:
+    found = engine_view.summarise_layers(tuple(_layer((), "Reformat", "float32", False, None) for _ in range(3)))
+    assert (found.blocks, found.fused_blocks) == (0, 0)
+    assert "blocks" not in engine_view.layer_lines(found)[0]
+
+
+def test_inspect_says_why_there_are_no_layers_without_a_gpu(source: Path) -> None:
+    artifact = tensorrt_engine.build_artifact(source, RTX, SILENT)
+    if cuda.missing() is None:
+        pytest.skip("a GPU is here")
+    text = manifest_view.as_text(artifact.path)
+    assert "layers: an engine tells them on a GPU that it was built for alone: " in text
+    assert "not checked where it was built" in text
+    facts = json.loads(manifest_view.as_json(artifact.path))
+    assert (facts["layers"], facts["engine"]["flavor"]) == (None, "rtx")
+    assert "GPU" in facts["no_layers"]
+
+
+def test_inspect_shows_what_the_engine_tells(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, source)
+    artifact = tensorrt_engine.build_artifact(source, tensorrt_engine.EngineRequest(), SILENT)
+    monkeypatch.setattr(engine_view, "inspect_layers", lambda _: LAYERS)  # the double's inspector knows no layers
+    assert "layers: 7 layers (4 CaskConvolution" in manifest_view.as_text(artifact.path)
+    facts = json.loads(manifest_view.as_json(artifact.path))
+    assert (facts["layers"]["fused_blocks"], facts["no_layers"]) == (1, None)
+    assert facts["layers"]["layers"][1]["tactic"] == "sm90_fprop"

@@ -1,0 +1,258 @@
+"""A stand-in for ONNX Runtime on a GPU, and for the stream and the events of one: there is no GPU to test on.
+
+It computes with the real library on the processor, and keeps the rules of the real one on CUDA, which were looked up by
+running onnxruntime-gpu 1.31.1 over an empty CUDA library: what it records, it keeps for each thread, and replays with
+the addresses that it was recorded with, whatever is bound; it takes one call at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from runtimes.backends.onnxruntime.serialised import TURN
+from runtimes.tensors import cuda, dlpack
+from runtimes.tensors.dlpack import DeviceTensor
+
+HANDLE = 4096
+"""Of every stream."""
+
+
+@dataclass
+class Recorder:
+    """What the library was asked for.
+
+    Attributes:
+        opened: the provider, its options and the session's entries, of each session.
+        runs: ``plain``, ``recorded`` or ``replayed``, of each run, with a ``+`` where it did not wait for the device.
+        threads: in which the sessions ran.
+        faults: what the real library would have answered wrongly or with an error.
+        events: ``record`` for each event that was recorded.
+        ordered: handle of the stream that a tensor's owner was told of, and in which thread.
+        unloadable: what ``preload_dlls`` prints.
+        gives: the provider that a session has in the end; else the one that was asked for.
+        refuses: what opening a session raises.
+        recording: threads that record a run at this moment: in no other may the library do anything.
+    """
+
+    opened: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+    threads: set[int] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    ordered: list[tuple[int, int]] = field(default_factory=list)
+    unloadable: str = ""
+    gives: str | None = None
+    refuses: Exception | None = None
+    recording: list[int] = field(default_factory=list)
+
+    def acts(self) -> None:
+        """Something that allocates or waits, in this thread."""
+        if any(thread != threading.get_ident() for thread in list(self.recording)):
+            self.faults.append("operation not permitted while a stream is captured")
+
+
+class _Settings(onnxruntime.SessionOptions):  # type: ignore[misc]  # without annotations
+    """Remembers its entries, which the real one does not give back as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: dict[str, str] = {}
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        self.entries[key] = value
+        super().add_session_config_entry(key, value)
+
+
+class _Binding:
+    """Of tensors on the device, which lie in the host's memory."""
+
+    def __init__(self, native: onnxruntime.InferenceSession) -> None:
+        self.real = native.io_binding()
+        self.addresses: dict[str, int] = {}
+
+    def bind_ortvalue_input(self, name: str, value: onnxruntime.OrtValue) -> None:
+        self.addresses[name] = value.data_ptr()
+        self.real.bind_ortvalue_input(name, value)
+
+    def bind_ortvalue_output(self, name: str, value: onnxruntime.OrtValue) -> None:
+        self.addresses[name] = value.data_ptr()
+        self.real.bind_ortvalue_output(name, value)
+
+    def bind_input(self, name: str, device: str, ordinal: int, kind: type, shape: Sequence[int], address: int) -> None:
+        assert (device, ordinal) == ("cuda", 0)
+        self.real.bind_input(name, "cpu", 0, kind, shape, address)
+
+    def bind_output(self, name: str, device: str, ordinal: int) -> None:
+        assert (device, ordinal) == ("cuda", 0)
+        self.real.bind_output(name, "cpu", 0)
+
+    def get_outputs(self) -> list[onnxruntime.OrtValue]:
+        found: list[onnxruntime.OrtValue] = self.real.get_outputs()
+        return found
+
+
+class _OrtValue:
+    @staticmethod
+    def ortvalue_from_shape_and_type(
+        shape: Sequence[int], kind: type, device: str, ordinal: int
+    ) -> onnxruntime.OrtValue:
+        assert (device, ordinal) == ("cuda", 0)
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", 0)
+
+
+class Double(ModuleType):
+    """The module."""
+
+    __version__ = onnxruntime.__version__
+    RunOptions = onnxruntime.RunOptions
+    SessionOptions = _Settings
+    OrtValue = _OrtValue
+
+    def __init__(self, recorder: Recorder, providers: Sequence[str]) -> None:
+        super().__init__("onnxruntime")
+        self.__spec__ = onnxruntime.__spec__
+        self.recorder = recorder
+        self._providers = providers
+
+    def get_available_providers(self) -> list[str]:
+        return [*self._providers, "CPUExecutionProvider"]
+
+    def preload_dlls(self) -> None:
+        print(self.recorder.unloadable)  # noqa: T201
+
+    def InferenceSession(self, path: str, settings: _Settings, providers: Any, enable_fallback: bool) -> _Session:  # noqa: N802
+        assert not enable_fallback
+        ((provider, options),) = providers
+        assert options["user_compute_stream"] == str(HANDLE)
+        self.recorder.acts()
+        if not TURN.locked():
+            self.recorder.faults.append("opened while another may record")
+        self.recorder.opened.append((provider, options, settings.entries))
+        if self.recorder.refuses is not None:
+            raise self.recorder.refuses
+        return _Session(Path(path), self.recorder, self.recorder.gives or provider, options)
+
+
+class _Session:
+    def __init__(self, path: Path, recorder: Recorder, provider: str, options: dict[str, str]) -> None:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = 1
+        self._real = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        self._recorder = recorder
+        self._provider = provider
+        self._recording = options.get("enable_cuda_graph") == "True"
+        self._records: dict[tuple[int, str], tuple[_Binding, dict[str, int]]] = {}
+        self._busy = threading.Lock()
+        self.get_inputs = self._real.get_inputs
+        self.get_outputs = self._real.get_outputs
+        self.get_session_options = self._real.get_session_options
+
+    def __del__(self) -> None:
+        if not TURN.locked():
+            self._recorder.faults.append("freed while another may record")
+
+    def get_providers(self) -> list[str]:
+        return [self._provider, "CPUExecutionProvider"]
+
+    def io_binding(self) -> _Binding:
+        return _Binding(self._real)
+
+    def run_with_iobinding(self, binding: _Binding, options: onnxruntime.RunOptions) -> None:
+        if not self._busy.acquire(blocking=False):
+            self._recorder.faults.append("two calls at once")
+            raise RuntimeError("two calls at once")
+        try:
+            self._run(binding, options)
+        finally:
+            self._busy.release()
+
+    def _run(self, binding: _Binding, options: onnxruntime.RunOptions) -> None:
+        time.sleep(0)  # so that another thread comes by
+        self._recorder.acts()
+        number, me = options.get_run_config_entry("gpu_graph_id"), threading.get_ident()
+        queued = "+" if _entry(options, "disable_synchronize_execution_providers") == "1" else ""
+        self._recorder.threads.add(me)
+        if not self._recording or number == "-1":
+            self._recorder.runs.append(f"plain{queued}")
+            self._real.run_with_iobinding(binding.real)
+            return
+        if (me, number) not in self._records:
+            self._record(me)
+        known = self._records.setdefault((me, number), (binding, dict(binding.addresses)))
+        if known[1] != binding.addresses:
+            self._recorder.faults.append(f"record {number} is replayed with other addresses than those bound")
+        self._recorder.runs.append(f"{'replayed' if known[0] is binding else 'mistaken'}{queued}")
+        self._real.run_with_iobinding(known[0].real)
+
+    def _record(self, me: int) -> None:
+        """Takes some time, in which other threads come by."""
+        self._recorder.acts()
+        self._recorder.recording.append(me)
+        time.sleep(1e-3)
+        self._recorder.recording.remove(me)
+
+
+def _entry(options: onnxruntime.RunOptions, key: str) -> str | None:
+    try:
+        return str(options.get_run_config_entry(key))
+    except Exception:  # the library's own, where there is none
+        return None
+
+
+class Stream:
+    """Of the device."""
+
+    handle = HANDLE
+
+
+@dataclass
+class _Event:
+    recorder: Recorder
+
+    def record(self, stream: Stream) -> None:
+        assert isinstance(stream, Stream)
+        self.recorder.events.append("record")
+        self.recorder.runs.append("|")
+
+    def elapsed_s(self, since: _Event) -> float:
+        assert since is not self
+        return 0.25
+
+
+@contextmanager
+def _current(ordinal: int) -> Iterator[None]:
+    assert ordinal == 0
+    yield
+
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
+    """A GPU, and an ONNX Runtime that has the providers for it, by default both."""
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, "onnxruntime", Double(recorder, providers or (TENSORRT, CUDA)))
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    monkeypatch.setattr(cuda, "current", _current)
+    monkeypatch.setattr(cuda, "Stream", Stream)
+    monkeypatch.setattr(cuda, "Event", lambda: _Event(recorder))
+
+    def ordered(tensor: DeviceTensor, stream: int) -> None:
+        assert tensor.pointer
+        if not TURN.locked():
+            recorder.faults.append("a stream was made to wait while it may be recorded")
+        recorder.ordered.append((stream, threading.get_ident()))
+
+    monkeypatch.setattr(dlpack, "wait_for_producer", ordered)
+    return recorder

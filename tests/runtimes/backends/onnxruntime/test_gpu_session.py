@@ -1,0 +1,395 @@
+"""Runs on a GPU, by a stand-in that says what it is: names, order, threads, and every answer its own."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+import runtimes
+from runtimes import Artifact
+from runtimes.artifacts.manifest import TF32
+from runtimes.backends.onnxruntime import backend as onnxrt
+from runtimes.backends.onnxruntime.bound_tensors import Slot
+from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
+from runtimes.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    CompatibilityError,
+    InputError,
+    ResourceError,
+    RexportError,
+)
+from runtimes.protocol import Array, DeviceSession, Options
+from runtimes.tensors import cuda
+from runtimes.tensors.dlpack import DeviceTensor
+from tests.runtimes import typed
+from tests.runtimes.backends.onnxruntime import double, graphs
+
+GPU = Options("cuda", 1)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> double.Recorder:
+    return double.installed(monkeypatch)
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> Artifact:
+    return Artifact.read(graphs.written(tmp_path / "twice.onnx"))
+
+
+def opened(artifact: Artifact, options: Options = GPU) -> OnnxRuntimeDeviceSession:
+    session = onnxrt.BACKEND.open(artifact, options)
+    assert isinstance(session, OnnxRuntimeDeviceSession)
+    assert isinstance(session, DeviceSession)
+    return session
+
+
+def rows(*values: float) -> Array:
+    return np.repeat(np.array(values, np.float32)[:, None], 4, axis=1)
+
+
+def test_what_the_double_offers_is_in_the_real_library() -> None:
+    modules: list[tuple[Any, Any]] = [
+        (double.Double, onnxruntime),
+        (double._Session, onnxruntime.InferenceSession),
+        (double._Binding, onnxruntime.IOBinding),
+        (double._OrtValue, onnxruntime.OrtValue),
+    ]
+    for mine, real in modules:
+        offered = [name for name in vars(mine) if not name.startswith("_") and name != "real"]
+        assert offered
+        assert [name for name in offered if not hasattr(real, name)] == []
+    for name in ("bind_input", "bind_output", "bind_ortvalue_input", "bind_ortvalue_output"):
+        mine, real = (
+            len(inspect.signature(getattr(kind, name)).parameters) for kind in (double._Binding, onnxruntime.IOBinding)
+        )
+        assert mine <= real
+
+
+def test_every_answer_is_its_own(recorder: double.Recorder, twice: Artifact) -> None:
+    session = opened(twice)
+    for values in ((1, 2), (3, 4), (5,), (1, 2)):
+        np.testing.assert_array_equal(session.run({"x": rows(*values)})["y"], 2 * rows(*values))
+    assert recorder.runs == ["replayed"] * 4
+    assert recorder.faults == []
+    session.close()
+
+
+def test_what_it_is_asked_for(recorder: double.Recorder, twice: Artifact) -> None:
+    session = opened(twice)
+    ((provider, told, entries),) = recorder.opened
+    assert provider == "CUDAExecutionProvider"
+    chosen = {name: told[name] for name in ("use_tf32", "prefer_nhwc", "enable_cuda_graph", "user_compute_stream")}
+    assert chosen == {
+        "use_tf32": "False",
+        "prefer_nhwc": "False",
+        "enable_cuda_graph": "True",
+        "user_compute_stream": str(double.HANDLE),
+    }
+    assert entries == {"session.disable_cpu_ep_fallback": "1", "session.disable_quant_qdq": "1"}
+    about = session.description
+    assert (about.backend, about.device, about.provider) == ("onnxruntime", "cuda", "CUDAExecutionProvider")
+    session.close()
+
+
+def test_graphs_are_left_out_when_they_are_not_wanted(recorder: double.Recorder, twice: Artifact) -> None:
+    session = opened(twice, replace(GPU, cuda_graphs=False))
+    assert recorder.opened[0][1]["enable_cuda_graph"] == "False"
+    np.testing.assert_array_equal(session.run({"x": rows(1)})["y"], rows(2))
+    session.bind({"x": rows(1)})()
+    assert recorder.runs == ["plain", "plain"]
+    session.close()
+
+
+@pytest.mark.parametrize(("precision", "told", "computed"), [("fp32", "False", "float32"), (TF32, "True", "tfloat32")])
+def test_tensorfloat_is_for_artifacts_that_allow_it(
+    recorder: double.Recorder, onnx_artifact: Artifact, precision: str, told: str, computed: str
+) -> None:
+    assert onnx_artifact.manifest is not None
+    artifact = replace(onnx_artifact, manifest=replace(onnx_artifact.manifest, precision=precision))
+    session = opened(artifact)
+    assert recorder.opened[0][1]["use_tf32"] == told
+    assert session.description.precision == computed
+    session.close()
+
+
+def test_half_precision_goes_with_channels_last(
+    recorder: double.Recorder, onnx_artifact: Artifact, tmp_path: Path
+) -> None:
+    typed.cast(onnx_artifact.path, tmp_path / "half.onnx", TensorProto.FLOAT16)
+    for path, told in ((onnx_artifact.path, "False"), (tmp_path / "half.onnx", "True")):
+        opened(Artifact.read(path)).close()
+        assert recorder.opened[-1][1]["prefer_nhwc"] == told
+
+
+def test_what_branches_is_not_recorded(recorder: double.Recorder, tmp_path: Path) -> None:
+    path = graphs.written(tmp_path / "branching.onnx")
+    model = onnx.load(path)
+    given = helper.make_tensor_value_info("b", TensorProto.FLOAT, ("n", 4))
+    ways = [
+        helper.make_graph([helper.make_node(kind, ["twice"], ["b"])], kind, [], [given]) for kind in ("Relu", "Neg")
+    ]
+    model.graph.node.append(helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("t", 9, [], [1])))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["b"], then_branch=ways[0], else_branch=ways[1]))
+    model.graph.output.append(given)
+    onnx.save(model, path)
+    opened(Artifact.read(path)).close()
+    assert recorder.opened[0][1]["enable_cuda_graph"] == "False"
+
+
+def test_what_is_bound_stays_and_does_not_disturb_the_rest(recorder: double.Recorder, twice: Artifact) -> None:
+    session = opened(twice)
+    calls = [session.bind({"x": rows(1, 2)}), session.bind({"x": rows(3, 4)})]
+    for call in (*calls, *calls):
+        call()
+    np.testing.assert_array_equal(session.run({"x": rows(5, 6)})["y"], rows(10, 12))
+    calls[0]()
+    assert recorder.runs == ["replayed"] * 6
+    assert recorder.faults == []
+    session.close()
+
+
+def test_the_device_times_a_run_between_two_events(recorder: double.Recorder, twice: Artifact) -> None:
+    session = opened(twice)
+    timed = session.bind_timed({"x": rows(1, 2)})
+    assert recorder.runs == ["replayed"], "what it records, it does before the clock runs"
+    assert [timed(), timed()] == [0.25, 0.25]
+    assert recorder.runs[1:] == ["|", "replayed+", "|"] * 2, "nothing waits in between"
+    session.close()
+
+
+def tensor(array: Array, device: int = 0) -> DeviceTensor:
+    class Owner:
+        def __dlpack__(self, *, stream: int | None = None) -> object:
+            raise AssertionError(f"the double orders: {stream} {array.shape}")
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, device
+
+    return DeviceTensor(Owner(), array.ctypes.data, array.shape, str(array.dtype), device)
+
+
+def test_tensors_are_read_where_they_lie_and_never_recorded(recorder: double.Recorder, twice: Artifact) -> None:
+    session = opened(twice)
+    for values in ((1, 2, 3), (4, 5, 6), (7,)):
+        array = rows(*values)
+        answers = session.run_tensors({"x": tensor(array)})
+        np.testing.assert_array_equal(answers["y"], 2 * array)
+    assert recorder.runs == ["plain"] * 3
+    assert recorder.ordered == [(double.HANDLE, threading.get_ident())] * 3
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(threading.get_ident())
+        session.run_tensors({"x": tensor(rows(8))})
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert recorder.ordered[3:] == [(double.HANDLE, asked[0])], "the queue of the thread that asks is meant"
+    assert recorder.faults == []
+    with pytest.raises(InputError, match="'x' lies on GPU 1, the model on GPU 0"):
+        session.run_tensors({"x": tensor(rows(1), device=1)})
+    session.close()
+
+
+def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twice: Artifact) -> None:
+    whole = opened(twice)
+    session = OnnxRuntimeDeviceSession(whole._model, whole.description, double.Stream(), recording=False, most=3)  # type: ignore[arg-type]
+    for count in (1, 3, 4, 7):
+        array = rows(*range(count))
+        recorder.runs.clear()
+        np.testing.assert_array_equal(session.run({"x": array})["y"], 2 * array)
+        np.testing.assert_array_equal(session.run_tensors({"x": tensor(array)})["y"], 2 * array)
+        session.bind({"x": array})()
+        parts = (count + 2) // 3
+        assert len(recorder.runs) == 3 * parts
+        timed = session.bind_timed({"x": array})
+        recorder.runs.clear()
+        timed()
+        assert [run[-1] for run in recorder.runs] == ["|", *"+" * parts, "|"]
+    session.close()
+    whole.close()
+
+
+def asked_by_eight(session: OnnxRuntimeDeviceSession, turns: int) -> list[str]:
+    """What went wrong while eight threads asked for batches of their own."""
+    wrong: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def ask(number: int) -> None:
+        barrier.wait()
+        for turn in range(turns):
+            array = rows(*(100 * number + turn + row for row in range(1 + (number + turn) % 5)))
+            try:
+                np.testing.assert_array_equal(session.run({"x": array})["y"], 2 * array)
+            except (AssertionError, RexportError, RuntimeError) as error:
+                wrong.append(f"thread {number}, turn {turn}: {error}")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    return wrong
+
+
+def test_many_threads_get_their_own_answers(recorder: double.Recorder, twice: Artifact) -> None:
+    session = opened(twice)
+    assert asked_by_eight(session, 250) == []
+    assert recorder.faults == []
+    assert set(recorder.runs) == {"replayed"}
+    assert len(recorder.threads) <= 2, "the library keeps what it records for each thread that it meets"
+    session.close()
+
+
+def test_without_turns_the_double_sees_it(
+    recorder: double.Recorder, twice: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened(twice)
+    monkeypatch.setattr(session._turns, "call", lambda act: act())
+    assert asked_by_eight(session, 250)
+    assert "two calls at once" in recorder.faults
+    session.close()
+
+
+def test_other_addresses_under_a_records_number_are_seen(recorder: double.Recorder, twice: Artifact) -> None:
+    session = opened(twice)
+    for values in ((1, 2), (3, 4)):
+        slot = Slot(session._model, ((2, 4),), record=0)
+        slot.fill({"x": rows(*values)})
+        slot.run()
+    assert "record 0 is replayed with other addresses than those bound" in recorder.faults
+    session.close()
+
+
+def test_a_bound_run_outlives_its_session_and_nothing_is_freed_under_it(
+    recorder: double.Recorder, twice: Artifact
+) -> None:
+    session = opened(twice)
+    call = session.bind({"x": rows(1)})
+    slots = session._bound({"x": rows(2)})
+    session.close()
+    slots[0].run()
+    np.testing.assert_array_equal(slots[0].results()["y"], rows(4))
+    call()
+    assert recorder.faults == []
+
+
+def test_through_the_face_of_the_package(recorder: double.Recorder, onnx_artifact: Artifact) -> None:
+    images = np.random.default_rng(0).standard_normal((5, 3, 32, 32), np.float32)
+    with runtimes.open(onnx_artifact.path, "onnxruntime", device="cuda", threads=1) as runtime:
+        given = runtime.infer({"input": images})["logits"]
+        assert runtime.infer({"input": images[:0]})["logits"].shape == (0, 10)
+        timed = runtime.bind_timed({"input": images})
+        assert timed is not None
+        assert timed() == 0.25
+        assert "CUDAExecutionProvider" in repr(runtime)
+    assert recorder.faults == []
+    vectors = onnx_artifact.vectors()
+    with runtimes.open(onnx_artifact.path, "onnxruntime", device="cuda", threads=1) as runtime:
+        logits = runtime.infer({"input": vectors.inputs})["logits"]
+    np.testing.assert_allclose(logits, vectors.logits, rtol=0, atol=5e-5 * np.abs(vectors.logits).max())
+    assert given.shape == (5, 10)
+
+
+class Fail(Exception):  # noqa: N818
+    """As onnxruntime names its errors."""
+
+
+class NotImplemented(Exception):  # noqa: N818
+    """As onnxruntime names its errors."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            Fail("This session contains graph nodes that are assigned to the default CPU EP, but fallback to CPU EP "),
+            CompatibilityError,
+            r"CUDA provider leaves some of its nodes to the processor \(export it with --opset 20, or name another",
+        ),
+        (
+            Fail("cannot use the graph capture feature as requested by the user  as all the graph nodes have not been"),
+            CompatibilityError,
+            "CUDA provider leaves some of its nodes to the processor",
+        ),
+        (
+            Fail("x.cc:253 Provider type for MaxPool node with name 'maxpool/MaxPool' is not set."),
+            CompatibilityError,
+            "CUDA provider has no kernel for MaxPool in .*: node 'maxpool/MaxPool'",
+        ),
+        (
+            NotImplemented("Could not find an implementation for Conv(22) node with name 'conv1/Conv'"),
+            CompatibilityError,
+            "CUDA provider has no kernel for Conv in .*: node 'conv1/Conv'",
+        ),
+        (
+            Fail("This session cannot use the graph capture feature as requested by the user as the model has control"),
+            CompatibilityError,
+            r"cannot record its runs \(open it with cuda_graphs=False\)",
+        ),
+        (Fail("CUDA failure 2: out of memory ; GPU=0"), ResourceError, "ran out of memory"),
+        (Fail("Failed to allocate memory for requested buffer of size 9"), ResourceError, "ran out of memory"),
+        (Fail("CUDA failure 700: an illegal memory access"), ResourceError, "the GPU failed .*start the process again"),
+        (Fail("anything"), ArtifactError, "ONNX Runtime refused it: anything"),
+    ],
+)
+def test_refusals(
+    recorder: double.Recorder, twice: Artifact, error: Exception, kind: type[RexportError], message: str
+) -> None:
+    recorder.refuses = error
+    with pytest.raises(kind, match=message) as caught:
+        opened(twice)
+    assert caught.value.path == twice.path
+
+
+def test_a_silent_fall_back_to_the_processor_is_an_error(recorder: double.Recorder, twice: Artifact) -> None:
+    recorder.gives = "CPUExecutionProvider"
+    message = "CUDAExecutionProvider was asked for and cannot be loaded: ONNX Runtime gave CPUExecutionProvider"
+    with pytest.raises(BackendUnavailableError, match=message) as caught:
+        opened(twice)
+    assert caught.value.hint
+
+
+def test_a_library_that_cannot_be_loaded_is_the_better_explanation(
+    recorder: double.Recorder, twice: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder.unloadable = "Failed to load libcublas.so.13: no such file\nPlease follow ..."
+    recorder.refuses = Fail("nodes that are assigned to the default CPU EP, but fallback to CPU EP has been")
+    with pytest.raises(BackendUnavailableError, match=r"cannot be loaded: Failed to load libcublas\.so\.13: no such"):
+        opened(twice)
+    assert capsys.readouterr().out == "", "stdout is for results"
+    recorder.refuses = Fail("Load model failed: opset 99")
+    with pytest.raises(CompatibilityError, match="opset 99"):
+        opened(twice)
+    recorder.refuses = None
+    opened(twice).close()  # what it could not load, it did not need
+
+
+def test_without_a_gpu_or_the_gpu_build(
+    recorder: double.Recorder, twice: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "missing", lambda: "no driver (install one)")
+    with pytest.raises(BackendUnavailableError, match=r"finds no CUDA device \(no driver \(install one\)\)"):
+        opened(twice)
+    assert recorder.opened == []
+    double.installed(monkeypatch, double.TENSORRT)
+    with pytest.raises(BackendUnavailableError, match=r"has no CUDAExecutionProvider .*pip install 'rexport\[gpu\]'"):
+        opened(twice)

@@ -1,0 +1,238 @@
+"""How the PyTorch backends open a program on CUDA, under the double: what they make of it, and what they say it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as torch_library
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import runtimes
+from exporter.network import ExportRequest
+from exporter.precision.spec import PrecisionSpec
+from exporter.targets import torch_program
+from runtimes import Artifact
+from runtimes.backends.pytorch import backend as pytorch
+from runtimes.backends.pytorch import inductor_backend
+from runtimes.backends.pytorch.cuda_session import CudaTorchSession
+from runtimes.backends.pytorch.inductor_backend import FIXED_BATCHES, CompiledPrograms
+from runtimes.errors import BackendUnavailableError
+from runtimes.protocol import Array, Options
+from tests.exporter.small import BASIC, SILENT
+from tests.runtimes.backends.pytorch.double import Recorder, installed
+
+CUDA = Options("cuda", 1)
+Make = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """A small program in a precision, made once."""
+    made: dict[tuple[str, bool], Artifact] = {}
+
+    def program(precision: str, raw: bool = False) -> Artifact:
+        if (precision, raw) not in made:
+            folder = tmp_path_factory.mktemp(precision)
+            made[precision, raw] = torch_program.export(
+                ExportRequest(BASIC, f"{folder}/", raw=raw), SILENT, PrecisionSpec(precision)
+            )
+        return made[precision, raw]
+
+    return program
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """The double, for which a program is on the device already."""
+    monkeypatch.setattr(pytorch, "move_program", lambda program, _: program)
+    return installed(monkeypatch)
+
+
+def answers(session: CudaTorchSession, artifact: Artifact) -> tuple[Array, Array]:
+    """The session's logits for the test vectors, and theirs."""
+    vectors = artifact.vectors()
+    return session.run({"input": vectors.inputs})["logits"], vectors.logits
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    ("precision", "arithmetic", "provider", "tolerance"),
+    [
+        ("fp32", "float32", "eager", 1e-5),
+        ("tf32", "tfloat32", "eager", 1e-5),
+        ("fp16", "float16", "eager channels-last", 1e-2),
+        ("bf16", "bfloat16", "eager channels-last", 8e-2),
+    ],
+)
+@pytest.mark.usefixtures("recorder")
+def test_eager_says_what_it_computes_in(
+    make: Make, precision: str, arithmetic: str, provider: str, tolerance: float, raw: bool
+) -> None:
+    artifact = make(precision, raw)
+    session = pytorch.BACKEND.open(artifact, CUDA)
+    assert isinstance(session, CudaTorchSession)
+    about = session.description
+    assert (about.precision, about.provider, about.device) == (arithmetic, provider, "cuda")
+    given, theirs = answers(session, artifact)
+    np.testing.assert_allclose(given, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+def test_on_the_processor_tf32_is_float32(make: Make) -> None:
+    with runtimes.open(make("tf32").path, "pytorch") as runtime:
+        assert (runtime.description.precision, runtime.description.provider) == ("float32", "eager")
+
+
+class Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Whether the output of each convolution under it is channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.layouts: list[bool] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if "conv" in str(func):
+            self.layouts.append(result.is_contiguous(memory_format=torch_library.channels_last))
+        return result
+
+
+@pytest.mark.usefixtures("recorder")
+@pytest.mark.parametrize(("precision", "last"), [("bf16", True), ("fp32", False)])
+def test_half_precision_is_channels_last_from_the_first_convolution_on(make: Make, precision: str, last: bool) -> None:
+    artifact = make(precision)
+    session = pytorch.BACKEND.open(artifact, CUDA)
+    with Convolutions() as seen:
+        session.run({"input": artifact.vectors().inputs})
+    assert seen.layouts == [last] * 7
+
+
+@pytest.mark.usefixtures("recorder")
+def test_the_profile_tells_what_convolutions_are_rounded_to(make: Make) -> None:
+    assert pytorch.BACKEND.profile is not None
+    artifact = make("tf32")
+    layers = pytorch.BACKEND.profile(artifact, CUDA, {"input": artifact.vectors().inputs})
+    assert {layer.precision for layer in layers if layer.weighted} == {"tfloat32"}
+    assert {layer.precision for layer in layers if not layer.weighted} == {"float32"}
+    assert all(layer.duration_s for layer in layers)
+    on_cpu = pytorch.BACKEND.profile(artifact, Options("cpu", 1), {"input": artifact.vectors().inputs})
+    assert {layer.precision for layer in on_cpu} == {"float32"}
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_moved_program_names_its_old_device_nowhere(make: Make, precision: str, raw: bool) -> None:
+    """To ``meta``, which every PyTorch has; a graph names devices where types are converted."""
+    program = pytorch.load_program(make(precision, raw), "cpu")
+    named = "device: cpu" in str(program.graph) or "device = cpu" in str(program.graph)
+    assert named == (raw or precision == "fp16")
+    moved = pytorch.move_program(program, "meta")
+    assert "cpu" not in str(moved.graph).replace("_cpu", "")
+    assert {value.device.type for value in moved.parameters()} == {"meta"}
+
+
+def test_a_program_goes_to_the_current_device_by_number(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[str] = []
+
+    def moved(program: torch_library.export.ExportedProgram, device: str) -> torch_library.export.ExportedProgram:
+        asked_for.append(device)
+        return program
+
+    monkeypatch.setattr(pytorch, "move_program", moved)
+    installed(monkeypatch)
+    monkeypatch.setattr(torch_library.cuda, "current_device", lambda: 3)
+    pytorch.load_program(make("fp16"), "cuda")
+    assert asked_for == ["cuda:3"]
+
+
+@pytest.mark.parametrize("backend", [pytorch.BACKEND, inductor_backend.BACKEND], ids=lambda backend: backend.name)
+def test_without_a_device_nothing_is_loaded(make: Make, backend: runtimes.Backend) -> None:
+    if torch_library.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(
+        BackendUnavailableError, match=r"this PyTorch, .*, was built without CUDA|PyTorch .* sees no CUDA device"
+    ):
+        backend.open(make("fp32"), CUDA)
+
+
+class Copies:
+    """Stands for ``torch.compile``: counts the copies that were compiled, and what each was called with."""
+
+    def __init__(self) -> None:
+        self.called: list[tuple[bool, int]] = []
+        self.made: list[bool] = []
+
+    def __call__(self, fixed: bool) -> Callable[[Tensor], Tensor]:
+        self.made.append(fixed)
+
+        def call(x: Tensor) -> Tensor:
+            self.called.append((fixed, len(x)))
+            return x
+
+        return call
+
+
+def test_the_first_batch_sizes_have_code_of_their_own() -> None:
+    copies = Copies()
+    compiled = CompiledPrograms(copies)
+    assert copies.made == []
+    sizes = (5, 1, 5, 2, 3, 8, 64)
+    for batch in sizes:
+        compiled(torch_library.zeros(batch, 1))
+    assert len(set(sizes)) == FIXED_BATCHES
+    for batch in (7, 1, 256):
+        compiled(torch_library.zeros(batch, 1))
+    assert copies.made == [True, False]
+    assert copies.called == [*((True, batch) for batch in sizes), (False, 7), (True, 1), (False, 256)]
+    assert [compiled.is_fixed(batch) for batch in (64, 7, 256)] == [True, False, False]
+
+
+def test_asking_takes_a_place(recorder: Recorder) -> None:
+    compiled = CompiledPrograms(Copies())
+    for batch in range(1, FIXED_BATCHES + 1):
+        assert compiled.is_fixed(batch)
+    assert not compiled.is_fixed(FIXED_BATCHES + 1)
+    assert recorder.faults == []
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_compiled_programs_are_recorded_unless_told_not_to(
+    make: Make, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, graphs: bool
+) -> None:
+    """Not really compiled: the double's recordings see operators, and not what a compiler makes of them."""
+    shapes: list[bool] = []
+
+    def uncompiled(program: torch_library.export.ExportedProgram, dynamic: bool) -> torch_library.nn.Module:
+        shapes.append(dynamic)
+        return program.module()
+
+    monkeypatch.setattr(inductor_backend, "_compile", uncompiled)
+    artifact = make("fp32")
+    session = inductor_backend.BACKEND.open(artifact, replace(CUDA, cuda_graphs=graphs))
+    assert isinstance(session, CudaTorchSession)
+    assert session.description.provider == ("inductor CUDA graphs" if graphs else "inductor")
+    for _ in range(2):
+        given, theirs = answers(session, artifact)
+        np.testing.assert_allclose(given, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    assert recorder.events.count("replay") == (2 if graphs else 0)
+    for batch in range(1, FIXED_BATCHES + 3):
+        session.run({"input": artifact.vectors().inputs[[0] * batch]})
+    assert recorder.events.count("record") == (FIXED_BATCHES if graphs else 0)
+    assert shapes == [False, True]
+    assert recorder.faults == []
+
+
+@pytest.mark.usefixtures("recorder")
+def test_it_really_compiles_for_a_fixed_size(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = make("fp32")
+    session = inductor_backend.BACKEND.open(artifact, replace(CUDA, cuda_graphs=False))
+    monkeypatch.setattr(torch_library.cuda, "is_available", lambda: False)  # else the compiler asks it for more
+    vectors = artifact.vectors()
+    given = session.run({"input": vectors.inputs})["logits"]
+    np.testing.assert_allclose(given, vectors.logits, rtol=0, atol=1e-5 * np.abs(vectors.logits).max())

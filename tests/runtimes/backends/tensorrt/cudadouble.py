@@ -1,0 +1,375 @@
+"""A double of ``cuda.bindings.runtime``, for machines without a GPU: the memory of its device is the host's.
+
+It runs nothing when it is told to, but keeps it in the stream's queue until somebody waits for the stream, as late as a
+device may. So what is read before it was waited for is garbage, and what is freed before it was used is noticed. What a
+real device would answer with garbage or a crash is written down in ``Recorder.faults``: memory that is not allocated or
+has been freed, a stream that two threads fill at once, a stream that goes with work in it.
+
+Enumerations, flags and records are the true module's own, as are the words of its errors.
+"""
+
+# ruff: noqa: N802, N803, N815 - the names are the library's
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cuda.bindings.runtime as real
+
+from runtimes.protocol import Arrays
+from tests.runtimes.backends.tensorrt.devicememory import Memory
+
+COPY_S = 1e-4
+"""What a copy takes on the double's clock; a run takes ``Recorder.run_s``."""
+
+Code = Any
+Result = tuple[Any, ...]
+OK = real.cudaError_t.cudaSuccess
+
+
+@dataclass
+class Recorder:
+    """What the doubles of CUDA and of TensorRT saw, and how they are to behave.
+
+    Attributes:
+        faults: what would be garbage, a race or a crash on a real device. A test ends with ``faults == []``.
+        calls: names of the CUDA functions, and of TensorRT's that matter, in their order.
+        deserialised: the plans that reached the library.
+        compute: what the network answers; ``None`` is as ``runtimes.backends.fake``: a row's mean times (class + 1).
+        run_s: what one run takes on the device's clock.
+        memory_bytes: that the device has.
+        codes: the error code of a function's next calls, by its name; a fatal one stays for all calls, as on a device.
+        refuse_runs: makes TensorRT refuse to run.
+        devices: how many GPUs there are.
+        gpu, compute_capability: what they are.
+        driver: the CUDA version that the driver runs, as CUDA writes it: 13000 is 13.0.
+        cuda: the double of the CUDA runtime.
+    """
+
+    faults: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    deserialised: list[bytes] = field(default_factory=list)
+    compute: Callable[[Arrays], Arrays] | None = None
+    run_s: float = 1e-3
+    memory_bytes: int = 1 << 30
+    codes: dict[str, list[Code]] = field(default_factory=dict)
+    refuse_runs: bool = False
+    devices: int = 1
+    gpu: str = "NVIDIA Double"
+    compute_capability: tuple[int, int] = (9, 0)
+    driver: int = 13000
+    cuda: CudaDouble = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cuda = CudaDouble(self)
+
+    def fault(self, words: str) -> None:
+        """Writes down what must not happen."""
+        self.faults.append(words)
+
+    def count(self, name: str) -> int:
+        """How often the function was called."""
+        return self.calls.count(name)
+
+
+@dataclass
+class Work:
+    """One thing in a stream's queue. ``check`` gives what is wrong with it if it is launched from a graph now."""
+
+    run: Callable[[], None]
+    duration_s: float
+    check: Callable[[], str | None] = lambda: None
+
+
+@dataclass
+class _Queue:
+    """A stream. ``thread`` filled it since it was empty last."""
+
+    work: list[Work] = field(default_factory=list)
+    thread: int | None = None
+    captured: list[Work] | None = None
+    capturing_thread: int | None = None
+    broken: bool = False
+    clock_s: float = 0.0
+
+
+class CudaDouble:
+    """Stands for the module: each function has the true one's name and arguments, and gives its error code first."""
+
+    cudaError_t = real.cudaError_t
+    cudaMemcpyKind = real.cudaMemcpyKind
+    cudaStreamCaptureMode = real.cudaStreamCaptureMode
+    cudaStreamNonBlocking = real.cudaStreamNonBlocking
+    cudaEventDefault = real.cudaEventDefault
+    cudaHostAllocDefault = real.cudaHostAllocDefault
+    __spec__ = real.__spec__
+    __name__ = real.__name__
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.memory = Memory(recorder.fault)
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(0x1000, 0x10)
+        self._queues: dict[int, _Queue] = {}
+        self._events: dict[int, tuple[_Queue, list[float]] | None] = {}
+        self._graphs: dict[int, list[Work]] = {}
+        self._launchable: dict[int, list[Work]] = {}
+        self._current = threading.local()
+        self._lost: Code | None = None
+
+    @contextmanager
+    def _called(self, name: str) -> Iterator[Code]:
+        """The code that the call is to fail with, or success; one call at a time."""
+        with self._lock:
+            self._recorder.calls.append(name)
+            planned = self._recorder.codes.get(name)
+            code = self._lost or (planned.pop(0) if planned else OK)
+            if code.name in FATAL:
+                self._lost = code
+            yield code
+
+    # Devices
+
+    def cudaGetDeviceCount(self) -> Result:
+        with self._called("cudaGetDeviceCount") as code:
+            if code == OK and not self._recorder.devices:
+                code = real.cudaError_t.cudaErrorNoDevice
+            return code, self._recorder.devices if code == OK else None
+
+    def cudaGetDevice(self) -> Result:
+        with self._called("cudaGetDevice") as code:
+            return code, getattr(self._current, "ordinal", 0)
+
+    def cudaSetDevice(self, device: int) -> Result:
+        with self._called("cudaSetDevice") as code:
+            self._current.ordinal = device
+            return (code,)
+
+    def cudaDriverGetVersion(self) -> Result:
+        with self._called("cudaDriverGetVersion") as code:
+            return code, self._recorder.driver
+
+    def cudaGetDeviceProperties(self, device: int) -> Result:
+        with self._called("cudaGetDeviceProperties") as code:
+            if code == OK and device >= self._recorder.devices:
+                code = real.cudaError_t.cudaErrorInvalidDevice
+            found = real.cudaDeviceProp()
+            found.name = self._recorder.gpu.encode().ljust(256, b"\0")
+            found.major, found.minor = self._recorder.compute_capability
+            found.totalGlobalMem = self._recorder.memory_bytes
+            return code, found if code == OK else None
+
+    def cudaGetErrorString(self, error: Code) -> Result:
+        return tuple(real.cudaGetErrorString(error))
+
+    # Memory
+
+    def cudaMalloc(self, size: int) -> Result:
+        with self._called("cudaMalloc") as code:
+            if code == OK and self._capturing():
+                code = real.cudaError_t.cudaErrorStreamCaptureUnsupported
+            if code == OK and self.memory.used_bytes + size > self._recorder.memory_bytes:
+                code = real.cudaError_t.cudaErrorMemoryAllocation
+            return code, self.memory.take(size, "device") if code == OK else None
+
+    def cudaFree(self, devPtr: int) -> Result:
+        with self._called("cudaFree") as code:
+            self.memory.give(devPtr, "device")
+            return (code,)
+
+    def cudaHostAlloc(self, size: int, flags: int) -> Result:  # noqa: ARG002
+        with self._called("cudaHostAlloc") as code:
+            return code, self.memory.take(size, "host") if code == OK else None
+
+    def cudaFreeHost(self, ptr: int) -> Result:
+        with self._called("cudaFreeHost") as code:
+            self.memory.give(ptr, "host")
+            return (code,)
+
+    def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: int) -> Result:
+        with self._called("cudaMemcpyAsync") as code:
+            if code == OK:
+                self.queue(stream, Work(lambda: self._copy(dst, src, count, kind), COPY_S))
+            return (code,)
+
+    def _copy(self, target: int, source: int, count: int, kind: Any) -> None:
+        there = "device" if kind.name.endswith("ToDevice") else "host"
+        here = "host" if kind.name.startswith("cudaMemcpyHost") else "device"
+        if self.memory.holds(source, count, here) and self.memory.holds(target, count, there):
+            ctypes.memmove(target, source, count)
+
+    # Streams
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> Result:
+        with self._called("cudaStreamCreateWithFlags") as code:
+            if flags != real.cudaStreamNonBlocking:
+                self._recorder.fault("a stream that waits for the default stream")
+            number = next(self._numbers)
+            self._queues[number] = _Queue()
+            return code, real.cudaStream_t(number) if code == OK else None
+
+    def cudaStreamDestroy(self, stream: Any) -> Result:
+        with self._called("cudaStreamDestroy") as code:
+            queue = self._queues.pop(int(stream), None)
+            if queue is None:
+                self._recorder.fault("a stream destroyed that is not there")
+            elif queue.work and self._lost is None:
+                self._recorder.fault("a stream destroyed with work in it")
+            return (code,)
+
+    def cudaStreamSynchronize(self, stream: int) -> Result:
+        with self._called("cudaStreamSynchronize") as code:
+            queue = self._queues[int(stream)]
+            if code == OK and queue.captured is not None:
+                queue.broken = True
+                code = real.cudaError_t.cudaErrorStreamCaptureUnsupported
+            if code == OK:
+                self._drain(queue)
+            return (code,)
+
+    def queue(self, stream: int, work: Work) -> None:
+        """Puts work into the stream, or into what is recorded from it."""
+        with self._lock:
+            queue = self._queues.get(int(stream))
+            if queue is None:
+                self._recorder.fault(f"work for stream {int(stream):#x}, which is not there")
+                return
+            thread = threading.get_ident()
+            if queue.captured is not None:
+                if queue.capturing_thread != thread:
+                    self._recorder.fault("a stream filled by another thread while it is recorded")
+                queue.captured.append(work)
+                return
+            if queue.work and queue.thread != thread:
+                self._recorder.fault("a stream used by two threads at once")
+            queue.thread = thread
+            queue.work.append(work)
+
+    def is_capturing(self, stream: int) -> bool:
+        """Whether the stream's work is being recorded."""
+        with self._lock:
+            queue = self._queues.get(int(stream))
+            return queue is not None and queue.captured is not None
+
+    def _capturing(self) -> bool:
+        mine = threading.get_ident()
+        with self._lock:
+            return any(queue.capturing_thread == mine for queue in self._queues.values())
+
+    def _drain(self, queue: _Queue) -> None:
+        while queue.work:
+            work = queue.work.pop(0)
+            work.run()
+            queue.clock_s += work.duration_s
+        queue.thread = None
+
+    # Events
+
+    def cudaEventCreateWithFlags(self, flags: int) -> Result:
+        with self._called("cudaEventCreateWithFlags") as code:
+            if flags & real.cudaEventDisableTiming:
+                self._recorder.fault("an event that keeps no time")
+            number = next(self._numbers)
+            self._events[number] = None
+            return code, real.cudaEvent_t(number) if code == OK else None
+
+    def cudaEventDestroy(self, event: Any) -> Result:
+        with self._called("cudaEventDestroy") as code:
+            if self._events.pop(int(event), 0) == 0:
+                self._recorder.fault("an event destroyed that is not there")
+            return (code,)
+
+    def cudaEventRecord(self, event: Any, stream: int) -> Result:
+        with self._called("cudaEventRecord") as code:
+            queue, times = self._queues[int(stream)], list[float]()
+            self._events[int(event)] = (queue, times)
+            self.queue(stream, Work(lambda: times.append(queue.clock_s), 0.0))
+            return (code,)
+
+    def cudaEventSynchronize(self, event: Any) -> Result:
+        with self._called("cudaEventSynchronize") as code:
+            found = self._events[int(event)]
+            if code == OK and found is not None:
+                self._drain(found[0])
+            return (code,)
+
+    def cudaEventElapsedTime(self, start: Any, end: Any) -> Result:
+        with self._called("cudaEventElapsedTime") as code:
+            first, last = self._events[int(start)], self._events[int(end)]
+            if first is None or last is None:
+                return real.cudaError_t.cudaErrorInvalidResourceHandle, None
+            if not first[1] or not last[1]:
+                return real.cudaError_t.cudaErrorNotReady, None
+            return code, (last[1][0] - first[1][0]) * 1e3
+
+    # Graphs
+
+    def cudaStreamBeginCapture(self, stream: int, mode: Any) -> Result:
+        with self._called("cudaStreamBeginCapture") as code:
+            queue = self._queues[int(stream)]
+            if mode != real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal:
+                self._recorder.fault("a recording that breaks other threads' calls")
+            if queue.work:
+                self._recorder.fault("a recording begun with work in the stream")
+            if code == OK:
+                queue.captured, queue.capturing_thread, queue.broken = [], threading.get_ident(), False
+            return (code,)
+
+    def cudaStreamEndCapture(self, stream: int) -> Result:
+        with self._called("cudaStreamEndCapture") as code:
+            queue = self._queues[int(stream)]
+            captured, queue.captured, queue.capturing_thread = queue.captured, None, None
+            if code == OK and (captured is None or queue.broken):
+                code = real.cudaError_t.cudaErrorStreamCaptureInvalidated
+            if code != OK:
+                return code, None
+            number = next(self._numbers)
+            self._graphs[number] = captured or []
+            return code, real.cudaGraph_t(number)
+
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> Result:  # noqa: ARG002
+        with self._called("cudaGraphInstantiate") as code:
+            number = next(self._numbers)
+            self._launchable[number] = list(self._graphs[int(graph)])
+            return code, real.cudaGraphExec_t(number) if code == OK else None
+
+    def cudaGraphDestroy(self, graph: Any) -> Result:
+        with self._called("cudaGraphDestroy") as code:
+            if self._graphs.pop(int(graph), None) is None:
+                self._recorder.fault("a graph destroyed that is not there")
+            return (code,)
+
+    def cudaGraphExecDestroy(self, graphExec: Any) -> Result:
+        with self._called("cudaGraphExecDestroy") as code:
+            if self._launchable.pop(int(graphExec), None) is None:
+                self._recorder.fault("a graph destroyed that is not there")
+            return (code,)
+
+    def cudaGraphLaunch(self, graphExec: Any, stream: int) -> Result:
+        with self._called("cudaGraphLaunch") as code:
+            for work in self._launchable[int(graphExec)] if code == OK else ():
+                wrong = work.check()
+                if wrong:
+                    self._recorder.fault(wrong)
+                self.queue(stream, work)
+            return (code,)
+
+    def left(self) -> dict[str, int]:
+        """How much of each kind is still there: nothing, when all has been given back."""
+        kinds = {
+            "streams": len(self._queues),
+            "events": len(self._events),
+            "graphs": len(self._graphs) + len(self._launchable),
+            "blocks": len(self.memory),
+        }
+        return {kind: count for kind, count in kinds.items() if count}
+
+
+FATAL = ("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorECCUncorrectable")
+"""Of the codes that a test plans, those after which every call fails."""

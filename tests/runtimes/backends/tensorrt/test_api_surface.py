@@ -1,0 +1,256 @@
+"""Every name and call that the source makes of TensorRT is in the real bindings of 10.16 and 11.4, and of TensorRT-RTX.
+
+The first two are recorded surfaces (``tests.tensorrt_api.surface``), the last is read from the installed library.
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import inspect
+import re
+import shutil
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tensorrt_rtx
+
+from tests.runtimes.backends.tensorrt import double
+from tests.tensorrt_api import surface as surfaces_program
+from tests.tensorrt_api.surface import RECORDED, Parameters, Surface, dumped, read, recorded, write_stubs
+from tests.tensorrt_api.uses import known_in, names_imported, names_in, problems, uses
+
+ROOT = Path(__file__).resolve().parents[4]
+SOURCES = sorted(
+    [
+        *(ROOT / "runtimes" / "backends" / "tensorrt").glob("*.py"),
+        ROOT / "exporter" / "targets" / "tensorrt_engine.py",
+    ]
+)
+
+ONLY = {
+    "ComputeCapability": {"rtx"},
+    "DynamicShapesKernelSpecializationStrategy": {"rtx"},
+    "EAGER": {"rtx"},
+    "REQUIRE_USER_ALLOCATION": {"rtx"},
+    "create_runtime_cache": {"rtx"},
+    "dynamic_shapes_kernel_specialization_strategy": {"rtx"},
+    "num_compute_capabilities": {"rtx"},
+    "set_compute_capability": {"rtx"},
+    "set_runtime_cache": {"rtx"},
+}
+"""What the source asks for where its library has it, and the releases that do."""
+
+
+@pytest.fixture(scope="module")
+def surfaces() -> dict[str, Surface]:
+    return {version: recorded(version) for version in RECORDED} | {"rtx": read(rtx())}
+
+
+def rtx() -> ModuleType:
+    module: ModuleType = tensorrt_rtx
+    return module
+
+
+@pytest.fixture(scope="module")
+def own() -> set[str]:
+    """What the program itself calls things."""
+    return known_in(path for floor in ("runtimes", "exporter") for path in (ROOT / floor).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.exists()], ids=lambda path: path.stem)
+def test_all_that_the_source_asks_for_is_there(path: Path, surfaces: dict[str, Surface], own: set[str]) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert problems(source, surfaces, ONLY, own | names_imported(source)) == []
+
+
+def test_the_source_is_understood(surfaces: dict[str, Surface]) -> None:
+    """The readers of the source would find nothing wrong in what they did not see."""
+    found = [use for path in SOURCES if path.exists() for use in uses(path.read_text(encoding="utf-8"), surfaces)]
+    asked = {(use.owner, use.name) for use in found if use.owner is not None}
+    assert {
+        ("the library", "Runtime"),
+        ("Runtime", "deserialize_cuda_engine"),
+        ("Refitter", "refit_cuda_engine"),
+        ("OnnxParserRefitter", "refit_from_file"),
+        ("class LayerInformationFormat", "JSON"),
+        ("class TensorIOMode", "INPUT"),
+        ("the library", "OnnxParser"),
+        ("OnnxParser", "parse_from_file"),
+        ("Builder", "build_serialized_network"),
+        ("IBuilderConfig", "set_flag"),
+        ("class BuilderFlag", "TF32"),
+    } <= asked
+
+
+@pytest.mark.parametrize("name", sorted(ONLY))
+def test_what_one_release_alone_has_is_asked_for_and_there_alone(name: str, surfaces: dict[str, Surface]) -> None:
+    has = {release for release, surface in surfaces.items() if name in surface.owners or name in surface.classes}
+    assert has == ONLY[name]
+    assert any(name in path.read_text(encoding="utf-8") for path in SOURCES if path.exists())
+
+
+@pytest.mark.parametrize(
+    ("source", "wrong"),
+    [
+        ("trt.Bilder(log)", "the library has no Bilder"),
+        ("trt.BuilderFlag.FP16", "BuilderFlag has no FP16"),  # in 10.16, and gone from 11
+        ("getattr(trt.BuilderFlag, 'FP16')", "BuilderFlag has no FP16"),
+        ("made.device_memory_size", "no class has device_memory_size"),
+        ("def f(engine: Any) -> None:\n    engine.device_memory_size", "ICudaEngine has no device_memory_size"),
+        ("context.execute_async_v33(stream)", "nothing known has an attribute execute_async_v33"),
+        ("context.execute_async_v3(stream, 1)", "execute_async_v3 is called with 2"),
+        ("context.set_tensor_address(name)", "set_tensor_address is called with 1"),
+        ("context.set_input_shape(name, dims=shape)", r"set_input_shape is called with 1 and \['dims'\]"),
+        (
+            "builder = trt.Builder(log)\nbuilder.create_network(flags=0).add_inputt()",
+            "INetworkDefinition has no add_inputt",
+        ),
+        ("trt.Builder()", "Builder is called with 0"),
+        ("def f(library: ModuleType) -> None:\n    library.OnnxParser(net).parse(b'')", "OnnxParser is called with 1"),
+        ("def f(engine: trt.ICudaEngine) -> None:\n    engine.num_bindings", "ICudaEngine has no num_bindings"),
+        (
+            "class A:\n    def f(self): self.x.serialise()\n    def __init__(self): self.x = trt.Runtime(log)",
+            "Runtime has no serialise",
+        ),
+        ("with trt.Runtime(log) as runtime:\n    runtime.max_thread", "Runtime has no max_thread"),
+        ("flavor.library().Logger.Severety", "Logger has no Severety"),
+        ("flavor.library().ILogger.Severity.WORSE", "ILogger.Severity has no WORSE"),
+        (
+            "class T(trt.IProfiler):\n    def report_layer_times(self, layer_name, ms): ...",
+            "IProfiler has no report_layer",
+        ),
+        ("class T(trt.IProfiler):\n    def report_layer_time(self, ms): ...", "report_layer_time is called with 1"),
+        ("engine: trt.ICudaEngine = make()\nengine.num_layers = 3", "ICudaEngine.num_layers cannot be set"),
+    ],
+)
+def test_what_is_not_there_is_found(source: str, wrong: str, surfaces: dict[str, Surface]) -> None:
+    found = problems(source, surfaces, ONLY, set())
+    assert any(re.search(wrong, line) for line in found), found
+
+
+def test_what_is_right_passes(surfaces: dict[str, Surface]) -> None:
+    source = """
+class Times(trt.IProfiler):
+    def __init__(self):
+        trt.IProfiler.__init__(self)
+
+    def report_layer_time(self, layer_name, ms): ...
+
+def run(library: ModuleType, plan):
+    runtime = library.Runtime(log)
+    engine = runtime.deserialize_cuda_engine(plan)
+    context = engine.create_execution_context()
+    context.profiler = Times()
+    context.set_input_shape("input", (1, 3, 8, 8))
+    context.execute_async_v3(stream_handle=0)
+    return engine.get_tensor_mode("input") == library.TensorIOMode.INPUT, getattr(library, "ComputeCapability", None)
+"""
+    assert problems(source, surfaces, ONLY, set()) == []
+
+
+def test_recorded_surfaces_are_of_the_real_bindings() -> None:
+    """TensorRT 11 lost what only TensorRT 10 has, as NVIDIA's own list of the changes says."""
+    ten, eleven = (recorded(version) for version in RECORDED)
+    gone = set(ten.classes["BuilderFlag"]) - set(eleven.classes["BuilderFlag"])
+    assert gone >= {"FP16", "BF16", "INT8", "OBEY_PRECISION_CONSTRAINTS"}
+    assert "IInt8Calibrator" in ten.classes
+    assert "IInt8Calibrator" not in eleven.classes
+    for found in (ten, eleven):
+        assert len(found.classes) > 150
+        assert found.classes["IExecutionContext"]["execute_async_v3"] == [
+            "execute_async_v3(self: IExecutionContext, stream_handle: SupportsInt) -> bool"
+        ]
+        for members in found.classes.values():
+            for signatures in members.values():
+                for text in signatures:
+                    assert text.startswith(("property", "value")) or re.match(r"\w*\(.*\)( -> .+)?$", text), text
+
+
+def test_a_surface_is_read_and_written_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(rtx())
+    assert found.version == vars(rtx())["__version__"]
+    assert found.classes["ILogger"]["log"] == [
+        "log(self: ILogger, severity: ILogger.Severity, msg: str) -> None",
+    ]
+    assert found.classes["ILogger.Severity"]["ERROR"] == ["value"]
+    assert found.classes["IBuilderConfig"]["profiling_verbosity"] == ["property = ProfilingVerbosity"]
+    assert found.classes["ICudaEngine"]["num_layers"] == ["property -> int"]
+    monkeypatch.setattr(surfaces_program, "FOLDER", tmp_path)
+    (tmp_path / f"surface-{found.version}.json").write_text(dumped(found), encoding="utf-8")
+    assert recorded(found.version) == found
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_stub_libraries_hold_what_the_bindings_ask_for(tmp_path: Path) -> None:
+    write_stubs(tmp_path, 11)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"lib{name}.so.11" for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+    ]
+    library = ctypes.CDLL(str(tmp_path / "libnvinfer.so.11"))
+    assert library.createInferBuilder_INTERNAL() == 0
+
+
+@pytest.mark.parametrize(
+    ("signature", "call", "fits"),
+    [
+        ("f(self: X, a: int, b: int = 3) -> Y", (1, ()), True),
+        ("f(self: X, a: int, b: int = 3) -> Y", (1, ("b",)), True),
+        ("f(self: X, a: int, b: int = 3) -> Y", (0, ("b",)), False),
+        ("f(self: X, a: int, b: int = 3) -> Y", (2, ("b",)), False),
+        ("f(self: X, a: int, b: int = 3) -> Y", (3, ()), False),
+        ("f(*args, **kwargs)", (9, ("x",)), True),
+        ("f(self: X, a: W = None, b: int) -> Y", (0, ("b",)), True),
+        ("f(self: X, a: W = None, b: int) -> Y", (1, ()), False),
+        ("(arg0: X) -> int", (1, ()), True),
+        ("f(a: list[Dims], b: nvinfer1.Thing = ...) -> list[int]", (1, ()), True),
+    ],
+)
+def test_calls_are_held_against_signatures(signature: str, call: tuple[int, tuple[str, ...]], fits: bool) -> None:
+    assert Parameters.of(signature).takes(*call) == fits
+
+
+def doubles() -> dict[str, type]:
+    """The classes of the double that stand for the library's, by name."""
+    found = {name: kind for name, kind in vars(double).items() if isinstance(kind, type)}
+    return {
+        name: kind for name, kind in found.items() if hasattr(tensorrt_rtx, name) and kind.__module__ == double.__name__
+    }
+
+
+@pytest.mark.parametrize("name", sorted(doubles()))
+def test_a_double_has_no_name_that_the_bindings_lack(name: str, surfaces: dict[str, Surface]) -> None:
+    kind = doubles()[name]
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    public = {found for found in names_in(ast.unparse(node)) - {name} if not found.startswith("_")}
+    held = {found for found in public if found in vars(kind) or f"self.{found} " in ast.unparse(node)}
+    assert held
+    for release, each in surfaces.items():
+        lacking = {found for found in held - set(each.classes[name]) if release in ONLY_RTX_RUNS.get(found, surfaces)}
+        assert lacking == set(), release
+
+
+ONLY_RTX_RUNS = {
+    "dynamic_shapes_kernel_specialization_strategy": {"rtx"},
+    "cuda_graph_strategy": {"rtx"},
+    "create_runtime_cache": {"rtx"},
+    "get_runtime_cache": {"rtx"},
+    "set_runtime_cache": {"rtx"},
+}
+"""What the double's runtime configuration has of TensorRT-RTX's alone."""
+
+
+@pytest.mark.parametrize("name", sorted(doubles()))
+def test_a_double_is_called_as_the_bindings_are(name: str, surfaces: dict[str, Surface]) -> None:
+    for method, function in vars(doubles()[name]).items():
+        if method.startswith("_") or not inspect.isfunction(function):
+            continue
+        (_, *parameters) = inspect.signature(function).parameters.values()
+        for release, each in surfaces.items():
+            if release not in ONLY_RTX_RUNS.get(method, surfaces):
+                continue
+            calls = [Parameters.of(text) for text in each.classes[name][method]]
+            plain = tuple(parameter.name for parameter in parameters)
+            assert any(call.anything or call.names[: len(plain)] == plain for call in calls), (release, method, plain)

@@ -1,0 +1,114 @@
+"""What may be asked of a library, what each lacks, and how people type it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtimes.artifacts.manifest import Profile
+from runtimes.backends.tensorrt.build_settings import Settings, parse_profile, parse_size, parse_target
+from runtimes.backends.tensorrt.flavors import FLAVORS
+from runtimes.errors import UsageError
+
+pytest.importorskip("tensorrt_rtx")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"opt_level": 6}, "one of 0 to 5, not 6"),
+        ({"opt_level": -1}, "one of 0 to 5, not -1"),
+        ({"workspace_bytes": 0}, "at least 1 byte, not 0"),
+        ({"hardware_compat": "ampere"}, r"no hardware compatibility 'ampere' \(one of none, ampere\+, same-cc"),
+        ({"profiles": (Profile(1, 2, 3), Profile(1, 2, 3))}, "a profile was given twice"),
+        ({"targets": ("8.6", "8.6")}, "a compute capability was given twice"),
+    ],
+)
+def test_what_no_library_takes_is_refused_at_once(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Settings(**fields)
+
+
+@pytest.mark.parametrize(
+    ("flavor", "fields", "message"),
+    [
+        ("rtx", {"hardware_compat": "ampere+"}, "TensorRT-RTX has no hardware compatibility levels"),
+        ("rtx", {"version_compat": True}, "TensorRT-RTX has no engines for later versions"),
+        ("rtx", {"timing_cache": Path("x")}, "TensorRT-RTX has no timing cache"),
+        ("rtx", {"targets": ("9.0",)}, r"no engines for compute capability 9.0 \(one of 7.5, 8.0"),
+        ("rtx", {"targets": ("8.6", "8.7")}, "no engines for compute capability 8.7"),
+        ("tensorrt", {"targets": ("8.6",)}, r"TensorRT has no builds for a GPU that is not there \(flavor rtx"),
+    ],
+)
+def test_what_a_library_lacks_is_refused(flavor: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Settings(**fields).check(FLAVORS[flavor])
+
+
+@pytest.mark.parametrize(
+    ("flavor", "fields"),
+    [
+        ("rtx", {}),
+        ("rtx", {"targets": ("7.5", "12.1"), "tf32": True, "opt_level": 0, "strip_weights": True}),
+        ("tensorrt", {"hardware_compat": "same-cc", "version_compat": True, "timing_cache": Path("x")}),
+    ],
+)
+def test_what_a_library_has_passes(flavor: str, fields: dict[str, Any]) -> None:
+    settings = Settings(**fields)
+    assert settings.check(FLAVORS[flavor]) is settings
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("4GiB", 4 << 30),
+        ("4 gib", 4 << 30),
+        ("512M", 512_000_000),
+        ("512MB", 512_000_000),
+        ("1.5KiB", 1536),
+        ("64k", 64_000),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "0", "1TB", "4 G i B", "٣", "1e9", "0.1", "nan"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="no size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "profile"), [("1:8:64", (1, 8, 64)), (" 1 : 8 : 64 ", (1, 8, 64)), ("8", (8, 8, 8)), ("7:7:7", (7, 7, 7))]
+)
+def test_profiles(text: str, profile: tuple[int, int, int]) -> None:
+    assert parse_profile(text) == Profile(*profile)
+
+
+@pytest.mark.parametrize("text", ["", "1:8", "1:8:64:5", "a:b:c", "1,8,64", "-1:2:3", "1:8:9999999999"])
+def test_what_is_no_profile(text: str) -> None:
+    with pytest.raises(UsageError, match="no profile"):
+        parse_profile(text)
+
+
+@pytest.mark.parametrize("text", ["8:1:64", "0:1:2", "1:8:0", "0"])
+def test_a_profile_out_of_order(text: str) -> None:
+    with pytest.raises(UsageError, match="least <= best <= most"):
+        parse_profile(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"), [("8.6", "8.6"), ("86", "8.6"), ("sm_86", "8.6"), ("SM120", "12.0"), ("12.1", "12.1")]
+)
+def test_targets(text: str, target: str) -> None:
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize("text", ["", "8", "ampere", "8.6.1", "1234", "sm-86"])
+def test_what_is_no_target(text: str) -> None:
+    with pytest.raises(UsageError, match="no compute capability"):
+        parse_target(text)

@@ -1,0 +1,318 @@
+"""The CUDA runtime as sessions use it: every error code looked at, everything given back, and what a machine without a
+GPU says. The device is a double, held to the true module's names; where there is none, the true module is asked too."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import cuda.bindings.runtime as real
+import numpy as np
+import pytest
+
+from runtimes.errors import BackendUnavailableError, DeviceLostError, ResourceError
+from runtimes.tensors import cuda
+from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
+from tests.runtimes.backends.tensorrt.cudadouble import CudaDouble, Recorder
+
+REPO = Path(__file__).resolve().parents[3]
+CODES = real.cudaError_t
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    found = Recorder()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", found.cuda)
+    return found
+
+
+def test_the_double_has_the_true_modules_names_and_arguments() -> None:
+    functions = [name for name, item in vars(CudaDouble).items() if name.startswith("cuda") and callable(item)]
+    functions = [name for name in functions if not isinstance(vars(CudaDouble)[name], type)]
+    assert len(functions) > 20
+    for name in functions:
+        mine = list(inspect.signature(getattr(CudaDouble, name)).parameters)[1:]
+        assert mine == list(inspect.signature(getattr(real, name)).parameters), name
+
+
+def test_the_codes_that_it_knows_are_true_ones() -> None:
+    known = set(CODES.__members__)
+    assert known >= cuda._LOST
+    assert known >= cuda._ABSENT
+    assert not cuda._LOST & cuda._ABSENT
+
+
+# What is there
+
+
+def test_without_a_driver_the_true_module_says_so() -> None:
+    if real.cudaGetDeviceCount()[0] != CODES.cudaErrorInsufficientDriver:
+        pytest.skip("there is a driver here")
+    assert cuda.missing() == (
+        "no GPU can be used: there is no NVIDIA driver, or one too old for cuda-bindings "
+        "(cuda-bindings 13 wants the driver 580 or later)"
+    )
+    with pytest.raises(BackendUnavailableError, match="no GPU can be used: there is no NVIDIA driver"):
+        cuda.device()
+
+
+def test_the_true_module_takes_the_arguments_as_they_are_passed() -> None:
+    if real.cudaGetDeviceCount()[0] != CODES.cudaErrorInsufficientDriver:
+        pytest.skip("there is a driver here, which would use the made-up handles")
+    stream, kind = 4711, real.cudaMemcpyKind.cudaMemcpyHostToDevice
+    event, graph, launchable = real.cudaEvent_t(1), real.cudaGraph_t(2), real.cudaGraphExec_t(3)
+    mode = real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+    for result in (
+        real.cudaMemcpyAsync(1, 2, 3, kind, stream),
+        real.cudaStreamSynchronize(stream),
+        real.cudaEventCreateWithFlags(real.cudaEventDefault),
+        real.cudaEventRecord(event, stream),
+        real.cudaEventSynchronize(event),
+        real.cudaEventElapsedTime(event, event),
+        real.cudaStreamBeginCapture(stream, mode),
+        real.cudaStreamEndCapture(stream),
+        real.cudaGraphInstantiate(graph, 0),
+        real.cudaGraphLaunch(launchable, stream),
+        real.cudaStreamCreateWithFlags(real.cudaStreamNonBlocking),
+        real.cudaMalloc(8),
+        real.cudaFree(8),
+        real.cudaHostAlloc(8, real.cudaHostAllocDefault),
+        real.cudaFreeHost(8),
+        real.cudaGetDeviceProperties(0),
+        real.cudaSetDevice(0),
+        real.cudaGetDevice(),
+    ):
+        assert result[0] == CODES.cudaErrorInsufficientDriver
+
+
+HIDDEN = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "cuda":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hidden())
+from runtimes import cuda
+print(cuda.missing())
+print([name for name in sys.modules if name.startswith("cuda")])
+try:
+    cuda.device()
+except cuda.BackendUnavailableError as error:
+    print(error)
+"""
+
+
+def test_without_cuda_bindings_it_names_the_pip_line() -> None:
+    done = subprocess.run([sys.executable, "-c", HIDDEN], cwd=REPO, capture_output=True, text=True, check=True)
+    line = "cuda-bindings is not installed (pip install cuda-bindings)"
+    assert done.stdout.splitlines() == [line, "[]", line]
+
+
+def test_with_a_gpu_nothing_is_missing_and_no_context_is_made(recorder: Recorder) -> None:
+    assert cuda.missing() is None
+    assert recorder.calls == ["cudaGetDeviceCount"]
+
+
+def test_a_hidden_gpu_is_missing(recorder: Recorder) -> None:
+    recorder.devices = 0
+    assert cuda.missing() == "the driver shows no GPU (is CUDA_VISIBLE_DEVICES empty?)"
+
+
+@pytest.mark.parametrize("name", ["cudaErrorSystemDriverMismatch", "cudaErrorUnknown", "cudaErrorInvalidValue"])
+def test_missing_never_raises(recorder: Recorder, name: str) -> None:
+    recorder.codes["cudaGetDeviceCount"] = [getattr(CODES, name)]
+    assert cuda.missing()
+
+
+def test_a_broken_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(ModuleType):
+        def cudaGetDeviceCount(self) -> None:  # noqa: N802
+            raise RuntimeError("Failed to dlopen libcudart")
+
+    broken = Broken("runtime")
+    broken.__spec__ = real.__spec__
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", broken)
+    assert cuda.missing() == "CUDA cannot count the GPUs: Failed to dlopen libcudart (update the driver)"
+
+
+def test_a_module_without_a_spec_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", ModuleType("runtime"))
+    assert cuda.missing() == "cuda.bindings.runtime.__spec__ is None"
+
+
+def test_a_device_is_described(recorder: Recorder) -> None:
+    recorder.memory_bytes = 5 << 30
+    assert cuda.device() == cuda.Device(0, "NVIDIA Double", "9.0", "13.0", 5 << 30)
+    with pytest.raises(BackendUnavailableError, match="no GPU can be used: invalid device ordinal"):
+        cuda.device(1)
+
+
+def test_the_callers_device_comes_back(recorder: Recorder) -> None:
+    recorder.cuda.cudaSetDevice(3)
+    with cuda.current(0):
+        assert recorder.cuda.cudaGetDevice()[1] == 0
+    assert recorder.cuda.cudaGetDevice()[1] == 3
+    with pytest.raises(KeyError), cuda.current(0):
+        raise KeyError
+    assert recorder.cuda.cudaGetDevice()[1] == 3
+
+
+# Errors
+
+
+def test_memory_that_is_not_there_is_a_resource_error_with_its_size(recorder: Recorder) -> None:
+    recorder.memory_bytes = 1_000_000
+    with pytest.raises(ResourceError, match="the GPU has no memory left: CUDA cannot allocate 1,000,001 bytes on it"):
+        DeviceBuffer(1_000_001)
+    recorder.codes["cudaHostAlloc"] = [CODES.cudaErrorMemoryAllocation]
+    with pytest.raises(ResourceError, match=r"the host gives no 64 bytes .*ulimit -l"):
+        PinnedBuffer(64)
+    recorder.codes["cudaHostAlloc"] = [CODES.cudaErrorNotSupported]
+    with pytest.raises(ResourceError, match="pin 64 bytes of the host's memory: cudaErrorNotSupported"):
+        PinnedBuffer(64)
+
+
+def test_a_lost_device_fails_every_later_call(recorder: Recorder) -> None:
+    stream = Stream()
+    recorder.codes["cudaStreamSynchronize"] = [CODES.cudaErrorIllegalAddress]
+    words = (
+        r"the GPU failed: CUDA cannot finish the queued work: an illegal memory access .*\(start the process again\)"
+    )
+    with pytest.raises(DeviceLostError, match=words):
+        stream.synchronize()
+    with pytest.raises(DeviceLostError, match="allocate 8 bytes"):
+        DeviceBuffer(8)
+
+
+def test_any_other_code_is_named(recorder: Recorder) -> None:
+    recorder.codes["cudaEventRecord"] = [CODES.cudaErrorInvalidResourceHandle]
+    with pytest.raises(ResourceError, match="CUDA cannot record an event: cudaErrorInvalidResourceHandle, invalid res"):
+        Event().record(Stream())
+
+
+# Memory, streams, events
+
+
+def test_bytes_go_there_and_back(recorder: Recorder) -> None:
+    stream, device, other, host = Stream(), DeviceBuffer(24), DeviceBuffer(24), PinnedBuffer(24)
+    view = host.array("float32", (2, 3))
+    view[:] = np.arange(6).reshape(2, 3)
+    stream.to_device(device.pointer, host.pointer, 24)
+    stream.within_device(other.pointer, device.pointer, 24)
+    stream.synchronize()
+    view[:] = -1
+    stream.to_host(host.pointer, other.pointer, 24)
+    assert view[0, 0] == -1  # not before it is waited for
+    stream.synchronize()
+    np.testing.assert_array_equal(view, np.arange(6).reshape(2, 3))
+    assert recorder.faults == []
+
+
+def test_an_array_does_not_reach_past_its_memory(recorder: Recorder) -> None:
+    with pytest.raises(ValueError, match=r"\(3, 3\) of float32 is more than 24 bytes"):
+        PinnedBuffer(24).array("float32", (3, 3))
+    assert PinnedBuffer(0).array("uint8", (0, 3)).shape == (0, 3)
+    assert recorder.faults == []
+
+
+def test_events_keep_the_devices_time(recorder: Recorder) -> None:
+    stream, device, host = Stream(), DeviceBuffer(8), PinnedBuffer(8)
+    before, after = Event(), Event()
+    before.record(stream)
+    for _ in range(3):
+        stream.to_device(device.pointer, host.pointer, 8)
+    after.record(stream)
+    assert after.elapsed_s(before) == pytest.approx(3e-4)
+    assert recorder.faults == []
+
+
+def test_everything_is_given_back_once(recorder: Recorder) -> None:
+    owned = [Stream(), Event(), DeviceBuffer(8), PinnedBuffer(8)]
+    for item in owned:
+        item.close()
+        item.close()
+    assert recorder.cuda.left() == {}
+    owned = [Stream(), Event(), DeviceBuffer(8), PinnedBuffer(8)]
+    assert recorder.cuda.left() == {"streams": 1, "events": 1, "blocks": 2}
+    del owned, item
+    gc.collect()
+    assert recorder.cuda.left() == {}
+    assert recorder.faults == []
+
+
+def test_a_fork_gives_nothing_back(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = DeviceBuffer(8)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    buffer.close()
+    assert recorder.cuda.left() == {"blocks": 1}
+
+
+# Graphs
+
+
+def test_a_graph_does_again_what_was_recorded(recorder: Recorder) -> None:
+    stream, device, host = Stream(), DeviceBuffer(4), PinnedBuffer(4)
+    view = host.array("int32", (1,))
+    graph = CudaGraph.capture(stream, lambda: stream.to_device(device.pointer, host.pointer, 4))
+    for value in (5, 7):
+        view[0] = value
+        graph.launch(stream)
+        stream.synchronize()
+        assert recorder.cuda.memory.read(device.pointer, "int32", (1,)) == value
+    graph.close()
+    assert recorder.count("cudaGraphDestroy") == 1
+    assert recorder.cuda.left() == {"streams": 1, "blocks": 2}
+    assert recorder.faults == []
+
+
+def _broken() -> None:
+    raise KeyError("the caller's own")
+
+
+def test_a_failed_recording_leaves_the_stream_usable(recorder: Recorder) -> None:
+    stream = Stream()
+    with pytest.raises(
+        ResourceError,
+        match=r"finish the queued work: cudaErrorStreamCaptureUnsupported.*open it with cuda_graphs=False",
+    ):
+        CudaGraph.capture(stream, stream.synchronize)
+    with pytest.raises(ResourceError, match="cudaErrorStreamCaptureUnsupported"):
+        CudaGraph.capture(stream, lambda: DeviceBuffer(8).close())
+    with pytest.raises(KeyError):
+        CudaGraph.capture(stream, _broken)
+    stream.synchronize()
+    recorder.codes["cudaGraphInstantiate"] = [CODES.cudaErrorMemoryAllocation]
+    with pytest.raises(ResourceError, match=r"make a graph of the recorded work.*smaller batch"):
+        CudaGraph.capture(stream, lambda: None)
+    assert recorder.cuda.left()["graphs"] == 1  # the double's own, which it made before it failed
+    assert recorder.faults == []
+
+
+# The double catches what it is there for
+
+
+def test_the_double_catches_misuse_of_memory(recorder: Recorder) -> None:
+    stream, device, host = Stream(), DeviceBuffer(8), PinnedBuffer(8)
+    stream.to_device(device.pointer, host.pointer, 9)  # past the end
+    stream.synchronize()
+    stream.to_device(device.pointer, host.pointer, 8)
+    device.close()  # while it is still to be filled
+    stream.synchronize()
+    recorder.cuda.cudaFree(device.pointer)
+    assert len(recorder.faults) == 3
+
+
+def test_the_double_catches_a_shared_stream_and_a_stream_left_with_work(recorder: Recorder) -> None:
+    stream, device, host = Stream(), DeviceBuffer(8), PinnedBuffer(8)
+    thread = threading.Thread(target=lambda: stream.to_device(device.pointer, host.pointer, 8))
+    thread.start()
+    thread.join()
+    stream.to_device(device.pointer, host.pointer, 8)
+    stream.close()
+    assert recorder.faults == ["a stream used by two threads at once", "a stream destroyed with work in it"]

@@ -1,0 +1,158 @@
+"""Dataclasses to JSON and back: the round trip, and every way in which a document can be wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtimes import codec
+from runtimes.errors import ArtifactError, UsageError
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: tuple[int, int]
+    mode: Literal["a", "b"] = "a"
+
+    def __post_init__(self) -> None:
+        if self.size[0] < 0:
+            raise UsageError(f"size must not be negative, not {self.size}")
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    count: int
+    share: float
+    yes: bool
+    inner: Inner | None
+    many: tuple[Inner, ...]
+    free: Mapping[str, object]
+    counts: Mapping[str, int]
+    dims: tuple[int | str, ...] = ()
+
+
+GOOD: dict[str, object] = {
+    "name": "n",
+    "count": 1,
+    "share": 0.5,
+    "yes": True,
+    "inner": {"size": [1, 2], "mode": "b"},
+    "many": [{"size": [3, 4]}],
+    "free": {"x": [1, None, {"y": "z"}]},
+    "counts": {"x": 1},
+    "dims": ["batch", 3],
+}
+
+texts = st.text(st.characters(exclude_categories=()), max_size=8)
+inners = st.builds(Inner, st.tuples(st.integers(0, 9), st.integers()), st.sampled_from(("a", "b")))
+outers = st.builds(
+    Outer,
+    texts,
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none() | inners,
+    st.lists(inners, max_size=3).map(tuple),
+    st.dictionaries(texts, st.none() | st.integers() | texts, max_size=3),
+    st.dictionaries(texts, st.integers(), max_size=3),
+    st.lists(st.integers() | texts, max_size=3).map(tuple),
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(outers)
+def test_what_is_written_is_read_again(value: Outer) -> None:
+    text = codec.dumps(value)
+    assert codec.loads(Outer, text) == value
+    assert codec.loads(Outer, text.encode("utf-8", "backslashreplace")) == value
+
+
+def test_a_document_is_decoded_and_defaults_are_filled() -> None:
+    value = codec.decode(Outer, GOOD)
+    assert value.inner == Inner((1, 2), "b")
+    assert value.many == (Inner((3, 4)),)
+    assert value.dims == ("batch", 3)
+    assert codec.decode(Outer, GOOD | {"share": 1}).share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": 1}, "unknown field 'extra'"),
+        ({"inner": {"size": [1, 2], "x": 1}}, r"unknown field 'inner\.x'"),
+        ({"inner": {}}, r"field 'inner\.size' is missing"),
+        ({"name": 1}, "field 'name': expected str, got 1"),
+        ({"name": None}, "field 'name': expected str, got null"),
+        ({"count": 1.0}, "field 'count': expected int, got 1.0"),
+        ({"count": True}, "field 'count': expected int, got true"),
+        ({"share": "x"}, "field 'share': expected float, got \"x\""),
+        ({"share": True}, "field 'share': expected float, got true"),
+        ({"share": float("inf")}, "field 'share': expected a finite number, got Infinity"),
+        ({"yes": 1}, "field 'yes': expected bool, got 1"),
+        ({"inner": {"size": [1]}}, r"field 'inner\.size': expected a list of 2, got \[1\]"),
+        ({"inner": {"size": 1}}, r"field 'inner\.size': expected a list, got 1"),
+        ({"inner": {"size": [1, "x"]}}, r"field 'inner\.size\[1\]': expected int"),
+        ({"inner": {"size": [-1, 1]}}, r"field 'inner': size must not be negative, not \(-1, 1\)"),
+        ({"inner": {"size": [1, 2], "mode": "c"}}, r"field 'inner\.mode': expected one of \('a', 'b'\), got \"c\""),
+        ({"inner": 3}, "field 'inner': expected an object, got 3"),
+        ({"many": [{}]}, r"field 'many\[0\]\.size' is missing"),
+        ({"free": []}, r"field 'free': expected an object, got \[\]"),
+        ({"counts": {"x": "y"}}, r"field 'counts\.x': expected int"),
+        ({"dims": [1.5]}, r"field 'dims\[0\]': expected int or str, got 1\.5"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        codec.decode(Outer, GOOD | change)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON: Expecting value"),
+        ("{", "not valid JSON"),
+        ('{"share": NaN}', "not valid JSON: NaN is not JSON"),
+        ('{"share": -Infinity}', "not valid JSON: -Infinity is not JSON"),
+        ('{"share": 1e999, "name": ""}', "field 'count' is missing"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON: maximum recursion"),
+        ("1" * 5_000, "not valid JSON: Exceeds the limit"),
+        ("[1]", r"field 'at the top': expected an object, got \[1\]"),
+        ("null", "field 'at the top': expected an object, got null"),
+    ],
+)
+def test_what_is_no_document_is_refused(text: str | bytes, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        codec.loads(Outer, text)
+
+
+def test_a_long_wrong_value_is_cut() -> None:
+    with pytest.raises(ArtifactError) as caught:
+        codec.decode(Outer, GOOD | {"count": "x" * 10_000})
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_json_has_not_is_not_written(value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        codec.dumps({"x": value})
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | texts,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    ),
+    st.sampled_from(sorted(GOOD)),
+)
+def test_any_value_in_any_field_is_taken_or_refused(value: object, field: str) -> None:
+    with contextlib.suppress(ArtifactError):
+        codec.decode(Outer, GOOD | {field: value})

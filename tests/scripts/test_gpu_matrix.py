@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.machine import gpu
+from benchmarks.machine.environment import environment
+from benchmarks.records import store
+from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.result import Row
+from benchmarks.records.subject import PrecisionVariant, Refusal, Subject
+from exporter.precision.table import PRECISIONS
+from runtimes import Artifact
+from runtimes.artifacts.formats import FORMATS
+from runtimes.errors import BackendUnavailableError, UsageError
+from runtimes.tensors import cuda
+from scripts import gpu_matrix
+from scripts.gpu_ledger import Ledger, LedgerPart, machine_of
+from scripts.gpu_matrix import DRY, FULL, QUICK, Scope
+from tests.benchmarks.nvml import Card, installed
+from tests.benchmarks.rows import EMPTY, MACHINE, ON_A_GPU
+from tests.benchmarks.searches import ScriptedBench, subject
+
+LISTENER = RunListener(lambda *_: None, lambda _: None)
+HERE = machine_of(MACHINE)
+PART = LedgerPart("resnet20", "bundled", ("fp32", "fp16"), (1, 8), ("onnxruntime",), "0")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Subject:
+    def onnx(precision: str) -> PrecisionVariant:
+        return PrecisionVariant(precision, Artifact(tmp_path / f"net.{precision}.onnx", FORMATS["onnx"], None))
+
+    return subject(tmp_path, onnx("fp32"), onnx("fp16"))
+
+
+@pytest.fixture
+def bench(network: Subject, monkeypatch: pytest.MonkeyPatch) -> ScriptedBench:
+    """Measures nothing: the network is not exported, and each row is scripted."""
+    scripted = ScriptedBench({}, {})
+
+    @contextlib.contextmanager
+    def session(request: BenchmarkRequest, listener: RunListener) -> Iterator[object]:
+        del request, listener
+        yield type("Shared", (), {"folder": Path()})
+
+    class Measuring:
+        def __init__(self, *_: object) -> None:
+            """Of whatever."""
+
+        def row(self, configuration: object) -> Row:
+            row = scripted.row(configuration)  # type: ignore[arg-type]
+            return replace(row, subject="resnet20")
+
+    monkeypatch.setattr(gpu_matrix, "session", session)
+    monkeypatch.setattr(gpu_matrix, "with_ceilings", lambda shared: shared)
+    monkeypatch.setattr(gpu_matrix, "subjects", lambda *_: (network,))
+    monkeypatch.setattr(gpu_matrix, "Bench", Measuring)
+    return scripted
+
+
+REQUEST = BenchmarkRequest(subjects=("resnet20",), runtimes=("onnxruntime",), precisions=("fp32", "fp16"))
+
+
+def measured(ledger: Ledger, rows: int | None = None) -> list[Row]:
+    """So many rows at most, as if the time were over then."""
+    found: list[Row] = []
+    late = lambda: rows is not None and len(found) >= rows  # noqa: E731
+    for row in gpu_matrix.measure_part(PART, REQUEST, ledger, LISTENER, late):
+        found.append(row)
+    return found
+
+
+def test_a_batch_after_the_other_and_the_reference_first(network: Subject) -> None:
+    found = gpu_matrix.list_wanted(network, REQUEST, (1, 8))
+    assert [(one.pair.backend.name, one.pair.typed.precision, one.batch) for one in found] == [
+        ("pytorch", "fp32", 1),
+        ("onnxruntime", "fp32", 1),
+        ("onnxruntime", "fp16", 1),
+        ("pytorch", "fp32", 8),
+        ("onnxruntime", "fp32", 8),
+        ("onnxruntime", "fp16", 8),
+    ]
+    assert all(one.cuda_graphs for one in found)
+
+
+def test_on_a_gpu_one_image_is_measured_without_cuda_graphs_too(network: Subject) -> None:
+    programs = (PrecisionVariant("fp16", Refusal("skipped", "none"), "pt2"),)
+    request = replace(REQUEST, device="cuda", runtimes=("onnxruntime", "inductor"))
+    found = gpu_matrix.list_wanted(replace(network, programs=programs), request, (1, 64))
+    without = [(one.pair.backend.name, one.pair.typed.precision, one.batch) for one in found if not one.cuda_graphs]
+    assert {name for name, _, _ in without} == {"onnxruntime", "inductor"}
+    assert {batch for _, _, batch in without} == {1}
+    graphed = {(one.pair.backend.name, one.pair.typed.precision, one.batch) for one in found if one.cuda_graphs}
+    assert set(without) <= graphed
+    assert (found[0].pair.backend.name, found[0].pair.typed.precision, found[0].batch) == ("pytorch", "fp32", 1)
+
+
+def test_a_network_is_measured_whole_and_then_complete(tmp_path: Path, bench: ScriptedBench) -> None:
+    ledger = Ledger(tmp_path / "out", HERE)
+    assert len(measured(ledger)) == len(bench.asked) == 6
+    assert ledger.complete(PART)
+    assert len(store.read(tmp_path / "out" / store.FILE_NAME)) == 6
+    assert [row.batch for row in measured(ledger)] == []
+
+
+def test_slices_add_up_to_the_whole(tmp_path: Path, bench: ScriptedBench) -> None:
+    folder = tmp_path / "out"
+    assert len(measured(Ledger(folder, HERE), rows=2)) == 2
+    assert not Ledger(folder, HERE).complete(PART)
+    rest = measured(Ledger(folder, HERE))
+    names = [(row.runtime, row.precision, row.batch) for row in rest]
+    assert names == [
+        ("pytorch", "fp32", 1),  # again, for what is left of its batch
+        ("onnxruntime", "fp16", 1),
+        ("pytorch", "fp32", 8),
+        ("onnxruntime", "fp32", 8),
+        ("onnxruntime", "fp16", 8),
+    ]
+    ledger = Ledger(folder, HERE)
+    assert ledger.complete(PART)
+    assert len(ledger.by_network()) == 6
+    assert len(bench.asked) == 7
+
+
+def test_what_is_measured_lies_in_the_folder_at_once(tmp_path: Path, bench: ScriptedBench) -> None:
+    ledger = Ledger(tmp_path / "out", HERE)
+    found = gpu_matrix.measure_part(PART, REQUEST, ledger, LISTENER, lambda: False)
+    next(found)
+    assert len(store.read(tmp_path / "out" / store.FILE_NAME)) == 1
+    found.close()
+    assert not ledger.complete(PART)
+    assert len(bench.asked) == 1
+
+
+def test_the_whole_comparison_is_what_was_promised() -> None:
+    assert {variant for variant, _ in FULL.networks} == {"resnet18", "resnet50", "resnet152", "resnet20"}
+    assert set(FULL.batches) == {1, 8, 64, 256}
+    (part,) = gpu_matrix.parts(replace(FULL, networks=FULL.networks[:1]), (), "0")
+    assert part.precisions == tuple(PRECISIONS)
+    assert {"fp32", "tf32", "fp16", "bf16", "int8"} <= set(part.precisions)
+    for scope in (QUICK, DRY):
+        assert set(scope.precisions) <= set(PRECISIONS)
+        assert set(scope.batches) <= set(FULL.batches)
+        assert set(scope.networks) <= set(FULL.networks)
+
+
+def test_int8_is_for_tensorrt_on_a_gpu_alone() -> None:
+    whole = LedgerPart("resnet50", "random", tuple(PRECISIONS), (1,), (), "0")
+    assert gpu_matrix.request_for(whole, "cuda", FULL, ()).target == "tensorrt"
+    assert gpu_matrix.request_for(whole, "cuda", FULL, ()).calibration_images == gpu_matrix.CALIBRATION_IMAGES
+    assert gpu_matrix.request_for(whole, "cpu", FULL, ()).target == "cpu"
+    assert gpu_matrix.request_for(replace(whole, precisions=("fp32",)), "cuda", FULL, ()).target == "cpu"
+    bundled = gpu_matrix.request_for(replace(whole, variant="resnet20", weights="bundled"), "cuda", FULL, ("tensorrt",))
+    assert bundled.calibration_images == BenchmarkRequest().calibration_images
+    assert (bundled.runtimes, bundled.weights, bundled.subjects) == (("tensorrt",), "bundled", ("resnet20",))
+
+
+def test_a_request_has_the_scopes_measure() -> None:
+    for scope in (FULL, QUICK, DRY):
+        asked = gpu_matrix.request_for(PART, "cpu", scope, ())
+        assert (asked.duration_s, asked.limit) == (scope.duration_s, scope.limit)
+    assert QUICK.duration_s == FULL.duration_s >= gpu.ENERGY_LEAST_S
+    assert FULL.limit == QUICK.limit == 2000
+
+
+@pytest.mark.parametrize(
+    ("rows", "complete", "code"),
+    [
+        ([EMPTY], True, 0),
+        ([EMPTY], False, 10),
+        ([], False, 10),
+        ([], True, 5),
+        ([replace(EMPTY, status="skipped")], True, 5),
+        ([EMPTY, replace(EMPTY, status="failed")], False, 1),
+        ([EMPTY, replace(EMPTY, status="error")], True, 1),
+    ],
+)
+def test_exit_codes(rows: list[Row], complete: bool, code: int) -> None:
+    assert gpu_matrix.exit_code(rows, complete) == code
+
+
+def test_a_network_that_is_not_measured_is_a_wrong_request(tmp_path: Path) -> None:
+    result = CliRunner().invoke(gpu_matrix.main, [str(tmp_path), "--device", "cpu", "--network", "resnet50"])
+    assert isinstance(result.exception, UsageError)
+    assert "'resnet50' is not among what is measured (one of resnet20)" in str(result.exception)
+
+
+def test_without_a_gpu_nothing_is_exported_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, driver=False)
+    monkeypatch.setattr(cuda, "missing", lambda: "no GPU can be used")
+    with pytest.raises(BackendUnavailableError, match=r"no GPU can be used \(--device cpu tries the script itself\)"):
+        gpu_matrix._run(FULL, "cuda", (), tmp_path / "out", None)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    assert gpu_matrix.no_gpu() is None
+    monkeypatch.setattr(cuda, "missing", lambda: "cuda-bindings is not installed")
+    installed(monkeypatch, Card())
+    assert gpu_matrix.no_gpu() is None  # PyTorch needs no more than the driver
+
+
+def test_a_row_in_a_few_words() -> None:
+    assert gpu_matrix._format_row(ON_A_GPU) == "  float16: 0.410 / 0.390 / 0.321 ms"
+    assert gpu_matrix._format_row(replace(EMPTY, status="error", reason="it broke")) == "  error: it broke"
+
+
+def test_an_error_leaves_the_tables_of_what_was_measured(
+    tmp_path: Path, bench: ScriptedBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = bench.row, []
+
+    def breaking(configuration: object) -> Row:
+        calls.append(configuration)
+        if len(calls) == 3:
+            raise UsageError("enough")
+        return replace(real(configuration), environment=environment())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench, "row", breaking)
+    scope = Scope((("resnet20", "bundled"),), ("fp32", "fp16"), (1,), 0.05)
+    with pytest.raises(UsageError, match="enough"):
+        gpu_matrix._run(scope, "cpu", ("onnxruntime",), tmp_path / "out", None)
+    assert "Incomplete" in (tmp_path / "out" / "results.html").read_text()
+    assert len(store.read(tmp_path / "out" / store.FILE_NAME)) == 2

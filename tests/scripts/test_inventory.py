@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+import runtimes
+from runtimes import codec
+from scripts import inventory
+from scripts.inventory import Inventory
+from tests.benchmarks.nvml import Card, installed
+from tests.benchmarks.rows import H200, MACHINE
+
+
+def test_each_runtime_of_the_device_is_there_or_missing_with_its_reason() -> None:
+    found = inventory.inventory("cuda")
+    able = {row.name for row in runtimes.available_backends() if "cuda" in row.devices}
+    assert able <= {*found.present, *found.missing}
+    assert not set(found.present) & set(found.missing)
+    assert not {"fake", "openvino"} & {*found.present, *found.missing}
+    assert all(found.missing.values())
+    assert "openvino" in {*inventory.inventory("cpu").present, *inventory.inventory("cpu").missing}
+
+
+class Library(ModuleType):
+    """Stands in for a library, as it was built for a GPU or not: the one that is installed is only one of them."""
+
+    def __init__(self, name: str, gpu: bool, cuda: str | None) -> None:
+        super().__init__(name)
+        self.__version__ = "2.0"
+        self.__spec__ = ModuleSpec(name, None)
+        self.cuda = SimpleNamespace(is_available=lambda: gpu)
+        self.version = SimpleNamespace(cuda=cuda)
+        self.get_available_providers = lambda: [*(["CUDAExecutionProvider"] if gpu else []), "CPUExecutionProvider"]
+
+
+TORCH, ONNXRUNTIME = ("pytorch", "inductor"), ("onnxruntime", "onnxruntime-tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("library", "names", "cuda", "reason"),
+    [
+        ("torch", TORCH, None, "this PyTorch, 2.0, was built without CUDA (pip install another: https://pytorch.org)"),
+        ("torch", TORCH, "13.0", "PyTorch 2.0 sees no CUDA device (it needs a driver for CUDA 13.0)"),
+        (
+            "onnxruntime",
+            ONNXRUNTIME,
+            None,
+            "this onnxruntime has no CUDAExecutionProvider (pip uninstall onnxruntime, ",
+        ),
+    ],
+)
+def test_a_library_that_was_built_for_the_processor_alone_is_missing_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, library: str, names: tuple[str, ...], cuda: str | None, reason: str
+) -> None:
+    rows = [replace(row, missing=lambda: None) for row in runtimes.available_backends() if row.name in names]
+    assert len(rows) == 2
+    for row in rows:
+        monkeypatch.setitem(sys.modules, library, Library(library, gpu=False, cuda=cuda))
+        assert (inventory.absent(row, "cuda") or "").startswith(reason)
+        if "cpu" in row.devices:
+            assert inventory.absent(row, "cpu") is None
+        monkeypatch.setitem(sys.modules, library, Library(library, gpu=True, cuda="13.0"))
+        assert inventory.absent(row, "cuda") is None
+        gone = replace(row, missing=lambda: "not installed")
+        assert inventory.absent(gone, "cuda") == inventory.absent(gone, "cpu") == "not installed"
+
+
+def test_a_library_that_cannot_be_imported_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = (row for row in runtimes.available_backends() if row.name == "pytorch")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    reason = inventory.absent(replace(row, missing=lambda: None), "cuda") or ""
+    assert reason.startswith("torch is installed and cannot be imported: ")
+
+
+def test_what_is_missing_is_said_with_the_line_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("nncf", "pytest") else real(name))
+    missing = inventory.inventory("cpu").missing
+    assert missing["nncf"] == "nncf is not installed (pip install 'rexport[int8]')"
+    assert missing["pytest"] == "pytest is not installed (pip install pytest pytest-timeout)"
+
+
+def test_a_gpu_that_answers_is_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, Card())
+    found = inventory.inventory("cuda")
+    assert "clocks, power, energy" in found.present
+    assert "NVIDIA H200, driver 580.159.03, CUDA 13.0" in inventory.format_inventory(found)[0]
+
+
+def test_the_lines() -> None:
+    found = Inventory(replace(MACHINE, gpus=(H200,)), ("pytorch",), {"tensorrt": "tensorrt is not installed (pip ...)"})
+    assert inventory.format_inventory(found) == (
+        "Fast Processor 9, 2 of 4 processors; NVIDIA H200, driver 580.159.03, CUDA 13.0",
+        "here: pytorch",
+        "missing: tensorrt: tensorrt is not installed (pip ...)",
+    )
+    nothing = Inventory(MACHINE, (), {})
+    assert inventory.format_inventory(nothing) == (
+        "Fast Processor 9, 2 of 4 processors; no NVIDIA GPU",
+        "here: nothing",
+    )
+
+
+def test_the_command_prints_and_writes_it(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "scripts.inventory", "--device", "cpu", "--json", str(tmp_path / "h.json"))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = codec.loads(Inventory, (tmp_path / "h.json").read_bytes())
+    assert "pytorch" in found.present
+    assert json.loads((tmp_path / "h.json").read_text())["environment"]["cpu"] == found.environment.cpu
+    assert done.stdout.splitlines()[1] == f"here: {', '.join(found.present)}"
