@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 MAX_QUOTED = 200
 """Longest piece of foreign text that a message repeats, in characters."""
@@ -33,10 +34,26 @@ def quote(text: object) -> str:
     return plain if len(plain) <= MAX_QUOTED else plain[: MAX_QUOTED - 1] + "…"
 
 
+class Reason(NamedTuple):
+    """Why something was refused, skipped or doubted: a stable code for programs, and a sentence for people.
+
+    Attributes:
+        code: lower-case words joined by hyphens, as ``backend-unknown``. One code stands for one sentence.
+        sentence: one line, with the values that it is about.
+    """
+
+    code: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
 class RexportError(Exception):
     """Root of the tree. ``str()`` is one line: the file, what is wrong, and what to do in parentheses.
 
     Attributes:
+        code: the stable code of the sentence, as in ``Reason``; empty for an error of a test.
         what: what was wrong and what was expected.
         path: the file it is about, or ``None``.
         hint: the command or change that mends it, or ``None``.
@@ -44,7 +61,10 @@ class RexportError(Exception):
 
     exit_code = 70
 
-    def __init__(self, what: str, *, path: str | os.PathLike[str] | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, code: str = "", path: str | os.PathLike[str] | None = None, hint: str | None = None
+    ) -> None:
+        self.code = code
         self.what = what
         self.path = None if path is None else Path(path)
         self.hint = hint
@@ -109,17 +129,19 @@ class ResourceError(RexportError):
         self,
         what: str,
         *,
+        code: str = "",
         path: str | os.PathLike[str] | None = None,
         hint: str | None = None,
         errno: int | None = None,
     ) -> None:
-        super().__init__(what, path=path, hint=hint)
+        super().__init__(what, code=code, path=path, hint=hint)
         self.errno = errno
 
     @classmethod
     def from_os(cls, error: OSError, path: str | os.PathLike[str], doing: str) -> ResourceError:
         """The error for a failed system call: "cannot write: No space left on device"."""
-        return cls(f"cannot {doing}: {error.strerror or error}", path=path, errno=error.errno)
+        reason = error.strerror or error
+        return cls(f"cannot {doing}: {reason}", code="file-access-failed", path=path, errno=error.errno)
 
 
 class DeviceLostError(ResourceError):

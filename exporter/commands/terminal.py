@@ -105,24 +105,28 @@ def _report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else os.path.basename(sys.argv[0])  # noqa: PTH119
-        click.echo(f"error: {_one_line(error.format_message())} ({where} --help)", err=True)
+        _print_error("usage", f"{_one_line(error.format_message())} ({where} --help)")
         return error.exit_code
     if isinstance(error, click.ClickException):
-        click.echo(f"error: {_one_line(error.format_message())}", err=True)
+        _print_error("command-failed", _one_line(error.format_message()))
         return error.exit_code
     if isinstance(error, RexportError):
-        click.echo(f"error: {error}", err=True)
+        _print_error(error.code, str(error))
         return error.exit_code
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        click.echo(
-            f"error: needs {error.name}, which is not installed (pip install 'rexport[{EXTRAS[error.name]}]')", err=True
-        )
+        extra = EXTRAS[error.name]
+        _print_error("library-missing", f"needs {error.name}, which is not installed (pip install 'rexport[{extra}]')")
         return 5
     if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
-        click.echo("error: out of memory (a smaller --batch or --limit needs less)", err=True)
+        _print_error("out-of-memory", "out of memory (a smaller --batch or --limit needs less)")
         return 6
-    click.echo(f"error: internal error: {type(error).__name__}: {quote(error)} (--debug shows where)", err=True)
+    _print_error("internal", f"internal error: {type(error).__name__}: {quote(error)} (--debug shows where)")
     return INTERNAL
+
+
+def _print_error(code: str, sentence: str) -> None:
+    """Prints ``error[CODE]: SENTENCE`` on stderr."""
+    click.echo(f"error[{code}]: {sentence}" if code else f"error: {sentence}", err=True)
 
 
 def _one_line(text: str) -> str:

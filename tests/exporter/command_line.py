@@ -86,4 +86,4 @@ def wait_for_pause(process: subprocess.Popen[str]) -> list[str]:
 
 def errors(result: Result) -> Sequence[str]:
     """The error lines on stderr."""
-    return [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return [line for line in result.stderr.splitlines() if line.startswith(("error: ", "error["))]

@@ -129,7 +129,7 @@ def test_a_traceback_needs_debug(tmp_path: Path) -> None:
     result = rexport("verify", "missing.onnx", "--debug", cwd=tmp_path)
     assert result.code == 6
     assert "Traceback" in result.stderr
-    assert "error: missing.onnx: cannot read" in result.stderr
+    assert "error[file-access-failed]: missing.onnx: cannot read" in result.stderr
 
 
 def test_memory_that_is_not_there_is_told(tmp_path: Path) -> None:
