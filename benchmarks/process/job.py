@@ -12,6 +12,10 @@ from benchmarks.records.plan import Plan
 from benchmarks.records.samples import ProcessSamples
 from runtimes.protocol import Description
 
+OVERTIME = 1.0
+"""Of a load's duration: how long after it an open loop goes on with the requests that still wait. Where they come
+faster than they are answered they would wait for ever."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -51,7 +55,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What came of a job; statuses as in ``benchmarks.records.result.Row``.
+    """What came of a job; statuses as in ``benchmarks.records.result.Row``, ``code`` as in ``runtimes.errors.Reason``.
 
     ``sitting`` is what was timed, ``load`` what came of a load shape. ``arithmetic`` is what the runtime's own profile
     tells, or ``None`` where it was not profiled. ``warnings`` are what is doubtful about the numbers. From
@@ -60,6 +64,7 @@ class JobOutcome:
 
     status: Literal["ok", "failed", "skipped", "error"]
     reason: str | None = None
+    code: str | None = None
     note: str | None = None
     description: Description | None = None
     sitting: ProcessSamples | None = None
