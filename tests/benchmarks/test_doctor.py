@@ -124,8 +124,8 @@ def test_a_library_that_makes_no_model_is_a_finding(tmp_path: Path, monkeypatch:
 
 def test_wrong_answers_are_a_finding() -> None:
     """The expected answers are spoilt in place of a library's: a trial compares the two."""
-    spoilt = "from benchmarks.doctor import probe, sample; import sys; right = sample.logits; "
-    spoilt += "sample.logits = lambda images: right(images) * 1.001; sys.exit(probe.main(sys.argv[1:]))"
+    spoilt = "from benchmarks.doctor import sample_model, smoke_worker; import sys; right = sample_model.logits; "
+    spoilt += "sample_model.logits = lambda images: right(images) * 1.001; sys.exit(smoke_worker.main(sys.argv[1:]))"
     program = (sys.executable, "-P", "-c", spoilt)
     finding = smoke_tests.run_trial(Trial(row("onnxruntime"), "cpu"), lambda _: None, program=program)
     assert finding.status == "broken"
