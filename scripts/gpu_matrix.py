@@ -185,7 +185,7 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
     from benchmarks.report import terminal as report_terminal
 
     if device != "cpu" and (reason := no_gpu()) is not None:
-        raise BackendUnavailableError(reason, hint="--device cpu tries the script itself")
+        raise BackendUnavailableError(reason.sentence, code=reason.code, hint="--device cpu tries the script itself")
     start = time.monotonic()
 
     def late() -> bool:
