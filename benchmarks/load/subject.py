@@ -91,6 +91,9 @@ def _find_backend(name: str, artifact: Artifact) -> Backend:
 
 def _pair(backend: Backend, typed: PrecisionVariant, device: str) -> Pair:
     missing = backend.missing()
-    if missing is None and device not in backend.devices:
-        missing = f"it runs on {', '.join(backend.devices)}, and {device} was asked for"
-    return Pair(backend, typed, typed.made if missing is None else Refusal("skipped", missing))
+    if missing is not None:
+        return Pair(backend, typed, Refusal("skipped", missing.sentence))
+    if device not in backend.devices:
+        refusal = Refusal("skipped", f"it runs on {', '.join(backend.devices)}, and {device} was asked for")
+        return Pair(backend, typed, refusal)
+    return Pair(backend, typed, typed.made)
