@@ -141,7 +141,11 @@ def profiles(options: Mapping[str, Any]) -> tuple[Profile, ...]:
     if least is None and best is None and most is None:
         return tuple(parse_profile(text) for text in options["profile"])
     if options["profile"]:
-        raise UsageError("--profile says what --min-batch, --opt-batch and --max-batch say", hint="give one of them")
+        raise UsageError(
+            "--profile says what --min-batch, --opt-batch and --max-batch say",
+            code="profile-given-twice",
+            hint="give one of them",
+        )
     highest = most or max(DEFAULT_PROFILE.most, best or 0, least or 0)
     lowest = least or DEFAULT_PROFILE.least
     return (Profile(lowest, best or min(max(DEFAULT_PROFILE.best, lowest), highest), highest),)
@@ -172,6 +176,7 @@ def refuse_network_options(context: click.Context) -> None:
     if given:
         raise UsageError(
             f"{', '.join(given)} would change the network, and an ONNX file has its own",
+            code="network-options-unused",
             hint="leave it out, or name a variant",
         )
 
@@ -183,6 +188,7 @@ def check_batch(options: Mapping[str, Any]) -> None:
     if options["batch"] is not None and profiles(options):
         raise UsageError(
             f"--batch {options['batch']} fixes the number of images, so that no profile goes with it",
+            code="batch-excludes-profiles",
             hint="leave one of them out",
         )
 

@@ -55,12 +55,15 @@ def _table(members: Members, name: str, parse: Callable[[bytes], _Table]) -> _Ta
     try:
         return parse(members.read(name, MAX_BATCH_BYTES))
     except ArtifactError as error:
-        raise type(error)(error.what, path=members.place / name, hint=error.hint) from error
+        raise type(error)(error.what, code=error.code, path=members.place / name, hint=error.hint) from error
 
 
 def _from_binary(content: bytes) -> _Table:
     if not content or len(content) % (1 + _ROW_BYTES):
-        raise ArtifactError(f"{len(content):,} bytes are no whole number of records of {1 + _ROW_BYTES:,} bytes")
+        raise ArtifactError(
+            f"{len(content):,} bytes are no whole number of records of {1 + _ROW_BYTES:,} bytes",
+            code="cifar-record-size",
+        )
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _ROW_BYTES)
     return records[:, 1:], _check_targets(records[:, 0].astype(np.int64))
 
@@ -83,7 +86,9 @@ def _from_pickle(content: bytes) -> _Table:
 
 def _check_targets(targets: NDArray[np.int64]) -> NDArray[np.int64]:
     if targets.min() < 0 or targets.max() >= len(CLASSES):
-        raise ArtifactError(f"labels from {targets.min()} to {targets.max()}; CIFAR-10's are 0 to 9")
+        raise ArtifactError(
+            f"labels from {targets.min()} to {targets.max()}; CIFAR-10's are 0 to 9", code="cifar-label-range"
+        )
     return targets
 
 

@@ -223,6 +223,7 @@ def _check_shapes(
 def _mismatch(what: str) -> ModelMismatchError:
     return ModelMismatchError(
         f"the graph and its fp32 reference are not the same network: {what}",
+        code="networks-differ",
         hint="--against takes the fp32 artifact of the same weights",
     )
 

@@ -59,7 +59,9 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], target: 
                 subset_size=len(batches),
             )
         except Exception as error:  # NNCF raises its own errors, ONNX Runtime's and plain ones
-            raise CompatibilityError(f"NNCF {nncf.__version__} cannot quantise this: {quote(error)}") from error
+            raise CompatibilityError(
+                f"NNCF {nncf.__version__} cannot quantise this: {quote(error)}", code="quantisation-failed"
+            ) from error
     del result.graph.value_info[:]
     _quantise_shortcuts(result)
     if target == "tensorrt":
@@ -85,7 +87,9 @@ def _nncf() -> ModuleType:
             warnings.simplefilter("ignore")
             import nncf
     except ImportError as error:
-        raise BackendUnavailableError(f"int8 needs NNCF: {quote(error)}", hint="pip install 'rexport[int8]'") from error
+        raise BackendUnavailableError(
+            f"int8 needs NNCF: {quote(error)}", code="nncf-missing", hint="pip install 'rexport[int8]'"
+        ) from error
     return nncf  # type: ignore[no-any-return]
 
 

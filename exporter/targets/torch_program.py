@@ -86,6 +86,7 @@ def _element(precision_spec: PrecisionSpec) -> str:
     if element is None:
         raise UsageError(
             f"PyTorch's eager operators compute in floats, and {precision_spec.precision} was asked for",
+            code="program-needs-float",
             hint=f"rexport onnx --precision {precision_spec.precision}, which ONNX Runtime, OpenVINO and TensorRT run",
         )
     return element
