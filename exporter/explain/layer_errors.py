@@ -28,7 +28,7 @@ from exporter.explain.graph_probes import (
     name_of,
     value_types,
 )
-from exporter.explain.profile_summary import NetworkPosition, places
+from exporter.models.positions import NetworkPosition, places
 from runtimes import Runtime
 from runtimes.errors import ModelMismatchError, quote
 from runtimes.protocol import Array, Arrays

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.network import INPUT
-from exporter.precision.table import Target
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 
 if TYPE_CHECKING:
@@ -39,8 +38,10 @@ def quantiser() -> str:
     return f"nncf {_nncf().__version__}"
 
 
-def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], target: Target) -> onnx.ModelProto:
+def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: bool) -> onnx.ModelProto:
     """A quantised copy of the graph, its scales from ``images`` (n, c, h, w) as they go into it, n at least 1.
+
+    With ``signed`` all integers are signed ones, which are all that TensorRT takes.
 
     Blocks for n runs of the network and some seconds more.
 
@@ -64,7 +65,7 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], target: 
             ) from error
     del result.graph.value_info[:]
     _quantise_shortcuts(result)
-    if target == "tensorrt":
+    if signed:
         _convert_to_signed(result)
     else:
         _quantise_bias(result)

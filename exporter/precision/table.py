@@ -92,7 +92,7 @@ def _quantise(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
         raise UsageError(
             "int8 needs images to calibrate with", code="int8-needs-images", hint="--calibration names them"
         )
-    return quantise_graph(graph, material.images, material.target)
+    return quantise_graph(graph, material.images, signed=material.target == "tensorrt")
 
 
 HALF = Bounds(error=5e-3, agreement=0.995, drop=0.001)

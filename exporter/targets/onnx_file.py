@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, convert_precision
-from exporter.targets.publish import Draft, finish, temporary
+from exporter.targets.publish import Draft, finish
 from exporter.targets.raw_input import with_raw_input
 from runtimes import Artifact, files
 from runtimes.artifacts.manifest import Calibration, FileRecord
@@ -78,7 +78,7 @@ def export_network(
     if network.raw and network.preprocessing is not None:
         graph = with_raw_input(graph, network.preprocessing)
     listener.step("checking the graph")
-    with temporary(target) as file:
+    with files.temporary_file(target) as file:
         external = _write(graph, file, target)
         try:
             _check(file)

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from exporter.inspect.engine_view import batches
 from exporter.network import ExportListener, ExportRequest, Network, prepare, target_file
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets.onnx_file import ExportTarget, export_network
-from exporter.targets.publish import check_gate, temporary
+from exporter.targets.publish import check_gate
 from exporter.targets.rebuild import network_of
 from runtimes import Artifact, Manifest, Runtime, files, open_artifact, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
@@ -172,7 +171,7 @@ class _Building:
         self.parent.check_digest()
         vectors = self._vectors()
         found = self._build_engine()
-        with temporary(self.target) as file, temporary(self.target) as place:
+        with files.temporary_file(self.target) as file, files.temporary_file(self.target) as place:
             file.write_bytes(found.plan)
             if files.identity(self.parent.path) != before:
                 raise IntegrityError(
@@ -202,7 +201,7 @@ class _Building:
             raise self._add_hint(error) from error
         self.listener.notice(
             f"{title}: {len(found.plan):,} bytes from {found.layers} layers in {found.duration_s:.1f} s, for "
-            f"{batches(found.profiles)}"
+            f"{'; '.join(map(str, found.profiles))}"
         )
         return found
 

@@ -148,6 +148,11 @@ class Profile:
                 f"a profile needs 1 <= least <= best <= most images, not {self.least}, {self.best} and {self.most}"
             )
 
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return f"batches of {self.most}"
+        return f"batches of {self.least} to {self.most}, tuned for {self.best}"
+
 
 @dataclass(frozen=True)
 class Engine:
