@@ -52,7 +52,7 @@ def _export_variant(name: str, request: BenchmarkRequest, folder: Path, listener
 
     step("exporting")
     wanted = network.ExportRequest(variant(name), f"{folder}/", request.weights or "random", request.seed)
-    return onnx_file.export(wanted, network.ExportListener(step, listener.notice))
+    return onnx_file.export(wanted, network.ExportListener(step, lambda line: listener.notice(str(line))))
 
 
 def _read(name: str, request: BenchmarkRequest) -> Artifact:
