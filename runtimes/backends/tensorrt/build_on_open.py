@@ -17,10 +17,7 @@ from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import build
 from runtimes.backends.tensorrt.engine_cache import Key, default_folder, entry
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities
-from runtimes.errors import CompatibilityError, IntegrityError, Reason, ResourceError
-=======
-from runtimes.errors import CompatibilityError, IntegrityError
->>>>>>> h-exporter
+from runtimes.errors import CompatibilityError, IntegrityError, Reason
 from runtimes.onnx import graph as onnxfile
 from runtimes.runtime import Runtime
 from runtimes.tensors.cuda import Device
@@ -110,7 +107,6 @@ def _make(
     source.check_digest()  # a damaged file must not become the cache's engine of the sound one
     built = build(source.path, settings, flavor)
     if files.identity(source.path) != before:
-<<<<<<< HEAD
         raise IntegrityError(
             "it was replaced while its engine was built",
             code="source-replaced-during-build",
