@@ -5,7 +5,7 @@ two stacks: in the parent that of ``Worker.turn``, which sends a turn to a worke
 is timed in such a turn. A frame counts if its code lies in one of our packages and is a function; modules do not count.
 
 The types are read off the source of these functions: the classes of our packages that stand in their annotations, that
-their bodies construct, and to which they belong, with what those are made from. An error that is raised does not count.
+their bodies construct, and to which they belong, with what those are made from. Errors do not count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCRIPT = {
 }
 """A file of the fake backend, whose calls sleep for a millisecond."""
 
-HOOK = '''
+HOOK = """
 import os, selectors, sys, time
 
 def record(place, last):
@@ -42,9 +42,9 @@ def record(place, last):
         stack.append((frame.f_code.co_filename, frame.f_code.co_firstlineno, frame.f_code.co_qualname))
         frame = frame.f_back
     names = [name for _, _, name in stack]
-    if last is not None and last not in names or last is None and "Clocks.turn" not in names:
+    if last not in names or place == "worker" and "Clocks.turn" not in names:
         return
-    stack = stack[0 if last is None else names.index(last):]
+    stack = stack[names.index(last):]
     try:
         with open(os.path.join(os.environ["FRAMES_FOLDER"], place), "x") as file:
             file.writelines("\\t".join(map(str, entry)) + "\\n" for entry in reversed(stack))
@@ -56,11 +56,11 @@ def selector(*arguments, real=selectors.DefaultSelector):
     return real(*arguments)
 
 def sleep(seconds, real=time.sleep):
-    record("worker", None)
+    record("worker", "FakeSession.run")
     real(seconds)
 
 selectors.DefaultSelector, time.sleep = selector, sleep
-'''
+"""
 """Runs in each process as it starts: ``Worker.turn`` waits with a selector, and a call of the fake backend sleeps."""
 
 
@@ -128,6 +128,7 @@ def _types(root: Path, frames: Sequence[Frame]) -> set[str]:
         for path in sorted((root / package).rglob("*.py"))
     }
     classes = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    classes = {name for name in classes if not name.endswith("Error")}
     met = set[str]()
     for frame in frames:
         tree = trees[frame.path]
@@ -148,9 +149,7 @@ def _begins(node: ast.FunctionDef) -> int:
 
 
 def _named_in(node: ast.FunctionDef) -> set[str]:
-    raised = {id(part.exc) for part in ast.walk(node) if isinstance(part, ast.Raise)}
-    calls = [part.func for part in ast.walk(node) if isinstance(part, ast.Call) and id(part) not in raised]
-    return _annotated(node) | {_last_name(call) for call in calls}
+    return _annotated(node) | {_last_name(part.func) for part in ast.walk(node) if isinstance(part, ast.Call)}
 
 
 def _annotated(node: ast.FunctionDef) -> set[str]:

@@ -7,7 +7,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from benchmarks.format import one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
 from benchmarks.harness.eta import Eta
-from benchmarks.harness.scheduler import Method, Progress, ScheduledJob
+from benchmarks.harness.scheduler import ScheduledJob
 from benchmarks.harness.subjects import subjects
 from benchmarks.machine.environment import environment
 from benchmarks.process import worker_process
@@ -138,11 +138,11 @@ class Harness:
         found = [ProcessOutcomes() for _ in entries]
         ending: KeyboardInterrupt | SystemExit | None = None
         self._fields[trial.subject.name] += 1
-        method = self._method(trial)
+        request = replace(self.request, processes=trial.processes or self.request.processes)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             try:
                 for so_far in scheduler.gather(
-                    list(entries.values()), method, Path(folder), self._pass_progress_on(trial)
+                    list(entries.values()), request, Path(folder), self._pass_progress_on(trial)
                 ):
                     found = so_far
             except (KeyboardInterrupt, SystemExit) as error:
@@ -152,29 +152,16 @@ class Harness:
                 self._remember(trial.subject, trial.configurations[place], outcomes)
             for place, configuration in enumerate(trial.configurations):
                 if ending is None or (place in gathered and gathered[place].outcomes):
-                    yield self._row(trial, configuration, gathered.get(place), method)
+                    yield self._row(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
 
-    def _method(self, trial: Trial) -> Method:
-        request = self.request
-        return Method(
-            duration_s=request.duration_s,
-            processes=trial.processes or request.processes,
-            budget_s=request.budget_s,
-            rounds=request.rounds,
-            max_samples=request.max_samples,
-            seed=request.seed,
-            silence_s=request.silence_s,
-            show_errors=request.show_errors,
-        )
+    def _pass_progress_on(self, trial: Trial) -> scheduler.Report:
+        subject = trial.subject.name
 
-    def _pass_progress_on(self, trial: Trial) -> Callable[[Progress], None]:
-        name = trial.subject.name
-
-        def report(progress: Progress) -> None:
-            self._eta.progress(progress.left_s, progress.whole_s)
-            self.listener.step(f"{name} · {progress.name}" if progress.name else name, progress.step)
+        def report(name: str, step: str, left_s: float | None, whole_s: float | None) -> None:
+            self._eta.progress(left_s, whole_s)
+            self.listener.step(f"{subject} · {name}" if name else subject, step)
 
         return report
 
@@ -215,11 +202,12 @@ class Harness:
     def _start_row(self, trial: Trial, configuration: Configuration) -> Row:
         return start_row(self._run, self._environment, self.request, trial.subject, configuration)
 
-    def _row(self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None, method: Method) -> Row:
+    def _row(self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None) -> Row:
         subject, opens = trial.subject, configuration.pair.opens
         row = self._start_row(trial, configuration)
         alone = gathered is not None and gathered.alone
-        row = replace(row, field=None if alone else self._fields[subject.name], processes=method.processes)
+        row = replace(row, field=None if alone else self._fields[subject.name])
+        row = replace(row, processes=trial.processes or self.request.processes)
         if isinstance(opens, Refusal):
             return replace(row, status=opens.status, reason=self._without_folder(opens.reason))
         if gathered is None or not gathered.outcomes:

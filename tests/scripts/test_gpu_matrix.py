@@ -221,6 +221,6 @@ def test_an_error_leaves_the_tables_of_what_was_measured(tmp_path: Path, network
     harness = MatrixHarness(network, REQUEST, breaks_at=3)
     harness.machine = environment()
     with pytest.raises(UsageError, match="enough"):
-        gpu_matrix._run(scope, "cpu", ("onnxruntime",), tmp_path / "out", None, lambda *_: harness)  # type: ignore[arg-type, return-value]
+        gpu_matrix._run(scope, "cpu", ("onnxruntime",), tmp_path / "out", None, lambda *_: harness)  # type: ignore[arg-type]
     assert "Incomplete" in (tmp_path / "out" / "results.html").read_text()
     assert len(store.read(tmp_path / "out" / store.FILE_NAME)) == 2
