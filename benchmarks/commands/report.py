@@ -75,7 +75,7 @@ def _find_inputs(results: Sequence[Path]) -> Inputs:
         ArtifactError: a folder holds neither.
     """
     from benchmarks.records.findings import SUFFIX, list_findings_files
-    from benchmarks.records.store import FILE_NAME, find_rows_file
+    from benchmarks.records.store import FILE_NAME, find_results_file
     from runtimes.errors import ArtifactError
 
     rows: dict[Path, Path] = {}
@@ -85,15 +85,15 @@ def _find_inputs(results: Sequence[Path]) -> Inputs:
             (findings if path.name.endswith(SUFFIX) else rows).setdefault(path.resolve(), path)
             continue
         found = list_findings_files(path)
-        if not found and not find_rows_file(path).exists():
+        if not found and not find_results_file(path).exists():
             raise ArtifactError(
                 f"neither {FILE_NAME} nor *{SUFFIX} in it",
                 path=path,
                 hint="rbench run -o DIR makes the one, rbench paper the other",
             )
         findings.update((one.resolve(), one) for one in found)
-        if find_rows_file(path).exists():
-            rows.setdefault(find_rows_file(path).resolve(), find_rows_file(path))
+        if find_results_file(path).exists():
+            rows.setdefault(find_results_file(path).resolve(), find_rows_file(path))
     return Inputs(tuple(rows.values()), tuple(findings.values()))
 
 
