@@ -18,7 +18,7 @@ from benchmarks.accuracy.predictions import KEPT, Predictions
 from runtimes.errors import ArtifactError, ModelMismatchError
 
 MOST_IMAGES, MOST_CLASSES = 10_000_000, 1 << 20
-"""The most images and classes of predictions that are unpacked: a foreign file may claim so much memory, and no more."""
+"""The most images and classes of predictions that are unpacked: a foreign file may claim so much memory."""
 
 FINEST = 2.0**-10
 """The smallest difference that half precision, in which margins are packed, tells apart, as a share of the median
@@ -60,7 +60,7 @@ def pack_predictions(predictions: Predictions, labels: tuple[str, ...] | None) -
     if labels is not None and len(labels) != predictions.classes:
         raise ModelMismatchError(f"{len(labels)} labels for {predictions.classes} classes", code="labels-not-classes")
     file = io.BytesIO()
-    np.savez_compressed(file, **_list_arrays(predictions))
+    np.savez_compressed(file, allow_pickle=False, **_list_arrays(predictions))
     return PackedPredictions(
         images=len(predictions.indices),
         classes=predictions.classes,

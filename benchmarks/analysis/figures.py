@@ -71,22 +71,22 @@ class Figures:
             return self._recorded.estimates.get(_NAMES_OF_QUANTILES[q])
         return self._quantiles.get(q)
 
-    @property
+    @cached_property
     def p50(self) -> Estimate | None:
         """From five samples on."""
         return self.quantile(0.5)
 
-    @property
+    @cached_property
     def p90(self) -> Estimate | None:
         """From 20 samples on."""
         return self.quantile(0.9)
 
-    @property
+    @cached_property
     def p99(self) -> Estimate | None:
         """From 1,000 samples on."""
         return self.quantile(0.99)
 
-    @property
+    @cached_property
     def p999(self) -> Estimate | None:
         """From 10,000 samples on."""
         return self.quantile(0.999)
@@ -126,7 +126,7 @@ class Figures:
         samples = [sample for process in self.result.samples for sample in process.latency.samples_s]
         return batch * len(samples) / math.fsum(samples) if any(samples) else None
 
-    @property
+    @cached_property
     def ratio(self) -> Estimate | None:
         """The p50 of the reference over this one's, by rounds where they took turns: 2.0 is twice as fast."""
         if (recorded := self._recorded.estimates.get("ratio")) is not None or self._recorded.complete:
@@ -136,7 +136,7 @@ class Figures:
         found = self._comparison
         return None if found is None else Estimate.of(found.ratio, found.interval)
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict | None:
         """On the ratio: ``tie`` unless its whole interval lies beyond the resolution."""
         if self._recorded.verdict is not None or self._recorded.complete or self.is_reference:
@@ -150,22 +150,22 @@ class Figures:
             return None
         return compare_latencies(self._reference, self.result)
 
-    @property
+    @cached_property
     def load_s(self) -> float | None:
         """Of opening in the first process, with the import of the backend's library."""
         return self.result.samples[0].load_s if self.result.samples else None
 
-    @property
+    @cached_property
     def first_s(self) -> float | None:
         """Of the first call in the first process."""
         return self.result.samples[0].first_s if self.result.samples else None
 
-    @property
+    @cached_property
     def baseline_bytes(self) -> int | None:
         """The resident memory of the first process before the artifact was opened."""
         return self.result.samples[0].baseline_bytes if self.result.samples else None
 
-    @property
+    @cached_property
     def peak_bytes(self) -> int | None:
         """The largest resident memory of a process by the end of the timing."""
         if self.result.load is not None:
@@ -187,7 +187,7 @@ class Figures:
         packed = None if self._evaluated is None else self._evaluated.predictions
         return None if packed is None else packing.unpack_predictions(packed)
 
-    @property
+    @cached_property
     def images(self) -> int | None:
         """That were evaluated."""
         return self._recorded.images if self.result.predictions is None else self.result.predictions.images
@@ -231,7 +231,7 @@ class Figures:
         its = self._reference_predictions
         return self._share(name, lambda mine: None if its is None else share(mine, its))
 
-    @property
+    @cached_property
     def roof_share(self) -> float | None:
         """The least time that the machine's ceilings allow one call, over ``compute_p50``."""
         roof, compute = self.result.roof, self.compute_p50

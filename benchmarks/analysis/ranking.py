@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.format import ABSENT, duration, points, times
-from benchmarks.records.request import REFERENCE
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.latencies import compare_latencies
+from benchmarks.format import ABSENT, duration, points, times
+from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Result
 from benchmarks.stats.comparison import LatencyComparison
 

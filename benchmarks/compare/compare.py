@@ -71,8 +71,8 @@ class RowComparison:
     """One configuration, as it was and as it is.
 
     Attributes:
-        subject, network, runtime, precision, batch, threads, device, cuda_graphs, load: which, as the new result has it.
-            ``network`` and ``load`` are words: of the variant and its weights, and of the load's shape.
+        subject, network, runtime, precision, batch, threads, device, cuda_graphs, load: which, as the new result has
+            it. ``network`` and ``load`` are words: of the variant and its weights, and of the load's shape.
         old_status, new_status: as in a result. If one is not ``ok``, there is nothing to compare.
         p50, p99: of the latency, or of a load shape's responses; ``None`` where a side has too few samples.
         drop: of top-1.

@@ -21,7 +21,7 @@ class FieldDifference:
 
 @dataclass(frozen=True)
 class Matches:
-    """The results of one configuration in both files, with what differs between the two, and those that have no fellow."""
+    """The results of one configuration in both files, with their differences, and those that have no fellow."""
 
     pairs: tuple[tuple[Result, Result, tuple[FieldDifference, ...]], ...]
     only_old: tuple[Result, ...]
@@ -61,8 +61,8 @@ def match_results(old: Sequence[Result], new: Sequence[Result], across: Collecti
     without a fellow where the other file has none of its configuration.
 
     Raises:
-        CompatibilityError: two results are of one configuration and of different conditions; one result could be compared
-            with several; or no result has a fellow.
+        CompatibilityError: two results are of one configuration and of different conditions; one could be compared with
+            several; or no result has a fellow.
     """
     search = _ResultMatcher(old, frozenset(across))
     pairs: dict[int, tuple[Result, Result, tuple[FieldDifference, ...]]] = {}

@@ -16,12 +16,12 @@ FOREIGN_CORES = 0.10
 
 
 FOREIGN_SHARE = 0.05
-"""Or this share of those that the result's threads leave free, where that is more: large machines have more services, and
-their load slows a row by little unless it is on the result's own processors."""
+"""Or this share of those that the result's threads leave free, where that is more: large machines have more services,
+and their load slows a call by little unless it is on the result's own processors."""
 
 
 WAITED_SHARE = 0.05
-"""Time that a thread may have waited for a processor, the mean of the result's threads: up to 0.01 on a quiet machine."""
+"""Time that a thread may have waited for a processor, the mean of the result's threads: 0.01 on a quiet machine."""
 
 
 SENTINEL_SHARE = 0.95
@@ -29,8 +29,8 @@ SENTINEL_SHARE = 0.95
 
 
 SWITCHES_PER_S = 100
-"""How often a thread may be taken off its processor, for each of the result's threads. The kernel's own work does it some
-ten times a second; a competitor at the end of each slice, which is more than a hundred times."""
+"""How often a thread may be taken off its processor, for each of the result's threads. The kernel's own work does it
+some ten times a second; a competitor at the end of each slice, which is more than a hundred times."""
 
 
 STEAL_SHARE = 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 import zlib
 from collections.abc import Mapping
@@ -223,7 +224,7 @@ def unpack_version_4(packed: PackedPredictions) -> Predictions:
     ends = np.cumsum([1, *sizes, 2 * images])
     if ends[-1] != len(content) or flags != truth + 2 * (truth and packed.classes > KEPT):
         raise packing.damage_error(f"not {images} images")
-    steps, best, targets, bits, margins = (content[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True))
+    steps, best, targets, bits, margins = (content[start:end] for start, end in itertools.pairwise(ends))
     halves = np.frombuffer(margins, np.uint8).reshape(2, images).T.copy().view("<f2")[:, 0]
     return packing.restore(
         packed,

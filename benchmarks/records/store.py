@@ -117,8 +117,8 @@ class ResultsFile:
             read(self.path)
 
     def append(self, result: Result, figures: Mapping[str, object]) -> None:
-        """Adds the result's line, with the figures for whoever reads the line without this package. A kill at any moment
-        leaves the file with the line or without it.
+        """Adds the result's line, with the figures for whoever reads the line without this package. A kill at any
+        moment leaves the file with the line or without it.
 
         Raises:
             ResourceError: with the system's reason; the file is as it was.
