@@ -60,6 +60,7 @@ class Ledger:
             if (there := machine_of(row.environment)) != machine:
                 raise UsageError(
                     f"its rows are of {', '.join(there)}, and this is {', '.join(machine)}",
+                    code="machine-differs",
                     path=self._file.path,
                     hint="name another folder",
                 )

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
-from benchmarks.harness.bench import Bench, session, with_ceilings
-from benchmarks.harness.subjects import pairs, subjects
+from benchmarks.harness.harness import Harness, Trial
+from benchmarks.harness.subjects import pairs
 from benchmarks.machine import gpu
 from benchmarks.records.request import BUNDLED_VARIANT, BUNDLED_WEIGHTS, BenchmarkRequest, RunListener
 from benchmarks.records.result import Row
@@ -111,27 +111,31 @@ def list_wanted(subject: Subject, request: BenchmarkRequest, batches: Sequence[i
     return found
 
 
-def measure_part(
-    part: LedgerPart, request: BenchmarkRequest, ledger: Ledger, listener: RunListener, late: Callable[[], bool]
-) -> Generator[Row, None, None]:
+def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Callable[[], bool]) -> Iterator[Row]:
     """The rows that are left of one network; ends early when it is late, else marks the part complete. Blocks for
     minutes: the network is exported first, in all its precisions.
 
     Raises:
-        RexportError: as ``benchmarks.harness.bench.run``.
+        RexportError: as ``benchmarks.harness.run.run``.
     """
-    with session(request, listener) as shared:
-        (subject,) = subjects(request, shared.folder, listener)
-        bench = Bench(with_ceilings(shared), subject)
-        for configuration in ledger.list_remaining(
-            list_wanted(subject, request, part.batches), subject, request.device
-        ):
+    (subject,) = harness.make_subjects()
+    harness.measure_ceilings()
+    wanted = list_wanted(subject, harness.request, part.batches)
+    remaining = ledger.list_remaining(wanted, subject, harness.request.device)
+    measured = 0
+
+    def trials() -> Iterator[Trial]:
+        for number, configuration in enumerate(remaining, start=1):
             if late():
                 return
-            row = bench.row(configuration)
-            ledger.keep(row)
-            yield row
-    ledger.mark(part)
+            yield Trial(subject, (configuration,), later_s=(0.0,) * (len(remaining) - number))
+
+    for row in harness.measure(trials()):
+        measured += 1
+        ledger.keep(row)
+        yield row
+    if measured == len(remaining):
+        ledger.mark(part)
 
 
 def exit_code(rows: Sequence[Row], complete: bool) -> int:
@@ -172,20 +176,35 @@ def main(
     known = [variant for variant, _ in scope.networks]
     for name in networks:
         if name not in known:
-            raise UsageError(f"{name!r} is not among what is measured", hint=f"one of {', '.join(known)}")
+            raise UsageError(
+                f"{name!r} is not among what is measured",
+                code="network-not-measured",
+                hint=f"one of {', '.join(known)}",
+            )
     kept = tuple(network for network in scope.networks if not networks or network[0] in networks)
     scope = replace(scope, networks=kept, precisions=precisions or scope.precisions)
     sys.exit(_run(scope, device, runtimes, folder, limit_s))
 
 
-def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_s: float | None) -> int:
+def _run(
+    scope: Scope,
+    device: str,
+    named: tuple[str, ...],
+    folder: Path,
+    limit_s: float | None,
+    harness_for: Callable[[BenchmarkRequest, RunListener], AbstractContextManager[Harness]] = Harness,
+) -> int:
     from benchmarks.commands import outputs
     from benchmarks.commands.progress import listening
     from benchmarks.machine.environment import environment
     from benchmarks.report import terminal as report_terminal
 
     if device != "cpu" and (reason := no_gpu()) is not None:
-        raise BackendUnavailableError(reason, hint="--device cpu tries the script itself")
+        raise BackendUnavailableError(
+            f"nothing can be measured on a GPU: {reason}",
+            code="gpu-unusable",
+            hint="--device cpu tries the script itself",
+        )
     start = time.monotonic()
 
     def late() -> bool:
@@ -200,8 +219,8 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
                 if ledger.complete(part) or late():
                     continue
                 request = request_for(part, device, scope, named)
-                with closing(measure_part(part, request, ledger, listener, late)) as found:
-                    for row in found:
+                with harness_for(request, listener) as harness:
+                    for row in measure_part(part, harness, ledger, late):
                         listener.notice(_format_row(row))
     finally:
         rows = ledger.by_network()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,7 @@ import click
 from benchmarks.commands import recording
 
 if TYPE_CHECKING:
-    from benchmarks.load.run import LoadSpec
-    from benchmarks.records.request import BenchmarkRequest
     from benchmarks.records.result import Row
-    from benchmarks.records.store import ResultsFile
 
 SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
 """Those of ``benchmarks.worker.load_generator``, whose module is too heavy for ``--help``."""
@@ -116,38 +112,23 @@ def load(
     paced: with idle gaps, as from a camera. clients, batches: more at once, and where that stops to pay. cold: fresh
     processes, from their start to the first answer. Each in a process of its own.
     """
+    from benchmarks.commands import outputs
     from benchmarks.commands.options import request_of
-    from benchmarks.load.run import LoadSpec
+    from benchmarks.harness.run import exit_code
+    from benchmarks.load.run import LoadSpec, run
     from benchmarks.records.load import SHAPES
+    from benchmarks.report import load as loadtable
+    from benchmarks.report import terminal
 
     request = request_of(() if subject is None else (subject,), options)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
     load_spec = LoadSpec(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
-    sys.exit(_load(request, load_spec, json_file, folder))
-
-
-def _load(request: BenchmarkRequest, load_spec: LoadSpec, json_file: Path | None, folder: Path | None) -> int:
-    from benchmarks.commands import outputs
-    from benchmarks.harness.bench import exit_code
-    from benchmarks.report import load as loadtable
-    from benchmarks.report import terminal
-
     kept = recording.files(None if folder is None else folder / "results.jsonl", json_file)
     rows: list[Row] = []
-    code, failure = recording.run_to_end(lambda: _measure(request, load_spec, rows, kept), rows)
+    code, failure = recording.collect(lambda listener: run(request, load_spec, listener), rows, kept)
     terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
     if folder is not None:
         outputs.write(folder, rows, code is None)
     if failure is not None:
         raise failure
-    return exit_code(rows, request) if code is None else code
-
-
-def _measure(request: BenchmarkRequest, load_spec: LoadSpec, rows: list[Row], kept: list[ResultsFile]) -> None:
-    from benchmarks.commands.progress import listening
-    from benchmarks.load.run import run
-
-    with listening() as listener, contextlib.closing(run(request, load_spec, listener)) as found:
-        for row in found:
-            rows.append(row)
-            recording.keep(row, kept)
+    sys.exit(exit_code(rows, request) if code is None else code)

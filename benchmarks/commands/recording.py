@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.commands import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Sequence
 
+    from benchmarks.records.request import RunListener
     from benchmarks.records.result import Row
     from benchmarks.records.store import ResultsFile
     from runtimes.errors import RexportError
@@ -26,18 +28,25 @@ def files(*places: Path | None) -> list[ResultsFile]:
     return [ResultsFile(place) for place in places if place is not None]
 
 
-def run_to_end(work: Callable[[], None], rows: list[Row]) -> tuple[int | None, RexportError | None]:
-    """Does the work, with standard output kept for the result. The exit code of an early end, and the error if one
-    ended it, as a full disk does: what was measured is still to be shown. ``None`` and ``None`` if it is complete.
+def collect(
+    measure: Callable[[RunListener], Generator[Row, None, None]], rows: list[Row], kept: Sequence[ResultsFile]
+) -> tuple[int | None, RexportError | None]:
+    """Fills ``rows`` and adds each row to each file, with standard output kept for the result. The exit code of an
+    early end, and the error if one ended it, as a full disk does: what was measured is still to be shown. ``None`` and
+    ``None`` if it is complete.
 
     Raises:
         RexportError: there is no row yet.
     """
+    from benchmarks.commands.progress import listening
     from runtimes.errors import RexportError
 
     try:
-        with terminal.reserve_stdout():
-            work()
+        with terminal.reserve_stdout(), listening() as listener, closing(measure(listener)) as measured:
+            for row in measured:
+                rows.append(row)
+                for file in kept:
+                    file.append(row)
     except KeyboardInterrupt:
         return terminal.INTERRUPTED, None
     except SystemExit:  # SIGTERM, as exporter.commands.terminal turns it
@@ -47,9 +56,3 @@ def run_to_end(work: Callable[[], None], rows: list[Row]) -> tuple[int | None, R
             raise
         return error.exit_code, error
     return None, None
-
-
-def keep(row: Row, kept: list[ResultsFile]) -> None:
-    """Adds the row to each file."""
-    for file in kept:
-        file.append(row)

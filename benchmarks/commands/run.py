@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,7 @@ from benchmarks.commands import recording
 from benchmarks.commands.options import how_options, request_of, what_options
 
 if TYPE_CHECKING:
-    from benchmarks.records.request import BenchmarkRequest
     from benchmarks.records.result import Row
-    from benchmarks.records.store import ResultsFile
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,32 +42,20 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     With several precisions each network is exported once in each and compared with PyTorch in fp32. A precision that
     cannot be made, fails its gate, or that a runtime does not run, is a row with its reason.
     """
-    sys.exit(_run(request_of(subjects, options), json_file, folder))
-
-
-def _run(request: BenchmarkRequest, json_file: Path | None, folder: Path | None) -> int:
     from benchmarks.commands import outputs
-    from benchmarks.harness.bench import exit_code
+    from benchmarks.harness.run import exit_code
+    from benchmarks.harness.run import run as measure
     from benchmarks.records.store import FILE_NAME
     from benchmarks.report import terminal as report_terminal
 
+    request = request_of(subjects, options)
     kept = recording.files(None if folder is None else folder / FILE_NAME, json_file)
     rows: list[Row] = []
-    code, failure = recording.run_to_end(lambda: _measure(request, rows, kept), rows)
+    code, failure = recording.collect(lambda listener: measure(request, listener), rows, kept)
     complete = code is None
     report_terminal.print_table(rows, sys.stdout, complete)
     if folder is not None:
         click.echo(f"\n{outputs.write(folder, rows, complete)}")
     if failure is not None:
         raise failure
-    return exit_code(rows, request) if code is None else code
-
-
-def _measure(request: BenchmarkRequest, rows: list[Row], kept: list[ResultsFile]) -> None:
-    from benchmarks.commands.progress import listening
-    from benchmarks.harness.bench import run as measured
-
-    with listening() as listener, contextlib.closing(measured(request, listener)) as found:
-        for row in found:
-            rows.append(row)
-            recording.keep(row, kept)
+    sys.exit(exit_code(rows, request) if code is None else code)

@@ -12,10 +12,7 @@ from benchmarks.commands import recording
 from benchmarks.commands.options import how_options, request_of, what_options
 
 if TYPE_CHECKING:
-    from benchmarks.records.request import BenchmarkRequest
-    from benchmarks.records.store import ResultsFile
-    from benchmarks.tuning.search import TuningResult
-    from runtimes import Artifact
+    from benchmarks.records.result import Row
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,36 +69,19 @@ def tune(
     the bound is the gate on the logits' error that each precision passes when it is exported. PyTorch is measured as
     the reference and never chosen: an ONNX file cannot carry it.
     """
-    from benchmarks.tuning.search import TuningGoal, TuningResult
-
-    goal = TuningGoal("throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force)
-    sys.exit(_tune(request_of((subject,), options), TuningResult(goal), json_file))
-
-
-def _tune(request: BenchmarkRequest, findings: TuningResult, json_file: Path | None) -> int:
     from benchmarks.report.tuning import print_findings
-    from benchmarks.tuning.search import exit_code
+    from benchmarks.tuning import search
 
+    goal = search.TuningGoal(
+        "throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force
+    )
+    request, findings = request_of((subject,), options), search.TuningResult(goal)
     kept = recording.files(json_file)
-    written: list[Artifact] = []
-    code, failure = recording.run_to_end(lambda: _search(request, findings, kept, written), findings.rows)
+    rows: list[Row] = []
+    code, failure = recording.collect(lambda listener: search.tune(request, findings, listener), rows, kept)
     print_findings(findings, sys.stdout, code is None)
     if failure is not None:
         raise failure
-    if code is not None:
-        return code
-    for artifact in written:
-        click.echo(artifact.path)
-    return exit_code(findings, request)
-
-
-def _search(
-    request: BenchmarkRequest, findings: TuningResult, kept: list[ResultsFile], written: list[Artifact]
-) -> None:
-    from benchmarks.commands.progress import listening
-    from benchmarks.tuning.search import tune as searched
-
-    with listening() as listener:
-        artifact = searched(request, findings, listener, lambda row: recording.keep(row, kept))
-        if artifact is not None:
-            written.append(artifact)
+    if code is None and findings.artifact is not None:
+        click.echo(findings.artifact.path)
+    sys.exit(search.exit_code(findings, request) if code is None else code)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import benchmarks
-from benchmarks.format import one_line
 from benchmarks.machine import gpu
 from benchmarks.machine.environment import Environment, environment
-from runtimes import available_backends, codec
-from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError
+from benchmarks.process import isolated
+from benchmarks.process.isolated import Failure
+from runtimes import available_backends
+from runtimes.errors import BackendUnavailableError, CheckFailedError
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import Device
 
+MODULE = "benchmarks.doctor.gpu_probe"
 LIMIT_S = 60.0
 UNASKED = "the GPU's libraries could not be asked"
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """``blind``: whether the libraries of a GPU are left alone."""
+
+    blind: bool
 
 
 @dataclass(frozen=True)
@@ -50,42 +54,13 @@ def probe(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
     Raises:
         CheckFailedError: not even the rest could be seen.
     """
-    seen, ending = _probe_in_process(False, limit_s)
-    if seen is not None:
+    seen = isolated.call(MODULE, ProbeRequest(blind=False), GpuProbe, limit_s)
+    if isinstance(seen, GpuProbe):
         return seen, None
-    blind, worse = _probe_in_process(True, limit_s)
-    if blind is None:
-        raise CheckFailedError(f"the machine could not be looked at: its process {worse}")
-    return blind, ending
-
-
-def _probe_in_process(blind: bool, limit_s: float) -> tuple[GpuProbe | None, str]:
-    """What a process saw, or ``None`` and how it ended."""
-    root = str(Path(benchmarks.__path__[0]).parent)
-    paths = filter(None, (root, os.environ.get("PYTHONPATH")))
-    process = subprocess.Popen(
-        (sys.executable, "-P", "-c", f"from {__name__} import print_probe; print_probe({blind})"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,
-    )
-    try:
-        told, errors = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return None, f"did not answer in {limit_s:g} s"
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    if process.returncode < 0:
-        return None, f"was ended by {signal.Signals(-process.returncode).name}"
-    try:
-        return codec.loads(GpuProbe, told), ""
-    except ArtifactError:
-        last = one_line((errors.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1])
-        return None, f"ended with exit code {process.returncode}: {last}"
+    rest = isolated.call(MODULE, ProbeRequest(blind=True), GpuProbe, limit_s)
+    if isinstance(rest, Failure):
+        raise CheckFailedError(f"the machine could not be examined: {rest.reason}", code="probe-failed")
+    return rest, seen.reason.sentence
 
 
 def _probe_libraries() -> GpuProbe:
@@ -108,18 +83,12 @@ def _devices() -> tuple[Device, ...]:
             return tuple(found)
 
 
-def _explain_blindness() -> str:
-    return UNASKED
+def answer(request: ProbeRequest) -> GpuProbe:
+    """What the process runs. The process is of no other use afterwards."""
+    if request.blind:
+        cuda.missing = gpu.missing = lambda: UNASKED
+    return _probe_libraries()
 
 
-def print_probe(blind: bool) -> None:
-    """What the process runs: prints a ``GpuProbe`` as JSON. Blind, it asks no library of a GPU.
-
-    What libraries print goes to standard error; the process is of no other use afterwards.
-    """
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    if blind:
-        cuda.missing = gpu.missing = _explain_blindness
-    with answer:
-        answer.write(codec.dumps(_probe_libraries()))
+if __name__ == "__main__":
+    sys.exit(isolated.answer(sys.argv[1:], ProbeRequest, answer))

@@ -154,7 +154,7 @@ def _load(about: Environment) -> Finding:
 def gpu(seen: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Finding]:
     """The GPUs, and whether the libraries that ask them work. ``ending`` is how a first look at them ended."""
     if ending is not None:
-        return [Finding("gpu", "driver", "broken", f"{UNASKED}: the process that asked them {ending}")]
+        return [Finding("gpu", "driver", "broken", f"{UNASKED}: {ending}")]
     cards, driver = seen.environment.gpus, (root / "proc/driver/nvidia/version").exists()
     if not cards and not seen.devices and not driver:
         return [

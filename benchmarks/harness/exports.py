@@ -7,23 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.format import one_line
+from benchmarks.process.status import REFUSALS, status_of
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
-from exporter.data.dataset import BUNDLED_NAME
-from exporter.models.variants import variant
-from exporter.precision.table import PRECISIONS
-from runtimes import Artifact, Manifest
-from runtimes.errors import (
-    ArtifactError,
-    BackendUnavailableError,
-    CheckFailedError,
-    CompatibilityError,
-    RexportError,
-    UsageError,
-)
-
-if TYPE_CHECKING:
-    from exporter import network
-    from exporter.network import Network
 from benchmarks.records.subject import (
     FP32,
     PROGRAM_FORMAT,
@@ -33,10 +18,19 @@ from benchmarks.records.subject import (
     Refusal,
     Subject,
 )
+from exporter.data.dataset import BUNDLED_NAME
+from exporter.models.variants import variant
+from exporter.precision.table import PRECISIONS
+from runtimes import Artifact, Manifest
+from runtimes.errors import ArtifactError, Reason, RexportError, UsageError
+
+if TYPE_CHECKING:
+    from exporter import network
+    from exporter.network import Network
 
 
 @dataclass(frozen=True)
-class _ExportContext:
+class ExportContext:
     """What a subject is called, where its artifacts are made, and for what."""
 
     title: str
@@ -53,7 +47,8 @@ class _ExportContext:
         return network.ExportListener(self.step, self.listener.notice)
 
 
-def _make_from_variant(name: str, place: _ExportContext) -> Subject:
+def make_from_variant(name: str, place: ExportContext) -> Subject:
+    """The variant, exported in the precisions that were asked for, and its PyTorch twin."""
     from exporter import network
 
     request = place.request
@@ -87,26 +82,48 @@ def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:
     return tuple(name for name in request.precisions if name != FP32 and PRECISIONS[name].element is not None)
 
 
-def _make_from_file(artifact: Artifact, place: _ExportContext) -> Subject:
+def make_from_file(artifact: Artifact, place: ExportContext) -> Subject:
+    """The file, exported in the other precisions that were asked for, and its PyTorch twin."""
     manifest, precisions = artifact.manifest, place.request.precisions
-    typed: tuple[PrecisionVariant, ...]
-    programs: tuple[PrecisionVariant, ...] = ()
     if manifest is None or not (set(precisions) - {manifest.precision} or _program_precisions(place.request)):
-        typed = (PrecisionVariant(None if manifest is None else manifest.precision, artifact),)
-        reference = _reference_of_file(artifact, place)
-    else:
-        typed, programs, reference = _export_precisions(artifact, manifest, place)
+        return subject_of(artifact, artifact, place, _reference_of_file(artifact, place))
+    typed, programs, reference = _export_precisions(artifact, manifest, place)
+    return replace(subject_of(artifact, artifact, place, reference), typed=typed, programs=programs)
+
+
+def make_alone(name: str, artifact: Artifact | None, place: ExportContext) -> Subject:
+    """What a load is run on: the file as it is, or the variant exported in fp32. It has no twin, as a load is compared
+    with nothing.
+
+    Raises:
+        RexportError: the variant cannot be exported.
+    """
+    reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
+    reference = PrecisionVariant(FP32, Refusal("skipped", reason.sentence))
+    if artifact is not None:
+        return subject_of(artifact, artifact, place, reference)
+    from exporter import network
+    from exporter.targets import onnx_file
+
+    place.step("exporting")
+    request = place.request
+    wanted = network.ExportRequest(variant(name), f"{place.folder}/", request.weights or "random", request.seed)
+    return subject_of(onnx_file.export(wanted, place.exporter()), None, place, reference)
+
+
+def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, reference: PrecisionVariant) -> Subject:
+    """The network of one artifact, in its own precision; ``own`` if it was named by its file."""
+    manifest = artifact.manifest
     known = manifest is not None and manifest.dataset == BUNDLED_NAME and manifest.preprocessing is not None
     return Subject(
         name=place.title,
-        own=artifact,
+        own=own,
         network=artifact.path.name if manifest is None else manifest.name,
         weights=None if manifest is None else manifest.weights,
-        typed=typed,
+        typed=(PrecisionVariant(None if manifest is None else manifest.precision, artifact),),
         reference=reference,
         fixed_batch=_find_fixed_batch(manifest),
         data=place.request.data or (BUNDLED_NAME if known else None),
-        programs=programs,
     )
 
 
@@ -116,7 +133,7 @@ def _find_fixed_batch(manifest: Manifest | None) -> int | None:
 
 
 def _export_precisions(
-    artifact: Artifact, manifest: Manifest, place: _ExportContext
+    artifact: Artifact, manifest: Manifest, place: ExportContext
 ) -> tuple[tuple[PrecisionVariant, ...], tuple[PrecisionVariant, ...], PrecisionVariant]:
     """The artifact in the precisions asked for, in its own as the file itself; PyTorch's programs; and its twin."""
     own = PrecisionVariant(manifest.precision, artifact)
@@ -141,7 +158,7 @@ def _export_precisions(
     return tuple(typed), tuple(programs), _reference_of_network(network, batch, manifest.sha256, place)
 
 
-def _export_onnx(network: Network, precision: str, batch: int | None, place: _ExportContext) -> PrecisionVariant:
+def _export_onnx(network: Network, precision: str, batch: int | None, place: ExportContext) -> PrecisionVariant:
     """The network as an ONNX file in that precision."""
     from exporter.targets import onnx_file
 
@@ -160,7 +177,7 @@ def _export_onnx(network: Network, precision: str, batch: int | None, place: _Ex
 
 
 def _program(
-    network: Network, precision: str, batch: int | None, parent: str | None, place: _ExportContext
+    network: Network, precision: str, batch: int | None, parent: str | None, place: ExportContext
 ) -> PrecisionVariant:
     """The network as a program of PyTorch's in that precision."""
     from exporter.targets import torch_program
@@ -176,7 +193,7 @@ def _program(
         return PrecisionVariant(precision, _refusal(error), PROGRAM_FORMAT)
 
 
-def _target(precision: str, format: str, place: _ExportContext) -> Path:
+def _target(precision: str, format: str, place: ExportContext) -> Path:
     stem = Path(place.title).name
     for known in REMADE_FORMATS:
         stem = stem.removesuffix(f".{known}")
@@ -184,16 +201,13 @@ def _target(precision: str, format: str, place: _ExportContext) -> Path:
 
 
 def _refusal(error: RexportError) -> Refusal:
-    """What cannot be made here was not tried, in the words of a table; what broke is an error."""
-    if isinstance(error, CheckFailedError):
-        return Refusal("failed", one_line(error))
-    if isinstance(error, (CompatibilityError, UsageError, ArtifactError, BackendUnavailableError)):
-        return Refusal("skipped", one_line(error))
-    return Refusal("error", one_line(error))
+    """Why something cannot be made here, in the words of a table. A file or an option that does not go was not tried
+    either."""
+    return Refusal(status_of(error, (*REFUSALS, UsageError, ArtifactError)), one_line(error))
 
 
 def _reference_of_network(
-    network: Network, batch: int | None, parent: str | None, place: _ExportContext
+    network: Network, batch: int | None, parent: str | None, place: ExportContext
 ) -> PrecisionVariant:
     from exporter.targets import torch_program
 
@@ -205,10 +219,11 @@ def _reference_of_network(
         return _no_reference(error)
 
 
-def _reference_of_file(artifact: Artifact, place: _ExportContext) -> PrecisionVariant:
+def _reference_of_file(artifact: Artifact, place: ExportContext) -> PrecisionVariant:
     format = artifact.format.name
     if format not in REMADE_FORMATS:
-        return _no_reference(f"only a file of format {', '.join(sorted(REMADE_FORMATS))} can have one")
+        formats = ", ".join(sorted(REMADE_FORMATS))
+        return _no_reference(Reason("reference-needs-format", f"only a file of format {formats} can have one"))
     missing = select_backends(place.request)[0].missing()
     if missing is not None:
         return _no_reference(missing)
@@ -222,4 +237,5 @@ def _reference_of_file(artifact: Artifact, place: _ExportContext) -> PrecisionVa
 
 
 def _no_reference(reason: object) -> PrecisionVariant:
-    return PrecisionVariant(FP32, Refusal("skipped", one_line(f"it has no PyTorch twin: {reason}")))
+    why = Reason("reference-missing", f"it has no PyTorch twin: {one_line(reason)}")
+    return PrecisionVariant(FP32, Refusal("skipped", why.sentence))

@@ -13,10 +13,10 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, ProcessOutcomes, TurnPlan
@@ -95,28 +95,17 @@ class ScheduledJob:
     program: tuple[str, ...] = worker_process.PROGRAM
 
 
-class Participant(Protocol):
-    """What has turns."""
-
-    def turn(self, turn: TurnPlan) -> float | None:
-        """Takes it; the median seconds of a call, or ``None`` if it cannot go on."""
-
-
-Taker = TypeVar("Taker", bound=Participant)
+Participant = TypeVar("Participant")
 
 
 def in_rounds(
-    participants: Sequence[Taker], rounds: int, turn: TurnPlan, order: random.Random
-) -> Iterator[tuple[int, Taker, float | None]]:
-    """Each participant has a turn in each of the rounds: (round, participant, what the turn gave). One that cannot go
-    on has no further turns."""
-    left = list(participants)
+    participants: Collection[Participant], rounds: int, order: random.Random
+) -> Iterator[tuple[int, Participant]]:
+    """Whose turn it is, and in which round: each participant has one in each of the rounds, in a shuffled order. One
+    that the caller takes out of the collection, at its own turn, has no further ones."""
     for number in range(rounds):
-        for participant in order.sample(left, len(left)):
-            given = participant.turn(turn)
-            if given is None:
-                left.remove(participant)
-            yield number, participant, given
+        for participant in order.sample(list(participants), len(participants)):
+            yield number, participant
 
 
 @dataclass(frozen=True)
@@ -139,20 +128,20 @@ def gather(
     """Measures; gives the list that is filled at once, and again after each process of all. Blocks meanwhile.
 
     What finds no room beside the others, because memory is short or they are many, is measured after them, by itself.
-    ``folder`` is an existing one for this field alone.
+    ``folder`` is an existing one for these entries alone.
     """
     found = [ProcessOutcomes() for _ in entries]
     yield found
-    for group in _groups(entries, found):
-        sitting = _Scheduler(entries, found, group, method, folder, heard)
-        while sitting.has_more:
-            sitting.run_processes()
+    for group in _groups(found):
+        scheduler = _Scheduler(entries, found, group, method, folder, heard)
+        while scheduler.has_more:
+            scheduler.run_processes()
             yield found
 
 
-def _groups(entries: Sequence[ScheduledJob], found: Sequence[ProcessOutcomes]) -> Iterator[list[int]]:
+def _groups(found: Sequence[ProcessOutcomes]) -> Iterator[list[int]]:
     """Places of entries that are measured side by side: as many as there is room for, then each of the rest alone."""
-    everyone = list(range(len(entries)))
+    everyone = list(range(len(found)))
     yield everyone[:HELD]
     for place in everyone:
         if not found[place].outcomes:
@@ -161,7 +150,7 @@ def _groups(entries: Sequence[ScheduledJob], found: Sequence[ProcessOutcomes]) -
 
 
 class _Scheduler:
-    """Sittings of one group."""
+    """Runs the processes of one group."""
 
     def __init__(
         self,
@@ -191,11 +180,22 @@ class _Scheduler:
         return len(self._spent_s) < self._method.expect_processes(self._spent_s)
 
     def run_processes(self) -> None:
-        """A fresh process of each; their outcomes are added."""
+        """A fresh process of each, and all their turns; their outcomes are added. One that ends in place of taking its
+        turn is taken out."""
         self._began_s, number = time.monotonic(), len(self._spent_s)
         with contextlib.ExitStack() as ended:
             workers = self._open_workers(number, ended)
-            self._time_turns(number, workers)
+            rounds, turn = self._method.turns(self._warm_up(workers))
+            timed_s, turns = time.monotonic(), rounds * len(workers)
+            for taken, (round_number, place) in enumerate(in_rounds(workers, rounds, self._order), start=1):
+                median_s = workers[place].turn(turn)
+                now_s = time.monotonic()
+                self._expected_s = timed_s - self._began_s + (now_s - timed_s) * turns / taken
+                if median_s is None:
+                    self._add(place, workers.pop(place))
+                    continue
+                name = self._entries[place].name
+                self._report_progress(number, f"round {round_number + 1} of {rounds} · {name} {median_s * 1e3:.3g} ms")
             self._taken_s.append(time.monotonic() - self._began_s)
             for place, worker in workers.items():
                 worker.finish()
@@ -241,28 +241,16 @@ class _Scheduler:
         available = available_bytes()
         return available is None or available > self._largest_bytes + SPARE_BYTES
 
-    def _time_turns(self, number: int, workers: dict[int, Worker]) -> None:
-        """All turns of one sitting; those that end in place of taking theirs are taken out."""
-        usual: dict[int, float] = {}
+    def _warm_up(self, workers: dict[int, Worker]) -> float:
+        """The seconds of the slowest one's usual call. One that ends in place of warming up is taken out."""
+        usual_s = [0.0]
         for place, worker in list(workers.items()):
-            usual_s = worker.warm()
-            if usual_s is None:
+            warm_s = worker.warm()
+            if warm_s is None:
                 self._add(place, workers.pop(place))
             else:
-                usual[place] = usual_s
-        rounds, turn = self._method.turns(max(usual.values(), default=0.0))
-        seats = [_ScheduledWorker(place, worker) for place, worker in workers.items()]
-        began_s, turns = time.monotonic(), rounds * len(seats)
-        for taken, (round_number, seat, median_s) in enumerate(in_rounds(seats, rounds, turn, self._order), start=1):
-            before_s, timed_s = began_s - self._began_s, time.monotonic() - began_s
-            self._expected_s = before_s + timed_s * turns / taken
-            name = self._entries[seat.place].name
-            if median_s is None:
-                self._add(seat.place, workers.pop(seat.place))
-            else:
-                self._report_progress(
-                    number, f"round {round_number + 1} of {rounds} · {name} {median_s * 1e3:.3g} ms", None
-                )
+                usual_s.append(warm_s)
+        return max(usual_s)
 
     def _add(self, place: int, worker: Worker) -> None:
         """Ends the process and keeps its outcome."""
@@ -271,12 +259,12 @@ class _Scheduler:
         if len(gathered.outcomes) == 1:
             gathered.predictions = worker.predictions
 
-    def _report_progress(self, number: int, step: str, name: str | None) -> None:
+    def _report_progress(self, number: int, step: str, name: str = "") -> None:
         expected = self._method.expect_processes(self._spent_s)
         left_s, whole_s = self._estimate_left()
         of = f" of {expected}" if self._method.processes is not None or len(self._spent_s) > 1 else ""
         shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
-        self._heard(Progress("" if number else name or "", shown, left_s, whole_s))
+        self._heard(Progress("" if number else name, shown, left_s, whole_s))
 
     def _estimate_left(self) -> tuple[float, float] | tuple[None, None]:
         """How long it still takes, and in all, as far as the processes so far tell; of the first one its turns do."""
@@ -286,17 +274,6 @@ class _Scheduler:
         expected = self._method.expect_processes(self._spent_s if len(self._spent_s) > 1 else [each_s, each_s])
         done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
         return max(0.0, each_s * expected - done_s), each_s * expected
-
-
-@dataclass(frozen=True)
-class _ScheduledWorker:
-    """A worker and the place of its configuration."""
-
-    place: int
-    worker: Worker
-
-    def turn(self, turn: TurnPlan) -> float | None:
-        return self.worker.turn(turn)
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:

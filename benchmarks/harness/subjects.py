@@ -4,10 +4,10 @@ and artifact."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from benchmarks.harness.exports import _ExportContext, _make_from_file, _make_from_variant
+from benchmarks.harness.exports import ExportContext, make_alone, make_from_file, make_from_variant
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
 from benchmarks.records.subject import (
     REMADE_FORMATS,
@@ -21,10 +21,9 @@ from benchmarks.records.subject import (
 from exporter.data.dataset import map_classes, open_dataset
 from exporter.models.variants import VARIANTS, variant
 from runtimes import Artifact, Backend
-from runtimes.errors import (
-    ModelMismatchError,
-    UsageError,
-)
+from runtimes.backends.registry import select_candidates
+from runtimes.errors import ModelMismatchError, Reason, UsageError
+from runtimes.processors import usable_processors
 
 
 def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> tuple[Subject, ...]:
@@ -47,9 +46,49 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
     titles = _titles(names, files)
     made = []
     for name in names:
-        place = _ExportContext(titles[name], Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
-        made.append(_make_from_file(files[name], place) if name in files else _make_from_variant(name, place))
+        place = ExportContext(titles[name], Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
+        made.append(make_from_file(files[name], place) if name in files else make_from_variant(name, place))
     return tuple(made)
+
+
+def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener) -> Subject:
+    """What a load is run on: a file as it is, a variant exported into ``folder``.
+
+    Raises:
+        UsageError: several, or an unknown variant; weights for a file; a backend that does not open it.
+        RexportError: the artifact cannot be read, or the variant cannot be exported.
+    """
+    if len(request.subjects) != 1:
+        raise UsageError(
+            f"a load is run on one artifact or variant, not on {len(request.subjects)}", code="load-needs-one-subject"
+        )
+    (name,) = request.subjects
+    file = None if name in VARIANTS else _file(name)
+    if file is not None:
+        _check_options(request)
+    title = name if file is None else file.path.name
+    place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
+    return make_alone(name, file, place)
+
+
+def pairs_alone(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair, int], ...]:
+    """The backends that were asked for, or the one that ``runtimes.open`` takes, each with its threads.
+
+    Raises:
+        UsageError: one does not open the file; none opens it on the device.
+        BackendUnavailableError: the artifact was tuned for what is not here.
+    """
+    (typed,) = subject.typed
+    assert isinstance(typed.made, Artifact)
+    if not request.runtimes:
+        candidates = select_candidates(typed.made, None, request.device, request.threads, request.cuda_graphs)
+        there = [candidate for candidate in candidates if candidate.row.missing() is None]
+        chosen = [((there or candidates)[0].row, (there or candidates)[0].options.threads)]
+    else:
+        known = {row.name: row for row in select_backends(request)}
+        _check_opens(typed.made, request.runtimes, {row.name for row in known.values() if typed.format in row.formats})
+        chosen = [(known[name], request.threads or usable_processors()) for name in dict.fromkeys(request.runtimes)]
+    return tuple((Pair(row, typed, _select_artifact(row, typed, request.device)), threads) for row, threads in chosen)
 
 
 def _file(name: str) -> Artifact:
@@ -68,7 +107,11 @@ def _titles(names: Sequence[str], files: dict[str, Artifact]) -> dict[str, str]:
 def _check_options(request: BenchmarkRequest) -> None:
     for option, value in (("--weights", request.weights), ("--input", request.raw)):
         if value is not None:
-            raise UsageError(f"{option} is for variants; all that is to be measured are files", hint="leave it out")
+            raise UsageError(
+                f"{option} is for variants; all that is to be measured are files",
+                code="option-needs-variant",
+                hint="leave it out",
+            )
 
 
 def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
@@ -76,24 +119,36 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
     if manifest is None and request.precisions:
         raise UsageError(
             "nothing says which network this file holds, so it has no other precision",
+            code="precision-needs-manifest",
             path=artifact.path,
             hint="leave --precision out",
         )
     formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
     able = {backend.name for backend in _able(formats, select_backends(request))}
-    for name in request.runtimes:
-        if name not in able:
-            raise UsageError(f"runtime {name} does not open {artifact.format.name} files", path=artifact.path)
+    _check_opens(artifact, request.runtimes, able)
     if request.data is None:
         return
     if manifest is None or manifest.preprocessing is None:
         raise ModelMismatchError(
-            "nothing says how images are prepared for this file", path=artifact.path, hint="leave --data out"
+            "nothing says how images are prepared for this file",
+            code="preprocessing-unknown",
+            path=artifact.path,
+            hint="leave --data out",
         )
     try:
         map_classes(open_dataset(request.data, 1).classes, manifest.labels, classes_of(artifact))
     except ModelMismatchError as error:
-        raise ModelMismatchError(error.what, path=artifact.path, hint=error.hint) from error
+        raise ModelMismatchError(error.what, code=error.code, path=artifact.path, hint=error.hint) from error
+
+
+def _check_opens(artifact: Artifact, names: Sequence[str], able: Collection[str]) -> None:
+    """Raises UsageError for the first of the names that is not among the ``able`` backends."""
+    for name in names:
+        if name not in able:
+            format = artifact.format.name
+            raise UsageError(
+                f"backend {name} does not open {format} files", code="format-not-opened", path=artifact.path
+            )
 
 
 def _able(formats: set[str], among: Sequence[Backend]) -> tuple[Backend, ...]:
@@ -124,5 +179,7 @@ def _select_artifact(backend: Backend, typed: PrecisionVariant, device: str) -> 
     if missing is not None:
         return Refusal("skipped", missing)
     if device not in backend.devices:
-        return Refusal("skipped", f"it runs on {', '.join(backend.devices)}, and {device} was asked for")
+        devices = ", ".join(backend.devices)
+        reason = Reason("device-unsupported", f"it runs on {devices}, and {device} was asked for")
+        return Refusal("skipped", reason.sentence)
     return typed.made

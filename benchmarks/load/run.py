@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import math
-import statistics
-import tempfile
-import time
-import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from benchmarks.analysis.figures import start_row
-from benchmarks.format import milliseconds, one_line
-from benchmarks.load.cold_starts import PAGE_CACHE, cold_start
+from benchmarks.format import milliseconds
+from benchmarks.harness.harness import Harness, Trial
+from benchmarks.harness.subjects import pairs_alone, subject_alone
 from benchmarks.load.figures import with_load
-from benchmarks.load.subject import choose_runtimes, subject
-from benchmarks.machine.environment import Environment, environment
-from benchmarks.process import worker_process
-from benchmarks.process.job import Job, JobOutcome
+from benchmarks.process.status import status_of
 from benchmarks.records.load import SHAPES, ArrivalPlan, Arrivals, ShapeName
-from benchmarks.records.plan import Plan
 from benchmarks.records.request import BenchmarkRequest, RunListener, complete_request
 from benchmarks.records.result import Row
 from benchmarks.records.subject import Configuration, Pair, Refusal, Subject
-from benchmarks.worker.load_generator import OVERTIME
-from runtimes import Artifact
-from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, RexportError, UsageError
+from runtimes.errors import CheckFailedError, UsageError
 from runtimes.processors import usable_processors
 
 USUAL_LOAD = 0.7
@@ -67,10 +56,12 @@ class LoadSpec:
 
     def __post_init__(self) -> None:
         if self.rate_per_s is not None and "open" not in (self.shapes or SHAPES):
-            raise UsageError("--rate is for the open loop, which was not asked for", hint="--shape open")
+            raise UsageError(
+                "--rate is for the open loop, which was not asked for", code="rate-needs-open-loop", hint="--shape open"
+            )
         for name, value in (("rate", self.rate_per_s), ("frames per second", self.frames_per_s)):
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"the {name} must be a number above 0, not {value}")
+                raise UsageError(f"the {name} must be a number above 0, not {value}", code="rate-not-positive")
 
 
 @dataclass(frozen=True)
@@ -115,196 +106,84 @@ def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -
     """The rows, each as soon as it is measured. Closing the generator, or an interrupt, ends the worker at once.
 
     Raises:
-        UsageError, RexportError: as ``benchmarks.load.subject`` says, before any measurement.
+        UsageError, RexportError: as ``subject_alone`` and ``pairs_alone`` say, before any measurement.
     """
-    request = complete_request(request)
-    with tempfile.TemporaryDirectory(prefix="rbench-") as name:
-        found = subject(request, Path(name), listener)
-        runs = choose_runtimes(found, request)
-        planned = points(load_spec, request, found.fixed_batch)
-        ahead = sum(not isinstance(pair.opens, Refusal) for pair, _ in runs) * [point.duration_s for point in planned]
-        shared = _Shared(
-            request,
-            load_spec,
-            uuid.uuid4().hex[:12],
-            environment(),
-            Path(name),
-            listener,
-            found,
-            _Ahead(ahead, listener.left),
-        )
-        for pair, threads in runs:
-            yield from _Bench(shared, pair, threads, planned).rows()
+    with Harness(complete_request(request), listener) as harness:
+        subject = subject_alone(harness.request, harness.folder, listener)
+        load_test = _LoadTest(subject, harness.request, load_spec)
+        for row in harness.measure(load_test.trials()):
+            yield load_test.finish(row)
 
 
-class _Ahead:
-    """What is still to be run: each point for its duration, and for what those before took besides, on average."""
+class _LoadTest:
+    """The trials of one network under load, and what is remembered from one to the next."""
 
-    def __init__(self, durations_s: Sequence[float], left: Callable[[float | None], None]) -> None:
-        """``left`` is told how many seconds it still takes."""
-        self._durations_s = list(durations_s)
-        self._left = left
-        self._besides_s: list[float] = []
-        self._began: tuple[float, float] | None = None
-
-    def begin(self) -> None:
-        """The next point begins."""
-        now_s = time.monotonic()
-        if self._began is not None:
-            began_s, duration_s = self._began
-            self._besides_s.append(max(0.0, now_s - began_s - duration_s))
-        besides_s = statistics.fmean(self._besides_s) if self._besides_s else None
-        all_s = math.fsum(self._durations_s)
-        self._left(None if besides_s is None else all_s + besides_s * len(self._durations_s))
-        self._began = now_s, self._durations_s.pop(0)
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What all the rows of one run share."""
-
-    request: BenchmarkRequest
-    load_spec: LoadSpec
-    run: str
-    taken_on: Environment
-    folder: Path
-    listener: RunListener
-    subject: Subject
-    ahead: _Ahead
-
-
-class _Bench:
-    """Loads one runtime, point by point, and remembers what the closed loop reached."""
-
-    def __init__(self, shared: _Shared, pair: Pair, threads: int, planned: Sequence[LoadPoint]) -> None:
-        self._shared = shared
-        self._pair = pair
-        self._threads = threads
-        self._planned = planned
-        self._last = ""
+    def __init__(self, subject: Subject, request: BenchmarkRequest, load_spec: LoadSpec) -> None:
+        self._subject = subject
+        self._request = request
+        self._load_spec = load_spec
+        self._pairs = pairs_alone(subject, request)
+        self._points = points(load_spec, request, subject.fixed_batch)
+        self._point: LoadPoint | None = None
         self._closed_per_s: float | None = None
+        self._last = ""
 
-    def rows(self) -> Iterator[Row]:
-        """A row for each point; of a runtime that is not there, one."""
-        shared, fixed = self._shared, self._shared.subject.fixed_batch
-        opens = self._pair.opens
-        if isinstance(opens, Refusal):
-            yield replace(self._new_row(fixed or 1), status=opens.status, reason=opens.reason)
-            return
-        for point in self._planned:
-            shared.ahead.begin()
-            row = self._row(point, opens)
-            self._last = (
-                f" (last: {_describe_point(point)}, {milliseconds(row.p50_s)} ms)" if row.status == "ok" else ""
+    def trials(self) -> Iterator[Trial]:
+        """A trial for each backend and point, in their order; one for a backend that is not there."""
+        tried = sum(not isinstance(pair.opens, Refusal) for pair, _ in self._pairs)
+        later_s = [point.duration_s for point in self._points] * tried
+        for pair, threads in self._pairs:
+            self._closed_per_s, self._last, self._point = None, "", None
+            if isinstance(pair.opens, Refusal):
+                batch = self._subject.fixed_batch or 1
+                yield Trial(self._subject, (Configuration(pair, batch, threads, self._request.cuda_graphs),))
+                continue
+            for point in self._points:
+                del later_s[0]
+                self._point = point
+                yield replace(self._trial(point, pair, threads), later_s=tuple(later_s))
+
+    def _trial(self, point: LoadPoint, pair: Pair, threads: int) -> Trial:
+        load_spec, request = self._load_spec, self._request
+        rate_per_s = load_spec.frames_per_s if point.shape == "paced" else None
+        if point.shape == "open":
+            rate_per_s = load_spec.rate_per_s or USUAL_LOAD * (self._closed_per_s or 0.0)
+        arrivals: Arrivals = load_spec.arrivals if point.shape == "open" else "fixed"
+        plan = None
+        if rate_per_s == 0:
+            error = CheckFailedError(
+                "the closed loop gave no rate to go by", code="rate-unknown", hint="name one with --rate"
             )
-            yield row
+            pair = replace(pair, opens=Refusal(status_of(error), str(error)))
+        else:
+            plan = ArrivalPlan(
+                point.shape, point.duration_s, arrivals, rate_per_s, point.clients, request.seed, request.max_samples
+            )
+        return Trial(
+            self._subject,
+            (Configuration(pair, point.batch, threads, request.cuda_graphs),),
+            load=plan,
+            title=f"{pair.backend.name} · {_describe_point(point)}",
+            remark=self._last,
+        )
 
-    def _new_row(self, batch: int) -> Row:
-        shared = self._shared
-        configuration = Configuration(self._pair, batch, self._threads, shared.request.cuda_graphs)
-        return start_row(shared.run, shared.taken_on, shared.request, shared.subject, configuration)
-
-    def _row(self, point: LoadPoint, artifact: Artifact) -> Row:
-        row = self._new_row(point.batch)
-        try:
-            outcome = self._outcome(point, artifact)
-        except RexportError as error:
-            outcome = _outcome_of_error(error)
-        if outcome.status != "ok" or outcome.load is None:
-            reason = one_line(f"{point.shape}: {outcome.reason}").replace(f"{self._shared.folder}/", "")
-            return replace(row, status=outcome.status, reason=reason)
-        load = outcome.load
+    def finish(self, row: Row) -> Row:
+        """The row with the figures of its load; the trials that follow go by them."""
+        load, point = row.load, self._point
+        self._last = ""
+        if point is None or load is None:
+            shape = "" if point is None else f"{point.shape}: "
+            return replace(row, field=None, reason=f"{shape}{row.reason}")
         if point.shape == "closed":
             self._closed_per_s = load.achieved_per_s
-        elif point.shape == "open" and self._shared.load_spec.rate_per_s is None:
+        elif point.shape == "open" and self._load_spec.rate_per_s is None:
+            rate = f"the rate is {USUAL_LOAD:.0%} of what the closed loop reached"
             load = replace(load, rate_share=USUAL_LOAD)
-        return with_load(_describe_run(row, outcome), load)
-
-    def _outcome(self, point: LoadPoint, artifact: Artifact) -> JobOutcome:
-        request, runtime = self._shared.request, self._pair.backend.name
-        heard = self._pass_steps_on(point)
-        heard("start")
-        if point.shape == "cold":
-            load = cold_start(artifact, runtime, request.device, self._threads, request.silence_s, heard)
-            return JobOutcome("ok", note=PAGE_CACHE, load=load)
-        plan, note = self._plan(point)
-        job = Job(
-            artifact=str(artifact.path.absolute()),
-            runtime=runtime,
-            device=request.device,
-            threads=self._threads,
-            batch=point.batch,
-            data=self._shared.subject.data,
-            limit=request.limit,
-            evaluate=False,
-            seed=request.seed,
-            plan=Plan(),
-            cuda_graphs=request.cuda_graphs,
-            load=plan,
-            number=1,  # one that is asked for nothing besides
-        )
-        silence_s = request.silence_s + point.duration_s * (1 + OVERTIME)
-        with tempfile.TemporaryDirectory(dir=self._shared.folder) as folder:
-            outcome, _ = worker_process.run(job, Path(folder), heard, silence_s, request.show_errors)
-        return replace(outcome, note="; ".join(filter(None, (note, outcome.note))) or None)
-
-    def _pass_steps_on(self, point: LoadPoint) -> Callable[[str], None]:
-        """Passes the steps on, with what came of the point before."""
-        words, last = f"{self._shared.subject.name} · {self._pair.backend.name} · {_describe_point(point)}", self._last
-        return lambda step: self._shared.listener.step(words, f"{step}{last}")
-
-    def _plan(self, point: LoadPoint) -> tuple[ArrivalPlan, str | None]:
-        """The plan, and what a reader must know of it."""
-        load_spec, request = self._shared.load_spec, self._shared.request
-        rate, note = None, None
-        if point.shape == "paced":
-            rate = load_spec.frames_per_s
-        elif point.shape == "open":
-            rate, note = self._rate()
-        arrivals: Arrivals = load_spec.arrivals if point.shape == "open" else "fixed"
-        return ArrivalPlan(
-            point.shape, point.duration_s, arrivals, rate, point.clients, request.seed, request.max_samples
-        ), note
-
-    def _rate(self) -> tuple[float, str | None]:
-        """What the open loop is offered in a second, and where that comes from."""
-        named, reached = self._shared.load_spec.rate_per_s, self._closed_per_s
-        if named is not None:
-            return named, None
-        if not reached:
-            raise CheckFailedError("the closed loop gave no rate to go by", hint="name one with --rate")
-        return USUAL_LOAD * reached, f"the rate is {USUAL_LOAD:.0%} of what the closed loop reached"
+            row = replace(row, note="; ".join(filter(None, (rate, row.note))))
+        row = with_load(row, load)
+        self._last = f" (last: {_describe_point(point)}, {milliseconds(row.p50_s)} ms)"
+        return row
 
 
 def _describe_point(point: LoadPoint) -> str:
     return f"{point.shape} {point.clients}" if point.shape == "clients" else f"{point.shape}, batch {point.batch}"
-
-
-def _outcome_of_error(error: RexportError) -> JobOutcome:
-    """What cannot run here was not tried; what broke is an error."""
-    if isinstance(error, CheckFailedError):
-        return JobOutcome("failed", str(error))
-    if isinstance(error, (CompatibilityError, BackendUnavailableError)):
-        return JobOutcome("skipped", str(error))
-    return JobOutcome("error", str(error))
-
-
-def _describe_run(row: Row, outcome: JobOutcome) -> Row:
-    """The row with what really ran."""
-    row = replace(row, note=outcome.note, warnings=outcome.warnings)
-    about = outcome.description
-    if about is None:
-        return row
-    if about.threads != row.threads:
-        row = replace(
-            row,
-            warnings=(*row.warnings, f"{row.threads} threads were asked for, and it ran on {about.threads}"),
-        )
-    return replace(
-        row,
-        runtime_version=about.version,
-        provider=about.provider,
-        device=about.device,
-        arithmetic=about.precision,
-        threads=about.threads,
-    )

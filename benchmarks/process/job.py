@@ -13,6 +13,10 @@ from benchmarks.records.samples import ProcessSamples
 from runtimes.errors import Reason
 from runtimes.protocol import Description
 
+OVERTIME = 1.0
+"""Of a load's duration: how long after it an open loop goes on with the requests that still wait. Where they come
+faster than they are answered they would wait for ever."""
+
 
 @dataclass(frozen=True)
 class Job:

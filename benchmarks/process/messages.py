@@ -15,6 +15,7 @@ from dataclasses import astuple
 from typing import Protocol, TextIO
 
 from benchmarks.process.job import TurnPlan
+from runtimes.stdout import redirect_stdout
 
 MARK = "\x01"
 CALL, WARM, TURN, FINISH = "call", "warm", "turn", "finish"
@@ -89,9 +90,7 @@ class Pipes:
 
 def detach_stdout() -> Pipes:
     """This process's ends; from now on what is printed to standard output goes to standard error."""
-    said = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
-    return Pipes(sys.stdin, said)
+    return Pipes(sys.stdin, os.fdopen(redirect_stdout(), "w", buffering=1, encoding="utf-8"))
 
 
 def encode_turn(turn: TurnPlan) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -13,9 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-import benchmarks
-from benchmarks.format import one_line
-from benchmarks.process import messages
+from benchmarks.process import isolated, messages
 from benchmarks.process.job import Job, JobOutcome, TurnPlan
 from runtimes import codec
 
@@ -83,7 +80,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if show_errors else errors,
-                env=environment(),
+                env=isolated.environment(),
                 start_new_session=True,
             )
 
@@ -121,19 +118,18 @@ class Worker:
         self.close()
         if self._outcome.exists():
             return codec.loads(JobOutcome, self._outcome.read_bytes())
-        how = f"gave no sign of life for {self._silence_s:g} s" if self._hung else _ending(self._process.returncode)
-        return JobOutcome(
-            "error", one_line(f"its process {how} {_describe_step(self._step)}{_read_last_line(self._errors)}")
+        reason = isolated.describe_ending(
+            None if self._hung else self._process.returncode,
+            self._silence_s,
+            "before its first step" if self._step is None else f"during step {self._step!r}",
+            isolated.read_last_line(self._errors),
         )
+        return JobOutcome("error", reason.sentence, reason.code)
 
     def close(self) -> None:
         """Ends the process and what it started, if they still run."""
-        process = self._process
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
+        isolated.kill(self._process)
+        for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
@@ -182,30 +178,3 @@ class Worker:
                 self._step = line
                 self._heard(line)
         return answer
-
-
-def environment() -> dict[str, str]:
-    """The variables that a process of these packages is started with: the parent's, with the folder that the packages
-    come from, wherever the parent was started."""
-    root = str(Path(benchmarks.__path__[0]).parent)
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
-    return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
-
-
-def _describe_step(step: str | None) -> str:
-    return "before its first step" if step is None else f"during step {step!r}"
-
-
-def _read_last_line(path: Path) -> str:
-    """The last line of what the worker wrote to standard error, after a colon."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return f": {lines[-1].strip()}" if lines else ""

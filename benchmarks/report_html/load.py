@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from benchmarks.analysis.ranking import name
-from benchmarks.load.cold_starts import STEADY
+from benchmarks.harness.cold_starts import STEADY
 from benchmarks.records.load import LoadResult
 from benchmarks.records.result import Row
 from benchmarks.report.load import SWEPT, shape

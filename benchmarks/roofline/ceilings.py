@@ -1,31 +1,28 @@
 """What this machine can do at all: multiply-adds a second in each arithmetic, and bytes a second from its memory.
 
 They are the best that the libraries here reach with large square matrix products and with streams of bytes, measured
-in a process of its own, ``python -m benchmarks.roofline.ceilings ORDER``, where ``ORDER`` is JSON, as is what it
-prints. A library that computes in another arithmetic than it was asked for, by its own word, is left out.
+in a process of its own, ``python -m benchmarks.roofline.ceilings``. A library that computes in another arithmetic than
+it was asked for, by its own word, is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.format import one_line
-from benchmarks.process import worker_process
+from benchmarks.process import isolated
+from benchmarks.process.isolated import Failure
 from benchmarks.roofline.matmul import Call, Product, finishing, products
 from benchmarks.worker.timer import Clock
-from runtimes import codec
-from runtimes.errors import ArtifactError
+from runtimes.errors import Reason
 
 ARITHMETICS = ("float32", "tfloat32", "bfloat16", "float16", "int8")
 """By the names of ``Row.arithmetic``."""
@@ -68,7 +65,7 @@ class Ceilings:
     missing: str | None = None
 
 
-PROGRAM = (sys.executable, "-P", "-m", "benchmarks.roofline.ceilings")
+MODULE = "benchmarks.roofline.ceilings"
 
 
 def measure_ceilings(
@@ -76,32 +73,20 @@ def measure_ceilings(
     device: str = "cpu",
     arithmetics: Sequence[str] = ARITHMETICS,
     limit_s: float | None = None,
-    program: Sequence[str] = PROGRAM,
+    program: Sequence[str] | None = None,
 ) -> Ceilings:
     """This machine's ceilings, from a process of its own. Blocks for about ``limit_s``, by default ``LIMIT_S``.
 
-    A process that fails leaves every ceiling out, and its last words as the reason: no row is worse for it.
+    A process that fails leaves every ceiling out, and says why: no row is worse for it. ``program`` as for
+    ``benchmarks.process.isolated.call``.
     """
-    order = CeilingsRequest(threads, device, tuple(arithmetics), LIMIT_S.get(device, max(LIMIT_S.values())))
-    order = order if limit_s is None else replace(order, limit_s=limit_s)
-    try:
-        done = subprocess.run(
-            [*program, codec.dumps(order)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=worker_process.environment(),
-            timeout=order.limit_s + HUNG_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        return Ceilings(device, threads, missing=f"not measured: it took longer than {error.timeout:g} s")
-    words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    reason = words[-1] if words else f"its process ended with exit code {done.returncode}"
-    if done.returncode == 0:
-        try:
-            return codec.loads(Ceilings, done.stdout)
-        except ArtifactError as error:
-            reason = error.what
-    return Ceilings(device, threads, missing=one_line(f"not measured: {reason}"))
+    limit_s = LIMIT_S.get(device, max(LIMIT_S.values())) if limit_s is None else limit_s
+    request = CeilingsRequest(threads, device, tuple(arithmetics), limit_s)
+    reply = isolated.call(MODULE, request, Ceilings, limit_s + HUNG_S, program)
+    if isinstance(reply, Failure):
+        missing = Reason("ceilings-not-measured", f"not measured: {reply.reason}")
+        return Ceilings(device, threads, missing=missing.sentence)
+    return reply
 
 
 @dataclass(frozen=True)
@@ -233,13 +218,10 @@ def _streams(threads: int, device: str, size_bytes: int) -> Iterator[tuple[Call,
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the ceilings that the order names. What libraries print goes to standard error."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    order = codec.loads(CeilingsRequest, arguments[0])
-    channel.write(codec.dumps(measure(order.threads, order.arithmetics, order.limit_s, order.device)))
-    channel.close()
-    return 0
+    """Writes the ceilings that the request names, as ``benchmarks.process.isolated.answer`` does."""
+    return isolated.answer(
+        arguments, CeilingsRequest, lambda asked: measure(asked.threads, asked.arithmetics, asked.limit_s, asked.device)
+    )
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ def count_cost(artifact: Artifact, batch: int) -> Cost:
         return cost(artifact.path, batch)
     if artifact.manifest is None:
         raise CompatibilityError(
-            "a foreign file that is no ONNX file does not say what it computes", path=artifact.path
+            "a foreign file that is no ONNX file does not say what it computes",
+            code="foreign-file-unreadable",
+            path=artifact.path,
         )
     source = _source(artifact.path, artifact.manifest)
     return _cost_of_variant(artifact.manifest, batch, artifact.path) if source is None else cost(source, batch)
@@ -97,7 +99,9 @@ def _cost_of_variant(manifest: Manifest, batch: int, path: Path) -> Cost:
     try:
         found = list(layers(codec.decode(Variant, manifest.variant)))
     except ArtifactError as error:
-        raise CompatibilityError(f"its manifest names no known variant: {error.what}", path=path) from error
+        raise CompatibilityError(
+            f"its manifest names no known variant: {error.what}", code="variant-unknown-in-manifest", path=path
+        ) from error
     weights = sum(layer.out_channels * (layer.in_channels * max(1, layer.kernel) ** 2 + 1) for layer in found)
     weights_bytes = weights * bits(manifest.precision) // 8
     specs = (*manifest.inputs, *manifest.outputs)
@@ -112,10 +116,16 @@ def _fix_batch_size(shape: Sequence[int | str], batch: int, path: Path) -> Shape
         CompatibilityError: that is fixed at another size, or another dimension may vary.
     """
     if shape and isinstance(shape[0], int) and shape[0] != batch:
-        raise CompatibilityError(f"its batch is fixed at {shape[0]}, and {batch} was asked for", path=path)
+        raise CompatibilityError(
+            f"its batch is fixed at {shape[0]}, and {batch} was asked for", code="cost-batch-fixed", path=path
+        )
     sizes = [size for size in shape[1:] if isinstance(size, int)]
     if not shape or len(sizes) < len(shape) - 1:
-        raise CompatibilityError(f"more than the batch may vary: ({quote(', '.join(map(str, shape)))})", path=path)
+        raise CompatibilityError(
+            f"more than the batch may vary: ({quote(', '.join(map(str, shape)))})",
+            code="shape-open-beyond-batch",
+            path=path,
+        )
     return (batch, *sizes)
 
 
@@ -168,21 +178,23 @@ def _load_model(path: Path) -> onnx.ModelProto:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
         raise BackendUnavailableError(
-            f"a graph's cost needs onnx: {quote(error)}", hint="pip install 'rexport[export]'"
+            f"a graph's cost needs onnx: {quote(error)}", code="onnx-missing", hint="pip install 'rexport[export]'"
         ) from error
     try:
         return onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except DecodeError as error:
-        raise ArtifactError(f"not a whole ONNX file: {quote(error)}", path=path) from error
+        raise ArtifactError(f"not a whole ONNX file: {quote(error)}", code="onnx-truncated", path=path) from error
 
 
 def _check_operators(nodes: Sequence[onnx.NodeProto], functions: set[str], path: Path) -> None:
     for node in nodes:
         known = _COUNTED.get(node.op_type)
         if node.op_type in functions or node.op_type in _UNCOUNTED or (known is None and is_weighted(node.op_type)):
-            raise CompatibilityError(f"the multiply-adds of {quote(node.op_type)} are not counted", path=path)
+            raise CompatibilityError(
+                f"the multiply-adds of {quote(node.op_type)} are not counted", code="operator-not-counted", path=path
+            )
 
 
 def _fix_batch(value: onnx.ValueInfoProto, batch: int, path: Path) -> None:
@@ -206,7 +218,9 @@ def _infer_shapes(model: onnx.ModelProto, path: Path) -> Mapping[str, onnx.Value
     try:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise CompatibilityError(f"onnx cannot infer its shapes: {quote(error)}", path=path) from error
+        raise CompatibilityError(
+            f"onnx cannot infer its shapes: {quote(error)}", code="shapes-not-inferred", path=path
+        ) from error
     return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
 
 
@@ -222,7 +236,9 @@ def _bytes_of(name: str, values: Mapping[str, onnx.ValueInfoProto], path: Path) 
     value = values.get(name)
     shape = None if value is None else _shape(value)
     if value is None or shape is None:
-        raise CompatibilityError(f"onnx cannot infer the shape of {quote(name)!r}", path=path)
+        raise CompatibilityError(
+            f"onnx cannot infer the shape of {quote(name)!r}", code="tensor-shape-unknown", path=path
+        )
     return _bytes(value.type.tensor_type.elem_type, shape, path)
 
 
@@ -234,7 +250,9 @@ def _bytes(kind: int, shape: Shape, path: Path) -> int:
         width = bits(TensorProto.DataType.Name(kind))
         wide = 8 * np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize
     except (KeyError, ValueError, TypeError) as error:
-        raise CompatibilityError(f"it holds numbers of the unknown type {kind}", path=path) from error
+        raise CompatibilityError(
+            f"it holds numbers of the unknown type {kind}", code="element-type-unknown", path=path
+        ) from error
     return math.ceil(math.prod(shape) * (width if width < 8 else wide) / 8)
 
 
@@ -278,7 +296,11 @@ def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape | None], pat
     names = [node.input[place] for place in rule.inputs if place < len(node.input)] + [node.output[0]]
     known = [shape for name in names if (shape := shapes.get(name)) is not None]
     if len(known) < len(rule.inputs) + 1:
-        raise CompatibilityError(f"onnx cannot infer the shapes of {quote(node.name or node.op_type)!r}", path=path)
+        raise CompatibilityError(
+            f"onnx cannot infer the shapes of {quote(node.name or node.op_type)!r}",
+            code="node-shapes-unknown",
+            path=path,
+        )
     return rule.count(node, *known)
 
 

@@ -87,7 +87,9 @@ class _GraphFolder:
             path = self._path(_CHECKED)
             ran = summarise_precisions(runtimes.profile(path, feeds, self.backend.name, self.device, self.threads))
         if ran != self.arithmetic:
-            raise CompatibilityError(f"{self.backend.name} multiplies {self.arithmetic} in {ran} here")
+            raise CompatibilityError(
+                f"{self.backend.name} multiplies {self.arithmetic} in {ran} here", code="arithmetic-differs"
+            )
 
     @contextlib.contextmanager
     def make(self, size: int) -> Iterator[Call]:
@@ -173,9 +175,9 @@ class _Eager:
         import torch
 
         if self.device != "cpu" and not torch.cuda.is_available():
-            raise CompatibilityError("PyTorch sees no GPU")
+            raise CompatibilityError("PyTorch sees no GPU", code="gpu-not-visible")
         if self.arithmetic == "tfloat32" and self.device == "cpu":
-            raise CompatibilityError("TensorFloat-32 is of NVIDIA's GPUs")
+            raise CompatibilityError("TensorFloat-32 is of NVIDIA's GPUs", code="tf32-needs-nvidia")
 
     @contextlib.contextmanager
     def make(self, size: int) -> Iterator[Call]:

@@ -57,9 +57,15 @@ def copy_with_tuning(artifact: Artifact, target: Path, tuning: Tuning) -> Artifa
     """
     manifest = artifact.manifest
     if manifest is None:
-        raise ArtifactError("it has no manifest that could keep the best options", path=artifact.path)
+        raise ArtifactError(
+            "it has no manifest that could keep the best options", code="tuning-needs-manifest", path=artifact.path
+        )
     if manifest.external:
-        raise CompatibilityError("its weights lie in files of their own, which cannot be carried", path=artifact.path)
+        raise CompatibilityError(
+            "its weights lie in files of their own, which a tuned artifact cannot carry",
+            code="weights-external",
+            path=artifact.path,
+        )
     with temporary(target) as model, temporary(target) as vectors:
         _copy(artifact.path, model, manifest.sha256)
         if manifest.vectors is None:
@@ -73,4 +79,8 @@ def copy_with_tuning(artifact: Artifact, target: Path, tuning: Tuning) -> Artifa
 def _copy(source: Path, place: Path, sha256: str) -> None:
     shutil.copyfile(source, place)
     if files.sha256_of(place) != sha256:
-        raise IntegrityError("its bytes are not those that its manifest records: it was changed meanwhile", path=source)
+        raise IntegrityError(
+            "its bytes are not those that its manifest records: it was changed meanwhile",
+            code="file-changed-meanwhile",
+            path=source,
+        )

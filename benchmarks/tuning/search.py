@@ -8,16 +8,14 @@ measured one after another; those that come near the best take turns at last.
 
 from __future__ import annotations
 
-import itertools
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.harness.bench import Bench, session
-from benchmarks.harness.bench import exit_code as run_exit_code
-from benchmarks.harness.subjects import pairs, subjects
+from benchmarks.harness.harness import Harness, Trial
+from benchmarks.harness.run import exit_code as run_exit_code
+from benchmarks.harness.subjects import pairs
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
 from benchmarks.records.result import Row
 from benchmarks.records.subject import Configuration, Pair, Refusal, Subject
@@ -28,7 +26,7 @@ from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
 from exporter.proportions import Interval
 from runtimes import Artifact, Backend
-from runtimes.errors import CheckFailedError, UsageError
+from runtimes.errors import CheckFailedError, Reason, UsageError
 from runtimes.processors import usable_processors
 
 FINALISTS, FINAL_PROCESSES = 4, 3
@@ -65,11 +63,17 @@ class TuningGoal:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_drop <= 1:
-            raise UsageError(f"the largest drop must lie between 0 and 100 points, not be {100 * self.max_drop:g}")
+            raise UsageError(
+                f"the largest drop must lie between 0 and 100 points, not be {100 * self.max_drop:g}",
+                code="drop-out-of-range",
+            )
         usable = usable_processors()
         for number in self.threads:
             if not 1 <= number <= usable:
-                raise UsageError(f"threads must lie between 1 and the {usable} that this process may use, not {number}")
+                raise UsageError(
+                    f"threads must lie between 1 and the {usable} that this process may use, not be {number}",
+                    code="threads-out-of-range",
+                )
 
     def thread_counts(self, device: str = "cpu") -> tuple[int, ...]:
         """To try, the largest first; a GPU's work hangs on none, so that there it is all of them alone."""
@@ -91,6 +95,7 @@ class TuningResult:
         left_out: what was not tried and why, a line each.
         finalists: those of the candidates that came near the best and were measured again, side by side.
         labelled: whether the accuracy drop is a measured drop of top-1; else the logits' error at the export's gate.
+        artifact: that was written, at the end.
     """
 
     goal: TuningGoal
@@ -99,6 +104,7 @@ class TuningResult:
     left_out: list[str] = field(default_factory=list)
     finalists: list[ParetoPoint] = field(default_factory=list)
     labelled: bool = False
+    artifact: Artifact | None = None
 
     @property
     def bound(self) -> float:
@@ -111,32 +117,30 @@ class TuningResult:
         return pareto.choose_among_finalists(found, self.finalists) if self.finalists else found
 
 
-def tune(
-    request: BenchmarkRequest, findings: TuningResult, listener: RunListener, heard: Callable[[Row], None]
-) -> Artifact | None:
-    """Measures, and writes the best as an artifact that opens as it was measured; ``None`` if nothing is within the
-    bound. Blocks until it is done; the findings are filled meanwhile, and ``heard`` is told each row.
+def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListener) -> Generator[Row, None, None]:
+    """The rows, each as soon as it is measured, and at last the best as an artifact that opens as it was measured, if
+    there is one within the bound. The findings are filled meanwhile.
 
     The reference is never the best: an ONNX file cannot carry it.
 
     Raises:
         UsageError: it is not one subject that can be tuned; the target is there; options that contradict each other.
-        RexportError: as ``benchmarks.harness.bench.run``; the artifact cannot be written.
+        RexportError: as ``benchmarks.harness.run.run``; the artifact cannot be written.
     """
     goal = findings.goal
     request = replace(request, precisions=request.precisions or tuple(PRECISIONS))
     _check(request, goal)
-    with session(request, listener) as shared:
+    with Harness(request, listener) as harness:
         target = target_of(request.subjects[0], goal.out, goal.force)
-        (subject,) = subjects(request, shared.folder, listener)
-        search = _TuningSearch(Bench(shared, subject), _portable(subject), request, findings, listener.left)
-        for row in itertools.chain(search.rows(), search.finals()):
-            heard(row)
+        (subject,) = harness.make_subjects()
+        search = TuningSearch(_portable(subject), request, findings)
+        for row in harness.measure(search.trials()):
+            findings.rows.append(row)
+            yield row
         best = findings.choice().best
-        if best is None:
-            return None
-        listener.step(subject.name, "writing the artifact")
-        return copy_with_tuning(search.artifact_of(best), target, tuning_of(best, goal.objective))
+        if best is not None:
+            listener.step(subject.name, "writing the artifact")
+            findings.artifact = copy_with_tuning(search.artifact_of(best), target, tuning_of(best, goal.objective))
 
 
 def exit_code(findings: TuningResult, request: BenchmarkRequest) -> int:
@@ -152,6 +156,7 @@ def exit_code(findings: TuningResult, request: BenchmarkRequest) -> int:
         least = 100 * min(one.accuracy_drop for one in findings.candidates)
         raise CheckFailedError(
             f"nothing is within a drop of {100 * findings.bound:.2f} points: the least is {least:.2f}",
+            code="nothing-within-bound",
             hint="--max-drop allows more",
         )
     return run_exit_code([row for row in findings.rows if row.status == "ok"], request)
@@ -160,27 +165,36 @@ def exit_code(findings: TuningResult, request: BenchmarkRequest) -> int:
 def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
     """Raises UsageError for what cannot be tuned, before anything is exported."""
     if len(request.subjects) != 1:
-        raise UsageError(f"one network is tuned at a time, not {len(request.subjects)}")
+        raise UsageError(
+            f"one network is tuned at a time, not {len(request.subjects)}", code="tuning-needs-one-subject"
+        )
     if goal.objective == "latency" and len(set(request.batches)) > 1:
         raise UsageError(
-            "the latencies of different batches cannot be compared", hint="one --batch, or --objective throughput"
+            "the latencies of different batches cannot be compared",
+            code="batches-not-comparable",
+            hint="one --batch, or --objective throughput",
         )
     reference, *others = select_backends(request)
     fixed = {backend.name for backend in (reference, *others) if _opens_reference_only(backend, reference)}
     for name in request.runtimes:
         if name in fixed:
             raise UsageError(
-                f"runtime {name} is never chosen: no tuned file can carry it", hint="rbench run measures it"
+                f"backend {name} is never chosen: no tuned file can carry it",
+                code="backend-not-tunable",
+                hint="rbench run measures it",
             )
     name = request.subjects[0]
     if name in VARIANTS or not Path(name).is_file():
         return
     artifact = Artifact.read(name)
     if artifact.manifest is None:
-        raise UsageError("it has no manifest that could keep the best options", path=artifact.path)
+        raise UsageError(
+            "it has no manifest that could keep the best options", code="tuning-needs-manifest", path=artifact.path
+        )
     if artifact.format.name in reference.formats:
         raise UsageError(
             f"a {artifact.format.name} file cannot be tuned",
+            code="format-not-tunable",
             path=artifact.path,
             hint="name the variant or its ONNX file",
         )
@@ -193,11 +207,11 @@ def _opens_reference_only(backend: Backend, reference: Backend) -> bool:
 
 def _portable(subject: Subject) -> Subject:
     """The subject without artifacts of several files: copies of their weights would bear the same names."""
-    reason = "its weights lie in files of their own, which a tuned artifact cannot carry"
+    reason = Reason("weights-external", "its weights lie in files of their own, which a tuned artifact cannot carry")
     return replace(
         subject,
         typed=tuple(
-            replace(typed, made=Refusal("skipped", reason))
+            replace(typed, made=Refusal("skipped", reason.sentence))
             if isinstance(typed.made, Artifact) and typed.made.manifest is not None and typed.made.manifest.external
             else typed
             for typed in subject.typed
@@ -205,19 +219,10 @@ def _portable(subject: Subject) -> Subject:
     )
 
 
-class _TuningSearch:
+class TuningSearch:
     """The order in which configurations are tried, and what is found of them."""
 
-    def __init__(
-        self,
-        bench: Bench,
-        subject: Subject,
-        request: BenchmarkRequest,
-        findings: TuningResult,
-        left: Callable[[float | None], None],
-    ) -> None:
-        """``left`` is told how many seconds it still takes."""
-        self._bench = bench
+    def __init__(self, subject: Subject, request: BenchmarkRequest, findings: TuningResult) -> None:
         self._subject = subject
         self._findings = findings
         self._reference, *others = pairs(subject, request)
@@ -232,67 +237,65 @@ class _TuningSearch:
         self._processes = max(request.processes or 1, FINAL_PROCESSES)
         default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.goal.objective]
         self._batches = tuple(dict.fromkeys(request.batches or default))
-        self._left = left
-        self._of_each = len(self._batches) + len(self._threads) - 1
-        self._to_come = len(self._batches) + len(self._pairs) * self._of_each
-        self._began_s = time.monotonic()
 
-    def rows(self) -> Iterator[Row]:
-        """Measures, row by row; the reference's rows come first."""
-        for batch in self._batches:
-            row = self._row(self._reference, batch, self._threads[0])
-            self._findings.labelled = self._findings.labelled or row.top1 is not None
-            yield row
-        for pair in self._pairs:
-            yield from self._try_pair(pair)
+    def trials(self) -> Iterator[Trial]:
+        """One configuration after another, those of the reference first; then those that come near the best side by
+        side. The row of each must be among the findings before the next is asked for."""
+        findings, each = self._findings, len(self._batches) + len(self._threads) - 1
+        for number, batch in enumerate(self._batches, start=1):
+            later = len(self._batches) - number + len(self._pairs) * each
+            yield self._trial(self._reference, batch, self._threads[0], later)
+            findings.labelled = findings.labelled or findings.rows[-1].top1 is not None
+        for number, pair in enumerate(self._pairs, start=1):
+            yield from self._try_pair(pair, (len(self._pairs) - number) * each)
         if len(self._batches) > 1 and len(self._threads) > 1:
-            self._findings.left_out.append("fewer threads were tried at each one's fastest batch alone")
+            findings.left_out.append("fewer threads were tried at each one's fastest batch alone")
+        yield from self._finals()
 
-    def _try_pair(self, pair: Pair) -> Iterator[Row]:
-        """All processors first, at every batch; then fewer, at the batch that was the fastest."""
+    def _try_pair(self, pair: Pair, others: int) -> Iterator[Trial]:
+        """All processors first, at every batch; then fewer, at the batch that was the fastest. ``others`` are the
+        configurations of the pairs after it."""
         findings = self._findings
-        first = self._row(pair, self._batches[0], self._threads[0])
-        yield first
+        later = others + len(self._batches) + len(self._threads) - 2
+        yield self._trial(pair, self._batches[0], self._threads[0], later)
+        first = findings.rows[-1]
         if first.status != "ok":
-            self._report_fewer(self._of_each - 1)
             return
         accuracy_drop, interval = self._accuracy_drop(pair, first)
         found = [self._add_candidate(first, accuracy_drop, interval)]
         if accuracy_drop > findings.bound:
             name = f"{pair.backend.name} {pair.typed.precision}"
             findings.left_out.append(f"{name}: beyond the bound, so its other batches and threads were not tried")
-            self._report_fewer(self._of_each - 1)
             return
-        for batch in self._batches[1:]:
-            row = self._row(pair, batch, self._threads[0])
-            yield row
-            found.append(self._add_candidate(row, accuracy_drop, interval))
-        timed = [one for one in found if one is not None]
+        for number, batch in enumerate(self._batches[1:], start=1):
+            yield self._trial(pair, batch, self._threads[0], later - number)
+            found.append(self._add_candidate(findings.rows[-1], accuracy_drop, interval))
+        timed = [candidate for candidate in found if candidate is not None]
         if not timed:
             return
-        fastest = min(timed, key=lambda one: one.cost_s).row.batch
-        for threads in self._threads[1:]:
-            row = self._row(pair, fastest, threads)
-            yield row
-            self._add_candidate(row, accuracy_drop, interval)
+        fastest = min(timed, key=lambda candidate: candidate.cost_s).row.batch
+        for number, threads in enumerate(self._threads[1:], start=1):
+            yield self._trial(pair, fastest, threads, others + len(self._threads) - 1 - number)
+            self._add_candidate(findings.rows[-1], accuracy_drop, interval)
 
-    def finals(self) -> Iterator[Row]:
-        """Measures those that come near the best again, side by side: one after another each met moments of its own."""
+    def _trial(self, pair: Pair, batch: int, threads: int, later: int) -> Trial:
+        configuration = Configuration(pair, batch, threads, self._cuda_graphs)
+        return Trial(self._subject, (configuration,), later_s=(0.0,) * later)
+
+    def _finals(self) -> Iterator[Trial]:
+        """Those that come near the best again, side by side: one after another each met moments of its own."""
         findings = self._findings
         ordered = pareto.close_to_best(findings.candidates, NEAR, findings.bound)[:FINALISTS]
         if len(ordered) < 2:
             return
-        rows: list[Row] = []
-        for row in self._bench.rows(list(map(self._configuration, ordered)), processes=self._processes):
-            findings.rows.append(row)
-            rows.append(row)
-            yield row
+        yield Trial(self._subject, tuple(map(self._configuration, ordered)), self._processes)
         settled = {}
-        for one, row in zip(ordered, rows, strict=False):
-            again = pareto.candidate(row, findings.goal.objective, one.accuracy_drop, one.accuracy_drop_interval)
+        for candidate, row in zip(ordered, findings.rows[-len(ordered) :], strict=True):
+            drop, interval = candidate.accuracy_drop, candidate.accuracy_drop_interval
+            again = pareto.candidate(row, findings.goal.objective, drop, interval)
             if row.status == "ok" and again is not None:
-                settled[id(one)] = again
-        findings.candidates[:] = [settled.get(id(one), one) for one in findings.candidates]
+                settled[id(candidate)] = again
+        findings.candidates[:] = [settled.get(id(candidate), candidate) for candidate in findings.candidates]
         findings.finalists[:] = settled.values()
 
     def _configuration(self, candidate: ParetoPoint) -> Configuration:
@@ -301,19 +304,6 @@ class _TuningSearch:
             pair for pair in self._pairs if (pair.backend.name, pair.typed.precision) == (row.runtime, row.precision)
         )
         return Configuration(next(named), row.batch, row.requested_threads or row.threads, self._cuda_graphs)
-
-    def _row(self, pair: Pair, batch: int, threads: int) -> Row:
-        row = self._bench.row(Configuration(pair, batch, threads, self._cuda_graphs))
-        self._findings.rows.append(row)
-        self._report_fewer(1)
-        return row
-
-    def _report_fewer(self, fewer: int) -> None:
-        """So many configurations fewer are to come. Each takes about as long as those that were measured."""
-        self._to_come -= fewer
-        measured = sum(row.status == "ok" for row in self._findings.rows)
-        taken_s = time.monotonic() - self._began_s
-        self._left(taken_s / measured * self._to_come if measured else None)
 
     def _add_candidate(self, row: Row, accuracy_drop: float, interval: Interval | None) -> ParetoPoint | None:
         findings = self._findings

@@ -28,13 +28,14 @@ from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process import messages
 from benchmarks.process.job import Job, JobOutcome
 from benchmarks.process.messages import Wire
+from benchmarks.process.status import REFUSALS, status_of
 from benchmarks.worker import evaluate, image_latency, load_generator
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.input_checks import oddities
 from benchmarks.worker.inputs import ROTATION, rotation
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
 from runtimes import codec, files
-from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, RexportError
+from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
 from runtimes.parity import LogitComparison, logits_of
 from runtimes.protocol import Arrays, summarise_precisions
 
@@ -45,10 +46,9 @@ if TYPE_CHECKING:
 DEFAULT_TOLERANCE = 1e-4
 """Of the relative difference, for an artifact whose manifest has test vectors and no parity record."""
 
-NOT_PROFILED = "not profiled: "
-UNFINISHED = f"{NOT_PROFILED}its profiler ended the process"
+UNFINISHED = Reason("profiler-crashed", "not profiled: its profiler ended the process")
 
-UNVARIED = "all the inputs gave the same output"
+UNVARIED = Reason("outputs-constant", "all the inputs gave the same output")
 
 
 def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[JobOutcome]:
@@ -57,12 +57,45 @@ def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[JobOutcome]:
     The predictions are written before the first. An exception becomes a status with its reason; one of the profiler,
     which is asked when all is measured, becomes a note.
     """
-    outcome, feeds = _measure_job(job, predictions, wire)
-    if (
-        feeds is None
-        or job.number
-        or not any(row.name == job.runtime and row.profile for row in runtimes.available_backends())
-    ):
+    runtime = None
+    try:
+        wire.step("open")
+        baseline, gpu, machine = resident_peak_bytes(), GpuMonitor(job.device), MachineMonitor()
+        runtime, load_s = time_call(
+            lambda: runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs)
+        )
+        with runtime:
+            wire.wait_for_start()
+            outcome, opened = _check(job, runtime, wire, load_s, baseline)
+            if job.load is None:
+                outcome = _time_turns(outcome, job, Clocks(opened, job.plan, gpu, machine, job.began_s), gpu, wire)
+            else:
+                load = load_generator.run(runtime, opened.feeds, job.load, wire.step, watcher=machine)
+                outcome = replace(outcome, load=load)
+            if job.evaluate:
+                outcome = _evaluate_accuracy(outcome, job, runtime, predictions, wire)
+    except Exception as error:
+        yield _describe_failure(error, opened=runtime is not None)
+        return
+    yield from _add_profile(outcome, job, opened.feeds[0], wire)
+
+
+def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
+    """The outcome of a job that was not done. A runtime that is there and does not take the file broke nothing; once
+    it has taken the file, a mismatch is an error."""
+    status = status_of(error, (BackendUnavailableError,) if opened else REFUSALS)
+    if status == "error":
+        traceback.print_exception(error)
+    if isinstance(error, RexportError):
+        return JobOutcome(status, one_line(error), error.code)
+    reason = Reason("library-failed", f"{type(error).__name__}: {error}")
+    return JobOutcome(status, one_line(reason), reason.code)
+
+
+def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Wire) -> Iterator[JobOutcome]:
+    """The outcome; and where the runtime has a profiler, once more with what that told."""
+    profiled = any(row.name == job.runtime and row.profile for row in runtimes.available_backends())
+    if job.number or not profiled:
         yield outcome
         return
     yield _add_note(outcome, UNFINISHED)
@@ -72,63 +105,32 @@ def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[JobOutcome]:
         yield replace(outcome, arithmetic=summarise_precisions(layers))
     except Exception as error:  # a library's own kinds among them
         traceback.print_exc()
-        yield _add_note(outcome, one_line(f"{NOT_PROFILED}{error}"))
+        yield _add_note(outcome, Reason("profiler-failed", f"not profiled: {error}"))
 
 
-def _add_note(outcome: JobOutcome, note: str) -> JobOutcome:
-    return replace(outcome, note="; ".join(filter(None, (outcome.note, note))))
+def _add_note(outcome: JobOutcome, note: Reason) -> JobOutcome:
+    return replace(outcome, note="; ".join(filter(None, (outcome.note, one_line(note)))))
 
 
-def _measure_job(job: Job, predictions: Path, wire: Wire) -> tuple[JobOutcome, Arrays | None]:
-    """The outcome but for the profile, and feeds for that, where there is something to profile."""
-    try:
-        return _work(job, predictions, wire)
-    except CheckFailedError as error:
-        return JobOutcome("failed", one_line(error)), None
-    except (BackendUnavailableError, _CannotRunError) as error:
-        return JobOutcome("skipped", one_line(error)), None
-    except RexportError as error:
-        traceback.print_exc()
-        return JobOutcome("error", one_line(error)), None
-    except Exception as error:
-        traceback.print_exc()
-        return JobOutcome("error", one_line(f"{type(error).__name__}: {error}")), None
-
-
-class _CannotRunError(Exception):
-    """The runtime is there and does not take this file: nothing broke."""
-
-
-def _open(job: Job) -> Runtime:
-    try:
-        return runtimes.open(job.artifact, job.runtime, job.device, job.threads, job.cuda_graphs)
-    except CompatibilityError as error:
-        raise _CannotRunError(str(error)) from error
-
-
-def _work(job: Job, predictions: Path, wire: Wire) -> tuple[JobOutcome, Arrays]:
-    wire.step("open")
-    baseline, watch, watcher = resident_peak_bytes(), GpuMonitor(job.device), MachineMonitor()
-    runtime, load_s = time_call(lambda: _open(job))
-    with runtime:
-        wire.wait_for_start()
-        feeds = rotation(job, runtime)
-        wire.step("first call")
-        _, first_s = time_call(lambda: runtime.infer(feeds[0]))
-        wire.step("check")
-        note = _check_outputs(runtime, job.batch, feeds)
-        expected = [runtime.infer(arrays) for arrays in feeds]
-        warnings = (*oddities(feeds, ROTATION), *([UNVARIED] if _is_constant(expected) else []))
-        outcome = JobOutcome("ok", None, note, runtime.description, warnings=warnings)
-        image = image_latency.make_encoded_call(job, runtime)
-        opened = OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
-        if job.load is None:
-            outcome = _time_turns(outcome, job, Clocks(opened, job.plan, watch, watcher, job.began_s), watch, wire)
-        else:
-            outcome = replace(outcome, load=load_generator.run(runtime, feeds, job.load, wire.step, watcher=watcher))
-        if job.evaluate:
-            outcome = _evaluate_accuracy(outcome, job, runtime, predictions, wire)
-    return outcome, feeds[0]
+def _check(
+    job: Job, runtime: Runtime, wire: Wire, load_s: float, baseline: int | None
+) -> tuple[JobOutcome, OpenedArtifact]:
+    """The outcome so far, and the runtime with its feeds and what they give, after the check of its outputs."""
+    feeds = rotation(job, runtime)
+    wire.step("first call")
+    _, first_s = time_call(lambda: runtime.infer(feeds[0]))
+    wire.step("check")
+    note = _check_outputs(runtime, job.batch, feeds)
+    expected = [runtime.infer(arrays) for arrays in feeds]
+    warnings = (*oddities(feeds, ROTATION), *([UNVARIED] if _is_constant(expected) else []))
+    outcome = JobOutcome(
+        "ok",
+        note=None if note is None else note.sentence,
+        description=runtime.description,
+        warnings=tuple(map(str, warnings)),
+    )
+    image = image_latency.make_encoded_call(job, runtime)
+    return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
 
 
 def _is_constant(expected: Sequence[Arrays]) -> bool:
@@ -184,7 +186,7 @@ def resident_peak_bytes() -> int | None:
     return None
 
 
-def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> str | None:
+def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Reason | None:
     """Compares with the artifact's test vectors. What a reader must be told, or ``None``.
 
     Raises:
@@ -193,14 +195,16 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> str
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
         _check_finite(runtime, feeds[0])
-        return "no test vectors: the outputs were only checked to be finite"
+        return Reason("vectors-missing", "no test vectors: the outputs were only checked to be finite")
     vectors = runtime.artifact.vectors()
     tolerance = _tolerance(manifest)
     logits = logits_of(runtime, vectors.inputs, batch)
     difference = LogitComparison.compare(logits, vectors.logits).relative_difference
     if not difference <= tolerance:
         raise CheckFailedError(
-            f"no parity with its test vectors: relative difference {difference:.1e}, at most {tolerance:.1e} is allowed"
+            f"no parity with its test vectors: relative difference {difference:.1e}, at most {tolerance:.1e} is "
+            "allowed",
+            code="parity-failed",
         )
     return None
 
@@ -216,7 +220,7 @@ def _tolerance(manifest: Manifest) -> float:
 def _check_finite(runtime: Runtime, feeds: Arrays) -> None:
     for name, values in runtime.infer(feeds).items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise CheckFailedError(f"output {name!r} is not finite")
+            raise CheckFailedError(f"output {name!r} is not finite", code="output-not-finite")
 
 
 def main(arguments: Sequence[str]) -> int:

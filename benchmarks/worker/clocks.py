@@ -111,9 +111,13 @@ class RotatingCall:
         for position, values, afterwards in copies:
             for name, wanted in self._expected[position].items():
                 if not close(afterwards[name], wanted):
-                    raise CheckFailedError(f"output {name!r} of a timed call is not what the same call gave before")
+                    raise CheckFailedError(
+                        f"output {name!r} of a timed call is not what the same call gave before", code="output-changed"
+                    )
                 if not close(values[name], wanted):
-                    raise CheckFailedError(f"a timed call returned before its output {name!r} was there")
+                    raise CheckFailedError(
+                        f"a timed call returned before its output {name!r} was there", code="output-late"
+                    )
 
 
 def close(values: Array, wanted: Array) -> bool:
@@ -265,7 +269,8 @@ class Clocks:
         if is_unfinished((usual_s + waited_s - one_s, ran_s)):
             raise CheckFailedError(
                 f"runs returned before they were done: the call after them took {waited_s * 1e3:.3g} ms, and "
-                f"{usual_s * 1e3:.3g} ms is usual"
+                f"{usual_s * 1e3:.3g} ms is usual",
+                code="runs-unfinished",
             )
 
     def _after(self, duration_s: float) -> tuple[float, float]:

@@ -1,9 +1,8 @@
-"""One cold start: ``python -P coldprocess.py ARTIFACT RUNTIME DEVICE THREADS LAUNCHED``.
+"""One cold start: ``python -P cold_start.py ARTIFACT RUNTIME DEVICE THREADS LAUNCHED REPLY``.
 
 It is run as a file, and imports nothing but ``sys`` and ``time`` before the first step has ended: what it imported
 here would not be paid for there. ``LAUNCHED`` is the parent's monotonic clock right before it started this process; on
-Linux that clock is the same in all processes. Standard output gets a ``benchmarks.records.load.ColdStart`` as JSON;
-what libraries print there goes to standard error.
+Linux that clock is the same in all processes. The file ``REPLY`` gets a ``benchmarks.records.load.ColdStart`` as JSON.
 """
 
 import sys
@@ -60,13 +59,10 @@ def _peak_bytes() -> int | None:
 
 
 if __name__ == "__main__":
-    import os  # Python itself has imported it already
-
-    channel = os.dup(1)
-    os.dup2(2, 1)
     try:
-        told = main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
+        reply = main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
     except Exception as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(getattr(error, "exit_code", 70))
-    os.write(channel, told.encode())
+    with open(sys.argv[6], "w", encoding="utf-8") as place:
+        place.write(reply)

@@ -51,11 +51,15 @@ def concrete_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
     first, *others = spec.shape or ("",)
     if isinstance(first, int) and first != batch:
         raise CompatibilityError(
-            f"the model's batch is fixed at {first}, and {batch} was asked for", hint="export it with --batch dynamic"
+            f"the model's batch is fixed at {first}, and {batch} was asked for",
+            code="batch-fixed",
+            hint="export it with --batch dynamic",
         )
     sizes = [size for size in others if isinstance(size, int)]
     if len(sizes) != len(others) or not spec.shape:
-        raise CompatibilityError(f"no input can be made for {spec}: only the first dimension may be open")
+        raise CompatibilityError(
+            f"no input can be made for {spec}: only the first dimension may be open", code="shape-open"
+        )
     return (batch, *sizes)
 
 
@@ -99,7 +103,9 @@ def as_input(spec: TensorSpec, values: Array) -> Array:
     """
     dtype = np.dtype(spec.dtype)
     if dtype.kind != "f" and not takes_pixels(spec):
-        raise InputError(f"{spec}: rbench feeds floating-point inputs and uint8 pixels alone")
+        raise InputError(
+            f"{spec}: rbench feeds floating-point inputs and uint8 pixels alone", code="input-dtype-unsupported"
+        )
     return np.ascontiguousarray(values, dtype=dtype)
 
 
@@ -109,7 +115,9 @@ def _read_real_inputs(job: Job, runtime: Runtime, count: int) -> list[Arrays]:
     _, batches = _read_labelled_batches(job, runtime.artifact, spec, limit, wanted, [])
     readable = [images for _, images in batches]
     if not readable:
-        raise InputError(f"none of the first {limit} images of {quote(job.data)!r} can be read")
+        raise InputError(
+            f"none of the first {limit} images of {quote(job.data)!r} can be read", code="images-unreadable"
+        )
     images = np.concatenate(readable)
     places = np.arange(wanted) % len(images)
     return [{spec.name: images[part]} for part in np.split(places, count)]
@@ -122,7 +130,7 @@ def only_input(runtime: Runtime) -> TensorSpec:
         InputError: there are several.
     """
     if len(runtime.inputs) != 1:
-        raise InputError(f"images go into one input; this model has {len(runtime.inputs)}")
+        raise InputError(f"images go into one input; this model has {len(runtime.inputs)}", code="inputs-several")
     return runtime.inputs[0]
 
 
@@ -165,7 +173,9 @@ def _read_labelled_batches(
 ) -> tuple[NDArray[np.int64], Batches]:
     """The data set's targets as the model's outputs, and its images as they go into the model."""
     if job.data is None or artifact.manifest is None or artifact.manifest.preprocessing is None:
-        raise ModelMismatchError("nothing says how images are prepared for this file", path=artifact.path)
+        raise ModelMismatchError(
+            "nothing says how images are prepared for this file", code="preprocessing-unknown", path=artifact.path
+        )
     dataset = open_dataset(job.data, limit)
     targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact))
     if takes_pixels(spec):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.machine.monitor import Conditions, MachineMonitor
+from benchmarks.process.job import OVERTIME
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import Series
 from benchmarks.worker import load_loops
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from benchmarks.worker.clocks import RotatingCall
     from runtimes import Runtime
 from benchmarks.records.load import ArrivalPlan, LoadResult
-
-OVERTIME = 1.0
-"""Of the duration: how long after it an open loop goes on with the requests that still wait. Where they come faster
-than they are answered they would wait for ever."""
 
 
 def run(
@@ -50,7 +47,11 @@ def run(
     from benchmarks.worker.clocks import RotatingCall
 
     if plan.shape == "cold":
-        raise UsageError("a cold start needs a process of its own", hint="benchmarks.load.cold_starts.cold_start")
+        raise UsageError(
+            "a cold start needs a process of its own",
+            code="cold-start-in-worker",
+            hint="benchmarks.harness.cold_starts.cold_start",
+        )
     watcher = watcher or MachineMonitor()
     expected = [runtime.infer(arrays) for arrays in feeds]
     calls = [

@@ -136,9 +136,9 @@ def _one_line(text: str) -> str:
 @contextmanager
 def reserve_stdout() -> Iterator[None]:
     """While it lasts, what libraries print to stdout, from Python or from native code, goes to stderr."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
+    from runtimes.stdout import redirect_stdout
+
+    kept = redirect_stdout()
     try:
         yield
     finally:

@@ -33,7 +33,7 @@ os.sched_setaffinity(0, processors)
 import numpy
 import runtimes
 from benchmarks.machine.monitor import MachineMonitor
-from runtimes import schema
+from runtimes import codec
 watcher = MachineMonitor()
 feeds = {"input": numpy.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(numpy.float32)}
 with runtimes.open(artifact, "onnxruntime", threads=threads) as runtime:
@@ -45,7 +45,7 @@ with runtimes.open(artifact, "onnxruntime", threads=threads) as runtime:
             end = time.perf_counter() + 0.1
             while time.perf_counter() < end:
                 runtime.infer(feeds)
-print(schema.dumps(watcher.conditions()))
+print(codec.dumps(watcher.conditions()))
 """
 """A worker as rbench's are: it waits, and has a turn, and waits."""
 
@@ -100,7 +100,9 @@ def watch_worker(artifact: str, case: Case) -> Conditions:
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
-        raise CheckFailedError(f"the watched process ended with {done.returncode}: {last}")
+        raise CheckFailedError(
+            f"the watched process ended with {done.returncode}: {last}", code="watched-process-failed"
+        )
     return codec.loads(Conditions, done.stdout)
 
 
@@ -110,7 +112,7 @@ def busy(processor: int) -> Iterator[None]:
     with subprocess.Popen((sys.executable, "-c", BUSY, str(processor)), stdout=subprocess.PIPE) as process:
         try:
             if process.stdout is None or not process.stdout.readline():
-                raise CheckFailedError("the busy loop did not start")
+                raise CheckFailedError("the busy loop did not start", code="busy-loop-failed")
             yield
         finally:
             process.kill()

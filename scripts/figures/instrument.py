@@ -110,7 +110,9 @@ class _Bare:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise CheckFailedError(f"the bare loop ended with exit code {self._process.wait()}")
+            raise CheckFailedError(
+                f"the bare loop ended with exit code {self._process.wait()}", code="bare-loop-crashed"
+            )
         return line
 
 
@@ -122,10 +124,10 @@ class _SimulatedProcess:
     timed: TimedCall
     now: list[int]
 
-    def turn(self, turn: TurnPlan) -> float | None:
+    def turn(self, turn: TurnPlan) -> None:
         self.now[:] = [self.number]
         self.timed.renew(turn.duration_s)
-        return quantile(self.timed.turn(turn.duration_s, turn.least, turn.most), 0.5)
+        self.timed.turn(turn.duration_s, turn.least, turn.most)
 
 
 def simulate_run(script: Path, gap: float, seed: int, turn_s: float = 0.01) -> LatencyComparison:
@@ -139,8 +141,8 @@ def simulate_run(script: Path, gap: float, seed: int, turn_s: float = 0.01) -> L
     with patch(f"{fake.__name__}.time.sleep", lambda _: clockwork.call(now[0])):
         for _ in range(MOST_PROCESSES):
             seats = [_start_simulated(script, number, clockwork, now) for number in range(2)]
-            for _ in scheduler.in_rounds(seats, METHOD.rounds, TurnPlan(turn_s, 1, 1000), order):
-                pass
+            for _, seat in scheduler.in_rounds(seats, METHOD.rounds, order):
+                seat.turn(TurnPlan(turn_s, 1, 1000))
             for side, seat in zip(sides, seats, strict=True):
                 side.append(seat.timed.series().rounds_s)
     return compare_paired(*sides, seed=seed)
@@ -201,7 +203,7 @@ def _gather_outcomes(entries: Sequence[ScheduledJob], method: Method, folder: Pa
 
 def _rounds(gathered: ProcessOutcomes) -> list[Rounds]:
     if not gathered.sound:
-        raise CheckFailedError(f"a process failed: {gathered.outcomes[-1].reason}")
+        raise CheckFailedError(f"a process failed: {gathered.outcomes[-1].reason}", code="process-failed")
     return [outcome.sitting.latency.rounds_s for outcome in gathered.outcomes if outcome.sitting is not None]
 
 
@@ -230,9 +232,8 @@ def harness(setting: FigureSettings) -> Iterator[Figure]:
         ):
             worker.wait_until_open()
             worker.warm()
-            beside: list[scheduler.Participant] = [worker, bare]
-            for _ in scheduler.in_rounds(beside, rounds, turn, order):
-                pass
+            for _, take_turn in scheduler.in_rounds((worker.turn, bare.turn), rounds, order):
+                take_turn(turn)
             worker.finish()
             reported += _rounds(ProcessOutcomes([worker.outcome()]))
         plain.append(bare.rounds_s)

@@ -142,7 +142,9 @@ def cifar(setting: FigureSettings) -> Iterator[Figure]:
     """The published CIFAR-10 ResNet-20 and -56, as they are, over the JPEG copies of the test images."""
     shared = setting.shared
     if shared is None:
-        raise UsageError("cifar needs --shared, the folder of the published weights and images")
+        raise UsageError(
+            "cifar needs --shared, the folder of the published weights and images", code="shared-folder-missing"
+        )
     data = str(shared / "cifar10-jpeg-test.tar.xz")
     for name, top1 in (("resnet20", 0.8103), ("resnet56", 0.8320)):
         request = ExportRequest(

@@ -131,7 +131,7 @@ def int8(setting: FigureSettings) -> Iterator[Figure]:
 
 def _p50(row: Row) -> float:
     if row.p50_s is None:
-        raise UsageError(f"{row.runtime} {row.precision}: {row.status}: {row.reason}")
+        raise UsageError(f"{row.runtime} {row.precision}: {row.status}: {row.reason}", code="row-not-measured")
     return row.p50_s
 
 
@@ -153,7 +153,7 @@ def tune(setting: FigureSettings) -> Iterator[Figure]:
         manifest = Artifact.read(out).manifest
         best = None if manifest is None else manifest.tuning
         if manifest is None or best is None:
-            raise UsageError("rbench tune wrote no options", path=out)
+            raise UsageError("rbench tune wrote no options", code="options-not-written", path=out)
         ratios, seconds = [], []
         for _ in range(max(3, setting.rounds // 3)):
             wanted = RunRequest((str(out),), (best.runtime,), threads=best.threads, batches=(batch,))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.bench import run
+from benchmarks.harness.run import run
 from benchmarks.records.request import BenchmarkRequest as RunRequest
 from benchmarks.records.request import RunListener as RunListener
 from benchmarks.records.result import Row

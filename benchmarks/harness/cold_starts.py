@@ -8,16 +8,16 @@ machine's own takes as much longer as its disk is slow.
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import benchmarks
-from benchmarks.process import worker_process
+from benchmarks.process import isolated
+from benchmarks.process.isolated import Failure
+from benchmarks.process.job import Job
 from benchmarks.records.load import ColdStart, LoadResult
-from runtimes import codec
 from runtimes.artifacts.artifact import Artifact, manifest_path
 from runtimes.errors import (
     ArtifactError,
@@ -46,62 +46,38 @@ STEADY = "steady call"
 STEPS = ("Python start", "import", "open", "first call", STEADY)
 
 
-_RAISED: dict[int, type[RexportError]] = {
-    error.exit_code: error
-    for error in (CheckFailedError, ArtifactError, CompatibilityError, BackendUnavailableError, ResourceError)
+_RAISED: dict[int | None, type[RexportError]] = {
+    error.exit_code: error for error in (ArtifactError, CompatibilityError, BackendUnavailableError, ResourceError)
 }
+"""The errors that a process may end with. Whatever else ends it is a check that failed."""
 
 
 def cold_start(
-    artifact: Artifact,
-    runtime: str,
-    device: str,
-    threads: int,
+    job: Job,
     silence_s: float,
     step: Callable[[str], None],
     repeats: int = REPEATS,
     program: tuple[str, ...] = PROGRAM,
 ) -> LoadResult:
-    """``repeats`` fresh processes, one after another; ``step`` is told of each.
-
-    Args:
-        runtime, device, threads: as ``runtimes.open`` takes them.
-        silence_s: a process that takes longer is taken for hung and ended.
+    """``repeats`` fresh processes that open the job's artifact, one after another; ``step`` is told of each. A process
+    that takes longer than ``silence_s`` is taken for hung and ended.
 
     Raises:
         RexportError: a process did not come to its end, with the reason that it gave.
     """
+    # Python may keep its bytecode, as pip does for all that it installs: ours is then compiled once and not each time.
+    variables = {name: value for name, value in isolated.environment().items() if name != "PYTHONDONTWRITEBYTECODE"}
     starts = []
     for number in range(repeats):
         step(f"cold start {number + 1} of {repeats}")
-        told = _read_reply([*program, str(artifact.path), runtime, device, str(threads)], artifact, silence_s)
-        starts.append(codec.loads(ColdStart, told))
-    return load_of(starts, disk_bytes(artifact))
-
-
-def _read_reply(command: Sequence[str], artifact: Artifact, silence_s: float) -> bytes:
-    """What a process said; it is told when it was started."""
-    try:
-        done = subprocess.run(
-            [*command, repr(time.monotonic())],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=_environment(),
-            timeout=silence_s,
-        )
-    except subprocess.TimeoutExpired:
-        raise CheckFailedError(f"its process took longer than {silence_s:g} s", path=artifact.path) from None
-    if done.returncode == 0:
-        return done.stdout
-    words = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    reason = quote(words[-1]) if words else f"its process ended with exit code {done.returncode}"
-    raise _RAISED.get(done.returncode, CheckFailedError)(f"no cold start: {reason}")
-
-
-def _environment() -> dict[str, str]:
-    """As a worker's. But Python may keep its bytecode, as pip does for all
-    that it installs: ours is then compiled once and not each time."""
-    return {name: value for name, value in worker_process.environment().items() if name != "PYTHONDONTWRITEBYTECODE"}
+        asked = (job.artifact, job.runtime, job.device, str(job.threads), repr(time.monotonic()))
+        reply = isolated.run((*program, *asked), ColdStart, silence_s, variables)
+        if isinstance(reply, Failure):
+            kind = _RAISED.get(reply.exit_code, CheckFailedError)
+            reason = reply.last_line if reply.last_line and (reply.exit_code or 0) > 0 else reply.reason.sentence
+            raise kind(f"no cold start: {quote(reason)}", code="cold-start-failed")
+        starts.append(reply)
+    return load_of(starts, disk_bytes(Artifact.read(job.artifact)))
 
 
 def load_of(starts: Sequence[ColdStart], size_bytes: int) -> LoadResult:

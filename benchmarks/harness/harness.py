@@ -1,0 +1,310 @@
+"""The one driver of all measurements: trials go in, rows come out."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.accuracy import predictions
+from benchmarks.accuracy.predictions import Predictions
+from benchmarks.analysis.figures import Reference, RowContext, finish_row, start_row
+from benchmarks.format import one_line
+from benchmarks.harness import scheduler
+from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
+from benchmarks.harness.eta import Eta
+from benchmarks.harness.scheduler import Method, Progress, ScheduledJob
+from benchmarks.harness.subjects import subjects
+from benchmarks.machine.environment import environment
+from benchmarks.process import worker_process
+from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes
+from benchmarks.process.status import status_of
+from benchmarks.records.load import ArrivalPlan
+from benchmarks.records.plan import Plan
+from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
+from benchmarks.records.result import Row
+from benchmarks.records.subject import Configuration, Refusal, Subject
+from benchmarks.roofline import ceilings
+from benchmarks.roofline.ceilings import Ceilings
+from benchmarks.roofline.graph_cost import cost_of
+from runtimes import Artifact
+from runtimes.errors import Reason, RexportError
+from runtimes.processors import usable_processors
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured at one time: configurations of one network side by side, or one of them under a load.
+
+    Attributes:
+        subject: the network.
+        configurations: that take turns; each gives a row, in this order. Under a load there is one.
+        processes: of each configuration, where it is not what the request says.
+        load: how requests come in, in place of turns, in a single process.
+        title: of a load, for progress; ``remark``: stands behind each of its steps.
+        later_s: for each trial that is still to come, the seconds that it is known to last.
+    """
+
+    subject: Subject
+    configurations: tuple[Configuration, ...]
+    processes: int | None = None
+    load: ArrivalPlan | None = None
+    title: str = ""
+    remark: str = ""
+    later_s: tuple[float, ...] = ()
+
+
+class Harness:
+    """Measures trials, and remembers of each network what its reference gave and which pairs have answered.
+
+    A context manager with a folder of its own, which is gone afterwards.
+
+    Attributes:
+        request: what the user asked for.
+        folder: for what is exported on the way.
+    """
+
+    def __init__(self, request: BenchmarkRequest, listener: RunListener) -> None:
+        """
+        Raises:
+            UsageError: an unknown backend.
+        """
+        select_backends(request)
+        self.request = request
+        self.listener = listener
+        self._folder = tempfile.TemporaryDirectory(prefix="rbench-")
+        self.folder = Path(self._folder.name)
+        self._run = uuid.uuid4().hex[:12]
+        self._environment = environment()
+        self._began_s = time.monotonic()
+        self._ceilings: Ceilings | None = None
+        self._eta = Eta(listener.left)
+        self._references: dict[tuple[str, int], Reference] = {}
+        self._answers: dict[str, Predictions] = {}
+        self._answered: set[tuple[str, str, str | None]] = set()
+        self._fields = Counter[str]()
+
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    def make_subjects(self) -> tuple[Subject, ...]:
+        """What the request names, exported where it must be. Raises as ``benchmarks.harness.subjects.subjects``."""
+        return subjects(self.request, self.folder, self.listener)
+
+    def measure_ceilings(self) -> None:
+        """Measures the machine's ceilings, where they are wanted, for all rows from now on; blocks for seconds."""
+        if not self.request.roofline:
+            return
+        self.listener.step("the machine's ceilings", "matrix products and copies")
+        self._ceilings = ceilings.measure_ceilings(self.request.threads or usable_processors(), self.request.device)
+        if self._ceilings.missing is not None:
+            self.listener.notice(f"no roofline: {self._ceilings.missing}")
+
+    def measure(self, trials: Iterable[Trial]) -> Iterator[Row]:
+        """A row for each configuration of each trial; blocks for seconds. The next trial is asked for when the rows of
+        the one before have been taken, so that a generator of trials can go by them.
+
+        A pair's answers are taken once, in its first row that is ok, and a row is compared with what the reference gave
+        in this trial or before. An interrupt, or the end of the process that was asked for, gives the rows of the
+        processes that were through, and comes through itself.
+        """
+        for trial in trials:
+            known_s = 0.0 if trial.load is None else trial.load.duration_s
+            self._eta.begin(known_s, trial.later_s)
+            measured = False
+            for row in self._race(trial) if trial.load is None else self._measure_load(trial, trial.load):
+                measured = measured or row.status == "ok"
+                yield row
+            self._eta.end(measured)
+
+    def _race(self, trial: Trial) -> Iterator[Row]:
+        """Configurations side by side, in processes of their own."""
+        entries = {
+            place: ScheduledJob(_describe_configuration(configuration), self._job(trial.subject, configuration))
+            for place, configuration in enumerate(trial.configurations)
+            if not isinstance(configuration.pair.opens, Refusal)
+        }
+        found = [ProcessOutcomes() for _ in entries]
+        ending: KeyboardInterrupt | SystemExit | None = None
+        self._fields[trial.subject.name] += 1
+        method = self._method(trial)
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            try:
+                for so_far in scheduler.gather(
+                    list(entries.values()), method, Path(folder), self._pass_progress_on(trial)
+                ):
+                    found = so_far
+            except (KeyboardInterrupt, SystemExit) as error:
+                ending = error
+            gathered = dict(zip(entries, found, strict=True))
+            for place, outcomes in gathered.items():
+                self._remember(trial.subject, trial.configurations[place], outcomes)
+            for place, configuration in enumerate(trial.configurations):
+                if ending is None or (place in gathered and gathered[place].outcomes):
+                    yield self._row(trial, configuration, gathered.get(place), method)
+        if ending is not None:
+            raise ending
+
+    def _method(self, trial: Trial) -> Method:
+        request = self.request
+        return Method(
+            duration_s=request.duration_s,
+            processes=trial.processes or request.processes,
+            budget_s=request.budget_s,
+            rounds=request.rounds,
+            max_samples=request.max_samples,
+            seed=request.seed,
+            silence_s=request.silence_s,
+            show_errors=request.show_errors,
+        )
+
+    def _pass_progress_on(self, trial: Trial) -> Callable[[Progress], None]:
+        name = trial.subject.name
+
+        def report(progress: Progress) -> None:
+            self._eta.progress(progress.left_s, progress.whole_s)
+            self.listener.step(f"{name} · {progress.name}" if progress.name else name, progress.step)
+
+        return report
+
+    def _job(self, subject: Subject, configuration: Configuration) -> Job:
+        request, pair = self.request, configuration.pair
+        assert isinstance(pair.opens, Artifact)
+        return Job(
+            artifact=str(pair.opens.path.absolute()),
+            runtime=pair.backend.name,
+            device=request.device,
+            threads=configuration.threads,
+            batch=configuration.batch,
+            data=subject.data,
+            limit=request.limit,
+            evaluate=_key(subject, configuration) not in self._answered and subject.weights is not None,
+            seed=request.seed,
+            plan=Plan(max_samples=request.max_samples),
+            cuda_graphs=configuration.cuda_graphs,
+            began_s=self._began_s,
+        )
+
+    def _remember(self, subject: Subject, configuration: Configuration, gathered: ProcessOutcomes) -> None:
+        """Keeps what the others are compared with, and who has answered."""
+        if not (gathered.sound and gathered.outcomes):
+            return
+        answers = _load_predictions(gathered)
+        if answers is not None:
+            self._answered.add(_key(subject, configuration))
+        if configuration.reference:
+            if answers is not None:
+                self._answers.setdefault(subject.name, answers)
+            sittings = tuple(outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None)
+            field = None if gathered.alone else self._fields[subject.name]
+            self._references[subject.name, configuration.batch] = Reference(
+                sittings, self._answers.get(subject.name), field
+            )
+
+    def _start_row(self, trial: Trial, configuration: Configuration) -> Row:
+        return start_row(self._run, self._environment, self.request, trial.subject, configuration)
+
+    def _row(self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None, method: Method) -> Row:
+        subject, opens = trial.subject, configuration.pair.opens
+        row = self._start_row(trial, configuration)
+        alone = gathered is not None and gathered.alone
+        row = replace(row, field=None if alone else self._fields[subject.name], processes=method.processes)
+        if isinstance(opens, Refusal):
+            return replace(row, status=opens.status, reason=self._without_folder(opens.reason))
+        if gathered is None or not gathered.outcomes:
+            return replace(row, status="error", reason=Reason("not-measured", "it was not measured").sentence)
+        manifest = opens.manifest
+        reference = Reference(predictions=self._answers.get(subject.name))
+        context = RowContext(
+            reference=self._references.get((subject.name, configuration.batch), reference),
+            labels=None if manifest is None else manifest.labels,
+            cost=cost_of(opens, configuration.batch),
+            ceilings=self._ceilings,
+        )
+        row = finish_row(row, gathered, _load_predictions(gathered), context)
+        return replace(row, reason=row.reason and self._without_folder(row.reason))
+
+    def _measure_load(self, trial: Trial, plan: ArrivalPlan) -> Iterator[Row]:
+        """One configuration under a load, in a process of its own; of what came of it the row has the facts alone."""
+        (configuration,) = trial.configurations
+        row = self._start_row(trial, configuration)
+        opens = configuration.pair.opens
+        if isinstance(opens, Refusal):
+            yield replace(row, status=opens.status, reason=self._without_folder(opens.reason))
+            return
+        try:
+            outcome = self._run_load(trial, self._job(trial.subject, configuration), plan)
+        except RexportError as error:
+            outcome = JobOutcome(status_of(error), str(error), error.code)
+        if outcome.status != "ok" or outcome.load is None:
+            yield replace(row, status=outcome.status, reason=self._without_folder(str(outcome.reason)))
+        else:
+            yield replace(_describe_run(row, outcome), load=outcome.load)
+
+    def _run_load(self, trial: Trial, job: Job, plan: ArrivalPlan) -> JobOutcome:
+        request = self.request
+
+        def report(step: str) -> None:
+            self.listener.step(f"{trial.subject.name} · {trial.title}", f"{step}{trial.remark}")
+
+        report("start")
+        if plan.shape == "cold":
+            return JobOutcome("ok", note=PAGE_CACHE, load=cold_start(job, request.silence_s, report))
+        # A process with a number above 0 is asked for nothing besides.
+        job = replace(job, plan=Plan(), load=plan, evaluate=False, number=1, began_s=0.0)
+        silence_s = request.silence_s + plan.duration_s * (1 + OVERTIME)
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            outcome, _ = worker_process.run(job, Path(folder), report, silence_s, request.show_errors)
+        return outcome
+
+    def _without_folder(self, reason: str) -> str:
+        """The reason, with what was exported on the way named by its file alone: its folder will be gone."""
+        return one_line(re.sub(rf"{re.escape(str(self.folder))}/[^/\s]+/", "", reason))
+
+
+def _key(subject: Subject, configuration: Configuration) -> tuple[str, str, str | None]:
+    return subject.name, configuration.pair.backend.name, configuration.pair.typed.precision
+
+
+def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
+    place = gathered.predictions
+    return predictions.load(place) if place is not None and place.exists() else None
+
+
+def _describe_configuration(configuration: Configuration) -> str:
+    """A configuration in one line of progress."""
+    pair = configuration.pair
+    backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision)))
+    threads = f"{configuration.threads} thread{'s' if configuration.threads > 1 else ''}"
+    graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
+    return f"{backend} · batch {configuration.batch} · {threads}{graphs}"
+
+
+def _describe_run(row: Row, outcome: JobOutcome) -> Row:
+    """The row with what really ran."""
+    row = replace(row, note=outcome.note, warnings=outcome.warnings)
+    about = outcome.description
+    if about is None:
+        return row
+    if about.threads != row.threads:
+        reason = Reason("threads-differ", f"{row.threads} threads were asked for, and it ran on {about.threads}")
+        row = replace(row, warnings=(*row.warnings, reason.sentence))
+    return replace(
+        row,
+        runtime_version=about.version,
+        provider=about.provider,
+        device=about.device,
+        arithmetic=about.precision,
+        threads=about.threads,
+    )
