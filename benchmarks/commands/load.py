@@ -11,7 +11,7 @@ import click
 from benchmarks.commands import recording
 
 if TYPE_CHECKING:
-    from benchmarks.records.result import Row
+    from benchmarks.records.result import Result
 
 SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
 """Those of ``benchmarks.worker.load_generator``, whose module is too heavy for ``--help``."""
@@ -112,6 +112,7 @@ def load(
     paced: with idle gaps, as from a camera. clients, batches: more at once, and where that stops to pay. cold: fresh
     processes, from their start to the first answer. Each in a process of its own.
     """
+    from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs
     from benchmarks.commands.options import request_of
     from benchmarks.harness.run import exit_code
@@ -124,8 +125,9 @@ def load(
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
     load_spec = LoadSpec(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
     kept = recording.files(None if folder is None else folder / "results.jsonl", json_file)
-    rows: list[Row] = []
-    code, failure = recording.collect(lambda listener: run(request, load_spec, listener), rows, kept)
+    results: list[Result] = []
+    code, failure = recording.collect(lambda listener: run(request, load_spec, listener), results, kept)
+    rows = Figures.of_all(results)
     terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
     if folder is not None:
         outputs.write(folder, rows, code is None)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.records.result import Row
+from benchmarks.analysis.figures import Figures
 from benchmarks.report.csv_export import csv_text
 from benchmarks.report.markdown import markdown
 from benchmarks.report_html import svg
@@ -18,7 +18,7 @@ HEADING = "rbench"
 _LOGGER = logging.getLogger("rexport")
 
 
-def write(folder: Path, rows: Sequence[Row], complete: bool, heading: str = HEADING) -> Path:
+def write(folder: Path, rows: Sequence[Figures], complete: bool, heading: str = HEADING) -> Path:
     """Writes ``results.md``, ``results.csv`` and ``results.html``, whose path is given, into the folder, over what is
     there. A page without plots, for want of matplotlib, is announced on the logger ``rexport``.
 

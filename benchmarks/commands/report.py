@@ -12,7 +12,8 @@ import click
 from exporter.commands import terminal
 
 if TYPE_CHECKING:
-    from benchmarks.records.result import Row
+    from benchmarks.analysis.figures import Figures
+    from benchmarks.records.result import Result
 
 PAGE = Path("report.html")
 
@@ -93,7 +94,7 @@ def _find_inputs(results: Sequence[Path]) -> Inputs:
             )
         findings.update((one.resolve(), one) for one in found)
         if find_results_file(path).exists():
-            rows.setdefault(find_results_file(path).resolve(), find_rows_file(path))
+            rows.setdefault(find_results_file(path).resolve(), find_results_file(path))
     return Inputs(tuple(rows.values()), tuple(findings.values()))
 
 
@@ -107,21 +108,22 @@ def _refuse_inputs(inputs: Inputs, *outputs: Path | None) -> None:
             raise UsageError("it is read and would be written over", path=path, hint="name another file")
 
 
-def _rows(inputs: Inputs) -> tuple[Row, ...]:
+def _rows(inputs: Inputs) -> tuple[Figures, ...]:
     """All of them, without those that a later run of the same configuration has replaced, which a notice counts."""
+    from benchmarks.analysis.figures import Figures
     from benchmarks.records.identity import latest
     from runtimes.errors import ArtifactError
 
-    every = [row for path in inputs.rows for row in _read(path)]
+    every = [result for path in inputs.rows for result in _read(path)]
     if not every and not inputs.findings:
         raise ArtifactError("no rows in it", path=inputs.rows[0], hint="rbench run -o DIR makes some")
     kept = latest(every)
     if len(kept) < len(every):
         click.echo(f"{len(every) - len(kept)} rows of earlier runs of the same configurations are left out", err=True)
-    return kept
+    return tuple(Figures.of(result, every) for result in kept)
 
 
-def _read(path: Path) -> tuple[Row, ...]:
+def _read(path: Path) -> tuple[Result, ...]:
     from benchmarks.records.findings import SUFFIX
     from benchmarks.records.store import read
     from runtimes.errors import ArtifactError
@@ -130,4 +132,4 @@ def _read(path: Path) -> tuple[Row, ...]:
         return read(path)
     except ArtifactError as error:
         hint = f"expected a row of rbench run in each line; a file of findings ends in {SUFFIX}"
-        raise ArtifactError(error.what, path=path, hint=hint) from error
+        raise ArtifactError(error.what, code=error.code, path=path, hint=hint) from error

@@ -12,7 +12,7 @@ from benchmarks.commands import recording
 from benchmarks.commands.options import how_options, request_of, what_options
 
 if TYPE_CHECKING:
-    from benchmarks.records.result import Row
+    from benchmarks.records.result import Result
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,6 +42,7 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     With several precisions each network is exported once in each and compared with PyTorch in fp32. A precision that
     cannot be made, fails its gate, or that a runtime does not run, is a row with its reason.
     """
+    from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs
     from benchmarks.harness.run import exit_code
     from benchmarks.harness.run import run as measure
@@ -50,9 +51,9 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
 
     request = request_of(subjects, options)
     kept = recording.files(None if folder is None else folder / FILE_NAME, json_file)
-    rows: list[Row] = []
-    code, failure = recording.collect(lambda listener: measure(request, listener), rows, kept)
-    complete = code is None
+    results: list[Result] = []
+    code, failure = recording.collect(lambda listener: measure(request, listener), results, kept)
+    complete, rows = code is None, Figures.of_all(results)
     report_terminal.print_table(rows, sys.stdout, complete)
     if folder is not None:
         click.echo(f"\n{outputs.write(folder, rows, complete)}")

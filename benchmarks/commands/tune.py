@@ -12,7 +12,7 @@ from benchmarks.commands import recording
 from benchmarks.commands.options import how_options, request_of, what_options
 
 if TYPE_CHECKING:
-    from benchmarks.records.result import Row
+    from benchmarks.records.result import Result
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,8 +77,8 @@ def tune(
     )
     request, findings = request_of((subject,), options), search.TuningResult(goal)
     kept = recording.files(json_file)
-    rows: list[Row] = []
-    code, failure = recording.collect(lambda listener: search.tune(request, findings, listener), rows, kept)
+    results: list[Result] = []
+    code, failure = recording.collect(lambda listener: search.tune(request, findings, listener), results, kept)
     print_findings(findings, sys.stdout, code is None)
     if failure is not None:
         raise failure

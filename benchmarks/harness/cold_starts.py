@@ -24,6 +24,7 @@ from runtimes.errors import (
     BackendUnavailableError,
     CheckFailedError,
     CompatibilityError,
+    Reason,
     ResourceError,
     RexportError,
     quote,
@@ -36,7 +37,7 @@ REPEATS = 5
 PROGRAM = (sys.executable, "-P", str(Path(benchmarks.__path__[0]) / "worker" / "cold_start.py"))
 
 
-PAGE_CACHE = "its files were in the page cache"
+PAGE_CACHE = Reason("files-in-page-cache", "its files were in the page cache")
 
 
 STEADY = "steady call"
