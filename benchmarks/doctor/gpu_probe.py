@@ -12,7 +12,7 @@ from benchmarks.machine.environment import Environment, environment
 from benchmarks.process import isolated
 from benchmarks.process.isolated import Failure
 from runtimes import available_backends
-from runtimes.errors import BackendUnavailableError, CheckFailedError
+from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import Device
 
@@ -48,7 +48,7 @@ class GpuProbe:
     devices: tuple[Device, ...]
 
 
-def probe(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
+def probe_gpus(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
     """What was seen, and how the process ended that asked the GPU's libraries, if it did not return.
 
     Raises:
@@ -65,13 +65,17 @@ def probe(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
 
 def _probe_libraries() -> GpuProbe:
     machine = environment()
-    missing = {row.name: row.missing() for row in available_backends()}
-    no_cuda, no_nvml = cuda.missing(), gpu.missing()
+    missing = {row.name: _text(row.missing()) for row in available_backends()}
+    no_cuda, no_nvml = _text(cuda.missing()), gpu.missing()
     devices = () if no_cuda else _devices()
     # The process's last question: to each backend it looks as if nothing were installed.
     importlib.util.find_spec = lambda *_: None
-    installs = {row.name: row.missing() for row in available_backends()}
+    installs = {row.name: _text(row.missing()) for row in available_backends()}
     return GpuProbe(machine, missing, installs, no_nvml, no_cuda, devices)
+
+
+def _text(reason: Reason | None) -> str | None:
+    return None if reason is None else reason.sentence
 
 
 def _devices() -> tuple[Device, ...]:
@@ -86,7 +90,8 @@ def _devices() -> tuple[Device, ...]:
 def answer(request: ProbeRequest) -> GpuProbe:
     """What the process runs. The process is of no other use afterwards."""
     if request.blind:
-        cuda.missing = gpu.missing = lambda: UNASKED
+        cuda.missing = lambda: Reason("gpu-not-probed", UNASKED)
+        gpu.missing = lambda: UNASKED
     return _probe_libraries()
 
 

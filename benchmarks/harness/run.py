@@ -54,7 +54,7 @@ def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
         return CheckFailedError.exit_code
     if request.strict and not all(map(_is_undisturbed, measured)):
         return CheckFailedError.exit_code
-    lacking = {*request.runtimes} - {each.result.identity.backend for each in measured}
+    lacking = {*request.backends} - {each.result.identity.backend for each in measured}
     lacking |= {*request.precisions} - {each.result.identity.precision for each in measured}
     if lacking or not measured:
         return BackendUnavailableError.exit_code

@@ -80,14 +80,14 @@ def pairs_alone(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair
     """
     (typed,) = subject.typed
     assert isinstance(typed.made, Artifact)
-    if not request.runtimes:
+    if not request.backends:
         candidates = select_candidates(typed.made, None, request.device, request.threads, request.cuda_graphs)
         there = [candidate for candidate in candidates if candidate.row.missing() is None]
         chosen = [((there or candidates)[0].row, (there or candidates)[0].options.threads)]
     else:
         known = {row.name: row for row in select_backends(request)}
-        _check_opens(typed.made, request.runtimes, {row.name for row in known.values() if typed.format in row.formats})
-        chosen = [(known[name], request.threads or usable_processors()) for name in dict.fromkeys(request.runtimes)]
+        _check_opens(typed.made, request.backends, {row.name for row in known.values() if typed.format in row.formats})
+        chosen = [(known[name], request.threads or usable_processors()) for name in dict.fromkeys(request.backends)]
     return tuple((Pair(row, typed, _select_artifact(row, typed, request.device)), threads) for row, threads in chosen)
 
 
@@ -125,7 +125,7 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
         )
     formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
     able = {backend.name for backend in _able(formats, select_backends(request))}
-    _check_opens(artifact, request.runtimes, able)
+    _check_opens(artifact, request.backends, able)
     if request.data is None:
         return
     if manifest is None or manifest.preprocessing is None:
@@ -177,7 +177,7 @@ def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
 def _select_artifact(backend: Backend, typed: PrecisionVariant, device: str) -> Artifact | Refusal:
     missing = backend.missing()
     if missing is not None:
-        return Refusal("skipped", Reason("backend-missing", missing))
+        return Refusal("skipped", missing)
     if device not in backend.devices:
         devices = ", ".join(backend.devices)
         reason = Reason("device-unsupported", f"it runs on {devices}, and {device} was asked for")

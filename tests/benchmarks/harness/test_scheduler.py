@@ -22,7 +22,6 @@ from benchmarks.records.samples import ProcessSamples
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact
 
 METHOD = Method(duration_s=0.025, processes=2, rounds=2, max_samples=1000, seed=0, silence_s=60.0)
-TURN = TurnPlan(0.1, 1, 10)
 
 STANDING_IN = r"""
 import json, os, sys
@@ -41,7 +40,7 @@ open(sys.argv[2], "w").write(json.dumps({"status": "ok", "note": str(number)}))
 ANNOUNCED = """
 import os, sys
 print("pid", os.getpid(), flush=True)
-from benchmarks.worker import main
+from benchmarks.worker.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 """A real worker, which tells its process first."""
@@ -111,41 +110,28 @@ def gone(pids: list[int], limit_s: float = 10.0) -> bool:
     return not any(map(runs, pids))
 
 
-@dataclass(eq=False)
-class Seat:
-    name: str
-    dies_at: int = -1
-    turns: list[TurnPlan] = field(default_factory=list)
-
-    def turn(self, turn: TurnPlan) -> float | None:
-        self.turns.append(turn)
-        return None if len(self.turns) - 1 == self.dies_at else 0.5
-
-
-def test_in_each_round_everyone_has_one_turn_in_an_order_of_the_seeds() -> None:
+def test_in_each_round_everyone_has_one_turn_in_a_shuffled_order() -> None:
     def orders(seed: int) -> list[tuple[str, ...]]:
-        seats = [Seat(name) for name in "abcd"]
-        taken = list(in_rounds(seats, 20, TURN, random.Random(seed)))
-        assert [number for number, _, _ in taken] == [number for number in range(20) for _ in seats]
-        assert {median_s for _, _, median_s in taken} == {0.5}
-        assert all(seat.turns == [TURN] * 20 for seat in seats)
-        return [tuple(seat.name for _, seat, _ in taken[start : start + 4]) for start in range(0, 80, 4)]
+        taken = list(in_rounds("abcd", 20, random.Random(seed)))
+        assert [number for number, _ in taken] == [number for number in range(20) for _ in "abcd"]
+        return [tuple(name for _, name in taken[start : start + 4]) for start in range(0, 80, 4)]
 
     assert all(sorted(order) == list("abcd") for order in orders(0))
     assert orders(0) == orders(0)
     assert orders(0) != orders(1)
-    assert len(set(orders(0))) > 8, "shuffled anew in each round"
+    assert len(set(orders(0))) > 8  # shuffled anew in each round
     first = Counter(order[0] for seed in range(50) for order in orders(seed))
-    assert all(200 < count < 300 for count in first.values()), "each is as often the first"
+    assert all(200 < count < 300 for count in first.values())  # each is as often the first
 
 
-def test_one_that_cannot_go_on_has_no_further_turns_and_the_others_have_all_of_theirs() -> None:
-    seats = [Seat("a"), Seat("b", dies_at=1), Seat("c", dies_at=0), Seat("d")]
-    taken = list(in_rounds(seats, 5, TURN, random.Random(3)))
-    assert [len(seat.turns) for seat in seats] == [5, 2, 1, 5]
-    assert [(number, seat.name) for number, seat, median_s in taken if median_s is None] == [(0, "c"), (1, "b")]
-    assert list(in_rounds([Seat("a", dies_at=0)], 5, TURN, random.Random(0)))[1:] == []
-    assert list(in_rounds([], 5, TURN, random.Random(0))) == []
+def test_one_that_is_taken_out_has_no_further_turns() -> None:
+    names, turns = dict.fromkeys("abcd", 0), Counter[str]()
+    for number, name in in_rounds(names.keys(), 5, random.Random(3)):
+        turns[name] += 1
+        if (number, name) in ((0, "c"), (1, "b")):
+            del names[name]
+    assert turns == {"a": 5, "b": 2, "c": 1, "d": 5}
+    assert list(in_rounds((), 5, random.Random(0))) == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +168,7 @@ def test_turns_share_the_duration_and_the_samples(
     assert given.duration_s == pytest.approx(turn.duration_s)
 
 
-def test_a_field_of_real_processes_is_paired_by_sitting_and_only_the_first_tells_what_all_would(tmp_path: Path) -> None:
+def test_real_processes_take_turns_and_the_first_tells_for_all(tmp_path: Path) -> None:
     path, ears = artifact(tmp_path), Ears()
     entries = [
         real("a", path),
@@ -204,7 +190,7 @@ def test_a_field_of_real_processes_is_paired_by_sitting_and_only_the_first_tells
             for place, one in enumerate(found)
             for turn, start_s in enumerate(sittings(one)[number].starts_s)
         )
-        assert [turn for _, _, turn in starts_s] == [0, 0, 0, 1, 1, 1], "round by round, side by side"
+        assert [turn for _, _, turn in starts_s] == [0, 0, 0, 1, 1, 1]  # round by round
     assert max(sittings(found[0])[0].starts_s) < min(sittings(found[1])[1].starts_s)
     evaluated = [[outcome.evaluated_per_s is not None for outcome in one.outcomes] for one in found]
     assert evaluated == [[True, False], [True, False], [False, False]]
@@ -213,7 +199,7 @@ def test_a_field_of_real_processes_is_paired_by_sitting_and_only_the_first_tells
         assert len(predictions.load(one.predictions).indices) == 64
     assert found[2].predictions is not None
     assert not found[2].predictions.exists()
-    assert len(set(ears.pids)) == 6, "a fresh process each time"
+    assert len(set(ears.pids)) == 6  # fresh ones each time
     assert gone(ears.pids)
 
 
@@ -221,7 +207,7 @@ SECOND_DIES = """
 import json, os, signal, sys
 if json.load(open(sys.argv[1]))["number"] == 1:
     os.kill(os.getpid(), signal.SIGSEGV)
-from benchmarks.worker import main
+from benchmarks.worker.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -248,19 +234,26 @@ def test_those_that_fail_leave_the_others_in_peace(tmp_path: Path) -> None:
     method = replace(METHOD, duration_s=0.4, silence_s=1.5)
     found = dict(zip([entry.name for entry in entries], last(entries, tmp_path, ears, method), strict=True))
     reasons = {name: [outcome.reason for outcome in one.outcomes] for name, one in found.items()}
-    killed = "its process was ended by SIGKILL (out of memory?) during step"
-    assert reasons["first"] == ["its process was ended by SIGSEGV during step 'first call'"]
-    assert reasons["dies"] == ["its process was ended by SIGSEGV during step 'warm-up'"]
-    assert reasons["fails"] == ["the script fails at call 400"]
-    assert reasons["second"] == [None, "its process was ended by SIGSEGV before its first step"]
-    assert reasons["killed"] == [f"{killed} 'pid {ears.pid('killed')}'"]
-    assert reasons["hangs"] == [f"its process gave no sign of life for 1.5 s during step 'pid {ears.pid('hangs')}'"]
+    codes = {name: [outcome.code for outcome in one.outcomes] for name, one in found.items()}
+    assert codes["first"] == codes["dies"] == codes["killed"] == ["process-killed"]
+    assert codes["second"] == [None, "process-killed"]
+    assert codes["hangs"] == ["process-hung"]
+    assert codes["fails"] != ["process-crashed"]
+    for name, values in {
+        "first": ("SIGSEGV", "'first call'"),
+        "dies": ("SIGSEGV", "'warm-up'"),
+        "second": ("SIGSEGV", "first step"),
+        "fails": ("400",),
+        "killed": ("SIGKILL", f"'pid {ears.pid('killed')}'"),
+        "hangs": ("1.5 s", f"'pid {ears.pid('hangs')}'"),
+    }.items():
+        assert all(value in (reasons[name][-1] or "") for value in values), reasons[name]
     assert [len(sitting.latency.rounds_s) for sitting in sittings(found["sound"])] == [2, 2]
     assert len(sittings(replace(found["second"], outcomes=found["second"].outcomes[:1]))) == 1
     assert gone(ears.pids)
 
 
-def test_an_interrupt_ends_all_processes_and_leaves_the_complete_sittings(tmp_path: Path) -> None:
+def test_an_interrupt_ends_all_and_leaves_the_complete_processes(tmp_path: Path) -> None:
     def interrupt(line: str) -> None:
         if "process 2 of 3 · round 1 of 2 · a" in line:
             raise KeyboardInterrupt
@@ -308,7 +301,7 @@ def test_workers_leave_by_themselves_when_their_parent_is_killed(tmp_path: Path)
         assert gone(pids)
 
 
-def test_those_beyond_the_number_that_is_held_are_measured_alone_after_the_others(tmp_path: Path) -> None:
+def test_those_beyond_the_number_held_are_measured_alone_afterwards(tmp_path: Path) -> None:
     names = [f"n{number:02}" for number in range(HELD + 2)]
     ears = Ears()
     found = last([standing_in(name) for name in names], tmp_path, ears, replace(METHOD, rounds=1))
@@ -356,7 +349,7 @@ open(sys.argv[2], "w").write('{"status": "ok"}')
 """
 
 
-def test_two_never_call_their_models_at_the_same_time_before_the_turns(tmp_path: Path) -> None:
+def test_no_two_call_their_models_at_once_before_the_turns(tmp_path: Path) -> None:
     """They load side by side, and would compute side by side too if nobody kept them from it."""
     place = tmp_path / "log"
     code = CALLING.replace("PLACE", repr(str(place)))
@@ -366,7 +359,7 @@ def test_two_never_call_their_models_at_the_same_time_before_the_turns(tmp_path:
     assert [word for word in words if word != "loaded"] == ["calls", "called"] * 6
 
 
-def test_without_a_number_there_are_as_many_processes_as_there_is_time_for(tmp_path: Path) -> None:
+def test_without_a_number_time_decides_how_many_processes_there_are(tmp_path: Path) -> None:
     ears, timely = Ears(), replace(METHOD, processes=None, rounds=1)
     (found,) = last([standing_in("a")], tmp_path, ears, timely)
     assert len(found.outcomes) == MOST_PROCESSES
@@ -399,10 +392,10 @@ def test_how_many_there_will_be_follows_from_the_time_alone(taken_s: list[float]
 def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
     ears = Ears()
     last([standing_in("a"), standing_in("b")], tmp_path, ears)
-    assert [told.name for told in ears.told if told.name] == ["a", "a", "b", "b"], "what is new, once"
+    assert [told.name for told in ears.told if told.name] == ["a", "a", "b", "b"]
     rounds = [told.step for told in ears.told if "round" in told.step]
     assert len(rounds) == 8
-    assert rounds[0] in {f"process 1 of 2 · round 1 of 2 · {name} 1 ms" for name in "ab"}
+    assert rounds[0].split(" · ")[0::2] in [["process 1 of 2", f"{name} 1 ms"] for name in "ab"]
     first, second = (
         [told for told in ears.told if told.step.startswith(f"process {number} of 2")] for number in (1, 2)
     )
@@ -411,7 +404,7 @@ def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
     for told in turns:
         assert told.left_s is not None
         assert told.whole_s is not None
-        assert 0.45 * told.whole_s < told.left_s < told.whole_s, "the second process is still to come"
+        assert 0.45 * told.whole_s < told.left_s < told.whole_s  # the second process is to come
     assert turns[-1].left_s == pytest.approx((turns[-1].whole_s or 0) / 2, rel=0.05)
     for told in second:
         assert told.whole_s is not None
@@ -423,7 +416,7 @@ def test_a_field_of_one_process_each_does_not_number_them(tmp_path: Path) -> Non
     (one,) = last([standing_in("a")], tmp_path, ears, replace(METHOD, processes=1))
     assert one.outcomes == [JobOutcome("ok", note="0")]
     assert ears.lines[0] == "a: start"
-    assert "round 2 of 2 · a 1 ms" in ears.lines
+    assert ears.lines[-1].split(" · ")[1:] == ["a 1 ms"]
 
 
 def test_a_field_of_nothing_is_over_at_once(tmp_path: Path) -> None:
@@ -432,8 +425,7 @@ def test_a_field_of_nothing_is_over_at_once(tmp_path: Path) -> None:
 
 def test_a_field_in_which_everyone_fails_ends(tmp_path: Path) -> None:
     found = last([standing_in(name, "import sys; sys.exit(3)") for name in "ab"], tmp_path)
-    reason = "its process ended with exit code 3 before its first step"
-    assert [one.outcomes for one in found] == [[JobOutcome("error", reason)]] * 2
+    assert [[outcome.code for outcome in one.outcomes] for one in found] == [["process-crashed"]] * 2
     assert not any(one.alone for one in found)
 
 
