@@ -1,6 +1,7 @@
 """Frozen dataclasses to JSON and back, strictly: unknown, missing or ill-typed fields are named, not guessed.
 
-Understood: dataclasses and named tuples (both are objects), str, int, float, bool, None, tuples, string-keyed mappings, literals and unions of these.
+Understood: dataclasses and named tuples, which are objects in JSON; str, int, float, bool, None, tuples, string-keyed
+mappings, literals and unions of these.
 """
 
 from __future__ import annotations
@@ -137,9 +138,9 @@ def _decode_named_tuple(cls: Any, data: object, where: str) -> object:
     for key in (*data, *cls._fields):
         inner = f"{where}.{key}".lstrip(".")
         if key not in hints:
-            raise ArtifactError(f"unknown field {quote(inner)!r}")
+            raise ArtifactError(f"unknown field {quote(inner)!r}", code="field-unknown")
         if key not in data:
-            raise ArtifactError(f"field {inner!r} is missing")
+            raise ArtifactError(f"field {inner!r} is missing", code="field-missing")
     return cls(**{name: _decode(hints[name], data[name], f"{where}.{name}".lstrip(".")) for name in cls._fields})
 
 

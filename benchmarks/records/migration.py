@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+import json
 import re
 import zlib
 from collections.abc import Mapping
@@ -129,15 +130,21 @@ def _is_gone(name: str) -> bool:
 
 def _parts(data: Mapping[str, Any], name: str) -> Json:
     if not isinstance(data[name], dict):
-        raise ArtifactError(f"field {name!r}: expected an object", code="field-of-wrong-type")
+        raise _mismatch(name, "an object", data[name])
     return dict(data[name])
 
 
 def _items(data: Mapping[str, Any], name: str, count: int | None = None) -> list[Any]:
     items = data.get(name) or []
     if not isinstance(items, list) or count not in (None, len(items)):
-        raise ArtifactError(f"field {name!r}: expected a list", code="field-of-wrong-type")
+        raise _mismatch(name, "a list" if count is None else f"a list of {count}", items)
     return items
+
+
+def _mismatch(name: str, expected: str, value: object) -> ArtifactError:
+    return ArtifactError(
+        f"field {name!r}: expected {expected}, got {quote(json.dumps(value))}", code="field-type-mismatch"
+    )
 
 
 def _as_recorded(sentence: object) -> Json:
@@ -222,7 +229,8 @@ def unpack_version_4(packed: PackedPredictions) -> Predictions:
     truth, among_five = bool(flags & 1), bool(flags & 2)
     sizes = [8 * images, number.itemsize * images, truth * number.itemsize * images, among_five * ((images + 7) // 8)]
     ends = np.cumsum([1, *sizes, 2 * images])
-    if ends[-1] != len(content) or flags != truth + 2 * (truth and packed.classes > KEPT):
+    whole = unpacker.eof and not unpacker.unused_data and ends[-1] == len(content)
+    if not whole or flags != truth + 2 * (truth and packed.classes > KEPT):
         raise packing.damage_error(f"not {images} images")
     steps, best, targets, bits, margins = (content[start:end] for start, end in itertools.pairwise(ends))
     halves = np.frombuffer(margins, np.uint8).reshape(2, images).T.copy().view("<f2")[:, 0]
