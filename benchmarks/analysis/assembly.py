@@ -125,5 +125,5 @@ def _notes(outcome: JobOutcome, wide: Reason | None = None) -> list[Reason]:
         count, names = len(outcome.unreadable), ", ".join(outcome.unreadable[:NAMED])
         more = f", and {count - NAMED:,} more, by name in the results' unreadable_names" if count > NAMED else ""
         images = "image" if count == 1 else "images"
-        notes.append(Reason("images-unreadable", f"{count:,} {images} could not be read: {names}{more}"))
+        notes.append(Reason("images-left-out", f"{count:,} {images} could not be read: {names}{more}"))
     return notes

@@ -98,9 +98,9 @@ def disturbances_of_all(
             kinds.setdefault(each.reason.code, []).append(each)
     reasons = []
     for alike in kinds.values():
-        code, sentence = max(alike, key=lambda each: each.degree).reason
+        worst = max(alike, key=lambda each: each.degree).reason
         where = "" if len(seen) == 1 else f" (the worst of {len(alike)} in {len(seen)} processes)"
-        reasons.append(Reason(code, sentence + where))
+        reasons.append(worst._replace(sentence=worst.sentence + where))
     return (*reasons, *_slowdowns((gpu_before, gpu_after)))
 
 

@@ -118,5 +118,7 @@ def classes_of(artifact: Artifact) -> int:
     """
     classes = None if artifact.manifest is None else artifact.manifest.outputs[0].shape[-1]
     if not isinstance(classes, int):
-        raise ArtifactError("its manifest does not say how many classes there are", path=artifact.path)
+        raise ArtifactError(
+            "its manifest does not say how many classes there are", code="classes-unknown", path=artifact.path
+        )
     return classes

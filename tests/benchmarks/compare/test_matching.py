@@ -55,7 +55,9 @@ def test_all_that_differs_is_named(tmp_path: Path) -> None:
         ("cuda-graphs", {"cuda_graphs": False}),
     ],
 )
-def test_no_common_configuration_is_refused_unless_meant(tmp_path: Path, field: str, changes: dict[str, object]) -> None:
+def test_no_common_configuration_is_refused_unless_meant(
+    tmp_path: Path, field: str, changes: dict[str, object]
+) -> None:
     row = change_facts(SAME, **changes)
     with refuses(CompatibilityError, "no-common-configuration", f"--across {field})"):
         compared(tmp_path, [OLD], [row])
@@ -112,7 +114,9 @@ def test_other_threads_are_listed_where_some_agree(tmp_path: Path) -> None:
 
 
 def failing(status: str) -> Result:
-    broken = change_facts(SKIPPED.result, status=status, reason="wrong answers", backend="onnxruntime", precision="int8", sha256="")
+    broken = change_facts(
+        SKIPPED.result, status=status, reason="wrong answers", backend="onnxruntime", precision="int8", sha256=""
+    )
     return change_facts(broken, run="later", time=LATER)
 
 

@@ -53,7 +53,10 @@ def test_other_runs_moments_and_configurations_are_kept(tmp_path: Path, changes:
 
 
 def test_a_result_that_differs_from_itself_is_refused(tmp_path: Path) -> None:
-    one, edited = file(tmp_path / "a.jsonl", FASTER), file(tmp_path / "b.jsonl", change_facts(FASTER, provider="another"))
+    one, edited = (
+        file(tmp_path / "a.jsonl", FASTER),
+        file(tmp_path / "b.jsonl", change_facts(FASTER, provider="another")),
+    )
     with refuses(ArtifactError, "merge-conflict", "b.jsonl", "resnet20.onnx: onnxruntime int8, batch 1"):
         merge.merge([one, edited], tmp_path / "all.jsonl")
     assert not (tmp_path / "all.jsonl").exists()
