@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.format import ABSENT, duration, milliseconds, number
 from benchmarks.harness.cold_starts import STEPS
-from benchmarks.load.figures import conditions_of, list_load_warnings
+from benchmarks.analysis.loads import conditions_of, list_load_warnings
 from benchmarks.machine.disturbances import disturbances_of_all
 from benchmarks.records.load import LoadResult, ShapeName
 from benchmarks.records.result import Row
