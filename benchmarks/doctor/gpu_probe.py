@@ -18,7 +18,7 @@ from runtimes.tensors.cuda import Device
 
 MODULE = "benchmarks.doctor.gpu_probe"
 LIMIT_S = 60.0
-UNASKED = "the GPU's libraries could not be asked"
+UNASKED = Reason("gpu-not-probed", "the GPU's libraries could not be asked")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _devices() -> tuple[Device, ...]:
 def answer(request: ProbeRequest) -> GpuProbe:
     """What the process runs. The process is of no other use afterwards."""
     if request.blind:
-        cuda.missing = lambda: Reason("gpu-not-probed", UNASKED)
-        gpu.missing = lambda: UNASKED
+        cuda.missing = lambda: UNASKED
+        gpu.missing = lambda: UNASKED.sentence
     return _probe_libraries()
 
 

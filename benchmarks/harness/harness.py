@@ -7,7 +7,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from benchmarks.format import one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
 from benchmarks.harness.eta import Eta
-from benchmarks.harness.scheduler import Method, Progress, ScheduledJob
+from benchmarks.harness.scheduler import ScheduledJob
 from benchmarks.harness.subjects import subjects
 from benchmarks.machine.environment import environment
 from benchmarks.process import worker_process
@@ -135,11 +135,11 @@ class Harness:
         found = [ProcessOutcomes() for _ in entries]
         ending: KeyboardInterrupt | SystemExit | None = None
         self._groups[trial.subject.name] += 1
-        method = self._method(trial)
+        request = replace(self.request, processes=trial.processes or self.request.processes)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             try:
                 for so_far in scheduler.gather(
-                    list(entries.values()), method, Path(folder), self._pass_progress_on(trial)
+                    list(entries.values()), request, Path(folder), self._pass_progress_on(trial)
                 ):
                     found = so_far
             except (KeyboardInterrupt, SystemExit) as error:
@@ -150,29 +150,16 @@ class Harness:
                     self._answered.add(_key(trial.subject, trial.configurations[place]))
             for place, configuration in enumerate(trial.configurations):
                 if ending is None or (place in gathered and gathered[place].outcomes):
-                    yield self._finish(trial, configuration, gathered.get(place), method)
+                    yield self._finish(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
 
-    def _method(self, trial: Trial) -> Method:
-        request = self.request
-        return Method(
-            duration_s=request.duration_s,
-            processes=trial.processes or request.processes,
-            budget_s=request.budget_s,
-            rounds=request.rounds,
-            max_samples=request.max_samples,
-            seed=request.seed,
-            silence_s=request.silence_s,
-            show_errors=request.show_errors,
-        )
+    def _pass_progress_on(self, trial: Trial) -> scheduler.Report:
+        subject = trial.subject.name
 
-    def _pass_progress_on(self, trial: Trial) -> Callable[[Progress], None]:
-        name = trial.subject.name
-
-        def report(progress: Progress) -> None:
-            self._eta.progress(progress.left_s, progress.whole_s)
-            self.listener.step(f"{name} · {progress.name}" if progress.name else name, progress.step)
+        def report(name: str, step: str, left_s: float | None, whole_s: float | None) -> None:
+            self._eta.progress(left_s, whole_s)
+            self.listener.step(f"{subject} · {name}" if name else subject, step)
 
         return report
 
@@ -197,13 +184,12 @@ class Harness:
     def _start(self, trial: Trial, configuration: Configuration) -> Result:
         return start_result(self._run, self._environment, self.request, trial.subject, configuration)
 
-    def _finish(
-        self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None, method: Method
-    ) -> Result:
+    def _finish(self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None) -> Result:
         subject, opens = trial.subject, configuration.pair.opens
         result = self._start(trial, configuration)
         group = None if gathered is not None and gathered.alone else self._groups[subject.name]
-        result = replace(result, asked=replace(result.asked, group=group, processes=method.processes))
+        processes = trial.processes or self.request.processes
+        result = replace(result, asked=replace(result.asked, group=group, processes=processes))
         if isinstance(opens, Refusal):
             return replace(result, status=opens.status, reason=self._without_folder(opens.reason))
         if gathered is None or not gathered.outcomes:

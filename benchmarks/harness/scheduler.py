@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, ProcessOutcomes, TurnPlan
 from benchmarks.process.worker_process import Worker
-from benchmarks.records.plan import BUDGET_S, LEAST_PROCESSES, MOST_PROCESSES
+from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES
+from benchmarks.records.request import BenchmarkRequest
 from benchmarks.stats.intervals import MIN_SAMPLES
 from benchmarks.stats.trend import MIN_TREND_ROUNDS
 
@@ -41,49 +42,30 @@ LEAST_SAMPLES = 2 * MIN_SAMPLES[0.5]
 """Of all processes of a configuration together, however slow it is."""
 
 
-@dataclass(frozen=True)
-class Method:
-    """How a field is measured.
+def least_processes(request: BenchmarkRequest) -> int:
+    """How many processes of each configuration there are at least."""
+    return LEAST_PROCESSES if request.processes is None else request.processes
 
-    Attributes:
-        duration_s: of sampling each clock in each process.
-        processes: of each configuration, one after another; ``None`` means ``LEAST_PROCESSES``, and more as long as
-            they fit into the budget, ``MOST_PROCESSES`` at most. Time alone decides, never what was found.
-        rounds: in each process; fewer where a call takes longer than a round's share of the duration.
-        max_samples: of each clock in each process.
-        seed: of the order in each round.
-        silence_s, show_errors: as for ``benchmarks.process.worker_process.Worker``.
-    """
 
-    duration_s: float
-    processes: int | None
-    rounds: int
-    max_samples: int
-    seed: int
-    silence_s: float
-    show_errors: bool = False
-    budget_s: float = BUDGET_S
+def expect_processes(request: BenchmarkRequest, taken_s: Sequence[float]) -> int:
+    """How many processes of each configuration there are in all, as far as the seconds tell that those so far took:
+    where no number is asked for, as many as fit into the budget, ``MOST_PROCESSES`` at most. Time alone decides, never
+    what was found; and the first says nothing of the next, as it does what is done once."""
+    least = least_processes(request)
+    if request.processes is not None or len(taken_s) < 2:
+        return least
+    left_s = max(0.0, request.budget_s - math.fsum(taken_s))
+    return max(least, min(MOST_PROCESSES, len(taken_s) + int(left_s / max(taken_s[-1], 1e-9))))
 
-    @property
-    def least(self) -> int:
-        """How many processes there are at least."""
-        return LEAST_PROCESSES if self.processes is None else self.processes
 
-    def expect_processes(self, taken_s: Sequence[float]) -> int:
-        """How many processes there are in all, as far as the seconds tell that those so far took. The first says
-        nothing of the next, as it does what is done once."""
-        if self.processes is not None or len(taken_s) < 2:
-            return self.least
-        left_s = max(0.0, self.budget_s - math.fsum(taken_s))
-        return max(self.least, min(MOST_PROCESSES, len(taken_s) + int(left_s / max(taken_s[-1], 1e-9))))
-
-    def turns(self, slowest_s: float) -> tuple[int, TurnPlan]:
-        """How many rounds there are in each process, and what a turn is, where a call takes so long."""
-        rounds = max(min(LEAST_ROUNDS, self.rounds), min(self.rounds, int(self.duration_s / max(slowest_s, 1e-9))))
-        most = max(1, self.max_samples // rounds)
-        return rounds, TurnPlan(
-            self.duration_s / rounds, min(most, math.ceil(LEAST_SAMPLES / rounds / self.least)), most
-        )
+def plan_turns(request: BenchmarkRequest, slowest_s: float) -> tuple[int, TurnPlan]:
+    """How many rounds there are in each process, and what a turn is, where a call takes so long: fewer rounds where it
+    takes longer than a round's share of the duration."""
+    fitting = int(request.duration_s / max(slowest_s, 1e-9))
+    rounds = max(min(LEAST_ROUNDS, request.rounds), min(request.rounds, fitting))
+    most = max(1, request.max_samples // rounds)
+    least = min(most, math.ceil(LEAST_SAMPLES / rounds / least_processes(request)))
+    return rounds, TurnPlan(request.duration_s / rounds, least, most)
 
 
 @dataclass(frozen=True)
@@ -108,22 +90,13 @@ def in_rounds(
             yield number, participant
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a field is, for people: the configuration that something new begins with, or nothing, and the step.
-
-    ``left_s`` and ``whole_s``, of this field and of one like it, are estimates; ``None`` while there is nothing to
-    estimate from.
-    """
-
-    name: str
-    step: str
-    left_s: float | None = None
-    whole_s: float | None = None
+Report: TypeAlias = Callable[[str, str, float | None, float | None], None]
+"""Hears the name of a configuration where something new begins with it, else nothing; the step; and the seconds that
+are left of this trial, and that it takes in all, or ``None`` while there is nothing to estimate them from."""
 
 
 def gather(
-    entries: Sequence[ScheduledJob], method: Method, folder: Path, heard: Callable[[Progress], None]
+    entries: Sequence[ScheduledJob], request: BenchmarkRequest, folder: Path, report: Report
 ) -> Iterator[list[ProcessOutcomes]]:
     """Measures; gives the list that is filled at once, and again after each process of all. Blocks meanwhile.
 
@@ -133,7 +106,7 @@ def gather(
     found = [ProcessOutcomes() for _ in entries]
     yield found
     for group in _groups(found):
-        scheduler = _Scheduler(entries, found, group, method, folder, heard)
+        scheduler = _Scheduler(entries, found, group, request, folder, report)
         while scheduler.has_more:
             scheduler.run_processes()
             yield found
@@ -157,17 +130,17 @@ class _Scheduler:
         entries: Sequence[ScheduledJob],
         found: list[ProcessOutcomes],
         group: list[int],
-        method: Method,
+        request: BenchmarkRequest,
         folder: Path,
-        heard: Callable[[Progress], None],
+        report: Report,
     ) -> None:
         self._entries = entries
         self._found = found
         self._group = group
-        self._method = method
+        self._request = request
         self._folder = folder
-        self._heard = heard
-        self._order = random.Random(method.seed)
+        self._report = report
+        self._order = random.Random(request.seed)
         self._largest_bytes = 0.0
         self._taken_s: list[float] = []
         self._spent_s: list[float] = []
@@ -177,7 +150,7 @@ class _Scheduler:
     @property
     def has_more(self) -> bool:
         """Whether there is another process of each to come."""
-        return len(self._spent_s) < self._method.expect_processes(self._spent_s)
+        return len(self._spent_s) < expect_processes(self._request, self._spent_s)
 
     def run_processes(self) -> None:
         """A fresh process of each, and all their turns; their outcomes are added. One that ends in place of taking its
@@ -185,7 +158,7 @@ class _Scheduler:
         self._began_s, number = time.monotonic(), len(self._spent_s)
         with contextlib.ExitStack() as ended:
             workers = self._open_workers(number, ended)
-            rounds, turn = self._method.turns(self._warm_up(workers))
+            rounds, turn = plan_turns(self._request, self._warm_up(workers))
             timed_s, turns = time.monotonic(), rounds * len(workers)
             for taken, (round_number, place) in enumerate(in_rounds(workers, rounds, self._order), start=1):
                 median_s = workers[place].turn(turn)
@@ -225,7 +198,7 @@ class _Scheduler:
         return workers
 
     def _start_worker(self, place: int, number: int, ended: contextlib.ExitStack) -> Worker:
-        entry, method = self._entries[place], self._method
+        entry, request = self._entries[place], self._request
         job = replace(entry.job, number=number, evaluate=entry.job.evaluate and not number)
         folder = Path(tempfile.mkdtemp(dir=self._folder))
 
@@ -234,7 +207,7 @@ class _Scheduler:
 
         self._report_progress(number, f"{entry.name}: start", entry.name)
         return ended.enter_context(
-            Worker(job, folder, report_step, method.silence_s, method.show_errors, entry.program)
+            Worker(job, folder, report_step, request.silence_s, request.show_errors, entry.program)
         )
 
     def _room(self) -> bool:
@@ -260,18 +233,18 @@ class _Scheduler:
             gathered.predictions = worker.predictions
 
     def _report_progress(self, number: int, step: str, name: str = "") -> None:
-        expected = self._method.expect_processes(self._spent_s)
+        expected = expect_processes(self._request, self._spent_s)
         left_s, whole_s = self._estimate_left()
-        of = f" of {expected}" if self._method.processes is not None or len(self._spent_s) > 1 else ""
+        of = f" of {expected}" if self._request.processes is not None or len(self._spent_s) > 1 else ""
         shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
-        self._heard(Progress("" if number else name, shown, left_s, whole_s))
+        self._report("" if number else name, shown, left_s, whole_s)
 
     def _estimate_left(self) -> tuple[float, float] | tuple[None, None]:
         """How long it still takes, and in all, as far as the processes so far tell; of the first one its turns do."""
         each_s = statistics.fmean(self._taken_s) if self._taken_s else self._expected_s
         if each_s is None:
             return None, None
-        expected = self._method.expect_processes(self._spent_s if len(self._spent_s) > 1 else [each_s, each_s])
+        expected = expect_processes(self._request, self._spent_s if len(self._spent_s) > 1 else [each_s, each_s])
         done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
         return max(0.0, each_s * expected - done_s), each_s * expected
 

@@ -180,6 +180,6 @@ def _select_artifact(backend: Backend, typed: PrecisionVariant, device: str) -> 
         return Refusal("skipped", missing)
     if device not in backend.devices:
         devices = ", ".join(backend.devices)
-        reason = Reason("device-unsupported", f"it runs on {devices}, and {device} was asked for")
+        reason = Reason("device-not-offered", f"it runs on {devices}, and {device} was asked for")
         return Refusal("skipped", reason)
     return typed.made

@@ -48,7 +48,9 @@ class BenchmarkRequest:
         calibration, calibration_images, target: of int8, as in ``exporter.precision.spec.PrecisionSpec``.
         seed: of random weights, of noise and of resampling.
         duration_s: of sampling in each process, for latency, for compute and for the device's own time each.
-        processes, rounds, budget_s: as in ``benchmarks.harness.scheduler.Method``.
+        processes: of each configuration; ``None`` means as many as fit into ``budget_s``, as
+            ``benchmarks.harness.scheduler.expect_processes`` says.
+        rounds: in each process; fewer where calls are slow.
         max_samples: of each clock in each process at most.
         strict: whether a row is a failure that was taken on a disturbed machine, or on one that nobody looked at.
         roofline: whether the machine's ceilings are measured first.

@@ -245,8 +245,12 @@ class TuningSearch:
         self._batches = tuple(dict.fromkeys(request.batches or default))
 
     def trials(self) -> Iterator[Trial]:
-        """One configuration after another, those of the reference first; then those that come near the best side by
-        side. The result of each must be among the findings before the next is asked for."""
+        """What is measured, in its order. The results of each must be among the findings before the next is asked for."""
+        yield from self.one_by_one()
+        yield from self.finals()
+
+    def one_by_one(self) -> Iterator[Trial]:
+        """One configuration after another, those of the reference first."""
         findings, each = self._findings, len(self._batches) + len(self._threads) - 1
         for number, batch in enumerate(self._batches, start=1):
             later = len(self._batches) - number + len(self._pairs) * each
@@ -256,7 +260,6 @@ class TuningSearch:
             yield from self._try_pair(pair, (len(self._pairs) - number) * each)
         if len(self._batches) > 1 and len(self._threads) > 1:
             findings.left_out.append("fewer threads were tried at each one's fastest batch alone")
-        yield from self._finals()
 
     def _try_pair(self, pair: Pair, others: int) -> Iterator[Trial]:
         """All processors first, at every batch; then fewer, at the batch that was the fastest. ``others`` are the
@@ -287,7 +290,7 @@ class TuningSearch:
         configuration = Configuration(pair, batch, threads, self._cuda_graphs)
         return Trial(self._subject, (configuration,), later_s=(0.0,) * later)
 
-    def _finals(self) -> Iterator[Trial]:
+    def finals(self) -> Iterator[Trial]:
         """Those that come near the best again, side by side: one after another each met moments of its own."""
         findings = self._findings
         ordered = pareto.close_to_best(findings.candidates, NEAR, findings.bound)[:FINALISTS]

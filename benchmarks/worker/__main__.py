@@ -195,7 +195,7 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Rea
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
         _check_finite(runtime, feeds[0])
-        return Reason("vectors-missing", "no test vectors: the outputs were only checked to be finite")
+        return Reason("outputs-not-compared", "no test vectors: the outputs were only checked to be finite")
     vectors = runtime.artifact.vectors()
     tolerance = _tolerance(manifest)
     logits = logits_of(runtime, vectors.inputs, batch)
@@ -204,7 +204,7 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Rea
         raise CheckFailedError(
             f"no parity with its test vectors: relative difference {difference:.1e}, at most {tolerance:.1e} is "
             "allowed",
-            code="parity-failed",
+            code="vectors-not-matched",
         )
     return None
 
@@ -220,7 +220,7 @@ def _tolerance(manifest: Manifest) -> float:
 def _check_finite(runtime: Runtime, feeds: Arrays) -> None:
     for name, values in runtime.infer(feeds).items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise CheckFailedError(f"output {name!r} is not finite", code="output-not-finite")
+            raise CheckFailedError(f"output {name!r} is not finite", code="model-output-not-finite")
 
 
 def main(arguments: Sequence[str]) -> int:

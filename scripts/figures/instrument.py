@@ -18,10 +18,11 @@ import numpy as np
 import runtimes
 from benchmarks.cli import ALONE
 from benchmarks.harness import scheduler
-from benchmarks.harness.scheduler import Method, ScheduledJob
+from benchmarks.harness.scheduler import ScheduledJob
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, ProcessOutcomes, TurnPlan
 from benchmarks.records.plan import MOST_PROCESSES, Plan
+from benchmarks.records.request import BenchmarkRequest
 from benchmarks.records.store import FILE_NAME, read
 from benchmarks.stats.comparison import LatencyComparison, compare_paired
 from benchmarks.stats.intervals import Rounds, quantile, together
@@ -44,7 +45,7 @@ LEAST = 0.95
 
 SLOWED = (sys.executable, "-P", "-m", "scripts.figures.slowed_worker")
 
-METHOD = Method(duration_s=0.2, processes=None, rounds=10, max_samples=50_000, seed=0, silence_s=120.0)
+METHOD = BenchmarkRequest(silence_s=120.0)
 """As ``rbench run`` has it by default. What is short has as many processes as there may be."""
 
 SCRIPT = Script(
@@ -195,9 +196,9 @@ def compare_real(artifact: Artifact, gap: float, folder: Path, seed: int) -> Lat
     return compare_paired(_rounds(reference), _rounds(other), seed=seed)
 
 
-def _gather_outcomes(entries: Sequence[ScheduledJob], method: Method, folder: Path) -> list[ProcessOutcomes]:
+def _gather_outcomes(entries: Sequence[ScheduledJob], method: BenchmarkRequest, folder: Path) -> list[ProcessOutcomes]:
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        *_, found = scheduler.gather(entries, method, Path(place), lambda _: None)
+        *_, found = scheduler.gather(entries, method, Path(place), lambda *_: None)
         return found
 
 
@@ -222,7 +223,7 @@ def harness(setting: FigureSettings) -> Iterator[Figure]:
     side by side in shuffled turns, and all that again."""
     artifact, threads = _resnet20(setting), usable_processors()
     job = Job(str(artifact.path), "onnxruntime", "cpu", threads, 1, None, None, False, 0, Plan())
-    order, (rounds, turn) = random.Random(0), METHOD.turns(0.0)
+    order, (rounds, turn) = random.Random(0), scheduler.plan_turns(METHOD, 0.0)
     reported, plain = list[Rounds](), list[Rounds]()
     for _ in range(MOST_PROCESSES):
         with (

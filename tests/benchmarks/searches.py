@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.harness.harness import Trial
 from benchmarks.records.request import BenchmarkRequest
 from benchmarks.records.result import Row
 from benchmarks.records.subject import Configuration, PrecisionVariant, Refusal, Subject
-from benchmarks.tuning import search
-from benchmarks.tuning.search import TuningGoal, TuningResult
+from benchmarks.tuning.search import TuningGoal, TuningResult, TuningSearch
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import Gate
@@ -41,7 +41,7 @@ def subject(folder: Path, *found: PrecisionVariant, data: str | None = "fashion-
     return Subject("resnet20", None, "resnet20", None, found, twin, None, data)
 
 
-class ScriptedBench:
+class ScriptedHarness:
     """Stands in for the processes that measure: gives rows with the milliseconds and drops of a script, and writes
     down what it was asked for."""
 
@@ -50,10 +50,14 @@ class ScriptedBench:
         self.asked: list[Key] = []
         self.graphs: list[bool] = []
         self.together: list[tuple[int, int | None]] = []
+        self.later: list[int] = []
 
-    def rows(self, configurations: Sequence[Configuration], processes: int | None = None) -> Iterator[Row]:
-        self.together.append((len(configurations), processes))
-        yield from map(self.row, configurations)
+    def measure(self, trials: Iterable[Trial]) -> Iterator[Row]:
+        for trial in trials:
+            self.later.append(len(trial.later_s))
+            if len(trial.configurations) > 1:
+                self.together.append((len(trial.configurations), trial.processes))
+            yield from map(self.row, trial.configurations)
 
     def row(self, configuration: Configuration) -> Row:
         pair = configuration.pair
@@ -85,14 +89,11 @@ class ScriptedBench:
 
 
 def searched(
-    bench: ScriptedBench,
-    of: Subject,
-    goal: TuningGoal,
-    request: BenchmarkRequest | None = None,
-    left: Callable[[float | None], None] = lambda _: None,
+    harness: ScriptedHarness, of: Subject, goal: TuningGoal, request: BenchmarkRequest | None = None
 ) -> TuningResult:
+    """What a search finds in what the script says, before the finals."""
     findings = TuningResult(goal)
     asked = request or BenchmarkRequest(subjects=("resnet20",), backends=TRIED)
-    for _ in search._TuningSearch(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
-        pass
+    for row in harness.measure(TuningSearch(of, asked, findings).one_by_one()):
+        findings.rows.append(row)
     return findings

@@ -48,9 +48,7 @@ def wanted(network: Subject) -> list[Configuration]:
     return found
 
 
-def test_what_was_measured_is_not_measured_again_and_its_reference_is_only_with_others(
-    tmp_path: Path, network: Subject, wanted: list[Configuration]
-) -> None:
+def test_what_was_measured_is_not_measured_again(tmp_path: Path, network: Subject, wanted: list[Configuration]) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
     assert ledger.list_remaining(wanted, network, "cpu") == wanted
     for configuration in wanted[:3]:

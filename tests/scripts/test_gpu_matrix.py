@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,22 +9,22 @@ from click.testing import CliRunner
 from benchmarks.machine import gpu
 from benchmarks.machine.environment import environment
 from benchmarks.records import store
-from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.request import BenchmarkRequest
 from benchmarks.records.result import Row
-from benchmarks.records.subject import PrecisionVariant, Refusal, Subject
+from benchmarks.records.subject import Configuration, PrecisionVariant, Refusal, Subject
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
-from runtimes.errors import BackendUnavailableError, UsageError
+from runtimes.errors import BackendUnavailableError, Reason, UsageError
 from runtimes.tensors import cuda
 from scripts import gpu_matrix
 from scripts.gpu_ledger import Ledger, LedgerPart, machine_of
 from scripts.gpu_matrix import DRY, FULL, QUICK, Scope
 from tests.benchmarks.nvml import Card, installed
 from tests.benchmarks.rows import EMPTY, MACHINE, ON_A_GPU
-from tests.benchmarks.searches import ScriptedBench, subject
+from tests.benchmarks.searches import ScriptedHarness, subject
+from tests.refusals import refuses
 
-LISTENER = RunListener(lambda *_: None, lambda _: None)
 HERE = machine_of(MACHINE)
 PART = LedgerPart("resnet20", "bundled", ("fp32", "fp16"), (1, 8), ("onnxruntime",), "0")
 
@@ -39,39 +37,46 @@ def network(tmp_path: Path) -> Subject:
     return subject(tmp_path, onnx("fp32"), onnx("fp16"))
 
 
-@pytest.fixture
-def bench(network: Subject, monkeypatch: pytest.MonkeyPatch) -> ScriptedBench:
-    """Measures nothing: the network is not exported, and each row is scripted."""
-    scripted = ScriptedBench({}, {})
+class MatrixHarness(ScriptedHarness):
+    """Measures nothing: the network is not exported, and each row is scripted. ``breaks_at`` is a row that fails."""
 
-    @contextlib.contextmanager
-    def session(request: BenchmarkRequest, listener: RunListener) -> Iterator[object]:
-        del request, listener
-        yield type("Shared", (), {"folder": Path()})
+    def __init__(self, network: Subject, request: BenchmarkRequest, breaks_at: int | None = None) -> None:
+        super().__init__({}, {})
+        self.network, self.request, self.breaks_at = network, request, breaks_at
 
-    class Measuring:
-        def __init__(self, *_: object) -> None:
-            """Of whatever."""
+    def __enter__(self) -> MatrixHarness:
+        return self
 
-        def row(self, configuration: object) -> Row:
-            row = scripted.row(configuration)  # type: ignore[arg-type]
-            return replace(row, subject="resnet20")
+    def __exit__(self, *_: object) -> None:
+        """Nothing is to be freed."""
 
-    monkeypatch.setattr(gpu_matrix, "session", session)
-    monkeypatch.setattr(gpu_matrix, "with_ceilings", lambda shared: shared)
-    monkeypatch.setattr(gpu_matrix, "subjects", lambda *_: (network,))
-    monkeypatch.setattr(gpu_matrix, "Bench", Measuring)
-    return scripted
+    def make_subjects(self) -> tuple[Subject, ...]:
+        return (self.network,)
+
+    def measure_ceilings(self) -> None:
+        """There are none."""
+
+    def row(self, configuration: Configuration) -> Row:
+        if len(self.asked) + 1 == self.breaks_at:
+            raise UsageError("enough")
+        return replace(super().row(configuration), subject="resnet20", environment=self.machine)
+
+    machine = MACHINE
 
 
 REQUEST = BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",), precisions=("fp32", "fp16"))
 
 
-def measured(ledger: Ledger, rows: int | None = None) -> list[Row]:
+@pytest.fixture
+def harness(network: Subject) -> MatrixHarness:
+    return MatrixHarness(network, REQUEST)
+
+
+def measured(ledger: Ledger, harness: MatrixHarness, rows: int | None = None) -> list[Row]:
     """So many rows at most, as if the time were over then."""
     found: list[Row] = []
     late = lambda: rows is not None and len(found) >= rows  # noqa: E731
-    for row in gpu_matrix.measure_part(PART, REQUEST, ledger, LISTENER, late):
+    for row in gpu_matrix.measure_part(PART, harness, ledger, late):  # type: ignore[arg-type]
         found.append(row)
     return found
 
@@ -101,19 +106,20 @@ def test_on_a_gpu_one_image_is_measured_without_cuda_graphs_too(network: Subject
     assert (found[0].pair.backend.name, found[0].pair.typed.precision, found[0].batch) == ("pytorch", "fp32", 1)
 
 
-def test_a_network_is_measured_whole_and_then_complete(tmp_path: Path, bench: ScriptedBench) -> None:
+def test_a_network_is_measured_whole_and_then_complete(tmp_path: Path, harness: MatrixHarness) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
-    assert len(measured(ledger)) == len(bench.asked) == 6
+    assert len(measured(ledger, harness)) == len(harness.asked) == 6
+    assert harness.later == [5, 4, 3, 2, 1, 0]
     assert ledger.complete(PART)
     assert len(store.read(tmp_path / "out" / store.FILE_NAME)) == 6
-    assert [row.batch for row in measured(ledger)] == []
+    assert [row.batch for row in measured(ledger, harness)] == []
 
 
-def test_slices_add_up_to_the_whole(tmp_path: Path, bench: ScriptedBench) -> None:
+def test_slices_add_up_to_the_whole(tmp_path: Path, harness: MatrixHarness) -> None:
     folder = tmp_path / "out"
-    assert len(measured(Ledger(folder, HERE), rows=2)) == 2
+    assert len(measured(Ledger(folder, HERE), harness, rows=2)) == 2
     assert not Ledger(folder, HERE).complete(PART)
-    rest = measured(Ledger(folder, HERE))
+    rest = measured(Ledger(folder, HERE), harness)
     names = [(row.runtime, row.precision, row.batch) for row in rest]
     assert names == [
         ("pytorch", "fp32", 1),  # again, for what is left of its batch
@@ -125,17 +131,17 @@ def test_slices_add_up_to_the_whole(tmp_path: Path, bench: ScriptedBench) -> Non
     ledger = Ledger(folder, HERE)
     assert ledger.complete(PART)
     assert len(ledger.by_network()) == 6
-    assert len(bench.asked) == 7
+    assert len(harness.asked) == 7
 
 
-def test_what_is_measured_lies_in_the_folder_at_once(tmp_path: Path, bench: ScriptedBench) -> None:
+def test_what_is_measured_lies_in_the_folder_at_once(tmp_path: Path, harness: MatrixHarness) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
-    found = gpu_matrix.measure_part(PART, REQUEST, ledger, LISTENER, lambda: False)
+    found = gpu_matrix.measure_part(PART, harness, ledger, lambda: False)  # type: ignore[arg-type]
     next(found)
     assert len(store.read(tmp_path / "out" / store.FILE_NAME)) == 1
-    found.close()
+    del found
     assert not ledger.complete(PART)
-    assert len(bench.asked) == 1
+    assert len(harness.asked) == 1
 
 
 def test_the_whole_comparison_is_what_was_promised() -> None:
@@ -188,41 +194,33 @@ def test_exit_codes(rows: list[Row], complete: bool, code: int) -> None:
 def test_a_network_that_is_not_measured_is_a_wrong_request(tmp_path: Path) -> None:
     result = CliRunner().invoke(gpu_matrix.main, [str(tmp_path), "--device", "cpu", "--network", "resnet50"])
     assert isinstance(result.exception, UsageError)
-    assert "'resnet50' is not among what is measured (one of resnet20)" in str(result.exception)
+    assert result.exception.code == "network-not-measured"
+    assert "'resnet50'" in result.exception.what
 
 
 def test_without_a_gpu_nothing_is_exported_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, driver=False)
-    monkeypatch.setattr(cuda, "missing", lambda: "no GPU can be used")
-    with pytest.raises(BackendUnavailableError, match=r"no GPU can be used \(--device cpu tries the script itself\)"):
+    monkeypatch.setattr(cuda, "missing", lambda: Reason("gpu-unusable", "no GPU"))
+    with refuses(BackendUnavailableError, "gpu-unusable", "--device cpu"):
         gpu_matrix._run(FULL, "cuda", (), tmp_path / "out", None)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(cuda, "missing", lambda: None)
     assert gpu_matrix.no_gpu() is None
-    monkeypatch.setattr(cuda, "missing", lambda: "cuda-bindings is not installed")
+    monkeypatch.setattr(cuda, "missing", lambda: Reason("library-missing", "no cuda-bindings"))
     installed(monkeypatch, Card())
     assert gpu_matrix.no_gpu() is None  # PyTorch needs no more than the driver
 
 
 def test_a_row_in_a_few_words() -> None:
-    assert gpu_matrix._format_row(ON_A_GPU) == "  float16: 0.410 / 0.390 / 0.321 ms"
+    assert gpu_matrix._format_row(ON_A_GPU).split() == ["float16:", "0.410", "/", "0.390", "/", "0.321", "ms"]
     assert gpu_matrix._format_row(replace(EMPTY, status="error", reason="it broke")) == "  error: it broke"
 
 
-def test_an_error_leaves_the_tables_of_what_was_measured(
-    tmp_path: Path, bench: ScriptedBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, calls = bench.row, []
-
-    def breaking(configuration: object) -> Row:
-        calls.append(configuration)
-        if len(calls) == 3:
-            raise UsageError("enough")
-        return replace(real(configuration), environment=environment())  # type: ignore[arg-type]
-
-    monkeypatch.setattr(bench, "row", breaking)
+def test_an_error_leaves_the_tables_of_what_was_measured(tmp_path: Path, network: Subject) -> None:
     scope = Scope((("resnet20", "bundled"),), ("fp32", "fp16"), (1,), 0.05)
+    harness = MatrixHarness(network, REQUEST, breaks_at=3)
+    harness.machine = environment()
     with pytest.raises(UsageError, match="enough"):
-        gpu_matrix._run(scope, "cpu", ("onnxruntime",), tmp_path / "out", None)
+        gpu_matrix._run(scope, "cpu", ("onnxruntime",), tmp_path / "out", None, lambda *_: harness)  # type: ignore[arg-type]
     assert "Incomplete" in (tmp_path / "out" / "results.html").read_text()
     assert len(store.read(tmp_path / "out" / store.FILE_NAME)) == 2

@@ -357,8 +357,8 @@ def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("change", "kind", "value"),
     [
-        ({"runtimes": ("tensorflow",)}, UsageError, "'tensorflow'"),
-        ({"runtimes": ("onnxruntime",)}, UsageError, "onnxruntime"),
+        ({"backends": ("tensorflow",)}, UsageError, "'tensorflow'"),
+        ({"backends": ("onnxruntime",)}, UsageError, "onnxruntime"),
         ({"subjects": ("resnet21",)}, UsageError, "'resnet21'"),
         ({"subjects": ("no/such/resnet20.onnx",)}, ResourceError, "No such file"),
         ({"weights": "bundled"}, UsageError, "--weights"),

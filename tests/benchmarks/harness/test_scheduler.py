@@ -15,13 +15,22 @@ import pytest
 
 from benchmarks.accuracy import predictions
 from benchmarks.harness import scheduler
-from benchmarks.harness.scheduler import HELD, Method, Progress, ScheduledJob, available_bytes, gather, in_rounds
+from benchmarks.harness.scheduler import (
+    HELD,
+    ScheduledJob,
+    available_bytes,
+    expect_processes,
+    gather,
+    in_rounds,
+    plan_turns,
+)
 from benchmarks.process.job import JobOutcome, ProcessOutcomes, TurnPlan
 from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, Plan
+from benchmarks.records.request import BenchmarkRequest
 from benchmarks.records.samples import ProcessSamples
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact
 
-METHOD = Method(duration_s=0.025, processes=2, rounds=2, max_samples=1000, seed=0, silence_s=60.0)
+METHOD = BenchmarkRequest(duration_s=0.025, processes=2, rounds=2, max_samples=1000, seed=0, silence_s=60.0)
 
 STANDING_IN = r"""
 import json, os, sys
@@ -65,12 +74,14 @@ class Ears:
 
     when: Callable[[str], None] = lambda _: None
     lines: list[str] = field(default_factory=list)
-    told: list[Progress] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    estimates: list[tuple[float | None, float | None]] = field(default_factory=list)
 
-    def __call__(self, told: Progress) -> None:
-        self.told.append(told)
-        self.lines.append(told.step)
-        self.when(told.step)
+    def __call__(self, name: str, step: str, left_s: float | None, whole_s: float | None) -> None:
+        self.names.append(name)
+        self.estimates.append((left_s, whole_s))
+        self.lines.append(step)
+        self.when(step)
 
     def pid(self, name: str) -> int:
         """Of its latest process."""
@@ -82,7 +93,7 @@ class Ears:
 
 
 def last(
-    entries: list[ScheduledJob], folder: Path, heard: Ears | None = None, method: Method = METHOD
+    entries: list[ScheduledJob], folder: Path, heard: Ears | None = None, method: BenchmarkRequest = METHOD
 ) -> list[ProcessOutcomes]:
     *_, found = gather(entries, method, folder, heard or Ears())
     return found
@@ -161,9 +172,9 @@ def test_one_that_is_taken_out_has_no_further_turns() -> None:
     ],
 )
 def test_turns_share_the_duration_and_the_samples(
-    method: Method, slowest_s: float, rounds: int, turn: TurnPlan
+    method: BenchmarkRequest, slowest_s: float, rounds: int, turn: TurnPlan
 ) -> None:
-    found, given = method.turns(slowest_s)
+    found, given = plan_turns(method, slowest_s)
     assert (found, given.least, given.most) == (rounds, turn.least, turn.most)
     assert given.duration_s == pytest.approx(turn.duration_s)
 
@@ -279,7 +290,7 @@ from benchmarks.harness.scheduler import gather
 from tests.benchmarks.harness.test_scheduler import METHOD, real, replace
 path, folder = map(Path, sys.argv[1:])
 method = replace(METHOD, duration_s=60.0, rounds=1000)
-for _ in gather([real("a", path), real("b", path)], method, folder, lambda told: print(told.step, flush=True)):
+for _ in gather([real("a", path), real("b", path)], method, folder, lambda _, step, *__: print(step, flush=True)):
     pass
 """
 
@@ -385,30 +396,32 @@ def test_without_a_number_time_decides_how_many_processes_there_are(tmp_path: Pa
     ],
 )
 def test_how_many_there_will_be_follows_from_the_time_alone(taken_s: list[float], expected: int) -> None:
-    assert replace(METHOD, processes=None, budget_s=60.0).expect_processes(taken_s) == expected
-    assert replace(METHOD, processes=4).expect_processes(taken_s) == 4
+    assert expect_processes(replace(METHOD, processes=None, budget_s=60.0), taken_s) == expected
+    assert expect_processes(replace(METHOD, processes=4), taken_s) == 4
 
 
 def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
     ears = Ears()
     last([standing_in("a"), standing_in("b")], tmp_path, ears)
-    assert [told.name for told in ears.told if told.name] == ["a", "a", "b", "b"]
-    rounds = [told.step for told in ears.told if "round" in told.step]
+    assert [name for name in ears.names if name] == ["a", "a", "b", "b"]  # what is new, once
+    rounds = [line for line in ears.lines if "round" in line]
     assert len(rounds) == 8
     assert rounds[0].split(" · ")[0::2] in [["process 1 of 2", f"{name} 1 ms"] for name in "ab"]
     first, second = (
-        [told for told in ears.told if told.step.startswith(f"process {number} of 2")] for number in (1, 2)
+        [
+            (line, left_s, whole_s)
+            for line, (left_s, whole_s) in zip(ears.lines, ears.estimates, strict=True)
+            if line.startswith(f"process {number} of 2")
+        ]
+        for number in (1, 2)
     )
-    assert {(told.left_s, told.whole_s) for told in first if "round" not in told.step} == {(None, None)}
-    turns = [told for told in first if "round" in told.step]
-    for told in turns:
-        assert told.left_s is not None
-        assert told.whole_s is not None
-        assert 0.45 * told.whole_s < told.left_s < told.whole_s  # the second process is to come
-    assert turns[-1].left_s == pytest.approx((turns[-1].whole_s or 0) / 2, rel=0.05)
-    for told in second:
-        assert told.whole_s is not None
-        assert told.left_s == pytest.approx(told.whole_s / 2)
+    assert {(left_s, whole_s) for line, left_s, whole_s in first if "round" not in line} == {(None, None)}
+    turns = [(left_s or 0.0, whole_s or 0.0) for line, left_s, whole_s in first if "round" in line]
+    assert all(0.45 * whole_s < left_s < whole_s for left_s, whole_s in turns)  # the second is still to come
+    assert turns[-1][0] == pytest.approx(turns[-1][1] / 2, rel=0.05)
+    for _, left_s, whole_s in second:
+        assert whole_s is not None
+        assert left_s == pytest.approx(whole_s / 2)
 
 
 def test_a_field_of_one_process_each_does_not_number_them(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import bench, exports, subjects
+from benchmarks.harness import exports, subjects
+from benchmarks.harness.run import exit_code, run
 from benchmarks.records import subject as subjects_subject
 from benchmarks.records.request import BenchmarkRequest, RunListener
 from benchmarks.records.result import Row
@@ -27,6 +28,7 @@ from runtimes.errors import (
 from tests.benchmarks.scripts import artifact, foreign
 from tests.exporter.small import BASIC, SILENT
 from tests.exporter.tracing import traced_once
+from tests.refusals import refuses
 from tests.samples import copied
 
 LISTENER = RunListener(lambda *_: None, lambda _: None)
@@ -53,7 +55,7 @@ def impossible_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRECISIONS, "fp16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
 
 
-def test_a_file_is_measured_as_itself_and_in_what_it_is_exported_to(onnx_artifact: Artifact, tmp_path: Path) -> None:
+def test_a_file_is_measured_as_itself_and_as_exported(onnx_artifact: Artifact, tmp_path: Path) -> None:
     request = BenchmarkRequest(subjects=(str(onnx_artifact.path),), precisions=("bf16", "fp32"))
     (subject,) = made(request, tmp_path)
     bf16, fp32 = subject.typed
@@ -98,7 +100,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
         rounds=2,
         roofline=False,
     )
-    rows = list(bench.run(request, LISTENER))
+    rows = list(run(request, LISTENER))
     assert len(prepared) == 1
     assert statuses(rows) == {
         ("pytorch", "fp32"): "ok",
@@ -108,7 +110,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
         ("openvino", "bf16"): "ok",
     }
     by_name = {(row.runtime, row.precision): row for row in rows}
-    assert "fp16 failed its gate on onnxruntime" in (by_name["openvino", "fp16"].reason or "")
+    assert "onnxruntime" in (by_name["openvino", "fp16"].reason or "")
     assert "rbench-" not in (by_name["onnxruntime", "bf16"].reason or "")
     ran = by_name["openvino", "bf16"]
     assert ran.arithmetic is not None
@@ -117,7 +119,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
     assert ran.agreement is not None
     assert (by_name["pytorch", "fp32"].artifact, by_name["pytorch", "fp32"].sha256[:1] != "") == ("resnet20.pt2", True)
     assert by_name["openvino", "fp16"].sha256 == ""
-    assert bench.exit_code(rows, request) == 1
+    assert exit_code(rows, request) == 1
 
 
 def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
         rounds=2,
         roofline=False,
     )
-    rows = list(bench.run(request, LISTENER))
+    rows = list(run(request, LISTENER))
     assert [(row.runtime, row.precision, row.batch, row.status) for row in rows] == [
         ("pytorch", "fp32", 4, "ok"),
         ("onnxruntime", "fp32", 4, "ok"),
@@ -143,7 +145,7 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
     assert [row.artifact for row in rows] == ["small-basic.pt2", "small.onnx", "small.fp16.onnx"]
     assert {row.images for row in rows} == {64}
     assert rows[1].agreement == 1.0
-    assert bench.exit_code(rows, request) == 0
+    assert exit_code(rows, request) == 0
 
 
 def test_a_network_that_cannot_be_made_again_is_a_row(onnx_artifact: Artifact, tmp_path: Path) -> None:
@@ -155,9 +157,9 @@ def test_a_network_that_cannot_be_made_again_is_a_row(onnx_artifact: Artifact, t
     assert isinstance(own.made, Artifact)
     assert isinstance(fp16.made, Refusal)
     assert fp16.made.status == "skipped"
-    assert "not those that its manifest records" in fp16.made.reason
     assert isinstance(subject.reference.made, Refusal)
-    assert "it has no PyTorch twin" in subject.reference.made.reason
+    assert subject.reference.made.status == "skipped"
+    assert str(fp16.made.reason) in str(subject.reference.made.reason)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_a_network_that_cannot_be_made_again_is_a_row(onnx_artifact: Artifact, t
         (CheckFailedError("gate"), "failed"),
         (CompatibilityError("x"), "skipped"),
         (UsageError("no images"), "skipped"),
-        (BackendUnavailableError("nncf is not installed"), "skipped"),
+        (BackendUnavailableError("no nncf"), "skipped"),
         (InputError("a broken image"), "error"),
         (RexportError("x"), "error"),
     ],
@@ -184,13 +186,13 @@ def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None
     assert [subject.name for subject in made(request, tmp_path)] == [str(first), str(second), "other.fake"]
 
 
-def test_a_file_has_no_other_precision_if_nothing_says_what_it_is(tmp_path: Path) -> None:
+def test_a_file_without_a_manifest_has_no_other_precision(tmp_path: Path) -> None:
     request = BenchmarkRequest(subjects=(str(foreign(tmp_path)),), precisions=("int8",))
-    with pytest.raises(UsageError, match=r"net\.fake: nothing says which network this file holds.*--precision"):
+    with refuses(UsageError, "precision-needs-manifest", "net.fake", "--precision"):
         made(request, tmp_path)
 
 
-def test_a_scripted_file_in_another_precision_is_a_row_for_each_runtime_that_might_have_run_it(tmp_path: Path) -> None:
+def test_a_scripted_file_in_another_precision_is_skipped(tmp_path: Path) -> None:
     request = BenchmarkRequest(
         subjects=(str(artifact(tmp_path)),),
         precisions=("fp32", "int8"),
@@ -200,36 +202,36 @@ def test_a_scripted_file_in_another_precision_is_a_row_for_each_runtime_that_mig
         roofline=False,
         threads=1,
     )
-    found = statuses(list(bench.run(request, LISTENER)))
+    found = statuses(list(run(request, LISTENER)))
     assert found["fake", "fp32"] == "ok"
     assert {status for (_, precision), status in found.items() if precision == "int8"} == {"skipped"}
     assert {"onnxruntime", "openvino"} <= {runtime for runtime, precision in found if precision == "int8"}
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "value"),
     [
-        ({"weights": "bundled"}, "--weights is for variants"),
-        ({"raw": False}, "--input is for variants"),
-        ({"runtimes": ("onnxruntime",)}, "runtime onnxruntime does not open fake files"),
+        ({"weights": "bundled"}, "option-needs-variant", "--weights"),
+        ({"raw": False}, "option-needs-variant", "--input"),
+        ({"backends": ("onnxruntime",)}, "format-not-opened", "onnxruntime"),
     ],
 )
 def test_options_that_mean_nothing_for_files_are_refused(
-    tmp_path: Path, options: dict[str, bool], message: str
+    tmp_path: Path, options: dict[str, bool], code: str, value: str
 ) -> None:
     request = replace(BenchmarkRequest(subjects=(str(artifact(tmp_path)),)), **options)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=message):
+    with refuses(UsageError, code, value):
         made(request, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precisions": ("fp64",)}, "no precision 'fp64' .*one of fp32"),
-        ({"calibration": "photos"}, "--calibration is for int8, which was not asked for"),
-        ({"calibration": "photos", "precisions": ("fp16",)}, "--calibration is for int8, which was not asked for"),
-        ({"target": "tensorrt", "precisions": ("fp16",)}, "--target is for int8, which was not asked for"),
-        ({"calibration_images": 0, "precisions": ("int8",)}, "at least 1 image"),
+        ({"precisions": ("fp64",)}, "'fp64' .*fp32"),
+        ({"calibration": "photos"}, "--calibration .*int8"),
+        ({"calibration": "photos", "precisions": ("fp16",)}, "--calibration .*int8"),
+        ({"target": "tensorrt", "precisions": ("fp16",)}, "--target .*int8"),
+        ({"calibration_images": 0, "precisions": ("int8",)}, "1 image"),
     ],
 )
 def test_impossible_typings_are_refused(options: dict[str, object], message: str) -> None:
@@ -254,7 +256,7 @@ def precisions_of(found: tuple[subjects_subject.PrecisionVariant, ...]) -> list[
     return [(typed.precision, typed.format) for typed in found]
 
 
-def test_on_a_gpu_pytorch_has_programs_of_its_own_beside_the_reference(tmp_path: Path) -> None:
+def test_on_a_gpu_pytorch_has_programs_of_its_own(tmp_path: Path) -> None:
     """What is exported and paired; this needs no GPU."""
     path = onnx_file.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
     request = BenchmarkRequest(subjects=(str(path),), precisions=("fp32", "tf32", "fp16"), device="cuda")
@@ -290,7 +292,7 @@ def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monk
     assert found == [("pytorch", "fp32"), ("pytorch", "bf16")]
 
 
-def test_a_narrow_program_that_is_named_is_measured_beside_its_reference(tmp_path: Path) -> None:
+def test_a_narrow_program_is_measured_beside_its_reference(tmp_path: Path) -> None:
     path = torch_program.export(
         network.ExportRequest(BASIC, f"{tmp_path}/small.pt2"), SILENT, PrecisionSpec("fp16")
     ).path

@@ -10,7 +10,7 @@ from benchmarks.report import tuning
 from benchmarks.tuning import search
 from benchmarks.tuning.pareto import Objective
 from benchmarks.tuning.search import TuningGoal, TuningResult
-from tests.benchmarks.searches import TRIED, ScriptedBench, searched, subject, typed
+from tests.benchmarks.searches import TRIED, ScriptedHarness, searched, subject, typed
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def four_processors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("objective", ["latency", "throughput"])
 def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective, capsys: pytest.CaptureFixture[str]) -> None:
-    bench = ScriptedBench(
+    bench = ScriptedHarness(
         {("openvino", "int8", 1, 1): 0.0004, ("onnxruntime", "int8", 4, 1): 12345.678}, {"int8": 0.0123}
     )
     of = subject(
@@ -40,7 +40,7 @@ def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective, capsy
 
 
 def test_marks_name_the_best_the_ties_the_front_and_what_is_beyond(tmp_path: Path) -> None:
-    bench = ScriptedBench(
+    bench = ScriptedHarness(
         {
             **{(runtime, "int8", 4, 1): 1.0 for runtime in TRIED},
             ("onnxruntime", "fp32", 4, 1): 2.0,
