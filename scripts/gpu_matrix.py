@@ -182,7 +182,8 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
     from benchmarks.commands import outputs
     from benchmarks.commands.progress import listening
     from benchmarks.machine.environment import environment
-    from benchmarks.report import terminal as report_terminal
+    from benchmarks.report.document import run_document
+    from exporter.document.terminal import print_document
 
     if device != "cpu" and (reason := no_gpu()) is not None:
         raise BackendUnavailableError(reason, hint="--device cpu tries the script itself")
@@ -207,7 +208,7 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
         rows = ledger.by_network()
         complete = all(map(ledger.complete, todo))
         outputs.write(folder, rows, complete, "rexport on a GPU" if device != "cpu" else outputs.HEADING)
-    report_terminal.print_table(rows, sys.stdout, complete)
+    print_document(run_document(rows, complete), sys.stdout)
     return exit_code(rows, complete)
 
 

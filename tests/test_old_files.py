@@ -31,13 +31,14 @@ from benchmarks.paper.training import run as runs
 from benchmarks.records import findings, store
 from benchmarks.records.result import Row
 from benchmarks.records.subject import is_reference
-from benchmarks.report import comparison as view
-from benchmarks.report import load as loadtable
-from benchmarks.report import terminal
+from benchmarks.report.comparison import comparison_document
 from benchmarks.report.csv_export import csv_text
+from benchmarks.report.document import load_document, run_document
+from benchmarks.report.markdown import markdown
 from benchmarks.stats import comparison as statistics
 from benchmarks.stats import intervals as statistics_intervals
 from exporter import cli
+from exporter.document.terminal import print_document
 from exporter.network import ExportListener
 from runtimes import Artifact, codec
 from runtimes.parity import LogitComparison, logits_of
@@ -235,10 +236,7 @@ def test_spreadsheet_markdown_and_table_are_the_same(name: str, beside: Path) ->
     done = CliRunner().invoke(rbench, ["report", name, "--markdown", "-"], catch_exceptions=False)
     assert (done.exit_code, done.stdout) == (0, (beside / name / "report.md").read_text())
     text = io.StringIO()
-    if name in LOADS:
-        terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, text, True)
-    else:
-        terminal.print_table(rows, text)
+    print_document(load_document(rows) if name in LOADS else run_document(rows), text)
     assert text.getvalue() == (beside / name / "table.txt").read_text()
 
 
@@ -246,9 +244,9 @@ def test_spreadsheet_markdown_and_table_are_the_same(name: str, beside: Path) ->
 def test_a_comparison_comes_out_as_it_did(name: str, beside: Path) -> None:
     old, new, limits = COMPARED[name]
     found, text, told = compare(old, new, limits), io.StringIO(), beside.parent / "compare"
-    view.print_report(found, text)
+    print_document(comparison_document(found), text)
     assert text.getvalue() == (told / f"{name}.txt").read_text()
-    assert view.as_markdown(found) == (told / f"{name}.md").read_text()
+    assert markdown(comparison_document(found)) == (told / f"{name}.md").read_text()
     assert _rounded(json.loads(codec.dumps(found))) == _rounded(json.loads((told / f"{name}.json").read_text()))
 
 

@@ -129,13 +129,13 @@ def load(
 def _load(request: BenchmarkRequest, load_spec: LoadSpec, json_file: Path | None, folder: Path | None) -> int:
     from benchmarks.commands import outputs
     from benchmarks.harness.bench import exit_code
-    from benchmarks.report import load as loadtable
-    from benchmarks.report import terminal
+    from benchmarks.report.document import load_document
+    from exporter.document.terminal import print_document
 
     kept = recording.files(None if folder is None else folder / "results.jsonl", json_file)
     rows: list[Row] = []
     code, failure = recording.run_to_end(lambda: _measure(request, load_spec, rows, kept), rows)
-    terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
+    print_document(load_document(rows, code is None), sys.stdout)
     if folder is not None:
         outputs.write(folder, rows, code is None)
     if failure is not None:

@@ -52,13 +52,14 @@ def _run(request: BenchmarkRequest, json_file: Path | None, folder: Path | None)
     from benchmarks.commands import outputs
     from benchmarks.harness.bench import exit_code
     from benchmarks.records.store import FILE_NAME
-    from benchmarks.report import terminal as report_terminal
+    from benchmarks.report.document import run_document
+    from exporter.document.terminal import print_document
 
     kept = recording.files(None if folder is None else folder / FILE_NAME, json_file)
     rows: list[Row] = []
     code, failure = recording.run_to_end(lambda: _measure(request, rows, kept), rows)
     complete = code is None
-    report_terminal.print_table(rows, sys.stdout, complete)
+    print_document(run_document(rows, complete), sys.stdout)
     if folder is not None:
         click.echo(f"\n{outputs.write(folder, rows, complete)}")
     if failure is not None:

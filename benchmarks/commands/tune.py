@@ -79,13 +79,14 @@ def tune(
 
 
 def _tune(request: BenchmarkRequest, findings: TuningResult, json_file: Path | None) -> int:
-    from benchmarks.report.tuning import print_findings
+    from benchmarks.report.tuning import tuning_document
     from benchmarks.tuning.search import exit_code
+    from exporter.document.terminal import print_document
 
     kept = recording.files(json_file)
     written: list[Artifact] = []
     code, failure = recording.run_to_end(lambda: _search(request, findings, kept, written), findings.rows)
-    print_findings(findings, sys.stdout, code is None)
+    print_document(tuning_document(findings, code is None), sys.stdout)
     if failure is not None:
         raise failure
     if code is not None:

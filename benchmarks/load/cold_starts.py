@@ -16,7 +16,7 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks.process import worker_process
-from benchmarks.records.load import ColdStart, LoadResult
+from benchmarks.records.load import STEPS, ColdStart, LoadResult
 from runtimes import codec
 from runtimes.artifacts.artifact import Artifact, manifest_path
 from runtimes.errors import (
@@ -37,13 +37,6 @@ PROGRAM = (sys.executable, "-P", str(Path(benchmarks.__path__[0]) / "worker" / "
 
 
 PAGE_CACHE = "its files were in the page cache"
-
-
-STEADY = "steady call"
-"""The call after the first answer: to compare the first call with, and no step on the way to it."""
-
-
-STEPS = ("Python start", "import", "open", "first call", STEADY)
 
 
 _RAISED: dict[int, type[RexportError]] = {

@@ -8,7 +8,8 @@ import pytest
 from benchmarks.compare.compare import Limits
 from benchmarks.records import identity
 from benchmarks.records.result import Row
-from benchmarks.report import comparison as view
+from benchmarks.report.comparison import comparison_document, headline
+from benchmarks.report.markdown import markdown
 from runtimes.errors import CompatibilityError
 from tests.benchmarks.comparisons import LATER, OLD, SAME, SLOWER, compared, figured
 from tests.benchmarks.rows import MACHINE, ON_A_GPU, REFERENCE, SKIPPED
@@ -92,14 +93,14 @@ def test_what_was_measured_and_is_no_longer_there_is_a_regression(tmp_path: Path
         ("resnet20.onnx: onnxruntime int8, batch 8",),
         (),
     )
-    assert view.headline(found).startswith("failed: 1 of 2 rows became worse than allowed, 1 tie")
+    assert headline(found).startswith("failed: 1 of 2 rows became worse than allowed, 1 tie")
     line = "resnet20.onnx: onnxruntime int8, batch 8: REGRESSION: was measured before, and is not there now"
-    text = view.as_markdown(found)
+    text = markdown(comparison_document(found))
     assert text.index(f"- {line}") < text.index("<details>")
     assert "in OLD alone" not in text
     allowed = compared(tmp_path, [OLD, gone], [SAME], Limits(slowdown=0.25, missing=True))
     assert (allowed.passed, allowed.gone, allowed.only_old) == (True, (), found.only_old)
-    assert "in OLD alone: resnet20.onnx: onnxruntime int8, batch 8" in view.as_markdown(allowed)
+    assert "in OLD alone: resnet20.onnx: onnxruntime int8, batch 8" in markdown(comparison_document(allowed))
 
 
 def test_what_a_search_measured_twice_need_not_be_there_twice(tmp_path: Path) -> None:

@@ -18,15 +18,17 @@ from benchmarks.records import store
 from benchmarks.records.request import BenchmarkRequest, RunListener
 from benchmarks.records.result import Row
 from benchmarks.records.subject import PrecisionVariant, Refusal
-from benchmarks.report import tuning as verdict
+from benchmarks.report.tuning import tuning_document
 from benchmarks.tuning import search as tune
 from benchmarks.tuning.search import TuningGoal, TuningResult
+from exporter.document.blocks import Table
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import FileRecord, Manifest
 from runtimes.errors import CheckFailedError, RexportError, UsageError
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 from tests.benchmarks.searches import TRIED, ScriptedBench, searched, subject, typed
+from tests.documents import remarks
 from tests.exporter.command_line import here
 
 LISTENER = RunListener(lambda *_: None, lambda _: None)
@@ -142,7 +144,7 @@ def test_a_pair_that_does_not_run_is_tried_once(tmp_path: Path) -> None:
         ("onnxruntime", "fp32", 4, 1),
         ("onnxruntime", "bf16", 4, 1),
     ]
-    text = "\n".join(verdict.section(found).remarks)
+    text = "\n".join(remarks(tuning_document(found).sections[0]))
     assert "onnxruntime fp32, 4 threads, batch 1: error: it broke" in text
     assert "openvino bf16, 4 threads, batch 1: failed: bf16 failed its gate" in text
 
@@ -156,9 +158,9 @@ def test_without_labels_the_gates_error_is_what_counts_and_there_is_no_bound(tmp
     best = found.choice().best
     assert best is not None
     assert (best.row.precision, best.row.threads) == ("int8", 4)
-    text = "\n".join(verdict.section(found).remarks)
+    text = "\n".join(remarks(tuning_document(found).sections[0]))
     assert "bound: accuracy was not measured" in text
-    assert verdict.section(found).tables[0].headings[-2][0] == "logit error %"
+    assert tuning_document(found).sections[0].all_of(Table)[0].headings[-2] == "logit error %"
 
 
 def test_a_reference_that_is_missing_leaves_the_gate(tmp_path: Path) -> None:
@@ -312,7 +314,7 @@ def test_those_that_come_near_the_best_are_measured_again_in_turns(
     best = findings.choice().best
     assert best is not None
     assert best.row in (one, other)
-    text = "\n".join(verdict.section(findings).remarks)
+    text = "\n".join(remarks(tuning_document(findings).sections[0]))
     assert "measured again in turns, in 3 processes each: fake fp32, " in text
 
 
