@@ -201,7 +201,8 @@ def _run(
     from benchmarks.commands import outputs
     from benchmarks.commands.progress import listening
     from benchmarks.machine.environment import environment
-    from benchmarks.report import terminal as report_terminal
+    from benchmarks.report.document import run_document
+    from exporter.document.terminal import print_document
 
     if device != "cpu" and (reason := no_gpu()) is not None:
         raise BackendUnavailableError(reason.sentence, code=reason.code, hint="--device cpu tries the script itself")
@@ -226,7 +227,7 @@ def _run(
         rows = ledger.by_network()
         complete = all(map(ledger.complete, todo))
         outputs.write(folder, rows, complete, "rexport on a GPU" if device != "cpu" else outputs.HEADING)
-    report_terminal.print_table(rows, sys.stdout, complete)
+    print_document(run_document(rows, complete), sys.stdout)
     return exit_code(rows, complete)
 
 

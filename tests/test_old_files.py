@@ -28,11 +28,12 @@ from benchmarks.paper.experiments import curves, degradation
 from benchmarks.paper.training import corpus, loop, schedule
 from benchmarks.paper.training import run as runs
 from benchmarks.records import findings, store
-from benchmarks.report import comparison as view
-from benchmarks.report import load as loadtable
-from benchmarks.report import terminal
+from benchmarks.report.comparison import comparison_document
 from benchmarks.report.csv_export import COLUMNS, csv_text, value_at
+from benchmarks.report.document import load_document, run_document
+from benchmarks.report.markdown import markdown
 from exporter import cli
+from exporter.document.terminal import print_document
 from exporter.network import ExportListener
 from runtimes import Artifact, codec
 from runtimes.parity import LogitComparison, logits_of
@@ -176,10 +177,7 @@ def test_spreadsheet_markdown_and_table_are_the_same(name: str, beside: Path) ->
     done = CliRunner().invoke(rbench, ["report", name, "--markdown", "-"], catch_exceptions=False)
     assert (done.exit_code, done.stdout) == (0, (beside / name / "report.md").read_text())
     text = io.StringIO()
-    if name in LOADS:
-        terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, text, True)
-    else:
-        terminal.print_table(rows, text)
+    print_document(load_document(rows) if name in LOADS else run_document(rows), text)
     assert text.getvalue() == (beside / name / "table.txt").read_text()
 
 
@@ -187,9 +185,9 @@ def test_spreadsheet_markdown_and_table_are_the_same(name: str, beside: Path) ->
 def test_a_comparison_comes_out_as_it_did(name: str, beside: Path) -> None:
     old, new, limits = COMPARED[name]
     found, text, told = compare(old, new, limits), io.StringIO(), beside.parent / "compare"
-    view.print_report(found, text)
+    print_document(comparison_document(found), text)
     assert text.getvalue() == (told / f"{name}.txt").read_text()
-    assert view.as_markdown(found) == (told / f"{name}.md").read_text()
+    assert markdown(comparison_document(found)) == (told / f"{name}.md").read_text()
     assert _rounded(json.loads(codec.dumps(found))) == _rounded(json.loads((told / f"{name}.json").read_text()))
 
 

@@ -113,8 +113,8 @@ def load(
     from benchmarks.harness.run import exit_code
     from benchmarks.load.run import LoadSpec, run
     from benchmarks.records.load import SHAPES
-    from benchmarks.report import load as loadtable
-    from benchmarks.report import terminal
+    from benchmarks.report.document import load_document
+    from exporter.document.terminal import print_document
 
     request = request_of(() if subject is None else (subject,), options)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
@@ -123,7 +123,7 @@ def load(
     results: list[Result] = []
     code, failure = recording.collect(lambda listener: run(request, load_spec, listener), results, kept)
     rows = Figures.of_all(results)
-    terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
+    print_document(load_document(rows, code is None), sys.stdout)
     if folder is not None:
         outputs.write(folder, rows, code is None)
     if failure is not None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.report.csv_export import csv_text
+from benchmarks.report.document import report_document
 from benchmarks.report.markdown import markdown
+from benchmarks.report.predictions import SHORT
 from benchmarks.report_html import svg
 from benchmarks.report_html.page import html
 from runtimes.files import write_atomically
@@ -28,9 +30,9 @@ def write(folder: Path, rows: Sequence[Figures], complete: bool, heading: str = 
     """
     page = folder / "results.html"
     contents = {
-        "results.md": markdown(rows, heading, complete),
+        "results.md": markdown(report_document(rows, (), heading, complete, SHORT)),
         "results.csv": csv_text(rows),
-        page.name: html(rows, heading, complete),
+        page.name: html(report_document(rows, (), heading, complete)),
     }
     for name, content in contents.items():
         put(folder / name, content)

@@ -48,7 +48,9 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
     """
     from benchmarks.commands import outputs
     from benchmarks.records.findings import read
+    from benchmarks.report.document import report_document
     from benchmarks.report.markdown import markdown as in_markdown
+    from benchmarks.report.predictions import SHORT
     from benchmarks.report_html import svg
     from benchmarks.report_html.page import html
 
@@ -60,13 +62,16 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
         svg.require("the page's plots")
     rows, findings = _rows(inputs), [read(path) for path in inputs.findings]
     if page is not None:
-        outputs.put(page, html(rows, title, findings=findings))
+        outputs.put(page, html(report_document(rows, findings, title)))
         click.echo(page)
-    if markdown is not None and str(markdown) != "-":
-        outputs.put(markdown, in_markdown(rows, title, findings=findings))
+    if markdown is None:
+        return
+    text = in_markdown(report_document(rows, findings, title, limits=SHORT))
+    if str(markdown) == "-":
+        click.echo(text, nl=False)
+    else:
+        outputs.put(markdown, text)
         click.echo(markdown)
-    elif markdown is not None:
-        click.echo(in_markdown(rows, title, findings=findings), nl=False)
 
 
 def _find_inputs(results: Sequence[Path]) -> Inputs:

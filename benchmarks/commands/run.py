@@ -47,14 +47,15 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     from benchmarks.harness.run import exit_code
     from benchmarks.harness.run import run as measure
     from benchmarks.records.store import FILE_NAME
-    from benchmarks.report import terminal as report_terminal
+    from benchmarks.report.document import run_document
+    from exporter.document.terminal import print_document
 
     request = request_of(subjects, options)
     kept = recording.files(None if folder is None else folder / FILE_NAME, json_file)
     results: list[Result] = []
     code, failure = recording.collect(lambda listener: measure(request, listener), results, kept)
     complete, rows = code is None, Figures.of_all(results)
-    report_terminal.print_table(rows, sys.stdout, complete)
+    print_document(run_document(rows, complete), sys.stdout)
     if folder is not None:
         click.echo(f"\n{outputs.write(folder, rows, complete)}")
     if failure is not None:

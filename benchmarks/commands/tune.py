@@ -69,8 +69,9 @@ def tune(
     the bound is the gate on the logits' error that each precision passes when it is exported. PyTorch is measured as
     the reference and never chosen: an ONNX file cannot carry it.
     """
-    from benchmarks.report.tuning import print_findings
+    from benchmarks.report.tuning import tuning_document
     from benchmarks.tuning import search
+    from exporter.document.terminal import print_document
 
     goal = search.TuningGoal(
         "throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force
@@ -79,7 +80,7 @@ def tune(
     kept = recording.files(json_file)
     results: list[Result] = []
     code, failure = recording.collect(lambda listener: search.tune(request, findings, listener), results, kept)
-    print_findings(findings, sys.stdout, code is None)
+    print_document(tuning_document(findings, code is None), sys.stdout)
     if failure is not None:
         raise failure
     if code is None and findings.artifact is not None:

@@ -17,7 +17,7 @@ import benchmarks
 from benchmarks.process import isolated
 from benchmarks.process.isolated import Failure
 from benchmarks.process.job import Job
-from benchmarks.records.load import ColdStart, LoadResult
+from benchmarks.records.load import STEPS, ColdStart, LoadResult
 from runtimes.artifacts.artifact import Artifact, manifest_path
 from runtimes.errors import (
     ArtifactError,
@@ -38,13 +38,6 @@ PROGRAM = (sys.executable, "-P", str(Path(benchmarks.__path__[0]) / "worker" / "
 
 
 PAGE_CACHE = Reason("files-in-page-cache", "its files were in the page cache")
-
-
-STEADY = "steady call"
-"""The call after the first answer: to compare the first call with, and no step on the way to it."""
-
-
-STEPS = ("Python start", "import", "open", "first call", STEADY)
 
 
 _RAISED: dict[int | None, type[RexportError]] = {

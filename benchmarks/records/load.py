@@ -39,6 +39,14 @@ Arrivals: TypeAlias = Literal["fixed", "poisson"]
 SHAPES: tuple[ShapeName, ...] = get_args(ShapeName)
 
 
+STEADY = "steady call"
+"""The call after the first answer: to compare the first call with, and no step on the way to it."""
+
+
+STEPS = ("Python start", "import", "open", "first call", STEADY)
+"""Of a cold start, in their order."""
+
+
 @dataclass(frozen=True)
 class ArrivalPlan:
     """How requests are to come in.

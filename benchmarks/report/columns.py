@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from benchmarks.format import ABSENT as ABSENT
-from benchmarks.format import duration, number, percent, share, times
-from benchmarks.format import milliseconds as milliseconds
-from benchmarks.format import points as points
+from benchmarks.format import ABSENT, duration, milliseconds, number, percent, points, share, times
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Row
 from benchmarks.records.subject import is_reference
+from exporter.document.blocks import Table, TableColumn, TableRow
 
 T = TypeVar("T")
 
@@ -42,28 +40,38 @@ MEANING_OF_CUDA = (
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column: its heading, and what a row has there."""
+    """One column: its heading, and what a row has there. A wide one is shown only where there is room, as on a page."""
 
     heading: str
     cell: Callable[[T], str]
     left: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns, each with its heading and whether it stands at the left, and the cells row by row."""
-
-    headings: tuple[tuple[str, bool], ...]
-    cells: tuple[tuple[str, ...], ...]
+    wide: bool = False
 
 
 def table(columns: Sequence[Column[T]], rows: Sequence[T]) -> Table:
     """The rows' cells, without the columns that there is nothing in."""
-    kept = [column for column in columns if any(column.cell(row) != ABSENT for row in rows)]
-    return Table(
-        tuple((column.heading, column.left) for column in kept),
-        tuple(tuple(column.cell(row) for column in kept) for row in rows),
-    )
+    heads = tuple(TableColumn(column.heading, column.left, wide=column.wide) for column in columns)
+    return Table(heads, tuple(TableRow(tuple(column.cell(row) for column in columns)) for row in rows)).drop_empty()
+
+
+def table_of_rows(columns: Sequence[Column[Row]], rows: Sequence[Row], best: Sequence[Row] = ()) -> Table:
+    """The same of measured rows, which a page filters by what stands at the left and by batch; ``best`` are marked."""
+    plain = table(columns, rows)
+    found = [column for column in columns if column.left or column is BATCH]
+    lines = []
+    for row, line in zip(rows, plain.rows, strict=True):
+        about = {"runtime": row.runtime, "precision": row.precision or ""}
+        words = dict.fromkeys([*about.values(), *(cell for column in found if (cell := column.cell(row)) != ABSENT)])
+        attributes = {**about, "words": " ".join(words).lower()}
+        lines.append(replace(line, attributes=attributes, state="best" if any(row is one for one in best) else ""))
+        if row.status != "ok" or not has_values(columns, row):
+            lines[-1] = replace(lines[-1], state="missing")
+    return replace(plain, rows=tuple(lines))
+
+
+def has_values(columns: Sequence[Column[Row]], row: Row) -> bool:
+    """Whether the row has anything in these columns beside what says which row it is."""
+    return any(column.cell(row) != ABSENT for column in columns if column not in WHICH)
 
 
 def _reference(row: Row) -> bool:
@@ -126,6 +134,8 @@ SPEED: tuple[Column[Row], ...] = (
     Column("images/s", lambda row: number(row.images_per_s)),
     Column(f"vs {REFERENCE}", lambda row: times(row.ratio, None if _reference(row) else row.ratio_interval)),
     Column("verdict", _verdict, left=True),
+    replace(TOP1, wide=True),
+    replace(DROP, wide=True),
     Column("!", lambda row: "!" if row.disturbances else ABSENT, left=True),
 )
 

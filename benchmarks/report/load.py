@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from benchmarks.format import ABSENT, duration, milliseconds, number
-from benchmarks.harness.cold_starts import STEPS
 from benchmarks.analysis.loads import conditions_of, list_load_warnings
 from benchmarks.machine.disturbances import disturbances_of_all
-from benchmarks.records.load import LoadResult, ShapeName
+from benchmarks.records.load import STEPS, LoadResult, ShapeName
 from benchmarks.records.result import Row
-from benchmarks.report.columns import Column, table
-from benchmarks.report.sections import Section, remarks, runtimes_of, title
+from benchmarks.report.columns import Column, table_of_rows
+from benchmarks.report.run import remarks, runtimes_of, title, warn
 from benchmarks.stats import intervals
-from benchmarks.worker.load_loops import KNEE, knee
+from benchmarks.stats.knee import KNEE, knee
+from exporter.document.blocks import Remark, Section, Sentence
 
 MEANING = (
     "service ms: the median from the start of a call to its end; response ms: from the moment that the",
@@ -107,28 +108,28 @@ TABLES: dict[ShapeName, tuple[Column[Row], ...]] = {"batches": BATCHES, "cold": 
 
 
 def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
-    """One for each of the ``groups``, in their order."""
-    return tuple(map(section, groups(rows)))
-
-
-def groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
-    """The rows of each network, runtime and precision, in the order that they came."""
+    """One for each network, runtime and precision, in the order that they came."""
     found: dict[tuple[str | None, str, str, str | None], list[Row]] = {}
     for row in rows:
         found.setdefault((row.subject, row.sha256, row.runtime, row.precision), []).append(row)
-    return tuple(map(tuple, found.values()))
+    return tuple(map(_section, found.values()))
 
 
-def section(rows: Sequence[Row]) -> Section:
+def _section(rows: Sequence[Row]) -> Section:
     """Of rows of one network, runtime and precision. Those without a load tell why in a remark."""
     found = [row for row in rows if row.load is not None]
     kinds: dict[tuple[Column[Row], ...], list[Row]] = {LOADS: [], BATCHES: [], COLD: []}
     for row in found:
         kinds[TABLES.get(_load(row).shape, LOADS)].append(row)
-    tables = tuple(table(columns, of) for columns, of in kinds.items() if of)
-    runtime = " ".join(filter(None, (rows[0].runtime, rows[0].precision)))
+    named = f"{title(rows)} · {' '.join(filter(None, (rows[0].runtime, rows[0].precision)))}"
+    tables = (table_of_rows(columns, of) for columns, of in kinds.items() if of)
     said = [*sweeps(found), *(f"{shape(row)}: {words}" for row in found for words in list_load_warnings(_load(row)))]
-    return Section(f"{title(rows)} · {runtime}", tables, tuple(_remarks(rows)), tuple(said))
+    blocks = (
+        *(Sentence(line, "headline") for line in said),
+        *(replace(table, label=named, aside=number > 0) for number, table in enumerate(tables)),
+        *_remarks(rows),
+    )
+    return Section(named, blocks, "more of these rows")
 
 
 def sweeps(rows: Sequence[Row]) -> Iterator[str]:
@@ -146,20 +147,20 @@ def sweeps(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _remarks(rows: Sequence[Row]) -> Iterator[str]:
+def _remarks(rows: Sequence[Row]) -> Iterator[Remark]:
     """What must be known beside the figures, with the shapes in front that it is of."""
-    said: dict[str, list[str]] = {}
+    alike: dict[Remark, list[str]] = {}
     for row in rows:
         if row.load is not None:
-            for words in (*(f"warning: {line}" for line in row.warnings), *filter(None, [row.note])):
-                said.setdefault(words, []).append(shape(row))
+            for remark in (*map(warn, row.warnings), *([Remark(row.note)] if row.note else ())):
+                alike.setdefault(remark, []).append(shape(row))
     disturbed = [row for row in rows if row.disturbances]
     about = [None if row.load is None else conditions_of(row, row.load) for row in disturbed]
     if disturbed:
         warm = [row for row in rows if row.load is not None and row.load.conditions is not None]
         shapes = "all shapes" if len(disturbed) == len(warm) > 1 else "; ".join(map(shape, disturbed))
         lines = disturbances_of_all(about, disturbed[0].threads) or ()
-        yield from (f"{shapes}: disturbed: {line}" for line in lines)
-    yield from (f"{'; '.join(shapes)}: {words}" for words, shapes in said.items())
+        yield from (Remark(f"{shapes}: disturbed: {line}", "warning", "machine-disturbed") for line in lines)
+    yield from (replace(remark, text=f"{'; '.join(of)}: {remark.text}") for remark, of in alike.items())
     yield from remarks([row for row in rows if row.load is None])
     yield from runtimes_of(rows)

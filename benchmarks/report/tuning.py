@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TextIO
 
-from benchmarks.format import ABSENT
+from benchmarks.format import ABSENT, milliseconds, points
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Row
-from benchmarks.report import columns, sections, terminal
-from benchmarks.report.columns import Column
-from benchmarks.report.sections import Section
+from benchmarks.report import run
+from benchmarks.report.columns import Column, table
+from benchmarks.report.document import of_rows
 from benchmarks.tuning.pareto import Choice, ParetoPoint
 from benchmarks.tuning.search import TuningResult
+from exporter.document.blocks import Document, Remark, Section
 
 FRONT = "*"
 
@@ -24,18 +24,22 @@ MEANING = (
 )
 
 
-def print_findings(findings: TuningResult, file: TextIO, complete: bool = True) -> None:
-    """Prints what was found: as wide as the terminal is and with emphasis there, else plain and 100 columns wide."""
-    shown = (section(findings),) if findings.rows else ()
-    terminal.print_sections(shown, findings.rows, MEANING, file, complete)
+def tuning_document(findings: TuningResult, complete: bool = True) -> Document:
+    """What the search found: one table of the candidates, the fastest first, and remarks."""
+    sections = (_section(findings),) if findings.rows else ()
+    return of_rows(sections, findings.rows, MEANING, complete)
 
 
-def section(findings: TuningResult) -> Section:
-    """One table of the candidates, the fastest first, and remarks."""
+def _section(findings: TuningResult) -> Section:
     choice = findings.choice()
     ordered = sorted(findings.candidates, key=lambda one: one.cost_s)
-    tables = (columns.table(_columns(findings, choice), ordered),) if ordered else ()
-    return Section(sections.title(findings.rows), tables, tuple(_remarks(findings, choice)))
+    tables = (table(_columns(findings, choice), ordered),) if ordered else ()
+    failures = (
+        Remark(f"{_name(row)}: {row.status}: {row.reason}", "failure", row.status)
+        for row in findings.rows
+        if row.status != "ok"
+    )
+    return Section(run.title(findings.rows), (*tables, *failures, *map(Remark, _notes(findings, choice))))
 
 
 def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint], ...]:
@@ -53,16 +57,13 @@ def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint
 
 
 def _cost(one: ParetoPoint) -> str:
-    low, high = map(sections.milliseconds, one.cost_interval_s)
-    return f"{sections.milliseconds(one.cost_s)} [{low}–{high}]"
+    low, high = map(milliseconds, one.cost_interval_s)
+    return f"{milliseconds(one.cost_s)} [{low}–{high}]"
 
 
 def _format_accuracy_drop(findings: TuningResult, one: ParetoPoint) -> str:
-    return (
-        sections.points(one.accuracy_drop, one.accuracy_drop_interval)
-        if findings.labelled
-        else f"{100 * one.accuracy_drop:.2f}"
-    )
+    drop = one.accuracy_drop
+    return points(drop, one.accuracy_drop_interval) if findings.labelled else f"{100 * drop:.2f}"
 
 
 def _mark(choice: Choice, one: ParetoPoint) -> str:
@@ -76,20 +77,19 @@ def _mark(choice: Choice, one: ParetoPoint) -> str:
     return " ".join(filter(None, (word, FRONT if any(one is other for other in choice.front) else "")))
 
 
-def _remarks(findings: TuningResult, choice: Choice) -> Iterator[str]:
-    yield from (f"{_name(row)}: {row.status}: {row.reason}" for row in findings.rows if row.status != "ok")
+def _notes(findings: TuningResult, choice: Choice) -> Iterator[str]:
     yield from (f"{_name(row)}: {row.note}" for row in findings.rows if row.status == "ok" and row.note)
     yield from (f"left out: {line}" for line in findings.left_out)
     if findings.finalists:
         named = "; ".join(_name(one.row) for one in findings.finalists)
         yield f"measured again in turns, in {len(findings.finalists[0].row.sittings)} processes each: {named}"
-    yield from sections.runtimes_of(findings.rows)
+    yield from (remark.text for remark in run.runtimes_of(findings.rows))
     ran = dict.fromkeys(f"{one.row.runtime} {one.row.precision} in {one.row.arithmetic}" for one in findings.candidates)
     if ran:
         yield f"ran: {'; '.join(ran)}"
     for row in findings.rows:
         if row.runtime == REFERENCE and row.status == "ok":
-            yield f"reference: {_name(row)}: {sections.milliseconds(row.p50_s)} ms{_top1(row)}"
+            yield f"reference: {_name(row)}: {milliseconds(row.p50_s)} ms{_top1(row)}"
     yield _bound(findings)
     if choice.best is not None:
         yield _describe_best(findings, choice, choice.best)
@@ -103,7 +103,7 @@ def _name(row: Row) -> str:
 def _bound(findings: TuningResult) -> str:
     if findings.labelled:
         images = max(row.images or 0 for row in findings.rows)
-        limit = sections.points(findings.goal.max_drop, None)
+        limit = points(findings.goal.max_drop, None)
         return f"bound: a drop of top-1 of at most {limit} points, {images:,} images"
     return (
         "bound: accuracy was not measured, as there are no labelled images or no reference; each precision has passed "

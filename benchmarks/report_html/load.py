@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from benchmarks.analysis.ranking import name
-from benchmarks.harness.cold_starts import STEADY
-from benchmarks.records.load import LoadResult
+from benchmarks.records.load import STEADY, LoadResult
 from benchmarks.records.result import Row
 from benchmarks.report.load import SWEPT, shape
 from benchmarks.report_html import svg as canvas

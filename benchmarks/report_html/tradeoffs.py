@@ -13,8 +13,8 @@ from benchmarks.records.result import Row
 from benchmarks.records.roof import Roof
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
+from benchmarks.stats.knee import KNEE, knee
 from benchmarks.tuning import pareto
-from benchmarks.worker.load_loops import KNEE, knee
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -14,7 +13,9 @@ from click.testing import CliRunner
 from benchmarks.commands import compare
 from benchmarks.compare.compare import ComparisonReport, Limits
 from benchmarks.records import identity
-from benchmarks.report import comparison as view
+from benchmarks.report.comparison import comparison_document
+from benchmarks.report.markdown import markdown
+from exporter.document.terminal import as_text
 from runtimes import codec
 from runtimes.errors import RexportError, UsageError
 from tests.benchmarks.comparisons import OLD, SAME, SLOWER, compared, figured, file, with_answers
@@ -22,9 +23,7 @@ from tests.benchmarks.rows import REFERENCE
 
 
 def printed(found: ComparisonReport) -> str:
-    out = io.StringIO()
-    view.print_report(found, out)
-    return out.getvalue()
+    return as_text(comparison_document(found))
 
 
 def test_the_table_fits_100_columns_and_says_what_became_worse(tmp_path: Path) -> None:
@@ -46,19 +45,19 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
     old, new = (replace(row, weights="random", trained=False) for row in (OLD, SAME))
     found = compared(tmp_path, [old], [new])
     assert "*untrained* random weights" in printed(found)
-    assert "*untrained* random weights" in view.as_markdown(found)
+    assert "*untrained* random weights" in markdown(comparison_document(found))
 
 
 def test_markdown_has_the_verdict_first_and_cannot_be_broken_by_foreign_text(tmp_path: Path) -> None:
     old, new = (replace(row, subject="a|b<c>.onnx") for row in (OLD, SLOWER))
-    text = view.as_markdown(compared(tmp_path, [old], [new]))
+    text = markdown(comparison_document(compared(tmp_path, [old], [new])))
     assert text.startswith("**rbench compare failed: 1 of 1 row became worse than allowed, 1 slower")
     assert "a\\|b\\<c" in text
     for table in text.split("\n\n"):
         lines = [line.replace("\\|", "") for line in table.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1
     assert text.index("REGRESSION") < text.index("<details>")
-    assert view.as_markdown(compared(tmp_path, [OLD], [SAME])).startswith(
+    assert markdown(comparison_document(compared(tmp_path, [OLD], [SAME]))).startswith(
         "**rbench compare passed: 1 row compared, 1 tie"
     )
 

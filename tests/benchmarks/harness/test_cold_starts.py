@@ -10,11 +10,13 @@ import pytest
 from benchmarks.harness import cold_starts
 from benchmarks.harness.cold_starts import cold_start, disk_bytes, load_of
 from benchmarks.load.figures import with_load
-from benchmarks.records.load import ColdStart
+from benchmarks.records.load import STEPS, ColdStart
 from benchmarks.report.load import sections
+from exporter.document.blocks import Table
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, ResourceError, RexportError
-from tests.benchmarks.rows import EMPTY
+from tests.benchmarks.results import EMPTY
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read
+from tests.documents import remarks
 from tests.refusals import refuses
 
 START = ColdStart(python_s=0.25, import_s=0.5, open_s=1.0, first_s=0.125, steady_s=0.0625, peak_bytes=50_000_000)
@@ -47,11 +49,11 @@ def test_a_cold_row_is_shown_step_by_step() -> None:
     assert (row.p50_s, row.p99_s, row.peak_bytes) == (2.0, None, 60_000_000)
     assert row.p50_interval_s is not None
     (section,) = sections([row])
-    (table,) = section.tables
-    assert [heading for heading, _ in table.headings][:6] == ["processes", *cold_starts.STEPS]
+    (table,) = section.all_of(Table)
+    assert list(table.headings[:6]) == ["processes", *STEPS]
     assert table.cells[0][:6] == ("5", "250", "500", "1,000", "125", "62.5")
     assert table.cells[0][-2:] == ("60.0", "1.5")
-    assert section.remarks == (f"cold: {cold_starts.PAGE_CACHE}",)
+    assert "cold: its files were in the page cache" in remarks(section)
 
 
 def test_real_processes_tell_of_every_step(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_real_processes_tell_of_every_step(tmp_path: Path) -> None:
     assert len(load.responses_s) == 2
     assert min(load.services_s) >= 0.0625  # the first call, and no warmer one
     told = dict(load.steps_s)
-    assert tuple(told) == cold_starts.STEPS
+    assert tuple(told) == STEPS
     assert all(seconds > 0 for seconds in told.values())
     assert told["steady call"] >= 0.015625
     assert min(load.responses_s) > min(load.services_s)

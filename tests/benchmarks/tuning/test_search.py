@@ -16,9 +16,10 @@ from benchmarks.commands.tune import tune as tune_command
 from benchmarks.records import store
 from benchmarks.records.request import BenchmarkRequest, RunListener
 from benchmarks.records.subject import PrecisionVariant, Refusal
-from benchmarks.report import tuning as verdict
+from benchmarks.report.tuning import tuning_document
 from benchmarks.tuning import search as tune
 from benchmarks.tuning.search import TuningGoal, TuningResult, TuningSearch
+from exporter.document.blocks import Table
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import FileRecord, Manifest
@@ -152,7 +153,7 @@ def test_without_labels_the_gates_error_counts_and_no_bound_holds(tmp_path: Path
     best = found.choice().best
     assert best is not None
     assert (best.row.precision, best.row.threads) == ("int8", 4)
-    assert verdict.section(found).tables[0].headings[-2][0] == "logit error %"
+    assert tuning_document(found).sections[0].all_of(Table)[0].headings[-2] == "logit error %"
 
 
 def test_a_reference_that_is_missing_leaves_the_gate(tmp_path: Path) -> None:

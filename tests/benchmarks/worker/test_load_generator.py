@@ -21,12 +21,14 @@ from benchmarks.records.result import Row
 from benchmarks.report.load import MEANING, sections
 from benchmarks.stats.intervals import quantile
 from benchmarks.worker import load_generator, load_loops
-from benchmarks.worker.load_loops import Time, clients, knee, plan_starts, run_closed_loop, run_open_loop
+from benchmarks.worker.load_loops import Time, clients, plan_starts, run_closed_loop, run_open_loop
+from exporter.document.blocks import Sentence, Table
 from runtimes import codec
 from runtimes.errors import CheckFailedError, UsageError
 from runtimes.protocol import Arrays
 from tests.benchmarks.rows import EMPTY
 from tests.benchmarks.scripts import SCRIPT, foreign
+from tests.documents import remarks
 
 TICK = 1 / 1024
 
@@ -118,14 +120,14 @@ def test_the_report_says_of_a_stall_what_either_loop_would_hide() -> None:
     assert [row.p999_s for row in rows] == [stall, stall]
     assert [row.p99_s for row in rows] == [usual, pytest.approx(180 * TICK)]
     (section,) = sections(rows)
-    assert section.headlines == (
+    assert tuple(line.text for line in section.all_of(Sentence)) == (
         "closed: 20 of 10,000 calls stalled, for up to 200 ms where 4.88 is usual; this is service time: a closed loop "
         "sends nothing meanwhile, so nobody is seen to wait",
         "open, fixed: 20 of 10,000 calls stalled, for up to 200 ms; p99 from the intended start is 176 ms, of the "
         "calls alone 4.88: requests wait behind slow calls",
     )
-    (table,) = section.tables
-    assert [heading for heading, _ in table.headings][3:] == [
+    (table,) = section.all_of(Table)
+    assert list(table.headings[3:]) == [
         *("service ms", "p99", "p99.9"),
         *("response ms", "p99", "p99.9"),
     ]
@@ -201,8 +203,8 @@ def test_a_load_on_a_busy_machine_is_marked_and_one_that_is_busy_with_itself_is_
     robbed = LoadResult("clients", calls, calls, 100.0, clients=3, conditions=replace(BUSY, foreign_cores=1.0))
     assert with_load(EMPTY, robbed).disturbances
     (section,) = sections([alone, crowd])
-    assert [row[-1] for row in section.tables[0].cells] == ["!", "–"]
-    assert any(remark.startswith("closed: disturbed: ") for remark in section.remarks)
+    assert [row[-1] for row in section.all_of(Table)[0].cells] == ["!", "–"]
+    assert any(remark.startswith("closed: disturbed: ") for remark in remarks(section))
     assert with_load(EMPTY, LoadResult("closed", calls, calls, 100.0)).disturbances is None
 
 
@@ -286,34 +288,18 @@ def test_what_a_client_raises_comes_through_and_the_others_end() -> None:
         clients([lambda: None, broken, lambda: None], 0.01, load_loops.REAL, 1000)
 
 
-@pytest.mark.parametrize(
-    ("points", "expected"),
-    [
-        ([(1, 100.0), (2, 190.0), (4, 300.0), (8, 310.0), (16, 330.0)], 4),  # 300 is above 90 % of 330
-        ([(1, 100.0), (2, 190.0), (4, 296.0), (8, 310.0), (16, 330.0)], 8),
-        ([(1, 100.0), (2, 99.0)], 1),
-        ([(4, 100.0), (1, 50.0), (2, 95.0)], 2),
-        ([(1, 100.0), (2, 200.0)], 2),
-        ([(1, 100.0)], None),
-        ([], None),
-    ],
-)
-def test_the_knee_is_the_least_size_near_the_best(points: list[tuple[int, float]], expected: int | None) -> None:
-    assert knee(points) == expected
-
-
 def test_a_sweep_is_told_with_its_knee() -> None:
     def row(batch: int, per_s: float) -> Row:
         calls = (batch / per_s,) * 10
         return with_load(replace(EMPTY, batch=batch), LoadResult("batches", calls, calls, per_s / batch))
 
     (section,) = sections([row(1, 100.0), row(2, 195.0), row(4, 210.0)])
-    assert section.headlines == (
+    assert tuple(line.text for line in section.all_of(Sentence)) == (
         "batch 2: 195 images/s, the least that comes within 10% of the best of 1 to 4, 210 at 4",
     )
     (section,) = sections([row(1, 100.0), row(2, 200.0)])
-    assert section.headlines[0].endswith("(the largest tried: more may be better still)")
-    assert [cells[:2] for cells in section.tables[0].cells] == [("1", "100"), ("2", "200")]
+    assert section.all_of(Sentence)[0].text.endswith("(the largest tried: more may be better still)")
+    assert [cells[:2] for cells in section.all_of(Table)[0].cells] == [("1", "100"), ("2", "200")]
 
 
 @pytest.mark.parametrize(

@@ -1,40 +1,30 @@
-"""Rows for people: which columns they have, what is said beneath them, and the table for the terminal."""
+"""Measured rows in words: a section for each network and machine, with tables, remarks and plots."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from benchmarks.analysis import ranking
-from benchmarks.format import ABSENT as ABSENT
-from benchmarks.format import milliseconds as milliseconds
-from benchmarks.format import points as points
 from benchmarks.records.naming import locate, weights_of
 from benchmarks.records.result import Row
 from benchmarks.records.subject import NOISE
-from benchmarks.report.columns import COST, GPU, SPANS, SPEED, WHICH, WORTH, Column, Table, table
+from benchmarks.report.columns import COST, GPU, SPANS, SPEED, WORTH, has_values, table_of_rows
+from benchmarks.report.plots import RunPlots
+from benchmarks.report.predictions import TableLimits, tabulate_predictions
+from exporter.document.blocks import Folded, Remark, Section, Sentence
 
-MISSING = (": failed:", ": skipped:", ": error:")
-"""Stand in the remark on a row that has no number."""
-
-
-DOUBTFUL = (": disturbed:", ": warning:")
-"""Stand in the remark on a row whose numbers are to be doubted."""
-
+FOLDED = {
+    "other spans and quantiles": SPANS,
+    "what the answers are worth": WORTH,
+    "what it takes": COST,
+    "the GPU": GPU,
+}
+"""Tables behind the first one."""
 
 QUIET, DISTURBED, UNSEEN = "quiet", "disturbed", "not known whether the machine was quiet"
 """What is said of a machine while rows were timed."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """All the rows of one subject, as text. ``headlines`` say in words what came of them."""
-
-    title: str
-    tables: tuple[Table, ...]
-    remarks: tuple[str, ...]
-    headlines: tuple[str, ...] = ()
 
 
 def groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
@@ -46,25 +36,42 @@ def groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
     return tuple(map(tuple, found.values()))
 
 
-def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
-    """The rows by subject, in the order that they came. A column that nothing was measured for is left out, and a
-    table of nothing else. Rows of load shapes stand in no table here, as their times are of something else."""
-    return tuple(map(_section, groups(rows)))
+def sections(rows: Sequence[Row], limits: TableLimits | None = None) -> Iterator[Section]:
+    """The rows by subject, in the order that they came; with tables of predictions, if they are given limits. Rows of
+    load shapes are left out, as their times are of something else.
 
-
-def has_values(columns: Sequence[Column[Row]], row: Row) -> bool:
-    """Whether the row has anything in these columns beside what says which row it is."""
-    return any(column.cell(row) != ABSENT for column in columns if column not in WHICH)
+    Raises:
+        ArtifactError: the answers in a row are damaged.
+    """
+    for group in groups([row for row in rows if row.load is None]):
+        yield _section(group)
+        measured = [row for row in group if row.status == "ok"]
+        predictions = () if limits is None else tuple(tabulate_predictions(measured, limits))
+        if predictions:
+            yield Section("", predictions, f"what was answered: {title(group)}")
 
 
 def _section(rows: Sequence[Row]) -> Section:
-    measured = [row for row in rows if row.status == "ok" and row.load is None]
-    kinds = (
-        (columns, [row for row in measured if has_values(columns, row)]) for columns in (SPEED, SPANS, WORTH, COST, GPU)
+    measured = [row for row in rows if row.status == "ok"]
+    found = ranking.headlines(measured)
+    best = [row for one in found for row in ((one.fastest, *one.tied) if one.lead else ())]
+    label = "Configurations compared. Marked: the fastest of each batch, and what ties with it."
+    tables = {
+        summary: table_of_rows(columns, [row for row in measured if has_values(columns, row)])
+        for summary, columns in FOLDED.items()
+    }
+    blocks = (
+        *(Sentence(ranking.format_headline(one), "headline") for one in found),
+        replace(table_of_rows(SPEED, rows, best), label=label, name="main"),
+        *(
+            Folded(summary, (replace(table, label=summary.capitalize()),))
+            for summary, table in tables.items()
+            if table.rows
+        ),
+        *remarks(rows),
+        RunPlots(tuple(measured)),
     )
-    tables = [table(columns, of) for columns, of in kinds if of]
-    said = (ranking.format_headline(found) for found in ranking.headlines(measured))
-    return Section(title(rows), tuple(tables), tuple(remarks(rows)), tuple(said))
+    return Section(title(rows), blocks, "more of these rows")
 
 
 def title(rows: Sequence[Row]) -> str:
@@ -84,27 +91,32 @@ def _data(rows: Sequence[Row]) -> str:
     return f"{name}, {images:,} images" if images else name
 
 
-def remarks(rows: Sequence[Row]) -> Iterator[str]:
+def remarks(rows: Sequence[Row]) -> Iterator[Remark]:
     """What must be known beside the figures: what is missing and why, what was not quiet or is doubtful, notes, and
     which libraries ran."""
-    told: dict[tuple[str, str], list[Row]] = {}
+    alike: dict[tuple[str, Remark], list[Row]] = {}
     for row in rows:
-        for words in _format_remarks(row):
-            told.setdefault((row.runtime, words), []).append(row)
-    for (_, words), alike in told.items():
-        yield f"{_places(alike)}: {words}"
+        for remark in _remarks(row):
+            alike.setdefault((row.runtime, remark), []).append(row)
+    for (_, remark), of in alike.items():
+        yield replace(remark, text=f"{_places(of)}: {remark.text}")
     yield from runtimes_of(rows)
 
 
-def _format_remarks(row: Row) -> Iterator[str]:
+def _remarks(row: Row) -> Iterator[Remark]:
     if row.status != "ok":
-        yield f"{row.status}: {row.reason}"
+        yield Remark(f"{row.status}: {row.reason}", "failure", row.status)
         return
     if row.disturbances:
-        yield f"disturbed: {'; '.join(row.disturbances)}"
-    yield from (f"warning: {words}" for words in row.warnings)
+        yield Remark(f"disturbed: {'; '.join(row.disturbances)}", "warning", "machine-disturbed")
+    yield from map(warn, row.warnings)
     if row.note:
-        yield row.note
+        yield Remark(row.note)
+
+
+def warn(warning: str) -> Remark:
+    """A warning of a row, as a remark."""
+    return Remark(f"warning: {warning}", "warning")
 
 
 def _places(rows: Sequence[Row]) -> str:
@@ -115,17 +127,17 @@ def _places(rows: Sequence[Row]) -> str:
     return f"{' '.join(filter(None, (rows[0].runtime, precisions)))}, batch {batches}{graphs}"
 
 
-def runtimes_of(rows: Sequence[Row]) -> Iterable[str]:
+def runtimes_of(rows: Sequence[Row]) -> Iterator[Remark]:
     """Which libraries ran, in one line, if any did."""
     ran = dict.fromkeys(
         f"{row.runtime} {row.runtime_version} ({row.provider})" for row in rows if row.runtime_version is not None
     )
     if ran:
-        yield "runtimes: " + ", ".join(ran)
+        yield Remark("runtimes: " + ", ".join(ran))
 
 
-def quiet(rows: Sequence[Row]) -> str | None:
-    """Whether the machine was quiet while all these were timed, in a line; ``None`` where nothing was measured."""
+def quiet(rows: Sequence[Row]) -> Iterator[Remark]:
+    """Whether the machine was quiet while all these were timed, in a line; nothing where nothing was measured."""
     measured = [row for row in rows if row.status == "ok"]
     counts = Counter(map(_machine_was, measured))
     reasons = dict.fromkeys(line for row in measured for line in row.disturbances or ())
@@ -138,7 +150,10 @@ def quiet(rows: Sequence[Row]) -> str | None:
         parts.append(f"{QUIET}: {counts[QUIET]} {of}")
     if counts[UNSEEN]:
         parts.append(f"{UNSEEN}: {counts[UNSEEN]} {of}")
-    return "; ".join(parts) or None
+    if counts[DISTURBED]:
+        yield Remark("; ".join(parts), "warning", "machine-disturbed")
+    elif parts:
+        yield Remark("; ".join(parts), code="machine-unseen" if counts[UNSEEN] else "machine-quiet")
 
 
 def _machine_was(row: Row) -> str:

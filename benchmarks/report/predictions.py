@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.accuracy import by_class, packing
 from benchmarks.accuracy import flips as answers_flips
@@ -14,7 +14,8 @@ from benchmarks.analysis.ranking import name
 from benchmarks.format import ABSENT
 from benchmarks.records.result import Row
 from benchmarks.records.subject import is_reference
-from benchmarks.report.columns import Column, Table, table
+from benchmarks.report.columns import Column, table
+from exporter.document.blocks import Folded, Table
 
 
 @dataclass(frozen=True)
@@ -30,23 +31,13 @@ class TableLimits:
 SHORT = TableLimits(classes=5, pairs=5, changes=3)
 
 
-@dataclass(frozen=True)
-class CaptionedTable:
-    """One table: its name, what must be said of it, and itself."""
-
-    summary: str
-    caption: str
-    table: Table
-
-
-def tabulate_predictions(rows: Sequence[Row], most: TableLimits | None = None) -> Iterator[CaptionedTable]:
+def tabulate_predictions(rows: Sequence[Row], most: TableLimits) -> Iterator[Folded]:
     """A table by class, one of the pairs of configurations whose answers differ, and one of changed answers for each
     configuration that has any. The rows are of one network; the first batch of each counts.
 
     Raises:
         ArtifactError: the answers in a row are damaged.
     """
-    most = most or TableLimits()
     shown: dict[str, Row] = {}
     for row in rows:
         if row.answers is not None:
@@ -61,7 +52,11 @@ def tabulate_predictions(rows: Sequence[Row], most: TableLimits | None = None) -
             yield from _tabulate_confusions(label, row, reference, most.changes)
 
 
-def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> CaptionedTable:
+def _caption(summary: str, caption: str, found: Table) -> Folded:
+    return Folded(summary, (replace(found, caption=caption),))
+
+
+def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> Folded:
     lookup = {label: {one.name: one for one in found} for label, found in shares.items()}
     first = next(iter(shares.values()))
     lowest = sorted(first, key=lambda one: one.right / one.images)[:most]
@@ -77,7 +72,7 @@ def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> Captio
     )
     left_out = f", the {len(kept)} worst of {len(first)} classes" if len(kept) < len(first) else ""
     caption = f"Share of each class's images that is answered rightly{left_out}; in brackets 95 % intervals (Wilson)"
-    return CaptionedTable("accuracy by class", caption, table(columns, kept))
+    return _caption("accuracy by class", caption, table(columns, kept))
 
 
 def _share(one: ClassShare | None) -> str:
@@ -95,7 +90,7 @@ class _Pair:
     flips: Flips
 
 
-def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[CaptionedTable]:
+def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[Folded]:
     """Nothing where all answers are the same, or there is no truth."""
     seen = {
         label: (row.answers.asked, packing.unpack_predictions(row.answers))
@@ -120,10 +115,10 @@ def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[CaptionedTable]:
     )
     left_out = f", the {len(kept)} clearest of {len(apart)} pairs" if len(kept) < len(apart) else ""
     caption = f"McNemar's exact test{left_out}; p is of each pair for itself, and of many some are small by chance"
-    yield CaptionedTable("pairs whose answers differ", caption, table(columns, kept))
+    yield _caption("pairs whose answers differ", caption, table(columns, kept))
 
 
-def _tabulate_confusions(label: str, row: Row, reference: Row, most: int) -> Iterator[CaptionedTable]:
+def _tabulate_confusions(label: str, row: Row, reference: Row, most: int) -> Iterator[Folded]:
     if row.answers is None or reference.answers is None or row.answers.asked != reference.answers.asked:
         return
     found = by_class.count_confusions(row.answers, reference.answers, most)
@@ -135,9 +130,7 @@ def _tabulate_confusions(label: str, row: Row, reference: Row, most: int) -> Ite
         Column[by_class.Confusion](f"{label} says", lambda one: one.now, left=True),
         Column[by_class.Confusion]("images", lambda one: f"{one.images:,}"),
     )
-    yield CaptionedTable(
-        f"answers that changed: {label}", f"The most frequent changes. {_flips(row)}", table(columns, found)
-    )
+    yield _caption(f"answers that changed: {label}", f"The most frequent changes. {_flips(row)}", table(columns, found))
 
 
 def _flips(row: Row) -> str:
