@@ -40,7 +40,7 @@ class _State:
 
 
 class Ledger:
-    """What a folder holds already: its results, of which the last one of each configuration counts, and what is complete.
+    """What a folder holds already: its results, of which the last of each configuration counts, and what is complete.
 
     Attributes:
         folder: that exists.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import lzma
@@ -27,7 +28,7 @@ from benchmarks.compare.compare import Limits, compare
 from benchmarks.paper.experiments import curves, degradation
 from benchmarks.paper.training import corpus, loop, schedule
 from benchmarks.paper.training import run as runs
-from benchmarks.records import findings, store
+from benchmarks.records import findings, result, store
 from benchmarks.report.comparison import comparison_document
 from benchmarks.report.csv_export import COLUMNS, csv_text, value_at
 from benchmarks.report.document import load_document, run_document
@@ -127,7 +128,10 @@ def columns(figures: Figures) -> dict[str, Any]:
     for name in ("reason", "warnings", "disturbances"):
         reasons = values[name]
         values[name] = [str(each) for each in reasons] if name != "reason" and reasons is not None else reasons
-    values |= {"reason": values["reason"] and str(values["reason"]), "unreadable_names": values["unreadable_names"] or ()}
+    values |= {
+        "reason": values["reason"] and str(values["reason"]),
+        "unreadable_names": values["unreadable_names"] or (),
+    }
     return cast(dict[str, Any], json.loads(codec.dumps(values)))
 
 
@@ -140,6 +144,10 @@ def test_every_figure_comes_out_as_it_was_written(name: str, beside: Path) -> No
         assert {heading: found[heading] for heading in expected} == _approximately(expected)
         assert bool(figures.result.samples or figures.result.load) == (figures.result.status == "ok")
         assert (figures.result.recorded is not None) == (name in OLDER and figures.result.status == "ok")
+
+
+def read_csv(folder: Path) -> str:
+    return (folder / "results.csv").read_text()
 
 
 def _approximately(value: Any) -> Any:
@@ -171,9 +179,10 @@ def test_no_facts_of_an_old_file_contradict_each_other(name: str, beside: Path) 
 @pytest.mark.parametrize("name", ALL)
 def test_spreadsheet_markdown_and_table_are_the_same(name: str, beside: Path) -> None:
     rows = Figures.of_all(store.read(beside / name / "results.jsonl"))
-    heading, *lines = (beside / name / "results.csv").read_text().splitlines(keepends=True)
-    renamed = ",".join(RENAMED.get(word, word) for word in heading.split(","))
-    assert csv_text(rows) == renamed + "".join(line.removesuffix("\n") + "\n" for line in lines)
+    told, found = (list(csv.DictReader(io.StringIO(text))) for text in (read_csv(beside / name), csv_text(rows)))
+    for line, old in zip(found, told, strict=True):
+        assert [*line] == [RENAMED.get(heading, heading) for heading in old]
+        assert [*line.values()] == [*{**old, "schema_version": str(result.SCHEMA_VERSION)}.values()]
     done = CliRunner().invoke(rbench, ["report", name, "--markdown", "-"], catch_exceptions=False)
     assert (done.exit_code, done.stdout) == (0, (beside / name / "report.md").read_text())
     text = io.StringIO()

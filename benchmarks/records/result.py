@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from benchmarks.accuracy.flips import Flips
 from benchmarks.accuracy.packing import PackedPredictions
@@ -184,11 +184,3 @@ class Result:
     def note(self) -> str | None:
         """The notes in one line."""
         return "; ".join(map(str, self.notes)) or None
-
-
-if TYPE_CHECKING:
-    from benchmarks.analysis.figures import Figures
-
-    Row: TypeAlias = Figures
-else:
-    Row = object

@@ -97,7 +97,7 @@ def _remarks(rows: tuple[RowComparison, ...]) -> Iterator[str]:
     told: dict[str, list[RowComparison]] = {}
     for row in rows:
         apart = [f"{one.field} {one.old} before, {one.new} now" for one in row.apart]
-        for line in (*(f"{REGRESSION}{line}" for line in row.regressions), *apart, *row.remarks):
+        for line in (*(f"{REGRESSION}{line}" for line in row.regressions), *apart, *map(str, row.remarks)):
             told.setdefault(line, []).append(row)
     for line, alike in sorted(told.items(), key=lambda item: not item[0].startswith(REGRESSION)):
         yield f"{'; '.join(dict.fromkeys(map(_name, alike)))}: {line}"

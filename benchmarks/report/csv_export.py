@@ -13,7 +13,12 @@ from benchmarks.machine.gpu import GpuState
 
 
 def _parts(prefix: str, path: str, cls: type[GpuState] | type[Flips]) -> dict[str, str]:
-    return {f"{prefix}_{field.name}": f"{path}.{field.name}" for field in dataclasses.fields(cls)}
+    """A column for each field; two for an interval."""
+    found = {}
+    for name in (field.name for field in dataclasses.fields(cls)):
+        ends = {"low": ".0", "high": ".1"} if "interval" in name else {"": ""}
+        found |= {f"{prefix}_{name.replace('interval', end)}": f"{path}.{name}{index}" for end, index in ends.items()}
+    return found
 
 
 def _estimates(*names: str, unit: str = "") -> dict[str, str]:
@@ -89,7 +94,10 @@ def value_at(figures: Figures, path: str) -> object:
     """What stands at the end of the path; ``None`` where it ends early."""
     value: object = figures
     for name in path.split("."):
-        value = None if value is None else getattr(value, name)
+        if isinstance(value, tuple) and name.isdigit():
+            value = value[int(name)]
+        elif value is not None:
+            value = getattr(value, name)
     return value
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.records.findings import Findings
-from benchmarks.records.result import Row
 from exporter.document.blocks import Block
 
 
@@ -13,14 +13,14 @@ from exporter.document.blocks import Block
 class RunPlots(Block):
     """Configurations that are compared: latency, accuracy, throughput, roofline and drift."""
 
-    rows: tuple[Row, ...]
+    results: tuple[Figures, ...]
 
 
 @dataclass(frozen=True)
 class LoadPlots(Block):
     """Load shapes of one network: service and response, sweeps and cold starts."""
 
-    rows: tuple[Row, ...]
+    results: tuple[Figures, ...]
 
 
 @dataclass(frozen=True)

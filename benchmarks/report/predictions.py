@@ -6,14 +6,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.accuracy import by_class, packing
+from benchmarks.accuracy import by_class
 from benchmarks.accuracy import flips as answers_flips
 from benchmarks.accuracy.by_class import ClassShare
 from benchmarks.accuracy.flips import Flips
+from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
 from benchmarks.format import ABSENT
-from benchmarks.records.result import Row
-from benchmarks.records.subject import is_reference
 from benchmarks.report.columns import Column, table
 from exporter.document.blocks import Folded, Table
 
@@ -31,25 +30,26 @@ class TableLimits:
 SHORT = TableLimits(classes=5, pairs=5, changes=3)
 
 
-def tabulate_predictions(rows: Sequence[Row], most: TableLimits) -> Iterator[Folded]:
+def tabulate_predictions(results: Sequence[Figures], most: TableLimits) -> Iterator[Folded]:
     """A table by class, one of the pairs of configurations whose answers differ, and one of changed answers for each
-    configuration that has any. The rows are of one network; the first batch of each counts.
+    configuration that has any. The results are of one network; the first batch of each counts.
 
     Raises:
-        ArtifactError: the answers in a row are damaged.
+        ArtifactError: the predictions of a result are damaged.
     """
-    shown: dict[str, Row] = {}
-    for row in rows:
-        if row.answers is not None:
-            shown.setdefault(name(row), row)
-    shares = {label: by_class.per_class(row.answers) for label, row in shown.items() if row.answers is not None}
+    shown: dict[str, Figures] = {}
+    for figures in results:
+        if figures.result.predictions is not None:
+            shown.setdefault(name(figures.result), figures)
+    packed = {label: figures.result.predictions for label, figures in shown.items()}
+    shares = {label: by_class.per_class(each) for label, each in packed.items() if each is not None}
     if any(shares.values()):
         yield _by_class({label: found for label, found in shares.items() if found}, most.classes)
     yield from _by_pair(shown, most.pairs)
-    reference = next((row for row in shown.values() if is_reference(row.runtime, row.precision)), None)
-    for label, row in shown.items():
-        if reference is not None and row is not reference:
-            yield from _tabulate_confusions(label, row, reference, most.changes)
+    reference = next((figures for figures in shown.values() if figures.is_reference), None)
+    for label, figures in shown.items():
+        if reference is not None and figures is not reference:
+            yield from _tabulate_confusions(label, figures, reference, most.changes)
 
 
 def _caption(summary: str, caption: str, found: Table) -> Folded:
@@ -90,12 +90,12 @@ class _Pair:
     flips: Flips
 
 
-def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[Folded]:
+def _by_pair(shown: Mapping[str, Figures], most: int) -> Iterator[Folded]:
     """Nothing where all answers are the same, or there is no truth."""
     seen = {
-        label: (row.answers.asked, packing.unpack_predictions(row.answers))
-        for label, row in shown.items()
-        if row.answers
+        label: (figures.result.predictions.asked, figures.predictions)
+        for label, figures in shown.items()
+        if figures.result.predictions is not None and figures.predictions is not None
     }
     found = [
         _Pair(one, other, answers_flips.flips(second, first))
@@ -118,25 +118,28 @@ def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[Folded]:
     yield _caption("pairs whose answers differ", caption, table(columns, kept))
 
 
-def _tabulate_confusions(label: str, row: Row, reference: Row, most: int) -> Iterator[Folded]:
-    if row.answers is None or reference.answers is None or row.answers.asked != reference.answers.asked:
+def _tabulate_confusions(label: str, figures: Figures, reference: Figures, most: int) -> Iterator[Folded]:
+    now, before = figures.result.predictions, reference.result.predictions
+    if now is None or before is None or now.asked != before.asked:
         return
-    found = by_class.count_confusions(row.answers, reference.answers, most)
+    found = by_class.count_confusions(now, before, most)
     if not found:
         return
     columns = (
         Column[by_class.Confusion]("true class", lambda one: one.true or ABSENT, left=True),
-        Column[by_class.Confusion](f"{name(reference)} said", lambda one: one.before, left=True),
+        Column[by_class.Confusion](f"{name(reference.result)} said", lambda one: one.before, left=True),
         Column[by_class.Confusion](f"{label} says", lambda one: one.now, left=True),
         Column[by_class.Confusion]("images", lambda one: f"{one.images:,}"),
     )
-    yield _caption(f"answers that changed: {label}", f"The most frequent changes. {_flips(row)}", table(columns, found))
+    yield _caption(
+        f"answers that changed: {label}", f"The most frequent changes. {_flips(figures)}", table(columns, found)
+    )
 
 
-def _flips(row: Row) -> str:
-    if row.flips is None:
+def _flips(figures: Figures) -> str:
+    if figures.flips is None:
         return ""
-    flips = row.flips
+    flips = figures.flips
     low, high = flips.real_share_interval
     words = (
         f"{flips.real} real flips ({100 * low:.2f}–{100 * high:.2f} % of all images) and {flips.near_ties} near ties"

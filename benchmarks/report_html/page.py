@@ -7,6 +7,7 @@ from html import escape
 from importlib import resources
 from itertools import groupby
 
+from benchmarks.records.result import Result
 from benchmarks.report.plots import FindingsPlots, LoadPlots, RunPlots
 from benchmarks.report_html import findings_plots, latency, svg, tables, tradeoffs
 from benchmarks.report_html import load as load_plots
@@ -148,16 +149,16 @@ def _format_plots(block: Block, place: str, look: PlotStyle) -> str:
 
 def _plots(block: Block, place: str, look: PlotStyle) -> Iterator[Plot | None]:
     match block:
-        case RunPlots(rows):
-            batches = {
-                batch: [row for row in rows if row.batch == batch] for batch in dict.fromkeys(r.batch for r in rows)
-            }
+        case RunPlots(results):
+            batches: dict[int, list[Result]] = {}
+            for figures in results:
+                batches.setdefault(figures.result.identity.batch, []).append(figures.result)
             yield from (latency.distribution(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
-            yield tradeoffs.front(rows, look, place)
-            yield tradeoffs.throughput(rows, look, place)
-            yield tradeoffs.roofline(rows, look, place)
+            yield tradeoffs.front(results, look, place)
+            yield tradeoffs.throughput(results, look, place)
+            yield tradeoffs.roofline(results, look, place)
             yield from (latency.drift(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
-        case LoadPlots(rows):
-            yield from load_plots.plots(rows, look, place)
+        case LoadPlots(results):
+            yield from load_plots.plots(results, look, place)
         case FindingsPlots(findings):
             yield from findings_plots.plots(findings, place)

@@ -1,7 +1,7 @@
 """Plots as SVG that takes its colours from the page: drawn by matplotlib, without its global state of figures.
 
 matplotlib draws in placeholder colours, each of which becomes a CSS variable of the page's, so that one drawing is
-right in light and in dark. Text stays text, in the page's font. The same rows give the same bytes. A drawing for a
+right in light and in dark. Text stays text, in the page's font. The same results give the same bytes. A drawing for a
 file takes the page's light colours.
 """
 
@@ -17,7 +17,7 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from exporter.commands.terminal import PRECISION_NAMES
 from runtimes.errors import BackendUnavailableError, Reason
 
@@ -125,13 +125,13 @@ class PlotStyle:
     colours: dict[str, int]
     markers: dict[str, str]
 
-    def colour(self, row: Row) -> str:
-        """The placeholder of the row's runtime."""
-        return SERIES[self.colours[row.runtime]]
+    def colour(self, result: Result) -> str:
+        """The placeholder of the result's backend."""
+        return SERIES[self.colours[result.identity.backend]]
 
-    def marker(self, row: Row) -> str:
-        """Of the row's precision, as matplotlib names it."""
-        return self.markers[row.precision or ""]
+    def marker(self, result: Result) -> str:
+        """Of the precision, as matplotlib names it."""
+        return self.markers[result.identity.precision or ""]
 
 
 def choose_style(runtimes: Iterable[str], precisions: Iterable[str]) -> PlotStyle:

@@ -124,8 +124,8 @@ class TuningResult:
 
 
 def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListener) -> Generator[Result, None, None]:
-    """The results, each as soon as it is measured, and at last the best as an artifact that opens as it was measured, if
-    there is one within the bound. The findings are filled meanwhile.
+    """The results, each as soon as it is measured, and at last the best as an artifact that opens as it was measured,
+    if there is one within the bound. The findings are filled meanwhile.
 
     The reference is never the best: an ONNX file cannot carry it.
 
@@ -245,7 +245,8 @@ class TuningSearch:
         self._batches = tuple(dict.fromkeys(request.batches or default))
 
     def trials(self) -> Iterator[Trial]:
-        """What is measured, in its order. The results of each must be among the findings before the next is asked for."""
+        """What is measured, in its order. The results of each must be among the findings before the next is asked
+        for."""
         yield from self.one_by_one()
         yield from self.finals()
 
