@@ -71,7 +71,7 @@ class RowComparison:
     """One configuration, as it was and as it is.
 
     Attributes:
-        subject, network, runtime, precision, batch, threads, device, cuda_graphs, load: which, as the new result has
+        subject, network, backend, precision, batch, threads, device, cuda_graphs, load: which, as the new result has
             it. ``network`` and ``load`` are words: of the variant and its weights, and of the load's shape.
         old_status, new_status: as in a result. If one is not ``ok``, there is nothing to compare.
         p50, p99: of the latency, or of a load shape's responses; ``None`` where a side has too few samples.
@@ -83,7 +83,7 @@ class RowComparison:
 
     subject: str
     network: str
-    runtime: str
+    backend: str
     precision: str | None
     batch: int
     threads: int
@@ -201,7 +201,7 @@ def _compare_rows(
     return RowComparison(
         subject=result.identity.subject or result.identity.artifact,
         network=weights_of(result),
-        runtime=result.identity.backend,
+        backend=result.identity.backend,
         precision=result.identity.precision,
         batch=result.identity.batch,
         threads=result.ran.threads,

@@ -110,8 +110,8 @@ class Harness:
             self.listener.notice(f"no roofline: {self._ceilings.missing}")
 
     def measure(self, trials: Iterable[Trial]) -> Iterator[Result]:
-        """A result for each configuration of each trial; blocks for seconds. The next trial is asked for when the results
-        of the one before have been taken, so that a generator of trials can go by them.
+        """A result for each configuration of each trial; blocks for seconds. The next trial is asked for when the
+        results of the one before have been taken, so that a generator of trials can go by them.
 
         A pair's answers are taken once, in its first result that is ok. An interrupt, or the end of the process that
         was asked for, gives the results of the processes that were through, and comes through itself.

@@ -43,7 +43,7 @@ def _worth(drop: AccuracyChange) -> str:
 
 
 CONFIGURATION: tuple[Column[RowComparison], ...] = (
-    Column("runtime", lambda row: row.runtime, left=True),
+    Column("runtime", lambda row: row.backend, left=True),
     Column("precision", lambda row: row.precision or ABSENT, left=True),
     Column("batch", lambda row: str(row.batch)),
     Column("graphs", lambda row: "off" if row.cuda_graphs is False else ABSENT, left=True),
@@ -104,7 +104,7 @@ def _remarks(rows: tuple[RowComparison, ...]) -> Iterator[str]:
 
 
 def _name(row: RowComparison) -> str:
-    parts = [" ".join(filter(None, (row.runtime, row.precision))), f"batch {row.batch}"]
+    parts = [" ".join(filter(None, (row.backend, row.precision))), f"batch {row.batch}"]
     if row.load is not None:
         parts.append(row.load)
     if row.cuda_graphs is False:

@@ -14,7 +14,7 @@ from benchmarks.machine.gpu import GpuState
 
 def _parts(prefix: str, path: str, cls: type[GpuState] | type[Flips]) -> dict[str, str]:
     """A column for each field; two for an interval."""
-    found = {}
+    found: dict[str, str] = {}
     for name in (field.name for field in dataclasses.fields(cls)):
         ends = {"low": ".0", "high": ".1"} if "interval" in name else {"": ""}
         found |= {f"{prefix}_{name.replace('interval', end)}": f"{path}.{name}{index}" for end, index in ends.items()}

@@ -149,7 +149,7 @@ def quiet(results: Sequence[Figures]) -> Iterator[Remark]:
     measured = [figures for figures in results if figures.result.status == "ok"]
     counts = Counter(map(_machine_was, measured))
     reasons = dict.fromkeys(line for figures in measured for line in figures.disturbances or ())
-    of = f"of {len(measured)} figures{'s' if len(measured) != 1 else ''}"
+    of = f"of {len(measured)} row{'s' if len(measured) != 1 else ''}"
     parts = []
     if counts[DISTURBED]:
         more = ", and more" if len(reasons) > 1 else ""
