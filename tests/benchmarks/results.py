@@ -159,8 +159,9 @@ def change_facts(result: Result, **changes: Any) -> Result:
     return replace(result, **facts)
 
 
-def change(figures: Figures, **changes: Any) -> Figures:
+def change(of: Figures | Result, **changes: Any) -> Figures:
     """The same with other facts, as ``change_facts`` takes them, and with figures stated, as ``p50=Estimate(...)``."""
+    figures = Figures(of) if isinstance(of, Result) else of
     stated = dict(figures.stated) if isinstance(figures, StatedFigures) else {}
     names = [name for name in changes if name not in _FACTS and hasattr(Figures, name)]
     stated |= {name: changes.pop(name) for name in names}
@@ -211,7 +212,7 @@ SKIPPED = Figures(
 _FAST = (0.00041, 0.00044, 0.00052, 0.00039)
 
 REFERENCE = change(
-    Figures(EMPTY),
+    EMPTY,
     backend="pytorch",
     backend_version="2.13.0",
     provider="eager",

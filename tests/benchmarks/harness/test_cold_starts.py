@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks.harness import cold_starts
 from benchmarks.harness.cold_starts import cold_start, disk_bytes, load_of
-
 from benchmarks.records.load import STEPS, ColdStart
 from benchmarks.report.load import sections
 from exporter.document.blocks import Table

@@ -9,7 +9,7 @@ from benchmarks.report.markdown import escape, markdown
 from exporter.document.blocks import Remark, Sentence
 from tests.benchmarks.paper.samples import degradation, responses
 from tests.benchmarks.report_html.measured import EVERYTHING
-from tests.benchmarks.rows import FASTER, REFERENCE, SKIPPED
+from tests.benchmarks.results import FASTER, REFERENCE, SKIPPED, change
 from tests.documents import remarks
 
 ROWS = (REFERENCE, FASTER, SKIPPED)
@@ -43,7 +43,7 @@ def test_load_shapes_show_a_stall_where_one_waits_for_it() -> None:
 
 
 def test_tables_are_whole_and_foreign_text_cannot_break_them() -> None:
-    foreign = replace(FASTER, runtime="a|b\n<i>@team", subject="<b>`net`")
+    foreign = change(FASTER, backend="a|b\n<i>@team", subject="<b>`net`")
     text = markdown(report_document([REFERENCE, foreign, SKIPPED]))
     table = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in table} <= {6, 7, 8, 9}
@@ -53,12 +53,12 @@ def test_tables_are_whole_and_foreign_text_cannot_break_them() -> None:
 
 
 def test_untrained_weights_are_marked() -> None:
-    rows = [replace(row, weights="random", trained=False) for row in ROWS]
+    rows = [change(row, weights="random", trained=False) for row in ROWS]
     assert "*untrained*" in markdown(report_document(rows))
 
 
 def test_noise_has_no_accuracy() -> None:
-    text = markdown(report_document([replace(row, data="noise", top1=None, top5=None, images=64) for row in ROWS]))
+    text = markdown(report_document([change(row, data="noise", top1=None, top5=None, images=64) for row in ROWS]))
     assert "64 images" in text
     assert "top-1 %" not in text
 
@@ -71,8 +71,8 @@ def test_an_interrupted_run_says_so() -> None:
 
 
 def test_commands_are_given_once_as_a_shell_takes_them() -> None:
-    odd = replace(FASTER, command=("rbench", "run", "my net.onnx"))
-    first, second = commands([*ROWS, odd, replace(FASTER, command=None)])
+    odd = change(FASTER, command=("rbench", "run", "my net.onnx"))
+    first, second = commands([*ROWS, odd, change(FASTER, command=None)])
     assert first.split() == ["rbench", "run", "resnet20.onnx", "-o", "results"]
     assert second.endswith("'my net.onnx'")
 

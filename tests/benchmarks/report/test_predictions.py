@@ -6,22 +6,27 @@ import pytest
 
 from benchmarks.accuracy import packing
 from benchmarks.accuracy.flips import mcnemar
-from benchmarks.records.result import Row
+from benchmarks.analysis.figures import Figures
 from benchmarks.report import run
 from benchmarks.report.document import report_document
 from benchmarks.report.markdown import markdown
 from benchmarks.report.predictions import SHORT, TableLimits, tabulate_predictions
 from exporter.document.blocks import Section, Table
 from runtimes.errors import ArtifactError
-from tests.benchmarks.comparisons import OLD, with_answers
-from tests.benchmarks.comparisons import answered as answering
+from tests.benchmarks.comparisons import OLD, predicting, with_predictions
 from tests.benchmarks.report_html.measured import COMPARED
-from tests.benchmarks.rows import REFERENCE, SKIPPED
+from tests.benchmarks.results import REFERENCE, SKIPPED, change_facts
 
-ROWS = (with_answers(REFERENCE, 935), with_answers(OLD, 930), with_answers(replace(OLD, runtime="openvino"), 900))
+ROWS = Figures.of_all(
+    [
+        with_predictions(REFERENCE.result, 935),
+        with_predictions(OLD, 930),
+        with_predictions(change_facts(OLD, backend="openvino"), 900),
+    ]
+)
 
 
-def pairs(*rows: Row, limits: TableLimits | None = None) -> list[Table]:
+def pairs(*rows: Figures, limits: TableLimits | None = None) -> list[Table]:
     """The table of pairs that differ, if there is one."""
     folded = tabulate_predictions(rows, limits or TableLimits())
     tables = [table for one in folded for table in Section("", one.blocks).all_of(Table)]
@@ -43,10 +48,10 @@ def test_each_pair_of_configurations_is_compared() -> None:
 
 
 def test_pairs_that_cannot_differ_are_left_out() -> None:
-    alike = (ROWS[0], replace(ROWS[0], runtime="openvino"))
-    other = (ROWS[0], with_answers(OLD, 460, images=500))
-    unlabelled = packing.pack_predictions(replace(answering(900), targets=None, among_five=None), None)
-    noise = (replace(ROWS[0], answers=unlabelled), replace(ROWS[1], answers=unlabelled))
+    alike = (ROWS[0], replace(ROWS[0], backend="openvino"))
+    other = (ROWS[0], Figures(with_predictions(OLD, 460, images=500)))
+    unlabelled = packing.pack_predictions(replace(predicting(900), targets=None, among_five=None), None)
+    noise = (replace(ROWS[0], predictions=unlabelled), replace(ROWS[1], predictions=unlabelled))
     for rows in (alike, other, noise, ROWS[:1], (SKIPPED,)):
         assert pairs(*rows) == []
 

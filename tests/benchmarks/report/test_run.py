@@ -6,15 +6,28 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.accuracy.flips import Flips
+from benchmarks.analysis.figures import Figures
 from benchmarks.records.load import LoadResult
-from benchmarks.records.result import Row
-from benchmarks.records.roof import Roof
+from benchmarks.records.result import GpuUse
+from benchmarks.records.roof import RoofInputs
 from benchmarks.report import run
 from benchmarks.report.document import GPU_WIDTH, run_document
 from benchmarks.report.plots import RunPlots
 from exporter.document.blocks import PLAIN_WIDTH, Document, Remark, Section, Sentence, Summary, Table
 from exporter.document.terminal import as_text, print_document
-from tests.benchmarks.rows import EMPTY, FASTER, ON_A_GPU, REFERENCE, SKIPPED
+from runtimes.errors import Reason
+from tests.benchmarks.results import (
+    BUSY,
+    EMPTY,
+    FASTER,
+    IDLE,
+    ON_A_GPU,
+    REFERENCE,
+    SKIPPED,
+    change,
+    change_facts,
+    estimate,
+)
 from tests.documents import lines, printed, remarks, tables
 
 ROWS = (REFERENCE, FASTER, SKIPPED)
@@ -25,7 +38,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def section(*rows: Row) -> Section:
+def section(*rows: Figures) -> Section:
     """The only one of these rows."""
     (found,) = run.sections(rows)
     return found
@@ -75,13 +88,13 @@ def test_a_terminals_table_fits_it(monkeypatch: pytest.MonkeyPatch, columns: str
 
 
 def test_untrained_weights_are_marked_in_every_title() -> None:
-    untrained = [replace(row, weights="random", trained=False) for row in ROWS]
+    untrained = [change(row, weights="random", trained=False) for row in ROWS]
     assert "*untrained*" in section(*untrained).title
     assert "untrained" not in as_text(run_document(ROWS))
 
 
 def test_noise_is_labelled_and_has_no_accuracy_columns() -> None:
-    rows = [replace(row, data="noise", top1=None, top5=None, images=64) for row in ROWS]
+    rows = [change(row, data="noise", top1=None, top5=None, images=64) for row in ROWS]
     found = section(*rows)
     headings = {heading for table in found.all_of(Table) for heading in table.headings}
     assert ("noise" in found.title, "64 images" in found.title) == (True, True)
@@ -89,7 +102,7 @@ def test_noise_is_labelled_and_has_no_accuracy_columns() -> None:
 
 
 def test_rows_that_are_not_ok_stand_with_their_reason() -> None:
-    broken = replace(EMPTY, status="error", reason="ended by SIGSEGV", runtime="openvino")
+    broken = change(EMPTY, status="error", reason="ended by SIGSEGV", backend="openvino")
     found = section(broken)
     (remark,) = found.all_of(Remark)
     assert (remark.kind, remark.code) == ("failure", "error")
@@ -100,15 +113,15 @@ def test_rows_that_are_not_ok_stand_with_their_reason() -> None:
 
 
 def test_what_is_said_of_many_rows_is_said_once() -> None:
-    alike = [replace(SKIPPED, precision=name, batch=batch) for batch in (1, 64) for name in ("fp32", "fp16")]
-    other = replace(SKIPPED, precision="bf16", reason="no kernel")
+    alike = [change(SKIPPED, precision=name, batch=batch) for batch in (1, 64) for name in ("fp32", "fp16")]
+    other = change(SKIPPED, precision="bf16", reason="no kernel")
     first, second = remarks(section(*alike, other))
     assert first.startswith("openvino fp32, fp16, batch 1, 64: ")
     assert second.startswith("openvino bf16, batch 1: ")
 
 
 def test_notes_and_libraries_stand_beneath() -> None:
-    found = section(REFERENCE, replace(FASTER, note="unusual"))
+    found = section(REFERENCE, change(FASTER, note="unusual"))
     assert remarks(found, "note")[0] == "onnxruntime int8, batch 1: unusual"
     assert "onnxruntime 1.32.0 (CPUExecutionProvider)" in remarks(found)[-1]
     assert remarks(found, "warning", "failure") == []
@@ -123,25 +136,25 @@ def test_an_interrupted_run_says_so() -> None:
 
 
 def test_each_subject_has_its_own_section() -> None:
-    twin = replace(REFERENCE, artifact="resnet20.pt2", sha256="ef" * 32)
-    other = replace(FASTER, artifact="resnet56.onnx", sha256="cd" * 32, variant="resnet56", subject="resnet56.onnx")
+    twin = change(REFERENCE, artifact="resnet20.pt2", sha256="ef" * 32)
+    other = change(FASTER, artifact="resnet56.onnx", sha256="cd" * 32, variant="resnet56", subject="resnet56.onnx")
     found = run.sections((twin, *ROWS, other))
     assert [one.title.split(" ")[0] for one in found] == ["resnet20.onnx", "resnet56.onnx"]
 
 
 def test_older_rows_are_grouped_by_their_artifacts() -> None:
-    old = [replace(row, subject=None) for row in (*ROWS, replace(FASTER, artifact="resnet56.onnx", sha256="cd" * 32))]
+    old = [change(row, subject=None) for row in (*ROWS, change(FASTER, artifact="resnet56.onnx", sha256="cd" * 32))]
     assert [one.title.split(" ")[0] for one in run.sections(old)] == ["resnet20.onnx", "resnet56.onnx"]
 
 
 def test_a_variant_is_named_once() -> None:
-    found = section(*(replace(row, subject="resnet20") for row in ROWS))
+    found = section(*(change(row, subject="resnet20") for row in ROWS))
     assert found.title.split(" · ")[0] == "resnet20, bundled weights"
 
 
 def test_a_row_without_predictions_stands_in_no_accuracy_table() -> None:
-    nothing = dict.fromkeys(("images", "top1", "top5", "agreement", "drop", "evaluated_per_s"))
-    second = replace(FASTER, batch=8, **nothing)  # type: ignore[arg-type]
+    nothing = dict.fromkeys(("images", "top1", "top5", "agreement", "drop", "evaluation"))
+    second = change(FASTER, batch=8, **nothing)
     assert [len(table.rows) for table in tables(section(*ROWS, second))] == [3, 3, 2, 3]
 
 
@@ -158,13 +171,13 @@ def test_the_environment_in_one_line() -> None:
 
 def test_the_instruction_sets_that_make_int8_fast_are_named() -> None:
     sets = ("f16c", "fma", "avx2", "avx512f", "avx512_vnni", "amx_int8")
-    row = replace(EMPTY, environment=replace(EMPTY.environment, instruction_sets=sets))
+    row = change(EMPTY, environment=change(EMPTY.environment, instruction_sets=sets))
     assert " ".join(sets[2:]) in run.machine(row).split(" · ")
 
 
 def test_a_gpus_rows_have_its_own_clock_and_its_state() -> None:
-    without = replace(ON_A_GPU, cuda_graphs=False, p50_s=0.0008, energy_per_image_j=None)
-    rows = (replace(REFERENCE, cuda_graphs=True, device="cuda"), ON_A_GPU, without)
+    without = change(ON_A_GPU, cuda_graphs=False, p50=estimate(0.0008, (0.000405, 0.000416)), gpu=GpuUse(IDLE, BUSY))
+    rows = (change(REFERENCE, cuda_graphs=True, device="cuda"), ON_A_GPU, without)
     document = run_document(rows)
     speed, spans, _, cost, gpu = (lines(table) for one in run.sections(rows[1:]) for table in tables(one))
     assert [row["graphs"] for row in speed] == ["–", "off"]
@@ -188,8 +201,8 @@ def test_a_processors_tables_say_nothing_of_a_gpu() -> None:
 
 def test_a_gpu_that_is_not_held_back_and_one_without_sensors() -> None:
     assert ON_A_GPU.gpu_after is not None
-    state = replace(ON_A_GPU.gpu_after, throttle=(), sm_mhz=None, power_w=None)
-    row = replace(ON_A_GPU, gpu_after=state, gpu_before=None, device_peak_bytes=None)
+    state = change(ON_A_GPU.gpu_after, throttle=(), sm_mhz=None, power_w=None)
+    row = change(ON_A_GPU, gpu_after=state, gpu_before=None, device_peak_bytes=None)
     (line,) = lines(tables(section(row))[-1])
     assert line == {
         "runtime": "onnxruntime",
@@ -201,33 +214,31 @@ def test_a_gpu_that_is_not_held_back_and_one_without_sensors() -> None:
 
 
 def test_the_gpu_that_was_used_is_named() -> None:
-    assert "NVIDIA H200, driver 580.159.03, CUDA 13.0" in run.machine(ON_A_GPU).split(" · ")
-    assert "Another GPU" not in run.machine(ON_A_GPU)
-    unwatched = replace(ON_A_GPU, gpu_before=None)
+    assert "NVIDIA H200, driver 580.159.03, CUDA 13.0" in run.machine(ON_A_GPU.result).split(" · ")
+    assert "Another GPU" not in run.machine(ON_A_GPU.result)
+    unwatched = change_facts(ON_A_GPU.result, gpu=GpuUse())
     assert run.graphics(unwatched).split(" and ")[0] == "Another GPU, driver 580.159.03, CUDA 13.0"
     blind = replace(unwatched, environment=EMPTY.environment)
     assert "no NVML" in run.graphics(blind)
 
 
 def test_a_row_without_graphs_is_named_so_in_remarks() -> None:
-    row = replace(ON_A_GPU, cuda_graphs=False, status="error", reason="broke")
+    row = change(ON_A_GPU, cuda_graphs=False, status="error", reason="broke")
     assert "no CUDA graphs" in remarks(section(row), "failure")[0]
 
 
-FULL = replace(
+FULL = change(
     FASTER,
-    p50_s=0.0123,
-    p50_interval_s=(0.01221, 0.01246),
-    p99_s=0.123,
-    p999_s=0.456,
-    compute_p50_interval_s=(0.000385, 0.000395),
-    image_p50_s=0.0021,
-    ratio=12.34,
-    ratio_interval=(12.01, 12.67),
-    roof=Roof(41_000_000, 300_000, 4e11, 2e10, 0.0001025, 0.263, "compute"),
+    p50=estimate(0.0123, (0.01221, 0.01246)),
+    p99=estimate(0.123),
+    p999=estimate(0.456),
+    compute_p50=estimate(0.00039, (0.000385, 0.000395)),
+    image_p50=estimate(0.0021),
+    ratio=estimate(12.34, (12.01, 12.67)),
+    roof=RoofInputs(41_000_000, 300_000, 4e11, 2e10),
     flips=Flips(4, 6, 0.75, 9, 1, (0.00002, 0.0006)),
-    disturbances=("others used 0.93 of 2 processors while it was timed; up to 0.10 is quiet",),
-    warnings=("the latency rose by 6 %",),
+    disturbances=(Reason("others-busy", "others used 0.93 of 2 processors while it was timed; up to 0.10 is quiet"),),
+    warnings=(Reason("latency-drifted", "the latency rose by 6 %"),),
 )
 """Something in every column."""
 
@@ -251,13 +262,13 @@ def test_a_page_has_the_accuracy_beside_the_speed() -> None:
     assert main.rows[1].attributes["words"].split() == ["onnxruntime", "int8", "1", "faster", "!"]
 
 
-def test_what_is_doubtful_is_said_beneath() -> None:
+def test_warnings_and_disturbances_stand_beneath() -> None:
     found = section(REFERENCE, FULL)
     disturbed, warning = (one for one in found.all_of(Remark) if one.kind == "warning")
     assert disturbed.code == "machine-disturbed"
     assert FULL.disturbances is not None
-    assert disturbed.text.endswith(FULL.disturbances[0])
-    assert warning.text.endswith(FULL.warnings[0])
+    assert disturbed.text.endswith(str(FULL.disturbances[0]))
+    assert (warning.code, warning.text.endswith("6 %")) == ("latency-drifted", True)
     assert "!" not in tables(section(REFERENCE, FASTER))[0].headings
 
 
@@ -270,12 +281,12 @@ def test_the_headline_stands_over_the_table() -> None:
 
 
 def test_rows_of_other_machines_stand_apart() -> None:
-    elsewhere = replace(FASTER, environment=replace(FASTER.environment, cpu="Slow Processor 1"))
+    elsewhere = change(FASTER, environment=change(FASTER.environment, cpu="Slow Processor 1"))
     assert run.groups([REFERENCE, elsewhere, FASTER]) == ((REFERENCE, FASTER), (elsewhere,))
 
 
 def test_rows_of_load_shapes_stand_in_no_latency_table() -> None:
-    found = section(REFERENCE, replace(FASTER, load=LoadResult("closed", (0.1,), (0.1,), 10.0)))
+    found = section(REFERENCE, change(FASTER, load=LoadResult("closed", (0.1,), (0.1,), 10.0)))
     assert {len(table.rows) for table in found.all_of(Table)} == {1}
 
 
@@ -284,10 +295,11 @@ def test_only_measured_rows_are_plotted() -> None:
 
 
 def test_whether_the_machine_was_quiet_is_said_of_all_rows() -> None:
-    quiet, unseen = replace(FASTER, disturbances=()), replace(FASTER, disturbances=None)
-    first, second = (replace(FASTER, disturbances=lines) for lines in (("steal", "pressure"), ("steal",)))
+    quiet, unseen = change(FASTER, disturbances=()), change(FASTER, disturbances=None)
+    steal, pressure = Reason("time-stolen", "steal"), Reason("system-waited", "pressure")
+    first, second = (change(FASTER, disturbances=lines) for lines in ((steal, pressure), (steal,)))
 
-    def said(*rows: Row) -> tuple[str, str, list[str]]:
+    def said(*rows: Figures) -> tuple[str, str, list[str]]:
         (remark,) = run.quiet(rows)
         return remark.kind, remark.code, [part for part in remark.text.split() if part.isdigit()]
 
