@@ -18,8 +18,8 @@ from benchmarks.report.markdown import markdown
 from exporter.document.terminal import as_text
 from runtimes import codec
 from runtimes.errors import RexportError, UsageError
-from tests.benchmarks.comparisons import OLD, SAME, SLOWER, compared, figured, file, with_answers
-from tests.benchmarks.rows import REFERENCE
+from tests.benchmarks.comparisons import OLD, SAME, SLOWER, compared, file, with_predictions
+from tests.benchmarks.results import REFERENCE, change_facts
 
 
 def printed(found: ComparisonReport) -> str:
@@ -27,9 +27,10 @@ def printed(found: ComparisonReport) -> str:
 
 
 def test_the_table_fits_100_columns_and_says_what_became_worse(tmp_path: Path) -> None:
-    long = {"runtime": "tensorrt-rtx", "batch": 1000}
-    old, new = ([figured(replace(row, **long)), with_answers(row, right)] for row, right in ((OLD, 930), (SLOWER, 920)))  # type: ignore[arg-type]
-    found = compared(tmp_path, [*old, replace(OLD, batch=8)], new)
+    long = {"backend": "tensorrt-rtx", "batch": 1000}
+    sides = ((OLD, 930), (SLOWER, 920))
+    old, new = ([change_facts(each, **long), with_predictions(each, right)] for each, right in sides)
+    found = compared(tmp_path, [*old, change_facts(OLD, batch=8)], new)
     text = printed(found)
     assert max(map(len, text.splitlines())) <= 100
     lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -42,14 +43,14 @@ def test_the_table_fits_100_columns_and_says_what_became_worse(tmp_path: Path) -
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:
-    old, new = (replace(row, weights="random", trained=False) for row in (OLD, SAME))
+    old, new = (change_facts(row, weights="random", trained=False) for row in (OLD, SAME))
     found = compared(tmp_path, [old], [new])
     assert "*untrained* random weights" in printed(found)
     assert "*untrained* random weights" in markdown(comparison_document(found))
 
 
 def test_markdown_has_the_verdict_first_and_cannot_be_broken_by_foreign_text(tmp_path: Path) -> None:
-    old, new = (replace(row, subject="a|b<c>.onnx") for row in (OLD, SLOWER))
+    old, new = (change_facts(row, subject="a|b<c>.onnx") for row in (OLD, SLOWER))
     text = markdown(comparison_document(compared(tmp_path, [old], [new])))
     assert text.startswith("**rbench compare failed: 1 of 1 row became worse than allowed, 1 slower")
     assert "a\\|b\\<c" in text
@@ -100,8 +101,8 @@ def test_what_is_no_percentage_is_refused(tmp_path: Path, text: str, message: st
 
 def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    old = file(tmp_path / "folder" / "results.jsonl", OLD, REFERENCE).parent
-    same, slow = file(tmp_path / "same.jsonl", SAME, REFERENCE), file(tmp_path / "slow.jsonl", SLOWER, REFERENCE)
+    old = file(tmp_path / "folder" / "results.jsonl", OLD, REFERENCE.result).parent
+    same, slow = file(tmp_path / "same.jsonl", SAME, REFERENCE.result), file(tmp_path / "slow.jsonl", SLOWER, REFERENCE.result)
     runner = CliRunner()
     done = runner.invoke(compare.compare, [str(old), str(same)])
     assert (done.exit_code, done.output.count("tie")) == (0, 5)
@@ -114,7 +115,7 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     done = runner.invoke(compare.compare, [str(old), str(slow), "--max-slowdown", "25%", "--markdown"])
     assert (done.exit_code, done.output[:24]) == (0, "**rbench compare passed:")
     assert runner.invoke(compare.compare, [str(old), str(slow), "--json", "--markdown"]).exit_code == 2
-    refused = runner.invoke(compare.compare, [str(old), str(file(tmp_path / "other.jsonl", replace(SAME, threads=1)))])
+    refused = runner.invoke(compare.compare, [str(old), str(file(tmp_path / "other.jsonl", change_facts(SAME, threads=1)))])
     assert isinstance(refused.exception, RexportError)
     assert refused.exception.exit_code == 4
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from benchmarks.load.figures import with_load
 from click.testing import CliRunner
 
 from benchmarks.commands.load import SHAPE_NAMES
 from benchmarks.commands.load import load as command
 from benchmarks.format import milliseconds
 from benchmarks.load import run as loadrun
-from benchmarks.load.figures import with_load
 from benchmarks.load.run import BATCHES, LoadPoint, LoadSpec, points, run
 from benchmarks.records import store
 from benchmarks.records.load import SHAPES, LoadResult

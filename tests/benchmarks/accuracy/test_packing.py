@@ -156,7 +156,7 @@ def test_damaged_predictions_are_refused(case: str) -> None:
 def test_a_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = repack(packing.pack_predictions(told([0, 1], [0, 1]), None), best=np.zeros(50_000_000, np.uint8))
 
-    def read(archive: zipfile.ZipFile, *_: object) -> bytes:
+    def read(*_: object) -> bytes:
         raise AssertionError("a member was inflated")
 
     monkeypatch.setattr(zipfile.ZipFile, "read", read)

@@ -132,7 +132,7 @@ def test_a_file_against_itself_is_a_tie_in_every_row(tmp_path: Path) -> None:
 
 
 def test_samples_that_took_no_time_are_refused(tmp_path: Path) -> None:
-    stopped = with_latencies(SAME, lambda number, rounds: ((0.0, 0.001),))
+    stopped = with_latencies(SAME, lambda *_: ((0.0, 0.001),))
     with refuses(ArtifactError, "facts-contradict", "onnxruntime int8, batch 1", "latency", "0.0"):
         compared(tmp_path, [OLD], [stopped])
 
@@ -271,7 +271,7 @@ def test_cold_starts_are_processes_each() -> None:
 
 
 def test_too_few_samples_are_remarked(tmp_path: Path) -> None:
-    few = change_facts(OLD, samples=with_latencies(OLD, lambda number, rounds: ((0.0004,) * 4,)).samples[:1])
+    few = change_facts(OLD, samples=with_latencies(OLD, lambda *_: ((0.0004,) * 4,)).samples[:1])
     found = compared(tmp_path, [few], [SAME])
     assert found.rows[0].p50 is None
     assert codes(found.rows[0].remarks) == ["samples-too-few"]

@@ -12,9 +12,9 @@ from benchmarks.commands.merge import merge as command
 from benchmarks.compare import merge
 from benchmarks.records import result, store
 from runtimes.errors import ArtifactError, ResourceError, UsageError
+from tests.benchmarks import results
 from tests.benchmarks.comparisons import file
 from tests.benchmarks.records.test_migration import written
-from tests.benchmarks import results
 from tests.benchmarks.results import MACHINE, change_facts
 from tests.refusals import refuses
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import csv
 import io
 
-from runtimes.errors import Reason
 from benchmarks.accuracy.flips import Flips
 from benchmarks.records.load import LoadResult
 from benchmarks.records.roof import RoofInputs
 from benchmarks.report import csv_export
+from runtimes.errors import Reason
 from tests.benchmarks.results import FASTER, ON_A_GPU, REFERENCE, SKIPPED, change
 
 ROOF = RoofInputs(40_800_000, 1_100_000, 2e11, 2e10)
@@ -39,8 +39,9 @@ def test_what_a_gpu_told_is_a_column_each() -> None:
 
 
 def test_verdict_warnings_roof_flips_and_load_are_columns() -> None:
-    X("p99 drifts", "few samples"), disturbances=("steal 4 %",))
-    told = change(disturbed, roof=ROOF, flips=FLIPS, load=LOAD)
+    warnings = (Reason("a", "p99 drifts"), Reason("b", "few samples"))
+    disturbed = change(FASTER, warnings=warnings, disturbances=(Reason("c", "steal"),))
+    told = change(disturbed, roof_share=0.52, roof=ROOF, flips=FLIPS, load=LOAD)
     row, none = csv.DictReader(io.StringIO(csv_export.csv_text((told, REFERENCE))))
     assert (row["verdict"], row["warnings"], row["disturbances"]) == ("faster", "p99 drifts; few samples", "steal")
     assert (row["command"], row["processes"]) == ("rbench; run; resnet20.onnx; -o; results", "3")

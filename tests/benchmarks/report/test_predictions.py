@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from benchmarks.accuracy import packing
 from benchmarks.accuracy.flips import mcnemar
 from benchmarks.analysis.figures import Figures
@@ -16,6 +14,7 @@ from runtimes.errors import ArtifactError
 from tests.benchmarks.comparisons import OLD, predicting, with_predictions
 from tests.benchmarks.report_html.measured import COMPARED
 from tests.benchmarks.results import REFERENCE, SKIPPED, change_facts
+from tests.refusals import refuses
 
 ROWS = Figures.of_all(
     [
@@ -48,18 +47,20 @@ def test_each_pair_of_configurations_is_compared() -> None:
 
 
 def test_pairs_that_cannot_differ_are_left_out() -> None:
-    alike = (ROWS[0], replace(ROWS[0], backend="openvino"))
-    other = (ROWS[0], Figures(with_predictions(OLD, 460, images=500)))
+    first, second = (figures.result for figures in ROWS[:2])
     unlabelled = packing.pack_predictions(replace(predicting(900), targets=None, among_five=None), None)
-    noise = (replace(ROWS[0], predictions=unlabelled), replace(ROWS[1], predictions=unlabelled))
+    alike = (ROWS[0], Figures(change_facts(first, backend="openvino")))
+    other = (ROWS[0], Figures(with_predictions(OLD, 460, images=500)))
+    noise = tuple(Figures(change_facts(result, predictions=unlabelled)) for result in (first, second))
     for rows in (alike, other, noise, ROWS[:1], (SKIPPED,)):
         assert pairs(*rows) == []
 
 
 def test_damaged_answers_are_an_error() -> None:
-    assert ROWS[1].answers is not None
-    broken = replace(ROWS[1], answers=replace(ROWS[1].answers, packed="AAAA"))
-    with pytest.raises(ArtifactError):
+    packed = ROWS[1].result.predictions
+    assert packed is not None
+    broken = Figures(change_facts(ROWS[1].result, predictions=replace(packed, packed="AAAA")))
+    with refuses(ArtifactError, "predictions-damaged"):
         list(tabulate_predictions([ROWS[0], broken], TableLimits()))
 
 

@@ -21,6 +21,7 @@ from tests.benchmarks.results import (
     EMPTY,
     FASTER,
     IDLE,
+    MACHINE,
     ON_A_GPU,
     REFERENCE,
     SKIPPED,
@@ -68,7 +69,7 @@ def test_each_kind_of_figure_has_a_table() -> None:
         "precision": "int8",
         "batch": "1",
         "p90 ms": "0.440",
-        "compute": "0.390",
+        "compute": "0.390 [0.337–0.451]",
     }
     assert (worth[0]["top-1 %"], worth[0]["drop"], worth[0]["eval/s"]) == ("93.61 [93.1–94.1]", "0.00", "1,480")
     assert (worth[1]["drop"], worth[1]["same %"]) == ("0.12 [-0.05, 0.29]", "99.99")
@@ -121,7 +122,7 @@ def test_what_is_said_of_many_rows_is_said_once() -> None:
 
 
 def test_notes_and_libraries_stand_beneath() -> None:
-    found = section(REFERENCE, change(FASTER, note="unusual"))
+    found = section(REFERENCE, change(FASTER, notes=(Reason("unusual", "unusual"),)))
     assert remarks(found, "note")[0] == "onnxruntime int8, batch 1: unusual"
     assert "onnxruntime 1.32.0 (CPUExecutionProvider)" in remarks(found)[-1]
     assert remarks(found, "warning", "failure") == []
@@ -171,8 +172,8 @@ def test_the_environment_in_one_line() -> None:
 
 def test_the_instruction_sets_that_make_int8_fast_are_named() -> None:
     sets = ("f16c", "fma", "avx2", "avx512f", "avx512_vnni", "amx_int8")
-    row = change(EMPTY, environment=change(EMPTY.environment, instruction_sets=sets))
-    assert " ".join(sets[2:]) in run.machine(row).split(" · ")
+    result = change_facts(EMPTY, environment=replace(MACHINE, instruction_sets=sets))
+    assert " ".join(sets[2:]) in run.machine(result).split(" · ")
 
 
 def test_a_gpus_rows_have_its_own_clock_and_its_state() -> None:
@@ -200,10 +201,9 @@ def test_a_processors_tables_say_nothing_of_a_gpu() -> None:
 
 
 def test_a_gpu_that_is_not_held_back_and_one_without_sensors() -> None:
-    assert ON_A_GPU.gpu_after is not None
-    state = change(ON_A_GPU.gpu_after, throttle=(), sm_mhz=None, power_w=None)
-    row = change(ON_A_GPU, gpu_after=state, gpu_before=None, device_peak_bytes=None)
-    (line,) = lines(tables(section(row))[-1])
+    state = replace(BUSY, throttle=(), sm_mhz=None, power_w=None)
+    figures = change(ON_A_GPU, gpu=GpuUse(after=state, energy_per_image_j=0.0123))
+    (line,) = lines(tables(section(figures))[-1])
     assert line == {
         "runtime": "onnxruntime",
         "precision": "fp16",
@@ -281,7 +281,7 @@ def test_the_headline_stands_over_the_table() -> None:
 
 
 def test_rows_of_other_machines_stand_apart() -> None:
-    elsewhere = change(FASTER, environment=change(FASTER.environment, cpu="Slow Processor 1"))
+    elsewhere = change(FASTER, environment=replace(MACHINE, cpu="Slow Processor 1"))
     assert run.groups([REFERENCE, elsewhere, FASTER]) == ((REFERENCE, FASTER), (elsewhere,))
 
 

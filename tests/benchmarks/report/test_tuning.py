@@ -12,6 +12,7 @@ from benchmarks.tuning.pareto import Objective
 from benchmarks.tuning.search import TuningGoal, TuningResult
 from exporter.document.blocks import Table
 from exporter.document.terminal import as_text
+from runtimes.errors import Reason
 from tests.benchmarks.searches import TRIED, ScriptedHarness, searched, subject, typed
 from tests.documents import lines, remarks
 
@@ -27,7 +28,10 @@ def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective) -> No
         {("openvino", "int8", 1, 1): 0.0004, ("onnxruntime", "int8", 4, 1): 12345.678}, {"int8": 0.0123}
     )
     of = subject(
-        tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"), PrecisionVariant("bf16", Refusal("skipped", "no"))
+        tmp_path,
+        typed(tmp_path, "fp32"),
+        typed(tmp_path, "int8"),
+        PrecisionVariant("bf16", Refusal("skipped", Reason("no", "no"))),
     )
     found = searched(bench, of, TuningGoal(objective, max_drop=0.1))
     document = tuning_document(found)

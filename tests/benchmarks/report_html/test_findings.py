@@ -19,7 +19,7 @@ from tests.benchmarks.report_html import browser
 from tests.benchmarks.report_html.browser import run
 from tests.benchmarks.report_html.pages import page_of
 from tests.benchmarks.report_html.reader import Reader
-from tests.benchmarks.rows import FASTER, REFERENCE
+from tests.benchmarks.results import FASTER, REFERENCE
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.records.result import Row
+from benchmarks.analysis.figures import Figures
 from benchmarks.report.document import INCOMPLETE, commands, report_document
 from benchmarks.report_html import svg
 from exporter.document.blocks import Folded, Remark, Sentence, Table
+from runtimes.errors import Reason
 from tests.benchmarks.report_html.measured import COMPARED, EVERYTHING
 from tests.benchmarks.report_html.pages import page_of
 from tests.benchmarks.report_html.reader import Reader
-from tests.benchmarks.rows import FASTER, ON_A_GPU, REFERENCE, SKIPPED
+from tests.benchmarks.results import FASTER, MACHINE, ON_A_GPU, REFERENCE, SKIPPED, change, processes
 from tests.documents import numbers
 
 ROWS = (REFERENCE, FASTER, SKIPPED)
@@ -70,17 +71,21 @@ def test_plots_take_their_colours_from_the_page(everything: str) -> None:
     assert set(re.findall(r"var\((--[\w-]+)\)", everything)) <= defined
 
 
-def style(rows: Sequence[Row]) -> svg.PlotStyle:
-    return svg.choose_style([row.runtime for row in rows], [row.precision or "" for row in rows])
+def style(results: Sequence[Figures]) -> svg.PlotStyle:
+    of = [figures.result.identity for figures in results]
+    return svg.choose_style([each.backend for each in of], [each.precision or "" for each in of])
 
 
 def test_a_runtime_has_its_own_colour_on_all_plots() -> None:
     look = style(COMPARED)
-    colours = {row.runtime: look.colour(row) for row in COMPARED}
+    results = [figures.result for figures in COMPARED]
+    colours = {result.identity.backend: look.colour(result) for result in results}
     assert len(set(colours.values())) == len(colours) == 3
     again = style(COMPARED[::-1])
-    assert all(again.colour(row) == look.colour(row) and again.marker(row) == look.marker(row) for row in COMPARED)
-    assert look.marker(COMPARED[0]) != look.marker(COMPARED[3])
+    assert [(again.colour(each), again.marker(each)) for each in results] == [
+        (look.colour(each), look.marker(each)) for each in results
+    ]
+    assert look.marker(results[0]) != look.marker(results[3])
 
 
 def test_the_same_rows_give_the_same_page() -> None:
@@ -88,15 +93,15 @@ def test_the_same_rows_give_the_same_page() -> None:
 
 
 def test_foreign_text_cannot_become_part_of_the_page() -> None:
-    foreign = replace(
+    foreign = change(
         FASTER,
         subject="<b>net</b>",
-        runtime='"><script>alert(1)</script>',
+        backend='"><script>alert(1)</script>',
         precision="<i>$x$",
-        note="<img src=x>",
+        notes=(Reason("note", "<img src=x>"),),
         command=("rbench", "<u>&"),
     )
-    rows = (foreign, replace(foreign, runtime="other"), replace(SKIPPED, subject="<b>net</b>", reason="<script>&"))
+    rows = (foreign, change(foreign, backend="other"), change(SKIPPED, subject="<b>net</b>", reason="<script>&"))
     text = page_of(rows, "a </title><script> b")
     read = Reader(text)
     assert not {"b", "img", "u"} & set(read.tags)
@@ -139,7 +144,7 @@ def test_a_gpus_rows_show_its_clock() -> None:
 
 
 def test_other_machines_and_networks_stand_apart() -> None:
-    elsewhere = replace(FASTER, environment=replace(FASTER.environment, cpu="Slow Processor 1"))
+    elsewhere = change(FASTER, environment=replace(MACHINE, cpu="Slow Processor 1"))
     read = Reader(page_of((REFERENCE, elsewhere, FASTER), "rbench"))
     assert "nav" in read.tags
     assert {"s0", "s1"} <= set(read.ids)
@@ -147,8 +152,8 @@ def test_other_machines_and_networks_stand_apart() -> None:
 
 
 def test_whether_the_machine_was_quiet_is_said() -> None:
-    disturbed = (REFERENCE, replace(FASTER, disturbances=("steal",)))
-    unseen = tuple(replace(row, disturbances=None) for row in (REFERENCE, FASTER))
+    disturbed = (REFERENCE, change(FASTER, disturbances=(Reason("time-stolen", "steal"),)))
+    unseen = tuple(change(row, disturbances=None) for row in (REFERENCE, FASTER))
     for rows, alarm in (((REFERENCE, FASTER, SKIPPED), False), (unseen, False), (disturbed, True)):
         (remark,) = report_document(rows).summary.remarks
         text = page_of(rows, "rbench")
@@ -157,11 +162,9 @@ def test_whether_the_machine_was_quiet_is_said() -> None:
 
 
 def test_a_single_sample_and_constant_ones_can_be_drawn() -> None:
-    from tests.benchmarks.rows import sittings
-
-    constant = replace(FASTER, sittings=sittings(0.001, 0.001, 0.001, 0.001))
-    first = constant.sittings[0]
+    constant = change(FASTER, samples=processes(0.001, 0.001, 0.001, 0.001))
+    first = constant.result.samples[0]
     same = replace(first, latency=replace(first.latency, rounds_s=((0.001,) * 6, (0.001,) * 6)))
     few = replace(first, latency=replace(first.latency, rounds_s=((0.001,),)), starts_s=(0.0,))
-    read = Reader(page_of((replace(constant, sittings=(same,)), replace(REFERENCE, sittings=(few,))), "rbench"))
+    read = Reader(page_of((change(constant, samples=(same,)), change(REFERENCE, samples=(few,))), "rbench"))
     assert {"distribution", "drift"} <= set(read.kinds)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.load.figures import list_load_warnings, warnings, with_load
 
 import runtimes
 from benchmarks.analysis.warnings import NOT_SETTLED
-from benchmarks.load.figures import list_load_warnings, warnings, with_load
 from benchmarks.machine.monitor import Conditions
 from benchmarks.records.load import ArrivalPlan, LoadResult
 from benchmarks.records.result import Row
