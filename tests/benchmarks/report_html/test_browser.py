@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from tests.benchmarks.report_html import browser
 from tests.benchmarks.report_html.browser import run
 from tests.benchmarks.report_html.measured import COMPARED, LOADS
 from tests.benchmarks.report_html.pages import page_of
+from tests.benchmarks.results import change
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -162,7 +162,7 @@ def test_filters_count_where_none_is_the_fastest(driver: WebDriver, show: Callab
 
 def test_filters_choose_among_loads(driver: WebDriver, show: Callable[..., None], folder: Path) -> None:
     place = folder / "loads.html"
-    others = [replace(row, runtime="openvino") for row in LOADS[:2]]
+    others = [change(figures, backend="openvino") for figures in LOADS[:2]]
     place.write_text(page_of((*LOADS, *others), "loads"), encoding="utf-8")
     show(place.as_uri())
     assert counts(driver) == [8, 8]
