@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from exporter.document.format import ABSENT as ABSENT
+from exporter.document.format import milliseconds as milliseconds
 from exporter.proportions import Interval
-
-ABSENT = "–"
-"""Stands where nothing was measured."""
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Three digits or more, never an exponent."""
-    if seconds is None:
-        return ABSENT
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
 
 
 def number(value: float | None, form: str = ",.0f") -> str:

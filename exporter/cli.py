@@ -116,9 +116,10 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
 @debug_option
 def list_variants(as_json: bool) -> None:
     """The variants, and the paper's figures beside ours."""
+    from exporter.document.terminal import as_text
     from exporter.models import listing
 
-    click.echo(listing.all_as_json() if as_json else listing.all_as_table(), nl=as_json)
+    click.echo(listing.all_as_json() if as_json else as_text(listing.catalogue_document()), nl=as_json)
 
 
 @cli.command()
@@ -128,10 +129,11 @@ def list_variants(as_json: bool) -> None:
 @debug_option
 def info(variant: str, as_json: bool, **options: Any) -> None:
     """VARIANT stage by stage: shapes, parameters, multiply-adds, and the paper's figures."""
+    from exporter.document.terminal import as_text
     from exporter.models import listing
 
     row = customise_variant(variant, options)
-    click.echo(listing.one_as_json(row) if as_json else listing.one_as_table(row), nl=as_json)
+    click.echo(listing.one_as_json(row) if as_json else as_text(listing.variant_document(row)), nl=as_json)
 
 
 @cli.command()
@@ -216,14 +218,15 @@ def explain(
 ) -> None:
     """Why ARTIFACT is not faster, and where it goes wrong: what ran, and every layer's error against fp32."""
     with terminal.reserve_stdout(), terminal.listening() as listener:
+        from exporter.document.terminal import print_document
         from exporter.explain import explanation
-        from exporter.explain import view as explained
+        from exporter.explain.view import explanation_document
 
         found = explanation.explain(explanation.ExplanationRequest(artifact, backend, **options), listener)
     if as_json:
         click.echo(explanation.as_json(found))
     else:
-        explained.print_explanation(found, by, sys.stdout)
+        print_document(explanation_document(found, by), sys.stdout)
 
 
 def main() -> None:

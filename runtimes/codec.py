@@ -1,6 +1,7 @@
 """Frozen dataclasses to JSON and back, strictly: unknown, missing or ill-typed fields are named, not guessed.
 
-Understood: dataclasses, str, int, float, bool, None, tuples, string-keyed mappings, literals and unions of these.
+Understood: dataclasses and named tuples, which are objects in JSON; str, int, float, bool, None, tuples, string-keyed
+mappings, literals and unions of these.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ def encode(value: object) -> Any:
     """The value as what ``json.dumps`` takes."""
     if dataclasses.is_dataclass(value):
         return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: encode(item) for name, item in value._asdict().items()}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -71,6 +74,8 @@ def _decode(hint: Any, data: object, where: str) -> object:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(typing.cast(type, hint), data, where)
+    if hasattr(hint, "_fields"):
+        return _decode_named_tuple(hint, data, where)
     if origin in (typing.Union, types.UnionType):
         return _decode_union(hint, data, where)
     if origin is typing.Literal:
@@ -124,6 +129,19 @@ def _decode_tuple(members: tuple[Any, ...], data: object, where: str) -> tuple[o
     return tuple(
         _decode(member, item, f"{where}[{i}]") for i, (member, item) in enumerate(zip(members, data, strict=True))
     )
+
+
+def _decode_named_tuple(cls: Any, data: object, where: str) -> object:
+    if not isinstance(data, dict):
+        raise _wrong(where, "an object", data)
+    hints = typing.get_type_hints(cls)
+    for key in (*data, *cls._fields):
+        inner = f"{where}.{key}".lstrip(".")
+        if key not in hints:
+            raise ArtifactError(f"unknown field {quote(inner)!r}", code="field-unknown")
+        if key not in data:
+            raise ArtifactError(f"field {inner!r} is missing", code="field-missing")
+    return cls(**{name: _decode(hints[name], data[name], f"{where}.{name}".lstrip(".")) for name in cls._fields})
 
 
 def _decode_dataclass(cls: type, data: object, where: str) -> object:

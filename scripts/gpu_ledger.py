@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.machine.environment import Environment
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.records.store import FILE_NAME, ResultsFile, read
 from benchmarks.records.subject import Configuration, Subject
 from runtimes import codec, files
@@ -39,11 +40,11 @@ class _State:
 
 
 class Ledger:
-    """What a folder holds already: its rows, of which the last one of each configuration counts, and what is complete.
+    """What a folder holds already: its results, of which the last of each configuration counts, and what is complete.
 
     Attributes:
         folder: that exists.
-        rows: in the order that they were first measured in.
+        results: in the order that they were first measured in.
     """
 
     def __init__(self, folder: Path, machine: tuple[str, ...]) -> None:
@@ -55,23 +56,25 @@ class Ledger:
         """
         self._file = ResultsFile(folder / FILE_NAME)
         self.folder = folder
-        self.rows: dict[tuple[object, ...], Row] = {}
-        for row in read(self._file.path) if self._file.path.exists() else ():
-            if (there := machine_of(row.environment)) != machine:
+        self.results: dict[tuple[object, ...], Result] = {}
+        self._every = list(read(self._file.path)) if self._file.path.exists() else []
+        for result in self._every:
+            if (there := machine_of(result.environment)) != machine:
                 raise UsageError(
                     f"its rows are of {', '.join(there)}, and this is {', '.join(machine)}",
                     code="machine-differs",
                     path=self._file.path,
                     hint="name another folder",
                 )
-            self.rows[_key(row)] = row
+            self.results[_key(result)] = result
         place = folder / STATE
         self._state = codec.loads(_State, place.read_bytes()) if place.exists() else _State()
 
-    def keep(self, row: Row) -> None:
-        """Adds a row to the file."""
-        self._file.append(row)
-        self.rows[_key(row)] = row
+    def keep(self, result: Result) -> None:
+        """Adds a result to the file."""
+        self._every.append(result)
+        self._file.append(result, Figures.of(result, self._every).as_json())
+        self.results[_key(result)] = result
 
     def complete(self, part: LedgerPart) -> bool:
         """Whether there is nothing left to measure of it."""
@@ -85,15 +88,16 @@ class Ledger:
 
     def list_remaining(self, wanted: Sequence[Configuration], subject: Subject, device: str) -> list[Configuration]:
         """Those that are not there yet, and the reference of their batches. What was skipped is tried again."""
-        found = {key for key, row in self.rows.items() if row.status != "skipped"}
+        found = {key for key, result in self.results.items() if result.status != "skipped"}
         lacking = [one for one in wanted if _key_of(one, subject, device) not in found]
         batches = {one.batch for one in lacking}
         return [one for one in wanted if one in lacking or (one.reference and one.batch in batches)]
 
-    def by_network(self) -> list[Row]:
-        """The rows, those of one network together."""
-        order = list(dict.fromkeys(row.subject for row in self.rows.values()))
-        return sorted(self.rows.values(), key=lambda row: order.index(row.subject))
+    def by_network(self) -> list[Figures]:
+        """The results with their figures, those of one network together."""
+        order = list(dict.fromkeys(result.identity.subject for result in self.results.values()))
+        ordered = sorted(self.results.values(), key=lambda result: order.index(result.identity.subject))
+        return [Figures.of(result, self._every) for result in ordered]
 
 
 def digest_packages(about: Environment) -> str:
@@ -106,8 +110,9 @@ def machine_of(about: Environment) -> tuple[str, ...]:
     return (about.cpu, *(gpu.name for gpu in about.gpus))
 
 
-def _key(row: Row) -> tuple[object, ...]:
-    return (row.subject, row.runtime, row.precision, row.batch, row.cuda_graphs)
+def _key(result: Result) -> tuple[object, ...]:
+    of = result.identity
+    return (of.subject, of.backend, of.precision, of.batch, result.asked.cuda_graphs)
 
 
 def _key_of(configuration: Configuration, subject: Subject, device: str) -> tuple[object, ...]:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import click
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
 from benchmarks.machine import gpu
 from benchmarks.records.request import BUNDLED_VARIANT, BUNDLED_WEIGHTS, BenchmarkRequest, RunListener
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.records.subject import FP32, Configuration, Subject
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
@@ -112,7 +113,7 @@ def list_wanted(subject: Subject, request: BenchmarkRequest, batches: Sequence[i
     return found
 
 
-def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Callable[[], bool]) -> Iterator[Row]:
+def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Callable[[], bool]) -> Iterator[Result]:
     """The rows that are left of one network; ends early when it is late, else marks the part complete. Blocks for
     minutes: the network is exported first, in all its precisions.
 
@@ -131,21 +132,23 @@ def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Calla
                 return
             yield Trial(subject, (configuration,), later_s=(0.0,) * (len(remaining) - number))
 
-    for row in harness.measure(trials()):
+    for result in harness.measure(trials()):
         measured += 1
-        ledger.keep(row)
-        yield row
+        ledger.keep(result)
+        yield result
     if measured == len(remaining):
         ledger.mark(part)
 
 
-def exit_code(rows: Sequence[Row], complete: bool) -> int:
+def exit_code(results: Sequence[Figures], complete: bool) -> int:
     """1 if a check failed or something broke, 10 if there is more to measure, 5 if nothing at all was measured."""
-    if any(row.status in ("failed", "error") or row.unreadable for row in rows):
+    evaluations = [each.result.evaluation for each in results]
+    unreadable = any(evaluation is not None and evaluation.unreadable for evaluation in evaluations)
+    if unreadable or any(each.result.status in ("failed", "error") for each in results):
         return CheckFailedError.exit_code
     if not complete:
         return TIME_OVER
-    return 0 if any(row.status == "ok" for row in rows) else 5
+    return 0 if any(each.result.status == "ok" for each in results) else 5
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -198,7 +201,8 @@ def _run(
     from benchmarks.commands import outputs
     from benchmarks.commands.progress import listening
     from benchmarks.machine.environment import environment
-    from benchmarks.report import terminal as report_terminal
+    from benchmarks.report.document import run_document
+    from exporter.document.terminal import print_document
 
     if device != "cpu" and (reason := no_gpu()) is not None:
         raise BackendUnavailableError(reason.sentence, code=reason.code, hint="--device cpu tries the script itself")
@@ -217,13 +221,13 @@ def _run(
                     continue
                 request = request_for(part, device, scope, named)
                 with harness_for(request, listener) as harness:
-                    for row in measure_part(part, harness, ledger, late):
-                        listener.notice(_format_row(row))
+                    for result in measure_part(part, harness, ledger, late):
+                        listener.notice(_format_result(result))
     finally:
         rows = ledger.by_network()
         complete = all(map(ledger.complete, todo))
         outputs.write(folder, rows, complete, "rexport on a GPU" if device != "cpu" else outputs.HEADING)
-    report_terminal.print_table(rows, sys.stdout, complete)
+    print_document(run_document(rows, complete), sys.stdout)
     return exit_code(rows, complete)
 
 
@@ -232,14 +236,16 @@ def no_gpu() -> Reason | None:
     return None if gpu.missing() is None else cuda.missing()
 
 
-def _format_row(row: Row) -> str:
-    """A row in a few words, for the log."""
+def _format_result(result: Result) -> str:
+    """A result in a few words, for the log."""
     from benchmarks.format import milliseconds
 
-    if row.status != "ok":
-        return f"  {row.status}: {row.reason}"
-    times = (row.p50_s, row.compute_p50_s, row.device_p50_s)
-    return f"  {row.arithmetic}: {' / '.join(map(milliseconds, times))} ms"
+    if result.status != "ok":
+        return f"  {result.status}: {result.reason}"
+    figures = Figures(result)
+    medians = (figures.p50, figures.compute_p50, figures.device_p50)
+    times = [None if median is None else median.value for median in medians]
+    return f"  {result.ran.arithmetic}: {' / '.join(map(milliseconds, times))} ms"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import lzma
@@ -12,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,25 +21,20 @@ import torch
 from click.testing import CliRunner
 
 import runtimes
-from benchmarks.accuracy import flips, packing, predictions
+from benchmarks.analysis.figures import Figures
 from benchmarks.cli import rbench
 from benchmarks.compare import integrity
 from benchmarks.compare.compare import Limits, compare
-from benchmarks.load.figures import conditions_of
-from benchmarks.machine.disturbances import disturbances, disturbances_of_all
 from benchmarks.paper.experiments import curves, degradation
 from benchmarks.paper.training import corpus, loop, schedule
 from benchmarks.paper.training import run as runs
-from benchmarks.records import findings, store
-from benchmarks.records.result import Row
-from benchmarks.records.subject import is_reference
-from benchmarks.report import comparison as view
-from benchmarks.report import load as loadtable
-from benchmarks.report import terminal
-from benchmarks.report.csv_export import csv_text
-from benchmarks.stats import comparison as statistics
-from benchmarks.stats import intervals as statistics_intervals
+from benchmarks.records import findings, result, store
+from benchmarks.report.comparison import comparison_document
+from benchmarks.report.csv_export import COLUMNS, csv_text, value_at
+from benchmarks.report.document import load_document, run_document
+from benchmarks.report.markdown import markdown
 from exporter import cli
+from exporter.document.terminal import print_document
 from exporter.network import ExportListener
 from runtimes import Artifact, codec
 from runtimes.parity import LogitComparison, logits_of
@@ -49,10 +46,6 @@ TAKEN = ("demo", "again", "broken", "noise", "tune")
 LOADS = ("load", "shapes")
 OLDER = ("schema-1", "schema-2", "schema-3")
 ALL = (*TAKEN, *LOADS, *OLDER)
-
-SAMPLES = ("environment", "sittings", "answers")
-SAMPLES_OF_LOAD = ("services_s", "responses_s", "warmup_s", "conditions")
-"""What figures are derived from, and is not among those that were recorded."""
 
 COMPARED = {
     "demo-again": ("demo", "again", Limits()),
@@ -108,137 +101,92 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _figures(row: Row) -> dict[str, object]:
-    """All that is in a row but its samples, as JSON has it."""
-    data = json.loads(codec.dumps(row))
-    kept = {name: value for name, value in data.items() if name not in SAMPLES}
-    if row.load is not None:
-        kept["load"] = {name: value for name, value in data["load"].items() if name not in SAMPLES_OF_LOAD}
-    return kept
+RENAMED = {"runtime": "backend", "runtime_version": "backend_version", "field": "group"}
+"""What version 0.1 called a column otherwise."""
+
+PARTS = ("gpu_before", "gpu_after", "roof", "flips", "load")
+"""Objects in a row, whose fields are columns."""
+
+
+def flatten(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of version 0.1 by the names of today's columns."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if "interval" in name:
+            ends = value or (None, None)
+            flat |= {name.replace("interval", word): end for word, end in zip(("low", "high"), ends, strict=True)}
+        elif name in PARTS:
+            flat |= {f"{name}_{inner}": each for inner, each in (value or {}).items()}
+        elif name != "schema_version":
+            flat[RENAMED.get(name, name)] = value
+    return {name: value for name, value in flat.items() if name in COLUMNS}
+
+
+def columns(figures: Figures) -> dict[str, Any]:
+    """All columns of a result, as JSON has them; reasons are their sentences."""
+    values = {heading: value_at(figures, path) for heading, path in COLUMNS.items()}
+    for name in ("reason", "warnings", "disturbances"):
+        reasons = values[name]
+        values[name] = [str(each) for each in reasons] if name != "reason" and reasons is not None else reasons
+    values |= {
+        "reason": values["reason"] and str(values["reason"]),
+        "unreadable_names": values["unreadable_names"] or (),
+    }
+    return cast(dict[str, Any], json.loads(codec.dumps(values)))
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_figure_is_read_as_it_was_written(name: str, beside: Path) -> None:
-    rows = store.read(beside / name / "results.jsonl")
-    assert [_figures(row) for row in rows] == json.loads((beside / name / "figures.json").read_text())
-    for row in rows:
-        assert bool(row.sittings or row.load) == (row.status == "ok")
+def test_every_figure_comes_out_as_it_was_written(name: str, beside: Path) -> None:
+    results = store.read(beside / name / "results.jsonl")
+    written = [flatten(row) for row in json.loads((beside / name / "figures.json").read_text())]
+    for figures, expected in zip(Figures.of_all(results), written, strict=True):
+        found = columns(figures)
+        assert {heading: found[heading] for heading in expected} == _approximately(expected)
+        assert bool(figures.result.samples or figures.result.load) == (figures.result.status == "ok")
+        assert (figures.result.recorded is not None) == (name in OLDER and figures.result.status == "ok")
+
+
+def read_csv(folder: Path) -> str:
+    return (folder / "results.csv").read_text()
+
+
+def _approximately(value: Any) -> Any:
+    """Equal to the last digit, but for the bits in which the logarithms of two processors differ."""
+    if isinstance(value, float):
+        return pytest.approx(value, rel=SAME)
+    return {name: _approximately(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def test_the_files_hold_what_can_come_of_a_configuration(beside: Path) -> None:
-    rows = [row for name in ALL for row in store.read(beside / name / "results.jsonl")]
-    assert {row.status for row in rows} == {"ok", "failed", "skipped", "error"}
-    assert {row.runtime for row in rows} >= {"pytorch", "onnxruntime", "openvino"}
-    assert {row.precision for row in rows} >= {"fp32", "int8", "bf16"}
-    shapes = {row.load.shape for row in rows if row.load is not None}
+    every = [each for name in ALL for each in Figures.of_all(store.read(beside / name / "results.jsonl"))]
+    results = [figures.result for figures in every]
+    assert {result.status for result in results} == {"ok", "failed", "skipped", "error"}
+    assert {result.identity.backend for result in results} >= {"pytorch", "onnxruntime", "openvino"}
+    assert {result.identity.precision for result in results} >= {"fp32", "int8", "bf16"}
+    shapes = {result.load.shape for result in results if result.load is not None}
     assert shapes == {"closed", "open", "paced", "clients", "batches", "cold"}
-    assert {len(row.sittings) for row in rows} == {0, 1, 3}
-    assert any(row.p99_s for row in rows)
-    assert any(row.answers is not None and row.flips is not None and row.flips.near_ties for row in rows)
+    assert {len(result.samples) for result in results} == {0, 1, 3}
+    assert any(figures.p99 for figures in every)
+    assert any(figures.flips is not None and figures.flips.near_ties for figures in every)
 
 
-@pytest.mark.parametrize("name", TAKEN)
-def test_every_figure_comes_of_the_samples(name: str, beside: Path) -> None:
-    rows = store.read(beside / name / "results.jsonl")
-    for row in rows:
-        integrity.check(row, name, rows)
-        if row.status == "ok":
-            _check_times(row)
-            _check_beside(row, rows)
-
-
-def _check_times(row: Row) -> None:
-    clocks = {
-        "": [sitting.latency for sitting in row.sittings],
-        "compute_": [sitting.compute for sitting in row.sittings],
-        "image_": [sitting.image for sitting in row.sittings if sitting.image is not None],
-    }
-    for clock, series in clocks.items():
-        processes = [one.rounds_s for one in series]
-        samples = statistics_intervals.together(processes)
-        quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999} if clock == "" else {"p50": 0.5}
-        given = [q for q in quantiles.values() if statistics_intervals.enough_for(samples, q)]
-        intervals = dict(
-            zip(
-                given, statistics_intervals.quantile_intervals(processes, given, row.seed) if given else (), strict=True
-            )
-        )
-        for word, q in quantiles.items():
-            value, interval = getattr(row, f"{clock}{word}_s"), getattr(row, f"{clock}{word}_interval_s")
-            assert (value is not None) == (interval is not None) == (q in given)
-            if q in given:
-                assert value == statistics_intervals.quantile(samples, q)
-                assert interval == pytest.approx(intervals[q], rel=SAME)
-    assert row.disturbances == disturbances_of_all([sitting.conditions for sitting in row.sittings], row.threads)
-
-
-def _check_beside(row: Row, rows: tuple[Row, ...]) -> None:
-    """The figures that are taken against the reference row of the same run and network."""
-    if is_reference(row.runtime, row.precision):
-        assert (row.ratio, row.ratio_interval, row.verdict) == (1.0, (1.0, 1.0), None)
-    every = [one for one in rows if is_reference(one.runtime, one.precision) and one.status == "ok"]
-    own = next((one for one in every if one.batch == row.batch), None)
-    if own is None:
-        assert (row.ratio, row.verdict) == (None, None)
-    elif own is not row:
-        theirs, mine = ([sitting.latency.rounds_s for sitting in one.sittings] for one in (own, row))
-        compared = statistics.compare_paired if own.field == row.field else statistics.compare_unpaired
-        taken = compared(theirs, mine, seed=row.seed)
-        assert row.ratio == pytest.approx(taken.ratio, rel=SAME)
-        assert row.ratio_interval == pytest.approx(taken.interval, rel=SAME)
-        assert row.verdict == taken.verdict
-    answered = next((one for one in every if one.answers is not None), None)
-    if row.answers is None:
-        assert (row.images, row.top1, row.agreement, row.drop, row.flips) == (None,) * 5
-        return
-    here = packing.unpack_predictions(row.answers)
-    assert packing.pack_predictions(here, row.answers.labels) == row.answers
-    assert row.images == len(here.indices)
-    shares = {"top1": predictions.top1(here), "top5": predictions.top5(here)}
-    if answered is not None and answered.answers is not None:
-        reference = packing.unpack_predictions(answered.answers)
-        shares |= {"agreement": predictions.agreement(here, reference), "drop": predictions.drop(here, reference)}
-        assert row.flips == (None if answered is row else flips.flips(here, reference))
-    for name in ("top1", "top5", "agreement", "drop"):
-        share = shares.get(name)
-        assert getattr(row, name) == (None if share is None else share.value)
-        assert getattr(row, f"{name}_interval") == (None if share is None else share.interval)
-
-
-@pytest.mark.parametrize("name", LOADS)
-def test_every_figure_of_a_load_comes_of_its_requests(name: str, beside: Path) -> None:
-    rows = store.read(beside / name / "results.jsonl")
-    for row in rows:
-        assert row.load is not None
-        integrity.check(row, name, rows)
-        samples, cold = row.load.responses_s, row.load.shape == "cold"
-        processes = [[[sample]] for sample in samples] if cold else [[samples]]
-        for word, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)):
-            value, interval = getattr(row, f"{word}_s"), getattr(row, f"{word}_interval_s")
-            assert (value is not None) == statistics_intervals.enough_for(samples, q)
-            if value is not None:
-                assert value == statistics_intervals.quantile(samples, q)
-        given = [q for q in statistics_intervals.MIN_SAMPLES if statistics_intervals.enough_for(samples, q)]
-        found = [row.p50_interval_s, row.p90_interval_s, row.p99_interval_s, row.p999_interval_s]
-        intervals = statistics_intervals.quantile_intervals(processes, given, row.seed)
-        for interval, again in zip([one for one in found if one is not None], intervals, strict=True):
-            assert interval == pytest.approx(again, rel=SAME)
-        assert row.images_per_s == row.batch * row.load.achieved_per_s
-        about = conditions_of(row, row.load)
-        assert row.disturbances == (None if about is None else disturbances(about, row.threads * row.load.clients))
+@pytest.mark.parametrize("name", (*TAKEN, *LOADS))
+def test_no_facts_of_an_old_file_contradict_each_other(name: str, beside: Path) -> None:
+    for result in store.read(beside / name / "results.jsonl"):
+        integrity.check(result, name)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_spreadsheet_markdown_and_table_are_the_same(name: str, beside: Path) -> None:
-    rows = store.read(beside / name / "results.jsonl")
-    assert csv_text(rows) == (beside / name / "results.csv").read_text()
+    rows = Figures.of_all(store.read(beside / name / "results.jsonl"))
+    told, found = (list(csv.DictReader(io.StringIO(text))) for text in (read_csv(beside / name), csv_text(rows)))
+    for line, old in zip(found, told, strict=True):
+        assert [*line] == [RENAMED.get(heading, heading) for heading in old]
+        assert [*line.values()] == [*{**old, "schema_version": str(result.SCHEMA_VERSION)}.values()]
     done = CliRunner().invoke(rbench, ["report", name, "--markdown", "-"], catch_exceptions=False)
     assert (done.exit_code, done.stdout) == (0, (beside / name / "report.md").read_text())
     text = io.StringIO()
-    if name in LOADS:
-        terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, text, True)
-    else:
-        terminal.print_table(rows, text)
+    print_document(load_document(rows) if name in LOADS else run_document(rows), text)
     assert text.getvalue() == (beside / name / "table.txt").read_text()
 
 
@@ -246,10 +194,16 @@ def test_spreadsheet_markdown_and_table_are_the_same(name: str, beside: Path) ->
 def test_a_comparison_comes_out_as_it_did(name: str, beside: Path) -> None:
     old, new, limits = COMPARED[name]
     found, text, told = compare(old, new, limits), io.StringIO(), beside.parent / "compare"
-    view.print_report(found, text)
+    print_document(comparison_document(found), text)
     assert text.getvalue() == (told / f"{name}.txt").read_text()
-    assert view.as_markdown(found) == (told / f"{name}.md").read_text()
-    assert _rounded(json.loads(codec.dumps(found))) == _rounded(json.loads((told / f"{name}.json").read_text()))
+    assert markdown(comparison_document(found)) == (told / f"{name}.md").read_text()
+    expected = json.loads((told / f"{name}.json").read_text())
+    for row in expected["rows"]:
+        row["backend"] = row.pop("runtime")
+    rows = json.loads(codec.dumps(found))
+    for row in rows["rows"]:
+        row |= {kind: [reason["sentence"] for reason in row[kind]] for kind in ("regressions", "remarks")}
+    assert _rounded(rows) == _rounded(expected)
 
 
 def _rounded(value: object) -> object:
@@ -313,16 +267,19 @@ def test_a_tuned_artifact_opens_as_it_was_tuned(unpacked: Path) -> None:
     manifest = Artifact.read(path).manifest
     assert manifest is not None
     assert manifest.tuning is not None
-    best = max(store.read(unpacked / "results" / "tune" / "results.jsonl"), key=lambda row: row.images_per_s or 0.0)
-    about = (best.runtime, best.device, best.threads, best.batch, best.p50_s, best.images_per_s)
+    every = Figures.of_all(store.read(unpacked / "results" / "tune" / "results.jsonl"))
+    best = max(every, key=lambda figures: figures.images_per_s or 0.0)
+    of, ran = best.result.identity, best.result.ran
+    assert best.p50 is not None
+    about = (of.backend, ran.device, ran.threads, of.batch, best.p50.value, best.images_per_s)
     tuning = manifest.tuning
     assert about == (
         *(tuning.runtime, tuning.device, tuning.threads, tuning.batch),
         *(tuning.p50_s, tuning.images_per_s),
     )
     with runtimes.open(path) as opened:
-        ran = opened.description
-    assert (ran.backend, ran.device, ran.threads) == ("onnxruntime", "cpu", 2)
+        description = opened.description
+    assert (description.backend, description.device, description.threads) == ("onnxruntime", "cpu", 2)
 
 
 def test_a_classifier_prepares_pixels_as_the_manifest_says(unpacked: Path) -> None:

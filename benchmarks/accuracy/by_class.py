@@ -59,7 +59,11 @@ def count_confusions(this: PackedPredictions, reference: PackedPredictions, most
         ModelMismatchError: the two were not asked the same.
     """
     if this.asked != reference.asked or this.classes != reference.classes:
-        raise ModelMismatchError("the answers are on different images", hint="measure both on the same data")
+        raise ModelMismatchError(
+            "the predictions are on different images",
+            code="packed-images-differ",
+            hint="measure both on the same data",
+        )
     now, before = unpack_predictions(this), unpack_predictions(reference)
     changed = np.flatnonzero(now.best[:, 0] != before.best[:, 0])
     truth = np.full(len(changed), -1) if now.targets is None else now.targets[changed]

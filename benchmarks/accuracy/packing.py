@@ -1,12 +1,15 @@
-"""What a model answered, image by image, small enough to stand in a result row; and how two rows' answers differ."""
+"""Predictions packed image by image, small enough to stand in a result: NumPy's ``.npz`` in base64."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
+import io
+import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +18,30 @@ from benchmarks.accuracy.predictions import KEPT, Predictions
 from runtimes.errors import ArtifactError, ModelMismatchError
 
 MOST_IMAGES, MOST_CLASSES = 10_000_000, 1 << 20
-"""That answers are unpacked of: so much memory a foreign row may claim, and no more."""
-
+"""The most images and classes of predictions that are unpacked: a foreign file may claim so much memory."""
 
 FINEST = 2.0**-10
-"""Of the median margin: what half precision, in which margins are packed, tells apart."""
+"""The smallest difference that half precision, in which margins are packed, tells apart, as a share of the median
+margin."""
 
-
-_TRUTH, _AMONG_FIVE = 1, 2
+_IMAGE_BYTES, _HEADER_BYTES = 8 + 4 + 4 + 2 + 1, 1024
+"""The most that an image takes in all arrays together, and the most of an array's header."""
 
 
 @dataclass(frozen=True)
 class PackedPredictions:
-    """One configuration's answers on n images, packed: so that rows of different runs are compared image by image.
+    """The predictions of one configuration on n images, so that results of different runs are compared image by image.
 
     Attributes:
         images: how many.
         classes: how many the model tells apart.
         labels: the classes' names; ``None`` where they have none.
-        asked: SHA-256 of the images' places in the data set and of their true classes: rows with the same one were
+        asked: SHA-256 of the images' places in the data set and of their true classes: results with the same one were
             asked the same.
-        packed: base64 of the compressed arrays.
+        packed: base64 of an ``.npz`` file with an array of n for each of ``steps`` (from one image's place to the
+            next), ``best`` (the class, less the true one where that is known), ``margins`` in half precision, and where
+            they are known ``targets`` (the true classes) and ``among_five`` (whether the true class is among the best
+            five).
     """
 
     images: int
@@ -46,138 +52,133 @@ class PackedPredictions:
 
 
 def pack_predictions(predictions: Predictions, labels: tuple[str, ...] | None) -> PackedPredictions:
-    """The predictions as they stand in a row: best class, margin to half precision, whether the true class is among
-    the best five.
+    """The best class of each image, its margin to half precision, and whether the true class is among the best five.
 
     Raises:
         ModelMismatchError: there are not as many ``labels`` as classes.
     """
     if labels is not None and len(labels) != predictions.classes:
-        raise ModelMismatchError(f"{len(labels)} labels for {predictions.classes} classes")
-    compressed = zlib.compress(_content(predictions), level=9)
+        raise ModelMismatchError(f"{len(labels)} labels for {predictions.classes} classes", code="labels-not-classes")
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **_list_arrays(predictions))
     return PackedPredictions(
         images=len(predictions.indices),
         classes=predictions.classes,
         labels=labels,
-        asked=_digest_questions(predictions.indices, predictions.targets),
-        packed=base64.b64encode(compressed).decode("ascii"),
+        asked=digest_questions(predictions.indices, predictions.targets),
+        packed=base64.b64encode(file.getvalue()).decode("ascii"),
     )
 
 
-def _content(predictions: Predictions) -> bytes:
-    """The arrays one after another: little-endian, and so that those that hold little compress to little.
-
-    A byte of flags; the images' places as steps from one to the next; the best classes, less the true ones modulo the
-    classes where these are known; these; a bit for each image; the margins, their low bytes first and then their high
-    ones.
-    """
-    number, best = _number(predictions.classes), predictions.best[:, 0]
-    targets, five = predictions.targets, _among_five(predictions)
-    flags = (targets is not None) * _TRUTH + (five is not None) * _AMONG_FIVE
-    steps = np.diff(predictions.indices, prepend=0).astype("<i8")
-    parts = [bytes([flags]), steps.tobytes()]
+def _list_arrays(predictions: Predictions) -> dict[str, NDArray[Any]]:
+    """By name, so that those that hold little compress to little."""
+    best, targets = predictions.best[:, 0], predictions.targets
+    number = np.min_scalar_type(predictions.classes - 1)
+    arrays: dict[str, NDArray[Any]] = {
+        "steps": np.diff(predictions.indices, prepend=0),
+        "best": (best if targets is None else (best - targets) % predictions.classes).astype(number),
+        "margins": np.minimum(predictions.margins, np.finfo(np.float16).max).astype(np.float16),
+    }
     if targets is None:
-        parts.append(best.astype(number).tobytes())
-    else:
-        parts += [((best - targets) % predictions.classes).astype(number).tobytes(), targets.astype(number).tobytes()]
-    if five is not None:
-        parts.append(np.packbits(five).tobytes())
-    halves = np.minimum(predictions.margins, np.finfo(np.float16).max).astype("<f2")
-    parts.append(halves.view(np.uint8).reshape(-1, 2).T.tobytes())
-    return b"".join(parts)
+        return arrays
+    arrays["targets"] = targets.astype(number)
+    if predictions.classes > KEPT:
+        five = predictions.among_five
+        arrays["among_five"] = (predictions.best == targets[:, None]).any(axis=1) if five is None else five
+    return arrays
 
 
-def _number(classes: int) -> str:
-    """The dtype that a class's number fits in."""
-    return "<u1" if classes <= 1 << 8 else "<u2" if classes <= 1 << 16 else "<u4"
-
-
-def _among_five(predictions: Predictions) -> NDArray[np.bool_] | None:
-    if predictions.targets is None or predictions.classes <= KEPT:
-        return None
-    if predictions.among_five is not None:
-        return predictions.among_five
-    found: NDArray[np.bool_] = (predictions.best == predictions.targets[:, None]).any(axis=1)
-    return found
-
-
-def _digest_questions(indices: NDArray[np.int64], targets: NDArray[np.int64] | None) -> str:
+def digest_questions(indices: NDArray[np.int64], targets: NDArray[np.int64] | None) -> str:
+    """SHA-256 of the images' places and of their true classes."""
     digest = hashlib.sha256(indices.astype("<i8").tobytes())
     digest.update(b"" if targets is None else targets.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
-def unpack_predictions(answers: PackedPredictions) -> Predictions:
-    """The predictions of a row: ``best`` holds the best class alone, (n, 1), and margins are to half precision.
+def unpack_predictions(packed: PackedPredictions) -> Predictions:
+    """The predictions: ``best`` holds the best class alone, (n, 1), and margins are to half precision.
 
     Raises:
         ArtifactError: they are damaged, or not of so many images and classes. No more memory is taken than these need.
     """
-    if not 1 <= answers.images <= MOST_IMAGES or not 2 <= answers.classes <= MOST_CLASSES:
-        raise _damage_error(f"{answers.images} images and {answers.classes} classes")
-    if answers.labels is not None and len(answers.labels) != answers.classes:
-        raise _damage_error(f"{len(answers.labels)} labels for {answers.classes} classes")
-    found = _arrays(_ArrayReader(_decompress(answers)), answers)
-    if _digest_questions(found.indices, found.targets) != answers.asked:
-        raise _damage_error("they are not on the images that they say")
-    return found
+    check_size(packed)
+    arrays = _read_arrays(packed)
+    truth = {"targets"} | ({"among_five"} if packed.classes > KEPT else set()) if "targets" in arrays else set()
+    if arrays.keys() != {"steps", "best", "margins"} | truth:
+        raise damage_error(f"the arrays are {sorted(arrays)}")
+    indices, best = np.cumsum(arrays["steps"].astype(np.int64)), arrays["best"].astype(np.int64)
+    targets = arrays["targets"].astype(np.int64) if "targets" in arrays else None
+    five = arrays["among_five"].astype(np.bool_) if "among_five" in arrays else None
+    return restore(packed, indices, best, targets, arrays["margins"].astype(np.float32), five)
 
 
-def _damage_error(how: str) -> ArtifactError:
-    return ArtifactError(f"the answers are damaged: {how}", hint="measure again with rbench run")
+def check_size(packed: PackedPredictions) -> None:
+    """Returns if there are not more images and classes than are unpacked, and a label for each class or none.
+
+    Raises:
+        ArtifactError: there are.
+    """
+    if not 1 <= packed.images <= MOST_IMAGES or not 2 <= packed.classes <= MOST_CLASSES:
+        raise damage_error(f"{packed.images} images and {packed.classes} classes")
+    if packed.labels is not None and len(packed.labels) != packed.classes:
+        raise damage_error(f"{len(packed.labels)} labels for {packed.classes} classes")
 
 
-def _decompress(answers: PackedPredictions) -> bytes:
-    width = np.dtype(_number(answers.classes)).itemsize
-    most = 1 + answers.images * (8 + 2 * width + 2) + (answers.images + 7) // 8
-    unpacker = zlib.decompressobj()
-    try:
-        content = unpacker.decompress(base64.b64decode(answers.packed, validate=True), most + 1)
-    except (binascii.Error, ValueError, zlib.error) as error:
-        raise _damage_error(str(error)) from error
-    if len(content) > most or not unpacker.eof or unpacker.unused_data:
-        raise _damage_error(f"not {answers.images} images")
-    return content
+def restore(
+    packed: PackedPredictions,
+    indices: NDArray[np.int64],
+    best: NDArray[np.int64],
+    targets: NDArray[np.int64] | None,
+    margins: NDArray[np.float32],
+    among_five: NDArray[np.bool_] | None,
+) -> Predictions:
+    """The predictions of these arrays, whose ``best`` is less the true class where that is known.
 
-
-class _ArrayReader:
-    """Takes arrays off the front of some bytes."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._at = 0
-
-    def read_array(self, dtype: str, count: int) -> NDArray[np.generic]:
-        end = self._at + np.dtype(dtype).itemsize * count
-        if end > len(self._content):
-            raise _damage_error("cut short")
-        taken: NDArray[np.generic] = np.frombuffer(self._content[self._at : end], dtype)
-        self._at = end
-        return taken
-
-    def finish(self) -> None:
-        if self._at != len(self._content):
-            raise _damage_error("too long")
-
-
-def _arrays(reader: _ArrayReader, answers: PackedPredictions) -> Predictions:
-    images, classes, number = answers.images, answers.classes, _number(answers.classes)
-    flags = int(reader.read_array("<u1", 1)[0])
-    indices = np.cumsum(reader.read_array("<i8", images).astype(np.int64))
-    best = reader.read_array(number, images).astype(np.int64)
-    targets = reader.read_array(number, images).astype(np.int64) if flags & _TRUTH else None
-    if best.max() >= classes or (targets is not None and targets.max() >= classes) or indices.min() < 0:
-        raise _damage_error("a class or a place that there is not")
-    if targets is not None:
-        best = (best + targets) % classes
-    five = None
-    if flags & _AMONG_FIVE:
-        bits = reader.read_array("<u1", (images + 7) // 8).astype(np.uint8)
-        five = np.unpackbits(bits, count=images).astype(np.bool_)
-    margins = reader.read_array("<u1", 2 * images).astype(np.uint8).reshape(2, images).T.copy().view("<f2")[:, 0]
-    reader.finish()
+    Raises:
+        ArtifactError: a value is none that there can be, or they are not on the images that they say.
+    """
+    classes = packed.classes
+    if indices.min() < 0 or any(
+        each.min() < 0 or each.max() >= classes for each in (best, targets) if each is not None
+    ):
+        raise damage_error("a class or a place that there is not")
     if not (np.isfinite(margins) & (margins >= 0)).all():
-        raise _damage_error("a margin below 0 or not finite")
-    if flags != (_TRUTH if targets is not None else 0) + (_AMONG_FIVE if targets is not None and classes > KEPT else 0):
-        raise _damage_error(f"flags {flags}")
-    return Predictions(indices, targets, best[:, None], margins.astype(np.float32), classes, five)
+        raise damage_error("a margin below 0 or not finite")
+    if digest_questions(indices, targets) != packed.asked:
+        raise damage_error("they are not on the images that they say")
+    best = best if targets is None else (best + targets) % classes
+    return Predictions(indices, targets, best[:, None], margins, classes, among_five)
+
+
+def damage_error(how: str) -> ArtifactError:
+    """The error for packed predictions that are not sound."""
+    hint = "measure again with rbench run"
+    return ArtifactError(f"the predictions are damaged: {how}", code="predictions-damaged", hint=hint)
+
+
+def _read_arrays(packed: PackedPredictions) -> Mapping[str, NDArray[Any]]:
+    """The arrays by name, each of one value an image."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(base64.b64decode(packed.packed, validate=True))) as archive:
+            members = archive.infolist()
+            most = packed.images * _IMAGE_BYTES + len(members) * _HEADER_BYTES
+            if len(members) > 5 or sum(member.file_size for member in members) > most:
+                raise damage_error(f"not {packed.images} images")
+            return {
+                member.filename.removesuffix(".npy"): _read_array(archive.read(member), packed) for member in members
+            }
+    except (ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise damage_error(str(error)) from error
+
+
+def _read_array(content: bytes, packed: PackedPredictions) -> NDArray[Any]:
+    """The array of a ``.npy`` file; what its header claims takes no memory."""
+    file = io.BytesIO(content)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if shape != (packed.images,) or dtype.kind not in "uifb":
+        raise damage_error(f"not {packed.images} images")
+    array: NDArray[Any] = np.frombuffer(content, dtype, offset=file.tell())
+    if array.shape != shape:
+        raise damage_error("cut short")
+    return array

@@ -82,13 +82,15 @@ def predict(
         _check_finite(logits, indices)
         classes = logits.shape[1]
         if classes < 2:
-            raise ModelMismatchError(f"a classifier has 2 classes or more, this output has {classes}")
+            raise ModelMismatchError(
+                f"a classifier has 2 classes or more, this output has {classes}", code="classes-too-few"
+            )
         ranked, values = _rank_classes(logits)
         seen.append(np.asarray(indices, dtype=np.int64))
         best.append(ranked)
         margins.append((values[:, 0] - values[:, 1]).astype(np.float32))
     if not seen:
-        raise ModelMismatchError("the data set has no images")
+        raise ModelMismatchError("the data set has no images", code="evaluation-without-images")
     order = np.concatenate(seen)
     truth = None if targets is None else np.asarray(targets, dtype=np.int64)[order]
     return Predictions(order, truth, np.concatenate(best), np.concatenate(margins), classes)
@@ -113,7 +115,8 @@ def _check_finite(logits: Logits, indices: Indices) -> None:
     if bad.any():
         raise CheckFailedError(
             f"{int(bad.sum())} of {len(indices)} images got logits that are not finite, the first is image "
-            f"{int(indices[np.argmax(bad)])}"
+            f"{int(indices[np.argmax(bad)])}",
+            code="logits-not-finite",
         )
 
 
@@ -162,13 +165,16 @@ def check_same_images(predictions: Predictions, reference: Predictions) -> None:
     """
     if not np.array_equal(predictions.indices, reference.indices):
         raise ModelMismatchError(
-            f"the predictions are on different images: {len(predictions.indices)} and {len(reference.indices)}"
+            f"the predictions are on different images: {len(predictions.indices)} and {len(reference.indices)}",
+            code="images-not-same",
         )
     if predictions.targets is None or reference.targets is None:
         return
     other = int((predictions.targets != reference.targets).sum())
     if other:
-        raise ModelMismatchError(f"the predictions are on images of different classes: {other} are of another class")
+        raise ModelMismatchError(
+            f"the predictions are on images of different classes: {other} are of another class", code="classes-differ"
+        )
 
 
 def _share(hits: NDArray[np.bool_]) -> ShareEstimate:
@@ -205,4 +211,4 @@ def load(path: str | os.PathLike[str]) -> Predictions:
                 arrays["indices"], targets, arrays["best"], arrays["margins"], int(arrays["classes"]), among_five
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"not predictions: {error}", path=path) from error
+        raise ArtifactError(f"not predictions: {error}", code="predictions-unreadable", path=path) from error

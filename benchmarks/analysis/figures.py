@@ -1,249 +1,265 @@
-"""From what a worker brought back to a row: every figure is derived here, from raw samples and predictions."""
+"""The figures of a result: every median, ratio, share and warning, derived from the facts when it is asked for."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
-from benchmarks.accuracy import flips, packing
-from benchmarks.accuracy import predictions as accuracy
-from benchmarks.accuracy.predictions import Predictions
-from benchmarks.analysis import warnings
-from benchmarks.machine.disturbances import disturbances_of_all
-from benchmarks.machine.environment import Environment
-from benchmarks.process.job import JobOutcome, ProcessOutcomes
-from benchmarks.records.request import BenchmarkRequest
-from benchmarks.records.result import Row
+from benchmarks.accuracy import flips, packing, predictions
+from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy.predictions import Predictions, ShareEstimate
+from benchmarks.analysis import loads, warnings
+from benchmarks.analysis.latencies import compare_latencies, estimate_quantiles, latencies, rounds_of
+from benchmarks.machine.disturbances import disturbances, disturbances_of_all
+from benchmarks.records.estimate import Estimate
+from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
+from benchmarks.records.result import RecordedFigures, Result
 from benchmarks.records.samples import ProcessSamples, Series
-from benchmarks.records.subject import NOISE, Configuration, Subject, is_reference
-from benchmarks.roofline.ceilings import Ceilings
-from benchmarks.roofline.executed_precision import wider
-from benchmarks.roofline.graph_cost import Cost
-from benchmarks.roofline.roof import roof
-from benchmarks.stats import comparison as statistics
-from benchmarks.stats import intervals as statistics_intervals
-from exporter.proportions import Interval
-from runtimes import Artifact, files
+from benchmarks.records.subject import is_reference
+from benchmarks.stats import intervals
+from benchmarks.stats.comparison import LatencyComparison, Verdict
+from runtimes import codec
+from runtimes.errors import Reason
 
-NAMED, KEPT_NAMES = 3, 1000
-"""How many of the unreadable images a note names, and a row."""
+NAMES = (
+    *("p50", "p90", "p99", "p999", "compute_p50", "device_p50", "image_p50", "images_per_s", "ratio", "verdict"),
+    *("load_s", "first_s", "peak_bytes", "baseline_bytes", "images", "top1", "top5", "agreement", "drop", "flips"),
+    *("roof_share", "disturbances", "warnings"),
+)
+"""The figures that a line of JSON has beside the facts."""
 
-
-@dataclass(frozen=True)
-class Reference:
-    """What the PyTorch row of the same network and batch gave, as far as it gave anything; ``field`` as in its row."""
-
-    sittings: tuple[ProcessSamples, ...] = ()
-    predictions: Predictions | None = None
-    field: int | None = None
+_NOT_RECORDED = RecordedFigures(complete=False, estimates={})
 
 
-def start_row(
-    run: str, taken_on: Environment, request: BenchmarkRequest, subject: Subject, configuration: Configuration
-) -> Row:
-    """A row that knows what is to be measured, and nothing more."""
-    pair, weights = configuration.pair, subject.weights
-    file = pair.opens if isinstance(pair.opens, Artifact) else subject.own
-    return Row(
-        status="ok",
-        reason=None,
-        run=run,
-        time=_now(),
-        artifact=subject.name if file is None else file.path.name,
-        sha256="" if file is None else _sha256_of(file),
-        variant=subject.network,
-        weights=None if weights is None else weights.origin,
-        trained=None if weights is None else weights.trained,
-        runtime=pair.backend.name,
-        device=request.device,
-        precision=pair.typed.precision,
-        batch=configuration.batch,
-        threads=configuration.threads,
-        data=subject.data or NOISE,
-        seed=request.seed,
-        environment=taken_on,
-        subject=subject.name,
-        cuda_graphs=None if request.device == "cpu" else configuration.cuda_graphs,
-        requested_threads=configuration.threads,
-        requested_device=request.device,
-        duration_s=request.duration_s,
-        processes=request.processes,
-        rounds=request.rounds,
-        command=request.command,
-    )
+class Figures:
+    """A result, and the figures that follow from it; ``None`` is what follows from nothing that was measured.
 
-
-def _sha256_of(artifact: Artifact) -> str:
-    return files.sha256_of(artifact.path) if artifact.manifest is None else artifact.manifest.sha256
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@dataclass(frozen=True)
-class RowContext:
-    """What a row is seen beside.
-
-    Attributes:
-        reference: the PyTorch row.
-        labels: the classes' names.
-        cost: of one call of its graph; ceilings: of the machine.
+    Each is computed once. Those against a reference need the results of the same run: see ``of``. Of a result of an
+    older version, what it recorded is given where the facts do not give it any more.
     """
 
-    reference: Reference = Reference()
-    labels: tuple[str, ...] | None = None
-    cost: Cost | None = None
-    ceilings: Ceilings | None = None
+    def __init__(self, result: Result, reference: Result | None = None, evaluated: Result | None = None) -> None:
+        """``reference`` is what the latency is compared with, ``evaluated`` what the predictions are."""
+        self.result = result
+        self._reference = reference
+        self._evaluated = evaluated
+        self._recorded = result.recorded or _NOT_RECORDED
+
+    @classmethod
+    def of(cls, result: Result, among: Sequence[Result] = ()) -> Figures:
+        """The figures of the result beside the others of its run, which may hold the reference."""
+        return cls(result, find_timed_reference(result, among), find_evaluated_reference(result, among))
+
+    @classmethod
+    def of_all(cls, results: Sequence[Result]) -> tuple[Figures, ...]:
+        """The figures of each among the others."""
+        return tuple(cls.of(result, results) for result in results)
+
+    def as_json(self) -> dict[str, object]:
+        """The figures by name, as JSON has them."""
+        return {name: codec.encode(getattr(self, name)) for name in NAMES}
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the others are compared with it."""
+        return is_reference(self.result.identity.backend, self.result.identity.precision)
+
+    def quantile(self, q: float) -> Estimate | None:
+        """The ``q``-quantile of a whole call, host arrays in and out, of a whole batch; of a load, of its responses."""
+        if self._recorded.complete:
+            return self._recorded.estimates.get(_NAMES_OF_QUANTILES[q])
+        return self._quantiles.get(q)
+
+    @cached_property
+    def p50(self) -> Estimate | None:
+        """From five samples on."""
+        return self.quantile(0.5)
+
+    @cached_property
+    def p90(self) -> Estimate | None:
+        """From 20 samples on."""
+        return self.quantile(0.9)
+
+    @cached_property
+    def p99(self) -> Estimate | None:
+        """From 1,000 samples on."""
+        return self.quantile(0.99)
+
+    @cached_property
+    def p999(self) -> Estimate | None:
+        """From 10,000 samples on."""
+        return self.quantile(0.999)
+
+    @cached_property
+    def _quantiles(self) -> dict[float, Estimate]:
+        return dict(estimate_quantiles(latencies(self.result), tuple(intervals.MIN_SAMPLES), self.result.asked.seed))
+
+    @cached_property
+    def compute_p50(self) -> Estimate | None:
+        """One run with the inputs already on the device, by the host's clock until the device is done."""
+        return self._median("compute_p50", lambda process: process.compute)
+
+    @cached_property
+    def device_p50(self) -> Estimate | None:
+        """The same by the device's own clock; ``None`` on a processor."""
+        return self._median("device_p50", lambda process: process.device)
+
+    @cached_property
+    def image_p50(self) -> Estimate | None:
+        """From the bytes of an encoded image to its label, one image a call."""
+        return self._median("image_p50", lambda process: process.image)
+
+    def _median(self, name: str, clock: Callable[[ProcessSamples], Series | None]) -> Estimate | None:
+        if self._recorded.complete:
+            return self._recorded.estimates.get(name)
+        return estimate_quantiles(rounds_of(self.result, clock), (0.5,), self.result.asked.seed).get(0.5)
+
+    @cached_property
+    def images_per_s(self) -> float | None:
+        """Images over the sum of the latency's samples; of a load, that were answered in a second."""
+        batch, load = self.result.identity.batch, self.result.load
+        if self._recorded.complete:
+            return self._recorded.images_per_s
+        if load is not None:
+            return batch * load.achieved_per_s
+        samples = [sample for process in self.result.samples for sample in process.latency.samples_s]
+        return batch * len(samples) / math.fsum(samples) if any(samples) else None
+
+    @cached_property
+    def ratio(self) -> Estimate | None:
+        """The p50 of the reference over this one's, by rounds where they took turns: 2.0 is twice as fast."""
+        if (recorded := self._recorded.estimates.get("ratio")) is not None or self._recorded.complete:
+            return recorded
+        if self.is_reference:
+            return Estimate(1.0, 1.0, 1.0) if self.result.samples else None
+        found = self._comparison
+        return None if found is None else Estimate.of(found.ratio, found.interval)
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """On the ratio: ``tie`` unless its whole interval lies beyond the resolution."""
+        if self._recorded.verdict is not None or self._recorded.complete or self.is_reference:
+            return self._recorded.verdict
+        return None if self._comparison is None else self._comparison.verdict
+
+    @cached_property
+    def _comparison(self) -> LatencyComparison | None:
+        taken = any(sample for process in self.result.samples for sample in process.latency.samples_s)
+        if self._reference is None or not taken or self.result.load is not None:
+            return None
+        return compare_latencies(self._reference, self.result)
+
+    @cached_property
+    def load_s(self) -> float | None:
+        """Of opening in the first process, with the import of the backend's library."""
+        return self.result.samples[0].load_s if self.result.samples else None
+
+    @cached_property
+    def first_s(self) -> float | None:
+        """Of the first call in the first process."""
+        return self.result.samples[0].first_s if self.result.samples else None
+
+    @cached_property
+    def baseline_bytes(self) -> int | None:
+        """The resident memory of the first process before the artifact was opened."""
+        return self.result.samples[0].baseline_bytes if self.result.samples else None
+
+    @cached_property
+    def peak_bytes(self) -> int | None:
+        """The largest resident memory of a process by the end of the timing."""
+        if self.result.load is not None:
+            return self.result.load.peak_bytes
+        return max((process.peak_bytes for process in self.result.samples if process.peak_bytes), default=None)
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """Image by image.
+
+        Raises:
+            ArtifactError: they are damaged.
+        """
+        packed = self.result.predictions
+        return None if packed is None else packing.unpack_predictions(packed)
+
+    @cached_property
+    def _reference_predictions(self) -> Predictions | None:
+        packed = None if self._evaluated is None else self._evaluated.predictions
+        return None if packed is None else packing.unpack_predictions(packed)
+
+    @cached_property
+    def images(self) -> int | None:
+        """That were evaluated."""
+        return self._recorded.images if self.result.predictions is None else self.result.predictions.images
+
+    @cached_property
+    def top1(self) -> Estimate | None:
+        """The share of the images whose best class is the true one."""
+        return self._share("top1", predictions.top1)
+
+    @cached_property
+    def top5(self) -> Estimate | None:
+        """The share of the images whose true class is among the best five."""
+        return self._share("top5", predictions.top5)
+
+    @cached_property
+    def agreement(self) -> Estimate | None:
+        """The share of the images whose best class is the reference's."""
+        return self._share_against_reference("agreement", predictions.agreement)
+
+    @cached_property
+    def drop(self) -> Estimate | None:
+        """The reference's top-1 less this one, image by image: below 0 this one is better."""
+        return self._share_against_reference("drop", predictions.drop)
+
+    @cached_property
+    def flips(self) -> Flips | None:
+        """The images whose best class is not the reference's."""
+        if self._recorded.flips is not None or self.is_reference or self._recorded.complete:
+            return self._recorded.flips
+        mine, its = self.predictions, self._reference_predictions
+        return None if mine is None or its is None else flips.flips(mine, its)
+
+    def _share(self, name: str, share: Callable[[Predictions], ShareEstimate | None]) -> Estimate | None:
+        if (recorded := self._recorded.estimates.get(name)) is not None or self.predictions is None:
+            return recorded
+        return _as_estimate(share(self.predictions))
+
+    def _share_against_reference(
+        self, name: str, share: Callable[[Predictions, Predictions], ShareEstimate | None]
+    ) -> Estimate | None:
+        its = self._reference_predictions
+        return self._share(name, lambda mine: None if its is None else share(mine, its))
+
+    @cached_property
+    def roof_share(self) -> float | None:
+        """The least time that the machine's ceilings allow one call, over ``compute_p50``."""
+        roof, compute = self.result.roof, self.compute_p50
+        return None if roof is None or compute is None else roof.least_s / compute.value
+
+    @cached_property
+    def disturbances(self) -> tuple[Reason, ...] | None:
+        """Why the machine was not quiet meanwhile; ``None`` where it was not looked at."""
+        result = self.result
+        if result.load is None:
+            seen = [process.conditions for process in result.samples]
+            return disturbances_of_all(seen, result.ran.threads, result.gpu.before, result.gpu.after)
+        conditions = loads.conditions_of(result, result.load)
+        return None if conditions is None else disturbances(conditions, result.ran.threads * result.load.clients)
+
+    @cached_property
+    def warnings(self) -> tuple[Reason, ...]:
+        """What is doubtful about the numbers, each once."""
+        found: Iterable[Reason] = ()
+        if self.result.load is not None:
+            found = (*warnings.check_processors(self.result), *loads.list_warnings(self.result.load))
+        elif self.result.samples and not self._recorded.complete:
+            found = warnings.list_warnings(self.result, self.compute_p50, self.device_p50)
+        return tuple(dict.fromkeys((*self.result.warnings, *found)))
 
 
-def finish_row(row: Row, gathered: ProcessOutcomes, predictions: Predictions | None, context: RowContext) -> Row:
-    """The row with what came of it; of a configuration that is not ok, its status and reason alone."""
-    first, last = gathered.outcomes[0], gathered.outcomes[-1]
-    row = replace(row, status=last.status, reason=_reason(gathered), note=_notes(first), time=_now())
-    about, sittings = first.description, _list_samples(gathered)
-    if last.status != "ok" or about is None or not sittings:
-        return row
-    nothing, arithmetic = row, first.arithmetic or about.precision
-    row = replace(
-        row,
-        runtime_version=about.version,
-        provider=about.provider,
-        device=about.device,
-        arithmetic=arithmetic,
-        note=_notes(first, wider(row.precision, arithmetic)),
-        threads=about.threads,
-        load_s=sittings[0].load_s,
-        first_s=sittings[0].first_s,
-        peak_bytes=max((sitting.peak_bytes for sitting in sittings if sitting.peak_bytes), default=None),
-        baseline_bytes=sittings[0].baseline_bytes,
-        unreadable=None if predictions is None else len(first.unreadable),
-        unreadable_names=first.unreadable[:KEPT_NAMES],
-        evaluated_per_s=first.evaluated_per_s,
-        gpu_before=first.gpu_before,
-        gpu_after=last.gpu_after,
-        device_peak_bytes=first.device_peak_bytes,
-        energy_per_image_j=first.energy_per_image_j,
-        sittings=sittings,
-    )
-    row = _with_roof(_with_ratio(_with_times(row), context.reference), context)
-    if (reason := warnings.find_unfinished_work(row)) is not None:
-        return replace(nothing, status="failed", reason=reason)
-    row = _with_predictions(row, predictions, context)
-    seen = [sitting.conditions for sitting in sittings]
-    disturbed = disturbances_of_all(seen, row.threads, row.gpu_before, row.gpu_after)
-    return replace(row, disturbances=disturbed, warnings=warnings.list_warnings(row, gathered))
+_NAMES_OF_QUANTILES = {0.5: "p50", 0.9: "p90", 0.99: "p99", 0.999: "p999"}
 
 
-def _list_samples(gathered: ProcessOutcomes) -> tuple[ProcessSamples, ...]:
-    return tuple(outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None)
-
-
-def _reason(gathered: ProcessOutcomes) -> str | None:
-    """Why it is not ok, and in which of its processes, if not in the first."""
-    reason, number = gathered.outcomes[-1].reason, len(gathered.outcomes)
-    return reason if reason is None or number == 1 else f"in process {number}: {reason}"
-
-
-def _notes(outcome: JobOutcome, ran: str | None = None) -> str | None:
-    notes = [outcome.note, ran]
-    if outcome.unreadable:
-        count, names = len(outcome.unreadable), ", ".join(outcome.unreadable[:NAMED])
-        more = f", and {count - NAMED:,} more, by name in the results' unreadable_names" if count > NAMED else ""
-        notes.append(f"{count:,} image{'s' if count > 1 else ''} could not be read: {names}{more}")
-    return "; ".join(filter(None, notes)) or None
-
-
-def _with_times(row: Row) -> Row:
-    latency = [sitting.latency for sitting in row.sittings]
-    samples = _samples(latency)
-    given = [q for q in statistics_intervals.MIN_SAMPLES if statistics_intervals.enough_for(samples, q)]
-    intervals = dict(
-        zip(given, statistics_intervals.quantile_intervals(_rounds(latency), given, row.seed), strict=True)
-    )
-    values = {q: statistics_intervals.quantile(samples, q) for q in given}
-    compute = _median([sitting.compute for sitting in row.sittings], row.seed)
-    device = _median([sitting.device for sitting in row.sittings], row.seed)
-    image = _median([sitting.image for sitting in row.sittings], row.seed)
-    return replace(
-        row,
-        p50_s=values.get(0.5),
-        p50_interval_s=intervals.get(0.5),
-        p90_s=values.get(0.9),
-        p90_interval_s=intervals.get(0.9),
-        p99_s=values.get(0.99),
-        p99_interval_s=intervals.get(0.99),
-        p999_s=values.get(0.999),
-        p999_interval_s=intervals.get(0.999),
-        images_per_s=row.batch * len(samples) / math.fsum(samples) if any(samples) else None,
-        compute_p50_s=compute[0],
-        compute_p50_interval_s=compute[1],
-        device_p50_s=device[0],
-        device_p50_interval_s=device[1],
-        image_p50_s=image[0],
-        image_p50_interval_s=image[1],
-    )
-
-
-def _samples(series: Sequence[Series]) -> list[float]:
-    return [sample for one in series for sample in one.samples_s]
-
-
-def _rounds(series: Sequence[Series]) -> list[tuple[tuple[float, ...], ...]]:
-    """By process and round, as ``benchmarks.stats.comparison`` takes them."""
-    return [one.rounds_s for one in series]
-
-
-def _median(series: Sequence[Series | None], seed: int) -> tuple[float, Interval] | tuple[None, None]:
-    there = [one for one in series if one is not None]
-    samples = _samples(there)
-    if not there or not statistics_intervals.enough_for(samples, 0.5):
-        return None, None
-    return statistics_intervals.quantile(samples, 0.5), statistics_intervals.quantile_intervals(
-        _rounds(there), [0.5], seed
-    )[0]
-
-
-def _with_ratio(row: Row, reference: Reference) -> Row:
-    if is_reference(row.runtime, row.precision):
-        return replace(row, ratio=1.0, ratio_interval=(1.0, 1.0))
-    samples = _samples([sitting.latency for sitting in row.sittings])
-    if not reference.sittings or not any(samples):
-        return row
-    sides = [_rounds([one.latency for one in sittings]) for sittings in (reference.sittings, row.sittings)]
-    paired = row.field is not None and row.field == reference.field
-    compare = statistics.compare_paired if paired else statistics.compare_unpaired
-    comparison = compare(sides[0], sides[1], seed=row.seed)
-    return replace(row, ratio=comparison.ratio, ratio_interval=comparison.interval, verdict=comparison.verdict)
-
-
-def _with_roof(row: Row, context: RowContext) -> Row:
-    if context.cost is None or context.ceilings is None or row.compute_p50_s is None:
-        return row
-    return replace(row, roof=roof(context.cost, context.ceilings, row.arithmetic, row.compute_p50_s))
-
-
-def _with_predictions(row: Row, predictions: Predictions | None, context: RowContext) -> Row:
-    if predictions is None:
-        return row
-    reference = context.reference.predictions
-    others = None if is_reference(row.runtime, row.precision) else reference
-    first, fifth = accuracy.top1(predictions), accuracy.top5(predictions)
-    same = None if reference is None else accuracy.agreement(predictions, reference)
-    lost = None if reference is None else accuracy.drop(predictions, reference)
-    return replace(
-        row,
-        images=len(predictions.indices),
-        top1=first.value if first else None,
-        top1_interval=first.interval if first else None,
-        top5=fifth.value if fifth else None,
-        top5_interval=fifth.interval if fifth else None,
-        agreement=same.value if same else None,
-        agreement_interval=same.interval if same else None,
-        drop=lost.value if lost else None,
-        drop_interval=lost.interval if lost else None,
-        answers=packing.pack_predictions(predictions, context.labels),
-        flips=None if others is None else flips.flips(predictions, others),
-    )
+def _as_estimate(share: ShareEstimate | None) -> Estimate | None:
+    return None if share is None else Estimate.of(share.value, share.interval)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.format import duration, points, times
+from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.latencies import compare_latencies
+from benchmarks.format import ABSENT, duration, points, times
 from benchmarks.records.request import REFERENCE
-from benchmarks.records.result import Row
-from benchmarks.records.samples import ProcessSamples
-from benchmarks.records.subject import is_reference
-from benchmarks.stats import comparison as statistics
+from benchmarks.records.result import Result
 from benchmarks.stats.comparison import LatencyComparison
 
 NAMED = 4
@@ -31,113 +29,99 @@ class Headline:
         threads: whether the configurations differ in their threads.
     """
 
-    fastest: Row
-    tied: tuple[Row, ...]
-    next: Row | None
+    fastest: Figures
+    tied: tuple[Figures, ...]
+    next: Figures | None
     lead: LatencyComparison | None
     threads: bool
 
 
-def headlines(rows: Sequence[Row]) -> tuple[Headline, ...]:
-    """One for each batch of these rows of one subject on one machine; only those that were measured count."""
-    measured = [row for row in rows if row.status == "ok" and row.load is None and row.p50_s and row.sittings]
-    return tuple(_headline([row for row in measured if row.batch == batch]) for batch in _batches(measured))
+def headlines(results: Sequence[Figures]) -> tuple[Headline, ...]:
+    """One for each batch of these results of one subject on one machine; only those that were measured count."""
+    batches: dict[int, list[Figures]] = {}
+    for each in results:
+        if each.result.status == "ok" and each.result.samples and each.p50 is not None and each.p50.value:
+            batches.setdefault(each.result.identity.batch, []).append(each)
+    return tuple(map(_headline, batches.values()))
 
 
-def _batches(rows: Sequence[Row]) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(row.batch for row in rows))
-
-
-def _headline(rows: Sequence[Row]) -> Headline:
-    ordered = sorted(rows, key=lambda row: row.p50_s or 0.0)
+def _headline(results: Sequence[Figures]) -> Headline:
+    ordered = sorted(results, key=_median_s)
     fastest = _fastest(ordered)
-    others = [row for row in ordered if row is not fastest]
-    threads = len({row.threads for row in rows}) > 1
-    tied: list[Row] = []
+    threads = len({each.result.ran.threads for each in results}) > 1
+    tied: list[Figures] = []
     lead: LatencyComparison | None = None
-    for other in others:
-        found = compare_latencies(other, fastest)
-        if found.verdict == "faster":
-            return Headline(fastest, tuple(tied), other, found, threads)
+    for other in ordered:
+        if other is fastest:
+            continue
+        compared = compare_latencies(other.result, fastest.result)
+        if compared.verdict == "faster":
+            return Headline(fastest, tuple(tied), other, compared, threads)
         tied.append(other)
-        lead = lead or found
+        lead = lead or compared
     return Headline(fastest, tuple(tied), None, lead, threads)
 
 
-def _fastest(ordered: Sequence[Row]) -> Row:
-    """The first of the rows that none of those behind it is told to be faster than."""
+def _median_s(figures: Figures) -> float:
+    return 0.0 if figures.p50 is None else figures.p50.value
+
+
+def _fastest(ordered: Sequence[Figures]) -> Figures:
+    """The first of the results that none of those behind it is told to be faster than."""
     first, *others = ordered
     for other in others:
-        if compare_latencies(first, other).verdict == "faster":
+        if compare_latencies(first.result, other.result).verdict == "faster":
             first = other
     return first
 
 
-def compare_latencies(reference: Row, other: Row) -> LatencyComparison:
-    """The latencies of two rows: above 1, ``other`` is the faster. Side by side if they took turns."""
-    side_by_side = reference.run == other.run and reference.field == other.field is not None
-    return _compare_samples(side_by_side, reference.sittings, other.sittings, other.seed)
-
-
-@functools.lru_cache(maxsize=256)  # the same rows are told of on the terminal, in Markdown and on a page
-def _compare_samples(
-    side_by_side: bool, reference: tuple[ProcessSamples, ...], other: tuple[ProcessSamples, ...], seed: int
-) -> LatencyComparison:
-    first, second = ([sitting.latency.rounds_s for sitting in sittings] for sittings in (reference, other))
-    return (
-        statistics.compare_paired(first, second, seed)
-        if side_by_side
-        else statistics.compare_unpaired(first, second, seed)
-    )
-
-
-def name(row: Row, threads: bool = False) -> str:
+def name(result: Result, threads: bool = False) -> str:
     """The configuration in a few words, without the batch."""
-    parts = [" ".join(filter(None, (row.runtime, row.precision)))]
-    if row.cuda_graphs is False:
+    parts = [" ".join(filter(None, (result.identity.backend, result.identity.precision)))]
+    if result.asked.cuda_graphs is False:
         parts.append("no CUDA graphs")
     if threads:
-        parts.append(f"{row.threads} thread{'s' if row.threads > 1 else ''}")
+        parts.append(f"{result.ran.threads} thread{'s' if result.ran.threads > 1 else ''}")
     return ", ".join(parts)
 
 
-def format_headline(found: Headline) -> str:
+def format_headline(headline: Headline) -> str:
     """The headline as a sentence, with the intervals."""
-    row = found.fastest
-    parts = [_first(found), *_over_reference(found), *_describe_drop(row)]
-    if row.disturbances:
+    fastest = headline.fastest
+    parts = [_describe_lead(headline), *_over_reference(headline)]
+    if fastest.drop is not None and not fastest.is_reference:
+        parts.append(f"its drop of top-1 is {points(fastest.drop.value, fastest.drop.interval)} points")
+    if fastest.disturbances:
         parts.append("the machine was not quiet meanwhile")
-    return f"Batch {row.batch}: {'; '.join(parts)}."
+    return f"Batch {fastest.result.identity.batch}: {'; '.join(parts)}."
 
 
-def _first(found: Headline) -> str:
-    row, named = found.fastest, name(found.fastest, found.threads)
-    took = f"{duration(row.p50_s, row.p50_interval_s)} ms"
-    if found.lead is None:
-        return f"{named} takes {took}; there is nothing to compare it with"
-    ratio = f"{times(found.lead.ratio, found.lead.interval)} times as fast as"
-    place = f"{named} is the fastest" if not found.tied else f"{_list_names(found)} tie for the fastest"
-    if found.next is None:
-        return f"{place}, at {took}: {ratio} {name(found.tied[0], found.threads)}, which is not told apart"
-    return f"{place}, at {took}: {ratio} the next, {name(found.next, found.threads)}"
+def _describe_lead(headline: Headline) -> str:
+    first, p50 = _name(headline, headline.fastest), headline.fastest.p50
+    took = f"{ABSENT if p50 is None else duration(p50.value, p50.interval)} ms"
+    if headline.lead is None:
+        return f"{first} takes {took}; there is nothing to compare it with"
+    ratio = f"{times(headline.lead.ratio, headline.lead.interval)} times as fast as"
+    place = f"{first} is the fastest" if not headline.tied else f"{_list_names(headline)} tie for the fastest"
+    if headline.next is None:
+        return f"{place}, at {took}: {ratio} {_name(headline, headline.tied[0])}, which is not told apart"
+    return f"{place}, at {took}: {ratio} the next, {_name(headline, headline.next)}"
 
 
-def _list_names(found: Headline) -> str:
-    names = [name(row, found.threads) for row in (found.fastest, *found.tied)]
+def _name(headline: Headline, figures: Figures) -> str:
+    return name(figures.result, headline.threads)
+
+
+def _list_names(headline: Headline) -> str:
+    names = [_name(headline, figures) for figures in (headline.fastest, *headline.tied)]
     if len(names) > NAMED:
         names[NAMED - 1 :] = [f"{len(names) - NAMED + 1} others"]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _over_reference(found: Headline) -> tuple[str, ...]:
-    row, following = found.fastest, found.next
-    told = following is not None and is_reference(following.runtime, following.precision)
-    if row.ratio is None or told or is_reference(row.runtime, row.precision):
+def _over_reference(headline: Headline) -> tuple[str, ...]:
+    ratio, following = headline.fastest.ratio, headline.next
+    told = following is not None and following.is_reference
+    if ratio is None or told or headline.fastest.is_reference:
         return ()
-    return (f"{times(row.ratio, row.ratio_interval)} times as fast as {REFERENCE} in fp32",)
-
-
-def _describe_drop(row: Row) -> tuple[str, ...]:
-    if row.drop is None or is_reference(row.runtime, row.precision):
-        return ()
-    return (f"its drop of top-1 is {points(row.drop, row.drop_interval)} points",)
+    return (f"{times(ratio.value, ratio.interval)} times as fast as {REFERENCE} in fp32",)

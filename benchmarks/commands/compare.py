@@ -85,14 +85,16 @@ def compare(
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown exclude each other")
     from benchmarks.compare import compare as comparing
-    from benchmarks.report import comparison as view
+    from benchmarks.report.comparison import comparison_document
+    from benchmarks.report.markdown import markdown
+    from exporter.document.terminal import print_document
     from runtimes import codec
 
     found = comparing.compare(old, new, comparing.Limits(max_slowdown, max_drop, across, missing))
     if as_json:
         click.echo(codec.dumps(found, indent=2))
     elif as_markdown:
-        click.echo(view.as_markdown(found), nl=False)
+        click.echo(markdown(comparison_document(found)), nl=False)
     else:
-        view.print_report(found, sys.stdout)
+        print_document(comparison_document(found), sys.stdout)
     sys.exit(0 if found.passed else 1)

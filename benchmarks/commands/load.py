@@ -12,7 +12,7 @@ from benchmarks.commands import recording
 from exporter.commands.backend_option import backend_option
 
 if TYPE_CHECKING:
-    from benchmarks.records.result import Row
+    from benchmarks.records.result import Result
 
 SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
 """Those of ``benchmarks.worker.load_generator``, whose module is too heavy for ``--help``."""
@@ -107,21 +107,23 @@ def load(
     paced: with idle gaps, as from a camera. clients, batches: more at once, and where that stops to pay. cold: fresh
     processes, from their start to the first answer. Each in a process of its own.
     """
+    from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs
     from benchmarks.commands.options import request_of
     from benchmarks.harness.run import exit_code
     from benchmarks.load.run import LoadSpec, run
     from benchmarks.records.load import SHAPES
-    from benchmarks.report import load as loadtable
-    from benchmarks.report import terminal
+    from benchmarks.report.document import load_document
+    from exporter.document.terminal import print_document
 
     request = request_of(() if subject is None else (subject,), options)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
     load_spec = LoadSpec(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
     kept = recording.files(None if folder is None else folder / "results.jsonl", json_file)
-    rows: list[Row] = []
-    code, failure = recording.collect(lambda listener: run(request, load_spec, listener), rows, kept)
-    terminal.print_sections(loadtable.sections(rows), rows, loadtable.MEANING, sys.stdout, code is None)
+    results: list[Result] = []
+    code, failure = recording.collect(lambda listener: run(request, load_spec, listener), results, kept)
+    rows = Figures.of_all(results)
+    print_document(load_document(rows, code is None), sys.stdout)
     if folder is not None:
         outputs.write(folder, rows, code is None)
     if failure is not None:

@@ -20,5 +20,5 @@ def merge(sources: tuple[Path, ...], out: Path, force: bool) -> None:
 
     merged = merging.merge(sources, out, force)
     left_out = f"; left out as duplicates: {merged.duplicates}" if merged.duplicates else ""
-    click.echo(f"rows: {len(merged.rows)} of files: {len(sources)}{left_out}", err=True)
+    click.echo(f"rows: {len(merged.results)} of files: {len(sources)}{left_out}", err=True)
     click.echo(out)

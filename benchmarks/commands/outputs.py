@@ -6,9 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.records.result import Row
+from benchmarks.analysis.figures import Figures
 from benchmarks.report.csv_export import csv_text
+from benchmarks.report.document import report_document
 from benchmarks.report.markdown import markdown
+from benchmarks.report.predictions import SHORT
 from benchmarks.report_html import svg
 from benchmarks.report_html.page import html
 from runtimes.files import write_atomically
@@ -18,7 +20,7 @@ HEADING = "rbench"
 _LOGGER = logging.getLogger("rexport")
 
 
-def write(folder: Path, rows: Sequence[Row], complete: bool, heading: str = HEADING) -> Path:
+def write(folder: Path, rows: Sequence[Figures], complete: bool, heading: str = HEADING) -> Path:
     """Writes ``results.md``, ``results.csv`` and ``results.html``, whose path is given, into the folder, over what is
     there. A page without plots, for want of matplotlib, is announced on the logger ``rexport``.
 
@@ -28,9 +30,9 @@ def write(folder: Path, rows: Sequence[Row], complete: bool, heading: str = HEAD
     """
     page = folder / "results.html"
     contents = {
-        "results.md": markdown(rows, heading, complete),
+        "results.md": markdown(report_document(rows, (), heading, complete, SHORT)),
         "results.csv": csv_text(rows),
-        page.name: html(rows, heading, complete),
+        page.name: html(report_document(rows, (), heading, complete)),
     }
     for name, content in contents.items():
         put(folder / name, content)

@@ -381,10 +381,9 @@ def _save_findings(findings: Findings, folder: Path) -> tuple[Findings, tuple[Pa
 
 
 def _print_findings(findings: Findings, paths: tuple[Path, ...]) -> None:
-    from benchmarks.report import findings as view
+    from benchmarks.report.findings import findings_document
+    from exporter.document.terminal import as_text
 
-    for line in view.format_findings(findings):
-        click.echo(line)
-    click.echo()
+    click.echo(as_text(findings_document(findings)), nl=False)
     for path in paths:
         click.echo(path)

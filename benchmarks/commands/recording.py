@@ -1,4 +1,4 @@
-"""What the commands that measure have in common: the files that rows are kept in, and an early end."""
+"""What the commands that measure have in common: the files that results are kept in, and an early end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from benchmarks.records.request import RunListener
-    from benchmarks.records.result import Row
+    from benchmarks.records.result import Result
     from benchmarks.records.store import ResultsFile
     from runtimes.errors import RexportError
 
@@ -29,30 +29,31 @@ def files(*places: Path | None) -> list[ResultsFile]:
 
 
 def collect(
-    measure: Callable[[RunListener], Generator[Row, None, None]], rows: list[Row], kept: Sequence[ResultsFile]
+    measure: Callable[[RunListener], Generator[Result, None, None]], results: list[Result], kept: Sequence[ResultsFile]
 ) -> tuple[int | None, RexportError | None]:
-    """Fills ``rows`` and adds each row to each file, with standard output kept for the result. The exit code of an
+    """Fills ``results`` and adds each to each file, with standard output kept for the result. The exit code of an
     early end, and the error if one ended it, as a full disk does: what was measured is still to be shown. ``None`` and
     ``None`` if it is complete.
 
     Raises:
-        RexportError: there is no row yet.
+        RexportError: there is no result yet.
     """
+    from benchmarks.analysis.figures import Figures
     from benchmarks.commands.progress import listening
     from runtimes.errors import RexportError
 
     try:
         with terminal.reserve_stdout(), listening() as listener, closing(measure(listener)) as measured:
-            for row in measured:
-                rows.append(row)
+            for result in measured:
+                results.append(result)
                 for file in kept:
-                    file.append(row)
+                    file.append(result, Figures.of(result, results).as_json())
     except KeyboardInterrupt:
         return terminal.INTERRUPTED, None
     except SystemExit:  # SIGTERM, as exporter.commands.terminal turns it
         return terminal.TERMINATED, None
     except RexportError as error:
-        if not rows:
+        if not results:
             raise
         return error.exit_code, error
     return None, None

@@ -12,7 +12,8 @@ import click
 from exporter.commands import terminal
 
 if TYPE_CHECKING:
-    from benchmarks.records.result import Row
+    from benchmarks.analysis.figures import Figures
+    from benchmarks.records.result import Result
 
 PAGE = Path("report.html")
 
@@ -47,7 +48,9 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
     """
     from benchmarks.commands import outputs
     from benchmarks.records.findings import read
+    from benchmarks.report.document import report_document
     from benchmarks.report.markdown import markdown as in_markdown
+    from benchmarks.report.predictions import SHORT
     from benchmarks.report_html import svg
     from benchmarks.report_html.page import html
 
@@ -59,13 +62,16 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
         svg.require("the page's plots")
     rows, findings = _rows(inputs), [read(path) for path in inputs.findings]
     if page is not None:
-        outputs.put(page, html(rows, title, findings=findings))
+        outputs.put(page, html(report_document(rows, findings, title)))
         click.echo(page)
-    if markdown is not None and str(markdown) != "-":
-        outputs.put(markdown, in_markdown(rows, title, findings=findings))
+    if markdown is None:
+        return
+    text = in_markdown(report_document(rows, findings, title, limits=SHORT))
+    if str(markdown) == "-":
+        click.echo(text, nl=False)
+    else:
+        outputs.put(markdown, text)
         click.echo(markdown)
-    elif markdown is not None:
-        click.echo(in_markdown(rows, title, findings=findings), nl=False)
 
 
 def _find_inputs(results: Sequence[Path]) -> Inputs:
@@ -75,7 +81,7 @@ def _find_inputs(results: Sequence[Path]) -> Inputs:
         ArtifactError: a folder holds neither.
     """
     from benchmarks.records.findings import SUFFIX, list_findings_files
-    from benchmarks.records.store import FILE_NAME, find_rows_file
+    from benchmarks.records.store import FILE_NAME, find_results_file
     from runtimes.errors import ArtifactError
 
     rows: dict[Path, Path] = {}
@@ -85,15 +91,15 @@ def _find_inputs(results: Sequence[Path]) -> Inputs:
             (findings if path.name.endswith(SUFFIX) else rows).setdefault(path.resolve(), path)
             continue
         found = list_findings_files(path)
-        if not found and not find_rows_file(path).exists():
+        if not found and not find_results_file(path).exists():
             raise ArtifactError(
                 f"neither {FILE_NAME} nor *{SUFFIX} in it",
                 path=path,
                 hint="rbench run -o DIR makes the one, rbench paper the other",
             )
         findings.update((one.resolve(), one) for one in found)
-        if find_rows_file(path).exists():
-            rows.setdefault(find_rows_file(path).resolve(), find_rows_file(path))
+        if find_results_file(path).exists():
+            rows.setdefault(find_results_file(path).resolve(), find_results_file(path))
     return Inputs(tuple(rows.values()), tuple(findings.values()))
 
 
@@ -107,21 +113,22 @@ def _refuse_inputs(inputs: Inputs, *outputs: Path | None) -> None:
             raise UsageError("it is read and would be written over", path=path, hint="name another file")
 
 
-def _rows(inputs: Inputs) -> tuple[Row, ...]:
+def _rows(inputs: Inputs) -> tuple[Figures, ...]:
     """All of them, without those that a later run of the same configuration has replaced, which a notice counts."""
+    from benchmarks.analysis.figures import Figures
     from benchmarks.records.identity import latest
     from runtimes.errors import ArtifactError
 
-    every = [row for path in inputs.rows for row in _read(path)]
+    every = [result for path in inputs.rows for result in _read(path)]
     if not every and not inputs.findings:
         raise ArtifactError("no rows in it", path=inputs.rows[0], hint="rbench run -o DIR makes some")
     kept = latest(every)
     if len(kept) < len(every):
         click.echo(f"{len(every) - len(kept)} rows of earlier runs of the same configurations are left out", err=True)
-    return kept
+    return tuple(Figures.of(result, every) for result in kept)
 
 
-def _read(path: Path) -> tuple[Row, ...]:
+def _read(path: Path) -> tuple[Result, ...]:
     from benchmarks.records.findings import SUFFIX
     from benchmarks.records.store import read
     from runtimes.errors import ArtifactError
@@ -130,4 +137,4 @@ def _read(path: Path) -> tuple[Row, ...]:
         return read(path)
     except ArtifactError as error:
         hint = f"expected a row of rbench run in each line; a file of findings ends in {SUFFIX}"
-        raise ArtifactError(error.what, path=path, hint=hint) from error
+        raise ArtifactError(error.what, code=error.code, path=path, hint=hint) from error

@@ -12,7 +12,7 @@ from benchmarks.commands import recording
 from benchmarks.commands.options import how_options, request_of, what_options
 
 if TYPE_CHECKING:
-    from benchmarks.records.result import Row
+    from benchmarks.records.result import Result
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,18 +42,20 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     With several precisions each network is exported once in each and compared with PyTorch in fp32. A precision that
     cannot be made, fails its gate, or that a runtime does not run, is a row with its reason.
     """
+    from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs
     from benchmarks.harness.run import exit_code
     from benchmarks.harness.run import run as measure
     from benchmarks.records.store import FILE_NAME
-    from benchmarks.report import terminal as report_terminal
+    from benchmarks.report.document import run_document
+    from exporter.document.terminal import print_document
 
     request = request_of(subjects, options)
     kept = recording.files(None if folder is None else folder / FILE_NAME, json_file)
-    rows: list[Row] = []
-    code, failure = recording.collect(lambda listener: measure(request, listener), rows, kept)
-    complete = code is None
-    report_terminal.print_table(rows, sys.stdout, complete)
+    results: list[Result] = []
+    code, failure = recording.collect(lambda listener: measure(request, listener), results, kept)
+    complete, rows = code is None, Figures.of_all(results)
+    print_document(run_document(rows, complete), sys.stdout)
     if folder is not None:
         click.echo(f"\n{outputs.write(folder, rows, complete)}")
     if failure is not None:

@@ -12,7 +12,7 @@ from benchmarks.commands import recording
 from benchmarks.commands.options import how_options, request_of, what_options
 
 if TYPE_CHECKING:
-    from benchmarks.records.result import Row
+    from benchmarks.records.result import Result
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,17 +69,18 @@ def tune(
     the bound is the gate on the logits' error that each precision passes when it is exported. PyTorch is measured as
     the reference and never chosen: an ONNX file cannot carry it.
     """
-    from benchmarks.report.tuning import print_findings
+    from benchmarks.report.tuning import tuning_document
     from benchmarks.tuning import search
+    from exporter.document.terminal import print_document
 
     goal = search.TuningGoal(
         "throughput" if objective == "throughput" else "latency", max_drop / 100, threads, out, force
     )
     request, findings = request_of((subject,), options), search.TuningResult(goal)
     kept = recording.files(json_file)
-    rows: list[Row] = []
-    code, failure = recording.collect(lambda listener: search.tune(request, findings, listener), rows, kept)
-    print_findings(findings, sys.stdout, code is None)
+    results: list[Result] = []
+    code, failure = recording.collect(lambda listener: search.tune(request, findings, listener), results, kept)
+    print_document(tuning_document(findings, code is None), sys.stdout)
     if failure is not None:
         raise failure
     if code is None and findings.artifact is not None:

@@ -1,20 +1,18 @@
-"""How much a latency and an accuracy changed between two rows, each with its interval."""
+"""How much a latency and an accuracy changed between two results, each with its interval."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from benchmarks.accuracy import flips as answers_flips
-from benchmarks.accuracy import packing, predictions
-from benchmarks.accuracy.flips import Flips
-from benchmarks.accuracy.packing import PackedPredictions
-from benchmarks.compare import integrity
-from benchmarks.records.result import Row
-from benchmarks.stats import comparison as statistics
-from benchmarks.stats import intervals
+from benchmarks.accuracy import predictions
+from benchmarks.accuracy.flips import Flips, flips
+from benchmarks.accuracy.predictions import Predictions
+from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.latencies import compare_latencies, took_turns
 from benchmarks.stats.comparison import Units, Verdict
 from exporter.proportions import Interval, wilson
+from runtimes.errors import Reason
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,9 @@ class AccuracyChange:
     Attributes:
         old, new: shares of the images.
         value: the old less the new, with its interval: below 0 it is better now.
-        paired: whether the answers were compared image by image; else the totals are, and the interval is wider.
+        paired: whether the predictions were compared image by image; else the totals are, and the interval is wider.
         images: how many.
-        flips: of answers, against the old ones; ``None`` of totals.
+        flips: of predictions, against the old ones; ``None`` of totals.
     """
 
     old: float
@@ -77,55 +75,56 @@ class AccuracyChange:
     flips: Flips | None
 
 
-def change(old: Row, new: Row, q: float) -> LatencyChange | None:
+def change(old: Figures, new: Figures, q: float) -> LatencyChange | None:
     """Of the ``q``-quantile; ``None`` where one side has too few samples for it."""
-    sides = integrity.latencies(old), integrity.latencies(new)
-    together = [intervals.together(side) for side in sides]
-    if not all(intervals.enough_for(samples, q) for samples in together):
+    before, now = old.quantile(q), new.quantile(q)
+    if before is None or now is None:
         return None
-    paired = old.run == new.run and old.field is not None and old.field == new.field
-    found = (statistics.compare_paired if paired else statistics.compare_unpaired)(*sides, seed=new.seed, q=q)
-    old_s, new_s = (intervals.quantile(samples, q) for samples in together)
-    return LatencyChange(old_s, new_s, found.ratio, found.interval, found.verdict, paired, found.units)
+    found = compare_latencies(old.result, new.result, q)
+    paired = took_turns(old.result, new.result)
+    return LatencyChange(before.value, now.value, found.ratio, found.interval, found.verdict, paired, found.units)
 
 
-def drop(old: Row, new: Row) -> AccuracyChange | None:
-    """Of top-1, from the packed answers where both rows have them, else from the totals; ``None`` where there is none
-    to compare.
+def drop(old: Figures, new: Figures) -> AccuracyChange | None:
+    """Of top-1, from the predictions where both have them, else from the totals; ``None`` where there is none to
+    compare.
 
     Raises:
         ArtifactError: as ``benchmarks.accuracy.packing.unpack_predictions``.
     """
     if old.top1 is None or new.top1 is None or why_no_drop(old, new):
         return None
-    if old.answers is not None and new.answers is not None:
-        return _compare_predictions(old.answers, new.answers)
-    images, right = integrity.images(old), [integrity.right(row) for row in (old, new)]
-    value = (right[0] - right[1]) / images
-    shares = right[0] / images, right[1] / images
-    return AccuracyChange(
-        *shares, value, newcombe(right[0], images, right[1], images), paired=False, images=images, flips=None
-    )
+    if old.predictions is not None and new.predictions is not None:
+        return _compare_predictions(old.predictions, new.predictions)
+    images = old.images or 0
+    right = [round(share.value * images) for share in (old.top1, new.top1)]
+    value, shares = (right[0] - right[1]) / images, (right[0] / images, right[1] / images)
+    interval = newcombe(right[0], images, right[1], images)
+    return AccuracyChange(*shares, value, interval, paired=False, images=images, flips=None)
 
 
-def _compare_predictions(old: PackedPredictions, new: PackedPredictions) -> AccuracyChange | None:
-    before, now = packing.unpack_predictions(old), packing.unpack_predictions(new)
+def _compare_predictions(before: Predictions, now: Predictions) -> AccuracyChange | None:
     shares = predictions.top1(before), predictions.top1(now)
     lost = predictions.drop(now, before)
     if lost is None or shares[0] is None or shares[1] is None:
         return None
-    flips = answers_flips.flips(now, before)
-    return AccuracyChange(shares[0].value, shares[1].value, lost.value, lost.interval, True, lost.images, flips)
+    changed = flips(now, before)
+    return AccuracyChange(shares[0].value, shares[1].value, lost.value, lost.interval, True, lost.images, changed)
 
 
-def why_no_drop(old: Row, new: Row) -> str | None:
+def why_no_drop(old: Figures, new: Figures) -> Reason | None:
     """Why their top-1 cannot be compared, where one of them has any."""
+    if old.top1 is None and new.top1 is None:
+        return None
     if old.top1 is None or new.top1 is None:
-        return None if old.top1 is new.top1 else f"{'OLD' if old.top1 is None else 'NEW'} has none"
-    if old.answers is not None and new.answers is not None:
-        return None if old.answers.asked == new.answers.asked else "the two were asked about different images"
-    seen = [f"{row.data}, {row.images} images" for row in (old, new)]
-    return None if seen[0] == seen[1] else f"{seen[0]} before, {seen[1]} now"
+        return Reason("top1-on-one-side", f"{'OLD' if old.top1 is None else 'NEW'} has none")
+    before, now = old.result.predictions, new.result.predictions
+    if before is not None and now is not None:
+        if before.asked == now.asked:
+            return None
+        return Reason("images-differ", "the two were asked about different images")
+    seen = [f"{side.result.identity.data}, {side.images} images" for side in (old, new)]
+    return None if seen[0] == seen[1] else Reason("data-differ", f"{seen[0]} before, {seen[1]} now")
 
 
 def newcombe(first: int, of_first: int, second: int, of_second: int) -> Interval:

@@ -1,18 +1,18 @@
-"""Which row of one file is to be compared with which of the other, and what forbids it."""
+"""Which result of one file is to be compared with which of the other, and what forbids it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from benchmarks.records.identity import FIELDS, Value, _format_load, _load
-from benchmarks.records.result import Row
+from benchmarks.records.identity import FIELDS, Value, format_load_value, load_value
+from benchmarks.records.result import Result
 from runtimes.errors import CompatibilityError
 
 
 @dataclass(frozen=True)
 class FieldDifference:
-    """A field in which two rows differ, and what they have there, in words."""
+    """A field in which two results differ, and what they have there, in words."""
 
     field: str
     old: str
@@ -21,30 +21,31 @@ class FieldDifference:
 
 @dataclass(frozen=True)
 class Matches:
-    """The rows of one configuration in both files, with what differs between the two, and those that have no fellow."""
+    """The results of one configuration in both files, with their differences, and those that have no fellow."""
 
-    pairs: tuple[tuple[Row, Row, tuple[FieldDifference, ...]], ...]
-    only_old: tuple[Row, ...]
-    only_new: tuple[Row, ...]
+    pairs: tuple[tuple[Result, Result, tuple[FieldDifference, ...]], ...]
+    only_old: tuple[Result, ...]
+    only_new: tuple[Result, ...]
 
 
-def name(row: Row) -> str:
+def name(result: Result) -> str:
     """The configuration in a few words."""
-    parts = [" ".join(filter(None, (row.runtime, row.precision))), f"batch {row.batch}"]
-    if row.load is not None:
-        parts.append(f"load {format_load(row)}")
-    if row.cuda_graphs is False:
+    of = result.identity
+    parts = [" ".join(filter(None, (of.backend, of.precision))), f"batch {of.batch}"]
+    if result.load is not None:
+        parts.append(f"load {format_load(result)}")
+    if result.asked.cuda_graphs is False:
         parts.append("no CUDA graphs")
-    return f"{row.artifact if row.subject is None else row.subject}: {', '.join(parts)}"
+    return f"{of.subject or of.artifact}: {', '.join(parts)}"
 
 
-def format_load(row: Row) -> str:
+def format_load(result: Result) -> str:
     """The load's shape in a few words."""
-    return _format_load(_load(row))
+    return format_load_value(load_value(result))
 
 
-def differences(old: Row, new: Row) -> tuple[FieldDifference, ...]:
-    """In what the two differ. What a row that gave no number ran on was only asked for, and is not counted."""
+def differences(old: Result, new: Result) -> tuple[FieldDifference, ...]:
+    """In what the two differ. What a result that gave no number ran on was only asked for, and is not counted."""
     both = old.status == new.status == "ok"
     return tuple(
         FieldDifference(field.name, field.text(field.of(old)), field.text(field.of(new)))
@@ -53,18 +54,18 @@ def differences(old: Row, new: Row) -> tuple[FieldDifference, ...]:
     )
 
 
-def match_rows(old: Sequence[Row], new: Sequence[Row], across: Collection[str] = ()) -> Matches:
-    """Finds for each row of ``new`` the row of ``old`` that it is to be compared with.
+def match_results(old: Sequence[Result], new: Sequence[Result], across: Collection[str] = ()) -> Matches:
+    """Finds for each result of ``new`` the result of ``old`` that it is to be compared with.
 
-    First those that agree in every field, then those that differ in nothing but the fields ``across``. A row is
+    First those that agree in every field, then those that differ in nothing but the fields ``across``. A result is
     without a fellow where the other file has none of its configuration.
 
     Raises:
-        CompatibilityError: two rows are of one configuration and of different conditions; one row could be compared
-            with several; or no row has a fellow.
+        CompatibilityError: two results are of one configuration and of different conditions; one could be compared with
+            several; or no result has a fellow.
     """
-    search = _RowMatcher(old, frozenset(across))
-    pairs: dict[int, tuple[Row, Row, tuple[FieldDifference, ...]]] = {}
+    search = _ResultMatcher(old, frozenset(across))
+    pairs: dict[int, tuple[Result, Result, tuple[FieldDifference, ...]]] = {}
     for exact in (True, False):
         for index in sorted(range(len(new)), key=lambda index: new[index].status != "ok"):
             if index not in pairs and (found := search.fellow(new[index], exact)):
@@ -74,42 +75,43 @@ def match_rows(old: Sequence[Row], new: Sequence[Row], across: Collection[str] =
         raise _nothing_alike(old, new)
     return Matches(
         tuple(pairs[index] for index in sorted(pairs)),
-        tuple(row for row in old if id(row) not in search.taken),
-        tuple(row for index, row in enumerate(new) if index not in pairs),
+        tuple(result for result in old if id(result) not in search.taken),
+        tuple(result for index, result in enumerate(new) if index not in pairs),
     )
 
 
-class _RowMatcher:
-    """The old rows by configuration, and what was found so far."""
+class _ResultMatcher:
+    """The old results by configuration, and what was found so far."""
 
-    def __init__(self, old: Sequence[Row], across: frozenset[str]) -> None:
+    def __init__(self, old: Sequence[Result], across: frozenset[str]) -> None:
         self.taken: set[int] = set()
         self._across = across
         self._exact: set[int] = set()
-        self._refused: list[tuple[Row, tuple[FieldDifference, ...]]] = []
-        self._named: dict[tuple[Value, ...], list[Row]] = {}
-        for row in old:
-            self._named.setdefault(self._names(row), []).append(row)
+        self._refused: list[tuple[Result, tuple[FieldDifference, ...]]] = []
+        self._named: dict[tuple[Value, ...], list[Result]] = {}
+        for result in old:
+            self._named.setdefault(self._names(result), []).append(result)
 
-    def _names(self, row: Row) -> tuple[Value, ...]:
-        return tuple(field.of(row) for field in FIELDS if field.names and field.name not in self._across)
+    def _names(self, result: Result) -> tuple[Value, ...]:
+        return tuple(field.of(result) for field in FIELDS if field.names and field.name not in self._across)
 
-    def fellow(self, row: Row, exact: bool) -> tuple[Row, tuple[FieldDifference, ...]] | None:
-        """The old row to compare it with, if there is one: in every field, or but for those that may differ."""
-        there = [one for one in self._named.get(self._names(row), ()) if id(one) not in self._exact]
-        found = [(one, differences(one, row)) for one in there]
+    def fellow(self, result: Result, exact: bool) -> tuple[Result, tuple[FieldDifference, ...]] | None:
+        """The old result to compare it with, if there is one: in every field, or but for those that may differ."""
+        there = [one for one in self._named.get(self._names(result), ()) if id(one) not in self._exact]
+        found = [(one, differences(one, result)) for one in there]
         allowed = [
             (one, apart) for one, apart in found if {d.field for d in apart} <= (set() if exact else self._across)
         ]
         if not allowed:
             if not exact and found:
-                self._refused.append((row, min((apart for _, apart in found), key=len)))
+                self._refused.append((result, min((apart for _, apart in found), key=len)))
             return None
-        best = min(allowed, key=lambda pair: _distance(pair[0], row, pair[1]))
-        alike = [one for one, apart in allowed if _distance(one, row, apart) == _distance(best[0], row, best[1])]
+        best = min(allowed, key=lambda pair: _distance(pair[0], result, pair[1]))
+        alike = [one for one, apart in allowed if _distance(one, result, apart) == _distance(best[0], result, best[1])]
         if len(alike) > 1 and not exact:
             raise CompatibilityError(
-                f"{name(row)}: {len(alike)} rows of OLD are as near to it: {'; '.join(map(name, alike))}",
+                f"{name(result)}: {len(alike)} rows of OLD are as near to it: {'; '.join(map(name, alike))}",
+                code="match-ambiguous",
                 hint="name fewer fields with --across",
             )
         self.taken.add(id(best[0]))
@@ -118,20 +120,21 @@ class _RowMatcher:
         return best
 
     def check(self) -> None:
-        """Refuses rows of one configuration that were measured under different conditions."""
+        """Refuses results of one configuration that were measured under different conditions."""
         if not self._refused:
             return
-        row, apart = self._refused[0]
+        result, apart = self._refused[0]
         more = f", and {len(self._refused) - 1} more" if len(self._refused) > 1 else ""
         fields = dict.fromkeys(d.field for _, each in self._refused for d in each if d.field not in self._across)
         raise CompatibilityError(
-            f"not alike, so not compared: {name(row)}{more}: {format_differences(apart)}",
+            f"not alike, so not compared: {name(result)}{more}: {format_differences(apart)}",
+            code="conditions-differ",
             hint=f"if that is meant: {' '.join(f'--across {field}' for field in fields)}",
         )
 
 
-def _distance(old: Row, new: Row, apart: Sequence[FieldDifference]) -> tuple[int, int]:
-    """How far two rows are from each other; last, by what is not counted of a row that gave no number."""
+def _distance(old: Result, new: Result, apart: Sequence[FieldDifference]) -> tuple[int, int]:
+    """How far two results are from each other; last, by what is not counted of a result that gave no number."""
     return len(apart), sum(field.of(old) != field.of(new) for field in FIELDS)
 
 
@@ -140,11 +143,12 @@ def format_differences(apart: Sequence[FieldDifference]) -> str:
     return ", ".join(f"{one.field} {one.old} against {one.new}" for one in apart)
 
 
-def _nothing_alike(old: Sequence[Row], new: Sequence[Row]) -> CompatibilityError:
+def _nothing_alike(old: Sequence[Result], new: Sequence[Result]) -> CompatibilityError:
     if not old or not new:
-        return CompatibilityError(f"{'OLD' if not old else 'NEW'} has no rows to compare")
+        return CompatibilityError(f"{'OLD' if not old else 'NEW'} has no rows to compare", code="nothing-to-compare")
     nearest = min((differences(one, other) for one in old for other in new), key=len)
     return CompatibilityError(
         f"no row of NEW is of a configuration of OLD; the nearest two differ in {format_differences(nearest)}",
+        code="no-common-configuration",
         hint=f"if that is meant: {' '.join(f'--across {one.field}' for one in nearest)}",
     )

@@ -14,6 +14,7 @@ from benchmarks.process.job import Job, JobOutcome
 from benchmarks.process.worker_process import PROGRAM
 from benchmarks.records.plan import Plan
 from runtimes.backends.registry import PROCESSOR
+from runtimes.errors import Reason
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend
 
@@ -92,8 +93,10 @@ def run_trial(
             plan=_ONE_CALL,
         )
         outcome, _ = worker_process.run(job, Path(folder), heard, limit_s, program=program)
-    reason = None if outcome.reason is None else outcome.reason.removeprefix(f"{job.artifact}: ")
-    return judge_outcome(trial, replace(outcome, reason=reason))
+    if outcome.reason is not None:
+        code, sentence = outcome.reason
+        outcome = replace(outcome, reason=Reason(code, sentence.removeprefix(f"{job.artifact}: ")))
+    return judge_outcome(trial, outcome)
 
 
 def judge_outcome(trial: Trial, outcome: JobOutcome) -> Finding:
@@ -101,10 +104,10 @@ def judge_outcome(trial: Trial, outcome: JobOutcome) -> Finding:
     about = outcome.description
     if outcome.status == "ok" and about is not None:
         what = f"{about.version} ({about.provider}) gives the right answers; {_times(outcome)}"
-        if outcome.note is None:
+        if not outcome.notes:
             return Finding("runtimes", trial.subject, "ok", what)
-        return Finding("runtimes", trial.subject, "warning", f"{what}; {outcome.note}", trial.install)
-    reason = outcome.reason or "it gave no reason"
+        return Finding("runtimes", trial.subject, "warning", "; ".join(map(str, (what, *outcome.notes))), trial.install)
+    reason = "it gave no reason" if outcome.reason is None else outcome.reason.sentence
     unbuilt = any(name in reason.lower() for name in trial.for_processors)
     if outcome.status == "skipped" and trial.device != PROCESSOR and unbuilt:
         return from_message("runtimes", trial.subject, "missing", reason)

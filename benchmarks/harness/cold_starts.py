@@ -17,13 +17,14 @@ import benchmarks
 from benchmarks.process import isolated
 from benchmarks.process.isolated import Failure
 from benchmarks.process.job import Job
-from benchmarks.records.load import ColdStart, LoadResult
+from benchmarks.records.load import STEPS, ColdStart, LoadResult
 from runtimes.artifacts.artifact import Artifact, manifest_path
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
     CheckFailedError,
     CompatibilityError,
+    Reason,
     ResourceError,
     RexportError,
     quote,
@@ -36,14 +37,7 @@ REPEATS = 5
 PROGRAM = (sys.executable, "-P", str(Path(benchmarks.__path__[0]) / "worker" / "cold_start.py"))
 
 
-PAGE_CACHE = "its files were in the page cache"
-
-
-STEADY = "steady call"
-"""The call after the first answer: to compare the first call with, and no step on the way to it."""
-
-
-STEPS = ("Python start", "import", "open", "first call", STEADY)
+PAGE_CACHE = Reason("files-in-page-cache", "its files were in the page cache")
 
 
 _RAISED: dict[int | None, type[RexportError]] = {

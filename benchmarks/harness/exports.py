@@ -99,7 +99,7 @@ def make_alone(name: str, artifact: Artifact | None, place: ExportContext) -> Su
         RexportError: the variant cannot be exported.
     """
     reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
-    reference = PrecisionVariant(FP32, Refusal("skipped", reason.sentence))
+    reference = PrecisionVariant(FP32, Refusal("skipped", reason))
     if artifact is not None:
         return subject_of(artifact, artifact, place, reference)
     from exporter import network
@@ -203,7 +203,7 @@ def _target(precision: str, format: str, place: ExportContext) -> Path:
 def _refusal(error: RexportError) -> Refusal:
     """Why something cannot be made here, in the words of a table. A file or an option that does not go was not tried
     either."""
-    return Refusal(status_of(error, (*REFUSALS, UsageError, ArtifactError)), one_line(error))
+    return Refusal(status_of(error, (*REFUSALS, UsageError, ArtifactError)), Reason(error.code, one_line(error)))
 
 
 def _reference_of_network(
@@ -238,4 +238,4 @@ def _reference_of_file(artifact: Artifact, place: ExportContext) -> PrecisionVar
 
 def _no_reference(reason: object) -> PrecisionVariant:
     why = Reason("reference-missing", f"it has no PyTorch twin: {one_line(reason)}")
-    return PrecisionVariant(FP32, Refusal("skipped", why.sentence))
+    return PrecisionVariant(FP32, Refusal("skipped", why))

@@ -1,4 +1,4 @@
-"""The one driver of all measurements: trials go in, rows come out."""
+"""The one driver of all measurements: trials go in, results come out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import TracebackType
 
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.predictions import Predictions
-from benchmarks.analysis.figures import Reference, RowContext, finish_row, start_row
+from benchmarks.analysis.assembly import ResultContext, finish_result, start_result
 from benchmarks.format import one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
@@ -28,7 +28,7 @@ from benchmarks.process.status import status_of
 from benchmarks.records.load import ArrivalPlan
 from benchmarks.records.plan import Plan
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
-from benchmarks.records.result import Row
+from benchmarks.records.result import Ran, Result
 from benchmarks.records.subject import Configuration, Refusal, Subject
 from benchmarks.roofline import ceilings
 from benchmarks.roofline.ceilings import Ceilings
@@ -44,7 +44,7 @@ class Trial:
 
     Attributes:
         subject: the network.
-        configurations: that take turns; each gives a row, in this order. Under a load there is one.
+        configurations: that take turns; each gives a result, in this order. Under a load there is one.
         processes: of each configuration, where it is not what the request says.
         load: how requests come in, in place of turns, in a single process.
         title: of a load, for progress; ``remark``: stands behind each of its steps.
@@ -61,7 +61,7 @@ class Trial:
 
 
 class Harness:
-    """Measures trials, and remembers of each network what its reference gave and which pairs have answered.
+    """Measures trials, and remembers which pairs of each network have answered.
 
     A context manager with a folder of its own, which is gone afterwards.
 
@@ -85,10 +85,8 @@ class Harness:
         self._began_s = time.monotonic()
         self._ceilings: Ceilings | None = None
         self._eta = Eta(listener.left)
-        self._references: dict[tuple[str, int], Reference] = {}
-        self._answers: dict[str, Predictions] = {}
         self._answered: set[tuple[str, str, str | None]] = set()
-        self._fields = Counter[str]()
+        self._groups = Counter[str]()
 
     def __enter__(self) -> Harness:
         return self
@@ -103,7 +101,7 @@ class Harness:
         return subjects(self.request, self.folder, self.listener)
 
     def measure_ceilings(self) -> None:
-        """Measures the machine's ceilings, where they are wanted, for all rows from now on; blocks for seconds."""
+        """Measures the machine's ceilings, where they are wanted, for all results from now on; blocks for seconds."""
         if not self.request.roofline:
             return
         self.listener.step("the machine's ceilings", "matrix products and copies")
@@ -111,24 +109,23 @@ class Harness:
         if self._ceilings.missing is not None:
             self.listener.notice(f"no roofline: {self._ceilings.missing}")
 
-    def measure(self, trials: Iterable[Trial]) -> Iterator[Row]:
-        """A row for each configuration of each trial; blocks for seconds. The next trial is asked for when the rows of
-        the one before have been taken, so that a generator of trials can go by them.
+    def measure(self, trials: Iterable[Trial]) -> Iterator[Result]:
+        """A result for each configuration of each trial; blocks for seconds. The next trial is asked for when the
+        results of the one before have been taken, so that a generator of trials can go by them.
 
-        A pair's answers are taken once, in its first row that is ok, and a row is compared with what the reference gave
-        in this trial or before. An interrupt, or the end of the process that was asked for, gives the rows of the
-        processes that were through, and comes through itself.
+        A pair's answers are taken once, in its first result that is ok. An interrupt, or the end of the process that
+        was asked for, gives the results of the processes that were through, and comes through itself.
         """
         for trial in trials:
             known_s = 0.0 if trial.load is None else trial.load.duration_s
             self._eta.begin(known_s, trial.later_s)
             measured = False
-            for row in self._race(trial) if trial.load is None else self._measure_load(trial, trial.load):
-                measured = measured or row.status == "ok"
-                yield row
+            for result in self._race(trial) if trial.load is None else self._measure_load(trial, trial.load):
+                measured = measured or result.status == "ok"
+                yield result
             self._eta.end(measured)
 
-    def _race(self, trial: Trial) -> Iterator[Row]:
+    def _race(self, trial: Trial) -> Iterator[Result]:
         """Configurations side by side, in processes of their own."""
         entries = {
             place: ScheduledJob(_describe_configuration(configuration), self._job(trial.subject, configuration))
@@ -137,7 +134,7 @@ class Harness:
         }
         found = [ProcessOutcomes() for _ in entries]
         ending: KeyboardInterrupt | SystemExit | None = None
-        self._fields[trial.subject.name] += 1
+        self._groups[trial.subject.name] += 1
         request = replace(self.request, processes=trial.processes or self.request.processes)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             try:
@@ -149,10 +146,11 @@ class Harness:
                 ending = error
             gathered = dict(zip(entries, found, strict=True))
             for place, outcomes in gathered.items():
-                self._remember(trial.subject, trial.configurations[place], outcomes)
+                if outcomes.sound and outcomes.outcomes and _load_predictions(outcomes) is not None:
+                    self._answered.add(_key(trial.subject, trial.configurations[place]))
             for place, configuration in enumerate(trial.configurations):
                 if ending is None or (place in gathered and gathered[place].outcomes):
-                    yield self._row(trial, configuration, gathered.get(place))
+                    yield self._finish(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
 
@@ -183,62 +181,47 @@ class Harness:
             began_s=self._began_s,
         )
 
-    def _remember(self, subject: Subject, configuration: Configuration, gathered: ProcessOutcomes) -> None:
-        """Keeps what the others are compared with, and who has answered."""
-        if not (gathered.sound and gathered.outcomes):
-            return
-        answers = _load_predictions(gathered)
-        if answers is not None:
-            self._answered.add(_key(subject, configuration))
-        if configuration.reference:
-            if answers is not None:
-                self._answers.setdefault(subject.name, answers)
-            sittings = tuple(outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None)
-            field = None if gathered.alone else self._fields[subject.name]
-            self._references[subject.name, configuration.batch] = Reference(
-                sittings, self._answers.get(subject.name), field
-            )
+    def _start(self, trial: Trial, configuration: Configuration) -> Result:
+        return start_result(self._run, self._environment, self.request, trial.subject, configuration)
 
-    def _start_row(self, trial: Trial, configuration: Configuration) -> Row:
-        return start_row(self._run, self._environment, self.request, trial.subject, configuration)
-
-    def _row(self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None) -> Row:
+    def _finish(self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None) -> Result:
         subject, opens = trial.subject, configuration.pair.opens
-        row = self._start_row(trial, configuration)
-        alone = gathered is not None and gathered.alone
-        row = replace(row, field=None if alone else self._fields[subject.name])
-        row = replace(row, processes=trial.processes or self.request.processes)
+        result = self._start(trial, configuration)
+        group = None if gathered is not None and gathered.alone else self._groups[subject.name]
+        processes = trial.processes or self.request.processes
+        result = replace(result, asked=replace(result.asked, group=group, processes=processes))
         if isinstance(opens, Refusal):
-            return replace(row, status=opens.status, reason=self._without_folder(opens.reason))
+            return replace(result, status=opens.status, reason=self._without_folder(opens.reason))
         if gathered is None or not gathered.outcomes:
-            return replace(row, status="error", reason=Reason("not-measured", "it was not measured").sentence)
-        manifest = opens.manifest
-        reference = Reference(predictions=self._answers.get(subject.name))
-        context = RowContext(
-            reference=self._references.get((subject.name, configuration.batch), reference),
-            labels=None if manifest is None else manifest.labels,
+            return replace(result, status="error", reason=Reason("not-measured", "it was not measured"))
+        context = ResultContext(
+            labels=None if opens.manifest is None else opens.manifest.labels,
             cost=cost_of(opens, configuration.batch),
             ceilings=self._ceilings,
         )
-        row = finish_row(row, gathered, _load_predictions(gathered), context)
-        return replace(row, reason=row.reason and self._without_folder(row.reason))
+        result = finish_result(result, gathered, _load_predictions(gathered), context)
+        return replace(result, reason=result.reason and self._without_folder(result.reason))
 
-    def _measure_load(self, trial: Trial, plan: ArrivalPlan) -> Iterator[Row]:
-        """One configuration under a load, in a process of its own; of what came of it the row has the facts alone."""
+    def _measure_load(self, trial: Trial, plan: ArrivalPlan) -> Iterator[Result]:
+        """One configuration under a load, in a process of its own; in a process of its own."""
         (configuration,) = trial.configurations
-        row = self._start_row(trial, configuration)
+        result = self._start(trial, configuration)
         opens = configuration.pair.opens
         if isinstance(opens, Refusal):
-            yield replace(row, status=opens.status, reason=self._without_folder(opens.reason))
+            yield replace(result, status=opens.status, reason=self._without_folder(opens.reason))
             return
         try:
             outcome = self._run_load(trial, self._job(trial.subject, configuration), plan)
         except RexportError as error:
-            outcome = JobOutcome(status_of(error), str(error), error.code)
+            outcome = JobOutcome(status_of(error), Reason(error.code, str(error)))
         if outcome.status != "ok" or outcome.load is None:
-            yield replace(row, status=outcome.status, reason=self._without_folder(str(outcome.reason)))
+            reason = outcome.reason and self._without_folder(outcome.reason)
+            yield replace(result, status=outcome.status, reason=reason)
         else:
-            yield replace(_describe_run(row, outcome), load=outcome.load)
+            ran, about = result.ran, outcome.description
+            if about is not None:
+                ran = Ran(about.device, about.threads, about.version, about.provider, about.precision)
+            yield replace(result, ran=ran, notes=outcome.notes, warnings=outcome.warnings, load=outcome.load)
 
     def _run_load(self, trial: Trial, job: Job, plan: ArrivalPlan) -> JobOutcome:
         request = self.request
@@ -248,7 +231,7 @@ class Harness:
 
         report("start")
         if plan.shape == "cold":
-            return JobOutcome("ok", note=PAGE_CACHE, load=cold_start(job, request.silence_s, report))
+            return JobOutcome("ok", notes=(PAGE_CACHE,), load=cold_start(job, request.silence_s, report))
         # A process with a number above 0 is asked for nothing besides.
         job = replace(job, plan=Plan(), load=plan, evaluate=False, number=1, began_s=0.0)
         silence_s = request.silence_s + plan.duration_s * (1 + OVERTIME)
@@ -256,9 +239,10 @@ class Harness:
             outcome, _ = worker_process.run(job, Path(folder), report, silence_s, request.show_errors)
         return outcome
 
-    def _without_folder(self, reason: str) -> str:
+    def _without_folder(self, reason: Reason) -> Reason:
         """The reason, with what was exported on the way named by its file alone: its folder will be gone."""
-        return one_line(re.sub(rf"{re.escape(str(self.folder))}/[^/\s]+/", "", reason))
+        sentence = re.sub(rf"{re.escape(str(self.folder))}/[^/\s]+/", "", reason.sentence)
+        return Reason(reason.code, one_line(sentence))
 
 
 def _key(subject: Subject, configuration: Configuration) -> tuple[str, str, str | None]:
@@ -277,22 +261,3 @@ def _describe_configuration(configuration: Configuration) -> str:
     threads = f"{configuration.threads} thread{'s' if configuration.threads > 1 else ''}"
     graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
     return f"{backend} · batch {configuration.batch} · {threads}{graphs}"
-
-
-def _describe_run(row: Row, outcome: JobOutcome) -> Row:
-    """The row with what really ran."""
-    row = replace(row, note=outcome.note, warnings=outcome.warnings)
-    about = outcome.description
-    if about is None:
-        return row
-    if about.threads != row.threads:
-        reason = Reason("threads-differ", f"{row.threads} threads were asked for, and it ran on {about.threads}")
-        row = replace(row, warnings=(*row.warnings, reason.sentence))
-    return replace(
-        row,
-        runtime_version=about.version,
-        provider=about.provider,
-        device=about.device,
-        arithmetic=about.precision,
-        threads=about.threads,
-    )

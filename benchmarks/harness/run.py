@@ -1,21 +1,22 @@
-"""``rbench run``: every network x batch, and of each all backends and precisions side by side; a row for each."""
+"""``rbench run``: every network x batch, and of each all backends and precisions side by side; a result for each."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
 from benchmarks.records.request import BenchmarkRequest, RunListener, complete_request
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.records.subject import Configuration
 from runtimes.errors import BackendUnavailableError, CheckFailedError
 from runtimes.processors import usable_processors
 
 
-def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Row, None, None]:
-    """The rows, those of one network and batch together as soon as they are measured. Closing the generator, or an
-    interrupt, ends the workers at once; an interrupt gives the rows of the processes that were through, first.
+def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, None, None]:
+    """The results, those of one network and batch together as soon as they are measured. Closing the generator, or an
+    interrupt, ends the workers at once; an interrupt gives the results of the processes that were through, first.
 
     Raises:
         UsageError: an unknown backend or variant, or options that contradict each other.
@@ -40,25 +41,27 @@ def _list_trials(harness: Harness) -> Iterator[Trial]:
         yield Trial(subject, tuple(configurations), later_s=(0.0,) * (len(trials) - number))
 
 
-def exit_code(rows: Sequence[Row], request: BenchmarkRequest) -> int:
+def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
     """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, where that is asked for, the
     machine was not quiet, or nobody looked; 5 if nothing at all was measured here, or nothing on a backend or in a
     precision that was asked for.
 
-    What a backend cannot run beside others that can, as one precision of several, is told in its row alone.
+    What a backend cannot run beside others that can, as one precision of several, is told in its result alone.
     """
-    if any(row.status in ("failed", "error") or row.unreadable for row in rows):
+    measured = [each for each in results if each.result.status == "ok"]
+    unreadable = any(each.result.evaluation is not None and each.result.evaluation.unreadable for each in measured)
+    if unreadable or any(each.result.status in ("failed", "error") for each in results):
         return CheckFailedError.exit_code
-    measured = [row for row in rows if row.status == "ok"]
     if request.strict and not all(map(_is_undisturbed, measured)):
         return CheckFailedError.exit_code
-    lacking = {*request.backends} - {row.runtime for row in measured}
-    lacking |= {*request.precisions} - {row.precision for row in measured}
+    lacking = {*request.backends} - {each.result.identity.backend for each in measured}
+    lacking |= {*request.precisions} - {each.result.identity.precision for each in measured}
     if lacking or not measured:
         return BackendUnavailableError.exit_code
     return 0
 
 
-def _is_undisturbed(row: Row) -> bool:
+def _is_undisturbed(figures: Figures) -> bool:
     """Whether the machine was quiet. Cold starts are not judged: they watch nothing but themselves."""
-    return row.disturbances == () or (row.load is not None and row.load.shape == "cold")
+    load = figures.result.load
+    return figures.disturbances == () or (load is not None and load.shape == "cold")

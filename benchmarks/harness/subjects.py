@@ -177,9 +177,9 @@ def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
 def _select_artifact(backend: Backend, typed: PrecisionVariant, device: str) -> Artifact | Refusal:
     missing = backend.missing()
     if missing is not None:
-        return Refusal("skipped", missing.sentence)
+        return Refusal("skipped", missing)
     if device not in backend.devices:
         devices = ", ".join(backend.devices)
         reason = Reason("device-not-offered", f"it runs on {devices}, and {device} was asked for")
-        return Refusal("skipped", reason.sentence)
+        return Refusal("skipped", reason)
     return typed.made

@@ -1,4 +1,4 @@
-"""``rbench load``: one network under load shapes, each in a fresh process and a row."""
+"""``rbench load``: one network under load shapes, each in a fresh process and a result."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.format import milliseconds
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs_alone, subject_alone
-from benchmarks.load.figures import with_load
 from benchmarks.process.status import status_of
 from benchmarks.records.load import SHAPES, ArrivalPlan, Arrivals, ShapeName
 from benchmarks.records.request import BenchmarkRequest, RunListener, complete_request
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.records.subject import Configuration, Pair, Refusal, Subject
-from runtimes.errors import CheckFailedError, UsageError
+from runtimes.errors import CheckFailedError, Reason, UsageError
 from runtimes.processors import usable_processors
 
 USUAL_LOAD = 0.7
@@ -102,8 +102,8 @@ def _powers_of_two(most: int) -> tuple[int, ...]:
     return tuple(1 << exponent for exponent in range(most.bit_length()))
 
 
-def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -> Generator[Row, None, None]:
-    """The rows, each as soon as it is measured. Closing the generator, or an interrupt, ends the worker at once.
+def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -> Generator[Result, None, None]:
+    """The results, each as soon as it is measured. Closing the generator, or an interrupt, ends the worker at once.
 
     Raises:
         UsageError, RexportError: as ``subject_alone`` and ``pairs_alone`` say, before any measurement.
@@ -111,8 +111,8 @@ def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -
     with Harness(complete_request(request), listener) as harness:
         subject = subject_alone(harness.request, harness.folder, listener)
         load_test = _LoadTest(subject, harness.request, load_spec)
-        for row in harness.measure(load_test.trials()):
-            yield load_test.finish(row)
+        for result in harness.measure(load_test.trials()):
+            yield load_test.finish(result)
 
 
 class _LoadTest:
@@ -154,7 +154,7 @@ class _LoadTest:
             error = CheckFailedError(
                 "the closed loop gave no rate to go by", code="rate-unknown", hint="name one with --rate"
             )
-            pair = replace(pair, opens=Refusal(status_of(error), str(error)))
+            pair = replace(pair, opens=Refusal(status_of(error), Reason(error.code, str(error))))
         else:
             plan = ArrivalPlan(
                 point.shape, point.duration_s, arrivals, rate_per_s, point.clients, request.seed, request.max_samples
@@ -167,22 +167,22 @@ class _LoadTest:
             remark=self._last,
         )
 
-    def finish(self, row: Row) -> Row:
-        """The row with the figures of its load; the trials that follow go by them."""
-        load, point = row.load, self._point
+    def finish(self, result: Result) -> Result:
+        """The result as a point of the load test; the trials that follow go by it."""
+        load, point, reason = result.load, self._point, result.reason
         self._last = ""
         if point is None or load is None:
-            shape = "" if point is None else f"{point.shape}: "
-            return replace(row, field=None, reason=f"{shape}{row.reason}")
+            if point is not None and reason is not None:
+                reason = Reason(reason.code, f"{point.shape}: {reason}")
+            return replace(result, asked=replace(result.asked, group=None), reason=reason)
         if point.shape == "closed":
             self._closed_per_s = load.achieved_per_s
         elif point.shape == "open" and self._load_spec.rate_per_s is None:
-            rate = f"the rate is {USUAL_LOAD:.0%} of what the closed loop reached"
-            load = replace(load, rate_share=USUAL_LOAD)
-            row = replace(row, note="; ".join(filter(None, (rate, row.note))))
-        row = with_load(row, load)
-        self._last = f" (last: {_describe_point(point)}, {milliseconds(row.p50_s)} ms)"
-        return row
+            note = Reason("rate-from-closed-loop", f"the rate is {USUAL_LOAD:.0%} of what the closed loop reached")
+            result = replace(result, notes=(note, *result.notes), load=replace(load, rate_share=USUAL_LOAD))
+        p50 = Figures(result).p50
+        self._last = f" (last: {_describe_point(point)}, {milliseconds(None if p50 is None else p50.value)} ms)"
+        return result
 
 
 def _describe_point(point: LoadPoint) -> str:

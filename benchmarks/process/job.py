@@ -10,6 +10,7 @@ from benchmarks.machine.gpu import GpuState
 from benchmarks.records.load import ArrivalPlan, LoadResult
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import ProcessSamples
+from runtimes.errors import Reason
 from runtimes.protocol import Description
 
 OVERTIME = 1.0
@@ -55,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What came of a job; statuses as in ``benchmarks.records.result.Row``, ``code`` as in ``runtimes.errors.Reason``.
+    """What came of a job; statuses as in ``benchmarks.records.result.Result``.
 
     ``sitting`` is what was timed, ``load`` what came of a load shape. ``arithmetic`` is what the runtime's own profile
     tells, or ``None`` where it was not profiled. ``warnings`` are what is doubtful about the numbers. From
@@ -63,13 +64,12 @@ class JobOutcome:
     """
 
     status: Literal["ok", "failed", "skipped", "error"]
-    reason: str | None = None
-    code: str | None = None
-    note: str | None = None
+    reason: Reason | None = None
+    notes: tuple[Reason, ...] = ()
     description: Description | None = None
     sitting: ProcessSamples | None = None
     load: LoadResult | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
     unreadable: tuple[str, ...] = ()
     evaluated_per_s: float | None = None
     arithmetic: str | None = None

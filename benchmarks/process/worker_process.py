@@ -124,7 +124,7 @@ class Worker:
             "before its first step" if self._step is None else f"during step {self._step!r}",
             isolated.read_last_line(self._errors),
         )
-        return JobOutcome("error", reason.sentence, reason.code)
+        return JobOutcome("error", reason)
 
     def close(self) -> None:
         """Ends the process and what it started, if they still run."""

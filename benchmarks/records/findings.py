@@ -46,9 +46,12 @@ class Line:
     def __post_init__(self) -> None:
         """Raises ``UsageError`` where lengths differ."""
         if len(self.x) != len(self.y):
-            raise UsageError(f"a line of {len(self.x)} x and {len(self.y)} y: expected as many")
+            raise UsageError(f"a line of {len(self.x)} x and {len(self.y)} y: expected as many", code="line-uneven")
         if len(self.low) != len(self.high) or len(self.low) not in (0, len(self.x)):
-            raise UsageError(f"a band of {len(self.low)} and {len(self.high)} ends: expected {len(self.x)} or none")
+            raise UsageError(
+                f"a band of {len(self.low)} and {len(self.high)} ends: expected {len(self.x)} or none",
+                code="band-uneven",
+            )
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,11 @@ class Panel:
     def __post_init__(self) -> None:
         """Raises ``UsageError`` for a range that no axis has."""
         if self.y_range is not None and self.y_range[0] >= self.y_range[1]:
-            raise UsageError(f"y_range {self.y_range}: expected the lower end first")
+            raise UsageError(f"y_range {self.y_range}: expected the lower end first", code="range-reversed")
         if self.y_range is not None and self.y_scale == "log" and self.y_range[0] <= 0:
-            raise UsageError(f"y_range {self.y_range} of a logarithmic axis: expected more than 0")
+            raise UsageError(
+                f"y_range {self.y_range} of a logarithmic axis: expected more than 0", code="range-not-positive"
+            )
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,12 @@ class FindingsTable:
     def __post_init__(self) -> None:
         """Raises ``UsageError`` for a row that is not as wide as the headings, or for no headings."""
         if not self.headings:
-            raise UsageError("a table without headings")
+            raise UsageError("a table without headings", code="headings-missing")
         for row in self.rows:
             if len(row) != len(self.headings):
-                raise UsageError(f"a row of {len(row)} cells under {len(self.headings)} headings")
+                raise UsageError(
+                    f"a row of {len(row)} cells under {len(self.headings)} headings", code="cells-not-headings"
+                )
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ def read(path: Path) -> Findings:
     try:
         return codec.loads(Findings, content)
     except ArtifactError as error:
-        raise ArtifactError(error.what, path=path, hint="rbench paper makes such files") from error
+        raise ArtifactError(error.what, code=error.code, path=path, hint="rbench paper makes such files") from error
 
 
 def check_version(content: bytes, field: str, newest: int, path: Path) -> None:
@@ -204,6 +211,7 @@ def check_version(content: bytes, field: str, newest: int, path: Path) -> None:
     if isinstance(version, int) and version > newest:
         raise CompatibilityError(
             f"{field} of schema version {version}; this rbench reads up to {newest}",
+            code="findings-newer",
             path=path,
             hint="pip install --upgrade rexport",
         )

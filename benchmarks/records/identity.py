@@ -1,4 +1,4 @@
-"""What identifies a row, and the newest row of each configuration."""
+"""What identifies a result, the newest of each configuration, and the reference that a result is compared with."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
+from benchmarks.records.subject import is_reference
 
 Value: TypeAlias = str | int | float | bool | tuple[object, ...] | None
 
 
 @dataclass(frozen=True)
 class Field:
-    """One of the things that two rows must have in common.
+    """One of the things that two results must have in common.
 
     Attributes:
         name: as the user names it.
-        of: what a row has there.
-        names: whether it says which configuration a row is of. The others are the conditions that it was measured
-            under: of two rows of one configuration they must agree.
+        of: what a result has there.
+        names: whether it says which configuration a result is of. The others are the conditions that it was measured
+            under: of two results of one configuration they must agree.
         text: of a value.
     """
 
     name: str
-    of: Callable[[Row], Value]
+    of: Callable[[Result], Value]
     names: bool
     text: Callable[[Value], str] = str
 
 
-def _load(row: Row) -> Value:
-    return None if row.load is None else (row.load.shape, row.load.arrivals, row.load.clients)
+def load_value(result: Result) -> Value:
+    """What identifies the load: its shape, how requests came in, and how many clients there were."""
+    return None if result.load is None else (result.load.shape, result.load.arrivals, result.load.clients)
 
 
-def _format_load(value: Value) -> str:
+def format_load_value(value: Value) -> str:
+    """The same in a few words."""
     if not isinstance(value, tuple):
         return "none"
     shape, arrivals, clients = value
@@ -42,53 +45,80 @@ def _format_load(value: Value) -> str:
     return str(shape) if arrivals is None else f"{shape}, {arrivals}"
 
 
-def _rate(row: Row) -> Value:
+def _rate(result: Result) -> Value:
     """The rate that was asked for. One that was not is taken from what the machine gave, so that no two runs have the
     same: of it the share counts."""
-    if row.load is None:
+    if result.load is None:
         return None
-    share = row.load.rate_share
-    return row.load.rate_per_s if share is None else f"{share:.0%} of the closed loop's"
+    share = result.load.rate_share
+    return result.load.rate_per_s if share is None else f"{share:.0%} of the closed loop's"
 
 
-def _machine(row: Row) -> Value:
-    """The processor; of a row of a GPU, the GPU too."""
-    about = row.environment
-    gpu = row.gpu_before.name if row.gpu_before is not None else " and ".join(one.name for one in about.gpus)
-    return " with ".join(filter(None, (about.cpu, gpu if row.cuda_graphs is not None else "")))
+def _machine(result: Result) -> Value:
+    """The processor; of a result of a GPU, the GPU too."""
+    about = result.environment
+    gpu = result.gpu.before.name if result.gpu.before is not None else " and ".join(one.name for one in about.gpus)
+    return " with ".join(filter(None, (about.cpu, gpu if result.asked.cuda_graphs is not None else "")))
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("subject", lambda row: row.artifact if row.subject is None else row.subject, names=True),
-    Field("runtime", lambda row: row.runtime, names=True),
-    Field("precision", lambda row: row.precision, names=True),
-    Field("batch", lambda row: row.batch, names=True),
-    Field("cuda-graphs", lambda row: row.cuda_graphs, names=True),
-    Field("load", _load, names=True, text=_format_load),
-    Field("sha256", lambda row: row.sha256, names=False, text=lambda value: str(value)[:12]),
-    Field("threads", lambda row: row.threads, names=False),
-    Field("device", lambda row: row.device, names=False),
+    Field("subject", lambda result: result.identity.subject or result.identity.artifact, names=True),
+    Field("runtime", lambda result: result.identity.backend, names=True),
+    Field("precision", lambda result: result.identity.precision, names=True),
+    Field("batch", lambda result: result.identity.batch, names=True),
+    Field("cuda-graphs", lambda result: result.asked.cuda_graphs, names=True),
+    Field("load", load_value, names=True, text=format_load_value),
+    Field("sha256", lambda result: result.identity.sha256, names=False, text=lambda value: str(value)[:12]),
+    Field("threads", lambda result: result.ran.threads, names=False),
+    Field("device", lambda result: result.ran.device, names=False),
     Field("machine", _machine, names=False),
     Field("rate", _rate, names=False),
 )
 """The first of these that a user names with ``--across`` may differ."""
 
 
-def latest(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Of each configuration, as it was asked for, the rows of the last run that has any, in the order of ``rows``."""
+def latest(results: Sequence[Result]) -> tuple[Result, ...]:
+    """Of each configuration, as it was asked for, the results of the last run that has any, in their order."""
     runs: dict[tuple[Value, ...], tuple[str, str]] = {}
-    for row in rows:
-        runs[_identify_request(row)] = max(runs.get(_identify_request(row), ("", "")), (row.time, row.run))
-    return tuple(row for row in rows if runs[_identify_request(row)][1] == row.run)
+    for result in results:
+        key = _identify_request(result)
+        runs[key] = max(runs.get(key, ("", "")), (result.time, result.run))
+    return tuple(result for result in results if runs[_identify_request(result)][1] == result.run)
 
 
-def _identify_request(row: Row) -> tuple[Value, ...]:
-    threads, device = row.requested_threads or row.threads, row.requested_device or row.device
-    return (*(field.of(row) for field in FIELDS if field.names), threads, device, _machine(row), _rate(row))
+def _identify_request(result: Result) -> tuple[Value, ...]:
+    threads, device = result.asked.threads or result.ran.threads, result.asked.device or result.ran.device
+    named = (field.of(result) for field in FIELDS if field.names)
+    return (*named, threads, device, _machine(result), _rate(result))
 
 
-def configuration(row: Row, across: Collection[str] = ()) -> tuple[Value, ...]:
-    """What the row is of, on what and with how many threads, but for what may differ. A run may measure one twice, as a
-    search does that tries its best again."""
+def configuration(result: Result, across: Collection[str] = ()) -> tuple[Value, ...]:
+    """What the result is of, on what and with how many threads, but for what may differ. A run may measure one twice,
+    as a search does that tries its best again."""
     kept = (field for field in FIELDS if field.names or field.name in ("threads", "device"))
-    return tuple(field.of(row) for field in kept if field.name not in across)
+    return tuple(field.of(result) for field in kept if field.name not in across)
+
+
+def find_timed_reference(result: Result, among: Sequence[Result]) -> Result | None:
+    """The reference of the same run, subject and batch, whose latency the result's is compared with; of several the one
+    that took turns with it."""
+    group = result.asked.group
+    timed = [one for one in _references(result, among) if one.samples and one.identity.batch == result.identity.batch]
+    return next((one for one in timed if one.asked.group == group), timed[0]) if timed else None
+
+
+def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result | None:
+    """The reference of the same run and subject whose predictions the result's are compared with: the first that has
+    any, of any batch."""
+    return next((one for one in _references(result, among) if one.predictions is not None), None)
+
+
+def _references(result: Result, among: Sequence[Result]) -> list[Result]:
+    key = result.run, result.identity.subject
+    return [
+        one
+        for one in among
+        if (one.run, one.identity.subject) == key
+        and one.status == "ok"
+        and is_reference(one.identity.backend, one.identity.precision)
+    ]

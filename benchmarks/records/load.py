@@ -39,6 +39,14 @@ Arrivals: TypeAlias = Literal["fixed", "poisson"]
 SHAPES: tuple[ShapeName, ...] = get_args(ShapeName)
 
 
+STEADY = "steady call"
+"""The call after the first answer: to compare the first call with, and no step on the way to it."""
+
+
+STEPS = ("Python start", "import", "open", "first call", STEADY)
+"""Of a cold start, in their order."""
+
+
 @dataclass(frozen=True)
 class ArrivalPlan:
     """How requests are to come in.
@@ -66,15 +74,20 @@ class ArrivalPlan:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.duration_s) and self.duration_s > 0):
-            raise UsageError(f"the duration must be a number of seconds above 0, not {self.duration_s}")
+            raise UsageError(
+                f"the duration must be a number of seconds above 0, not {self.duration_s}", code="duration-not-positive"
+            )
         if self.shape in ("open", "paced"):
             if self.rate_per_s is None or not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
-                raise UsageError(f"the rate of shape {self.shape} must be a number above 0, not {self.rate_per_s}")
+                raise UsageError(
+                    f"the rate of shape {self.shape} must be a number above 0, not {self.rate_per_s}",
+                    code="shape-rate-not-positive",
+                )
         elif self.rate_per_s is not None:
-            raise UsageError(f"shape {self.shape} has no rate", hint="--shape open")
+            raise UsageError(f"shape {self.shape} has no rate", code="shape-without-rate", hint="--shape open")
         for name, value in (("clients", self.clients), ("max_requests", self.max_requests)):
             if value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
+                raise UsageError(f"{name} must be at least 1, not {value}", code="count-not-positive")
 
 
 @dataclass(frozen=True)

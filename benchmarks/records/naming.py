@@ -1,23 +1,19 @@
-"""Short names for rows: their weights and the machine and device they were taken on."""
+"""Short names for results: their weights, and the machine and device that they were taken on."""
 
 from __future__ import annotations
 
-from benchmarks.format import ABSENT as ABSENT
-from benchmarks.format import milliseconds as milliseconds
-from benchmarks.format import points as points
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 
 
-def locate(row: Row) -> tuple[str, ...]:
-    """The machine and the device that the row was to be measured on."""
-    about = row.environment
-    return (about.cpu, *(gpu.name for gpu in about.gpus), row.requested_device or row.device)
+def locate(result: Result) -> tuple[str, ...]:
+    """The machine and the device that the result was to be measured on."""
+    machine = result.environment
+    return (machine.cpu, *(gpu.name for gpu in machine.gpus), result.asked.device or result.ran.device)
 
 
-def weights_of(row: Row) -> str:
+def weights_of(result: Result) -> str:
     """The weights in words; those that were never trained are marked so wherever they stand."""
-    if row.trained is None:
-        return f"{row.variant}, foreign file" if row.variant != row.artifact else "foreign file"
-    return (
-        f"{row.variant}, {row.weights} weights" if row.trained else f"{row.variant}, *untrained* {row.weights} weights"
-    )
+    of = result.identity
+    if of.trained is None:
+        return f"{of.variant}, foreign file" if of.variant != of.artifact else "foreign file"
+    return f"{of.variant}, {of.weights} weights" if of.trained else f"{of.variant}, *untrained* {of.weights} weights"

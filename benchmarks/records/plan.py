@@ -35,10 +35,11 @@ class Plan:
         for name in ("duration_s", "window_s", "agreement", "warmup_limit_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{name} must be a number of at least 0, not {value}")
+                raise UsageError(f"{name} must be a number of at least 0, not {value}", code="plan-negative")
         if not 1 <= self.min_samples <= self.max_samples:
             raise UsageError(
-                f"min_samples must lie between 1 and max_samples, not {self.min_samples} with {self.max_samples}"
+                f"min_samples must lie between 1 and max_samples, not {self.min_samples} with {self.max_samples}",
+                code="samples-out-of-order",
             )
 
 

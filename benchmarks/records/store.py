@@ -4,95 +4,128 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.records import migration
-from benchmarks.records.result import SCHEMA_VERSION, Row
+from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
+from benchmarks.records.result import SCHEMA_VERSION, Result
 from runtimes import codec, files
 from runtimes.errors import ArtifactError, CompatibilityError, quote
 
 FILE_LIMIT_BYTES = 1 << 30
 
-
 FILE_NAME = "results.jsonl"
-"""What a run calls its rows in the folder that it writes into."""
+"""What a run calls its results in the folder that it writes into."""
 
 
-def find_rows_file(path: str | os.PathLike[str]) -> Path:
-    """The file of rows that is meant: the path itself, or ``results.jsonl`` in it if it is a folder."""
+FIGURES = "figures"
+"""The key of a line under which figures stand that were derived from the result; a reader leaves it out."""
+
+
+def find_results_file(path: str | os.PathLike[str]) -> Path:
+    """The file of results that is meant: the path itself, or ``results.jsonl`` in it if it is a folder."""
     return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Row, ...]:
-    """The rows of a file, oldest first; those of older schema versions as rows of the present one.
+def read(path: str | os.PathLike[str]) -> tuple[Result, ...]:
+    """The results of a file, oldest first; those of older schema versions as results of the present one.
 
     Raises:
         ResourceError: the file cannot be read.
-        ArtifactError: a line is no row; the message names the line.
-        CompatibilityError: a row is of a newer rbench.
+        ArtifactError: a line is no result; the message names the line.
+        CompatibilityError: a result is of a newer rbench.
     """
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
-    return tuple(_parse_line(line, number, path) for number, line in enumerate(lines, start=1))
+    results = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
+    return tuple(_drop_derivable(result, results) for result in results)
 
 
-def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Row:
+def _drop_derivable(result: Result, among: Sequence[Result]) -> Result:
+    """The result without the recorded figures that follow from a reference in the file."""
+    recorded = result.recorded
+    if recorded is None or recorded.complete:
+        return result
+    estimates, verdict, flips = dict(recorded.estimates), recorded.verdict, recorded.flips
+    if find_timed_reference(result, among) is not None:
+        estimates.pop("ratio", None)
+        verdict = None
+    if find_evaluated_reference(result, among) is not None:
+        estimates = {name: estimate for name, estimate in estimates.items() if name == "ratio"}
+        flips = None
+    kept = (
+        replace(recorded, estimates=estimates, verdict=verdict, flips=flips) if estimates or verdict or flips else None
+    )
+    return replace(result, recorded=kept)
+
+
+def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Result:
     try:
         data = _load_json(line)
         version = _version_of(data)
         if version > SCHEMA_VERSION:
             raise CompatibilityError(
-                f"line {number}: a row of schema version {version}; this rbench reads up to {SCHEMA_VERSION}",
+                f"line {number}: a result of schema version {version}; this rbench reads up to {SCHEMA_VERSION}",
+                code="schema-newer",
                 path=path,
                 hint="pip install --upgrade rexport",
             )
         if version < 1:
-            raise ArtifactError(f"field 'schema_version': expected 1 to {SCHEMA_VERSION}, got {version}")
-        if isinstance(data, dict) and 1 <= version <= migration.LAST_OF_ONE_PROCESS:
-            data = migration.migrate_row(data, SCHEMA_VERSION)
-        return codec.decode(Row, data)
+            expected = f"expected 1 to {SCHEMA_VERSION}, got {version}"
+            raise ArtifactError(f"field 'schema_version': {expected}", code="schema-unknown")
+        if isinstance(data, dict):
+            data.pop(FIGURES, None)
+            data = migration.migrate_row(data, version) if version <= migration.LAST else data
+        return codec.decode(Result, data)
     except ArtifactError as error:
-        raise ArtifactError(f"line {number}: {error.what}", path=path) from error
+        raise ArtifactError(f"line {number}: {error.what}", code=error.code, path=path) from error
 
 
 def _load_json(line: bytes) -> object:
     try:
         data: object = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"not valid JSON: {quote(error)}") from error
+        raise ArtifactError(f"not valid JSON: {quote(error)}", code="json-invalid") from error
     return data
 
 
 def _version_of(data: object) -> int:
-    """What the row says of itself; one that says nothing, or nonsense, is checked as a present one."""
+    """What the line says of itself; one that says nothing, or nonsense, is checked as a present one."""
     version = data.get("schema_version") if isinstance(data, dict) else None
     return version if isinstance(version, int) and not isinstance(version, bool) else SCHEMA_VERSION
 
 
+def format_line(result: Result, figures: Mapping[str, object]) -> bytes:
+    """The result's line, with the figures that were derived from it."""
+    return codec.dumps({**codec.encode(result), FIGURES: figures}).encode() + b"\n"
+
+
 class ResultsFile:
-    """A JSON-lines file that rows are added to. Older rows are kept; several processes may add at once."""
+    """A JSON-lines file that results are added to. Older ones are kept; several processes may add at once."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Makes the folder where it is missing, and reads what is in the file.
 
         Raises:
             ResourceError: the folder cannot be written into, or the file cannot be read.
-            ArtifactError, CompatibilityError: the file holds something else than rows; it is left as it is.
+            ArtifactError, CompatibilityError: the file holds something else than results; it is left as it is.
         """
         self.path = Path(path)
         files.check_writable(self.path.parent)
         if self.path.exists():
             read(self.path)
 
-    def append(self, row: Row) -> None:
-        """Adds the row's line. A kill at any moment leaves the file with it or without it.
+    def append(self, result: Result, figures: Mapping[str, object]) -> None:
+        """Adds the result's line, with the figures for whoever reads the line without this package. A kill at any
+        moment leaves the file with the line or without it.
 
         Raises:
             ResourceError: with the system's reason; the file is as it was.
         """
-        line = codec.dumps(row).encode() + b"\n"
         with files.folder_lock(self.path.parent):
             old = files.read_bounded(self.path, FILE_LIMIT_BYTES) if self.path.exists() else b""
             if old and not old.endswith(b"\n"):
                 old += b"\n"
             with files.write_atomically(self.path) as temporary:
-                temporary.write_bytes(old + line)
+                temporary.write_bytes(old + format_line(result, figures))

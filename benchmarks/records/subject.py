@@ -9,9 +9,7 @@ from benchmarks.records.request import REFERENCE
 from exporter.precision import spec as typing
 from runtimes import Artifact, Backend
 from runtimes.artifacts.manifest import Weights
-from runtimes.errors import (
-    ArtifactError,
-)
+from runtimes.errors import ArtifactError, Reason
 
 NOISE = "noise"
 
@@ -54,10 +52,10 @@ REMADE_FORMATS = frozenset({TYPED_FORMAT, PROGRAM_FORMAT, "engine"})
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why there is nothing to measure, and the status of the rows that say so."""
+    """Why there is nothing to measure, and the status of the results that say so."""
 
     status: Literal["failed", "skipped", "error"]
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -120,5 +118,7 @@ def classes_of(artifact: Artifact) -> int:
     """
     classes = None if artifact.manifest is None else artifact.manifest.outputs[0].shape[-1]
     if not isinstance(classes, int):
-        raise ArtifactError("its manifest does not say how many classes there are", path=artifact.path)
+        raise ArtifactError(
+            "its manifest does not say how many classes there are", code="classes-unknown", path=artifact.path
+        )
     return classes

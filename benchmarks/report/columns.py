@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from benchmarks.format import ABSENT as ABSENT
-from benchmarks.format import duration, number, percent, share, times
-from benchmarks.format import milliseconds as milliseconds
-from benchmarks.format import points as points
+from benchmarks.analysis.figures import Figures
+from benchmarks.format import ABSENT, duration, milliseconds, number, percent, points, share, times
+from benchmarks.records.estimate import Estimate
 from benchmarks.records.request import REFERENCE
-from benchmarks.records.result import Row
-from benchmarks.records.subject import is_reference
+from exporter.document.blocks import Table, TableColumn, TableRow
+from exporter.proportions import Interval
 
 T = TypeVar("T")
 
@@ -42,141 +41,186 @@ MEANING_OF_CUDA = (
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column: its heading, and what a row has there."""
+    """One column: its heading, and what a row has there. A wide one is shown only where there is room, as on a page."""
 
     heading: str
     cell: Callable[[T], str]
     left: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns, each with its heading and whether it stands at the left, and the cells row by row."""
-
-    headings: tuple[tuple[str, bool], ...]
-    cells: tuple[tuple[str, ...], ...]
+    wide: bool = False
 
 
 def table(columns: Sequence[Column[T]], rows: Sequence[T]) -> Table:
     """The rows' cells, without the columns that there is nothing in."""
-    kept = [column for column in columns if any(column.cell(row) != ABSENT for row in rows)]
-    return Table(
-        tuple((column.heading, column.left) for column in kept),
-        tuple(tuple(column.cell(row) for column in kept) for row in rows),
-    )
+    heads = tuple(TableColumn(column.heading, column.left, wide=column.wide) for column in columns)
+    return Table(heads, tuple(TableRow(tuple(column.cell(row) for column in columns)) for row in rows)).drop_empty()
 
 
-def _reference(row: Row) -> bool:
-    return is_reference(row.runtime, row.precision)
+def table_of_results(
+    columns: Sequence[Column[Figures]], results: Sequence[Figures], best: Sequence[Figures] = ()
+) -> Table:
+    """The same of results, which a page filters by what stands at the left and by batch; ``best`` are marked."""
+    plain = table(columns, results)
+    found = [column for column in columns if column.left or column is BATCH]
+    lines = []
+    for figures, line in zip(results, plain.rows, strict=True):
+        result = figures.result
+        about = {"runtime": result.identity.backend, "precision": result.identity.precision or ""}
+        cells = (column.cell(figures) for column in found)
+        words = dict.fromkeys([*about.values(), *(cell for cell in cells if cell != ABSENT)])
+        attributes = {**about, "words": " ".join(words).lower()}
+        lines.append(replace(line, attributes=attributes, state="best" if any(figures is one for one in best) else ""))
+        if result.status != "ok" or not has_values(columns, figures):
+            lines[-1] = replace(lines[-1], state="missing")
+    return replace(plain, rows=tuple(lines))
 
 
-def _change(row: Row, field: str) -> str:
+def has_values(columns: Sequence[Column[Figures]], figures: Figures) -> bool:
+    """Whether the result has anything in these columns beside what says which one it is."""
+    return any(column.cell(figures) != ABSENT for column in columns if column not in WHICH)
+
+
+def value_of(estimate: Estimate | None) -> float | None:
+    """The value without its interval."""
+    return None if estimate is None else estimate.value
+
+
+def spread(write: Callable[[float | None, Interval | None], str], estimate: Estimate | None) -> str:
+    """The value with its interval, as ``write`` writes the two."""
+    return ABSENT if estimate is None else write(estimate.value, estimate.interval)
+
+
+def against_reference(
+    write: Callable[[float | None, Interval | None], str], estimate: Estimate | None, figures: Figures
+) -> str:
+    """The same of what is told against the reference; of the reference itself the value alone."""
+    return write(value_of(estimate), None) if figures.is_reference else spread(write, estimate)
+
+
+def _change(figures: Figures, field: str) -> str:
     """A number of the GPU's state before and after, or the one that there is."""
-    states = (row.gpu_before, row.gpu_after)
+    states = (figures.result.gpu.before, figures.result.gpu.after)
     values = [number(value) for state in states if state and (value := getattr(state, field)) is not None]
     return "→".join(values) or ABSENT
 
 
-def _throttle(row: Row) -> str:
-    reasons = None if row.gpu_after is None else row.gpu_after.throttle
+def _throttle(figures: Figures) -> str:
+    after = figures.result.gpu.after
+    reasons = None if after is None else after.throttle
     return ABSENT if reasons is None else ", ".join(reasons) or "nothing"
 
 
-def _verdict(row: Row) -> str:
-    return row.verdict or ABSENT if row.status == "ok" else row.status
+def _verdict(figures: Figures) -> str:
+    status = figures.result.status
+    return figures.verdict or ABSENT if status == "ok" else status
 
 
 def _megabytes(size_bytes: int | None) -> str:
     return ABSENT if size_bytes is None else number(size_bytes / 1e6)
 
 
-def _roof(row: Row) -> str:
-    return ABSENT if row.roof is None else number(100 * row.roof.share)
+def _roof(figures: Figures) -> str:
+    return ABSENT if figures.roof_share is None else number(100 * figures.roof_share)
 
 
-def _millijoules(row: Row) -> str:
-    return ABSENT if row.energy_per_image_j is None else number(1e3 * row.energy_per_image_j, ".2f")
+def _millijoules(figures: Figures) -> str:
+    energy_j = figures.result.gpu.energy_per_image_j
+    return ABSENT if energy_j is None else number(1e3 * energy_j, ".2f")
 
 
-RUNTIME: Column[Row] = Column("runtime", lambda row: row.runtime, left=True)
+def _flips(figures: Figures) -> str:
+    return ABSENT if figures.flips is None else f"{figures.flips.real}+{figures.flips.near_ties}"
 
 
-PRECISION: Column[Row] = Column("precision", lambda row: row.precision or ABSENT, left=True)
+def _evaluated(figures: Figures) -> str:
+    evaluation = figures.result.evaluation
+    return ABSENT if evaluation is None else number(evaluation.images_per_s)
 
 
-BATCH: Column[Row] = Column("batch", lambda row: str(row.batch))
+RUNTIME: Column[Figures] = Column("runtime", lambda figures: figures.result.identity.backend, left=True)
 
 
-GRAPHS: Column[Row] = Column("graphs", lambda row: "off" if row.cuda_graphs is False else ABSENT, left=True)
+PRECISION: Column[Figures] = Column("precision", lambda figures: figures.result.identity.precision or ABSENT, left=True)
+
+
+BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch))
+
+
+GRAPHS: Column[Figures] = Column(
+    "graphs", lambda figures: "off" if figures.result.asked.cuda_graphs is False else ABSENT, left=True
+)
 
 
 WHICH = (RUNTIME, PRECISION, BATCH, GRAPHS)
 
 
-TOP1: Column[Row] = Column("top-1 %", lambda row: share(row.top1, row.top1_interval))
+TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))
 
 
-DROP: Column[Row] = Column("drop", lambda row: points(row.drop, None if _reference(row) else row.drop_interval))
+DROP: Column[Figures] = Column("drop", lambda figures: against_reference(points, figures.drop, figures))
 
 
-SPEED: tuple[Column[Row], ...] = (
+SPEED: tuple[Column[Figures], ...] = (
     *WHICH,
-    Column("p50 ms", lambda row: duration(row.p50_s, row.p50_interval_s)),
-    Column("p99", lambda row: milliseconds(row.p99_s)),
-    Column("images/s", lambda row: number(row.images_per_s)),
-    Column(f"vs {REFERENCE}", lambda row: times(row.ratio, None if _reference(row) else row.ratio_interval)),
+    Column("p50 ms", lambda figures: spread(duration, figures.p50)),
+    Column("p99", lambda figures: milliseconds(value_of(figures.p99))),
+    Column("images/s", lambda figures: number(figures.images_per_s)),
+    Column(f"vs {REFERENCE}", lambda figures: against_reference(times, figures.ratio, figures)),
     Column("verdict", _verdict, left=True),
-    Column("!", lambda row: "!" if row.disturbances else ABSENT, left=True),
+    replace(TOP1, wide=True),
+    replace(DROP, wide=True),
+    Column("!", lambda figures: "!" if figures.disturbances else ABSENT, left=True),
 )
 
 
-SPANS: tuple[Column[Row], ...] = (
+SPANS: tuple[Column[Figures], ...] = (
     *WHICH,
-    Column("p90 ms", lambda row: milliseconds(row.p90_s)),
-    Column("p99.9", lambda row: milliseconds(row.p999_s)),
-    Column("compute", lambda row: duration(row.compute_p50_s, row.compute_p50_interval_s)),
+    Column("p90 ms", lambda figures: milliseconds(value_of(figures.p90))),
+    Column("p99.9", lambda figures: milliseconds(value_of(figures.p999))),
+    Column("compute", lambda figures: spread(duration, figures.compute_p50)),
     Column("roof %", _roof),
-    Column("device", lambda row: milliseconds(row.device_p50_s)),
-    Column("image-to-label", lambda row: milliseconds(row.image_p50_s)),
+    Column("device", lambda figures: milliseconds(value_of(figures.device_p50))),
+    Column("image-to-label", lambda figures: milliseconds(value_of(figures.image_p50))),
 )
 
 
-WORTH: tuple[Column[Row], ...] = (
+WORTH: tuple[Column[Figures], ...] = (
     RUNTIME,
     PRECISION,
     TOP1,
     DROP,
-    Column("top-5 %", lambda row: percent(row.top5)),
-    Column("same %", lambda row: percent(row.agreement)),
-    Column("flips", lambda row: ABSENT if row.flips is None else f"{row.flips.real}+{row.flips.near_ties}"),
-    Column("eval/s", lambda row: number(row.evaluated_per_s)),
+    Column("top-5 %", lambda figures: percent(value_of(figures.top5))),
+    Column("same %", lambda figures: percent(value_of(figures.agreement))),
+    Column(
+        "flips", lambda figures: ABSENT if figures.flips is None else f"{figures.flips.real}+{figures.flips.near_ties}"
+    ),
+    Column("eval/s", _evaluated),
 )
 
 
-COST: tuple[Column[Row], ...] = (
+COST: tuple[Column[Figures], ...] = (
     *WHICH,
-    Column("ran", lambda row: row.arithmetic or ABSENT, left=True),
-    Column("load s", lambda row: number(row.load_s, ".2f")),
-    Column("first ms", lambda row: milliseconds(row.first_s)),
-    Column("peak MB", lambda row: _megabytes(row.peak_bytes)),
+    Column("ran", lambda figures: figures.result.ran.arithmetic or ABSENT, left=True),
+    Column("load s", lambda figures: number(figures.load_s, ".2f")),
+    Column("first ms", lambda figures: milliseconds(figures.first_s)),
+    Column("peak MB", lambda figures: _megabytes(figures.peak_bytes)),
 )
 
 
-GPU: tuple[Column[Row], ...] = (
+GPU: tuple[Column[Figures], ...] = (
     *WHICH,
-    Column("MHz", lambda row: _change(row, "sm_mhz")),
-    Column("W", lambda row: _change(row, "power_w")),
+    Column("MHz", lambda figures: _change(figures, "sm_mhz")),
+    Column("W", lambda figures: _change(figures, "power_w")),
     Column("held by", _throttle, left=True),
-    Column("GPU MB", lambda row: _megabytes(row.device_peak_bytes)),
+    Column("GPU MB", lambda figures: _megabytes(figures.result.gpu.peak_bytes)),
     Column("mJ/image", _millijoules),
 )
 
 
-def meaning(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The lines that explain the columns of these rows."""
-    return MEANING if is_cpu_only(rows) else MEANING + MEANING_OF_CUDA
+def meaning(results: Sequence[Figures]) -> tuple[str, ...]:
+    """The lines that explain the columns of these results."""
+    return MEANING if is_cpu_only(results) else MEANING + MEANING_OF_CUDA
 
 
-def is_cpu_only(rows: Sequence[Row]) -> bool:
-    """Whether none of the rows is of a GPU."""
-    return all(row.cuda_graphs is None for row in rows)
+def is_cpu_only(results: Sequence[Figures]) -> bool:
+    """Whether none of the results is of a GPU."""
+    return all(figures.result.asked.cuda_graphs is None for figures in results)

@@ -1,21 +1,16 @@
-"""A comparison for people: a table for the terminal, and Markdown for a pull request."""
+"""A comparison of two files of rows in words: tables, what became worse, and whether that is allowed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from typing import TextIO
-
-import click
 
 from benchmarks.compare.changes import AccuracyChange, LatencyChange
 from benchmarks.compare.compare import ComparisonReport, RowComparison
 from benchmarks.format import ABSENT, milliseconds, percent, points
-from benchmarks.report import columns as report_columns
-from benchmarks.report import markdown, terminal
-from benchmarks.report.columns import Column
-from benchmarks.report.sections import Section
+from benchmarks.report.columns import Column, table
+from exporter.document.blocks import Document, Legend, Remark, Section, Summary
 
 MEANING = (
     "change: how much longer a call takes now, with its 95 % interval; below 0 it is faster. It comes",
@@ -48,7 +43,7 @@ def _worth(drop: AccuracyChange) -> str:
 
 
 CONFIGURATION: tuple[Column[RowComparison], ...] = (
-    Column("runtime", lambda row: row.runtime, left=True),
+    Column("runtime", lambda row: row.backend, left=True),
     Column("precision", lambda row: row.precision or ABSENT, left=True),
     Column("batch", lambda row: str(row.batch)),
     Column("graphs", lambda row: "off" if row.cuda_graphs is False else ABSENT, left=True),
@@ -73,17 +68,12 @@ WORTH: tuple[Column[RowComparison], ...] = (
 )
 
 
-def print_report(found: ComparisonReport, file: TextIO) -> None:
-    """Prints the tables as ``rbench run`` does, 100 columns wide where it is not a terminal; the verdict comes last."""
-    click.echo("\n".join((*MEANING, "")), file=file)
-    verdict = Section(headline(found), (), tuple(_describe_files(found)))
-    terminal.print_sections((*sections(found), verdict), (), (), file, complete=True)
-
-
-def sections(found: ComparisonReport) -> tuple[Section, ...]:
-    """The rows by subject, device and threads, in their order."""
+def comparison_document(found: ComparisonReport) -> Document:
+    """The rows by subject, device and threads, in their order; the verdict comes last."""
     groups = groupby(found.rows, key=lambda row: (row.subject, row.network, row.device, row.threads))
-    return tuple(_section(tuple(group)) for _, group in groups)
+    sections = (_section(tuple(group)) for _, group in groups)
+    summary = Summary(tuple(map(_remark, _describe_files(found))), headline(found))
+    return Document("rbench compare", (Legend(("\n".join(MEANING),)), *sections, summary), more="details")
 
 
 def _section(rows: tuple[RowComparison, ...]) -> Section:
@@ -94,8 +84,12 @@ def _section(rows: tuple[RowComparison, ...]) -> Section:
         (SPEED, [row for row in rows if row.p50 is not None]),
         (WORTH, [row for row in rows if row.drop is not None]),
     )
-    tables = tuple(report_columns.table(columns, of) for columns, of in kinds if of)
-    return Section(title, tables, tuple(_remarks(rows)))
+    tables = (table(columns, of) for columns, of in kinds if of)
+    return Section(title, (*tables, *map(_remark, _remarks(rows))))
+
+
+def _remark(line: str) -> Remark:
+    return Remark(line, "failure", "regression") if REGRESSION in line else Remark(line)
 
 
 def _remarks(rows: tuple[RowComparison, ...]) -> Iterator[str]:
@@ -103,14 +97,14 @@ def _remarks(rows: tuple[RowComparison, ...]) -> Iterator[str]:
     told: dict[str, list[RowComparison]] = {}
     for row in rows:
         apart = [f"{one.field} {one.old} before, {one.new} now" for one in row.apart]
-        for line in (*(f"{REGRESSION}{line}" for line in row.regressions), *apart, *row.remarks):
+        for line in (*(f"{REGRESSION}{line}" for line in row.regressions), *apart, *map(str, row.remarks)):
             told.setdefault(line, []).append(row)
     for line, alike in sorted(told.items(), key=lambda item: not item[0].startswith(REGRESSION)):
         yield f"{'; '.join(dict.fromkeys(map(_name, alike)))}: {line}"
 
 
 def _name(row: RowComparison) -> str:
-    parts = [" ".join(filter(None, (row.runtime, row.precision))), f"batch {row.batch}"]
+    parts = [" ".join(filter(None, (row.backend, row.precision))), f"batch {row.batch}"]
     if row.load is not None:
         parts.append(row.load)
     if row.cuda_graphs is False:
@@ -137,21 +131,3 @@ def headline(found: ComparisonReport) -> str:
     what = f"{worse} of {rows} became worse than allowed" if worse else f"{rows} compared"
     allowed = f"allowed: {100 * found.limits.slowdown:g} % slower, {found.limits.drop:g} points of top-1 less"
     return f"{'failed' if worse else 'passed'}: {what}, {counts or 'no latency'} ({allowed})"
-
-
-def as_markdown(found: ComparisonReport) -> str:
-    """The verdict, the tables and what became worse; what else is said of the rows is folded."""
-    lines = [f"**rbench compare {markdown.escape(headline(found))}**", ""]
-    about = list(_describe_files(found))
-    loud, folded = ([line for line in about if (REGRESSION in line) is wanted] for wanted in (True, False))
-    lines += [f"- {markdown.escape(line)}" for line in loud] + [""] * bool(loud)
-    for section in sections(found):
-        lines += [f"#### {markdown.escape(section.title)}", ""]
-        for table in section.tables:
-            lines += [*markdown.table_lines(table), ""]
-        loud = [remark for remark in section.remarks if REGRESSION in remark]
-        lines += [f"- {markdown.escape(remark)}" for remark in loud] + [""] * bool(loud)
-        folded += [remark for remark in section.remarks if remark not in loud]
-    said = [f"- {markdown.escape(remark)}" for remark in folded] + [""] * bool(folded)
-    lines += markdown.fold("details", [*said, " ".join(MEANING)])
-    return "\n".join(lines).rstrip("\n") + "\n"

@@ -1,4 +1,4 @@
-"""Rows for a spreadsheet: CSV, in the units of ``Row``."""
+"""Results for a spreadsheet: CSV, a column for each fact that is no sample and for each figure."""
 
 from __future__ import annotations
 
@@ -8,53 +8,98 @@ import io
 from collections.abc import Sequence
 
 from benchmarks.accuracy.flips import Flips
+from benchmarks.analysis.figures import Figures
 from benchmarks.machine.gpu import GpuState
-from benchmarks.records.result import Row
-from benchmarks.records.roof import Roof
 
-LEFT_OUT = ("environment", "sittings", "load", "answers")
-"""What is no number or word: samples, packed answers, and the machine."""
 
-PARTS: dict[str, type[GpuState] | type[Flips] | type[Roof]] = {
-    "gpu_before": GpuState,
-    "gpu_after": GpuState,
-    "roof": Roof,
-    "flips": Flips,
+def _parts(prefix: str, path: str, cls: type[GpuState] | type[Flips]) -> dict[str, str]:
+    """A column for each field; two for an interval."""
+    found: dict[str, str] = {}
+    for name in (field.name for field in dataclasses.fields(cls)):
+        ends = {"low": ".0", "high": ".1"} if "interval" in name else {"": ""}
+        found |= {f"{prefix}_{name.replace('interval', end)}": f"{path}.{name}{index}" for end, index in ends.items()}
+    return found
+
+
+def _estimates(*names: str, unit: str = "") -> dict[str, str]:
+    """Three columns of each: the value and the ends of its interval."""
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {f"{name}{word}{unit}": f"{name}.{end}" for name in names for word, end in ends.items()}
+
+
+def _named(path: str, *names: str) -> dict[str, str]:
+    """Columns that are called as the fact is."""
+    return {name: f"{path}{name}" for name in names}
+
+
+COLUMNS: dict[str, str] = {
+    **_named("result.", "status", "reason", "run", "time"),
+    **_named("result.identity.", "artifact", "sha256", "variant", "weights", "trained", "backend"),
+    "device": "result.ran.device",
+    **_named("result.identity.", "precision", "batch"),
+    "threads": "result.ran.threads",
+    "data": "result.identity.data",
+    "seed": "result.asked.seed",
+    **_named("result.ran.", "backend_version", "provider", "arithmetic"),
+    "note": "result.note",
+    **_estimates("p50", "p90", "p99", "compute_p50", unit="_s"),
+    "images_per_s": "images_per_s",
+    **_estimates("ratio"),
+    **_named("", "load_s", "first_s", "peak_bytes", "baseline_bytes"),
+    **_estimates("top1", "top5"),
+    "images": "images",
+    "unreadable": "result.evaluation.unreadable",
+    **_estimates("agreement", "drop"),
+    "subject": "result.identity.subject",
+    "cuda_graphs": "result.asked.cuda_graphs",
+    **_estimates("device_p50", unit="_s"),
+    **_parts("gpu_before", "result.gpu.before", GpuState),
+    **_parts("gpu_after", "result.gpu.after", GpuState),
+    "device_peak_bytes": "result.gpu.peak_bytes",
+    "energy_per_image_j": "result.gpu.energy_per_image_j",
+    **_estimates("p999", "image_p50", unit="_s"),
+    **_named("", "verdict", "warnings", "disturbances"),
+    "requested_threads": "result.asked.threads",
+    "requested_device": "result.asked.device",
+    **_named("result.asked.", "duration_s", "processes", "rounds", "group", "command"),
+    **{
+        f"roof_{name}": f"result.roof.{name}"
+        for name in ("multiply_adds", "traffic_bytes", "peak_multiply_adds_per_s", "bandwidth_bytes_per_s", "least_s")
+    },
+    "roof_share": "roof_share",
+    "roof_bound": "result.roof.bound",
+    **_parts("flips", "flips", Flips),
+    "evaluated_per_s": "result.evaluation.images_per_s",
+    "unreadable_names": "result.evaluation.unreadable_names",
+    "schema_version": "result.schema_version",
+    **{
+        f"load_{name}": f"result.load.{name}"
+        for name in ("shape", "arrivals", "rate_per_s", "clients", "achieved_per_s", "disk_bytes")
+    },
 }
-"""Fields that are columns of their own in CSV, one for each thing that they tell."""
-
-OF_LOAD = ("shape", "arrivals", "rate_per_s", "clients", "achieved_per_s", "disk_bytes")
-"""What of a load shape is no sample."""
+"""The headings, and where the values stand in ``Figures``."""
 
 
-def csv_text(rows: Sequence[Row]) -> str:
-    """One line a row in the units of ``Row``; an interval is two columns, samples and environment are left out."""
+def csv_text(results: Sequence[Figures]) -> str:
+    """One line a result; an estimate is three columns. Samples and the environment are left out."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    fields = [field.name for field in dataclasses.fields(Row) if field.name not in LEFT_OUT]
-    writer.writerow([heading for name in fields for heading in _headings(name)] + [f"load_{name}" for name in OF_LOAD])
-    for row in rows:
-        cells = [value for name in fields for value in _values(name, getattr(row, name))]
-        writer.writerow(cells + [_cell(getattr(row.load, name, None)) for name in OF_LOAD])
+    writer.writerow(COLUMNS)
+    for figures in results:
+        writer.writerow([_cell(value_at(figures, path)) for path in COLUMNS.values()])
     return out.getvalue()
 
 
-def _headings(name: str) -> tuple[str, ...]:
-    if name in PARTS:
-        return tuple(
-            heading for part in dataclasses.fields(PARTS[name]) for heading in _headings(f"{name}_{part.name}")
-        )
-    return (name.replace("interval", "low"), name.replace("interval", "high")) if "interval" in name else (name,)
-
-
-def _values(name: str, value: object) -> tuple[object, ...]:
-    if name in PARTS:
-        parts = [(part.name, getattr(value, part.name, None)) for part in dataclasses.fields(PARTS[name])]
-        return tuple(cell for part in parts for cell in _values(*part))
-    if "interval" not in name:
-        return (_cell(value),)
-    return tuple(value) if isinstance(value, tuple) else ("", "")
+def value_at(figures: Figures, path: str) -> object:
+    """What stands at the end of the path; ``None`` where it ends early."""
+    value: object = figures
+    for name in path.split("."):
+        if isinstance(value, tuple) and name.isdigit():
+            value = value[int(name)]
+        elif value is not None:
+            value = getattr(value, name)
+    return value
 
 
 def _cell(value: object) -> object:
-    return "" if value is None else "; ".join(map(str, value)) if isinstance(value, tuple) else value
+    return "" if value is None else "; ".join(map(str, value)) if type(value) is tuple else value

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
+from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.loads import conditions_of, list_load_warnings
 from benchmarks.format import ABSENT, duration, milliseconds, number
-from benchmarks.harness.cold_starts import STEPS
-from benchmarks.load.figures import conditions_of, list_load_warnings
 from benchmarks.machine.disturbances import disturbances_of_all
-from benchmarks.records.load import LoadResult, ShapeName
-from benchmarks.records.result import Row
-from benchmarks.report.columns import Column, table
-from benchmarks.report.sections import Section, remarks, runtimes_of, title
+from benchmarks.records.load import STEPS, LoadResult, ShapeName
+from benchmarks.report.columns import Column, spread, table_of_results, value_of
+from benchmarks.report.run import remarks, runtimes_of, title, warn
 from benchmarks.stats import intervals
-from benchmarks.worker.load_loops import KNEE, knee
+from benchmarks.stats.knee import KNEE, knee
+from exporter.document.blocks import Remark, Section, Sentence
 
 MEANING = (
     "service ms: the median from the start of a call to its end; response ms: from the moment that the",
@@ -26,115 +27,123 @@ MEANING = (
 )
 """Lines that explain the columns."""
 
-SWEPT: dict[ShapeName, tuple[str, Callable[[Row], int]]] = {
-    "clients": ("clients", lambda row: 1 if row.load is None else row.load.clients),
-    "batches": ("batch", lambda row: row.batch),
+SWEPT: dict[ShapeName, tuple[str, Callable[[Figures], int]]] = {
+    "clients": ("clients", lambda figures: 1 if figures.result.load is None else figures.result.load.clients),
+    "batches": ("batch", lambda figures: figures.result.identity.batch),
 }
-"""Shapes that are swept: what grows, and how it is told of a row."""
+"""Shapes that are swept: what grows, and how it is told of a figures."""
 
 
-def shape(row: Row) -> str:
-    """The row's load in a word or two."""
-    load = _load(row)
+def shape(figures: Figures) -> str:
+    """The figures's load in a word or two."""
+    load = _load(figures)
     if load.shape == "open":
         return f"open, {load.arrivals}"
     if load.shape == "clients":
         return f"{load.clients} client{'s' if load.clients > 1 else ''}"
-    return f"batch {row.batch}" if load.shape == "batches" else load.shape
+    return f"batch {figures.result.identity.batch}" if load.shape == "batches" else load.shape
 
 
-def _load(row: Row) -> LoadResult:
-    assert row.load is not None
-    return row.load
+def _load(figures: Figures) -> LoadResult:
+    assert figures.result.load is not None
+    return figures.result.load
 
 
-def _service(q: float) -> Callable[[Row], str]:
+def _service(q: float) -> Callable[[Figures], str]:
     """The quantile of the calls' own time, where there are the samples for it."""
 
-    def cell(row: Row) -> str:
-        samples = _load(row).services_s
+    def cell(figures: Figures) -> str:
+        samples = _load(figures).services_s
         return milliseconds(intervals.quantile(samples, q) if intervals.enough_for(samples, q) else None)
 
     return cell
 
 
-def _response(cell: Callable[[Row], str]) -> Callable[[Row], str]:
+def _response(cell: Callable[[Figures], str]) -> Callable[[Figures], str]:
     """Nothing in a closed loop, where no request has an intended start."""
-    return lambda row: cell(row) if _load(row).shape in ("open", "paced") else ABSENT
+    return lambda figures: cell(figures) if _load(figures).shape in ("open", "paced") else ABSENT
 
 
-def _step(name: str) -> Column[Row]:
-    return Column(name, lambda row: milliseconds(dict(_load(row).steps_s).get(name)))
+def _step(name: str) -> Column[Figures]:
+    return Column(name, lambda figures: milliseconds(dict(_load(figures).steps_s).get(name)))
 
 
 def _megabytes(size_bytes: int | None) -> str:
     return ABSENT if size_bytes is None else f"{size_bytes / 1e6:,.1f}"
 
 
-DISTURBED: Column[Row] = Column("!", lambda row: "!" if row.disturbances else ABSENT, left=True)
-SERVICE: tuple[Column[Row], ...] = (
+DISTURBED: Column[Figures] = Column("!", lambda figures: "!" if figures.disturbances else ABSENT, left=True)
+SERVICE: tuple[Column[Figures], ...] = (
     Column("service ms", _service(0.5)),
     Column("p99", _service(0.99)),
     Column("p99.9", _service(0.999)),
 )
 
-LOADS: tuple[Column[Row], ...] = (
+LOADS: tuple[Column[Figures], ...] = (
     Column("shape", shape, left=True),
-    Column("offered/s", lambda row: number(_load(row).rate_per_s)),
-    Column("achieved/s", lambda row: number(_load(row).achieved_per_s)),
+    Column("offered/s", lambda figures: number(_load(figures).rate_per_s)),
+    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s)),
     *SERVICE,
-    Column("response ms", _response(lambda row: duration(row.p50_s, row.p50_interval_s))),
-    Column("p99", _response(lambda row: milliseconds(row.p99_s))),
-    Column("p99.9", _response(lambda row: milliseconds(row.p999_s))),
+    Column("response ms", _response(lambda figures: spread(duration, figures.p50))),
+    Column("p99", _response(lambda figures: milliseconds(value_of(figures.p99)))),
+    Column("p99.9", _response(lambda figures: milliseconds(value_of(figures.p999)))),
     DISTURBED,
 )
-BATCHES: tuple[Column[Row], ...] = (
-    Column("batch", lambda row: str(row.batch)),
-    Column("images/s", lambda row: number(row.images_per_s)),
-    Column("calls/s", lambda row: number(_load(row).achieved_per_s)),
+BATCHES: tuple[Column[Figures], ...] = (
+    Column("batch", lambda figures: str(figures.result.identity.batch)),
+    Column("images/s", lambda figures: number(figures.images_per_s)),
+    Column("calls/s", lambda figures: number(_load(figures).achieved_per_s)),
     *SERVICE,
     DISTURBED,
 )
-COLD: tuple[Column[Row], ...] = (
-    Column("processes", lambda row: str(len(_load(row).responses_s))),
+COLD: tuple[Column[Figures], ...] = (
+    Column("processes", lambda figures: str(len(_load(figures).responses_s))),
     *map(_step, STEPS),
-    Column("answered", lambda row: duration(row.p50_s, row.p50_interval_s)),
-    Column("peak MB", lambda row: _megabytes(row.peak_bytes)),
-    Column("disk MB", lambda row: _megabytes(_load(row).disk_bytes)),
+    Column("answered", lambda figures: spread(duration, figures.p50)),
+    Column("peak MB", lambda figures: _megabytes(figures.peak_bytes)),
+    Column("disk MB", lambda figures: _megabytes(_load(figures).disk_bytes)),
 )
-TABLES: dict[ShapeName, tuple[Column[Row], ...]] = {"batches": BATCHES, "cold": COLD}
+TABLES: dict[ShapeName, tuple[Column[Figures], ...]] = {"batches": BATCHES, "cold": COLD}
 """Of the shapes that have one of their own; the others stand in ``LOADS`` together."""
 
 
-def sections(rows: Sequence[Row]) -> tuple[Section, ...]:
-    """One for each of the ``groups``, in their order."""
-    return tuple(map(section, groups(rows)))
+def sections(results: Sequence[Figures]) -> tuple[Section, ...]:
+    """One for each network, backend and precision, in the order that they came."""
+    found: dict[tuple[str | None, str, str, str | None], list[Figures]] = {}
+    for figures in results:
+        of = figures.result.identity
+        found.setdefault((of.subject, of.sha256, of.backend, of.precision), []).append(figures)
+    return tuple(map(_section, found.values()))
 
 
-def groups(rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
-    """The rows of each network, runtime and precision, in the order that they came."""
-    found: dict[tuple[str | None, str, str, str | None], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row.subject, row.sha256, row.runtime, row.precision), []).append(row)
-    return tuple(map(tuple, found.values()))
+def _section(results: Sequence[Figures]) -> Section:
+    """Of results of one network, backend and precision. Those without a load tell why in a remark."""
+    found = [figures for figures in results if figures.result.load is not None]
+    kinds: dict[tuple[Column[Figures], ...], list[Figures]] = {LOADS: [], BATCHES: [], COLD: []}
+    for figures in found:
+        kinds[TABLES.get(_load(figures).shape, LOADS)].append(figures)
+    named = f"{title(results)} · {_describe(results[0])}"
+    tables = (table_of_results(columns, of) for columns, of in kinds.items() if of)
+    said = list(sweeps(found))
+    for figures in found:
+        said += [f"{shape(figures)}: {warning}" for warning in list_load_warnings(_load(figures))]
+    blocks = (
+        *(Sentence(line, "headline") for line in said),
+        *(replace(table, label=named, aside=number > 0) for number, table in enumerate(tables)),
+        *_remarks(results),
+    )
+    return Section(named, blocks, "more of these rows")
 
 
-def section(rows: Sequence[Row]) -> Section:
-    """Of rows of one network, runtime and precision. Those without a load tell why in a remark."""
-    found = [row for row in rows if row.load is not None]
-    kinds: dict[tuple[Column[Row], ...], list[Row]] = {LOADS: [], BATCHES: [], COLD: []}
-    for row in found:
-        kinds[TABLES.get(_load(row).shape, LOADS)].append(row)
-    tables = tuple(table(columns, of) for columns, of in kinds.items() if of)
-    runtime = " ".join(filter(None, (rows[0].runtime, rows[0].precision)))
-    said = [*sweeps(found), *(f"{shape(row)}: {words}" for row in found for words in list_load_warnings(_load(row)))]
-    return Section(f"{title(rows)} · {runtime}", tables, tuple(_remarks(rows)), tuple(said))
+def _describe(figures: Figures) -> str:
+    of = figures.result.identity
+    return " ".join(filter(None, (of.backend, of.precision)))
 
 
-def sweeps(rows: Sequence[Row]) -> Iterator[str]:
-    """Where more at once stops to pay, in words, for each shape that was swept; the rows are of one runtime."""
+def sweeps(results: Sequence[Figures]) -> Iterator[str]:
+    """Where more at once stops to pay, in words, for each shape that was swept; the results are of one runtime."""
     for name, (word, size) in SWEPT.items():
-        points = [(size(row), row.images_per_s or 0.0) for row in rows if _load(row).shape == name]
+        points = [(size(figures), figures.images_per_s or 0.0) for figures in results if _load(figures).shape == name]
         found = knee(points)
         if found is None:
             continue
@@ -146,20 +155,21 @@ def sweeps(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _remarks(rows: Sequence[Row]) -> Iterator[str]:
+def _remarks(results: Sequence[Figures]) -> Iterator[Remark]:
     """What must be known beside the figures, with the shapes in front that it is of."""
-    said: dict[str, list[str]] = {}
-    for row in rows:
-        if row.load is not None:
-            for words in (*(f"warning: {line}" for line in row.warnings), *filter(None, [row.note])):
-                said.setdefault(words, []).append(shape(row))
-    disturbed = [row for row in rows if row.disturbances]
-    about = [None if row.load is None else conditions_of(row, row.load) for row in disturbed]
+    loaded = [figures for figures in results if figures.result.load is not None]
+    alike: dict[Remark, list[str]] = {}
+    for figures in loaded:
+        note = figures.result.note
+        for remark in (*map(warn, figures.warnings), *([Remark(note)] if note else ())):
+            alike.setdefault(remark, []).append(shape(figures))
+    disturbed = [figures for figures in loaded if figures.disturbances]
     if disturbed:
-        warm = [row for row in rows if row.load is not None and row.load.conditions is not None]
+        warm = [figures for figures in loaded if _load(figures).conditions is not None]
         shapes = "all shapes" if len(disturbed) == len(warm) > 1 else "; ".join(map(shape, disturbed))
-        lines = disturbances_of_all(about, disturbed[0].threads) or ()
-        yield from (f"{shapes}: disturbed: {line}" for line in lines)
-    yield from (f"{'; '.join(shapes)}: {words}" for words, shapes in said.items())
-    yield from remarks([row for row in rows if row.load is None])
-    yield from runtimes_of(rows)
+        conditions = [conditions_of(figures.result, _load(figures)) for figures in disturbed]
+        lines = disturbances_of_all(conditions, disturbed[0].result.ran.threads) or ()
+        yield from (Remark(f"{shapes}: disturbed: {line}", "warning", "machine-disturbed") for line in lines)
+    yield from (replace(remark, text=f"{'; '.join(of)}: {remark.text}") for remark, of in alike.items())
+    yield from remarks([figures for figures in results if figures.result.load is None])
+    yield from runtimes_of(results)

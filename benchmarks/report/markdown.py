@@ -1,80 +1,46 @@
-"""Rows and findings in Markdown, short enough for a comment on a change: what came of it and what is wrong, the rest
+"""A document in Markdown, short enough for a comment on a change: what came of it, and what is wrong; the rest is
 folded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks.records.findings import Findings
-from benchmarks.records.result import Row
-from benchmarks.report import answers as answered
-from benchmarks.report import columns, sections
-from benchmarks.report import findings as view
-from benchmarks.report.columns import Table
-from benchmarks.report.sections import Section
+from exporter.document.blocks import (
+    Block,
+    Command,
+    Definitions,
+    Document,
+    Folded,
+    Remark,
+    Section,
+    Sentence,
+    Table,
+    Verdict,
+)
 
 
-def markdown(
-    rows: Sequence[Row], heading: str = "rbench", complete: bool = True, findings: Sequence[Findings] = ()
-) -> str:
-    """The rows' headlines, the table of their speed and what is said of them; the other tables, the machine and the
-    command are folded. Then the outcome, checks and tables of all findings; what they rest on is folded. All text is
-    escaped.
+def markdown(document: Document) -> str:
+    """The summary; of each section its headlines, tables and what is wrong; the rest is folded. All text is escaped.
 
-    Raises:
-        ArtifactError: the answers in a row are damaged.
+    A document whose summary has a title begins with that in bold, and its sections have small headings.
     """
-    lines = [f"# {escape(heading)}", ""]
-    if not complete:
-        lines += ["**Incomplete: the run ended early.**", ""]
-    if (verdict := sections.quiet(rows)) is not None:
-        lines += [escape(f"**{verdict}**" if verdict.startswith(sections.DISTURBED) else verdict), ""]
-    for found in group_sections(rows):
-        lines += _section(found)
-    for group in sections.groups(rows):
-        lines += _format_predictions(group)
-    if rows:
-        lines += fold("machine, command and what the columns mean", _describe_machine(rows))
-    for one in findings:
-        lines += _findings(one)
+    summary = document.summary
+    loud, notes = _by_loudness(summary.remarks)
+    if summary.title:
+        lines = [f"**{escape(f'{document.title} {summary.title}')}**", "", *_items(loud)]
+        folded = [*notes]
+    else:
+        lines = [f"# {escape(document.title)}", ""]
+        lines += [line for remark in loud for line in (f"**{escape(remark.text)}**", "")]
+        lines += [line for remark in notes for line in (escape(remark.text), "")]
+        folded = []
+    level = "####" if summary.title else "##"
+    for section in document.sections:
+        if not section.appendix:
+            lines += _section(section, level, folded)
+    if document.more:
+        lines += _fold(document.more, [*_items(folded), *_appendices(document), *map(escape, document.legend)])
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def group_sections(rows: Sequence[Row]) -> tuple[Section, ...]:
-    """The sections of all rows, those of load shapes behind the others."""
-    from benchmarks.report import load as loadtable
-
-    plain = [row for row in rows if row.load is None]
-    loads = [row for row in rows if row.load is not None]
-    return (*sections.sections(plain), *(loadtable.sections(loads) if loads else ()))
-
-
-def meaning(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The lines that explain the columns of these rows."""
-    from benchmarks.report import load as loadtable
-
-    plain = [row for row in rows if row.load is None]
-    loads = loadtable.MEANING if len(plain) < len(rows) else ()
-    return (*(columns.meaning(plain) if plain else ()), *loads)
-
-
-def commands(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The command lines that measured the rows, each once, as a shell takes them."""
-    import shlex
-
-    return tuple(dict.fromkeys(shlex.join(row.command) for row in rows if row.command))
-
-
-def table_lines(table: Table) -> Iterator[str]:
-    """One table."""
-    yield _row([heading for heading, _ in table.headings])
-    yield "| " + " | ".join("---" if left else "--:" for _, left in table.headings) + " |"
-    yield from map(_row, table.cells)
-
-
-def fold(summary: str, lines: Iterable[str]) -> list[str]:
-    """Lines that are shown when the summary is clicked."""
-    return ["<details>", f"<summary>{escape(summary)}</summary>", "", *lines, "", "</details>", ""]
 
 
 def escape(text: str) -> str:
@@ -86,56 +52,108 @@ def escape(text: str) -> str:
     return text.replace("@", "&#64;")
 
 
-def _section(section: Section) -> Iterator[str]:
-    yield from (f"## {escape(section.title)}", "")
-    for said in section.headlines:
-        yield from (f"**{escape(said)}**", "")
-    first, others = section.tables[:1], section.tables[1:]
-    for table in first:
-        yield from (*table_lines(table), "")
-    loud = [
-        remark for remark in section.remarks if any(word in remark for word in sections.MISSING + sections.DOUBTFUL)
-    ]
-    yield from (f"- {escape(remark)}" for remark in loud)
-    if loud:
+def _section(section: Section, level: str, folded: list[Remark]) -> Iterator[str]:
+    """The section, which folds what is not of first importance under its own summary, or leaves its notes to the
+    document."""
+    if section.title:
+        yield from (f"{level} {escape(section.title)}", "")
+    yield from _blocks([block for block in section.blocks if not _stands_aside(block)])
+    aside = [block for block in section.blocks if _stands_aside(block)]
+    if section.more and aside:
+        yield from _fold(section.more, _blocks(aside, ended=False))
+    elif not section.more:
+        folded += [block for block in aside if isinstance(block, Remark)]
+
+
+def _stands_aside(block: Block) -> bool:
+    match block:
+        case Table():
+            return block.aside
+        case Remark():
+            return block.kind == "note"
+    return isinstance(block, Folded | Command | Definitions)
+
+
+def _blocks(blocks: Sequence[Block], ended: bool = True) -> Iterator[str]:
+    """Each block with an empty line behind it; of a list behind the last item, at the end only if it is to be ended."""
+    listed = False
+    for block in blocks:
+        items = _list_items(block)
+        if listed and not items:
+            yield ""
+        listed = bool(items)
+        yield from items or _paragraphs(block)
+    if listed and ended:
         yield ""
-    quiet = [f"- {escape(remark)}" for remark in section.remarks if remark not in loud]
-    rest = [line for table in others for line in (*table_lines(table), "")]
-    if rest or quiet:
-        yield from fold("more of these rows", [*rest, *quiet])
 
 
-def _findings(findings: Findings) -> Iterator[str]:
-    yield from (f"## {escape(findings.title)}", "", f"**{escape(view.headline(findings))}**", "")
-    yield from (escape(view.describe_provenance(findings.provenance)), "")
-    for check in findings.checks:
-        source = f" ({check.source})" if check.source else ""
-        yield f"- **{check.outcome}**: {escape(f'{check.said}{source} Found: {check.found}')}"
-    if findings.checks:
-        yield ""
-    for found in findings.tables:
-        yield from (escape(found.caption), "", *table_lines(view.table(found)), "")
-    notes = [f"- {escape(note)}" for note in findings.notes]
-    pairs = [f"- {name}: {escape(words)}" for name, words in view.rests_on(findings.provenance)]
-    command = " ".join(findings.provenance.command.split())
-    yield from fold("what this rests on", [*([f"    {command}", ""] if command else []), *notes, *pairs])
+def _list_items(block: Block) -> list[str]:
+    match block:
+        case Remark(text):
+            return [f"- {escape(text)}"]
+        case Verdict(outcome, claim, source, found):
+            where = f" ({source})" if source else ""
+            return [f"- **{escape(outcome)}**: {escape(f'{claim}{where} Found: {found}')}"]
+        case Definitions(pairs):
+            return [f"- {escape(name)}: {escape(words)}" for name, words in pairs]
+    return []
 
 
-def _format_predictions(rows: Sequence[Row]) -> list[str]:
-    """What these rows of one network answered, in short and folded."""
-    lines: list[str] = []
-    for one in answered.tabulate_predictions([row for row in rows if row.status == "ok"], answered.SHORT):
-        lines += [escape(f"{one.summary}. {one.caption}"), "", *table_lines(one.table), ""]
-    return fold(f"what was answered: {sections.title(rows)}", lines) if lines else []
+def _paragraphs(block: Block) -> Iterator[str]:
+    match block:
+        case Sentence(text, role):
+            yield from (f"**{escape(text)}**" if role == "headline" else escape(text), "")
+        case Command(text):
+            yield from (_code(text), "")
+        case Table():
+            yield from _table(block.narrow())
+        case Folded(summary, blocks):
+            for one in blocks:
+                if isinstance(one, Table):
+                    yield from ((escape(f"{summary}. {one.caption}"), "") if one.caption else ())
+                    yield from _rows(one.narrow())
 
 
-def _describe_machine(rows: Sequence[Row]) -> Iterator[str]:
-    for machine in dict.fromkeys(map(sections.machine, rows)):
-        yield from (escape(machine), "")
-    for command in commands(rows):
-        yield f"    {' '.join(command.split())}"
-    yield from ("", *map(escape, meaning(rows)))
+def _table(table: Table) -> Iterator[str]:
+    if table.caption:
+        yield from (escape(table.caption), "")
+    if table.columns:
+        yield from _rows(table)
 
 
-def _row(cells: Sequence[str]) -> str:
+def _rows(table: Table) -> Iterator[str]:
+    yield _row(table.headings)
+    yield "| " + " | ".join("---" if column.left else "--:" for column in table.columns) + " |"
+    yield from map(_row, table.cells)
+    yield ""
+
+
+def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(map(escape, cells)) + " |"
+
+
+def _appendices(document: Document) -> Iterator[str]:
+    """Of what belongs to the whole document the briefs and the commands."""
+    blocks = [block for section in document.sections if section.appendix for block in section.blocks]
+    for brief in dict.fromkeys(block.brief for block in blocks if isinstance(block, Definitions)):
+        yield from (escape(brief), "")
+    yield from (_code(block.text) for block in blocks if isinstance(block, Command))
+    if blocks:
+        yield ""
+
+
+def _code(text: str) -> str:
+    return f"    {' '.join(text.split())}"
+
+
+def _by_loudness(remarks: Sequence[Remark]) -> tuple[list[Remark], list[Remark]]:
+    return [one for one in remarks if one.kind != "note"], [one for one in remarks if one.kind == "note"]
+
+
+def _items(remarks: Sequence[Remark]) -> list[str]:
+    return [f"- {escape(remark.text)}" for remark in remarks] + [""] * bool(remarks)
+
+
+def _fold(summary: str, lines: Iterable[str]) -> list[str]:
+    """Lines that are shown when the summary is clicked."""
+    return ["<details>", f"<summary>{escape(summary)}</summary>", "", *lines, "", "</details>", ""]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Sequence
 
-from benchmarks.format import ABSENT
+from benchmarks.analysis.figures import Figures
+from benchmarks.format import ABSENT, duration, milliseconds, points
 from benchmarks.records.request import REFERENCE
-from benchmarks.records.result import Row
-from benchmarks.report import columns, sections, terminal
-from benchmarks.report.columns import Column
-from benchmarks.report.sections import Section
+from benchmarks.records.result import Result
+from benchmarks.report import run
+from benchmarks.report.columns import Column, spread, table, value_of
+from benchmarks.report.document import document_of
 from benchmarks.tuning.pareto import Choice, ParetoPoint
 from benchmarks.tuning.search import TuningResult
+from exporter.document.blocks import Document, Remark, Section
 
 FRONT = "*"
 
@@ -24,27 +25,32 @@ MEANING = (
 )
 
 
-def print_findings(findings: TuningResult, file: TextIO, complete: bool = True) -> None:
-    """Prints what was found: as wide as the terminal is and with emphasis there, else plain and 100 columns wide."""
-    shown = (section(findings),) if findings.rows else ()
-    terminal.print_sections(shown, findings.rows, MEANING, file, complete)
+def tuning_document(findings: TuningResult, complete: bool = True) -> Document:
+    """What the search found: one table of the candidates, the fastest first, and remarks."""
+    results = Figures.of_all(findings.results)
+    sections = (_section(findings, results),) if results else ()
+    return document_of(sections, results, MEANING, complete)
 
 
-def section(findings: TuningResult) -> Section:
-    """One table of the candidates, the fastest first, and remarks."""
+def _section(findings: TuningResult, results: Sequence[Figures]) -> Section:
     choice = findings.choice()
-    ordered = sorted(findings.candidates, key=lambda one: one.cost_s)
-    tables = (columns.table(_columns(findings, choice), ordered),) if ordered else ()
-    return Section(sections.title(findings.rows), tables, tuple(_remarks(findings, choice)))
+    ordered = sorted(findings.candidates, key=lambda one: one.cost_s.value)
+    tables = (table(_columns(findings, choice), ordered),) if ordered else ()
+    failures = (
+        Remark(f"{_name(each.result)}: {each.result.status}: {each.result.reason}", "failure", each.result.status)
+        for each in results
+        if each.result.status != "ok"
+    )
+    return Section(run.title(results), (*tables, *failures, *map(Remark, _notes(findings, results, choice))))
 
 
 def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint], ...]:
-    images = Column[ParetoPoint]("images/s", lambda one: f"{one.row.images_per_s or 0:,.0f}")
+    images = Column[ParetoPoint]("images/s", lambda one: f"{one.figures.images_per_s or 0:,.0f}")
     return (
-        Column("runtime", lambda one: one.row.runtime, left=True),
-        Column("precision", lambda one: one.row.precision or ABSENT, left=True),
-        Column("threads", lambda one: str(one.row.threads)),
-        Column("batch", lambda one: str(one.row.batch)),
+        Column("runtime", lambda one: one.figures.result.identity.backend, left=True),
+        Column("precision", lambda one: one.figures.result.identity.precision or ABSENT, left=True),
+        Column("threads", lambda one: str(one.figures.result.ran.threads)),
+        Column("batch", lambda one: str(one.figures.result.identity.batch)),
         Column("p50 ms" if findings.goal.objective == "latency" else "ms/image", _cost),
         *((images,) if findings.goal.objective == "throughput" else ()),
         Column("drop" if findings.labelled else "logit error %", lambda one: _format_accuracy_drop(findings, one)),
@@ -53,16 +59,12 @@ def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint
 
 
 def _cost(one: ParetoPoint) -> str:
-    low, high = map(sections.milliseconds, one.cost_interval_s)
-    return f"{sections.milliseconds(one.cost_s)} [{low}–{high}]"
+    return spread(duration, one.cost_s)
 
 
 def _format_accuracy_drop(findings: TuningResult, one: ParetoPoint) -> str:
-    return (
-        sections.points(one.accuracy_drop, one.accuracy_drop_interval)
-        if findings.labelled
-        else f"{100 * one.accuracy_drop:.2f}"
-    )
+    drop = one.accuracy_drop
+    return points(drop.value, drop.interval) if findings.labelled else f"{100 * drop.value:.2f}"
 
 
 def _mark(choice: Choice, one: ParetoPoint) -> str:
@@ -76,34 +78,38 @@ def _mark(choice: Choice, one: ParetoPoint) -> str:
     return " ".join(filter(None, (word, FRONT if any(one is other for other in choice.front) else "")))
 
 
-def _remarks(findings: TuningResult, choice: Choice) -> Iterator[str]:
-    yield from (f"{_name(row)}: {row.status}: {row.reason}" for row in findings.rows if row.status != "ok")
-    yield from (f"{_name(row)}: {row.note}" for row in findings.rows if row.status == "ok" and row.note)
+def _notes(findings: TuningResult, results: Sequence[Figures], choice: Choice) -> Iterator[str]:
+    measured = [each for each in results if each.result.status == "ok"]
+    yield from (f"{_name(each.result)}: {each.result.note}" for each in measured if each.result.notes)
     yield from (f"left out: {line}" for line in findings.left_out)
     if findings.finalists:
-        named = "; ".join(_name(one.row) for one in findings.finalists)
-        yield f"measured again in turns, in {len(findings.finalists[0].row.sittings)} processes each: {named}"
-    yield from sections.runtimes_of(findings.rows)
-    ran = dict.fromkeys(f"{one.row.runtime} {one.row.precision} in {one.row.arithmetic}" for one in findings.candidates)
+        finalists = [point.figures.result for point in findings.finalists]
+        named = "; ".join(map(_name, finalists))
+        yield f"measured again in turns, in {len(finalists[0].samples)} processes each: {named}"
+    yield from (remark.text for remark in run.runtimes_of(results))
+    candidates = [point.figures.result for point in findings.candidates]
+    ran = dict.fromkeys(
+        f"{one.identity.backend} {one.identity.precision} in {one.ran.arithmetic}" for one in candidates
+    )
     if ran:
         yield f"ran: {'; '.join(ran)}"
-    for row in findings.rows:
-        if row.runtime == REFERENCE and row.status == "ok":
-            yield f"reference: {_name(row)}: {sections.milliseconds(row.p50_s)} ms{_top1(row)}"
-    yield _bound(findings)
+    for each in measured:
+        if each.result.identity.backend == REFERENCE:
+            yield f"reference: {_name(each.result)}: {milliseconds(value_of(each.p50))} ms{_top1(each)}"
+    yield _bound(findings, results)
     if choice.best is not None:
         yield _describe_best(findings, choice, choice.best)
 
 
-def _name(row: Row) -> str:
-    threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
-    return f"{row.runtime} {row.precision}, {threads}, batch {row.batch}"
+def _name(result: Result) -> str:
+    of, threads = result.identity, result.ran.threads
+    return f"{of.backend} {of.precision}, {threads} thread{'s' if threads > 1 else ''}, batch {of.batch}"
 
 
-def _bound(findings: TuningResult) -> str:
+def _bound(findings: TuningResult, results: Sequence[Figures]) -> str:
     if findings.labelled:
-        images = max(row.images or 0 for row in findings.rows)
-        limit = sections.points(findings.goal.max_drop, None)
+        images = max(each.images or 0 for each in results)
+        limit = points(findings.goal.max_drop, None)
         return f"bound: a drop of top-1 of at most {limit} points, {images:,} images"
     return (
         "bound: accuracy was not measured, as there are no labelled images or no reference; each precision has passed "
@@ -112,17 +118,17 @@ def _bound(findings: TuningResult) -> str:
 
 
 def _describe_best(findings: TuningResult, choice: Choice, best: ParetoPoint) -> str:
-    row = best.row
+    figures = best.figures
     accuracy_drop = (
         f"a drop of {_format_accuracy_drop(findings, best)} points"
         if findings.labelled
         else f"{_format_accuracy_drop(findings, best)} % logit error"
     )
-    ratio = "" if row.ratio is None else f", {row.ratio:.2f} times as fast as {REFERENCE}"
+    ratio = "" if figures.ratio is None else f", {figures.ratio.value:.2f} times as fast as {REFERENCE}"
     tied = f"; {len(choice.tied)} tie with it" if choice.tied else ""
     unit = "ms" if findings.goal.objective == "latency" else "ms an image"
-    return f"best: {_name(row)}: {_cost(best)} {unit}{ratio}, {accuracy_drop}{tied}"
+    return f"best: {_name(figures.result)}: {_cost(best)} {unit}{ratio}, {accuracy_drop}{tied}"
 
 
-def _top1(row: Row) -> str:
-    return "" if row.top1 is None else f", top-1 {row.top1:.2%}"
+def _top1(figures: Figures) -> str:
+    return "" if figures.top1 is None else f", top-1 {figures.top1.value:.2%}"

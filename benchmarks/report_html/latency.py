@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.analysis.ranking import name
 from benchmarks.format import milliseconds
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
 from benchmarks.stats import intervals
@@ -20,50 +20,50 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEPT = 2000
-"""Quantiles that stand for all of a row's samples in the drawing of their density."""
+"""Quantiles that stand for all of a result's samples in the drawing of their density."""
 
 FEWEST = 5
 """Samples that a distribution is drawn of."""
 
 ROW_IN, FRAME_IN = 0.34, 0.9
-"""Height of a row in a drawing, and of all around them."""
+"""Height of a result in a drawing, and of all around them."""
 
 
-def distribution(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
-    """The density of each row's latencies on a logarithmic axis; ``None`` if no row has enough."""
-    shown = [row for row in rows if len(_latencies(row)) >= FEWEST]
+def distribution(results: Sequence[Result], look: PlotStyle, place: str) -> Plot | None:
+    """The density of each result's latencies on a logarithmic axis; ``None`` if no result has enough."""
+    shown = [result for result in results if len(_latencies(result)) >= FEWEST]
     if not shown:
         return None
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xscale("log")
-        for place, row in enumerate(shown):
-            _violin(axes, place, row, look)
-        axes.set_yticks(range(len(shown)), [name(row) for row in shown])
+        for place, result in enumerate(shown):
+            _violin(axes, place, result, look)
+        axes.set_yticks(range(len(shown)), [name(result) for result in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("ms a call")
         canvas.plain_ticks(axes, "x")
 
-    medians = [intervals.quantile(_latencies(row), 0.5) for row in shown]
+    medians = [intervals.quantile(_latencies(result), 0.5) for result in shown]
     span = f"from {milliseconds(min(medians))} to {milliseconds(max(medians))} ms"
     spoken = f"Latencies of {_list_names(shown)}: medians {span}"
     caption = (
         "How often a call took how long, of all processes together, on a logarithmic axis. The long tick is p50, "
         f"the short one p99, from {intervals.MIN_SAMPLES[0.99]:,} calls on; the dot is the slowest call."
     )
-    title = f"Latency, batch {shown[0].batch}"
+    title = f"Latency, batch {shown[0].identity.batch}"
     svg = canvas.render_svg(f"{place}-distribution", FRAME_IN + ROW_IN * len(shown), draw, spoken)
     return Plot("distribution", title, caption, spoken, svg)
 
 
-def _latencies(row: Row) -> NDArray[np.float64]:
-    samples = [sample for sitting in row.sittings for sample in sitting.latency.samples_s]
+def _latencies(result: Result) -> NDArray[np.float64]:
+    samples = [sample for process in result.samples for sample in process.latency.samples_s]
     return np.asarray([sample for sample in samples if sample > 0], dtype=np.float64)
 
 
-def _violin(axes: Axes, place: int, row: Row, look: PlotStyle) -> None:
+def _violin(axes: Axes, place: int, result: Result, look: PlotStyle) -> None:
     from matplotlib.cbook import violin_stats
     from matplotlib.mlab import GaussianKDE
 
@@ -72,14 +72,14 @@ def _violin(axes: Axes, place: int, row: Row, look: PlotStyle) -> None:
             return np.ones_like(at)
         return np.asarray(GaussianKDE(values).evaluate(at), dtype=np.float64)
 
-    taken = 1e3 * _latencies(row)
+    taken = 1e3 * _latencies(result)
     logs = np.quantile(np.log(taken), np.linspace(0, 1, min(KEPT, len(taken))))
     (shape,) = violin_stats(logs, density, points=120)
     axes.fill_between(
         np.exp(shape["coords"]),
         place - 0.38 * shape["vals"] / shape["vals"].max(),
         place + 0.38 * shape["vals"] / shape["vals"].max(),
-        color=look.colour(row),
+        color=look.colour(result),
         alpha=0.55,
         linewidth=0.6,
     )
@@ -89,10 +89,10 @@ def _violin(axes: Axes, place: int, row: Row, look: PlotStyle) -> None:
     axes.plot(taken.max(), place, marker=".", color=FAINT, markersize=4)
 
 
-def drift(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
-    """Each round's median against its row's, by when the round began; ``None`` if there are not two rounds."""
-    shown = [row for row in rows if sum(len(sitting.latency.rounds_s) for sitting in row.sittings) > 1]
-    shown = [row for row in shown if len(_latencies(row)) >= FEWEST]
+def drift(results: Sequence[Result], look: PlotStyle, place: str) -> Plot | None:
+    """Each round's median against its result's, by when the round began; ``None`` if there are not two rounds."""
+    shown = [result for result in results if sum(len(process.latency.rounds_s) for process in result.samples) > 1]
+    shown = [result for result in shown if len(_latencies(result)) >= FEWEST]
     if not shown:
         return None
 
@@ -100,24 +100,24 @@ def drift(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
         axes = figure.subplots()
         axes.axhline(0, color=FAINT, linewidth=1)
         with canvas.legend_below(axes):
-            for row in shown:
-                for when, change in _rounds(row):
+            for result in shown:
+                for when, change in _rounds(result):
                     axes.plot(
                         when,
                         change,
-                        color=look.colour(row),
-                        marker=look.marker(row),
+                        color=look.colour(result),
+                        marker=look.marker(result),
                         markersize=4,
                         linewidth=1,
                         alpha=0.85,
-                        label=name(row),
+                        label=name(result),
                     )
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, -1), max(high, 1))
         axes.set_xlabel("seconds since the run began")
         axes.set_ylabel("% off the row's median")
 
-    largest = max(abs(change) for row in shown for _, changes in _rounds(row) for change in changes)
+    largest = max(abs(change) for result in shown for _, changes in _rounds(result) for change in changes)
     spoken = f"Medians of the rounds of {_list_names(shown)} over time: at most {largest:.1f} % off their row's median"
     caption = (
         "Each point is the median of one round's turn, each line one process. What all rows show at the same time the "
@@ -126,25 +126,25 @@ def drift(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
     legend = 0.2 * -(-len(shown) // 3)
     return Plot(
         "drift",
-        f"Drift over the run, batch {shown[0].batch}",
+        f"Drift over the run, batch {shown[0].identity.batch}",
         caption,
         spoken,
         canvas.render_svg(f"{place}-drift", 2.9 + legend, draw, spoken),
     )
 
 
-def _rounds(row: Row) -> list[tuple[list[float], list[float]]]:
-    """Of each process: when its rounds began, and by how many percent their medians are off the row's."""
-    median = float(np.median(_latencies(row)))
+def _rounds(result: Result) -> list[tuple[list[float], list[float]]]:
+    """Of each process: when its rounds began, and by how many percent their medians are off the result's."""
+    median = float(np.median(_latencies(result)))
     found = []
-    for sitting in row.sittings:
-        pairs = [(when, samples) for when, samples in zip(sitting.starts_s, sitting.latency.rounds_s, strict=False)]
+    for process in result.samples:
+        pairs = [(when, samples) for when, samples in zip(process.starts_s, process.latency.rounds_s, strict=False)]
         kept = [(when, 100 * (float(np.median(samples)) / median - 1)) for when, samples in pairs if samples]
         if kept:
             found.append(([when for when, _ in kept], [change for _, change in kept]))
     return found
 
 
-def _list_names(rows: Sequence[Row]) -> str:
-    names = list(dict.fromkeys(map(name, rows)))
+def _list_names(results: Sequence[Result]) -> str:
+    names = list(dict.fromkeys(map(name, results)))
     return ", ".join(names) if len(names) <= 6 else f"{len(names)} configurations"

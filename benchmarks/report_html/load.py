@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
-from benchmarks.harness.cold_starts import STEADY
-from benchmarks.records.load import LoadResult
-from benchmarks.records.result import Row
+from benchmarks.records.load import STEADY, LoadResult
 from benchmarks.report.load import SWEPT, shape
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
@@ -25,32 +24,34 @@ QUANTILES = ((0.5, "p50", "o"), (0.99, "p99", "s"), (0.999, "p99.9", "D"))
 TITLES = {"clients": "Throughput by clients", "batches": "Throughput by batch"}
 
 
-def plots(rows: Sequence[Row], look: PlotStyle, place: str) -> Iterator[Plot]:
-    """What there is to show of these rows, which are of one network."""
-    loads = [(row, row.load) for row in rows if row.load is not None and row.status == "ok"]
-    warm = [(row, load) for row, load in loads if load.shape != "cold" and load.services_s]
+def plots(results: Sequence[Figures], look: PlotStyle, place: str) -> Iterator[Plot]:
+    """What there is to show of these results, which are of one network."""
+    measured = [figures for figures in results if figures.result.status == "ok"]
+    loads = [(figures, figures.result.load) for figures in measured if figures.result.load is not None]
+    warm = [(figures, load) for figures, load in loads if load.shape != "cold" and load.services_s]
     if warm:
         yield _responses(warm, look, f"{place}-responses")
     for kind, (word, size) in SWEPT.items():
-        swept = [row for row, load in loads if load.shape == kind]
+        swept = [figures for figures, load in loads if load.shape == kind]
         found = sweep(swept, look, f"{place}-{kind}", kind, size, (TITLES[kind], word, "images/s"))
         if found is not None:
             yield found
-    cold = [(row, load) for row, load in loads if load.shape == "cold" and load.steps_s]
+    cold = [(figures, load) for figures, load in loads if load.shape == "cold" and load.steps_s]
     if cold:
         yield _cold(cold, f"{place}-cold")
 
 
-def _responses(loads: Sequence[tuple[Row, LoadResult]], look: PlotStyle, place: str) -> Plot:
-    several = len({name(row) for row, _ in loads}) > 1
+def _responses(loads: Sequence[tuple[Figures, LoadResult]], look: PlotStyle, place: str) -> Plot:
+    several = len({name(figures.result) for figures, _ in loads}) > 1
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xscale("log")
-        for at, (row, load) in enumerate(loads):
-            _span(axes, at - 0.17, load.services_s, look.colour(row), filled=False)
-            _span(axes, at + 0.17, load.responses_s, look.colour(row), filled=True)
-        axes.set_yticks(range(len(loads)), [shape(row) + (f"\n{name(row)}" if several else "") for row, _ in loads])
+        for at, (figures, load) in enumerate(loads):
+            _span(axes, at - 0.17, load.services_s, look.colour(figures.result), filled=False)
+            _span(axes, at + 0.17, load.responses_s, look.colour(figures.result), filled=True)
+        labels = [shape(figures) + (f"\n{name(figures.result)}" if several else "") for figures, _ in loads]
+        axes.set_yticks(range(len(loads)), labels)
         axes.set_ylim(len(loads) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("ms")
@@ -93,8 +94,8 @@ def _legend(axes: Axes) -> None:
     axes.plot([], [], color=INK, marker="o", markersize=5, linewidth=1, label="response")
 
 
-def _cold(loads: Sequence[tuple[Row, LoadResult]], place: str) -> Plot:
-    answered = [(name(row), [one for one in load.steps_s if one[0] != STEADY]) for row, load in loads]
+def _cold(loads: Sequence[tuple[Figures, LoadResult]], place: str) -> Plot:
+    answered = [(name(figures.result), [one for one in load.steps_s if one[0] != STEADY]) for figures, load in loads]
     steps = list(dict.fromkeys(step for _, taken in answered for step, _ in taken))
     shades = np.linspace(1.0, 0.25, len(steps))
 

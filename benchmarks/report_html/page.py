@@ -1,35 +1,29 @@
-"""Rows and findings as one HTML page that needs nothing beside it and no network: headline, tables, plots, machine,
-command."""
+"""A document as one HTML page that needs nothing beside it and no network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from html import escape
 from importlib import resources
+from itertools import groupby
 
-from benchmarks.analysis.ranking import format_headline, headlines
-from benchmarks.records import naming
-from benchmarks.records.findings import Findings
-from benchmarks.records.result import Row
-from benchmarks.report import answers as answered
-from benchmarks.report import columns as report_columns
-from benchmarks.report import sections
-from benchmarks.report.markdown import commands, meaning
-from benchmarks.report_html import findings as paper
-from benchmarks.report_html import latency, svg, tables, tradeoffs
-from benchmarks.report_html import load as loadplots
+from benchmarks.records.result import Result
+from benchmarks.report.plots import FindingsPlots, LoadPlots, RunPlots
+from benchmarks.report_html import findings_plots, latency, svg, tables, tradeoffs
+from benchmarks.report_html import load as load_plots
 from benchmarks.report_html.svg import Plot, PlotStyle
-
-MAIN = (*report_columns.SPEED[:-1], report_columns.TOP1, report_columns.DROP, report_columns.SPEED[-1])
-"""The columns of the table that compares: of speed, and of what it is worth."""
-
-MORE = {
-    "other spans and quantiles": report_columns.SPANS,
-    "what the answers are worth": report_columns.WORTH,
-    "what it takes": report_columns.COST,
-    "the GPU": report_columns.GPU,
-}
-"""Further tables."""
+from exporter.document.blocks import (
+    Block,
+    Command,
+    Definitions,
+    Document,
+    Folded,
+    Remark,
+    Section,
+    Sentence,
+    Table,
+    Verdict,
+)
 
 _HEAD = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -37,155 +31,134 @@ _HEAD = (
 )
 
 
-def html(rows: Sequence[Row], heading: str, complete: bool = True, findings: Sequence[Findings] = ()) -> str:
-    """The page; what experiments found stands behind all that is said of rows. All text in it is escaped. Without
-    matplotlib it has no plots, and says so.
-
-    Raises:
-        ArtifactError: the answers in a row are damaged.
-    """
-    look = svg.choose_style(rows)
-    body = [_header(rows, findings, heading, complete)]
-    groups = sections.groups(rows)
-    titles = {f"s{n}": sections.title(group) for n, group in enumerate(groups)}
-    titles |= {f"f{n}": found.title for n, found in enumerate(findings)}
-    if len(titles) > 1:
-        links = (f'<li><a href="#{place}">{escape(title)}</a></li>' for place, title in titles.items())
+def html(document: Document) -> str:
+    """The page. All text in it is escaped. Without matplotlib it has no plots, and says so."""
+    tabled = [table for section in document.sections for table in section.all_of(Table)]
+    of_rows = [row.attributes for table in tabled for row in table.rows if row.attributes]
+    runtimes, precisions = (list(dict.fromkeys(row[name] for row in of_rows)) for name in ("runtime", "precision"))
+    look = svg.choose_style(runtimes, precisions)
+    titled = [section for section in document.sections if section.title and not section.appendix]
+    body = [_header(document)]
+    if len(titled) > 1:
+        links = (f'<li><a href="#s{n}">{escape(section.title)}</a></li>' for n, section in enumerate(titled))
         body.append(f"<nav><ul>{''.join(links)}</ul></nav>")
-    body += [tables.filters(rows), "<main>"] if rows else ["<main>"]
-    for number, group in enumerate(groups):
-        body += [f'<section id="s{number}">', *_group(group, look, f"s{number}"), "</section>"]
-    body += [*_machines(rows), *_reproduce(rows)]
-    for number, found in enumerate(findings):
-        body += paper.section(found, f"f{number}")
-    body += ["</main>", *_footer(rows)]
-    style = f"<title>{escape(heading)}</title><style>\n{_part('style.css')}</style></head><body>"
-    return "\n".join([_HEAD + style, *body, f"<script>\n{_part('script.js')}</script></body></html>"]) + "\n"
+    body += [_filters(runtimes, precisions), "<main>"] if of_rows else ["<main>"]
+    number = -1
+    for section in document.sections:
+        number += bool(section.title) and not section.appendix
+        body += _format_section(section, f"s{number}", look)
+    footer = [f"<footer><p>{escape(' '.join(document.legend))}</p></footer>"] if document.legend else []
+    style = f"<title>{escape(document.title)}</title><style>\n{_read('style.css')}</style></head><body>"
+    script = f"<script>\n{_read('script.js')}</script></body></html>"
+    return "\n".join([_HEAD + style, *body, "</main>", *footer, script]) + "\n"
 
 
-def _part(name: str) -> str:
+def _read(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _header(rows: Sequence[Row], findings: Sequence[Findings], heading: str, complete: bool) -> str:
-    sources = [found.provenance for found in findings]
-    times = [*(row.time for row in rows), *(source.time for source in sources if source.time)]
-    days = sorted({time[:10] for time in times})
-    when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no rows"
-    machines = dict.fromkeys(filter(None, (*(row.environment.cpu for row in rows), *(one.machine for one in sources))))
-    alarms = [] if complete else ["Incomplete: the run ended early."]
-    quiet = sections.quiet(rows) or ""
-    if quiet.startswith(sections.DISTURBED):
-        alarms.append(f"The machine was {quiet}.")
-        quiet = ""
+def _header(document: Document) -> str:
+    remarks = document.summary.remarks
+    alarms = [remark.text for remark in remarks if remark.kind != "note"]
     if (reason := svg.missing()) is not None:
         alarms.append(f"This page has no plots: {reason}.")
-    about = " · ".join(filter(None, [when, *machines, quiet]))
+    about = " · ".join(filter(None, [document.about, *(one.text for one in remarks if one.kind == "note")]))
     return (
-        f'<header><div><h1>{escape(heading)}</h1><p class="sub">{escape(about)}</p></div>'
+        f'<header><div><h1>{escape(document.title)}</h1><p class="sub">{escape(about)}</p></div>'
         '<button id="theme" type="button" hidden></button></header>'
         + "".join(f'<p class="alarm"><strong>{escape(alarm)}</strong></p>' for alarm in alarms)
     )
 
 
-def _group(rows: Sequence[Row], look: PlotStyle, place: str) -> Iterator[str]:
-    plain = [row for row in rows if row.load is None]
-    loads = [row for row in rows if row.load is not None]
-    yield f"<h2>{escape(sections.title(rows))}</h2>"
-    if plain:
-        yield from _compare_section(plain, look, place)
-    if loads:
-        yield from _loads(loads, look, place)
+def _filters(runtimes: Iterable[str], precisions: Iterable[str]) -> str:
+    """Controls that choose among the rows of all tables; without a script they stay hidden."""
+    return (
+        '<div class="filters" role="search" hidden>'
+        '<label>Filter <input type="search" name="words" placeholder="words in a row"></label>'
+        f"<label>runtime {_select('runtime', runtimes)}</label>"
+        f"<label>precision {_select('precision', precisions)}</label>"
+        '<output aria-live="polite"></output></div>'
+    )
 
 
-def _compare_section(rows: Sequence[Row], look: PlotStyle, place: str) -> Iterator[str]:
-    found = headlines(rows)
-    yield from (f'<p class="headline">{escape(format_headline(one))}</p>' for one in found)
-    best = [row for one in found for row in ((one.fastest, *one.tied) if one.lead else ())]
-    caption = "Configurations compared. Marked: the fastest of each batch, and what ties with it."
-    yield tables.rows_table(MAIN, rows, look, caption, best)
-    yield tables.remarks(list(sections.remarks(rows)))
-    measured = [row for row in rows if row.status == "ok"]
-    yield svg.figures(_plots(measured, look, place))
-    for caption, columns in MORE.items():
-        of = [row for row in measured if sections.has_values(columns, row)]
-        if of:
-            yield tables.fold(caption, tables.rows_table(columns, of, look, caption.capitalize()))
-    for one in answered.tabulate_predictions(measured):
-        yield tables.fold(one.summary, tables.plain_table(one.table, one.caption))
+def _select(label: str, values: Iterable[str]) -> str:
+    options = "".join(f'<option value="{escape(one)}">{escape(one)}</option>' for one in values if one)
+    return f'<select name="{label}"><option value="">all</option>{options}</select>'
 
 
-def _loads(rows: Sequence[Row], look: PlotStyle, place: str) -> Iterator[str]:
-    from benchmarks.report import load as loadtable
-
-    for alike in loadtable.groups(rows):
-        found = loadtable.section(alike)
-        yield "<h3>Load shapes</h3>"
-        yield from (f'<p class="headline">{escape(said)}</p>' for said in found.headlines)
-        yield from (tables.plain_table(table, found.title, alike[0]) for table in found.tables)
-        yield tables.remarks(found.remarks)
-    yield svg.figures(lambda: loadplots.plots(rows, look, place))
-
-
-def _plots(rows: Sequence[Row], look: PlotStyle, place: str) -> Callable[[], Iterator[Plot | None]]:
-    """All there are of configurations that are compared."""
-
-    def draw_plots() -> Iterator[Plot | None]:
-        batches = {batch: [row for row in rows if row.batch == batch] for batch in dict.fromkeys(r.batch for r in rows)}
-        yield from (latency.distribution(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
-        yield tradeoffs.front(rows, look, place)
-        yield tradeoffs.throughput(rows, look, place)
-        yield tradeoffs.roofline(rows, look, place)
-        yield from (latency.drift(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
-
-    return draw_plots
-
-
-def _machines(rows: Sequence[Row]) -> Iterator[str]:
-    """Each machine that rows were taken on, as it was for the first of them."""
-    if rows:
-        yield "<section><h2>Environment</h2>"
-    firsts: dict[tuple[str, ...], Row] = {}
-    for row in rows:
-        firsts.setdefault(naming.locate(row), row)
-    for first in firsts.values():
-        about = first.environment
-        pairs = [
-            ("machine", sections.machine(first)),
-            ("system", about.system),
-            ("governor, frequency", f"{about.governor}, {_mhz(about.frequency_mhz)}"),
-            *((f"{one.name}", f"driver {one.driver}, CUDA {one.cuda}") for one in about.gpus),
-            *about.variables.items(),
-        ]
-        yield tables.definitions(pairs)
-        packages = tables.definitions(sorted(about.packages.items()))
-        yield tables.fold(f"{len(about.packages)} installed packages", packages)
-    if rows:
+def _format_section(section: Section, place: str, look: PlotStyle) -> Iterator[str]:
+    """What is folded stands behind all else."""
+    if section.title:
+        identifier = "" if section.appendix else f' id="{place}"'
+        yield f"<section{identifier}><h2>{escape(section.title)}</h2>"
+    ordered = section.blocks if section.appendix else sorted(section.blocks, key=lambda one: isinstance(one, Folded))
+    yield from _format_blocks(ordered, place, look)
+    if section.title:
         yield "</section>"
 
 
-def _mhz(value: float | None) -> str:
-    return "frequency unknown" if value is None else f"{value:,.0f} MHz"
+def _format_blocks(blocks: Iterable[Block], place: str, look: PlotStyle, counted: bool = True) -> Iterator[str]:
+    for kind, alike in groupby(blocks, key=type):
+        if issubclass(kind, Remark):
+            items = (_format_remark(block) for block in alike if isinstance(block, Remark))
+            yield f'<ul class="remarks">{"".join(items)}</ul>'
+        elif issubclass(kind, Verdict):
+            yield tables.format_verdicts([block for block in alike if isinstance(block, Verdict)])
+        else:
+            for block in alike:
+                yield _format_block(block, place, look, counted)
 
 
-def _reproduce(rows: Sequence[Row]) -> Iterator[str]:
-    found = commands(rows)
-    if not rows:
-        return
-    yield "<section><h2>Reproduce</h2>"
-    yield from map(tables.command, found)
-    if not found:
-        yield "<p>These rows were kept before rbench noted its command line.</p>"
-    plans = dict.fromkeys(
-        f"{len(row.sittings)} processes; in each {row.rounds} rounds of turns, {row.duration_s:g} s by each clock; "
-        f"seed {row.seed}"
-        for row in rows
-        if row.sittings and row.rounds is not None and row.duration_s is not None
+def _format_block(block: Block, place: str, look: PlotStyle, counted: bool) -> str:
+    match block:
+        case Sentence(text, role, outcome):
+            kind = {"headline": ' class="headline"', "aside": ' class="sub"', "plain": ""}[role]
+            data = f' data-outcome="{escape(outcome)}"' if outcome else ""
+            return f"<p{kind}{data}>{escape(text)}</p>"
+        case Table():
+            return tables.format_table(block, look, counted) if block.columns else ""
+        case Definitions(pairs):
+            terms = (f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in pairs)
+            return f"<dl>{''.join(terms)}</dl>"
+        case Command(text):
+            button = '<button type="button" hidden>Copy</button>'
+            return f'<div class="command"><pre><code>{escape(text)}</code></pre>{button}</div>'
+        case Folded(summary, inner):
+            content = "".join(_format_blocks(inner, place, look, counted=False))
+            return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+    return _format_plots(block, place, look)
+
+
+def _format_remark(remark: Remark) -> str:
+    kind = "" if remark.kind == "note" else ' class="warning"'
+    return f"<li{kind}>{escape(remark.text)}</li>"
+
+
+def _format_plots(block: Block, place: str, look: PlotStyle) -> str:
+    """The plots that can be drawn, as an element of the page; nothing where there are none."""
+    if svg.missing() is not None:
+        return ""
+    shown = "\n".join(
+        f'<figure class="plot" data-kind="{plot.kind}"><h3>{escape(plot.title)}</h3>\n{plot.svg}\n'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+        for plot in _plots(block, place, look)
+        if plot is not None
     )
-    yield tables.remarks(list(plans))
-    yield "</section>"
+    return f'<div class="plots">{shown}</div>' if shown else ""
 
 
-def _footer(rows: Sequence[Row]) -> Iterator[str]:
-    if rows:
-        yield f"<footer><p>{escape(' '.join(meaning(rows)))}</p></footer>"
+def _plots(block: Block, place: str, look: PlotStyle) -> Iterator[Plot | None]:
+    match block:
+        case RunPlots(results):
+            batches: dict[int, list[Result]] = {}
+            for figures in results:
+                batches.setdefault(figures.result.identity.batch, []).append(figures.result)
+            yield from (latency.distribution(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
+            yield tradeoffs.front(results, look, place)
+            yield tradeoffs.throughput(results, look, place)
+            yield tradeoffs.roofline(results, look, place)
+            yield from (latency.drift(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
+        case LoadPlots(results):
+            yield from load_plots.plots(results, look, place)
+        case FindingsPlots(findings):
+            yield from findings_plots.plots(findings, place)

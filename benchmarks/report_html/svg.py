@@ -1,7 +1,7 @@
 """Plots as SVG that takes its colours from the page: drawn by matplotlib, without its global state of figures.
 
 matplotlib draws in placeholder colours, each of which becomes a CSS variable of the page's, so that one drawing is
-right in light and in dark. Text stays text, in the page's font. The same rows give the same bytes. A drawing for a
+right in light and in dark. Text stays text, in the page's font. The same results give the same bytes. A drawing for a
 file takes the page's light colours.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -17,9 +17,9 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from exporter.commands.terminal import PRECISION_NAMES
-from runtimes.errors import BackendUnavailableError
+from runtimes.errors import BackendUnavailableError, Reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,10 +99,10 @@ class Plot:
     svg: str
 
 
-def missing() -> str | None:
+def missing() -> Reason | None:
     """Why no plots can be drawn, with the remedy, or ``None``."""
     if find_spec("matplotlib") is None:
-        return f"matplotlib is not installed ({INSTALL})"
+        return Reason("plots-unavailable", f"matplotlib is not installed ({INSTALL})")
     return None
 
 
@@ -113,22 +113,9 @@ def require(what: str) -> None:
         BackendUnavailableError: matplotlib is not here.
     """
     if missing() is not None:
-        raise BackendUnavailableError(f"{what} need matplotlib, which is not installed", hint=INSTALL)
-
-
-def figures(plots: Callable[[], Iterator[Plot | None]]) -> str:
-    """The plots that are made, as an element of the page; nothing where there are none, or none can be drawn."""
-    if missing() is not None:
-        return ""
-    shown = "\n".join(_figure(plot) for plot in plots() if plot is not None)
-    return f'<div class="plots">{shown}</div>' if shown else ""
-
-
-def _figure(plot: Plot) -> str:
-    return (
-        f'<figure class="plot" data-kind="{plot.kind}"><h3>{escape(plot.title)}</h3>\n{plot.svg}\n'
-        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-    )
+        raise BackendUnavailableError(
+            f"{what} need matplotlib, which is not installed", code="matplotlib-missing", hint=INSTALL
+        )
 
 
 @dataclass(frozen=True)
@@ -136,24 +123,23 @@ class PlotStyle:
     """How configurations look in all plots of a page: a colour for each runtime, a marker for each precision."""
 
     colours: dict[str, int]
-    markers: dict[str | None, str]
+    markers: dict[str, str]
 
-    def colour(self, row: Row) -> str:
-        """The placeholder of the row's runtime."""
-        return SERIES[self.colours[row.runtime]]
+    def colour(self, result: Result) -> str:
+        """The placeholder of the result's backend."""
+        return SERIES[self.colours[result.identity.backend]]
 
-    def marker(self, row: Row) -> str:
-        """Of the row's precision, as matplotlib names it."""
-        return self.markers[row.precision]
+    def marker(self, result: Result) -> str:
+        """Of the precision, as matplotlib names it."""
+        return self.markers[result.identity.precision or ""]
 
 
-def choose_style(rows: Sequence[Row]) -> PlotStyle:
+def choose_style(runtimes: Iterable[str], precisions: Iterable[str]) -> PlotStyle:
     """Of runtimes that rexport knows, the same on every page as far as the colours go round."""
     from runtimes import available_backends
 
-    known = [backend.name for backend in available_backends()]
-    runtimes = dict.fromkeys([*known, *(row.runtime for row in rows)])
-    precisions = dict.fromkeys([*PRECISION_NAMES, *(row.precision for row in rows)])
+    runtimes = dict.fromkeys([*(backend.name for backend in available_backends()), *runtimes])
+    precisions = dict.fromkeys([*PRECISION_NAMES, *precisions])
     return PlotStyle(
         {name: number % len(SERIES) for number, name in enumerate(runtimes)},
         {name: MARKERS[number % len(MARKERS)] for number, name in enumerate(precisions)},

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
-from benchmarks.records.result import Row
-from benchmarks.records.roof import Roof
+from benchmarks.records.estimate import Estimate
+from benchmarks.records.result import Result
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
+from benchmarks.stats.knee import KNEE, knee
 from benchmarks.tuning import pareto
-from benchmarks.worker.load_loops import KNEE, knee
+from benchmarks.tuning.pareto import ParetoPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,59 +26,60 @@ LEAST_SPAN = 0.01
 """Of the axis of top-1: what differs by less than a point is not blown up."""
 
 
-def front(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
+def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
     """Latency against top-1 with the Pareto front; ``None`` where accuracy was not measured."""
-    found = [(row, pareto.candidate(row, "latency", -row.top1)) for row in rows if row.top1 is not None]
-    candidates = [one for _, one in found if one is not None]
+    found = [
+        pareto.candidate(figures, "latency", Estimate(-figures.top1.value, -figures.top1.high, -figures.top1.low))
+        for figures in results
+        if figures.top1 is not None
+    ]
+    candidates = [one for one in found if one is not None]
     if not candidates:
         return None
-    batch = min(one.row.batch for one in candidates)
-    candidates = [one for one in candidates if one.row.batch == batch]
-    best = sorted(pareto.front(candidates), key=lambda one: one.cost_s)
+    batch = min(one.figures.result.identity.batch for one in candidates)
+    candidates = [one for one in candidates if one.figures.result.identity.batch == batch]
+    best = sorted(pareto.front(candidates), key=lambda one: one.cost_s.value)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xscale("log")
-        line = [(1e3 * one.cost_s, -100 * one.accuracy_drop) for one in best]
+        line = [(1e3 * one.cost_s.value, -100 * one.accuracy_drop.value) for one in best]
         axes.step(*zip(*line, strict=True), where="post", color=FAINT, linewidth=1.2, linestyle="--", label="front")
         with canvas.legend_below(axes):
             for one in candidates:
-                _point(axes, one.row, look)
+                _point(axes, one, look)
         _at_least(axes, 100 * LEAST_SPAN)
         axes.set_xlim(*_pad_limits(axes.get_xlim()))
         axes.set_xlabel("p50, ms a call")
         axes.set_ylabel("top-1, %")
         canvas.plain_ticks(axes, "x")
 
-    names = ", ".join(name(one.row) for one in best)
+    names = ", ".join(name(one.figures.result) for one in best)
     spoken = f"Top-1 against p50 of {len(candidates)} configurations at batch {batch}. On the front: {names}"
     caption = (
         f"Further left is faster, further up is more often right, at batch {batch}. Bars: 95 % intervals. Nothing that "
         "was measured is both faster and more accurate than what lies on the dashed front."
     )
-    rows_of_legend = -(-(len({name(one.row) for one in candidates}) + 1) // 3)
+    rows_of_legend = -(-(len({name(one.figures.result) for one in candidates}) + 1) // 3)
     svg = canvas.render_svg(f"{place}-front", 3.0 + 0.2 * rows_of_legend, draw, spoken)
     return Plot("front", "Latency against accuracy", caption, spoken, svg)
 
 
-def _point(axes: Axes, row: Row, look: PlotStyle) -> None:
-    assert row.p50_s is not None
-    assert row.top1 is not None
-    x, y = 1e3 * row.p50_s, 100 * row.top1
-    low, high = row.p50_interval_s or (row.p50_s, row.p50_s)
-    worst, best = row.top1_interval or (row.top1, row.top1)
+def _point(axes: Axes, point: ParetoPoint, look: PlotStyle) -> None:
+    result, cost, drop = point.figures.result, point.cost_s, point.accuracy_drop
+    x, y = 1e3 * cost.value, -100 * drop.value
     axes.errorbar(
         x,
         y,
-        xerr=[[max(0.0, x - 1e3 * low)], [max(0.0, 1e3 * high - x)]],
-        yerr=[[max(0.0, y - 100 * worst)], [max(0.0, 100 * best - y)]],
-        color=look.colour(row),
-        marker=look.marker(row),
+        xerr=[[max(0.0, x - 1e3 * cost.low)], [max(0.0, 1e3 * cost.high - x)]],
+        yerr=[[max(0.0, y + 100 * drop.high)], [max(0.0, -100 * drop.low - y)]],
+        color=look.colour(result),
+        marker=look.marker(result),
         markersize=7,
         alpha=0.8,
         elinewidth=0.9,
         linestyle="none",
-        label=name(row),
+        label=name(result),
     )
 
 
@@ -93,21 +96,28 @@ def _pad_limits(limits: tuple[float, float]) -> tuple[float, float]:
     return low / factor, high * factor
 
 
-def throughput(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
+def throughput(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
     """Images a second by batch; ``None`` if nothing was measured with two batches."""
     words = ("Throughput by batch", "images a call", "images/s")
-    return sweep(rows, look, f"{place}-throughput", "throughput", lambda row: row.batch, words)
+    return sweep(
+        results, look, f"{place}-throughput", "throughput", lambda figures: figures.result.identity.batch, words
+    )
 
 
 def sweep(
-    rows: Sequence[Row], look: PlotStyle, place: str, kind: str, size: Callable[[Row], int], words: tuple[str, str, str]
+    results: Sequence[Figures],
+    look: PlotStyle,
+    place: str,
+    kind: str,
+    size: Callable[[Figures], int],
+    words: tuple[str, str, str],
 ) -> Plot | None:
     """Images a second by what grows, a line for each configuration, its knee marked. ``words``: the title and what
     stands at the two axes."""
-    lines: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        if row.images_per_s:
-            lines.setdefault(name(row), {})[size(row)] = row
+    lines: dict[str, dict[int, Figures]] = {}
+    for figures in results:
+        if figures.images_per_s:
+            lines.setdefault(name(figures.result), {})[size(figures)] = figures
     lines = {label: dict(sorted(line.items())) for label, line in lines.items() if len(line) > 1}
     if not lines:
         return None
@@ -127,7 +137,7 @@ def sweep(
         axes.set_ylabel(words[2])
         canvas.plain_ticks(axes, "y")
 
-    fastest = {label: max(row.images_per_s or 0 for row in line.values()) for label, line in lines.items()}
+    fastest = {label: max(figures.images_per_s or 0 for figures in line.values()) for label, line in lines.items()}
     best = max(fastest, key=lambda label: fastest[label])
     spoken = f"{words[2]} by {words[1]} of {len(lines)} configurations: the most is {fastest[best]:,.0f} of {best}"
     caption = (
@@ -138,26 +148,32 @@ def sweep(
     return Plot(kind, words[0], caption, spoken, svg)
 
 
-def _plot_line(axes: Axes, label: str, line: dict[int, Row], look: PlotStyle) -> None:
-    points = [(at, row.images_per_s or 0.0) for at, row in line.items()]
+def _plot_line(axes: Axes, label: str, line: dict[int, Figures], look: PlotStyle) -> None:
+    points = [(at, figures.images_per_s or 0.0) for at, figures in line.items()]
     first = next(iter(line.values()))
-    colour = look.colour(first)
-    axes.plot(*zip(*points, strict=True), markersize=5, label=label, color=colour, marker=look.marker(first))
+    colour = look.colour(first.result)
+    axes.plot(*zip(*points, strict=True), markersize=5, label=label, color=colour, marker=look.marker(first.result))
     found = knee(points)
     if found is not None:
         axes.plot(found, dict(points)[found], markersize=12, fillstyle="none", color=colour, marker="o")
 
 
-def roofline(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
+def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
     """What was reached against what the machine's ceilings allow; ``None`` where they were not measured."""
-    found = [(row, row.roof, row.compute_p50_s) for row in rows if row.roof and row.compute_p50_s]
-    if not found:
-        return None
-    points = [(row, _intensity(roof), roof.multiply_adds / seconds / 1e9) for row, roof, seconds in found]
+    points: list[tuple[Result, float, float]] = []
     ceilings: dict[tuple[float, float], str] = {}
-    for row, roof, _ in found:
+    shares: dict[str, float] = {}
+    for figures in results:
+        result, roof, compute = figures.result, figures.result.roof, figures.compute_p50
+        if roof is None or compute is None or not compute.value:
+            continue
+        intensity = roof.multiply_adds / roof.traffic_bytes
+        points.append((result, intensity, roof.multiply_adds / compute.value / 1e9))
         key = (roof.peak_multiply_adds_per_s, roof.bandwidth_bytes_per_s)
-        ceilings.setdefault(key, (row.arithmetic or "").split(",")[0].split(" ")[0])
+        ceilings.setdefault(key, (result.ran.arithmetic or "").split(",")[0].split(" ")[0])
+        shares[f"{name(result)}, batch {result.identity.batch}"] = roof.least_s / compute.value
+    if not points:
+        return None
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -167,16 +183,15 @@ def roofline(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
         for (peak, bandwidth), label in ceilings.items():
             _ceiling(axes, peak, bandwidth, label, least, most)
         with canvas.legend_below(axes):
-            for row, x, y in points:
-                colour, marker = look.colour(row), look.marker(row)
-                axes.plot(x, y, markersize=7, linestyle="none", label=name(row), color=colour, marker=marker)
+            for result, x, y in points:
+                colour, marker = look.colour(result), look.marker(result)
+                axes.plot(x, y, markersize=7, linestyle="none", label=name(result), color=colour, marker=marker)
         axes.set_xlim(least, most)
         axes.set_xlabel("multiply-adds for each byte that must move")
         axes.set_ylabel("billion multiply-adds a second")
         canvas.plain_ticks(axes, "y")
         canvas.plain_ticks(axes, "x")
 
-    shares = {f"{name(row)}, batch {row.batch}": roof.share for row, roof, _ in found}
     best = max(shares, key=lambda label: shares[label])
     spoken = f"Roofline of {len(shares)} configurations: {best} reaches {shares[best]:.0%} of what the machine allows"
     caption = (
@@ -184,13 +199,9 @@ def roofline(rows: Sequence[Row], look: PlotStyle, place: str) -> Plot | None:
         "the right the arithmetic's. How far a point lies beneath its line is what the runtime leaves."
     )
     svg = canvas.render_svg(
-        f"{place}-roofline", 3.2 + 0.2 * -(-len({name(row) for row, _, _ in points}) // 3), draw, spoken
+        f"{place}-roofline", 3.2 + 0.2 * -(-len({name(result) for result, _, _ in points}) // 3), draw, spoken
     )
     return Plot("roofline", "Roofline", caption, spoken, svg)
-
-
-def _intensity(roof: Roof) -> float:
-    return roof.multiply_adds / roof.traffic_bytes
 
 
 def _ceiling(axes: Axes, peak: float, bandwidth: float, label: str, least: float, most: float) -> None:

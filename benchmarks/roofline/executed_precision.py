@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from exporter.explain.profile_summary import bits
+from runtimes.errors import Reason
 
 _COUNTED = re.compile(r"(\w+) \((\d+) of \d+\)")
 _NUMBER = re.compile(r"t?b?float\d+|u?int\d+")
@@ -18,16 +19,18 @@ def count_layers(arithmetic: str | None) -> dict[str, int]:
     return {name: int(count) for name, count in _COUNTED.findall(arithmetic or "")}
 
 
-def narrower(precision: str | None, arithmetic: str | None) -> str | None:
+def narrower(precision: str | None, arithmetic: str | None) -> Reason | None:
     """What a graph gave away beside what it is typed in, in words; ``None`` if it is nothing, or not known."""
     below, _, _ = _layers(precision, arithmetic)
-    return f"the graph is typed in {precision}, and it ran in {arithmetic}" if below else None
+    if not below:
+        return None
+    return Reason("ran-narrower", f"the graph is typed in {precision}, and it ran in {arithmetic}")
 
 
-def wider(precision: str | None, arithmetic: str | None) -> str | None:
+def wider(precision: str | None, arithmetic: str | None) -> Reason | None:
     """That most of a graph ran wider than it is typed, in words; ``None`` if it did not, or that is not known."""
     below, same, above = _layers(precision, arithmetic)
-    return f"typed in {precision}, it ran in {arithmetic}" if above > below + same else None
+    return Reason("ran-wider", f"typed in {precision}, it ran in {arithmetic}") if above > below + same else None
 
 
 def _layers(precision: str | None, arithmetic: str | None) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""How near a measured time is to what the machine can do at all: its ceilings, a graph's work, and the share reached.
+"""How near a measured time is to what the machine can do at all: its ceilings, and a graph's work.
 
 The roofline of Williams, Waterman and Patterson 2009 (doi 10.1145/1498765.1498785): no call ends before the machine
 could have made its multiply-adds, nor before it could have moved the bytes that must be moved.
@@ -8,39 +8,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.records.roof import RoofInputs
 from benchmarks.roofline.executed_precision import count_layers
+from runtimes.errors import Reason
 
 if TYPE_CHECKING:
     from benchmarks.roofline.ceilings import Ceilings
     from benchmarks.roofline.graph_cost import Cost
-from benchmarks.records.roof import Roof
 
 PLAUSIBLE = 1.05
 """The largest share of the roof that is believed. The ceilings are measured too, within some percent."""
 
 
-def roof(cost: Cost, ceilings: Ceilings, arithmetic: str | None, compute_p50_s: float | None) -> Roof | None:
-    """The roof over a row; ``None`` where a part of it is not known: a ceiling that was not measured is not guessed.
+def roof_inputs(cost: Cost | None, ceilings: Ceilings | None, arithmetic: str | None) -> RoofInputs | None:
+    """The roof over a result; ``None`` where a part of it is not known: a ceiling that was not measured is not guessed.
 
     Args:
         cost: of one call, the whole batch.
-        arithmetic: as ``Row.arithmetic``; see ``peak``.
-        compute_p50_s: median seconds of one call, the inputs on the device.
+        arithmetic: as ``Ran.arithmetic``; see ``peak``.
     """
-    peak_per_s, bandwidth = peak(ceilings, arithmetic), ceilings.bandwidth_bytes_per_s
-    if peak_per_s is None or bandwidth is None or not compute_p50_s or not cost.multiply_adds:
+    if cost is None or ceilings is None:
         return None
-    compute_s, moving_s = cost.multiply_adds / peak_per_s, cost.traffic_bytes / bandwidth
-    least_s = max(compute_s, moving_s)
-    return Roof(
-        multiply_adds=cost.multiply_adds,
-        traffic_bytes=cost.traffic_bytes,
-        peak_multiply_adds_per_s=peak_per_s,
-        bandwidth_bytes_per_s=bandwidth,
-        least_s=least_s,
-        share=least_s / compute_p50_s,
-        bound="compute" if compute_s >= moving_s else "bandwidth",
-    )
+    peak_per_s, bandwidth = peak(ceilings, arithmetic), ceilings.bandwidth_bytes_per_s
+    if peak_per_s is None or bandwidth is None or not cost.multiply_adds:
+        return None
+    return RoofInputs(cost.multiply_adds, cost.traffic_bytes, peak_per_s, bandwidth)
 
 
 def peak(ceilings: Ceilings, arithmetic: str | None) -> float | None:
@@ -62,19 +54,22 @@ def peak(ceilings: Ceilings, arithmetic: str | None) -> float | None:
     return sum(counts.values()) / sum(count / value for count, value in zip(counts.values(), peaks, strict=True))
 
 
-def implausible(roof: Roof) -> str | None:
-    """Why a row under this roof is doubtful, in one line; ``None`` if it is not."""
-    if roof.share <= PLAUSIBLE:
+def implausible(roof: RoofInputs, compute_s: float) -> Reason | None:
+    """Why a result whose call takes ``compute_s`` under this roof is doubtful; ``None`` if it is not."""
+    if roof.least_s / compute_s <= PLAUSIBLE:
         return None
-    told = f"{1e3 * roof.least_s / roof.share:.3g} ms a call is less than the {1e3 * roof.least_s:.3g} ms"
+    least_s = roof.least_s
     if roof.bound == "compute":
         work, rate = roof.multiply_adds / 1e9, roof.peak_multiply_adds_per_s / 1e9
-        return (
-            f"{told} that {work:.3g} G multiply-adds take at the {rate:.3g} G/s of the fastest matrix product here: "
-            "one of these is wrong, or the library saves multiplications"
+        return Reason(
+            "faster-than-peak",
+            f"{1e3 * compute_s:.3g} ms a call is less than the {1e3 * least_s:.3g} ms that {work:.3g} G multiply-adds "
+            f"take at the {rate:.3g} G/s of the fastest matrix product here: one of these is wrong, or the library "
+            "saves multiplications",
         )
     work, rate = roof.traffic_bytes / 1e6, roof.bandwidth_bytes_per_s / 1e9
-    return (
-        f"{told} that {work:.3g} MB take at the {rate:.3g} GB/s of the memory here: one of these is wrong, or a "
-        "cache holds them from call to call"
+    return Reason(
+        "faster-than-bandwidth",
+        f"{1e3 * compute_s:.3g} ms a call is less than the {1e3 * least_s:.3g} ms that {work:.3g} MB take at the "
+        f"{rate:.3g} GB/s of the memory here: one of these is wrong, or a cache holds them from call to call",
     )

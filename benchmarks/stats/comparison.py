@@ -87,7 +87,11 @@ def compare_paired(reference: Processes, other: Processes, seed: int = 0, q: flo
     """
     sittings = [pairs for mine, its in zip(reference, other, strict=False) if (pairs := _pairs(mine, its))]
     if not sittings:
-        raise UsageError("there is no round in which both were sampled", hint="statistics.unpaired compares two runs")
+        raise UsageError(
+            "there is no round in which both were sampled",
+            code="rounds-missing",
+            hint="compare_unpaired takes two runs",
+        )
     ratios = [_round_ratios(pairs, q) for pairs in sittings]
     if len(ratios) > 1:
         return _by_processes(*_pool_processes(ratios), len(ratios) - 1)

@@ -89,7 +89,7 @@ def _collect_samples(processes: Processes) -> list[Floats]:
     """Each process's samples; processes without any are left out."""
     series = [samples for rounds in processes if len(samples := _join_rounds(rounds))]
     if not series:
-        raise UsageError("there are no samples to take an interval of")
+        raise UsageError("there are no samples to take an interval of", code="samples-missing")
     return series
 
 

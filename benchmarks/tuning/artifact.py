@@ -31,17 +31,17 @@ def target_of(name: str, out: str | None, force: bool) -> Path:
 
 def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
     """What the manifest will say of the best."""
-    row = candidate.row
-    about = row.environment
+    figures, result = candidate.figures, candidate.figures.result
+    machine = result.environment
     return Tuning(
-        runtime=row.runtime,
-        device=row.device,
-        threads=row.threads,
-        batch=row.batch,
+        runtime=result.identity.backend,
+        device=result.ran.device,
+        threads=result.ran.threads,
+        batch=result.identity.batch,
         objective=objective,
-        p50_s=row.p50_s or 0.0,
-        images_per_s=row.images_per_s or 0.0,
-        machine=f"{about.cpu}, {about.usable_processors} of {about.processors} processors",
+        p50_s=0.0 if figures.p50 is None else figures.p50.value,
+        images_per_s=figures.images_per_s or 0.0,
+        machine=f"{machine.cpu}, {machine.usable_processors} of {machine.processors} processors",
     )
 
 

@@ -13,18 +13,19 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.run import exit_code as run_exit_code
 from benchmarks.harness.subjects import pairs
+from benchmarks.records.estimate import Estimate
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.records.subject import Configuration, Pair, Refusal, Subject
 from benchmarks.tuning import pareto
 from benchmarks.tuning.artifact import copy_with_tuning, target_of, tuning_of
 from benchmarks.tuning.pareto import Choice, Objective, ParetoPoint
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
-from exporter.proportions import Interval
 from runtimes import Artifact, Backend
 from runtimes.errors import CheckFailedError, Reason, UsageError
 from runtimes.processors import usable_processors
@@ -90,8 +91,8 @@ class TuningResult:
 
     Attributes:
         goal: what was looked for.
-        rows: all of them, in their order; the reference's come first.
-        candidates: the rows that are ok and can become an artifact.
+        results: all of them, in their order; the reference's come first.
+        candidates: those that are ok and can become an artifact.
         left_out: what was not tried and why, a line each.
         finalists: those of the candidates that came near the best and were measured again, side by side.
         labelled: whether the accuracy drop is a measured drop of top-1; else the logits' error at the export's gate.
@@ -99,12 +100,17 @@ class TuningResult:
     """
 
     goal: TuningGoal
-    rows: list[Row] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
     candidates: list[ParetoPoint] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     finalists: list[ParetoPoint] = field(default_factory=list)
     labelled: bool = False
     artifact: Artifact | None = None
+
+    @property
+    def latest(self) -> Figures:
+        """Of the result that was measured last."""
+        return Figures.of(self.results[-1], self.results)
 
     @property
     def bound(self) -> float:
@@ -117,9 +123,9 @@ class TuningResult:
         return pareto.choose_among_finalists(found, self.finalists) if self.finalists else found
 
 
-def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListener) -> Generator[Row, None, None]:
-    """The rows, each as soon as it is measured, and at last the best as an artifact that opens as it was measured, if
-    there is one within the bound. The findings are filled meanwhile.
+def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListener) -> Generator[Result, None, None]:
+    """The results, each as soon as it is measured, and at last the best as an artifact that opens as it was measured,
+    if there is one within the bound. The findings are filled meanwhile.
 
     The reference is never the best: an ONNX file cannot carry it.
 
@@ -134,9 +140,9 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
         target = target_of(request.subjects[0], goal.out, goal.force)
         (subject,) = harness.make_subjects()
         search = TuningSearch(_portable(subject), request, findings)
-        for row in harness.measure(search.trials()):
-            findings.rows.append(row)
-            yield row
+        for result in harness.measure(search.trials()):
+            findings.results.append(result)
+            yield result
         best = findings.choice().best
         if best is not None:
             listener.step(subject.name, "writing the artifact")
@@ -151,15 +157,15 @@ def exit_code(findings: TuningResult, request: BenchmarkRequest) -> int:
         CheckFailedError: all that was measured is beyond the bound.
     """
     if not findings.candidates:
-        return run_exit_code(findings.rows, request)
+        return run_exit_code(Figures.of_all(findings.results), request)
     if findings.choice().best is None:
-        least = 100 * min(one.accuracy_drop for one in findings.candidates)
+        least = 100 * min(one.accuracy_drop.value for one in findings.candidates)
         raise CheckFailedError(
             f"nothing is within a drop of {100 * findings.bound:.2f} points: the least is {least:.2f}",
             code="nothing-within-bound",
             hint="--max-drop allows more",
         )
-    return run_exit_code([row for row in findings.rows if row.status == "ok"], request)
+    return run_exit_code([each for each in Figures.of_all(findings.results) if each.result.status == "ok"], request)
 
 
 def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
@@ -211,7 +217,7 @@ def _portable(subject: Subject) -> Subject:
     return replace(
         subject,
         typed=tuple(
-            replace(typed, made=Refusal("skipped", reason.sentence))
+            replace(typed, made=Refusal("skipped", reason))
             if isinstance(typed.made, Artifact) and typed.made.manifest is not None and typed.made.manifest.external
             else typed
             for typed in subject.typed
@@ -239,7 +245,8 @@ class TuningSearch:
         self._batches = tuple(dict.fromkeys(request.batches or default))
 
     def trials(self) -> Iterator[Trial]:
-        """What is measured, in its order. The rows of each must be among the findings before the next is asked for."""
+        """What is measured, in its order. The results of each must be among the findings before the next is asked
+        for."""
         yield from self.one_by_one()
         yield from self.finals()
 
@@ -249,7 +256,7 @@ class TuningSearch:
         for number, batch in enumerate(self._batches, start=1):
             later = len(self._batches) - number + len(self._pairs) * each
             yield self._trial(self._reference, batch, self._threads[0], later)
-            findings.labelled = findings.labelled or findings.rows[-1].top1 is not None
+            findings.labelled = findings.labelled or findings.latest.top1 is not None
         for number, pair in enumerate(self._pairs, start=1):
             yield from self._try_pair(pair, (len(self._pairs) - number) * each)
         if len(self._batches) > 1 and len(self._threads) > 1:
@@ -261,25 +268,24 @@ class TuningSearch:
         findings = self._findings
         later = others + len(self._batches) + len(self._threads) - 2
         yield self._trial(pair, self._batches[0], self._threads[0], later)
-        first = findings.rows[-1]
-        if first.status != "ok":
+        if findings.latest.result.status != "ok":
             return
-        accuracy_drop, interval = self._accuracy_drop(pair, first)
-        found = [self._add_candidate(first, accuracy_drop, interval)]
-        if accuracy_drop > findings.bound:
+        accuracy_drop = self._accuracy_drop(pair, findings.latest)
+        found = [self._add_candidate(accuracy_drop)]
+        if accuracy_drop.value > findings.bound:
             name = f"{pair.backend.name} {pair.typed.precision}"
             findings.left_out.append(f"{name}: beyond the bound, so its other batches and threads were not tried")
             return
         for number, batch in enumerate(self._batches[1:], start=1):
             yield self._trial(pair, batch, self._threads[0], later - number)
-            found.append(self._add_candidate(findings.rows[-1], accuracy_drop, interval))
+            found.append(self._add_candidate(accuracy_drop))
         timed = [candidate for candidate in found if candidate is not None]
         if not timed:
             return
-        fastest = min(timed, key=lambda candidate: candidate.cost_s).row.batch
+        fastest = min(timed, key=lambda candidate: candidate.cost_s.value).figures.result.identity.batch
         for number, threads in enumerate(self._threads[1:], start=1):
             yield self._trial(pair, fastest, threads, others + len(self._threads) - 1 - number)
-            self._add_candidate(findings.rows[-1], accuracy_drop, interval)
+            self._add_candidate(accuracy_drop)
 
     def _trial(self, pair: Pair, batch: int, threads: int, later: int) -> Trial:
         configuration = Configuration(pair, batch, threads, self._cuda_graphs)
@@ -293,36 +299,42 @@ class TuningSearch:
             return
         yield Trial(self._subject, tuple(map(self._configuration, ordered)), self._processes)
         settled = {}
-        for candidate, row in zip(ordered, findings.rows[-len(ordered) :], strict=True):
-            drop, interval = candidate.accuracy_drop, candidate.accuracy_drop_interval
-            again = pareto.candidate(row, findings.goal.objective, drop, interval)
-            if row.status == "ok" and again is not None:
+        for candidate, result in zip(ordered, findings.results[-len(ordered) :], strict=True):
+            figures = Figures.of(result, findings.results)
+            again = pareto.candidate(figures, findings.goal.objective, candidate.accuracy_drop)
+            if result.status == "ok" and again is not None:
                 settled[id(candidate)] = again
         findings.candidates[:] = [settled.get(id(candidate), candidate) for candidate in findings.candidates]
         findings.finalists[:] = settled.values()
 
     def _configuration(self, candidate: ParetoPoint) -> Configuration:
-        row = candidate.row
-        named = (
-            pair for pair in self._pairs if (pair.backend.name, pair.typed.precision) == (row.runtime, row.precision)
-        )
-        return Configuration(next(named), row.batch, row.requested_threads or row.threads, self._cuda_graphs)
+        result = candidate.figures.result
+        wanted = result.identity.backend, result.identity.precision
+        pair = next(pair for pair in self._pairs if (pair.backend.name, pair.typed.precision) == wanted)
+        threads = result.asked.threads or result.ran.threads
+        return Configuration(pair, result.identity.batch, threads, self._cuda_graphs)
 
-    def _add_candidate(self, row: Row, accuracy_drop: float, interval: Interval | None) -> ParetoPoint | None:
-        findings = self._findings
-        one = pareto.candidate(row, findings.goal.objective, accuracy_drop, interval) if row.status == "ok" else None
-        if one is not None:
-            findings.candidates.append(one)
-        return one
+    def _add_candidate(self, accuracy_drop: Estimate) -> ParetoPoint | None:
+        """The result that was measured last, if it can be one."""
+        findings, latest = self._findings, self._findings.latest
+        if latest.result.status != "ok":
+            return None
+        candidate = pareto.candidate(latest, findings.goal.objective, accuracy_drop)
+        if candidate is not None:
+            findings.candidates.append(candidate)
+        return candidate
 
-    def _accuracy_drop(self, pair: Pair, row: Row) -> tuple[float, Interval | None]:
-        """What a pair gives away against fp32, from its row with the answers."""
-        if self._findings.labelled and row.drop is not None:
-            return row.drop, row.drop_interval
+    def _accuracy_drop(self, pair: Pair, figures: Figures) -> Estimate:
+        """What a pair gives away against fp32, from its result with the predictions."""
+        if self._findings.labelled and figures.drop is not None:
+            return figures.drop
         gate = pair.opens.manifest.gate if isinstance(pair.opens, Artifact) and pair.opens.manifest else None
-        return (0.0 if gate is None else gate.error), None
+        error = 0.0 if gate is None else gate.error
+        return Estimate(error, error, error)
 
     def artifact_of(self, candidate: ParetoPoint) -> Artifact:
-        """What the candidate's row opened."""
-        opened = (pair.opens for pair in self._pairs if pair.typed.precision == candidate.row.precision)
+        """What the candidate opened."""
+        opened = (
+            pair.opens for pair in self._pairs if pair.typed.precision == candidate.figures.result.identity.precision
+        )
         return next(artifact for artifact in opened if isinstance(artifact, Artifact))

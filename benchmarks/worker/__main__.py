@@ -87,9 +87,9 @@ def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
     if status == "error":
         traceback.print_exception(error)
     if isinstance(error, RexportError):
-        return JobOutcome(status, one_line(error), error.code)
+        return JobOutcome(status, Reason(error.code, one_line(error)))
     reason = Reason("library-failed", f"{type(error).__name__}: {error}")
-    return JobOutcome(status, one_line(reason), reason.code)
+    return JobOutcome(status, Reason(reason.code, one_line(reason)))
 
 
 def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Wire) -> Iterator[JobOutcome]:
@@ -109,7 +109,7 @@ def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Wire) -> It
 
 
 def _add_note(outcome: JobOutcome, note: Reason) -> JobOutcome:
-    return replace(outcome, note="; ".join(filter(None, (outcome.note, one_line(note)))))
+    return replace(outcome, notes=(*outcome.notes, Reason(note.code, one_line(note))))
 
 
 def _check(
@@ -125,9 +125,9 @@ def _check(
     warnings = (*oddities(feeds, ROTATION), *([UNVARIED] if _is_constant(expected) else []))
     outcome = JobOutcome(
         "ok",
-        note=None if note is None else note.sentence,
+        notes=() if note is None else (note,),
         description=runtime.description,
-        warnings=tuple(map(str, warnings)),
+        warnings=warnings,
     )
     image = image_latency.make_encoded_call(job, runtime)
     return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)

@@ -23,9 +23,6 @@ SPIN_S = 1e-3
 """The last part of a wait, in which the clock is read in place of sleeping: a sleep ends a tenth of a millisecond late,
 and more on a busy machine."""
 
-KNEE = 0.10
-"""How far below the best throughput is as good as the best: more work in flight then buys little but waiting."""
-
 LEAST_CALLS = 5
 """Of a closed loop: as many as a median is given from."""
 
@@ -162,15 +159,3 @@ def clients(
     spans = sorted(span for future in futures for span in future.result())
     services = tuple(end - start for start, end in spans)
     return RequestTimes(services, services, max(end for _, end in spans) - spans[0][0])
-
-
-def knee(points: Sequence[tuple[int, float]]) -> int | None:
-    """Of (size, throughput) the smallest size that comes within ``KNEE`` of the best throughput: more adds to the
-    waiting and little else. ``None`` if there are not two sizes.
-
-    Where the largest size is the knee, larger ones may be better still.
-    """
-    if len(points) < 2:
-        return None
-    enough = (1 - KNEE) * max(throughput for _, throughput in points)
-    return min(size for size, throughput in points if throughput >= enough)

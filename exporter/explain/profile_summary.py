@@ -20,7 +20,7 @@ CONVERSIONS = (
 
 
 @dataclass(frozen=True)
-class Remark:
+class ProfileRemark:
     """Steps of one operator that cost time and need not.
 
     Attributes:
@@ -56,7 +56,7 @@ class ExecutedPart:
     precisions: Mapping[str, int]
     duration_s: float | None
     share: float | None
-    remarks: tuple[Remark, ...]
+    remarks: tuple[ProfileRemark, ...]
     blocks: tuple[ExecutedPart, ...] = ()
 
 
@@ -168,7 +168,7 @@ def _precisions(layers: Sequence[Layer]) -> dict[str, int]:
     return dict(Counter(layer.precision for layer in layers if layer.weighted).most_common())
 
 
-def _remarks(blamed: Iterable[tuple[_Kind, Layer]]) -> tuple[Remark, ...]:
+def _remarks(blamed: Iterable[tuple[_Kind, Layer]]) -> tuple[ProfileRemark, ...]:
     def group_key(item: tuple[_Kind, Layer]) -> tuple[str, str, str]:
         kind, layer = item
         return kind, layer.operator, layer.precision
@@ -178,7 +178,9 @@ def _remarks(blamed: Iterable[tuple[_Kind, Layer]]) -> tuple[Remark, ...]:
         members = list(group)
         kind, layer = members[0]
         names = tuple(layer.name for _, layer in members)
-        remarks.append(Remark(kind, layer.operator, layer.precision, names, _duration([layer for _, layer in members])))
+        remarks.append(
+            ProfileRemark(kind, layer.operator, layer.precision, names, _duration([layer for _, layer in members]))
+        )
     return tuple(sorted(remarks, key=lambda remark: -(remark.duration_s or 0)))
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
+from typing import Literal, TypeAlias
 
+from exporter.document.blocks import Document, Legend, Sentence, Table, TableColumn, TableRow
+from exporter.document.format import milliseconds
 from exporter.explain.explanation import Errors, Explanation
 from exporter.explain.layer_errors import BlockError, LayerError, StageError
-from exporter.explain.profile_summary import ExecutedPart, Execution, Remark
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-PLAIN_WIDTH = 100
-"""Columns of a table that goes to a file or a pipe."""
+from exporter.explain.profile_summary import ExecutedPart, Execution, ProfileRemark
 
 Detail: TypeAlias = Literal["stage", "block", "layer"]
 """Down to what the table goes."""
@@ -29,7 +25,7 @@ class ExplanationRow:
     depth: int
     ran: ExecutedPart | None
     error: StageError | BlockError | LayerError | None
-    remarks: tuple[Remark, ...]
+    remarks: tuple[ProfileRemark, ...]
 
 
 def rows(explanation: Explanation, detail: Detail) -> tuple[ExplanationRow, ...]:
@@ -60,19 +56,16 @@ def _stage_rows(
                 yield ExplanationRow(_short(layer.name, block), 2, None, layer, ())
 
 
-def print_explanation(explanation: Explanation, detail: Detail, file: TextIO) -> None:
-    """Prints it: as wide as the terminal is and with emphasis there, else plain and 100 columns wide."""
-    from rich.console import Console
-    from rich.text import Text
-
-    width = None if file.isatty() else PLAIN_WIDTH
-    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
-    console.print(Text(_title(explanation), style="bold"))
-    console.print(_table(explanation, detail))
-    for line in _legend(explanation):
-        console.print(Text(line, style="dim"))
-    for line in verdict(explanation):
-        console.print(Text(line))
+def explanation_document(explanation: Explanation, detail: Detail) -> Document:
+    """One table, what its columns are, and the verdict."""
+    verdicts = map(Sentence, verdict(explanation))
+    blocks = (
+        Sentence(_title(explanation), "headline"),
+        _table(explanation, detail),
+        Legend(tuple(_legend(explanation))),
+        *verdicts,
+    )
+    return Document("rexport explain", blocks)
 
 
 def _title(explanation: Explanation) -> str:
@@ -85,36 +78,32 @@ def _title(explanation: Explanation) -> str:
 
 
 def _table(explanation: Explanation, detail: Detail) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("block" if detail != "stage" else "stage", no_wrap=True)
-    if explanation.execution is not None:
-        table.add_column("ran in")
-        table.add_column("ms", justify="right", no_wrap=True)
-        table.add_column("time %", justify="right", no_wrap=True)
-    if explanation.errors is not None:
-        table.add_column("error %", justify="right", no_wrap=True)
-        table.add_column("new %", justify="right", no_wrap=True)
-    if explanation.execution is not None:
-        table.add_column("remarks")
-    for row in rows(explanation, detail):
-        table.add_row(*_cells(row, explanation), style="bold" if row.depth == 0 and detail != "stage" else "")
-    return table
+    ran, errors = explanation.execution is not None, explanation.errors is not None
+    numbers = [*(("ms", "time %") if ran else ()), *(("error %", "new %") if errors else ())]
+    columns = (
+        TableColumn("block" if detail != "stage" else "stage", left=True, unbroken=True),
+        *([TableColumn("ran in", left=True)] if ran else ()),
+        *(TableColumn(heading, unbroken=True) for heading in numbers),
+        *([TableColumn("remarks", left=True)] if ran else ()),
+    )
+    lines = (
+        TableRow(tuple(_cells(row, ran, errors)), state="strong" if row.depth == 0 and detail != "stage" else "")
+        for row in rows(explanation, detail)
+    )
+    return Table(columns, tuple(lines))
 
 
-def _cells(row: ExplanationRow, explanation: Explanation) -> Iterator[str]:
+def _cells(row: ExplanationRow, ran: bool, errors: bool) -> Iterator[str]:
     part = row.ran
     yield "  " * row.depth + row.name
-    if explanation.execution is not None:
+    if ran:
         yield "" if part is None else _mixture(part)
-        yield "" if part is None else _milliseconds(part.duration_s)
+        yield "" if part is None else milliseconds(part.duration_s)
         yield "" if part is None or part.share is None else f"{100 * part.share:.1f}"
-    if explanation.errors is not None:
+    if errors:
         yield "" if row.error is None else percent(row.error.error)
         yield "" if row.error is None else percent(row.error.new)
-    if explanation.execution is not None:
+    if ran:
         yield "; ".join(_format_remark(remark, row.name) for remark in row.remarks)
 
 
@@ -124,13 +113,13 @@ def _mixture(part: ExecutedPart) -> str:
     return ", ".join(f"{count} {precision}" for precision, count in part.precisions.items())
 
 
-def _format_remark(remark: Remark, place: str) -> str:
+def _format_remark(remark: ProfileRemark, place: str) -> str:
     if remark.kind == "weighted":
         text = f"{', '.join(_module(name, place) for name in remark.nodes)} in {remark.precision}"
     else:
         count = f"{len(remark.nodes)} " if len(remark.nodes) > 1 else ""
         text = count + remark.operator + (f" in {remark.precision}" if remark.kind == "float" else "")
-    return text if remark.duration_s is None else f"{text}, {_milliseconds(remark.duration_s)} ms"
+    return text if remark.duration_s is None else f"{text}, {milliseconds(remark.duration_s)} ms"
 
 
 def _short(name: str, place: str) -> str:
@@ -143,13 +132,6 @@ def _module(name: str, place: str) -> str:
     """The module that a node belongs to, within its block."""
     short = _short(name, place)
     return short.rpartition("/")[0] or short
-
-
-def _milliseconds(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
 
 
 def percent(share: float | None) -> str:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
 
+from exporter.document.blocks import Document, Legend, Sentence, Table, TableColumn, TableRow
 from exporter.models.variants import EXPANSION, VARIANTS, Variant, VariantLayer, layers, multiply_adds, parameters
 from runtimes import codec
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -92,26 +86,6 @@ def one_as_json(variant: Variant) -> str:
     return codec.dumps(entry(variant), indent=2)
 
 
-def _render(*parts: object) -> str:
-    from rich.console import Console
-
-    stream = io.StringIO()
-    console = Console(file=stream, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
-    for part in parts:
-        console.print(part)
-    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
-
-
-def _table(*columns: str, left: int = 1) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", no_wrap=number == 0)
-    return table
-
-
 def _size(size: tuple[int, int]) -> str:
     return "x".join(map(str, size))
 
@@ -124,13 +98,18 @@ def _billions(count: float | None) -> str:
     return "" if count is None else f"{count / 1e9:.2f}"
 
 
-def all_as_table() -> str:
+def catalogue_document() -> Document:
     """Every variant, a line each."""
-    columns = ("variant", "block", "blocks", "shortcut", "input", "param M", "paper", "madd G", "paper", "error %")
-    table = _table(*columns, left=4)
+    texts = ("variant", "block", "blocks", "shortcut")
+    numbers = ("input", "param M", "paper", "madd G", "paper", "error %")
+    columns = (
+        *(TableColumn(heading, left=True, unbroken=heading == "variant") for heading in texts),
+        *map(TableColumn, numbers),
+    )
+    rows = []
     for variant in VARIANTS.values():
         row, paper = entry(variant), variant.paper
-        table.add_row(
+        cells = (
             variant.name,
             variant.block,
             "-".join(map(str, variant.depths)),
@@ -142,36 +121,35 @@ def all_as_table() -> str:
             _billions(paper.multiply_adds),
             "" if paper.top1_error is None else f"{paper.top1_error * 100:.2f}",
         )
-    return _render(
-        table,
-        "madd: multiply-adds for one image. paper, error (top-1): He et al. 2015, arXiv 1512.03385, Tables\n"
-        "1 to 3 and 6. It counts 50, 101 and 152 with the stride in the first 1x1 (--stride v1); ours is in\n"
-        "the 3x3 (v1.5), as torchvision's published weights need.",
+        rows.append(TableRow(cells))
+    legend = Legend(
+        (
+            "madd: multiply-adds for one image. paper, error (top-1): He et al. 2015, arXiv 1512.03385, Tables",
+            "1 to 3 and 6. It counts 50, 101 and 152 with the stride in the first 1x1 (--stride v1); ours is in",
+            "the 3x3 (v1.5), as torchvision's published weights need.",
+        )
     )
+    return Document("rexport list", (Table(columns, tuple(rows)), legend))
 
 
-def one_as_table(variant: Variant) -> str:
+def variant_document(variant: Variant) -> Document:
     """A variant stage by stage."""
     row, paper = entry(variant), variant.paper
-    table = _table("stage", "layers", "output", "parameters", "multiply-adds", left=2)
-    for stage in row.stages:
-        table.add_row(
-            stage.name,
-            stage.blocks,
-            "x".join(map(str, stage.shape)),
-            f"{stage.parameters:,}",
-            f"{stage.multiply_adds:,}",
-        )
-    table.add_section()
-    table.add_row("total", "", "", f"{row.parameters:,}", f"{row.multiply_adds:,}")
+    columns = (
+        *(TableColumn(heading, left=True, unbroken=heading == "stage") for heading in ("stage", "layers")),
+        *map(TableColumn, ("output", "parameters", "multiply-adds")),
+    )
+    rows = [
+        TableRow((stage.name, stage.blocks, "x".join(map(str, stage.shape)), *_counts(stage))) for stage in row.stages
+    ]
+    total = TableRow(("total", "", "", *_counts(row)), state="total")
     shortcut = f"shortcut {variant.shortcut}" if variant.residual else "no shortcuts"
     stride = f", stride {variant.stride}" if variant.block == "bottleneck" else ""
-    lines: list[object] = [
+    title = (
         f"{variant.name}: {variant.family}, {variant.block} blocks, {shortcut}{stride}, "
-        f"input {variant.in_channels}x{_size(variant.size)}, {variant.classes} classes",
-        table,
-    ]
-    told = [
+        f"input {variant.in_channels}x{_size(variant.size)}, {variant.classes} classes"
+    )
+    figures = [
         text
         for value, text in (
             (paper.parameters, f"{_millions(paper.parameters)} M parameters"),
@@ -180,6 +158,10 @@ def one_as_table(variant: Variant) -> str:
         )
         if value is not None
     ]
-    if told:
-        lines.append(f"the paper: {', '.join(told)}")
-    return _render(*lines)
+    printed = [Sentence(f"the paper: {', '.join(figures)}")] if figures else []
+    blocks = (Sentence(title, "headline"), Table(columns, (*rows, total)), *printed)
+    return Document("rexport info", blocks)
+
+
+def _counts(of: Stage | CatalogueEntry) -> tuple[str, str]:
+    return f"{of.parameters:,}", f"{of.multiply_adds:,}"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.records.request import BenchmarkRequest as RunRequest
-from benchmarks.records.result import Row
 from benchmarks.stats.intervals import quantile
 from exporter.models.variants import VARIANTS
 from exporter.network import ExportRequest
@@ -25,9 +25,9 @@ from scripts.figures.setting import (
     Figure,
     FigureSettings,
     console_script,
+    measure,
     process,
     ratio,
-    rows,
     time_interleaved,
 )
 
@@ -121,21 +121,22 @@ def first_help(setting: FigureSettings) -> Iterator[Figure]:
         yield Figure(f"{Path(command).name} --help", value, f"<= {allowed * 1e3:.0f} ms", taken <= allowed)
 
 
-def _accuracy(row: Row, least: float, most: float, disagreeing: int) -> Figure:
-    top1, images, agreement = row.top1 or 0.0, row.images or 0, row.agreement or 0.0
+def _accuracy(figures: Figures, least: float, most: float, disagreeing: int) -> Figure:
+    result, images = figures.result, figures.images or 0
+    top1, agreement = (0.0 if share is None else share.value for share in (figures.top1, figures.agreement))
     different = round((1 - agreement) * images)
     return Figure(
-        f"{row.artifact} on {row.runtime}",
-        f"{row.status}: top-1 {top1:.2%} of {images}, {different} predicted otherwise than by PyTorch",
+        f"{result.identity.artifact} on {result.identity.backend}",
+        f"{result.status}: top-1 {top1:.2%} of {images}, {different} predicted otherwise than by PyTorch",
         f"{least:.2%} to {most:.2%}, at most {disagreeing} otherwise",
-        row.status == "ok" and least <= top1 <= most and different <= disagreeing,
+        result.status == "ok" and least <= top1 <= most and different <= disagreeing,
     )
 
 
 def measure_bundled(setting: FigureSettings) -> Iterator[Figure]:
     """The bundled ResNet-20 over its 10,000 test images on every runtime."""
-    for row in rows(RunRequest(duration_s=0.2, limit=setting.limit)):
-        yield _accuracy(row, 0.935, 1.0, 2)
+    for figures in measure(RunRequest(duration_s=0.2, limit=setting.limit)):
+        yield _accuracy(figures, 0.935, 1.0, 2)
 
 
 def cifar(setting: FigureSettings) -> Iterator[Figure]:
@@ -164,5 +165,5 @@ def cifar(setting: FigureSettings) -> Iterator[Figure]:
             duration_s=0.2,
             limit=setting.limit,
         )
-        for row in rows(measured):
-            yield _accuracy(row, top1 - 0.00025, top1 + 0.00025, 2)
+        for figures in measure(measured):
+            yield _accuracy(figures, top1 - 0.00025, top1 + 0.00025, 2)

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.ranking import name
+from benchmarks.format import points
+from benchmarks.records.estimate import Estimate
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.request import BenchmarkRequest as RunRequest
-from benchmarks.records.result import Row
 from exporter.data.dataset import noise
 from exporter.models.variants import VARIANTS, multiply_adds
 from exporter.network import ExportRequest, prepare
@@ -39,8 +42,8 @@ from scripts.figures.setting import (
     Figure,
     FigureSettings,
     console_script,
+    measure,
     ratio,
-    rows,
     time_interleaved,
 )
 
@@ -121,18 +124,19 @@ def int8(setting: FigureSettings) -> Iterator[Figure]:
     ratios = []
     for _ in range(max(3, setting.rounds // 3)):
         found = {
-            row.precision: row
-            for row in rows(RunRequest((str(fp32.path),), ("onnxruntime",), precisions=("fp32", "int8")))
-            if row.runtime == "onnxruntime"
+            figures.result.identity.precision: figures
+            for figures in measure(RunRequest((str(fp32.path),), ("onnxruntime",), precisions=("fp32", "int8")))
+            if figures.result.identity.backend == "onnxruntime"
         }
         ratios.append(_p50(found["fp32"]) / _p50(found["int8"]))
     yield _at_least(f"int8 {VARIANT} in ONNX Runtime over its own fp32, batch 1", ratios, 2.2)
 
 
-def _p50(row: Row) -> float:
-    if row.p50_s is None:
-        raise UsageError(f"{row.runtime} {row.precision}: {row.status}: {row.reason}", code="row-not-measured")
-    return row.p50_s
+def _p50(figures: Figures) -> float:
+    if figures.p50 is None:
+        result = figures.result
+        raise UsageError(f"{name(result)}: {result.status}: {result.reason}", code="row-not-measured")
+    return figures.p50.value
 
 
 def _at_least(name: str, ratios: list[float], bound: float) -> Figure:
@@ -157,7 +161,7 @@ def tune(setting: FigureSettings) -> Iterator[Figure]:
         ratios, seconds = [], []
         for _ in range(max(3, setting.rounds // 3)):
             wanted = RunRequest((str(out),), (best.runtime,), threads=best.threads, batches=(batch,))
-            found = {row.runtime: row for row in rows(wanted)}
+            found = {figures.result.identity.backend: figures for figures in measure(wanted)}
             seconds.append(_p50(found[REFERENCE]))
             ratios.append(_p50(found[REFERENCE]) / _p50(found[best.runtime]))
         name = f"rbench tune {VARIANT} --batch {batch}: {best.runtime} {manifest.precision} over PyTorch eager fp32"
@@ -230,19 +234,21 @@ def drops(setting: FigureSettings) -> Iterator[Figure]:
     yield from _measure_drops("CIFAR-10 resnet56, JPEG copies", request)
 
 
-def _measure_drops(name: str, request: RunRequest) -> Iterator[Figure]:
-    for row in rows(request):
-        if row.precision not in DROPS or row.runtime == REFERENCE:
+def _measure_drops(title: str, request: RunRequest) -> Iterator[Figure]:
+    for figures in measure(request):
+        result, of = figures.result, figures.result.identity
+        if of.precision not in DROPS or of.backend == REFERENCE:
             continue
-        bound = DROPS[row.precision]
-        low, high = row.drop_interval or (1.0, 1.0)
-        drop = 1.0 if row.drop is None else row.drop
+        bound, drop = DROPS[of.precision], figures.drop or Estimate(1.0, 1.0, 1.0)
+        top1 = 0.0 if figures.top1 is None else figures.top1.value
         value = (
-            f"{row.status}: {100 * drop:.2f} points [{100 * low:.2f}, {100 * high:.2f}], top-1 {row.top1 or 0:.2%} of "
-            f"{row.images}; ran {row.arithmetic}"
+            f"{result.status}: {points(drop.value, drop.interval)} points, top-1 {top1:.2%} of {figures.images}; "
+            f"ran {result.ran.arithmetic}"
         )
-        title = f"top-1 drop, {name}, {row.precision} on {row.runtime}"
-        yield Figure(title, value, f"<= {100 * bound:.1f} points", row.status == "ok" and drop <= bound)
+        passed = result.status == "ok" and drop.value <= bound
+        yield Figure(
+            f"top-1 drop, {title}, {of.precision} on {of.backend}", value, f"<= {100 * bound:.1f} points", passed
+        )
 
 
 PICTURES = 96

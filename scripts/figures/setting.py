@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.harness.run import run
 from benchmarks.records.request import BenchmarkRequest as RunRequest
 from benchmarks.records.request import RunListener as RunListener
-from benchmarks.records.result import Row
 from benchmarks.stats.comparison import ratio_interval, ratio_of_medians
 from benchmarks.stats.intervals import quantile
 from exporter.network import ExportListener
@@ -81,7 +81,7 @@ def console_script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def rows(request: RunRequest) -> list[Row]:
-    return [
-        row for row in run(request, RunListener(step=lambda *_: None, notice=lambda _: None)) if row.status != "skipped"
-    ]
+def measure(request: RunRequest) -> list[Figures]:
+    """What came of it, without what was skipped."""
+    results = list(run(request, RunListener(step=lambda *_: None, notice=lambda _: None)))
+    return [figures for figures in Figures.of_all(results) if figures.result.status != "skipped"]

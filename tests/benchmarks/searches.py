@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.harness.harness import Trial
+from benchmarks.records.estimate import Estimate
 from benchmarks.records.request import BenchmarkRequest
-from benchmarks.records.result import Row
+from benchmarks.records.result import RecordedFigures, Result
 from benchmarks.records.subject import Configuration, PrecisionVariant, Refusal, Subject
 from benchmarks.tuning.search import TuningGoal, TuningResult, TuningSearch
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import Gate
-from tests.benchmarks.rows import EMPTY
+from runtimes.errors import Reason
+from tests.benchmarks.results import EMPTY, change_facts
 from tests.benchmarks.scripts import artifact, read
 
 TRIED = ("onnxruntime", "openvino")
@@ -42,7 +44,7 @@ def subject(folder: Path, *found: PrecisionVariant, data: str | None = "fashion-
 
 
 class ScriptedHarness:
-    """Stands in for the processes that measure: gives rows with the milliseconds and drops of a script, and writes
+    """Stands in for the processes that measure: gives results with the milliseconds and drops of a script, and writes
     down what it was asked for."""
 
     def __init__(self, milliseconds: Mapping[Key, float], drops: Mapping[str, float], labelled: bool = True) -> None:
@@ -52,40 +54,42 @@ class ScriptedHarness:
         self.together: list[tuple[int, int | None]] = []
         self.later: list[int] = []
 
-    def measure(self, trials: Iterable[Trial]) -> Iterator[Row]:
+    def measure(self, trials: Iterable[Trial]) -> Iterator[Result]:
         for trial in trials:
             self.later.append(len(trial.later_s))
             if len(trial.configurations) > 1:
                 self.together.append((len(trial.configurations), trial.processes))
             yield from map(self.row, trial.configurations)
 
-    def row(self, configuration: Configuration) -> Row:
+    def row(self, configuration: Configuration) -> Result:
         pair = configuration.pair
         precision = pair.typed.precision or ""
         key = (pair.backend.name, precision, configuration.threads, configuration.batch)
         self.asked.append(key)
         self.graphs.append(configuration.cuda_graphs)
-        named = replace(
+        named = change_facts(
             EMPTY,
-            runtime=key[0],
+            backend=key[0],
             precision=precision,
             threads=key[2],
-            requested_threads=key[2],
+            asked_threads=key[2],
             batch=key[3],
-            runtime_version="1",
+            backend_version="1",
             provider="p",
             processes=1,
-            field=len(self.asked),
+            group=len(self.asked),
         )
         if isinstance(pair.opens, Refusal):
             return replace(named, status=pair.opens.status, reason=pair.opens.reason)
         ms = self.milliseconds.get(key, 9.0)
         if ms < 0:
-            return replace(named, status="error", reason="it broke")
-        row = replace(named, p50_s=ms / 1e3, p50_interval_s=(ms / 1e3, ms / 1e3), images_per_s=1e3 * key[3] / ms)
-        if not self.labelled:
-            return replace(row, images=64)
-        return replace(row, top1=0.9, images=200, drop=self.drops.get(precision, 0.0), drop_interval=(-0.01, 0.01))
+            return replace(named, status="error", reason=Reason("broke", "it broke"))
+        estimates = {"p50": Estimate(ms / 1e3, ms / 1e3, ms / 1e3)}
+        if self.labelled:
+            estimates["top1"] = Estimate(0.9, 0.9, 0.9)
+            estimates["drop"] = Estimate(self.drops.get(precision, 0.0), -0.01, 0.01)
+        recorded = RecordedFigures(True, estimates, 200 if self.labelled else 64, 1e3 * key[3] / ms)
+        return replace(named, recorded=recorded)
 
 
 def searched(
@@ -94,6 +98,6 @@ def searched(
     """What a search finds in what the script says, before the finals."""
     findings = TuningResult(goal)
     asked = request or BenchmarkRequest(subjects=("resnet20",), backends=TRIED)
-    for row in harness.measure(TuningSearch(of, asked, findings).one_by_one()):
-        findings.rows.append(row)
+    for result in harness.measure(TuningSearch(of, asked, findings).one_by_one()):
+        findings.results.append(result)
     return findings

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,16 +14,17 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import cli
+from benchmarks.analysis.figures import Figures
 from benchmarks.commands import run as cli_run
 from benchmarks.commands.progress import CLEAR_LINE
 from benchmarks.harness import run as harness_run
 from benchmarks.records import store
 from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES
 from benchmarks.records.request import BenchmarkRequest, RunListener
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.records.store import ResultsFile
 from runtimes.errors import ResourceError
-from tests.benchmarks.rows import FASTER
+from tests.benchmarks.results import FASTER, QUIET, change_facts
 from tests.benchmarks.scripts import SCRIPT, artifact
 from tests.benchmarks.terminals import Terminal
 
@@ -52,22 +54,25 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     *table, page = done.stdout.splitlines()
     assert page == str(out / "results.html")
     assert max(map(len, table)) <= 100
-    assert "incomplete" not in done.stdout
+    assert "ncomplete" not in done.stdout
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
-    rows = store.read(lines)
-    assert [(row.status, row.batch, row.field) for row in rows] == [
+    results = store.read(lines)
+    assert [(each.status, each.identity.batch, each.asked.group) for each in results] == [
         ("skipped", 1, 1),
         ("ok", 1, 1),
         ("skipped", 2, 2),
         ("ok", 2, 2),
     ]
-    assert store.read(out / "results.jsonl") == rows
-    assert {(row.processes, row.rounds, row.duration_s) for row in rows} == {(2, 2, 0.02)}
-    assert {row.command for row in rows} == {
-        ("rbench", *map(str, asked), "-o", str(out), "--json", str(lines)),
-    }
-    assert [len(row.sittings) for row in rows] == [0, 2, 0, 2]
-    assert all(row.roof is None for row in rows)
+    assert store.read(out / "results.jsonl") == results
+    command = ("rbench", *map(str, asked), "-o", str(out), "--json", str(lines))
+    wanted = {(each.asked.processes, each.asked.rounds, each.asked.duration_s, each.asked.command) for each in results}
+    assert wanted == {(2, 2, 0.02, command)}
+    assert [len(each.samples) for each in results] == [0, 2, 0, 2]
+    assert all(each.roof is None for each in results)
+    last = json.loads(lines.read_text().splitlines()[-1])
+    p50 = Figures.of(results[-1], results).p50
+    assert p50 is not None
+    assert last["figures"]["p50"]["value"] == p50.value
     for name in ("results.md", "results.html", "results.csv"):
         text = (out / name).read_text()
         assert "net.fake" in text
@@ -107,14 +112,18 @@ def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tm
     )
     assert done.returncode == 0, done.stderr
     assert "resnet20, bundled weights · cpu, 1 thread · fashion-mnist, 200 images" in done.stdout
-    reference, row = store.read(lines)
-    assert (reference.runtime, reference.precision, reference.drop) == ("pytorch", "fp32", 0.0)
-    assert (row.runtime, row.precision, row.subject, row.images) == ("onnxruntime", "int8", "resnet20", 200)
-    assert row.arithmetic is not None
-    assert row.arithmetic.startswith("int8")
-    assert row.drop == pytest.approx((reference.top1 or 0) - (row.top1 or 0))
-    assert row.drop_interval is not None
-    assert row.drop_interval[0] <= (row.drop or 0) <= row.drop_interval[1]
+    reference, figures = Figures.of_all(store.read(lines))
+    assert reference.is_reference
+    of = figures.result.identity
+    assert (of.backend, of.precision, of.subject, figures.images) == ("onnxruntime", "int8", "resnet20", 200)
+    assert (figures.result.ran.arithmetic or "").startswith("int8")
+    assert reference.drop is not None
+    assert reference.drop.value == 0.0
+    assert reference.top1 is not None
+    assert figures.top1 is not None
+    assert figures.drop is not None
+    assert figures.drop.value == pytest.approx(reference.top1.value - figures.top1.value)
+    assert figures.drop.low <= figures.drop.value <= figures.drop.high
     assert "int8: logits' error" in done.stderr
 
 
@@ -123,7 +132,8 @@ def test_cuda_graphs_are_a_wish_of_the_user(tmp_path: Path) -> None:
     options = (*SHORT, "--json", lines, "--backend", "fake", "--device", "cuda")
     for more in ((), ("--no-cuda-graphs",), ("--cuda-graphs",)):
         assert rbench("run", artifact(tmp_path), *options, *more).returncode == 5
-    assert [row.cuda_graphs for row in store.read(lines) if row.runtime == "fake"] == [True, False, True]
+    faked = [result for result in store.read(lines) if result.identity.backend == "fake"]
+    assert [result.asked.cuda_graphs for result in faked] == [True, False, True]
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:
@@ -190,10 +200,11 @@ def test_a_results_file_that_is_something_else_is_left_alone(tmp_path: Path) -> 
 def test_a_file_that_can_no_longer_be_written_loses_no_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    appended: list[Row] = []
+    appended: list[Result] = []
 
-    def full_after_one(_: ResultsFile, row: Row) -> None:
-        appended.append(row)
+    def full_after_one(_: ResultsFile, result: Result, figures: object) -> None:
+        assert figures
+        appended.append(result)
         if len(appended) == 2:
             raise ResourceError("cannot write: No space left on device", path="lines.jsonl", errno=28)
 
@@ -204,20 +215,19 @@ def test_a_file_that_can_no_longer_be_written_loses_no_table(
         cli_run.run.main(arguments, standalone_mode=False)
     printed = capsys.readouterr().out
     assert "net.fake" in printed
-    assert "incomplete: the run ended early" in printed
+    assert "Incomplete" in printed
 
 
-@pytest.mark.parametrize(
-    ("disturbances", "strict", "code"),
-    [(("others were busy",), True, 1), (("others were busy",), False, 0), ((), True, 0)],
-)
+@pytest.mark.parametrize(("foreign_cores", "strict", "code"), [(1.5, True, 1), (1.5, False, 0), (0.0, True, 0)])
 def test_strict_fails_on_a_machine_that_was_not_quiet(
-    disturbances: tuple[str, ...], strict: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    foreign_cores: float, strict: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = replace(FASTER, disturbances=disturbances)
+    conditions = replace(QUIET, foreign_cores=foreign_cores, processors=2)
+    samples = tuple(replace(process, conditions=conditions) for process in FASTER.result.samples)
+    measured = change_facts(FASTER.result, samples=samples)
     asked: list[BenchmarkRequest] = []
 
-    def found(request: BenchmarkRequest, _: RunListener) -> Iterator[Row]:
+    def found(request: BenchmarkRequest, _: RunListener) -> Iterator[Result]:
         asked.append(request)
         yield measured
 
@@ -236,9 +246,9 @@ def test_without_a_word_it_measures_the_bundled_model_and_writes_a_report(
 ) -> None:
     asked: list[BenchmarkRequest] = []
 
-    def found(request: BenchmarkRequest, _: RunListener) -> Iterator[Row]:
+    def found(request: BenchmarkRequest, _: RunListener) -> Iterator[Result]:
         asked.append(request)
-        yield FASTER
+        yield FASTER.result
 
     monkeypatch.setattr(harness_run, "run", found)
     monkeypatch.chdir(tmp_path)
@@ -276,15 +286,15 @@ def test_an_early_end_keeps_what_was_measured_and_ends_the_workers(tmp_path: Pat
         shown += terminal.read()
     assert time.monotonic() - start < 10
     assert process.returncode == code
-    assert "incomplete: the run ended early" in printed
+    assert "Incomplete" in printed
     assert "quick.fake" in printed
     assert "Traceback" not in shown
-    rows = [row for row in store.read(out / "results.jsonl") if row.runtime == "fake"]
-    assert [(row.subject, row.status, len(row.sittings)) for row in rows] == [
+    results = [result for result in store.read(out / "results.jsonl") if result.identity.backend == "fake"]
+    assert [(each.identity.subject, each.status, len(each.samples)) for each in results] == [
         ("quick.fake", "ok", 2),
         ("slow.fake", "ok", 1),
     ]
-    assert "it was measured in 1 of 2 processes: the run ended early" in rows[1].warnings
+    assert "processes-missing" in [warning.code for warning in Figures(results[1]).warnings]
     for name in ("results.md", "results.html"):
         assert "ncomplete" in (out / name).read_text()
     assert not _workers_of(process.pid)

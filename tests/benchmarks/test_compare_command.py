@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,23 +12,24 @@ from click.testing import CliRunner
 from benchmarks.commands import compare
 from benchmarks.compare.compare import ComparisonReport, Limits
 from benchmarks.records import identity
-from benchmarks.report import comparison as view
+from benchmarks.report.comparison import comparison_document
+from benchmarks.report.markdown import markdown
+from exporter.document.terminal import as_text
 from runtimes import codec
 from runtimes.errors import RexportError, UsageError
-from tests.benchmarks.comparisons import OLD, SAME, SLOWER, compared, figured, file, with_answers
-from tests.benchmarks.rows import REFERENCE
+from tests.benchmarks.comparisons import OLD, SAME, SLOWER, compared, file, with_predictions
+from tests.benchmarks.results import REFERENCE, change_facts
 
 
 def printed(found: ComparisonReport) -> str:
-    out = io.StringIO()
-    view.print_report(found, out)
-    return out.getvalue()
+    return as_text(comparison_document(found))
 
 
 def test_the_table_fits_100_columns_and_says_what_became_worse(tmp_path: Path) -> None:
-    long = {"runtime": "tensorrt-rtx", "batch": 1000}
-    old, new = ([figured(replace(row, **long)), with_answers(row, right)] for row, right in ((OLD, 930), (SLOWER, 920)))  # type: ignore[arg-type]
-    found = compared(tmp_path, [*old, replace(OLD, batch=8)], new)
+    long = {"backend": "tensorrt-rtx", "batch": 1000}
+    sides = ((OLD, 930), (SLOWER, 920))
+    old, new = ([change_facts(each, **long), with_predictions(each, right)] for each, right in sides)
+    found = compared(tmp_path, [*old, change_facts(OLD, batch=8)], new)
     text = printed(found)
     assert max(map(len, text.splitlines())) <= 100
     lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -43,22 +42,22 @@ def test_the_table_fits_100_columns_and_says_what_became_worse(tmp_path: Path) -
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:
-    old, new = (replace(row, weights="random", trained=False) for row in (OLD, SAME))
+    old, new = (change_facts(row, weights="random", trained=False) for row in (OLD, SAME))
     found = compared(tmp_path, [old], [new])
     assert "*untrained* random weights" in printed(found)
-    assert "*untrained* random weights" in view.as_markdown(found)
+    assert "*untrained* random weights" in markdown(comparison_document(found))
 
 
 def test_markdown_has_the_verdict_first_and_cannot_be_broken_by_foreign_text(tmp_path: Path) -> None:
-    old, new = (replace(row, subject="a|b<c>.onnx") for row in (OLD, SLOWER))
-    text = view.as_markdown(compared(tmp_path, [old], [new]))
+    old, new = (change_facts(row, subject="a|b<c>.onnx") for row in (OLD, SLOWER))
+    text = markdown(comparison_document(compared(tmp_path, [old], [new])))
     assert text.startswith("**rbench compare failed: 1 of 1 row became worse than allowed, 1 slower")
     assert "a\\|b\\<c" in text
     for table in text.split("\n\n"):
         lines = [line.replace("\\|", "") for line in table.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1
     assert text.index("REGRESSION") < text.index("<details>")
-    assert view.as_markdown(compared(tmp_path, [OLD], [SAME])).startswith(
+    assert markdown(comparison_document(compared(tmp_path, [OLD], [SAME]))).startswith(
         "**rbench compare passed: 1 row compared, 1 tie"
     )
 
@@ -101,11 +100,14 @@ def test_what_is_no_percentage_is_refused(tmp_path: Path, text: str, message: st
 
 def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    old = file(tmp_path / "folder" / "results.jsonl", OLD, REFERENCE).parent
-    same, slow = file(tmp_path / "same.jsonl", SAME, REFERENCE), file(tmp_path / "slow.jsonl", SLOWER, REFERENCE)
+    old = file(tmp_path / "folder" / "results.jsonl", OLD, REFERENCE.result).parent
+    same, slow = (
+        file(tmp_path / "same.jsonl", SAME, REFERENCE.result),
+        file(tmp_path / "slow.jsonl", SLOWER, REFERENCE.result),
+    )
     runner = CliRunner()
     done = runner.invoke(compare.compare, [str(old), str(same)])
-    assert (done.exit_code, done.output.count("tie")) == (0, 5)
+    assert (done.exit_code, done.output.count("tie")) == (0, 3)
     alone = file(tmp_path / "alone.jsonl", SAME)
     assert runner.invoke(compare.compare, [str(old), str(alone)]).exit_code == 1
     assert runner.invoke(compare.compare, [str(old), str(alone), "--allow-missing"]).exit_code == 0
@@ -115,7 +117,9 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     done = runner.invoke(compare.compare, [str(old), str(slow), "--max-slowdown", "25%", "--markdown"])
     assert (done.exit_code, done.output[:24]) == (0, "**rbench compare passed:")
     assert runner.invoke(compare.compare, [str(old), str(slow), "--json", "--markdown"]).exit_code == 2
-    refused = runner.invoke(compare.compare, [str(old), str(file(tmp_path / "other.jsonl", replace(SAME, threads=1)))])
+    refused = runner.invoke(
+        compare.compare, [str(old), str(file(tmp_path / "other.jsonl", change_facts(SAME, threads=1)))]
+    )
     assert isinstance(refused.exception, RexportError)
     assert refused.exception.exit_code == 4
 

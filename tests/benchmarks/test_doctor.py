@@ -16,7 +16,7 @@ from benchmarks.doctor.smoke_tests import Trial
 from benchmarks.machine.environment import environment
 from benchmarks.process.job import JobOutcome
 from runtimes import Artifact, available_backends, codec
-from runtimes.errors import CheckFailedError
+from runtimes.errors import CheckFailedError, Reason
 from runtimes.protocol import Backend, Description
 
 ABOUT = Description("openvino", "2026.4", "cpu", "CPU", "float32", 1)
@@ -143,11 +143,14 @@ def test_a_format_that_cannot_be_made_here_is_told() -> None:
     ("outcome", "status"),
     [
         (JobOutcome("ok", description=ABOUT), "ok"),
-        (JobOutcome("ok", note="not profiled: its profiler ended the process", description=ABOUT), "warning"),
-        (JobOutcome("failed", "no parity"), "broken"),
-        (JobOutcome("skipped", "this onnxruntime has no CUDAExecutionProvider (pip install x)"), "missing"),
-        (JobOutcome("skipped", "CUDAExecutionProvider was asked for and cannot be loaded"), "broken"),
-        (JobOutcome("error", "its process was ended by SIGSEGV: in onnxruntime"), "broken"),
+        (JobOutcome("ok", notes=(Reason("profiler-crashed", "not profiled"),), description=ABOUT), "warning"),
+        (JobOutcome("failed", Reason("parity", "no parity")), "broken"),
+        (
+            JobOutcome("skipped", Reason("a", "no CUDAExecutionProvider (pip install x)")),
+            "missing",
+        ),
+        (JobOutcome("skipped", Reason("b", "CUDAExecutionProvider was asked for and cannot be loaded")), "broken"),
+        (JobOutcome("error", Reason("c", "its process was ended by SIGSEGV: in onnxruntime")), "broken"),
     ],
 )
 def test_outcomes_on_a_gpu(outcome: JobOutcome, status: str) -> None:
@@ -165,7 +168,7 @@ def test_outcomes_on_a_gpu(outcome: JobOutcome, status: str) -> None:
 )
 def test_a_message_that_says_what_to_do_gets_no_other_advice(reason: str, mend: tuple[str, ...]) -> None:
     trial = Trial(row("onnxruntime"), "cpu", install=("pip install again",))
-    assert smoke_tests.judge_outcome(trial, JobOutcome("error", reason)).mend == mend
+    assert smoke_tests.judge_outcome(trial, JobOutcome("error", Reason("d", reason))).mend == mend
 
 
 def test_what_is_there_is_tried_on_each_device_that_is_there() -> None:

@@ -35,25 +35,25 @@ def test_a_trial_leaves_everything_in_one_folder_and_goes_on_where_it_ended(tmp_
     folder = tmp_path / "deep" / "out"
     begun = gpu_check(folder, *TRIAL, "--no-tests", "--limit-s", 0, *ONE_RUNTIME)
     assert begun.returncode == 10, begun.stdout
-    assert "incomplete" in begun.stdout
+    assert "ncomplete" in begun.stdout
     done = gpu_check(folder, *TRIAL, "--no-tests", *ONE_RUNTIME)
     assert done.returncode == 0, done.stdout
     names = {"hardware.json", "results.jsonl", "results.md", "results.csv", "results.html", "complete.json", "log.txt"}
     assert set(os.listdir(folder)) == names
-    rows = store.read(folder / "results.jsonl")
-    assert [(row.runtime, row.status, row.batch) for row in rows] == [
+    results = store.read(folder / "results.jsonl")
+    assert [(each.identity.backend, each.status, each.identity.batch) for each in results] == [
         ("pytorch", "ok", 1),
         ("onnxruntime", "ok", 1),
     ]
-    assert rows[1].trained
-    assert rows[1].cuda_graphs is None
+    assert results[1].identity.trained
+    assert results[1].asked.cuda_graphs is None
     assert "missing: " in done.stdout or "here: " in done.stdout
     assert "environment" in json.loads((folder / "hardware.json").read_text())
     assert "onnxruntime" in (folder / "results.html").read_text()
     assert "onnxruntime fp32" in (folder / "log.txt").read_text()
     again = gpu_check(folder, *TRIAL, "--no-tests", *ONE_RUNTIME)
     assert again.returncode == 0, again.stdout
-    assert store.read(folder / "results.jsonl") == rows
+    assert store.read(folder / "results.jsonl") == results
 
 
 @pytest.fixture

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.commands.load import SHAPE_NAMES
 from benchmarks.commands.load import load as command
 from benchmarks.format import milliseconds
 from benchmarks.load import run as loadrun
-from benchmarks.load.figures import with_load
 from benchmarks.load.run import BATCHES, LoadPoint, LoadSpec, points, run
 from benchmarks.records import store
 from benchmarks.records.load import SHAPES, LoadResult
 from benchmarks.records.request import BenchmarkRequest, RunListener
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
-from tests.benchmarks.rows import EMPTY
+from tests.benchmarks.results import EMPTY, QUIET, change_facts
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 from tests.refusals import refuses
 
@@ -45,8 +45,8 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
     rows = store.read(out / "results.jsonl")
     loads = [row.load for row in rows if row.load]
     assert tuple(found.shape for found in loads) == SHAPES
-    assert [row.batch for row in rows] == [1, 1, 1, 1, 4, 1]
-    assert {(row.status, row.runtime, row.subject) for row in rows} == {("ok", "fake", "net.fake")}
+    assert [row.identity.batch for row in rows] == [1, 1, 1, 1, 4, 1]
+    assert {(row.status, row.identity.backend, row.identity.subject) for row in rows} == {("ok", "fake", "net.fake")}
     closed, opened, paced, clients, _, cold = loads
     assert opened.rate_per_s == 0.7 * closed.achieved_per_s
     assert (opened.rate_share, paced.rate_share) == (0.7, None)
@@ -77,7 +77,9 @@ def test_the_time_left_and_the_point_before_are_told(tmp_path: Path) -> None:
     assert first == "start"
     for told, row, point in ((second, rows[0], "closed"), (third, rows[1], "clients 1")):
         assert point in told
-        assert f" {milliseconds(row.p50_s)} ms)" in told
+        p50 = Figures(row).p50
+        assert p50 is not None
+        assert f" {milliseconds(p50.value)} ms)" in told
 
 
 @pytest.mark.parametrize(
@@ -114,14 +116,15 @@ def test_without_a_closed_loop_the_open_loop_has_no_rate(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("disturbances", "strict", "code"),
-    [((), True, 0), (("steal",), True, 1), (("steal",), False, 0), (None, True, 1), (None, False, 0)],
+    ("foreign_cores", "strict", "code"),
+    [(0.0, True, 0), (1.5, True, 1), (1.5, False, 0), (None, True, 1), (None, False, 0)],
 )
 def test_strict_is_for_loads_too(
-    disturbances: tuple[str, ...] | None, strict: bool, code: int, monkeypatch: pytest.MonkeyPatch
+    foreign_cores: float | None, strict: bool, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = with_load(EMPTY, LoadResult("closed", (0.1,) * 5, (0.1,) * 5, 10.0))
-    monkeypatch.setattr(loadrun, "run", lambda *_: (one for one in [replace(row, disturbances=disturbances)]))
+    seen = None if foreign_cores is None else replace(QUIET, foreign_cores=foreign_cores, processors=2)
+    result = change_facts(EMPTY, load=LoadResult("closed", (0.1,) * 5, (0.1,) * 5, 10.0, conditions=seen))
+    monkeypatch.setattr(loadrun, "run", lambda *_: (one for one in [result]))
     done = CliRunner().invoke(command, ["--shape", "closed", *(["--strict"] if strict else [])])
     assert done.exit_code == code, done.output
 
@@ -139,7 +142,7 @@ def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert [row.load.shape for row in store.read(lines) if row.load] == ["closed"]
-    assert "incomplete" in out
+    assert "Incomplete" in out
 
 
 def test_the_points_are_what_was_asked_for() -> None:
@@ -183,7 +186,7 @@ def test_a_fixed_batch_is_what_every_call_has(tmp_path: Path) -> None:
     done = load(path, "--shape", "closed", "--duration", 0.02, "--json", lines)
     assert done.returncode == 0, done.stdout
     (row,) = store.read(lines)
-    assert (row.status, row.batch) == ("ok", 3)
+    assert (row.status, row.identity.batch) == ("ok", 3)
 
 
 def test_the_options_name_every_shape() -> None:

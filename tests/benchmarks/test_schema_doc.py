@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.analysis.figures import NAMES, Figures
 from benchmarks.compare import integrity
 from benchmarks.compare.compare import ComparisonReport
-from benchmarks.records import result
-from benchmarks.records.result import Row
-from runtimes import codec
-from tests.benchmarks.records.test_migration import NEW_IN_2, NEW_IN_3, NEW_IN_4
+from benchmarks.records import result, store
+from benchmarks.records.result import Result
 
 DOCUMENT = Path(result.__file__).with_name("SCHEMA.md").read_text()
 
@@ -35,16 +34,24 @@ UNITS = {
 }
 """Of a field, by the longest of these that its name ends in."""
 
-VERSIONS = {
-    **{f"Row.{name}": 4 for name in NEW_IN_4},
-    **{f"Row.{name}": 3 for name in NEW_IN_3},
-    **{f"Row.{name}": 2 for name in NEW_IN_2},
+NEW = (
+    *("Result", "Identity", "Asked", "Ran", "Evaluation", "GpuUse", "RoofInputs", "RecordedFigures", "Estimate"),
+    *("Reason", "Figures"),
+)
+SINCE = {
+    **dict.fromkeys(NEW, 5),
+    **dict.fromkeys(("RowComparison.backend", "RowComparison.regressions", "RowComparison.remarks"), 5),
+    "Environment": 1,
     "Environment.gpus": 3,
+    "Gpu": 3,
+    "GpuState": 3,
 }
-"""Since when a field is there; others since their table is."""
+"""Since when a table or a field is there; others since version 4."""
 
-FIRST = {"Row": 1, "Environment": 1, "Gpu": 3, "GpuState": 3}
-"""Since when a table is there; others since version 4."""
+
+def is_object(hint: Any) -> bool:
+    """Whether JSON has an object of it."""
+    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, "_fields"))
 
 
 def tables(cls: type) -> dict[str, type]:
@@ -52,7 +59,7 @@ def tables(cls: type) -> dict[str, type]:
     found: dict[str, type] = {}
 
     def visit(hint: Any) -> None:
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and hint.__name__ not in found:
+        if is_object(hint) and hint.__name__ not in found:
             found[hint.__name__] = hint
             for inner in typing.get_type_hints(hint).values():
                 visit(inner)
@@ -66,7 +73,7 @@ def tables(cls: type) -> dict[str, type]:
 def words(hint: Any) -> str:
     """A type in JSON's terms."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if is_object(hint):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(words, members))
@@ -86,12 +93,14 @@ def unit(name: str) -> str:
 
 def expected() -> dict[str, tuple[str, str, str]]:
     """Type, unit and version of each field, by "Table.field"."""
-    found = {}
-    for table, cls in {**tables(Row), **tables(ComparisonReport)}.items():
-        for name, hint in typing.get_type_hints(cls).items():
-            since = VERSIONS.get(f"{table}.{name}", FIRST.get(table, 4))
-            found[f"{table}.{name}"] = (words(hint), unit(name), str(since))
-    return found
+    hints = {name: typing.get_type_hints(cls) for name, cls in (tables(Result) | tables(ComparisonReport)).items()}
+    figures = {name: getattr(Figures, name).func for name in NAMES}
+    hints["Figures"] = {name: typing.get_type_hints(function)["return"] for name, function in figures.items()}
+    return {
+        f"{table}.{name}": (words(hint), unit(name), str(SINCE.get(f"{table}.{name}", SINCE.get(table, 4))))
+        for table, fields in hints.items()
+        for name, hint in fields.items()
+    }
 
 
 def documented(text: str) -> Iterator[tuple[str, tuple[str, str, str], str]]:
@@ -126,30 +135,36 @@ def test_every_field_is_documented_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "faults"),
     [
-        ("| `p99_s` |", "| `p98_s` |", "Row.p99_s is not documented"),
-        ("| `p99_s` |", "| `p98_s` |", "Row.p98_s is documented and is no field"),
-        ("| `settled` |", "| `p50_s` |", "Series.settled is not documented"),
-        ("| `p90_s` |", "| `p50_s` |", "Row.p50_s is documented twice"),
-        ("| `batch` | integer |", "| `batch` | number |", r"Row.batch is documented as ('number', '', '1')"),
-        ("| `p50_s` | number or null | s |", "| `p50_s` | number or null | ms |", "Row.p50_s is documented as"),
-        ("| s | 4 | from 10,000", "| s | 3 | from 10,000", "Row.p999_s is documented as"),
-        ("| 4 | threads that call |", "| 4 | threads |", "LoadResult.clients has no meaning"),
-        ("it is 4 now", "it is 3 now", "the present version is not documented"),
+        ("| `seed` |", "| `sead` |", ("Asked.seed", "Asked.sead")),
+        ("| `p99` |", "| `p98` |", ("Figures.p99", "Figures.p98")),
+        ("| `settled` |", "| `p50_s` |", ("Series.settled", "Series.p50_s")),
+        ("| `threads` |", "| `seed` |", ("Asked.threads", "Asked.seed")),
+        ("| `batch` | integer |", "| `batch` | number |", ("Identity.batch",)),
+        ("| `p50` | [Estimate](#estimate) or null |", "| `p50` | number |", ("Figures.p50",)),
+        ("| s | 5 | of opening", "| ms | 5 | of opening", ("Figures.load_s",)),
+        ("| 5 | in each process |", "| 4 | in each process |", ("Asked.rounds",)),
+        ("| 4 | threads that call |", "| 4 | threads |", ("LoadResult.clients",)),
+        ("it is 5 now", "it is 3 now", ("the present version",)),
     ],
 )
-def test_a_document_that_is_wrong_is_caught(old: str, new: str, message: str) -> None:
+def test_a_wrong_document_is_caught(old: str, new: str, faults: tuple[str, ...]) -> None:
     assert DOCUMENT.count(old) >= 1
-    assert any(message in problem for problem in problems(DOCUMENT.replace(old, new, 1)))
+    found = problems(DOCUMENT.replace(old, new, 1))
+    assert [any(problem.startswith(fault) for problem in found) for fault in faults] == [True] * len(faults)
 
 
-def test_the_examples_are_rows_with_figures_of_their_own_samples() -> None:
-    examples = [codec.decode(Row, json.loads(text)) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)]
-    assert [row.status for row in examples] == ["skipped", "ok"]
-    for row in examples:
-        integrity.check(row, "SCHEMA.md")
-    assert [len(sitting.latency.rounds_s) for sitting in examples[1].sittings] == [2, 2]
+def test_the_examples_have_the_figures_of_their_facts(tmp_path: Path) -> None:
+    lines = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)]
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    results = store.read(path)
+    assert [result.status for result in results] == ["skipped", "ok"]
+    for line, figures in zip(lines, Figures.of_all(results), strict=True):
+        assert {name: value for name, value in figures.as_json().items() if value is not None} == line["figures"]
+        integrity.check(figures.result, "SCHEMA.md")
+    assert [len(process.latency.rounds_s) for process in results[1].samples] == [2, 2]
 
 
 def test_every_link_has_a_heading() -> None:

@@ -6,26 +6,27 @@ from pathlib import Path
 import pytest
 
 import runtimes
-from benchmarks.records.result import Row, Status
+from benchmarks.records.result import Result, Status
 from benchmarks.records.store import FILE_NAME, ResultsFile
 from benchmarks.records.subject import Configuration, Pair, PrecisionVariant, Subject
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.errors import ArtifactError, UsageError
 from scripts.gpu_ledger import STATE, Ledger, LedgerPart, digest_packages, machine_of
-from tests.benchmarks.rows import EMPTY, H200, MACHINE
+from tests.benchmarks.results import EMPTY, H200, MACHINE, change_facts
 from tests.benchmarks.searches import subject
+from tests.refusals import refuses
 
 PART = LedgerPart("resnet20", "bundled", ("fp32",), (1, 8), ("onnxruntime",), "0")
 HERE = machine_of(MACHINE)
 
 
-def of(configuration: Configuration, status: Status = "ok") -> Row:
+def of(configuration: Configuration, status: Status = "ok") -> Result:
     pair = configuration.pair
-    return replace(
+    return change_facts(
         EMPTY,
         subject="resnet20",
-        runtime=pair.backend.name,
+        backend=pair.backend.name,
         precision=pair.typed.precision,
         batch=configuration.batch,
         status=status,
@@ -72,19 +73,19 @@ def test_what_could_not_run_is_tried_again(
 
 def test_with_and_without_cuda_graphs_are_two(tmp_path: Path, network: Subject, wanted: list[Configuration]) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
-    ledger.keep(replace(of(wanted[1]), cuda_graphs=True))
+    ledger.keep(change_facts(of(wanted[1]), cuda_graphs=True))
     without = replace(wanted[1], cuda_graphs=False)
     assert ledger.list_remaining([wanted[1], without], network, "cuda") == [without]
 
 
 def test_the_last_row_of_a_configuration_counts(tmp_path: Path, wanted: list[Configuration]) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
-    ledger.keep(replace(of(wanted[0]), run="first"))
-    ledger.keep(replace(of(wanted[1]), subject="other"))
-    ledger.keep(replace(of(wanted[2]), run="first"))
-    ledger.keep(replace(of(wanted[0]), run="second"))
-    rows = Ledger(tmp_path / "out", HERE).by_network()
-    assert [(row.subject, row.batch, row.run) for row in rows] == [
+    ledger.keep(change_facts(of(wanted[0]), run="first"))
+    ledger.keep(change_facts(of(wanted[1]), subject="other"))
+    ledger.keep(change_facts(of(wanted[2]), run="first"))
+    ledger.keep(change_facts(of(wanted[0]), run="second"))
+    results = [figures.result for figures in Ledger(tmp_path / "out", HERE).by_network()]
+    assert [(each.identity.subject, each.identity.batch, each.run) for each in results] == [
         ("resnet20", 1, "second"),
         ("resnet20", 8, "first"),
         ("other", 1, EMPTY.run),
@@ -108,16 +109,14 @@ def test_another_package_is_another_set() -> None:
 
 
 def test_rows_of_another_machine_are_not_gone_on_with(tmp_path: Path) -> None:
-    ResultsFile(tmp_path / FILE_NAME).append(EMPTY)
+    ResultsFile(tmp_path / FILE_NAME).append(EMPTY, {})
     there = machine_of(replace(MACHINE, gpus=(H200,)))
     assert there == ("Fast Processor 9", "NVIDIA H200")
-    with pytest.raises(
-        UsageError, match=r"its rows are of Fast Processor 9, and this is .* H200 \(name another folder"
-    ):
+    with refuses(UsageError, "machine-differs", "Fast Processor 9", "H200"):
         Ledger(tmp_path, there)
 
 
 def test_a_state_that_is_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / STATE).write_text("{")
-    with pytest.raises(ArtifactError, match="not valid JSON"):
+    with refuses(ArtifactError, "json-invalid"):
         Ledger(tmp_path, HERE)

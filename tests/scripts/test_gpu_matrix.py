@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.machine import gpu
 from benchmarks.machine.environment import environment
 from benchmarks.records import store
 from benchmarks.records.request import BenchmarkRequest
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.records.subject import Configuration, PrecisionVariant, Refusal, Subject
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
@@ -21,7 +22,7 @@ from scripts import gpu_matrix
 from scripts.gpu_ledger import Ledger, LedgerPart, machine_of
 from scripts.gpu_matrix import DRY, FULL, QUICK, Scope
 from tests.benchmarks.nvml import Card, installed
-from tests.benchmarks.rows import EMPTY, MACHINE, ON_A_GPU
+from tests.benchmarks.results import EMPTY, MACHINE, ON_A_GPU, change_facts
 from tests.benchmarks.searches import ScriptedHarness, subject
 from tests.refusals import refuses
 
@@ -56,10 +57,10 @@ class MatrixHarness(ScriptedHarness):
     def measure_ceilings(self) -> None:
         """There are none."""
 
-    def row(self, configuration: Configuration) -> Row:
+    def row(self, configuration: Configuration) -> Result:
         if len(self.asked) + 1 == self.breaks_at:
             raise UsageError("enough")
-        return replace(super().row(configuration), subject="resnet20", environment=self.machine)
+        return change_facts(super().row(configuration), subject="resnet20", environment=self.machine)
 
     machine = MACHINE
 
@@ -72,9 +73,9 @@ def harness(network: Subject) -> MatrixHarness:
     return MatrixHarness(network, REQUEST)
 
 
-def measured(ledger: Ledger, harness: MatrixHarness, rows: int | None = None) -> list[Row]:
+def measured(ledger: Ledger, harness: MatrixHarness, rows: int | None = None) -> list[Result]:
     """So many rows at most, as if the time were over then."""
-    found: list[Row] = []
+    found: list[Result] = []
     late = lambda: rows is not None and len(found) >= rows  # noqa: E731
     for row in gpu_matrix.measure_part(PART, harness, ledger, late):  # type: ignore[arg-type]
         found.append(row)
@@ -95,7 +96,7 @@ def test_a_batch_after_the_other_and_the_reference_first(network: Subject) -> No
 
 
 def test_on_a_gpu_one_image_is_measured_without_cuda_graphs_too(network: Subject) -> None:
-    programs = (PrecisionVariant("fp16", Refusal("skipped", "none"), "pt2"),)
+    programs = (PrecisionVariant("fp16", Refusal("skipped", Reason("none", "none")), "pt2"),)
     request = replace(REQUEST, device="cuda", backends=("onnxruntime", "inductor"))
     found = gpu_matrix.list_wanted(replace(network, programs=programs), request, (1, 64))
     without = [(one.pair.backend.name, one.pair.typed.precision, one.batch) for one in found if not one.cuda_graphs]
@@ -112,7 +113,7 @@ def test_a_network_is_measured_whole_and_then_complete(tmp_path: Path, harness: 
     assert harness.later == [5, 4, 3, 2, 1, 0]
     assert ledger.complete(PART)
     assert len(store.read(tmp_path / "out" / store.FILE_NAME)) == 6
-    assert [row.batch for row in measured(ledger, harness)] == []
+    assert measured(ledger, harness) == []
 
 
 def test_slices_add_up_to_the_whole(tmp_path: Path, harness: MatrixHarness) -> None:
@@ -120,7 +121,7 @@ def test_slices_add_up_to_the_whole(tmp_path: Path, harness: MatrixHarness) -> N
     assert len(measured(Ledger(folder, HERE), harness, rows=2)) == 2
     assert not Ledger(folder, HERE).complete(PART)
     rest = measured(Ledger(folder, HERE), harness)
-    names = [(row.runtime, row.precision, row.batch) for row in rest]
+    names = [(each.identity.backend, each.identity.precision, each.identity.batch) for each in rest]
     assert names == [
         ("pytorch", "fp32", 1),  # again, for what is left of its batch
         ("onnxruntime", "fp16", 1),
@@ -176,19 +177,19 @@ def test_a_request_has_the_scopes_measure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "complete", "code"),
+    ("results", "complete", "code"),
     [
         ([EMPTY], True, 0),
         ([EMPTY], False, 10),
         ([], False, 10),
         ([], True, 5),
-        ([replace(EMPTY, status="skipped")], True, 5),
-        ([EMPTY, replace(EMPTY, status="failed")], False, 1),
-        ([EMPTY, replace(EMPTY, status="error")], True, 1),
+        ([change_facts(EMPTY, status="skipped")], True, 5),
+        ([EMPTY, change_facts(EMPTY, status="failed")], False, 1),
+        ([EMPTY, change_facts(EMPTY, status="error")], True, 1),
     ],
 )
-def test_exit_codes(rows: list[Row], complete: bool, code: int) -> None:
-    assert gpu_matrix.exit_code(rows, complete) == code
+def test_exit_codes(results: list[Result], complete: bool, code: int) -> None:
+    assert gpu_matrix.exit_code(Figures.of_all(results), complete) == code
 
 
 def test_a_network_that_is_not_measured_is_a_wrong_request(tmp_path: Path) -> None:
@@ -212,8 +213,8 @@ def test_without_a_gpu_nothing_is_exported_for_one(tmp_path: Path, monkeypatch: 
 
 
 def test_a_row_in_a_few_words() -> None:
-    assert gpu_matrix._format_row(ON_A_GPU).split() == ["float16:", "0.410", "/", "0.390", "/", "0.321", "ms"]
-    assert gpu_matrix._format_row(replace(EMPTY, status="error", reason="it broke")) == "  error: it broke"
+    assert gpu_matrix._format_result(ON_A_GPU.result).split() == ["float16:", "0.410", "/", "0.390", "/", "0.321", "ms"]
+    assert gpu_matrix._format_result(change_facts(EMPTY, status="error", reason="it broke")) == "  error: it broke"
 
 
 def test_an_error_leaves_the_tables_of_what_was_measured(tmp_path: Path, network: Subject) -> None:

@@ -17,7 +17,7 @@ from runtimes.errors import Reason
 from scripts import inventory
 from scripts.inventory import Inventory
 from tests.benchmarks.nvml import Card, installed
-from tests.benchmarks.rows import H200, MACHINE
+from tests.benchmarks.results import H200, MACHINE
 
 
 def test_each_runtime_of_the_device_is_there_or_missing_with_its_reason() -> None:

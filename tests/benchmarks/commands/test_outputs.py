@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.commands import outputs
-from tests.benchmarks.rows import FASTER, REFERENCE
+from tests.benchmarks.results import FASTER, REFERENCE
 
 
 def test_three_files_and_nothing_to_say(tmp_path: Path, notices: list[str]) -> None:

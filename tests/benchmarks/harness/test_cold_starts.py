@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.harness import cold_starts
 from benchmarks.harness.cold_starts import cold_start, disk_bytes, load_of
-from benchmarks.load.figures import with_load
-from benchmarks.records.load import ColdStart
+from benchmarks.records.load import STEPS, ColdStart
 from benchmarks.report.load import sections
+from exporter.document.blocks import Table
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, ResourceError, RexportError
-from tests.benchmarks.rows import EMPTY
+from tests.benchmarks.results import EMPTY
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read
+from tests.documents import remarks
 from tests.refusals import refuses
 
 START = ColdStart(python_s=0.25, import_s=0.5, open_s=1.0, first_s=0.125, steady_s=0.0625, peak_bytes=50_000_000)
@@ -43,15 +45,15 @@ def test_a_load_is_what_the_processes_told_to_the_digit() -> None:
 
 
 def test_a_cold_row_is_shown_step_by_step() -> None:
-    row = with_load(replace(EMPTY, note=cold_starts.PAGE_CACHE), load_of(STARTS, 1_500_000))
-    assert (row.p50_s, row.p99_s, row.peak_bytes) == (2.0, None, 60_000_000)
-    assert row.p50_interval_s is not None
-    (section,) = sections([row])
-    (table,) = section.tables
-    assert [heading for heading, _ in table.headings][:6] == ["processes", *cold_starts.STEPS]
+    figures = Figures(replace(EMPTY, notes=(cold_starts.PAGE_CACHE,), load=load_of(STARTS, 1_500_000)))
+    assert figures.p50 is not None
+    assert (figures.p50.value, figures.p99, figures.peak_bytes) == (2.0, None, 60_000_000)
+    (section,) = sections([figures])
+    (table,) = section.all_of(Table)
+    assert list(table.headings[:6]) == ["processes", *STEPS]
     assert table.cells[0][:6] == ("5", "250", "500", "1,000", "125", "62.5")
     assert table.cells[0][-2:] == ("60.0", "1.5")
-    assert section.remarks == (f"cold: {cold_starts.PAGE_CACHE}",)
+    assert f"cold: {cold_starts.PAGE_CACHE}" in remarks(section)
 
 
 def test_real_processes_tell_of_every_step(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_real_processes_tell_of_every_step(tmp_path: Path) -> None:
     assert len(load.responses_s) == 2
     assert min(load.services_s) >= 0.0625  # the first call, and no warmer one
     told = dict(load.steps_s)
-    assert tuple(told) == cold_starts.STEPS
+    assert tuple(told) == STEPS
     assert all(seconds > 0 for seconds in told.values())
     assert told["steady call"] >= 0.015625
     assert min(load.responses_s) > min(load.services_s)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.harness import run as runs
 from benchmarks.harness import scheduler
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.records import subject as records_subject
+from benchmarks.records.estimate import Estimate
 from benchmarks.records.load import ArrivalPlan, LoadResult
 from benchmarks.records.request import BenchmarkRequest, RunListener
-from benchmarks.records.result import Row
+from benchmarks.records.result import Evaluation, Result
 from benchmarks.records.subject import Configuration, Pair, PrecisionVariant, Refusal, Subject
 from benchmarks.roofline import ceilings
 from benchmarks.roofline.ceilings import Ceilings
@@ -21,8 +23,8 @@ from benchmarks.stats import comparison as statistics
 from benchmarks.stats import intervals
 from runtimes.backends import fake
 from runtimes.backends.fake import Script
-from runtimes.errors import ModelMismatchError, ResourceError, RexportError, UsageError
-from tests.benchmarks.rows import EMPTY, SKIPPED
+from runtimes.errors import ModelMismatchError, Reason, ResourceError, RexportError, UsageError
+from tests.benchmarks.results import EMPTY, SKIPPED, change, change_facts
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, read, with_batch
 from tests.refusals import refuses
 
@@ -33,103 +35,109 @@ TIMED = replace(SCRIPT, delays_s=(0.001,))
 """So long that a busy machine cannot make it look undone."""
 
 
-def rows_of(request: BenchmarkRequest) -> list[Row]:
-    return list(runs.run(request, LISTENER))
+def measured(request: BenchmarkRequest, listener: RunListener = LISTENER) -> tuple[Figures, ...]:
+    return Figures.of_all(list(runs.run(request, listener)))
+
+
+def value(estimate: Estimate | None) -> float | None:
+    return None if estimate is None else estimate.value
+
+
+def reason_of(figures: Figures) -> str:
+    return str(figures.result.reason)
 
 
 def test_an_artifact_gives_its_reference_and_a_row_for_each_(tmp_path: Path) -> None:
     request = replace(QUICK, subjects=(str(artifact(tmp_path, TIMED)),), batches=(1, 4, 1), command=("rbench", "run"))
-    found = rows_of(request)
-    assert [(row.runtime, row.batch, row.status, row.field) for row in found] == [
+    found = measured(request)
+    results = [figures.result for figures in found]
+    assert [(each.identity.backend, each.identity.batch, each.status, each.asked.group) for each in results] == [
         ("pytorch", 1, "skipped", 1),
         ("fake", 1, "ok", 1),
         ("pytorch", 4, "skipped", 2),
         ("fake", 4, "ok", 2),
     ]
-    assert found[0].reason is not None
-    assert "PyTorch" in found[0].reason
+    assert "PyTorch" in reason_of(found[0])
     _, one, _, four = found
-    assert len({row.run for row in found}) == 1
-    assert {(row.processes, row.rounds, row.duration_s, row.command) for row in found} == {
-        (1, 2, 0.02, ("rbench", "run"))
-    }
-    assert (one.requested_threads, one.requested_device) == (1, "cpu")
-    assert (one.variant, one.weights, one.trained, one.precision) == ("resnet20", "bundled", True, "fp32")
-    assert (one.arithmetic, one.provider, one.runtime_version, one.threads, one.data) == (
-        "float32",
-        "script",
-        "1",
-        1,
-        "noise",
-    )
-    assert (one.images, four.images) == (20, None)  # answers are taken once for each runtime
-    assert (one.answers is None, four.answers is None) == (False, True)
+    result, of, ran = one.result, one.result.identity, one.result.ran
+    assert len({each.run for each in results}) == 1
+    asked = {(each.asked.processes, each.asked.rounds, each.asked.duration_s, each.asked.command) for each in results}
+    assert asked == {(1, 2, 0.02, ("rbench", "run"))}
+    assert (result.asked.threads, result.asked.device) == (1, "cpu")
+    assert (of.variant, of.weights, of.trained, of.precision, of.data) == ("resnet20", "bundled", True, "fp32", "noise")
+    assert (ran.arithmetic, ran.provider, ran.backend_version, ran.threads) == ("float32", "script", "1", 1)
+    assert (one.images, four.images) == (20, None)  # predictions are taken once for each backend
+    assert (result.predictions is None, four.result.predictions is None) == (False, True)
     assert (one.top1, one.agreement, one.ratio, one.verdict, one.flips) == (None,) * 5
-    assert one.evaluated_per_s is not None
-    (sitting,) = one.sittings
-    assert len(sitting.latency.rounds_s) == len(sitting.compute.rounds_s) == len(sitting.starts_s) == 2
-    samples = sitting.latency.samples_s
-    assert one.p50_s == intervals.quantile(samples, 0.5) >= 0.001
-    assert one.p50_interval_s is not None
-    assert one.p50_interval_s[0] <= one.p50_s <= one.p50_interval_s[1]
+    assert result.evaluation is not None
+    assert result.evaluation.images_per_s is not None
+    (process,) = result.samples
+    assert len(process.latency.rounds_s) == len(process.compute.rounds_s) == len(process.starts_s) == 2
+    samples = process.latency.samples_s
+    assert one.p50 is not None
+    assert one.p50.value == intervals.quantile(samples, 0.5) >= 0.001
+    assert one.p50.low <= one.p50.value <= one.p50.high
     assert one.images_per_s == pytest.approx(len(samples) / sum(samples))
-    assert (one.p99_s, one.p999_s, one.roof) == (None, None, None)
+    assert (one.p99, one.p999, result.roof) == (None, None, None)
     assert one.disturbances is not None
-    assert one.environment.usable_processors >= 1
+    assert result.environment.usable_processors >= 1
 
 
 def test_a_backend_that_dies_is_a_row_and_the_rest_is_measured(tmp_path: Path) -> None:
     dying = artifact(tmp_path, replace(SCRIPT, die_at=3), "dying.fake")
     wrong = artifact(tmp_path, replace(SCRIPT, scale=2.0), "wrong.fake")
     sound = artifact(tmp_path, TIMED, "sound.fake")
-    found = rows_of(replace(QUICK, subjects=(str(dying), str(wrong), str(sound)), backends=("fake",)))
-    by_name = {row.artifact: row for row in found if row.runtime == "fake"}
-    assert [by_name[name].status for name in ("dying.fake", "wrong.fake", "sound.fake")] == ["error", "failed", "ok"]
-    assert "SIGSEGV" in (by_name["dying.fake"].reason or "")
-    assert by_name["wrong.fake"].p50_s is None
-    assert by_name["wrong.fake"].sittings == ()
+    found = measured(replace(QUICK, subjects=(str(dying), str(wrong), str(sound)), backends=("fake",)))
+    by_name = {row.result.identity.artifact: row for row in found if row.result.identity.backend == "fake"}
+    statuses = [by_name[name].result.status for name in ("dying.fake", "wrong.fake", "sound.fake")]
+    assert statuses == ["error", "failed", "ok"]
+    assert "SIGSEGV" in reason_of(by_name["dying.fake"])
+    assert by_name["wrong.fake"].p50 is None
+    assert by_name["wrong.fake"].result.samples == ()
     assert runs.exit_code(found, BenchmarkRequest(backends=("fake",))) == 1
 
 
 def test_a_hung_worker_is_a_row(tmp_path: Path) -> None:
     path = artifact(tmp_path, replace(SCRIPT, delays_s=(0.0, 0.0, 60.0)))
-    found = rows_of(replace(TWICE, subjects=(str(path),), silence_s=2.0))
-    assert found[-1].status == "error"
+    found = measured(replace(TWICE, subjects=(str(path),), silence_s=2.0))
+    assert found[-1].result.status == "error"
     for value in ("2 s", "'check'"):
-        assert value in (found[-1].reason or "")
+        assert value in reason_of(found[-1])
 
 
 def test_a_fixed_batch_is_the_default_and_another_is_an_error(tmp_path: Path) -> None:
     path = artifact(tmp_path, with_batch(TIMED, 4))
-    assert [row.batch for row in rows_of(replace(QUICK, subjects=(str(path),))) if row.status == "ok"] == [4]
-    found = rows_of(replace(QUICK, subjects=(str(path),), batches=(2,)))
-    assert (found[-1].status, found[-1].batch) == ("error", 2)
+    found = measured(replace(QUICK, subjects=(str(path),)))
+    assert [each.result.identity.batch for each in found if each.result.status == "ok"] == [4]
+    found = measured(replace(QUICK, subjects=(str(path),), batches=(2,)))
+    assert (found[-1].result.status, found[-1].result.identity.batch) == ("error", 2)
     for value in ("4", "2"):
-        assert value in (found[-1].reason or "")
+        assert value in reason_of(found[-1])
 
 
 def test_a_foreign_file_is_measured_without_answers(tmp_path: Path) -> None:
-    row = rows_of(replace(QUICK, subjects=(str(foreign(tmp_path, TIMED)),)))[-1]
-    assert (row.status, row.weights, row.trained, row.images) == ("ok", None, None, None)
-    assert len(row.sha256) == 64
-    assert row.note is not None
+    row = measured(replace(QUICK, subjects=(str(foreign(tmp_path, TIMED)),)))[-1]
+    of = row.result.identity
+    assert (row.result.status, of.weights, of.trained, row.images) == ("ok", None, None, None)
+    assert len(row.result.identity.sha256) == 64
+    assert row.result.note is not None
 
 
 def test_a_device_that_a_backend_has_not_is_a_skipped_row(tmp_path: Path) -> None:
     request = replace(QUICK, subjects=(str(artifact(tmp_path)),), device="cuda", cuda_graphs=False)
-    found = rows_of(replace(request, backends=("fake",)))
-    assert found[-1].status == "skipped"
+    found = measured(replace(request, backends=("fake",)))
+    assert found[-1].result.status == "skipped"
     for value in ("cpu", "cuda"):
-        assert value in (found[-1].reason or "")
-    assert (found[-1].cuda_graphs, found[-1].requested_device) == (False, "cuda")
+        assert value in reason_of(found[-1])
+    assert (found[-1].result.asked.cuda_graphs, found[-1].result.asked.device) == (False, "cuda")
     assert runs.exit_code(found, BenchmarkRequest()) == 5
-    assert [row.runtime for row in rows_of(request)] == ["pytorch"]  # unless it is named
+    assert [row.result.identity.backend for row in measured(request)] == ["pytorch"]  # unless it is named
 
 
 def test_closing_the_generator_ends_the_run(tmp_path: Path) -> None:
     path = artifact(tmp_path, TIMED)
     with contextlib.closing(runs.run(replace(QUICK, subjects=(str(path),)), LISTENER)) as found:
-        assert next(found).runtime == "pytorch"
+        assert next(found).identity.backend == "pytorch"
 
 
 # Configurations side by side. The fake backend in fp32 stands in for the reference.
@@ -155,14 +163,23 @@ def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subjected:
     return made
 
 
-def race(harness: Harness, subject: Subject, configurations: Sequence[Configuration]) -> Iterator[Row]:
-    """The rows of configurations that are measured side by side."""
+def race(harness: Harness, subject: Subject, configurations: Sequence[Configuration]) -> Iterator[Result]:
+    """The results of configurations that are measured side by side."""
     return harness.measure([Trial(subject, tuple(configurations))])
 
 
-def taken(row: Row) -> list[Sequence[Sequence[float]]]:
+def finished(harness: Harness, subject: Subject, configurations: Sequence[Configuration]) -> tuple[Figures, ...]:
+    """The same with their figures."""
+    return Figures.of_all(list(race(harness, subject, configurations)))
+
+
+def estimated(comparison: statistics.LatencyComparison) -> Estimate:
+    return Estimate.of(comparison.ratio, comparison.interval)
+
+
+def taken(figures: Figures) -> list[Sequence[Sequence[float]]]:
     """The latencies by process and round."""
-    return [sitting.latency.rounds_s for sitting in row.sittings]
+    return [process.latency.rounds_s for process in figures.result.samples]
 
 
 def delayed(delay_s: float) -> Script:
@@ -170,41 +187,38 @@ def delayed(delay_s: float) -> Script:
 
 
 def test_rows_of_one_trial_are_paired_and_others_are_not(together: Subjected) -> None:
-    subject, configurations = together(delayed(0.001), delayed(0.003), Refusal("failed", "its gate"))
+    subject, configurations = together(delayed(0.001), delayed(0.003), Refusal("failed", Reason("gate", "its gate")))
     with Harness(TWICE, LISTENER) as harness:
-        found = list(race(harness, subject, configurations))
-        (again,) = race(harness, subject, configurations[1:2])
+        results = list(race(harness, subject, configurations))
+        (result,) = race(harness, subject, configurations[1:2])
+    found, again = Figures.of_all(results), Figures.of(result, results)
     reference, slow, refused = found
-    assert [row.status for row in found] == ["ok", "ok", "failed"]
-    assert {row.field for row in found} == {1}
-    assert again.field == 2
-    assert (refused.reason, refused.sittings, refused.processes) == ("its gate", (), 2)
-    for mine, its in zip(slow.sittings, reference.sittings, strict=True):
+    assert [each.status for each in results] == ["ok", "ok", "failed"]
+    assert {each.asked.group for each in results} == {1}
+    assert result.asked.group == 2
+    assert (reason_of(refused), refused.result.samples, refused.result.asked.processes) == ("its gate", (), 2)
+    for mine, its in zip(slow.result.samples, reference.result.samples, strict=True):
         assert len(mine.starts_s) == len(its.starts_s) == 2
         rounds = list(zip(mine.starts_s, its.starts_s, strict=True))
         assert max(rounds[0]) < min(rounds[1])
-    assert max(reference.sittings[0].starts_s) < min(slow.sittings[1].starts_s)
-    assert (reference.ratio, reference.verdict) == (1.0, None)
-    expected = statistics.compare_paired(taken(reference), taken(slow), seed=0)
-    assert (slow.ratio, slow.ratio_interval) == (expected.ratio, expected.interval)
-    apart = statistics.compare_unpaired(taken(reference), taken(again), seed=0)
-    assert (again.ratio, again.ratio_interval) == (apart.ratio, apart.interval)
-    assert slow.ratio is not None
-    assert 0.2 < slow.ratio < 0.7
-    assert (slow.agreement, slow.images) == (1.0, 20)
+    assert max(reference.result.samples[0].starts_s) < min(slow.result.samples[1].starts_s)
+    assert (value(reference.ratio), reference.verdict) == (1.0, None)
+    assert slow.ratio == estimated(statistics.compare_paired(taken(reference), taken(slow), seed=0))
+    assert again.ratio == estimated(statistics.compare_unpaired(taken(reference), taken(again), seed=0))
+    assert 0.2 < slow.ratio.value < 0.7
+    assert (value(slow.agreement), slow.images) == (1.0, 20)
     assert slow.flips is not None
-    assert (again.agreement, again.answers) == (None, None)  # its answers were taken already
+    assert (again.agreement, result.predictions) == (None, None)  # its predictions were taken already
 
 
 def test_what_found_no_room_is_measured_alone_and_said_so(together: Subjected, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "HELD", 1)
     subject, configurations = together(TIMED, delayed(0.002))
     with Harness(QUICK, LISTENER) as harness:
-        reference, alone = race(harness, subject, configurations)
-    assert (reference.field, alone.field) == (1, None)
-    assert len(alone.warnings) > len(reference.warnings)
-    expected = statistics.compare_unpaired(taken(reference), taken(alone), seed=0)
-    assert (alone.ratio, alone.ratio_interval) == (expected.ratio, expected.interval)
+        reference, alone = finished(harness, subject, configurations)
+    assert (reference.result.asked.group, alone.result.asked.group) == (1, None)
+    assert "measured-alone" in [warning.code for warning in alone.warnings]
+    assert alone.ratio == estimated(statistics.compare_unpaired(taken(reference), taken(alone), seed=0))
 
 
 def listening(at: str, act: Callable[[], None]) -> RunListener:
@@ -229,19 +243,19 @@ def test_a_failure_in_the_second_process_says_which_it_was(together: Subjected) 
 
     listener = listening("process 2 of 2 · ", breaking)
     with Harness(TWICE, listener) as harness:
-        reference, failed = race(harness, subject, configurations)
-    assert (reference.status, len(reference.sittings)) == ("ok", 2)
-    assert (failed.status, failed.p50_s, failed.sittings, failed.answers) == ("error", None, (), None)
-    assert (failed.reason or "").startswith("in process 2: ")
+        reference, failed = finished(harness, subject, configurations)
+    assert (reference.result.status, len(reference.result.samples)) == ("ok", 2)
+    assert (failed.result.status, failed.result.samples, failed.result.predictions) == ("error", (), None)
+    assert reason_of(failed).startswith("in process 2: ")
 
 
 def test_without_the_reference_there_are_no_ratios(together: Subjected) -> None:
     subject, configurations = together(replace(SCRIPT, die_at=3), TIMED)
     with Harness(QUICK, LISTENER) as harness:
-        reference, other = race(harness, subject, configurations)
-    assert (reference.status, other.status) == ("error", "ok")
-    assert (other.ratio, other.ratio_interval, other.verdict, other.agreement, other.flips) == (None,) * 5
-    assert other.answers is not None
+        reference, other = finished(harness, subject, configurations)
+    assert (reference.result.status, other.result.status) == ("error", "ok")
+    assert (other.ratio, other.verdict, other.agreement, other.flips) == (None,) * 4
+    assert other.result.predictions is not None
 
 
 def interrupted() -> None:
@@ -256,23 +270,25 @@ def terminated() -> None:
 def test_an_early_end_gives_what_the_finished_processes_gave(
     together: Subjected, act: Callable[[], None], kind: type[BaseException]
 ) -> None:
-    subject, configurations = together(TIMED, delayed(0.002), Refusal("failed", "its gate"))
-    found: list[Row] = []
+    subject, configurations = together(TIMED, delayed(0.002), Refusal("failed", Reason("gate", "its gate")))
+    results: list[Result] = []
     with (
         Harness(TWICE, listening("process 2 of 2 · round 1", act)) as harness,
         pytest.raises(kind),
     ):
-        found.extend(race(harness, subject, configurations))  # a list keeps what came before
-    assert [(row.status, row.precision, len(row.sittings)) for row in found] == [("ok", "fp32", 1), ("ok", "fp16", 1)]
-    for row in found:
-        assert any("1 of 2 processes" in warning for warning in row.warnings)
+        results.extend(race(harness, subject, configurations))  # a list keeps what came before
+    found = Figures.of_all(results)
+    states = [(result.status, result.identity.precision, len(result.samples)) for result in results]
+    assert states == [("ok", "fp32", 1), ("ok", "fp16", 1)]
+    for figures in found:
+        assert "processes-missing" in [warning.code for warning in figures.warnings]
     assert found[1].ratio is not None
     assert found[1].images == 20
 
 
 def test_an_end_before_the_first_process_is_through_gives_nothing(together: Subjected) -> None:
     subject, configurations = together(TIMED)
-    found: list[Row] = []
+    found: list[Result] = []
     with Harness(QUICK, listening("round 1", interrupted)) as harness, pytest.raises(KeyboardInterrupt):
         found.extend(race(harness, subject, configurations))
     assert found == []
@@ -296,7 +312,7 @@ def test_the_time_left_counts_the_trials_to_come(together: Subjected) -> None:
 
 def test_the_next_trial_is_asked_for_when_the_rows_were_taken(together: Subjected) -> None:
     subject, configurations = together(TIMED, delayed(0.002))
-    rows_taken: list[Row] = []
+    rows_taken: list[Result] = []
     seen: list[int] = []
 
     def trials() -> Iterator[Trial]:
@@ -316,10 +332,10 @@ def test_a_load_is_measured_in_one_process_and_the_row_has_the_facts(together: S
     listener = RunListener(lambda title, step: steps.append((title, step)), lambda _: None)
     trial = Trial(subject, tuple(configurations), load=ArrivalPlan("closed", 0.02), title="load", remark=" (remark)")
     with Harness(replace(QUICK, processes=3), listener) as harness:
-        (row,) = harness.measure([trial])
-    assert (row.status, row.field, row.sittings, row.provider) == ("ok", None, (), "script")
-    assert row.load is not None
-    assert (row.load.shape, len(row.load.services_s) > 1) == ("closed", True)
+        (result,) = harness.measure([trial])
+    assert (result.status, result.asked.group, result.samples, result.ran.provider) == ("ok", None, (), "script")
+    assert result.load is not None
+    assert (result.load.shape, len(result.load.services_s) > 1) == ("closed", True)
     assert {title for title, _ in steps} == {"net · load"}
     assert steps[0][1] == "start (remark)"
 
@@ -329,9 +345,9 @@ def test_a_load_that_fails_is_a_row_with_its_reason(together: Subjected, shape: 
     subject, configurations = together(replace(SCRIPT, fail_at=0))
     plan = ArrivalPlan("cold" if shape == "cold" else "closed", 0.02)
     with Harness(QUICK, LISTENER) as harness:
-        (row,) = harness.measure([Trial(subject, tuple(configurations), load=plan)])
-    assert (row.status, row.load) == ("error", None)
-    assert "call 0" in (row.reason or "")
+        (result,) = harness.measure([Trial(subject, tuple(configurations), load=plan)])
+    assert (result.status, result.load) == ("error", None)
+    assert "call 0" in str(result.reason)
 
 
 def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +393,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(
 def test_images_need_a_file_that_says_how_they_are_prepared(tmp_path: Path) -> None:
     request = replace(QUICK, subjects=(str(foreign(tmp_path)),), data="fashion-mnist")
     with refuses(ModelMismatchError, "preprocessing-unknown", "--data"):
-        rows_of(request)
+        measured(request)
 
 
 def class_folders(root: Path, classes: int) -> Path:
@@ -395,21 +411,23 @@ def class_folders(root: Path, classes: int) -> Path:
 
 def test_a_broken_image_is_named_and_does_not_shift_the_others(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "photos", 10)
-    found = rows_of(replace(QUICK, subjects=(str(artifact(tmp_path, TIMED)),), data=str(data), limit=None))
-    row = found[-1]
-    assert (row.status, row.images, row.unreadable) == ("ok", 19, 1)
-    assert "class3/a.png" in (row.note or "")
+    found = measured(replace(QUICK, subjects=(str(artifact(tmp_path, TIMED)),), data=str(data), limit=None))
+    figures = found[-1]
+    evaluation = figures.result.evaluation
+    assert evaluation is not None
+    assert (figures.result.status, figures.images, evaluation.unreadable) == ("ok", 19, 1)
+    assert "class3/a.png" in (figures.result.note or "")
     # The scripted network calls a bright image 9 and a dark one 0: right for one image of class 9 and one of class 0.
-    assert row.top1 == 2 / 19
-    assert row.image_p50_s is not None
-    assert len(row.warnings) >= 1
+    assert value(figures.top1) == 2 / 19
+    assert figures.image_p50 is not None
+    assert len(figures.warnings) >= 1
     assert runs.exit_code(found, BenchmarkRequest()) == 1
 
 
 def test_data_of_other_classes_are_refused_and_the_file_is_named(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "photos", 4)
     with pytest.raises(ModelMismatchError, match=r"net\.fake: .* 4 .* 10 "):
-        rows_of(replace(QUICK, subjects=(str(artifact(tmp_path)),), data=str(data)))
+        measured(replace(QUICK, subjects=(str(artifact(tmp_path)),), data=str(data)))
 
 
 @pytest.mark.slow
@@ -418,63 +436,68 @@ def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
         pytest.importorskip(library, reason=f"{library} is not installed")
     notices: list[str] = []
     request = replace(TWICE, subjects=("resnet20",), backends=("onnxruntime",), limit=16, roofline=True)
-    reference, other = list(runs.run(request, RunListener(lambda *_: None, notices.append)))
-    assert [(row.runtime, row.status) for row in (reference, other)] == [("pytorch", "ok"), ("onnxruntime", "ok")]
-    assert (reference.ratio, reference.agreement) == (1.0, 1.0)
+    reference, other = measured(request, RunListener(lambda *_: None, notices.append))
+    states = [(each.result.identity.backend, each.result.status) for each in (reference, other)]
+    assert states == [("pytorch", "ok"), ("onnxruntime", "ok")]
+    assert (value(reference.ratio), value(reference.agreement)) == (1.0, 1.0)
     assert other.ratio is not None
-    assert other.ratio_interval is not None
-    assert other.ratio_interval[0] <= other.ratio <= other.ratio_interval[1]
+    assert other.ratio.low <= other.ratio.value <= other.ratio.high
     assert other.verdict in ("faster", "slower", "tie")
-    assert (other.agreement, other.images, other.data, other.top1) == (1.0, 16, "noise", None)
-    assert (other.weights, other.trained) == ("random", False)
+    of = other.result.identity
+    assert (value(other.agreement), other.images, of.data, other.top1) == (1.0, 16, "noise", None)
+    assert (of.weights, of.trained) == ("random", False)
     assert any("untrained" in notice for notice in notices)
-    for row in (reference, other):
-        assert row.roof is not None
-        assert row.roof.share > 0
-        assert len(row.sittings) == 2
-    assert reference.roof is not None
-    assert other.roof is not None
-    assert other.roof.multiply_adds == reference.roof.multiply_adds
+    for each in (reference, other):
+        assert each.roof_share is not None
+        assert each.roof_share > 0
+        assert len(each.result.samples) == 2
+    work = {each.result.roof.multiply_adds for each in (reference, other) if each.result.roof is not None}
+    assert len(work) == 1
 
 
-QUIET = replace(EMPTY, disturbances=())
-DISTURBED = replace(EMPTY, disturbances=("others used 0.93 of 2 processors",))
+UNSEEN = Figures(EMPTY)
+QUIET = change(EMPTY, disturbances=())
+DISTURBED = change(EMPTY, disturbances=(Reason("others-busy", "others used 0.93 of 2 processors"),))
+
+
+def loaded(load: LoadResult) -> Figures:
+    return Figures(change_facts(EMPTY, load=load))
 
 
 @pytest.mark.parametrize(
     ("found", "strict", "code"),
     [
         ([QUIET, SKIPPED], True, 0),
-        ([QUIET, EMPTY], True, 1),  # nobody looked
-        ([QUIET, EMPTY], False, 0),
-        ([QUIET, replace(EMPTY, load=LoadResult("cold", (0.1,), (0.3,), 3.0))], True, 0),
-        ([QUIET, replace(EMPTY, load=LoadResult("closed", (0.1,), (0.1,), 3.0))], True, 1),
+        ([QUIET, UNSEEN], True, 1),  # nobody looked
+        ([QUIET, UNSEEN], False, 0),
+        ([QUIET, loaded(LoadResult("cold", (0.1,), (0.3,), 3.0))], True, 0),
+        ([QUIET, loaded(LoadResult("closed", (0.1,), (0.1,), 3.0))], True, 1),
         ([QUIET, DISTURBED], True, 1),
-        ([EMPTY, DISTURBED], False, 0),
-        ([QUIET, replace(DISTURBED, status="skipped")], True, 0),  # there is no number that was disturbed
+        ([UNSEEN, DISTURBED], False, 0),
+        ([QUIET, change(DISTURBED, status="skipped")], True, 0),  # there is no number that was disturbed
     ],
 )
-def test_strict_makes_a_disturbed_machine_a_failure(found: list[Row], strict: bool, code: int) -> None:
+def test_strict_makes_a_disturbed_machine_a_failure(found: list[Figures], strict: bool, code: int) -> None:
     assert runs.exit_code(found, BenchmarkRequest(strict=strict)) == code
 
 
 @pytest.mark.parametrize(
     ("found", "runtimes", "precisions", "code"),
     [
-        ([EMPTY], (), (), 0),
-        ([EMPTY, SKIPPED], (), (), 0),
-        ([EMPTY, SKIPPED], ("openvino",), (), 5),
+        ([UNSEEN], (), (), 0),
+        ([UNSEEN, SKIPPED], (), (), 0),
+        ([UNSEEN, SKIPPED], ("openvino",), (), 5),
         ([SKIPPED], (), (), 5),
         ([], (), (), 5),
-        ([EMPTY, replace(EMPTY, status="failed")], (), (), 1),
-        ([EMPTY, SKIPPED, replace(EMPTY, status="error")], ("openvino",), (), 1),
-        ([replace(EMPTY, unreadable=1)], (), (), 1),
-        ([replace(EMPTY, unreadable=0)], (), (), 0),
-        ([EMPTY, replace(EMPTY, status="skipped", precision="bf16")], ("onnxruntime",), ("fp32",), 0),
-        ([EMPTY, replace(EMPTY, status="skipped", precision="bf16")], (), ("fp32", "bf16"), 5),
-        ([replace(SKIPPED, precision="bf16"), replace(EMPTY, precision="bf16")], (), ("bf16",), 0),
-        ([replace(EMPTY, precision="int8"), replace(EMPTY, precision="bf16")], (), ("int8", "bf16"), 0),
+        ([UNSEEN, change(EMPTY, status="failed")], (), (), 1),
+        ([UNSEEN, SKIPPED, change(EMPTY, status="error")], ("openvino",), (), 1),
+        ([change(EMPTY, evaluation=Evaluation(1))], (), (), 1),
+        ([change(EMPTY, evaluation=Evaluation(0))], (), (), 0),
+        ([UNSEEN, change(EMPTY, status="skipped", precision="bf16")], ("onnxruntime",), ("fp32",), 0),
+        ([UNSEEN, change(EMPTY, status="skipped", precision="bf16")], (), ("fp32", "bf16"), 5),
+        ([change(SKIPPED, precision="bf16"), change(EMPTY, precision="bf16")], (), ("bf16",), 0),
+        ([change(EMPTY, precision="int8"), change(EMPTY, precision="bf16")], (), ("int8", "bf16"), 0),
     ],
 )
-def test_exit_codes(found: list[Row], runtimes: tuple[str, ...], precisions: tuple[str, ...], code: int) -> None:
+def test_exit_codes(found: list[Figures], runtimes: tuple[str, ...], precisions: tuple[str, ...], code: int) -> None:
     assert runs.exit_code(found, BenchmarkRequest(backends=runtimes, precisions=precisions)) == code

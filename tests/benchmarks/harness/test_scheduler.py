@@ -28,6 +28,7 @@ from benchmarks.process.job import JobOutcome, ProcessOutcomes, TurnPlan
 from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, Plan
 from benchmarks.records.request import BenchmarkRequest
 from benchmarks.records.samples import ProcessSamples
+from runtimes.errors import Reason
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact
 
 METHOD = BenchmarkRequest(duration_s=0.025, processes=2, rounds=2, max_samples=1000, seed=0, silence_s=60.0)
@@ -42,7 +43,7 @@ told()
 print("\x01ready 0.001", flush=True)
 while told()[0] == "turn":
     print("\x01turned 0.001", flush=True)
-open(sys.argv[2], "w").write(json.dumps({"status": "ok", "note": str(number)}))
+open(sys.argv[2], "w").write(json.dumps({"status": "ok", "notes": [{"code": "number", "sentence": str(number)}]}))
 """
 """Speaks as a worker does, and measures nothing: it starts in a few hundredths of a second."""
 
@@ -53,6 +54,11 @@ from benchmarks.worker.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 """A real worker, which tells its process first."""
+
+
+def number(value: int) -> tuple[Reason, ...]:
+    """What a process that stands in notes: its number."""
+    return (Reason("number", str(value)),)
 
 
 def program(code: str) -> tuple[str, ...]:
@@ -245,7 +251,7 @@ def test_those_that_fail_leave_the_others_in_peace(tmp_path: Path) -> None:
     method = replace(METHOD, duration_s=0.4, silence_s=1.5)
     found = dict(zip([entry.name for entry in entries], last(entries, tmp_path, ears, method), strict=True))
     reasons = {name: [outcome.reason for outcome in one.outcomes] for name, one in found.items()}
-    codes = {name: [outcome.code for outcome in one.outcomes] for name, one in found.items()}
+    codes = {name: [outcome.reason and outcome.reason.code for outcome in one.outcomes] for name, one in found.items()}
     assert codes["first"] == codes["dies"] == codes["killed"] == ["process-killed"]
     assert codes["second"] == [None, "process-killed"]
     assert codes["hangs"] == ["process-hung"]
@@ -258,7 +264,7 @@ def test_those_that_fail_leave_the_others_in_peace(tmp_path: Path) -> None:
         "killed": ("SIGKILL", f"'pid {ears.pid('killed')}'"),
         "hangs": ("1.5 s", f"'pid {ears.pid('hangs')}'"),
     }.items():
-        assert all(value in (reasons[name][-1] or "") for value in values), reasons[name]
+        assert all(value in str(reasons[name][-1]) for value in values), reasons[name]
     assert [len(sitting.latency.rounds_s) for sitting in sittings(found["sound"])] == [2, 2]
     assert len(sittings(replace(found["second"], outcomes=found["second"].outcomes[:1]))) == 1
     assert gone(ears.pids)
@@ -317,7 +323,7 @@ def test_those_beyond_the_number_held_are_measured_alone_afterwards(tmp_path: Pa
     ears = Ears()
     found = last([standing_in(name) for name in names], tmp_path, ears, replace(METHOD, rounds=1))
     assert [one.alone for one in found] == [False] * HELD + [True] * 2
-    assert all([outcome.note for outcome in one.outcomes] == ["0", "1"] for one in found)
+    assert all([outcome.notes for outcome in one.outcomes] == [number(0), number(1)] for one in found)
     begun = [line.split(" · ")[-1].removesuffix(": start") for line in ears.lines if line.endswith(": start")]
     assert begun == [*names[:HELD] * 2, *[names[HELD]] * 2, *[names[HELD + 1]] * 2]
     assert len(set(ears.pids)) == 2 * (HELD + 2)
@@ -329,7 +335,7 @@ def test_those_for_which_there_is_no_memory_are_measured_alone(tmp_path: Path, m
     ears = Ears()
     found = last([standing_in(name) for name in "abcd"], tmp_path, ears)
     assert [one.alone for one in found] == [False, False, True, True]
-    assert all([outcome.note for outcome in one.outcomes] == ["0", "1"] for one in found)
+    assert all([outcome.notes for outcome in one.outcomes] == [number(0), number(1)] for one in found)
     begun = [line.split(" · ")[-1][0] for line in ears.lines if line.endswith(": start")]
     assert begun == list("ababccdd")
 
@@ -427,7 +433,7 @@ def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
 def test_a_field_of_one_process_each_does_not_number_them(tmp_path: Path) -> None:
     ears = Ears()
     (one,) = last([standing_in("a")], tmp_path, ears, replace(METHOD, processes=1))
-    assert one.outcomes == [JobOutcome("ok", note="0")]
+    assert one.outcomes == [JobOutcome("ok", notes=number(0))]
     assert ears.lines[0] == "a: start"
     assert ears.lines[-1].split(" · ")[1:] == ["a 1 ms"]
 
@@ -438,7 +444,9 @@ def test_a_field_of_nothing_is_over_at_once(tmp_path: Path) -> None:
 
 def test_a_field_in_which_everyone_fails_ends(tmp_path: Path) -> None:
     found = last([standing_in(name, "import sys; sys.exit(3)") for name in "ab"], tmp_path)
-    assert [[outcome.code for outcome in one.outcomes] for one in found] == [["process-crashed"]] * 2
+    assert [[outcome.reason and outcome.reason.code for outcome in one.outcomes] for one in found] == [
+        ["process-crashed"]
+    ] * 2
     assert not any(one.alone for one in found)
 
 

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.harness import exports, subjects
 from benchmarks.harness.run import exit_code, run
 from benchmarks.records import subject as subjects_subject
 from benchmarks.records.request import BenchmarkRequest, RunListener
-from benchmarks.records.result import Row
+from benchmarks.records.result import Result
 from benchmarks.records.subject import Refusal, Subject
 from exporter import network
 from exporter.precision.spec import PrecisionSpec
@@ -22,6 +23,7 @@ from runtimes.errors import (
     CheckFailedError,
     CompatibilityError,
     InputError,
+    Reason,
     RexportError,
     UsageError,
 )
@@ -44,8 +46,8 @@ def made(request: BenchmarkRequest, folder: Path) -> tuple[Subject, ...]:
     return subjects.subjects(request, folder, LISTENER)
 
 
-def statuses(rows: list[Row]) -> dict[tuple[str, str | None], str]:
-    return {(row.runtime, row.precision): row.status for row in rows}
+def statuses(results: Sequence[Result]) -> dict[tuple[str, str | None], str]:
+    return {(each.identity.backend, each.identity.precision): each.status for each in results}
 
 
 @pytest.fixture
@@ -109,17 +111,18 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
         ("openvino", "fp16"): "failed",
         ("openvino", "bf16"): "ok",
     }
-    by_name = {(row.runtime, row.precision): row for row in rows}
-    assert "onnxruntime" in (by_name["openvino", "fp16"].reason or "")
-    assert "rbench-" not in (by_name["onnxruntime", "bf16"].reason or "")
+    by_name = {(each.result.identity.backend, each.result.identity.precision): each for each in Figures.of_all(rows)}
+    assert "onnxruntime" in str(by_name["openvino", "fp16"].result.reason)
+    assert "rbench-" not in str(by_name["onnxruntime", "bf16"].result.reason)
     ran = by_name["openvino", "bf16"]
-    assert ran.arithmetic is not None
-    assert "bfloat16" in ran.arithmetic
-    assert (ran.subject, ran.artifact, ran.data, ran.drop) == ("resnet20", "resnet20.bf16.onnx", "noise", None)
+    of = ran.result.identity
+    assert "bfloat16" in (ran.result.ran.arithmetic or "")
+    assert (of.subject, of.artifact, of.data, ran.drop) == ("resnet20", "resnet20.bf16.onnx", "noise", None)
     assert ran.agreement is not None
-    assert (by_name["pytorch", "fp32"].artifact, by_name["pytorch", "fp32"].sha256[:1] != "") == ("resnet20.pt2", True)
-    assert by_name["openvino", "fp16"].sha256 == ""
-    assert exit_code(rows, request) == 1
+    reference = by_name["pytorch", "fp32"].result.identity
+    assert (reference.artifact, reference.sha256[:1] != "") == ("resnet20.pt2", True)
+    assert by_name["openvino", "fp16"].result.identity.sha256 == ""
+    assert exit_code(Figures.of_all(rows), request) == 1
 
 
 def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None:
@@ -136,15 +139,18 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
         rounds=2,
         roofline=False,
     )
-    rows = list(run(request, LISTENER))
-    assert [(row.runtime, row.precision, row.batch, row.status) for row in rows] == [
+    rows = Figures.of_all(list(run(request, LISTENER)))
+    of = [figures.result.identity for figures in rows]
+    assert {figures.result.status for figures in rows} == {"ok"}
+    assert [(each.backend, each.precision, each.batch, "ok") for each in of] == [
         ("pytorch", "fp32", 4, "ok"),
         ("onnxruntime", "fp32", 4, "ok"),
         ("onnxruntime", "fp16", 4, "ok"),
     ]
-    assert [row.artifact for row in rows] == ["small-basic.pt2", "small.onnx", "small.fp16.onnx"]
+    assert [each.artifact for each in of] == ["small-basic.pt2", "small.onnx", "small.fp16.onnx"]
     assert {row.images for row in rows} == {64}
-    assert rows[1].agreement == 1.0
+    assert rows[1].agreement is not None
+    assert rows[1].agreement.value == 1.0
     assert exit_code(rows, request) == 0
 
 
@@ -174,7 +180,7 @@ def test_a_network_that_cannot_be_made_again_is_a_row(onnx_artifact: Artifact, t
     ],
 )
 def test_what_an_export_raises_is_a_status(error: RexportError, status: str) -> None:
-    assert exports._refusal(error) == Refusal(status, str(error))  # type: ignore[arg-type]
+    assert exports._refusal(error) == Refusal(status, Reason(error.code, str(error)))  # type: ignore[arg-type]
 
 
 def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:

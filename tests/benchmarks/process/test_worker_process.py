@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import statistics
@@ -13,6 +14,7 @@ import pytest
 from benchmarks.process import worker_process
 from benchmarks.process.job import JobOutcome, TurnPlan
 from benchmarks.process.worker_process import Worker
+from runtimes.errors import Reason
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact
 
 
@@ -26,9 +28,9 @@ def ended(code: str, folder: Path, silence_s: float = 30.0) -> JobOutcome:
 
 def assert_ended(outcome: JobOutcome, code: str, *values: str) -> None:
     """The process gave no outcome of its own, and the reason has this code and names the values."""
-    assert (outcome.status, outcome.code) == ("error", code)
+    assert (outcome.status, outcome.reason and outcome.reason.code) == ("error", code)
     for value in values:
-        assert value in (outcome.reason or "")
+        assert value in str(outcome.reason)
 
 
 def test_a_real_worker_brings_back_its_outcome(tmp_path: Path) -> None:
@@ -63,7 +65,8 @@ def test_a_backend_that_returns_early_gets_no_number(tmp_path: Path, kind: str, 
     code = CHEATING.format(kind=kind)
     outcome, answers = worker_process.run(replace(job, plan=plan), folder, lambda _: None, 60.0, program=program(code))
     assert (outcome.status, outcome.sitting) == ("failed", None)
-    assert outcome.code in codes
+    assert outcome.reason is not None
+    assert outcome.reason.code in codes
     assert not answers.exists()
 
 
@@ -178,8 +181,9 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path, stop: str) -> None:
 
 
 def test_a_worker_that_dies_after_its_outcome_has_still_given_it(tmp_path: Path) -> None:
-    code = 'import os, sys; open(sys.argv[2], \'w\').write(\'{"status": "failed", "reason": "r"}\'); os.abort()'
-    assert ended(code, tmp_path) == JobOutcome("failed", "r")
+    reason = json.dumps({"status": "failed", "reason": {"code": "c", "sentence": "r"}})
+    code = f"import os, sys; open(sys.argv[2], 'w').write({reason!r}); os.abort()"
+    assert ended(code, tmp_path) == JobOutcome("failed", Reason("c", "r"))
 
 
 FAMILY = """

@@ -1,122 +1,207 @@
 from __future__ import annotations
 
-import dataclasses
+import base64
 import json
-from dataclasses import replace
+import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.accuracy import packing
+from benchmarks.analysis.figures import Figures
 from benchmarks.records import migration, result, store
-from benchmarks.records.result import Row
+from benchmarks.records.estimate import Estimate
 from benchmarks.records.samples import Series
 from runtimes import codec
 from runtimes.errors import ArtifactError
-from tests.benchmarks.rows import FASTER, ON_A_GPU, REFERENCE, SKIPPED
+from tests.benchmarks.comparisons import predicting
+from tests.benchmarks.records.old_rows import NOTHING, SAMPLES, pack_as_version_4, row, written
+from tests.benchmarks.results import BUSY, FASTER, IDLE, REFERENCE
+from tests.refusals import refuses
 
-NEW_IN_2 = ("subject", "drop", "drop_interval")
-NEW_IN_3 = (
-    *("cuda_graphs", "device_p50_s", "device_p50_interval_s", "device_samples_s", "device_warmup_s"),
-    *("gpu_before", "gpu_after", "device_peak_bytes", "energy_per_image_j"),
+MISSING_REASON = {"status": "skipped", "reason": "openvino is not installed", "runtime": "openvino"}
+NO_FIGURES = dict.fromkeys(
+    ("p50_s", "p50_interval_s", "p90_s", "p99_s", "compute_p50_s", "images_per_s", "ratio", "ratio_interval", "top1")
 )
-NEW_IN_4 = (
-    *("p999_s", "p999_interval_s", "image_p50_s", "image_p50_interval_s", "verdict", "warnings", "disturbances"),
-    *("requested_threads", "requested_device", "duration_s", "processes", "rounds", "field", "command", "sittings"),
-    *("load", "roof", "answers", "flips", "evaluated_per_s", "unreadable_names"),
-)
-GONE_IN_4 = (
-    *("samples_s", "warmup_s", "compute_samples_s", "compute_warmup_s", "device_samples_s", "device_warmup_s"),
-)
-
-SAMPLES = tuple(0.001 + 1e-6 * (i * 37 % 101) for i in range(101))
-"""Of one process; 101 were enough for p99 then."""
-
-OLD: dict[str, object] = {
-    "samples_s": SAMPLES,
-    "warmup_s": (0.002, 0.0015),
-    "compute_samples_s": (0.0009, 0.00095, 0.0009),
-    "compute_warmup_s": (0.001,),
-    "device_samples_s": None,
-    "device_warmup_s": None,
-}
-
-
-def written(path: Path, row: Row, version: int, **changes: object) -> Path:
-    """A line as rbench wrote it with that schema version."""
-    data = {**codec.encode(row), **OLD, "schema_version": version, **changes}
-    for first, names in ((2, NEW_IN_2), (3, NEW_IN_3), (4, NEW_IN_4)):
-        if version < first:
-            data = {name: value for name, value in data.items() if name not in names}
-    if version < 3:
-        del data["environment"]["gpus"]
-    path.write_text(json.dumps(data) + "\n")
-    return path
-
-
-def sound(row: Row) -> Row:
-    """The row without what version 4 has besides."""
-    fresh = {field.name: field.default for field in dataclasses.fields(Row) if field.name in NEW_IN_4}
-    return replace(row, **fresh)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_rows_of_older_versions_become_rows_of_one_sitting_of_one_round(tmp_path: Path, version: int) -> None:
-    (row,) = store.read(written(tmp_path / "r.jsonl", FASTER, version))
-    (sitting,) = row.sittings
-    assert sitting.latency == Series((0.002, 0.0015), True, (SAMPLES,))
-    assert sitting.compute == Series((0.001,), True, ((0.0009, 0.00095, 0.0009),))
-    assert (sitting.device, sitting.image, sitting.conditions, sitting.starts_s) == (None, None, None, (0.0,))
-    assert (sitting.load_s, sitting.first_s) == (FASTER.load_s, FASTER.first_s)
-    assert (sitting.peak_bytes, sitting.baseline_bytes) == (FASTER.peak_bytes, FASTER.baseline_bytes)
-    assert row.schema_version == result.SCHEMA_VERSION
-    assert (row.subject is None) == (version == 1)
-    assert row.p50_s == FASTER.p50_s
-    if version == 3:
-        assert replace(row, sittings=()) == replace(sound(FASTER), p99_s=None)
+def test_samples_become_one_round_of_one_process(tmp_path: Path, version: int) -> None:
+    (read,) = store.read(written(tmp_path / "r.jsonl", version))
+    (process,) = read.samples
+    assert process.latency == Series((0.002, 0.0015), True, (SAMPLES,))
+    assert process.compute == Series((0.001,), True, ((0.0009, 0.00095, 0.0009),))
+    assert (process.device, process.image, process.conditions, process.starts_s) == (None, None, None, (0.0,))
+    assert (process.load_s, process.first_s) == (0.21, 0.004)
+    assert (process.peak_bytes, process.baseline_bytes) == (187_200_000, 120_000_000)
+    assert read.schema_version == result.SCHEMA_VERSION
+    assert (read.identity.subject is None) == (version == 1)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_older_figures_are_those_that_were_recorded(tmp_path: Path, version: int) -> None:
+    (read,) = store.read(written(tmp_path / "r.jsonl", version))
+    figures = Figures(read)
+    assert figures.p50 == Estimate(0.00041, 0.000405, 0.000416)
+    assert figures.p90 == Estimate(0.00044, 0.00044, 0.00044)  # it had no interval
+    assert figures.ratio == Estimate(6.1, 5.95, 6.21)
+    assert (figures.images, figures.images_per_s) == (10_000, 2400.0)
+    assert figures.drop == (None if version == 1 else Estimate(0.0012, -0.0005, 0.0029))
+    assert (figures.verdict, figures.warnings, figures.disturbances) == (None, (), None)
 
 
 def test_a_p99_is_given_from_as_many_samples_as_now(tmp_path: Path) -> None:
-    many = {"samples_s": SAMPLES * 10}
-    assert store.read(written(tmp_path / "r.jsonl", FASTER, 3))[0].p99_s is None
-    assert store.read(written(tmp_path / "r.jsonl", FASTER, 3, **many))[0].p99_s == FASTER.p99_s
+    assert Figures(store.read(written(tmp_path / "r.jsonl", 3))[0]).p99 is None
+    many = store.read(written(tmp_path / "r.jsonl", 3, samples_s=SAMPLES * 10))[0]
+    assert Figures(many).p99 == Estimate(0.00052, 0.00052, 0.00052)
 
 
-def test_what_a_device_timed_is_kept(tmp_path: Path) -> None:
+def test_what_a_gpu_told_is_kept(tmp_path: Path) -> None:
     timed = {"device_samples_s": (0.0003, 0.0004), "device_warmup_s": (0.0005,)}
-    (row,) = store.read(written(tmp_path / "r.jsonl", ON_A_GPU, 3, **timed))
-    assert row.sittings[0].device == Series((0.0005,), True, ((0.0003, 0.0004),))
-    assert (row.gpu_before, row.energy_per_image_j) == (ON_A_GPU.gpu_before, ON_A_GPU.energy_per_image_j)
+    told = {"gpu_before": codec.encode(IDLE), "gpu_after": codec.encode(BUSY), "energy_per_image_j": 0.0123}
+    (read,) = store.read(written(tmp_path / "r.jsonl", 3, **timed, **told))
+    assert read.samples[0].device == Series((0.0005,), True, ((0.0003, 0.0004),))
+    assert (read.gpu.before, read.gpu.after, read.gpu.energy_per_image_j) == (IDLE, BUSY, 0.0123)
 
 
-def test_a_warm_up_that_did_not_settle_is_known_by_its_note(tmp_path: Path) -> None:
+def test_an_unsettled_warm_up_is_known_by_its_note(tmp_path: Path) -> None:
     note = f"no test vectors; {migration.NOT_SETTLED}"
-    (row,) = store.read(written(tmp_path / "r.jsonl", REFERENCE, 3, note=note))
-    assert (row.sittings[0].latency.settled, row.sittings[0].compute.settled, row.note) == (False, True, note)
+    (read,) = store.read(written(tmp_path / "r.jsonl", 3, note=note))
+    assert (read.samples[0].latency.settled, read.samples[0].compute.settled, read.note) == (False, True, note)
 
 
-def test_a_row_without_samples_has_no_sitting(tmp_path: Path) -> None:
-    nothing = dict.fromkeys(GONE_IN_4)
-    (row,) = store.read(written(tmp_path / "r.jsonl", SKIPPED, 3, **nothing))
-    assert row == sound(SKIPPED)
+def test_a_row_without_samples_is_a_result_without_any(tmp_path: Path) -> None:
+    (read,) = store.read(written(tmp_path / "r.jsonl", 3, **NOTHING, **NO_FIGURES, **MISSING_REASON))
+    assert (read.status, str(read.reason), read.samples) == ("skipped", "openvino is not installed", ())
+    assert (read.recorded, Figures(read).p50, Figures(read).ratio) == (None, None, None)
+
+
+def test_figures_of_version_4_come_of_the_samples(tmp_path: Path) -> None:
+    (read,) = store.read(written(tmp_path / "r.jsonl", 4, p50_s=99.0, warnings=["its processes differ: 1 and 2 ms"]))
+    assert read.samples == FASTER.result.samples
+    figures = Figures(read)
+    assert figures.p50 is not None
+    assert figures.p50.value == 0.00041
+    assert figures.warnings == ()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_figures_against_a_reference_stay_without_it(tmp_path: Path, there: bool) -> None:
+    reference = row(4, runtime="pytorch", precision="fp32", sittings=codec.encode(REFERENCE.result.samples))
+    lines = [row(4), *([reference] if there else [])]
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read = store.read(path)
+    figures = Figures.of(read[0], read)
+    assert figures.ratio is not None
+    assert (figures.ratio == Estimate(6.1, 5.95, 6.21)) == (not there)
+    assert figures.verdict == "faster"
+    assert figures.drop == Estimate(0.0012, -0.0005, 0.0029)  # the reference has no predictions here
+
+
+def test_warnings_of_workers_keep_their_codes(tmp_path: Path) -> None:
+    said = ["all inputs are the same", "3 of 10 inputs are one value throughout", "the latency drifted by +9.0% from"]
+    (read,) = store.read(written(tmp_path / "r.jsonl", 4, warnings=said))
+    assert [warning.code for warning in read.warnings] == ["inputs-equal", "inputs-flat"]
+
+
+def test_packed_predictions_of_version_4_are_packed_anew(tmp_path: Path) -> None:
+    given = predicting(930)
+    (read,) = store.read(written(tmp_path / "r.jsonl", 4, answers=pack_as_version_4(given)))
+    assert read.predictions == packing.pack_predictions(given, None)
+    figures = Figures(read)
+    assert (figures.images, figures.top1 and figures.top1.value) == (1000, 0.93)
+
+
+def _spoil(packed: dict[str, Any], position: int, value: int) -> dict[str, Any]:
+    content = bytearray(zlib.decompress(base64.b64decode(packed["packed"])))
+    content[position] = value
+    return {**packed, "packed": base64.b64encode(zlib.compress(bytes(content))).decode()}
+
+
+DAMAGES = {
+    "no base64": lambda good: {**good, "packed": "not base64!"},
+    "no deflate": lambda good: {**good, "packed": base64.b64encode(b"no deflate").decode()},
+    "cut short": lambda good: {**good, "packed": good["packed"][:-8]},
+    "nothing": lambda good: {**good, "packed": ""},
+    "too few images": lambda good: {**good, "images": 3},
+    "far too many images": lambda good: {**good, "images": 10**12},
+    "other images": lambda good: {**good, "asked": "0" * 64},
+    "flags": lambda good: _spoil(good, 0, 7),
+    "a place": lambda good: _spoil(good, 8, 255),
+    "a class": lambda good: _spoil(good, 33, 10),
+    "a margin": lambda good: _spoil(good, -1, 0xBC),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_predictions_of_version_4_are_refused(tmp_path: Path, case: str) -> None:
+    good = pack_as_version_4(predicting(3, images=4))
+    store.read(written(tmp_path / "r.jsonl", 4, answers=good))
+    with refuses(ArtifactError, "predictions-damaged", "line 1"):
+        store.read(written(tmp_path / "r.jsonl", 4, answers=DAMAGES[case](good)))
+
+
+def test_a_bomb_of_version_4_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inflated: list[int] = []
+    real = zlib.decompressobj
+
+    class Watched:
+        def __init__(self) -> None:
+            self.unpacker = real()
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            content = self.unpacker.decompress(data, most)
+            inflated.append(len(content))
+            return content
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.unpacker, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Watched)
+    good = pack_as_version_4(predicting(2, images=2))
+    bomb = {**good, "packed": base64.b64encode(zlib.compress(bytes(50_000_000))).decode()}
+    with refuses(ArtifactError, "predictions-damaged", "2 images"):
+        store.read(written(tmp_path / "r.jsonl", 4, answers=bomb))
+    assert inflated == [1 + 2 * 12 + 1 + 1]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "code", "field"),
     [
-        ({"samples_s": [0.001, "fast"]}, r"line 1: field 'samples_s\[1\]': expected float"),
-        ({"samples_s": 0.001}, "line 1: field 'samples_s': expected a list"),
-        ({"load_s": None}, "line 1: field 'load_s' is missing beside 'samples_s'"),
-        ({"first_s": None}, "line 1: field 'first_s' is missing beside 'samples_s'"),
-        ({"median_s": 0.001}, "line 1: unknown field 'median_s'"),
+        ({"samples_s": [0.001, "fast"]}, "field-type-mismatch", "rounds_s[0][1]"),
+        ({"samples_s": 0.001}, "field-type-mismatch", "samples_s"),
+        ({"load_s": None}, "field-type-mismatch", "load_s"),
+        ({"first_s": None}, "field-type-mismatch", "first_s"),
+        ({"p50_interval_s": [1.0]}, "field-type-mismatch", "p50_interval_s"),
+        ({"threads": "two"}, "field-type-mismatch", "threads"),
+        ({"median_s": 0.001}, "field-unknown", "median_s"),
     ],
 )
-def test_an_older_row_is_checked_as_strictly(tmp_path: Path, changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ArtifactError, match=message):
-        store.read(written(tmp_path / "r.jsonl", FASTER, 3, **changes))
+def test_an_older_row_is_checked_strictly(tmp_path: Path, changes: dict[str, object], code: str, field: str) -> None:
+    with refuses(ArtifactError, code, "line 1", field):
+        store.read(written(tmp_path / "r.jsonl", 3, **changes))
 
 
-def test_a_present_row_with_the_fields_of_an_older_one_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "r.jsonl"
-    path.write_text(json.dumps({**codec.encode(FASTER), "samples_s": [0.001]}))
-    with pytest.raises(ArtifactError, match="unknown field 'samples_s'"):
-        store.read(path)
+@pytest.mark.parametrize("changes", [{"roof": 1}, {"warnings": "all"}, {"sittings": None}, {"answers": []}])
+def test_a_row_of_version_4_is_checked_strictly(tmp_path: Path, changes: dict[str, object]) -> None:
+    with refuses(ArtifactError, "field-type-mismatch", "line 1"):
+        store.read(written(tmp_path / "r.jsonl", 4, **changes))
+
+
+def test_fields_of_one_version_are_refused_in_another(tmp_path: Path) -> None:
+    with refuses(ArtifactError, "field-unknown", "samples_s"):
+        store.read(written(tmp_path / "r.jsonl", 4, samples_s=[0.001]))
+    line = json.loads(store.format_line(FASTER.result, {}))
+    (tmp_path / "new.jsonl").write_text(json.dumps({**line, "p50_s": 0.001}))
+    with refuses(ArtifactError, "field-unknown", "p50_s"):
+        store.read(tmp_path / "new.jsonl")
+
+
+def test_margins_of_version_4_are_read_to_half_precision() -> None:
+    given = predicting(5, images=9)
+    found = migration.unpack_version_4(codec.decode(packing.PackedPredictions, pack_as_version_4(given)))
+    np.testing.assert_array_equal(found.margins, given.margins.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(found.best, given.best)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -7,118 +8,134 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.records import result, store
+from benchmarks.records.result import Result
 from benchmarks.records.store import ResultsFile
-from runtimes import codec
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
-from tests.benchmarks.rows import EMPTY, ON_A_GPU, REFERENCE, SKIPPED
+from runtimes.errors import ArtifactError, CompatibilityError, Reason, ResourceError
+from tests.benchmarks import results
+from tests.benchmarks.comparisons import file
+from tests.benchmarks.results import EMPTY, change_facts
+from tests.refusals import refuses
 
-PROMISED = (
-    "status reason variant weights runtime device precision batch threads p50_s p90_s p99_s images_per_s load_s "
-    "first_s peak_bytes top1 top5 images agreement drop drop_interval arithmetic subject sittings environment"
-)
-
-
-def test_a_line_has_every_promised_name_and_null_where_nothing_was_measured() -> None:
-    data = json.loads(codec.dumps(SKIPPED))
-    assert [name for name in PROMISED.split() if name not in data] == []
-    assert data["p50_s"] is None
-    assert data["sittings"] == []
-    assert data["status"] == "skipped"
+REFERENCE, SKIPPED, ON_A_GPU = (each.result for each in (results.REFERENCE, results.SKIPPED, results.ON_A_GPU))
 
 
-def test_rows_are_read_back_as_they_were(tmp_path: Path) -> None:
-    file = ResultsFile(tmp_path / "new" / "r.jsonl")
-    for row in (REFERENCE, SKIPPED):
-        file.append(row)
-    assert store.read(file.path) == (REFERENCE, SKIPPED)
+def test_a_result_is_few_parts_of_facts() -> None:
+    assert len(dataclasses.fields(Result)) <= 20
+    parts = (result.Identity, result.Asked, result.Ran, result.Evaluation, result.GpuUse)
+    assert sum(len(dataclasses.fields(part)) for part in parts) <= 32
 
 
-def test_older_runs_are_kept(tmp_path: Path) -> None:
-    ResultsFile(tmp_path / "r.jsonl").append(EMPTY)
-    ResultsFile(tmp_path / "r.jsonl").append(replace(EMPTY, run="later"))
-    assert [row.run for row in store.read(tmp_path / "r.jsonl")] == [EMPTY.run, "later"]
+def test_a_line_has_every_fact_and_its_figures(tmp_path: Path) -> None:
+    results_file = ResultsFile(tmp_path / "r.jsonl")
+    results_file.append(SKIPPED, results.SKIPPED.as_json())
+    results_file.append(REFERENCE, results.REFERENCE.as_json())
+    skipped, measured = map(json.loads, results_file.path.read_text().splitlines())
+    assert [*skipped] == [*(field.name for field in dataclasses.fields(Result)), store.FIGURES]
+    assert (skipped["status"], skipped["samples"], skipped["identity"]["backend"]) == ("skipped", [], "openvino")
+    assert skipped["reason"] == {"code": "missing", "sentence": "openvino is not installed"}
+    assert skipped["figures"]["p50"] is None
+    assert measured["figures"]["p50"] == {"value": 0.0025, "low": 0.00245, "high": 0.00256}
+    assert measured["figures"]["images"] == 10_000
 
 
-def test_a_last_line_without_its_end_is_not_glued_to_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "r.jsonl"
-    path.write_text(codec.dumps(EMPTY))
-    ResultsFile(path).append(SKIPPED)
-    assert store.read(path) == (EMPTY, SKIPPED)
+def test_results_are_read_back_and_figures_left_out(tmp_path: Path) -> None:
+    results_file = ResultsFile(tmp_path / "new" / "r.jsonl")
+    for each in (REFERENCE, SKIPPED):
+        results_file.append(each, {"p50": "nonsense"})
+    assert store.read(results_file.path) == (REFERENCE, SKIPPED)
 
 
-def test_a_row_of_a_gpu_is_read_back_as_it_was(tmp_path: Path) -> None:
-    ResultsFile(tmp_path / "r.jsonl").append(ON_A_GPU)
-    assert store.read(tmp_path / "r.jsonl") == (ON_A_GPU,)
+def test_reasons_notes_and_warnings_keep_their_codes(tmp_path: Path) -> None:
+    noted = change_facts(
+        ON_A_GPU, notes=(Reason("first", "one"), Reason("second", "two")), warnings=(Reason("third", "three"),)
+    )
+    (read,) = store.read(file(tmp_path / "r.jsonl", noted))
+    assert (read, read.note) == (noted, "one; two")
 
 
-@pytest.mark.parametrize(
-    ("second", "message"),
-    [
-        ("{", r"r\.jsonl: line 2: not valid JSON"),
-        ("[]", "line 2: field 'at the top': expected an object"),
-        ('{"status": "fine"}', "line 2: field 'status': expected one of"),
-        ('{"status": "ok"}', "line 2: field 'reason' is missing"),
-        ("", "line 2: not valid JSON"),
-        ("[" * 100_000, "line 2: not valid JSON"),
-        ('{"schema_version": 0}', "line 2: field 'schema_version': expected 1 to 4, got 0"),
-        ('{"schema_version": "4", "status": "fine"}', "line 2: field 'status': expected one of"),
-    ],
-)
-def test_a_broken_line_is_named_and_the_file_left_alone(tmp_path: Path, second: str, message: str) -> None:
-    path = tmp_path / "r.jsonl"
-    content = f"{codec.dumps(EMPTY)}\n{second}\n"
+def test_older_lines_are_kept_and_newline_is_mended(tmp_path: Path) -> None:
+    path = file(tmp_path / "r.jsonl", REFERENCE)
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    ResultsFile(path).append(SKIPPED, {})
+    assert store.read(path) == (REFERENCE, SKIPPED)
+
+
+BROKEN: dict[str, tuple[str, str]] = {
+    "{": ("json-invalid", "r.jsonl"),
+    "[]": ("field-type-mismatch", "at the top"),
+    '{"status": "fine"}': ("field-type-mismatch", "status"),
+    '{"status": "ok"}': ("field-missing", "reason"),
+    "": ("json-invalid", "r.jsonl"),
+    "[" * 100_000: ("json-invalid", "r.jsonl"),
+    '{"schema_version": 0}': ("schema-unknown", "1 to 5"),
+    '{"schema_version": "5", "status": "fine"}': ("field-type-mismatch", "status"),
+    '{"schema_version": 5, "median_s": 1}': ("field-unknown", "median_s"),
+}
+
+
+@pytest.mark.parametrize("second", BROKEN)
+def test_a_broken_line_is_named_and_the_file_left_alone(tmp_path: Path, second: str) -> None:
+    path = file(tmp_path / "r.jsonl", EMPTY)
+    content = path.read_text() + f"{second}\n"
     path.write_text(content)
-    with pytest.raises(ArtifactError, match=message):
+    code, value = BROKEN[second]
+    with refuses(ArtifactError, code, "line 2", value):
         ResultsFile(path)
     assert path.read_text() == content
 
 
-def test_a_newer_row_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_a_newer_result_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    for newer in (replace(EMPTY, schema_version=result.SCHEMA_VERSION + 1), {"schema_version": 99, "p50": 1}):
-        path.write_text(codec.dumps(newer) + "\n")
-        with pytest.raises(CompatibilityError, match=r"line 1: a row of schema version .*pip install --upgrade"):
+    for newer in ({"schema_version": result.SCHEMA_VERSION + 1}, {"schema_version": 99, "p50": 1}):
+        path.write_text(json.dumps(newer) + "\n")
+        with refuses(CompatibilityError, "schema-newer", "line 1", "pip install --upgrade"):
             store.read(path)
 
 
 def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").mkdir()
-    with pytest.raises(ResourceError, match="cannot read: not a regular file"):
+    with pytest.raises(ResourceError):
         ResultsFile(tmp_path / "r.jsonl")
 
 
 def test_a_folder_means_the_results_in_it(tmp_path: Path) -> None:
-    assert store.find_rows_file(tmp_path) == tmp_path / "results.jsonl"
-    assert store.find_rows_file(str(tmp_path / "r.jsonl")) == tmp_path / "r.jsonl"
+    assert store.find_results_file(tmp_path) == tmp_path / "results.jsonl"
+    assert store.find_results_file(str(tmp_path / "r.jsonl")) == tmp_path / "r.jsonl"
+
+
+def timed(duration_s: float) -> Result:
+    return change_facts(EMPTY, duration_s=duration_s)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 def test_a_number_that_is_none_is_refused(tmp_path: Path, number: str) -> None:
-    path = tmp_path / "r.jsonl"
-    path.write_text(codec.dumps(replace(EMPTY, p50_s=0.125)).replace("0.125", number, 1))
-    with pytest.raises(ArtifactError, match="line 1: field 'p50_s': expected a finite number"):
+    path = file(tmp_path / "r.jsonl", timed(0.125))
+    path.write_text(path.read_text().replace("0.125", number, 1))
+    with refuses(ArtifactError, "field-type-mismatch", "line 1", "asked.duration_s"):
         store.read(path)
 
 
 def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
-    file = ResultsFile(tmp_path / "r.jsonl")
-    file.append(EMPTY)
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        file.append(replace(EMPTY, p50_s=float("nan")))
-    assert store.read(file.path) == (EMPTY,)
+    results_file = ResultsFile(tmp_path / "r.jsonl")
+    results_file.append(EMPTY, {})
+    cases: list[tuple[Result, dict[str, Any]]] = [(timed(float("nan")), {}), (EMPTY, {"p50": float("nan")})]
+    for broken, figures in cases:
+        with pytest.raises(ValueError, match="JSON compliant"):
+            results_file.append(broken, figures)
+    assert store.read(results_file.path) == (EMPTY,)
     assert os.listdir(tmp_path) == ["r.jsonl"]
 
 
 def _append_ten(path: str, run: str) -> None:
-    file = ResultsFile(path)
+    results_file = ResultsFile(path)
     for batch in range(1, 11):
-        file.append(replace(EMPTY, run=run, batch=batch))
+        results_file.append(change_facts(EMPTY, run=run, batch=batch), {})
 
 
 def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -129,22 +146,23 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    rows = store.read(path)
+    read = store.read(path)
     for n in range(2):
-        assert [row.batch for row in rows if row.run == f"writer {n}"] == list(range(1, 11))
+        assert [each.identity.batch for each in read if each.run == f"writer {n}"] == list(range(1, 11))
 
 
 ENDLESS = """
 import sys
 from dataclasses import replace
-from benchmarks.records.result import ResultsFile
-from tests.benchmarks.rows import REFERENCE
+from benchmarks.records.store import ResultsFile
+from tests.benchmarks.results import REFERENCE
 file = ResultsFile(sys.argv[1])
-series = replace(REFERENCE.sittings[0].latency, rounds_s=((0.001,) * 20_000,))
-row = replace(REFERENCE, sittings=(replace(REFERENCE.sittings[0], latency=series),))
+first = REFERENCE.result.samples[0]
+series = replace(first.latency, rounds_s=((0.001,) * 20_000,))
+result = replace(REFERENCE.result, samples=(replace(first, latency=series),))
 print("ready", flush=True)
 while True:
-    file.append(row)
+    file.append(result, {})
 """
 
 
@@ -157,8 +175,8 @@ def test_a_kill_at_any_moment_leaves_whole_lines(tmp_path: Path) -> None:
             process.stdout.readline()
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
-        rows = store.read(path) if path.exists() else ()
-        assert all(row.sittings[0].latency.samples_s == (0.001,) * 20_000 for row in rows)
-        counts.append(len(rows))
+        read = store.read(path) if path.exists() else ()
+        assert all(each.samples[0].latency.samples_s == (0.001,) * 20_000 for each in read)
+        counts.append(len(read))
     assert counts == sorted(counts)
     assert counts[-1] > 0

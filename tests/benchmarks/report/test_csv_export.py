@@ -2,34 +2,26 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import replace
 
 from benchmarks.accuracy.flips import Flips
 from benchmarks.records.load import LoadResult
-from benchmarks.records.roof import Roof
+from benchmarks.records.roof import RoofInputs
 from benchmarks.report import csv_export
-from tests.benchmarks.rows import FASTER, ON_A_GPU, REFERENCE, SKIPPED
+from runtimes.errors import Reason
+from tests.benchmarks.results import FASTER, ON_A_GPU, REFERENCE, SKIPPED, change
 
-ROOF = Roof(
-    multiply_adds=40_800_000,
-    traffic_bytes=1_100_000,
-    peak_multiply_adds_per_s=2e11,
-    bandwidth_bytes_per_s=2e10,
-    least_s=0.000204,
-    share=0.52,
-    bound="compute",
-)
+ROOF = RoofInputs(40_800_000, 1_100_000, 2e11, 2e10)
 FLIPS = Flips(better=3, worse=5, p_value=0.727, near_ties=4, real=9, real_share_interval=(0.0005, 0.0017))
 LOAD = LoadResult("open", (0.001,), (0.002,), 69.5, arrivals="poisson", rate_per_s=70.0)
 
 
 def test_csv_has_raw_values_and_intervals_in_two_columns() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_export.csv_text((REFERENCE, FASTER, SKIPPED)))))
-    assert [row["runtime"] for row in rows] == ["pytorch", "onnxruntime", "openvino"]
+    assert [row["backend"] for row in rows] == ["pytorch", "onnxruntime", "openvino"]
     assert float(rows[1]["p50_s"]) == 0.00041
     assert (float(rows[1]["p50_low_s"]), float(rows[1]["p50_high_s"])) == (0.000405, 0.000416)
     assert (rows[2]["p50_s"], rows[2]["p50_low_s"], rows[2]["reason"]) == ("", "", "openvino is not installed")
-    assert not set(csv_export.LEFT_OUT) & set(rows[0])
+    assert not {"samples", "environment", "predictions"} & set(rows[0])
 
 
 def test_headings_are_unique_and_each_cell_has_one() -> None:
@@ -47,10 +39,11 @@ def test_what_a_gpu_told_is_a_column_each() -> None:
 
 
 def test_verdict_warnings_roof_flips_and_load_are_columns() -> None:
-    disturbed = replace(FASTER, warnings=("p99 drifts", "few samples"), disturbances=("steal 4 %",))
-    told = replace(disturbed, roof=ROOF, flips=FLIPS, load=LOAD)
+    warnings = (Reason("a", "p99 drifts"), Reason("b", "few samples"))
+    disturbed = change(FASTER, warnings=warnings, disturbances=(Reason("c", "steal"),))
+    told = change(disturbed, roof_share=0.52, roof=ROOF, flips=FLIPS, load=LOAD)
     row, none = csv.DictReader(io.StringIO(csv_export.csv_text((told, REFERENCE))))
-    assert (row["verdict"], row["warnings"], row["disturbances"]) == ("faster", "p99 drifts; few samples", "steal 4 %")
+    assert (row["verdict"], row["warnings"], row["disturbances"]) == ("faster", "p99 drifts; few samples", "steal")
     assert (row["command"], row["processes"]) == ("rbench; run; resnet20.onnx; -o; results", "3")
     assert (row["roof_share"], row["roof_bound"]) == ("0.52", "compute")
     assert (row["flips_worse"], row["flips_real_share_low"], row["flips_real_share_high"]) == ("5", "0.0005", "0.0017")

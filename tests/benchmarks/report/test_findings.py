@@ -2,29 +2,44 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.records.findings import Check, FindingsTable
+import pytest
+
+from benchmarks.records.findings import Check, FindingsTable, Outcome
 from benchmarks.report import findings
+from benchmarks.report.findings import findings_document, section
+from exporter.document.blocks import Definitions, Remark, Section, Sentence, Table, TableColumn, Verdict
+from exporter.document.terminal import as_text
 from tests.benchmarks.paper.samples import PROVENANCE, degradation, responses
+from tests.documents import printed
 
 
-def test_lines_begin_with_what_came_of_it_and_none_is_too_long() -> None:
-    lines = findings.format_findings(degradation())
-    assert lines[:2] == [degradation().title, "Confirmed. The paper's claims: 2 seen."]
-    assert lines[2].startswith(
-        "CIFAR-10, JPEG copies · 45,000 train, 5,000 validation, 10,000 test images · seeds 0, 1, 2"
-    )
-    assert all(len(line) <= findings.WIDTH and line == line.rstrip() for line in lines)
-    assert "confirmed     a deeper plain net has a higher training error (section 1, Figure 1)" in lines
-    assert any(line.startswith("              found: training error 10.40") for line in lines)
-    assert lines[-1].startswith("- ")
+def test_an_experiment_begins_with_what_came_of_it() -> None:
+    found = degradation()
+    headline, provenance = section(found).all_of(Sentence)
+    assert (headline.role, headline.outcome, provenance.role) == ("headline", "confirmed", "aside")
+    assert provenance.text.split(" · ")[:3] == [
+        "CIFAR-10, JPEG copies",
+        "45,000 train, 5,000 validation, 10,000 test images",
+        "seeds 0, 1, 2",
+    ]
+    verdicts = section(found).all_of(Verdict)
+    assert [(one.outcome, one.claim) for one in verdicts] == [(check.outcome, check.said) for check in found.checks]
+    assert [remark.text for remark in section(found).all_of(Remark)] == list(found.notes)
+
+
+def test_plain_text_is_100_columns_wide_and_has_all_checks() -> None:
+    text = as_text(findings_document(degradation()))
+    assert all(len(line) <= 100 and line == line.rstrip() for line in text.splitlines())
+    for check in degradation().checks:
+        assert {*check.said.split(), *check.found.split()} <= set(text.split())
+    assert text.splitlines()[0] == degradation().title
 
 
 def test_tables_are_aligned() -> None:
-    lines = findings.format_findings(degradation())
+    lines = as_text(findings_document(degradation())).splitlines()
     start = next(place for place, line in enumerate(lines) if line.startswith("network "))
-    assert lines[start : start + 6] == [
+    assert [lines[start], *lines[start + 2 : start + 6]] == [
         "network         test %    training %  paper: test %",
-        "--------  ------------  ------------  -------------",
         "plain20    9.60 ± 0.21   5.20 ± 0.09              –",
         "plain56   13.90 ± 0.21  10.40 ± 0.09              –",
         "resnet20   8.80 ± 0.21   3.40 ± 0.09           8.75",
@@ -33,49 +48,68 @@ def test_tables_are_aligned() -> None:
 
 
 def test_wide_tables_and_long_words_are_wrapped() -> None:
-    cells = ("a network " * 8, "x" * 150, "1.5")
-    lines = findings.format_findings(
-        replace(degradation(), tables=(FindingsTable("wide", ("network", "words", "number"), (cells,)),))
-    )
-    assert max(map(len, lines)) <= findings.WIDTH
-    assert sum(line.count("x") for line in lines[lines.index("wide") :]) >= 150
-    assert " ".join(lines).count("a network") >= 7
+    cells = ("network " * 15, "x" * 150, "1.5")
+    wide = FindingsTable("wide", ("network", "words", "number"), (cells,))
+    text = as_text(findings_document(replace(degradation(), tables=(wide,), checks=(), notes=())))
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("x") >= 150
+    assert text.count("network") >= 16
 
 
 def test_what_moves_a_terminals_cursor_does_not_reach_it() -> None:
-    hostile = replace(degradation(), title="a\x1b[2Jb\nc\t", notes=("\x07bell",))
-    lines = findings.format_findings(hostile)
+    hostile = replace(degradation(), title="a\x1b[2Jb\tc", notes=("\x07bell",))
+    lines = printed(findings_document(hostile))
     assert lines[0] == "a [2Jb c"
     assert all(line.isprintable() for line in lines)
 
 
-def test_headlines_count_the_checks() -> None:
-    confirmed, contradicted = (Check("s", "", "f", outcome) for outcome in ("confirmed", "contradicted"))
-    found = replace(responses(), checks=(confirmed, confirmed, contradicted))
-    assert findings.headline(found) == "Contradicted. The paper's claims: 2 seen, 1 contradicted."
-    assert findings.headline(responses()) == "Undecided. The paper's claims: 1 left undecided."
-    assert findings.headline(replace(found, checks=())) == "Undecided. The paper's claims: none was checked."
+@pytest.mark.parametrize(
+    ("outcomes", "counts"),
+    [
+        (("confirmed", "confirmed", "contradicted"), ("2 seen", "1 contradicted")),
+        (("undecided",), ("1 left undecided",)),
+        ((), ("none was checked",)),
+    ],
+)
+def test_headlines_count_the_checks(outcomes: tuple[Outcome, ...], counts: tuple[str, ...]) -> None:
+    found = replace(responses(), checks=tuple(Check("s", "", "f", outcome) for outcome in outcomes))
+    outcome, claims, rest = findings.headline(found).split(". ")[0], *findings.headline(found).split(": ")
+    assert outcome.lower() == found.outcome
+    assert claims.startswith(outcome)
+    assert rest == f"{', '.join(counts)}."
 
 
-def test_schedules_are_told_from_each_other() -> None:
-    assert findings.schedule(replace(PROVENANCE, scale=0.25)) == "0.25 of the paper's schedule"
-    stopped = replace(PROVENANCE, scale=1.0, until=50_544)
-    assert findings.schedule(stopped) == "up to iteration 50,544 of the paper's schedule"
-    assert findings.schedule(replace(stopped, scale=0.5)) == "up to iteration 50,544 of 0.5 of the paper's schedule"
-    assert findings.schedule(replace(PROVENANCE, scale=None)) == "schedules of several lengths"
-    assert findings.schedule(replace(PROVENANCE, scale=None, recipe="")) == "nothing was trained"
+def test_schedules_differ_by_their_length() -> None:
+    whole = replace(PROVENANCE, scale=1.0)
+    quarter, stopped = replace(PROVENANCE, scale=0.25), replace(whole, until=50_544)
+    both = replace(stopped, scale=0.5)
+    several, none = replace(PROVENANCE, scale=None), replace(PROVENANCE, scale=None, recipe="")
+    texts = list(map(findings.schedule, (whole, quarter, stopped, both, several, none)))
+    assert len(set(texts)) == len(texts)
+    assert ["0.25" in texts[1], "50,544" in texts[2], "50,544" in texts[3], "0.5 of" in texts[3]] == [True] * 4
 
 
 def test_what_it_rests_on_leaves_out_what_there_is_not() -> None:
-    assert findings.schedule(replace(PROVENANCE, scale=1.0)) == "the paper's whole schedule"
     bare = replace(PROVENANCE, data="", images={}, seeds=(3,), scale=None, recipe="", versions={})
-    assert findings.describe_provenance(bare) == "seed 3 · nothing was trained"
-    assert [name for name, _ in findings.rests_on(bare)] == ["seeds", "schedule", "machine", "time"]
+    assert findings.describe_provenance(bare).split(" · ")[0] == "seed 3"
+    (definitions,) = section(replace(responses(), provenance=bare)).all_of(Definitions)
+    assert [name for name, _ in definitions.pairs] == ["seeds", "schedule", "machine", "time"]
     assert dict(findings.rests_on(PROVENANCE))["versions"] == "torch 2.11.0, numpy 2.4.6"
 
 
 def test_columns_of_numbers_stand_at_the_right() -> None:
-    table = findings.table(FindingsTable("t", ("1", "a", "b", "c"), (("1", "–", "x", "±0.1"), ("2", "-3 ms", "1", ""))))
-    assert table.headings == (("1", True), ("a", False), ("b", True), ("c", False))
-    assert findings.table(FindingsTable("t", ("a", "b"), ())).headings == (("a", True), ("b", False))
-    assert [findings.is_papers(heading) for heading in ("paper: test %", "Paper", "test %")] == [True, True, False]
+    rows = (("1", "–", "x", "±0.1"), ("2", "-3 ms", "1", ""))
+    table = findings.table(FindingsTable("t", ("1", "a", "b", "c"), rows))
+    assert [(column.heading, column.left) for column in table.columns] == [
+        *(("1", True), ("a", False), ("b", True), ("c", False)),
+    ]
+    empty = findings.table(FindingsTable("t", ("a", "b"), ()))
+    assert empty.columns == (TableColumn("a", left=True), TableColumn("b"))
+    found = findings.table(FindingsTable("t", ("paper: test %", "Paper", "test %"), ()))
+    assert [column.foreign for column in found.columns] == [True, True, False]
+
+
+def test_a_document_holds_one_experiment() -> None:
+    (only,) = findings_document(responses()).blocks
+    assert isinstance(only, Section)
+    assert len(only.all_of(Table)) == len(responses().tables)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.records.subject import PrecisionVariant, Refusal
 from benchmarks.report import tuning
+from benchmarks.report.tuning import tuning_document
 from benchmarks.tuning import search
 from benchmarks.tuning.pareto import Objective
 from benchmarks.tuning.search import TuningGoal, TuningResult
+from exporter.document.blocks import Table
+from exporter.document.terminal import as_text
+from runtimes.errors import Reason
 from tests.benchmarks.searches import TRIED, ScriptedHarness, searched, subject, typed
+from tests.documents import lines, remarks
 
 
 @pytest.fixture(autouse=True)
@@ -19,27 +23,35 @@ def four_processors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("objective", ["latency", "throughput"])
-def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective) -> None:
     bench = ScriptedHarness(
         {("openvino", "int8", 1, 1): 0.0004, ("onnxruntime", "int8", 4, 1): 12345.678}, {"int8": 0.0123}
     )
     of = subject(
-        tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"), PrecisionVariant("bf16", Refusal("skipped", "no"))
+        tmp_path,
+        typed(tmp_path, "fp32"),
+        typed(tmp_path, "int8"),
+        PrecisionVariant("bf16", Refusal("skipped", Reason("no", "no"))),
     )
     found = searched(bench, of, TuningGoal(objective, max_drop=0.1))
-    tuning.print_findings(found, sys.stdout)
-    text = capsys.readouterr().out
+    document = tuning_document(found)
+    text = as_text(document)
     assert "\x1b" not in text
-    assert max(map(len, text.splitlines())) <= 100
-    assert max(map(len, tuning.MEANING)) <= 100
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert lines[0].endswith("bundled weights · cpu, 1 or 2 or 4 threads · fashion-mnist, 200 images")
-    assert any("best" in line and line.startswith("openvino int8 1") for line in lines) == (objective == "latency")
-    assert any(line.startswith("reference: pytorch fp32, 4 threads, batch 1: 9.00 ms, top-1 90.00%") for line in lines)
-    assert "bound: a drop of top-1 of at most 10.00 points, 200 images" in lines
+    assert max(map(len, [*text.splitlines(), *tuning.MEANING])) <= 100
+    (section, *_) = document.sections
+    assert section.title.split(" · ")[-2:] == ["cpu, 1 or 2 or 4 threads", "fashion-mnist, 200 images"]
+    best = [row for row in lines(section.all_of(Table)[0]) if row["verdict"].startswith("best")]
+    fastest = [(row["runtime"], row["precision"], row["threads"]) for row in best] == [("openvino", "int8", "1")]
+    assert fastest == (objective == "latency")
+    assert {line.split(": ", 1)[1] for line in remarks(section, "failure")} == {"skipped: no"}
+    notes = remarks(section, "note")
+    reference = next(line for line in notes if line.startswith("reference:"))
+    assert all(part in reference for part in ("pytorch fp32, 4 threads, batch 1", "9.00 ms", "90.00%"))
+    (bound,) = (line for line in notes if line.startswith("bound:"))
+    assert ("10.00 points" in bound, "200 images" in bound) == (True, True)
 
 
-def test_marks_name_the_best_the_ties_the_front_and_what_is_beyond(tmp_path: Path) -> None:
+def test_marks_name_best_ties_front_and_what_is_beyond(tmp_path: Path) -> None:
     bench = ScriptedHarness(
         {
             **{(runtime, "int8", 4, 1): 1.0 for runtime in TRIED},
@@ -50,7 +62,8 @@ def test_marks_name_the_best_the_ties_the_front_and_what_is_beyond(tmp_path: Pat
         {"int8": 0.02, "fp32": 0.001},
     )
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"))
-    (table,) = tuning.section(searched(bench, of, TuningGoal(max_drop=0.01))).tables
+    document = tuning_document(searched(bench, of, TuningGoal(max_drop=0.01)))
+    (table,) = document.sections[0].all_of(Table)
     marks = {tuple(cells[:3]): cells[-1] for cells in table.cells}
     assert marks["openvino", "fp32", "1"] == "best *"
     assert marks["openvino", "fp32", "4"] == marks["onnxruntime", "fp32", "4"] == "tie *"
@@ -58,6 +71,7 @@ def test_marks_name_the_best_the_ties_the_front_and_what_is_beyond(tmp_path: Pat
     assert marks["onnxruntime", "fp32", "1"] == ""
 
 
-def test_what_was_found_before_an_interrupt_is_told_to_be_incomplete(capsys: pytest.CaptureFixture[str]) -> None:
-    tuning.print_findings(TuningResult(TuningGoal()), sys.stdout, complete=False)
-    assert "incomplete: the run ended early" in capsys.readouterr().out
+def test_an_interrupted_search_says_so() -> None:
+    document = tuning_document(TuningResult(TuningGoal()), complete=False)
+    assert [remark.code for remark in document.summary.remarks] == ["incomplete"]
+    assert (document.sections, document.legend) == ((), ())

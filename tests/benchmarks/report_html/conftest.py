@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.report_html.page import html
 from tests.benchmarks.report_html import browser
 from tests.benchmarks.report_html.measured import EVERYTHING
+from tests.benchmarks.report_html.pages import page_of
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def everything() -> str:
     """A page with all that a page can have."""
-    return html(EVERYTHING, "a report")
+    return page_of(EVERYTHING, "a report")
 
 
 @pytest.fixture(scope="session")

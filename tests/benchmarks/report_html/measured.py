@@ -1,17 +1,16 @@
-"""Rows of every kind that a page shows, each with samples that its figures say, drawn with a seed."""
+"""Results of every kind that a page shows, each with samples drawn with a seed."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 
 from benchmarks.accuracy import packing
 from benchmarks.accuracy.predictions import Predictions
+from benchmarks.analysis.figures import Figures
 from benchmarks.records.load import LoadResult
-from benchmarks.records.result import Row
-from benchmarks.records.roof import Roof
-from tests.benchmarks.rows import EMPTY, FASTER, REFERENCE, SKIPPED, images_per_s, sittings
+from benchmarks.records.roof import RoofInputs
+from runtimes.errors import Reason
+from tests.benchmarks.results import EMPTY, FASTER, REFERENCE, SKIPPED, change, estimate, processes
 
 CLASSES = ("shirt", "shoe", "bag", "coat")
 IMAGES = 400
@@ -25,7 +24,7 @@ SPEEDS = {  # milliseconds at batch 1, and what eight images take of eight times
 }
 
 
-def _answers(seed: int, wrong: int) -> packing.PackedPredictions:
+def _predictions(seed: int, wrong: int) -> packing.PackedPredictions:
     """Of all images, but for ``wrong`` of them, the truth."""
     random = np.random.default_rng(seed)
     targets = np.arange(IMAGES, dtype=np.int64) % len(CLASSES)
@@ -37,56 +36,48 @@ def _answers(seed: int, wrong: int) -> packing.PackedPredictions:
     return packing.pack_predictions(Predictions(np.arange(IMAGES), targets, best, margins, len(CLASSES)), CLASSES)
 
 
-def _row(runtime: str, precision: str, batch: int, number: int) -> Row:
-    milliseconds, saved = SPEEDS[runtime, precision]
+def _measured(backend: str, precision: str, batch: int, number: int) -> Figures:
+    milliseconds, saved = SPEEDS[backend, precision]
     p50_s = milliseconds / 1e3 * (1 if batch == 1 else batch * saved)
-    taken = sittings(p50_s, 1.08 * p50_s, 1.3 * p50_s, 0.95 * p50_s, seed=100 * number)
-    p50 = float(np.median([sample for sitting in taken for sample in sitting.latency.samples_s]))
-    given = _answers(7 if precision == "fp32" else 8, 24 if precision == "fp32" else 28)
-    right = 1 - (24 if precision == "fp32" else 28) / IMAGES
-    return replace(
-        REFERENCE if runtime == "pytorch" else FASTER,
-        runtime=runtime,
+    wrong = 24 if precision == "fp32" else 28
+    right = 1 - wrong / IMAGES
+    figures = change(
+        REFERENCE if backend == "pytorch" else FASTER,
+        backend=backend,
         precision=precision,
         arithmetic="int8" if precision == "int8" else "float32",
         batch=batch,
-        p50_s=p50,
-        p50_interval_s=(0.985 * p50, 1.015 * p50),
-        p90_s=1.08 * p50,
-        p99_s=1.3 * p50,
-        compute_p50_s=0.95 * p50,
-        image_p50_s=p50 + 0.0011,
-        images_per_s=images_per_s(batch, taken),
-        sittings=taken,
-        top1=right,
-        top1_interval=(right - 0.02, right + 0.02),
+        samples=processes(p50_s, 1.08 * p50_s, 1.3 * p50_s, 0.95 * p50_s, seed=100 * number),
+        image_p50=estimate(p50_s + 0.0011),
+        top1=estimate(right, (right - 0.02, right + 0.02)),
         images=IMAGES,
-        answers=given,
-        roof=_roof(precision, batch, 0.95 * p50),
-        field=batch,
+        predictions=_predictions(7 if precision == "fp32" else 8, wrong),
+        roof=_roof(precision, batch),
+        group=batch,
     )
+    p50 = Figures(figures.result).p50
+    assert p50 is not None
+    return change(figures, p50=estimate(p50.value, (0.985 * p50.value, 1.015 * p50.value)))
 
 
-def _roof(precision: str, batch: int, compute_s: float) -> Roof:
+def _roof(precision: str, batch: int) -> RoofInputs:
     peak, weight_bytes = (400e9, 1) if precision == "int8" else (110e9, 4)
-    multiply_adds, traffic = 41_000_000 * batch, 270_000 * weight_bytes + 3100 * 4 * batch
-    least_s = max(multiply_adds / peak, traffic / 2e10)
-    return Roof(multiply_adds, traffic, peak, 2e10, least_s, least_s / compute_s, "compute")
+    return RoofInputs(41_000_000 * batch, 270_000 * weight_bytes + 3100 * 4 * batch, peak, 2e10)
 
 
-COMPARED: tuple[Row, ...] = (
-    *(_row(*of, batch, number) for batch in (1, 8) for number, of in enumerate(SPEEDS)),
-    replace(SKIPPED, runtime="onnxruntime", precision="bf16", reason="it has no bf16 convolution for processors"),
+COMPARED: tuple[Figures, ...] = (
+    *(_measured(*of, batch, number) for batch in (1, 8) for number, of in enumerate(SPEEDS)),
+    change(SKIPPED, backend="onnxruntime", precision="bf16", reason="it has no bf16 convolution for processors"),
 )
 
-DISTURBED = replace(
+DISTURBED = change(
     COMPARED[1],
-    disturbances=("others used 0.93 of 2 processors while it was timed; up to 0.10 is quiet",),
-    warnings=("the latency rose by 6 % from the first third to the last",),
+    disturbances=(Reason("others-busy", "others used 0.93 of 2 processors while it was timed; up to 0.10 is quiet"),),
+    warnings=(Reason("latency-drifted", "the latency rose by 6 % from the first third to the last"),),
 )
 
 
-def stalled(shape: str, count: int = 12_000) -> Row:
+def stalled(shape: str, count: int = 12_000) -> Figures:
     """A load in which each 500th call takes 200 ms; an open one answers what came meanwhile late."""
     random = np.random.default_rng(3)
     services = 0.004 * random.lognormal(sigma=0.05, size=count)
@@ -107,22 +98,20 @@ def stalled(shape: str, count: int = 12_000) -> Row:
         arrivals="fixed" if shape == "open" else None,
         rate_per_s=120.0 if shape == "open" else None,
     )
-    p50, p99, p999 = (float(np.quantile(responses, q)) for q in (0.5, 0.99, 0.999))
-    row = replace(EMPTY, p50_s=p50, p50_interval_s=(0.99 * p50, 1.01 * p50), p99_s=p99, p999_s=p999)
-    return replace(row, load=load, images_per_s=load.achieved_per_s, disturbances=())
+    return change(EMPTY, load=load, disturbances=(), warnings=())
 
 
-def clients(count: int) -> Row:
+def clients(count: int) -> Figures:
     """So many threads that call at once; two processors are enough for two of them."""
     per_s = 240.0 * min(count, 2) / 1.1 ** (count > 1)
     samples = tuple(count / per_s * x for x in np.random.default_rng(count).lognormal(sigma=0.1, size=1500).tolist())
     load = LoadResult(shape="clients", services_s=samples, responses_s=samples, achieved_per_s=per_s, clients=count)
-    return replace(EMPTY, p50_s=count / per_s, load=load, images_per_s=per_s)
+    return change(EMPTY, load=load, warnings=())
 
 
-COLD = replace(
+COLD = change(
     EMPTY,
-    p50_s=0.31,
+    p50=estimate(0.31),
     load=LoadResult(
         shape="cold",
         services_s=(0.004, 0.004, 0.004),
@@ -139,5 +128,5 @@ COLD = replace(
     ),
 )
 
-LOADS: tuple[Row, ...] = (stalled("closed"), stalled("open"), *map(clients, (1, 2, 4)), COLD)
-EVERYTHING: tuple[Row, ...] = (COMPARED[0], DISTURBED, *COMPARED[2:], *LOADS)
+LOADS: tuple[Figures, ...] = (stalled("closed"), stalled("open"), *map(clients, (1, 2, 4)), COLD)
+EVERYTHING: tuple[Figures, ...] = (COMPARED[0], DISTURBED, *COMPARED[2:], *LOADS)

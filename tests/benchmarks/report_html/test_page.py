@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from benchmarks.analysis.figures import Figures
+from benchmarks.report.document import INCOMPLETE, commands, report_document
 from benchmarks.report_html import svg
-from benchmarks.report_html.page import html
+from exporter.document.blocks import Folded, Remark, Sentence, Table
+from runtimes.errors import Reason
 from tests.benchmarks.report_html.measured import COMPARED, EVERYTHING
+from tests.benchmarks.report_html.pages import page_of
 from tests.benchmarks.report_html.reader import Reader
-from tests.benchmarks.rows import FASTER, ON_A_GPU, REFERENCE, SKIPPED
+from tests.benchmarks.results import FASTER, MACHINE, ON_A_GPU, REFERENCE, SKIPPED, change, processes
+from tests.documents import numbers
 
 ROWS = (REFERENCE, FASTER, SKIPPED)
 
@@ -21,17 +27,19 @@ def test_the_page_holds_every_table_and_every_plot(everything: str) -> None:
     assert read.tags.count("figure") == read.tags.count("figcaption") == read.tags.count("svg") == 10
     words = set(read.texts)
     assert {"p50 ms", "p99.9", "top-1 %", "verdict", "roof %", "ran"} <= words
-    assert "onnxruntime bf16, batch 1: skipped: it has no bf16 convolution for processors" in words
-    assert "onnxruntime fp32, batch 1: warning: the latency rose by 6 % from the first third to the last" in words
-    assert "accuracy by class" in words
-    assert "answers that changed: openvino int8" in words
-    assert "rbench run resnet20.onnx -o results" in words
-    assert "Some System 12" in words
-    assert "a report" in words
+    document = report_document(EVERYTHING)
+    assert {remark.text for section in document.sections for remark in section.all_of(Remark)} <= words
+    assert {line.text for section in document.sections for line in section.all_of(Sentence)} <= words
+    tables = [table for section in document.sections for table in section.all_of(Table)]
+    assert {cell for table in tables for row in table.cells for cell in row} <= words
+    blocks = [block for section in document.sections for block in section.blocks]
+    assert {block.summary for block in blocks if isinstance(block, Folded)} <= words
+    assert {*commands(EVERYTHING), "Some System 12", "a report"} <= words
 
 
 def test_a_cold_start_ends_with_the_first_answer(everything: str) -> None:
-    assert "Cold start: onnxruntime fp32 310 ms" in everything
+    (spoken,) = re.findall(r'aria-label="Cold start: ([^"]*)"', everything)
+    assert numbers(spoken) == ["310"]
 
 
 def test_nothing_is_asked_of_the_network_and_the_page_is_small(everything: str) -> None:
@@ -63,30 +71,38 @@ def test_plots_take_their_colours_from_the_page(everything: str) -> None:
     assert set(re.findall(r"var\((--[\w-]+)\)", everything)) <= defined
 
 
-def test_a_runtime_has_one_colour_on_all_plots_and_no_two_share_one() -> None:
-    look = svg.choose_style(COMPARED)
-    colours = {row.runtime: look.colour(row) for row in COMPARED}
+def style(results: Sequence[Figures]) -> svg.PlotStyle:
+    of = [figures.result.identity for figures in results]
+    return svg.choose_style([each.backend for each in of], [each.precision or "" for each in of])
+
+
+def test_a_runtime_has_its_own_colour_on_all_plots() -> None:
+    look = style(COMPARED)
+    results = [figures.result for figures in COMPARED]
+    colours = {result.identity.backend: look.colour(result) for result in results}
     assert len(set(colours.values())) == len(colours) == 3
-    again = svg.choose_style(COMPARED[::-1])
-    assert all(again.colour(row) == look.colour(row) and again.marker(row) == look.marker(row) for row in COMPARED)
-    assert look.marker(COMPARED[0]) != look.marker(COMPARED[3])
+    again = style(COMPARED[::-1])
+    assert [(again.colour(each), again.marker(each)) for each in results] == [
+        (look.colour(each), look.marker(each)) for each in results
+    ]
+    assert look.marker(results[0]) != look.marker(results[3])
 
 
 def test_the_same_rows_give_the_same_page() -> None:
-    assert html(ROWS, "rbench") == html(ROWS, "rbench")
+    assert page_of(ROWS, "rbench") == page_of(ROWS, "rbench")
 
 
 def test_foreign_text_cannot_become_part_of_the_page() -> None:
-    foreign = replace(
+    foreign = change(
         FASTER,
         subject="<b>net</b>",
-        runtime='"><script>alert(1)</script>',
+        backend='"><script>alert(1)</script>',
         precision="<i>$x$",
-        note="<img src=x>",
+        notes=(Reason("note", "<img src=x>"),),
         command=("rbench", "<u>&"),
     )
-    rows = (foreign, replace(foreign, runtime="other"), replace(SKIPPED, subject="<b>net</b>", reason="<script>&"))
-    text = html(rows, "a </title><script> b")
+    rows = (foreign, change(foreign, backend="other"), change(SKIPPED, subject="<b>net</b>", reason="<script>&"))
+    text = page_of(rows, "a </title><script> b")
     read = Reader(text)
     assert not {"b", "img", "u"} & set(read.tags)
     assert read.tags.count("script") == 1
@@ -97,56 +113,58 @@ def test_foreign_text_cannot_become_part_of_the_page() -> None:
 
 
 def test_an_interrupted_run_and_no_rows_at_all() -> None:
-    assert "Incomplete: the run ended early." in html((REFERENCE,), "rbench", complete=False)
-    assert "Incomplete" not in html((REFERENCE,), "rbench")
-    read = Reader(html((), "rbench", complete=False))
+    assert f"<strong>{INCOMPLETE.text}<" in page_of((REFERENCE,), "rbench", complete=False)
+    assert INCOMPLETE.text not in page_of((REFERENCE,), "rbench")
+    read = Reader(page_of((), "rbench", complete=False))
     assert "table" not in read.tags
 
 
 def test_rows_that_gave_nothing_make_a_page_too() -> None:
-    read = Reader(html((SKIPPED,), "rbench"))
+    read = Reader(page_of((SKIPPED,), "rbench"))
     assert "skipped" in read.texts
     assert read.kinds == []
 
 
 def test_without_matplotlib_the_page_says_so_and_has_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.report_html.svg.find_spec", lambda _: None)
-    read = Reader(html(EVERYTHING, "rbench"))
-    alarm = "This page has no plots: matplotlib is not installed (pip install 'rexport[report]')."
-    assert alarm in read.texts
+    read = Reader(page_of(EVERYTHING, "rbench"))
+    reason = svg.missing()
+    assert reason is not None
+    assert reason.code == "plots-unavailable"
+    assert svg.INSTALL in reason.sentence
+    assert any(str(reason) in text for text in read.texts)
     assert read.kinds == []
     assert read.tags.count("table") >= 8
 
 
 def test_a_gpus_rows_show_its_clock() -> None:
-    read = Reader(html((ON_A_GPU,), "rbench"))
-    assert {"device", "held by", "power cap, sync boost"} <= set(read.texts)
-    assert "driver 580.159.03, CUDA 13.0" in read.texts
+    read = Reader(page_of((ON_A_GPU,), "rbench"))
+    assert {"device", "held by"} <= set(read.texts)
+    assert any("580.159.03" in text for text in read.texts)
 
 
 def test_other_machines_and_networks_stand_apart() -> None:
-    elsewhere = replace(FASTER, environment=replace(FASTER.environment, cpu="Slow Processor 1"))
-    read = Reader(html((REFERENCE, elsewhere, FASTER), "rbench"))
+    elsewhere = change(FASTER, environment=replace(MACHINE, cpu="Slow Processor 1"))
+    read = Reader(page_of((REFERENCE, elsewhere, FASTER), "rbench"))
     assert "nav" in read.tags
     assert {"s0", "s1"} <= set(read.ids)
     assert any("Slow Processor 1" in text for text in read.texts)
 
 
 def test_whether_the_machine_was_quiet_is_said() -> None:
-    assert "Fast Processor 9 · quiet: 2 of 2 rows<" in html((REFERENCE, FASTER, SKIPPED), "rbench")
-    unseen = [replace(row, disturbances=None) for row in (REFERENCE, FASTER)]
-    assert "· not known whether the machine was quiet: 2 of 2 rows<" in html(unseen, "rbench")
-    disturbed = html((REFERENCE, replace(FASTER, disturbances=("steal",))), "rbench")
-    assert "<strong>The machine was disturbed: 1 of 2 rows: steal.<" in disturbed
-    assert "quiet: " not in disturbed
+    disturbed = (REFERENCE, change(FASTER, disturbances=(Reason("time-stolen", "steal"),)))
+    unseen = tuple(change(row, disturbances=None) for row in (REFERENCE, FASTER))
+    for rows, alarm in (((REFERENCE, FASTER, SKIPPED), False), (unseen, False), (disturbed, True)):
+        (remark,) = report_document(rows).summary.remarks
+        text = page_of(rows, "rbench")
+        assert (f"<strong>{remark.text}</strong>" in text) == alarm
+        assert (f"Fast Processor 9 · {remark.text}</p>" in text) == (not alarm)
 
 
 def test_a_single_sample_and_constant_ones_can_be_drawn() -> None:
-    from tests.benchmarks.rows import sittings
-
-    constant = replace(FASTER, sittings=sittings(0.001, 0.001, 0.001, 0.001))
-    first = constant.sittings[0]
+    constant = change(FASTER, samples=processes(0.001, 0.001, 0.001, 0.001))
+    first = constant.result.samples[0]
     same = replace(first, latency=replace(first.latency, rounds_s=((0.001,) * 6, (0.001,) * 6)))
     few = replace(first, latency=replace(first.latency, rounds_s=((0.001,),)), starts_s=(0.0,))
-    read = Reader(html((replace(constant, sittings=(same,)), replace(REFERENCE, sittings=(few,))), "rbench"))
+    read = Reader(page_of((change(constant, samples=(same,)), change(REFERENCE, samples=(few,))), "rbench"))
     assert {"distribution", "drift"} <= set(read.kinds)

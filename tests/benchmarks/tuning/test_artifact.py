@@ -13,8 +13,9 @@ from benchmarks.tuning import pareto
 from runtimes import Artifact
 from runtimes.artifacts.manifest import FileRecord, Tuning
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, ResourceError, UsageError
-from tests.benchmarks.rows import FASTER
+from tests.benchmarks.results import FASTER, change, estimate
 from tests.benchmarks.scripts import artifact, foreign, read
+from tests.refusals import refuses
 
 TUNING = Tuning("fake", "cpu", 1, 4, "latency", 0.5, 8.0, "some machine")
 
@@ -74,7 +75,7 @@ def test_what_cannot_be_carried_is_refused(tmp_path: Path) -> None:
     source = read(artifact(tmp_path))
     assert source.manifest is not None
     large = replace(source.manifest, external=(FileRecord("net.fake.0a1b2c3d.data", "ab" * 32),))
-    with pytest.raises(CompatibilityError, match="weights lie in files of their own, which cannot be carried"):
+    with refuses(CompatibilityError, "weights-external", "net.fake"):
         tuned.copy_with_tuning(Artifact(source.path, source.format, large), tmp_path / "best.fake", TUNING)
 
 
@@ -118,10 +119,10 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured() -> N
 
 
 def test_the_manifest_says_what_was_measured() -> None:
-    row = replace(FASTER, threads=3, batch=8)
-    one = pareto.candidate(row, "throughput", 0.0)
+    figures = change(FASTER, threads=3, batch=8)
+    one = pareto.candidate(figures, "throughput", estimate(0.0))
     assert one is not None
-    assert FASTER.images_per_s is not None
+    assert figures.images_per_s is not None
     assert tuned.tuning_of(one, "throughput") == Tuning(
-        "onnxruntime", "cpu", 3, 8, "throughput", 0.00041, FASTER.images_per_s, "Fast Processor 9, 2 of 4 processors"
+        "onnxruntime", "cpu", 3, 8, "throughput", 0.00041, figures.images_per_s, "Fast Processor 9, 2 of 4 processors"
     )

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.tuning import pareto
 from benchmarks.tuning.pareto import Objective, ParetoPoint
-from tests.benchmarks.rows import EMPTY, sittings
+from tests.benchmarks.results import EMPTY, change, estimate, processes
 
 
 def timed(
@@ -15,8 +15,8 @@ def timed(
 ) -> ParetoPoint:
     """A configuration with a median of so many milliseconds, give or take the spread."""
     interval = ((ms - spread_ms) / 1e3, (ms + spread_ms) / 1e3)
-    row = replace(EMPTY, p50_s=ms / 1e3, p50_interval_s=interval, threads=threads, batch=batch)
-    one = pareto.candidate(row, "latency", accuracy_drop)
+    figures = change(EMPTY, p50=estimate(ms / 1e3, interval), threads=threads, batch=batch)
+    one = pareto.candidate(figures, "latency", estimate(accuracy_drop))
     assert one is not None
     return one
 
@@ -25,13 +25,12 @@ def timed(
     ("objective", "cost", "interval"), [("latency", 8.0, (4.0, 16.0)), ("throughput", 1.0, (0.5, 2.0))]
 )
 def test_what_counts_is_a_call_or_an_image(objective: Objective, cost: float, interval: tuple[float, float]) -> None:
-    row = replace(EMPTY, batch=8, p50_s=8.0, p50_interval_s=(4.0, 16.0))
-    one = pareto.candidate(row, objective, 0.25, (0.125, 0.5))
-    assert one == ParetoPoint(row, cost, interval, 0.25, (0.125, 0.5))
+    figures, drop = change(EMPTY, batch=8, p50=estimate(8.0, (4.0, 16.0))), estimate(0.25, (0.125, 0.5))
+    assert pareto.candidate(figures, objective, drop) == ParetoPoint(figures, estimate(cost, interval), drop)
 
 
 def test_a_row_without_a_median_is_no_candidate() -> None:
-    assert pareto.candidate(EMPTY, "latency", 0.0) is None
+    assert pareto.candidate(Figures(EMPTY), "latency", estimate(0.0)) is None
 
 
 def test_the_fastest_is_the_best() -> None:
@@ -40,7 +39,7 @@ def test_the_fastest_is_the_best() -> None:
     assert (chosen.best, chosen.tied, chosen.beyond) == (fast, (), ())
 
 
-def test_the_bound_keeps_what_loses_too_much_out_and_holds_at_its_very_value() -> None:
+def test_the_bound_holds_at_its_very_value() -> None:
     careless, just, exact = timed(1, accuracy_drop=0.0051), timed(2, accuracy_drop=0.005), timed(3, accuracy_drop=-0.01)
     chosen = pareto.choose([careless, just, exact], 0.005)
     assert (chosen.best, chosen.beyond) == (just, (careless,))
@@ -63,7 +62,7 @@ def test_of_ties_the_fewest_threads_win() -> None:
     assert chosen.tied == (fast,)
 
 
-def test_of_ties_with_as_many_threads_the_smallest_loss_wins_then_the_fastest() -> None:
+def test_of_ties_the_smallest_loss_wins_then_the_fastest() -> None:
     fast, near, nearer = timed(1.0, 0.3, 0.004), timed(1.1, 0.3, 0.002), timed(1.2, 0.3, 0.002)
     chosen = pareto.choose([fast, nearer, near])
     assert chosen.best == near
@@ -99,7 +98,7 @@ def test_the_front_is_what_nothing_betters() -> None:
     assert pareto.front([exact, quick, between, worse]) == (exact, quick, between)
 
 
-def test_equals_are_on_the_front_together_and_one_better_side_is_enough() -> None:
+def test_equals_are_on_the_front_together() -> None:
     one, twin = timed(1, accuracy_drop=0.1, threads=1), timed(1, accuracy_drop=0.1, threads=2)
     assert pareto.front([one, twin]) == (one, twin)
     assert pareto.front([one, timed(1, accuracy_drop=0.2), timed(2, accuracy_drop=0.1)]) == (one,)
@@ -107,14 +106,16 @@ def test_equals_are_on_the_front_together_and_one_better_side_is_enough() -> Non
 
 def sampled(ms: float, threads: int, batch: int = 1, seed: int = 0, objective: Objective = "latency") -> ParetoPoint:
     """Of three processes, beside others of its batch or not."""
-    taken = sittings(ms / 1e3, 1.08 * ms / 1e3, 1.3 * ms / 1e3, ms / 1e3, seed=seed)
-    row = replace(EMPTY, p50_s=ms / 1e3, p50_interval_s=(0.0, 1.0), threads=threads, batch=batch, sittings=taken)
-    one = pareto.candidate(row, objective, 0.0)
+    samples = processes(ms / 1e3, 1.08 * ms / 1e3, 1.3 * ms / 1e3, ms / 1e3, seed=seed)
+    p50 = estimate(ms / 1e3, (0.0, 1.0))
+    one = pareto.candidate(
+        change(EMPTY, p50=p50, threads=threads, batch=batch, samples=samples), objective, estimate(0.0)
+    )
     assert one is not None
     return one
 
 
-def test_of_those_that_took_turns_only_what_is_not_told_apart_ties() -> None:
+def test_finalists_tie_by_their_rounds() -> None:
     """All intervals overlap; round by round the one of the fewest threads is twice as slow."""
     fast, twin, slow = sampled(1.0, 4, seed=1), sampled(1.001, 2, seed=4), sampled(2.0, 1, seed=7)
     found = pareto.choose([fast, twin, slow])
@@ -133,7 +134,7 @@ def test_of_batches_the_time_of_an_image_decides() -> None:
     assert (settled.best, settled.tied) == (same, (alone,))
 
 
-def test_what_comes_near_the_fastest_is_not_only_what_overlaps_it() -> None:
+def test_close_is_more_than_overlapping() -> None:
     fast, close, wide, far, careless = (
         timed(1.0),
         timed(1.05),

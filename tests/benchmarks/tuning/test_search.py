@@ -12,17 +12,20 @@ import pytest
 
 import runtimes
 from benchmarks import cli
+from benchmarks.analysis.figures import Figures
 from benchmarks.commands.tune import tune as tune_command
 from benchmarks.records import store
 from benchmarks.records.request import BenchmarkRequest, RunListener
 from benchmarks.records.subject import PrecisionVariant, Refusal
-from benchmarks.report import tuning as verdict
+from benchmarks.report.tuning import tuning_document
 from benchmarks.tuning import search as tune
+from benchmarks.tuning.pareto import ParetoPoint
 from benchmarks.tuning.search import TuningGoal, TuningResult, TuningSearch
+from exporter.document.blocks import Table
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import FileRecord, Manifest
-from runtimes.errors import CheckFailedError, RexportError, UsageError
+from runtimes.errors import CheckFailedError, Reason, RexportError, UsageError
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 from tests.benchmarks.searches import TRIED, ScriptedHarness, searched, subject, typed
 from tests.exporter.command_line import here
@@ -30,6 +33,12 @@ from tests.refusals import error_codes, refuses
 
 LISTENER = RunListener(lambda *_: None, lambda _: None)
 RBENCH = (sys.executable, "-m", "benchmarks.cli")
+
+
+def describe(point: ParetoPoint) -> tuple[str, str | None, int, int]:
+    """Backend, precision, threads and batch."""
+    of = point.figures.result.identity
+    return of.backend, of.precision, point.figures.result.ran.threads, of.batch
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +57,7 @@ def test_everything_is_tried_and_the_reference_first(tmp_path: Path) -> None:
     assert len(bench.asked) == 13
     best = found.choice().best
     assert best is not None
-    assert (best.row.runtime, best.row.precision, best.row.threads, best.accuracy_drop) == (
-        "openvino",
-        "int8",
-        2,
-        0.002,
-    )
+    assert (describe(best), best.accuracy_drop.value) == (("openvino", "int8", 2, 1), 0.002)
     assert found.labelled
     assert found.left_out == []
 
@@ -91,7 +95,7 @@ def test_what_is_beyond_the_bound_is_not_tried_further(tmp_path: Path) -> None:
     assert any(line.startswith("onnxruntime int8: ") for line in found.left_out)
     best = found.choice().best
     assert best is not None
-    assert best.row.precision == "fp32"
+    assert best.figures.result.identity.precision == "fp32"
     assert len(found.choice().beyond) == 2
 
 
@@ -126,19 +130,20 @@ def test_throughput_tries_the_batches_before_fewer_threads(tmp_path: Path) -> No
     ]
     best = found.choice().best
     assert best is not None
-    assert (best.row.threads, best.row.batch, best.cost_s) == (2, 8, 0.003 / 8)
+    assert (describe(best)[2:], best.cost_s.value) == ((2, 8), 0.003 / 8)
     assert len(found.left_out) == 1
 
 
 def test_a_pair_that_does_not_run_is_tried_once(tmp_path: Path) -> None:
     bench = ScriptedHarness({("onnxruntime", "fp32", 4, 1): -1.0}, {})
-    gone = PrecisionVariant("bf16", Refusal("failed", "bf16 failed its gate"))
+    gone = PrecisionVariant("bf16", Refusal("failed", Reason("refused", "bf16 failed its gate")))
     found = searched(bench, subject(tmp_path, typed(tmp_path, "fp32"), gone), TuningGoal())
     assert [key for key in bench.asked if key[0] == "onnxruntime"] == [
         ("onnxruntime", "fp32", 4, 1),
         ("onnxruntime", "bf16", 4, 1),
     ]
-    reasons = {(row.runtime, row.precision, row.status): row.reason for row in found.rows if row.status != "ok"}
+    failed = [result for result in found.results if result.status != "ok"]
+    reasons = {(each.identity.backend, each.identity.precision, each.status): str(each.reason) for each in failed}
     assert reasons["onnxruntime", "fp32", "error"] == "it broke"
     assert {key for key in reasons if key[1] == "bf16"} == {(runtime, "bf16", "failed") for runtime in TRIED}
 
@@ -148,18 +153,19 @@ def test_without_labels_the_gates_error_counts_and_no_bound_holds(tmp_path: Path
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8", 0.25), data=None)
     found = searched(bench, of, TuningGoal(max_drop=0.0))
     assert not found.labelled
-    assert {(one.row.precision, one.accuracy_drop) for one in found.candidates} == {("fp32", 0.0), ("int8", 0.25)}
+    drops = {(describe(point)[1], point.accuracy_drop.value) for point in found.candidates}
+    assert drops == {("fp32", 0.0), ("int8", 0.25)}
     best = found.choice().best
     assert best is not None
-    assert (best.row.precision, best.row.threads) == ("int8", 4)
-    assert verdict.section(found).tables[0].headings[-2][0] == "logit error %"
+    assert describe(best)[1:3] == ("int8", 4)
+    assert tuning_document(found).sections[0].all_of(Table)[0].headings[-2] == "logit error %"
 
 
 def test_a_reference_that_is_missing_leaves_the_gate(tmp_path: Path) -> None:
     bench = ScriptedHarness({("pytorch", "fp32", 4, 1): -1.0}, {"int8": 0.5})
     found = searched(bench, subject(tmp_path, typed(tmp_path, "int8", 0.125)), TuningGoal())
     assert not found.labelled
-    assert {one.accuracy_drop for one in found.candidates} == {0.125}
+    assert {one.accuracy_drop.value for one in found.candidates} == {0.125}
 
 
 def test_thread_counts_are_powers_of_two_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +177,9 @@ def test_thread_counts_are_powers_of_two_and_all(monkeypatch: pytest.MonkeyPatch
 
 def test_exit_codes(tmp_path: Path) -> None:
     request = BenchmarkRequest(subjects=("resnet20",), backends=TRIED)
-    of = subject(tmp_path, typed(tmp_path, "fp32"), PrecisionVariant("bf16", Refusal("failed", "its gate")))
+    of = subject(
+        tmp_path, typed(tmp_path, "fp32"), PrecisionVariant("bf16", Refusal("failed", Reason("refused", "its gate")))
+    )
     assert tune.exit_code(searched(ScriptedHarness({}, {}), of, TuningGoal()), request) == 0
     one_broken = ScriptedHarness({("openvino", "fp32", 4, 1): -1.0}, {})
     assert tune.exit_code(searched(one_broken, of, TuningGoal()), request) == 5  # it was asked for by name
@@ -262,15 +270,18 @@ def test_the_command_prints_the_path_on_the_last_line(tmp_path: Path) -> None:
     done = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out, "--json", lines)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, str(out))
     assert "fake     fp32" in done.stdout
-    assert [(row.runtime, row.status) for row in store.read(lines)] == [("pytorch", "skipped"), ("fake", "ok")]
+    results = store.read(lines)
+    assert [(each.identity.backend, each.status) for each in results] == [("pytorch", "skipped"), ("fake", "ok")]
     found = Artifact.read(out)
     assert found.manifest is not None
     tuning = found.manifest.tuning
     assert tuning is not None
     assert (tuning.runtime, tuning.threads, tuning.batch, tuning.objective) == ("fake", 1, 1, "latency")
-    row = store.read(lines)[-1]
-    assert tuning.p50_s == row.p50_s
-    assert (row.processes, row.rounds, len(row.sittings), row.roof) == (1, 2, 1, None)
+    result = results[-1]
+    p50 = Figures(result).p50
+    assert p50 is not None
+    assert tuning.p50_s == p50.value
+    assert (result.asked.processes, result.asked.rounds, len(result.samples), result.roof) == (1, 2, 1, None)
     assert done.stderr.rstrip("\n").split(" · ") == ["net.fake", "fake fp32", "batch 1", "1 thread"]
     with runtimes.open(out) as runtime:
         assert runtime.description.threads == 1
@@ -289,16 +300,15 @@ def test_those_near_the_best_are_measured_again_in_turns(tmp_path: Path, monkeyp
     heard = list(tune.tune(request, findings, LISTENER))
     assert findings.artifact == Artifact.read(out)
     reference, *first, one, other = heard
-    assert (reference.status, [row.threads for row in first]) == ("skipped", [2, 1])
-    assert one.field == other.field not in {row.field for row in first}
-    assert [(row.status, row.processes, len(row.sittings), row.answers) for row in (one, other)] == [
-        ("ok", 3, 3, None)
-    ] * 2
-    assert findings.rows == heard
+    assert (reference.status, [each.ran.threads for each in first]) == ("skipped", [2, 1])
+    assert one.asked.group == other.asked.group not in {each.asked.group for each in first}
+    finals = [(each.status, each.asked.processes, len(each.samples), each.predictions) for each in (one, other)]
+    assert finals == [("ok", 3, 3, None)] * 2
+    assert findings.results == heard
     assert len(findings.candidates) == len(findings.finalists) == 2
     best = findings.choice().best
     assert best is not None
-    assert best.row in (one, other)
+    assert best.figures.result in (one, other)
 
 
 def test_what_fails_in_the_finals_is_not_chosen(tmp_path: Path) -> None:
@@ -306,25 +316,25 @@ def test_what_fails_in_the_finals_is_not_chosen(tmp_path: Path) -> None:
     of = subject(tmp_path, typed(tmp_path, "fp32"))
     bench, findings = ScriptedHarness(milliseconds, {}), TuningResult(TuningGoal())
     search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED), findings)
-    for row in bench.measure(search.one_by_one()):
-        findings.rows.append(row)
+    for result in bench.measure(search.one_by_one()):
+        findings.results.append(result)
     bench.milliseconds = {**milliseconds, ("onnxruntime", "fp32", 4, 1): -1.0}
-    before = len(findings.rows)
-    for row in bench.measure(search.finals()):
-        findings.rows.append(row)
-    assert [row.status for row in findings.rows[before:]] == ["error", "ok"]
+    before = len(findings.results)
+    for result in bench.measure(search.finals()):
+        findings.results.append(result)
+    assert [each.status for each in findings.results[before:]] == ["error", "ok"]
     assert bench.together == [(2, 3)]
     best = findings.choice().best
     assert best is not None
-    assert (best.row.runtime, findings.choice().tied) == ("openvino", ())
+    assert (describe(best)[0], findings.choice().tied) == ("openvino", ())
 
 
 def test_what_leads_clearly_is_not_measured_again(tmp_path: Path) -> None:
     harness, of = ScriptedHarness({("openvino", "fp32", 2, 1): 1.0}, {}), subject(tmp_path, typed(tmp_path, "fp32"))
     findings = TuningResult(TuningGoal())
     search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED), findings)
-    for row in harness.measure(search.trials()):
-        findings.rows.append(row)
+    for result in harness.measure(search.trials()):
+        findings.results.append(result)
     assert harness.together == []
 
 
@@ -368,7 +378,7 @@ def test_an_interrupt_leaves_rows_and_no_artifact(tmp_path: Path, number: int, c
         process.send_signal(number)
         out, errors = process.communicate(timeout=20)
     assert process.returncode == code
-    assert "incomplete" in out
+    assert "Incomplete" in out
     assert "fake" in out
     assert "Traceback" not in errors
     assert not (tmp_path / "best.fake").exists()
@@ -387,8 +397,8 @@ def test_an_error_after_rows_still_shows_them(
     arguments = [str(artifact(tmp_path)), *options, "-o", f"{tmp_path}/best.fake"]
     with pytest.raises(RexportError, match="no space left"):
         tune_command.main(arguments, standalone_mode=False)
-    assert [row.status for row in store.read(lines)] == ["skipped", "ok"]
-    assert "incomplete" in capsys.readouterr().out
+    assert [result.status for result in store.read(lines)] == ["skipped", "ok"]
+    assert "Incomplete" in capsys.readouterr().out
 
 
 def test_the_bundled_network_is_tuned_and_opens_as_measured(tmp_path: Path) -> None:

@@ -13,22 +13,31 @@ import numpy as np
 import pytest
 
 import runtimes
-from benchmarks.analysis.warnings import NOT_SETTLED
-from benchmarks.load.figures import list_load_warnings, warnings, with_load
+from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.loads import list_load_warnings, list_warnings
 from benchmarks.machine.monitor import Conditions
 from benchmarks.records.load import ArrivalPlan, LoadResult
-from benchmarks.records.result import Row
 from benchmarks.report.load import MEANING, sections
 from benchmarks.stats.intervals import quantile
 from benchmarks.worker import load_generator, load_loops
-from benchmarks.worker.load_loops import Time, clients, knee, plan_starts, run_closed_loop, run_open_loop
+from benchmarks.worker.load_loops import Time, clients, plan_starts, run_closed_loop, run_open_loop
+from exporter.document.blocks import Sentence, Table
 from runtimes import codec
 from runtimes.errors import CheckFailedError, UsageError
 from runtimes.protocol import Arrays
-from tests.benchmarks.rows import EMPTY
+from tests.benchmarks.results import EMPTY, change_facts
 from tests.benchmarks.scripts import SCRIPT, foreign
+from tests.documents import remarks
 
 TICK = 1 / 1024
+
+
+def loaded(load: LoadResult, **facts: object) -> Figures:
+    return Figures(change_facts(EMPTY, load=load, **facts))
+
+
+def codes(load: LoadResult) -> list[str]:
+    return [warning.code for warning in list_warnings(load)]
 
 
 class Scripted:
@@ -114,18 +123,15 @@ def test_the_report_says_of_a_stall_what_either_loop_would_hide() -> None:
     done = run_open_loop(script.work, plan_starts("fixed", 1 / gap, 10_000 * gap, 0, 10_000), script.time(), 1e9)
     opened = LoadResult("open", done.services_s, done.responses_s, 102.0, "fixed", 102.4)
     closed = LoadResult("closed", done.services_s, done.services_s, 180.0)
-    rows = [with_load(EMPTY, load) for load in (closed, opened)]
-    assert [row.p999_s for row in rows] == [stall, stall]
-    assert [row.p99_s for row in rows] == [usual, pytest.approx(180 * TICK)]
-    (section,) = sections(rows)
-    assert section.headlines == (
-        "closed: 20 of 10,000 calls stalled, for up to 200 ms where 4.88 is usual; this is service time: a closed loop "
-        "sends nothing meanwhile, so nobody is seen to wait",
-        "open, fixed: 20 of 10,000 calls stalled, for up to 200 ms; p99 from the intended start is 176 ms, of the "
-        "calls alone 4.88: requests wait behind slow calls",
-    )
-    (table,) = section.tables
-    assert [heading for heading, _ in table.headings][3:] == [
+    results = [loaded(load) for load in (closed, opened)]
+    assert [figures.p999 and figures.p999.value for figures in results] == [stall, stall]
+    assert [figures.p99 and figures.p99.value for figures in results] == [usual, pytest.approx(180 * TICK)]
+    (section,) = sections(results)
+    hidden, waited = (line.text for line in section.all_of(Sentence))
+    assert all(figure in hidden for figure in ("closed: 20 of 10,000", "200 ms", "4.88"))
+    assert all(figure in waited for figure in ("open, fixed: 20 of 10,000", "200 ms", "176 ms", "4.88"))
+    (table,) = section.all_of(Table)
+    assert list(table.headings[3:]) == [
         *("service ms", "p99", "p99.9"),
         *("response ms", "p99", "p99.9"),
     ]
@@ -139,37 +145,34 @@ def test_a_quiet_load_has_nothing_to_tell() -> None:
     calls = (0.005,) * 2000
     assert list(list_load_warnings(LoadResult("closed", calls, calls, 200.0))) == []
     assert list(list_load_warnings(LoadResult("open", calls, calls, 100.0, "fixed", 100.0))) == []
-    assert list(warnings(LoadResult("open", calls, calls, 96.0, "fixed", 100.0))) == []
+    assert list(list_warnings(LoadResult("open", calls, calls, 96.0, "fixed", 100.0))) == []
 
 
 def test_a_rate_that_cannot_be_kept_is_a_warning() -> None:
     calls = (0.005,) * 30
-    assert list(warnings(LoadResult("open", calls, calls, 94.0, "fixed", 100.0))) == [
-        "100 requests a second were to come, and 94 were answered"
-    ]
-    (line,) = warnings(LoadResult("open", calls, calls, 94.0, "fixed", 400.0, unanswered=970))
-    assert line.startswith(
-        "970 of 1,000 requests still waited at the end: they came faster than they could be answered"
-    )
-    assert list(warnings(LoadResult("closed", calls, calls, 94.0, settled=False))) == [NOT_SETTLED]
+    (missed,) = list_warnings(LoadResult("open", calls, calls, 94.0, "fixed", 100.0))
+    assert (missed.code, missed.sentence[:3], "94" in missed.sentence) == ("rate-not-reached", "100", True)
+    (waiting,) = list_warnings(LoadResult("open", calls, calls, 94.0, "fixed", 400.0, unanswered=970))
+    assert (waiting.code, waiting.sentence.startswith("970 of 1,000")) == ("requests-unanswered", True)
+    assert codes(LoadResult("closed", calls, calls, 94.0, settled=False)) == ["warm-up-not-settled"]
 
 
-def test_a_load_that_drifts_and_calls_that_lean_on_each_other_are_warnings() -> None:
+def test_drifting_and_correlated_calls_are_warnings() -> None:
     random = np.random.default_rng(0)
     noise = np.exp(random.normal(scale=0.02, size=2000))
     steady = tuple(map(float, 0.005 * noise))
     drifting = tuple(map(float, 0.005 * noise * np.linspace(1, 1.2, 2000)))
-    assert list(warnings(LoadResult("closed", steady, steady, 200.0))) == []
-    (line,) = warnings(LoadResult("clients", drifting, drifting, 200.0, clients=2))
-    assert line.startswith("the latency drifted by +1")
-    assert list(warnings(LoadResult("cold", drifting, drifting, 200.0))) == []
+    assert list(list_warnings(LoadResult("closed", steady, steady, 200.0))) == []
+    (drift,) = list_warnings(LoadResult("clients", drifting, drifting, 200.0, clients=2))
+    assert (drift.code, "+1" in drift.sentence) == ("latency-drifted", True)
+    assert list(list_warnings(LoadResult("cold", drifting, drifting, 200.0))) == []
     walk = np.convolve(random.normal(size=2019), np.ones(20), "valid")
     leaning = tuple(map(float, 0.005 * np.exp(0.005 * walk)))
-    (line,) = warnings(LoadResult("paced", leaning, leaning, 30.0, None, 30.0))
-    assert line.startswith("a latency leans on the one before (autocorrelation 0.9")
-    assert list(warnings(LoadResult("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
+    (correlated,) = list_warnings(LoadResult("paced", leaning, leaning, 30.0, None, 30.0))
+    assert (correlated.code, "0.9" in correlated.sentence) == ("samples-correlated", True)
+    assert list(list_warnings(LoadResult("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
     few = drifting[::60]
-    assert not any("drifted" in line for line in warnings(LoadResult("closed", few, few, 200.0)))
+    assert "latency-drifted" not in codes(LoadResult("closed", few, few, 200.0))
 
 
 BUSY = Conditions(
@@ -191,25 +194,24 @@ BUSY = Conditions(
 """Threads wait for a processor, and nobody else is there."""
 
 
-def test_a_load_on_a_busy_machine_is_marked_and_one_that_is_busy_with_itself_is_not() -> None:
+def test_a_load_busy_with_itself_is_not_disturbed() -> None:
     calls = (0.005,) * 10
-    alone = with_load(replace(EMPTY, threads=1), LoadResult("closed", calls, calls, 100.0, conditions=BUSY))
+    alone = loaded(LoadResult("closed", calls, calls, 100.0, conditions=BUSY), threads=1)
     assert alone.disturbances is not None
-    assert any("waited for a processor" in reason for reason in alone.disturbances)
-    crowd = with_load(replace(EMPTY, threads=1), LoadResult("clients", calls, calls, 100.0, clients=3, conditions=BUSY))
+    assert "threads-waited" in [reason.code for reason in alone.disturbances]
+    crowd = loaded(LoadResult("clients", calls, calls, 100.0, clients=3, conditions=BUSY), threads=1)
     assert crowd.disturbances == ()
     robbed = LoadResult("clients", calls, calls, 100.0, clients=3, conditions=replace(BUSY, foreign_cores=1.0))
-    assert with_load(EMPTY, robbed).disturbances
+    assert loaded(robbed).disturbances
     (section,) = sections([alone, crowd])
-    assert [row[-1] for row in section.tables[0].cells] == ["!", "–"]
-    assert any(remark.startswith("closed: disturbed: ") for remark in section.remarks)
-    assert with_load(EMPTY, LoadResult("closed", calls, calls, 100.0)).disturbances is None
+    assert [row[-1] for row in section.all_of(Table)[0].cells] == ["!", "–"]
+    assert any(remark.startswith("closed: disturbed: ") for remark in remarks(section))
+    assert loaded(LoadResult("closed", calls, calls, 100.0)).disturbances is None
 
 
-def test_calls_that_are_as_short_as_the_clocks_own_cost_are_doubted() -> None:
+def test_calls_as_short_as_the_clocks_cost_are_a_warning() -> None:
     calls = (1e-6,) * 10
-    row = with_load(EMPTY, LoadResult("closed", calls, calls, 1e6, conditions=BUSY))
-    assert any("times the clock's own" in words for words in row.warnings)
+    assert "clock-too-coarse" in codes(LoadResult("closed", calls, calls, 1e6, conditions=BUSY))
 
 
 class Ticking:
@@ -286,34 +288,17 @@ def test_what_a_client_raises_comes_through_and_the_others_end() -> None:
         clients([lambda: None, broken, lambda: None], 0.01, load_loops.REAL, 1000)
 
 
-@pytest.mark.parametrize(
-    ("points", "expected"),
-    [
-        ([(1, 100.0), (2, 190.0), (4, 300.0), (8, 310.0), (16, 330.0)], 4),  # 300 is above 90 % of 330
-        ([(1, 100.0), (2, 190.0), (4, 296.0), (8, 310.0), (16, 330.0)], 8),
-        ([(1, 100.0), (2, 99.0)], 1),
-        ([(4, 100.0), (1, 50.0), (2, 95.0)], 2),
-        ([(1, 100.0), (2, 200.0)], 2),
-        ([(1, 100.0)], None),
-        ([], None),
-    ],
-)
-def test_the_knee_is_the_least_size_near_the_best(points: list[tuple[int, float]], expected: int | None) -> None:
-    assert knee(points) == expected
-
-
 def test_a_sweep_is_told_with_its_knee() -> None:
-    def row(batch: int, per_s: float) -> Row:
+    def swept(batch: int, per_s: float) -> Figures:
         calls = (batch / per_s,) * 10
-        return with_load(replace(EMPTY, batch=batch), LoadResult("batches", calls, calls, per_s / batch))
+        return loaded(LoadResult("batches", calls, calls, per_s / batch), batch=batch)
 
-    (section,) = sections([row(1, 100.0), row(2, 195.0), row(4, 210.0)])
-    assert section.headlines == (
-        "batch 2: 195 images/s, the least that comes within 10% of the best of 1 to 4, 210 at 4",
-    )
-    (section,) = sections([row(1, 100.0), row(2, 200.0)])
-    assert section.headlines[0].endswith("(the largest tried: more may be better still)")
-    assert [cells[:2] for cells in section.tables[0].cells] == [("1", "100"), ("2", "200")]
+    (section,) = sections([swept(1, 100.0), swept(2, 195.0), swept(4, 210.0)])
+    (said,) = (line.text for line in section.all_of(Sentence))
+    assert all(figure in said for figure in ("batch 2: 195", "10%", "1 to 4", "210 at 4"))
+    (section,) = sections([swept(1, 100.0), swept(2, 200.0)])
+    assert "largest tried" in section.all_of(Sentence)[0].text
+    assert [cells[:2] for cells in section.all_of(Table)[0].cells] == [("1", "100"), ("2", "200")]
 
 
 @pytest.mark.parametrize(

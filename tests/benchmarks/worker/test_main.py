@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ import pytest
 
 import runtimes
 from benchmarks.accuracy import predictions
-from benchmarks.analysis.figures import RowContext, finish_row
+from benchmarks.analysis.assembly import ResultContext, finish_result
+from benchmarks.analysis.figures import Figures
 from benchmarks.machine import gpu
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, JobOutcome, ProcessOutcomes, TurnPlan
@@ -27,12 +27,12 @@ from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile
 from runtimes.backends import fake
 from runtimes.backends.fake import FakeSession, Script
-from runtimes.errors import CompatibilityError
+from runtimes.errors import CompatibilityError, Reason
 from runtimes.protocol import Arrays, Layer, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.benchmarks import doubles
 from tests.benchmarks.nvml import Card, installed, steady
-from tests.benchmarks.rows import EMPTY
+from tests.benchmarks.results import EMPTY
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_batch
 
 
@@ -80,7 +80,7 @@ def sat(outcome: JobOutcome) -> ProcessSamples:
 def test_an_artifact_is_checked_timed_and_evaluated(tmp_path: Path) -> None:
     job = replace(JOB, artifact=str(artifact(tmp_path)))
     outcome, steps = done(job, tmp_path)
-    assert (outcome.status, outcome.reason, outcome.note) == ("ok", None, None)
+    assert (outcome.status, outcome.reason, outcome.notes) == ("ok", None, ())
     assert steps == ["open", "first call", "check", "warm-up", "accuracy 0 of 64", "profile"]
     sitting = sat(outcome)
     assert min(len(sitting.latency.samples_s), len(sitting.compute.samples_s)) >= 3
@@ -121,18 +121,14 @@ def test_what_all_processes_would_tell_alike_only_the_first_one_tells(tmp_path: 
 def test_a_graph_that_gives_one_output_for_all_inputs_is_told(tmp_path: Path) -> None:
     outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path, replace(SCRIPT, scale=0.0)))), tmp_path)
     assert outcome.status == "ok"
-    assert outcome.warnings == ("all the inputs gave the same output",)
+    assert [warning.code for warning in outcome.warnings] == ["outputs-constant"]
 
 
 def test_odd_inputs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zeros = {"input": np.zeros((2, 3, 8, 8), np.float32)}
     monkeypatch.setattr(worker, "rotation", lambda *_: [zeros, zeros])
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False), tmp_path)
-    assert outcome.warnings == (
-        "2 of 2 inputs are one value throughout",
-        "all inputs are the same",
-        "all the inputs gave the same output",
-    )
+    assert [warning.code for warning in outcome.warnings] == ["inputs-flat", "inputs-equal", "outputs-constant"]
 
 
 def test_images_are_timed_to_their_labels(tmp_path: Path) -> None:
@@ -154,38 +150,37 @@ def test_a_load_takes_the_place_of_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        (doubles.Queueing, "runs returned before they were done: the call after them took "),
-        (doubles.FillingLater, "a timed call returned before its output|output 'logits' of a timed call is not"),
-    ],
+    ("kind", "codes"),
+    [(doubles.Queueing, {"runs-unfinished"}), (doubles.FillingLater, {"output-late", "output-changed"})],
 )
 def test_a_backend_that_returns_early_gets_no_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: doubles.Kind, reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: doubles.Kind, codes: set[str]
 ) -> None:
     monkeypatch.setattr(runtimes, "open", doubles.opening(kind))
     job = replace(JOB, artifact=str(artifact(tmp_path, replace(SCRIPT, delays_s=(2e-4,)))))
     told = Told(job, turns=4)
     *_, outcome = outcomes(job, tmp_path / "p.npz", told)
     assert (outcome.status, outcome.sitting) == ("failed", None)
-    assert re.match(reason, outcome.reason or "")
+    assert outcome.reason is not None
+    assert outcome.reason.code in codes
     assert not (tmp_path / "p.npz").exists()
 
 
 def test_runs_that_do_nothing_get_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has to wait for them, so that their process does not notice; the row does."""
     path = str(artifact(tmp_path, replace(SCRIPT, delays_s=(2e-3,))))
-    rows = []
+    results = []
     for kind in (FakeSession, doubles.Idling):
         monkeypatch.setattr(runtimes, "open", doubles.opening(kind))
         job = replace(JOB, artifact=path, evaluate=False, plan=replace(JOB.plan, duration_s=0.05))
         *_, outcome = outcomes(job, tmp_path / "p.npz", Told(job))
         assert (outcome.status, outcome.sitting is None) == ("ok", False)
-        rows.append(finish_row(EMPTY, ProcessOutcomes([outcome]), None, RowContext()))
-    honest, idle = rows
-    assert (honest.status, honest.compute_p50_s is None) == ("ok", False)
-    assert idle == replace(EMPTY, status="failed", reason=idle.reason, note=idle.note, time=idle.time)
-    assert (idle.reason or "").startswith("runs on bound inputs do not do the work: one takes ")
+        results.append(finish_result(EMPTY, ProcessOutcomes([outcome]), None, ResultContext()))
+    honest, idle = results
+    assert (honest.status, Figures(honest).compute_p50 is None) == ("ok", False)
+    assert idle == replace(EMPTY, status="failed", reason=idle.reason, notes=idle.notes, time=idle.time)
+    assert idle.reason is not None
+    assert idle.reason.code == "runs-without-work"
 
 
 def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,19 +205,18 @@ def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, mo
     outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path)), evaluate=False), tmp_path)
     assert sat(outcome).latency.samples_s
     assert outcome.arithmetic is None
-    assert outcome.note == (
-        "no test vectors: the outputs were only checked to be finite; not profiled: the profiler broke"
-    )
+    assert [note.code for note in outcome.notes] == ["outputs-not-compared", "profiler-failed"]
+    assert outcome.notes[1].sentence.endswith(": the profiler broke")
 
 
 def test_a_profiler_that_ends_the_process_takes_no_number_with_it(tmp_path: Path) -> None:
     code = "import os, sys, runtimes; runtimes.profile = lambda *_: os.abort()\n"
-    code += "from benchmarks.worker import main; sys.exit(main(sys.argv[1:]))"
+    code += "from benchmarks.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
     folder = tmp_path / "job"
     folder.mkdir()
     job = replace(JOB, artifact=str(artifact(tmp_path)))
     outcome, answers = worker_process.run(job, folder, lambda _: None, 60.0, program=(sys.executable, "-c", code))
-    assert (outcome.status, outcome.note) == ("ok", "not profiled: its profiler ended the process")
+    assert (outcome.status, [note.code for note in outcome.notes]) == ("ok", ["profiler-crashed"])
     assert sat(outcome).latency.samples_s
     assert len(predictions.load(answers).indices) == 64
 
@@ -233,7 +227,7 @@ def test_a_backend_without_a_profiler_says_itself_what_it_computes_in(
     silent = tuple(replace(row, profile=None) for row in runtimes.available_backends())
     monkeypatch.setattr(runtimes, "available_backends", lambda: silent)
     outcome, steps = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
-    assert (outcome.status, outcome.arithmetic, outcome.note) == ("ok", None, None)
+    assert (outcome.status, outcome.arithmetic, outcome.notes) == ("ok", None, ())
     assert "profile" not in steps
 
 
@@ -243,7 +237,7 @@ def test_a_file_that_the_runtime_does_not_take_is_skipped(tmp_path: Path, monkey
 
     monkeypatch.setattr(runtimes, "open", refusing)
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
-    assert outcome == JobOutcome("skipped", "no kernel for Conv in bfloat16 (name another backend)")
+    assert outcome == JobOutcome("skipped", Reason("", "no kernel for Conv in bfloat16 (name another backend)"))
 
 
 def test_scripted_delays_are_what_is_measured(tmp_path: Path) -> None:
@@ -264,10 +258,8 @@ def test_samples_are_nanoseconds(tmp_path: Path) -> None:
 def test_no_parity_no_number(tmp_path: Path) -> None:
     path = artifact(tmp_path, replace(SCRIPT, scale=1.001))
     outcome, steps = done(replace(JOB, artifact=str(path)), tmp_path)
-    assert outcome == JobOutcome(
-        "failed",
-        "no parity with its test vectors: relative difference 1.0e-03, at most 1.0e-05 is allowed",
-    )
+    assert (outcome.status, outcome.reason and outcome.reason.code) == ("failed", "vectors-not-matched")
+    assert all(figure in str(outcome.reason) for figure in ("1.0e-03", "1.0e-05"))
     assert "warm-up" not in steps
     assert not (tmp_path / "p.npz").exists()
 
@@ -309,13 +301,13 @@ def test_answers_that_are_not_finite_are_caught(tmp_path: Path) -> None:
     script = replace(SCRIPT, outputs=(TensorSpec("logits", "float16", ("batch", 10)),), scale=1e9)
     with np.errstate(over="ignore"):
         outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path, script))), tmp_path)
-    assert (outcome.status, outcome.reason) == ("failed", "output 'logits' is not finite")
+    assert (outcome.status, outcome.reason and outcome.reason.code) == ("failed", "model-output-not-finite")
 
 
 def test_a_foreign_file_is_measured_and_says_what_was_not_checked(tmp_path: Path) -> None:
     outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path)), evaluate=False), tmp_path)
     assert outcome.status == "ok"
-    assert outcome.note == "no test vectors: the outputs were only checked to be finite"
+    assert [note.code for note in outcome.notes] == ["outputs-not-compared"]
 
 
 def test_an_output_that_changes_while_it_is_timed_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +322,7 @@ def test_an_output_that_changes_while_it_is_timed_is_caught(tmp_path: Path, monk
     monkeypatch.setattr(fake, "answers", drifting)
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
     assert outcome.status == "failed"
-    assert outcome.reason == "output 'logits' of a timed call is not what the same call gave before"
+    assert (outcome.reason and outcome.reason.code) == "output-changed"
 
 
 @pytest.mark.parametrize(
@@ -345,16 +337,16 @@ def test_what_is_refused_has_its_reason(tmp_path: Path, change: Callable[[Job], 
     job = replace(JOB, artifact=str(artifact(tmp_path, with_batch(SCRIPT, 2))))
     outcome, _ = done(change(job), tmp_path)
     assert outcome.status == status
-    assert (outcome.reason or "").startswith(reason)
+    assert str(outcome.reason).startswith(reason)
 
 
 def test_a_library_that_raises_is_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("first line\n  second\tline \x1b[31m")
 
-    monkeypatch.setattr(worker, "_work", broken)
+    monkeypatch.setattr(runtimes, "open", broken)
     outcome, _ = done(JOB, tmp_path)
-    assert outcome == JobOutcome("error", "RuntimeError: first line second line [31m")
+    assert outcome == JobOutcome("error", Reason("library-failed", "RuntimeError: first line second line [31m"))
 
 
 def test_a_fixed_batch_is_filled_up_and_no_image_is_lost(tmp_path: Path) -> None:
@@ -477,8 +469,8 @@ def test_what_libraries_print_does_not_matter(tmp_path: Path) -> None:
     """A real process, with a module that prints to standard output while it is imported."""
     job = tmp_path / "job.json"
     job.write_text(codec.dumps(replace(JOB, artifact=str(artifact(tmp_path)))))
-    noisy = "import sys, benchmarks.worker as w\n"
-    noisy += "w._work = (lambda real: lambda *a: (print('noise'), real(*a))[1])(w._work)\n"
+    noisy = "import sys, benchmarks.worker.__main__ as w\n"
+    noisy += "w._check = (lambda real: lambda *a: (print('noise'), real(*a))[1])(w._check)\n"
     noisy += "sys.exit(w.main(sys.argv[1:]))"
     result = subprocess.run(
         [sys.executable, "-c", noisy, str(job), str(tmp_path / "o.json"), str(tmp_path / "p.npz")],

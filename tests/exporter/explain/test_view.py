@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import pytest
 
+from exporter.document.blocks import Table
+from exporter.document.terminal import as_text
 from exporter.explain.explanation import Errors, Explanation
 from exporter.explain.layer_errors import BlockError, LayerError, StageError
 from exporter.explain.profile_summary import Execution, execution
-from exporter.explain.view import percent, print_explanation, rows, verdict
+from exporter.explain.view import Detail, explanation_document, percent, rows, verdict
 from runtimes import Description
 from runtimes.protocol import Layer
+from tests.documents import lines, numbers
 
 ABOUT = Description("onnxruntime", "1.32.0", "cpu", "CPUExecutionProvider", "int8", 2)
 
@@ -69,10 +71,15 @@ RAN = replace(BOTH, errors=None, no_errors="it is fp32 itself")
 WRONG = replace(BOTH, execution=None, no_execution="no kernel for Conv in bfloat16")
 
 
-def printed(explanation: Explanation, detail: str = "block") -> str:
-    stream = io.StringIO()
-    print_explanation(explanation, detail, stream)  # type: ignore[arg-type]
-    return stream.getvalue()
+def table(explanation: Explanation, detail: Detail = "block") -> Table:
+    """The only one."""
+    (found,) = (block for block in explanation_document(explanation, detail).blocks if isinstance(block, Table))
+    return found
+
+
+def by_name(explanation: Explanation, detail: Detail = "block") -> dict[str, dict[str, str]]:
+    """Each line's cells by their headings, under the name of its stage, block or layer."""
+    return {next(iter(line.values())).strip(): line for line in lines(table(explanation, detail))}
 
 
 def test_the_largest_error_comes_first() -> None:
@@ -105,61 +112,70 @@ def test_what_ran_without_an_error_of_its_own_is_not_lost() -> None:
 
 
 def test_the_table_is_plain_and_holds_both_halves() -> None:
-    text = printed(BOTH)
-    lines = [line.rstrip() for line in text.splitlines()]
-    assert max(map(len, lines)) <= 100
+    found = by_name(BOTH)
+    assert list(found["layer1.1"].values())[1:] == [
+        *("2 int8, 1 float32", "15.0", "75.0", "5.00", "6.01"),
+        "conv2 in float32, 12.0 ms",
+    ]
+    assert found["layer1.0"]["remarks"].split("; ")[0] == "2 Reorder, 2.50 ms"
+    assert [found["head"][name] for name in ("ms", "time %", "error %", "new %")] == ["0.000", "0.0", "inf", "0"]
+    assert table(BOTH).headings == ("block", "ran in", "ms", "time %", "error %", "new %", "remarks")
+    assert [row.state for row in table(BOTH).rows] == ["strong", "", "", "strong", "strong"]
+
+
+def test_the_plain_text_fits_and_names_artifact_and_library() -> None:
+    document = explanation_document(BOTH, "block")
+    text = as_text(document)
+    assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text
-    assert lines[0] == "resnet_int8.onnx · int8 · onnxruntime 1.32.0 (CPUExecutionProvider) · cpu, 2 threads"
-    assert " block       ran in                ms  time %  error %   new %  remarks" in lines
-    assert "   layer1.1  2 int8, 1 float32   15.0    75.0     5.00    6.01  conv2 in float32, 12.0 ms" in lines
-    assert "2 Reorder, 2.50 ms; Add in float32, 0.500 ms" in " ".join(text.split())
-    assert " head        int8               0.000     0.0      inf       0" in lines
-    assert "error: rms of the differences from resnet.onnx over its own rms, on 7 images of fashion-mnist;" in lines
+    title = text.splitlines()[0].split(" · ")
+    assert title == ["resnet_int8.onnx", "int8", "onnxruntime 1.32.0 (CPUExecutionProvider)", "cpu, 2 threads"]
+    assert any("resnet.onnx" in line for line in document.legend)
 
 
 def test_a_table_by_stage_has_the_remarks_of_its_blocks() -> None:
-    text = " ".join(printed(BOTH, "stage").split())
-    assert "layer1.1.conv2 in float32, 12.0 ms" in text
-    assert "2 Reorder, 2.50 ms" in text
-    assert "layer1.0" not in text
+    found = by_name(BOTH, "stage")
+    remarks = found["layer1"]["remarks"].split("; ")
+    assert [one.split(", ")[-1] for one in remarks] == ["12.0 ms", "2.50 ms", "0.500 ms"]
+    assert remarks[0].startswith("layer1.1.conv2 ")
+    assert "layer1.0" not in found
 
 
 def test_a_table_by_layer_has_the_errors_of_layers() -> None:
-    lines = [line.rstrip() for line in printed(WRONG, "layer").splitlines()]
-    assert "     conv2/Conv     5.00    6.00" in lines
+    assert list(by_name(WRONG, "layer")["conv2/Conv"].values())[1:] == ["5.00", "6.00"]
 
 
 def test_half_an_explanation_has_half_the_columns_and_a_reason() -> None:
-    assert "error %" not in printed(RAN)
-    assert printed(RAN).endswith("errors are not known: it is fp32 itself\n")
-    assert "time %" not in printed(WRONG)
-    assert "what ran is not known: no kernel for Conv in bfloat16\n" in printed(WRONG)
-    assert printed(WRONG).startswith("resnet_int8.onnx · int8\n")
+    assert "error %" not in table(RAN).headings
+    assert verdict(RAN)[1].endswith(f": {RAN.no_errors}")
+    assert "time %" not in table(WRONG).headings
+    assert verdict(WRONG)[0].endswith(f": {WRONG.no_execution}")
+    assert as_text(explanation_document(WRONG, "block")).splitlines()[0] == "resnet_int8.onnx · int8"
 
 
 def test_a_library_without_times_leaves_them_out() -> None:
     silent = replace(RAN, execution=ran(tuple(replace(layer, duration_s=None) for layer in STEPS)))
-    assert "conv2 in float32 " in printed(silent)
-    assert verdict(silent)[0] == "runs int8 in 5 of 6 weighted layers, float32 in 1"
+    line = by_name(silent)["layer1.1"]
+    assert (line["ms"], line["time %"], numbers(line["remarks"])) == ("–", "", [])
+    assert numbers(verdict(silent)[0]) == ["5", "6", "1"]
 
 
-def test_the_verdict() -> None:
-    assert verdict(BOTH) == (
-        "runs int8 in 5 of 6 weighted layers, float32 in 1; 85 % of the time in them, 12 % in conversions",
-        "most error enters at layer1.1: 6.01 %, at conv2; answers 7.31 % off as written, 7.29 % as it ran",
-    )
-    assert verdict(replace(BOTH, errors=replace(ERRORS, ran=None)))[1].endswith("7.31 % off as written")
+def test_the_verdict_names_precisions_and_the_worst_block() -> None:
+    first, second = verdict(BOTH)
+    assert numbers(first) == ["5", "6", "1", "85", "12"]
+    assert first.index("int8") < first.index("float32")
+    assert numbers(second) == ["6.01", "7.31", "7.29"]
+    assert ("layer1.1: " in second, "conv2" in second) == (True, True)
+    assert numbers(verdict(replace(BOTH, errors=replace(ERRORS, ran=None)))[1]) == ["6.01", "7.31"]
 
 
 def test_the_verdict_on_what_runs_wider_as_a_whole() -> None:
     wide = tuple(replace(layer, precision="float32") for layer in STEPS)
-    assert verdict(replace(RAN, execution=ran(wide, "fp16"), precision="fp16"))[0].startswith(
-        "runs float32 in all 6 weighted layers, and not fp16; "
-    )
-    assert verdict(replace(RAN, execution=ran(wide, "fp32"), precision="fp32"))[0].startswith(
-        "runs float32 in all 6 weighted layers; "
-    )
-    assert verdict(replace(RAN, execution=ran((STEPS[2],))))[0] == "no layer with weights ran"
+    narrow = verdict(replace(RAN, execution=ran(wide, "fp16"), precision="fp16"))[0]
+    same = verdict(replace(RAN, execution=ran(wide, "fp32"), precision="fp32"))[0]
+    assert numbers(narrow)[0] == numbers(same)[0] == "6"
+    assert ("not fp16" in narrow, "not fp32" in same) == (True, False)
+    assert numbers(verdict(replace(RAN, execution=ran((STEPS[2],))))[0]) == []
 
 
 @pytest.mark.parametrize(

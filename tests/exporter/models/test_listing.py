@@ -4,31 +4,38 @@ import json
 
 import pytest
 
+from exporter.document.blocks import Document, Sentence, Table
+from exporter.document.terminal import as_text
 from exporter.models import listing
 from exporter.models.variants import VARIANTS, customise, variant
+from tests.documents import lines, numbers
+
+
+def table(document: Document) -> Table:
+    """The only one."""
+    (found,) = (block for block in document.blocks if isinstance(block, Table))
+    return found
 
 
 def test_every_variant_is_in_the_table_and_the_json() -> None:
-    lines = listing.all_as_table().splitlines()
-    assert [line.split()[0] for line in lines if line.split() and line.split()[0] in VARIANTS] == list(VARIANTS)
+    assert [cells[0] for cells in table(listing.catalogue_document()).cells] == list(VARIANTS)
     assert [row["variant"]["name"] for row in json.loads(listing.all_as_json())] == list(VARIANTS)
 
 
 def test_lines_fit_their_width_and_end_in_no_space() -> None:
-    for text in (listing.all_as_table(), *(listing.one_as_table(row) for row in VARIANTS.values())):
-        for line in text.splitlines():
-            assert len(line) <= listing.WIDTH
+    for document in (listing.catalogue_document(), *map(listing.variant_document, VARIANTS.values())):
+        for line in as_text(document).splitlines():
+            assert len(line) <= 100
             assert line == line.rstrip()
 
 
 def test_a_line_holds_our_figures_and_the_papers() -> None:
-    (line,) = (line for line in listing.all_as_table().splitlines() if "resnet152 " in line)
-    assert line.split() == [
-        "resnet152", "bottleneck", "3-8-36-3", "B", "224x224", "60.19", "11.51", "11.30", "21.43",
-    ]  # fmt: skip
-    assert "…" not in listing.all_as_table()
-    (line,) = (line for line in listing.all_as_table().splitlines() if "plain20 " in line)
-    assert "none" in line.split()
+    cells = {line[0]: line[1:] for line in table(listing.catalogue_document()).cells}
+    assert cells["resnet152"] == (
+        "bottleneck", "3-8-36-3", "B", "224x224", "60.19", "", "11.51", "11.30", "21.43",
+    )  # fmt: skip
+    assert "…" not in as_text(listing.catalogue_document())
+    assert "none" in cells["plain20"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -58,13 +65,16 @@ def test_shapes_do_not_depend_on_the_shortcut() -> None:
 
 
 def test_one_variant_in_full() -> None:
-    text = listing.one_as_table(customise(variant("resnet50"), stride="v1"))
-    assert "resnet50: residual, bottleneck blocks, shortcut B, stride v1, input 3x224x224, 1000 classes" in text
-    assert "3 x [1x1 64, 3x3 64, 1x1 256]" in text
-    assert "25,557,032" in text
-    assert "the paper: 3.80 G multiply-adds (Table 1), 22.85% top-1 error (Table 3, 10-crop)" in text
+    document = listing.variant_document(customise(variant("resnet50"), stride="v1"))
+    rows = {line["stage"]: line for line in lines(table(document))}
+    assert "3x3 64" in rows["layer1"]["layers"]
+    assert rows["total"]["parameters"] == "25,557,032"
+    title, printed = (block.text for block in document.blocks if isinstance(block, Sentence))
+    assert {"resnet50:", "B,", "v1,", "3x224x224,", "1000"} <= set(title.split())
+    assert numbers(printed) == ["3.80", "1", "22.85", "1", "3", "10"]
     data = json.loads(listing.one_as_json(variant("resnet20")))
     assert data["parameters"] == 269_722
     assert data["stages"][1]["shape"] == [16, 32, 32]
-    assert "no shortcuts" in listing.one_as_table(variant("plain18"))
-    assert "the paper" not in listing.one_as_table(variant("plain44"))
+    assert "no shortcuts" in as_text(listing.variant_document(variant("plain18")))
+    unknown = listing.variant_document(variant("plain44"))
+    assert [type(block) for block in unknown.blocks] == [Sentence, Table]

@@ -1,18 +1,23 @@
-"""Rows to test with: each has the samples that its figures say, drawn with a seed."""
+"""Results to test with: each has the samples that its figures say, drawn with a seed."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import Gpu, GpuState
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.result import Row
+from benchmarks.records.estimate import Estimate
+from benchmarks.records.result import Asked, Evaluation, GpuUse, Identity, Ran, Result
 from benchmarks.records.samples import ProcessSamples, Series
 from exporter.proportions import wilson
+from runtimes.errors import Reason
 
 PROCESSES, ROUNDS = 3, 4
 
@@ -35,7 +40,7 @@ QUIET = Conditions(
 """A machine that does nothing else."""
 
 
-def sittings(
+def processes(
     p50_s: float,
     p90_s: float,
     p99_s: float,
@@ -103,12 +108,6 @@ def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(round(float(value), 9) for value in values)
 
 
-def images_per_s(batch: int, taken: tuple[ProcessSamples, ...]) -> float:
-    """What these sittings say."""
-    samples = [sample for sitting in taken for sample in sitting.latency.samples_s]
-    return batch * len(samples) / sum(samples)
-
-
 MACHINE = Environment(
     cpu="Fast Processor 9",
     architecture="x86_64",
@@ -126,122 +125,141 @@ MACHINE = Environment(
     load_average=(0.5, 0.25, 0.12),
 )
 
-EMPTY = Row(
+
+class StatedFigures(Figures):
+    """Figures of which some are stated in place of being derived, so that tests of tables need no samples."""
+
+    def __init__(self, result: Result, stated: dict[str, object]) -> None:
+        super().__init__(result)
+        self.stated = stated
+        vars(self).update(stated)
+
+
+_PARTS = {
+    "identity": [field.name for field in dataclasses.fields(Identity)],
+    "asked": [field.name for field in dataclasses.fields(Asked) if field.name not in ("threads", "device")],
+    "ran": [field.name for field in dataclasses.fields(Ran)],
+}
+_FACTS = [field.name for field in dataclasses.fields(Result)]
+
+
+def change_facts(result: Result, **changes: Any) -> Result:
+    """The result with other facts, each named without its part: ``batch=8``. ``threads`` and ``device`` are what ran;
+    what was asked for is ``asked_threads`` and ``asked_device``."""
+    facts = {name: changes.pop(name) for name in list(changes) if name in _FACTS}
+    if isinstance(facts.get("reason"), str):
+        facts["reason"] = Reason("stated", facts["reason"])
+    for part, names in _PARTS.items():
+        inner = {name: changes.pop(name) for name in list(changes) if name in names}
+        if part == "asked":
+            asked = {f"asked_{name}": name for name in ("threads", "device")}
+            inner |= {name: changes.pop(word) for word, name in asked.items() if word in changes}
+        facts[part] = replace(facts.get(part, getattr(result, part)), **inner)
+    assert not changes, f"a result has no {', '.join(changes)}"
+    return replace(result, **facts)
+
+
+def change(of: Figures | Result, **changes: Any) -> Figures:
+    """The same with other facts, as ``change_facts`` takes them, and with figures stated, as ``p50=Estimate(...)``."""
+    figures = Figures(of) if isinstance(of, Result) else of
+    stated = dict(figures.stated) if isinstance(figures, StatedFigures) else {}
+    names = [name for name in changes if name not in _FACTS and hasattr(Figures, name)]
+    stated |= {name: changes.pop(name) for name in names}
+    return StatedFigures(change_facts(figures.result, **changes), stated)
+
+
+def estimate(value: float, interval: tuple[float, float] | None = None) -> Estimate:
+    """With the value as both ends where no interval is named."""
+    return Estimate.of(value, interval or (value, value))
+
+
+EMPTY = Result(
     status="ok",
     reason=None,
     run="0123456789ab",
     time="2026-01-02T03:04:05+00:00",
-    artifact="resnet20.onnx",
-    sha256="ab" * 32,
-    variant="resnet20",
-    weights="bundled",
-    trained=True,
-    runtime="onnxruntime",
-    device="cpu",
-    precision="fp32",
-    batch=1,
-    threads=2,
-    data="fashion-mnist",
-    seed=0,
+    identity=Identity(
+        subject="resnet20.onnx",
+        artifact="resnet20.onnx",
+        sha256="ab" * 32,
+        variant="resnet20",
+        weights="bundled",
+        trained=True,
+        precision="fp32",
+        backend="onnxruntime",
+        batch=1,
+        data="fashion-mnist",
+    ),
+    asked=Asked(
+        threads=2,
+        device="cpu",
+        cuda_graphs=None,
+        duration_s=1.0,
+        processes=PROCESSES,
+        rounds=ROUNDS,
+        seed=0,
+        group=0,
+        command=("rbench", "run", "resnet20.onnx", "-o", "results"),
+    ),
+    ran=Ran("cpu", 2),
     environment=MACHINE,
-    subject="resnet20.onnx",
-    requested_threads=2,
-    requested_device="cpu",
-    duration_s=1.0,
-    processes=PROCESSES,
-    rounds=ROUNDS,
-    field=0,
-    command=("rbench", "run", "resnet20.onnx", "-o", "results"),
 )
 
-_OF_REFERENCE = sittings(0.0025, 0.0027, 0.0031, 0.0024)
-_OF_FASTER = sittings(0.00041, 0.00044, 0.00052, 0.00039, load_s=0.21, first_s=0.004, peak_bytes=187_200_000, seed=10)
-_OF_GPU = sittings(0.00041, 0.00044, 0.00052, 0.00039, 0.000321, load_s=3.1, first_s=0.4, seed=20)
+SKIPPED = Figures(
+    change_facts(EMPTY, status="skipped", reason=Reason("missing", "openvino is not installed"), backend="openvino")
+)
 
-REFERENCE = replace(
+_FAST = (0.00041, 0.00044, 0.00052, 0.00039)
+
+REFERENCE = change(
     EMPTY,
-    runtime="pytorch",
-    runtime_version="2.13.0",
+    backend="pytorch",
+    backend_version="2.13.0",
     provider="eager",
     arithmetic="float32",
-    p50_s=0.0025,
-    p50_interval_s=(0.00245, 0.00256),
-    p90_s=0.0027,
-    p99_s=0.0031,
-    compute_p50_s=0.0024,
-    images_per_s=images_per_s(1, _OF_REFERENCE),
-    ratio=1.0,
-    ratio_interval=(1.0, 1.0),
-    load_s=2.25,
-    first_s=0.031,
-    peak_bytes=312_400_000,
-    baseline_bytes=120_000_000,
-    top1=0.9361,
-    top1_interval=wilson(9361, 10_000),
-    top5=0.9981,
+    samples=processes(0.0025, 0.0027, 0.0031, 0.0024),
+    evaluation=Evaluation(0, (), 1480.0),
+    p50=estimate(0.0025, (0.00245, 0.00256)),
+    top1=estimate(0.9361, wilson(9361, 10_000)),
+    top5=estimate(0.9981),
     images=10_000,
-    agreement=1.0,
-    drop=0.0,
-    drop_interval=(-0.0002, 0.0002),
-    disturbances=(),
-    sittings=_OF_REFERENCE,
-    evaluated_per_s=1480.0,
+    agreement=estimate(1.0),
+    drop=estimate(0.0, (-0.0002, 0.0002)),
 )
 
-FASTER = replace(
+FASTER = change(
     REFERENCE,
-    runtime="onnxruntime",
-    runtime_version="1.32.0",
+    backend="onnxruntime",
+    backend_version="1.32.0",
     provider="CPUExecutionProvider",
     arithmetic="int8 (53 of 54), float32 (1 of 54)",
     precision="int8",
-    p50_s=0.00041,
-    p50_interval_s=(0.000405, 0.000416),
-    p90_s=0.00044,
-    p99_s=0.00052,
-    compute_p50_s=0.00039,
-    images_per_s=images_per_s(1, _OF_FASTER),
-    ratio=6.0976,
-    ratio_interval=(5.95, 6.21),
+    samples=processes(*_FAST, load_s=0.21, first_s=0.004, peak_bytes=187_200_000, seed=10),
+    evaluation=Evaluation(0, (), 5210.0),
+    p50=estimate(0.00041, (0.000405, 0.000416)),
+    ratio=estimate(6.0976, (5.95, 6.21)),
     verdict="faster",
-    load_s=0.21,
-    first_s=0.004,
-    peak_bytes=187_200_000,
-    sittings=_OF_FASTER,
-    evaluated_per_s=5210.0,
-    agreement=0.9999,
-    top1=0.9349,
-    top1_interval=wilson(9349, 10_000),
-    drop=0.0012,
-    drop_interval=(-0.0005, 0.0029),
+    agreement=estimate(0.9999),
+    top1=estimate(0.9349, wilson(9349, 10_000)),
+    drop=estimate(0.0012, (-0.0005, 0.0029)),
 )
-
-SKIPPED = replace(EMPTY, status="skipped", reason="openvino is not installed", runtime="openvino")
 
 H200 = Gpu("NVIDIA H200", "GPU-0", "580.159.03", "13.0", "9.0", 150_754_820_096, 1980, 700.0)
 
 IDLE = GpuState("NVIDIA H200", "GPU-0", 345, 3201, 76.5, 31, ("idle",), 1000.0, 600 << 20)
 BUSY = GpuState("NVIDIA H200", "GPU-0", 1755, 3201, 695.25, 55, ("power cap", "sync boost"), 1500.0, 1600 << 20)
 
-ON_A_GPU = replace(
+ON_A_GPU = change(
     FASTER,
     device="cuda",
-    requested_device="cuda",
-    field=1,
+    asked_device="cuda",
+    group=1,
     provider="CUDAExecutionProvider",
     precision="fp16",
     arithmetic="float16",
     environment=replace(MACHINE, gpus=(replace(H200, name="Another GPU", uuid="GPU-1"), H200)),
-    load_s=3.1,
-    first_s=0.4,
-    peak_bytes=312_400_000,
-    images_per_s=images_per_s(1, _OF_GPU),
-    sittings=_OF_GPU,
+    samples=processes(*_FAST, 0.000321, load_s=3.1, first_s=0.4, seed=20),
     cuda_graphs=True,
-    device_p50_s=0.000321,
-    device_p50_interval_s=(0.00032, 0.000322),
-    gpu_before=IDLE,
-    gpu_after=BUSY,
-    device_peak_bytes=1_048_576_000,
-    energy_per_image_j=0.0123,
+    device_p50=estimate(0.000321, (0.00032, 0.000322)),
+    gpu=GpuUse(IDLE, BUSY, 1_048_576_000, 0.0123),
 )

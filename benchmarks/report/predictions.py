@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benchmarks.accuracy import by_class, packing
+from benchmarks.accuracy import by_class
 from benchmarks.accuracy import flips as answers_flips
 from benchmarks.accuracy.by_class import ClassShare
 from benchmarks.accuracy.flips import Flips
+from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
 from benchmarks.format import ABSENT
-from benchmarks.records.result import Row
-from benchmarks.records.subject import is_reference
-from benchmarks.report.columns import Column, Table, table
+from benchmarks.report.columns import Column, table
+from exporter.document.blocks import Folded, Table
 
 
 @dataclass(frozen=True)
@@ -30,38 +30,33 @@ class TableLimits:
 SHORT = TableLimits(classes=5, pairs=5, changes=3)
 
 
-@dataclass(frozen=True)
-class CaptionedTable:
-    """One table: its name, what must be said of it, and itself."""
-
-    summary: str
-    caption: str
-    table: Table
-
-
-def tabulate_predictions(rows: Sequence[Row], most: TableLimits | None = None) -> Iterator[CaptionedTable]:
+def tabulate_predictions(results: Sequence[Figures], most: TableLimits) -> Iterator[Folded]:
     """A table by class, one of the pairs of configurations whose answers differ, and one of changed answers for each
-    configuration that has any. The rows are of one network; the first batch of each counts.
+    configuration that has any. The results are of one network; the first batch of each counts.
 
     Raises:
-        ArtifactError: the answers in a row are damaged.
+        ArtifactError: the predictions of a result are damaged.
     """
-    most = most or TableLimits()
-    shown: dict[str, Row] = {}
-    for row in rows:
-        if row.answers is not None:
-            shown.setdefault(name(row), row)
-    shares = {label: by_class.per_class(row.answers) for label, row in shown.items() if row.answers is not None}
+    shown: dict[str, Figures] = {}
+    for figures in results:
+        if figures.result.predictions is not None:
+            shown.setdefault(name(figures.result), figures)
+    packed = {label: figures.result.predictions for label, figures in shown.items()}
+    shares = {label: by_class.per_class(each) for label, each in packed.items() if each is not None}
     if any(shares.values()):
         yield _by_class({label: found for label, found in shares.items() if found}, most.classes)
     yield from _by_pair(shown, most.pairs)
-    reference = next((row for row in shown.values() if is_reference(row.runtime, row.precision)), None)
-    for label, row in shown.items():
-        if reference is not None and row is not reference:
-            yield from _tabulate_confusions(label, row, reference, most.changes)
+    reference = next((figures for figures in shown.values() if figures.is_reference), None)
+    for label, figures in shown.items():
+        if reference is not None and figures is not reference:
+            yield from _tabulate_confusions(label, figures, reference, most.changes)
 
 
-def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> CaptionedTable:
+def _caption(summary: str, caption: str, found: Table) -> Folded:
+    return Folded(summary, (replace(found, caption=caption),))
+
+
+def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> Folded:
     lookup = {label: {one.name: one for one in found} for label, found in shares.items()}
     first = next(iter(shares.values()))
     lowest = sorted(first, key=lambda one: one.right / one.images)[:most]
@@ -77,7 +72,7 @@ def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> Captio
     )
     left_out = f", the {len(kept)} worst of {len(first)} classes" if len(kept) < len(first) else ""
     caption = f"Share of each class's images that is answered rightly{left_out}; in brackets 95 % intervals (Wilson)"
-    return CaptionedTable("accuracy by class", caption, table(columns, kept))
+    return _caption("accuracy by class", caption, table(columns, kept))
 
 
 def _share(one: ClassShare | None) -> str:
@@ -95,12 +90,12 @@ class _Pair:
     flips: Flips
 
 
-def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[CaptionedTable]:
+def _by_pair(shown: Mapping[str, Figures], most: int) -> Iterator[Folded]:
     """Nothing where all answers are the same, or there is no truth."""
     seen = {
-        label: (row.answers.asked, packing.unpack_predictions(row.answers))
-        for label, row in shown.items()
-        if row.answers
+        label: (figures.result.predictions.asked, figures.predictions)
+        for label, figures in shown.items()
+        if figures.result.predictions is not None and figures.predictions is not None
     }
     found = [
         _Pair(one, other, answers_flips.flips(second, first))
@@ -120,30 +115,31 @@ def _by_pair(shown: Mapping[str, Row], most: int) -> Iterator[CaptionedTable]:
     )
     left_out = f", the {len(kept)} clearest of {len(apart)} pairs" if len(kept) < len(apart) else ""
     caption = f"McNemar's exact test{left_out}; p is of each pair for itself, and of many some are small by chance"
-    yield CaptionedTable("pairs whose answers differ", caption, table(columns, kept))
+    yield _caption("pairs whose answers differ", caption, table(columns, kept))
 
 
-def _tabulate_confusions(label: str, row: Row, reference: Row, most: int) -> Iterator[CaptionedTable]:
-    if row.answers is None or reference.answers is None or row.answers.asked != reference.answers.asked:
+def _tabulate_confusions(label: str, figures: Figures, reference: Figures, most: int) -> Iterator[Folded]:
+    now, before = figures.result.predictions, reference.result.predictions
+    if now is None or before is None or now.asked != before.asked:
         return
-    found = by_class.count_confusions(row.answers, reference.answers, most)
+    found = by_class.count_confusions(now, before, most)
     if not found:
         return
     columns = (
         Column[by_class.Confusion]("true class", lambda one: one.true or ABSENT, left=True),
-        Column[by_class.Confusion](f"{name(reference)} said", lambda one: one.before, left=True),
+        Column[by_class.Confusion](f"{name(reference.result)} said", lambda one: one.before, left=True),
         Column[by_class.Confusion](f"{label} says", lambda one: one.now, left=True),
         Column[by_class.Confusion]("images", lambda one: f"{one.images:,}"),
     )
-    yield CaptionedTable(
-        f"answers that changed: {label}", f"The most frequent changes. {_flips(row)}", table(columns, found)
+    yield _caption(
+        f"answers that changed: {label}", f"The most frequent changes. {_flips(figures)}", table(columns, found)
     )
 
 
-def _flips(row: Row) -> str:
-    if row.flips is None:
+def _flips(figures: Figures) -> str:
+    if figures.flips is None:
         return ""
-    flips = row.flips
+    flips = figures.flips
     low, high = flips.real_share_interval
     words = (
         f"{flips.real} real flips ({100 * low:.2f}–{100 * high:.2f} % of all images) and {flips.near_ties} near ties"

@@ -1,0 +1,129 @@
+"""From what was asked for, and what the workers brought back, to a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from benchmarks.accuracy.packing import pack_predictions
+from benchmarks.accuracy.predictions import Predictions
+from benchmarks.analysis import warnings
+from benchmarks.analysis.figures import Figures
+from benchmarks.machine.environment import Environment
+from benchmarks.process.job import JobOutcome, ProcessOutcomes
+from benchmarks.records.request import BenchmarkRequest
+from benchmarks.records.result import Asked, Evaluation, GpuUse, Identity, Ran, Result
+from benchmarks.records.subject import NOISE, Configuration, Subject
+from benchmarks.roofline.ceilings import Ceilings
+from benchmarks.roofline.executed_precision import wider
+from benchmarks.roofline.graph_cost import Cost
+from benchmarks.roofline.roof import roof_inputs
+from runtimes import Artifact, files
+from runtimes.errors import Reason
+
+NAMED, KEPT_NAMES = 3, 1000
+"""How many of the unreadable images a note names, and a result."""
+
+
+def start_result(
+    run: str, taken_on: Environment, request: BenchmarkRequest, subject: Subject, configuration: Configuration
+) -> Result:
+    """A result that knows what is to be measured, and nothing more."""
+    pair, weights = configuration.pair, subject.weights
+    file = pair.opens if isinstance(pair.opens, Artifact) else subject.own
+    return Result(
+        status="ok",
+        reason=None,
+        run=run,
+        time=_now(),
+        identity=Identity(
+            subject=subject.name,
+            artifact=subject.name if file is None else file.path.name,
+            sha256="" if file is None else _sha256_of(file),
+            variant=subject.network,
+            weights=None if weights is None else weights.origin,
+            trained=None if weights is None else weights.trained,
+            precision=pair.typed.precision,
+            backend=pair.backend.name,
+            batch=configuration.batch,
+            data=subject.data or NOISE,
+        ),
+        asked=Asked(
+            threads=configuration.threads,
+            device=request.device,
+            cuda_graphs=None if request.device == "cpu" else configuration.cuda_graphs,
+            duration_s=request.duration_s,
+            processes=request.processes,
+            rounds=request.rounds,
+            seed=request.seed,
+            group=None,
+            command=request.command,
+        ),
+        ran=Ran(request.device, configuration.threads),
+        environment=taken_on,
+    )
+
+
+def _sha256_of(artifact: Artifact) -> str:
+    return files.sha256_of(artifact.path) if artifact.manifest is None else artifact.manifest.sha256
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class ResultContext:
+    """What workers do not know: the classes' names, the cost of one call of the graph, and the machine's ceilings."""
+
+    labels: tuple[str, ...] | None = None
+    cost: Cost | None = None
+    ceilings: Ceilings | None = None
+
+
+def finish_result(
+    result: Result, gathered: ProcessOutcomes, predictions: Predictions | None, context: ResultContext
+) -> Result:
+    """The result with what came of it; of a configuration that is not ok, its status and reason alone."""
+    first, last = gathered.outcomes[0], gathered.outcomes[-1]
+    result = replace(result, status=last.status, reason=_reason(gathered), notes=tuple(_notes(first)), time=_now())
+    about = first.description
+    samples = tuple(outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None)
+    if last.status != "ok" or about is None or not samples:
+        return result
+    arithmetic = first.arithmetic or about.precision
+    wide = wider(result.identity.precision, arithmetic)
+    measured = replace(
+        result,
+        ran=Ran(about.device, about.threads, about.version, about.provider, arithmetic),
+        notes=tuple(_notes(first, wide)),
+        warnings=tuple(dict.fromkeys(each for outcome in gathered.outcomes for each in outcome.warnings)),
+        samples=samples,
+        gpu=GpuUse(first.gpu_before, last.gpu_after, first.device_peak_bytes, first.energy_per_image_j),
+        roof=roof_inputs(context.cost, context.ceilings, arithmetic),
+    )
+    figures = Figures(measured)
+    unfinished = warnings.find_unfinished_work(measured, figures.p50, figures.compute_p50, figures.device_p50)
+    if unfinished is not None:
+        return replace(result, status="failed", reason=unfinished)
+    if predictions is None:
+        return measured
+    evaluation = Evaluation(len(first.unreadable), first.unreadable[:KEPT_NAMES], first.evaluated_per_s)
+    return replace(measured, evaluation=evaluation, predictions=pack_predictions(predictions, context.labels))
+
+
+def _reason(gathered: ProcessOutcomes) -> Reason | None:
+    """Why it is not ok, and in which of its processes, if not in the first."""
+    reason, number = gathered.outcomes[-1].reason, len(gathered.outcomes)
+    return reason if reason is None or number == 1 else Reason(reason.code, f"in process {number}: {reason}")
+
+
+def _notes(outcome: JobOutcome, wide: Reason | None = None) -> list[Reason]:
+    """What a reader must know of the first process."""
+    notes = [*outcome.notes, *filter(None, [wide])]
+    if outcome.unreadable:
+        count, names = len(outcome.unreadable), ", ".join(outcome.unreadable[:NAMED])
+        more = f", and {count - NAMED:,} more, by name in the results' unreadable_names" if count > NAMED else ""
+        images = "image" if count == 1 else "images"
+        notes.append(Reason("images-left-out", f"{count:,} {images} could not be read: {names}{more}"))
+    return notes

@@ -1,0 +1,135 @@
+"""What measured results and findings say, as a document: of one run or load test, or a report of many."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from benchmarks.analysis.figures import Figures
+from benchmarks.records.findings import Findings
+from benchmarks.records.naming import locate
+from benchmarks.records.result import Result
+from benchmarks.report import columns, findings, load, run
+from benchmarks.report.plots import LoadPlots
+from benchmarks.report.predictions import TableLimits
+from exporter.document.blocks import (
+    PLAIN_WIDTH,
+    Block,
+    Command,
+    Definitions,
+    Document,
+    Folded,
+    Legend,
+    Remark,
+    Section,
+    Sentence,
+    Summary,
+)
+
+GPU_WIDTH = 120
+"""Columns of a plain document with results of a GPU, which has more to tell."""
+
+INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", "incomplete")
+
+
+def run_document(results: Sequence[Figures], complete: bool = True) -> Document:
+    """The results of ``rbench run``."""
+    return document_of(tuple(run.sections(results)), results, columns.meaning(results), complete)
+
+
+def load_document(results: Sequence[Figures], complete: bool = True) -> Document:
+    """The results of ``rbench load``."""
+    return document_of(load.sections(results), results, load.MEANING, complete)
+
+
+def document_of(
+    sections: Sequence[Section], results: Sequence[Figures], legend: Sequence[str], complete: bool
+) -> Document:
+    """The sections of results, with all that is said of the results together behind them."""
+    width = PLAIN_WIDTH if columns.is_cpu_only(results) else GPU_WIDTH
+    about = (*environments(results), Legend(tuple(legend))) if results else ()
+    return Document("rbench", (*sections, _summary(results, complete), *about), plain_width=width)
+
+
+def report_document(
+    results: Sequence[Figures],
+    experiments: Sequence[Findings] = (),
+    title: str = "rbench",
+    complete: bool = True,
+    limits: TableLimits | None = None,
+) -> Document:
+    """Rows of all kinds with what they answered, within limits; and behind them what experiments found.
+
+    Raises:
+        ArtifactError: the predictions of a result are damaged.
+    """
+    blocks: list[Block] = []
+    for group in run.groups(results):
+        blocks += run.sections(group, limits or TableLimits())
+        loads = tuple(figures for figures in group if figures.result.load is not None)
+        if loads:
+            blocks += [*load.sections(loads), Section("", (LoadPlots(loads),))]
+    blocks.append(_summary(results, complete))
+    if results:
+        blocks += [*environments(results), _reproduction(results)]
+    blocks += map(findings.section, experiments)
+    if results:
+        plain = [figures for figures in results if figures.result.load is None]
+        lines = (columns.meaning(plain) if plain else ()) + (load.MEANING if len(plain) < len(results) else ())
+        blocks.append(Legend(lines))
+    more = "machine, command and what the columns mean" if results else ""
+    return Document(title, tuple(blocks), _where_and_when(results, experiments), more)
+
+
+def _summary(results: Sequence[Figures], complete: bool) -> Summary:
+    return Summary((*(() if complete else (INCOMPLETE,)), *run.quiet(results)))
+
+
+def _where_and_when(results: Sequence[Figures], experiments: Sequence[Findings]) -> str:
+    sources = [one.provenance for one in experiments]
+    times = [*(figures.result.time for figures in results), *(source.time for source in sources if source.time)]
+    days = sorted({time[:10] for time in times})
+    when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no rows"
+    machines = [*(figures.result.environment.cpu for figures in results), *(one.machine for one in sources)]
+    return " · ".join([when, *dict.fromkeys(filter(None, machines))])
+
+
+def environments(results: Sequence[Figures]) -> Iterator[Section]:
+    """Each machine that results were taken on, as it was for the first of them."""
+    firsts: dict[tuple[str, ...], Result] = {}
+    for figures in results:
+        firsts.setdefault(locate(figures.result), figures.result)
+    blocks: list[Block] = []
+    for result in firsts.values():
+        about = result.environment
+        frequency = "frequency unknown" if about.frequency_mhz is None else f"{about.frequency_mhz:,.0f} MHz"
+        pairs = (
+            ("machine", run.machine(result)),
+            ("system", about.system),
+            ("governor, frequency", f"{about.governor}, {frequency}"),
+            *((f"{one.name}", f"driver {one.driver}, CUDA {one.cuda}") for one in about.gpus),
+            *about.variables.items(),
+        )
+        packages = Definitions(tuple(sorted(about.packages.items())))
+        blocks += [
+            Definitions(pairs, brief=run.machine(result)),
+            Folded(f"{len(about.packages)} installed packages", (packages,)),
+        ]
+    yield Section("Environment", tuple(blocks), appendix=True)
+
+
+def _reproduction(results: Sequence[Figures]) -> Section:
+    lines = commands(results)
+    plans: dict[str, None] = {}
+    for result in (figures.result for figures in results):
+        asked, processes = result.asked, len(result.samples)
+        if processes and asked.rounds is not None and asked.duration_s is not None:
+            turns = f"{processes} processes; in each {asked.rounds} rounds of turns"
+            plans[f"{turns}, {asked.duration_s:g} s by each clock; seed {asked.seed}"] = None
+    unknown = () if lines else (Sentence("These rows were kept before rbench noted its command line."),)
+    return Section("Reproduce", (*map(Command, lines), *unknown, *map(Remark, plans)), appendix=True)
+
+
+def commands(results: Sequence[Figures]) -> tuple[str, ...]:
+    """The command lines that measured the results, each once, as a shell takes them."""
+    return tuple(dict.fromkeys(shlex.join(command) for figures in results if (command := figures.result.asked.command)))

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from exporter.document.blocks import Document, Folded, Legend, Remark, Section, Summary, Table, TableColumn, TableRow
+
+COLUMNS = (TableColumn("name", left=True), TableColumn("ms"), TableColumn("top-1", wide=True), TableColumn("note"))
+TABLE = Table(COLUMNS, (TableRow(("a", "1.0", "90", "–")), TableRow(("b", "–", "–", "skipped"), state="missing")))
+
+
+def test_columns_in_which_nothing_stands_are_dropped() -> None:
+    table = Table(COLUMNS, (TableRow(("a", "–", "90", "")), TableRow(("b", "–", "–", "–"), {"runtime": "x"}, "best")))
+    found = table.drop_empty()
+    assert found.headings == ("name", "top-1", "note")
+    assert found.cells == (("a", "90", ""), ("b", "–", "–"))
+    assert [(row.attributes, row.state) for row in found.rows] == [({}, ""), ({"runtime": "x"}, "best")]
+
+
+def test_a_narrow_table_has_no_wide_columns_or_missing_rows() -> None:
+    assert TABLE.narrow().headings == ("name", "ms")
+    assert TABLE.narrow().cells == (("a", "1.0"),)
+
+
+def test_a_table_that_is_narrow_keeps_its_empty_columns() -> None:
+    table = Table(COLUMNS[:2], (TableRow(("a", "–")),))
+    assert table.narrow() is table
+
+
+def test_blocks_are_found_in_folds_too() -> None:
+    section = Section("s", (Remark("one"), Folded("more", (TABLE, Remark("two", "warning")))))
+    assert [remark.text for remark in section.all_of(Remark)] == ["one", "two"]
+    assert section.all_of(Table) == (TABLE,)
+
+
+def test_a_document_knows_its_parts() -> None:
+    section, summary = Section("s", ()), Summary((Remark("fine"),))
+    document = Document("d", (Legend(("a", "b")), section, summary))
+    assert (document.sections, document.summary, document.legend) == ((section,), summary, ("a", "b"))
+    assert (Document("d", ()).summary, Document("d", ()).legend) == (Summary(()), ())
