@@ -109,6 +109,8 @@ def walk(root: Path) -> Way:
         if done.returncode != 0 or not all(stack.exists() for stack in stacks):
             raise RuntimeError(f"rbench run ended with exit code {done.returncode}: {done.stderr[-500:]}")
         parent, worker = (tuple(_read_frames(stack, root)) for stack in stacks)
+    if not (parent and worker):
+        raise RuntimeError(f"no function on the stacks lies below {root}")
     return Way(parent, worker, tuple(sorted(_types(root, (*parent, *worker)))))
 
 
@@ -131,16 +133,32 @@ def _types(root: Path, frames: Sequence[Frame]) -> set[str]:
     classes = {name for name in classes if not name.endswith("Error")}
     met = set[str]()
     for frame in frames:
-        tree = trees[frame.path]
+        tree, named = trees[frame.path], set[str]()
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and _begins(node) == frame.line:
-                met |= _named_in(node)
+                named |= _named_in(node)
             if isinstance(node, ast.ClassDef) and node.name == frame.name.split(".")[0]:
-                met.add(node.name)
-                made = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
-                for part in made:
-                    met |= _annotated(part)
+                named.add(node.name)
+                for part in node.body:
+                    if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                        named |= _annotated(part)
+        met |= named - _foreign(tree)
     return met & classes
+
+
+def _foreign(tree: ast.Module) -> set[str]:
+    """The names that a module has from other packages than ours, as ``click.Command``."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    roots = {(alias.asname or alias.name).split(".")[0] for node in imports for alias in node.names}
+    roots = {root for root in roots if root not in PACKAGES}
+    named = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in PACKAGES
+        for alias in node.names
+    }
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return named | {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id in roots}
 
 
 def _begins(node: ast.FunctionDef) -> int:

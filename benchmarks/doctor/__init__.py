@@ -53,8 +53,8 @@ def _runtimes(
     rows, alone = available_backends(), packages.for_processors(versions)
     install = {name: _force_reinstall(message) for name, message in seen.installs.items()}
     found = []
-    for trial in smoke_tests.plan_trials(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
-        found.append(smoke_tests.run_trial(trial, functools.partial(_report_step, heard, trial.subject)))
+    for trial in smoke_tests.plan_smoke_tests(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
+        found.append(smoke_tests.run_smoke_test(trial, functools.partial(_report_step, heard, trial.subject)))
     return found + [smoke_tests.absent(row, reason, with_gpu) for row in rows if (reason := seen.missing[row.name])]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.machine import gpu
@@ -87,13 +86,13 @@ def _devices() -> tuple[Device, ...]:
             return tuple(found)
 
 
-def answer(request: ProbeRequest) -> GpuProbe:
-    """What the process runs. The process is of no other use afterwards."""
+def main(arguments: Sequence[str]) -> int:
+    """What the process runs, as ``benchmarks.process.isolated.answer``. It is of no other use afterwards."""
+    return isolated.answer(arguments, ProbeRequest, _probe)
+
+
+def _probe(request: ProbeRequest) -> GpuProbe:
     if request.blind:
         cuda.missing = lambda: UNASKED
         gpu.missing = lambda: UNASKED.sentence
     return _probe_libraries()
-
-
-if __name__ == "__main__":
-    sys.exit(isolated.answer(sys.argv[1:], ProbeRequest, answer))

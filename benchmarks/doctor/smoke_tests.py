@@ -26,7 +26,7 @@ _ONE_CALL = Plan(duration_s=0.0, min_samples=1, max_samples=1, window_s=0.0, war
 
 
 @dataclass(frozen=True)
-class Trial:
+class SmokeTest:
     """One backend on one device. ``install`` is what brings or mends its library, one command or none.
 
     ``for_processors`` names installed packages that are built without a GPU, and have a build with one.
@@ -43,16 +43,16 @@ class Trial:
         return f"{self.row.name} on {self.device}"
 
 
-def plan_trials(
+def plan_smoke_tests(
     rows: Sequence[Backend],
     missing: Mapping[str, str | None],
     install: Mapping[str, tuple[str, ...]],
     for_processors: tuple[str, ...],
     no_gpu: bool,
-) -> list[Trial]:
+) -> list[SmokeTest]:
     """The backends that are there, on each device that is there."""
     return [
-        Trial(row, device, install.get(row.name, ()), for_processors)
+        SmokeTest(row, device, install.get(row.name, ()), for_processors)
         for row in rows
         if missing[row.name] is None and "fake" not in row.formats
         for device in row.devices
@@ -68,22 +68,22 @@ def absent(row: Backend, reason: str, with_gpu: bool) -> Finding:
     return Finding("runtimes", row.name, "missing", f"it runs on NVIDIA GPUs alone; {what}")
 
 
-def run_trial(
-    trial: Trial, heard: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
+def run_smoke_test(
+    test: SmokeTest, heard: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
 ) -> Finding:
     """What came of it. Blocks until its process has ended, which is ``limit_s`` after its last step at the latest.
 
     ``heard`` is told each step; ``program`` is started as ``benchmarks.process.worker_process.run`` starts it.
     """
-    format = next((name for name in trial.row.formats if name in sample_model.FORMATS), None)
+    format = next((name for name in test.row.formats if name in sample_model.FORMATS), None)
     if format is None:
-        what = f"installed and not tried: no model of a format that it opens can be made here ({trial.row.formats[0]})"
-        return Finding("runtimes", trial.subject, "warning", what)
+        what = f"installed and not tried: no model of a format that it opens can be made here ({test.row.formats[0]})"
+        return Finding("runtimes", test.subject, "warning", what)
     with tempfile.TemporaryDirectory(prefix="rexport-doctor-") as folder:
         job = Job(
             artifact=str(Path(folder) / f"sample.{format}"),
-            runtime=trial.row.name,
-            device=trial.device,
+            runtime=test.row.name,
+            device=test.device,
             threads=usable_processors(),
             batch=1,
             data=None,
@@ -96,24 +96,24 @@ def run_trial(
     if outcome.reason is not None:
         code, sentence = outcome.reason
         outcome = replace(outcome, reason=Reason(code, sentence.removeprefix(f"{job.artifact}: ")))
-    return judge_outcome(trial, outcome)
+    return judge_outcome(test, outcome)
 
 
-def judge_outcome(trial: Trial, outcome: JobOutcome) -> Finding:
+def judge_outcome(test: SmokeTest, outcome: JobOutcome) -> Finding:
     """The outcome as a finding."""
     about = outcome.description
     if outcome.status == "ok" and about is not None:
         what = f"{about.version} ({about.provider}) gives the right answers; {_times(outcome)}"
         if not outcome.notes:
-            return Finding("runtimes", trial.subject, "ok", what)
-        return Finding("runtimes", trial.subject, "warning", "; ".join(map(str, (what, *outcome.notes))), trial.install)
+            return Finding("runtimes", test.subject, "ok", what)
+        return Finding("runtimes", test.subject, "warning", "; ".join(map(str, (what, *outcome.notes))), test.install)
     reason = "it gave no reason" if outcome.reason is None else outcome.reason.sentence
-    unbuilt = any(name in reason.lower() for name in trial.for_processors)
-    if outcome.status == "skipped" and trial.device != PROCESSOR and unbuilt:
-        return from_message("runtimes", trial.subject, "missing", reason)
-    finding = from_message("runtimes", trial.subject, "broken", reason)
+    unbuilt = any(name in reason.lower() for name in test.for_processors)
+    if outcome.status == "skipped" and test.device != PROCESSOR and unbuilt:
+        return from_message("runtimes", test.subject, "missing", reason)
+    finding = from_message("runtimes", test.subject, "broken", reason)
     says_itself = bool(finding.mend) or reason.endswith(")")
-    return finding if says_itself else replace(finding, mend=trial.install)
+    return finding if says_itself else replace(finding, mend=test.install)
 
 
 def _times(outcome: JobOutcome) -> str:

@@ -51,11 +51,12 @@ def call(
     timeout_s: float,
     program: Sequence[str] | None = None,
 ) -> Reply | Failure:
-    """The reply of a fresh process, which runs ``module``. Blocks for ``timeout_s`` at most.
+    """The reply of a fresh process, which runs ``main`` of ``module``. Blocks for ``timeout_s`` at most.
 
-    ``program`` is a command to start in place of ``python -m module``.
+    ``program`` is a command to start in place of that.
     """
-    command = (*(program or (sys.executable, "-P", "-m", module)), codec.dumps(request))
+    code = f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
+    command = (*(program or (sys.executable, "-P", "-c", code)), codec.dumps(request))
     return run(command, reply_type, timeout_s, environment())
 
 

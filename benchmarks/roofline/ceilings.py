@@ -1,14 +1,13 @@
 """What this machine can do at all: multiply-adds a second in each arithmetic, and bytes a second from its memory.
 
 They are the best that the libraries here reach with large square matrix products and with streams of bytes, measured
-in a process of its own, ``python -m benchmarks.roofline.ceilings``. A library that computes in another arithmetic than
-it was asked for, by its own word, is left out.
+in a process of its own. A library that computes in another arithmetic than it was asked for, by its own word, is left
+out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -222,7 +221,3 @@ def main(arguments: Sequence[str]) -> int:
     return isolated.answer(
         arguments, CeilingsRequest, lambda asked: measure(asked.threads, asked.arithmetics, asked.limit_s, asked.device)
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

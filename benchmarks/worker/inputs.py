@@ -135,7 +135,7 @@ def only_input(runtime: Runtime) -> TensorSpec:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationImages:
     """Images to answer, as the input takes them: ``batches`` of ``batch`` images, ``total`` in all; ``targets`` is
     ``None`` for noise."""
 
@@ -145,7 +145,7 @@ class Evaluation:
     batches: Batches
 
 
-def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluation:
+def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> EvaluationImages:
     """The data set's images, or noise; ``broken`` gets the images that cannot be read, as they are met.
 
     Raises:
@@ -155,9 +155,9 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
     batch = evaluation_batch(spec)
     if job.data is None:
         total = min(job.limit or NOISE_IMAGES, NOISE_IMAGES)
-        return Evaluation(None, total, batch, _noise_batches(spec, batch, total, job.seed + ROTATION * ROTATION))
+        return EvaluationImages(None, total, batch, _noise_batches(spec, batch, total, job.seed + ROTATION * ROTATION))
     targets, batches = _read_labelled_batches(job, runtime.artifact, spec, job.limit, batch, broken)
-    return Evaluation(targets, len(targets), batch, batches)
+    return EvaluationImages(targets, len(targets), batch, batches)
 
 
 def evaluation_batch(spec: TensorSpec) -> int:
