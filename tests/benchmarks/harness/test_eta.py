@@ -29,7 +29,7 @@ def test_of_the_first_trial_nothing_is_known_until_it_tells() -> None:
     assert estimates.told == [None, None, 3.0 + 2 * 10.0]
 
 
-def test_a_trial_takes_what_those_before_took_besides_their_duration() -> None:
+def test_a_trial_takes_as_much_more_as_those_before() -> None:
     estimates = Estimates()
     estimates.trial(3.0, 1.0, (1.0, 0.5))
     estimates.trial(1.0, 1.0, (0.5,))
@@ -37,7 +37,7 @@ def test_a_trial_takes_what_those_before_took_besides_their_duration() -> None:
     assert estimates.told == [None, 1.5 + 2 * 2.0, 0.5 + 1.0]
 
 
-def test_a_trial_that_was_not_measured_says_nothing_of_the_others() -> None:
+def test_a_trial_that_was_not_measured_does_not_count() -> None:
     estimates = Estimates()
     estimates.trial(2.0, later_s=(0.0,) * 3)
     estimates.trial(0.0, later_s=(0.0,) * 2, measured=False)

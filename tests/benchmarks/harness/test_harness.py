@@ -286,7 +286,7 @@ def test_an_early_end_gives_what_the_finished_processes_gave(
     assert found[1].images == 20
 
 
-def test_an_end_before_the_first_process_is_through_gives_nothing(together: Subjected) -> None:
+def test_an_end_before_the_first_process_is_through_gives_none(together: Subjected) -> None:
     subject, configurations = together(TIMED)
     found: list[Result] = []
     with Harness(QUICK, listening("round 1", interrupted)) as harness, pytest.raises(KeyboardInterrupt):
@@ -326,7 +326,7 @@ def test_the_next_trial_is_asked_for_when_the_rows_were_taken(together: Subjecte
     assert seen == [0, 1]
 
 
-def test_a_load_is_measured_in_one_process_and_the_row_has_the_facts(together: Subjected) -> None:
+def test_a_load_is_measured_in_one_process(together: Subjected) -> None:
     subject, configurations = together(TIMED)
     steps: list[tuple[str, str]] = []
     listener = RunListener(lambda title, step: steps.append((title, step)), lambda _: None)

@@ -318,7 +318,7 @@ def test_workers_leave_by_themselves_when_their_parent_is_killed(tmp_path: Path)
         assert gone(pids)
 
 
-def test_those_beyond_the_number_held_are_measured_alone_afterwards(tmp_path: Path) -> None:
+def test_those_beyond_the_number_held_are_measured_alone_later(tmp_path: Path) -> None:
     names = [f"n{number:02}" for number in range(HELD + 2)]
     ears = Ears()
     found = last([standing_in(name) for name in names], tmp_path, ears, replace(METHOD, rounds=1))
@@ -376,7 +376,7 @@ def test_no_two_call_their_models_at_once_before_the_turns(tmp_path: Path) -> No
     assert [word for word in words if word != "loaded"] == ["calls", "called"] * 6
 
 
-def test_without_a_number_time_decides_how_many_processes_there_are(tmp_path: Path) -> None:
+def test_without_a_number_time_decides_how_many_there_are(tmp_path: Path) -> None:
     ears, timely = Ears(), replace(METHOD, processes=None, rounds=1)
     (found,) = last([standing_in("a")], tmp_path, ears, timely)
     assert len(found.outcomes) == MOST_PROCESSES

@@ -52,7 +52,7 @@ def test_a_module_answers_and_what_it_prints_is_not_in_the_way(capfd: pytest.Cap
         ("Path(reply).write_text('{}')", "reply-damaged", 0, ("value",)),
     ],
 )
-def test_a_process_without_a_reply_is_a_failure_that_says_how_it_ended(
+def test_a_process_without_a_reply_says_how_it_ended(
     code: str, expected: str, exit_code: int | None, values: tuple[str, ...]
 ) -> None:
     failure = ask(code, 0.5 if "sleep" in code else 30.0)

@@ -147,7 +147,7 @@ def test_a_worker_that_is_killed_while_it_waits_is_an_error(tmp_path: Path) -> N
     assert_ended(outcome, "process-killed", "SIGKILL")
 
 
-def test_a_worker_that_its_library_kills_names_the_signal_and_the_step(tmp_path: Path) -> None:
+def test_a_worker_that_its_library_kills_names_signal_and_step(tmp_path: Path) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
     path = artifact(tmp_path, replace(SCRIPT, die_at=0))

@@ -119,7 +119,7 @@ def test_finalists_tie_by_their_rounds() -> None:
     """All intervals overlap; round by round the one of the fewest threads is twice as slow."""
     fast, twin, slow = sampled(1.0, 4, seed=1), sampled(1.001, 2, seed=4), sampled(2.0, 1, seed=7)
     found = pareto.choose([fast, twin, slow])
-    assert found.best is slow, "the fewest threads, by overlapping intervals alone"
+    assert found.best is slow  # the fewest threads, by overlapping intervals alone
     settled = pareto.choose_among_finalists(found, [slow, twin, fast])
     assert (settled.best, settled.tied) == (twin, (fast,))
     assert (settled.front, settled.beyond) == (found.front, found.beyond)

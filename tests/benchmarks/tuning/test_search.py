@@ -148,7 +148,7 @@ def test_a_pair_that_does_not_run_is_tried_once(tmp_path: Path) -> None:
     assert {key for key in reasons if key[1] == "bf16"} == {(runtime, "bf16", "failed") for runtime in TRIED}
 
 
-def test_without_labels_the_gates_error_counts_and_no_bound_holds(tmp_path: Path) -> None:
+def test_without_labels_the_gates_error_counts(tmp_path: Path) -> None:
     bench = ScriptedHarness({("openvino", "int8", 4, 1): 0.5}, {}, labelled=False)
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8", 0.25), data=None)
     found = searched(bench, of, TuningGoal(max_drop=0.0))

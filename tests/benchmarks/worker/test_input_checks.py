@@ -59,7 +59,7 @@ def test_inputs_that_are_all_the_same_are_told() -> None:
     array = noise((1, 8), 0)
     assert [reason.code for reason in oddities(feeds(array, array.copy(), array.copy()))] == ["inputs-equal"]
     assert oddities(feeds(array, array.copy(), array + 1)) == ()
-    assert oddities(feeds(array)) == (), "one input is not several"
+    assert oddities(feeds(array)) == ()  # one input is not several
 
 
 def test_fewer_different_inputs_than_are_wanted_are_told() -> None:

@@ -21,13 +21,14 @@ from benchmarks.process import worker_process
 from benchmarks.process.job import Job, JobOutcome, ProcessOutcomes, TurnPlan
 from benchmarks.records.load import ArrivalPlan
 from benchmarks.records.samples import ProcessSamples
+from benchmarks.roofline.executed_precision import count_layers
 from benchmarks.worker import __main__ as worker
 from benchmarks.worker.__main__ import outcomes
 from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile
 from runtimes.backends import fake
 from runtimes.backends.fake import FakeSession, Script
-from runtimes.errors import CompatibilityError, Reason
+from runtimes.errors import CompatibilityError
 from runtimes.protocol import Arrays, Layer, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor
 from tests.benchmarks import doubles
@@ -81,7 +82,8 @@ def test_an_artifact_is_checked_timed_and_evaluated(tmp_path: Path) -> None:
     job = replace(JOB, artifact=str(artifact(tmp_path)))
     outcome, steps = done(job, tmp_path)
     assert (outcome.status, outcome.reason, outcome.notes) == ("ok", None, ())
-    assert steps == ["open", "first call", "check", "warm-up", "accuracy 0 of 64", "profile"]
+    assert steps == ["open", "first call", "check", "warm-up", steps[4], "profile"]
+    assert steps[4].split()[1:] == ["0", "of", "64"]
     sitting = sat(outcome)
     assert min(len(sitting.latency.samples_s), len(sitting.compute.samples_s)) >= 3
     assert (sitting.device, sitting.image, outcome.load, outcome.warnings) == (None, None, None, ())
@@ -111,7 +113,7 @@ def test_its_turns_are_the_rounds_and_the_parent_hears_of_each(tmp_path: Path) -
     assert 100 < sitting.starts_s[0] < sitting.starts_s[-1] < 160
 
 
-def test_what_all_processes_would_tell_alike_only_the_first_one_tells(tmp_path: Path) -> None:
+def test_only_the_first_process_tells_what_all_would(tmp_path: Path) -> None:
     job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, number=1)
     outcome, steps = done(job, tmp_path)
     assert (sat(outcome).image, outcome.arithmetic, outcome.energy_per_image_j) == (None, None, None)
@@ -193,7 +195,7 @@ def test_what_ran_is_what_the_profiler_tells(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(runtimes, "profile", profile)
     job = replace(JOB, artifact=str(artifact(tmp_path)))
     outcome, _ = done(job, tmp_path)
-    assert outcome.arithmetic == "int8 (2 of 3), float32 (1 of 3)"
+    assert count_layers(outcome.arithmetic) == {"int8": 2, "float32": 1}
     assert asked == [job.artifact, (2, 3, 8, 8), "fake", "cpu", 1]
 
 
@@ -206,10 +208,10 @@ def test_a_profile_that_fails_is_a_note_and_no_number_is_lost(tmp_path: Path, mo
     assert sat(outcome).latency.samples_s
     assert outcome.arithmetic is None
     assert [note.code for note in outcome.notes] == ["outputs-not-compared", "profiler-failed"]
-    assert outcome.notes[1].sentence.endswith(": the profiler broke")
+    assert outcome.notes[1].sentence.endswith(" profiler broke")
 
 
-def test_a_profiler_that_ends_the_process_takes_no_number_with_it(tmp_path: Path) -> None:
+def test_a_profiler_that_ends_the_process_takes_no_number(tmp_path: Path) -> None:
     code = "import os, sys, runtimes; runtimes.profile = lambda *_: os.abort()\n"
     code += "from benchmarks.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
     folder = tmp_path / "job"
@@ -221,9 +223,7 @@ def test_a_profiler_that_ends_the_process_takes_no_number_with_it(tmp_path: Path
     assert len(predictions.load(answers).indices) == 64
 
 
-def test_a_backend_without_a_profiler_says_itself_what_it_computes_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backend_without_a_profiler_tells_its_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = tuple(replace(row, profile=None) for row in runtimes.available_backends())
     monkeypatch.setattr(runtimes, "available_backends", lambda: silent)
     outcome, steps = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
@@ -233,11 +233,12 @@ def test_a_backend_without_a_profiler_says_itself_what_it_computes_in(
 
 def test_a_file_that_the_runtime_does_not_take_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(*_: object) -> None:
-        raise CompatibilityError("no kernel for Conv in bfloat16", hint="name another backend")
+        raise CompatibilityError("no kernel for Conv in bfloat16", code="kernel-missing", hint="another")
 
     monkeypatch.setattr(runtimes, "open", refusing)
     outcome, _ = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
-    assert outcome == JobOutcome("skipped", Reason("", "no kernel for Conv in bfloat16 (name another backend)"))
+    assert (outcome.status, outcome.reason and outcome.reason.code) == ("skipped", "kernel-missing")
+    assert str(outcome.reason).endswith("bfloat16 (another)")
 
 
 def test_scripted_delays_are_what_is_measured(tmp_path: Path) -> None:
@@ -304,7 +305,7 @@ def test_answers_that_are_not_finite_are_caught(tmp_path: Path) -> None:
     assert (outcome.status, outcome.reason and outcome.reason.code) == ("failed", "model-output-not-finite")
 
 
-def test_a_foreign_file_is_measured_and_says_what_was_not_checked(tmp_path: Path) -> None:
+def test_a_foreign_file_says_what_was_not_checked(tmp_path: Path) -> None:
     outcome, _ = done(replace(JOB, artifact=str(foreign(tmp_path)), evaluate=False), tmp_path)
     assert outcome.status == "ok"
     assert [note.code for note in outcome.notes] == ["outputs-not-compared"]
@@ -326,18 +327,20 @@ def test_an_output_that_changes_while_it_is_timed_is_caught(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "reason"),
+    ("change", "code", "value"),
     [
-        (lambda job: replace(job, device="cuda"), "error", "backend fake has no device 'cuda' (one of cpu)"),
-        (lambda job: replace(job, artifact="missing.fake"), "error", "missing.fake: cannot read: No such file"),
-        (lambda job: replace(job, batch=3), "error", "the model's batch is fixed at 2, and 3 was asked for (export it"),
+        (lambda job: replace(job, device="cuda"), "backend-lacks-device", "'cuda'"),
+        (lambda job: replace(job, artifact="missing.fake"), "file-access-failed", "missing.fake"),
+        (lambda job: replace(job, batch=3), "batch-fixed", "2"),
     ],
 )
-def test_what_is_refused_has_its_reason(tmp_path: Path, change: Callable[[Job], Job], status: str, reason: str) -> None:
+def test_what_is_refused_has_its_reason(tmp_path: Path, change: Callable[[Job], Job], code: str, value: str) -> None:
     job = replace(JOB, artifact=str(artifact(tmp_path, with_batch(SCRIPT, 2))))
     outcome, _ = done(change(job), tmp_path)
-    assert outcome.status == status
-    assert str(outcome.reason).startswith(reason)
+    assert outcome.status == "error"
+    assert outcome.reason is not None
+    assert outcome.reason.code == code
+    assert value in outcome.reason.sentence
 
 
 def test_a_library_that_raises_is_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +349,8 @@ def test_a_library_that_raises_is_an_error_in_one_line(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(runtimes, "open", broken)
     outcome, _ = done(JOB, tmp_path)
-    assert outcome == JobOutcome("error", Reason("library-failed", "RuntimeError: first line second line [31m"))
+    assert (outcome.status, outcome.reason and outcome.reason.code) == ("error", "library-failed")
+    assert str(outcome.reason).split() == ["RuntimeError:", "first", "line", "second", "line", "[31m"]
 
 
 def test_a_fixed_batch_is_filled_up_and_no_image_is_lost(tmp_path: Path) -> None:
@@ -403,11 +407,11 @@ def test_on_a_gpu_its_own_clock_and_its_state_are_told(
     assert outcome.gpu_after is not None
     assert (outcome.gpu_before.uuid, outcome.gpu_after.uuid) == (on_a_gpu.uuid, on_a_gpu.uuid)
     assert (outcome.gpu_before.memory_used_bytes, outcome.gpu_after.memory_used_bytes) == (800, 2500)
-    assert outcome.device_peak_bytes == 300, "without what is bound for each feed"
-    assert outcome.energy_per_image_j == pytest.approx(50.0 / 2), "of one run, which the watch asks for"
+    assert outcome.device_peak_bytes == 300  # without what is bound for each feed
+    assert outcome.energy_per_image_j == pytest.approx(50.0 / 2)  # of one run, which the monitor asks for
 
 
-def test_energy_is_of_all_runs_until_the_counter_has_moved_enough(
+def test_energy_is_of_all_runs_until_the_counter_moved(
     tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each run takes 5 ms and uses 3 J, however few are sampled."""
@@ -431,7 +435,7 @@ def test_energy_is_of_all_runs_until_the_counter_has_moved_enough(
     assert len(made) > len(compute.warmup_s) + 3 + 20
 
 
-def test_the_devices_runs_are_no_more_than_those_by_the_hosts_clock(
+def test_the_device_runs_no_more_often_than_the_host_clock_tells(
     tmp_path: Path, on_a_gpu: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del on_a_gpu
