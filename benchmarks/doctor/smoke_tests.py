@@ -14,7 +14,6 @@ from benchmarks.process.job import Job, JobOutcome
 from benchmarks.process.worker_process import PROGRAM
 from benchmarks.records.plan import Plan
 from runtimes.backends.registry import PROCESSOR
-from runtimes.errors import Reason
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend
 
@@ -94,8 +93,8 @@ def run_smoke_test(
         )
         outcome, _ = worker_process.run(job, Path(folder), heard, limit_s, program=program)
     if outcome.reason is not None:
-        code, sentence = outcome.reason
-        outcome = replace(outcome, reason=Reason(code, sentence.removeprefix(f"{job.artifact}: ")))
+        sentence = outcome.reason.sentence.removeprefix(f"{job.artifact}: ")
+        outcome = replace(outcome, reason=outcome.reason._replace(sentence=sentence))
     return judge_outcome(test, outcome)
 
 

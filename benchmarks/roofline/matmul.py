@@ -175,7 +175,7 @@ class _Eager:
         import torch
 
         if self.device != "cpu" and not torch.cuda.is_available():
-            raise CompatibilityError("PyTorch sees no GPU", code="pytorch-sees-no-gpu")
+            raise CompatibilityError("PyTorch sees no GPU", code="product-needs-gpu")
         if self.arithmetic == "tfloat32" and self.device == "cpu":
             raise CompatibilityError("TensorFloat-32 is of NVIDIA's GPUs", code="tf32-needs-nvidia")
 
