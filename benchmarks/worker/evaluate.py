@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -25,6 +24,9 @@ T = TypeVar("T")
 
 AHEAD = 3
 """Batches that are made ready while the runtime is at one: enough that one late image does not keep it waiting."""
+
+_ENDED = object()
+"""Stands behind the last item."""
 
 
 def evaluate(
@@ -69,62 +71,13 @@ def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T
     Raises:
         BaseException: what ``source`` raises, at the turn of the item that it spoilt.
     """
-    line = _Line(source, most)
-    thread = threading.Thread(target=line.draw, name="prepare", daemon=True)
-    thread.start()
-    try:
-        yield from line.items()
-    finally:
-        line.leave()
-        thread.join()
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """Stands behind the last item; ``error`` is why it is the last, if ``source`` did not just end."""
-
-    error: BaseException | None
-
-
-class _Line(Generic[T]):
-    """Between the thread that draws and the one that takes: a bounded queue that either side can leave."""
-
-    def __init__(self, source: Generator[T, None, None], most: int) -> None:
-        self._source = source
-        self._places = threading.Semaphore(most)
-        self._drawn: queue.SimpleQueue[T | _Ended] = queue.SimpleQueue()
-        self._left = False
-
-    def draw(self) -> None:
-        """Draws until there is no more, or nobody takes it."""
+    with ThreadPoolExecutor(1, "prepare") as thread:
+        waiting = deque(thread.submit(next, source, _ENDED) for _ in range(most))
         try:
-            with closing(self._source):
-                self._draw()
-        except BaseException as error:  # the taker raises it
-            self._drawn.put(_Ended(error))
-        else:
-            self._drawn.put(_Ended(None))
-
-    def _draw(self) -> None:
-        self._places.acquire()
-        while not self._left:
-            try:
-                item = next(self._source)
-            except StopIteration:
-                return
-            self._drawn.put(item)
-            self._places.acquire()
-
-    def items(self) -> Generator[T, None, None]:
-        while not isinstance(item := self._drawn.get(), _Ended):
-            self._places.release()
-            yield item
-        try:
-            if item.error is not None:
-                raise item.error
+            while (item := waiting.popleft().result()) is not _ENDED:
+                waiting.append(thread.submit(next, source, _ENDED))
+                yield cast(T, item)
         finally:
-            del item  # else the error would hold this frame, and this frame the error
-
-    def leave(self) -> None:
-        self._left = True
-        self._places.release()
+            for drawn in waiting:
+                drawn.cancel()
+            thread.submit(source.close)
