@@ -52,7 +52,7 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     *table, page = done.stdout.splitlines()
     assert page == str(out / "results.html")
     assert max(map(len, table)) <= 100
-    assert "incomplete" not in done.stdout
+    assert "ncomplete" not in done.stdout
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
     rows = store.read(lines)
     assert [(row.status, row.batch, row.field) for row in rows] == [
@@ -205,7 +205,7 @@ def test_a_file_that_can_no_longer_be_written_loses_no_table(
         cli_run._run(request, tmp_path / "lines.jsonl", None)
     printed = capsys.readouterr().out
     assert "net.fake" in printed
-    assert "incomplete: the run ended early" in printed
+    assert "Incomplete" in printed
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_an_early_end_keeps_what_was_measured_and_ends_the_workers(tmp_path: Pat
         shown += terminal.read()
     assert time.monotonic() - start < 10
     assert process.returncode == code
-    assert "incomplete: the run ended early" in printed
+    assert "Incomplete" in printed
     assert "quick.fake" in printed
     assert "Traceback" not in shown
     rows = [row for row in store.read(out / "results.jsonl") if row.runtime == "fake"]

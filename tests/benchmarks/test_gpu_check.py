@@ -35,7 +35,7 @@ def test_a_trial_leaves_everything_in_one_folder_and_goes_on_where_it_ended(tmp_
     folder = tmp_path / "deep" / "out"
     begun = gpu_check(folder, *TRIAL, "--no-tests", "--limit-s", 0, *ONE_RUNTIME)
     assert begun.returncode == 10, begun.stdout
-    assert "incomplete" in begun.stdout
+    assert "ncomplete" in begun.stdout
     done = gpu_check(folder, *TRIAL, "--no-tests", *ONE_RUNTIME)
     assert done.returncode == 0, done.stdout
     names = {"hardware.json", "results.jsonl", "results.md", "results.csv", "results.html", "complete.json", "log.txt"}

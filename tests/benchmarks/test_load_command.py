@@ -148,7 +148,7 @@ def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert [row.load.shape for row in store.read(lines) if row.load] == ["closed"]
-    assert "incomplete: the run ended early" in out
+    assert "Incomplete" in out
 
 
 def test_the_points_are_what_was_asked_for() -> None:
