@@ -28,7 +28,7 @@ from exporter.document.blocks import (
 GPU_WIDTH = 120
 """Columns of a plain document with rows of a GPU, which has more to tell."""
 
-INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", "incomplete")
+INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", code="incomplete")
 
 
 def run_document(rows: Sequence[Row], complete: bool = True) -> Document:

@@ -160,7 +160,7 @@ def _remarks(rows: Sequence[Row]) -> Iterator[Remark]:
         warm = [row for row in rows if row.load is not None and row.load.conditions is not None]
         shapes = "all shapes" if len(disturbed) == len(warm) > 1 else "; ".join(map(shape, disturbed))
         lines = disturbances_of_all(about, disturbed[0].threads) or ()
-        yield from (Remark(f"{shapes}: disturbed: {line}", "warning", "machine-disturbed") for line in lines)
+        yield from (Remark(f"{shapes}: disturbed: {line}", "warning", code="load-disturbed") for line in lines)
     yield from (replace(remark, text=f"{'; '.join(of)}: {remark.text}") for remark, of in alike.items())
     yield from remarks([row for row in rows if row.load is None])
     yield from runtimes_of(rows)

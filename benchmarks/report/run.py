@@ -108,7 +108,7 @@ def _remarks(row: Row) -> Iterator[Remark]:
         yield Remark(f"{row.status}: {row.reason}", "failure", row.status)
         return
     if row.disturbances:
-        yield Remark(f"disturbed: {'; '.join(row.disturbances)}", "warning", "machine-disturbed")
+        yield Remark(f"disturbed: {'; '.join(row.disturbances)}", "warning", code="machine-disturbed")
     yield from map(warn, row.warnings)
     if row.note:
         yield Remark(row.note)
@@ -142,18 +142,15 @@ def quiet(rows: Sequence[Row]) -> Iterator[Remark]:
     counts = Counter(map(_machine_was, measured))
     reasons = dict.fromkeys(line for row in measured for line in row.disturbances or ())
     of = f"of {len(measured)} row{'s' if len(measured) != 1 else ''}"
-    parts = []
+    more = ", and more" if len(reasons) > 1 else ""
+    unseen = f"; {UNSEEN}: {counts[UNSEEN]} {of}" if counts[UNSEEN] else ""
     if counts[DISTURBED]:
-        more = ", and more" if len(reasons) > 1 else ""
-        parts.append(f"{DISTURBED}: {counts[DISTURBED]} {of}: {next(iter(reasons))}{more}")
+        first = next(iter(reasons))
+        yield Remark(f"disturbed: {counts[DISTURBED]} {of}: {first}{more}{unseen}", "warning", code="run-disturbed")
     elif counts[QUIET]:
-        parts.append(f"{QUIET}: {counts[QUIET]} {of}")
-    if counts[UNSEEN]:
-        parts.append(f"{UNSEEN}: {counts[UNSEEN]} {of}")
-    if counts[DISTURBED]:
-        yield Remark("; ".join(parts), "warning", "machine-disturbed")
-    elif parts:
-        yield Remark("; ".join(parts), code="machine-unseen" if counts[UNSEEN] else "machine-quiet")
+        yield Remark(f"quiet: {counts[QUIET]} {of}{unseen}", code="run-quiet")
+    elif unseen:
+        yield Remark(f"not known whether the machine was quiet: {counts[UNSEEN]} {of}", code="run-unwatched")
 
 
 def _machine_was(row: Row) -> str:
