@@ -89,7 +89,7 @@ def _section(rows: tuple[RowComparison, ...]) -> Section:
 
 
 def _remark(line: str) -> Remark:
-    return Remark(line, "failure", "regression") if REGRESSION in line else Remark(line)
+    return Remark(line, "failure") if REGRESSION in line else Remark(line)
 
 
 def _remarks(rows: tuple[RowComparison, ...]) -> Iterator[str]:

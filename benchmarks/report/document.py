@@ -29,7 +29,7 @@ from exporter.document.blocks import (
 GPU_WIDTH = 120
 """Columns of a plain document with results of a GPU, which has more to tell."""
 
-INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", "incomplete")
+INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", code="incomplete")
 
 
 def run_document(results: Sequence[Figures], complete: bool = True) -> Document:

@@ -169,7 +169,7 @@ def _remarks(results: Sequence[Figures]) -> Iterator[Remark]:
         shapes = "all shapes" if len(disturbed) == len(warm) > 1 else "; ".join(map(shape, disturbed))
         conditions = [conditions_of(figures.result, _load(figures)) for figures in disturbed]
         lines = disturbances_of_all(conditions, disturbed[0].result.ran.threads) or ()
-        yield from (Remark(f"{shapes}: disturbed: {line}", "warning", "machine-disturbed") for line in lines)
+        yield from (Remark(f"{shapes}: disturbed: {line}", "warning", code="load-disturbed") for line in lines)
     yield from (replace(remark, text=f"{'; '.join(of)}: {remark.text}") for remark, of in alike.items())
     yield from remarks([figures for figures in results if figures.result.load is None])
     yield from runtimes_of(results)

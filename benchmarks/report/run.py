@@ -114,7 +114,7 @@ def _remarks(figures: Figures) -> Iterator[Remark]:
         yield Remark(f"{figures.result.status}: {figures.result.reason}", "failure", figures.result.status)
         return
     if figures.disturbances:
-        yield Remark(f"disturbed: {'; '.join(map(str, figures.disturbances))}", "warning", "machine-disturbed")
+        yield Remark(f"disturbed: {'; '.join(map(str, figures.disturbances))}", "warning", code="machine-disturbed")
     yield from map(warn, figures.warnings)
     if figures.result.note:
         yield Remark(figures.result.note)
@@ -150,18 +150,15 @@ def quiet(results: Sequence[Figures]) -> Iterator[Remark]:
     counts = Counter(map(_machine_was, measured))
     reasons = dict.fromkeys(line for figures in measured for line in figures.disturbances or ())
     of = f"of {len(measured)} row{'s' if len(measured) != 1 else ''}"
-    parts = []
+    more = ", and more" if len(reasons) > 1 else ""
+    unseen = f"; {UNSEEN}: {counts[UNSEEN]} {of}" if counts[UNSEEN] else ""
     if counts[DISTURBED]:
-        more = ", and more" if len(reasons) > 1 else ""
-        parts.append(f"{DISTURBED}: {counts[DISTURBED]} {of}: {next(iter(reasons))}{more}")
+        first = next(iter(reasons))
+        yield Remark(f"disturbed: {counts[DISTURBED]} {of}: {first}{more}{unseen}", "warning", code="run-disturbed")
     elif counts[QUIET]:
-        parts.append(f"{QUIET}: {counts[QUIET]} {of}")
-    if counts[UNSEEN]:
-        parts.append(f"{UNSEEN}: {counts[UNSEEN]} {of}")
-    if counts[DISTURBED]:
-        yield Remark("; ".join(parts), "warning", "machine-disturbed")
-    elif parts:
-        yield Remark("; ".join(parts), code="machine-unseen" if counts[UNSEEN] else "machine-quiet")
+        yield Remark(f"quiet: {counts[QUIET]} {of}{unseen}", code="run-quiet")
+    elif unseen:
+        yield Remark(f"not known whether the machine was quiet: {counts[UNSEEN]} {of}", code="run-unwatched")
 
 
 def _machine_was(figures: Figures) -> str:

@@ -303,10 +303,10 @@ def test_whether_the_machine_was_quiet_is_said_of_all_rows() -> None:
         (remark,) = run.quiet(rows)
         return remark.kind, remark.code, [part for part in remark.text.split() if part.isdigit()]
 
-    assert said(quiet, SKIPPED) == ("note", "machine-quiet", ["1", "1"])
-    assert said(quiet, unseen) == ("note", "machine-unseen", ["1", "2", "1", "2"])
-    assert said(unseen) == ("note", "machine-unseen", ["1", "1"])
-    assert said(quiet, first, second) == ("warning", "machine-disturbed", ["2", "3"])
+    assert said(quiet, SKIPPED) == ("note", "run-quiet", ["1", "1"])
+    assert said(quiet, unseen) == ("note", "run-quiet", ["1", "2", "1", "2"])
+    assert said(unseen) == ("note", "run-unwatched", ["1", "1"])
+    assert said(quiet, first, second) == ("warning", "run-disturbed", ["2", "3"])
     assert "steal, and more" in next(run.quiet([quiet, first, second])).text
     assert list(run.quiet([SKIPPED])) == list(run.quiet([])) == []
     assert run_document([quiet]).summary == Summary(tuple(run.quiet([quiet])))

@@ -11,6 +11,7 @@ from exporter.explain.layer_errors import BlockError, LayerError, StageError
 from exporter.explain.profile_summary import Execution, execution
 from exporter.explain.view import Detail, explanation_document, percent, rows, verdict
 from runtimes import Description
+from runtimes.errors import Reason
 from runtimes.protocol import Layer
 from tests.documents import lines, numbers
 
@@ -67,8 +68,8 @@ def ran(steps: tuple[Layer, ...] = STEPS, precision: str = "int8") -> Execution:
 
 
 BOTH = Explanation("out/resnet_int8.onnx", "int8", ran(), None, ERRORS, None)
-RAN = replace(BOTH, errors=None, no_errors="it is fp32 itself")
-WRONG = replace(BOTH, execution=None, no_execution="no kernel for Conv in bfloat16")
+RAN = replace(BOTH, errors=None, no_errors=Reason("already-fp32", "it is fp32"))
+WRONG = replace(BOTH, execution=None, no_execution=Reason("layers-hidden", "no kernel"))
 
 
 def table(explanation: Explanation, detail: Detail = "block") -> Table:
