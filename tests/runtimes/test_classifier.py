@@ -29,6 +29,7 @@ from runtimes.errors import (
 )
 from runtimes.images.preprocessing import Preprocessing, fit_image
 from runtimes.protocol import Arrays, Feeds, TensorSpec
+from tests.refusals import refuses
 from tests.runtimes.colours import BLUE, COLOURS, GREEN, PLAIN, RED, SIZE, colour, network, opened
 
 
@@ -231,7 +232,7 @@ def test_a_network_that_gives_no_numbers_is_named(tmp_path: Path, value: float) 
     weights = np.eye(3, dtype=np.float32)
     weights[0, 0] = value
     path = network(tmp_path / "rotten.onnx", weights=weights)
-    with opened(path) as classifier, pytest.raises(CheckFailedError, match="image 0: the network's output is not a n"):
+    with opened(path) as classifier, refuses(CheckFailedError, "output-not-finite"):
         classifier.predict(RED)
 
 
@@ -239,32 +240,32 @@ def test_a_broken_image_is_named_by_path_or_number(model: Path, tmp_path: Path) 
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     with opened(model) as classifier:
-        with pytest.raises(InputError, match=r"bad\.png: not readable as an image"):
+        with refuses(InputError, "image-format-unknown", "bad.png"):
             classifier.predict([RED, bad])
-        with pytest.raises(InputError, match=r"^image 3: an empty file, no image"):
+        with refuses(InputError, "image-file-empty"):
             classifier.predict([RED, RED, RED, b"", RED], batch=2)
-        with pytest.raises(InputError, match=r"^image 1: an array of float32"):
+        with refuses(InputError, "image-array-type", "float32"):
             classifier.predict([RED, RED.astype(np.float32)])
-        with pytest.raises(ResourceError, match=r"gone\.png: cannot read: No such file"):
+        with refuses(ResourceError, "file-access-failed", "gone.png", "read"):
             classifier.predict(tmp_path / "gone.png")
-        with pytest.raises(InputError, match=r"image 0: an image must be a path, .* not int"):
+        with refuses(InputError, "image-kind-unknown", "int"):
             classifier.predict([3])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(("top", "batch"), [(0, 1), (1, 0)])
 def test_top_and_batch_below_one(model: Path, top: int, batch: int) -> None:
-    with opened(model) as classifier, pytest.raises(UsageError, match=f"at least 1, not {top} and {batch}"):
+    with opened(model) as classifier, refuses(UsageError, "top-or-batch-invalid", top, batch):
         classifier.predict(RED, top=top, batch=batch)
 
 
 def test_a_model_that_does_not_say_how_needs_preprocessing(model: Path) -> None:
-    with pytest.raises(UsageError, match=r"colours.onnx does not say how its images were prepared \(pass preproc"):
+    with refuses(UsageError, "preprocessing-required", "colours.onnx"):
         Classifier.open(model, threads=1)
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_labels_of_another_number_are_refused(model: Path, count: int) -> None:
-    with pytest.raises(ModelMismatchError, match=rf"{count} labels for a network of 3 classes \(pass 3 labels\)"):
+    with refuses(ModelMismatchError, "labels-mismatch", "3", count):
         opened(model, labels=("x",) * count)
 
 
@@ -324,22 +325,22 @@ def test_a_failed_open_closes_the_runtime(model: Path, monkeypatch: pytest.Monke
         return made[-1]
 
     monkeypatch.setattr(runtimes, "open", watched)
-    with pytest.raises(ModelMismatchError):
+    with refuses(ModelMismatchError, "labels-mismatch"):
         opened(model, labels=("one",))
-    with pytest.raises(UsageError, match="this runtime is closed"):
+    with refuses(UsageError, "runtime-closed"):
         made[0].infer({"pixels": np.zeros((1, 3, SIZE, SIZE), np.float32)})
 
 
 def test_after_closing_nothing_is_predicted(model: Path) -> None:
     with opened(model) as classifier:
         pass
-    with pytest.raises(UsageError, match="this runtime is closed"):
+    with refuses(UsageError, "runtime-closed"):
         classifier.predict(RED)
     classifier.close()
 
 
 def test_unknown_files_are_the_runtimes_errors(tmp_path: Path) -> None:
-    with pytest.raises(RexportError, match="cannot read: No such file"):
+    with refuses(ResourceError, "file-access-failed", "read"):
         opened(tmp_path / "none.onnx")
 
 

@@ -18,6 +18,7 @@ import runtimes
 from runtimes import Artifact, Runtime
 from runtimes.errors import ResourceError, UsageError
 from tests.conftest import FakeFactory
+from tests.refusals import refuses
 from tests.samples import SCRIPT
 
 REPO = Path(__file__).resolve().parents[2]
@@ -46,7 +47,7 @@ def test_closing_waits_for_calls_under_way_and_refuses_later_ones(slow: Runtime)
     assert done == [(1, 10)]
     thread.join()
     for act in (slow.infer, slow.bind):
-        with pytest.raises(UsageError, match=r"this runtime is closed \(open it again with runtimes\.open\)"):
+        with refuses(UsageError, "runtime-closed", "runtimes.open"):
             act(ONE)
 
 
@@ -101,7 +102,7 @@ def test_it_closes_at_the_end_of_its_block(onnx_artifact: Artifact) -> None:
     opened: list[Runtime] = []
     with pytest.raises(KeyError, match="the caller's own"):
         broken()
-    with pytest.raises(UsageError, match="this runtime is closed"):
+    with refuses(UsageError, "runtime-closed"):
         opened[0].infer({"input": np.zeros((1, 3, 32, 32), np.float32)})
 
 
@@ -113,14 +114,14 @@ def test_what_was_bound_ends_with_its_runtime(onnx_artifact: Artifact) -> None:
         second()
         first()
     for call in (first, second):
-        with pytest.raises(UsageError, match="this runtime is closed"):
+        with refuses(UsageError, "runtime-closed"):
             call()
 
 
 def test_a_backends_error_leaves_the_runtime_usable(fake_artifact: FakeFactory) -> None:
     with runtimes.open(fake_artifact(replace(SCRIPT, fail_at=1)).path) as runtime:
         runtime.infer(ONE)
-        with pytest.raises(ResourceError, match="the script fails at call 1"):
+        with refuses(ResourceError, "script-call-fails"):
             runtime.infer(ONE)
         assert runtime.infer(ONE)["logits"].shape == (1, 10)
 

@@ -16,6 +16,7 @@ import runtimes
 from runtimes import Artifact, Runtime
 from runtimes.errors import InputError, UsageError
 from tests.conftest import FakeFactory
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
 from tests.runtimes.backends.tensorrt.devicememory import DeviceArray
@@ -66,7 +67,7 @@ def test_a_tensor_on_the_device_is_checked_like_an_array(
 
 
 def test_names_are_checked_too(on_gpu: Runtime, recorder: Recorder) -> None:
-    with pytest.raises(InputError, match="the inputs are 'input'; got 'pixels'"):
+    with refuses(InputError, "input-names-mismatch", "'input'", "'pixels'"):
         on_gpu.infer({"pixels": DeviceArray(recorder.cuda.memory, images(1))})
 
 
@@ -75,7 +76,7 @@ def test_what_its_library_does_not_hand_over_is_named_with_its_input(on_gpu: Run
         def __dlpack__(self, *, stream: int | None = None) -> object:
             raise BufferError(f"it learns, on {stream}")
 
-    with pytest.raises(InputError, match=r"^input: float32 .*: the tensor's library does not hand it over: it learns"):
+    with refuses(InputError, "dlpack-refused"):
         on_gpu.infer({"input": Learning(recorder.cuda.memory, images(1))})
 
 
@@ -84,9 +85,7 @@ def test_arrays_and_tensors_do_not_mix(recorder: Recorder, tmp_path: Path) -> No
     two = replace(double.NETWORK, inputs=(spec, replace(spec, name="other")))
     with Runtime(foreign_script(tmp_path / "scripted.fake"), double.session(recorder, two)) as runtime:
         feeds = {"input": DeviceArray(recorder.cuda.memory, images(1)), "other": images(1)}
-        with pytest.raises(
-            InputError, match=r"other: .*ndarray is not on a CUDA device, as another input is \(pass all"
-        ):
+        with refuses(InputError, "feeds-mixed-devices", "other"):
             runtime.infer(feeds)  # type: ignore[arg-type]
 
 
@@ -97,7 +96,7 @@ def test_a_model_on_the_cpu_takes_no_tensors_of_a_gpu(fake_artifact: FakeFactory
 
 
 def test_a_tensor_on_the_cpu_is_no_array(on_gpu: Runtime) -> None:
-    with pytest.raises(InputError, match="expected a NumPy array, got Tensor"):
+    with refuses(InputError, "input-not-array", "Tensor"):
         on_gpu.infer({"input": torch.zeros(1, 3, 8, 8)})
 
 
@@ -118,9 +117,9 @@ def test_timed_calls_give_the_devices_seconds(on_gpu: Runtime, recorder: Recorde
     assert empty() == 0.0
     on_gpu.close()
     for closed in (call, empty):
-        with pytest.raises(UsageError, match="this runtime is closed"):
+        with refuses(UsageError, "runtime-closed"):
             closed()
-    with pytest.raises(UsageError, match="this runtime is closed"):
+    with refuses(UsageError, "runtime-closed"):
         on_gpu.bind_timed({"input": images(1)})
 
 
@@ -144,7 +143,7 @@ def test_the_processor_keeps_no_time_of_its_own(onnx_artifact: Artifact, fake_ar
     feeds = {"input": np.zeros((1, 3, 32, 32), np.float32)}
     with runtimes.open(onnx_artifact.path, "onnxruntime") as runtime:
         assert runtime.bind_timed(feeds) is None
-        with pytest.raises(InputError, match="got shape"):
+        with refuses(InputError, "input-shape-mismatch"):
             runtime.bind_timed({"input": feeds["input"][:, :1]})
     with runtimes.open(fake_artifact().path) as runtime:
         assert runtime.bind_timed({"input": images(1)}) is None

@@ -30,6 +30,7 @@ from runtimes.images.preprocessing import (
     pixels_of,
     prepare_images,
 )
+from tests.refusals import refuses
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -136,13 +137,13 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(format: str) -> None:
 
 @pytest.mark.parametrize("value", [-1, 65536])
 def test_thirty_two_bit_grey_outside_sixteen_bits_is_refused(value: int) -> None:
-    with pytest.raises(InputError, match=f"grey values from {value} to {value}; 16 bits hold 0 to 65535"):
+    with refuses(InputError, "image-greys-out-of-range", value, value):
         decode(PIL.Image.fromarray(np.full((1, 1), value, np.int32)))
 
 
 def test_float_grey_is_refused() -> None:
     image = PIL.Image.fromarray(np.zeros((2, 2), np.float32))
-    with pytest.raises(InputError, match=r"Pillow's mode 'F', whose range is not known \(convert it to 8 bits"):
+    with refuses(InputError, "image-mode-unknown", "'F'", "8"):
         decode(content_of(image, "TIFF"))
 
 
@@ -237,21 +238,19 @@ def test_the_format_is_told_by_content(tmp_path: Path) -> None:
 def test_a_format_outside_the_list_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "icon.png"
     path.write_bytes(content_of(PIL.Image.fromarray(picture()), "ICO"))
-    with pytest.raises(
-        InputError, match=r"icon.png: not readable as an image: it begins with 00 00 01 00 .* \(one of JP"
-    ):
+    with refuses(InputError, "image-format-unknown", "icon.png"):
         decode(path)
 
 
 @pytest.mark.parametrize("content", [b"just some text", b"\x89PNG\r\n\x1a\n", bytes(1000), b"\xff\xd8\xff\xe0"])
 def test_what_is_no_image_is_refused(content: bytes) -> None:
-    with pytest.raises(InputError, match=r"not readable as an image|a broken image"):
+    with refuses(InputError, "image-format-unknown"):
         decode(content)
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
-    with pytest.raises(InputError, match=r"empty.jpg: an empty file, no image") as caught:
+    with refuses(InputError, "image-file-empty", "empty.jpg") as caught:
         decode(tmp_path / "empty.jpg")
     assert caught.value.path == tmp_path / "empty.jpg"
 
@@ -300,39 +299,39 @@ def test_a_bomb_is_refused_before_it_is_decoded(side: int, action: Any) -> None:
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     with warnings.catch_warnings():
         warnings.simplefilter(action)
-        with pytest.raises(InputError, match="more than 80,000,000 pixels"):
+        with refuses(InputError, "image-too-large", "80,000,000"):
             decode(bytes(content))
 
 
 def test_a_pillow_image_is_judged_by_its_size_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
-    with pytest.raises(InputError, match="more than 100 pixels"):
+    with refuses(InputError, "image-too-large", "100"):
         decode(PIL.Image.new("L", (101, 1)))
-    with pytest.raises(InputError, match="an image of 0 x 3 pixels"):
+    with refuses(InputError, "image-without-pixels"):
         decode(PIL.Image.new("L", (0, 3)))
 
 
 def test_a_thin_image_may_not_grow_without_bounds() -> None:
-    with pytest.raises(InputError, match=r"1 x 500000 pixels would grow to 256 x 128000000 \(crop it first\)"):
+    with refuses(InputError, "image-grows-too-large", "500000", "256", "128000000"):
         fit_image(np.zeros((1, 500_000), np.uint8), plain(224, 224, resize=256))
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(images.MAX_FILE_BYTES + 1)
-    with pytest.raises(ResourceError, match=r"huge.png: cannot read: 268,435,457 bytes, more than the 268,435,456"):
+    with refuses(ResourceError, "file-too-large", "huge.png", "268,435,457", "268,435,456"):
         decode(tmp_path / "huge.png")
 
 
 def test_missing_files_pipes_devices_and_folders(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(ResourceError, match=r"missing.png: cannot read: No such file"):
+    with refuses(ResourceError, "file-access-failed", "missing.png", "read"):
         decode(tmp_path / "missing.png")
     for path in (tmp_path / "pipe.png", tmp_path / "folder.png", Path("/dev/zero")):
-        with pytest.raises(ResourceError, match="cannot read: not a regular file"):
+        with refuses(ResourceError, "file-not-regular"):
             decode(path)
-    with pytest.raises(InputError, match="no path: embedded null byte"):
+    with refuses(InputError, "image-path-invalid"):
         decode("a\0b")
 
 
@@ -376,9 +375,7 @@ def test_other_arrays_are_refused_with_the_fix(array: NDArray[Any], message: str
 
 @pytest.mark.parametrize("thing", [None, 3, [1, 2], torch.zeros(3, 4, 4)])
 def test_other_things_are_refused(thing: Any) -> None:
-    with pytest.raises(
-        InputError, match=rf"a path, bytes, a PIL image or a uint8 array, not {type(thing).__name__} \("
-    ):
+    with refuses(InputError, "image-kind-unknown", type(thing).__name__):
         decode(thing)
 
 
@@ -397,11 +394,9 @@ def test_networks_of_other_channel_counts_take_arrays_alone() -> None:
     np.testing.assert_array_equal(decode(two, 2), two)
     np.testing.assert_array_equal(decode(four, 4), four)
     assert fit_image(two, plain(4, 4, channels=2, resize=8)).shape == (4, 4, 2)
-    with pytest.raises(
-        InputError, match=r"a network of 2 input channels takes arrays alone \(pass uint8 \(h, w, 2\)\)"
-    ):
+    with refuses(InputError, "image-must-be-array", "2"):
         decode(content_of(PIL.Image.new("L", (2, 2))), 2)
-    with pytest.raises(InputError, match=r"expected \(h, w, c\) with c of 2"):
+    with refuses(InputError, "image-array-shape"):
         decode(np.zeros((4, 5, 3), np.uint8), 2)
 
 
@@ -489,14 +484,14 @@ def test_prepared_is_a_batch_in_order() -> None:
 
 
 def test_a_broken_image_among_several_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^image 11: an empty file, no image$"):
+    with refuses(InputError, "image-file-empty"):
         prepare_images([picture(2, 3), b""], plain(), first=10)
     (tmp_path / "bad.png").write_bytes(b"text")
-    with pytest.raises(InputError, match=r"bad.png: not readable"):
+    with refuses(InputError, "image-format-unknown", "bad.png"):
         prepare_images([picture(2, 3), tmp_path / "bad.png"], plain())
-    with pytest.raises(InputError, match=r"^image 11: an empty file, no image$"):
+    with refuses(InputError, "image-file-empty"):
         pixels_of([picture(2, 3), b""], plain(), first=10)
-    with pytest.raises(InputError, match=r"^image 7: an array of float64; pixels are uint8, 0 to 255 \(pass such pix"):
+    with refuses(InputError, "image-array-type", "float64"):
         fit_or_name(np.zeros((2, 3, 3)), plain(), 7)
 
 

@@ -21,6 +21,7 @@ from runtimes.backends.pytorch.streams import Lanes, TorchLane
 from runtimes.errors import ArtifactError, DeviceLostError, InputError, ResourceError, RexportError
 from runtimes.protocol import Array, Description, DeviceSession
 from runtimes.tensors.dlpack import DeviceTensor
+from tests.refusals import refuses
 from tests.runtimes.backends.pytorch.double import Pending, Recorder, installed
 
 ABOUT = Description("pytorch", "0", "cuda", "eager", "float32", 1)
@@ -277,7 +278,7 @@ def test_the_double_finds_who_has_the_wrong_stream_waited_for(recorder: Recorder
 def test_a_tensor_of_another_device_is_refused(pt2_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     session = opened(pt2_artifact)
     monkeypatch.setattr(session, "_device", torch.device("cuda", 1))
-    with pytest.raises(InputError, match="the tensor lies on cuda:0, and the runtime was opened on cuda:1"):
+    with refuses(InputError, "program-on-other-gpu", "cuda:1"):
         session.run_tensors(on_device(torch.zeros(1, 3, 32, 32))[0])
 
 

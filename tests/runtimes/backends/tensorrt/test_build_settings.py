@@ -11,6 +11,7 @@ from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt.build_settings import Settings, parse_profile, parse_size, parse_target
 from runtimes.backends.tensorrt.flavors import FLAVORS
 from runtimes.errors import UsageError
+from tests.refusals import refuses
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -78,7 +79,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GiB", "-1", "0", "1TB", "4 G i B", "٣", "1e9", "0.1", "nan"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="no size"):
+    with refuses(UsageError, "size-invalid"):
         parse_size(text)
 
 
@@ -91,13 +92,13 @@ def test_profiles(text: str, profile: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "1:8", "1:8:64:5", "a:b:c", "1,8,64", "-1:2:3", "1:8:9999999999"])
 def test_what_is_no_profile(text: str) -> None:
-    with pytest.raises(UsageError, match="no profile"):
+    with refuses(UsageError, "profile-invalid"):
         parse_profile(text)
 
 
 @pytest.mark.parametrize("text", ["8:1:64", "0:1:2", "1:8:0", "0"])
 def test_a_profile_out_of_order(text: str) -> None:
-    with pytest.raises(UsageError, match="least <= best <= most"):
+    with refuses(UsageError, "profile-out-of-order"):
         parse_profile(text)
 
 
@@ -110,5 +111,5 @@ def test_targets(text: str, target: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "8", "ampere", "8.6.1", "1234", "sm-86"])
 def test_what_is_no_target(text: str) -> None:
-    with pytest.raises(UsageError, match="no compute capability"):
+    with refuses(UsageError, "compute-capability-invalid"):
         parse_target(text)

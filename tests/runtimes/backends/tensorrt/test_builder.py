@@ -32,6 +32,7 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import graphs
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -98,7 +99,7 @@ def test_a_fixed_batch_is_its_only_profile(spy: Spy, tmp_path: Path) -> None:
     assert _built(fixed).profiles == (Profile(4, 4, 4),)
     assert _built(fixed, profiles=(Profile(4, 4, 4),)).outputs == (TensorSpec("y", "float32", (4, 3, 8, 8)),)
     assert [config.num_optimization_profiles for config in spy.configs] == [0, 0]
-    with pytest.raises(UsageError, match="the graph takes 4 images and no others"):
+    with refuses(UsageError, "profiles-for-fixed-batch"):
         _built(fixed, profiles=(Profile(1, 4, 4),))
 
 
@@ -116,7 +117,7 @@ def test_weights_in_a_file_beside_it_are_found_from_any_folder(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     assert _built(target).plan.nbytes
     (target.parent / "conv.onnx.data").unlink()
-    with pytest.raises(ArtifactError, match="Failed to import initializer"):
+    with refuses(ArtifactError, "graph-refused-by-parser"):
         _built(target)
 
 
@@ -214,12 +215,12 @@ def test_a_graph_that_it_does_not_take_is_explained(
 def test_a_broken_file_is_refused(spoil: Callable[[bytes], bytes], onnx_artifact: Artifact, tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(spoil(onnx_artifact.path.read_bytes()))
-    with pytest.raises(ArtifactError, match=r"TensorRT-RTX's parser refused it: .*Failed to parse the ONNX model"):
+    with refuses(ArtifactError, "graph-refused-by-parser", "TensorRT-RTX"):
         _built(path)
 
 
 def test_a_path_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="whose path is not Unicode"):
+    with refuses(UsageError, "path-not-unicode"):
         _built(tmp_path / "b\udcff.onnx")
 
 
@@ -231,13 +232,13 @@ def test_a_path_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_build_that_fails_is_explained(fields: dict[str, Any], message: str, onnx_artifact: Artifact) -> None:
-    with pytest.raises(CompatibilityError, match=rf"TensorRT-RTX cannot build an engine of it: .*{message}"):
+    with refuses(CompatibilityError, "engine-not-buildable", "TensorRT-RTX", message):
         _built(onnx_artifact.path, **fields)
 
 
 def test_a_failed_build_of_a_stripped_engine_tells_of_the_gpu(spy: Spy, tmp_path: Path) -> None:
     spy.gives = lambda: None  # with its own words where there is no GPU, and a plan where there is one
-    with pytest.raises(CompatibilityError, match="leaves weights out on a machine with a GPU only"):
+    with refuses(CompatibilityError, "engine-not-buildable"):
         _built(graphs.relu(tmp_path / "relu.onnx"), strip_weights=True)
 
 
@@ -260,10 +261,10 @@ def test_memory_that_runs_out_is_told(gives: Callable[[], object], spy: Spy, tmp
 
 def test_a_plan_must_begin_as_the_librarys_do(spy: Spy, tmp_path: Path) -> None:
     spy.gives = lambda: b"ptrt0123"
-    with pytest.raises(ArtifactError, match=r"built no engine that rexport knows: it begins with 70 74 72 74 30"):
+    with refuses(ArtifactError, "engine-not-recognised"):
         _built(graphs.relu(tmp_path / "relu.onnx"))
     spy.gives = lambda: b""
-    with pytest.raises(CompatibilityError, match="cannot build an engine of it: it gave no reason"):
+    with refuses(CompatibilityError, "engine-not-buildable"):
         _built(graphs.relu(tmp_path / "relu.onnx"))
 
 
@@ -275,24 +276,24 @@ def test_without_a_driver_its_factories_give_nothing(
         raise TypeError("pybind11::init(): factory function returned nullptr")  # as TensorRT's do
 
     monkeypatch.setattr(trt, factory, null)
-    with pytest.raises(BackendUnavailableError, match="TensorRT finds no usable NVIDIA driver"):
+    with refuses(BackendUnavailableError, "driver-unusable", "TensorRT"):
         build(graphs.relu(tmp_path / "relu.onnx"), Settings(), STAND_IN)
 
 
 def test_a_refused_compute_capability_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "compute_capability", lambda *_: trt.ComputeCapability(90))
-    with pytest.raises(CompatibilityError, match=r"refused the compute capability 8\.6: .*invalid or not supported"):
+    with refuses(CompatibilityError, "compute-capability-refused", "8.6"):
         _built(graphs.relu(tmp_path / "relu.onnx"), targets=("8.6",))
 
 
 def test_a_refused_profile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt.IBuilderConfig, "add_optimization_profile", lambda *_: -1)
-    with pytest.raises(CompatibilityError, match="refused the profile of 1 to 64 images, tuned for 8"):
+    with refuses(CompatibilityError, "profile-refused", "64"):
         _built(graphs.relu(tmp_path / "relu.onnx"))
 
 
 def test_what_the_flavor_lacks_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no timing cache"):
+    with refuses(UsageError, "setting-unsupported", "timing cache"):
         _built(tmp_path / "missing.onnx", timing_cache=tmp_path / "cache")
 
 

@@ -20,6 +20,7 @@ from runtimes.backends.tensorrt import compatibility
 from runtimes.backends.tensorrt.flavors import FLAVORS, compute_capabilities
 from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UnsafeArtifactError
 from runtimes.tensors.cuda import Device
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
 from tests.runtimes.backends.tensorrt.engines import ENGINE, manifest_of, published
@@ -127,9 +128,7 @@ def test_the_commands_end_with_its_exit_code(
 
 def test_junk_that_never_had_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "x.engine").write_bytes(b"junk " * 1000)
-    with pytest.raises(
-        ArtifactError, match=r"not a model file .* \(rexport onnx, torch and tensorrt make such files\)"
-    ):
+    with refuses(ArtifactError, "file-not-model"):
         runtimes.open(tmp_path / "x.engine", device="cuda")
 
 
@@ -138,7 +137,7 @@ def test_the_hint_builds_the_same_engine_again(tmp_path: Path, monkeypatch: pyte
     folder = tmp_path / "with space"
     folder.mkdir()
     artifact = published(folder, opt_level=5, workspace_bytes=1 << 30, version_compat=True, gpu="another")
-    with pytest.raises(CompatibilityError) as caught:
+    with refuses(CompatibilityError, "engine-of-other-gpu") as caught:
         runtimes.open(artifact.path, device="cuda", backend="tensorrt")
     assert caught.value.hint is not None
     about, _, command = caught.value.hint.partition(": ")
@@ -155,7 +154,7 @@ def test_a_damaged_engine_says_how_to_build_it_again(tmp_path: Path) -> None:
         tmp_path, hardware_compat="same-cc", stripped=True, profiles=(Profile(1, 1, 1), Profile(2, 4, 8))
     )
     truncated(artifact)
-    with pytest.raises(IntegrityError, match="build it again: rexport tensorrt ") as caught:
+    with refuses(IntegrityError, "file-digest-mismatch") as caught:
         artifact.check_digest()
     words = shlex.split(str(caught.value.hint))
     assert [word for word in words if ":" in word][1:] == ["1:1:1", "2:4:8"]
@@ -237,13 +236,13 @@ def test_drivers(driver: str | None, passes: bool, tensorrt: Recorder, tmp_path:
     if passes:
         gated(tmp_path, driver=driver)
         return
-    with pytest.raises(CompatibilityError, match=r"a driver of CUDA 13.1; the one here is of 13.0 \(update the NVIDIA"):
+    with refuses(CompatibilityError, "engine-of-newer-driver", "13.1", "13.0"):
         gated(tmp_path, driver=driver)
 
 
 def test_anothers_engine_names_its_backend(tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
-    with pytest.raises(CompatibilityError) as caught:
+    with refuses(CompatibilityError, "engine-of-other-library") as caught:
         gated(tmp_path, by="rtx")
     assert caught.value.what == "it was built by TensorRT, not by TensorRT-RTX"
     assert str(caught.value.hint).startswith("open it with tensorrt; or build it again here: rexport tensorrt ")
@@ -272,7 +271,7 @@ def test_targets_of_tensorrt_rtx(targets: tuple[str, ...], capability: str, pass
     if passes:
         gated(tmp_path, device, "rtx", **changes)
         return
-    with pytest.raises(CompatibilityError, match="it was built for GPUs of compute capability") as caught:
+    with refuses(CompatibilityError, "engine-of-other-capability") as caught:
         gated(tmp_path, device, "rtx", **changes)
     assert f"--compute-capability {capability}" in str(caught.value.hint)
 
@@ -280,17 +279,15 @@ def test_targets_of_tensorrt_rtx(targets: tuple[str, ...], capability: str, pass
 def test_a_gpu_that_tensorrt_rtx_has_not(tmp_path: Path) -> None:
     """The library's own list is asked: it builds nothing for Hopper."""
     assert "9.0" not in compute_capabilities(FLAVORS["rtx"])
-    with pytest.raises(
-        CompatibilityError, match=r"runs on GPUs of compute capability 7\.5, .*; this is NVIDIA Double, 9"
-    ):
+    with refuses(CompatibilityError, "engine-gpu-unsupported", "NVIDIA Double"):
         gated(tmp_path, HERE, "rtx", **rtx_engine())
 
 
 def test_a_manifest_that_does_not_say_how_it_was_built(tensorrt: Recorder, tmp_path: Path) -> None:
     artifact = published(tmp_path)
     silent = replace(artifact, manifest=replace(manifest_of(artifact), engine=None))
-    with pytest.raises(IntegrityError, match=r"does not say how the engine was built .*rexport tensorrt"):
+    with refuses(IntegrityError, "engine-record-absent"):
         compatibility.check(silent, FLAVORS["tensorrt"], HERE)
-    with pytest.raises(UnsafeArtifactError, match=r"has no manifest .*rexport tensorrt"):
+    with refuses(UnsafeArtifactError, "engine-without-manifest"):
         compatibility.check(replace(artifact, manifest=None), FLAVORS["tensorrt"], HERE)
     assert tensorrt.deserialised == []

@@ -28,6 +28,7 @@ from runtimes.errors import (
     UnsafeArtifactError,
 )
 from runtimes.tensors import cuda
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
 from tests.runtimes.backends.tensorrt.engines import manifest_of, published
@@ -60,7 +61,7 @@ def test_bytes_that_changed_since_the_digest_was_checked_do_not(recorder: Record
     artifact = published(tmp_path)
     artifact.check_digest()
     artifact.path.write_bytes(artifact.path.read_bytes() + b" ")
-    with pytest.raises(IntegrityError, match=r"its bytes are not those .*\(build it again: rexport tensorrt"):
+    with refuses(IntegrityError, "engine-digest-mismatch", "again:"):
         loaded(artifact)
     assert recorder.deserialised == []
 
@@ -70,7 +71,7 @@ def test_anothers_plan_under_a_manifest_of_this_library(recorder: Recorder, tmp_
     artifact = published(tmp_path)
     artifact.path.write_bytes(double.plan(NETWORK, b"vtrt"))
     changed = replace(manifest_of(artifact), sha256=files.sha256_of(artifact.path))
-    with pytest.raises(IntegrityError, match="says that it is of TensorRT, and it does not begin like that"):
+    with refuses(IntegrityError, "engine-flavor-mismatch", "TensorRT"):
         loaded(replace(artifact, manifest=changed))
     assert recorder.deserialised == []
 
@@ -79,7 +80,7 @@ def test_a_refusal_has_the_librarys_words(recorder: Recorder, tmp_path: Path) ->
     artifact = published(tmp_path)
     artifact.path.write_bytes(b"ftrt what only a newer library understands")
     artifact = replace(artifact, manifest=replace(manifest_of(artifact), sha256=files.sha256_of(artifact.path)))
-    with pytest.raises(CompatibilityError, match=r"TensorRT refused it: .*no such plan.*\(build it again: rexport"):
+    with refuses(CompatibilityError, "engine-refused", "TensorRT", "again:"):
         loaded(artifact)
     assert len(recorder.deserialised) == 1
 
@@ -100,7 +101,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
 def test_too_little_memory_is_no_mismatch(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not recorder.deserialised
     failing(monkeypatch, "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)")
-    with pytest.raises(ResourceError, match=r"the GPU's memory does not hold it: .*out of memory"):
+    with refuses(ResourceError, "engine-exceeds-memory", "out of memory"):
         loaded(published(tmp_path))
 
 
@@ -111,7 +112,7 @@ def test_a_library_without_a_driver(recorder: Recorder, tmp_path: Path, monkeypa
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(sys.modules["tensorrt"], "Runtime", nothing)
-    with pytest.raises(BackendUnavailableError, match="TensorRT finds no usable NVIDIA driver"):
+    with refuses(BackendUnavailableError, "driver-unusable", "TensorRT"):
         loaded(published(tmp_path))
 
 
@@ -192,7 +193,7 @@ def test_weights_that_are_replaced_meanwhile_are_refused(stripped: Artifact, mon
         return refit(parser, model)
 
     monkeypatch.setattr(double.OnnxParserRefitter, "refit_from_file", slow)
-    with pytest.raises(IntegrityError, match=r"replaced while the engine's weights were taken .*open the engine again"):
+    with refuses(IntegrityError, "weights-replaced-during-refit"):
         loaded(stripped)
 
 
@@ -213,12 +214,10 @@ def test_a_refit_that_fails_names_the_nodes(stripped: Artifact, monkeypatch: pyt
             return Reason()
 
     monkeypatch.setattr(sys.modules["tensorrt"], "OnnxParserRefitter", Failing)
-    with pytest.raises(
-        ArtifactError, match="TensorRT cannot take the engine's weights from it: conv1/Conv has another"
-    ):
+    with refuses(ArtifactError, "engine-weights-unreadable", "TensorRT"):
         loaded(stripped)
     monkeypatch.setattr(sys.modules["tensorrt"], "OnnxParserRefitter", lambda *_: Silent())
-    with pytest.raises(CompatibilityError, match="TensorRT did not take all weights"):
+    with refuses(CompatibilityError, "engine-weights-incomplete", "TensorRT"):
         loaded(stripped)
 
 
@@ -235,7 +234,7 @@ def test_inputs_of_a_type_that_no_runtime_takes(
     assert not recorder.deserialised
     found = loaded(published(tmp_path))
     monkeypatch.setitem(double._DTYPES, "float32", sys.modules["tensorrt"].DataType.BF16)
-    with pytest.raises(CompatibilityError, match="input has the type BF16, which no runtime here takes"):
+    with refuses(CompatibilityError, "tensor-type-unsupported", "input", "BF16"):
         specs(found)
 
 
@@ -257,7 +256,7 @@ def test_the_real_library_refuses_in_its_own_words(onnx_artifact: Artifact, tmp_
     manifest = engine_manifest.manifest(source, plan, built, settings, flavor, None)
     artifact = Artifact(plan, FORMATS["engine"], manifest)
     assert manifest.engine is not None
-    with pytest.raises(BackendUnavailableError, match="CUDA driver version is insufficient"):
+    with refuses(BackendUnavailableError, "driver-unusable"):
         deserialise(artifact, manifest.engine, flavor)
 
 

@@ -24,6 +24,7 @@ from runtimes.backends.tensorrt import engine_cache
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.engine_cache import Key, default_folder, entry
 from runtimes.errors import CheckFailedError, IntegrityError, ResourceError, UnsafeArtifactError
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt.cached import KEY, publish_engine
 
 REPO = Path(__file__).resolve().parents[4]
@@ -109,7 +110,7 @@ def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("REXPORT_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(ResourceError, match="REXPORT_CACHE=FOLDER"):
+    with refuses(ResourceError, "engine-cache-without-home"):
         default_folder()
 
 
@@ -168,7 +169,7 @@ def test_a_maker_that_fails_leaves_nothing_and_the_next_one_makes_it(folder: Pat
 
 @pytest.mark.parametrize("make", [lambda _: None, lambda path: path.write_bytes(b"vtrt without a manifest")])
 def test_a_maker_that_publishes_no_whole_engine_is_found_out(make: Callable[[Path], object], folder: Path) -> None:
-    with pytest.raises(IntegrityError, match="the engine was built and is not whole"):
+    with refuses(IntegrityError, "engine-cache-incomplete"):
         entry(KEY, folder, make, _silent)
 
 
@@ -176,7 +177,7 @@ def test_a_maker_that_publishes_no_whole_engine_is_found_out(make: Callable[[Pat
 def test_a_folder_that_others_can_write_into_is_refused(mode: int, folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    with pytest.raises(UnsafeArtifactError, match=r"others can put files into this folder .*\(chmod 700 .*engines\)"):
+    with refuses(UnsafeArtifactError, "engine-folder-writable", "engines", "700"):
         entry(KEY, folder, publish_engine, _silent)
     assert list(folder.iterdir()) == []
 
@@ -190,20 +191,20 @@ def test_a_folder_that_others_can_only_read_is_taken(folder: Path) -> None:
 def test_another_users_folder_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir(parents=True, mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
-    with pytest.raises(UnsafeArtifactError, match="is another user's"):
+    with refuses(UnsafeArtifactError, "engine-folder-foreign"):
         entry(KEY, folder, publish_engine, _silent)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match="cannot keep engines in: Not a directory"):
+    with refuses(ResourceError, "file-access-failed", "engines", "keep engines in", "Not a directory"):
         entry(KEY, tmp_path / "file" / "engines", publish_engine, _silent)
 
 
 def test_a_lock_that_is_a_link_is_refused(folder: Path, tmp_path: Path) -> None:
     folder.mkdir(parents=True, mode=0o700)
     (folder / f".{KEY.digest}.lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ResourceError, match="cannot lock"):
+    with refuses(ResourceError, "file-access-failed", "lock"):
         entry(KEY, folder, publish_engine, _silent)
     assert not (tmp_path / "elsewhere").exists()
 

@@ -25,6 +25,7 @@ from runtimes.backends.tensorrt.flavors import (
     sentence,
 )
 from runtimes.errors import BackendUnavailableError, UsageError
+from tests.refusals import refuses
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -44,7 +45,7 @@ sys.exit(", ".join({"tensorrt", "tensorrt_rtx", "cuda", "torch", "onnx"} & set(s
 
 def test_a_flavor_is_found_by_its_name() -> None:
     assert flavor("rtx") is RTX
-    with pytest.raises(UsageError, match=r"no flavor 'Tensor' of TensorRT \(one of tensorrt, rtx\)"):
+    with refuses(UsageError, "flavor-unknown", "'Tensor'"):
         flavor("Tensor")
 
 
@@ -66,14 +67,14 @@ def test_a_library_that_cannot_be_imported_is_told(
 ) -> None:
     (tmp_path / "tensorrt_half_there.py").write_text(f"raise {failure}")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BackendUnavailableError, match=r"cannot be imported: (libnvinfer|bad ELF).*--force-reinstall"):
+    with refuses(BackendUnavailableError, "library-not-importable"):
         replace(FLAVORS["tensorrt"], module="tensorrt_half_there").library()
 
 
 @pytest.mark.parametrize("version", ["1.4.9", "0.9", "unreadable"])
 def test_a_library_that_is_too_old_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt, "__version__", version)
-    with pytest.raises(BackendUnavailableError, match=rf"is of version {version}; at least 1.5 is needed .*--upgrade"):
+    with refuses(BackendUnavailableError, "flavor-too-old", "1.5", version):
         RTX.library()
 
 
@@ -92,7 +93,7 @@ def test_the_default_is_the_first_that_is_installed(monkeypatch: pytest.MonkeyPa
 
 def test_without_any_both_pip_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flavors, "FLAVORS", {"tensorrt": ABSENT, "rtx": replace(RTX, module="no_rtx_either")})
-    with pytest.raises(BackendUnavailableError, match=r"rexport\[tensorrt\]'.*rexport\[tensorrt-rtx\]'"):
+    with refuses(BackendUnavailableError, "tensorrt-missing"):
         default_flavor()
 
 
@@ -203,15 +204,13 @@ def test_a_compute_capability_that_it_lacks_is_refused() -> None:
 def test_a_library_that_builds_for_the_gpu_in_place_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(trt, "ComputeCapability")
     assert compute_capabilities(RTX) == ()
-    with pytest.raises(UsageError, match="it builds for the GPU that is there"):
+    with refuses(UsageError, "compute-capability-unsupported"):
         compute_capability(RTX, "8.6")
 
 
 def test_a_factory_that_gives_nothing_wants_a_driver() -> None:
     log = Log()
     log.add("ERROR", "cudaError 35: CUDA driver version is insufficient for CUDA runtime version")
-    told = pytest.raises(
-        BackendUnavailableError, match=r"TensorRT finds no usable NVIDIA driver: cudaError 35.*nvidia-smi"
-    )
+    told = refuses(BackendUnavailableError, "driver-unusable", "TensorRT")
     with told, needing_driver(FLAVORS["tensorrt"], log):
         raise TypeError("pybind11::init(): factory function returned nullptr")  # as the true bindings do
