@@ -61,29 +61,29 @@ def test_what_was_published_is_read(fake_artifact: FakeFactory) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "kind"),
     [
-        (b"", "it is empty"),
-        (b"<!DOCTYPE html><html>", "it is an HTML page"),
-        (b"\xef\xbb\xbf \r\n<HTML lang='en'>", "it is an HTML page"),
-        (b'<?xml version="1.0"?>', "it is an XML document"),
-        (b"version https://git-lfs.github.com/spec/v1\n", r"it is a Git-LFS pointer.*git lfs pull"),
-        (pickle.dumps({"a": 1}, 2), "it is a pickle"),
-        (pickle.dumps({"a": 1}, 5), "it is a pickle"),
-        (b"\x1f\x8b\x08", "it is a gzip archive"),
-        (b"\xfd7zXZ\x00", "it is an xz archive"),
-        (b"\x89PNG\r\n", "it is a PNG image"),
-        (b"\xff\xd8\xff\xe0", "it is a JPEG image"),
-        (b"junk and more of it", "it is a file that begins with 6a 75 6e 6b"),
-        (b"\x00" * 64, "it is a file that begins with 00 00"),
-        (b"\x08", "it is a file that begins with 08"),
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "HTML page"),
+        (b"\xef\xbb\xbf \r\n<HTML lang='en'>", "HTML page"),
+        (b'<?xml version="1.0"?>', "XML document"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (pickle.dumps({"a": 1}, 2), "a pickle"),
+        (pickle.dumps({"a": 1}, 5), "a pickle"),
+        (b"\x1f\x8b\x08", "gzip archive"),
+        (b"\xfd7zXZ\x00", "xz archive"),
+        (b"\x89PNG\r\n", "PNG image"),
+        (b"\xff\xd8\xff\xe0", "JPEG image"),
+        (b"junk and more of it", b"junk".hex(" ")),
+        (b"\x00" * 64, bytes(8).hex(" ")),
+        (b"\x08", "with 08"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
-def test_a_stranger_is_named(tmp_path: Path, content: bytes, words: str, suffix: str) -> None:
+def test_a_stranger_is_named(tmp_path: Path, content: bytes, kind: str, suffix: str) -> None:
     place = tmp_path / f"net.{suffix}"
     place.write_bytes(content)
-    with refuses(ArtifactError, "file-not-model", words) as caught:
+    with refuses(ArtifactError, "file-not-model", kind) as caught:
         Artifact.read(place)
     assert "weights_only" not in str(caught.value)
 
@@ -95,9 +95,8 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     for name in ("pipe.onnx", "folder.onnx"):
         with refuses(ResourceError, "file-not-regular"):
             Artifact.read(tmp_path / name)
-    with refuses(ResourceError, "file-access-failed", "read") as caught:
+    with refuses(ResourceError, "file-access-failed", "read", os.strerror(errno.ENOENT)):
         Artifact.read(tmp_path / "none.onnx")
-    assert caught.value.errno == errno.ENOENT
 
 
 @pytest.mark.timeout(10)
@@ -129,21 +128,21 @@ def test_a_program_without_a_manifest_never_reaches_torch(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code", "value"),
     [
-        ("", "not a manifest: not valid JSON"),
-        ("<html>", "not a manifest: not valid JSON"),
-        ("[]", "not a manifest: field 'at the top'"),
-        ("{}", "not a manifest: field 'name' is missing"),
-        ("{" * 100_000, "not a manifest: not valid JSON"),
-        ("[" * 100_000, "not a manifest: not valid JSON"),
-        ('{"name": NaN}', "not a manifest: not valid JSON: NaN is not JSON"),
+        ("", "json-invalid", ""),
+        ("<html>", "json-invalid", ""),
+        ("[]", "field-type-mismatch", "'at the top'"),
+        ("{}", "field-missing", "'name'"),
+        ("{" * 100_000, "json-invalid", ""),
+        ("[" * 100_000, "json-invalid", ""),
+        ('{"name": NaN}', "json-invalid", "NaN"),
     ],
 )
-def test_a_broken_manifest_is_refused(fake_artifact: FakeFactory, text: str, message: str) -> None:
+def test_a_broken_manifest_is_refused(fake_artifact: FakeFactory, text: str, code: str, value: str) -> None:
     made = fake_artifact()
     manifest_path(made.path).write_text(text)
-    with pytest.raises(ArtifactError, match=message) as caught:
+    with refuses(ArtifactError, code, "not a manifest", value) as caught:
         Artifact.read(made.path)
     assert caught.value.path == manifest_path(made.path)
 
@@ -152,27 +151,36 @@ SOUND = {"resize": 8, "crop": [8, 8], "pad": 0, "mean": [0, 0, 0], "std": [1, 1,
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "code", "values"),
     [
-        ({"surprise": 1}, "unknown field 'surprise'"),
-        ({"sha256": 7}, "field 'sha256': expected str, got 7"),
-        ({"format_version": True}, "field 'format_version': expected int"),
-        ({"size_bytes": "many"}, "field 'size_bytes': expected int"),
-        ({"preprocessing": SOUND | {"std": [1, 0, 1]}}, "field 'preprocessing': mean must be finite and std above 0"),
-        ({"preprocessing": SOUND | {"crop": [0, 8]}}, "field 'preprocessing': crop must be at least 1 x 1"),
-        ({"preprocessing": SOUND | {"crop": [10**9, 10**9]}}, "field 'preprocessing': an input of"),
-        ({"weights": {"origin": "found", "trained": True, "sha256": ""}}, r"field 'weights\.origin': expected one of"),
-        ({"inputs": [{"name": "x", "dtype": "float32", "shape": [None]}]}, r"field 'inputs\[0\]\.shape\[0\]'"),
+        ({"surprise": 1}, "field-unknown", ("'surprise'",)),
+        ({"sha256": 7}, "field-type-mismatch", ("'sha256'", "str", 7)),
+        ({"format_version": True}, "field-type-mismatch", ("'format_version'", "int")),
+        ({"size_bytes": "many"}, "field-type-mismatch", ("'size_bytes'", "int")),
+        ({"preprocessing": SOUND | {"std": [1, 0, 1]}}, "mean-or-std-invalid", ("'preprocessing'",)),
+        ({"preprocessing": SOUND | {"crop": [0, 8]}}, "crop-or-pad-invalid", ("'preprocessing'",)),
+        ({"preprocessing": SOUND | {"crop": [10**9, 10**9]}}, "input-too-large", ("'preprocessing'", 10**9)),
+        (
+            {"weights": {"origin": "found", "trained": True, "sha256": ""}},
+            "field-type-mismatch",
+            ("'weights.origin'", "one of"),
+        ),
+        (
+            {"inputs": [{"name": "x", "dtype": "float32", "shape": [None]}]},
+            "field-type-mismatch",
+            ("'inputs[0].shape[0]'",),
+        ),
     ],
 )
-def test_a_wrong_field_is_named(fake_artifact: FakeFactory, fields: dict[str, object], message: str) -> None:
-    with pytest.raises(ArtifactError, match=f"not a manifest: {message}") as caught:
+def test_a_wrong_field_is_named(
+    fake_artifact: FakeFactory, fields: dict[str, object], code: str, values: tuple[object, ...]
+) -> None:
+    with refuses(ArtifactError, code, "not a manifest", *values):
         Artifact.read(edited(fake_artifact(), **fields))
-    assert caught.value.exit_code == 3
 
 
 def test_a_newer_manifest_names_the_remedy(fake_artifact: FakeFactory) -> None:
-    with refuses(CompatibilityError, "manifest-version-newer", "--upgrade"):
+    with refuses(CompatibilityError, "manifest-version-newer", "version 2", "up to 1", "--upgrade"):
         Artifact.read(edited(fake_artifact(), format_version=2, whatever="new"))
 
 
@@ -225,7 +233,7 @@ def test_changed_and_missing_vectors(fake_artifact: FakeFactory) -> None:
     with refuses(IntegrityError, "vectors-digest-mismatch"):
         made.vectors()
     place.unlink()
-    with refuses(ResourceError, "file-access-failed", "read"):
+    with refuses(ResourceError, "file-access-failed", "read", os.strerror(errno.ENOENT)):
         made.vectors()
 
 
@@ -259,7 +267,7 @@ IMAGES, LOGITS = np.zeros((7, 3, 8, 8), np.float32), np.zeros((7, 10), np.float3
         _packed(inputs=IMAGES.astype(np.float64), logits=LOGITS),
         _packed(inputs=np.array([object()]), logits=LOGITS),
         _packed(inputs=np.zeros((300, 1 << 20), np.uint8), logits=LOGITS),
-        _header(f"({1 << 60}, 3, 8, 8)"),
+        _header(str((1 << 60, 3, 8, 8))),
         _header("(" * 90),
     ],
     ids=["empty", "junk", "one", "cut", "rows", "rank", "dtype", "pickle", "bomb", "giant", "nested"],
@@ -295,7 +303,7 @@ def test_a_flipped_bit_is_found_on_every_backend(
         content = bytearray(made.path.read_bytes())
         content[at] ^= 0x01
         spoilt.path.write_bytes(content)
-        with refuses(IntegrityError, "file-digest-mismatch"):
+        with refuses(IntegrityError, "file-digest-mismatch", "export it again"):
             runtimes.open(spoilt.path, backend)
 
 
@@ -460,7 +468,7 @@ def test_a_failed_publish_leaves_the_old_artifact_alone(tmp_path: Path) -> None:
 import sys
 from dataclasses import replace
 from pathlib import Path
-from runtimes import files, schema
+from runtimes import codec, files
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.manifest import FileRecord
 from runtimes.errors import ResourceError
@@ -468,14 +476,14 @@ from tests.samples import WIDER, manifest_for
 target = Path(sys.argv[1])
 model, vectors = files.temporary_for(target), files.temporary_for(target)
 try:
-    model.write_text(schema.dumps(WIDER))
+    model.write_text(codec.dumps(WIDER))
     vectors.write_bytes(b"vectors")
     digest = files.sha256_of(vectors)
     manifest = manifest_for(WIDER, model, FileRecord(vectors_name(target, digest), digest))
     try:
         publish(model, target, replace(manifest, labels=("x" * 100_000,)), vectors)
     except ResourceError as error:
-        print(error.errno, error)
+        print(error.errno, error.code, error)
 finally:
     model.unlink()
     vectors.unlink()
@@ -489,14 +497,15 @@ finally:
         text=True,
         check=True,
     )
-    assert f"{errno.EFBIG} {target}.json.next: cannot write: File too large" in done.stdout, done.stderr
+    printed = f"{errno.EFBIG} file-access-failed {target}.json.next: cannot write: {os.strerror(errno.EFBIG)}\n"
+    assert done.stdout == printed, done.stderr
     assert {place.name: place.read_bytes() for place in tmp_path.iterdir()} == before
 
 
 def test_publishing_into_a_missing_folder(tmp_path: Path) -> None:
     model = tmp_path / "model.tmp"
     model.write_text(codec.dumps(SCRIPT))
-    with refuses(ResourceError, "file-access-failed"):
+    with refuses(ResourceError, "file-access-failed", os.strerror(errno.ENOENT)):
         publish(model, tmp_path / "none" / "net.fake", manifest_for(SCRIPT, model, None), None)
     assert model.exists()
 
