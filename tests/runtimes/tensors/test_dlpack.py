@@ -55,7 +55,7 @@ def test_the_offset_of_the_first_byte_counts() -> None:
 
 def test_another_order_is_refused_and_sizes_of_one_have_none() -> None:
     for tensor in (torch.zeros(2, 3).T, torch.zeros(4, 4)[:, :2]):
-        with refuses(InputError, "dlpack-not-contiguous"):
+        with refuses(InputError, "dlpack-not-contiguous", tuple(tensor.shape), "tensor.contiguous()"):
             _of_cpu(tensor)
     last = torch.zeros(1, 3, 1, 8).to(memory_format=torch.channels_last)
     with refuses(InputError, "dlpack-not-contiguous"):
@@ -74,16 +74,16 @@ def test_types_that_are_unknown_are_refused() -> None:
     capsule = array.__dlpack__()
     held = dlpack._Managed.from_address(dlpack._GET_POINTER(capsule, b"dltensor"))
     held.tensor.lanes = 4
-    with refuses(InputError, "dlpack-type-unsupported"):
+    with refuses(InputError, "dlpack-type-unsupported", "type 2", "4 lanes"):
         parse_capsule(capsule, array, CPU)
     held.tensor.lanes, held.tensor.code = 1, 3
-    with refuses(InputError, "dlpack-type-unsupported"):
+    with refuses(InputError, "dlpack-type-unsupported", "type 3"):
         parse_capsule(capsule, array, CPU)
 
 
 @pytest.mark.parametrize("device_type", [CUDA, 3, 10])
 def test_a_tensor_elsewhere_is_refused(device_type: int) -> None:
-    with refuses(InputError, "dlpack-device-unsupported"):
+    with refuses(InputError, "dlpack-device-unsupported", "type 1"):
         parse_capsule(torch.zeros(2).__dlpack__(), torch.zeros(2), device_type)
 
 
@@ -100,13 +100,12 @@ def test_another_major_version_is_refused() -> None:
     array = np.zeros(4, np.float32)
     capsule = array.__dlpack__(max_version=(1, 0))
     dlpack._Versioned.from_address(dlpack._GET_POINTER(capsule, b"dltensor_versioned")).major = 2
-    with refuses(InputError, "dlpack-version-unsupported"):
+    with refuses(InputError, "dlpack-version-unsupported", "DLPack 2."):
         parse_capsule(capsule, array, CPU)
 
 
 def test_a_tensor_that_learns_is_not_handed_over() -> None:
-    words = r"does not hand it over: .*gradient.* \(pass tensor\.detach\(\)\.contiguous\(\)\)"
-    with pytest.raises(InputError, match=words):
+    with refuses(InputError, "dlpack-refused", "gradient", "tensor.detach().contiguous()"):
         device_tensor(torch.zeros(2, requires_grad=True))
 
 
