@@ -45,9 +45,7 @@ def of_two(twice: Artifact, lock: bool) -> None:
 
 
 @pytest.mark.parametrize("lock", [True, False])
-def test_nothing_is_done_on_the_gpu_while_another_session_records(
-    recorder: double.Recorder, twice: Artifact, lock: bool
-) -> None:
+def test_the_gpu_rests_while_another_session_records(recorder: double.Recorder, twice: Artifact, lock: bool) -> None:
     """And with a lock for each session, the double sees it."""
     of_two(twice, lock)
     assert (recorder.faults == []) == lock
