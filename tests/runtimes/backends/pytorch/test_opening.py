@@ -106,7 +106,7 @@ class Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @pytest.mark.usefixtures("recorder")
 @pytest.mark.parametrize(("precision", "last"), [("bf16", True), ("fp32", False)])
-def test_half_precision_is_channels_last_from_the_first_convolution_on(make: Make, precision: str, last: bool) -> None:
+def test_half_precision_is_channels_last_throughout(make: Make, precision: str, last: bool) -> None:
     artifact = make(precision)
     session = pytorch.BACKEND.open(artifact, CUDA)
     with Convolutions() as seen:
@@ -156,7 +156,8 @@ def test_a_program_goes_to_the_current_device_by_number(make: Make, monkeypatch:
 def test_without_a_device_nothing_is_loaded(make: Make, backend: runtimes.Backend) -> None:
     if torch_library.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    with refuses(BackendUnavailableError, "pytorch-without-cuda"):
+    code = "pytorch-without-cuda" if torch_library.version.cuda is None else "pytorch-sees-no-gpu"
+    with refuses(BackendUnavailableError, code, torch_library.__version__):
         backend.open(make("fp32"), CUDA)
 
 

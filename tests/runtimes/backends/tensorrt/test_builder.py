@@ -29,7 +29,6 @@ from runtimes.errors import (
     BackendUnavailableError,
     CompatibilityError,
     ResourceError,
-    RexportError,
     UsageError,
 )
 from tests.refusals import refuses
@@ -99,7 +98,7 @@ def test_a_fixed_batch_is_its_only_profile(spy: Spy, tmp_path: Path) -> None:
     assert _built(fixed).profiles == (Profile(4, 4, 4),)
     assert _built(fixed, profiles=(Profile(4, 4, 4),)).outputs == (TensorSpec("y", "float32", (4, 3, 8, 8)),)
     assert [config.num_optimization_profiles for config in spy.configs] == [0, 0]
-    with refuses(UsageError, "profiles-for-fixed-batch"):
+    with refuses(UsageError, "profiles-for-fixed-batch", "4 images"):
         _built(fixed, profiles=(Profile(1, 4, 4),))
 
 
@@ -117,7 +116,7 @@ def test_weights_in_a_file_beside_it_are_found_from_any_folder(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     assert _built(target).plan.nbytes
     (target.parent / "conv.onnx.data").unlink()
-    with refuses(ArtifactError, "graph-refused-by-parser"):
+    with refuses(ArtifactError, "graph-refused-by-parser", "import initializer"):
         _built(target)
 
 
@@ -156,56 +155,51 @@ def test_the_settings_of_tensorrt_reach_the_builder(spy: Spy, tmp_path: Path, mo
     assert levels == [known.AMPERE_PLUS, known.SAME_COMPUTE_CAPABILITY]
 
 
-_REFUSALS: list[tuple[Callable[[Path], Path], type[RexportError], str]] = [
-    (
-        graphs.text,
-        CompatibilityError,
-        r"node norm \(StringNormalizer\): the operator is not supported \(another backend",
-    ),
-    (graphs.unknown, CompatibilityError, r"node frob0 \(Frobnicate\): there is no such operator"),
-    (
-        lambda path: graphs.unknown(path, 5),
-        CompatibilityError,
-        r"node frob0 .*; node frob1 .*; node frob2 [^;]*; and 2 more",
-    ),
-    (
+REFUSED, TYPE, SHAPE, BATCHES = (
+    "graph-refused-by-parser",
+    "engine-type-unsupported",
+    "engine-shape-varies",
+    "engine-batches-differ",
+)
+_REFUSALS: dict[str, tuple[Callable[[Path], Path], str, tuple[object, ...]]] = {
+    "unsupported": (graphs.text, REFUSED, ("norm (StringNormalizer)", "not supported", "another backend")),
+    "unknown": (graphs.unknown, REFUSED, ("frob0 (Frobnicate)", "no such operator")),
+    "several": (lambda path: graphs.unknown(path, 5), REFUSED, ("frob0", "frob1", "frob2", "and 2 more")),
+    "weights": (
         lambda path: graphs.convolution(path, np.ones((5, 4, 3, 3), np.float32)),
-        CompatibilityError,
-        r"node conv \(Conv\): .*Kernel weight dimension failed to broadcast to input",
+        REFUSED,
+        ("conv (Conv)", "weight dimension"),
     ),
-    (
+    "types": (
         lambda path: graphs.convolution(path, np.ones((5, 3, 3, 3), np.float16)),
-        CompatibilityError,
-        r"node conv \(Conv\): .*must be of same type. `input` type is Float but `kernel` is of type Half",
+        REFUSED,
+        ("conv (Conv)", "same type", "Half"),
     ),
-    (
+    "varying": (
         lambda path: graphs.relu(path, ("n", 3, "height", 8)),
-        CompatibilityError,
-        r"x has the shape \(-1, 3, -1, 8\) \(.*only the first dimension may vary",
+        SHAPE,
+        ("x has", (-1, 3, -1, 8), "first dimension"),
     ),
-    (graphs.asymmetric, CompatibilityError, r"node quantise \(QuantizeLinear\): .*[Zz]ero point.*another backend may"),
-    (lambda path: graphs.relu(path, ()), CompatibilityError, r"x has the shape \(\)"),
-    (
-        lambda path: graphs.relu(path, ("n", 8), onnx.TensorProto.BFLOAT16),
-        CompatibilityError,
-        "x has the type bf16, which NumPy has not",
-    ),
-    (
+    "asymmetric": (graphs.asymmetric, REFUSED, ("quantise (QuantizeLinear)", "ero point", "another backend")),
+    "scalar": (lambda path: graphs.relu(path, ()), SHAPE, ("x has", ())),
+    "bfloat16": (lambda path: graphs.relu(path, ("n", 8), onnx.TensorProto.BFLOAT16), TYPE, ("x has", "bf16")),
+    "batches": (
         lambda path: graphs.addition(path, (1, 3, 8, 8)),
-        CompatibilityError,
-        r"its inputs have no batch in common: x: float32 \(images, 3, 8, 8\), z: float32 \(1, 3, 8, 8\)",
+        BATCHES,
+        (
+            TensorSpec("x", "float32", ("images", 3, 8, 8)),
+            TensorSpec("z", "float32", (1, 3, 8, 8)),
+        ),
     ),
-]
+}
 
 
-@pytest.mark.parametrize(("make", "kind", "message"), _REFUSALS)
-def test_a_graph_that_it_does_not_take_is_explained(
-    make: Callable[[Path], Path], kind: type[RexportError], message: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("case", _REFUSALS)
+def test_a_graph_that_it_does_not_take_is_explained(case: str, tmp_path: Path) -> None:
+    make, code, values = _REFUSALS[case]
     path = make(tmp_path / "bad.onnx")
-    with pytest.raises(kind, match=message) as caught:
+    with refuses(CompatibilityError, code, *values) as caught:
         _built(path)
-    assert type(caught.value) is kind
     assert caught.value.path == path
 
 
@@ -215,7 +209,7 @@ def test_a_graph_that_it_does_not_take_is_explained(
 def test_a_broken_file_is_refused(spoil: Callable[[bytes], bytes], onnx_artifact: Artifact, tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(spoil(onnx_artifact.path.read_bytes()))
-    with refuses(ArtifactError, "graph-refused-by-parser", "TensorRT-RTX"):
+    with refuses(ArtifactError, "graph-refused-by-parser", "TensorRT-RTX", "parse the ONNX"):
         _built(path)
 
 
@@ -225,20 +219,22 @@ def test_a_path_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "values"),
     [
-        ({"workspace_bytes": 1}, r"within workspace limit.*1 bytes of workspace were allowed: allow more"),
-        ({"targets": ("7.5",)}, r"for Turing \(SM75\): FP32 GEMM.*leave the compute capability 7.5 out"),
+        ({"workspace_bytes": 1}, ("workspace limit", "1 bytes", "allow more")),
+        ({"targets": ("7.5",)}, ("Turing (SM75)", "FP32 GEMM", "7.5 out")),
     ],
 )
-def test_a_build_that_fails_is_explained(fields: dict[str, Any], message: str, onnx_artifact: Artifact) -> None:
-    with refuses(CompatibilityError, "engine-not-buildable", "TensorRT-RTX", message):
+def test_a_build_that_fails_is_explained(
+    fields: dict[str, Any], values: tuple[str, ...], onnx_artifact: Artifact
+) -> None:
+    with refuses(CompatibilityError, "engine-not-buildable", "TensorRT-RTX", *values):
         _built(onnx_artifact.path, **fields)
 
 
 def test_a_failed_build_of_a_stripped_engine_tells_of_the_gpu(spy: Spy, tmp_path: Path) -> None:
     spy.gives = lambda: None  # with its own words where there is no GPU, and a plan where there is one
-    with refuses(CompatibilityError, "engine-not-buildable"):
+    with refuses(CompatibilityError, "engine-not-buildable", "weights out", "a GPU"):
         _built(graphs.relu(tmp_path / "relu.onnx"), strip_weights=True)
 
 
@@ -252,19 +248,21 @@ def _logged_no_memory() -> object:
     return None
 
 
-@pytest.mark.parametrize("gives", [_no_memory, _logged_no_memory])
-def test_memory_that_runs_out_is_told(gives: Callable[[], object], spy: Spy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("gives", "code"), [(_no_memory, "build-host-out-of-memory"), (_logged_no_memory, "build-out-of-memory")]
+)
+def test_memory_that_runs_out_is_told(gives: Callable[[], object], code: str, spy: Spy, tmp_path: Path) -> None:
     spy.gives = gives
-    with pytest.raises(ResourceError, match="TensorRT-RTX ran out of memory"):
+    with refuses(ResourceError, code, "TensorRT-RTX"):
         _built(graphs.relu(tmp_path / "relu.onnx"))
 
 
 def test_a_plan_must_begin_as_the_librarys_do(spy: Spy, tmp_path: Path) -> None:
     spy.gives = lambda: b"ptrt0123"
-    with refuses(ArtifactError, "engine-not-recognised"):
+    with refuses(ArtifactError, "engine-not-recognised", b"ptrt0".hex(" ")):
         _built(graphs.relu(tmp_path / "relu.onnx"))
     spy.gives = lambda: b""
-    with refuses(CompatibilityError, "engine-not-buildable"):
+    with refuses(CompatibilityError, "engine-not-buildable", "no reason"):
         _built(graphs.relu(tmp_path / "relu.onnx"))
 
 
@@ -282,17 +280,17 @@ def test_without_a_driver_its_factories_give_nothing(
 
 def test_a_refused_compute_capability_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "compute_capability", lambda *_: trt.ComputeCapability(90))
-    with refuses(CompatibilityError, "compute-capability-refused", "8.6"):
+    with refuses(CompatibilityError, "compute-capability-refused", "8.6", "not supported"):
         _built(graphs.relu(tmp_path / "relu.onnx"), targets=("8.6",))
 
 
 def test_a_refused_profile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt.IBuilderConfig, "add_optimization_profile", lambda *_: -1)
-    with refuses(CompatibilityError, "profile-refused", "64"):
+    with refuses(CompatibilityError, "profile-refused", "1 to 64", "for 8"):
         _built(graphs.relu(tmp_path / "relu.onnx"))
 
 
-def test_what_the_flavor_lacks_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_what_the_flavor_lacks_is_refused_before_reading(tmp_path: Path) -> None:
     with refuses(UsageError, "setting-unsupported", "timing cache"):
         _built(tmp_path / "missing.onnx", timing_cache=tmp_path / "cache")
 

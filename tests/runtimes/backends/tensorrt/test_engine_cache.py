@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -23,7 +24,7 @@ from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt import engine_cache
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.engine_cache import Key, default_folder, entry
-from runtimes.errors import CheckFailedError, IntegrityError, ResourceError, UnsafeArtifactError
+from runtimes.errors import CheckFailedError, IntegrityError, Reason, ResourceError, RexportError, UnsafeArtifactError
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt.cached import KEY, publish_engine
 
@@ -51,8 +52,8 @@ OTHER_SETTINGS: dict[str, Any] = {
 }
 
 
-def _silent(text: str) -> None:
-    raise AssertionError(f"told for no reason: {text}")
+def _silent(reason: Reason) -> None:
+    raise AssertionError(f"told for no reason: {reason}")
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("REXPORT_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    with refuses(ResourceError, "engine-cache-without-home"):
+    with refuses(ResourceError, "engine-cache-without-home", "REXPORT_CACHE=FOLDER"):
         default_folder()
 
 
@@ -137,31 +138,33 @@ def _spoil_bit(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    "spoil",
     [
-        (_spoil_bit, "its bytes are not those that its manifest records"),
-        (lambda path: path.write_bytes(path.read_bytes()[:8]), "its bytes are not those that its manifest records"),
-        (lambda path: path.write_bytes(b""), "its bytes are not those"),
-        (lambda path: manifest_path(path).unlink(), "this one has no manifest"),
-        (lambda path: manifest_path(path).write_bytes(b"{"), "not a manifest"),
+        _spoil_bit,
+        lambda path: path.write_bytes(path.read_bytes()[:8]),
+        lambda path: path.write_bytes(b""),
+        lambda path: manifest_path(path).unlink(),
+        lambda path: manifest_path(path).write_bytes(b"{"),
     ],
+    ids=["bit", "cut", "empty", "no manifest", "broken manifest"],
 )
-def test_a_damaged_engine_is_made_again(spoil: Callable[[Path], object], reason: str, folder: Path) -> None:
+def test_a_damaged_engine_is_made_again(spoil: Callable[[Path], object], folder: Path) -> None:
     path = entry(KEY, folder, publish_engine, _silent)
     spoil(path)
-    said: list[str] = []
-    assert entry(KEY, folder, publish_engine, said.append) == path
-    assert len(said) == 1
-    assert said[0].startswith("the engine in the cache is not what it was, so it is built again: ")
-    assert reason in said[0]
+    with pytest.raises(RexportError) as caught:
+        Artifact.read(path).check_digest()
+    reasons: list[Reason] = []
+    assert entry(KEY, folder, publish_engine, reasons.append) == path
+    (reason,) = reasons
+    assert (reason.code, caught.value.what in reason.sentence) == ("engine-cache-damaged", True)
     Artifact.read(path).check_digest()
 
 
-def test_a_maker_that_fails_leaves_nothing_and_the_next_one_makes_it(folder: Path) -> None:
+def test_a_maker_that_fails_leaves_nothing_to_the_next(folder: Path) -> None:
     def fail(target: Path) -> None:
-        raise CheckFailedError(f"no parity for {target.name}")
+        raise CheckFailedError(f"no parity for {target.name}", code="parity-failed")
 
-    with pytest.raises(CheckFailedError, match="no parity"):
+    with refuses(CheckFailedError, "parity-failed"):
         entry(KEY, folder, fail, _silent)
     assert not list(folder.glob("*.engine*"))
     assert entry(KEY, folder, publish_engine, _silent).exists()
@@ -177,7 +180,7 @@ def test_a_maker_that_publishes_no_whole_engine_is_found_out(make: Callable[[Pat
 def test_a_folder_that_others_can_write_into_is_refused(mode: int, folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    with refuses(UnsafeArtifactError, "engine-folder-writable", "engines", "700"):
+    with refuses(UnsafeArtifactError, "engine-folder-writable", f"chmod 700 {folder}"):
         entry(KEY, folder, publish_engine, _silent)
     assert list(folder.iterdir()) == []
 
@@ -197,7 +200,7 @@ def test_another_users_folder_is_refused(folder: Path, monkeypatch: pytest.Monke
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with refuses(ResourceError, "file-access-failed", "engines", "keep engines in", "Not a directory"):
+    with refuses(ResourceError, "file-access-failed", "keep engines in", os.strerror(errno.ENOTDIR)):
         entry(KEY, tmp_path / "file" / "engines", publish_engine, _silent)
 
 
@@ -211,7 +214,7 @@ def test_a_lock_that_is_a_link_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_threads_take_turns_and_say_whom_they_wait_for(folder: Path) -> None:
     made: list[int] = []
-    said: list[str] = []
+    said: list[Reason] = []
     all_wait = threading.Event()
 
     def make(path: Path) -> None:
@@ -219,8 +222,8 @@ def test_threads_take_turns_and_say_whom_they_wait_for(folder: Path) -> None:
         all_wait.wait(30)
         publish_engine(path)
 
-    def tell(text: str) -> None:
-        said.append(text)
+    def tell(reason: Reason) -> None:
+        said.append(reason)
         if len(said) == 7:
             all_wait.set()
 
@@ -233,10 +236,9 @@ def test_threads_take_turns_and_say_whom_they_wait_for(folder: Path) -> None:
     assert len(made) == 1
     assert len(set(paths)) == 1
     assert len(paths) == 8
-    known = f"process {os.getpid()} is building this engine: waiting for it"
-    early = known.replace(str(os.getpid()), "unknown")  # heard before the holder had written its number down
-    assert len(said) == 7
-    assert set(said) <= {known, early}
+    assert [reason.code for reason in said] == ["engine-build-awaited"] * 7
+    # "unknown" is heard before the holder has written its number down
+    assert all({str(os.getpid()), "unknown"} & set(reason.sentence.split()) for reason in said)
 
 
 @contextlib.contextmanager
@@ -298,7 +300,7 @@ def test_eight_builders_of_one_key_of_whom_one_is_killed(folder: Path, tmp_path:
 def _awaited_half(folder: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(folder.glob(".*.tmp")):
-        assert time.monotonic() < deadline, "the first maker wrote nothing"
+        assert time.monotonic() < deadline  # else the first maker wrote nothing
         time.sleep(0.01)
 
 

@@ -90,7 +90,7 @@ def test_an_engine_that_was_checked_is_not_checked_again(recorder: Recorder, tmp
         assert recorder.count("execute_async_v3") == 0
 
 
-def test_an_engine_built_without_a_gpu_is_checked_before_it_answers(recorder: Recorder, tmp_path: Path) -> None:
+def test_an_engine_built_without_a_gpu_is_checked_at_opening(recorder: Recorder, tmp_path: Path) -> None:
     with runtimes.open(published(tmp_path, parity=None, tolerance=1e-4).path, device="cuda") as runtime:
         assert recorder.count("execute_async_v3") > 0
         assert isinstance(runtime._session, DeviceSession)
@@ -134,21 +134,25 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = (row for row in runtimes.available_backends() if row.name == "tensorrt")
     assert row.formats == ("engine", "onnx")
     if "tensorrt" not in sys.modules:
-        assert str(row.missing()).startswith("tensorrt is not installed (pip install 'rexport[tensorrt]')")
+        reason = row.missing()
+        assert reason is not None
+        assert (reason.code, "rexport[tensorrt]" in reason.sentence) == ("library-missing", True)
     recorder = double.installed(monkeypatch)
     assert row.missing() is None
     recorder.devices = 0
-    assert "the driver shows no GPU" in str(row.missing())
+    reason = row.missing()
+    assert reason is not None
+    assert reason.code == "gpu-not-visible"
 
 
 @pytest.fixture
-def heard() -> Iterator[list[str]]:
-    """What the logger ``rexport`` is told."""
-    words: list[str] = []
+def heard() -> Iterator[list[tuple[str, str]]]:
+    """The codes and messages of what the logger ``rexport`` is told."""
+    words: list[tuple[str, str]] = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            words.append(record.getMessage())
+            words.append((vars(record)["code"], record.getMessage()))
 
     handler = Handler(logging.INFO)
     logger = logging.getLogger("rexport")
@@ -189,16 +193,17 @@ def entries(folder: Path) -> list[Path]:
 
 
 def test_an_engine_is_built_on_first_use_and_kept(
-    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[str]
+    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[tuple[str, str]]
 ) -> None:
     recorder, folder = building
     with runtimes.open(onnx_artifact.path, "tensorrt", "cuda") as runtime:
         assert runtime.description.backend == "tensorrt"
-        assert runtime.artifact.manifest == onnx_artifact.manifest, "labels and preprocessing are the ONNX file's"
+        assert runtime.artifact.manifest == onnx_artifact.manifest
         first = runtime.infer(example(runtime))["logits"]
-    (said,) = heard
-    assert said.startswith(f"building an engine of resnet20.onnx with TensorRT {double.VERSION} for {GPU}, which takes")
-    assert str(folder) in said
+    ((code, said),) = heard
+    assert code == "engine-being-built"
+    for value in ("resnet20.onnx", f"TensorRT {double.VERSION}", GPU, str(folder)):
+        assert value in said
     (place,) = entries(folder)
     entry = manifest_of(Artifact.read(place))
     assert entry.parity is not None
@@ -211,7 +216,7 @@ def test_an_engine_is_built_on_first_use_and_kept(
     runs = recorder.count("execute_async_v3")
     with runtimes.open(onnx_artifact.path, "auto", "cuda") as runtime:
         assert runtime.description.backend == "tensorrt"
-        assert recorder.count("execute_async_v3") == runs, "it was checked when it was built"
+        assert recorder.count("execute_async_v3") == runs  # it was checked when it was built
         np.testing.assert_array_equal(runtime.infer(example(runtime))["logits"], first)
     assert len(heard) == 1
     assert place.stat().st_mtime_ns == built
@@ -237,9 +242,9 @@ def test_tensorrt_rtx_builds_for_the_gpu_that_is_here(
 ) -> None:
     recorder = double.installed(monkeypatch, "rtx", network=RESNET20)
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path))
-    with refuses(CompatibilityError, "engine-gpu-unsupported", "NVIDIA Double", "9.0"):
+    with refuses(CompatibilityError, "engine-gpu-unsupported", "8.6", "NVIDIA Double, 9.0", "another backend"):
         runtimes.open(onnx_artifact.path, "tensorrt-rtx", "cuda")
-    assert list(tmp_path.iterdir()) == [], "nothing was built for a GPU that it cannot run on"
+    assert list(tmp_path.iterdir()) == []  # nothing was built for a GPU that it cannot run on
     recorder.compute_capability = (8, 6)
     with runtimes.open_artifact(onnx_artifact, "onnxruntime", threads=1) as true:
         recorder.compute = true.infer
@@ -263,7 +268,7 @@ def test_an_engine_that_answers_wrongly_is_not_kept(building: tuple[Recorder, Pa
     assert [path for path in folder.iterdir() if path.suffix in (".tmp", ".json", ".npz")] == []
 
 
-def test_a_damaged_file_does_not_become_the_engine_of_the_sound_one(
+def test_a_damaged_file_does_not_become_the_sound_ones_engine(
     building: tuple[Recorder, Path], onnx_artifact: Artifact, tmp_path: Path
 ) -> None:
     _, folder = building
@@ -293,7 +298,7 @@ def test_a_foreign_file_is_built_without_a_check(
 
 
 def test_a_spoilt_entry_is_built_again(
-    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[str]
+    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[tuple[str, str]]
 ) -> None:
     _, folder = building
     for _ in range(2):
@@ -301,8 +306,7 @@ def test_a_spoilt_entry_is_built_again(
             pass
         (place,) = entries(folder)
         place.write_bytes(place.read_bytes()[:-1])
-    assert [words.split(" of ")[0] for words in heard][-1] == "building an engine"
-    assert len([words for words in heard if words.startswith("building an engine")]) == 2
+    assert [code for code, _ in heard] == ["engine-being-built", "engine-cache-damaged", "engine-being-built"]
 
 
 def test_the_profile_has_the_times_of_the_layers(recorder: Recorder, tmp_path: Path) -> None:
@@ -331,5 +335,5 @@ def test_the_layers_of_an_engine(recorder: Recorder, tmp_path: Path) -> None:
         ("two", "k2", "fc/Gemm"),
     ]
     assert recorder.count("create_execution_context") == 1
-    with refuses(CompatibilityError, "engine-of-other-gpu"):
+    with refuses(CompatibilityError, "engine-of-other-gpu", "for another"):
         opening.inspect_layers(published(tmp_path, TOLD, gpu="another"))

@@ -89,7 +89,7 @@ def test_a_cache_of_another_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.M
         _build(tmp_path, tmp_path / "times")
 
 
-def test_a_cache_that_cannot_be_written_is_refused_before_the_build(tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_refused_before_the_build(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with refuses(ResourceError, "file-access-failed", "write into"):
         _build(tmp_path, tmp_path / "file" / "times")
