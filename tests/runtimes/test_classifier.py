@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import threading
 from pathlib import Path
 
@@ -44,7 +46,7 @@ def test_predictions_come_in_order_with_their_probabilities(model: Path) -> None
     assert [prediction.label for prediction in found] == ["green", "red", "blue"]
     best = math.exp(2) / (math.exp(2) + 2)
     other = 1 / (math.exp(2) + 2)
-    assert [label.name for label in found[0].labels] == ["green", "red"], "of equals, the lower index first"
+    assert [label.name for label in found[0].labels] == ["green", "red"]  # of equals, the lower index first
     assert [label.index for label in found[0].labels] == [1, 0]
     np.testing.assert_allclose([label.probability for label in found[0].labels], [best, other], rtol=1e-6)
     assert found[0].probability == found[0].labels[0].probability
@@ -72,7 +74,7 @@ def test_preprocessing_is_applied(model: Path) -> None:
     bordered[:, :, 0] = 255
     bordered[4:8, 4:8] = (0, 255, 0)
     with opened(model) as classifier:
-        assert classifier.predict(bordered)[0].label == "green", "the middle is cut out"
+        assert classifier.predict(bordered)[0].label == "green"  # the middle is cut out
     inverse = Preprocessing(None, (SIZE, SIZE), 0, (1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     with opened(model, preprocessing=inverse) as classifier:
         assert classifier.predict(RED)[0].labels[0].index == 0
@@ -151,28 +153,35 @@ def test_pixels_go_into_a_raw_network_untouched(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("options", "preprocessing", "error", "message"),
+    ("options", "preprocessing", "error", "code", "values"),
     [
-        ({"raw": True}, PLAIN, ArtifactError, r"raw pixels have their channels last, the network takes pixels: uint8 "),
+        ({"raw": True}, PLAIN, ArtifactError, "pixels-channels-first", ("pixels: uint8",)),
         (
             {"raw": True, "channels_last": True},
             Preprocessing(None, (5, 4), 0, (0.0,) * 3, (1.0,) * 3),
             ModelMismatchError,
-            "gives 3 channels of 5 x 4, the network takes pixels: uint8",
+            "preprocessing-mismatch",
+            ("3 channels", "5 x 4", "pixels: uint8"),
         ),
         (
             {"raw": True, "channels_last": True},
             Preprocessing(None, (4, 4), 0, (0.0,), (1.0,)),
             ModelMismatchError,
-            "gives 1 channels of 4 x 4",
+            "preprocessing-mismatch",
+            ("1 channels", "4 x 4"),
         ),
     ],
 )
 def test_raw_networks_that_do_not_fit_are_refused(
-    options: dict[str, bool], preprocessing: Preprocessing, error: type[RexportError], message: str, tmp_path: Path
+    options: dict[str, bool],
+    preprocessing: Preprocessing,
+    error: type[RexportError],
+    code: str,
+    values: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
     path = network(tmp_path / "raw.onnx", **options)  # type: ignore[arg-type]
-    with pytest.raises(error, match=rf"raw\.onnx: .*{message}"):
+    with refuses(error, code, path, *values):
         opened(path, preprocessing=preprocessing)
 
 
@@ -213,7 +222,7 @@ def test_an_artifact_needs_its_path_alone(tmp_path: Path, raw: bool) -> None:
         assert found.label == "blue"
         np.testing.assert_allclose(found.probability, math.e / (math.e + 2), rtol=1e-6)
     with Classifier.open(path, threads=1, labels=["a", "b", "c"]) as classifier:
-        assert classifier.predict(BLUE)[0].label == "c", "what is passed goes before the manifest"
+        assert classifier.predict(BLUE)[0].label == "c"  # what is passed goes before the manifest
 
 
 def test_a_foreign_networks_own_softmax_is_not_taken_twice(model: Path, tmp_path: Path) -> None:
@@ -232,7 +241,7 @@ def test_a_network_that_gives_no_numbers_is_named(tmp_path: Path, value: float) 
     weights = np.eye(3, dtype=np.float32)
     weights[0, 0] = value
     path = network(tmp_path / "rotten.onnx", weights=weights)
-    with opened(path) as classifier, refuses(CheckFailedError, "output-not-finite"):
+    with opened(path) as classifier, refuses(CheckFailedError, "output-not-finite", "image 0:"):
         classifier.predict(RED)
 
 
@@ -242,13 +251,13 @@ def test_a_broken_image_is_named_by_path_or_number(model: Path, tmp_path: Path) 
     with opened(model) as classifier:
         with refuses(InputError, "image-format-unknown", "bad.png"):
             classifier.predict([RED, bad])
-        with refuses(InputError, "image-file-empty"):
+        with refuses(InputError, "image-file-empty", "image 3:"):
             classifier.predict([RED, RED, RED, b"", RED], batch=2)
-        with refuses(InputError, "image-array-type", "float32"):
+        with refuses(InputError, "image-array-type", "image 1:", "float32"):
             classifier.predict([RED, RED.astype(np.float32)])
-        with refuses(ResourceError, "file-access-failed", "gone.png", "read"):
+        with refuses(ResourceError, "file-access-failed", "gone.png", os.strerror(errno.ENOENT)):
             classifier.predict(tmp_path / "gone.png")
-        with refuses(InputError, "image-kind-unknown", "int"):
+        with refuses(InputError, "image-kind-unknown", "image 0:", "not int"):
             classifier.predict([3])  # type: ignore[list-item]
 
 
@@ -259,29 +268,28 @@ def test_top_and_batch_below_one(model: Path, top: int, batch: int) -> None:
 
 
 def test_a_model_that_does_not_say_how_needs_preprocessing(model: Path) -> None:
-    with refuses(UsageError, "preprocessing-required", "colours.onnx"):
+    with refuses(UsageError, "preprocessing-required", "colours.onnx", "preprocessing="):
         Classifier.open(model, threads=1)
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_labels_of_another_number_are_refused(model: Path, count: int) -> None:
-    with refuses(ModelMismatchError, "labels-mismatch", "3", count):
+    with refuses(ModelMismatchError, "labels-mismatch", f"{count} labels", "3 classes", "pass 3"):
         opened(model, labels=("x",) * count)
 
 
 @pytest.mark.parametrize(
-    ("preprocessing", "message"),
+    ("preprocessing", "values"),
     [
-        (
-            Preprocessing(None, (5, 4), 0, (0.0,) * 3, (1.0,) * 3),
-            "gives 3 channels of 5 x 4, the network takes pixels:",
-        ),
-        (Preprocessing(None, (4, 4), 0, (0.0,), (1.0,)), "gives 1 channels of 4 x 4"),
-        (Preprocessing(None, (4, 4), 1, (0.0,) * 3, (1.0,) * 3), "gives 3 channels of 6 x 6"),
+        (Preprocessing(None, (5, 4), 0, (0.0,) * 3, (1.0,) * 3), ("3 channels", "5 x 4", "pixels: float32")),
+        (Preprocessing(None, (4, 4), 0, (0.0,), (1.0,)), ("1 channels", "4 x 4")),
+        (Preprocessing(None, (4, 4), 1, (0.0,) * 3, (1.0,) * 3), ("3 channels", "6 x 6")),
     ],
 )
-def test_preprocessing_that_does_not_fit_is_refused(model: Path, preprocessing: Preprocessing, message: str) -> None:
-    with pytest.raises(ModelMismatchError, match=message):
+def test_preprocessing_that_does_not_fit_is_refused(
+    model: Path, preprocessing: Preprocessing, values: tuple[str, ...]
+) -> None:
+    with refuses(ModelMismatchError, "preprocessing-mismatch", *values):
         opened(model, preprocessing=preprocessing)
 
 
@@ -306,13 +314,13 @@ def small_graph(path: Path, inputs: list[list[int]], output: list[int]) -> Path:
 
 def test_networks_that_classify_no_images_are_refused(tmp_path: Path) -> None:
     image = [1, 3, SIZE, SIZE]
-    for name, inputs, output, message in (
-        ("flat", [[1, 48]], [1, 48], "no classifier of images: its inputs are x0: float32"),
-        ("two", [image, image], [1, 48], "no classifier of images: its inputs are x0: .*; x1"),
-        ("map", [image], image, "no classifier: its output is z: float32"),
+    for name, inputs, output, code, values in (
+        ("flat", [[1, 48]], [1, 48], "input-not-images", ("x0: float32",)),
+        ("two", [image, image], [1, 48], "input-not-images", ("x0: ", "x1: ")),
+        ("map", [image], image, "output-not-classes", ("z: float32",)),
     ):
         path = small_graph(tmp_path / f"{name}.onnx", inputs, output)
-        with pytest.raises(ArtifactError, match=rf"{name}.onnx: {message}.*\(use runtimes.open and Runtime.infer\)"):
+        with refuses(ArtifactError, code, path, *values, "Runtime.infer"):
             opened(path, labels=None)
 
 
@@ -340,7 +348,7 @@ def test_after_closing_nothing_is_predicted(model: Path) -> None:
 
 
 def test_unknown_files_are_the_runtimes_errors(tmp_path: Path) -> None:
-    with refuses(ResourceError, "file-access-failed", "read"):
+    with refuses(ResourceError, "file-access-failed", "read", os.strerror(errno.ENOENT)):
         opened(tmp_path / "none.onnx")
 
 
