@@ -100,7 +100,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(10)
-def test_a_pipe_in_the_manifests_place_is_refused_without_waiting(fake_artifact: FakeFactory) -> None:
+def test_a_pipe_in_place_of_the_manifest_is_refused_at_once(fake_artifact: FakeFactory) -> None:
     made = fake_artifact()
     manifest_path(made.path).unlink()
     os.mkfifo(manifest_path(made.path))
@@ -272,7 +272,7 @@ IMAGES, LOGITS = np.zeros((7, 3, 8, 8), np.float32), np.zeros((7, 10), np.float3
     ],
     ids=["empty", "junk", "one", "cut", "rows", "rank", "dtype", "pickle", "bomb", "giant", "nested"],
 )
-def test_what_are_no_vectors_is_refused_even_with_the_right_digest(fake_artifact: FakeFactory, content: bytes) -> None:
+def test_broken_vectors_are_refused_despite_the_right_digest(fake_artifact: FakeFactory, content: bytes) -> None:
     made = fake_artifact()
     assert made.manifest is not None
     place = _vectors_path(made)
@@ -315,7 +315,7 @@ def test_another_models_file_under_the_manifest_is_found(fake_artifact: FakeFact
         runtimes.open(made.path)
 
 
-def test_a_disk_that_fails_under_the_digest_is_not_taken_for_sound(
+def test_a_disk_that_fails_under_the_digest_is_an_error(
     fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = fake_artifact()
@@ -353,7 +353,7 @@ def _observed(target: Path) -> int:
         return classes
 
 
-def test_a_reader_sees_the_old_artifact_or_the_new_whatever_is_killed(tmp_path: Path) -> None:
+def test_a_reader_sees_the_old_artifact_or_the_new(tmp_path: Path) -> None:
     target, dice = tmp_path / "net.fake", random.Random(2)
     publish_script(target, A, 0)
     seen: list[int] = []
