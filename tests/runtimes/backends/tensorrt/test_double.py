@@ -1,23 +1,15 @@
-"""The double of TensorRT has the true names alone, and catches what it is there for."""
+"""The double of TensorRT catches what it is there for; its names are held to the bindings in ``test_api_surface``."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-import tensorrt_rtx
 
 from runtimes.backends.tensorrt.streams import Piece
 from runtimes.tensors.cuda import CudaGraph
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.test_session import images
-
-
-def test_the_double_has_the_true_classes_names() -> None:
-    kinds = ("Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig", "EngineInspector", "Refitter")
-    for kind in (*kinds, "OnnxParserRefitter"):
-        own = {name for name in dir(getattr(double, kind)) if not name.startswith("_")}
-        assert own <= set(dir(getattr(tensorrt_rtx, kind))), kind
 
 
 def test_the_double_catches_a_graph_whose_context_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
