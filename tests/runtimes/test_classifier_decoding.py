@@ -18,7 +18,7 @@ from runtimes.images import prefetch
 from runtimes.images.preprocessing import Image, decode
 from runtimes.protocol import Arrays, Feeds
 from tests.refusals import refuses
-from tests.runtimes.colours import BLUE, COLOURS, GREEN, RED, SIZE, network, opened
+from tests.runtimes.colours import BLUE, COLOURS, GREEN, RED, SIZE, network, open_classifier
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def decoders() -> list[str]:
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
 def test_decoding_ahead_does_not_change_the_answers(model: Path, tmp_path: Path, batch: int) -> None:
     images = [image for path in files_of(tmp_path, 12) for image in kinds(path)]
-    with opened(model) as classifier:
+    with open_classifier(model) as classifier:
         serial = [classifier.predict(image, top=3)[0] for image in images]
         assert classifier.predict(images, top=3, batch=batch) == serial
         assert classifier.predict(iter(images), top=3, batch=batch) == serial
@@ -74,7 +74,7 @@ def test_a_broken_image_is_raised_at_its_turn(
     images: list[Image] = list(files_of(tmp_path, 12))
     images[bad] = b""
     seen: list[int] = []
-    with opened(model) as classifier:
+    with open_classifier(model) as classifier:
         infer = classifier.runtime.infer
 
         def counted(feeds: Feeds) -> Arrays:
@@ -104,7 +104,7 @@ def test_an_iterator_is_drawn_from_two_batches_ahead(
             drawn.append(number)
             yield path
 
-    with opened(model) as classifier:
+    with open_classifier(model) as classifier:
         infer = classifier.runtime.infer
 
         def counted(feeds: Feeds) -> Arrays:
@@ -125,7 +125,7 @@ def test_an_iterator_may_fill_the_same_array_again(model: Path) -> None:
             frame[:, :, number % 3] = 255
             yield frame
 
-    with opened(model) as classifier:
+    with open_classifier(model) as classifier:
         for batch in (1, 2, 32):
             assert [one.label for one in classifier.predict(camera(), batch=batch)] == list(COLOURS) * 3
 
@@ -134,7 +134,7 @@ def test_the_frames_of_an_animation(model: Path, tmp_path: Path) -> None:
     """Pillow's iterator gives the same image at each frame's turn."""
     frames = [PIL.Image.fromarray(frame) for frame in (GREEN, RED, BLUE)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    with opened(model) as classifier, PIL.Image.open(tmp_path / "a.gif") as animation:
+    with open_classifier(model) as classifier, PIL.Image.open(tmp_path / "a.gif") as animation:
         for batch in (1, 32):
             found = classifier.predict(PIL.ImageSequence.Iterator(animation), batch=batch)
             assert [one.label for one in found] == ["green", "red", "blue"]
@@ -146,7 +146,7 @@ def test_a_single_image_starts_no_thread(
     model: Path, tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names: list[str] = []
-    with opened(model) as classifier:
+    with open_classifier(model) as classifier:
         monkeypatch.setattr(threading.Thread, "start", lambda thread: names.append(thread.name))
         for image in kinds(files_of(tmp_path, 1)[0]):
             assert classifier.predict(image, batch=batch)[0].label == "red"
@@ -166,7 +166,7 @@ def test_no_thread_stays_when_the_network_fails(
         alive.append(decoders())
         raise error
 
-    with opened(model) as classifier:
+    with open_classifier(model) as classifier:
         monkeypatch.setattr(classifier.runtime, "infer", failing)
         with pytest.raises(type(error)) as caught:
             classifier.predict(files_of(tmp_path, 12), batch=2)
@@ -179,7 +179,7 @@ def test_no_thread_stays_when_the_network_fails(
 def test_many_threads_decode_at_once(model: Path, tmp_path: Path) -> None:
     images = files_of(tmp_path, 24)
     wrong: list[object] = []
-    with opened(model) as classifier:
+    with open_classifier(model) as classifier:
         serial = [classifier.predict(image)[0] for image in images]
 
         def work(batch: int) -> None:

@@ -28,19 +28,19 @@ def fresh(code: str, *arguments: object) -> str:
     return done.stdout
 
 
-def loaded(code: str, *arguments: object) -> set[str]:
+def imported_libraries(code: str, *arguments: object) -> set[str]:
     """The heavy libraries that a fresh interpreter has imported after ``code``."""
     listing = f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     return set(json.loads(fresh(code + listing, *arguments).splitlines()[-1]))
 
 
 def test_importing_runtimes_imports_no_library() -> None:
-    assert loaded("import runtimes") == set()
+    assert imported_libraries("import runtimes") == set()
 
 
 def test_asking_what_is_there_imports_no_library() -> None:
     code = "import runtimes\nfor row in runtimes.available_backends(): row.missing()"
-    assert loaded(code) == set()
+    assert imported_libraries(code) == set()
 
 
 @pytest.mark.parametrize(("backend", "allowed"), [("onnxruntime", {"onnxruntime"}), ("openvino", {"openvino"})])
@@ -53,7 +53,7 @@ with runtimes.open(sys.argv[1], sys.argv[2]) as runtime:
     assert runtime.infer({"input": np.zeros((1, 3, 32, 32), "float32")})["logits"].shape == (1, 10)
     runtime.artifact.vectors()
 """
-    assert loaded(code, onnx_artifact.path, backend) == allowed
+    assert imported_libraries(code, onnx_artifact.path, backend) == allowed
 
 
 @pytest.mark.parametrize(("backend", "allowed"), [("onnxruntime", {"onnxruntime"}), ("openvino", {"openvino"})])
@@ -63,12 +63,12 @@ import sys, runtimes
 from runtimes.protocol import summarise_precisions
 assert summarise_precisions(runtimes.profile(sys.argv[1], backend=sys.argv[2])) == "float32"
 """
-    assert loaded(code, onnx_artifact.path, backend) == allowed
+    assert imported_libraries(code, onnx_artifact.path, backend) == allowed
 
 
 def test_profiling_a_script_imports_no_library(fake_artifact: FakeFactory) -> None:
     code = "import sys, runtimes; assert runtimes.profile(sys.argv[1])"
-    assert loaded(code, fake_artifact().path) == set()
+    assert imported_libraries(code, fake_artifact().path) == set()
 
 
 UNIMPORTABLE = f"""
@@ -160,4 +160,4 @@ except runtimes.RexportError as error:
 
 def test_a_script_opens_without_numpys_friends(fake_artifact: FakeFactory) -> None:
     code = "import sys, runtimes; runtimes.open(sys.argv[1]).close()"
-    assert loaded(code, fake_artifact().path) == set()
+    assert imported_libraries(code, fake_artifact().path) == set()

@@ -44,14 +44,14 @@ selection = importlib.import_module("runtimes.backends.registry")
 BACKENDS = [row.name for row in runtimes.available_backends() if "onnx" in row.formats and row.missing() is None]
 
 
-def tuned(artifact: Artifact, runtime: str = "openvino", device: str = "cpu", threads: int = 1) -> Artifact:
+def tune_artifact(artifact: Artifact, runtime: str = "openvino", device: str = "cpu", threads: int = 1) -> Artifact:
     """The artifact with a manifest that says what it was tuned for."""
     assert artifact.manifest is not None
     tuning = Tuning(runtime, device, threads, 1, "latency", 0.001, 1000.0, "a machine")
     return replace(artifact, manifest=replace(artifact.manifest, tuning=tuning))
 
 
-def about(artifact: Artifact, *arguments: Any, **options: Any) -> tuple[str, str, int]:
+def describe(artifact: Artifact, *arguments: Any, **options: Any) -> tuple[str, str, int]:
     with runtimes.open_artifact(artifact, *arguments, **options) as runtime:
         found = runtime.description
         return found.backend, found.device, found.threads
@@ -59,11 +59,11 @@ def about(artifact: Artifact, *arguments: Any, **options: Any) -> tuple[str, str
 
 def test_what_an_artifact_was_tuned_for_is_the_default(onnx_artifact: Artifact, tmp_path: Path) -> None:
     usable = usable_processors()
-    assert about(onnx_artifact) == ("onnxruntime", "cpu", usable)
-    assert about(tuned(onnx_artifact)) == ("openvino", "cpu", 1)
-    assert about(tuned(onnx_artifact), device="cpu") == ("openvino", "cpu", 1)
-    assert about(tuned(onnx_artifact, threads=usable), threads=1) == ("openvino", "cpu", 1)
-    artifact = tuned(copied(onnx_artifact, tmp_path))
+    assert describe(onnx_artifact) == ("onnxruntime", "cpu", usable)
+    assert describe(tune_artifact(onnx_artifact)) == ("openvino", "cpu", 1)
+    assert describe(tune_artifact(onnx_artifact), device="cpu") == ("openvino", "cpu", 1)
+    assert describe(tune_artifact(onnx_artifact, threads=usable), threads=1) == ("openvino", "cpu", 1)
+    artifact = tune_artifact(copied(onnx_artifact, tmp_path))
     manifest_path(artifact.path).write_text(codec.dumps(artifact.manifest), encoding="utf-8")
     with runtimes.open(artifact.path) as runtime:
         assert runtime.description.backend == "openvino"
@@ -72,14 +72,18 @@ def test_what_an_artifact_was_tuned_for_is_the_default(onnx_artifact: Artifact, 
 
 def test_a_backend_or_device_that_is_named_goes_before(onnx_artifact: Artifact) -> None:
     usable = usable_processors()
-    assert about(tuned(onnx_artifact), "onnxruntime") == ("onnxruntime", "cpu", usable)
-    assert about(tuned(onnx_artifact), "openvino") == ("openvino", "cpu", usable)  # another's threads are not taken
-    assert about(tuned(onnx_artifact, "onnxruntime", "cuda"), device="cpu") == ("onnxruntime", "cpu", usable)
+    assert describe(tune_artifact(onnx_artifact), "onnxruntime") == ("onnxruntime", "cpu", usable)
+    assert describe(tune_artifact(onnx_artifact), "openvino") == (
+        "openvino",
+        "cpu",
+        usable,
+    )  # another's threads are not taken
+    assert describe(tune_artifact(onnx_artifact, "onnxruntime", "cuda"), device="cpu") == ("onnxruntime", "cpu", usable)
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(10_000, usable_processors()), (0, 1), (-3, 1)])
 def test_tuned_threads_stay_within_what_is_there(onnx_artifact: Artifact, threads: int, expected: int) -> None:
-    assert about(tuned(onnx_artifact, "onnxruntime", threads=threads)) == ("onnxruntime", "cpu", expected)
+    assert describe(tune_artifact(onnx_artifact, "onnxruntime", threads=threads)) == ("onnxruntime", "cpu", expected)
 
 
 Install = Callable[..., None]
@@ -103,18 +107,18 @@ def test_a_missing_tuned_backend_is_named_with_the_way_out(onnx_artifact: Artifa
     installed("onnxruntime")
     values = (onnx_artifact.path, "for openvino,", "no openvino here;", "backend='onnxruntime'")
     with refuses(BackendUnavailableError, "tuned-backend-missing", *values):
-        runtimes.open_artifact(tuned(onnx_artifact))
-    assert about(tuned(onnx_artifact), "onnxruntime")[0] == "onnxruntime"
+        runtimes.open_artifact(tune_artifact(onnx_artifact))
+    assert describe(tune_artifact(onnx_artifact), "onnxruntime")[0] == "onnxruntime"
     installed()
     with refuses(BackendUnavailableError, "tuned-backend-missing", "no openvino here;", "another backend"):
-        runtimes.open_artifact(tuned(onnx_artifact))
+        runtimes.open_artifact(tune_artifact(onnx_artifact))
 
 
 @pytest.mark.parametrize(("runtime", "device"), [("tensorflow", "cpu"), ("openvino", "npu"), ("pytorch", "cpu")])
 def test_tuned_for_what_nobody_has(onnx_artifact: Artifact, runtime: str, device: str) -> None:
     values = (f"'{runtime}'", f"'{device}'", "--upgrade rexport;", "backend='onnxruntime'")
     with refuses(CompatibilityError, "tuning-unknown-here", *values):
-        runtimes.open_artifact(tuned(onnx_artifact, runtime, device))
+        runtimes.open_artifact(tune_artifact(onnx_artifact, runtime, device))
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +351,7 @@ def test_what_runs_on_a_gpu_alone_needs_no_device_named(
     backend: str | None, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "available_backends", lambda: fakes(gpu=working))
-    assert about(fake_artifact(), backend) == ("fake", "cuda", usable_processors())
+    assert describe(fake_artifact(), backend) == ("fake", "cuda", usable_processors())
     code = "backend-lacks-device" if backend == "gpu" else "device-unsupported"
     with refuses(UsageError, code, "'cpu'", "of cuda)"):
         runtimes.open(fake_artifact().path, backend, device="cpu")
@@ -358,7 +362,7 @@ def test_beside_others_it_is_chosen_by_its_name_alone(
 ) -> None:
     monkeypatch.setattr(selection, "available_backends", lambda: fakes(gpu=working, both=working))
     for backend, device in ((None, "cpu"), ("auto", "cpu"), ("both", "cpu"), ("gpu", "cuda")):
-        assert about(fake_artifact(), backend)[1] == device
+        assert describe(fake_artifact(), backend)[1] == device
 
 
 def test_on_the_processor_a_missing_library_is_no_news(
@@ -373,8 +377,8 @@ def test_on_the_processor_a_missing_library_is_no_news(
 
 
 def test_auto_is_the_most_preferred_whatever_it_was_tuned_for(onnx_artifact: Artifact) -> None:
-    assert about(tuned(onnx_artifact)) == ("openvino", "cpu", 1)
-    assert about(tuned(onnx_artifact), "auto") == ("onnxruntime", "cpu", usable_processors())
+    assert describe(tune_artifact(onnx_artifact)) == ("openvino", "cpu", 1)
+    assert describe(tune_artifact(onnx_artifact), "auto") == ("onnxruntime", "cpu", usable_processors())
     with runtimes.open(onnx_artifact.path, "auto") as runtime:
         assert runtime.description.passed_over == ()
 

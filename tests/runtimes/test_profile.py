@@ -55,13 +55,13 @@ def has(capability: str) -> bool:
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Typed:
     """A small network of basic blocks in every precision."""
-    return typed.made(typed.BASIC, tmp_path_factory.mktemp("basic"))
+    return typed.make_typed_network(typed.BASIC, tmp_path_factory.mktemp("basic"))
 
 
 @pytest.fixture(scope="module")
 def bottleneck(tmp_path_factory: pytest.TempPathFactory) -> Typed:
     """A small network of bottlenecks in every precision."""
-    return typed.made(typed.BOTTLENECK, tmp_path_factory.mktemp("bottleneck"))
+    return typed.make_typed_network(typed.BOTTLENECK, tmp_path_factory.mktemp("bottleneck"))
 
 
 def weighted(layers: tuple[Layer, ...]) -> list[Layer]:
@@ -222,7 +222,7 @@ SURROUNDINGS = [
 def test_onnxruntimes_rules_for_integers_are_known(
     tmp_path: Path, operator: str, zero: type[np.generic], relu: bool, behind: str, bias: str
 ) -> None:
-    path = saved(around(operator, zero, relu, behind, bias), tmp_path / "net.onnx")
+    path = save_graph(around(operator, zero, relu, behind, bias), tmp_path / "net.onnx")
     with runtimes.open(path, "onnxruntime", threads=1) as runtime:
         stated = runtime.description.precision
     assert summarise_precisions(runtimes.profile(path, None, "onnxruntime", threads=1)) == stated
@@ -459,7 +459,7 @@ def test_what_only_running_finds_out_is_a_declared_error(tmp_path: Path) -> None
         [helper.make_tensor_value_info("b", TensorProto.FLOAT, ("k", "l"))],
         [numpy_helper.from_array(np.ones((2, 4), np.float32), "w")],
     )
-    path = saved(graph, tmp_path / "net.onnx")
+    path = save_graph(graph, tmp_path / "net.onnx")
     assert runtimes.profile(path, {"a": np.ones((2, 4), np.float32)}, "onnxruntime")
     with refuses(ArtifactError, "onnxruntime-refused-file", "Add node"):
         runtimes.profile(path, {"a": np.ones((3, 3), np.float32)}, "onnxruntime")
@@ -482,7 +482,7 @@ def test_openvinos_errors_are_translated(given: Exception, kind: type[RexportErr
         raise given
 
 
-def saved(graph: Any, path: Path) -> Path:
+def save_graph(graph: Any, path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     path.write_bytes(model.SerializeToString())
     return path
@@ -503,7 +503,7 @@ def test_foreign_names_do_no_harm(tmp_path: Path, backend: str, names: tuple[str
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("n", 4, 8, 8))],
         [numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")],
     )
-    (layer,) = weighted(runtimes.profile(saved(graph, tmp_path / "net.onnx"), None, backend))
+    (layer,) = weighted(runtimes.profile(save_graph(graph, tmp_path / "net.onnx"), None, backend))
     assert layer.name == (names[0] or "c")
     assert layer.nodes == (names[0] or "c", names[1] or "r")
 

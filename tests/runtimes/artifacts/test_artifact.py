@@ -42,7 +42,7 @@ from tests.samples import SCRIPT, WIDER, copied, foreign_script, killable, manif
 REPO = Path(__file__).resolve().parents[3]
 
 
-def edited(artifact: Artifact, **fields: object) -> Path:
+def edit_manifest(artifact: Artifact, **fields: object) -> Path:
     """The artifact's path, after its manifest's fields were changed to these."""
     place = manifest_path(artifact.path)
     place.write_text(json.dumps(json.loads(place.read_bytes()) | fields), encoding="utf-8")
@@ -176,17 +176,17 @@ def test_a_wrong_field_is_named(
     fake_artifact: FakeFactory, fields: dict[str, object], code: str, values: tuple[object, ...]
 ) -> None:
     with refuses(ArtifactError, code, "not a manifest", *values):
-        Artifact.read(edited(fake_artifact(), **fields))
+        Artifact.read(edit_manifest(fake_artifact(), **fields))
 
 
 def test_a_newer_manifest_names_the_remedy(fake_artifact: FakeFactory) -> None:
     with refuses(CompatibilityError, "manifest-version-newer", "version 2", "up to 1", "--upgrade"):
-        Artifact.read(edited(fake_artifact(), format_version=2, whatever="new"))
+        Artifact.read(edit_manifest(fake_artifact(), format_version=2, whatever="new"))
 
 
 def test_a_manifest_of_another_format_is_refused(fake_artifact: FakeFactory) -> None:
     with refuses(IntegrityError, "manifest-format-mismatch", "onnx", "fake"):
-        Artifact.read(edited(fake_artifact(), format="onnx"))
+        Artifact.read(edit_manifest(fake_artifact(), format="onnx"))
 
 
 def test_a_manifest_too_large_is_not_read(fake_artifact: FakeFactory) -> None:
@@ -199,10 +199,10 @@ def test_a_manifest_too_large_is_not_read(fake_artifact: FakeFactory) -> None:
 @pytest.mark.parametrize("name", ["../w.bin", "/etc/passwd", "a/b", "..", "", "a\0b", "\ud800"])
 def test_a_manifest_names_files_of_its_folder_only(fake_artifact: FakeFactory, name: str) -> None:
     made = fake_artifact()
-    found = Artifact.read(edited(made, vectors={"name": name, "sha256": "0"}))
+    found = Artifact.read(edit_manifest(made, vectors={"name": name, "sha256": "0"}))
     with refuses(UnsafeArtifactError, "manifest-names-outside"):
         found.vectors()
-    found = Artifact.read(edited(made, external=[{"name": name, "sha256": "0"}]))
+    found = Artifact.read(edit_manifest(made, external=[{"name": name, "sha256": "0"}]))
     with refuses(UnsafeArtifactError, "manifest-names-outside"):
         found.check_digest()
 
@@ -211,7 +211,7 @@ def test_external_files_are_held_to_their_digests(fake_artifact: FakeFactory) ->
     made = fake_artifact()
     beside = made.path.with_name("weights.data")
     beside.write_bytes(b"weights")
-    found = Artifact.read(edited(made, external=[{"name": beside.name, "sha256": files.sha256_of(beside)}]))
+    found = Artifact.read(edit_manifest(made, external=[{"name": beside.name, "sha256": files.sha256_of(beside)}]))
     found.check_digest()
     beside.write_bytes(b"Weights")
     with refuses(IntegrityError, "file-digest-mismatch", "weights.data"):
@@ -237,7 +237,7 @@ def test_changed_and_missing_vectors(fake_artifact: FakeFactory) -> None:
         made.vectors()
 
 
-def _packed(**arrays: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
+def _pack(**arrays: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=True, **arrays)
     return buffer.getvalue()
@@ -260,13 +260,13 @@ IMAGES, LOGITS = np.zeros((7, 3, 8, 8), np.float32), np.zeros((7, 10), np.float3
     [
         b"",
         b"junk",
-        _packed(inputs=IMAGES),
-        _packed(inputs=IMAGES, logits=LOGITS)[:-30],
-        _packed(inputs=IMAGES, logits=LOGITS[:3]),
-        _packed(inputs=IMAGES[0], logits=LOGITS),
-        _packed(inputs=IMAGES.astype(np.float64), logits=LOGITS),
-        _packed(inputs=np.array([object()]), logits=LOGITS),
-        _packed(inputs=np.zeros((300, 1 << 20), np.uint8), logits=LOGITS),
+        _pack(inputs=IMAGES),
+        _pack(inputs=IMAGES, logits=LOGITS)[:-30],
+        _pack(inputs=IMAGES, logits=LOGITS[:3]),
+        _pack(inputs=IMAGES[0], logits=LOGITS),
+        _pack(inputs=IMAGES.astype(np.float64), logits=LOGITS),
+        _pack(inputs=np.array([object()]), logits=LOGITS),
+        _pack(inputs=np.zeros((300, 1 << 20), np.uint8), logits=LOGITS),
         _header(str((1 << 60, 3, 8, 8))),
         _header("(" * 90),
     ],

@@ -56,7 +56,7 @@ def expected(images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> np.nd
     return scores
 
 
-def saved(model: Any, path: Path) -> Path:
+def save_model(model: Any, path: Path) -> Path:
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -73,7 +73,7 @@ def outside(tensor: Any, location: str, **more: str) -> None:
 def with_external(folder: Path, location: str, **more: str) -> Path:
     model = network()
     outside(model.graph.initializer[0], location, **more)
-    return saved(model, folder / "net.onnx")
+    return save_model(model, folder / "net.onnx")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -194,7 +194,7 @@ def in_sparse() -> Any:
 @pytest.mark.parametrize("make", [in_attribute, in_attribute_list, in_subgraph, in_function, in_training, in_sparse])
 def test_external_data_is_found_wherever_a_tensor_can_lie(tmp_path: Path, make: Callable[[], Any]) -> None:
     with refuses(UnsafeArtifactError, "external-data-outside"):
-        Artifact.read(saved(make(), tmp_path / "net.onnx"))
+        Artifact.read(save_model(make(), tmp_path / "net.onnx"))
 
 
 # Protocol buffers by hand: what a parser skips must not hide what another reads.
@@ -291,14 +291,14 @@ def test_nesting_has_an_end(tmp_path: Path) -> None:
 def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
     model = network(opset=17, ir=8)
     model.opset_import.append(helper.make_opsetid("com.example", 3))
-    found = onnxfile.read(saved(model, tmp_path / "net.onnx"))
+    found = onnxfile.read(save_model(model, tmp_path / "net.onnx"))
     assert found == onnxfile.OnnxFile(ir_version=8, opset=17, precisions=("float32",), external=())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("opset", "ir", "named"), [(999, 10, "999"), (20, 99, "99"), (0, 10, "0")])
 def test_versions_that_nobody_knows(tmp_path: Path, backend: str, opset: int, ir: int, named: str) -> None:
-    path = saved(network(opset, ir), tmp_path / "net.onnx")
+    path = save_model(network(opset, ir), tmp_path / "net.onnx")
     with pytest.raises(CompatibilityError) as caught:
         runtimes.open(path, backend)
     assert named in str(caught.value)
@@ -307,7 +307,7 @@ def test_versions_that_nobody_knows(tmp_path: Path, backend: str, opset: int, ir
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_foreign_channels_last_network(tmp_path: Path, backend: str) -> None:
-    path = saved(network(opset=9, ir=4, channels_last=True), tmp_path / "net.onnx")
+    path = save_model(network(opset=9, ir=4, channels_last=True), tmp_path / "net.onnx")
     images = np.random.default_rng(1).standard_normal((2, 3, 8, 8), np.float32)
     with runtimes.open(path, backend) as runtime:
         assert [spec.name for spec in (*runtime.inputs, *runtime.outputs)] == ["image", "scores"]

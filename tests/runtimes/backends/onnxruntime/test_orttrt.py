@@ -46,14 +46,14 @@ def allowed(onnx_artifact: Artifact) -> Artifact:
     return replace(onnx_artifact, manifest=replace(onnx_artifact.manifest, precision=TF32))
 
 
-def opened(artifact: Artifact) -> OnnxRuntimeDeviceSession:
+def open_session(artifact: Artifact) -> OnnxRuntimeDeviceSession:
     session = tensorrt_backend.BACKEND.open(artifact, GPU)
     assert isinstance(session, OnnxRuntimeDeviceSession)
     return session
 
 
 def test_it_runs_with_a_profile_and_a_cache(recorder: double.Recorder, allowed: Artifact, tmp_path: Path) -> None:
-    session = opened(allowed)
+    session = open_session(allowed)
     ((provider, told, entries),) = recorder.opened
     assert provider == double.TENSORRT
     assert told["trt_profile_min_shapes"] == "input:1x3x32x32"
@@ -76,14 +76,14 @@ def test_it_runs_with_a_profile_and_a_cache(recorder: double.Recorder, allowed: 
 
 def test_float32_that_must_stay_so_is_refused(recorder: double.Recorder, onnx_artifact: Artifact) -> None:
     with refuses(CompatibilityError, "provider-needs-tf32", "--precision tf32") as caught:
-        opened(onnx_artifact)
+        open_session(onnx_artifact)
     assert caught.value.exit_code == 4
     assert recorder.opened == []
 
 
 def test_a_foreign_graph_gets_no_profile(recorder: double.Recorder, onnx_artifact: Artifact, tmp_path: Path) -> None:
     typed.cast(onnx_artifact.path, tmp_path / "half.onnx", TensorProto.FLOAT16)
-    session = opened(Artifact.read(tmp_path / "half.onnx"))
+    session = open_session(Artifact.read(tmp_path / "half.onnx"))
     assert "trt_profile_min_shapes" not in recorder.opened[0][1]
     assert session.description.precision == "float16"
     assert session.run({"input": np.zeros((65, 3, 32, 32), np.float32)})["logits"].shape == (65, 10)
@@ -92,7 +92,7 @@ def test_a_foreign_graph_gets_no_profile(recorder: double.Recorder, onnx_artifac
 
 
 def folder_of(recorder: double.Recorder, artifact: Artifact) -> str:
-    opened(artifact).close()
+    open_session(artifact).close()
     return recorder.opened[-1][1]["trt_engine_cache_path"]
 
 
@@ -133,7 +133,7 @@ def test_a_cache_that_others_write_into_is_refused(
     (tmp_path / "cache").mkdir(mode=0o777)
     (tmp_path / "cache").chmod(0o777)
     with refuses(UnsafeArtifactError, "engine-folder-writable"):
-        opened(allowed)
+        open_session(allowed)
     assert recorder.opened == []
 
 
@@ -148,7 +148,7 @@ def test_without_a_gpu_nothing_of_tensorrt_is_touched(
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", never)
     monkeypatch.setattr(cuda, "missing", lambda: Reason("driver-missing", "no driver"))
     with refuses(BackendUnavailableError, "provider-without-gpu", "(no driver)"):
-        opened(allowed)
+        open_session(allowed)
     assert recorder.opened == []
 
 
@@ -253,6 +253,6 @@ def test_libraries_are_loaded_from_where_they_were_found(
 
 @pytest.mark.usefixtures("recorder")
 def test_a_graph_without_weights_is_computed_as_it_is(tmp_path: Path) -> None:
-    session = opened(Artifact.read(graphs.written(tmp_path / "twice.onnx")))
+    session = open_session(Artifact.read(graphs.written(tmp_path / "twice.onnx")))
     assert "in the graph" in session.description.precision
     session.close()

@@ -69,12 +69,12 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spy]:
     seen.configs.clear()
 
 
-def _built(onnx_file: Path, **fields: Any) -> BuiltEngine:
+def _build_engine(onnx_file: Path, **fields: Any) -> BuiltEngine:
     return build(onnx_file, Settings(**fields), RTX)
 
 
 def test_a_network_becomes_an_engine(onnx_artifact: Artifact) -> None:
-    built = _built(onnx_artifact.path)
+    built = _build_engine(onnx_artifact.path)
     assert bytes(built.plan[:4]) == b"vtrt"
     assert built.plan.nbytes > 200_000  # its weights are in it
     assert built.profiles == (DEFAULT_PROFILE,)
@@ -87,7 +87,7 @@ def test_a_network_becomes_an_engine(onnx_artifact: Artifact) -> None:
 
 def test_an_engine_takes_the_batches_that_were_asked_for(spy: Spy, tmp_path: Path) -> None:
     wanted = (Profile(1, 1, 1), Profile(2, 8, 32))
-    built = _built(graphs.addition(tmp_path / "add.onnx"), profiles=wanted)
+    built = _build_engine(graphs.addition(tmp_path / "add.onnx"), profiles=wanted)
     assert built.profiles == wanted
     assert [spec.shape for spec in built.inputs] == [graphs.IMAGES] * 2
     assert spy.configs[0].num_optimization_profiles == 2
@@ -95,15 +95,15 @@ def test_an_engine_takes_the_batches_that_were_asked_for(spy: Spy, tmp_path: Pat
 
 def test_a_fixed_batch_is_its_only_profile(spy: Spy, tmp_path: Path) -> None:
     fixed = graphs.relu(tmp_path / "relu.onnx", (4, 3, 8, 8))
-    assert _built(fixed).profiles == (Profile(4, 4, 4),)
-    assert _built(fixed, profiles=(Profile(4, 4, 4),)).outputs == (TensorSpec("y", "float32", (4, 3, 8, 8)),)
+    assert _build_engine(fixed).profiles == (Profile(4, 4, 4),)
+    assert _build_engine(fixed, profiles=(Profile(4, 4, 4),)).outputs == (TensorSpec("y", "float32", (4, 3, 8, 8)),)
     assert [config.num_optimization_profiles for config in spy.configs] == [0, 0]
     with refuses(UsageError, "profiles-for-fixed-batch", "4 images"):
-        _built(fixed, profiles=(Profile(1, 4, 4),))
+        _build_engine(fixed, profiles=(Profile(1, 4, 4),))
 
 
 def test_images_may_be_bytes(tmp_path: Path) -> None:
-    built = _built(graphs.cast(tmp_path / "cast.onnx"))
+    built = _build_engine(graphs.cast(tmp_path / "cast.onnx"))
     assert built.inputs == (TensorSpec("x", "uint8", ("images", 8, 8, 3)),)
     assert built.outputs == (TensorSpec("y", "float32", ("images", 8, 8, 3)),)
 
@@ -114,16 +114,16 @@ def test_weights_in_a_file_beside_it_are_found_from_any_folder(tmp_path: Path, m
     target.parent.mkdir()
     onnx.save(onnx.load(source), target, save_as_external_data=True, location="conv.onnx.data", size_threshold=0)
     monkeypatch.chdir(tmp_path)
-    assert _built(target).plan.nbytes
+    assert _build_engine(target).plan.nbytes
     (target.parent / "conv.onnx.data").unlink()
     with refuses(ArtifactError, "graph-refused-by-parser", "import initializer"):
-        _built(target)
+        _build_engine(target)
 
 
 def test_settings_reach_the_builder(spy: Spy, tmp_path: Path) -> None:
     path = graphs.relu(tmp_path / "relu.onnx")
-    _built(path)
-    _built(path, tf32=True, opt_level=5, workspace_bytes=1 << 28, targets=("8.6", "12.1"))
+    _build_engine(path)
+    _build_engine(path, tf32=True, opt_level=5, workspace_bytes=1 << 28, targets=("8.6", "12.1"))
     plain, rich = spy.configs
     assert not plain.get_flag(trt.BuilderFlag.TF32)
     assert plain.builder_optimization_level == 3
@@ -199,7 +199,7 @@ def test_a_graph_that_it_does_not_take_is_explained(case: str, tmp_path: Path) -
     make, code, values = _REFUSALS[case]
     path = make(tmp_path / "bad.onnx")
     with refuses(CompatibilityError, code, *values) as caught:
-        _built(path)
+        _build_engine(path)
     assert caught.value.path == path
 
 
@@ -210,12 +210,12 @@ def test_a_broken_file_is_refused(spoil: Callable[[bytes], bytes], onnx_artifact
     path = tmp_path / "broken.onnx"
     path.write_bytes(spoil(onnx_artifact.path.read_bytes()))
     with refuses(ArtifactError, "graph-refused-by-parser", "TensorRT-RTX", "parse the ONNX"):
-        _built(path)
+        _build_engine(path)
 
 
 def test_a_path_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
     with refuses(UsageError, "path-not-unicode"):
-        _built(tmp_path / "b\udcff.onnx")
+        _build_engine(tmp_path / "b\udcff.onnx")
 
 
 @pytest.mark.parametrize(
@@ -229,13 +229,13 @@ def test_a_build_that_fails_is_explained(
     fields: dict[str, Any], values: tuple[str, ...], onnx_artifact: Artifact
 ) -> None:
     with refuses(CompatibilityError, "engine-not-buildable", "TensorRT-RTX", *values):
-        _built(onnx_artifact.path, **fields)
+        _build_engine(onnx_artifact.path, **fields)
 
 
 def test_a_failed_build_of_a_stripped_engine_tells_of_the_gpu(spy: Spy, tmp_path: Path) -> None:
     spy.gives = lambda: None  # with its own words where there is no GPU, and a plan where there is one
     with refuses(CompatibilityError, "engine-not-buildable", "weights out", "a GPU"):
-        _built(graphs.relu(tmp_path / "relu.onnx"), strip_weights=True)
+        _build_engine(graphs.relu(tmp_path / "relu.onnx"), strip_weights=True)
 
 
 def _no_memory() -> object:
@@ -254,16 +254,16 @@ def _logged_no_memory() -> object:
 def test_memory_that_runs_out_is_told(gives: Callable[[], object], code: str, spy: Spy, tmp_path: Path) -> None:
     spy.gives = gives
     with refuses(ResourceError, code, "TensorRT-RTX"):
-        _built(graphs.relu(tmp_path / "relu.onnx"))
+        _build_engine(graphs.relu(tmp_path / "relu.onnx"))
 
 
 def test_a_plan_must_begin_as_the_librarys_do(spy: Spy, tmp_path: Path) -> None:
     spy.gives = lambda: b"ptrt0123"
     with refuses(ArtifactError, "engine-not-recognised", b"ptrt0".hex(" ")):
-        _built(graphs.relu(tmp_path / "relu.onnx"))
+        _build_engine(graphs.relu(tmp_path / "relu.onnx"))
     spy.gives = lambda: b""
     with refuses(CompatibilityError, "engine-not-buildable", "no reason"):
-        _built(graphs.relu(tmp_path / "relu.onnx"))
+        _build_engine(graphs.relu(tmp_path / "relu.onnx"))
 
 
 @pytest.mark.parametrize("factory", ["Builder", "OnnxParser"])
@@ -281,18 +281,18 @@ def test_without_a_driver_its_factories_give_nothing(
 def test_a_refused_compute_capability_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "compute_capability", lambda *_: trt.ComputeCapability(90))
     with refuses(CompatibilityError, "compute-capability-refused", "8.6", "not supported"):
-        _built(graphs.relu(tmp_path / "relu.onnx"), targets=("8.6",))
+        _build_engine(graphs.relu(tmp_path / "relu.onnx"), targets=("8.6",))
 
 
 def test_a_refused_profile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt.IBuilderConfig, "add_optimization_profile", lambda *_: -1)
     with refuses(CompatibilityError, "profile-refused", "1 to 64", "for 8"):
-        _built(graphs.relu(tmp_path / "relu.onnx"))
+        _build_engine(graphs.relu(tmp_path / "relu.onnx"))
 
 
 def test_what_the_flavor_lacks_is_refused_before_reading(tmp_path: Path) -> None:
     with refuses(UsageError, "setting-unsupported", "timing cache"):
-        _built(tmp_path / "missing.onnx", timing_cache=tmp_path / "cache")
+        _build_engine(tmp_path / "missing.onnx", timing_cache=tmp_path / "cache")
 
 
 def test_progress_is_told_step_by_step(onnx_artifact: Artifact) -> None:
@@ -371,7 +371,7 @@ def test_many_threads_may_build_at_once(tmp_path: Path) -> None:
 
     def work(path: Path) -> None:
         try:
-            results[path] = _built(path).inputs[0].shape[1]
+            results[path] = _build_engine(path).inputs[0].shape[1]
         except CompatibilityError as error:
             results[path] = "Frobnicate" in str(error)
 

@@ -23,12 +23,12 @@ from runtimes.tensors.cuda import Device
 from tests.refusals import error_codes, refuses
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
-from tests.runtimes.backends.tensorrt.engines import ENGINE, manifest_of, published
+from tests.runtimes.backends.tensorrt.engines import ENGINE, manifest_of, publish_script_engine
 
 Spoil = Callable[[Artifact], None]
 
 
-def rewritten(**changes: Any) -> Spoil:
+def change_record(**changes: Any) -> Spoil:
     """Changes the engine's record in the manifest."""
 
     def spoil(artifact: Artifact) -> None:
@@ -48,11 +48,11 @@ def junk_like_an_engine(artifact: Artifact) -> None:
     artifact.path.write_bytes(b"ftrt" + b"junk " * 1000)
 
 
-def truncated(artifact: Artifact) -> None:
+def truncate(artifact: Artifact) -> None:
     artifact.path.write_bytes(artifact.path.read_bytes()[:-1])
 
 
-def one_bit_flipped(artifact: Artifact) -> None:
+def flip_one_bit(artifact: Artifact) -> None:
     data = bytearray(artifact.path.read_bytes())
     data[-1] ^= 1
     artifact.path.write_bytes(data)
@@ -70,17 +70,17 @@ REFUSALS: dict[str, tuple[Spoil, type[RexportError], str, tuple[str, ...]]] = {
     "junk": (junk, IntegrityError, "file-digest-mismatch", ()),
     "junk like an engine": (junk_like_an_engine, IntegrityError, "file-digest-mismatch", ()),
     "empty": (empty, IntegrityError, "file-digest-mismatch", ()),
-    "truncated": (truncated, IntegrityError, "file-digest-mismatch", ()),
-    "one bit flipped": (one_bit_flipped, IntegrityError, "file-digest-mismatch", ()),
+    "truncated": (truncate, IntegrityError, "file-digest-mismatch", ()),
+    "one bit flipped": (flip_one_bit, IntegrityError, "file-digest-mismatch", ()),
     "without manifest": (without_manifest, UnsafeArtifactError, "manifest-required", ()),
     "other GPU": (
-        rewritten(gpu="NVIDIA H100"),
+        change_record(gpu="NVIDIA H100"),
         CompatibilityError,
         "engine-of-other-gpu",
         ("NVIDIA H100", "NVIDIA Double, 9.0"),
     ),
     "other version": (
-        rewritten(version="11.3.0.1"),
+        change_record(version="11.3.0.1"),
         CompatibilityError,
         "engine-of-other-version",
         ("TensorRT 11.3.0.1", "11.4.0.106"),
@@ -92,7 +92,7 @@ REFUSALS: dict[str, tuple[Spoil, type[RexportError], str, tuple[str, ...]]] = {
 def test_refused_before_the_library_reads_it(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = double.installed(monkeypatch)
     spoil, kind, code, values = REFUSALS[case]
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     with runtimes.open(artifact.path, device="cuda") as runtime:
         assert runtime.description.backend == "tensorrt"
     sound = len(recorder.deserialised)
@@ -110,7 +110,7 @@ def test_the_commands_end_with_its_exit_code(
 ) -> None:
     recorder = double.installed(monkeypatch)
     spoil, kind, code, values = REFUSALS[case]
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     spoil(artifact)
     images = [str(tmp_path / "image.png")] if command == "predict" else []
     monkeypatch.setattr(sys, "argv", ["rexport", command, str(artifact.path), *images, "--device", "cuda"])
@@ -134,7 +134,7 @@ def test_the_hint_builds_the_same_engine_again(tmp_path: Path, monkeypatch: pyte
     double.installed(monkeypatch)
     folder = tmp_path / "with space"
     folder.mkdir()
-    artifact = published(folder, opt_level=5, workspace_bytes=1 << 30, version_compat=True, gpu="another")
+    artifact = publish_script_engine(folder, opt_level=5, workspace_bytes=1 << 30, version_compat=True, gpu="another")
     with refuses(CompatibilityError, "engine-of-other-gpu") as caught:
         runtimes.open(artifact.path, device="cuda", backend="tensorrt")
     assert caught.value.hint is not None
@@ -147,10 +147,10 @@ def test_the_hint_builds_the_same_engine_again(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_damaged_engine_says_how_to_build_it_again(tmp_path: Path) -> None:
-    artifact = published(
+    artifact = publish_script_engine(
         tmp_path, hardware_compat="same-cc", stripped=True, profiles=(Profile(1, 1, 1), Profile(2, 4, 8))
     )
-    truncated(artifact)
+    truncate(artifact)
     with refuses(IntegrityError, "file-digest-mismatch") as caught:
         artifact.check_digest()
     words = shlex.split(str(caught.value.hint))
@@ -169,13 +169,13 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return double.installed(monkeypatch)
 
 
-def gated(tmp_path: Path, device: Device = HERE, by: str = "tensorrt", **changes: Any) -> Engine:
-    artifact = published(tmp_path, **changes)
+def check_engine(tmp_path: Path, device: Device = HERE, by: str = "tensorrt", **changes: Any) -> Engine:
+    artifact = publish_script_engine(tmp_path, **changes)
     return compatibility.check(artifact, FLAVORS[by], device)
 
 
 def test_an_engine_of_this_machine_passes(tensorrt: Recorder, tmp_path: Path) -> None:
-    assert gated(tmp_path) == ENGINE
+    assert check_engine(tmp_path) == ENGINE
     assert tensorrt.deserialised == []
 
 
@@ -197,13 +197,13 @@ def test_an_engine_of_this_machine_passes(tensorrt: Recorder, tmp_path: Path) ->
 def test_versions(version: str, compatible: bool, passes: bool, tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
     if passes:
-        gated(tmp_path, version=version, version_compat=compatible)
+        check_engine(tmp_path, version=version, version_compat=compatible)
         return
     code, values = ("engine-of-other-version", (version, "11.4.0.106"))
     if version == "latest":
         code, values = ("engine-version-unknown", ("'latest'", "TensorRT"))
     with refuses(CompatibilityError, code, *values):
-        gated(tmp_path, version=version, version_compat=compatible)
+        check_engine(tmp_path, version=version, version_compat=compatible)
 
 
 @pytest.mark.parametrize(
@@ -222,27 +222,27 @@ def test_versions(version: str, compatible: bool, passes: bool, tensorrt: Record
 def test_gpus(changes: dict[str, Any], device: Device, passes: bool, tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
     if passes:
-        gated(tmp_path, device, **changes)
+        check_engine(tmp_path, device, **changes)
         return
     with refuses(CompatibilityError, "engine-of-other-gpu" if changes.get("gpu", "built") else "engine-without-gpu"):
-        gated(tmp_path, device, **changes)
+        check_engine(tmp_path, device, **changes)
 
 
 @pytest.mark.parametrize(("driver", "passes"), [("12.9", True), ("13.0", True), ("13.1", False), (None, True)])
 def test_drivers(driver: str | None, passes: bool, tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
     if passes:
-        gated(tmp_path, driver=driver)
+        check_engine(tmp_path, driver=driver)
         return
     with refuses(CompatibilityError, "engine-of-newer-driver", "13.1", "13.0", "update"):
-        gated(tmp_path, driver=driver)
+        check_engine(tmp_path, driver=driver)
 
 
 def test_anothers_engine_names_its_backend(tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
     values = ("by TensorRT,", "by TensorRT-RTX", "with tensorrt;", "rexport tensorrt", "--flavor rtx")
     with refuses(CompatibilityError, "engine-of-other-library", *values):
-        gated(tmp_path, by="rtx")
+        check_engine(tmp_path, by="rtx")
 
 
 def rtx_engine(**changes: Any) -> dict[str, Any]:
@@ -265,10 +265,10 @@ def test_targets_of_tensorrt_rtx(targets: tuple[str, ...], capability: str, pass
     device = replace(GEFORCE, compute_capability=capability)
     changes = rtx_engine(targets=targets)
     if passes:
-        gated(tmp_path, device, "rtx", **changes)
+        check_engine(tmp_path, device, "rtx", **changes)
         return
     with refuses(CompatibilityError, "engine-of-other-capability") as caught:
-        gated(tmp_path, device, "rtx", **changes)
+        check_engine(tmp_path, device, "rtx", **changes)
     assert f"--compute-capability {capability}" in str(caught.value.hint)
 
 
@@ -276,11 +276,11 @@ def test_a_gpu_that_tensorrt_rtx_has_not(tmp_path: Path) -> None:
     """The library's own list is asked: it builds nothing for Hopper."""
     assert "9.0" not in compute_capabilities(FLAVORS["rtx"])
     with refuses(CompatibilityError, "engine-gpu-unsupported", "7.5", "NVIDIA Double, 9.0"):
-        gated(tmp_path, HERE, "rtx", **rtx_engine())
+        check_engine(tmp_path, HERE, "rtx", **rtx_engine())
 
 
 def test_a_manifest_that_does_not_say_how_it_was_built(tensorrt: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     silent = replace(artifact, manifest=replace(manifest_of(artifact), engine=None))
     with refuses(IntegrityError, "engine-record-absent", "rexport tensorrt"):
         compatibility.check(silent, FLAVORS["tensorrt"], HERE)

@@ -262,7 +262,7 @@ def _askers(count: int, mode: str, folder: Path, onnx: Path) -> Iterator[list[su
             process.communicate()
 
 
-def _awaited(path: Path) -> str:
+def _wait_for_content(path: Path) -> str:
     """The content of a file that another process is about to write."""
     deadline = time.monotonic() + 60
     while not (path.exists() and path.read_text()):
@@ -271,7 +271,7 @@ def _awaited(path: Path) -> str:
     return path.read_text()
 
 
-def _finished(processes: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
+def _outputs_of(processes: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
     """What the processes said on stdout and stderr; none waits for ever."""
     results = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), results
@@ -280,12 +280,12 @@ def _finished(processes: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
 
 def test_eight_builders_of_one_key_of_whom_one_is_killed(folder: Path, tmp_path: Path, onnx_artifact: Artifact) -> None:
     with _askers(8, "stuck", folder, onnx_artifact.path) as processes:
-        first = int(_awaited(tmp_path / "cache" / "makers").split()[0])
+        first = int(_wait_for_content(tmp_path / "cache" / "makers").split()[0])
         killed = next(process for process in processes if process.pid == first)
-        _awaited_half(folder)
+        _wait_for_half_a_file(folder)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        results = _finished([process for process in processes if process is not killed])
+        results = _outputs_of([process for process in processes if process is not killed])
     path = folder / f"{KEY.digest}.engine"
     assert [out for out, _ in results] == [f"{path}\n"] * 7
     assert len((tmp_path / "cache" / "makers").read_text().split()) == 2
@@ -297,7 +297,7 @@ def test_eight_builders_of_one_key_of_whom_one_is_killed(folder: Path, tmp_path:
     )
 
 
-def _awaited_half(folder: Path) -> None:
+def _wait_for_half_a_file(folder: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(folder.glob(".*.tmp")):
         assert time.monotonic() < deadline  # else the first maker wrote nothing
@@ -314,7 +314,7 @@ def test_without_turns_all_would_build(folder: Path, tmp_path: Path, onnx_artifa
 
 def test_a_child_of_a_dead_builder_holds_nobody_up(folder: Path, tmp_path: Path, onnx_artifact: Artifact) -> None:
     with _askers(1, "forking", folder, onnx_artifact.path) as processes:
-        child = int(_awaited(tmp_path / "cache" / "child"))
+        child = int(_wait_for_content(tmp_path / "cache" / "child"))
         try:
             processes[0].kill()
             processes[0].wait()

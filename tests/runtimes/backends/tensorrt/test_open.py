@@ -29,7 +29,7 @@ from runtimes.tensors import cuda
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
-from tests.runtimes.backends.tensorrt.engines import GPU, manifest_of, published
+from tests.runtimes.backends.tensorrt.engines import GPU, manifest_of, publish_script_engine
 from tests.runtimes.backends.tensorrt.networks import NETWORK, Network
 from tests.samples import copied
 
@@ -65,7 +65,7 @@ TOLD = replace(
 
 
 def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path, TOLD)
+    artifact = publish_script_engine(tmp_path, TOLD)
     images = np.random.default_rng(1).standard_normal((11, 3, 8, 8), np.float32)
     with runtimes.open(artifact.path, device="cuda") as runtime:
         about = runtime.description
@@ -81,20 +81,20 @@ def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path
 
 def test_an_engine_that_says_nothing_of_its_layers(recorder: Recorder, tmp_path: Path) -> None:
     assert not recorder.calls
-    with runtimes.open(published(tmp_path).path, device="cuda") as runtime:
+    with runtimes.open(publish_script_engine(tmp_path).path, device="cuda") as runtime:
         assert runtime.description.precision == "fp32"
 
 
 def test_an_engine_that_was_checked_is_not_checked_again(recorder: Recorder, tmp_path: Path) -> None:
-    with runtimes.open(published(tmp_path, wrong=2.0).path, device="cuda"):
+    with runtimes.open(publish_script_engine(tmp_path, wrong=2.0).path, device="cuda"):
         assert recorder.count("execute_async_v3") == 0
 
 
 def test_an_engine_built_without_a_gpu_is_checked_at_opening(recorder: Recorder, tmp_path: Path) -> None:
-    with runtimes.open(published(tmp_path, parity=None, tolerance=1e-4).path, device="cuda") as runtime:
+    with runtimes.open(publish_script_engine(tmp_path, parity=None, tolerance=1e-4).path, device="cuda") as runtime:
         assert recorder.count("execute_async_v3") > 0
         assert isinstance(runtime._session, DeviceSession)
-    wrong = published(tmp_path, parity=None, tolerance=1e-4, wrong=1.01)
+    wrong = publish_script_engine(tmp_path, parity=None, tolerance=1e-4, wrong=1.01)
     with refuses(CheckFailedError, "parity-failed", "tensorrt", "PyTorch fp32"):
         runtimes.open(wrong.path, device="cuda")
     frees = recorder.count("cudaFree")
@@ -102,13 +102,13 @@ def test_an_engine_built_without_a_gpu_is_checked_at_opening(recorder: Recorder,
 
 
 def test_an_engine_that_nothing_is_known_of_to_compare_with(recorder: Recorder, tmp_path: Path) -> None:
-    with runtimes.open(published(tmp_path, parity=None, wrong=2.0).path, device="cuda"):
+    with runtimes.open(publish_script_engine(tmp_path, parity=None, wrong=2.0).path, device="cuda"):
         assert recorder.count("execute_async_v3") == 0
 
 
 def test_a_manifest_that_contradicts_the_engine(recorder: Recorder, tmp_path: Path) -> None:
     assert not recorder.calls
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     other = replace(manifest_of(artifact), inputs=(TensorSpec("input", "float32", ("batch", 3, 9, 9)),))
     manifest_path(artifact.path).write_text(codec.dumps(other), encoding="utf-8")
     with refuses(IntegrityError, "manifest-specs-mismatch"):
@@ -118,7 +118,7 @@ def test_a_manifest_that_contradicts_the_engine(recorder: Recorder, tmp_path: Pa
 def test_tensorrt_rtx_goes_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The double's GPU is one that TensorRT-RTX has not, so that the gate answers."""
     recorder = double.installed(monkeypatch, "rtx")
-    artifact = published(tmp_path, flavor="rtx", version=FLAVORS["rtx"].version(), gpu=None)
+    artifact = publish_script_engine(tmp_path, flavor="rtx", version=FLAVORS["rtx"].version(), gpu=None)
     with refuses(CompatibilityError, "engine-gpu-unsupported", "TensorRT-RTX"):
         runtimes.open(artifact.path, "tensorrt-rtx", "cuda")
     assert recorder.deserialised == []
@@ -310,7 +310,7 @@ def test_a_spoilt_entry_is_built_again(
 
 
 def test_the_profile_has_the_times_of_the_layers(recorder: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path, replace(TOLD, profiles=(Profile(1, 2, 2), Profile(3, 4, 6))))
+    artifact = publish_script_engine(tmp_path, replace(TOLD, profiles=(Profile(1, 2, 2), Profile(3, 4, 6))))
     for images in (1, 4, 40):
         layers = runtimes.profile(artifact.path, {"input": np.ones((images, 3, 8, 8), np.float32)}, device="cuda")
         assert [(layer.name, layer.precision) for layer in layers] == [
@@ -329,11 +329,11 @@ def test_the_profile_of_an_onnx_file_has_its_nodes(building: tuple[Recorder, Pat
 
 
 def test_the_layers_of_an_engine(recorder: Recorder, tmp_path: Path) -> None:
-    rows = opening.inspect_layers(published(tmp_path, TOLD))
+    rows = opening.inspect_layers(publish_script_engine(tmp_path, TOLD))
     assert [(row.title, row.tactic, row.layer.name) for row in rows] == [
         ("one", "k1", "conv1/Conv"),
         ("two", "k2", "fc/Gemm"),
     ]
     assert recorder.count("create_execution_context") == 1
     with refuses(CompatibilityError, "engine-of-other-gpu", "for another"):
-        opening.inspect_layers(published(tmp_path, TOLD, gpu="another"))
+        opening.inspect_layers(publish_script_engine(tmp_path, TOLD, gpu="another"))
