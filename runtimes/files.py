@@ -100,6 +100,22 @@ def temporary_for(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
 
+@contextlib.contextmanager
+def temporary_file(target: Path) -> Iterator[Path]:
+    """Gives a temporary path in the target's folder; whatever lies there at the end is removed.
+
+    Raises:
+        ResourceError: in place of a system call's error inside.
+    """
+    path = temporary_for(target)
+    try:
+        yield path
+    except OSError as error:
+        raise ResourceError.from_os(error, target, "write") from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Blocks until the file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -44,7 +44,7 @@ class GpuProbe:
     devices: tuple[Device, ...]
 
 
-def probe(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
+def probe_gpus(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
     """What was seen, and how the process ended that asked the GPU's libraries, if it did not return.
 
     Raises:

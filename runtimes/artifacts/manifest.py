@@ -149,6 +149,11 @@ class Profile:
                 code="profile-out-of-order",
             )
 
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return f"batches of {self.most}"
+        return f"batches of {self.least} to {self.most}, tuned for {self.best}"
+
 
 @dataclass(frozen=True)
 class Engine:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import build
 from runtimes.backends.tensorrt.engine_cache import Key, default_folder, entry
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities
-from runtimes.errors import CompatibilityError, IntegrityError, Reason, ResourceError
+from runtimes.errors import CompatibilityError, IntegrityError, Reason
 from runtimes.onnx import graph as onnxfile
 from runtimes.runtime import Runtime
 from runtimes.tensors.cuda import Device
@@ -114,7 +113,7 @@ def _make(
             path=source.path,
             hint="open it again",
         )
-    with _temporary(target) as plan:
+    with files.temporary_file(target) as plan:
         plan.write_bytes(built.plan)
         manifest = engine_manifest.manifest(source, plan, built, settings, flavor, device)
         publish(
@@ -142,14 +141,3 @@ def _check_parity(
     with opened(engine) as runtime:
         found = parity.check(runtime, source.vectors(), tolerance, before.reference, before.images)
     return replace(manifest, parity=found)
-
-
-@contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    path = files.temporary_for(target)
-    try:
-        yield path
-    except OSError as error:
-        raise ResourceError.from_os(error, target, "write") from error
-    finally:
-        path.unlink(missing_ok=True)
