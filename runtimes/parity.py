@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Parity
 from runtimes.errors import CheckFailedError
-from runtimes.protocol import Array
 from runtimes.runtime import Runtime
+from runtimes.tensors.spec import Array
 
 IMAGES = 7
 BATCHES = (1, 2, 3, 7)

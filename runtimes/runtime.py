@@ -12,8 +12,9 @@ import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import InputError, UsageError
-from runtimes.protocol import Array, Arrays, Description, DeviceSession, Feeds, Session, TensorSpec
+from runtimes.protocol import Description, DeviceSession, Session
 from runtimes.tensors.dlpack import SupportsDLPack
+from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 from runtimes.tensors.validation import (
     check_feeds,
     check_tensors,

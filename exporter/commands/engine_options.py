@@ -133,9 +133,8 @@ def profiles(options: Mapping[str, Any]) -> tuple[Profile, ...]:
         UsageError: no profile, two ways to say it, or one in the wrong order.
     """
     from runtimes.artifacts.manifest import Profile
-    from runtimes.backends.tensorrt.build_settings import parse_profile
-    from runtimes.backends.tensorrt.builder import DEFAULT_PROFILE
-    from runtimes.errors import UsageError
+    from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, parse_profile
+        from runtimes.errors import UsageError
 
     least, best, most = (options[name] for name in ("min_batch", "opt_batch", "max_batch"))
     if least is None and best is None and most is None:

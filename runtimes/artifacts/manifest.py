@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 from runtimes.errors import UsageError
-from runtimes.images.preprocessing import Preprocessing
-from runtimes.protocol import TensorSpec
+from runtimes.images.spec import Preprocessing
+from runtimes.tensors.spec import TensorSpec
 
 FORMAT_VERSION = 1
 """Of the manifest. A reader refuses a newer one and names the remedy."""
@@ -149,6 +149,10 @@ class Profile:
             )
 
 
+HardwareCompat: TypeAlias = Literal["none", "ampere+", "same-cc"]
+HARDWARE_COMPAT: tuple[str, ...] = get_args(HardwareCompat)
+
+
 @dataclass(frozen=True)
 class Engine:
     """How and for what an engine was built.
@@ -182,7 +186,7 @@ class Engine:
     opt_level: int
     workspace_bytes: int | None
     tf32: bool
-    hardware_compat: Literal["none", "ampere+", "same-cc"]
+    hardware_compat: HardwareCompat
     version_compat: bool
     stripped: bool
     onnx: str

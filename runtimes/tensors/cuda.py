@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import BackendUnavailableError, DeviceLostError, ResourceError, RexportError, quote
-from runtimes.protocol import Array
+from runtimes.tensors.spec import Array
 
 _MODULE = "cuda.bindings.runtime"
 _PIP = "pip install cuda-bindings"

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from runtimes.errors import InputError, IntegrityError, quote
-from runtimes.protocol import Array, Arrays, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor, device_tensor, is_on_device
+from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 
 def check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> Arrays:

@@ -15,14 +15,11 @@ from typing import Any, Protocol
 
 from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt import timing_cache
-from runtimes.backends.tensorrt.build_settings import Settings
+from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
 from runtimes.backends.tensorrt.flavors import Flavor, Log, compute_capability, logger, needing_driver
 from runtimes.backends.tensorrt.parser import parse
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError
-from runtimes.protocol import TensorSpec
-
-DEFAULT_PROFILE = Profile(1, 8, 64)
-"""Of a graph that takes any number of images, where none is asked for."""
+from runtimes.tensors.spec import TensorSpec
 
 
 @dataclass(frozen=True)

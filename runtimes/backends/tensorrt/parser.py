@@ -10,7 +10,7 @@ from typing import Any
 
 from runtimes.backends.tensorrt.flavors import Flavor, Log, logger, needing_driver, sentence
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError, quote
-from runtimes.protocol import TensorSpec
+from runtimes.tensors.spec import TensorSpec
 
 
 @dataclass(frozen=True)
