@@ -216,7 +216,7 @@ def example(runtime: Runtime) -> Arrays:
     if manifest is None or manifest.vectors is None:
         return {spec.name: _noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
     spec = runtime.inputs[0]
-    batch = spec.shape[0] if isinstance(spec.shape[0], int) else 1
+    batch = spec.fixed_batch or 1
     first = runtime.artifact.vectors().inputs[:1]
     return {spec.name: np.repeat(first, batch, axis=0)}
 

@@ -134,7 +134,7 @@ def profiles(options: Mapping[str, Any]) -> tuple[Profile, ...]:
     """
     from runtimes.artifacts.manifest import Profile
     from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, parse_profile
-        from runtimes.errors import UsageError
+    from runtimes.errors import UsageError
 
     least, best, most = (options[name] for name in ("min_batch", "opt_batch", "max_batch"))
     if least is None and best is None and most is None:

@@ -21,7 +21,7 @@ def remedy(path: Path, manifest: Manifest | None) -> str:
 def rebuilding(path: Path, manifest: Manifest, engine: Engine) -> str:
     """The command that builds the engine at ``path`` again, as ``engine`` says, from the ONNX file beside it."""
     words = ["rexport", "tensorrt", str(path.with_name(_plain(engine.onnx))), "--flavor", engine.flavor]
-    if manifest.inputs and isinstance(manifest.inputs[0].shape[0], str):
+    if manifest.inputs and manifest.inputs[0].fixed_batch is None:
         words += [word for row in engine.profiles for word in ("--profile", f"{row.least}:{row.best}:{row.most}")]
     if engine.opt_level != _DEFAULT_LEVEL:
         words += ["--opt-level", str(engine.opt_level)]

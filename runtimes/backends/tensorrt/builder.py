@@ -108,7 +108,7 @@ class _Build:
         parsed = parse(builder, self._onnx, self._flavor, self._heard)
         profiles = _profiles(self._settings.profiles, parsed.inputs)
         config = self._configure(builder)
-        if isinstance(parsed.inputs[0].shape[0], str):
+        if parsed.inputs[0].fixed_batch is None:
             for profile in profiles:
                 _add_profile(builder, config, parsed.inputs, profile)
         monitor = self._watch.monitor(self._library)  # the library does not keep it alive
@@ -252,8 +252,8 @@ def _profiles(asked: tuple[Profile, ...], inputs: tuple[TensorSpec, ...]) -> tup
     Raises:
         UsageError: the graph's batch is fixed, and others were asked for.
     """
-    batch = inputs[0].shape[0]
-    if isinstance(batch, str):
+    batch = inputs[0].fixed_batch
+    if batch is None:
         return asked or (DEFAULT_PROFILE,)
     fixed = (Profile(batch, batch, batch),)
     if asked not in ((), fixed):

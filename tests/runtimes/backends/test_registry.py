@@ -15,17 +15,18 @@ import pytest
 import runtimes
 from runtimes import Artifact, Backend, Runtime
 from runtimes.artifacts.formats import FORMATS
+from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, InputError, RexportError, UsageError
 from runtimes.processors import usable_processors
 from runtimes.protocol import Array
 from tests.samples import publish_script
 
 REPO = Path(__file__).resolve().parents[3]
-ALL = runtimes.available_backends()
+ALL = registry.all_backends()
 PRESENT = [backend for backend in ALL if "cpu" in backend.devices and backend.missing() is None]
 """Those that run on the processor; the others need a GPU, and their tests are marked so."""
 
-ONE_OF = f"one of {', '.join(row.name for row in ALL)}"
+ONE_OF = f"one of {', '.join(row.name for row in runtimes.available_backends())}"
 
 needs_two = pytest.mark.skipif(usable_processors() < 2, reason="needs two processors")
 

@@ -336,7 +336,7 @@ def test_the_end_of_the_program(program: str) -> None:
     """Neither does an unfinished one keep it from ending, nor does its end keep other threads from decoding."""
     head = """
 import threading
-from runtimes import decoding
+from runtimes.images import prefetch as decoding
 from runtimes.images.prefetch import prefetch
 decoding.most_threads = lambda: 4
 paths = list("abcdefghi")

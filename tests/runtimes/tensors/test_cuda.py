@@ -98,7 +98,7 @@ class Hidden:
         if name.partition(".")[0] == "cuda":
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Hidden())
-from runtimes import cuda
+from runtimes.tensors import cuda
 print(cuda.missing())
 print([name for name in sys.modules if name.startswith("cuda")])
 try:

@@ -169,7 +169,7 @@ def elsewhere(stripped: Artifact, onnx: Path) -> Artifact:
     [
         (missing_onnx, ArtifactError, r"built without its weights, and resnet20.onnx, .* does not lie beside it"),
         (another_onnx, IntegrityError, r"is not the file that it was built from \(build it again: rexport tensorrt"),
-        (elsewhere, UnsafeArtifactError, "names an ONNX file outside its folder"),
+        (elsewhere, UnsafeArtifactError, "names a file outside its folder"),
     ],
 )
 def test_weights_from_another_file_are_refused(
