@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from benchmarks.records.plan import BUDGET_S, Plan
-from exporter.precision.spec import CALIBRATION_IMAGES, PrecisionSpec
-from exporter.precision.table import PRECISIONS, Target, precision
+from benchmarks.records.plan import BUDGET_S, ROUNDS, SILENCE_S, Plan
+from exporter.precision.spec import PrecisionSpec
+from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, Target, precision
 from runtimes import Backend
 from runtimes.backends import registry
 from runtimes.errors import UsageError
@@ -79,10 +79,10 @@ class BenchmarkRequest:
     seed: int = 0
     duration_s: float = 0.2
     processes: int | None = None
-    rounds: int = 10
+    rounds: int = ROUNDS
     budget_s: float = BUDGET_S
     max_samples: int = Plan.max_samples
-    silence_s: float = 600.0
+    silence_s: float = SILENCE_S
     show_errors: bool = False
     strict: bool = False
     roofline: bool = True

@@ -8,8 +8,9 @@ from benchmarks.format import ABSENT, duration, milliseconds, number
 from benchmarks.load.cold_starts import STEPS
 from benchmarks.load.figures import conditions_of, list_load_warnings
 from benchmarks.machine.disturbances import disturbances_of_all
-from benchmarks.records.load import LoadResult, ShapeName
+from benchmarks.records.load import LoadResult
 from benchmarks.records.result import Row
+from benchmarks.records.shapes import ShapeName
 from benchmarks.report.columns import Column, table
 from benchmarks.report.sections import Section, remarks, runtimes_of, title
 from benchmarks.stats import intervals

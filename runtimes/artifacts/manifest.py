@@ -150,7 +150,10 @@ class Profile:
 
 
 HardwareCompat: TypeAlias = Literal["none", "ampere+", "same-cc"]
-HARDWARE_COMPAT: tuple[str, ...] = get_args(HardwareCompat)
+HARDWARE_COMPAT: tuple[HardwareCompat, ...] = get_args(HardwareCompat)
+
+DEFAULT_OPT_LEVEL = 3
+"""Of a builder of engines."""
 
 
 @dataclass(frozen=True)

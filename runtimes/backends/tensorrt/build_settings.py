@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.artifacts.manifest import HARDWARE_COMPAT, HardwareCompat, Profile
+from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT, HardwareCompat, Profile
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capability
 from runtimes.errors import UsageError, quote
 
@@ -40,7 +40,7 @@ class Settings:
 
     profiles: tuple[Profile, ...] = ()
     tf32: bool = False
-    opt_level: int = 3
+    opt_level: int = DEFAULT_OPT_LEVEL
     workspace_bytes: int | None = None
     hardware_compat: HardwareCompat = "none"
     version_compat: bool = False
