@@ -74,6 +74,30 @@ def test_a_row_is_whole(backend: Backend) -> None:
     assert missing is None or "install" in missing or "GPU" in missing
 
 
+def test_one_backend_is_the_reference_and_users_see_none_for_tests() -> None:
+    assert [row.name for row in ALL if row.reference] == [registry.reference_backend().name] == ["pytorch"]
+    assert {row.name for row in ALL} - {row.name for row in runtimes.available_backends()} == {"fake"}
+
+
+def test_names_and_aliases_are_unique() -> None:
+    names = [name for row in ALL for name in (row.name, *row.aliases)]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if name != name.lower()] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("ort", "onnxruntime"), ("OV", "openvino"), ("trt", "tensorrt"), ("ONNXRuntime", "onnxruntime"), ("fake", "fake")],
+)
+def test_a_backend_is_found_by_alias_in_any_case(typed: str, name: str) -> None:
+    assert registry.find_backend(typed).name == name
+
+
+def test_an_alias_opens_its_backend(samples: dict[str, Artifact]) -> None:
+    with runtimes.open(samples["onnx"].path, "ORT") as opened:
+        assert opened.description.backend == "onnxruntime"
+
+
 def test_the_vectors_are_answered(runtime: Runtime) -> None:
     vectors = runtime.artifact.vectors()
     result = logits(runtime, {"input": vectors.inputs})
