@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from exporter import format as exporter_format
+from exporter.format import count as count
 from exporter.proportions import Interval
 
 ABSENT = "–"
@@ -11,11 +13,8 @@ ABSENT = "–"
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Three digits or more, never an exponent."""
-    if seconds is None:
-        return ABSENT
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
+    """As the exporter writes them; a dash where there are none."""
+    return ABSENT if seconds is None else exporter_format.milliseconds(seconds)
 
 
 def number(value: float | None, form: str = ",.0f") -> str:

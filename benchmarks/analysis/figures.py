@@ -11,6 +11,7 @@ from benchmarks.accuracy import flips, packing
 from benchmarks.accuracy import predictions as accuracy
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis import warnings
+from benchmarks.format import count
 from benchmarks.machine.disturbances import disturbances_of_all
 from benchmarks.machine.environment import Environment
 from benchmarks.process.job import JobOutcome, ProcessOutcomes
@@ -150,9 +151,9 @@ def _reason(gathered: ProcessOutcomes) -> str | None:
 def _notes(outcome: JobOutcome, ran: str | None = None) -> str | None:
     notes = [outcome.note, ran]
     if outcome.unreadable:
-        count, names = len(outcome.unreadable), ", ".join(outcome.unreadable[:NAMED])
-        more = f", and {count - NAMED:,} more, by name in the results' unreadable_names" if count > NAMED else ""
-        notes.append(f"{count:,} image{'s' if count > 1 else ''} could not be read: {names}{more}")
+        lost, names = len(outcome.unreadable), ", ".join(outcome.unreadable[:NAMED])
+        more = f", and {lost - NAMED:,} more, by name in the results' unreadable_names" if lost > NAMED else ""
+        notes.append(f"{count(lost, 'image')} could not be read: {names}{more}")
     return "; ".join(filter(None, notes)) or None
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.format import duration, points, times
+from benchmarks.format import count, duration, points, times
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Row
 from benchmarks.records.samples import ProcessSamples
@@ -97,7 +97,7 @@ def name(row: Row, threads: bool = False) -> str:
     if row.cuda_graphs is False:
         parts.append("no CUDA graphs")
     if threads:
-        parts.append(f"{row.threads} thread{'s' if row.threads > 1 else ''}")
+        parts.append(count(row.threads, "thread"))
     return ", ".join(parts)
 
 

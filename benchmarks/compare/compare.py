@@ -15,7 +15,7 @@ from benchmarks.accuracy.flips import Flips
 from benchmarks.compare import integrity, matching
 from benchmarks.compare.changes import AccuracyChange, LatencyChange, change, drop, why_no_drop
 from benchmarks.compare.matching import FieldDifference
-from benchmarks.format import points
+from benchmarks.format import count, points
 from benchmarks.records import identity, store
 from benchmarks.records.naming import weights_of
 from benchmarks.records.result import Row, Status
@@ -170,7 +170,7 @@ def _names(rows: Sequence[Row], sides: Sequence[Sequence[Row]]) -> tuple[str, ..
     for row in itertools.chain(*sides):
         threads.setdefault(matching.name(row), set()).add(row.threads)
     return tuple(
-        f"{name}, {row.threads} thread{'s' if row.threads > 1 else ''}" if len(threads[name]) > 1 else name
+        f"{name}, {count(row.threads, 'thread')}" if len(threads[name]) > 1 else name
         for row in rows
         for name in [matching.name(row)]
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis.figures import Reference, RowContext, finish_row, start_row
-from benchmarks.format import one_line
+from benchmarks.format import count, one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.scheduler import Method, Progress, ScheduledJob
 from benchmarks.harness.subjects import pairs, subjects
@@ -272,6 +272,6 @@ def _describe_configuration(configuration: Configuration) -> str:
     """A configuration in one line of progress."""
     pair = configuration.pair
     runtime = " ".join(filter(None, (pair.backend.name, pair.typed.precision)))
-    threads = f"{configuration.threads} thread{'s' if configuration.threads > 1 else ''}"
+    threads = count(configuration.threads, "thread")
     graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
     return f"{runtime} · batch {configuration.batch} · {threads}{graphs}"

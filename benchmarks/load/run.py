@@ -19,10 +19,11 @@ from benchmarks.load.subject import choose_runtimes, subject
 from benchmarks.machine.environment import Environment, environment
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, JobOutcome
-from benchmarks.records.load import SHAPES, ArrivalPlan, Arrivals, ShapeName
+from benchmarks.records.load import ArrivalPlan
 from benchmarks.records.plan import Plan
 from benchmarks.records.request import BenchmarkRequest, RunListener, complete_request
 from benchmarks.records.result import Row
+from benchmarks.records.shapes import SHAPES, Arrivals, ShapeName
 from benchmarks.records.subject import Configuration, Pair, Refusal, Subject
 from benchmarks.worker.load_generator import OVERTIME
 from runtimes import Artifact

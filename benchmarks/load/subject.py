@@ -8,10 +8,11 @@ from benchmarks.records.request import BenchmarkRequest, RunListener
 from benchmarks.records.subject import FP32, Pair, PrecisionVariant, Refusal, Subject
 from exporter.data.dataset import BUNDLED_NAME
 from exporter.models.variants import VARIANTS, variant
-from runtimes import Artifact, Backend, available_backends
-from runtimes.backends.registry import select_candidates
-from runtimes.errors import UsageError, quote
+from runtimes import Artifact, Backend
+from runtimes.backends import registry
+from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
+from runtimes.selection import select_candidates
 
 
 def subject(request: BenchmarkRequest, folder: Path, listener: RunListener) -> Subject:
@@ -30,7 +31,6 @@ def subject(request: BenchmarkRequest, folder: Path, listener: RunListener) -> S
     artifact = _export_variant(name, request, folder, listener) if name in VARIANTS else _read(name, request)
     manifest = artifact.manifest
     known = manifest is not None and manifest.dataset == BUNDLED_NAME and manifest.preprocessing is not None
-    first = None if manifest is None else manifest.inputs[0].shape[0]
     return Subject(
         name=name if name in VARIANTS else artifact.path.name,
         own=None if name in VARIANTS else artifact,
@@ -38,7 +38,7 @@ def subject(request: BenchmarkRequest, folder: Path, listener: RunListener) -> S
         weights=None if manifest is None else manifest.weights,
         typed=(PrecisionVariant(None if manifest is None else manifest.precision, artifact),),
         reference=PrecisionVariant(FP32, Refusal("skipped", "a load is compared with nothing")),
-        fixed_batch=first if isinstance(first, int) else None,
+        fixed_batch=None if manifest is None else manifest.inputs[0].fixed_batch,
         data=BUNDLED_NAME if known else None,
     )
 
@@ -81,12 +81,10 @@ def choose_runtimes(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[
 
 
 def _find_backend(name: str, artifact: Artifact) -> Backend:
-    known = {backend.name: backend for backend in available_backends()}
-    if name not in known:
-        raise UsageError(f"no runtime {quote(name)!r}", hint=f"one of {', '.join(known)}")
-    if artifact.format.name not in known[name].formats:
-        raise UsageError(f"runtime {name} does not open {artifact.format.name} files", path=artifact.path)
-    return known[name]
+    backend = registry.find_backend(name)
+    if artifact.format.name not in backend.formats:
+        raise UsageError(f"runtime {backend.name} does not open {artifact.format.name} files", path=artifact.path)
+    return backend
 
 
 def _pair(backend: Backend, typed: PrecisionVariant, device: str) -> Pair:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from benchmarks.records.result import Row
+if TYPE_CHECKING:
+    from benchmarks.records.result import Row
 
 Value: TypeAlias = str | int | float | bool | tuple[object, ...] | None
 

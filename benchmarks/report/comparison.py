@@ -11,7 +11,7 @@ import click
 
 from benchmarks.compare.changes import AccuracyChange, LatencyChange
 from benchmarks.compare.compare import ComparisonReport, RowComparison
-from benchmarks.format import ABSENT, milliseconds, percent, points
+from benchmarks.format import ABSENT, count, milliseconds, percent, points
 from benchmarks.report import columns as report_columns
 from benchmarks.report import markdown, terminal
 from benchmarks.report.columns import Column
@@ -88,7 +88,7 @@ def sections(found: ComparisonReport) -> tuple[Section, ...]:
 
 def _section(rows: tuple[RowComparison, ...]) -> Section:
     first = rows[0]
-    threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
+    threads = count(first.threads, "thread")
     title = " · ".join(dict.fromkeys((first.subject, first.network, f"{first.device}, {threads}")))
     kinds = (
         (SPEED, [row for row in rows if row.p50 is not None]),
@@ -132,7 +132,7 @@ def headline(found: ComparisonReport) -> str:
     words = {"faster": "faster", "tie": "tie" if verdicts["tie"] == 1 else "ties", "slower": "slower"}
     counts = ", ".join(f"{verdicts[verdict]} {word}" for verdict, word in words.items() if verdicts[verdict])
     number = len(found.rows) + len(found.gone)
-    rows = f"{number} row{'s' if number != 1 else ''}"
+    rows = count(number, "row")
     worse = len(found.gone) + sum(bool(row.regressions) for row in found.rows)
     what = f"{worse} of {rows} became worse than allowed" if worse else f"{rows} compared"
     allowed = f"allowed: {100 * found.limits.slowdown:g} % slower, {found.limits.drop:g} points of top-1 less"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks.format import ABSENT, duration, milliseconds, number
+from benchmarks.format import ABSENT, count, duration, milliseconds, number
 from benchmarks.load.cold_starts import STEPS
 from benchmarks.load.figures import conditions_of, list_load_warnings
 from benchmarks.machine.disturbances import disturbances_of_all
-from benchmarks.records.load import LoadResult, ShapeName
+from benchmarks.records.load import LoadResult
 from benchmarks.records.result import Row
+from benchmarks.records.shapes import ShapeName
 from benchmarks.report.columns import Column, table
 from benchmarks.report.sections import Section, remarks, runtimes_of, title
 from benchmarks.stats import intervals
@@ -39,7 +40,7 @@ def shape(row: Row) -> str:
     if load.shape == "open":
         return f"open, {load.arrivals}"
     if load.shape == "clients":
-        return f"{load.clients} client{'s' if load.clients > 1 else ''}"
+        return count(load.clients, "client")
     return f"batch {row.batch}" if load.shape == "batches" else load.shape
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.analysis import ranking
 from benchmarks.format import ABSENT as ABSENT
+from benchmarks.format import count
 from benchmarks.format import milliseconds as milliseconds
 from benchmarks.format import points as points
 from benchmarks.records.naming import locate, weights_of
@@ -129,7 +130,7 @@ def quiet(rows: Sequence[Row]) -> str | None:
     measured = [row for row in rows if row.status == "ok"]
     counts = Counter(map(_machine_was, measured))
     reasons = dict.fromkeys(line for row in measured for line in row.disturbances or ())
-    of = f"of {len(measured)} row{'s' if len(measured) != 1 else ''}"
+    of = f"of {count(len(measured), 'row')}"
     parts = []
     if counts[DISTURBED]:
         more = ", and more" if len(reasons) > 1 else ""

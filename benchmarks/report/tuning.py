@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TextIO
 
-from benchmarks.format import ABSENT
+from benchmarks.format import ABSENT, count
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Row
 from benchmarks.report import columns, sections, terminal
@@ -96,7 +96,7 @@ def _remarks(findings: TuningResult, choice: Choice) -> Iterator[str]:
 
 
 def _name(row: Row) -> str:
-    threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
+    threads = count(row.threads, "thread")
     return f"{row.runtime} {row.precision}, {threads}, batch {row.batch}"
 
 

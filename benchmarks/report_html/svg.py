@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.records.result import Row
-from exporter.commands.terminal import PRECISION_NAMES
+from exporter.precision.table import PRECISIONS
 from runtimes.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def choose_style(rows: Sequence[Row]) -> PlotStyle:
 
     known = [backend.name for backend in available_backends()]
     runtimes = dict.fromkeys([*known, *(row.runtime for row in rows)])
-    precisions = dict.fromkeys([*PRECISION_NAMES, *(row.precision for row in rows)])
+    precisions = dict.fromkeys([*PRECISIONS, *(row.precision for row in rows)])
     return PlotStyle(
         {name: number % len(SERIES) for number, name in enumerate(runtimes)},
         {name: MARKERS[number % len(MARKERS)] for number, name in enumerate(precisions)},

@@ -34,6 +34,7 @@ from benchmarks.worker.input_checks import oddities
 from benchmarks.worker.inputs import ROTATION, rotation
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
 from runtimes import codec, files
+from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, RexportError
 from runtimes.parity import LogitComparison, logits_of
 from runtimes.protocol import Arrays, summarise_precisions
@@ -58,11 +59,7 @@ def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[JobOutcome]:
     which is asked when all is measured, becomes a note.
     """
     outcome, feeds = _measure_job(job, predictions, wire)
-    if (
-        feeds is None
-        or job.number
-        or not any(row.name == job.runtime and row.profile for row in runtimes.available_backends())
-    ):
+    if feeds is None or job.number or registry.find_backend(job.runtime).profile is None:
         yield outcome
         return
     yield _add_note(outcome, UNFINISHED)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 from exporter.explain.explanation import Errors, Explanation
 from exporter.explain.layer_errors import BlockError, LayerError, StageError
 from exporter.explain.profile_summary import ExecutedPart, Execution, Remark
+from exporter.format import count, milliseconds
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,7 +81,7 @@ def _title(explanation: Explanation) -> str:
     if explanation.execution is not None:
         about = explanation.execution.description
         parts.append(f"{about.backend} {about.version} ({about.provider})")
-        parts.append(f"{about.device}, {about.threads} thread{'s' if about.threads > 1 else ''}")
+        parts.append(f"{about.device}, {count(about.threads, 'thread')}")
     return " · ".join(parts)
 
 
@@ -109,7 +110,7 @@ def _cells(row: ExplanationRow, explanation: Explanation) -> Iterator[str]:
     yield "  " * row.depth + row.name
     if explanation.execution is not None:
         yield "" if part is None else _mixture(part)
-        yield "" if part is None else _milliseconds(part.duration_s)
+        yield "" if part is None or part.duration_s is None else milliseconds(part.duration_s)
         yield "" if part is None or part.share is None else f"{100 * part.share:.1f}"
     if explanation.errors is not None:
         yield "" if row.error is None else percent(row.error.error)
@@ -130,7 +131,7 @@ def _format_remark(remark: Remark, place: str) -> str:
     else:
         count = f"{len(remark.nodes)} " if len(remark.nodes) > 1 else ""
         text = count + remark.operator + (f" in {remark.precision}" if remark.kind == "float" else "")
-    return text if remark.duration_s is None else f"{text}, {_milliseconds(remark.duration_s)} ms"
+    return text if remark.duration_s is None else f"{text}, {milliseconds(remark.duration_s)} ms"
 
 
 def _short(name: str, place: str) -> str:
@@ -143,13 +144,6 @@ def _module(name: str, place: str) -> str:
     """The module that a node belongs to, within its block."""
     short = _short(name, place)
     return short.rpartition("/")[0] or short
-
-
-def _milliseconds(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
 
 
 def percent(share: float | None) -> str:

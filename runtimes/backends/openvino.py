@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.registry import importing, missing_library
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
+from runtimes.libraries import importing, missing_library
 from runtimes.onnx import graph as onnxfile
 from runtimes.onnx.graph import OnnxGraph
-from runtimes.protocol import Arrays, Backend, Description, Layer, Options, TensorSpec
+from runtimes.protocol import Backend, Description, Layer, Options
+from runtimes.tensors.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     import openvino
@@ -257,4 +258,5 @@ BACKEND = Backend(
     missing=lambda: missing_library("openvino", "openvino"),
     open=_open,
     profile=_profile,
+    aliases=("ov",),
 )

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from benchmarks.commands import compare
 from benchmarks.compare.compare import ComparisonReport, Limits
-from benchmarks.records import identity
 from benchmarks.report import comparison as view
 from runtimes import codec
 from runtimes.errors import RexportError, UsageError
@@ -69,10 +68,6 @@ def test_limits_that_are_none_are_refused() -> None:
             Limits(**limits)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="rows have no 'colour' to be compared across"):
         Limits(across=("colour",))
-
-
-def test_the_commands_keys_are_those_of_the_rows() -> None:
-    assert tuple(field.name for field in identity.FIELDS) == compare.ACROSS
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.commands.load import SHAPE_NAMES
 from benchmarks.commands.load import load as command
 from benchmarks.format import milliseconds
 from benchmarks.load import run as loadrun
 from benchmarks.load.figures import with_load
 from benchmarks.load.run import BATCHES, LoadPoint, LoadSpec, points, run
 from benchmarks.records import store
-from benchmarks.records.load import SHAPES, LoadResult
+from benchmarks.records.load import LoadResult
 from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.shapes import SHAPES
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.rows import EMPTY
@@ -96,7 +96,7 @@ def test_a_point_takes_what_those_before_took_besides_their_duration(monkeypatch
         (["resnet21"], 2, "error: no variant 'resnet21' (one of resnet18"),
         (["--shape", "closed", "--rate", "5", "{path}"], 2, "error: --rate is for the open loop, which was not asked"),
         (["--weights", "bundled", "{path}"], 2, "error: --weights is for variants, and a file is to be run"),
-        (["--backend", "x", "{path}"], 2, "error: no runtime 'x' (one of "),
+        (["--backend", "x", "{path}"], 2, "error: no backend 'x' (one of "),
         (["--backend", "pytorch", "{path}"], 2, "runtime pytorch does not open fake files"),
         (["--device", "cuda", "{path}"], 2, "no backend runs fake files on 'cuda'"),
         (["--shape", "sideways", "{path}"], 2, "Invalid value for '--shape': 'sideways'"),
@@ -193,7 +193,3 @@ def test_a_fixed_batch_is_what_every_call_has(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     (row,) = store.read(lines)
     assert (row.status, row.batch) == ("ok", 3)
-
-
-def test_the_options_name_every_shape() -> None:
-    assert SHAPE_NAMES == SHAPES

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import runtimes
-from runtimes import Classifier, files
+from runtimes import Classifier, files, opening
 from runtimes.artifacts.artifact import publish
 from runtimes.artifacts.manifest import Manifest, Weights
 from runtimes.classifier import Label, Prediction, softmax
@@ -335,7 +335,7 @@ def test_a_failed_open_closes_the_runtime(model: Path, monkeypatch: pytest.Monke
         made.append(original(*arguments))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(runtimes, "open", watched)
+    monkeypatch.setattr(opening, "open", watched)
     with refuses(ModelMismatchError, "labels-mismatch"):
         open_classifier(model, labels=("one",))
     with refuses(UsageError, "runtime-closed"):

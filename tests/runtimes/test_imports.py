@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import runtimes
+import runtimes.backends
 from runtimes import Artifact
 from tests.conftest import FakeFactory
 
@@ -35,7 +37,31 @@ def imported_libraries(code: str, *arguments: object) -> set[str]:
 
 
 def test_importing_runtimes_imports_no_library() -> None:
-    assert imported_libraries("import runtimes") == set()
+    assert imported_libraries("import runtimes, runtimes.errors") == set()
+
+
+@pytest.mark.parametrize(
+    "code", ["import runtimes", "from runtimes.errors import UsageError", "import runtimes.backends"]
+)
+def test_importing_the_package_imports_no_numpy(code: str) -> None:
+    assert fresh(f"{code}\nimport sys; print('numpy' in sys.modules)") == "False\n"
+
+
+def test_each_public_name_is_found_and_listed() -> None:
+    names = json.loads(fresh("import json, runtimes; print(json.dumps([runtimes.__all__, dir(runtimes)]))"))
+    assert set(names[0]) <= set(names[1])
+    for name in runtimes.__all__:
+        assert getattr(runtimes, name).__name__ == name
+    assert runtimes.backends.__name__ == "runtimes.backends"
+    with pytest.raises(AttributeError, match="nothing"):
+        runtimes.nothing  # noqa: B018
+
+
+def test_opening_an_onnx_file_imports_little_of_other_backends(onnx_artifact: Artifact) -> None:
+    code = "import sys, runtimes; runtimes.open(sys.argv[1], 'onnxruntime').close(); print(*sys.modules)"
+    modules = set(fresh(code, onnx_artifact.path).split())
+    others = {"runtimes.backends.tensorrt.open", "runtimes.backends.pytorch.cuda_session", "runtimes.tensors.cuda"}
+    assert not modules & {*others, "runtimes.classifier", "runtimes.images.preprocessing", "logging", "zipfile"}
 
 
 def test_asking_what_is_there_imports_no_library() -> None:
@@ -95,7 +121,6 @@ import json
 print(json.dumps({row.name: row.missing() for row in runtimes.available_backends()}))
 """
     reasons = json.loads(fresh(UNIMPORTABLE + code))
-    assert reasons.pop("fake") is None
     assert {name: code for name, (code, _) in reasons.items()} == dict.fromkeys(LIBRARIES, "library-missing")
     for name, (module, extra) in LIBRARIES.items():
         assert module in reasons[name][1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,7 +18,7 @@ import runtimes
 from runtimes import Artifact, Backend, codec, protocol
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.artifacts.manifest import Tuning
-from runtimes.backends import fake
+from runtimes.backends import fake, registry
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -40,7 +39,6 @@ from tests.refusals import refuses
 from tests.runtimes import typed
 from tests.samples import copied
 
-selection = importlib.import_module("runtimes.backends.registry")
 BACKENDS = [row.name for row in runtimes.available_backends() if "onnx" in row.formats and row.missing() is None]
 
 
@@ -93,9 +91,11 @@ Install = Callable[..., None]
 def installed(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Makes it look as if the named backends' libraries alone were there."""
 
+    rows = registry.all_backends()
+
     def only(*names: str) -> None:
-        found = tuple(row if row.name in names else missing(row) for row in runtimes.available_backends())
-        monkeypatch.setattr(selection, "available_backends", lambda: found)
+        found = tuple(row if row.name in names else missing(row) for row in rows)
+        monkeypatch.setattr(registry, "all_backends", lambda: found)
 
     def missing(row: Backend) -> Backend:
         return replace(row, missing=lambda: Reason("library-missing", f"no {row.name} here"))
@@ -172,12 +172,12 @@ def test_only_what_is_incompatible_goes_on_to_the_next(
     error: Exception, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = replace(fake.BACKEND, name="first", open=refusing(error))
-    monkeypatch.setattr(selection, "available_backends", lambda: (first, fake.BACKEND))
+    monkeypatch.setattr(registry, "all_backends", lambda: (first, fake.BACKEND))
     with pytest.raises(type(error), match=str(error)):
         runtimes.open(fake_artifact().path)
     monkeypatch.setattr(
-        selection,
-        "available_backends",
+        registry,
+        "all_backends",
         lambda: (replace(first, open=refusing(CompatibilityError("not this"))), fake.BACKEND),
     )
     with runtimes.open(fake_artifact().path) as runtime:
@@ -188,7 +188,7 @@ def test_a_lone_backends_refusal_is_passed_on_as_it_is(
     fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = CompatibilityError("not this", hint="do that")
-    monkeypatch.setattr(selection, "available_backends", lambda: (replace(fake.BACKEND, open=refusing(refusal)),))
+    monkeypatch.setattr(registry, "all_backends", lambda: (replace(fake.BACKEND, open=refusing(refusal)),))
     with pytest.raises(CompatibilityError) as caught:
         runtimes.open(fake_artifact().path)
     assert caught.value is refusal
@@ -238,7 +238,7 @@ def test_without_the_device_the_processor_is_the_last_resort(
     with runtimes.open_artifact(onnx_artifact, device="cuda") as runtime:
         found = runtime.description
         assert (found.backend, found.device) == ("openvino", "cpu")
-        absent = [row.name for row in selection.available_backends() if "cuda" in row.devices and "onnx" in row.formats]
+        absent = [row.name for row in registry.all_backends() if "cuda" in row.devices and "onnx" in row.formats]
         assert found.passed_over == tuple(f"{name}: no {name} here" for name in absent)
     assert "onnxruntime" in absent
     assert said == fallbacks("resnet20 in fp32", "openvino", found.passed_over)
@@ -276,14 +276,14 @@ def test_each_step_down_is_told_with_its_reason(
     fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[tuple[str, str]]
 ) -> None:
     found = fakes(gpu1="no library", gpu2=refusing(NOT_THIS), both=refusing(NO_DEVICE), cpu1=working)
-    monkeypatch.setattr(selection, "available_backends", lambda: found)
+    monkeypatch.setattr(registry, "all_backends", lambda: found)
     artifact = fake_artifact()
     path, name = artifact.path, name_of(artifact)
     with pytest.raises(BackendUnavailableError) as caught:
         runtimes.open(path, device="cuda")
     assert caught.value is NO_DEVICE  # on the processor, a library that is there and broken is no step down
     both = replace(found[2], open=on_cpu_alone)
-    monkeypatch.setattr(selection, "available_backends", lambda: (*found[:2], both, found[3]))
+    monkeypatch.setattr(registry, "all_backends", lambda: (*found[:2], both, found[3]))
     with runtimes.open(path, device="cuda") as runtime:
         about = runtime.description
     assert (about.backend, about.device) == ("fake", "cpu")
@@ -311,7 +311,7 @@ def on_cpu_alone(artifact: Artifact, options: Options) -> Session:
 def test_what_is_no_lack_of_a_device_ends_the_search_there_too(
     error: Exception, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[tuple[str, str]]
 ) -> None:
-    monkeypatch.setattr(selection, "available_backends", lambda: fakes(gpu=refusing(error), cpu=working))
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(gpu=refusing(error), cpu=working))
     with pytest.raises(type(error), match=str(error)):
         runtimes.open(fake_artifact().path, device="cuda")
     assert said == []
@@ -321,7 +321,7 @@ def test_what_is_no_lack_of_a_device_ends_the_search_there_too(
 def test_a_backend_that_is_named_never_steps_down(
     error: RexportError, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[tuple[str, str]]
 ) -> None:
-    monkeypatch.setattr(selection, "available_backends", lambda: fakes(both=refusing(error), cpu=working))
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(both=refusing(error), cpu=working))
     with pytest.raises(type(error)) as caught:
         runtimes.open(fake_artifact().path, "both", device="cuda")
     assert caught.value is error
@@ -332,7 +332,7 @@ def test_when_all_refuse_on_all_devices_each_reason_is_told(
     fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[tuple[str, str]]
 ) -> None:
     found = fakes(gpu="no library", both=refusing(NOT_THIS), cpu="absent")
-    monkeypatch.setattr(selection, "available_backends", lambda: found)
+    monkeypatch.setattr(registry, "all_backends", lambda: found)
     with refuses(CompatibilityError, "backends-all-refuse") as caught:
         runtimes.open(fake_artifact().path, device="cuda")
     steps = [step.split(": ")[-2:] for step in caught.value.what.split("; ")]
@@ -350,7 +350,7 @@ def test_when_all_refuse_on_all_devices_each_reason_is_told(
 def test_what_runs_on_a_gpu_alone_needs_no_device_named(
     backend: str | None, fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "available_backends", lambda: fakes(gpu=working))
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(gpu=working))
     assert describe(fake_artifact(), backend) == ("fake", "cuda", usable_processors())
     code = "backend-lacks-device" if backend == "gpu" else "device-unsupported"
     with refuses(UsageError, code, "'cpu'", "of cuda)"):
@@ -360,7 +360,7 @@ def test_what_runs_on_a_gpu_alone_needs_no_device_named(
 def test_beside_others_it_is_chosen_by_its_name_alone(
     fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "available_backends", lambda: fakes(gpu=working, both=working))
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(gpu=working, both=working))
     for backend, device in ((None, "cpu"), ("auto", "cpu"), ("both", "cpu"), ("gpu", "cuda")):
         assert describe(fake_artifact(), backend)[1] == device
 
@@ -369,7 +369,7 @@ def test_on_the_processor_a_missing_library_is_no_news(
     fake_artifact: FakeFactory, monkeypatch: pytest.MonkeyPatch, said: list[tuple[str, str]]
 ) -> None:
     found = fakes(cpu1="absent", cpu2=refusing(NOT_THIS), cpu3=working)
-    monkeypatch.setattr(selection, "available_backends", lambda: found)
+    monkeypatch.setattr(registry, "all_backends", lambda: found)
     artifact = fake_artifact()
     with runtimes.open(artifact.path) as runtime:
         assert runtime.description.passed_over == ("cpu1: absent", "cpu2: not this")
@@ -392,14 +392,14 @@ def test_graphs_are_recorded_for_runs_and_not_for_profiles(
         seen.append(options.cuda_graphs)
         return working(artifact, options)
 
-    monkeypatch.setattr(selection, "available_backends", lambda: fakes(both=open))
+    monkeypatch.setattr(registry, "all_backends", lambda: fakes(both=open))
     path = fake_artifact().path
     runtimes.open(path).close()
     for asked in (True, False):
         runtimes.open(path, cuda_graphs=asked).close()
     assert seen == [True, True, False]
     seen.clear()
-    monkeypatch.setattr(selection, "available_backends", lambda: (replace(fake.BACKEND, open=open),))
+    monkeypatch.setattr(registry, "all_backends", lambda: (replace(fake.BACKEND, open=open),))
     runtimes.profile(path)
     assert seen == [False]
 

@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
 from runtimes import Artifact, Backend, Layer, TensorSpec
-from runtimes.backends import openvino
-from runtimes.backends.onnxruntime import profiling
+from runtimes.backends import openvino, registry
+from runtimes.backends.onnxruntime import executed_precision, profiling
 from runtimes.errors import (
     ArtifactError,
     CompatibilityError,
@@ -43,7 +43,7 @@ from tests.runtimes.typed import Typed
 from tests.samples import SCRIPT, copied, foreign_script
 
 ONNX = [row.name for row in runtimes.available_backends() if "onnx" in row.formats and row.missing() is None]
-PROFILERS = [row for row in runtimes.available_backends() if row.profile is not None and row.missing() is None]
+PROFILERS = [row for row in registry.all_backends() if row.profile is not None and row.missing() is None]
 
 
 def has(capability: str) -> bool:
@@ -260,13 +260,13 @@ def test_onnxruntimes_rules_for_floats(
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     for graph in (OnnxGraph((Node("c", "Conv", ("x", "w"), ("y",)),), {"w": kind}), OnnxGraph((), {"w": kind})):
-        assert profiling.list_arithmetic(graph, device) == (expected,)
+        assert executed_precision.list_arithmetic(graph, device) == (expected,)
 
 
 def test_on_cuda_quantised_layers_are_float() -> None:
     graph = OnnxGraph((Node("q", "QLinearConv", ("x",), ("y",)),), {})
-    assert profiling.list_arithmetic(graph, "cuda") == ("float32",)
-    assert profiling.list_arithmetic(graph, "cpu") == ("int8",)
+    assert executed_precision.list_arithmetic(graph, "cuda") == ("float32",)
+    assert executed_precision.list_arithmetic(graph, "cpu") == ("int8",)
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,7 @@ def test_a_session_measures_the_ceilings_where_they_are_wanted(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"runtimes": ("tensorflow",)}, UsageError, "no runtime 'tensorflow' .*one of .*fake"),
+        ({"runtimes": ("tensorflow",)}, UsageError, "no backend 'tensorflow' .*one of .*onnxruntime"),
         ({"runtimes": ("onnxruntime",)}, UsageError, "net.fake: runtime onnxruntime does not open fake files"),
         ({"subjects": ("resnet21",)}, UsageError, "no variant 'resnet21'"),
         ({"subjects": ("no/such/resnet20.onnx",)}, ResourceError, "cannot read: No such file"),

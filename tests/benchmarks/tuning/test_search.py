@@ -208,7 +208,7 @@ def test_weights_in_files_of_their_own_are_a_row_and_not_copied(tmp_path: Path) 
         (artifact, {"subjects": ()}, "one network is tuned at a time, not 0"),
         (artifact, {"runtimes": ("pytorch",)}, "runtime pytorch is never chosen: no tuned file can carry it"),
         (artifact, {"runtimes": ("inductor",)}, "runtime inductor is never chosen"),
-        (artifact, {"runtimes": ("tensorflow",)}, "no runtime 'tensorflow'"),
+        (artifact, {"runtimes": ("tensorflow",)}, "no backend 'tensorflow'"),
         (
             artifact,
             {"batches": (1, 2)},

@@ -27,6 +27,7 @@ from runtimes import Artifact, codec, files
 from runtimes.artifacts.artifact import manifest_path, publish
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import FileRecord, Manifest
+from runtimes.backends import registry
 from runtimes.errors import (
     ArtifactError,
     CompatibilityError,
@@ -288,13 +289,11 @@ def test_a_file_name_that_is_no_unicode_survives_publishing(tmp_path: Path) -> N
     assert made.vectors().inputs.shape == (7, 3, 8, 8)
 
 
-@pytest.mark.parametrize(
-    "backend", [backend.name for backend in runtimes.available_backends() if backend.missing() is None]
-)
+@pytest.mark.parametrize("backend", [backend.name for backend in registry.all_backends() if backend.missing() is None])
 def test_a_flipped_bit_is_found_on_every_backend(
     backend: str, onnx_artifact: Artifact, pt2_artifact: Artifact, fake_artifact: FakeFactory, tmp_path: Path
 ) -> None:
-    formats = next(row.formats for row in runtimes.available_backends() if row.name == backend)
+    formats = next(row.formats for row in registry.all_backends() if row.name == backend)
     made = {"onnx": onnx_artifact, "pt2": pt2_artifact, "fake": fake_artifact()}[formats[0]]
     (tmp_path / "copy").mkdir()
     spoilt = copied(made, tmp_path / "copy")
@@ -542,6 +541,6 @@ def test_random_damage_ends_in_declared_errors(tmp_path: Path, seed: int) -> Non
 
 
 def test_every_format_has_a_backend() -> None:
-    opened = {name for backend in runtimes.available_backends() for name in backend.formats}
+    opened = {name for backend in registry.all_backends() for name in backend.formats}
     assert opened == set(FORMATS)
     assert Manifest.__dataclass_fields__["format_version"].default == 1

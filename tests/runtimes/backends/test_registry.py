@@ -15,6 +15,7 @@ import pytest
 import runtimes
 from runtimes import Artifact, Backend, Runtime
 from runtimes.artifacts.formats import FORMATS
+from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, InputError, IntegrityError, RexportError, UsageError
 from runtimes.processors import usable_processors
 from runtimes.protocol import Array, TensorSpec
@@ -22,11 +23,11 @@ from tests.refusals import refuses
 from tests.samples import publish_script
 
 REPO = Path(__file__).resolve().parents[3]
-ALL = runtimes.available_backends()
+ALL = registry.all_backends()
 PRESENT = [backend for backend in ALL if "cpu" in backend.devices and backend.missing() is None]
 """Those that run on the processor; the others need a GPU, and their tests are marked so."""
 
-ONE_OF = f"one of {', '.join(row.name for row in ALL)}"
+ONE_OF = f"one of {', '.join(row.name for row in runtimes.available_backends())}"
 
 needs_two = pytest.mark.skipif(usable_processors() < 2, reason="needs two processors")
 
@@ -72,6 +73,30 @@ def test_a_row_is_whole(backend: Backend) -> None:
     assert [row.name for row in ALL].count(backend.name) == 1
     missing = backend.missing()
     assert missing is None or "install" in missing.sentence or "GPU" in missing.sentence
+
+
+def test_one_backend_is_the_reference_and_users_see_none_for_tests() -> None:
+    assert [row.name for row in ALL if row.reference] == [registry.reference_backend().name] == ["pytorch"]
+    assert {row.name for row in ALL} - {row.name for row in runtimes.available_backends()} == {"fake"}
+
+
+def test_names_and_aliases_are_unique() -> None:
+    names = [name for row in ALL for name in (row.name, *row.aliases)]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if name != name.lower()] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("ort", "onnxruntime"), ("OV", "openvino"), ("trt", "tensorrt"), ("ONNXRuntime", "onnxruntime"), ("fake", "fake")],
+)
+def test_a_backend_is_found_by_alias_in_any_case(typed: str, name: str) -> None:
+    assert registry.find_backend(typed).name == name
+
+
+def test_an_alias_opens_its_backend(samples: dict[str, Artifact]) -> None:
+    with runtimes.open(samples["onnx"].path, "ORT") as opened:
+        assert opened.description.backend == "onnxruntime"
 
 
 def test_the_vectors_are_answered(runtime: Runtime) -> None:
@@ -215,7 +240,7 @@ def test_wrong_requests_are_refused_before_anything_opens(backend: Backend, samp
             runtimes.open(path, backend.name, threads=threads)
     with refuses(UsageError, "backend-lacks-device", "'tpu'"):
         runtimes.open(path, backend.name, device="tpu")
-    with refuses(UsageError, "backend-unknown", "'tensorflow'", "one of", backend.name):
+    with refuses(UsageError, "backend-unknown", "'tensorflow'", "one of", "onnxruntime"):
         runtimes.open(path, "tensorflow")
     other = next(artifact for name, artifact in samples.items() if name not in backend.formats)
     with refuses(UsageError, "backend-format-mismatch", backend.name, backend.formats[0], other.format.name):

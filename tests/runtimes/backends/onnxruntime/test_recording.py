@@ -8,6 +8,7 @@ import pytest
 
 from runtimes import Artifact
 from runtimes.backends.onnxruntime import backend as onnxrt
+from runtimes.backends.onnxruntime import profiling
 from runtimes.backends.onnxruntime.serialised import TURN
 from runtimes.protocol import Layer, Options
 from tests.runtimes.backends.onnxruntime import double
@@ -61,7 +62,7 @@ def test_a_profile_on_the_gpu_waits_for_its_turn(
         held.append(TURN.locked())
         return ()
 
-    monkeypatch.setattr(onnxrt, "profile", profile)
+    monkeypatch.setattr(profiling, "profile", profile)
     assert onnxrt.BACKEND.profile is not None
     onnxrt.BACKEND.profile(onnx_artifact, Options(device, 1), {})
     assert held == [device == "cuda"]

@@ -21,8 +21,8 @@ import pytest
 from runtimes import Artifact, TensorSpec
 from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt import builder
-from runtimes.backends.tensorrt.build_settings import Settings
-from runtimes.backends.tensorrt.builder import DEFAULT_PROFILE, BuiltEngine, build
+from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
+from runtimes.backends.tensorrt.builder import BuiltEngine, build
 from runtimes.backends.tensorrt.flavors import FLAVORS, Log, logger
 from runtimes.errors import (
     ArtifactError,

@@ -172,7 +172,7 @@ def elsewhere(stripped: Artifact, onnx: Path) -> Artifact:
     [
         (missing_onnx, ArtifactError, "engine-weights-absent", "resnet20.onnx"),
         (another_onnx, IntegrityError, "engine-weights-mismatch", "again: rexport tensorrt"),
-        (elsewhere, UnsafeArtifactError, "manifest-onnx-outside", ""),
+        (elsewhere, UnsafeArtifactError, "manifest-names-outside", ""),
     ],
 )
 def test_weights_from_another_file_are_refused(
