@@ -215,7 +215,7 @@ def test_wrong_requests_are_refused_before_anything_opens(backend: Backend, samp
             runtimes.open(path, backend.name, threads=threads)
     with refuses(UsageError, "backend-lacks-device", "'tpu'"):
         runtimes.open(path, backend.name, device="tpu")
-    with refuses(UsageError, "backend-unknown", "'tensorflow'", "one of", backend.name):
+    with refuses(UsageError, "backend-unknown", "'tensorflow'", "one of", "onnxruntime"):
         runtimes.open(path, "tensorflow")
     other = next(artifact for name, artifact in samples.items() if name not in backend.formats)
     with refuses(UsageError, "backend-format-mismatch", backend.name, backend.formats[0], other.format.name):
