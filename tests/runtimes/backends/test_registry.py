@@ -75,7 +75,7 @@ def test_a_row_is_whole(backend: Backend) -> None:
     assert missing is None or "install" in missing.sentence or "GPU" in missing.sentence
 
 
-def test_one_backend_is_the_reference_and_users_see_none_for_tests() -> None:
+def test_one_backend_is_the_reference_and_one_is_for_tests() -> None:
     assert [row.name for row in ALL if row.reference] == [registry.reference_backend().name] == ["pytorch"]
     assert {row.name for row in ALL} - {row.name for row in runtimes.available_backends()} == {"fake"}
 
