@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import runtimes
+from runtimes import opening
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
 from runtimes.images import prefetch
-from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_or_name, normalise
-from runtimes.protocol import TensorSpec
+from runtimes.images.preprocessing import Image, Pixels, fit_or_name, normalise
+from runtimes.images.spec import Preprocessing
 from runtimes.runtime import Runtime
+from runtimes.tensors.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Classifier:
             ArtifactError: the network is no classifier of images.
             RexportError: as ``runtimes.open``.
         """
-        runtime = runtimes.open(path, backend, device, threads)
+        runtime = opening.open(path, backend, device, threads)
         try:
             manifest = runtime.artifact.manifest
             if preprocessing is None and manifest is not None:
@@ -204,9 +205,7 @@ class _Input:
         first = _fits(spec, (preprocessing.channels, *size))
         last = _fits(spec, (*size, preprocessing.channels))
         if last or (first and not _takes_pixels(spec)):
-            return cls(
-                spec, _takes_pixels(spec) or not first, spec.shape[0] if isinstance(spec.shape[0], int) else None
-            )
+            return cls(spec, _takes_pixels(spec) or not first, spec.fixed_batch)
         if first:
             raise ArtifactError(
                 f"raw pixels have their channels last, the network takes {spec}",

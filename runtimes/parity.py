@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Parity
 from runtimes.errors import CheckFailedError
-from runtimes.protocol import Array
 from runtimes.runtime import Runtime
+from runtimes.tensors.spec import Array
 
 IMAGES = 7
 BATCHES = (1, 2, 3, 7)
@@ -57,8 +57,8 @@ def logits_of(runtime: Runtime, inputs: Array, batch: int) -> NDArray[np.float32
 
 def compare(runtime: Runtime, vectors: Vectors) -> tuple[LogitComparison, tuple[int, ...]]:
     """The worst comparison over the batches that the runtime's input takes, and these batches."""
-    first = runtime.inputs[0].shape[0]
-    batches = (first,) if isinstance(first, int) else BATCHES
+    fixed = runtime.inputs[0].fixed_batch
+    batches = BATCHES if fixed is None else (fixed,)
     results = [LogitComparison.compare(logits_of(runtime, vectors.inputs, batch), vectors.logits) for batch in batches]
     worst = max(results, key=lambda result: result.max_difference)
     return LogitComparison(worst.max_difference, worst.max_logit, min(result.agreement for result in results)), batches

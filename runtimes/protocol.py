@@ -10,31 +10,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from runtimes.errors import Reason
+from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 
 if TYPE_CHECKING:
     from runtimes.artifacts.artifact import Artifact
     from runtimes.tensors.dlpack import DeviceTensor
 
-Array: TypeAlias = NDArray[Any]
-Arrays: TypeAlias = dict[str, Array]
-Feeds: TypeAlias = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output. ``dtype`` is NumPy's name; a dimension is a size, or a name where it may vary."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.dtype} ({', '.join(map(str, self.shape))})"
+__all__ = [
+    "Array",
+    "Arrays",
+    "Backend",
+    "Description",
+    "DeviceSession",
+    "Feeds",
+    "Layer",
+    "Options",
+    "Session",
+    "TensorSpec",
+    "summarise_precisions",
+]
 
 
 @dataclass(frozen=True)
@@ -156,6 +153,9 @@ class Backend:
             their order; ``None`` for a library that cannot. Raises as ``open``.
         check_gpu: for a library that may be there and know nothing of GPUs: imports it, and raises
             ``BackendUnavailableError`` if it was not built for one or sees none.
+        aliases: other names that users may type, in lower case.
+        reference: whether it is the one that every other is compared with.
+        for_tests: whether it is no library that users have, and is left out wherever they are told what there is.
     """
 
     name: str
@@ -166,3 +166,6 @@ class Backend:
     open: Callable[[Artifact, Options], Session]
     profile: Callable[[Artifact, Options, Arrays], tuple[Layer, ...]] | None = None
     check_gpu: Callable[[], object] | None = None
+    aliases: tuple[str, ...] = ()
+    reference: bool = False
+    for_tests: bool = False

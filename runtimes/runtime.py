@@ -12,8 +12,9 @@ import numpy as np
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import InputError, UsageError
-from runtimes.protocol import Array, Arrays, Description, DeviceSession, Feeds, Session, TensorSpec
+from runtimes.protocol import Description, DeviceSession, Session
 from runtimes.tensors.dlpack import SupportsDLPack
+from runtimes.tensors.spec import Array, Arrays, Feeds, TensorSpec
 from runtimes.tensors.validation import (
     check_feeds,
     check_tensors,
@@ -219,7 +220,7 @@ def example(runtime: Runtime) -> Arrays:
     if manifest is None or manifest.vectors is None:
         return {spec.name: _noise(spec, seed) for seed, spec in enumerate(runtime.inputs)}
     spec = runtime.inputs[0]
-    batch = spec.shape[0] if isinstance(spec.shape[0], int) else 1
+    batch = spec.fixed_batch or 1
     first = runtime.artifact.vectors().inputs[:1]
     return {spec.name: np.repeat(first, batch, axis=0)}
 

@@ -158,7 +158,7 @@ def exit_code(results: Sequence[Figures], complete: bool) -> int:
 @click.option("--limit-s", type=click.FloatRange(min=0), metavar="S", help="Begin nothing new after S seconds.")
 @click.option("--network", "networks", multiple=True, metavar="NAME", help="Of those, this one; repeatable.")
 @backend_option("backends", multiple=True, help="Beside the reference; repeatable.")
-@click.option("--precision", "precisions", multiple=True, type=click.Choice(terminal.PRECISION_NAMES))
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(list(PRECISIONS)))
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
     folder: Path,

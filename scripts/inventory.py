@@ -36,9 +36,7 @@ class Inventory:
 def inventory(device: str) -> Inventory:
     """Of this machine, for measuring on ``device``; runtimes that never run there are left out."""
     reasons: dict[str, str | None] = {
-        row.name: absent(row, device)
-        for row in available_backends()
-        if device in row.devices and "fake" not in row.formats
+        row.name: absent(row, device) for row in available_backends() if device in row.devices
     }
     reasons |= {name: _explain_missing(name, brings) for name, brings in NEEDS.items()}
     if device != "cpu":

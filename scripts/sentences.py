@@ -148,7 +148,7 @@ def _records(sources: Sequence[Source]) -> dict[str, Carrier]:
 
 def _carrier(called: str, carriers: dict[str, Carrier]) -> Carrier:
     """What a call makes. ``type(error)(...)`` makes an error."""
-    return ERROR if called.startswith("type(") else carriers.get(called.split(".")[-1], UNKNOWN)
+    return ERROR if re.fullmatch(r"type\([^()]*\)", called) else carriers.get(called.split(".")[-1], UNKNOWN)
 
 
 def _arguments(call: ast.Call, carrier: Carrier) -> tuple[ast.expr | None, ast.expr | None]:

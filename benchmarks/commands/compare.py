@@ -7,13 +7,10 @@ from pathlib import Path
 
 import click
 
+from benchmarks.records.identity import FIELDS
 from exporter.commands import terminal
 
-ACROSS = (
-    *("subject", "runtime", "precision", "batch", "cuda-graphs", "load"),
-    *("sha256", "threads", "device", "machine", "rate"),
-)
-"""Names of ``benchmarks.records.identity.FIELDS``, whose module is too heavy for ``--help``."""
+_FIELD_NAMES = [field.name for field in FIELDS]
 
 
 def fraction(context: click.Context, param: click.Parameter, value: str) -> float:
@@ -51,9 +48,9 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
 @click.option(
     "--across",
     multiple=True,
-    type=click.Choice(ACROSS),
+    type=click.Choice(_FIELD_NAMES),
     metavar="KEY",
-    help=f"What may differ between two rows that are compared; repeatable. One of {', '.join(ACROSS)}.",
+    help=f"What may differ between two rows that are compared; repeatable. One of {', '.join(_FIELD_NAMES)}.",
 )
 @click.option(
     "--allow-missing",

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import recording
+from benchmarks.records.plan import SILENCE_S
+from benchmarks.records.shapes import ARRIVALS, SHAPES
 from exporter.commands.backend_option import backend_option
 
 if TYPE_CHECKING:
     from benchmarks.records.result import Result
 
-SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
-"""Those of ``benchmarks.worker.load_generator``, whose module is too heavy for ``--help``."""
-
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("subject", required=False, metavar="[ARTIFACT|VARIANT]")
 @click.option(
-    "--shape", "shapes", multiple=True, type=click.Choice(SHAPE_NAMES), help="A load shape; repeatable. Default: all."
+    "--shape", "shapes", multiple=True, type=click.Choice(SHAPES), help="A load shape; repeatable. Default: all."
 )
 @click.option(
     "--rate",
@@ -30,7 +29,7 @@ SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
     metavar="R",
     help="Requests a second of the open loop. Default: 70 % of what the closed loop reaches.",
 )
-@click.option("--arrivals", type=click.Choice(["fixed", "poisson"]), default="poisson", show_default=True)
+@click.option("--arrivals", type=click.Choice(ARRIVALS), default="poisson", show_default=True)
 @click.option(
     "--fps",
     "frames_per_s",
@@ -73,7 +72,7 @@ SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
     "--timeout",
     "silence_s",
     type=click.FloatRange(min=1),
-    default=600.0,
+    default=SILENCE_S,
     show_default=True,
     metavar="S",
     help="End a process that gives no sign of life for so long.",

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, ROUNDS, SILENCE_S
 from exporter.commands.backend_option import backend_option
 from exporter.commands.options import stack_options
-from exporter.commands.terminal import PRECISION_NAMES
+from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
     from benchmarks.records.request import BenchmarkRequest
@@ -33,7 +34,7 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
             "--precision",
             "precisions",
             multiple=True,
-            type=click.Choice(PRECISION_NAMES),
+            type=click.Choice(list(PRECISIONS)),
             help=f"Of the graph; repeatable. Default: {precision_default}.",
         ),
         click.option("--weights", metavar="random|bundled|imagenet|FILE", help="Of a VARIANT. Default: random."),
@@ -48,11 +49,14 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
             help="Training images for int8. Default: the bundled ones where they fit, noise if untrained.",
         ),
         click.option(
-            "--calibration-images", type=click.IntRange(min=1), metavar="N", help="How many of them. Default: 300."
+            "--calibration-images",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help=f"How many of them. Default: {CALIBRATION_IMAGES}.",
         ),
         click.option(
             "--target",
-            type=click.Choice(["cpu", "tensorrt"]),
+            type=click.Choice(TARGETS),
             help="Whom int8 is for: TensorRT takes signed integers alone. Default: cpu.",
         ),
     )
@@ -88,12 +92,12 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
             show_default=processes is not None,
             metavar="N",
             help="Fresh processes of each configuration."
-            + ("" if processes else " Default: 3 to 10, as many as fit into --budget."),
+            + ("" if processes else f" Default: {LEAST_PROCESSES} to {MOST_PROCESSES}, as many as fit into --budget."),
         ),
         click.option(
             "--rounds",
             type=click.IntRange(1, 1000),
-            default=10,
+            default=ROUNDS,
             show_default=True,
             metavar="N",
             help="Of turns in each process, in shuffled order; fewer than 4 cannot tell a drift.",
@@ -110,7 +114,7 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
             "--timeout",
             "silence_s",
             type=click.FloatRange(min=1),
-            default=600.0,
+            default=SILENCE_S,
             show_default=True,
             metavar="S",
             help="End a configuration that gives no sign of life for so long.",

@@ -10,6 +10,7 @@ import click
 
 from benchmarks.commands import recording
 from benchmarks.commands.options import how_options, request_of, what_options
+from benchmarks.records.plan import BUDGET_S
 
 if TYPE_CHECKING:
     from benchmarks.records.result import Result
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     "--budget",
     "budget_s",
     type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
+    default=BUDGET_S,
     show_default=True,
     metavar="S",
     help="Seconds in which another process of each is begun, for each network and batch.",

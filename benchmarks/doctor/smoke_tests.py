@@ -13,9 +13,9 @@ from benchmarks.process import worker_process
 from benchmarks.process.job import Job, JobOutcome
 from benchmarks.process.worker_process import PROGRAM
 from benchmarks.records.plan import Plan
-from runtimes.backends.registry import PROCESSOR
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend
+from runtimes.selection import PROCESSOR
 
 LIMIT_S = 120.0
 """Without a sign of life, at each step. The longest one compiles for 10 s, or for 40 on a busy machine."""
@@ -53,7 +53,7 @@ def plan_smoke_tests(
     return [
         SmokeTest(row, device, install.get(row.name, ()), for_processors)
         for row in rows
-        if missing[row.name] is None and "fake" not in row.formats
+        if missing[row.name] is None
         for device in row.devices
         if device == PROCESSOR or not no_gpu
     ]

@@ -128,8 +128,7 @@ def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, r
 
 
 def _find_fixed_batch(manifest: Manifest | None) -> int | None:
-    first = None if manifest is None else manifest.inputs[0].shape[0]
-    return first if isinstance(first, int) else None
+    return None if manifest is None else manifest.inputs[0].fixed_batch
 
 
 def _export_precisions(

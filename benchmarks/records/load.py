@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 from benchmarks.machine.monitor import Conditions
 from benchmarks.records.plan import Plan
+from benchmarks.records.shapes import Arrivals, ShapeName
 from runtimes.errors import (
     UsageError,
 )
@@ -28,15 +28,6 @@ class ColdStart:
     def first_output_s(self) -> float:
         """From the start of the process to its first answer."""
         return self.python_s + self.import_s + self.open_s + self.first_s
-
-
-ShapeName: TypeAlias = Literal["closed", "open", "paced", "clients", "batches", "cold"]
-
-
-Arrivals: TypeAlias = Literal["fixed", "poisson"]
-
-
-SHAPES: tuple[ShapeName, ...] = get_args(ShapeName)
 
 
 STEADY = "steady call"

@@ -49,3 +49,9 @@ LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 
 BUDGET_S = 60.0
 """That time."""
+
+ROUNDS = 10
+"""Of turns in each process."""
+
+SILENCE_S = 600.0
+"""Without a sign of life, after which a worker is ended."""

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from benchmarks.records.plan import BUDGET_S, Plan
-from exporter.precision.spec import CALIBRATION_IMAGES, PrecisionSpec
-from exporter.precision.table import PRECISIONS, Target, precision
-from runtimes import Backend, available_backends
-from runtimes.errors import UsageError, quote
+from benchmarks.records.plan import BUDGET_S, ROUNDS, SILENCE_S, Plan
+from exporter.precision.spec import PrecisionSpec
+from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, Target, precision
+from runtimes import Backend
+from runtimes.backends import registry
+from runtimes.errors import UsageError
 
-REFERENCE = "pytorch"
+REFERENCE = registry.reference_backend().name
 """The backend that every other is compared with: the network in eager mode."""
 
 BUNDLED_VARIANT = "resnet20"
@@ -35,7 +36,7 @@ class BenchmarkRequest:
 
     Attributes:
         subjects: paths of artifacts and names of variants; none means the bundled trained model.
-        backends: by name; none means all that open the artifact and can run on the device.
+        backends: by name or alias; none means all that open the artifact and can run on the device.
         device, cuda_graphs: as ``runtimes.open`` takes them.
         batches: images in one call; none means 1, or what the artifact is fixed at.
         precisions: that the graphs are typed in; none means fp32 for a variant, and its own for an artifact.
@@ -59,7 +60,8 @@ class BenchmarkRequest:
         show_errors: whether the workers' standard error is shown.
 
     Raises:
-        UsageError: a duration that is none; an unknown precision; a calibration where none is to be calibrated.
+        UsageError: a duration that is none; an unknown backend or precision; a calibration where none is to be
+            calibrated.
     """
 
     subjects: tuple[str, ...] = ()
@@ -79,10 +81,10 @@ class BenchmarkRequest:
     seed: int = 0
     duration_s: float = 0.2
     processes: int | None = None
-    rounds: int = 10
+    rounds: int = ROUNDS
     budget_s: float = BUDGET_S
     max_samples: int = Plan.max_samples
-    silence_s: float = 600.0
+    silence_s: float = SILENCE_S
     show_errors: bool = False
     strict: bool = False
     roofline: bool = True
@@ -98,6 +100,8 @@ class BenchmarkRequest:
                 raise UsageError(
                     f"the {name} must be a number of seconds above 0, not {value}", code="seconds-not-positive"
                 )
+        # By their names from here on, whatever alias or case was typed.
+        object.__setattr__(self, "backends", tuple(registry.find_backend(name).name for name in self.backends))
         for name in self.precisions:
             self.precision_spec(name)
         if any(precision(name).calibrated for name in self.precisions):
@@ -135,10 +139,7 @@ def select_backends(request: BenchmarkRequest) -> tuple[Backend, ...]:
     Raises:
         UsageError: one is unknown.
     """
-    known = {backend.name: backend for backend in available_backends()}
-    for name in request.backends:
-        if name not in known:
-            raise UsageError(f"no backend {quote(name)!r}", code="backend-unknown", hint=f"one of {', '.join(known)}")
-    able = [name for name, backend in known.items() if request.device in backend.devices]
-    names = dict.fromkeys((REFERENCE, *(request.backends or able)))
-    return tuple(known[name] for name in names)
+    asked = tuple(map(registry.find_backend, request.backends))
+    able = tuple(backend for backend in registry.all_backends() if request.device in backend.devices)
+    by_name = {backend.name: backend for backend in (registry.find_backend(REFERENCE), *(asked or able))}
+    return tuple(by_name.values())

@@ -78,7 +78,7 @@ def comparison_document(found: ComparisonReport) -> Document:
 
 def _section(rows: tuple[RowComparison, ...]) -> Section:
     first = rows[0]
-    threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
+    threads = count(first.threads, "thread")
     title = " · ".join(dict.fromkeys((first.subject, first.network, f"{first.device}, {threads}")))
     kinds = (
         (SPEED, [row for row in rows if row.p50 is not None]),
@@ -126,7 +126,7 @@ def headline(found: ComparisonReport) -> str:
     words = {"faster": "faster", "tie": "tie" if verdicts["tie"] == 1 else "ties", "slower": "slower"}
     counts = ", ".join(f"{verdicts[verdict]} {word}" for verdict, word in words.items() if verdicts[verdict])
     number = len(found.rows) + len(found.gone)
-    rows = f"{number} row{'s' if number != 1 else ''}"
+    rows = count(number, "row")
     worse = len(found.gone) + sum(bool(row.regressions) for row in found.rows)
     what = f"{worse} of {rows} became worse than allowed" if worse else f"{rows} compared"
     allowed = f"allowed: {100 * found.limits.slowdown:g} % slower, {found.limits.drop:g} points of top-1 less"

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.records.result import Result
-from exporter.commands.terminal import PRECISION_NAMES
+from exporter.precision.table import PRECISIONS
 from runtimes.errors import BackendUnavailableError, Reason
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def choose_style(runtimes: Iterable[str], precisions: Iterable[str]) -> PlotStyl
     from runtimes import available_backends
 
     runtimes = dict.fromkeys([*(backend.name for backend in available_backends()), *runtimes])
-    precisions = dict.fromkeys([*PRECISION_NAMES, *precisions])
+    precisions = dict.fromkeys([*PRECISIONS, *precisions])
     return PlotStyle(
         {name: number % len(SERIES) for number, name in enumerate(runtimes)},
         {name: MARKERS[number % len(MARKERS)] for number, name in enumerate(precisions)},

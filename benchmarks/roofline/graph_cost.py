@@ -78,16 +78,16 @@ def count_cost(artifact: Artifact, batch: int) -> Cost:
             code="foreign-file-unreadable",
             path=artifact.path,
         )
-    source = _source(artifact.path, artifact.manifest)
+    source = _source(artifact, artifact.manifest)
     return _cost_of_variant(artifact.manifest, batch, artifact.path) if source is None else cost(source, batch)
 
 
-def _source(path: Path, manifest: Manifest) -> Path | None:
+def _source(artifact: Artifact, manifest: Manifest) -> Path | None:
     """The ONNX file that an engine was built from, if it is still the one that lies beside it."""
-    if manifest.engine is None or Path(manifest.engine.onnx).name != manifest.engine.onnx or not manifest.engine.onnx:
+    if manifest.engine is None:
         return None
     try:
-        beside = Artifact.read(path.with_name(manifest.engine.onnx))
+        beside = Artifact.read(artifact.sibling(manifest.engine.onnx))
     except RexportError:
         return None
     same = beside.manifest is not None and beside.manifest.sha256 == manifest.parent and beside.format.name == "onnx"

@@ -35,6 +35,7 @@ from benchmarks.worker.input_checks import oddities
 from benchmarks.worker.inputs import ROTATION, rotation
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
 from runtimes import codec, files
+from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
 from runtimes.parity import LogitComparison, logits_of
 from runtimes.protocol import Arrays, summarise_precisions
@@ -94,8 +95,7 @@ def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
 
 def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Wire) -> Iterator[JobOutcome]:
     """The outcome; and where the runtime has a profiler, once more with what that told."""
-    profiled = any(row.name == job.runtime and row.profile for row in runtimes.available_backends())
-    if job.number or not profiled:
+    if job.number or registry.find_backend(job.runtime).profile is None:
         yield outcome
         return
     yield _add_note(outcome, UNFINISHED)

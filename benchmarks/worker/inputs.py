@@ -48,15 +48,14 @@ def concrete_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
     Raises:
         CompatibilityError: its batch is fixed at another number, or another dimension is open.
     """
-    first, *others = spec.shape or ("",)
-    if isinstance(first, int) and first != batch:
+    if spec.fixed_batch not in (None, batch):
         raise CompatibilityError(
-            f"the model's batch is fixed at {first}, and {batch} was asked for",
+            f"the model's batch is fixed at {spec.fixed_batch}, and {batch} was asked for",
             code="batch-fixed",
             hint="export it with --batch dynamic",
         )
-    sizes = [size for size in others if isinstance(size, int)]
-    if len(sizes) != len(others) or not spec.shape:
+    sizes = [size for size in spec.shape[1:] if isinstance(size, int)]
+    if len(sizes) != len(spec.shape) - 1:
         raise CompatibilityError(
             f"no input can be made for {spec}: only the first dimension may be open", code="shape-open"
         )
@@ -162,8 +161,8 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
 
 def evaluation_batch(spec: TensorSpec) -> int:
     """The model's own batch, or as many images as processors like at once and memory does not notice."""
-    if isinstance(spec.shape[0], int):
-        return spec.shape[0]
+    if spec.fixed_batch is not None:
+        return spec.fixed_batch
     one = math.prod(concrete_shape(spec, 1)) * np.dtype(spec.dtype).itemsize
     return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH_BYTES // one))
 

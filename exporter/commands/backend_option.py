@@ -7,24 +7,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from runtimes.errors import UsageError
+
 if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 FORMER_NAME = "--runtime"
 """The option's name up to version 0.1. It still works, and help does not list it."""
 
-ALIASES = {"onnxruntime": ("ort",), "openvino": ("ov",), "tensorrt": ("trt",)}
-"""Short names."""
-
 
 def resolve_name(name: str) -> str:
     """The backend's name for one of its aliases, in any case; an unknown name as it is, for the command to refuse."""
-    from runtimes import available_backends
+    from runtimes.backends.registry import find_backend
 
-    for backend in available_backends():
-        if name.lower() in (backend.name, *ALIASES.get(backend.name, ())):
-            return backend.name
-    return name
+    try:
+        return find_backend(name).name
+    except UsageError:
+        return name
 
 
 class _RenamedOption(click.Option):

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from exporter.commands.options import stack_options
+from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT
+from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, OPT_LEVELS
+from runtimes.backends.tensorrt.flavors import FLAVORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,12 +20,6 @@ if TYPE_CHECKING:
     from runtimes.artifacts.manifest import Profile
 
     Command = TypeVar("Command", bound=Callable[..., Any])
-
-FLAVOR_NAMES = ("tensorrt", "rtx")
-"""Those of ``runtimes.backends.tensorrt.flavors.FLAVORS``, whose module is too heavy for ``--help``."""
-
-HARDWARE_COMPAT = ("none", "ampere+", "same-cc")
-"""That of ``runtimes.backends.tensorrt.build_settings``, likewise."""
 
 ENGINE = (
     "flavor", "min_batch", "opt_batch", "max_batch", "profile", "opt_level", "workspace", "timing_cache",
@@ -36,16 +33,29 @@ def engine_options(command: Command) -> Command:
     return stack_options(
         click.option(
             "--flavor",
-            type=click.Choice(["auto", *FLAVOR_NAMES]),
+            type=click.Choice(["auto", *FLAVORS]),
             default="auto",
             show_default=True,
             help="TensorRT or TensorRT-RTX; auto is the first that is installed.",
         ),
         click.option(
-            "--min-batch", type=click.IntRange(1), metavar="N", help="Images in one call, least.  [default: 1]"
+            "--min-batch",
+            type=click.IntRange(1),
+            metavar="N",
+            help=f"Images in one call, least.  [default: {DEFAULT_PROFILE.least}]",
         ),
-        click.option("--opt-batch", type=click.IntRange(1), metavar="N", help="Most often: tuned for.  [default: 8]"),
-        click.option("--max-batch", type=click.IntRange(1), metavar="N", help="Most; more are split.  [default: 64]"),
+        click.option(
+            "--opt-batch",
+            type=click.IntRange(1),
+            metavar="N",
+            help=f"Most often: tuned for.  [default: {DEFAULT_PROFILE.best}]",
+        ),
+        click.option(
+            "--max-batch",
+            type=click.IntRange(1),
+            metavar="N",
+            help=f"Most; more are split.  [default: {DEFAULT_PROFILE.most}]",
+        ),
         click.option(
             "--profile",
             multiple=True,
@@ -54,9 +64,9 @@ def engine_options(command: Command) -> Command:
         ),
         click.option(
             "--opt-level",
-            type=click.IntRange(0, 5),
-            metavar="0-5",
-            default=3,
+            type=click.IntRange(OPT_LEVELS[0], OPT_LEVELS[-1]),
+            metavar=f"{OPT_LEVELS[0]}-{OPT_LEVELS[-1]}",
+            default=DEFAULT_OPT_LEVEL,
             show_default=True,
             help="How long to look for fast kernels.",
         ),
@@ -128,7 +138,6 @@ def profiles(options: Mapping[str, Any]) -> tuple[Profile, ...]:
     """
     from runtimes.artifacts.manifest import Profile
     from runtimes.backends.tensorrt.build_settings import parse_profile
-    from runtimes.backends.tensorrt.builder import DEFAULT_PROFILE
     from runtimes.errors import UsageError
 
     least, best, most = (options[name] for name in ("min_batch", "opt_batch", "max_batch"))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from exporter.commands.backend_option import backend_option
-from exporter.commands.terminal import PRECISION_NAMES, debug_option
+from exporter.commands.terminal import debug_option
+from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +158,7 @@ def precision_option(command: Command) -> Command:
     """In what the graph computes."""
     return click.option(
         "--precision",
-        type=click.Choice(PRECISION_NAMES),
+        type=click.Choice(list(PRECISIONS)),
         default="fp32",
         show_default=True,
         help="Of the graph; input and output stay as they are. tf32 is fp32 that a GPU may round.",
@@ -169,7 +170,7 @@ def gate_option(command: Command) -> Command:
     return click.option(
         "--gate-images",
         type=click.IntRange(1),
-        default=1000,
+        default=GATE_IMAGES,
         show_default=True,
         metavar="N",
         help="Compared with fp32 at most, below fp32.",
@@ -187,7 +188,7 @@ def calibration_options(command: Command) -> Command:
         click.option(
             "--calibration-images",
             type=click.IntRange(1),
-            default=300,
+            default=CALIBRATION_IMAGES,
             show_default=True,
             metavar="N",
             help="How many.",
@@ -202,7 +203,7 @@ def typing_options(command: Command) -> Command:
         calibration_options,
         click.option(
             "--target",
-            type=click.Choice(["cpu", "tensorrt"]),
+            type=click.Choice(TARGETS),
             default="cpu",
             show_default=True,
             help="Whom int8 is for: TensorRT takes signed integers alone.",

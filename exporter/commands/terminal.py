@@ -22,9 +22,6 @@ INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
 _ALLOCATOR = "DefaultCPUAllocator"
 """Stands in PyTorch's error of no type of its own where memory ran out."""
 
-PRECISION_NAMES = ("fp32", "tf32", "fp16", "bf16", "int8")
-"""Those of ``exporter.precision.table.PRECISIONS``, whose module is too heavy for ``--help``."""
-
 EXTRAS = {
     "torch": "export",
     "onnx": "export",

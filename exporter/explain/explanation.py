@@ -225,8 +225,8 @@ def _export_reference(artifact: Artifact, folder: Path, listener: ExportListener
     from exporter.targets import onnx_file, rebuild
 
     network = rebuild.network_of(artifact, listener)
-    first = artifact.manifest.inputs[0].shape[0] if artifact.manifest else None
-    place = onnx_file.ExportTarget(folder / "fp32.onnx", batch=first if isinstance(first, int) else None)
+    batch = artifact.manifest.inputs[0].fixed_batch if artifact.manifest else None
+    place = onnx_file.ExportTarget(folder / "fp32.onnx", batch=batch)
     return onnx_file.export_network(network, place, FP32, listener)
 
 

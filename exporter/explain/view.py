@@ -73,7 +73,7 @@ def _title(explanation: Explanation) -> str:
     if explanation.execution is not None:
         about = explanation.execution.description
         parts.append(f"{about.backend} {about.version} ({about.provider})")
-        parts.append(f"{about.device}, {about.threads} thread{'s' if about.threads > 1 else ''}")
+        parts.append(f"{about.device}, {count(about.threads, 'thread')}")
     return " · ".join(parts)
 
 

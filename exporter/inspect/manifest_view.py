@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import runtimes
+from exporter.format import count
 from exporter.inspect import engine_view
 from exporter.precision import gate
 from exporter.precision.table import PRECISIONS
@@ -162,7 +163,7 @@ def _costs(manifest: Manifest) -> dict[str, str]:
     if manifest.tuning is not None:
         best = manifest.tuning
         lines["tuned"] = (
-            f"{best.runtime} on {best.device}, {best.threads} thread{'s' if best.threads > 1 else ''}: "
+            f"{best.runtime} on {best.device}, {count(best.threads, 'thread')}: "
             f"{best.p50_s * 1e3:.3g} ms for a batch of {best.batch}, {best.images_per_s:,.0f} images/s ({best.machine})"
         )
     return lines

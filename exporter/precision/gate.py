@@ -59,8 +59,7 @@ def check(
 
 
 def _run_gate(runtime: Runtime, network: Network, examples: Examples) -> GateSamples:
-    fixed = runtime.inputs[0].shape[0]
-    batch = fixed if isinstance(fixed, int) else BATCH
+    batch = runtime.inputs[0].fixed_batch or BATCH
     reference, logits = [], []
     for start in range(0, len(examples), BATCH):
         stop = min(start + BATCH, len(examples))

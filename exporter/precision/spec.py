@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 
 from exporter.network import ExportListener, Network
 from exporter.precision import calibration_images as examples
-from exporter.precision.table import Material, Precision, Target, precision
+from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Material, Precision, Target, precision
 from runtimes.artifacts.manifest import Calibration
 from runtimes.errors import Reason, UsageError
 
 if TYPE_CHECKING:
     import onnx
-
-CALIBRATION_IMAGES = 300
-GATE_IMAGES = 1000
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,30 @@
-"""The precisions that a graph can be typed in, one row each: how it is made, and what it must pass."""
+"""The precisions that a graph can be typed in, one row each: how it is made, and what it must pass.
+
+Nothing heavy is imported here: the commands' ``--help`` lists the names.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from runtimes.artifacts.manifest import TF32
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+    from numpy.typing import NDArray
 
 
 Target: TypeAlias = Literal["cpu", "tensorrt"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+"""Whom an int8 graph is for."""
+
+CALIBRATION_IMAGES = 300
+GATE_IMAGES = 1000
+"""How many images are taken by default, where there are so many."""
 
 
 @dataclass(frozen=True)

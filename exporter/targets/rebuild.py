@@ -43,8 +43,7 @@ def reference(artifact: Artifact, folder: Path) -> Artifact:
     if manifest is not None and (manifest.format, manifest.precision) == ("pt2", "fp32"):
         return artifact
     network = network_of(artifact, SILENT)
-    first = _manifest(artifact).inputs[0].shape[0]
-    batch = first if isinstance(first, int) else None
+    batch = _manifest(artifact).inputs[0].fixed_batch
     return write_program(network, folder / f"{network.variant.name}.pt2", batch, _manifest(artifact).sha256, SILENT)
 
 

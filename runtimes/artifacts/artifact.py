@@ -8,16 +8,11 @@ file without a manifest is *foreign*: it opens, if its format cannot run code, a
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
-import io
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from runtimes import codec, files
 from runtimes.artifacts.formats import FORMATS, Format, recognise
@@ -32,7 +27,7 @@ from runtimes.errors import (
     UnsafeArtifactError,
     quote,
 )
-from runtimes.protocol import Array
+from runtimes.tensors.spec import Array
 
 MANIFEST_LIMIT_BYTES = 16 << 20
 VECTORS_LIMIT_BYTES = 256 << 20
@@ -94,6 +89,14 @@ class Artifact:
         """Whether a GPU may compute its float32 in TensorFloat-32: only where its manifest says so."""
         return self.manifest is not None and self.manifest.precision == TF32
 
+    def sibling(self, name: str) -> Path:
+        """Where a file that the manifest names lies: in the model file's own folder.
+
+        Raises:
+            UnsafeArtifactError: the name is more than a plain file name.
+        """
+        return _sibling(self.path, name)
+
     def check_digest(self) -> None:
         """Reads the whole file and compares; does nothing for a foreign one.
 
@@ -113,7 +116,7 @@ class Artifact:
             raise ArtifactError(
                 "it has no test vectors", code="vectors-absent", path=self.path, hint="export it with rexport"
             )
-        place = self.path.with_name(_plain_name(self.manifest.vectors.name, self.path))
+        place = self.sibling(self.manifest.vectors.name)
         content = files.read_bounded(place, VECTORS_LIMIT_BYTES)
         if hashlib.sha256(content).hexdigest() != self.manifest.vectors.sha256:
             raise IntegrityError(
@@ -148,7 +151,7 @@ def _check_digest(path: Path, manifest: Manifest | None) -> None:
     if manifest is None:
         return
     for record in (FileRecord(path.name, manifest.sha256), *manifest.external):
-        place = path.with_name(_plain_name(record.name, path))
+        place = _sibling(path, record.name)
         if files.sha256_of(place) != record.sha256:
             raise IntegrityError(
                 "its bytes are not those that its manifest records: it was changed or damaged after its export",
@@ -159,6 +162,11 @@ def _check_digest(path: Path, manifest: Manifest | None) -> None:
 
 
 def _unpack_vectors(content: bytes) -> Vectors:
+    import io
+    import zipfile
+
+    import numpy as np
+
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(member.file_size for member in archive.infolist()) > VECTORS_LIMIT_BYTES:
             raise ValueError(f"more than {VECTORS_LIMIT_BYTES:,} bytes")
@@ -172,7 +180,7 @@ def _unpack_vectors(content: bytes) -> Vectors:
     return vectors
 
 
-def _plain_name(name: str, path: Path) -> str:
+def _sibling(path: Path, name: str) -> Path:
     try:
         plain = Path(name).name == name and name not in ("", ".", "..") and b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:
@@ -181,7 +189,7 @@ def _plain_name(name: str, path: Path) -> str:
         raise UnsafeArtifactError(
             "its manifest names a file outside its folder", code="manifest-names-outside", path=path
         )
-    return name
+    return path.with_name(name)
 
 
 def _read_manifest(path: Path) -> Manifest | None:
@@ -279,6 +287,8 @@ def vectors_name(target: Path, sha256: str) -> str:
 
 def _remove_old_vectors(target: Path, manifest: Manifest) -> None:
     keep = manifest.vectors.name if manifest.vectors else None
+    import glob
+
     for place in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.vectors.npz"):
         if place.name != keep:
             place.unlink(missing_ok=True)

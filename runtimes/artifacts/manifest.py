@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 from runtimes.errors import UsageError
-from runtimes.images.preprocessing import Preprocessing
-from runtimes.protocol import TensorSpec
+from runtimes.images.spec import Preprocessing
+from runtimes.tensors.spec import TensorSpec
 
 FORMAT_VERSION = 1
 """Of the manifest. A reader refuses a newer one and names the remedy."""
@@ -155,6 +155,13 @@ class Profile:
         return f"batches of {self.least} to {self.most}, tuned for {self.best}"
 
 
+HardwareCompat: TypeAlias = Literal["none", "ampere+", "same-cc"]
+HARDWARE_COMPAT: tuple[HardwareCompat, ...] = get_args(HardwareCompat)
+
+DEFAULT_OPT_LEVEL = 3
+"""Of a builder of engines."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """How and for what an engine was built.
@@ -188,7 +195,7 @@ class Engine:
     opt_level: int
     workspace_bytes: int | None
     tf32: bool
-    hardware_compat: Literal["none", "ampere+", "same-cc"]
+    hardware_compat: HardwareCompat
     version_compat: bool
     stripped: bool
     onnx: str

@@ -5,10 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from runtimes.artifacts.manifest import Engine, Manifest
+from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, Engine, Manifest
 from runtimes.errors import quote
-
-_DEFAULT_LEVEL = 3
 
 
 def remedy(path: Path, manifest: Manifest | None) -> str:
@@ -21,9 +19,9 @@ def remedy(path: Path, manifest: Manifest | None) -> str:
 def rebuilding(path: Path, manifest: Manifest, engine: Engine) -> str:
     """The command that builds the engine at ``path`` again, as ``engine`` says, from the ONNX file beside it."""
     words = ["rexport", "tensorrt", str(path.with_name(_plain(engine.onnx))), "--flavor", engine.flavor]
-    if manifest.inputs and isinstance(manifest.inputs[0].shape[0], str):
+    if manifest.inputs and manifest.inputs[0].fixed_batch is None:
         words += [word for row in engine.profiles for word in ("--profile", f"{row.least}:{row.best}:{row.most}")]
-    if engine.opt_level != _DEFAULT_LEVEL:
+    if engine.opt_level != DEFAULT_OPT_LEVEL:
         words += ["--opt-level", str(engine.opt_level)]
     if engine.workspace_bytes is not None:
         words += ["--workspace", str(engine.workspace_bytes)]

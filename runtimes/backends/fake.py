@@ -20,7 +20,8 @@ import numpy as np
 from runtimes import codec, files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import ArtifactError, ResourceError
-from runtimes.protocol import Array, Arrays, Backend, Description, Layer, Options, TensorSpec
+from runtimes.protocol import Backend, Description, Layer, Options
+from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 _LIMIT_BYTES = 16 << 20
 
@@ -115,4 +116,5 @@ BACKEND = Backend(
     missing=lambda: None,
     open=_open,
     profile=_profile,
+    for_tests=True,
 )

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.registry import importing, missing_library
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, quote
+from runtimes.libraries import importing, missing_library
 from runtimes.onnx import graph as onnxfile
 from runtimes.onnx.graph import OnnxGraph
-from runtimes.protocol import Arrays, Backend, Description, Layer, Options, TensorSpec
+from runtimes.protocol import Backend, Description, Layer, Options
+from runtimes.tensors.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     import openvino
@@ -76,9 +77,10 @@ class OpenVinoSession:
 
 def _spec(port: openvino.ConstOutput) -> TensorSpec:
     kind = port.get_element_type()
-    if kind.get_type_name() == "bf16":  # NumPy has no such type, and OpenVINO would call it float16
+    name = kind.get_type_name()
+    if name == "bf16":  # NumPy has no such type, and OpenVINO would call it float16
         raise CompatibilityError(
-            f"{quote(port.get_any_name())} has the type bf16, which no runtime here takes",
+            f"{quote(port.get_any_name())} has the type {name}, which no runtime here takes",
             code="tensor-type-unsupported",
         )
     shape = tuple(
@@ -256,4 +258,5 @@ BACKEND = Backend(
     missing=lambda: missing_library("openvino", "openvino"),
     open=_open,
     profile=_profile,
+    aliases=("ov",),
 )

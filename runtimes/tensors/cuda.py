@@ -23,8 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.errors import BackendUnavailableError, DeviceLostError, Reason, ResourceError, RexportError, quote
-from runtimes.protocol import Array
+from runtimes.errors import (
+    BackendUnavailableError,
+    DeviceLostError,
+    Reason,
+    ResourceError,
+    RexportError,
+    quote,
+)
+from runtimes.tensors.spec import Array
 
 _MODULE = "cuda.bindings.runtime"
 _PIP = "pip install cuda-bindings"

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from runtimes.errors import InputError, IntegrityError, quote
-from runtimes.protocol import Array, Arrays, TensorSpec
 from runtimes.tensors.dlpack import DeviceTensor, device_tensor, is_on_device
+from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 
 def check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> Arrays:
@@ -168,9 +168,9 @@ def _shape_hint(spec: TensorSpec, value: Array | DeviceTensor) -> str | None:
     for order, words in (((0, 3, 1, 2), "channels last"), ((0, 2, 3, 1), "channels first")):
         if value.ndim == 4 and _fits(spec, tuple(value.shape[axis] for axis in order)):
             return f"it looks like {words}: pass array.transpose{order}"
-    first = spec.shape[0]
-    if isinstance(first, int) and value.ndim == len(spec.shape) and _fits(spec, (first, *value.shape[1:])):
-        return f"the model was exported for batches of {first}: export it with --batch dynamic"
+    fixed = spec.fixed_batch
+    if fixed is not None and value.ndim == len(spec.shape) and _fits(spec, (fixed, *value.shape[1:])):
+        return f"the model was exported for batches of {fixed}: export it with --batch dynamic"
     return None
 
 

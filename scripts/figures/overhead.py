@@ -83,7 +83,8 @@ def overhead(setting: FigureSettings) -> Iterator[Figure]:
 
 
 def startup(setting: FigureSettings) -> Iterator[Figure]:
-    """A process that opens an artifact and predicts once, against the bare ONNX Runtime script."""
+    """A process that opens an artifact and predicts once, against the bare ONNX Runtime script; and one that imports
+    ``runtimes`` alone, against one that imports NumPy."""
     path = str(_export_model(setting.folder).path)
     ours, bare = time_interleaved(
         (
@@ -92,7 +93,15 @@ def startup(setting: FigureSettings) -> Iterator[Figure]:
         ),
         setting.rounds,
     )
-    yield ratio(f"process start to first prediction, {VARIANT}", ours, bare, 1.15)
+    yield ratio(f"process start to first prediction, {VARIANT}", ours, bare, 1.10)
+    ours, bare = time_interleaved(
+        (
+            process(sys.executable, "-c", "import runtimes"),
+            process(sys.executable, "-c", "import numpy"),
+        ),
+        setting.rounds,
+    )
+    yield ratio("import runtimes against import numpy", ours, bare, 1.15)
 
 
 def export(setting: FigureSettings) -> Iterator[Figure]:

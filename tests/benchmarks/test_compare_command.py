@@ -11,7 +11,6 @@ from click.testing import CliRunner
 
 from benchmarks.commands import compare
 from benchmarks.compare.compare import ComparisonReport, Limits
-from benchmarks.records import identity
 from benchmarks.report.comparison import comparison_document
 from benchmarks.report.markdown import markdown
 from exporter.document.terminal import as_text
@@ -68,10 +67,6 @@ def test_limits_that_are_none_are_refused() -> None:
             Limits(**limits)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="rows have no 'colour' to be compared across"):
         Limits(across=("colour",))
-
-
-def test_the_commands_keys_are_those_of_the_rows() -> None:
-    assert tuple(field.name for field in identity.FIELDS) == compare.ACROSS
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.commands.load import SHAPE_NAMES
 from benchmarks.commands.load import load as command
 from benchmarks.format import milliseconds
 from benchmarks.load import run as loadrun
 from benchmarks.load.run import BATCHES, LoadPoint, LoadSpec, points, run
 from benchmarks.records import store
-from benchmarks.records.load import SHAPES, LoadResult
+from benchmarks.records.load import LoadResult
 from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.shapes import SHAPES
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.results import EMPTY, QUIET, change_facts
@@ -187,7 +187,3 @@ def test_a_fixed_batch_is_what_every_call_has(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     (row,) = store.read(lines)
     assert (row.status, row.identity.batch) == ("ok", 3)
-
-
-def test_the_options_name_every_shape() -> None:
-    assert SHAPE_NAMES == SHAPES

@@ -253,8 +253,7 @@ try:
     cli.main()
 except SystemExit as error:
     assert not error.code, error.code
-heavy = ["torch", "onnx", "onnxruntime", "onnxscript", "openvino", "safetensors", "PIL", "rich"]
-heavy += [] if "list" in sys.argv else ["numpy"]
+heavy = ["numpy", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "safetensors", "PIL", "rich"]
 print([name for name in heavy if name in sys.modules], file=sys.stderr)
 """
     result = python("-c", code)

@@ -17,7 +17,7 @@ from exporter import cli
 from exporter.commands import engine_options
 from runtimes import Artifact
 from runtimes.artifacts.manifest import Profile
-from runtimes.backends.tensorrt.build_settings import HARDWARE_COMPAT, Settings
+from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.flavors import FLAVORS
 from runtimes.tensors import cuda
 from tests.exporter.command_line import environment, errors, python, rexport
@@ -203,11 +203,6 @@ print([name for name in {heavy} if name in sys.modules])
     result = python("-c", code)
     assert "--compute-capability" in result.stdout
     assert result.stdout.splitlines()[-1] == "[]"
-
-
-def test_the_choices_are_those_of_the_tables() -> None:
-    assert tuple(FLAVORS) == engine_options.FLAVOR_NAMES
-    assert HARDWARE_COMPAT == engine_options.HARDWARE_COMPAT
 
 
 def test_every_option_is_an_engines_or_a_networks() -> None:

@@ -207,7 +207,7 @@ def test_without_a_gpu_nothing_is_exported_for_one(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(cuda, "missing", lambda: None)
     assert gpu_matrix.no_gpu() is None
-    monkeypatch.setattr(cuda, "missing", lambda: Reason("library-missing", "no cuda-bindings"))
+    monkeypatch.setattr(cuda, "missing", lambda: Reason("cuda-bindings-missing", "no cuda-bindings"))
     installed(monkeypatch, Card())
     assert gpu_matrix.no_gpu() is None  # PyTorch needs no more than the driver
 

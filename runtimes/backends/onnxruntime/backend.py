@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.onnxruntime import session_factory
 from runtimes.backends.onnxruntime.errors import translate_error
-from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession, open_on_gpu
-from runtimes.backends.onnxruntime.profiling import list_arithmetic, profile
+from runtimes.backends.onnxruntime.executed_precision import list_arithmetic
 from runtimes.backends.onnxruntime.providers import CpuProvider, CudaProvider
-from runtimes.backends.onnxruntime.serialised import TURN
-from runtimes.backends.registry import missing_library
+from runtimes.libraries import missing_library
 from runtimes.onnx import graph as onnxfile
 from runtimes.onnx.graph import OnnxGraph
-from runtimes.protocol import Arrays, Backend, Description, Layer, Options
+from runtimes.protocol import Backend, Description, Layer, Options
+from runtimes.tensors.spec import Arrays
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
 
 
 class OnnxRuntimeSession:
@@ -60,6 +61,8 @@ class OnnxRuntimeSession:
 
 def _open(artifact: Artifact, options: Options) -> OnnxRuntimeSession | OnnxRuntimeDeviceSession:
     if options.device != "cpu":
+        from runtimes.backends.onnxruntime.gpu_session import open_on_gpu
+
         graph = onnxfile.graph(artifact.path)
         about = _describe(list_arithmetic(graph, options.device, artifact.allows_tf32), options)
         return open_on_gpu(artifact, options, _cuda(artifact, graph, options), about)
@@ -88,11 +91,14 @@ _BRANCHES = ("If", "Loop", "Scan")
 
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
+    from runtimes.backends.onnxruntime import profiling
+    from runtimes.backends.onnxruntime.serialised import TURN
+
     graph = onnxfile.graph(artifact.path)
     if options.device == "cpu":
-        return profile(artifact, CpuProvider(), options.threads, arrays)
+        return profiling.profile(artifact, CpuProvider(), options.threads, arrays)
     with TURN:
-        return profile(artifact, _cuda(artifact, graph, options), options.threads, arrays)
+        return profiling.profile(artifact, _cuda(artifact, graph, options), options.threads, arrays)
 
 
 BACKEND = Backend(
@@ -104,4 +110,5 @@ BACKEND = Backend(
     open=_open,
     profile=_profile,
     check_gpu=lambda: session_factory.import_library(CudaProvider.name),
+    aliases=("ort",),
 )

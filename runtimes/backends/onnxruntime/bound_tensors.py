@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from runtimes.protocol import Arrays, TensorSpec
+from runtimes.tensors.spec import Arrays, TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -15,9 +15,10 @@ from runtimes.backends.onnxruntime.errors import translate_error
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider
 from runtimes.backends.onnxruntime.serialised import TURN, Turns
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
-from runtimes.protocol import Arrays, Description, Options
+from runtimes.protocol import Description, Options
 from runtimes.tensors import cuda, dlpack
 from runtimes.tensors.dlpack import DeviceTensor
+from runtimes.tensors.spec import Arrays
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 from runtimes.artifacts.manifest import Profile
-from runtimes.protocol import TensorSpec
+from runtimes.tensors.spec import TensorSpec
 
 
 @dataclass(frozen=True)

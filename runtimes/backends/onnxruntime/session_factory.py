@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.onnxruntime.errors import is_unloaded, refusal
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider
-from runtimes.backends.registry import importing
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
-from runtimes.protocol import Description, TensorSpec
+from runtimes.libraries import importing
+from runtimes.protocol import Description
+from runtimes.tensors.spec import TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime

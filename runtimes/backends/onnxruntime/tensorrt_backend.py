@@ -13,20 +13,24 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.onnxruntime import session_factory
-from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession, open_on_gpu
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider, add_profile
-from runtimes.backends.registry import missing_library
-from runtimes.backends.tensorrt import engine_cache
-from runtimes.backends.tensorrt.build_settings import Settings
-from runtimes.backends.tensorrt.builder import DEFAULT_PROFILE
-from runtimes.errors import BackendUnavailableError, CompatibilityError, Reason, quote
+from runtimes.errors import (
+    BackendUnavailableError,
+    CompatibilityError,
+    Reason,
+    quote,
+)
+from runtimes.libraries import missing_library
 from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Backend, Options
-from runtimes.tensors import cuda
+
+if TYPE_CHECKING:
+    from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
 
 _LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 """That the provider of onnxruntime-gpu is linked to, or loads."""
@@ -92,6 +96,10 @@ def _load_tensorrt() -> str:
 
 
 def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
+    from runtimes.backends.onnxruntime.gpu_session import open_on_gpu
+    from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE
+    from runtimes.tensors import cuda
+
     kinds = onnxfile.graph(artifact.path).arithmetic
     if kinds == ("float32",) and not artifact.allows_tf32:
         raise CompatibilityError(
@@ -129,6 +137,10 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
 def _engines(artifact: Artifact, tensorrt: str) -> Path:
     """The folder of the artifact's engines for this GPU and these libraries, which is this user's alone."""
     import onnxruntime
+
+    from runtimes.backends.tensorrt import engine_cache
+    from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
+    from runtimes.tensors import cuda
 
     gpu = cuda.device()
     key = engine_cache.Key(

@@ -13,98 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.registry import importing, missing_library
+from runtimes.backends.pytorch.session import TorchSession, translate_error
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
-    CompatibilityError,
-    DeviceLostError,
-    ResourceError,
-    RexportError,
     quote,
 )
-from runtimes.protocol import Array, Arrays, Backend, Description, Layer, Options, TensorSpec
+from runtimes.libraries import importing, missing_library
+from runtimes.protocol import Backend, Description, Layer, Options
+from runtimes.tensors.spec import Arrays
 
 if TYPE_CHECKING:
     import torch
-
-
-class TorchSession:
-    """A module with one input and one output, on the processor. PyTorch's thread count is a setting of each calling
-    thread: every call sets it, so that runtimes of different budgets live in one process."""
-
-    def __init__(self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, about: Description) -> None:
-        manifest = artifact.manifest
-        if manifest is None or len(manifest.inputs) != 1 or len(manifest.outputs) != 1:
-            raise ArtifactError(
-                "a .pt2 artifact has one input and one output", code="program-needs-one-input", path=artifact.path
-            )
-        self.inputs: tuple[TensorSpec, ...] = manifest.inputs
-        self.outputs: tuple[TensorSpec, ...] = manifest.outputs
-        self.description = about
-        self._call = call
-
-    def _tensor(self, arrays: Arrays) -> torch.Tensor:
-        import torch
-
-        array = arrays[self.inputs[0].name]
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-    def _set_threads(self) -> None:
-        import torch
-
-        if torch.get_num_threads() != self.description.threads:
-            torch.set_num_threads(self.description.threads)
-
-    def _forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        self._set_threads()
-        try:
-            with torch.inference_mode():
-                return self._call(tensor)
-        except RuntimeError as error:
-            raise translate_error(error) from error
-
-    def run(self, arrays: Arrays) -> Arrays:
-        output: Array = self._forward(self._tensor(arrays)).numpy()
-        return {self.outputs[0].name: output}
-
-    def bind(self, arrays: Arrays) -> Callable[[], None]:
-        tensor = self._tensor(arrays)
-
-        def run_once() -> None:
-            self._forward(tensor)
-
-        return run_once
-
-    def close(self) -> None:
-        del self._call
-
-
-_LOST = (
-    "illegal memory access",
-    "illegal instruction",
-    "misaligned address",
-    "unspecified launch failure",
-    "device-side assert",
-    "uncorrectable ECC",
-)
-"""In PyTorch's messages: failures of a CUDA device after which every call of the process fails."""
-
-
-def translate_error(error: Exception) -> RexportError:
-    """PyTorch's error in a running program as one of ``runtimes.errors``."""
-    text = quote(str(error).split("\n")[0])
-    if "out of memory" in text.lower() or "can't allocate memory" in text.lower():
-        return ResourceError(f"PyTorch ran out of memory: {text}", code="pytorch-out-of-memory")
-    if any(words in text for words in _LOST):
-        return DeviceLostError(f"the device failed: {text}", code="pytorch-device-failed", hint="restart the process")
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        return CompatibilityError(
-            f"PyTorch could not compile it: {text}", code="pytorch-cannot-compile", hint="use backend pytorch"
-        )
-    return ArtifactError(f"PyTorch could not run it: {text}", code="pytorch-cannot-run")
 
 
 def check_gpu() -> None:
@@ -298,4 +218,5 @@ BACKEND = Backend(
     open=_open,
     profile=_profile,
     check_gpu=check_gpu,
+    reference=True,
 )

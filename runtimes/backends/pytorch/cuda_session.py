@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.pytorch.backend import TorchSession, translate_error
+from runtimes.backends.pytorch.session import TorchSession, translate_error
 from runtimes.backends.pytorch.streams import Call, Lanes, Pool, Recording, TorchLane
 from runtimes.backends.pytorch.tf32 import TURN, float32
 from runtimes.errors import InputError
-from runtimes.protocol import Arrays, Description
+from runtimes.protocol import Description
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
+from runtimes.tensors.spec import Arrays
 
 LANES = 4
 """Calls under way at once; more of them would only wait for the device."""

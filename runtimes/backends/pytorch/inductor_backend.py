@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.pytorch.backend import TorchSession, check_gpu, describe, load_program
-from runtimes.backends.registry import missing_library
+from runtimes.backends.pytorch.backend import check_gpu, describe, load_program
+from runtimes.backends.pytorch.session import TorchSession
 from runtimes.errors import Reason
+from runtimes.libraries import missing_library
 from runtimes.protocol import Backend, Description, Options
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ FIXED_BATCHES = 6
 
 
 def _missing() -> Reason | None:
+    import shutil
+
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return Reason("compiler-missing", f"no C++ compiler {compiler!r} (install g++, or name one in CXX)")

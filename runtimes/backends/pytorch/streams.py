@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtimes.protocol import Array
+from runtimes.tensors.spec import Array
 
 Call = Callable[[Tensor], Tensor]
 

@@ -6,7 +6,40 @@ runs in ``runtimes.backends.tensorrt.session``; ``tensorrt-rtx`` goes the same w
 
 from __future__ import annotations
 
-from runtimes.backends.tensorrt.flavors import FLAVORS
-from runtimes.backends.tensorrt.open import backend
+from runtimes.artifacts.artifact import Artifact
+from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor
+from runtimes.errors import Reason
+from runtimes.protocol import Arrays, Backend, DeviceSession, Layer, Options
 
-BACKEND = backend(FLAVORS["tensorrt"], priority=1)
+
+def make_backend(flavor: Flavor, priority: int, aliases: tuple[str, ...] = ()) -> Backend:
+    """The row of the library. What opens and profiles its engines is imported when it is first called."""
+
+    def missing() -> Reason | None:
+        from runtimes.tensors import cuda
+
+        return flavor.missing() or cuda.missing()
+
+    def open(artifact: Artifact, options: Options) -> DeviceSession:
+        from runtimes.backends.tensorrt.open import open_session
+
+        return open_session(artifact, options, flavor)
+
+    def profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
+        from runtimes.backends.tensorrt.open import profile
+
+        return profile(artifact, options, arrays, flavor)
+
+    return Backend(
+        name=flavor.backend,
+        formats=("engine", "onnx"),
+        devices=("cuda",),
+        priority=priority,
+        missing=missing,
+        open=open,
+        profile=profile,
+        aliases=aliases,
+    )
+
+
+BACKEND = make_backend(FLAVORS["tensorrt"], priority=1, aliases=("trt",))

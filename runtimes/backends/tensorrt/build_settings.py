@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from runtimes.artifacts.manifest import Profile
+from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT, HardwareCompat, Profile
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capability
 from runtimes.errors import UsageError, quote
 
 OPT_LEVELS = range(6)
+
+DEFAULT_PROFILE = Profile(1, 8, 64)
+"""Of a graph that takes any number of images, where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Settings:
     """How an engine is built.
 
     Attributes:
-        profiles: the batches that it takes; none means ``building.DEFAULT_PROFILE``, or for a graph of a fixed batch
+        profiles: the batches that it takes; none means ``DEFAULT_PROFILE``, or for a graph of a fixed batch
             that batch.
         tf32: whether float32 may be computed in TensorFloat-32.
         opt_level: how long the builder looks for fast kernels, 0 to 5.
@@ -38,9 +40,9 @@ class Settings:
 
     profiles: tuple[Profile, ...] = ()
     tf32: bool = False
-    opt_level: int = 3
+    opt_level: int = DEFAULT_OPT_LEVEL
     workspace_bytes: int | None = None
-    hardware_compat: Literal["none", "ampere+", "same-cc"] = "none"
+    hardware_compat: HardwareCompat = "none"
     version_compat: bool = False
     strip_weights: bool = False
     targets: tuple[str, ...] = ()
@@ -89,8 +91,6 @@ class Settings:
             (self.timing_cache is not None, "timing cache", "leave it out: no kernels are timed"),
         )
 
-
-HARDWARE_COMPAT = ("none", "ampere+", "same-cc")
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 

@@ -15,14 +15,11 @@ from typing import Any, Protocol
 
 from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt import timing_cache
-from runtimes.backends.tensorrt.build_settings import Settings
+from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, Settings
 from runtimes.backends.tensorrt.flavors import Flavor, Log, compute_capability, logger, needing_driver
 from runtimes.backends.tensorrt.parser import parse
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError
-from runtimes.protocol import TensorSpec
-
-DEFAULT_PROFILE = Profile(1, 8, 64)
-"""Of a graph that takes any number of images, where none is asked for."""
+from runtimes.tensors.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class _Build:
         parsed = parse(builder, self._onnx, self._flavor, self._heard)
         profiles = _profiles(self._settings.profiles, parsed.inputs)
         config = self._configure(builder)
-        if isinstance(parsed.inputs[0].shape[0], str):
+        if parsed.inputs[0].fixed_batch is None:
             for profile in profiles:
                 _add_profile(builder, config, parsed.inputs, profile)
         monitor = self._watch.monitor(self._library)  # the library does not keep it alive
@@ -264,8 +261,8 @@ def _profiles(asked: tuple[Profile, ...], inputs: tuple[TensorSpec, ...]) -> tup
     Raises:
         UsageError: the graph's batch is fixed, and others were asked for.
     """
-    batch = inputs[0].shape[0]
-    if isinstance(batch, str):
+    batch = inputs[0].fixed_batch
+    if batch is None:
         return asked or (DEFAULT_PROFILE,)
     fixed = (Profile(batch, batch, batch),)
     if asked not in ((), fixed):

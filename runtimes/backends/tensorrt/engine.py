@@ -21,10 +21,9 @@ from runtimes.errors import (
     IntegrityError,
     ResourceError,
     RexportError,
-    UnsafeArtifactError,
     quote,
 )
-from runtimes.protocol import TensorSpec
+from runtimes.tensors.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,7 @@ def _source_path(artifact: Artifact, about: Engine) -> Path:
         ArtifactError: it is missing.
         UnsafeArtifactError: the manifest names a file outside the engine's folder.
     """
-    if Path(about.onnx).name != about.onnx or about.onnx in ("", ".", ".."):
-        raise UnsafeArtifactError(
-            "its manifest names an ONNX file outside its folder", code="manifest-onnx-outside", path=artifact.path
-        )
-    place = artifact.path.with_name(about.onnx)
+    place = artifact.sibling(about.onnx)
     if not place.exists():
         raise ArtifactError(
             f"it was built without its weights, and {quote(about.onnx)}, which has them, does not lie beside it",

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from runtimes.backends.registry import importing, missing_library
-from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
+from runtimes.errors import (
+    BackendUnavailableError,
+    Reason,
+    UsageError,
+    quote,
+)
+from runtimes.libraries import importing, missing_library
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ engine that is built of it."""
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from runtimes import files, parity
 from runtimes.artifacts.artifact import Artifact
@@ -16,34 +15,17 @@ from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor
 from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.backends.tensorrt.profiler import context_for, durations
 from runtimes.backends.tensorrt.session import EngineSession
-from runtimes.errors import Reason, RexportError
+from runtimes.errors import RexportError
 from runtimes.onnx import graph as onnxfile
 from runtimes.onnx.graph import OnnxGraph
-from runtimes.protocol import Arrays, Backend, Description, DeviceSession, Layer, Options
+from runtimes.protocol import Description, DeviceSession, Layer, Options
 from runtimes.runtime import Runtime
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import Device
+from runtimes.tensors.spec import Arrays
 
 _ORDINAL = 0
 """Of the GPU, among those that CUDA_VISIBLE_DEVICES leaves."""
-
-
-def backend(flavor: Flavor, priority: int) -> Backend:
-    """The row of the library."""
-    return Backend(
-        name=flavor.backend,
-        formats=("engine", "onnx"),
-        devices=("cuda",),
-        priority=priority,
-        missing=lambda: missing(flavor),
-        open=lambda artifact, options: open_session(artifact, options, flavor),
-        profile=lambda artifact, options, arrays: profile(artifact, options, arrays, flavor),
-    )
-
-
-def missing(flavor: Flavor) -> Reason | None:
-    """Why the flavor's engines cannot run here, or ``None`` if they can."""
-    return flavor.missing() or cuda.missing()
 
 
 def open_session(artifact: Artifact, options: Options, flavor: Flavor) -> DeviceSession:
@@ -154,10 +136,10 @@ def _graph(artifact: Artifact, engine: Artifact) -> OnnxGraph | None:
     if artifact.format.name == "onnx":
         return onnxfile.graph(artifact.path)
     manifest = engine.manifest
-    if manifest is None or manifest.engine is None or Path(manifest.engine.onnx).name != manifest.engine.onnx:
+    if manifest is None or manifest.engine is None:
         return None
-    place = engine.path.with_name(manifest.engine.onnx)
     try:
+        place = engine.sibling(manifest.engine.onnx)
         return onnxfile.graph(place) if files.sha256_of(place) == manifest.parent else None
     except RexportError:
         return None

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.backends.tensorrt.flavors import Flavor, Log, logger, needing_driver, sentence
-from runtimes.errors import ArtifactError, CompatibilityError, Reason, ResourceError, RexportError, UsageError, quote
-from runtimes.protocol import TensorSpec
+from runtimes.errors import (
+    ArtifactError,
+    CompatibilityError,
+    Reason,
+    ResourceError,
+    RexportError,
+    UsageError,
+    quote,
+)
+from runtimes.tensors.spec import TensorSpec
 
 
 @dataclass(frozen=True)

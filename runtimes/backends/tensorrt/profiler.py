@@ -15,8 +15,8 @@ from runtimes.backends.tensorrt.engine import LoadedEngine
 from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.errors import CompatibilityError, ResourceError
 from runtimes.onnx.graph import OnnxGraph
-from runtimes.protocol import Array, Arrays, TensorSpec
 from runtimes.tensors.cuda import DeviceBuffer, PinnedBuffer, Stream
+from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 _RUNS = 5
 

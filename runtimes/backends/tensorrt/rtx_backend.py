@@ -6,7 +6,7 @@ runs in ``runtimes.backends.tensorrt.session``; ``tensorrt`` goes the same way w
 
 from __future__ import annotations
 
+from runtimes.backends.tensorrt.backend import make_backend
 from runtimes.backends.tensorrt.flavors import FLAVORS
-from runtimes.backends.tensorrt.open import backend
 
-BACKEND = backend(FLAVORS["rtx"], priority=2)
+BACKEND = make_backend(FLAVORS["rtx"], priority=2)

@@ -23,10 +23,11 @@ from runtimes.backends.tensorrt.streams import (
     row_shape,
 )
 from runtimes.errors import DeviceLostError, InputError
-from runtimes.protocol import Arrays, Description, TensorSpec
+from runtimes.protocol import Description
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, Event, PinnedBuffer, Stream
 from runtimes.tensors.dlpack import DeviceTensor
+from runtimes.tensors.spec import Arrays, TensorSpec
 
 CONTEXTS = 4
 """Calls that run at once, for each profile, unless told otherwise: enough to copy for one while another computes."""

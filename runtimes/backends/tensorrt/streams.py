@@ -21,10 +21,10 @@ import numpy as np
 
 from runtimes.artifacts.manifest import Profile
 from runtimes.errors import CompatibilityError, DeviceLostError, ResourceError
-from runtimes.protocol import Arrays, TensorSpec
 from runtimes.tensors import dlpack
 from runtimes.tensors.cuda import CudaGraph, DeviceBuffer, PinnedBuffer, Stream
 from runtimes.tensors.dlpack import DeviceTensor
+from runtimes.tensors.spec import Arrays, TensorSpec
 
 GRAPHS = 8
 """Batch sizes that one lane keeps recorded; the one that was used longest ago makes room."""

@@ -26,7 +26,7 @@ from benchmarks.worker import __main__ as worker
 from benchmarks.worker.__main__ import outcomes
 from runtimes import codec
 from runtimes.artifacts.manifest import Engine, Profile
-from runtimes.backends import fake
+from runtimes.backends import fake, registry
 from runtimes.backends.fake import FakeSession, Script
 from runtimes.errors import CompatibilityError
 from runtimes.protocol import Arrays, Layer, TensorSpec
@@ -224,8 +224,8 @@ def test_a_profiler_that_ends_the_process_takes_no_number(tmp_path: Path) -> Non
 
 
 def test_a_backend_without_a_profiler_tells_its_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = tuple(replace(row, profile=None) for row in runtimes.available_backends())
-    monkeypatch.setattr(runtimes, "available_backends", lambda: silent)
+    silent = tuple(replace(row, profile=None) for row in registry.all_backends())
+    monkeypatch.setattr(registry, "all_backends", lambda: silent)
     outcome, steps = done(replace(JOB, artifact=str(artifact(tmp_path))), tmp_path)
     assert (outcome.status, outcome.arithmetic, outcome.notes) == ("ok", None, ())
     assert "profile" not in steps
@@ -385,9 +385,8 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Card:
     card = Card(used_bytes=steady(500, 800, 2500), energy_mj=steady(*range(0, 10**9, 50_000)))
     installed(monkeypatch, card)
     monkeypatch.setattr(fake, "FakeSession", OnADevice)
-    rows = tuple(replace(row, devices=("cpu", "cuda")) for row in runtimes.available_backends() if row.name == "fake")
-    monkeypatch.setattr(sys.modules["runtimes.backends.registry"], "available_backends", lambda: rows)
-    monkeypatch.setattr(runtimes, "available_backends", lambda: rows)
+    rows = tuple(replace(row, devices=("cpu", "cuda")) for row in registry.all_backends() if row.name == "fake")
+    monkeypatch.setattr(registry, "all_backends", lambda: rows)
     return card
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from exporter.commands import terminal
-from exporter.precision.table import PRECISIONS
 from tests.exporter.command_line import environment, python
 
 RUN = """
@@ -170,7 +168,3 @@ def test_what_the_runtimes_announce_is_a_notice() -> None:
 def test_an_announcement_that_nobody_reads_ends_nothing() -> None:
     body = "import logging, os; os.close(2); logging.getLogger('rexport').warning('hello'); print('done')"
     assert ended(body)[:2] == (0, "done\n")
-
-
-def test_the_commands_know_every_precision() -> None:
-    assert tuple(PRECISIONS) == terminal.PRECISION_NAMES

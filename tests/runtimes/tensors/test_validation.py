@@ -248,3 +248,8 @@ def test_a_model_must_be_what_its_manifest_says() -> None:
             reconcile_specs((IMAGE,), (other,))
     with refuses(IntegrityError, "manifest-specs-mismatch", IMAGE):
         reconcile_specs((IMAGE,), ())
+
+
+@pytest.mark.parametrize(("shape", "batch"), [((8, 3, 4, 4), 8), (("batch", 3, 4, 4), None), ((), None)])
+def test_a_fixed_batch_is_the_first_size(shape: tuple[int | str, ...], batch: int | None) -> None:
+    assert TensorSpec("input", "float32", shape).fixed_batch == batch
