@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from exporter.commands.backend_option import backend_option
 from exporter.commands.options import stack_options
 from exporter.commands.terminal import PRECISION_NAMES
 
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 def what_options(precision_default: str) -> Callable[[Command], Command]:
     """Which network in which precisions, and where it runs."""
     return stack_options(
-        click.option(
-            "--runtime", "runtimes", multiple=True, metavar="NAME", help="A runtime; repeatable. Default: all."
-        ),
+        backend_option("backends", multiple=True, help="A backend; repeatable. Default: all."),
         click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
         click.option(
             "--cuda-graphs/--no-cuda-graphs",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from exporter.commands.backend_option import backend_option
 from exporter.commands.terminal import PRECISION_NAMES, debug_option
 
 if TYPE_CHECKING:
@@ -214,10 +215,10 @@ TYPING = ("precision", "calibration", "calibration_images", "target", "gate_imag
 """What ``typing_options`` call their values, which are the fields of ``exporter.precision.spec.PrecisionSpec``."""
 
 
-def runtime_options(command: Command) -> Command:
+def backend_options(command: Command) -> Command:
     """The options that choose what opens an artifact."""
     return stack_options(
-        click.option("--runtime", help="By default what it was tuned for, or the first that runs it."),
+        backend_option("backend", help="By default what it was tuned for, or the first that runs it."),
         click.option(
             "--device",
             type=click.Choice(["cpu", "cuda"]),

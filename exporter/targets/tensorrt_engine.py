@@ -226,8 +226,9 @@ class _Building:
         self, file: Path, manifest: Manifest, network: Callable[[], Network], precision_spec: PrecisionSpec
     ) -> Manifest:
         """The manifest with the checks that can be done here."""
-        reason = cuda.missing()
-        if reason is None:
+        missing = cuda.missing()
+        reason = str(missing)
+        if missing is None:
             self.listener.step("checking parity")
             engine = Artifact(file, FORMATS["engine"], manifest)
             try:

@@ -145,7 +145,8 @@ class Profile:
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.best <= self.most:
             raise UsageError(
-                f"a profile needs 1 <= least <= best <= most images, not {self.least}, {self.best} and {self.most}"
+                f"a profile needs 1 <= least <= best <= most images, not {self.least}, {self.best} and {self.most}",
+                code="profile-out-of-order",
             )
 
     def __str__(self) -> str:
