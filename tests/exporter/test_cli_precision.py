@@ -53,7 +53,7 @@ def _pictures() -> Iterator[tuple[Image.Image, str]]:
         yield Image.fromarray(np.asarray(dataset.image(index))), dataset.classes[target]
 
 
-def test_explain_tells_what_ran_and_where_it_goes_wrong(quantised: Path) -> None:
+def test_explain_shows_what_ran_and_the_errors(quantised: Path) -> None:
     result = here(main, "explain", quantised, "--by", "stage")
     assert result.code == 0, result.stderr
     assert {"stem", "layer1", "layer2", "layer3", "head"} <= {
@@ -77,7 +77,7 @@ def test_trained_weights_without_training_images_are_refused(tmp_path: Path) -> 
     assert set(content(tmp_path)) == {"mine.safetensors"}
 
 
-def test_with_training_images_they_are_not(tmp_path: Path) -> None:
+def test_trained_weights_are_calibrated_on_training_images(tmp_path: Path) -> None:
     weights = Path(exporter.__file__).parent / "bundled" / "resnet20-fashion-mnist.safetensors"
     (tmp_path / "photos").mkdir()
     for number, (image, _) in enumerate(_pictures()):

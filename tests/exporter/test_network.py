@@ -137,7 +137,7 @@ def test_untrained_weights_are_announced() -> None:
     assert "seed 9" in str(notices[0])
 
 
-def test_preprocessing_keeps_its_shares_and_takes_the_users_statistics() -> None:
+def test_preprocessing_scales_and_takes_the_users_statistics() -> None:
     row = customise(variant("resnet18"), size=(32, 32))
     network = prepare(ExportRequest(row, "unused", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), SILENT)
     assert network.preprocessing is not None
@@ -151,7 +151,7 @@ def test_cifar_nets_see_the_whole_image() -> None:
     assert (network.preprocessing.resize, network.preprocessing.size) == (16, (16, 16))
 
 
-def test_other_channels_have_no_preprocessing_until_it_is_told() -> None:
+def test_other_channels_need_statistics_for_preprocessing() -> None:
     row = customise(BASIC, in_channels=1)
     assert prepare(ExportRequest(row, "unused"), SILENT).preprocessing is None
     told = prepare(ExportRequest(row, "unused", mean=(0.5,), std=(0.25,)), SILENT).preprocessing

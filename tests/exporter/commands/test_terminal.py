@@ -30,7 +30,7 @@ terminal.run(work)
 KILL = "import os, signal; os.kill(os.getpid(), signal.{})"
 
 
-def ended(body: str, *arguments: str) -> tuple[int, str, str]:
+def run_body(body: str, *arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command with that body."""
     result = python("-c", RUN.format(body=body), *arguments)
     return result.code, result.stdout, result.stderr
@@ -54,7 +54,7 @@ def ended(body: str, *arguments: str) -> tuple[int, str, str]:
     ],
 )
 def test_an_end_has_its_code_and_one_line(body: str, exit_code: int, lines: list[str]) -> None:
-    result, stdout, stderr = ended(body)
+    result, stdout, stderr = run_body(body)
     assert result == exit_code
     assert stdout == ("done\n" if exit_code == 0 else "")
     assert stderr.strip().splitlines() == lines
@@ -73,7 +73,7 @@ def test_an_end_has_its_code_and_one_line(body: str, exit_code: int, lines: list
     ],
 )
 def test_a_foreign_error_gets_a_code_of_ours(body: str, exit_code: int, code: str, values: list[str]) -> None:
-    result, stdout, stderr = ended(body)
+    result, stdout, stderr = run_body(body)
     assert (result, stdout, error_codes(stderr)) == (exit_code, "", [code])
     assert [value for value in values if value not in stderr] == []
     assert len(stderr.splitlines()) == 1
@@ -86,11 +86,11 @@ WRAPPED = "import os, signal; type('A', (), {{'x': type('B', (), {{'__set_name__
 def test_a_signal_while_a_class_is_being_defined_keeps_its_code(name: str, code: int, message: str) -> None:
     """Python 3.11 wraps in a RuntimeError what a signal's handler raises there; imports define many classes."""
     body = WRAPPED.format(kill=f"(os.kill(os.getpid(), signal.{name}), [None for _ in range(1000)])")
-    assert ended(body) == (code, "", message)
+    assert run_body(body) == (code, "", message)
 
 
 def test_debug_shows_where() -> None:
-    code, _, stderr = ended("raise errors.ResourceError('full')", "--debug")
+    code, _, stderr = run_body("raise errors.ResourceError('full')", "--debug")
     assert code == 6
     assert "Traceback" in stderr
     assert stderr.endswith("error: full\n")
@@ -105,7 +105,7 @@ def test_stdout_is_reserved_from_python_and_native_code() -> None:
         os.system("echo from a child")
     print("the result")
 """
-    code, stdout, stderr = ended(body.strip())
+    code, stdout, stderr = run_body(body.strip())
     assert (code, stdout) == (0, "the result\n")
     assert set(stderr.splitlines()) == {"from Python", "from native code", "from a child"}
 
@@ -118,7 +118,7 @@ def test_stdout_comes_back_after_an_error() -> None:
     except ValueError:
         print("the result")
 """
-    assert ended(body.strip())[:2] == (0, "the result\n")
+    assert run_body(body.strip())[:2] == (0, "the result\n")
 
 
 LISTEN = """
@@ -164,15 +164,15 @@ ANNOUNCE = """
 """
 
 
-def test_what_the_runtimes_announce_is_a_notice() -> None:
-    code, stdout, stderr = ended(ANNOUNCE.strip())
+def test_announcements_of_the_runtimes_are_notices() -> None:
+    code, stdout, stderr = run_body(ANNOUNCE.strip())
     assert (code, stdout) == (0, "the result\n")
     assert stderr.splitlines() == ["100% by others", "building an engine"]
 
 
-def test_an_announcement_that_nobody_reads_ends_nothing() -> None:
+def test_an_announcement_without_a_reader_ends_nothing() -> None:
     body = "import logging, os; os.close(2); logging.getLogger('rexport').warning('hello'); print('done')"
-    assert ended(body)[:2] == (0, "done\n")
+    assert run_body(body)[:2] == (0, "done\n")
 
 
 def test_the_commands_know_every_precision() -> None:

@@ -55,7 +55,7 @@ def test_the_bundled_test_set_is_the_published_one() -> None:
     assert dataset.label(17) == "fashion-mnist[17]"
 
 
-def test_the_bundled_training_sample_is_of_every_class_and_of_no_test_image() -> None:
+def test_the_training_sample_has_all_classes_and_no_test_image() -> None:
     sample, test = open_dataset("fashion-mnist", split="train"), open_dataset("fashion-mnist")
     assert (sample.name, len(sample), sample.classes) == ("fashion-mnist/train", 1000, CLASSES)
     assert sample.label(17) == "fashion-mnist/train[17]"
@@ -69,7 +69,7 @@ def test_the_bundled_training_sample_is_of_every_class_and_of_no_test_image() ->
     assert len({image.tobytes() for image in pixels}) == 1000
 
 
-def test_its_images_become_batches() -> None:
+def test_bundled_images_become_batches() -> None:
     preprocessing = Preprocessing(None, (28, 28), 2, (0.286,) * 3, (0.353,) * 3)
     dataset = open_dataset("fashion-mnist", limit=5)
     batches = list(dataset.batches(preprocessing, 2))
@@ -82,7 +82,9 @@ def test_its_images_become_batches() -> None:
 
 @pytest.mark.parametrize("split", ["test", "train"])
 @pytest.mark.parametrize("damage", [slice(0, 100), slice(200_000, 200_010)])
-def test_damaged_images_are_told(damage: slice, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_bundled_images_are_refused(
+    damage: slice, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = bytearray(data.BUNDLED[split].read_bytes())
     content[damage] = bytes(len(content[damage]))
     (tmp_path / "damaged.npz").write_bytes(content)
@@ -132,7 +134,7 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"set/a/3\.png: "):
         list(batches)
     archive = tar_of(tmp_path / "set.tar", {"a/0.png": png(0), "a/1.png": b"text"})
-    with pytest.raises(InputError, match=r"set\.tar/a/1\.png: "):
+    with refuses(InputError, "image-format-unknown", archive / "a" / "1.png"):
         list(open_dataset(str(archive)).batches(PLAIN, 2))
 
 
@@ -158,7 +160,7 @@ def test_broken_images_are_gathered_and_the_others_go_on(tmp_path: Path) -> None
 def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
     place = folder_of(tmp_path / "set", {"a/1.png": png(1)})
     os.mkfifo(place / "a" / "0.png")
-    with pytest.raises(ResourceError, match=r"a/0\.png: "):
+    with refuses(ResourceError, "file-not-regular", place / "a" / "0.png"):
         list(open_dataset(str(place)).batches(PLAIN, 2))
 
 
@@ -218,7 +220,7 @@ def test_missing_places_are_named(spec: str) -> None:
 
 def test_pipes_and_endless_names_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.tar")
-    with pytest.raises(ResourceError, match=r"pipe\.tar: "):
+    with refuses(ResourceError, "file-not-regular", tmp_path / "pipe.tar"):
         open_dataset(str(tmp_path / "pipe.tar"))
     with refuses(ResourceError, "file-access-failed"):
         open_dataset("x" * 5000)

@@ -52,7 +52,7 @@ def on_meta(row: Variant) -> ResNet:
 
 
 @contextmanager
-def recorded(model: ResNet) -> Iterator[list[tuple[str, nn.Module, tuple[int, ...]]]]:
+def record_layers(model: ResNet) -> Iterator[list[tuple[str, nn.Module, tuple[int, ...]]]]:
     """Name, module and output shape of each convolution and the classifier, in the order in which they run."""
     calls: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 
@@ -70,12 +70,12 @@ def recorded(model: ResNet) -> Iterator[list[tuple[str, nn.Module, tuple[int, ..
 
 def forward_on_meta(row: Variant) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
     model = on_meta(row)
-    with recorded(model) as calls:
+    with record_layers(model) as calls:
         model(torch.empty(1, row.in_channels, *row.size, device="meta"))
     return calls
 
 
-def counted(row: Variant) -> int:
+def count_multiply_adds(row: Variant) -> int:
     """Multiply-adds of one image, from the real module's weights and output shapes."""
     total = 0
     for _, module, shape in forward_on_meta(row):
@@ -123,7 +123,7 @@ def test_the_stride_in_the_3x3_costs_more() -> None:
 
 @pytest.mark.parametrize("row", [row for _, row in CHANGED], ids=[name for name, _ in CHANGED])
 def test_multiply_adds_are_what_the_module_does(row: Variant) -> None:
-    assert multiply_adds(row) == counted(row)
+    assert multiply_adds(row) == count_multiply_adds(row)
     assert parameters(row) == sum(parameter.numel() for parameter in on_meta(row).parameters())
 
 
@@ -150,7 +150,7 @@ def test_layers_have_the_modules_kernels_and_strides(row: Variant) -> None:
 def test_a_wrong_row_is_seen() -> None:
     """The comparison of the tests above can fail."""
     row = variant("resnet50")
-    assert counted(row) != multiply_adds(dataclasses.replace(row, stride="v1"))
+    assert count_multiply_adds(row) != multiply_adds(dataclasses.replace(row, stride="v1"))
 
 
 def test_plain_nets_are_residual_nets_without_shortcuts() -> None:

@@ -28,14 +28,14 @@ ROWS = {"A": BASIC, "B": BOTTLENECK}
 
 
 @functools.cache
-def traced(row: Variant) -> bytes:
+def trace_once(row: Variant) -> bytes:
     """torch's part takes seconds."""
     graph = onnx_file._trace(prepare(ExportRequest(row, "unused"), SILENT), None, onnx_file.DEFAULT_OPSET)
     return bytes(graph.SerializeToString())
 
 
 def float_graph(row: Variant) -> onnx_library.ModelProto:
-    return onnx_file.tidy(onnx_library.load_from_string(traced(row)))
+    return onnx_file.tidy(onnx_library.load_from_string(trace_once(row)))
 
 
 def images(row: Variant, count: int = 4) -> np.ndarray:
@@ -125,9 +125,7 @@ def test_tensorrt_gets_signed_integers_alone(graphs: Graphs, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_onnx_runtime_runs_every_convolution_and_addition_in_integers(
-    graphs: Graphs, name: str, tmp_path: Path
-) -> None:
+def test_onnx_runtime_convolves_and_adds_in_integers(graphs: Graphs, name: str, tmp_path: Path) -> None:
     """What it makes of the graph: no float convolution or addition is left, nor a Q/DQ pair between two of them."""
     settings = onnxruntime.SessionOptions()
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")

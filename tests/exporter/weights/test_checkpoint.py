@@ -75,7 +75,7 @@ def refusal(path: Path, code: str | None = None, *values: object) -> RexportErro
     return caught.value
 
 
-def rezipped(
+def rezip(
     source: Path, target: Path, change: Callable[[str, bytes], bytes] = lambda _, content: content, **how: int
 ) -> None:
     """Copies an archive entry by entry; ``change`` gets each name and content, ``how`` goes to ``ZipFile``."""
@@ -170,7 +170,7 @@ def _zip(*names: str) -> bytes:
         (pickle.dumps({"a": 1}, 4), "pickle-protocol", "protocol 4"),
     ],
 )
-def test_a_stranger_is_named(tmp_path: Path, content: bytes, code: str, kind: str) -> None:
+def test_a_foreign_file_is_named(tmp_path: Path, content: bytes, code: str, kind: str) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     error = refusal(path, code)
@@ -190,7 +190,7 @@ def test_every_truncation_is_refused(tmp_path: Path, saver: Callable[[dict[str, 
         assert "truncated" in str(error) or "empty" in str(error) or "damaged" in str(error), (size, str(error))
 
 
-def test_folders_pipes_devices_and_absent_files_are_refused_at_once(tmp_path: Path) -> None:
+def test_folders_pipes_devices_and_absent_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     for path in (tmp_path, tmp_path / "pipe.pt", Path("/dev/zero"), tmp_path / "none.pt"):
         assert isinstance(refusal(path), ResourceError)
@@ -324,16 +324,14 @@ def test_a_real_torchscript_file_is_refused(tmp_path: Path) -> None:
 def test_deep_nesting_cannot_crash_the_process(tmp_path: Path) -> None:
     nested = b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"K\x01s."
     save_zip(state(), tmp_path / "sound.pt")
-    rezipped(
-        tmp_path / "sound.pt", tmp_path / "deep.pt", lambda name, old: nested if name.endswith("data.pkl") else old
-    )
+    rezip(tmp_path / "sound.pt", tmp_path / "deep.pt", lambda name, old: nested if name.endswith("data.pkl") else old)
     refusal(tmp_path / "deep.pt", "pickle-too-deep", 64)
 
 
 def test_a_doubling_pickle_is_refused(tmp_path: Path) -> None:
     double = b"c_codecs\nencode\n(" + b"Xx\0\0\0" + b"a" * 120 + b"X\x03\0\0\0hext\x85R"
     save_zip(state(), tmp_path / "sound.pt")
-    rezipped(
+    rezip(
         tmp_path / "sound.pt",
         tmp_path / "bomb.pt",
         lambda name, old: b"\x80\x02}X\1\0\0\0a" + double + b"s." if name.endswith("data.pkl") else old,
@@ -381,20 +379,20 @@ def test_one_erased_checksum_is_damage(tmp_path: Path) -> None:
 
 def test_honest_compression_is_read(tmp_path: Path) -> None:
     save_zip(state(), tmp_path / "stored.pt")
-    rezipped(tmp_path / "stored.pt", tmp_path / "w.pt", compression=zipfile.ZIP_DEFLATED)
+    rezip(tmp_path / "stored.pt", tmp_path / "w.pt", compression=zipfile.ZIP_DEFLATED)
     assert_same(checkpoint.read(tmp_path / "w.pt"), state())
 
 
 def test_a_deflated_bomb_is_refused(tmp_path: Path) -> None:
     save_zip({"w": torch.zeros(1 << 20)}, tmp_path / "stored.pt")
-    rezipped(tmp_path / "stored.pt", tmp_path / "bomb.pt", compression=zipfile.ZIP_DEFLATED)
+    rezip(tmp_path / "stored.pt", tmp_path / "bomb.pt", compression=zipfile.ZIP_DEFLATED)
     refusal(tmp_path / "bomb.pt", "zip-bomb")
 
 
 def test_a_lying_size_is_refused(tmp_path: Path) -> None:
     save_zip({"w": torch.zeros(1 << 20)}, tmp_path / "stored.pt")
     path = tmp_path / "bomb.pt"
-    rezipped(tmp_path / "stored.pt", path, compression=zipfile.ZIP_DEFLATED)
+    rezip(tmp_path / "stored.pt", path, compression=zipfile.ZIP_DEFLATED)
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 4 << 20), struct.pack("<I", 100)))
     assert isinstance(refusal(path), ArtifactError)
 
@@ -415,7 +413,7 @@ def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
 def test_duplicate_entries_are_refused(tmp_path: Path) -> None:
     save_zip(state(), tmp_path / "sound.pt")
     path = tmp_path / "w.pt"
-    rezipped(tmp_path / "sound.pt", path)
+    rezip(tmp_path / "sound.pt", path)
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("sound/DATA.pkl", b"other")
     refusal(path, "zip-names-ambiguous")
@@ -517,9 +515,7 @@ def test_the_largest_variants_names_are_within_the_limits() -> None:
 
 
 @pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS)
-def test_random_damage_ends_in_declared_errors_alone(
-    tmp_path: Path, saver: Callable[[dict[str, Tensor], Path], None]
-) -> None:
+def test_random_damage_ends_in_our_errors(tmp_path: Path, saver: Callable[[dict[str, Tensor], Path], None]) -> None:
     import random
 
     source, path = tmp_path / "whole", tmp_path / "w"
@@ -534,7 +530,7 @@ def test_random_damage_ends_in_declared_errors_alone(
         _read_or_refuse(path)
 
 
-def test_random_pickles_behind_right_checksums_end_in_declared_errors_alone(tmp_path: Path) -> None:
+def test_random_pickles_with_right_checksums_end_in_our_errors(tmp_path: Path) -> None:
     import random
 
     source, path = tmp_path / "whole", tmp_path / "w"
@@ -550,7 +546,7 @@ def test_random_pickles_behind_right_checksums_end_in_declared_errors_alone(tmp_
         return bytes(damaged)
 
     for _ in range(300):
-        rezipped(source, path, damage)
+        rezip(source, path, damage)
         _read_or_refuse(path)
 
 

@@ -27,12 +27,12 @@ def state_of(variant: Variant = SMALL, seed: int = 3) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def silent(line: str | Reason) -> None:
+def refuse_notices(line: str | Reason) -> None:
     raise AssertionError(f"an unexpected notice: {line}")
 
 
 def fit(state: dict[str, Tensor], variant: Variant = SMALL) -> dict[str, Tensor]:
-    return matching.fit(state, variant, silent)
+    return matching.fit(state, variant, refuse_notices)
 
 
 def test_a_fitting_state_comes_back_whole_and_as_a_copy() -> None:
@@ -45,7 +45,7 @@ def test_a_fitting_state_comes_back_whole_and_as_a_copy() -> None:
     resnet.build(SMALL).load_state_dict(fitted)
 
 
-def test_the_order_is_the_modules_own_and_strides_are_straightened() -> None:
+def test_the_order_is_the_modules_own_and_strides_are_plain() -> None:
     state = dict(reversed(state_of().items()))
     state["conv1.weight"] = state["conv1.weight"].to(memory_format=torch.channels_last)
     fitted = fit(state)
@@ -99,7 +99,7 @@ def test_absent_counters_become_zero() -> None:
 # Mismatches -----------------------------------------------------------------------------------------------------------
 
 
-def test_missing_and_unexpected_names_are_counted_and_the_first_five_named() -> None:
+def test_missing_and_unexpected_names_are_counted_and_five_named() -> None:
     state = state_of()
     kept = {name: tensor for name, tensor in state.items() if not name.startswith("layer2.")}
     with refuses(ModelMismatchError, "variant-unrecognised", "resnet20", "30 missing", r"(extra\n)") as caught:
@@ -107,7 +107,7 @@ def test_missing_and_unexpected_names_are_counted_and_the_first_five_named() -> 
     assert str(caught.value).count("layer2.") == 5
 
 
-def test_a_renamed_layer_is_a_mismatch_although_the_count_is_right() -> None:
+def test_a_renamed_layer_is_a_mismatch() -> None:
     state = state_of()
     state["layer9.0.conv1.weight"] = state.pop("layer1.0.conv1.weight")
     with refuses(
@@ -132,7 +132,7 @@ def test_another_variant_is_named(given: str, asked: str, looks: str) -> None:
     assert caught.value.hint == f"use {looks}"
 
 
-def test_every_variant_but_the_giant_is_recognised_from_its_shapes() -> None:
+def test_every_variant_is_recognised_from_its_shapes() -> None:
     asked = VARIANTS["resnet1202"]
     for row in VARIANTS.values():
         if row.name != asked.name:
@@ -179,7 +179,7 @@ def test_other_floats_are_converted_with_a_notice(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.complex64, torch.bool, torch.float8_e4m3fn])
-def test_what_is_no_plain_float_is_refused(dtype: torch.dtype) -> None:
+def test_other_dtypes_than_plain_floats_are_refused(dtype: torch.dtype) -> None:
     state = state_of()
     state["layer1.0.conv1.weight"] = torch.zeros(16, 16, 3, 3).to(dtype)
     with refuses(ModelMismatchError, "tensor-dtype-wrong", "layer1.0.conv1.weight", "16", "64", str(dtype)[6:]):
@@ -194,7 +194,7 @@ def test_a_counter_that_does_not_count_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_none_are_refused(value: float) -> None:
+def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
     state = state_of()
     state["layer2.0.conv1.weight"][0, 0, 0, :2] = value
     with refuses(ArtifactError, "weights-not-finite", "layer2.0.conv1.weight", "2", "4,608"):
