@@ -107,7 +107,7 @@ def test_where_errors_are_not_known_the_slowest_comes_first() -> None:
     assert [row.name for row in rows(slow, "stage")] == ["stem", "layer1", "head"]
 
 
-def test_what_ran_without_an_error_of_its_own_is_not_lost() -> None:
+def test_a_stage_without_an_error_of_its_own_is_shown() -> None:
     fewer = replace(BOTH, errors=replace(ERRORS, stages=ERRORS.stages[:1]))
     assert [row.name for row in rows(fewer, "stage")] == ["layer1", "stem", "head"]
 
