@@ -293,9 +293,9 @@ def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, i
 
     Of networks as they are initialised; and of trained ones, along their training if --states kept them on the way.
     """
-    from benchmarks.paper.experiments.inspection import layer_gradients
+    from benchmarks.paper.experiments.inspection import InitialNetworks, layer_gradients
 
-    _examine(partial(layer_gradients, networks, initial, seeds, images), **options)
+    _examine(partial(layer_gradients, networks, InitialNetworks(initial, seeds, images)), **options)
 
 
 @paper.command(context_settings=SETTINGS)

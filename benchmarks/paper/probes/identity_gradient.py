@@ -8,46 +8,41 @@ and what of the latter comes back through the branch alone. Everything is in flo
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.paper.probes.layer_gradients import LossBatch, blocks, loss_of
+from benchmarks.paper.probes.layer_gradients import LossBatch, blocks, check_gradient, loss_of
 from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build
 from exporter.models.variants import Variant
-from runtimes.errors import ArtifactError, UsageError
+from runtimes.errors import UsageError
 
 
 @dataclass(frozen=True)
 class GradientShare:
     """What the shortcut and the branch of one block bring to the gradient d at the block's input.
 
-    With s the shortcut's part (the gradient at the sum) and b the branch's, d = s + b, and the shares are projections:
-    ``shortcut`` is <s, d> / |d|^2 and ``branch`` <b, d> / |d|^2; the two add up to one. Of the squared norm,
-    |s|^2 / |d|^2 is ``shortcut - cross`` and |b|^2 / |d|^2 is ``branch - cross``, ``cross`` being <s, b> / |d|^2.
+    With s the shortcut's part (the gradient at the sum) and b the branch's, d = s + b, and ``shortcut`` is the
+    projection <s, d> / |d|^2; the branch's is the rest to one. Of the squared norm, |s|^2 / |d|^2 is
+    ``shortcut - cross``, ``cross`` being <s, b> / |d|^2.
 
     Attributes:
         block: its name, as "layer1.0".
-        norm: |d|, over the whole batch.
         error: largest element of |d - (s + b)|, over the largest of |d|: 0 but for rounding if the identity holds.
     """
 
     block: str
     shortcut: float
-    branch: float
     cross: float
-    norm: float
     error: float
 
 
 @dataclass(frozen=True)
 class GradientShares:
-    """What was found of one network, by ``name`` for people: a share for each block with an identity shortcut."""
+    """The shares in one network, by ``name`` for people: one for each block with an identity shortcut."""
 
     name: str
-    variant: Variant
     blocks: tuple[GradientShare, ...]
 
 
@@ -58,14 +53,14 @@ def identity_blocks(variant: Variant) -> tuple[str, ...]:
     return tuple(name for name, block in blocks(model).items() if block.residual and block.downsample is None)
 
 
-class _Passing:
-    """What passes through one block: its input, the branch's end, and the sum of both in front of the last ReLU."""
+class _BlockTensors:
+    """The tensors of one block's pass: its input, the branch's end, and the sum of both in front of the last ReLU."""
 
     input: Tensor
     branch: Tensor
     sum: Tensor
 
-    def attach_hooks(self, block: BasicBlock | Bottleneck) -> None:
+    def __init__(self, block: BasicBlock | Bottleneck) -> None:
         last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
         block.register_forward_pre_hook(self._keep_input)
         last.register_forward_hook(self._keep_branch)
@@ -93,33 +88,32 @@ def shortcut_shares(name: str, model: ResNet, batch: LossBatch) -> GradientShare
     """
     names = identity_blocks(model.variant)
     if not names:
-        raise UsageError(f"no block of {model.variant.name} has an identity shortcut", hint="take a residual network")
+        raise UsageError(
+            f"no block of {model.variant.name} has an identity shortcut",
+            code="no-identity-shortcut",
+            hint="take a residual network",
+        )
     own = copy.deepcopy(model).double().train()
     for module in own.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False  # else the sum would be overwritten before its gradient is asked for
-    modules, seen = blocks(own), {block: _Passing() for block in names}
-    for block, passing in seen.items():
-        passing.attach_hooks(modules[block])
+    modules = blocks(own)
+    tensors = {block: _BlockTensors(modules[block]) for block in names}
     loss = loss_of(own, batch)
-    inputs, sums = [one.input for one in seen.values()], [one.sum for one in seen.values()]
+    inputs, sums = [one.input for one in tensors.values()], [one.sum for one in tensors.values()]
     gradients = torch.autograd.grad(loss, inputs + sums, retain_graph=True)
-    found = []
-    for (block, one), whole, at_sum in zip(seen.items(), gradients, gradients[len(seen) :], strict=False):
+    shares = []
+    for (block, one), whole, at_sum in zip(tensors.items(), gradients, gradients[len(tensors) :], strict=False):
         (branch,) = torch.autograd.grad(one.branch, one.input, at_sum, retain_graph=True)
-        found.append(_share(model.variant, block, whole, at_sum, branch))
-    return GradientShares(name, model.variant, tuple(found))
+        shares.append(_share(f"{block} of {model.variant.name}", block, whole, at_sum, branch))
+    return GradientShares(name, tuple(shares))
 
 
-def _share(variant: Variant, block: str, whole: Tensor, shortcut: Tensor, branch: Tensor) -> GradientShare:
-    square = float(whole.square().sum())
-    if not 0 < square < math.inf:
-        raise ArtifactError(f"the gradient at {block} of {variant.name} is zero or not finite with these weights")
+def _share(where: str, block: str, whole: Tensor, shortcut: Tensor, branch: Tensor) -> GradientShare:
+    square = check_gradient(float(whole.square().sum()), where)
     return GradientShare(
         block,
         shortcut=float((shortcut * whole).sum()) / square,
-        branch=float((branch * whole).sum()) / square,
         cross=float((shortcut * branch).sum()) / square,
-        norm=math.sqrt(square),
         error=float((whole - (shortcut + branch)).abs().max() / whole.abs().max()),
     )

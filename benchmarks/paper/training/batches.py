@@ -55,14 +55,17 @@ class DeviceImages:
         images = normal.view(len(chosen), self.size, self.size, -1).permute(0, 3, 1, 2)
         return images.expand(-1, self.channels, -1, -1).contiguous(memory_format=torch.channels_last)
 
-    def crop_centres(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images as the test sees them, cut from the middle, with their targets, some at a time."""
+    def crop_centre(self, chosen: Tensor) -> Tensor:
+        """The chosen images as the test sees them, cut from the middle."""
         height, width = self.padded.shape[1:3]
-        everything = torch.arange(len(self), device=self.padded.device)
-        for chosen in torch.split(everything, EVALUATED_AT_A_TIME):
-            top = torch.full_like(chosen, (height - self.size) // 2)
-            left = torch.full_like(chosen, (width - self.size) // 2)
-            yield self.crops(chosen, top, left, torch.zeros_like(chosen, dtype=torch.bool)), self.targets[chosen]
+        top = torch.full_like(chosen, (height - self.size) // 2)
+        left = torch.full_like(chosen, (width - self.size) // 2)
+        return self.crops(chosen, top, left, torch.zeros_like(chosen, dtype=torch.bool))
+
+    def crop_centres(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images as the test sees them, with their targets, some at a time."""
+        for chosen in torch.split(torch.arange(len(self), device=self.padded.device), EVALUATED_AT_A_TIME):
+            yield self.crop_centre(chosen), self.targets[chosen]
 
 
 def place_on_device(

@@ -42,10 +42,17 @@ def _unpack(folder: Path, name: str, offset: int) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ArtifactError(f"not a whole gzip file: {error}", path=path) from error
+        raise ArtifactError(f"not a whole gzip file: {error}", code="gzip-damaged", path=path) from error
     except OSError as error:
-        hint = "apt-get install dataset-fashion-mnist, or name the folder with --data"
-        raise ResourceError(f"cannot read: {error.strerror}", path=path, hint=hint, errno=error.errno) from error
+        raise ResourceError(
+            f"cannot read: {error.strerror}",
+            code="fashion-mnist-unreadable",
+            path=path,
+            hint="apt-get install dataset-fashion-mnist, or name the folder with --data",
+            errno=error.errno,
+        ) from error
     if hashlib.sha256(content).hexdigest() != SHA256[name]:
-        raise IntegrityError("its unpacked content is not the published Fashion-MNIST file", path=path)
+        raise IntegrityError(
+            "its unpacked content is not the published Fashion-MNIST file", code="fashion-mnist-changed", path=path
+        )
     return np.frombuffer(content, np.uint8, offset=offset)

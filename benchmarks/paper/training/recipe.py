@@ -61,16 +61,16 @@ class Recipe:
     scale: float = 1.0
 
     def rate(self, iteration: int, warm: bool) -> float:
-        """Of an update, counted from 0; ``warm`` while the network ``begins_warm`` and its error is still high."""
+        """The learning rate of an update, counted from 0; ``warm`` while the network ``begins_warm`` and its error is
+        still high."""
         if warm:
             return self.warmup_rate
         if self.schedule == "steps":
             return self.learning_rate * self.decay ** sum(iteration >= milestone for milestone in self.milestones)
         if iteration < self.ramp:
             return self.learning_rate * iteration / self.ramp
-        return (
-            self.learning_rate * (1 + math.cos(math.pi * (iteration - self.ramp) / (self.iterations - self.ramp))) / 2
-        )
+        progress = (iteration - self.ramp) / (self.iterations - self.ramp)
+        return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
     def begins_warm(self, variant: Variant) -> bool:
         """Whether the network is so deep that it begins at ``warmup_rate``."""
@@ -84,13 +84,15 @@ class Recipe:
         """
         iterations = round(self.iterations * factor)
         if iterations < 1:
-            raise UsageError(f"a scale of {factor:g} leaves none of {self.iterations:,} iterations")
+            raise UsageError(
+                f"a scale of {factor:g} leaves none of {self.iterations:,} iterations", code="scale-leaves-nothing"
+            )
         milestones = tuple(round(milestone * factor) for milestone in self.milestones)
         ramp = round(self.ramp * factor)
         return replace(self, iterations=iterations, milestones=milestones, ramp=ramp, scale=self.scale * factor)
 
     def describe(self) -> str:
-        """For people, in one line."""
+        """The recipe for people, in one line."""
         if self.schedule == "steps":
             drops = " and ".join(f"{milestone:,}" for milestone in self.milestones)
             rate = f"learning rate {self.learning_rate:g}, times {self.decay:g} at {drops}"

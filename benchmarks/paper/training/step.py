@@ -22,7 +22,7 @@ SETTLING = 3
 """Updates before one is recorded as a CUDA graph: libraries choose their kernels in them. They are then undone."""
 
 _MOST_SHAPES = 64
-"""Of networks, and of blocks, that one process compiles."""
+"""Shapes of networks, and of blocks, that one process compiles."""
 
 _CPU_OPTIONS: dict[str, str | int | bool] = {"cpp.use_two_step_variance_threshold": 1 << 40}
 """Batch-norm's variance in two passes, which vectorise, and not by Welford's update."""
@@ -41,7 +41,7 @@ class Arithmetic:
     compiled: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
-        """For a forward pass."""
+        """The context of a forward pass."""
         if self.precision == "fp32":
             return nullcontext()
         # Each weight is used once in a step, and a cache of casts would outlive the step that is recorded.
@@ -91,11 +91,11 @@ class Stepper:
 
     def step(self) -> None:
         """One update. On a GPU it is only begun when this returns."""
-        if self._graph is not None:
+        if self._graph is None:
+            self._update()
+        else:
             with self.queue():
                 self._graph.replay()
-            return
-        self._update()
 
     def queue(self) -> AbstractContextManager[object]:
         """What is called under it comes after the steps so far, and before those to come."""
@@ -161,15 +161,14 @@ class Stepper:
 
     def time_of(self, work: Callable[[], object], times: int) -> float:
         """Seconds of a call, the mean of many, until the device has finished; after one that is not counted."""
+        wait = torch.cuda.synchronize if self._stream is not None else torch.cpu.synchronize
         with self.queue():
             work()
-            if self._stream is not None:
-                torch.cuda.synchronize(self.device)
+            wait(self.device)
             start = time.perf_counter()
             for _ in range(times):
                 work()
-            if self._stream is not None:
-                torch.cuda.synchronize(self.device)
+            wait(self.device)
             return (time.perf_counter() - start) / times
 
 
