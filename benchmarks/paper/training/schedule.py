@@ -22,16 +22,20 @@ def drive(jobs: Sequence[TrainingJob], data: Data, listener: ExportListener, pac
     """
     end_s = math.inf if pace.stop_after_s is None else time.monotonic() + pace.stop_after_s
     if any(job.arithmetic.device == "cuda" for job in jobs):
-        return _train([Training(job, data, pace) for job in jobs], listener, end_s, "")
+        return take_turns([Training(job, data, pace) for job in jobs], listener, end_s)
     return [
         run
         for number, job in enumerate(jobs, 1)
-        for run in _train([Training(job, data, pace)], listener, end_s, f"run {number} of {len(jobs)}")
+        for run in take_turns([Training(job, data, pace)], listener, end_s, f"run {number} of {len(jobs)}")
     ]
 
 
-def _train(trainings: Sequence[Training], listener: ExportListener, end_s: float, title: str) -> list[Run]:
-    """Takes a stride of each in turn, and finishes each when it is complete. If one fails, the others are kept."""
+def take_turns(trainings: Sequence[Training], listener: ExportListener, end_s: float, title: str = "") -> list[Run]:
+    """Takes a stride of each in turn, and finishes each when it is complete. If one fails, the others are kept.
+
+    Raises:
+        CheckFailedError: ``time.monotonic()`` is at ``end_s`` before the runs are complete, or a loss is not finite.
+    """
     begun, first = time.monotonic(), sum(training.iteration for training in trainings)
     every = sum(training.recipe.iterations for training in trainings)
     while running := [training for training in trainings if not training.complete]:

@@ -94,7 +94,7 @@ def test_a_state_restored_gives_the_same_bits_again(data: Data) -> None:
     assert not torch.equal(ends[0]["momentum.conv1.weight"], kept["momentum.conv1.weight"])
 
 
-def test_the_error_is_counted_in_evaluation_mode_and_leaves_no_trace(data: Data) -> None:
+def test_the_error_is_counted_in_evaluation_mode(data: Data) -> None:
     found = stepper(data, Arithmetic())
     before = {name: tensor.clone() for name, tensor in found.model.state_dict().items()}
     error = found.error(data.test)
