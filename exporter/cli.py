@@ -13,6 +13,7 @@ from exporter.commands import terminal
 from exporter.commands.engine_options import engine_options
 from exporter.commands.options import (
     TYPING,
+    backend_options,
     calibration_options,
     customise_variant,
     export_options,
@@ -20,7 +21,6 @@ from exporter.commands.options import (
     network_options,
     precision_option,
     request_of,
-    runtime_options,
     typing_options,
     variant_options,
 )
@@ -136,15 +136,15 @@ def info(variant: str, as_json: bool, **options: Any) -> None:
 
 @cli.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
-@runtime_options
+@backend_options
 @json_option
 @debug_option
-def verify(artifact: Path, runtime: str | None, device: str, threads: int | None, as_json: bool) -> None:
+def verify(artifact: Path, backend: str | None, device: str, threads: int | None, as_json: bool) -> None:
     """Repeat ARTIFACT's parity check from its own test vectors; PyTorch is not needed."""
     from exporter.inspect import manifest_view
 
     with terminal.reserve_stdout():
-        record = manifest_view.verify_parity(artifact, runtime, device, threads)
+        record = manifest_view.verify_parity(artifact, backend, device, threads)
     click.echo(manifest_view.parity_as_json(record) if as_json else manifest_view.parity_as_text(artifact, record))
 
 
@@ -165,14 +165,14 @@ def inspect(artifact: Path, as_json: bool) -> None:
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Labels for each image.")
-@runtime_options
+@backend_options
 @json_option
 @debug_option
 def predict(
     artifact: Path,
     images: tuple[Path, ...],
     top: int,
-    runtime: str | None,
+    backend: str | None,
     device: str | None,
     threads: int | None,
     as_json: bool,
@@ -181,19 +181,19 @@ def predict(
     from exporter.inspect import predict as prediction
 
     with terminal.reserve_stdout():
-        answers = prediction.predict(artifact, images, top, runtime, device, threads)
+        answers = prediction.predict(artifact, images, top, backend, device, threads)
     text = prediction.as_json(answers) if as_json else prediction.as_text(answers)
     click.echo(text, nl=bool(text))
     for answer in answers:
         if answer.error is not None:
-            click.echo(f"error: {answer.error}", err=True)
+            terminal.print_error(answer.error.code, answer.error.sentence)
     if any(answer.error is not None for answer in answers):
         raise SystemExit(1)
 
 
 @cli.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
-@runtime_options
+@backend_options
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -212,14 +212,14 @@ def predict(
 @json_option
 @debug_option
 def explain(
-    artifact: Path, runtime: str | None, by: Literal["stage", "block", "layer"], as_json: bool, **options: Any
+    artifact: Path, backend: str | None, by: Literal["stage", "block", "layer"], as_json: bool, **options: Any
 ) -> None:
     """Why ARTIFACT is not faster, and where it goes wrong: what ran, and every layer's error against fp32."""
     with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter.explain import explanation
         from exporter.explain import view as explained
 
-        found = explanation.explain(explanation.ExplanationRequest(artifact, runtime, **options), listener)
+        found = explanation.explain(explanation.ExplanationRequest(artifact, backend, **options), listener)
     if as_json:
         click.echo(explanation.as_json(found))
     else:

@@ -7,7 +7,7 @@ usage() {
 usage: scripts/gpu_check.sh FOLDER [--quick] [--limit-s S] [--no-tests] [--device cuda|cpu] [-- OPTION...]
 
 Measures the comparison: resnet18, resnet50, resnet152 and the bundled model; every precision;
-batches 1, 8, 64 and 256; every runtime that is there; CUDA graphs against none. Then runs the tests
+batches 1, 8, 64 and 256; every backend that is there; CUDA graphs against none. Then runs the tests
 that need a GPU. It works with what is installed, and lists what is missing first.
 
 FOLDER gets hardware.json, results.jsonl (raw samples), .md, .csv, .html, complete.json, tests.log and
@@ -19,7 +19,7 @@ tests that passed are run again.
                still run are ended
   --no-tests   measure alone
   --device     cpu: a trial of the script itself without a GPU, on the bundled model alone
-  -- OPTION... for the measuring, as --runtime NAME (python -m scripts.gpu_matrix --help)
+  -- OPTION... for the measuring, as --backend NAME (python -m scripts.gpu_matrix --help)
 
 PYTHON names the interpreter; by default .venv/bin/python, else python3. rexport need not be installed.
 

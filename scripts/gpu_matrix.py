@@ -1,4 +1,4 @@
-"""The comparison on a GPU, whole: every network x precision x runtime x batch, and CUDA graphs against none.
+"""The comparison on a GPU, whole: every network x precision x backend x batch, and CUDA graphs against none.
 
 ``python -m scripts.gpu_matrix FOLDER`` measures what ``rbench run`` measures, in the same processes and rows. It takes
 an hour or so and may be cut into slices: it stops where its time is over, and the same command goes on from there. Of
@@ -23,8 +23,9 @@ from benchmarks.records.request import BUNDLED_VARIANT, BUNDLED_WEIGHTS, Benchma
 from benchmarks.records.result import Row
 from benchmarks.records.subject import FP32, Configuration, Subject
 from exporter.commands import terminal
+from exporter.commands.backend_option import backend_option
 from exporter.precision.table import PRECISIONS
-from runtimes.errors import BackendUnavailableError, CheckFailedError, UsageError
+from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, UsageError
 from runtimes.processors import usable_processors
 from runtimes.tensors import cuda
 from scripts.gpu_ledger import Ledger, LedgerPart, digest_packages, machine_of
@@ -71,7 +72,7 @@ DRY = Scope((BUNDLED,), (FP32,), (1,), 0.05, limit=100)
 
 
 def parts(scope: Scope, named: Sequence[str], there: str) -> tuple[LedgerPart, ...]:
-    """The scope's networks. ``named`` are the runtimes asked for, ``there`` is what is installed."""
+    """The scope's networks. ``named`` are the backends asked for, ``there`` is what is installed."""
     precisions = scope.precisions or tuple(PRECISIONS)
     rest = (precisions, scope.batches, tuple(named), there)
     return tuple(LedgerPart(variant, weights, *rest) for variant, weights in scope.networks)
@@ -83,7 +84,7 @@ def request_for(part: LedgerPart, device: str, scope: Scope, named: Sequence[str
     quantised = any(PRECISIONS[name].calibrated for name in part.precisions)
     asked = BenchmarkRequest(
         subjects=(part.variant,),
-        runtimes=tuple(named),
+        backends=tuple(named),
         device=device,
         precisions=part.precisions,
         limit=scope.limit,
@@ -149,7 +150,7 @@ def exit_code(rows: Sequence[Row], complete: bool) -> int:
 @click.option("--quick", is_flag=True, help="Two networks, two precisions, two batches.")
 @click.option("--limit-s", type=click.FloatRange(min=0), metavar="S", help="Begin nothing new after S seconds.")
 @click.option("--network", "networks", multiple=True, metavar="NAME", help="Of those, this one; repeatable.")
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Beside the reference; repeatable.")
+@backend_option("backends", multiple=True, help="Beside the reference; repeatable.")
 @click.option("--precision", "precisions", multiple=True, type=click.Choice(terminal.PRECISION_NAMES))
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
@@ -158,7 +159,7 @@ def main(
     quick: bool,
     limit_s: float | None,
     networks: tuple[str, ...],
-    runtimes: tuple[str, ...],
+    backends: tuple[str, ...],
     precisions: tuple[str, ...],
     debug: bool,
 ) -> None:
@@ -175,7 +176,7 @@ def main(
             raise UsageError(f"{name!r} is not among what is measured", hint=f"one of {', '.join(known)}")
     kept = tuple(network for network in scope.networks if not networks or network[0] in networks)
     scope = replace(scope, networks=kept, precisions=precisions or scope.precisions)
-    sys.exit(_run(scope, device, runtimes, folder, limit_s))
+    sys.exit(_run(scope, device, backends, folder, limit_s))
 
 
 def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_s: float | None) -> int:
@@ -185,7 +186,7 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
     from benchmarks.report import terminal as report_terminal
 
     if device != "cpu" and (reason := no_gpu()) is not None:
-        raise BackendUnavailableError(reason, hint="--device cpu tries the script itself")
+        raise BackendUnavailableError(reason.sentence, code=reason.code, hint="--device cpu tries the script itself")
     start = time.monotonic()
 
     def late() -> bool:
@@ -211,7 +212,7 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
     return exit_code(rows, complete)
 
 
-def no_gpu() -> str | None:
+def no_gpu() -> Reason | None:
     """Why nothing can be measured on a GPU here; ``None`` if its driver tells of one in any way."""
     return None if gpu.missing() is None else cuda.missing()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import recording
+from exporter.commands.backend_option import backend_option
 
 if TYPE_CHECKING:
     from benchmarks.load.run import LoadSpec
@@ -58,13 +59,7 @@ SHAPE_NAMES = ("closed", "open", "paced", "clients", "batches", "cold")
     metavar="N",
     help="Sizes of the batch sweep; repeatable. Default: 1, 2, 4 ... 32. The other shapes have one image a call.",
 )
-@click.option(
-    "--runtime",
-    "runtimes",
-    multiple=True,
-    metavar="NAME",
-    help="A runtime; repeatable. Default: the one that runtimes.open takes.",
-)
+@backend_option("backends", multiple=True, help="A backend; repeatable. Default: the one that runtimes.open takes.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--weights", metavar="random|bundled|imagenet|FILE", help="Of a VARIANT. Default: random.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from exporter.commands.backend_option import backend_option
+from exporter.commands.options import stack_options
 from exporter.commands.terminal import PRECISION_NAMES
 
 if TYPE_CHECKING:
@@ -20,9 +22,7 @@ if TYPE_CHECKING:
 def what_options(precision_default: str) -> Callable[[Command], Command]:
     """Which network in which precisions, and where it runs."""
     return stack_options(
-        click.option(
-            "--runtime", "runtimes", multiple=True, metavar="NAME", help="A runtime; repeatable. Default: all."
-        ),
+        backend_option("backends", multiple=True, help="A backend; repeatable. Default: all."),
         click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
         click.option(
             "--cuda-graphs/--no-cuda-graphs",
@@ -126,17 +126,6 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
         ),
         click.option("--debug", "show_errors", is_flag=True, help="Show tracebacks, and what the workers print."),
     )
-
-
-def stack_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """The options as one decorator; help lists them in this order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkRequest:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from benchmarks.commands.options import stack_options
 from exporter.commands import terminal
-from exporter.commands.options import Numbers
+from exporter.commands.options import Numbers, stack_options
 
 if TYPE_CHECKING:
     from benchmarks.paper.experiments.checkpoints import Moments

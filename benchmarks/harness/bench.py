@@ -68,7 +68,7 @@ def exit_code(rows: Sequence[Row], request: BenchmarkRequest) -> int:
     measured = [row for row in rows if row.status == "ok"]
     if request.strict and not all(map(_is_undisturbed, measured)):
         return CheckFailedError.exit_code
-    lacking = {*request.runtimes} - {row.runtime for row in measured}
+    lacking = {*request.backends} - {row.runtime for row in measured}
     lacking |= {*request.precisions} - {row.precision for row in measured}
     if lacking or not measured:
         return BackendUnavailableError.exit_code

@@ -81,7 +81,7 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
         )
     formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
     able = {backend.name for backend in _able(formats, select_backends(request))}
-    for name in request.runtimes:
+    for name in request.backends:
         if name not in able:
             raise UsageError(f"runtime {name} does not open {artifact.format.name} files", path=artifact.path)
     if request.data is None:
@@ -122,7 +122,7 @@ def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
 def _select_artifact(backend: Backend, typed: PrecisionVariant, device: str) -> Artifact | Refusal:
     missing = backend.missing()
     if missing is not None:
-        return Refusal("skipped", missing)
+        return Refusal("skipped", missing.sentence)
     if device not in backend.devices:
         return Refusal("skipped", f"it runs on {', '.join(backend.devices)}, and {device} was asked for")
     return typed.made

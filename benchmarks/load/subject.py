@@ -52,7 +52,7 @@ def _export_variant(name: str, request: BenchmarkRequest, folder: Path, listener
 
     step("exporting")
     wanted = network.ExportRequest(variant(name), f"{folder}/", request.weights or "random", request.seed)
-    return onnx_file.export(wanted, network.ExportListener(step, listener.notice))
+    return onnx_file.export(wanted, network.ExportListener(step, lambda line: listener.notice(str(line))))
 
 
 def _read(name: str, request: BenchmarkRequest) -> Artifact:
@@ -70,13 +70,13 @@ def choose_runtimes(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[
     """
     (typed,) = subject.typed
     assert isinstance(typed.made, Artifact)
-    if not request.runtimes:
+    if not request.backends:
         candidates = select_candidates(typed.made, None, request.device, request.threads, request.cuda_graphs)
         there = [candidate for candidate in candidates if candidate.row.missing() is None]
         row, options = (there or candidates)[0]
         return ((_pair(row, typed, request.device), options.threads),)
     threads = request.threads or usable_processors()
-    rows = (_find_backend(name, typed.made) for name in dict.fromkeys(request.runtimes))
+    rows = (_find_backend(name, typed.made) for name in dict.fromkeys(request.backends))
     return tuple((_pair(row, typed, request.device), threads) for row in rows)
 
 
@@ -91,6 +91,9 @@ def _find_backend(name: str, artifact: Artifact) -> Backend:
 
 def _pair(backend: Backend, typed: PrecisionVariant, device: str) -> Pair:
     missing = backend.missing()
-    if missing is None and device not in backend.devices:
-        missing = f"it runs on {', '.join(backend.devices)}, and {device} was asked for"
-    return Pair(backend, typed, typed.made if missing is None else Refusal("skipped", missing))
+    if missing is not None:
+        return Pair(backend, typed, Refusal("skipped", missing.sentence))
+    if device not in backend.devices:
+        refusal = Refusal("skipped", f"it runs on {', '.join(backend.devices)}, and {device} was asked for")
+        return Pair(backend, typed, refusal)
+    return Pair(backend, typed, typed.made)

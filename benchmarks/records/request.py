@@ -13,7 +13,7 @@ from runtimes import Backend, available_backends
 from runtimes.errors import UsageError, quote
 
 REFERENCE = "pytorch"
-"""The runtime that every other is compared with: the network in eager mode."""
+"""The backend that every other is compared with: the network in eager mode."""
 
 BUNDLED_VARIANT = "resnet20"
 BUNDLED_WEIGHTS = "bundled"
@@ -35,7 +35,7 @@ class BenchmarkRequest:
 
     Attributes:
         subjects: paths of artifacts and names of variants; none means the bundled trained model.
-        runtimes: by name; none means all that open the artifact and can run on the device.
+        backends: by name; none means all that open the artifact and can run on the device.
         device, cuda_graphs: as ``runtimes.open`` takes them.
         batches: images in one call; none means 1, or what the artifact is fixed at.
         precisions: that the graphs are typed in; none means fp32 for a variant, and its own for an artifact.
@@ -61,7 +61,7 @@ class BenchmarkRequest:
     """
 
     subjects: tuple[str, ...] = ()
-    runtimes: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
     device: str = "cpu"
     cuda_graphs: bool = True
     batches: tuple[int, ...] = ()
@@ -128,9 +128,9 @@ def select_backends(request: BenchmarkRequest) -> tuple[Backend, ...]:
         UsageError: one is unknown.
     """
     known = {backend.name: backend for backend in available_backends()}
-    for name in request.runtimes:
+    for name in request.backends:
         if name not in known:
-            raise UsageError(f"no runtime {quote(name)!r}", hint=f"one of {', '.join(known)}")
+            raise UsageError(f"no backend {quote(name)!r}", code="backend-unknown", hint=f"one of {', '.join(known)}")
     able = [name for name, backend in known.items() if request.device in backend.devices]
-    names = dict.fromkeys((REFERENCE, *(request.runtimes or able)))
+    names = dict.fromkeys((REFERENCE, *(request.backends or able)))
     return tuple(known[name] for name in names)

@@ -167,7 +167,7 @@ def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
         )
     reference, *others = select_backends(request)
     fixed = {backend.name for backend in (reference, *others) if _opens_reference_only(backend, reference)}
-    for name in request.runtimes:
+    for name in request.backends:
         if name in fixed:
             raise UsageError(
                 f"runtime {name} is never chosen: no tuned file can carry it", hint="rbench run measures it"

@@ -33,7 +33,7 @@ os.sched_setaffinity(0, processors)
 import numpy
 import runtimes
 from benchmarks.machine.monitor import MachineMonitor
-from runtimes import schema
+from runtimes import codec
 watcher = MachineMonitor()
 feeds = {"input": numpy.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(numpy.float32)}
 with runtimes.open(artifact, "onnxruntime", threads=threads) as runtime:
@@ -45,7 +45,7 @@ with runtimes.open(artifact, "onnxruntime", threads=threads) as runtime:
             end = time.perf_counter() + 0.1
             while time.perf_counter() < end:
                 runtime.infer(feeds)
-print(schema.dumps(watcher.conditions()))
+print(codec.dumps(watcher.conditions()))
 """
 """A worker as rbench's are: it waits, and has a turn, and waits."""
 

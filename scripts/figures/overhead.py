@@ -157,7 +157,7 @@ def cifar(setting: FigureSettings) -> Iterator[Figure]:
         artifact = onnx_file.export(request, SILENT)
         measured = RunRequest(
             subjects=(str(artifact.path),),
-            runtimes=("pytorch", "onnxruntime"),
+            backends=("pytorch", "onnxruntime"),
             data=data,
             duration_s=0.2,
             limit=setting.limit,

@@ -92,7 +92,7 @@ def searched(
     left: Callable[[float | None], None] = lambda _: None,
 ) -> TuningResult:
     findings = TuningResult(goal)
-    asked = request or BenchmarkRequest(subjects=("resnet20",), runtimes=TRIED)
+    asked = request or BenchmarkRequest(subjects=("resnet20",), backends=TRIED)
     for _ in search._TuningSearch(bench, of, asked, findings, left).rows():  # type: ignore[arg-type]
         pass
     return findings

@@ -101,7 +101,7 @@ def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tm
     lines = tmp_path / "lines.jsonl"
     done = rbench(
         *("run", "resnet20", "--weights", "bundled", "--input", "raw", "--precision", "int8"),
-        *("--calibration-images", 50, "--runtime", "onnxruntime"),
+        *("--calibration-images", 50, "--backend", "onnxruntime"),
         *("--threads", 1, "--limit", 200, *SHORT, "--json", lines),
         timeout=280,
     )
@@ -120,7 +120,7 @@ def test_a_raw_int8_network_is_measured_on_real_images_and_compared_with_fp32(tm
 
 def test_cuda_graphs_are_a_wish_of_the_user(tmp_path: Path) -> None:
     lines = tmp_path / "lines.jsonl"
-    options = (*SHORT, "--json", lines, "--runtime", "fake", "--device", "cuda")
+    options = (*SHORT, "--json", lines, "--backend", "fake", "--device", "cuda")
     for more in ((), ("--no-cuda-graphs",), ("--cuda-graphs",)):
         assert rbench("run", artifact(tmp_path), *options, *more).returncode == 5
     assert [row.cuda_graphs for row in store.read(lines) if row.runtime == "fake"] == [True, False, True]
@@ -148,7 +148,7 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
             2,
             "error[usage]: Invalid value for '--rounds': 1001 is not in the range 1<=",
         ),
-        (["run", "--runtime", "nothing", "x.onnx"], 2, "error: no runtime 'nothing' (one of "),
+        (["run", "--backend", "nothing", "x.onnx"], 2, "error: no runtime 'nothing' (one of "),
         (
             ["run", "--precision", "fp64", "x.onnx"],
             2,
@@ -259,7 +259,7 @@ def test_an_early_end_keeps_what_was_measured_and_ends_the_workers(tmp_path: Pat
     quick, slow = artifact(tmp_path, TIMED, "quick.fake"), artifact(tmp_path, TIMED, "slow.fake")
     out = tmp_path / "out"
     with Terminal(columns=100) as terminal:
-        options = ("--runtime", "fake", *SHORT, "--processes", 2, "--rounds", 1000, "-o", out)
+        options = ("--backend", "fake", *SHORT, "--processes", 2, "--rounds", 1000, "-o", out)
         process = subprocess.Popen(
             [*RBENCH, *map(str, ("run", quick, slow, *options))],
             stdout=subprocess.PIPE,

@@ -120,7 +120,9 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
     assert refused.exception.exit_code == 4
 
 
-PROCESS = "from benchmarks.commands.compare import compare; from exporter import terminal; terminal.run(compare)"
+PROCESS = (
+    "from benchmarks.commands.compare import compare; from exporter.commands import terminal; terminal.run(compare)"
+)
 
 
 def test_a_gate_in_a_real_process(tmp_path: Path) -> None:

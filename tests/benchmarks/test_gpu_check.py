@@ -28,7 +28,7 @@ def gpu_check(*arguments: object, script: Path = SCRIPT, timeout: float = 280) -
 
 
 TRIAL = ("--device", "cpu", "--quick")
-ONE_RUNTIME = ("--", "--runtime", "onnxruntime")
+ONE_RUNTIME = ("--", "--backend", "onnxruntime")
 
 
 def test_a_trial_leaves_everything_in_one_folder_and_goes_on_where_it_ended(tmp_path: Path) -> None:
@@ -60,15 +60,15 @@ def test_a_trial_leaves_everything_in_one_folder_and_goes_on_where_it_ended(tmp_
 def copy(tmp_path: Path) -> Path:
     """The script in a project of its own, whose packages are stand-ins that say what they were asked."""
     project = tmp_path / "project"
-    for name in ("scripts", "benchmarks", "tests"):
+    for name in ("scripts", "tests"):
         (project / name).mkdir(parents=True)
     shutil.copy(SCRIPT, project / "scripts")
     (project / "pyproject.toml").write_text(
         '[tool.pytest.ini_options]\nmarkers = ["gpu: g", "tensorrt: t"]\naddopts = ["--strict-markers"]\n'
     )
-    (project / "benchmarks" / "__init__.py").touch()
-    (project / "benchmarks" / "inventory.py").write_text("print('inventory')")
-    (project / "benchmarks" / "matrix.py").write_text("import sys; print('matrix', *sys.argv[1:])")
+    (project / "scripts" / "__init__.py").touch()
+    (project / "scripts" / "inventory.py").write_text("print('inventory')")
+    (project / "scripts" / "gpu_matrix.py").write_text("import sys; print('matrix', *sys.argv[1:])")
     return project / "scripts" / "gpu_check.sh"
 
 
@@ -120,7 +120,7 @@ def test_the_time_is_for_all_of_it(copy: Path, tmp_path: Path) -> None:
 
 def test_where_measuring_took_all_the_time_the_tests_are_not_run(copy: Path, tmp_path: Path) -> None:
     (copy.parents[1] / "tests" / "test_it.py").write_text(MARKED.format(False))
-    (copy.parents[1] / "benchmarks" / "matrix.py").write_text("import time; time.sleep(1.5)")
+    (copy.parents[1] / "scripts" / "gpu_matrix.py").write_text("import time; time.sleep(1.5)")
     done = gpu_check(tmp_path / "out", "--limit-s", 1, script=copy)
     assert done.returncode == 10, done.stdout
     assert "tests: not run: the time was over" in done.stdout
@@ -129,7 +129,7 @@ def test_where_measuring_took_all_the_time_the_tests_are_not_run(copy: Path, tmp
 
 @pytest.mark.parametrize("code", [1, 5, 10])
 def test_what_the_measuring_ends_with_is_what_the_script_ends_with(copy: Path, tmp_path: Path, code: int) -> None:
-    (copy.parents[1] / "benchmarks" / "matrix.py").write_text(f"raise SystemExit({code})")
+    (copy.parents[1] / "scripts" / "gpu_matrix.py").write_text(f"raise SystemExit({code})")
     assert gpu_check(tmp_path / "out", "--no-tests", script=copy).returncode == code
 
 

@@ -29,7 +29,7 @@ from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 RBENCH = (
     sys.executable,
     "-c",
-    "from exporter import terminal; from benchmarks.commands.load import load; terminal.run(load)",
+    "from exporter.commands import terminal; from benchmarks.commands.load import load; terminal.run(load)",
 )
 
 
@@ -96,8 +96,8 @@ def test_a_point_takes_what_those_before_took_besides_their_duration(monkeypatch
         (["resnet21"], 2, "error: no variant 'resnet21' (one of resnet18"),
         (["--shape", "closed", "--rate", "5", "{path}"], 2, "error: --rate is for the open loop, which was not asked"),
         (["--weights", "bundled", "{path}"], 2, "error: --weights is for variants, and a file is to be run"),
-        (["--runtime", "x", "{path}"], 2, "error: no runtime 'x' (one of "),
-        (["--runtime", "pytorch", "{path}"], 2, "runtime pytorch does not open fake files"),
+        (["--backend", "x", "{path}"], 2, "error: no runtime 'x' (one of "),
+        (["--backend", "pytorch", "{path}"], 2, "runtime pytorch does not open fake files"),
         (["--device", "cuda", "{path}"], 2, "no backend runs fake files on 'cuda'"),
         (["--shape", "sideways", "{path}"], 2, "Invalid value for '--shape': 'sideways'"),
         (["missing.onnx"], 6, "error: missing.onnx: cannot read: No such file or directory"),

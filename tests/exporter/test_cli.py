@@ -281,7 +281,7 @@ cli.main()
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_verify_needs_no_torch(onnx_artifact: Artifact, runtime: str) -> None:
-    arguments = ["verify", str(onnx_artifact.path), "--runtime", runtime, "--threads", "1"]
+    arguments = ["verify", str(onnx_artifact.path), "--backend", runtime, "--threads", "1"]
     result = python("-c", BLOCKED.format(arguments=arguments))
     assert result.code == 0, result.stderr
     assert result.stdout.startswith(f"{onnx_artifact.path}: parity holds: {runtime} ")

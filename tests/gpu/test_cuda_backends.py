@@ -262,7 +262,7 @@ def test_a_job_of_the_benchmark_has_the_devices_figures(backend: Backend, sample
 
 def test_the_command_measures_on_the_gpu(samples: Samples, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.cli", "run", str(samples.onnx["fp32"].path), "--device", "cuda"]
-    command += ["--runtime", "pytorch", "--duration", "0.05", "-o", str(tmp_path)]
+    command += ["--backend", "pytorch", "--duration", "0.05", "-o", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert "device" in done.stdout.split()

@@ -64,7 +64,7 @@ def bench(network: Subject, monkeypatch: pytest.MonkeyPatch) -> ScriptedBench:
     return scripted
 
 
-REQUEST = BenchmarkRequest(subjects=("resnet20",), runtimes=("onnxruntime",), precisions=("fp32", "fp16"))
+REQUEST = BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",), precisions=("fp32", "fp16"))
 
 
 def measured(ledger: Ledger, rows: int | None = None) -> list[Row]:
@@ -91,7 +91,7 @@ def test_a_batch_after_the_other_and_the_reference_first(network: Subject) -> No
 
 def test_on_a_gpu_one_image_is_measured_without_cuda_graphs_too(network: Subject) -> None:
     programs = (PrecisionVariant("fp16", Refusal("skipped", "none"), "pt2"),)
-    request = replace(REQUEST, device="cuda", runtimes=("onnxruntime", "inductor"))
+    request = replace(REQUEST, device="cuda", backends=("onnxruntime", "inductor"))
     found = gpu_matrix.list_wanted(replace(network, programs=programs), request, (1, 64))
     without = [(one.pair.backend.name, one.pair.typed.precision, one.batch) for one in found if not one.cuda_graphs]
     assert {name for name, _, _ in without} == {"onnxruntime", "inductor"}
@@ -158,7 +158,7 @@ def test_int8_is_for_tensorrt_on_a_gpu_alone() -> None:
     assert gpu_matrix.request_for(replace(whole, precisions=("fp32",)), "cuda", FULL, ()).target == "cpu"
     bundled = gpu_matrix.request_for(replace(whole, variant="resnet20", weights="bundled"), "cuda", FULL, ("tensorrt",))
     assert bundled.calibration_images == BenchmarkRequest().calibration_images
-    assert (bundled.runtimes, bundled.weights, bundled.subjects) == (("tensorrt",), "bundled", ("resnet20",))
+    assert (bundled.backends, bundled.weights, bundled.subjects) == (("tensorrt",), "bundled", ("resnet20",))
 
 
 def test_a_request_has_the_scopes_measure() -> None:

@@ -82,13 +82,13 @@ def test_a_backend_that_dies_is_a_row_and_the_next_subject_is_still_measured(tmp
     dying = artifact(tmp_path, replace(SCRIPT, die_at=3), "dying.fake")
     wrong = artifact(tmp_path, replace(SCRIPT, scale=2.0), "wrong.fake")
     sound = artifact(tmp_path, TIMED, "sound.fake")
-    found = rows_of(replace(QUICK, subjects=(str(dying), str(wrong), str(sound)), runtimes=("fake",)))
+    found = rows_of(replace(QUICK, subjects=(str(dying), str(wrong), str(sound)), backends=("fake",)))
     by_name = {row.artifact: row for row in found if row.runtime == "fake"}
     assert [by_name[name].status for name in ("dying.fake", "wrong.fake", "sound.fake")] == ["error", "failed", "ok"]
     assert "SIGSEGV" in (by_name["dying.fake"].reason or "")
     assert by_name["wrong.fake"].p50_s is None
     assert by_name["wrong.fake"].sittings == ()
-    assert runs.exit_code(found, BenchmarkRequest(runtimes=("fake",))) == 1
+    assert runs.exit_code(found, BenchmarkRequest(backends=("fake",))) == 1
 
 
 def test_a_hung_worker_is_a_row(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_foreign_file_is_measured_without_answers(tmp_path: Path) -> None:
 
 def test_a_device_that_a_backend_has_not_is_a_row_with_its_reason(tmp_path: Path) -> None:
     request = replace(QUICK, subjects=(str(artifact(tmp_path)),), device="cuda", cuda_graphs=False)
-    found = rows_of(replace(request, runtimes=("fake",)))
+    found = rows_of(replace(request, backends=("fake",)))
     assert (found[-1].status, found[-1].reason) == ("skipped", "it runs on cpu, and cuda was asked for")
     assert (found[-1].cuda_graphs, found[-1].requested_device) == (False, "cuda")
     assert runs.exit_code(found, BenchmarkRequest()) == 5
@@ -377,7 +377,7 @@ def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library, reason=f"{library} is not installed")
     notices: list[str] = []
-    request = replace(TWICE, subjects=("resnet20",), runtimes=("onnxruntime",), limit=16, roofline=True)
+    request = replace(TWICE, subjects=("resnet20",), backends=("onnxruntime",), limit=16, roofline=True)
     reference, other = list(runs.run(request, RunListener(lambda *_: None, notices.append)))
     assert [(row.runtime, row.status) for row in (reference, other)] == [("pytorch", "ok"), ("onnxruntime", "ok")]
     assert (reference.ratio, reference.agreement) == (1.0, 1.0)
@@ -437,4 +437,4 @@ def test_a_disturbed_machine_is_a_failure_where_that_is_asked_for(found: list[Ro
     ],
 )
 def test_exit_codes(found: list[Row], runtimes: tuple[str, ...], precisions: tuple[str, ...], code: int) -> None:
-    assert runs.exit_code(found, BenchmarkRequest(runtimes=runtimes, precisions=precisions)) == code
+    assert runs.exit_code(found, BenchmarkRequest(backends=runtimes, precisions=precisions)) == code

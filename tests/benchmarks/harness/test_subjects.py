@@ -89,7 +89,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
     monkeypatch.setattr(network, "prepare", counted)
     request = BenchmarkRequest(
         subjects=("resnet20",),
-        runtimes=("onnxruntime", "openvino"),
+        backends=("onnxruntime", "openvino"),
         precisions=("fp16", "bf16"),
         threads=1,
         limit=4,
@@ -126,7 +126,7 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
     path = onnx_file.export(wanted, SILENT).path
     request = BenchmarkRequest(
         subjects=(str(path),),
-        runtimes=("onnxruntime",),
+        backends=("onnxruntime",),
         precisions=("fp32", "fp16"),
         threads=1,
         duration_s=0.02,
@@ -281,7 +281,7 @@ def test_a_program_that_cannot_be_made_is_a_row_of_pytorchs(tmp_path: Path, monk
     row = PRECISIONS["bf16"]
     monkeypatch.setitem(PRECISIONS, "bf16", replace(row, bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0)))
     path = onnx_file.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
-    request = BenchmarkRequest(subjects=(str(path),), precisions=("bf16",), runtimes=("pytorch",), device="cuda")
+    request = BenchmarkRequest(subjects=(str(path),), precisions=("bf16",), backends=("pytorch",), device="cuda")
     (subject,) = made(request, tmp_path)
     (program,) = subject.programs
     assert isinstance(program.made, Refusal)
@@ -294,7 +294,7 @@ def test_a_narrow_program_that_is_named_is_measured_beside_its_reference(tmp_pat
     path = torch_program.export(
         network.ExportRequest(BASIC, f"{tmp_path}/small.pt2"), SILENT, PrecisionSpec("fp16")
     ).path
-    request = BenchmarkRequest(subjects=(str(path),), runtimes=("pytorch",))
+    request = BenchmarkRequest(subjects=(str(path),), backends=("pytorch",))
     (subject,) = made(request, tmp_path)
     assert precisions_of(subject.typed) == [("fp16", "pt2")]
     assert subject.reference.precision == "fp32"
@@ -307,7 +307,7 @@ def test_a_narrow_program_that_is_named_is_measured_beside_its_reference(tmp_pat
 
 
 def test_a_float32_program_that_is_named_is_its_own_reference(pt2_artifact: Artifact, tmp_path: Path) -> None:
-    request = BenchmarkRequest(subjects=(str(pt2_artifact.path),), runtimes=("pytorch",))
+    request = BenchmarkRequest(subjects=(str(pt2_artifact.path),), backends=("pytorch",))
     (subject,) = made(request, tmp_path)
     assert [(pair.typed.precision, pair.opens) for pair in subjects.pairs(subject, request)] == [
         ("fp32", Artifact.read(pt2_artifact.path))

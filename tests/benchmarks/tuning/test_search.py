@@ -119,7 +119,7 @@ def test_throughput_tries_the_batches_first_and_fewer_threads_at_the_best_of_the
     )
     of, request = (
         subject(tmp_path, typed(tmp_path, "fp32")),
-        BenchmarkRequest(subjects=("resnet20",), runtimes=("onnxruntime",)),
+        BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",)),
     )
     found = searched(bench, of, TuningGoal("throughput"), request)
     assert bench.asked == [
@@ -176,7 +176,7 @@ def test_thread_counts_are_powers_of_two_and_all(monkeypatch: pytest.MonkeyPatch
 
 
 def test_exit_codes(tmp_path: Path) -> None:
-    request = BenchmarkRequest(subjects=("resnet20",), runtimes=TRIED)
+    request = BenchmarkRequest(subjects=("resnet20",), backends=TRIED)
     of = subject(tmp_path, typed(tmp_path, "fp32"), PrecisionVariant("bf16", Refusal("failed", "its gate")))
     assert tune.exit_code(searched(ScriptedBench({}, {}), of, TuningGoal()), request) == 0
     one_broken = ScriptedBench({("openvino", "fp32", 4, 1): -1.0}, {})
@@ -320,7 +320,7 @@ def test_what_fails_in_the_last_turns_is_not_chosen_and_what_leads_clearly_has_n
     milliseconds = {("onnxruntime", "fp32", 4, 1): 1.0, ("openvino", "fp32", 4, 1): 1.0}
     of = subject(tmp_path, typed(tmp_path, "fp32"))
     bench, findings = ScriptedBench(milliseconds, {}), TuningResult(TuningGoal())
-    search = tune._TuningSearch(bench, of, BenchmarkRequest(("resnet20",), runtimes=TRIED), findings, lambda _: None)  # type: ignore[arg-type]
+    search = tune._TuningSearch(bench, of, BenchmarkRequest(("resnet20",), backends=TRIED), findings, lambda _: None)  # type: ignore[arg-type]
     list(search.rows())
     bench.milliseconds = {**milliseconds, ("onnxruntime", "fp32", 4, 1): -1.0}
     assert [row.status for row in search.finals()] == ["error", "ok"]
@@ -329,7 +329,7 @@ def test_what_fails_in_the_last_turns_is_not_chosen_and_what_leads_clearly_has_n
     assert best is not None
     assert (best.row.runtime, findings.choice().tied) == ("openvino", ())
     clear = ScriptedBench({("openvino", "fp32", 2, 1): 1.0}, {})
-    request = BenchmarkRequest(("resnet20",), runtimes=TRIED)
+    request = BenchmarkRequest(("resnet20",), backends=TRIED)
     search = tune._TuningSearch(clear, of, request, TuningResult(TuningGoal()), lambda _: None)  # type: ignore[arg-type]
     list(search.rows())
     assert list(search.finals()) == []
@@ -401,7 +401,7 @@ def test_the_bundled_network_is_tuned_and_its_artifact_opens_as_it_was_measured(
     done = here(
         cli.main,
         *("tune", "resnet20", "--weights", "bundled", "--precision", "fp32", "--precision", "fp16"),
-        *("--runtime", "onnxruntime", "--threads", 1, "--limit", 200, "--duration", 0.05, "-o", out),
+        *("--backend", "onnxruntime", "--threads", 1, "--limit", 200, "--duration", 0.05, "-o", out),
     )
     assert (done.code, done.stdout.splitlines()[-1]) == (0, str(out))
     assert "bound: a drop of top-1 of at most 0.50 points, 200 images" in done.stdout

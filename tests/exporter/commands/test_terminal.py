@@ -15,7 +15,7 @@ from tests.exporter.command_line import environment, python
 RUN = """
 import sys
 import click
-from exporter import terminal
+from exporter.commands import terminal
 from runtimes import errors
 
 @click.command()
@@ -120,7 +120,7 @@ def test_stdout_comes_back_after_an_error() -> None:
 
 LISTEN = """
 import time
-from exporter import terminal
+from exporter.commands import terminal
 with terminal.reserve_stdout(), terminal.listening() as listener:
     listener.step("weighing the gold")
     time.sleep(0.3)

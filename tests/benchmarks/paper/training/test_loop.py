@@ -232,7 +232,7 @@ def side_by_side(folder: Path, recipes: dict[str, Recipe], data: Data, pace: Pac
     jobs = [TrainingJob(folder / name, identity(recipe), Arithmetic()) for name, recipe in recipes.items()]
     schedule.take_turns(
         [Training(job, data, pace) for job in jobs],
-        ExportListener(step=lambda _: None, notice=notices.append),
+        ExportListener(step=lambda _: None, notice=lambda line: notices.append(str(line))),
         time.monotonic() + (math.inf if pace.stop_after_s is None else pace.stop_after_s),
     )
     return notices
