@@ -5,11 +5,11 @@ Libraries are asked and tried in processes of their own: one that crashes or han
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from benchmarks.doctor import machine, packages, smoke_tests
-from benchmarks.doctor.findings import DoctorReport, Finding, from_message
+from benchmarks.doctor.findings import DoctorReport, Finding, split_commands
 from benchmarks.doctor.gpu_probe import GpuProbe, probe_gpus
 from runtimes import available_backends
 
@@ -17,9 +17,9 @@ __all__ = ["DoctorReport", "Finding", "examine"]
 
 
 def examine(heard: Callable[[str], None]) -> DoctorReport:
-    """All that can be found out. Blocks for some seconds a backend, and longer for one that compiles or hangs.
+    """Examines everything. Blocks for some seconds a backend, and longer for one that compiles or hangs.
 
-    ``heard`` is told what is at work.
+    ``heard`` gets what is at work.
 
     Raises:
         CheckFailedError: not even the machine could be looked at.
@@ -52,10 +52,10 @@ def _runtimes(
 ) -> list[Finding]:
     rows, alone = available_backends(), packages.for_processors(versions)
     install = {name: _force_reinstall(message) for name, message in seen.installs.items()}
-    found = []
+    findings = []
     for trial in smoke_tests.plan_trials(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
-        found.append(smoke_tests.run_trial(trial, functools.partial(_report_step, heard, trial.subject)))
-    return found + [smoke_tests.absent(row, reason, with_gpu) for row in rows if (reason := seen.missing[row.name])]
+        findings.append(smoke_tests.run_trial(trial, partial(_report_step, heard, trial.subject)))
+    return findings + [smoke_tests.absent(row, why, with_gpu) for row in rows if (why := seen.missing[row.name])]
 
 
 def _report_step(heard: Callable[[str], None], subject: str, step: str) -> None:
@@ -64,5 +64,5 @@ def _report_step(heard: Callable[[str], None], subject: str, step: str) -> None:
 
 def _force_reinstall(message: str | None) -> tuple[str, ...]:
     """The command that installs what a backend asks for, as one that installs it again."""
-    commands = from_message("runtimes", "", "missing", message or "").mend
+    _, commands = split_commands(message or "")
     return tuple(command.replace("pip install ", "pip install --force-reinstall ", 1) for command in commands)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.doctor import sample_model
-from benchmarks.doctor.findings import Finding, from_message
+from benchmarks.doctor.findings import Finding, from_message, split_commands
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, JobOutcome
 from benchmarks.process.worker_process import PROGRAM
 from benchmarks.records.plan import Plan
 from runtimes.backends.registry import PROCESSOR
+from runtimes.errors import Reason
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend
 
@@ -62,9 +63,9 @@ def plan_trials(
 def absent(row: Backend, reason: str, with_gpu: bool) -> Finding:
     """A backend that is not there. Without a GPU, nothing is to be done about one that runs on GPUs alone."""
     if with_gpu or PROCESSOR in row.devices:
-        return from_message("runtimes", row.name, "missing", reason)
-    what = from_message("runtimes", row.name, "missing", reason).what
-    return Finding("runtimes", row.name, "missing", f"it runs on NVIDIA GPUs alone; {what}")
+        return from_message("runtimes", row.name, "missing", Reason("backend-missing", f"{reason}"))
+    what, _ = split_commands(reason)
+    return Finding("runtimes", row.name, "missing", "backend-needs-gpu", f"it runs on NVIDIA GPUs alone; {what}")
 
 
 def run_trial(
@@ -76,8 +77,13 @@ def run_trial(
     """
     format = next((name for name in trial.row.formats if name in sample_model.FORMATS), None)
     if format is None:
-        what = f"installed and not tried: no model of a format that it opens can be made here ({trial.row.formats[0]})"
-        return Finding("runtimes", trial.subject, "warning", what)
+        return Finding(
+            "runtimes",
+            trial.subject,
+            "warning",
+            "backend-not-tried",
+            f"installed and not tried: no model of a format that it opens can be made here ({trial.row.formats[0]})",
+        )
     with tempfile.TemporaryDirectory(prefix="rexport-doctor-") as folder:
         job = Job(
             artifact=str(Path(folder) / f"sample.{format}"),
@@ -98,17 +104,18 @@ def run_trial(
 
 def judge_outcome(trial: Trial, outcome: JobOutcome) -> Finding:
     """The outcome as a finding."""
-    about = outcome.description
-    if outcome.status == "ok" and about is not None:
-        what = f"{about.version} ({about.provider}) gives the right answers; {_times(outcome)}"
+    library = outcome.description
+    if outcome.status == "ok" and library is not None:
+        what = f"{library.version} ({library.provider}) gives the right answers; {_times(outcome)}"
         if outcome.note is None:
-            return Finding("runtimes", trial.subject, "ok", what)
-        return Finding("runtimes", trial.subject, "warning", f"{what}; {outcome.note}", trial.install)
+            return Finding("runtimes", trial.subject, "ok", "backend-works", f"{what}")
+        what = f"{what}; {outcome.note}"
+        return Finding("runtimes", trial.subject, "warning", "backend-works-partly", f"{what}", trial.install)
     reason = outcome.reason or "it gave no reason"
     unbuilt = any(name in reason.lower() for name in trial.for_processors)
     if outcome.status == "skipped" and trial.device != PROCESSOR and unbuilt:
-        return from_message("runtimes", trial.subject, "missing", reason)
-    finding = from_message("runtimes", trial.subject, "broken", reason)
+        return from_message("runtimes", trial.subject, "missing", Reason("backend-missing", f"{reason}"))
+    finding = from_message("runtimes", trial.subject, "broken", Reason("backend-broken", f"{reason}"))
     says_itself = bool(finding.mend) or reason.endswith(")")
     return finding if says_itself else replace(finding, mend=trial.install)
 

@@ -34,6 +34,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+REINSTALL = ("pip", "install", "--force-reinstall", "--no-deps")
+
+
 def only(findings: list[Finding]) -> Finding:
     assert len(findings) == 1
     return findings[0]
@@ -72,40 +75,39 @@ def test_two_packages_of_one_module_are_a_conflict(site: Path) -> None:
     distribution(site, "onnxruntime", "1.32.0")
     distribution(site, "onnxruntime-gpu", "1.31.1")
     finding = only(packages.conflicts(packages.list_installed(), [CARD]))
-    assert (finding.status, finding.subject) == ("broken", "onnxruntime and onnxruntime-gpu")
-    assert "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are both installed" in finding.what
-    assert finding.mend == (
-        "pip uninstall -y onnxruntime onnxruntime-gpu",
-        "pip install --force-reinstall --no-deps onnxruntime-gpu",
-    )
+    assert (finding.status, finding.code) == ("broken", "rival-packages")
+    assert finding.subject == "onnxruntime and onnxruntime-gpu"
+    assert "onnxruntime-gpu 1.31.1" in finding.what
+    assert [command.split()[-1] for command in finding.mend] == ["onnxruntime-gpu"] * 2
     without_gpu = only(packages.conflicts(packages.list_installed(), []))
-    assert without_gpu.mend[1] == "pip install --force-reinstall --no-deps onnxruntime"
+    assert without_gpu.mend[1].split() == [*REINSTALL, "onnxruntime"]
 
 
 def test_what_a_rival_s_removal_left_is_broken(site: Path) -> None:
     distribution(site, "onnxruntime-gpu", "1.31.1")
     (site / "onnxruntime" / "capi").mkdir(parents=True)
     finding = only(packages.conflicts(packages.list_installed(), []))
-    assert (finding.status, finding.subject) == ("broken", "onnxruntime-gpu")
-    assert finding.mend == ("pip install --force-reinstall --no-deps onnxruntime-gpu",)
+    assert (finding.status, finding.code) == ("broken", "package-files-missing")
+    assert finding.subject == "onnxruntime-gpu"
+    assert [command.split() for command in finding.mend] == [[*REINSTALL, "onnxruntime-gpu"]]
     (site / "onnxruntime" / "__init__.py").touch()
     assert only(packages.conflicts(packages.list_installed(), [])).status == "ok"
 
 
-def test_tensorrt_11_beside_onnxruntime_s_provider_for_10_is_a_warning(site: Path) -> None:
+def test_tensorrt_11_beside_a_provider_for_10_is_a_warning(site: Path) -> None:
     distribution(site, "onnxruntime-gpu", "1.31.1")
     distribution(site, "tensorrt_cu13", "11.4.0.106")
     finding = only(packages.conflicts(packages.list_installed(), [CARD]))
-    assert (finding.status, finding.mend) == ("warning", ())
+    assert (finding.status, finding.code, finding.mend) == ("warning", "provider-needs-tensorrt-10", ())
     assert "tensorrt-cu13 11.4.0.106" in finding.what
-    assert "wants TensorRT 10" in finding.what
     assert only(packages.conflicts({"onnxruntime-gpu": "1.31.1", "tensorrt": "10.16"}, [])).status == "ok"
 
 
 def test_bindings_newer_than_the_driver_are_broken() -> None:
     finding = only(packages.conflicts({"cuda-bindings": "13.5.0"}, [CARD]))
-    assert finding.status == "broken"
-    assert "cuda-bindings 13.5.0 is for CUDA 13, the driver serves CUDA 12.9" in finding.what
+    assert (finding.status, finding.code) == ("broken", "cuda-bindings-too-new")
+    for version in ("13.5.0", "CUDA 13", "CUDA 12.9"):
+        assert version in finding.what
     assert finding.mend == ("pip install 'cuda-bindings>=12.8,<13'",)
     for card in (replace(CARD, cuda="13.0"), replace(CARD, cuda="unknown")):
         assert only(packages.conflicts({"cuda-bindings": "13.5.0"}, [card])).status == "ok"
@@ -124,19 +126,20 @@ def found(with_gpu: bool = True) -> dict[str, Finding]:
     return {finding.subject: finding for finding in packages.extras(packages.list_installed(), with_gpu)}
 
 
-def test_extras_that_are_not_installed_are_missing_with_their_line(extras: Path) -> None:
+def test_extras_that_are_not_installed_name_their_command(extras: Path) -> None:
     assert extras.is_dir()
     assert {name: finding.status for name, finding in found().items()} == dict.fromkeys(
         ("cpu", "gpu", "int8"), "missing"
     )
-    assert found()["int8"].what == "nncf is not installed; onnxruntime is not installed"
+    assert [part.split()[0] for part in found()["int8"].what.split("; ")] == ["nncf", "onnxruntime"]
     assert found()["int8"].mend == ("pip install 'rexport[int8]'",)
-    assert "to run, it needs an NVIDIA GPU" in found(with_gpu=False)["gpu"].what
+    assert "NVIDIA GPU" in found(with_gpu=False)["gpu"].what
+    assert "NVIDIA GPU" not in found()["gpu"].what
 
 
 def test_an_extra_that_is_there_names_its_versions(extras: Path) -> None:
     distribution(extras, "onnxruntime", "1.32.0")
-    assert found()["cpu"] == Finding("extras", "cpu", "ok", "onnxruntime 1.32.0")
+    assert found()["cpu"] == Finding("extras", "cpu", "ok", "extra-complete", "onnxruntime 1.32.0")
     assert found()["gpu"].mend == ("pip uninstall onnxruntime", "pip install 'rexport[gpu]'")
     assert found(with_gpu=False)["gpu"].mend == ()
 
@@ -144,21 +147,22 @@ def test_an_extra_that_is_there_names_its_versions(extras: Path) -> None:
 def test_a_package_that_is_too_old_is_a_warning(extras: Path) -> None:
     distribution(extras, "onnxruntime", "1.9.0")
     finding = found()["cpu"]
-    assert (finding.status, finding.mend) == ("warning", ("pip install --upgrade 'rexport[cpu]'",))
-    assert finding.what == "onnxruntime is older than 1.24; installed: onnxruntime 1.9.0"
+    assert (finding.status, finding.code) == ("warning", "extra-incomplete")
+    assert [command.split()[2:] for command in finding.mend] == [["--upgrade", "'rexport[cpu]'"]]
+    assert "older than 1.24" in finding.what
+    assert "onnxruntime 1.9.0" in finding.what
 
 
-def test_the_gpu_build_stands_for_the_other_and_no_line_brings_that_one_beside_it(extras: Path) -> None:
+def test_the_gpu_build_stands_for_the_other_one(extras: Path) -> None:
     distribution(extras, "onnxruntime-gpu", "1.31.1", 'nvidia-curand~=10.0; extra == "cuda"')
-    assert found()["cpu"] == Finding("extras", "cpu", "ok", "onnxruntime-gpu 1.31.1")
+    assert found()["cpu"] == Finding("extras", "cpu", "ok", "extra-complete", "onnxruntime-gpu 1.31.1")
     assert found()["int8"].mend == ("pip install 'nncf>=3.0'",)
-    assert found()["gpu"].what == "nvidia-curand is not installed; installed: onnxruntime-gpu 1.31.1"
+    assert [part.split()[0] for part in found()["gpu"].what.split("; ")] == ["nvidia-curand", "installed:"]
     distribution(extras, "nvidia-curand", "10.4")
     assert found()["gpu"].status == "ok"
-    forced = Finding("runtimes", "x", "broken", "y", ("pip install --force-reinstall 'rexport[cpu]'",))
-    assert packages.adapt_commands(forced, packages.list_installed()).mend == (
-        "pip install --force-reinstall 'rexport[gpu]'",
-    )
+    forced = Finding("runtimes", "x", "broken", "a-code", "y", ("pip install --force-reinstall 'rexport[cpu]'",))
+    adapted = packages.adapt_commands(forced, packages.list_installed())
+    assert [command.split()[-1] for command in adapted.mend] == ["'rexport[gpu]'"]
     assert packages.adapt_commands(forced, {}) == forced
 
 
@@ -191,7 +195,7 @@ def test_python_s_version_is_compared_with_what_rexport_says(site: Path, python:
         ('onnxruntime>=1.20; extra == "cpu"', ["ok", "ok", "warning"]),
     ],
 )
-def test_a_checkout_that_changed_after_it_was_installed_is_a_warning(
+def test_a_checkout_that_changed_later_is_a_warning(
     site: Path, monkeypatch: pytest.MonkeyPatch, line: str, statuses: list[str]
 ) -> None:
     (site / "pyproject.toml").write_text("[project.optional-dependencies]\ncpu = ['onnxruntime>=1.24']\n")
@@ -200,7 +204,7 @@ def test_a_checkout_that_changed_after_it_was_installed_is_a_warning(
     distribution(site, "rexport", "1.0", line, more="Requires-Python: >=3.11\n")
     findings = machine.rexport("CPython 3.11.1")
     assert [finding.status for finding in findings] == statuses
-    assert findings[-1].mend == ((f"pip install -e {site}",) if "warning" in statuses else ())
+    assert [command.split()[-2:] for command in findings[-1].mend] == [["-e", str(site)]] * statuses.count("warning")
 
 
 # The machine
@@ -220,10 +224,10 @@ def test_load_and_governor_that_disturb_are_warnings(tmp_path: Path) -> None:
     assert {finding.status for finding in machine.machine(about(), tmp_path)} == {"ok"}
     disturbed = replace(about(), governor="powersave", load_average=(3.0, 1.0, 1.0))
     findings = machine.machine(disturbed, tmp_path)
-    assert named(findings, "load average").status == "warning"
-    assert "what is measured now will be disturbed" in named(findings, "load average").what
-    governor = named(findings, "frequency governor")
-    assert (governor.status, governor.mend) == ("warning", ("sudo cpupower frequency-set -g performance",))
+    load, governor = named(findings, "load average"), named(findings, "frequency governor")
+    assert (load.status, load.code) == ("warning", "load-high")
+    assert (governor.status, governor.code) == ("warning", "governor-changing")
+    assert [command.split()[-2:] for command in governor.mend] == [["-g", "performance"]]
     assert {finding.status for finding in machine.machine(replace(about(), load_average=None), tmp_path)} == {"ok"}
 
 
@@ -235,8 +239,9 @@ def test_what_the_control_group_allows_is_told(tmp_path: Path) -> None:
     (tmp_path / "sys/fs/cgroup/box/memory.max").write_text(f"{2 << 30}\n")
     (tmp_path / "sys/fs/cgroup/box/inner/memory.max").write_text("max\n")
     findings = machine.machine(held, tmp_path)
-    assert "2 of 8 are usable, by affinity or the control group" in named(findings, "processors").what
-    assert named(findings, "memory").what == "8.0 GiB, of which the control group allows 2.0 GiB"
+    for value in ("2 of 8", "control group"):
+        assert value in named(findings, "processors").what
+    assert [word for word in named(findings, "memory").what.split() if word[0].isdigit()] == ["8.0", "2.0"]
 
 
 def test_the_memory_limit_of_the_older_control_groups_is_read(tmp_path: Path) -> None:
@@ -262,13 +267,14 @@ DEVICE = Device(0, "NVIDIA H200", "9.0", "13.0", 140 << 30)
 
 def test_a_machine_without_a_gpu_is_no_fault(tmp_path: Path) -> None:
     finding = only(machine.gpu(seen((), "no driver", "no driver"), None, tmp_path))
-    assert (finding.status, finding.mend) == ("missing", ())
+    assert (finding.status, finding.code, finding.mend) == ("missing", "no-gpu", ())
 
 
 def test_each_gpu_is_told(tmp_path: Path) -> None:
     finding = only(machine.gpu(seen((CARD,), None), None, tmp_path))
-    assert finding.status == "ok"
-    assert finding.what == "compute capability 9.0, 140 GiB, driver 575.1, CUDA 12.9"
+    assert (finding.status, finding.code) == ("ok", "gpu-found")
+    for value in ("9.0", "140 GiB", "driver 575.1", "CUDA 12.9"):
+        assert value in finding.what
     without = machine.gpu(
         seen((), None, "nvidia-ml-py is not installed (pip install nvidia-ml-py)", (DEVICE,)), None, tmp_path
     )
@@ -294,8 +300,8 @@ def test_a_gpu_that_cuda_cannot_use_is_broken(tmp_path: Path, monkeypatch: pytes
 
 def test_a_driver_s_library_that_ended_its_process_is_broken(tmp_path: Path) -> None:
     finding = only(machine.gpu(seen((), "unasked", "unasked"), "was ended by SIGSEGV", tmp_path))
-    assert finding.status == "broken"
-    assert finding.what == "the GPU's libraries could not be asked: the process that asked them was ended by SIGSEGV"
+    assert (finding.status, finding.code) == ("broken", "gpu-libraries-crashed")
+    assert "SIGSEGV" in finding.what
 
 
 # Folders
@@ -308,7 +314,7 @@ def test_folders_are_told_with_what_is_in_them(tmp_path: Path, monkeypatch: pyte
     assert not place.exists()
     place.mkdir(mode=0o700)
     (place / "weights.pth").write_bytes(bytes(3 << 20))
-    assert machine.folders()[0].what == f"{place}, 3.0 MiB in 1 file"
+    assert machine.folders()[0].what.startswith(f"{place}, 3.0 MiB")
     assert [entry.name for entry in place.iterdir()] == ["weights.pth"]
 
 
@@ -316,17 +322,14 @@ def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path: Path, monkeypatch: 
     (tmp_path / "file").touch()
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path / "file" / "cache"))
     for finding in machine.folders():
-        assert finding.status == "warning"
-        assert "cannot be written into (Not a directory)" in finding.what
+        assert (finding.status, finding.code) == ("warning", "folder-not-writable")
+        assert "Not a directory" in finding.what
         assert finding.mend == ('export REXPORT_CACHE="$HOME/rexport-cache"',)
 
 
-def test_a_folder_of_engines_that_others_can_write_into_is_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_engines_open_to_others_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o777)
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path))
     weights, engines = machine.folders()
     assert weights.status == "ok"
     assert (engines.status, engines.mend) == ("broken", (f"chmod 700 {tmp_path}",))
-    assert "others can put files into this folder of engines" in engines.what

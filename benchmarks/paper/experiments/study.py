@@ -87,7 +87,8 @@ def train(
     try:
         drive(jobs, data, listener, setup.pace.subtract(time.monotonic() - begun_s))
     except RuntimeError as error:
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        origin = type(error).__module__
+        if origin.startswith(("torch._dynamo", "torch._inductor")):
             raise CompatibilityError(
                 f"PyTorch could not compile the network: {str(error).splitlines()[0]}",
                 code="training-not-compiled",
