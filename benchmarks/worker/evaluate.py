@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -60,7 +59,7 @@ def _logits(runtime: Runtime, images: Array, batch: int) -> predictions.Logits:
 
 
 def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T, None, None]:
-    """What ``source`` gives, in its order, drawn by a thread of its own: ``most`` items at most are waiting or under
+    """The items of ``source`` in their order, drawn by a thread of its own: ``most`` items at most are waiting or under
     way while the caller is at one.
 
     The thread ends, and ``source`` is closed, when all is given, when ``source`` raises, and when the generator is
@@ -69,62 +68,19 @@ def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T
     Raises:
         BaseException: what ``source`` raises, at the turn of the item that it spoilt.
     """
-    line = _Line(source, most)
-    thread = threading.Thread(target=line.draw, name="prepare", daemon=True)
-    thread.start()
-    try:
-        yield from line.items()
-    finally:
-        line.leave()
-        thread.join()
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """Stands behind the last item; ``error`` is why it is the last, if ``source`` did not just end."""
-
-    error: BaseException | None
-
-
-class _Line(Generic[T]):
-    """Between the thread that draws and the one that takes: a bounded queue that either side can leave."""
-
-    def __init__(self, source: Generator[T, None, None], most: int) -> None:
-        self._source = source
-        self._places = threading.Semaphore(most)
-        self._drawn: queue.SimpleQueue[T | _Ended] = queue.SimpleQueue()
-        self._left = False
-
-    def draw(self) -> None:
-        """Draws until there is no more, or nobody takes it."""
+    with closing(source), ThreadPoolExecutor(1, "prepare") as thread:
+        waiting = deque(thread.submit(next, source, _END) for _ in range(most))
         try:
-            with closing(self._source):
-                self._draw()
-        except BaseException as error:  # the taker raises it
-            self._drawn.put(_Ended(error))
-        else:
-            self._drawn.put(_Ended(None))
-
-    def _draw(self) -> None:
-        self._places.acquire()
-        while not self._left:
-            try:
-                item = next(self._source)
-            except StopIteration:
-                return
-            self._drawn.put(item)
-            self._places.acquire()
-
-    def items(self) -> Generator[T, None, None]:
-        while not isinstance(item := self._drawn.get(), _Ended):
-            self._places.release()
-            yield item
-        try:
-            if item.error is not None:
-                raise item.error
+            while not isinstance(item := waiting.popleft().result(), _End):
+                waiting.append(thread.submit(next, source, _END))
+                yield item
         finally:
-            del item  # else the error would hold this frame, and this frame the error
+            for future in waiting:
+                future.cancel()
 
-    def leave(self) -> None:
-        self._left = True
-        self._places.release()
+
+class _End:
+    """Stands behind the last item."""
+
+
+_END = _End()

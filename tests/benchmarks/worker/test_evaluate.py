@@ -49,7 +49,7 @@ class Source:
 
 
 def preparing() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "prepare"]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
 
 def settled(source: Source, count: int) -> list[int]:
@@ -64,7 +64,7 @@ def settled(source: Source, count: int) -> list[int]:
 def test_items_come_in_order_from_a_thread_of_their_own() -> None:
     source = Source(50)
     assert list(prefetch(source.items())) == list(range(50))
-    assert source.threads == {"prepare"}
+    assert source.threads == {"prepare_0"}
     assert source.closed.is_set()
     assert preparing() == []
 
