@@ -10,7 +10,7 @@ from benchmarks.machine.monitor import Conditions
 from benchmarks.process.job import JobOutcome, ProcessOutcomes
 from benchmarks.records.samples import ProcessSamples, Series
 from runtimes.protocol import Description
-from tests.benchmarks.rows import QUIET
+from tests.benchmarks.results import QUIET
 
 ABOUT = Description("onnxruntime", "1.32.0", "cpu", "CPUExecutionProvider", "float32", 2)
 
@@ -27,7 +27,7 @@ def series(count: int, median: float, rounds: int = 1, settled: bool = True, see
     return Series((0.5, 0.25), settled, found)
 
 
-def sitting(
+def process(
     count: int = 101,
     median: float = 0.002,
     rounds: int = 1,
@@ -50,12 +50,12 @@ def sitting(
 
 def outcome(of: ProcessSamples | None = None) -> JobOutcome:
     """Of a process that did its work."""
-    return JobOutcome("ok", description=ABOUT, sitting=of or sitting())
+    return JobOutcome("ok", description=ABOUT, sitting=of or process())
 
 
-def gathered(*sittings: ProcessSamples) -> ProcessOutcomes:
+def gathered(*processes: ProcessSamples) -> ProcessOutcomes:
     """Of so many processes; of one without an argument."""
-    return ProcessOutcomes([outcome(one) for one in sittings or (sitting(),)])
+    return ProcessOutcomes([outcome(one) for one in processes or (process(),)])
 
 
 def changed(found: ProcessOutcomes, **fields: object) -> ProcessOutcomes:

@@ -94,9 +94,11 @@ def responses_findings(measured: Sequence[Responses], provenance: Provenance) ->
     steps = _steps([one for one in pooled if one.variant.residual])
     checks = []
     if counterparts:
-        checks.append(_plain_check(counterparts))
+        quantity = "median over the layers of a layer's response over its plain twin's"
+        checks.append(_check(SAID_PLAIN, quantity, median_ratio, counterparts))
     if steps:
-        checks.append(_deeper_check(steps))
+        quantity = "the deeper network's median response over the shallower's"
+        checks.append(_check(SAID_DEEPER, quantity, ratio_of_medians, steps))
     return Findings(
         experiment="responses",
         title="Layer responses: what each layer adds to the signal",
@@ -164,27 +166,16 @@ def _steps(residual: Sequence[Responses]) -> list[Pair]:
     ]
 
 
-def _plain_check(counterparts: Sequence[Pair]) -> Check:
-    ratios = [median_ratio(residual.std, plain.std) for residual, plain in counterparts]
-    parts = [
-        f"{times(ratio.value, ratio.interval)} of {residual.name} over {plain.name} ({len(plain.std)} layers)"
-        for ratio, (residual, plain) in zip(ratios, counterparts, strict=True)
-    ]
-    measured = f"median over the layers of a layer's response over its plain twin's: {', '.join(parts)}"
+def _check(claim: str, quantity: str, estimate: Callable[..., Ratio], pairs: Sequence[Pair]) -> Check:
+    """Whether the first network of each pair has the smaller responses."""
+    ratios = [estimate(first.std, other.std) for first, other in pairs]
+    parts = []
+    for ratio, pair in zip(ratios, pairs, strict=True):
+        layers = " and ".join(dict.fromkeys(str(len(network.std)) for network in pair))
+        names = " over ".join(network.name for network in pair)
+        parts.append(f"{times(ratio.value, ratio.interval)} of {names} ({layers} layers)")
     outcome = findings.combine_outcomes(ratio.smaller for ratio in ratios)
-    return Check(SAID_PLAIN, "section 4.2, Figure 7", measured, outcome)
-
-
-def _deeper_check(steps: Sequence[Pair]) -> Check:
-    ratios = [ratio_of_medians(deeper.std, shallower.std) for deeper, shallower in steps]
-    parts = [
-        f"{times(ratio.value, ratio.interval)} of {deeper.name} over {shallower.name} "
-        f"({len(deeper.std)} and {len(shallower.std)} layers)"
-        for ratio, (deeper, shallower) in zip(ratios, steps, strict=True)
-    ]
-    measured = f"the deeper network's median response over the shallower's: {', '.join(parts)}"
-    outcome = findings.combine_outcomes(ratio.smaller for ratio in ratios)
-    return Check(SAID_DEEPER, "section 4.2, Figure 7", measured, outcome)
+    return Check(claim, "section 4.2, Figure 7", f"{quantity}: {', '.join(parts)}", outcome)
 
 
 def _panels(groups: Sequence[Sequence[Responses]]) -> tuple[Panel, ...]:

@@ -28,8 +28,10 @@ from benchmarks.roofline.executed_precision import count_layers, narrower, wider
 )
 def test_what_ran_against_what_was_typed(precision: str | None, arithmetic: str | None, less: bool, more: bool) -> None:
     below, above = narrower(precision, arithmetic), wider(precision, arithmetic)
-    assert below == (f"the graph is typed in {precision}, and it ran in {arithmetic}" if less else None)
-    assert above == (f"typed in {precision}, it ran in {arithmetic}" if more else None)
+    assert (below and below.code, above and above.code) == ("ran-narrower" if less else None, "ran-wider" if more else None)
+    for reason in filter(None, (below, above)):
+        assert f"{precision}" in reason.sentence
+        assert reason.sentence.endswith(f"{arithmetic}")
 
 
 def test_layers_are_counted_where_the_words_count_them() -> None:
