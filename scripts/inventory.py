@@ -79,11 +79,11 @@ def format_inventory(inventory: Inventory) -> tuple[str, ...]:
 def main(device: str, target: Path | None) -> None:
     """Say what there is to measure with on this machine, and what is missing."""
     with terminal.reserve_stdout():
-        found = inventory(device)
+        here = inventory(device)
     if target is not None:
         with files.write_atomically(target) as temporary:
-            temporary.write_text(codec.dumps(found, indent=2) + "\n", encoding="utf-8")
-    click.echo("\n".join(format_inventory(found)))
+            temporary.write_text(codec.dumps(here, indent=2) + "\n", encoding="utf-8")
+    click.echo("\n".join(format_inventory(here)))
 
 
 if __name__ == "__main__":

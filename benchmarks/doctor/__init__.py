@@ -16,24 +16,24 @@ from runtimes import available_backends
 __all__ = ["DoctorReport", "Finding", "examine"]
 
 
-def examine(heard: Callable[[str], None]) -> DoctorReport:
+def examine(notify: Callable[[str], None]) -> DoctorReport:
     """Examines everything. Blocks for some seconds a backend, and longer for one that compiles or hangs.
 
-    ``heard`` gets what is at work.
+    ``notify`` gets what is at work.
 
     Raises:
         CheckFailedError: not even the machine could be looked at.
     """
-    heard("looking at the machine")
-    seen, ending = probe_gpus()
+    notify("looking at the machine")
+    probe, ending = probe_gpus()
     versions = packages.list_installed()
-    gpus = seen.environment.gpus
-    with_gpu = bool(gpus or seen.devices)
+    gpus = probe.environment.gpus
+    with_gpu = bool(gpus or probe.devices)
     findings = [
-        *machine.rexport(seen.environment.python),
-        *machine.machine(seen.environment),
-        *machine.gpu(seen, ending),
-        *(packages.adapt_commands(finding, versions) for finding in _runtimes(seen, with_gpu, versions, heard)),
+        *machine.rexport(probe.environment.python),
+        *machine.machine(probe.environment),
+        *machine.gpu(probe, ending),
+        *(packages.adapt_commands(finding, versions) for finding in _runtimes(probe, with_gpu, versions, notify)),
         *packages.extras(versions, with_gpu),
         *packages.conflicts(versions, gpus),
         *machine.folders(),
@@ -41,25 +41,25 @@ def examine(heard: Callable[[str], None]) -> DoctorReport:
     return DoctorReport(
         rexport=machine.version(),
         folder=str(machine.folder()),
-        environment=seen.environment,
+        environment=probe.environment,
         healthy=all(finding.status != "broken" for finding in findings),
         findings=tuple(findings),
     )
 
 
 def _runtimes(
-    seen: GpuProbe, with_gpu: bool, versions: Mapping[str, str], heard: Callable[[str], None]
+    probe: GpuProbe, with_gpu: bool, versions: Mapping[str, str], notify: Callable[[str], None]
 ) -> list[Finding]:
     rows, alone = available_backends(), packages.for_processors(versions)
-    install = {name: _force_reinstall(message) for name, message in seen.installs.items()}
+    install = {name: _force_reinstall(message) for name, message in probe.installs.items()}
     findings = []
-    for trial in smoke_tests.plan_trials(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
-        findings.append(smoke_tests.run_trial(trial, partial(_report_step, heard, trial.subject)))
-    return findings + [smoke_tests.absent(row, why, with_gpu) for row in rows if (why := seen.missing[row.name])]
+    for trial in smoke_tests.plan_trials(rows, probe.missing, install, alone, no_gpu=probe.cuda is not None):
+        findings.append(smoke_tests.run_trial(trial, partial(_report_step, notify, trial.subject)))
+    return findings + [smoke_tests.absent(row, why, with_gpu) for row in rows if (why := probe.missing[row.name])]
 
 
-def _report_step(heard: Callable[[str], None], subject: str, step: str) -> None:
-    heard(f"trying {subject}: {step}")
+def _report_step(notify: Callable[[str], None], subject: str, step: str) -> None:
+    notify(f"trying {subject}: {step}")
 
 
 def _force_reinstall(message: str | None) -> tuple[str, ...]:

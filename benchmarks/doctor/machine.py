@@ -103,19 +103,19 @@ def _declared_extras(project: Path) -> set[tuple[str | None, str]]:
     return {(name, requirement.text) for name, requirement in lines if requirement is not None}
 
 
-def machine(about: Environment, root: Path = Path("/")) -> list[Finding]:
+def machine(here: Environment, root: Path = Path("/")) -> list[Finding]:
     """Processors, memory, clocks and load. ``root`` is where ``proc`` and ``sys`` are looked for."""
-    held = "" if about.usable_processors == about.processors else ", by affinity or the control group"
-    usable = f"{about.usable_processors} of {about.processors} are usable{held}"
-    cpu = f"{about.cpu}, {about.architecture}; {usable}"
-    sets = " ".join(about.instruction_sets) or "none of those that count"
-    memory = _memory(about.memory_bytes, memory_limit(root))
+    held = "" if here.usable_processors == here.processors else ", by affinity or the control group"
+    usable = f"{here.usable_processors} of {here.processors} are usable{held}"
+    cpu = f"{here.cpu}, {here.architecture}; {usable}"
+    sets = " ".join(here.instruction_sets) or "none of those that count"
+    memory = _memory(here.memory_bytes, memory_limit(root))
     return [
         Finding("machine", "processors", "ok", "processors", f"{cpu}"),
         Finding("machine", "instruction sets", "ok", "instruction-sets", f"{sets}"),
         Finding("machine", "memory", "ok", "memory", f"{memory}"),
-        _governor(about.governor),
-        _load(about),
+        _governor(here.governor),
+        _load(here),
     ]
 
 
@@ -148,16 +148,16 @@ def _governor(governor: str) -> Finding:
     )
 
 
-def _load(about: Environment) -> Finding:
-    if about.load_average is None:
+def _load(here: Environment) -> Finding:
+    if here.load_average is None:
         return Finding("machine", "load average", "ok", "load-unknown", "the system does not tell it")
-    load = f"{about.load_average[0]:.2f} over the last minute, on {about.processors} processors"
-    if about.load_average[0] <= BUSY * about.processors:
+    load = f"{here.load_average[0]:.2f} over the last minute, on {here.processors} processors"
+    if here.load_average[0] <= BUSY * here.processors:
         return Finding("machine", "load average", "ok", "load-low", f"{load}")
     return Finding("machine", "load average", "warning", "load-high", f"{load}: what is measured now will be disturbed")
 
 
-def gpu(seen: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Finding]:
+def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Finding]:
     """The GPUs, and whether the libraries that ask them work. ``ending`` is how a first look at them ended."""
     if ending is not None:
         return [
@@ -165,8 +165,8 @@ def gpu(seen: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Find
                 "gpu", "driver", "broken", "gpu-libraries-crashed", f"{UNASKED}: the process that asked them {ending}"
             )
         ]
-    cards, driver = seen.environment.gpus, (root / "proc/driver/nvidia/version").exists()
-    if not cards and not seen.devices and not driver:
+    cards, driver = probe.environment.gpus, (root / "proc/driver/nvidia/version").exists()
+    if not cards and not probe.devices and not driver:
         return [
             Finding(
                 "gpu",
@@ -181,17 +181,17 @@ def gpu(seen: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Find
         for card in cards
     ] or [
         _gpu(device.name, device.compute_capability, device.memory_bytes, f"CUDA {device.driver}")
-        for device in seen.devices
+        for device in probe.devices
     ]
-    if seen.cuda is not None:
+    if probe.cuda is not None:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        message = seen.cuda if hidden is None else f"{seen.cuda}; CUDA_VISIBLE_DEVICES is {hidden!r}"
-        absent = "not installed" in seen.cuda or hidden is not None
+        message = probe.cuda if hidden is None else f"{probe.cuda}; CUDA_VISIBLE_DEVICES is {hidden!r}"
+        absent = "not installed" in probe.cuda or hidden is not None
         reason = Reason("cuda-not-usable", f"{message}")
         findings.append(from_message("gpu", "CUDA", "missing" if absent else "broken", reason))
-    if seen.nvml is not None:
-        absent = "not installed" in seen.nvml
-        reason = Reason("gpu-not-monitored", f"{seen.nvml}")
+    if probe.nvml is not None:
+        absent = "not installed" in probe.nvml
+        reason = Reason("gpu-not-monitored", f"{probe.nvml}")
         findings.append(from_message("gpu", "clocks, power, energy", "missing" if absent else "broken", reason))
     return findings
 

@@ -83,7 +83,7 @@ def logits(images: Array) -> Array:
     return answers.astype(np.float32)
 
 
-def _write_pt2(place: Path) -> None:
+def _write_pt2(path: Path) -> None:
     import torch
 
     numbers = {name: torch.from_numpy(array) for name, array in weights().items()}
@@ -96,7 +96,7 @@ def _write_pt2(place: Path) -> None:
     ).eval()
     example = torch.zeros(2, _CHANNELS, _SIZE, _SIZE)
     program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    with place.open("wb") as file:
+    with path.open("wb") as file:
         torch.export.save(program, file)
 
 
@@ -160,8 +160,8 @@ def onnx_bytes() -> bytes:
     return _message((1, _IR_VERSION), (2, "rexport"), (7, graph), (8, _message((1, ""), (2, _OPSET))))
 
 
-def _write_onnx(place: Path) -> None:
-    place.write_bytes(onnx_bytes())
+def _write_onnx(path: Path) -> None:
+    path.write_bytes(onnx_bytes())
 
 
 FORMATS: dict[str, Callable[[Path], None]] = {"onnx": _write_onnx, "pt2": _write_pt2}

@@ -69,11 +69,11 @@ def absent(row: Backend, reason: str, with_gpu: bool) -> Finding:
 
 
 def run_trial(
-    trial: Trial, heard: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
+    trial: Trial, notify: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
 ) -> Finding:
     """What came of it. Blocks until its process has ended, which is ``limit_s`` after its last step at the latest.
 
-    ``heard`` is told each step; ``program`` is started as ``benchmarks.process.worker_process.run`` starts it.
+    ``notify`` is told each step; ``program`` is started as ``benchmarks.process.worker_process.run`` starts it.
     """
     format = next((name for name in trial.row.formats if name in sample_model.FORMATS), None)
     if format is None:
@@ -97,7 +97,7 @@ def run_trial(
             seed=0,
             plan=_ONE_CALL,
         )
-        outcome, _ = worker_process.run(job, Path(folder), heard, limit_s, program=program)
+        outcome, _ = worker_process.run(job, Path(folder), notify, limit_s, program=program)
     reason = None if outcome.reason is None else outcome.reason.removeprefix(f"{job.artifact}: ")
     return judge_outcome(trial, replace(outcome, reason=reason))
 

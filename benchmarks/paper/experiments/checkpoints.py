@@ -138,11 +138,11 @@ def load_networks(
     Raises as ``networks`` and ``corpus.load_test``."""
     name, classes, test = load_test(source)
     loaded = networks(specs, classes, source.size, moments)
-    place = partial(
+    on_host = partial(
         place_on_device, test, torch.device("cpu"), size=source.size, padding=PAPER.padding, channels=CHANNELS
     )
     wanted = dict.fromkeys([network.moments for network in loaded] or [moments])
-    return loaded, TestImages(name, classes, {one: place(moments=one) for one in wanted})
+    return loaded, TestImages(name, classes, {one: on_host(moments=one) for one in wanted})
 
 
 def provenance(data: str, images: int, measured: Sequence[TrainedNetwork], command: str) -> Provenance:

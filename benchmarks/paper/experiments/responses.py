@@ -49,7 +49,7 @@ class Ratio:
 def median_ratio(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
     """Median of the ratios layer by layer, of networks with the same layers; pairs of layers are resampled."""
     ratios = np.asarray(responses) / _positive(references)
-    return _bootstrap(lambda drawn: np.median(ratios[drawn], axis=1), len(ratios), seed)
+    return _bootstrap(lambda indices: np.median(ratios[indices], axis=1), len(ratios), seed)
 
 
 def ratio_of_medians(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
@@ -57,9 +57,9 @@ def ratio_of_medians(responses: Sequence[float], references: Sequence[float], se
     ours, theirs = np.asarray(responses), _positive(references)
     random = np.random.default_rng(seed + 1)
 
-    def ratios(drawn: NDArray[np.int64]) -> Floats:
-        others = random.integers(len(theirs), size=(len(drawn), len(theirs)))
-        resampled: Floats = np.median(ours[drawn], axis=1) / np.median(theirs[others], axis=1)
+    def ratios(indices: NDArray[np.int64]) -> Floats:
+        others = random.integers(len(theirs), size=(len(indices), len(theirs)))
+        resampled: Floats = np.median(ours[indices], axis=1) / np.median(theirs[others], axis=1)
         return resampled
 
     return Ratio(float(np.median(ours) / np.median(theirs)), _bootstrap(ratios, len(ours), seed).interval)
@@ -71,8 +71,8 @@ def _positive(values: Sequence[float]) -> Floats:
 
 def _bootstrap(estimate: Callable[[NDArray[np.int64]], Floats], n: int, seed: int) -> Ratio:
     """The estimate of all n, and the middle 95 % of those of resamples; it takes indices (resamples, n)."""
-    drawn = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-    low, high = np.quantile(estimate(drawn), (0.025, 0.975))
+    indices = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
+    low, high = np.quantile(estimate(indices), (0.025, 0.975))
     return Ratio(float(estimate(np.arange(n)[None])[0]), (float(low), float(high)))
 
 
