@@ -30,7 +30,8 @@ def examine(notify: Callable[[str], None]) -> DoctorReport:
     gpus = probe.environment.gpus
     with_gpu = bool(gpus or probe.devices)
     findings = [
-        *machine.rexport(probe.environment.python),
+        machine.python(probe.environment.python),
+        *machine.installation(),
         *machine.machine(probe.environment),
         *machine.gpu(probe, ending),
         *(packages.adapt_commands(finding, versions) for finding in _runtimes(probe, with_gpu, versions, notify)),

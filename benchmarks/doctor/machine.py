@@ -40,29 +40,25 @@ def folder() -> Path:
     return Path(benchmarks.__path__[0]).parent
 
 
-def rexport(python: str) -> list[Finding]:
-    """rexport itself, and the Python under it. ``python`` as ``CPython 3.11.7``."""
-    return [_python(python), *_installation()]
-
-
-def _python(python: str) -> Finding:
+def python(version: str) -> Finding:
+    """The Python under rexport; ``version`` as ``CPython 3.11.7``."""
     try:
         known = metadata.metadata("rexport")
     except metadata.PackageNotFoundError:
-        return Finding("rexport", "python", "ok", "python-version", f"{python}")
+        return Finding("rexport", "python", "ok", "python-version", f"{version}")
     least = re.search(r">=\s*([\d.]+)", known["Requires-Python"] or "")
     tested = re.findall(r"Python :: (\d+\.\d+)$", "\n".join(known.get_all("Classifier") or ()), re.MULTILINE)
-    number = python.split()[-1]
+    number = version.split()[-1]
     if least and not at_least(number, least[1]):
-        return Finding("rexport", "python", "broken", "python-too-old", f"{python}; rexport needs {least[1]} or newer")
+        return Finding("rexport", "python", "broken", "python-too-old", f"{version}; rexport needs {least[1]} or newer")
     if tested and ".".join(number.split(".")[:2]) not in tested:
         return Finding(
-            "rexport", "python", "warning", "python-untested", f"{python}; rexport is tested on {', '.join(tested)}"
+            "rexport", "python", "warning", "python-untested", f"{version}; rexport is tested on {', '.join(tested)}"
         )
-    return Finding("rexport", "python", "ok", "python-supported", f"{python}, which is supported")
+    return Finding("rexport", "python", "ok", "python-supported", f"{version}, which is supported")
 
 
-def _installation() -> list[Finding]:
+def installation() -> list[Finding]:
     """Whether it is a checkout, and whether what pip knows of it is what stands there."""
     project = folder() / "pyproject.toml"
     if not project.is_file():

@@ -191,11 +191,7 @@ def write(findings: Findings, folder: Path) -> Path:
 
 
 def write_record(record: object, path: Path) -> None:
-    """Writes a dataclass as indented JSON.
-
-    Raises:
-        ResourceError: the file cannot be written.
-    """
+    """Writes a dataclass as indented JSON."""
     with files.write_atomically(path) as temporary:
         temporary.write_text(codec.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -34,11 +34,6 @@ class Curves:
         """The network that all runs train."""
         return self.runs[0].identity.variant
 
-    @property
-    def iterations(self) -> list[int]:
-        """The iterations of the points."""
-        return [point.iteration for point in self.points[0]]
-
     def errors(self, part: str) -> tuple[float, ...]:
         """The final error on ``train``, ``validation`` or ``test``, a fraction a seed. Cut curves give the error at
         their end, where that on ``train`` is of the updates' own images."""
@@ -50,8 +45,9 @@ class Curves:
 
     def line(self, label: str, part: str, *, dashed: bool = False) -> Line:
         """The errors on a part in percent over iterations: the seeds' mean and range."""
+        iterations = [point.iteration for point in self.points[0]]
         errors = [[getattr(point, f"{part}_error") for point in points] for points in self.points]
-        return seeds_line(label, self.label, self.iterations, 100 * np.array(errors), dashed=dashed)
+        return seeds_line(label, self.label, iterations, 100 * np.array(errors), dashed=dashed)
 
 
 def gather_runs(
@@ -113,17 +109,20 @@ class Comparison:
         """The findings on all the networks' curves."""
         until = curves[0].until
         errors = "Errors of the finished networks" if until is None else f"Errors at iteration {until:,}"
+        last = [point for one in curves for points in one.points for point in points[-3:]]
+        ends = [100 * max(point.train_error, point.test_error) for point in last]
+        ceiling = round(float(min(100, max(20.0, 1.5 * max(ends)))), 1)  # the ends of curves can be told apart below it
         return Findings(
             self.experiment,
             self.title,
             tuple(self.checks),
-            tuple(self._panel(*panel, _ceiling(curves)) for panel in self.panels if panel[1]),
+            tuple(self._panel(*panel, ceiling) for panel in self.panels if panel[1]),
             (_table(curves, self.caption + errors, self.paper),),
             tuple(note.sentence for note in (*limits(curves), *self.notes)),
             provenance(curves, command),
         )
 
-    def _panel(self, title: str, curves: Sequence[Curves], source: str, top: float) -> Panel:
+    def _panel(self, title: str, curves: Sequence[Curves], source: str, ceiling: float) -> Panel:
         """Training errors dashed, test errors solid."""
         kinds = (("training", "train"), ("test", "test"))
         lines = [
@@ -134,15 +133,8 @@ class Comparison:
             for one in curves
             if self.levels and one.variant.paper.top1_error is not None
         ]
-        y_range = (0.0, round(top, 1))
+        y_range = (0.0, ceiling)
         return Panel(title, "iteration", "error, %", tuple(lines), tuple(marks), y_range=y_range, source=source)
-
-
-def _ceiling(curves: Sequence[Curves]) -> float:
-    """Where axes end, in percent: above what any curve ends at, so that the ends can be told apart."""
-    last = [point for one in curves for points in one.points for point in points[-3:]]
-    ends = [100 * max(point.train_error, point.test_error) for point in last]
-    return float(min(100, max(20.0, 1.5 * max(ends))))
 
 
 def _table(curves: Sequence[Curves], caption: str, paper: Callable[[Curves], str]) -> FindingsTable:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.paper.experiments.seeds import layers_line, seeds_line
+from benchmarks.paper.experiments.seeds import layers_line, numbered_line, seeds_line
 from benchmarks.paper.probes.identity_gradient import GradientShares
 from benchmarks.paper.probes.layer_gradients import InitialGradients, Norms, TrainedGradients
 from benchmarks.paper.training.recipe import count_layers
-from benchmarks.records.findings import Check, Findings, FindingsTable, Line, Panel, Provenance, floats
+from benchmarks.records.findings import Check, Findings, FindingsTable, Line, Panel, Provenance
 from exporter.models.variants import Variant
 from runtimes.errors import Reason
 
@@ -244,17 +244,13 @@ def _depth_line(groups: Sequence[_Group]) -> Line:
     return seeds_line(label, norm_text, depths, growths, dashed=dashed, log=True)
 
 
-def _numbered_line(label: str, y: Sequence[float]) -> Line:
-    return Line(label, label, floats(range(1, len(y) + 1)), floats(y))
-
-
 def _training_panels(trained: Sequence[TrainedGradients]) -> list[Panel]:
     """Weight gradients by layer along training: a panel a network, a line a point."""
     return [
         _layers_panel(
             f"Weight gradients in training, {variant.name}",
             [
-                _numbered_line(f"after {one.iteration:,} iterations", one.norms.weight_rms)
+                numbered_line(f"after {one.iteration:,} iterations", one.norms.weight_rms)
                 for one in trained
                 if one.variant == variant
             ],
@@ -266,7 +262,7 @@ def _training_panels(trained: Sequence[TrainedGradients]) -> list[Panel]:
 def _share_panels(shares: Sequence[GradientShares]) -> list[Panel]:
     if not shares:
         return []
-    lines = tuple(_numbered_line(one.name, [share.shortcut for share in one.blocks]) for one in shares)
+    lines = tuple(numbered_line(one.name, [share.shortcut for share in one.blocks]) for one in shares)
     return [Panel("The + 1 in each block's gradient", "block with an identity shortcut", "share", lines)]
 
 

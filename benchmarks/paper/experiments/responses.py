@@ -48,13 +48,13 @@ class Ratio:
 
 def median_ratio(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
     """Median of the ratios layer by layer, of networks with the same layers; pairs of layers are resampled."""
-    ratios = np.asarray(responses) / _positive(references)
+    ratios = np.asarray(responses) / np.maximum(references, sys.float_info.min)
     return _bootstrap(lambda indices: np.median(ratios[indices], axis=1), len(ratios), seed)
 
 
 def ratio_of_medians(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
     """Median over median, of networks with any number of layers; each network's layers are resampled by themselves."""
-    ours, theirs = np.asarray(responses), _positive(references)
+    ours, theirs = np.asarray(responses), np.maximum(references, sys.float_info.min)
     random = np.random.default_rng(seed + 1)
 
     def ratios(indices: NDArray[np.int64]) -> Floats:
@@ -63,10 +63,6 @@ def ratio_of_medians(responses: Sequence[float], references: Sequence[float], se
         return resampled
 
     return Ratio(float(np.median(ours) / np.median(theirs)), _bootstrap(ratios, len(ours), seed).interval)
-
-
-def _positive(values: Sequence[float]) -> Floats:
-    return np.array([max(value, sys.float_info.min) for value in values])
 
 
 def _bootstrap(estimate: Callable[[NDArray[np.int64]], Floats], n: int, seed: int) -> Ratio:
@@ -90,8 +86,7 @@ def responses_findings(measured: Sequence[Responses], provenance: Provenance) ->
     ordered = sorted(measured, key=lambda one: (count_layers(one.variant), one.variant.residual, one.name))
     groups = [[one for one in ordered if one.variant == row] for row in dict.fromkeys(one.variant for one in ordered)]
     pooled = [_pool_seeds(group) for group in groups]
-    counterparts = [(one, other) for one in pooled for other in pooled if _are_counterparts(one.variant, other.variant)]
-    steps = _steps([one for one in pooled if one.variant.residual])
+    counterparts, steps = _counterparts(pooled), _steps(pooled)
     checks = []
     if counterparts:
         quantity = "median over the layers of a layer's response over its plain twin's"
@@ -150,17 +145,23 @@ def _kind(variant: Variant) -> tuple[object, ...]:
     return variant.block, variant.widths, variant.stem
 
 
-def _are_counterparts(residual: Variant, plain: Variant) -> bool:
-    same = _kind(residual) == _kind(plain) and residual.depths == plain.depths
-    return same and residual.residual and not plain.residual
+def _counterparts(pooled: Sequence[Responses]) -> list[Pair]:
+    """Residual networks and the plain ones of the same layers."""
+    return [
+        (one, other)
+        for one in pooled
+        for other in pooled
+        if one.variant.residual and not other.variant.residual and one.variant.depths == other.variant.depths
+        if _kind(one.variant) == _kind(other.variant)
+    ]
 
 
-def _steps(residual: Sequence[Responses]) -> list[Pair]:
-    """Deeper and next shallower networks of one kind; the responses come in order of depth."""
-    kinds = dict.fromkeys(_kind(one.variant) for one in residual)
+def _steps(pooled: Sequence[Responses]) -> list[Pair]:
+    """Deeper and next shallower residual networks of one kind; the responses come in order of depth."""
+    residual = [one for one in pooled if one.variant.residual]
     return [
         (deeper, shallower)
-        for kind in kinds
+        for kind in dict.fromkeys(_kind(one.variant) for one in residual)
         for shallower, deeper in pairwise(one for one in residual if _kind(one.variant) == kind)
         if count_layers(deeper.variant) > count_layers(shallower.variant)
     ]

@@ -91,3 +91,8 @@ def layers_line(variant: Variant, values: NDArray[np.float64], *, log: bool = Fa
     family = f"{count_layers(variant)} layers"
     label, numbers = f"{family}, {variant.family}", range(1, values.shape[1] + 1)
     return seeds_line(label, family, numbers, values, dashed=not variant.residual, log=log)
+
+
+def numbered_line(label: str, y: Sequence[float]) -> Line:
+    """The values by their number from 1."""
+    return Line(label, label, floats(range(1, len(y) + 1)), floats(y))

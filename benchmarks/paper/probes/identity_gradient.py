@@ -77,10 +77,9 @@ class _BlockTensors:
 
 
 def shortcut_shares(name: str, model: ResNet, batch: LossBatch) -> GradientShares:
-    """The shares of the network's blocks, in order; batch-norm computes as in training.
+    """The shares of the network's blocks, in order; batch-norm computes as in training. The network stays as it is.
 
-    The loss is the cross-entropy, averaged over the batch. The network stays as it is. Every layer's activations are
-    held in float64: for ResNet-110 and 32x32 images about 50 MB an image.
+    Every layer's activations are held in float64: for ResNet-110 and 32x32 images about 50 MB an image.
 
     Raises:
         UsageError: the variant has no such block.

@@ -148,11 +148,7 @@ def _open_split(spec: str, split: Split, size: int) -> tuple[str, tuple[str, ...
 
 
 def _decode_images(dataset: Dataset, size: int) -> Pixels:
-    """All images (n, h, w, c); encoded ones as (n, size, size, 3).
-
-    Raises:
-        UsageError: they are one array, of larger images.
-    """
+    """All images (n, h, w, c); encoded ones as (n, size, size, 3). Raises ``UsageError`` for larger arrays."""
     if isinstance(dataset.images, np.ndarray):
         height, width = dataset.images.shape[1:3]
         if max(height, width) > size:

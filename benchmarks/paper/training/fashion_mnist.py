@@ -28,9 +28,7 @@ def read(split: str, folder: Path = DEBIAN_FOLDER) -> tuple[NDArray[np.uint8], N
     """Images (n, 28, 28) uint8 and targets (n,) of ``split``, which is ``train`` (60,000) or ``t10k`` (10,000).
 
     Raises:
-        ResourceError: a file is not there; the hint names the package that brings it.
-        ArtifactError: a file is no gzip archive, or not a whole one.
-        IntegrityError: a file's content is not the published one.
+        ResourceError, ArtifactError, IntegrityError: a file is not there, not whole, or not the published one.
     """
     images = _unpack(folder, f"{split}-images-idx3-ubyte", offset=16).reshape(-1, 28, 28)
     targets = _unpack(folder, f"{split}-labels-idx1-ubyte", offset=8)

@@ -17,17 +17,7 @@ from benchmarks.paper.training import run as runs
 from benchmarks.paper.training.batches import DeviceImages, Feed, place_on_device
 from benchmarks.paper.training.corpus import Corpus
 from benchmarks.paper.training.recipe import Recipe
-from benchmarks.paper.training.run import (
-    CHECKPOINT,
-    RUN,
-    STATES,
-    WEIGHTS,
-    CurvePoint,
-    FinalErrors,
-    Identity,
-    Run,
-    TrainingProgress,
-)
+from benchmarks.paper.training.run import CurvePoint, FinalErrors, Identity, Run, TrainingProgress
 from benchmarks.paper.training.step import Arithmetic, Stepper
 from benchmarks.records.findings import write_record
 from exporter.models.resnet import build, initialise
@@ -108,14 +98,13 @@ class Training:
         """Begins, or goes on.
 
         Raises:
-            UsageError: the folder holds another run.
-            ArtifactError: its files are damaged.
-            ResourceError: the folder cannot be written.
+            RexportError: the folder holds another run or damaged files, or cannot be written.
         """
         identity, arithmetic, corpus = job.identity, job.arithmetic, data.corpus
         files.check_writable(job.folder)
         self.folder = job.folder
         self.data = data
+        self.recipe = identity.recipe
         self._pace = pace
         segments = (runs.begin_segment(0, arithmetic),)
         new = Run(identity, corpus.name, corpus.classes, corpus.counts, *data.moments, segments)
@@ -129,7 +118,7 @@ class Training:
         if self.finished:
             self.points = list(runs.curve(job.folder))
             self.iteration = identity.recipe.iterations
-            (job.folder / CHECKPOINT).unlink(missing_ok=True)
+            (job.folder / runs.CHECKPOINT).unlink(missing_ok=True)
             return
         model = build(identity.variant)
         initialise(model, identity.seed)  # before it moves: every device begins with the same numbers
@@ -140,11 +129,6 @@ class Training:
         self._resume()
         if pace.states and self.iteration == 0:
             self._keep_state()
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe of the run."""
-        return self.run.identity.recipe
 
     @property
     def finished(self) -> bool:
@@ -175,7 +159,6 @@ class Training:
 
         Raises:
             CheckFailedError: the loss is not finite any more.
-            ResourceError: the checkpoint cannot be written.
         """
         feed, stepper = self._stepper.feed, self._stepper
         epoch, step = self._epoch_and_step
@@ -200,8 +183,8 @@ class Training:
         return point
 
     def _keep_state(self) -> None:
-        (self.folder / STATES).mkdir(exist_ok=True)
-        with files.write_atomically(self.folder / STATES / f"{self.iteration:07d}.safetensors") as temporary:
+        (self.folder / runs.STATES).mkdir(exist_ok=True)
+        with files.write_atomically(self.folder / runs.STATES / f"{self.iteration:07d}.safetensors") as temporary:
             temporary.write_bytes(save(self._weights()))
 
     def _weights(self) -> dict[str, Tensor]:
@@ -221,11 +204,8 @@ class Training:
             return float(self._stepper.sums[1])
 
     def _means(self) -> tuple[float, float]:
-        """Mean loss and error since the last point. Waits for the device.
-
-        Raises:
-            CheckFailedError: the loss is not finite.
-        """
+        """Mean loss and error since the last point. Waits for the device. Raises ``CheckFailedError`` where the loss is
+        not finite."""
         with self._stepper.queue():
             loss, wrong = (self._stepper.sums / max(1, self._since)).tolist()
         if not math.isfinite(loss):
@@ -261,20 +241,19 @@ class Training:
 
         Raises:
             CheckFailedError: the loss is not finite any more; the checkpoint before stays.
-            ResourceError: the file cannot be written.
         """
         self._means()
         with self._stepper.queue():
             tensors = {name: tensor.contiguous().cpu() for name, tensor in self._stepper.state().items()}
         progress = TrainingProgress(self.iteration, self._warm, self._since, self._total_s, tuple(self.points))
         metadata = {"identity": codec.dumps(self.run.identity), "progress": codec.dumps(progress)}
-        with files.write_atomically(self.folder / CHECKPOINT) as temporary:
+        with files.write_atomically(self.folder / runs.CHECKPOINT) as temporary:
             temporary.write_bytes(save(tensors, metadata))
         self._kept_s = time.monotonic()
 
     def _resume(self) -> None:
         """Goes to the last checkpoint, if there is one, and notes what computes from there on."""
-        path = self.folder / CHECKPOINT
+        path = self.folder / runs.CHECKPOINT
         if path.exists():
             identity, progress, tensors = runs.read_checkpoint(path)
             runs.check_same(self.folder, identity, self.run.identity)
@@ -293,22 +272,18 @@ class Training:
         segments = self.run.continue_at(runs.begin_segment(self.iteration, self._stepper.arithmetic))
         if segments != self.run.sittings:
             self.run = replace(self.run, sittings=segments)
-            write_record(self.run, self.folder / RUN)
+            write_record(self.run, self.folder / runs.RUN)
         with self._stepper.queue():
             self._stepper.feed.begin(*self._epoch_and_step)
 
     def finish(self) -> Run:
-        """Evaluates the trained network and writes its weights and what came out; does nothing the second time.
-
-        Raises:
-            ResourceError: a file cannot be written.
-        """
+        """Evaluates the trained network and writes its weights and what came out; does nothing the second time."""
         if self.finished:
             return self.run
         train_error, last = self._stepper.error(self.data.train), self.points[-1]
         weights = self._weights()
         step_s, input_share = self._costs()
-        with files.write_atomically(self.folder / WEIGHTS) as temporary:
+        with files.write_atomically(self.folder / runs.WEIGHTS) as temporary:
             origin = {"variant": self.run.identity.variant.name, "data": self.run.data}
             temporary.write_bytes(save(weights, {**origin, "recipe": self.recipe.describe()}))
         self.run = replace(
@@ -318,8 +293,8 @@ class Training:
             elapsed_s=round(self._total_s, 1),
             outcome=FinalErrors(train_error, last.validation_error, last.test_error),
         )
-        write_record(self.run, self.folder / RUN)
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        write_record(self.run, self.folder / runs.RUN)
+        (self.folder / runs.CHECKPOINT).unlink(missing_ok=True)
         return self.run
 
     def _costs(self) -> tuple[float, float]:

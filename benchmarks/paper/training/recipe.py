@@ -77,11 +77,7 @@ class Recipe:
         return count_layers(variant) >= self.warmup_layers
 
     def stretch(self, factor: float) -> Recipe:
-        """The whole schedule shortened, or stretched, in proportion.
-
-        Raises:
-            UsageError: nothing is left of it.
-        """
+        """The whole schedule shortened, or stretched, in proportion. Raises ``UsageError`` if nothing is left of it."""
         iterations = round(self.iterations * factor)
         if iterations < 1:
             raise UsageError(

@@ -38,9 +38,7 @@ SCHEMA_VERSION = 1
 class Identity:
     """What makes a run the same run: all that decides its weights but for what rounding does to them.
 
-    Attributes:
-        variant: with the data's classes and the size that it was trained at.
-        corpus: SHA-256 of images and targets.
+    The ``variant`` has the data's classes and size; ``corpus`` is the SHA-256 of images and targets.
     """
 
     variant: Variant
@@ -137,8 +135,7 @@ class Run:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The part of a checkpoint that is no tensor: where the run is, whether it is still warming up, how many updates it
-    has made since the last point, its time so far, and its points."""
+    """The part of a checkpoint that is no tensor. ``since`` counts the updates since the last point."""
 
     iteration: int
     warm: bool
@@ -156,9 +153,7 @@ def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:
     """The iteration that a run has come to, and its network's state dict there: of its end, or of its checkpoint.
 
     Raises:
-        ResourceError: the run has neither.
-        IntegrityError: the checkpoint is damaged.
-        RexportError: the weights cannot be read.
+        RexportError: the run has neither, or they cannot be read.
     """
     run = open_run(folder)
     if run.outcome is not None or not (folder / CHECKPOINT).exists():
@@ -175,12 +170,7 @@ def states_of(folder: Path) -> tuple[tuple[int, dict[str, Tensor]], ...]:
 
 
 def curve(folder: Path) -> tuple[CurvePoint, ...]:
-    """The points of the run's curve so far.
-
-    Raises:
-        ResourceError: there is none.
-        ArtifactError: a line is damaged.
-    """
+    """The points of the run's curve so far. Raises ``ArtifactError`` where a line is damaged."""
     path = folder / CURVE
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
     try:
@@ -190,12 +180,8 @@ def curve(folder: Path) -> tuple[CurvePoint, ...]:
 
 
 def begin_run(folder: Path, new: Run) -> Run:
-    """The record of the run in the folder; of a ``new`` one, written, if there is none.
-
-    Raises:
-        UsageError: the folder holds another run.
-        ArtifactError, ResourceError: the record is damaged; the folder cannot be written.
-    """
+    """The record of the run in the folder; of a ``new`` one, written, if there is none. Raises ``UsageError`` if the
+    folder holds another run."""
     if (folder / RUN).exists():
         run = open_run(folder)
         check_same(folder, run.identity, new.identity)
@@ -223,11 +209,7 @@ def versions() -> dict[str, str]:
 
 
 def check_same(folder: Path, old: Identity, new: Identity) -> None:
-    """Refuses to go on with another run.
-
-    Raises:
-        UsageError: they differ; the message names in what.
-    """
+    """Raises ``UsageError`` where the runs differ; the message names in what."""
     differing = [
         f"{field.name} {_short(getattr(old, field.name))}, not {_short(getattr(new, field.name))}"
         for field in dataclasses.fields(Identity)
@@ -250,11 +232,7 @@ def _short(value: object) -> str:
 
 
 def read_checkpoint(path: Path) -> tuple[Identity, TrainingProgress, dict[str, Tensor]]:
-    """What a checkpoint holds.
-
-    Raises:
-        IntegrityError: it is damaged.
-    """
+    """What a checkpoint holds. Raises ``IntegrityError`` if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
