@@ -111,7 +111,8 @@ def extras(versions: Mapping[str, str], with_gpu: bool) -> list[Finding]:
 
 
 def _extra(name: str, own: Sequence[Requirement], versions: Mapping[str, str], with_gpu: bool) -> Finding:
-    needed = [each for one in own for each in (one, *_expand_extras(one, versions))]
+    brought = (each for one in own for each in requirements(one.name) if each.extra in one.extras)
+    needed = [*own, *brought]
     providers = {each: _provider(each, versions) for each in needed}
     lacking = [each for each, provider in providers.items() if provider is None]
     old = [each for each, by in providers.items() if by and each.least and not at_least(versions[by], each.least)]
@@ -125,18 +126,14 @@ def _extra(name: str, own: Sequence[Requirement], versions: Mapping[str, str], w
     if lacking and not with_gpu and any(each.name in _FOR_GPUS for each in needed):
         parts.append("to run, it needs an NVIDIA GPU")
     status: Status = "missing" if lacking else "warning"
-    mend = _mend(name, own, lacking, versions) if with_gpu or not _replaces_build(lacking, versions) else ()
-    return Finding("extras", name, status, "extra-incomplete", f"{'; '.join(parts)}", mend)
+    if _MODULE in versions and any(each.name == _GPU_BUILD for each in lacking):
+        mend = (f"pip uninstall {_MODULE}", f"pip install 'rexport[{name}]'") if with_gpu else ()
+    else:
+        mend = (_install(name, own, "" if lacking else "--upgrade ", versions),)
+    return Finding("extras", name, status, "extra-incomplete", f"{'; '.join(parts)}", tuple(filter(None, mend)))
 
 
 _FOR_GPUS = (_GPU_BUILD, "cuda-bindings", "tensorrt", "tensorrt-rtx")
-
-
-def _expand_extras(requirement: Requirement, versions: Mapping[str, str]) -> list[Requirement]:
-    """What the requirement's own extras need, if it is installed."""
-    if requirement.name not in versions:
-        return []
-    return [each for each in requirements(requirement.name) if each.extra in requirement.extras]
 
 
 def _provider(requirement: Requirement, versions: Mapping[str, str]) -> str | None:
@@ -145,20 +142,12 @@ def _provider(requirement: Requirement, versions: Mapping[str, str]) -> str | No
     return next((name for name in names if name in versions), None)
 
 
-def _replaces_build(lacking: Sequence[Requirement], versions: Mapping[str, str]) -> bool:
-    """Whether the build with a GPU is lacking where the other one is installed, which it replaces."""
-    return _MODULE in versions and any(each.name == _GPU_BUILD for each in lacking)
-
-
-def _mend(
-    name: str, own: Sequence[Requirement], lacking: Sequence[Requirement], versions: Mapping[str, str]
-) -> tuple[str, ...]:
-    if _replaces_build(lacking, versions):
-        return (f"pip uninstall {_MODULE}", f"pip install 'rexport[{name}]'")
-    wanted = [each for each in own if each.name != _MODULE]
+def _install(name: str, own: Sequence[Requirement], option: str, versions: Mapping[str, str]) -> str:
+    """The command that brings the extra, without the build for processors where the other one is; or nothing."""
+    wanted = [f"'{each.text}'" for each in own if each.name != _MODULE]
     if len(wanted) < len(own) and _GPU_BUILD in versions:
-        return (" ".join(("pip install", *(f"'{each.text}'" for each in wanted))),) if wanted else ()
-    return (f"pip install {'' if lacking else '--upgrade '}'rexport[{name}]'",)
+        return f"pip install {' '.join(wanted)}" if wanted else ""
+    return f"pip install {option}'rexport[{name}]'"
 
 
 def adapt_commands(finding: Finding, versions: Mapping[str, str]) -> Finding:

@@ -103,8 +103,6 @@ class ConstructionResult:
     """How the outputs of a built network compare with those of the one it was built from, over ``images``.
 
     Attributes:
-        shallower, deeper: the variants' names.
-        residual: what kind both are.
         differing: images of which any logit differs in any bit.
         difference: largest between two logits.
         largest: the shallower network's largest logit by size.
