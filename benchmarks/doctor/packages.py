@@ -126,10 +126,9 @@ def _extra(name: str, own: Sequence[Requirement], versions: Mapping[str, str], w
     if lacking and not with_gpu and any(each.name in _FOR_GPUS for each in needed):
         parts.append("to run, it needs an NVIDIA GPU")
     status: Status = "missing" if lacking else "warning"
+    mend = [_install(name, own, "" if lacking else "--upgrade ", versions)]
     if _MODULE in versions and any(each.name == _GPU_BUILD for each in lacking):
-        mend = (f"pip uninstall {_MODULE}", f"pip install 'rexport[{name}]'") if with_gpu else ()
-    else:
-        mend = (_install(name, own, "" if lacking else "--upgrade ", versions),)
+        mend = [f"pip uninstall {_MODULE}", f"pip install 'rexport[{name}]'"] if with_gpu else []
     return Finding("extras", name, status, "extra-incomplete", f"{'; '.join(parts)}", tuple(filter(None, mend)))
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmarks.paper.experiments.curves import Curves, single_seed
 from benchmarks.paper.experiments.seeds import difference, spread
+from benchmarks.paper.training.step import evaluation_mode
 from benchmarks.records.findings import Check, Findings, FindingsTable, Mark, Panel, Provenance
 from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build, initialise
 from exporter.models.variants import Variant
@@ -124,22 +125,15 @@ def compare_networks(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.
         UsageError: there are no images.
         ArtifactError: a logit is not finite.
     """
-    models = shallower, deeper
-    modes = [model.training for model in models]
     images = differing = 0
     difference = largest = 0.0
-    try:
-        for model in models:
-            model.eval()
+    with evaluation_mode(shallower, deeper):
         for batch in batches:
-            wanted, given = (_logits(model, batch) for model in models)
+            wanted, given = (_logits(model, batch) for model in (shallower, deeper))
             images += len(batch)
             differing += int((wanted.view(np.int32) != given.view(np.int32)).any(axis=1).sum())
             difference = max(difference, float(np.abs(wanted - given).max()))
             largest = max(largest, float(np.abs(wanted).max()))
-    finally:
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)
     if not images:
         raise UsageError("outputs are compared on at least one image", code="comparison-without-images")
     names = shallower.variant.name, deeper.variant.name

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.paper.training.step import evaluation_mode
 from exporter.models.resnet import ResNet
 from exporter.models.variants import Variant, layers
 from runtimes.errors import ArtifactError, UsageError
@@ -91,22 +93,15 @@ def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Resp
     """
     spreads = {layer: RunningSpread() for layer in spatial_layers(model.variant)}
     norms = [_norm_behind(model, layer) for layer in spreads]
-    was_training, device = model.training, model.fc.weight.device
     images = 0
-    hooks = [
-        norm.register_forward_hook(partial(_add_output, spread))
-        for norm, spread in zip(norms, spreads.values(), strict=True)
-    ]
-    try:
-        model.eval()
-        with torch.inference_mode():
-            for batch in batches:
-                model(batch.to(device))
-                images += len(batch)
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as stack:
+        for norm, spread in zip(norms, spreads.values(), strict=True):
+            stack.callback(norm.register_forward_hook(partial(_add_output, spread)).remove)
+        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(torch.inference_mode())
+        for batch in batches:
+            model(batch.to(model.fc.weight.device))
+            images += len(batch)
     if not images:
         raise UsageError("responses need at least one image", code="responses-without-images")
     for layer, spread in spreads.items():

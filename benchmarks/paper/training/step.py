@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,18 +146,18 @@ class Stepper:
 
     def error(self, images: DeviceImages) -> float:
         """Top-1 error on all images in evaluation mode, a fraction; ``nan`` of none."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with self.queue(), torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-                wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-                for some, targets in images.crop_centres():
-                    with self.arithmetic.autocast():
-                        logits = self.model(some)
-                    wrong += (logits.argmax(1) != targets).sum()
-                return int(wrong) / len(images) if len(images) else float("nan")
-        finally:
-            self.model.train(was_training)
+        with (
+            evaluation_mode(self.model),
+            self.queue(),
+            torch.inference_mode(),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+            for some, targets in images.crop_centres():
+                with self.arithmetic.autocast():
+                    logits = self.model(some)
+                wrong += (logits.argmax(1) != targets).sum()
+            return int(wrong) / len(images) if len(images) else float("nan")
 
     def time_of(self, work: Callable[[], object], times: int) -> float:
         """Seconds of a call, the mean of many, until the device has finished; after one that is not counted."""
@@ -170,6 +170,19 @@ class Stepper:
                 work()
             wait(self.device)
             return (time.perf_counter() - start) / times
+
+
+@contextmanager
+def evaluation_mode(*models: nn.Module) -> Iterator[None]:
+    """The networks are in evaluation mode in the block, and then in their own modes again."""
+    modes = [model.training for model in models]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
 
 
 def compile_in_place(model: nn.Module, on_gpu: bool) -> None:
