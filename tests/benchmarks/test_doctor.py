@@ -80,7 +80,7 @@ def test_a_backend_that_works_is_ok(name: str) -> None:
     assert (found.status, found.code, found.subject, found.mend) == ("ok", "backend-works", f"{name} on cpu", ())
 
 
-def test_steps_are_told() -> None:
+def test_steps_are_reported() -> None:
     steps: list[str] = []
     smoke_tests.run_trial(Trial(row("onnxruntime"), "cpu"), steps.append)
     assert steps[-1] == "profile"  # of steps that come at once, the last is heard
@@ -140,7 +140,7 @@ def test_wrong_answers_are_a_finding() -> None:
     assert "no parity" in found.what
 
 
-def test_a_format_that_cannot_be_made_here_is_told() -> None:
+def test_a_format_without_a_sample_is_a_warning() -> None:
     strange = replace(row("openvino"), name="strange", formats=("tflite",))
     found = smoke_tests.run_trial(Trial(strange, "cpu"), lambda _: None)
     assert (found.status, found.code) == ("warning", "backend-not-tried")
@@ -211,7 +211,7 @@ def test_a_probe_names_what_is_missing_and_what_brings_it() -> None:
 
 
 @pytest.mark.parametrize(("module", "value"), [("crashing", "SIGSEGV"), ("raising", "RuntimeError: no such symbol")])
-def test_a_driver_s_library_that_ends_the_process_is_told(
+def test_a_driver_library_that_ends_its_process_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, value: str
 ) -> None:
     put_module(tmp_path, monkeypatch, "pynvml", MODULES[module])
@@ -221,12 +221,12 @@ def test_a_driver_s_library_that_ends_the_process_is_told(
     assert seen.cuda == seen.nvml == UNASKED
 
 
-def test_a_driver_s_library_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_library_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_module(tmp_path, monkeypatch, "pynvml", "import time; time.sleep(1000)")
     assert (probe_gpus(5.0)[1] or "").split()[-2:] == ["5", "s"]
 
 
-def test_pytorch_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pytorch_without_a_compiler_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     reason = probe_gpus()[0].missing["inductor"]
     assert reason is not None
@@ -234,7 +234,7 @@ def test_pytorch_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert "g++" in reason
 
 
-def test_a_machine_that_cannot_be_looked_at_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_cannot_be_probed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_module(tmp_path, monkeypatch, "numpy", "raise ImportError('numpy is for another processor')")
     with pytest.raises(CheckFailedError, match="another processor"):
         probe_gpus()

@@ -83,7 +83,7 @@ def test_two_packages_of_one_module_are_a_conflict(site: Path) -> None:
     assert without_gpu.mend[1].split() == [*REINSTALL, "onnxruntime"]
 
 
-def test_what_a_rival_s_removal_left_is_broken(site: Path) -> None:
+def test_remains_of_a_removed_package_are_broken(site: Path) -> None:
     distribution(site, "onnxruntime-gpu", "1.31.1")
     (site / "onnxruntime" / "capi").mkdir(parents=True)
     finding = only(packages.conflicts(packages.list_installed(), []))
@@ -122,31 +122,31 @@ def extras(site: Path) -> Path:
     return site
 
 
-def found(with_gpu: bool = True) -> dict[str, Finding]:
+def findings_by_extra(with_gpu: bool = True) -> dict[str, Finding]:
     return {finding.subject: finding for finding in packages.extras(packages.list_installed(), with_gpu)}
 
 
 def test_extras_that_are_not_installed_name_their_command(extras: Path) -> None:
     assert extras.is_dir()
-    assert {name: finding.status for name, finding in found().items()} == dict.fromkeys(
+    assert {name: finding.status for name, finding in findings_by_extra().items()} == dict.fromkeys(
         ("cpu", "gpu", "int8"), "missing"
     )
-    assert [part.split()[0] for part in found()["int8"].what.split("; ")] == ["nncf", "onnxruntime"]
-    assert found()["int8"].mend == ("pip install 'rexport[int8]'",)
-    assert "NVIDIA GPU" in found(with_gpu=False)["gpu"].what
-    assert "NVIDIA GPU" not in found()["gpu"].what
+    assert [part.split()[0] for part in findings_by_extra()["int8"].what.split("; ")] == ["nncf", "onnxruntime"]
+    assert findings_by_extra()["int8"].mend == ("pip install 'rexport[int8]'",)
+    assert "NVIDIA GPU" in findings_by_extra(with_gpu=False)["gpu"].what
+    assert "NVIDIA GPU" not in findings_by_extra()["gpu"].what
 
 
 def test_an_extra_that_is_there_names_its_versions(extras: Path) -> None:
     distribution(extras, "onnxruntime", "1.32.0")
-    assert found()["cpu"] == Finding("extras", "cpu", "ok", "extra-complete", "onnxruntime 1.32.0")
-    assert found()["gpu"].mend == ("pip uninstall onnxruntime", "pip install 'rexport[gpu]'")
-    assert found(with_gpu=False)["gpu"].mend == ()
+    assert findings_by_extra()["cpu"] == Finding("extras", "cpu", "ok", "extra-complete", "onnxruntime 1.32.0")
+    assert findings_by_extra()["gpu"].mend == ("pip uninstall onnxruntime", "pip install 'rexport[gpu]'")
+    assert findings_by_extra(with_gpu=False)["gpu"].mend == ()
 
 
 def test_a_package_that_is_too_old_is_a_warning(extras: Path) -> None:
     distribution(extras, "onnxruntime", "1.9.0")
-    finding = found()["cpu"]
+    finding = findings_by_extra()["cpu"]
     assert (finding.status, finding.code) == ("warning", "extra-incomplete")
     assert [command.split()[2:] for command in finding.mend] == [["--upgrade", "'rexport[cpu]'"]]
     assert "older than 1.24" in finding.what
@@ -155,11 +155,11 @@ def test_a_package_that_is_too_old_is_a_warning(extras: Path) -> None:
 
 def test_the_gpu_build_stands_for_the_other_one(extras: Path) -> None:
     distribution(extras, "onnxruntime-gpu", "1.31.1", 'nvidia-curand~=10.0; extra == "cuda"')
-    assert found()["cpu"] == Finding("extras", "cpu", "ok", "extra-complete", "onnxruntime-gpu 1.31.1")
-    assert found()["int8"].mend == ("pip install 'nncf>=3.0'",)
-    assert [part.split()[0] for part in found()["gpu"].what.split("; ")] == ["nvidia-curand", "installed:"]
+    assert findings_by_extra()["cpu"] == Finding("extras", "cpu", "ok", "extra-complete", "onnxruntime-gpu 1.31.1")
+    assert findings_by_extra()["int8"].mend == ("pip install 'nncf>=3.0'",)
+    assert [part.split()[0] for part in findings_by_extra()["gpu"].what.split("; ")] == ["nvidia-curand", "installed:"]
     distribution(extras, "nvidia-curand", "10.4")
-    assert found()["gpu"].status == "ok"
+    assert findings_by_extra()["gpu"].status == "ok"
     forced = Finding("runtimes", "x", "broken", "a-code", "y", ("pip install --force-reinstall 'rexport[cpu]'",))
     adapted = packages.adapt_commands(forced, packages.list_installed())
     assert [command.split()[-1] for command in adapted.mend] == ["'rexport[gpu]'"]
@@ -210,29 +210,29 @@ def test_a_checkout_that_changed_later_is_a_warning(
 # The machine
 
 
-def about() -> Environment:
+def idle() -> Environment:
     return replace(
         environment(), processors=8, usable_processors=8, governor="performance", load_average=(1.0, 1.0, 1.0)
     )
 
 
-def named(findings: list[Finding], subject: str) -> Finding:
+def finding_on(findings: list[Finding], subject: str) -> Finding:
     return next(finding for finding in findings if finding.subject == subject)
 
 
 def test_load_and_governor_that_disturb_are_warnings(tmp_path: Path) -> None:
-    assert {finding.status for finding in machine.machine(about(), tmp_path)} == {"ok"}
-    disturbed = replace(about(), governor="powersave", load_average=(3.0, 1.0, 1.0))
+    assert {finding.status for finding in machine.machine(idle(), tmp_path)} == {"ok"}
+    disturbed = replace(idle(), governor="powersave", load_average=(3.0, 1.0, 1.0))
     findings = machine.machine(disturbed, tmp_path)
-    load, governor = named(findings, "load average"), named(findings, "frequency governor")
+    load, governor = finding_on(findings, "load average"), finding_on(findings, "frequency governor")
     assert (load.status, load.code) == ("warning", "load-high")
     assert (governor.status, governor.code) == ("warning", "governor-changing")
     assert [command.split()[-2:] for command in governor.mend] == [["-g", "performance"]]
-    assert {finding.status for finding in machine.machine(replace(about(), load_average=None), tmp_path)} == {"ok"}
+    assert {finding.status for finding in machine.machine(replace(idle(), load_average=None), tmp_path)} == {"ok"}
 
 
-def test_what_the_control_group_allows_is_told(tmp_path: Path) -> None:
-    held = replace(about(), usable_processors=2, memory_bytes=8 << 30)
+def test_limits_of_the_control_group_are_reported(tmp_path: Path) -> None:
+    held = replace(idle(), usable_processors=2, memory_bytes=8 << 30)
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text("0::/box/inner\n")
     (tmp_path / "sys/fs/cgroup/box/inner").mkdir(parents=True)
@@ -240,8 +240,8 @@ def test_what_the_control_group_allows_is_told(tmp_path: Path) -> None:
     (tmp_path / "sys/fs/cgroup/box/inner/memory.max").write_text("max\n")
     findings = machine.machine(held, tmp_path)
     for value in ("2 of 8", "control group"):
-        assert value in named(findings, "processors").what
-    assert [word for word in named(findings, "memory").what.split() if word[0].isdigit()] == ["8.0", "2.0"]
+        assert value in finding_on(findings, "processors").what
+    assert [word for word in finding_on(findings, "memory").what.split() if word[0].isdigit()] == ["8.0", "2.0"]
 
 
 def test_the_memory_limit_of_the_older_control_groups_is_read(tmp_path: Path) -> None:
@@ -256,27 +256,27 @@ def test_the_memory_limit_of_the_older_control_groups_is_read(tmp_path: Path) ->
 # GPUs
 
 
-def seen(
+def gpu_probe(
     gpus: tuple[Gpu, ...], cuda: str | None, nvml: str | None = None, devices: tuple[Device, ...] = ()
 ) -> GpuProbe:
-    return GpuProbe(replace(about(), gpus=gpus), {}, {}, nvml, cuda, devices)
+    return GpuProbe(replace(idle(), gpus=gpus), {}, {}, nvml, cuda, devices)
 
 
 DEVICE = Device(0, "NVIDIA H200", "9.0", "13.0", 140 << 30)
 
 
 def test_a_machine_without_a_gpu_is_no_fault(tmp_path: Path) -> None:
-    finding = only(machine.gpu(seen((), "no driver", "no driver"), None, tmp_path))
+    finding = only(machine.gpu(gpu_probe((), "no driver", "no driver"), None, tmp_path))
     assert (finding.status, finding.code, finding.mend) == ("missing", "no-gpu", ())
 
 
-def test_each_gpu_is_told(tmp_path: Path) -> None:
-    finding = only(machine.gpu(seen((CARD,), None), None, tmp_path))
+def test_each_gpu_is_reported(tmp_path: Path) -> None:
+    finding = only(machine.gpu(gpu_probe((CARD,), None), None, tmp_path))
     assert (finding.status, finding.code) == ("ok", "gpu-found")
     for value in ("9.0", "140 GiB", "driver 575.1", "CUDA 12.9"):
         assert value in finding.what
     without = machine.gpu(
-        seen((), None, "nvidia-ml-py is not installed (pip install nvidia-ml-py)", (DEVICE,)), None, tmp_path
+        gpu_probe((), None, "nvidia-ml-py is not installed (pip install nvidia-ml-py)", (DEVICE,)), None, tmp_path
     )
     assert [(finding.status, finding.mend) for finding in without] == [
         ("ok", ()),
@@ -286,20 +286,20 @@ def test_each_gpu_is_told(tmp_path: Path) -> None:
 
 def test_a_gpu_that_cuda_cannot_use_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    insufficient = seen((CARD,), "no GPU can be used: CUDA driver version is insufficient")
+    insufficient = gpu_probe((CARD,), "no GPU can be used: CUDA driver version is insufficient")
     assert [finding.status for finding in machine.gpu(insufficient, None, tmp_path)] == ["ok", "broken"]
     (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
     (tmp_path / "proc/driver/nvidia/version").touch()
-    unseen = machine.gpu(seen((), "no GPU can be used: no driver", "no NVIDIA driver answers"), None, tmp_path)
+    unseen = machine.gpu(gpu_probe((), "no GPU can be used: no driver", "no NVIDIA driver answers"), None, tmp_path)
     assert [finding.status for finding in unseen] == ["broken", "broken"]
-    absent = seen((CARD,), "cuda-bindings is not installed (pip install cuda-bindings)")
+    absent = gpu_probe((CARD,), "cuda-bindings is not installed (pip install cuda-bindings)")
     assert machine.gpu(absent, None, tmp_path)[1].mend == ("pip install cuda-bindings",)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert [finding.status for finding in machine.gpu(insufficient, None, tmp_path)] == ["ok", "missing"]
 
 
 def test_a_driver_s_library_that_ended_its_process_is_broken(tmp_path: Path) -> None:
-    finding = only(machine.gpu(seen((), "unasked", "unasked"), "was ended by SIGSEGV", tmp_path))
+    finding = only(machine.gpu(gpu_probe((), "unasked", "unasked"), "was ended by SIGSEGV", tmp_path))
     assert (finding.status, finding.code) == ("broken", "gpu-libraries-crashed")
     assert "SIGSEGV" in finding.what
 
@@ -307,7 +307,7 @@ def test_a_driver_s_library_that_ended_its_process_is_broken(tmp_path: Path) -> 
 # Folders
 
 
-def test_folders_are_told_with_what_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_reported_with_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "cache"
     monkeypatch.setenv("REXPORT_CACHE", str(place))
     assert {finding.status for finding in machine.folders()} == {"ok"}

@@ -52,7 +52,7 @@ def test_without_the_published_files_nothing_is_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def a_run(folder: Path) -> Path:
+def write_run(folder: Path) -> Path:
     folder.mkdir()
     for name in ("weights.safetensors", "run.json", "curve.jsonl"):
         (folder / name).write_text(name)
@@ -61,7 +61,7 @@ def a_run(folder: Path) -> Path:
 
 def test_a_run_becomes_the_bundle_with_its_digest(tmp_path: Path) -> None:
     shutil.copy(BUNDLED_FOLDER / BUNDLE, tmp_path / BUNDLE)
-    target = bundle_weights.bundle_weights(a_run(tmp_path / "run"), tmp_path)
+    target = bundle_weights.bundle_weights(write_run(tmp_path / "run"), tmp_path)
     assert target.read_text() == "weights.safetensors"
     assert json.loads((tmp_path / BUNDLE).read_text())["sha256"] == files.sha256_of(target)
     assert target.with_suffix(".log.jsonl").read_text() == "curve.jsonl"
@@ -70,7 +70,7 @@ def test_a_run_becomes_the_bundle_with_its_digest(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     shutil.copy(BUNDLED_FOLDER / BUNDLE, tmp_path / BUNDLE)
-    run = a_run(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     (run / "weights.safetensors").unlink()
     with refuses(ResourceError, "file-access-failed", run / "weights.safetensors"):
         bundle_weights.bundle_weights(run, tmp_path)

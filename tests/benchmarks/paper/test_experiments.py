@@ -88,7 +88,7 @@ def test_the_panels_are_the_curves_in_percent() -> None:
     assert plain.y_range == residual.y_range
 
 
-def test_the_table_has_the_papers_numbers_beside() -> None:
+def test_the_table_has_the_papers_numbers() -> None:
     (table,) = degraded().tables
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["resnet56"] == ("0.85 M", "125.5 M", "3", "0.13 ± 0.06", "7.10 ± 0.10", "100.0", "6.97")

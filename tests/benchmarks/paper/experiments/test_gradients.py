@@ -44,10 +44,10 @@ from tests.benchmarks.paper.nets import (
     PROVENANCE,
     RESIDUAL,
     assert_untouched,
-    copied_state,
-    drawn,
+    copy_state,
+    forward_by_hand,
     noise_batch,
-    worked_out,
+    random_network,
 )
 from tests.refusals import refuses
 
@@ -58,7 +58,7 @@ def by_hand(model: ResNet, batch: LossBatch) -> tuple[ResNet, dict[str, Tensor]]
     """A float64 copy of the network after ``backward``, with each step's tensor, which keeps its gradient."""
     own = build(model.variant).double().train()
     own.load_state_dict(model.state_dict())
-    steps = worked_out(own, batch.images.double())
+    steps = forward_by_hand(own, batch.images.double())
     for tensor in steps.values():
         tensor.retain_grad()
     F.cross_entropy(steps["logits"], batch.targets).backward()  # type: ignore[no-untyped-call]
@@ -75,8 +75,8 @@ def gradient(tensor: Tensor) -> Tensor:
 
 @ROWS
 def test_gradients_are_those_of_a_pass_by_hand(row: Variant) -> None:
-    model, batch = drawn(row), noise_batch(row, 6, 0)
-    state = copied_state(model)
+    model, batch = random_network(row), noise_batch(row, 6, 0)
+    state = copy_state(model)
     found = layer_gradients(model, batch)
     own, steps = by_hand(model, batch)
     weights = [gradient(own.get_parameter(f"{layer}.weight")) for layer in spatial_layers(row)]
@@ -90,7 +90,7 @@ def test_gradients_are_those_of_a_pass_by_hand(row: Variant) -> None:
 
 
 def test_a_gradients_norm_is_the_slope_along_it() -> None:
-    model, batch = drawn(RESIDUAL), noise_batch(RESIDUAL, 6, 0)
+    model, batch = random_network(RESIDUAL), noise_batch(RESIDUAL, 6, 0)
     own, _ = by_hand(model, batch)
     weight = own.get_parameter("layer1.1.conv2.weight")
     step = 1e-5 * gradient(weight) / gradient(weight).norm()
@@ -106,16 +106,16 @@ def test_a_gradients_norm_is_the_slope_along_it() -> None:
 
 @pytest.mark.parametrize("measure", [layer_gradients, lambda model, batch: shortcut_shares("mine", model, batch)])
 def test_the_network_stays_as_it_is_after_an_exception(measure: Callable[[ResNet, LossBatch], object]) -> None:
-    model, batch = drawn(RESIDUAL), noise_batch(RESIDUAL, 6, 0)
-    state = copied_state(model)
+    model, batch = random_network(RESIDUAL), noise_batch(RESIDUAL, 6, 0)
+    state = copy_state(model)
     with pytest.raises(IndexError):
         measure(model, replace(batch, targets=batch.targets + 100))
     assert_untouched(model, state)
 
 
 def test_without_its_batch_norms_a_network_is_convolutions_alone() -> None:
-    model, batch = drawn(PLAIN), noise_batch(PLAIN, 3, 0)
-    state = copied_state(model)
+    model, batch = random_network(PLAIN), noise_batch(PLAIN, 3, 0)
+    state = copy_state(model)
     bare = without_norms(model)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in bare.modules())
     x = batch.images
@@ -141,7 +141,7 @@ def test_initial_gradients_follow_from_the_seed() -> None:
 
 def test_points_of_a_training_are_measured_by_their_states() -> None:
     batch = noise_batch(PLAIN, 6, 0)
-    models = [drawn(PLAIN, seed) for seed in (0, 1)]
+    models = [random_network(PLAIN, seed) for seed in (0, 1)]
     found = along_training(PLAIN, ((100 * n, model.state_dict()) for n, model in enumerate(models)), batch)
     assert found == tuple(
         TrainedGradients(PLAIN, 100 * n, layer_gradients(model, batch)) for n, model in enumerate(models)
@@ -158,7 +158,7 @@ def test_noise_is_the_same_for_the_same_seed() -> None:
 
 @pytest.mark.parametrize("value", [0.0, math.inf])
 def test_gradients_without_a_size_are_refused(value: float) -> None:
-    model, batch = drawn(RESIDUAL), noise_batch(RESIDUAL, 4, 0)
+    model, batch = random_network(RESIDUAL), noise_batch(RESIDUAL, 4, 0)
     with torch.no_grad():
         model.fc.weight.fill_(value)
     with refuses(ArtifactError, "gradient-not-finite", "small-residual"):
@@ -172,8 +172,8 @@ def test_gradients_without_a_size_are_refused(value: float) -> None:
 
 @pytest.mark.parametrize("row", [RESIDUAL, PROJECTED, BOTTLENECK], ids=lambda row: row.name)
 def test_shares_are_those_of_gradients_by_hand(row: Variant) -> None:
-    model, batch = drawn(row), noise_batch(row, 6, 0)
-    state = copied_state(model)
+    model, batch = random_network(row), noise_batch(row, 6, 0)
+    state = copy_state(model)
     found = shortcut_shares("mine", model, batch)
     _, steps = by_hand(model, batch)
     assert found.name == "mine"
@@ -197,7 +197,7 @@ class Halved(nn.Module):
 
 
 def test_a_shortcut_that_is_halved_is_caught() -> None:
-    model, batch = drawn(RESIDUAL), noise_batch(RESIDUAL, 6, 0)
+    model, batch = random_network(RESIDUAL), noise_batch(RESIDUAL, 6, 0)
     block = model.get_submodule("layer1.1")
     assert isinstance(block, BasicBlock)
     block.downsample = Halved()
@@ -217,7 +217,7 @@ def test_identity_blocks_keep_size_and_channels() -> None:
 
 def test_a_network_without_identity_shortcuts_has_no_shares() -> None:
     with refuses(UsageError, "no-identity-shortcut", "small-plain"):
-        shortcut_shares("mine", drawn(PLAIN), noise_batch(PLAIN, 2, 0))
+        shortcut_shares("mine", random_network(PLAIN), noise_batch(PLAIN, 2, 0))
 
 
 # Findings -------------------------------------------------------------------------------------------------------------
@@ -230,17 +230,17 @@ def norms(first_over_last: float) -> Norms:
     )
 
 
-def initial(name: str, normalised: bool, *growths: float) -> list[InitialGradients]:
+def at_start(name: str, normalised: bool, *growths: float) -> list[InitialGradients]:
     return [InitialGradients(variant(name), seed, normalised, norms(one)) for seed, one in enumerate(growths)]
 
 
-def trained(name: str, **growths: float) -> list[TrainedGradients]:
+def after_training(name: str, **growths: float) -> list[TrainedGradients]:
     return [
         TrainedGradients(variant(name), int(point.removeprefix("at")), norms(one)) for point, one in growths.items()
     ]
 
 
-def judged(found: Findings) -> dict[str, Outcome]:
+def outcomes(found: Findings) -> dict[str, Outcome]:
     return {check.said: check.outcome for check in found.checks}
 
 
@@ -249,47 +249,57 @@ def check(found: Findings, said: str) -> Check:
 
 
 def test_growth_is_judged_by_its_limit_either_way() -> None:
-    plain = [*initial("plain20", True, 10, 20), *initial("plain20", False, 0.5), *initial("plain56", False, 0.05)]
+    plain = [*at_start("plain20", True, 10, 20), *at_start("plain20", False, 0.5), *at_start("plain56", False, 0.05)]
     found = gradients_findings(plain, (), (), "noise", PROVENANCE)
-    assert judged(found) == {SAID_PRESENT: "confirmed", SAID_NORMALISED: "confirmed", SAID_INITIALISED: "confirmed"}
+    assert outcomes(found) == {
+        SAID_PRESENT: "confirmed",
+        SAID_NORMALISED: "confirmed",
+        SAID_INITIALISED: "confirmed",
+    }
     assert "14 [10–20] in plain20" in check(found, SAID_PRESENT).found
-    exploding = gradients_findings([*plain, *initial("plain56", True, 12345)], (), (), "noise", PROVENANCE)
+    exploding = gradients_findings([*plain, *at_start("plain56", True, 12345)], (), (), "noise", PROVENANCE)
     assert "12,000 in plain56" in check(exploding, SAID_NORMALISED).found
-    assert judged(exploding) == {**judged(found), SAID_NORMALISED: "contradicted"}
-    vanishing = gradients_findings([*plain, *initial("plain56", True, 1e-4)], (), (), "noise", PROVENANCE)
-    assert judged(vanishing) == {**judged(found), SAID_PRESENT: "contradicted", SAID_NORMALISED: "contradicted"}
-    bare = gradients_findings([*plain, *initial("plain110", False, 1e-4)], (), (), "noise", PROVENANCE)
-    assert judged(bare) == {**judged(found), SAID_INITIALISED: "contradicted"}
+    assert outcomes(exploding) == {**outcomes(found), SAID_NORMALISED: "contradicted"}
+    vanishing = gradients_findings([*plain, *at_start("plain56", True, 1e-4)], (), (), "noise", PROVENANCE)
+    assert outcomes(vanishing) == {
+        **outcomes(found),
+        SAID_PRESENT: "contradicted",
+        SAID_NORMALISED: "contradicted",
+    }
+    bare = gradients_findings([*plain, *at_start("plain110", False, 1e-4)], (), (), "noise", PROVENANCE)
+    assert outcomes(bare) == {**outcomes(found), SAID_INITIALISED: "contradicted"}
 
 
 def test_residual_nets_are_named_and_not_judged() -> None:
-    measured = [*initial("plain20", False, 0.5), *initial("resnet20", False, 1e8), *initial("resnet20", True, 1e8)]
-    found = gradients_findings(measured, trained("resnet20", at9=1e8), (), "noise", PROVENANCE)
-    assert judged(found) == {SAID_INITIALISED: "confirmed"}
+    measured = [*at_start("plain20", False, 0.5), *at_start("resnet20", False, 1e8), *at_start("resnet20", True, 1e8)]
+    found = gradients_findings(measured, after_training("resnet20", at9=1e8), (), "noise", PROVENANCE)
+    assert outcomes(found) == {SAID_INITIALISED: "confirmed"}
     for growth in ("0.5 in plain20", "1e+08 in resnet20"):
         assert growth in check(found, SAID_INITIALISED).found
 
 
 def test_health_is_judged_after_the_first_update() -> None:
-    start = initial("plain56", True, 90)
-    found = gradients_findings(start, trained("plain56", at0=1e4, at500=5.0), (), "noise", PROVENANCE)
-    assert judged(found) == {SAID_PRESENT: "confirmed", SAID_HEALTHY: "confirmed", SAID_NORMALISED: "confirmed"}
+    start = at_start("plain56", True, 90)
+    found = gradients_findings(start, after_training("plain56", at0=1e4, at500=5.0), (), "noise", PROVENANCE)
+    assert outcomes(found) == {SAID_PRESENT: "confirmed", SAID_HEALTHY: "confirmed", SAID_NORMALISED: "confirmed"}
     for value in ("5 in plain56", "500 iterations"):
         assert value in check(found, SAID_HEALTHY).found
-    ill = gradients_findings(start, trained("plain56", at500=500.0), (), "noise", PROVENANCE)
-    assert judged(ill) == {**judged(found), SAID_HEALTHY: "contradicted"}
-    lost = gradients_findings((), trained("plain56", at500=1e-3), (), "noise", PROVENANCE)
-    assert judged(lost) == {SAID_PRESENT: "contradicted", SAID_HEALTHY: "contradicted"}
-    assert SAID_HEALTHY not in judged(gradients_findings(start, trained("plain56", at0=5), (), "noise", PROVENANCE))
+    ill = gradients_findings(start, after_training("plain56", at500=500.0), (), "noise", PROVENANCE)
+    assert outcomes(ill) == {**outcomes(found), SAID_HEALTHY: "contradicted"}
+    lost = gradients_findings((), after_training("plain56", at500=1e-3), (), "noise", PROVENANCE)
+    assert outcomes(lost) == {SAID_PRESENT: "contradicted", SAID_HEALTHY: "contradicted"}
+    assert SAID_HEALTHY not in outcomes(
+        gradients_findings(start, after_training("plain56", at0=5), (), "noise", PROVENANCE)
+    )
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(3e-16, "confirmed"), (1e-9, "contradicted")])
-def test_the_identity_is_held_to_rounding(error: float, outcome: Outcome) -> None:
+def test_the_identity_is_judged_by_rounding(error: float, outcome: Outcome) -> None:
     shares = GradientShares(
         "mine", (GradientShare("a", 0.7, cross=0.1, error=0.0), GradientShare("b", 0.9, cross=0.1, error=error))
     )
     found = gradients_findings((), (), (shares,), "noise", PROVENANCE)
-    assert judged(found) == {SAID_IDENTITY: outcome}
+    assert outcomes(found) == {SAID_IDENTITY: outcome}
     for value in (f"{error:.2g}", "2 blocks", "80% in mine"):
         assert value in found.checks[0].found
     assert found.panels[0].lines[0].y == (0.7, 0.9)
@@ -297,14 +307,14 @@ def test_the_identity_is_held_to_rounding(error: float, outcome: Outcome) -> Non
 
 def test_every_measurement_is_in_panels_and_tables(tmp_path: Path) -> None:
     measured = [
-        *initial("resnet20", True, 5, 7),
-        *initial("plain56", True, 100, 400),
-        *initial("plain20", True, 10, 10),
-        *initial("plain20", False, 1, 2),
+        *at_start("resnet20", True, 5, 7),
+        *at_start("plain56", True, 100, 400),
+        *at_start("plain20", True, 10, 10),
+        *at_start("plain20", False, 1, 2),
     ]
     shares = GradientShares("mine", (GradientShare("a", 0.7, cross=0.1, error=0.0),))
     found = gradients_findings(
-        measured, trained("plain20", at0=10, at500=2), (shares,), "8 images of noise", PROVENANCE
+        measured, after_training("plain20", at0=10, at500=2), (shares,), "8 images of noise", PROVENANCE
     )
     by_layer, bare, by_depth, training, by_block = found.panels
     assert [panel.x_label.split()[0] for panel in found.panels] == ["layer", "layer", "layers", "layer", "block"]

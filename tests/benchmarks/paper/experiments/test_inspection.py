@@ -67,7 +67,7 @@ def test_states_are_kept_at_the_beginning_and_on_the_way(runs: dict[str, Path]) 
     assert all(torch.equal(end[name], tensor) for name, tensor in kept[6].items())
 
 
-def test_a_run_is_taken_as_it_was_trained_and_normalised(runs: dict[str, Path]) -> None:
+def test_a_run_is_loaded_as_it_was_normalised(runs: dict[str, Path]) -> None:
     (network,), seen = checkpoints.load_networks(SOURCE, specs(runs, "plain20"), IMAGENET_MOMENTS)
     run = open_run(runs["plain20"])
     assert network.moments == (run.mean, run.std)
@@ -80,7 +80,7 @@ def test_a_run_is_taken_as_it_was_trained_and_normalised(runs: dict[str, Path]) 
     assert run.outcome.test_error == wrong / 40
 
 
-def test_an_unfinished_run_is_taken_from_its_checkpoint(runs: dict[str, Path]) -> None:
+def test_an_unfinished_run_is_loaded_from_its_checkpoint(runs: dict[str, Path]) -> None:
     (network,), _ = checkpoints.load_networks(SOURCE, specs(runs, "left"), IMAGENET_MOMENTS)
     assert network.name == "resnet20, seed 0, at 2 of 30"
     assert checkpoints.provenance("x", 8, [network], "y").until == 2

@@ -17,21 +17,21 @@ from tests.benchmarks.paper.nets import (
     PROJECTED,
     RESIDUAL,
     assert_untouched,
-    copied_state,
-    drawn,
+    copy_state,
+    forward_by_hand,
     images_for,
-    worked_out,
+    random_network,
 )
 from tests.refusals import refuses
 
 
 @pytest.mark.parametrize("row", [RESIDUAL, PLAIN, PROJECTED, BOTTLENECK], ids=lambda row: row.name)
 def test_each_response_is_numpys_deviation(row: Variant) -> None:
-    model, images = drawn(row), images_for(row, 7)
-    state = copied_state(model)
+    model, images = random_network(row), images_for(row, 7)
+    state = copy_state(model)
     found = layer_responses("mine", model, torch.split(images, 3))
     with torch.no_grad():
-        outputs = worked_out(model, images)
+        outputs = forward_by_hand(model, images)
     expected = [float(np.std(outputs[layer].double().numpy())) for layer in found.layers]
     np.testing.assert_allclose(found.std, expected, rtol=1e-5)
     assert (found.name, found.variant, found.images) == ("mine", row, 7)
@@ -68,9 +68,9 @@ def test_a_spread_of_float32s_is_summed_in_float64() -> None:
 
 
 def test_hooks_and_mode_are_undone_after_an_exception() -> None:
-    model, images = drawn(RESIDUAL), images_for(RESIDUAL, 2)
+    model, images = random_network(RESIDUAL), images_for(RESIDUAL, 2)
     model.train()
-    state = copied_state(model)
+    state = copy_state(model)
 
     def broken() -> Iterator[Tensor]:
         yield images
@@ -86,7 +86,7 @@ def test_hooks_and_mode_are_undone_after_an_exception() -> None:
 
 
 def test_networks_that_cannot_be_measured_are_refused() -> None:
-    model, images = drawn(RESIDUAL), images_for(RESIDUAL, 2)
+    model, images = random_network(RESIDUAL), images_for(RESIDUAL, 2)
     with refuses(UsageError, "responses-without-images"):
         layer_responses("mine", model, [])
     with torch.no_grad():

@@ -48,7 +48,7 @@ def test_other_content_is_refused(data: Path) -> None:
         fashion_mnist.read("train", data)
 
 
-def test_the_published_files_are_what_we_take_them_for() -> None:
+def test_debians_files_are_the_published_ones() -> None:
     if not fashion_mnist.DEBIAN_FOLDER.is_dir():
         pytest.skip("the Debian package dataset-fashion-mnist is not installed")
     images, targets = fashion_mnist.read("t10k")

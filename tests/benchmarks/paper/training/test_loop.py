@@ -77,7 +77,7 @@ def test_a_run_leaves_its_record_its_curve_and_its_weights(whole: Path) -> None:
     assert run.step_s is not None
 
 
-def test_the_weights_are_those_that_the_outcome_speaks_of(whole: Path, data: Data) -> None:
+def test_the_outcome_is_that_of_the_weights(whole: Path, data: Data) -> None:
     from exporter.models.resnet import build
 
     model = build(network())
@@ -120,7 +120,7 @@ def test_other_arithmetic_goes_on_and_is_written_down(data: Data, tmp_path: Path
     ]
 
 
-def test_the_same_arithmetic_is_one_sitting(data: Data, tmp_path: Path) -> None:
+def test_the_same_arithmetic_is_one_segment(data: Data, tmp_path: Path) -> None:
     left = begin(tmp_path, identity(), data, 0.0)
     left.advance()
     begin(tmp_path, identity(), data)
@@ -219,7 +219,7 @@ def test_a_run_that_was_left_while_warm_ends_in_the_same_bits(data: Data, tmp_pa
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_that_was_not_kept_yet_is_its_next_sittings_alone(data: Data, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_begins_a_new_segment(data: Data, tmp_path: Path) -> None:
     begin(tmp_path, identity(), data).advance()
     bf16 = Arithmetic(precision="bf16")
     Training(TrainingJob(tmp_path, identity(), bf16), data, Pace())
@@ -264,7 +264,7 @@ def test_a_run_that_fails_leaves_the_others_their_checkpoints(data: Data, tmp_pa
     assert (tmp_path / "good" / CHECKPOINT).exists()
 
 
-def test_what_is_not_finite_is_not_kept(data: Data, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_not_kept(data: Data, tmp_path: Path) -> None:
     training = begin(tmp_path, identity(dataclasses.replace(RECIPE, learning_rate=1e9)), data)
     training.advance()
     with refuses(CheckFailedError, "loss-not-finite", "iteration 10"):
