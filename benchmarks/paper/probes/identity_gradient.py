@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.paper.probes.layer_gradients import LossBatch, blocks, check_gradient, loss_of
-from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build
+from benchmarks.paper.probes.layer_gradients import LossBatch, blocks, check_gradient, keep_input, loss_of
+from exporter.models.resnet import Bottleneck, ResNet, build
 from exporter.models.variants import Variant
 from runtimes.errors import UsageError
 
@@ -53,29 +54,6 @@ def identity_blocks(variant: Variant) -> tuple[str, ...]:
     return tuple(name for name, block in blocks(model).items() if block.residual and block.downsample is None)
 
 
-class _BlockTensors:
-    """The tensors of one block's pass: its input, the branch's end, and the sum of both in front of the last ReLU."""
-
-    input: Tensor
-    branch: Tensor
-    sum: Tensor
-
-    def __init__(self, block: BasicBlock | Bottleneck) -> None:
-        last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-        block.register_forward_pre_hook(self._keep_input)
-        last.register_forward_hook(self._keep_branch)
-        block.relu.register_forward_pre_hook(self._keep_sum)
-
-    def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.input = inputs[0]
-
-    def _keep_branch(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.branch = output
-
-    def _keep_sum(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.sum = inputs[0]  # ReLU is called inside the branch too; its last call stays
-
-
 def shortcut_shares(name: str, model: ResNet, batch: LossBatch) -> GradientShares:
     """The shares of the network's blocks, in order; batch-norm computes as in training. The network stays as it is.
 
@@ -96,16 +74,28 @@ def shortcut_shares(name: str, model: ResNet, batch: LossBatch) -> GradientShare
     for module in own.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False  # else the sum would be overwritten before its gradient is asked for
-    modules = blocks(own)
-    tensors = {block: _BlockTensors(modules[block]) for block in names}
+    tensors: dict[str, Tensor] = {}
+    for block, module in blocks(own).items():
+        last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+        module.register_forward_pre_hook(partial(keep_input, tensors, f"{block}.input"))
+        last.register_forward_hook(partial(_keep_output, tensors, f"{block}.branch"))
+        # ReLU is called inside the branch too; its last call, on the sum, stays
+        module.relu.register_forward_pre_hook(partial(keep_input, tensors, f"{block}.sum"))
     loss = loss_of(own, batch)
-    inputs, sums = [one.input for one in tensors.values()], [one.sum for one in tensors.values()]
+    inputs, branches, sums = ([tensors[f"{block}.{part}"] for block in names] for part in ("input", "branch", "sum"))
     gradients = torch.autograd.grad(loss, inputs + sums, retain_graph=True)
     shares = []
-    for (block, one), whole, at_sum in zip(tensors.items(), gradients, gradients[len(tensors) :], strict=False):
-        (branch,) = torch.autograd.grad(one.branch, one.input, at_sum, retain_graph=True)
+    for number, block in enumerate(names):
+        whole, at_sum = gradients[number], gradients[len(names) + number]
+        (branch,) = torch.autograd.grad(branches[number], inputs[number], at_sum, retain_graph=True)
         shares.append(_share(f"{block} of {model.variant.name}", block, whole, at_sum, branch))
     return GradientShares(name, tuple(shares))
+
+
+def _keep_output(
+    tensors: dict[str, Tensor], name: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    tensors[name] = output
 
 
 def _share(where: str, block: str, whole: Tensor, shortcut: Tensor, branch: Tensor) -> GradientShare:

@@ -94,7 +94,7 @@ def layer_gradients(model: ResNet, batch: LossBatch) -> Norms:
     layers = {name: own.get_parameter(f"{name}.weight") for name in spatial_layers(own.variant)}
     inputs: dict[str, Tensor] = {}
     for name, block in blocks(own).items():
-        block.register_forward_pre_hook(partial(_keep_input, inputs, name))
+        block.register_forward_pre_hook(partial(keep_input, inputs, name))
     gradients = torch.autograd.grad(loss_of(own, batch), [*layers.values(), *inputs.values()])
     rms = [float(gradient.square().mean().sqrt()) for gradient in gradients[: len(layers)]]
     norms = [float(gradient.square().sum().sqrt()) for gradient in gradients[len(layers) :]]
@@ -122,8 +122,9 @@ def check_gradient(size: float, where: str) -> float:
     return size
 
 
-def _keep_input(inputs: dict[str, Tensor], name: str, _module: nn.Module, given: tuple[Tensor, ...]) -> None:
-    inputs[name] = given[0]
+def keep_input(tensors: dict[str, Tensor], name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """A forward hook, but for its first two arguments: keeps a module's input under a name."""
+    tensors[name] = inputs[0]
 
 
 def at_initialisation(variant: Variant, seed: int, batch: LossBatch) -> tuple[InitialGradients, InitialGradients]:
