@@ -77,7 +77,7 @@ def installation() -> list[Finding]:
             )
         ]
     findings = [Finding("rexport", "version", "ok", "rexport-checkout", f"{version()}, from the checkout {folder()}")]
-    if _declared_extras(project) != {(each.extra, each.text) for each in requirements("rexport") if each.extra}:
+    if _read_extras(project) != {(each.extra, each.text) for each in requirements("rexport") if each.extra}:
         findings.append(
             Finding(
                 "rexport",
@@ -91,7 +91,7 @@ def installation() -> list[Finding]:
     return findings
 
 
-def _declared_extras(project: Path) -> set[tuple[str | None, str]]:
+def _read_extras(project: Path) -> set[tuple[str | None, str]]:
     import tomllib
 
     extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"].get("optional-dependencies", {})

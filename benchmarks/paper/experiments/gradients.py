@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.paper.experiments.seeds import layers_line, numbered_line, seeds_line
+from benchmarks.paper.experiments.seeds import layers_line, line_by_number, seeds_line
 from benchmarks.paper.probes.identity_gradient import GradientShares
 from benchmarks.paper.probes.layer_gradients import InitialGradients, Norms, TrainedGradients
 from benchmarks.paper.training.recipe import count_layers
@@ -250,7 +250,7 @@ def _training_panels(trained: Sequence[TrainedGradients]) -> list[Panel]:
         _layers_panel(
             f"Weight gradients in training, {variant.name}",
             [
-                numbered_line(f"after {one.iteration:,} iterations", one.norms.weight_rms)
+                line_by_number(f"after {one.iteration:,} iterations", one.norms.weight_rms)
                 for one in trained
                 if one.variant == variant
             ],
@@ -262,7 +262,7 @@ def _training_panels(trained: Sequence[TrainedGradients]) -> list[Panel]:
 def _share_panels(shares: Sequence[GradientShares]) -> list[Panel]:
     if not shares:
         return []
-    lines = tuple(numbered_line(one.name, [share.shortcut for share in one.blocks]) for one in shares)
+    lines = tuple(line_by_number(one.name, [share.shortcut for share in one.blocks]) for one in shares)
     return [Panel("The + 1 in each block's gradient", "block with an identity shortcut", "share", lines)]
 
 

@@ -93,6 +93,6 @@ def layers_line(variant: Variant, values: NDArray[np.float64], *, log: bool = Fa
     return seeds_line(label, family, numbers, values, dashed=not variant.residual, log=log)
 
 
-def numbered_line(label: str, y: Sequence[float]) -> Line:
+def line_by_number(label: str, y: Sequence[float]) -> Line:
     """The values by their number from 1."""
     return Line(label, label, floats(range(1, len(y) + 1)), floats(y))

@@ -177,7 +177,9 @@ class Training:
         due = [iteration * self._pace.states // self.recipe.iterations for iteration in (before, self.iteration)]
         if due[0] < due[1]:
             self._keep_state()
-        point = self._add_point() if self._point_is_due() else None
+        epoch, step = self._epoch_and_step
+        at_point = step == 0 and epoch % max(1, round(self.recipe.iterations / feed.steps / POINTS)) == 0
+        point = self._add_point() if at_point or self.complete else None
         if time.monotonic() - self._kept_s > self._pace.checkpoint_every_s and not self.complete:
             self.checkpoint()
         return point
@@ -192,11 +194,6 @@ class Training:
         with self._stepper.queue():
             state = self._stepper.model.state_dict()
             return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-    def _point_is_due(self) -> bool:
-        epoch, step = self._epoch_and_step
-        epochs = self.recipe.iterations / self._stepper.feed.steps
-        return self.complete or (step == 0 and epoch % max(1, round(epochs / POINTS)) == 0)
 
     def _wrong(self) -> float:
         """The sum of the updates' training errors since the last point. Waits for the device."""
