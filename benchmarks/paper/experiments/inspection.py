@@ -31,20 +31,33 @@ from runtimes.errors import UsageError
 _BATCH_SEED = 0
 
 
-def layer_responses(
-    specs: Sequence[str], source: Source, moments: Moments, command: str, listener: ExportListener
-) -> Findings:
+@dataclass(frozen=True)
+class Inspection:
+    """What all inspections have: test images, the moments of networks in files, the command that was typed, and who
+    hears of each step."""
+
+    source: Source
+    moments: Moments
+    command: str
+    listener: ExportListener
+
+    def load(self, specs: Sequence[str]) -> tuple[tuple[TrainedNetwork, ...], TestImages]:
+        """The networks that ``specs`` name, and the images for them. Raises as ``load_networks``."""
+        return load_networks(self.source, specs, self.moments)
+
+
+def layer_responses(specs: Sequence[str], inspection: Inspection) -> Findings:
     """The paper's Figure 7, of the networks that ``specs`` name, over all test images.
 
     Raises:
         RexportError: a network cannot be loaded or measured.
     """
-    networks, images = load_networks(source, specs, moments)
+    networks, images = inspection.load(specs)
     measured = []
     for network in networks:
-        listener.step(f"{network.name}: {len(images):,} images")
+        inspection.listener.step(f"{network.name}: {len(images):,} images")
         measured.append(probe.layer_responses(network.name, network.model, images.batches_for(network)))
-    return responses.responses_findings(measured, provenance(images.name, len(images), networks, command))
+    return responses.responses_findings(measured, provenance(images.name, len(images), networks, inspection.command))
 
 
 @dataclass(frozen=True)
@@ -57,39 +70,32 @@ class InitialNetworks:
     images: int
 
 
-def layer_gradients(
-    specs: Sequence[str],
-    fresh: InitialNetworks,
-    source: Source,
-    moments: Moments,
-    command: str,
-    listener: ExportListener,
-) -> Findings:
+def layer_gradients(specs: Sequence[str], fresh: InitialNetworks, inspection: Inspection) -> Findings:
     """Gradients of ``fresh`` networks as they are initialised, and of those that ``specs`` name as they are trained.
 
     Raises:
-        UsageError: a fresh network is not for images of ``source.size`` pixels.
+        UsageError: a fresh network is not for images of that size.
         RexportError: a network cannot be loaded or measured.
     """
-    networks, images = load_networks(source, specs, moments)
+    networks, images = inspection.load(specs)
     batch = draw_batch(images, fresh.images)
     initial: list[InitialGradients] = []
     for name in fresh.names:
-        row = fit_variant(name, len(images.classes), source.size)
+        row = fit_variant(name, len(images.classes), inspection.source.size)
         for seed in range(fresh.seeds):
-            listener.step(f"{name}, seed {seed}: gradients at initialisation")
+            inspection.listener.step(f"{name}, seed {seed}: gradients at initialisation")
             initial += at_initialisation(row, seed, batch)
     trained: list[TrainedGradients] = []
     shares: list[GradientShares] = []
     for network in networks:
-        listener.step(f"{network.name}: gradients")
+        inspection.listener.step(f"{network.name}: gradients")
         own = draw_batch(images, fresh.images, network)
         if network.folder is not None:
             states = {**dict(states_of(network.folder)), network.iteration: network.model.state_dict()}
             trained += along_training(network.variant, states.items(), own)
         if identity_blocks(network.variant):
             shares.append(shortcut_shares(network.name, network.model, own))
-    origin = provenance(images.name, len(batch.targets), networks, command)
+    origin = provenance(images.name, len(batch.targets), networks, inspection.command)
     origin = replace(origin, seeds=tuple(sorted({*origin.seeds, *range(fresh.seeds)})))
     return gradients.gradients_findings(initial, trained, shares, batch.description, origin)
 
@@ -102,9 +108,7 @@ def draw_batch(images: TestImages, count: int, network: TrainedNetwork | None = 
     return LossBatch(own.crop_centre(chosen), own.targets[chosen], f"{count} test images of {images.name}")
 
 
-def examine_construction(
-    specs: Sequence[str], source: Source, moments: Moments, command: str, listener: ExportListener
-) -> Findings:
+def examine_construction(specs: Sequence[str], inspection: Inspection) -> Findings:
     """Deeper networks built from those that ``specs`` name; and whether training plain ones finds what is built.
 
     Each is built into the deepest of its kind among them, or into the next deeper variant if it is the deepest.
@@ -113,14 +117,14 @@ def examine_construction(
         UsageError: there is no deeper variant of a network's kind.
         RexportError: a network cannot be loaded or compared, or a run's curve not be read.
     """
-    networks, images = load_networks(source, specs, moments)
+    networks, images = inspection.load(specs)
     built = []
     for network in networks:
         deeper = _deeper(network.variant, [other.variant for other in networks])
-        listener.step(f"{network.name} as {deeper.name}: {len(images):,} images")
+        inspection.listener.step(f"{network.name} as {deeper.name}: {len(images):,} images")
         model = constructed_solution.deepen(network.model, deeper)
         built.append(constructed_solution.compare_networks(network.model, model, images.batches_for(network)))
-    origin = provenance(images.name, len(images), networks, command)
+    origin = provenance(images.name, len(images), networks, inspection.command)
     return constructed_solution.identity_findings(built, _plain_training(networks), origin)
 
 

@@ -14,7 +14,7 @@ from benchmarks.paper.experiments import checkpoints, inspection
 from benchmarks.paper.experiments.checkpoints import IMAGENET_MOMENTS
 from benchmarks.paper.experiments.constructed_solution import SAID_SOLVER
 from benchmarks.paper.experiments.gradients import SAID_IDENTITY
-from benchmarks.paper.experiments.inspection import InitialNetworks
+from benchmarks.paper.experiments.inspection import InitialNetworks, Inspection
 from benchmarks.paper.experiments.study import fit_variant
 from benchmarks.paper.training.corpus import SAMPLE_NAME, Source, load
 from benchmarks.paper.training.loop import Pace, Training, TrainingJob, on_device
@@ -30,6 +30,7 @@ from tests.refusals import refuses
 
 RECIPE = dataclasses.replace(PAPER, iterations=6, batch=16, milestones=(4, 5))
 SOURCE = Source(SAMPLE_NAME, limit=40)
+INSPECTION = Inspection(SOURCE, IMAGENET_MOMENTS, "typed", SILENT)
 NAMES = ("plain20", "plain32", "resnet20")
 CLASSES = open_dataset(BUNDLED_NAME).classes
 
@@ -118,7 +119,7 @@ def test_runs_on_other_data_and_repeated_ones_are_refused(runs: dict[str, Path])
 
 
 def test_responses_are_measured_over_all_test_images(runs: dict[str, Path]) -> None:
-    found = inspection.layer_responses(specs(runs, "plain20", "resnet20"), SOURCE, IMAGENET_MOMENTS, "typed", SILENT)
+    found = inspection.layer_responses(specs(runs, "plain20", "resnet20"), INSPECTION)
     assert [check.source for check in found.checks] == ["section 4.2, Figure 7"]
     assert {row[2] for row in found.tables[0].rows} == {"40"}
     assert found.provenance.command == "typed"
@@ -128,10 +129,7 @@ def test_gradients_are_measured_along_training(runs: dict[str, Path]) -> None:
     found = inspection.layer_gradients(
         specs(runs, "plain20", "resnet20"),
         InitialNetworks(("plain20",), 1, 8),
-        SOURCE,
-        IMAGENET_MOMENTS,
-        "typed",
-        SILENT,
+        INSPECTION,
     )
     assert SAID_IDENTITY in [check.said for check in found.checks]
     text = " ".join(cell for table in found.tables for row in table.rows for cell in row)
@@ -142,17 +140,13 @@ def test_gradients_are_measured_along_training(runs: dict[str, Path]) -> None:
 
 
 def test_gradients_need_no_trained_network() -> None:
-    found = inspection.layer_gradients(
-        (), InitialNetworks(("plain20",), 2, 4), SOURCE, IMAGENET_MOMENTS, "typed", SILENT
-    )
+    found = inspection.layer_gradients((), InitialNetworks(("plain20",), 2, 4), INSPECTION)
     assert found.provenance.seeds == (0, 1)
     assert found.panels
 
 
 def test_a_built_network_is_compared_with_the_trained_one(runs: dict[str, Path]) -> None:
-    found = inspection.examine_construction(
-        specs(runs, "plain20", "plain32", "resnet20"), SOURCE, IMAGENET_MOMENTS, "typed", SILENT
-    )
+    found = inspection.examine_construction(specs(runs, "plain20", "plain32", "resnet20"), INSPECTION)
     built = {(row[0], row[1]): row[3] for row in found.tables[0].rows}
     assert built == {("plain32", "plain20"): "0", ("plain44", "plain32"): "0", ("resnet32", "resnet20"): "0"}
     assert found.checks[-1].said == SAID_SOLVER
