@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from benchmarks.accuracy import flips as answers_flips
@@ -14,7 +13,7 @@ from benchmarks.records.result import Row
 from benchmarks.stats import comparison as statistics
 from benchmarks.stats import intervals
 from benchmarks.stats.comparison import Units, Verdict
-from exporter.proportions import Interval, wilson
+from exporter.proportions import Interval, newcombe
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def drop(old: Row, new: Row) -> AccuracyChange | None:
     value = (right[0] - right[1]) / images
     shares = right[0] / images, right[1] / images
     return AccuracyChange(
-        *shares, value, newcombe(right[0], images, right[1], images), paired=False, images=images, flips=None
+        *shares, value, newcombe(shares[0], images, shares[1], images), paired=False, images=images, flips=None
     )
 
 
@@ -126,12 +125,3 @@ def why_no_drop(old: Row, new: Row) -> str | None:
         return None if old.answers.asked == new.answers.asked else "the two were asked about different images"
     seen = [f"{row.data}, {row.images} images" for row in (old, new)]
     return None if seen[0] == seen[1] else f"{seen[0]} before, {seen[1]} now"
-
-
-def newcombe(first: int, of_first: int, second: int, of_second: int) -> Interval:
-    """An interval at 95 % on the first share less the second, of samples that are independent of each other (Newcombe
-    1998, method 10)."""
-    one, two = first / of_first, second / of_second
-    (low_one, high_one), (low_two, high_two) = wilson(first, of_first), wilson(second, of_second)
-    below, above = math.hypot(one - low_one, high_two - two), math.hypot(high_one - one, two - low_two)
-    return one - two - below, one - two + above

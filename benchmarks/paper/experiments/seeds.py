@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records.findings import Line, Outcome, floats
+from benchmarks.stats.comparison import welch_freedom
 from benchmarks.stats.intervals import student
 from exporter.models.variants import Variant
-from exporter.proportions import wilson
+from exporter.proportions import newcombe
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,9 @@ def difference(more: Sequence[float], less: Sequence[float], images: int) -> Err
     errors = [float(np.var(side, ddof=1)) / len(side) if len(side) > 1 else math.nan for side in (more, less)]
     total = sum(errors)
     if not total > 0:
-        return _newcombe(more[0], less[0], images)
-    freedom = total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (more, less), strict=True))
-    reach = student(freedom) * math.sqrt(total)
+        return ErrorDifference(more[0] - less[0], *newcombe(more[0], images, less[0], images), over="images")
+    reach = student(welch_freedom(errors, (len(more), len(less)))) * math.sqrt(total)
     return ErrorDifference(value, value - reach, value + reach, "seeds")
-
-
-def _newcombe(more: float, less: float, images: int) -> ErrorDifference:
-    (low, high), (other_low, other_high) = (wilson(round(share * images), images) for share in (more, less))
-    value = more - less
-    below, above = math.hypot(more - low, other_high - less), math.hypot(high - more, less - other_low)
-    return ErrorDifference(value, value - below, value + above, "images")
 
 
 def spread(errors: Sequence[float]) -> str:

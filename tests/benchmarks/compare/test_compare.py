@@ -11,6 +11,7 @@ from benchmarks.compare.compare import Limits, compare
 from benchmarks.records.load import LoadResult
 from benchmarks.records.result import Row
 from benchmarks.records.roof import Roof
+from exporter.proportions import newcombe
 from runtimes.errors import ArtifactError, CompatibilityError
 from tests.benchmarks.comparisons import LATER, OLD, SAME, SLOWER, compared, figured, file, taken, with_answers
 from tests.benchmarks.rows import FASTER, REFERENCE, SKIPPED
@@ -243,7 +244,7 @@ def test_answers_to_other_images_are_not_compared(tmp_path: Path) -> None:
 
 def test_newcombes_interval_is_that_of_his_paper() -> None:
     # Newcombe 1998, Table II, (a), method 10
-    assert changes.newcombe(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert newcombe(56 / 70, 70, 48 / 80, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 def loaded(rate: float, slower: float = 1.0, seed: int = 0, share: float | None = None) -> Row:
