@@ -30,9 +30,9 @@ class Requirement:
 
     Attributes:
         name: normalised, as ``onnxruntime-gpu``.
-        extras: of that package.
+        extras: extras of that package.
         least: the oldest version that will do, or ``None``.
-        extra: of the package whose line it is, or ``None`` where it is always needed.
+        extra: the extra that needs the package, or ``None`` where it is always needed.
         text: without its marker, as pip takes it.
     """
 

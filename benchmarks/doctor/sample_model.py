@@ -22,7 +22,7 @@ _INPUT = TensorSpec("input", "float32", ("batch", _CHANNELS, _SIZE, _SIZE))
 _OUTPUT = TensorSpec("logits", "float32", ("batch", _CLASSES))
 
 _TOLERANCE, _TOLERANCE_TF32 = 1e-4, 1e-2
-"""Of the logits' relative difference: in float32, and where a GPU may round to TensorFloat-32."""
+"""Limits of the logits' relative difference: in float32, and where a GPU may round to TensorFloat-32."""
 
 
 def write(format: str, folder: Path, tf32: bool) -> Path:

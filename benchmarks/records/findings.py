@@ -134,14 +134,14 @@ class Provenance:
     Attributes:
         data: the data set's name for people, as "CIFAR-10, JPEG copies"; or empty where none was used.
         images: counts by part: train, validation, test.
-        seeds: of the runs.
-        scale: of the paper's schedule: 1.0 is all of it, 0.1 a tenth; ``None`` where nothing was trained.
+        seeds: the runs' seeds.
+        scale: share of the paper's schedule, 1.0 for all of it; ``None`` where nothing was trained.
         until: the iteration that runs had come to which are not finished, the least of them; ``None`` if all are.
-        recipe: in words.
+        recipe: the recipe in words.
         machine: processor or GPU.
-        versions: of the libraries that computed.
-        command: that makes them again.
-        time: when, ISO 8601 in UTC.
+        versions: versions of the libraries that computed.
+        command: the command that makes the findings again.
+        time: ISO 8601 in UTC.
     """
 
     data: str

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.paper.experiments.curves import now
 from benchmarks.paper.experiments.study import fit_variant
 from benchmarks.paper.training.batches import DeviceImages, place_on_device
-from benchmarks.paper.training.corpus import Source, load_test
+from benchmarks.paper.training.corpus import Moments, Source, load_test
 from benchmarks.paper.training.recipe import PAPER
 from benchmarks.paper.training.run import RUN, Run, machine, open_run, state_of, versions
 from benchmarks.paper.training.step import Arithmetic
@@ -23,15 +23,13 @@ from exporter.models.variants import Variant
 from exporter.weights import sources as weights
 from runtimes.errors import ModelMismatchError, UsageError, quote
 
-Moments = tuple[tuple[float, ...], tuple[float, ...]]
-
 IMAGENET_MOMENTS: Moments = (weights.IMAGENET_PREPROCESSING.mean, weights.IMAGENET_PREPROCESSING.std)
-"""What a file's network is taken to have seen, where nothing else is said: most published CIFAR nets did too."""
+"""The normalisation of a file's network by default, as of most published CIFAR nets."""
 
-SEEN_AT_A_TIME = 500
+BATCH = 500
 
 CHANNELS = 3
-"""Of every network that is trained or looked into here; greys stand in each."""
+"""The input channels of every network here; a grey stands in each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +67,7 @@ class TestImages:
     def batches_for(self, network: TrainedNetwork) -> Iterator[Tensor]:
         """The images as the network sees them: (n, c, h, w), some at a time."""
         for images, _ in self.images[network.moments].crop_centres():
-            yield from torch.split(images, SEEN_AT_A_TIME)
+            yield from torch.split(images, BATCH)
 
     def __len__(self) -> int:
         return len(next(iter(self.images.values())))

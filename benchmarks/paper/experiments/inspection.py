@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from benchmarks.paper.experiments import constructed_solution, curves, gradients, responses
-from benchmarks.paper.experiments.checkpoints import Moments, TestImages, TrainedNetwork, load_networks, provenance
+from benchmarks.paper.experiments.checkpoints import TestImages, TrainedNetwork, load_networks, provenance
 from benchmarks.paper.experiments.curves import Curves
 from benchmarks.paper.experiments.study import fit_variant
 from benchmarks.paper.probes import responses as probe
@@ -20,7 +20,7 @@ from benchmarks.paper.probes.layer_gradients import (
     along_training,
     at_initialisation,
 )
-from benchmarks.paper.training.corpus import Source
+from benchmarks.paper.training.corpus import Moments, Source
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.paper.training.run import states_of
 from benchmarks.records.findings import Findings

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.paper.training.corpus import CorpusSplit
+from benchmarks.paper.training.corpus import CorpusSplit, Moments
 
 EVALUATED_AT_A_TIME = 1000
 
@@ -24,10 +24,10 @@ class DeviceImages:
     Attributes:
         padded: (n, h + 2 padding, w + 2 padding, c) uint8.
         targets: (n,) int64.
-        size: of the crops, in pixels.
+        size: pixels of a crop.
         mean, scale: (c,) or, for greys, (channels,) float32: a pixel's value less ``mean``, times ``scale``, is what
             the network sees.
-        channels: of the network's input; a grey stands in each of them.
+        channels: channels of the network's input; a grey stands in each of them.
     """
 
     padded: Tensor
@@ -74,7 +74,7 @@ def place_on_device(
     *,
     size: int,
     padding: int,
-    moments: tuple[tuple[float, ...], tuple[float, ...]],
+    moments: Moments,
     channels: int,
 ) -> DeviceImages:
     """The images on the device, with black around them: at least ``padding`` pixels, and what ``size`` needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ SPECS = (
     f"{BUNDLED_NAME} (Debian's dataset-fashion-mnist), {SAMPLE_NAME} (1,000 bundled training images), or the path of "
     "CIFAR-10 or of one folder a class, in an archive or not"
 )
+
+Moments: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation, one a channel, as shares of 255."""
 
 _SPLIT_SEED = 0
 """Which images are held out is the same in all runs, whatever their seed."""
@@ -60,8 +64,8 @@ class Corpus:
         """Images by part."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
-    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of the training pixels by channel, as shares of 255, rounded to four digits."""
+    def moments(self) -> Moments:
+        """The moments of the training pixels, rounded to four digits."""
         planes = self.train.images.reshape(-1, self.train.images.shape[3]).T
         shares = np.array([np.bincount(plane, minlength=256) for plane in planes]) / planes.shape[1]  # (c, 256)
         levels = np.arange(256) / 255

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.paper.training import run as runs
 from benchmarks.paper.training.batches import DeviceImages, Feed, place_on_device
-from benchmarks.paper.training.corpus import Corpus
+from benchmarks.paper.training.corpus import Corpus, Moments
 from benchmarks.paper.training.recipe import Recipe
 from benchmarks.paper.training.run import CurvePoint, FinalErrors, Identity, Run, TrainingProgress
 from benchmarks.paper.training.step import Arithmetic, Stepper
@@ -57,16 +57,16 @@ class Pace:
     states: int = 0
 
     def subtract(self, elapsed_s: float) -> Pace:
-        """What is left of it after so many seconds."""
+        """The pace for the time that is left after so many seconds."""
         return self if self.stop_after_s is None else replace(self, stop_after_s=self.stop_after_s - elapsed_s)
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A corpus on the device. ``moments`` are the mean and standard deviation that its images are normalised with."""
+    """A corpus on the device, and the moments that its images are normalised with."""
 
     corpus: Corpus
-    moments: tuple[tuple[float, ...], tuple[float, ...]]
+    moments: Moments
     train: DeviceImages
     validation: DeviceImages
     test: DeviceImages

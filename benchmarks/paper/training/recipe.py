@@ -34,10 +34,10 @@ class Recipe:
         padding: 4.2: 4 pixels on each side, of which a random crop of the network's size is taken, mirrored or not.
             The padding is black, as in the manifests of rexport; the paper does not say which value.
         held_out: share of the training images that only validate; 4.2: 5k of 50k.
-        mean, std: of the pixels as shares of 255, one a channel; ``None`` takes those of the training images. 4.1 and
+        mean, std: moments of the pixels as shares of 255; ``None`` takes those of the training images. 4.1 and
             3.4 subtract a mean by pixel and do not divide; one by channel is what a manifest can carry, and dividing
             changes the scale that the first batch-norm takes out.
-        scale: of the whole schedule; 1.0 is all of it. Iterations and milestones are already scaled.
+        scale: share of the whole schedule; 1.0 is all of it. Iterations and milestones are already scaled.
     """
 
     name: str = "paper"
