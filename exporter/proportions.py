@@ -23,6 +23,16 @@ def wilson(successes: int, trials: int) -> Interval:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def newcombe(first: float, of_first: int, second: float, of_second: int) -> Interval:
+    """An interval on the first share less the second, of samples that are independent of each other and of so many
+    (Newcombe 1998, method 10)."""
+    low_first, high_first = wilson(round(first * of_first), of_first)
+    low_second, high_second = wilson(round(second * of_second), of_second)
+    below = math.hypot(first - low_first, high_second - second)
+    above = math.hypot(high_first - first, second - low_second)
+    return first - second - below, first - second + above
+
+
 def difference_interval(reference: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, Interval]:
     """How much smaller the share of ``other`` is than that of ``reference``, and an interval on it.
 

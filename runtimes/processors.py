@@ -15,22 +15,26 @@ def usable_processors(root: Path = Path("/sys/fs/cgroup"), membership: Path = Pa
 
 def _quota(root: Path, membership: Path) -> float | None:
     """Processors that the tightest of this process's control groups allows, or ``None`` without a limit."""
+    quotas = [_quota_of(group) for group in control_groups("cpu", root, membership)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def control_groups(controller: str, root: Path, membership: Path) -> list[Path]:
+    """The folders of the groups that hold this process for a controller, from its own up to the top; none where the
+    system tells of no groups. In the older version each controller has a folder below ``root``."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
-        return None
-    quotas = []
+        return []
+    groups = []
     for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        folder = root if controllers == "" else root / "cpu"
-        if controllers and "cpu" not in controllers.split(","):
+        _, controllers, path = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
+        if controllers and controller not in controllers.split(","):
             continue
-        for place in (folder / path.lstrip("/"), *(folder / path.lstrip("/")).parents):
-            quotas.append(_quota_of(place))
-            if place == folder:
-                break
-    return min((quota for quota in quotas if quota is not None), default=None)
+        top = root / controller if controllers else root
+        group = top / path.lstrip("/")
+        groups += [folder for folder in (group, *group.parents) if folder == top or top in folder.parents]
+    return groups
 
 
 def _quota_of(folder: Path) -> float | None:

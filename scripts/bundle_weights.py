@@ -43,8 +43,8 @@ def bundle_sample(target: Path, folder: Path = fashion_mnist.DEBIAN_FOLDER) -> N
     """
     images, targets = fashion_mnist.read("train", folder)
     shuffled = np.random.default_rng(SAMPLE_SEED).permutation(len(targets))
-    places = [np.flatnonzero(targets[shuffled] == number)[:SAMPLE_PER_CLASS] for number in np.unique(targets)]
-    chosen = shuffled[np.sort(np.concatenate(places))]
+    by_class = [np.flatnonzero(targets[shuffled] == number)[:SAMPLE_PER_CLASS] for number in np.unique(targets)]
+    chosen = shuffled[np.sort(np.concatenate(by_class))]
     _write(target, images[chosen], targets[chosen])
 
 
@@ -77,13 +77,13 @@ def bundle_weights(run: Path, folder: Path = BUNDLED_FOLDER) -> Path:
     record = folder / BUNDLE
     known = codec.loads(Bundle, record.read_bytes())
     target = folder / known.file
-    for name, place in (
+    for name, path in (
         (WEIGHTS, target),
         (RUN, target.with_suffix(".recipe.json")),
         (CURVE, target.with_suffix(".log.jsonl")),
     ):
         content = files.read_bounded(run / name, 64 << 20)
-        with files.write_atomically(place) as temporary:
+        with files.write_atomically(path) as temporary:
             temporary.write_bytes(content)
     with files.write_atomically(record) as temporary:
         digest = files.sha256_of(target)

@@ -13,7 +13,7 @@ from benchmarks.machine import gpu
 from benchmarks.machine.environment import Environment, environment
 from exporter.commands import terminal
 from runtimes import Backend, available_backends, codec, files
-from runtimes.errors import BackendUnavailableError
+from runtimes.errors import BackendUnavailableError, Reason
 
 NEEDS = {
     **{name: f"'rexport[{terminal.EXTRAS[name]}]'" for name in ("torch", "onnx", "onnxscript", "nncf")},
@@ -25,7 +25,7 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Inventory:
-    """What there is. ``present`` names runtimes and modules; ``missing`` says of each other one why, with the line that
+    """What there is. ``present`` names backends and modules; ``missing`` says of each other one why, with the line that
     brings it."""
 
     environment: Environment
@@ -34,46 +34,42 @@ class Inventory:
 
 
 def inventory(device: str) -> Inventory:
-    """Of this machine, for measuring on ``device``; runtimes that never run there are left out."""
-    reasons: dict[str, str | None] = {
-        row.name: absent(row, device) for row in available_backends() if device in row.devices
-    }
-    reasons |= {name: _explain_missing(name, brings) for name, brings in NEEDS.items()}
+    """What this machine has for measuring on ``device``; backends that never run there are left out."""
+    reasons: dict[str, str | None] = {}
+    for row in available_backends():
+        if device in row.devices:
+            reason = absent(row, device)
+            reasons[row.name] = None if reason is None else reason.sentence
+    for name, package in NEEDS.items():
+        there = importlib.util.find_spec(name) is not None
+        reasons[name] = None if there else f"{name} is not installed (pip install {package})"
     if device != "cpu":
         reasons["clocks, power, energy"] = gpu.missing()
     present = tuple(name for name, reason in reasons.items() if reason is None)
     return Inventory(environment(), present, {name: reason for name, reason in reasons.items() if reason is not None})
 
 
-def absent(backend: Backend, device: str) -> str | None:
+def absent(backend: Backend, device: str) -> Reason | None:
     """Why the backend cannot be used on a device that it has, with the line that mends it, or ``None``. On a GPU, its
     library must have been built for one; it is imported to see."""
     missing = backend.missing()
-    if missing is not None:
-        return missing.sentence
-    if device == "cpu" or backend.check_gpu is None:
-        return None
+    if missing is not None or device == "cpu" or backend.check_gpu is None:
+        return missing
     try:
         backend.check_gpu()
     except BackendUnavailableError as error:
-        return f"{error.what} ({error.hint})"
+        return Reason(error.code, f"{error.what} ({error.hint})")
     return None
 
 
-def _explain_missing(module: str, brings: str) -> str | None:
-    if importlib.util.find_spec(module) is not None:
-        return None
-    return f"{module} is not installed (pip install {brings})"
-
-
-def format_inventory(found: Inventory) -> tuple[str, ...]:
+def format_inventory(inventory: Inventory) -> tuple[str, ...]:
     """For people: the machine, what is there, and a line for each thing that is missing."""
-    about = found.environment
-    graphics = " and ".join(f"{one.name}, driver {one.driver}, CUDA {one.cuda}" for one in about.gpus)
+    here = inventory.environment
+    graphics = " and ".join(f"{card.name}, driver {card.driver}, CUDA {card.cuda}" for card in here.gpus)
     return (
-        f"{about.cpu}, {about.usable_processors} of {about.processors} processors; {graphics or 'no NVIDIA GPU'}",
-        f"here: {', '.join(found.present) or 'nothing'}",
-        *(f"missing: {name}: {reason}" for name, reason in found.missing.items()),
+        f"{here.cpu}, {here.usable_processors} of {here.processors} processors; {graphics or 'no NVIDIA GPU'}",
+        f"here: {', '.join(inventory.present) or 'nothing'}",
+        *(f"missing: {name}: {reason}" for name, reason in inventory.missing.items()),
     )
 
 
@@ -83,11 +79,11 @@ def format_inventory(found: Inventory) -> tuple[str, ...]:
 def main(device: str, target: Path | None) -> None:
     """Say what there is to measure with on this machine, and what is missing."""
     with terminal.reserve_stdout():
-        found = inventory(device)
+        here = inventory(device)
     if target is not None:
         with files.write_atomically(target) as temporary:
-            temporary.write_text(codec.dumps(found, indent=2) + "\n", encoding="utf-8")
-    click.echo("\n".join(format_inventory(found)))
+            temporary.write_text(codec.dumps(here, indent=2) + "\n", encoding="utf-8")
+    click.echo("\n".join(format_inventory(here)))
 
 
 if __name__ == "__main__":

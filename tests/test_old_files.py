@@ -312,9 +312,7 @@ def test_an_interrupted_training_run_goes_on_to_the_same_end(unpacked: Path, tmp
     images = corpus.load(corpus.Source("fashion-mnist-sample", limit=320, size=28), recipe.held_out, recipe.batch)
     assert images.digest == run.identity.corpus
     data = loop.on_device(images, recipe, run.identity.variant, arithmetic)
-    (ended,) = schedule.drive(
-        [schedule.TrainingJob(folder, run.identity, arithmetic)], data, SILENT, loop.Pace(states=2)
-    )
+    (ended,) = schedule.drive([loop.TrainingJob(folder, run.identity, arithmetic)], data, SILENT, loop.Pace(states=2))
     expected = runs.open_run(whole)
     assert ended.identity == expected.identity
     assert ended.outcome is not None

@@ -15,13 +15,11 @@ from exporter.commands import terminal
 from exporter.commands.options import Numbers, stack_options
 
 if TYPE_CHECKING:
-    from benchmarks.paper.experiments.checkpoints import Moments
     from benchmarks.paper.experiments.curves import Curves
+    from benchmarks.paper.experiments.inspection import Inspection
     from benchmarks.paper.experiments.study import TrainingOptions
-    from benchmarks.paper.training.corpus import Source
     from benchmarks.records.findings import Findings
     from exporter.models.variants import Shortcut, Variant
-    from exporter.network import ExportListener
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -292,9 +290,9 @@ def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, i
 
     Of networks as they are initialised; and of trained ones, along their training if --states kept them on the way.
     """
-    from benchmarks.paper.experiments.inspection import layer_gradients
+    from benchmarks.paper.experiments.inspection import InitialNetworks, layer_gradients
 
-    _examine(partial(layer_gradients, networks, initial, seeds, images), **options)
+    _examine(partial(layer_gradients, networks, InitialNetworks(initial, seeds, images)), **options)
 
 
 @paper.command(context_settings=SETTINGS)
@@ -311,7 +309,7 @@ def identity(networks: tuple[str, ...], **options: Any) -> None:
 
 
 def _examine(
-    measure: Callable[[Source, Moments, str, ExportListener], Findings],
+    measure: Callable[[Inspection], Findings],
     *,
     folder: Path,
     size: int,
@@ -321,6 +319,7 @@ def _examine(
 ) -> None:
     """Measures networks on the data, and says what is found."""
     from benchmarks.paper.experiments.checkpoints import IMAGENET_MOMENTS
+    from benchmarks.paper.experiments.inspection import Inspection
     from benchmarks.paper.training.corpus import Source
     from runtimes.errors import UsageError
     from runtimes.files import check_writable
@@ -331,7 +330,7 @@ def _examine(
     source = Source(data["train_data"], data["test_data"], data["data_name"], data["limit"], size)
     check_writable(folder)
     with terminal.reserve_stdout(), terminal.listening() as listener:
-        found = measure(source, moments, _command(), listener)
+        found = measure(Inspection(source, moments, _command(), listener))
         findings, paths = _save_findings(found, folder)
     _print_findings(findings, paths)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from benchmarks.accuracy import predictions
@@ -11,7 +10,7 @@ from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.latencies import compare_latencies, took_turns
 from benchmarks.stats.comparison import Units, Verdict
-from exporter.proportions import Interval, wilson
+from exporter.proportions import Interval, newcombe
 from runtimes.errors import Reason
 
 
@@ -99,7 +98,7 @@ def drop(old: Figures, new: Figures) -> AccuracyChange | None:
     images = old.images or 0
     right = [round(share.value * images) for share in (old.top1, new.top1)]
     value, shares = (right[0] - right[1]) / images, (right[0] / images, right[1] / images)
-    interval = newcombe(right[0], images, right[1], images)
+    interval = newcombe(shares[0], images, shares[1], images)
     return AccuracyChange(*shares, value, interval, paired=False, images=images, flips=None)
 
 
@@ -125,12 +124,3 @@ def why_no_drop(old: Figures, new: Figures) -> Reason | None:
         return Reason("images-differ", "the two were asked about different images")
     seen = [f"{side.result.identity.data}, {side.images} images" for side in (old, new)]
     return None if seen[0] == seen[1] else Reason("data-differ", f"{seen[0]} before, {seen[1]} now")
-
-
-def newcombe(first: int, of_first: int, second: int, of_second: int) -> Interval:
-    """An interval at 95 % on the first share less the second, of samples that are independent of each other (Newcombe
-    1998, method 10)."""
-    one, two = first / of_first, second / of_second
-    (low_one, high_one), (low_two, high_two) = wilson(first, of_first), wilson(second, of_second)
-    below, above = math.hypot(one - low_one, high_two - two), math.hypot(high_one - one, two - low_two)
-    return one - two - below, one - two + above

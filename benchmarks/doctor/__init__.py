@@ -5,35 +5,36 @@ Libraries are asked and tried in processes of their own: one that crashes or han
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from benchmarks.doctor import machine, packages, smoke_tests
-from benchmarks.doctor.findings import DoctorReport, Finding, from_message
+from benchmarks.doctor.findings import DoctorReport, Finding, split_commands
 from benchmarks.doctor.gpu_probe import GpuProbe, probe_gpus
 from runtimes import available_backends
 
 __all__ = ["DoctorReport", "Finding", "examine"]
 
 
-def examine(heard: Callable[[str], None]) -> DoctorReport:
-    """All that can be found out. Blocks for some seconds a backend, and longer for one that compiles or hangs.
+def examine(notify: Callable[[str], None]) -> DoctorReport:
+    """Examines everything. Blocks for some seconds a backend, and longer for one that compiles or hangs.
 
-    ``heard`` is told what is at work.
+    ``notify`` gets what is at work.
 
     Raises:
         CheckFailedError: not even the machine could be looked at.
     """
-    heard("looking at the machine")
-    seen, ending = probe_gpus()
+    notify("looking at the machine")
+    probe, ending = probe_gpus()
     versions = packages.list_installed()
-    gpus = seen.environment.gpus
-    with_gpu = bool(gpus or seen.devices)
+    gpus = probe.environment.gpus
+    with_gpu = bool(gpus or probe.devices)
     findings = [
-        *machine.rexport(seen.environment.python),
-        *machine.machine(seen.environment),
-        *machine.gpu(seen, ending),
-        *(packages.adapt_commands(finding, versions) for finding in _runtimes(seen, with_gpu, versions, heard)),
+        machine.python(probe.environment.python),
+        *machine.installation(),
+        *machine.machine(probe.environment),
+        *machine.gpu(probe, ending),
+        *(packages.adapt_commands(finding, versions) for finding in _runtimes(probe, with_gpu, versions, notify)),
         *packages.extras(versions, with_gpu),
         *packages.conflicts(versions, gpus),
         *machine.folders(),
@@ -41,28 +42,28 @@ def examine(heard: Callable[[str], None]) -> DoctorReport:
     return DoctorReport(
         rexport=machine.version(),
         folder=str(machine.folder()),
-        environment=seen.environment,
+        environment=probe.environment,
         healthy=all(finding.status != "broken" for finding in findings),
         findings=tuple(findings),
     )
 
 
 def _runtimes(
-    seen: GpuProbe, with_gpu: bool, versions: Mapping[str, str], heard: Callable[[str], None]
+    probe: GpuProbe, with_gpu: bool, versions: Mapping[str, str], notify: Callable[[str], None]
 ) -> list[Finding]:
     rows, alone = available_backends(), packages.for_processors(versions)
-    install = {name: _force_reinstall(message) for name, message in seen.installs.items()}
-    found = []
-    for trial in smoke_tests.plan_smoke_tests(rows, seen.missing, install, alone, no_gpu=seen.cuda is not None):
-        found.append(smoke_tests.run_smoke_test(trial, functools.partial(_report_step, heard, trial.subject)))
-    return found + [smoke_tests.absent(row, reason, with_gpu) for row in rows if (reason := seen.missing[row.name])]
+    install = {name: _force_reinstall(message) for name, message in probe.installs.items()}
+    findings = []
+    for trial in smoke_tests.plan_smoke_tests(rows, probe.missing, install, alone, no_gpu=probe.cuda is not None):
+        findings.append(smoke_tests.run_smoke_test(trial, partial(_report_step, notify, trial.subject)))
+    return findings + [smoke_tests.absent(row, why, with_gpu) for row in rows if (why := probe.missing[row.name])]
 
 
-def _report_step(heard: Callable[[str], None], subject: str, step: str) -> None:
-    heard(f"trying {subject}: {step}")
+def _report_step(notify: Callable[[str], None], subject: str, step: str) -> None:
+    notify(f"trying {subject}: {step}")
 
 
 def _force_reinstall(message: str | None) -> tuple[str, ...]:
     """The command that installs what a backend asks for, as one that installs it again."""
-    commands = from_message("runtimes", "", "missing", message or "").mend
+    _, commands = split_commands(message or "")
     return tuple(command.replace("pip install ", "pip install --force-reinstall ", 1) for command in commands)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from benchmarks.machine.environment import Environment
+from runtimes.errors import Reason
 
 Topic: TypeAlias = Literal["rexport", "machine", "gpu", "runtimes", "extras", "conflicts", "folders"]
 Status: TypeAlias = Literal["ok", "warning", "missing", "broken"]
@@ -14,13 +15,14 @@ Status: TypeAlias = Literal["ok", "warning", "missing", "broken"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was examined.
 
     Attributes:
         topic: what it belongs to.
         subject: what it is about, as ``onnxruntime on cpu``.
         status: ``missing`` is what nobody installed or built in, and no fault; ``broken`` is there and does not work;
             a ``warning`` works and disturbs, or will.
+        code: the stable code of the sentence.
         what: one line.
         mend: commands that mend it, in their order; none where nothing is to be done, or no command does it.
     """
@@ -28,17 +30,18 @@ class Finding:
     topic: Topic
     subject: str
     status: Status
+    code: str
     what: str
     mend: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """All that was found.
+    """All findings.
 
     Attributes:
         rexport: its version, or ``unknown`` where it runs without being installed.
-        folder: that it runs from.
+        folder: where it runs from.
         environment: the machine, before anything was tried on it, and every installed package.
         healthy: whether nothing is broken.
         findings: grouped by topic.
@@ -52,15 +55,19 @@ class DoctorReport:
     schema_version: int = 1
 
 
-def from_message(topic: Topic, subject: str, status: Status, message: str) -> Finding:
+def from_message(topic: Topic, subject: str, status: Status, message: Reason) -> Finding:
     """A finding from a message that ends, as rexport's do, in what mends it: ``... (pip install PACKAGE)``.
 
     What stands there is a command only if it is nothing else; words stay in the message.
     """
-    found = _REMEDY.fullmatch(message)
-    if found is None:
-        return Finding(topic, subject, status, message)
-    return Finding(topic, subject, status, found["what"], tuple(found["mend"].split(_THEN)))
+    what, commands = split_commands(message.sentence)
+    return Finding(topic, subject, status, message.code, what, commands)
+
+
+def split_commands(sentence: str) -> tuple[str, tuple[str, ...]]:
+    """A sentence without the commands in parentheses at its end, and these commands."""
+    parts = _REMEDY.fullmatch(sentence)
+    return (sentence, ()) if parts is None else (parts["what"], tuple(parts["mend"].split(_THEN)))
 
 
 _THEN = ", then "

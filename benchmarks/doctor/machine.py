@@ -6,29 +6,29 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import benchmarks
-from benchmarks.doctor.findings import Finding, Status, from_message
+from benchmarks.doctor.findings import Finding, from_message
 from benchmarks.doctor.gpu_probe import UNASKED, GpuProbe
-from benchmarks.doctor.packages import at_least
-from benchmarks.machine.environment import Environment
-from benchmarks.machine.gpu import UNKNOWN, Gpu
+from benchmarks.doctor.packages import at_least, parse_requirement, requirements
+from benchmarks.machine.environment import Environment, read_text
+from benchmarks.machine.gpu import UNKNOWN
 from exporter.weights.download import CACHE_VARIABLE, cache_folder
 from runtimes.backends.tensorrt import engine_cache
-from runtimes.errors import ResourceError, UnsafeArtifactError
-from runtimes.tensors.cuda import Device
+from runtimes.errors import Reason, ResourceError, UnsafeArtifactError
+from runtimes.processors import control_groups
 
 BUSY = 0.25
-"""Of the machine's processors: a load average above this share of them disturbs what is measured."""
+"""Share of the machine's processors: a load average above it disturbs what is measured."""
 
 _GIB = 1 << 30
 
 
 def version() -> str:
-    """rexport's, or ``unknown`` where it is not installed."""
+    """rexport's version, or ``unknown`` where it is not installed."""
     try:
         return metadata.version("rexport")
     except metadata.PackageNotFoundError:
@@ -36,72 +36,83 @@ def version() -> str:
 
 
 def folder() -> Path:
-    """That rexport runs from."""
+    """The folder that rexport runs from."""
     return Path(benchmarks.__path__[0]).parent
 
 
-def rexport(python: str) -> list[Finding]:
-    """rexport itself, and the Python under it. ``python`` as ``CPython 3.11.7``."""
-    return [_python(python), *_installation()]
-
-
-def _python(python: str) -> Finding:
+def python(version: str) -> Finding:
+    """The Python under rexport; ``version`` as ``CPython 3.11.7``."""
     try:
-        about = metadata.metadata("rexport")
+        known = metadata.metadata("rexport")
     except metadata.PackageNotFoundError:
-        return Finding("rexport", "python", "ok", python)
-    least = re.search(r">=\s*([\d.]+)", about["Requires-Python"] or "")
-    tested = re.findall(r"Python :: (\d+\.\d+)$", "\n".join(about.get_all("Classifier") or ()), re.MULTILINE)
-    number = python.split()[-1]
+        return Finding("rexport", "python", "ok", "python-version", f"{version}")
+    least = re.search(r">=\s*([\d.]+)", known["Requires-Python"] or "")
+    tested = re.findall(r"Python :: (\d+\.\d+)$", "\n".join(known.get_all("Classifier") or ()), re.MULTILINE)
+    number = version.split()[-1]
     if least and not at_least(number, least[1]):
-        return Finding("rexport", "python", "broken", f"{python}; rexport needs {least[1]} or newer")
+        return Finding("rexport", "python", "broken", "python-too-old", f"{version}; rexport needs {least[1]} or newer")
     if tested and ".".join(number.split(".")[:2]) not in tested:
-        return Finding("rexport", "python", "warning", f"{python}; rexport is tested on {', '.join(tested)}")
-    return Finding("rexport", "python", "ok", f"{python}, which is supported")
+        return Finding(
+            "rexport", "python", "warning", "python-untested", f"{version}; rexport is tested on {', '.join(tested)}"
+        )
+    return Finding("rexport", "python", "ok", "python-supported", f"{version}, which is supported")
 
 
-def _installation() -> list[Finding]:
+def installation() -> list[Finding]:
     """Whether it is a checkout, and whether what pip knows of it is what stands there."""
-    place = folder()
-    project = place / "pyproject.toml"
+    project = folder() / "pyproject.toml"
     if not project.is_file():
-        return [Finding("rexport", "version", "ok", f"{version()}, installed in {place}")]
-    edit = f"pip install -e {shlex.quote(str(place))}"
+        return [Finding("rexport", "version", "ok", "rexport-installed", f"{version()}, installed in {folder()}")]
+    edit = f"pip install -e {shlex.quote(str(folder()))}"
     if version() == UNKNOWN:
-        what = f"it runs from the checkout {place} and is not installed: its commands and extras are not known to pip"
-        return [Finding("rexport", "version", "warning", what, (edit,))]
-    found = [Finding("rexport", "version", "ok", f"{version()}, from the checkout {place}")]
-    if _read_declared_extras(project) != _list_known_extras():
-        what = "pip knows other extras than the checkout's pyproject.toml has: they came after it was installed"
-        found.append(Finding("rexport", "extras", "warning", what, (edit,)))
-    return found
+        return [
+            Finding(
+                "rexport",
+                "version",
+                "warning",
+                "checkout-not-installed",
+                f"it runs from the checkout {folder()} and is not installed: its commands and extras are not known to "
+                "pip",
+                (edit,),
+            )
+        ]
+    findings = [Finding("rexport", "version", "ok", "rexport-checkout", f"{version()}, from the checkout {folder()}")]
+    if _read_extras(project) != {(each.extra, each.text) for each in requirements("rexport") if each.extra}:
+        findings.append(
+            Finding(
+                "rexport",
+                "extras",
+                "warning",
+                "checkout-extras-changed",
+                "pip knows other extras than the checkout's pyproject.toml has: they came after it was installed",
+                (edit,),
+            )
+        )
+    return findings
 
 
-def _read_declared_extras(project: Path) -> set[str]:
+def _read_extras(project: Path) -> set[tuple[str | None, str]]:
     import tomllib
 
-    extras: Mapping[str, list[str]] = tomllib.loads(project.read_text(encoding="utf-8"))["project"].get(
-        "optional-dependencies", {}
-    )
-    return {f"{line}; {name}".replace(" ", "") for name, lines in extras.items() for line in lines}
+    extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"].get("optional-dependencies", {})
+    lines = ((name, parse_requirement(line)) for name, lines in extras.items() for line in lines)
+    return {(name, requirement.text) for name, requirement in lines if requirement is not None}
 
 
-def _list_known_extras() -> set[str]:
-    lines = (line.partition(";") for line in metadata.requires("rexport") or ())
-    marked = ((body, re.search(r"""extra\s*==\s*['"]([\w.-]+)['"]""", marker)) for body, _, marker in lines)
-    return {f"{body}; {extra[1]}".replace(" ", "") for body, extra in marked if extra}
-
-
-def machine(about: Environment, root: Path = Path("/")) -> list[Finding]:
+def machine(here: Environment, root: Path = Path("/")) -> list[Finding]:
     """Processors, memory, clocks and load. ``root`` is where ``proc`` and ``sys`` are looked for."""
-    held = "" if about.usable_processors == about.processors else ", by affinity or the control group"
-    usable = f"{about.usable_processors} of {about.processors} are usable{held}"
-    found = [
-        Finding("machine", "processors", "ok", f"{about.cpu}, {about.architecture}; {usable}"),
-        Finding("machine", "instruction sets", "ok", " ".join(about.instruction_sets) or "none of those that count"),
-        Finding("machine", "memory", "ok", _memory(about.memory_bytes, memory_limit(root))),
+    held = "" if here.usable_processors == here.processors else ", by affinity or the control group"
+    usable = f"{here.usable_processors} of {here.processors} are usable{held}"
+    cpu = f"{here.cpu}, {here.architecture}; {usable}"
+    sets = " ".join(here.instruction_sets) or "none of those that count"
+    memory = _memory(here.memory_bytes, memory_limit(root))
+    return [
+        Finding("machine", "processors", "ok", "processors", f"{cpu}"),
+        Finding("machine", "instruction sets", "ok", "instruction-sets", f"{sets}"),
+        Finding("machine", "memory", "ok", "memory", f"{memory}"),
+        _governor(here.governor),
+        _load(here),
     ]
-    return [*found, _governor(about.governor), _load(about)]
 
 
 def _memory(total_bytes: int, limit_bytes: int | None) -> str:
@@ -112,75 +123,78 @@ def _memory(total_bytes: int, limit_bytes: int | None) -> str:
 
 def memory_limit(root: Path) -> int | None:
     """Bytes that the tightest of this process's control groups allows, or ``None`` without a limit."""
-    limits = []
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        group = top / path.lstrip("/")
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
-        inside = [place for place in (group, *group.parents) if place == top or top in place.parents]
-        limits += [int(text) for place in inside if (text := _text(place / name).strip()).isdigit()]
-    return min(limits, default=None)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    groups = control_groups("memory", root / "sys/fs/cgroup", root / "proc/self/cgroup")
+    files = (group / name for group in groups for name in ("memory.max", "memory.limit_in_bytes"))
+    return min((int(text) for text in map(str.strip, map(read_text, files)) if text.isdigit()), default=None)
 
 
 def _governor(governor: str) -> Finding:
-    if governor in ("performance", UNKNOWN):
-        told = "the system does not tell it" if governor == UNKNOWN else governor
-        return Finding("machine", "frequency governor", "ok", told)
-    what = f"{governor}: the clock changes while it is measured"
-    return Finding("machine", "frequency governor", "warning", what, ("sudo cpupower frequency-set -g performance",))
+    if governor == UNKNOWN:
+        return Finding("machine", "frequency governor", "ok", "governor-unknown", "the system does not tell it")
+    if governor == "performance":
+        return Finding("machine", "frequency governor", "ok", "governor-steady", f"{governor}")
+    mend = ("sudo cpupower frequency-set -g performance",)
+    return Finding(
+        "machine",
+        "frequency governor",
+        "warning",
+        "governor-changing",
+        f"{governor}: the clock changes while it is measured",
+        mend,
+    )
 
 
-def _load(about: Environment) -> Finding:
-    if about.load_average is None:
-        return Finding("machine", "load average", "ok", "the system does not tell it")
-    minute = about.load_average[0]
-    what = f"{minute:.2f} over the last minute, on {about.processors} processors"
-    if minute <= BUSY * about.processors:
-        return Finding("machine", "load average", "ok", what)
-    return Finding("machine", "load average", "warning", f"{what}: what is measured now will be disturbed")
+def _load(here: Environment) -> Finding:
+    if here.load_average is None:
+        return Finding("machine", "load average", "ok", "load-unknown", "the system does not tell it")
+    load = f"{here.load_average[0]:.2f} over the last minute, on {here.processors} processors"
+    if here.load_average[0] <= BUSY * here.processors:
+        return Finding("machine", "load average", "ok", "load-low", f"{load}")
+    return Finding("machine", "load average", "warning", "load-high", f"{load}: what is measured now will be disturbed")
 
 
-def gpu(seen: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Finding]:
+def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Finding]:
     """The GPUs, and whether the libraries that ask them work. ``ending`` is how a first look at them ended."""
     if ending is not None:
-        return [Finding("gpu", "driver", "broken", f"{UNASKED}: {ending}")]
-    cards, driver = seen.environment.gpus, (root / "proc/driver/nvidia/version").exists()
-    if not cards and not seen.devices and not driver:
         return [
-            Finding("gpu", "NVIDIA", "missing", "no NVIDIA GPU and no driver of one: artifacts run on the processor")
+            Finding(
+                "gpu", "driver", "broken", "gpu-libraries-crashed", f"{UNASKED}: the process that asked them {ending}"
+            )
         ]
-    found = [_card(card) for card in cards] or [_device(each) for each in seen.devices]
-    if seen.cuda is not None:
+    cards, driver = probe.environment.gpus, (root / "proc/driver/nvidia/version").exists()
+    if not cards and not probe.devices and not driver:
+        return [
+            Finding(
+                "gpu",
+                "NVIDIA",
+                "missing",
+                "no-gpu",
+                "no NVIDIA GPU and no driver of one: artifacts run on the processor",
+            )
+        ]
+    findings = [
+        _gpu(card.name, card.compute_capability, card.memory_bytes, f"driver {card.driver}, CUDA {card.cuda}")
+        for card in cards
+    ] or [
+        _gpu(device.name, device.compute_capability, device.memory_bytes, f"CUDA {device.driver}")
+        for device in probe.devices
+    ]
+    if probe.cuda is not None:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        reason = seen.cuda if hidden is None else f"{seen.cuda}; CUDA_VISIBLE_DEVICES is {hidden!r}"
-        absent = "not installed" in seen.cuda or hidden is not None
-        found.append(from_message("gpu", "CUDA", "missing" if absent else "broken", reason))
-    if seen.nvml is not None:
-        status: Status = "missing" if "not installed" in seen.nvml else "broken"
-        found.append(from_message("gpu", "clocks, power, energy", status, seen.nvml))
-    return found
+        message = probe.cuda if hidden is None else f"{probe.cuda}; CUDA_VISIBLE_DEVICES is {hidden!r}"
+        absent = "not installed" in probe.cuda or hidden is not None
+        reason = Reason("cuda-not-usable", f"{message}")
+        findings.append(from_message("gpu", "CUDA", "missing" if absent else "broken", reason))
+    if probe.nvml is not None:
+        absent = "not installed" in probe.nvml
+        reason = Reason("gpu-not-monitored", f"{probe.nvml}")
+        findings.append(from_message("gpu", "clocks, power, energy", "missing" if absent else "broken", reason))
+    return findings
 
 
-def _card(card: Gpu) -> Finding:
-    memory = UNKNOWN if card.memory_bytes is None else f"{card.memory_bytes / _GIB:.0f} GiB"
-    what = f"compute capability {card.compute_capability}, {memory}, driver {card.driver}, CUDA {card.cuda}"
-    return Finding("gpu", card.name, "ok", what)
-
-
-def _device(device: Device) -> Finding:
-    what = f"compute capability {device.compute_capability}, {device.memory_bytes / _GIB:.0f} GiB, CUDA {device.driver}"
-    return Finding("gpu", device.name, "ok", what)
+def _gpu(name: str, capability: str, memory_bytes: int | None, versions: str) -> Finding:
+    memory = UNKNOWN if memory_bytes is None else f"{memory_bytes / _GIB:.0f} GiB"
+    return Finding("gpu", name, "ok", "gpu-found", f"compute capability {capability}, {memory}, {versions}")
 
 
 def folders() -> list[Finding]:
@@ -193,37 +207,29 @@ def folders() -> list[Finding]:
 
 def _check_folder(subject: str, find: Callable[[], Path], check: Callable[[Path], object] = Path.stat) -> Finding:
     """``check`` is what refuses a folder that is there and must not be used."""
+    elsewhere = (f'export {CACHE_VARIABLE}="$HOME/rexport-cache"',)
     try:
-        place = find()
+        path = find()
     except ResourceError as error:
-        return Finding("folders", subject, "warning", error.what, (_ELSEWHERE,))
+        return Finding("folders", subject, "warning", error.code, error.what, elsewhere)
     try:
-        if place.is_dir():
-            check(place)
-        _try_writing(place)
+        if path.is_dir():
+            check(path)
+        nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        with tempfile.TemporaryFile(dir=nearest):  # leaves nothing, and the folder is not made
+            pass
     except UnsafeArtifactError as error:
-        return Finding(
-            "folders", subject, "broken", f"{place} {error.what}", () if error.hint is None else (error.hint,)
-        )
+        mend = () if error.hint is None else (error.hint,)
+        return Finding("folders", subject, "broken", error.code, f"{path} {error.what}", mend)
     except OSError as error:
-        what = f"{place} cannot be written into ({error.strerror or error})"
-        return Finding("folders", subject, "warning", what, (_ELSEWHERE,))
-    return Finding("folders", subject, "ok", f"{place}, {_size(place)}")
+        reason = f"cannot be written into ({error.strerror or error})"
+        return Finding("folders", subject, "warning", "folder-not-writable", f"{path} {reason}", elsewhere)
+    return Finding("folders", subject, "ok", "folder-writable", f"{path}, {_size(path)}")
 
 
-_ELSEWHERE = f'export {CACHE_VARIABLE}="$HOME/rexport-cache"'
-
-
-def _try_writing(place: Path) -> None:
-    """Raises ``OSError`` if nothing can be made there. Nothing stays, and the folder is not made."""
-    nearest = next(each for each in (place, *place.parents) if os.path.lexists(each))
-    with tempfile.TemporaryFile(dir=nearest):
-        pass
-
-
-def _size(place: Path) -> str:
-    if not place.is_dir():
+def _size(folder: Path) -> str:
+    if not folder.is_dir():
         return "which is made when it is needed"
-    sizes = [Path(folder, name).lstat().st_size for folder, _, names in os.walk(place) for name in names]
+    sizes = [Path(parent, name).lstat().st_size for parent, _, names in os.walk(folder) for name in names]
     files = "1 file" if len(sizes) == 1 else f"{len(sizes):,} files"
     return f"{sum(sizes) / (1 << 20):,.1f} MiB in {files}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 
-from benchmarks.doctor.findings import Finding
+from benchmarks.doctor.findings import Finding, Status
 from benchmarks.machine.gpu import UNKNOWN, Gpu
 
 RIVALS = (
@@ -30,9 +30,9 @@ class Requirement:
 
     Attributes:
         name: normalised, as ``onnxruntime-gpu``.
-        extras: of that package.
+        extras: extras of that package.
         least: the oldest version that will do, or ``None``.
-        extra: of the package whose line it is, or ``None`` where it is always needed.
+        extra: the extra that needs the package, or ``None`` where it is always needed.
         text: without its marker, as pip takes it.
     """
 
@@ -52,13 +52,16 @@ _ELSEWHERE = re.compile(r"""['"](?:win32|Windows|darwin|Darwin)['"]""")
 def parse_requirement(line: str) -> Requirement | None:
     """The line's meaning; ``None`` for another system, or what is no requirement."""
     body, _, marker = line.partition(";")
-    found = _LINE.fullmatch(body.strip())
-    if found is None or _ELSEWHERE.search(marker):
+    parts = _LINE.fullmatch(body.strip())
+    if parts is None or _ELSEWHERE.search(marker):
         return None
-    extra, least = _EXTRA.search(marker), _LEAST.search(found["versions"])
-    extras = tuple(name.strip() for name in (found["extras"] or "").split(",") if name.strip())
+    extra, least = _EXTRA.search(marker), _LEAST.search(parts["versions"])
     return Requirement(
-        normalise_name(found["name"]), extras, least[1] if least else None, extra[1] if extra else None, body.strip()
+        name=normalise_name(parts["name"]),
+        extras=tuple(name.strip() for name in (parts["extras"] or "").split(",") if name.strip()),
+        least=least[1] if least else None,
+        extra=extra[1] if extra else None,
+        text=body.strip(),
     )
 
 
@@ -68,11 +71,9 @@ def normalise_name(name: str) -> str:
 
 
 def list_installed() -> dict[str, str]:
-    """The version of every installed package, by its normalised name."""
-    found = ((each.metadata["Name"], each.version) for each in metadata.distributions())
-    return {
-        normalise_name(name): version for name, version in reversed(list(found)) if name
-    }  # the first on the path wins
+    """The version of every installed package, by its normalised name. The first on the path counts."""
+    packages = [(each.metadata["Name"], each.version) for each in metadata.distributions()]
+    return {normalise_name(name): version for name, version in reversed(packages) if name}
 
 
 def at_least(version: str, least: str) -> bool:
@@ -84,52 +85,54 @@ def at_least(version: str, least: str) -> bool:
 
 
 def requirements(package: str) -> tuple[Requirement, ...]:
-    """Of an installed package; none if it is not installed."""
+    """What an installed package requires; nothing if it is not installed."""
     try:
         lines = metadata.requires(package) or ()
     except metadata.PackageNotFoundError:
         return ()
-    return tuple(found for line in lines if (found := parse_requirement(line)) is not None)
+    return tuple(parsed for line in lines if (parsed := parse_requirement(line)) is not None)
 
 
 def extras(versions: Mapping[str, str], with_gpu: bool) -> list[Finding]:
-    """Of each extra of rexport, what is there."""
+    """What is there of each extra of rexport."""
     own = requirements("rexport")
     if not own:
-        what = "rexport itself is not installed, so that its extras are not known"
-        return [Finding("extras", "rexport", "missing", what)]
+        return [
+            Finding(
+                "extras",
+                "rexport",
+                "missing",
+                "extras-unknown",
+                "rexport itself is not installed, so that its extras are not known",
+            )
+        ]
     names = dict.fromkeys(each.extra for each in own if each.extra is not None)
     return [_extra(name, [each for each in own if each.extra == name], versions, with_gpu) for name in names]
 
 
-def _extra(name: str, needed: Sequence[Requirement], versions: Mapping[str, str], with_gpu: bool) -> Finding:
-    needed = [each for one in needed for each in (one, *_expand_extras(one, versions))]
-    present = [each for each in needed if _provider(each, versions) is not None]
-    lacking = [each for each in needed if each not in present]
-    old = [
-        each for each in present if each.least and not at_least(versions[_provider(each, versions) or ""], each.least)
-    ]
-    here = ", ".join(f"{found} {versions[found]}" for each in present if (found := _provider(each, versions)))
+def _extra(name: str, own: Sequence[Requirement], versions: Mapping[str, str], with_gpu: bool) -> Finding:
+    brought = (each for one in own for each in requirements(one.name) if each.extra in one.extras)
+    needed = [*own, *brought]
+    providers = {each: _provider(each, versions) for each in needed}
+    lacking = [each for each, provider in providers.items() if provider is None]
+    old = [each for each, by in providers.items() if by and each.least and not at_least(versions[by], each.least)]
+    here = ", ".join(f"{provider} {versions[provider]}" for provider in providers.values() if provider)
     if not lacking and not old:
-        return Finding("extras", name, "ok", here)
-    words = [f"{each.name} is not installed" for each in lacking]
-    words += [f"{each.name} is older than {each.least}" for each in old]
+        return Finding("extras", name, "ok", "extra-complete", f"{here}")
+    parts = [f"{each.name} is not installed" for each in lacking]
+    parts += [f"{each.name} is older than {each.least}" for each in old]
     if here:
-        words.append(f"installed: {here}")
+        parts.append(f"installed: {here}")
     if lacking and not with_gpu and any(each.name in _FOR_GPUS for each in needed):
-        words.append("to run, it needs an NVIDIA GPU")
-    mend = _mend(name, lacking, versions, with_gpu)
-    return Finding("extras", name, "missing" if lacking else "warning", "; ".join(words), mend)
+        parts.append("to run, it needs an NVIDIA GPU")
+    status: Status = "missing" if lacking else "warning"
+    mend = [_install(name, own, "" if lacking else "--upgrade ", versions)]
+    if _MODULE in versions and any(each.name == _GPU_BUILD for each in lacking):
+        mend = [f"pip uninstall {_MODULE}", f"pip install 'rexport[{name}]'"] if with_gpu else []
+    return Finding("extras", name, status, "extra-incomplete", f"{'; '.join(parts)}", tuple(filter(None, mend)))
 
 
 _FOR_GPUS = (_GPU_BUILD, "cuda-bindings", "tensorrt", "tensorrt-rtx")
-
-
-def _expand_extras(requirement: Requirement, versions: Mapping[str, str]) -> list[Requirement]:
-    """What the requirement's own extras need, if it is installed."""
-    if requirement.name not in versions:
-        return []
-    return [each for each in requirements(requirement.name) if each.extra in requirement.extras]
 
 
 def _provider(requirement: Requirement, versions: Mapping[str, str]) -> str | None:
@@ -138,14 +141,12 @@ def _provider(requirement: Requirement, versions: Mapping[str, str]) -> str | No
     return next((name for name in names if name in versions), None)
 
 
-def _mend(name: str, lacking: Sequence[Requirement], versions: Mapping[str, str], with_gpu: bool) -> tuple[str, ...]:
-    if _GPU_BUILD in [each.name for each in lacking] and _MODULE in versions:
-        return (f"pip uninstall {_MODULE}", f"pip install 'rexport[{name}]'") if with_gpu else ()
-    would_bring = {each.name for each in requirements("rexport") if each.extra == name}
-    if _MODULE in would_bring and _GPU_BUILD in versions:
-        wanted = [each for each in requirements("rexport") if each.extra == name and each.name != _MODULE]
-        return (" ".join(("pip install", *(f"'{each.text}'" for each in wanted))),) if wanted else ()
-    return (f"pip install {'' if lacking else '--upgrade '}'rexport[{name}]'",)
+def _install(name: str, own: Sequence[Requirement], option: str, versions: Mapping[str, str]) -> str:
+    """The command that brings the extra, without the build for processors where the other one is; or nothing."""
+    wanted = [f"'{each.text}'" for each in own if each.name != _MODULE]
+    if len(wanted) < len(own) and _GPU_BUILD in versions:
+        return f"pip install {' '.join(wanted)}" if wanted else ""
+    return f"pip install {option}'rexport[{name}]'"
 
 
 def adapt_commands(finding: Finding, versions: Mapping[str, str]) -> Finding:
@@ -164,63 +165,77 @@ def for_processors(versions: Mapping[str, str]) -> tuple[str, ...]:
 
 def conflicts(versions: Mapping[str, str], gpus: Sequence[Gpu]) -> list[Finding]:
     """Packages that get in each other's way; that there are none is a finding, too."""
-    found = [*_rivals(versions, bool(gpus)), *_remains(versions), *_tensorrt(versions), *_bindings(versions, gpus)]
-    return found or [Finding("conflicts", "packages", "ok", "none among the installed packages")]
+    checks = (
+        _rivals(versions, bool(gpus)),
+        _remains(versions),
+        _tensorrt_10(versions),
+        _bindings(versions, gpus),
+    )
+    return [finding for finding in checks if finding is not None] or [
+        Finding("conflicts", "packages", "ok", "no-conflicts", "none among the installed packages")
+    ]
 
 
-def _rivals(versions: Mapping[str, str], with_gpu: bool) -> Iterable[Finding]:
+def _rivals(versions: Mapping[str, str], with_gpu: bool) -> Finding | None:
     present = [name for name in RIVALS if name in versions]
     if len(present) < 2:
-        return
+        return None
     kept = _GPU_BUILD if with_gpu and _GPU_BUILD in present else present[0]
     listed = " and ".join(f"{name} {versions[name]}" for name in present)
-    yield Finding(
+    return Finding(
         "conflicts",
         " and ".join(present),
         "broken",
+        "rival-packages",
         f"{listed} are both installed, and have overwritten each other's files: one of them has to go",
         (f"pip uninstall -y {' '.join(present)}", f"pip install --force-reinstall --no-deps {kept}"),
     )
 
 
-def _remains(versions: Mapping[str, str]) -> Iterable[Finding]:
+def _remains(versions: Mapping[str, str]) -> Finding | None:
     """What pip leaves when it uninstalls one of two rivals."""
-    found = importlib.util.find_spec(_MODULE)
-    if found is None or found.origin is not None:
-        return
-    present = [name for name in RIVALS if name in versions]
-    what = f"the folder {_MODULE} is there without the package's own files, as after a rival's removal"
-    mend = f"pip install --force-reinstall --no-deps {present[0] if present else _MODULE}"
-    yield Finding("conflicts", present[0] if present else _MODULE, "broken", what, (mend,))
+    spec = importlib.util.find_spec(_MODULE)
+    if spec is None or spec.origin is not None:
+        return None
+    package = next((name for name in RIVALS if name in versions), _MODULE)
+    return Finding(
+        "conflicts",
+        package,
+        "broken",
+        "package-files-missing",
+        f"the folder {_MODULE} is there without the package's own files, as after a rival's removal",
+        (f"pip install --force-reinstall --no-deps {package}",),
+    )
 
 
-def _tensorrt(versions: Mapping[str, str]) -> Iterable[Finding]:
-    if _GPU_BUILD not in versions:
-        return
-    named = [name for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12") if name in versions]
-    newer = [name for name in named if at_least(versions[name], "11")]
-    if newer:
-        yield Finding(
-            "conflicts",
-            f"{newer[0]} and {_GPU_BUILD}",
-            "warning",
-            f"{newer[0]} {versions[newer[0]]} is for rexport's own backend; onnxruntime-gpu's TensorRT provider wants "
-            "TensorRT 10, and is left out here: it needs an environment of its own",
-        )
+def _tensorrt_10(versions: Mapping[str, str]) -> Finding | None:
+    names = [name for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12") if name in versions]
+    newer = next((name for name in names if at_least(versions[name], "11")), None)
+    if newer is None or _GPU_BUILD not in versions:
+        return None
+    return Finding(
+        "conflicts",
+        f"{newer} and {_GPU_BUILD}",
+        "warning",
+        "provider-needs-tensorrt-10",
+        f"{newer} {versions[newer]} is for rexport's own backend; onnxruntime-gpu's TensorRT provider wants TensorRT "
+        "10, and is left out here: it needs an environment of its own",
+    )
 
 
-def _bindings(versions: Mapping[str, str], gpus: Sequence[Gpu]) -> Iterable[Finding]:
-    known = [gpu.cuda for gpu in gpus if gpu.cuda != UNKNOWN]
-    own = versions.get("cuda-bindings")
-    if own is None or not known:
-        return
-    major, served = int(own.split(".")[0]), int(known[0].split(".")[0])
-    if major > served:
-        yield Finding(
-            "conflicts",
-            "cuda-bindings and the driver",
-            "broken",
-            f"cuda-bindings {own} is for CUDA {major}, the driver serves CUDA {known[0]} at most: a newer driver, or "
-            "older bindings",
-            (f"pip install 'cuda-bindings>=12.8,<{served + 1}'",),
-        )
+def _bindings(versions: Mapping[str, str], gpus: Sequence[Gpu]) -> Finding | None:
+    own, served = versions.get("cuda-bindings"), next((gpu.cuda for gpu in gpus if gpu.cuda != UNKNOWN), None)
+    if own is None or served is None:
+        return None
+    major, newest = int(own.split(".")[0]), int(served.split(".")[0])
+    if major <= newest:
+        return None
+    return Finding(
+        "conflicts",
+        "cuda-bindings and the driver",
+        "broken",
+        "cuda-bindings-too-new",
+        f"cuda-bindings {own} is for CUDA {major}, the driver serves CUDA {served} at most: a newer driver, or older "
+        "bindings",
+        (f"pip install 'cuda-bindings>=12.8,<{newest + 1}'",),
+    )

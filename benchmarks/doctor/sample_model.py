@@ -22,7 +22,7 @@ _INPUT = TensorSpec("input", "float32", ("batch", _CHANNELS, _SIZE, _SIZE))
 _OUTPUT = TensorSpec("logits", "float32", ("batch", _CLASSES))
 
 _TOLERANCE, _TOLERANCE_TF32 = 1e-4, 1e-2
-"""Of the logits' relative difference: in float32, and where a GPU may round to TensorFloat-32."""
+"""Limits of the logits' relative difference: in float32, and where a GPU may round to TensorFloat-32."""
 
 
 def write(format: str, folder: Path, tf32: bool) -> Path:
@@ -83,7 +83,7 @@ def logits(images: Array) -> Array:
     return answers.astype(np.float32)
 
 
-def _write_pt2(place: Path) -> None:
+def _write_pt2(path: Path) -> None:
     import torch
 
     numbers = {name: torch.from_numpy(array) for name, array in weights().items()}
@@ -96,7 +96,7 @@ def _write_pt2(place: Path) -> None:
     ).eval()
     example = torch.zeros(2, _CHANNELS, _SIZE, _SIZE)
     program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    with place.open("wb") as file:
+    with path.open("wb") as file:
         torch.export.save(program, file)
 
 
@@ -111,32 +111,34 @@ def _varint(value: int) -> bytes:
     return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
-def _field(number: int, value: int | str | bytes) -> bytes:
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    content = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
+def _message(*fields: tuple[int, int | str | bytes]) -> bytes:
+    content = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            content += _varint(number << 3) + _varint(value)
+        else:
+            text = value.encode() if isinstance(value, str) else value
+            content += _varint(number << 3 | 2) + _varint(len(text)) + text
+    return content
 
 
 def _node(operator: str, inputs: Sequence[str], output: str, **attributes: int | tuple[int, ...]) -> bytes:
-    fields = [_field(1, name) for name in inputs]
-    fields += [_field(2, output), _field(3, operator.lower()), _field(4, operator)]
+    encoded = []
     for name, value in attributes.items():
-        single = isinstance(value, int)
-        numbers = [_field(3 if single else 8, number) for number in ((value,) if isinstance(value, int) else value)]
-        fields.append(_field(5, _field(1, name) + b"".join(numbers) + _field(20, _INT if single else _INTS)))
-    return b"".join(fields)
+        kind, number, values = (_INT, 3, (value,)) if isinstance(value, int) else (_INTS, 8, value)
+        encoded.append(_message((1, name), *((number, each) for each in values), (20, kind)))
+    names = ((1, name) for name in inputs)
+    return _message(*names, (2, output), (3, operator.lower()), (4, operator), *((5, each) for each in encoded))
 
 
 def _tensor(name: str, array: Array) -> bytes:
-    dimensions = b"".join(_field(1, size) for size in array.shape)
-    return dimensions + _field(2, _FLOAT) + _field(8, name) + _field(9, array.astype("<f4").tobytes())
+    return _message(*((1, size) for size in array.shape), (2, _FLOAT), (8, name), (9, array.astype("<f4").tobytes()))
 
 
 def _value(spec: TensorSpec) -> bytes:
-    sizes = [_field(1, size) if isinstance(size, int) else _field(2, size) for size in spec.shape]
-    shape = b"".join(_field(1, size) for size in sizes)
-    return _field(1, spec.name) + _field(2, _field(1, _field(1, _FLOAT) + _field(2, shape)))
+    sizes = (_message((1, size) if isinstance(size, int) else (2, size)) for size in spec.shape)
+    tensor = _message((1, _FLOAT), (2, _message(*((1, size) for size in sizes))))
+    return _message((1, spec.name), (2, _message((1, tensor))))
 
 
 def onnx_bytes() -> bytes:
@@ -148,21 +150,18 @@ def onnx_bytes() -> bytes:
         _node("Flatten", ("pooled",), "flat", axis=1),
         _node("Gemm", ("flat", "matrix"), "logits", transB=1),
     )
-    graph = b"".join(
-        (
-            *(_field(1, node) for node in nodes),
-            _field(2, "sample"),
-            *(_field(5, _tensor(name, array)) for name, array in weights().items()),
-            _field(11, _value(_INPUT)),
-            _field(12, _value(_OUTPUT)),
-        )
+    graph = _message(
+        *((1, node) for node in nodes),
+        (2, "sample"),
+        *((5, _tensor(name, array)) for name, array in weights().items()),
+        (11, _value(_INPUT)),
+        (12, _value(_OUTPUT)),
     )
-    opset = _field(1, "") + _field(2, _OPSET)
-    return _field(1, _IR_VERSION) + _field(2, "rexport") + _field(7, graph) + _field(8, opset)
+    return _message((1, _IR_VERSION), (2, "rexport"), (7, graph), (8, _message((1, ""), (2, _OPSET))))
 
 
-def _write_onnx(place: Path) -> None:
-    place.write_bytes(onnx_bytes())
+def _write_onnx(path: Path) -> None:
+    path.write_bytes(onnx_bytes())
 
 
 FORMATS: dict[str, Callable[[Path], None]] = {"onnx": _write_onnx, "pt2": _write_pt2}

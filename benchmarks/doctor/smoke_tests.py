@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.doctor import sample_model
-from benchmarks.doctor.findings import Finding, from_message
+from benchmarks.doctor.findings import Finding, from_message, split_commands
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, JobOutcome
 from benchmarks.process.worker_process import PROGRAM
 from benchmarks.records.plan import Plan
+from runtimes.errors import Reason
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend
 from runtimes.selection import PROCESSOR
@@ -62,22 +63,27 @@ def plan_smoke_tests(
 def absent(row: Backend, reason: str, with_gpu: bool) -> Finding:
     """A backend that is not there. Without a GPU, nothing is to be done about one that runs on GPUs alone."""
     if with_gpu or PROCESSOR in row.devices:
-        return from_message("runtimes", row.name, "missing", reason)
-    what = from_message("runtimes", row.name, "missing", reason).what
-    return Finding("runtimes", row.name, "missing", f"it runs on NVIDIA GPUs alone; {what}")
+        return from_message("runtimes", row.name, "missing", Reason("backend-missing", f"{reason}"))
+    what, _ = split_commands(reason)
+    return Finding("runtimes", row.name, "missing", "backend-needs-gpu", f"it runs on NVIDIA GPUs alone; {what}")
 
 
 def run_smoke_test(
-    test: SmokeTest, heard: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
+    test: SmokeTest, notify: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
 ) -> Finding:
     """What came of it. Blocks until its process has ended, which is ``limit_s`` after its last step at the latest.
 
-    ``heard`` is told each step; ``program`` is started as ``benchmarks.process.worker_process.run`` starts it.
+    ``notify`` is told each step; ``program`` is started as ``benchmarks.process.worker_process.run`` starts it.
     """
     format = next((name for name in test.row.formats if name in sample_model.FORMATS), None)
     if format is None:
-        what = f"installed and not tried: no model of a format that it opens can be made here ({test.row.formats[0]})"
-        return Finding("runtimes", test.subject, "warning", what)
+        return Finding(
+            "runtimes",
+            test.subject,
+            "warning",
+            "backend-not-tried",
+            f"installed and not tried: no model of a format that it opens can be made here ({test.row.formats[0]})",
+        )
     with tempfile.TemporaryDirectory(prefix="rexport-doctor-") as folder:
         job = Job(
             artifact=str(Path(folder) / f"sample.{format}"),
@@ -91,7 +97,7 @@ def run_smoke_test(
             seed=0,
             plan=_ONE_CALL,
         )
-        outcome, _ = worker_process.run(job, Path(folder), heard, limit_s, program=program)
+        outcome, _ = worker_process.run(job, Path(folder), notify, limit_s, program=program)
     if outcome.reason is not None:
         sentence = outcome.reason.sentence.removeprefix(f"{job.artifact}: ")
         outcome = replace(outcome, reason=outcome.reason._replace(sentence=sentence))
@@ -100,17 +106,18 @@ def run_smoke_test(
 
 def judge_outcome(test: SmokeTest, outcome: JobOutcome) -> Finding:
     """The outcome as a finding."""
-    about = outcome.description
-    if outcome.status == "ok" and about is not None:
-        what = f"{about.version} ({about.provider}) gives the right answers; {_times(outcome)}"
+    library = outcome.description
+    if outcome.status == "ok" and library is not None:
+        what = f"{library.version} ({library.provider}) gives the right answers; {_times(outcome)}"
         if not outcome.notes:
-            return Finding("runtimes", test.subject, "ok", what)
-        return Finding("runtimes", test.subject, "warning", "; ".join(map(str, (what, *outcome.notes))), test.install)
+            return Finding("runtimes", test.subject, "ok", "backend-works", f"{what}")
+        what = "; ".join(map(str, (what, *outcome.notes)))
+        return Finding("runtimes", test.subject, "warning", "backend-works-partly", f"{what}", test.install)
     reason = "it gave no reason" if outcome.reason is None else outcome.reason.sentence
     unbuilt = any(name in reason.lower() for name in test.for_processors)
     if outcome.status == "skipped" and test.device != PROCESSOR and unbuilt:
-        return from_message("runtimes", test.subject, "missing", reason)
-    finding = from_message("runtimes", test.subject, "broken", reason)
+        return from_message("runtimes", test.subject, "missing", Reason("backend-missing", f"{reason}"))
+    finding = from_message("runtimes", test.subject, "broken", Reason("backend-broken", f"{reason}"))
     says_itself = bool(finding.mend) or reason.endswith(")")
     return finding if says_itself else replace(finding, mend=test.install)
 

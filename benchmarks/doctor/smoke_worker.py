@@ -23,10 +23,10 @@ CACHES = ("REXPORT_CACHE", "TORCHINDUCTOR_CACHE_DIR")
 
 def main(arguments: Sequence[str]) -> int:
     """As ``benchmarks.worker.main``; the job's artifact is a path that is still to be made, and ends in its format."""
-    place = Path(arguments[0])
-    job = codec.loads(Job, place.read_bytes())
+    path = Path(arguments[0])
+    job = codec.loads(Job, path.read_bytes())
     for name in CACHES:
-        folder = place.with_name(name.lower())
+        folder = path.with_name(name.lower())
         folder.mkdir(mode=0o700)
         os.environ[name] = str(folder)
     sys.stdout.write(f"{MAKING}\n")

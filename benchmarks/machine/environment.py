@@ -89,14 +89,15 @@ def environment(root: Path = Path("/")) -> Environment:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         packages=_packages(),
         variables={name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLE_PREFIXES)},
-        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or UNKNOWN,
+        governor=read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or UNKNOWN,
         frequency_mhz=_frequency_mhz(root, processor),
         load_average=_load_average(root / "proc/loadavg"),
         gpus=gpu.gpus(),
     )
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file of the system; empty where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -105,7 +106,7 @@ def _text(path: Path) -> str:
 
 def _fields(path: Path) -> dict[str, str]:
     """The first processor's fields of ``/proc/cpuinfo``, or all of ``/proc/meminfo``."""
-    first = _text(path).split("\n\n")[0]
+    first = read_text(path).split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
@@ -116,7 +117,7 @@ def _memory_bytes(path: Path) -> int:
 
 
 def _system(path: Path) -> str:
-    for line in _text(path).splitlines():
+    for line in read_text(path).splitlines():
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip('"') or UNKNOWN
     return UNKNOWN
@@ -132,7 +133,7 @@ def _packages() -> dict[str, str]:
 
 
 def _frequency_mhz(root: Path, processor: Mapping[str, str]) -> float | None:
-    scaled = _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").strip()
+    scaled = read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").strip()
     if scaled.isdigit():
         return int(scaled) / 1000
     try:
@@ -143,7 +144,7 @@ def _frequency_mhz(root: Path, processor: Mapping[str, str]) -> float | None:
 
 def _load_average(path: Path) -> tuple[float, float, float] | None:
     try:
-        first, second, third = (float(word) for word in _text(path).split()[:3])
+        first, second, third = (float(word) for word in read_text(path).split()[:3])
     except ValueError:
         return None
     return first, second, third

@@ -7,15 +7,18 @@ of code for all experiments; so that what was found can be drawn again without b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from runtimes import codec, files
 from runtimes.errors import ArtifactError, CompatibilityError, UsageError
 
 SCHEMA_VERSION = 1
+
+Record = TypeVar("Record")
+Item = TypeVar("Item")
 
 Experiment = Literal["degradation", "depth", "shortcuts", "responses", "gradients", "identity"]
 Outcome = Literal["confirmed", "contradicted", "undecided"]
@@ -46,11 +49,13 @@ class Line:
     def __post_init__(self) -> None:
         """Raises ``UsageError`` where lengths differ."""
         if len(self.x) != len(self.y):
-            raise UsageError(f"a line of {len(self.x)} x and {len(self.y)} y: expected as many", code="line-uneven")
+            raise UsageError(
+                f"a line of {len(self.x)} x and {len(self.y)} y: expected as many", code="line-lengths-differ"
+            )
         if len(self.low) != len(self.high) or len(self.low) not in (0, len(self.x)):
             raise UsageError(
                 f"a band of {len(self.low)} and {len(self.high)} ends: expected {len(self.x)} or none",
-                code="band-uneven",
+                code="band-lengths-differ",
             )
 
 
@@ -83,7 +88,7 @@ class Panel:
             raise UsageError(f"y_range {self.y_range}: expected the lower end first", code="range-reversed")
         if self.y_range is not None and self.y_scale == "log" and self.y_range[0] <= 0:
             raise UsageError(
-                f"y_range {self.y_range} of a logarithmic axis: expected more than 0", code="range-not-positive"
+                f"y_range {self.y_range} of a logarithmic axis: expected more than 0", code="log-range-not-positive"
             )
 
 
@@ -99,12 +104,17 @@ class FindingsTable:
     def __post_init__(self) -> None:
         """Raises ``UsageError`` for a row that is not as wide as the headings, or for no headings."""
         if not self.headings:
-            raise UsageError("a table without headings", code="headings-missing")
+            raise UsageError("a table without headings", code="table-without-headings")
         for row in self.rows:
             if len(row) != len(self.headings):
                 raise UsageError(
-                    f"a row of {len(row)} cells under {len(self.headings)} headings", code="cells-not-headings"
+                    f"a row of {len(row)} cells under {len(self.headings)} headings", code="table-row-width"
                 )
+
+    @classmethod
+    def of(cls, caption: str, items: Iterable[Item], columns: Mapping[str, Callable[[Item], str]]) -> FindingsTable:
+        """A row for each item; ``columns`` gives each heading with the function that writes the cell under it."""
+        return cls(caption, tuple(columns), tuple(tuple(cell(item) for cell in columns.values()) for item in items))
 
 
 @dataclass(frozen=True)
@@ -124,14 +134,14 @@ class Provenance:
     Attributes:
         data: the data set's name for people, as "CIFAR-10, JPEG copies"; or empty where none was used.
         images: counts by part: train, validation, test.
-        seeds: of the runs.
-        scale: of the paper's schedule: 1.0 is all of it, 0.1 a tenth; ``None`` where nothing was trained.
+        seeds: the runs' seeds.
+        scale: share of the paper's schedule, 1.0 for all of it; ``None`` where nothing was trained.
         until: the iteration that runs had come to which are not finished, the least of them; ``None`` if all are.
-        recipe: in words.
+        recipe: the recipe in words.
         machine: processor or GPU.
-        versions: of the libraries that computed.
-        command: that makes them again.
-        time: when, ISO 8601 in UTC.
+        versions: versions of the libraries that computed.
+        command: the command that makes the findings again.
+        time: ISO 8601 in UTC.
     """
 
     data: str
@@ -161,60 +171,61 @@ class Findings:
 
     @property
     def outcome(self) -> Outcome:
-        """Of all checks: contradicted if one is, confirmed if all are."""
-        outcomes = {check.outcome for check in self.checks}
-        if "contradicted" in outcomes:
-            return "contradicted"
-        return "confirmed" if outcomes == {"confirmed"} else "undecided"
+        """The outcome of all checks together."""
+        return combine_outcomes(check.outcome for check in self.checks)
+
+
+def combine_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
+    """The outcome of several comparisons for one claim: contradicted if one is, confirmed if all are."""
+    kinds = set(outcomes)
+    if "contradicted" in kinds:
+        return "contradicted"
+    return "confirmed" if kinds == {"confirmed"} else "undecided"
 
 
 def write(findings: Findings, folder: Path) -> Path:
-    """Puts them into ``folder`` as ``EXPERIMENT.findings.json``; its path.
-
-    Raises:
-        ResourceError: as ``write_atomically``.
-    """
+    """Puts the findings into ``folder`` as ``EXPERIMENT.findings.json``, and gives its path."""
     target = folder / f"{findings.experiment}{SUFFIX}"
-    with files.write_atomically(target) as temporary:
-        temporary.write_text(codec.dumps(findings, indent=1) + "\n", encoding="utf-8")
+    write_record(findings, target)
     return target
 
 
+def write_record(record: object, path: Path) -> None:
+    """Writes a dataclass as indented JSON."""
+    with files.write_atomically(path) as temporary:
+        temporary.write_text(codec.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def read(path: Path) -> Findings:
-    """The findings of a file.
+    """The findings of a file. Raises what ``read_record`` raises."""
+    return read_record(Findings, path, "findings", SCHEMA_VERSION, "rbench paper makes such files")
+
+
+def read_record(cls: type[Record], path: Path, version: str, newest: int, origin: str) -> Record:
+    """The dataclass in a file whose field ``version`` holds its schema version; ``origin`` says what makes such files.
 
     Raises:
-        ResourceError: it cannot be read.
-        ArtifactError: it holds something else.
-        CompatibilityError: it is of a newer rbench.
+        ResourceError: the file cannot be read.
+        ArtifactError: the file holds something else.
+        CompatibilityError: the file's schema is newer than ``newest``.
     """
     content = files.read_bounded(path, FILE_LIMIT_BYTES)
-    check_version(content, "findings", SCHEMA_VERSION, path)
-    try:
-        return codec.loads(Findings, content)
-    except ArtifactError as error:
-        raise ArtifactError(error.what, code=error.code, path=path, hint="rbench paper makes such files") from error
-
-
-def check_version(content: bytes, field: str, newest: int, path: Path) -> None:
-    """Returns where the file's ``field`` is a version that is read, or where it says none, or nonsense: it is then
-    checked as a present one.
-
-    Raises:
-        CompatibilityError: it is of a newer rbench.
-    """
     try:
         data = json.loads(content)
     except (ValueError, RecursionError):
-        return
-    version = data.get(field) if isinstance(data, dict) else None
-    if isinstance(version, int) and version > newest:
+        data = None  # codec.loads says what is wrong
+    number = data.get(version) if isinstance(data, dict) else None
+    if isinstance(number, int) and number > newest:
         raise CompatibilityError(
-            f"{field} of schema version {version}; this rbench reads up to {newest}",
-            code="findings-newer",
+            f"{version} of schema version {number}; this rbench reads up to {newest}",
+            code="record-schema-newer",
             path=path,
             hint="pip install --upgrade rexport",
         )
+    try:
+        return codec.loads(cls, content)
+    except ArtifactError as error:
+        raise ArtifactError(error.what, code=error.code, path=path, hint=origin) from error
 
 
 def list_findings_files(folder: Path) -> tuple[Path, ...]:

@@ -125,7 +125,7 @@ def compare_unpaired(reference: Processes, other: Processes, seed: int = 0, q: f
         for stream, (spread, series) in enumerate(zip(between, sides, strict=True))
     ]
     centre = float(levels[0].mean() - levels[1].mean())
-    return _by_processes(centre, sum(errors), _welch_freedom(errors, counts))
+    return _by_processes(centre, sum(errors), welch_freedom(errors, counts))
 
 
 def ratio_of_medians(numerator: Samples, denominator: Samples) -> float:
@@ -183,7 +183,7 @@ def _block_variance(series: Sequence[Floats], q: float, seed: Sequence[int]) -> 
     return float(_logs(bootstrap.resample_blocks(series, [q], np.random.default_rng(seed))).var())
 
 
-def _welch_freedom(errors: Sequence[float], counts: Sequence[int]) -> float:
+def welch_freedom(errors: Sequence[float], counts: Sequence[int]) -> float:
     """Degrees of freedom (Satterthwaite 1946); a side of one process has no variance of its own, and so none."""
     if min(counts) == 1 or not any(errors):
         return max(counts) - 1

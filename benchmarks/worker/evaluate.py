@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def _logits(runtime: Runtime, images: Array, batch: int) -> predictions.Logits:
 
 
 def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T, None, None]:
-    """What ``source`` gives, in its order, drawn by a thread of its own: ``most`` items at most are waiting or under
+    """The items of ``source`` in their order, drawn by a thread of its own: ``most`` items at most are waiting or under
     way while the caller is at one.
 
     The thread ends, and ``source`` is closed, when all is given, when ``source`` raises, and when the generator is
@@ -71,13 +71,19 @@ def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T
     Raises:
         BaseException: what ``source`` raises, at the turn of the item that it spoilt.
     """
-    with ThreadPoolExecutor(1, "prepare") as thread:
-        waiting = deque(thread.submit(next, source, _ENDED) for _ in range(most))
+    with closing(source), ThreadPoolExecutor(1, "prepare") as thread:
+        waiting = deque(thread.submit(next, source, _END) for _ in range(most))
         try:
-            while (item := waiting.popleft().result()) is not _ENDED:
-                waiting.append(thread.submit(next, source, _ENDED))
-                yield cast(T, item)
+            while not isinstance(item := waiting.popleft().result(), _End):
+                waiting.append(thread.submit(next, source, _END))
+                yield item
         finally:
-            for drawn in waiting:
-                drawn.cancel()
-            thread.submit(source.close)
+            for future in waiting:
+                future.cancel()
+
+
+class _End:
+    """Stands behind the last item."""
+
+
+_END = _End()

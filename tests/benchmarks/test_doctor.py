@@ -10,11 +10,10 @@ import pytest
 
 from benchmarks import doctor
 from benchmarks.doctor import sample_model, smoke_tests, view
-from benchmarks.doctor.findings import DoctorReport, Finding, Topic, from_message
+from benchmarks.doctor.findings import DoctorReport, Finding, Status, Topic, from_message, split_commands
 from benchmarks.doctor.gpu_probe import UNASKED, probe_gpus
 from benchmarks.doctor.smoke_tests import SmokeTest
 from benchmarks.machine.environment import environment
-from benchmarks.process import isolated
 from benchmarks.process.job import JobOutcome
 from runtimes import Artifact, available_backends, codec
 from runtimes.errors import CheckFailedError, Reason
@@ -28,14 +27,18 @@ def row(name: str) -> Backend:
     return next(each for each in available_backends() if each.name == name)
 
 
-def stub(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str) -> None:
+def put_module(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str) -> None:
     """A module that stands before the real one for every process started from here."""
     (folder / f"{module}.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def tried(name: str, limit_s: float = 120.0, install: tuple[str, ...] = ()) -> Finding:
+def run_trial(name: str, limit_s: float = 120.0, install: tuple[str, ...] = ()) -> Finding:
     return smoke_tests.run_smoke_test(SmokeTest(row(name), "cpu", install), lambda _: None, limit_s)
+
+
+def finding(topic: Topic, subject: str, status: Status, what: str, mend: tuple[str, ...] = ()) -> Finding:
+    return Finding(topic, subject, status, "a-code", what, mend)
 
 
 # The sample
@@ -50,7 +53,7 @@ def test_the_sample_is_an_artifact_of_its_format(tmp_path: Path, format: str) ->
     assert not artifact.allows_tf32
 
 
-def test_the_sample_s_onnx_is_valid_by_the_standard_s_own_checker() -> None:
+def test_the_sample_s_onnx_passes_the_standard_s_checker() -> None:
     import onnx
 
     model = onnx.load_model_from_string(sample_model.onnx_bytes())
@@ -74,54 +77,58 @@ def test_the_sample_s_answers_are_pytorch_s() -> None:
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "pytorch"])
 def test_a_backend_that_works_is_ok(name: str) -> None:
-    finding = tried(name)
-    assert (finding.status, finding.subject, finding.mend) == ("ok", f"{name} on cpu", ())
-    assert "gives the right answers; opened in" in finding.what
+    found = run_trial(name)
+    assert (found.status, found.code, found.subject, found.mend) == ("ok", "backend-works", f"{name} on cpu", ())
 
 
-def test_steps_are_told() -> None:
+def test_steps_are_reported() -> None:
     steps: list[str] = []
     smoke_tests.run_smoke_test(SmokeTest(row("onnxruntime"), "cpu"), steps.append)
     assert steps[-1] == "profile"  # of steps that come at once, the last is heard
 
 
 @pytest.mark.parametrize(
-    ("code", "what", "mend"),
+    ("module", "value", "mend"),
     [
-        (
-            "raise ImportError('libfoo.so.3: cannot open shared object file')",
-            "openvino is installed and cannot be imported: libfoo.so.3: cannot open shared object file",
-            "pip install --force-reinstall 'rexport[openvino]'",
-        ),
-        (
-            "import os, signal; os.kill(os.getpid(), signal.SIGILL)",
-            "its process was ended by SIGILL during step 'open'",
-            "pip install again",
-        ),
-        ("", "OpenVINO refused it: module 'openvino' has no attribute 'Core'", "pip install again"),
+        ("not_loadable", "libfoo.so.3", "'rexport[openvino]'"),
+        ("illegal", "SIGILL", "again"),
+        ("empty", "'Core'", "again"),
     ],
 )
-def test_a_library_that_is_broken_is_a_finding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, what: str, mend: str
+def test_a_broken_library_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, value: str, mend: str
 ) -> None:
-    stub(tmp_path, monkeypatch, "openvino", code)
-    finding = tried("openvino", install=("pip install again",))
-    assert (finding.status, finding.mend) == ("broken", (mend,))
-    assert finding.what.startswith(what)
+    put_module(tmp_path, monkeypatch, "openvino", MODULES[module])
+    found = run_trial("openvino", install=("pip install again",))
+    assert (found.status, found.code) == ("broken", "backend-broken")
+    assert [command.split()[-1] for command in found.mend] == [mend]
+    assert value in found.what
+
+
+MODULES = {
+    "not_loadable": "raise ImportError('libfoo.so.3: cannot open shared object file')",
+    "illegal": "import os, signal; os.kill(os.getpid(), signal.SIGILL)",
+    "empty": "",
+    "crashing": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+    "raising": "raise RuntimeError('no such symbol')",
+}
+"""Modules that stand for libraries of which something is wrong."""
 
 
 def test_a_library_that_hangs_is_ended_and_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub(tmp_path, monkeypatch, "openvino", "import time; time.sleep(1000)")
-    finding = tried("openvino", limit_s=5.0)
-    assert finding.status == "broken"
-    assert "gave no sign of life for 5 s during step 'open'" in finding.what
+    put_module(tmp_path, monkeypatch, "openvino", "import time; time.sleep(1000)")
+    found = run_trial("openvino", limit_s=5.0)
+    assert (found.status, found.code) == ("broken", "backend-broken")
+    assert "5 s" in found.what
+    assert "'open'" in found.what
 
 
 def test_a_library_that_makes_no_model_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub(tmp_path, monkeypatch, "torch", "raise ImportError('libtorch_cpu.so: undefined symbol')")
-    finding = tried("pytorch")
-    assert finding.status == "broken"
-    assert "during step 'make a model': ImportError: libtorch_cpu.so: undefined symbol" in finding.what
+    put_module(tmp_path, monkeypatch, "torch", "raise ImportError('libtorch_cpu.so: undefined symbol')")
+    found = run_trial("pytorch")
+    assert (found.status, found.code) == ("broken", "backend-broken")
+    assert "'make a model'" in found.what
+    assert "libtorch_cpu.so" in found.what
 
 
 def test_wrong_answers_are_a_finding() -> None:
@@ -129,16 +136,16 @@ def test_wrong_answers_are_a_finding() -> None:
     spoilt = "from benchmarks.doctor import sample_model, smoke_worker; import sys; right = sample_model.logits; "
     spoilt += "sample_model.logits = lambda images: right(images) * 1.001; sys.exit(smoke_worker.main(sys.argv[1:]))"
     program = (sys.executable, "-P", "-c", spoilt)
-    finding = smoke_tests.run_smoke_test(SmokeTest(row("onnxruntime"), "cpu"), lambda _: None, program=program)
-    assert finding.status == "broken"
-    assert "no parity with its test vectors: relative difference" in finding.what
+    found = smoke_tests.run_smoke_test(SmokeTest(row("onnxruntime"), "cpu"), lambda _: None, program=program)
+    assert (found.status, found.code) == ("broken", "backend-broken")
+    assert "no parity" in found.what
 
 
-def test_a_format_that_cannot_be_made_here_is_told() -> None:
+def test_a_format_without_a_sample_is_a_warning() -> None:
     strange = replace(row("openvino"), name="strange", formats=("tflite",))
-    finding = smoke_tests.run_smoke_test(SmokeTest(strange, "cpu"), lambda _: None)
-    assert finding.status == "warning"
-    assert "installed and not tried" in finding.what
+    found = smoke_tests.run_smoke_test(SmokeTest(strange, "cpu"), lambda _: None)
+    assert (found.status, found.code) == ("warning", "backend-not-tried")
+    assert "tflite" in found.what
 
 
 @pytest.mark.parametrize(
@@ -146,10 +153,10 @@ def test_a_format_that_cannot_be_made_here_is_told() -> None:
     [
         (JobOutcome("ok", description=ABOUT), "ok"),
         (JobOutcome("ok", notes=(Reason("profiler-crashed", "not profiled"),), description=ABOUT), "warning"),
-        (JobOutcome("failed", Reason("parity", "no parity")), "broken"),
-        (JobOutcome("skipped", Reason("a", "onnxruntime: no GPU (pip install x)")), "missing"),
-        (JobOutcome("skipped", Reason("b", "CUDAExecutionProvider was asked for and cannot be loaded")), "broken"),
-        (JobOutcome("error", Reason("c", "its process was ended by SIGSEGV: in onnxruntime")), "broken"),
+        (JobOutcome("failed", Reason("a", "no parity")), "broken"),
+        (JobOutcome("skipped", Reason("a", "onnxruntime lacks it")), "missing"),
+        (JobOutcome("skipped", Reason("a", "CUDAExecutionProvider: not loaded")), "broken"),
+        (JobOutcome("error", Reason("a", "SIGSEGV in onnxruntime")), "broken"),
     ],
 )
 def test_outcomes_on_a_gpu(outcome: JobOutcome, status: str) -> None:
@@ -160,17 +167,17 @@ def test_outcomes_on_a_gpu(outcome: JobOutcome, status: str) -> None:
 @pytest.mark.parametrize(
     ("reason", "mend"),
     [
-        ("its process was ended by SIGSEGV during step 'open'", ("pip install again",)),
-        ("PyTorch could not compile it: no compiler (use backend pytorch)", ()),
-        ("it cannot be imported (pip install that)", ("pip install that",)),
+        ("ended by SIGSEGV", ("pip install again",)),
+        ("no compiler (another)", ()),
+        ("unloadable (pip install that)", ("pip install that",)),
     ],
 )
-def test_a_message_that_says_what_to_do_gets_no_other_advice(reason: str, mend: tuple[str, ...]) -> None:
+def test_a_message_with_a_command_gets_no_other_advice(reason: str, mend: tuple[str, ...]) -> None:
     trial = SmokeTest(row("onnxruntime"), "cpu", install=("pip install again",))
-    assert smoke_tests.judge_outcome(trial, JobOutcome("error", Reason("d", reason))).mend == mend
+    assert smoke_tests.judge_outcome(trial, JobOutcome("error", Reason("a", reason))).mend == mend
 
 
-def test_what_is_there_is_tried_on_each_device_that_is_there() -> None:
+def test_every_backend_is_tried_on_every_device() -> None:
     missing: Mapping[str, str | None] = {each.name: None for each in available_backends()} | {
         "openvino": "not installed"
     }
@@ -182,59 +189,54 @@ def test_what_is_there_is_tried_on_each_device_that_is_there() -> None:
 
 def test_without_a_gpu_there_is_nothing_to_install_for_one() -> None:
     reason = "tensorrt is not installed (pip install 'rexport[tensorrt]')"
-    assert smoke_tests.absent(row("tensorrt"), reason, True).mend == ("pip install 'rexport[tensorrt]'",)
+    with_gpu = smoke_tests.absent(row("tensorrt"), reason, True)
+    assert (with_gpu.code, with_gpu.mend) == ("backend-missing", ("pip install 'rexport[tensorrt]'",))
     without = smoke_tests.absent(row("tensorrt"), reason, False)
-    assert (without.what, without.mend) == ("it runs on NVIDIA GPUs alone; tensorrt is not installed", ())
+    assert (without.code, without.mend) == ("backend-needs-gpu", ())
 
 
 # Looking
 
 
-def test_a_look_sees_what_is_missing_and_what_would_bring_it() -> None:
+def test_a_probe_names_what_is_missing_and_what_brings_it() -> None:
     seen, ending = probe_gpus()
     assert ending is None
     assert {name: reason is None for name, reason in seen.missing.items()} == {
         each.name: each.missing() is None for each in available_backends()
     }
-    assert seen.installs["openvino"] == "openvino is not installed (pip install 'rexport[openvino]')"
+    assert split_commands(seen.installs["openvino"] or "")[1] == ("pip install 'rexport[openvino]'",)
     # This process may see more: setuptools puts the packages that it carries on the import path.
     ours = environment().packages
     assert seen.environment.packages.items() <= ours.items()
     assert {"numpy", "pytest"} & ours.keys() <= seen.environment.packages.keys()
 
 
-@pytest.mark.parametrize(
-    ("code", "values"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", ("SIGSEGV",)),
-        ("raise RuntimeError('no such symbol')", (" 1: ", "RuntimeError: no such symbol")),
-    ],
-)
-def test_a_driver_s_library_that_ends_the_process_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, values: tuple[str, ...]
+@pytest.mark.parametrize(("module", "value"), [("crashing", "SIGSEGV"), ("raising", "RuntimeError: no such symbol")])
+def test_a_driver_library_that_ends_its_process_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, value: str
 ) -> None:
-    stub(tmp_path, monkeypatch, "pynvml", code)
+    put_module(tmp_path, monkeypatch, "pynvml", MODULES[module])
     seen, ending = probe_gpus()
-    assert ending is not None
-    assert all(value in ending for value in values)
+    assert value in (ending or "")
     assert seen.environment.gpus == ()
     assert str(seen.cuda) == seen.nvml == str(UNASKED)
 
 
-def test_a_driver_s_library_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub(tmp_path, monkeypatch, "pynvml", "import time; time.sleep(1000)")
-    assert probe_gpus(5.0)[1] == isolated.describe_ending(None, 5.0).sentence
+def test_a_driver_library_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_module(tmp_path, monkeypatch, "pynvml", "import time; time.sleep(1000)")
+    assert (probe_gpus(5.0)[1] or "").split()[-2:] == ["5", "s"]
 
 
-def test_pytorch_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pytorch_without_a_compiler_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     reason = probe_gpus()[0].missing["inductor"]
     assert reason is not None
-    assert reason.startswith("no C++ compiler 'no-such-compiler' (install g++")
+    assert "'no-such-compiler'" in reason
+    assert "g++" in reason
 
 
-def test_a_machine_that_cannot_be_looked_at_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub(tmp_path, monkeypatch, "numpy", "raise ImportError('numpy is for another processor')")
+def test_a_machine_that_cannot_be_probed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_module(tmp_path, monkeypatch, "numpy", "raise ImportError('numpy is for another processor')")
     with refuses(CheckFailedError, "probe-failed", "numpy is for another processor"):
         probe_gpus()
 
@@ -243,71 +245,69 @@ def test_a_machine_that_cannot_be_looked_at_is_an_error(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("message", "what", "mend"),
+    "commands",
     [
-        ("x is not installed (pip install 'rexport[x]')", "x is not installed", ("pip install 'rexport[x]'",)),
-        (
-            "no provider (pip uninstall onnxruntime, then pip install 'rexport[gpu]')",
-            "no provider",
-            ("pip uninstall onnxruntime", "pip install 'rexport[gpu]'"),
-        ),
-        ("too new (pip install 'a>=10.13,<11')", "too new", ("pip install 'a>=10.13,<11'",)),
-        ("no driver (an NVIDIA driver)", "no driver (an NVIDIA driver)", ()),
-        (
-            "unloadable (pip install --upgrade 'rexport[gpu]', and a driver)",
-            "unloadable (pip install --upgrade 'rexport[gpu]', and a driver)",
-            (),
-        ),
+        ("pip install 'rexport[x]'",),
+        ("pip uninstall onnxruntime", "pip install 'rexport[gpu]'"),
+        ("pip install 'a>=10.13,<11'",),
     ],
 )
-def test_the_command_in_a_message_is_told_apart(message: str, what: str, mend: tuple[str, ...]) -> None:
-    assert from_message("gpu", "x", "missing", message) == Finding("gpu", "x", "missing", what, mend)
+def test_the_commands_of_a_message_are_split_off(commands: tuple[str, ...]) -> None:
+    message = Reason("a-code", f"no provider ({', then '.join(commands)})")
+    assert split_commands(message.sentence) == ("no provider", commands)
+    assert from_message("gpu", "x", "missing", message) == finding("gpu", "x", "missing", "no provider", commands)
+
+
+@pytest.mark.parametrize("rest", ["an NVIDIA driver", "pip install x, and more"])
+def test_words_in_parentheses_stay_in_the_message(rest: str) -> None:
+    message = f"unloadable ({rest})"
+    assert split_commands(message) == (message, ())
 
 
 def report(*findings: Finding) -> DoctorReport:
-    healthy = all(finding.status != "broken" for finding in findings)
+    healthy = all(each.status != "broken" for each in findings)
     return DoctorReport("1", "/somewhere", replace(environment(), gpus=()), healthy, findings)
 
 
 def test_the_text_begins_each_line_with_the_status_and_fits() -> None:
     topics: tuple[Topic, ...] = ("machine", "runtimes")
     long = "many words " * 30
-    findings = [Finding(topic, "a thing", "missing", long, ("pip install 'x'",)) for topic in topics]
+    findings = [finding(topic, "a thing", "missing", long, ("pip install 'x'",)) for topic in topics]
     lines = list(view.format_report(report(*findings)))
     assert lines[:2] == ["machine", lines[1]]
-    assert lines[1].startswith("missing  a thing: many words")
+    assert lines[1].split(":")[0].split() == ["missing", "a", "thing"]
     assert lines.count("         $ pip install 'x'") == 2
     assert max(map(len, lines)) <= 100
     assert not any(line != line.rstrip() for line in lines)
-    assert lines[-1] == "everything that is installed works; 2 optional things are missing"
+    assert "2 optional things" in lines[-1]
 
 
 def test_the_verdict_names_what_is_broken() -> None:
     findings = (
-        Finding("runtimes", "openvino on cpu", "broken", "it crashed"),
-        Finding("machine", "load average", "warning", "high"),
+        finding("runtimes", "openvino on cpu", "broken", "it crashed"),
+        finding("machine", "load average", "warning", "high"),
     )
-    assert view.verdict(report(*findings)) == "broken: openvino on cpu; 1 warning"
+    assert view.verdict(report(*findings)).split("; ") == ["broken: openvino on cpu", "1 warning"]
 
 
 def test_every_topic_has_a_title() -> None:
     topics: tuple[Topic, ...] = Topic.__args__  # type: ignore[attr-defined]
-    lines = list(view.format_report(report(*(Finding(topic, "a", "ok", "b") for topic in topics))))
+    lines = list(view.format_report(report(*(finding(topic, "a", "ok", "b") for topic in topics))))
     assert lines.count("ok       a: b") == len(topics)
 
 
 def test_the_whole_examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "available_backends", lambda: (row("onnxruntime"), row("openvino"), row("tensorrt")))
-    stub(tmp_path, monkeypatch, "openvino", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    put_module(tmp_path, monkeypatch, "openvino", MODULES["crashing"])
     heard: list[str] = []
     found = doctor.examine(heard.append)
-    by_subject = {finding.subject: finding for finding in found.findings if finding.topic == "runtimes"}
+    by_subject = {each.subject: each for each in found.findings if each.topic == "runtimes"}
     assert by_subject["onnxruntime on cpu"].status == "ok"
     assert by_subject["openvino on cpu"].status == "broken"
     assert by_subject["openvino on cpu"].mend == ("pip install --force-reinstall 'rexport[openvino]'",)
     assert by_subject["tensorrt"].status == "missing"
     assert not found.healthy
-    assert {finding.topic for finding in found.findings} == set(Topic.__args__)  # type: ignore[attr-defined]
-    assert heard[0] == "looking at the machine"
-    assert any(step.startswith("trying openvino on cpu: ") for step in heard)
+    assert {each.topic for each in found.findings} == set(Topic.__args__)  # type: ignore[attr-defined]
+    assert any("openvino on cpu" in step for step in heard)
+    assert all(each.code for each in found.findings)
     assert codec.loads(DoctorReport, codec.dumps(found)) == found

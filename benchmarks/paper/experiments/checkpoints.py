@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,24 +13,23 @@ from torch import Tensor
 from benchmarks.paper.experiments.curves import now
 from benchmarks.paper.experiments.study import fit_variant
 from benchmarks.paper.training.batches import DeviceImages, place_on_device
-from benchmarks.paper.training.corpus import Source, load_test
+from benchmarks.paper.training.corpus import Moments, Source, load_test
 from benchmarks.paper.training.recipe import PAPER
 from benchmarks.paper.training.run import RUN, Run, machine, open_run, state_of, versions
 from benchmarks.paper.training.step import Arithmetic
 from benchmarks.records.findings import Provenance
 from exporter.models.resnet import ResNet, build
+from exporter.models.variants import Variant
 from exporter.weights import sources as weights
 from runtimes.errors import ModelMismatchError, UsageError, quote
 
-Moments = tuple[tuple[float, ...], tuple[float, ...]]
-
 IMAGENET_MOMENTS: Moments = (weights.IMAGENET_PREPROCESSING.mean, weights.IMAGENET_PREPROCESSING.std)
-"""What a file's network is taken to have seen, where nothing else is said: most published CIFAR nets did too."""
+"""The normalisation of a file's network by default, as of most published CIFAR nets."""
 
-SEEN_AT_A_TIME = 500
+BATCH = 500
 
 CHANNELS = 3
-"""Of every network that is trained or looked into here; greys stand in each."""
+"""The input channels of every network here; a grey stands in each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,11 @@ class TrainedNetwork:
     folder: Path | None = None
     iteration: int = 0
 
+    @property
+    def variant(self) -> Variant:
+        """The network's row."""
+        return self.model.variant
+
 
 @dataclass(frozen=True, eq=False)
 class TestImages:
@@ -62,7 +67,7 @@ class TestImages:
     def batches_for(self, network: TrainedNetwork) -> Iterator[Tensor]:
         """The images as the network sees them: (n, c, h, w), some at a time."""
         for images, _ in self.images[network.moments].crop_centres():
-            yield from torch.split(images, SEEN_AT_A_TIME)
+            yield from torch.split(images, BATCH)
 
     def __len__(self) -> int:
         return len(next(iter(self.images.values())))
@@ -74,37 +79,48 @@ def networks(specs: Sequence[str], classes: Sequence[str], size: int, moments: M
     Raises:
         UsageError: neither.
         ModelMismatchError: weights of another network; a run on other ``classes`` or on images of another ``size``.
-        RexportError: as ``weights.from_file`` and ``runs.open_run``.
+        RexportError: a file cannot be read.
     """
-    found = tuple(_network(spec, classes, size, moments) for spec in specs)
-    names = [network.name for network in found]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise UsageError(f"{repeated} is named twice")
-    return found
+    loaded: dict[str, TrainedNetwork] = {}
+    for spec in specs:
+        if (Path(spec) / RUN).is_file():
+            network = _load_run(Path(spec), tuple(classes), size)
+        else:
+            network = _load_file(spec, len(classes), size, moments)
+        if network.name in loaded:
+            raise UsageError(f"{network.name} is named twice", code="network-named-twice")
+        loaded[network.name] = network
+    return tuple(loaded.values())
 
 
-def _network(spec: str, classes: Sequence[str], size: int, moments: Moments) -> TrainedNetwork:
-    if (Path(spec) / RUN).is_file():
-        return _load_run(Path(spec), classes, size)
-    name, equals, file = spec.partition("=")
-    if not equals or not file:
+def _load_file(spec: str, classes: int, size: int, moments: Moments) -> TrainedNetwork:
+    name, _, file = spec.partition("=")
+    if not file:
         hint = "a folder of rbench paper train, or VARIANT=FILE, as resnet20=weights.safetensors"
-        raise UsageError(f"{quote(spec)!r} is no training run", hint=hint)
-    row = fit_variant(name, len(classes), size)
+        raise UsageError(f"{quote(spec)!r} is no training run", code="no-training-run", hint=hint)
+    row = fit_variant(name, classes, size)
     model = build(row)
     model.load_state_dict(weights.from_file(file, row, lambda _: None).state)
     return TrainedNetwork(f"{name}, {Path(file).name}", model, moments)
 
 
-def _load_run(folder: Path, classes: Sequence[str], size: int) -> TrainedNetwork:
+def _load_run(folder: Path, classes: tuple[str, ...], size: int) -> TrainedNetwork:
     run = open_run(folder)
-    if run.classes != tuple(classes):
-        what = f"trained on the classes {quote(', '.join(run.classes))}, not {quote(', '.join(classes))}"
-        raise ModelMismatchError(what, path=folder, hint="--data names the data that it was trained on")
-    if run.identity.variant.size != (size, size):
-        trained = run.identity.variant.size[0]
-        raise ModelMismatchError(f"trained on {trained} pixels, not {size}", path=folder, hint=f"--size {trained}")
+    if run.classes != classes:
+        raise ModelMismatchError(
+            f"trained on the classes {quote(', '.join(run.classes))}, not {quote(', '.join(classes))}",
+            code="trained-on-other-classes",
+            path=folder,
+            hint="--data names the data that it was trained on",
+        )
+    trained = run.identity.variant.size[0]
+    if trained != size:
+        raise ModelMismatchError(
+            f"trained on {trained} pixels, not {size}",
+            code="trained-on-other-size",
+            path=folder,
+            hint=f"--size {trained}",
+        )
     iteration, state = state_of(folder)
     model = build(run.identity.variant)
     model.load_state_dict(state)
@@ -117,36 +133,30 @@ def load_networks(
     source: Source, specs: Sequence[str], moments: Moments
 ) -> tuple[tuple[TrainedNetwork, ...], TestImages]:
     """The networks, and the test images for them: of every normalisation that one of them wants, cut from the middle.
-
-    Raises:
-        RexportError: as ``networks`` and ``corpus.load_test``.
-    """
+    Raises as ``networks`` and ``corpus.load_test``."""
     name, classes, test = load_test(source)
-    found = networks(specs, classes, source.size, moments)
-    images = {
-        wanted: place_on_device(
-            test, torch.device("cpu"), size=source.size, padding=PAPER.padding, moments=wanted, channels=CHANNELS
-        )
-        for wanted in dict.fromkeys([one.moments for one in found] or [moments])
-    }
-    return found, TestImages(name, classes, images)
+    loaded = networks(specs, classes, source.size, moments)
+    on_host = partial(
+        place_on_device, test, torch.device("cpu"), size=source.size, padding=PAPER.padding, channels=CHANNELS
+    )
+    wanted = dict.fromkeys([network.moments for network in loaded] or [moments])
+    return loaded, TestImages(name, classes, {one: on_host(moments=one) for one in wanted})
 
 
-def provenance(data: str, images: dict[str, int], found: Sequence[TrainedNetwork], command: str) -> Provenance:
-    """Of measurements on these networks, by this process."""
-    runs = [network.run for network in found if network.run is not None]
-    recipes = dict.fromkeys(run.identity.recipe for run in runs)
-    stopped = [one.iteration for one in found if one.run and one.iteration < one.run.identity.recipe.iterations]
+def provenance(data: str, images: int, measured: Sequence[TrainedNetwork], command: str) -> Provenance:
+    """What measurements on so many test images rest on, if this process makes them on these networks."""
+    runs = [(network.run, network.iteration) for network in measured if network.run is not None]
+    recipes = dict.fromkeys(run.identity.recipe for run, _ in runs)
     scales = {recipe.scale for recipe in recipes}
     return Provenance(
-        data,
-        images,
-        tuple(sorted({run.identity.seed for run in runs})),
-        scales.pop() if len(scales) == 1 else None,
-        "; ".join(recipe.describe() for recipe in recipes),
-        machine(Arithmetic()),
-        versions(),
-        command,
-        now(),
-        min(stopped, default=None),
+        data=data,
+        images={"test": images},
+        seeds=tuple(sorted({run.identity.seed for run, _ in runs})),
+        scale=scales.pop() if len(scales) == 1 else None,
+        recipe="; ".join(recipe.describe() for recipe in recipes),
+        machine=machine(Arithmetic()),
+        versions=versions(),
+        command=command,
+        time=now(),
+        until=min((reached for run, reached in runs if reached < run.identity.recipe.iterations), default=None),
     )

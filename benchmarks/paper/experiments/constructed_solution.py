@@ -6,7 +6,7 @@ that training does not come upon it in plain networks is read off training curve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.paper.experiments.seeds import difference, judge_difference, spread
-from benchmarks.records.findings import Check, Findings, FindingsTable, Line, Mark, Panel, Provenance, floats
+from benchmarks.paper.experiments.curves import Curves, single_seed
+from benchmarks.paper.experiments.seeds import difference, spread
+from benchmarks.paper.training.step import evaluation_mode
+from benchmarks.records.findings import Check, Findings, FindingsTable, Mark, Panel, Provenance
 from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build, initialise
 from exporter.models.variants import Variant
-from runtimes.errors import ArtifactError, UsageError
+from runtimes.errors import ArtifactError, Reason, UsageError
 
 ROUNDING = 1e-4
-"""Of the largest logit: a difference beneath it is float32's rounding through many layers, not another function."""
+"""Share of the largest logit: a smaller difference is float32's rounding through many layers, no other function."""
 
 SAID_RESIDUAL = "a deeper residual net exists that computes what a shallower one does: the added branches are zero"
 SAID_PLAIN = "a deeper plain net exists that computes what a shallower one does: the added layers copy their input"
@@ -55,7 +57,10 @@ def deepen(model: ResNet, variant: Variant, seed: int = 0) -> ResNet:
         for index in range(have, want):
             block = deeper.get_submodule(f"layer{stage}.{index}")
             if variant.residual:
-                _silence(block)
+                assert isinstance(block, (BasicBlock, Bottleneck))
+                last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
             else:
                 _pass_through(block)
     return deeper
@@ -64,22 +69,20 @@ def deepen(model: ResNet, variant: Variant, seed: int = 0) -> ResNet:
 def _check(shallower: Variant, deeper: Variant) -> None:
     what = f"{deeper.name} cannot be built from {shallower.name} and identity layers"
     if replace(shallower, name="", depths=(), paper=deeper.paper) != replace(deeper, name="", depths=()):
-        raise UsageError(f"{what}: they differ in more than depth", hint="take a variant of the same kind")
+        hint = "take a variant of the same kind"
+        raise UsageError(f"{what}: they differ in more than depth", code="deepen-other-kind", hint=hint)
     pairs = list(zip(shallower.depths, deeper.depths, strict=False))
     if len(shallower.depths) != len(deeper.depths) or any(have > want for have, want in pairs):
-        raise UsageError(f"{what}: its stages have {deeper.depths} blocks, the other's {shallower.depths}")
+        raise UsageError(
+            f"{what}: its stages have {deeper.depths} blocks, the other's {shallower.depths}", code="deepen-shallower"
+        )
     if deeper.residual and deeper.shortcut == "C":
-        raise UsageError(f"{what}: with shortcut C every block is projected", hint="take shortcut A or B")
+        hint = "take shortcut A or B"
+        raise UsageError(f"{what}: with shortcut C every block is projected", code="deepen-projected", hint=hint)
     if not deeper.residual and deeper.block == "bottleneck":
-        raise UsageError(f"{what}: a plain bottleneck is narrower than what it would have to copy")
-
-
-def _silence(block: nn.Module) -> None:
-    """Makes the residual block's branch zero."""
-    assert isinstance(block, (BasicBlock, Bottleneck))
-    last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+        raise UsageError(
+            f"{what}: a plain bottleneck is narrower than what it would have to copy", code="deepen-plain-bottleneck"
+        )
 
 
 def _pass_through(block: nn.Module) -> None:
@@ -101,8 +104,6 @@ class ConstructionResult:
     """How the outputs of a built network compare with those of the one it was built from, over ``images``.
 
     Attributes:
-        shallower, deeper: the variants' names.
-        residual: what kind both are.
         differing: images of which any logit differs in any bit.
         difference: largest between two logits.
         largest: the shallower network's largest logit by size.
@@ -124,24 +125,17 @@ def compare_networks(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.
         UsageError: there are no images.
         ArtifactError: a logit is not finite.
     """
-    models = shallower, deeper
-    modes = [model.training for model in models]
     images = differing = 0
     difference = largest = 0.0
-    try:
-        for model in models:
-            model.eval()
+    with evaluation_mode(shallower, deeper):
         for batch in batches:
-            wanted, given = (_logits(model, batch) for model in models)
+            wanted, given = (_logits(model, batch) for model in (shallower, deeper))
             images += len(batch)
             differing += int((wanted.view(np.int32) != given.view(np.int32)).any(axis=1).sum())
             difference = max(difference, float(np.abs(wanted - given).max()))
             largest = max(largest, float(np.abs(wanted).max()))
-    finally:
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)
     if not images:
-        raise UsageError("outputs are compared on at least one image")
+        raise UsageError("outputs are compared on at least one image", code="comparison-without-images")
     names = shallower.variant.name, deeper.variant.name
     return ConstructionResult(*names, shallower.variant.residual, images, differing, difference, largest)
 
@@ -150,147 +144,128 @@ def _logits(model: ResNet, images: torch.Tensor) -> NDArray[np.float32]:
     with torch.inference_mode():
         logits: NDArray[np.float32] = model(images.to(model.fc.weight.device)).float().cpu().numpy()
     if not np.isfinite(logits).all():
-        raise ArtifactError(f"the logits of {model.variant.name} are not finite with these weights")
+        raise ArtifactError(
+            f"the logits of {model.variant.name} are not finite with these weights", code="variant-logits-not-finite"
+        )
     return logits
 
 
 # Findings -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The training of one network, a seed or several.
-
-    Attributes:
-        label: names the network, as "plain56".
-        iterations: (points,).
-        train_error: for each seed a fraction at each of the ``iterations``.
-        final: for each seed the finished network's error on the training images, in evaluation mode; a fraction. Of
-            runs that were stopped, the curve's last.
-        images: how many training images there are.
-        until: the iteration that the runs were stopped at; ``None`` if they are finished.
-    """
-
-    label: str
-    iterations: tuple[float, ...]
-    train_error: tuple[tuple[float, ...], ...]
-    final: tuple[float, ...]
-    images: int
-    until: int | None = None
-
-
 def identity_findings(
-    constructed: Sequence[ConstructionResult], training: tuple[Curve, Curve] | None, provenance: Provenance
+    constructed: Sequence[ConstructionResult], training: tuple[Curves, Curves] | None, provenance: Provenance
 ) -> Findings:
     """What the comparisons show; and whether training found the built solution, of which the level is known.
 
-    ``training`` is a plain network's and that of a deeper one. As a built network gives the outputs of the shallower
-    one that it is built from, its training error is the shallower one's.
+    ``training`` holds a plain network and a deeper one. As a built network gives the outputs of the shallower one that
+    it is built from, its training error is the shallower one's.
     """
     checks = []
-    for residual, said in ((True, SAID_RESIDUAL), (False, SAID_PLAIN)):
-        of_kind = [one for one in constructed if one.residual == residual]
+    for residual, claim in ((True, SAID_RESIDUAL), (False, SAID_PLAIN)):
+        of_kind = [result for result in constructed if result.residual == residual]
         if of_kind:
-            checks.append(_construction_check(said, of_kind))
-    notes = [
-        "Built networks are identities with batch-norm's running statistics, as after training; a batch's own, as in "
-        "training, would scale what an added layer gives on."
-    ]
-    if training is None:
-        notes.append("No plain networks were trained: whether training finds the built solution is left open.")
-    else:
+            checks.append(_construction_check(claim, of_kind))
+    tables, panels = [_table(constructed)], []
+    if training is not None:
         checks.append(_solver_check(*training))
-        until = training[0].until
-        notes.append(
-            "Levels and verdict are of the finished networks in evaluation mode without augmentation; the curves are "
-            "of the updates' own images."
-            if until is None
-            else f"The runs were stopped: levels and verdict are of the updates' own images at iteration {until:,}."
-        )
-        if min(len(curve.final) for curve in training) < 2:
-            notes.append(
-                "One seed of a network: the interval covers the images alone, not what another seed would give."
-            )
+        tables.append(_errors_table(*training))
+        panels.append(_panel(*training))
     return Findings(
         experiment="identity",
         title="The solution by construction: a deeper net that does what a shallower one does",
         checks=tuple(checks),
-        panels=() if training is None else (_panel(*training),),
-        tables=(_table(constructed), *(() if training is None else (_finals(*training),))),
-        notes=tuple(notes),
+        panels=tuple(panels),
+        tables=tuple(tables),
+        notes=tuple(note.sentence for note in limits(training)),
         provenance=provenance,
     )
 
 
-def _construction_check(said: str, constructed: Sequence[ConstructionResult]) -> Check:
+def limits(training: tuple[Curves, Curves] | None) -> list[Reason]:
+    """What a reader must know of the comparisons, and of the training runs."""
+    notes = [
+        Reason(
+            "identity-by-running-statistics",
+            "Built networks are identities with batch-norm's running statistics, as after training; a batch's own, as "
+            "in training, would scale what an added layer gives on.",
+        )
+    ]
+    if training is None:
+        sentence = Reason(
+            "no-plain-runs",
+            "No plain networks were trained: whether training finds the built solution is left open.",
+        )
+        return [*notes, sentence]
+    until = training[0].until
+    if until is None:
+        levels = Reason(
+            "levels-of-finished-networks",
+            "Levels and verdict are of the finished networks in evaluation mode without augmentation; the curves are "
+            "of the updates' own images.",
+        )
+    else:
+        levels = Reason(
+            "levels-of-stopped-runs",
+            f"The runs were stopped: levels and verdict are of the updates' own images at iteration {until:,}.",
+        )
+    seeds = min(len(curves.runs) for curves in training)
+    return [*notes, levels, *([single_seed()] if seeds < 2 else [])]
+
+
+def _construction_check(claim: str, constructed: Sequence[ConstructionResult]) -> Check:
     parts = [
         f"{one.deeper} from {one.shallower}: largest difference {one.difference:.3g} over {one.images:,} images, "
         + (f"{one.differing:,} of them not equal to the bit" if one.differing else "all equal to the bit")
         for one in constructed
     ]
     same = all(one.differing == 0 if one.residual else one.difference <= ROUNDING * one.largest for one in constructed)
-    return Check(said, "section 1", "; ".join(parts), "confirmed" if same else "contradicted")
+    return Check(claim, "section 1", "; ".join(parts), "confirmed" if same else "contradicted")
 
 
-def _solver_check(shallower: Curve, deeper: Curve) -> Check:
-    found = difference(deeper.final, shallower.final, deeper.images)
-    words = (
-        f"training error {spread(deeper.final)} % of {deeper.label} as trained against {spread(shallower.final)} % of "
-        f"{deeper.label} as built from {shallower.label}: {found.in_points()}"
+def _solver_check(shallower: Curves, deeper: Curves) -> Check:
+    trained, built = deeper.errors("train"), shallower.errors("train")
+    errors = difference(trained, built, deeper.runs[0].images["train"])
+    measured = (
+        f"training error {spread(trained)} % of {deeper.label} as trained against {spread(built)} % of "
+        f"{deeper.label} as built from {shallower.label}: {errors.in_points()}"
     )
-    return Check(SAID_SOLVER, "section 1, Figure 1", words, judge_difference(found))
+    return Check(SAID_SOLVER, "section 1, Figure 1", measured, errors.outcome)
 
 
-def _panel(shallower: Curve, deeper: Curve) -> Panel:
-    level = 100 * float(np.mean(shallower.final))
+def _panel(shallower: Curves, deeper: Curves) -> Panel:
+    level = 100 * float(np.mean(shallower.errors("train")))
     return Panel(
         "Training, and the level of the built solution",
         "iteration",
         "training error, %",
-        tuple(_plot_line(curve) for curve in (shallower, deeper)),
+        tuple(curves.line(curves.label, "train") for curves in (shallower, deeper)),
         (Mark(f"{deeper.label} built from {shallower.label}", shallower.label, level),),
         source="Figure 1, left",
     )
 
 
-def _plot_line(curve: Curve) -> Line:
-    errors = 100 * np.array(curve.train_error)
-    several = len(errors) > 1
-    return Line(
-        curve.label,
-        curve.label,
-        floats(curve.iterations),
-        floats(errors.mean(axis=0).tolist()),
-        floats(errors.min(axis=0).tolist()) if several else (),
-        floats(errors.max(axis=0).tolist()) if several else (),
-    )
-
-
 def _table(constructed: Sequence[ConstructionResult]) -> FindingsTable:
-    return FindingsTable(
-        "Outputs of the built network beside those of the network that it was built from",
-        ("built", "from", "images", "not equal to the bit", "largest difference", "largest logit"),
-        tuple(
-            (
-                one.deeper,
-                one.shallower,
-                f"{one.images:,}",
-                f"{one.differing:,}",
-                f"{one.difference:.3g}",
-                f"{one.largest:.3g}",
-            )
-            for one in constructed
-        ),
-    )
+    columns: dict[str, Callable[[ConstructionResult], str]] = {
+        "built": lambda one: one.deeper,
+        "from": lambda one: one.shallower,
+        "images": lambda one: f"{one.images:,}",
+        "not equal to the bit": lambda one: f"{one.differing:,}",
+        "largest difference": lambda one: f"{one.difference:.3g}",
+        "largest logit": lambda one: f"{one.largest:.3g}",
+    }
+    caption = "Outputs of the built network beside those of the network that it was built from"
+    return FindingsTable.of(caption, constructed, columns)
 
 
-def _finals(shallower: Curve, deeper: Curve) -> FindingsTable:
-    return FindingsTable(
-        "Error of the plain networks on their training images"
-        + (", finished and in evaluation mode" if shallower.until is None else f" at iteration {shallower.until:,}"),
-        ("network", "seeds", "training %", f"{deeper.label} built from {shallower.label}: training %"),
-        (
-            (shallower.label, str(len(shallower.final)), spread(shallower.final), "–"),
-            (deeper.label, str(len(deeper.final)), spread(deeper.final), spread(shallower.final)),
-        ),
-    )
+def _errors_table(shallower: Curves, deeper: Curves) -> FindingsTable:
+    until, built = shallower.until, spread(shallower.errors("train"))
+    columns: dict[str, Callable[[Curves], str]] = {
+        "network": lambda curves: curves.label,
+        "seeds": lambda curves: str(len(curves.runs)),
+        "training %": lambda curves: spread(curves.errors("train")),
+        f"{deeper.label} built from {shallower.label}: training %": lambda one: built if one is deeper else "–",
+    }
+    when = ", finished and in evaluation mode" if until is None else f" at iteration {until:,}"
+    caption = f"Error of the plain networks on their training images{when}"
+    return FindingsTable.of(caption, (shallower, deeper), columns)

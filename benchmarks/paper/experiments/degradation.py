@@ -4,49 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.paper.experiments import curves
-from benchmarks.paper.experiments.curves import Curves
+from benchmarks.paper.experiments.curves import Comparison, Curves, larger
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records.findings import Check, Findings
 
 
-def findings(found: Sequence[Curves], command: str) -> Findings:
-    """Of finished runs of CIFAR nets, plain and residual, of two or more depths each."""
-    families = {family: _by_depth(found, family) for family in ("plain", "residual")}
-    top = curves.ceiling(found)
-    panels = [
-        curves.panel(f"{family.capitalize()} nets", nets, f"Figure 6, {side}", top, curves.marks(nets))
-        for (family, nets), side in zip(families.items(), ("left", "middle"), strict=True)
-        if nets
-    ]
-    return Findings(
+def findings(curves: Sequence[Curves], command: str) -> Findings:
+    """The findings on runs of CIFAR nets, plain and residual, of two or more depths each."""
+    by_depth = sorted(curves, key=lambda one: count_layers(one.variant))
+    plain, residual = ([one for one in by_depth if one.variant.family == kind] for kind in ("plain", "residual"))
+    return Comparison(
         "degradation",
         "Degradation: deeper plain nets train worse, deeper residual nets do not",
-        tuple(_checks(families["plain"], families["residual"])),
-        tuple(panels),
-        (curves.table(found, curves.caption(found), curves.format_test_error),),
-        tuple(curves.limits(found)),
-        curves.provenance(found, command),
-    )
+        _checks(plain, residual),
+        [("Plain nets", plain, "Figure 6, left"), ("Residual nets", residual, "Figure 6, middle")],
+        _paper_error,
+        levels=True,
+    ).findings(curves, command)
 
 
-def _by_depth(found: Sequence[Curves], family: str) -> list[Curves]:
-    return sorted((one for one in found if one.variant.family == family), key=lambda one: count_layers(one.variant))
+def _paper_error(curves: Curves) -> str:
+    error = curves.variant.paper.top1_error
+    return "–" if error is None else f"{100 * error:.2f}"
 
 
 def _checks(plain: Sequence[Curves], residual: Sequence[Curves]) -> list[Check]:
+    first, last = "section 1, Figure 1", "section 4.2, Figure 6"
     checks = []
     if len(plain) > 1:
-        said = "a deeper plain net has a higher training error"
-        checks.append(curves.larger(plain[-1], plain[0], "train", said, "section 1, Figure 1"))
-        said = "and a higher test error"
-        checks.append(curves.larger(plain[-1], plain[0], "test", said, "section 1, Figure 1"))
+        shallow, deep = plain[0], plain[-1]
+        checks.append(larger(deep, shallow, "train", "a deeper plain net has a higher training error", first))
+        checks.append(larger(deep, shallow, "test", "and a higher test error", first))
     if len(residual) > 1:
-        said = "a deeper residual net has a lower training error"
-        checks.append(curves.larger(residual[0], residual[-1], "train", said, "section 4.2, Figure 6"))
-        said = "and a lower test error"
-        checks.append(curves.larger(residual[0], residual[-1], "test", said, "section 4.2, Figure 6"))
+        shallow, deep = residual[0], residual[-1]
+        checks.append(larger(shallow, deep, "train", "a deeper residual net has a lower training error", last))
+        checks.append(larger(shallow, deep, "test", "and a lower test error", last))
     if plain and residual:
-        said = "at the greatest depth the residual net trains better than the plain one"
-        checks.append(curves.larger(plain[-1], residual[-1], "train", said, "section 4.2, Figure 6"))
+        claim = "at the greatest depth the residual net trains better than the plain one"
+        checks.append(larger(plain[-1], residual[-1], "train", claim, last))
     return checks

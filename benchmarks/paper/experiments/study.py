@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.paper.training.corpus import Corpus, Source, load
-from benchmarks.paper.training.loop import Pace, on_device
+from benchmarks.paper.training.corpus import Source, load
+from benchmarks.paper.training.loop import Pace, TrainingJob, on_device
 from benchmarks.paper.training.recipe import RECIPES, Recipe
 from benchmarks.paper.training.run import Identity, Run
-from benchmarks.paper.training.schedule import TrainingJob, drive
+from benchmarks.paper.training.schedule import drive
 from benchmarks.paper.training.step import Arithmetic, TrainingPrecision
 from exporter.models.variants import Shortcut, Variant, customise, variant
 from exporter.network import ExportListener
@@ -32,9 +32,9 @@ class TrainingOptions:
 
     Attributes:
         recipe: a name in ``RECIPES``.
-        factor: of the whole schedule, or ``None``.
+        factor: the share of the whole schedule, or ``None``.
         epochs: in place of ``factor``: the schedule is shortened, or stretched, to so many passes over the data.
-        threads: of PyTorch; ``None`` takes all usable processors.
+        threads: PyTorch's threads; ``None`` takes all usable processors.
         compiled: ``None`` compiles what has ``COMPILED_FROM`` iterations or more.
         pace: when to leave with checkpoints written, and how often to write them.
     """
@@ -60,14 +60,14 @@ def fit_variant(name: str, classes: int, size: int, shortcut: Shortcut | None = 
 
 
 def train(
-    wanted: Sequence[tuple[Path, str, Shortcut | None, int]], setup: TrainingOptions, listener: ExportListener
+    networks: Sequence[tuple[Path, str, Shortcut | None, int]], setup: TrainingOptions, listener: ExportListener
 ) -> tuple[Path, ...]:
     """Trains networks, each given as (folder, variant's name, shortcut option, seed); the folders. Finished ones stay.
 
     Raises:
         UsageError: options that contradict each other; a folder that holds another run.
         BackendUnavailableError: there is no such device.
-        RexportError: as ``corpus.load`` and ``driving.drive``.
+        RexportError: the data cannot be read, or a run not be trained; see ``corpus.load`` and ``schedule.drive``.
     """
     begun_s = time.monotonic()
     if setup.device == "cuda":
@@ -76,55 +76,50 @@ def train(
     listener.step(f"reading {setup.source.train}")
     recipe = RECIPES[setup.recipe]
     corpus = load(setup.source, recipe.held_out, recipe.batch)
-    recipe = _scale_recipe(recipe, setup, corpus)
-    arithmetic = _arithmetic(setup, recipe)
-    jobs = [
-        TrainingJob(
-            folder,
-            Identity(
-                fit_variant(name, len(corpus.classes), setup.source.size, option),
-                recipe,
-                seed,
-                corpus.digest,
-            ),
-            arithmetic,
-        )
-        for folder, name, option, seed in wanted
-    ]
+    recipe = _scale_recipe(recipe, setup, len(corpus.train))
+    compiled = recipe.iterations >= COMPILED_FROM if setup.compiled is None else setup.compiled
+    arithmetic = Arithmetic("cuda" if setup.device == "cuda" else "cpu", setup.precision, compiled)
+    jobs = []
+    for folder, name, option, seed in networks:
+        row = fit_variant(name, len(corpus.classes), setup.source.size, option)
+        jobs.append(TrainingJob(folder, Identity(row, recipe, seed, corpus.digest), arithmetic))
     data = on_device(corpus, recipe, jobs[0].identity.variant, arithmetic)
     try:
         drive(jobs, data, listener, setup.pace.subtract(time.monotonic() - begun_s))
     except RuntimeError as error:
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            what = f"PyTorch could not compile the network: {str(error).splitlines()[0]}"
-            raise CompatibilityError(what, hint="--no-compile trains without; --debug shows the cause") from error
+        origin = type(error).__module__
+        if origin.startswith(("torch._dynamo", "torch._inductor")):
+            raise CompatibilityError(
+                f"PyTorch could not compile the network: {str(error).splitlines()[0]}",
+                code="training-not-compiled",
+                hint="--no-compile trains without; --debug shows the cause",
+            ) from error
         raise
     return tuple(job.folder for job in jobs)
 
 
-def _scale_recipe(recipe: Recipe, setup: TrainingOptions, corpus: Corpus) -> Recipe:
+def _scale_recipe(recipe: Recipe, setup: TrainingOptions, images: int) -> Recipe:
     if setup.factor is not None and setup.epochs is not None:
-        raise UsageError("--scale and --epochs both say how long to train", hint="give one of them")
+        raise UsageError(
+            "--scale and --epochs both say how long to train", code="scale-and-epochs", hint="give one of them"
+        )
     if setup.epochs is not None:
-        steps = len(corpus.train) // recipe.batch
-        return recipe.stretch(setup.epochs * steps / recipe.iterations)
+        return recipe.stretch(setup.epochs * (images // recipe.batch) / recipe.iterations)
     return recipe if setup.factor in (None, 1.0) else recipe.stretch(setup.factor or 1.0)
-
-
-def _arithmetic(setup: TrainingOptions, recipe: Recipe) -> Arithmetic:
-    compiled = recipe.iterations >= COMPILED_FROM if setup.compiled is None else setup.compiled
-    return Arithmetic("cuda" if setup.device == "cuda" else "cpu", setup.precision, compiled)
 
 
 def export_command(folder: Path, run: Run, weights: str) -> str:
     """The command that makes an artifact of a finished run."""
-    mean, std = (",".join(f"{value:g}" for value in _spread(values, run)) for values in (run.mean, run.std))
     shape, option = run.identity.variant, run.identity.option
-    words = ["rexport", "onnx", shape.name, "--weights", str(folder / weights), "--num-classes", str(shape.classes)]
-    words += ["--size", str(shape.size[0]), "--mean", mean, "--std", std]
-    return shlex.join([*words, *(["--shortcut", option] if option is not None else [])])
-
-
-def _spread(values: tuple[float, ...], run: Run) -> tuple[float, ...]:
-    """One number a channel of the network: a grey's stands in each."""
-    return values * run.identity.variant.in_channels if len(values) == 1 else values
+    grey = len(run.mean) == 1  # a grey's number stands in each channel of the network
+    mean, std = (values * (shape.in_channels if grey else 1) for values in (run.mean, run.std))
+    options = {
+        "--weights": str(folder / weights),
+        "--num-classes": str(shape.classes),
+        "--size": str(shape.size[0]),
+        "--mean": ",".join(f"{value:g}" for value in mean),
+        "--std": ",".join(f"{value:g}" for value in std),
+    }
+    if option is not None:
+        options["--shortcut"] = option
+    return shlex.join(["rexport", "onnx", shape.name, *(word for pair in options.items() for word in pair)])

@@ -8,46 +8,42 @@ and what of the latter comes back through the branch alone. Everything is in flo
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.paper.probes.layer_gradients import LossBatch, blocks, loss_of
-from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build
+from benchmarks.paper.probes.layer_gradients import LossBatch, blocks, check_gradient, keep_input, loss_of
+from exporter.models.resnet import Bottleneck, ResNet, build
 from exporter.models.variants import Variant
-from runtimes.errors import ArtifactError, UsageError
+from runtimes.errors import UsageError
 
 
 @dataclass(frozen=True)
 class GradientShare:
     """What the shortcut and the branch of one block bring to the gradient d at the block's input.
 
-    With s the shortcut's part (the gradient at the sum) and b the branch's, d = s + b, and the shares are projections:
-    ``shortcut`` is <s, d> / |d|^2 and ``branch`` <b, d> / |d|^2; the two add up to one. Of the squared norm,
-    |s|^2 / |d|^2 is ``shortcut - cross`` and |b|^2 / |d|^2 is ``branch - cross``, ``cross`` being <s, b> / |d|^2.
+    With s the shortcut's part (the gradient at the sum) and b the branch's, d = s + b, and ``shortcut`` is the
+    projection <s, d> / |d|^2; the branch's is the rest to one. Of the squared norm, |s|^2 / |d|^2 is
+    ``shortcut - cross``, ``cross`` being <s, b> / |d|^2.
 
     Attributes:
         block: its name, as "layer1.0".
-        norm: |d|, over the whole batch.
         error: largest element of |d - (s + b)|, over the largest of |d|: 0 but for rounding if the identity holds.
     """
 
     block: str
     shortcut: float
-    branch: float
     cross: float
-    norm: float
     error: float
 
 
 @dataclass(frozen=True)
 class GradientShares:
-    """What was found of one network, by ``name`` for people: a share for each block with an identity shortcut."""
+    """The shares in one network, by ``name`` for people: one for each block with an identity shortcut."""
 
     name: str
-    variant: Variant
     blocks: tuple[GradientShare, ...]
 
 
@@ -58,34 +54,10 @@ def identity_blocks(variant: Variant) -> tuple[str, ...]:
     return tuple(name for name, block in blocks(model).items() if block.residual and block.downsample is None)
 
 
-class _Passing:
-    """What passes through one block: its input, the branch's end, and the sum of both in front of the last ReLU."""
-
-    input: Tensor
-    branch: Tensor
-    sum: Tensor
-
-    def attach_hooks(self, block: BasicBlock | Bottleneck) -> None:
-        last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-        block.register_forward_pre_hook(self._keep_input)
-        last.register_forward_hook(self._keep_branch)
-        block.relu.register_forward_pre_hook(self._keep_sum)
-
-    def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.input = inputs[0]
-
-    def _keep_branch(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.branch = output
-
-    def _keep_sum(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.sum = inputs[0]  # ReLU is called inside the branch too; its last call stays
-
-
 def shortcut_shares(name: str, model: ResNet, batch: LossBatch) -> GradientShares:
-    """The shares of the network's blocks, in order; batch-norm computes as in training.
+    """The shares of the network's blocks, in order; batch-norm computes as in training. The network stays as it is.
 
-    The loss is the cross-entropy, averaged over the batch. The network stays as it is. Every layer's activations are
-    held in float64: for ResNet-110 and 32x32 images about 50 MB an image.
+    Every layer's activations are held in float64: for ResNet-110 and 32x32 images about 50 MB an image.
 
     Raises:
         UsageError: the variant has no such block.
@@ -93,33 +65,44 @@ def shortcut_shares(name: str, model: ResNet, batch: LossBatch) -> GradientShare
     """
     names = identity_blocks(model.variant)
     if not names:
-        raise UsageError(f"no block of {model.variant.name} has an identity shortcut", hint="take a residual network")
+        raise UsageError(
+            f"no block of {model.variant.name} has an identity shortcut",
+            code="no-identity-shortcut",
+            hint="take a residual network",
+        )
     own = copy.deepcopy(model).double().train()
     for module in own.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False  # else the sum would be overwritten before its gradient is asked for
-    modules, seen = blocks(own), {block: _Passing() for block in names}
-    for block, passing in seen.items():
-        passing.attach_hooks(modules[block])
+    tensors: dict[str, Tensor] = {}
+    for block, module in blocks(own).items():
+        last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+        module.register_forward_pre_hook(partial(keep_input, tensors, f"{block}.input"))
+        last.register_forward_hook(partial(_keep_output, tensors, f"{block}.branch"))
+        # ReLU is called inside the branch too; its last call, on the sum, stays
+        module.relu.register_forward_pre_hook(partial(keep_input, tensors, f"{block}.sum"))
     loss = loss_of(own, batch)
-    inputs, sums = [one.input for one in seen.values()], [one.sum for one in seen.values()]
+    inputs, branches, sums = ([tensors[f"{block}.{part}"] for block in names] for part in ("input", "branch", "sum"))
     gradients = torch.autograd.grad(loss, inputs + sums, retain_graph=True)
-    found = []
-    for (block, one), whole, at_sum in zip(seen.items(), gradients, gradients[len(seen) :], strict=False):
-        (branch,) = torch.autograd.grad(one.branch, one.input, at_sum, retain_graph=True)
-        found.append(_share(model.variant, block, whole, at_sum, branch))
-    return GradientShares(name, model.variant, tuple(found))
+    shares = []
+    for number, block in enumerate(names):
+        whole, at_sum = gradients[number], gradients[len(names) + number]
+        (branch,) = torch.autograd.grad(branches[number], inputs[number], at_sum, retain_graph=True)
+        shares.append(_share(f"{block} of {model.variant.name}", block, whole, at_sum, branch))
+    return GradientShares(name, tuple(shares))
 
 
-def _share(variant: Variant, block: str, whole: Tensor, shortcut: Tensor, branch: Tensor) -> GradientShare:
-    square = float(whole.square().sum())
-    if not 0 < square < math.inf:
-        raise ArtifactError(f"the gradient at {block} of {variant.name} is zero or not finite with these weights")
+def _keep_output(
+    tensors: dict[str, Tensor], name: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    tensors[name] = output
+
+
+def _share(where: str, block: str, whole: Tensor, shortcut: Tensor, branch: Tensor) -> GradientShare:
+    square = check_gradient(float(whole.square().sum()), where)
     return GradientShare(
         block,
         shortcut=float((shortcut * whole).sum()) / square,
-        branch=float((branch * whole).sum()) / square,
         cross=float((shortcut * branch).sum()) / square,
-        norm=math.sqrt(square),
         error=float((whole - (shortcut + branch)).abs().max() / whole.abs().max()),
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,7 @@ from runtimes.errors import ArtifactError
 
 @dataclass(frozen=True, eq=False)
 class LossBatch:
-    """What a loss is taken on: ``images`` (n, c, h, w), ``targets`` (n,) int64, and what they are, for
-    people."""
+    """What a loss is taken on: ``images`` (n, c, h, w), ``targets`` (n,) int64, and what they are, for people."""
 
     images: Tensor
     targets: Tensor
@@ -94,15 +94,12 @@ def layer_gradients(model: ResNet, batch: LossBatch) -> Norms:
     layers = {name: own.get_parameter(f"{name}.weight") for name in spatial_layers(own.variant)}
     inputs: dict[str, Tensor] = {}
     for name, block in blocks(own).items():
-        block.register_forward_pre_hook(_keep(inputs, name))
+        block.register_forward_pre_hook(partial(keep_input, inputs, name))
     gradients = torch.autograd.grad(loss_of(own, batch), [*layers.values(), *inputs.values()])
     rms = [float(gradient.square().mean().sqrt()) for gradient in gradients[: len(layers)]]
     norms = [float(gradient.square().sum().sqrt()) for gradient in gradients[len(layers) :]]
     for name, value in zip((*layers, *inputs), rms + norms, strict=True):
-        if not 0 < value < math.inf:
-            raise ArtifactError(
-                f"the gradient at {name} of {own.variant.name} is zero or not finite with these weights"
-            )
+        check_gradient(value, f"{name} of {own.variant.name}")
     return Norms(tuple(layers), tuple(rms), tuple(inputs), tuple(norms))
 
 
@@ -112,19 +109,26 @@ def loss_of(model: ResNet, batch: LossBatch) -> Tensor:
     return F.cross_entropy(model(batch.images.to(weight)), batch.targets.to(weight.device))
 
 
-def _keep(inputs: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def keep_input(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs[name] = given[0]
+def check_gradient(size: float, where: str) -> float:
+    """The size of a gradient.
 
-    return keep_input
+    Raises:
+        ArtifactError: it is zero or not finite.
+    """
+    if not 0 < size < math.inf:
+        raise ArtifactError(
+            f"the gradient at {where} is zero or not finite with these weights", code="gradient-not-finite"
+        )
+    return size
+
+
+def keep_input(tensors: dict[str, Tensor], name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """A forward hook, but for its first two arguments: keeps a module's input under a name."""
+    tensors[name] = inputs[0]
 
 
 def at_initialisation(variant: Variant, seed: int, batch: LossBatch) -> tuple[InitialGradients, InitialGradients]:
-    """Gradients of the freshly initialised network: with batch-norm, and without.
-
-    Raises:
-        ArtifactError: as ``layer_gradients``.
-    """
+    """Gradients of the freshly initialised network: with batch-norm, and without. Raises as ``layer_gradients``."""
     model = build(variant)
     initialise(model, seed)
     return (
@@ -136,14 +140,11 @@ def at_initialisation(variant: Variant, seed: int, batch: LossBatch) -> tuple[In
 def along_training(
     variant: Variant, states: Iterable[tuple[int, Mapping[str, Tensor]]], batch: LossBatch
 ) -> tuple[TrainedGradients, ...]:
-    """Gradients at points of a training run, each given as its iteration and the state dict that it left.
-
-    Raises:
-        ArtifactError: as ``layer_gradients``.
-    """
+    """Gradients at points of a training run, each given as its iteration and the state dict that it left. Raises as
+    ``layer_gradients``."""
     model = build(variant)
-    found = []
+    gradients = []
     for iteration, state in states:
         model.load_state_dict(state)
-        found.append(TrainedGradients(variant, iteration, layer_gradients(model, batch)))
-    return tuple(found)
+        gradients.append(TrainedGradients(variant, iteration, layer_gradients(model, batch)))
+    return tuple(gradients)

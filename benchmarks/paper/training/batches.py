@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.paper.training.corpus import CorpusSplit
+from benchmarks.paper.training.corpus import CorpusSplit, Moments
 
 EVALUATED_AT_A_TIME = 1000
 
@@ -24,10 +24,10 @@ class DeviceImages:
     Attributes:
         padded: (n, h + 2 padding, w + 2 padding, c) uint8.
         targets: (n,) int64.
-        size: of the crops, in pixels.
+        size: pixels of a crop.
         mean, scale: (c,) or, for greys, (channels,) float32: a pixel's value less ``mean``, times ``scale``, is what
             the network sees.
-        channels: of the network's input; a grey stands in each of them.
+        channels: channels of the network's input; a grey stands in each of them.
     """
 
     padded: Tensor
@@ -49,20 +49,23 @@ class DeviceImages:
         along = torch.arange(self.size, device=self.padded.device)
         rows = top[:, None] + along  # (b, size)
         columns = left[:, None] + torch.where(mirrored[:, None], self.size - 1 - along, along)
-        places = (chosen[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]  # (b, size, size)
-        pixels = self.padded.view(count * height * width, channels).index_select(0, places.flatten())
+        pixels_at = (chosen[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]  # (b, size, size)
+        pixels = self.padded.view(count * height * width, channels).index_select(0, pixels_at.flatten())
         normal = (pixels.float() - self.mean) * self.scale  # (b size size, c)
         images = normal.view(len(chosen), self.size, self.size, -1).permute(0, 3, 1, 2)
         return images.expand(-1, self.channels, -1, -1).contiguous(memory_format=torch.channels_last)
 
-    def crop_centres(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images as the test sees them, cut from the middle, with their targets, some at a time."""
+    def crop_centre(self, chosen: Tensor) -> Tensor:
+        """The chosen images as the test sees them, cut from the middle."""
         height, width = self.padded.shape[1:3]
-        everything = torch.arange(len(self), device=self.padded.device)
-        for chosen in torch.split(everything, EVALUATED_AT_A_TIME):
-            top = torch.full_like(chosen, (height - self.size) // 2)
-            left = torch.full_like(chosen, (width - self.size) // 2)
-            yield self.crops(chosen, top, left, torch.zeros_like(chosen, dtype=torch.bool)), self.targets[chosen]
+        top = torch.full_like(chosen, (height - self.size) // 2)
+        left = torch.full_like(chosen, (width - self.size) // 2)
+        return self.crops(chosen, top, left, torch.zeros_like(chosen, dtype=torch.bool))
+
+    def crop_centres(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images as the test sees them, with their targets, some at a time."""
+        for chosen in torch.split(torch.arange(len(self), device=self.padded.device), EVALUATED_AT_A_TIME):
+            yield self.crop_centre(chosen), self.targets[chosen]
 
 
 def place_on_device(
@@ -71,7 +74,7 @@ def place_on_device(
     *,
     size: int,
     padding: int,
-    moments: tuple[tuple[float, ...], tuple[float, ...]],
+    moments: Moments,
     channels: int,
 ) -> DeviceImages:
     """The images on the device, with black around them: at least ``padding`` pixels, and what ``size`` needs."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ SPECS = (
     f"{BUNDLED_NAME} (Debian's dataset-fashion-mnist), {SAMPLE_NAME} (1,000 bundled training images), or the path of "
     "CIFAR-10 or of one folder a class, in an archive or not"
 )
+
+Moments: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation, one a channel, as shares of 255."""
 
 _SPLIT_SEED = 0
 """Which images are held out is the same in all runs, whatever their seed."""
@@ -61,8 +64,8 @@ class Corpus:
         """Images by part."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
-    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of the training pixels by channel, as shares of 255, rounded to four digits."""
+    def moments(self) -> Moments:
+        """The moments of the training pixels, rounded to four digits."""
         planes = self.train.images.reshape(-1, self.train.images.shape[3]).T
         shares = np.array([np.bincount(plane, minlength=256) for plane in planes]) / planes.shape[1]  # (c, 256)
         levels = np.arange(256) / 255
@@ -76,11 +79,11 @@ class Source:
     """Where the images are.
 
     Attributes:
-        train: ``SPECS``.
+        train: one of ``SPECS``.
         test: the same, if the test images lie elsewhere.
         name: what results call the data; ``None`` for the data set's own name.
         limit: takes so many training and so many test images at the most.
-        size: of the network's input; encoded images are resized to it.
+        size: pixels of the network's input; encoded images are resized to it.
     """
 
     train: str
@@ -97,20 +100,23 @@ def load(source: Source, held_out: float, batch: int) -> Corpus:
         UsageError: no such data set, or fewer training images than one ``batch``.
         ArtifactError, ResourceError, InputError: the data cannot be read; the file is named.
     """
-    parts = {split: _open_split(source, split) for split in _SPLITS}
-    name, classes, training = parts["train"]
-    _, test_classes, test = parts["test"]
+    name, classes, images = _open_split(source.train, "train", source.size)
+    _, test_classes, test = load_test(source)
     if classes != test_classes:
         raise ArtifactError(
             f"the training images have the classes {', '.join(classes)}, the test images {', '.join(test_classes)}",
+            code="test-classes-differ",
             path=source.test or source.train,
         )
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(training))[: source.limit]
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(images))[: source.limit]
     held = round(len(order) * held_out)
-    train, validation = training.select(order[held:]), training.select(order[:held])
+    train, validation = images.select(order[held:]), images.select(order[:held])
     if len(train) < batch:
-        raise UsageError(f"{len(train)} training images, fewer than a batch of {batch}", hint="a larger --limit")
-    test = _first(test, source.limit)
+        raise UsageError(
+            f"{len(train)} training images, fewer than a batch of {batch}",
+            code="too-few-training-images",
+            hint="a larger --limit",
+        )
     digest = hashlib.sha256()
     for part in (train, validation, test):
         digest.update(part.images.data)
@@ -119,63 +125,45 @@ def load(source: Source, held_out: float, batch: int) -> Corpus:
 
 
 def load_test(source: Source) -> tuple[str, tuple[str, ...], CorpusSplit]:
-    """Name, classes and test images alone, as ``load`` would give them.
-
-    Raises:
-        RexportError: as ``load``.
-    """
-    name, classes, test = _open_split(source, "test")
-    return source.name or name, classes, _first(test, source.limit)
-
-
-def _first(test: CorpusSplit, limit: int | None) -> CorpusSplit:
-    """So many of them, drawn by a shuffle that is always the same, in their order."""
-    if limit is None:
-        return test
-    return test.select(np.sort(np.random.default_rng(_SPLIT_SEED).permutation(len(test))[:limit]))
+    """Name, classes and test images alone, as ``load`` would give them: with a limit, so many in their order, drawn by
+    a shuffle that is always the same."""
+    name, classes, test = _open_split(source.test or source.train, "test", source.size)
+    if source.limit is not None:
+        test = test.select(np.sort(np.random.default_rng(_SPLIT_SEED).permutation(len(test))[: source.limit]))
+    return source.name or name, classes, test
 
 
-_SPLITS: tuple[Split, Split] = ("train", "test")
-
-
-def _open_split(source: Source, split: Split) -> tuple[str, tuple[str, ...], CorpusSplit]:
-    """Name, classes and images of one split."""
-    spec = source.test if split == "test" and source.test is not None else source.train
-    published = _published_reader(spec)
-    if published is not None:
-        dataset = open_dataset(BUNDLED_NAME, split=split)
-        images, targets = published("train" if split == "train" else "t10k")
-        return BUNDLED_NAME, dataset.classes, CorpusSplit(images[..., None], targets)
-    dataset = open_dataset(BUNDLED_NAME if spec == SAMPLE_NAME else spec, split=split)
-    if dataset.targets is None:
-        raise ArtifactError("its images are not sorted into classes", path=spec, hint="one folder a class")
-    name = SAMPLE_NAME if spec == SAMPLE_NAME else dataset.name
-    return name, dataset.classes, CorpusSplit(_decode_images(dataset, source.size), dataset.targets)
-
-
-def _published_reader(spec: str) -> Callable[[str], tuple[Pixels, NDArray[np.int64]]] | None:
-    """Reads the published files of Fashion-MNIST, if these are meant."""
+def _open_split(spec: str, split: Split, size: int) -> tuple[str, tuple[str, ...], CorpusSplit]:
+    """Name, classes and images of one split. The published files of Fashion-MNIST are read where they are meant."""
     folder = fashion_mnist.DEBIAN_FOLDER if spec == BUNDLED_NAME else Path(spec)
     if spec == BUNDLED_NAME or any((folder / f"{name}.gz").is_file() for name in fashion_mnist.SHA256):
-        return lambda split: fashion_mnist.read(split, folder)
-    return None
+        images, targets = fashion_mnist.read("train" if split == "train" else "t10k", folder)
+        return BUNDLED_NAME, open_dataset(BUNDLED_NAME, split=split).classes, CorpusSplit(images[..., None], targets)
+    dataset = open_dataset(BUNDLED_NAME if spec == SAMPLE_NAME else spec, split=split)
+    if dataset.targets is None:
+        raise ArtifactError(
+            "its images are not sorted into classes",
+            code="images-without-classes",
+            path=spec,
+            hint="one folder a class",
+        )
+    name = SAMPLE_NAME if spec == SAMPLE_NAME else dataset.name
+    return name, dataset.classes, CorpusSplit(_decode_images(dataset, size), dataset.targets)
 
 
 def _decode_images(dataset: Dataset, size: int) -> Pixels:
-    """All images (n, h, w, c); encoded ones as (n, size, size, 3).
-
-    Raises:
-        UsageError: they are one array, of larger images.
-    """
+    """All images (n, h, w, c); encoded ones as (n, size, size, 3). Raises ``UsageError`` for larger arrays."""
     if isinstance(dataset.images, np.ndarray):
-        if max(dataset.images.shape[1:3]) > size:
-            height, width = dataset.images.shape[1:3]
+        height, width = dataset.images.shape[1:3]
+        if max(height, width) > size:
             raise UsageError(
-                f"images of {height}x{width} pixels for a network of {size}", hint=f"--size {max(height, width)}"
+                f"images of {height}x{width} pixels for a network of {size}",
+                code="images-larger-than-network",
+                hint=f"--size {max(height, width)}",
             )
         return dataset.images if dataset.images.ndim == 4 else dataset.images[..., None]
-    asis = Preprocessing(resize=size, crop=(size, size), pad=0, mean=(0.0,) * 3, std=(1.0,) * 3)
-    result = np.empty((len(dataset), size, size, 3), np.uint8)
-    for indices, pixels in dataset.pixels(asis, _DECODED_AT_A_TIME):
-        result[indices] = pixels
-    return result
+    unchanged = Preprocessing(resize=size, crop=(size, size), pad=0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    images = np.empty((len(dataset), size, size, 3), np.uint8)
+    for indices, pixels in dataset.pixels(unchanged, _DECODED_AT_A_TIME):
+        images[indices] = pixels
+    return images

@@ -28,9 +28,7 @@ def read(split: str, folder: Path = DEBIAN_FOLDER) -> tuple[NDArray[np.uint8], N
     """Images (n, 28, 28) uint8 and targets (n,) of ``split``, which is ``train`` (60,000) or ``t10k`` (10,000).
 
     Raises:
-        ResourceError: a file is not there; the hint names the package that brings it.
-        ArtifactError: a file is no gzip archive, or not a whole one.
-        IntegrityError: a file's content is not the published one.
+        ResourceError, ArtifactError, IntegrityError: a file is not there, not whole, or not the published one.
     """
     images = _unpack(folder, f"{split}-images-idx3-ubyte", offset=16).reshape(-1, 28, 28)
     targets = _unpack(folder, f"{split}-labels-idx1-ubyte", offset=8)
@@ -42,10 +40,17 @@ def _unpack(folder: Path, name: str, offset: int) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ArtifactError(f"not a whole gzip file: {error}", path=path) from error
+        raise ArtifactError(f"not a whole gzip file: {error}", code="gzip-damaged", path=path) from error
     except OSError as error:
-        hint = "apt-get install dataset-fashion-mnist, or name the folder with --data"
-        raise ResourceError(f"cannot read: {error.strerror}", path=path, hint=hint, errno=error.errno) from error
+        raise ResourceError(
+            f"cannot read: {error.strerror}",
+            code="fashion-mnist-unreadable",
+            path=path,
+            hint="apt-get install dataset-fashion-mnist, or name the folder with --data",
+            errno=error.errno,
+        ) from error
     if hashlib.sha256(content).hexdigest() != SHA256[name]:
-        raise IntegrityError("its unpacked content is not the published Fashion-MNIST file", path=path)
+        raise IntegrityError(
+            "its unpacked content is not the published Fashion-MNIST file", code="fashion-mnist-changed", path=path
+        )
     return np.frombuffer(content, np.uint8, offset=offset)

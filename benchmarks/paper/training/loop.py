@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,23 +15,12 @@ from torch import Tensor
 
 from benchmarks.paper.training import run as runs
 from benchmarks.paper.training.batches import DeviceImages, Feed, place_on_device
-from benchmarks.paper.training.corpus import Corpus
+from benchmarks.paper.training.corpus import Corpus, Moments
 from benchmarks.paper.training.recipe import Recipe
-from benchmarks.paper.training.run import (
-    CHECKPOINT,
-    CURVE,
-    RUN,
-    STATES,
-    WEIGHTS,
-    CurvePoint,
-    FinalErrors,
-    Identity,
-    Run,
-    TrainingProgress,
-    begin_segment,
-)
+from benchmarks.paper.training.run import CurvePoint, FinalErrors, Identity, Run, TrainingProgress
 from benchmarks.paper.training.step import Arithmetic, Stepper
-from exporter.models.resnet import ResNet, build, initialise
+from benchmarks.records.findings import write_record
+from exporter.models.resnet import build, initialise
 from exporter.models.variants import Variant
 from runtimes import codec, files
 from runtimes.errors import ArtifactError, CheckFailedError
@@ -42,10 +32,19 @@ CHECKPOINT_EVERY_S = 30.0
 """So much work is lost at the most by a kill, unless a command says otherwise."""
 
 POINTS = 60
-"""Of a curve, about: evaluating more often would cost more than it shows."""
+"""Points of a curve, about: evaluating more often would cost more than it shows."""
 
 _TIMED = 20
 """Steps, and makings of a batch, that are timed at the most to know what share the input takes."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A run to make, or to go on with, in a folder."""
+
+    folder: Path
+    identity: Identity
+    arithmetic: Arithmetic
 
 
 @dataclass(frozen=True)
@@ -57,39 +56,34 @@ class Pace:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     states: int = 0
 
-    def subtract(self, taken_s: float) -> Pace:
-        """What is left of it after so many seconds."""
-        return self if self.stop_after_s is None else replace(self, stop_after_s=self.stop_after_s - taken_s)
+    def subtract(self, elapsed_s: float) -> Pace:
+        """The pace for the time that is left after so many seconds."""
+        return self if self.stop_after_s is None else replace(self, stop_after_s=self.stop_after_s - elapsed_s)
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A corpus on the device."""
+    """A corpus on the device, and the moments that its images are normalised with."""
 
     corpus: Corpus
+    moments: Moments
     train: DeviceImages
     validation: DeviceImages
     test: DeviceImages
 
 
 def on_device(corpus: Corpus, recipe: Recipe, variant: Variant, arithmetic: Arithmetic) -> Data:
-    """The corpus's images where they are computed with, for networks of the variant's size and channels."""
-    moments = moments_of(corpus, recipe)
-    device = torch.device(arithmetic.device)
+    """The corpus's images where they are computed with, for networks of the variant's size and channels.
+
+    They are normalised with the recipe's moments, or with those of the training images.
+    """
+    moments = corpus.moments() if recipe.mean is None or recipe.std is None else (recipe.mean, recipe.std)
+    device, size, channels = torch.device(arithmetic.device), variant.size[0], variant.in_channels
     train, validation, test = (
-        place_on_device(
-            part, device, size=variant.size[0], padding=recipe.padding, moments=moments, channels=variant.in_channels
-        )
+        place_on_device(part, device, size=size, padding=recipe.padding, moments=moments, channels=channels)
         for part in (corpus.train, corpus.validation, corpus.test)
     )
-    return Data(corpus, train, validation, test)
-
-
-def moments_of(corpus: Corpus, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation by channel: the recipe's, or those of the training images."""
-    if recipe.mean is None or recipe.std is None:
-        return corpus.moments()
-    return recipe.mean, recipe.std
+    return Data(corpus, moments, train, validation, test)
 
 
 class Training:
@@ -100,26 +94,21 @@ class Training:
     same arithmetic, threads and versions; ``Run.sittings`` tells where these changed.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        identity: Identity,
-        arithmetic: Arithmetic,
-        data: Data,
-        pace: Pace,
-    ) -> None:
+    def __init__(self, job: TrainingJob, data: Data, pace: Pace) -> None:
         """Begins, or goes on.
 
         Raises:
-            UsageError: the folder holds another run.
-            ArtifactError: its files are damaged.
-            ResourceError: the folder cannot be written.
+            RexportError: the folder holds another run or damaged files, or cannot be written.
         """
-        files.check_writable(folder)
-        self.folder = folder
+        identity, arithmetic, corpus = job.identity, job.arithmetic, data.corpus
+        files.check_writable(job.folder)
+        self.folder = job.folder
         self.data = data
+        self.recipe = identity.recipe
         self._pace = pace
-        self.run = runs.begin_run(folder, _new(identity, data.corpus, arithmetic))
+        segments = (runs.begin_segment(0, arithmetic),)
+        new = Run(identity, corpus.name, corpus.classes, corpus.counts, *data.moments, segments)
+        self.run = runs.begin_run(job.folder, new)
         self.points: list[CurvePoint] = []
         self.iteration = 0
         self._warm = identity.recipe.begins_warm(identity.variant)
@@ -127,24 +116,19 @@ class Training:
         self._elapsed_s = self.run.elapsed_s
         self._started_s = self._kept_s = time.monotonic()
         if self.finished:
-            self.points = list(runs.curve(folder))
+            self.points = list(runs.curve(job.folder))
             self.iteration = identity.recipe.iterations
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+            (job.folder / runs.CHECKPOINT).unlink(missing_ok=True)
             return
-        model = build(identity.variant).to(device=arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        initialise_on_host(model, identity.seed)
-        model.train()
+        model = build(identity.variant)
+        initialise(model, identity.seed)  # before it moves: every device begins with the same numbers
+        model = model.to(device=arithmetic.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         feed = Feed(data.train, identity.recipe.batch, identity.seed)
         self._stepper = Stepper(model, feed, identity.recipe, arithmetic)
         self._stepper.record()
         self._resume()
         if pace.states and self.iteration == 0:
             self._keep_state()
-
-    @property
-    def recipe(self) -> Recipe:
-        """Of the run."""
-        return self.run.identity.recipe
 
     @property
     def finished(self) -> bool:
@@ -158,12 +142,16 @@ class Training:
 
     @property
     def learning_rate(self) -> float:
-        """Of the latest update."""
+        """The learning rate of the latest update."""
         return self._stepper.rate
 
     @property
-    def elapsed_s(self) -> float:
-        """Of all sittings, in seconds."""
+    def _epoch_and_step(self) -> tuple[int, int]:
+        return divmod(self.iteration, self._stepper.feed.steps)
+
+    @property
+    def _total_s(self) -> float:
+        """Seconds of all processes that worked on the run."""
         return self._elapsed_s + (time.monotonic() - self._started_s)
 
     def advance(self) -> CurvePoint | None:
@@ -171,10 +159,9 @@ class Training:
 
         Raises:
             CheckFailedError: the loss is not finite any more.
-            ResourceError: the checkpoint cannot be written.
         """
         feed, stepper = self._stepper.feed, self._stepper
-        epoch, step = divmod(self.iteration, feed.steps)
+        epoch, step = self._epoch_and_step
         if step == 0:
             with stepper.queue():
                 feed.begin(epoch)
@@ -187,70 +174,63 @@ class Training:
             self._since += 1
         if self._warm:
             self._warm = (self._wrong() - wrong_before) / (end - step) >= self.recipe.warmup_error
-        if self._pace.states and self._count_kept(before) < self._count_kept(self.iteration):
+        due = [iteration * self._pace.states // self.recipe.iterations for iteration in (before, self.iteration)]
+        if due[0] < due[1]:
             self._keep_state()
-        point = self._point() if self._point_is_due() else None
+        epoch, step = self._epoch_and_step
+        at_point = step == 0 and epoch % max(1, round(self.recipe.iterations / feed.steps / POINTS)) == 0
+        point = self._add_point() if at_point or self.complete else None
         if time.monotonic() - self._kept_s > self._pace.checkpoint_every_s and not self.complete:
             self.checkpoint()
         return point
 
-    def _count_kept(self, iteration: int) -> int:
-        """How many of the states on the way are kept when the run has come to an iteration."""
-        return iteration * self._pace.states // self.recipe.iterations
-
     def _keep_state(self) -> None:
-        with self._stepper.queue():
-            weights = _on_host(self._stepper.model)
-        (self.folder / STATES).mkdir(exist_ok=True)
-        with files.write_atomically(self.folder / STATES / f"{self.iteration:07d}.safetensors") as temporary:
-            temporary.write_bytes(save(weights))
+        (self.folder / runs.STATES).mkdir(exist_ok=True)
+        with files.write_atomically(self.folder / runs.STATES / f"{self.iteration:07d}.safetensors") as temporary:
+            temporary.write_bytes(save(self._weights()))
 
-    def _point_is_due(self) -> bool:
-        if self.complete:
-            return True
-        epoch, step = divmod(self.iteration, self._stepper.feed.steps)
-        epochs = self.recipe.iterations / self._stepper.feed.steps
-        return step == 0 and epoch % max(1, round(epochs / POINTS)) == 0
+    def _weights(self) -> dict[str, Tensor]:
+        """The network's state dict on the host. Waits for the device."""
+        with self._stepper.queue():
+            state = self._stepper.model.state_dict()
+            return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def _wrong(self) -> float:
         """The sum of the updates' training errors since the last point. Waits for the device."""
         with self._stepper.queue():
             return float(self._stepper.sums[1])
 
-    def _sums(self) -> tuple[float, float]:
-        """Mean loss and error since the last point. Waits for the device.
-
-        Raises:
-            CheckFailedError: the loss is not finite.
-        """
+    def _means(self) -> tuple[float, float]:
+        """Mean loss and error since the last point. Waits for the device. Raises ``CheckFailedError`` where the loss is
+        not finite."""
         with self._stepper.queue():
             loss, wrong = (self._stepper.sums / max(1, self._since)).tolist()
         if not math.isfinite(loss):
             raise CheckFailedError(
                 f"{self.run.identity.name}: the loss is not finite at iteration {self.iteration:,}",
+                code="loss-not-finite",
                 path=self.folder,
                 hint="another seed, or fp32",
             )
         return loss, wrong
 
-    def _point(self) -> CurvePoint:
-        loss, train_error = self._sums()
-        validation = self._stepper.error(self.data.validation) if len(self.data.validation) else None
+    def _add_point(self) -> CurvePoint:
+        loss, train_error = self._means()
         point = CurvePoint(
-            self.iteration,
-            round(self.iteration / self._stepper.feed.steps, 4),
-            self.learning_rate,
-            loss,
-            train_error,
-            validation,
-            self._stepper.error(self.data.test),
-            round(self.elapsed_s, 3),
+            iteration=self.iteration,
+            epoch=round(self.iteration / self._stepper.feed.steps, 4),
+            learning_rate=self.learning_rate,
+            loss=loss,
+            train_error=train_error,
+            validation_error=self._stepper.error(self.data.validation) if len(self.data.validation) else None,
+            test_error=self._stepper.error(self.data.test),
+            elapsed_s=round(self._total_s, 3),
         )
         self.points.append(point)
         with self._stepper.queue():
             self._stepper.sums.zero_()
         self._since = 0
-        runs.put_curve(self.folder / CURVE, self.points)
+        runs.write_curve(self.folder, self.points)
         return point
 
     def checkpoint(self) -> None:
@@ -258,74 +238,60 @@ class Training:
 
         Raises:
             CheckFailedError: the loss is not finite any more; the checkpoint before stays.
-            ResourceError: as ``write_atomically``.
         """
-        self._sums()
+        self._means()
         with self._stepper.queue():
             tensors = {name: tensor.contiguous().cpu() for name, tensor in self._stepper.state().items()}
-        progress = TrainingProgress(self.iteration, self._warm, self._since, self.elapsed_s, tuple(self.points))
+        progress = TrainingProgress(self.iteration, self._warm, self._since, self._total_s, tuple(self.points))
         metadata = {"identity": codec.dumps(self.run.identity), "progress": codec.dumps(progress)}
-        with files.write_atomically(self.folder / CHECKPOINT) as temporary:
+        with files.write_atomically(self.folder / runs.CHECKPOINT) as temporary:
             temporary.write_bytes(save(tensors, metadata))
         self._kept_s = time.monotonic()
 
     def _resume(self) -> None:
-        """From the last checkpoint, if there is one."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            runs.put_curve(self.folder / CURVE, self.points)
-            self._note_sitting()
-            return
-        identity, progress, tensors = runs.read_checkpoint(path)
-        runs.check_same(self.folder, identity, self.run.identity)
-        missing = set(self._stepper.state()) ^ set(tensors)
-        if missing:
-            raise ArtifactError(f"not a checkpoint of this network: {sorted(missing)[0]!r} has no partner", path=path)
-        self._stepper.restore(tensors)
-        self.iteration, self._warm, self._since = progress.iteration, progress.warm, progress.since
-        self._elapsed_s = progress.elapsed_s
-        self.points = list(progress.points)
-        runs.put_curve(self.folder / CURVE, self.points)
-        self._note_sitting()
-        epoch, step = divmod(self.iteration, self._stepper.feed.steps)
+        """Goes to the last checkpoint, if there is one, and notes what computes from there on."""
+        path = self.folder / runs.CHECKPOINT
+        if path.exists():
+            identity, progress, tensors = runs.read_checkpoint(path)
+            runs.check_same(self.folder, identity, self.run.identity)
+            unmatched = set(self._stepper.state()) ^ set(tensors)
+            if unmatched:
+                raise ArtifactError(
+                    f"not a checkpoint of this network: {min(unmatched)!r} has no partner",
+                    code="checkpoint-of-another-network",
+                    path=path,
+                )
+            self._stepper.restore(tensors)
+            self.iteration, self._warm, self._since = progress.iteration, progress.warm, progress.since
+            self._elapsed_s = progress.elapsed_s
+            self.points = list(progress.points)
+        runs.write_curve(self.folder, self.points)
+        segments = self.run.continue_at(runs.begin_segment(self.iteration, self._stepper.arithmetic))
+        if segments != self.run.sittings:
+            self.run = replace(self.run, sittings=segments)
+            write_record(self.run, self.folder / runs.RUN)
         with self._stepper.queue():
-            self._stepper.feed.begin(epoch, step)
-
-    def _note_sitting(self) -> None:
-        """Records what computes from here on, if it is not what computed so far."""
-        now = begin_segment(self.iteration, self._stepper.arithmetic)
-        kept = tuple(one for one in self.run.sittings if one.since < self.iteration)
-        if not kept or replace(now, since=kept[-1].since) != kept[-1]:
-            kept = (*kept, now)
-        if kept != self.run.sittings:
-            self.run = replace(self.run, sittings=kept)
-            runs.put(self.folder / RUN, self.run)
+            self._stepper.feed.begin(*self._epoch_and_step)
 
     def finish(self) -> Run:
-        """Evaluates the trained network and writes its weights and what came out; does nothing the second time.
-
-        Raises:
-            ResourceError: as ``write_atomically``.
-        """
+        """Evaluates the trained network and writes its weights and what came out; does nothing the second time."""
         if self.finished:
             return self.run
-        train_error = self._stepper.error(self.data.train)
-        last = self.points[-1]
-        with self._stepper.queue():
-            weights = _on_host(self._stepper.model)
+        train_error, last = self._stepper.error(self.data.train), self.points[-1]
+        weights = self._weights()
         step_s, input_share = self._costs()
-        with files.write_atomically(self.folder / WEIGHTS) as temporary:
-            about = {"variant": self.run.identity.variant.name, "data": self.run.data, "recipe": self.recipe.describe()}
-            temporary.write_bytes(save(weights, about))
+        with files.write_atomically(self.folder / runs.WEIGHTS) as temporary:
+            origin = {"variant": self.run.identity.variant.name, "data": self.run.data}
+            temporary.write_bytes(save(weights, {**origin, "recipe": self.recipe.describe()}))
         self.run = replace(
             self.run,
             step_s=step_s,
             input_share=input_share,
-            elapsed_s=round(self.elapsed_s, 1),
+            elapsed_s=round(self._total_s, 1),
             outcome=FinalErrors(train_error, last.validation_error, last.test_error),
         )
-        runs.put(self.folder / RUN, self.run)
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        write_record(self.run, self.folder / runs.RUN)
+        (self.folder / runs.CHECKPOINT).unlink(missing_ok=True)
         return self.run
 
     def _costs(self) -> tuple[float, float]:
@@ -336,31 +302,10 @@ class Training:
             before = {name: tensor.clone() for name, tensor in stepper.state().items()}
         times = max(1, min(_TIMED, self.recipe.iterations // _TIMED))
 
-        def rewind_before(work: Callable[[], object]) -> Callable[[], None]:
-            def run_rewound() -> None:
-                feed.rewind()
-                work()
+        def run_at_start(work: Callable[[], object]) -> None:
+            feed.rewind()
+            work()
 
-            return run_rewound
-
-        step_s, input_s = (stepper.time_of(rewind_before(work), times) for work in (stepper.step, feed.next))
+        step_s, input_s = (stepper.time_of(partial(run_at_start, work), times) for work in (stepper.step, feed.next))
         stepper.restore(before)
         return step_s, input_s / step_s
-
-
-def _new(identity: Identity, corpus: Corpus, arithmetic: Arithmetic) -> Run:
-    """The record of a run that begins now."""
-    mean, std = moments_of(corpus, identity.recipe)
-    return Run(identity, corpus.name, corpus.classes, corpus.counts, mean, std, (begin_segment(0, arithmetic),))
-
-
-def initialise_on_host(model: ResNet, seed: int) -> None:
-    """Draws the initial weights as ``exporter.models.resnet.initialise`` does, wherever the model lies: the same
-    numbers."""
-    drawn = build(model.variant)
-    initialise(drawn, seed)
-    model.load_state_dict(drawn.state_dict())
-
-
-def _on_host(model: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

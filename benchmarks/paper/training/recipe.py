@@ -34,10 +34,10 @@ class Recipe:
         padding: 4.2: 4 pixels on each side, of which a random crop of the network's size is taken, mirrored or not.
             The padding is black, as in the manifests of rexport; the paper does not say which value.
         held_out: share of the training images that only validate; 4.2: 5k of 50k.
-        mean, std: of the pixels as shares of 255, one a channel; ``None`` takes those of the training images. 4.1 and
+        mean, std: moments of the pixels as shares of 255; ``None`` takes those of the training images. 4.1 and
             3.4 subtract a mean by pixel and do not divide; one by channel is what a manifest can carry, and dividing
             changes the scale that the first batch-norm takes out.
-        scale: of the whole schedule; 1.0 is all of it. Iterations and milestones are already scaled.
+        scale: share of the whole schedule; 1.0 is all of it. Iterations and milestones are already scaled.
     """
 
     name: str = "paper"
@@ -61,36 +61,34 @@ class Recipe:
     scale: float = 1.0
 
     def rate(self, iteration: int, warm: bool) -> float:
-        """Of an update, counted from 0; ``warm`` while the network ``begins_warm`` and its error is still high."""
+        """The learning rate of an update, counted from 0; ``warm`` while the network ``begins_warm`` and its error is
+        still high."""
         if warm:
             return self.warmup_rate
         if self.schedule == "steps":
             return self.learning_rate * self.decay ** sum(iteration >= milestone for milestone in self.milestones)
         if iteration < self.ramp:
             return self.learning_rate * iteration / self.ramp
-        return (
-            self.learning_rate * (1 + math.cos(math.pi * (iteration - self.ramp) / (self.iterations - self.ramp))) / 2
-        )
+        progress = (iteration - self.ramp) / (self.iterations - self.ramp)
+        return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
     def begins_warm(self, variant: Variant) -> bool:
         """Whether the network is so deep that it begins at ``warmup_rate``."""
         return count_layers(variant) >= self.warmup_layers
 
     def stretch(self, factor: float) -> Recipe:
-        """The whole schedule shortened, or stretched, in proportion.
-
-        Raises:
-            UsageError: nothing is left of it.
-        """
+        """The whole schedule shortened, or stretched, in proportion. Raises ``UsageError`` if nothing is left of it."""
         iterations = round(self.iterations * factor)
         if iterations < 1:
-            raise UsageError(f"a scale of {factor:g} leaves none of {self.iterations:,} iterations")
+            raise UsageError(
+                f"a scale of {factor:g} leaves none of {self.iterations:,} iterations", code="scale-leaves-nothing"
+            )
         milestones = tuple(round(milestone * factor) for milestone in self.milestones)
         ramp = round(self.ramp * factor)
         return replace(self, iterations=iterations, milestones=milestones, ramp=ramp, scale=self.scale * factor)
 
     def describe(self) -> str:
-        """For people, in one line."""
+        """The recipe for people, in one line."""
         if self.schedule == "steps":
             drops = " and ".join(f"{milestone:,}" for milestone in self.milestones)
             rate = f"learning rate {self.learning_rate:g}, times {self.decay:g} at {drops}"

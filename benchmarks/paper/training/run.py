@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from benchmarks.machine.environment import environment
 from benchmarks.paper.training.recipe import Recipe
 from benchmarks.paper.training.step import Arithmetic
-from benchmarks.records.findings import check_version
+from benchmarks.records.findings import FILE_LIMIT_BYTES, read_record, write_record
 from exporter.models.variants import VARIANTS, Shortcut, Variant
 from exporter.weights import checkpoint
 from runtimes import codec, files
@@ -32,16 +33,12 @@ RUN, CURVE, CHECKPOINT, WEIGHTS = "run.json", "curve.jsonl", "checkpoint.safeten
 STATES = "states"
 SCHEMA_VERSION = 1
 
-FILE_LIMIT_BYTES = 64 << 20
-
 
 @dataclass(frozen=True)
 class Identity:
     """What makes a run the same run: all that decides its weights but for what rounding does to them.
 
-    Attributes:
-        variant: with the data's classes and the size that it was trained at.
-        corpus: SHA-256 of images and targets.
+    The ``variant`` has the data's classes and size; ``corpus`` is the SHA-256 of images and targets.
     """
 
     variant: Variant
@@ -51,7 +48,7 @@ class Identity:
 
     @property
     def option(self) -> Shortcut | None:
-        """Of the shortcuts, if it is not the variant's own."""
+        """The shortcut option, if it is not the variant's own."""
         row = VARIANTS.get(self.variant.name)
         return None if row is None or row.shortcut == self.variant.shortcut else self.variant.shortcut
 
@@ -64,13 +61,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class TrainingSegment:
-    """What computed the updates from an iteration on. A run that is left and gone on with under the same one ends in
-    the same bits on a CPU; under another it is the same mathematics, rounded otherwise.
+    """What computed the updates from iteration ``since`` on: arithmetic, PyTorch's threads, processor or GPU, versions.
 
-    Attributes:
-        threads: of PyTorch, which sums in another order with other ones.
-        machine: processor or GPU.
-        versions: of Python and PyTorch.
+    A run that goes on under the same ones ends in the same bits on a CPU; else the same mathematics is rounded
+    otherwise.
     """
 
     since: int
@@ -82,8 +76,8 @@ class TrainingSegment:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Of a curve. Errors are top-1 fractions; ``train_error`` and ``loss`` are means over the updates since the point
-    before, on augmented images, as the network was then; the others are of all images in evaluation mode."""
+    """A point of a curve. Errors are top-1 fractions; ``train_error`` and ``loss`` are means over the updates since the
+    point before, on augmented images, as the network was then; the others are of all images in evaluation mode."""
 
     iteration: int
     epoch: float
@@ -109,12 +103,12 @@ class Run:
     """What ``run.json`` holds.
 
     Attributes:
-        data, classes, images: of the corpus: its name, its classes, its images by part.
-        mean, std: that the network was trained with, one a channel, as shares of 255.
-        sittings: what computed it, in order; one where it is all the same.
-        step_s: of one update, alone on the device, measured at the end; ``None`` until then.
-        input_share: of that, what making the batch takes; on a GPU at the most.
-        elapsed_s: of training and evaluating, all sittings together.
+        data, classes, images: the corpus's name, its classes, and its images by part.
+        mean, std: what images were normalised with, one a channel, as shares of 255.
+        sittings: what computed the run, in order; a single one where all was computed alike.
+        step_s: seconds of one update, alone on the device, measured at the end; ``None`` until then.
+        input_share: the share of that which making the batch takes; on a GPU at the most.
+        elapsed_s: seconds of training and evaluating, all sittings together.
         outcome: ``None`` until the run is finished.
     """
 
@@ -131,11 +125,17 @@ class Run:
     outcome: FinalErrors | None = None
     run: int = SCHEMA_VERSION
 
+    def continue_at(self, now: TrainingSegment) -> tuple[TrainingSegment, ...]:
+        """What computed the run up to ``now``, and what computes from there on, if that is something else."""
+        past = tuple(segment for segment in self.sittings if segment.since < now.since)
+        if past and dataclasses.replace(now, since=past[-1].since) == past[-1]:
+            return past
+        return (*past, now)
+
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The part of a checkpoint that is no tensor: where the run is, whether it is still warming up, how many updates it
-    has made since the last point, its time so far, and its points."""
+    """The part of a checkpoint that is no tensor. ``since`` counts the updates since the last point."""
 
     iteration: int
     warm: bool
@@ -145,82 +145,53 @@ class TrainingProgress:
 
 
 def open_run(folder: Path) -> Run:
-    """The run in a folder.
-
-    Raises:
-        ResourceError: there is none.
-        ArtifactError: its record is damaged.
-        CompatibilityError: it is of a newer rbench.
-    """
-    path = folder / RUN
-    content = files.read_bounded(path, FILE_LIMIT_BYTES)
-    check_version(content, "run", SCHEMA_VERSION, path)
-    try:
-        return codec.loads(Run, content)
-    except ArtifactError as error:
-        raise ArtifactError(error.what, path=path, hint="rbench paper train makes such a folder") from error
+    """The run in a folder. Raises what ``read_record`` raises."""
+    return read_record(Run, folder / RUN, "run", SCHEMA_VERSION, "rbench paper train makes such a folder")
 
 
 def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:
     """The iteration that a run has come to, and its network's state dict there: of its end, or of its checkpoint.
 
     Raises:
-        ResourceError: it has neither.
-        IntegrityError: the checkpoint is damaged.
-        RexportError: as ``checkpoint.read``.
+        RexportError: the run has neither, or they cannot be read.
     """
     run = open_run(folder)
     if run.outcome is not None or not (folder / CHECKPOINT).exists():
         return run.identity.recipe.iterations, checkpoint.read(folder / WEIGHTS)
     _, progress, tensors = read_checkpoint(folder / CHECKPOINT)
-    prefix = "model."
-    return progress.iteration, {
-        name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
-    }
+    weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    return progress.iteration, {name.removeprefix("model."): tensor for name, tensor in weights.items()}
 
 
 def states_of(folder: Path) -> tuple[tuple[int, dict[str, Tensor]], ...]:
-    """What a run kept of its network on the way: iterations and state dicts, in order.
-
-    Raises:
-        RexportError: as ``checkpoint.read``.
-    """
-    found = sorted((folder / STATES).glob("*.safetensors"))
-    return tuple((int(path.stem), checkpoint.read(path)) for path in found)
+    """The iterations and state dicts that a run kept of its network on the way, in order."""
+    paths = sorted((folder / STATES).glob("*.safetensors"))
+    return tuple((int(path.stem), checkpoint.read(path)) for path in paths)
 
 
 def curve(folder: Path) -> tuple[CurvePoint, ...]:
-    """The points of the run's curve so far.
-
-    Raises:
-        ResourceError: there is none.
-        ArtifactError: a line is damaged.
-    """
+    """The points of the run's curve so far. Raises ``ArtifactError`` where a line is damaged."""
     path = folder / CURVE
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
     try:
         return tuple(codec.loads(CurvePoint, line) for line in lines)
     except ArtifactError as error:
-        raise ArtifactError(error.what, path=path) from error
+        raise ArtifactError(error.what, code=error.code, path=path) from error
 
 
 def begin_run(folder: Path, new: Run) -> Run:
-    """The record of the run in the folder; of a ``new`` one, written, if there is none.
-
-    Raises:
-        UsageError: it is of another run.
-        ArtifactError, ResourceError: as ``open_run``; the folder cannot be written.
-    """
+    """The record of the run in the folder; of a ``new`` one, written, if there is none. Raises ``UsageError`` if the
+    folder holds another run."""
     if (folder / RUN).exists():
-        found = open_run(folder)
-        check_same(folder, found.identity, new.identity)
-        return found
-    put(folder / RUN, new)
+        run = open_run(folder)
+        check_same(folder, run.identity, new.identity)
+        return run
+    write_record(new, folder / RUN)
     return new
 
 
 def begin_segment(since: int, arithmetic: Arithmetic) -> TrainingSegment:
-    """Of this process."""
+    """The segment that this process begins."""
     return TrainingSegment(since, arithmetic, torch.get_num_threads(), machine(arithmetic), versions())
 
 
@@ -228,30 +199,26 @@ def machine(arithmetic: Arithmetic) -> str:
     """What computes, in words."""
     if arithmetic.device == "cuda":
         return torch.cuda.get_device_name()
-    about = environment()
-    amx = ", AMX" if any(name.startswith("amx") for name in about.instruction_sets) else ""
-    return f"{about.cpu}{amx}"
+    here = environment()
+    return f"{here.cpu}{', AMX' if any(name.startswith('amx') for name in here.instruction_sets) else ''}"
 
 
 def versions() -> dict[str, str]:
-    """Of what computes."""
+    """The versions of Python and PyTorch."""
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
 
-def check_same(folder: Path, found: Identity, wanted: Identity) -> None:
-    """Refuses to go on with another run.
-
-    Raises:
-        UsageError: they differ; the message names in what.
-    """
+def check_same(folder: Path, old: Identity, new: Identity) -> None:
+    """Raises ``UsageError`` where the runs differ; the message names in what."""
     differing = [
-        f"{field.name} {_short(getattr(found, field.name))}, not {_short(getattr(wanted, field.name))}"
+        f"{field.name} {_short(getattr(old, field.name))}, not {_short(getattr(new, field.name))}"
         for field in dataclasses.fields(Identity)
-        if getattr(found, field.name) != getattr(wanted, field.name)
+        if getattr(old, field.name) != getattr(new, field.name)
     ]
     if differing:
+        hint = "name a new folder, or the same options"
         raise UsageError(
-            f"it holds another run: {'; '.join(differing)}", path=folder, hint="name a new folder, or the same options"
+            f"it holds another run: {'; '.join(differing)}", code="folder-of-another-run", path=folder, hint=hint
         )
 
 
@@ -265,11 +232,7 @@ def _short(value: object) -> str:
 
 
 def read_checkpoint(path: Path) -> tuple[Identity, TrainingProgress, dict[str, Tensor]]:
-    """What a checkpoint holds.
-
-    Raises:
-        IntegrityError: it is damaged.
-    """
+    """What a checkpoint holds. Raises ``IntegrityError`` if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -277,24 +240,12 @@ def read_checkpoint(path: Path) -> tuple[Identity, TrainingProgress, dict[str, T
         identity = codec.loads(Identity, metadata.get("identity", ""))
         return identity, codec.loads(TrainingProgress, metadata.get("progress", "")), tensors
     except (SafetensorError, ArtifactError) as error:
-        raise IntegrityError(f"a damaged checkpoint: {error}", path=path, hint="remove it to begin again") from error
+        raise IntegrityError(
+            f"a damaged checkpoint: {error}", code="checkpoint-damaged", path=path, hint="remove it to begin again"
+        ) from error
 
 
-def put(path: Path, record: object) -> None:
-    """Writes a record as JSON.
-
-    Raises:
-        ResourceError: as ``write_atomically``.
-    """
-    with files.write_atomically(path) as temporary:
-        temporary.write_text(codec.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def put_curve(path: Path, records: list[CurvePoint]) -> None:
-    """Writes the points of a curve, a line each.
-
-    Raises:
-        ResourceError: as ``write_atomically``.
-    """
-    with files.write_atomically(path) as temporary:
-        temporary.write_text("".join(f"{json.dumps(codec.encode(record))}\n" for record in records), encoding="utf-8")
+def write_curve(folder: Path, points: Sequence[CurvePoint]) -> None:
+    """Writes the points of a run's curve, a line each."""
+    with files.write_atomically(folder / CURVE) as temporary:
+        temporary.write_text("".join(f"{json.dumps(codec.encode(point))}\n" for point in points), encoding="utf-8")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ SETTLING = 3
 """Updates before one is recorded as a CUDA graph: libraries choose their kernels in them. They are then undone."""
 
 _MOST_SHAPES = 64
-"""Of networks, and of blocks, that one process compiles."""
+"""Shapes of networks, and of blocks, that one process compiles."""
 
 _CPU_OPTIONS: dict[str, str | int | bool] = {"cpp.use_two_step_variance_threshold": 1 << 40}
 """Batch-norm's variance in two passes, which vectorise, and not by Welford's update."""
@@ -41,7 +41,7 @@ class Arithmetic:
     compiled: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
-        """For a forward pass."""
+        """The context of a forward pass."""
         if self.precision == "fp32":
             return nullcontext()
         # Each weight is used once in a step, and a cache of casts would outlive the step that is recorded.
@@ -91,11 +91,11 @@ class Stepper:
 
     def step(self) -> None:
         """One update. On a GPU it is only begun when this returns."""
-        if self._graph is not None:
+        if self._graph is None:
+            self._update()
+        else:
             with self.queue():
                 self._graph.replay()
-            return
-        self._update()
 
     def queue(self) -> AbstractContextManager[object]:
         """What is called under it comes after the steps so far, and before those to come."""
@@ -146,31 +146,43 @@ class Stepper:
 
     def error(self, images: DeviceImages) -> float:
         """Top-1 error on all images in evaluation mode, a fraction; ``nan`` of none."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with self.queue(), torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-                wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-                for some, targets in images.crop_centres():
-                    with self.arithmetic.autocast():
-                        logits = self.model(some)
-                    wrong += (logits.argmax(1) != targets).sum()
-                return int(wrong) / len(images) if len(images) else float("nan")
-        finally:
-            self.model.train(was_training)
+        with (
+            evaluation_mode(self.model),
+            self.queue(),
+            torch.inference_mode(),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+            for some, targets in images.crop_centres():
+                with self.arithmetic.autocast():
+                    logits = self.model(some)
+                wrong += (logits.argmax(1) != targets).sum()
+            return int(wrong) / len(images) if len(images) else float("nan")
 
     def time_of(self, work: Callable[[], object], times: int) -> float:
         """Seconds of a call, the mean of many, until the device has finished; after one that is not counted."""
+        wait = torch.cuda.synchronize if self._stream is not None else torch.cpu.synchronize
         with self.queue():
             work()
-            if self._stream is not None:
-                torch.cuda.synchronize(self.device)
+            wait(self.device)
             start = time.perf_counter()
             for _ in range(times):
                 work()
-            if self._stream is not None:
-                torch.cuda.synchronize(self.device)
+            wait(self.device)
             return (time.perf_counter() - start) / times
+
+
+@contextmanager
+def evaluation_mode(*models: nn.Module) -> Iterator[None]:
+    """The networks are in evaluation mode in the block, and then in their own modes again."""
+    modes = [model.training for model in models]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
 
 
 def compile_in_place(model: nn.Module, on_gpu: bool) -> None:

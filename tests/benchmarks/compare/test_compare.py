@@ -15,7 +15,7 @@ from benchmarks.compare.compare import Limits, compare
 from benchmarks.records.estimate import Estimate
 from benchmarks.records.load import LoadResult
 from benchmarks.records.result import RecordedFigures, Result
-from exporter.proportions import wilson
+from exporter.proportions import newcombe, wilson
 from runtimes.errors import ArtifactError, CompatibilityError, Reason
 from tests.benchmarks import results
 from tests.benchmarks.comparisons import LATER, OLD, SAME, SLOWER, compared, file, taken, with_predictions
@@ -217,7 +217,7 @@ def test_predictions_on_other_images_are_not_compared(tmp_path: Path) -> None:
 
 def test_newcombes_interval_is_that_of_his_paper() -> None:
     # Newcombe 1998, Table II, (a), method 10
-    assert changes.newcombe(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert newcombe(56 / 70, 70, 48 / 80, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 def loaded(rate: float, slower: float = 1.0, seed: int = 0, share: float | None = None) -> Result:

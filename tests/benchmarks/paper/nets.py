@@ -22,7 +22,7 @@ BOTTLENECK = Variant("small-bottleneck", "bottleneck", (2, 2), (4, 8), "imagenet
 PROVENANCE = Provenance("noise", {"test": 8}, (0,), None, "", "a processor", {}, "rbench paper", "2026-01-02T03:04:05Z")
 
 
-def drawn(variant: Variant, seed: int = 0) -> ResNet:
+def random_network(variant: Variant, seed: int = 0) -> ResNet:
     """An untrained network whose batch-norms have statistics to compute with, scales and shifts."""
     model = build(variant)
     initialise(model, seed)
@@ -64,7 +64,7 @@ def hooks_on(model: nn.Module) -> int:
     )
 
 
-def copied_state(model: nn.Module) -> dict[str, Tensor]:
+def copy_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict in memory of its own."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -78,7 +78,7 @@ def assert_untouched(model: nn.Module, state: dict[str, Tensor]) -> None:
     assert all(now[name].dtype == tensor.dtype and torch.equal(now[name], tensor) for name, tensor in state.items())
 
 
-def worked_out(model: ResNet, images: Tensor) -> dict[str, Tensor]:
+def forward_by_hand(model: ResNet, images: Tensor) -> dict[str, Tensor]:
     """The forward pass, step by step.
 
     What stands behind each convolution's batch-norm by the convolution's name, each block's input by the block's, its

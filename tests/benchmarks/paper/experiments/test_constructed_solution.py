@@ -32,9 +32,9 @@ from tests.benchmarks.paper.nets import (
     PROVENANCE,
     RESIDUAL,
     assert_untouched,
-    copied_state,
-    drawn,
+    copy_state,
     images_for,
+    random_network,
 )
 from tests.refusals import refuses
 
@@ -50,8 +50,8 @@ PAIRS = [
 
 @pytest.mark.parametrize(("row", "deeper"), PAIRS, ids=lambda row: row.name)
 def test_a_deepened_network_gives_the_same_logits(row: Variant, deeper: Variant) -> None:
-    model, images = drawn(row), images_for(row, 8)
-    state = copied_state(model)
+    model, images = random_network(row), images_for(row, 8)
+    state = copy_state(model)
     built = deepen(model, deeper)
     assert built.variant == deeper
     with torch.inference_mode():
@@ -67,7 +67,7 @@ def test_a_deepened_network_gives_the_same_logits(row: Variant, deeper: Variant)
 @pytest.mark.parametrize(("row", "deeper"), PAIRS[:2], ids=lambda row: row.name)
 @pytest.mark.parametrize("changed", ["layer1.2.bn2.weight", "layer2.1.bn2.bias", "layer1.0.conv1.weight"])
 def test_one_changed_number_is_found(row: Variant, deeper: Variant, changed: str) -> None:
-    model = drawn(row)
+    model = random_network(row)
     built = deepen(model, deeper)
     with torch.no_grad():
         built.get_parameter(changed).view(-1)[0] += 0.25
@@ -78,7 +78,7 @@ def test_one_changed_number_is_found(row: Variant, deeper: Variant, changed: str
 
 
 def test_added_layers_are_drawn_from_the_seed() -> None:
-    model = drawn(RESIDUAL)
+    model = random_network(RESIDUAL)
     one, same, other = deepen(model, DEEPER, 1), deepen(model, DEEPER, 1), deepen(model, DEEPER, 2)
     torch.testing.assert_close(one.state_dict(), same.state_dict(), rtol=0, atol=0)
     added = "layer2.2.conv1.weight"
@@ -106,11 +106,11 @@ def test_networks_that_cannot_be_deepened_are_refused(
     row: Variant, deeper: Variant, code: str, values: tuple[object, ...]
 ) -> None:
     with refuses(UsageError, code, deeper.name, row.name, *values):
-        deepen(drawn(row), deeper)
+        deepen(random_network(row), deeper)
 
 
 def test_modes_come_back_after_an_exception() -> None:
-    model = drawn(RESIDUAL)
+    model = random_network(RESIDUAL)
     built = deepen(model, DEEPER)
     model.train()
 
@@ -124,7 +124,7 @@ def test_modes_come_back_after_an_exception() -> None:
 
 
 def test_outputs_that_cannot_be_compared_are_refused() -> None:
-    model = drawn(PLAIN)
+    model = random_network(PLAIN)
     built = deepen(model, DEEPER_PLAIN)
     with refuses(UsageError, "comparison-without-images"):
         compare_networks(model, built, [])

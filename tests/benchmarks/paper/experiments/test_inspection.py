@@ -14,7 +14,7 @@ from benchmarks.paper.experiments import checkpoints, inspection
 from benchmarks.paper.experiments.checkpoints import IMAGENET_MOMENTS
 from benchmarks.paper.experiments.constructed_solution import SAID_SOLVER
 from benchmarks.paper.experiments.gradients import SAID_IDENTITY
-from benchmarks.paper.experiments.inspection import InitialNetworks
+from benchmarks.paper.experiments.inspection import InitialNetworks, Inspection
 from benchmarks.paper.experiments.study import fit_variant
 from benchmarks.paper.training.corpus import SAMPLE_NAME, Source, load
 from benchmarks.paper.training.loop import Pace, Training, TrainingJob, on_device
@@ -30,6 +30,7 @@ from tests.refusals import refuses
 
 RECIPE = dataclasses.replace(PAPER, iterations=6, batch=16, milestones=(4, 5))
 SOURCE = Source(SAMPLE_NAME, limit=40)
+INSPECTION = Inspection(SOURCE, IMAGENET_MOMENTS, "typed", SILENT)
 NAMES = ("plain20", "plain32", "resnet20")
 CLASSES = open_dataset(BUNDLED_NAME).classes
 
@@ -67,7 +68,7 @@ def test_states_are_kept_at_the_beginning_and_on_the_way(runs: dict[str, Path]) 
     assert all(torch.equal(end[name], tensor) for name, tensor in kept[6].items())
 
 
-def test_a_run_is_taken_as_it_was_trained_and_normalised(runs: dict[str, Path]) -> None:
+def test_a_run_is_loaded_as_it_was_normalised(runs: dict[str, Path]) -> None:
     (network,), seen = checkpoints.load_networks(SOURCE, specs(runs, "plain20"), IMAGENET_MOMENTS)
     run = open_run(runs["plain20"])
     assert network.moments == (run.mean, run.std)
@@ -80,7 +81,7 @@ def test_a_run_is_taken_as_it_was_trained_and_normalised(runs: dict[str, Path]) 
     assert run.outcome.test_error == wrong / 40
 
 
-def test_an_unfinished_run_is_taken_from_its_checkpoint(runs: dict[str, Path]) -> None:
+def test_an_unfinished_run_is_loaded_from_its_checkpoint(runs: dict[str, Path]) -> None:
     (network,), _ = checkpoints.load_networks(SOURCE, specs(runs, "left"), IMAGENET_MOMENTS)
     assert network.name == "resnet20, seed 0, at 2 of 30"
     assert checkpoints.provenance("x", 8, [network], "y").until == 2
@@ -118,7 +119,7 @@ def test_runs_on_other_data_and_repeated_ones_are_refused(runs: dict[str, Path])
 
 
 def test_responses_are_measured_over_all_test_images(runs: dict[str, Path]) -> None:
-    found = inspection.layer_responses(specs(runs, "plain20", "resnet20"), SOURCE, IMAGENET_MOMENTS, "typed", SILENT)
+    found = inspection.layer_responses(specs(runs, "plain20", "resnet20"), INSPECTION)
     assert [check.source for check in found.checks] == ["section 4.2, Figure 7"]
     assert {row[2] for row in found.tables[0].rows} == {"40"}
     assert found.provenance.command == "typed"
@@ -127,32 +128,25 @@ def test_responses_are_measured_over_all_test_images(runs: dict[str, Path]) -> N
 def test_gradients_are_measured_along_training(runs: dict[str, Path]) -> None:
     found = inspection.layer_gradients(
         specs(runs, "plain20", "resnet20"),
-        InitialNetworks(("plain20",), 1, 64),
-        SOURCE,
-        IMAGENET_MOMENTS,
-        "typed",
-        SILENT,
+        InitialNetworks(("plain20",), 1, 8),
+        INSPECTION,
     )
     assert SAID_IDENTITY in [check.said for check in found.checks]
     text = " ".join(cell for table in found.tables for row in table.rows for cell in row)
     assert "plain20" in text
     assert "resnet20" in text
-    assert "40 test images" in found.notes[0]
-    assert found.provenance.images == {"test": 40}
+    assert "8 test images" in found.notes[0]
+    assert found.provenance.images == {"test": 8}
 
 
 def test_gradients_need_no_trained_network() -> None:
-    found = inspection.layer_gradients(
-        (), InitialNetworks(("plain20",), 2, 4), SOURCE, IMAGENET_MOMENTS, "typed", SILENT
-    )
+    found = inspection.layer_gradients((), InitialNetworks(("plain20",), 2, 4), INSPECTION)
     assert found.provenance.seeds == (0, 1)
     assert found.panels
 
 
 def test_a_built_network_is_compared_with_the_trained_one(runs: dict[str, Path]) -> None:
-    found = inspection.examine_construction(
-        specs(runs, "plain20", "plain32", "resnet20"), SOURCE, IMAGENET_MOMENTS, "typed", SILENT
-    )
+    found = inspection.examine_construction(specs(runs, "plain20", "plain32", "resnet20"), INSPECTION)
     built = {(row[0], row[1]): row[3] for row in found.tables[0].rows}
     assert built == {("plain32", "plain20"): "0", ("plain44", "plain32"): "0", ("resnet32", "resnet20"): "0"}
     assert found.checks[-1].said == SAID_SOLVER
@@ -164,6 +158,7 @@ def test_the_batch_is_the_same_each_time_and_of_all_classes() -> None:
     first, again = (inspection.draw_batch(seen, 64) for _ in range(2))
     np.testing.assert_array_equal(first.images, again.images)
     assert len(set(first.targets.tolist())) == 10
+    assert len(inspection.draw_batch(seen, 20_000).targets) == len(seen) == 10_000
 
 
 def _bundled() -> Path:

@@ -30,7 +30,7 @@ def test_seeds_that_agree_to_the_digit_tell_nothing_of_seeds() -> None:
     assert found.outcome == "undecided"
 
 
-def test_one_seed_against_several_is_the_first_against_the_first() -> None:
+def test_one_seed_is_compared_with_the_first_of_several() -> None:
     found = difference([0.3, 0.5], [0.1], 1000)
     assert found.value == pytest.approx(0.2)
     assert found.low < 0.2 < found.high

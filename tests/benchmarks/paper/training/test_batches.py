@@ -22,7 +22,7 @@ def at(images: DeviceImages, top: int, left: int, mirrored: bool = False) -> np.
     return np.asarray(one[0, 0])
 
 
-def test_a_crop_begins_where_it_is_told() -> None:
+def test_a_crop_begins_at_its_row_and_column() -> None:
     images = images_of(np.arange(1, 10).reshape(1, 3, 3, 1), size=3, padding=1)
     np.testing.assert_array_equal(at(images, 1, 1), np.arange(1, 10).reshape(3, 3))
     np.testing.assert_array_equal(at(images, 0, 0), [[0, 0, 0], [0, 1, 2], [0, 4, 5]])
@@ -68,7 +68,7 @@ def test_images_smaller_than_the_network_are_padded_further() -> None:
     np.testing.assert_array_equal(targets, [0])
 
 
-def test_an_epoch_shows_every_image_once_and_the_next_in_another_order() -> None:
+def test_each_epoch_shows_every_image_in_another_order() -> None:
     images = images_of(np.arange(24).reshape(24, 1, 1, 1), size=1, padding=0)
     feed = Feed(images, batch=8, seed=3)
     seen = []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import random
 import signal
@@ -16,14 +17,14 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.paper.training import schedule
-from benchmarks.paper.training.loop import Data, Pace, Training, on_device
+from benchmarks.paper.training.loop import Data, Pace, Training, TrainingJob, on_device
 from benchmarks.paper.training.recipe import PAPER, Recipe
 from benchmarks.paper.training.run import CHECKPOINT, CURVE, RUN, WEIGHTS, Identity, curve, open_run
-from benchmarks.paper.training.schedule import TrainingJob
 from benchmarks.paper.training.step import Arithmetic
 from exporter.network import ExportListener
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
 from tests.benchmarks.paper.corpora import CLASSES, corpus, network
+from tests.refusals import refuses
 
 ROOT = Path(__file__).parents[4]
 
@@ -39,11 +40,11 @@ def identity(recipe: Recipe = RECIPE, seed: int = 0) -> Identity:
     return Identity(network(), recipe, seed, "0" * 64)
 
 
-def begun(folder: Path, one: Identity, data: Data, every_s: float = 30.0) -> Training:
-    return Training(folder, one, Arithmetic(), data, Pace(checkpoint_every_s=every_s))
+def begin(folder: Path, one: Identity, data: Data, every_s: float = 30.0) -> Training:
+    return Training(TrainingJob(folder, one, Arithmetic()), data, Pace(checkpoint_every_s=every_s))
 
 
-def finished(training: Training) -> Training:
+def finish(training: Training) -> Training:
     while not training.complete:
         training.advance()
     training.finish()
@@ -57,7 +58,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    finished(begun(folder, identity(), data))
+    finish(begin(folder, identity(), data))
     return folder
 
 
@@ -76,7 +77,7 @@ def test_a_run_leaves_its_record_its_curve_and_its_weights(whole: Path) -> None:
     assert run.step_s is not None
 
 
-def test_the_weights_are_those_that_the_outcome_speaks_of(whole: Path, data: Data) -> None:
+def test_the_outcome_is_that_of_the_weights(whole: Path, data: Data) -> None:
     from exporter.models.resnet import build
 
     model = build(network())
@@ -94,11 +95,11 @@ def test_the_weights_are_those_that_the_outcome_speaks_of(whole: Path, data: Dat
 def test_a_run_that_was_left_anywhere_ends_in_the_same_bits(
     strides: int, whole: Path, data: Data, tmp_path: Path
 ) -> None:
-    left = begun(tmp_path, identity(), data, 0.0)
+    left = begin(tmp_path, identity(), data, 0.0)
     for _ in range(strides):
         left.advance()
     del left
-    again = finished(begun(tmp_path, identity(), data))
+    again = finish(begin(tmp_path, identity(), data))
     first, second = weights(whole), weights(tmp_path)
     assert list(first) == list(second)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -108,39 +109,39 @@ def test_a_run_that_was_left_anywhere_ends_in_the_same_bits(
 
 
 def test_other_arithmetic_goes_on_and_is_written_down(data: Data, tmp_path: Path) -> None:
-    left = begun(tmp_path, identity(), data, 0.0)
+    left = begin(tmp_path, identity(), data, 0.0)
     for _ in range(3):
         left.advance()
     bf16 = Arithmetic(precision="bf16")
-    finished(Training(tmp_path, identity(), bf16, data, Pace()))
+    finish(Training(TrainingJob(tmp_path, identity(), bf16), data, Pace()))
     assert [(one.since, one.arithmetic) for one in open_run(tmp_path).sittings] == [
         (0, Arithmetic()),
         (left.iteration, bf16),
     ]
 
 
-def test_the_same_arithmetic_is_one_sitting(data: Data, tmp_path: Path) -> None:
-    left = begun(tmp_path, identity(), data, 0.0)
+def test_the_same_arithmetic_is_one_segment(data: Data, tmp_path: Path) -> None:
+    left = begin(tmp_path, identity(), data, 0.0)
     left.advance()
-    begun(tmp_path, identity(), data)
+    begin(tmp_path, identity(), data)
     (only,) = open_run(tmp_path).sittings
     assert (only.since, only.threads) == (0, torch.get_num_threads())
 
 
-def test_a_run_is_called_by_its_network_its_option_and_its_seed() -> None:
+def test_a_run_is_named_by_network_option_and_seed() -> None:
     plain, other = network("plain20"), dataclasses.replace(network(), shortcut="B")
     names = [dataclasses.replace(identity(seed=3), variant=row).name for row in (network(), other, plain)]
     assert names == ["resnet20, seed 3", "resnet20 option B, seed 3", "plain20, seed 3"]
 
 
 def test_another_seed_gives_other_weights(whole: Path, data: Data, tmp_path: Path) -> None:
-    finished(begun(tmp_path, identity(seed=1), data))
+    finish(begin(tmp_path, identity(seed=1), data))
     assert not torch.equal(weights(tmp_path)["conv1.weight"], weights(whole)["conv1.weight"])
 
 
 def test_a_finished_run_is_left_as_it_is(whole: Path, data: Data) -> None:
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
-    again = begun(whole, identity(), data)
+    again = begin(whole, identity(), data)
     assert again.finished
     assert again.complete
     again.finish()
@@ -148,21 +149,21 @@ def test_a_finished_run_is_left_as_it_is(whole: Path, data: Data) -> None:
 
 
 def test_a_folder_keeps_to_one_run(whole: Path, data: Data) -> None:
-    with pytest.raises(UsageError, match=r"it holds another run: seed 0, not 1 \(name a new folder"):
-        begun(whole, identity(seed=1), data)
+    with refuses(UsageError, "folder-of-another-run", "seed 0, not 1"):
+        begin(whole, identity(seed=1), data)
     other = dataclasses.replace(RECIPE, iterations=50)
-    with pytest.raises(UsageError, match=r"recipe paper of 45 iterations, not paper of 50 iterations"):
-        begun(whole, identity(other), data)
+    with refuses(UsageError, "folder-of-another-run", "45 iterations", "50 iterations"):
+        begin(whole, identity(other), data)
 
 
 def test_a_damaged_checkpoint_is_named(data: Data, tmp_path: Path) -> None:
-    training = begun(tmp_path, identity(), data)
+    training = begin(tmp_path, identity(), data)
     training.advance()
     training.checkpoint()
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(IntegrityError, match=rf"{CHECKPOINT}: a damaged checkpoint: .*remove it to begin again"):
-        begun(tmp_path, identity(), data)
+    with refuses(IntegrityError, "checkpoint-damaged", CHECKPOINT):
+        begin(tmp_path, identity(), data)
 
 
 @pytest.mark.parametrize(("name", "reader"), [(RUN, open_run), (CURVE, curve)])
@@ -175,21 +176,21 @@ def test_damaged_records_are_named(name: str, reader: object, tmp_path: Path) ->
 def test_a_run_of_a_newer_version_is_refused(whole: Path, tmp_path: Path) -> None:
     text = (whole / RUN).read_text()
     (tmp_path / RUN).write_text(text.replace('"run": 1', '"run": 2, "what is new": 3'))
-    with pytest.raises(CompatibilityError, match=r"run.json: run of schema version 2; this rbench reads up to 1"):
+    with refuses(CompatibilityError, "record-schema-newer", "run.json", "version 2", "up to 1"):
         open_run(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(data: Data, tmp_path: Path) -> None:
     wild = dataclasses.replace(RECIPE, learning_rate=1e9)
-    with pytest.raises(CheckFailedError, match=r"resnet20, seed 0: the loss is not finite at iteration \d+"):
-        finished(begun(tmp_path, identity(wild), data))
+    with refuses(CheckFailedError, "loss-not-finite", "resnet20, seed 0"):
+        finish(begin(tmp_path, identity(wild), data))
 
 
 DEEP = dataclasses.replace(RECIPE, warmup_layers=2, warmup_rate=0.003, milestones=())
 
 
-def test_a_deep_net_begins_warm_until_it_has_learnt_something(data: Data, tmp_path: Path) -> None:
-    training = begun(tmp_path, identity(dataclasses.replace(DEEP, warmup_error=0.7)), data)
+def test_a_deep_net_begins_warm_until_it_has_learnt(data: Data, tmp_path: Path) -> None:
+    training = begin(tmp_path, identity(dataclasses.replace(DEEP, warmup_error=0.7)), data)
     rates = []
     while not training.complete:
         training.advance()
@@ -202,51 +203,53 @@ def test_a_deep_net_begins_warm_until_it_has_learnt_something(data: Data, tmp_pa
 
 @pytest.mark.parametrize(("error", "rate"), [(0.0, 0.003), (1.01, 0.05)])
 def test_the_warm_up_ends_where_the_recipe_says(error: float, rate: float, data: Data, tmp_path: Path) -> None:
-    training = finished(begun(tmp_path, identity(dataclasses.replace(DEEP, warmup_error=error)), data))
+    training = finish(begin(tmp_path, identity(dataclasses.replace(DEEP, warmup_error=error)), data))
     assert training.points[-1].learning_rate == rate
 
 
 def test_a_run_that_was_left_while_warm_ends_in_the_same_bits(data: Data, tmp_path: Path) -> None:
     deep = identity(dataclasses.replace(DEEP, warmup_error=0.7))
-    whole = finished(begun(tmp_path / "whole", deep, data))
-    left = begun(tmp_path / "left", deep, data, 0.0)
+    whole = finish(begin(tmp_path / "whole", deep, data))
+    left = begin(tmp_path / "left", deep, data, 0.0)
     left.advance()
     assert left.learning_rate == 0.003
-    again = finished(begun(tmp_path / "left", deep, data))
+    again = finish(begin(tmp_path / "left", deep, data))
     assert [point.loss for point in again.points] == [point.loss for point in whole.points]
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "left")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_that_was_not_kept_yet_is_its_next_sittings_alone(data: Data, tmp_path: Path) -> None:
-    begun(tmp_path, identity(), data).advance()
+def test_a_run_without_a_checkpoint_begins_a_new_segment(data: Data, tmp_path: Path) -> None:
+    begin(tmp_path, identity(), data).advance()
     bf16 = Arithmetic(precision="bf16")
-    Training(tmp_path, identity(), bf16, data, Pace())
+    Training(TrainingJob(tmp_path, identity(), bf16), data, Pace())
     assert [(one.since, one.arithmetic) for one in open_run(tmp_path).sittings] == [(0, bf16)]
 
 
 def side_by_side(folder: Path, recipes: dict[str, Recipe], data: Data, pace: Pace) -> list[str]:
-    """Drives runs as a GPU does, on this CPU; what was said."""
-    said: list[str] = []
+    """The notices of runs that are driven as a GPU does, on this CPU."""
+    notices: list[str] = []
     jobs = [TrainingJob(folder / name, identity(recipe), Arithmetic()) for name, recipe in recipes.items()]
-    schedule._side_by_side(
-        jobs, data, ExportListener(step=lambda _: None, notice=lambda line: said.append(str(line))), pace
+    schedule.take_turns(
+        [Training(job, data, pace) for job in jobs],
+        ExportListener(step=lambda _: None, notice=lambda line: notices.append(str(line))),
+        time.monotonic() + (math.inf if pace.stop_after_s is None else pace.stop_after_s),
     )
-    return said
+    return notices
 
 
 def test_runs_side_by_side_end_as_each_alone(whole: Path, data: Data, tmp_path: Path) -> None:
     shorter = dataclasses.replace(RECIPE, iterations=12, milestones=())
-    said = side_by_side(tmp_path, {"a": RECIPE, "b": shorter}, data, Pace())
+    notices = side_by_side(tmp_path, {"a": RECIPE, "b": shorter}, data, Pace())
     alone = weights(whole)
     assert all(torch.equal(alone[name], tensor) for name, tensor in weights(tmp_path / "a").items())
     assert open_run(tmp_path / "b").outcome is not None
-    assert all(" left" in line for line in said)
+    assert all(" left" in line for line in notices)
 
 
 def test_runs_side_by_side_are_kept_when_the_time_is_over(whole: Path, data: Data, tmp_path: Path) -> None:
     recipes = {"a": RECIPE, "b": dataclasses.replace(RECIPE, iterations=10, milestones=())}
-    with pytest.raises(CheckFailedError, match=r"the time is over: resnet20, seed 0 at 10 .the same command goes on"):
+    with refuses(CheckFailedError, "training-time-over", "resnet20, seed 0 at 10"):
         side_by_side(tmp_path, recipes, data, Pace(stop_after_s=0.0))
     assert open_run(tmp_path / "b").outcome is not None
     assert (tmp_path / "a" / CHECKPOINT).exists()
@@ -256,15 +259,15 @@ def test_runs_side_by_side_are_kept_when_the_time_is_over(whole: Path, data: Dat
 
 
 def test_a_run_that_fails_leaves_the_others_their_checkpoints(data: Data, tmp_path: Path) -> None:
-    with pytest.raises(CheckFailedError, match="the loss is not finite"):
+    with refuses(CheckFailedError, "loss-not-finite"):
         side_by_side(tmp_path, {"good": RECIPE, "wild": dataclasses.replace(RECIPE, learning_rate=1e9)}, data, Pace())
     assert (tmp_path / "good" / CHECKPOINT).exists()
 
 
-def test_what_is_not_finite_is_not_kept(data: Data, tmp_path: Path) -> None:
-    training = begun(tmp_path, identity(dataclasses.replace(RECIPE, learning_rate=1e9)), data)
+def test_a_loss_that_is_not_finite_is_not_kept(data: Data, tmp_path: Path) -> None:
+    training = begin(tmp_path, identity(dataclasses.replace(RECIPE, learning_rate=1e9)), data)
     training.advance()
-    with pytest.raises(CheckFailedError, match="the loss is not finite at iteration 10"):
+    with refuses(CheckFailedError, "loss-not-finite", "iteration 10"):
         training.checkpoint()
     assert not (tmp_path / CHECKPOINT).exists()
 

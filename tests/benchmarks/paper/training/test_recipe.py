@@ -7,6 +7,7 @@ import pytest
 from benchmarks.paper.training.recipe import BUNDLED, PAPER, Recipe, count_layers
 from exporter.models.variants import variant
 from runtimes.errors import UsageError
+from tests.refusals import refuses
 
 
 def test_the_papers_numbers_stand_as_in_section_4_2() -> None:
@@ -43,15 +44,16 @@ def test_a_cosine_rises_and_falls() -> None:
     assert rates == pytest.approx([0, 0.1, 0.2, 0.1, 0])
 
 
-def test_a_scale_shortens_the_whole_schedule_and_says_so() -> None:
+def test_a_scale_shortens_the_whole_schedule() -> None:
     tenth = PAPER.stretch(0.1)
     assert (tenth.iterations, tenth.milestones, tenth.scale) == (6400, (3200, 4800), 0.1)
-    assert "6,400 iterations (0.1 of the paper's)" in tenth.describe()
-    assert "64,000 iterations of 128 images" in PAPER.describe()
+    assert "0.1 of" in tenth.describe()
+    assert "6,400 iterations" in tenth.describe()
+    assert "64,000 iterations" in PAPER.describe()
     assert BUNDLED.stretch(0.5).ramp == 468
-    assert "half a cosine" in BUNDLED.describe()
+    assert "cosine" in BUNDLED.describe()
 
 
 def test_a_scale_that_leaves_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"a scale of 1e-06 leaves none of 64,000 iterations"):
+    with refuses(UsageError, "scale-leaves-nothing", "1e-06", "64,000"):
         PAPER.stretch(1e-6)

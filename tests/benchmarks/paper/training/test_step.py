@@ -21,14 +21,14 @@ def data() -> Data:
     return on_device(corpus(), PAPER, network(), Arithmetic())
 
 
-def fresh() -> ResNet:
+def new_network() -> ResNet:
     model = build(network())
     initialise(model, 0)
     return model.train()
 
 
 def stepper(data: Data, arithmetic: Arithmetic) -> Stepper:
-    model = fresh().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = new_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     made = Stepper(model, Feed(data.train, BATCH, seed=0), PAPER, arithmetic)
     made.feed.begin(0)
     made.set_rate(RATE)
@@ -37,7 +37,7 @@ def stepper(data: Data, arithmetic: Arithmetic) -> Stepper:
 
 def by_hand(data: Data, steps: int) -> tuple[ResNet, float]:
     """The paper's update written out: v = m v + (g + d w), w = w - r v."""
-    model, feed = fresh(), Feed(data.train, BATCH, seed=0)
+    model, feed = new_network(), Feed(data.train, BATCH, seed=0)
     feed.begin(0)
     momenta = [torch.zeros_like(parameter) for parameter in model.parameters()]
     losses = 0.0
@@ -94,7 +94,7 @@ def test_a_state_restored_gives_the_same_bits_again(data: Data) -> None:
     assert not torch.equal(ends[0]["momentum.conv1.weight"], kept["momentum.conv1.weight"])
 
 
-def test_the_error_is_counted_in_evaluation_mode_and_leaves_no_trace(data: Data) -> None:
+def test_the_error_is_counted_in_evaluation_mode(data: Data) -> None:
     found = stepper(data, Arithmetic())
     before = {name: tensor.clone() for name, tensor in found.model.state_dict().items()}
     error = found.error(data.test)
