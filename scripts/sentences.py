@@ -147,8 +147,10 @@ def _records(sources: Sequence[Source]) -> dict[str, Carrier]:
 
 
 def _carrier(called: str, carriers: dict[str, Carrier]) -> Carrier:
-    """What a call makes. ``type(error)(...)`` makes an error."""
-    return ERROR if called.startswith("type(") else carriers.get(called.split(".")[-1], UNKNOWN)
+    """What a call makes. ``type(error)(...)`` makes an error; click has a ``UsageError`` of its own."""
+    if called.startswith("type("):
+        return ERROR
+    return UNKNOWN if called.startswith("click.") else carriers.get(called.split(".")[-1], UNKNOWN)
 
 
 def _arguments(call: ast.Call, carrier: Carrier) -> tuple[ast.expr | None, ast.expr | None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks.commands import options
 from exporter.commands import terminal
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Inputs:
     findings: tuple[Path, ...]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=options.SETTINGS)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULTS...")
 @click.option(
     "-o", "page", type=click.Path(path_type=Path), metavar="FILE", help=f"[{PAGE}, unless --markdown is given alone]"
@@ -88,6 +89,7 @@ def _find_inputs(results: Sequence[Path]) -> Inputs:
         if not found and not find_rows_file(path).exists():
             raise ArtifactError(
                 f"neither {FILE_NAME} nor *{SUFFIX} in it",
+                code="results-missing",
                 path=path,
                 hint="rbench run -o DIR makes the one, rbench paper the other",
             )
@@ -104,7 +106,9 @@ def _refuse_inputs(inputs: Inputs, *outputs: Path | None) -> None:
     read = {path.resolve() for path in (*inputs.rows, *inputs.findings)}
     for path in outputs:
         if path is not None and path.resolve() in read:
-            raise UsageError("it is read and would be written over", path=path, hint="name another file")
+            raise UsageError(
+                "it is read and would be written over", code="output-is-input", path=path, hint="name another file"
+            )
 
 
 def _rows(inputs: Inputs) -> tuple[Row, ...]:
@@ -114,7 +118,9 @@ def _rows(inputs: Inputs) -> tuple[Row, ...]:
 
     every = [row for path in inputs.rows for row in _read(path)]
     if not every and not inputs.findings:
-        raise ArtifactError("no rows in it", path=inputs.rows[0], hint="rbench run -o DIR makes some")
+        raise ArtifactError(
+            "no rows in it", code="rows-missing", path=inputs.rows[0], hint="rbench run -o DIR makes some"
+        )
     kept = latest(every)
     if len(kept) < len(every):
         click.echo(f"{len(every) - len(kept)} rows of earlier runs of the same configurations are left out", err=True)
@@ -130,4 +136,4 @@ def _read(path: Path) -> tuple[Row, ...]:
         return read(path)
     except ArtifactError as error:
         hint = f"expected a row of rbench run in each line; a file of findings ends in {SUFFIX}"
-        raise ArtifactError(error.what, path=path, hint=hint) from error
+        raise ArtifactError(error.what, code=error.code, path=path, hint=hint) from error

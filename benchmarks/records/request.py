@@ -93,7 +93,9 @@ class BenchmarkRequest:
             ("budget", self.budget_s),
         ):
             if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"the {name} must be a number of seconds above 0, not {value}")
+                raise UsageError(
+                    f"the {name} must be a number of seconds above 0, not {value}", code="seconds-not-positive"
+                )
         for name in self.precisions:
             self.precision_spec(name)
         if any(precision(name).calibrated for name in self.precisions):
@@ -101,7 +103,11 @@ class BenchmarkRequest:
         for option, given in (("--calibration", self.calibration is not None), ("--target", self.target != "cpu")):
             if given:
                 named = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
-                raise UsageError(f"{option} is for {named}, which was not asked for", hint=f"--precision {named}")
+                raise UsageError(
+                    f"{option} is for {named}, which was not asked for",
+                    code="option-needs-precision",
+                    hint=f"--precision {named}",
+                )
 
     def precision_spec(self, name: str) -> PrecisionSpec:
         """How a graph is to be typed for the precision of that name.

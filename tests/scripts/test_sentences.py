@@ -78,6 +78,7 @@ def test_a_code_is_kept_with_its_template(root: Path, line: str, templates: list
         "Remark('a note')",
         "subprocess.run('command', check=True)",
         "compile(source, code='x')",
+        "click.UsageError('text')",
     ],
 )
 def test_what_is_forwarded_needs_no_sentence(root: Path, line: str) -> None:
