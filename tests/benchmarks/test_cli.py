@@ -25,6 +25,7 @@ from runtimes.errors import ResourceError
 from tests.benchmarks.rows import FASTER
 from tests.benchmarks.scripts import SCRIPT, artifact
 from tests.benchmarks.terminals import Terminal
+from tests.processes import default_interrupt
 
 RBENCH = (sys.executable, "-m", "benchmarks.cli")
 TIMED = replace(SCRIPT, delays_s=(0.001,))
@@ -260,13 +261,14 @@ def test_an_early_end_keeps_what_was_measured_and_ends_the_workers(tmp_path: Pat
     out = tmp_path / "out"
     with Terminal(columns=100) as terminal:
         options = ("--backend", "fake", *SHORT, "--processes", 2, "--rounds", 1000, "-o", out)
-        process = subprocess.Popen(
-            [*RBENCH, *map(str, ("run", quick, slow, *options))],
-            stdout=subprocess.PIPE,
-            stderr=terminal.descriptor,
-            text=True,
-            start_new_session=True,
-        )
+        with default_interrupt():
+            process = subprocess.Popen(
+                [*RBENCH, *map(str, ("run", quick, slow, *options))],
+                stdout=subprocess.PIPE,
+                stderr=terminal.descriptor,
+                text=True,
+                start_new_session=True,
+            )
         shown, deadline = "", time.monotonic() + 60
         while time.monotonic() < deadline and "slow.fake: process 2 of 2" not in shown:
             shown += terminal.read()

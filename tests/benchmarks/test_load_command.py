@@ -25,6 +25,7 @@ from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.rows import EMPTY
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
+from tests.processes import default_interrupt
 
 RBENCH = (
     sys.executable,
@@ -138,9 +139,11 @@ def test_strict_is_for_loads_too(
 def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
     path, lines = foreign(tmp_path), tmp_path / "lines.jsonl"
     options = ("--shape", "closed", "--shape", "paced", "--duration", "0.05", "--fps", "0.5", "--json", lines)
-    with subprocess.Popen(
-        [*RBENCH, *map(str, (path, *options))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with default_interrupt():
+        process = subprocess.Popen(
+            [*RBENCH, *map(str, (path, *options))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    with process:
         deadline = time.monotonic() + 60
         while not lines.exists() and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -22,6 +22,7 @@ from runtimes.backends.tensorrt.flavors import FLAVORS
 from runtimes.tensors import cuda
 from tests.exporter.command_line import environment, errors, python, rexport
 from tests.exporter.small import content
+from tests.processes import default_interrupt
 
 without_gpu = pytest.mark.skipif(cuda.missing() is None, reason="a GPU is here: the engine is checked and runs")
 
@@ -159,7 +160,8 @@ def test_a_missing_library_is_named_with_its_remedy(copied: Path) -> None:
 
 SLOWED = """
 import sys, time
-from exporter import cli, tensorrt
+from exporter import cli
+from exporter.targets import tensorrt_engine as tensorrt
 told = tensorrt.BuildProgress.__call__
 def slowly(self, phase, done, total):
     print("building", phase, file=sys.stderr, flush=True)
@@ -176,7 +178,10 @@ def test_a_signal_ends_a_build_and_leaves_no_engine(copied: Path, number: signal
     """The build is real, and is slowed down by what hears of its progress."""
     before = content(copied.parent)
     command = [sys.executable, "-c", SLOWED, "tensorrt", str(copied), "--flavor", "rtx"]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with default_interrupt():
+        process = subprocess.Popen(
+            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("building"):

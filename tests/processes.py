@@ -1,0 +1,22 @@
+"""Processes that a test interrupts, also where the tests themselves run with the interrupt ignored."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def default_interrupt() -> Iterator[None]:
+    """SIGINT raises ``KeyboardInterrupt`` in the block, and keeps its default action in processes started by it.
+
+    A shell starts ``make test &`` and what cron runs with SIGINT ignored. A new process inherits that, and Python then
+    leaves the signal alone: without this block, a test that sends SIGINT would wait in vain. To be entered by the main
+    thread; only the start of a process needs to lie in the block, not its life.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
