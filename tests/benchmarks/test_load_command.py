@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import cli
 from benchmarks.commands.load import SHAPE_NAMES
 from benchmarks.commands.load import load as command
 from benchmarks.format import milliseconds
@@ -25,7 +26,9 @@ from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.rows import EMPTY
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
+from tests.exporter.command_line import here
 from tests.processes import default_interrupt
+from tests.refusals import error_codes, refuses
 
 RBENCH = (
     sys.executable,
@@ -51,19 +54,18 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
     closed, opened, paced, clients, _, cold = loads
     assert opened.rate_per_s == 0.7 * closed.achieved_per_s
     assert (opened.rate_share, paced.rate_share) == (0.7, None)
-    assert rows[1].note == "the rate is 70% of what the closed loop reached"
+    assert "70%" in str(rows[1].note)
     assert (opened.arrivals, paced.rate_per_s, clients.clients) == ("poisson", 200.0, 2)
     assert cold.disk_bytes
-    assert "net.fake · resnet20, bundled weights · cpu, 1 thread · noise, so no accuracy · fake fp32" in done.stdout
-    for heading in ("offered/s", "service ms", "response ms", "images/s", "Python start"):
+    for heading in ("net.fake · ", "offered/s", "service ms", "response ms", "images/s", "Python start"):
         assert heading in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert "\x1b" not in done.stdout
-    assert "net.fake · fake · clients 2\n" in done.stderr
+    assert ["net.fake", "fake", "clients 2"] in [line.split(" · ") for line in done.stderr.splitlines()]
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
 
 
-def test_the_time_that_is_left_and_what_came_of_the_point_before_are_told(tmp_path: Path) -> None:
+def test_the_time_left_and_the_last_figure_are_shown(tmp_path: Path) -> None:
     path = artifact(tmp_path, replace(SCRIPT, delays_s=(0.002,)))
     steps: list[tuple[str, str]] = []
     left: list[float | None] = []
@@ -75,14 +77,14 @@ def test_the_time_that_is_left_and_what_came_of_the_point_before_are_told(tmp_pa
     assert all(one is not None and one > 0 for one in left[1:])
     assert len(left) == 3
     last = {subject: step for subject, step in steps if step.startswith("start")}
-    assert list(last.values()) == [
-        "start",
-        f"start (last: closed, batch 1, {milliseconds(rows[0].p50_s)} ms)",
-        f"start (last: clients 1, {milliseconds(rows[1].p50_s)} ms)",
-    ]
+    first, second, third = last.values()
+    assert first == "start"
+    for row, step, shape in ((rows[0], second, "closed"), (rows[1], third, "clients 1")):
+        assert f"{milliseconds(row.p50_s)} ms" in step
+        assert shape in step
 
 
-def test_a_point_takes_what_those_before_took_besides_their_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_point_takes_the_overhead_of_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
     now, told = iter((0.0, 3.0, 4.0)), list[float | None]()
     monkeypatch.setattr(loadrun, "time", SimpleNamespace(monotonic=lambda: next(now)))
     ahead = loadrun._Ahead([1.0, 1.0, 0.5], told.append)
@@ -92,35 +94,37 @@ def test_a_point_takes_what_those_before_took_besides_their_duration(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "exit_code", "code", "value"),
     [
-        (["resnet21"], 2, "error: no variant 'resnet21' (one of resnet18"),
-        (["--shape", "closed", "--rate", "5", "{path}"], 2, "error: --rate is for the open loop, which was not asked"),
-        (["--weights", "bundled", "{path}"], 2, "error: --weights is for variants, and a file is to be run"),
-        (["--backend", "x", "{path}"], 2, "error: no runtime 'x' (one of "),
-        (["--backend", "pytorch", "{path}"], 2, "runtime pytorch does not open fake files"),
-        (["--device", "cuda", "{path}"], 2, "no backend runs fake files on 'cuda'"),
-        (["--shape", "sideways", "{path}"], 2, "Invalid value for '--shape': 'sideways'"),
-        (["missing.onnx"], 6, "error: missing.onnx: cannot read: No such file or directory"),
+        (["resnet21"], 2, "variant-unknown", "'resnet21'"),
+        (["--shape", "closed", "--rate", "5", "{path}"], 2, "rate-needs-open-loop", "--rate"),
+        (["--weights", "bundled", "{path}"], 2, "weights-need-variant", "--weights"),
+        (["--backend", "x", "{path}"], 2, "backend-unknown", "'x'"),
+        (["--backend", "pytorch", "{path}"], 2, "format-not-opened", "pytorch"),
+        (["--device", "cuda", "{path}"], 2, "device-unsupported", "'cuda'"),
+        (["--shape", "sideways", "{path}"], 2, "usage", "'sideways'"),
+        (["missing.onnx"], 6, "file-access-failed", "missing.onnx"),
     ],
 )
-def test_what_cannot_be_run_is_told_in_a_line(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_refused_in_a_line(
+    arguments: list[str], exit_code: int, code: str, value: str, tmp_path: Path
+) -> None:
     path = foreign(tmp_path)
-    done = load(*(argument.format(path=path) for argument in arguments))
-    assert (done.returncode, done.stdout) == (code, "")
-    assert message in done.stderr
+    done = here(cli.main, "load", *(argument.format(path=path) for argument in arguments))
+    assert (done.code, done.stdout, error_codes(done.stderr)) == (exit_code, "", [code])
+    assert value in done.stderr
 
 
-def test_a_load_that_fails_is_a_row_with_its_shape_and_the_open_loop_has_no_rate(tmp_path: Path) -> None:
+def test_a_failed_load_is_a_row_and_leaves_no_open_rate(tmp_path: Path) -> None:
     path, lines = foreign(tmp_path, replace(SCRIPT, fail_at=0)), tmp_path / "lines.jsonl"
     done = load(path, "--shape", "open", "--json", lines)
     assert done.returncode == 1
     closed, opened = store.read(lines)
-    assert (closed.status, closed.reason) == ("error", "closed: the script fails at call 0")
-    assert opened.status == "failed"
-    assert opened.reason == "open: the closed loop gave no rate to go by (name one with --rate)"
+    assert (closed.status, opened.status) == ("error", "failed")
+    assert "closed: " in str(closed.reason)
+    assert "--rate" in str(opened.reason)
     assert closed.load is opened.load is None
-    assert "error: closed: the script fails at call 0" in done.stdout
+    assert str(closed.reason) in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert [row.load.shape for row in store.read(lines) if row.load] == ["closed"]
-    assert "incomplete: the run ended early" in out
+    assert "incomplete: " in out
 
 
 def test_the_points_are_what_was_asked_for() -> None:
@@ -168,7 +172,7 @@ def test_the_points_are_what_was_asked_for() -> None:
     assert points(replace(load_spec, shapes=("open",), rate_per_s=5.0), request, None) == (LoadPoint("open", 1, 2.0),)
 
 
-def test_the_defaults_sweep_powers_of_two_and_a_fixed_batch_is_kept() -> None:
+def test_the_sweeps_are_powers_of_two_unless_batch_is_fixed() -> None:
     found = points(LoadSpec(), BenchmarkRequest(), None)
     assert tuple(point.batch for point in found if point.shape == "batches") == BATCHES
     clients = [point.clients for point in found if point.shape == "clients"]
@@ -178,15 +182,15 @@ def test_the_defaults_sweep_powers_of_two_and_a_fixed_batch_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "value"),
     [
-        ({"shapes": ("closed",), "rate_per_s": 5.0}, "--rate is for the open loop"),
-        ({"rate_per_s": float("nan")}, "the rate must be a number above 0, not nan"),
-        ({"frames_per_s": 0.0}, "the frames per second must be a number above 0, not 0.0"),
+        ({"shapes": ("closed",), "rate_per_s": 5.0}, "rate-needs-open-loop", "--rate"),
+        ({"rate_per_s": float("nan")}, "rate-not-positive", "nan"),
+        ({"frames_per_s": 0.0}, "rate-not-positive", "0.0"),
     ],
 )
-def test_impossible_demands_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_impossible_demands_are_refused(options: dict[str, object], code: str, value: str) -> None:
+    with refuses(UsageError, code, value):
         LoadSpec(**options)  # type: ignore[arg-type]
 
 

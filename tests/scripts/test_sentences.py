@@ -53,10 +53,10 @@ def scanned(root: Path, *lines: str) -> Scan:
     ("line", "templates"),
     [
         ("UsageError('two words', code='x')", ["two words"]),
-        ("UsageError(f'{a!r} of {b:,} and ' 'braces {}', code='x')", ["{} of {} and braces {{}}"]),
-        ("errors.UsageError(what='named', path=p, code='x', hint=f'{h}')", ["named"]),
+        ("UsageError(f'{a!r}: {b:,}' ' {}', code='x')", ["{}: {} {{}}"]),
+        ("errors.UsageError(what='named', code='x', hint=f'{h}')", ["named"]),
         ("UsageError('one' if a else f'{b}', code='x')", ["one", "{}"]),
-        ("UsageError('one ' + ('two' if a else 'three'), code='x')", ["one three", "one two"]),
+        ("UsageError('a'+('b' if b else 'c'), code='x')", ["ab", "ac"]),
         ("Reason('x', f'about {a}')", ["about {}"]),
         ("Reason(code='x', sentence='about')", ["about"]),
         ("Remark(f'about {a}', 'warning', 'x')", ["about {}"]),
