@@ -22,7 +22,7 @@ PUBLISHED = pytest.mark.skipif(
 
 
 @PUBLISHED
-def test_the_command_makes_what_is_shipped_and_the_same_bytes_each_time(
+def test_the_command_reproduces_the_bytes_that_are_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places: dict[Split, Path] = {"test": tmp_path / "test.npz", "train": tmp_path / "train.npz"}
@@ -39,7 +39,7 @@ def test_the_command_makes_what_is_shipped_and_the_same_bytes_each_time(
 
 
 @PUBLISHED
-def test_the_samples_images_are_training_images_with_their_labels() -> None:
+def test_the_sample_holds_training_images_with_their_labels() -> None:
     images, targets = fashion_mnist.read("train")
     published = {image.tobytes(): target for image, target in zip(images, targets, strict=True)}
     with np.load(BUNDLED["train"]) as sample:

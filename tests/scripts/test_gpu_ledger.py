@@ -48,7 +48,7 @@ def wanted(network: Subject) -> list[Configuration]:
     return found
 
 
-def test_what_was_measured_is_not_measured_again_and_its_reference_is_only_with_others(
+def test_only_what_is_missing_is_measured_with_its_reference(
     tmp_path: Path, network: Subject, wanted: list[Configuration]
 ) -> None:
     ledger = Ledger(tmp_path / "out", HERE)
