@@ -16,9 +16,7 @@ from tests.benchmarks.scripts import SCRIPT, artifact
 
 
 @pytest.mark.parametrize(("gap", "verdict"), [(0.0, "tie"), (0.05, "slower"), (-0.05, "faster")])
-def test_verdicts_on_a_hundred_runs_of_a_scripted_backend(
-    tmp_path: Path, gap: float, verdict: str
-) -> None:
+def test_verdicts_on_a_hundred_runs_of_a_scripted_backend(tmp_path: Path, gap: float, verdict: str) -> None:
     """On a virtual clock, with noise of processes, turns and calls, stalls, drift and a step; all of the harness takes
     part but its processes."""
     script = instrument.write_script(tmp_path)

@@ -22,9 +22,7 @@ PUBLISHED = pytest.mark.skipif(
 
 
 @PUBLISHED
-def test_the_command_reproduces_the_bytes_that_are_shipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_reproduces_the_bytes_that_are_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places: dict[Split, Path] = {"test": tmp_path / "test.npz", "train": tmp_path / "train.npz"}
     monkeypatch.setattr(bundle_weights, "BUNDLED", places)
     done = CliRunner().invoke(bundle_weights.main, [])
