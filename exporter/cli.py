@@ -186,7 +186,7 @@ def predict(
     click.echo(text, nl=bool(text))
     for answer in answers:
         if answer.error is not None:
-            click.echo(f"error: {answer.error}", err=True)
+            terminal.print_error(answer.error.code, answer.error.sentence)
     if any(answer.error is not None for answer in answers):
         raise SystemExit(1)
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.variants import Variant
+from exporter.weights.matching import Notify
 from exporter.weights.sources import IMAGENET_PREPROCESSING, resolve, scale_preprocessing
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Weights
-from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
+from runtimes.errors import ArtifactError, ModelMismatchError, Reason, UsageError, quote
 from runtimes.images.preprocessing import Preprocessing, normalise
 from runtimes.parity import IMAGES
 from runtimes.protocol import Array
@@ -36,7 +37,7 @@ class ExportListener:
     """Hears what an export does: ``step`` a few words on what begins now, ``notice`` a line that the user must see."""
 
     step: Callable[[str], None]
-    notice: Callable[[str], None]
+    notice: Notify
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,11 @@ def target_file(out: str, name: str, force: bool) -> Path:
     if out.endswith("/") or path.is_dir():
         path = path / name
     if path.is_dir():
-        raise UsageError("a folder is there", path=path, hint="-o names another file")
+        raise UsageError("a folder is there", code="target-is-folder", path=path, hint="-o names another file")
     if path.exists() and not force:
-        raise UsageError("it is there already", path=path, hint="--force replaces it, -o names another file")
+        raise UsageError(
+            "it is there already", code="target-exists", path=path, hint="--force replaces it, -o names another file"
+        )
     files.check_writable(path.parent)
     return path
 
@@ -156,7 +159,7 @@ def reference_logits(
     with torch.inference_mode():
         logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = model(torch.from_numpy(inputs)).numpy()
     if not np.isfinite(logits).all():
-        raise ArtifactError("the network's own logits are not finite with these weights")
+        raise ArtifactError("the network's own logits are not finite with these weights", code="reference-not-finite")
     return logits
 
 
@@ -167,7 +170,9 @@ def _inputs(
     variant = request.variant
     if preprocessing is None and (request.raw or data is not None):
         what = "--input raw" if request.raw else "--data"
-        raise UsageError(f"{what} needs --mean and --std for {variant.in_channels} input channels")
+        raise UsageError(
+            f"{what} needs --mean and --std for {variant.in_channels} input channels", code="option-needs-statistics"
+        )
     if data is None or preprocessing is None:
         inputs = noise_inputs(variant, IMAGES, request.seed, request.raw)
         return inputs, f"seeded noise, seed {request.seed}", None, None
@@ -175,6 +180,7 @@ def _inputs(
     if len(dataset.classes) != variant.classes:
         raise ModelMismatchError(
             f"the data {quote(data)!r} has {len(dataset.classes)} classes, the network {variant.classes}",
+            code="data-class-count",
             hint=f"--num-classes {len(dataset.classes)}",
         )
     _, pixels = next(dataset.pixels(preprocessing, IMAGES))
@@ -191,14 +197,17 @@ def noise_inputs(variant: Variant, count: int, seed: int, raw: bool) -> Array:
 
 def _check_statistics(request: ExportRequest) -> None:
     if (request.mean is None) != (request.std is None):
-        raise UsageError("--mean and --std go together")
+        raise UsageError("--mean and --std go together", code="statistics-incomplete")
     for name, values in (("--mean", request.mean), ("--std", request.std)):
         if values is not None and len(values) != request.variant.in_channels:
-            raise UsageError(f"{name} has {len(values)} values for {request.variant.in_channels} input channels")
+            raise UsageError(
+                f"{name} has {len(values)} values for {request.variant.in_channels} input channels",
+                code="statistics-channel-count",
+            )
         if values is not None and not all(map(math.isfinite, values)):
-            raise UsageError(f"{name} must be finite, not {','.join(map(str, values))}")
+            raise UsageError(f"{name} must be finite, not {','.join(map(str, values))}", code="statistics-not-finite")
     if request.std is not None and not all(value > 0 for value in request.std):
-        raise UsageError(f"--std must be above 0, not {','.join(map(str, request.std))}")
+        raise UsageError(f"--std must be above 0, not {','.join(map(str, request.std))}", code="std-not-positive")
 
 
 def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Preprocessing | None:
@@ -230,13 +239,17 @@ def read_labels(path: Path, classes: int, listener: ExportListener) -> tuple[str
     try:
         text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
-        raise ArtifactError(f"labels must be UTF-8 text: {error.reason} at byte {error.start}", path=path) from error
+        raise ArtifactError(
+            f"labels must be UTF-8 text: {error.reason} at byte {error.start}", code="labels-not-utf8", path=path
+        ) from error
     labels = tuple(line.strip() for line in text.rstrip().split("\n")) if text.strip() else ()
     if "" in labels:
-        raise ArtifactError(f"line {labels.index('') + 1} is blank: labels stand one on each line", path=path)
+        raise ArtifactError(
+            f"line {labels.index('') + 1} is blank: labels stand one on each line", code="label-blank", path=path
+        )
     if len(labels) != classes:
-        raise ModelMismatchError(f"{len(labels)} labels for {classes} classes", path=path)
+        raise ModelMismatchError(f"{len(labels)} labels for {classes} classes", code="label-count-mismatch", path=path)
     doubled = len(labels) - len(set(labels))
     if doubled:
-        listener.notice(f"{path.name}: {doubled} labels stand more than once")
+        listener.notice(Reason("labels-repeated", f"{path.name}: {doubled} labels stand more than once"))
     return labels

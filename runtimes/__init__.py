@@ -110,11 +110,15 @@ def _profile_artifact(
         about = runtime.description
         arrays = check_feeds(runtime.inputs, example(runtime) if feeds is None else feeds)
     if not all(array.size for array in arrays.values()):
-        raise InputError("empty arrays were passed: there is nothing to run")
+        raise InputError("empty arrays were passed: there is nothing to run", code="feeds-empty")
     row = next(row for row in available_backends() if row.name == about.backend)
     if row.profile is None:
         able = [other.name for other in available_backends() if other.profile and artifact.format.name in other.formats]
-        raise UsageError(f"backend {row.name} cannot tell what it runs", hint=f"one of {', '.join(able)}")
+        raise UsageError(
+            f"backend {row.name} cannot tell what it runs",
+            code="backend-cannot-profile",
+            hint=f"one of {', '.join(able)}",
+        )
     return row.profile(artifact, Options(about.device, about.threads, cuda_graphs=False), arrays)
 
 
@@ -137,7 +141,12 @@ def _retry_until_unchanged(
             return result
         if discard is not None:
             discard(result)
-    raise IntegrityError("it is being replaced again and again", path=path, hint="wait for the export to end")
+    raise IntegrityError(
+        "it is being replaced again and again",
+        code="file-replaced-repeatedly",
+        path=path,
+        hint="wait for the export to end",
+    )
 
 
 _ATTEMPTS = 100

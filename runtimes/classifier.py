@@ -97,6 +97,7 @@ class Classifier:
             if preprocessing is None:
                 raise UsageError(
                     f"{runtime.artifact.path.name} does not say how its images were prepared",
+                    code="preprocessing-required",
                     hint="pass preprocessing=runtimes.Preprocessing(...)",
                 )
             return cls(runtime, preprocessing, None if labels is None else tuple(labels))
@@ -125,7 +126,7 @@ class Classifier:
             UsageError: ``top`` or ``batch`` below 1, or the classifier is closed.
         """
         if top < 1 or batch < 1:
-            raise UsageError(f"top and batch must be at least 1, not {top} and {batch}")
+            raise UsageError(f"top and batch must be at least 1, not {top} and {batch}", code="top-or-batch-invalid")
         found: list[Prediction] = []
         with closing(prefetch.prefetch(_several(images), self._input.batch or batch, self._pixels)) as batches:
             for pixels in batches:
@@ -147,7 +148,9 @@ class Classifier:
         probabilities = rows if foreign and _are_probabilities(rows) else softmax(rows)
         broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
         if broken.size:
-            raise CheckFailedError(f"image {first + broken[0]}: the network's output is not a number")
+            raise CheckFailedError(
+                f"image {first + broken[0]}: the network's output is not a number", code="output-not-finite"
+            )
         return probabilities
 
     def _prediction(self, probabilities: NDArray[np.float64], top: int) -> Prediction:
@@ -161,6 +164,7 @@ class Classifier:
         if self.names is not None and len(self.names) != classes:
             raise ModelMismatchError(
                 f"{len(self.names)} labels for a network of {classes} classes",
+                code="labels-mismatch",
                 path=self.runtime.artifact.path,
                 hint=f"pass {classes} labels",
             )
@@ -193,7 +197,9 @@ class _Input:
         spec = runtime.inputs[0] if len(runtime.inputs) == 1 else None
         if spec is None or len(spec.shape) != 4 or not (_takes_pixels(spec) or np.dtype(spec.dtype).kind == "f"):
             inputs = "; ".join(map(str, runtime.inputs))
-            raise ArtifactError(f"no classifier of images: its inputs are {inputs}", path=path, hint=elsewhere)
+            raise ArtifactError(
+                f"no classifier of images: its inputs are {inputs}", code="input-not-images", path=path, hint=elsewhere
+            )
         size = preprocessing.size
         first = _fits(spec, (preprocessing.channels, *size))
         last = _fits(spec, (*size, preprocessing.channels))
@@ -203,10 +209,14 @@ class _Input:
             )
         if first:
             raise ArtifactError(
-                f"raw pixels have their channels last, the network takes {spec}", path=path, hint=elsewhere
+                f"raw pixels have their channels last, the network takes {spec}",
+                code="pixels-channels-first",
+                path=path,
+                hint=elsewhere,
             )
         raise ModelMismatchError(
             f"preprocessing gives {preprocessing.channels} channels of {size[0]} x {size[1]}, the network takes {spec}",
+            code="preprocessing-mismatch",
             path=path,
         )
 
@@ -241,6 +251,7 @@ def _logits_of(runtime: Runtime) -> TensorSpec:
     if len(spec.shape) != 2:
         raise ArtifactError(
             f"no classifier: its output is {spec}",
+            code="output-not-classes",
             path=runtime.artifact.path,
             hint="use runtimes.open and Runtime.infer",
         )

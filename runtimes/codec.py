@@ -43,7 +43,7 @@ def loads(cls: type[T], text: str | bytes) -> T:
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"not valid JSON: {quote(error)}") from error
+        raise ArtifactError(f"not valid JSON: {quote(error)}", code="json-invalid") from error
     return decode(cls, data)
 
 
@@ -61,7 +61,10 @@ def _refuse_constant(name: str) -> object:
 
 
 def _wrong(where: str, expected: str, data: object) -> ArtifactError:
-    return ArtifactError(f"field {where or 'at the top'!r}: expected {expected}, got {quote(json.dumps(data))}")
+    return ArtifactError(
+        f"field {where or 'at the top'!r}: expected {expected}, got {quote(json.dumps(data))}",
+        code="field-type-mismatch",
+    )
 
 
 def _decode(hint: Any, data: object, where: str) -> object:
@@ -130,15 +133,15 @@ def _decode_dataclass(cls: type, data: object, where: str) -> object:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = [key for key in data if key not in fields]
     if unknown:
-        raise ArtifactError(f"unknown field {quote(f'{where}.{unknown[0]}'.lstrip('.'))!r}")
+        raise ArtifactError(f"unknown field {quote(f'{where}.{unknown[0]}'.lstrip('.'))!r}", code="field-unknown")
     values = {}
     for name, field in fields.items():
         inner = f"{where}.{name}".lstrip(".")
         if name in data:
             values[name] = _decode(hints[name], data[name], inner)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ArtifactError(f"field {inner!r} is missing")
+            raise ArtifactError(f"field {inner!r} is missing", code="field-missing")
     try:
         return typing.cast(object, cls(**values))
     except UsageError as error:
-        raise ArtifactError(f"field {where or 'at the top'!r}: {error.what}") from error
+        raise ArtifactError(f"field {where or 'at the top'!r}: {error.what}", code=error.code) from error

@@ -34,10 +34,10 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except ValueError as error:
-        raise UsageError(f"{error} in the path {quote(path)!r}") from error
+        raise UsageError(f"{error} in the path {quote(path)!r}", code="path-invalid") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ResourceError("cannot read: not a regular file", path=path)
+        raise ResourceError("cannot read: not a regular file", code="file-not-regular", path=path)
     return os.fdopen(descriptor, "rb")
 
 
@@ -50,7 +50,11 @@ def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit_bytes:
-            raise ResourceError(f"cannot read: {size:,} bytes, more than the {limit_bytes:,} allowed here", path=path)
+            raise ResourceError(
+                f"cannot read: {size:,} bytes, more than the {limit_bytes:,} allowed here",
+                code="file-too-large",
+                path=path,
+            )
         try:
             return file.read(limit_bytes)
         except OSError as error:
@@ -69,7 +73,7 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, ...]:
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except ValueError as error:
-        raise UsageError(f"{error} in the path {quote(path)!r}") from error
+        raise UsageError(f"{error} in the path {quote(path)!r}", code="path-invalid") from error
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -94,6 +98,22 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 def temporary_for(path: Path) -> Path:
     """A name beside ``path`` for its next content; hidden, and carrying the writer's process id."""
     return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
+@contextlib.contextmanager
+def temporary_file(target: Path) -> Iterator[Path]:
+    """Gives a temporary path in the target's folder; whatever lies there at the end is removed.
+
+    Raises:
+        ResourceError: in place of a system call's error inside.
+    """
+    path = temporary_for(target)
+    try:
+        yield path
+    except OSError as error:
+        raise ResourceError.from_os(error, target, "write") from error
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -78,6 +78,7 @@ def check(runtime: Runtime, vectors: Vectors, tolerance: float, reference: str, 
             f"{result.relative_difference:.2e} of the largest logit, {tolerance:.0e} is allowed; the same top-1 on "
             f"{result.agreement:.0%} of {len(vectors.inputs)} images ({images}) at batches "
             f"{', '.join(map(str, batches))}",
+            code="parity-failed",
         )
     return Parity(
         reference=reference,

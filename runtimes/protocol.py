@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from numpy.typing import NDArray
 
+from runtimes.errors import Reason
+
 if TYPE_CHECKING:
     from runtimes.artifacts.artifact import Artifact
     from runtimes.tensors.dlpack import DeviceTensor
@@ -148,7 +150,7 @@ class Backend:
         formats: of the artifacts it opens, as in ``runtimes.artifacts.formats.FORMATS``.
         devices: that it can be asked for.
         priority: among the backends of a format, the lowest that is there is the default.
-        missing: why the backend can't run here and the pip line that mends it, or ``None`` if it can.
+        missing: why the backend can't run here, with the pip line that mends it, or ``None`` if it can.
         open: the session. Raises the errors of ``runtimes.errors`` alone.
         profile: opens the model once more under the library's profiler, runs it on the arrays and gives the steps in
             their order; ``None`` for a library that cannot. Raises as ``open``.
@@ -160,7 +162,7 @@ class Backend:
     formats: tuple[str, ...]
     devices: tuple[str, ...]
     priority: int
-    missing: Callable[[], str | None]
+    missing: Callable[[], Reason | None]
     open: Callable[[Artifact, Options], Session]
     profile: Callable[[Artifact, Options, Arrays], tuple[Layer, ...]] | None = None
     check_gpu: Callable[[], object] | None = None

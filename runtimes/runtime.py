@@ -42,11 +42,14 @@ class _Uses:
         if os.getpid() != self._process:
             raise UsageError(
                 f"this runtime was opened in process {self._process} and does not work in its fork",
+                code="runtime-in-fork",
                 hint="call runtimes.open in the child process",
             )
         with self._lock:
             if self._closed:
-                raise UsageError("this runtime is closed", hint="open it again with runtimes.open")
+                raise UsageError(
+                    "this runtime is closed", code="runtime-closed", hint="open it again with runtimes.open"
+                )
             self._running += 1
 
     def __exit__(self, *_: object) -> None:
@@ -127,6 +130,7 @@ class Runtime:
         if session is None:
             raise InputError(
                 f"the inputs lie on a CUDA device, and {self._description.backend} runs on {self._description.device}",
+                code="feeds-on-wrong-device",
                 hint="pass tensor.cpu().numpy(), or open it with device='cuda'",
             )
         tensors = check_tensors(self._inputs, feeds)

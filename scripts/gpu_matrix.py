@@ -25,7 +25,7 @@ from benchmarks.records.subject import FP32, Configuration, Subject
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
 from exporter.precision.table import PRECISIONS
-from runtimes.errors import BackendUnavailableError, CheckFailedError, UsageError
+from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, UsageError
 from runtimes.processors import usable_processors
 from runtimes.tensors import cuda
 from scripts.gpu_ledger import Ledger, LedgerPart, digest_packages, machine_of
@@ -186,7 +186,7 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
     from benchmarks.report import terminal as report_terminal
 
     if device != "cpu" and (reason := no_gpu()) is not None:
-        raise BackendUnavailableError(reason, hint="--device cpu tries the script itself")
+        raise BackendUnavailableError(reason.sentence, code=reason.code, hint="--device cpu tries the script itself")
     start = time.monotonic()
 
     def late() -> bool:
@@ -212,7 +212,7 @@ def _run(scope: Scope, device: str, named: tuple[str, ...], folder: Path, limit_
     return exit_code(rows, complete)
 
 
-def no_gpu() -> str | None:
+def no_gpu() -> Reason | None:
     """Why nothing can be measured on a GPU here; ``None`` if its driver tells of one in any way."""
     return None if gpu.missing() is None else cuda.missing()
 

@@ -51,8 +51,10 @@ def absent(backend: Backend, device: str) -> str | None:
     """Why the backend cannot be used on a device that it has, with the line that mends it, or ``None``. On a GPU, its
     library must have been built for one; it is imported to see."""
     missing = backend.missing()
-    if missing is not None or device == "cpu" or backend.check_gpu is None:
-        return missing
+    if missing is not None:
+        return missing.sentence
+    if device == "cpu" or backend.check_gpu is None:
+        return None
     try:
         backend.check_gpu()
     except BackendUnavailableError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from exporter.commands.backend_option import backend_option
+from exporter.commands.options import stack_options
 from exporter.commands.terminal import PRECISION_NAMES
 
 if TYPE_CHECKING:
@@ -163,17 +164,6 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
         json_file_option,
         show_errors_option,
     )
-
-
-def stack_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """The options as one decorator; help lists them in this order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkRequest:

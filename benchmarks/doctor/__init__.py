@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.doctor import machine, packages, smoke_tests
 from benchmarks.doctor.findings import DoctorReport, Finding, from_message
-from benchmarks.doctor.gpu_probe import GpuProbe, probe
+from benchmarks.doctor.gpu_probe import GpuProbe, probe_gpus
 from runtimes import available_backends
 
 __all__ = ["DoctorReport", "Finding", "examine"]
@@ -25,7 +25,7 @@ def examine(heard: Callable[[str], None]) -> DoctorReport:
         CheckFailedError: not even the machine could be looked at.
     """
     heard("looking at the machine")
-    seen, ending = probe()
+    seen, ending = probe_gpus()
     versions = packages.list_installed()
     gpus = seen.environment.gpus
     with_gpu = bool(gpus or seen.devices)

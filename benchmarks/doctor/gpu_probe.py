@@ -16,7 +16,7 @@ from benchmarks.format import one_line
 from benchmarks.machine import gpu
 from benchmarks.machine.environment import Environment, environment
 from runtimes import available_backends, codec
-from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError
+from runtimes.errors import ArtifactError, BackendUnavailableError, CheckFailedError, Reason
 from runtimes.tensors import cuda
 from runtimes.tensors.cuda import Device
 
@@ -44,7 +44,7 @@ class GpuProbe:
     devices: tuple[Device, ...]
 
 
-def probe(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
+def probe_gpus(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
     """What was seen, and how the process ended that asked the GPU's libraries, if it did not return.
 
     Raises:
@@ -90,13 +90,17 @@ def _probe_in_process(blind: bool, limit_s: float) -> tuple[GpuProbe | None, str
 
 def _probe_libraries() -> GpuProbe:
     machine = environment()
-    missing = {row.name: row.missing() for row in available_backends()}
-    no_cuda, no_nvml = cuda.missing(), gpu.missing()
+    missing = {row.name: _text(row.missing()) for row in available_backends()}
+    no_cuda, no_nvml = _text(cuda.missing()), gpu.missing()
     devices = () if no_cuda else _devices()
     # The process's last question: to each backend it looks as if nothing were installed.
     importlib.util.find_spec = lambda *_: None
-    installs = {row.name: row.missing() for row in available_backends()}
+    installs = {row.name: _text(row.missing()) for row in available_backends()}
     return GpuProbe(machine, missing, installs, no_nvml, no_cuda, devices)
+
+
+def _text(reason: Reason | None) -> str | None:
+    return None if reason is None else reason.sentence
 
 
 def _devices() -> tuple[Device, ...]:
@@ -108,10 +112,6 @@ def _devices() -> tuple[Device, ...]:
             return tuple(found)
 
 
-def _explain_blindness() -> str:
-    return UNASKED
-
-
 def print_probe(blind: bool) -> None:
     """What the process runs: prints a ``GpuProbe`` as JSON. Blind, it asks no library of a GPU.
 
@@ -120,6 +120,7 @@ def print_probe(blind: bool) -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     if blind:
-        cuda.missing = gpu.missing = _explain_blindness
+        cuda.missing = lambda: Reason("gpu-not-probed", UNASKED)
+        gpu.missing = lambda: UNASKED
     with answer:
         answer.write(codec.dumps(_probe_libraries()))

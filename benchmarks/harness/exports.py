@@ -50,7 +50,7 @@ class _ExportContext:
     def exporter(self) -> network.ExportListener:
         from exporter import network
 
-        return network.ExportListener(self.step, self.listener.notice)
+        return network.ExportListener(self.step, lambda line: self.listener.notice(str(line)))
 
 
 def _make_from_variant(name: str, place: _ExportContext) -> Subject:

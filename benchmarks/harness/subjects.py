@@ -122,7 +122,7 @@ def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
 def _select_artifact(backend: Backend, typed: PrecisionVariant, device: str) -> Artifact | Refusal:
     missing = backend.missing()
     if missing is not None:
-        return Refusal("skipped", missing)
+        return Refusal("skipped", missing.sentence)
     if device not in backend.devices:
         return Refusal("skipped", f"it runs on {', '.join(backend.devices)}, and {device} was asked for")
     return typed.made

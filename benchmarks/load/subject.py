@@ -52,7 +52,7 @@ def _export_variant(name: str, request: BenchmarkRequest, folder: Path, listener
 
     step("exporting")
     wanted = network.ExportRequest(variant(name), f"{folder}/", request.weights or "random", request.seed)
-    return onnx_file.export(wanted, network.ExportListener(step, listener.notice))
+    return onnx_file.export(wanted, network.ExportListener(step, lambda line: listener.notice(str(line))))
 
 
 def _read(name: str, request: BenchmarkRequest) -> Artifact:
@@ -91,6 +91,9 @@ def _find_backend(name: str, artifact: Artifact) -> Backend:
 
 def _pair(backend: Backend, typed: PrecisionVariant, device: str) -> Pair:
     missing = backend.missing()
-    if missing is None and device not in backend.devices:
-        missing = f"it runs on {', '.join(backend.devices)}, and {device} was asked for"
-    return Pair(backend, typed, typed.made if missing is None else Refusal("skipped", missing))
+    if missing is not None:
+        return Pair(backend, typed, Refusal("skipped", missing.sentence))
+    if device not in backend.devices:
+        refusal = Refusal("skipped", f"it runs on {', '.join(backend.devices)}, and {device} was asked for")
+        return Pair(backend, typed, refusal)
+    return Pair(backend, typed, typed.made)

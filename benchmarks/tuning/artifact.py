@@ -9,7 +9,6 @@ from pathlib import Path
 from benchmarks.tuning.pareto import Objective, ParetoPoint
 from exporter.models.variants import VARIANTS
 from exporter.network import target_file
-from exporter.targets.publish import temporary
 from runtimes import Artifact, files
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.manifest import FileRecord, Tuning
@@ -60,7 +59,7 @@ def copy_with_tuning(artifact: Artifact, target: Path, tuning: Tuning) -> Artifa
         raise ArtifactError("it has no manifest that could keep the best options", path=artifact.path)
     if manifest.external:
         raise CompatibilityError("its weights lie in files of their own, which cannot be carried", path=artifact.path)
-    with temporary(target) as model, temporary(target) as vectors:
+    with files.temporary_file(target) as model, files.temporary_file(target) as vectors:
         _copy(artifact.path, model, manifest.sha256)
         if manifest.vectors is None:
             return publish(model, target, replace(manifest, tuning=tuning), None)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from exporter.commands.options import stack_options
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -31,71 +33,63 @@ ENGINE = (
 
 def engine_options(command: Command) -> Command:
     """The options that say what engine is built."""
-    for option in reversed(
-        (
-            click.option(
-                "--flavor",
-                type=click.Choice(["auto", *FLAVOR_NAMES]),
-                default="auto",
-                show_default=True,
-                help="TensorRT or TensorRT-RTX; auto is the first that is installed.",
-            ),
-            click.option(
-                "--min-batch", type=click.IntRange(1), metavar="N", help="Images in one call, least.  [default: 1]"
-            ),
-            click.option(
-                "--opt-batch", type=click.IntRange(1), metavar="N", help="Most often: tuned for.  [default: 8]"
-            ),
-            click.option(
-                "--max-batch", type=click.IntRange(1), metavar="N", help="Most; more are split.  [default: 64]"
-            ),
-            click.option(
-                "--profile",
-                multiple=True,
-                metavar="MIN:OPT:MAX",
-                help="The three in one; several make an engine with several profiles.",
-            ),
-            click.option(
-                "--opt-level",
-                type=click.IntRange(0, 5),
-                metavar="0-5",
-                default=3,
-                show_default=True,
-                help="How long to look for fast kernels.",
-            ),
-            click.option("--workspace", metavar="SIZE", help="GPU memory for kernels, as 4GiB.  [default: all]"),
-            click.option(
-                "--timing-cache",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="File that remembers kernels' times from build to build (tensorrt).",
-            ),
-            click.option(
-                "--hardware-compat",
-                type=click.Choice(HARDWARE_COMPAT),
-                default="none",
-                show_default=True,
-                help="Other GPUs to run on than this one (tensorrt).",
-            ),
-            click.option("--version-compat", is_flag=True, help="Let later versions of the library run it (tensorrt)."),
-            click.option(
-                "--strip-weights", is_flag=True, help="Leave the weights in the ONNX file beside it; needs a GPU."
-            ),
-            click.option(
-                "--compute-capability",
-                multiple=True,
-                metavar="SM",
-                help="GPUs to build for, as 8.6; several may be named (rtx).  [default: all from 8.0]",
-            ),
-            click.option(
-                "-o",
-                "--out",
-                help="File, or folder with a slash at its end.  [default: beside ARTIFACT; ./ for VARIANT]",
-            ),
-            click.option("--force", is_flag=True, help="Replace the files if they are there."),
-        )
-    ):
-        command = option(command)
-    return command
+    return stack_options(
+        click.option(
+            "--flavor",
+            type=click.Choice(["auto", *FLAVOR_NAMES]),
+            default="auto",
+            show_default=True,
+            help="TensorRT or TensorRT-RTX; auto is the first that is installed.",
+        ),
+        click.option(
+            "--min-batch", type=click.IntRange(1), metavar="N", help="Images in one call, least.  [default: 1]"
+        ),
+        click.option("--opt-batch", type=click.IntRange(1), metavar="N", help="Most often: tuned for.  [default: 8]"),
+        click.option("--max-batch", type=click.IntRange(1), metavar="N", help="Most; more are split.  [default: 64]"),
+        click.option(
+            "--profile",
+            multiple=True,
+            metavar="MIN:OPT:MAX",
+            help="The three in one; several make an engine with several profiles.",
+        ),
+        click.option(
+            "--opt-level",
+            type=click.IntRange(0, 5),
+            metavar="0-5",
+            default=3,
+            show_default=True,
+            help="How long to look for fast kernels.",
+        ),
+        click.option("--workspace", metavar="SIZE", help="GPU memory for kernels, as 4GiB.  [default: all]"),
+        click.option(
+            "--timing-cache",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="File that remembers kernels' times from build to build (tensorrt).",
+        ),
+        click.option(
+            "--hardware-compat",
+            type=click.Choice(HARDWARE_COMPAT),
+            default="none",
+            show_default=True,
+            help="Other GPUs to run on than this one (tensorrt).",
+        ),
+        click.option("--version-compat", is_flag=True, help="Let later versions of the library run it (tensorrt)."),
+        click.option(
+            "--strip-weights", is_flag=True, help="Leave the weights in the ONNX file beside it; needs a GPU."
+        ),
+        click.option(
+            "--compute-capability",
+            multiple=True,
+            metavar="SM",
+            help="GPUs to build for, as 8.6; several may be named (rtx).  [default: all from 8.0]",
+        ),
+        click.option(
+            "-o",
+            "--out",
+            help="File, or folder with a slash at its end.  [default: beside ARTIFACT; ./ for VARIANT]",
+        ),
+        click.option("--force", is_flag=True, help="Replace the files if they are there."),
+    )(command)
 
 
 def order(options: Mapping[str, Any]) -> EngineRequest:
@@ -141,7 +135,11 @@ def profiles(options: Mapping[str, Any]) -> tuple[Profile, ...]:
     if least is None and best is None and most is None:
         return tuple(parse_profile(text) for text in options["profile"])
     if options["profile"]:
-        raise UsageError("--profile says what --min-batch, --opt-batch and --max-batch say", hint="give one of them")
+        raise UsageError(
+            "--profile says what --min-batch, --opt-batch and --max-batch say",
+            code="profile-given-twice",
+            hint="give one of them",
+        )
     highest = most or max(DEFAULT_PROFILE.most, best or 0, least or 0)
     lowest = least or DEFAULT_PROFILE.least
     return (Profile(lowest, best or min(max(DEFAULT_PROFILE.best, lowest), highest), highest),)
@@ -172,6 +170,7 @@ def refuse_network_options(context: click.Context) -> None:
     if given:
         raise UsageError(
             f"{', '.join(given)} would change the network, and an ONNX file has its own",
+            code="network-options-unused",
             hint="leave it out, or name a variant",
         )
 
@@ -183,6 +182,7 @@ def check_batch(options: Mapping[str, Any]) -> None:
     if options["batch"] is not None and profiles(options):
         raise UsageError(
             f"--batch {options['batch']} fixes the number of images, so that no profile goes with it",
+            code="batch-excludes-profiles",
             hint="leave one of them out",
         )
 

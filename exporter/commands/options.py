@@ -56,71 +56,70 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]
         return int(value)
 
 
+def stack_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """The options as one decorator; help lists them in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def variant_options(command: Command) -> Command:
     """The options that change a variant's row."""
-    for option in reversed(
-        (
-            click.option("--num-classes", type=click.IntRange(1), help="Outputs of the classifier."),
-            click.option("--in-channels", type=click.IntRange(1), help="Channels of the input."),
-            click.option("--size", type=Size(), help="Height and width of the input in pixels."),
-            click.option(
-                "--stride", type=click.Choice(["v1", "v1.5"]), help="Where bottlenecks stride: first 1x1, or the 3x3."
-            ),
-            click.option(
-                "--shortcut", type=click.Choice(["A", "B", "C"]), help="Padding, projection where needed, or always."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    return stack_options(
+        click.option("--num-classes", type=click.IntRange(1), help="Outputs of the classifier."),
+        click.option("--in-channels", type=click.IntRange(1), help="Channels of the input."),
+        click.option("--size", type=Size(), help="Height and width of the input in pixels."),
+        click.option(
+            "--stride", type=click.Choice(["v1", "v1.5"]), help="Where bottlenecks stride: first 1x1, or the 3x3."
+        ),
+        click.option(
+            "--shortcut", type=click.Choice(["A", "B", "C"]), help="Padding, projection where needed, or always."
+        ),
+    )(command)
 
 
 def network_options(command: Command) -> Command:
     """The options that say what network is exported, and on what it is checked."""
-    for option in reversed(
-        (
-            click.option(
-                "--weights",
-                default="random",
-                show_default=True,
-                metavar="random|bundled|imagenet|FILE",
-                help="Random is untrained; FILE is a .pt .pth .th .ckpt or .safetensors state dict.",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and noise."),
-            variant_options,
-            click.option("--batch", type=BatchSize(), default="dynamic", show_default=True, help="Images in one call."),
-            click.option(
-                "--labels", type=click.Path(path_type=Path, dir_okay=False), help="Text file with one label a line."
-            ),
-            click.option("--mean", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
-            click.option("--std", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
-            click.option("--data", metavar="NAME|DIR", help="Labelled images for the checks; see rbench run --help."),
-            click.option(
-                "--input",
-                type=click.Choice(["float", "raw"]),
-                default="float",
-                show_default=True,
-                help="Raw takes uint8 pixels (n, h, w, channels), and normalises them in the graph.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    return stack_options(
+        click.option(
+            "--weights",
+            default="random",
+            show_default=True,
+            metavar="random|bundled|imagenet|FILE",
+            help="Random is untrained; FILE is a .pt .pth .th .ckpt or .safetensors state dict.",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and noise."),
+        variant_options,
+        click.option("--batch", type=BatchSize(), default="dynamic", show_default=True, help="Images in one call."),
+        click.option(
+            "--labels", type=click.Path(path_type=Path, dir_okay=False), help="Text file with one label a line."
+        ),
+        click.option("--mean", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
+        click.option("--std", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
+        click.option("--data", metavar="NAME|DIR", help="Labelled images for the checks; see rbench run --help."),
+        click.option(
+            "--input",
+            type=click.Choice(["float", "raw"]),
+            default="float",
+            show_default=True,
+            help="Raw takes uint8 pixels (n, h, w, channels), and normalises them in the graph.",
+        ),
+    )(command)
 
 
 def export_options(command: Command) -> Command:
     """What every export of a variant takes."""
-    for option in reversed(
-        (
-            click.argument("variant"),
-            network_options,
-            click.option("-o", "--out", default="./", help="File, or folder with a slash at its end.  [default: ./]"),
-            click.option("--force", is_flag=True, help="Replace the file if it is there."),
-            debug_option,
-        )
-    ):
-        command = option(command)
-    return command
+    return stack_options(
+        click.argument("variant"),
+        network_options,
+        click.option("-o", "--out", default="./", help="File, or folder with a slash at its end.  [default: ./]"),
+        click.option("--force", is_flag=True, help="Replace the file if it is there."),
+        debug_option,
+    )(command)
 
 
 def customise_variant(variant: str, options: dict[str, Any]) -> Variant:
@@ -179,45 +178,37 @@ def gate_option(command: Command) -> Command:
 
 def calibration_options(command: Command) -> Command:
     """What int8 is calibrated on."""
-    for option in reversed(
-        (
-            click.option(
-                "--calibration",
-                metavar="NAME|DIR",
-                help="Training images for int8.  [default: the bundled ones where they fit; noise if untrained]",
-            ),
-            click.option(
-                "--calibration-images",
-                type=click.IntRange(1),
-                default=300,
-                show_default=True,
-                metavar="N",
-                help="How many.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    return stack_options(
+        click.option(
+            "--calibration",
+            metavar="NAME|DIR",
+            help="Training images for int8.  [default: the bundled ones where they fit; noise if untrained]",
+        ),
+        click.option(
+            "--calibration-images",
+            type=click.IntRange(1),
+            default=300,
+            show_default=True,
+            metavar="N",
+            help="How many.",
+        ),
+    )(command)
 
 
 def typing_options(command: Command) -> Command:
     """The options that say how a graph is typed."""
-    for option in reversed(
-        (
-            precision_option,
-            calibration_options,
-            click.option(
-                "--target",
-                type=click.Choice(["cpu", "tensorrt"]),
-                default="cpu",
-                show_default=True,
-                help="Whom int8 is for: TensorRT takes signed integers alone.",
-            ),
-            gate_option,
-        )
-    ):
-        command = option(command)
-    return command
+    return stack_options(
+        precision_option,
+        calibration_options,
+        click.option(
+            "--target",
+            type=click.Choice(["cpu", "tensorrt"]),
+            default="cpu",
+            show_default=True,
+            help="Whom int8 is for: TensorRT takes signed integers alone.",
+        ),
+        gate_option,
+    )(command)
 
 
 TYPING = ("precision", "calibration", "calibration_images", "target", "gate_images")
@@ -226,16 +217,12 @@ TYPING = ("precision", "calibration", "calibration_images", "target", "gate_imag
 
 def backend_options(command: Command) -> Command:
     """The options that choose what opens an artifact."""
-    for option in reversed(
-        (
-            backend_option("backend", help="By default what it was tuned for, or the first that runs it."),
-            click.option(
-                "--device",
-                type=click.Choice(["cpu", "cuda"]),
-                help="By default what it was tuned for, or cpu where it runs there.",
-            ),
-            click.option("--threads", type=click.IntRange(1), help="By default all usable processors."),
-        )
-    ):
-        command = option(command)
-    return command
+    return stack_options(
+        backend_option("backend", help="By default what it was tuned for, or the first that runs it."),
+        click.option(
+            "--device",
+            type=click.Choice(["cpu", "cuda"]),
+            help="By default what it was tuned for, or cpu where it runs there.",
+        ),
+        click.option("--threads", type=click.IntRange(1), help="By default all usable processors."),
+    )(command)

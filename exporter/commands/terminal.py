@@ -105,26 +105,26 @@ def _report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else os.path.basename(sys.argv[0])  # noqa: PTH119
-        _print_error("usage", f"{_one_line(error.format_message())} ({where} --help)")
+        print_error("usage", f"{_one_line(error.format_message())} ({where} --help)")
         return error.exit_code
     if isinstance(error, click.ClickException):
-        _print_error("command-failed", _one_line(error.format_message()))
+        print_error("command-failed", _one_line(error.format_message()))
         return error.exit_code
     if isinstance(error, RexportError):
-        _print_error(error.code, str(error))
+        print_error(error.code, str(error))
         return error.exit_code
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         extra = EXTRAS[error.name]
-        _print_error("library-missing", f"needs {error.name}, which is not installed (pip install 'rexport[{extra}]')")
+        print_error("library-missing", f"needs {error.name}, which is not installed (pip install 'rexport[{extra}]')")
         return 5
     if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
-        _print_error("out-of-memory", "out of memory (a smaller --batch or --limit needs less)")
+        print_error("out-of-memory", "out of memory (a smaller --batch or --limit needs less)")
         return 6
-    _print_error("internal", f"internal error: {type(error).__name__}: {quote(error)} (--debug shows where)")
+    print_error("internal", f"internal error: {type(error).__name__}: {quote(error)} (--debug shows where)")
     return INTERNAL
 
 
-def _print_error(code: str, sentence: str) -> None:
+def print_error(code: str, sentence: str) -> None:
     """Prints ``error[CODE]: SENTENCE`` on stderr."""
     click.echo(f"error[{code}]: {sentence}" if code else f"error: {sentence}", err=True)
 
@@ -153,7 +153,7 @@ def listening() -> Iterator[ExportListener]:
     from exporter.network import ExportListener
 
     if not sys.stderr.isatty():
-        yield ExportListener(step=lambda _: None, notice=lambda text: click.echo(text, err=True))
+        yield ExportListener(step=lambda _: None, notice=lambda line: click.echo(str(line), err=True))
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -164,5 +164,5 @@ def listening() -> Iterator[ExportListener]:
         task = progress.add_task("starting", total=None)
         yield ExportListener(
             step=lambda text: progress.update(task, description=text),
-            notice=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+            notice=lambda line: console.print(str(line), markup=False, highlight=False, soft_wrap=True),
         )

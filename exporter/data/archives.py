@@ -70,6 +70,7 @@ class Members:
         if len(content) > limit_bytes:
             raise ResourceError(
                 f"cannot read: {len(content):,} bytes, more than the {limit_bytes:,} allowed here",
+                code="file-too-large",
                 path=self.place / name,
             )
         return content
@@ -115,7 +116,9 @@ class _Bounded:
         self._left -= len(chunk)
         if self._left < 0:
             raise ResourceError(
-                f"more than {MAX_UNPACKED_BYTES:,} bytes when unpacked", hint="unpack it and name the folder"
+                f"more than {MAX_UNPACKED_BYTES:,} bytes when unpacked",
+                code="archive-too-large",
+                hint="unpack it and name the folder",
             )
         self.last = (self.last + chunk)[-_BLOCK_BYTES:]
         return chunk
@@ -127,12 +130,14 @@ def _in_archive(place: Path) -> dict[str, Path | bytes]:
         file.seek(0)
         opener = next((opener for start, opener in _OPENERS if head.startswith(start)), None)
         if opener is None and head[257:262] != b"ustar":
-            raise ArtifactError(f"no folder and no tar archive: it is {kind_of(head)}", path=place)
+            raise ArtifactError(
+                f"no folder and no tar archive: it is {kind_of(head)}", code="archive-expected", path=place
+            )
         try:
             with opener(file) if opener else file as stream:
                 return _unpack(_Bounded(stream, MAX_UNPACKED_BYTES), place)
         except ResourceError as error:
-            raise ResourceError(error.what, path=place, hint=error.hint) from error
+            raise ResourceError(error.what, code=error.code, path=place, hint=error.hint) from error
         except OSError as error:
             if error.errno:
                 raise ResourceError.from_os(error, place, "read") from error
@@ -142,7 +147,7 @@ def _in_archive(place: Path) -> dict[str, Path | bytes]:
 
 
 def _damage_error(place: Path, error: object) -> ArtifactError:
-    return ArtifactError(f"a truncated or damaged tar archive: {quote(error)}", path=place)
+    return ArtifactError(f"a truncated or damaged tar archive: {quote(error)}", code="archive-damaged", path=place)
 
 
 def _unpack(stream: _Bounded, place: Path) -> dict[str, Path | bytes]:
@@ -165,10 +170,13 @@ def _unpack(stream: _Bounded, place: Path) -> dict[str, Path | bytes]:
 def _check_name(member: tarfile.TarInfo, place: Path) -> PurePosixPath:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
-        raise UnsafeArtifactError(f"its member {quote(member.name)!r} leads outside", path=place)
+        raise UnsafeArtifactError(
+            f"its member {quote(member.name)!r} leads outside", code="member-outside-archive", path=place
+        )
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise UnsafeArtifactError(
             f"its member {quote(member.name)!r} is a link, a device or a sparse file; expected plain files",
+            code="member-not-plain",
             path=place,
         )
     return name

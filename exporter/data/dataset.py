@@ -120,7 +120,7 @@ class Dataset:
     def _batches(self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None) -> _Batches:
         """As ``pixels``; an array may be read-only and hold a grey once for three colours."""
         if size < 1:
-            raise UsageError(f"the batch must be at least 1, not {size}")
+            raise UsageError(f"the batch must be at least 1, not {size}", code="batch-below-one")
         if isinstance(self.images, np.ndarray) and _fit_together(self.images, preprocessing):
             return _together(self.images, preprocessing, size)
         return self._read_batches(preprocessing, size, unreadable)
@@ -142,7 +142,7 @@ class Dataset:
             return index, fit_image(image, preprocessing)
         except (InputError, ResourceError) as error:
             if error.path is None:
-                error = type(error)(error.what, path=self.label(index), hint=error.hint)
+                error = type(error)(error.what, code=error.code, path=self.label(index), hint=error.hint)
             return Unreadable(index, self.label(index), error)
 
 
@@ -200,7 +200,7 @@ def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> 
         UnsafeArtifactError: it could run code or reach outside its folder.
     """
     if limit is not None and limit < 1:
-        raise UsageError(f"the limit must be at least 1 image, not {limit}")
+        raise UsageError(f"the limit must be at least 1 image, not {limit}", code="limit-below-one")
     dataset = _open_spec(spec, split)
     return dataset if limit is None else _draw_subset(dataset, limit)
 
@@ -212,11 +212,11 @@ def _open_spec(spec: str, split: Split) -> Dataset:
     if name != "cifar10":
         return _open_path(spec, split)
     if not colon or not rest:
-        raise UsageError("cifar10 is not bundled", hint="name where it lies: cifar10:PATH")
+        raise UsageError("cifar10 is not bundled", code="cifar10-not-bundled", hint="name where it lies: cifar10:PATH")
     dataset = _open_path(rest, split)
     if [_plain(name) for name in dataset.classes] != list(cifar.CLASSES):
         classes = quote(", ".join(dataset.classes)) or "not told"
-        raise ArtifactError(f"not CIFAR-10: its classes are {classes}", path=rest)
+        raise ArtifactError(f"not CIFAR-10: its classes are {classes}", code="cifar10-classes-differ", path=rest)
     return dataset
 
 
@@ -224,8 +224,10 @@ def _open_path(path: str, split: Split) -> Dataset:
     place = Path(path)
     if not _exists(place):
         if "/" in path or ".tar" in path:
-            raise ResourceError("no such file or folder", path=path, hint=f"data is {FORMS}", errno=errno.ENOENT)
-        raise UsageError(f"no data set {quote(path)!r}", hint=FORMS)
+            raise ResourceError(
+                "no such file or folder", code="dataset-missing", path=path, hint=f"data is {FORMS}", errno=errno.ENOENT
+            )
+        raise UsageError(f"no data set {quote(path)!r}", code="dataset-unknown", hint=FORMS)
     found = archives.read(place)
     name = place.resolve().name.split(".tar")[0].removesuffix(".tgz").removesuffix(".txz") or "data"
     table = cifar.read(found, split)
@@ -237,6 +239,7 @@ def _open_path(path: str, split: Split) -> Dataset:
         where, hint = _EXPECTED[split]
         raise ArtifactError(
             f"no data set: among its {len(found.files):,} files is neither CIFAR-10 nor an image{where}",
+            code="dataset-empty",
             path=place,
             hint=hint,
         )
@@ -276,6 +279,7 @@ def _open_bundled(split: Split) -> Dataset:
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise IntegrityError(
             f"the bundled images are damaged: {quote(error)}",
+            code="bundled-data-damaged",
             path=path,
             hint="pip install --force-reinstall rexport",
         ) from error
@@ -301,7 +305,9 @@ def targets_for(dataset: Dataset, labels: Sequence[str] | None, classes: int) ->
     """
     if dataset.targets is None:
         raise ModelMismatchError(
-            f"the images of {dataset.name} have no classes", hint="sort them into one folder a class"
+            f"the images of {dataset.name} have no classes",
+            code="classes-missing",
+            hint="sort them into one folder a class",
         )
     return map_classes(dataset.classes, labels, classes)[dataset.targets]
 
@@ -318,6 +324,7 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
     if len(names) != classes:
         raise ModelMismatchError(
             f"data of {len(names)} classes for a network of {classes} classes",
+            code="class-count-mismatch",
             hint=f"take data of {classes} classes, or export with --num-classes {len(names)}",
         )
     identity = np.arange(classes, dtype=np.int64)
@@ -332,6 +339,7 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
         raise ModelMismatchError(
             f"the data's classes are not the network's labels, though {quote(moved[0])!r} is among both, "
             "in different places",
+            code="class-order-unclear",
             hint="export with --labels naming the data's classes in the network's order",
         )
     return identity
@@ -347,9 +355,7 @@ def noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     Raises:
         UsageError: a seed below 0.
     """
-    if seed < 0:
-        raise UsageError(f"the seed must be at least 0, not {seed}")
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return _generator(seed).standard_normal(shape).astype(np.float32)
 
 
 def noise_pixels(shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
@@ -358,6 +364,10 @@ def noise_pixels(shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
     Raises:
         UsageError: a seed below 0.
     """
+    return _generator(seed).integers(0, 256, shape, np.uint8)
+
+
+def _generator(seed: int) -> np.random.Generator:
     if seed < 0:
-        raise UsageError(f"the seed must be at least 0, not {seed}")
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+        raise UsageError(f"the seed must be at least 0, not {seed}", code="seed-negative")
+    return np.random.default_rng(seed)

@@ -28,6 +28,7 @@ from runtimes.errors import (
     CompatibilityError,
     IntegrityError,
     ModelMismatchError,
+    Reason,
     RexportError,
     UsageError,
     quote,
@@ -92,7 +93,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer. Of each half there is either the thing or the reason why not.
+    """The answer: each half, or the reason why there is none.
 
     ``precision`` is the graph's: of its manifest, or as its own layers are typed.
     """
@@ -100,9 +101,9 @@ class Explanation:
     artifact: str
     precision: str
     execution: Execution | None
-    no_execution: str | None
+    no_execution: Reason | None
     errors: Errors | None
-    no_errors: str | None
+    no_errors: Reason | None
 
 
 def explain(question: ExplanationRequest, listener: ExportListener) -> Explanation:
@@ -123,14 +124,18 @@ def explain(question: ExplanationRequest, listener: ExportListener) -> Explanati
     if no_execution is not None and no_errors is not None:
         raise CompatibilityError(
             f"there is nothing to explain: what ran is not known: {no_execution}; and its errors are not: {no_errors}",
+            code="nothing-to-explain",
             path=question.path,
         )
     return Explanation(str(question.path), precision, ran, no_execution, errors, no_errors)
 
 
 def as_json(explanation: Explanation) -> str:
-    """The explanation as a JSON object."""
-    return codec.dumps(explanation, indent=2)
+    """The explanation as a JSON object; a reason is its sentence, and its code stands beside it."""
+    fields = codec.encode(explanation)
+    for name, reason in (("no_execution", explanation.no_execution), ("no_errors", explanation.no_errors)):
+        fields |= {name: reason and reason.sentence, f"{name}_code": reason and reason.code}
+    return codec.dumps(fields, indent=2)
 
 
 def _precision(artifact: Artifact) -> str:
@@ -140,7 +145,9 @@ def _precision(artifact: Artifact) -> str:
     return min(typed, key=bits, default="float32")
 
 
-def _execution(artifact: Artifact, precision: str, question: ExplanationRequest) -> tuple[Execution | None, str | None]:
+def _execution(
+    artifact: Artifact, precision: str, question: ExplanationRequest
+) -> tuple[Execution | None, Reason | None]:
     """What ran, or why that cannot be told."""
     try:
         with _open_runtime(artifact, question) as runtime:
@@ -158,10 +165,10 @@ _IMPOSSIBLE = (ArtifactError, CompatibilityError)
 """What a sound question can meet: the file does not run, or what is compared with is not at hand."""
 
 
-def _reason(error: RexportError) -> str:
+def _reason(error: RexportError, also: str = "") -> Reason:
     if isinstance(error, IntegrityError):
         raise error
-    return error.what + (f" ({error.hint})" if error.hint else "")
+    return Reason(error.code, error.what + (f" ({error.hint})" if error.hint else "") + also)
 
 
 def _open_runtime(artifact: Artifact, question: ExplanationRequest) -> Runtime:
@@ -170,37 +177,42 @@ def _open_runtime(artifact: Artifact, question: ExplanationRequest) -> Runtime:
 
 def _errors(
     artifact: Artifact, precision: str, question: ExplanationRequest, listener: ExportListener
-) -> tuple[Errors | None, str | None]:
+) -> tuple[Errors | None, Reason | None]:
     """The errors, or why they cannot be told. What the user named must be right."""
     if artifact.format.name != "onnx":
-        return None, f"the layers of a .{artifact.format.name} file cannot be looked into"
+        return None, Reason("layers-hidden", f"the layers of a .{artifact.format.name} file cannot be looked into")
     if question.against is not None:
         return _compare_layers(artifact, _read_reference(artifact, question.against), question, listener), None
     if bits(precision) >= 32:
-        return None, "it is fp32 itself (--against compares it with another fp32 file)"
+        return None, Reason("already-fp32", "it is fp32 itself (--against compares it with another fp32 file)")
     if artifact.manifest is None:
-        return None, "a foreign file does not say which network it is (--against names its fp32 file)"
+        return None, Reason(
+            "reference-unknown", "a foreign file does not say which network it is (--against names its fp32 file)"
+        )
     try:
         with tempfile.TemporaryDirectory() as folder:
             return _compare_layers(
                 artifact, _export_reference(artifact, Path(folder), listener), question, listener
             ), None
     except (CheckFailedError, *_IMPOSSIBLE) as error:
-        return None, f"{_reason(error)}; --against names its fp32 file"
+        return None, _reason(error, "; --against names its fp32 file")
 
 
 def _read_reference(artifact: Artifact, path: Path) -> Artifact:
     reference = Artifact.read(path)
     if reference.format.name != "onnx":
-        raise UsageError(f"--against takes an ONNX file, not a .{reference.format.name}", path=path)
+        raise UsageError(
+            f"--against takes an ONNX file, not a .{reference.format.name}", code="against-not-onnx", path=path
+        )
     reference.check_digest()
     precision = _precision(reference)
     if bits(precision) < 32:
-        raise UsageError(f"--against takes an fp32 file, and this is {precision}", path=path)
+        raise UsageError(f"--against takes an fp32 file, and this is {precision}", code="against-not-fp32", path=path)
     ours, theirs = artifact.manifest, reference.manifest
     if ours is not None and theirs is not None and ours.weights.sha256 != theirs.weights.sha256:
         raise ModelMismatchError(
             f"its weights are others than those of {quote(artifact.path.name)}",
+            code="against-other-weights",
             path=path,
             hint="--against takes the fp32 artifact of the same weights",
         )
@@ -258,11 +270,15 @@ def _graph(artifact: Artifact) -> onnx.ModelProto:
     try:
         graph = onnx.load(os.fspath(artifact.path))
     except Exception as error:  # protocol buffers' own kind, and what external data can do
-        raise ArtifactError(f"onnx cannot read it: {quote(error)}", path=artifact.path) from error
+        raise ArtifactError(
+            f"onnx cannot read it: {quote(error)}", code="onnx-unreadable", path=artifact.path
+        ) from error
     size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
     if size > LIMIT_BYTES:
         raise CompatibilityError(
-            f"its weights have {size:,} bytes, and a graph is looked into up to {LIMIT_BYTES:,}", path=artifact.path
+            f"its weights have {size:,} bytes, and a graph is looked into up to {LIMIT_BYTES:,}",
+            code="graph-too-large",
+            path=artifact.path,
         )
     return graph
 
@@ -274,6 +290,7 @@ def _batch(*graphs: onnx.ModelProto) -> int:
     if len(fixed) > 1:
         raise CompatibilityError(
             f"the artifact and its fp32 reference take batches of {fixed[0]} and {fixed[1]} alone",
+            code="fixed-batches-differ",
             hint="export one of them with --batch dynamic",
         )
     return fixed[0] if fixed else 1
@@ -292,14 +309,16 @@ def _examples(artifact: Artifact, reference: Artifact, question: ExplanationRequ
     view = views[0] if views else None
     if question.data is not None:
         if view is None:
-            raise UsageError("--data needs an artifact whose manifest says how images are prepared")
+            raise UsageError(
+                "--data needs an artifact whose manifest says how images are prepared", code="data-needs-preprocessing"
+            )
         return read_examples(open_dataset(question.data, question.images), view)
     for item in known:
         if item.manifest is not None and item.manifest.vectors is not None:
             values = item.vectors().inputs
             words = item.manifest.parity.images if item.manifest.parity else f"{len(values)} test vectors"
             return Examples(words, True, values, view)
-    raise CompatibilityError("neither file has test vectors to compare on", path=artifact.path)
+    raise CompatibilityError("neither file has test vectors to compare on", code="vectors-missing", path=artifact.path)
 
 
 def _images(examples: Examples, raw: bool, exact_raw: bool, batch: int) -> Iterator[GraphInputs]:
@@ -307,10 +326,15 @@ def _images(examples: Examples, raw: bool, exact_raw: bool, batch: int) -> Itera
     pixels = examples.values.dtype == np.uint8
     if (raw or exact_raw) and not pixels:
         raise CompatibilityError(
-            "one of the graphs takes raw pixels, and the test vectors are normalised", hint="--data names images"
+            "one of the graphs takes raw pixels, and the test vectors are normalised",
+            code="vectors-not-raw",
+            hint="--data names images",
         )
     if pixels and examples.preprocessing is None and not (raw and exact_raw):
-        raise CompatibilityError("one of the graphs takes normalised images, and nothing says how to normalise them")
+        raise CompatibilityError(
+            "one of the graphs takes normalised images, and nothing says how to normalise them",
+            code="normalisation-unknown",
+        )
     for start in range(0, len(examples), batch):
         count = min(batch, len(examples) - start)
         rows = np.arange(batch) % count

@@ -28,7 +28,7 @@ from exporter.explain.graph_probes import (
     name_of,
     value_types,
 )
-from exporter.explain.profile_summary import NetworkPosition, places
+from exporter.models.positions import NetworkPosition, places
 from runtimes import Runtime
 from runtimes.errors import ModelMismatchError, quote
 from runtimes.protocol import Array, Arrays
@@ -223,6 +223,7 @@ def _check_shapes(
 def _mismatch(what: str) -> ModelMismatchError:
     return ModelMismatchError(
         f"the graph and its fp32 reference are not the same network: {what}",
+        code="networks-differ",
         hint="--against takes the fp32 artifact of the same weights",
     )
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.explain.profile_summary import HEAD, STEM, places
+from exporter.models.positions import HEAD, STEM, places
 from runtimes import Artifact
-from runtimes.artifacts.manifest import Engine, Manifest, Profile
+from runtimes.artifacts.manifest import Engine, Manifest
 from runtimes.backends.tensorrt.flavors import FLAVORS
 from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.backends.tensorrt.open import inspect_layers
@@ -84,20 +84,10 @@ def engine_facts(manifest: Manifest, engine: Engine) -> dict[str, str]:
     return {
         "engine": f"{flavor.title} {engine.version}, built {built}",
         "runs on": _runs_on(engine),
-        "takes": batches(engine.profiles),
+        "takes": "; ".join(map(str, engine.profiles)),
         "built with": "; ".join(_settings(engine)),
         "built from": f"{engine.onnx}, sha256 {manifest.parent}",
     }
-
-
-def batches(profiles: tuple[Profile, ...]) -> str:
-    """The batches that an engine takes, in words."""
-    return "; ".join(
-        f"batches of {row.most}"
-        if row.least == row.most
-        else f"batches of {row.least} to {row.most}, tuned for {row.best}"
-        for row in profiles
-    )
 
 
 def _runs_on(engine: Engine) -> str:

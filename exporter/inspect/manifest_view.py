@@ -29,7 +29,9 @@ def verify_parity(path: Path, backend: str | None, device: str | None, threads: 
     manifest = artifact.manifest
     engine = None if manifest is None else manifest.engine
     if manifest is None or manifest.precision not in PRECISIONS or (manifest.parity is None and engine is None):
-        raise ArtifactError("its manifest records no parity check", path=path, hint="export it again")
+        raise ArtifactError(
+            "its manifest records no parity check", code="parity-unrecorded", path=path, hint="export it again"
+        )
     tolerance = PRECISIONS[manifest.precision].tolerance
     reference, images = "PyTorch fp32", f"the test vectors of {path.name}"
     if manifest.parity is not None:
@@ -75,9 +77,9 @@ def as_json(path: Path) -> str:
 def _layers(artifact: Artifact) -> dict[str, object]:
     """An engine's layers, or why they cannot be told here."""
     try:
-        return {"layers": codec.encode(engine_view.view(artifact)), "no_layers": None}
+        return {"layers": codec.encode(engine_view.view(artifact)), "no_layers": None, "no_layers_code": None}
     except RexportError as error:
-        return {"layers": None, "no_layers": str(error)}
+        return {"layers": None, "no_layers": str(error), "no_layers_code": error.code}
 
 
 def _foreign(artifact: Artifact) -> dict[str, object]:

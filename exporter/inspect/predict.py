@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes import Classifier, Label, codec
-from runtimes.errors import InputError, ResourceError
+from runtimes.errors import InputError, Reason, ResourceError
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ImagePrediction:
 
     image: str
     labels: tuple[Label, ...]
-    error: str | None
+    error: Reason | None
 
 
 def predict(
@@ -35,13 +35,18 @@ def _predict_image(classifier: Classifier, image: Path, top: int) -> ImagePredic
     try:
         (prediction,) = classifier.predict([image], top)
     except (InputError, ResourceError) as error:
-        return ImagePrediction(str(image), (), str(error))
+        return ImagePrediction(str(image), (), Reason(error.code, str(error)))
     return ImagePrediction(str(image), prediction.labels, None)
 
 
 def as_json(answers: Sequence[ImagePrediction]) -> str:
-    """A JSON list."""
-    return codec.dumps(tuple(answers), indent=2)
+    """A JSON list; the reason for an image without labels is its sentence, and its code stands beside it."""
+    rows = [
+        codec.encode(answer)
+        | {"error": answer.error and answer.error.sentence, "error_code": answer.error and answer.error.code}
+        for answer in answers
+    ]
+    return codec.dumps(rows, indent=2)
 
 
 def as_text(answers: Sequence[ImagePrediction]) -> str:

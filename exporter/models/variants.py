@@ -220,7 +220,9 @@ def variant(name: str) -> Variant:
     try:
         return VARIANTS[name]
     except KeyError:
-        raise UsageError(f"no variant {quote(name)!r}", hint=f"one of {', '.join(VARIANTS)}") from None
+        raise UsageError(
+            f"no variant {quote(name)!r}", code="variant-unknown", hint=f"one of {', '.join(VARIANTS)}"
+        ) from None
 
 
 def customise(
@@ -252,9 +254,14 @@ def customise(
         *zip(("height", "width"), changed.size, strict=True),
     ):
         if value < 1:
-            raise UsageError(f"{what} must be at least 1, not {value}")
+            raise UsageError(f"{what} must be at least 1, not {value}", code="dimension-below-one")
     if shortcut is not None and not row.residual:
-        raise UsageError(f"{row.name} is a plain net: it has no shortcut to choose an option for")
+        raise UsageError(
+            f"{row.name} is a plain net: it has no shortcut to choose an option for", code="plain-has-no-shortcut"
+        )
     if stride == "v1" and row.block == "basic":
-        raise UsageError(f"{row.name} has basic blocks: stride v1 and v1.5 differ in bottlenecks alone")
+        raise UsageError(
+            f"{row.name} has basic blocks: stride v1 and v1.5 differ in bottlenecks alone",
+            code="stride-needs-bottlenecks",
+        )
     return changed

@@ -64,6 +64,7 @@ def for_calibration(network: Network, spec: str | None, count: int) -> Examples:
         if network.dataset != BUNDLED_NAME:
             raise UsageError(
                 "int8 needs training images to calibrate trained weights with, and none are at hand",
+                code="calibration-data-missing",
                 hint="--calibration DIR names a folder of them",
             )
         spec = BUNDLED_NAME
@@ -94,7 +95,10 @@ def for_gate(network: Network, calibration: str | None, calibration_images: int,
 def _read_images(network: Network, dataset: Dataset, first: int = 0, labelled: bool = False) -> Examples:
     view = network.preprocessing
     if view is None:
-        raise UsageError(f"images need --mean and --std for {network.variant.in_channels} input channels")
+        raise UsageError(
+            f"images need --mean and --std for {network.variant.in_channels} input channels",
+            code="images-need-statistics",
+        )
     targets = targets_for(dataset, network.labels, network.variant.classes)[first:] if labelled else None
     return read_examples(dataset, view, first, targets)
 

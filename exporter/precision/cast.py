@@ -51,6 +51,7 @@ def _cast_tensor(tensor: onnx.TensorProto, kind: int) -> None:
     if np.isfinite(values).all() and not np.isfinite(narrow.astype(np.float32)).all():
         raise CheckFailedError(
             f"{tensor.name} holds {float(np.abs(values).max()):.3g}, which {narrow.dtype} cannot",
+            code="weight-overflows",
             hint="--precision bf16 has float32's range",
         )
     tensor.CopyFrom(numpy_helper.from_array(narrow, tensor.name))

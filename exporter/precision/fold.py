@@ -27,7 +27,9 @@ def fold_batch_norms(model: ResNet) -> ResNet:
         if not isinstance(norm, nn.BatchNorm2d):
             continue
         if not isinstance(convolution, nn.Conv2d):
-            raise CheckFailedError(f"the batch-norm {name} follows no convolution, but {before}")
+            raise CheckFailedError(
+                f"the batch-norm {name} follows no convolution, but {before}", code="batch-norm-misplaced"
+            )
         result.set_submodule(before, fuse_conv_bn_eval(convolution, norm))
         result.set_submodule(name, nn.Identity())
     return result
@@ -62,5 +64,6 @@ def _check_finite(narrow: nn.Module, wide: nn.Module) -> None:
         if not value.isfinite().all():
             raise CheckFailedError(
                 f"{name} holds what {str(value.dtype).removeprefix('torch.')} cannot",
+                code="parameter-overflows",
                 hint="--precision bf16 has float32's range",
             )

@@ -14,7 +14,7 @@ from exporter.proportions import difference_interval, wilson
 from runtimes import Runtime
 from runtimes.artifacts.manifest import Gate
 from runtimes.classifier import softmax
-from runtimes.errors import CheckFailedError
+from runtimes.errors import CheckFailedError, Reason
 from runtimes.parity import logits_of
 
 NEAR_TIE = 0.1
@@ -51,7 +51,8 @@ def check(
     broken = failures(record, bounds, examples.real)
     if broken:
         raise CheckFailedError(
-            f"{name} failed its gate on {record.runtime}: {'; '.join(broken)}; {describe_gate(record)}"
+            f"{name} failed its gate on {record.runtime}: {'; '.join(map(str, broken))}; {describe_gate(record)}",
+            code="gate-failed",
         )
     listener.notice(f"{name}: {describe_gate(record)}")
     return record
@@ -101,17 +102,24 @@ def summarise_gate(judged: GateSamples, bounds: Bounds, runtime: str) -> Gate:
     )
 
 
-def failures(record: Gate, bounds: Bounds, real: bool) -> list[str]:
-    """What is out of bounds, in words. Predictions for noise mean nothing: there the logits' error alone counts."""
+def failures(record: Gate, bounds: Bounds, real: bool) -> list[Reason]:
+    """What is out of bounds. Predictions for noise mean nothing: there the logits' error alone counts."""
     found = []
     if not record.error <= bounds.error:
-        found.append(f"the logits' error is {record.error:.2%}, {bounds.error:.1%} is allowed")
+        found.append(Reason("logits-error", f"the logits' error is {record.error:.2%}, {bounds.error:.1%} is allowed"))
     if not real:
         return found
     if wilson(record.images - record.flips, record.images)[1] < bounds.agreement:
-        found.append(f"{record.flips} of {record.images:,} images flipped, {1 - bounds.agreement:.1%} is allowed")
+        found.append(
+            Reason(
+                "predictions-flipped",
+                f"{record.flips} of {record.images:,} images flipped, {1 - bounds.agreement:.1%} is allowed",
+            )
+        )
     if record.drop is not None and record.drop_interval is not None and record.drop_interval[0] > bounds.drop:
-        found.append(f"top-1 dropped by {_points(record.drop)} points, {_points(bounds.drop)} is allowed")
+        found.append(
+            Reason("top1-dropped", f"top-1 dropped by {_points(record.drop)} points, {_points(bounds.drop)} is allowed")
+        )
     return found
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.network import INPUT
-from exporter.precision.table import Target
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 
 if TYPE_CHECKING:
@@ -39,8 +38,10 @@ def quantiser() -> str:
     return f"nncf {_nncf().__version__}"
 
 
-def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], target: Target) -> onnx.ModelProto:
+def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: bool) -> onnx.ModelProto:
     """A quantised copy of the graph, its scales from ``images`` (n, c, h, w) as they go into it, n at least 1.
+
+    With ``signed`` all integers are signed ones, which are all that TensorRT takes.
 
     Blocks for n runs of the network and some seconds more.
 
@@ -59,10 +60,12 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], target: 
                 subset_size=len(batches),
             )
         except Exception as error:  # NNCF raises its own errors, ONNX Runtime's and plain ones
-            raise CompatibilityError(f"NNCF {nncf.__version__} cannot quantise this: {quote(error)}") from error
+            raise CompatibilityError(
+                f"NNCF {nncf.__version__} cannot quantise this: {quote(error)}", code="quantisation-failed"
+            ) from error
     del result.graph.value_info[:]
     _quantise_shortcuts(result)
-    if target == "tensorrt":
+    if signed:
         _convert_to_signed(result)
     else:
         _quantise_bias(result)
@@ -85,7 +88,9 @@ def _nncf() -> ModuleType:
             warnings.simplefilter("ignore")
             import nncf
     except ImportError as error:
-        raise BackendUnavailableError(f"int8 needs NNCF: {quote(error)}", hint="pip install 'rexport[int8]'") from error
+        raise BackendUnavailableError(
+            f"int8 needs NNCF: {quote(error)}", code="nncf-missing", hint="pip install 'rexport[int8]'"
+        ) from error
     return nncf  # type: ignore[no-any-return]
 
 

@@ -9,7 +9,7 @@ from exporter.network import ExportListener, Network
 from exporter.precision import calibration_images as examples
 from exporter.precision.table import Material, Precision, Target, precision
 from runtimes.artifacts.manifest import Calibration
-from runtimes.errors import UsageError
+from runtimes.errors import Reason, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -43,11 +43,17 @@ class PrecisionSpec:
     def __post_init__(self) -> None:
         row = precision(self.precision)
         if min(self.calibration_images, self.gate_images) < 1:
-            raise UsageError("at least 1 image is needed for calibration and gate each")
+            raise UsageError("at least 1 image is needed for calibration and gate each", code="image-count-below-one")
         if not row.calibrated and self.target != "cpu":
-            raise UsageError(f"--target {self.target} is a recipe of int8, and {row.name} was asked for")
+            raise UsageError(
+                f"--target {self.target} is a recipe of int8, and {row.name} was asked for", code="target-needs-int8"
+            )
         if not row.calibrated and self.calibration is not None:
-            raise UsageError(f"--calibration is for int8, and {row.name} was asked for", hint="leave it out")
+            raise UsageError(
+                f"--calibration is for int8, and {row.name} was asked for",
+                code="calibration-needs-int8",
+                hint="leave it out",
+            )
 
     @property
     def row(self) -> Precision:
@@ -62,7 +68,12 @@ def announce(precision_spec: PrecisionSpec, listener: ExportListener) -> None:
     """Says which devices alone the precision is one of, if it is not one of all."""
     row = precision_spec.row
     if "cpu" not in row.devices:
-        listener.notice(f"{row.name}: on {' and '.join(row.devices)} alone; a processor computes this file in float32")
+        listener.notice(
+            Reason(
+                "precision-needs-device",
+                f"{row.name}: on {' and '.join(row.devices)} alone; a processor computes this file in float32",
+            )
+        )
 
 
 def convert_precision(

@@ -89,8 +89,10 @@ def _quantise(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
     from exporter.precision.quantise import quantise_graph
 
     if material.images is None:
-        raise UsageError("int8 needs images to calibrate with", hint="--calibration names them")
-    return quantise_graph(graph, material.images, material.target)
+        raise UsageError(
+            "int8 needs images to calibrate with", code="int8-needs-images", hint="--calibration names them"
+        )
+    return quantise_graph(graph, material.images, signed=material.target == "tensorrt")
 
 
 HALF = Bounds(error=5e-3, agreement=0.995, drop=0.001)
@@ -121,5 +123,5 @@ def precision(name: str) -> Precision:
         UsageError: there is none.
     """
     if name not in PRECISIONS:
-        raise UsageError(f"no precision {name!r}", hint=f"one of {', '.join(PRECISIONS)}")
+        raise UsageError(f"no precision {name!r}", code="precision-unknown", hint=f"one of {', '.join(PRECISIONS)}")
     return PRECISIONS[name]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, convert_precision
-from exporter.targets.publish import Draft, finish, temporary
+from exporter.targets.publish import Draft, finish
 from exporter.targets.raw_input import with_raw_input
 from runtimes import Artifact, files
 from runtimes.artifacts.manifest import Calibration, FileRecord
@@ -78,7 +78,7 @@ def export_network(
     if network.raw and network.preprocessing is not None:
         graph = with_raw_input(graph, network.preprocessing)
     listener.step("checking the graph")
-    with temporary(target) as file:
+    with files.temporary_file(target) as file:
         external = _write(graph, file, target)
         try:
             _check(file)
@@ -109,7 +109,9 @@ def _opset(place: ExportTarget, precision_spec: PrecisionSpec) -> int:
         return max(DEFAULT_OPSET, row.opset)
     if place.opset < row.opset and row.opset > DEFAULT_OPSET:
         raise UsageError(
-            f"{row.name} needs opset {row.opset}, and {place.opset} was asked for", hint="leave --opset out"
+            f"{row.name} needs opset {row.opset}, and {place.opset} was asked for",
+            code="opset-too-old",
+            hint="leave --opset out",
         )
     return place.opset
 
@@ -153,10 +155,11 @@ def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
         except (RuntimeError, ValueError) as error:
             raise CompatibilityError(
                 f"torch {torch.__version__} cannot export this at opset {opset}: {quote(error)}",
+                code="onnx-export-failed",
                 hint=f"leave --opset out for {DEFAULT_OPSET}",
             ) from error
     if program is None:
-        raise CompatibilityError(f"torch {torch.__version__} gave no ONNX program")
+        raise CompatibilityError(f"torch {torch.__version__} gave no ONNX program", code="onnx-program-missing")
     return program.model_proto
 
 
@@ -211,6 +214,7 @@ def _check_opset(graph: onnx.ModelProto, opset: int) -> None:
 
         raise CompatibilityError(
             f"opset {opset} was asked for, torch {torch.__version__} wrote {written}",
+            code="opset-not-written",
             hint=f"--opset 18 or above; without it, {DEFAULT_OPSET}",
         )
 
@@ -254,11 +258,13 @@ def _check(place: Path) -> None:
     try:
         onnx.checker.check_model(os.fspath(place), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise CheckFailedError(f"torch wrote an invalid graph: {quote(error)}") from error
+        raise CheckFailedError(f"torch wrote an invalid graph: {quote(error)}", code="graph-invalid") from error
     nodes = onnx.load(os.fspath(place), load_external_data=False).graph.node
     left = [node.name for node in nodes if node.op_type == "BatchNormalization"]
     if left:
-        raise CheckFailedError(f"{len(left)} batch-norms were not folded, the first {quote(left[0])}")
+        raise CheckFailedError(
+            f"{len(left)} batch-norms were not folded, the first {quote(left[0])}", code="batch-norm-unfolded"
+        )
 
 
 def _producers(calibration: Calibration | None) -> dict[str, str]:

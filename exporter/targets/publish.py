@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +19,6 @@ from runtimes import Artifact, Manifest, Runtime, TensorSpec, codec, files, pari
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import Calibration, FileRecord, Gate
-from runtimes.errors import ResourceError
 
 
 @dataclass(frozen=True)
@@ -37,22 +35,6 @@ class Draft:
     opset: int | None = None
     parent: str | None = None
     external: tuple[FileRecord, ...] = ()
-
-
-@contextlib.contextmanager
-def temporary(target: Path) -> Iterator[Path]:
-    """A name for a draft in the target's folder; whatever lies there at the end is removed.
-
-    Raises:
-        ResourceError: in place of a system call's error inside.
-    """
-    path = files.temporary_for(target)
-    try:
-        yield path
-    except OSError as error:
-        raise ResourceError.from_os(error, target, "write") from error
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact:
@@ -77,7 +59,7 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
     content = _pack_vectors(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
     manifest = replace(manifest, parity=record, gate=passed, vectors=vectors)
-    with temporary(draft.target) as place:
+    with files.temporary_file(draft.target) as place:
         place.write_bytes(content)
         return publish(draft.file, draft.target, manifest, place)
 

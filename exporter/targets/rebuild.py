@@ -82,7 +82,9 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
 
 def _manifest(artifact: Artifact) -> Manifest:
     if artifact.manifest is None:
-        raise ArtifactError("a foreign file does not say which network it is", path=artifact.path)
+        raise ArtifactError(
+            "a foreign file does not say which network it is", code="network-unknown", path=artifact.path
+        )
     return artifact.manifest
 
 
@@ -99,14 +101,20 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
         loaded = resolve(spec, variant, weights.seed or 0, listener.notice)
     except RexportError as error:
         raise CompatibilityError(
-            f"its fp32 weights are not in it and cannot be loaded again: {error}", path=artifact.path, hint=hint
+            f"its fp32 weights are not in it and cannot be loaded again: {error}",
+            code="fp32-weights-lost",
+            path=artifact.path,
+            hint=hint,
         ) from error
     model = build(variant)
     model.load_state_dict(loaded.state)
     # Not by digest: random weights differ by float32's rounding from one kind of processor to the next.
     if not _logit_error(model, artifact) <= PRECISIONS["fp32"].tolerance:
         raise CompatibilityError(
-            f"its fp32 weights are not in it, and {quote(spec)} holds others now", path=artifact.path, hint=hint
+            f"its fp32 weights are not in it, and {quote(spec)} holds others now",
+            code="fp32-weights-changed",
+            path=artifact.path,
+            hint=hint,
         )
     return model
 
@@ -130,7 +138,9 @@ def _rebuilt(artifact: Artifact, variant: Variant) -> ResNet:
         try:
             state[name] = _value(module, kind, value, weights)
         except KeyError as error:
-            raise ArtifactError(f"it has no weight {quote(error)}", path=artifact.path) from error
+            raise ArtifactError(
+                f"it has no weight {quote(error)}", code="graph-weight-missing", path=artifact.path
+            ) from error
     model.load_state_dict(state)
     return model
 

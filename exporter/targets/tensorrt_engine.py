@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from exporter.inspect.engine_view import batches
 from exporter.network import ExportListener, ExportRequest, Network, prepare, target_file
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets.onnx_file import ExportTarget, export_network
-from exporter.targets.publish import check_gate, temporary
+from exporter.targets.publish import check_gate
 from exporter.targets.rebuild import network_of
 from runtimes import Artifact, Manifest, Runtime, files, open_artifact, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
@@ -27,7 +26,7 @@ from runtimes.backends.tensorrt import compatibility, engine_manifest
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import BuiltEngine, build
 from runtimes.backends.tensorrt.flavors import Flavor, default_flavor, flavor
-from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, quote
+from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, Reason, UsageError, quote
 from runtimes.tensors import cuda
 
 AUTO = "auto"
@@ -84,10 +83,13 @@ def export(
     target = request.target(".engine")
     source = target.with_suffix(".onnx")
     if source == target:
-        raise UsageError("an engine's name does not end in .onnx", path=target, hint="-o NAME.engine")
+        raise UsageError(
+            "an engine's name does not end in .onnx", code="engine-name-onnx", path=target, hint="-o NAME.engine"
+        )
     if source.exists() and not request.force:
         raise UsageError(
             "the ONNX file that the engine would be built from is there already",
+            code="engine-source-exists",
             path=source,
             hint=f"rexport tensorrt {quote(source)} builds from it, --force replaces it",
         )
@@ -115,6 +117,7 @@ def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -
     if parent.format.name != "onnx":
         raise ArtifactError(
             f"an engine is built from an ONNX file, and this is a .{parent.format.name}",
+            code="engine-needs-onnx",
             path=path,
             hint="rexport onnx VARIANT makes one",
         )
@@ -135,11 +138,14 @@ def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
     if manifest is None:
         raise ArtifactError(
             "a foreign file has no test vectors to check an engine with",
+            code="engine-vectors-missing",
             path=parent.path,
             hint="export it with rexport onnx",
         )
     if manifest.parity is None or manifest.vectors is None:
-        raise ArtifactError("its manifest records no parity check", path=parent.path, hint="export it again")
+        raise ArtifactError(
+            "its manifest records no parity check", code="parity-unrecorded", path=parent.path, hint="export it again"
+        )
     return manifest, manifest.parity, manifest.vectors
 
 
@@ -155,6 +161,7 @@ class _Building:
         if settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
                 f"an engine without its weights takes them from {quote(parent.path.name)}, which must lie beside it",
+                code="stripped-engine-apart",
                 hint=f"-o {quote(parent.path.parent)}/",
             )
 
@@ -164,11 +171,14 @@ class _Building:
         self.parent.check_digest()
         vectors = self._vectors()
         found = self._build_engine()
-        with temporary(self.target) as file, temporary(self.target) as place:
+        with files.temporary_file(self.target) as file, files.temporary_file(self.target) as place:
             file.write_bytes(found.plan)
             if files.identity(self.parent.path) != before:
                 raise IntegrityError(
-                    "it was replaced while the engine was built", path=self.parent.path, hint="build it again"
+                    "it was replaced while the engine was built",
+                    code="engine-source-replaced",
+                    path=self.parent.path,
+                    hint="build it again",
                 )
             manifest = self._check_engine(file, self._record(found, file), network, precision_spec)
             self.listener.step("writing the engine")
@@ -191,7 +201,7 @@ class _Building:
             raise self._add_hint(error) from error
         self.listener.notice(
             f"{title}: {len(found.plan):,} bytes from {found.layers} layers in {found.duration_s:.1f} s, for "
-            f"{batches(found.profiles)}"
+            f"{'; '.join(map(str, found.profiles))}"
         )
         return found
 
@@ -202,6 +212,7 @@ class _Building:
             return error
         return type(error)(
             f"{error.what}; its int8 is for CPUs, with unsigned integers, and TensorRT takes signed ones alone",
+            code="int8-not-signed",
             path=error.path,
             hint=f"rexport onnx {self.manifest.name} --precision {self.manifest.precision} --target tensorrt",
         )
@@ -215,8 +226,9 @@ class _Building:
         self, file: Path, manifest: Manifest, network: Callable[[], Network], precision_spec: PrecisionSpec
     ) -> Manifest:
         """The manifest with the checks that can be done here."""
-        reason = cuda.missing()
-        if reason is None:
+        missing = cuda.missing()
+        reason = str(missing)
+        if missing is None:
             self.listener.step("checking parity")
             engine = Artifact(file, FORMATS["engine"], manifest)
             try:
@@ -228,7 +240,9 @@ class _Building:
                     return replace(
                         manifest, parity=self._parity(runtime), gate=self._gate(runtime, network, precision_spec)
                     )
-        self.listener.notice(f"not checked here: {reason}; it is checked where it is opened")
+        self.listener.notice(
+            Reason("engine-unchecked", f"not checked here: {reason}; it is checked where it is opened")
+        )
         return manifest
 
     def _parity(self, runtime: Runtime) -> Parity:
@@ -243,7 +257,10 @@ class _Building:
             found = network()
         except CompatibilityError as error:  # its fp32 weights are not at hand
             self.listener.notice(
-                f"{precision_spec.precision}: parity holds, and its gate was not repeated: {error.what}"
+                Reason(
+                    "gate-not-repeated",
+                    f"{precision_spec.precision}: parity holds, and its gate was not repeated: {error.what}",
+                )
             )
             return None
         return check_gate(runtime, precision_spec, bounds, found, self.listener)

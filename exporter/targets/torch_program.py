@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from exporter.network import ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, announce
-from exporter.targets.publish import Draft, finish, temporary
-from runtimes import Artifact
+from exporter.targets.publish import Draft, finish
+from runtimes import Artifact, files
 from runtimes.errors import UsageError
 from runtimes.images.preprocessing import Preprocessing
 
@@ -62,7 +62,7 @@ def write_program(
     announce(precision_spec, listener)
     listener.step("exporting to a PyTorch program")
     content = _program(network, batch, _element(precision_spec))
-    with temporary(target) as place:
+    with files.temporary_file(target) as place:
         place.write_bytes(content)
         draft = Draft(
             file=place,
@@ -86,6 +86,7 @@ def _element(precision_spec: PrecisionSpec) -> str:
     if element is None:
         raise UsageError(
             f"PyTorch's eager operators compute in floats, and {precision_spec.precision} was asked for",
+            code="program-needs-float",
             hint=f"rexport onnx --precision {precision_spec.precision}, which ONNX Runtime, OpenVINO and TensorRT run",
         )
     return element

@@ -59,18 +59,20 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         with files.open_regular(place) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
-                raise ResourceError(f"{size:,} bytes; a weights file may have {MAX_FILE_BYTES:,}", path=place)
+                raise ResourceError(
+                    f"{size:,} bytes; a weights file may have {MAX_FILE_BYTES:,}", code="weights-too-large", path=place
+                )
             state = _choose_state(_content(file, size))
             _check_tensors(state, size)
             return state
     except RexportError as error:
         if error.path is None:
-            raise type(error)(error.what, path=place, hint=error.hint) from error.__cause__
+            raise type(error)(error.what, code=error.code, path=place, hint=error.hint) from error.__cause__
         raise
     except OSError as error:
         raise ResourceError.from_os(error, place, "read") from error
     except MemoryError as error:
-        raise ResourceError("cannot read: not enough memory", path=place) from error
+        raise ResourceError("cannot read: not enough memory", code="weights-exceed-memory", path=place) from error
 
 
 def _content(file: BinaryIO, size: int) -> object:
@@ -86,8 +88,12 @@ def _content(file: BinaryIO, size: int) -> object:
         return _load_safetensors(file.read())
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         pickle_scan.check(file)
-        raise ArtifactError("a pickle that torch.save did not write", hint=pickle_scan.RESAVE)
-    raise ArtifactError(f"not weights: {_stranger(head, size)}", hint="a .safetensors or a torch.save file is needed")
+        raise ArtifactError("a pickle that torch.save did not write", code="foreign-pickle", hint=pickle_scan.RESAVE)
+    raise ArtifactError(
+        f"not weights: {_stranger(head, size)}",
+        code="weights-unrecognised",
+        hint="a .safetensors or a torch.save file is needed",
+    )
 
 
 def _stranger(head: bytes, size: int) -> str:
@@ -128,10 +134,14 @@ def _load(file: BinaryIO) -> object:
         raise
     except Exception as error:  # the restricted unpickler raises whatever a wrong pickle makes Python raise
         if len(forced) > 1:
-            raise UsageError("contradictory TORCH_FORCE_ variables are set", hint="unset both") from error
+            raise UsageError(
+                "contradictory TORCH_FORCE_ variables are set", code="torch-variables-contradict", hint="unset both"
+            ) from error
         if "allocate memory" in str(error):
-            raise ResourceError("cannot read: not enough memory for what the file claims to hold") from error
-        raise ArtifactError(f"truncated or damaged: {_first_line(error)}") from error
+            raise ResourceError(
+                "cannot read: not enough memory for what the file claims to hold", code="tensors-exceed-memory"
+            ) from error
+        raise ArtifactError(f"truncated or damaged: {_first_line(error)}", code="weights-damaged") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -147,18 +157,20 @@ def _load_safetensors(content: bytes) -> object:
         from safetensors.torch import load
     except ImportError as error:
         raise BackendUnavailableError(
-            "reading it needs the safetensors library", hint="pip install 'rexport[export]'"
+            "reading it needs the safetensors library", code="safetensors-missing", hint="pip install 'rexport[export]'"
         ) from error
     try:
         return load(content)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"damaged: {quote(error)}") from error
+        raise ArtifactError(f"damaged: {quote(error)}", code="safetensors-damaged") from error
 
 
 def _choose_state(content: object) -> dict[str, Tensor]:
     """The dict that holds the weights, every entry of it a plain tensor."""
     if not isinstance(content, Mapping):
-        raise ArtifactError(f"holds a {type(content).__name__}, not a state dict", hint=pickle_scan.RESAVE)
+        raise ArtifactError(
+            f"holds a {type(content).__name__}, not a state dict", code="state-dict-missing", hint=pickle_scan.RESAVE
+        )
     place, chosen = "", content
     for name in CONTAINERS:
         inner = content.get(name)
@@ -167,13 +179,20 @@ def _choose_state(content: object) -> dict[str, Tensor]:
             break
     if not any(_is_tensor(value) for value in chosen.values()):
         looked = ", ".join(CONTAINERS)
-        raise ArtifactError(f"holds no tensors at its top level nor under {looked}", hint=pickle_scan.RESAVE)
+        raise ArtifactError(
+            f"holds no tensors at its top level nor under {looked}", code="tensors-missing", hint=pickle_scan.RESAVE
+        )
     if len(chosen) > MAX_TENSORS:
-        raise ArtifactError(f"{len(chosen):,} entries{place}; a state dict has at most {MAX_TENSORS:,}")
+        raise ArtifactError(
+            f"{len(chosen):,} entries{place}; a state dict has at most {MAX_TENSORS:,}", code="too-many-entries"
+        )
     for name, value in chosen.items():
         if not isinstance(name, str) or not _is_tensor(value):
-            what = f"entry {quote(name)!r}{place} is a {type(value).__name__}, not a tensor"
-            raise ArtifactError(what, hint=pickle_scan.RESAVE)
+            raise ArtifactError(
+                f"entry {quote(name)!r}{place} is a {type(value).__name__}, not a tensor",
+                code="entry-not-tensor",
+                hint=pickle_scan.RESAVE,
+            )
     return {name: value.detach() for name, value in chosen.items()}
 
 
@@ -190,12 +209,19 @@ def _check_tensors(state: Mapping[str, Tensor], file_bytes: int) -> None:
     total = 0
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise ArtifactError(f"tensor {quote(name)!r} is sparse, quantized or empty of data; plain ones are read")
+            raise ArtifactError(
+                f"tensor {quote(name)!r} is sparse, quantized or empty of data; plain ones are read",
+                code="tensor-not-plain",
+            )
         if tensor.dim() > MAX_RANK:
-            raise ArtifactError(f"tensor {quote(name)!r} has {tensor.dim()} dimensions; at most {MAX_RANK} are read")
+            raise ArtifactError(
+                f"tensor {quote(name)!r} has {tensor.dim()} dimensions; at most {MAX_RANK} are read",
+                code="tensor-rank-excessive",
+            )
         total += tensor.numel() * tensor.element_size()
     if total > torch_zip.MAX_EXPANSION * file_bytes:
         raise ArtifactError(
             f"its tensors would take {total:,} bytes, the file has {file_bytes:,}: they repeat the same numbers",
+            code="tensors-overlap",
             hint=pickle_scan.RESAVE,
         )

@@ -74,7 +74,9 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "rexport"
     except RuntimeError as error:
-        raise ResourceError("no home folder to keep downloads in", hint=f"set {CACHE_VARIABLE}=FOLDER") from error
+        raise ResourceError(
+            "no home folder to keep downloads in", code="cache-folder-unknown", hint=f"set {CACHE_VARIABLE}=FOLDER"
+        ) from error
 
 
 def fetch(name: str, progress: Callable[[str], None]) -> Path:
@@ -95,7 +97,7 @@ def fetch(name: str, progress: Callable[[str], None]) -> Path:
         files.check_writable(target.parent)
     except ResourceError as error:
         hint = f"set {CACHE_VARIABLE} to a folder that can be written"
-        raise ResourceError(error.what, path=target.parent, hint=hint, errno=error.errno) from error
+        raise ResourceError(error.what, code=error.code, path=target.parent, hint=hint, errno=error.errno) from error
     with files.folder_lock(target.parent):
         if target.is_file() and _is_whole(target):  # another process was faster
             return target
@@ -107,6 +109,7 @@ def fetch(name: str, progress: Callable[[str], None]) -> Path:
             part.unlink()
             raise IntegrityError(
                 "what the server sent does not match the digest in the file's name; it was removed",
+                code="download-digest-mismatch",
                 path=target,
                 hint="try again, or another network or mirror",
             )
@@ -123,7 +126,9 @@ def _is_whole(path: Path, name: str | None = None) -> bool:
 def _address(name: str) -> str:
     base = os.environ.get(URL_VARIABLE) or BASE_URL
     if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
-        raise UsageError(f"{URL_VARIABLE} must begin with http:// or https://, not {quote(base)!r}")
+        raise UsageError(
+            f"{URL_VARIABLE} must begin with http:// or https://, not {quote(base)!r}", code="mirror-address-invalid"
+        )
     return f"{base.rstrip('/')}/{name}"
 
 
@@ -138,7 +143,9 @@ def _download(url: str, part: Path, bar: _Bar) -> None:
             after = part.stat().st_size if part.exists() else 0
             if attempt == ATTEMPTS or after <= before:
                 kept = f"; {after:,} bytes are kept, and the next try goes on from there" if after else ""
-                raise ResourceError(f"cannot download {quote(url)}: {error}{kept}", hint=OFFLINE_HINT) from error
+                raise ResourceError(
+                    f"cannot download {quote(url)}: {error}{kept}", code="download-failed", hint=OFFLINE_HINT
+                ) from error
 
 
 def _continue(url: str, part: Path, have: int, bar: _Bar) -> None:
@@ -151,7 +158,9 @@ def _continue(url: str, part: Path, have: int, bar: _Bar) -> None:
             _after_refused_range(url, part, have, error, bar)
             return
         raise ResourceError(
-            f"cannot download {quote(url)}: the server says {error.code} {quote(error.reason)}", hint=OFFLINE_HINT
+            f"cannot download {quote(url)}: the server says {error.code} {quote(error.reason)}",
+            code="download-refused",
+            hint=OFFLINE_HINT,
         ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -174,7 +183,10 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
     if response.status == http.client.PARTIAL_CONTENT:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != have:
-            raise ResourceError(f"cannot download {quote(response.url)}: the server sent another part than asked for")
+            raise ResourceError(
+                f"cannot download {quote(response.url)}: the server sent another part than asked for",
+                code="download-range-wrong",
+            )
         return have, None if found[2] == "*" else int(found[2])
     return 0, int(length) if length and length.isdigit() else None
 
@@ -182,7 +194,8 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
 def _receive(response: IO[bytes], part: Path, start: int, total: int | None, bar: _Bar) -> None:
     if (total or 0) > MAX_BYTES:
         raise ResourceError(
-            f"the server offers {total:,} bytes; the largest published file has a quarter of {MAX_BYTES:,}"
+            f"the server offers {total:,} bytes; the largest published file has a quarter of {MAX_BYTES:,}",
+            code="download-size-excessive",
         )
     done = start
     try:
@@ -190,7 +203,9 @@ def _receive(response: IO[bytes], part: Path, start: int, total: int | None, bar
             while chunk := _chunk(response):
                 done += len(chunk)
                 if done > MAX_BYTES:
-                    raise ResourceError(f"the server sends more than {MAX_BYTES:,} bytes", path=part)
+                    raise ResourceError(
+                        f"the server sends more than {MAX_BYTES:,} bytes", code="download-too-large", path=part
+                    )
                 file.write(chunk)
                 bar(done, total)
     except OSError as error:

@@ -6,10 +6,10 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from exporter.models.variants import VARIANTS, Shortcut, Variant, layers
-from runtimes.errors import ArtifactError, ModelMismatchError, quote
+from runtimes.errors import ArtifactError, ModelMismatchError, Reason, quote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +29,15 @@ _COUNTER = "num_batches_tracked"
 
 Shapes = dict[str, tuple[int, ...]]
 
+Notify: TypeAlias = Callable[[str | Reason], None]
+"""Takes a line that the user must see, as a ``Reason`` where it warns of something."""
 
-def fit(state: Mapping[str, Tensor], variant: Variant, progress: Callable[[str], None]) -> dict[str, Tensor]:
+
+def fit(state: Mapping[str, Tensor], variant: Variant, notify: Notify) -> dict[str, Tensor]:
     """The state dict of ``build(variant)``: every name, in its order, float32, contiguous, memory of its own.
 
     Wrappers' prefixes are stripped where every name has them, ``linear`` is taken for ``fc``, absent batch counters
-    become 0, and other float types are converted with a notice through ``progress``. ``state`` stays as it is.
+    become 0, and other float types are converted with a notice through ``notify``. ``state`` stays as it is.
 
     Raises:
         ModelMismatchError: names, shapes or dtypes are not the variant's; the message says which variant's they are.
@@ -45,7 +48,7 @@ def fit(state: Mapping[str, Tensor], variant: Variant, progress: Callable[[str],
     _check_shapes(given, expected, variant)
     converted = {name: _convert_tensor(name, given.get(name), shape) for name, shape in expected.items()}
     _check_values(converted)
-    _notice(given, converted, progress)
+    _notice(given, converted, notify)
     return converted
 
 
@@ -125,10 +128,14 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
         return
     for candidate in _candidates(given, variant):
         if not _difference(given, shapes(candidate)):
-            what = f"looks like {describe_variant(candidate)}, not {describe_variant(variant)}: {difference}"
-            raise ModelMismatchError(what, hint=f"use {_remedy(candidate, variant)}")
+            raise ModelMismatchError(
+                f"looks like {describe_variant(candidate)}, not {describe_variant(variant)}: {difference}",
+                code="other-variant",
+                hint=f"use {_remedy(candidate, variant)}",
+            )
     raise ModelMismatchError(
         f"does not fit {describe_variant(variant)}, and looks like no other variant: {difference}",
+        code="variant-unrecognised",
         hint="rexport list shows the variants",
     )
 
@@ -186,6 +193,7 @@ def _convert_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...]) ->
             f"tensor {quote(name)!r} is {_dtype(tensor)}; "
             + ("an integer" if counter else "a float of 16 to 64 bits")
             + " is needed",
+            code="tensor-dtype-wrong",
             hint="quantized weights cannot be taken: save the float ones" if not counter else None,
         )
     wanted = torch.int64 if counter else torch.float32
@@ -205,23 +213,33 @@ def _check_values(state: Mapping[str, Tensor]) -> None:
         lowest, highest = (float(value) for value in tensor.aminmax())  # NaN if there is one
         if not (math.isfinite(lowest) and math.isfinite(highest)):
             wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
-            raise ArtifactError(f"tensor {quote(name)!r} has {wrong:,} NaN or infinite of {tensor.numel():,} values")
+            raise ArtifactError(
+                f"tensor {quote(name)!r} has {wrong:,} NaN or infinite of {tensor.numel():,} values",
+                code="weights-not-finite",
+            )
         if name.endswith("running_var") and lowest < 0:
             count = int((tensor < 0).sum())
-            raise ArtifactError(f"tensor {quote(name)!r} has {count:,} negative values; a variance has none")
+            raise ArtifactError(
+                f"tensor {quote(name)!r} has {count:,} negative values; a variance has none", code="variance-negative"
+            )
 
 
-def _notice(given: Mapping[str, Tensor], state: Mapping[str, Tensor], progress: Callable[[str], None]) -> None:
+def _notice(given: Mapping[str, Tensor], state: Mapping[str, Tensor], notify: Notify) -> None:
     dtypes = sorted({_dtype(tensor) for tensor in given.values() if tensor.is_floating_point()} - {"float32"})
     if dtypes:
-        progress(f"weights are {' and '.join(dtypes)}: converted to float32")
+        notify(Reason("weights-converted", f"weights are {' and '.join(dtypes)}: converted to float32"))
     slow = [
         name
         for name, tensor in state.items()
         if tensor.is_floating_point() and _subnormal_share(tensor) > SUBNORMAL_SHARE
     ]
     if slow:
-        progress(f"weights are subnormal in {len(slow)} tensors{_some(slow)}: arithmetic may be slow")
+        notify(
+            Reason(
+                "weights-subnormal",
+                f"weights are subnormal in {len(slow)} tensors{_some(slow)}: arithmetic may be slow",
+            )
+        )
 
 
 def _subnormal_share(tensor: Tensor) -> float:

@@ -129,12 +129,17 @@ def check(stream: BinaryIO) -> None:
                 _check_global(f"{walk.stack[-2].text}.{walk.stack[-1].text}")
             walk.step(opcode, argument)
             if walk.stack and walk.stack[-1].depth > MAX_DEPTH:
-                raise UnsafeArtifactError(f"its pickle nests more than {MAX_DEPTH} levels deep", hint=RESAVE)
+                raise UnsafeArtifactError(
+                    f"its pickle nests more than {MAX_DEPTH} levels deep", code="pickle-too-deep", hint=RESAVE
+                )
     except (ValueError, IndexError, KeyError, OverflowError) as error:
-        raise ArtifactError(f"truncated or damaged: its pickle is broken off ({quote(error)})") from error
+        raise ArtifactError(
+            f"truncated or damaged: its pickle is broken off ({quote(error)})", code="pickle-damaged"
+        ) from error
     if protocol != PROTOCOL:
         raise ArtifactError(
             f"written with pickle protocol {protocol}; protocol {PROTOCOL}, torch.save's default, can be read safely",
+            code="pickle-protocol",
             hint=RESAVE,
         )
 
@@ -143,5 +148,6 @@ def _check_global(name: str) -> None:
     if name not in ALLOWED_GLOBALS and not _TORCH_DATA.fullmatch(name):
         raise UnsafeArtifactError(
             f"it is a pickle that calls {quote(name)!r}, which could run code and which weights do not need",
+            code="pickle-calls-code",
             hint=RESAVE,
         )

@@ -42,13 +42,19 @@ def check(content: bytes) -> None:
     """
     (length,) = struct.unpack_from("<Q", content)
     if length > len(content) - 8:
-        raise ArtifactError(f"truncated: a safetensors header of {length:,} bytes in a file of {len(content):,}")
+        raise ArtifactError(
+            f"truncated: a safetensors header of {length:,} bytes in a file of {len(content):,}",
+            code="safetensors-truncated",
+        )
     if length > MAX_HEADER_BYTES:
         allowed = MAX_FORMAT_HEADER_BYTES if length > MAX_FORMAT_HEADER_BYTES else MAX_HEADER_BYTES
-        raise ArtifactError(f"a safetensors header of {length:,} bytes; at most {allowed:,} are allowed")
+        raise ArtifactError(
+            f"a safetensors header of {length:,} bytes; at most {allowed:,} are allowed",
+            code="safetensors-header-large",
+        )
     header = content[8 : 8 + length]
     if header.count(b'"data_offsets"') > MAX_TENSORS:
-        raise ArtifactError(f"more than {MAX_TENSORS:,} tensors; no variant has as many")
+        raise ArtifactError(f"more than {MAX_TENSORS:,} tensors; no variant has as many", code="too-many-tensors")
     entries = _parse_header(header)
     entries.pop("__metadata__", None)
     _check_cover({name: _extent(name, entry) for name, entry in entries.items()}, len(content) - 8 - length)
@@ -58,9 +64,11 @@ def _parse_header(header: bytes) -> dict[str, object]:
     try:
         data = json.loads(header.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"damaged: its safetensors header is not valid ({quote(error)})") from error
+        raise ArtifactError(
+            f"damaged: its safetensors header is not valid ({quote(error)})", code="safetensors-header-invalid"
+        ) from error
     if not isinstance(data, dict):
-        raise ArtifactError("damaged: its safetensors header is not a JSON object")
+        raise ArtifactError("damaged: its safetensors header is not a JSON object", code="safetensors-header-shape")
     return data
 
 
@@ -75,17 +83,31 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _extent(name: str, entry: object) -> tuple[int, int]:
     """Where the tensor's bytes begin and end, counted from the header's end."""
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ArtifactError(f"damaged: tensor {quote(name)!r} needs dtype, shape and data_offsets, and these alone")
+        raise ArtifactError(
+            f"damaged: tensor {quote(name)!r} needs dtype, shape and data_offsets, and these alone",
+            code="tensor-entry-fields",
+        )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        raise ArtifactError(f"tensor {quote(name)!r} has dtype {quote(dtype)}, which weights never have")
+        raise ArtifactError(
+            f"tensor {quote(name)!r} has dtype {quote(dtype)}, which weights never have", code="tensor-dtype-unknown"
+        )
     if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
-        raise ArtifactError(f"damaged: the shape or the offsets of tensor {quote(name)!r} are not whole numbers")
+        raise ArtifactError(
+            f"damaged: the shape or the offsets of tensor {quote(name)!r} are not whole numbers",
+            code="tensor-numbers-invalid",
+        )
     if len(shape) > MAX_RANK:
-        raise ArtifactError(f"tensor {quote(name)!r} has {len(shape)} dimensions; at most {MAX_RANK} are read")
+        raise ArtifactError(
+            f"tensor {quote(name)!r} has {len(shape)} dimensions; at most {MAX_RANK} are read",
+            code="tensor-rank-excessive",
+        )
     begin, end = offsets
     if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
-        raise ArtifactError(f"damaged: tensor {quote(name)!r} {dtype} {shape} does not fill bytes {begin} to {end}")
+        raise ArtifactError(
+            f"damaged: tensor {quote(name)!r} {dtype} {shape} does not fill bytes {begin} to {end}",
+            code="tensor-extent-wrong",
+        )
     return begin, end
 
 
@@ -97,8 +119,14 @@ def _check_cover(extents: Mapping[str, tuple[int, int]], data_bytes: int) -> Non
     place = 0
     for name, (begin, end) in sorted(extents.items(), key=lambda item: item[1]):
         if begin != place:
-            raise ArtifactError(f"damaged: tensor {quote(name)!r} begins at byte {begin}, not at {place} as it should")
+            raise ArtifactError(
+                f"damaged: tensor {quote(name)!r} begins at byte {begin}, not at {place} as it should",
+                code="tensor-offset-wrong",
+            )
         place = end
     if place != data_bytes:
         kind = "truncated" if place > data_bytes else "damaged"
-        raise ArtifactError(f"{kind}: its tensors take {place:,} bytes, and {data_bytes:,} follow the header")
+        raise ArtifactError(
+            f"{kind}: its tensors take {place:,} bytes, and {data_bytes:,} follow the header",
+            code="tensor-bytes-mismatch",
+        )

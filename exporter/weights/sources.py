@@ -1,20 +1,21 @@
-"""Where a variant's numbers come from: ``random``, ``load_bundled``, ``imagenet``, or a file of the user's."""
+"""Where a variant's numbers come from: ``random``, ``bundled``, ``imagenet``, or a file of the user's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.models.variants import VARIANTS, Variant
 from exporter.weights import checkpoint, download, matching
+from exporter.weights.matching import Notify
 from runtimes import codec, files
 from runtimes.artifacts.manifest import Weights
 from runtimes.errors import (
     ArtifactError,
     IntegrityError,
     ModelMismatchError,
+    Reason,
     ResourceError,
     RexportError,
     UsageError,
@@ -24,8 +25,6 @@ from runtimes.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Progress = Callable[[str], None]
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 BUNDLE = "resnet20-fashion-mnist.json"
@@ -79,10 +78,10 @@ class Bundle:
     preprocessing: Preprocessing
 
 
-def resolve(spec: str, variant: Variant, seed: int, progress: Progress) -> LoadedWeights:
-    """The weights that ``spec`` names: ``random``, ``load_bundled``, ``imagenet`` or a path.
+def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWeights:
+    """The weights that ``spec`` names: ``random``, ``bundled``, ``imagenet`` or a path.
 
-    ``seed`` is that of ``random`` and ignored by the others. ``progress`` gets notices for the user, a line each.
+    ``seed`` is that of ``random`` and ignored by the others. ``notify`` gets notices for the user, a line each.
 
     Raises:
         ModelMismatchError: they are not for this variant; the message says for which they are.
@@ -91,25 +90,25 @@ def resolve(spec: str, variant: Variant, seed: int, progress: Progress) -> Loade
         UsageError: the seed is out of range.
     """
     if spec == "random":
-        return initialise_weights(variant, seed, progress)
+        return initialise_weights(variant, seed, notify)
     if spec == "bundled":
-        return load_bundled(variant, progress)
+        return load_bundled(variant, notify)
     if spec == "imagenet":
-        return imagenet(variant, progress)
-    return from_file(spec, variant, progress)
+        return imagenet(variant, notify)
+    return from_file(spec, variant, notify)
 
 
-def initialise_weights(variant: Variant, seed: int, progress: Progress) -> LoadedWeights:
+def initialise_weights(variant: Variant, seed: int, notify: Notify) -> LoadedWeights:
     """An untrained network: He initialisation of ``seed``, and batch-norm statistics that keep it finite.
 
     Raises:
         UsageError: the seed is out of range.
     """
     if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"the seed must lie between 0 and {MAX_SEED}, not {seed}")
+        raise UsageError(f"the seed must lie between 0 and {MAX_SEED}, not {seed}", code="seed-out-of-range")
     from exporter.models import resnet
 
-    progress(f"untrained: random weights of seed {seed}; the answers of this network mean nothing")
+    notify(Reason("untrained", f"untrained: random weights of seed {seed}; the answers of this network mean nothing"))
     model = resnet.build(variant)
     resnet.initialise(model, seed)
     resnet.settle_statistics(model, seed)
@@ -117,7 +116,7 @@ def initialise_weights(variant: Variant, seed: int, progress: Progress) -> Loade
     return LoadedWeights(state, Weights("random", False, matching.state_digest(state), seed=seed), None, None, None)
 
 
-def load_bundled(variant: Variant, progress: Progress, folder: Path | None = None) -> LoadedWeights:
+def load_bundled(variant: Variant, notify: Notify, folder: Path | None = None) -> LoadedWeights:
     """The trained weights in ``folder``, by default those that come with rexport.
 
     Raises:
@@ -132,14 +131,18 @@ def load_bundled(variant: Variant, progress: Progress, folder: Path | None = Non
         raise ModelMismatchError(
             f"the bundled weights are of {bundle.variant} with {classes} classes ({bundle.dataset}), "
             f"{bundle.in_channels} input channels and shortcut {bundle.shortcut}, not of {_in_full(variant)}",
+            code="bundled-variant-differs",
             hint=f"use {bundle.variant}, or --weights imagenet, random or FILE",
         )
     path = place / bundle.file
     if files.sha256_of(path) != bundle.sha256:
         raise IntegrityError(
-            "not the file that was bundled: its digest differs", path=path, hint="install rexport again"
+            "not the file that was bundled: its digest differs",
+            code="bundled-weights-changed",
+            path=path,
+            hint="install rexport again",
         )
-    state = _read_fitting_state(path, variant, progress)
+    state = _read_fitting_state(path, variant, notify)
     return LoadedWeights(
         state,
         Weights("bundled", True, matching.state_digest(state), source=bundle.file),
@@ -153,10 +156,10 @@ def _read_bundle(path: Path) -> Bundle:
     try:
         return codec.loads(Bundle, files.read_bounded(path, CLASSES_LIMIT_BYTES))
     except ArtifactError as error:
-        raise ArtifactError(error.what, path=path, hint="install rexport again") from error
+        raise ArtifactError(error.what, code=error.code, path=path, hint="install rexport again") from error
 
 
-def imagenet(variant: Variant, progress: Progress) -> LoadedWeights:
+def imagenet(variant: Variant, notify: Notify) -> LoadedWeights:
     """torchvision's published weights, from the cache or the network.
 
     Raises:
@@ -169,16 +172,17 @@ def imagenet(variant: Variant, progress: Progress) -> LoadedWeights:
         raise ModelMismatchError(
             f"ImageNet weights are published for {', '.join(download.PUBLISHED)} with 1000 classes, 3 input channels, "
             f"shortcut B and stride v1.5, not for {_in_full(variant)}",
+            code="imagenet-variant-unpublished",
             hint="use one of these, or --weights FILE or random",
         )
-    path = download.fetch(name, progress)
-    state = _read_fitting_state(path, variant, progress)
+    path = download.fetch(name, notify)
+    state = _read_fitting_state(path, variant, notify)
     labels = tuple(files.read_bounded(BUNDLED_FOLDER / IMAGENET_CLASSES, CLASSES_LIMIT_BYTES).decode().splitlines())
     record = Weights("imagenet", True, matching.state_digest(state), source=name)
     return LoadedWeights(state, record, labels, scale_preprocessing(IMAGENET_PREPROCESSING, variant.size), "imagenet")
 
 
-def from_file(spec: str, variant: Variant, progress: Progress) -> LoadedWeights:
+def from_file(spec: str, variant: Variant, notify: Notify) -> LoadedWeights:
     """Weights of the user's: a state dict or a training checkpoint, ``.safetensors`` or of ``torch.save``.
 
     Raises:
@@ -187,22 +191,22 @@ def from_file(spec: str, variant: Variant, progress: Progress) -> LoadedWeights:
     """
     path = Path(spec)
     try:
-        state = _read_fitting_state(path, variant, progress)
+        state = _read_fitting_state(path, variant, notify)
     except ResourceError as error:
         if path.exists():
             raise
         hint = f"--weights takes {', '.join(ORIGINS)} or a file"
-        raise ResourceError(error.what, path=path, hint=hint, errno=error.errno) from error
+        raise ResourceError(error.what, code=error.code, path=path, hint=hint, errno=error.errno) from error
     record = Weights("file", True, matching.state_digest(state), source=quote(path.name))
     return LoadedWeights(state, record, None, None, None)
 
 
-def _read_fitting_state(path: Path, variant: Variant, progress: Progress) -> dict[str, Tensor]:
+def _read_fitting_state(path: Path, variant: Variant, notify: Notify) -> dict[str, Tensor]:
     state = checkpoint.read(path)
     try:
-        return matching.fit(state, variant, progress)
+        return matching.fit(state, variant, notify)
     except RexportError as error:
-        raise type(error)(error.what, path=path, hint=error.hint) from error
+        raise type(error)(error.what, code=error.code, path=path, hint=error.hint) from error
 
 
 def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:

@@ -110,23 +110,30 @@ class Artifact:
             IntegrityError: they were changed.
         """
         if self.manifest is None or self.manifest.vectors is None:
-            raise ArtifactError("it has no test vectors", path=self.path, hint="export it with rexport")
+            raise ArtifactError(
+                "it has no test vectors", code="vectors-absent", path=self.path, hint="export it with rexport"
+            )
         place = self.path.with_name(_plain_name(self.manifest.vectors.name, self.path))
         content = files.read_bounded(place, VECTORS_LIMIT_BYTES)
         if hashlib.sha256(content).hexdigest() != self.manifest.vectors.sha256:
-            raise IntegrityError("its bytes are not those that the manifest records", path=place)
+            raise IntegrityError(
+                "its bytes are not those that the manifest records", code="vectors-digest-mismatch", path=place
+            )
         try:
             return _unpack_vectors(content)
         except Exception as error:  # NumPy's reader raises many kinds, a tokeniser's among them
-            raise ArtifactError(f"not test vectors: {quote(error)}", path=place) from error
+            raise ArtifactError(f"not test vectors: {quote(error)}", code="vectors-unreadable", path=place) from error
 
 
 def _check(path: Path, format: Format, manifest: Manifest | None) -> None:
     if manifest is not None and manifest.format != format.name:
-        raise IntegrityError(f"its manifest says {manifest.format}, it is {format.name}", path=path)
+        raise IntegrityError(
+            f"its manifest says {manifest.format}, it is {format.name}", code="manifest-format-mismatch", path=path
+        )
     if manifest is None and format.runs_code:
         raise UnsafeArtifactError(
             f"opening a .{format.name} file can run code, and this one has no manifest",
+            code="manifest-required",
             path=path,
             hint=f"make it with: {_MAKERS[format.name]}",
         )
@@ -145,6 +152,7 @@ def _check_digest(path: Path, manifest: Manifest | None) -> None:
         if files.sha256_of(place) != record.sha256:
             raise IntegrityError(
                 "its bytes are not those that its manifest records: it was changed or damaged after its export",
+                code="file-digest-mismatch",
                 path=place,
                 hint=remedy(path, manifest),
             )
@@ -170,7 +178,9 @@ def _plain_name(name: str, path: Path) -> str:
     except UnicodeEncodeError:
         plain = False
     if not plain:
-        raise UnsafeArtifactError("its manifest names a file outside its folder", path=path)
+        raise UnsafeArtifactError(
+            "its manifest names a file outside its folder", code="manifest-names-outside", path=path
+        )
     return name
 
 
@@ -194,13 +204,14 @@ def _parse_manifest(path: Path) -> Manifest | None:
     if version is not None and version > FORMAT_VERSION:
         raise CompatibilityError(
             f"a manifest of version {version}; this rexport reads up to {FORMAT_VERSION}",
+            code="manifest-version-newer",
             path=path,
             hint="pip install --upgrade rexport",
         )
     try:
         return codec.loads(Manifest, text)
     except ArtifactError as error:
-        raise ArtifactError(f"not a manifest: {error.what}", path=path) from error
+        raise ArtifactError(f"not a manifest: {error.what}", code=error.code, path=path) from error
 
 
 def _version_of(text: bytes) -> int | None:

@@ -78,6 +78,7 @@ def recognise(path: Path, head: bytes) -> Format:
                 return format
     raise ArtifactError(
         f"not a model file that rexport knows: it is {kind_of(head)}",
+        code="file-not-model",
         path=path,
         hint="rexport onnx, torch and tensorrt make such files",
     )

@@ -145,8 +145,14 @@ class Profile:
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.best <= self.most:
             raise UsageError(
-                f"a profile needs 1 <= least <= best <= most images, not {self.least}, {self.best} and {self.most}"
+                f"a profile needs 1 <= least <= best <= most images, not {self.least}, {self.best} and {self.most}",
+                code="profile-out-of-order",
             )
+
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return f"batches of {self.most}"
+        return f"batches of {self.least} to {self.most}, tuned for {self.best}"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class FakeSession:
         with self._lock:
             call = next(self._calls)
         if call == self._script.fail_at:
-            raise ResourceError(f"the script fails at call {call}")
+            raise ResourceError(f"the script fails at call {call}", code="script-call-fails")
         if call == self._script.die_at:
             os.kill(os.getpid(), signal.SIGSEGV)
         delay = self._script.delays_s[call % len(self._script.delays_s)]
@@ -81,7 +81,7 @@ def answers(script: Script, arrays: Arrays) -> Arrays:
     for spec in script.outputs:
         classes = spec.shape[-1]
         if not isinstance(classes, int):
-            raise ArtifactError(f"{spec}: a scripted output's last dimension is a number")
+            raise ArtifactError(f"{spec}: a scripted output's last dimension is a number", code="script-output-varies")
         results[spec.name] = (means[:, None] * np.arange(1, classes + 1) * script.scale).astype(spec.dtype)
     return results
 
@@ -90,9 +90,9 @@ def _read(artifact: Artifact) -> Script:
     try:
         script = codec.loads(Script, files.read_bounded(artifact.path, _LIMIT_BYTES))
     except ArtifactError as error:
-        raise ArtifactError(f"not a script: {error.what}", path=artifact.path) from error
+        raise ArtifactError(f"not a script: {error.what}", code=error.code, path=artifact.path) from error
     if not script.inputs or not script.outputs or not script.delays_s:
-        raise ArtifactError("a script needs inputs, outputs and delays_s", path=artifact.path)
+        raise ArtifactError("a script needs inputs, outputs and delays_s", code="script-incomplete", path=artifact.path)
     return script
 
 

@@ -77,7 +77,10 @@ class OpenVinoSession:
 def _spec(port: openvino.ConstOutput) -> TensorSpec:
     kind = port.get_element_type()
     if kind.get_type_name() == "bf16":  # NumPy has no such type, and OpenVINO would call it float16
-        raise CompatibilityError(f"{quote(port.get_any_name())!r} is of type bf16, which no runtime here takes")
+        raise CompatibilityError(
+            f"{quote(port.get_any_name())} has the type bf16, which no runtime here takes",
+            code="tensor-type-unsupported",
+        )
     shape = tuple(
         size.get_length() if size.is_static else f"dim{axis}" for axis, size in enumerate(port.get_partial_shape())
     )
@@ -100,10 +103,10 @@ def _translate_error(error: Exception, artifact: Artifact | None) -> RexportErro
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
     text = quote(lines[-1] if lines else error)
     if "memory" in text.lower() and "alloc" in text.lower():
-        return ResourceError(f"OpenVINO ran out of memory: {text}", path=path)
+        return ResourceError(f"OpenVINO ran out of memory: {text}", code="openvino-out-of-memory", path=path)
     if "not supported" in text or "unsupported" in text.lower():
-        return CompatibilityError(f"OpenVINO cannot run it: {text}", path=path)
-    return ArtifactError(f"OpenVINO refused it: {text}", path=path)
+        return CompatibilityError(f"OpenVINO cannot run it: {text}", code="openvino-cannot-run", path=path)
+    return ArtifactError(f"OpenVINO refused it: {text}", code="openvino-refused-file", path=path)
 
 
 _NEWEST_IR, _NEWEST_OPSET = 14, 28
@@ -116,6 +119,7 @@ def _check_versions(artifact: Artifact) -> None:
         raise CompatibilityError(
             f"it is of IR version {file.ir_version} and opset {file.opset}; OpenVINO is trusted with "
             f"{_NEWEST_IR} and {_NEWEST_OPSET} at most",
+            code="openvino-version-unknown",
             path=artifact.path,
             hint="export it with an older opset",
         )
@@ -176,6 +180,7 @@ def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
     if session.description.threads != options.threads:
         raise CompatibilityError(
             f"{options.threads} threads were asked for, OpenVINO took {session.description.threads}",
+            code="openvino-threads-differ",
             hint=f"ask for {session.description.threads} or fewer",
         )
     return session

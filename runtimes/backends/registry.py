@@ -15,7 +15,7 @@ from typing import NamedTuple
 from runtimes import backends as backends_folder
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Tuning
-from runtimes.errors import BackendUnavailableError, CompatibilityError, RexportError, UsageError, quote
+from runtimes.errors import BackendUnavailableError, CompatibilityError, Reason, RexportError, UsageError, quote
 from runtimes.processors import usable_processors
 from runtimes.protocol import Backend, Options, Session
 
@@ -63,17 +63,23 @@ def find_backend(name: str, artifact: Artifact, device: str | None) -> Backend:
     """
     known = {backend.name: backend for backend in available_backends()}
     if name not in known:
-        raise UsageError(f"no backend {name!r}", hint=f"one of {', '.join(known)}")
+        raise UsageError(f"no backend {name!r}", code="backend-unknown", hint=f"one of {', '.join(known)}")
     chosen = known[name]
     if artifact.format.name not in chosen.formats:
         raise UsageError(
-            f"backend {name} opens {', '.join(chosen.formats)}, not {artifact.format.name}", path=artifact.path
+            f"backend {name} opens {', '.join(chosen.formats)}, not {artifact.format.name}",
+            code="backend-format-mismatch",
+            path=artifact.path,
         )
     missing = chosen.missing()
     if missing is not None:
-        raise BackendUnavailableError(f"backend {name} cannot run here: {missing}")
+        raise BackendUnavailableError(f"backend {name} cannot run here: {missing}", code="backend-unavailable")
     if device is not None and device not in chosen.devices:
-        raise UsageError(f"backend {name} has no device {device!r}", hint=f"one of {', '.join(chosen.devices)}")
+        raise UsageError(
+            f"backend {name} has no device {device!r}",
+            code="backend-lacks-device",
+            hint=f"one of {', '.join(chosen.devices)}",
+        )
     return chosen
 
 
@@ -94,7 +100,10 @@ def select_candidates(
     """
     usable = usable_processors()
     if threads is not None and not 1 <= threads <= usable:
-        raise UsageError(f"threads must lie between 1 and the {usable} that this process may use, not be {threads}")
+        raise UsageError(
+            f"threads must lie between 1 and the {usable} that this process may use, not be {threads}",
+            code="threads-out-of-range",
+        )
     tuning = artifact.manifest.tuning if artifact.manifest is not None and backend is None else None
     if tuning is not None and device in (None, tuning.device):
         allowed = threads or max(1, min(tuning.threads, usable))
@@ -118,7 +127,9 @@ def _rank_candidates(artifact: Artifact, able: tuple[Backend, ...], options: Opt
     if not found:
         devices = sorted({known for row in able for known in row.devices})
         raise UsageError(
-            f"no backend runs {artifact.format.name} files on {options.device!r}", hint=f"one of {', '.join(devices)}"
+            f"no backend runs {artifact.format.name} files on {options.device!r}",
+            code="device-unsupported",
+            hint=f"one of {', '.join(devices)}",
         )
     if options.device != PROCESSOR:
         last = replace(options, device=PROCESSOR)
@@ -140,11 +151,13 @@ def _find_tuned_backend(artifact: Artifact, tuning: Tuning) -> Backend:
                 return row
             raise BackendUnavailableError(
                 f"it is tuned for {row.name}, which cannot run here",
+                code="tuned-backend-missing",
                 path=artifact.path,
                 hint=f"{missing}; or {another}",
             )
     raise CompatibilityError(
         f"it is tuned for {quote(tuning.runtime)!r} on {quote(tuning.device)!r}, which this rexport does not have",
+        code="tuning-unknown-here",
         path=artifact.path,
         hint=f"pip install --upgrade rexport; or {another}",
     )
@@ -179,8 +192,9 @@ def first_session(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) 
     for row, options in candidates:
         missing = row.missing()
         if missing is not None:
-            if _Step(row.name, missing) not in steps:  # on one device or the other
-                steps.append(_Step(row.name, missing))
+            step = _Step(row.name, missing.sentence)
+            if step not in steps:  # on one device or the other
+                steps.append(step)
             continue
         try:
             session = row.open(artifact, options)
@@ -209,7 +223,8 @@ def _announce(artifact: Artifact, steps: list[_Step], session: Session) -> None:
     about, manifest = session.description, artifact.manifest
     name = quote(artifact.path) if manifest is None else f"{quote(manifest.name)} in {quote(manifest.precision)}"
     for step in steps:
-        _LOGGER.warning("%s: %s on %s in place of %s", name, about.backend, about.device, step)
+        reason = Reason("backend-fallback", f"{name}: {about.backend} on {about.device} in place of {step}")
+        _LOGGER.warning("%s", reason, extra={"code": reason.code})
 
 
 def _none_runs(artifact: Artifact, steps: list[_Step]) -> RexportError:
@@ -217,15 +232,19 @@ def _none_runs(artifact: Artifact, steps: list[_Step]) -> RexportError:
     refusals = [step.refusal for step in steps if isinstance(step.refusal, CompatibilityError)]
     if refusals:
         hint = next((error.hint for error in refusals if error.hint), None)
-        return CompatibilityError(f"no backend runs it: {reasons}", path=artifact.path, hint=hint)
-    return BackendUnavailableError(f"nothing here opens {artifact.format.name} files: {reasons}")
+        return CompatibilityError(
+            f"no backend runs it: {reasons}", code="backends-all-refuse", path=artifact.path, hint=hint
+        )
+    return BackendUnavailableError(
+        f"nothing here opens {artifact.format.name} files: {reasons}", code="backends-all-missing"
+    )
 
 
-def missing_library(module: str, extra: str) -> str | None:
+def missing_library(module: str, extra: str) -> Reason | None:
     """Why a backend can't run when ``module`` is not installed, with the line that mends it; ``None`` if it is."""
     if importlib.util.find_spec(module) is not None:
         return None
-    return f"{module} is not installed (pip install 'rexport[{extra}]')"
+    return Reason("library-missing", f"{module} is not installed (pip install 'rexport[{extra}]')")
 
 
 @contextlib.contextmanager
@@ -240,5 +259,6 @@ def importing(module: str, extra: str) -> Iterator[None]:
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"{module} is installed and cannot be imported: {quote(error)}",
+            code="library-not-importable",
             hint=f"pip install --force-reinstall 'rexport[{extra}]'",
         ) from error

@@ -81,15 +81,26 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.resize is not None and self.resize < 1:
-            raise UsageError(f"resize must be at least 1 pixel, not {self.resize}")
+            raise UsageError(f"resize must be at least 1 pixel, not {self.resize}", code="resize-invalid")
         if min(self.crop) < 1 or self.pad < 0:
-            raise UsageError(f"crop must be at least 1 x 1 pixels and pad at least 0, not {self.crop} and {self.pad}")
+            raise UsageError(
+                f"crop must be at least 1 x 1 pixels and pad at least 0, not {self.crop} and {self.pad}",
+                code="crop-or-pad-invalid",
+            )
         if self.size[0] * self.size[1] > MAX_PIXELS:
-            raise UsageError(f"an input of {self.size[0]} x {self.size[1]} pixels is more than {MAX_PIXELS:,} pixels")
+            raise UsageError(
+                f"an input of {self.size[0]} x {self.size[1]} pixels is more than {MAX_PIXELS:,} pixels",
+                code="input-too-large",
+            )
         if not self.mean or len(self.mean) != len(self.std):
-            raise UsageError(f"mean and std need one number a channel each, not {len(self.mean)} and {len(self.std)}")
+            raise UsageError(
+                f"mean and std need one number a channel each, not {len(self.mean)} and {len(self.std)}",
+                code="mean-std-lengths-differ",
+            )
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise UsageError(f"mean must be finite and std above 0, not {self.mean} and {self.std}")
+            raise UsageError(
+                f"mean must be finite and std above 0, not {self.mean} and {self.std}", code="mean-or-std-invalid"
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -137,7 +148,7 @@ def fit_or_name(image: Image, preprocessing: Preprocessing, number: int) -> Pixe
     except InputError as error:
         if error.path is not None:
             raise
-        raise InputError(f"image {number}: {error.what}", hint=error.hint) from error
+        raise InputError(f"image {number}: {error.what}", code=error.code, hint=error.hint) from error
 
 
 def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
@@ -174,19 +185,22 @@ def decode(image: Image, channels: int = 3) -> Pixels:
         return _from_array(image, channels)
     if channels not in (1, 3):
         raise InputError(
-            f"a network of {channels} input channels takes arrays alone", hint=f"pass uint8 (h, w, {channels})"
+            f"a network of {channels} input channels takes arrays alone",
+            code="image-must-be-array",
+            hint=f"pass uint8 (h, w, {channels})",
         )
     if isinstance(image, (str, os.PathLike)):
         try:
             return _in_channels(_from_content(_content(image)), channels)
         except InputError as error:
-            raise InputError(error.what, path=image, hint=error.hint) from error
+            raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
     if isinstance(image, bytes):
         return _in_channels(_from_content(image), channels)
     if hasattr(image, "getexif") and isinstance(image, _pillow().Image):
         return _in_channels(_translate_errors(lambda: _from_pillow(image)), channels)
     raise InputError(
         f"an image must be a path, bytes, a PIL image or a uint8 array, not {type(image).__name__}",
+        code="image-kind-unknown",
         hint="tensors that are normalised already go to Runtime.infer",
     )
 
@@ -196,6 +210,7 @@ def _from_array(array: NDArray[Any], channels: int) -> Pixels:
     if array.dtype != np.uint8:
         raise InputError(
             f"an array of {array.dtype}; pixels are uint8, 0 to 255",
+            code="image-array-type",
             hint="pass such pixels, or give prepared tensors to Runtime.infer",
         )
     if array.ndim == 2 and 1 in known:
@@ -204,6 +219,7 @@ def _from_array(array: NDArray[Any], channels: int) -> Pixels:
         turned = array.ndim == 3 and array.shape[0] in known
         raise InputError(
             f"an array of shape {array.shape}; expected (h, w, c) with c of {', '.join(map(str, known))}",
+            code="image-array-shape",
             hint="channels come last: pass array.transpose(1, 2, 0)" if turned else None,
         )
     pixels: Pixels = np.asarray(array)
@@ -232,7 +248,7 @@ def _content(path: str | os.PathLike[str]) -> bytes:
     try:
         return files.read_bounded(path, MAX_FILE_BYTES)
     except ValueError as error:  # a NUL character in the path
-        raise InputError(f"no path: {quote(error)}") from error
+        raise InputError(f"no path: {quote(error)}", code="image-path-invalid") from error
 
 
 def _pillow() -> Any:
@@ -241,7 +257,7 @@ def _pillow() -> Any:
         import PIL.Image
     except ImportError as error:
         raise BackendUnavailableError(
-            "decoding or resizing images needs Pillow", hint="pip install 'rexport[images]'"
+            "decoding or resizing images needs Pillow", code="pillow-missing", hint="pip install 'rexport[images]'"
         ) from error
     return PIL.Image
 
@@ -258,20 +274,20 @@ def _translate_errors(work: Callable[[], Pixels]) -> Pixels:
     except (InputError, BackendUnavailableError):
         raise
     except MemoryError as error:
-        raise ResourceError("not enough memory to decode an image") from error
+        raise ResourceError("not enough memory to decode an image", code="image-out-of-memory") from error
     except (module.DecompressionBombError, module.DecompressionBombWarning) as error:
         raise _too_many_pixels() from error
     except Exception as error:
-        raise InputError(f"a broken image: {quote(error) or type(error).__name__}") from error
+        raise InputError(f"a broken image: {quote(error) or type(error).__name__}", code="image-broken") from error
 
 
 def _too_many_pixels() -> InputError:
-    return InputError(f"more than {MAX_PIXELS:,} pixels", hint="scale it down first")
+    return InputError(f"more than {MAX_PIXELS:,} pixels", code="image-too-large", hint="scale it down first")
 
 
 def _from_content(content: bytes) -> Pixels:
     if not content:
-        raise InputError("an empty file, no image")
+        raise InputError("an empty file, no image", code="image-file-empty")
     return _translate_errors(lambda: _from_pillow(_open_image(content)))
 
 
@@ -286,7 +302,9 @@ def _open_image(content: bytes) -> PIL.Image.Image:
             module.open(io.BytesIO(content), formats=("PNG",)).verify()
     except module.UnidentifiedImageError as error:
         raise InputError(
-            f"not readable as an image: it begins with {content[:8].hex(' ')}", hint=f"one of {', '.join(FORMATS)}"
+            f"not readable as an image: it begins with {content[:8].hex(' ')}",
+            code="image-format-unknown",
+            hint=f"one of {', '.join(FORMATS)}",
         ) from error
     return image  # type: ignore[no-any-return]
 
@@ -308,7 +326,7 @@ EXIF_ORIENTATION = 0x0112
 def _from_pillow(image: PIL.Image.Image) -> Pixels:
     """Upright pixels, grey (h, w, 1) or RGB (h, w, 3)."""
     if not image.width or not image.height:
-        raise InputError(f"an image of {image.width} x {image.height} pixels")
+        raise InputError(f"an image of {image.width} x {image.height} pixels", code="image-without-pixels")
     if image.width * image.height > MAX_PIXELS:
         raise _too_many_pixels()
     image.load()  # before the orientation is read: loading a TIFF applies it and takes the tag away
@@ -331,7 +349,9 @@ def _eight_bits(image: PIL.Image.Image) -> Pixels:
     if image.mode in COLOUR_MODES:
         return np.asarray(image.convert("RGB"))
     raise InputError(
-        f"an image of Pillow's mode {image.mode!r}, whose range is not known", hint="convert it to 8 bits a channel"
+        f"an image of Pillow's mode {image.mode!r}, whose range is not known",
+        code="image-mode-unknown",
+        hint="convert it to 8 bits a channel",
     )
 
 
@@ -339,7 +359,9 @@ def _scale_to_8_bits(values: NDArray[Any], key: object) -> Pixels:
     """16-bit greys (h, w) as 8-bit ones (h, w, 1); those that equal the colour ``key`` are transparent."""
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > 65535:
-        raise InputError(f"grey values from {lowest} to {highest}; 16 bits hold 0 to 65535")
+        raise InputError(
+            f"grey values from {lowest} to {highest}; 16 bits hold 0 to 65535", code="image-greys-out-of-range"
+        )
     grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)[:, :, None]
     if isinstance(key, int):
         grey[values == key] = 255
@@ -354,7 +376,11 @@ def _resize(pixels: Pixels, shorter: int) -> Pixels:
     if target == (height, width):
         return pixels
     if target[0] * target[1] > MAX_PIXELS:
-        raise InputError(f"{height} x {width} pixels would grow to {target[0]} x {target[1]}", hint="crop it first")
+        raise InputError(
+            f"{height} x {width} pixels would grow to {target[0]} x {target[1]}",
+            code="image-grows-too-large",
+            hint="crop it first",
+        )
     module = _pillow()
     box = target[1], target[0]
     if pixels.shape[2] == 3:

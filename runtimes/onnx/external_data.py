@@ -26,9 +26,13 @@ def check(path: Path) -> None:
 def _check_external(path: Path, location: str, size: int) -> None:
     shown = quote(location)
     if not location or "\\" in location or "\0" in location or Path(location).is_absolute():
-        raise UnsafeArtifactError(f"its external data {shown!r} is not a relative path", path=path)
+        raise UnsafeArtifactError(
+            f"its external data {shown!r} is not a relative path", code="external-data-absolute", path=path
+        )
     if ".." in Path(location).parts:
-        raise UnsafeArtifactError(f"its external data {shown!r} leaves the folder of the model", path=path)
+        raise UnsafeArtifactError(
+            f"its external data {shown!r} leaves the folder of the model", code="external-data-outside", path=path
+        )
     place = path.parent
     status = place.lstat()
     for part in Path(location).parts:
@@ -36,12 +40,23 @@ def _check_external(path: Path, location: str, size: int) -> None:
         try:
             status = place.lstat()
         except OSError as error:
-            raise ArtifactError(f"its external data {shown!r} is missing: {error.strerror}", path=path) from error
+            raise ArtifactError(
+                f"its external data {shown!r} is missing: {error.strerror}", code="external-data-missing", path=path
+            ) from error
         if stat.S_ISLNK(status.st_mode):
             raise UnsafeArtifactError(
-                f"its external data {shown!r} lies behind a symbolic link", path=path, hint="copy the file itself there"
+                f"its external data {shown!r} lies behind a symbolic link",
+                code="external-data-symlink",
+                path=path,
+                hint="copy the file itself there",
             )
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        raise UnsafeArtifactError(f"its external data {shown!r} is not a plain file of its own", path=path)
+        raise UnsafeArtifactError(
+            f"its external data {shown!r} is not a plain file of its own", code="external-data-not-plain", path=path
+        )
     if status.st_size < size:
-        raise ArtifactError(f"its external data {shown!r} has {status.st_size:,} bytes, {size:,} are needed", path=path)
+        raise ArtifactError(
+            f"its external data {shown!r} has {status.st_size:,} bytes, {size:,} are needed",
+            code="external-data-too-short",
+            path=path,
+        )

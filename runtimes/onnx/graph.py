@@ -124,7 +124,7 @@ def _reader(path: Path) -> Iterator[_ProtobufReader]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield _ProtobufReader(data)
         except (ValueError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"not a whole ONNX file: {quote(error)}", path=path) from error
+            raise ArtifactError(f"not a whole ONNX file: {quote(error)}", code="onnx-broken", path=path) from error
 
 
 def graph(path: Path) -> OnnxGraph:
@@ -161,5 +161,7 @@ def read(path: Path) -> OnnxFile:
     with _reader(path) as reader:
         reader.walk("model", 0, len(reader.data))
     if reader.ir_version == 0 and reader.opset == 0:
-        raise ArtifactError("not an ONNX file: it names neither an IR version nor an opset", path=path)
+        raise ArtifactError(
+            "not an ONNX file: it names neither an IR version nor an opset", code="onnx-without-version", path=path
+        )
     return OnnxFile(reader.ir_version, reader.opset, tuple(sorted(reader.precisions)), tuple(reader.external))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.errors import BackendUnavailableError, DeviceLostError, ResourceError, RexportError, quote
+from runtimes.errors import BackendUnavailableError, DeviceLostError, Reason, ResourceError, RexportError, quote
 from runtimes.protocol import Array
 
 _MODULE = "cuda.bindings.runtime"
@@ -90,21 +90,31 @@ class Device:
     memory_bytes: int
 
 
-def missing() -> str | None:
+def missing() -> Reason | None:
     """Why no GPU can be used here, with what mends it; ``None`` if one can. Makes no context and takes no memory on
     the device, but starts the driver in this process: a fork of it cannot use CUDA."""
     try:
         if importlib.util.find_spec(_MODULE) is None:
-            return f"cuda-bindings is not installed ({_PIP})"
+            return _reason(_not_installed())
         count = _call_checked(_runtime(), "count the GPUs", "cudaGetDeviceCount")
     except ModuleNotFoundError:
-        return f"cuda-bindings is not installed ({_PIP})"
-    except (RexportError, ValueError) as error:  # ValueError: of find_spec, where a module without a spec stands
-        return str(error)
+        return _reason(_not_installed())
+    except RexportError as error:
+        return _reason(error)
+    except ValueError as error:  # of find_spec, where a module without a spec stands
+        return Reason("cuda-bindings-not-found", f"cuda-bindings cannot be found: {quote(error)}")
     return None if count else _NO_DEVICE
 
 
-_NO_DEVICE = "the driver shows no GPU (is CUDA_VISIBLE_DEVICES empty?)"
+def _reason(error: RexportError) -> Reason:
+    return Reason(error.code, str(error))
+
+
+def _not_installed() -> BackendUnavailableError:
+    return BackendUnavailableError("cuda-bindings is not installed", code="cuda-bindings-missing", hint=_PIP)
+
+
+_NO_DEVICE = Reason("gpu-not-visible", "the driver shows no GPU (is CUDA_VISIBLE_DEVICES empty?)")
 
 
 def device(ordinal: int = 0) -> Device:
@@ -144,10 +154,11 @@ def _runtime() -> ModuleType:
     try:
         return importlib.import_module(_MODULE)
     except ModuleNotFoundError as error:
-        raise BackendUnavailableError("cuda-bindings is not installed", hint=_PIP) from error
+        raise _not_installed() from error
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailableError(
             f"cuda-bindings is installed and cannot be imported: {quote(error)}",
+            code="cuda-bindings-not-importable",
             hint="pip install --force-reinstall cuda-bindings",
         ) from error
 
@@ -161,7 +172,9 @@ def _call_checked(runtime: ModuleType, doing: str, name: str, *arguments: object
     try:
         code, *values = getattr(runtime, name)(*arguments)
     except RuntimeError as error:  # the library that it stands on cannot be loaded, or lacks the function
-        raise BackendUnavailableError(f"CUDA cannot {doing}: {quote(error)}", hint="update the driver") from error
+        raise BackendUnavailableError(
+            f"CUDA cannot {doing}: {quote(error)}", code="cuda-not-loadable", hint="update the driver"
+        ) from error
     if code != runtime.cudaError_t.cudaSuccess:
         raise _translate_error(runtime, code, doing)
     return values[0] if values else None
@@ -172,18 +185,24 @@ def _translate_error(runtime: ModuleType, code: Any, doing: str) -> RexportError
     _, words = runtime.cudaGetErrorString(code)
     text = quote(words.decode("utf-8", "replace") if isinstance(words, bytes) else name)
     if name == "cudaErrorMemoryAllocation":
-        return ResourceError(f"the GPU has no memory left: CUDA cannot {doing}", hint="a smaller batch needs less")
+        return ResourceError(
+            f"the GPU has no memory left: CUDA cannot {doing}",
+            code="gpu-out-of-memory",
+            hint="a smaller batch needs less",
+        )
     if name == "cudaErrorNoDevice":
-        return BackendUnavailableError(_NO_DEVICE)
+        return BackendUnavailableError(_NO_DEVICE.sentence, code=_NO_DEVICE.code)
     if name == "cudaErrorInsufficientDriver":
         text = "there is no NVIDIA driver, or one too old for cuda-bindings"
     if name in _ABSENT:
         old = name in _DRIVER_TOO_OLD
         hint = "cuda-bindings 13 wants the driver 580 or later" if old else "nvidia-smi tells more"
-        return BackendUnavailableError(f"no GPU can be used: {text}", hint=hint)
+        return BackendUnavailableError(f"no GPU can be used: {text}", code="gpu-unusable", hint=hint)
     if name in _LOST:
-        return DeviceLostError(f"the GPU failed: CUDA cannot {doing}: {text}", hint="start the process again")
-    return ResourceError(f"CUDA cannot {doing}: {name}, {text}")
+        return DeviceLostError(
+            f"the GPU failed: CUDA cannot {doing}: {text}", code="gpu-failed", hint="start the process again"
+        )
+    return ResourceError(f"CUDA cannot {doing}: {name}, {text}", code="cuda-call-failed")
 
 
 def _release(process: int, free: Callable[[], object]) -> None:
@@ -235,6 +254,7 @@ class PinnedBuffer(_Owned):
         if code == runtime.cudaError_t.cudaErrorMemoryAllocation:
             raise ResourceError(
                 f"the host gives no {size_bytes:,} bytes of memory that the GPU can copy from",
+                code="pinned-memory-refused",
                 hint="a smaller batch needs less, and ulimit -l may be raised",
             )
         if code != runtime.cudaError_t.cudaSuccess:
@@ -354,7 +374,9 @@ class CudaGraph(_Owned):
         except ResourceError as error:
             if isinstance(error, DeviceLostError):
                 raise
-            raise ResourceError(error.what, hint=error.hint or "open it with cuda_graphs=False") from error
+            raise ResourceError(
+                error.what, code=error.code, hint=error.hint or "open it with cuda_graphs=False"
+            ) from error
 
     @classmethod
     def _capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:

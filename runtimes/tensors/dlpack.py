@@ -81,7 +81,9 @@ def _capsule(value: SupportsDLPack, stream: int) -> object:
         return value.__dlpack__(stream=stream)
     except Exception as error:  # whatever its library raises
         raise InputError(
-            f"the tensor's library does not hand it over: {quote(error)}", hint="pass tensor.detach().contiguous()"
+            f"the tensor's library does not hand it over: {quote(error)}",
+            code="dlpack-refused",
+            hint="pass tensor.detach().contiguous()",
         ) from error
 
 
@@ -130,10 +132,17 @@ def parse_capsule(capsule: object, source: SupportsDLPack, device_type: int = CU
     """
     found = _read_capsule(capsule)
     if found.device_type != device_type:
-        raise InputError(f"the tensor is on a device of DLPack's type {found.device_type}, not on a CUDA device")
+        raise InputError(
+            f"the tensor is on a device of DLPack's type {found.device_type}, not on a CUDA device",
+            code="dlpack-device-unsupported",
+        )
     shape = tuple(found.shape[axis] for axis in range(found.ndim))
     if found.strides and not _is_contiguous(shape, tuple(found.strides[axis] for axis in range(found.ndim))):
-        raise InputError(f"the tensor of shape {shape} is not C-ordered in its memory", hint="pass tensor.contiguous()")
+        raise InputError(
+            f"the tensor of shape {shape} is not C-ordered in its memory",
+            code="dlpack-not-contiguous",
+            hint="pass tensor.contiguous()",
+        )
     return DeviceTensor(source, (found.data or 0) + found.byte_offset, shape, _dtype(found), found.device_id)
 
 
@@ -142,10 +151,13 @@ def _read_capsule(capsule: object) -> _Tensor:
         if _IS_VALID(capsule, name):
             held = layout.from_address(_GET_POINTER(capsule, name))
             if layout is _Versioned and held.major != _MAJOR:
-                raise InputError(f"the tensor comes by DLPack {held.major}.{held.minor}; {_MAJOR} is read here")
+                raise InputError(
+                    f"the tensor comes by DLPack {held.major}.{held.minor}; {_MAJOR} is read here",
+                    code="dlpack-version-unsupported",
+                )
             tensor: _Tensor = held.tensor
             return tensor
-    raise InputError(f"{type(capsule).__name__} is no unused DLPack capsule")
+    raise InputError(f"{type(capsule).__name__} is no unused DLPack capsule", code="dlpack-capsule-used")
 
 
 _IS_VALID = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
@@ -168,5 +180,8 @@ def _dtype(found: _Tensor) -> str:
     """NumPy's name, or ``bfloat16``, which NumPy has not."""
     kind = _KINDS.get(found.code)
     if kind is None or found.lanes != 1:
-        raise InputError(f"the tensor's elements are of DLPack's type {found.code} with {found.lanes} lanes")
+        raise InputError(
+            f"the tensor's elements are of DLPack's type {found.code} with {found.lanes} lanes",
+            code="dlpack-type-unsupported",
+        )
     return "bool" if kind == "bool" else f"{kind}{found.bits}"

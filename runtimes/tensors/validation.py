@@ -78,14 +78,15 @@ def _check_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Device
     if not is_on_device(value):
         raise InputError(
             f"{spec}: {type(value).__name__} is not on a CUDA device, as another input is",
+            code="feeds-mixed-devices",
             hint="pass all of them as tensors of one device, or all as NumPy arrays",
         )
     try:
         tensor = device_tensor(value)
     except InputError as error:
-        raise InputError(f"{spec}: {error.what}", hint=error.hint) from error
+        raise InputError(f"{spec}: {error.what}", code=error.code, hint=error.hint) from error
     if tensor.dtype != spec.dtype:
-        raise InputError(f"{spec}: got dtype {tensor.dtype}")
+        raise InputError(f"{spec}: got dtype {tensor.dtype}", code="input-dtype-mismatch")
     _check_shape(spec, tensor, sizes)
     return tensor
 
@@ -94,12 +95,13 @@ def _check_names(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> 
     if not isinstance(feeds, Mapping):
         raise InputError(
             f"feeds must map input names to arrays, not be {type(feeds).__name__}",
+            code="feeds-not-mapping",
             hint=f"pass {{{specs[0].name!r}: array}}" if specs else None,
         )
     if len(feeds) != len(specs) or [spec.name for spec in specs if spec.name not in feeds]:
         names = [spec.name for spec in specs]
         got = ", ".join(repr(quote(name)) for name in feeds) or "nothing"
-        raise InputError(f"the inputs are {', '.join(map(repr, names))}; got {got}")
+        raise InputError(f"the inputs are {', '.join(map(repr, names))}; got {got}", code="input-names-mismatch")
 
 
 def _check_array(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Array:
@@ -107,11 +109,14 @@ def _check_array(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Arra
         value = _from_list(spec, value)
     if not isinstance(value, np.ndarray):
         hint = "pass tensor.cpu().numpy()" if is_on_device(value) else None
-        raise InputError(f"{spec}: expected a NumPy array, got {type(value).__name__}", hint=hint)
+        raise InputError(
+            f"{spec}: expected a NumPy array, got {type(value).__name__}", code="input-not-array", hint=hint
+        )
     wanted = _dtype(spec.dtype)
     if value.dtype != wanted:
         raise InputError(
             f"{spec}: got dtype {value.dtype.str if value.dtype.newbyteorder() == wanted else quote(value.dtype)}",
+            code="input-dtype-mismatch",
             hint=_dtype_hint(spec, value.dtype),
         )
     _check_shape(spec, value, sizes)
@@ -132,7 +137,9 @@ def _from_list(spec: TensorSpec, value: list[object] | tuple[object, ...]) -> Ar
         pixels = found.dtype == np.uint8  # arrays: plain numbers never become this dtype
         return found if found.size and (fractions or pixels) else np.asarray(value, dtype=wanted)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{spec}: the list is not an array of numbers: {quote(error)}") from error
+        raise InputError(
+            f"{spec}: the list is not an array of numbers: {quote(error)}", code="input-list-invalid"
+        ) from error
 
 
 def _dtype_hint(spec: TensorSpec, got: np.dtype[np.generic]) -> str:
@@ -147,10 +154,14 @@ def _dtype_hint(spec: TensorSpec, got: np.dtype[np.generic]) -> str:
 def _check_shape(spec: TensorSpec, value: Array | DeviceTensor, sizes: dict[str, int]) -> None:
     if value.ndim != len(spec.shape):
         hint = "one image needs a batch axis: pass array[None]" if value.ndim == len(spec.shape) - 1 else None
-        raise InputError(f"{spec}: got {value.ndim} dimensions, shape {value.shape}", hint=hint)
+        raise InputError(
+            f"{spec}: got {value.ndim} dimensions, shape {value.shape}", code="input-rank-mismatch", hint=hint
+        )
     for size, wanted in zip(value.shape, spec.shape, strict=True):
         if size != wanted and (not isinstance(wanted, str) or size != sizes.setdefault(wanted, size)):
-            raise InputError(f"{spec}: got shape {value.shape}", hint=_shape_hint(spec, value))
+            raise InputError(
+                f"{spec}: got shape {value.shape}", code="input-shape-mismatch", hint=_shape_hint(spec, value)
+            )
 
 
 def _shape_hint(spec: TensorSpec, value: Array | DeviceTensor) -> str | None:
@@ -181,6 +192,7 @@ def reconcile_specs(stated: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...
     if not same:
         raise IntegrityError(
             f"its manifest says {'; '.join(map(str, stated))}, the model has {quote('; '.join(map(str, found)))}",
+            code="manifest-specs-mismatch",
             hint="export it again",
         )
     return stated
@@ -206,6 +218,8 @@ def empty_outputs(
     for spec in outputs:
         shape = tuple(sizes.get(wanted, -1) if isinstance(wanted, str) else wanted for wanted in spec.shape)
         if -1 in shape or 0 not in shape:
-            raise InputError(f"empty arrays were passed, and {spec} does not follow from them")
+            raise InputError(
+                f"empty arrays were passed, and {spec} does not follow from them", code="output-size-unknown"
+            )
         results[spec.name] = np.zeros(shape, spec.dtype)
     return results

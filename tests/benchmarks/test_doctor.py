@@ -11,7 +11,7 @@ import pytest
 from benchmarks import doctor
 from benchmarks.doctor import sample_model, smoke_tests, view
 from benchmarks.doctor.findings import DoctorReport, Finding, Topic, from_message
-from benchmarks.doctor.gpu_probe import probe
+from benchmarks.doctor.gpu_probe import probe_gpus
 from benchmarks.doctor.smoke_tests import Trial
 from benchmarks.machine.environment import environment
 from benchmarks.process.job import JobOutcome
@@ -124,8 +124,8 @@ def test_a_library_that_makes_no_model_is_a_finding(tmp_path: Path, monkeypatch:
 
 def test_wrong_answers_are_a_finding() -> None:
     """The expected answers are spoilt in place of a library's: a trial compares the two."""
-    spoilt = "from benchmarks.doctor import probe, sample; import sys; right = sample.logits; "
-    spoilt += "sample.logits = lambda images: right(images) * 1.001; sys.exit(probe.main(sys.argv[1:]))"
+    spoilt = "from benchmarks.doctor import sample_model, smoke_worker; import sys; right = sample_model.logits; "
+    spoilt += "sample_model.logits = lambda images: right(images) * 1.001; sys.exit(smoke_worker.main(sys.argv[1:]))"
     program = (sys.executable, "-P", "-c", spoilt)
     finding = smoke_tests.run_trial(Trial(row("onnxruntime"), "cpu"), lambda _: None, program=program)
     assert finding.status == "broken"
@@ -189,7 +189,7 @@ def test_without_a_gpu_there_is_nothing_to_install_for_one() -> None:
 
 
 def test_a_look_sees_what_is_missing_and_what_would_bring_it() -> None:
-    seen, ending = probe()
+    seen, ending = probe_gpus()
     assert ending is None
     assert {name: reason is None for name, reason in seen.missing.items()} == {
         each.name: each.missing() is None for each in available_backends()
@@ -212,7 +212,7 @@ def test_a_driver_s_library_that_ends_the_process_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, expected: str
 ) -> None:
     stub(tmp_path, monkeypatch, "pynvml", code)
-    seen, ending = probe()
+    seen, ending = probe_gpus()
     assert ending == expected
     assert seen.environment.gpus == ()
     assert seen.cuda == seen.nvml == "the GPU's libraries could not be asked"
@@ -220,12 +220,12 @@ def test_a_driver_s_library_that_ends_the_process_is_told(
 
 def test_a_driver_s_library_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub(tmp_path, monkeypatch, "pynvml", "import time; time.sleep(1000)")
-    assert probe(5.0)[1] == "did not answer in 5 s"
+    assert probe_gpus(5.0)[1] == "did not answer in 5 s"
 
 
 def test_pytorch_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    reason = probe()[0].missing["inductor"]
+    reason = probe_gpus()[0].missing["inductor"]
     assert reason is not None
     assert reason.startswith("no C++ compiler 'no-such-compiler' (install g++")
 
@@ -233,7 +233,7 @@ def test_pytorch_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_machine_that_cannot_be_looked_at_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub(tmp_path, monkeypatch, "numpy", "raise ImportError('numpy is for another processor')")
     with pytest.raises(CheckFailedError, match=r"could not be looked at.*numpy is for another processor"):
-        probe()
+        probe_gpus()
 
 
 # Messages, the report, the text

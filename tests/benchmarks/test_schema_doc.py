@@ -135,7 +135,7 @@ def test_every_field_is_documented_as_it_is() -> None:
         ("| `batch` | integer |", "| `batch` | number |", r"Row.batch is documented as ('number', '', '1')"),
         ("| `p50_s` | number or null | s |", "| `p50_s` | number or null | ms |", "Row.p50_s is documented as"),
         ("| s | 4 | from 10,000", "| s | 3 | from 10,000", "Row.p999_s is documented as"),
-        ("| 4 | threads that call |", "| 4 | threads |", "Load.clients has no meaning"),
+        ("| 4 | threads that call |", "| 4 | threads |", "LoadResult.clients has no meaning"),
         ("it is 4 now", "it is 3 now", "the present version is not documented"),
     ],
 )

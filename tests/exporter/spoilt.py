@@ -18,7 +18,7 @@ from runtimes import Artifact
 def _quantised(path: Path) -> bytes:
     graph = onnx.load(path)
     shape = [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim]
-    return quantise_graph(graph, noise((8, *shape[1:]), 1), "cpu").SerializeToString()  # type: ignore[no-any-return]
+    return quantise_graph(graph, noise((8, *shape[1:]), 1), signed=False).SerializeToString()  # type: ignore[no-any-return]
 
 
 def int8(artifact: Artifact) -> onnx.ModelProto:

@@ -13,6 +13,7 @@ import pytest
 
 import runtimes
 from runtimes import codec
+from runtimes.errors import Reason
 from scripts import inventory
 from scripts.inventory import Inventory
 from tests.benchmarks.nvml import Card, installed
@@ -69,7 +70,7 @@ def test_a_library_that_was_built_for_the_processor_alone_is_missing_on_a_gpu(
             assert inventory.absent(row, "cpu") is None
         monkeypatch.setitem(sys.modules, library, Library(library, gpu=True, cuda="13.0"))
         assert inventory.absent(row, "cuda") is None
-        gone = replace(row, missing=lambda: "not installed")
+        gone = replace(row, missing=lambda: Reason("library-missing", "not installed"))
         assert inventory.absent(gone, "cuda") == inventory.absent(gone, "cpu") == "not installed"
 
 

@@ -40,12 +40,17 @@ def translate_error(error: Exception, artifact: Artifact | None) -> RexportError
     version = type(error).__name__ == "NotImplemented" or any(word in text for word in _VERSIONS)
     text = quote(text)
     if memory:
-        return ResourceError(f"ONNX Runtime ran out of memory: {text}", path=path)
+        return ResourceError(f"ONNX Runtime ran out of memory: {text}", code="onnxruntime-out-of-memory", path=path)
     if any(word in text for word in _DEVICE):
-        return ResourceError(f"the GPU failed under ONNX Runtime: {text}", path=path, hint="start the process again")
+        return ResourceError(
+            f"the GPU failed under ONNX Runtime: {text}",
+            code="onnxruntime-gpu-failed",
+            path=path,
+            hint="start the process again",
+        )
     if version:
-        return CompatibilityError(f"ONNX Runtime cannot run it: {text}", path=path)
-    return ArtifactError(f"ONNX Runtime refused it: {text}", path=path)
+        return CompatibilityError(f"ONNX Runtime cannot run it: {text}", code="onnxruntime-cannot-run", path=path)
+    return ArtifactError(f"ONNX Runtime refused it: {text}", code="onnxruntime-refused-file", path=path)
 
 
 def is_unloaded(error: Exception, said: str) -> bool:
@@ -64,18 +69,21 @@ def refusal(error: Exception, artifact: Artifact, provider: str) -> RexportError
         types = " and ".join(onnxfile.graph(artifact.path).arithmetic) or "these types"
         return CompatibilityError(
             f"ONNX Runtime's {short} provider has no kernel for {operator} in {types}: node {quote(name)!r}",
+            code="provider-lacks-kernel",
             path=artifact.path,
             hint="export it in another precision, or name another backend",
         )
     if _ON_PROCESSOR in text or _NOT_ALL in text:
         return CompatibilityError(
             f"ONNX Runtime's {short} provider leaves some of its nodes to the processor",
+            code="provider-runs-partly",
             path=artifact.path,
             hint="export it with --opset 20, or name another backend",
         )
     if _NOT_RECORDABLE in text:
         return CompatibilityError(
             f"ONNX Runtime's {short} provider cannot record its runs",
+            code="provider-cannot-record",
             path=artifact.path,
             hint="open it with cuda_graphs=False",
         )

@@ -42,7 +42,9 @@ def open_on_gpu(
     session_factory.import_library(provider.name)
     missing = cuda.missing()
     if missing is not None:
-        raise BackendUnavailableError(f"{provider.name} finds no CUDA device", hint=missing)
+        raise BackendUnavailableError(
+            f"{provider.name} finds no CUDA device", code="provider-without-gpu", hint=missing.sentence
+        )
     with TURN:
         with cuda.current(provider.device_id):
             stream = cuda.Stream()
@@ -110,7 +112,10 @@ class OnnxRuntimeDeviceSession:
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
         for name, tensor in tensors.items():
             if tensor.device != self._model.ordinal:
-                raise InputError(f"{name!r} lies on GPU {tensor.device}, the model on GPU {self._model.ordinal}")
+                raise InputError(
+                    f"{name!r} lies on GPU {tensor.device}, the model on GPU {self._model.ordinal}",
+                    code="tensor-on-other-gpu",
+                )
         self._turns.call_here(lambda: self._order(tensors))  # in the caller's thread, whose own queue is meant
         images = tensors[self.inputs[0].name].shape[0]
         return self._turn(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))

@@ -79,7 +79,9 @@ def profile(artifact: Artifact, provider: Provider, threads: int, arrays: Arrays
     except OSError as error:
         raise ResourceError.from_os(error, tempfile.gettempdir(), "write ONNX Runtime's profile") from error
     except ValueError as error:
-        raise ResourceError(f"ONNX Runtime's profile was not written whole: {quote(error)}") from error
+        raise ResourceError(
+            f"ONNX Runtime's profile was not written whole: {quote(error)}", code="profile-incomplete"
+        ) from error
     # On another device than the processor it times the launch of a kernel, not the kernel.
     return layers(_typical(events), onnxfile.graph(artifact.path), timed=isinstance(provider, CpuProvider))
 

@@ -40,7 +40,10 @@ def spec_of(node: onnxruntime.NodeArg) -> TensorSpec:
     """
     dtype = _DTYPES.get(node.type)
     if dtype is None:
-        raise CompatibilityError(f"{quote(node.name)} has the type {quote(node.type)}, which no runtime here takes")
+        raise CompatibilityError(
+            f"{quote(node.name)} has the type {quote(node.type)}, which no runtime here takes",
+            code="tensor-type-unsupported",
+        )
     shape = tuple(size if isinstance(size, int) else str(size or f"dim{axis}") for axis, size in enumerate(node.shape))
     return TensorSpec(node.name, dtype, shape)
 
@@ -76,7 +79,9 @@ def import_library(provider: str) -> ModuleType:
         import onnxruntime
 
     if provider not in onnxruntime.get_available_providers():
-        raise BackendUnavailableError(f"this onnxruntime has no {provider}", hint=_GPU_BUILD)
+        raise BackendUnavailableError(
+            f"this onnxruntime has no {provider}", code="provider-not-compiled", hint=_GPU_BUILD
+        )
     return onnxruntime  # type: ignore[no-any-return]
 
 
@@ -132,5 +137,6 @@ def _load_libraries(onnxruntime: ModuleType) -> str:
 def _unloadable(provider: str, why: str) -> BackendUnavailableError:
     return BackendUnavailableError(
         f"{provider} was asked for and cannot be loaded: {quote(why)}",
+        code="provider-not-loadable",
         hint="pip install --upgrade 'rexport[gpu]', and a driver for its CUDA",
     )

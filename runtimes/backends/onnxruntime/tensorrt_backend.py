@@ -23,7 +23,7 @@ from runtimes.backends.registry import missing_library
 from runtimes.backends.tensorrt import engine_cache
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import DEFAULT_PROFILE
-from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
+from runtimes.errors import BackendUnavailableError, CompatibilityError, Reason, quote
 from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Backend, Options
 from runtimes.tensors import cuda
@@ -34,16 +34,23 @@ _LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so
 _PIP = "pip install 'tensorrt-cu13>=10.13,<11'"
 
 
-def _missing() -> str | None:
+def _missing() -> Reason | None:
     library = missing_library("onnxruntime", "gpu")
     if library is not None:
         return library
     found = importlib.util.find_spec("onnxruntime")
     places = (found.submodule_search_locations or ()) if found is not None else ()
     if not any((Path(place) / "capi" / "libonnxruntime_providers_tensorrt.so").is_file() for place in places):
-        return "this onnxruntime has no TensorRT provider (pip uninstall onnxruntime, then pip install 'rexport[gpu]')"
+        return Reason(
+            "onnxruntime-without-tensorrt",
+            "this onnxruntime has no TensorRT provider (pip uninstall onnxruntime, then pip install 'rexport[gpu]')",
+        )
     absent = [name for name in _LIBRARIES if not _is_here(name)]
-    return f"TensorRT 10 is not installed: there is no {' and no '.join(absent)} ({_PIP})" if absent else None
+    if not absent:
+        return None
+    return Reason(
+        "tensorrt-10-missing", f"TensorRT 10 is not installed: there is no {' and no '.join(absent)} ({_PIP})"
+    )
 
 
 def _is_here(name: str) -> bool:
@@ -76,7 +83,9 @@ def _load_tensorrt() -> str:
         try:
             library = ctypes.CDLL(os.fspath(place))
         except OSError as error:
-            raise BackendUnavailableError(f"TensorRT 10 cannot be loaded: {quote(error)}", hint=_PIP) from error
+            raise BackendUnavailableError(
+                f"TensorRT 10 cannot be loaded: {quote(error)}", code="tensorrt-not-loadable", hint=_PIP
+            ) from error
         if name == _LIBRARIES[0]:
             version = library.getInferLibVersion()
     return str(version)
@@ -87,12 +96,15 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     if kinds == ("float32",) and not artifact.allows_tf32:
         raise CompatibilityError(
             "ONNX Runtime's TensorRT provider computes float32 in TensorFloat-32, which this artifact does not allow",
+            code="provider-needs-tf32",
             path=artifact.path,
             hint="export it with --precision tf32, or name another backend",
         )
     missing = cuda.missing()
     if missing is not None:
-        raise BackendUnavailableError(f"{TensorrtProvider.name} finds no CUDA device", hint=missing)
+        raise BackendUnavailableError(
+            f"{TensorrtProvider.name} finds no CUDA device", code="provider-without-gpu", hint=missing.sentence
+        )
     session_factory.import_library(TensorrtProvider.name)
     folder = _engines(artifact, _load_tensorrt())
     provider = TensorrtProvider(

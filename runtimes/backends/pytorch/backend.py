@@ -36,7 +36,9 @@ class TorchSession:
     def __init__(self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, about: Description) -> None:
         manifest = artifact.manifest
         if manifest is None or len(manifest.inputs) != 1 or len(manifest.outputs) != 1:
-            raise ArtifactError("a .pt2 artifact has one input and one output", path=artifact.path)
+            raise ArtifactError(
+                "a .pt2 artifact has one input and one output", code="program-needs-one-input", path=artifact.path
+            )
         self.inputs: tuple[TensorSpec, ...] = manifest.inputs
         self.outputs: tuple[TensorSpec, ...] = manifest.outputs
         self.description = about
@@ -95,12 +97,14 @@ def translate_error(error: Exception) -> RexportError:
     """PyTorch's error in a running program as one of ``runtimes.errors``."""
     text = quote(str(error).split("\n")[0])
     if "out of memory" in text.lower() or "can't allocate memory" in text.lower():
-        return ResourceError(f"PyTorch ran out of memory: {text}")
+        return ResourceError(f"PyTorch ran out of memory: {text}", code="pytorch-out-of-memory")
     if any(words in text for words in _LOST):
-        return DeviceLostError(f"the device failed: {text}", hint="restart the process")
+        return DeviceLostError(f"the device failed: {text}", code="pytorch-device-failed", hint="restart the process")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        return CompatibilityError(f"PyTorch could not compile it: {text}", hint="use backend pytorch")
-    return ArtifactError(f"PyTorch could not run it: {text}")
+        return CompatibilityError(
+            f"PyTorch could not compile it: {text}", code="pytorch-cannot-compile", hint="use backend pytorch"
+        )
+    return ArtifactError(f"PyTorch could not run it: {text}", code="pytorch-cannot-run")
 
 
 def check_gpu() -> None:
@@ -115,10 +119,15 @@ def check_gpu() -> None:
     if torch.cuda.is_available():
         return
     if torch.version.cuda is None:
-        what = f"this PyTorch, {torch.__version__}, was built without CUDA"
-        raise BackendUnavailableError(what, hint="pip install another: https://pytorch.org")
+        raise BackendUnavailableError(
+            f"this PyTorch, {torch.__version__}, was built without CUDA",
+            code="pytorch-without-cuda",
+            hint="pip install another: https://pytorch.org",
+        )
     raise BackendUnavailableError(
-        f"PyTorch {torch.__version__} sees no CUDA device", hint=f"it needs a driver for CUDA {torch.version.cuda}"
+        f"PyTorch {torch.__version__} sees no CUDA device",
+        code="pytorch-sees-no-gpu",
+        hint=f"it needs a driver for CUDA {torch.version.cuda}",
     )
 
 
@@ -147,7 +156,9 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
         raise translate_error(error) from error
     except Exception as error:
         text = quote(str(error).split("\n")[0] or type(error).__name__)
-        raise ArtifactError(f"PyTorch {torch.__version__} cannot read it: {text}", path=artifact.path) from error
+        raise ArtifactError(
+            f"PyTorch {torch.__version__} cannot read it: {text}", code="pytorch-cannot-read", path=artifact.path
+        ) from error
 
 
 def move_program(program: torch.export.ExportedProgram, device: str) -> torch.export.ExportedProgram:

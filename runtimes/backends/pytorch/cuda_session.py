@@ -58,7 +58,10 @@ class CudaTorchSession(TorchSession):
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
         given = tensors[self.inputs[0].name]
         if given.device != (self._device.index or 0):
-            raise InputError(f"the tensor lies on cuda:{given.device}, and the runtime was opened on {self._device}")
+            raise InputError(
+                f"the tensor lies on cuda:{given.device}, and the runtime was opened on {self._device}",
+                code="program-on-other-gpu",
+            )
         with _translating(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
             # While the caller's stream is current still: PyTorch has that one waited for, and no other.
             wait_for_producer(given, lane.stream.cuda_stream)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.backend import TorchSession, check_gpu, describe, load_program
 from runtimes.backends.registry import missing_library
+from runtimes.errors import Reason
 from runtimes.protocol import Backend, Description, Options
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ FIXED_BATCHES = 6
 """Batch sizes with code of their own on CUDA; ``torch.compile`` takes no more than 8 of one function."""
 
 
-def _missing() -> str | None:
+def _missing() -> Reason | None:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        return f"no C++ compiler {compiler!r} (install g++, or name one in CXX)"
+        return Reason("compiler-missing", f"no C++ compiler {compiler!r} (install g++, or name one in CXX)")
     return missing_library("torch", "export")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import build
 from runtimes.backends.tensorrt.engine_cache import Key, default_folder, entry
 from runtimes.backends.tensorrt.flavors import Flavor, compute_capabilities
-from runtimes.errors import CompatibilityError, IntegrityError, ResourceError
+from runtimes.errors import CompatibilityError, IntegrityError, Reason
 from runtimes.onnx import graph as onnxfile
 from runtimes.runtime import Runtime
 from runtimes.tensors.cuda import Device
@@ -50,17 +49,20 @@ def engine_of(source: Artifact, flavor: Flavor, device: Device, opened: Callable
     folder = default_folder()
 
     def make(target: Path) -> None:
-        LOG.warning(
-            "building an engine of %s with %s %s for %s, which takes a while; it is kept in %s",
-            source.path.name,
-            flavor.title,
-            key.version,
-            device.name,
-            folder,
+        _warn(
+            Reason(
+                "engine-being-built",
+                f"building an engine of {source.path.name} with {flavor.title} {key.version} for {device.name}, which "
+                f"takes a while; it is kept in {folder}",
+            )
         )
         _make(source, target, settings, flavor, device, opened)
 
-    return Artifact.read(entry(key, folder, make, LOG.warning))
+    return Artifact.read(entry(key, folder, make, _warn))
+
+
+def _warn(reason: Reason) -> None:
+    LOG.warning("%s", reason, extra={"code": reason.code})
 
 
 def _targets(source: Artifact, flavor: Flavor, device: Device) -> tuple[str, ...]:
@@ -76,6 +78,7 @@ def _targets(source: Artifact, flavor: Flavor, device: Device) -> tuple[str, ...
         raise CompatibilityError(
             f"{flavor.title} {flavor.version()} runs on GPUs of compute capability {', '.join(known)}; this is "
             f"{device.name}, {device.compute_capability}",
+            code="engine-gpu-unsupported",
             path=source.path,
             hint="name another backend",
         )
@@ -104,8 +107,13 @@ def _make(
     source.check_digest()  # a damaged file must not become the cache's engine of the sound one
     built = build(source.path, settings, flavor)
     if files.identity(source.path) != before:
-        raise IntegrityError("it was replaced while its engine was built", path=source.path, hint="open it again")
-    with _temporary(target) as plan:
+        raise IntegrityError(
+            "it was replaced while its engine was built",
+            code="source-replaced-during-build",
+            path=source.path,
+            hint="open it again",
+        )
+    with files.temporary_file(target) as plan:
         plan.write_bytes(built.plan)
         manifest = engine_manifest.manifest(source, plan, built, settings, flavor, device)
         publish(
@@ -133,14 +141,3 @@ def _check_parity(
     with opened(engine) as runtime:
         found = parity.check(runtime, source.vectors(), tolerance, before.reference, before.images)
     return replace(manifest, parity=found)
-
-
-@contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    path = files.temporary_for(target)
-    try:
-        yield path
-    except OSError as error:
-        raise ResourceError.from_os(error, target, "write") from error
-    finally:
-        path.unlink(missing_ok=True)

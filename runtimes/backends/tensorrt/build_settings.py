@@ -48,17 +48,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.opt_level not in OPT_LEVELS:
-            raise UsageError(f"the optimisation level is one of 0 to {OPT_LEVELS[-1]}, not {self.opt_level}")
+            raise UsageError(
+                f"the optimisation level is one of 0 to {OPT_LEVELS[-1]}, not {self.opt_level}",
+                code="opt-level-invalid",
+            )
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise UsageError(f"a workspace has at least 1 byte, not {self.workspace_bytes}")
+            raise UsageError(f"a workspace has at least 1 byte, not {self.workspace_bytes}", code="workspace-too-small")
         if self.hardware_compat not in HARDWARE_COMPAT:
             raise UsageError(
                 f"no hardware compatibility {quote(self.hardware_compat)!r}",
+                code="hardware-compat-unknown",
                 hint=f"one of {', '.join(HARDWARE_COMPAT)}",
             )
         for kind, values in (("profile", self.profiles), ("compute capability", self.targets)):
             if len(set(values)) != len(values):
-                raise UsageError(f"a {kind} was given twice")
+                raise UsageError(f"a {kind} was given twice", code="setting-given-twice")
 
     def check(self, flavor: Flavor) -> Settings:
         """The settings, which the flavor's library has all of.
@@ -69,7 +73,7 @@ class Settings:
         """
         for wanted, lacking, hint in self._lacks(flavor):
             if wanted:
-                raise UsageError(f"{flavor.title} has no {lacking}", hint=hint)
+                raise UsageError(f"{flavor.title} has no {lacking}", code="setting-unsupported", hint=hint)
         for target in self.targets:
             compute_capability(flavor, target)
         return self
@@ -100,7 +104,9 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text, re.IGNORECASE | re.ASCII)
     size = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
     if size < 1:
-        raise UsageError(f"no size: {quote(text)!r}", hint="a number and a unit, as 512MiB or 4GiB")
+        raise UsageError(
+            f"no size: {quote(text)!r}", code="size-invalid", hint="a number and a unit, as 512MiB or 4GiB"
+        )
     return size
 
 
@@ -112,7 +118,9 @@ def parse_profile(text: str) -> Profile:
     """
     found = re.fullmatch(r"\s*(\d{1,9})\s*(?::\s*(\d{1,9})\s*:\s*(\d{1,9})\s*)?", text, re.ASCII)
     if found is None:
-        raise UsageError(f"no profile: {quote(text)!r}", hint="least:best:most images, as 1:8:64")
+        raise UsageError(
+            f"no profile: {quote(text)!r}", code="profile-invalid", hint="least:best:most images, as 1:8:64"
+        )
     least = int(found[1])
     return Profile(least, int(found[2] or least), int(found[3] or least))
 
@@ -125,5 +133,7 @@ def parse_target(text: str) -> str:
     """
     found = re.fullmatch(r"\s*(?:sm_?)?(\d{1,2})\.?(\d)\s*", text, re.IGNORECASE | re.ASCII)
     if found is None:
-        raise UsageError(f"no compute capability: {quote(text)!r}", hint="as 8.6, or sm_86")
+        raise UsageError(
+            f"no compute capability: {quote(text)!r}", code="compute-capability-invalid", hint="as 8.6, or sm_86"
+        )
     return f"{found[1]}.{found[2]}"

@@ -152,6 +152,7 @@ class _Build:
             if not config.set_compute_capability(compute_capability(self._flavor, target), index):
                 raise CompatibilityError(
                     f"{self._flavor.title} refused the compute capability {target}: {self._heard.describe_errors()}",
+                    code="compute-capability-refused",
                     path=self._onnx,
                 )
 
@@ -160,7 +161,9 @@ class _Build:
         try:
             memory = builder.build_serialized_network(network, config)
         except MemoryError as error:
-            raise ResourceError(f"{self._flavor.title} ran out of memory", path=self._onnx) from error
+            raise ResourceError(
+                f"{self._flavor.title} ran out of memory", code="build-host-out-of-memory", path=self._onnx
+            ) from error
         self._watch.check()
         plan = None if memory is None else memoryview(memory).cast("B")
         if plan is None or not plan.nbytes:
@@ -169,6 +172,7 @@ class _Build:
             raise ArtifactError(
                 f"{self._flavor.title} {self._flavor.version()} built no engine that rexport knows: it begins with "
                 f"{bytes(plan[:8]).hex(' ')}",
+                code="engine-not-recognised",
                 path=self._onnx,
                 hint="pip install --upgrade rexport",
             )
@@ -179,9 +183,14 @@ class _Build:
     def _failure(self) -> RexportError:
         words = self._heard.describe_errors()
         if self._heard.out_of_memory:
-            return ResourceError(f"{self._flavor.title} ran out of memory: {words}", path=self._onnx)
+            return ResourceError(
+                f"{self._flavor.title} ran out of memory: {words}", code="build-out-of-memory", path=self._onnx
+            )
         return CompatibilityError(
-            f"{self._flavor.title} cannot build an engine of it: {words}", path=self._onnx, hint=self._remedy(words)
+            f"{self._flavor.title} cannot build an engine of it: {words}",
+            code="engine-not-buildable",
+            path=self._onnx,
+            hint=self._remedy(words),
         )
 
     def _remedy(self, words: str) -> str | None:
@@ -262,6 +271,7 @@ def _profiles(asked: tuple[Profile, ...], inputs: tuple[TensorSpec, ...]) -> tup
     if asked not in ((), fixed):
         raise UsageError(
             f"the graph takes {batch} images and no others, so that profiles do not go with it",
+            code="profiles-for-fixed-batch",
             hint="leave them out, or export it for any batch",
         )
     return fixed
@@ -273,5 +283,6 @@ def _add_profile(builder: Any, config: Any, inputs: tuple[TensorSpec, ...], prof
         row.set_shape(spec.name, *((size, *spec.shape[1:]) for size in (profile.least, profile.best, profile.most)))
     if config.add_optimization_profile(row) < 0:
         raise CompatibilityError(
-            f"the library refused the profile of {profile.least} to {profile.most} images, tuned for {profile.best}"
+            f"the library refused the profile of {profile.least} to {profile.most} images, tuned for {profile.best}",
+            code="profile-refused",
         )

@@ -16,7 +16,7 @@ from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Engine, Manifest
 from runtimes.artifacts.rebuild_command import rebuilding
 from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor, compute_capabilities
-from runtimes.errors import CompatibilityError, IntegrityError, UnsafeArtifactError, quote
+from runtimes.errors import CompatibilityError, IntegrityError, Reason, UnsafeArtifactError, quote
 from runtimes.tensors.cuda import Device
 
 _AMPERE = (8, 0)
@@ -36,12 +36,14 @@ def check(artifact: Artifact, flavor: Flavor, device: Device) -> Engine:
     if manifest is None:
         raise UnsafeArtifactError(
             "an engine can run code, and this one has no manifest",
+            code="engine-without-manifest",
             path=artifact.path,
             hint="build it with: rexport tensorrt ARTIFACT.onnx",
         )
     if manifest.engine is None:
         raise IntegrityError(
             "its manifest does not say how the engine was built",
+            code="engine-record-absent",
             path=artifact.path,
             hint="build it with: rexport tensorrt ARTIFACT.onnx",
         )
@@ -70,7 +72,7 @@ class _Gate:
         if self.engine.flavor != self.flavor.name:
             other = FLAVORS[self.engine.flavor]
             raise self._refusal(
-                f"it was built by {other.title}, not by {self.flavor.title}",
+                Reason("engine-of-other-library", f"it was built by {other.title}, not by {self.flavor.title}"),
                 instead=f"open it with {other.backend}",
                 engine=self._as_built_by(self.flavor),
             )
@@ -81,8 +83,11 @@ class _Gate:
         if built != here and not (self.engine.version_compat and known and built <= here):
             kept = f" or a later {built[0]}" if self.engine.version_compat else ""
             raise self._refusal(
-                f"it was built by {self.flavor.title} {quote(self.engine.version)} and runs on that{kept} alone; "
-                f"here is {self.flavor.version()}"
+                Reason(
+                    "engine-of-other-version",
+                    f"it was built by {self.flavor.title} {quote(self.engine.version)} and runs on that{kept} alone; "
+                    f"here is {self.flavor.version()}",
+                )
             )
 
     def targets(self) -> None:
@@ -90,22 +95,28 @@ class _Gate:
         known = compute_capabilities(self.flavor)
         if here not in known:
             raise self._refusal(
-                f"{self.flavor.title} {self.flavor.version()} runs on GPUs of compute capability {', '.join(known)}; "
-                f"{self._describe_device()}",
+                Reason(
+                    "engine-gpu-unsupported",
+                    f"{self.flavor.title} {self.flavor.version()} runs on GPUs of compute capability "
+                    f"{', '.join(known)}; this is {self.device.name}, {here}",
+                ),
                 engine=self._as_built_by(FLAVORS["tensorrt"]),
             )
         if here in targets or (not targets and _numbers(here) >= _AMPERE):
             return
         built_for = ", ".join(map(quote, targets)) or "8.0 and later"
         raise self._refusal(
-            f"it was built for GPUs of compute capability {built_for}; {self._describe_device()}",
+            Reason(
+                "engine-of-other-capability",
+                f"it was built for GPUs of compute capability {built_for}; {self._describe_device()}",
+            ),
             engine=replace(self.engine, targets=(*targets, here)),
         )
 
     def gpus(self) -> None:
         engine, here = self.engine, self.device.compute_capability
         if engine.gpu is None or engine.compute_capability is None:
-            raise self._refusal("its manifest does not say for which GPU it was built")
+            raise self._refusal(Reason("engine-without-gpu", "its manifest does not say for which GPU it was built"))
         built_for = f"{quote(engine.gpu)}, compute capability {quote(engine.compute_capability)}"
         fits = {
             "none": (engine.gpu, engine.compute_capability) == (self.device.name, here),
@@ -114,14 +125,20 @@ class _Gate:
         }
         if not fits[engine.hardware_compat]:
             raise self._refusal(
-                f"it was built for {built_for}{_RELAXED[engine.hardware_compat]}; {self._describe_device()}"
+                Reason(
+                    "engine-of-other-gpu",
+                    f"it was built for {built_for}{_RELAXED[engine.hardware_compat]}; {self._describe_device()}",
+                )
             )
 
     def drivers(self) -> None:
         built = self.engine.driver
         if built is not None and _numbers(self.device.driver) < _numbers(built):
             raise self._refusal(
-                f"it was built under a driver of CUDA {quote(built)}; the one here is of {self.device.driver}",
+                Reason(
+                    "engine-of-newer-driver",
+                    f"it was built under a driver of CUDA {quote(built)}; the one here is of {self.device.driver}",
+                ),
                 instead="update the NVIDIA driver",
             )
 
@@ -133,7 +150,9 @@ class _Gate:
         """
         numbers = _numbers(version)[:3]
         if not numbers:
-            raise self._refusal(f"{quote(version)!r} is no version of {self.flavor.title}")
+            raise self._refusal(
+                Reason("engine-version-unknown", f"{quote(version)!r} is no version of {self.flavor.title}")
+            )
         return numbers
 
     def _describe_device(self) -> str:
@@ -143,9 +162,10 @@ class _Gate:
         """The engine as another library would build it, without what the first alone has."""
         return replace(self.engine, flavor=flavor.name, targets=(), hardware_compat="none", version_compat=False)
 
-    def _refusal(self, what: str, instead: str | None = None, engine: Engine | None = None) -> CompatibilityError:
+    def _refusal(self, reason: Reason, instead: str | None = None, engine: Engine | None = None) -> CompatibilityError:
         again = f"build it again here: {rebuilding(self.path, self.manifest, engine or self.engine)}"
-        return CompatibilityError(what, path=self.path, hint=f"{instead}; or {again}" if instead else again)
+        hint = f"{instead}; or {again}" if instead else again
+        return CompatibilityError(reason.sentence, code=reason.code, path=self.path, hint=hint)
 
 
 _MAJORS = {(10, 11)}

@@ -73,7 +73,10 @@ def _refit_weights(loaded: LoadedEngine, artifact: Artifact, about: Engine, flav
     _refit(loaded, place, flavor)
     if files.identity(place) != before:
         raise IntegrityError(
-            "it was replaced while the engine's weights were taken from it", path=place, hint="open the engine again"
+            "it was replaced while the engine's weights were taken from it",
+            code="weights-replaced-during-refit",
+            path=place,
+            hint="open the engine again",
         )
 
 
@@ -86,12 +89,14 @@ def _plan(artifact: Artifact, flavor: Flavor) -> bytes:
     if artifact.manifest is None or hashlib.sha256(plan).hexdigest() != artifact.manifest.sha256:
         raise IntegrityError(
             "its bytes are not those that its manifest records",
+            code="engine-digest-mismatch",
             path=artifact.path,
             hint=remedy(artifact.path, artifact.manifest),
         )
     if not plan.startswith(flavor.magic):
         raise IntegrityError(
             f"its manifest says that it is of {flavor.title}, and it does not begin like that",
+            code="engine-flavor-mismatch",
             path=artifact.path,
             hint=remedy(artifact.path, artifact.manifest),
         )
@@ -101,11 +106,16 @@ def _plan(artifact: Artifact, flavor: Flavor) -> bytes:
 def _refusal_error(artifact: Artifact, flavor: Flavor, log: Log) -> RexportError:
     words = log.describe_errors()
     if "memory" in words.lower() and ("out of" in words.lower() or "alloc" in words.lower()):
-        return ResourceError(f"the GPU's memory does not hold it: {words}", path=artifact.path)
+        return ResourceError(
+            f"the GPU's memory does not hold it: {words}", code="engine-exceeds-memory", path=artifact.path
+        )
     if "CUDA driver version" in words:
-        return BackendUnavailableError(f"{flavor.title} finds no usable NVIDIA driver: {words}")
+        return BackendUnavailableError(f"{flavor.title} finds no usable NVIDIA driver: {words}", code="driver-unusable")
     return CompatibilityError(
-        f"{flavor.title} refused it: {words}", path=artifact.path, hint=remedy(artifact.path, artifact.manifest)
+        f"{flavor.title} refused it: {words}",
+        code="engine-refused",
+        path=artifact.path,
+        hint=remedy(artifact.path, artifact.manifest),
     )
 
 
@@ -117,11 +127,14 @@ def _source_path(artifact: Artifact, about: Engine) -> Path:
         UnsafeArtifactError: the manifest names a file outside the engine's folder.
     """
     if Path(about.onnx).name != about.onnx or about.onnx in ("", ".", ".."):
-        raise UnsafeArtifactError("its manifest names an ONNX file outside its folder", path=artifact.path)
+        raise UnsafeArtifactError(
+            "its manifest names an ONNX file outside its folder", code="manifest-onnx-outside", path=artifact.path
+        )
     place = artifact.path.with_name(about.onnx)
     if not place.exists():
         raise ArtifactError(
             f"it was built without its weights, and {quote(about.onnx)}, which has them, does not lie beside it",
+            code="engine-weights-absent",
             path=artifact.path,
             hint="put the ONNX file there",
         )
@@ -138,6 +151,7 @@ def _check_source(artifact: Artifact, place: Path) -> None:
     if artifact.manifest is None or files.sha256_of(place) != artifact.manifest.parent:
         raise IntegrityError(
             f"it was built without its weights, and {quote(place.name)} is not the file that it was built from",
+            code="engine-weights-mismatch",
             path=artifact.path,
             hint=remedy(artifact.path, artifact.manifest),
         )
@@ -153,10 +167,15 @@ def _refit(loaded: LoadedEngine, onnx: Path, flavor: Flavor) -> None:
         raise ArtifactError(
             f"{flavor.title} cannot take the engine's weights from it: "
             f"{quote('; '.join(reasons)) if reasons else loaded.log.describe_errors()}",
+            code="engine-weights-unreadable",
             path=onnx,
         )
     if not refitter.refit_cuda_engine():
-        raise CompatibilityError(f"{flavor.title} did not take all weights: {loaded.log.describe_errors()}", path=onnx)
+        raise CompatibilityError(
+            f"{flavor.title} did not take all weights: {loaded.log.describe_errors()}",
+            code="engine-weights-incomplete",
+            path=onnx,
+        )
 
 
 def specs(loaded: LoadedEngine) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -178,7 +197,9 @@ def specs(loaded: LoadedEngine) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpe
 def _spec(engine: Any, name: str) -> TensorSpec:
     kind = str(engine.get_tensor_dtype(name).name)
     if kind not in DTYPES:
-        raise CompatibilityError(f"{quote(name)} has the type {quote(kind)}, which no runtime here takes")
+        raise CompatibilityError(
+            f"{quote(name)} has the type {quote(kind)}, which no runtime here takes", code="tensor-type-unsupported"
+        )
     sizes = enumerate(engine.get_tensor_shape(name))
     shape = tuple(int(size) if size >= 0 else (f"dim{axis}" if axis else "batch") for axis, size in sizes)
     return TensorSpec(name, DTYPES[kind], shape)

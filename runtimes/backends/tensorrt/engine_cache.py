@@ -21,7 +21,14 @@ from pathlib import Path
 
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.tensorrt.build_settings import Settings
-from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, ResourceError, UnsafeArtifactError
+from runtimes.errors import (
+    ArtifactError,
+    CompatibilityError,
+    IntegrityError,
+    Reason,
+    ResourceError,
+    UnsafeArtifactError,
+)
 
 KEY_VERSION = 2
 """Counts what changes in how engines are built and is no field of a key."""
@@ -68,11 +75,13 @@ def default_folder() -> Path:
     try:
         home = Path(place) if place else Path.home() / ".cache"
     except RuntimeError as error:
-        raise ResourceError(f"no place for engines: {error}", hint="name one: REXPORT_CACHE=FOLDER") from error
+        raise ResourceError(
+            f"no place for engines: {error}", code="engine-cache-without-home", hint="name one: REXPORT_CACHE=FOLDER"
+        ) from error
     return home / "rexport" / "engines"
 
 
-def entry(key: Key, folder: Path, make: Callable[[Path], object], said: Callable[[str], None]) -> Path:
+def entry(key: Key, folder: Path, make: Callable[[Path], object], said: Callable[[Reason], None]) -> Path:
     """The engine of that key in ``folder``, which is made where it is missing; blocks while it is built.
 
     Args:
@@ -81,7 +90,7 @@ def entry(key: Key, folder: Path, make: Callable[[Path], object], said: Callable
         make: builds the engine and publishes it at the path that it is given, as
             ``runtimes.artifacts.artifact.publish`` does, whole or not at all. Called only where no whole one is there,
         by one builder of the key at a time.
-        said: is told in words why it takes long: another process builds it, or it was damaged.
+        said: is told why it takes long: another process builds it, or it was damaged.
 
     Raises:
         UnsafeArtifactError: others may write into the folder, or it is another's; nothing in it was read.
@@ -97,11 +106,20 @@ def entry(key: Key, folder: Path, make: Callable[[Path], object], said: Callable
         if state is None:
             return path
         if state:
-            said(f"the engine in the cache is not what it was, so it is built again: {state}")
+            said(
+                Reason(
+                    "engine-cache-damaged",
+                    f"the engine in the cache is not what it was, so it is built again: {state}",
+                )
+            )
         make(path)
         state = _state(path)
     if state is not None:
-        raise IntegrityError(f"the engine was built and is not whole: {state or 'there is none'}", path=path)
+        raise IntegrityError(
+            f"the engine was built and is not whole: {state or 'there is none'}",
+            code="engine-cache-incomplete",
+            path=path,
+        )
     return path
 
 
@@ -118,15 +136,19 @@ def claim_folder(folder: Path) -> Path:
     except OSError as error:
         raise ResourceError.from_os(error, folder, "keep engines in") from error
     others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if others or status.st_uid != os.geteuid():
+    if others:
         raise UnsafeArtifactError(
-            "others can put files into this folder of engines, and opening an engine can run code"
-            if others
-            else "this folder of engines is another user's, and opening an engine can run code",
+            "others can put files into this folder of engines, and opening an engine can run code",
+            code="engine-folder-writable",
             path=folder,
-            hint=f"chmod 700 {shlex.quote(os.fspath(folder))}"
-            if others
-            else "name one of your own: REXPORT_CACHE=FOLDER",
+            hint=f"chmod 700 {shlex.quote(os.fspath(folder))}",
+        )
+    if status.st_uid != os.geteuid():
+        raise UnsafeArtifactError(
+            "this folder of engines is another user's, and opening an engine can run code",
+            code="engine-folder-foreign",
+            path=folder,
+            hint="name one of your own: REXPORT_CACHE=FOLDER",
         )
     return folder
 
@@ -148,7 +170,7 @@ def _state(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _turn(path: Path, said: Callable[[str], None]) -> Iterator[None]:
+def _turn(path: Path, said: Callable[[Reason], None]) -> Iterator[None]:
     """Holds the lock of the engine at the path, waiting for it."""
     place = path.with_name(f".{path.stem}.lock")
     _close_in_forks()
@@ -166,13 +188,15 @@ def _turn(path: Path, said: Callable[[str], None]) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _lock(descriptor: int, place: Path, said: Callable[[str], None]) -> None:
+def _lock(descriptor: int, place: Path, said: Callable[[Reason], None]) -> None:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace")
-            said(f"process {holder or 'unknown'} is building this engine: waiting for it")
+            said(
+                Reason("engine-build-awaited", f"process {holder or 'unknown'} is building this engine: waiting for it")
+            )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from runtimes.backends.registry import importing, missing_library
-from runtimes.errors import BackendUnavailableError, UsageError, quote
+from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Flavor:
     magic: bytes
     least: tuple[int, int]
 
-    def missing(self) -> str | None:
+    def missing(self) -> Reason | None:
         """Why the library cannot be used, with the pip line that mends it, or ``None`` if it is installed. It is not
         imported, and a GPU is not looked for."""
         return missing_library(self.module, self.extra)
@@ -52,7 +52,7 @@ class Flavor:
         """
         reason = self.missing()
         if reason is not None:
-            raise BackendUnavailableError(f"{self.title} cannot be used here: {reason}")
+            raise BackendUnavailableError(f"{self.title} cannot be used here: {reason}", code="flavor-unavailable")
         with importing(self.module, self.extra):
             library = importlib.import_module(self.module)
         version = str(getattr(library, "__version__", "unknown"))
@@ -61,6 +61,7 @@ class Flavor:
             least = ".".join(map(str, self.least))
             raise BackendUnavailableError(
                 f"{self.title} is of version {quote(version)}; at least {least} is needed",
+                code="flavor-too-old",
                 hint=f"pip install --upgrade 'rexport[{self.extra}]'",
             )
         return library
@@ -91,7 +92,9 @@ def flavor(name: str) -> Flavor:
         UsageError: there is none.
     """
     if name not in FLAVORS:
-        raise UsageError(f"no flavor {quote(name)!r} of TensorRT", hint=f"one of {', '.join(FLAVORS)}")
+        raise UsageError(
+            f"no flavor {quote(name)!r} of TensorRT", code="flavor-unknown", hint=f"one of {', '.join(FLAVORS)}"
+        )
     return FLAVORS[name]
 
 
@@ -107,7 +110,7 @@ def default_flavor() -> Flavor:
         if reason is None:
             return row
         reasons.append(reason)
-    raise BackendUnavailableError(f"no TensorRT here: {'; '.join(reasons)}")
+    raise BackendUnavailableError(f"no TensorRT here: {'; '.join(map(str, reasons))}", code="tensorrt-missing")
 
 
 class Log:
@@ -221,6 +224,7 @@ def needing_driver(flavor: Flavor, heard: Log) -> Iterator[None]:
     except TypeError as error:  # a null pointer, in the words of the bindings
         raise BackendUnavailableError(
             f"{flavor.title} finds no usable NVIDIA driver: {heard.describe_errors()}",
+            code="driver-unusable",
             hint="it wants an NVIDIA GPU and its driver; nvidia-smi shows them",
         ) from error
 
@@ -248,6 +252,7 @@ def compute_capability(flavor: Flavor, dotted: str) -> object:
     if dotted not in known:
         raise UsageError(
             f"{flavor.title} {flavor.version()} builds no engines for compute capability {quote(dotted)}",
+            code="compute-capability-unsupported",
             hint=f"one of {', '.join(known)}" if known else "leave it out: it builds for the GPU that is there",
         )
     return getattr(flavor.library().ComputeCapability, f"SM{dotted.replace('.', '')}")

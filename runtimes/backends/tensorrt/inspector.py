@@ -60,7 +60,10 @@ def read(text: str, graph: OnnxGraph | None = None) -> tuple[EngineLayer, ...]:
         rows = json.loads(text)["Layers"]
         return tuple(_layer({"Name": row} if isinstance(row, str) else row, graph) for row in rows)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"its inspector's text cannot be read: {type(error).__name__} {quote(error)}") from error
+        raise ArtifactError(
+            f"its inspector's text cannot be read: {type(error).__name__} {quote(error)}",
+            code="inspector-text-unreadable",
+        ) from error
 
 
 def _layer(row: Row, graph: OnnxGraph | None) -> EngineLayer:

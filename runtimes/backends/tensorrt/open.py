@@ -16,7 +16,7 @@ from runtimes.backends.tensorrt.flavors import FLAVORS, Flavor
 from runtimes.backends.tensorrt.inspector import EngineLayer
 from runtimes.backends.tensorrt.profiler import context_for, durations
 from runtimes.backends.tensorrt.session import EngineSession
-from runtimes.errors import RexportError
+from runtimes.errors import Reason, RexportError
 from runtimes.onnx import graph as onnxfile
 from runtimes.onnx.graph import OnnxGraph
 from runtimes.protocol import Arrays, Backend, Description, DeviceSession, Layer, Options
@@ -41,7 +41,7 @@ def backend(flavor: Flavor, priority: int) -> Backend:
     )
 
 
-def missing(flavor: Flavor) -> str | None:
+def missing(flavor: Flavor) -> Reason | None:
     """Why the flavor's engines cannot run here, or ``None`` if they can."""
     return flavor.missing() or cuda.missing()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.backends.tensorrt.flavors import Flavor, Log, logger, needing_driver, sentence
-from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, RexportError, UsageError, quote
+from runtimes.errors import ArtifactError, CompatibilityError, Reason, ResourceError, RexportError, UsageError, quote
 from runtimes.protocol import TensorSpec
 
 
@@ -41,7 +41,10 @@ def parse(builder: Any, onnx: Path, flavor: Flavor, heard: Log) -> ParsedNetwork
         os.fspath(onnx).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"{flavor.title} reads no file whose path is not Unicode", path=onnx, hint="rename it"
+            f"{flavor.title} reads no file whose path is not Unicode",
+            code="path-not-unicode",
+            path=onnx,
+            hint="rename it",
         ) from error
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     with needing_driver(flavor, heard):
@@ -51,7 +54,7 @@ def parse(builder: Any, onnx: Path, flavor: Flavor, heard: Log) -> ParsedNetwork
     try:
         return ParsedNetwork(network, parser, *_specs(network))
     except CompatibilityError as error:
-        raise CompatibilityError(error.what, path=onnx, hint=error.hint) from error
+        raise CompatibilityError(error.what, code=error.code, path=onnx, hint=error.hint) from error
 
 
 SHOWN_ERRORS = 3
@@ -61,13 +64,15 @@ def _refusal_error(errors: Sequence[Any], flavor: Flavor, onnx: Path) -> Rexport
     """The parser's errors in one."""
     words = [_format_error(error) for error in errors] or ["it gave no reason"]
     more = f"; and {len(words) - SHOWN_ERRORS} more" if len(words) > SHOWN_ERRORS else ""
-    message = f"{flavor.title}'s parser refused it: {'; '.join(words[:SHOWN_ERRORS])}{more}"
+    refusal = Reason(
+        "graph-refused-by-parser", f"{flavor.title}'s parser refused it: {'; '.join(words[:SHOWN_ERRORS])}{more}"
+    )
     codes = [error.code().name for error in errors]
     if "MEM_ALLOC_FAILED" in codes:
-        return ResourceError(message, path=onnx)
+        return ResourceError(refusal.sentence, code=refusal.code, path=onnx)
     if _BROKEN.isdisjoint(codes) or any(_UNKNOWN in error.desc() for error in errors):
-        return CompatibilityError(message, path=onnx, hint="another backend may run it")
-    return ArtifactError(message, path=onnx, hint="export it again")
+        return CompatibilityError(refusal.sentence, code=refusal.code, path=onnx, hint="another backend may run it")
+    return ArtifactError(refusal.sentence, code=refusal.code, path=onnx, hint="export it again")
 
 
 _BROKEN = {"MODEL_DESERIALIZE_FAILED", "INVALID_GRAPH"}
@@ -110,6 +115,7 @@ def _specs(network: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
     if len({spec.shape[0] for spec in inputs}) != 1:
         raise CompatibilityError(
             f"its inputs have no batch in common: {', '.join(map(str, inputs)) or 'it has none'}",
+            code="engine-batches-differ",
             hint="their first dimension must be the same",
         )
     return inputs, tuple(_spec(network.get_output(index), str(batch)) for index in range(network.num_outputs))
@@ -120,12 +126,14 @@ def _spec(tensor: Any, batch: str) -> TensorSpec:
     if dtype not in DTYPES:
         raise CompatibilityError(
             f"{quote(tensor.name)} has the type {dtype.lower()}, which NumPy has not",
+            code="engine-type-unsupported",
             hint="export it with inputs and outputs of float32",
         )
     shape = tuple(int(size) for size in tensor.shape)
     if not shape or min(shape[1:], default=1) < 0:
         raise CompatibilityError(
             f"{quote(tensor.name)} has the shape {shape}",
+            code="engine-shape-varies",
             hint="an engine takes batches of images of one size: only the first dimension may vary, which is -1",
         )
     return TensorSpec(str(tensor.name), DTYPES[dtype], (batch if shape[0] < 0 else shape[0], *shape[1:]))

@@ -30,7 +30,10 @@ def context_for(loaded: LoadedEngine, inputs: tuple[TensorSpec, ...], profiles: 
     """
     context = loaded.engine.create_execution_context()
     if context is None:
-        raise ResourceError(f"the GPU's memory does not hold an execution context: {loaded.log.describe_errors()}")
+        raise ResourceError(
+            f"the GPU's memory does not hold an execution context: {loaded.log.describe_errors()}",
+            code="context-exceeds-memory",
+        )
     index = next(index for index, row in enumerate(profiles) if row.least <= batch <= row.most)
     stream = Stream()
     taken = index == 0 or context.set_optimization_profile_async(index, stream.handle)
@@ -38,7 +41,9 @@ def context_for(loaded: LoadedEngine, inputs: tuple[TensorSpec, ...], profiles: 
     for spec in inputs:
         taken = taken and context.set_input_shape(spec.name, (batch, *(int(size) for size in spec.shape[1:])))
     if not taken:
-        raise CompatibilityError(f"the engine does not take a batch of {batch}: {loaded.log.describe_errors()}")
+        raise CompatibilityError(
+            f"the engine does not take a batch of {batch}: {loaded.log.describe_errors()}", code="engine-batch-refused"
+        )
     return context
 
 
@@ -94,7 +99,9 @@ def _run(loaded: LoadedEngine, context: Any, arrays: Arrays, outputs: tuple[Tens
     placed = all(context.set_tensor_address(name, buffer.pointer) for name, buffer in buffers.items())
     for _ in range(1 + _RUNS):
         if not placed or not context.execute_async_v3(stream.handle):
-            raise CompatibilityError(f"the engine does not run: {loaded.log.describe_errors()}")
+            raise CompatibilityError(
+                f"the engine does not run: {loaded.log.describe_errors()}", code="engine-cannot-run"
+            )
         stream.synchronize()
 
 

@@ -90,6 +90,7 @@ class EngineSession:
             if tensor.device != _ORDINAL:
                 raise InputError(
                     f"{name}: it lies on CUDA device {tensor.device}, the engine on {_ORDINAL}",
+                    code="tensor-on-other-device",
                     hint=f"pass tensor.to('cuda:{_ORDINAL}')",
                 )
         with self._device():
@@ -143,7 +144,9 @@ class EngineSession:
     def _device(self) -> Iterator[None]:
         """Surrounds what touches the device, which can fail for good."""
         if self._lost is not None:
-            raise DeviceLostError(f"the GPU failed earlier: {self._lost.what}", hint=self._lost.hint)
+            raise DeviceLostError(
+                f"the GPU failed earlier: {self._lost.what}", code="gpu-failed-earlier", hint=self._lost.hint
+            )
         try:
             with cuda.current(_ORDINAL):
                 yield

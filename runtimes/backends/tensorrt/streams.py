@@ -44,7 +44,7 @@ class CompiledKernels:
         if self._cache is None:
             self._cache = runtime_config.create_runtime_cache()
         if not runtime_config.set_runtime_cache(self._cache):
-            raise ResourceError("TensorRT-RTX took no cache of kernels")
+            raise ResourceError("TensorRT-RTX took no cache of kernels", code="kernel-cache-refused")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def row_shape(spec: TensorSpec) -> tuple[int, ...]:
     """
     sizes = tuple(size for size in spec.shape[1:] if isinstance(size, int))
     if not spec.shape or len(sizes) != len(spec.shape) - 1:
-        raise CompatibilityError(f"{spec}: an engine's first dimension is the batch, and the others are fixed")
+        raise CompatibilityError(
+            f"{spec}: an engine's first dimension is the batch, and the others are fixed", code="engine-dimensions-vary"
+        )
     return sizes
 
 
@@ -129,7 +131,9 @@ class Context:
         for spec in self._model.outputs:
             shape = tuple(self._native.get_tensor_shape(spec.name))
             if shape != (images, *row_shape(spec)):
-                raise CompatibilityError(f"{spec}: the engine gives {shape} for {images} images")
+                raise CompatibilityError(
+                    f"{spec}: the engine gives {shape} for {images} images", code="engine-output-shape"
+                )
         for name, address in addresses.items():
             if not self._native.set_tensor_address(name, address):
                 raise self._refusal(f"use the memory of {name}")
@@ -140,7 +144,9 @@ class Context:
             raise self._refusal("run it")
 
     def _refusal(self, doing: str) -> ResourceError:
-        return ResourceError(f"{self._model.library.__name__} could not {doing}: {self._model.heard()}")
+        return ResourceError(
+            f"{self._model.library.__name__} could not {doing}: {self._model.heard()}", code="engine-call-failed"
+        )
 
 
 _MAKING = threading.Lock()
@@ -161,7 +167,9 @@ def _native_context(model: EngineModel) -> Any:
             model.compiled.shared_by(config)
             made = model.engine.create_execution_context(config)
     if made is None:
-        raise ResourceError(f"{model.library.__name__} could not make an execution context: {model.heard()}")
+        raise ResourceError(
+            f"{model.library.__name__} could not make an execution context: {model.heard()}", code="context-not-made"
+        )
     return made
 
 
@@ -276,7 +284,7 @@ class EngineLane:
 
     def _plain_context(self) -> Context:
         if self._context is None:
-            raise ResourceError("this lane is closed")
+            raise ResourceError("this lane is closed", code="lane-closed")
         return self._context
 
     @staticmethod

@@ -25,9 +25,16 @@ def attach(config: Any, path: Path, heard: Log) -> None:
     before = len(heard.warnings)
     cache = config.create_timing_cache(content)
     if cache is None or (content and any("timing cache" in text for text in heard.warnings[before:])):
-        raise ArtifactError("it is no timing cache of this library's version", path=path, hint="name another file")
+        raise ArtifactError(
+            "it is no timing cache of this library's version",
+            code="timing-cache-unreadable",
+            path=path,
+            hint="name another file",
+        )
     if not config.set_timing_cache(cache, False):
-        raise CompatibilityError("it is a timing cache of another GPU", path=path, hint="name another file")
+        raise CompatibilityError(
+            "it is a timing cache of another GPU", code="timing-cache-other-gpu", path=path, hint="name another file"
+        )
 
 
 def save(config: Any, path: Path) -> None:

@@ -134,7 +134,7 @@ def test_the_reference_is_told_of_where_it_is_not_the_next() -> None:
 
 def test_rows_that_took_turns_are_paired_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    for name in ("paired", "unpaired"):
+    for name in ("compare_paired", "compare_unpaired"):
 
         def noted(*_: object, name: str = name) -> statistics.LatencyComparison:
             asked.append(name)
@@ -147,7 +147,7 @@ def test_rows_that_took_turns_are_paired_and_others_are_not(monkeypatch: pytest.
         ranking.compare_latencies(SLOW, other)
     ranking.compare_latencies(replace(SLOW, field=None), others[-1])
     ranking._compare_samples.cache_clear()
-    assert asked == ["paired", "unpaired"]  # what was compared once is remembered
+    assert asked == ["compare_paired", "compare_unpaired"]  # what was compared once is remembered
 
 
 def test_threads_are_named_where_they_differ() -> None:

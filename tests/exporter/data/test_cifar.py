@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import struct
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from exporter.data import archives, cifar
+from exporter.data import cifar
 from exporter.data.dataset import open_dataset
 from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError
 from runtimes.images.preprocessing import Preprocessing
 from tests.exporter.datasets import folder_of, png, tar_of
+from tests.refusals import refuses
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 SMALL = Preprocessing(None, (32, 32), 0, (0.0,) * 3, (1.0,) * 3)
@@ -56,38 +58,39 @@ def python2_pickle(rows: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:
     )
 
 
-def python3_pickle(rows: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:
-    return pickle.dumps({"data": np.asfortranarray(rows), "labels": labels.tolist()}, protocol=4)
-
-
 def binary(rows: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:
     return np.concatenate([labels[:, None].astype(np.uint8), rows], axis=1).tobytes()
 
 
 FORMS: dict[str, tuple[str, Callable[..., bytes]]] = {
     "python": ("cifar-10-batches-py/{}_batch{}", python2_pickle),
-    "python 3": ("cifar-10-batches-py/{}_batch{}", python3_pickle),
     "binary": ("cifar-10-batches-bin/{}_batch{}.bin", binary),
 }
 
 
-def test_the_pickle_of_the_tests_is_one() -> None:
-    rows, labels = cifar_table()
-    table = pickle.loads(python2_pickle(rows, labels), encoding="bytes")
-    np.testing.assert_array_equal(table[b"data"], rows)
-    assert table[b"labels"] == labels.tolist()
+def publish(patch: pytest.MonkeyPatch, contents: dict[str, bytes]) -> dict[str, bytes]:
+    """The same contents, of which those that are pickles count as the published files of their names."""
+    for name, content in contents.items():
+        patch.setitem(cifar.PUBLISHED_MD5, Path(name).name, hashlib.md5(content).hexdigest())
+    return contents
 
 
-@pytest.mark.filterwarnings("ignore:dtype.*align:DeprecationWarning")
+def test_the_published_digests_are_of_six_files() -> None:
+    assert sorted(cifar.PUBLISHED_MD5) == [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    assert len({int(digest, 16) for digest in cifar.PUBLISHED_MD5.values()}) == 6
+    assert {len(digest) for digest in cifar.PUBLISHED_MD5.values()} == {32}
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_cifar10_in_each_form(form: str, packed: bool, tmp_path: Path) -> None:
+def test_cifar10_in_each_form(form: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pattern, write = FORMS[form]
     rows, labels = cifar_table()
     contents = {
         pattern.format("test", ""): write(rows, labels),
         pattern.format("data", "_1"): write(rows[:1], labels[:1]),
     }
+    publish(monkeypatch, contents)
     place = tar_of(tmp_path / "c.tar.gz", contents, "w:gz") if packed else folder_of(tmp_path / "c", contents)
     for spec in (str(place), f"cifar10:{place}"):
         dataset = open_dataset(spec)
@@ -100,26 +103,25 @@ def test_cifar10_in_each_form(form: str, packed: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["python", "binary"])
-def test_without_a_test_batch_the_training_batches_are_taken(form: str, tmp_path: Path) -> None:
+def test_training_batches_stand_in_for_a_test_batch(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pattern, write = FORMS[form]
     rows, labels = cifar_table()
-    place = folder_of(
-        tmp_path, {pattern.format("data", f"_{i}"): write(rows[i : i + 2], labels[i : i + 2]) for i in (2, 4)}
-    )
+    batches = {pattern.format("data", f"_{i}"): write(rows[i : i + 2], labels[i : i + 2]) for i in (2, 4)}
+    place = folder_of(tmp_path, publish(monkeypatch, batches))
     dataset = open_dataset(str(place))
     assert (dataset.name, dataset.label(0)) == ("cifar10/train", "cifar10/train[0]")
     np.testing.assert_array_equal(np.asarray(dataset.targets), labels[2:])
 
 
-@pytest.mark.filterwarnings("ignore:dtype.*align:DeprecationWarning")
 @pytest.mark.parametrize("form", ["python", "binary"])
-def test_to_train_the_training_batches_are_taken_where_there_are_any(form: str, tmp_path: Path) -> None:
+def test_training_takes_the_training_batches(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pattern, write = FORMS[form]
     rows, labels = cifar_table()
-    test = folder_of(tmp_path / "c", {pattern.format("test", ""): write(rows[:1], labels[:1])})
+    test = folder_of(tmp_path / "c", publish(monkeypatch, {pattern.format("test", ""): write(rows[:1], labels[:1])}))
     dataset = open_dataset(f"cifar10:{test}", split="train")
     assert (dataset.name, len(dataset)) == ("cifar10", 1)
-    both = folder_of(test, {pattern.format("data", f"_{i}"): write(rows[i : i + 2], labels[i : i + 2]) for i in (2, 4)})
+    batches = {pattern.format("data", f"_{i}"): write(rows[i : i + 2], labels[i : i + 2]) for i in (2, 4)}
+    both = folder_of(test, publish(monkeypatch, batches))
     dataset = open_dataset(f"cifar10:{both}", split="train")
     assert (dataset.name, dataset.classes, dataset.label(0)) == ("cifar10/train", cifar.CLASSES, "cifar10/train[0]")
     np.testing.assert_array_equal(np.asarray(dataset.targets), labels[2:])
@@ -138,92 +140,36 @@ class _Payload:
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(protocol: int, tmp_path: Path) -> None:
     content = pickle.dumps({"data": _Payload(tmp_path / "canary"), "labels": [1]}, protocol)
     folder_of(tmp_path, {"test_batch": content})
-    with pytest.raises(
-        UnsafeArtifactError, match=r"test_batch: its pickle (calls 'posix\.mkdir', which|holds what no)"
-    ):
+    with refuses(UnsafeArtifactError, "cifar-pickle-unknown", tmp_path / "test_batch"):
         open_dataset(str(tmp_path))
     assert not (tmp_path / "canary").exists()
 
 
-RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"\x80\x02" + b"cbuiltins\neval\nU\x011\x85R.", r"calls 'builtins\.eval', which could run code"),
-        (b"\x80\x02" + b"cnumpy\nload\nU\x011\x85R.", r"calls 'numpy\.load'"),
-        (b"\x80\x02" + b"ccodecs\nencode\n.", r"calls 'codecs\.encode'"),
-        (b"\x80\x02" + RECONSTRUCT + b"}b.", "tries to alter a function"),
-        (b"\x80\x02P7\n.", r"holds what no table of images needs \(PERSID at byte 2\)"),
-        (b"\x80\x02\x82\x01.", r"\(EXT1 at byte 2\)"),
-        (b"\x80\x02Nr\xff\xff\xff\x7f.", r"\(LONG_BINPUT at byte 3\)"),
-        (b"\x80\x02N" + b"\x85" * 100 + b".", r"\(TUPLE1 at byte 67\)"),
-        (b"\x80\x02]" + b"(e" * 600_000 + b".", r"\(APPENDS at byte|\(MARK at byte"),
-    ],
-)
-def test_pickles_that_ask_for_more_than_a_table_needs(content: bytes, message: str, tmp_path: Path) -> None:
-    folder_of(tmp_path, {"test_batch": content})
-    with pytest.raises(UnsafeArtifactError, match=message):
-        open_dataset(str(tmp_path))
-
-
-def pickled(**changes: Any) -> bytes:
-    rows, labels = cifar_table()
-    return pickle.dumps({"data": rows, "labels": labels.tolist()} | changes, protocol=4)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "no pickle, or a damaged one: pickle exhausted before seeing STOP"),
-        (b"<!DOCTYPE html>", "no pickle, or a damaged one"),
-        (python2_pickle(*cifar_table())[:-100], "no pickle, or a damaged one"),
-        (python2_pickle(*cifar_table()) + b"more", "4 bytes follow its pickle"),
-        (b"\x80\x02R.", "a damaged pickle: "),
-        (b"\x80\x02K\x01.", "a pickled int; expected a dictionary with data and labels"),
-        (b"\x80\x02}.", "expected a dictionary with an array under data and a list under labels"),
-        (pickled(labels=[1, 2]), "6 images and 2 labels"),
-        (pickled(labels=[10] * 6), "labels from 10 to 10; CIFAR-10's are 0 to 9"),
-        (pickled(labels=["a"] * 6), "its labels are not small whole numbers"),
-        (pickled(data=np.zeros((6, 100), np.uint8)), r"its data is no array of uint8 \(n, 3072\)"),
-        (pickled(data=np.zeros((6, 3072), np.float32)), r"its data is no array of uint8 \(n, 3072\)"),
-        (pickled(data=np.zeros((0, 3072), np.uint8), labels=[]), "its data is no array of uint8"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:dtype.*align:DeprecationWarning")
-def test_damaged_pickles(content: bytes, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", python2_pickle(*cifar_table())])
+def test_only_published_pickles_are_read(content: bytes, tmp_path: Path) -> None:
     folder_of(tmp_path, {"cifar/test_batch": content})
-    with pytest.raises(ArtifactError, match=f"cifar/test_batch: {message}"):
+    with refuses(UnsafeArtifactError, "cifar-pickle-unknown", "cifar/test_batch", "test_batch.bin") as caught:
+        open_dataset(str(tmp_path))
+    assert caught.value.hint is not None
+
+
+def test_a_published_pickle_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = publish(monkeypatch, {"data_batch_1": python2_pickle(*cifar_table())})["data_batch_1"]
+    folder_of(tmp_path, {"test_batch": content})
+    with refuses(UnsafeArtifactError, "cifar-pickle-unknown", "test_batch"):
         open_dataset(str(tmp_path))
 
 
-def test_rotten_pickles_raise_our_own_errors(tmp_path: Path) -> None:
-    content = python2_pickle(*cifar_table(1))
-    frame = [place for place in range(len(content)) if not 400 < place < 3300]  # pixels may be anything
-    for place in frame:
-        for value in (0x00, 0x2E, 0x63, 0xFF):
-            rotten = bytearray(content)
-            rotten[place] = value
-            found = archives.Members(tmp_path, {"test_batch": bytes(rotten)})
-            try:
-                table = cifar.read(found)
-            except ArtifactError:
-                continue
-            assert table is not None
-            assert table[0].shape == (1, 32, 32, 3)
-
-
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "code", "values"),
     [
-        (b"", "0 bytes are no whole number of records of 3,073 bytes"),
-        (bytes(3074), "3,074 bytes are no whole number"),
-        (b"\x0b" + bytes(3072), "labels from 11 to 11; CIFAR-10's are 0 to 9"),
+        (b"", "cifar-record-size", ["0 bytes", "3,073"]),
+        (bytes(3074), "cifar-record-size", ["3,074"]),
+        (b"\x0b" + bytes(3072), "cifar-label-range", [11]),
     ],
 )
-def test_damaged_binary_batches(content: bytes, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=f"test_batch.bin: {message}"):
+def test_damaged_binary_batches(content: bytes, code: str, values: list[object], tmp_path: Path) -> None:
+    with refuses(ArtifactError, code, "test_batch.bin", *values):
         open_dataset(str(folder_of(tmp_path, {"test_batch.bin": content})))
 
 
@@ -231,18 +177,19 @@ def test_a_batch_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(cifar, "MAX_BATCH_BYTES", 10)
     contents = {"test_batch.bin": bytes(3073)}
     for place in (folder_of(tmp_path / "set", contents), tar_of(tmp_path / "set.tar", contents)):
-        with pytest.raises(ResourceError, match=r"test_batch.bin: cannot read: 3,073 bytes, more than the 10 allowed"):
+        with pytest.raises(ResourceError, match=r"test_batch.bin: .*3,073 .*10 ") as caught:
             open_dataset(str(place))
+        assert caught.value.path == place / "test_batch.bin"
 
 
 def test_what_is_called_cifar10_must_have_its_classes(tmp_path: Path) -> None:
     place = folder_of(tmp_path / "jpegs", {f"{name}/1.png": png(1) for name in cifar.CLASSES})
     assert open_dataset(f"cifar10:{place}").name == "jpegs"
     folder_of(place, {"zebra/1.png": png(1)})
-    with pytest.raises(ArtifactError, match=r"not CIFAR-10: its classes are airplane, .*, zebra"):
+    with refuses(ArtifactError, "cifar10-classes-differ", "airplane", "zebra"):
         open_dataset(f"cifar10:{place}")
     flat = folder_of(tmp_path / "flat", {"1.png": png(1)})
-    with pytest.raises(ArtifactError, match=r"flat: not CIFAR-10: its classes are not told"):
+    with refuses(ArtifactError, "cifar10-classes-differ", flat):
         open_dataset(f"cifar10:{flat}", split="train")
 
 

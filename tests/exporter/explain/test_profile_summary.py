@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 import runtimes
-from exporter.explain.profile_summary import ExecutedPart, Execution, bits, execution, places
+from exporter.explain.profile_summary import ExecutedPart, Execution, bits, execution
+from exporter.models.positions import places
 from runtimes import Artifact, Description
 from runtimes.protocol import Layer
 from tests.exporter import small, spoilt

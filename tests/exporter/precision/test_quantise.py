@@ -47,8 +47,8 @@ def graphs() -> dict[tuple[str, Target], onnx_library.ModelProto]:
     found: dict[tuple[str, Target], onnx_library.ModelProto] = {}
     for name, row in ROWS.items():
         graph = float_graph(row)
-        found[name, "cpu"] = quantise_graph(graph, images(row), "cpu")
-        found[name, "tensorrt"] = quantise_graph(graph, images(row), "tensorrt")
+        found[name, "cpu"] = quantise_graph(graph, images(row), signed=False)
+        found[name, "tensorrt"] = quantise_graph(graph, images(row), signed=True)
     return found
 
 
@@ -152,7 +152,7 @@ def with_bias(row: Variant) -> onnx_library.ModelProto:
 def test_the_classifiers_bias_is_no_hindrance(tmp_path: Path) -> None:
     """For CPUs it becomes int32, so that ONNX Runtime computes all in integers; TensorRT takes it as it is."""
     graph = with_bias(BASIC)
-    model = quantise_graph(graph, images(BASIC), "cpu")
+    model = quantise_graph(graph, images(BASIC), signed=False)
     onnx_library.checker.check_model(model, full_check=True)
     settings = onnxruntime.SessionOptions()
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -164,7 +164,7 @@ def test_the_classifiers_bias_is_no_hindrance(tmp_path: Path) -> None:
     feeds = {"input": images(BASIC)}
     (given,), (expected,) = session.run(None, feeds), exact.run(None, feeds)
     assert np.abs(given - expected).max() < 0.05 * np.abs(expected).max()
-    signed = {tensor.name for tensor in quantise_graph(graph, images(BASIC), "tensorrt").graph.initializer}
+    signed = {tensor.name for tensor in quantise_graph(graph, images(BASIC), signed=True).graph.initializer}
     assert "a.bias" in signed
 
 
@@ -191,24 +191,24 @@ def test_signed_scales_cover_the_same_range(graphs: Graphs) -> None:
 
 
 def test_the_same_images_give_the_same_graph(graphs: Graphs) -> None:
-    again = quantise_graph(float_graph(BASIC), images(BASIC), "cpu")
+    again = quantise_graph(float_graph(BASIC), images(BASIC), signed=False)
     assert again.SerializeToString() == graphs["A", "cpu"].SerializeToString()
 
 
 def test_other_images_give_other_scales(graphs: Graphs) -> None:
-    again = quantise_graph(float_graph(BASIC), 3 * images(BASIC), "cpu")
+    again = quantise_graph(float_graph(BASIC), 3 * images(BASIC), signed=False)
     assert again.SerializeToString() != graphs["A", "cpu"].SerializeToString()
 
 
 def test_the_float_graph_stays_as_it_is() -> None:
     graph = float_graph(BASIC)
     before = graph.SerializeToString()
-    quantise_graph(graph, images(BASIC), "cpu")
+    quantise_graph(graph, images(BASIC), signed=False)
     assert graph.SerializeToString() == before
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    quantise_graph(float_graph(BASIC), images(BASIC), "cpu")
+    quantise_graph(float_graph(BASIC), images(BASIC), signed=False)
     assert capfd.readouterr().out == ""
 
 
@@ -216,7 +216,7 @@ def test_a_graph_that_cannot_be_quantised_is_refused() -> None:
     graph = float_graph(BASIC)
     graph.graph.node.append(helper.make_node("Relu", ["nowhere"], ["anywhere"], "lost"))
     with pytest.raises(CompatibilityError, match=r"NNCF \d+\.\d+\.\d+ cannot quantise this"):
-        quantise_graph(graph, images(BASIC), "cpu")
+        quantise_graph(graph, images(BASIC), signed=False)
 
 
 def test_no_images_no_scales() -> None:

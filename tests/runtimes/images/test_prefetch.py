@@ -19,6 +19,7 @@ from runtimes.errors import InputError
 from runtimes.images import prefetch as decoding
 from runtimes.images.prefetch import prefetch
 from runtimes.images.preprocessing import Image
+from tests.processes import default_interrupt
 
 REPO = Path(__file__).resolve().parents[3]
 MOST_THREADS = decoding.most_threads
@@ -249,9 +250,10 @@ def test_leaving_early_leaves_what_is_not_begun() -> None:
         done.append(number)
 
     batches = prefetch(paths(300), 100, work)
-    threading.Timer(0.1, lambda: os.kill(os.getpid(), 2)).start()
-    with pytest.raises(KeyboardInterrupt):
-        next(batches)
+    with default_interrupt():
+        threading.Timer(0.1, lambda: os.kill(os.getpid(), 2)).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(batches)
     assert not decoders()
     assert 0 < len(done) < 100
 
@@ -336,7 +338,7 @@ def test_the_end_of_the_program(program: str) -> None:
     """Neither does an unfinished one keep it from ending, nor does its end keep other threads from decoding."""
     head = """
 import threading
-from runtimes import decoding
+from runtimes.images import prefetch as decoding
 from runtimes.images.prefetch import prefetch
 decoding.most_threads = lambda: 4
 paths = list("abcdefghi")

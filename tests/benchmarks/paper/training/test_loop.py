@@ -229,7 +229,7 @@ def side_by_side(folder: Path, recipes: dict[str, Recipe], data: Data, pace: Pac
     """Drives runs as a GPU does, on this CPU; what was said."""
     said: list[str] = []
     jobs = [TrainingJob(folder / name, identity(recipe), Arithmetic()) for name, recipe in recipes.items()]
-    schedule._side_by_side(jobs, data, ExportListener(step=lambda _: None, notice=said.append), pace)
+    schedule._side_by_side(jobs, data, ExportListener(step=lambda _: None, notice=lambda line: said.append(str(line))), pace)
     return said
 
 
