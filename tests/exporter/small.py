@@ -9,8 +9,21 @@ from exporter.network import ExportListener, ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.targets import onnx_file
 from runtimes import Artifact
+from runtimes.errors import Reason
 
 SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
+
+
+def recording() -> tuple[list[str | Reason], ExportListener]:
+    """A listener, and the list of the notices that it gets."""
+    notices: list[str | Reason] = []
+    return notices, ExportListener(step=lambda _: None, notice=notices.append)
+
+
+def reason_codes(notices: list[str | Reason]) -> list[str]:
+    """The codes of the notices that warn of something."""
+    return [notice.code for notice in notices if isinstance(notice, Reason)]
+
 
 BASIC = Variant("small-basic", "basic", (1, 1, 1), (4, 8, 16), "cifar", "A", classes=10, size=(16, 16))
 BOTTLENECK = Variant("small-bottleneck", "bottleneck", (2, 1), (4, 8), "imagenet", "B", classes=10, size=(32, 32))

@@ -177,12 +177,11 @@ def test_a_batch_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(cifar, "MAX_BATCH_BYTES", 10)
     contents = {"test_batch.bin": bytes(3073)}
     for place in (folder_of(tmp_path / "set", contents), tar_of(tmp_path / "set.tar", contents)):
-        with pytest.raises(ResourceError, match=r"test_batch.bin: .*3,073 .*10 ") as caught:
+        with refuses(ResourceError, "file-too-large", place / "test_batch.bin", "3,073", "10"):
             open_dataset(str(place))
-        assert caught.value.path == place / "test_batch.bin"
 
 
-def test_what_is_called_cifar10_must_have_its_classes(tmp_path: Path) -> None:
+def test_cifar10_must_have_its_classes(tmp_path: Path) -> None:
     place = folder_of(tmp_path / "jpegs", {f"{name}/1.png": png(1) for name in cifar.CLASSES})
     assert open_dataset(f"cifar10:{place}").name == "jpegs"
     folder_of(place, {"zebra/1.png": png(1)})

@@ -20,6 +20,7 @@ from runtimes.errors import ArtifactError, InputError, IntegrityError, ModelMism
 from runtimes.images import prefetch
 from runtimes.images.preprocessing import Preprocessing, normalise
 from tests.exporter.datasets import PLAIN, folder_of, png, tar_of, values
+from tests.refusals import refuses
 
 CLASSES = (
     "T-shirt/top",
@@ -54,7 +55,7 @@ def test_the_bundled_test_set_is_the_published_one() -> None:
     assert dataset.label(17) == "fashion-mnist[17]"
 
 
-def test_the_bundled_training_sample_is_of_every_class_and_of_no_test_image() -> None:
+def test_the_training_sample_has_all_classes_and_no_test_image() -> None:
     sample, test = open_dataset("fashion-mnist", split="train"), open_dataset("fashion-mnist")
     assert (sample.name, len(sample), sample.classes) == ("fashion-mnist/train", 1000, CLASSES)
     assert sample.label(17) == "fashion-mnist/train[17]"
@@ -68,7 +69,7 @@ def test_the_bundled_training_sample_is_of_every_class_and_of_no_test_image() ->
     assert len({image.tobytes() for image in pixels}) == 1000
 
 
-def test_its_images_become_batches() -> None:
+def test_bundled_images_become_batches() -> None:
     preprocessing = Preprocessing(None, (28, 28), 2, (0.286,) * 3, (0.353,) * 3)
     dataset = open_dataset("fashion-mnist", limit=5)
     batches = list(dataset.batches(preprocessing, 2))
@@ -81,12 +82,14 @@ def test_its_images_become_batches() -> None:
 
 @pytest.mark.parametrize("split", ["test", "train"])
 @pytest.mark.parametrize("damage", [slice(0, 100), slice(200_000, 200_010)])
-def test_damaged_images_are_told(damage: slice, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_bundled_images_are_refused(
+    damage: slice, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = bytearray(data.BUNDLED[split].read_bytes())
     content[damage] = bytes(len(content[damage]))
     (tmp_path / "damaged.npz").write_bytes(content)
     monkeypatch.setitem(data.BUNDLED, split, tmp_path / "damaged.npz")
-    with pytest.raises(IntegrityError, match=r"damaged.npz: the bundled images are damaged: .* \(pip install --force"):
+    with refuses(IntegrityError, "bundled-data-damaged", "damaged.npz", "--force"):
         open_dataset("fashion-mnist", split=split)
 
 
@@ -128,10 +131,10 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     place = broken_set(tmp_path)
     batches = open_dataset(str(place)).batches(PLAIN, 2)
     np.testing.assert_array_equal(next(batches)[0], [0, 1])
-    with pytest.raises(InputError, match=r"set/a/3\.png: (a broken image|not readable)"):
+    with pytest.raises(InputError, match=r"set/a/3\.png: "):
         list(batches)
     archive = tar_of(tmp_path / "set.tar", {"a/0.png": png(0), "a/1.png": b"text"})
-    with pytest.raises(InputError, match=r"set\.tar/a/1\.png: not readable as an image"):
+    with refuses(InputError, "image-format-unknown", archive / "a" / "1.png"):
         list(open_dataset(str(archive)).batches(PLAIN, 2))
 
 
@@ -150,14 +153,14 @@ def test_broken_images_are_gathered_and_the_others_go_on(tmp_path: Path) -> None
         (8, "8.png"),
         (9, "9.png"),
     ]
-    assert "7.png: an empty file, no image" in str(unreadable[1].error)
+    assert unreadable[1].error.path == tmp_path / "set" / "a" / "7.png"
     assert isinstance(unreadable[2].error, ResourceError)
 
 
 def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
     place = folder_of(tmp_path / "set", {"a/1.png": png(1)})
     os.mkfifo(place / "a" / "0.png")
-    with pytest.raises(ResourceError, match=r"a/0\.png: cannot read: not a regular file"):
+    with refuses(ResourceError, "file-not-regular", place / "a" / "0.png"):
         list(open_dataset(str(place)).batches(PLAIN, 2))
 
 
@@ -173,7 +176,7 @@ def test_leaving_early_ends_the_threads(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_batch_below_one_is_refused_at_once() -> None:
     dataset = open_dataset("fashion-mnist", 1)
     for batches in (dataset.batches, dataset.pixels):
-        with pytest.raises(UsageError, match="the batch must be at least 1, not 0"):
+        with refuses(UsageError, "batch-below-one", "1", "0"):
             batches(PLAIN, 0)
 
 
@@ -195,33 +198,36 @@ def test_pixels_are_the_batches_before_they_are_normalised(tmp_path: Path) -> No
 @pytest.mark.parametrize("spec", ["imagenet", "fashion_mnist", "CIFAR10", ""])
 def test_unknown_names_are_refused_with_the_known_forms(spec: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    expected = "neither CIFAR-10" if spec == "" else rf"no data set '{spec}' \(fashion-mnist, cifar10:PATH, or the path"
-    with pytest.raises((UsageError, ArtifactError), match=expected):
-        open_dataset(spec)
+    if spec:
+        with refuses(UsageError, "dataset-unknown", spec, "fashion-mnist", "cifar10:PATH"):
+            open_dataset(spec)
+    else:
+        with refuses(ArtifactError, "dataset-empty"):
+            open_dataset(spec)
 
 
 @pytest.mark.parametrize("spec", ["cifar10", "cifar10:"])
 def test_cifar10_needs_its_path(spec: str) -> None:
-    with pytest.raises(UsageError, match=r"cifar10 is not bundled \(name where it lies: cifar10:PATH\)"):
+    with refuses(UsageError, "cifar10-not-bundled", "cifar10:PATH"):
         open_dataset(spec)
 
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/no/where", "nowhere.tar.gz", "cifar10:/no/where"])
 def test_missing_places_are_named(spec: str) -> None:
-    with pytest.raises(ResourceError, match=rf"{spec.removeprefix('cifar10:')}: no such file or folder \(data is fash"):
+    with refuses(ResourceError, "dataset-missing", spec.removeprefix("cifar10:")):
         open_dataset(spec)
 
 
 def test_pipes_and_endless_names_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.tar")
-    with pytest.raises(ResourceError, match=r"pipe.tar: cannot read: not a regular file"):
+    with refuses(ResourceError, "file-not-regular", tmp_path / "pipe.tar"):
         open_dataset(str(tmp_path / "pipe.tar"))
-    with pytest.raises(ResourceError, match="cannot read: File name too long"):
+    with refuses(ResourceError, "file-access-failed"):
         open_dataset("x" * 5000)
 
 
 def test_a_limit_below_one_is_refused() -> None:
-    with pytest.raises(UsageError, match="the limit must be at least 1 image, not 0"):
+    with refuses(UsageError, "limit-below-one", "1", "0"):
         open_dataset("fashion-mnist", 0)
 
 
@@ -240,23 +246,18 @@ def test_other_names_of_the_same_number_stand_in_order(labels: list[str] | None)
 
 @pytest.mark.parametrize("classes", [2, 1000])
 def test_another_number_of_classes_is_refused(classes: int) -> None:
-    message = rf"data of 3 classes for a network of {classes} classes \(take data of {classes} .* --num-classes 3\)"
-    with pytest.raises(ModelMismatchError, match=message):
+    with refuses(ModelMismatchError, "class-count-mismatch", classes, "--num-classes 3"):
         map_classes(["ant", "bee", "cat"], None, classes)
 
 
 def test_names_that_contradict_are_refused() -> None:
-    with pytest.raises(
-        ModelMismatchError, match=r"though 'bee' is among both, in different places \(export with --lab"
-    ):
+    with refuses(ModelMismatchError, "class-order-unclear", "bee", "--labels"):
         map_classes(["ant", "bee", "cat"], ["bee", "yak", "cow"], 3)
 
 
 def test_images_without_classes_are_no_data_to_test_with(tmp_path: Path) -> None:
     dataset = open_dataset(str(folder_of(tmp_path / "photos", {"1.png": png(1)})), split="train")
-    with pytest.raises(
-        ModelMismatchError, match=r"the images of photos have no classes \(sort them into one folder a cl"
-    ):
+    with refuses(ModelMismatchError, "classes-missing", "photos"):
         targets_for(dataset, None, 2)
 
 
@@ -283,5 +284,5 @@ def test_noise_is_seeded_and_the_same_everywhere() -> None:
 
 
 def test_noise_needs_a_seed_of_at_least_zero() -> None:
-    with pytest.raises(UsageError, match="the seed must be at least 0, not -1"):
+    with refuses(UsageError, "seed-negative", "0", "-1"):
         noise((1,), -1)

@@ -35,13 +35,13 @@ def chain() -> onnx.ModelProto:
     )
 
 
-def ran(graph: onnx.ModelProto, folder: Path, **feeds: Array) -> Arrays:
+def run_graph(graph: onnx.ModelProto, folder: Path, **feeds: Array) -> Arrays:
     with runtimes.open(spoilt.written(graph, folder / "graph.onnx"), threads=1) as runtime:
         return runtime.infer({"input": DATA} | feeds)
 
 
 def test_values_inside_come_out(tmp_path: Path) -> None:
-    found = ran(graph_probes.expose_values(chain(), ["sum", "doubled"]), tmp_path)
+    found = run_graph(graph_probes.expose_values(chain(), ["sum", "doubled"]), tmp_path)
     assert list(found) == ["sum", "doubled"]
     np.testing.assert_allclose(found["sum"], DATA + 1 / 3, rtol=1e-6)
     np.testing.assert_allclose(found["doubled"], 2 * np.maximum(DATA + 1 / 3, 0), rtol=1e-6)
@@ -53,7 +53,7 @@ def test_a_value_comes_in_for_all_but_its_own_nodes(tmp_path: Path) -> None:
         graph = graph_probes.expose_values(
             graph_probes.add_inputs(chain(), types, {"positive": own}), ["positive", "doubled", "logits"]
         )
-        found = ran(graph, tmp_path, **{graph_probes.input_name("positive"): given})
+        found = run_graph(graph, tmp_path, **{graph_probes.input_name("positive"): given})
         np.testing.assert_allclose(found["positive"], np.maximum(DATA + 1 / 3, 0), rtol=1e-6)
         np.testing.assert_allclose(found["doubled"], doubled, rtol=1e-6)
         np.testing.assert_allclose(found["logits"], doubled - given, rtol=1e-6)
@@ -66,7 +66,7 @@ def test_a_node_without_a_name_is_called_after_its_value() -> None:
 def test_half_precision_is_float32_that_was_rounded(tmp_path: Path) -> None:
     graph = graph_probes.emulate_in_float32(cast(chain(), "float16"))
     assert {tensor.data_type for tensor in graph.graph.initializer} == {TensorProto.FLOAT}
-    found = ran(graph_probes.expose_values(graph, ["sum", "doubled"]), tmp_path)
+    found = run_graph(graph_probes.expose_values(graph, ["sum", "doubled"]), tmp_path)
     expected = (DATA + np.float32(np.float16(1 / 3))).astype(np.float16).astype(np.float32)
     np.testing.assert_array_equal(found["sum"], expected)
     np.testing.assert_array_equal(found["doubled"], 2 * np.maximum(expected, 0))
@@ -77,7 +77,7 @@ def test_rounding_leaves_a_graph_of_float32_as_it_is() -> None:
     assert graph_probes.emulate_in_float32(graph) == graph
 
 
-def test_a_graph_that_takes_and_gives_half_precision_takes_and_gives_float32() -> None:
+def test_half_precision_inputs_and_outputs_become_float32() -> None:
     graph = helper.make_model(
         helper.make_graph(
             [helper.make_node("Relu", ["x"], ["y"])],

@@ -54,7 +54,7 @@ def test_names_tell_the_block(names: list[str], found: list[str]) -> None:
     assert [place.block for place in places(names)] == found
 
 
-def test_a_block_belongs_to_its_stage_and_stem_and_head_are_stages() -> None:
+def test_blocks_belong_to_stages_and_stem_and_head_are_stages() -> None:
     assert [place.stage for place in places(["conv1/Conv", "layer2.0/Add", "fc/Gemm"])] == ["stem", "layer2", "head"]
 
 
@@ -94,9 +94,7 @@ def test_a_convolution_left_in_float_is_named(artifact: Artifact, tmp_path: Path
     assert {place for place, _, _ in remarks(found)} == {"layer1.1"}
 
 
-def test_nodes_that_do_not_fuse_are_named_though_all_convolutions_are_integers(
-    artifact: Artifact, tmp_path: Path
-) -> None:
+def test_unfused_nodes_are_named_beside_integer_convolutions(artifact: Artifact, tmp_path: Path) -> None:
     graph = spoilt.interrupted(spoilt.int8(artifact), "layer1.1.conv2/Conv", 0, requantised=True)
     found = ran(graph, tmp_path, "onnxruntime")
     assert found.precisions == {"int8": 13}
@@ -163,7 +161,7 @@ def test_the_time_is_summed_up() -> None:
     assert (head.duration_s, head.remarks) == (5.0, ())
 
 
-def test_entry_and_exit_are_not_blamed_and_the_most_expensive_comes_first() -> None:
+def test_the_most_expensive_step_comes_first() -> None:
     found = execution(STEPS, "int8", ABOUT)
     stem, layer1, head = found.stages
     assert stem.remarks == head.remarks == ()

@@ -10,6 +10,7 @@ from exporter.explain.layer_errors import BlockError, LayerError, StageError
 from exporter.explain.profile_summary import Execution, execution
 from exporter.explain.view import percent, print_explanation, rows, verdict
 from runtimes import Description
+from runtimes.errors import Reason
 from runtimes.protocol import Layer
 
 ABOUT = Description("onnxruntime", "1.32.0", "cpu", "CPUExecutionProvider", "int8", 2)
@@ -65,8 +66,8 @@ def ran(steps: tuple[Layer, ...] = STEPS, precision: str = "int8") -> Execution:
 
 
 BOTH = Explanation("out/resnet_int8.onnx", "int8", ran(), None, ERRORS, None)
-RAN = replace(BOTH, errors=None, no_errors="it is fp32 itself")
-WRONG = replace(BOTH, execution=None, no_execution="no kernel for Conv in bfloat16")
+RAN = replace(BOTH, errors=None, no_errors=Reason("already-fp32", "it is fp32 itself"))
+WRONG = replace(BOTH, execution=None, no_execution=Reason("kernel-missing", "no kernel for Conv in bfloat16"))
 
 
 def printed(explanation: Explanation, detail: str = "block") -> str:
@@ -99,7 +100,7 @@ def test_where_errors_are_not_known_the_slowest_comes_first() -> None:
     assert [row.name for row in rows(slow, "stage")] == ["stem", "layer1", "head"]
 
 
-def test_what_ran_without_an_error_of_its_own_is_not_lost() -> None:
+def test_a_stage_without_an_error_of_its_own_is_shown() -> None:
     fewer = replace(BOTH, errors=replace(ERRORS, stages=ERRORS.stages[:1]))
     assert [row.name for row in rows(fewer, "stage")] == ["layer1", "stem", "head"]
 

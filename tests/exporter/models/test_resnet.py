@@ -38,7 +38,7 @@ def blocks(model: ResNet) -> Iterator[BasicBlock | Bottleneck]:
             yield module
 
 
-def filled(row: Variant, seed: int = 0) -> ResNet:
+def build_filled(row: Variant, seed: int = 0) -> ResNet:
     model = build(row)
     initialise(model, seed)
     return model
@@ -81,9 +81,9 @@ def test_the_first_block_of_resnet50() -> None:
     assert state["fc.weight"].shape == (1000, 2048)
 
 
-def randomised(row: Variant, seed: int) -> ResNet:
+def build_randomised(row: Variant, seed: int) -> ResNet:
     """He weights under batch-norms that no two channels share, such as a trained network has."""
-    model = filled(row, seed)
+    model = build_filled(row, seed)
     settle_statistics(model, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -102,7 +102,7 @@ def randomised(row: Variant, seed: int) -> ResNet:
 @pytest.mark.parametrize("name", FIVE)
 def test_logits_are_those_of_torchvisions_layout(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     row = customise(variant(name), size=(64, 64))
-    model = randomised(row, seed=3)
+    model = build_randomised(row, seed=3)
     with torch.inference_mode():
         ours = model(noise(row))
         theirs = torchvision_layout.logits(noise(row), model.state_dict())
@@ -114,7 +114,7 @@ def test_logits_are_those_of_torchvisions_layout(name: str, capsys: pytest.Captu
 
 def test_the_layouts_comparison_sees_a_stride_elsewhere() -> None:
     row = customise(variant("resnet50"), size=(64, 64), stride="v1")
-    model = randomised(row, seed=3)
+    model = build_randomised(row, seed=3)
     with torch.inference_mode():
         ours, theirs = model(noise(row)), torchvision_layout.logits(noise(row), model.state_dict())
     assert float((ours - theirs).abs().max() / theirs.abs().max()) > 1e-3
@@ -135,7 +135,7 @@ def test_option_a_without_a_stride_only_pads() -> None:
     np.testing.assert_array_equal(PaddedIdentity(1, 4, stride=1)(x).numpy().sum(axis=(2, 3)), [[0, 4, 0, 0]])
 
 
-def test_option_a_has_no_parameters_and_passes_where_shapes_agree() -> None:
+def test_option_a_has_no_parameters_and_passes_equal_shapes() -> None:
     shortcuts = [block.downsample for block in blocks(build(variant("resnet20")))]
     assert [type(shortcut) for shortcut in shortcuts if shortcut is not None] == [PaddedIdentity] * 2
     assert not any("downsample" in name for name in build(variant("resnet20")).state_dict())
@@ -186,7 +186,7 @@ def test_any_size_and_channels_run(name: str, size: tuple[int, int]) -> None:
 
 
 def test_weights_have_hes_deviation_and_no_bias() -> None:
-    model = filled(variant("resnet18"))
+    model = build_filled(variant("resnet18"))
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             weight = module.weight.detach()
@@ -200,7 +200,7 @@ def test_weights_have_hes_deviation_and_no_bias() -> None:
 
 
 def test_a_seed_gives_one_network() -> None:
-    first, again, other = (filled(variant("resnet20"), seed).state_dict() for seed in (5, 5, 6))
+    first, again, other = (build_filled(variant("resnet20"), seed).state_dict() for seed in (5, 5, 6))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
@@ -214,8 +214,8 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def settled(row: Variant, images: int) -> ResNet:
-    model = filled(row)
+def build_settled(row: Variant, images: int) -> ResNet:
+    model = build_filled(row)
     settle_statistics(model, 0, images)
     return model
 
@@ -235,7 +235,7 @@ def relative_error_of_float32(model: ResNet, x: Tensor) -> float:
 def test_settled_networks_have_moderate_logits(name: str, size: int, images: int) -> None:
     row = customise(variant(name), size=(size, size))
     with torch.inference_mode():
-        logits = settled(row, images)(noise(row))
+        logits = build_settled(row, images)(noise(row))
     assert bool(logits.isfinite().all())
     assert 0.1 < float(logits.abs().max()) < 100
 
@@ -244,19 +244,19 @@ def test_unsettled_networks_explode() -> None:
     """Why the statistics are settled."""
     row = customise(variant("resnet152"), size=(33, 33))
     with torch.inference_mode():
-        assert not float(filled(row)(noise(row)).abs().max()) < 1e4
+        assert not float(build_filled(row)(noise(row)).abs().max()) < 1e4
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet152", 33), ("plain34", 33), ("plain110", 32), ("resnet110", 32)])
 def test_settled_networks_are_computed_alike_everywhere(name: str, size: int) -> None:
     row = customise(variant(name), size=(size, size))
-    assert relative_error_of_float32(settled(row, 4), noise(row)) < 1e-5
+    assert relative_error_of_float32(build_settled(row, 4), noise(row)) < 1e-5
 
 
 def test_the_statistics_of_training_make_deep_networks_chaotic() -> None:
     """Why they are not those of a batch, which would be the obvious choice."""
     row = customise(variant("resnet152"), size=(33, 33))
-    model = filled(row)
+    model = build_filled(row)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -266,7 +266,7 @@ def test_the_statistics_of_training_make_deep_networks_chaotic() -> None:
 
 
 def test_settling_leaves_mode_hooks_and_weights() -> None:
-    model = filled(variant("resnet20")).train()
+    model = build_filled(variant("resnet20")).train()
     before = {name: value.clone() for name, value in model.named_parameters()}
     settle_statistics(model, 0)
     assert model.training
@@ -278,7 +278,7 @@ def test_settling_leaves_mode_hooks_and_weights() -> None:
 
 def test_images_do_not_mix() -> None:
     row = variant("resnet20")
-    model = settled(row, 4)
+    model = build_settled(row, 4)
     x = noise(row, 3)
     with torch.inference_mode():
         together, alone = model(x), torch.cat([model(one[None]) for one in x])

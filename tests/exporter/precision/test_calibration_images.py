@@ -16,6 +16,7 @@ from exporter.precision.spec import PrecisionSpec
 from runtimes.errors import InputError, ModelMismatchError, UsageError
 from runtimes.images.preprocessing import fit_image, normalise
 from tests.exporter.small import BASIC, SILENT
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,9 @@ def test_bundled_weights_are_calibrated_on_training_images(trained: Network) -> 
     assert not any(image.tobytes() in test for image in found.values)
 
 
-def test_and_judged_on_test_images_with_labels(trained: Network) -> None:
+def test_bundled_weights_are_judged_on_labelled_test_images(trained: Network) -> None:
     found = for_gate(trained, None, 300, 50)
-    assert found.description == "50 images of fashion-mnist"
+    assert (len(found), found.description.split()[-1]) == (50, "fashion-mnist")
     assert found.targets is not None
     assert found.targets.shape == (50,)
     assert set(found.targets) <= set(range(10))
@@ -65,7 +66,7 @@ def test_untrained_weights_take_noise(untrained: Network) -> None:
 
 def test_other_trained_weights_need_images(trained: Network) -> None:
     stranger = dataclasses.replace(trained, dataset="photos", data=None)
-    with pytest.raises(UsageError, match=r"needs training images .* none are at hand \(--calibration DIR"):
+    with refuses(UsageError, "calibration-data-missing", "--calibration"):
         for_calibration(stranger, None, 100)
 
 
@@ -77,10 +78,11 @@ def test_a_folder_of_pictures_serves_for_both(untrained: Network, photos: Path) 
     assert not any(image.tobytes() in seen for image in judges.values)
 
 
-def test_the_same_pictures_twice_are_told(untrained: Network, photos: Path) -> None:
+def test_calibration_images_that_judge_too_are_marked(untrained: Network, photos: Path) -> None:
     judges = for_gate(untrained, str(photos), 40, 1000)
-    assert judges.description.startswith("40 images of ")
-    assert judges.description.endswith(" that it was calibrated on")
+    calibration = for_calibration(untrained, str(photos), 40)
+    assert len(judges) == len(calibration) == 40
+    assert judges.description.startswith(f"{calibration.description} ")
 
 
 def test_floats_are_the_manifests_preprocessing(untrained: Network, photos: Path) -> None:
@@ -103,35 +105,35 @@ def test_noise_for_raw_input_is_pixels() -> None:
 
 def test_a_broken_picture_is_named(untrained: Network, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"broken\.png"):
+    with refuses(InputError, "image-format-unknown", tmp_path / "broken.png"):
         for_calibration(untrained, str(tmp_path), 5)
 
 
 def test_data_of_other_classes_are_refused(trained: Network) -> None:
     other = dataclasses.replace(trained, variant=dataclasses.replace(trained.variant, classes=7))
-    with pytest.raises(ModelMismatchError, match="10 classes for a network of 7"):
+    with refuses(ModelMismatchError, "class-count-mismatch", "10", "7"):
         for_gate(other, None, 300, 20)
 
 
 def test_images_need_a_preprocessing(untrained: Network, photos: Path) -> None:
-    with pytest.raises(UsageError, match="images need --mean and --std for 3 input channels"):
+    with refuses(UsageError, "images-need-statistics", "--mean", "--std", "3"):
         for_calibration(dataclasses.replace(untrained, preprocessing=None), str(photos), 5)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "values"),
     [
-        ({"precision": "int4"}, "no precision 'int4' .one of fp32, tf32, fp16, bf16, int8"),
-        ({"precision": "int8", "calibration_images": 0}, "at least 1 image is needed"),
-        ({"precision": "int8", "gate_images": 0}, "at least 1 image is needed"),
-        ({"precision": "fp16", "target": "tensorrt"}, "--target tensorrt is a recipe of int8, and fp16 was asked for"),
-        ({"precision": "fp16", "calibration": "photos"}, "--calibration is for int8, and fp16 was asked for"),
+        ({"precision": "int4"}, "precision-unknown", ["'int4'", "fp32", "tf32", "fp16", "bf16", "int8"]),
+        ({"precision": "int8", "calibration_images": 0}, "image-count-below-one", []),
+        ({"precision": "int8", "gate_images": 0}, "image-count-below-one", []),
+        ({"precision": "fp16", "target": "tensorrt"}, "target-needs-int8", ["tensorrt", "fp16"]),
+        ({"precision": "fp16", "calibration": "photos"}, "calibration-needs-int8", ["fp16"]),
     ],
 )
-def test_wishes_that_contradict_themselves(options: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_contradicting_options_are_refused(options: dict[str, object], code: str, values: list[str]) -> None:
+    with refuses(UsageError, code, *values):
         PrecisionSpec(**options)  # type: ignore[arg-type]
 
 
-def test_noise_is_little(untrained: Network) -> None:
+def test_noise_calibrates_with_few_images(untrained: Network) -> None:
     assert len(for_calibration(untrained, None, 5000)) == calibration_images.NOISE_IMAGES

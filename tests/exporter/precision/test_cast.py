@@ -18,6 +18,7 @@ from exporter.targets import onnx_file
 from runtimes import Artifact, TensorSpec, parity
 from runtimes.errors import CheckFailedError, UsageError
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
+from tests.refusals import refuses
 
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
@@ -70,7 +71,7 @@ def test_bf16_runs_where_a_runtime_has_it(tmp_path: Path) -> None:
 
 
 def test_bf16_needs_opset_22(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="bf16 needs opset 22, and 20 was asked for"):
+    with refuses(UsageError, "opset-too-old", "bf16", "22", "20"):
         export(BASIC, tmp_path, opset=20, precision_spec=PrecisionSpec("bf16"))
 
 
@@ -80,7 +81,7 @@ def test_a_weight_beyond_the_type_is_refused() -> None:
     for tensor in graph.graph.initializer:
         if tensor.name == "fc.weight":
             tensor.CopyFrom(numpy_helper.from_array(np.full((10, 16), 1e5, np.float32), tensor.name))
-    with pytest.raises(CheckFailedError, match=r"fc.weight holds 1e\+05, which float16 cannot \(--precision bf16"):
+    with refuses(CheckFailedError, "weight-overflows", "fc.weight", "1e+05", "float16", "--precision", "bf16"):
         cast(graph, "float16")
     assert cast(graph, "bfloat16").graph.input[0].name == "input"
 

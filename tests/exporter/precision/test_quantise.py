@@ -22,19 +22,20 @@ from exporter.targets import onnx_file
 from runtimes import Artifact
 from runtimes.errors import BackendUnavailableError, CompatibilityError, UsageError
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
+from tests.refusals import refuses
 
 ROWS = {"A": BASIC, "B": BOTTLENECK}
 
 
 @functools.cache
-def traced(row: Variant) -> bytes:
+def trace_once(row: Variant) -> bytes:
     """torch's part takes seconds."""
     graph = onnx_file._trace(prepare(ExportRequest(row, "unused"), SILENT), None, onnx_file.DEFAULT_OPSET)
     return bytes(graph.SerializeToString())
 
 
 def float_graph(row: Variant) -> onnx_library.ModelProto:
-    return onnx_file.tidy(onnx_library.load_from_string(traced(row)))
+    return onnx_file.tidy(onnx_library.load_from_string(trace_once(row)))
 
 
 def images(row: Variant, count: int = 4) -> np.ndarray:
@@ -124,9 +125,7 @@ def test_tensorrt_gets_signed_integers_alone(graphs: Graphs, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_onnx_runtime_runs_every_convolution_and_addition_in_integers(
-    graphs: Graphs, name: str, tmp_path: Path
-) -> None:
+def test_onnx_runtime_convolves_and_adds_in_integers(graphs: Graphs, name: str, tmp_path: Path) -> None:
     """What it makes of the graph: no float convolution or addition is left, nor a Q/DQ pair between two of them."""
     settings = onnxruntime.SessionOptions()
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -215,18 +214,18 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_graph_that_cannot_be_quantised_is_refused() -> None:
     graph = float_graph(BASIC)
     graph.graph.node.append(helper.make_node("Relu", ["nowhere"], ["anywhere"], "lost"))
-    with pytest.raises(CompatibilityError, match=r"NNCF \d+\.\d+\.\d+ cannot quantise this"):
+    with refuses(CompatibilityError, "quantisation-failed", "NNCF"):
         quantise_graph(graph, images(BASIC), signed=False)
 
 
 def test_no_images_no_scales() -> None:
-    with pytest.raises(UsageError, match=r"int8 needs images to calibrate with \(--calibration names them\)"):
+    with refuses(UsageError, "int8-needs-images", "int8", "--calibration"):
         PRECISIONS["int8"].apply(float_graph(BASIC), Material(None, "cpu"))
 
 
 def test_a_missing_quantiser_is_told_with_the_line_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(BackendUnavailableError, match=r"int8 needs NNCF: .*pip install 'rexport\[int8\]'"):
+    with refuses(BackendUnavailableError, "nncf-missing", "int8", "NNCF"):
         quantise.quantiser()
 
 

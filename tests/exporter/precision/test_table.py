@@ -5,23 +5,22 @@ from pathlib import Path
 import pytest
 
 import runtimes
-from exporter.network import ExportListener, ExportRequest
+from exporter.network import ExportRequest
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets import onnx_file
-from tests.exporter.small import BASIC, SILENT
+from tests.exporter.small import BASIC, SILENT, reason_codes, recording
 
 
 def test_tf32_is_fp32s_graph_under_another_name(tmp_path: Path) -> None:
-    heard: list[str] = []
-    listener = ExportListener(step=lambda _: None, notice=heard.append)
+    notices, listener = recording()
     plain = onnx_file.export(ExportRequest(BASIC, f"{tmp_path}/plain.onnx"), SILENT)
     rounded = onnx_file.export(
         ExportRequest(BASIC, f"{tmp_path}/rounded.onnx"), listener, precision_spec=PrecisionSpec("tf32")
     )
     assert rounded.path.read_bytes() == plain.path.read_bytes()
     assert (plain.allows_tf32, rounded.allows_tf32) == (False, True)
-    assert "tf32: on cuda alone; a processor computes this file in float32" in heard
+    assert "precision-needs-device" in reason_codes(notices)
     manifest = rounded.manifest
     assert manifest is not None
     assert manifest.parity is not None

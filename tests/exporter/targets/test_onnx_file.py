@@ -17,8 +17,16 @@ from exporter.network import INPUT, OUTPUT, ExportRequest, prepare
 from exporter.targets import onnx_file
 from runtimes import Artifact, TensorSpec, files, parity
 from runtimes.artifacts.manifest import FileRecord
-from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
+from runtimes.errors import (
+    ArtifactError,
+    CheckFailedError,
+    CompatibilityError,
+    IntegrityError,
+    ResourceError,
+    UsageError,
+)
 from tests.exporter.small import BASIC, BOTTLENECK, LARGE, SILENT, content, export
+from tests.refusals import refuses
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -146,7 +154,7 @@ def test_the_opset_is_the_one_asked_for(tmp_path: Path, opset: int) -> None:
 
 @pytest.mark.parametrize("opset", [17, 99])
 def test_an_opset_that_torch_does_not_write_is_refused(tmp_path: Path, opset: int) -> None:
-    with pytest.raises(CompatibilityError, match=rf"opset {opset}\b.*without it, 20|at opset {opset}"):
+    with refuses(CompatibilityError, "opset-not-written", opset):
         export(BASIC, tmp_path, opset)
     assert content(tmp_path) == {}
 
@@ -163,7 +171,7 @@ def test_real_images_give_labels_and_parity(tmp_path: Path) -> None:
     artifact = onnx_file.export(ExportRequest(BASIC, f"{tmp_path}/", data="fashion-mnist"), SILENT)
     assert artifact.manifest is not None
     assert artifact.manifest.parity is not None
-    assert artifact.manifest.parity.images == "7 images of fashion-mnist"
+    assert artifact.manifest.parity.images.endswith(" fashion-mnist")
     assert artifact.manifest.labels is not None
     assert "Ankle boot" in artifact.manifest.labels
 
@@ -204,7 +212,7 @@ def kept(tmp_path: Path, quick: None) -> dict[str, bytes]:  # noqa: ARG001
     return content(tmp_path)
 
 
-def changed(graph: onnx_library.ModelProto, name: str, by: float) -> None:
+def change_graph(graph: onnx_library.ModelProto, name: str, by: float) -> None:
     (tensor,) = (tensor for tensor in graph.graph.initializer if tensor.name == name)
     values = numpy_helper.to_array(tensor).copy()
     values.flat[0] += by
@@ -216,7 +224,7 @@ def spoil_written(monkeypatch: pytest.MonkeyPatch, name: str, by: float) -> None
     write = onnx_file._write
 
     def spoilt(graph: onnx_library.ModelProto, place: Path, target: Path) -> tuple[FileRecord, ...]:
-        changed(graph, name, by)
+        change_graph(graph, name, by)
         return write(graph, place, target)
 
     monkeypatch.setattr(onnx_file, "_write", spoilt)
@@ -228,7 +236,7 @@ def test_one_wrong_number_fails_parity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: dict[str, bytes], name: str, by: float
 ) -> None:
     spoil_written(monkeypatch, name, by)
-    with pytest.raises(CheckFailedError, match="parity failed on onnxruntime") as caught:
+    with refuses(CheckFailedError, "parity-failed", "onnxruntime") as caught:
         export(BASIC, tmp_path)
     assert caught.value.exit_code == 1
     assert content(tmp_path) == kept
@@ -246,7 +254,7 @@ def test_an_unfolded_batch_norm_is_caught(
         return graph
 
     monkeypatch.setattr(onnx_file, "_trace", with_batch_norm)
-    with pytest.raises(CheckFailedError, match="1 batch-norms were not folded, the first BatchNormalization"):
+    with refuses(CheckFailedError, "batch-norm-unfolded", "1"):
         export(BASIC, tmp_path)
     assert content(tmp_path) == kept
 
@@ -261,7 +269,7 @@ def test_an_invalid_graph_is_caught(
         return graph
 
     monkeypatch.setattr(onnx_file, "_trace", without_a_weight)
-    with pytest.raises(CheckFailedError, match="torch wrote an invalid graph"):
+    with refuses(CheckFailedError, "graph-invalid"):
         export(BASIC, tmp_path)
     assert content(tmp_path) == kept
 
@@ -274,7 +282,7 @@ def test_a_frozen_batch_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_older_file_stays_without_force(tmp_path: Path, kept: dict[str, bytes]) -> None:
-    with pytest.raises(UsageError, match="it is there already"):
+    with refuses(UsageError, "target-exists"):
         onnx_file.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT)
     assert content(tmp_path) == kept
 
@@ -346,19 +354,20 @@ def test_weights_that_cannot_be_written_leave_nothing(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "sync", full)
-    with pytest.raises(runtimes.errors.ResourceError, match=r"small-basic.onnx: cannot write: No space left on device"):
+    with refuses(ResourceError, "file-access-failed", "small-basic.onnx"):
         export(BASIC, tmp_path)
     assert content(tmp_path) == {}
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_full_disk_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(onnx_file, "_write", full)
-    with pytest.raises(runtimes.errors.ResourceError, match="cannot write: No space left") as caught:
+    with refuses(ResourceError, "file-access-failed") as caught:
         export(BASIC, tmp_path)
+    assert isinstance(caught.value, ResourceError)
     assert caught.value.errno == 28
     assert content(tmp_path) == {}
 

@@ -19,6 +19,7 @@ from runtimes.errors import UsageError
 from runtimes.images.preprocessing import fit_image, normalise
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
 from tests.exporter.tracing import traced_once
+from tests.refusals import refuses
 
 IMAGES = 200
 
@@ -91,7 +92,7 @@ def test_a_fixed_batch_of_pixels(tmp_path: Path) -> None:
 
 
 def test_nothing_to_normalise_with_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--input raw needs --mean and --std for 4 input channels"):
+    with refuses(UsageError, "option-needs-statistics", "--input", "--mean", "--std", "4"):
         export(customise(BASIC, in_channels=4), tmp_path, raw=True)
 
 

@@ -11,13 +11,14 @@ import pytest
 import torch as torch_library
 
 from exporter.models.variants import customise
-from exporter.network import ExportListener, ExportRequest, Network
+from exporter.network import ExportRequest, Network
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS, Bounds
 from exporter.targets import torch_program
 from runtimes import Artifact
 from runtimes.errors import CheckFailedError, UsageError
-from tests.exporter.small import BASIC, BOTTLENECK, SILENT, content
+from tests.exporter.small import BASIC, BOTTLENECK, SILENT, content, reason_codes, recording
+from tests.refusals import refuses
 
 REPO = Path(__file__).resolve().parents[3]
 FLOATS = [row.name for row in PRECISIONS.values() if row.element is not None]
@@ -76,7 +77,7 @@ def test_a_program_of_any_batch(tmp_path: Path, batch: int | None) -> None:
 
 def test_an_existing_program_needs_force(tmp_path: Path) -> None:
     (tmp_path / "small-basic.pt2").write_bytes(b"old")
-    with pytest.raises(UsageError, match="it is there already"):
+    with refuses(UsageError, "target-exists"):
         torch_program.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT)
     assert content(tmp_path) == {"small-basic.pt2": b"old"}
 
@@ -89,7 +90,7 @@ def test_wrong_logits_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     program = torch_program._program
     monkeypatch.setattr(torch_program, "_program", spoilt)
-    with pytest.raises(CheckFailedError, match="parity failed on pytorch"):
+    with refuses(CheckFailedError, "parity-failed", "pytorch"):
         torch_program.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT)
     assert content(tmp_path) == {}
 
@@ -118,17 +119,17 @@ def test_a_narrow_program_has_no_batch_norms_and_keeps_its_names(tmp_path: Path,
     )
 
 
-def test_tf32_is_the_program_of_fp32_and_says_where_it_counts(tmp_path: Path) -> None:
-    heard: list[str] = []
-    listener = ExportListener(step=lambda _: None, notice=heard.append)
+def test_tf32_is_the_program_of_fp32_with_a_warning(tmp_path: Path) -> None:
+    notices, listener = recording()
     artifact = torch_program.export(ExportRequest(BASIC, f"{tmp_path}/"), listener, PrecisionSpec("tf32"))
-    assert heard[1] == "tf32: on cuda alone; a processor computes this file in float32"
+    assert reason_codes(notices) == ["untrained", "precision-needs-device"]
+    assert "tf32: " in str(notices[1])
     assert artifact.allows_tf32
     assert any("batch_norm" in name for name in operators(artifact))
 
 
 def test_int8_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"compute in floats, and int8 was asked for .*rexport onnx --prec"):
+    with refuses(UsageError, "program-needs-float", "int8", "--precision int8"):
         torch_program.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT, PrecisionSpec("int8"))
     assert content(tmp_path) == {}
 
@@ -136,6 +137,6 @@ def test_int8_is_refused_before_anything_is_made(tmp_path: Path) -> None:
 def test_a_program_that_fails_its_gate_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replace(PRECISIONS["fp16"], bounds=Bounds(error=1e-12, agreement=1.0, drop=0.0))
     monkeypatch.setitem(PRECISIONS, "fp16", row)
-    with pytest.raises(CheckFailedError, match="fp16 failed its gate on pytorch"):
+    with refuses(CheckFailedError, "gate-failed", "fp16"):
         torch_program.export(ExportRequest(BASIC, f"{tmp_path}/"), SILENT, PrecisionSpec("fp16"))
     assert content(tmp_path) == {}

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from exporter.weights import checkpoint, pickle_scan, safetensors_header, torch_zip
 from runtimes.errors import ArtifactError, IntegrityError, ResourceError, RexportError, UnsafeArtifactError
+from tests.refusals import refuses
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -58,10 +59,15 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
         torch.testing.assert_close(left[name], right[name], rtol=0, atol=0)
 
 
-def refusal(path: Path) -> RexportError:
-    """The error that reading ends in; its message is one line that names the file and advises nothing unsafe."""
+def refusal(path: Path, code: str | None = None, *values: object) -> RexportError:
+    """The error that reading ends in; its message is one line that names the file and advises nothing unsafe.
+
+    With a ``code`` it has that one, and names the values.
+    """
     with pytest.raises(RexportError) as caught:
         checkpoint.read(path)
+    assert code in (None, caught.value.code)
+    assert [value for value in values if str(value) not in str(caught.value)] == []
     message = str(caught.value)
     assert path.name in message
     assert "\n" not in message
@@ -69,7 +75,7 @@ def refusal(path: Path) -> RexportError:
     return caught.value
 
 
-def rezipped(
+def rezip(
     source: Path, target: Path, change: Callable[[str, bytes], bytes] = lambda _, content: content, **how: int
 ) -> None:
     """Copies an archive entry by entry; ``change`` gets each name and content, ``how`` goes to ``ZipFile``."""
@@ -146,31 +152,30 @@ def _zip(*names: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "kind"),
+    ("content", "code", "kind"),
     [
-        (b"", "empty"),
-        (b"\n<!DOCTYPE html><html>", "an HTML page"),
-        (b"<html><body>404", "an HTML page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
-        (b"\x08\x07\x12\x07pytorch:", "an ONNX model"),
-        (_tar(), "a tar archive"),
-        (b"\x1f\x8b\x08\0\0\0\0\0\0\0\0\0", "a gzip archive"),
-        (_zip("inner.pt"), "torch.save did not write.*inner.pt"),
-        (_zip(), "damaged or empty zip"),
-        (b"\0" * 100, "zeros"),
-        (b"PK", "zip archive|truncated"),
-        (bytes(range(40, 104)), "begins with 28 29 2a"),
-        (pickle.dumps({"a": 1}, 2), "a pickle that torch.save did not write"),
-        (pickle.dumps({"a": 1}), "pickle protocol [45]"),
+        (b"", "weights-unrecognised", "empty"),
+        (b"\n<!DOCTYPE html><html>", "weights-unrecognised", "HTML"),
+        (b"<html><body>404", "weights-unrecognised", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "weights-unrecognised", "git lfs pull"),
+        (b"\x08\x07\x12\x07pytorch:", "weights-unrecognised", "ONNX"),
+        (_tar(), "weights-unrecognised", "tar"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\0\0\0", "weights-unrecognised", "gzip"),
+        (_zip("inner.pt"), "foreign-zip", "inner.pt"),
+        (_zip(), "weights-unrecognised", "empty zip"),
+        (b"\0" * 100, "weights-unrecognised", "zeros"),
+        (b"PK", "weights-unrecognised", "zip archive"),
+        (bytes(range(40, 104)), "weights-unrecognised", "28 29 2a"),
+        (pickle.dumps({"a": 1}, 2), "foreign-pickle", "torch.save"),
+        (pickle.dumps({"a": 1}, 4), "pickle-protocol", "protocol 4"),
     ],
 )
-def test_a_stranger_is_named(tmp_path: Path, content: bytes, kind: str) -> None:
+def test_a_foreign_file_is_named(tmp_path: Path, content: bytes, code: str, kind: str) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
-    error = refusal(path)
+    error = refusal(path, code)
     assert isinstance(error, ArtifactError)
-    with pytest.raises(ArtifactError, match=kind):
-        raise error
+    assert kind in error.what
 
 
 @pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS)
@@ -185,12 +190,13 @@ def test_every_truncation_is_refused(tmp_path: Path, saver: Callable[[dict[str, 
         assert "truncated" in str(error) or "empty" in str(error) or "damaged" in str(error), (size, str(error))
 
 
-def test_folders_pipes_devices_and_absent_files_are_refused_at_once(tmp_path: Path) -> None:
+def test_folders_pipes_devices_and_absent_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     for path in (tmp_path, tmp_path / "pipe.pt", Path("/dev/zero"), tmp_path / "none.pt"):
         assert isinstance(refusal(path), ResourceError)
-    with pytest.raises(ResourceError, match="No such file") as caught:
+    with refuses(ResourceError, "file-access-failed") as caught:
         checkpoint.read(tmp_path / "none.pt")
+    assert isinstance(caught.value, ResourceError)
     assert caught.value.errno == 2
 
 
@@ -202,21 +208,21 @@ def test_a_file_past_the_limit_is_refused_unread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "code", "value"),
     [
-        ([torch.ones(2)], "holds a list, not a state dict"),
-        ({"epoch": 3}, "holds no tensors at its top level nor under state_dict, model"),
-        ({"w": torch.ones(2), "note": "x"}, "entry 'note' is a str, not a tensor"),
-        ({"model": {"w": torch.ones(2), "n": 3}}, "entry 'n' under 'model' is a int"),
-        ({1: torch.ones(2)}, "entry '1' is a Tensor"),
-        ({"w": torch.ones(*[1] * 9)}, "9 dimensions"),
-        ({"w": torch.ones(2, device="meta")}, "calls 'torch._utils._rebuild_meta_tensor_no_storage'"),
-        ({"w": torch.eye(2).to_sparse()}, "calls 'torch"),
+        ([torch.ones(2)], "state-dict-missing", "list"),
+        ({"epoch": 3}, "tensors-missing", "state_dict"),
+        ({"w": torch.ones(2), "note": "x"}, "entry-not-tensor", "'note'"),
+        ({"model": {"w": torch.ones(2), "n": 3}}, "entry-not-tensor", "'n' under 'model'"),
+        ({1: torch.ones(2)}, "entry-not-tensor", "'1'"),
+        ({"w": torch.ones(*[1] * 9)}, "tensor-rank-excessive", "9"),
+        ({"w": torch.ones(2, device="meta")}, "pickle-calls-code", "'torch._utils._rebuild_meta_tensor_no_storage'"),
+        ({"w": torch.eye(2).to_sparse()}, "pickle-calls-code", "'torch"),
     ],
 )
-def test_odd_content_is_refused(tmp_path: Path, content: object, what: str) -> None:
+def test_odd_content_is_refused(tmp_path: Path, content: object, code: str, value: str) -> None:
     save_zip(content, tmp_path / "odd.pt")
-    assert what in str(refusal(tmp_path / "odd.pt"))
+    refusal(tmp_path / "odd.pt", code, value)
 
 
 # Nothing runs ---------------------------------------------------------------------------------------------------------
@@ -279,7 +285,7 @@ def test_contradictory_variables_are_named(tmp_path: Path, monkeypatch: pytest.M
     save_zip(state(), tmp_path / "w.pt")
     for word in ("", "NO_"):
         monkeypatch.setenv(f"TORCH_FORCE_{word}WEIGHTS_ONLY_LOAD", "1")
-    assert "contradictory TORCH_FORCE_ variables" in str(refusal(tmp_path / "w.pt"))
+    refusal(tmp_path / "w.pt", "torch-variables-contradict", "TORCH_FORCE_")
 
 
 @pytest.mark.parametrize("saver", [save_zip, save_legacy])
@@ -293,20 +299,17 @@ def test_harmless_objects_are_refused_with_the_way_out(tmp_path: Path, saver: Ca
     }
     for name, content in contents.items():
         saver(content, tmp_path / "odd.pt")
-        error = refusal(tmp_path / "odd.pt")
+        error = refusal(tmp_path / "odd.pt", "pickle-calls-code", name)
         assert isinstance(error, UnsafeArtifactError)
-        assert name in str(error)
-        assert "save the weights alone" in str(error)
+        assert error.hint == pickle_scan.RESAVE
 
 
 def test_programs_are_refused_by_kind(tmp_path: Path) -> None:
     example = (torch.ones(1, 2),)
     torch.export.save(torch.export.export(nn.Linear(2, 2), example), tmp_path / "program.pt2")
     (tmp_path / "script.pt").write_bytes(_zip("script/data.pkl", "script/code/net.py", "script/constants.pkl"))
-    for name, kind in (("program.pt2", "a .pt2 program"), ("script.pt", "a TorchScript program")):
-        error = refusal(tmp_path / name)
-        assert isinstance(error, UnsafeArtifactError)
-        assert kind in str(error)
+    for name, kind in (("program.pt2", "pt2-program"), ("script.pt", "torchscript-program")):
+        assert isinstance(refusal(tmp_path / name, kind), UnsafeArtifactError)
 
 
 def test_a_real_torchscript_file_is_refused(tmp_path: Path) -> None:
@@ -315,27 +318,25 @@ def test_a_real_torchscript_file_is_refused(tmp_path: Path) -> None:
         "torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), sys.argv[1])"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "script.pt")], check=True)
-    assert "a TorchScript program" in str(refusal(tmp_path / "script.pt"))
+    refusal(tmp_path / "script.pt", "torchscript-program")
 
 
 def test_deep_nesting_cannot_crash_the_process(tmp_path: Path) -> None:
     nested = b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"K\x01s."
     save_zip(state(), tmp_path / "sound.pt")
-    rezipped(
-        tmp_path / "sound.pt", tmp_path / "deep.pt", lambda name, old: nested if name.endswith("data.pkl") else old
-    )
-    assert "nests more than 64 levels" in str(refusal(tmp_path / "deep.pt"))
+    rezip(tmp_path / "sound.pt", tmp_path / "deep.pt", lambda name, old: nested if name.endswith("data.pkl") else old)
+    refusal(tmp_path / "deep.pt", "pickle-too-deep", 64)
 
 
 def test_a_doubling_pickle_is_refused(tmp_path: Path) -> None:
     double = b"c_codecs\nencode\n(" + b"Xx\0\0\0" + b"a" * 120 + b"X\x03\0\0\0hext\x85R"
     save_zip(state(), tmp_path / "sound.pt")
-    rezipped(
+    rezip(
         tmp_path / "sound.pt",
         tmp_path / "bomb.pt",
         lambda name, old: b"\x80\x02}X\1\0\0\0a" + double + b"s." if name.endswith("data.pkl") else old,
     )
-    assert "'_codecs.encode'" in str(refusal(tmp_path / "bomb.pt"))
+    refusal(tmp_path / "bomb.pt", "pickle-calls-code", "'_codecs.encode'")
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------
@@ -351,9 +352,7 @@ def test_a_flipped_bit_in_any_entry_is_found_and_named(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= 1
         path.write_bytes(damaged)
-        error = refusal(path)
-        assert isinstance(error, IntegrityError)
-        assert f"entry '{name}' does not match its checksum" in str(error)
+        assert isinstance(refusal(path, "zip-checksum-mismatch", f"'{name}'"), IntegrityError)
 
 
 def test_checksums_that_were_never_recorded_are_no_damage(tmp_path: Path) -> None:
@@ -380,20 +379,20 @@ def test_one_erased_checksum_is_damage(tmp_path: Path) -> None:
 
 def test_honest_compression_is_read(tmp_path: Path) -> None:
     save_zip(state(), tmp_path / "stored.pt")
-    rezipped(tmp_path / "stored.pt", tmp_path / "w.pt", compression=zipfile.ZIP_DEFLATED)
+    rezip(tmp_path / "stored.pt", tmp_path / "w.pt", compression=zipfile.ZIP_DEFLATED)
     assert_same(checkpoint.read(tmp_path / "w.pt"), state())
 
 
 def test_a_deflated_bomb_is_refused(tmp_path: Path) -> None:
     save_zip({"w": torch.zeros(1 << 20)}, tmp_path / "stored.pt")
-    rezipped(tmp_path / "stored.pt", tmp_path / "bomb.pt", compression=zipfile.ZIP_DEFLATED)
-    assert "a zip bomb" in str(refusal(tmp_path / "bomb.pt"))
+    rezip(tmp_path / "stored.pt", tmp_path / "bomb.pt", compression=zipfile.ZIP_DEFLATED)
+    refusal(tmp_path / "bomb.pt", "zip-bomb")
 
 
 def test_a_lying_size_is_refused(tmp_path: Path) -> None:
     save_zip({"w": torch.zeros(1 << 20)}, tmp_path / "stored.pt")
     path = tmp_path / "bomb.pt"
-    rezipped(tmp_path / "stored.pt", path, compression=zipfile.ZIP_DEFLATED)
+    rezip(tmp_path / "stored.pt", path, compression=zipfile.ZIP_DEFLATED)
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 4 << 20), struct.pack("<I", 100)))
     assert isinstance(refusal(path), ArtifactError)
 
@@ -408,27 +407,27 @@ def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
     offset = struct.pack("<I", second.header_offset)
     place = content.index(offset, content.index(second.filename.encode(), directory) - 4)
     path.write_bytes(content[:place] + struct.pack("<I", first.header_offset) + content[place + 4 :])
-    assert "damaged: entry" in str(refusal(path))
+    refusal(path, "zip-entries-overlap")
 
 
 def test_duplicate_entries_are_refused(tmp_path: Path) -> None:
     save_zip(state(), tmp_path / "sound.pt")
     path = tmp_path / "w.pt"
-    rezipped(tmp_path / "sound.pt", path)
+    rezip(tmp_path / "sound.pt", path)
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("sound/DATA.pkl", b"other")
-    assert "two entries of the same name" in str(refusal(path))
+    refusal(path, "zip-names-ambiguous")
 
 
 def test_a_long_list_of_entries_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_zip(state(), tmp_path / "w.pt")
     monkeypatch.setattr(torch_zip, "MAX_ENTRIES", 3)
-    assert "a checkpoint has at most 3" in str(refusal(tmp_path / "w.pt"))
+    refusal(tmp_path / "w.pt", "zip-entries-excessive", 3)
     monkeypatch.setattr(torch_zip, "MAX_DIRECTORY_BYTES", 40)
-    assert "at most 40 are read" in str(refusal(tmp_path / "w.pt"))
+    refusal(tmp_path / "w.pt", "zip-directory-large", 40)
     monkeypatch.undo()
     monkeypatch.setattr(torch_zip, "MAX_PICKLE_BYTES", 40)
-    assert "its pickle has" in str(refusal(tmp_path / "w.pt"))
+    refusal(tmp_path / "w.pt", "zip-pickle-large", 40)
 
 
 @pytest.mark.parametrize("saver", [save_zip, save_legacy])
@@ -437,19 +436,19 @@ def test_a_giant_without_strides_is_refused_before_any_copy(
 ) -> None:
     saver({"w": torch.ones(1).expand(1 << 17, 1 << 17)}, tmp_path / "giant.pt")
     assert (tmp_path / "giant.pt").stat().st_size < 4096
-    assert "would take 68,719,476,736 bytes" in str(refusal(tmp_path / "giant.pt"))
+    refusal(tmp_path / "giant.pt", "tensors-overlap", "68,719,476,736")
 
 
 def test_many_names_of_one_storage_are_refused(tmp_path: Path) -> None:
     shared = torch.ones(1 << 14)
     save_zip({f"w{i}": shared for i in range(300)}, tmp_path / "many.pt")
-    assert "repeat the same numbers" in str(refusal(tmp_path / "many.pt"))
+    refusal(tmp_path / "many.pt", "tensors-overlap")
 
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_zip(state(), tmp_path / "w.pt")
     monkeypatch.setattr(checkpoint, "MAX_TENSORS", 1)
-    assert "2 entries; a state dict has at most 1" in str(refusal(tmp_path / "w.pt"))
+    refusal(tmp_path / "w.pt", "too-many-entries", 2, 1)
 
 
 # safetensors headers --------------------------------------------------------------------------------------------------
@@ -466,46 +465,43 @@ def _entry(**changes: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "code", "values"),
     [
-        (struct.pack("<Q", 1 << 40) + b'{"a', "truncated: a safetensors header of 1,099,511,627,776 bytes"),
-        (_container(b'{"a": tru}'), "not valid"),
-        (_container(b'{"a"' + b":[" * 100_000 + b"}"), "not valid"),
-        (_container(b'{"a": NaN' + b"1" * 10_000 + b"}"), "not valid"),
-        (_container(json.dumps(GOOD).encode()[:-1] + b', "a": {}}'), "duplicate name 'a'"),
-        (_container(b'{"a": 1}'), "needs dtype, shape and data_offsets"),
-        (_entry(dtype="F4"), "dtype F4"),
-        (_entry(dtype=["F32"]), "which weights never have"),
-        (_entry(shape=[-2]), "not whole numbers"),
-        (_entry(shape=[True]), "not whole numbers"),
-        (_entry(shape=[1 << 62, 1 << 62]), "does not fill bytes 0 to 8"),
-        (_entry(shape=[1] * 9), "9 dimensions"),
-        (_entry(data_offsets=[0]), "not whole numbers"),
-        (_entry(data_offsets=[8, 0]), "does not fill"),
-        (_entry(data_offsets=[4, 12]), "begins at byte 4, not at 0"),
-        (_container(json.dumps(GOOD).encode(), b"\0" * 9), "its tensors take 8 bytes, and 9 follow"),
-        (_container(json.dumps(GOOD).encode(), b"\0" * 7), "truncated: its tensors take 8 bytes, and 7 follow"),
-        (
-            _container(json.dumps(GOOD | {"b": GOOD["a"]}).encode()),
-            "tensor 'b' begins at byte 0, not at 8",
-        ),
+        (struct.pack("<Q", 1 << 40) + b'{"a', "safetensors-truncated", ["1,099,511,627,776"]),
+        (_container(b'{"a": tru}'), "safetensors-header-invalid", []),
+        (_container(b'{"a"' + b":[" * 100_000 + b"}"), "safetensors-header-invalid", []),
+        (_container(b'{"a": NaN' + b"1" * 10_000 + b"}"), "safetensors-header-invalid", []),
+        (_container(json.dumps(GOOD).encode()[:-1] + b', "a": {}}'), "safetensors-header-invalid", ["name 'a'"]),
+        (_container(b'{"a": 1}'), "tensor-entry-fields", ["'a'", "data_offsets"]),
+        (_entry(dtype="F4"), "tensor-dtype-unknown", ["'a'", "F4"]),
+        (_entry(dtype=["F32"]), "tensor-dtype-unknown", ["'a'", "['F32']"]),
+        (_entry(shape=[-2]), "tensor-numbers-invalid", ["'a'"]),
+        (_entry(shape=[True]), "tensor-numbers-invalid", ["'a'"]),
+        (_entry(shape=[1 << 62, 1 << 62]), "tensor-extent-wrong", ["'a'", "0 to 8"]),
+        (_entry(shape=[1] * 9), "tensor-rank-excessive", ["'a'", 9]),
+        (_entry(data_offsets=[0]), "tensor-numbers-invalid", ["'a'"]),
+        (_entry(data_offsets=[8, 0]), "tensor-extent-wrong", ["8 to 0"]),
+        (_entry(data_offsets=[4, 12]), "tensor-offset-wrong", ["'a'", 4, 0]),
+        (_container(json.dumps(GOOD).encode(), b"\0" * 9), "tensor-bytes-mismatch", [8, 9]),
+        (_container(json.dumps(GOOD).encode(), b"\0" * 7), "tensor-bytes-mismatch", ["truncated", 8, 7]),
+        (_container(json.dumps(GOOD | {"b": GOOD["a"]}).encode()), "tensor-offset-wrong", ["'b'", 0, 8]),
     ],
 )
-def test_a_bad_header_is_refused_by_its_fault(tmp_path: Path, content: bytes, what: str) -> None:
+def test_a_bad_header_is_refused_by_its_fault(tmp_path: Path, content: bytes, code: str, values: list[object]) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
-    assert what in str(refusal(path))
+    refusal(path, code, *values)
 
 
 def test_a_huge_header_is_refused_unparsed(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(_container(b'{"a":' + b" " * safetensors_header.MAX_HEADER_BYTES))
-    assert "at most 8,388,608 are allowed" in str(refusal(path))
+    refusal(path, "safetensors-header-large", "8,388,608")
     rows = ",".join(
         f'"{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(safetensors_header.MAX_TENSORS + 1)
     )
     path.write_bytes(_container(b"{" + rows.encode() + b"}", b""))
-    assert "more than 20,000 tensors" in str(refusal(path))
+    refusal(path, "too-many-tensors", "20,000")
 
 
 def test_the_largest_variants_names_are_within_the_limits() -> None:
@@ -519,9 +515,7 @@ def test_the_largest_variants_names_are_within_the_limits() -> None:
 
 
 @pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS)
-def test_random_damage_ends_in_declared_errors_alone(
-    tmp_path: Path, saver: Callable[[dict[str, Tensor], Path], None]
-) -> None:
+def test_random_damage_ends_in_our_errors(tmp_path: Path, saver: Callable[[dict[str, Tensor], Path], None]) -> None:
     import random
 
     source, path = tmp_path / "whole", tmp_path / "w"
@@ -536,7 +530,7 @@ def test_random_damage_ends_in_declared_errors_alone(
         _read_or_refuse(path)
 
 
-def test_random_pickles_behind_right_checksums_end_in_declared_errors_alone(tmp_path: Path) -> None:
+def test_random_pickles_with_right_checksums_end_in_our_errors(tmp_path: Path) -> None:
     import random
 
     source, path = tmp_path / "whole", tmp_path / "w"
@@ -552,7 +546,7 @@ def test_random_pickles_behind_right_checksums_end_in_declared_errors_alone(tmp_
         return bytes(damaged)
 
     for _ in range(300):
-        rezipped(source, path, damage)
+        rezip(source, path, damage)
         _read_or_refuse(path)
 
 

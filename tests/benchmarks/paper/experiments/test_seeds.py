@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.paper.experiments.seeds import ErrorDifference, difference, judge_difference, spread
+from benchmarks.paper.experiments.seeds import ErrorDifference, difference, spread
 
 
 def test_several_seeds_are_compared_as_welch_does() -> None:
@@ -27,7 +27,7 @@ def test_seeds_that_agree_to_the_digit_tell_nothing_of_seeds() -> None:
     assert difference([0.1, 0.1], [0.1, 0.1], 10) == difference([0.1], [0.1], 10)
     found = difference([0.2, 0.2], [0.1, 0.1], 10)
     assert found.over == "images"
-    assert judge_difference(found) == "undecided"
+    assert found.outcome == "undecided"
 
 
 def test_one_seed_against_several_is_the_first_against_the_first() -> None:
@@ -40,16 +40,16 @@ def test_one_seed_against_several_is_the_first_against_the_first() -> None:
     ("low", "high", "outcome"), [(0.1, 0.3, "confirmed"), (-0.3, -0.1, "contradicted"), (-0.1, 0.1, "undecided")]
 )
 def test_a_claim_is_judged_by_the_whole_interval(low: float, high: float, outcome: str) -> None:
-    assert judge_difference(ErrorDifference((low + high) / 2, low, high, "seeds")) == outcome
+    assert ErrorDifference((low + high) / 2, low, high, "seeds").outcome == outcome
 
 
 def test_no_difference_is_undecided_nineteen_times_of_twenty() -> None:
     random = np.random.default_rng(0)
     draws = random.normal(0.1, 0.01, (400, 2, 3)).tolist()
-    outcomes = [judge_difference(difference(more, less, images=1000)) for more, less in draws]
+    outcomes = [difference(more, less, images=1000).outcome for more, less in draws]
     assert outcomes.count("undecided") / 400 == pytest.approx(0.95, abs=0.03)
     real = [
-        judge_difference(difference(random.normal(0.2, 0.01, 3).tolist(), random.normal(0.1, 0.01, 3).tolist(), 1000))
+        difference(random.normal(0.2, 0.01, 3).tolist(), random.normal(0.1, 0.01, 3).tolist(), 1000).outcome
         for _ in range(50)
     ]
     assert real.count("confirmed") >= 49
