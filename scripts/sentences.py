@@ -148,7 +148,7 @@ def _records(sources: Sequence[Source]) -> dict[str, Carrier]:
 
 def _carrier(called: str, carriers: dict[str, Carrier]) -> Carrier:
     """What a call makes. ``type(error)(...)`` makes an error; click has a ``UsageError`` of its own."""
-    if called.startswith("type("):
+    if re.fullmatch(r"type\([^()]*\)", called):
         return ERROR
     return UNKNOWN if called.startswith("click.") else carriers.get(called.split(".")[-1], UNKNOWN)
 

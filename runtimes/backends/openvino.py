@@ -76,9 +76,10 @@ class OpenVinoSession:
 
 def _spec(port: openvino.ConstOutput) -> TensorSpec:
     kind = port.get_element_type()
-    if kind.get_type_name() == "bf16":  # NumPy has no such type, and OpenVINO would call it float16
+    name = kind.get_type_name()
+    if name == "bf16":  # NumPy has no such type, and OpenVINO would call it float16
         raise CompatibilityError(
-            f"{quote(port.get_any_name())} has the type bf16, which no runtime here takes",
+            f"{quote(port.get_any_name())} has the type {name}, which no runtime here takes",
             code="tensor-type-unsupported",
         )
     shape = tuple(

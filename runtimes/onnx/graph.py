@@ -123,7 +123,9 @@ def _reader(path: Path) -> Iterator[_ProtobufReader]:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield _ProtobufReader(data)
-        except (ValueError, UnicodeDecodeError) as error:
+        except ArtifactError as error:
+            raise ArtifactError(f"not a whole ONNX file: {error.what}", code=error.code, path=path) from error
+        except ValueError as error:  # of an empty file, or of texts and numbers that are none
             raise ArtifactError(f"not a whole ONNX file: {quote(error)}", code="onnx-broken", path=path) from error
 
 

@@ -6,6 +6,8 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from runtimes.errors import ArtifactError
+
 # Field numbers of onnx.proto that hold messages in which tensors can lie: message -> field -> message.
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
@@ -74,7 +76,7 @@ class _ProtobufReader:
             if byte < 0x80:
                 return value, at
             shift += 7
-        raise ValueError("a number runs past its end")
+        raise ArtifactError("a number runs past its end", code="onnx-number-cut")
 
     def fields(self, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """(field number, value, start, stop) each: the value of a varint, or ``SPAN`` and where the bytes are.
@@ -86,25 +88,25 @@ class _ProtobufReader:
             key, at = self.varint(at, end)
             number, wire = key >> 3, key & 7
             if not 0 < number < 1 << 29:
-                raise ValueError(f"a field has the number {number}")
+                raise ArtifactError(f"a field has the number {number}", code="onnx-field-number")
             if wire == 0:
                 value, at = self.varint(at, end)
                 yield number, value, at, at
                 continue
             if wire not in _LENGTHS:
-                raise ValueError(f"a field has the wire type {wire}")
+                raise ArtifactError(f"a field has the wire type {wire}", code="onnx-wire-type")
             length = _LENGTHS[wire]
             if wire == 2:
                 length, at = self.varint(at, end)
             if at + length > end:
-                raise ValueError("a field runs past its end")
+                raise ArtifactError("a field runs past its end", code="onnx-field-cut")
             if wire == 2:
                 yield number, SPAN, at, at + length
             at += length
 
     def walk(self, message: str, at: int, end: int, depth: int = 0) -> None:
         if depth > _MAX_DEPTH:
-            raise ValueError("messages are nested too deeply")
+            raise ArtifactError("messages are nested too deeply", code="onnx-nested-too-deeply")
         children = _CHILDREN[message]
         if message == "tensor":
             self.entries = {}
@@ -168,12 +170,12 @@ class _ProtobufReader:
         }
         key = texts.get(1, "")
         if key in self.entries:
-            raise ValueError(f"external data has two of {key!r}")
+            raise ArtifactError(f"external data has two of {key!r}", code="onnx-entry-twice")
         self.entries[key] = texts.get(2, "")
 
     def external_tensor(self) -> None:
         offset, length = (int(self.entries.get(key, "0")) for key in ("offset", "length"))
         if offset < 0 or length < 0:
-            raise ValueError("external data at a negative place")
+            raise ArtifactError("external data at a negative place", code="onnx-place-negative")
         self.external.append((self.entries.get("location", ""), offset + length))
         self.entries = {}

@@ -66,5 +66,7 @@ def colour(*rgb: int) -> NDArray[np.uint8]:
 RED, GREEN, BLUE = colour(255, 0, 0), colour(0, 255, 0), colour(0, 0, 255)
 
 
-def opened(path: Path, labels: tuple[str, ...] | None = COLOURS, preprocessing: Preprocessing = PLAIN) -> Classifier:
+def open_classifier(
+    path: Path, labels: tuple[str, ...] | None = COLOURS, preprocessing: Preprocessing = PLAIN
+) -> Classifier:
     return Classifier.open(path, threads=1, preprocessing=preprocessing, labels=labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,10 @@ def test_wrong_arguments_are_value_errors_too(name: str) -> None:
 
 
 def test_a_message_is_place_what_and_hint() -> None:
-    error = ArtifactError("it is broken", path="a/b.onnx", hint="export it again")
-    assert str(error) == "a/b.onnx: it is broken (export it again)"
+    error = ArtifactError("it is broken", code="broken", path="a/b.onnx", hint="export it again")
+    assert str(error) == f"a/b.onnx: {error.what} ({error.hint})"
     assert (error.what, error.path, error.hint) == ("it is broken", Path("a/b.onnx"), "export it again")
+    assert error.code == "broken"
     assert str(ArtifactError("it is broken")) == "it is broken"
 
 
@@ -69,6 +71,7 @@ def test_foreign_text_is_cut() -> None:
 
 def test_system_errors_keep_their_number() -> None:
     error = ResourceError.from_os(OSError(errno.ENOSPC, "No space left on device"), "out.onnx", "write")
-    assert str(error) == "out.onnx: cannot write: No space left on device"
-    assert error.errno == errno.ENOSPC
+    assert (error.code, str(error.path), error.errno) == ("file-access-failed", "out.onnx", errno.ENOSPC)
+    assert error.what.startswith("cannot write")
+    assert error.what.endswith(os.strerror(errno.ENOSPC))
     assert ResourceError("no memory").errno is None

@@ -28,18 +28,19 @@ def fresh(code: str, *arguments: object) -> str:
     return done.stdout
 
 
-def loaded(code: str, *arguments: object) -> set[str]:
+def imported_libraries(code: str, *arguments: object) -> set[str]:
     """The heavy libraries that a fresh interpreter has imported after ``code``."""
     listing = f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     return set(json.loads(fresh(code + listing, *arguments).splitlines()[-1]))
 
 
 def test_importing_runtimes_imports_no_library() -> None:
-    assert loaded("import runtimes") == set()
+    assert imported_libraries("import runtimes") == set()
 
 
 def test_asking_what_is_there_imports_no_library() -> None:
-    assert loaded("import runtimes\nfor row in runtimes.available_backends(): row.missing()") == set()
+    code = "import runtimes\nfor row in runtimes.available_backends(): row.missing()"
+    assert imported_libraries(code) == set()
 
 
 @pytest.mark.parametrize(("backend", "allowed"), [("onnxruntime", {"onnxruntime"}), ("openvino", {"openvino"})])
@@ -52,23 +53,22 @@ with runtimes.open(sys.argv[1], sys.argv[2]) as runtime:
     assert runtime.infer({"input": np.zeros((1, 3, 32, 32), "float32")})["logits"].shape == (1, 10)
     runtime.artifact.vectors()
 """
-    assert loaded(code, onnx_artifact.path, backend) == allowed
+    assert imported_libraries(code, onnx_artifact.path, backend) == allowed
 
 
 @pytest.mark.parametrize(("backend", "allowed"), [("onnxruntime", {"onnxruntime"}), ("openvino", {"openvino"})])
-def test_profiling_an_artifact_imports_its_backends_library_alone(
-    onnx_artifact: Artifact, backend: str, allowed: set[str]
-) -> None:
+def test_profiling_imports_the_backends_library_alone(onnx_artifact: Artifact, backend: str, allowed: set[str]) -> None:
     code = """
 import sys, runtimes
 from runtimes.protocol import summarise_precisions
 assert summarise_precisions(runtimes.profile(sys.argv[1], backend=sys.argv[2])) == "float32"
 """
-    assert loaded(code, onnx_artifact.path, backend) == allowed
+    assert imported_libraries(code, onnx_artifact.path, backend) == allowed
 
 
 def test_profiling_a_script_imports_no_library(fake_artifact: FakeFactory) -> None:
-    assert loaded("import sys, runtimes; assert runtimes.profile(sys.argv[1])", fake_artifact().path) == set()
+    code = "import sys, runtimes; assert runtimes.profile(sys.argv[1])"
+    assert imported_libraries(code, fake_artifact().path) == set()
 
 
 UNIMPORTABLE = f"""
@@ -90,18 +90,28 @@ import runtimes
 
 
 def test_without_any_library_it_imports_and_says_what_to_install() -> None:
-    out = fresh(UNIMPORTABLE + "for row in runtimes.available_backends(): print(row.name, row.missing())")
-    lines = dict(line.split(" ", 1) for line in out.splitlines())
-    assert lines.pop("fake") == "None"
-    assert lines == {
-        "tensorrt": "tensorrt is not installed (pip install 'rexport[tensorrt]')",
-        "tensorrt-rtx": "tensorrt_rtx is not installed (pip install 'rexport[tensorrt-rtx]')",
-        "onnxruntime-tensorrt": "onnxruntime is not installed (pip install 'rexport[gpu]')",
-        "onnxruntime": "onnxruntime is not installed (pip install 'rexport[cpu]')",
-        "openvino": "openvino is not installed (pip install 'rexport[openvino]')",
-        "pytorch": "torch is not installed (pip install 'rexport[export]')",
-        "inductor": "torch is not installed (pip install 'rexport[export]')",
-    }
+    code = """
+import json
+print(json.dumps({row.name: row.missing() for row in runtimes.available_backends()}))
+"""
+    reasons = json.loads(fresh(UNIMPORTABLE + code))
+    assert reasons.pop("fake") is None
+    assert {name: code for name, (code, _) in reasons.items()} == dict.fromkeys(LIBRARIES, "library-missing")
+    for name, (module, extra) in LIBRARIES.items():
+        assert module in reasons[name][1]
+        assert f"pip install 'rexport[{extra}]'" in reasons[name][1]
+
+
+LIBRARIES = {
+    "tensorrt": ("tensorrt ", "tensorrt"),
+    "tensorrt-rtx": ("tensorrt_rtx ", "tensorrt-rtx"),
+    "onnxruntime-tensorrt": ("onnxruntime ", "gpu"),
+    "onnxruntime": ("onnxruntime ", "cpu"),
+    "openvino": ("openvino ", "openvino"),
+    "pytorch": ("torch ", "export"),
+    "inductor": ("torch ", "export"),
+}
+"""Each backend's library, and the extra that installs it."""
 
 
 def test_without_any_library_opening_is_a_backend_error(onnx_artifact: Artifact, pt2_artifact: Artifact) -> None:
@@ -112,16 +122,16 @@ for path, backend in ((sys.argv[1], None), (sys.argv[1], "openvino"), (sys.argv[
     try:
         runtimes.open(path, backend)
     except runtimes.RexportError as error:
-        print(type(error).__name__, error.exit_code, error)
+        print(type(error).__name__, error.code, error)
 """
     )
     lines = fresh(code, onnx_artifact.path, pt2_artifact.path).splitlines()
     assert len(lines) == 4
-    assert all(line.startswith("BackendUnavailableError 5 ") for line in lines)
-    assert "nothing here opens onnx files: onnxruntime: onnxruntime is not installed (pip install" in lines[0]
-    assert "backend openvino cannot run here: openvino is not installed (pip install 'rexport[openvino]')" in lines[1]
-    assert "rexport[export]" in lines[2]
-    assert "backend inductor cannot run here: torch is not installed" in lines[3]
+    codes = ("backends-all-missing", "backend-unavailable", "backends-all-missing", "backend-unavailable")
+    extras = ("cpu", "openvino", "export", "export")
+    for line, code, extra in zip(lines, codes, extras, strict=True):
+        assert line.startswith(f"BackendUnavailableError {code} ")
+        assert f"rexport[{extra}]" in line
 
 
 @pytest.mark.parametrize(
@@ -139,16 +149,15 @@ import runtimes
 try:
     runtimes.open(sys.argv[1], sys.argv[2])
 except runtimes.RexportError as error:
-    print(type(error).__name__, error)
+    print(type(error).__name__, error.code, error)
 """
     made = pt2_artifact if library == "torch" else onnx_artifact
     out = fresh(code, made.path, backend, tmp_path)
-    assert out.startswith(
-        f"BackendUnavailableError {library} is installed and cannot be imported: libsomething.so.1: cannot open"
-    )
-    assert "pip install --force-reinstall 'rexport[" in out
+    assert out.startswith(f"BackendUnavailableError library-not-importable {library} ")
+    assert "libsomething.so.1" in out
+    assert "--force-reinstall 'rexport[" in out
 
 
 def test_a_script_opens_without_numpys_friends(fake_artifact: FakeFactory) -> None:
     code = "import sys, runtimes; runtimes.open(sys.argv[1]).close()"
-    assert loaded(code, fake_artifact().path) == set()
+    assert imported_libraries(code, fake_artifact().path) == set()

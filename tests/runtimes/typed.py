@@ -44,7 +44,7 @@ class Typed:
         return [node.name for node in nodes if node.op_type in ("Conv", "Gemm")]
 
 
-def made(variant: Variant, folder: Path) -> Typed:
+def make_typed_network(variant: Variant, folder: Path) -> Typed:
     """The variant with random weights in every precision."""
     artifact = small.export(variant, folder, opset=OPSET)
     paths = {"fp32": artifact.path} | {name: folder / f"{name}.onnx" for name in ("fp16", "bf16", "int8")}

@@ -17,7 +17,7 @@ from benchmarks.records.subject import PrecisionVariant, Refusal, Subject
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
-from runtimes.errors import BackendUnavailableError, UsageError
+from runtimes.errors import BackendUnavailableError, Reason, UsageError
 from runtimes.tensors import cuda
 from scripts import gpu_matrix
 from scripts.gpu_ledger import Ledger, LedgerPart, machine_of
@@ -25,6 +25,7 @@ from scripts.gpu_matrix import DRY, FULL, QUICK, Scope
 from tests.benchmarks.nvml import Card, installed
 from tests.benchmarks.rows import EMPTY, MACHINE, ON_A_GPU
 from tests.benchmarks.searches import ScriptedBench, subject
+from tests.refusals import refuses
 
 LISTENER = RunListener(lambda *_: None, lambda _: None)
 HERE = machine_of(MACHINE)
@@ -193,13 +194,13 @@ def test_a_network_that_is_not_measured_is_a_wrong_request(tmp_path: Path) -> No
 
 def test_without_a_gpu_nothing_is_exported_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, driver=False)
-    monkeypatch.setattr(cuda, "missing", lambda: "no GPU can be used")
-    with pytest.raises(BackendUnavailableError, match=r"no GPU can be used \(--device cpu tries the script itself\)"):
+    monkeypatch.setattr(cuda, "missing", lambda: Reason("gpu-unusable", "no GPU"))
+    with refuses(BackendUnavailableError, "gpu-unusable", "--device cpu"):
         gpu_matrix._run(FULL, "cuda", (), tmp_path / "out", None)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(cuda, "missing", lambda: None)
     assert gpu_matrix.no_gpu() is None
-    monkeypatch.setattr(cuda, "missing", lambda: "cuda-bindings is not installed")
+    monkeypatch.setattr(cuda, "missing", lambda: Reason("cuda-bindings-missing", "no cuda-bindings"))
     installed(monkeypatch, Card())
     assert gpu_matrix.no_gpu() is None  # PyTorch needs no more than the driver
 

@@ -55,7 +55,7 @@ class Use:
 
 
 def problems(source: str, surfaces: Mapping[str, Surface], only: Mapping[str, set[str]], known: set[str]) -> list[str]:
-    """What the source asks for that is not there, one line each.
+    """What the source asks for that is not there, one line each: ``line 3: RELEASE: CODE: sentence``.
 
     Args:
         surfaces: by a name of the release, all of which the source must serve.
@@ -76,27 +76,27 @@ def _wrong(use: Use, surface: Surface, surfaces: Mapping[str, Surface], known: s
     elif use.owner == _MODULE:
         inside = use.name in surface.classes or use.name in surface.functions or use.name.startswith("__")
         signatures = surface.functions.get(use.name) or surface.classes.get(use.name, {}).get("__init__", [])
-        yield from [] if inside else [f"the library has no {use.name}"]
+        yield from [] if inside else [f"name-missing: the library has no {use.name}"]
         yield from _misfit(use, signatures) if inside else []
     else:
         members = surface.classes.get(use.owner.removeprefix(_CLASS))
         if members is None:
-            yield f"there is no class {use.owner.removeprefix(_CLASS)}"
+            yield f"class-missing: there is no class {use.owner.removeprefix(_CLASS)}"
         elif use.name not in members and not use.name.startswith("__"):
-            yield f"{use.owner.removeprefix(_CLASS)} has no {use.name}"
+            yield f"member-missing: {use.owner.removeprefix(_CLASS)} has no {use.name}"
         else:
             yield from _misfit(use, members.get(use.name, []), unbound=use.owner.startswith(_CLASS))
             if use.stored and not any(text.startswith(f"{PROPERTY} =") for text in members.get(use.name, [])):
-                yield f"{use.owner}.{use.name} cannot be set"
+                yield f"member-read-only: {use.owner}.{use.name} cannot be set"
 
 
 def _wrong_by_name(use: Use, surface: Surface, surfaces: Mapping[str, Surface], known: set[str]) -> Iterator[str]:
     if use.name in known or use.name.startswith("__"):
         return
     if not any(use.name in each.owners for each in surfaces.values()):
-        yield f"nothing known has an attribute {use.name}"
+        yield f"attribute-unknown: nothing known has an attribute {use.name}"
     elif use.name not in surface.owners:
-        yield f"no class has {use.name}"
+        yield f"attribute-missing: no class has {use.name}"
     else:
         signatures = [call for owner in surface.owners[use.name] for call in surface.classes[owner][use.name]]
         yield from _misfit(use, signatures)
@@ -111,7 +111,7 @@ def _misfit(use: Use, signatures: list[str], unbound: bool = False) -> Iterator[
     if unbound and positional:
         positional -= 1
     if not any(Parameters.of(text).takes(positional, keywords) for text in calls):
-        yield f"{use.name} is called with {positional} and {list(keywords)}, and is {' or '.join(calls)}"
+        yield f"call-misfit: {use.name} is called with {positional} and {list(keywords)}, and is {' or '.join(calls)}"
 
 
 def uses(source: str, surfaces: Mapping[str, Surface]) -> list[Use]:

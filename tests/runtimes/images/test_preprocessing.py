@@ -4,6 +4,7 @@ error."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import subprocess
@@ -30,6 +31,7 @@ from runtimes.images.preprocessing import (
     pixels_of,
     prepare_images,
 )
+from tests.refusals import refuses
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -77,7 +79,7 @@ def test_one_bit_is_black_and_white() -> None:
     np.testing.assert_array_equal(decode(content_of(image), 1)[0, :, 0], [0, 255, 255])
 
 
-def test_a_palette_gives_its_colours_and_its_transparent_entries_white() -> None:
+def test_transparent_entries_of_a_palette_are_white() -> None:
     image = PIL.Image.new("P", (3, 1))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     image.putdata([2, 0, 1])
@@ -136,13 +138,13 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(format: str) -> None:
 
 @pytest.mark.parametrize("value", [-1, 65536])
 def test_thirty_two_bit_grey_outside_sixteen_bits_is_refused(value: int) -> None:
-    with pytest.raises(InputError, match=f"grey values from {value} to {value}; 16 bits hold 0 to 65535"):
+    with refuses(InputError, "image-greys-out-of-range", value):
         decode(PIL.Image.fromarray(np.full((1, 1), value, np.int32)))
 
 
 def test_float_grey_is_refused() -> None:
     image = PIL.Image.fromarray(np.zeros((2, 2), np.float32))
-    with pytest.raises(InputError, match=r"Pillow's mode 'F', whose range is not known \(convert it to 8 bits"):
+    with refuses(InputError, "image-mode-unknown", "'F'", "8 bits"):
         decode(content_of(image, "TIFF"))
 
 
@@ -186,8 +188,10 @@ def test_of_an_animation_the_first_frame(format: str) -> None:
     np.testing.assert_array_equal(decode(content), np.asarray(first))
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("format", "orientation"),
+    [*(("JPEG", orientation) for orientation in range(1, 9)), ("PNG", 6), ("WEBP", 6), ("TIFF", 6)],
+)
 def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
     stored = np.zeros((16, 32), np.uint8)
     stored[:8, :8] = 255  # a white square at the stored top left
@@ -237,21 +241,19 @@ def test_the_format_is_told_by_content(tmp_path: Path) -> None:
 def test_a_format_outside_the_list_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "icon.png"
     path.write_bytes(content_of(PIL.Image.fromarray(picture()), "ICO"))
-    with pytest.raises(
-        InputError, match=r"icon.png: not readable as an image: it begins with 00 00 01 00 .* \(one of JP"
-    ):
+    with refuses(InputError, "image-format-unknown", "icon.png", b"\0\0\1\0".hex(" "), "JPEG"):
         decode(path)
 
 
 @pytest.mark.parametrize("content", [b"just some text", b"\x89PNG\r\n\x1a\n", bytes(1000), b"\xff\xd8\xff\xe0"])
 def test_what_is_no_image_is_refused(content: bytes) -> None:
-    with pytest.raises(InputError, match=r"not readable as an image|a broken image"):
+    with refuses(InputError, "image-format-unknown"):
         decode(content)
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
-    with pytest.raises(InputError, match=r"empty.jpg: an empty file, no image") as caught:
+    with refuses(InputError, "image-file-empty", "empty.jpg") as caught:
         decode(tmp_path / "empty.jpg")
     assert caught.value.path == tmp_path / "empty.jpg"
 
@@ -263,8 +265,12 @@ def test_truncated_files_are_refused(format: str, tmp_path: Path) -> None:
     path = tmp_path / "cut"
     for length in {1, 8, 20, *range(1, len(content) - 5, 97), len(content) - 5}:  # the rest is a PNG's end mark
         path.write_bytes(content[:length])
-        with pytest.raises(InputError, match=r"cut: (a broken image|not readable as an image)"):
+        with pytest.raises(InputError) as caught:
             decode(path)
+        assert (caught.value.code in BROKEN, caught.value.path) == (True, path)
+
+
+BROKEN = ("image-broken", "image-format-unknown")
 
 
 def test_every_flipped_bit_of_a_png_is_found() -> None:
@@ -272,8 +278,9 @@ def test_every_flipped_bit_of_a_png_is_found() -> None:
     for place in range(len(content) - len("sizeIENDcrc4")):  # the end mark holds nothing
         rotten = bytearray(content)
         rotten[place] ^= 0x10
-        with pytest.raises(InputError):
+        with pytest.raises(InputError) as caught:
             decode(bytes(rotten))
+        assert caught.value.code in BROKEN
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM"])
@@ -300,39 +307,39 @@ def test_a_bomb_is_refused_before_it_is_decoded(side: int, action: Any) -> None:
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     with warnings.catch_warnings():
         warnings.simplefilter(action)
-        with pytest.raises(InputError, match="more than 80,000,000 pixels"):
+        with refuses(InputError, "image-too-large", "80,000,000"):
             decode(bytes(content))
 
 
 def test_a_pillow_image_is_judged_by_its_size_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
-    with pytest.raises(InputError, match="more than 100 pixels"):
+    with refuses(InputError, "image-too-large", "100"):
         decode(PIL.Image.new("L", (101, 1)))
-    with pytest.raises(InputError, match="an image of 0 x 3 pixels"):
+    with refuses(InputError, "image-without-pixels", "0 x 3"):
         decode(PIL.Image.new("L", (0, 3)))
 
 
 def test_a_thin_image_may_not_grow_without_bounds() -> None:
-    with pytest.raises(InputError, match=r"1 x 500000 pixels would grow to 256 x 128000000 \(crop it first\)"):
+    with refuses(InputError, "image-grows-too-large", "500000", "256", "128000000", "crop it"):
         fit_image(np.zeros((1, 500_000), np.uint8), plain(224, 224, resize=256))
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(images.MAX_FILE_BYTES + 1)
-    with pytest.raises(ResourceError, match=r"huge.png: cannot read: 268,435,457 bytes, more than the 268,435,456"):
+    with refuses(ResourceError, "file-too-large", "huge.png", "268,435,457", "268,435,456"):
         decode(tmp_path / "huge.png")
 
 
 def test_missing_files_pipes_devices_and_folders(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(ResourceError, match=r"missing.png: cannot read: No such file"):
+    with refuses(ResourceError, "file-access-failed", "missing.png", os.strerror(errno.ENOENT)):
         decode(tmp_path / "missing.png")
     for path in (tmp_path / "pipe.png", tmp_path / "folder.png", Path("/dev/zero")):
-        with pytest.raises(ResourceError, match="cannot read: not a regular file"):
+        with refuses(ResourceError, "file-not-regular"):
             decode(path)
-    with pytest.raises(InputError, match="no path: embedded null byte"):
+    with refuses(InputError, "image-path-invalid", "null byte"):
         decode("a\0b")
 
 
@@ -342,43 +349,38 @@ def test_an_unreadable_file_tells_the_systems_reason(tmp_path: Path) -> None:
     path.chmod(0)
     program = """if True:
         import os, sys, PIL.Image, runtimes.images.preprocessing
+        from runtimes.errors import ResourceError
         if os.geteuid() == 0:
             os.seteuid(65534)  # root reads every file, whatever its mode
-        runtimes.images.preprocessing.decode(sys.argv[1])
+        try:
+            runtimes.images.preprocessing.decode(sys.argv[1])
+        except ResourceError as error:
+            print(error.code, error.errno, error.path)
     """
     done = subprocess.run([sys.executable, "-c", program, path], cwd=REPO, capture_output=True, text=True)
-    assert "runtimes.errors.ResourceError: " in done.stderr
-    assert "secret.png: cannot read: Permission denied" in done.stderr
+    assert done.stdout == f"file-access-failed {errno.EACCES} {path}\n", done.stderr
 
 
 @pytest.mark.parametrize(
-    ("array", "message"),
+    ("array", "code", "values"),
     [
-        (
-            np.zeros((4, 4, 3), np.float32),
-            r"an array of float32; pixels are uint8, 0 to 255 \(pass such pixels, or give",
-        ),
-        (np.zeros((4, 4), bool), "an array of bool"),
-        (
-            np.zeros((3, 8, 9), np.uint8),
-            r"shape \(3, 8, 9\); expected \(h, w, c\) with c of 1, 3, 4 \(.*transpose\(1, 2, 0",
-        ),
-        (np.zeros((4, 4, 2), np.uint8), r"an array of shape \(4, 4, 2\); expected"),
-        (np.zeros((0, 4, 3), np.uint8), r"an array of shape \(0, 4, 3\)"),
-        (np.zeros(4, np.uint8), r"an array of shape \(4,\)"),
-        (np.zeros((1, 4, 4, 3), np.uint8), r"an array of shape \(1, 4, 4, 3\)"),
+        (np.zeros((4, 4, 3), np.float32), "image-array-type", ("float32", "Runtime.infer")),
+        (np.zeros((4, 4), bool), "image-array-type", ("bool",)),
+        (np.zeros((3, 8, 9), np.uint8), "image-array-shape", ((3, 8, 9), "1, 3, 4", f"transpose{(1, 2, 0)}")),
+        (np.zeros((4, 4, 2), np.uint8), "image-array-shape", ((4, 4, 2),)),
+        (np.zeros((0, 4, 3), np.uint8), "image-array-shape", ((0, 4, 3),)),
+        (np.zeros(4, np.uint8), "image-array-shape", ((4,),)),
+        (np.zeros((1, 4, 4, 3), np.uint8), "image-array-shape", ((1, 4, 4, 3),)),
     ],
 )
-def test_other_arrays_are_refused_with_the_fix(array: NDArray[Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_other_arrays_are_refused_with_the_fix(array: NDArray[Any], code: str, values: tuple[object, ...]) -> None:
+    with refuses(InputError, code, *values):
         decode(array)
 
 
 @pytest.mark.parametrize("thing", [None, 3, [1, 2], torch.zeros(3, 4, 4)])
 def test_other_things_are_refused(thing: Any) -> None:
-    with pytest.raises(
-        InputError, match=rf"a path, bytes, a PIL image or a uint8 array, not {type(thing).__name__} \("
-    ):
+    with refuses(InputError, "image-kind-unknown", type(thing).__name__):
         decode(thing)
 
 
@@ -397,11 +399,9 @@ def test_networks_of_other_channel_counts_take_arrays_alone() -> None:
     np.testing.assert_array_equal(decode(two, 2), two)
     np.testing.assert_array_equal(decode(four, 4), four)
     assert fit_image(two, plain(4, 4, channels=2, resize=8)).shape == (4, 4, 2)
-    with pytest.raises(
-        InputError, match=r"a network of 2 input channels takes arrays alone \(pass uint8 \(h, w, 2\)\)"
-    ):
+    with refuses(InputError, "image-must-be-array", "2 input channels", "w, 2)"):
         decode(content_of(PIL.Image.new("L", (2, 2))), 2)
-    with pytest.raises(InputError, match=r"expected \(h, w, c\) with c of 2"):
+    with refuses(InputError, "image-array-shape", "c of 2"):
         decode(np.zeros((4, 5, 3), np.uint8), 2)
 
 
@@ -424,7 +424,7 @@ def test_resizing_follows_torchvision(height: int, width: int, shorter: int, cha
 def test_resizing_averages_what_it_shrinks() -> None:
     checks = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
     result = fit_image(checks, plain(16, 16, channels=1, resize=16))
-    assert set(np.unique(result)) <= {127, 128}, "without antialiasing it would be black or white"
+    assert set(np.unique(result)) <= {127, 128}  # without antialiasing it would be black or white
 
 
 @pytest.mark.parametrize(
@@ -489,14 +489,14 @@ def test_prepared_is_a_batch_in_order() -> None:
 
 
 def test_a_broken_image_among_several_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^image 11: an empty file, no image$"):
+    with refuses(InputError, "image-file-empty", "image 11:"):
         prepare_images([picture(2, 3), b""], plain(), first=10)
     (tmp_path / "bad.png").write_bytes(b"text")
-    with pytest.raises(InputError, match=r"bad.png: not readable"):
+    with refuses(InputError, "image-format-unknown", "bad.png"):
         prepare_images([picture(2, 3), tmp_path / "bad.png"], plain())
-    with pytest.raises(InputError, match=r"^image 11: an empty file, no image$"):
+    with refuses(InputError, "image-file-empty", "image 11:"):
         pixels_of([picture(2, 3), b""], plain(), first=10)
-    with pytest.raises(InputError, match=r"^image 7: an array of float64; pixels are uint8, 0 to 255 \(pass such pix"):
+    with refuses(InputError, "image-array-type", "image 7:", "float64", "Runtime.infer"):
         fit_or_name(np.zeros((2, 3, 3)), plain(), 7)
 
 
@@ -519,23 +519,20 @@ def test_pixels_are_the_callers_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "code", "named"),
     [
-        ((0, (4, 4), 0, (0.0,), (1.0,)), "resize must be at least 1 pixel, not 0"),
-        (
-            (None, (0, 4), 0, (0.0,), (1.0,)),
-            r"crop must be at least 1 x 1 pixels and pad at least 0, not \(0, 4\) and 0",
-        ),
-        ((None, (4, 4), -1, (0.0,), (1.0,)), "pad at least 0, not .* and -1"),
-        ((None, (9000, 9000), 0, (0.0,), (1.0,)), "an input of 9000 x 9000 pixels is more than 80,000,000 pixels"),
-        ((None, (4, 4), 0, (0.0, 0.0), (1.0,)), "one number a channel each, not 2 and 1"),
-        ((None, (4, 4), 0, (), ()), "one number a channel each, not 0 and 0"),
-        ((None, (4, 4), 0, (float("nan"),), (1.0,)), "mean must be finite and std above 0"),
-        ((None, (4, 4), 0, (0.0,), (0.0,)), "mean must be finite and std above 0"),
+        ((0, (4, 4), 0, (0.0,), (1.0,)), "resize-invalid", ("not 0",)),
+        ((None, (0, 4), 0, (0.0,), (1.0,)), "crop-or-pad-invalid", ((0, 4), "and 0")),
+        ((None, (4, 4), -1, (0.0,), (1.0,)), "crop-or-pad-invalid", ((4, 4), "and -1")),
+        ((None, (9000, 9000), 0, (0.0,), (1.0,)), "input-too-large", ("9000 x 9000", "80,000,000")),
+        ((None, (4, 4), 0, (0.0, 0.0), (1.0,)), "mean-std-lengths-differ", ("2 and 1",)),
+        ((None, (4, 4), 0, (), ()), "mean-std-lengths-differ", ("0 and 0",)),
+        ((None, (4, 4), 0, (float("nan"),), (1.0,)), "mean-or-std-invalid", ("(nan,)",)),
+        ((None, (4, 4), 0, (0.0,), (0.0,)), "mean-or-std-invalid", ("(0.0,)",)),
     ],
 )
-def test_preprocessing_that_no_image_can_have(values: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_preprocessing_that_no_image_can_have(values: Any, code: str, named: tuple[object, ...]) -> None:
+    with refuses(UsageError, code, *named):
         Preprocessing(*values)
 
 
@@ -547,10 +544,9 @@ def test_without_pillow_arrays_of_the_right_size_still_work(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     assert prepare_images([picture(20, 30), RGBA], plain(20, 30)).shape == (2, 3, 20, 30)
     assert prepare_images([picture(20, 30)], plain(20, 20, resize=20)).shape == (1, 3, 20, 20)
-    missing = r"decoding or resizing images needs Pillow \(pip install 'rexport\[images\]'\)"
-    with pytest.raises(BackendUnavailableError, match=missing):
+    with refuses(BackendUnavailableError, "pillow-missing", "rexport[images]"):
         prepare_images([picture(20, 30)], plain(20, 20, resize=21))
-    with pytest.raises(BackendUnavailableError, match=missing):
+    with refuses(BackendUnavailableError, "pillow-missing", "rexport[images]"):
         decode(b"\xff\xd8")
 
 

@@ -59,7 +59,7 @@ class Recorder:
     def acts(self) -> None:
         """Something that allocates or waits, in this thread."""
         if any(thread != threading.get_ident() for thread in list(self.recording)):
-            self.faults.append("operation not permitted while a stream is captured")
+            self.faults.append("call-during-capture")
 
 
 class _Settings(onnxruntime.SessionOptions):  # type: ignore[misc]  # without annotations
@@ -137,7 +137,7 @@ class Double(ModuleType):
         assert options["user_compute_stream"] == str(HANDLE)
         self.recorder.acts()
         if not TURN.locked():
-            self.recorder.faults.append("opened while another may record")
+            self.recorder.faults.append("opened-during-recording")
         self.recorder.opened.append((provider, options, settings.entries))
         if self.recorder.refuses is not None:
             raise self.recorder.refuses
@@ -160,7 +160,7 @@ class _Session:
 
     def __del__(self) -> None:
         if not TURN.locked():
-            self._recorder.faults.append("freed while another may record")
+            self._recorder.faults.append("freed-during-recording")
 
     def get_providers(self) -> list[str]:
         return [self._provider, "CPUExecutionProvider"]
@@ -170,8 +170,8 @@ class _Session:
 
     def run_with_iobinding(self, binding: _Binding, options: onnxruntime.RunOptions) -> None:
         if not self._busy.acquire(blocking=False):
-            self._recorder.faults.append("two calls at once")
-            raise RuntimeError("two calls at once")
+            self._recorder.faults.append("concurrent-calls")
+            raise RuntimeError("concurrent-calls")
         try:
             self._run(binding, options)
         finally:
@@ -191,7 +191,7 @@ class _Session:
             self._record(me)
         known = self._records.setdefault((me, number), (binding, dict(binding.addresses)))
         if known[1] != binding.addresses:
-            self._recorder.faults.append(f"record {number} is replayed with other addresses than those bound")
+            self._recorder.faults.append(f"record-{number}-addresses-differ")
         self._recorder.runs.append(f"{'replayed' if known[0] is binding else 'mistaken'}{queued}")
         self._real.run_with_iobinding(known[0].real)
 
@@ -251,7 +251,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
     def ordered(tensor: DeviceTensor, stream: int) -> None:
         assert tensor.pointer
         if not TURN.locked():
-            recorder.faults.append("a stream was made to wait while it may be recorded")
+            recorder.faults.append("wait-during-recording")
         recorder.ordered.append((stream, threading.get_ident()))
 
     monkeypatch.setattr(dlpack, "wait_for_producer", ordered)

@@ -112,7 +112,7 @@ def test_all_that_the_benchmark_times_is_recorded(twice: BoundModel) -> None:
 def test_recorded_runs_are_bounded_and_keep_their_tensors(twice: BoundModel) -> None:
     slots = Slots(twice, recording=True)
     recorded = [slots.get(((batch, 4),)) for batch in range(1, RECORDED + 1)]
-    assert [slot.record for slot in recorded] == list(range(RECORDED)), "no number is given twice"
+    assert [slot.record for slot in recorded] == list(range(RECORDED))  # no number is given twice
     for batch in range(RECORDED + 1, RECORDED + 3 * KEPT):
         assert slots.get(((batch, 4),)).record is None
     assert [slots.get(((batch, 4),)) for batch in range(1, RECORDED + 1)] == recorded

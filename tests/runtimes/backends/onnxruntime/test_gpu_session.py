@@ -26,12 +26,14 @@ from runtimes.errors import (
     BackendUnavailableError,
     CompatibilityError,
     InputError,
+    Reason,
     ResourceError,
     RexportError,
 )
 from runtimes.protocol import Array, DeviceSession, Options
 from runtimes.tensors import cuda
 from runtimes.tensors.dlpack import DeviceTensor
+from tests.refusals import refuses
 from tests.runtimes import typed
 from tests.runtimes.backends.onnxruntime import double, graphs
 
@@ -48,7 +50,7 @@ def twice(tmp_path: Path) -> Artifact:
     return Artifact.read(graphs.written(tmp_path / "twice.onnx"))
 
 
-def opened(artifact: Artifact, options: Options = GPU) -> OnnxRuntimeDeviceSession:
+def open_session(artifact: Artifact, options: Options = GPU) -> OnnxRuntimeDeviceSession:
     session = onnxrt.BACKEND.open(artifact, options)
     assert isinstance(session, OnnxRuntimeDeviceSession)
     assert isinstance(session, DeviceSession)
@@ -78,7 +80,7 @@ def test_what_the_double_offers_is_in_the_real_library() -> None:
 
 
 def test_every_answer_is_its_own(recorder: double.Recorder, twice: Artifact) -> None:
-    session = opened(twice)
+    session = open_session(twice)
     for values in ((1, 2), (3, 4), (5,), (1, 2)):
         np.testing.assert_array_equal(session.run({"x": rows(*values)})["y"], 2 * rows(*values))
     assert recorder.runs == ["replayed"] * 4
@@ -87,7 +89,7 @@ def test_every_answer_is_its_own(recorder: double.Recorder, twice: Artifact) -> 
 
 
 def test_what_it_is_asked_for(recorder: double.Recorder, twice: Artifact) -> None:
-    session = opened(twice)
+    session = open_session(twice)
     ((provider, told, entries),) = recorder.opened
     assert provider == "CUDAExecutionProvider"
     chosen = {name: told[name] for name in ("use_tf32", "prefer_nhwc", "enable_cuda_graph", "user_compute_stream")}
@@ -104,7 +106,7 @@ def test_what_it_is_asked_for(recorder: double.Recorder, twice: Artifact) -> Non
 
 
 def test_graphs_are_left_out_when_they_are_not_wanted(recorder: double.Recorder, twice: Artifact) -> None:
-    session = opened(twice, replace(GPU, cuda_graphs=False))
+    session = open_session(twice, replace(GPU, cuda_graphs=False))
     assert recorder.opened[0][1]["enable_cuda_graph"] == "False"
     np.testing.assert_array_equal(session.run({"x": rows(1)})["y"], rows(2))
     session.bind({"x": rows(1)})()
@@ -118,7 +120,7 @@ def test_tensorfloat_is_for_artifacts_that_allow_it(
 ) -> None:
     assert onnx_artifact.manifest is not None
     artifact = replace(onnx_artifact, manifest=replace(onnx_artifact.manifest, precision=precision))
-    session = opened(artifact)
+    session = open_session(artifact)
     assert recorder.opened[0][1]["use_tf32"] == told
     assert session.description.precision == computed
     session.close()
@@ -129,7 +131,7 @@ def test_half_precision_goes_with_channels_last(
 ) -> None:
     typed.cast(onnx_artifact.path, tmp_path / "half.onnx", TensorProto.FLOAT16)
     for path, told in ((onnx_artifact.path, "False"), (tmp_path / "half.onnx", "True")):
-        opened(Artifact.read(path)).close()
+        open_session(Artifact.read(path)).close()
         assert recorder.opened[-1][1]["prefer_nhwc"] == told
 
 
@@ -144,12 +146,12 @@ def test_what_branches_is_not_recorded(recorder: double.Recorder, tmp_path: Path
     model.graph.node.append(helper.make_node("If", ["yes"], ["b"], then_branch=ways[0], else_branch=ways[1]))
     model.graph.output.append(given)
     onnx.save(model, path)
-    opened(Artifact.read(path)).close()
+    open_session(Artifact.read(path)).close()
     assert recorder.opened[0][1]["enable_cuda_graph"] == "False"
 
 
 def test_what_is_bound_stays_and_does_not_disturb_the_rest(recorder: double.Recorder, twice: Artifact) -> None:
-    session = opened(twice)
+    session = open_session(twice)
     calls = [session.bind({"x": rows(1, 2)}), session.bind({"x": rows(3, 4)})]
     for call in (*calls, *calls):
         call()
@@ -161,11 +163,11 @@ def test_what_is_bound_stays_and_does_not_disturb_the_rest(recorder: double.Reco
 
 
 def test_the_device_times_a_run_between_two_events(recorder: double.Recorder, twice: Artifact) -> None:
-    session = opened(twice)
+    session = open_session(twice)
     timed = session.bind_timed({"x": rows(1, 2)})
-    assert recorder.runs == ["replayed"], "what it records, it does before the clock runs"
+    assert recorder.runs == ["replayed"]  # what it records, it does before the clock runs
     assert [timed(), timed()] == [0.25, 0.25]
-    assert recorder.runs[1:] == ["|", "replayed+", "|"] * 2, "nothing waits in between"
+    assert recorder.runs[1:] == ["|", "replayed+", "|"] * 2  # nothing waits in between
     session.close()
 
 
@@ -181,7 +183,7 @@ def tensor(array: Array, device: int = 0) -> DeviceTensor:
 
 
 def test_tensors_are_read_where_they_lie_and_never_recorded(recorder: double.Recorder, twice: Artifact) -> None:
-    session = opened(twice)
+    session = open_session(twice)
     for values in ((1, 2, 3), (4, 5, 6), (7,)):
         array = rows(*values)
         answers = session.run_tensors({"x": tensor(array)})
@@ -197,15 +199,15 @@ def test_tensors_are_read_where_they_lie_and_never_recorded(recorder: double.Rec
     thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
-    assert recorder.ordered[3:] == [(double.HANDLE, asked[0])], "the queue of the thread that asks is meant"
+    assert recorder.ordered[3:] == [(double.HANDLE, asked[0])]  # the queue of the thread that asks
     assert recorder.faults == []
-    with pytest.raises(InputError, match="'x' lies on GPU 1, the model on GPU 0"):
+    with refuses(InputError, "tensor-on-other-gpu", "'x'", "GPU 1", "GPU 0"):
         session.run_tensors({"x": tensor(rows(1), device=1)})
     session.close()
 
 
 def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twice: Artifact) -> None:
-    whole = opened(twice)
+    whole = open_session(twice)
     session = OnnxRuntimeDeviceSession(whole._model, whole.description, double.Stream(), recording=False, most=3)  # type: ignore[arg-type]
     for count in (1, 3, 4, 7):
         array = rows(*range(count))
@@ -223,7 +225,7 @@ def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twic
     whole.close()
 
 
-def asked_by_eight(session: OnnxRuntimeDeviceSession, turns: int) -> list[str]:
+def ask_from_eight_threads(session: OnnxRuntimeDeviceSession, turns: int) -> list[str]:
     """What went wrong while eight threads asked for batches of their own."""
     wrong: list[str] = []
     barrier = threading.Barrier(8)
@@ -251,38 +253,36 @@ def asked_by_eight(session: OnnxRuntimeDeviceSession, turns: int) -> list[str]:
 
 
 def test_many_threads_get_their_own_answers(recorder: double.Recorder, twice: Artifact) -> None:
-    session = opened(twice)
-    assert asked_by_eight(session, 250) == []
+    session = open_session(twice)
+    assert ask_from_eight_threads(session, 250) == []
     assert recorder.faults == []
     assert set(recorder.runs) == {"replayed"}
-    assert len(recorder.threads) <= 2, "the library keeps what it records for each thread that it meets"
+    assert len(recorder.threads) <= 2  # the library keeps what it records for each thread that it meets
     session.close()
 
 
 def test_without_turns_the_double_sees_it(
     recorder: double.Recorder, twice: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = opened(twice)
+    session = open_session(twice)
     monkeypatch.setattr(session._turns, "call", lambda act: act())
-    assert asked_by_eight(session, 250)
-    assert "two calls at once" in recorder.faults
+    assert ask_from_eight_threads(session, 250)
+    assert "concurrent-calls" in recorder.faults
     session.close()
 
 
 def test_other_addresses_under_a_records_number_are_seen(recorder: double.Recorder, twice: Artifact) -> None:
-    session = opened(twice)
+    session = open_session(twice)
     for values in ((1, 2), (3, 4)):
         slot = Slot(session._model, ((2, 4),), record=0)
         slot.fill({"x": rows(*values)})
         slot.run()
-    assert "record 0 is replayed with other addresses than those bound" in recorder.faults
+    assert "record-0-addresses-differ" in recorder.faults
     session.close()
 
 
-def test_a_bound_run_outlives_its_session_and_nothing_is_freed_under_it(
-    recorder: double.Recorder, twice: Artifact
-) -> None:
-    session = opened(twice)
+def test_a_bound_run_outlives_its_session(recorder: double.Recorder, twice: Artifact) -> None:
+    session = open_session(twice)
     call = session.bind({"x": rows(1)})
     slots = session._bound({"x": rows(2)})
     session.close()
@@ -317,79 +317,92 @@ class NotImplemented(Exception):  # noqa: N818
     """As onnxruntime names its errors."""
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "message"),
-    [
-        (
-            Fail("This session contains graph nodes that are assigned to the default CPU EP, but fallback to CPU EP "),
-            CompatibilityError,
-            r"CUDA provider leaves some of its nodes to the processor \(export it with --opset 20, or name another",
-        ),
-        (
-            Fail("cannot use the graph capture feature as requested by the user  as all the graph nodes have not been"),
-            CompatibilityError,
-            "CUDA provider leaves some of its nodes to the processor",
-        ),
-        (
-            Fail("x.cc:253 Provider type for MaxPool node with name 'maxpool/MaxPool' is not set."),
-            CompatibilityError,
-            "CUDA provider has no kernel for MaxPool in .*: node 'maxpool/MaxPool'",
-        ),
-        (
-            NotImplemented("Could not find an implementation for Conv(22) node with name 'conv1/Conv'"),
-            CompatibilityError,
-            "CUDA provider has no kernel for Conv in .*: node 'conv1/Conv'",
-        ),
-        (
-            Fail("This session cannot use the graph capture feature as requested by the user as the model has control"),
-            CompatibilityError,
-            r"cannot record its runs \(open it with cuda_graphs=False\)",
-        ),
-        (Fail("CUDA failure 2: out of memory ; GPU=0"), ResourceError, "ran out of memory"),
-        (Fail("Failed to allocate memory for requested buffer of size 9"), ResourceError, "ran out of memory"),
-        (Fail("CUDA failure 700: an illegal memory access"), ResourceError, "the GPU failed .*start the process again"),
-        (Fail("anything"), ArtifactError, "ONNX Runtime refused it: anything"),
-    ],
-)
-def test_refusals(
-    recorder: double.Recorder, twice: Artifact, error: Exception, kind: type[RexportError], message: str
-) -> None:
-    recorder.refuses = error
-    with pytest.raises(kind, match=message) as caught:
-        opened(twice)
+REFUSALS: dict[str, tuple[Exception, type[RexportError], str, tuple[object, ...]]] = {
+    "partly": (
+        Fail("This session contains graph nodes that are assigned to the default CPU EP, but fallback to CPU EP "),
+        CompatibilityError,
+        "provider-runs-partly",
+        ("CUDA", "--opset 20"),
+    ),
+    "recorded partly": (
+        Fail("cannot use the graph capture feature as requested by the user  as all the graph nodes have not been"),
+        CompatibilityError,
+        "provider-runs-partly",
+        ("CUDA",),
+    ),
+    "no provider": (
+        Fail("x.cc:253 Provider type for MaxPool node with name 'maxpool/MaxPool' is not set."),
+        CompatibilityError,
+        "provider-lacks-kernel",
+        ("CUDA", "MaxPool", "'maxpool/MaxPool'"),
+    ),
+    "no kernel": (
+        NotImplemented("Could not find an implementation for Conv(22) node with name 'conv1/Conv'"),
+        CompatibilityError,
+        "provider-lacks-kernel",
+        ("CUDA", "Conv", "'conv1/Conv'"),
+    ),
+    "control flow": (
+        Fail("This session cannot use the graph capture feature as requested by the user as the model has control"),
+        CompatibilityError,
+        "provider-cannot-record",
+        ("cuda_graphs=False",),
+    ),
+    "memory": (Fail("CUDA failure 2: out of memory ; GPU=0"), ResourceError, "onnxruntime-out-of-memory", ()),
+    "buffer": (
+        Fail("Failed to allocate memory for requested buffer of size 9"),
+        ResourceError,
+        "onnxruntime-out-of-memory",
+        (),
+    ),
+    "device": (
+        Fail("CUDA failure 700: an illegal memory access"),
+        ResourceError,
+        "onnxruntime-gpu-failed",
+        ("failure 700", "process again"),
+    ),
+    "anything": (Fail("anything"), ArtifactError, "onnxruntime-refused-file", ("anything",)),
+}
+"""What the library says, and the error that it becomes."""
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(recorder: double.Recorder, twice: Artifact, case: str) -> None:
+    recorder.refuses, kind, code, values = REFUSALS[case]
+    with refuses(kind, code, *values) as caught:
+        open_session(twice)
     assert caught.value.path == twice.path
 
 
 def test_a_silent_fall_back_to_the_processor_is_an_error(recorder: double.Recorder, twice: Artifact) -> None:
     recorder.gives = "CPUExecutionProvider"
-    message = "CUDAExecutionProvider was asked for and cannot be loaded: ONNX Runtime gave CPUExecutionProvider"
-    with pytest.raises(BackendUnavailableError, match=message) as caught:
-        opened(twice)
-    assert caught.value.hint
+    values = ("CUDAExecutionProvider", "CPUExecutionProvider", "rexport[gpu]")
+    with refuses(BackendUnavailableError, "provider-not-loadable", *values):
+        open_session(twice)
 
 
-def test_a_library_that_cannot_be_loaded_is_the_better_explanation(
+def test_a_library_that_cannot_be_loaded_explains_more(
     recorder: double.Recorder, twice: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorder.unloadable = "Failed to load libcublas.so.13: no such file\nPlease follow ..."
     recorder.refuses = Fail("nodes that are assigned to the default CPU EP, but fallback to CPU EP has been")
-    with pytest.raises(BackendUnavailableError, match=r"cannot be loaded: Failed to load libcublas\.so\.13: no such"):
-        opened(twice)
-    assert capsys.readouterr().out == "", "stdout is for results"
+    with refuses(BackendUnavailableError, "provider-not-loadable", "libcublas.so.13"):
+        open_session(twice)
+    assert capsys.readouterr().out == ""  # stdout is for results
     recorder.refuses = Fail("Load model failed: opset 99")
-    with pytest.raises(CompatibilityError, match="opset 99"):
-        opened(twice)
+    with refuses(CompatibilityError, "onnxruntime-cannot-run", "opset 99"):
+        open_session(twice)
     recorder.refuses = None
-    opened(twice).close()  # what it could not load, it did not need
+    open_session(twice).close()  # what it could not load, it did not need
 
 
 def test_without_a_gpu_or_the_gpu_build(
     recorder: double.Recorder, twice: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "missing", lambda: "no driver (install one)")
-    with pytest.raises(BackendUnavailableError, match=r"finds no CUDA device \(no driver \(install one\)\)"):
-        opened(twice)
+    monkeypatch.setattr(cuda, "missing", lambda: Reason("driver-missing", "no driver (install one)"))
+    with refuses(BackendUnavailableError, "provider-without-gpu", "no driver (install"):
+        open_session(twice)
     assert recorder.opened == []
     double.installed(monkeypatch, double.TENSORRT)
-    with pytest.raises(BackendUnavailableError, match=r"has no CUDAExecutionProvider .*pip install 'rexport\[gpu\]'"):
-        opened(twice)
+    with refuses(BackendUnavailableError, "provider-not-compiled", "CUDAExecutionProvider", "rexport[gpu]"):
+        open_session(twice)

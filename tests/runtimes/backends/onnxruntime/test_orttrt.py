@@ -20,9 +20,10 @@ from runtimes import Artifact
 from runtimes.artifacts.manifest import TF32
 from runtimes.backends.onnxruntime import tensorrt_backend
 from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
-from runtimes.errors import BackendUnavailableError, CompatibilityError, UnsafeArtifactError
+from runtimes.errors import BackendUnavailableError, CompatibilityError, Reason, UnsafeArtifactError
 from runtimes.protocol import Options
 from runtimes.tensors import cuda
+from tests.refusals import refuses
 from tests.runtimes import typed
 from tests.runtimes.backends.onnxruntime import double, graphs
 
@@ -45,14 +46,14 @@ def allowed(onnx_artifact: Artifact) -> Artifact:
     return replace(onnx_artifact, manifest=replace(onnx_artifact.manifest, precision=TF32))
 
 
-def opened(artifact: Artifact) -> OnnxRuntimeDeviceSession:
+def open_session(artifact: Artifact) -> OnnxRuntimeDeviceSession:
     session = tensorrt_backend.BACKEND.open(artifact, GPU)
     assert isinstance(session, OnnxRuntimeDeviceSession)
     return session
 
 
 def test_it_runs_with_a_profile_and_a_cache(recorder: double.Recorder, allowed: Artifact, tmp_path: Path) -> None:
-    session = opened(allowed)
+    session = open_session(allowed)
     ((provider, told, entries),) = recorder.opened
     assert provider == double.TENSORRT
     assert told["trt_profile_min_shapes"] == "input:1x3x32x32"
@@ -69,20 +70,20 @@ def test_it_runs_with_a_profile_and_a_cache(recorder: double.Recorder, allowed: 
     logits = session.run({"input": images})["logits"]
     np.testing.assert_allclose(logits[:1], vectors.logits[:1], rtol=0, atol=5e-5 * np.abs(vectors.logits).max())
     assert logits.shape == (65, 10)
-    assert recorder.runs == ["plain", "plain"], "64 and 1: more than the profile's most is run in parts"
+    assert recorder.runs == ["plain", "plain"]  # 64 and 1: more than the profile's most is run in parts
     session.close()
 
 
 def test_float32_that_must_stay_so_is_refused(recorder: double.Recorder, onnx_artifact: Artifact) -> None:
-    with pytest.raises(CompatibilityError, match=r"computes float32 in TensorFloat-32.*--precision tf32") as caught:
-        opened(onnx_artifact)
+    with refuses(CompatibilityError, "provider-needs-tf32", "--precision tf32") as caught:
+        open_session(onnx_artifact)
     assert caught.value.exit_code == 4
     assert recorder.opened == []
 
 
 def test_a_foreign_graph_gets_no_profile(recorder: double.Recorder, onnx_artifact: Artifact, tmp_path: Path) -> None:
     typed.cast(onnx_artifact.path, tmp_path / "half.onnx", TensorProto.FLOAT16)
-    session = opened(Artifact.read(tmp_path / "half.onnx"))
+    session = open_session(Artifact.read(tmp_path / "half.onnx"))
     assert "trt_profile_min_shapes" not in recorder.opened[0][1]
     assert session.description.precision == "float16"
     assert session.run({"input": np.zeros((65, 3, 32, 32), np.float32)})["logits"].shape == (65, 10)
@@ -91,7 +92,7 @@ def test_a_foreign_graph_gets_no_profile(recorder: double.Recorder, onnx_artifac
 
 
 def folder_of(recorder: double.Recorder, artifact: Artifact) -> str:
-    opened(artifact).close()
+    open_session(artifact).close()
     return recorder.opened[-1][1]["trt_engine_cache_path"]
 
 
@@ -131,8 +132,8 @@ def test_a_cache_that_others_write_into_is_refused(
 ) -> None:
     (tmp_path / "cache").mkdir(mode=0o777)
     (tmp_path / "cache").chmod(0o777)
-    with pytest.raises(UnsafeArtifactError, match="others can put files into this folder"):
-        opened(allowed)
+    with refuses(UnsafeArtifactError, "engine-folder-writable"):
+        open_session(allowed)
     assert recorder.opened == []
 
 
@@ -145,9 +146,9 @@ def test_without_a_gpu_nothing_of_tensorrt_is_touched(
         raise AssertionError("loaded")
 
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", never)
-    monkeypatch.setattr(cuda, "missing", lambda: "no driver")
-    with pytest.raises(BackendUnavailableError, match=r"finds no CUDA device \(no driver\)"):
-        opened(allowed)
+    monkeypatch.setattr(cuda, "missing", lambda: Reason("driver-missing", "no driver"))
+    with refuses(BackendUnavailableError, "provider-without-gpu", "(no driver)"):
+        open_session(allowed)
     assert recorder.opened == []
 
 
@@ -178,23 +179,30 @@ def gpu_build(place: Place, folder: Path) -> None:
     place("onnxruntime", folder)
 
 
+def assert_missing(code: str, *values: str) -> None:
+    """The backend is missing for that reason, whose sentence names the values."""
+    reason = tensorrt_backend.BACKEND.missing()
+    assert reason is not None
+    assert reason.code == code
+    for value in values:
+        assert value in reason.sentence
+
+
 def test_what_is_missing_is_named(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = tensorrt_backend.BACKEND.missing
-    assert missing() == "onnxruntime is not installed (pip install 'rexport[gpu]')"
+    assert_missing("library-missing", "onnxruntime", "rexport[gpu]")
     place("onnxruntime", tmp_path / "cpu build")
-    assert str(missing()).startswith("this onnxruntime has no TensorRT provider (pip uninstall onnxruntime, then")
+    assert_missing("onnxruntime-without-tensorrt", "pip uninstall onnxruntime", "rexport[gpu]")
     gpu_build(place, tmp_path / "gpu build")
-    assert missing() == (
-        "TensorRT 10 is not installed: there is no libnvinfer.so.10 and no libnvinfer_plugin.so.10 and no "
-        "libnvonnxparser.so.10 (pip install 'tensorrt-cu13>=10.13,<11')"
-    )
+    assert_missing("tensorrt-10-missing", *tensorrt_backend._LIBRARIES, "tensorrt-cu13>=10.13,<11")
     package, libraries = tmp_path / "tensorrt_libs", tmp_path / "libraries"
     for folder, name in ((package, "libnvinfer.so.10"), (libraries, "libnvinfer_plugin.so.10")):
         folder.mkdir()
         (folder / name).touch()
     place("tensorrt_libs", package)
     monkeypatch.setenv("LD_LIBRARY_PATH", f":{libraries}")
-    assert str(missing()).startswith("TensorRT 10 is not installed: there is no libnvonnxparser.so.10 (")
+    assert_missing("tensorrt-10-missing", "no libnvonnxparser.so.10 (")
+    assert "libnvinfer" not in str(missing())
     cached = tmp_path / "ld.so.cache"
     cached.write_bytes(b"glibc-ld.so.cache1.1\0libnvonnxparser.so.100\0libnvonnxparser.so.11\0")
     assert missing() is not None
@@ -209,7 +217,7 @@ def test_tensorrt_11_is_not_what_it_needs(place: Place, tmp_path: Path) -> None:
     for name in ("libnvinfer.so.11", "libnvonnxparser.so.11", "libnvinfer_plugin.so.11"):
         (package / name).touch()
     place("tensorrt_libs", package)
-    assert "there is no libnvinfer.so.10 and" in str(tensorrt_backend.BACKEND.missing())
+    assert_missing("tensorrt-10-missing", "libnvinfer.so.10")
 
 
 def test_a_broken_library_is_a_missing_one(place: Place, tmp_path: Path) -> None:
@@ -218,7 +226,7 @@ def test_a_broken_library_is_a_missing_one(place: Place, tmp_path: Path) -> None
     for name in tensorrt_backend._LIBRARIES:
         (package / name).write_bytes(b"no library")
     place("tensorrt_libs", package)
-    with pytest.raises(BackendUnavailableError, match=r"TensorRT 10 cannot be loaded: .*libnvinfer\.so\.10"):
+    with refuses(BackendUnavailableError, "tensorrt-not-loadable", "libnvinfer.so.10"):
         tensorrt_backend._load_tensorrt()
 
 
@@ -245,6 +253,6 @@ def test_libraries_are_loaded_from_where_they_were_found(
 
 @pytest.mark.usefixtures("recorder")
 def test_a_graph_without_weights_is_computed_as_it_is(tmp_path: Path) -> None:
-    session = opened(Artifact.read(graphs.written(tmp_path / "twice.onnx")))
-    assert session.description.precision == "as in the graph"
+    session = open_session(Artifact.read(graphs.written(tmp_path / "twice.onnx")))
+    assert "in the graph" in session.description.precision
     session.close()

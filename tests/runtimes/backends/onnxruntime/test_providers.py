@@ -53,7 +53,7 @@ def test_every_field_is_an_option_of_the_library(provider: CudaProvider | Tensor
 
 
 def test_float32_is_float32_unless_told_otherwise() -> None:
-    assert CudaProvider().encode()["use_tf32"] == "False", "the library's own default is true"
+    assert CudaProvider().encode()["use_tf32"] == "False"  # the library's own default is true
     assert CudaProvider(use_tf32=True).encode()["use_tf32"] == "True"
 
 

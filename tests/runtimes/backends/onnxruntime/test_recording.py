@@ -11,14 +11,14 @@ from runtimes.backends.onnxruntime import backend as onnxrt
 from runtimes.backends.onnxruntime.serialised import TURN
 from runtimes.protocol import Layer, Options
 from tests.runtimes.backends.onnxruntime import double
-from tests.runtimes.backends.onnxruntime.test_gpu_session import opened, recorder, rows, twice
+from tests.runtimes.backends.onnxruntime.test_gpu_session import open_session, recorder, rows, twice
 
 __all__ = ["recorder", "twice"]
 
 
 def of_two(twice: Artifact, lock: bool) -> None:
     """Two sessions at once, which record a run at every turn."""
-    sessions = [opened(twice) for _ in range(2)]
+    sessions = [open_session(twice) for _ in range(2)]
     barrier = threading.Barrier(3)
 
     def ask(number: int) -> None:
@@ -29,7 +29,7 @@ def of_two(twice: Artifact, lock: bool) -> None:
     def come_and_go() -> None:
         barrier.wait()
         for _ in range(5):
-            opened(twice).close()
+            open_session(twice).close()
 
     if not lock:
         for session in sessions:
@@ -45,9 +45,7 @@ def of_two(twice: Artifact, lock: bool) -> None:
 
 
 @pytest.mark.parametrize("lock", [True, False])
-def test_nothing_is_done_on_the_gpu_while_another_session_records(
-    recorder: double.Recorder, twice: Artifact, lock: bool
-) -> None:
+def test_the_gpu_rests_while_another_session_records(recorder: double.Recorder, twice: Artifact, lock: bool) -> None:
     """And with a lock for each session, the double sees it."""
     of_two(twice, lock)
     assert (recorder.faults == []) == lock

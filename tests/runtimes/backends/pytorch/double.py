@@ -53,7 +53,7 @@ class Stream:
     def synchronize(self) -> None:
         self._recorder.events.append("synchronize")
         if self.recording:
-            self._recorder.faults.append("waited for a stream while it was recorded")
+            self._recorder.faults.append("wait-during-recording")
 
 
 class Pending:
@@ -127,7 +127,7 @@ class Graph:
     def replay(self) -> None:
         self._recorder.events.append("replay")
         if not any(threading.get_ident() in stream.users for stream in self._recorder.streams):
-            self._recorder.faults.append("replayed on no stream of its own")
+            self._recorder.faults.append("replay-on-shared-stream")
         for step in self.steps:
             values = step.operator(*step.arguments, **step.options)
             if values.data_ptr() != step.result.data_ptr():
@@ -143,7 +143,7 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
     def current(stream: Stream) -> Iterator[None]:
         me = threading.get_ident()
         if any(user != me for user in stream.users):
-            recorder.faults.append("a stream was current in two threads at once")
+            recorder.faults.append("stream-shared-by-threads")
         stream.users.append(me)
         try:
             yield
@@ -158,7 +158,7 @@ def installed(patch: pytest.MonkeyPatch) -> Recorder:
         assert capture_error_mode == "thread_local"
         recorder.events.append("record")
         if any(other.recording for other in recorder.streams):
-            recorder.faults.append("two runs were recorded at once")
+            recorder.faults.append("concurrent-recordings")
         stream.recording = True
         try:
             with current(stream), _Steps() as steps:

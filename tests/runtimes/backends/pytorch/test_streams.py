@@ -103,4 +103,4 @@ def test_the_double_finds_who_waits_while_recording(recorder: Recorder) -> None:
 
     with lane.current():
         Recording(call, torch.ones(2), CPU, lane, None)
-    assert recorder.faults == ["waited for a stream while it was recorded"]
+    assert recorder.faults == ["wait-during-recording"]

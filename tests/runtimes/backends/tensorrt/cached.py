@@ -104,7 +104,7 @@ def main() -> None:
         KEY,
         folder,
         lambda target: _make(target, onnx, mode),
-        lambda text: print(text, file=sys.stderr),  # noqa: T201
+        lambda reason: print(reason, file=sys.stderr),  # noqa: T201
     )
     print(path, flush=True)  # noqa: T201
 

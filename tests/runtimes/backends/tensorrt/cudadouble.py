@@ -69,9 +69,9 @@ class Recorder:
     def __post_init__(self) -> None:
         self.cuda = CudaDouble(self)
 
-    def fault(self, words: str) -> None:
+    def fault(self, code: str) -> None:
         """Writes down what must not happen."""
-        self.faults.append(words)
+        self.faults.append(code)
 
     def count(self, name: str) -> int:
         """How often the function was called."""
@@ -209,7 +209,7 @@ class CudaDouble:
     def cudaStreamCreateWithFlags(self, flags: int) -> Result:
         with self._called("cudaStreamCreateWithFlags") as code:
             if flags != real.cudaStreamNonBlocking:
-                self._recorder.fault("a stream that waits for the default stream")
+                self._recorder.fault("stream-waits-for-default")
             number = next(self._numbers)
             self._queues[number] = _Queue()
             return code, real.cudaStream_t(number) if code == OK else None
@@ -218,9 +218,9 @@ class CudaDouble:
         with self._called("cudaStreamDestroy") as code:
             queue = self._queues.pop(int(stream), None)
             if queue is None:
-                self._recorder.fault("a stream destroyed that is not there")
+                self._recorder.fault("stream-unknown")
             elif queue.work and self._lost is None:
-                self._recorder.fault("a stream destroyed with work in it")
+                self._recorder.fault("stream-destroyed-busy")
             return (code,)
 
     def cudaStreamSynchronize(self, stream: int) -> Result:
@@ -238,16 +238,16 @@ class CudaDouble:
         with self._lock:
             queue = self._queues.get(int(stream))
             if queue is None:
-                self._recorder.fault(f"work for stream {int(stream):#x}, which is not there")
+                self._recorder.fault(f"stream-unknown: {int(stream):#x}")
                 return
             thread = threading.get_ident()
             if queue.captured is not None:
                 if queue.capturing_thread != thread:
-                    self._recorder.fault("a stream filled by another thread while it is recorded")
+                    self._recorder.fault("recording-disturbed")
                 queue.captured.append(work)
                 return
             if queue.work and queue.thread != thread:
-                self._recorder.fault("a stream used by two threads at once")
+                self._recorder.fault("stream-shared-by-threads")
             queue.thread = thread
             queue.work.append(work)
 
@@ -274,7 +274,7 @@ class CudaDouble:
     def cudaEventCreateWithFlags(self, flags: int) -> Result:
         with self._called("cudaEventCreateWithFlags") as code:
             if flags & real.cudaEventDisableTiming:
-                self._recorder.fault("an event that keeps no time")
+                self._recorder.fault("event-without-time")
             number = next(self._numbers)
             self._events[number] = None
             return code, real.cudaEvent_t(number) if code == OK else None
@@ -282,7 +282,7 @@ class CudaDouble:
     def cudaEventDestroy(self, event: Any) -> Result:
         with self._called("cudaEventDestroy") as code:
             if self._events.pop(int(event), 0) == 0:
-                self._recorder.fault("an event destroyed that is not there")
+                self._recorder.fault("event-unknown")
             return (code,)
 
     def cudaEventRecord(self, event: Any, stream: int) -> Result:
@@ -314,9 +314,9 @@ class CudaDouble:
         with self._called("cudaStreamBeginCapture") as code:
             queue = self._queues[int(stream)]
             if mode != real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal:
-                self._recorder.fault("a recording that breaks other threads' calls")
+                self._recorder.fault("recording-not-thread-local")
             if queue.work:
-                self._recorder.fault("a recording begun with work in the stream")
+                self._recorder.fault("recording-on-busy-stream")
             if code == OK:
                 queue.captured, queue.capturing_thread, queue.broken = [], threading.get_ident(), False
             return (code,)
@@ -342,13 +342,13 @@ class CudaDouble:
     def cudaGraphDestroy(self, graph: Any) -> Result:
         with self._called("cudaGraphDestroy") as code:
             if self._graphs.pop(int(graph), None) is None:
-                self._recorder.fault("a graph destroyed that is not there")
+                self._recorder.fault("graph-unknown")
             return (code,)
 
     def cudaGraphExecDestroy(self, graphExec: Any) -> Result:
         with self._called("cudaGraphExecDestroy") as code:
             if self._launchable.pop(int(graphExec), None) is None:
-                self._recorder.fault("a graph destroyed that is not there")
+                self._recorder.fault("graph-unknown")
             return (code,)
 
     def cudaGraphLaunch(self, graphExec: Any, stream: int) -> Result:

@@ -39,7 +39,7 @@ class Memory:
         """Frees a block."""
         size, found = self._blocks.pop(start, (0, "nothing"))
         if found != kind:
-            self._fault(f"{kind} memory freed that is {found}: {start:#x}")
+            self._fault(f"memory-freed-wrongly: {kind} at {start:#x} is {found}")
             return
         self._starts.remove(start)
         self.used_bytes -= size if kind == "device" else 0
@@ -55,7 +55,7 @@ class Memory:
         length, found = self._blocks.get(start, (0, "nothing"))
         if found == kind and address + size <= start + length:
             return True
-        self._fault(f"{size} bytes of {kind} memory at {address:#x} that are not there")
+        self._fault(f"memory-unknown: {size} bytes of {kind} at {address:#x}")
         return False
 
     def read(self, address: int, dtype: str, shape: tuple[int, ...]) -> Array:

@@ -186,7 +186,7 @@ class ICudaEngine:
         """As both of its overloads: ``strategy`` may be a runtime config."""
         self._library.recorder.calls.append("create_execution_context")
         if self._library.recorder.cuda._capturing():
-            self._library.recorder.fault("a context made while a stream is recorded")
+            self._library.recorder.fault("context-made-during-recording")
         if isinstance(strategy, IRuntimeConfig):
             strategy = strategy.get_execution_context_allocation_strategy()
         return IExecutionContext(self, strategy or tensorrt_rtx.ExecutionContextAllocationStrategy.STATIC)
@@ -303,9 +303,9 @@ class IExecutionContext:
         """Called by everything that a thread does to it."""
         thread = threading.get_ident()
         if self._pending and self._thread != thread:
-            self._recorder.fault("a context used by two threads at once")
+            self._recorder.fault("context-shared-by-threads")
         if self._pending and changes:
-            self._recorder.fault("a context changed while it runs")
+            self._recorder.fault("context-changed-busy")
         self._thread = thread
         self._generation += changes
 
@@ -325,7 +325,7 @@ class IExecutionContext:
     def set_device_memory(self, memory: int, size: int) -> None:
         self._touched(changes=True)
         if size < self.engine.device_memory_size_v2 or memory % ALIGNMENT or self._own_memory:
-            self._recorder.fault("memory for activations that is too small, not aligned or not wanted")
+            self._recorder.fault("activations-memory-wrong")
         self._memory = (memory, size)
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
@@ -346,7 +346,7 @@ class IExecutionContext:
         if name not in self.engine._specs:
             return self._refused(f"no tensor {name}")
         if memory % ALIGNMENT:
-            self._recorder.fault(f"{name}: an address that is not aligned to {ALIGNMENT} bytes")
+            self._recorder.fault(f"address-not-aligned: {name}")
         self._addresses[name] = memory
         return True
 
@@ -358,7 +358,7 @@ class IExecutionContext:
         self._touched(changes=False)
         inside, self._inside = self._inside, threading.get_ident()
         if inside is not None:
-            self._recorder.fault("a context used by two threads at once")
+            self._recorder.fault("context-shared-by-threads")
         self._recorder.calls.append("execute_async_v3")
         try:
             return self._enqueue(stream_handle)
@@ -375,11 +375,11 @@ class IExecutionContext:
         if self.engine._network.stripped and not self.engine._refitted:
             return self._refused("IExecutionContext::enqueueV3: the engine has no weights")
         if stream == 0:
-            self._recorder.fault("a run on the default stream")
+            self._recorder.fault("run-on-default-stream")
         cuda = self._recorder.cuda
         capturing = cuda.is_capturing(stream)
         if capturing and self._ran_at != self._generation:
-            self._recorder.fault("recorded before the context has run as it is now")
+            self._recorder.fault("recorded-before-first-run")
         cuda.queue(stream, self._work(stream, counted=not capturing))
         if not capturing:
             self._pending += 1
@@ -395,7 +395,7 @@ class IExecutionContext:
         def run() -> None:
             found = myself()
             if found is None:
-                recorder.fault("a context freed before it has run")
+                recorder.fault("context-freed-busy")
                 return
             found._pending -= counted
             compute(recorder, network, addresses, images)
@@ -407,7 +407,7 @@ class IExecutionContext:
         def check() -> str | None:
             found = myself()
             if found is None:
-                return "a graph launched whose context is freed"
-            return None if found._generation == generation else "a graph launched whose context was changed"
+                return "graph-context-freed"
+            return None if found._generation == generation else "graph-context-changed"
 
         return Work(run, recorder.run_s, check)

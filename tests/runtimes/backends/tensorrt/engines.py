@@ -41,7 +41,7 @@ ENGINE = Engine(
 PARITY = Parity("PyTorch fp32", "tensorrt 11", "7 images", (1,), 0.0, 0.0, 1e-4, 1.0)
 
 
-def published(
+def publish_script_engine(
     folder: Path,
     network: Network = NETWORK,
     parity: Parity | None = PARITY,

@@ -14,7 +14,7 @@ def tensor(name: str, shape: tuple[int | str, ...] | None, kind: int = TensorPro
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def saved(
+def save_graph(
     path: Path,
     nodes: list[onnx.NodeProto],
     inputs: list[onnx.ValueInfoProto],
@@ -34,19 +34,19 @@ IMAGES: tuple[int | str, ...] = ("images", 3, 8, 8)
 
 def relu(path: Path, shape: tuple[int | str, ...] = IMAGES, kind: int = TensorProto.FLOAT) -> Path:
     """``y``, the positive part of ``x`` of that shape."""
-    return saved(path, [helper.make_node("Relu", ["x"], ["y"], "relu")], [tensor("x", shape, kind)], kind=kind)
+    return save_graph(path, [helper.make_node("Relu", ["x"], ["y"], "relu")], [tensor("x", shape, kind)], kind=kind)
 
 
 def addition(path: Path, second: tuple[int | str, ...] = IMAGES) -> Path:
     """``y``, the sum of ``x`` and ``z`` of the shape ``second``."""
     node = helper.make_node("Add", ["x", "z"], ["y"], "add")
-    return saved(path, [node], [tensor("x", IMAGES), tensor("z", second)])
+    return save_graph(path, [node], [tensor("x", IMAGES), tensor("z", second)])
 
 
 def convolution(path: Path, weights: np.ndarray) -> Path:
     """``y``, the images ``x`` convolved with ``weights``."""
     node = helper.make_node("Conv", ["x", "w"], ["y"], "conv")
-    return saved(path, [node], [tensor("x", IMAGES)], {"w": weights})
+    return save_graph(path, [node], [tensor("x", IMAGES)], {"w": weights})
 
 
 def unknown(path: Path, count: int = 1) -> Path:
@@ -56,7 +56,7 @@ def unknown(path: Path, count: int = 1) -> Path:
         helper.make_node("Frobnicate", [names[index]], [names[index + 1]], f"frob{index}", domain="acme")
         for index in range(count)
     ]
-    return saved(path, nodes, [tensor("x", IMAGES)])
+    return save_graph(path, nodes, [tensor("x", IMAGES)])
 
 
 def asymmetric(path: Path) -> Path:
@@ -66,16 +66,16 @@ def asymmetric(path: Path) -> Path:
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], "dequantise"),
     ]
     weights: dict[str, np.ndarray] = {"scale": np.array(0.1, np.float32), "zero": np.array(5, np.int8)}
-    return saved(path, nodes, [tensor("x", IMAGES)], weights)
+    return save_graph(path, nodes, [tensor("x", IMAGES)], weights)
 
 
 def text(path: Path) -> Path:
     """An operator of the standard that TensorRT does not have."""
     nodes = [helper.make_node("StringNormalizer", ["x"], ["z"], "norm"), helper.make_node("Relu", ["z"], ["y"], "relu")]
-    return saved(path, nodes, [tensor("x", IMAGES)])
+    return save_graph(path, nodes, [tensor("x", IMAGES)])
 
 
 def cast(path: Path) -> Path:
     """``y``, the bytes ``x`` as float32."""
     node = helper.make_node("Cast", ["x"], ["y"], "cast", to=TensorProto.FLOAT)
-    return saved(path, [node], [tensor("x", ("images", 8, 8, 3), TensorProto.UINT8)])
+    return save_graph(path, [node], [tensor("x", ("images", 8, 8, 3), TensorProto.UINT8)])

@@ -60,7 +60,7 @@ def use_scratch(recorder: Recorder, memory: tuple[int, int], stream: int) -> Non
     mark = np.array([stream], np.int64)
     before = int(recorder.cuda.memory.read(address, "int64", (1,))[0])
     if before not in (stream, _GARBAGE):
-        recorder.fault("memory for activations that two streams share")
+        recorder.fault("activations-shared-by-streams")
     recorder.cuda.memory.write(address, mark)
 
 

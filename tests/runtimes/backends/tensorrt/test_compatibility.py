@@ -18,16 +18,17 @@ from runtimes.artifacts.artifact import manifest_path
 from runtimes.artifacts.manifest import Engine, Profile
 from runtimes.backends.tensorrt import compatibility
 from runtimes.backends.tensorrt.flavors import FLAVORS, compute_capabilities
-from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, UnsafeArtifactError
+from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, RexportError, UnsafeArtifactError
 from runtimes.tensors.cuda import Device
+from tests.refusals import error_codes, refuses
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
-from tests.runtimes.backends.tensorrt.engines import ENGINE, manifest_of, published
+from tests.runtimes.backends.tensorrt.engines import ENGINE, manifest_of, publish_script_engine
 
 Spoil = Callable[[Artifact], None]
 
 
-def rewritten(**changes: Any) -> Spoil:
+def change_record(**changes: Any) -> Spoil:
     """Changes the engine's record in the manifest."""
 
     def spoil(artifact: Artifact) -> None:
@@ -47,11 +48,11 @@ def junk_like_an_engine(artifact: Artifact) -> None:
     artifact.path.write_bytes(b"ftrt" + b"junk " * 1000)
 
 
-def truncated(artifact: Artifact) -> None:
+def truncate(artifact: Artifact) -> None:
     artifact.path.write_bytes(artifact.path.read_bytes()[:-1])
 
 
-def one_bit_flipped(artifact: Artifact) -> None:
+def flip_one_bit(artifact: Artifact) -> None:
     data = bytearray(artifact.path.read_bytes())
     data[-1] ^= 1
     artifact.path.write_bytes(data)
@@ -65,24 +66,24 @@ def empty(artifact: Artifact) -> None:
     artifact.path.write_bytes(b"")
 
 
-REFUSALS: dict[str, tuple[Spoil, type[Exception], int, str]] = {
-    "junk": (junk, IntegrityError, 3, "its bytes are not those that its manifest records"),
-    "junk like an engine": (junk_like_an_engine, IntegrityError, 3, "its bytes are not those"),
-    "empty": (empty, IntegrityError, 3, "its bytes are not those"),
-    "truncated": (truncated, IntegrityError, 3, "its bytes are not those"),
-    "one bit flipped": (one_bit_flipped, IntegrityError, 3, "its bytes are not those"),
-    "without manifest": (without_manifest, UnsafeArtifactError, 3, "can run code, and this one has no manifest"),
+REFUSALS: dict[str, tuple[Spoil, type[RexportError], str, tuple[str, ...]]] = {
+    "junk": (junk, IntegrityError, "file-digest-mismatch", ()),
+    "junk like an engine": (junk_like_an_engine, IntegrityError, "file-digest-mismatch", ()),
+    "empty": (empty, IntegrityError, "file-digest-mismatch", ()),
+    "truncated": (truncate, IntegrityError, "file-digest-mismatch", ()),
+    "one bit flipped": (flip_one_bit, IntegrityError, "file-digest-mismatch", ()),
+    "without manifest": (without_manifest, UnsafeArtifactError, "manifest-required", ()),
     "other GPU": (
-        rewritten(gpu="NVIDIA H100"),
+        change_record(gpu="NVIDIA H100"),
         CompatibilityError,
-        4,
-        "it was built for NVIDIA H100, compute capability 9.0; this is NVIDIA Double, 9.0",
+        "engine-of-other-gpu",
+        ("NVIDIA H100", "NVIDIA Double, 9.0"),
     ),
     "other version": (
-        rewritten(version="11.3.0.1"),
+        change_record(version="11.3.0.1"),
         CompatibilityError,
-        4,
-        "it was built by TensorRT 11.3.0.1 and runs on that alone; here is 11.4.0.106",
+        "engine-of-other-version",
+        ("TensorRT 11.3.0.1", "11.4.0.106"),
     ),
 }
 
@@ -90,18 +91,16 @@ REFUSALS: dict[str, tuple[Spoil, type[Exception], int, str]] = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refused_before_the_library_reads_it(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = double.installed(monkeypatch)
-    spoil, kind, _, words = REFUSALS[case]
-    artifact = published(tmp_path)
+    spoil, kind, code, values = REFUSALS[case]
+    artifact = publish_script_engine(tmp_path)
     with runtimes.open(artifact.path, device="cuda") as runtime:
         assert runtime.description.backend == "tensorrt"
     sound = len(recorder.deserialised)
     assert sound == 1
     spoil(artifact)
-    with pytest.raises(kind) as caught:
+    with refuses(kind, code, *values, "rexport tensorrt"):
         runtimes.open(artifact.path, backend="tensorrt", device="cuda")
-    assert words in str(caught.value)
     assert len(recorder.deserialised) == sound
-    assert "rexport tensorrt" in str(caught.value)
 
 
 @pytest.mark.parametrize("case", REFUSALS)
@@ -110,26 +109,24 @@ def test_the_commands_end_with_its_exit_code(
     case: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorder = double.installed(monkeypatch)
-    spoil, _, code, words = REFUSALS[case]
-    artifact = published(tmp_path)
+    spoil, kind, code, values = REFUSALS[case]
+    artifact = publish_script_engine(tmp_path)
     spoil(artifact)
     images = [str(tmp_path / "image.png")] if command == "predict" else []
     monkeypatch.setattr(sys, "argv", ["rexport", command, str(artifact.path), *images, "--device", "cuda"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == code
+    assert ended.value.code == kind.exit_code
     said = capsys.readouterr().err
-    assert words in said
-    assert "rexport tensorrt" in said
+    assert error_codes(said) == ["backends-all-refuse" if kind is CompatibilityError else code]
+    assert all(value in said for value in (*values, "rexport tensorrt"))
     assert "Traceback" not in said
     assert recorder.deserialised == []
 
 
 def test_junk_that_never_had_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "x.engine").write_bytes(b"junk " * 1000)
-    with pytest.raises(
-        ArtifactError, match=r"not a model file .* \(rexport onnx, torch and tensorrt make such files\)"
-    ):
+    with refuses(ArtifactError, "file-not-model"):
         runtimes.open(tmp_path / "x.engine", device="cuda")
 
 
@@ -137,12 +134,11 @@ def test_the_hint_builds_the_same_engine_again(tmp_path: Path, monkeypatch: pyte
     double.installed(monkeypatch)
     folder = tmp_path / "with space"
     folder.mkdir()
-    artifact = published(folder, opt_level=5, workspace_bytes=1 << 30, version_compat=True, gpu="another")
-    with pytest.raises(CompatibilityError) as caught:
+    artifact = publish_script_engine(folder, opt_level=5, workspace_bytes=1 << 30, version_compat=True, gpu="another")
+    with refuses(CompatibilityError, "engine-of-other-gpu") as caught:
         runtimes.open(artifact.path, device="cuda", backend="tensorrt")
     assert caught.value.hint is not None
-    about, _, command = caught.value.hint.partition(": ")
-    assert about == "build it again here"
+    command = caught.value.hint.partition(": ")[2]
     assert shlex.split(command) == [
         *("rexport", "tensorrt", str(folder / "scripted.onnx"), "--flavor", "tensorrt", "--profile", "1:4:8"),
         *("--opt-level", "5", "--workspace", str(1 << 30), "--version-compat"),
@@ -151,13 +147,14 @@ def test_the_hint_builds_the_same_engine_again(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_damaged_engine_says_how_to_build_it_again(tmp_path: Path) -> None:
-    artifact = published(
+    artifact = publish_script_engine(
         tmp_path, hardware_compat="same-cc", stripped=True, profiles=(Profile(1, 1, 1), Profile(2, 4, 8))
     )
-    truncated(artifact)
-    with pytest.raises(IntegrityError, match="build it again: rexport tensorrt ") as caught:
+    truncate(artifact)
+    with refuses(IntegrityError, "file-digest-mismatch") as caught:
         artifact.check_digest()
     words = shlex.split(str(caught.value.hint))
+    assert "rexport tensorrt" in str(caught.value.hint)
     assert [word for word in words if ":" in word][1:] == ["1:1:1", "2:4:8"]
     assert words[words.index("--hardware-compat") + 1] == "same-cc"
     assert "--strip-weights" in words
@@ -172,13 +169,13 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return double.installed(monkeypatch)
 
 
-def gated(tmp_path: Path, device: Device = HERE, by: str = "tensorrt", **changes: Any) -> Engine:
-    artifact = published(tmp_path, **changes)
+def check_engine(tmp_path: Path, device: Device = HERE, by: str = "tensorrt", **changes: Any) -> Engine:
+    artifact = publish_script_engine(tmp_path, **changes)
     return compatibility.check(artifact, FLAVORS[by], device)
 
 
 def test_an_engine_of_this_machine_passes(tensorrt: Recorder, tmp_path: Path) -> None:
-    assert gated(tmp_path) == ENGINE
+    assert check_engine(tmp_path) == ENGINE
     assert tensorrt.deserialised == []
 
 
@@ -200,13 +197,13 @@ def test_an_engine_of_this_machine_passes(tensorrt: Recorder, tmp_path: Path) ->
 def test_versions(version: str, compatible: bool, passes: bool, tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
     if passes:
-        gated(tmp_path, version=version, version_compat=compatible)
+        check_engine(tmp_path, version=version, version_compat=compatible)
         return
-    with pytest.raises(
-        CompatibilityError,
-        match=r"runs on that( or a later \d+)? alone; here is 11\.4\.0\.106|'latest' is no version of TensorRT",
-    ):
-        gated(tmp_path, version=version, version_compat=compatible)
+    code, values = ("engine-of-other-version", (version, "11.4.0.106"))
+    if version == "latest":
+        code, values = ("engine-version-unknown", ("'latest'", "TensorRT"))
+    with refuses(CompatibilityError, code, *values):
+        check_engine(tmp_path, version=version, version_compat=compatible)
 
 
 @pytest.mark.parametrize(
@@ -225,29 +222,27 @@ def test_versions(version: str, compatible: bool, passes: bool, tensorrt: Record
 def test_gpus(changes: dict[str, Any], device: Device, passes: bool, tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
     if passes:
-        gated(tmp_path, device, **changes)
+        check_engine(tmp_path, device, **changes)
         return
-    with pytest.raises(CompatibilityError, match=r"it was built for|does not say for which GPU"):
-        gated(tmp_path, device, **changes)
+    with refuses(CompatibilityError, "engine-of-other-gpu" if changes.get("gpu", "built") else "engine-without-gpu"):
+        check_engine(tmp_path, device, **changes)
 
 
 @pytest.mark.parametrize(("driver", "passes"), [("12.9", True), ("13.0", True), ("13.1", False), (None, True)])
 def test_drivers(driver: str | None, passes: bool, tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
     if passes:
-        gated(tmp_path, driver=driver)
+        check_engine(tmp_path, driver=driver)
         return
-    with pytest.raises(CompatibilityError, match=r"a driver of CUDA 13.1; the one here is of 13.0 \(update the NVIDIA"):
-        gated(tmp_path, driver=driver)
+    with refuses(CompatibilityError, "engine-of-newer-driver", "13.1", "13.0", "update"):
+        check_engine(tmp_path, driver=driver)
 
 
 def test_anothers_engine_names_its_backend(tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
-    with pytest.raises(CompatibilityError) as caught:
-        gated(tmp_path, by="rtx")
-    assert caught.value.what == "it was built by TensorRT, not by TensorRT-RTX"
-    assert str(caught.value.hint).startswith("open it with tensorrt; or build it again here: rexport tensorrt ")
-    assert "--flavor rtx" in str(caught.value.hint)
+    values = ("by TensorRT,", "by TensorRT-RTX", "with tensorrt;", "rexport tensorrt", "--flavor rtx")
+    with refuses(CompatibilityError, "engine-of-other-library", *values):
+        check_engine(tmp_path, by="rtx")
 
 
 def rtx_engine(**changes: Any) -> dict[str, Any]:
@@ -270,27 +265,25 @@ def test_targets_of_tensorrt_rtx(targets: tuple[str, ...], capability: str, pass
     device = replace(GEFORCE, compute_capability=capability)
     changes = rtx_engine(targets=targets)
     if passes:
-        gated(tmp_path, device, "rtx", **changes)
+        check_engine(tmp_path, device, "rtx", **changes)
         return
-    with pytest.raises(CompatibilityError, match="it was built for GPUs of compute capability") as caught:
-        gated(tmp_path, device, "rtx", **changes)
+    with refuses(CompatibilityError, "engine-of-other-capability") as caught:
+        check_engine(tmp_path, device, "rtx", **changes)
     assert f"--compute-capability {capability}" in str(caught.value.hint)
 
 
 def test_a_gpu_that_tensorrt_rtx_has_not(tmp_path: Path) -> None:
     """The library's own list is asked: it builds nothing for Hopper."""
     assert "9.0" not in compute_capabilities(FLAVORS["rtx"])
-    with pytest.raises(
-        CompatibilityError, match=r"runs on GPUs of compute capability 7\.5, .*; this is NVIDIA Double, 9"
-    ):
-        gated(tmp_path, HERE, "rtx", **rtx_engine())
+    with refuses(CompatibilityError, "engine-gpu-unsupported", "7.5", "NVIDIA Double, 9.0"):
+        check_engine(tmp_path, HERE, "rtx", **rtx_engine())
 
 
 def test_a_manifest_that_does_not_say_how_it_was_built(tensorrt: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     silent = replace(artifact, manifest=replace(manifest_of(artifact), engine=None))
-    with pytest.raises(IntegrityError, match=r"does not say how the engine was built .*rexport tensorrt"):
+    with refuses(IntegrityError, "engine-record-absent", "rexport tensorrt"):
         compatibility.check(silent, FLAVORS["tensorrt"], HERE)
-    with pytest.raises(UnsafeArtifactError, match=r"has no manifest .*rexport tensorrt"):
+    with refuses(UnsafeArtifactError, "engine-without-manifest", "rexport tensorrt"):
         compatibility.check(replace(artifact, manifest=None), FLAVORS["tensorrt"], HERE)
     assert tensorrt.deserialised == []

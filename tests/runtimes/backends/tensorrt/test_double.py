@@ -1,23 +1,15 @@
-"""The double of TensorRT has the true names alone, and catches what it is there for."""
+"""The double of TensorRT catches what it is there for; its names are held to the bindings in ``test_api_surface``."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-import tensorrt_rtx
 
 from runtimes.backends.tensorrt.streams import Piece
 from runtimes.tensors.cuda import CudaGraph
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.test_session import images
-
-
-def test_the_double_has_the_true_classes_names() -> None:
-    kinds = ("Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig", "EngineInspector", "Refitter")
-    for kind in (*kinds, "OnnxParserRefitter"):
-        own = {name for name in dir(getattr(double, kind)) if not name.startswith("_")}
-        assert own <= set(dir(getattr(tensorrt_rtx, kind))), kind
 
 
 def test_the_double_catches_a_graph_whose_context_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,11 +22,11 @@ def test_the_double_catches_a_graph_whose_context_was_changed(monkeypatch: pytes
     assert recorded is not None
     recorded.context.place(4, {})
     session.run({"input": images(3)})
-    assert recorder.faults == ["a graph launched whose context was changed"]
+    assert recorder.faults == ["graph-context-changed"]
     lane._recorded[3] = replace(recorded, context=lane._plain_context())
     del recorded
     session.run({"input": images(3)})
-    assert recorder.faults[1:] == ["a graph launched whose context is freed", "a context freed before it has run"]
+    assert recorder.faults[1:] == ["graph-context-freed", "context-freed-busy"]
 
 
 def test_the_double_catches_a_recording_before_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +36,7 @@ def test_the_double_catches_a_recording_before_the_first_run(monkeypatch: pytest
     (lane,) = session._pools[0]._idle
     lane._place(lane._plain_context(), 5)
     CudaGraph.capture(lane._stream, lambda: lane._queue(lane._plain_context(), 5))
-    assert recorder.faults == ["recorded before the context has run as it is now"]
+    assert recorder.faults == ["recorded-before-first-run"]
 
 
 def test_the_double_catches_shared_memory_for_activations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,4 +47,4 @@ def test_the_double_catches_shared_memory_for_activations(monkeypatch: pytest.Mo
     other = type(lane)(session._model, 0)
     other._plain_context()._native.set_device_memory(lane._scratch.pointer, lane._scratch.size_bytes)
     other.run({"input": images(3)}, session._empty(3), Piece(0, 3, 0))
-    assert recorder.faults == ["memory for activations that two streams share"]
+    assert recorder.faults == ["activations-shared-by-streams"]

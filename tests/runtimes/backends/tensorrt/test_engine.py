@@ -28,9 +28,10 @@ from runtimes.errors import (
     UnsafeArtifactError,
 )
 from runtimes.tensors import cuda
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
-from tests.runtimes.backends.tensorrt.engines import manifest_of, published
+from tests.runtimes.backends.tensorrt.engines import manifest_of, publish_script_engine
 from tests.runtimes.backends.tensorrt.networks import NETWORK
 from tests.samples import copied
 
@@ -42,49 +43,49 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return double.installed(monkeypatch)
 
 
-def loaded(artifact: Artifact) -> LoadedEngine:
+def load_engine(artifact: Artifact) -> LoadedEngine:
     about = manifest_of(artifact).engine
     assert about is not None
     return deserialise(artifact, about, TENSORRT)
 
 
 def test_the_bytes_of_the_manifest_reach_the_library(recorder: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path)
-    found = loaded(artifact)
+    artifact = publish_script_engine(tmp_path)
+    found = load_engine(artifact)
     assert recorder.deserialised == [artifact.path.read_bytes()]
     assert specs(found) == (NETWORK.inputs, NETWORK.outputs)
     assert found.library.__name__ == "tensorrt"
 
 
 def test_bytes_that_changed_since_the_digest_was_checked_do_not(recorder: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     artifact.check_digest()
     artifact.path.write_bytes(artifact.path.read_bytes() + b" ")
-    with pytest.raises(IntegrityError, match=r"its bytes are not those .*\(build it again: rexport tensorrt"):
-        loaded(artifact)
+    with refuses(IntegrityError, "engine-digest-mismatch", "again: rexport tensorrt"):
+        load_engine(artifact)
     assert recorder.deserialised == []
 
 
 def test_anothers_plan_under_a_manifest_of_this_library(recorder: Recorder, tmp_path: Path) -> None:
     """Only who writes the manifest can make this, and the library must not be asked all the same."""
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     artifact.path.write_bytes(double.plan(NETWORK, b"vtrt"))
     changed = replace(manifest_of(artifact), sha256=files.sha256_of(artifact.path))
-    with pytest.raises(IntegrityError, match="says that it is of TensorRT, and it does not begin like that"):
-        loaded(replace(artifact, manifest=changed))
+    with refuses(IntegrityError, "engine-flavor-mismatch", "TensorRT"):
+        load_engine(replace(artifact, manifest=changed))
     assert recorder.deserialised == []
 
 
 def test_a_refusal_has_the_librarys_words(recorder: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     artifact.path.write_bytes(b"ftrt what only a newer library understands")
     artifact = replace(artifact, manifest=replace(manifest_of(artifact), sha256=files.sha256_of(artifact.path)))
-    with pytest.raises(CompatibilityError, match=r"TensorRT refused it: .*no such plan.*\(build it again: rexport"):
-        loaded(artifact)
+    with refuses(CompatibilityError, "engine-refused", "TensorRT", "no such plan", "again: rexport tensorrt"):
+        load_engine(artifact)
     assert len(recorder.deserialised) == 1
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+def make_library_fail(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     """Makes the double's library say this and give nothing."""
 
     class Refusing:
@@ -99,9 +100,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
 
 def test_too_little_memory_is_no_mismatch(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not recorder.deserialised
-    failing(monkeypatch, "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)")
-    with pytest.raises(ResourceError, match=r"the GPU's memory does not hold it: .*out of memory"):
-        loaded(published(tmp_path))
+    make_library_fail(monkeypatch, "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)")
+    with refuses(ResourceError, "engine-exceeds-memory", "out of memory"):
+        load_engine(publish_script_engine(tmp_path))
 
 
 def test_a_library_without_a_driver(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +112,8 @@ def test_a_library_without_a_driver(recorder: Recorder, tmp_path: Path, monkeypa
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(sys.modules["tensorrt"], "Runtime", nothing)
-    with pytest.raises(BackendUnavailableError, match="TensorRT finds no usable NVIDIA driver"):
-        loaded(published(tmp_path))
+    with refuses(BackendUnavailableError, "driver-unusable", "TensorRT"):
+        load_engine(publish_script_engine(tmp_path))
 
 
 def test_an_engine_for_later_versions_may_bring_its_runtime(
@@ -128,8 +129,8 @@ def test_an_engine_for_later_versions_may_bring_its_runtime(
         return true(self, plan)
 
     monkeypatch.setattr(sys.modules["tensorrt"].Runtime, "deserialize_cuda_engine", noticed)
-    loaded(published(tmp_path, version_compat=True))
-    loaded(published(tmp_path))
+    load_engine(publish_script_engine(tmp_path, version_compat=True))
+    load_engine(publish_script_engine(tmp_path))
     assert allowed == [True, False]
 
 
@@ -139,11 +140,13 @@ def stripped(recorder: Recorder, tmp_path: Path, onnx_artifact: Artifact) -> Art
     assert not recorder.calls
     copied(onnx_artifact, tmp_path)
     network = replace(NETWORK, stripped=True)
-    return published(tmp_path, network, onnx=onnx_artifact.path.name, parent=manifest_of(onnx_artifact).sha256)
+    return publish_script_engine(
+        tmp_path, network, onnx=onnx_artifact.path.name, parent=manifest_of(onnx_artifact).sha256
+    )
 
 
-def test_a_stripped_engine_gets_its_weights_from_the_file_beside_it(stripped: Artifact, recorder: Recorder) -> None:
-    loaded(stripped)
+def test_a_stripped_engine_gets_weights_from_its_onnx_file(stripped: Artifact, recorder: Recorder) -> None:
+    load_engine(stripped)
     assert recorder.count("refit_from_file") == 1
 
 
@@ -165,22 +168,23 @@ def elsewhere(stripped: Artifact, onnx: Path) -> Artifact:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "kind", "words"),
+    ("spoil", "kind", "code", "value"),
     [
-        (missing_onnx, ArtifactError, r"built without its weights, and resnet20.onnx, .* does not lie beside it"),
-        (another_onnx, IntegrityError, r"is not the file that it was built from \(build it again: rexport tensorrt"),
-        (elsewhere, UnsafeArtifactError, "names an ONNX file outside its folder"),
+        (missing_onnx, ArtifactError, "engine-weights-absent", "resnet20.onnx"),
+        (another_onnx, IntegrityError, "engine-weights-mismatch", "again: rexport tensorrt"),
+        (elsewhere, UnsafeArtifactError, "manifest-onnx-outside", ""),
     ],
 )
 def test_weights_from_another_file_are_refused(
     spoil: Callable[[Artifact, Path], Artifact],
     kind: type[RexportError],
-    words: str,
+    code: str,
+    value: str,
     stripped: Artifact,
     recorder: Recorder,
 ) -> None:
-    with pytest.raises(kind, match=words):
-        loaded(spoil(stripped, stripped.path.with_name("resnet20.onnx")))
+    with refuses(kind, code, value):
+        load_engine(spoil(stripped, stripped.path.with_name("resnet20.onnx")))
     assert recorder.count("refit_from_file") == 0
 
 
@@ -192,8 +196,8 @@ def test_weights_that_are_replaced_meanwhile_are_refused(stripped: Artifact, mon
         return refit(parser, model)
 
     monkeypatch.setattr(double.OnnxParserRefitter, "refit_from_file", slow)
-    with pytest.raises(IntegrityError, match=r"replaced while the engine's weights were taken .*open the engine again"):
-        loaded(stripped)
+    with refuses(IntegrityError, "weights-replaced-during-refit", "open the engine"):
+        load_engine(stripped)
 
 
 def test_a_refit_that_fails_names_the_nodes(stripped: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,13 +217,11 @@ def test_a_refit_that_fails_names_the_nodes(stripped: Artifact, monkeypatch: pyt
             return Reason()
 
     monkeypatch.setattr(sys.modules["tensorrt"], "OnnxParserRefitter", Failing)
-    with pytest.raises(
-        ArtifactError, match="TensorRT cannot take the engine's weights from it: conv1/Conv has another"
-    ):
-        loaded(stripped)
+    with refuses(ArtifactError, "engine-weights-unreadable", "TensorRT", "conv1/Conv"):
+        load_engine(stripped)
     monkeypatch.setattr(sys.modules["tensorrt"], "OnnxParserRefitter", lambda *_: Silent())
-    with pytest.raises(CompatibilityError, match="TensorRT did not take all weights"):
-        loaded(stripped)
+    with refuses(CompatibilityError, "engine-weights-incomplete", "TensorRT"):
+        load_engine(stripped)
 
 
 class Silent:
@@ -233,16 +235,16 @@ def test_inputs_of_a_type_that_no_runtime_takes(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not recorder.deserialised
-    found = loaded(published(tmp_path))
+    found = load_engine(publish_script_engine(tmp_path))
     monkeypatch.setitem(double._DTYPES, "float32", sys.modules["tensorrt"].DataType.BF16)
-    with pytest.raises(CompatibilityError, match="input has the type BF16, which no runtime here takes"):
+    with refuses(CompatibilityError, "tensor-type-unsupported", "input", "BF16"):
         specs(found)
 
 
 def test_a_dimension_that_varies_has_a_name(recorder: Recorder, tmp_path: Path) -> None:
     assert not recorder.deserialised
     network = replace(NETWORK, inputs=(TensorSpec("input", "float32", (4, 3, "height", 8)),))
-    found = loaded(published(tmp_path, network))
+    found = load_engine(publish_script_engine(tmp_path, network))
     assert specs(found)[0] == (TensorSpec("input", "float32", (4, 3, "dim2", 8)),)
 
 
@@ -257,7 +259,7 @@ def test_the_real_library_refuses_in_its_own_words(onnx_artifact: Artifact, tmp_
     manifest = engine_manifest.manifest(source, plan, built, settings, flavor, None)
     artifact = Artifact(plan, FORMATS["engine"], manifest)
     assert manifest.engine is not None
-    with pytest.raises(BackendUnavailableError, match="CUDA driver version is insufficient"):
+    with refuses(BackendUnavailableError, "driver-unusable", "driver version"):
         deserialise(artifact, manifest.engine, flavor)
 
 

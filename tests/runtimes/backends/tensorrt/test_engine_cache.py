@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -23,7 +24,8 @@ from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt import engine_cache
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.engine_cache import Key, default_folder, entry
-from runtimes.errors import CheckFailedError, IntegrityError, ResourceError, UnsafeArtifactError
+from runtimes.errors import CheckFailedError, IntegrityError, Reason, ResourceError, RexportError, UnsafeArtifactError
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt.cached import KEY, publish_engine
 
 REPO = Path(__file__).resolve().parents[4]
@@ -50,8 +52,8 @@ OTHER_SETTINGS: dict[str, Any] = {
 }
 
 
-def _silent(text: str) -> None:
-    raise AssertionError(f"told for no reason: {text}")
+def _silent(reason: Reason) -> None:
+    raise AssertionError(f"told for no reason: {reason}")
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("REXPORT_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(ResourceError, match="REXPORT_CACHE=FOLDER"):
+    with refuses(ResourceError, "engine-cache-without-home", "REXPORT_CACHE=FOLDER"):
         default_folder()
 
 
@@ -136,31 +138,33 @@ def _spoil_bit(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    "spoil",
     [
-        (_spoil_bit, "its bytes are not those that its manifest records"),
-        (lambda path: path.write_bytes(path.read_bytes()[:8]), "its bytes are not those that its manifest records"),
-        (lambda path: path.write_bytes(b""), "its bytes are not those"),
-        (lambda path: manifest_path(path).unlink(), "this one has no manifest"),
-        (lambda path: manifest_path(path).write_bytes(b"{"), "not a manifest"),
+        _spoil_bit,
+        lambda path: path.write_bytes(path.read_bytes()[:8]),
+        lambda path: path.write_bytes(b""),
+        lambda path: manifest_path(path).unlink(),
+        lambda path: manifest_path(path).write_bytes(b"{"),
     ],
+    ids=["bit", "cut", "empty", "no manifest", "broken manifest"],
 )
-def test_a_damaged_engine_is_made_again(spoil: Callable[[Path], object], reason: str, folder: Path) -> None:
+def test_a_damaged_engine_is_made_again(spoil: Callable[[Path], object], folder: Path) -> None:
     path = entry(KEY, folder, publish_engine, _silent)
     spoil(path)
-    said: list[str] = []
-    assert entry(KEY, folder, publish_engine, said.append) == path
-    assert len(said) == 1
-    assert said[0].startswith("the engine in the cache is not what it was, so it is built again: ")
-    assert reason in said[0]
+    with pytest.raises(RexportError) as caught:
+        Artifact.read(path).check_digest()
+    reasons: list[Reason] = []
+    assert entry(KEY, folder, publish_engine, reasons.append) == path
+    (reason,) = reasons
+    assert (reason.code, caught.value.what in reason.sentence) == ("engine-cache-damaged", True)
     Artifact.read(path).check_digest()
 
 
-def test_a_maker_that_fails_leaves_nothing_and_the_next_one_makes_it(folder: Path) -> None:
+def test_a_maker_that_fails_leaves_nothing_to_the_next(folder: Path) -> None:
     def fail(target: Path) -> None:
-        raise CheckFailedError(f"no parity for {target.name}")
+        raise CheckFailedError(f"no parity for {target.name}", code="parity-failed")
 
-    with pytest.raises(CheckFailedError, match="no parity"):
+    with refuses(CheckFailedError, "parity-failed"):
         entry(KEY, folder, fail, _silent)
     assert not list(folder.glob("*.engine*"))
     assert entry(KEY, folder, publish_engine, _silent).exists()
@@ -168,7 +172,7 @@ def test_a_maker_that_fails_leaves_nothing_and_the_next_one_makes_it(folder: Pat
 
 @pytest.mark.parametrize("make", [lambda _: None, lambda path: path.write_bytes(b"vtrt without a manifest")])
 def test_a_maker_that_publishes_no_whole_engine_is_found_out(make: Callable[[Path], object], folder: Path) -> None:
-    with pytest.raises(IntegrityError, match="the engine was built and is not whole"):
+    with refuses(IntegrityError, "engine-cache-incomplete"):
         entry(KEY, folder, make, _silent)
 
 
@@ -176,7 +180,7 @@ def test_a_maker_that_publishes_no_whole_engine_is_found_out(make: Callable[[Pat
 def test_a_folder_that_others_can_write_into_is_refused(mode: int, folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    with pytest.raises(UnsafeArtifactError, match=r"others can put files into this folder .*\(chmod 700 .*engines\)"):
+    with refuses(UnsafeArtifactError, "engine-folder-writable", f"chmod 700 {folder}"):
         entry(KEY, folder, publish_engine, _silent)
     assert list(folder.iterdir()) == []
 
@@ -190,27 +194,27 @@ def test_a_folder_that_others_can_only_read_is_taken(folder: Path) -> None:
 def test_another_users_folder_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir(parents=True, mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
-    with pytest.raises(UnsafeArtifactError, match="is another user's"):
+    with refuses(UnsafeArtifactError, "engine-folder-foreign"):
         entry(KEY, folder, publish_engine, _silent)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match="cannot keep engines in: Not a directory"):
+    with refuses(ResourceError, "file-access-failed", "keep engines in", os.strerror(errno.ENOTDIR)):
         entry(KEY, tmp_path / "file" / "engines", publish_engine, _silent)
 
 
 def test_a_lock_that_is_a_link_is_refused(folder: Path, tmp_path: Path) -> None:
     folder.mkdir(parents=True, mode=0o700)
     (folder / f".{KEY.digest}.lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ResourceError, match="cannot lock"):
+    with refuses(ResourceError, "file-access-failed", "lock"):
         entry(KEY, folder, publish_engine, _silent)
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_threads_take_turns_and_say_whom_they_wait_for(folder: Path) -> None:
     made: list[int] = []
-    said: list[str] = []
+    said: list[Reason] = []
     all_wait = threading.Event()
 
     def make(path: Path) -> None:
@@ -218,8 +222,8 @@ def test_threads_take_turns_and_say_whom_they_wait_for(folder: Path) -> None:
         all_wait.wait(30)
         publish_engine(path)
 
-    def tell(text: str) -> None:
-        said.append(text)
+    def tell(reason: Reason) -> None:
+        said.append(reason)
         if len(said) == 7:
             all_wait.set()
 
@@ -232,10 +236,9 @@ def test_threads_take_turns_and_say_whom_they_wait_for(folder: Path) -> None:
     assert len(made) == 1
     assert len(set(paths)) == 1
     assert len(paths) == 8
-    known = f"process {os.getpid()} is building this engine: waiting for it"
-    early = known.replace(str(os.getpid()), "unknown")  # heard before the holder had written its number down
-    assert len(said) == 7
-    assert set(said) <= {known, early}
+    assert [reason.code for reason in said] == ["engine-build-awaited"] * 7
+    # "unknown" is heard before the holder has written its number down
+    assert all({str(os.getpid()), "unknown"} & set(reason.sentence.split()) for reason in said)
 
 
 @contextlib.contextmanager
@@ -259,7 +262,7 @@ def _askers(count: int, mode: str, folder: Path, onnx: Path) -> Iterator[list[su
             process.communicate()
 
 
-def _awaited(path: Path) -> str:
+def _wait_for_content(path: Path) -> str:
     """The content of a file that another process is about to write."""
     deadline = time.monotonic() + 60
     while not (path.exists() and path.read_text()):
@@ -268,7 +271,7 @@ def _awaited(path: Path) -> str:
     return path.read_text()
 
 
-def _finished(processes: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
+def _outputs_of(processes: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
     """What the processes said on stdout and stderr; none waits for ever."""
     results = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), results
@@ -277,12 +280,12 @@ def _finished(processes: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
 
 def test_eight_builders_of_one_key_of_whom_one_is_killed(folder: Path, tmp_path: Path, onnx_artifact: Artifact) -> None:
     with _askers(8, "stuck", folder, onnx_artifact.path) as processes:
-        first = int(_awaited(tmp_path / "cache" / "makers").split()[0])
+        first = int(_wait_for_content(tmp_path / "cache" / "makers").split()[0])
         killed = next(process for process in processes if process.pid == first)
-        _awaited_half(folder)
+        _wait_for_half_a_file(folder)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        results = _finished([process for process in processes if process is not killed])
+        results = _outputs_of([process for process in processes if process is not killed])
     path = folder / f"{KEY.digest}.engine"
     assert [out for out, _ in results] == [f"{path}\n"] * 7
     assert len((tmp_path / "cache" / "makers").read_text().split()) == 2
@@ -294,10 +297,10 @@ def test_eight_builders_of_one_key_of_whom_one_is_killed(folder: Path, tmp_path:
     )
 
 
-def _awaited_half(folder: Path) -> None:
+def _wait_for_half_a_file(folder: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(folder.glob(".*.tmp")):
-        assert time.monotonic() < deadline, "the first maker wrote nothing"
+        assert time.monotonic() < deadline  # else the first maker wrote nothing
         time.sleep(0.01)
 
 
@@ -311,7 +314,7 @@ def test_without_turns_all_would_build(folder: Path, tmp_path: Path, onnx_artifa
 
 def test_a_child_of_a_dead_builder_holds_nobody_up(folder: Path, tmp_path: Path, onnx_artifact: Artifact) -> None:
     with _askers(1, "forking", folder, onnx_artifact.path) as processes:
-        child = int(_awaited(tmp_path / "cache" / "child"))
+        child = int(_wait_for_content(tmp_path / "cache" / "child"))
         try:
             processes[0].kill()
             processes[0].wait()

@@ -26,9 +26,10 @@ from runtimes.onnx import graph as onnxfile
 from runtimes.protocol import Arrays, DeviceSession
 from runtimes.runtime import example
 from runtimes.tensors import cuda
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
 from tests.runtimes.backends.tensorrt.cudadouble import Recorder
-from tests.runtimes.backends.tensorrt.engines import GPU, manifest_of, published
+from tests.runtimes.backends.tensorrt.engines import GPU, manifest_of, publish_script_engine
 from tests.runtimes.backends.tensorrt.networks import NETWORK, Network
 from tests.samples import copied
 
@@ -64,7 +65,7 @@ TOLD = replace(
 
 
 def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path, TOLD)
+    artifact = publish_script_engine(tmp_path, TOLD)
     images = np.random.default_rng(1).standard_normal((11, 3, 8, 8), np.float32)
     with runtimes.open(artifact.path, device="cuda") as runtime:
         about = runtime.description
@@ -80,45 +81,45 @@ def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path
 
 def test_an_engine_that_says_nothing_of_its_layers(recorder: Recorder, tmp_path: Path) -> None:
     assert not recorder.calls
-    with runtimes.open(published(tmp_path).path, device="cuda") as runtime:
+    with runtimes.open(publish_script_engine(tmp_path).path, device="cuda") as runtime:
         assert runtime.description.precision == "fp32"
 
 
 def test_an_engine_that_was_checked_is_not_checked_again(recorder: Recorder, tmp_path: Path) -> None:
-    with runtimes.open(published(tmp_path, wrong=2.0).path, device="cuda"):
+    with runtimes.open(publish_script_engine(tmp_path, wrong=2.0).path, device="cuda"):
         assert recorder.count("execute_async_v3") == 0
 
 
-def test_an_engine_built_without_a_gpu_is_checked_before_it_answers(recorder: Recorder, tmp_path: Path) -> None:
-    with runtimes.open(published(tmp_path, parity=None, tolerance=1e-4).path, device="cuda") as runtime:
+def test_an_engine_built_without_a_gpu_is_checked_at_opening(recorder: Recorder, tmp_path: Path) -> None:
+    with runtimes.open(publish_script_engine(tmp_path, parity=None, tolerance=1e-4).path, device="cuda") as runtime:
         assert recorder.count("execute_async_v3") > 0
         assert isinstance(runtime._session, DeviceSession)
-    wrong = published(tmp_path, parity=None, tolerance=1e-4, wrong=1.01)
-    with pytest.raises(CheckFailedError, match=r"parity failed on tensorrt .*: the logits differ from PyTorch fp32"):
+    wrong = publish_script_engine(tmp_path, parity=None, tolerance=1e-4, wrong=1.01)
+    with refuses(CheckFailedError, "parity-failed", "tensorrt", "PyTorch fp32"):
         runtimes.open(wrong.path, device="cuda")
     frees = recorder.count("cudaFree")
     assert frees == recorder.count("cudaMalloc")
 
 
 def test_an_engine_that_nothing_is_known_of_to_compare_with(recorder: Recorder, tmp_path: Path) -> None:
-    with runtimes.open(published(tmp_path, parity=None, wrong=2.0).path, device="cuda"):
+    with runtimes.open(publish_script_engine(tmp_path, parity=None, wrong=2.0).path, device="cuda"):
         assert recorder.count("execute_async_v3") == 0
 
 
 def test_a_manifest_that_contradicts_the_engine(recorder: Recorder, tmp_path: Path) -> None:
     assert not recorder.calls
-    artifact = published(tmp_path)
+    artifact = publish_script_engine(tmp_path)
     other = replace(manifest_of(artifact), inputs=(TensorSpec("input", "float32", ("batch", 3, 9, 9)),))
     manifest_path(artifact.path).write_text(codec.dumps(other), encoding="utf-8")
-    with pytest.raises(IntegrityError, match="its manifest says"):
+    with refuses(IntegrityError, "manifest-specs-mismatch"):
         runtimes.open(artifact.path, device="cuda")
 
 
 def test_tensorrt_rtx_goes_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The double's GPU is one that TensorRT-RTX has not, so that the gate answers."""
     recorder = double.installed(monkeypatch, "rtx")
-    artifact = published(tmp_path, flavor="rtx", version=FLAVORS["rtx"].version(), gpu=None)
-    with pytest.raises(CompatibilityError, match=r"TensorRT-RTX .* runs on GPUs of compute capability"):
+    artifact = publish_script_engine(tmp_path, flavor="rtx", version=FLAVORS["rtx"].version(), gpu=None)
+    with refuses(CompatibilityError, "engine-gpu-unsupported", "TensorRT-RTX"):
         runtimes.open(artifact.path, "tensorrt-rtx", "cuda")
     assert recorder.deserialised == []
     described = cuda.device()
@@ -133,21 +134,25 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = (row for row in runtimes.available_backends() if row.name == "tensorrt")
     assert row.formats == ("engine", "onnx")
     if "tensorrt" not in sys.modules:
-        assert str(row.missing()).startswith("tensorrt is not installed (pip install 'rexport[tensorrt]')")
+        reason = row.missing()
+        assert reason is not None
+        assert (reason.code, "rexport[tensorrt]" in reason.sentence) == ("library-missing", True)
     recorder = double.installed(monkeypatch)
     assert row.missing() is None
     recorder.devices = 0
-    assert "the driver shows no GPU" in str(row.missing())
+    reason = row.missing()
+    assert reason is not None
+    assert reason.code == "gpu-not-visible"
 
 
 @pytest.fixture
-def heard() -> Iterator[list[str]]:
-    """What the logger ``rexport`` is told."""
-    words: list[str] = []
+def heard() -> Iterator[list[tuple[str, str]]]:
+    """The codes and messages of what the logger ``rexport`` is told."""
+    words: list[tuple[str, str]] = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            words.append(record.getMessage())
+            words.append((vars(record)["code"], record.getMessage()))
 
     handler = Handler(logging.INFO)
     logger = logging.getLogger("rexport")
@@ -188,16 +193,17 @@ def entries(folder: Path) -> list[Path]:
 
 
 def test_an_engine_is_built_on_first_use_and_kept(
-    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[str]
+    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[tuple[str, str]]
 ) -> None:
     recorder, folder = building
     with runtimes.open(onnx_artifact.path, "tensorrt", "cuda") as runtime:
         assert runtime.description.backend == "tensorrt"
-        assert runtime.artifact.manifest == onnx_artifact.manifest, "labels and preprocessing are the ONNX file's"
+        assert runtime.artifact.manifest == onnx_artifact.manifest
         first = runtime.infer(example(runtime))["logits"]
-    (said,) = heard
-    assert said.startswith(f"building an engine of resnet20.onnx with TensorRT {double.VERSION} for {GPU}, which takes")
-    assert str(folder) in said
+    ((code, said),) = heard
+    assert code == "engine-being-built"
+    for value in ("resnet20.onnx", f"TensorRT {double.VERSION}", GPU, str(folder)):
+        assert value in said
     (place,) = entries(folder)
     entry = manifest_of(Artifact.read(place))
     assert entry.parity is not None
@@ -210,7 +216,7 @@ def test_an_engine_is_built_on_first_use_and_kept(
     runs = recorder.count("execute_async_v3")
     with runtimes.open(onnx_artifact.path, "auto", "cuda") as runtime:
         assert runtime.description.backend == "tensorrt"
-        assert recorder.count("execute_async_v3") == runs, "it was checked when it was built"
+        assert recorder.count("execute_async_v3") == runs  # it was checked when it was built
         np.testing.assert_array_equal(runtime.infer(example(runtime))["logits"], first)
     assert len(heard) == 1
     assert place.stat().st_mtime_ns == built
@@ -236,11 +242,9 @@ def test_tensorrt_rtx_builds_for_the_gpu_that_is_here(
 ) -> None:
     recorder = double.installed(monkeypatch, "rtx", network=RESNET20)
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path))
-    with pytest.raises(
-        CompatibilityError, match=r"runs on GPUs of .* 8\.6.*; this is NVIDIA Double, 9\.0 \(name another"
-    ):
+    with refuses(CompatibilityError, "engine-gpu-unsupported", "8.6", "NVIDIA Double, 9.0", "another backend"):
         runtimes.open(onnx_artifact.path, "tensorrt-rtx", "cuda")
-    assert list(tmp_path.iterdir()) == [], "nothing was built for a GPU that it cannot run on"
+    assert list(tmp_path.iterdir()) == []  # nothing was built for a GPU that it cannot run on
     recorder.compute_capability = (8, 6)
     with runtimes.open_artifact(onnx_artifact, "onnxruntime", threads=1) as true:
         recorder.compute = true.infer
@@ -258,13 +262,13 @@ def test_an_engine_that_answers_wrongly_is_not_kept(building: tuple[Recorder, Pa
     true = recorder.compute
     assert true is not None
     recorder.compute = lambda arrays: {"logits": true(arrays)["logits"] * np.float32(1.1)}
-    with pytest.raises(CheckFailedError, match="parity failed on tensorrt"):
+    with refuses(CheckFailedError, "parity-failed", "tensorrt"):
         runtimes.open(onnx_artifact.path, "tensorrt", "cuda")
     assert entries(folder) == []
     assert [path for path in folder.iterdir() if path.suffix in (".tmp", ".json", ".npz")] == []
 
 
-def test_a_damaged_file_does_not_become_the_engine_of_the_sound_one(
+def test_a_damaged_file_does_not_become_the_sound_ones_engine(
     building: tuple[Recorder, Path], onnx_artifact: Artifact, tmp_path: Path
 ) -> None:
     _, folder = building
@@ -272,7 +276,7 @@ def test_a_damaged_file_does_not_become_the_engine_of_the_sound_one(
     data = bytearray(artifact.path.read_bytes())
     data[len(data) // 2] ^= 1  # in the weights
     artifact.path.write_bytes(data)
-    with pytest.raises(IntegrityError, match="its bytes are not those that its manifest records"):
+    with refuses(IntegrityError, "file-digest-mismatch"):
         runtimes.open(artifact.path, "tensorrt", "cuda")
     assert entries(folder) == []
 
@@ -294,7 +298,7 @@ def test_a_foreign_file_is_built_without_a_check(
 
 
 def test_a_spoilt_entry_is_built_again(
-    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[str]
+    building: tuple[Recorder, Path], onnx_artifact: Artifact, heard: list[tuple[str, str]]
 ) -> None:
     _, folder = building
     for _ in range(2):
@@ -302,12 +306,11 @@ def test_a_spoilt_entry_is_built_again(
             pass
         (place,) = entries(folder)
         place.write_bytes(place.read_bytes()[:-1])
-    assert [words.split(" of ")[0] for words in heard][-1] == "building an engine"
-    assert len([words for words in heard if words.startswith("building an engine")]) == 2
+    assert [code for code, _ in heard] == ["engine-being-built", "engine-cache-damaged", "engine-being-built"]
 
 
 def test_the_profile_has_the_times_of_the_layers(recorder: Recorder, tmp_path: Path) -> None:
-    artifact = published(tmp_path, replace(TOLD, profiles=(Profile(1, 2, 2), Profile(3, 4, 6))))
+    artifact = publish_script_engine(tmp_path, replace(TOLD, profiles=(Profile(1, 2, 2), Profile(3, 4, 6))))
     for images in (1, 4, 40):
         layers = runtimes.profile(artifact.path, {"input": np.ones((images, 3, 8, 8), np.float32)}, device="cuda")
         assert [(layer.name, layer.precision) for layer in layers] == [
@@ -326,11 +329,11 @@ def test_the_profile_of_an_onnx_file_has_its_nodes(building: tuple[Recorder, Pat
 
 
 def test_the_layers_of_an_engine(recorder: Recorder, tmp_path: Path) -> None:
-    rows = opening.inspect_layers(published(tmp_path, TOLD))
+    rows = opening.inspect_layers(publish_script_engine(tmp_path, TOLD))
     assert [(row.title, row.tactic, row.layer.name) for row in rows] == [
         ("one", "k1", "conv1/Conv"),
         ("two", "k2", "fc/Gemm"),
     ]
     assert recorder.count("create_execution_context") == 1
-    with pytest.raises(CompatibilityError, match="it was built for another"):
-        opening.inspect_layers(published(tmp_path, TOLD, gpu="another"))
+    with refuses(CompatibilityError, "engine-of-other-gpu", "for another"):
+        opening.inspect_layers(publish_script_engine(tmp_path, TOLD, gpu="another"))

@@ -77,7 +77,7 @@ def asking(session: EngineSession, requests: int) -> Callable[[int], None]:
     return ask
 
 
-def test_eight_threads_with_two_thousand_requests_each_get_their_own_answers(recorder: Recorder) -> None:
+def test_eight_threads_get_their_own_answers(recorder: Recorder) -> None:
     profiles = (Profile(1, 1, 1), Profile(1, 4, 8))
     session = double.session(recorder, replace(NETWORK, profiles=profiles), contexts=3)
     assert together(asking(session, REQUESTS)) == []
@@ -113,7 +113,7 @@ def test_no_more_lanes_than_allowed_and_the_others_wait(recorder: Recorder) -> N
     assert recorder.faults == []
 
 
-def test_where_memory_lacks_for_one_more_lane_those_that_are_there_do(recorder: Recorder) -> None:
+def test_without_memory_for_another_lane_the_others_serve(recorder: Recorder) -> None:
     recorder.memory_bytes = 30_000  # for two lanes of some 11 kB
     session = double.session(recorder, contexts=8, cuda_graphs=False)
     assert together(asking(session, 100)) == []

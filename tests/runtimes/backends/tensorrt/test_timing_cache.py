@@ -12,6 +12,7 @@ from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import build
 from runtimes.backends.tensorrt.flavors import FLAVORS
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
+from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import graphs
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -77,24 +78,24 @@ def test_what_another_version_wrote_meanwhile_is_left_out(tmp_path: Path, monkey
 def test_a_file_that_is_no_cache_is_refused_and_kept(tmp_path: Path) -> None:
     cache = tmp_path / "times"
     cache.write_bytes(b"junk" * 100)
-    with pytest.raises(ArtifactError, match=r"times: it is no timing cache of this library's version \(name another"):
+    with refuses(ArtifactError, "timing-cache-unreadable", "times"):
         _build(tmp_path, cache)
     assert cache.read_bytes() == b"junk" * 100
 
 
 def test_a_cache_of_another_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt.IBuilderConfig, "set_timing_cache", lambda *_: False)
-    with pytest.raises(CompatibilityError, match="it is a timing cache of another GPU"):
+    with refuses(CompatibilityError, "timing-cache-other-gpu"):
         _build(tmp_path, tmp_path / "times")
 
 
-def test_a_cache_that_cannot_be_written_is_refused_before_the_build(tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_refused_before_the_build(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match="cannot write into"):
+    with refuses(ResourceError, "file-access-failed", "write into"):
         _build(tmp_path, tmp_path / "file" / "times")
 
 
 def test_a_cache_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "times").mkdir()
-    with pytest.raises(ResourceError, match="not a regular file"):
+    with refuses(ResourceError, "file-not-regular"):
         _build(tmp_path, tmp_path / "times")
