@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,dev
 DEMO := out/demo
+PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
-.PHONY: setup demo check test browser format figures clean
+.PHONY: setup demo check test coverage browser format figures sentences clean
 
 setup: .venv/.complete
 
@@ -35,8 +36,13 @@ browser:  # for the tests of the page; without one they are skipped, and say so
 		apt-get $(APT) update && apt-get $(APT) install --yes --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium here, and it cannot be installed: the page is not tested in a browser"
 
-test: check browser  # the files in their order: the long ones come first, which keeps all processes busy to the end
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: check browser  # a file stays in one process; tests/conftest.py puts the slowest files first
+	$(BIN)/python $(PYTEST)
+
+coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
+	@rm -rf out/coverage && mkdir -p out/coverage
+	$(BIN)/coverage run $(PYTEST) --timeout 900; code=$$?; \
+		$(BIN)/coverage combine -q && $(BIN)/coverage report && exit $$code
 
 format: setup
 	$(BIN)/ruff format .
@@ -44,6 +50,9 @@ format: setup
 
 figures: setup
 	$(BIN)/python -m scripts.figures
+
+sentences: setup  # writes the table that tests hold every message to
+	$(BIN)/python -m scripts.sentences --write
 
 clean:
 	rm -rf .venv out build dist *.egg-info

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from exporter.document.format import ABSENT as ABSENT
-from exporter.document.format import milliseconds as milliseconds
+from exporter.format import ABSENT as ABSENT
+from exporter.format import count as count
+from exporter.format import milliseconds as milliseconds
 from exporter.proportions import Interval
 
 

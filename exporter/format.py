@@ -1,10 +1,15 @@
-"""How numbers are written for people by both commands."""
+"""How numbers are written for people, in both commands."""
 
 from __future__ import annotations
 
+ABSENT = "–"
+"""Stands where nothing was measured."""
 
-def milliseconds(seconds: float) -> str:
+
+def milliseconds(seconds: float | None) -> str:
     """Three digits or more, never an exponent."""
+    if seconds is None:
+        return ABSENT
     value = seconds * 1000
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
 

@@ -147,8 +147,10 @@ def _records(sources: Sequence[Source]) -> dict[str, Carrier]:
 
 
 def _carrier(called: str, carriers: dict[str, Carrier]) -> Carrier:
-    """What a call makes. ``type(error)(...)`` makes an error."""
-    return ERROR if re.fullmatch(r"type\([^()]*\)", called) else carriers.get(called.split(".")[-1], UNKNOWN)
+    """What a call makes. ``type(error)(...)`` makes an error; click has a ``UsageError`` of its own."""
+    if re.fullmatch(r"type\([^()]*\)", called):
+        return ERROR
+    return UNKNOWN if called.startswith("click.") else carriers.get(called.split(".")[-1], UNKNOWN)
 
 
 def _arguments(call: ast.Call, carrier: Carrier) -> tuple[ast.expr | None, ast.expr | None]:

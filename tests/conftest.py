@@ -14,9 +14,32 @@ from runtimes import Artifact
 from runtimes.backends.fake import Script
 from tests.samples import SCRIPT, publish_script
 
+SLOWEST_FIRST = (
+    "exporter/test_engines.py",
+    "exporter/test_cli.py",
+    "benchmarks/harness/test_subjects.py",
+    "benchmarks/paper/test_command.py",
+    "benchmarks/tuning/test_search.py",
+    "benchmarks/test_gpu_check.py",
+    "exporter/targets/test_onnx_file.py",
+    "exporter/test_cli_precision.py",
+    "benchmarks/harness/test_bench.py",
+    "benchmarks/test_cli.py",
+)
+"""The ten slowest files below ``tests/``. They come first, so that no process is left alone with one in the end."""
+
 SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 
 FakeFactory = Callable[..., Artifact]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slowest files first, the slowest of all at the head; within a file, and after them, nothing changes."""
+    folder = Path(__file__).parent
+    ranks = {folder / name: rank for rank, name in enumerate(SLOWEST_FIRST)}
+    if missing := [path for path in ranks if not path.exists()]:
+        raise pytest.UsageError(f"SLOWEST_FIRST in {__file__} names what is not there: {', '.join(map(str, missing))}")
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def flatten(row: dict[str, Any]) -> dict[str, Any]:
 
 def columns(figures: Figures) -> dict[str, Any]:
     """All columns of a result, as JSON has them; reasons are their sentences."""
-    values = {heading: value_at(figures, path) for heading, path in COLUMNS.items()}
+    values: dict[str, Any] = {heading: value_at(figures, path) for heading, path in COLUMNS.items()}
     for name in ("reason", "warnings", "disturbances"):
         reasons = values[name]
         values[name] = [str(each) for each in reasons] if name != "reason" and reasons is not None else reasons
@@ -170,10 +170,10 @@ def test_the_files_hold_what_can_come_of_a_configuration(beside: Path) -> None:
     assert any(figures.flips is not None and figures.flips.near_ties for figures in every)
 
 
-@pytest.mark.parametrize("name", (*TAKEN, *LOADS))
+@pytest.mark.parametrize("name", [*TAKEN, *LOADS])
 def test_no_facts_of_an_old_file_contradict_each_other(name: str, beside: Path) -> None:
-    for result in store.read(beside / name / "results.jsonl"):
-        integrity.check(result, name)
+    for read in store.read(beside / name / "results.jsonl"):
+        integrity.check(read, name)
 
 
 @pytest.mark.parametrize("name", ALL)

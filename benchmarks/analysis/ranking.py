@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.latencies import compare_latencies
-from benchmarks.format import ABSENT, duration, points, times
+from benchmarks.format import ABSENT, count, duration, points, times
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Result
 from benchmarks.stats.comparison import LatencyComparison
@@ -81,7 +81,7 @@ def name(result: Result, threads: bool = False) -> str:
     if result.asked.cuda_graphs is False:
         parts.append("no CUDA graphs")
     if threads:
-        parts.append(f"{result.ran.threads} thread{'s' if result.ran.threads > 1 else ''}")
+        parts.append(count(result.ran.threads, "thread"))
     return ", ".join(parts)
 
 

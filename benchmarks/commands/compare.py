@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.commands import options
 from benchmarks.records.identity import FIELDS
 from exporter.commands import terminal
 
@@ -26,7 +27,7 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
     return part
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=options.SETTINGS)
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option(
@@ -35,28 +36,21 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
     default="5%",
     show_default=True,
     metavar="PERCENT",
-    help="Of the p50: 5% or 0.05.",
+    help="Largest slowdown of the p50 that passes, as 5% or 0.05.",
 )
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(min=0, max=100),
-    default=0.5,
-    show_default=True,
-    metavar="POINTS",
-    help="Of top-1, in percentage points.",
-)
+@options.max_drop_option("Largest loss of top-1 that passes, in percentage points.")
 @click.option(
     "--across",
     multiple=True,
     type=click.Choice(_FIELD_NAMES),
     metavar="KEY",
-    help=f"What may differ between two rows that are compared; repeatable. One of {', '.join(_FIELD_NAMES)}.",
+    help=f"Let rows be compared although they differ in KEY; repeatable. One of {', '.join(_FIELD_NAMES)}.",
 )
 @click.option(
     "--allow-missing",
     "missing",
     is_flag=True,
-    help="Let pass what OLD measured and NEW lacks or has skipped, as where NEW is of fewer runtimes.",
+    help="Let pass what OLD measured and NEW lacks or has skipped, as where NEW is of fewer backends.",
 )
 @terminal.json_option
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for a pull request.")

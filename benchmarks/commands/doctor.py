@@ -6,16 +6,17 @@ import sys
 
 import click
 
+from benchmarks.commands import options
 from exporter.commands import terminal
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=options.SETTINGS)
 @terminal.json_option
 @terminal.debug_option
 def doctor(as_json: bool) -> None:
     """Say what is installed, whether it works, what is missing, and the command that mends it.
 
-    Each installed runtime opens a tiny model and answers, in a process of its own that may crash or hang; one that
+    Each installed backend opens a tiny model and answers, in a process of its own that may crash or hang; one that
     compiles takes some tens of seconds. Exit code 1 if something that is installed is broken.
     """
     from benchmarks.doctor import examine, view

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.commands import recording
-from benchmarks.records.plan import SILENCE_S
+from benchmarks.commands import options, recording
 from benchmarks.records.shapes import ARRIVALS, SHAPES
 from exporter.commands.backend_option import backend_option
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.records.result import Result
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=options.SETTINGS)
 @click.argument("subject", required=False, metavar="[ARTIFACT|VARIANT]")
 @click.option(
     "--shape", "shapes", multiple=True, type=click.Choice(SHAPES), help="A load shape; repeatable. Default: all."
@@ -46,48 +45,20 @@ if TYPE_CHECKING:
     metavar="N",
     help="Threads that call at once; repeatable. Default: powers of two, up to twice the processors.",
 )
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Sizes of the batch sweep; repeatable. Default: 1, 2, 4 ... 32. The other shapes have one image a call.",
+@options.batches_option(
+    "Sizes of the batch sweep; repeatable. Default: 1, 2, 4 ... 32. The other shapes have one image a call."
 )
 @backend_option("backends", multiple=True, help="A backend; repeatable. Default: the one that runtimes.open takes.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--weights", metavar="random|bundled|imagenet|FILE", help="Of a VARIANT. Default: random.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use.")
-@click.option(
-    "--duration",
-    "duration_s",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
-    default=1.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds of each shape; the points of a sweep have half of it.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N")
-@click.option(
-    "--timeout",
-    "silence_s",
-    type=click.FloatRange(min=1),
-    default=SILENCE_S,
-    show_default=True,
-    metavar="S",
-    help="End a process that gives no sign of life for so long.",
-)
-@click.option(
-    "--strict",
-    is_flag=True,
-    default=None,
-    help="Exit code 1 if the machine was not quiet meanwhile, or if that is not known. Cold starts are not looked at.",
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE.")
-@click.option(
-    "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."
-)
-@click.option("--debug", "show_errors", is_flag=True, help="Show tracebacks, and what the workers print.")
+@options.device_option
+@options.weights_option
+@options.threads_option
+@options.duration_option(1.0, "Seconds of each shape; the points of a sweep have half of it.")
+@options.seed_option(None)
+@options.timeout_option("process")
+@options.strict_option(" Cold starts are not judged.")
+@options.json_file_option
+@options.folder_option
+@options.show_errors_option
 def load(
     subject: str | None,
     shapes: tuple[str, ...],
@@ -97,7 +68,7 @@ def load(
     clients: tuple[int, ...],
     json_file: Path | None,
     folder: Path | None,
-    **options: Any,
+    **common: Any,
 ) -> None:
     """Measure how long requests take, as they come in one way or another. Default: the bundled trained model.
 
@@ -108,14 +79,12 @@ def load(
     """
     from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs
-    from benchmarks.commands.options import request_of
     from benchmarks.harness.run import exit_code
     from benchmarks.load.run import LoadSpec, run
-    from benchmarks.records.load import SHAPES
     from benchmarks.report.document import load_document
     from exporter.document.terminal import print_document
 
-    request = request_of(() if subject is None else (subject,), options)
+    request = options.request_of(() if subject is None else (subject,), common)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
     load_spec = LoadSpec(wanted, rate_per_s, "fixed" if arrivals == "fixed" else "poisson", frames_per_s, clients)
     kept = recording.files(None if folder is None else folder / "results.jsonl", json_file)

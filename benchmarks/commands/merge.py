@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from benchmarks.commands import options
 from exporter.commands import terminal
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=options.SETTINGS)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|DIR...")
 @click.option("-o", "out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="To write.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there, even if it is one of those to merge.")

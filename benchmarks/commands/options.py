@@ -19,29 +19,92 @@ if TYPE_CHECKING:
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+"""Of every command."""
+
+device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+weights_option = click.option(
+    "--weights", metavar="random|bundled|imagenet|FILE", help="Weights of a VARIANT. Default: random."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use."
+)
+json_file_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE."
+)
+folder_option = click.option(
+    "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."
+)
+show_errors_option = click.option(
+    "--debug", "show_errors", is_flag=True, help="Show tracebacks, and what the workers print."
+)
+
+
+def batches_option(help: str) -> Callable[[Command], Command]:
+    """Images in one call, several times."""
+    return click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N", help=help)
+
+
+def duration_option(default: float, help: str) -> Callable[[Command], Command]:
+    """How long is sampled."""
+    limits = click.FloatRange(min=0, min_open=True, max=3600)
+    return click.option(
+        "--duration", "duration_s", type=limits, default=default, show_default=True, metavar="S", help=help
+    )
+
+
+def seed_option(help: str | None) -> Callable[[Command], Command]:
+    """Where chance begins."""
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help=help)
+
+
+def max_drop_option(help: str) -> Callable[[Command], Command]:
+    """How much top-1 may be lost."""
+    limits = click.FloatRange(min=0, max=100)
+    return click.option("--max-drop", type=limits, default=0.5, show_default=True, metavar="POINTS", help=help)
+
+
+def timeout_option(subject: str) -> Callable[[Command], Command]:
+    """How long a worker may be silent."""
+    return click.option(
+        "--timeout",
+        "silence_s",
+        type=click.FloatRange(min=1),
+        default=SILENCE_S,
+        show_default=True,
+        metavar="S",
+        help=f"End a {subject} that gives no sign of life for S seconds.",
+    )
+
+
+def strict_option(exception: str = "") -> Callable[[Command], Command]:
+    """Whether results of a busy machine are a failure."""
+    help = f"Exit with 1 if other processes disturbed the machine, or if that is not known.{exception}"
+    return click.option("--strict", is_flag=True, default=None, help=help)
+
 
 def what_options(precision_default: str) -> Callable[[Command], Command]:
     """Which network in which precisions, and where it runs."""
     return stack_options(
         backend_option("backends", multiple=True, help="A backend; repeatable. Default: all."),
-        click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
+        device_option,
         click.option(
             "--cuda-graphs/--no-cuda-graphs",
             default=None,
-            help="Whether a GPU may replay recorded runs in place of launching each kernel. Default: it may.",
+            help="Let a GPU replay recorded runs in place of launching each kernel. Default: yes.",
         ),
         click.option(
             "--precision",
             "precisions",
             multiple=True,
             type=click.Choice(list(PRECISIONS)),
-            help=f"Of the graph; repeatable. Default: {precision_default}.",
+            help=f"Precision of the graph; repeatable. Default: {precision_default}.",
         ),
-        click.option("--weights", metavar="random|bundled|imagenet|FILE", help="Of a VARIANT. Default: random."),
+        weights_option,
         click.option(
             "--input",
             type=click.Choice(["float", "raw"]),
-            help="Of a VARIANT; raw takes uint8 pixels. Default: float.",
+            help="Input of a VARIANT; raw takes uint8 pixels. Default: float.",
         ),
         click.option(
             "--calibration",
@@ -52,12 +115,12 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
             "--calibration-images",
             type=click.IntRange(min=1),
             metavar="N",
-            help=f"How many of them. Default: {CALIBRATION_IMAGES}.",
+            help=f"Number of calibration images. Default: {CALIBRATION_IMAGES}.",
         ),
         click.option(
             "--target",
             type=click.Choice(TARGETS),
-            help="Whom int8 is for: TensorRT takes signed integers alone. Default: cpu.",
+            help="Deployment target of int8; TensorRT takes signed integers alone. Default: cpu.",
         ),
     )
 
@@ -76,14 +139,8 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
             metavar="N",
             help="Evaluate N images at most.",
         ),
-        click.option(
-            "--duration",
-            "duration_s",
-            type=click.FloatRange(min=0, min_open=True, max=3600),
-            default=duration_s,
-            show_default=True,
-            metavar="S",
-            help="Seconds of sampling in each process, by each clock: latency, compute, a GPU's own.",
+        duration_option(
+            duration_s, "Seconds of sampling in each process, by each clock: latency, compute, a GPU's own."
         ),
         click.option(
             "--processes",
@@ -100,35 +157,13 @@ def how_options(limit: int | None, duration_s: float, processes: int | None) -> 
             default=ROUNDS,
             show_default=True,
             metavar="N",
-            help="Of turns in each process, in shuffled order; fewer than 4 cannot tell a drift.",
+            help="Interleaved rounds in each process, in random order. Drift detection needs at least 4.",
         ),
-        click.option(
-            "--seed",
-            type=click.IntRange(min=0),
-            default=0,
-            show_default=True,
-            metavar="N",
-            help="Of noise, of random weights, of the order of turns and of resampling.",
-        ),
-        click.option(
-            "--timeout",
-            "silence_s",
-            type=click.FloatRange(min=1),
-            default=SILENCE_S,
-            show_default=True,
-            metavar="S",
-            help="End a configuration that gives no sign of life for so long.",
-        ),
-        click.option(
-            "--strict",
-            is_flag=True,
-            default=None,
-            help="Exit code 1 if the machine was not quiet meanwhile, or if that is not known.",
-        ),
-        click.option(
-            "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE."
-        ),
-        click.option("--debug", "show_errors", is_flag=True, help="Show tracebacks, and what the workers print."),
+        seed_option("Seed of noise, of random weights, of the order of turns and of resampling."),
+        timeout_option("configuration"),
+        strict_option(),
+        json_file_option,
+        show_errors_option,
     )
 
 

@@ -7,12 +7,22 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.commands.options import SETTINGS, seed_option
+from benchmarks.commands.paper_options import (
+    FOLDER,
+    RUNS,
+    comparison_options,
+    inspection_options,
+    network_option,
+    out_option,
+    seeds_option,
+    training_options,
+)
 from exporter.commands import terminal
-from exporter.commands.options import Numbers, stack_options
 
 if TYPE_CHECKING:
     from benchmarks.paper.experiments.curves import Curves
@@ -21,108 +31,10 @@ if TYPE_CHECKING:
     from benchmarks.records.findings import Findings
     from exporter.models.variants import Shortcut, Variant
 
-    Command = TypeVar("Command", bound=Callable[..., Any])
+FIGURE_NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
+"""Those of Figure 1, and the ends of Figure 6."""
 
-SETTINGS = {"help_option_names": ["-h", "--help"]}
-FOLDER = Path("paper-results")
-"""Where the experiments put what they find."""
-
-RUNS = "runs"
-"""In it: a folder for each training run."""
-
-data_options = stack_options(
-    click.option(
-        "--data",
-        "train_data",
-        default="fashion-mnist",
-        show_default=True,
-        metavar="NAME|DIR|FILE",
-        help="Training images: fashion-mnist (Debian's dataset-fashion-mnist), fashion-mnist-sample (1,000 that come "
-        "with rexport), or a folder or archive with CIFAR-10 or one folder a class.",
-    ),
-    click.option("--test-data", metavar="DIR|FILE", help="Test images, if they lie elsewhere."),
-    click.option("--data-name", metavar="TEXT", help="What results call the data. Default: its own name."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N training and N test images at most."),
-)
-
-training_options = stack_options(
-    data_options,
-    click.option(
-        "--size",
-        type=click.IntRange(min=8),
-        default=32,
-        show_default=True,
-        metavar="N",
-        help="Pixels of the network's input; image files are resized to it.",
-    ),
-    click.option(
-        "--scale",
-        "factor",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="F",
-        help="Shorten the whole schedule to this share; every result says so. [1]",
-    ),
-    click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="The same, as passes over the data."),
-    click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
-    click.option(
-        "--precision",
-        type=click.Choice(["fp32", "bf16"]),
-        default="fp32",
-        show_default=True,
-        help="Of the convolutions; bf16 pays on a GPU, and on a processor with AMX.",
-    ),
-    click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use."),
-    click.option(
-        "--compile/--no-compile",
-        "compiled",
-        default=None,
-        help="With TorchInductor, which takes half a minute or, of deep nets on a CPU, some, and a C++ compiler. "
-        "Default: from 2,000 iterations on.",
-    ),
-    click.option(
-        "--stop-after",
-        "stop_after_s",
-        type=click.FloatRange(min=1),
-        metavar="S",
-        help="Leave after S seconds with exit code 1; the same command then goes on.",
-    ),
-    click.option(
-        "--checkpoint-every",
-        "checkpoint_every_s",
-        type=click.FloatRange(min=0),
-        default=30.0,
-        show_default=True,
-        metavar="S",
-        help="Seconds of work that a kill may cost.",
-    ),
-    click.option(
-        "--states",
-        type=click.IntRange(0, 1000),
-        default=0,
-        show_default=True,
-        metavar="N",
-        help="Of each network, to keep on its way, for rbench paper gradients.",
-    ),
-)
-
-out_option = click.option(
-    "-o",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=FOLDER,
-    show_default=True,
-    metavar="DIR",
-    help="For findings and pictures, and the training runs in it.",
-)
-so_far_option = click.option(
-    "--so-far",
-    is_flag=True,
-    help="Train nothing: what the runs show as they are, up to where all have come. Only --network, --seeds and -o "
-    "then count.",
-)
-seeds_option = click.option(
-    "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="Runs of each network."
-)
+INITIAL_NETWORKS = ("plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110")
 
 
 @click.group(context_settings=SETTINGS)
@@ -141,17 +53,11 @@ def paper() -> None:
     type=click.Choice(["paper", "bundled"]),
     default="paper",
     show_default=True,
-    help="Section 4.2 of the paper; or what the bundled weights were trained by.",
+    help="The recipe of the paper's section 4.2, or the one of the bundled weights.",
 )
 @click.option("--shortcut", type=click.Choice(["A", "B", "C"]), help="Default: that of the variant.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N")
-@click.option(
-    "-o",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help=f"Of the run. Default: {FOLDER}/{RUNS}/VARIANT-seedN.",
-)
+@seed_option(None)
+@out_option(None, f"Folder of the run. Default: {FOLDER}/{RUNS}/VARIANT-seedN.")
 @terminal.debug_option
 def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | None, **options: Any) -> None:
     """Train VARIANT by the paper's recipe. Prints the path of the weights, which rexport onnx --weights takes.
@@ -195,25 +101,9 @@ def _setup(**options: Any) -> TrainingOptions:
     return TrainingOptions(source, pace=pace, **options)
 
 
-def _network_option(default: Sequence[str]) -> Callable[[Command], Command]:
-    return click.option(
-        "--network",
-        "networks",
-        multiple=True,
-        default=default,
-        show_default=True,
-        metavar="VARIANT",
-        help="To train; repeatable.",
-    )
-
-
 @paper.command(context_settings=SETTINGS)
-@_network_option(("plain20", "plain56", "resnet20", "resnet56"))  # those of Figure 1, and the ends of Figure 6
-@seeds_option
-@so_far_option
-@training_options
-@out_option
-@terminal.debug_option
+@network_option("networks", FIGURE_NETWORKS, "Network to train; repeatable.")
+@comparison_options
 def degradation(networks: tuple[str, ...], seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """Plain nets against residual nets of several depths: the paper's Figures 1 and 6."""
     from benchmarks.paper.experiments import degradation as experiment
@@ -222,11 +112,7 @@ def degradation(networks: tuple[str, ...], seeds: int, so_far: bool, folder: Pat
 
 
 @paper.command(context_settings=SETTINGS)
-@seeds_option
-@so_far_option
-@training_options
-@out_option
-@terminal.debug_option
+@comparison_options
 def depth(seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """ImageNet's nets of 18 and 34 layers, plain and residual, on the data at hand: the paper's Figure 4."""
     from benchmarks.paper.experiments import depth as experiment
@@ -235,12 +121,8 @@ def depth(seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
 
 
 @paper.command(context_settings=SETTINGS)
-@click.option("--network", default="resnet20", show_default=True, metavar="VARIANT", help="A residual net.")
-@seeds_option
-@so_far_option
-@training_options
-@out_option
-@terminal.debug_option
+@click.option("--network", default="resnet20", show_default=True, metavar="VARIANT", help="Residual network to train.")
+@comparison_options
 def shortcuts(network: str, seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """Shortcut options A, B and C of one network: the paper's Table 3."""
     from benchmarks.paper.experiments import shortcuts as experiment
@@ -248,19 +130,9 @@ def shortcuts(network: str, seeds: int, so_far: bool, folder: Path, **options: A
     _compare([(network, option) for option in experiment.OPTIONS], seeds, folder, options, experiment.findings, so_far)
 
 
-look_options = stack_options(
-    data_options,
-    click.option("--size", type=click.IntRange(min=8), default=32, show_default=True, metavar="N", help="In pixels."),
-    click.option("--mean", type=Numbers(), help="Of what a FILE was trained with. Default: ImageNet's."),
-    click.option("--std", type=Numbers(), help="Likewise."),
-    out_option,
-    terminal.debug_option,
-)
-
-
 @paper.command(context_settings=SETTINGS)
 @click.argument("networks", nargs=-1, required=True, metavar="RUN|VARIANT=FILE...")
-@look_options
+@inspection_options
 def responses(networks: tuple[str, ...], **options: Any) -> None:
     """How strongly each layer responds, in networks that are trained: the paper's Figure 7.
 
@@ -273,18 +145,12 @@ def responses(networks: tuple[str, ...], **options: Any) -> None:
 
 @paper.command(context_settings=SETTINGS)
 @click.argument("networks", nargs=-1, metavar="[RUN|VARIANT=FILE]...")
+@network_option("initial", INITIAL_NETWORKS, "Network to examine as it is initialised; repeatable.")
+@seeds_option(2, "Seeds of each initialised network.")
 @click.option(
-    "--network",
-    "initial",
-    multiple=True,
-    default=("plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110"),
-    show_default=True,
-    metavar="VARIANT",
-    help="To look into as it is initialised; repeatable.",
+    "--images", type=click.IntRange(min=2), default=64, show_default=True, metavar="N", help="Images in the batch."
 )
-@click.option("--seeds", type=click.IntRange(1, 1000), default=2, show_default=True, metavar="N", help="Of each.")
-@click.option("--images", type=click.IntRange(min=2), default=64, show_default=True, metavar="N", help="Of the batch.")
-@look_options
+@inspection_options
 def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, images: int, **options: Any) -> None:
     """Gradients by layer, with batch-norm and without, and what the shortcut's + 1 carries.
 
@@ -297,7 +163,7 @@ def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, i
 
 @paper.command(context_settings=SETTINGS)
 @click.argument("networks", nargs=-1, required=True, metavar="RUN|VARIANT=FILE...")
-@look_options
+@inspection_options
 def identity(networks: tuple[str, ...], **options: Any) -> None:
     """A deeper network that computes what a trained shallower one does, built from it: section 1 of the paper.
 
@@ -325,7 +191,7 @@ def _examine(
     from runtimes.files import check_writable
 
     if (mean is None) != (std is None):
-        raise UsageError("--mean and --std go together")
+        raise UsageError("--mean and --std go together", code="statistics-incomplete")
     moments = IMAGENET_MOMENTS if mean is None or std is None else (mean, std)
     source = Source(data["train_data"], data["test_data"], data["data_name"], data["limit"], size)
     check_writable(folder)

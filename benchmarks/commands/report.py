@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks.commands import options
 from exporter.commands import terminal
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Inputs:
     findings: tuple[Path, ...]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=options.SETTINGS)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULTS...")
 @click.option(
     "-o", "page", type=click.Path(path_type=Path), metavar="FILE", help=f"[{PAGE}, unless --markdown is given alone]"
@@ -94,6 +95,7 @@ def _find_inputs(results: Sequence[Path]) -> Inputs:
         if not found and not find_results_file(path).exists():
             raise ArtifactError(
                 f"neither {FILE_NAME} nor *{SUFFIX} in it",
+                code="results-missing",
                 path=path,
                 hint="rbench run -o DIR makes the one, rbench paper the other",
             )
@@ -110,7 +112,9 @@ def _refuse_inputs(inputs: Inputs, *outputs: Path | None) -> None:
     read = {path.resolve() for path in (*inputs.rows, *inputs.findings)}
     for path in outputs:
         if path is not None and path.resolve() in read:
-            raise UsageError("it is read and would be written over", path=path, hint="name another file")
+            raise UsageError(
+                "it is read and would be written over", code="output-is-input", path=path, hint="name another file"
+            )
 
 
 def _rows(inputs: Inputs) -> tuple[Figures, ...]:
@@ -121,7 +125,9 @@ def _rows(inputs: Inputs) -> tuple[Figures, ...]:
 
     every = [result for path in inputs.rows for result in _read(path)]
     if not every and not inputs.findings:
-        raise ArtifactError("no rows in it", path=inputs.rows[0], hint="rbench run -o DIR makes some")
+        raise ArtifactError(
+            "no rows in it", code="rows-missing", path=inputs.rows[0], hint="rbench run -o DIR makes some"
+        )
     kept = latest(every)
     if len(kept) < len(every):
         click.echo(f"{len(every) - len(kept)} rows of earlier runs of the same configurations are left out", err=True)

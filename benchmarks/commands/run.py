@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import recording
-from benchmarks.commands.options import how_options, request_of, what_options
+from benchmarks.commands.options import (
+    SETTINGS,
+    batches_option,
+    folder_option,
+    how_options,
+    request_of,
+    threads_option,
+    what_options,
+)
 from benchmarks.records.plan import BUDGET_S
 
 if TYPE_CHECKING:
     from benchmarks.records.result import Result
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=SETTINGS)
 @click.argument("subjects", nargs=-1, metavar="[ARTIFACT|VARIANT]...")
 @what_options(precision_default="fp32 for a VARIANT, its own for an ARTIFACT")
-@click.option(
-    "--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N", help="Images a call; repeatable. [1]"
-)
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use.")
+@batches_option("Images in one call; repeatable. Default: 1.")
+@threads_option
 @how_options(limit=None, duration_s=0.2, processes=None)
 @click.option(
     "--budget",
@@ -31,17 +37,17 @@ if TYPE_CHECKING:
     default=BUDGET_S,
     show_default=True,
     metavar="S",
-    help="Seconds in which another process of each is begun, for each network and batch.",
+    help="Time for each network and batch, in seconds: repeat processes (3 to 10) start while they fit.",
 )
-@click.option("--roofline/--no-roofline", default=True, help="Measure the machine's ceilings first. Default: yes.")
 @click.option(
-    "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."
+    "--roofline/--no-roofline", default=True, help="Measure the machine's peak FLOPS and bandwidth first. Default: yes."
 )
+@folder_option
 def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, **options: Any) -> None:
     """Measure artifacts, or variants exported on the way. Without any: the bundled trained model.
 
     With several precisions each network is exported once in each and compared with PyTorch in fp32. A precision that
-    cannot be made, fails its gate, or that a runtime does not run, is a row with its reason.
+    cannot be made, fails its gate, or that a backend does not run, is a row with its reason.
     """
     from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import recording
-from benchmarks.commands.options import how_options, request_of, what_options
+from benchmarks.commands.options import (
+    SETTINGS,
+    batches_option,
+    how_options,
+    max_drop_option,
+    request_of,
+    what_options,
+)
 
 if TYPE_CHECKING:
     from benchmarks.records.result import Result
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=SETTINGS)
 @click.argument("subject", metavar="ARTIFACT|VARIANT")
 @what_options(precision_default="all")
 @click.option(
@@ -25,32 +32,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="The least time of a call, or of an image in a call.",
 )
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(min=0, max=100),
-    default=0.5,
-    show_default=True,
-    metavar="POINTS",
-    help="Of top-1 against fp32, in percentage points.",
-)
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Images a call; repeatable for throughput. Default: 1; for throughput 1, 8 and 32.",
-)
+@max_drop_option("Largest loss of top-1 against fp32, in percentage points.")
+@batches_option("Images in one call; repeatable for throughput. Default: 1; for throughput 1, 8 and 32.")
 @click.option(
     "--threads",
     multiple=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="To try; repeatable. Default: powers of two, and all that this process may use.",
+    help="Thread counts to try; repeatable. Default: powers of two, and all that this process may use.",
 )
 @how_options(limit=2000, duration_s=0.5, processes=1)
 @click.option("-o", "out", metavar="FILE|DIR/", help="The artifact to write. Default: NAME.tuned.onnx.")
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def tune(
     subject: str,
     objective: str,
@@ -61,7 +54,7 @@ def tune(
     json_file: Path | None,
     **options: Any,
 ) -> None:
-    """Find the fastest runtime, precision and thread count within a bound, and write them as an artifact.
+    """Find the fastest backend, precision and thread count within a bound, and write them as an artifact.
 
     What runtimes.open then opens without further options is what was the fastest here. Prints all that was measured,
     with the front of time against drop, and on the last line the artifact's path. Candidates are measured one after

@@ -15,7 +15,7 @@ from types import TracebackType
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis.assembly import ResultContext, finish_result, start_result
-from benchmarks.format import one_line
+from benchmarks.format import count, one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
 from benchmarks.harness.eta import Eta
@@ -258,6 +258,6 @@ def _describe_configuration(configuration: Configuration) -> str:
     """A configuration in one line of progress."""
     pair = configuration.pair
     backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision)))
-    threads = f"{configuration.threads} thread{'s' if configuration.threads > 1 else ''}"
+    threads = count(configuration.threads, "thread")
     graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
     return f"{backend} · batch {configuration.batch} · {threads}{graphs}"

@@ -21,9 +21,9 @@ from benchmarks.records.subject import (
 from exporter.data.dataset import map_classes, open_dataset
 from exporter.models.variants import VARIANTS, variant
 from runtimes import Artifact, Backend
-from runtimes.backends.registry import select_candidates
 from runtimes.errors import ModelMismatchError, Reason, UsageError
 from runtimes.processors import usable_processors
+from runtimes.selection import select_candidates
 
 
 def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> tuple[Subject, ...]:

@@ -111,7 +111,7 @@ class BenchmarkRequest:
                 named = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
                 raise UsageError(
                     f"{option} is for {named}, which was not asked for",
-                    code="option-needs-calibration",
+                    code="option-needs-precision",
                     hint=f"--precision {named}",
                 )
 

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from benchmarks.compare.changes import AccuracyChange, LatencyChange
 from benchmarks.compare.compare import ComparisonReport, RowComparison
-from benchmarks.format import ABSENT, milliseconds, percent, points
+from benchmarks.format import ABSENT, count, milliseconds, percent, points
 from benchmarks.report.columns import Column, table
 from exporter.document.blocks import Document, Legend, Remark, Section, Summary
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.loads import conditions_of, list_load_warnings
-from benchmarks.format import ABSENT, duration, milliseconds, number
+from benchmarks.format import ABSENT, count, duration, milliseconds, number
 from benchmarks.machine.disturbances import disturbances_of_all
-from benchmarks.records.load import STEPS, LoadResult, ShapeName
+from benchmarks.records.load import STEPS, LoadResult
+from benchmarks.records.shapes import ShapeName
 from benchmarks.report.columns import Column, spread, table_of_results, value_of
 from benchmarks.report.run import remarks, runtimes_of, title, warn
 from benchmarks.stats import intervals
@@ -40,7 +41,7 @@ def shape(figures: Figures) -> str:
     if load.shape == "open":
         return f"open, {load.arrivals}"
     if load.shape == "clients":
-        return f"{load.clients} client{'s' if load.clients > 1 else ''}"
+        return count(load.clients, "client")
     return f"batch {figures.result.identity.batch}" if load.shape == "batches" else load.shape
 
 

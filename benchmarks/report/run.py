@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from benchmarks.analysis import ranking
 from benchmarks.analysis.figures import Figures
+from benchmarks.format import count
 from benchmarks.records.naming import locate, weights_of
 from benchmarks.records.result import Result
 from benchmarks.records.subject import NOISE
@@ -149,7 +150,7 @@ def quiet(results: Sequence[Figures]) -> Iterator[Remark]:
     measured = [figures for figures in results if figures.result.status == "ok"]
     counts = Counter(map(_machine_was, measured))
     reasons = dict.fromkeys(line for figures in measured for line in figures.disturbances or ())
-    of = f"of {len(measured)} row{'s' if len(measured) != 1 else ''}"
+    of = f"of {count(len(measured), 'row')}"
     more = ", and more" if len(reasons) > 1 else ""
     unseen = f"; {UNSEEN}: {counts[UNSEEN]} {of}" if counts[UNSEEN] else ""
     if counts[DISTURBED]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.format import ABSENT, duration, milliseconds, points
+from benchmarks.format import ABSENT, count, duration, milliseconds, points
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Result
 from benchmarks.report import run
@@ -103,7 +103,7 @@ def _notes(findings: TuningResult, results: Sequence[Figures], choice: Choice) -
 
 def _name(result: Result) -> str:
     of, threads = result.identity, result.ran.threads
-    return f"{of.backend} {of.precision}, {threads} thread{'s' if threads > 1 else ''}, batch {of.batch}"
+    return f"{of.backend} {of.precision}, {count(threads, 'thread')}, batch {of.batch}"
 
 
 def _bound(findings: TuningResult, results: Sequence[Figures]) -> str:

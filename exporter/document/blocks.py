@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Literal, TypeAlias, TypeVar
 
-from exporter.document.format import ABSENT
+from exporter.format import ABSENT
 
 Kind: TypeAlias = Literal["note", "warning", "failure"]
 """Of a remark: whether figures are only explained, or are to be doubted, or are missing."""

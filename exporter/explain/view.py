@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from exporter.document.blocks import Document, Legend, Sentence, Table, TableColumn, TableRow
-from exporter.document.format import milliseconds
 from exporter.explain.explanation import Errors, Explanation
 from exporter.explain.layer_errors import BlockError, LayerError, StageError
 from exporter.explain.profile_summary import ExecutedPart, Execution, ProfileRemark
+from exporter.format import count, milliseconds
 
 Detail: TypeAlias = Literal["stage", "block", "layer"]
 """Down to what the table goes."""

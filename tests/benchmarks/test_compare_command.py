@@ -18,6 +18,7 @@ from runtimes import codec
 from runtimes.errors import RexportError, UsageError
 from tests.benchmarks.comparisons import OLD, SAME, SLOWER, compared, file, with_predictions
 from tests.benchmarks.results import REFERENCE, change_facts
+from tests.refusals import refuses
 
 
 def printed(found: ComparisonReport) -> str:
@@ -32,12 +33,16 @@ def test_the_table_fits_100_columns_and_says_what_became_worse(tmp_path: Path) -
     text = printed(found)
     assert max(map(len, text.splitlines())) <= 100
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert any(line.startswith("onnxruntime int8 1 0.400 0.440 +") and line.endswith("WORSE") for line in lines)
-    assert "onnxruntime int8 1 93.00 92.00 1.00 [0.35, 1.64] worse WORSE" in lines
-    assert "resnet20.onnx: onnxruntime int8, batch 8: REGRESSION: was measured before, and is not there now" in lines
-    assert "onnxruntime int8, batch 1: REGRESSION: top-1 lost 1.00 [0.35, 1.64] points; 0.5 may be" in lines
-    assert "failed: 3 of 3 rows became worse than allowed, 2 slower (allowed: 5 % slower, 0.5 points of top-1" in text
-    assert "resnet20.onnx · resnet20, bundled weights · cpu, 2 threads" in lines
+    slower, worse = (line.split() for line in lines if line.endswith("WORSE") and line.startswith("onnxruntime"))
+    assert slower[:5] == ["onnxruntime", "int8", "1", "0.400", "0.440"]
+    assert worse[:6] == ["onnxruntime", "int8", "1", "93.00", "92.00", "1.00"]
+    regressions = [line for line in lines if "REGRESSION" in line]
+    for figure in ("batch 1000", "batch 8", "1.00 [0.35, 1.64]"):
+        assert any(figure in line for line in regressions)
+    verdict = next(line for line in lines if line.startswith("failed: "))
+    for figure in ("3 of 3", "2 slower", "5 %", "0.5"):
+        assert figure in verdict
+    assert any(line.startswith("resnet20.onnx · ") for line in lines)
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:
@@ -63,9 +68,9 @@ def test_markdown_has_the_verdict_first_and_cannot_be_broken_by_foreign_text(tmp
 
 def test_limits_that_are_none_are_refused() -> None:
     for limits in ({"slowdown": -0.1}, {"drop": -1.0}, {"slowdown": float("nan")}):
-        with pytest.raises(UsageError, match="must be 0 or more"):
+        with refuses(UsageError, "limit-negative", *limits.values()):
             Limits(**limits)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="rows have no 'colour' to be compared across"):
+    with refuses(UsageError, "across-unknown", "'colour'"):
         Limits(across=("colour",))
 
 
@@ -79,7 +84,7 @@ def test_a_percentage(text: str, fraction: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("5", "write 5% or 0.05"),
+        ("5", "5% or 0.05"),
         ("a", "no percentage"),
         ("-1%", "not a number"),
         ("nan", "not a number"),

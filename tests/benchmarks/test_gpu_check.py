@@ -31,7 +31,7 @@ TRIAL = ("--device", "cpu", "--quick")
 ONE_RUNTIME = ("--", "--backend", "onnxruntime")
 
 
-def test_a_trial_leaves_everything_in_one_folder_and_goes_on_where_it_ended(tmp_path: Path) -> None:
+def test_a_trial_fills_one_folder_and_goes_on_where_it_ended(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "out"
     begun = gpu_check(folder, *TRIAL, "--no-tests", "--limit-s", 0, *ONE_RUNTIME)
     assert begun.returncode == 10, begun.stdout
@@ -75,7 +75,7 @@ def copy(tmp_path: Path) -> Path:
 MARKED = "import pytest\n@pytest.mark.gpu\ndef test_gpu(): assert {}\ndef test_other(): assert False\n"
 
 
-def test_a_failed_test_fails_the_script_and_what_can_be_measured_still_is(copy: Path, tmp_path: Path) -> None:
+def test_a_failed_test_fails_the_script_after_measuring(copy: Path, tmp_path: Path) -> None:
     marked, folder = copy.parents[1] / "tests" / "test_it.py", tmp_path / "out"
     (copy.parents[1] / "tests" / "test_heavy.py").write_text("import nothing_that_is_here\n")
     marked.write_text(MARKED.format(False))
@@ -83,12 +83,12 @@ def test_a_failed_test_fails_the_script_and_what_can_be_measured_still_is(copy: 
     assert failed.returncode == 1, failed.stdout
     assert "tests: failed" in failed.stdout
     assert f"matrix {folder} --device cuda --quick" in failed.stdout
-    assert "1 failed, 1 deselected" in (folder / "tests.log").read_text()
+    assert "1 failed," in (folder / "tests.log").read_text()
     marked.write_text(MARKED.format(True))
     passed = gpu_check(folder, script=copy)
     assert passed.returncode == 0, passed.stdout
-    assert "1 passed, 1 deselected" in passed.stdout
-    assert set(os.listdir(folder)) == {"log.txt", "tests.log"}, "and what the stand-ins do not leave"
+    assert "1 passed," in passed.stdout
+    assert set(os.listdir(folder)) == {"log.txt", "tests.log"}
     third = gpu_check(folder, script=copy)  # they passed: not again
     assert third.returncode == 0
     assert "== tests" not in third.stdout
@@ -98,7 +98,8 @@ def test_without_marked_tests_it_says_so(copy: Path, tmp_path: Path) -> None:
     (copy.parents[1] / "tests" / "test_it.py").write_text("def test_other(): assert False\n")
     done = gpu_check(tmp_path / "out", script=copy)
     assert done.returncode == 0, done.stdout
-    assert "tests: there are none that are marked gpu or tensorrt" in done.stdout
+    assert "gpu or tensorrt" in done.stdout
+    assert not (tmp_path / "out" / "tests.log").exists()
 
 
 def test_the_time_is_for_all_of_it(copy: Path, tmp_path: Path) -> None:
@@ -112,8 +113,7 @@ def test_the_time_is_for_all_of_it(copy: Path, tmp_path: Path) -> None:
     )
     done = gpu_check(tmp_path / "out", "--limit-s", 8, script=copy, timeout=50)
     assert done.returncode == 10, done.stdout
-    assert "tests: the time was over" in done.stdout
-    assert done.stdout.index("matrix ") < done.stdout.index("== tests"), "what is measured comes first"
+    assert done.stdout.index("matrix ") < done.stdout.index("== tests")
     with pytest.raises(ProcessLookupError):
         os.kill(int(place.read_text()), 0)
 
@@ -123,34 +123,36 @@ def test_where_measuring_took_all_the_time_the_tests_are_not_run(copy: Path, tmp
     (copy.parents[1] / "scripts" / "gpu_matrix.py").write_text("import time; time.sleep(1.5)")
     done = gpu_check(tmp_path / "out", "--limit-s", 1, script=copy)
     assert done.returncode == 10, done.stdout
-    assert "tests: not run: the time was over" in done.stdout
+    assert "tests: not run:" in done.stdout
     assert not (tmp_path / "out" / "tests.log").exists()
 
 
 @pytest.mark.parametrize("code", [1, 5, 10])
-def test_what_the_measuring_ends_with_is_what_the_script_ends_with(copy: Path, tmp_path: Path, code: int) -> None:
+def test_the_exit_code_of_the_measuring_is_the_scripts(copy: Path, tmp_path: Path, code: int) -> None:
     (copy.parents[1] / "scripts" / "gpu_matrix.py").write_text(f"raise SystemExit({code})")
     assert gpu_check(tmp_path / "out", "--no-tests", script=copy).returncode == code
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "value"),
     [
-        ((), "usage: "),
-        (("a", "b"), "error: one FOLDER, not also b"),
-        (("a", "--fast"), "error: no option --fast"),
-        (("a", "--device", "tpu"), "error: --device is cuda or cpu, not tpu"),
-        (("a", "--limit-s", "soon"), "error: --limit-s takes whole seconds, not soon"),
-        (("a", "--limit-s"), "error: --limit-s needs a value"),
+        ((), "FOLDER"),
+        (("a", "b"), "also b"),
+        (("a", "--fast"), "--fast"),
+        (("a", "--device", "tpu"), "tpu"),
+        (("a", "--limit-s", "soon"), "soon"),
+        (("a", "--limit-s"), "--limit-s"),
     ],
 )
-def test_wrong_usage(arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_usage(arguments: tuple[str, ...], value: str) -> None:
     done = gpu_check(*arguments)
+    first = done.stdout.splitlines()[0]
     assert done.returncode == 2
-    assert done.stdout.startswith(message)
+    assert first.startswith("error: " if arguments else "usage: ")
+    assert value in first
 
 
 def test_help() -> None:
     done = gpu_check("--help")
     assert done.returncode == 0
-    assert "10 nothing failed, and the time was over" in done.stdout
+    assert all(f" {code} " in done.stdout for code in (0, 1, 2, 5, 10))

@@ -24,6 +24,7 @@ from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.results import EMPTY, QUIET, change_facts
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
+from tests.processes import default_interrupt
 from tests.refusals import refuses
 
 RBENCH = (
@@ -61,7 +62,7 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
 
 
-def test_the_time_left_and_the_point_before_are_told(tmp_path: Path) -> None:
+def test_the_time_left_and_the_last_figure_are_shown(tmp_path: Path) -> None:
     path = artifact(tmp_path, replace(SCRIPT, delays_s=(0.002,)))
     steps: list[tuple[str, str]] = []
     left: list[float | None] = []
@@ -132,9 +133,11 @@ def test_strict_is_for_loads_too(
 def test_an_interrupt_shows_what_there_is(tmp_path: Path) -> None:
     path, lines = foreign(tmp_path), tmp_path / "lines.jsonl"
     options = ("--shape", "closed", "--shape", "paced", "--duration", "0.05", "--fps", "0.5", "--json", lines)
-    with subprocess.Popen(
-        [*RBENCH, *map(str, (path, *options))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with default_interrupt():
+        process = subprocess.Popen(
+            [*RBENCH, *map(str, (path, *options))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    with process:
         deadline = time.monotonic() + 60
         while not lines.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -171,7 +174,7 @@ def test_the_defaults_sweep_powers_of_two_and_keep_a_fixed_b() -> None:
 @pytest.mark.parametrize(
     ("options", "code", "value"),
     [
-        ({"shapes": ("closed",), "rate_per_s": 5.0}, "rate-needs-open-loop", "--shape open"),
+        ({"shapes": ("closed",), "rate_per_s": 5.0}, "rate-needs-open-loop", "--rate"),
         ({"rate_per_s": float("nan")}, "rate-not-positive", "nan"),
         ({"frames_per_s": 0.0}, "rate-not-positive", "0.0"),
     ],

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import default_interrupt
+
 REPO = Path(__file__).resolve().parents[2]
 LIMIT_S = 240
 
@@ -36,9 +38,10 @@ def environment() -> dict[str, str]:
 def python(*arguments: str, cwd: Path | None = None) -> Result:
     """Runs the interpreter. No traceback may show unless ``--debug`` is among the arguments."""
     command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+    with default_interrupt():
+        done = subprocess.run(
+            command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
     assert "--debug" in arguments or "Traceback" not in done.stderr, done.stderr
     return Result(done.returncode, done.stdout, done.stderr)
 
@@ -70,7 +73,8 @@ def here(main: Callable[[], object], *arguments: str | Path | float, cwd: Path |
 def driven(graph: Path, pause: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Starts the command under ``tests.exporter.driver``; the caller waits for it."""
     command = [sys.executable, "-m", "tests.exporter.driver", str(graph), pause, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with default_interrupt():
+        return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_pause(process: subprocess.Popen[str]) -> list[str]:

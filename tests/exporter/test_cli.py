@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 import runtimes
+from exporter.cli import main
 from exporter.models.variants import variant
 from exporter.network import ExportRequest
 from exporter.targets import onnx_file
 from runtimes import Artifact, parity
-from tests.exporter.command_line import driven, environment, errors, python, rexport, wait_for_pause
+from tests.exporter.command_line import driven, environment, errors, here, python, rexport, wait_for_pause
 from tests.exporter.small import SILENT, content
 from tests.refusals import error_codes
 
@@ -131,7 +132,7 @@ def test_bad_calls_get_one_line_and_their_code(
     (tmp_path / "page.pt").write_text("<!DOCTYPE html><title>404</title>")
     (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\nfox\r\n\r\n")
     before = content(tmp_path)
-    result = rexport(*arguments, cwd=tmp_path)
+    result = here(main, *arguments, cwd=tmp_path)
     assert result.code == exit_code, result.stderr
     assert result.stdout == ""
     assert error_codes(result.stderr) == [code]
@@ -253,10 +254,10 @@ def test_a_signal_before_the_work_begins_is_quiet(older: Path) -> None:
 def test_list_and_info_answer_in_json() -> None:
     rows = json.loads(rexport("list", "--json").stdout)
     assert len(rows) == 18
-    entry = json.loads(rexport("info", "resnet50", "--size", "33x47", "--num-classes", "7", "--json").stdout)
+    entry = json.loads(here(main, "info", "resnet50", "--size", "33x47", "--num-classes", "7", "--json").stdout)
     assert entry["variant"]["size"] == [33, 47]
     assert entry["variant"]["classes"] == 7
-    assert "multiply-adds" in rexport("info", "resnet50").stdout
+    assert "multiply-adds" in here(main, "info", "resnet50").stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["onnx", "--help"], ["list", "--json"]])
@@ -312,11 +313,11 @@ def test_a_missing_library_is_named_with_its_remedy(pt2_artifact: Artifact) -> N
 
 def test_verify_answers_in_json_and_notices_tampering(older: Path) -> None:
     path = older / "resnet20.onnx"
-    assert json.loads(rexport("verify", path, "--json").stdout)["agreement"] == 1.0
+    assert json.loads(here(main, "verify", path, "--json").stdout)["agreement"] == 1.0
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)
-    result = rexport("verify", path, "--json")
+    result = here(main, "verify", path, "--json")
     assert (result.code, result.stdout) == (3, "")
     assert error_codes(result.stderr) == ["file-digest-mismatch"]
 
@@ -324,9 +325,9 @@ def test_verify_answers_in_json_and_notices_tampering(older: Path) -> None:
 def test_inspect_answers_for_a_foreign_file(older: Path) -> None:
     foreign = older / "foreign.onnx"
     (older / "resnet20.onnx").rename(foreign)
-    data = json.loads(rexport("inspect", foreign, "--json").stdout)
+    data = json.loads(here(main, "inspect", foreign, "--json").stdout)
     assert data["manifest"] is None
-    assert re.search(r"^manifest +none", rexport("inspect", foreign).stdout, re.MULTILINE)
+    assert re.search(r"^manifest +none", here(main, "inspect", foreign).stdout, re.MULTILINE)
 
 
 @pytest.fixture
@@ -345,7 +346,7 @@ def test_predict_answers_around_a_bad_image(onnx_artifact: Artifact, photos: lis
     assert [line.split(": ")[0] for line in result.stdout.splitlines()] == [str(photos[0]), str(photos[2])]
     (error,) = errors(result)
     assert str(photos[1]) in error
-    answers = json.loads(rexport("predict", onnx_artifact.path, *photos, "--json", "--top", "2").stdout)
+    answers = json.loads(here(main, "predict", onnx_artifact.path, *photos, "--json", "--top", "2").stdout)
     assert [answer["image"] for answer in answers] == [str(path) for path in photos]
     assert [len(answer["labels"]) for answer in answers] == [2, 0, 2]
     assert error_codes(result.stderr) == [answers[1]["error_code"]]
@@ -353,5 +354,5 @@ def test_predict_answers_around_a_bad_image(onnx_artifact: Artifact, photos: lis
 
 
 def test_predict_without_labels_prints_nothing(onnx_artifact: Artifact, photos: list[Path]) -> None:
-    result = rexport("predict", onnx_artifact.path, photos[1])
+    result = here(main, "predict", onnx_artifact.path, photos[1])
     assert (result.code, result.stdout) == (1, "")

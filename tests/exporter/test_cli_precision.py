@@ -41,9 +41,9 @@ def test_int8_is_one_option_away(quantised: Path, tmp_path: Path) -> None:
     assert (manifest.precision, manifest.inputs[0].dtype) == ("int8", "uint8")
     shoe = next(image for image, kind in _pictures() if kind == "Ankle boot")
     shoe.save(tmp_path / "shoe.png")
-    result = rexport("predict", quantised, tmp_path / "shoe.png")
+    result = here(main, "predict", quantised, tmp_path / "shoe.png")
     assert (result.code, "Ankle boot" in result.stdout) == (0, True)
-    assert rexport("verify", quantised).code == 0
+    assert here(main, "verify", quantised).code == 0
 
 
 def _pictures() -> Iterator[tuple[Image.Image, str]]:
@@ -59,7 +59,7 @@ def test_explain_shows_what_ran_and_the_errors(quantised: Path) -> None:
     assert {"stem", "layer1", "layer2", "layer3", "head"} <= {
         line.split()[0] for line in result.stdout.splitlines() if line.split()
     }
-    told = json.loads(rexport("explain", quantised, "--json").stdout)
+    told = json.loads(here(main, "explain", quantised, "--json").stdout)
     assert told["precision"] == "int8"
     assert told["execution"]["precisions"] == {"int8": 20}
     assert told["errors"]["stages"]

@@ -20,8 +20,9 @@ from runtimes.artifacts.manifest import Profile
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.flavors import FLAVORS
 from runtimes.tensors import cuda
-from tests.exporter.command_line import environment, errors, python, rexport
+from tests.exporter.command_line import environment, errors, here, python, rexport
 from tests.exporter.small import content
+from tests.processes import default_interrupt
 from tests.refusals import error_codes
 
 without_gpu = pytest.mark.skipif(cuda.missing() is None, reason="a GPU is here: the engine is checked and runs")
@@ -56,7 +57,7 @@ def test_one_command_leaves_an_engine_and_its_source(built: Path) -> None:
 
 @without_gpu
 def test_an_engine_that_cannot_run_here_is_not_verified(built: Path) -> None:
-    result = rexport("verify", built)
+    result = here(cli.main, "verify", built)
     assert (result.code, result.stdout) == (5, "")
     (error,) = errors(result)
     assert "tensorrt-rtx" in error
@@ -75,7 +76,7 @@ def test_inspect_describes_an_engine_without_a_gpu(built: Path) -> None:
     assert (level.split()[-1], tf32.split()) == ("3", ["TensorFloat-32", "off"])
     assert facts["built from"].startswith("resnet20.onnx, sha256 ")
     assert result.stdout.splitlines()[-1].startswith("layers: ")
-    told = json.loads(rexport("inspect", built, "--json").stdout)
+    told = json.loads(here(cli.main, "inspect", built, "--json").stdout)
     assert told["engine"]["profiles"] == [{"least": 1, "best": 8, "most": 64}]
     assert told["layers"] is None
     assert "GPU" in told["no_layers"]
@@ -99,13 +100,13 @@ def test_the_hint_of_a_damaged_engine_mends_it(built: Path, tmp_path: Path) -> N
     data = bytearray(engine.read_bytes())
     data[5000] ^= 1
     engine.write_bytes(data)
-    result = rexport("inspect", engine)
+    result = here(cli.main, "inspect", engine)
     assert result.code == 3
     found = re.search(r"(rexport tensorrt .*)\)$", errors(result)[0])
     assert found is not None, result.stderr
     shell = ["sh", "-c", found[1].replace("rexport", f"{sys.executable} -m exporter.cli", 1)]
     subprocess.run(shell, env=environment(), check=True, capture_output=True)
-    assert rexport("inspect", engine).code == 0
+    assert here(cli.main, "inspect", engine).code == 0
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_bad_calls_get_one_line_and_their_code(
 ) -> None:
     (tmp_path / "page.onnx").write_text("<!DOCTYPE html><title>404</title>")
     (tmp_path / "folder").mkdir()
-    result = rexport("tensorrt", *arguments, cwd=tmp_path)
+    result = here(cli.main, "tensorrt", *arguments, cwd=tmp_path)
     assert (result.code, result.stdout) == (exit_code, ""), result.stderr
     assert error_codes(result.stderr) == [code]
     assert [value for value in values if value not in errors(result)[0]] == []
@@ -161,7 +162,7 @@ def test_bad_calls_get_one_line_and_their_code(
 @pytest.mark.skipif(FLAVORS["tensorrt"].missing() is None, reason="TensorRT is installed")
 def test_a_missing_library_is_named_with_its_remedy(copied: Path) -> None:
     before = content(copied.parent)
-    result = rexport("tensorrt", copied, "--flavor", "tensorrt")
+    result = here(cli.main, "tensorrt", copied, "--flavor", "tensorrt")
     assert result.code == 5
     assert "pip install 'rexport[tensorrt]'" in errors(result)[0]
     assert content(copied.parent) == before
@@ -187,7 +188,10 @@ def test_a_signal_ends_a_build_and_leaves_no_engine(copied: Path, number: signal
     """The build is real, and is slowed down by what hears of its progress."""
     before = content(copied.parent)
     command = [sys.executable, "-c", SLOWED, "tensorrt", str(copied), "--flavor", "rtx"]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with default_interrupt():
+        process = subprocess.Popen(
+            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("building"):

@@ -10,7 +10,7 @@ from scripts.figures import training
 from scripts.figures.setting import Figure, FigureSettings, ratio, time_interleaved
 
 
-def test_calls_are_interleaved_and_the_first_round_is_not_counted() -> None:
+def test_calls_are_interleaved_after_an_uncounted_first_round() -> None:
     calls: list[str] = []
     samples = time_interleaved((lambda: calls.append("a"), lambda: calls.append("b")), 3)
     assert "".join(calls) == "baabbaab"

@@ -53,10 +53,10 @@ def scanned(root: Path, *lines: str) -> Scan:
     ("line", "templates"),
     [
         ("UsageError('two words', code='x')", ["two words"]),
-        ("UsageError(f'{a!r} of {b:,} and ' 'braces {}', code='x')", ["{} of {} and braces {{}}"]),
-        ("errors.UsageError(what='named', path=p, code='x', hint=f'{h}')", ["named"]),
+        ("UsageError(f'{a!r}: {b:,}' ' {}', code='x')", ["{}: {} {{}}"]),
+        ("errors.UsageError(what='named', code='x', hint=f'{h}')", ["named"]),
         ("UsageError('one' if a else f'{b}', code='x')", ["one", "{}"]),
-        ("UsageError('one ' + ('two' if a else 'three'), code='x')", ["one three", "one two"]),
+        ("UsageError('a'+('b' if b else 'c'), code='x')", ["ab", "ac"]),
         ("Reason('x', f'about {a}')", ["about {}"]),
         ("Reason(code='x', sentence='about')", ["about"]),
         ("Remark(f'about {a}', 'warning', 'x')", ["about {}"]),
@@ -78,6 +78,7 @@ def test_a_code_is_kept_with_its_template(root: Path, line: str, templates: list
         "Remark('a note')",
         "subprocess.run('command', check=True)",
         "compile(source, code='x')",
+        "click.UsageError('text')",
     ],
 )
 def test_what_is_forwarded_needs_no_sentence(root: Path, line: str) -> None:

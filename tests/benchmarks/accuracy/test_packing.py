@@ -94,7 +94,7 @@ def repack(good: PackedPredictions, **changes: Any) -> PackedPredictions:
     with np.load(io.BytesIO(base64.b64decode(good.packed))) as file:
         arrays = {**file, **changes}
     content = io.BytesIO()
-    np.savez_compressed(content, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
+    np.savez_compressed(content, **{name: array for name, array in arrays.items() if array is not None})
     return replace(good, packed=base64.b64encode(content.getvalue()).decode())
 
 

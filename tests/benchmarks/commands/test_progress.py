@@ -22,7 +22,7 @@ def told(columns: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[RunListe
     return lines
 
 
-def test_a_terminal_shows_one_line_that_changes_and_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_one_line_that_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(listener: RunListener) -> None:
         listener.step("net", "open")
         listener.left(42.4)
@@ -38,7 +38,7 @@ def test_a_terminal_shows_one_line_that_changes_and_is_gone_at_the_end(monkeypat
     ]
 
 
-def test_a_line_is_cut_to_the_width_of_the_very_terminal_that_it_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_cut_to_the_width_of_its_own_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # as a shell says it of standard output
 
     def work(listener: RunListener) -> None:
@@ -52,12 +52,12 @@ def test_a_line_is_cut_to_the_width_of_the_very_terminal_that_it_goes_to(monkeyp
 def test_a_notice_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(listener: RunListener) -> None:
         listener.step("net", "export")
-        listener.notice("int8: logits' error 1 %")
+        listener.notice("a notice")
         listener.step("net", "open")
 
     assert told(60, monkeypatch, work) == [
         "net: export",
-        "int8: logits' error 1 %\r\n",
+        "a notice\r\n",
         "net: open",
         "",
     ]

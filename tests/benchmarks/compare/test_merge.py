@@ -14,7 +14,7 @@ from benchmarks.records import result, store
 from runtimes.errors import ArtifactError, ResourceError, UsageError
 from tests.benchmarks import results
 from tests.benchmarks.comparisons import file
-from tests.benchmarks.records.test_migration import written
+from tests.benchmarks.records.old_rows import written
 from tests.benchmarks.results import MACHINE, change_facts
 from tests.refusals import refuses
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def _spoil(packed: dict[str, Any], position: int, value: int) -> dict[str, Any]:
     return {**packed, "packed": base64.b64encode(zlib.compress(bytes(content))).decode()}
 
 
-DAMAGES = {
+DAMAGES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no base64": lambda good: {**good, "packed": "not base64!"},
     "no deflate": lambda good: {**good, "packed": base64.b64encode(b"no deflate").decode()},
     "cut short": lambda good: {**good, "packed": good["packed"][:-8]},

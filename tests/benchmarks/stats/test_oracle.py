@@ -74,7 +74,8 @@ def test_unpaired_processes_are_welchs_test(seed: int) -> None:
     """Each process has one level, so that nothing but the spread between processes counts."""
     random = np.random.default_rng(seed)
     sides = [random.lognormal(sigma=0.1, size=count) for count in (4, 7)]
-    found = comparison.compare_unpaired(*([[[level] * 40] for level in side] for side in sides))
+    reference, other = ([[[float(level)] * 40] for level in side] for side in sides)
+    found = comparison.compare_unpaired(reference, other)
     expected = stats.ttest_ind(*map(np.log, sides), equal_var=False).confidence_interval(0.95)
     assert np.log(found.interval) == pytest.approx((expected.low, expected.high), rel=1e-5)
 

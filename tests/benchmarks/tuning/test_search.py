@@ -29,6 +29,7 @@ from runtimes.errors import CheckFailedError, Reason, RexportError, UsageError
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 from tests.benchmarks.searches import TRIED, ScriptedHarness, searched, subject, typed
 from tests.exporter.command_line import here
+from tests.processes import default_interrupt
 from tests.refusals import error_codes, refuses
 
 LISTENER = RunListener(lambda *_: None, lambda _: None)
@@ -369,9 +370,11 @@ def test_an_interrupt_leaves_rows_and_no_artifact(tmp_path: Path, number: int, c
     lines = tmp_path / "lines.jsonl"
     arguments = [*RBENCH, "tune", str(path), "--precision", "fp32", "--duration", "0.05", "--objective", "throughput"]
     arguments += ["--limit", "2", "--json", str(lines), "-o", str(tmp_path / "best.fake")]
-    with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    with default_interrupt():
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    with process:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not (lines.exists() and len(store.read(lines)) == 4):
             time.sleep(0.02)

@@ -23,6 +23,7 @@ from runtimes.images.preprocessing import Image, Preprocessing, fit_image, norma
 from scripts.figures.evaluation import _figure
 from tests.benchmarks.scripts import JOB, RAW, SCRIPT, artifact, with_batch
 from tests.exporter.datasets import folder_of, png
+from tests.processes import default_interrupt
 from tests.refusals import refuses
 
 WAIT_S = 30
@@ -134,7 +135,8 @@ with closing(prefetch(number for number in itertools.count())) as items:
 
 
 def test_an_interrupt_ends_a_process_that_has_items_drawn() -> None:
-    process = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with default_interrupt():
+        process = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"under way\n"

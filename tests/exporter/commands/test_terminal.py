@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_a_signal_while_a_class_is_being_defined_keeps_its_code(name: str, code:
     """Python 3.11 wraps in a RuntimeError what a signal's handler raises there; imports define many classes."""
     body = WRAPPED.format(kill=f"(os.kill(os.getpid(), signal.{name}), [None for _ in range(1000)])")
     assert run_body(body) == (code, "", message)
+
+
+def test_a_command_that_ignores_interrupts_goes_on() -> None:
+    """A shell starts a command in the background with the interrupt ignored, and nohup does likewise."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        body = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('done')"
+        done = subprocess.run(
+            [sys.executable, "-c", RUN.format(body=body)], env=environment(), capture_output=True, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 def test_debug_shows_where() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.document.format import milliseconds
+from exporter.format import milliseconds
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_of_a_hundred_runs_of_the_same_at_least_98_tie() -> None:
     assert verdicts(0.0)["tie"] >= 98
 
 
-def test_of_a_hundred_runs_with_a_gap_of_five_percent_at_least_95_find_it() -> None:
+def test_95_of_100_runs_find_a_gap_of_five_percent() -> None:
     assert verdicts(0.05)["faster"] >= 95
     assert verdicts(-0.05, runs=20)["slower"] >= 19
 
