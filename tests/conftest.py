@@ -23,7 +23,7 @@ SLOWEST_FIRST = (
     "benchmarks/test_gpu_check.py",
     "exporter/targets/test_onnx_file.py",
     "exporter/test_cli_precision.py",
-    "benchmarks/harness/test_bench.py",
+    "benchmarks/harness/test_harness.py",
     "benchmarks/test_cli.py",
 )
 """The ten slowest files below ``tests/``. They come first, so that no process is left alone with one in the end."""

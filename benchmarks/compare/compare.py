@@ -275,7 +275,7 @@ def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
         if figures.disturbances:
             others = len(figures.disturbances) - 1
             more = f", and {others} more" if others else ""
-            yield Reason("machine-disturbed", f"{side} was disturbed: {figures.disturbances[0]}{more}")
+            yield Reason("side-disturbed", f"{side} was disturbed: {figures.disturbances[0]}{more}")
 
 
 def _list_warnings(p50: LatencyChange, limits: Limits) -> Iterator[Reason]:

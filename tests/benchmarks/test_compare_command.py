@@ -52,7 +52,7 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
     assert "*untrained* random weights" in markdown(comparison_document(found))
 
 
-def test_markdown_has_the_verdict_first_and_cannot_be_broken_by_foreign_text(tmp_path: Path) -> None:
+def test_markdown_has_the_verdict_first_and_escapes_text(tmp_path: Path) -> None:
     old, new = (change_facts(row, subject="a|b<c>.onnx") for row in (OLD, SLOWER))
     text = markdown(comparison_document(compared(tmp_path, [old], [new])))
     assert text.startswith("**rbench compare failed: 1 of 1 row became worse than allowed, 1 slower")

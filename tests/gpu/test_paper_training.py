@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.paper.training.loop import Pace, TrainingJob, on_device
 from benchmarks.paper.training.recipe import PAPER
-from benchmarks.paper.training.run import Identity, curve, open_run
+from benchmarks.paper.training.run import RunIdentity, curve, open_run
 from benchmarks.paper.training.schedule import drive
 from benchmarks.paper.training.step import Arithmetic
 from runtimes.errors import CheckFailedError
@@ -27,7 +27,7 @@ def trained(folder: Path, arithmetic: Arithmetic, pace: Pace | None = None) -> l
     """Two seeds side by side; the losses of the first one's curve."""
     data = on_device(corpus(train=400), RECIPE, network(), arithmetic)
     jobs = [
-        TrainingJob(folder / str(seed), Identity(network(), RECIPE, seed, "0" * 64), arithmetic) for seed in range(2)
+        TrainingJob(folder / str(seed), RunIdentity(network(), RECIPE, seed, "0" * 64), arithmetic) for seed in range(2)
     ]
     drive(jobs, data, SILENT, pace or Pace())
     assert all(open_run(folder / str(seed)).outcome is not None for seed in range(2))

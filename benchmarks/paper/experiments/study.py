@@ -13,7 +13,7 @@ import torch
 from benchmarks.paper.training.corpus import Source, load
 from benchmarks.paper.training.loop import Pace, TrainingJob, on_device
 from benchmarks.paper.training.recipe import RECIPES, Recipe
-from benchmarks.paper.training.run import Identity, Run
+from benchmarks.paper.training.run import Run, RunIdentity
 from benchmarks.paper.training.schedule import drive
 from benchmarks.paper.training.step import Arithmetic, TrainingPrecision
 from exporter.models.variants import Shortcut, Variant, customise, variant
@@ -82,7 +82,7 @@ def train(
     jobs = []
     for folder, name, option, seed in networks:
         row = fit_variant(name, len(corpus.classes), setup.source.size, option)
-        jobs.append(TrainingJob(folder, Identity(row, recipe, seed, corpus.digest), arithmetic))
+        jobs.append(TrainingJob(folder, RunIdentity(row, recipe, seed, corpus.digest), arithmetic))
     data = on_device(corpus, recipe, jobs[0].identity.variant, arithmetic)
     try:
         drive(jobs, data, listener, setup.pace.subtract(time.monotonic() - begun_s))

@@ -17,7 +17,7 @@ from benchmarks.paper.training import run as runs
 from benchmarks.paper.training.batches import DeviceImages, Feed, place_on_device
 from benchmarks.paper.training.corpus import Corpus, Moments
 from benchmarks.paper.training.recipe import Recipe
-from benchmarks.paper.training.run import CurvePoint, FinalErrors, Identity, Run, TrainingProgress
+from benchmarks.paper.training.run import CurvePoint, FinalErrors, Run, RunIdentity, TrainingProgress
 from benchmarks.paper.training.step import Arithmetic, Stepper
 from benchmarks.records.findings import write_record
 from exporter.models.resnet import build, initialise
@@ -43,7 +43,7 @@ class TrainingJob:
     """A run to make, or to go on with, in a folder."""
 
     folder: Path
-    identity: Identity
+    identity: RunIdentity
     arithmetic: Arithmetic
 
 

@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunIdentity:
     """What makes a run the same run: all that decides its weights but for what rounding does to them.
 
     The ``variant`` has the data's classes and size; ``corpus`` is the SHA-256 of images and targets.
@@ -112,7 +112,7 @@ class Run:
         outcome: ``None`` until the run is finished.
     """
 
-    identity: Identity
+    identity: RunIdentity
     data: str
     classes: tuple[str, ...]
     images: dict[str, int]
@@ -208,11 +208,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
 
-def check_same(folder: Path, old: Identity, new: Identity) -> None:
+def check_same(folder: Path, old: RunIdentity, new: RunIdentity) -> None:
     """Raises ``UsageError`` where the runs differ; the message names in what."""
     differing = [
         f"{field.name} {_short(getattr(old, field.name))}, not {_short(getattr(new, field.name))}"
-        for field in dataclasses.fields(Identity)
+        for field in dataclasses.fields(RunIdentity)
         if getattr(old, field.name) != getattr(new, field.name)
     ]
     if differing:
@@ -231,13 +231,13 @@ def _short(value: object) -> str:
     return text if len(text) < 20 else f"{text[:12]}…"
 
 
-def read_checkpoint(path: Path) -> tuple[Identity, TrainingProgress, dict[str, Tensor]]:
+def read_checkpoint(path: Path) -> tuple[RunIdentity, TrainingProgress, dict[str, Tensor]]:
     """What a checkpoint holds. Raises ``IntegrityError`` if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        identity = codec.loads(Identity, metadata.get("identity", ""))
+        identity = codec.loads(RunIdentity, metadata.get("identity", ""))
         return identity, codec.loads(TrainingProgress, metadata.get("progress", "")), tensors
     except (SafetensorError, ArtifactError) as error:
         raise IntegrityError(

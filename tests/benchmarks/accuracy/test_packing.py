@@ -207,7 +207,7 @@ def test_flips_on_other_images_are_refused() -> None:
         flips.flips(told([0], None), told([0, 1], None))
 
 
-def test_the_logits_difference_is_what_arithmetic_ordinarily_does() -> None:
+def test_ordinary_arithmetic_gives_the_logits_difference() -> None:
     """19 of 20 margins move by 0.1; one by 3, and the flipped image's by 5 does not count."""
     margins = np.full(21, 4.0)
     moved = margins + np.asarray([0.1] * 19 + [3.0, 5.0])
@@ -215,7 +215,7 @@ def test_the_logits_difference_is_what_arithmetic_ordinarily_does() -> None:
     assert flips.logit_difference(this, reference) == pytest.approx(0.1 + 0.05 * 2.9)
 
 
-def test_the_logits_difference_is_no_more_than_a_tie_and_no_less_than_is_kept() -> None:
+def test_the_logits_difference_has_two_bounds() -> None:
     reference = told([0] * 9, None, [4.0] * 9)
     assert flips.logit_difference(told([0] * 9, None, [9.0] * 9), reference) == pytest.approx(0.4)
     assert flips.logit_difference(told([1] * 9, None, [4.0] * 9), reference) == pytest.approx(4 / 1024)
@@ -230,7 +230,7 @@ def shaken(logits: np.ndarray, by: float, seed: int) -> Predictions:
 
 
 @pytest.mark.parametrize("by", [1e-6, 1e-3, 0.05])
-def test_rounding_flips_ties_and_a_broken_row_flips_clear_answers(by: float) -> None:
+def test_rounding_flips_ties_and_a_fault_flips_clear_ones(by: float) -> None:
     """By packed answers as by those that were kept as they are."""
     logits = 4 * np.random.default_rng(0).standard_normal((4000, 10)).astype(np.float32)
     logits[:400, 1] = logits[:400, 0]  # exactly tied, some of them at the top

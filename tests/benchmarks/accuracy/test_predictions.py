@@ -135,7 +135,7 @@ def test_other_true_classes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_caught_and_the_image_named(value: float) -> None:
+def test_logits_that_are_not_finite_name_their_image(value: float) -> None:
     images = images_of([[0, 1], [1, 0], [0, value], [0, 1]])
     with pytest.raises(CheckFailedError, match="1 of 2 images got logits that are not finite, the first is image 2"):
         accuracy.predict(itself, batches(images, 2), None)

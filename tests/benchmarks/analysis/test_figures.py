@@ -197,7 +197,7 @@ def test_predictions_against_the_truth_and_the_reference() -> None:
     assert (own.flips, value(own.agreement), value(own.drop)) == (None, 1.0, 0.0)
 
 
-def test_the_drop_is_against_the_first_reference_with_predictions() -> None:
+def test_the_drop_is_against_the_first_evaluated_reference() -> None:
     first = predicting([0, 1, 2, 9], [0, 1, 2, 3], backend="pytorch", batch=8)
     second = predicting([9, 9, 9, 9], [0, 1, 2, 3], backend="pytorch")
     mine = predicting([0, 1, 9, 9], [0, 1, 2, 3])

@@ -62,7 +62,7 @@ def test_a_reason_without_a_word_is_still_told(monkeypatch: pytest.MonkeyPatch) 
     assert found.state().throttle == ("idle", "reason 0x400")
 
 
-def test_what_a_gpu_does_not_support_is_unknown_and_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_gpu_does_not_support_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     everything = [name.removeprefix("nvmlDeviceGet") for name in NAMES]
     installed(monkeypatch, Card(lacks=everything))
     assert gpu.gpus() == (Gpu(UNKNOWN, UNKNOWN, "580.159.03", "13.0", UNKNOWN, None, None, None),)

@@ -353,7 +353,7 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     assert (told.account, told.waited_s, told.pressure_s, told.throttled, told.mhz) == (None, None, None, None, None)
 
 
-def test_a_container_with_processor_numbers_of_its_own_tells_nothing_of_them(tmp_path: Path) -> None:
+def test_a_container_with_numbers_of_its_own_is_unknown(tmp_path: Path) -> None:
     assert take_snapshot(a_machine(tmp_path), (0, 2)).account is None
 
 

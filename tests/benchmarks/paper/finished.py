@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.paper.experiments.curves import Curves
 from benchmarks.paper.training.recipe import PAPER
-from benchmarks.paper.training.run import CurvePoint, FinalErrors, Identity, Run, TrainingSegment
+from benchmarks.paper.training.run import CurvePoint, FinalErrors, Run, RunIdentity, TrainingSegment
 from benchmarks.paper.training.step import Arithmetic
 from exporter.models.variants import customise, variant
 
@@ -19,7 +19,7 @@ def run(name: str, seed: int, train: float, test: float, shortcut: str | None = 
     if shortcut is not None:
         row = dataclasses.replace(row, shortcut=shortcut)  # type: ignore[arg-type]
     return Run(
-        Identity(row, PAPER.stretch(0.1), seed, "0" * 64),
+        RunIdentity(row, PAPER.stretch(0.1), seed, "0" * 64),
         "squares",
         tuple("abcdefghij"),
         IMAGES,

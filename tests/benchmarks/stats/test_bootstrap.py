@@ -20,7 +20,7 @@ def test_counted_quantiles_are_those_of_the_values_repeated(n: int) -> None:
     np.testing.assert_allclose(bootstrap._weighted_quantiles(ordered, counts, QUANTILES), np.transpose(expected))
 
 
-def test_the_mean_spread_of_independent_values_is_that_of_the_textbook() -> None:
+def test_the_spread_of_independent_values_is_the_textbooks() -> None:
     """Of the median of n normal values: sqrt(pi / 2 n)."""
     values = np.random.default_rng(1).standard_normal(2000)
     (medians,) = bootstrap.resample_blocks([values], [0.5], np.random.default_rng(2))
@@ -38,7 +38,7 @@ def test_values_that_lean_on_each_other_spread_more() -> None:
     assert spread(correlated(random, 2000)) > 2 * spread(independent(random, 2000))
 
 
-def test_blocks_are_drawn_within_their_own_series_and_series_as_wholes() -> None:
+def test_blocks_stay_within_their_series() -> None:
     """Two series far apart: their blocks leave half of the values on each side; drawn whole, one may be all."""
     series = [np.full(30, 1.0), np.full(30, 3.0)]
     random = np.random.default_rng(5)

@@ -57,7 +57,7 @@ def test_all_samples_together_are_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(("draw", "n"), [(independent, 300), (correlated, 600)])
-def test_intervals_of_the_median_hold_the_truth_about_as_often_as_they_say(draw: Draw, n: int) -> None:
+def test_median_intervals_hold_the_truth_as_often_as_stated(draw: Draw, n: int) -> None:
     held = 0
     for trial in range(200):
         ((low, high),) = intervals.quantile_intervals([[draw(np.random.default_rng([1, trial]), n)]], [0.5])
@@ -65,7 +65,7 @@ def test_intervals_of_the_median_hold_the_truth_about_as_often_as_they_say(draw:
     assert 178 <= held <= 199  # 95 % of 200 is 190; a few less where samples lean on each other
 
 
-def test_single_values_resampled_would_give_intervals_that_are_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resampling_single_values_is_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "block_length", lambda _: 1)
     held = 0
     for trial in range(100):
@@ -75,7 +75,7 @@ def test_single_values_resampled_would_give_intervals_that_are_too_narrow(monkey
 
 
 @pytest.mark.parametrize("processes", [3, 5, 10])
-def test_intervals_of_few_processes_hold_what_all_others_would_give(processes: int) -> None:
+def test_intervals_of_few_processes_cover_the_others(processes: int) -> None:
     """In each process calls lean on each other, and its layout moves it as a whole; the truth is the median of all."""
     noise = replace(USUAL, stall=0.0, drift=0.0, step=0.0)
     held = 0
@@ -138,7 +138,7 @@ def test_students_t_as_in_the_tables(freedom: float, expected: float) -> None:
     assert intervals.student(freedom) == pytest.approx(expected, abs=1e-4)
 
 
-def test_paired_is_the_ratio_of_each_round_and_not_of_what_the_machine_did() -> None:
+def test_paired_ratios_are_free_of_the_machines_drift() -> None:
     """The machine slows down threefold within each sitting, and the other is faster by a quarter all along."""
     reference = [[[level * 1.25] * 5 for level in (1.0, 1.5, 3.0)]] * 3
     other = [[[level] * 5 for level in (1.0, 1.5, 3.0)]] * 3
@@ -157,7 +157,7 @@ def test_paired_over_sittings_is_students_interval_to_the_digit() -> None:
     assert found.interval == pytest.approx((math.exp(0.13 - reach), math.exp(0.13 + reach)), rel=1e-5)
 
 
-def test_paired_is_the_middle_half_of_all_rounds_and_its_spread_that_of_the_sittings_to_the_digit() -> None:
+def test_paired_ratio_and_spread_to_the_digit() -> None:
     logs = [[0.00, 0.01], [0.02, 0.03], [0.04, 0.90]]  # a neighbour met one side alone in the last round
     found = statistics.compare_paired(
         [[[math.exp(log)] for log in each] for each in logs], steady(1.0, 1.0, 1.0, rounds=2)
@@ -176,7 +176,7 @@ def test_rounds_of_one_process_are_not_taken_for_independent() -> None:
     assert np.diff(often.interval)[0] > 0.95 * np.diff(once.interval)[0] > 0.03
 
 
-def test_sittings_that_agree_by_luck_are_not_narrower_than_their_rounds_allow() -> None:
+def test_processes_that_agree_by_luck_are_not_narrower() -> None:
     restless = [[[1.0], [1.5], [1.0], [1.5]]] * 3
     found = statistics.compare_paired(restless, steady(1.2, 1.2, 1.2, rounds=4))
     assert found.interval[0] < 0.9
@@ -192,7 +192,7 @@ def test_less_than_a_percent_is_a_tie_whatever_the_interval(gap: float, verdict:
 
 
 @pytest.mark.parametrize(("rounds", "units"), [(10, "rounds"), (4, "samples"), (1, "samples")])
-def test_one_process_speaks_for_itself_and_its_verdict_asks_for_more(rounds: int, units: str) -> None:
+def test_one_process_needs_a_larger_difference(rounds: int, units: str) -> None:
     for gap, verdict in ((1.04, "tie"), (1.06, "faster"), (1 / 1.06, "slower")):
         found = statistics.compare_paired(steady(gap, rounds=rounds), steady(1.0, rounds=rounds))
         assert found.verdict == verdict

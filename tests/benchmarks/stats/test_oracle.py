@@ -87,7 +87,7 @@ def test_the_bootstrap_of_a_median_spreads_as_scipys() -> None:
     assert medians.std() == pytest.approx(expected.standard_error, rel=0.2)
 
 
-def test_bootstrap_intervals_hold_a_true_median_as_often_as_they_say() -> None:
+def test_bootstrap_intervals_hold_the_true_median() -> None:
     """SciPy's binomial test does not reject 95 % at one in a thousand."""
     runs, truth = 120, math.exp(0.0)
     held = 0

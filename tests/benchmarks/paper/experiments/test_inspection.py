@@ -19,7 +19,7 @@ from benchmarks.paper.experiments.study import fit_variant
 from benchmarks.paper.training.corpus import SAMPLE_NAME, Source, load
 from benchmarks.paper.training.loop import Pace, Training, TrainingJob, on_device
 from benchmarks.paper.training.recipe import PAPER
-from benchmarks.paper.training.run import CHECKPOINT, WEIGHTS, Identity, open_run, states_of
+from benchmarks.paper.training.run import CHECKPOINT, WEIGHTS, RunIdentity, open_run, states_of
 from benchmarks.paper.training.schedule import drive
 from benchmarks.paper.training.step import Arithmetic
 from exporter.data.dataset import BUNDLED_NAME, open_dataset
@@ -42,12 +42,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     corpus = load(SOURCE, RECIPE.held_out, RECIPE.batch)
     data = on_device(corpus, RECIPE, fit_variant("plain20", 10, 32), Arithmetic())
     jobs = [
-        TrainingJob(folder / name, Identity(fit_variant(name, 10, 32), RECIPE, 0, corpus.digest), Arithmetic())
+        TrainingJob(folder / name, RunIdentity(fit_variant(name, 10, 32), RECIPE, 0, corpus.digest), Arithmetic())
         for name in NAMES
     ]
     drive(jobs, data, SILENT, Pace(states=2))
     longer = dataclasses.replace(RECIPE, iterations=30)
-    identity = Identity(fit_variant("resnet20", 10, 32), longer, 0, corpus.digest)
+    identity = RunIdentity(fit_variant("resnet20", 10, 32), longer, 0, corpus.digest)
     left = Training(TrainingJob(folder / "left", identity, Arithmetic()), data, Pace())
     left.advance()
     left.checkpoint()

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from benchmarks.paper.training import schedule
 from benchmarks.paper.training.loop import Data, Pace, Training, TrainingJob, on_device
 from benchmarks.paper.training.recipe import PAPER, Recipe
-from benchmarks.paper.training.run import CHECKPOINT, CURVE, RUN, WEIGHTS, Identity, curve, open_run
+from benchmarks.paper.training.run import CHECKPOINT, CURVE, RUN, WEIGHTS, RunIdentity, curve, open_run
 from benchmarks.paper.training.step import Arithmetic
 from exporter.network import ExportListener
 from runtimes.errors import ArtifactError, CheckFailedError, CompatibilityError, IntegrityError, UsageError
@@ -36,11 +36,11 @@ def data() -> Data:
     return on_device(corpus(train=400), RECIPE, network(), Arithmetic())  # epochs of 25 updates, strides of 10
 
 
-def identity(recipe: Recipe = RECIPE, seed: int = 0) -> Identity:
-    return Identity(network(), recipe, seed, "0" * 64)
+def identity(recipe: Recipe = RECIPE, seed: int = 0) -> RunIdentity:
+    return RunIdentity(network(), recipe, seed, "0" * 64)
 
 
-def begin(folder: Path, one: Identity, data: Data, every_s: float = 30.0) -> Training:
+def begin(folder: Path, one: RunIdentity, data: Data, every_s: float = 30.0) -> Training:
     return Training(TrainingJob(folder, one, Arithmetic()), data, Pace(checkpoint_every_s=every_s))
 
 
