@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from benchmarks.records.result import Result
-from benchmarks.records.subject import is_reference
+from exporter.format import count
+
+if TYPE_CHECKING:  # the names of the fields are options of ``rbench compare``, whose help imports nothing heavy
+    from benchmarks.records.result import Result
 
 Value: TypeAlias = str | int | float | bool | tuple[object, ...] | None
 
@@ -41,7 +43,7 @@ def format_load_value(value: Value) -> str:
         return "none"
     shape, arrivals, clients = value
     if shape == "clients":
-        return f"{clients} client{'s' if clients != 1 else ''}"
+        return count(int(str(clients)), "client")
     return str(shape) if arrivals is None else f"{shape}, {arrivals}"
 
 
@@ -114,6 +116,8 @@ def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result 
 
 
 def _references(result: Result, among: Sequence[Result]) -> list[Result]:
+    from benchmarks.records.subject import is_reference
+
     key = result.run, result.identity.subject
     return [
         one

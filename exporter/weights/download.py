@@ -234,6 +234,7 @@ class _HttpRedirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            fp.close()
             raise urllib.error.URLError(f"redirected to {quote(newurl)}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -276,7 +276,7 @@ def test_an_early_end_keeps_rows_and_ends_the_workers(tmp_path: Path, number: in
         shown += terminal.read()
     assert time.monotonic() - start < 10
     assert process.returncode == code
-    assert "incomplete: " in printed
+    assert "Incomplete" in printed
     assert "quick.fake" in printed
     assert "Traceback" not in shown
     results = [result for result in store.read(out / "results.jsonl") if result.identity.backend == "fake"]

@@ -205,7 +205,7 @@ def test_a_signal_ends_a_build_and_leaves_no_engine(copied: Path, number: signal
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("torch", "onnx", "numpy", "tensorrt", "tensorrt_rtx", "cuda", "runtimes")
+    heavy = ("torch", "onnx", "numpy", "tensorrt", "tensorrt_rtx", "cuda", "runtimes.protocol")
     code = f"""
 import sys
 from exporter.cli import cli

@@ -283,7 +283,7 @@ def test_other_circumstances_and_disturbances_are_remarked(tmp_path: Path) -> No
     new = change_facts(SAME, backend_version="1.33.0", arithmetic="float32", samples=samples)
     found = compared(tmp_path, [OLD], [new], TOLERANT)
     remarks = found.rows[0].remarks
-    assert codes(remarks) == ["circumstances-differ", "circumstances-differ", "machine-disturbed"]
+    assert codes(remarks) == ["circumstances-differ", "circumstances-differ", "side-disturbed"]
     assert all(word in remarks[0].sentence for word in ("1.32.0", "1.33.0"))
     assert remarks[1].sentence.endswith("float32 now")
     assert remarks[2].sentence.startswith("NEW")

@@ -224,8 +224,9 @@ def test_what_cannot_be_tuned_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert callable(make)
-    request = replace(BenchmarkRequest(subjects=(str(make(tmp_path)),), precisions=("fp32",)), **request_)  # type: ignore[arg-type]
+    request = BenchmarkRequest(subjects=(str(make(tmp_path)),), precisions=("fp32",))
     with refuses(UsageError, code, value):
+        request = replace(request, **request_)  # type: ignore[arg-type]
         list(tune.tune(request, TuningResult(TuningGoal()), LISTENER))
     assert [name for name in os.listdir(tmp_path) if "tuned" in name] == []
 
