@@ -14,7 +14,6 @@ from exporter.proportions import Interval, wilson
 ORDINARY = 0.95
 """The share of images whose change of margin counts as what the rows' arithmetic ordinarily does."""
 
-
 CLEAR = 0.1
 """Of the median margin: from here on an answer was no near tie, however coarse the arithmetic."""
 

@@ -33,7 +33,6 @@ class ColdStart:
 STEADY = "steady call"
 """The call after the first answer: to compare the first call with, and no step on the way to it."""
 
-
 STEPS = ("Python start", "import", "open", "first call", STEADY)
 """Of a cold start, in their order."""
 

@@ -46,7 +46,6 @@ class Plan:
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """Of each configuration, where none are asked for: as many as there is time for."""
 
-
 BUDGET_S = 60.0
 """That time."""
 

@@ -19,7 +19,6 @@ FILE_LIMIT_BYTES = 1 << 30
 FILE_NAME = "results.jsonl"
 """What a run calls its results in the folder that it writes into."""
 
-
 FIGURES = "figures"
 """The key of a line under which figures stand that were derived from the result; a reader leaves it out."""
 

@@ -37,14 +37,11 @@ def is_reference(runtime: str, precision: str | None) -> bool:
 FP32 = typing.FP32.precision
 """What a variant is typed in if nothing else is asked for, and what the reference computes in."""
 
-
 TYPED_FORMAT = "onnx"
 """Of the files that can be typed in any precision."""
 
-
 PROGRAM_FORMAT = "pt2"
 """Of the files that PyTorch itself runs."""
-
 
 REMADE_FORMATS = frozenset({TYPED_FORMAT, PROGRAM_FORMAT, "engine"})
 """Of the files whose network can be made again in PyTorch."""

@@ -32,6 +32,9 @@ _CIRCLES = 20
 _CHUNK = 1 << 16
 """Counts held at once."""
 
+_RUN = 5
+"""Correlations in a row that are too small to tell from none: after these the rest counts as none."""
+
 
 def resample_blocks(series: Sequence[Floats], quantiles: Sequence[float], random: np.random.Generator) -> Floats:
     """The quantiles of all values together, with the blocks of each series resampled: (quantiles, RESAMPLES)."""
@@ -60,7 +63,7 @@ def block_length(samples: Sequence[float] | Floats) -> int:
     n = len(values)
     if n < 20 or np.all(values == values[0]):
         return 1
-    covariance = autocovariance(ranks(values), _last_lag(n))
+    covariance = autocovariance(ranks(values), min(math.ceil(math.sqrt(n)) + _RUN, n - 1))
     width = 2 * _significant_lag(covariance / covariance[0], n)
     if width == 0:
         return 1
@@ -88,21 +91,12 @@ def autocovariance(values: Floats, last_lag: int) -> Floats:
     return np.array([centred[: n - lag] @ centred[lag:] for lag in range(last_lag + 1)]) / n
 
 
-def _last_lag(n: int) -> int:
-    return min(math.ceil(math.sqrt(n)) + _run(n), n - 1)
-
-
-def _run(n: int) -> int:
-    return max(5, math.ceil(math.sqrt(math.log10(n))))
-
-
 def _significant_lag(correlation: Floats, n: int) -> int:
     """The lag after which a run of correlations is too small to tell from none."""
     bound = 2 * math.sqrt(math.log10(n) / n)
     small = np.abs(correlation[1:]) < bound
-    run = _run(n)
-    for lag in range(len(small) - run + 1):
-        if small[lag : lag + run].all():
+    for lag in range(len(small) - _RUN + 1):
+        if small[lag : lag + _RUN].all():
             return lag
     return len(small)
 
@@ -119,17 +113,15 @@ def _resample_groups(
     order = np.argsort(values)
     ordered = values[order]
     firsts = np.cumsum([0, *sizes[:-1]])
+    circle, most = RESAMPLES // _CIRCLES, max(1, _CHUNK // len(values))
     estimates = []
     for _ in range(_CIRCLES):
         owners = np.concatenate([first + each for first, each in zip(firsts, groups(), strict=True)])[order]
-        for rows in _parts(RESAMPLES // _CIRCLES, max(1, _CHUNK // len(values))):
+        for done in range(0, circle, most):
+            rows = min(most, circle - done)
             drawn = np.concatenate([_draw_counts(size, rows, random) for size in sizes], axis=1)
             estimates.append(_weighted_quantiles(ordered, np.take(drawn, owners, axis=1), quantiles))
     return np.concatenate(estimates, axis=1)
-
-
-def _parts(total: int, most: int) -> list[int]:
-    return [min(most, total - done) for done in range(0, total, most)]
 
 
 def _draw_counts(n: int, rows: int, random: np.random.Generator) -> Counts:

@@ -33,18 +33,14 @@ from runtimes.errors import UsageError
 
 Verdict: TypeAlias = Literal["faster", "slower", "tie"]
 
-
 Units: TypeAlias = Literal["processes", "rounds", "samples"]
-
 
 RESOLUTION = 0.01
 """A comparison is a tie unless its whole interval lies beyond this: one percent is what moving the same code in memory
 makes (Mytkowicz et al. 2009, Curtsinger and Berger 2013), and no reason to choose."""
 
-
 ONE_PROCESS_RESOLUTION = 0.05
 """The same where each side is one process: its interval knows nothing of where another start of it would land."""
-
 
 MIN_ROUNDS = 5
 """From this many rounds on, one pair of processes is compared by its rounds; with fewer, by its samples."""
@@ -93,12 +89,8 @@ def compare_paired(reference: Processes, other: Processes, seed: int = 0, q: flo
             hint="compare_unpaired takes two runs",
         )
     ratios = [_round_ratios(pairs, q) for pairs in sittings]
-    if len(ratios) > 1:
-        return _by_processes(*_pool_processes(ratios), len(ratios) - 1)
-    if len(ratios[0]) >= MIN_ROUNDS:
-        reach = student(_count_kept(len(ratios[0])) - 1) * math.sqrt(_middle_mean_variance(ratios[0]))
-        centre = _middle_mean(ratios[0])
-        return _comparison(centre, (centre - reach, centre + reach), "rounds")
+    if len(ratios) > 1 or len(ratios[0]) >= MIN_ROUNDS:
+        return _by_student(*_middle_mean(ratios), "processes" if len(ratios) > 1 else "rounds")
     mine, its = (_join_rounds([pair[side] for pair in sittings[0]]) for side in (0, 1))
     return _by_samples(mine, its, seed, q)
 
@@ -121,21 +113,11 @@ def compare_unpaired(reference: Processes, other: Processes, seed: int = 0, q: f
     between = [float(each.var(ddof=1)) if len(each) > 1 else None for each in levels]
     lent = max(spread for spread in between if spread is not None)
     errors = [
-        max((lent if spread is None else spread) / len(series), _block_variance(series, q, [seed, stream]))
+        max((lent if spread is None else spread) / len(series), float(_resample(series, q, seed, stream).var()))
         for stream, (spread, series) in enumerate(zip(between, sides, strict=True))
     ]
     centre = float(levels[0].mean() - levels[1].mean())
-    return _by_processes(centre, sum(errors), welch_freedom(errors, counts))
-
-
-def ratio_of_medians(numerator: Samples, denominator: Samples) -> float:
-    """The median of the one over the median of the other."""
-    return quantile(numerator, 0.5) / quantile(denominator, 0.5)
-
-
-def ratio_interval(numerator: Samples, denominator: Samples, seed: int = 0) -> Interval:
-    """A 95 % interval on ``ratio_of_medians`` in one process of each; both are resampled, each by its own blocks."""
-    return _by_samples(_join_rounds([numerator]), _join_rounds([denominator]), seed, 0.5).interval
+    return _by_student(centre, sum(errors), welch_freedom(errors, counts), "processes")
 
 
 def _pairs(mine: Rounds, its: Rounds) -> list[tuple[Samples, Samples]]:
@@ -150,37 +132,29 @@ def _round_ratios(pairs: Sequence[tuple[Samples, Samples]], q: float) -> Floats:
     return np.asarray(levels[:, 0] - levels[:, 1])
 
 
-def _count_kept(count: int) -> int:
-    return count - 2 * (count // 4)
+def _middle_mean(processes: Sequence[Floats]) -> tuple[float, float, float]:
+    """The mean of the middle half of all values, a quarter cut off at both ends; its variance, and the degrees of
+    freedom of that.
 
-
-def _middle_mean(values: Floats) -> float:
-    """The mean of the middle half: of those that are left when a quarter is cut off at both ends."""
-    cut = len(values) // 4
-    return float(np.sort(values)[cut : len(values) - cut].mean())
-
-
-def _middle_mean_variance(values: Floats) -> float:
-    """Of ``_middle_mean``, from the winsorised variance (Tukey and McLaughlin 1963); of two values at least."""
+    The variance is the winsorised one (Tukey and McLaughlin 1963); of several processes no smaller than with each one's
+    values taken as one draw.
+    """
+    values = np.sort(np.concatenate(processes))
     n, cut = len(values), len(values) // 4
-    ordered = np.sort(values)
-    spread = float(np.clip(ordered, ordered[cut], ordered[n - cut - 1]).var(ddof=1))
-    return spread * (n - 1) / (_count_kept(n) * (_count_kept(n) - 1))
+    kept, low, high = n - 2 * cut, values[cut], values[n - cut - 1]
+    clipped = np.clip(values, low, high)
+    centre, variance = float(values[cut : n - cut].mean()), float(clipped.var(ddof=1)) * (n - 1) / (kept * (kept - 1))
+    freedom = len(processes) - 1
+    if freedom == 0:
+        return centre, variance, kept - 1
+    influences = np.array([(np.clip(each, low, high) - clipped.mean()).sum() for each in processes]) / kept
+    between = float(np.square(influences).sum()) * len(processes) / freedom
+    return centre, max(between, variance), freedom
 
 
-def _pool_processes(processes: Sequence[Floats]) -> tuple[float, float]:
-    """The ``_middle_mean`` of all values, and its variance, with each process's values taken as one draw."""
-    values = np.concatenate(processes)
-    ordered, cut = np.sort(values), len(values) // 4
-    low, high = ordered[cut], ordered[len(values) - cut - 1]
-    middle = np.clip(values, low, high).mean()
-    influences = np.array([(np.clip(each, low, high) - middle).sum() for each in processes]) / _count_kept(len(values))
-    between = float(np.square(influences).sum()) * len(processes) / (len(processes) - 1)
-    return _middle_mean(values), max(between, _middle_mean_variance(values))
-
-
-def _block_variance(series: Sequence[Floats], q: float, seed: Sequence[int]) -> float:
-    return float(_logs(bootstrap.resample_blocks(series, [q], np.random.default_rng(seed))).var())
+def _resample(series: Sequence[Floats], q: float, *seed: int) -> Floats:
+    """(RESAMPLES,), the logarithms of the quantile of all values together, with blocks resampled."""
+    return _logs(bootstrap.resample_blocks(series, [q], np.random.default_rng(seed))[0])
 
 
 def welch_freedom(errors: Sequence[float], counts: Sequence[int]) -> float:
@@ -190,19 +164,16 @@ def welch_freedom(errors: Sequence[float], counts: Sequence[int]) -> float:
     return sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, counts, strict=True))
 
 
-def _by_processes(centre: float, variance: float, freedom: float) -> LatencyComparison:
+def _by_student(centre: float, variance: float, freedom: float, units: Units) -> LatencyComparison:
     reach = student(freedom) * math.sqrt(variance)
-    return _comparison(centre, (centre - reach, centre + reach), "processes")
+    return _comparison(centre, (centre - reach, centre + reach), units)
 
 
 def _by_samples(mine: Floats, its: Floats, seed: int, q: float) -> LatencyComparison:
     """Each side's blocks are resampled for themselves."""
-    levels = [
-        _logs(bootstrap.resample_blocks([samples], [q], np.random.default_rng([seed, stream]))[0])
-        for stream, samples in enumerate((mine, its))
-    ]
+    ratios = _resample([mine], q, seed, 0) - _resample([its], q, seed, 1)
     centre = float(np.diff(_logs(np.array([quantile(its, q), quantile(mine, q)])))[0])
-    return _comparison(centre, _middle(levels[0] - levels[1]), "samples")
+    return _comparison(centre, _middle(ratios), "samples")
 
 
 def _comparison(centre: float, interval: Interval, units: Units) -> LatencyComparison:

@@ -16,23 +16,17 @@ from runtimes.errors import UsageError
 
 Samples: TypeAlias = Sequence[float] | NDArray[np.float64]
 
-
 Rounds: TypeAlias = Sequence[Samples]
 """The samples of one process, a turn each."""
 
-
 Processes: TypeAlias = Sequence[Rounds]
-
 
 Floats: TypeAlias = NDArray[np.float64]
 
-
 CONFIDENCE = 0.95
-
 
 MIN_SAMPLES: dict[float, int] = {0.5: 5, 0.9: 20, 0.99: 1000, 0.999: 10_000}
 """A quantile is given from this many samples of all processes on: beneath, too few lie beyond it to say where it is."""
-
 
 _NANOSECOND = 1e-9
 """What the clock tells: a shorter sample counts as this long, so that every ratio is defined."""

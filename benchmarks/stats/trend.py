@@ -15,14 +15,11 @@ from benchmarks.stats.intervals import Floats, Processes, Samples, _join_rounds,
 MIN_TREND_ROUNDS = 4
 """Of a process, for a trend."""
 
-
 MIN_TREND_PROCESSES = 6
 """For a trend from one to the next: five are all in order in one of sixty cases, more often than ``SIGNIFICANCE``."""
 
-
 SIGNIFICANCE = 0.01
 """A trend is found beneath this: a table has many rows, and each is tested."""
-
 
 STRONG_CORRELATION = 0.5
 """Lag-1 autocorrelation from which on two of three samples tell nothing new."""
@@ -66,7 +63,8 @@ def drift_between(processes: Processes) -> Drift | None:
 
 
 def _trend(levels: Sequence[Floats]) -> Drift:
-    ascents = sum(_ascents(each) for each in levels)
+    signs = (np.sign(each[None, :] - each[:, None])[np.triu_indices(len(each), 1)] for each in levels)
+    ascents = sum(int(each.sum()) for each in signs)  # pairs that ascend less those that descend
     variance = sum(n * (n - 1) * (2 * n + 5) / 18 for n in map(len, levels))
     score = max(0, abs(ascents) - 1) / math.sqrt(variance)
     changes = [np.median(each[-(len(each) // 3) :]) - np.median(each[: len(each) // 3]) for each in levels]
@@ -89,8 +87,3 @@ def is_strongly_correlated(samples: Samples) -> bool:
     """Whether ``autocorrelation`` is beyond ``STRONG_CORRELATION``, and beyond chance (Bartlett 1946)."""
     found = autocorrelation(samples)
     return found >= STRONG_CORRELATION and found > student(math.inf) / math.sqrt(len(samples))
-
-
-def _ascents(values: Floats) -> int:
-    """Pairs that ascend less those that descend."""
-    return int(np.sign(values[None, :] - values[:, None])[np.triu_indices(len(values), 1)].sum())

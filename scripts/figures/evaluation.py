@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.process.job import Job
 from benchmarks.records.plan import Plan
-from benchmarks.stats.comparison import ratio_interval, ratio_of_medians
+from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
 from benchmarks.worker import evaluate, inputs
 from exporter.data.dataset import BUNDLED_NAME
@@ -60,7 +60,8 @@ def evaluation(setting: FigureSettings) -> Iterator[Figure]:
 
 
 def _figure(images: int, ours: list[float], bare: list[float], same: bool) -> Figure:
-    ratio, (low, high) = ratio_of_medians(bare, ours), ratio_interval(bare, ours)
+    compared = compare_unpaired([[bare]], [[ours]])
+    ratio, (low, high) = compared.ratio, compared.interval
     value = (
         f"{ratio:.3f} x [{low:.3f}, {high:.3f}], {images / quantile(ours, 0.5):,.0f} against "
         f"{images / quantile(bare, 0.5):,.0f} images/s, {images:,} images, {len(ours)} pairs"

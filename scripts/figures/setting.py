@@ -14,7 +14,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.harness.run import run
 from benchmarks.records.request import BenchmarkRequest as RunRequest
 from benchmarks.records.request import RunListener as RunListener
-from benchmarks.stats.comparison import ratio_interval, ratio_of_medians
+from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
 from exporter.network import ExportListener
 
@@ -45,8 +45,8 @@ class Figure:
 
 
 def ratio(name: str, ours: list[float], bare: list[float], bound: float) -> Figure:
-    ratio = ratio_of_medians(ours, bare)
-    low, high = ratio_interval(ours, bare)
+    compared = compare_unpaired([[ours]], [[bare]])
+    ratio, (low, high) = compared.ratio, compared.interval
     value = (
         f"{ratio:.3f} x [{low:.3f}, {high:.3f}], medians {quantile(ours, 0.5) * 1e3:.1f} ms against "
         f"{quantile(bare, 0.5) * 1e3:.1f} ms, {len(ours)} pairs"

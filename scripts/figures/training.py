@@ -12,7 +12,7 @@ from benchmarks.paper.training.corpus import SAMPLE_NAME, Source, load
 from benchmarks.paper.training.loop import Data, on_device
 from benchmarks.paper.training.recipe import PAPER
 from benchmarks.paper.training.step import Arithmetic, Stepper
-from benchmarks.stats.comparison import ratio_interval, ratio_of_medians
+from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
 from exporter.models.resnet import build, initialise
 from exporter.models.variants import variant
@@ -52,7 +52,8 @@ def _training(setting: FigureSettings) -> Iterator[Figure]:
 
 def throughput(bare: list[float], ours: list[float]) -> Figure:
     """From the seconds of turns of ``STEPS`` updates, side by side."""
-    ratio, (low, high) = ratio_of_medians(bare, ours), ratio_interval(bare, ours)
+    compared = compare_unpaired([[bare]], [[ours]])
+    ratio, (low, high) = compared.ratio, compared.interval
     rates = [BATCH * STEPS / quantile(turns, 0.5) for turns in (ours, bare)]
     value = (
         f"{ratio:.2f} x [{low:.2f}, {high:.2f}], {rates[0]:,.0f} against {rates[1]:,.0f} images/s, "

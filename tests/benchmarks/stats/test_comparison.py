@@ -266,15 +266,16 @@ def test_two_runs_of_the_same_tie_and_ten_percent_are_found() -> None:
     assert tally["found"] >= 29
 
 
-def test_ratio_of_medians() -> None:
-    assert statistics.ratio_of_medians([2.0, 4.0, 100.0], [1.0, 2.0, 3.0]) == 2.0
+def test_the_ratio_of_two_single_processes_is_that_of_their_medians() -> None:
+    found = statistics.compare_unpaired([[[2.0, 4.0, 100.0]]], [[[1.0, 2.0, 3.0]]])
+    assert found.ratio == pytest.approx(2.0)
 
 
 def test_a_ratio_of_the_same_distribution_holds_one() -> None:
     held = 0
     for trial in range(100):
         random = np.random.default_rng([7, trial])
-        low, high = statistics.ratio_interval(correlated(random, 400), correlated(random, 400))
+        low, high = statistics.compare_unpaired([[correlated(random, 400)]], [[correlated(random, 400)]]).interval
         held += low <= 1.0 <= high
     assert held >= 88
 
@@ -283,7 +284,7 @@ def test_a_true_gap_of_ten_percent_is_found_within_one_process() -> None:
     found = 0
     for trial in range(50):
         random = np.random.default_rng([8, trial])
-        low, _ = statistics.ratio_interval(1.1 * independent(random, 600), independent(random, 600))
+        low, _ = statistics.compare_unpaired([[1.1 * independent(random, 600)]], [[independent(random, 600)]]).interval
         found += low > 1.0
     assert found >= 48
 
