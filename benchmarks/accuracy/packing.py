@@ -59,33 +59,25 @@ def pack_predictions(predictions: Predictions, labels: tuple[str, ...] | None) -
     """
     if labels is not None and len(labels) != predictions.classes:
         raise ModelMismatchError(f"{len(labels)} labels for {predictions.classes} classes", code="labels-not-classes")
+    best, targets = predictions.best[:, 0], predictions.targets
+    number = np.min_scalar_type(predictions.classes - 1)
+    arrays: dict[str, NDArray[Any] | None] = {  # those that hold little compress to little
+        "steps": np.diff(predictions.indices, prepend=0),
+        "best": (best if targets is None else (best - targets) % predictions.classes).astype(number),
+        "margins": np.minimum(predictions.margins, np.finfo(np.float16).max).astype(np.float16),
+        "targets": None if targets is None else targets.astype(number),
+        "among_five": predictions.right_among_five,
+    }
     file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **_list_arrays(predictions))
+    known = {name: array for name, array in arrays.items() if array is not None}
+    np.savez_compressed(file, allow_pickle=False, **known)
     return PackedPredictions(
         images=len(predictions.indices),
         classes=predictions.classes,
         labels=labels,
-        asked=digest_questions(predictions.indices, predictions.targets),
+        asked=digest_questions(predictions.indices, targets),
         packed=base64.b64encode(file.getvalue()).decode("ascii"),
     )
-
-
-def _list_arrays(predictions: Predictions) -> dict[str, NDArray[Any]]:
-    """By name, so that those that hold little compress to little."""
-    best, targets = predictions.best[:, 0], predictions.targets
-    number = np.min_scalar_type(predictions.classes - 1)
-    arrays: dict[str, NDArray[Any]] = {
-        "steps": np.diff(predictions.indices, prepend=0),
-        "best": (best if targets is None else (best - targets) % predictions.classes).astype(number),
-        "margins": np.minimum(predictions.margins, np.finfo(np.float16).max).astype(np.float16),
-    }
-    if targets is None:
-        return arrays
-    arrays["targets"] = targets.astype(number)
-    if predictions.classes > KEPT:
-        five = predictions.among_five
-        arrays["among_five"] = (predictions.best == targets[:, None]).any(axis=1) if five is None else five
-    return arrays
 
 
 def digest_questions(indices: NDArray[np.int64], targets: NDArray[np.int64] | None) -> str:
@@ -102,14 +94,7 @@ def unpack_predictions(packed: PackedPredictions) -> Predictions:
         ArtifactError: they are damaged, or not of so many images and classes. No more memory is taken than these need.
     """
     check_size(packed)
-    arrays = _read_arrays(packed)
-    truth = {"targets"} | ({"among_five"} if packed.classes > KEPT else set()) if "targets" in arrays else set()
-    if arrays.keys() != {"steps", "best", "margins"} | truth:
-        raise damage_error(f"the arrays are {sorted(arrays)}")
-    indices, best = np.cumsum(arrays["steps"].astype(np.int64)), arrays["best"].astype(np.int64)
-    targets = arrays["targets"].astype(np.int64) if "targets" in arrays else None
-    five = arrays["among_five"].astype(np.bool_) if "among_five" in arrays else None
-    return restore(packed, indices, best, targets, arrays["margins"].astype(np.float32), five)
+    return restore(packed, _read_arrays(packed))
 
 
 def check_size(packed: PackedPredictions) -> None:
@@ -124,30 +109,29 @@ def check_size(packed: PackedPredictions) -> None:
         raise damage_error(f"{len(packed.labels)} labels for {packed.classes} classes")
 
 
-def restore(
-    packed: PackedPredictions,
-    indices: NDArray[np.int64],
-    best: NDArray[np.int64],
-    targets: NDArray[np.int64] | None,
-    margins: NDArray[np.float32],
-    among_five: NDArray[np.bool_] | None,
-) -> Predictions:
-    """The predictions of these arrays, whose ``best`` is less the true class where that is known.
+def restore(packed: PackedPredictions, arrays: Mapping[str, NDArray[Any]]) -> Predictions:
+    """The predictions of these arrays, by their names in ``PackedPredictions.packed``.
 
     Raises:
-        ArtifactError: a value is none that there can be, or they are not on the images that they say.
+        ArtifactError: an array is missing or too many, a value is none that there can be, or they are not on the images
+            that they say.
     """
-    classes = packed.classes
-    if indices.min() < 0 or any(
-        each.min() < 0 or each.max() >= classes for each in (best, targets) if each is not None
-    ):
+    truth = {"targets"} | ({"among_five"} if packed.classes > KEPT else set()) if "targets" in arrays else set()
+    if arrays.keys() != {"steps", "best", "margins"} | truth:
+        raise damage_error(f"the arrays are {sorted(arrays)}")
+    indices, best = np.cumsum(arrays["steps"].astype(np.int64)), arrays["best"].astype(np.int64)
+    targets = arrays["targets"].astype(np.int64) if "targets" in arrays else None
+    five = arrays["among_five"].astype(np.bool_) if "among_five" in arrays else None
+    margins = arrays["margins"].astype(np.float32)
+    classes = [best] if targets is None else [best, targets]
+    if indices.min() < 0 or any(each.min() < 0 or each.max() >= packed.classes for each in classes):
         raise damage_error("a class or a place that there is not")
     if not (np.isfinite(margins) & (margins >= 0)).all():
         raise damage_error("a margin below 0 or not finite")
     if digest_questions(indices, targets) != packed.asked:
         raise damage_error("they are not on the images that they say")
-    best = best if targets is None else (best + targets) % classes
-    return Predictions(indices, targets, best[:, None], margins, classes, among_five)
+    best = best if targets is None else (best + targets) % packed.classes
+    return Predictions(indices, targets, best[:, None], margins, packed.classes, five)
 
 
 def damage_error(how: str) -> ArtifactError:

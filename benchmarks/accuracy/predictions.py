@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,13 @@ class Predictions:
         """(n,), whether the best class is the true one; ``None`` without truth."""
         return None if self.targets is None else self.best[:, 0] == self.targets
 
+    @property
+    def right_among_five(self) -> NDArray[np.bool_] | None:
+        """(n,), whether the true class is among the best five; ``None`` without truth or where five are all classes."""
+        if self.targets is None or self.classes <= KEPT:
+            return None
+        return (self.best == self.targets[:, None]).any(axis=1) if self.among_five is None else self.among_five
+
 
 @dataclass(frozen=True)
 class ShareEstimate:
@@ -79,7 +87,13 @@ def predict(
     classes = 0
     for indices, images in batches:
         logits = logits_of(images)
-        _check_finite(logits, indices)
+        bad = ~np.isfinite(logits).all(axis=1)
+        if bad.any():
+            raise CheckFailedError(
+                f"{int(bad.sum())} of {len(indices)} images got logits that are not finite, the first is image "
+                f"{int(indices[np.argmax(bad)])}",
+                code="logits-not-finite",
+            )
         classes = logits.shape[1]
         if classes < 2:
             raise ModelMismatchError(
@@ -110,16 +124,6 @@ def _rank_classes(logits: Logits) -> tuple[Indices, Logits]:
     return ranked, np.take_along_axis(logits, ranked, axis=1)
 
 
-def _check_finite(logits: Logits, indices: Indices) -> None:
-    bad = ~np.isfinite(logits).all(axis=1)
-    if bad.any():
-        raise CheckFailedError(
-            f"{int(bad.sum())} of {len(indices)} images got logits that are not finite, the first is image "
-            f"{int(indices[np.argmax(bad)])}",
-            code="logits-not-finite",
-        )
-
-
 def top1(predictions: Predictions) -> ShareEstimate | None:
     """How often the best class is the true one; ``None`` without truth."""
     return None if predictions.right is None else _share(predictions.right)
@@ -127,11 +131,7 @@ def top1(predictions: Predictions) -> ShareEstimate | None:
 
 def top5(predictions: Predictions) -> ShareEstimate | None:
     """How often the true class is among the best five; ``None`` without truth or where five are all the classes."""
-    if predictions.targets is None or predictions.classes <= KEPT:
-        return None
-    if predictions.among_five is not None:
-        return _share(predictions.among_five)
-    return _share((predictions.best == predictions.targets[:, None]).any(axis=1))
+    return None if predictions.right_among_five is None else _share(predictions.right_among_five)
 
 
 def agreement(predictions: Predictions, reference: Predictions) -> ShareEstimate:
@@ -183,19 +183,10 @@ def _share(hits: NDArray[np.bool_]) -> ShareEstimate:
 
 
 def save(predictions: Predictions, path: str | os.PathLike[str]) -> None:
-    """Writes an ``.npz`` file for ``load``. What is ``None`` is written as an empty array."""
-    targets = np.empty(0, np.int64) if predictions.targets is None else predictions.targets
-    among_five = np.empty(0, np.bool_) if predictions.among_five is None else predictions.among_five
+    """Writes an ``.npz`` file for ``load``. What is ``None`` is left out."""
+    arrays: dict[str, Any] = {name: value for name, value in vars(predictions).items() if value is not None}
     with open(path, "wb") as file:
-        np.savez(
-            file,
-            indices=predictions.indices,
-            targets=targets,
-            best=predictions.best,
-            margins=predictions.margins,
-            classes=np.int64(predictions.classes),
-            among_five=among_five,
-        )
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: str | os.PathLike[str]) -> Predictions:
@@ -206,9 +197,7 @@ def load(path: str | os.PathLike[str]) -> Predictions:
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            targets, among_five = (arrays[name] if len(arrays[name]) else None for name in ("targets", "among_five"))
-            return Predictions(
-                arrays["indices"], targets, arrays["best"], arrays["margins"], int(arrays["classes"]), among_five
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            found: dict[str, Any] = dict(arrays)
+            return Predictions(**{"targets": None, **found, "classes": int(found["classes"])})
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"not predictions: {error}", code="predictions-unreadable", path=path) from error

@@ -215,10 +215,8 @@ def unpack_version_4(packed: PackedPredictions) -> Predictions:
         ArtifactError: they are damaged.
     """
     packing.check_size(packed)
-    images, number = (
-        packed.images,
-        np.dtype("<u1" if packed.classes <= 1 << 8 else "<u2" if packed.classes <= 1 << 16 else "<u4"),
-    )
+    images = packed.images
+    number = np.dtype("<u1" if packed.classes <= 1 << 8 else "<u2" if packed.classes <= 1 << 16 else "<u4")
     most = 1 + images * (8 + 2 * number.itemsize + 2) + (images + 7) // 8
     unpacker = zlib.decompressobj()
     try:
@@ -233,12 +231,13 @@ def unpack_version_4(packed: PackedPredictions) -> Predictions:
     if not whole or flags != truth + 2 * (truth and packed.classes > KEPT):
         raise packing.damage_error(f"not {images} images")
     steps, best, targets, bits, margins = (content[start:end] for start, end in itertools.pairwise(ends))
-    halves = np.frombuffer(margins, np.uint8).reshape(2, images).T.copy().view("<f2")[:, 0]
-    return packing.restore(
-        packed,
-        np.cumsum(np.frombuffer(steps, "<i8").astype(np.int64)),
-        np.frombuffer(best, number).astype(np.int64),
-        np.frombuffer(targets, number).astype(np.int64) if truth else None,
-        halves.astype(np.float32),
-        np.unpackbits(np.frombuffer(bits, np.uint8), count=images).astype(np.bool_) if among_five else None,
-    )
+    arrays = {
+        "steps": np.frombuffer(steps, "<i8"),
+        "best": np.frombuffer(best, number),
+        "margins": np.frombuffer(margins, np.uint8).reshape(2, images).T.copy().view("<f2")[:, 0],
+    }
+    if truth:
+        arrays["targets"] = np.frombuffer(targets, number)
+    if among_five:
+        arrays["among_five"] = np.unpackbits(np.frombuffer(bits, np.uint8), count=images)
+    return packing.restore(packed, arrays)
