@@ -6,15 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
-from benchmarks.accuracy import flips, packing, predictions
-from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy import differences, packing, predictions
+from benchmarks.accuracy.differences import Flips
 from benchmarks.accuracy.predictions import Predictions, ShareEstimate
 from benchmarks.analysis import loads, warnings
 from benchmarks.analysis.latencies import compare_latencies, estimate_quantiles, latencies, rounds_of
 from benchmarks.machine.disturbances import disturbances, disturbances_of_all
-from benchmarks.records.estimate import Estimate
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
-from benchmarks.records.result import RecordedFigures, Result
+from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import ProcessSamples, Series
 from benchmarks.records.subject import is_reference
 from benchmarks.stats import intervals
@@ -218,7 +217,7 @@ class Figures:
         if self._recorded.flips is not None or self.is_reference or self._recorded.complete:
             return self._recorded.flips
         mine, its = self.predictions, self._reference_predictions
-        return None if mine is None or its is None else flips.flips(mine, its)
+        return None if mine is None or its is None else differences.flips(mine, its)
 
     def _share(self, name: str, share: Callable[[Predictions], ShareEstimate | None]) -> Estimate | None:
         if (recorded := self._recorded.estimates.get(name)) is not None or self.predictions is None:

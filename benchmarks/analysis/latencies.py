@@ -9,8 +9,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from benchmarks.records.estimate import Estimate
-from benchmarks.records.result import Result
+from benchmarks.records.result import Estimate, Result
 from benchmarks.records.samples import ProcessSamples, Series
 from benchmarks.stats import comparison, intervals
 from benchmarks.stats.comparison import LatencyComparison

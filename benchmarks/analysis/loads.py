@@ -11,8 +11,8 @@ from benchmarks.analysis.warnings import check_correlation, check_trend, describ
 from benchmarks.format import milliseconds
 from benchmarks.machine import disturbances
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.load import LoadResult
 from benchmarks.records.result import Result
+from benchmarks.records.samples import LoadResult
 from benchmarks.stats import intervals
 from benchmarks.stats.intervals import MIN_SAMPLES, Samples
 from runtimes.errors import Reason

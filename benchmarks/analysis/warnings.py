@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.machine import disturbances
-from benchmarks.records.estimate import Estimate
 from benchmarks.records.plan import LEAST_PROCESSES
-from benchmarks.records.result import Result
+from benchmarks.records.result import Estimate, Result
 from benchmarks.records.samples import Series
 from benchmarks.roofline.executed_precision import narrower
 from benchmarks.roofline.roof import implausible

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import options, recording
-from benchmarks.records.shapes import ARRIVALS, SHAPES
+from benchmarks.records.plan import ARRIVALS, SHAPES
 from exporter.commands.backend_option import backend_option
 
 if TYPE_CHECKING:

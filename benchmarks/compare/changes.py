@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.accuracy import predictions
-from benchmarks.accuracy.flips import Flips, flips
+from benchmarks.accuracy.differences import Flips, flips
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.latencies import compare_latencies, took_turns

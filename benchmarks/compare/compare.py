@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
 from benchmarks.compare import integrity, matching
 from benchmarks.compare.changes import AccuracyChange, LatencyChange, change, drop, why_no_drop
 from benchmarks.compare.matching import FieldDifference
 from benchmarks.format import points
 from benchmarks.records import identity, store
-from benchmarks.records.naming import weights_of
+from benchmarks.records.identity import weights_of
 from benchmarks.records.result import Result, Status
 from runtimes.errors import CompatibilityError, Reason, UsageError, quote
 

@@ -17,7 +17,7 @@ import benchmarks
 from benchmarks.process import isolated
 from benchmarks.process.isolated import Failure
 from benchmarks.process.job import Job
-from benchmarks.records.load import STEPS, ColdStart, LoadResult
+from benchmarks.records.samples import STEPS, ColdStart, LoadResult
 from runtimes.artifacts.artifact import Artifact, manifest_path
 from runtimes.errors import (
     ArtifactError,

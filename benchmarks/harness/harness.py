@@ -25,8 +25,7 @@ from benchmarks.machine.environment import environment
 from benchmarks.process import worker_process
 from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes
 from benchmarks.process.status import status_of
-from benchmarks.records.load import ArrivalPlan
-from benchmarks.records.plan import Plan
+from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
 from benchmarks.records.result import Ran, Result
 from benchmarks.records.subject import Configuration, Refusal, Subject

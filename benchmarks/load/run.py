@@ -11,10 +11,9 @@ from benchmarks.format import milliseconds
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs_alone, subject_alone
 from benchmarks.process.status import status_of
-from benchmarks.records.load import ArrivalPlan
+from benchmarks.records.plan import SHAPES, ArrivalPlan, Arrivals, ShapeName
 from benchmarks.records.request import BenchmarkRequest, RunListener, complete_request
 from benchmarks.records.result import Result
-from benchmarks.records.shapes import SHAPES, Arrivals, ShapeName
 from benchmarks.records.subject import Configuration, Pair, Refusal, Subject
 from runtimes.errors import CheckFailedError, Reason, UsageError
 from runtimes.processors import usable_processors

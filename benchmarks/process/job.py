@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.machine.gpu import GpuState
-from benchmarks.records.load import ArrivalPlan, LoadResult
-from benchmarks.records.plan import Plan
-from benchmarks.records.samples import ProcessSamples
+from benchmarks.records.plan import ArrivalPlan, Plan
+from benchmarks.records.samples import LoadResult, ProcessSamples
 from runtimes.errors import Reason
 from runtimes.protocol import Description
 

@@ -1,4 +1,4 @@
-"""What identifies a result, the newest of each configuration, and the reference that a result is compared with."""
+"""What identifies a result, its reference, the newest of each configuration, and words for weights and machines."""
 
 from __future__ import annotations
 
@@ -126,3 +126,17 @@ def _references(result: Result, among: Sequence[Result]) -> list[Result]:
         and one.status == "ok"
         and is_reference(one.identity.backend, one.identity.precision)
     ]
+
+
+def locate(result: Result) -> tuple[str, ...]:
+    """The machine and the device that the result was to be measured on."""
+    machine = result.environment
+    return (machine.cpu, *(gpu.name for gpu in machine.gpus), result.asked.device or result.ran.device)
+
+
+def weights_of(result: Result) -> str:
+    """The weights in words; those that were never trained are marked so wherever they stand."""
+    of = result.identity
+    if of.trained is None:
+        return f"{of.variant}, foreign file" if of.variant != of.artifact else "foreign file"
+    return f"{of.variant}, {of.weights} weights" if of.trained else f"{of.variant}, *untrained* {of.weights} weights"

@@ -1,11 +1,33 @@
-"""How long and how often each configuration is measured."""
+"""How long and how often each configuration is measured, and how the requests of a load test come in.
+
+The names here are options of commands, so nothing heavy is imported.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 from runtimes.errors import UsageError
+
+ShapeName: TypeAlias = Literal["closed", "open", "paced", "clients", "batches", "cold"]
+SHAPES: tuple[ShapeName, ...] = get_args(ShapeName)
+
+Arrivals: TypeAlias = Literal["fixed", "poisson"]
+ARRIVALS: tuple[Arrivals, ...] = get_args(Arrivals)
+
+LEAST_PROCESSES, MOST_PROCESSES = 3, 10
+"""Of each configuration, where none are asked for: as many as there is time for."""
+
+BUDGET_S = 60.0
+"""That time."""
+
+ROUNDS = 10
+"""Of turns in each process."""
+
+SILENCE_S = 600.0
+"""Without a sign of life, after which a worker is ended."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +65,44 @@ class Plan:
             )
 
 
-LEAST_PROCESSES, MOST_PROCESSES = 3, 10
-"""Of each configuration, where none are asked for: as many as there is time for."""
+@dataclass(frozen=True)
+class ArrivalPlan:
+    """How requests are to come in.
 
-BUDGET_S = 60.0
-"""That time."""
+    Attributes:
+        shape: as ``LoadResult.shape``; ``cold`` is not run in a worker.
+        duration_s: how long they come.
+        arrivals: of ``open``; of ``paced`` they are fixed.
+        rate_per_s: of ``open`` and ``paced``.
+        clients: of ``clients``: how many threads call.
+        seed: of Poisson's arrivals.
+        max_requests: of all that come.
 
-ROUNDS = 10
-"""Of turns in each process."""
+    Raises:
+        UsageError: a value that no load can follow.
+    """
 
-SILENCE_S = 600.0
-"""Without a sign of life, after which a worker is ended."""
+    shape: ShapeName
+    duration_s: float = 1.0
+    arrivals: Arrivals = "fixed"
+    rate_per_s: float | None = None
+    clients: int = 1
+    seed: int = 0
+    max_requests: int = Plan.max_samples
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.duration_s) and self.duration_s > 0):
+            raise UsageError(
+                f"the duration must be a number of seconds above 0, not {self.duration_s}", code="duration-not-positive"
+            )
+        if self.shape in ("open", "paced"):
+            if self.rate_per_s is None or not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
+                raise UsageError(
+                    f"the rate of shape {self.shape} must be a number above 0, not {self.rate_per_s}",
+                    code="shape-rate-not-positive",
+                )
+        elif self.rate_per_s is not None:
+            raise UsageError(f"shape {self.shape} has no rate", code="shape-without-rate", hint="--shape open")
+        for name, value in (("clients", self.clients), ("max_requests", self.max_requests)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}", code="count-not-positive")

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy.differences import Flips
 from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import GpuState
-from benchmarks.records.estimate import Estimate
-from benchmarks.records.load import LoadResult
-from benchmarks.records.roof import RoofInputs
-from benchmarks.records.samples import ProcessSamples
+from benchmarks.records.samples import LoadResult, ProcessSamples
 from benchmarks.stats.comparison import Verdict
+from exporter.proportions import Interval
 from runtimes.errors import Reason
 
 SCHEMA_VERSION = 5
@@ -123,6 +121,25 @@ class GpuUse:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A value, and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, interval: Interval) -> Estimate:
+        """The value with that interval."""
+        return cls(value, *interval)
+
+    @property
+    def interval(self) -> Interval:
+        """Both ends."""
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
 class RecordedFigures:
     """Figures that an older version recorded, and that the facts in its file do not give any more.
 
@@ -141,6 +158,41 @@ class RecordedFigures:
     images_per_s: float | None = None
     verdict: Verdict | None = None
     flips: Flips | None = None
+
+
+@dataclass(frozen=True)
+class RoofInputs:
+    """The work of one call, the whole batch, and the ceilings of the machine that ran it.
+
+    Attributes:
+        multiply_adds: of one call.
+        traffic_bytes: that one call must move at least: weights, input and output, once each.
+        peak_multiply_adds_per_s: measured on this machine, in the arithmetic that ran, with as many threads.
+        bandwidth_bytes_per_s: measured on this machine, with as many threads.
+    """
+
+    multiply_adds: int
+    traffic_bytes: int
+    peak_multiply_adds_per_s: float
+    bandwidth_bytes_per_s: float
+
+    @property
+    def least_s(self) -> float:
+        """The least time that the two ceilings allow one call."""
+        return max(self._computing_s, self._moving_s)
+
+    @property
+    def bound(self) -> Literal["compute", "bandwidth"]:
+        """Which of the two ceilings is the lower."""
+        return "compute" if self._computing_s >= self._moving_s else "bandwidth"
+
+    @property
+    def _computing_s(self) -> float:
+        return self.multiply_adds / self.peak_multiply_adds_per_s
+
+    @property
+    def _moving_s(self) -> float:
+        return self.traffic_bytes / self.bandwidth_bytes_per_s
 
 
 @dataclass(frozen=True)

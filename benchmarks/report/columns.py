@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import ABSENT, duration, milliseconds, number, percent, points, share, times
-from benchmarks.records.estimate import Estimate
 from benchmarks.records.request import REFERENCE
+from benchmarks.records.result import Estimate
 from exporter.document.blocks import Table, TableColumn, TableRow
 from exporter.proportions import Interval
 

@@ -7,7 +7,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.gpu import GpuState
 

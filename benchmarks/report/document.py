@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.records.findings import Findings
-from benchmarks.records.naming import locate
+from benchmarks.records.identity import locate
 from benchmarks.records.result import Result
 from benchmarks.report import columns, findings, load, run
 from benchmarks.report.plots import LoadPlots

@@ -9,8 +9,8 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.loads import conditions_of, list_load_warnings
 from benchmarks.format import ABSENT, count, duration, milliseconds, number
 from benchmarks.machine.disturbances import disturbances_of_all
-from benchmarks.records.load import STEPS, LoadResult
-from benchmarks.records.shapes import ShapeName
+from benchmarks.records.plan import ShapeName
+from benchmarks.records.samples import STEPS, LoadResult
 from benchmarks.report.columns import Column, spread, table_of_results, value_of
 from benchmarks.report.run import remarks, runtimes_of, title, warn
 from benchmarks.stats import intervals

@@ -6,10 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.accuracy import by_class
-from benchmarks.accuracy import flips as answers_flips
-from benchmarks.accuracy.by_class import ClassShare
-from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy import differences
+from benchmarks.accuracy.differences import ClassShare, Confusion, Flips
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
 from benchmarks.format import ABSENT
@@ -42,7 +40,7 @@ def tabulate_predictions(results: Sequence[Figures], most: TableLimits) -> Itera
         if figures.result.predictions is not None:
             shown.setdefault(name(figures.result), figures)
     packed = {label: figures.result.predictions for label, figures in shown.items()}
-    shares = {label: by_class.per_class(each) for label, each in packed.items() if each is not None}
+    shares = {label: differences.per_class(each) for label, each in packed.items() if each is not None}
     if any(shares.values()):
         yield _by_class({label: found for label, found in shares.items() if found}, most.classes)
     yield from _by_pair(shown, most.pairs)
@@ -98,7 +96,7 @@ def _by_pair(shown: Mapping[str, Figures], most: int) -> Iterator[Folded]:
         if figures.result.predictions is not None and figures.predictions is not None
     }
     found = [
-        _Pair(one, other, answers_flips.flips(second, first))
+        _Pair(one, other, differences.flips(second, first))
         for (one, (asked, first)), (other, (also_asked, second)) in itertools.combinations(seen.items(), 2)
         if asked == also_asked
     ]
@@ -122,14 +120,14 @@ def _tabulate_confusions(label: str, figures: Figures, reference: Figures, most:
     now, before = figures.result.predictions, reference.result.predictions
     if now is None or before is None or now.asked != before.asked:
         return
-    found = by_class.count_confusions(now, before, most)
+    found = differences.count_confusions(now, before, most)
     if not found:
         return
     columns = (
-        Column[by_class.Confusion]("true class", lambda one: one.true or ABSENT, left=True),
-        Column[by_class.Confusion](f"{name(reference.result)} said", lambda one: one.before, left=True),
-        Column[by_class.Confusion](f"{label} says", lambda one: one.now, left=True),
-        Column[by_class.Confusion]("images", lambda one: f"{one.images:,}"),
+        Column[Confusion]("true class", lambda one: one.true or ABSENT, left=True),
+        Column[Confusion](f"{name(reference.result)} said", lambda one: one.before, left=True),
+        Column[Confusion](f"{label} says", lambda one: one.now, left=True),
+        Column[Confusion]("images", lambda one: f"{one.images:,}"),
     )
     yield _caption(
         f"answers that changed: {label}", f"The most frequent changes. {_flips(figures)}", table(columns, found)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from benchmarks.analysis import ranking
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import count
-from benchmarks.records.naming import locate, weights_of
+from benchmarks.records.identity import locate, weights_of
 from benchmarks.records.result import Result
 from benchmarks.records.subject import NOISE
 from benchmarks.report.columns import COST, GPU, SPANS, SPEED, WORTH, has_values, table_of_results

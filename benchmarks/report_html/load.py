@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
-from benchmarks.records.load import STEADY, LoadResult
+from benchmarks.records.samples import STEADY, LoadResult
 from benchmarks.report.load import SWEPT, shape
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle

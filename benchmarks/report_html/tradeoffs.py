@@ -10,8 +10,7 @@ import numpy as np
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
-from benchmarks.records.estimate import Estimate
-from benchmarks.records.result import Result
+from benchmarks.records.result import Estimate, Result
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
 from benchmarks.stats.knee import KNEE, knee

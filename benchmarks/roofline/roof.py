@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.records.roof import RoofInputs
+from benchmarks.records.result import RoofInputs
 from benchmarks.roofline.executed_precision import count_layers
 from runtimes.errors import Reason
 

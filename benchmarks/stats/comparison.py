@@ -139,15 +139,16 @@ def _middle_mean(processes: Sequence[Floats]) -> tuple[float, float, float]:
     The variance is the winsorised one (Tukey and McLaughlin 1963); of several processes no smaller than with each one's
     values taken as one draw.
     """
-    values = np.sort(np.concatenate(processes))
-    n, cut = len(values), len(values) // 4
-    kept, low, high = n - 2 * cut, values[cut], values[n - cut - 1]
-    clipped = np.clip(values, low, high)
-    centre, variance = float(values[cut : n - cut].mean()), float(clipped.var(ddof=1)) * (n - 1) / (kept * (kept - 1))
+    values = np.concatenate(processes)
+    ordered, n, cut = np.sort(values), len(values), len(values) // 4
+    kept, low, high = n - 2 * cut, ordered[cut], ordered[n - cut - 1]
+    centre = float(ordered[cut : n - cut].mean())
+    variance = float(np.clip(ordered, low, high).var(ddof=1)) * (n - 1) / (kept * (kept - 1))
     freedom = len(processes) - 1
     if freedom == 0:
         return centre, variance, kept - 1
-    influences = np.array([(np.clip(each, low, high) - clipped.mean()).sum() for each in processes]) / kept
+    middle = np.clip(values, low, high).mean()
+    influences = np.array([(np.clip(each, low, high) - middle).sum() for each in processes]) / kept
     between = float(np.square(influences).sum()) * len(processes) / freedom
     return centre, max(between, variance), freedom
 

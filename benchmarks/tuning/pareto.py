@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.latencies import compare_latencies
-from benchmarks.records.estimate import Estimate
+from benchmarks.records.result import Estimate
 from benchmarks.stats.comparison import RESOLUTION
 
 Objective: TypeAlias = Literal["latency", "throughput"]

@@ -2,7 +2,7 @@
 
 It is run as a file, and imports nothing but ``sys`` and ``time`` before the first step has ended: what it imported
 here would not be paid for there. ``LAUNCHED`` is the parent's monotonic clock right before it started this process; on
-Linux that clock is the same in all processes. The file ``REPLY`` gets a ``benchmarks.records.load.ColdStart`` as JSON.
+Linux that clock is the same in all processes. The file ``REPLY`` gets a ``benchmarks.records.samples.ColdStart`` as JSON.
 """
 
 import sys
@@ -43,7 +43,7 @@ def main(path: str, name: str, device: str, threads: int, launched_s: float) -> 
 
     import statistics
 
-    from benchmarks.records.load import ColdStart
+    from benchmarks.records.samples import ColdStart
     from runtimes import codec
 
     return codec.dumps(ColdStart(python_s, import_s, open_s, first_s, statistics.median(calls), peak_bytes))

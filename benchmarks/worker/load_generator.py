@@ -18,7 +18,8 @@ from runtimes.protocol import Arrays
 if TYPE_CHECKING:
     from benchmarks.worker.clocks import RotatingCall
     from runtimes import Runtime
-from benchmarks.records.load import ArrivalPlan, LoadResult
+from benchmarks.records.plan import ArrivalPlan
+from benchmarks.records.samples import LoadResult
 
 
 def run(

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
 from benchmarks.format import points
-from benchmarks.records.estimate import Estimate
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.request import BenchmarkRequest as RunRequest
+from benchmarks.records.result import Estimate
 from exporter.data.dataset import noise
 from exporter.models.variants import VARIANTS, multiply_adds
 from exporter.network import ExportRequest, prepare

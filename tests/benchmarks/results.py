@@ -13,8 +13,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import Gpu, GpuState
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.estimate import Estimate
-from benchmarks.records.result import Asked, Evaluation, GpuUse, Identity, Ran, Result
+from benchmarks.records.result import Asked, Estimate, Evaluation, GpuUse, Identity, Ran, Result
 from benchmarks.records.samples import ProcessSamples, Series
 from exporter.proportions import wilson
 from runtimes.errors import Reason

@@ -17,9 +17,9 @@ from benchmarks.format import milliseconds
 from benchmarks.load import run as loadrun
 from benchmarks.load.run import BATCHES, LoadPoint, LoadSpec, points, run
 from benchmarks.records import store
-from benchmarks.records.load import LoadResult
+from benchmarks.records.plan import SHAPES
 from benchmarks.records.request import BenchmarkRequest, RunListener
-from benchmarks.records.shapes import SHAPES
+from benchmarks.records.samples import LoadResult
 from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from tests.benchmarks.results import EMPTY, QUIET, change_facts

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import by_class, flips, packing, predictions
-from benchmarks.accuracy.by_class import ClassShare, Confusion
-from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy import differences, packing, predictions
+from benchmarks.accuracy.differences import ClassShare, Confusion, Flips
 from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.accuracy.predictions import Predictions
 from exporter.proportions import wilson
@@ -178,19 +177,19 @@ def test_a_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_mcnemars_exact_test(better: int, worse: int, expected: float) -> None:
-    assert flips.mcnemar(better, worse) == pytest.approx(expected, rel=1e-9)
+    assert differences.mcnemar(better, worse) == pytest.approx(expected, rel=1e-9)
 
 
 def test_flips_are_counted_with_who_was_right() -> None:
     truth = [0, 1, 2, 0, 1]
     reference = told([0, 1, 2, 1, 2], truth)
     this = told([0, 2, 2, 0, 0], truth)  # lost image 1, won image 3, and was wrong otherwise than before at image 4
-    assert flips.flips(this, reference, difference=0.5) == Flips(1, 1, 1.0, 0, 3, wilson(3, 5))
-    assert flips.flips(this, this).real_share_interval == wilson(0, 5)
+    assert differences.flips(this, reference, difference=0.5) == Flips(1, 1, 1.0, 0, 3, wilson(3, 5))
+    assert differences.flips(this, this).real_share_interval == wilson(0, 5)
 
 
 def test_without_truth_flips_are_counted_all_the_same() -> None:
-    found = flips.flips(told([0, 1], None), told([0, 2], None), difference=0.5)
+    found = differences.flips(told([0, 1], None), told([0, 2], None), difference=0.5)
     assert (found.better, found.worse, found.p_value, found.near_ties, found.real) == (0, 0, None, 0, 1)
 
 
@@ -198,13 +197,13 @@ def test_without_truth_flips_are_counted_all_the_same() -> None:
     ("this", "reference", "near"), [(0.4, 0.4, True), (0.4, 0.5, False), (0.5, 0.4, False), (0, 0, True)]
 )
 def test_a_near_tie_is_one_in_both_rows(this: float, reference: float, near: bool) -> None:
-    found = flips.flips(told([0], [0], [this]), told([1], [0], [reference]), difference=0.5)
+    found = differences.flips(told([0], [0], [this]), told([1], [0], [reference]), difference=0.5)
     assert (found.near_ties, found.real) == ((1, 0) if near else (0, 1))
 
 
 def test_flips_on_other_images_are_refused() -> None:
     with pytest.raises(ModelMismatchError, match="on different images: 1 and 2"):
-        flips.flips(told([0], None), told([0, 1], None))
+        differences.flips(told([0], None), told([0, 1], None))
 
 
 def test_ordinary_arithmetic_gives_the_logits_difference() -> None:
@@ -212,13 +211,13 @@ def test_ordinary_arithmetic_gives_the_logits_difference() -> None:
     margins = np.full(21, 4.0)
     moved = margins + np.asarray([0.1] * 19 + [3.0, 5.0])
     reference, this = told([0] * 21, None, list(margins)), told([0] * 20 + [1], None, list(moved))
-    assert flips.logit_difference(this, reference) == pytest.approx(0.1 + 0.05 * 2.9)
+    assert differences.logit_difference(this, reference) == pytest.approx(0.1 + 0.05 * 2.9)
 
 
 def test_the_logits_difference_has_two_bounds() -> None:
     reference = told([0] * 9, None, [4.0] * 9)
-    assert flips.logit_difference(told([0] * 9, None, [9.0] * 9), reference) == pytest.approx(0.4)
-    assert flips.logit_difference(told([1] * 9, None, [4.0] * 9), reference) == pytest.approx(4 / 1024)
+    assert differences.logit_difference(told([0] * 9, None, [9.0] * 9), reference) == pytest.approx(0.4)
+    assert differences.logit_difference(told([1] * 9, None, [4.0] * 9), reference) == pytest.approx(4 / 1024)
 
 
 def shaken(logits: np.ndarray, by: float, seed: int) -> Predictions:
@@ -239,20 +238,20 @@ def test_rounding_flips_ties_and_a_fault_flips_clear_ones(by: float) -> None:
     broken[:500] = np.roll(broken[:500], 1, axis=1)
     wrong = shaken(broken, by, 1)
     for keep in (lambda found: found, lambda found: packing.unpack_predictions(packing.pack_predictions(found, None))):
-        harmless, harmful = (flips.flips(keep(found), keep(reference)) for found in (rounded, wrong))
+        harmless, harmful = (differences.flips(keep(found), keep(reference)) for found in (rounded, wrong))
         assert harmless.near_ties >= 20
         assert harmless.real <= 0.1 * harmless.near_ties
         assert harmful.real >= 400
 
 
 def test_each_classes_share() -> None:
-    found = by_class.per_class(packing.pack_predictions(told([0, 1, 2, 2], [0, 0, 2, 2]), CLOTHES))
+    found = differences.per_class(packing.pack_predictions(told([0, 1, 2, 2], [0, 0, 2, 2]), CLOTHES))
     assert found == (ClassShare("shirt", 2, 1, wilson(1, 2)), ClassShare("bag", 2, 2, wilson(2, 2)))
-    assert [share.name for share in by_class.per_class(packing.pack_predictions(told([0, 1], [2, 1]), None))] == [
+    assert [share.name for share in differences.per_class(packing.pack_predictions(told([0, 1], [2, 1]), None))] == [
         "1",
         "2",
     ]
-    assert by_class.per_class(packing.pack_predictions(told([0], None), CLOTHES)) == ()
+    assert differences.per_class(packing.pack_predictions(told([0], None), CLOTHES)) == ()
 
 
 def test_the_confusions_that_changed_most_come_first() -> None:
@@ -261,13 +260,13 @@ def test_the_confusions_that_changed_most_come_first() -> None:
     now = packing.pack_predictions(told([2, 2, 1, 1, 1], truth), CLOTHES)
     first = Confusion("shirt", "shoe", "bag", 2)
     rest = (Confusion("shirt", "shirt", "shoe", 1), Confusion("bag", "bag", "shoe", 1))
-    assert by_class.count_confusions(now, before) == (first, *rest)
-    assert by_class.count_confusions(now, before, most=1) == (first,)
-    assert by_class.count_confusions(now, now) == ()
+    assert differences.count_confusions(now, before) == (first, *rest)
+    assert differences.count_confusions(now, before, most=1) == (first,)
+    assert differences.count_confusions(now, now) == ()
 
 
 def test_confusions_without_truth_and_on_other_images() -> None:
     one, other = (packing.pack_predictions(told([best], None), CLOTHES) for best in (0, 1))
-    assert by_class.count_confusions(one, other) == (Confusion(None, "shoe", "shirt", 1),)
+    assert differences.count_confusions(one, other) == (Confusion(None, "shoe", "shirt", 1),)
     with pytest.raises(ModelMismatchError, match=r"on different images \(measure both on the same data\)"):
-        by_class.count_confusions(one, packing.pack_predictions(told([0], [0]), CLOTHES))
+        differences.count_confusions(one, packing.pack_predictions(told([0], [0]), CLOTHES))

@@ -11,8 +11,7 @@ from benchmarks.analysis.assembly import ResultContext
 from benchmarks.machine.gpu import GpuState
 from benchmarks.process.job import JobOutcome, ProcessOutcomes
 from benchmarks.records.request import BenchmarkRequest
-from benchmarks.records.result import Asked, Evaluation, GpuUse, Ran, Result, Status
-from benchmarks.records.roof import RoofInputs
+from benchmarks.records.result import Asked, Evaluation, GpuUse, Ran, Result, RoofInputs, Status
 from benchmarks.records.subject import Configuration, Pair, PrecisionVariant, Refusal, Subject
 from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.roofline.graph_cost import Cost

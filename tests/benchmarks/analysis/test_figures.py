@@ -10,11 +10,8 @@ from benchmarks.accuracy.packing import pack_predictions
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis import figures
 from benchmarks.analysis.figures import Figures
-from benchmarks.records.estimate import Estimate
-from benchmarks.records.load import LoadResult
-from benchmarks.records.result import RecordedFigures, Result
-from benchmarks.records.roof import RoofInputs
-from benchmarks.records.samples import ProcessSamples
+from benchmarks.records.result import Estimate, RecordedFigures, Result, RoofInputs
+from benchmarks.records.samples import LoadResult, ProcessSamples
 from benchmarks.records.subject import is_reference
 from benchmarks.stats import comparison, intervals
 from tests.benchmarks.gatherings import process, series

@@ -10,9 +10,7 @@ from benchmarks.analysis import warnings
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.gpu import GpuState
 from benchmarks.process.job import ProcessOutcomes
-from benchmarks.records.estimate import Estimate
-from benchmarks.records.result import GpuUse, Result
-from benchmarks.records.roof import RoofInputs
+from benchmarks.records.result import Estimate, GpuUse, Result, RoofInputs
 from benchmarks.records.samples import ProcessSamples, Series
 from benchmarks.stats.intervals import Samples
 from runtimes.errors import Reason

@@ -12,9 +12,8 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.latencies import latencies
 from benchmarks.compare import changes
 from benchmarks.compare.compare import Limits, compare
-from benchmarks.records.estimate import Estimate
-from benchmarks.records.load import LoadResult
-from benchmarks.records.result import RecordedFigures, Result
+from benchmarks.records.result import Estimate, RecordedFigures, Result
+from benchmarks.records.samples import LoadResult
 from exporter.proportions import newcombe, wilson
 from runtimes.errors import ArtifactError, CompatibilityError, Reason
 from tests.benchmarks import results

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.analysis.figures import Figures
 from benchmarks.harness import cold_starts
 from benchmarks.harness.cold_starts import cold_start, disk_bytes, load_of
-from benchmarks.records.load import STEPS, ColdStart
+from benchmarks.records.samples import STEPS, ColdStart
 from benchmarks.report.load import sections
 from exporter.document.blocks import Table
 from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, ResourceError, RexportError

@@ -12,10 +12,10 @@ from benchmarks.harness import run as runs
 from benchmarks.harness import scheduler
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.records import subject as records_subject
-from benchmarks.records.estimate import Estimate
-from benchmarks.records.load import ArrivalPlan, LoadResult
+from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.request import BenchmarkRequest, RunListener
-from benchmarks.records.result import Evaluation, Result
+from benchmarks.records.result import Estimate, Evaluation, Result
+from benchmarks.records.samples import LoadResult
 from benchmarks.records.subject import Configuration, Pair, PrecisionVariant, Refusal, Subject
 from benchmarks.roofline import ceilings
 from benchmarks.roofline.ceilings import Ceilings

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.accuracy import packing
 from benchmarks.analysis.figures import Figures
 from benchmarks.records import migration, result, store
-from benchmarks.records.estimate import Estimate
+from benchmarks.records.result import Estimate
 from benchmarks.records.samples import Series
 from runtimes import codec
 from runtimes.errors import ArtifactError

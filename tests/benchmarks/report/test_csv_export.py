@@ -3,9 +3,9 @@ from __future__ import annotations
 import csv
 import io
 
-from benchmarks.accuracy.flips import Flips
-from benchmarks.records.load import LoadResult
-from benchmarks.records.roof import RoofInputs
+from benchmarks.accuracy.differences import Flips
+from benchmarks.records.result import RoofInputs
+from benchmarks.records.samples import LoadResult
 from benchmarks.report import csv_export
 from runtimes.errors import Reason
 from tests.benchmarks.results import FASTER, ON_A_GPU, REFERENCE, SKIPPED, change

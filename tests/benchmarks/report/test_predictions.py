@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.accuracy import packing
-from benchmarks.accuracy.flips import mcnemar
+from benchmarks.accuracy.differences import mcnemar
 from benchmarks.analysis.figures import Figures
 from benchmarks.report import run
 from benchmarks.report.document import report_document

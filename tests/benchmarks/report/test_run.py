@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.accuracy.flips import Flips
+from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
-from benchmarks.records.load import LoadResult
-from benchmarks.records.result import GpuUse
-from benchmarks.records.roof import RoofInputs
+from benchmarks.records.result import GpuUse, RoofInputs
+from benchmarks.records.samples import LoadResult
 from benchmarks.report import run
 from benchmarks.report.document import GPU_WIDTH, run_document
 from benchmarks.report.plots import RunPlots

@@ -7,8 +7,8 @@ import numpy as np
 from benchmarks.accuracy import packing
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis.figures import Figures
-from benchmarks.records.load import LoadResult
-from benchmarks.records.roof import RoofInputs
+from benchmarks.records.result import RoofInputs
+from benchmarks.records.samples import LoadResult
 from runtimes.errors import Reason
 from tests.benchmarks.results import EMPTY, FASTER, REFERENCE, SKIPPED, change, estimate, processes
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import runtimes
-from benchmarks.records.roof import RoofInputs
+from benchmarks.records.result import RoofInputs
 from benchmarks.roofline import ceilings, matmul
 from benchmarks.roofline.ceilings import (
     Ceilings,

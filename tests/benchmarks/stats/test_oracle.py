@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.flips import mcnemar
+from benchmarks.accuracy.differences import mcnemar
 from benchmarks.stats import bootstrap, comparison, intervals, trend
 from exporter.proportions import wilson
 

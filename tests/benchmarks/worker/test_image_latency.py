@@ -12,7 +12,7 @@ import pytest
 
 import runtimes
 from benchmarks.process.job import Job
-from benchmarks.records.load import ArrivalPlan
+from benchmarks.records.plan import ArrivalPlan
 from benchmarks.worker import image_latency
 from benchmarks.worker.inputs import ROTATION
 from exporter.data.dataset import Dataset

@@ -16,7 +16,8 @@ import runtimes
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.loads import list_load_warnings, list_warnings
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.load import ArrivalPlan, LoadResult
+from benchmarks.records.plan import ArrivalPlan
+from benchmarks.records.samples import LoadResult
 from benchmarks.report.load import MEANING, sections
 from benchmarks.stats.intervals import quantile
 from benchmarks.worker import load_generator, load_loops

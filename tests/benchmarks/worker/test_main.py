@@ -19,7 +19,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.machine import gpu
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job, JobOutcome, ProcessOutcomes, TurnPlan
-from benchmarks.records.load import ArrivalPlan
+from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.samples import ProcessSamples
 from benchmarks.roofline.executed_precision import count_layers
 from benchmarks.worker import __main__ as worker
