@@ -23,8 +23,7 @@ from click.testing import CliRunner
 import runtimes
 from benchmarks.analysis.figures import Figures
 from benchmarks.cli import rbench
-from benchmarks.compare import integrity
-from benchmarks.compare.compare import Limits, compare
+from benchmarks.compare.compare import Limits, check_facts, compare
 from benchmarks.paper.experiments import curves, degradation
 from benchmarks.paper.training import corpus, loop, schedule
 from benchmarks.paper.training import run as runs
@@ -173,7 +172,7 @@ def test_the_files_hold_what_can_come_of_a_configuration(beside: Path) -> None:
 @pytest.mark.parametrize("name", [*TAKEN, *LOADS])
 def test_no_facts_of_an_old_file_contradict_each_other(name: str, beside: Path) -> None:
     for read in store.read(beside / name / "results.jsonl"):
-        integrity.check(read, name)
+        check_facts(read, name)
 
 
 @pytest.mark.parametrize("name", ALL)

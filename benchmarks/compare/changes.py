@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.differences import Flips, flips
-from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.latencies import compare_latencies, took_turns
 from benchmarks.stats.comparison import Units, Verdict
@@ -79,8 +78,7 @@ def change(old: Figures, new: Figures, q: float) -> LatencyChange | None:
     before, now = old.quantile(q), new.quantile(q)
     if before is None or now is None:
         return None
-    found = compare_latencies(old.result, new.result, q)
-    paired = took_turns(old.result, new.result)
+    found, paired = compare_latencies(old.result, new.result, q), took_turns(old.result, new.result)
     return LatencyChange(before.value, now.value, found.ratio, found.interval, found.verdict, paired, found.units)
 
 
@@ -94,21 +92,17 @@ def drop(old: Figures, new: Figures) -> AccuracyChange | None:
     if old.top1 is None or new.top1 is None or why_no_drop(old, new):
         return None
     if old.predictions is not None and new.predictions is not None:
-        return _compare_predictions(old.predictions, new.predictions)
+        lost, changed = predictions.drop(new.predictions, old.predictions), flips(new.predictions, old.predictions)
+        if lost is None:
+            return None
+        return AccuracyChange(
+            old.top1.value, new.top1.value, lost.value, lost.interval, paired=True, images=lost.images, flips=changed
+        )
     images = old.images or 0
     right = [round(share.value * images) for share in (old.top1, new.top1)]
     value, shares = (right[0] - right[1]) / images, (right[0] / images, right[1] / images)
     interval = newcombe(shares[0], images, shares[1], images)
     return AccuracyChange(*shares, value, interval, paired=False, images=images, flips=None)
-
-
-def _compare_predictions(before: Predictions, now: Predictions) -> AccuracyChange | None:
-    shares = predictions.top1(before), predictions.top1(now)
-    lost = predictions.drop(now, before)
-    if lost is None or shares[0] is None or shares[1] is None:
-        return None
-    changed = flips(now, before)
-    return AccuracyChange(shares[0].value, shares[1].value, lost.value, lost.interval, True, lost.images, changed)
 
 
 def why_no_drop(old: Figures, new: Figures) -> Reason | None:

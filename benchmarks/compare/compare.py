@@ -11,26 +11,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
-from benchmarks.compare import integrity, matching
+from benchmarks.compare import matching
 from benchmarks.compare.changes import AccuracyChange, LatencyChange, change, drop, why_no_drop
 from benchmarks.compare.matching import FieldDifference
-from benchmarks.format import points
+from benchmarks.format import count, points
 from benchmarks.records import identity, store
 from benchmarks.records.identity import weights_of
 from benchmarks.records.result import Result, Status
-from runtimes.errors import CompatibilityError, Reason, UsageError, quote
-
-__all__ = [
-    "AccuracyChange",
-    "ComparisonReport",
-    "FieldDifference",
-    "LatencyChange",
-    "Limits",
-    "RowComparison",
-    "compare",
-]
+from benchmarks.records.samples import Series
+from runtimes.errors import ArtifactError, CompatibilityError, Reason, UsageError, quote
 
 
 @dataclass(frozen=True)
@@ -147,7 +137,7 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
     rows = []
     for before, now, differences in matches.pairs:
         for result, path in ((before, paths[0]), (now, paths[1])):
-            integrity.check(result, path)
+            check_facts(result, path)
         figures = Figures.of(before, every[0]), Figures.of(now, every[1])
         rows.append(_compare_rows(*figures, differences, limits))
     there = {identity.configuration(result, limits.across) for result in sides[1]}
@@ -178,11 +168,44 @@ def _names(results: Sequence[Result], sides: Sequence[Sequence[Result]]) -> tupl
     threads: dict[str, set[int]] = {}
     for result in itertools.chain(*sides):
         threads.setdefault(matching.name(result), set()).add(result.ran.threads)
-    return tuple(
-        f"{name}, {count} thread{'s' if count > 1 else ''}" if len(threads[name]) > 1 else name
-        for result in results
-        for name, count in [(matching.name(result), result.ran.threads)]
-    )
+    named = ((matching.name(result), count(result.ran.threads, "thread")) for result in results)
+    return tuple(f"{name}, {with_threads}" if len(threads[name]) > 1 else name for name, with_threads in named)
+
+
+def check_facts(result: Result, path: str | os.PathLike[str]) -> None:
+    """Returns if no fact of the result contradicts another.
+
+    Figures are not looked at: they are derived from the facts. Packed predictions are checked where they are unpacked.
+
+    Raises:
+        ArtifactError: a sample took no time, the clocks of a process have different numbers of rounds than it had
+            turns, or a result that was not measured has samples.
+    """
+    for sentence in _find_contradictions(result):
+        raise ArtifactError(
+            f"{matching.name(result)}: {sentence}",
+            code="facts-contradict",
+            path=path,
+            hint="measure again with rbench run",
+        )
+
+
+def _find_contradictions(result: Result) -> Iterator[str]:
+    if result.status != "ok" and (result.samples or result.load is not None):
+        yield f"its status is {result.status}, and it has samples"
+    for number, process in enumerate(result.samples, start=1):
+        for clock in ("latency", "compute", "device", "image"):
+            series: Series | None = getattr(process, clock)
+            least = min(series.samples_s, default=None) if series is not None else None
+            if least is not None and least <= 0:
+                yield f"a sample of {clock} in process {number} is {least} s, expected above 0"
+        if len(process.latency.rounds_s) > len(process.starts_s):
+            yield f"process {number} has {len(process.latency.rounds_s)} rounds and {len(process.starts_s)} starts"
+    load = result.load
+    if load is not None and load.responses_s and min(load.responses_s) <= 0:
+        yield f"a response took {min(load.responses_s)} s, expected above 0"
+    if load is not None and len(load.services_s) != len(load.responses_s):
+        yield f"it has {len(load.services_s)} services and {len(load.responses_s)} responses"
 
 
 def _earlier(count: int) -> str:
@@ -238,32 +261,45 @@ def _stopped_running(old: Result, new: Result, limits: Limits) -> bool:
 def _remarks(
     old: Figures, new: Figures, p50: LatencyChange | None, lost: AccuracyChange | None, limits: Limits
 ) -> Iterator[Reason]:
-    if old.result.status != "ok" or new.result.status != "ok":
-        if not _stopped_running(old.result, new.result, limits):
-            before, now = map(_describe_status, (old.result, new.result))
-            yield Reason("not-measured-twice", f"{before} before, {now} now")
+    results = old.result, new.result
+    if any(result.status != "ok" for result in results):
+        if not _stopped_running(*results, limits):
+            measured = ["measured" if each.status == "ok" else f"{each.status} ({each.reason})" for each in results]
+            yield Reason("not-measured-twice", f"{measured[0]} before, {measured[1]} now")
         return
     if p50 is None:
         yield Reason("samples-too-few", "too few samples to compare the latency")
-    if lost is not None and lost.flips is not None and lost.flips.better + lost.flips.worse:
-        yield _describe_flips(lost.flips)
+    flips = None if lost is None else lost.flips
+    if flips is not None and flips.better + flips.worse:
+        p_value = "" if flips.p_value is None else f" (McNemar p = {flips.p_value:.2g})"
+        yield Reason(
+            "predictions-changed",
+            f"answers: {flips.better} right now that were wrong, {flips.worse} wrong that were right{p_value}; "
+            f"{flips.near_ties} of {flips.near_ties + flips.real} that changed are near ties",
+        )
     if lost is None and (reason := why_no_drop(old, new)):
         yield Reason(reason.code, f"top-1 not compared: {reason}")
     yield from _circumstances(old, new)
-    if p50 is not None:
-        yield from _list_warnings(p50, limits)
+    if p50 is None:
+        return
+    if p50.units != "processes":
+        yield Reason("one-process-each", "one process on each side: another start of either may land elsewhere")
+    most = p50.slowdown_interval[1]
+    if p50.verdict == "tie" and most > limits.slowdown:
+        yield Reason(
+            "too-noisy",
+            f"too noisy to tell {100 * limits.slowdown:g} %: it may be up to {100 * most:.1f} % slower; more processes "
+            "or a longer run tell more",
+        )
 
 
 def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
     """What else was not the same, and whether the machine was quiet."""
-    before, now = old.result.ran, new.result.ran
-    for words, first, second in (
-        ("runtime version", before.backend_version, now.backend_version),
-        ("provider", before.provider, now.provider),
-        ("arithmetic", before.arithmetic, now.arithmetic),
-    ):
-        if first != second:
-            yield Reason("circumstances-differ", f"{words}: {first} before, {second} now")
+    fields = {"runtime version": "backend_version", "provider": "provider", "arithmetic": "arithmetic"}
+    for words, field in fields.items():
+        before, now = getattr(old.result.ran, field), getattr(new.result.ran, field)
+        if before != now:
+            yield Reason("circumstances-differ", f"{words}: {before} before, {now} now")
     loads = (old.result.load, new.result.load)
     rates = [load.rate_per_s for load in loads if load is not None and load.rate_share and load.rate_per_s]
     if len(rates) == 2 and rates[0] != rates[1]:
@@ -276,29 +312,3 @@ def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
             others = len(figures.disturbances) - 1
             more = f", and {others} more" if others else ""
             yield Reason("side-disturbed", f"{side} was disturbed: {figures.disturbances[0]}{more}")
-
-
-def _list_warnings(p50: LatencyChange, limits: Limits) -> Iterator[Reason]:
-    """What the verdict cannot be trusted with."""
-    if p50.units != "processes":
-        yield Reason("one-process-each", "one process on each side: another start of either may land elsewhere")
-    most = p50.slowdown_interval[1]
-    if p50.verdict == "tie" and most > limits.slowdown:
-        yield Reason(
-            "too-noisy",
-            f"too noisy to tell {100 * limits.slowdown:g} %: it may be up to {100 * most:.1f} % slower; more processes "
-            "or a longer run tell more",
-        )
-
-
-def _describe_flips(flips: Flips) -> Reason:
-    p_value = "" if flips.p_value is None else f" (McNemar p = {flips.p_value:.2g})"
-    return Reason(
-        "predictions-changed",
-        f"answers: {flips.better} right now that were wrong, {flips.worse} wrong that were right{p_value}; "
-        f"{flips.near_ties} of {flips.near_ties + flips.real} that changed are near ties",
-    )
-
-
-def _describe_status(result: Result) -> str:
-    return "measured" if result.status == "ok" else f"{result.status} ({result.reason})"

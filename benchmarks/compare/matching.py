@@ -71,8 +71,15 @@ def match_results(old: Sequence[Result], new: Sequence[Result], across: Collecti
             if index not in pairs and (found := search.fellow(new[index], exact)):
                 pairs[index] = (found[0], new[index], found[1])
     search.check()
+    if not old or not new:
+        raise CompatibilityError(f"{'OLD' if not old else 'NEW'} has no rows to compare", code="nothing-to-compare")
     if not pairs:
-        raise _nothing_alike(old, new)
+        nearest = min((differences(one, other) for one in old for other in new), key=len)
+        raise CompatibilityError(
+            f"no row of NEW is of a configuration of OLD; the nearest two differ in {format_differences(nearest)}",
+            code="no-common-configuration",
+            hint=f"if that is meant: {' '.join(f'--across {one.field}' for one in nearest)}",
+        )
     return Matches(
         tuple(pairs[index] for index in sorted(pairs)),
         tuple(result for result in old if id(result) not in search.taken),
@@ -99,18 +106,20 @@ class _ResultMatcher:
         """The old result to compare it with, if there is one: in every field, or but for those that may differ."""
         there = [one for one in self._named.get(self._names(result), ()) if id(one) not in self._exact]
         found = [(one, differences(one, result)) for one in there]
-        allowed = [
-            (one, apart) for one, apart in found if {d.field for d in apart} <= (set() if exact else self._across)
-        ]
+        may_differ = set() if exact else self._across
+        allowed = [(one, apart) for one, apart in found if {each.field for each in apart} <= may_differ]
         if not allowed:
             if not exact and found:
                 self._refused.append((result, min((apart for _, apart in found), key=len)))
             return None
-        best = min(allowed, key=lambda pair: _distance(pair[0], result, pair[1]))
-        alike = [one for one, apart in allowed if _distance(one, result, apart) == _distance(best[0], result, best[1])]
+        # Last counts what is not counted as a difference from a result that gave no number.
+        distances = [(len(apart), sum(field.of(one) != field.of(result) for field in FIELDS)) for one, apart in allowed]
+        alike = [pair for pair, distance in zip(allowed, distances, strict=True) if distance == min(distances)]
+        best = alike[0]
         if len(alike) > 1 and not exact:
+            names = "; ".join(name(one) for one, _ in alike)
             raise CompatibilityError(
-                f"{name(result)}: {len(alike)} rows of OLD are as near to it: {'; '.join(map(name, alike))}",
+                f"{name(result)}: {len(alike)} rows of OLD are as near to it: {names}",
                 code="match-ambiguous",
                 hint="name fewer fields with --across",
             )
@@ -133,22 +142,6 @@ class _ResultMatcher:
         )
 
 
-def _distance(old: Result, new: Result, apart: Sequence[FieldDifference]) -> tuple[int, int]:
-    """How far two results are from each other; last, by what is not counted of a result that gave no number."""
-    return len(apart), sum(field.of(old) != field.of(new) for field in FIELDS)
-
-
 def format_differences(apart: Sequence[FieldDifference]) -> str:
     """The differences in words."""
     return ", ".join(f"{one.field} {one.old} against {one.new}" for one in apart)
-
-
-def _nothing_alike(old: Sequence[Result], new: Sequence[Result]) -> CompatibilityError:
-    if not old or not new:
-        return CompatibilityError(f"{'OLD' if not old else 'NEW'} has no rows to compare", code="nothing-to-compare")
-    nearest = min((differences(one, other) for one in old for other in new), key=len)
-    return CompatibilityError(
-        f"no row of NEW is of a configuration of OLD; the nearest two differ in {format_differences(nearest)}",
-        code="no-common-configuration",
-        hint=f"if that is meant: {' '.join(f'--across {one.field}' for one in nearest)}",
-    )

@@ -38,7 +38,8 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
     target = Path(out)
     sources = [store.find_results_file(path) for path in paths]
     if target.exists() and not force:
-        which = "is one of the files" if any(_same(source, target) for source in sources) else "is there already"
+        named = any(source.exists() and source.samefile(target) for source in sources)
+        which = "is one of the files" if named else "is there already"
         raise UsageError(f"{target} {which}", code="output-exists", hint="--force replaces it")
     merged = _merge_files(sources)
     lines = (store.format_line(each.result, each.as_json()) for each in Figures.of_all(merged.results))
@@ -55,17 +56,16 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
     return merged
 
 
-def _same(source: Path, target: Path) -> bool:
-    return source.exists() and source.samefile(target)
-
-
 def _merge_files(sources: Sequence[Path]) -> MergeResult:
     results: dict[tuple[object, ...], Result] = {}
     seen = 0
     for source in sources:
         for result in store.read(source):
             seen += 1
-            if results.setdefault(_identity(result), result) != result:
+            asked = result.asked
+            fields = (field.of(result) for field in identity.FIELDS)
+            key = (result.run, result.time, asked.group, asked.threads, asked.device, *fields)
+            if results.setdefault(key, result) != result:
                 raise ArtifactError(
                     f"{matching.name(result)} of run {result.run} differs from the same row of another file: one was "
                     "edited",
@@ -73,9 +73,3 @@ def _merge_files(sources: Sequence[Path]) -> MergeResult:
                     path=source,
                 )
     return MergeResult(tuple(results.values()), seen - len(results))
-
-
-def _identity(result: Result) -> tuple[object, ...]:
-    asked = result.asked
-    fields = (field.of(result) for field in identity.FIELDS)
-    return (result.run, result.time, asked.group, asked.threads, asked.device, *fields)

@@ -2,7 +2,8 @@
 
 It is run as a file, and imports nothing but ``sys`` and ``time`` before the first step has ended: what it imported
 here would not be paid for there. ``LAUNCHED`` is the parent's monotonic clock right before it started this process; on
-Linux that clock is the same in all processes. The file ``REPLY`` gets a ``benchmarks.records.samples.ColdStart`` as JSON.
+Linux that clock is the same in all processes. The file ``REPLY`` gets a ``benchmarks.records.samples.ColdStart`` as
+JSON.
 """
 
 import sys

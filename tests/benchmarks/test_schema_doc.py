@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.analysis.figures import NAMES, Figures
-from benchmarks.compare import integrity
-from benchmarks.compare.compare import ComparisonReport
+from benchmarks.compare.compare import ComparisonReport, check_facts
 from benchmarks.records import result, store
 from benchmarks.records.result import Result
 
@@ -163,7 +162,7 @@ def test_the_examples_have_the_figures_of_their_facts(tmp_path: Path) -> None:
     assert [result.status for result in results] == ["skipped", "ok"]
     for line, figures in zip(lines, Figures.of_all(results), strict=True):
         assert {name: value for name, value in figures.as_json().items() if value is not None} == line["figures"]
-        integrity.check(figures.result, "SCHEMA.md")
+        check_facts(figures.result, "SCHEMA.md")
     assert [len(process.latency.rounds_s) for process in results[1].samples] == [2, 2]
 
 
