@@ -9,7 +9,7 @@ from functools import cached_property
 from benchmarks.accuracy import differences, packing, predictions
 from benchmarks.accuracy.differences import Flips
 from benchmarks.accuracy.predictions import Predictions, ShareEstimate
-from benchmarks.analysis import loads, warnings
+from benchmarks.analysis import warnings
 from benchmarks.analysis.latencies import compare_latencies, estimate_quantiles, latencies, rounds_of
 from benchmarks.machine.disturbances import disturbances, disturbances_of_all
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
@@ -28,6 +28,7 @@ NAMES = (
 )
 """The figures that a line of JSON has beside the facts."""
 
+_NAMES_OF_QUANTILES = {0.5: "p50", 0.9: "p90", 0.99: "p99", 0.999: "p999"}
 _NOT_RECORDED = RecordedFigures(complete=False, estimates={})
 
 
@@ -222,7 +223,8 @@ class Figures:
     def _share(self, name: str, share: Callable[[Predictions], ShareEstimate | None]) -> Estimate | None:
         if (recorded := self._recorded.estimates.get(name)) is not None or self.predictions is None:
             return recorded
-        return _as_estimate(share(self.predictions))
+        found = share(self.predictions)
+        return None if found is None else Estimate.of(found.value, found.interval)
 
     def _share_against_reference(
         self, name: str, share: Callable[[Predictions, Predictions], ShareEstimate | None]
@@ -243,22 +245,13 @@ class Figures:
         if result.load is None:
             seen = [process.conditions for process in result.samples]
             return disturbances_of_all(seen, result.ran.threads, result.gpu.before, result.gpu.after)
-        conditions = loads.conditions_of(result, result.load)
+        conditions = warnings.conditions_of(result, result.load)
         return None if conditions is None else disturbances(conditions, result.ran.threads * result.load.clients)
 
     @cached_property
     def warnings(self) -> tuple[Reason, ...]:
         """What is doubtful about the numbers, each once."""
         found: Iterable[Reason] = ()
-        if self.result.load is not None:
-            found = (*warnings.check_processors(self.result), *loads.list_warnings(self.result.load))
-        elif self.result.samples and not self._recorded.complete:
+        if self.result.load is not None or (self.result.samples and not self._recorded.complete):
             found = warnings.list_warnings(self.result, self.compute_p50, self.device_p50)
         return tuple(dict.fromkeys((*self.result.warnings, *found)))
-
-
-_NAMES_OF_QUANTILES = {0.5: "p50", 0.9: "p90", 0.99: "p99", 0.999: "p999"}
-
-
-def _as_estimate(share: ShareEstimate | None) -> Estimate | None:
-    return None if share is None else Estimate.of(share.value, share.interval)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
+
+from benchmarks.format import milliseconds
 from benchmarks.machine import disturbances
+from benchmarks.machine.monitor import Conditions
 from benchmarks.records.plan import LEAST_PROCESSES
 from benchmarks.records.result import Estimate, Result
-from benchmarks.records.samples import Series
+from benchmarks.records.samples import LoadResult
 from benchmarks.roofline.executed_precision import narrower
 from benchmarks.roofline.roof import implausible
 from benchmarks.stats import intervals, trend
-from benchmarks.stats.intervals import Processes, Samples
+from benchmarks.stats.intervals import MIN_SAMPLES, Processes, Samples
 from runtimes.errors import Reason
 
 APART = 1.25
@@ -36,11 +41,37 @@ IMPOSSIBLE = 10.0
 """How many times faster than the fastest matrix product a run may be: an algorithm may save three of four
 multiplications (Lavin and Gray 2015), and a ceiling may be measured too low."""
 
+KEPT = 0.95
+"""Of the rate at which requests were to come: what must be answered, or else they come too fast."""
+
+STALL = 10.0
+"""How many medians a call takes that is called a stall."""
+
+HELD_UP = 2.0
+"""How many times the calls' own p99 the responses' is where waiting is worth a line."""
+
+PARTS = 10
+"""Of a load, among which a trend is looked for."""
+
 
 def list_warnings(result: Result, compute: Estimate | None, device: Estimate | None) -> Iterator[Reason]:
-    """The warnings that follow from the facts of a result with samples, and from the medians of its runs on bound
-    inputs, by the host's and by the device's clock."""
-    yield from _check_request(result)
+    """The warnings that follow from the facts of a result with samples or a load, and from the medians of its runs on
+    bound inputs, by the host's and by the device's clock."""
+    asked, ran = result.asked, result.ran
+    if asked.threads is not None and ran.threads != asked.threads:
+        yield Reason("threads-not-granted", f"{asked.threads} threads were asked for, and it ran on {ran.threads}")
+    if asked.device is not None and ran.device != asked.device:
+        yield Reason("device-not-granted", f"device {asked.device} was asked for, and it ran on {ran.device}")
+    if result.load is not None:
+        yield from check_load(result.load)
+        return
+    if (line := narrower(result.identity.precision, ran.arithmetic)) is not None:
+        yield line
+    if asked.group is None:
+        yield Reason("measured-alone", "it was measured by itself, as there was no room beside the others")
+    least, processes = LEAST_PROCESSES if asked.processes is None else asked.processes, len(result.samples)
+    if processes < least:
+        yield Reason("processes-missing", f"it was measured in {processes} of {least} processes: the run ended early")
     yield from _check_samples(result)
     if device is not None and compute is not None and device.value > LONGER * compute.value:
         clocks = _describe_clocks(device.value, compute.value)
@@ -61,7 +92,11 @@ def find_unfinished_work(
         return Reason("runs-returned-early", f"runs returned before they were done: {clocks}")
     if whole is None or compute.value >= IDLE * whole.value:
         return None
-    if not (_is_empty(result, compute.value) or _is_impossible(result, compute.value)):
+    roof, seen = result.roof, [process.conditions for process in result.samples]
+    empty = any(each is not None and compute.value < EMPTY * each.clock_cost_s for each in seen)
+    # Of the two ceilings the multiplications' alone: a cache may hold the bytes.
+    most = None if roof is None else IMPOSSIBLE * compute.value * roof.peak_multiply_adds_per_s
+    if not empty and (roof is None or most is None or roof.multiply_adds <= most):
         return None
     return Reason(
         "runs-without-work",
@@ -74,63 +109,53 @@ def _describe_clocks(device_s: float, compute_s: float) -> str:
     return f"one takes {1e3 * device_s:.3g} ms by the device's clock and {1e3 * compute_s:.3g} ms by the host's"
 
 
-def _is_empty(result: Result, compute_s: float) -> bool:
-    """Whether a run takes no longer than a call that does nothing."""
-    seen = [process.conditions for process in result.samples if process.conditions is not None]
-    return any(compute_s < EMPTY * conditions.clock_cost_s for conditions in seen)
-
-
-def _is_impossible(result: Result, compute_s: float) -> bool:
-    """Whether no machine like this one could do its multiplications in that time. The bytes do not count: a cache may
-    hold them."""
-    roof = result.roof
-    return roof is not None and roof.multiply_adds > IMPOSSIBLE * compute_s * roof.peak_multiply_adds_per_s
-
-
-def check_processors(result: Result) -> Iterator[Reason]:
-    """Whether it ran with the threads and on the device that were asked for."""
-    asked, ran = result.asked, result.ran
-    if asked.threads is not None and ran.threads != asked.threads:
-        yield Reason("threads-not-granted", f"{asked.threads} threads were asked for, and it ran on {ran.threads}")
-    if asked.device is not None and ran.device != asked.device:
-        yield Reason("device-not-granted", f"device {asked.device} was asked for, and it ran on {ran.device}")
-
-
-def _check_request(result: Result) -> Iterator[Reason]:
-    """What was asked for and is not what ran."""
-    yield from check_processors(result)
-    if (line := narrower(result.identity.precision, result.ran.arithmetic)) is not None:
-        yield line
-    if result.asked.group is None:
-        yield Reason("measured-alone", "it was measured by itself, as there was no room beside the others")
-    least = LEAST_PROCESSES if result.asked.processes is None else result.asked.processes
-    if len(result.samples) < least:
-        yield Reason(
-            "processes-missing",
-            f"it was measured in {len(result.samples)} of {least} processes: the run ended early",
-        )
-
-
-def describe_warm_up(unsettled: int, processes: int) -> Reason:
-    """The warning for warm-ups that did not settle, in so many of the processes."""
-    where = "" if processes == 1 else f", in {unsettled} of {processes} processes"
-    return Reason("warm-up-not-settled", f"the warm-up reached its limit before three windows agreed{where}")
-
-
 def _check_samples(result: Result) -> Iterator[Reason]:
     latency = [process.latency for process in result.samples]
-    unsettled = sum(not series.settled for series in latency)
-    if unsettled:
-        yield describe_warm_up(unsettled, len(latency))
-    yield from check_trend([series.rounds_s for series in latency])
-    yield from check_correlation([series.samples_s for series in latency])
-    yield from _check_processes(latency)
+    yield from _check_warm_up([series.settled for series in latency])
+    yield from _check_trend([series.rounds_s for series in latency])
+    yield from _check_correlation([series.samples_s for series in latency])
+    medians = [intervals.quantile(series.samples_s, 0.5) for series in latency if series.samples_s]
+    if len(medians) > 1 and max(medians) > APART * min(medians):
+        least, most = (f"{1e3 * value:.3g}" for value in (min(medians), max(medians)))
+        yield Reason("processes-differ", f"its processes differ: their medians lie between {least} and {most} ms")
     seen = result.samples[0].conditions
     if seen is not None:
         yield from disturbances.list_warnings(seen, latency[0].samples_s, (result.gpu.before, result.gpu.after))
 
 
-def check_trend(processes: Processes) -> Iterator[Reason]:
+def check_load(load: LoadResult) -> Iterator[Reason]:
+    """What is doubtful about the figures of a load, each once."""
+    calls = load.services_s
+    yield from _check_warm_up([load.settled])
+    if load.shape != "cold":
+        long = len(calls) >= PARTS * MIN_SAMPLES[0.5]
+        yield from _check_trend([np.array_split(np.asarray(calls), PARTS)] if long else [])
+    if load.shape != "cold" and load.clients == 1:
+        yield from _check_correlation([calls])
+    if load.conditions is not None:
+        yield from disturbances.list_warnings(load.conditions, calls)
+    if load.unanswered:
+        total = load.unanswered + len(calls)
+        yield Reason(
+            "requests-unanswered",
+            f"{load.unanswered:,} of {total:,} requests still waited at the end: they came faster than they could be "
+            "answered, and how long they wait depends on how long that lasts",
+        )
+    elif load.rate_per_s is not None and load.shape == "open" and load.achieved_per_s < KEPT * load.rate_per_s:
+        yield Reason(
+            "rate-not-reached",
+            f"{load.rate_per_s:,.0f} requests a second were to come, and {load.achieved_per_s:,.0f} were answered",
+        )
+
+
+def _check_warm_up(settled: Sequence[bool]) -> Iterator[Reason]:
+    """Whether the warm-up settled, by process."""
+    if not all(settled):
+        where = "" if len(settled) == 1 else f", in {settled.count(False)} of {len(settled)} processes"
+        yield Reason("warm-up-not-settled", f"the warm-up reached its limit before three windows agreed{where}")
+
+
+def _check_trend(processes: Processes) -> Iterator[Reason]:
     """Whether the latency had a trend, by process and round, and from process to process."""
     for drift, parts in ((trend.drift(processes), "rounds"), (trend.drift_between(processes), "processes")):
         if drift is not None and drift.found:
@@ -140,7 +165,7 @@ def check_trend(processes: Processes) -> Iterator[Reason]:
             )
 
 
-def check_correlation(processes: Sequence[Samples]) -> Iterator[Reason]:
+def _check_correlation(processes: Sequence[Samples]) -> Iterator[Reason]:
     """Whether a sample leans on the one before, in most processes."""
     if 2 * sum(map(trend.is_strongly_correlated, processes)) > len(processes):
         mean = sum(map(trend.autocorrelation, processes)) / len(processes)
@@ -150,8 +175,33 @@ def check_correlation(processes: Sequence[Samples]) -> Iterator[Reason]:
         )
 
 
-def _check_processes(latency: Sequence[Series]) -> Iterator[Reason]:
-    medians = [intervals.quantile(series.samples_s, 0.5) for series in latency if series.samples_s]
-    if len(medians) > 1 and max(medians) > APART * min(medians):
-        least, most = (f"{1e3 * value:.3g}" for value in (min(medians), max(medians)))
-        yield Reason("processes-differ", f"its processes differ: their medians lie between {least} and {most} ms")
+def conditions_of(result: Result, load: LoadResult) -> Conditions | None:
+    """How the machine was, less what the load did to itself: threads that are more than the processors wait for each
+    other, which is no disturbance."""
+    about = load.conditions
+    if about is None or about.processors is None or result.ran.threads * load.clients <= about.processors:
+        return about
+    return replace(about, waited_s=None, involuntary_switches=0, pressure_share=None)
+
+
+def list_stalls(load: LoadResult) -> Iterator[Reason]:
+    """The stalls of a load, and the waiting behind them, which one of its figures alone would hide."""
+    calls = load.services_s
+    usual_s = intervals.quantile(calls, 0.5)
+    stalls = [sample for sample in calls if sample > STALL * usual_s]
+    if load.shape == "closed" and stalls:
+        yield Reason(
+            "calls-stalled",
+            f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(stalls))} ms where "
+            f"{milliseconds(usual_s)} is usual; this is service time: a closed loop sends nothing meanwhile, so nobody "
+            "is seen to wait",
+        )
+    if load.shape == "open" and intervals.enough_for(calls, 0.99):
+        service_s, response_s = (intervals.quantile(samples, 0.99) for samples in (calls, load.responses_s))
+        if response_s > HELD_UP * service_s:
+            behind = f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(calls))} ms; "
+            yield Reason(
+                "requests-waited",
+                f"{behind if stalls else ''}p99 from the intended start is {milliseconds(response_s)} ms, of the calls "
+                f"alone {milliseconds(service_s)}: requests wait behind slow calls",
+            )

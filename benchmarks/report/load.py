@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.analysis.loads import conditions_of, list_load_warnings
+from benchmarks.analysis.warnings import conditions_of, list_stalls
 from benchmarks.format import ABSENT, count, duration, milliseconds, number
 from benchmarks.machine.disturbances import disturbances_of_all
 from benchmarks.records.plan import ShapeName
@@ -127,7 +127,7 @@ def _section(results: Sequence[Figures]) -> Section:
     tables = (table_of_results(columns, of) for columns, of in kinds.items() if of)
     said = list(sweeps(found))
     for figures in found:
-        said += [f"{shape(figures)}: {warning}" for warning in list_load_warnings(_load(figures))]
+        said += [f"{shape(figures)}: {warning}" for warning in list_stalls(_load(figures))]
     blocks = (
         *(Sentence(line, "headline") for line in said),
         *(replace(table, label=named, aside=number > 0) for number, table in enumerate(tables)),

@@ -14,7 +14,7 @@ import pytest
 
 import runtimes
 from benchmarks.analysis.figures import Figures
-from benchmarks.analysis.loads import list_load_warnings, list_warnings
+from benchmarks.analysis.warnings import check_load, list_stalls
 from benchmarks.machine.monitor import Conditions
 from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.samples import LoadResult
@@ -39,7 +39,7 @@ def loaded(load: LoadResult, **facts: object) -> Figures:
 
 
 def codes(load: LoadResult) -> list[str]:
-    return [warning.code for warning in list_warnings(load)]
+    return [warning.code for warning in check_load(load)]
 
 
 class Scripted:
@@ -145,16 +145,16 @@ def test_the_report_says_of_a_stall_what_either_loop_would_hide() -> None:
 
 def test_a_quiet_load_has_nothing_to_tell() -> None:
     calls = (0.005,) * 2000
-    assert list(list_load_warnings(LoadResult("closed", calls, calls, 200.0))) == []
-    assert list(list_load_warnings(LoadResult("open", calls, calls, 100.0, "fixed", 100.0))) == []
-    assert list(list_warnings(LoadResult("open", calls, calls, 96.0, "fixed", 100.0))) == []
+    assert list(list_stalls(LoadResult("closed", calls, calls, 200.0))) == []
+    assert list(list_stalls(LoadResult("open", calls, calls, 100.0, "fixed", 100.0))) == []
+    assert list(check_load(LoadResult("open", calls, calls, 96.0, "fixed", 100.0))) == []
 
 
 def test_a_rate_that_cannot_be_kept_is_a_warning() -> None:
     calls = (0.005,) * 30
-    (missed,) = list_warnings(LoadResult("open", calls, calls, 94.0, "fixed", 100.0))
+    (missed,) = check_load(LoadResult("open", calls, calls, 94.0, "fixed", 100.0))
     assert (missed.code, missed.sentence[:3], "94" in missed.sentence) == ("rate-not-reached", "100", True)
-    (waiting,) = list_warnings(LoadResult("open", calls, calls, 94.0, "fixed", 400.0, unanswered=970))
+    (waiting,) = check_load(LoadResult("open", calls, calls, 94.0, "fixed", 400.0, unanswered=970))
     assert (waiting.code, waiting.sentence.startswith("970 of 1,000")) == ("requests-unanswered", True)
     assert codes(LoadResult("closed", calls, calls, 94.0, settled=False)) == ["warm-up-not-settled"]
 
@@ -164,15 +164,15 @@ def test_drifting_and_correlated_calls_are_warnings() -> None:
     noise = np.exp(random.normal(scale=0.02, size=2000))
     steady = tuple(map(float, 0.005 * noise))
     drifting = tuple(map(float, 0.005 * noise * np.linspace(1, 1.2, 2000)))
-    assert list(list_warnings(LoadResult("closed", steady, steady, 200.0))) == []
-    (drift,) = list_warnings(LoadResult("clients", drifting, drifting, 200.0, clients=2))
+    assert list(check_load(LoadResult("closed", steady, steady, 200.0))) == []
+    (drift,) = check_load(LoadResult("clients", drifting, drifting, 200.0, clients=2))
     assert (drift.code, "+1" in drift.sentence) == ("latency-drifted", True)
-    assert list(list_warnings(LoadResult("cold", drifting, drifting, 200.0))) == []
+    assert list(check_load(LoadResult("cold", drifting, drifting, 200.0))) == []
     walk = np.convolve(random.normal(size=2019), np.ones(20), "valid")
     leaning = tuple(map(float, 0.005 * np.exp(0.005 * walk)))
-    (correlated,) = list_warnings(LoadResult("paced", leaning, leaning, 30.0, None, 30.0))
+    (correlated,) = check_load(LoadResult("paced", leaning, leaning, 30.0, None, 30.0))
     assert (correlated.code, "0.9" in correlated.sentence) == ("samples-correlated", True)
-    assert list(list_warnings(LoadResult("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
+    assert list(check_load(LoadResult("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
     few = drifting[::60]
     assert "latency-drifted" not in codes(LoadResult("closed", few, few, 200.0))
 
