@@ -31,6 +31,9 @@ def start_result(
     """A result that knows what is to be measured, and nothing more."""
     pair, weights = configuration.pair, subject.weights
     file = pair.opens if isinstance(pair.opens, Artifact) else subject.own
+    sha256 = ""
+    if file is not None:
+        sha256 = files.sha256_of(file.path) if file.manifest is None else file.manifest.sha256
     return Result(
         status="ok",
         reason=None,
@@ -39,7 +42,7 @@ def start_result(
         identity=Identity(
             subject=subject.name,
             artifact=subject.name if file is None else file.path.name,
-            sha256="" if file is None else _sha256_of(file),
+            sha256=sha256,
             variant=subject.network,
             weights=None if weights is None else weights.origin,
             trained=None if weights is None else weights.trained,
@@ -64,10 +67,6 @@ def start_result(
     )
 
 
-def _sha256_of(artifact: Artifact) -> str:
-    return files.sha256_of(artifact.path) if artifact.manifest is None else artifact.manifest.sha256
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -85,18 +84,20 @@ def finish_result(
     result: Result, gathered: ProcessOutcomes, predictions: Predictions | None, context: ResultContext
 ) -> Result:
     """The result with what came of it; of a configuration that is not ok, its status and reason alone."""
-    first, last = gathered.outcomes[0], gathered.outcomes[-1]
-    result = replace(result, status=last.status, reason=_reason(gathered), notes=tuple(_notes(first)), time=_now())
+    first, last, number = gathered.outcomes[0], gathered.outcomes[-1], len(gathered.outcomes)
+    reason = last.reason
+    if reason is not None and number > 1:
+        reason = Reason(reason.code, f"in process {number}: {reason}")
+    result = replace(result, status=last.status, reason=reason, notes=tuple(_notes(first)), time=_now())
     about = first.description
     samples = tuple(outcome.sitting for outcome in gathered.outcomes if outcome.sitting is not None)
     if last.status != "ok" or about is None or not samples:
         return result
     arithmetic = first.arithmetic or about.precision
-    wide = wider(result.identity.precision, arithmetic)
     measured = replace(
         result,
         ran=Ran(about.device, about.threads, about.version, about.provider, arithmetic),
-        notes=tuple(_notes(first, wide)),
+        notes=tuple(_notes(first, wider(result.identity.precision, arithmetic))),
         warnings=tuple(dict.fromkeys(each for outcome in gathered.outcomes for each in outcome.warnings)),
         samples=samples,
         gpu=GpuUse(first.gpu_before, last.gpu_after, first.device_peak_bytes, first.energy_per_image_j),
@@ -110,12 +111,6 @@ def finish_result(
         return measured
     evaluation = Evaluation(len(first.unreadable), first.unreadable[:KEPT_NAMES], first.evaluated_per_s)
     return replace(measured, evaluation=evaluation, predictions=pack_predictions(predictions, context.labels))
-
-
-def _reason(gathered: ProcessOutcomes) -> Reason | None:
-    """Why it is not ok, and in which of its processes, if not in the first."""
-    reason, number = gathered.outcomes[-1].reason, len(gathered.outcomes)
-    return reason if reason is None or number == 1 else Reason(reason.code, f"in process {number}: {reason}")
 
 
 def _notes(outcome: JobOutcome, wide: Reason | None = None) -> list[Reason]:

@@ -134,7 +134,7 @@ class Figures:
         if self.is_reference:
             return Estimate(1.0, 1.0, 1.0) if self.result.samples else None
         found = self._comparison
-        return None if found is None else Estimate.of(found.ratio, found.interval)
+        return None if found is None else Estimate(found.ratio, *found.interval)
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -224,7 +224,7 @@ class Figures:
         if (recorded := self._recorded.estimates.get(name)) is not None or self.predictions is None:
             return recorded
         found = share(self.predictions)
-        return None if found is None else Estimate.of(found.value, found.interval)
+        return None if found is None else Estimate(found.value, *found.interval)
 
     def _share_against_reference(
         self, name: str, share: Callable[[Predictions, Predictions], ShareEstimate | None]

@@ -42,7 +42,7 @@ def estimate_quantiles(processes: Processes, quantiles: Iterable[float], seed: i
     if not given:
         return {}
     ends = intervals.quantile_intervals(processes, given, seed)
-    return {q: Estimate.of(intervals.quantile(samples, q), each) for q, each in zip(given, ends, strict=True)}
+    return {q: Estimate(intervals.quantile(samples, q), *each) for q, each in zip(given, ends, strict=True)}
 
 
 def compare_latencies(reference: Result, other: Result, q: float = 0.5) -> LatencyComparison:

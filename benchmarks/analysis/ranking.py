@@ -38,17 +38,21 @@ class Headline:
 
 def headlines(results: Sequence[Figures]) -> tuple[Headline, ...]:
     """One for each batch of these results of one subject on one machine; only those that were measured count."""
-    batches: dict[int, list[Figures]] = {}
+    batches: dict[int, list[tuple[float, Figures]]] = {}
     for each in results:
         if each.result.status == "ok" and each.result.samples and each.p50 is not None and each.p50.value:
-            batches.setdefault(each.result.identity.batch, []).append(each)
-    return tuple(map(_headline, batches.values()))
+            batches.setdefault(each.result.identity.batch, []).append((each.p50.value, each))
+    ordered = (sorted(batch, key=lambda pair: pair[0]) for batch in batches.values())
+    return tuple(_headline([figures for _, figures in batch]) for batch in ordered)
 
 
-def _headline(results: Sequence[Figures]) -> Headline:
-    ordered = sorted(results, key=_median_s)
-    fastest = _fastest(ordered)
-    threads = len({each.result.ran.threads for each in results}) > 1
+def _headline(ordered: Sequence[Figures]) -> Headline:
+    """Of results by their p50."""
+    fastest = ordered[0]
+    for other in ordered[1:]:
+        if compare_latencies(fastest.result, other.result).verdict == "faster":
+            fastest = other
+    threads = len({each.result.ran.threads for each in ordered}) > 1
     tied: list[Figures] = []
     lead: LatencyComparison | None = None
     for other in ordered:
@@ -60,19 +64,6 @@ def _headline(results: Sequence[Figures]) -> Headline:
         tied.append(other)
         lead = lead or compared
     return Headline(fastest, tuple(tied), None, lead, threads)
-
-
-def _median_s(figures: Figures) -> float:
-    return 0.0 if figures.p50 is None else figures.p50.value
-
-
-def _fastest(ordered: Sequence[Figures]) -> Figures:
-    """The first of the results that none of those behind it is told to be faster than."""
-    first, *others = ordered
-    for other in others:
-        if compare_latencies(first.result, other.result).verdict == "faster":
-            first = other
-    return first
 
 
 def name(result: Result, threads: bool = False) -> str:
@@ -87,8 +78,12 @@ def name(result: Result, threads: bool = False) -> str:
 
 def format_headline(headline: Headline) -> str:
     """The headline as a sentence, with the intervals."""
-    fastest = headline.fastest
-    parts = [_describe_lead(headline), *_over_reference(headline)]
+    fastest, following = headline.fastest, headline.next
+    parts = [_describe_lead(headline)]
+    against_reference = fastest.is_reference or (following is not None and following.is_reference)
+    if fastest.ratio is not None and not against_reference:
+        ratio = times(fastest.ratio.value, fastest.ratio.interval)
+        parts.append(f"{ratio} times as fast as {REFERENCE} in fp32")
     if fastest.drop is not None and not fastest.is_reference:
         parts.append(f"its drop of top-1 is {points(fastest.drop.value, fastest.drop.interval)} points")
     if fastest.disturbances:
@@ -97,31 +92,15 @@ def format_headline(headline: Headline) -> str:
 
 
 def _describe_lead(headline: Headline) -> str:
-    first, p50 = _name(headline, headline.fastest), headline.fastest.p50
+    p50, following = headline.fastest.p50, headline.next
+    first, *tied = names = [name(each.result, headline.threads) for each in (headline.fastest, *headline.tied)]
     took = f"{ABSENT if p50 is None else duration(p50.value, p50.interval)} ms"
     if headline.lead is None:
         return f"{first} takes {took}; there is nothing to compare it with"
     ratio = f"{times(headline.lead.ratio, headline.lead.interval)} times as fast as"
-    place = f"{first} is the fastest" if not headline.tied else f"{_list_names(headline)} tie for the fastest"
-    if headline.next is None:
-        return f"{place}, at {took}: {ratio} {_name(headline, headline.tied[0])}, which is not told apart"
-    return f"{place}, at {took}: {ratio} the next, {_name(headline, headline.next)}"
-
-
-def _name(headline: Headline, figures: Figures) -> str:
-    return name(figures.result, headline.threads)
-
-
-def _list_names(headline: Headline) -> str:
-    names = [_name(headline, figures) for figures in (headline.fastest, *headline.tied)]
     if len(names) > NAMED:
         names[NAMED - 1 :] = [f"{len(names) - NAMED + 1} others"]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _over_reference(headline: Headline) -> tuple[str, ...]:
-    ratio, following = headline.fastest.ratio, headline.next
-    told = following is not None and following.is_reference
-    if ratio is None or told or headline.fastest.is_reference:
-        return ()
-    return (f"{times(ratio.value, ratio.interval)} times as fast as {REFERENCE} in fp32",)
+    place = f"{', '.join(names[:-1])} and {names[-1]} tie for the fastest" if tied else f"{first} is the fastest"
+    if following is None:
+        return f"{place}, at {took}: {ratio} {tied[0]}, which is not told apart"
+    return f"{place}, at {took}: {ratio} the next, {name(following.result, headline.threads)}"

@@ -84,9 +84,11 @@ class Panel:
 
     def __post_init__(self) -> None:
         """Raises ``UsageError`` for a range that no axis has."""
-        if self.y_range is not None and self.y_range[0] >= self.y_range[1]:
+        if self.y_range is None:
+            return
+        if self.y_range[0] >= self.y_range[1]:
             raise UsageError(f"y_range {self.y_range}: expected the lower end first", code="range-reversed")
-        if self.y_range is not None and self.y_scale == "log" and self.y_range[0] <= 0:
+        if self.y_scale == "log" and self.y_range[0] <= 0:
             raise UsageError(
                 f"y_range {self.y_range} of a logarithmic axis: expected more than 0", code="log-range-not-positive"
             )

@@ -100,7 +100,8 @@ def migrate_row(data: Mapping[str, Any], version: int) -> Json:
     Raises:
         ArtifactError: a field is not known, or has not the type that it had.
     """
-    unknown = [name for name in data if name not in _KNOWN or (version == LAST and _is_gone(name))]
+    gone = {name for names in _SERIES.values() for name in names} if version == LAST else set()
+    unknown = [name for name in data if name not in _KNOWN - gone]
     if unknown:
         raise ArtifactError(f"unknown field {quote(unknown[0])!r}", code="field-unknown")
     old = version <= LAST_OF_ONE_PROCESS
@@ -109,80 +110,54 @@ def migrate_row(data: Mapping[str, Any], version: int) -> Json:
         result[part] = {RENAMED.get(name, name): data.get(name) for name in names}
     result["reason"] = None if data.get("reason") is None else _as_recorded(data["reason"])
     result["notes"] = [] if data.get("note") is None else [_as_recorded(data["note"])]
-    result["warnings"] = [] if old else list(_find_worker_warnings(_items(data, "warnings")))
+    result["warnings"] = [
+        {"code": code, "sentence": sentence}
+        for sentence in ([] if old else _items(data, "warnings"))
+        for code, pattern in WORKER_WARNINGS.items()
+        if re.search(pattern, str(sentence))
+    ]
     result["samples"] = _build_samples(data) if old else data.get("sittings", [])
     if data.get("answers") is not None:
-        result["predictions"] = _repack(data["answers"])
+        packed = codec.decode(PackedPredictions, data["answers"])
+        result["predictions"] = codec.encode(packing.pack_predictions(unpack_version_4(packed), packed.labels))
     if data.get("unreadable") is not None:
         names, rate = data.get("unreadable_names", []), data.get("evaluated_per_s")
         result["evaluation"] = {"unreadable": data["unreadable"], "unreadable_names": names, "images_per_s": rate}
-    if data.get("roof") is not None:
-        derived = ("least_s", "share", "bound")
-        result["roof"] = {name: value for name, value in _parts(data, "roof").items() if name not in derived}
+    roof, derived = data.get("roof"), ("least_s", "share", "bound")
+    if isinstance(roof, dict):
+        roof = {name: value for name, value in roof.items() if name not in derived}
+    result["roof"] = roof
     if data.get("status") == "ok":
-        result["recorded"] = _recorded(data) if old else _recorded_against_reference(data)
+        result["recorded"] = _recorded(data, complete=old)
     return result
-
-
-def _is_gone(name: str) -> bool:
-    return any(name in names for names in _SERIES.values())
-
-
-def _parts(data: Mapping[str, Any], name: str) -> Json:
-    if not isinstance(data[name], dict):
-        raise _mismatch(name, "an object", data[name])
-    return dict(data[name])
 
 
 def _items(data: Mapping[str, Any], name: str, count: int | None = None) -> list[Any]:
     items = data.get(name) or []
     if not isinstance(items, list) or count not in (None, len(items)):
-        raise _mismatch(name, "a list" if count is None else f"a list of {count}", items)
+        expected = "a list" if count is None else f"a list of {count}"
+        raise ArtifactError(
+            f"field {name!r}: expected {expected}, got {quote(json.dumps(items))}", code="field-type-mismatch"
+        )
     return items
-
-
-def _mismatch(name: str, expected: str, value: object) -> ArtifactError:
-    return ArtifactError(
-        f"field {name!r}: expected {expected}, got {quote(json.dumps(value))}", code="field-type-mismatch"
-    )
 
 
 def _as_recorded(sentence: object) -> Json:
     return {"code": "recorded", "sentence": sentence}
 
 
-def _find_worker_warnings(warnings: list[Any]) -> list[Json]:
-    return [
-        {"code": code, "sentence": sentence}
-        for sentence in warnings
-        for code, pattern in WORKER_WARNINGS.items()
-        if re.search(pattern, str(sentence))
-    ]
-
-
-def _estimates(data: Mapping[str, Any], names: tuple[str, ...]) -> Json:
-    found = {}
-    for name in names:
+def _recorded(data: Mapping[str, Any], complete: bool) -> Json:
+    """All figures, or those against a reference alone."""
+    figures = (*TIMES, *SHARES) if complete else AGAINST_REFERENCE
+    kept = ("images", "images_per_s", "verdict") if complete else ("verdict", "flips")
+    few = complete and len(_items(data, "samples_s")) < intervals.MIN_SAMPLES[0.99]
+    estimates = {}
+    for name in figures:
         value, interval = (data.get(field) for field in _FIGURES[name])
-        if value is not None:
+        if value is not None and not (few and name == "p99"):
             low, high = (value, value) if interval is None else _items(data, _FIGURES[name][1], 2)
-            found[name] = {"value": value, "low": low, "high": high}
-    return found
-
-
-def _recorded(data: Mapping[str, Any]) -> Json:
-    few = len(_items(data, "samples_s")) < intervals.MIN_SAMPLES[0.99]
-    names = tuple(name for name in (*TIMES, *SHARES) if not (few and name == "p99"))
-    return {
-        "complete": True,
-        "estimates": _estimates(data, names),
-        **{name: data.get(name) for name in ("images", "images_per_s", "verdict")},
-    }
-
-
-def _recorded_against_reference(data: Mapping[str, Any]) -> Json:
-    kept = {name: data.get(name) for name in ("verdict", "flips")}
-    return {"complete": False, "estimates": _estimates(data, AGAINST_REFERENCE), **kept}
+            estimates[name] = {"value": value, "low": low, "high": high}
+    return {"complete": complete, "estimates": estimates, **{name: data.get(name) for name in kept}}
 
 
 def _build_samples(data: Mapping[str, Any]) -> list[Json]:
@@ -196,13 +171,6 @@ def _build_samples(data: Mapping[str, Any]) -> list[Json]:
         series = {"warmup_s": data.get(warmup) or [], "settled": settled, "rounds_s": rounds}
         process[clock] = None if clock == "device" and data.get(samples) is None else series
     return [{**process, "starts_s": [0.0]}]
-
-
-def _repack(answers: object) -> Json:
-    """The packed predictions of version 4 as they are packed today."""
-    old = codec.decode(PackedPredictions, answers)
-    packed: Json = codec.encode(packing.pack_predictions(unpack_version_4(old), old.labels))
-    return packed
 
 
 def unpack_version_4(packed: PackedPredictions) -> Predictions:

@@ -91,11 +91,7 @@ class BenchmarkRequest:
     command: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("duration", self.duration_s),
-            ("timeout", self.silence_s),
-            ("budget", self.budget_s),
-        ):
+        for name, value in (("duration", self.duration_s), ("timeout", self.silence_s), ("budget", self.budget_s)):
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(
                     f"the {name} must be a number of seconds above 0, not {value}", code="seconds-not-positive"

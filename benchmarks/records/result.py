@@ -128,11 +128,6 @@ class Estimate:
     low: float
     high: float
 
-    @classmethod
-    def of(cls, value: float, interval: Interval) -> Estimate:
-        """The value with that interval."""
-        return cls(value, *interval)
-
     @property
     def interval(self) -> Interval:
         """Both ends."""
@@ -179,20 +174,18 @@ class RoofInputs:
     @property
     def least_s(self) -> float:
         """The least time that the two ceilings allow one call."""
-        return max(self._computing_s, self._moving_s)
+        return max(self._times_s)
 
     @property
     def bound(self) -> Literal["compute", "bandwidth"]:
         """Which of the two ceilings is the lower."""
-        return "compute" if self._computing_s >= self._moving_s else "bandwidth"
+        computing_s, moving_s = self._times_s
+        return "compute" if computing_s >= moving_s else "bandwidth"
 
     @property
-    def _computing_s(self) -> float:
-        return self.multiply_adds / self.peak_multiply_adds_per_s
-
-    @property
-    def _moving_s(self) -> float:
-        return self.traffic_bytes / self.bandwidth_bytes_per_s
+    def _times_s(self) -> tuple[float, float]:
+        computing_s = self.multiply_adds / self.peak_multiply_adds_per_s
+        return computing_s, self.traffic_bytes / self.bandwidth_bytes_per_s
 
 
 @dataclass(frozen=True)

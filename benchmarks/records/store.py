@@ -62,7 +62,9 @@ def _drop_derivable(result: Result, among: Sequence[Result]) -> Result:
 def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Result:
     try:
         data = _load_json(line)
-        version = _version_of(data)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if not isinstance(version, int) or isinstance(version, bool):
+            version = SCHEMA_VERSION  # what says nothing of itself, or nonsense, is checked as a present one
         if version > SCHEMA_VERSION:
             raise CompatibilityError(
                 f"line {number}: a result of schema version {version}; this rbench reads up to {SCHEMA_VERSION}",
@@ -87,12 +89,6 @@ def _load_json(line: bytes) -> object:
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"not valid JSON: {quote(error)}", code="json-invalid") from error
     return data
-
-
-def _version_of(data: object) -> int:
-    """What the line says of itself; one that says nothing, or nonsense, is checked as a present one."""
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    return version if isinstance(version, int) and not isinstance(version, bool) else SCHEMA_VERSION
 
 
 def format_line(result: Result, figures: Mapping[str, object]) -> bytes:

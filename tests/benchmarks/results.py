@@ -169,7 +169,7 @@ def change(of: Figures | Result, **changes: Any) -> Figures:
 
 def estimate(value: float, interval: tuple[float, float] | None = None) -> Estimate:
     """With the value as both ends where no interval is named."""
-    return Estimate.of(value, interval or (value, value))
+    return Estimate(value, *(interval or (value, value)))
 
 
 EMPTY = Result(

@@ -132,7 +132,7 @@ def test_results_that_took_turns_are_compared_in_pairs(
     sides = [[one.latency.rounds_s for one in side] for side in (its, mine)]
     compare = comparison.compare_paired if paired else comparison.compare_unpaired
     expected = compare(sides[0], sides[1], seed=0)
-    assert found.ratio == Estimate.of(expected.ratio, expected.interval)
+    assert found.ratio == Estimate(expected.ratio, *expected.interval)
     assert found.verdict == expected.verdict == ("faster" if paired else "tie")
 
 
@@ -141,7 +141,7 @@ def test_unequal_results_are_paired_in_what_both_have() -> None:
     mine = process(40, rounds=6)
     found = against(measured(mine, group=1), reference(*its, group=1))
     expected = comparison.compare_paired([its[0].latency.rounds_s], [mine.latency.rounds_s], seed=0)
-    assert found.ratio == Estimate.of(expected.ratio, expected.interval)
+    assert found.ratio == Estimate(expected.ratio, *expected.interval)
 
 
 def test_the_reference_itself_has_ratio_one_and_no_verdict() -> None:

@@ -180,7 +180,7 @@ def with_totals(result: Result, top1: float | None, images: int = 1000) -> Resul
     figures = Figures(result)
     estimates = {name: figure for name in ("p50", "p99") if (figure := getattr(figures, name)) is not None}
     if top1 is not None:
-        estimates["top1"] = Estimate.of(top1, wilson(round(top1 * images), images))
+        estimates["top1"] = Estimate(top1, *wilson(round(top1 * images), images))
     return change_facts(result, recorded=RecordedFigures(True, estimates, images))
 
 

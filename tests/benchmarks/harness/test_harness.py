@@ -174,7 +174,7 @@ def finished(harness: Harness, subject: Subject, configurations: Sequence[Config
 
 
 def estimated(comparison: statistics.LatencyComparison) -> Estimate:
-    return Estimate.of(comparison.ratio, comparison.interval)
+    return Estimate(comparison.ratio, *comparison.interval)
 
 
 def taken(figures: Figures) -> list[Sequence[Sequence[float]]]:
