@@ -140,9 +140,7 @@ def count_confusions(this: PackedPredictions, reference: PackedPredictions, most
     """
     if this.asked != reference.asked or this.classes != reference.classes:
         raise ModelMismatchError(
-            "the predictions are on different images",
-            code="packed-images-differ",
-            hint="measure both on the same data",
+            "the predictions are on different images", code="packed-images-differ", hint="measure both on the same data"
         )
     now, before = unpack_predictions(this), unpack_predictions(reference)
     changed = np.flatnonzero(now.best[:, 0] != before.best[:, 0])

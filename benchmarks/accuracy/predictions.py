@@ -69,9 +69,7 @@ class ShareEstimate:
 
 
 def predict(
-    logits_of: Callable[[Array], Logits],
-    batches: Iterable[tuple[Indices, Array]],
-    targets: Indices | None,
+    logits_of: Callable[[Array], Logits], batches: Iterable[tuple[Indices, Array]], targets: Indices | None
 ) -> Predictions:
     """The answers on all the batches of (indices, images); ``logits_of`` gives (b, classes) for b images.
 
