@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.environment import Environment
+from benchmarks.records.request import Configuration, Subject
 from benchmarks.records.result import Result
 from benchmarks.records.store import FILE_NAME, ResultsFile, read
-from benchmarks.records.subject import Configuration, Subject
 from runtimes import codec, files
 from runtimes.errors import UsageError
 

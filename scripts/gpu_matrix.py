@@ -20,9 +20,16 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
 from benchmarks.machine import gpu
-from benchmarks.records.request import BUNDLED_VARIANT, BUNDLED_WEIGHTS, BenchmarkRequest, RunListener
+from benchmarks.records.request import (
+    BUNDLED_VARIANT,
+    BUNDLED_WEIGHTS,
+    FP32,
+    BenchmarkRequest,
+    Configuration,
+    RunListener,
+    Subject,
+)
 from benchmarks.records.result import Result
-from benchmarks.records.subject import FP32, Configuration, Subject
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
 from exporter.precision.table import PRECISIONS

@@ -11,9 +11,8 @@ from benchmarks.analysis import warnings
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.environment import Environment
 from benchmarks.process.job import JobOutcome, ProcessOutcomes
-from benchmarks.records.request import BenchmarkRequest
+from benchmarks.records.request import NOISE, BenchmarkRequest, Configuration, Subject
 from benchmarks.records.result import Asked, Evaluation, GpuUse, Identity, Ran, Result
-from benchmarks.records.subject import NOISE, Configuration, Subject
 from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.roofline.executed_precision import wider
 from benchmarks.roofline.graph_cost import Cost

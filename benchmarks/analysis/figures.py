@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import TypeAlias
 
 from benchmarks.accuracy import differences, packing, predictions
 from benchmarks.accuracy.differences import Flips
 from benchmarks.accuracy.predictions import Predictions, ShareEstimate
 from benchmarks.analysis import warnings
-from benchmarks.analysis.latencies import compare_latencies, estimate_quantiles, latencies, rounds_of
 from benchmarks.machine.disturbances import disturbances, disturbances_of_all
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
+from benchmarks.records.request import is_reference
 from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import ProcessSamples, Series
-from benchmarks.records.subject import is_reference
-from benchmarks.stats import intervals
+from benchmarks.stats import comparison, intervals
 from benchmarks.stats.comparison import LatencyComparison, Verdict
 from runtimes import codec
 from runtimes.errors import Reason
@@ -30,6 +30,12 @@ NAMES = (
 
 _NAMES_OF_QUANTILES = {0.5: "p50", 0.9: "p90", 0.99: "p99", 0.999: "p999"}
 _NOT_RECORDED = RecordedFigures(complete=False, estimates={})
+
+Processes: TypeAlias = tuple[tuple[tuple[float, ...], ...], ...]
+"""Seconds, by process and round."""
+
+REMEMBERED = 1024
+"""Results of resampling, which takes a tenth of a second of many samples: what was computed once is kept."""
 
 
 class Figures:
@@ -255,3 +261,45 @@ class Figures:
         if self.result.load is not None or (self.result.samples and not self._recorded.complete):
             found = warnings.list_warnings(self.result, self.compute_p50, self.device_p50)
         return tuple(dict.fromkeys((*self.result.warnings, *found)))
+
+
+def latencies(result: Result) -> Processes:
+    """The samples of whole calls; of a load its responses, of whose processes cold starts have one each."""
+    if result.load is None:
+        return rounds_of(result, lambda process: process.latency)
+    if result.load.shape == "cold":
+        return tuple(((sample,),) for sample in result.load.responses_s)
+    return ((result.load.responses_s,),) if result.load.responses_s else ()
+
+
+def rounds_of(result: Result, clock: Callable[[ProcessSamples], Series | None]) -> Processes:
+    """The samples of one clock, without the processes that it was not read in."""
+    return tuple(series.rounds_s for process in result.samples if (series := clock(process)) is not None)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def estimate_quantiles(processes: Processes, quantiles: Iterable[float], seed: int) -> Mapping[float, Estimate]:
+    """Those of the quantiles that there are enough samples for, of all processes together."""
+    samples = intervals.together(processes)
+    given = [q for q in quantiles if intervals.enough_for(samples, q)]
+    if not given:
+        return {}
+    ends = intervals.quantile_intervals(processes, given, seed)
+    return {q: Estimate(intervals.quantile(samples, q), *each) for q, each in zip(given, ends, strict=True)}
+
+
+def compare_latencies(reference: Result, other: Result, q: float = 0.5) -> LatencyComparison:
+    """The ``q``-quantiles of two results: above 1, ``other`` is the faster. Pair by pair if they took turns."""
+    paired = took_turns(reference, other)
+    return _compare(latencies(reference), latencies(other), paired, other.asked.seed, q)
+
+
+def took_turns(first: Result, second: Result) -> bool:
+    """Whether the two were measured side by side."""
+    return first.run == second.run and first.asked.group == second.asked.group is not None
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _compare(reference: Processes, other: Processes, paired: bool, seed: int, q: float) -> LatencyComparison:
+    compare = comparison.compare_paired if paired else comparison.compare_unpaired
+    return compare(reference, other, seed=seed, q=q)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.analysis.figures import Figures
-from benchmarks.analysis.latencies import compare_latencies
+from benchmarks.analysis.figures import Figures, compare_latencies
 from benchmarks.format import ABSENT, count, duration, points, times
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Result

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.differences import Flips, flips
-from benchmarks.analysis.figures import Figures
-from benchmarks.analysis.latencies import compare_latencies, took_turns
+from benchmarks.analysis.figures import Figures, compare_latencies, took_turns
 from benchmarks.stats.comparison import Units, Verdict
 from exporter.proportions import Interval, newcombe
 from runtimes.errors import Reason

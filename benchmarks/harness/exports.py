@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from benchmarks.format import one_line
 from benchmarks.process.status import REFUSALS, status_of
-from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
-from benchmarks.records.subject import (
+from benchmarks.records.request import (
     FP32,
     PROGRAM_FORMAT,
     REMADE_FORMATS,
     TYPED_FORMAT,
+    BenchmarkRequest,
     PrecisionVariant,
     Refusal,
+    RunListener,
     Subject,
+    select_backends,
 )
 from exporter.data.dataset import BUNDLED_NAME
 from exporter.models.variants import variant

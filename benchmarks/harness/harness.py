@@ -26,9 +26,8 @@ from benchmarks.process import worker_process
 from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes
 from benchmarks.process.status import status_of
 from benchmarks.records.plan import ArrivalPlan, Plan
-from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
+from benchmarks.records.request import BenchmarkRequest, Configuration, Refusal, RunListener, Subject, select_backends
 from benchmarks.records.result import Ran, Result
-from benchmarks.records.subject import Configuration, Refusal, Subject
 from benchmarks.roofline import ceilings
 from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.roofline.graph_cost import cost_of

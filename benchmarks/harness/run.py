@@ -7,9 +7,8 @@ from collections.abc import Generator, Iterator, Sequence
 from benchmarks.analysis.figures import Figures
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
-from benchmarks.records.request import BenchmarkRequest, RunListener, complete_request
+from benchmarks.records.request import BenchmarkRequest, Configuration, RunListener, complete_request
 from benchmarks.records.result import Result
-from benchmarks.records.subject import Configuration
 from runtimes.errors import BackendUnavailableError, CheckFailedError
 from runtimes.processors import usable_processors
 

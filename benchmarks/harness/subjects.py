@@ -8,15 +8,17 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from benchmarks.harness.exports import ExportContext, make_alone, make_from_file, make_from_variant
-from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
-from benchmarks.records.subject import (
+from benchmarks.records.request import (
     REMADE_FORMATS,
     TYPED_FORMAT,
+    BenchmarkRequest,
     Pair,
     PrecisionVariant,
     Refusal,
+    RunListener,
     Subject,
     classes_of,
+    select_backends,
 )
 from exporter.data.dataset import map_classes, open_dataset
 from exporter.models.variants import VARIANTS, variant

@@ -12,9 +12,16 @@ from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs_alone, subject_alone
 from benchmarks.process.status import status_of
 from benchmarks.records.plan import SHAPES, ArrivalPlan, Arrivals, ShapeName
-from benchmarks.records.request import BenchmarkRequest, RunListener, complete_request
+from benchmarks.records.request import (
+    BenchmarkRequest,
+    Configuration,
+    Pair,
+    Refusal,
+    RunListener,
+    Subject,
+    complete_request,
+)
 from benchmarks.records.result import Result
-from benchmarks.records.subject import Configuration, Pair, Refusal, Subject
 from runtimes.errors import CheckFailedError, Reason, UsageError
 from runtimes.processors import usable_processors
 

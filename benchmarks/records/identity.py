@@ -116,7 +116,7 @@ def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result 
 
 
 def _references(result: Result, among: Sequence[Result]) -> list[Result]:
-    from benchmarks.records.subject import is_reference
+    from benchmarks.records.request import is_reference
 
     key = result.run, result.identity.subject
     return [

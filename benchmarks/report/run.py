@@ -10,8 +10,8 @@ from benchmarks.analysis import ranking
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import count
 from benchmarks.records.identity import locate, weights_of
+from benchmarks.records.request import NOISE
 from benchmarks.records.result import Result
-from benchmarks.records.subject import NOISE
 from benchmarks.report.columns import COST, GPU, SPANS, SPEED, WORTH, has_values, table_of_results
 from benchmarks.report.plots import RunPlots
 from benchmarks.report.predictions import TableLimits, tabulate_predictions

@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from benchmarks.stats import bootstrap
 from benchmarks.stats.intervals import (
     Floats,
     Processes,
@@ -26,6 +25,7 @@ from benchmarks.stats.intervals import (
     _logs,
     _middle,
     quantile,
+    resample_blocks,
     student,
 )
 from exporter.proportions import Interval
@@ -155,7 +155,7 @@ def _middle_mean(processes: Sequence[Floats]) -> tuple[float, float, float]:
 
 def _resample(series: Sequence[Floats], q: float, *seed: int) -> Floats:
     """(RESAMPLES,), the logarithms of the quantile of all values together, with blocks resampled."""
-    return _logs(bootstrap.resample_blocks(series, [q], np.random.default_rng(seed))[0])
+    return _logs(resample_blocks(series, [q], np.random.default_rng(seed))[0])
 
 
 def welch_freedom(errors: Sequence[float], counts: Sequence[int]) -> float:

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.stats import bootstrap
 from benchmarks.stats.comparison import RESOLUTION
-from benchmarks.stats.intervals import Floats, Processes, Samples, _join_rounds, _logs, quantile, student
+from benchmarks.stats.intervals import (
+    Floats,
+    Processes,
+    Samples,
+    _join_rounds,
+    _logs,
+    autocovariance,
+    quantile,
+    ranks,
+    student,
+)
 
 MIN_TREND_ROUNDS = 4
 """Of a process, for a trend."""
@@ -79,7 +88,7 @@ def autocorrelation(samples: Samples) -> float:
     values = np.asarray(samples, dtype=np.float64)
     if len(values) < 3 or np.all(values == values[0]):
         return 0.0
-    variance, covariance = bootstrap.autocovariance(bootstrap.ranks(values), 1)
+    variance, covariance = autocovariance(ranks(values), 1)
     return float(covariance / variance)
 
 

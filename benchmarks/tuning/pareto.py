@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from benchmarks.analysis.figures import Figures
-from benchmarks.analysis.latencies import compare_latencies
+from benchmarks.analysis.figures import Figures, compare_latencies
 from benchmarks.records.result import Estimate
 from benchmarks.stats.comparison import RESOLUTION
 

@@ -17,9 +17,16 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.run import exit_code as run_exit_code
 from benchmarks.harness.subjects import pairs
-from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
+from benchmarks.records.request import (
+    BenchmarkRequest,
+    Configuration,
+    Pair,
+    Refusal,
+    RunListener,
+    Subject,
+    select_backends,
+)
 from benchmarks.records.result import Estimate, Result
-from benchmarks.records.subject import Configuration, Pair, Refusal, Subject
 from benchmarks.tuning import pareto
 from benchmarks.tuning.artifact import copy_with_tuning, target_of, tuning_of
 from benchmarks.tuning.pareto import Choice, Objective, ParetoPoint

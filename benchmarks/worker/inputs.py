@@ -19,7 +19,7 @@ from runtimes.protocol import Array, Arrays, TensorSpec
 
 if TYPE_CHECKING:
     from runtimes import Runtime
-from benchmarks.records.subject import classes_of
+from benchmarks.records.request import classes_of
 
 Batches: TypeAlias = Generator[tuple[NDArray[np.int64], Array], None, None]
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.harness.harness import Trial
-from benchmarks.records.request import BenchmarkRequest
+from benchmarks.records.request import BenchmarkRequest, Configuration, PrecisionVariant, Refusal, Subject
 from benchmarks.records.result import Estimate, RecordedFigures, Result
-from benchmarks.records.subject import Configuration, PrecisionVariant, Refusal, Subject
 from benchmarks.tuning.search import TuningGoal, TuningResult, TuningSearch
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS

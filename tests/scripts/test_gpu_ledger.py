@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import runtimes
+from benchmarks.records.request import Configuration, Pair, PrecisionVariant, Subject
 from benchmarks.records.result import Result, Status
 from benchmarks.records.store import FILE_NAME, ResultsFile
-from benchmarks.records.subject import Configuration, Pair, PrecisionVariant, Subject
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.errors import ArtifactError, UsageError

@@ -10,9 +10,8 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.machine import gpu
 from benchmarks.machine.environment import environment
 from benchmarks.records import store
-from benchmarks.records.request import BenchmarkRequest
+from benchmarks.records.request import BenchmarkRequest, Configuration, PrecisionVariant, Refusal, Subject
 from benchmarks.records.result import Result
-from benchmarks.records.subject import Configuration, PrecisionVariant, Refusal, Subject
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS

@@ -10,9 +10,8 @@ from benchmarks.analysis import assembly
 from benchmarks.analysis.assembly import ResultContext
 from benchmarks.machine.gpu import GpuState
 from benchmarks.process.job import JobOutcome, ProcessOutcomes
-from benchmarks.records.request import BenchmarkRequest
+from benchmarks.records.request import BenchmarkRequest, Configuration, Pair, PrecisionVariant, Refusal, Subject
 from benchmarks.records.result import Asked, Evaluation, GpuUse, Ran, Result, RoofInputs, Status
-from benchmarks.records.subject import Configuration, Pair, PrecisionVariant, Refusal, Subject
 from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.roofline.graph_cost import Cost
 from runtimes.backends import fake

@@ -10,9 +10,9 @@ from benchmarks.accuracy.packing import pack_predictions
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis import figures
 from benchmarks.analysis.figures import Figures
+from benchmarks.records.request import is_reference
 from benchmarks.records.result import Estimate, RecordedFigures, Result, RoofInputs
 from benchmarks.records.samples import LoadResult, ProcessSamples
-from benchmarks.records.subject import is_reference
 from benchmarks.stats import comparison, intervals
 from tests.benchmarks.gatherings import process, series
 from tests.benchmarks.results import EMPTY, QUIET, change_facts

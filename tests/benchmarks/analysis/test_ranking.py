@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.analysis import latencies, ranking
+from benchmarks.analysis import figures, ranking
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import Headline, format_headline, headlines
 from benchmarks.records.result import Result
@@ -145,12 +145,12 @@ def test_results_that_took_turns_are_compared_in_pairs(monkeypatch: pytest.Monke
             return LatencyComparison(1.0, (0.9, 1.1), "tie", "processes")
 
         monkeypatch.setattr(comparison, name, noted)
-    latencies._compare.cache_clear()
+    figures._compare.cache_clear()
     others = [QUICK, change(QUICK, run="another"), change(QUICK, group=3), change(QUICK, group=None)]
     for other in others:
-        latencies.compare_latencies(SLOW.result, other.result)
-    latencies.compare_latencies(change(SLOW, group=None).result, others[-1].result)
-    latencies._compare.cache_clear()
+        figures.compare_latencies(SLOW.result, other.result)
+    figures.compare_latencies(change(SLOW, group=None).result, others[-1].result)
+    figures._compare.cache_clear()
     assert asked == ["compare_paired", "compare_unpaired"]  # what was compared once is remembered
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.analysis.figures import Figures
-from benchmarks.analysis.latencies import latencies
+from benchmarks.analysis.figures import Figures, latencies
 from benchmarks.compare import changes
 from benchmarks.compare.compare import Limits, compare
 from benchmarks.records.result import Estimate, RecordedFigures, Result

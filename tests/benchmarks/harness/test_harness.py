@@ -11,12 +11,19 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.harness import run as runs
 from benchmarks.harness import scheduler
 from benchmarks.harness.harness import Harness, Trial
-from benchmarks.records import subject as records_subject
+from benchmarks.records import request as records_request
 from benchmarks.records.plan import ArrivalPlan
-from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.request import (
+    BenchmarkRequest,
+    Configuration,
+    Pair,
+    PrecisionVariant,
+    Refusal,
+    RunListener,
+    Subject,
+)
 from benchmarks.records.result import Estimate, Evaluation, Result
 from benchmarks.records.samples import LoadResult
-from benchmarks.records.subject import Configuration, Pair, PrecisionVariant, Refusal, Subject
 from benchmarks.roofline import ceilings
 from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.stats import comparison as statistics
@@ -148,7 +155,7 @@ Subjected = Callable[..., tuple[Subject, list[Configuration]]]
 @pytest.fixture
 def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subjected:
     """Makes a subject, and a configuration of each script: the first is in fp32, and the reference."""
-    monkeypatch.setattr(records_subject, "REFERENCE", "fake")
+    monkeypatch.setattr(records_request, "REFERENCE", "fake")
 
     def made(*scripts: Script | Refusal) -> tuple[Subject, list[Configuration]]:
         typed = [

@@ -9,10 +9,8 @@ import pytest
 from benchmarks.analysis.figures import Figures
 from benchmarks.harness import exports, subjects
 from benchmarks.harness.run import exit_code, run
-from benchmarks.records import subject as subjects_subject
-from benchmarks.records.request import BenchmarkRequest, RunListener
+from benchmarks.records.request import BenchmarkRequest, PrecisionVariant, Refusal, RunListener, Subject
 from benchmarks.records.result import Result
-from benchmarks.records.subject import Refusal, Subject
 from exporter import network
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS, Bounds
@@ -258,7 +256,7 @@ def test_a_calibration_goes_to_the_precision_that_takes_one() -> None:
     )
 
 
-def precisions_of(found: tuple[subjects_subject.PrecisionVariant, ...]) -> list[tuple[str | None, str]]:
+def precisions_of(found: tuple[PrecisionVariant, ...]) -> list[tuple[str | None, str]]:
     return [(typed.precision, typed.format) for typed in found]
 
 

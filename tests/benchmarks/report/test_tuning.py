@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.records.subject import PrecisionVariant, Refusal
+from benchmarks.records.request import PrecisionVariant, Refusal
 from benchmarks.report import tuning
 from benchmarks.report.tuning import tuning_document
 from benchmarks.tuning import search

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.stats import bootstrap, intervals, trend
 from benchmarks.stats import comparison as statistics
+from benchmarks.stats import intervals, trend
 from benchmarks.stats.comparison import LatencyComparison
 from benchmarks.stats.intervals import Processes
 from runtimes.errors import UsageError
@@ -66,7 +66,7 @@ def test_median_intervals_hold_the_truth_as_often_as_stated(draw: Draw, n: int) 
 
 
 def test_resampling_single_values_is_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "block_length", lambda _: 1)
+    monkeypatch.setattr(intervals, "block_length", lambda _: 1)
     held = 0
     for trial in range(100):
         ((low, high),) = intervals.quantile_intervals([[correlated(np.random.default_rng([2, trial]), 600)]], [0.5])

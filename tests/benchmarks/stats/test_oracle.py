@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.differences import mcnemar
-from benchmarks.stats import bootstrap, comparison, intervals, trend
+from benchmarks.stats import comparison, intervals, trend
 from exporter.proportions import wilson
 
 stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
@@ -62,7 +62,7 @@ def test_kendalls_test_of_a_trend(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ranks_and_autocorrelation(seed: int) -> None:
     values = np.round(sampled(seed, 60), 1)  # with ties
-    np.testing.assert_array_equal(bootstrap.ranks(values), stats.rankdata(values) - 1)
+    np.testing.assert_array_equal(intervals.ranks(values), stats.rankdata(values) - 1)
     ranks = stats.rankdata(values)
     centred = ranks - ranks.mean()
     expected = centred[:-1] @ centred[1:] / (centred @ centred)
@@ -82,7 +82,7 @@ def test_unpaired_processes_are_welchs_test(seed: int) -> None:
 
 def test_the_bootstrap_of_a_median_spreads_as_scipys() -> None:
     values = np.random.default_rng(0).normal(10, 1, 300)
-    (medians,) = bootstrap.resample_blocks([values], [0.5], np.random.default_rng(1))
+    (medians,) = intervals.resample_blocks([values], [0.5], np.random.default_rng(1))
     expected = stats.bootstrap((values,), np.median, n_resamples=1000, rng=np.random.default_rng(2), vectorized=False)
     assert medians.std() == pytest.approx(expected.standard_error, rel=0.2)
 

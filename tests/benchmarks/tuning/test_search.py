@@ -15,8 +15,7 @@ from benchmarks import cli
 from benchmarks.analysis.figures import Figures
 from benchmarks.commands.tune import tune as tune_command
 from benchmarks.records import store
-from benchmarks.records.request import BenchmarkRequest, RunListener
-from benchmarks.records.subject import PrecisionVariant, Refusal
+from benchmarks.records.request import BenchmarkRequest, PrecisionVariant, Refusal, RunListener
 from benchmarks.report.tuning import tuning_document
 from benchmarks.tuning import search as tune
 from benchmarks.tuning.pareto import ParetoPoint
