@@ -56,14 +56,9 @@ def flips(this: Predictions, reference: Predictions, difference: float | None = 
     better = worse = 0
     if this.right is not None and reference.right is not None:
         better, worse = int((this.right & ~reference.right).sum()), int((~this.right & reference.right).sum())
-    return Flips(
-        better=better,
-        worse=worse,
-        p_value=None if this.targets is None or reference.targets is None else mcnemar(better, worse),
-        near_ties=int(flipped.sum()) - real,
-        real=real,
-        real_share_interval=wilson(real, len(flipped)),
-    )
+    near_ties = int(flipped.sum()) - real
+    p_value = None if this.targets is None or reference.targets is None else mcnemar(better, worse)
+    return Flips(better, worse, p_value, near_ties, real, wilson(real, len(flipped)))
 
 
 def logit_difference(this: Predictions, reference: Predictions) -> float:

@@ -108,8 +108,9 @@ def migrate_row(data: Mapping[str, Any], version: int) -> Json:
     result: Json = {name: data.get(name) for name in TOP}
     for part, names in PARTS.items():
         result[part] = {RENAMED.get(name, name): data.get(name) for name in names}
-    result["reason"] = None if data.get("reason") is None else _as_recorded(data["reason"])
-    result["notes"] = [] if data.get("note") is None else [_as_recorded(data["note"])]
+    sentences = {name: data[name] for name in ("reason", "note") if data.get(name) is not None}
+    recorded = {name: {"code": "recorded", "sentence": sentence} for name, sentence in sentences.items()}
+    result["reason"], result["notes"] = recorded.get("reason"), [recorded["note"]] if "note" in recorded else []
     result["warnings"] = [
         {"code": code, "sentence": sentence}
         for sentence in ([] if old else _items(data, "warnings"))
@@ -140,10 +141,6 @@ def _items(data: Mapping[str, Any], name: str, count: int | None = None) -> list
             f"field {name!r}: expected {expected}, got {quote(json.dumps(items))}", code="field-type-mismatch"
         )
     return items
-
-
-def _as_recorded(sentence: object) -> Json:
-    return {"code": "recorded", "sentence": sentence}
 
 
 def _recorded(data: Mapping[str, Any], complete: bool) -> Json:
