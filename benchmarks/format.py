@@ -10,9 +10,14 @@ from exporter.format import milliseconds as milliseconds
 from exporter.proportions import Interval
 
 
-def number(value: float | None, form: str = ",.0f") -> str:
-    """By the format's rules."""
-    return ABSENT if value is None else format(value, form)
+def number(value: float | None, form: str = ",.0f", scale: float = 1) -> str:
+    """``scale`` times the value, by the format's rules."""
+    return ABSENT if value is None else format(scale * value, form)
+
+
+def megabytes(size_bytes: int | None, form: str = ",.0f") -> str:
+    """Bytes in units of a million, by the format's rules."""
+    return ABSENT if size_bytes is None else format(size_bytes / 1e6, form)
 
 
 def format_interval(interval: Interval | None, form: Callable[[float], str]) -> str:
@@ -22,7 +27,7 @@ def format_interval(interval: Interval | None, form: Callable[[float], str]) -> 
 
 def duration(seconds: float | None, interval: Interval | None) -> str:
     """Milliseconds with their interval."""
-    return ABSENT if seconds is None else milliseconds(seconds) + format_interval(interval, milliseconds)
+    return milliseconds(seconds) + format_interval(interval, milliseconds)
 
 
 def roughly(seconds: float) -> str:
@@ -34,25 +39,23 @@ def roughly(seconds: float) -> str:
 
 def times(ratio: float | None, interval: Interval | None) -> str:
     """A ratio with its interval."""
-    return ABSENT if ratio is None else f"{ratio:.2f}" + format_interval(interval, lambda end: f"{end:.2f}")
+    return number(ratio, ".2f") + format_interval(interval, "{:.2f}".format)
 
 
 def percent(value: float | None) -> str:
     """A share of 1, without the sign."""
-    return ABSENT if value is None else f"{100 * value:.2f}"
+    return number(value, ".2f", 100)
 
 
 def share(value: float | None, interval: Interval | None) -> str:
     """A share in percent with its interval."""
-    return ABSENT if value is None else percent(value) + format_interval(interval, lambda end: f"{100 * end:.1f}")
+    return percent(value) + format_interval(interval, lambda end: f"{100 * end:.1f}")
 
 
 def points(value: float | None, interval: Interval | None) -> str:
     """A difference of shares in percentage points; below 0 with its sign."""
-    if value is None:
-        return ABSENT
     ends = "" if interval is None else f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
-    return f"{100 * value:.2f}{ends}"
+    return percent(value) + ends
 
 
 def one_line(text: object) -> str:

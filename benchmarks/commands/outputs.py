@@ -10,7 +10,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.report.csv_export import csv_text
 from benchmarks.report.document import report_document
 from benchmarks.report.markdown import markdown
-from benchmarks.report.predictions import SHORT
+from benchmarks.report.run import SHORT
 from benchmarks.report_html import svg
 from benchmarks.report_html.page import html
 from runtimes.files import write_atomically

@@ -28,8 +28,6 @@ from runtimes.processors import usable_processors
 USUAL_LOAD = 0.7
 """Of what the closed loop reached: the rate of an open loop where none is named. Services are run at about that."""
 
-FRAMES_PER_S = 30.0
-
 FRAMES = 60
 """That a paced load has at least: in a second come few."""
 
@@ -58,7 +56,7 @@ class LoadSpec:
     shapes: tuple[ShapeName, ...] = ()
     rate_per_s: float | None = None
     arrivals: Arrivals = "poisson"
-    frames_per_s: float = FRAMES_PER_S
+    frames_per_s: float = 30.0
     clients: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -86,27 +84,20 @@ def points(load_spec: LoadSpec, request: BenchmarkRequest, fixed_batch: int | No
     shapes: list[ShapeName] = list(dict.fromkeys(load_spec.shapes or SHAPES))
     if "open" in shapes and load_spec.rate_per_s is None:
         shapes = ["closed", *(shape for shape in shapes if shape != "closed")]
-    return tuple(point for shape in shapes for point in _points_of(shape, load_spec, request, fixed_batch))
-
-
-def _points_of(
-    shape: ShapeName, load_spec: LoadSpec, request: BenchmarkRequest, fixed_batch: int | None
-) -> Iterator[LoadPoint]:
     batch, duration_s = fixed_batch or 1, request.duration_s
-    if shape == "clients":
-        for count in dict.fromkeys(load_spec.clients or _powers_of_two(2 * usable_processors())):
-            yield LoadPoint(shape, batch, SWEPT_SHARE * duration_s, count)
-    elif shape == "batches":
-        for size in dict.fromkeys(request.batches or (BATCHES if fixed_batch is None else (fixed_batch,))):
-            yield LoadPoint(shape, size, SWEPT_SHARE * duration_s)
-    elif shape == "paced":
-        yield LoadPoint(shape, batch, max(duration_s, FRAMES / load_spec.frames_per_s))
-    else:
-        yield LoadPoint(shape, batch, duration_s)
-
-
-def _powers_of_two(most: int) -> tuple[int, ...]:
-    return tuple(1 << exponent for exponent in range(most.bit_length()))
+    found: list[LoadPoint] = []
+    for shape in shapes:
+        if shape == "clients":
+            powers = tuple(1 << exponent for exponent in range((2 * usable_processors()).bit_length()))
+            counts = dict.fromkeys(load_spec.clients or powers)
+            found += [LoadPoint(shape, batch, SWEPT_SHARE * duration_s, count) for count in counts]
+        elif shape == "batches":
+            sizes = dict.fromkeys(request.batches or (BATCHES if fixed_batch is None else (fixed_batch,)))
+            found += [LoadPoint(shape, size, SWEPT_SHARE * duration_s) for size in sizes]
+        else:
+            least_s = FRAMES / load_spec.frames_per_s if shape == "paced" else 0.0
+            found.append(LoadPoint(shape, batch, max(duration_s, least_s)))
+    return tuple(found)
 
 
 def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -> Generator[Result, None, None]:
@@ -126,9 +117,7 @@ class _LoadTest:
     """The trials of one network under load, and what is remembered from one to the next."""
 
     def __init__(self, subject: Subject, request: BenchmarkRequest, load_spec: LoadSpec) -> None:
-        self._subject = subject
-        self._request = request
-        self._load_spec = load_spec
+        self._subject, self._request, self._load_spec = subject, request, load_spec
         self._pairs = pairs_alone(subject, request)
         self._points = points(load_spec, request, subject.fixed_batch)
         self._point: LoadPoint | None = None
@@ -148,13 +137,13 @@ class _LoadTest:
             for point in self._points:
                 del later_s[0]
                 self._point = point
-                yield replace(self._trial(point, pair, threads), later_s=tuple(later_s))
+                yield self._trial(point, pair, threads, tuple(later_s))
 
-    def _trial(self, point: LoadPoint, pair: Pair, threads: int) -> Trial:
+    def _trial(self, point: LoadPoint, pair: Pair, threads: int, later_s: tuple[float, ...]) -> Trial:
         load_spec, request = self._load_spec, self._request
-        rate_per_s = load_spec.frames_per_s if point.shape == "paced" else None
-        if point.shape == "open":
-            rate_per_s = load_spec.rate_per_s or USUAL_LOAD * (self._closed_per_s or 0.0)
+        usual_per_s = USUAL_LOAD * (self._closed_per_s or 0.0)
+        rates = {"paced": load_spec.frames_per_s, "open": load_spec.rate_per_s or usual_per_s}
+        rate_per_s = rates.get(point.shape)
         arrivals: Arrivals = load_spec.arrivals if point.shape == "open" else "fixed"
         plan = None
         if rate_per_s == 0:
@@ -166,13 +155,9 @@ class _LoadTest:
             plan = ArrivalPlan(
                 point.shape, point.duration_s, arrivals, rate_per_s, point.clients, request.seed, request.max_samples
             )
-        return Trial(
-            self._subject,
-            (Configuration(pair, point.batch, threads, request.cuda_graphs),),
-            load=plan,
-            title=f"{pair.backend.name} · {_describe_point(point)}",
-            remark=self._last,
-        )
+        configuration = Configuration(pair, point.batch, threads, request.cuda_graphs)
+        title = f"{pair.backend.name} · {_describe_point(point)}"
+        return Trial(self._subject, (configuration,), load=plan, title=title, remark=self._last, later_s=later_s)
 
     def finish(self, result: Result) -> Result:
         """The result as a point of the load test; the trials that follow go by it."""

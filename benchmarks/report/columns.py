@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.format import ABSENT, duration, milliseconds, number, percent, points, share, times
+from benchmarks.format import ABSENT, duration, megabytes, milliseconds, number, percent, points, share, times
 from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Estimate
 from exporter.document.blocks import Table, TableColumn, TableRow
 from exporter.proportions import Interval
 
 T = TypeVar("T")
-
+P = TypeVar("P")
 
 MEANING = (
     "p50 ms and the other quantiles: host-to-host, one call with host arrays in and out; compute: the",
@@ -28,8 +28,6 @@ MEANING = (
     "in, by the runtime's own profile if it has one. In brackets: 95 % intervals, of times by bootstrap",
     "over processes and blocks of calls, of shares by Wilson, of drops from pairs of answers.",
 )
-
-
 MEANING_OF_CUDA = (
     "compute ends by the host's clock when the GPU has finished; device: the same run by the GPU's clock, between two",
     "events. graphs: off where no recorded run was replayed. MHz, W: of the GPU before and after the timing, and why",
@@ -60,23 +58,28 @@ def table_of_results(
 ) -> Table:
     """The same of results, which a page filters by what stands at the left and by batch; ``best`` are marked."""
     plain = table(columns, results)
-    found = [column for column in columns if column.left or column is BATCH]
-    lines = []
-    for figures, line in zip(results, plain.rows, strict=True):
-        result = figures.result
-        about = {"runtime": result.identity.backend, "precision": result.identity.precision or ""}
-        cells = (column.cell(figures) for column in found)
-        words = dict.fromkeys([*about.values(), *(cell for cell in cells if cell != ABSENT)])
+    searched = [column for column in columns if column.left or column is BATCH]
+    rows = []
+    for figures, row in zip(results, plain.rows, strict=True):
+        identity = figures.result.identity
+        about = {"runtime": identity.backend, "precision": identity.precision or ""}
+        words = dict.fromkeys((*about.values(), *(column.cell(figures) for column in searched)))
+        words.pop(ABSENT, None)
+        missing = figures.result.status != "ok" or not has_values(columns, figures)
+        marked = any(figures is one for one in best)
         attributes = {**about, "words": " ".join(words).lower()}
-        lines.append(replace(line, attributes=attributes, state="best" if any(figures is one for one in best) else ""))
-        if result.status != "ok" or not has_values(columns, figures):
-            lines[-1] = replace(lines[-1], state="missing")
-    return replace(plain, rows=tuple(lines))
+        rows.append(TableRow(row.cells, attributes, "missing" if missing else "best" if marked else ""))
+    return replace(plain, rows=tuple(rows))
 
 
 def has_values(columns: Sequence[Column[Figures]], figures: Figures) -> bool:
     """Whether the result has anything in these columns beside what says which one it is."""
     return any(column.cell(figures) != ABSENT for column in columns if column not in WHICH)
+
+
+def cell_of(part: Callable[[T], P | None], cell: Callable[[P], str]) -> Callable[[T], str]:
+    """The cell of a part that not every row has."""
+    return lambda row: ABSENT if (found := part(row)) is None else cell(found)
 
 
 def value_of(estimate: Estimate | None) -> float | None:
@@ -103,10 +106,9 @@ def _change(figures: Figures, field: str) -> str:
     return "→".join(values) or ABSENT
 
 
-def _throttle(figures: Figures) -> str:
+def _throttle(figures: Figures) -> tuple[str, ...] | None:
     after = figures.result.gpu.after
-    reasons = None if after is None else after.throttle
-    return ABSENT if reasons is None else ", ".join(reasons) or "nothing"
+    return None if after is None else after.throttle
 
 
 def _verdict(figures: Figures) -> str:
@@ -114,51 +116,17 @@ def _verdict(figures: Figures) -> str:
     return figures.verdict or ABSENT if status == "ok" else status
 
 
-def _megabytes(size_bytes: int | None) -> str:
-    return ABSENT if size_bytes is None else number(size_bytes / 1e6)
-
-
-def _roof(figures: Figures) -> str:
-    return ABSENT if figures.roof_share is None else number(100 * figures.roof_share)
-
-
-def _millijoules(figures: Figures) -> str:
-    energy_j = figures.result.gpu.energy_per_image_j
-    return ABSENT if energy_j is None else number(1e3 * energy_j, ".2f")
-
-
-def _flips(figures: Figures) -> str:
-    return ABSENT if figures.flips is None else f"{figures.flips.real}+{figures.flips.near_ties}"
-
-
-def _evaluated(figures: Figures) -> str:
-    evaluation = figures.result.evaluation
-    return ABSENT if evaluation is None else number(evaluation.images_per_s)
+def _graphs(figures: Figures) -> str:
+    return "off" if figures.result.asked.cuda_graphs is False else ABSENT
 
 
 RUNTIME: Column[Figures] = Column("runtime", lambda figures: figures.result.identity.backend, left=True)
-
-
 PRECISION: Column[Figures] = Column("precision", lambda figures: figures.result.identity.precision or ABSENT, left=True)
-
-
 BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch))
-
-
-GRAPHS: Column[Figures] = Column(
-    "graphs", lambda figures: "off" if figures.result.asked.cuda_graphs is False else ABSENT, left=True
-)
-
-
-WHICH = (RUNTIME, PRECISION, BATCH, GRAPHS)
-
-
+WHICH: tuple[Column[Figures], ...] = (RUNTIME, PRECISION, BATCH, Column("graphs", _graphs, left=True))
 TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))
-
-
 DROP: Column[Figures] = Column("drop", lambda figures: against_reference(points, figures.drop, figures))
-
-
+DISTURBED: Column[Figures] = Column("!", lambda figures: "!" if figures.disturbances else ABSENT, left=True)
 SPEED: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("p50 ms", lambda figures: spread(duration, figures.p50)),
@@ -168,21 +136,17 @@ SPEED: tuple[Column[Figures], ...] = (
     Column("verdict", _verdict, left=True),
     replace(TOP1, wide=True),
     replace(DROP, wide=True),
-    Column("!", lambda figures: "!" if figures.disturbances else ABSENT, left=True),
+    DISTURBED,
 )
-
-
 SPANS: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("p90 ms", lambda figures: milliseconds(value_of(figures.p90))),
     Column("p99.9", lambda figures: milliseconds(value_of(figures.p999))),
     Column("compute", lambda figures: spread(duration, figures.compute_p50)),
-    Column("roof %", _roof),
+    Column("roof %", lambda figures: number(figures.roof_share, scale=100)),
     Column("device", lambda figures: milliseconds(value_of(figures.device_p50))),
     Column("image-to-label", lambda figures: milliseconds(value_of(figures.image_p50))),
 )
-
-
 WORTH: tuple[Column[Figures], ...] = (
     RUNTIME,
     PRECISION,
@@ -190,29 +154,23 @@ WORTH: tuple[Column[Figures], ...] = (
     DROP,
     Column("top-5 %", lambda figures: percent(value_of(figures.top5))),
     Column("same %", lambda figures: percent(value_of(figures.agreement))),
-    Column(
-        "flips", lambda figures: ABSENT if figures.flips is None else f"{figures.flips.real}+{figures.flips.near_ties}"
-    ),
-    Column("eval/s", _evaluated),
+    Column("flips", cell_of(lambda figures: figures.flips, lambda flips: f"{flips.real}+{flips.near_ties}")),
+    Column("eval/s", cell_of(lambda figures: figures.result.evaluation, lambda done: number(done.images_per_s))),
 )
-
-
 COST: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("ran", lambda figures: figures.result.ran.arithmetic or ABSENT, left=True),
     Column("load s", lambda figures: number(figures.load_s, ".2f")),
     Column("first ms", lambda figures: milliseconds(figures.first_s)),
-    Column("peak MB", lambda figures: _megabytes(figures.peak_bytes)),
+    Column("peak MB", lambda figures: megabytes(figures.peak_bytes)),
 )
-
-
 GPU: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("MHz", lambda figures: _change(figures, "sm_mhz")),
     Column("W", lambda figures: _change(figures, "power_w")),
-    Column("held by", _throttle, left=True),
-    Column("GPU MB", lambda figures: _megabytes(figures.result.gpu.peak_bytes)),
-    Column("mJ/image", _millijoules),
+    Column("held by", cell_of(_throttle, lambda reasons: ", ".join(reasons) or "nothing"), left=True),
+    Column("GPU MB", lambda figures: megabytes(figures.result.gpu.peak_bytes)),
+    Column("mJ/image", lambda figures: number(figures.result.gpu.energy_per_image_j, ".2f", scale=1e3)),
 )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 
-from benchmarks.compare.changes import AccuracyChange, LatencyChange
+from benchmarks.compare.changes import AccuracyChange
 from benchmarks.compare.compare import ComparisonReport, RowComparison
 from benchmarks.format import ABSENT, count, milliseconds, percent, points
-from benchmarks.report.columns import Column, table
+from benchmarks.report.columns import Column, cell_of, table
 from exporter.document.blocks import Document, Legend, Remark, Section, Summary
 
 MEANING = (
@@ -20,22 +20,6 @@ MEANING = (
 )
 
 REGRESSION = "REGRESSION: "
-
-
-def _gate(row: RowComparison) -> str:
-    return "WORSE" if row.regressions else "ok" if row.p50 is not None or row.drop is not None else ABSENT
-
-
-def _p50(cell: Callable[[LatencyChange], str]) -> Callable[[RowComparison], str]:
-    return lambda row: ABSENT if row.p50 is None else cell(row.p50)
-
-
-def _p99(cell: Callable[[LatencyChange], str]) -> Callable[[RowComparison], str]:
-    return lambda row: ABSENT if row.p99 is None else cell(row.p99)
-
-
-def _drop(cell: Callable[[AccuracyChange], str]) -> Callable[[RowComparison], str]:
-    return lambda row: ABSENT if row.drop is None else cell(row.drop)
 
 
 def _worth(drop: AccuracyChange) -> str:
@@ -49,22 +33,23 @@ CONFIGURATION: tuple[Column[RowComparison], ...] = (
     Column("graphs", lambda row: "off" if row.cuda_graphs is False else ABSENT, left=True),
     Column("load", lambda row: row.load or ABSENT, left=True),
 )
+GATE: Column[RowComparison] = Column("gate", lambda row: "WORSE" if row.regressions else "ok", left=True)
 SPEED: tuple[Column[RowComparison], ...] = (
     *CONFIGURATION,
-    Column("old ms", _p50(lambda change: milliseconds(change.old_s))),
-    Column("new ms", _p50(lambda change: milliseconds(change.new_s))),
-    Column("change %", _p50(lambda change: change.percent_text)),
-    Column("verdict", _p50(lambda change: change.verdict), left=True),
-    Column("p99 %", _p99(lambda change: f"{100 * change.slowdown:+.1f}")),
-    Column("gate", _gate, left=True),
+    Column("old ms", cell_of(lambda row: row.p50, lambda change: milliseconds(change.old_s))),
+    Column("new ms", cell_of(lambda row: row.p50, lambda change: milliseconds(change.new_s))),
+    Column("change %", cell_of(lambda row: row.p50, lambda change: change.percent_text)),
+    Column("verdict", cell_of(lambda row: row.p50, lambda change: change.verdict), left=True),
+    Column("p99 %", cell_of(lambda row: row.p99, lambda change: f"{100 * change.slowdown:+.1f}")),
+    GATE,
 )
 WORTH: tuple[Column[RowComparison], ...] = (
     *CONFIGURATION,
-    Column("old top-1 %", _drop(lambda drop: percent(drop.old))),
-    Column("new top-1 %", _drop(lambda drop: percent(drop.new))),
-    Column("drop", _drop(lambda drop: points(drop.value, drop.interval))),
-    Column("verdict", _drop(_worth), left=True),
-    Column("gate", _gate, left=True),
+    Column("old top-1 %", cell_of(lambda row: row.drop, lambda drop: percent(drop.old))),
+    Column("new top-1 %", cell_of(lambda row: row.drop, lambda drop: percent(drop.new))),
+    Column("drop", cell_of(lambda row: row.drop, lambda drop: points(drop.value, drop.interval))),
+    Column("verdict", cell_of(lambda row: row.drop, _worth), left=True),
+    GATE,
 )
 
 
@@ -72,19 +57,22 @@ def comparison_document(found: ComparisonReport) -> Document:
     """The rows by subject, device and threads, in their order; the verdict comes last."""
     groups = groupby(found.rows, key=lambda row: (row.subject, row.network, row.device, row.threads))
     sections = (_section(tuple(group)) for _, group in groups)
-    summary = Summary(tuple(map(_remark, _describe_files(found))), headline(found))
+    lines = [f"{name}: {REGRESSION}was measured before, and is not there now" for name in found.gone]
+    lines += found.notices
+    lines += [f"in OLD alone: {name}" for name in found.only_old if name not in found.gone]
+    lines += [f"in NEW alone: {name}" for name in found.only_new]
+    summary = Summary(tuple(map(_remark, lines)), _headline(found))
     return Document("rbench compare", (Legend(("\n".join(MEANING),)), *sections, summary), more="details")
 
 
 def _section(rows: tuple[RowComparison, ...]) -> Section:
     first = rows[0]
-    threads = count(first.threads, "thread")
-    title = " · ".join(dict.fromkeys((first.subject, first.network, f"{first.device}, {threads}")))
-    kinds = (
-        (SPEED, [row for row in rows if row.p50 is not None]),
-        (WORTH, [row for row in rows if row.drop is not None]),
+    title = " · ".join(
+        dict.fromkeys((first.subject, first.network, f"{first.device}, {count(first.threads, 'thread')}"))
     )
-    tables = (table(columns, of) for columns, of in kinds if of)
+    timed = [row for row in rows if row.p50 is not None]
+    evaluated = [row for row in rows if row.drop is not None]
+    tables = (table(columns, of) for columns, of in ((SPEED, timed), (WORTH, evaluated)) if of)
     return Section(title, (*tables, *map(_remark, _remarks(rows))))
 
 
@@ -94,39 +82,23 @@ def _remark(line: str) -> Remark:
 
 def _remarks(rows: tuple[RowComparison, ...]) -> Iterator[str]:
     """What is said of several rows is said once."""
-    told: dict[str, list[RowComparison]] = {}
+    told: dict[str, list[str]] = {}
     for row in rows:
+        load, graphs = row.load or "", "no CUDA graphs" if row.cuda_graphs is False else ""
+        configuration = " ".join(filter(None, (row.backend, row.precision)))
+        name = ", ".join(filter(None, (configuration, f"batch {row.batch}", load, graphs)))
         apart = [f"{one.field} {one.old} before, {one.new} now" for one in row.apart]
         for line in (*(f"{REGRESSION}{line}" for line in row.regressions), *apart, *map(str, row.remarks)):
-            told.setdefault(line, []).append(row)
-    for line, alike in sorted(told.items(), key=lambda item: not item[0].startswith(REGRESSION)):
-        yield f"{'; '.join(dict.fromkeys(map(_name, alike)))}: {line}"
+            told.setdefault(line, []).append(name)
+    for line, names in sorted(told.items(), key=lambda item: not item[0].startswith(REGRESSION)):
+        yield f"{'; '.join(dict.fromkeys(names))}: {line}"
 
 
-def _name(row: RowComparison) -> str:
-    parts = [" ".join(filter(None, (row.backend, row.precision))), f"batch {row.batch}"]
-    if row.load is not None:
-        parts.append(row.load)
-    if row.cuda_graphs is False:
-        parts.append("no CUDA graphs")
-    return ", ".join(parts)
-
-
-def _describe_files(found: ComparisonReport) -> Iterator[str]:
-    """What became worse comes first."""
-    yield from (f"{name}: {REGRESSION}was measured before, and is not there now" for name in found.gone)
-    yield from found.notices
-    yield from (f"in OLD alone: {name}" for name in found.only_old if name not in found.gone)
-    yield from (f"in NEW alone: {name}" for name in found.only_new)
-
-
-def headline(found: ComparisonReport) -> str:
-    """What came of it, in a sentence."""
+def _headline(found: ComparisonReport) -> str:
     verdicts = Counter[str](row.p50.verdict for row in found.rows if row.p50 is not None)
     words = {"faster": "faster", "tie": "tie" if verdicts["tie"] == 1 else "ties", "slower": "slower"}
     counts = ", ".join(f"{verdicts[verdict]} {word}" for verdict, word in words.items() if verdicts[verdict])
-    number = len(found.rows) + len(found.gone)
-    rows = count(number, "row")
+    rows = count(len(found.rows) + len(found.gone), "row")
     worse = len(found.gone) + sum(bool(row.regressions) for row in found.rows)
     what = f"{worse} of {rows} became worse than allowed" if worse else f"{rows} compared"
     allowed = f"allowed: {100 * found.limits.slowdown:g} % slower, {found.limits.drop:g} points of top-1 less"

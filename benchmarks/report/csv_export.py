@@ -27,9 +27,9 @@ def _estimates(*names: str, unit: str = "") -> dict[str, str]:
     return {f"{name}{word}{unit}": f"{name}.{end}" for name in names for word, end in ends.items()}
 
 
-def _named(path: str, *names: str) -> dict[str, str]:
-    """Columns that are called as the fact is."""
-    return {name: f"{path}{name}" for name in names}
+def _named(path: str, *names: str, prefix: str = "") -> dict[str, str]:
+    """Columns that are called as the fact is, behind the prefix."""
+    return {f"{prefix}{name}": f"{path}{name}" for name in names}
 
 
 COLUMNS: dict[str, str] = {
@@ -59,23 +59,18 @@ COLUMNS: dict[str, str] = {
     "energy_per_image_j": "result.gpu.energy_per_image_j",
     **_estimates("p999", "image_p50", unit="_s"),
     **_named("", "verdict", "warnings", "disturbances"),
-    "requested_threads": "result.asked.threads",
-    "requested_device": "result.asked.device",
+    **_named("result.asked.", "threads", "device", prefix="requested_"),
     **_named("result.asked.", "duration_s", "processes", "rounds", "group", "command"),
-    **{
-        f"roof_{name}": f"result.roof.{name}"
-        for name in ("multiply_adds", "traffic_bytes", "peak_multiply_adds_per_s", "bandwidth_bytes_per_s", "least_s")
-    },
+    **_named("result.roof.", "multiply_adds", "traffic_bytes", "peak_multiply_adds_per_s", prefix="roof_"),
+    **_named("result.roof.", "bandwidth_bytes_per_s", "least_s", prefix="roof_"),
     "roof_share": "roof_share",
     "roof_bound": "result.roof.bound",
     **_parts("flips", "flips", Flips),
     "evaluated_per_s": "result.evaluation.images_per_s",
     "unreadable_names": "result.evaluation.unreadable_names",
     "schema_version": "result.schema_version",
-    **{
-        f"load_{name}": f"result.load.{name}"
-        for name in ("shape", "arrivals", "rate_per_s", "clients", "achieved_per_s", "disk_bytes")
-    },
+    **_named("result.load.", "shape", "arrivals", "rate_per_s", "clients", prefix="load_"),
+    **_named("result.load.", "achieved_per_s", "disk_bytes", prefix="load_"),
 }
 """The headings, and where the values stand in ``Figures``."""
 
@@ -86,7 +81,8 @@ def csv_text(results: Sequence[Figures]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for figures in results:
-        writer.writerow([_cell(value_at(figures, path)) for path in COLUMNS.values()])
+        values = (value_at(figures, path) for path in COLUMNS.values())
+        writer.writerow(["; ".join(map(str, value)) if type(value) is tuple else value for value in values])
     return out.getvalue()
 
 
@@ -94,12 +90,6 @@ def value_at(figures: Figures, path: str) -> object:
     """What stands at the end of the path; ``None`` where it ends early."""
     value: object = figures
     for name in path.split("."):
-        if isinstance(value, tuple) and name.isdigit():
-            value = value[int(name)]
-        elif value is not None:
-            value = getattr(value, name)
+        if value is not None:
+            value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
     return value
-
-
-def _cell(value: object) -> object:
-    return "" if value is None else "; ".join(map(str, value)) if type(value) is tuple else value

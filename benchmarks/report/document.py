@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.records.findings import Findings
 from benchmarks.records.identity import locate
 from benchmarks.records.result import Result
 from benchmarks.report import columns, findings, load, run
-from benchmarks.report.plots import LoadPlots
-from benchmarks.report.predictions import TableLimits
-from exporter.document.blocks import (
-    PLAIN_WIDTH,
-    Block,
-    Command,
-    Definitions,
-    Document,
-    Folded,
-    Legend,
-    Remark,
-    Section,
-    Sentence,
-    Summary,
-)
+from benchmarks.report.run import TableLimits
+from exporter.document import blocks
+from exporter.document.blocks import Block, Definitions, Document, Legend, Remark, Section, Sentence, Summary
 
 GPU_WIDTH = 120
 """Columns of a plain document with results of a GPU, which has more to tell."""
@@ -46,8 +34,8 @@ def document_of(
     sections: Sequence[Section], results: Sequence[Figures], legend: Sequence[str], complete: bool
 ) -> Document:
     """The sections of results, with all that is said of the results together behind them."""
-    width = PLAIN_WIDTH if columns.is_cpu_only(results) else GPU_WIDTH
-    about = (*environments(results), Legend(tuple(legend))) if results else ()
+    width = blocks.PLAIN_WIDTH if columns.is_cpu_only(results) else GPU_WIDTH
+    about = (_environments(results), Legend(tuple(legend))) if results else ()
     return Document("rbench", (*sections, _summary(results, complete), *about), plain_width=width)
 
 
@@ -63,22 +51,22 @@ def report_document(
     Raises:
         ArtifactError: the predictions of a result are damaged.
     """
-    blocks: list[Block] = []
+    shown: list[Block] = []
     for group in run.groups(results):
-        blocks += run.sections(group, limits or TableLimits())
+        shown += run.sections(group, limits or TableLimits())
         loads = tuple(figures for figures in group if figures.result.load is not None)
         if loads:
-            blocks += [*load.sections(loads), Section("", (LoadPlots(loads),))]
-    blocks.append(_summary(results, complete))
+            shown += [*load.sections(loads), Section("", (load.LoadPlots(loads),))]
+    shown.append(_summary(results, complete))
     if results:
-        blocks += [*environments(results), _reproduction(results)]
-    blocks += map(findings.section, experiments)
+        shown += [_environments(results), _reproduction(results)]
+    shown += map(findings.section, experiments)
     if results:
         plain = [figures for figures in results if figures.result.load is None]
         lines = (columns.meaning(plain) if plain else ()) + (load.MEANING if len(plain) < len(results) else ())
-        blocks.append(Legend(lines))
+        shown.append(Legend(lines))
     more = "machine, command and what the columns mean" if results else ""
-    return Document(title, tuple(blocks), _where_and_when(results, experiments), more)
+    return Document(title, tuple(shown), _where_and_when(results, experiments), more)
 
 
 def _summary(results: Sequence[Figures], complete: bool) -> Summary:
@@ -94,28 +82,26 @@ def _where_and_when(results: Sequence[Figures], experiments: Sequence[Findings])
     return " · ".join([when, *dict.fromkeys(filter(None, machines))])
 
 
-def environments(results: Sequence[Figures]) -> Iterator[Section]:
+def _environments(results: Sequence[Figures]) -> Section:
     """Each machine that results were taken on, as it was for the first of them."""
     firsts: dict[tuple[str, ...], Result] = {}
     for figures in results:
         firsts.setdefault(locate(figures.result), figures.result)
-    blocks: list[Block] = []
+    shown: list[Block] = []
     for result in firsts.values():
-        about = result.environment
+        about, machine = result.environment, run.machine(result)
         frequency = "frequency unknown" if about.frequency_mhz is None else f"{about.frequency_mhz:,.0f} MHz"
         pairs = (
-            ("machine", run.machine(result)),
+            ("machine", machine),
             ("system", about.system),
             ("governor, frequency", f"{about.governor}, {frequency}"),
-            *((f"{one.name}", f"driver {one.driver}, CUDA {one.cuda}") for one in about.gpus),
+            *((one.name, f"driver {one.driver}, CUDA {one.cuda}") for one in about.gpus),
             *about.variables.items(),
         )
         packages = Definitions(tuple(sorted(about.packages.items())))
-        blocks += [
-            Definitions(pairs, brief=run.machine(result)),
-            Folded(f"{len(about.packages)} installed packages", (packages,)),
-        ]
-    yield Section("Environment", tuple(blocks), appendix=True)
+        folded = blocks.Folded(f"{len(about.packages)} installed packages", (packages,))
+        shown += [Definitions(pairs, brief=machine), folded]
+    return Section("Environment", tuple(shown), appendix=True)
 
 
 def _reproduction(results: Sequence[Figures]) -> Section:
@@ -127,7 +113,7 @@ def _reproduction(results: Sequence[Figures]) -> Section:
             turns = f"{processes} processes; in each {asked.rounds} rounds of turns"
             plans[f"{turns}, {asked.duration_s:g} s by each clock; seed {asked.seed}"] = None
     unknown = () if lines else (Sentence("These rows were kept before rbench noted its command line."),)
-    return Section("Reproduce", (*map(Command, lines), *unknown, *map(Remark, plans)), appendix=True)
+    return Section("Reproduce", (*map(blocks.Command, lines), *unknown, *map(Remark, plans)), appendix=True)
 
 
 def commands(results: Sequence[Figures]) -> tuple[str, ...]:

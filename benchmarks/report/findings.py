@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 from benchmarks.format import ABSENT
 from benchmarks.records.findings import Findings, FindingsTable, Outcome, Provenance
-from benchmarks.report.plots import FindingsPlots
-from exporter.document.blocks import (
-    Command,
-    Definitions,
-    Document,
-    Remark,
-    Section,
-    Sentence,
-    Table,
-    TableColumn,
-    TableRow,
-    Verdict,
-)
+from exporter.document import blocks
+from exporter.document.blocks import Block, Document, Section, Sentence, Table, TableColumn
 
 _SEEN: dict[Outcome, str] = {"confirmed": "seen", "contradicted": "contradicted", "undecided": "left undecided"}
 _NUMBER = re.compile(r"[-+−±]?[.\d]")
+
+
+@dataclass(frozen=True)
+class FindingsPlots(Block):
+    """What a page draws of an experiment: its panels."""
+
+    findings: Findings
 
 
 def findings_document(findings: Findings) -> Document:
@@ -33,17 +30,17 @@ def findings_document(findings: Findings) -> Document:
 def section(findings: Findings) -> Section:
     """All that there is of one experiment."""
     provenance = findings.provenance
-    blocks = (
+    shown = (
         Sentence(headline(findings), "headline", findings.outcome),
         Sentence(describe_provenance(provenance), "aside"),
-        *(Verdict(check.outcome, check.said, check.source, check.found) for check in findings.checks),
+        *(blocks.Verdict(check.outcome, check.said, check.source, check.found) for check in findings.checks),
         FindingsPlots(findings),
         *map(table, findings.tables),
-        *([Command(provenance.command)] if provenance.command else ()),
-        *map(Remark, findings.notes),
-        Definitions(tuple(rests_on(provenance))),
+        *([blocks.Command(provenance.command)] if provenance.command else ()),
+        *map(blocks.Remark, findings.notes),
+        blocks.Definitions(tuple(rests_on(provenance))),
     )
-    return Section(findings.title, blocks, "what this rests on")
+    return Section(findings.title, shown, "what this rests on")
 
 
 def headline(findings: Findings) -> str:
@@ -55,21 +52,15 @@ def headline(findings: Findings) -> str:
 
 def describe_provenance(provenance: Provenance) -> str:
     """What the findings rest on, in a line: data, images, seeds and the length of the schedule."""
-    seeds = ", ".join(map(str, provenance.seeds))
-    parts = (
-        provenance.data,
-        images(provenance),
-        f"seed{'s' if len(provenance.seeds) > 1 else ''} {seeds}" if seeds else "",
-        schedule(provenance),
-    )
-    return " · ".join(filter(None, parts))
+    numbers = ", ".join(map(str, provenance.seeds))
+    seeds = f"seed{'s' if len(provenance.seeds) > 1 else ''} {numbers}" if numbers else ""
+    return " · ".join(filter(None, (provenance.data, images(provenance), seeds, schedule(provenance))))
 
 
 def images(provenance: Provenance) -> str:
     """How many, by part; nothing where there are none."""
-    return ", ".join(f"{count:,} {part}" for part, count in provenance.images.items()) + (
-        " images" if provenance.images else ""
-    )
+    counts = ", ".join(f"{count:,} {part}" for part, count in provenance.images.items())
+    return f"{counts} images" if counts else ""
 
 
 def schedule(provenance: Provenance) -> str:
@@ -100,14 +91,9 @@ def rests_on(provenance: Provenance) -> list[tuple[str, str]]:
 def table(found: FindingsTable) -> Table:
     """The table with the side of each column: what is no number stands at the left. The paper's numbers have columns of
     their own."""
-    columns = zip(*found.rows, strict=True) if found.rows else [()] * len(found.headings)
-    sides = [all(map(_numeric, cells)) for cells in columns]
-    heads = (
-        TableColumn(heading, place == 0 or not right, foreign=heading.lower().startswith("paper"))
-        for place, (heading, right) in enumerate(zip(found.headings, sides, strict=True))
-    )
-    return Table(tuple(heads), tuple(map(TableRow, found.rows)), found.caption)
-
-
-def _numeric(cell: str) -> bool:
-    return cell in ("", ABSENT) or _NUMBER.match(cell) is not None
+    columns = list(zip(*found.rows, strict=True)) or [()] * len(found.headings)
+    heads = []
+    for place, (heading, cells) in enumerate(zip(found.headings, columns, strict=True)):
+        numeric = all(cell in ("", ABSENT) or _NUMBER.match(cell) for cell in cells)
+        heads.append(TableColumn(heading, place == 0 or not numeric, foreign=heading.lower().startswith("paper")))
+    return Table(tuple(heads), tuple(map(blocks.TableRow, found.rows)), found.caption)

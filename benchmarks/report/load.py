@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.warnings import conditions_of, list_stalls
-from benchmarks.format import ABSENT, count, duration, milliseconds, number
+from benchmarks.format import ABSENT, count, duration, megabytes, milliseconds, number
 from benchmarks.machine.disturbances import disturbances_of_all
 from benchmarks.records.plan import ShapeName
 from benchmarks.records.samples import STEPS, LoadResult
-from benchmarks.report.columns import Column, spread, table_of_results, value_of
-from benchmarks.report.run import remarks, runtimes_of, title, warn
+from benchmarks.report.columns import DISTURBED, Column, spread, table_of_results, value_of
+from benchmarks.report.run import doubts, remarks, runtimes_of, title
 from benchmarks.stats import intervals
 from benchmarks.stats.knee import KNEE, knee
-from exporter.document.blocks import Remark, Section, Sentence
+from exporter.document.blocks import Block, Remark, Section, Sentence
 
 MEANING = (
     "service ms: the median from the start of a call to its end; response ms: from the moment that the",
@@ -26,13 +26,19 @@ MEANING = (
     "p99 needs 1,000 requests, p99.9 10,000: a longer --duration. !: the machine was not quiet, the",
     "reason stands beneath. In brackets: 95 % intervals by bootstrap.",
 )
-"""Lines that explain the columns."""
 
 SWEPT: dict[ShapeName, tuple[str, Callable[[Figures], int]]] = {
     "clients": ("clients", lambda figures: 1 if figures.result.load is None else figures.result.load.clients),
     "batches": ("batch", lambda figures: figures.result.identity.batch),
 }
 """Shapes that are swept: what grows, and how it is told of a figures."""
+
+
+@dataclass(frozen=True)
+class LoadPlots(Block):
+    """What a page draws of load shapes of one network: service and response, sweeps and cold starts."""
+
+    results: tuple[Figures, ...]
 
 
 def shape(figures: Figures) -> str:
@@ -50,14 +56,10 @@ def _load(figures: Figures) -> LoadResult:
     return figures.result.load
 
 
-def _service(q: float) -> Callable[[Figures], str]:
+def _service(figures: Figures, q: float) -> str:
     """The quantile of the calls' own time, where there are the samples for it."""
-
-    def cell(figures: Figures) -> str:
-        samples = _load(figures).services_s
-        return milliseconds(intervals.quantile(samples, q) if intervals.enough_for(samples, q) else None)
-
-    return cell
+    samples = _load(figures).services_s
+    return milliseconds(intervals.quantile(samples, q)) if intervals.enough_for(samples, q) else ABSENT
 
 
 def _response(cell: Callable[[Figures], str]) -> Callable[[Figures], str]:
@@ -69,15 +71,10 @@ def _step(name: str) -> Column[Figures]:
     return Column(name, lambda figures: milliseconds(dict(_load(figures).steps_s).get(name)))
 
 
-def _megabytes(size_bytes: int | None) -> str:
-    return ABSENT if size_bytes is None else f"{size_bytes / 1e6:,.1f}"
-
-
-DISTURBED: Column[Figures] = Column("!", lambda figures: "!" if figures.disturbances else ABSENT, left=True)
 SERVICE: tuple[Column[Figures], ...] = (
-    Column("service ms", _service(0.5)),
-    Column("p99", _service(0.99)),
-    Column("p99.9", _service(0.999)),
+    Column("service ms", lambda figures: _service(figures, 0.5)),
+    Column("p99", lambda figures: _service(figures, 0.99)),
+    Column("p99.9", lambda figures: _service(figures, 0.999)),
 )
 
 LOADS: tuple[Column[Figures], ...] = (
@@ -101,8 +98,8 @@ COLD: tuple[Column[Figures], ...] = (
     Column("processes", lambda figures: str(len(_load(figures).responses_s))),
     *map(_step, STEPS),
     Column("answered", lambda figures: spread(duration, figures.p50)),
-    Column("peak MB", lambda figures: _megabytes(figures.peak_bytes)),
-    Column("disk MB", lambda figures: _megabytes(_load(figures).disk_bytes)),
+    Column("peak MB", lambda figures: megabytes(figures.peak_bytes, ",.1f")),
+    Column("disk MB", lambda figures: megabytes(_load(figures).disk_bytes, ",.1f")),
 )
 TABLES: dict[ShapeName, tuple[Column[Figures], ...]] = {"batches": BATCHES, "cold": COLD}
 """Of the shapes that have one of their own; the others stand in ``LOADS`` together."""
@@ -119,26 +116,24 @@ def sections(results: Sequence[Figures]) -> tuple[Section, ...]:
 
 def _section(results: Sequence[Figures]) -> Section:
     """Of results of one network, backend and precision. Those without a load tell why in a remark."""
-    found = [figures for figures in results if figures.result.load is not None]
+    loaded = [figures for figures in results if figures.result.load is not None]
     kinds: dict[tuple[Column[Figures], ...], list[Figures]] = {LOADS: [], BATCHES: [], COLD: []}
-    for figures in found:
+    for figures in loaded:
         kinds[TABLES.get(_load(figures).shape, LOADS)].append(figures)
-    named = f"{title(results)} · {_describe(results[0])}"
-    tables = (table_of_results(columns, of) for columns, of in kinds.items() if of)
-    said = list(sweeps(found))
-    for figures in found:
+    of = results[0].result.identity
+    named = f"{title(results)} · {' '.join(filter(None, (of.backend, of.precision)))}"
+    tables = (table_of_results(columns, shown) for columns, shown in kinds.items() if shown)
+    said = list(sweeps(loaded))
+    for figures in loaded:
         said += [f"{shape(figures)}: {warning}" for warning in list_stalls(_load(figures))]
     blocks = (
         *(Sentence(line, "headline") for line in said),
         *(replace(table, label=named, aside=number > 0) for number, table in enumerate(tables)),
-        *_remarks(results),
+        *_remarks(loaded),
+        *remarks([figures for figures in results if figures.result.load is None]),
+        *runtimes_of(results),
     )
     return Section(named, blocks, "more of these rows")
-
-
-def _describe(figures: Figures) -> str:
-    of = figures.result.identity
-    return " ".join(filter(None, (of.backend, of.precision)))
 
 
 def sweeps(results: Sequence[Figures]) -> Iterator[str]:
@@ -156,13 +151,11 @@ def sweeps(results: Sequence[Figures]) -> Iterator[str]:
         )
 
 
-def _remarks(results: Sequence[Figures]) -> Iterator[Remark]:
+def _remarks(loaded: Sequence[Figures]) -> Iterator[Remark]:
     """What must be known beside the figures, with the shapes in front that it is of."""
-    loaded = [figures for figures in results if figures.result.load is not None]
     alike: dict[Remark, list[str]] = {}
     for figures in loaded:
-        note = figures.result.note
-        for remark in (*map(warn, figures.warnings), *([Remark(note)] if note else ())):
+        for remark in doubts(figures):
             alike.setdefault(remark, []).append(shape(figures))
     disturbed = [figures for figures in loaded if figures.disturbances]
     if disturbed:
@@ -172,5 +165,3 @@ def _remarks(results: Sequence[Figures]) -> Iterator[Remark]:
         lines = disturbances_of_all(conditions, disturbed[0].result.ran.threads) or ()
         yield from (Remark(f"{shapes}: disturbed: {line}", "warning", code="load-disturbed") for line in lines)
     yield from (replace(remark, text=f"{'; '.join(of)}: {remark.text}") for remark, of in alike.items())
-    yield from remarks([figures for figures in results if figures.result.load is None])
-    yield from runtimes_of(results)

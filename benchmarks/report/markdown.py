@@ -4,19 +4,10 @@ folded."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
-from exporter.document.blocks import (
-    Block,
-    Command,
-    Definitions,
-    Document,
-    Folded,
-    Remark,
-    Section,
-    Sentence,
-    Table,
-    Verdict,
-)
+from exporter.document import blocks
+from exporter.document.blocks import Block, Document, Remark, Section, Table
 
 
 def markdown(document: Document) -> str:
@@ -25,15 +16,16 @@ def markdown(document: Document) -> str:
     A document whose summary has a title begins with that in bold, and its sections have small headings.
     """
     summary = document.summary
-    loud, notes = _by_loudness(summary.remarks)
+    notes = [remark for remark in summary.remarks if remark.kind == "note"]
+    alarms = [remark for remark in summary.remarks if remark.kind != "note"]
+    folded: list[Remark] = []
     if summary.title:
-        lines = [f"**{escape(f'{document.title} {summary.title}')}**", "", *_items(loud)]
-        folded = [*notes]
+        lines = [f"**{escape(f'{document.title} {summary.title}')}**", "", *_items(alarms)]
+        folded += notes
     else:
         lines = [f"# {escape(document.title)}", ""]
-        lines += [line for remark in loud for line in (f"**{escape(remark.text)}**", "")]
+        lines += [line for remark in alarms for line in (f"**{escape(remark.text)}**", "")]
         lines += [line for remark in notes for line in (escape(remark.text), "")]
-        folded = []
     level = "####" if summary.title else "##"
     for section in document.sections:
         if not section.appendix:
@@ -57,8 +49,8 @@ def _section(section: Section, level: str, folded: list[Remark]) -> Iterator[str
     document."""
     if section.title:
         yield from (f"{level} {escape(section.title)}", "")
-    yield from _blocks([block for block in section.blocks if not _stands_aside(block)])
     aside = [block for block in section.blocks if _stands_aside(block)]
+    yield from _blocks([block for block in section.blocks if not _stands_aside(block)])
     if section.more and aside:
         yield from _fold(section.more, _blocks(aside, ended=False))
     elif not section.more:
@@ -71,83 +63,62 @@ def _stands_aside(block: Block) -> bool:
             return block.aside
         case Remark():
             return block.kind == "note"
-    return isinstance(block, Folded | Command | Definitions)
+    return isinstance(block, blocks.Folded | blocks.Command | blocks.Definitions)
 
 
-def _blocks(blocks: Sequence[Block], ended: bool = True) -> Iterator[str]:
+def _blocks(shown: Sequence[Block], ended: bool = True) -> Iterator[str]:
     """Each block with an empty line behind it; of a list behind the last item, at the end only if it is to be ended."""
-    listed = False
-    for block in blocks:
-        items = _list_items(block)
-        if listed and not items:
+    for listed, alike in groupby(shown, lambda block: isinstance(block, Remark | blocks.Verdict | blocks.Definitions)):
+        last = None
+        for last in alike:
+            yield from _lines(last)
+        if listed and (ended or last is not shown[-1]):
             yield ""
-        listed = bool(items)
-        yield from items or _paragraphs(block)
-    if listed and ended:
-        yield ""
 
 
-def _list_items(block: Block) -> list[str]:
+def _lines(block: Block) -> Iterator[str]:
     match block:
         case Remark(text):
-            return [f"- {escape(text)}"]
-        case Verdict(outcome, claim, source, found):
+            yield f"- {escape(text)}"
+        case blocks.Verdict(outcome, claim, source, found):
             where = f" ({source})" if source else ""
-            return [f"- **{escape(outcome)}**: {escape(f'{claim}{where} Found: {found}')}"]
-        case Definitions(pairs):
-            return [f"- {escape(name)}: {escape(words)}" for name, words in pairs]
-    return []
-
-
-def _paragraphs(block: Block) -> Iterator[str]:
-    match block:
-        case Sentence(text, role):
+            yield f"- **{escape(outcome)}**: {escape(f'{claim}{where} Found: {found}')}"
+        case blocks.Definitions(pairs):
+            yield from (f"- {escape(name)}: {escape(words)}" for name, words in pairs)
+        case blocks.Sentence(text, role):
             yield from (f"**{escape(text)}**" if role == "headline" else escape(text), "")
-        case Command(text):
+        case blocks.Command(text):
             yield from (_code(text), "")
         case Table():
-            yield from _table(block.narrow())
-        case Folded(summary, blocks):
-            for one in blocks:
+            yield from _table(block.narrow(), block.caption)
+        case blocks.Folded(summary, inner):
+            for one in inner:
                 if isinstance(one, Table):
-                    yield from ((escape(f"{summary}. {one.caption}"), "") if one.caption else ())
-                    yield from _rows(one.narrow())
+                    yield from _table(one.narrow(), one.caption and f"{summary}. {one.caption}")
 
 
-def _table(table: Table) -> Iterator[str]:
-    if table.caption:
-        yield from (escape(table.caption), "")
+def _table(table: Table, caption: str) -> Iterator[str]:
+    if caption:
+        yield from (escape(caption), "")
     if table.columns:
-        yield from _rows(table)
-
-
-def _rows(table: Table) -> Iterator[str]:
-    yield _row(table.headings)
-    yield "| " + " | ".join("---" if column.left else "--:" for column in table.columns) + " |"
-    yield from map(_row, table.cells)
-    yield ""
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(escape, cells)) + " |"
+        rules = ["---" if column.left else "--:" for column in table.columns]
+        rows = [table.headings, rules, *table.cells]
+        yield from (f"| {' | '.join(map(escape, cells))} |" for cells in rows)
+        yield ""
 
 
 def _appendices(document: Document) -> Iterator[str]:
     """Of what belongs to the whole document the briefs and the commands."""
-    blocks = [block for section in document.sections if section.appendix for block in section.blocks]
-    for brief in dict.fromkeys(block.brief for block in blocks if isinstance(block, Definitions)):
+    shown = [block for section in document.sections if section.appendix for block in section.blocks]
+    for brief in dict.fromkeys(block.brief for block in shown if isinstance(block, blocks.Definitions)):
         yield from (escape(brief), "")
-    yield from (_code(block.text) for block in blocks if isinstance(block, Command))
-    if blocks:
+    yield from (_code(block.text) for block in shown if isinstance(block, blocks.Command))
+    if shown:
         yield ""
 
 
 def _code(text: str) -> str:
     return f"    {' '.join(text.split())}"
-
-
-def _by_loudness(remarks: Sequence[Remark]) -> tuple[list[Remark], list[Remark]]:
-    return [one for one in remarks if one.kind != "note"], [one for one in remarks if one.kind == "note"]
 
 
 def _items(remarks: Sequence[Remark]) -> list[str]:

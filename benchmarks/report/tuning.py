@@ -45,21 +45,17 @@ def _section(findings: TuningResult, results: Sequence[Figures]) -> Section:
 
 
 def _columns(findings: TuningResult, choice: Choice) -> tuple[Column[ParetoPoint], ...]:
-    images = Column[ParetoPoint]("images/s", lambda one: f"{one.figures.images_per_s or 0:,.0f}")
+    latency = findings.goal.objective == "latency"
     return (
         Column("runtime", lambda one: one.figures.result.identity.backend, left=True),
         Column("precision", lambda one: one.figures.result.identity.precision or ABSENT, left=True),
         Column("threads", lambda one: str(one.figures.result.ran.threads)),
         Column("batch", lambda one: str(one.figures.result.identity.batch)),
-        Column("p50 ms" if findings.goal.objective == "latency" else "ms/image", _cost),
-        *((images,) if findings.goal.objective == "throughput" else ()),
+        Column("p50 ms" if latency else "ms/image", lambda one: spread(duration, one.cost_s)),
+        *(() if latency else (Column[ParetoPoint]("images/s", lambda one: f"{one.figures.images_per_s or 0:,.0f}"),)),
         Column("drop" if findings.labelled else "logit error %", lambda one: _format_accuracy_drop(findings, one)),
         Column("verdict", lambda one: _mark(choice, one), left=True),
     )
-
-
-def _cost(one: ParetoPoint) -> str:
-    return spread(duration, one.cost_s)
 
 
 def _format_accuracy_drop(findings: TuningResult, one: ParetoPoint) -> str:
@@ -68,18 +64,13 @@ def _format_accuracy_drop(findings: TuningResult, one: ParetoPoint) -> str:
 
 
 def _mark(choice: Choice, one: ParetoPoint) -> str:
-    word = ""
-    if one is choice.best:
-        word = "best"
-    elif any(one is other for other in choice.tied):
-        word = "tie"
-    elif any(one is other for other in choice.beyond):
-        word = "beyond"
-    return " ".join(filter(None, (word, FRONT if any(one is other for other in choice.front) else "")))
+    best = () if choice.best is None else (choice.best,)
+    marks = {"best": best, "tie": choice.tied, "beyond": choice.beyond, FRONT: choice.front}
+    return " ".join(mark for mark, marked in marks.items() if any(one is other for other in marked))
 
 
 def _notes(findings: TuningResult, results: Sequence[Figures], choice: Choice) -> Iterator[str]:
-    measured = [each for each in results if each.result.status == "ok"]
+    measured = run.measured_of(results)
     yield from (f"{_name(each.result)}: {each.result.note}" for each in measured if each.result.notes)
     yield from (f"left out: {line}" for line in findings.left_out)
     if findings.finalists:
@@ -95,8 +86,16 @@ def _notes(findings: TuningResult, results: Sequence[Figures], choice: Choice) -
         yield f"ran: {'; '.join(ran)}"
     for each in measured:
         if each.result.identity.backend == REFERENCE:
-            yield f"reference: {_name(each.result)}: {milliseconds(value_of(each.p50))} ms{_top1(each)}"
-    yield _bound(findings, results)
+            top1 = "" if each.top1 is None else f", top-1 {each.top1.value:.2%}"
+            yield f"reference: {_name(each.result)}: {milliseconds(value_of(each.p50))} ms{top1}"
+    if findings.labelled:
+        images = max(each.images or 0 for each in results)
+        yield f"bound: a drop of top-1 of at most {points(findings.goal.max_drop, None)} points, {images:,} images"
+    else:
+        yield (
+            "bound: accuracy was not measured, as there are no labelled images or no reference; each precision has "
+            "passed the gate on its logits' error when it was exported"
+        )
     if choice.best is not None:
         yield _describe_best(findings, choice, choice.best)
 
@@ -106,29 +105,10 @@ def _name(result: Result) -> str:
     return f"{of.backend} {of.precision}, {count(threads, 'thread')}, batch {of.batch}"
 
 
-def _bound(findings: TuningResult, results: Sequence[Figures]) -> str:
-    if findings.labelled:
-        images = max(each.images or 0 for each in results)
-        limit = points(findings.goal.max_drop, None)
-        return f"bound: a drop of top-1 of at most {limit} points, {images:,} images"
-    return (
-        "bound: accuracy was not measured, as there are no labelled images or no reference; each precision has passed "
-        "the gate on its logits' error when it was exported"
-    )
-
-
 def _describe_best(findings: TuningResult, choice: Choice, best: ParetoPoint) -> str:
-    figures = best.figures
-    accuracy_drop = (
-        f"a drop of {_format_accuracy_drop(findings, best)} points"
-        if findings.labelled
-        else f"{_format_accuracy_drop(findings, best)} % logit error"
-    )
+    figures, drop = best.figures, _format_accuracy_drop(findings, best)
+    accuracy = f"a drop of {drop} points" if findings.labelled else f"{drop} % logit error"
     ratio = "" if figures.ratio is None else f", {figures.ratio.value:.2f} times as fast as {REFERENCE}"
     tied = f"; {len(choice.tied)} tie with it" if choice.tied else ""
-    unit = "ms" if findings.goal.objective == "latency" else "ms an image"
-    return f"best: {_name(figures.result)}: {_cost(best)} {unit}{ratio}, {accuracy_drop}{tied}"
-
-
-def _top1(figures: Figures) -> str:
-    return "" if figures.top1 is None else f", top-1 {figures.top1.value:.2%}"
+    cost = f"{spread(duration, best.cost_s)} {'ms' if findings.goal.objective == 'latency' else 'ms an image'}"
+    return f"best: {_name(figures.result)}: {cost}{ratio}, {accuracy}{tied}"

@@ -1,28 +1,30 @@
 """Findings as drawings: each panel once, for a page as for the pictures that are files.
 
-The levels that the paper prints are dotted lines, named at their right end.
+A colour is a family's, the same in all panels; the legend explains each look once, however many seeds there are. The
+levels that the paper prints are dotted lines, named at their right end.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.records.findings import Findings, Mark, Panel
+from benchmarks.records.findings import Findings, Line, Mark, Panel
 from benchmarks.report import findings as view
-from benchmarks.report_html import findings_legend, svg
-from benchmarks.report_html.findings_legend import PAPER_SUFFIX, Paint, cut
-from benchmarks.report_html.svg import INK, Plot
+from benchmarks.report_html import svg
+from benchmarks.report_html.svg import FAINT, INK, MARKERS, SERIES, VARIABLES, Plot
 from runtimes.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
+FORMS: tuple[svg.Form, ...] = ("svg", "png")
 
 PANEL_IN, LEGEND_ROW_IN, TITLE_LINE_IN = 3.0, 0.2, 0.17
 """Heights: of a panel, of each row of the legend under all of them, and of a line of a picture's titles."""
@@ -33,6 +35,131 @@ TITLE_POINTS, NAME_POINTS, LONGEST_NAME_LINE = 10, 9, 16
 MOST_SPOKEN = 8
 """Lines whose ends are told to who cannot see them."""
 
+DASHED, DOTTED = (0, (4, 2)), (0, (1, 1.6))
+
+PAPER_SUFFIX = ", paper"
+"""Of a mark's label, where the level is one that the paper prints; the legend says it once instead."""
+
+
+@dataclass(frozen=True)
+class Paint:
+    """How families look.
+
+    Attributes:
+        places: the number of each family, in the order that they come in.
+        shades: what each placeholder of the canvas is drawn in.
+    """
+
+    places: dict[str, int]
+    shades: Mapping[str, str]
+
+    def colour(self, family: str) -> str:
+        """Of its lines, bands and marks."""
+        return self.shades[SERIES[self.places[family] % len(SERIES)]]
+
+    def marker(self, family: str) -> str:
+        """Of its points: another one when the colours have gone round."""
+        return MARKERS[self.places[family] // len(SERIES) % len(MARKERS)]
+
+    def needs_marker(self, family: str) -> bool:
+        """Whether its colour alone does not tell it."""
+        return self.places[family] >= len(SERIES)
+
+    def family(self, family: str) -> dict[str, Any]:
+        """An unbroken line of the family, as matplotlib names its style."""
+        marker = {"marker": self.marker(family), "markersize": 4} if self.needs_marker(family) else {}
+        return {"color": self.colour(family), **marker}
+
+    def line(self, line: Line) -> dict[str, Any]:
+        """The same of a line as it is drawn."""
+        style: dict[str, Any] = {"color": self.colour(line.family), "linestyle": DASHED if line.dashed else "-"}
+        if line.thin:
+            return {**style, "linewidth": 0.7, "alpha": 0.55}
+        few = len(line.x) <= 16  # few enough for a marker on each
+        if few or self.needs_marker(line.family):
+            every = 1 if few else len(line.x) // 8
+            style |= {"marker": self.marker(line.family), "markersize": 4, "markevery": every}
+        return style
+
+
+def paint(findings: Findings, shades: Mapping[str, str] | None = None) -> Paint:
+    """Of all families, in ``shades``, or in the placeholders that become the page's colours."""
+    families: dict[str, int] = {}
+    for panel in findings.panels:
+        for family in [line.family for line in panel.lines] + [mark.family for mark in panel.marks]:
+            families.setdefault(family, len(families))
+    return Paint(families, shades if shades is not None else {colour: colour for colour in VARIABLES})
+
+
+def legend_entries(panels: Sequence[Panel], look: Paint) -> dict[str, dict[str, Any]]:
+    """What is to be explained of these panels, each once, and how the line before it looks: the families' colours, and
+    what a dashed line is, where the labels have one word for all that are dashed and one for the others beside the
+    family's name; else the labels. Single seeds and the paper's levels have one entry each."""
+    lines = [line for panel in panels for line in panel.lines]
+    named = [line for line in lines if not line.thin]
+    words = _name_styles(named)
+    found: dict[str, dict[str, Any]] = {}
+    if words is None:
+        families = {(line.label, line.family) for line in named}
+        shared = Counter(label for label, _ in families)
+        for line in named:
+            label = line.label if shared[line.label] == 1 else f"{line.family}, {line.label}"
+            alike = found.setdefault(_cut(label), look.line(line))
+            if not line.dashed:
+                alike["linestyle"] = "-"  # dashed in another panel: the colour is what the label is of
+    else:
+        found = {_cut(line.family): look.family(line.family) for line in named}
+        found[words[False]] = {"color": look.shades[INK], "linestyle": "-"}
+        found[words[True]] = {"color": look.shades[INK], "linestyle": DASHED}
+    known = {line.family for line in named}
+    found |= {_cut(line.family): look.line(line) for line in lines if line.family not in known}
+    if any(line.thin and line.family in known for line in lines):
+        found["single seeds"] = {"color": look.shades[FAINT], "linewidth": 0.7}
+    if any(_is_papers(mark) for panel in panels for mark in panel.marks):
+        found["the paper"] = {"color": look.shades[FAINT], "linestyle": DOTTED, "linewidth": 1.2}
+    return found
+
+
+def _name_styles(lines: Sequence[Line]) -> dict[bool, str] | None:
+    """The word for the dashed lines and the one for the others; ``None`` if the labels do not tell."""
+    words: dict[bool, set[str]] = {True: set(), False: set()}
+    for line in lines:
+        words[line.dashed].add(line.label.removeprefix(line.family).strip(" ,:"))
+    if any(len(found) != 1 or "" in found for found in words.values()):
+        return None
+    return {dashed: _cut("".join(found)) for dashed, found in words.items()}
+
+
+def _is_papers(mark: Mark) -> bool:
+    """Whether the level is one that the paper prints."""
+    return mark.label.endswith(PAPER_SUFFIX)
+
+
+def _cut(text: str, most: int = 40) -> str:
+    """In one line, and no longer than a drawing has room for."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+class _Legend:
+    """The entries under all axes of a figure, as many side by side as there is room for."""
+
+    def __init__(self, panels: Sequence[Panel], look: Paint, width_in: float) -> None:
+        self._entries = legend_entries(panels, look)
+        widest = max(map(len, self._entries), default=0)
+        self._columns = max(1, min(len(self._entries), int(72 * width_in / (5.2 * widest + 48))))
+        self.height_in = LEGEND_ROW_IN * math.ceil(len(self._entries) / self._columns)
+
+    def put(self, figure: Figure) -> None:
+        """Explains them, and lays the figure out."""
+        from matplotlib.lines import Line2D
+
+        if self._entries:
+            handles = [Line2D([], [], **style) for style in self._entries.values()]
+            spacing = {"ncols": self._columns, "handlelength": 2.4}
+            figure.legend(handles, list(self._entries), loc="outside lower center", **spacing)
+        figure.draw_without_rendering()
+
 
 def plots(findings: Findings, place: str) -> Iterator[Plot]:
     """A drawing of each panel for a page. ``place`` is their own on the page: letters, digits and hyphens.
@@ -41,30 +168,27 @@ def plots(findings: Findings, place: str) -> Iterator[Plot]:
         BackendUnavailableError: matplotlib is not here.
     """
     svg.require("plots")
-    look = findings_legend.paint(findings)
+    look = paint(findings)
     for number, panel in enumerate(findings.panels):
         yield _plot(panel, look, findings.experiment, f"{place}-{number}")
 
 
 def _plot(panel: Panel, look: Paint, kind: str, place: str) -> Plot:
-    explained = findings_legend.entries((panel,), look)
-    columns = findings_legend.columns(explained, svg.WIDTH_IN)
+    legend = _Legend((panel,), look, svg.WIDTH_IN)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         _draw(axes, panel, look)
-        findings_legend.put(figure, explained, columns)
-        figure.draw_without_rendering()
+        legend.put(figure)
         _name_marks(figure, axes, panel, look)
 
-    spoken = _describe_panel(panel)
-    height_in = PANEL_IN + LEGEND_ROW_IN * math.ceil(len(explained) / columns)
-    return Plot(kind, panel.title, caption(panel), spoken, svg.render_svg(place, height_in, draw, spoken))
+    height_in = PANEL_IN + legend.height_in
+    return svg.render(place, kind, panel.title, caption(panel), _describe_panel(panel), height_in, draw)
 
 
-def write_pictures(findings: Findings, folder: Path, stem: str | None = None) -> tuple[Path, ...]:
-    """Puts all panels side by side into ``folder``, as ``STEM.svg`` and ``STEM.png``, whose paths are given; the stem
-    is the experiment's name by default. The same findings give the same bytes. Without panels there are no pictures.
+def write_pictures(findings: Findings, folder: Path) -> tuple[Path, ...]:
+    """Puts all panels side by side into ``folder``, as an SVG and a PNG named after the experiment, whose paths are
+    given. The same findings give the same bytes. Without panels there are no pictures.
 
     Raises:
         BackendUnavailableError: matplotlib is not here.
@@ -73,44 +197,42 @@ def write_pictures(findings: Findings, folder: Path, stem: str | None = None) ->
     if not findings.panels:
         return ()
     svg.require("pictures")
-    look = findings_legend.paint(findings, svg.shades())
-    explained = findings_legend.entries(findings.panels, look)
+    look = paint(findings, svg.shades())
     across = min(2, len(findings.panels))
     down = math.ceil(len(findings.panels) / across)
     width_in = across * svg.WIDTH_IN
-    columns = findings_legend.columns(explained, width_in)
+    legend = _Legend(findings.panels, look, width_in)
     provenance = view.describe_provenance(findings.provenance)
     titles = f"{_fill_lines(findings.title, width_in)}\n{_fill_lines(provenance, width_in)}"
-    height_in = (
-        TITLE_LINE_IN * (titles.count("\n") + 2)
-        + down * (PANEL_IN + 2 * TITLE_LINE_IN)
-        + LEGEND_ROW_IN * math.ceil(len(explained) / columns)
-    )
+    titles_in = TITLE_LINE_IN * (titles.count("\n") + 2)
+    height_in = titles_in + down * (PANEL_IN + 2 * TITLE_LINE_IN) + legend.height_in
 
     def draw(figure: Figure) -> None:
         grid = list(figure.subplots(down, across, squeeze=False).flat)
         shown = list(zip(grid, findings.panels, strict=False))
         for axes, panel in shown:
             _draw(axes, panel, look)
-            axes.set_title(_format_title(panel), fontsize=TITLE_POINTS)
+            source = f"\nbeside the paper's {_cut(panel.source, 60)}" if panel.source else ""
+            axes.set_title(_fill_lines(panel.title, svg.WIDTH_IN) + source, fontsize=TITLE_POINTS)
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
         figure.suptitle(titles, fontsize=TITLE_POINTS)
-        findings_legend.put(figure, explained, columns)
-        figure.draw_without_rendering()
+        legend.put(figure)
         for axes, panel in shown:
             _name_marks(figure, axes, panel, look)
 
-    contents = {form: svg.picture(form, (width_in, height_in), draw) for form in FORMS}
-    paths = {form: folder / f"{stem or findings.experiment}.{form}" for form in FORMS}
-    for form, path in paths.items():
+    size_in = (width_in, height_in)
+    pictures = {folder / f"{findings.experiment}.{form}": svg.picture(form, size_in, draw) for form in FORMS}
+    for path, picture in pictures.items():
         with write_atomically(path) as temporary:
-            temporary.write_bytes(contents[form])
-    return tuple(paths.values())
+            temporary.write_bytes(picture)
+    return tuple(pictures)
 
 
 def _draw(axes: Axes, panel: Panel, look: Paint) -> None:
     """All of it but the marks' names, which need the axes' height."""
+    from matplotlib.ticker import MaxNLocator
+
     if panel.x_scale == "log" and any(x > 0 for line in panel.lines for x in line.x):
         axes.set_xscale("log")
     if panel.y_scale == "log" and any(y > 0 for line in panel.lines for y in line.y):
@@ -119,21 +241,13 @@ def _draw(axes: Axes, panel: Panel, look: Paint) -> None:
         if line.low:
             axes.fill_between(line.x, line.low, line.high, color=look.colour(line.family), alpha=0.16, linewidth=0)
     for mark in panel.marks:
-        axes.axhline(mark.y, color=look.colour(mark.family), linestyle=findings_legend.DOTTED, linewidth=1.2)
+        axes.axhline(mark.y, color=look.colour(mark.family), linestyle=DOTTED, linewidth=1.2)
     for line in sorted(panel.lines, key=lambda one: not one.thin):
-        axes.plot(line.x, line.y, **findings_legend.style(line, look))
+        axes.plot(line.x, line.y, **look.line(line))
     if panel.y_range is not None:
         axes.set_ylim(*panel.y_range)
     axes.margins(x=0.02)
-    axes.set_xlabel(cut(panel.x_label))
-    axes.set_ylabel(cut(panel.y_label))
-    _number(axes, panel)
-
-
-def _number(axes: Axes, panel: Panel) -> None:
-    """Ticks as people write them; whole numbers where lines have points at such alone."""
-    from matplotlib.ticker import MaxNLocator
-
+    axes.set(xlabel=_cut(panel.x_label), ylabel=_cut(panel.y_label))
     if axes.get_xscale() != "log" and all(float(x).is_integer() for line in panel.lines for x in line.x):
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     for which, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
@@ -147,34 +261,16 @@ def _name_marks(figure: Figure, axes: Axes, panel: Panel, look: Paint) -> None:
     """Names the marks beside the axes, one under the other where they lie close."""
     low, high = sorted(axes.get_ylim())
     shown = sorted((mark for mark in dict.fromkeys(panel.marks) if low <= mark.y <= high), key=lambda mark: mark.y)
-    names = [textwrap.fill(cut(mark.label.removesuffix(PAPER_SUFFIX)), LONGEST_NAME_LINE) for mark in shown]
+    names = [textwrap.fill(_cut(mark.label.removesuffix(PAPER_SUFFIX)), LONGEST_NAME_LINE) for mark in shown]
     height = axes.get_window_extent().height * 72 / figure.dpi
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = [height * float(to_axes.transform((axes.get_xlim()[0], mark.y))[1]) for mark in shown]
     gap = 1.2 * NAME_POINTS * max((name.count("\n") + 1 for name in names), default=1)
+    style: dict[str, Any] = {"textcoords": "axes fraction", "va": "center", "fontsize": NAME_POINTS}
+    arrow = {"arrowstyle": "-", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
     for mark, name, at in zip(shown, names, spread(wanted, gap, height), strict=True):
-        _name_mark(axes, mark, name, at / height, look)
-
-
-def _name_mark(axes: Axes, mark: Mark, name: str, at: float, look: Paint) -> None:
-    axes.annotate(
-        name,
-        (1, mark.y),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(1.03, at),
-        textcoords="axes fraction",
-        va="center",
-        fontsize=NAME_POINTS,
-        color=look.shades[INK],
-        arrowprops={
-            "arrowstyle": "-",
-            "color": look.colour(mark.family),
-            "linewidth": 0.8,
-            "shrinkA": 0,
-            "shrinkB": 0,
-            "relpos": (0, 0.5),
-        },
-    )
+        style |= {"xycoords": axes.get_yaxis_transform(), "xytext": (1.03, at / height), "color": look.shades[INK]}
+        axes.annotate(name, (1, mark.y), arrowprops={**arrow, "color": look.colour(mark.family)}, **style)
 
 
 def spread(wanted: Sequence[float], gap: float, height: float) -> list[float]:
@@ -197,7 +293,7 @@ def caption(panel: Panel) -> str:
         f"Beside the paper's {panel.source}." if panel.source else "",
         "Thin: single seeds." if any(line.thin for line in panel.lines) else "",
         "Bands: the least to the most of the seeds." if any(line.low for line in panel.lines) else "",
-        "Dotted: what the paper prints." if any(map(findings_legend.is_papers, panel.marks)) else "",
+        "Dotted: what the paper prints." if any(map(_is_papers, panel.marks)) else "",
     )
     return " ".join(filter(None, parts))
 
@@ -205,12 +301,7 @@ def caption(panel: Panel) -> str:
 def _fill_lines(text: str, width_in: float) -> str:
     """As many lines as it takes, three at the most."""
     width = int(72 * width_in / (0.57 * TITLE_POINTS))
-    return textwrap.fill(cut(text, 3 * width), width, max_lines=3, placeholder="…", break_on_hyphens=False)
-
-
-def _format_title(panel: Panel) -> str:
-    source = f"\nbeside the paper's {cut(panel.source, 60)}" if panel.source else ""
-    return _fill_lines(panel.title, svg.WIDTH_IN) + source
+    return textwrap.fill(_cut(text, 3 * width), width, max_lines=3, placeholder="…", break_on_hyphens=False)
 
 
 def _describe_panel(panel: Panel) -> str:

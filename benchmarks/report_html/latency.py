@@ -1,32 +1,33 @@
-"""Plots of time: how the calls' durations are distributed, and how they drift."""
+"""Plots of time: how the calls' durations are distributed and how they drift; of load shapes, service beside response,
+so that neither hides a stall, sweeps, and the cold start."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.ranking import name
 from benchmarks.format import milliseconds
 from benchmarks.records.result import Result
+from benchmarks.records.samples import STEADY, LoadResult
+from benchmarks.report.load import SWEPT, shape
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
+from benchmarks.report_html.tradeoffs import sweep
 from benchmarks.stats import intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KEPT = 2000
-"""Quantiles that stand for all of a result's samples in the drawing of their density."""
-
 FEWEST = 5
 """Samples that a distribution is drawn of."""
 
-ROW_IN, FRAME_IN = 0.34, 0.9
-"""Height of a result in a drawing, and of all around them."""
+QUANTILES = ((0.5, "p50", "o"), (0.99, "p99", "s"), (0.999, "p99.9", "D"))
 
 
 def distribution(results: Sequence[Result], look: PlotStyle, place: str) -> Plot | None:
@@ -37,13 +38,10 @@ def distribution(results: Sequence[Result], look: PlotStyle, place: str) -> Plot
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set_xscale("log")
-        for place, result in enumerate(shown):
-            _violin(axes, place, result, look)
-        axes.set_yticks(range(len(shown)), [name(result) for result in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("ms a call")
+        axes.set(xscale="log", xlabel="ms a call")
+        for row, result in enumerate(shown):
+            _violin(axes, row, result, look)
+        canvas.label_rows(axes, [name(result) for result in shown])
         canvas.plain_ticks(axes, "x")
 
     medians = [intervals.quantile(_latencies(result), 0.5) for result in shown]
@@ -53,9 +51,8 @@ def distribution(results: Sequence[Result], look: PlotStyle, place: str) -> Plot
         "How often a call took how long, of all processes together, on a logarithmic axis. The long tick is p50, "
         f"the short one p99, from {intervals.MIN_SAMPLES[0.99]:,} calls on; the dot is the slowest call."
     )
-    title = f"Latency, batch {shown[0].identity.batch}"
-    svg = canvas.render_svg(f"{place}-distribution", FRAME_IN + ROW_IN * len(shown), draw, spoken)
-    return Plot("distribution", title, caption, spoken, svg)
+    title, height_in = f"Latency, batch {shown[0].identity.batch}", 0.9 + 0.34 * len(shown)
+    return canvas.render(f"{place}-distribution", "distribution", title, caption, spoken, height_in, draw)
 
 
 def _latencies(result: Result) -> NDArray[np.float64]:
@@ -63,7 +60,7 @@ def _latencies(result: Result) -> NDArray[np.float64]:
     return np.asarray([sample for sample in samples if sample > 0], dtype=np.float64)
 
 
-def _violin(axes: Axes, place: int, result: Result, look: PlotStyle) -> None:
+def _violin(axes: Axes, row: int, result: Result, look: PlotStyle) -> None:
     from matplotlib.cbook import violin_stats
     from matplotlib.mlab import GaussianKDE
 
@@ -73,20 +70,15 @@ def _violin(axes: Axes, place: int, result: Result, look: PlotStyle) -> None:
         return np.asarray(GaussianKDE(values).evaluate(at), dtype=np.float64)
 
     taken = 1e3 * _latencies(result)
-    logs = np.quantile(np.log(taken), np.linspace(0, 1, min(KEPT, len(taken))))
+    logs = np.quantile(np.log(taken), np.linspace(0, 1, min(2000, len(taken))))  # they stand for all
     (shape,) = violin_stats(logs, density, points=120)
-    axes.fill_between(
-        np.exp(shape["coords"]),
-        place - 0.38 * shape["vals"] / shape["vals"].max(),
-        place + 0.38 * shape["vals"] / shape["vals"].max(),
-        color=look.colour(result),
-        alpha=0.55,
-        linewidth=0.6,
-    )
-    axes.plot([np.median(taken)] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=1.6)
+    half = 0.38 * shape["vals"] / shape["vals"].max()
+    x, colour = np.exp(shape["coords"]), look.colour(result)
+    axes.fill_between(x, row - half, row + half, color=colour, alpha=0.55, linewidth=0.6)
+    axes.plot([np.median(taken)] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=1.6)
     if intervals.enough_for(taken, 0.99):
-        axes.plot([np.quantile(taken, 0.99)] * 2, [place - 0.2, place + 0.2], color=INK, linewidth=1.2)
-    axes.plot(taken.max(), place, marker=".", color=FAINT, markersize=4)
+        axes.plot([np.quantile(taken, 0.99)] * 2, [row - 0.2, row + 0.2], color=INK, linewidth=1.2)
+    axes.plot(taken.max(), row, marker=".", color=FAINT, markersize=4)
 
 
 def drift(results: Sequence[Result], look: PlotStyle, place: str) -> Plot | None:
@@ -99,23 +91,14 @@ def drift(results: Sequence[Result], look: PlotStyle, place: str) -> Plot | None
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axhline(0, color=FAINT, linewidth=1)
-        with canvas.legend_below(axes):
-            for result in shown:
-                for when, change in _rounds(result):
-                    axes.plot(
-                        when,
-                        change,
-                        color=look.colour(result),
-                        marker=look.marker(result),
-                        markersize=4,
-                        linewidth=1,
-                        alpha=0.85,
-                        label=name(result),
-                    )
+        for result in shown:
+            for when, change in _rounds(result):
+                axes.plot(when, change, markersize=4, linewidth=1, alpha=0.85, label=name(result), **look.of(result))
+        canvas.legend_below(figure, axes)
         low, high = axes.get_ylim()
-        axes.set_ylim(min(low, -1), max(high, 1))
-        axes.set_xlabel("seconds since the run began")
-        axes.set_ylabel("% off the row's median")
+        axes.set(
+            ylim=(min(low, -1), max(high, 1)), xlabel="seconds since the run began", ylabel="% off the row's median"
+        )
 
     largest = max(abs(change) for result in shown for _, changes in _rounds(result) for change in changes)
     spoken = f"Medians of the rounds of {_list_names(shown)} over time: at most {largest:.1f} % off their row's median"
@@ -123,14 +106,8 @@ def drift(results: Sequence[Result], look: PlotStyle, place: str) -> Plot | None
         "Each point is the median of one round's turn, each line one process. What all rows show at the same time the "
         "machine did; a step between lines is what another process of the same program makes."
     )
-    legend = 0.2 * -(-len(shown) // 3)
-    return Plot(
-        "drift",
-        f"Drift over the run, batch {shown[0].identity.batch}",
-        caption,
-        spoken,
-        canvas.render_svg(f"{place}-drift", 2.9 + legend, draw, spoken),
-    )
+    title, height_in = f"Drift over the run, batch {shown[0].identity.batch}", 2.9 + canvas.legend_in(len(shown))
+    return canvas.render(f"{place}-drift", "drift", title, caption, spoken, height_in, draw)
 
 
 def _rounds(result: Result) -> list[tuple[list[float], list[float]]]:
@@ -148,3 +125,87 @@ def _rounds(result: Result) -> list[tuple[list[float], list[float]]]:
 def _list_names(results: Sequence[Result]) -> str:
     names = list(dict.fromkeys(map(name, results)))
     return ", ".join(names) if len(names) <= 6 else f"{len(names)} configurations"
+
+
+def load_plots(results: Sequence[Figures], look: PlotStyle, place: str) -> Iterator[Plot]:
+    """What there is to show of load shapes, which are of one network."""
+    measured = [figures for figures in results if figures.result.status == "ok"]
+    loads = [(figures, figures.result.load) for figures in measured if figures.result.load is not None]
+    warm = [(figures, load) for figures, load in loads if load.shape != "cold" and load.services_s]
+    if warm:
+        yield _responses(warm, look, f"{place}-responses")
+    for kind, (word, size) in SWEPT.items():
+        swept = [figures for figures, load in loads if load.shape == kind]
+        found = sweep(swept, look, place, kind, size, (f"Throughput by {word}", word))
+        if found is not None:
+            yield found
+    cold = [(figures, load) for figures, load in loads if load.shape == "cold" and load.steps_s]
+    if cold:
+        yield _cold(cold, f"{place}-cold")
+
+
+def _responses(loads: Sequence[tuple[Figures, LoadResult]], look: PlotStyle, place: str) -> Plot:
+    several = len({name(figures.result) for figures, _ in loads}) > 1
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set(xscale="log", xlabel="ms")
+        for at, (figures, load) in enumerate(loads):
+            _span(axes, at - 0.17, load.services_s, look.colour(figures.result), "none")
+            _span(axes, at + 0.17, load.responses_s, look.colour(figures.result), "full")
+        labels = [shape(figures) + (f"\n{name(figures.result)}" if several else "") for figures, _ in loads]
+        canvas.label_rows(axes, labels)
+        canvas.plain_ticks(axes, "x")
+        for _, label, marker in QUANTILES:
+            axes.plot([], [], color=INK, marker=marker, markersize=5, linestyle="none", label=label)
+        axes.plot([], [], color=INK, marker="|", markersize=8, linestyle="none", label="slowest")
+        axes.plot([], [], color=INK, marker="o", markersize=5, fillstyle="none", linewidth=1, label="service")
+        axes.plot([], [], color=INK, marker="o", markersize=5, linewidth=1, label="response")
+        canvas.legend_below(figure, axes)
+
+    worst, slowest_s = max(((figures, max(load.responses_s)) for figures, load in loads), key=lambda pair: pair[1])
+    slowest = f"the slowest response, {1e3 * slowest_s:,.1f} ms, is of {shape(worst)}"
+    spoken = f"Service and response times of {len(loads)} load shapes: {slowest}"
+    caption = (
+        "Upper line, hollow: how long a call itself took. Lower line, filled: from the moment the request was to "
+        "start. In a closed loop the two are the same, since it asks again only when it has been answered: what a "
+        "stall does to those who would have asked meanwhile shows in the open loop's responses alone."
+    )
+    height_in = 1.5 + (0.5 if several else 0.42) * len(loads)
+    return canvas.render(place, "responses", "Service and response", caption, spoken, height_in, draw)
+
+
+def _span(axes: Axes, at: float, samples_s: Sequence[float], colour: str, fill: Literal["full", "none"]) -> None:
+    """A line from the median to the slowest, with a mark at each quantile that there are the samples for."""
+    taken = 1e3 * np.asarray(samples_s)
+    axes.plot([np.median(taken), taken.max()], [at, at], color=colour, linewidth=1)
+    for q, _, marker in QUANTILES:
+        if intervals.enough_for(taken, q):
+            point = float(np.quantile(taken, q))
+            axes.plot(point, at, color=colour, linestyle="none", marker=marker, markersize=5, fillstyle=fill)
+    axes.plot(taken.max(), at, color=colour, marker="|", markersize=8)
+
+
+def _cold(loads: Sequence[tuple[Figures, LoadResult]], place: str) -> Plot:
+    answered = [(name(figures.result), [one for one in load.steps_s if one[0] != STEADY]) for figures, load in loads]
+    steps = list(dict.fromkeys(step for _, taken in answered for step, _ in taken))
+    shades = dict(zip(steps, np.linspace(1.0, 0.25, len(steps)), strict=True))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for at, (_, taken) in enumerate(answered):
+            left = 0.0
+            for step, seconds in taken:
+                axes.barh(at, 1e3 * seconds, left=left, height=0.6, color=FAINT, alpha=shades[step], label=step)
+                left += 1e3 * seconds
+        canvas.legend_below(figure, axes)
+        canvas.label_rows(axes, [label for label, _ in answered])
+        axes.set_xlabel("ms since the process began")
+
+    totals = [(label, 1e3 * sum(seconds for _, seconds in taken)) for label, taken in answered]
+    spoken = "Cold start: " + ", ".join(f"{label} {total:,.0f} ms" for label, total in totals)
+    caption = (
+        "A fresh process each time, its files in the system's cache already. Medians of the steps up to the first "
+        "answer, one after another."
+    )
+    return canvas.render(place, "cold", "Cold start", caption, spoken, 1.3 + 0.4 * len(answered), draw)

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from importlib import resources
 from itertools import groupby
 
 from benchmarks.records.result import Result
-from benchmarks.report.plots import FindingsPlots, LoadPlots, RunPlots
-from benchmarks.report_html import findings_plots, latency, svg, tables, tradeoffs
-from benchmarks.report_html import load as load_plots
+from benchmarks.report.findings import FindingsPlots
+from benchmarks.report.load import LoadPlots
+from benchmarks.report.run import RunPlots
+from benchmarks.report_html import findings_plots, latency, svg, tradeoffs
 from benchmarks.report_html.svg import Plot, PlotStyle
-from exporter.document.blocks import (
-    Block,
-    Command,
-    Definitions,
-    Document,
-    Folded,
-    Remark,
-    Section,
-    Sentence,
-    Table,
-    Verdict,
-)
+from exporter.document import blocks
+from exporter.document.blocks import Block, Document, Section, Table, TableColumn, TableRow, Verdict
 
 _HEAD = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -42,19 +32,15 @@ def html(document: Document) -> str:
     if len(titled) > 1:
         links = (f'<li><a href="#s{n}">{escape(section.title)}</a></li>' for n, section in enumerate(titled))
         body.append(f"<nav><ul>{''.join(links)}</ul></nav>")
-    body += [_filters(runtimes, precisions), "<main>"] if of_rows else ["<main>"]
+    body += [_filters(runtime=runtimes, precision=precisions), "<main>"] if of_rows else ["<main>"]
     number = -1
     for section in document.sections:
         number += bool(section.title) and not section.appendix
         body += _format_section(section, f"s{number}", look)
     footer = [f"<footer><p>{escape(' '.join(document.legend))}</p></footer>"] if document.legend else []
-    style = f"<title>{escape(document.title)}</title><style>\n{_read('style.css')}</style></head><body>"
-    script = f"<script>\n{_read('script.js')}</script></body></html>"
+    style = f"<title>{escape(document.title)}</title><style>\n{svg.read_asset('style.css')}</style></head><body>"
+    script = f"<script>\n{svg.read_asset('script.js')}</script></body></html>"
     return "\n".join([_HEAD + style, *body, "</main>", *footer, script]) + "\n"
-
-
-def _read(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _header(document: Document) -> str:
@@ -70,20 +56,17 @@ def _header(document: Document) -> str:
     )
 
 
-def _filters(runtimes: Iterable[str], precisions: Iterable[str]) -> str:
+def _filters(**values: Iterable[str]) -> str:
     """Controls that choose among the rows of all tables; without a script they stay hidden."""
+    selects = ""
+    for name, words in values.items():
+        options = "".join(f'<option value="{escape(one)}">{escape(one)}</option>' for one in words if one)
+        selects += f'<label>{name} <select name="{name}"><option value="">all</option>{options}</select></label>'
     return (
         '<div class="filters" role="search" hidden>'
         '<label>Filter <input type="search" name="words" placeholder="words in a row"></label>'
-        f"<label>runtime {_select('runtime', runtimes)}</label>"
-        f"<label>precision {_select('precision', precisions)}</label>"
-        '<output aria-live="polite"></output></div>'
+        f'{selects}<output aria-live="polite"></output></div>'
     )
-
-
-def _select(label: str, values: Iterable[str]) -> str:
-    options = "".join(f'<option value="{escape(one)}">{escape(one)}</option>' for one in values if one)
-    return f'<select name="{label}"><option value="">all</option>{options}</select>'
 
 
 def _format_section(section: Section, place: str, look: PlotStyle) -> Iterator[str]:
@@ -91,60 +74,53 @@ def _format_section(section: Section, place: str, look: PlotStyle) -> Iterator[s
     if section.title:
         identifier = "" if section.appendix else f' id="{place}"'
         yield f"<section{identifier}><h2>{escape(section.title)}</h2>"
-    ordered = section.blocks if section.appendix else sorted(section.blocks, key=lambda one: isinstance(one, Folded))
+    ordered = sorted(section.blocks, key=lambda one: isinstance(one, blocks.Folded) and not section.appendix)
     yield from _format_blocks(ordered, place, look)
     if section.title:
         yield "</section>"
 
 
-def _format_blocks(blocks: Iterable[Block], place: str, look: PlotStyle, counted: bool = True) -> Iterator[str]:
-    for kind, alike in groupby(blocks, key=type):
-        if issubclass(kind, Remark):
-            items = (_format_remark(block) for block in alike if isinstance(block, Remark))
-            yield f'<ul class="remarks">{"".join(items)}</ul>'
-        elif issubclass(kind, Verdict):
-            yield tables.format_verdicts([block for block in alike if isinstance(block, Verdict)])
-        else:
-            for block in alike:
-                yield _format_block(block, place, look, counted)
+def _format_blocks(shown: Iterable[Block], place: str, look: PlotStyle, counted: bool = True) -> Iterator[str]:
+    for kind, alike in groupby(shown, key=type):
+        if issubclass(kind, Verdict):
+            yield _format_verdicts([block for block in alike if isinstance(block, Verdict)])
+            continue
+        formatted = [_format_block(block, place, look, counted) for block in alike]
+        yield from [f'<ul class="remarks">{"".join(formatted)}</ul>'] if issubclass(kind, blocks.Remark) else formatted
 
 
 def _format_block(block: Block, place: str, look: PlotStyle, counted: bool) -> str:
     match block:
-        case Sentence(text, role, outcome):
+        case blocks.Sentence(text, role, outcome):
             kind = {"headline": ' class="headline"', "aside": ' class="sub"', "plain": ""}[role]
             data = f' data-outcome="{escape(outcome)}"' if outcome else ""
             return f"<p{kind}{data}>{escape(text)}</p>"
+        case blocks.Remark(text, kind):
+            warned = "" if kind == "note" else ' class="warning"'
+            return f"<li{warned}>{escape(text)}</li>"
         case Table():
-            return tables.format_table(block, look, counted) if block.columns else ""
-        case Definitions(pairs):
+            return _format_table(block, look, counted) if block.columns else ""
+        case blocks.Definitions(pairs):
             terms = (f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in pairs)
             return f"<dl>{''.join(terms)}</dl>"
-        case Command(text):
+        case blocks.Command(text):
             button = '<button type="button" hidden>Copy</button>'
             return f'<div class="command"><pre><code>{escape(text)}</code></pre>{button}</div>'
-        case Folded(summary, inner):
+        case blocks.Folded(summary, inner):
             content = "".join(_format_blocks(inner, place, look, counted=False))
             return f"<details><summary>{escape(summary)}</summary>{content}</details>"
     return _format_plots(block, place, look)
 
 
-def _format_remark(remark: Remark) -> str:
-    kind = "" if remark.kind == "note" else ' class="warning"'
-    return f"<li{kind}>{escape(remark.text)}</li>"
-
-
 def _format_plots(block: Block, place: str, look: PlotStyle) -> str:
     """The plots that can be drawn, as an element of the page; nothing where there are none."""
-    if svg.missing() is not None:
-        return ""
+    plots = [] if svg.missing() is not None else [plot for plot in _plots(block, place, look) if plot is not None]
     shown = "\n".join(
         f'<figure class="plot" data-kind="{plot.kind}"><h3>{escape(plot.title)}</h3>\n{plot.svg}\n'
         f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-        for plot in _plots(block, place, look)
-        if plot is not None
+        for plot in plots
     )
-    return f'<div class="plots">{shown}</div>' if shown else ""
+    return f'<div class="plots">{shown}</div>' if plots else ""
 
 
 def _plots(block: Block, place: str, look: PlotStyle) -> Iterator[Plot | None]:
@@ -155,10 +131,59 @@ def _plots(block: Block, place: str, look: PlotStyle) -> Iterator[Plot | None]:
                 batches.setdefault(figures.result.identity.batch, []).append(figures.result)
             yield from (latency.distribution(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
             yield tradeoffs.front(results, look, place)
-            yield tradeoffs.throughput(results, look, place)
+            words = ("Throughput by batch", "images a call")
+            yield tradeoffs.sweep(results, look, place, "throughput", lambda each: each.result.identity.batch, words)
             yield tradeoffs.roofline(results, look, place)
             yield from (latency.drift(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
         case LoadPlots(results):
-            yield from load_plots.plots(results, look, place)
+            yield from latency.load_plots(results, look, place)
         case FindingsPlots(findings):
             yield from findings_plots.plots(findings, place)
+
+
+def _format_table(table: Table, look: PlotStyle, counted: bool) -> str:
+    """A table that can be sorted, and filtered where its rows have attributes. What stands first at the left heads its
+    row, with the runtime's colour. The filters count rows of ``counted`` tables."""
+    filtered = any(row.attributes for row in table.rows)
+    kinds = ("sortable", "counted" if counted and filtered else "", table.name)
+    lines = [_format_row(row, table.columns, look) for row in table.rows]
+    return _frame(table.columns, lines, table.caption or table.label, " ".join(filter(None, kinds)))
+
+
+def _format_verdicts(verdicts: Sequence[Verdict]) -> str:
+    """A table whose cells are sentences, which wrap; on a telephone its rows are read one under the other. The style
+    sheet knows the outcomes."""
+    columns = [TableColumn(heading, left=True) for heading in ("outcome", "the paper says", "where", "found")]
+    lines = []
+    for verdict in verdicts:
+        texts = {"the paper says": verdict.claim, "where": verdict.source, "found": verdict.found}
+        cells = (f'<td class="left" data-heading="{name}">{escape(text)}</td>' for name, text in texts.items())
+        word = escape(verdict.outcome)
+        lines.append(f'<tr><th scope="row" class="left" data-outcome="{word}">{word}</th>{"".join(cells)}</tr>')
+    return _frame(columns, lines, "The paper's claims, and what was found", "sentences")
+
+
+def _format_row(row: TableRow, columns: Sequence[TableColumn], look: PlotStyle) -> str:
+    state = f' class="{row.state}"' if row.state else ""
+    data = "".join(f' data-{name}="{escape(words)}"' for name, words in row.attributes.items())
+    cells = [_cell("td", text, column) for text, column in zip(row.cells, columns, strict=True)]
+    if columns[0].left:
+        colour = look.colours[row.attributes["runtime"]] + 1 if row.attributes else 0
+        swatch = f'<i class="swatch" style="color: var(--series-{colour})"></i>' if colour else ""
+        cells[0] = f'<th scope="row" class="left">{swatch}{escape(row.cells[0])}</th>'
+    return f"<tr{state}{data}>{''.join(cells)}</tr>"
+
+
+def _cell(tag: str, text: str, column: TableColumn) -> str:
+    kinds = " ".join(filter(None, ("left" if column.left else "", "theirs" if column.foreign and tag == "td" else "")))
+    side = f' class="{kinds}"' if kinds else ""
+    return f"<{tag}{side}>{escape(text)}</{tag.split(' ')[0]}>"
+
+
+def _frame(columns: Sequence[TableColumn], lines: Sequence[str], caption: str, kind: str) -> str:
+    head = "".join(_cell('th scope="col"', column.heading, column) for column in columns)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="{kind}">'
+        f"<caption><span>{escape(caption)}</span></caption><thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{chr(10).join(lines)}\n</tbody></table></div>"
+    )

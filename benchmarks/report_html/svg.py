@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from benchmarks.records.result import Result
 from exporter.precision.table import PRECISIONS
+from runtimes import available_backends
 from runtimes.errors import BackendUnavailableError, Reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Form: TypeAlias = Literal["svg", "png"]
+Draw: TypeAlias = "Callable[[Figure], None]"
 
 INSTALL = "pip install 'rexport[report]'"
 
@@ -44,40 +47,19 @@ VARIABLES = {
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-PICTURE_DPI = 150
-"""Of the pictures that are files of pixels."""
-
-_FONTS = ("DejaVu Sans", "Verdana", "Arial", "sans-serif")
-"""Of a picture's text, in the order that whoever shows it has them."""
-
 _SETTINGS: dict[Any, Any] = {
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "font.family": "DejaVu Sans",
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.formatter.use_mathtext": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), FAINT),
     "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
     "lines.linewidth": 1.8,
-    "path.simplify": True,
-}
-_NO_METADATA: dict[str, dict[str, None]] = {
-    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
-    "png": {"Software": None},
+    **dict.fromkeys(("text.parse_math", "axes.formatter.use_mathtext", "legend.frameon"), False),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow", "path.simplify"), True),
+    **dict.fromkeys(("svg.fonttype", "axes.facecolor"), "none"),
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "legend.fontsize": 9,
 }
 
 
@@ -88,14 +70,12 @@ class Plot:
     Attributes:
         kind: which of the plots it is, a word.
         title, caption: that stand over and under it.
-        spoken: what it shows, for who cannot see it.
         svg: an element, without anything that it must be given.
     """
 
     kind: str
     title: str
     caption: str
-    spoken: str
     svg: str
 
 
@@ -133,11 +113,13 @@ class PlotStyle:
         """Of the precision, as matplotlib names it."""
         return self.markers[result.identity.precision or ""]
 
+    def of(self, result: Result) -> dict[str, Any]:
+        """Colour and marker, as matplotlib's functions take them."""
+        return {"color": self.colour(result), "marker": self.marker(result)}
+
 
 def choose_style(runtimes: Iterable[str], precisions: Iterable[str]) -> PlotStyle:
     """Of runtimes that rexport knows, the same on every page as far as the colours go round."""
-    from runtimes import available_backends
-
     runtimes = dict.fromkeys([*(backend.name for backend in available_backends()), *runtimes])
     precisions = dict.fromkeys([*PRECISIONS, *precisions])
     return PlotStyle(
@@ -146,46 +128,47 @@ def choose_style(runtimes: Iterable[str], precisions: Iterable[str]) -> PlotStyl
     )
 
 
-def render_svg(name: str, height_in: float, draw: Callable[[Figure], None], spoken: str) -> str:
-    """The SVG of what ``draw`` puts on an empty figure. ``name`` is its own on the page: letters, digits and hyphens.
+def render(place: str, kind: str, title: str, caption: str, spoken: str, height_in: float, draw: Draw) -> Plot:
+    """The plot of what ``draw`` puts on an empty figure. ``place`` is its own on the page: letters, digits and hyphens.
+    ``spoken`` is what it shows, for who cannot see it.
 
     The figure takes care of its own layout; what is drawn outside the axes finds place.
     """
-    svg = _save_figure("svg", (WIDTH_IN, height_in), draw, {**_SETTINGS, "svg.hashsalt": name}, transparent=True)
-    return _embed_svg(svg.decode(), name, spoken)
+    svg = _save("svg", (WIDTH_IN, height_in), draw, {**_SETTINGS, "svg.hashsalt": place}, transparent=True)
+    return Plot(kind, title, caption, _embed_svg(svg.decode(), place, spoken))
 
 
-def picture(form: Literal["svg", "png"], size_in: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
+def picture(form: Form, size_in: tuple[float, float], draw: Draw) -> bytes:
     """A file of what ``draw`` puts on an empty figure, on white, in the colours of ``shades``; the same bytes for the
     same drawing."""
     shade = shades()
     settings = {key: shade.get(value, value) for key, value in _SETTINGS.items()}
-    settings |= {"font.family": "sans-serif", "font.sans-serif": list(_FONTS), "svg.hashsalt": "picture"}
-    return _save_figure(form, size_in, draw, settings, facecolor=shade[PAPER], dpi=PICTURE_DPI)
+    fonts = ["DejaVu Sans", "Verdana", "Arial", "sans-serif"]  # whichever is there first, where the picture is shown
+    settings |= {"font.family": "sans-serif", "font.sans-serif": fonts, "svg.hashsalt": "picture"}
+    return _save(form, size_in, draw, settings, facecolor=shade[PAPER], dpi=150)
 
 
-def _save_figure(
-    form: Literal["svg", "png"],
-    size_in: tuple[float, float],
-    draw: Callable[[Figure], None],
-    settings: Mapping[Any, Any],
-    **options: Any,
-) -> bytes:
+def _save(form: Form, size_in: tuple[float, float], draw: Draw, settings: dict[Any, Any], **options: Any) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
     out = io.BytesIO()
-    with matplotlib.rc_context(dict(settings)):
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type") if form == "svg" else ("Software",))
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=size_in, layout="constrained")
         draw(figure)
-        figure.savefig(out, format=form, metadata=_NO_METADATA[form], **options)
+        figure.savefig(out, format=form, metadata=no_metadata, **options)
     return out.getvalue()
+
+
+def read_asset(name: str) -> str:
+    """The style sheet or the script of a page."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def shades() -> dict[str, str]:
     """What each placeholder is on the page by day, as the style sheet has it."""
-    style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    values = dict(re.findall(r"(--[\w-]+): (?:light-dark|var)\(([#\w-]+)", style))
+    values = dict(re.findall(r"(--[\w-]+): (?:light-dark|var)\(([#\w-]+)", read_asset("style.css")))
 
     def resolve(value: str) -> str:
         return resolve(values[value]) if value.startswith("--") else value
@@ -201,35 +184,42 @@ def _embed_svg(svg: str, name: str, spoken: str) -> str:
     svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.DOTALL)
     svg = re.sub(r"#0[0-9a-f]{5}\b", lambda found: VARIABLES.get(found[0], found[0]), svg)
     view = re.search(r'viewBox="[^"]*"', svg)
-    opening = (
-        f'<svg {view[0] if view else ""} role="img" aria-label="{escape(spoken)}" xmlns="http://www.w3.org/2000/svg"'
-    )
-    return opening + ' xmlns:xlink="http://www.w3.org/1999/xlink">' + svg[svg.index(">") + 1 :].rstrip()
+    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{escape(spoken)}"'
+    namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f"{opening} {namespaces}>{svg[svg.index('>') + 1 :].rstrip()}"
 
 
 def plain_ticks(axes: Axes, which: str) -> None:
     """Numbers on a logarithmic axis (``x`` or ``y``) as people write them, and enough of them on a short one."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
+    axis, limits = (axes.xaxis, axes.get_xlim()) if which == "x" else (axes.yaxis, axes.get_ylim())
+    span = max(limits) / min(limits)
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
-    if high / low > 30:
-        axis.set_major_locator(LogLocator(base=10, subs=(1.0,) if high / low > 3000 else (1.0, 3.0)))
-    elif high / low > 4:
-        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    if span > 4:
+        subs = (1.0,) if span > 3000 else (1.0, 3.0) if span > 30 else (1.0, 2.0, 5.0)
+        axis.set_major_locator(LogLocator(base=10, subs=subs))
     else:
         axis.set_major_locator(MaxNLocator(nbins=5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}" if value < 1e6 else f"{value:.0e}"))
 
 
-@contextmanager
-def legend_below(axes: Axes) -> Iterator[None]:
-    """What is drawn with a label meanwhile is explained under the axes, each label once."""
-    yield
+def label_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Names what is drawn at 0, 1, 2 and so on, from the top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+
+
+def legend_in(entries: int) -> float:
+    """The height of ``legend_below``."""
+    return 0.2 * -(-entries // 3)
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """Explains what was drawn with a label under the axes, each label once."""
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    figure = axes.get_figure()
-    if once and figure is not None:
+    if once:
         figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=min(3, len(once)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from benchmarks.tuning.pareto import ParetoPoint
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-LEAST_SPAN = 0.01
-"""Of the axis of top-1: what differs by less than a point is not blown up."""
 
 
 def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
@@ -41,16 +38,15 @@ def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | Non
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set_xscale("log")
+        axes.set(xscale="log", xlabel="p50, ms a call", ylabel="top-1, %")
         line = [(1e3 * one.cost_s.value, -100 * one.accuracy_drop.value) for one in best]
         axes.step(*zip(*line, strict=True), where="post", color=FAINT, linewidth=1.2, linestyle="--", label="front")
-        with canvas.legend_below(axes):
-            for one in candidates:
-                _point(axes, one, look)
-        _at_least(axes, 100 * LEAST_SPAN)
-        axes.set_xlim(*_pad_limits(axes.get_xlim()))
-        axes.set_xlabel("p50, ms a call")
-        axes.set_ylabel("top-1, %")
+        for one in candidates:
+            _point(axes, one, look)
+        canvas.legend_below(figure, axes)
+        low, high = axes.get_ylim()
+        middle, half = (low + high) / 2, max(high - low, 1) / 2  # less than a point is not blown up
+        axes.set(xlim=_pad_limits(axes.get_xlim()), ylim=(middle - half, middle + half))
         canvas.plain_ticks(axes, "x")
 
     names = ", ".join(name(one.figures.result) for one in best)
@@ -59,33 +55,17 @@ def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | Non
         f"Further left is faster, further up is more often right, at batch {batch}. Bars: 95 % intervals. Nothing that "
         "was measured is both faster and more accurate than what lies on the dashed front."
     )
-    rows_of_legend = -(-(len({name(one.figures.result) for one in candidates}) + 1) // 3)
-    svg = canvas.render_svg(f"{place}-front", 3.0 + 0.2 * rows_of_legend, draw, spoken)
-    return Plot("front", "Latency against accuracy", caption, spoken, svg)
+    height_in = 3.0 + canvas.legend_in(len({name(one.figures.result) for one in candidates}) + 1)
+    return canvas.render(f"{place}-front", "front", "Latency against accuracy", caption, spoken, height_in, draw)
 
 
 def _point(axes: Axes, point: ParetoPoint, look: PlotStyle) -> None:
     result, cost, drop = point.figures.result, point.cost_s, point.accuracy_drop
     x, y = 1e3 * cost.value, -100 * drop.value
-    axes.errorbar(
-        x,
-        y,
-        xerr=[[max(0.0, x - 1e3 * cost.low)], [max(0.0, 1e3 * cost.high - x)]],
-        yerr=[[max(0.0, y + 100 * drop.high)], [max(0.0, -100 * drop.low - y)]],
-        color=look.colour(result),
-        marker=look.marker(result),
-        markersize=7,
-        alpha=0.8,
-        elinewidth=0.9,
-        linestyle="none",
-        label=name(result),
-    )
-
-
-def _at_least(axes: Axes, span: float) -> None:
-    low, high = axes.get_ylim()
-    middle, half = (low + high) / 2, max(high - low, span) / 2
-    axes.set_ylim(middle - half, middle + half)
+    sides = [[max(0.0, x - 1e3 * cost.low)], [max(0.0, 1e3 * cost.high - x)]]
+    ends = [[max(0.0, y + 100 * drop.high)], [max(0.0, -100 * drop.low - y)]]
+    dots = {**look.of(result), "markersize": 7, "alpha": 0.8, "elinewidth": 0.9, "linestyle": "none"}
+    axes.errorbar(x, y, xerr=sides, yerr=ends, label=name(result), **dots)
 
 
 def _pad_limits(limits: tuple[float, float]) -> tuple[float, float]:
@@ -95,66 +75,51 @@ def _pad_limits(limits: tuple[float, float]) -> tuple[float, float]:
     return low / factor, high * factor
 
 
-def throughput(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
-    """Images a second by batch; ``None`` if nothing was measured with two batches."""
-    words = ("Throughput by batch", "images a call", "images/s")
-    return sweep(
-        results, look, f"{place}-throughput", "throughput", lambda figures: figures.result.identity.batch, words
-    )
-
-
 def sweep(
     results: Sequence[Figures],
     look: PlotStyle,
     place: str,
     kind: str,
     size: Callable[[Figures], int],
-    words: tuple[str, str, str],
+    words: tuple[str, str],
 ) -> Plot | None:
-    """Images a second by what grows, a line for each configuration, its knee marked. ``words``: the title and what
-    stands at the two axes."""
-    lines: dict[str, dict[int, Figures]] = {}
+    """Images a second by what grows, a line for each configuration, its knee marked; ``None`` if nothing was measured
+    with two sizes. ``words``: the title and what grows."""
+    lines: dict[str, dict[int, float]] = {}
+    looks: dict[str, dict[str, Any]] = {}
     for figures in results:
         if figures.images_per_s:
-            lines.setdefault(name(figures.result), {})[size(figures)] = figures
+            label = name(figures.result)
+            lines.setdefault(label, {})[size(figures)] = figures.images_per_s
+            looks[label] = look.of(figures.result)
     lines = {label: dict(sorted(line.items())) for label, line in lines.items() if len(line) > 1}
     if not lines:
         return None
+    title, grows = words
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        with canvas.legend_below(axes):
-            for label, line in lines.items():
-                _plot_line(axes, label, line, look)
+        axes.set(yscale="log", xlabel=grows, ylabel="images/s")
+        for label, line in lines.items():
+            axes.plot(list(line), list(line.values()), markersize=5, label=label, **looks[label])
+            ring = knee(list(line.items()))
+            if ring is not None:
+                faces = {**looks[label], "marker": "o", "markersize": 12, "fillstyle": "none"}
+                axes.plot(ring, line[ring], **faces)
+        canvas.legend_below(figure, axes)
         sizes = sorted({at for line in lines.values() for at in line})
         axes.set_xticks(sizes, [f"{at:,}" for at in sizes])
         axes.minorticks_off()
         axes.set_ylim(*_pad_limits(axes.get_ylim()))
-        axes.set_xlabel(words[1])
-        axes.set_ylabel(words[2])
         canvas.plain_ticks(axes, "y")
 
-    fastest = {label: max(figures.images_per_s or 0 for figures in line.values()) for label, line in lines.items()}
+    fastest = {label: max(line.values()) for label, line in lines.items()}
     best = max(fastest, key=lambda label: fastest[label])
-    spoken = f"{words[2]} by {words[1]} of {len(lines)} configurations: the most is {fastest[best]:,.0f} of {best}"
-    caption = (
-        f"The ring marks the knee: the smallest that comes within {KNEE:.0%} of the line's best. Both axes are "
-        "logarithmic."
-    )
-    svg = canvas.render_svg(place, 3.0 + 0.2 * -(-len(lines) // 3), draw, spoken)
-    return Plot(kind, words[0], caption, spoken, svg)
-
-
-def _plot_line(axes: Axes, label: str, line: dict[int, Figures], look: PlotStyle) -> None:
-    points = [(at, figures.images_per_s or 0.0) for at, figures in line.items()]
-    first = next(iter(line.values()))
-    colour = look.colour(first.result)
-    axes.plot(*zip(*points, strict=True), markersize=5, label=label, color=colour, marker=look.marker(first.result))
-    found = knee(points)
-    if found is not None:
-        axes.plot(found, dict(points)[found], markersize=12, fillstyle="none", color=colour, marker="o")
+    spoken = f"images/s by {grows} of {len(lines)} configurations: the most is {fastest[best]:,.0f} of {best}"
+    within = f"the smallest that comes within {KNEE:.0%} of the line's best"
+    caption = f"The ring marks the knee: {within}. Both axes are logarithmic."
+    return canvas.render(f"{place}-{kind}", kind, title, caption, spoken, 3.0 + canvas.legend_in(len(lines)), draw)
 
 
 def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
@@ -173,21 +138,27 @@ def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | 
         shares[f"{name(result)}, batch {result.identity.batch}"] = roof.least_s / compute.value
     if not points:
         return None
+    least, most = min(x for _, x, _ in points) / 4, max(x for _, x, _ in points) * 8
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        least, most = min(x for _, x, _ in points) / 4, max(x for _, x, _ in points) * 8
+        axes.set(xscale="log", yscale="log")
+        axes.set(xlabel="multiply-adds for each byte that must move", ylabel="billion multiply-adds a second")
+        around: dict[str, Any] = {
+            "textcoords": "offset points",
+            "ha": "right",
+            "va": "bottom",
+            "fontsize": 9,
+            "color": INK,
+        }
         for (peak, bandwidth), label in ceilings.items():
-            _ceiling(axes, peak, bandwidth, label, least, most)
-        with canvas.legend_below(axes):
-            for result, x, y in points:
-                colour, marker = look.colour(result), look.marker(result)
-                axes.plot(x, y, markersize=7, linestyle="none", label=name(result), color=colour, marker=marker)
+            x = np.geomspace(least, most, 60)
+            axes.plot(x, np.minimum(peak, bandwidth * x) / 1e9, color=FAINT, linewidth=1.2)
+            axes.annotate(f"{label} {peak / 1e9:,.0f} G/s", (most, peak / 1e9), xytext=(-3, 2), **around)
+        for result, at, reached in points:
+            axes.plot(at, reached, markersize=7, linestyle="none", label=name(result), **look.of(result))
+        canvas.legend_below(figure, axes)
         axes.set_xlim(least, most)
-        axes.set_xlabel("multiply-adds for each byte that must move")
-        axes.set_ylabel("billion multiply-adds a second")
         canvas.plain_ticks(axes, "y")
         canvas.plain_ticks(axes, "x")
 
@@ -197,22 +168,5 @@ def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | 
         "The lines are ceilings that were measured on this machine with as many threads: to the left the memory's, to "
         "the right the arithmetic's. How far a point lies beneath its line is what the runtime leaves."
     )
-    svg = canvas.render_svg(
-        f"{place}-roofline", 3.2 + 0.2 * -(-len({name(result) for result, _, _ in points}) // 3), draw, spoken
-    )
-    return Plot("roofline", "Roofline", caption, spoken, svg)
-
-
-def _ceiling(axes: Axes, peak: float, bandwidth: float, label: str, least: float, most: float) -> None:
-    x = np.geomspace(least, most, 60)
-    axes.plot(x, np.minimum(peak, bandwidth * x) / 1e9, color=FAINT, linewidth=1.2)
-    axes.annotate(
-        f"{label} {peak / 1e9:,.0f} G/s",
-        (most, peak / 1e9),
-        xytext=(-3, 2),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=9,
-        color=INK,
-    )
+    height_in = 3.2 + canvas.legend_in(len({name(result) for result, _, _ in points}))
+    return canvas.render(f"{place}-roofline", "roofline", "Roofline", caption, spoken, height_in, draw)

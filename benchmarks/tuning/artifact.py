@@ -24,8 +24,7 @@ def target_of(name: str, out: str | None, force: bool) -> Path:
         UsageError: it is there and is not to be replaced, or a folder is.
         ResourceError: the folder cannot be made or written.
     """
-    place = Path(name)
-    own = f"{name}.tuned.onnx" if name in VARIANTS else f"{place.stem}.tuned{place.suffix}"
+    own = f"{name}.tuned.onnx" if name in VARIANTS else f"{Path(name).stem}.tuned{Path(name).suffix}"
     return target_file(out or "./", own, force)
 
 

@@ -6,7 +6,7 @@ Pure functions of results: the same results give the same choice anywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -68,54 +68,48 @@ def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice
     is taken, then the one of the smallest accuracy drop, then the fastest."""
     within = [one for one in candidates if one.accuracy_drop.value <= bound]
     beyond = tuple(one for one in candidates if one.accuracy_drop.value > bound)
-    if not within:
-        return Choice(None, (), front(candidates), beyond)
-    fastest = min(within, key=lambda one: one.cost_s.value)
-    alike = [one for one in within if _overlap(one.cost_s, fastest.cost_s)]
-    best = min(alike, key=_preference)
-    return Choice(best, tuple(one for one in alike if one is not best), front(candidates), beyond)
+    best, tied = _best_of(within, _overlap) if within else (None, ())
+    return Choice(best, tied, front(candidates), beyond)
 
 
-def _preference(one: ParetoPoint) -> tuple[int, float, float]:
-    return one.figures.result.ran.threads, one.accuracy_drop.value, one.cost_s.value
+def _best_of(
+    candidates: Sequence[ParetoPoint], ties: Callable[[ParetoPoint, ParetoPoint], bool]
+) -> tuple[ParetoPoint, tuple[ParetoPoint, ...]]:
+    """The best of those that tie with the fastest, and the others of them."""
+    fastest = min(candidates, key=lambda one: one.cost_s.value)
+    alike = [one for one in candidates if one is fastest or ties(one, fastest)]
+    best = min(alike, key=lambda one: (one.figures.result.ran.threads, one.accuracy_drop.value, one.cost_s.value))
+    return best, tuple(one for one in alike if one is not best)
 
 
 def close_to_best(candidates: Sequence[ParetoPoint], times: float, bound: float = math.inf) -> list[ParetoPoint]:
     """Those within the bound that take at most so many times as long as the fastest of them, or whose interval overlaps
     its own; the fastest first."""
     within = sorted((one for one in candidates if one.accuracy_drop.value <= bound), key=lambda one: one.cost_s.value)
-    return [
-        one
-        for one in within
-        if one.cost_s.value <= times * within[0].cost_s.value or _overlap(one.cost_s, within[0].cost_s)
-    ]
+    limit_s = times * within[0].cost_s.value if within else 0.0
+    return [one for one in within if one.cost_s.value <= limit_s or _overlap(one, within[0])]
 
 
 def choose_among_finalists(found: Choice, finalists: Sequence[ParetoPoint]) -> Choice:
     """The choice among those that were measured side by side: only what is not told apart from the fastest of them by
     that ties with it."""
-    fastest = min(finalists, key=lambda one: one.cost_s.value)
-    alike = [one for one in finalists if one is fastest or not _is_slower(one, fastest)]
-    best = min(alike, key=_preference)
-    return replace(found, best=best, tied=tuple(one for one in alike if one is not best))
+    best, tied = _best_of(finalists, _is_no_slower)
+    return replace(found, best=best, tied=tied)
 
 
-def _is_slower(one: ParetoPoint, fastest: ParetoPoint) -> bool:
-    """Whether an image of the one takes longer by more than the resolution, with all of the interval on the ratio."""
-    mine, its = (point.figures.result for point in (one, fastest))
+def _is_no_slower(one: ParetoPoint, fastest: ParetoPoint) -> bool:
+    """Whether an image of the one is not told to take longer by more than the resolution, with all of the interval on
+    the ratio."""
     images = one.images_per_call / fastest.images_per_call
-    return compare_latencies(mine, its).interval[0] / images > 1 + RESOLUTION
+    return compare_latencies(one.figures.result, fastest.figures.result).interval[0] / images <= 1 + RESOLUTION
 
 
 def front(candidates: Sequence[ParetoPoint]) -> tuple[ParetoPoint, ...]:
     """Those that no other one betters: the Pareto front of cost and accuracy drop, in the order that they came."""
-    return tuple(one for one in candidates if not any(_dominates(other, one) for other in candidates))
+    places = [(one.cost_s.value, one.accuracy_drop.value) for one in candidates]
+    bettered = [any(it != me and it[0] <= me[0] and it[1] <= me[1] for it in places) for me in places]
+    return tuple(one for one, worse in zip(candidates, bettered, strict=True) if not worse)
 
 
-def _dominates(one: ParetoPoint, other: ParetoPoint) -> bool:
-    mine, theirs = ((point.cost_s.value, point.accuracy_drop.value) for point in (one, other))
-    return mine != theirs and mine[0] <= theirs[0] and mine[1] <= theirs[1]
-
-
-def _overlap(one: Estimate, other: Estimate) -> bool:
-    return one.low <= other.high and other.low <= one.high
+def _overlap(one: ParetoPoint, other: ParetoPoint) -> bool:
+    return one.cost_s.low <= other.cost_s.high and other.cost_s.low <= one.cost_s.high

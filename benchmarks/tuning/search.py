@@ -21,6 +21,7 @@ from benchmarks.records.request import (
     BenchmarkRequest,
     Configuration,
     Pair,
+    PrecisionVariant,
     Refusal,
     RunListener,
     Subject,
@@ -186,12 +187,12 @@ def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
             code="batches-not-comparable",
             hint="one --batch, or --objective throughput",
         )
-    reference, *others = select_backends(request)
-    fixed = {backend.name for backend in (reference, *others) if _opens_reference_only(backend, reference)}
-    for name in request.backends:
-        if name in fixed:
+    backends = select_backends(request)
+    reference = backends[0]
+    for backend in backends:
+        if backend.name in request.backends and _opens_reference_only(backend, reference):
             raise UsageError(
-                f"backend {name} is never chosen: no tuned file can carry it",
+                f"backend {backend.name} is never chosen: no tuned file can carry it",
                 code="backend-not-tunable",
                 hint="rbench run measures it",
             )
@@ -220,15 +221,12 @@ def _opens_reference_only(backend: Backend, reference: Backend) -> bool:
 def _portable(subject: Subject) -> Subject:
     """The subject without artifacts of several files: copies of their weights would bear the same names."""
     reason = Reason("weights-external", "its weights lie in files of their own, which a tuned artifact cannot carry")
-    return replace(
-        subject,
-        typed=tuple(
-            replace(typed, made=Refusal("skipped", reason))
-            if isinstance(typed.made, Artifact) and typed.made.manifest is not None and typed.made.manifest.external
-            else typed
-            for typed in subject.typed
-        ),
-    )
+
+    def with_one_file(typed: PrecisionVariant) -> PrecisionVariant:
+        manifest = typed.made.manifest if isinstance(typed.made, Artifact) else None
+        return replace(typed, made=Refusal("skipped", reason)) if manifest and manifest.external else typed
+
+    return replace(subject, typed=tuple(map(with_one_file, subject.typed)))
 
 
 class TuningSearch:
@@ -239,16 +237,14 @@ class TuningSearch:
         self._findings = findings
         self._reference, *others = pairs(subject, request)
         alike = self._reference.backend
-        self._pairs = [
-            pair
-            for pair in others
-            if pair.typed is not subject.reference and not _opens_reference_only(pair.backend, alike)
-        ]
+        exported = (pair for pair in others if pair.typed is not subject.reference)
+        self._pairs = [pair for pair in exported if not _opens_reference_only(pair.backend, alike)]
         self._threads = findings.goal.thread_counts(request.device)
         self._cuda_graphs = request.cuda_graphs
         self._processes = max(request.processes or 1, FINAL_PROCESSES)
         default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.goal.objective]
         self._batches = tuple(dict.fromkeys(request.batches or default))
+        self._left = 0  # configurations that may still be tried one by one
 
     def trials(self) -> Iterator[Trial]:
         """What is measured, in its order. The results of each must be among the findings before the next is asked
@@ -259,43 +255,43 @@ class TuningSearch:
     def one_by_one(self) -> Iterator[Trial]:
         """One configuration after another, those of the reference first."""
         findings, each = self._findings, len(self._batches) + len(self._threads) - 1
-        for number, batch in enumerate(self._batches, start=1):
-            later = len(self._batches) - number + len(self._pairs) * each
-            yield self._trial(self._reference, batch, self._threads[0], later)
+        self._left = len(self._batches) + len(self._pairs) * each
+        for batch in self._batches:
+            yield self._trial(self._reference, batch, self._threads[0])
             findings.labelled = findings.labelled or findings.latest.top1 is not None
-        for number, pair in enumerate(self._pairs, start=1):
-            yield from self._try_pair(pair, (len(self._pairs) - number) * each)
+        for number, pair in enumerate(self._pairs):
+            self._left = (len(self._pairs) - number) * each
+            yield from self._try_pair(pair)
         if len(self._batches) > 1 and len(self._threads) > 1:
             findings.left_out.append("fewer threads were tried at each one's fastest batch alone")
 
-    def _try_pair(self, pair: Pair, others: int) -> Iterator[Trial]:
-        """All processors first, at every batch; then fewer, at the batch that was the fastest. ``others`` are the
-        configurations of the pairs after it."""
+    def _try_pair(self, pair: Pair) -> Iterator[Trial]:
+        """All processors first, at every batch; then fewer, at the batch that was the fastest."""
         findings = self._findings
-        later = others + len(self._batches) + len(self._threads) - 2
-        yield self._trial(pair, self._batches[0], self._threads[0], later)
+        yield self._trial(pair, self._batches[0], self._threads[0])
         if findings.latest.result.status != "ok":
             return
         accuracy_drop = self._accuracy_drop(pair, findings.latest)
-        found = [self._add_candidate(accuracy_drop)]
+        timed = [self._add_candidate(accuracy_drop)]
         if accuracy_drop.value > findings.bound:
             name = f"{pair.backend.name} {pair.typed.precision}"
             findings.left_out.append(f"{name}: beyond the bound, so its other batches and threads were not tried")
             return
-        for number, batch in enumerate(self._batches[1:], start=1):
-            yield self._trial(pair, batch, self._threads[0], later - number)
-            found.append(self._add_candidate(accuracy_drop))
-        timed = [candidate for candidate in found if candidate is not None]
-        if not timed:
+        for batch in self._batches[1:]:
+            yield self._trial(pair, batch, self._threads[0])
+            timed.append(self._add_candidate(accuracy_drop))
+        fastest = min(filter(None, timed), key=lambda candidate: candidate.cost_s.value, default=None)
+        if fastest is None:
             return
-        fastest = min(timed, key=lambda candidate: candidate.cost_s.value).figures.result.identity.batch
-        for number, threads in enumerate(self._threads[1:], start=1):
-            yield self._trial(pair, fastest, threads, others + len(self._threads) - 1 - number)
+        batch = fastest.figures.result.identity.batch
+        for threads in self._threads[1:]:
+            yield self._trial(pair, batch, threads)
             self._add_candidate(accuracy_drop)
 
-    def _trial(self, pair: Pair, batch: int, threads: int, later: int) -> Trial:
+    def _trial(self, pair: Pair, batch: int, threads: int) -> Trial:
+        self._left -= 1
         configuration = Configuration(pair, batch, threads, self._cuda_graphs)
-        return Trial(self._subject, (configuration,), later_s=(0.0,) * later)
+        return Trial(self._subject, (configuration,), later_s=(0.0,) * self._left)
 
     def finals(self) -> Iterator[Trial]:
         """Those that come near the best again, side by side: one after another each met moments of its own."""
@@ -303,7 +299,13 @@ class TuningSearch:
         ordered = pareto.close_to_best(findings.candidates, NEAR, findings.bound)[:FINALISTS]
         if len(ordered) < 2:
             return
-        yield Trial(self._subject, tuple(map(self._configuration, ordered)), self._processes)
+        pairs_by_name = {(pair.backend.name, pair.typed.precision): pair for pair in self._pairs}
+        configurations = []
+        for result in (candidate.figures.result for candidate in ordered):
+            pair = pairs_by_name[result.identity.backend, result.identity.precision]
+            threads = result.asked.threads or result.ran.threads
+            configurations.append(Configuration(pair, result.identity.batch, threads, self._cuda_graphs))
+        yield Trial(self._subject, tuple(configurations), self._processes)
         settled = {}
         for candidate, result in zip(ordered, findings.results[-len(ordered) :], strict=True):
             figures = Figures.of(result, findings.results)
@@ -313,21 +315,13 @@ class TuningSearch:
         findings.candidates[:] = [settled.get(id(candidate), candidate) for candidate in findings.candidates]
         findings.finalists[:] = settled.values()
 
-    def _configuration(self, candidate: ParetoPoint) -> Configuration:
-        result = candidate.figures.result
-        wanted = result.identity.backend, result.identity.precision
-        pair = next(pair for pair in self._pairs if (pair.backend.name, pair.typed.precision) == wanted)
-        threads = result.asked.threads or result.ran.threads
-        return Configuration(pair, result.identity.batch, threads, self._cuda_graphs)
-
     def _add_candidate(self, accuracy_drop: Estimate) -> ParetoPoint | None:
         """The result that was measured last, if it can be one."""
         findings, latest = self._findings, self._findings.latest
-        if latest.result.status != "ok":
-            return None
         candidate = pareto.candidate(latest, findings.goal.objective, accuracy_drop)
-        if candidate is not None:
-            findings.candidates.append(candidate)
+        if latest.result.status != "ok" or candidate is None:
+            return None
+        findings.candidates.append(candidate)
         return candidate
 
     def _accuracy_drop(self, pair: Pair, figures: Figures) -> Estimate:
@@ -340,7 +334,6 @@ class TuningSearch:
 
     def artifact_of(self, candidate: ParetoPoint) -> Artifact:
         """What the candidate opened."""
-        opened = (
-            pair.opens for pair in self._pairs if pair.typed.precision == candidate.figures.result.identity.precision
-        )
+        precision = candidate.figures.result.identity.precision
+        opened = (pair.opens for pair in self._pairs if pair.typed.precision == precision)
         return next(artifact for artifact in opened if isinstance(artifact, Artifact))

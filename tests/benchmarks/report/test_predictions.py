@@ -8,7 +8,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.report import run
 from benchmarks.report.document import report_document
 from benchmarks.report.markdown import markdown
-from benchmarks.report.predictions import SHORT, TableLimits, tabulate_predictions
+from benchmarks.report.run import SHORT, TableLimits, tabulate_predictions
 from exporter.document.blocks import Section, Table
 from runtimes.errors import ArtifactError
 from tests.benchmarks.comparisons import OLD, predicting, with_predictions

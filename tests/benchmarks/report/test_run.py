@@ -11,7 +11,7 @@ from benchmarks.records.result import GpuUse, RoofInputs
 from benchmarks.records.samples import LoadResult
 from benchmarks.report import run
 from benchmarks.report.document import GPU_WIDTH, run_document
-from benchmarks.report.plots import RunPlots
+from benchmarks.report.run import RunPlots
 from exporter.document.blocks import PLAIN_WIDTH, Document, Remark, Section, Sentence, Summary, Table
 from exporter.document.terminal import as_text, print_document
 from runtimes.errors import Reason

@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.records.findings import Findings, Line, Mark, Panel
 from benchmarks.report.findings import describe_provenance
-from benchmarks.report_html import findings_legend, findings_plots
+from benchmarks.report_html import findings_plots
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import SERIES
 from runtimes.errors import BackendUnavailableError, ResourceError
@@ -52,15 +52,16 @@ def test_each_panel_is_a_plot_that_says_what_it_stands_beside() -> None:
     ]
     words = [re.findall(r"(Figure 6, \w+|Thin|Bands|Dotted)\b", plot.caption) for plot in plots]
     assert words == [["Figure 6, left", "Thin", "Bands"], ["Figure 6, middle", "Thin", "Bands", "Dotted"]]
-    assert plots[1].spoken.startswith("Residual nets. ")
-    assert re.search(r"resnet20, test ends at \d\.\d+", plots[1].spoken)
-    assert "seed" not in plots[1].spoken
-    assert "resnet110, paper 6.43" in plots[1].spoken
+    (spoken,) = re.findall(r'aria-label="([^"]*)"', plots[1].svg)
+    assert spoken.startswith("Residual nets. ")
+    assert re.search(r"resnet20, test ends at \d\.\d+", spoken)
+    assert "seed" not in spoken
+    assert "resnet110, paper 6.43" in spoken
 
 
 def test_a_family_has_one_colour_in_all_panels() -> None:
     a, b, c = (Line(name, name, X, X) for name in "abc")
-    look = findings_legend.paint(of(panel(a, b), panel(c, a, marks=(Mark("d, paper", "d", 2),))))
+    look = findings_plots.paint(of(panel(a, b), panel(c, a, marks=(Mark("d, paper", "d", 2),))))
     assert [look.colour(family) for family in "abcd"] == list(SERIES[:4])
     first, second = findings_plots.plots(of(panel(a, b), panel(c, a)), "p")
     assert strokes(first.svg, SERIES[0])
@@ -72,11 +73,11 @@ def test_a_family_has_one_colour_in_all_panels() -> None:
 
 def test_markers_distinguish_families_beyond_the_colours() -> None:
     lines = [Line(str(number), str(number), tuple(range(30)), tuple(range(30))) for number in range(10)]
-    look = findings_legend.paint(of(panel(*lines)))
+    look = findings_plots.paint(of(panel(*lines)))
     styles = {(look.colour(line.family), look.marker(line.family)) for line in lines}
     assert len(styles) == 10
-    assert "markevery" not in findings_legend.style(lines[0], look)
-    assert findings_legend.style(lines[8], look)["marker"] == "s"
+    assert "markevery" not in look.line(lines[0])
+    assert look.line(lines[8])["marker"] == "s"
 
 
 def test_dashed_is_dashed_and_thin_is_thin() -> None:
@@ -147,7 +148,7 @@ def test_names_stay_where_they_belong_and_apart(wanted: list[float], places: lis
 
 def test_the_legend_does_not_grow_with_seeds() -> None:
     labels = [
-        [entry.label for entry in findings_legend.entries(found.panels, findings_legend.paint(found))]
+        list(findings_plots.legend_entries(found.panels, findings_plots.paint(found)))
         for found in (degradation((0,)), degradation(tuple(range(20))))
     ]
     assert labels[0] == labels[1]
@@ -157,7 +158,7 @@ def test_the_legend_does_not_grow_with_seeds() -> None:
 
 def test_labels_that_tell_more_are_all_in_the_legend() -> None:
     found = responses()
-    labels = [entry.label for entry in findings_legend.entries(found.panels, findings_legend.paint(found))]
+    labels = list(findings_plots.legend_entries(found.panels, findings_plots.paint(found)))
     assert labels == ["plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110"]
 
 
@@ -165,17 +166,17 @@ def test_two_families_with_one_label_and_seeds_alone() -> None:
     same = [Line("error", family, X, X) for family in "ab"]
     seeds = [Line(f"c, seed {number}", "c", X, X, thin=True) for number in range(9)]
     found = of(panel(*same, *seeds))
-    labels = [entry.label for entry in findings_legend.entries(found.panels, findings_legend.paint(found))]
+    labels = list(findings_plots.legend_entries(found.panels, findings_plots.paint(found)))
     assert labels == ["a, error", "b, error", "c"]
 
 
 def test_a_label_dashed_in_one_panel_is_explained_by_colour() -> None:
     dashed, whole = (Line("after 10", "after 10", X, X, dashed=one) for one in (True, False))
     for found in (of(panel(dashed), panel(whole)), of(panel(whole), panel(dashed))):
-        (entry,) = findings_legend.entries(found.panels, findings_legend.paint(found))
-        assert entry.style["linestyle"] == "-"
-    (entry,) = findings_legend.entries((panel(dashed),), findings_legend.paint(of(panel(dashed))))
-    assert entry.style["linestyle"] == findings_legend.DASHED
+        (style,) = findings_plots.legend_entries(found.panels, findings_plots.paint(found)).values()
+        assert style["linestyle"] == "-"
+    (style,) = findings_plots.legend_entries((panel(dashed),), findings_plots.paint(of(panel(dashed)))).values()
+    assert style["linestyle"] == findings_plots.DASHED
 
 
 def test_the_range_is_kept_and_scales_are_logarithmic() -> None:
@@ -216,13 +217,14 @@ def test_long_and_foreign_text_is_cut_and_escaped() -> None:
 
 def test_pictures_are_the_same_bytes_again(tmp_path: Path) -> None:
     found = degradation((0,))
+    for folder in ("again", "other"):
+        (tmp_path / folder).mkdir()
     written = findings_plots.write_pictures(found, tmp_path)
     assert written == (tmp_path / "degradation.svg", tmp_path / "degradation.png")
-    again = findings_plots.write_pictures(found, tmp_path, "again")
-    assert [path.name for path in again] == ["again.svg", "again.png"]
+    again = findings_plots.write_pictures(found, tmp_path / "again")
     for one, other in zip(written, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
-    other = findings_plots.write_pictures(degradation((1,)), tmp_path, "other")[0]
+    other = findings_plots.write_pictures(degradation((1,)), tmp_path / "other")[0]
     assert other.read_bytes() != written[0].read_bytes()
 
 
