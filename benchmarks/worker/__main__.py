@@ -10,13 +10,13 @@ Standard output carries the steps, one a line, and answers to what the parent sa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,20 +29,16 @@ from benchmarks.process import messages
 from benchmarks.process.job import Job, JobOutcome
 from benchmarks.process.messages import Wire
 from benchmarks.process.status import REFUSALS, status_of
-from benchmarks.worker import evaluate, image_latency, load_generator
+from benchmarks.worker import evaluate, load_generator
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
-from benchmarks.worker.input_checks import oddities
-from benchmarks.worker.inputs import ROTATION, rotation
+from benchmarks.worker.inputs import ROTATION, make_encoded_call, oddities, rotation
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
-from runtimes import codec, files
+from exporter.data.dataset import Unreadable
+from runtimes import Manifest, Runtime, codec, files
 from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
 from runtimes.parity import LogitComparison, logits_of
 from runtimes.protocol import Arrays, summarise_precisions
-
-if TYPE_CHECKING:
-    from exporter.data.dataset import Unreadable
-    from runtimes import Manifest, Runtime
 
 DEFAULT_TOLERANCE = 1e-4
 """Of the relative difference, for an artifact whose manifest has test vectors and no parity record."""
@@ -122,21 +118,14 @@ def _check(
     wire.step("check")
     note = _check_outputs(runtime, job.batch, feeds)
     expected = [runtime.infer(arrays) for arrays in feeds]
-    warnings = (*oddities(feeds, ROTATION), *([UNVARIED] if _is_constant(expected) else []))
-    outcome = JobOutcome(
-        "ok",
-        notes=() if note is None else (note,),
-        description=runtime.description,
-        warnings=warnings,
-    )
-    image = image_latency.make_encoded_call(job, runtime)
-    return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
-
-
-def _is_constant(expected: Sequence[Arrays]) -> bool:
-    """Whether different feeds gave the same to the last bit, as a graph does that has been folded into a constant."""
+    warnings = oddities(feeds, ROTATION)
     first, *others = expected
-    return bool(others) and all(np.array_equal(other[name], first[name]) for other in others for name in first)
+    if others and all(np.array_equal(other[name], first[name]) for other in others for name in first):
+        warnings = (*warnings, UNVARIED)  # to the last bit, as a graph does that has been folded into a constant
+    notes = () if note is None else (note,)
+    outcome = JobOutcome("ok", notes=notes, description=runtime.description, warnings=warnings)
+    image = make_encoded_call(job, runtime)
+    return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
 
 
 def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor, wire: Wire) -> JobOutcome:
@@ -194,7 +183,9 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Rea
     """
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
-        _check_finite(runtime, feeds[0])
+        for name, values in runtime.infer(feeds[0]).items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise CheckFailedError(f"output {name!r} is not finite", code="model-output-not-finite")
         return Reason("outputs-not-compared", "no test vectors: the outputs were only checked to be finite")
     vectors = runtime.artifact.vectors()
     tolerance = _tolerance(manifest)
@@ -217,12 +208,6 @@ def _tolerance(manifest: Manifest) -> float:
     return DEFAULT_TOLERANCE if told is None else told
 
 
-def _check_finite(runtime: Runtime, feeds: Arrays) -> None:
-    for name, values in runtime.infer(feeds).items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise CheckFailedError(f"output {name!r} is not finite", code="model-output-not-finite")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Does the job of the file named first; its outcome goes into the file named second. Exit code 0 if it is there,
     or if the parent has gone.
@@ -232,12 +217,10 @@ def main(arguments: Sequence[str]) -> int:
     job_path, result_path, predictions_path = map(Path, arguments)
     channel = messages.detach_stdout()
     job = codec.loads(Job, job_path.read_bytes())
-    try:
+    with contextlib.suppress(messages.HungUpError):
         for outcome in outcomes(job, predictions_path, channel):
             with files.write_atomically(result_path) as temporary:
                 temporary.write_text(codec.dumps(outcome), encoding="utf-8")
-    except messages.HungUpError:
-        return 0
     return 0
 
 

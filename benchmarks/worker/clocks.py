@@ -11,50 +11,41 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from benchmarks.machine.gpu import GpuMonitor, GpuState
 from benchmarks.machine.monitor import MachineMonitor, wait_until_idle
+from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import ProcessSamples
 from benchmarks.worker.timer import TimedCall, time_reported
+from runtimes import Runtime
 from runtimes.errors import CheckFailedError
 from runtimes.protocol import Array, Arrays
 
-if TYPE_CHECKING:
-    from runtimes import Runtime
-from benchmarks.process.job import TurnPlan
-
 T = TypeVar("T")
-
 
 REPEAT_TOLERANCE = 1e-3
 """Of the largest value: how far an output of a timed call may be from the same call before the timing."""
-
 
 LOOKED_AT = 101
 """Of so many whole calls the outputs of one are copied, and of each turn's first and last. A prime, for all feeds'
 sake."""
 
-
 MOST_LOOKED_AT = 256
 """Of the calls between two checks. Where there would be more, every other one of them is forgotten, and half as many of
 those that follow are looked at."""
 
-
 BACKLOG = 0.2
 """What the runs of a turn may leave undone, of the time that they took."""
-
 
 WAITED = 1.5
 """How many times as long as usual the call after them takes at least, where they have left something undone."""
 
-
 HASTY = 0.8
 """Of a whole call: what a run takes at most, where it ends before it is done."""
-
 
 RETRIALS, RETRIED_CALLS, RETRIED_RUNS = 5, 30, 300
 """Where runs seem to have left something undone, how often that is tried again: with runs for as long as so many calls
@@ -194,17 +185,13 @@ class Clocks:
         self._compute.warm_up()
         backlog = self._measure_call_s(), sum(self._compute.series().warmup_s)
         self._check_done([backlog], self._latency.usual_s, self._compute.usual_s)
-        self._device = self._device_clock()
+        timed = [call for arrays in opened.feeds if (call := opened.runtime.bind_timed(arrays)) is not None]
+        self._device = time_reported(AlternatingCalls(timed), self._plan) if timed else None
         for other in filter(None, (self._device, self._image)):
             other.warm_up()
         self._rotating.check()
         wait_until_idle()
         return max(self._latency.usual_s, self._compute.usual_s)
-
-    def _device_clock(self) -> TimedCall | None:
-        runtime = self._opened.runtime
-        calls = [call for arrays in self._opened.feeds if (call := runtime.bind_timed(arrays)) is not None]
-        return time_reported(AlternatingCalls(calls), self._plan) if calls else None
 
     def turn(self, turn: TurnPlan) -> float:
         """A turn of every clock. The median latency in it.
