@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.format import one_line
-from benchmarks.process.status import REFUSALS, status_of
+from benchmarks.process.job import REFUSALS, status_of
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
 from benchmarks.records.subject import (
     FP32,

@@ -23,8 +23,7 @@ from benchmarks.harness.scheduler import ScheduledJob
 from benchmarks.harness.subjects import subjects
 from benchmarks.machine.environment import environment
 from benchmarks.process import worker_process
-from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes
-from benchmarks.process.status import status_of
+from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes, status_of
 from benchmarks.records.load import ArrivalPlan
 from benchmarks.records.plan import Plan
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends

@@ -1,4 +1,5 @@
-"""What goes into a worker process and what comes out: two frozen records, passed as JSON."""
+"""What goes into a worker process and what comes out: two frozen records, passed as JSON; and from an error to the
+status of the row that tells of it."""
 
 from __future__ import annotations
 
@@ -10,12 +11,24 @@ from benchmarks.machine.gpu import GpuState
 from benchmarks.records.load import ArrivalPlan, LoadResult
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import ProcessSamples
-from runtimes.errors import Reason
+from runtimes.errors import BackendUnavailableError, CheckFailedError, CompatibilityError, Reason, RexportError
 from runtimes.protocol import Description
 
 OVERTIME = 1.0
 """Of a load's duration: how long after it an open loop goes on with the requests that still wait. Where they come
 faster than they are answered they would wait for ever."""
+
+REFUSALS: tuple[type[RexportError], ...] = (CompatibilityError, BackendUnavailableError)
+"""What cannot run here was not tried."""
+
+
+def status_of(
+    error: BaseException, refusals: tuple[type[RexportError], ...] = REFUSALS
+) -> Literal["failed", "skipped", "error"]:
+    """``failed`` for a check, ``skipped`` for one of the ``refusals``; anything else broke and is an ``error``."""
+    if isinstance(error, CheckFailedError):
+        return "failed"
+    return "skipped" if isinstance(error, refusals) else "error"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import astuple
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from benchmarks.process.job import TurnPlan
 from runtimes.stdout import redirect_stdout
@@ -25,52 +25,36 @@ class HungUpError(BaseException):
     """The parent has gone: there is nobody to work for. Not an error of the work."""
 
 
-class Wire(Protocol):
-    """The worker's end."""
-
-    def step(self, name: str) -> None:
-        """Says what is done next."""
-
-    def wait_for_start(self) -> None:
-        """Waits until the model, which is loaded, may be called."""
-
-    def report_open(self, peak_bytes: int) -> None:
-        """Says that it is opened and checked, and waits until it may warm up."""
-
-    def ready(self, usual_s: float) -> None:
-        """Says that it is warm."""
-
-    def turns(self) -> Iterator[TurnPlan]:
-        """The turns to take, each when it is due."""
-
-    def report_turn(self, median_s: float) -> None:
-        """Says that the turn is over."""
-
-
 class Pipes:
-    """Over standard input and output."""
+    """The worker's end, over standard input and output."""
 
     def __init__(self, heard: TextIO, said: TextIO) -> None:
         self._heard = heard
         self._said = said
 
     def step(self, name: str) -> None:
+        """Says what is done next."""
         self._write_line(name)
 
     def wait_for_start(self) -> None:
+        """Waits until the model, which is loaded, may be called."""
         self._next()
 
     def report_open(self, peak_bytes: int) -> None:
+        """Says that it is opened and checked, and waits until it may warm up."""
         self._write_line(f"{MARK}opened {peak_bytes}")
         self._next()
 
     def ready(self, usual_s: float) -> None:
+        """Says that it is warm."""
         self._write_line(f"{MARK}ready {usual_s!r}")
 
     def report_turn(self, median_s: float) -> None:
+        """Says that the turn is over."""
         self._write_line(f"{MARK}turned {median_s!r}")
 
     def turns(self) -> Iterator[TurnPlan]:
+        """The turns to take, each when it is due."""
         while (words := self._next())[0] == TURN:
             duration_s, least, most = words[1:]
             yield TurnPlan(float(duration_s), int(least), int(most))

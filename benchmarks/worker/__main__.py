@@ -26,9 +26,8 @@ from benchmarks.format import one_line
 from benchmarks.machine.gpu import GpuMonitor
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process import messages
-from benchmarks.process.job import Job, JobOutcome
-from benchmarks.process.messages import Wire
-from benchmarks.process.status import REFUSALS, status_of
+from benchmarks.process.job import REFUSALS, Job, JobOutcome, status_of
+from benchmarks.process.messages import Pipes
 from benchmarks.worker import evaluate, load_generator
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.inputs import ROTATION, make_encoded_call, oddities, rotation
@@ -48,7 +47,7 @@ UNFINISHED = Reason("profiler-crashed", "not profiled: its profiler ended the pr
 UNVARIED = Reason("outputs-constant", "all the inputs gave the same output")
 
 
-def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[JobOutcome]:
+def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
     """What came of the job, as it becomes known: each replaces the one before. The last one is complete.
 
     The predictions are written before the first. An exception becomes a status with its reason; one of the profiler,
@@ -89,7 +88,7 @@ def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
     return JobOutcome(status, Reason(reason.code, one_line(reason)))
 
 
-def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Wire) -> Iterator[JobOutcome]:
+def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> Iterator[JobOutcome]:
     """The outcome; and where the runtime has a profiler, once more with what that told."""
     if job.number or registry.find_backend(job.runtime).profile is None:
         yield outcome
@@ -109,7 +108,7 @@ def _add_note(outcome: JobOutcome, note: Reason) -> JobOutcome:
 
 
 def _check(
-    job: Job, runtime: Runtime, wire: Wire, load_s: float, baseline: int | None
+    job: Job, runtime: Runtime, wire: Pipes, load_s: float, baseline: int | None
 ) -> tuple[JobOutcome, OpenedArtifact]:
     """The outcome so far, and the runtime with its feeds and what they give, after the check of its outputs."""
     feeds = rotation(job, runtime)
@@ -128,7 +127,7 @@ def _check(
     return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
 
 
-def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor, wire: Wire) -> JobOutcome:
+def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor, wire: Pipes) -> JobOutcome:
     """The outcome with all that is timed, turn by turn as the parent says, and how the GPU was meanwhile."""
     wire.report_open(resident_peak_bytes() or 0)
     with garbage_collector_at_rest():
@@ -152,7 +151,7 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
     return replace(outcome, energy_per_image_j=None if spent_j is None else spent_j / images)
 
 
-def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Wire) -> JobOutcome:
+def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Pipes) -> JobOutcome:
     broken: list[Unreadable] = []
     answers, taken_s = time_call(lambda: evaluate.evaluate(job, runtime, broken, wire.step))
     accuracy.save(answers, predictions)

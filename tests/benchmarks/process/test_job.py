@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.process.status import REFUSALS, status_of
+from benchmarks.process.job import REFUSALS, status_of
 from runtimes.errors import (
     ArtifactError,
     BackendUnavailableError,
