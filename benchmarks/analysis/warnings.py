@@ -9,8 +9,7 @@ from benchmarks.records.estimate import Estimate
 from benchmarks.records.plan import LEAST_PROCESSES
 from benchmarks.records.result import Result
 from benchmarks.records.samples import Series
-from benchmarks.roofline.executed_precision import narrower
-from benchmarks.roofline.roof import implausible
+from benchmarks.roofline.roof import implausible, narrower
 from benchmarks.stats import intervals, trend
 from benchmarks.stats.intervals import Processes, Samples
 from runtimes.errors import Reason

@@ -22,7 +22,7 @@ from benchmarks.process.job import Job, JobOutcome, ProcessOutcomes, TurnPlan
 from benchmarks.process.messages import Pipes
 from benchmarks.records.load import ArrivalPlan
 from benchmarks.records.samples import ProcessSamples
-from benchmarks.roofline.executed_precision import count_layers
+from benchmarks.roofline.roof import count_layers
 from benchmarks.worker import __main__ as worker
 from benchmarks.worker.__main__ import outcomes
 from runtimes import codec
