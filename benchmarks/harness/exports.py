@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from benchmarks.records.subject import (
 from exporter.data.dataset import BUNDLED_NAME
 from exporter.models.variants import variant
 from exporter.precision.table import PRECISIONS
-from runtimes import Artifact, Manifest
+from runtimes import Artifact
 from runtimes.errors import ArtifactError, Reason, RexportError, UsageError
 
 if TYPE_CHECKING:
@@ -84,11 +85,31 @@ def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:
 
 def make_from_file(artifact: Artifact, place: ExportContext) -> Subject:
     """The file, exported in the other precisions that were asked for, and its PyTorch twin."""
-    manifest, precisions = artifact.manifest, place.request.precisions
-    if manifest is None or not (set(precisions) - {manifest.precision} or _program_precisions(place.request)):
+    manifest, precisions, others = artifact.manifest, place.request.precisions, _program_precisions(place.request)
+    if manifest is None or not (set(precisions) - {manifest.precision} or others):
         return subject_of(artifact, artifact, place, _reference_of_file(artifact, place))
-    typed, programs, reference = _export_precisions(artifact, manifest, place)
-    return replace(subject_of(artifact, artifact, place, reference), typed=typed, programs=programs)
+    own = PrecisionVariant(manifest.precision, artifact)
+    if artifact.format.name == PROGRAM_FORMAT:
+        others = tuple(name for name in others if name != own.precision)
+    from exporter.targets.rebuild import network_of
+
+    try:
+        place.step("making its network again")
+        network = network_of(artifact, place.exporter())
+    except RexportError as error:
+        refusal = _refusal(error)
+        typed = [own if name == own.precision else PrecisionVariant(name, refusal) for name in precisions]
+        programs = [PrecisionVariant(name, refusal, PROGRAM_FORMAT) for name in others]
+        reference = _reference_of_file(artifact, place)
+    else:
+        if place.request.data is not None:
+            network = replace(network, data=place.request.data)
+        batch, parent = manifest.inputs[0].fixed_batch, manifest.sha256
+        typed = [own if name == own.precision else _export_onnx(network, name, batch, place) for name in precisions]
+        programs = [_program(network, name, batch, parent, place) for name in others]
+        reference = _reference_of_network(network, batch, parent, place)
+    subject = subject_of(artifact, artifact, place, reference)
+    return replace(subject, typed=tuple(typed), programs=tuple(programs))
 
 
 def make_alone(name: str, artifact: Artifact | None, place: ExportContext) -> Subject:
@@ -122,57 +143,31 @@ def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, r
         weights=None if manifest is None else manifest.weights,
         typed=(PrecisionVariant(None if manifest is None else manifest.precision, artifact),),
         reference=reference,
-        fixed_batch=_find_fixed_batch(manifest),
+        fixed_batch=None if manifest is None else manifest.inputs[0].fixed_batch,
         data=place.request.data or (BUNDLED_NAME if known else None),
     )
 
 
-def _find_fixed_batch(manifest: Manifest | None) -> int | None:
-    return None if manifest is None else manifest.inputs[0].fixed_batch
-
-
-def _export_precisions(
-    artifact: Artifact, manifest: Manifest, place: ExportContext
-) -> tuple[tuple[PrecisionVariant, ...], tuple[PrecisionVariant, ...], PrecisionVariant]:
-    """The artifact in the precisions asked for, in its own as the file itself; PyTorch's programs; and its twin."""
-    own = PrecisionVariant(manifest.precision, artifact)
-    precisions, others = place.request.precisions, _program_precisions(place.request)
-    if artifact.format.name == PROGRAM_FORMAT:
-        others = tuple(name for name in others if name != own.precision)
-    from exporter.targets.rebuild import network_of
-
+def _attempt(
+    precision: str, format: str, place: ExportContext, words: str, export: Callable[[], Artifact]
+) -> PrecisionVariant:
+    """What ``export`` makes, or the reason that it raises."""
+    place.step(words)
     try:
-        place.step("making its network again")
-        network = network_of(artifact, place.exporter())
+        return PrecisionVariant(precision, export())
     except RexportError as error:
-        refusal = _refusal(error)
-        typed = (own if name == own.precision else PrecisionVariant(name, refusal) for name in precisions)
-        programs = (PrecisionVariant(name, refusal, PROGRAM_FORMAT) for name in others)
-        return tuple(typed), tuple(programs), _reference_of_file(artifact, place)
-    if place.request.data is not None:
-        network = replace(network, data=place.request.data)
-    batch = _find_fixed_batch(manifest)
-    typed = (own if name == own.precision else _export_onnx(network, name, batch, place) for name in precisions)
-    programs = (_program(network, name, batch, manifest.sha256, place) for name in others)
-    return tuple(typed), tuple(programs), _reference_of_network(network, batch, manifest.sha256, place)
+        return PrecisionVariant(precision, _refusal(error), format)
 
 
 def _export_onnx(network: Network, precision: str, batch: int | None, place: ExportContext) -> PrecisionVariant:
     """The network as an ONNX file in that precision."""
     from exporter.targets import onnx_file
 
-    target = _target(precision, TYPED_FORMAT, place)
-    try:
-        listener = place.exporter()
-        place.step(f"exporting in {precision}")
-        return PrecisionVariant(
-            precision,
-            onnx_file.export_network(
-                network, onnx_file.ExportTarget(target, batch), place.request.precision_spec(precision), listener
-            ),
-        )
-    except RexportError as error:
-        return PrecisionVariant(precision, _refusal(error))
+    def export() -> Artifact:
+        target = onnx_file.ExportTarget(_target(precision, TYPED_FORMAT, place), batch)
+        return onnx_file.export_network(network, target, place.request.precision_spec(precision), place.exporter())
+
+    return _attempt(precision, TYPED_FORMAT, place, f"exporting in {precision}", export)
 
 
 def _program(
@@ -181,15 +176,11 @@ def _program(
     """The network as a program of PyTorch's in that precision."""
     from exporter.targets import torch_program
 
-    target = _target(precision, PROGRAM_FORMAT, place)
-    try:
-        place.step(f"making its PyTorch program in {precision}")
-        precision_spec = place.request.precision_spec(precision)
-        return PrecisionVariant(
-            precision, torch_program.write_program(network, target, batch, parent, place.exporter(), precision_spec)
-        )
-    except RexportError as error:
-        return PrecisionVariant(precision, _refusal(error), PROGRAM_FORMAT)
+    def export() -> Artifact:
+        target, precision_spec = _target(precision, PROGRAM_FORMAT, place), place.request.precision_spec(precision)
+        return torch_program.write_program(network, target, batch, parent, place.exporter(), precision_spec)
+
+    return _attempt(precision, PROGRAM_FORMAT, place, f"making its PyTorch program in {precision}", export)
 
 
 def _target(precision: str, format: str, place: ExportContext) -> Path:

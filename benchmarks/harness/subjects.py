@@ -43,10 +43,12 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
         _check_options(request)
     for artifact in files.values():
         _check_file(artifact, request)
-    titles = _titles(names, files)
-    made = []
+    titles = {name: files[name].path.name if name in files else name for name in names}
+    taken, made = list(titles.values()), []
     for name in names:
-        place = ExportContext(titles[name], Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
+        # Where two files have the same name, each is called by its path.
+        title = titles[name] if taken.count(titles[name]) == 1 else name
+        place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
         made.append(make_from_file(files[name], place) if name in files else make_from_variant(name, place))
     return tuple(made)
 
@@ -97,13 +99,6 @@ def _file(name: str) -> Artifact:
     return Artifact.read(name)
 
 
-def _titles(names: Sequence[str], files: dict[str, Artifact]) -> dict[str, str]:
-    """What each is called in tables: a file by its name, or by its path where two files have the same name."""
-    plain = {name: files[name].path.name if name in files else name for name in names}
-    taken = list(plain.values())
-    return {name: title if taken.count(title) == 1 else name for name, title in plain.items()}
-
-
 def _check_options(request: BenchmarkRequest) -> None:
     for option, value in (("--weights", request.weights), ("--input", request.raw)):
         if value is not None:
@@ -145,10 +140,8 @@ def _check_opens(artifact: Artifact, names: Sequence[str], able: Collection[str]
     """Raises UsageError for the first of the names that is not among the ``able`` backends."""
     for name in names:
         if name not in able:
-            format = artifact.format.name
-            raise UsageError(
-                f"backend {name} does not open {format} files", code="format-not-opened", path=artifact.path
-            )
+            what = f"backend {name} does not open {artifact.format.name} files"
+            raise UsageError(what, code="format-not-opened", path=artifact.path)
 
 
 def _able(formats: set[str], among: Sequence[Backend]) -> tuple[Backend, ...]:
