@@ -44,11 +44,7 @@ _RAISED: dict[int | None, type[RexportError]] = {
 
 
 def cold_start(
-    job: Job,
-    silence_s: float,
-    step: Callable[[str], None],
-    repeats: int = REPEATS,
-    program: tuple[str, ...] = PROGRAM,
+    job: Job, silence_s: float, step: Callable[[str], None], repeats: int = REPEATS, program: tuple[str, ...] = PROGRAM
 ) -> LoadResult:
     """``repeats`` fresh processes that open the job's artifact, one after another; ``step`` is told of each. A process
     that takes longer than ``silence_s`` is taken for hung and ended.

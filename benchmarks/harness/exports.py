@@ -63,16 +63,17 @@ def make_from_variant(name: str, place: ExportContext) -> Subject:
     )
     prepared = network.prepare(wanted, place.exporter())
     known = prepared.dataset == BUNDLED_NAME and prepared.preprocessing is not None
+    exports = _NetworkExports(prepared, None, None, place)
     return Subject(
         name=place.title,
         own=None,
         network=name,
         weights=prepared.weights,
-        typed=tuple(_export_onnx(prepared, precision, None, place) for precision in request.precisions or (FP32,)),
-        reference=_reference_of_network(prepared, None, None, place),
+        typed=tuple(exports.make(precision, TYPED_FORMAT) for precision in request.precisions or (FP32,)),
+        reference=exports.reference(),
         fixed_batch=None,
         data=request.data or (BUNDLED_NAME if known else None),
-        programs=tuple(_program(prepared, precision, None, None, place) for precision in _program_precisions(request)),
+        programs=tuple(exports.make(precision, PROGRAM_FORMAT) for precision in _program_precisions(request)),
     )
 
 
@@ -104,32 +105,12 @@ def make_from_file(artifact: Artifact, place: ExportContext) -> Subject:
     else:
         if place.request.data is not None:
             network = replace(network, data=place.request.data)
-        batch, parent = manifest.inputs[0].fixed_batch, manifest.sha256
-        typed = [own if name == own.precision else _export_onnx(network, name, batch, place) for name in precisions]
-        programs = [_program(network, name, batch, parent, place) for name in others]
-        reference = _reference_of_network(network, batch, parent, place)
+        exports = _NetworkExports(network, manifest.inputs[0].fixed_batch, manifest.sha256, place)
+        typed = [own if name == own.precision else exports.make(name, TYPED_FORMAT) for name in precisions]
+        programs = [exports.make(name, PROGRAM_FORMAT) for name in others]
+        reference = exports.reference()
     subject = subject_of(artifact, artifact, place, reference)
     return replace(subject, typed=tuple(typed), programs=tuple(programs))
-
-
-def make_alone(name: str, artifact: Artifact | None, place: ExportContext) -> Subject:
-    """What a load is run on: the file as it is, or the variant exported in fp32. It has no twin, as a load is compared
-    with nothing.
-
-    Raises:
-        RexportError: the variant cannot be exported.
-    """
-    reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
-    reference = PrecisionVariant(FP32, Refusal("skipped", reason))
-    if artifact is not None:
-        return subject_of(artifact, artifact, place, reference)
-    from exporter import network
-    from exporter.targets import onnx_file
-
-    place.step("exporting")
-    request = place.request
-    wanted = network.ExportRequest(variant(name), f"{place.folder}/", request.weights or "random", request.seed)
-    return subject_of(onnx_file.export(wanted, place.exporter()), None, place, reference)
 
 
 def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, reference: PrecisionVariant) -> Subject:
@@ -148,46 +129,44 @@ def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, r
     )
 
 
-def _attempt(
-    precision: str, format: str, place: ExportContext, words: str, export: Callable[[], Artifact]
-) -> PrecisionVariant:
-    """What ``export`` makes, or the reason that it raises."""
-    place.step(words)
-    try:
-        return PrecisionVariant(precision, export())
-    except RexportError as error:
-        return PrecisionVariant(precision, _refusal(error), format)
+@dataclass(frozen=True)
+class _NetworkExports:
+    """What is made of a network: ``batch`` as its artifacts take it, ``parent`` the digest of its file."""
 
+    network: Network
+    batch: int | None
+    parent: str | None
+    place: ExportContext
 
-def _export_onnx(network: Network, precision: str, batch: int | None, place: ExportContext) -> PrecisionVariant:
-    """The network as an ONNX file in that precision."""
-    from exporter.targets import onnx_file
+    def make(self, precision: str, format: str) -> PrecisionVariant:
+        """An ONNX file in that precision, or a program of PyTorch's."""
+        from exporter.targets import onnx_file, torch_program
 
-    def export() -> Artifact:
-        target = onnx_file.ExportTarget(_target(precision, TYPED_FORMAT, place), batch)
-        return onnx_file.export_network(network, target, place.request.precision_spec(precision), place.exporter())
+        network, place, stem = self.network, self.place, Path(self.place.title).name
+        for known in REMADE_FORMATS:
+            stem = stem.removesuffix(f".{known}")
+        target = place.folder / f"{stem}{'' if precision == FP32 else f'.{precision}'}.{format}"
+        words = "exporting" if format == TYPED_FORMAT else "making its PyTorch program"
+        place.step(f"{words} in {precision}")
+        try:
+            spec, listener = place.request.precision_spec(precision), place.exporter()
+            if format == TYPED_FORMAT:
+                made = onnx_file.export_network(network, onnx_file.ExportTarget(target, self.batch), spec, listener)
+            else:
+                made = torch_program.write_program(network, target, self.batch, self.parent, listener, spec)
+            return PrecisionVariant(precision, made)
+        except RexportError as error:
+            return PrecisionVariant(precision, _refusal(error), format)
 
-    return _attempt(precision, TYPED_FORMAT, place, f"exporting in {precision}", export)
+    def reference(self) -> PrecisionVariant:
+        """The network in PyTorch, which computes in fp32."""
+        from exporter.targets import torch_program
 
-
-def _program(
-    network: Network, precision: str, batch: int | None, parent: str | None, place: ExportContext
-) -> PrecisionVariant:
-    """The network as a program of PyTorch's in that precision."""
-    from exporter.targets import torch_program
-
-    def export() -> Artifact:
-        target, precision_spec = _target(precision, PROGRAM_FORMAT, place), place.request.precision_spec(precision)
-        return torch_program.write_program(network, target, batch, parent, place.exporter(), precision_spec)
-
-    return _attempt(precision, PROGRAM_FORMAT, place, f"making its PyTorch program in {precision}", export)
-
-
-def _target(precision: str, format: str, place: ExportContext) -> Path:
-    stem = Path(place.title).name
-    for known in REMADE_FORMATS:
-        stem = stem.removesuffix(f".{known}")
-    return place.folder / f"{stem}{'' if precision == FP32 else f'.{precision}'}.{format}"
+        target, listener = self.place.folder / f"{self.network.variant.name}.pt2", self.place.exporter()
+        return _make_reference(
+            self.place,
+            lambda: torch_program.write_program(self.network, target, self.batch, self.parent, listener),
+        )
 
 
 def _refusal(error: RexportError) -> Refusal:
@@ -196,32 +175,22 @@ def _refusal(error: RexportError) -> Refusal:
     return Refusal(status_of(error, (*REFUSALS, UsageError, ArtifactError)), Reason(error.code, one_line(error)))
 
 
-def _reference_of_network(
-    network: Network, batch: int | None, parent: str | None, place: ExportContext
-) -> PrecisionVariant:
-    from exporter.targets import torch_program
-
-    place.step("making its PyTorch twin")
-    target = place.folder / f"{network.variant.name}.pt2"
-    try:
-        return PrecisionVariant(FP32, torch_program.write_program(network, target, batch, parent, place.exporter()))
-    except RexportError as error:
-        return _no_reference(error)
-
-
 def _reference_of_file(artifact: Artifact, place: ExportContext) -> PrecisionVariant:
-    format = artifact.format.name
-    if format not in REMADE_FORMATS:
+    if artifact.format.name not in REMADE_FORMATS:
         formats = ", ".join(sorted(REMADE_FORMATS))
         return _no_reference(Reason("reference-needs-format", f"only a file of format {formats} can have one"))
     missing = select_backends(place.request)[0].missing()
     if missing is not None:
         return _no_reference(missing)
-    place.step("making its PyTorch twin")
     from exporter.targets.rebuild import reference
 
+    return _make_reference(place, lambda: reference(artifact, place.folder))
+
+
+def _make_reference(place: ExportContext, export: Callable[[], Artifact]) -> PrecisionVariant:
+    place.step("making its PyTorch twin")
     try:
-        return PrecisionVariant(FP32, reference(artifact, place.folder))
+        return PrecisionVariant(FP32, export())
     except RexportError as error:
         return _no_reference(error)
 

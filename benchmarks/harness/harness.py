@@ -236,13 +236,25 @@ class Harness:
     def _measure_load(self, trial: Trial, plan: ArrivalPlan) -> Iterator[Result]:
         """One configuration under a load, in a process of its own."""
         (configuration,) = trial.configurations
-        result = self._start(trial, configuration)
-        opens = configuration.pair.opens
+        request, result, opens = self.request, self._start(trial, configuration), configuration.pair.opens
         if isinstance(opens, Refusal):
             yield replace(result, status=opens.status, reason=self._without_folder(opens.reason))
             return
+
+        def report(step: str) -> None:
+            self.listener.step(f"{trial.subject.name} · {trial.title}", f"{step}{trial.remark}")
+
+        report("start")
+        # A process with a number above 0 is asked for nothing besides.
+        job = self._job(trial.subject, configuration)
+        job = replace(job, plan=Plan(), load=plan, evaluate=False, number=1, began_s=0.0)
+        silence_s = request.silence_s + plan.duration_s * (1 + OVERTIME)
         try:
-            outcome = self._run_load(trial, self._job(trial.subject, configuration), plan)
+            if plan.shape == "cold":
+                outcome = JobOutcome("ok", notes=(PAGE_CACHE,), load=cold_start(job, request.silence_s, report))
+            else:
+                with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                    outcome, _ = worker_process.run(job, Path(folder), report, silence_s, request.show_errors)
         except RexportError as error:
             outcome = JobOutcome(status_of(error), Reason(error.code, str(error)))
         if outcome.status != "ok" or outcome.load is None:
@@ -253,22 +265,6 @@ class Harness:
             if about is not None:
                 ran = Ran(about.device, about.threads, about.version, about.provider, about.precision)
             yield replace(result, ran=ran, notes=outcome.notes, warnings=outcome.warnings, load=outcome.load)
-
-    def _run_load(self, trial: Trial, job: Job, plan: ArrivalPlan) -> JobOutcome:
-        request = self.request
-
-        def report(step: str) -> None:
-            self.listener.step(f"{trial.subject.name} · {trial.title}", f"{step}{trial.remark}")
-
-        report("start")
-        if plan.shape == "cold":
-            return JobOutcome("ok", notes=(PAGE_CACHE,), load=cold_start(job, request.silence_s, report))
-        # A process with a number above 0 is asked for nothing besides.
-        job = replace(job, plan=Plan(), load=plan, evaluate=False, number=1, began_s=0.0)
-        silence_s = request.silence_s + plan.duration_s * (1 + OVERTIME)
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            outcome, _ = worker_process.run(job, Path(folder), report, silence_s, request.show_errors)
-        return outcome
 
     def _without_folder(self, reason: Reason) -> Reason:
         """The reason, with what was exported on the way named by its file alone: its folder will be gone."""

@@ -144,12 +144,18 @@ class _Scheduler:
         return len(self._spent_s) < expect_processes(self.request, self._spent_s)
 
     def run_processes(self) -> None:
-        """A fresh process of each, and all their turns; their outcomes are added. One that ends in place of taking its
-        turn is taken out."""
+        """A fresh process of each, and all their turns; their outcomes are added. One that ends in place of warming up
+        or of taking its turn is taken out."""
         self._began_s, number = time.monotonic(), len(self._spent_s)
         with contextlib.ExitStack() as ended:
             workers = self._open_workers(number, ended)
-            rounds, turn = plan_turns(self.request, self._warm_up(workers))
+            usual_s = [0.0]
+            for place, worker in list(workers.items()):
+                if (warm_s := worker.warm()) is None:
+                    self._add(place, workers.pop(place))
+                else:
+                    usual_s.append(warm_s)
+            rounds, turn = plan_turns(self.request, max(usual_s))
             timed_s, turns = time.monotonic(), rounds * len(workers)
             for taken, (round_number, place) in enumerate(in_rounds(workers, rounds, self._order), start=1):
                 median_s = workers[place].turn(turn)
@@ -199,16 +205,6 @@ class _Scheduler:
         self._report_progress(number, f"{entry.name}: start", entry.name)
         worker = Worker(job, folder, report_step, request.silence_s, request.show_errors, entry.program)
         return ended.enter_context(worker)
-
-    def _warm_up(self, workers: dict[int, Worker]) -> float:
-        """The seconds of the slowest one's usual call. One that ends in place of warming up is taken out."""
-        usual_s = [0.0]
-        for place, worker in list(workers.items()):
-            if (warm_s := worker.warm()) is None:
-                self._add(place, workers.pop(place))
-            else:
-                usual_s.append(warm_s)
-        return max(usual_s)
 
     def _add(self, place: int, worker: Worker) -> None:
         """Ends the process and keeps its outcome."""

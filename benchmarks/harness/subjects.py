@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from benchmarks.harness.exports import ExportContext, make_alone, make_from_file, make_from_variant
+from benchmarks.harness.exports import ExportContext, make_from_file, make_from_variant, subject_of
 from benchmarks.records.request import BenchmarkRequest, RunListener, select_backends
 from benchmarks.records.subject import (
+    FP32,
     REMADE_FORMATS,
     TYPED_FORMAT,
     Pair,
@@ -54,7 +55,8 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
 
 
 def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener) -> Subject:
-    """What a load is run on: a file as it is, a variant exported into ``folder``.
+    """What a load is run on: a file as it is, or the variant exported into ``folder`` in fp32. It has no twin, as a
+    load is compared with nothing.
 
     Raises:
         UsageError: several, or an unknown variant; weights for a file; a backend that does not open it.
@@ -70,7 +72,16 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
         _check_options(request)
     title = name if file is None else file.path.name
     place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
-    return make_alone(name, file, place)
+    reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
+    reference = PrecisionVariant(FP32, Refusal("skipped", reason))
+    if file is not None:
+        return subject_of(file, file, place, reference)
+    from exporter import network
+    from exporter.targets import onnx_file
+
+    place.step("exporting")
+    wanted = network.ExportRequest(variant(name), f"{place.folder}/", request.weights or "random", request.seed)
+    return subject_of(onnx_file.export(wanted, place.exporter()), None, place, reference)
 
 
 def pairs_alone(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair, int], ...]:
@@ -140,8 +151,11 @@ def _check_opens(artifact: Artifact, names: Sequence[str], able: Collection[str]
     """Raises UsageError for the first of the names that is not among the ``able`` backends."""
     for name in names:
         if name not in able:
-            what = f"backend {name} does not open {artifact.format.name} files"
-            raise UsageError(what, code="format-not-opened", path=artifact.path)
+            raise UsageError(
+                f"backend {name} does not open {artifact.format.name} files",
+                code="format-not-opened",
+                path=artifact.path,
+            )
 
 
 def _able(formats: set[str], among: Sequence[Backend]) -> tuple[Backend, ...]:

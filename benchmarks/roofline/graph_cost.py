@@ -6,13 +6,14 @@ A multiplication and its addition count once, as in He et al. 2015. Only convolu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from benchmarks.worker.inputs import concrete_shape
 from exporter.explain.profile_summary import bits
 from exporter.models.variants import Variant, layers
 from runtimes import Artifact, Manifest, codec
@@ -26,6 +27,7 @@ from runtimes.errors import (
 )
 from runtimes.onnx.graph import DEQUANTISE, QUANTISE
 from runtimes.onnx.wire import is_weighted
+from runtimes.protocol import TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -107,28 +109,8 @@ def _cost_of_variant(manifest: Manifest, batch: int, path: Path) -> Cost:
     weights = sum(layer.out_channels * (layer.in_channels * max(1, layer.kernel) ** 2 + 1) for layer in found)
     weights_bytes = weights * bits(manifest.precision) // 8
     specs = (*manifest.inputs, *manifest.outputs)
-    ends = sum(math.prod(_fix_batch_size(spec.shape, batch, path)) * np.dtype(spec.dtype).itemsize for spec in specs)
+    ends = sum(math.prod(concrete_shape(spec, batch)) * np.dtype(spec.dtype).itemsize for spec in specs)
     return Cost(batch * sum(layer.multiply_adds for layer in found), weights_bytes, weights_bytes + ends, None)
-
-
-def _fix_batch_size(shape: Sequence[int | str], batch: int, path: Path) -> Shape:
-    """The shape with its first dimension at ``batch``.
-
-    Raises:
-        CompatibilityError: that is fixed at another size, or another dimension may vary.
-    """
-    if shape and isinstance(shape[0], int) and shape[0] != batch:
-        raise CompatibilityError(
-            f"its batch is fixed at {shape[0]}, and {batch} was asked for", code="cost-batch-fixed", path=path
-        )
-    sizes = [size for size in shape[1:] if isinstance(size, int)]
-    if not shape or len(sizes) < len(shape) - 1:
-        raise CompatibilityError(
-            f"more than the batch may vary: ({quote(', '.join(map(str, shape)))})",
-            code="shape-open-beyond-batch",
-            path=path,
-        )
-    return (batch, *sizes)
 
 
 def cost(path: Path, batch: int) -> Cost:
@@ -152,8 +134,8 @@ def cost(path: Path, batch: int) -> Cost:
     ends = [value for value in graph.input if value.name not in held]
     for value in ends:
         dims = value.type.tensor_type.shape.dim
-        shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
-        for dim, size in zip(dims, _fix_batch_size(shape, batch, path), strict=True):
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
+        for dim, size in zip(dims, concrete_shape(TensorSpec(value.name, "tensor", shape), batch), strict=True):
             dim.dim_value = size
     tensors = _infer_tensors(model, path)
     # 64-bit integers are sizes and axes.

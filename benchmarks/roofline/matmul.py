@@ -6,6 +6,7 @@ The runtimes get a graph with one product in it, opened with the same settings a
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -41,8 +42,15 @@ class Product:
 
 
 def products(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> tuple[Product, ...]:
-    """All that there are here. Graphs are written into ``folder``. Imports PyTorch where it is installed."""
-    return (*_open_products(threads, device, arithmetics, folder), *_eager(threads, device, arithmetics))
+    """All that there are here. Graphs are written into ``folder``, with onnx. Imports PyTorch where it is installed."""
+    opened = [
+        _open_product(backend, arithmetic, threads, device, folder)
+        for backend in (runtimes.available_backends() if importlib.util.find_spec("onnx") else ())
+        if FORMAT in backend.formats and device in backend.devices and not backend.missing()
+        for arithmetic in arithmetics
+        if arithmetic in _ONNX_TYPES
+    ]
+    return (*opened, *_eager(threads, device, arithmetics))
 
 
 FORMAT = "onnx"
@@ -56,18 +64,6 @@ _OPSET, _IR_VERSION = 22, 10
 
 _CHECKED = 64
 """The size that a runtime's profiler is asked about."""
-
-
-def _open_products(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> Iterator[Product]:
-    try:
-        import onnx  # noqa: F401  # the graphs are written with it
-    except ImportError:
-        return
-    for backend in runtimes.available_backends():
-        if FORMAT in backend.formats and device in backend.devices and not backend.missing():
-            for arithmetic in arithmetics:
-                if arithmetic in _ONNX_TYPES:
-                    yield _open_product(backend, arithmetic, threads, device, folder)
 
 
 def _open_product(backend: Backend, arithmetic: str, threads: int, device: str, folder: Path) -> Product:

@@ -168,10 +168,8 @@ def resident_peak_bytes() -> int | None:
     The kernel's high-water mark of this very address space: ``ru_maxrss`` would count the parent's, from before the
     program was started.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Reason | None:

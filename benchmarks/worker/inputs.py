@@ -67,19 +67,33 @@ def concrete_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
 
 
 def rotation(job: Job, runtime: Runtime) -> list[Arrays]:
-    """Feeds for the timed calls: real images where there are any, else noise."""
+    """Feeds for the timed calls: real images where there are any, else noise.
+
+    Raises:
+        InputError: none of the images can be read.
+    """
     shapes = {spec.name: concrete_shape(spec, job.batch) for spec in runtime.inputs}
     one = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in runtime.inputs)
     count = max(2, min(ROTATION, INPUTS_LIMIT_BYTES // max(1, one)))
-    if job.data is not None:
-        return _read_real_inputs(job, runtime, count)
-    return [
-        {
-            spec.name: noise_for(spec, shapes[spec.name], job.seed + ROTATION * place + index)
-            for place, spec in enumerate(runtime.inputs)
-        }
-        for index in range(count)
-    ]
+    if job.data is None:
+        return [
+            {
+                spec.name: noise_for(spec, shapes[spec.name], job.seed + ROTATION * place + index)
+                for place, spec in enumerate(runtime.inputs)
+            }
+            for index in range(count)
+        ]
+    spec, wanted = only_input(runtime), count * job.batch
+    limit = wanted if job.limit is None else min(job.limit, wanted)
+    _, batches = _read_labelled_batches(job, runtime.artifact, spec, limit, wanted, [])
+    readable = [images for _, images in batches]
+    if not readable:
+        raise InputError(
+            f"none of the first {limit} images of {quote(job.data)!r} can be read", code="images-unreadable"
+        )
+    images = np.concatenate(readable)
+    places = np.arange(wanted) % len(images)
+    return [{spec.name: images[part]} for part in np.split(places, count)]
 
 
 def noise_for(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> Array:
@@ -110,20 +124,6 @@ def as_input(spec: TensorSpec, values: Array) -> Array:
             f"{spec}: rbench feeds floating-point inputs and uint8 pixels alone", code="input-dtype-unsupported"
         )
     return np.ascontiguousarray(values, dtype=dtype)
-
-
-def _read_real_inputs(job: Job, runtime: Runtime, count: int) -> list[Arrays]:
-    spec, wanted = only_input(runtime), count * job.batch
-    limit = wanted if job.limit is None else min(job.limit, wanted)
-    _, batches = _read_labelled_batches(job, runtime.artifact, spec, limit, wanted, [])
-    readable = [images for _, images in batches]
-    if not readable:
-        raise InputError(
-            f"none of the first {limit} images of {quote(job.data)!r} can be read", code="images-unreadable"
-        )
-    images = np.concatenate(readable)
-    places = np.arange(wanted) % len(images)
-    return [{spec.name: images[part]} for part in np.split(places, count)]
 
 
 def only_input(runtime: Runtime) -> TensorSpec:
@@ -213,8 +213,12 @@ def oddities(feeds: Sequence[Arrays], wanted: int = 1) -> tuple[Reason, ...]:
     if len(feeds) > 1 and different == 1:
         found.append(Reason("inputs-equal", "all inputs are the same"))
     elif different < wanted:
-        few = f"{different} different inputs took turns, and not {wanted}: a cache may have known them"
-        found.append(Reason("inputs-too-few", few))
+        found.append(
+            Reason(
+                "inputs-too-few",
+                f"{different} different inputs took turns, and not {wanted}: a cache may have known them",
+            )
+        )
     return tuple(found)
 
 

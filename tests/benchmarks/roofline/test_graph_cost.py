@@ -222,8 +222,8 @@ CONV = ("Conv", ["x", "w"], ["y"])
 @pytest.mark.parametrize(
     ("node", "shape", "code", "value"),
     [
-        (CONV, (4, 4, 8, 8), "cost-batch-fixed", "4"),
-        (CONV, ("n", 4, "height", 8), "shape-open-beyond-batch", "(n, 4, height, 8)"),
+        (CONV, (4, 4, 8, 8), "batch-fixed", "4"),
+        (CONV, ("n", 4, "height", 8), "shape-open", "(n, 4, height, 8)"),
         (("MatMul", ["x", "w"], ["y"]), ("n", 4, 8, 8), "shapes-not-inferred", "graph.onnx"),
         (("Einsum", ["x", "w"], ["y"]), ("n", 4, 8, 8), "operator-not-counted", "Einsum"),
         (("FusedConv", ["x", "w"], ["y"]), ("n", 4, 8, 8), "operator-not-counted", "FusedConv"),
