@@ -32,9 +32,6 @@ HELD = 12
 SPARE_BYTES = 1 << 30
 """Of memory, that is left free beside the largest process so far before another one is opened."""
 
-LEAST_ROUNDS = MIN_TREND_ROUNDS
-"""Of slow calls too: in fewer no drift could be told."""
-
 LEAST_SAMPLES = 2 * MIN_SAMPLES[0.5]
 """Of all processes of a configuration together, however slow it is."""
 
@@ -57,9 +54,9 @@ def expect_processes(request: BenchmarkRequest, taken_s: Sequence[float]) -> int
 
 def plan_turns(request: BenchmarkRequest, slowest_s: float) -> tuple[int, TurnPlan]:
     """How many rounds there are in each process, and what a turn is, where a call takes so long: fewer rounds where it
-    takes longer than a round's share of the duration."""
+    takes longer than a round's share of the duration, but never so few that no drift could be told."""
     fitting = int(request.duration_s / max(slowest_s, 1e-9))
-    rounds = max(min(LEAST_ROUNDS, request.rounds), min(request.rounds, fitting))
+    rounds = max(min(MIN_TREND_ROUNDS, request.rounds), min(request.rounds, fitting))
     most = max(1, request.max_samples // rounds)
     least = min(most, math.ceil(LEAST_SAMPLES / rounds / least_processes(request)))
     return rounds, TurnPlan(request.duration_s / rounds, least, most)
@@ -214,20 +211,18 @@ class _Scheduler:
             gathered.predictions = worker.predictions
 
     def _report_progress(self, number: int, step: str, name: str = "") -> None:
+        """Tells how long it still takes, and in all, as far as the processes so far tell; of the first its turns do."""
+        left_s = whole_s = None
+        each_s = statistics.fmean(self._taken_s) if self._taken_s else self._expected_s
+        if each_s is not None:
+            spent_s = self._spent_s if len(self._spent_s) > 1 else [each_s, each_s]
+            whole_s = each_s * expect_processes(self.request, spent_s)
+            done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
+            left_s = max(0.0, whole_s - done_s)
         expected = expect_processes(self.request, self._spent_s)
-        left_s, whole_s = self._estimate_left()
         of = f" of {expected}" if self.request.processes is not None or len(self._spent_s) > 1 else ""
         shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
         self.report("" if number else name, shown, left_s, whole_s)
-
-    def _estimate_left(self) -> tuple[float, float] | tuple[None, None]:
-        """How long it still takes, and in all, as far as the processes so far tell; of the first one its turns do."""
-        each_s = statistics.fmean(self._taken_s) if self._taken_s else self._expected_s
-        if each_s is None:
-            return None, None
-        expected = expect_processes(self.request, self._spent_s if len(self._spent_s) > 1 else [each_s, each_s])
-        done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
-        return max(0.0, each_s * expected - done_s), each_s * expected
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.process import isolated, messages
-from benchmarks.process.job import Job, JobOutcome, TurnPlan
+from benchmarks.process import isolated
+from benchmarks.process.job import CALL, FINISH, MARK, WARM, Job, JobOutcome, TurnPlan, encode_turn
 from runtimes import codec
 
 EXIT_LIMIT_S = 30.0
@@ -95,19 +95,19 @@ class Worker:
     def wait_until_open(self) -> float | None:
         """Lets it call the model when it has loaded it, and waits until its outputs are checked: the process's largest
         resident memory so far, in bytes."""
-        return self._ask(messages.CALL, "opened")
+        return self._ask(CALL, "opened")
 
     def warm(self) -> float | None:
         """Lets it warm up: the seconds of a usual call."""
-        return self._ask(messages.WARM, "ready")
+        return self._ask(WARM, "ready")
 
     def turn(self, turn: TurnPlan) -> float | None:
         """Lets it take a turn: the median seconds of a call in it."""
-        return self._ask(messages.encode_turn(turn), "turned")
+        return self._ask(encode_turn(turn), "turned")
 
     def finish(self) -> None:
         """Lets it do what is left to do, and waits until it has ended."""
-        self._ask(messages.FINISH, "")
+        self._ask(FINISH, "")
 
     def outcome(self) -> JobOutcome:
         """What came of it. Ends the process if it still runs."""
@@ -160,8 +160,8 @@ class Worker:
         *lines, self._unread = (self._unread + chunk).split(b"\n")
         answer = None
         for line in (line.decode("utf-8", "replace") for line in lines):
-            if line.startswith(messages.MARK):
-                name, number = line.removeprefix(messages.MARK).split()
+            if line.startswith(MARK):
+                name, number = line.removeprefix(MARK).split()
                 answer = float(number) if name == word else answer
             elif line:
                 self._step = line

@@ -6,7 +6,7 @@ A multiplication and its addition count once, as in He et al. 2015. Only convolu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -25,7 +25,6 @@ from runtimes.errors import (
     RexportError,
     quote,
 )
-from runtimes.onnx.graph import DEQUANTISE, QUANTISE
 from runtimes.onnx.wire import is_weighted
 from runtimes.protocol import TensorSpec
 
@@ -48,14 +47,11 @@ class Cost:
         weights_bytes: of the numbers that the graph holds, in the types in which it holds them.
         traffic_bytes: of the weights, the input and the output, once each: what a call must move that finds nothing
             in a cache, and keeps all that comes between in one.
-        activations_bytes: of what comes between, each written once and read once; what a library computes in passing,
-            as a ReLU behind a convolution, is not among it. ``None`` where there is no graph to tell.
     """
 
     multiply_adds: int
     weights_bytes: int
     traffic_bytes: int
-    activations_bytes: int | None
 
 
 def cost_of(artifact: Artifact, batch: int) -> Cost | None:
@@ -110,7 +106,7 @@ def _cost_of_variant(manifest: Manifest, batch: int, path: Path) -> Cost:
     weights_bytes = weights * bits(manifest.precision) // 8
     specs = (*manifest.inputs, *manifest.outputs)
     ends = sum(math.prod(concrete_shape(spec, batch)) * np.dtype(spec.dtype).itemsize for spec in specs)
-    return Cost(batch * sum(layer.multiply_adds for layer in found), weights_bytes, weights_bytes + ends, None)
+    return Cost(batch * sum(layer.multiply_adds for layer in found), weights_bytes, weights_bytes + ends)
 
 
 def cost(path: Path, batch: int) -> Cost:
@@ -146,7 +142,6 @@ def cost(path: Path, batch: int) -> Cost:
         multiply_adds=sum(_multiply_adds(node, tensors, path) for node in graph.node),
         weights_bytes=weights_bytes,
         traffic_bytes=weights_bytes + ends_bytes,
-        activations_bytes=sum(2 * _bytes_of(name, tensors, path) for name in _list_intermediates(graph)),
     )
 
 
@@ -225,31 +220,6 @@ def _bytes_of(name: str, tensors: Tensors, path: Path) -> int:
             f"it holds numbers of the unknown type {kind}", code="element-type-unknown", path=path
         ) from error
     return math.ceil(math.prod(shape) * (width if width < 8 else wide) / 8)
-
-
-_IN_PLACE = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", DEQUANTISE)
-"""Operators that write nothing of their own: what they give is another view of it, a constant, or read as it is by the
-layer behind, which takes integers."""
-
-_IN_PASSING = ("Relu", "Clip", "Cast", QUANTISE)
-"""Operators that libraries do to each number before they write it down."""
-
-
-def _list_intermediates(graph: onnx.GraphProto) -> Iterator[str]:
-    """The tensors that are written and read again: neither held by the graph, nor given out, nor passed on at once."""
-    readers: dict[str, list[str]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node.op_type)
-    given = {value.name for value in graph.output}
-    for node in graph.node:
-        if node.op_type in _IN_PLACE:
-            continue
-        for name in node.output:
-            behind = readers.get(name, [])
-            passing = len(behind) == 1 and behind[0] in _IN_PASSING
-            if name and name not in given and behind and not passing:
-                yield name
 
 
 def _multiply_adds(node: onnx.NodeProto, tensors: Tensors, path: Path) -> int:

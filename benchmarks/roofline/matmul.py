@@ -21,7 +21,6 @@ from runtimes.errors import CompatibilityError
 from runtimes.protocol import Array, Backend, summarise_precisions
 
 Call: TypeAlias = Callable[[], object]
-Make: TypeAlias = "Callable[[int], AbstractContextManager[Call]]"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Product:
     library: str
     arithmetic: str
     check: Call
-    make: Make
+    make: Callable[[int], AbstractContextManager[Call]]
 
 
 def products(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> tuple[Product, ...]:

@@ -5,7 +5,7 @@ fresh one. The order is: open, check the outputs, time them when it is told to, 
 parity, no number. At last the runtime's own profiler is asked in what arithmetic it all ran.
 
 Standard output carries the steps, one a line, and answers to what the parent says on standard input (see
-``benchmarks.process.messages``); what libraries print there goes to standard error.
+``benchmarks.process.job``); what libraries print there goes to standard error.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from benchmarks.accuracy import predictions as accuracy
 from benchmarks.format import one_line
 from benchmarks.machine.gpu import GpuMonitor
 from benchmarks.machine.monitor import MachineMonitor
-from benchmarks.process import messages
-from benchmarks.process.job import REFUSALS, Job, JobOutcome, status_of
-from benchmarks.process.messages import Pipes
+from benchmarks.process.job import REFUSALS, HungUpError, Job, JobOutcome, Pipes, detach_stdout, status_of
 from benchmarks.worker import evaluate, load_generator
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
 from benchmarks.worker.inputs import ROTATION, make_encoded_call, oddities, rotation
@@ -212,9 +210,9 @@ def main(arguments: Sequence[str]) -> int:
     What is known is written before the profiler runs, so that one that ends the process takes no number with it.
     """
     job_path, result_path, predictions_path = map(Path, arguments)
-    channel = messages.detach_stdout()
+    channel = detach_stdout()
     job = codec.loads(Job, job_path.read_bytes())
-    with contextlib.suppress(messages.HungUpError):
+    with contextlib.suppress(HungUpError):
         for outcome in outcomes(job, predictions_path, channel):
             with files.write_atomically(result_path) as temporary:
                 temporary.write_text(codec.dumps(outcome), encoding="utf-8")

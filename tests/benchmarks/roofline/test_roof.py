@@ -37,9 +37,7 @@ MACHINE = Ceilings(
     bandwidth_bytes_per_s=2e10,
 )
 
-RESNET50 = Cost(
-    multiply_adds=4_000_000_000, weights_bytes=100_000_000, traffic_bytes=100_604_112, activations_bytes=None
-)
+RESNET50 = Cost(multiply_adds=4_000_000_000, weights_bytes=100_000_000, traffic_bytes=100_604_112)
 
 
 def test_a_call_cannot_end_before_its_multiply_adds() -> None:

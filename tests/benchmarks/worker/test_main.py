@@ -18,8 +18,7 @@ from benchmarks.analysis.assembly import ResultContext, finish_result
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine import gpu
 from benchmarks.process import worker_process
-from benchmarks.process.job import Job, JobOutcome, ProcessOutcomes, TurnPlan
-from benchmarks.process.messages import Pipes
+from benchmarks.process.job import Job, JobOutcome, Pipes, ProcessOutcomes, TurnPlan
 from benchmarks.records.load import ArrivalPlan
 from benchmarks.records.samples import ProcessSamples
 from benchmarks.roofline.roof import count_layers
