@@ -14,9 +14,8 @@ from benchmarks.process.job import JobOutcome, ProcessOutcomes
 from benchmarks.records.request import NOISE, BenchmarkRequest, Configuration, Subject
 from benchmarks.records.result import Asked, Evaluation, GpuUse, Identity, Ran, Result
 from benchmarks.roofline.ceilings import Ceilings
-from benchmarks.roofline.executed_precision import wider
 from benchmarks.roofline.graph_cost import Cost
-from benchmarks.roofline.roof import roof_inputs
+from benchmarks.roofline.roof import roof_inputs, wider
 from runtimes import Artifact, files
 from runtimes.errors import Reason
 

@@ -13,8 +13,7 @@ from benchmarks.machine.monitor import Conditions
 from benchmarks.records.plan import LEAST_PROCESSES
 from benchmarks.records.result import Estimate, Result
 from benchmarks.records.samples import LoadResult
-from benchmarks.roofline.executed_precision import narrower
-from benchmarks.roofline.roof import implausible
+from benchmarks.roofline.roof import implausible, narrower
 from benchmarks.stats import intervals, trend
 from benchmarks.stats.intervals import MIN_SAMPLES, Processes, Samples
 from runtimes.errors import Reason

@@ -33,12 +33,9 @@ from runtimes.errors import (
 REPEATS = 5
 """As many as a median is given from."""
 
-
 PROGRAM = (sys.executable, "-P", str(Path(benchmarks.__path__[0]) / "worker" / "cold_start.py"))
 
-
 PAGE_CACHE = Reason("files-in-page-cache", "its files were in the page cache")
-
 
 _RAISED: dict[int | None, type[RexportError]] = {
     error.exit_code: error for error in (ArtifactError, CompatibilityError, BackendUnavailableError, ResourceError)
@@ -47,11 +44,7 @@ _RAISED: dict[int | None, type[RexportError]] = {
 
 
 def cold_start(
-    job: Job,
-    silence_s: float,
-    step: Callable[[str], None],
-    repeats: int = REPEATS,
-    program: tuple[str, ...] = PROGRAM,
+    job: Job, silence_s: float, step: Callable[[str], None], repeats: int = REPEATS, program: tuple[str, ...] = PROGRAM
 ) -> LoadResult:
     """``repeats`` fresh processes that open the job's artifact, one after another; ``step`` is told of each. A process
     that takes longer than ``silence_s`` is taken for hung and ended.
@@ -79,15 +72,13 @@ def load_of(starts: Sequence[ColdStart], size_bytes: int) -> LoadResult:
     steps = [(start.python_s, start.import_s, start.open_s, start.first_s, start.steady_s) for start in starts]
     peaks = [start.peak_bytes for start in starts if start.peak_bytes is not None]
     responses = tuple(round(start.first_output_s, 9) for start in starts)
+    medians = [round(statistics.median(values), 9) for values in zip(*steps, strict=True)]
     return LoadResult(
         shape="cold",
         services_s=tuple(round(start.first_s, 9) for start in starts),
         responses_s=responses,
         achieved_per_s=len(starts) / sum(responses),
-        steps_s=tuple(
-            (name, round(statistics.median(values), 9))
-            for name, values in zip(STEPS, zip(*steps, strict=True), strict=True)
-        ),
+        steps_s=tuple(zip(STEPS, medians, strict=True)),
         disk_bytes=size_bytes,
         peak_bytes=max(peaks, default=None),
     )
@@ -99,11 +90,10 @@ def disk_bytes(artifact: Artifact) -> int:
     Raises:
         ResourceError: one cannot be looked at.
     """
-    places = [artifact.path]
-    if artifact.manifest is not None:
-        places.append(manifest_path(artifact.path))
-        records = [*artifact.manifest.external, *filter(None, [artifact.manifest.vectors])]
-        places += [artifact.path.with_name(record.name) for record in records]
+    places, manifest = [artifact.path], artifact.manifest
+    if manifest is not None:
+        records = [*manifest.external, *filter(None, [manifest.vectors])]
+        places += [manifest_path(artifact.path), *(artifact.path.with_name(record.name) for record in records)]
     try:
         return sum(place.stat().st_size for place in places)
     except OSError as error:

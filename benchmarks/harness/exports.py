@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.format import one_line
-from benchmarks.process.status import REFUSALS, status_of
+from benchmarks.process.job import REFUSALS, status_of
 from benchmarks.records.request import (
     FP32,
     PROGRAM_FORMAT,
@@ -23,7 +24,7 @@ from benchmarks.records.request import (
 from exporter.data.dataset import BUNDLED_NAME
 from exporter.models.variants import variant
 from exporter.precision.table import PRECISIONS
-from runtimes import Artifact, Manifest
+from runtimes import Artifact
 from runtimes.errors import ArtifactError, Reason, RexportError, UsageError
 
 if TYPE_CHECKING:
@@ -64,16 +65,17 @@ def make_from_variant(name: str, place: ExportContext) -> Subject:
     )
     prepared = network.prepare(wanted, place.exporter())
     known = prepared.dataset == BUNDLED_NAME and prepared.preprocessing is not None
+    exports = _NetworkExports(prepared, None, None, place)
     return Subject(
         name=place.title,
         own=None,
         network=name,
         weights=prepared.weights,
-        typed=tuple(_export_onnx(prepared, precision, None, place) for precision in request.precisions or (FP32,)),
-        reference=_reference_of_network(prepared, None, None, place),
+        typed=tuple(exports.make(precision, TYPED_FORMAT) for precision in request.precisions or (FP32,)),
+        reference=exports.reference(),
         fixed_batch=None,
         data=request.data or (BUNDLED_NAME if known else None),
-        programs=tuple(_program(prepared, precision, None, None, place) for precision in _program_precisions(request)),
+        programs=tuple(exports.make(precision, PROGRAM_FORMAT) for precision in _program_precisions(request)),
     )
 
 
@@ -86,31 +88,31 @@ def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:
 
 def make_from_file(artifact: Artifact, place: ExportContext) -> Subject:
     """The file, exported in the other precisions that were asked for, and its PyTorch twin."""
-    manifest, precisions = artifact.manifest, place.request.precisions
-    if manifest is None or not (set(precisions) - {manifest.precision} or _program_precisions(place.request)):
+    manifest, precisions, others = artifact.manifest, place.request.precisions, _program_precisions(place.request)
+    if manifest is None or not (set(precisions) - {manifest.precision} or others):
         return subject_of(artifact, artifact, place, _reference_of_file(artifact, place))
-    typed, programs, reference = _export_precisions(artifact, manifest, place)
-    return replace(subject_of(artifact, artifact, place, reference), typed=typed, programs=programs)
+    own = PrecisionVariant(manifest.precision, artifact)
+    if artifact.format.name == PROGRAM_FORMAT:
+        others = tuple(name for name in others if name != own.precision)
+    from exporter.targets.rebuild import network_of
 
-
-def make_alone(name: str, artifact: Artifact | None, place: ExportContext) -> Subject:
-    """What a load is run on: the file as it is, or the variant exported in fp32. It has no twin, as a load is compared
-    with nothing.
-
-    Raises:
-        RexportError: the variant cannot be exported.
-    """
-    reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
-    reference = PrecisionVariant(FP32, Refusal("skipped", reason))
-    if artifact is not None:
-        return subject_of(artifact, artifact, place, reference)
-    from exporter import network
-    from exporter.targets import onnx_file
-
-    place.step("exporting")
-    request = place.request
-    wanted = network.ExportRequest(variant(name), f"{place.folder}/", request.weights or "random", request.seed)
-    return subject_of(onnx_file.export(wanted, place.exporter()), None, place, reference)
+    try:
+        place.step("making its network again")
+        network = network_of(artifact, place.exporter())
+    except RexportError as error:
+        refusal = _refusal(error)
+        typed = [own if name == own.precision else PrecisionVariant(name, refusal) for name in precisions]
+        programs = [PrecisionVariant(name, refusal, PROGRAM_FORMAT) for name in others]
+        reference = _reference_of_file(artifact, place)
+    else:
+        if place.request.data is not None:
+            network = replace(network, data=place.request.data)
+        exports = _NetworkExports(network, manifest.inputs[0].fixed_batch, manifest.sha256, place)
+        typed = [own if name == own.precision else exports.make(name, TYPED_FORMAT) for name in precisions]
+        programs = [exports.make(name, PROGRAM_FORMAT) for name in others]
+        reference = exports.reference()
+    subject = subject_of(artifact, artifact, place, reference)
+    return replace(subject, typed=tuple(typed), programs=tuple(programs))
 
 
 def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, reference: PrecisionVariant) -> Subject:
@@ -124,81 +126,49 @@ def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, r
         weights=None if manifest is None else manifest.weights,
         typed=(PrecisionVariant(None if manifest is None else manifest.precision, artifact),),
         reference=reference,
-        fixed_batch=_find_fixed_batch(manifest),
+        fixed_batch=None if manifest is None else manifest.inputs[0].fixed_batch,
         data=place.request.data or (BUNDLED_NAME if known else None),
     )
 
 
-def _find_fixed_batch(manifest: Manifest | None) -> int | None:
-    return None if manifest is None else manifest.inputs[0].fixed_batch
+@dataclass(frozen=True)
+class _NetworkExports:
+    """What is made of a network: ``batch`` as its artifacts take it, ``parent`` the digest of its file."""
 
+    network: Network
+    batch: int | None
+    parent: str | None
+    place: ExportContext
 
-def _export_precisions(
-    artifact: Artifact, manifest: Manifest, place: ExportContext
-) -> tuple[tuple[PrecisionVariant, ...], tuple[PrecisionVariant, ...], PrecisionVariant]:
-    """The artifact in the precisions asked for, in its own as the file itself; PyTorch's programs; and its twin."""
-    own = PrecisionVariant(manifest.precision, artifact)
-    precisions, others = place.request.precisions, _program_precisions(place.request)
-    if artifact.format.name == PROGRAM_FORMAT:
-        others = tuple(name for name in others if name != own.precision)
-    from exporter.targets.rebuild import network_of
+    def make(self, precision: str, format: str) -> PrecisionVariant:
+        """An ONNX file in that precision, or a program of PyTorch's."""
+        from exporter.targets import onnx_file, torch_program
 
-    try:
-        place.step("making its network again")
-        network = network_of(artifact, place.exporter())
-    except RexportError as error:
-        refusal = _refusal(error)
-        typed = (own if name == own.precision else PrecisionVariant(name, refusal) for name in precisions)
-        programs = (PrecisionVariant(name, refusal, PROGRAM_FORMAT) for name in others)
-        return tuple(typed), tuple(programs), _reference_of_file(artifact, place)
-    if place.request.data is not None:
-        network = replace(network, data=place.request.data)
-    batch = _find_fixed_batch(manifest)
-    typed = (own if name == own.precision else _export_onnx(network, name, batch, place) for name in precisions)
-    programs = (_program(network, name, batch, manifest.sha256, place) for name in others)
-    return tuple(typed), tuple(programs), _reference_of_network(network, batch, manifest.sha256, place)
+        network, place, stem = self.network, self.place, Path(self.place.title).name
+        for known in REMADE_FORMATS:
+            stem = stem.removesuffix(f".{known}")
+        target = place.folder / f"{stem}{'' if precision == FP32 else f'.{precision}'}.{format}"
+        words = "exporting" if format == TYPED_FORMAT else "making its PyTorch program"
+        place.step(f"{words} in {precision}")
+        try:
+            spec, listener = place.request.precision_spec(precision), place.exporter()
+            if format == TYPED_FORMAT:
+                made = onnx_file.export_network(network, onnx_file.ExportTarget(target, self.batch), spec, listener)
+            else:
+                made = torch_program.write_program(network, target, self.batch, self.parent, listener, spec)
+            return PrecisionVariant(precision, made)
+        except RexportError as error:
+            return PrecisionVariant(precision, _refusal(error), format)
 
+    def reference(self) -> PrecisionVariant:
+        """The network in PyTorch, which computes in fp32."""
+        from exporter.targets import torch_program
 
-def _export_onnx(network: Network, precision: str, batch: int | None, place: ExportContext) -> PrecisionVariant:
-    """The network as an ONNX file in that precision."""
-    from exporter.targets import onnx_file
-
-    target = _target(precision, TYPED_FORMAT, place)
-    try:
-        listener = place.exporter()
-        place.step(f"exporting in {precision}")
-        return PrecisionVariant(
-            precision,
-            onnx_file.export_network(
-                network, onnx_file.ExportTarget(target, batch), place.request.precision_spec(precision), listener
-            ),
+        target, listener = self.place.folder / f"{self.network.variant.name}.pt2", self.place.exporter()
+        return _make_reference(
+            self.place,
+            lambda: torch_program.write_program(self.network, target, self.batch, self.parent, listener),
         )
-    except RexportError as error:
-        return PrecisionVariant(precision, _refusal(error))
-
-
-def _program(
-    network: Network, precision: str, batch: int | None, parent: str | None, place: ExportContext
-) -> PrecisionVariant:
-    """The network as a program of PyTorch's in that precision."""
-    from exporter.targets import torch_program
-
-    target = _target(precision, PROGRAM_FORMAT, place)
-    try:
-        place.step(f"making its PyTorch program in {precision}")
-        precision_spec = place.request.precision_spec(precision)
-        return PrecisionVariant(
-            precision, torch_program.write_program(network, target, batch, parent, place.exporter(), precision_spec)
-        )
-    except RexportError as error:
-        return PrecisionVariant(precision, _refusal(error), PROGRAM_FORMAT)
-
-
-def _target(precision: str, format: str, place: ExportContext) -> Path:
-    stem = Path(place.title).name
-    for known in REMADE_FORMATS:
-        stem = stem.removesuffix(f".{known}")
-    return place.folder / f"{stem}{'' if precision == FP32 else f'.{precision}'}.{format}"
 
 
 def _refusal(error: RexportError) -> Refusal:
@@ -207,32 +177,22 @@ def _refusal(error: RexportError) -> Refusal:
     return Refusal(status_of(error, (*REFUSALS, UsageError, ArtifactError)), Reason(error.code, one_line(error)))
 
 
-def _reference_of_network(
-    network: Network, batch: int | None, parent: str | None, place: ExportContext
-) -> PrecisionVariant:
-    from exporter.targets import torch_program
-
-    place.step("making its PyTorch twin")
-    target = place.folder / f"{network.variant.name}.pt2"
-    try:
-        return PrecisionVariant(FP32, torch_program.write_program(network, target, batch, parent, place.exporter()))
-    except RexportError as error:
-        return _no_reference(error)
-
-
 def _reference_of_file(artifact: Artifact, place: ExportContext) -> PrecisionVariant:
-    format = artifact.format.name
-    if format not in REMADE_FORMATS:
+    if artifact.format.name not in REMADE_FORMATS:
         formats = ", ".join(sorted(REMADE_FORMATS))
         return _no_reference(Reason("reference-needs-format", f"only a file of format {formats} can have one"))
     missing = select_backends(place.request)[0].missing()
     if missing is not None:
         return _no_reference(missing)
-    place.step("making its PyTorch twin")
     from exporter.targets.rebuild import reference
 
+    return _make_reference(place, lambda: reference(artifact, place.folder))
+
+
+def _make_reference(place: ExportContext, export: Callable[[], Artifact]) -> PrecisionVariant:
+    place.step("making its PyTorch twin")
     try:
-        return PrecisionVariant(FP32, reference(artifact, place.folder))
+        return PrecisionVariant(FP32, export())
     except RexportError as error:
         return _no_reference(error)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.predictions import Predictions
@@ -18,13 +19,11 @@ from benchmarks.analysis.assembly import ResultContext, finish_result, start_res
 from benchmarks.format import count, one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
-from benchmarks.harness.eta import Eta
 from benchmarks.harness.scheduler import ScheduledJob
 from benchmarks.harness.subjects import subjects
 from benchmarks.machine.environment import environment
 from benchmarks.process import worker_process
-from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes
-from benchmarks.process.status import status_of
+from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes, status_of
 from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.request import BenchmarkRequest, Configuration, Refusal, RunListener, Subject, select_backends
 from benchmarks.records.result import Ran, Result
@@ -58,6 +57,45 @@ class Trial:
     later_s: tuple[float, ...] = ()
 
 
+class Eta:
+    """How long a run still takes: tells the seconds whenever something is known of them; ``None`` where nothing is.
+
+    A trial takes the seconds that it is known to last, and besides what those before took on average. Of the first
+    trial its own progress tells.
+    """
+
+    def __init__(self, tell: Callable[[float | None], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._tell = tell
+        self._clock = clock
+        self._besides_s: list[float] = []
+        self._began_s = 0.0
+        self._known_s = 0.0
+        self._later_s: Sequence[float] = ()
+
+    def begin(self, known_s: float, later_s: Sequence[float]) -> None:
+        """A trial begins that lasts ``known_s`` at least, and each of those after it ``later_s``."""
+        self._began_s, self._known_s, self._later_s = self._clock(), known_s, later_s
+        self.progress(None, None)
+
+    def progress(self, left_s: float | None, whole_s: float | None) -> None:
+        """The trial at work takes ``left_s`` more of ``whole_s``, as far as it knows itself."""
+        if self._besides_s:
+            besides_s = statistics.fmean(self._besides_s)
+        elif whole_s is not None:
+            besides_s = whole_s - self._known_s
+        else:
+            self._tell(None)
+            return
+        if left_s is None:
+            left_s = max(0.0, self._known_s + besides_s - (self._clock() - self._began_s))
+        self._tell(left_s + math.fsum(self._later_s) + besides_s * len(self._later_s))
+
+    def end(self, measured: bool) -> None:
+        """The trial has ended; one that was not ``measured`` says nothing of the others."""
+        if measured:
+            self._besides_s.append(max(0.0, self._clock() - self._began_s - self._known_s))
+
+
 class Harness:
     """Measures trials, and remembers which pairs of each network have answered.
 
@@ -89,9 +127,7 @@ class Harness:
     def __enter__(self) -> Harness:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
     def make_subjects(self) -> tuple[Subject, ...]:
@@ -132,13 +168,17 @@ class Harness:
         }
         found = [ProcessOutcomes() for _ in entries]
         ending: KeyboardInterrupt | SystemExit | None = None
-        self._groups[trial.subject.name] += 1
+        subject = trial.subject.name
+        self._groups[subject] += 1
+
+        def report(name: str, step: str, left_s: float | None, whole_s: float | None) -> None:
+            self._eta.progress(left_s, whole_s)
+            self.listener.step(f"{subject} · {name}" if name else subject, step)
+
         request = replace(self.request, processes=trial.processes or self.request.processes)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             try:
-                for so_far in scheduler.gather(
-                    list(entries.values()), request, Path(folder), self._pass_progress_on(trial)
-                ):
+                for so_far in scheduler.gather(list(entries.values()), request, Path(folder), report):
                     found = so_far
             except (KeyboardInterrupt, SystemExit) as error:
                 ending = error
@@ -151,15 +191,6 @@ class Harness:
                     yield self._finish(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
-
-    def _pass_progress_on(self, trial: Trial) -> scheduler.Report:
-        subject = trial.subject.name
-
-        def report(name: str, step: str, left_s: float | None, whole_s: float | None) -> None:
-            self._eta.progress(left_s, whole_s)
-            self.listener.step(f"{subject} · {name}" if name else subject, step)
-
-        return report
 
     def _job(self, subject: Subject, configuration: Configuration) -> Job:
         request, pair = self.request, configuration.pair
@@ -201,15 +232,27 @@ class Harness:
         return replace(result, reason=result.reason and self._without_folder(result.reason))
 
     def _measure_load(self, trial: Trial, plan: ArrivalPlan) -> Iterator[Result]:
-        """One configuration under a load, in a process of its own; in a process of its own."""
+        """One configuration under a load, in a process of its own."""
         (configuration,) = trial.configurations
-        result = self._start(trial, configuration)
-        opens = configuration.pair.opens
+        request, result, opens = self.request, self._start(trial, configuration), configuration.pair.opens
         if isinstance(opens, Refusal):
             yield replace(result, status=opens.status, reason=self._without_folder(opens.reason))
             return
+
+        def report(step: str) -> None:
+            self.listener.step(f"{trial.subject.name} · {trial.title}", f"{step}{trial.remark}")
+
+        report("start")
+        # A process with a number above 0 is asked for nothing besides.
+        job = self._job(trial.subject, configuration)
+        job = replace(job, plan=Plan(), load=plan, evaluate=False, number=1, began_s=0.0)
+        silence_s = request.silence_s + plan.duration_s * (1 + OVERTIME)
         try:
-            outcome = self._run_load(trial, self._job(trial.subject, configuration), plan)
+            if plan.shape == "cold":
+                outcome = JobOutcome("ok", notes=(PAGE_CACHE,), load=cold_start(job, request.silence_s, report))
+            else:
+                with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                    outcome, _ = worker_process.run(job, Path(folder), report, silence_s, request.show_errors)
         except RexportError as error:
             outcome = JobOutcome(status_of(error), Reason(error.code, str(error)))
         if outcome.status != "ok" or outcome.load is None:
@@ -220,22 +263,6 @@ class Harness:
             if about is not None:
                 ran = Ran(about.device, about.threads, about.version, about.provider, about.precision)
             yield replace(result, ran=ran, notes=outcome.notes, warnings=outcome.warnings, load=outcome.load)
-
-    def _run_load(self, trial: Trial, job: Job, plan: ArrivalPlan) -> JobOutcome:
-        request = self.request
-
-        def report(step: str) -> None:
-            self.listener.step(f"{trial.subject.name} · {trial.title}", f"{step}{trial.remark}")
-
-        report("start")
-        if plan.shape == "cold":
-            return JobOutcome("ok", notes=(PAGE_CACHE,), load=cold_start(job, request.silence_s, report))
-        # A process with a number above 0 is asked for nothing besides.
-        job = replace(job, plan=Plan(), load=plan, evaluate=False, number=1, began_s=0.0)
-        silence_s = request.silence_s + plan.duration_s * (1 + OVERTIME)
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            outcome, _ = worker_process.run(job, Path(folder), report, silence_s, request.show_errors)
-        return outcome
 
     def _without_folder(self, reason: Reason) -> Reason:
         """The reason, with what was exported on the way named by its file alone: its folder will be gone."""

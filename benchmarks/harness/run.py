@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.harness.harness import Harness, Trial
@@ -22,22 +22,17 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
         RexportError: an artifact or the data cannot be read, or do not go together. All this before any measurement.
     """
     with Harness(complete_request(request), listener) as harness:
-        yield from harness.measure(_list_trials(harness))
-
-
-def _list_trials(harness: Harness) -> Iterator[Trial]:
-    request = harness.request
-    subjects = harness.make_subjects()
-    harness.measure_ceilings()
-    trials = [
-        (subject, batch)
-        for subject in subjects
-        for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,))
-    ]
-    threads = request.threads or usable_processors()
-    for number, (subject, batch) in enumerate(trials, start=1):
-        configurations = [Configuration(pair, batch, threads, request.cuda_graphs) for pair in pairs(subject, request)]
-        yield Trial(subject, tuple(configurations), later_s=(0.0,) * (len(trials) - number))
+        request, subjects = harness.request, harness.make_subjects()
+        harness.measure_ceilings()
+        trials = [
+            (subject, batch)
+            for subject in subjects
+            for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,))
+        ]
+        threads = request.threads or usable_processors()
+        for number, (subject, batch) in enumerate(trials, start=1):
+            sides = [Configuration(pair, batch, threads, request.cuda_graphs) for pair in pairs(subject, request)]
+            yield from harness.measure([Trial(subject, tuple(sides), later_s=(0.0,) * (len(trials) - number))])
 
 
 def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
@@ -51,16 +46,12 @@ def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
     unreadable = any(each.result.evaluation is not None and each.result.evaluation.unreadable for each in measured)
     if unreadable or any(each.result.status in ("failed", "error") for each in results):
         return CheckFailedError.exit_code
-    if request.strict and not all(map(_is_undisturbed, measured)):
+    # Cold starts are not judged: they watch nothing but themselves.
+    judged = [each for each in measured if each.result.load is None or each.result.load.shape != "cold"]
+    if request.strict and any(each.disturbances != () for each in judged):
         return CheckFailedError.exit_code
     lacking = {*request.backends} - {each.result.identity.backend for each in measured}
     lacking |= {*request.precisions} - {each.result.identity.precision for each in measured}
     if lacking or not measured:
         return BackendUnavailableError.exit_code
     return 0
-
-
-def _is_undisturbed(figures: Figures) -> bool:
-    """Whether the machine was quiet. Cold starts are not judged: they watch nothing but themselves."""
-    load = figures.result.load
-    return figures.disturbances == () or (load is not None and load.shape == "cold")

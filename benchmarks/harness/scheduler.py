@@ -29,14 +29,8 @@ from benchmarks.stats.trend import MIN_TREND_ROUNDS
 HELD = 12
 """Processes that are open at the same time at most."""
 
-
 SPARE_BYTES = 1 << 30
 """Of memory, that is left free beside the largest process so far before another one is opened."""
-
-
-LEAST_ROUNDS = MIN_TREND_ROUNDS
-"""Of slow calls too: in fewer no drift could be told."""
-
 
 LEAST_SAMPLES = 2 * MIN_SAMPLES[0.5]
 """Of all processes of a configuration together, however slow it is."""
@@ -60,9 +54,9 @@ def expect_processes(request: BenchmarkRequest, taken_s: Sequence[float]) -> int
 
 def plan_turns(request: BenchmarkRequest, slowest_s: float) -> tuple[int, TurnPlan]:
     """How many rounds there are in each process, and what a turn is, where a call takes so long: fewer rounds where it
-    takes longer than a round's share of the duration."""
+    takes longer than a round's share of the duration, but never so few that no drift could be told."""
     fitting = int(request.duration_s / max(slowest_s, 1e-9))
-    rounds = max(min(LEAST_ROUNDS, request.rounds), min(request.rounds, fitting))
+    rounds = max(min(MIN_TREND_ROUNDS, request.rounds), min(request.rounds, fitting))
     most = max(1, request.max_samples // rounds)
     least = min(most, math.ceil(LEAST_SAMPLES / rounds / least_processes(request)))
     return rounds, TurnPlan(request.duration_s / rounds, least, most)
@@ -122,25 +116,19 @@ def _groups(found: Sequence[ProcessOutcomes]) -> Iterator[list[int]]:
             yield [place]
 
 
+@dataclass
 class _Scheduler:
     """Runs the processes of one group."""
 
-    def __init__(
-        self,
-        entries: Sequence[ScheduledJob],
-        found: list[ProcessOutcomes],
-        group: list[int],
-        request: BenchmarkRequest,
-        folder: Path,
-        report: Report,
-    ) -> None:
-        self._entries = entries
-        self._found = found
-        self._group = group
-        self._request = request
-        self._folder = folder
-        self._report = report
-        self._order = random.Random(request.seed)
+    entries: Sequence[ScheduledJob]
+    found: list[ProcessOutcomes]
+    group: list[int]
+    request: BenchmarkRequest
+    folder: Path
+    report: Report
+
+    def __post_init__(self) -> None:
+        self._order = random.Random(self.request.seed)
         self._largest_bytes = 0.0
         self._taken_s: list[float] = []
         self._spent_s: list[float] = []
@@ -150,15 +138,21 @@ class _Scheduler:
     @property
     def has_more(self) -> bool:
         """Whether there is another process of each to come."""
-        return len(self._spent_s) < expect_processes(self._request, self._spent_s)
+        return len(self._spent_s) < expect_processes(self.request, self._spent_s)
 
     def run_processes(self) -> None:
-        """A fresh process of each, and all their turns; their outcomes are added. One that ends in place of taking its
-        turn is taken out."""
+        """A fresh process of each, and all their turns; their outcomes are added. One that ends in place of warming up
+        or of taking its turn is taken out."""
         self._began_s, number = time.monotonic(), len(self._spent_s)
         with contextlib.ExitStack() as ended:
             workers = self._open_workers(number, ended)
-            rounds, turn = plan_turns(self._request, self._warm_up(workers))
+            usual_s = [0.0]
+            for place, worker in list(workers.items()):
+                if (warm_s := worker.warm()) is None:
+                    self._add(place, workers.pop(place))
+                else:
+                    usual_s.append(warm_s)
+            rounds, turn = plan_turns(self.request, max(usual_s))
             timed_s, turns = time.monotonic(), rounds * len(workers)
             for taken, (round_number, place) in enumerate(in_rounds(workers, rounds, self._order), start=1):
                 median_s = workers[place].turn(turn)
@@ -167,7 +161,7 @@ class _Scheduler:
                 if median_s is None:
                     self._add(place, workers.pop(place))
                     continue
-                name = self._entries[place].name
+                name = self.entries[place].name
                 self._report_progress(number, f"round {round_number + 1} of {rounds} · {name} {median_s * 1e3:.3g} ms")
             self._taken_s.append(time.monotonic() - self._began_s)
             for place, worker in workers.items():
@@ -180,73 +174,55 @@ class _Scheduler:
         takes to load is its own; later on all load at the same time. They call their models one after another in any
         case: the threads of two that compute would wait for each other, many times as long as they work, and a library
         that chooses its kernels by trial would choose others."""
-        places = [place for place in self._group if self._found[place].sound]
+        places = [place for place in self.group if self.found[place].sound]
         workers: dict[int, Worker] = {}
         for together in [places] if number else [[place] for place in places]:
-            if workers and not number and not self._room():
+            available = available_bytes() if workers and not number else None
+            if available is not None and available <= self._largest_bytes + SPARE_BYTES:
                 break
             begun = {place: self._start_worker(place, number, ended) for place in together}
             for place, worker in begun.items():
-                resident = worker.wait_until_open()
-                if resident is None:
+                if (resident := worker.wait_until_open()) is None:
                     self._add(place, worker)
                 else:
                     self._largest_bytes = max(self._largest_bytes, resident)
                     workers[place] = worker
         if not number:
-            self._group = [place for place in self._group if place in workers]
+            self.group = [place for place in self.group if place in workers]
         return workers
 
     def _start_worker(self, place: int, number: int, ended: contextlib.ExitStack) -> Worker:
-        entry, request = self._entries[place], self._request
+        entry, request = self.entries[place], self.request
         job = replace(entry.job, number=number, evaluate=entry.job.evaluate and not number)
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
 
         def report_step(step: str) -> None:
             self._report_progress(number, f"{entry.name}: {step}", entry.name)
 
         self._report_progress(number, f"{entry.name}: start", entry.name)
-        return ended.enter_context(
-            Worker(job, folder, report_step, request.silence_s, request.show_errors, entry.program)
-        )
-
-    def _room(self) -> bool:
-        available = available_bytes()
-        return available is None or available > self._largest_bytes + SPARE_BYTES
-
-    def _warm_up(self, workers: dict[int, Worker]) -> float:
-        """The seconds of the slowest one's usual call. One that ends in place of warming up is taken out."""
-        usual_s = [0.0]
-        for place, worker in list(workers.items()):
-            warm_s = worker.warm()
-            if warm_s is None:
-                self._add(place, workers.pop(place))
-            else:
-                usual_s.append(warm_s)
-        return max(usual_s)
+        worker = Worker(job, folder, report_step, request.silence_s, request.show_errors, entry.program)
+        return ended.enter_context(worker)
 
     def _add(self, place: int, worker: Worker) -> None:
         """Ends the process and keeps its outcome."""
-        gathered = self._found[place]
+        gathered = self.found[place]
         gathered.outcomes.append(worker.outcome())
         if len(gathered.outcomes) == 1:
             gathered.predictions = worker.predictions
 
     def _report_progress(self, number: int, step: str, name: str = "") -> None:
-        expected = expect_processes(self._request, self._spent_s)
-        left_s, whole_s = self._estimate_left()
-        of = f" of {expected}" if self._request.processes is not None or len(self._spent_s) > 1 else ""
-        shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
-        self._report("" if number else name, shown, left_s, whole_s)
-
-    def _estimate_left(self) -> tuple[float, float] | tuple[None, None]:
-        """How long it still takes, and in all, as far as the processes so far tell; of the first one its turns do."""
+        """Tells how long it still takes, and in all, as far as the processes so far tell; of the first its turns do."""
+        left_s = whole_s = None
         each_s = statistics.fmean(self._taken_s) if self._taken_s else self._expected_s
-        if each_s is None:
-            return None, None
-        expected = expect_processes(self._request, self._spent_s if len(self._spent_s) > 1 else [each_s, each_s])
-        done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
-        return max(0.0, each_s * expected - done_s), each_s * expected
+        if each_s is not None:
+            spent_s = self._spent_s if len(self._spent_s) > 1 else [each_s, each_s]
+            whole_s = each_s * expect_processes(self.request, spent_s)
+            done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
+            left_s = max(0.0, whole_s - done_s)
+        expected = expect_processes(self.request, self._spent_s)
+        of = f" of {expected}" if self.request.processes is not None or len(self._spent_s) > 1 else ""
+        shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
+        self.report("" if number else name, shown, left_s, whole_s)
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:

@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from benchmarks.harness.exports import ExportContext, make_alone, make_from_file, make_from_variant
+from benchmarks.harness.exports import ExportContext, make_from_file, make_from_variant, subject_of
 from benchmarks.records.request import (
+    FP32,
     REMADE_FORMATS,
     TYPED_FORMAT,
     BenchmarkRequest,
@@ -45,16 +46,19 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
         _check_options(request)
     for artifact in files.values():
         _check_file(artifact, request)
-    titles = _titles(names, files)
-    made = []
+    titles = {name: files[name].path.name if name in files else name for name in names}
+    taken, made = list(titles.values()), []
     for name in names:
-        place = ExportContext(titles[name], Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
+        # Where two files have the same name, each is called by its path.
+        title = titles[name] if taken.count(titles[name]) == 1 else name
+        place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
         made.append(make_from_file(files[name], place) if name in files else make_from_variant(name, place))
     return tuple(made)
 
 
 def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener) -> Subject:
-    """What a load is run on: a file as it is, a variant exported into ``folder``.
+    """What a load is run on: a file as it is, or the variant exported into ``folder`` in fp32. It has no twin, as a
+    load is compared with nothing.
 
     Raises:
         UsageError: several, or an unknown variant; weights for a file; a backend that does not open it.
@@ -70,7 +74,16 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
         _check_options(request)
     title = name if file is None else file.path.name
     place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
-    return make_alone(name, file, place)
+    reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
+    reference = PrecisionVariant(FP32, Refusal("skipped", reason))
+    if file is not None:
+        return subject_of(file, file, place, reference)
+    from exporter import network
+    from exporter.targets import onnx_file
+
+    place.step("exporting")
+    wanted = network.ExportRequest(variant(name), f"{place.folder}/", request.weights or "random", request.seed)
+    return subject_of(onnx_file.export(wanted, place.exporter()), None, place, reference)
 
 
 def pairs_alone(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair, int], ...]:
@@ -97,13 +110,6 @@ def _file(name: str) -> Artifact:
     if not Path(name).exists() and not Path(name).suffix and Path(name).name == name:
         variant(name)  # raises, and lists the variants
     return Artifact.read(name)
-
-
-def _titles(names: Sequence[str], files: dict[str, Artifact]) -> dict[str, str]:
-    """What each is called in tables: a file by its name, or by its path where two files have the same name."""
-    plain = {name: files[name].path.name if name in files else name for name in names}
-    taken = list(plain.values())
-    return {name: title if taken.count(title) == 1 else name for name, title in plain.items()}
 
 
 def _check_options(request: BenchmarkRequest) -> None:
@@ -147,9 +153,10 @@ def _check_opens(artifact: Artifact, names: Sequence[str], able: Collection[str]
     """Raises UsageError for the first of the names that is not among the ``able`` backends."""
     for name in names:
         if name not in able:
-            format = artifact.format.name
             raise UsageError(
-                f"backend {name} does not open {format} files", code="format-not-opened", path=artifact.path
+                f"backend {name} does not open {artifact.format.name} files",
+                code="format-not-opened",
+                path=artifact.path,
             )
 
 

@@ -10,7 +10,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.format import milliseconds
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs_alone, subject_alone
-from benchmarks.process.status import status_of
+from benchmarks.process.job import status_of
 from benchmarks.records.plan import SHAPES, ArrivalPlan, Arrivals, ShapeName
 from benchmarks.records.request import (
     BenchmarkRequest,

@@ -45,11 +45,7 @@ class Failure:
 
 
 def call(
-    module: str,
-    request: object,
-    reply_type: type[Reply],
-    timeout_s: float,
-    program: Sequence[str] | None = None,
+    module: str, request: object, reply_type: type[Reply], timeout_s: float, program: Sequence[str] | None = None
 ) -> Reply | Failure:
     """The reply of a fresh process, which runs ``main`` of ``module``. Blocks for ``timeout_s`` at most.
 

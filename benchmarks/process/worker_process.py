@@ -10,10 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
-from benchmarks.process import isolated, messages
-from benchmarks.process.job import Job, JobOutcome, TurnPlan
+from benchmarks.process import isolated
+from benchmarks.process.job import CALL, FINISH, MARK, WARM, Job, JobOutcome, TurnPlan, encode_turn
 from runtimes import codec
 
 EXIT_LIMIT_S = 30.0
@@ -83,35 +82,32 @@ class Worker:
                 env=isolated.environment(),
                 start_new_session=True,
             )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def wait_until_open(self) -> float | None:
         """Lets it call the model when it has loaded it, and waits until its outputs are checked: the process's largest
         resident memory so far, in bytes."""
-        self._write_line(messages.CALL)
-        return self._answer("opened")
+        return self._ask(CALL, "opened")
 
     def warm(self) -> float | None:
         """Lets it warm up: the seconds of a usual call."""
-        self._write_line(messages.WARM)
-        return self._answer("ready")
+        return self._ask(WARM, "ready")
 
     def turn(self, turn: TurnPlan) -> float | None:
         """Lets it take a turn: the median seconds of a call in it."""
-        self._write_line(messages.encode_turn(turn))
-        return self._answer("turned")
+        return self._ask(encode_turn(turn), "turned")
 
     def finish(self) -> None:
         """Lets it do what is left to do, and waits until it has ended."""
-        self._write_line(messages.FINISH)
-        self._answer("")
+        self._ask(FINISH, "")
 
     def outcome(self) -> JobOutcome:
         """What came of it. Ends the process if it still runs."""
@@ -129,31 +125,24 @@ class Worker:
     def close(self) -> None:
         """Ends the process and what it started, if they still run."""
         isolated.kill(self._process)
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
+        for pipe in (self._stdin, self._stdout):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
-    def _write_line(self, line: str) -> None:
-        pipe = self._process.stdin
-        assert pipe is not None
-        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, as the wait for its answer will find
-            pipe.write(f"{line}\n".encode())
-            pipe.flush()
-
-    def _answer(self, word: str) -> float | None:
+    def _ask(self, line: str, word: str) -> float | None:
         """The number that the worker says with the word. ``None`` when it has ended or hung; it is gone then."""
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, as the wait for its answer will find
+            self._stdin.write(f"{line}\n".encode())
+            self._stdin.flush()
         deadline = time.monotonic() + self._silence_s
-        pipe = self._process.stdout
-        assert pipe is not None
         with selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
+            selector.register(self._stdout, selectors.EVENT_READ)
             while time.monotonic() < deadline:
                 if not selector.select(timeout=min(1.0, self._silence_s)):
                     if self._process.poll() is not None:
                         return None
                     continue
-                chunk = os.read(pipe.fileno(), 1 << 16)
+                chunk = os.read(self._stdout.fileno(), 1 << 16)
                 if not chunk:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         self._process.wait(EXIT_LIMIT_S)
@@ -171,8 +160,8 @@ class Worker:
         *lines, self._unread = (self._unread + chunk).split(b"\n")
         answer = None
         for line in (line.decode("utf-8", "replace") for line in lines):
-            if line.startswith(messages.MARK):
-                name, number = line.removeprefix(messages.MARK).split()
+            if line.startswith(MARK):
+                name, number = line.removeprefix(MARK).split()
                 answer = float(number) if name == word else answer
             elif line:
                 self._step = line

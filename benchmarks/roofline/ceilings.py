@@ -64,9 +64,6 @@ class Ceilings:
     missing: str | None = None
 
 
-MODULE = "benchmarks.roofline.ceilings"
-
-
 def measure_ceilings(
     threads: int,
     device: str = "cpu",
@@ -81,7 +78,7 @@ def measure_ceilings(
     """
     limit_s = LIMIT_S.get(device, max(LIMIT_S.values())) if limit_s is None else limit_s
     request = CeilingsRequest(threads, device, tuple(arithmetics), limit_s)
-    reply = isolated.call(MODULE, request, Ceilings, limit_s + HUNG_S, program)
+    reply = isolated.call(__name__, request, Ceilings, limit_s + HUNG_S, program)
     if isinstance(reply, Failure):
         missing = Reason("ceilings-not-measured", f"not measured: {reply.reason}")
         return Ceilings(device, threads, missing=missing.sentence)
@@ -96,16 +93,14 @@ class Rate:
     method: str
 
 
-def measure(
-    threads: int, arithmetics: Sequence[str], limit_s: float, device: str = "cpu", clock: Clock = time.perf_counter
-) -> Ceilings:
+def measure(request: CeilingsRequest, clock: Clock = time.perf_counter) -> Ceilings:
     """The ceilings, measured in this process, whose libraries then have their threads. Blocks for about ``limit_s``.
 
     The products share what is left of the time: a library that is not installed leaves its part to the others.
     """
-    end = clock() + limit_s
+    threads, device, end = request.threads, request.device, clock() + request.limit_s
     with tempfile.TemporaryDirectory(prefix="rbench-ceilings-") as folder:
-        found = products(threads, device, arithmetics, Path(folder))
+        found = products(threads, device, request.arithmetics, Path(folder))
         stream, rates = bandwidth(threads, device, clock), dict[str, Rate]()
         for number, product in enumerate(found):
             rate = find_best_rate(product, (end - clock()) / (len(found) - number), clock)
@@ -218,6 +213,4 @@ def _streams(threads: int, device: str, size_bytes: int) -> Iterator[tuple[Call,
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the ceilings that the request names, as ``benchmarks.process.isolated.answer`` does."""
-    return isolated.answer(
-        arguments, CeilingsRequest, lambda asked: measure(asked.threads, asked.arithmetics, asked.limit_s, asked.device)
-    )
+    return isolated.answer(arguments, CeilingsRequest, measure)

@@ -6,13 +6,14 @@ A multiplication and its addition count once, as in He et al. 2015. Only convolu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from benchmarks.worker.inputs import concrete_shape
 from exporter.explain.profile_summary import bits
 from exporter.models.variants import Variant, layers
 from runtimes import Artifact, Manifest, codec
@@ -24,14 +25,16 @@ from runtimes.errors import (
     RexportError,
     quote,
 )
-from runtimes.onnx.graph import DEQUANTISE, QUANTISE
 from runtimes.onnx.wire import is_weighted
+from runtimes.protocol import TensorSpec
 
 if TYPE_CHECKING:
     import onnx
 
-
 Shape: TypeAlias = tuple[int, ...]
+
+Tensors: TypeAlias = Mapping[str, tuple[int, Shape | None]]
+"""Data type, as onnx numbers it, and shape, where it is known, by name."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,11 @@ class Cost:
         weights_bytes: of the numbers that the graph holds, in the types in which it holds them.
         traffic_bytes: of the weights, the input and the output, once each: what a call must move that finds nothing
             in a cache, and keeps all that comes between in one.
-        activations_bytes: of what comes between, each written once and read once; what a library computes in passing,
-            as a ReLU behind a convolution, is not among it. ``None`` where there is no graph to tell.
     """
 
     multiply_adds: int
     weights_bytes: int
     traffic_bytes: int
-    activations_bytes: int | None
 
 
 def cost_of(artifact: Artifact, batch: int) -> Cost | None:
@@ -105,28 +105,8 @@ def _cost_of_variant(manifest: Manifest, batch: int, path: Path) -> Cost:
     weights = sum(layer.out_channels * (layer.in_channels * max(1, layer.kernel) ** 2 + 1) for layer in found)
     weights_bytes = weights * bits(manifest.precision) // 8
     specs = (*manifest.inputs, *manifest.outputs)
-    ends = sum(math.prod(_fix_batch_size(spec.shape, batch, path)) * np.dtype(spec.dtype).itemsize for spec in specs)
-    return Cost(batch * sum(layer.multiply_adds for layer in found), weights_bytes, weights_bytes + ends, None)
-
-
-def _fix_batch_size(shape: Sequence[int | str], batch: int, path: Path) -> Shape:
-    """The shape with its first dimension at ``batch``.
-
-    Raises:
-        CompatibilityError: that is fixed at another size, or another dimension may vary.
-    """
-    if shape and isinstance(shape[0], int) and shape[0] != batch:
-        raise CompatibilityError(
-            f"its batch is fixed at {shape[0]}, and {batch} was asked for", code="cost-batch-fixed", path=path
-        )
-    sizes = [size for size in shape[1:] if isinstance(size, int)]
-    if not shape or len(sizes) < len(shape) - 1:
-        raise CompatibilityError(
-            f"more than the batch may vary: ({quote(', '.join(map(str, shape)))})",
-            code="shape-open-beyond-batch",
-            path=path,
-        )
-    return (batch, *sizes)
+    ends = sum(math.prod(concrete_shape(spec, batch)) * np.dtype(spec.dtype).itemsize for spec in specs)
+    return Cost(batch * sum(layer.multiply_adds for layer in found), weights_bytes, weights_bytes + ends)
 
 
 def cost(path: Path, batch: int) -> Cost:
@@ -139,30 +119,33 @@ def cost(path: Path, batch: int) -> Cost:
             layers, a shape that onnx cannot infer.
     """
     model = _load_model(path)
-    held = {tensor.name: tensor for tensor in model.graph.initializer}
-    _check_operators(model.graph.node, {function.name for function in model.functions}, path)
-    ends = [value for value in model.graph.input if value.name not in held]
+    graph, functions = model.graph, {function.name for function in model.functions}
+    for node in graph.node:
+        unknown = node.op_type not in _WEIGHTS_AT and is_weighted(node.op_type)
+        if unknown or node.op_type in functions or node.op_type in _UNCOUNTED:
+            raise CompatibilityError(
+                f"the multiply-adds of {quote(node.op_type)} are not counted", code="operator-not-counted", path=path
+            )
+    held = {tensor.name for tensor in graph.initializer}
+    ends = [value for value in graph.input if value.name not in held]
     for value in ends:
-        _fix_batch(value, batch, path)
-    for tensor in held.values():
-        if math.prod(tensor.dims) > _CONSTANT:
-            _empty(tensor)
-    del model.graph.value_info[:]
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    values = _infer_shapes(model, path)
-    shapes = {name: _shape(value) for name, value in values.items()} | {
-        name: tuple(tensor.dims) for name, tensor in held.items()
-    }
-    weights_bytes = _weights_bytes(model.graph, path)
-    ends_bytes = sum(_bytes_of(value.name, values, path) for value in (*ends, *model.graph.output))
+        dims = value.type.tensor_type.shape.dim
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
+        for dim, size in zip(dims, concrete_shape(TensorSpec(value.name, "tensor", shape), batch), strict=True):
+            dim.dim_value = size
+    tensors = _infer_tensors(model, path)
+    # 64-bit integers are sizes and axes.
+    weights = [tensor.name for tensor in graph.initializer if tensor.data_type != tensor.INT64]
+    weights_bytes = sum(_bytes_of(name, tensors, path) for name in weights)
+    ends_bytes = sum(_bytes_of(value.name, tensors, path) for value in (*ends, *graph.output))
     return Cost(
-        multiply_adds=sum(_multiply_adds(node, shapes, path) for node in model.graph.node),
+        multiply_adds=sum(_multiply_adds(node, tensors, path) for node in graph.node),
         weights_bytes=weights_bytes,
         traffic_bytes=weights_bytes + ends_bytes,
-        activations_bytes=sum(2 * _bytes_of(name, values, path) for name in _list_intermediates(model.graph)),
     )
 
+
+_UNKNOWN = (0, None)
 
 _CONSTANT = 1024
 """Numbers of a tensor that inference may need to look into, as the sizes of a Reshape. Without the others' it does not
@@ -170,6 +153,12 @@ copy the network to and fro."""
 
 _UNCOUNTED = ("If", "Loop", "Scan", "RNN", "LSTM", "GRU", "Einsum", "Attention")
 """Operators whose multiply-adds their inputs' shapes do not tell, or not here."""
+
+_WEIGHTS_AT = {
+    "Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1,
+    "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3, "Gemm": 1,
+}  # fmt: skip
+"""Operators whose multiply-adds are counted, and which of their inputs are the weights."""
 
 
 def _load_model(path: Path) -> onnx.ModelProto:
@@ -188,64 +177,41 @@ def _load_model(path: Path) -> onnx.ModelProto:
         raise ArtifactError(f"not a whole ONNX file: {quote(error)}", code="onnx-truncated", path=path) from error
 
 
-def _check_operators(nodes: Sequence[onnx.NodeProto], functions: set[str], path: Path) -> None:
-    for node in nodes:
-        known = _COUNTED.get(node.op_type)
-        if node.op_type in functions or node.op_type in _UNCOUNTED or (known is None and is_weighted(node.op_type)):
-            raise CompatibilityError(
-                f"the multiply-adds of {quote(node.op_type)} are not counted", code="operator-not-counted", path=path
-            )
-
-
-def _fix_batch(value: onnx.ValueInfoProto, batch: int, path: Path) -> None:
-    dims = value.type.tensor_type.shape.dim
-    shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
-    for dim, size in zip(dims, _fix_batch_size(shape, batch, path), strict=True):
-        dim.dim_value = size
-
-
-def _empty(tensor: onnx.TensorProto) -> None:
-    """Forgets its numbers, or where they are, and keeps its shape and type."""
-    for field, _ in tensor.ListFields():
-        if field.name not in ("dims", "data_type", "name"):
-            tensor.ClearField(field.name)
-
-
-def _infer_shapes(model: onnx.ModelProto, path: Path) -> Mapping[str, onnx.ValueInfoProto]:
-    """Type and shape of each tensor that is no initializer, by its name."""
+def _infer_tensors(model: onnx.ModelProto, path: Path) -> Tensors:
+    """Type and shape of each tensor, by its name. Forgets the model's large numbers, or where they are."""
     import onnx
 
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) > _CONSTANT:
+            for field, _ in tensor.ListFields():
+                if field.name not in ("dims", "data_type", "name"):
+                    tensor.ClearField(field.name)
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
     try:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise CompatibilityError(
             f"onnx cannot infer its shapes: {quote(error)}", code="shapes-not-inferred", path=path
         ) from error
-    return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+    tensors: dict[str, tuple[int, Shape | None]] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        known = kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
+        tensors[value.name] = kind.elem_type, tuple(dim.dim_value for dim in kind.shape.dim) if known else None
+    return tensors | {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
 
 
-def _shape(value: onnx.ValueInfoProto) -> Shape | None:
-    kind = value.type.tensor_type
-    dims = kind.shape.dim if kind.HasField("shape") else None
-    if dims is None or not all(dim.HasField("dim_value") for dim in dims):
-        return None
-    return tuple(dim.dim_value for dim in dims)
+def _bytes_of(name: str, tensors: Tensors, path: Path) -> int:
+    """Of the tensor's numbers; those below 8 bits are taken to lie packed."""
+    from onnx import TensorProto, helper
 
-
-def _bytes_of(name: str, values: Mapping[str, onnx.ValueInfoProto], path: Path) -> int:
-    value = values.get(name)
-    shape = None if value is None else _shape(value)
-    if value is None or shape is None:
+    kind, shape = tensors.get(name, _UNKNOWN)
+    if shape is None:
         raise CompatibilityError(
             f"onnx cannot infer the shape of {quote(name)!r}", code="tensor-shape-unknown", path=path
         )
-    return _bytes(value.type.tensor_type.elem_type, shape, path)
-
-
-def _bytes(kind: int, shape: Shape, path: Path) -> int:
-    """Of so many numbers of onnx's data type; those below 8 bits are taken to lie packed."""
-    from onnx import TensorProto, helper
-
     try:
         width = bits(TensorProto.DataType.Name(kind))
         wide = 8 * np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize
@@ -256,87 +222,22 @@ def _bytes(kind: int, shape: Shape, path: Path) -> int:
     return math.ceil(math.prod(shape) * (width if width < 8 else wide) / 8)
 
 
-def _weights_bytes(graph: onnx.GraphProto, path: Path) -> int:
-    """Of all that the graph holds but 64-bit integers, which are sizes and axes."""
-    from onnx import TensorProto
-
-    held = [tensor for tensor in graph.initializer if tensor.data_type != TensorProto.INT64]
-    return sum(_bytes(tensor.data_type, tuple(tensor.dims), path) for tensor in held)
-
-
-_IN_PLACE = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", DEQUANTISE)
-"""Operators that write nothing of their own: what they give is another view of it, a constant, or read as it is by the
-layer behind, which takes integers."""
-
-_IN_PASSING = ("Relu", "Clip", "Cast", QUANTISE)
-"""Operators that libraries do to each number before they write it down."""
-
-
-def _list_intermediates(graph: onnx.GraphProto) -> Iterator[str]:
-    """The tensors that are written and read again: neither held by the graph, nor given out, nor passed on at once."""
-    readers: dict[str, list[str]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node.op_type)
-    given = {value.name for value in graph.output}
-    for node in graph.node:
-        if node.op_type in _IN_PLACE:
-            continue
-        for name in node.output:
-            behind = readers.get(name, [])
-            passing = len(behind) == 1 and behind[0] in _IN_PASSING
-            if name and name not in given and behind and not passing:
-                yield name
-
-
-def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape | None], path: Path) -> int:
-    rule = _COUNTED.get(node.op_type)
-    if rule is None:
+def _multiply_adds(node: onnx.NodeProto, tensors: Tensors, path: Path) -> int:
+    weights_at = _WEIGHTS_AT.get(node.op_type)
+    if weights_at is None:
         return 0
-    names = [node.input[place] for place in rule.inputs if place < len(node.input)] + [node.output[0]]
-    known = [shape for name in names if (shape := shapes.get(name)) is not None]
-    if len(known) < len(rule.inputs) + 1:
+    names = [node.input[place] for place in (0, weights_at) if place < len(node.input)] + [node.output[0]]
+    known = [shape for name in names if (shape := tensors.get(name, _UNKNOWN)[1]) is not None]
+    if len(known) < 3:
         raise CompatibilityError(
             f"onnx cannot infer the shapes of {quote(node.name or node.op_type)!r}",
             code="node-shapes-unknown",
             path=path,
         )
-    return rule.count(node, *known)
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """How to count an operator: from its node and the shapes of its data, of its weights and of its output. ``inputs``
-    are the places of the first two."""
-
-    count: Callable[[onnx.NodeProto, Shape, Shape, Shape], int]
-    inputs: tuple[int, int] = (0, 1)
-
-
-def _count_convolution(_: onnx.NodeProto, __: Shape, weights: Shape, output: Shape) -> int:
-    return math.prod(output) * math.prod(weights[1:])  # weights (out, in / groups, height, width)
-
-
-def _count_transposed_convolution(_: onnx.NodeProto, data: Shape, weights: Shape, __: Shape) -> int:
-    return math.prod(data) * math.prod(weights[1:])  # weights (in, out / groups, height, width)
-
-
-def _count_matmul(_: onnx.NodeProto, data: Shape, __: Shape, output: Shape) -> int:
-    return math.prod(output) * data[-1]
-
-
-def _general(node: onnx.NodeProto, data: Shape, _: Shape, output: Shape) -> int:
-    turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return math.prod(output) * data[0 if turned else 1]
-
-
-_COUNTED = {
-    "Conv": _Rule(_count_convolution),
-    "ConvInteger": _Rule(_count_convolution),
-    "QLinearConv": _Rule(_count_convolution, inputs=(0, 3)),
-    "ConvTranspose": _Rule(_count_transposed_convolution),
-    "MatMul": _Rule(_count_matmul),
-    "MatMulInteger": _Rule(_count_matmul),
-    "QLinearMatMul": _Rule(_count_matmul, inputs=(0, 3)),
-    "Gemm": _Rule(_general),
-}
+    data, weights, output = known
+    if node.op_type == "ConvTranspose":
+        return math.prod(data) * math.prod(weights[1:])  # weights (in, out / groups, height, width)
+    if "Conv" in node.op_type:
+        return math.prod(output) * math.prod(weights[1:])  # weights (out, in / groups, height, width)
+    turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)  # of Gemm
+    return math.prod(output) * data[0 if turned else -1]

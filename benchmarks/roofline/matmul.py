@@ -6,9 +6,11 @@ The runtimes get a graph with one product in it, opened with the same settings a
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +21,6 @@ from runtimes.errors import CompatibilityError
 from runtimes.protocol import Array, Backend, summarise_precisions
 
 Call: TypeAlias = Callable[[], object]
-Make: TypeAlias = "Callable[[int], AbstractContextManager[Call]]"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,19 @@ class Product:
     library: str
     arithmetic: str
     check: Call
-    make: Make
+    make: Callable[[int], AbstractContextManager[Call]]
 
 
 def products(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> tuple[Product, ...]:
-    """All that there are here. Graphs are written into ``folder``. Imports PyTorch where it is installed."""
-    return (*_open_products(threads, device, arithmetics, folder), *_eager(threads, device, arithmetics))
+    """All that there are here. Graphs are written into ``folder``, with onnx. Imports PyTorch where it is installed."""
+    opened = [
+        _open_product(backend, arithmetic, threads, device, folder)
+        for backend in (runtimes.available_backends() if importlib.util.find_spec("onnx") else ())
+        if FORMAT in backend.formats and device in backend.devices and not backend.missing()
+        for arithmetic in arithmetics
+        if arithmetic in _ONNX_TYPES
+    ]
+    return (*opened, *_eager(threads, device, arithmetics))
 
 
 FORMAT = "onnx"
@@ -57,56 +65,29 @@ _CHECKED = 64
 """The size that a runtime's profiler is asked about."""
 
 
-def _open_products(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> Iterator[Product]:
-    try:
-        import onnx  # noqa: F401  # the graphs are written with it
-    except ImportError:
-        return
-    for backend in runtimes.available_backends():
-        if FORMAT in backend.formats and device in backend.devices and not backend.missing():
-            for arithmetic in arithmetics:
-                if arithmetic in _ONNX_TYPES:
-                    place = _GraphFolder(backend, arithmetic, threads, device, folder)
-                    yield Product(backend.name, arithmetic, place.check, place.make)
+def _open_product(backend: Backend, arithmetic: str, threads: int, device: str, folder: Path) -> Product:
+    @contextlib.contextmanager
+    def open_graph(size: int) -> Iterator[tuple[Path, runtimes.Runtime, dict[str, Array]]]:
+        path = folder / f"{arithmetic}-{size}.onnx"
+        if not path.exists():
+            path.write_bytes(graph(arithmetic, size))
+        with runtimes.open(path, backend.name, device, threads) as runtime:
+            yield path, runtime, {spec.name: _numbers(spec.dtype, size) for spec in runtime.inputs}
 
-
-@dataclass(frozen=True)
-class _GraphFolder:
-    """A runtime, and where it finds its graphs."""
-
-    backend: Backend
-    arithmetic: str
-    threads: int
-    device: str
-    folder: Path
-
-    def check(self) -> None:
-        with self._open_graph(_CHECKED) as runtime:
-            ran, feeds = runtime.description.precision, self._feeds(runtime, _CHECKED)
-        if ran == self.arithmetic and self.backend.profile is not None:
-            path = self._path(_CHECKED)
-            ran = summarise_precisions(runtimes.profile(path, feeds, self.backend.name, self.device, self.threads))
-        if ran != self.arithmetic:
-            raise CompatibilityError(
-                f"{self.backend.name} multiplies {self.arithmetic} in {ran} here", code="arithmetic-differs"
-            )
+    def check() -> None:
+        with open_graph(_CHECKED) as (path, runtime, feeds):
+            ran = runtime.description.precision
+        if ran == arithmetic and backend.profile is not None:
+            ran = summarise_precisions(runtimes.profile(path, feeds, backend.name, device, threads))
+        if ran != arithmetic:
+            raise CompatibilityError(f"{backend.name} multiplies {arithmetic} in {ran} here", code="arithmetic-differs")
 
     @contextlib.contextmanager
-    def make(self, size: int) -> Iterator[Call]:
-        with self._open_graph(size) as runtime:
-            yield runtime.bind(self._feeds(runtime, size))
+    def make(size: int) -> Iterator[Call]:
+        with open_graph(size) as (_, runtime, feeds):
+            yield runtime.bind(feeds)
 
-    def _open_graph(self, size: int) -> runtimes.Runtime:
-        path = self._path(size)
-        if not path.exists():
-            path.write_bytes(graph(self.arithmetic, size))
-        return runtimes.open(path, self.backend.name, self.device, self.threads)
-
-    def _path(self, size: int) -> Path:
-        return self.folder / f"{self.arithmetic}-{size}.onnx"
-
-    def _feeds(self, runtime: runtimes.Runtime, size: int) -> dict[str, Array]:
-        return {spec.name: _numbers(spec.dtype, size) for spec in runtime.inputs}
+    return Product(backend.name, arithmetic, check, make)
 
 
 def _numbers(dtype: str, size: int) -> Array:
@@ -154,53 +135,40 @@ def graph(arithmetic: str, size: int) -> bytes:
 
 
 def _eager(threads: int, device: str, arithmetics: Sequence[str]) -> Iterator[Product]:
+    """PyTorch's own operators."""
     try:
         import torch
     except ImportError:
         return
     torch.set_num_threads(threads)
-    for arithmetic in arithmetics:
-        eager = _Eager(arithmetic, device)
-        yield Product("PyTorch", arithmetic, eager.check, eager.make)
 
-
-@dataclass(frozen=True)
-class _Eager:
-    """PyTorch's own operators."""
-
-    arithmetic: str
-    device: str
-
-    def check(self) -> None:
-        import torch
-
-        if self.device != "cpu" and not torch.cuda.is_available():
+    def check(arithmetic: str) -> None:
+        if device != "cpu" and not torch.cuda.is_available():
             raise CompatibilityError("PyTorch sees no GPU", code="product-needs-gpu")
-        if self.arithmetic == "tfloat32" and self.device == "cpu":
+        if arithmetic == "tfloat32" and device == "cpu":
             raise CompatibilityError("TensorFloat-32 is of NVIDIA's GPUs", code="tf32-needs-nvidia")
 
-    @contextlib.contextmanager
-    def make(self, size: int) -> Iterator[Call]:
-        import torch
+    def call_of(arithmetic: str, size: int) -> Call:
+        if arithmetic == "int8":
+            whole = torch.from_numpy(_numbers("int8", size)).to(device)
+            return lambda: torch._int_mm(whole, whole)
+        kind = torch.float32 if arithmetic == "tfloat32" else getattr(torch, arithmetic)
+        real = torch.from_numpy(_numbers("float32", size)).to(device, kind)
+        result = torch.empty_like(real)
+        return lambda: torch.mm(real, real, out=result)
 
+    @contextlib.contextmanager
+    def make(arithmetic: str, size: int) -> Iterator[Call]:
         before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if self.arithmetic == "tfloat32" else "highest")
+        torch.set_float32_matmul_precision("high" if arithmetic == "tfloat32" else "highest")
         try:
             with torch.inference_mode():
-                yield finishing(self._call(size), self.device)
+                yield finishing(call_of(arithmetic, size), device)
         finally:
             torch.set_float32_matmul_precision(before)
 
-    def _call(self, size: int) -> Call:
-        import torch
-
-        if self.arithmetic == "int8":
-            whole = torch.from_numpy(_numbers("int8", size)).to(self.device)
-            return lambda: torch._int_mm(whole, whole)
-        kind = torch.float32 if self.arithmetic == "tfloat32" else getattr(torch, self.arithmetic)
-        real = torch.from_numpy(_numbers("float32", size)).to(self.device, kind)
-        result = torch.empty_like(real)
-        return lambda: torch.mm(real, real, out=result)
+    for arithmetic in arithmetics:
+        yield Product("PyTorch", arithmetic, partial(check, arithmetic), partial(make, arithmetic))
 
 
 def finishing(call: Call, device: str) -> Call:

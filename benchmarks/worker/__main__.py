@@ -5,18 +5,18 @@ fresh one. The order is: open, check the outputs, time them when it is told to, 
 parity, no number. At last the runtime's own profiler is asked in what arithmetic it all ran.
 
 Standard output carries the steps, one a line, and answers to what the parent says on standard input (see
-``benchmarks.process.messages``); what libraries print there goes to standard error.
+``benchmarks.process.job``); what libraries print there goes to standard error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,24 +25,17 @@ from benchmarks.accuracy import predictions as accuracy
 from benchmarks.format import one_line
 from benchmarks.machine.gpu import GpuMonitor
 from benchmarks.machine.monitor import MachineMonitor
-from benchmarks.process import messages
-from benchmarks.process.job import Job, JobOutcome
-from benchmarks.process.messages import Wire
-from benchmarks.process.status import REFUSALS, status_of
-from benchmarks.worker import evaluate, image_latency, load_generator
+from benchmarks.process.job import REFUSALS, HungUpError, Job, JobOutcome, Pipes, detach_stdout, status_of
+from benchmarks.worker import evaluate, load_generator
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
-from benchmarks.worker.input_checks import oddities
-from benchmarks.worker.inputs import ROTATION, rotation
+from benchmarks.worker.inputs import ROTATION, make_encoded_call, oddities, rotation
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
-from runtimes import codec, files
+from exporter.data.dataset import Unreadable
+from runtimes import Manifest, Runtime, codec, files
 from runtimes.backends import registry
 from runtimes.errors import BackendUnavailableError, CheckFailedError, Reason, RexportError
 from runtimes.parity import LogitComparison, logits_of
 from runtimes.protocol import Arrays, summarise_precisions
-
-if TYPE_CHECKING:
-    from exporter.data.dataset import Unreadable
-    from runtimes import Manifest, Runtime
 
 DEFAULT_TOLERANCE = 1e-4
 """Of the relative difference, for an artifact whose manifest has test vectors and no parity record."""
@@ -52,7 +45,7 @@ UNFINISHED = Reason("profiler-crashed", "not profiled: its profiler ended the pr
 UNVARIED = Reason("outputs-constant", "all the inputs gave the same output")
 
 
-def outcomes(job: Job, predictions: Path, wire: Wire) -> Iterator[JobOutcome]:
+def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
     """What came of the job, as it becomes known: each replaces the one before. The last one is complete.
 
     The predictions are written before the first. An exception becomes a status with its reason; one of the profiler,
@@ -93,7 +86,7 @@ def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
     return JobOutcome(status, Reason(reason.code, one_line(reason)))
 
 
-def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Wire) -> Iterator[JobOutcome]:
+def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> Iterator[JobOutcome]:
     """The outcome; and where the runtime has a profiler, once more with what that told."""
     if job.number or registry.find_backend(job.runtime).profile is None:
         yield outcome
@@ -113,7 +106,7 @@ def _add_note(outcome: JobOutcome, note: Reason) -> JobOutcome:
 
 
 def _check(
-    job: Job, runtime: Runtime, wire: Wire, load_s: float, baseline: int | None
+    job: Job, runtime: Runtime, wire: Pipes, load_s: float, baseline: int | None
 ) -> tuple[JobOutcome, OpenedArtifact]:
     """The outcome so far, and the runtime with its feeds and what they give, after the check of its outputs."""
     feeds = rotation(job, runtime)
@@ -122,24 +115,17 @@ def _check(
     wire.step("check")
     note = _check_outputs(runtime, job.batch, feeds)
     expected = [runtime.infer(arrays) for arrays in feeds]
-    warnings = (*oddities(feeds, ROTATION), *([UNVARIED] if _is_constant(expected) else []))
-    outcome = JobOutcome(
-        "ok",
-        notes=() if note is None else (note,),
-        description=runtime.description,
-        warnings=warnings,
-    )
-    image = image_latency.make_encoded_call(job, runtime)
+    warnings = oddities(feeds, ROTATION)
+    first, *others = expected
+    if others and all(np.array_equal(other[name], first[name]) for other in others for name in first):
+        warnings = (*warnings, UNVARIED)  # to the last bit, as a graph does that has been folded into a constant
+    notes = () if note is None else (note,)
+    outcome = JobOutcome("ok", notes=notes, description=runtime.description, warnings=warnings)
+    image = make_encoded_call(job, runtime)
     return outcome, OpenedArtifact(runtime, feeds, expected, image, load_s, first_s, baseline)
 
 
-def _is_constant(expected: Sequence[Arrays]) -> bool:
-    """Whether different feeds gave the same to the last bit, as a graph does that has been folded into a constant."""
-    first, *others = expected
-    return bool(others) and all(np.array_equal(other[name], first[name]) for other in others for name in first)
-
-
-def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor, wire: Wire) -> JobOutcome:
+def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor, wire: Pipes) -> JobOutcome:
     """The outcome with all that is timed, turn by turn as the parent says, and how the GPU was meanwhile."""
     wire.report_open(resident_peak_bytes() or 0)
     with garbage_collector_at_rest():
@@ -163,7 +149,7 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
     return replace(outcome, energy_per_image_j=None if spent_j is None else spent_j / images)
 
 
-def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Wire) -> JobOutcome:
+def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Pipes) -> JobOutcome:
     broken: list[Unreadable] = []
     answers, taken_s = time_call(lambda: evaluate.evaluate(job, runtime, broken, wire.step))
     accuracy.save(answers, predictions)
@@ -180,10 +166,8 @@ def resident_peak_bytes() -> int | None:
     The kernel's high-water mark of this very address space: ``ru_maxrss`` would count the parent's, from before the
     program was started.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Reason | None:
@@ -194,7 +178,9 @@ def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Rea
     """
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
-        _check_finite(runtime, feeds[0])
+        for name, values in runtime.infer(feeds[0]).items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise CheckFailedError(f"output {name!r} is not finite", code="model-output-not-finite")
         return Reason("outputs-not-compared", "no test vectors: the outputs were only checked to be finite")
     vectors = runtime.artifact.vectors()
     tolerance = _tolerance(manifest)
@@ -217,12 +203,6 @@ def _tolerance(manifest: Manifest) -> float:
     return DEFAULT_TOLERANCE if told is None else told
 
 
-def _check_finite(runtime: Runtime, feeds: Arrays) -> None:
-    for name, values in runtime.infer(feeds).items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise CheckFailedError(f"output {name!r} is not finite", code="model-output-not-finite")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Does the job of the file named first; its outcome goes into the file named second. Exit code 0 if it is there,
     or if the parent has gone.
@@ -230,14 +210,12 @@ def main(arguments: Sequence[str]) -> int:
     What is known is written before the profiler runs, so that one that ends the process takes no number with it.
     """
     job_path, result_path, predictions_path = map(Path, arguments)
-    channel = messages.detach_stdout()
+    channel = detach_stdout()
     job = codec.loads(Job, job_path.read_bytes())
-    try:
+    with contextlib.suppress(HungUpError):
         for outcome in outcomes(job, predictions_path, channel):
             with files.write_atomically(result_path) as temporary:
                 temporary.write_text(codec.dumps(outcome), encoding="utf-8")
-    except messages.HungUpError:
-        return 0
     return 0
 
 

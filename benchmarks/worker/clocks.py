@@ -11,50 +11,41 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from benchmarks.machine.gpu import GpuMonitor, GpuState
 from benchmarks.machine.monitor import MachineMonitor, wait_until_idle
+from benchmarks.process.job import TurnPlan
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import ProcessSamples
 from benchmarks.worker.timer import TimedCall, time_reported
+from runtimes import Runtime
 from runtimes.errors import CheckFailedError
 from runtimes.protocol import Array, Arrays
 
-if TYPE_CHECKING:
-    from runtimes import Runtime
-from benchmarks.process.job import TurnPlan
-
 T = TypeVar("T")
-
 
 REPEAT_TOLERANCE = 1e-3
 """Of the largest value: how far an output of a timed call may be from the same call before the timing."""
-
 
 LOOKED_AT = 101
 """Of so many whole calls the outputs of one are copied, and of each turn's first and last. A prime, for all feeds'
 sake."""
 
-
 MOST_LOOKED_AT = 256
 """Of the calls between two checks. Where there would be more, every other one of them is forgotten, and half as many of
 those that follow are looked at."""
 
-
 BACKLOG = 0.2
 """What the runs of a turn may leave undone, of the time that they took."""
-
 
 WAITED = 1.5
 """How many times as long as usual the call after them takes at least, where they have left something undone."""
 
-
 HASTY = 0.8
 """Of a whole call: what a run takes at most, where it ends before it is done."""
-
 
 RETRIALS, RETRIED_CALLS, RETRIED_RUNS = 5, 30, 300
 """Where runs seem to have left something undone, how often that is tried again: with runs for as long as so many calls
@@ -159,25 +150,24 @@ class OpenedArtifact:
     baseline_bytes: int | None
 
 
+@dataclass
 class Clocks:
-    """The clocks of an opened artifact."""
+    """The clocks of an opened artifact. ``gpu`` and ``machine`` were made before it was opened; ``began_s``: when the
+    run began, by ``time.monotonic``."""
 
-    def __init__(
-        self, opened: OpenedArtifact, plan: Plan, watch: GpuMonitor, watcher: MachineMonitor, began_s: float
-    ) -> None:
-        """``watch`` and ``watcher`` were made before the artifact was opened; ``began_s``: when the run began, by
-        ``time.monotonic``."""
-        self._opened = opened
-        self._plan = plan
-        self._watch = watch
-        self._watcher = watcher
-        self._began_s = began_s
+    opened: OpenedArtifact
+    plan: Plan
+    gpu: GpuMonitor
+    machine: MachineMonitor
+    began_s: float
+
+    def __post_init__(self) -> None:
         self._starts_s: list[float] = []
         self._backlogs: list[tuple[float, float]] = []
         self._unhindered_s: list[float] = []
-        self._rotating = RotatingCall(opened.runtime.infer, opened.feeds, opened.expected)
-        self._latency = TimedCall(self._rotating, plan, after=self._rotating.copy_outputs)
-        self._image = None if opened.image is None else TimedCall(opened.image, plan)
+        self._rotating = RotatingCall(self.opened.runtime.infer, self.opened.feeds, self.opened.expected)
+        self._latency = TimedCall(self._rotating, self.plan, after=self._rotating.copy_outputs)
+        self._image = None if self.opened.image is None else TimedCall(self.opened.image, self.plan)
 
     def warm_up(self) -> float:
         """Warms all clocks up. How long the slowest one's usual call takes.
@@ -185,26 +175,22 @@ class Clocks:
         Raises:
             CheckFailedError: what was timed was not the work.
         """
-        opened = self._opened
+        opened = self.opened
         self._latency.warm_up()
-        self.gpu_before: GpuState | None = self._watch.read_state()
-        self.device_peak_bytes = self._watch.peak_bytes()  # what is bound from here on lies there once for each feed
+        self.gpu_before: GpuState | None = self.gpu.read_state()
+        self.device_peak_bytes = self.gpu.peak_bytes()  # what is bound from here on lies there once for each feed
         self.bound = AlternatingCalls([opened.runtime.bind(arrays) for arrays in opened.feeds])
-        self._compute = TimedCall(self.bound, self._plan)
+        self._compute = TimedCall(self.bound, self.plan)
         self._compute.warm_up()
         backlog = self._measure_call_s(), sum(self._compute.series().warmup_s)
         self._check_done([backlog], self._latency.usual_s, self._compute.usual_s)
-        self._device = self._device_clock()
+        timed = [call for arrays in opened.feeds if (call := opened.runtime.bind_timed(arrays)) is not None]
+        self._device = time_reported(AlternatingCalls(timed), self.plan) if timed else None
         for other in filter(None, (self._device, self._image)):
             other.warm_up()
         self._rotating.check()
         wait_until_idle()
         return max(self._latency.usual_s, self._compute.usual_s)
-
-    def _device_clock(self) -> TimedCall | None:
-        runtime = self._opened.runtime
-        calls = [call for arrays in self._opened.feeds if (call := runtime.bind_timed(arrays)) is not None]
-        return time_reported(AlternatingCalls(calls), self._plan) if calls else None
 
     def turn(self, turn: TurnPlan) -> float:
         """A turn of every clock. The median latency in it.
@@ -212,8 +198,8 @@ class Clocks:
         Raises:
             CheckFailedError: what was timed was not the work.
         """
-        with self._watcher.turn():
-            self._starts_s.append(time.monotonic() - self._began_s)
+        with self.machine.turn():
+            self._starts_s.append(time.monotonic() - self.began_s)
             self._compute.renew(turn.duration_s)
             runs = self._compute.turn(turn.duration_s, turn.least, turn.most)
             self._rotating.begin()
@@ -241,7 +227,7 @@ class Clocks:
         """
         usual_s = statistics.median(self._unhindered_s or [self._latency.usual_s])
         self._check_done(self._backlogs, usual_s, statistics.median(self._compute.series().samples_s))
-        opened = self._opened
+        opened = self.opened
         return ProcessSamples(
             load_s=opened.load_s,
             first_s=opened.first_s,
@@ -252,7 +238,7 @@ class Clocks:
             compute=self._compute.series(),
             device=None if self._device is None else self._device.series(),
             image=None if self._image is None else self._image.series(),
-            conditions=self._watcher.conditions(),
+            conditions=self.machine.conditions(),
         )
 
     def _check_done(self, backlogs: Sequence[tuple[float, float]], usual_s: float, run_s: float) -> None:
@@ -275,10 +261,10 @@ class Clocks:
 
     def _after(self, duration_s: float) -> tuple[float, float]:
         """What a whole call takes after runs for that long, one at least; and what these took together."""
-        runs = TimedCall(self.bound, self._plan).turn(duration_s, 1, RETRIED_RUNS)
+        runs = TimedCall(self.bound, self.plan).turn(duration_s, 1, RETRIED_RUNS)
         return self._measure_call_s(), sum(runs)
 
     def _measure_call_s(self) -> float:
         """What one whole call takes now."""
-        (sample,) = TimedCall(self._rotating, self._plan).turn(0.0, 1, 1)
+        (sample,) = TimedCall(self._rotating, self.plan).turn(0.0, 1, 1)
         return sample

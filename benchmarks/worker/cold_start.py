@@ -39,7 +39,9 @@ def main(path: str, name: str, device: str, threads: int, launched_s: float) -> 
         start = clock()
         runtime.infer(feeds)
         calls.append(clock() - start)
-    peak_bytes = _peak_bytes()
+    with open("/proc/self/status") as status:  # as ``benchmarks.worker`` does, whose imports would be among it
+        peaks = [int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")]
+    peak_bytes = peaks[0] if peaks else None
     runtime.close()
 
     import statistics
@@ -48,15 +50,6 @@ def main(path: str, name: str, device: str, threads: int, launched_s: float) -> 
     from runtimes import codec
 
     return codec.dumps(ColdStart(python_s, import_s, open_s, first_s, statistics.median(calls), peak_bytes))
-
-
-def _peak_bytes() -> int | None:
-    """As ``benchmarks.worker`` tells it, whose imports would be among it."""
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 if __name__ == "__main__":

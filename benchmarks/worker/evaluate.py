@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import closing, suppress
+from typing import TypeVar
 
 import numpy as np
 
 from benchmarks.accuracy import predictions
 from benchmarks.process.job import Job
 from benchmarks.worker.inputs import Batches, evaluation
+from exporter.data.dataset import Unreadable
+from runtimes import Runtime
 from runtimes.parity import logits_of
 from runtimes.protocol import Array
-
-if TYPE_CHECKING:
-    from exporter.data.dataset import Unreadable
-    from runtimes import Runtime
 
 T = TypeVar("T")
 
 AHEAD = 3
 """Batches that are made ready while the runtime is at one: enough that one late image does not keep it waiting."""
-
-_ENDED = object()
-"""Stands behind the last item."""
 
 
 def evaluate(
@@ -47,18 +42,14 @@ def evaluate(
             step(f"accuracy {int(indices[0]):,} of {images.total:,}")
             yield indices, arrays
 
+    def infer_batch(arrays: Array) -> predictions.Logits:
+        if len(arrays) != images.batch:
+            return logits_of(runtime, arrays, images.batch)
+        outputs = runtime.infer({runtime.inputs[0].name: arrays})
+        return outputs[runtime.outputs[0].name].astype(np.float32, copy=False)
+
     with closing(prefetch(images.batches)) as batches:
-        return predictions.predict(
-            lambda arrays: _logits(runtime, arrays, images.batch), report_batches(batches), images.targets
-        )
-
-
-def _logits(runtime: Runtime, images: Array, batch: int) -> predictions.Logits:
-    """As ``parity.logits_of``, and a whole batch goes in as it is."""
-    if len(images) != batch:
-        return logits_of(runtime, images, batch)
-    outputs = runtime.infer({runtime.inputs[0].name: images})
-    return outputs[runtime.outputs[0].name].astype(np.float32, copy=False)
+        return predictions.predict(infer_batch, report_batches(batches), images.targets)
 
 
 def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T, None, None]:
@@ -72,18 +63,13 @@ def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T
         BaseException: what ``source`` raises, at the turn of the item that it spoilt.
     """
     with closing(source), ThreadPoolExecutor(1, "prepare") as thread:
-        waiting = deque(thread.submit(next, source, _END) for _ in range(most))
+        waiting = deque(thread.submit(next, source) for _ in range(most))
         try:
-            while not isinstance(item := waiting.popleft().result(), _End):
-                waiting.append(thread.submit(next, source, _END))
-                yield item
+            with suppress(StopIteration):  # the source has come to its end
+                while True:
+                    item = waiting.popleft().result()
+                    waiting.append(thread.submit(next, source))
+                    yield item
         finally:
             for future in waiting:
                 future.cancel()
-
-
-class _End:
-    """Stands behind the last item."""
-
-
-_END = _End()

@@ -11,21 +11,17 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypeAlias, TypeVar
 
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import Series
 
 Clock: TypeAlias = Callable[[], float]
-
-
 T = TypeVar("T")
-
 
 WINDOWS = 3
 """How many windows in a row must agree before the warm-up ends."""
-
 
 RENEWAL = 0.1
 """Of a turn's duration: how long the calls before it last that are not counted. The others had their turns meanwhile,
@@ -42,7 +38,8 @@ def time_call(call: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[
 class TimedCall:
     """A call that is timed: warmed up once, then sampled turn by turn.
 
-    The call must return only when its work is finished. What it raises comes through.
+    The call must return only when its work is finished. What it raises comes through. ``usual_s`` is the median of the
+    warm-up's last window.
     """
 
     def __init__(
@@ -60,27 +57,22 @@ class TimedCall:
         self._warmup_s: list[float] = []
         self._rounds_s: list[tuple[float, ...]] = []
         self._settled = False
-        self._usual_s = 0.0
-
-    @property
-    def usual_s(self) -> float:
-        """The median of the warm-up's last window."""
-        return self._usual_s
+        self.usual_s = 0.0
 
     def warm_up(self) -> None:
         """Calls until the windows agree, or the limit is reached."""
         plan, medians = self._plan, list[float]()
-        while not (settled := _agree(medians, plan.agreement)) and math.fsum(self._warmup_s) < plan.warmup_limit_s:
+        while not self._settled and math.fsum(self._warmup_s) < plan.warmup_limit_s:
             window = self._samples(plan.window_s, 1, plan.max_samples)
             self._warmup_s += window
-            medians.append(statistics.median(window))
-        self._settled = settled
-        self._usual_s = medians[-1] if medians else 0.0
+            self.usual_s = statistics.median(window)
+            medians = [*medians, self.usual_s][-WINDOWS:]
+            self._settled = len(medians) == WINDOWS and max(medians) <= min(medians) * (1 + plan.agreement)
 
     def renew(self, duration_s: float) -> list[float]:
         """A few more calls to warm up, before a turn of that duration, if others had theirs since the last one. What
         they took."""
-        if 2 * self._usual_s > duration_s:
+        if 2 * self.usual_s > duration_s:
             return []
         renewal = self._samples(RENEWAL * duration_s, 1, self._plan.max_samples)
         self._warmup_s += renewal
@@ -114,37 +106,19 @@ class TimedCall:
         return samples
 
 
-def measure(call: Callable[[], object], plan: Plan, clock: Clock = time.perf_counter) -> Series:
-    """The samples of calling ``call`` as the plan says, in one turn; the garbage collector rests meanwhile."""
-    with garbage_collector_at_rest():
-        repeated = TimedCall(call, plan, clock)
-        repeated.warm_up()
-        repeated.turn(plan.duration_s, plan.min_samples)
-    return repeated.series()
-
-
 def time_reported(call: Callable[[], float], plan: Plan) -> TimedCall:
     """As ``TimedCall``, of a call that gives the seconds that it took by a clock of its own, as a device has one.
 
     What passes between the calls, and in them by any other clock, does not count: the plan's durations are sums of what
     the calls give.
     """
-    clock = _OwnClock(call)
-    return TimedCall(clock.run, plan, clock)
+    now_s = 0.0
 
+    def run() -> None:
+        nonlocal now_s
+        now_s += call()
 
-class _OwnClock:
-    """Stands still but for what each call says that it took."""
-
-    def __init__(self, call: Callable[[], float]) -> None:
-        self._call = call
-        self._now = 0.0
-
-    def __call__(self) -> float:
-        return self._now
-
-    def run(self) -> None:
-        self._now += self._call()
+    return TimedCall(run, plan, lambda: now_s)
 
 
 @contextlib.contextmanager
@@ -158,8 +132,3 @@ def garbage_collector_at_rest() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _agree(medians: Sequence[float], fraction: float) -> bool:
-    last = medians[-WINDOWS:]
-    return len(last) == WINDOWS and max(last) <= min(last) * (1 + fraction)

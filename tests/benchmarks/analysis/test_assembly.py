@@ -59,7 +59,7 @@ def test_the_profile_tells_what_ran_if_there_is_one() -> None:
     assert finished(EMPTY, changed(gathered(), arithmetic=mixed)).ran.arithmetic == mixed
 
 
-COST = Cost(multiply_adds=1_000_000, traffic_bytes=2_000_000, weights_bytes=500_000, activations_bytes=100_000)
+COST = Cost(multiply_adds=1_000_000, traffic_bytes=2_000_000, weights_bytes=500_000)
 CEILINGS = Ceilings("cpu", 2, {"float32": 4e9}, 4e9)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.harness.eta import Eta
+from benchmarks.harness.harness import Eta
 
 
 class Estimates:

@@ -14,6 +14,7 @@ from benchmarks.records.result import RoofInputs
 from benchmarks.roofline import ceilings, matmul
 from benchmarks.roofline.ceilings import (
     Ceilings,
+    CeilingsRequest,
     Rate,
     bandwidth,
     find_best_rate,
@@ -24,7 +25,7 @@ from benchmarks.roofline.ceilings import (
 )
 from benchmarks.roofline.graph_cost import Cost
 from benchmarks.roofline.matmul import Call, Product, graph
-from benchmarks.roofline.roof import PLAUSIBLE, implausible, peak, roof_inputs
+from benchmarks.roofline.roof import PLAUSIBLE, count_layers, implausible, narrower, peak, roof_inputs, wider
 from runtimes.errors import CompatibilityError
 from runtimes.protocol import Layer
 from tests.refusals import refuses
@@ -36,9 +37,7 @@ MACHINE = Ceilings(
     bandwidth_bytes_per_s=2e10,
 )
 
-RESNET50 = Cost(
-    multiply_adds=4_000_000_000, weights_bytes=100_000_000, traffic_bytes=100_604_112, activations_bytes=None
-)
+RESNET50 = Cost(multiply_adds=4_000_000_000, weights_bytes=100_000_000, traffic_bytes=100_604_112)
 
 
 def test_a_call_cannot_end_before_its_multiply_adds() -> None:
@@ -220,7 +219,7 @@ def test_tensorfloat32_is_of_gpus_alone(tmp_path: Path) -> None:
     (found,) = matmul.products(1, "cpu", ("tfloat32",), tmp_path)
     with pytest.raises(CompatibilityError, match="of NVIDIA's GPUs"):
         found.check()
-    assert measure(1, ("tfloat32",), 0.0).multiply_adds_per_s == {}
+    assert measure(CeilingsRequest(1, "cpu", ("tfloat32",), 0.0)).multiply_adds_per_s == {}
 
 
 def test_this_machines_ceilings() -> None:
@@ -258,3 +257,40 @@ def test_what_libraries_print_is_not_in_the_way() -> None:
     found = measure_ceilings(1, program=(sys.executable, "-c", code))
     assert found.missing is None
     assert found.bandwidth_bytes_per_s is not None
+
+
+@pytest.mark.parametrize(
+    ("precision", "arithmetic", "less", "more"),
+    [
+        ("fp32", "float32", False, False),
+        ("fp32", "bfloat16", True, False),
+        ("fp32", "bfloat16 (53 of 54), float32 (1 of 54)", True, False),
+        ("fp32", "tfloat32", True, False),
+        ("tf32", "tfloat32", False, False),
+        ("tf32", "float32", False, True),
+        ("fp16", "float16", False, False),
+        ("fp16", "bfloat16", False, False),
+        ("fp16", "float32", False, True),
+        ("int8", "int8", False, False),
+        ("int8", "int8 (53 of 54), float32 (1 of 54)", False, False),
+        ("int8", "float32 (30 of 54), uint8 (24 of 54)", False, True),
+        ("int8", "float32 int8", False, False),  # how much of either is not known
+        ("fp16", "nothing weighted", False, False),
+        ("fp16", None, False, False),
+        (None, "float32", False, False),
+    ],
+)
+def test_what_ran_against_what_was_typed(precision: str | None, arithmetic: str | None, less: bool, more: bool) -> None:
+    below, above = narrower(precision, arithmetic), wider(precision, arithmetic)
+    assert (below and below.code, above and above.code) == (
+        "ran-narrower" if less else None,
+        "ran-wider" if more else None,
+    )
+    for reason in filter(None, (below, above)):
+        assert f"{precision}" in reason.sentence
+        assert reason.sentence.endswith(f"{arithmetic}")
+
+
+def test_layers_are_counted_where_the_words_count_them() -> None:
+    assert count_layers("int8 (53 of 54), float32 (1 of 54)") == {"int8": 53, "float32": 1}
+    assert count_layers("float32") == count_layers(None) == {}

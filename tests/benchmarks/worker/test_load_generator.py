@@ -20,8 +20,8 @@ from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.samples import LoadResult
 from benchmarks.report.load import MEANING, sections
 from benchmarks.stats.intervals import quantile
-from benchmarks.worker import load_generator, load_loops
-from benchmarks.worker.load_loops import Time, clients, plan_starts, run_closed_loop, run_open_loop
+from benchmarks.worker import load_generator
+from benchmarks.worker.load_generator import Time, clients, plan_starts, run_closed_loop, run_open_loop
 from exporter.document.blocks import Sentence, Table
 from runtimes import codec
 from runtimes.errors import CheckFailedError, UsageError
@@ -270,8 +270,8 @@ def test_clients_are_in_their_calls_at_the_same_time() -> None:
     def call() -> None:
         together.wait(timeout=20)
 
-    done = clients([call] * 3, 1e-9, load_loops.REAL, 1000)
-    assert len(done.services_s) == 3 * load_loops.LEAST_CALLS
+    done = clients([call] * 3, 1e-9, load_generator.REAL, 1000)
+    assert len(done.services_s) == 3 * load_generator.LEAST_CALLS
     assert done.services_s == done.responses_s
     assert 0 < max(done.services_s) <= done.wall_s
 
@@ -287,7 +287,7 @@ def test_what_a_client_raises_comes_through_and_the_others_end() -> None:
         raise RuntimeError("client 1")
 
     with pytest.raises(RuntimeError, match="client 1"):
-        clients([lambda: None, broken, lambda: None], 0.01, load_loops.REAL, 1000)
+        clients([lambda: None, broken, lambda: None], 0.01, load_generator.REAL, 1000)
 
 
 def test_a_sweep_is_told_with_its_knee() -> None:

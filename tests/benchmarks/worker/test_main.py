@@ -18,10 +18,10 @@ from benchmarks.analysis.assembly import ResultContext, finish_result
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine import gpu
 from benchmarks.process import worker_process
-from benchmarks.process.job import Job, JobOutcome, ProcessOutcomes, TurnPlan
+from benchmarks.process.job import Job, JobOutcome, Pipes, ProcessOutcomes, TurnPlan
 from benchmarks.records.plan import ArrivalPlan
 from benchmarks.records.samples import ProcessSamples
-from benchmarks.roofline.executed_precision import count_layers
+from benchmarks.roofline.roof import count_layers
 from benchmarks.worker import __main__ as worker
 from benchmarks.worker.__main__ import outcomes
 from runtimes import codec
@@ -37,7 +37,7 @@ from tests.benchmarks.results import EMPTY
 from tests.benchmarks.scripts import JOB, SCRIPT, artifact, foreign, read, with_batch
 
 
-class Told:
+class Told(Pipes):
     """The worker's end of a wire that has no other: it hears, and may take so many turns of its plan."""
 
     def __init__(self, job: Job, turns: int = 1) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -8,7 +9,7 @@ import pytest
 
 from benchmarks.records.plan import Plan
 from benchmarks.records.samples import Series
-from benchmarks.worker.timer import TimedCall, garbage_collector_at_rest, measure, time_call, time_reported
+from benchmarks.worker.timer import Clock, TimedCall, garbage_collector_at_rest, time_call, time_reported
 from runtimes.errors import UsageError
 from tests.refusals import refuses
 
@@ -39,6 +40,15 @@ def scripted(*durations: float, then: float) -> FakeClock:
 
 
 PLAN = Plan(duration_s=2.0, min_samples=2, max_samples=100, window_s=0.5, agreement=0.1, warmup_limit_s=60.0)
+
+
+def measure(call: Callable[[], object], plan: Plan, clock: Clock = time.perf_counter) -> Series:
+    """The samples of one turn as the plan says, as a worker takes them."""
+    with garbage_collector_at_rest():
+        repeated = TimedCall(call, plan, clock)
+        repeated.warm_up()
+        repeated.turn(plan.duration_s, plan.min_samples)
+    return repeated.series()
 
 
 def test_samples_are_the_script_to_the_digit() -> None:

@@ -5,9 +5,40 @@ import os
 
 import pytest
 
-from benchmarks.process import messages
-from benchmarks.process.job import TurnPlan
-from benchmarks.process.messages import HungUpError, Pipes
+from benchmarks.process.job import FINISH, REFUSALS, HungUpError, Pipes, TurnPlan, detach_stdout, encode_turn, status_of
+from runtimes.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    CheckFailedError,
+    CompatibilityError,
+    ModelMismatchError,
+    ResourceError,
+    RexportError,
+    UsageError,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (CheckFailedError, "failed"),
+        (CompatibilityError, "skipped"),
+        (ModelMismatchError, "skipped"),
+        (BackendUnavailableError, "skipped"),
+        (UsageError, "error"),
+        (ArtifactError, "error"),
+        (ResourceError, "error"),
+    ],
+)
+def test_each_kind_of_error_has_a_status(kind: type[RexportError], status: str) -> None:
+    assert status_of(kind("it broke")) == status
+
+
+def test_what_counts_as_a_refusal_can_be_said() -> None:
+    assert status_of(CompatibilityError("it broke"), (BackendUnavailableError,)) == "error"
+    assert status_of(UsageError("it broke"), (*REFUSALS, UsageError)) == "skipped"
+    assert status_of(CheckFailedError("it broke"), (CheckFailedError,)) == "failed"
+    assert status_of(RuntimeError("it broke")) == "error"
 
 
 class Broken(io.StringIO):
@@ -34,9 +65,7 @@ def test_the_worker_says_its_steps_and_waits_to_go_on() -> None:
 
 @pytest.mark.parametrize("turn", [TurnPlan(0.2, 1, 5000), TurnPlan(1 / 3, 2, 2), TurnPlan(1e-9, 1, 1)])
 def test_a_turn_arrives_as_it_was_said(turn: TurnPlan) -> None:
-    assert list(Pipes(io.StringIO(f"{messages.encode_turn(turn)}\n{messages.FINISH}\n"), io.StringIO()).turns()) == [
-        turn
-    ]
+    assert list(Pipes(io.StringIO(f"{encode_turn(turn)}\n{FINISH}\n"), io.StringIO()).turns()) == [turn]
 
 
 @pytest.mark.parametrize("left", ["", "turn 0.2 1", "finish"])
@@ -59,7 +88,7 @@ def test_a_parent_that_has_gone_is_found_where_it_is_spoken_to() -> None:
 def test_what_is_printed_goes_elsewhere_from_then_on(capfd: pytest.CaptureFixture[str]) -> None:
     kept = os.dup(1)
     try:
-        pipes = messages.detach_stdout()
+        pipes = detach_stdout()
         pipes.step("open")
         os.write(1, b"printed by a library\n")
         pipes._said.close()
