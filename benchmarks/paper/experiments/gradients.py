@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.paper.experiments.seeds import layers_line, line_by_number, seeds_line
-from benchmarks.paper.probes.identity_gradient import GradientShares
-from benchmarks.paper.probes.layer_gradients import InitialGradients, Norms, TrainedGradients
+from benchmarks.paper.probes.gradients import GradientShares, InitialGradients, Norms, TrainedGradients
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records.findings import Check, Findings, FindingsTable, Line, Panel, Provenance
 from exporter.models.variants import Variant

@@ -12,13 +12,15 @@ from benchmarks.paper.experiments.checkpoints import TestImages, TrainedNetwork,
 from benchmarks.paper.experiments.curves import Curves
 from benchmarks.paper.experiments.study import fit_variant
 from benchmarks.paper.probes import responses as probe
-from benchmarks.paper.probes.identity_gradient import GradientShares, identity_blocks, shortcut_shares
-from benchmarks.paper.probes.layer_gradients import (
+from benchmarks.paper.probes.gradients import (
+    GradientShares,
     InitialGradients,
     LossBatch,
     TrainedGradients,
     along_training,
     at_initialisation,
+    identity_blocks,
+    shortcut_shares,
 )
 from benchmarks.paper.training.corpus import Moments, Source
 from benchmarks.paper.training.recipe import count_layers

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -70,18 +69,6 @@ def spatial_layers(variant: Variant) -> tuple[str, ...]:
     return tuple(layer.name for layer in layers(variant) if layer.kernel > 1)
 
 
-def _norm_behind(model: ResNet, layer: str) -> nn.BatchNorm2d:
-    name = layer.replace("conv", "bn")
-    norm = dict(model.named_modules()).get(name)
-    if not isinstance(norm, nn.BatchNorm2d):
-        raise UsageError(
-            f"no batch-norm {name!r} behind the convolution {layer!r}",
-            code="no-batch-norm",
-            hint="take the unfolded network",
-        )
-    return norm
-
-
 def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Responses:
     """The network's responses to all images of the ``batches``, each (n, c, h, w), in evaluation mode.
 
@@ -92,11 +79,19 @@ def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Resp
         ArtifactError: a response is not finite.
     """
     spreads = {layer: RunningSpread() for layer in spatial_layers(model.variant)}
-    norms = [_norm_behind(model, layer) for layer in spreads]
+    modules = dict(model.named_modules())
     images = 0
     with ExitStack() as stack:
-        for norm, spread in zip(norms, spreads.values(), strict=True):
-            stack.callback(norm.register_forward_hook(partial(_add_output, spread)).remove)
+        for layer, spread in spreads.items():
+            bn = layer.replace("conv", "bn")
+            norm = modules.get(bn)
+            if not isinstance(norm, nn.BatchNorm2d):
+                hint = "take the unfolded network"
+                raise UsageError(
+                    f"no batch-norm {bn!r} behind the convolution {layer!r}", code="no-batch-norm", hint=hint
+                )
+            hook = norm.register_forward_hook(lambda _module, _inputs, output, spread=spread: spread.add(output))
+            stack.callback(hook.remove)
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(torch.inference_mode())
         for batch in batches:
@@ -111,7 +106,3 @@ def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Resp
             )
     std = tuple(spread.std for spread in spreads.values())
     return Responses(name, model.variant, images, tuple(spreads), std)
-
-
-def _add_output(spread: RunningSpread, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    spread.add(output)

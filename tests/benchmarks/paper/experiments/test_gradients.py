@@ -20,15 +20,18 @@ from benchmarks.paper.experiments.gradients import (
     gradients_findings,
     limits,
 )
-from benchmarks.paper.probes.identity_gradient import GradientShare, GradientShares, identity_blocks, shortcut_shares
-from benchmarks.paper.probes.layer_gradients import (
+from benchmarks.paper.probes.gradients import (
+    GradientShare,
+    GradientShares,
     InitialGradients,
     LossBatch,
     Norms,
     TrainedGradients,
     along_training,
     at_initialisation,
+    identity_blocks,
     layer_gradients,
+    shortcut_shares,
     without_norms,
 )
 from benchmarks.paper.probes.responses import spatial_layers
