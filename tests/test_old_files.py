@@ -25,7 +25,8 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.cli import rbench
 from benchmarks.compare import integrity
 from benchmarks.compare.compare import Limits, compare
-from benchmarks.paper.experiments import curves, degradation
+from benchmarks.paper.experiments import curves
+from benchmarks.paper.experiments.comparisons import degradation_findings
 from benchmarks.paper.training import corpus, loop, schedule
 from benchmarks.paper.training import run as runs
 from benchmarks.records import findings, result, store
@@ -328,7 +329,7 @@ def test_findings_are_read_and_come_of_their_runs(unpacked: Path, monkeypatch: p
     monkeypatch.chdir(unpacked / "training")
     found = findings.read(Path("experiment/degradation.findings.json"))
     folders = [Path("experiment/runs") / f"{name}-seed{seed}" for seed in range(2) for name in ("plain20", "resnet20")]
-    again = degradation.findings(curves.gather_runs(folders), found.provenance.command)
+    again = degradation_findings(curves.gather_runs(folders), found.provenance.command)
     assert replace(again, provenance=found.provenance) == found
     assert replace(again.provenance, time=found.provenance.time) == found.provenance
     assert findings.read(Path("experiment/responses.findings.json")).experiment == "responses"

@@ -53,6 +53,11 @@ class Norms:
     blocks: tuple[str, ...]
     input_norm: tuple[float, ...]
 
+    @property
+    def growth(self) -> float:
+        """The norm at the first block's input over that at the last's: above 1 the gradient grows on its way back."""
+        return self.input_norm[0] / self.input_norm[-1]
+
 
 @dataclass(frozen=True)
 class InitialGradients:

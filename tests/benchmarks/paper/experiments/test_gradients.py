@@ -339,7 +339,7 @@ def test_every_measurement_is_in_panels_and_tables(tmp_path: Path) -> None:
     assert by_depth.lines[0].high == pytest.approx((10, 400))
     assert [line.label for line in training.lines] == ["after 0 iterations", "after 500 iterations"]
     assert [len(table.rows) for table in found.tables] == [4, 2, 1]
-    notes = limits("8 images of noise", True, True, True)
+    notes = list(limits("8 images of noise", True, True, True))
     assert list(found.notes) == [note.sentence for note in notes]
     assert len({note.code for note in notes}) == 4
     assert findings.read(findings.write(found, tmp_path)) == found
