@@ -27,7 +27,7 @@ from benchmarks.compare import integrity
 from benchmarks.compare.compare import Limits, compare
 from benchmarks.paper.experiments import curves
 from benchmarks.paper.experiments.comparisons import degradation_findings
-from benchmarks.paper.training import corpus, loop, schedule
+from benchmarks.paper.training import batches, corpus, loop
 from benchmarks.paper.training import run as runs
 from benchmarks.records import findings, result, store
 from benchmarks.report.comparison import comparison_document
@@ -312,8 +312,8 @@ def test_an_interrupted_training_run_goes_on_to_the_same_end(unpacked: Path, tmp
     recipe, arithmetic = run.identity.recipe, run.sittings[0].arithmetic
     images = corpus.load(corpus.Source("fashion-mnist-sample", limit=320, size=28), recipe.held_out, recipe.batch)
     assert images.digest == run.identity.corpus
-    data = loop.on_device(images, recipe, run.identity.variant, arithmetic)
-    (ended,) = schedule.drive([loop.TrainingJob(folder, run.identity, arithmetic)], data, SILENT, loop.Pace(states=2))
+    data = batches.on_device(images, recipe, run.identity.variant, arithmetic.device)
+    (ended,) = loop.drive([loop.TrainingJob(folder, run.identity, arithmetic)], data, SILENT, loop.Pace(states=2))
     expected = runs.open_run(whole)
     assert ended.identity == expected.identity
     assert ended.outcome is not None

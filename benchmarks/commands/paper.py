@@ -76,7 +76,7 @@ def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | Non
             listener.notice(
                 f"an update takes {1e3 * run.step_s:.1f} ms, making its batch {run.input_share:.1%} of that"
             )
-        listener.notice(study.export_command(folder, run, WEIGHTS))
+        listener.notice(study.export_command(folder, run))
     click.echo(folder / WEIGHTS)
 
 
@@ -157,9 +157,9 @@ def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, i
 
     Of networks as they are initialised; and of trained ones, along their training if --states kept them on the way.
     """
-    from benchmarks.paper.experiments.inspection import InitialNetworks, layer_gradients
+    from benchmarks.paper.experiments.inspection import layer_gradients
 
-    _examine(partial(layer_gradients, networks, InitialNetworks(initial, seeds, images)), **options)
+    _examine(partial(layer_gradients, networks, initial, seeds, images), **options)
 
 
 @paper.command(context_settings=SETTINGS)
@@ -185,8 +185,7 @@ def _examine(
     **data: Any,
 ) -> None:
     """Measures networks on the data, and says what is found."""
-    from benchmarks.paper.experiments.checkpoints import IMAGENET_MOMENTS
-    from benchmarks.paper.experiments.inspection import Inspection
+    from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection
     from benchmarks.paper.training.corpus import Source
     from runtimes.errors import UsageError
     from runtimes.files import check_writable

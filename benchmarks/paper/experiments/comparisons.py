@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.paper.experiments.curves import Curves, check_larger, note_single_seed, provenance, spread
 from benchmarks.paper.training.recipe import count_layers
-from benchmarks.records.findings import Check, Experiment, Findings, FindingsTable, Mark, Panel
+from benchmarks.records.findings import Findings, FindingsTable, Mark, Panel
 from exporter.models.variants import Shortcut, multiply_adds, parameters
 from runtimes.errors import Reason
 
@@ -50,14 +49,16 @@ def degradation_findings(curves: Sequence[Curves], command: str) -> Findings:
     if plain and residual:
         claim = "at the greatest depth the residual net trains better than the plain one"
         checks.append(check_larger(plain[-1], residual[-1], "train", claim, last))
-    return _Comparison(
+    groups = [("Plain nets", plain, "Figure 6, left"), ("Residual nets", residual, "Figure 6, middle")]
+    return Findings(
         "degradation",
         "Degradation: deeper plain nets train worse, deeper residual nets do not",
-        checks,
-        [("Plain nets", plain, "Figure 6, left"), ("Residual nets", residual, "Figure 6, middle")],
-        lambda one: one.variant.paper.top1_error,
-        levels=True,
-    ).findings(curves, command)
+        tuple(checks),
+        _panels(curves, groups, levels=True),
+        (_table(curves, lambda one: one.variant.paper.top1_error),),
+        _sentences(curves),
+        provenance(curves, command),
+    )
 
 
 def depth_findings(curves: Sequence[Curves], command: str) -> Findings:
@@ -65,26 +66,25 @@ def depth_findings(curves: Sequence[Curves], command: str) -> Findings:
     by_name = {one.variant.name: one for one in curves}
     plain18, plain34, resnet18, resnet34 = (by_name[name] for name, _ in DEPTH_NETWORKS)
     figure, table = "section 4.1, Figure 4", "section 4.1, Table 2"
+    plain, residual = [plain18, plain34], [resnet18, resnet34]
     small_images = Reason(
         "small-images",
         f"ImageNet's nets on images of {curves[0].variant.size[0]} pixels: the stem halves them twice, and the last "
         "stage sees what is left.",
     )
-    return _Comparison(
+    return Findings(
         "depth",
         "Depth: 34 layers against 18, plain and residual",
-        [
+        (
             check_larger(plain34, plain18, "train", "the 34-layer plain net has the higher training error", figure),
             check_larger(resnet18, resnet34, "train", "the 34-layer residual net has the lower training error", figure),
             check_larger(plain34, resnet34, "test", "of 34 layers, the residual net generalises better", table),
-        ],
-        [
-            ("Plain nets", [plain18, plain34], "Figure 4, left"),
-            ("Residual nets", [resnet18, resnet34], "Figure 4, right"),
-        ],
-        lambda one: PAPER_DEPTH[one.variant.name],
-        note=small_images,
-    ).findings(curves, command)
+        ),
+        _panels(curves, [("Plain nets", plain, "Figure 4, left"), ("Residual nets", residual, "Figure 4, right")]),
+        (_table(curves, lambda one: PAPER_DEPTH[one.variant.name]),),
+        _sentences(curves, small_images),
+        provenance(curves, command),
+    )
 
 
 def shortcuts_findings(curves: Sequence[Curves], command: str) -> Findings:
@@ -96,89 +96,72 @@ def shortcuts_findings(curves: Sequence[Curves], command: str) -> Findings:
         "paper-column-of-resnet34",
         "The last column is of ResNet-34 on ImageNet: what can be compared is the order and the size of the steps.",
     )
-    return _Comparison(
+    return Findings(
         "shortcuts",
         f"Shortcuts: options A, B and C of {name}",
-        [
+        (
             check_larger(a, b, "test", "option B is slightly better than A", source),
             check_larger(b, c, "test", "option C is marginally better than B", source),
-        ],
-        [(f"{name} by shortcut option", curves, "Table 3")],
-        lambda one: PAPER_SHORTCUTS[one.variant.shortcut],
-        caption="What an option costs and brings. ",
-        note=last_column,
-    ).findings(curves, command)
+        ),
+        _panels(curves, [(f"{name} by shortcut option", curves, "Table 3")]),
+        (_table(curves, lambda one: PAPER_SHORTCUTS[one.variant.shortcut], "What an option costs and brings. "),),
+        _sentences(curves, last_column),
+        provenance(curves, command),
+    )
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """What differs from one experiment to the next.
-
-    Attributes:
-        panels: the title, the networks and the paper's figure of each panel; one without networks is left out.
-        paper: the paper's error of a network, a fraction, for the table's last column.
-        caption: what stands in front of the table's caption.
-        note: a limit of this experiment beside those of all.
-        levels: whether the panels show the test errors that the paper prints.
-    """
-
-    experiment: Experiment
-    title: str
-    checks: Sequence[Check]
-    panels: Sequence[tuple[str, Sequence[Curves], str]]
-    paper: Callable[[Curves], float | None]
-    caption: str = ""
-    note: Reason | None = None
-    levels: bool = False
-
-    def findings(self, curves: Sequence[Curves], command: str) -> Findings:
-        """The findings on all the networks' curves."""
-        until = curves[0].until
-        errors = "Errors of the finished networks" if until is None else f"Errors at iteration {until:,}"
-        last = [point for one in curves for points in one.points for point in points[-3:]]
-        highest = 100 * max(max(point.train_error, point.test_error) for point in last)
-        ceiling = round(float(min(100, max(20.0, 1.5 * highest))), 1)  # the ends of curves can be told apart below it
-        columns: dict[str, Callable[[Curves], str]] = {
-            "network": lambda one: one.label,
-            "parameters": lambda one: f"{parameters(one.variant) / 1e6:.2f} M",
-            "multiply-adds": lambda one: f"{multiply_adds(one.variant) / 1e6:.1f} M",
-            "seeds": lambda one: str(len(one.runs)),
-            "training %": lambda one: spread(one.errors("train")),
-            "test %": lambda one: spread(one.errors("test")),
-            "ms a step": _format_step,
-            "paper: test %": self._format_paper,
-        }
-        notes = [*limits(curves), *([] if self.note is None else [self.note])]
-        return Findings(
-            self.experiment,
-            self.title,
-            tuple(self.checks),
-            tuple(self._panel(*panel, ceiling) for panel in self.panels if panel[1]),
-            (FindingsTable.of(self.caption + errors, curves, columns),),
-            tuple(note.sentence for note in notes),
-            provenance(curves, command),
-        )
-
-    def _panel(self, title: str, curves: Sequence[Curves], source: str, ceiling: float) -> Panel:
-        """Training errors dashed, test errors solid."""
+def _panels(
+    curves: Sequence[Curves], groups: Sequence[tuple[str, Sequence[Curves], str]], *, levels: bool = False
+) -> tuple[Panel, ...]:
+    """A panel for each title, networks and figure of the paper, unless there are no networks: training errors dashed,
+    test errors solid, and with ``levels`` the test errors that the paper prints."""
+    last = [point for one in curves for points in one.points for point in points[-3:]]
+    highest = 100 * max(max(point.train_error, point.test_error) for point in last)
+    ceiling = round(float(min(100, max(20.0, 1.5 * highest))), 1)  # the ends of curves can be told apart below it
+    panels = []
+    for title, networks, source in groups:
         lines, marks = [], []
-        for one in curves:
+        for one in networks:
             lines.append(one.line(f"{one.label}, training", "train", dashed=True))
             lines.append(one.line(f"{one.label}, test", "test"))
             error = one.variant.paper.top1_error
-            if self.levels and error is not None:
+            if levels and error is not None:
                 marks.append(Mark(f"{one.label}, paper", one.label, 100 * error))
-        y_range = (0.0, ceiling)
-        return Panel(title, "iteration", "error, %", tuple(lines), tuple(marks), y_range=y_range, source=source)
+        parts = "iteration", "error, %", tuple(lines), tuple(marks)
+        if networks:
+            panels.append(Panel(title, *parts, y_range=(0.0, ceiling), source=source))
+    return tuple(panels)
 
-    def _format_paper(self, curves: Curves) -> str:
-        error = self.paper(curves)
-        return "–" if error is None else f"{100 * error:.2f}"
+
+def _table(curves: Sequence[Curves], paper: Callable[[Curves], float | None], caption: str = "") -> FindingsTable:
+    """The networks' errors; ``paper`` gives the paper's of a network, a fraction, for the last column."""
+    columns: dict[str, Callable[[Curves], str]] = {
+        "network": lambda one: one.label,
+        "parameters": lambda one: f"{parameters(one.variant) / 1e6:.2f} M",
+        "multiply-adds": lambda one: f"{multiply_adds(one.variant) / 1e6:.1f} M",
+        "seeds": lambda one: str(len(one.runs)),
+        "training %": lambda one: spread(one.errors("train")),
+        "test %": lambda one: spread(one.errors("test")),
+        "ms a step": _format_step,
+        "paper: test %": lambda one: _format_error(paper(one)),
+    }
+    until = curves[0].until
+    errors = "Errors of the finished networks" if until is None else f"Errors at iteration {until:,}"
+    return FindingsTable.of(caption + errors, curves, columns)
 
 
 def _format_step(curves: Curves) -> str:
     steps = [run.step_s for run in curves.runs if run.step_s is not None]
     return f"{1e3 * float(np.median(steps)):.1f}" if steps else "–"
+
+
+def _format_error(error: float | None) -> str:
+    return "–" if error is None else f"{100 * error:.2f}"
+
+
+def _sentences(curves: Sequence[Curves], *own: Reason) -> tuple[str, ...]:
+    """The limits of such runs, and those of the experiment itself."""
+    return tuple(note.sentence for note in (*limits(curves), *own))
 
 
 def limits(curves: Sequence[Curves]) -> Iterator[Reason]:

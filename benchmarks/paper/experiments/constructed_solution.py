@@ -42,8 +42,7 @@ def deepen(model: ResNet, variant: Variant, seed: int = 0) -> ResNet:
 
     It is an identity with the running statistics; a batch's own, which training uses, would scale what they get.
 
-    Raises:
-        UsageError: the variant is not the model's but for more blocks; or its added blocks can be no identity.
+    Raises ``UsageError`` if the variant is not the model's but for more blocks, or its added blocks can be no identity.
     """
     _check(model.variant, variant)
     deeper = build(variant)

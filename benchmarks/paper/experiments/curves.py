@@ -164,9 +164,6 @@ def note_single_seed() -> Reason:
     )
 
 
-# Lines ----------------------------------------------------------------------------------------------------------------
-
-
 def seeds_line(
     label: str, family: str, x: Sequence[float], values: NDArray[np.float64], *, dashed: bool = False, log: bool = False
 ) -> Line:
@@ -182,9 +179,6 @@ def layers_line(variant: Variant, values: NDArray[np.float64], *, log: bool = Fa
     family = f"{count_layers(variant)} layers"
     label, numbers = f"{family}, {variant.family}", range(1, values.shape[1] + 1)
     return seeds_line(label, family, numbers, values, dashed=not variant.residual, log=log)
-
-
-# Provenance -----------------------------------------------------------------------------------------------------------
 
 
 def provenance(curves: Sequence[Curves], command: str) -> Provenance:

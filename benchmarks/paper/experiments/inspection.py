@@ -106,11 +106,10 @@ class Inspection:
         name, classes, test = load_test(self.source)
         size, host = self.source.size, torch.device("cpu")
         networks = load_networks(specs, classes, size, self.moments)
+        wanted = dict.fromkeys([network.moments for network in networks] or [self.moments])
         images = {
-            moments: place_on_device(
-                test, host, size=size, padding=PAPER.padding, moments=moments, channels=CHANNELS
-            )
-            for moments in [network.moments for network in networks] or [self.moments]
+            moments: place_on_device(test, host, size=size, padding=PAPER.padding, moments=moments, channels=CHANNELS)
+            for moments in wanted
         }
         return networks, TestImages(name, classes, images)
 
@@ -177,8 +176,12 @@ def _load_run(folder: Path, classes: tuple[str, ...], size: int) -> TrainedNetwo
             hint="--data names the data that it was trained on",
         )
     if trained != size:
-        what, hint = "trained-on-other-size", f"--size {trained}"
-        raise ModelMismatchError(f"trained on {trained} pixels, not {size}", code=what, path=folder, hint=hint)
+        raise ModelMismatchError(
+            f"trained on {trained} pixels, not {size}",
+            code="trained-on-other-size",
+            path=folder,
+            hint=f"--size {trained}",
+        )
     iteration, state = state_of(folder)
     model = build(identity.variant)
     model.load_state_dict(state)
@@ -260,11 +263,11 @@ def _deeper(variant: Variant, others: Sequence[Variant]) -> Variant:
             return False
         return all(more >= less for more, less in zip(row.depths, variant.depths, strict=True))
 
-    given = sorted(filter(is_deeper, others), key=count_layers, reverse=True)
+    given = sorted(filter(is_deeper, others), key=count_layers)
     known = sorted(filter(is_deeper, VARIANTS.values()), key=count_layers)
     if not given and not known:
         raise UsageError(f"no variant is {variant.name} with more blocks", code="no-deeper-variant")
-    chosen = [*given, *known][0]
+    chosen = given[-1] if given else known[0]
     return replace(variant, name=chosen.name, depths=chosen.depths, paper=chosen.paper)
 
 

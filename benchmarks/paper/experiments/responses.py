@@ -97,11 +97,18 @@ def responses_findings(measured: Sequence[Responses], provenance: Provenance) ->
     if steps:
         quantity = "the deeper network's median response over the shallower's"
         checks.append(_check(SAID_DEEPER, quantity, ratio_of_medians, steps))
+    values = [(group[0].variant, np.array([one.std for one in group])) for group in groups]
+    in_order = tuple(layers_line(variant, std) for variant, std in values)
+    descending = tuple(layers_line(variant, -np.sort(-std, axis=1)) for variant, std in values)
+    y_label, by_size = "standard deviation", "Layers sorted by magnitude"
     return Findings(
         experiment="responses",
         title="Layer responses: what each layer adds to the signal",
         checks=tuple(checks),
-        panels=_panels(groups),
+        panels=(
+            Panel("Layers in order", "layer", y_label, in_order, source="Figure 7, top"),
+            Panel(by_size, "layer, strongest first", y_label, descending, source="Figure 7, bottom"),
+        ),
         tables=(_table(ordered),),
         notes=tuple(note.sentence for note in limits(counterparts, steps)),
         provenance=provenance,
@@ -160,17 +167,6 @@ def _check(claim: str, quantity: str, estimate: Callable[..., Ratio], pairs: Seq
         parts.append(f"{times(ratio.value, ratio.interval)} of {names} ({layers} layers)")
     outcome = findings.combine_outcomes(ratio.smaller for ratio in ratios)
     return Check(claim, "section 4.2, Figure 7", f"{quantity}: {', '.join(parts)}", outcome)
-
-
-def _panels(groups: Sequence[Sequence[Responses]]) -> tuple[Panel, ...]:
-    values = [(group[0].variant, np.array([one.std for one in group])) for group in groups]
-    in_order = tuple(layers_line(variant, std) for variant, std in values)
-    descending = tuple(layers_line(variant, -np.sort(-std, axis=1)) for variant, std in values)
-    y_label, by_size = "standard deviation", "Layers sorted by magnitude"
-    return (
-        Panel("Layers in order", "layer", y_label, in_order, source="Figure 7, top"),
-        Panel(by_size, "layer, strongest first", y_label, descending, source="Figure 7, bottom"),
-    )
 
 
 def _table(measured: Sequence[Responses]) -> FindingsTable:

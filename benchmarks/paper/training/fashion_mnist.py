@@ -27,8 +27,8 @@ SHA256 = {
 def read(split: str, folder: Path = DEBIAN_FOLDER) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (n, 28, 28) uint8 and targets (n,) of ``split``, which is ``train`` (60,000) or ``t10k`` (10,000).
 
-    Raises:
-        ResourceError, ArtifactError, IntegrityError: a file is not there, not whole, or not the published one.
+    Raises ``ResourceError``, ``ArtifactError``, ``IntegrityError`` if a file is not there, not whole, not the published
+    one.
     """
     images = _unpack(folder, f"{split}-images-idx3-ubyte", offset=16).reshape(-1, 28, 28)
     targets = _unpack(folder, f"{split}-labels-idx1-ubyte", offset=8)

@@ -127,6 +127,11 @@ class Stepper:
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         return {**weights, **momenta, "sums": self.sums}
 
+    def state_on_host(self) -> dict[str, Tensor]:
+        """What ``state`` gives, on the host. Waits for the device."""
+        with self.queue():
+            return {name: tensor.contiguous().cpu() for name, tensor in self.state().items()}
+
     def restore(self, state: dict[str, Tensor]) -> None:
         """Sets what ``state`` gave, tensor by tensor and in place."""
         with torch.no_grad(), self.queue():
