@@ -119,9 +119,17 @@ def compare_networks(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.
     """
     images = differing = 0
     difference = largest = 0.0
-    with evaluation_mode(shallower, deeper):
+    with evaluation_mode(shallower, deeper), torch.inference_mode():
         for batch in batches:
-            wanted, given = (_logits(model, batch) for model in (shallower, deeper))
+            logits: list[NDArray[np.float32]] = []
+            for model in (shallower, deeper):
+                logits.append(model(batch.to(model.fc.weight.device)).float().cpu().numpy())
+                if not np.isfinite(logits[-1]).all():
+                    name = model.variant.name
+                    raise ArtifactError(
+                        f"the logits of {name} are not finite with these weights", code="variant-logits-not-finite"
+                    )
+            wanted, given = logits
             images += len(batch)
             differing += int((wanted.view(np.int32) != given.view(np.int32)).any(axis=1).sum())
             difference = max(difference, float(np.abs(wanted - given).max()))
@@ -130,16 +138,6 @@ def compare_networks(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.
         raise UsageError("outputs are compared on at least one image", code="comparison-without-images")
     names = shallower.variant.name, deeper.variant.name
     return ConstructionResult(*names, shallower.variant.residual, images, differing, difference, largest)
-
-
-def _logits(model: ResNet, images: torch.Tensor) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        logits: NDArray[np.float32] = model(images.to(model.fc.weight.device)).float().cpu().numpy()
-    if not np.isfinite(logits).all():
-        raise ArtifactError(
-            f"the logits of {model.variant.name} are not finite with these weights", code="variant-logits-not-finite"
-        )
-    return logits
 
 
 # Findings -------------------------------------------------------------------------------------------------------------
@@ -158,13 +156,12 @@ def identity_findings(
         of_kind = [result for result in constructed if result.residual == residual]
         if of_kind:
             checks.append(_construction_check(claim, of_kind))
-    tables, panels = [_table(constructed)], []
+    panels = []
     if training is not None:
         shallower, deeper = training
         built = f"{deeper.label} built from {shallower.label}"
         labels = f"{deeper.label} as trained", f"{deeper.label} as built from {shallower.label}"
         checks.append(check_larger(deeper, shallower, "train", SAID_SOLVER, "section 1, Figure 1", labels))
-        tables.append(_errors_table(shallower, deeper, built))
         lines = tuple(curves.line(curves.label, "train") for curves in training)
         level = Mark(built, shallower.label, 100 * float(np.mean(shallower.errors("train"))))
         title, y_label = "Training, and the level of the built solution", "training error, %"
@@ -174,7 +171,7 @@ def identity_findings(
         title="The solution by construction: a deeper net that does what a shallower one does",
         checks=tuple(checks),
         panels=tuple(panels),
-        tables=tuple(tables),
+        tables=tuple(_tables(constructed, training)),
         notes=tuple(note.sentence for note in limits(training)),
         provenance=provenance,
     )
@@ -219,8 +216,10 @@ def _construction_check(claim: str, constructed: Sequence[ConstructionResult]) -
     return Check(claim, "section 1", "; ".join(parts), "confirmed" if same else "contradicted")
 
 
-def _table(constructed: Sequence[ConstructionResult]) -> FindingsTable:
-    columns: dict[str, Callable[[ConstructionResult], str]] = {
+def _tables(
+    constructed: Sequence[ConstructionResult], training: tuple[Curves, Curves] | None
+) -> Iterator[FindingsTable]:
+    outputs: dict[str, Callable[[ConstructionResult], str]] = {
         "built": lambda one: one.deeper,
         "from": lambda one: one.shallower,
         "images": lambda one: f"{one.images:,}",
@@ -229,17 +228,18 @@ def _table(constructed: Sequence[ConstructionResult]) -> FindingsTable:
         "largest logit": lambda one: f"{one.largest:.3g}",
     }
     caption = "Outputs of the built network beside those of the network that it was built from"
-    return FindingsTable.of(caption, constructed, columns)
-
-
-def _errors_table(shallower: Curves, deeper: Curves, built: str) -> FindingsTable:
-    columns: dict[str, Callable[[Curves], str]] = {
+    yield FindingsTable.of(caption, constructed, outputs)
+    if training is None:
+        return
+    shallower, deeper = training
+    errors: dict[str, Callable[[Curves], str]] = {
         "network": lambda curves: curves.label,
         "seeds": lambda curves: str(len(curves.runs)),
         "training %": lambda curves: spread(curves.errors("train")),
-        f"{built}: training %": lambda one: spread(shallower.errors("train")) if one is deeper else "–",
+        f"{deeper.label} built from {shallower.label}: training %": lambda curves: (
+            spread(shallower.errors("train")) if curves is deeper else "–"
+        ),
     }
     until = shallower.until
     when = ", finished and in evaluation mode" if until is None else f" at iteration {until:,}"
-    caption = f"Error of the plain networks on their training images{when}"
-    return FindingsTable.of(caption, (shallower, deeper), columns)
+    yield FindingsTable.of(f"Error of the plain networks on their training images{when}", training, errors)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.paper.experiments.curves import layers_line, seeds_line
-from benchmarks.paper.probes.gradients import GradientShares, InitialGradients, Norms, TrainedGradients
+from benchmarks.paper.probes import GradientShares, InitialGradients, Norms, TrainedGradients
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records.findings import Check, Findings, FindingsTable, Line, Panel, Provenance, floats
 from exporter.models.variants import Variant
@@ -110,7 +110,17 @@ def _checks(
 ) -> Iterator[Check]:
     """Verdicts on the plain nets; the residual ones are named beside them."""
     if shares:
-        yield _identity_check(shares)
+        every = [share for one in shares for share in one.blocks]
+        worst = max(share.error for share in every)
+        parts = [
+            f"{np.median([share.shortcut for share in one.blocks]):.0%} in {one.name} ({len(one.blocks)} blocks)"
+            for one in shares
+        ]
+        measured = (
+            f"largest relative error {worst:.2g} over {len(every)} blocks; of the gradient in the median block the + 1 "
+            f"brings {'; '.join(parts)}"
+        )
+        yield _check(SAID_IDENTITY, "section 3.2, equation 1", measured, worst <= ROUNDING)
     later = [one for one in trained if not one.variant.residual]
     begun = [one for one in later if one.iteration > 0]
     normal, bare = ([group for group in groups if group.normalised == normalised] for normalised in (True, False))
@@ -141,20 +151,6 @@ def _check(claim: str, source: str, measured: str, holds: bool) -> Check:
 def _health_check(claim: str, source: str, measured: str, growths: Iterable[float]) -> Check:
     healthy = all(1 / HEALTHY <= growth <= HEALTHY for growth in growths)
     return _check(claim, source, f"{measured}; the limit is {HEALTHY:g} times", healthy)
-
-
-def _identity_check(shares: Sequence[GradientShares]) -> Check:
-    every = [share for one in shares for share in one.blocks]
-    worst = max(share.error for share in every)
-    parts = [
-        f"{np.median([share.shortcut for share in one.blocks]):.0%} in {one.name} ({len(one.blocks)} blocks)"
-        for one in shares
-    ]
-    measured = (
-        f"largest relative error {worst:.2g} over {len(every)} blocks; of the gradient in the median block the + 1 "
-        f"brings {'; '.join(parts)}"
-    )
-    return _check(SAID_IDENTITY, "section 3.2, equation 1", measured, worst <= ROUNDING)
 
 
 def _by_point(trained: Sequence[TrainedGradients]) -> str:

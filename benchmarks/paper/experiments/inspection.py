@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.paper import probes
 from benchmarks.paper.experiments import constructed_solution
-from benchmarks.paper.experiments.curves import Curves, gather_runs, now
+from benchmarks.paper.experiments.curves import gather_runs, now
 from benchmarks.paper.experiments.gradients import gradients_findings
 from benchmarks.paper.experiments.responses import responses_findings
 from benchmarks.paper.experiments.study import fit_variant
-from benchmarks.paper.probes import gradients, responses
 from benchmarks.paper.training.batches import DeviceImages, place_on_device
 from benchmarks.paper.training.corpus import Moments, Source, load_test
 from benchmarks.paper.training.recipe import PAPER, count_layers
@@ -78,13 +78,13 @@ class TestImages:
         for images, _ in self.images[network.moments].crop_centres():
             yield from torch.split(images, BATCH)
 
-    def draw_batch(self, count: int, network: TrainedNetwork | None = None) -> gradients.LossBatch:
+    def draw_batch(self, count: int, network: TrainedNetwork | None = None) -> probes.LossBatch:
         """So many images, drawn by a shuffle that is always the same, as a network sees them, or as the first does."""
         own = next(iter(self.images.values())) if network is None else self.images[network.moments]
         count = min(count, len(own))
         chosen = torch.randperm(len(own), generator=torch.Generator().manual_seed(_BATCH_SEED))[:count]
         description = f"{count} test images of {self.name}"
-        return gradients.LossBatch(own.crop_centre(chosen), own.targets[chosen], description)
+        return probes.LossBatch(own.crop_centre(chosen), own.targets[chosen], description)
 
     def __len__(self) -> int:
         return len(next(iter(self.images.values())))
@@ -176,11 +176,9 @@ def _load_run(folder: Path, classes: tuple[str, ...], size: int) -> TrainedNetwo
             hint="--data names the data that it was trained on",
         )
     if trained != size:
+        hint = f"--size {trained}"
         raise ModelMismatchError(
-            f"trained on {trained} pixels, not {size}",
-            code="trained-on-other-size",
-            path=folder,
-            hint=f"--size {trained}",
+            f"trained on {trained} pixels, not {size}", code="trained-on-other-size", path=folder, hint=hint
         )
     iteration, state = state_of(folder)
     model = build(identity.variant)
@@ -199,7 +197,7 @@ def layer_responses(specs: Sequence[str], inspection: Inspection) -> Findings:
     measured = []
     for network in networks:
         inspection.listener.step(f"{network.name}: {len(images):,} images")
-        measured.append(responses.layer_responses(network.name, network.model, images.batches_for(network)))
+        measured.append(probes.layer_responses(network.name, network.model, images.batches_for(network)))
     return responses_findings(measured, inspection.provenance(images.name, len(images), networks))
 
 
@@ -215,22 +213,22 @@ def layer_gradients(
     """
     networks, images = inspection.load(specs)
     batch = images.draw_batch(count)
-    initial: list[gradients.InitialGradients] = []
+    initial: list[probes.InitialGradients] = []
     for name in names:
         row = fit_variant(name, len(images.classes), inspection.source.size)
         for seed in range(seeds):
             inspection.listener.step(f"{name}, seed {seed}: gradients at initialisation")
-            initial += gradients.at_initialisation(row, seed, batch)
-    trained: list[gradients.TrainedGradients] = []
-    shares: list[gradients.GradientShares] = []
+            initial += probes.at_initialisation(row, seed, batch)
+    trained: list[probes.TrainedGradients] = []
+    shares: list[probes.GradientShares] = []
     for network in networks:
         inspection.listener.step(f"{network.name}: gradients")
         own = images.draw_batch(count, network)
         if network.folder is not None:
             states = {**dict(states_of(network.folder)), network.iteration: network.model.state_dict()}
-            trained += gradients.along_training(network.variant, states.items(), own)
-        if gradients.identity_blocks(network.variant):
-            shares.append(gradients.shortcut_shares(network.name, network.model, own))
+            trained += probes.along_training(network.variant, states.items(), own)
+        if probes.identity_blocks(network.variant):
+            shares.append(probes.shortcut_shares(network.name, network.model, own))
     origin = inspection.provenance(images.name, len(batch.targets), networks)
     origin = replace(origin, seeds=tuple(sorted({*origin.seeds, *range(seeds)})))
     return gradients_findings(initial, trained, shares, batch.description, origin)
@@ -252,8 +250,12 @@ def examine_construction(specs: Sequence[str], inspection: Inspection) -> Findin
         inspection.listener.step(f"{network.name} as {deeper.name}: {len(images):,} images")
         model = constructed_solution.deepen(network.model, deeper)
         built.append(constructed_solution.compare_networks(network.model, model, images.batches_for(network)))
+    folders = [network.folder for network in networks if network.folder is not None and not network.variant.residual]
+    plain = gather_runs(folders, so_far=True) if folders else []
+    plain.sort(key=lambda one: count_layers(one.variant))
+    training = (plain[0], plain[-1]) if len(plain) > 1 else None
     origin = inspection.provenance(images.name, len(images), networks)
-    return constructed_solution.identity_findings(built, _plain_training(networks), origin)
+    return constructed_solution.identity_findings(built, training, origin)
 
 
 def _deeper(variant: Variant, others: Sequence[Variant]) -> Variant:
@@ -269,11 +271,3 @@ def _deeper(variant: Variant, others: Sequence[Variant]) -> Variant:
         raise UsageError(f"no variant is {variant.name} with more blocks", code="no-deeper-variant")
     chosen = given[-1] if given else known[0]
     return replace(variant, name=chosen.name, depths=chosen.depths, paper=chosen.paper)
-
-
-def _plain_training(networks: Sequence[TrainedNetwork]) -> tuple[Curves, Curves] | None:
-    """The curves of the shallowest and the deepest plain network that our own runs trained, if there are two."""
-    folders = [network.folder for network in networks if network.folder is not None and not network.variant.residual]
-    groups = gather_runs(folders, so_far=True) if folders else []
-    groups.sort(key=lambda one: count_layers(one.variant))
-    return (groups[0], groups[-1]) if len(groups) > 1 else None

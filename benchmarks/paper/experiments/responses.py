@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.format import times
 from benchmarks.paper.experiments.curves import judge_larger, layers_line
-from benchmarks.paper.probes.responses import Responses
+from benchmarks.paper.probes import Responses
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records import findings
 from benchmarks.records.findings import Check, Findings, FindingsTable, Outcome, Panel, Provenance, floats

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +17,6 @@ from safetensors.torch import save
 from benchmarks.format import roughly
 from benchmarks.paper.training import run as runs
 from benchmarks.paper.training.batches import Data, Feed
-from benchmarks.paper.training.recipe import Recipe
 from benchmarks.paper.training.run import CurvePoint, FinalErrors, Run, RunIdentity, TrainingProgress, TrainingSegment
 from benchmarks.paper.training.step import Arithmetic, Stepper
 from benchmarks.records.findings import write_record
@@ -264,12 +262,7 @@ class Training:
         with stepper.queue():
             before = {name: tensor.clone() for name, tensor in stepper.state().items()}
         times = max(1, min(_TIMED, self.recipe.iterations // _TIMED))
-
-        def run_at_start(work: Callable[[], object]) -> None:
-            feed.rewind()
-            work()
-
-        step_s, input_s = (stepper.time_of(partial(run_at_start, work), times) for work in (stepper.step, feed.next))
+        step_s, input_s = (stepper.time_of(work, times) for work in (stepper.step, feed.next))
         stepper.restore(before)
         return step_s, input_s / step_s
 
@@ -310,7 +303,11 @@ def take_turns(trainings: Sequence[Training], listener: ExportListener, end_s: f
             doing = f"{title}, {name}" if title else f"{len(running)} runs side by side"
             listener.step(f"{doing}: {done:,} of {every:,} iterations, {left}")
             if point is not None:
-                listener.notice(f"{name}: {_format_point(point, training.recipe)}, {left}")
+                validation = "" if point.validation_error is None else f", validation {point.validation_error:.2%}"
+                listener.notice(
+                    f"{name}: {point.iteration:,} of {training.recipe.iterations:,}, loss {point.loss:.4f}, "
+                    f"error {point.train_error:.2%}{validation}, test {point.test_error:.2%}, {left}"
+                )
             if training.complete:
                 training.finish()
         unfinished = [training for training in running if not training.complete]
@@ -326,11 +323,3 @@ def _keep(trainings: Sequence[Training]) -> None:
     for training in trainings:
         if not training.complete:
             training.checkpoint()
-
-
-def _format_point(point: CurvePoint, recipe: Recipe) -> str:
-    validation = "" if point.validation_error is None else f", validation {point.validation_error:.2%}"
-    return (
-        f"{point.iteration:,} of {recipe.iterations:,}, loss {point.loss:.4f}, error {point.train_error:.2%}"
-        f"{validation}, test {point.test_error:.2%}"
-    )

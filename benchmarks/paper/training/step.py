@@ -165,13 +165,16 @@ class Stepper:
             return int(wrong) / len(images) if len(images) else float("nan")
 
     def time_of(self, work: Callable[[], object], times: int) -> float:
-        """Seconds of a call, the mean of many, until the device has finished; after one that is not counted."""
+        """Seconds of a call at the epoch's first step, the mean of many, until the device has finished; after one that
+        is not counted."""
         wait = torch.cuda.synchronize if self._stream is not None else torch.cpu.synchronize
         with self.queue():
+            self.feed.rewind()
             work()
             wait(self.device)
             start = time.perf_counter()
             for _ in range(times):
+                self.feed.rewind()
                 work()
             wait(self.device)
             return (time.perf_counter() - start) / times

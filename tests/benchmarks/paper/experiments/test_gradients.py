@@ -20,7 +20,7 @@ from benchmarks.paper.experiments.gradients import (
     gradients_findings,
     limits,
 )
-from benchmarks.paper.probes.gradients import (
+from benchmarks.paper.probes import (
     GradientShare,
     GradientShares,
     InitialGradients,
@@ -32,9 +32,9 @@ from benchmarks.paper.probes.gradients import (
     identity_blocks,
     layer_gradients,
     shortcut_shares,
+    spatial_layers,
     without_norms,
 )
-from benchmarks.paper.probes.responses import spatial_layers
 from benchmarks.records import findings
 from benchmarks.records.findings import Check, Findings, Outcome
 from exporter.models.resnet import BasicBlock, ResNet, build, initialise

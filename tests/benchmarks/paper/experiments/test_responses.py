@@ -15,7 +15,7 @@ from benchmarks.paper.experiments.responses import (
     ratio_of_medians,
     responses_findings,
 )
-from benchmarks.paper.probes.responses import Responses, spatial_layers
+from benchmarks.paper.probes import Responses, spatial_layers
 from benchmarks.records import findings
 from benchmarks.records.findings import Outcome
 from exporter.models.variants import variant

@@ -1,8 +1,8 @@
-"""Gradients by layer of plain and residual networks, and the ``+ 1`` in a residual block's gradient.
+"""Measurements inside a network, taken by hooks from outside: the responses of its layers, and its gradients.
 
-Everything is measured on a copy of the network, by hooks put on from outside, with batch-norm computing as in training.
-The network that is given stays as it is, to the bit and to the hook. It is in float64 as a deep plain network with
-batch-norm enlarges a rounding as it does a gradient: in float32, other machines would give other numbers.
+The network that is given stays as it is, to the bit, the mode and the hook. Gradients are measured on a copy of it,
+with batch-norm computing as in training, and in float64: a deep plain network with batch-norm enlarges a rounding as it
+does a gradient, and in float32 other machines would give other numbers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,10 +18,106 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.paper.probes.responses import spatial_layers
+from benchmarks.paper.training.step import evaluation_mode
 from exporter.models.resnet import BLOCKS, BasicBlock, Bottleneck, ResNet, build, initialise
-from exporter.models.variants import Variant
+from exporter.models.variants import Variant, layers
 from runtimes.errors import ArtifactError, UsageError
+
+# Responses ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Responses:
+    """How strongly each layer responds: the standard deviation behind its batch-norm (He et al. 2015, Figure 7).
+
+    In a residual network this is taken before the addition as well, so it is the strength of the residual function.
+
+    Attributes:
+        name: the network's, for people.
+        images: how many they were taken over.
+        layers: the convolutions' names, as ``exporter.models.variants.layers`` has them.
+        std: one for each of ``layers``, in the order of the forward pass, over all images, channels and pixels of the
+            batch-norm's output.
+    """
+
+    name: str
+    variant: Variant
+    images: int
+    layers: tuple[str, ...]
+    std: tuple[float, ...]
+
+
+class RunningSpread:
+    """Spread of numbers that come in parts: each part's float64 mean and variance are merged (Chan et al. 1979).
+
+    Exact but for float64's rounding, however many parts there are and however far their mean lies from zero.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self.squares = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Takes the numbers of a tensor of any shape and any float type."""
+        variance, mean = map(float, torch.var_mean(values.double(), correction=0))
+        count = self.count + values.numel()
+        step = mean - self.mean
+        self.squares += variance * values.numel() + step * step * self.count * values.numel() / count
+        self.mean += step * values.numel() / count
+        self.count = count
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of all numbers so far, of which there is at least one."""
+        return math.sqrt(self.squares / self.count)
+
+
+def spatial_layers(variant: Variant) -> tuple[str, ...]:
+    """Names of the convolutions that see a neighbourhood, in order: the stem and every 3x3, no 1x1."""
+    return tuple(layer.name for layer in layers(variant) if layer.kernel > 1)
+
+
+def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Responses:
+    """The network's responses to all images of the ``batches``, each (n, c, h, w), in evaluation mode.
+
+    The network and its mode are afterwards what they were, also after an exception.
+
+    Raises:
+        UsageError: a layer has no batch-norm behind it, or there are no images.
+        ArtifactError: a response is not finite.
+    """
+    spreads = {layer: RunningSpread() for layer in spatial_layers(model.variant)}
+    modules = dict(model.named_modules())
+    images = 0
+    with ExitStack() as stack:
+        for layer, spread in spreads.items():
+            bn = layer.replace("conv", "bn")
+            norm = modules.get(bn)
+            if not isinstance(norm, nn.BatchNorm2d):
+                hint = "take the unfolded network"
+                raise UsageError(
+                    f"no batch-norm {bn!r} behind the convolution {layer!r}", code="no-batch-norm", hint=hint
+                )
+            hook = norm.register_forward_hook(lambda _module, _inputs, output, spread=spread: spread.add(output))
+            stack.callback(hook.remove)
+        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(torch.inference_mode())
+        for batch in batches:
+            model(batch.to(model.fc.weight.device))
+            images += len(batch)
+    if not images:
+        raise UsageError("responses need at least one image", code="responses-without-images")
+    for layer, spread in spreads.items():
+        if not math.isfinite(spread.std):
+            raise ArtifactError(
+                f"{name}: the response of {layer} is not finite with these weights", code="response-not-finite"
+            )
+    std = tuple(spread.std for spread in spreads.values())
+    return Responses(name, model.variant, images, tuple(spreads), std)
+
+
+# Gradients ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +224,6 @@ def _check_gradient(size: float, where: str) -> float:
     return size
 
 
-# By layer -------------------------------------------------------------------------------------------------------------
-
-
 def without_norms(model: ResNet) -> ResNet:
     """A copy of the network in which what each convolution gives goes on as it is: no batch-norm is left."""
     bare = copy.deepcopy(model)
@@ -146,16 +240,16 @@ def layer_gradients(model: ResNet, batch: LossBatch) -> Norms:
     Raises ``ArtifactError`` if one is not finite, or zero throughout.
     """
     own = copy.deepcopy(model).double().train()
-    layers = {name: own.get_parameter(f"{name}.weight") for name in spatial_layers(own.variant)}
+    weights = {name: own.get_parameter(f"{name}.weight") for name in spatial_layers(own.variant)}
     inputs: dict[str, Tensor] = {}
     for name, block in _blocks(own).items():
         block.register_forward_pre_hook(partial(_keep, inputs, name))
-    gradients = torch.autograd.grad(batch.loss(own), [*layers.values(), *inputs.values()])
-    rms = [float(gradient.square().mean().sqrt()) for gradient in gradients[: len(layers)]]
-    norms = [float(gradient.square().sum().sqrt()) for gradient in gradients[len(layers) :]]
-    for name, value in zip((*layers, *inputs), rms + norms, strict=True):
+    gradients = torch.autograd.grad(batch.loss(own), [*weights.values(), *inputs.values()])
+    rms = [float(gradient.square().mean().sqrt()) for gradient in gradients[: len(weights)]]
+    norms = [float(gradient.square().sum().sqrt()) for gradient in gradients[len(weights) :]]
+    for name, value in zip((*weights, *inputs), rms + norms, strict=True):
         _check_gradient(value, f"{name} of {own.variant.name}")
-    return Norms(tuple(layers), tuple(rms), tuple(inputs), tuple(norms))
+    return Norms(tuple(weights), tuple(rms), tuple(inputs), tuple(norms))
 
 
 def at_initialisation(variant: Variant, seed: int, batch: LossBatch) -> tuple[InitialGradients, InitialGradients]:
@@ -179,9 +273,6 @@ def along_training(
         model.load_state_dict(state)
         gradients.append(TrainedGradients(variant, iteration, layer_gradients(model, batch)))
     return tuple(gradients)
-
-
-# The + 1 --------------------------------------------------------------------------------------------------------------
 
 
 def identity_blocks(variant: Variant) -> tuple[str, ...]:
