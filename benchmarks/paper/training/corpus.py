@@ -86,8 +86,8 @@ class Source:
     """Where the images are.
 
     Attributes:
-        train: ``BUNDLED_NAME`` for Debian's package, ``SAMPLE_NAME``, or the path of Fashion-MNIST's published files, of
-            CIFAR-10, or of one folder a class, in an archive or not.
+        train: ``BUNDLED_NAME`` for Debian's package, ``SAMPLE_NAME``, or the path of Fashion-MNIST's published files,
+            of CIFAR-10, or of one folder a class, in an archive or not.
         test: the same, if the test images lie elsewhere.
         name: what results call the data; ``None`` for the data set's own name.
         limit: takes so many training and so many test images at the most.
