@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -79,14 +79,13 @@ def gather_runs(
             raise UsageError("a run of another recipe or other data than the first", code="runs-differ", path=folder)
     until = min(points[-1].iteration for _, points in gathered)
     cut = None if all(run.outcome is not None for run, _ in gathered) else until
-    groups: dict[str, list[tuple[Run, tuple[CurvePoint, ...]]]] = {}
+    networks: dict[str, Curves] = {}
     for run, points in gathered:
+        name = label(run.identity.variant)
         kept = tuple(point for point in points if point.iteration <= until)
-        groups.setdefault(label(run.identity.variant), []).append((run, kept))
-    return [
-        Curves(name, tuple(run for run, _ in group), tuple(points for _, points in group), cut)
-        for name, group in groups.items()
-    ]
+        known = networks.get(name, Curves(name, (), (), cut))
+        networks[name] = replace(known, runs=(*known.runs, run), points=(*known.points, kept))
+    return list(networks.values())
 
 
 # Errors of several seeds ----------------------------------------------------------------------------------------------

@@ -190,11 +190,18 @@ def _panels(
             if group.norm_text == norm_text
         ]
         yield _layers_panel(f"Weight gradients at initialisation, {norm_text}", lines)
-    kinds = dict.fromkeys((group.norm_text, group.variant.family) for group in groups)
-    of_kinds = [[group for group in groups if (group.norm_text, group.variant.family) == kind] for kind in kinds]
-    if any(len(group) > 1 for group in of_kinds):
+    kinds: dict[tuple[str, str], list[_Group]] = {}
+    for group in groups:
+        kinds.setdefault((group.norm_text, group.variant.family), []).append(group)
+    if any(len(kind) > 1 for kind in kinds.values()):
         title = "Gradient at the first block over that at the last, at initialisation"
-        yield Panel(title, "layers", "ratio of norms", tuple(map(_depth_line, of_kinds)), y_scale="log")
+        lines = []
+        for (norm_text, family), kind in kinds.items():
+            depths = [count_layers(group.variant) for group in kind]
+            seeds = min(len(group.seeds) for group in kind)  # those that every depth has
+            growths, dashed = np.array([group.growths[:seeds] for group in kind]).T, family == "plain"
+            lines.append(seeds_line(f"{norm_text}, {family}", norm_text, depths, growths, dashed=dashed, log=True))
+        yield Panel(title, "layers", "ratio of norms", tuple(lines), y_scale="log")
     for variant in dict.fromkeys(one.variant for one in trained):
         points = [one for one in trained if one.variant == variant]
         lines = [_numbered_line(f"after {one.iteration:,} iterations", one.norms.weight_rms) for one in points]
@@ -206,15 +213,6 @@ def _panels(
 
 def _layers_panel(title: str, lines: Sequence[Line]) -> Panel:
     return Panel(title, "layer", "root mean square", tuple(lines), y_scale="log")
-
-
-def _depth_line(groups: Sequence[_Group]) -> Line:
-    variant, norm_text = groups[0].variant, groups[0].norm_text
-    depths = [count_layers(group.variant) for group in groups]
-    seeds = min(len(group.seeds) for group in groups)  # those that every depth has
-    growths = np.array([group.growths[:seeds] for group in groups]).T
-    label, dashed = f"{norm_text}, {variant.family}", not variant.residual
-    return seeds_line(label, norm_text, depths, growths, dashed=dashed, log=True)
 
 
 def _numbered_line(label: str, y: Sequence[float]) -> Line:

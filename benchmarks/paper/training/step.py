@@ -32,8 +32,8 @@ _CPU_OPTIONS: dict[str, str | int | bool] = {"cpp.use_two_step_variance_threshol
 class Arithmetic:
     """How a network is computed. Not part of the recipe, but it decides the last bits of the weights.
 
-    ``compiled``: by TorchInductor. ``bf16``: convolutions and what follows
-    them, by autocast; parameters, their updates and the loss stay float32.
+    ``compiled``: by TorchInductor. ``bf16``: convolutions and what follows them, by autocast; parameters, their updates
+    and the loss stay float32.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -82,12 +82,12 @@ class Stepper:
         if rate == self.rate:
             return
         self.rate = rate
-        for group in self.optimiser.param_groups:
-            if isinstance(group["lr"], Tensor):
-                with self.queue():
-                    group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        (group,) = self.optimiser.param_groups
+        if isinstance(group["lr"], Tensor):
+            with self.queue():
+                group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
     def step(self) -> None:
         """One update. On a GPU it is only begun when this returns."""
