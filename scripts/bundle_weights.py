@@ -12,7 +12,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.paper.training import fashion_mnist
+from benchmarks.paper.training.corpus import DEBIAN_FOLDER, read_fashion_mnist
 from benchmarks.paper.training.run import CURVE, RUN, WEIGHTS
 from exporter.data.dataset import BUNDLED
 from exporter.weights.sources import BUNDLE, BUNDLED_FOLDER, Bundle
@@ -25,23 +25,23 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """Date of every member: a zip file holds one, and the time of day is none of the content."""
 
 
-def bundle_test(target: Path, folder: Path = fashion_mnist.DEBIAN_FOLDER) -> None:
+def bundle_test(target: Path, folder: Path = DEBIAN_FOLDER) -> None:
     """Writes the test set: ``images`` (10000, 28, 28) uint8, ``targets`` (10000,) uint8 and ``classes`` (10,).
 
     Raises:
         ResourceError, ArtifactError: the published files are not in ``folder``, or not whole.
         ResourceError: as ``write_atomically``.
     """
-    _write(target, *fashion_mnist.read("t10k", folder))
+    _write(target, *read_fashion_mnist("t10k", folder))
 
 
-def bundle_sample(target: Path, folder: Path = fashion_mnist.DEBIAN_FOLDER) -> None:
+def bundle_sample(target: Path, folder: Path = DEBIAN_FOLDER) -> None:
     """Writes 1,000 images of the training set, 100 of each class, as ``bundle_test`` does; in no order.
 
     Raises:
         ResourceError, ArtifactError: as ``bundle_test``.
     """
-    images, targets = fashion_mnist.read("train", folder)
+    images, targets = read_fashion_mnist("train", folder)
     shuffled = np.random.default_rng(SAMPLE_SEED).permutation(len(targets))
     by_class = [np.flatnonzero(targets[shuffled] == number)[:SAMPLE_PER_CLASS] for number in np.unique(targets)]
     chosen = shuffled[np.sort(np.concatenate(by_class))]
@@ -92,7 +92,7 @@ def bundle_weights(run: Path, folder: Path = BUNDLED_FOLDER) -> Path:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), default=fashion_mnist.DEBIAN_FOLDER, show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), default=DEBIAN_FOLDER, show_default=True)
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of a finished training run, to take its weights.")
 def main(data: Path, run: Path | None) -> None:
     """Make the files that come with rexport: the images, and with --run the trained weights."""

@@ -24,8 +24,9 @@ import runtimes
 from benchmarks.analysis.figures import Figures
 from benchmarks.cli import rbench
 from benchmarks.compare.compare import Limits, check_facts, compare
-from benchmarks.paper.experiments import curves, degradation
-from benchmarks.paper.training import corpus, loop, schedule
+from benchmarks.paper.experiments import curves
+from benchmarks.paper.experiments.comparisons import degradation_findings
+from benchmarks.paper.training import batches, corpus, loop
 from benchmarks.paper.training import run as runs
 from benchmarks.records import findings, result, store
 from benchmarks.report.comparison import comparison_document
@@ -310,8 +311,8 @@ def test_an_interrupted_training_run_goes_on_to_the_same_end(unpacked: Path, tmp
     recipe, arithmetic = run.identity.recipe, run.sittings[0].arithmetic
     images = corpus.load(corpus.Source("fashion-mnist-sample", limit=320, size=28), recipe.held_out, recipe.batch)
     assert images.digest == run.identity.corpus
-    data = loop.on_device(images, recipe, run.identity.variant, arithmetic)
-    (ended,) = schedule.drive([loop.TrainingJob(folder, run.identity, arithmetic)], data, SILENT, loop.Pace(states=2))
+    data = batches.on_device(images, recipe, run.identity.variant, arithmetic.device)
+    (ended,) = loop.drive([loop.TrainingJob(folder, run.identity, arithmetic)], data, SILENT, loop.Pace(states=2))
     expected = runs.open_run(whole)
     assert ended.identity == expected.identity
     assert ended.outcome is not None
@@ -327,7 +328,7 @@ def test_findings_are_read_and_come_of_their_runs(unpacked: Path, monkeypatch: p
     monkeypatch.chdir(unpacked / "training")
     found = findings.read(Path("experiment/degradation.findings.json"))
     folders = [Path("experiment/runs") / f"{name}-seed{seed}" for seed in range(2) for name in ("plain20", "resnet20")]
-    again = degradation.findings(curves.gather_runs(folders), found.provenance.command)
+    again = degradation_findings(curves.gather_runs(folders), found.provenance.command)
     assert replace(again, provenance=found.provenance) == found
     assert replace(again.provenance, time=found.provenance.time) == found.provenance
     assert findings.read(Path("experiment/responses.findings.json")).experiment == "responses"

@@ -76,7 +76,7 @@ def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | Non
             listener.notice(
                 f"an update takes {1e3 * run.step_s:.1f} ms, making its batch {run.input_share:.1%} of that"
             )
-        listener.notice(study.export_command(folder, run, WEIGHTS))
+        listener.notice(study.export_command(folder, run))
     click.echo(folder / WEIGHTS)
 
 
@@ -106,18 +106,18 @@ def _setup(**options: Any) -> TrainingOptions:
 @comparison_options
 def degradation(networks: tuple[str, ...], seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """Plain nets against residual nets of several depths: the paper's Figures 1 and 6."""
-    from benchmarks.paper.experiments import degradation as experiment
+    from benchmarks.paper.experiments import comparisons
 
-    _compare([(name, None) for name in networks], seeds, folder, options, experiment.findings, so_far)
+    _compare([(name, None) for name in networks], seeds, folder, options, comparisons.degradation_findings, so_far)
 
 
 @paper.command(context_settings=SETTINGS)
 @comparison_options
 def depth(seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """ImageNet's nets of 18 and 34 layers, plain and residual, on the data at hand: the paper's Figure 4."""
-    from benchmarks.paper.experiments import depth as experiment
+    from benchmarks.paper.experiments import comparisons
 
-    _compare(experiment.NETWORKS, seeds, folder, options, experiment.findings, so_far)
+    _compare(comparisons.DEPTH_NETWORKS, seeds, folder, options, comparisons.depth_findings, so_far)
 
 
 @paper.command(context_settings=SETTINGS)
@@ -125,9 +125,10 @@ def depth(seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
 @comparison_options
 def shortcuts(network: str, seeds: int, so_far: bool, folder: Path, **options: Any) -> None:
     """Shortcut options A, B and C of one network: the paper's Table 3."""
-    from benchmarks.paper.experiments import shortcuts as experiment
+    from benchmarks.paper.experiments import comparisons
 
-    _compare([(network, option) for option in experiment.OPTIONS], seeds, folder, options, experiment.findings, so_far)
+    networks = [(network, option) for option in comparisons.SHORTCUT_OPTIONS]
+    _compare(networks, seeds, folder, options, comparisons.shortcuts_findings, so_far)
 
 
 @paper.command(context_settings=SETTINGS)
@@ -156,9 +157,9 @@ def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, i
 
     Of networks as they are initialised; and of trained ones, along their training if --states kept them on the way.
     """
-    from benchmarks.paper.experiments.inspection import InitialNetworks, layer_gradients
+    from benchmarks.paper.experiments.inspection import layer_gradients
 
-    _examine(partial(layer_gradients, networks, InitialNetworks(initial, seeds, images)), **options)
+    _examine(partial(layer_gradients, networks, initial, seeds, images), **options)
 
 
 @paper.command(context_settings=SETTINGS)
@@ -184,8 +185,7 @@ def _examine(
     **data: Any,
 ) -> None:
     """Measures networks on the data, and says what is found."""
-    from benchmarks.paper.experiments.checkpoints import IMAGENET_MOMENTS
-    from benchmarks.paper.experiments.inspection import Inspection
+    from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection
     from benchmarks.paper.training.corpus import Source
     from runtimes.errors import UsageError
     from runtimes.files import check_writable

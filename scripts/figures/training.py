@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from benchmarks.paper.training.batches import Feed
+from benchmarks.paper.training.batches import Data, Feed, on_device
 from benchmarks.paper.training.corpus import SAMPLE_NAME, Source, load
-from benchmarks.paper.training.loop import Data, on_device
 from benchmarks.paper.training.recipe import PAPER
 from benchmarks.paper.training.step import Arithmetic, Stepper
 from benchmarks.stats.comparison import compare_unpaired
@@ -40,7 +39,7 @@ def _training(setting: FigureSettings) -> Iterator[Figure]:
     row = variant(NAME)
     arithmetic = Arithmetic("cpu", "bf16", compiled=True)
     corpus = load(Source(SAMPLE_NAME), PAPER.held_out, BATCH)
-    data = on_device(corpus, PAPER, row, arithmetic)
+    data = on_device(corpus, PAPER, row, arithmetic.device)
     stepper = _stepper(data, arithmetic)
     bare, ours = time_interleaved((_times(_plain(data)), _times(_rounds(stepper))), setting.rounds)
     yield throughput(bare, ours)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.paper.training.loop import Pace, TrainingJob, on_device
+from benchmarks.paper.training.batches import on_device
+from benchmarks.paper.training.loop import Pace, TrainingJob, drive
 from benchmarks.paper.training.recipe import PAPER
 from benchmarks.paper.training.run import RunIdentity, curve, open_run
-from benchmarks.paper.training.schedule import drive
 from benchmarks.paper.training.step import Arithmetic
 from runtimes.errors import CheckFailedError
 from scripts.figures.setting import SILENT
@@ -25,7 +25,7 @@ RECIPE = replace(PAPER, iterations=45, batch=16, milestones=(30, 40), learning_r
 
 def trained(folder: Path, arithmetic: Arithmetic, pace: Pace | None = None) -> list[float]:
     """Two seeds side by side; the losses of the first one's curve."""
-    data = on_device(corpus(train=400), RECIPE, network(), arithmetic)
+    data = on_device(corpus(train=400), RECIPE, network(), arithmetic.device)
     jobs = [
         TrainingJob(folder / str(seed), RunIdentity(network(), RECIPE, seed, "0" * 64), arithmetic) for seed in range(2)
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.paper.training import fashion_mnist
+from benchmarks.paper.training.corpus import DEBIAN_FOLDER, read_fashion_mnist
 from exporter.data.class_folders import Split
 from exporter.data.dataset import BUNDLED
 from exporter.weights.sources import BUNDLE, BUNDLED_FOLDER
@@ -17,9 +17,7 @@ from runtimes.errors import ResourceError
 from scripts import bundle_weights
 from tests.refusals import refuses
 
-PUBLISHED = pytest.mark.skipif(
-    not fashion_mnist.DEBIAN_FOLDER.exists(), reason="needs Debian's package dataset-fashion-mnist"
-)
+PUBLISHED = pytest.mark.skipif(not DEBIAN_FOLDER.exists(), reason="needs Debian's package dataset-fashion-mnist")
 
 
 @PUBLISHED
@@ -39,7 +37,7 @@ def test_the_command_makes_the_shipped_bytes_each_time(tmp_path: Path, monkeypat
 
 @PUBLISHED
 def test_the_samples_images_keep_their_training_labels() -> None:
-    images, targets = fashion_mnist.read("train")
+    images, targets = read_fashion_mnist("train")
     published = {image.tobytes(): target for image, target in zip(images, targets, strict=True)}
     with np.load(BUNDLED["train"]) as sample:
         expected = [published[image.tobytes()] for image in sample["images"]]

@@ -6,7 +6,7 @@ that training does not come upon it in plain networks is read off training curve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.paper.experiments.curves import Curves, single_seed
-from benchmarks.paper.experiments.seeds import difference, spread
+from benchmarks.paper.experiments.curves import Curves, check_larger, note_single_seed, spread
 from benchmarks.paper.training.step import evaluation_mode
 from benchmarks.records.findings import Check, Findings, FindingsTable, Mark, Panel, Provenance
-from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build, initialise
+from exporter.models.resnet import ResNet, build, initialise
 from exporter.models.variants import Variant
 from runtimes.errors import ArtifactError, Reason, UsageError
 
@@ -43,8 +42,7 @@ def deepen(model: ResNet, variant: Variant, seed: int = 0) -> ResNet:
 
     It is an identity with the running statistics; a batch's own, which training uses, would scale what they get.
 
-    Raises:
-        UsageError: the variant is not the model's but for more blocks; or its added blocks can be no identity.
+    Raises ``UsageError`` if the variant is not the model's but for more blocks, or its added blocks can be no identity.
     """
     _check(model.variant, variant)
     deeper = build(variant)
@@ -57,12 +55,17 @@ def deepen(model: ResNet, variant: Variant, seed: int = 0) -> ResNet:
         for index in range(have, want):
             block = deeper.get_submodule(f"layer{stage}.{index}")
             if variant.residual:
-                assert isinstance(block, (BasicBlock, Bottleneck))
-                last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
-            else:
-                _pass_through(block)
+                last = block.get_submodule("bn3" if variant.block == "bottleneck" else "bn2")
+                for parameter in last.parameters():
+                    nn.init.zeros_(parameter)
+                continue
+            for module in block.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.dirac_(module.weight)
+                elif isinstance(module, nn.BatchNorm2d):
+                    module.reset_parameters()
+                    assert module.running_var is not None
+                    module.running_var.fill_(1 - module.eps)
     return deeper
 
 
@@ -83,17 +86,6 @@ def _check(shallower: Variant, deeper: Variant) -> None:
         raise UsageError(
             f"{what}: a plain bottleneck is narrower than what it would have to copy", code="deepen-plain-bottleneck"
         )
-
-
-def _pass_through(block: nn.Module) -> None:
-    """Makes the plain block copy what is not negative."""
-    for module in block.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.dirac_(module.weight)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-            assert module.running_var is not None
-            module.running_var.fill_(1 - module.eps)
 
 
 # Comparing ------------------------------------------------------------------------------------------------------------
@@ -127,9 +119,17 @@ def compare_networks(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.
     """
     images = differing = 0
     difference = largest = 0.0
-    with evaluation_mode(shallower, deeper):
+    with evaluation_mode(shallower, deeper), torch.inference_mode():
         for batch in batches:
-            wanted, given = (_logits(model, batch) for model in (shallower, deeper))
+            logits: list[NDArray[np.float32]] = []
+            for model in (shallower, deeper):
+                logits.append(model(batch.to(model.fc.weight.device)).float().cpu().numpy())
+                if not np.isfinite(logits[-1]).all():
+                    name = model.variant.name
+                    raise ArtifactError(
+                        f"the logits of {name} are not finite with these weights", code="variant-logits-not-finite"
+                    )
+            wanted, given = logits
             images += len(batch)
             differing += int((wanted.view(np.int32) != given.view(np.int32)).any(axis=1).sum())
             difference = max(difference, float(np.abs(wanted - given).max()))
@@ -138,16 +138,6 @@ def compare_networks(shallower: ResNet, deeper: ResNet, batches: Iterable[torch.
         raise UsageError("outputs are compared on at least one image", code="comparison-without-images")
     names = shallower.variant.name, deeper.variant.name
     return ConstructionResult(*names, shallower.variant.residual, images, differing, difference, largest)
-
-
-def _logits(model: ResNet, images: torch.Tensor) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        logits: NDArray[np.float32] = model(images.to(model.fc.weight.device)).float().cpu().numpy()
-    if not np.isfinite(logits).all():
-        raise ArtifactError(
-            f"the logits of {model.variant.name} are not finite with these weights", code="variant-logits-not-finite"
-        )
-    return logits
 
 
 # Findings -------------------------------------------------------------------------------------------------------------
@@ -166,51 +156,54 @@ def identity_findings(
         of_kind = [result for result in constructed if result.residual == residual]
         if of_kind:
             checks.append(_construction_check(claim, of_kind))
-    tables, panels = [_table(constructed)], []
+    panels = []
     if training is not None:
-        checks.append(_solver_check(*training))
-        tables.append(_errors_table(*training))
-        panels.append(_panel(*training))
+        shallower, deeper = training
+        built = f"{deeper.label} built from {shallower.label}"
+        labels = f"{deeper.label} as trained", f"{deeper.label} as built from {shallower.label}"
+        checks.append(check_larger(deeper, shallower, "train", SAID_SOLVER, "section 1, Figure 1", labels))
+        lines = tuple(curves.line(curves.label, "train") for curves in training)
+        level = Mark(built, shallower.label, 100 * float(np.mean(shallower.errors("train"))))
+        title, y_label = "Training, and the level of the built solution", "training error, %"
+        panels.append(Panel(title, "iteration", y_label, lines, (level,), source="Figure 1, left"))
     return Findings(
         experiment="identity",
         title="The solution by construction: a deeper net that does what a shallower one does",
         checks=tuple(checks),
         panels=tuple(panels),
-        tables=tuple(tables),
+        tables=tuple(_tables(constructed, training)),
         notes=tuple(note.sentence for note in limits(training)),
         provenance=provenance,
     )
 
 
-def limits(training: tuple[Curves, Curves] | None) -> list[Reason]:
+def limits(training: tuple[Curves, Curves] | None) -> Iterator[Reason]:
     """What a reader must know of the comparisons, and of the training runs."""
-    notes = [
-        Reason(
-            "identity-by-running-statistics",
-            "Built networks are identities with batch-norm's running statistics, as after training; a batch's own, as "
-            "in training, would scale what an added layer gives on.",
-        )
-    ]
+    yield Reason(
+        "identity-by-running-statistics",
+        "Built networks are identities with batch-norm's running statistics, as after training; a batch's own, as in "
+        "training, would scale what an added layer gives on.",
+    )
     if training is None:
-        sentence = Reason(
+        yield Reason(
             "no-plain-runs",
             "No plain networks were trained: whether training finds the built solution is left open.",
         )
-        return [*notes, sentence]
+        return
     until = training[0].until
     if until is None:
-        levels = Reason(
+        yield Reason(
             "levels-of-finished-networks",
             "Levels and verdict are of the finished networks in evaluation mode without augmentation; the curves are "
             "of the updates' own images.",
         )
     else:
-        levels = Reason(
+        yield Reason(
             "levels-of-stopped-runs",
             f"The runs were stopped: levels and verdict are of the updates' own images at iteration {until:,}.",
         )
-    seeds = min(len(curves.runs) for curves in training)
-    return [*notes, levels, *([single_seed()] if seeds < 2 else [])]
+    if min(len(curves.runs) for curves in training) < 2:
+        yield note_single_seed()
 
 
 def _construction_check(claim: str, constructed: Sequence[ConstructionResult]) -> Check:
@@ -223,30 +216,10 @@ def _construction_check(claim: str, constructed: Sequence[ConstructionResult]) -
     return Check(claim, "section 1", "; ".join(parts), "confirmed" if same else "contradicted")
 
 
-def _solver_check(shallower: Curves, deeper: Curves) -> Check:
-    trained, built = deeper.errors("train"), shallower.errors("train")
-    errors = difference(trained, built, deeper.runs[0].images["train"])
-    measured = (
-        f"training error {spread(trained)} % of {deeper.label} as trained against {spread(built)} % of "
-        f"{deeper.label} as built from {shallower.label}: {errors.in_points()}"
-    )
-    return Check(SAID_SOLVER, "section 1, Figure 1", measured, errors.outcome)
-
-
-def _panel(shallower: Curves, deeper: Curves) -> Panel:
-    level = 100 * float(np.mean(shallower.errors("train")))
-    return Panel(
-        "Training, and the level of the built solution",
-        "iteration",
-        "training error, %",
-        tuple(curves.line(curves.label, "train") for curves in (shallower, deeper)),
-        (Mark(f"{deeper.label} built from {shallower.label}", shallower.label, level),),
-        source="Figure 1, left",
-    )
-
-
-def _table(constructed: Sequence[ConstructionResult]) -> FindingsTable:
-    columns: dict[str, Callable[[ConstructionResult], str]] = {
+def _tables(
+    constructed: Sequence[ConstructionResult], training: tuple[Curves, Curves] | None
+) -> Iterator[FindingsTable]:
+    outputs: dict[str, Callable[[ConstructionResult], str]] = {
         "built": lambda one: one.deeper,
         "from": lambda one: one.shallower,
         "images": lambda one: f"{one.images:,}",
@@ -255,17 +228,18 @@ def _table(constructed: Sequence[ConstructionResult]) -> FindingsTable:
         "largest logit": lambda one: f"{one.largest:.3g}",
     }
     caption = "Outputs of the built network beside those of the network that it was built from"
-    return FindingsTable.of(caption, constructed, columns)
-
-
-def _errors_table(shallower: Curves, deeper: Curves) -> FindingsTable:
-    until, built = shallower.until, spread(shallower.errors("train"))
-    columns: dict[str, Callable[[Curves], str]] = {
+    yield FindingsTable.of(caption, constructed, outputs)
+    if training is None:
+        return
+    shallower, deeper = training
+    errors: dict[str, Callable[[Curves], str]] = {
         "network": lambda curves: curves.label,
         "seeds": lambda curves: str(len(curves.runs)),
         "training %": lambda curves: spread(curves.errors("train")),
-        f"{deeper.label} built from {shallower.label}: training %": lambda one: built if one is deeper else "–",
+        f"{deeper.label} built from {shallower.label}: training %": lambda curves: (
+            spread(shallower.errors("train")) if curves is deeper else "–"
+        ),
     }
+    until = shallower.until
     when = ", finished and in evaluation mode" if until is None else f" at iteration {until:,}"
-    caption = f"Error of the plain networks on their training images{when}"
-    return FindingsTable.of(caption, (shallower, deeper), columns)
+    yield FindingsTable.of(f"Error of the plain networks on their training images{when}", training, errors)

@@ -1,18 +1,24 @@
-"""Runs grouped by network, and their curves as panels: the paper's Figures 1, 4 and 6."""
+"""Runs grouped by network, a seed each: their errors, their curves, and whether one network's errors are the larger."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.paper.experiments.seeds import difference, seeds_line, spread
+from benchmarks.paper.training.recipe import count_layers
 from benchmarks.paper.training.run import CurvePoint, Run, TrainingSegment, curve, open_run
-from benchmarks.records.findings import Check, Experiment, Findings, FindingsTable, Line, Mark, Panel, Provenance
-from exporter.models.variants import Variant, multiply_adds, parameters
+from benchmarks.records.findings import Check, Line, Outcome, Provenance, floats
+from benchmarks.stats.comparison import welch_freedom
+from benchmarks.stats.intervals import student
+from exporter.models.variants import Variant
+from exporter.proportions import newcombe
 from runtimes.errors import Reason, UsageError
 
 
@@ -73,163 +79,121 @@ def gather_runs(
             raise UsageError("a run of another recipe or other data than the first", code="runs-differ", path=folder)
     until = min(points[-1].iteration for _, points in gathered)
     cut = None if all(run.outcome is not None for run, _ in gathered) else until
-    groups: dict[str, list[tuple[Run, tuple[CurvePoint, ...]]]] = {}
+    networks: dict[str, Curves] = {}
     for run, points in gathered:
+        name = label(run.identity.variant)
         kept = tuple(point for point in points if point.iteration <= until)
-        groups.setdefault(label(run.identity.variant), []).append((run, kept))
-    return [
-        Curves(name, tuple(run for run, _ in group), tuple(points for _, points in group), cut)
-        for name, group in groups.items()
-    ]
+        known = networks.get(name, Curves(name, (), (), cut))
+        networks[name] = replace(known, runs=(*known.runs, run), points=(*known.points, kept))
+    return list(networks.values())
+
+
+# Errors of several seeds ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """An experiment on trained networks: what differs from one experiment to the next.
+class ErrorDifference:
+    """How much larger one error is than another, as a fraction, with a 95 % interval.
 
-    Attributes:
-        checks: the claims that were checked.
-        panels: the title, the networks and the paper's figure of each panel; one without networks is left out.
-        paper: the table's last column: the paper's error of a network in percent.
-        caption: what stands in front of the table's caption.
-        notes: limits of this experiment beside those of all.
-        levels: whether the panels show the test errors that the paper prints.
+    ``over`` says what the interval covers: ``seeds`` where both errors have several, else the ``images`` alone, and
+    another seed may then lie outside.
     """
 
-    experiment: Experiment
-    title: str
-    checks: Sequence[Check]
-    panels: Sequence[tuple[str, Sequence[Curves], str]]
-    paper: Callable[[Curves], str]
-    caption: str = ""
-    notes: tuple[Reason, ...] = ()
-    levels: bool = False
+    value: float
+    low: float
+    high: float
+    over: Literal["seeds", "images"]
 
-    def findings(self, curves: Sequence[Curves], command: str) -> Findings:
-        """The findings on all the networks' curves."""
-        until = curves[0].until
-        errors = "Errors of the finished networks" if until is None else f"Errors at iteration {until:,}"
-        last = [point for one in curves for points in one.points for point in points[-3:]]
-        ends = [100 * max(point.train_error, point.test_error) for point in last]
-        ceiling = round(float(min(100, max(20.0, 1.5 * max(ends)))), 1)  # the ends of curves can be told apart below it
-        return Findings(
-            self.experiment,
-            self.title,
-            tuple(self.checks),
-            tuple(self._panel(*panel, ceiling) for panel in self.panels if panel[1]),
-            (_table(curves, self.caption + errors, self.paper),),
-            tuple(note.sentence for note in (*limits(curves), *self.notes)),
-            provenance(curves, command),
-        )
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the first error is larger, as claimed."""
+        return judge_larger(self.low, self.high)
 
-    def _panel(self, title: str, curves: Sequence[Curves], source: str, ceiling: float) -> Panel:
-        """Training errors dashed, test errors solid."""
-        kinds = (("training", "train"), ("test", "test"))
-        lines = [
-            one.line(f"{one.label}, {name}", part, dashed=part == "train") for one in curves for name, part in kinds
-        ]
-        marks = [
-            Mark(f"{one.label}, paper", one.label, 100 * one.variant.paper.top1_error)
-            for one in curves
-            if self.levels and one.variant.paper.top1_error is not None
-        ]
-        y_range = (0.0, ceiling)
-        return Panel(title, "iteration", "error, %", tuple(lines), tuple(marks), y_range=y_range, source=source)
+    def in_points(self) -> str:
+        """For people: ``+1.20 [0.90, 1.50] points over seeds``."""
+        return f"{100 * self.value:+.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}] points over {self.over}"
 
 
-def _table(curves: Sequence[Curves], caption: str, paper: Callable[[Curves], str]) -> FindingsTable:
-    columns: dict[str, Callable[[Curves], str]] = {
-        "network": lambda one: one.label,
-        "parameters": lambda one: f"{parameters(one.variant) / 1e6:.2f} M",
-        "multiply-adds": lambda one: f"{multiply_adds(one.variant) / 1e6:.1f} M",
-        "seeds": lambda one: str(len(one.runs)),
-        "training %": lambda one: spread(one.errors("train")),
-        "test %": lambda one: spread(one.errors("test")),
-        "ms a step": _step_ms,
-        "paper: test %": paper,
-    }
-    return FindingsTable.of(caption, curves, columns)
+def judge_larger(low: float, high: float) -> Outcome:
+    """Whether a difference with this interval is larger than zero: ``undecided`` where the interval holds zero."""
+    if low > 0:
+        return "confirmed"
+    return "contradicted" if high < 0 else "undecided"
 
 
-def _step_ms(curves: Curves) -> str:
-    steps = [run.step_s for run in curves.runs if run.step_s is not None]
-    return f"{1e3 * float(np.median(steps)):.1f}" if steps else "–"
+def difference(more: Sequence[float], less: Sequence[float], images: int) -> ErrorDifference:
+    """The mean of ``more`` minus that of ``less``; each holds an error a seed, and each error is of ``images``.
+
+    With two or more seeds on both sides by Welch (1947), with Student's t and his degrees of freedom. Otherwise, and
+    where all seeds agree to the digit, the first seeds' errors with Newcombe's interval (1998, method 10).
+    """
+    errors = [float(np.var(side, ddof=1)) / len(side) if len(side) > 1 else math.nan for side in (more, less)]
+    total = sum(errors)
+    if not total > 0:
+        return ErrorDifference(more[0] - less[0], *newcombe(more[0], images, less[0], images), over="images")
+    value = float(np.mean(more) - np.mean(less))
+    reach = student(welch_freedom(errors, (len(more), len(less)))) * math.sqrt(total)
+    return ErrorDifference(value, value - reach, value + reach, "seeds")
 
 
-def larger(more: Curves, less: Curves, part: str, claim: str, source: str) -> Check:
-    """Whether one network's error on a part is larger than the other's, as the paper says."""
+def spread(errors: Sequence[float]) -> str:
+    """Percent for people: ``8.91``, or of several seeds ``8.91 ± 0.12``, the standard deviation."""
+    middle = f"{100 * float(np.mean(errors)):.2f}"
+    return middle if len(errors) < 2 else f"{middle} ± {100 * float(np.std(errors, ddof=1)):.2f}"
+
+
+def check_larger(
+    more: Curves, less: Curves, part: str, claim: str, source: str, labels: tuple[str, str] | None = None
+) -> Check:
+    """Whether one network's error on a part is larger than the other's, as the paper says. ``labels`` name the networks
+    in place of their own labels."""
     errors = difference(more.errors(part), less.errors(part), more.runs[0].images[part])
-    word = "training" if part == "train" else part
+    of_more, of_less = labels or (more.label, less.label)
     measured = (
-        f"{word} error {spread(more.errors(part))} % of {more.label} against {spread(less.errors(part))} % of "
-        f"{less.label}: {errors.in_points()}"
+        f"{'training' if part == 'train' else part} error {spread(more.errors(part))} % of {of_more} against "
+        f"{spread(less.errors(part))} % of {of_less}: {errors.in_points()}"
     )
     return Check(claim, source, measured, errors.outcome)
 
 
-def limits(curves: Sequence[Curves]) -> list[Reason]:
-    """What a reader must know of such runs."""
-    run, until = curves[0].runs[0], curves[0].until
-    scale = run.identity.recipe.scale
-    notes = []
-    if scale != 1.0:
-        notes.append(
-            Reason(
-                "schedule-scaled",
-                f"The whole schedule was {'shortened' if scale < 1 else 'stretched'} to {scale:.3g} of the paper's; "
-                "errors are not to be held to it.",
-            )
-        )
-    if until is not None:
-        notes.append(
-            Reason(
-                "runs-stopped",
-                f"The runs were stopped: errors are those at iteration {until:,} of "
-                f"{run.identity.recipe.iterations:,}, training errors those of the updates' own augmented images since "
-                "the point before, of which the intervals take as many as there are training images.",
-            )
-        )
-    if min(len(one.runs) for one in curves) < 2:
-        notes.append(single_seed())
-    if until is None:
-        notes.append(
-            Reason(
-                "curves-of-augmented-images",
-                "Training errors in the table are of the finished networks in evaluation mode without augmentation; "
-                "those of the curves are of the updates' own images.",
-            )
-        )
-    if any(one.variant.paper.top1_error is not None for one in curves):
-        notes.append(
-            Reason(
-                "paper-on-other-data",
-                "The paper's numbers are of its own data, CIFAR-10 or ImageNet, and of its full schedule.",
-            )
-        )
-    return notes
-
-
-def single_seed() -> Reason:
+def note_single_seed() -> Reason:
     """The note that one seed of a network says nothing of other seeds."""
     return Reason(
-        "single-seed",
-        "One seed of a network: intervals cover the images alone, not what another seed would give.",
+        "single-seed", "One seed of a network: intervals cover the images alone, not what another seed would give."
     )
+
+
+def seeds_line(
+    label: str, family: str, x: Sequence[float], values: NDArray[np.float64], *, dashed: bool = False, log: bool = False
+) -> Line:
+    """The mean of the seeds' ``values`` (seeds, points), in the range that they span; ``log`` takes the geometric
+    mean."""
+    middle = np.exp(np.log(values).mean(axis=0)) if log else values.mean(axis=0)
+    band = (floats(values.min(axis=0)), floats(values.max(axis=0))) if len(values) > 1 else ((), ())
+    return Line(label, family, floats(x), floats(middle), *band, dashed=dashed)
+
+
+def layers_line(variant: Variant, values: NDArray[np.float64], *, log: bool = False) -> Line:
+    """The values (seeds, layers) of one network by layer; networks of one depth are one family."""
+    family = f"{count_layers(variant)} layers"
+    label, numbers = f"{family}, {variant.family}", range(1, values.shape[1] + 1)
+    return seeds_line(label, family, numbers, values, dashed=not variant.residual, log=log)
 
 
 def provenance(curves: Sequence[Curves], command: str) -> Provenance:
     """What the runs rest on."""
-    run = curves[0].runs[0]
     runs = [run for one in curves for run in one.runs]
+    first, recipe = runs[0], runs[0].identity.recipe
     segments = [segment for run in runs for segment in run.sittings]
+    arithmetic = " and ".join(dict.fromkeys(map(_describe_arithmetic, segments)))
     shares = [run.input_share for run in runs if run.input_share is not None]
+    input_share = f"; the input takes {max(shares):.0%} of an update at the most" if shares else ""
     return Provenance(
-        data=run.data,
-        images=dict(run.images),
+        data=first.data,
+        images=dict(first.images),
         seeds=tuple(sorted({run.identity.seed for run in runs})),
-        scale=run.identity.recipe.scale,
-        recipe=f"{run.identity.recipe.describe()}; {' and '.join(dict.fromkeys(map(_arithmetic, segments)))}"
-        + (f"; the input takes {max(shares):.0%} of an update at the most" if shares else ""),
+        scale=recipe.scale,
+        recipe=f"{recipe.describe()}; {arithmetic}{input_share}",
         machine=" and ".join(dict.fromkeys(segment.machine for segment in segments)),
         versions={
             name: ", ".join(dict.fromkeys(segment.versions[name] for segment in segments))
@@ -241,7 +205,7 @@ def provenance(curves: Sequence[Curves], command: str) -> Provenance:
     )
 
 
-def _arithmetic(segment: TrainingSegment) -> str:
+def _describe_arithmetic(segment: TrainingSegment) -> str:
     compiled = ", compiled" if segment.arithmetic.compiled else ""
     threads = f", {segment.threads} threads" if segment.arithmetic.device == "cpu" else ""
     return f"{segment.arithmetic.precision}{compiled} on {segment.arithmetic.device}{threads}"

@@ -6,16 +6,15 @@ compared is the gradient at the first block's input over that at the last's: how
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.paper.experiments.seeds import layers_line, line_by_number, seeds_line
-from benchmarks.paper.probes.identity_gradient import GradientShares
-from benchmarks.paper.probes.layer_gradients import InitialGradients, Norms, TrainedGradients
+from benchmarks.paper.experiments.curves import layers_line, seeds_line
+from benchmarks.paper.probes import GradientShares, InitialGradients, Norms, TrainedGradients
 from benchmarks.paper.training.recipe import count_layers
-from benchmarks.records.findings import Check, Findings, FindingsTable, Line, Panel, Provenance
+from benchmarks.records.findings import Check, Findings, FindingsTable, Line, Panel, Provenance, floats
 from exporter.models.variants import Variant
 from runtimes.errors import Reason
 
@@ -42,16 +41,11 @@ class _Group:
 
     @property
     def growths(self) -> list[float]:
-        return [growth(norms) for norms in self.seeds]
+        return [norms.growth for norms in self.seeds]
 
     @property
     def norm_text(self) -> str:
         return f"{'with' if self.normalised else 'without'} batch-norm"
-
-
-def growth(norms: Norms) -> float:
-    """The gradient's norm at the first block's input over that at the last's: above 1 it grows on its way back."""
-    return norms.input_norm[0] / norms.input_norm[-1]
 
 
 def gradients_findings(
@@ -62,131 +56,106 @@ def gradients_findings(
     provenance: Provenance,
 ) -> Findings:
     """What was measured, in pictures and verdicts; any of the three may be empty. ``batch`` describes the batch."""
-    groups = _group_initial(initial)
-    normal, bare = ([group for group in groups if group.normalised == normalised] for normalised in (True, False))
-    plain = [group for group in normal if not group.variant.residual]
-    later = [one for one in trained if not one.variant.residual]
-    begun = [one for one in later if one.iteration > 0]
-    checks = [_identity_check(shares)] if shares else []
-    if plain or later:
-        checks.append(_present_check(plain, later))
-    if begun:
-        measured = f"on its way back the gradient is multiplied by {_by_point(begun)}; the limit is {HEALTHY:g} times"
-        checks.append(
-            _check(SAID_HEALTHY, "section 4.1", measured, all(_is_healthy(growth(one.norms)) for one in begun))
-        )
-    checks += [
-        _initial_check(claim, some)
-        for claim, some in ((SAID_NORMALISED, normal), (SAID_INITIALISED, bare))
-        if any(not group.variant.residual for group in some)
+    ordered = sorted(initial, key=lambda one: (not one.normalised, count_layers(one.variant), one.variant.residual))
+    groups = [
+        _Group(*kind, tuple(one.norms for one in ordered if (one.variant, one.normalised) == kind))
+        for kind in dict.fromkeys((one.variant, one.normalised) for one in ordered)
     ]
-    tables = [_initial_table(groups), _training_table(trained), _share_table(shares)]
+    has_plain = any(group.normalised and not group.variant.residual for group in groups)
+    notes = limits(batch, has_plain, any(not group.normalised for group in groups), bool(shares))
     return Findings(
         experiment="gradients",
         title="Gradients by layer, and the + 1 of a shortcut",
-        checks=tuple(checks),
-        panels=(*_initial_panels(groups), *_training_panels(trained), *_share_panels(shares)),
-        tables=tuple(table for table in tables if table.rows),
-        notes=tuple(note.sentence for note in limits(batch, bool(plain), bool(bare), bool(shares))),
+        checks=tuple(_checks(groups, trained, shares)),
+        panels=tuple(_panels(groups, trained, shares)),
+        tables=tuple(table for table in _tables(groups, trained, shares) if table.rows),
+        notes=tuple(note.sentence for note in notes),
         provenance=provenance,
     )
 
 
-def limits(batch: str, plain: bool, bare: bool, shares: bool) -> list[Reason]:
+def limits(batch: str, plain: bool, bare: bool, shares: bool) -> Iterator[Reason]:
     """What a reader must know: of plain networks, of those without batch-norm, of shares, where there are any."""
-    notes = [
-        Reason(
-            "gradients-of-one-batch",
-            f"Gradients are of the cross-entropy on {batch}, in float64, with each batch's own statistics in "
-            "batch-norm.",
-        )
-    ]
+    yield Reason(
+        "gradients-of-one-batch",
+        f"Gradients are of the cross-entropy on {batch}, in float64, with each batch's own statistics in batch-norm.",
+    )
     if plain:
-        notes.append(
-            Reason(
-                "growth-by-batch-norm",
-                "That batch-norm makes the gradients of a network without shortcuts grow from layer to layer at "
-                "initialisation, and that this is over after few steps of training, was found after the paper: Yang et "
-                "al. 2019 (arXiv 1902.08129).",
-            )
+        yield Reason(
+            "growth-by-batch-norm",
+            "That batch-norm makes the gradients of a network without shortcuts grow from layer to layer at "
+            "initialisation, and that this is over after few steps of training, was found after the paper: Yang et al. "
+            "2019 (arXiv 1902.08129).",
         )
     if bare:
-        notes.append(
-            Reason(
-                "growth-by-shortcuts",
-                "Without batch-norm, shortcut and branch add up, and the signal of a residual net about doubles its "
-                "variance in each block, forward and back: He et al.'s initialisation is made for networks without "
-                "shortcuts.",
-            )
+        yield Reason(
+            "growth-by-shortcuts",
+            "Without batch-norm, shortcut and branch add up, and the signal of a residual net about doubles its "
+            "variance in each block, forward and back: He et al.'s initialisation is made for networks without "
+            "shortcuts.",
         )
     if shares:
-        notes.append(
-            Reason(
-                "shares-are-projections",
-                "Shares are projections on the gradient at a block's input and add up to one with the branch's; y is "
-                "the sum in front of the block's last ReLU.",
-            )
+        yield Reason(
+            "shares-are-projections",
+            "Shares are projections on the gradient at a block's input and add up to one with the branch's; y is the "
+            "sum in front of the block's last ReLU.",
         )
-    return notes
-
-
-def _group_initial(initial: Sequence[InitialGradients]) -> list[_Group]:
-    ordered = sorted(initial, key=lambda one: (not one.normalised, count_layers(one.variant), one.variant.residual))
-    kinds = dict.fromkeys((one.variant, one.normalised) for one in ordered)
-    return [
-        _Group(*kind, tuple(one.norms for one in ordered if (one.variant, one.normalised) == kind)) for kind in kinds
-    ]
 
 
 # Checks ---------------------------------------------------------------------------------------------------------------
+
+
+def _checks(
+    groups: Sequence[_Group], trained: Sequence[TrainedGradients], shares: Sequence[GradientShares]
+) -> Iterator[Check]:
+    """Verdicts on the plain nets; the residual ones are named beside them."""
+    if shares:
+        every = [share for one in shares for share in one.blocks]
+        worst = max(share.error for share in every)
+        parts = [
+            f"{np.median([share.shortcut for share in one.blocks]):.0%} in {one.name} ({len(one.blocks)} blocks)"
+            for one in shares
+        ]
+        measured = (
+            f"largest relative error {worst:.2g} over {len(every)} blocks; of the gradient in the median block the + 1 "
+            f"brings {'; '.join(parts)}"
+        )
+        yield _check(SAID_IDENTITY, "section 3.2, equation 1", measured, worst <= ROUNDING)
+    later = [one for one in trained if not one.variant.residual]
+    begun = [one for one in later if one.iteration > 0]
+    normal, bare = ([group for group in groups if group.normalised == normalised] for normalised in (True, False))
+    plain = [group for group in normal if not group.variant.residual]
+    if plain or later:
+        parts = [f"by {_by_network(plain)} at initialisation"] if plain else []
+        parts += [f"by {_by_point(later)}"] if later else []
+        growths = [growth for group in plain for growth in group.growths] + [one.norms.growth for one in later]
+        measured = f"on its way back the gradient is multiplied {' and '.join(parts)}"
+        yield _check(SAID_PRESENT, "section 4.1", measured, min(growths) >= 1 / HEALTHY)
+    if begun:
+        measured = f"on its way back the gradient is multiplied by {_by_point(begun)}"
+        yield _health_check(SAID_HEALTHY, "section 4.1", measured, (one.norms.growth for one in begun))
+    for claim, some in ((SAID_NORMALISED, normal), (SAID_INITIALISED, bare)):
+        plain, residual = ([group for group in some if group.variant.residual == kind] for kind in (False, True))
+        if plain:
+            others = f", and beside them {_by_network(residual)}" if residual else ""
+            measured = (
+                f"{plain[0].norm_text} the gradient is multiplied on its way back by {_by_network(plain)}{others}"
+            )
+            yield _health_check(claim, "section 1", measured, (growth for group in plain for growth in group.growths))
 
 
 def _check(claim: str, source: str, measured: str, holds: bool) -> Check:
     return Check(claim, source, measured, "confirmed" if holds else "contradicted")
 
 
-def _identity_check(shares: Sequence[GradientShares]) -> Check:
-    every = [share for one in shares for share in one.blocks]
-    worst = max(share.error for share in every)
-    parts = [
-        f"{np.median([share.shortcut for share in one.blocks]):.0%} in {one.name} ({len(one.blocks)} blocks)"
-        for one in shares
-    ]
-    measured = (
-        f"largest relative error {worst:.2g} over {len(every)} blocks; of the gradient in the median block the + 1 "
-        f"brings {'; '.join(parts)}"
-    )
-    return _check(SAID_IDENTITY, "section 3.2, equation 1", measured, worst <= ROUNDING)
-
-
-def _present_check(initial: Sequence[_Group], trained: Sequence[TrainedGradients]) -> Check:
-    parts = [f"by {_by_network(initial)} at initialisation"] if initial else []
-    if trained:
-        parts.append(f"by {_by_point(trained)}")
-    growths = [value for group in initial for value in group.growths] + [growth(one.norms) for one in trained]
-    measured = f"on its way back the gradient is multiplied {' and '.join(parts)}"
-    return _check(SAID_PRESENT, "section 4.1", measured, min(growths) >= 1 / HEALTHY)
-
-
-def _initial_check(claim: str, groups: Sequence[_Group]) -> Check:
-    """A verdict on the plain nets; the residual ones are named beside them."""
-    plain = [group for group in groups if not group.variant.residual]
-    residual = [group for group in groups if group.variant.residual]
-    others = f", and beside them {_by_network(residual)}" if residual else ""
-    measured = (
-        f"{plain[0].norm_text} the gradient is multiplied on its way back by {_by_network(plain)}{others}; the limit "
-        f"is {HEALTHY:g} times"
-    )
-    return _check(claim, "section 1", measured, all(_is_healthy(one) for group in plain for one in group.growths))
-
-
-def _is_healthy(change: float) -> bool:
-    return 1 / HEALTHY <= change <= HEALTHY
+def _health_check(claim: str, source: str, measured: str, growths: Iterable[float]) -> Check:
+    healthy = all(1 / HEALTHY <= growth <= HEALTHY for growth in growths)
+    return _check(claim, source, f"{measured}; the limit is {HEALTHY:g} times", healthy)
 
 
 def _by_point(trained: Sequence[TrainedGradients]) -> str:
     return ", ".join(
-        f"{_short(growth(one.norms))} in {one.variant.name} after {one.iteration:,} iterations" for one in trained
+        f"{_short(one.norms.growth)} in {one.variant.name} after {one.iteration:,} iterations" for one in trained
     )
 
 
@@ -209,68 +178,54 @@ def _short(value: float) -> str:
 # Panels ---------------------------------------------------------------------------------------------------------------
 
 
+def _panels(
+    groups: Sequence[_Group], trained: Sequence[TrainedGradients], shares: Sequence[GradientShares]
+) -> Iterator[Panel]:
+    """Weight gradients by layer at initialisation; what becomes of a gradient, by depth; weight gradients along
+    training, a panel a network, a line a point; and the shares."""
+    for norm_text in dict.fromkeys(group.norm_text for group in groups):
+        lines = [
+            layers_line(group.variant, np.array([norms.weight_rms for norms in group.seeds]), log=True)
+            for group in groups
+            if group.norm_text == norm_text
+        ]
+        yield _layers_panel(f"Weight gradients at initialisation, {norm_text}", lines)
+    kinds: dict[tuple[str, str], list[_Group]] = {}
+    for group in groups:
+        kinds.setdefault((group.norm_text, group.variant.family), []).append(group)
+    if any(len(kind) > 1 for kind in kinds.values()):
+        title = "Gradient at the first block over that at the last, at initialisation"
+        lines = []
+        for (norm_text, family), kind in kinds.items():
+            depths = [count_layers(group.variant) for group in kind]
+            seeds = min(len(group.seeds) for group in kind)  # those that every depth has
+            growths, dashed = np.array([group.growths[:seeds] for group in kind]).T, family == "plain"
+            lines.append(seeds_line(f"{norm_text}, {family}", norm_text, depths, growths, dashed=dashed, log=True))
+        yield Panel(title, "layers", "ratio of norms", tuple(lines), y_scale="log")
+    for variant in dict.fromkeys(one.variant for one in trained):
+        points = [one for one in trained if one.variant == variant]
+        lines = [_numbered_line(f"after {one.iteration:,} iterations", one.norms.weight_rms) for one in points]
+        yield _layers_panel(f"Weight gradients in training, {variant.name}", lines)
+    if shares:
+        lines = [_numbered_line(one.name, [share.shortcut for share in one.blocks]) for one in shares]
+        yield Panel("The + 1 in each block's gradient", "block with an identity shortcut", "share", tuple(lines))
+
+
 def _layers_panel(title: str, lines: Sequence[Line]) -> Panel:
     return Panel(title, "layer", "root mean square", tuple(lines), y_scale="log")
 
 
-def _initial_panels(groups: Sequence[_Group]) -> list[Panel]:
-    """Weight gradients by layer, with batch-norm and without; and what becomes of a gradient, by depth."""
-    panels = [
-        _layers_panel(
-            f"Weight gradients at initialisation, {norm_text}",
-            [
-                layers_line(group.variant, np.array([norms.weight_rms for norms in group.seeds]), log=True)
-                for group in groups
-                if group.norm_text == norm_text
-            ],
-        )
-        for norm_text in dict.fromkeys(group.norm_text for group in groups)
-    ]
-    kinds = dict.fromkeys((group.norm_text, group.variant.family) for group in groups)
-    of_kinds = [[group for group in groups if (group.norm_text, group.variant.family) == kind] for kind in kinds]
-    if any(len(group) > 1 for group in of_kinds):
-        title = "Gradient at the first block over that at the last, at initialisation"
-        lines = tuple(map(_depth_line, of_kinds))
-        panels.append(Panel(title, "layers", "ratio of norms", lines, y_scale="log"))
-    return panels
-
-
-def _depth_line(groups: Sequence[_Group]) -> Line:
-    variant, norm_text = groups[0].variant, groups[0].norm_text
-    depths = [count_layers(group.variant) for group in groups]
-    seeds = min(len(group.seeds) for group in groups)  # those that every depth has
-    growths = np.array([group.growths[:seeds] for group in groups]).T
-    label, dashed = f"{norm_text}, {variant.family}", not variant.residual
-    return seeds_line(label, norm_text, depths, growths, dashed=dashed, log=True)
-
-
-def _training_panels(trained: Sequence[TrainedGradients]) -> list[Panel]:
-    """Weight gradients by layer along training: a panel a network, a line a point."""
-    return [
-        _layers_panel(
-            f"Weight gradients in training, {variant.name}",
-            [
-                line_by_number(f"after {one.iteration:,} iterations", one.norms.weight_rms)
-                for one in trained
-                if one.variant == variant
-            ],
-        )
-        for variant in dict.fromkeys(one.variant for one in trained)
-    ]
-
-
-def _share_panels(shares: Sequence[GradientShares]) -> list[Panel]:
-    if not shares:
-        return []
-    lines = tuple(line_by_number(one.name, [share.shortcut for share in one.blocks]) for one in shares)
-    return [Panel("The + 1 in each block's gradient", "block with an identity shortcut", "share", lines)]
+def _numbered_line(label: str, y: Sequence[float]) -> Line:
+    return Line(label, label, floats(range(1, len(y) + 1)), floats(y))
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
-def _initial_table(groups: Sequence[_Group]) -> FindingsTable:
-    columns: dict[str, Callable[[_Group], str]] = {
+def _tables(
+    groups: Sequence[_Group], trained: Sequence[TrainedGradients], shares: Sequence[GradientShares]
+) -> Iterator[FindingsTable]:
+    at_start: dict[str, Callable[[_Group], str]] = {
         "network": lambda group: group.variant.name,
         "batch-norm": lambda group: "yes" if group.normalised else "no",
         "seeds": lambda group: str(len(group.seeds)),
@@ -278,22 +233,16 @@ def _initial_table(groups: Sequence[_Group]) -> FindingsTable:
         "last layer's weights": lambda group: _range([norms.weight_rms[-1] for norms in group.seeds]),
         "first block over last": lambda group: _range(group.growths),
     }
-    return FindingsTable.of("Gradients at initialisation: geometric mean [range] over seeds", groups, columns)
-
-
-def _training_table(trained: Sequence[TrainedGradients]) -> FindingsTable:
-    columns: dict[str, Callable[[TrainedGradients], str]] = {
+    yield FindingsTable.of("Gradients at initialisation: geometric mean [range] over seeds", groups, at_start)
+    in_training: dict[str, Callable[[TrainedGradients], str]] = {
         "network": lambda one: one.variant.name,
         "iteration": lambda one: f"{one.iteration:,}",
         "first layer's weights": lambda one: _short(one.norms.weight_rms[0]),
         "last layer's weights": lambda one: _short(one.norms.weight_rms[-1]),
-        "first block over last": lambda one: _short(growth(one.norms)),
+        "first block over last": lambda one: _short(one.norms.growth),
     }
-    return FindingsTable.of("Gradients in training", trained, columns)
-
-
-def _share_table(shares: Sequence[GradientShares]) -> FindingsTable:
-    columns: dict[str, Callable[[GradientShares], str]] = {
+    yield FindingsTable.of("Gradients in training", trained, in_training)
+    of_shares: dict[str, Callable[[GradientShares], str]] = {
         "network": lambda one: one.name,
         "blocks": lambda one: str(len(one.blocks)),
         "+ 1: median": lambda one: f"{np.median([share.shortcut for share in one.blocks]):.2f}",
@@ -302,4 +251,4 @@ def _share_table(shares: Sequence[GradientShares]) -> FindingsTable:
         "cross term: median": lambda one: f"{np.median([share.cross for share in one.blocks]):+.2f}",
         "largest error": lambda one: f"{max(share.error for share in one.blocks):.2g}",
     }
-    return FindingsTable.of("Shares of the squared norm of the gradient at a block's input", shares, columns)
+    yield FindingsTable.of("Shares of the squared norm of the gradient at a block's input", shares, of_shares)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.format import times
-from benchmarks.paper.experiments.seeds import judge_larger, layers_line
-from benchmarks.paper.probes.responses import Responses
+from benchmarks.paper.experiments.curves import judge_larger, layers_line
+from benchmarks.paper.probes import Responses
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records import findings
 from benchmarks.records.findings import Check, Findings, FindingsTable, Outcome, Panel, Provenance, floats
@@ -46,28 +46,28 @@ class Ratio:
         return judge_larger(1 - self.interval[1], 1 - self.interval[0])
 
 
-def median_ratio(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
+def median_ratio(responses: Sequence[float], references: Sequence[float]) -> Ratio:
     """Median of the ratios layer by layer, of networks with the same layers; pairs of layers are resampled."""
     ratios = np.asarray(responses) / np.maximum(references, sys.float_info.min)
-    return _bootstrap(lambda indices: np.median(ratios[indices], axis=1), len(ratios), seed)
+    return _bootstrap(lambda indices: np.median(ratios[indices], axis=1), len(ratios))
 
 
-def ratio_of_medians(responses: Sequence[float], references: Sequence[float], seed: int = 0) -> Ratio:
+def ratio_of_medians(responses: Sequence[float], references: Sequence[float]) -> Ratio:
     """Median over median, of networks with any number of layers; each network's layers are resampled by themselves."""
     ours, theirs = np.asarray(responses), np.maximum(references, sys.float_info.min)
-    random = np.random.default_rng(seed + 1)
+    random = np.random.default_rng(1)
 
     def ratios(indices: NDArray[np.int64]) -> Floats:
         others = random.integers(len(theirs), size=(len(indices), len(theirs)))
         resampled: Floats = np.median(ours[indices], axis=1) / np.median(theirs[others], axis=1)
         return resampled
 
-    return Ratio(float(np.median(ours) / np.median(theirs)), _bootstrap(ratios, len(ours), seed).interval)
+    return Ratio(float(np.median(ours) / np.median(theirs)), _bootstrap(ratios, len(ours)).interval)
 
 
-def _bootstrap(estimate: Callable[[NDArray[np.int64]], Floats], n: int, seed: int) -> Ratio:
+def _bootstrap(estimate: Callable[[NDArray[np.int64]], Floats], n: int) -> Ratio:
     """The estimate of all n, and the middle 95 % of those of resamples; it takes indices (resamples, n)."""
-    indices = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
+    indices = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
     low, high = np.quantile(estimate(indices), (0.025, 0.975))
     return Ratio(float(estimate(np.arange(n)[None])[0]), (float(low), float(high)))
 
@@ -85,8 +85,11 @@ def responses_findings(measured: Sequence[Responses], provenance: Provenance) ->
     """
     ordered = sorted(measured, key=lambda one: (count_layers(one.variant), one.variant.residual, one.name))
     groups = [[one for one in ordered if one.variant == row] for row in dict.fromkeys(one.variant for one in ordered)]
-    pooled = [_pool_seeds(group) for group in groups]
-    counterparts, steps = _counterparts(pooled), _steps(pooled)
+    pooled = []
+    for group in groups:
+        name = group[0].name if len(group) == 1 else group[0].variant.name
+        pooled.append(replace(group[0], name=name, std=floats(np.mean([one.std for one in group], axis=0))))
+    counterparts, steps = _pair(pooled)
     checks = []
     if counterparts:
         quantity = "median over the layers of a layer's response over its plain twin's"
@@ -94,77 +97,64 @@ def responses_findings(measured: Sequence[Responses], provenance: Provenance) ->
     if steps:
         quantity = "the deeper network's median response over the shallower's"
         checks.append(_check(SAID_DEEPER, quantity, ratio_of_medians, steps))
+    values = [(group[0].variant, np.array([one.std for one in group])) for group in groups]
+    in_order = tuple(layers_line(variant, std) for variant, std in values)
+    descending = tuple(layers_line(variant, -np.sort(-std, axis=1)) for variant, std in values)
+    y_label, by_size = "standard deviation", "Layers sorted by magnitude"
     return Findings(
         experiment="responses",
         title="Layer responses: what each layer adds to the signal",
         checks=tuple(checks),
-        panels=_panels(groups),
+        panels=(
+            Panel("Layers in order", "layer", y_label, in_order, source="Figure 7, top"),
+            Panel(by_size, "layer, strongest first", y_label, descending, source="Figure 7, bottom"),
+        ),
         tables=(_table(ordered),),
         notes=tuple(note.sentence for note in limits(counterparts, steps)),
         provenance=provenance,
     )
 
 
-def limits(counterparts: Sequence[Pair], steps: Sequence[Pair]) -> list[Reason]:
+def limits(counterparts: Sequence[Pair], steps: Sequence[Pair]) -> Iterator[Reason]:
     """What a reader must know of the comparisons, and which there are not."""
-    notes = [
-        Reason(
-            "layers-not-independent",
-            "The intervals take a network's layers for independent draws, which they are not quite, and speak of these "
-            "networks alone: another training may differ by more.",
-        )
-    ]
+    yield Reason(
+        "layers-not-independent",
+        "The intervals take a network's layers for independent draws, which they are not quite, and speak of these "
+        "networks alone: another training may differ by more.",
+    )
     if not counterparts:
-        notes.append(
-            Reason(
-                "no-plain-counterpart",
-                "No plain network beside a residual one of the same layers was given: they are not compared.",
-            )
+        yield Reason(
+            "no-plain-counterpart",
+            "No plain network beside a residual one of the same layers was given: they are not compared.",
         )
     if not steps:
-        notes.append(
-            Reason(
-                "no-deeper-counterpart",
-                "No two residual networks that differ in depth alone were given: depths are not compared.",
-            )
+        yield Reason(
+            "no-deeper-counterpart",
+            "No two residual networks that differ in depth alone were given: depths are not compared.",
         )
-    return notes
 
 
-def _pool_seeds(group: Sequence[Responses]) -> Responses:
-    """The mean of one variant's networks, under the variant's name where there are several."""
-    first = group[0]
-    name = first.name if len(group) == 1 else first.variant.name
-    return Responses(
-        name, first.variant, first.images, first.layers, floats(np.mean([one.std for one in group], axis=0))
-    )
-
-
-def _kind(variant: Variant) -> tuple[object, ...]:
-    """What networks that differ in depth alone have in common."""
-    return variant.block, variant.widths, variant.stem
-
-
-def _counterparts(pooled: Sequence[Responses]) -> list[Pair]:
-    """Residual networks and the plain ones of the same layers."""
-    return [
+def _pair(pooled: Sequence[Responses]) -> tuple[list[Pair], list[Pair]]:
+    """Residual networks and the plain ones of the same layers; deeper and next shallower residual networks of one kind.
+    The responses come in order of depth."""
+    residual, plain = ([one for one in pooled if one.variant.residual == kind] for kind in (True, False))
+    counterparts = [
         (one, other)
-        for one in pooled
-        for other in pooled
-        if one.variant.residual and not other.variant.residual and one.variant.depths == other.variant.depths
-        if _kind(one.variant) == _kind(other.variant)
+        for one, other in product(residual, plain)
+        if one.variant.depths == other.variant.depths and _kind(one.variant) == _kind(other.variant)
     ]
-
-
-def _steps(pooled: Sequence[Responses]) -> list[Pair]:
-    """Deeper and next shallower residual networks of one kind; the responses come in order of depth."""
-    residual = [one for one in pooled if one.variant.residual]
-    return [
+    steps = [
         (deeper, shallower)
         for kind in dict.fromkeys(_kind(one.variant) for one in residual)
         for shallower, deeper in pairwise(one for one in residual if _kind(one.variant) == kind)
         if count_layers(deeper.variant) > count_layers(shallower.variant)
     ]
+    return counterparts, steps
+
+
+def _kind(variant: Variant) -> tuple[object, ...]:
+    """What networks that differ in depth alone have in common."""
+    return variant.block, variant.widths, variant.stem
 
 
 def _check(claim: str, quantity: str, estimate: Callable[..., Ratio], pairs: Sequence[Pair]) -> Check:
@@ -177,19 +167,6 @@ def _check(claim: str, quantity: str, estimate: Callable[..., Ratio], pairs: Seq
         parts.append(f"{times(ratio.value, ratio.interval)} of {names} ({layers} layers)")
     outcome = findings.combine_outcomes(ratio.smaller for ratio in ratios)
     return Check(claim, "section 4.2, Figure 7", f"{quantity}: {', '.join(parts)}", outcome)
-
-
-def _panels(groups: Sequence[Sequence[Responses]]) -> tuple[Panel, ...]:
-    in_order = [(group[0].variant, np.array([one.std for one in group])) for group in groups]
-    descending = [(variant, -np.sort(-std, axis=1)) for variant, std in in_order]
-    panels = (
-        ("Layers in order", "layer", in_order, "Figure 7, top"),
-        ("Layers sorted by magnitude", "layer, strongest first", descending, "Figure 7, bottom"),
-    )
-    return tuple(
-        Panel(title, x_label, "standard deviation", tuple(layers_line(*one) for one in values), source=source)
-        for title, x_label, values, source in panels
-    )
 
 
 def _table(measured: Sequence[Responses]) -> FindingsTable:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from benchmarks.paper.training.batches import on_device
 from benchmarks.paper.training.corpus import Source, load
-from benchmarks.paper.training.loop import Pace, TrainingJob, on_device
+from benchmarks.paper.training.loop import Pace, TrainingJob, drive
 from benchmarks.paper.training.recipe import RECIPES, Recipe
-from benchmarks.paper.training.run import Run, RunIdentity
-from benchmarks.paper.training.schedule import drive
+from benchmarks.paper.training.run import WEIGHTS, Run, RunIdentity
 from benchmarks.paper.training.step import Arithmetic, TrainingPrecision
 from exporter.models.variants import Shortcut, Variant, customise, variant
 from exporter.network import ExportListener
@@ -51,11 +51,8 @@ class TrainingOptions:
 
 
 def fit_variant(name: str, classes: int, size: int, shortcut: Shortcut | None = None) -> Variant:
-    """The row of that name for the data at hand: its classes, images of ``size`` pixels.
-
-    Raises:
-        UsageError: no such row, or a plain net with a shortcut option.
-    """
+    """The row of that name for the data at hand: its classes, images of ``size`` pixels. Raises ``UsageError`` for no
+    such row, or a plain net with a shortcut option."""
     return customise(variant(name), classes=classes, size=(size, size), shortcut=shortcut)
 
 
@@ -67,7 +64,7 @@ def train(
     Raises:
         UsageError: options that contradict each other; a folder that holds another run.
         BackendUnavailableError: there is no such device.
-        RexportError: the data cannot be read, or a run not be trained; see ``corpus.load`` and ``schedule.drive``.
+        RexportError: the data cannot be read, or a run not be trained; see ``corpus.load`` and ``loop.drive``.
     """
     begun_s = time.monotonic()
     if setup.device == "cuda":
@@ -83,12 +80,14 @@ def train(
     for folder, name, option, seed in networks:
         row = fit_variant(name, len(corpus.classes), setup.source.size, option)
         jobs.append(TrainingJob(folder, RunIdentity(row, recipe, seed, corpus.digest), arithmetic))
-    data = on_device(corpus, recipe, jobs[0].identity.variant, arithmetic)
+    data = on_device(corpus, recipe, jobs[0].identity.variant, arithmetic.device)
+    pace = setup.pace
+    if pace.stop_after_s is not None:
+        pace = replace(pace, stop_after_s=pace.stop_after_s - (time.monotonic() - begun_s))
     try:
-        drive(jobs, data, listener, setup.pace.subtract(time.monotonic() - begun_s))
+        drive(jobs, data, listener, pace)
     except RuntimeError as error:
-        origin = type(error).__module__
-        if origin.startswith(("torch._dynamo", "torch._inductor")):
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise CompatibilityError(
                 f"PyTorch could not compile the network: {str(error).splitlines()[0]}",
                 code="training-not-compiled",
@@ -99,22 +98,21 @@ def train(
 
 
 def _scale_recipe(recipe: Recipe, setup: TrainingOptions, images: int) -> Recipe:
-    if setup.factor is not None and setup.epochs is not None:
-        raise UsageError(
-            "--scale and --epochs both say how long to train", code="scale-and-epochs", hint="give one of them"
-        )
-    if setup.epochs is not None:
-        return recipe.stretch(setup.epochs * (images // recipe.batch) / recipe.iterations)
-    return recipe if setup.factor in (None, 1.0) else recipe.stretch(setup.factor or 1.0)
+    if setup.epochs is None:
+        return recipe.stretch(setup.factor or 1.0)
+    if setup.factor is not None:
+        hint = "give one of them"
+        raise UsageError("--scale and --epochs both say how long to train", code="scale-and-epochs", hint=hint)
+    return recipe.stretch(setup.epochs * (images // recipe.batch) / recipe.iterations)
 
 
-def export_command(folder: Path, run: Run, weights: str) -> str:
+def export_command(folder: Path, run: Run) -> str:
     """The command that makes an artifact of a finished run."""
     shape, option = run.identity.variant, run.identity.option
     grey = len(run.mean) == 1  # a grey's number stands in each channel of the network
     mean, std = (values * (shape.in_channels if grey else 1) for values in (run.mean, run.std))
     options = {
-        "--weights": str(folder / weights),
+        "--weights": str(folder / WEIGHTS),
         "--num-classes": str(shape.classes),
         "--size": str(shape.size[0]),
         "--mean": ",".join(f"{value:g}" for value in mean),

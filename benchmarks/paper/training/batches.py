@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.paper.training.corpus import CorpusSplit, Moments
+from benchmarks.paper.training.corpus import Corpus, CorpusSplit, Moments
+from benchmarks.paper.training.recipe import Recipe
+from exporter.models.variants import Variant
 
 EVALUATED_AT_A_TIME = 1000
 
@@ -69,13 +71,7 @@ class DeviceImages:
 
 
 def place_on_device(
-    part: CorpusSplit,
-    device: torch.device,
-    *,
-    size: int,
-    padding: int,
-    moments: Moments,
-    channels: int,
+    part: CorpusSplit, device: torch.device, *, size: int, padding: int, moments: Moments, channels: int
 ) -> DeviceImages:
     """The images on the device, with black around them: at least ``padding`` pixels, and what ``size`` needs."""
     images = torch.from_numpy(part.images).to(device)
@@ -85,6 +81,29 @@ def place_on_device(
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in moments)
     targets = torch.from_numpy(part.targets).to(device)
     return DeviceImages(padded.contiguous(), targets, size, 255 * mean, 1 / (255 * std), channels)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A corpus on the device, and the moments that its images are normalised with."""
+
+    corpus: Corpus
+    moments: Moments
+    train: DeviceImages
+    validation: DeviceImages
+    test: DeviceImages
+
+
+def on_device(corpus: Corpus, recipe: Recipe, variant: Variant, device: str) -> Data:
+    """The corpus's images where they are computed with, for networks of the variant's size and channels; normalised
+    with the recipe's moments, or with those of the training images."""
+    moments = corpus.moments() if recipe.mean is None or recipe.std is None else (recipe.mean, recipe.std)
+    target, size, channels = torch.device(device), variant.size[0], variant.in_channels
+    train, validation, test = (
+        place_on_device(part, target, size=size, padding=recipe.padding, moments=moments, channels=channels)
+        for part in (corpus.train, corpus.validation, corpus.test)
+    )
+    return Data(corpus, moments, train, validation, test)
 
 
 class Feed:
@@ -97,10 +116,8 @@ class Feed:
         self.steps = len(images) // batch
         self._seed = seed
         device = images.padded.device
-        shape = (self.steps, batch)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
-        self._chosen, self._top, self._left = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(3))
-        self._mirrored = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._crops = torch.zeros((4, self.steps, batch), dtype=torch.int64, device=device)
 
     def begin(self, epoch: int, step: int = 0) -> None:
         """Draws the epoch's order, crops and flips, and goes to a step of it."""
@@ -108,10 +125,10 @@ class Feed:
         shape = (self.steps, self.batch)
         height, width = self.images.padded.shape[1:3]
         order = torch.randperm(len(self.images), generator=generator)[: self.steps * self.batch]
-        self._chosen.copy_(order.view(shape))
-        self._top.copy_(torch.randint(height - self.images.size + 1, shape, generator=generator))
-        self._left.copy_(torch.randint(width - self.images.size + 1, shape, generator=generator))
-        self._mirrored.copy_(torch.rand(shape, generator=generator) < 0.5)
+        top = torch.randint(height - self.images.size + 1, shape, generator=generator)
+        left = torch.randint(width - self.images.size + 1, shape, generator=generator)
+        mirrored = torch.rand(shape, generator=generator) < 0.5
+        self._crops.copy_(torch.stack((order.view(shape), top, left, mirrored.long())))
         self._place.fill_(step)
 
     def rewind(self) -> None:
@@ -120,8 +137,6 @@ class Feed:
 
     def next(self) -> tuple[Tensor, Tensor]:
         """The next batch of the epoch, (b, channels, size, size) float32, and its targets (b,)."""
-        chosen, top, left, mirrored = (
-            table.index_select(0, self._place)[0] for table in (self._chosen, self._top, self._left, self._mirrored)
-        )
+        chosen, top, left, mirrored = self._crops.index_select(1, self._place)[:, 0]
         self._place += 1
-        return self.images.crops(chosen, top, left, mirrored), self.images.targets.index_select(0, chosen)
+        return self.images.crops(chosen, top, left, mirrored.bool()), self.images.targets.index_select(0, chosen)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -10,19 +12,24 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.paper.training import fashion_mnist
 from exporter.data.class_folders import Split
 from exporter.data.dataset import BUNDLED_NAME, Dataset, open_dataset
-from runtimes.errors import ArtifactError, UsageError
+from runtimes.errors import ArtifactError, IntegrityError, ResourceError, UsageError
 from runtimes.images.preprocessing import Pixels, Preprocessing
 
 SAMPLE_NAME = f"{BUNDLED_NAME}-sample"
 """1,000 training images and the whole test set, which come with rexport: for a trial."""
 
-SPECS = (
-    f"{BUNDLED_NAME} (Debian's dataset-fashion-mnist), {SAMPLE_NAME} (1,000 bundled training images), or the path of "
-    "CIFAR-10 or of one folder a class, in an archive or not"
-)
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package ``dataset-fashion-mnist`` puts the files."""
+
+SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+"""Digests of the unpacked files: the archives differ from one distribution to the next, their content does not."""
 
 Moments: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation, one a channel, as shares of 255."""
@@ -79,7 +86,8 @@ class Source:
     """Where the images are.
 
     Attributes:
-        train: one of ``SPECS``.
+        train: ``BUNDLED_NAME`` for Debian's package, ``SAMPLE_NAME``, or the path of Fashion-MNIST's published files,
+            of CIFAR-10, or of one folder a class, in an archive or not.
         test: the same, if the test images lie elsewhere.
         name: what results call the data; ``None`` for the data set's own name.
         limit: takes so many training and so many test images at the most.
@@ -135,17 +143,15 @@ def load_test(source: Source) -> tuple[str, tuple[str, ...], CorpusSplit]:
 
 def _open_split(spec: str, split: Split, size: int) -> tuple[str, tuple[str, ...], CorpusSplit]:
     """Name, classes and images of one split. The published files of Fashion-MNIST are read where they are meant."""
-    folder = fashion_mnist.DEBIAN_FOLDER if spec == BUNDLED_NAME else Path(spec)
-    if spec == BUNDLED_NAME or any((folder / f"{name}.gz").is_file() for name in fashion_mnist.SHA256):
-        images, targets = fashion_mnist.read("train" if split == "train" else "t10k", folder)
+    folder = DEBIAN_FOLDER if spec == BUNDLED_NAME else Path(spec)
+    if spec == BUNDLED_NAME or any((folder / f"{name}.gz").is_file() for name in SHA256):
+        images, targets = read_fashion_mnist("train" if split == "train" else "t10k", folder)
         return BUNDLED_NAME, open_dataset(BUNDLED_NAME, split=split).classes, CorpusSplit(images[..., None], targets)
     dataset = open_dataset(BUNDLED_NAME if spec == SAMPLE_NAME else spec, split=split)
     if dataset.targets is None:
+        hint = "one folder a class"
         raise ArtifactError(
-            "its images are not sorted into classes",
-            code="images-without-classes",
-            path=spec,
-            hint="one folder a class",
+            "its images are not sorted into classes", code="images-without-classes", path=spec, hint=hint
         )
     name = SAMPLE_NAME if spec == SAMPLE_NAME else dataset.name
     return name, dataset.classes, CorpusSplit(_decode_images(dataset, size), dataset.targets)
@@ -156,10 +162,11 @@ def _decode_images(dataset: Dataset, size: int) -> Pixels:
     if isinstance(dataset.images, np.ndarray):
         height, width = dataset.images.shape[1:3]
         if max(height, width) > size:
+            hint = f"--size {max(height, width)}"
             raise UsageError(
                 f"images of {height}x{width} pixels for a network of {size}",
                 code="images-larger-than-network",
-                hint=f"--size {max(height, width)}",
+                hint=hint,
             )
         return dataset.images if dataset.images.ndim == 4 else dataset.images[..., None]
     unchanged = Preprocessing(resize=size, crop=(size, size), pad=0, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -167,3 +174,37 @@ def _decode_images(dataset: Dataset, size: int) -> Pixels:
     for indices, pixels in dataset.pixels(unchanged, _DECODED_AT_A_TIME):
         images[indices] = pixels
     return images
+
+
+def read_fashion_mnist(split: str, folder: Path = DEBIAN_FOLDER) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Fashion-MNIST as its authors publish it, gzipped IDX files (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747).
+
+    Images (n, 28, 28) uint8 and targets (n,) of ``split``, which is ``train`` (60,000) or ``t10k`` (10,000).
+
+    Raises ``ResourceError``, ``ArtifactError``, ``IntegrityError`` if a file is not there, not whole, not the published
+    one.
+    """
+    images = _unpack(folder, f"{split}-images-idx3-ubyte", offset=16).reshape(-1, 28, 28)
+    targets = _unpack(folder, f"{split}-labels-idx1-ubyte", offset=8)
+    return images, targets.astype(np.int64)
+
+
+def _unpack(folder: Path, name: str, offset: int) -> NDArray[np.uint8]:
+    path = folder / f"{name}.gz"
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ArtifactError(f"not a whole gzip file: {error}", code="gzip-damaged", path=path) from error
+    except OSError as error:
+        raise ResourceError(
+            f"cannot read: {error.strerror}",
+            code="fashion-mnist-unreadable",
+            path=path,
+            hint="apt-get install dataset-fashion-mnist, or name the folder with --data",
+            errno=error.errno,
+        ) from error
+    if hashlib.sha256(content).hexdigest() != SHA256[name]:
+        raise IntegrityError(
+            "its unpacked content is not the published Fashion-MNIST file", code="fashion-mnist-changed", path=path
+        )
+    return np.frombuffer(content, np.uint8, offset=offset)

@@ -1,27 +1,27 @@
-"""A training run that is under way: updates, points of the curve, checkpoints, and its end."""
+"""Training runs under way: updates, points of the curve, checkpoints, and their end.
+
+They run one after the other on a CPU, side by side on a GPU, which one alone leaves idle.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
+from benchmarks.format import roughly
 from benchmarks.paper.training import run as runs
-from benchmarks.paper.training.batches import DeviceImages, Feed, place_on_device
-from benchmarks.paper.training.corpus import Corpus, Moments
-from benchmarks.paper.training.recipe import Recipe
-from benchmarks.paper.training.run import CurvePoint, FinalErrors, Run, RunIdentity, TrainingProgress
+from benchmarks.paper.training.batches import Data, Feed
+from benchmarks.paper.training.run import CurvePoint, FinalErrors, Run, RunIdentity, TrainingProgress, TrainingSegment
 from benchmarks.paper.training.step import Arithmetic, Stepper
 from benchmarks.records.findings import write_record
 from exporter.models.resnet import build, initialise
-from exporter.models.variants import Variant
+from exporter.network import ExportListener
 from runtimes import codec, files
 from runtimes.errors import ArtifactError, CheckFailedError
 
@@ -56,35 +56,6 @@ class Pace:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     states: int = 0
 
-    def subtract(self, elapsed_s: float) -> Pace:
-        """The pace for the time that is left after so many seconds."""
-        return self if self.stop_after_s is None else replace(self, stop_after_s=self.stop_after_s - elapsed_s)
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """A corpus on the device, and the moments that its images are normalised with."""
-
-    corpus: Corpus
-    moments: Moments
-    train: DeviceImages
-    validation: DeviceImages
-    test: DeviceImages
-
-
-def on_device(corpus: Corpus, recipe: Recipe, variant: Variant, arithmetic: Arithmetic) -> Data:
-    """The corpus's images where they are computed with, for networks of the variant's size and channels.
-
-    They are normalised with the recipe's moments, or with those of the training images.
-    """
-    moments = corpus.moments() if recipe.mean is None or recipe.std is None else (recipe.mean, recipe.std)
-    device, size, channels = torch.device(arithmetic.device), variant.size[0], variant.in_channels
-    train, validation, test = (
-        place_on_device(part, device, size=size, padding=recipe.padding, moments=moments, channels=channels)
-        for part in (corpus.train, corpus.validation, corpus.test)
-    )
-    return Data(corpus, moments, train, validation, test)
-
 
 class Training:
     """A run that is under way in a folder.
@@ -95,20 +66,19 @@ class Training:
     """
 
     def __init__(self, job: TrainingJob, data: Data, pace: Pace) -> None:
-        """Begins, or goes on.
-
-        Raises:
-            RexportError: the folder holds another run or damaged files, or cannot be written.
-        """
-        identity, arithmetic, corpus = job.identity, job.arithmetic, data.corpus
+        """Begins, or goes on. Raises ``RexportError`` if the folder holds another run or damaged files, or cannot be
+        written."""
+        identity, corpus = job.identity, data.corpus
         files.check_writable(job.folder)
         self.folder = job.folder
         self.data = data
         self.recipe = identity.recipe
         self._pace = pace
-        segments = (runs.begin_segment(0, arithmetic),)
-        new = Run(identity, corpus.name, corpus.classes, corpus.counts, *data.moments, segments)
-        self.run = runs.begin_run(job.folder, new)
+        if (job.folder / runs.RUN).exists():
+            self.run = runs.open_run(job.folder)
+            runs.check_same(job.folder, self.run.identity, identity)
+        else:
+            self.run = Run(identity, corpus.name, corpus.classes, corpus.counts, *data.moments, sittings=())
         self.points: list[CurvePoint] = []
         self.iteration = 0
         self._warm = identity.recipe.begins_warm(identity.variant)
@@ -122,9 +92,9 @@ class Training:
             return
         model = build(identity.variant)
         initialise(model, identity.seed)  # before it moves: every device begins with the same numbers
-        model = model.to(device=arithmetic.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        model = model.to(device=job.arithmetic.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         feed = Feed(data.train, identity.recipe.batch, identity.seed)
-        self._stepper = Stepper(model, feed, identity.recipe, arithmetic)
+        self._stepper = Stepper(model, feed, identity.recipe, job.arithmetic)
         self._stepper.record()
         self._resume()
         if pace.states and self.iteration == 0:
@@ -155,11 +125,8 @@ class Training:
         return self._elapsed_s + (time.monotonic() - self._started_s)
 
     def advance(self) -> CurvePoint | None:
-        """Up to ``STRIDE`` updates; a point of the curve if one is due. On a GPU the updates are only begun.
-
-        Raises:
-            CheckFailedError: the loss is not finite any more.
-        """
+        """Up to ``STRIDE`` updates; a point of the curve if one is due. On a GPU the updates are only begun. Raises
+        ``CheckFailedError`` if the loss is not finite any more."""
         feed, stepper = self._stepper.feed, self._stepper
         epoch, step = self._epoch_and_step
         if step == 0:
@@ -187,13 +154,7 @@ class Training:
     def _keep_state(self) -> None:
         (self.folder / runs.STATES).mkdir(exist_ok=True)
         with files.write_atomically(self.folder / runs.STATES / f"{self.iteration:07d}.safetensors") as temporary:
-            temporary.write_bytes(save(self._weights()))
-
-    def _weights(self) -> dict[str, Tensor]:
-        """The network's state dict on the host. Waits for the device."""
-        with self._stepper.queue():
-            state = self._stepper.model.state_dict()
-            return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+            temporary.write_bytes(save(runs.model_state(self._stepper.state_on_host())))
 
     def _wrong(self) -> float:
         """The sum of the updates' training errors since the last point. Waits for the device."""
@@ -234,18 +195,13 @@ class Training:
         return point
 
     def checkpoint(self) -> None:
-        """Writes all that the run needs to go on. Waits for the device.
-
-        Raises:
-            CheckFailedError: the loss is not finite any more; the checkpoint before stays.
-        """
+        """Writes all that the run needs to go on. Waits for the device. Raises ``CheckFailedError`` if the loss is not
+        finite any more; the checkpoint before stays."""
         self._means()
-        with self._stepper.queue():
-            tensors = {name: tensor.contiguous().cpu() for name, tensor in self._stepper.state().items()}
         progress = TrainingProgress(self.iteration, self._warm, self._since, self._total_s, tuple(self.points))
         metadata = {"identity": codec.dumps(self.run.identity), "progress": codec.dumps(progress)}
         with files.write_atomically(self.folder / runs.CHECKPOINT) as temporary:
-            temporary.write_bytes(save(tensors, metadata))
+            temporary.write_bytes(save(self._stepper.state_on_host(), metadata))
         self._kept_s = time.monotonic()
 
     def _resume(self) -> None:
@@ -266,7 +222,12 @@ class Training:
             self._elapsed_s = progress.elapsed_s
             self.points = list(progress.points)
         runs.write_curve(self.folder, self.points)
-        segments = self.run.continue_at(runs.begin_segment(self.iteration, self._stepper.arithmetic))
+        arithmetic = self._stepper.arithmetic
+        now = TrainingSegment(
+            self.iteration, arithmetic, torch.get_num_threads(), runs.machine(arithmetic), runs.versions()
+        )
+        past = tuple(segment for segment in self.run.sittings if segment.since < self.iteration)
+        segments = past if past and replace(now, since=past[-1].since) == past[-1] else (*past, now)
         if segments != self.run.sittings:
             self.run = replace(self.run, sittings=segments)
             write_record(self.run, self.folder / runs.RUN)
@@ -278,7 +239,7 @@ class Training:
         if self.finished:
             return self.run
         train_error, last = self._stepper.error(self.data.train), self.points[-1]
-        weights = self._weights()
+        weights = runs.model_state(self._stepper.state_on_host())
         step_s, input_share = self._costs()
         with files.write_atomically(self.folder / runs.WEIGHTS) as temporary:
             origin = {"variant": self.run.identity.variant.name, "data": self.run.data}
@@ -301,11 +262,64 @@ class Training:
         with stepper.queue():
             before = {name: tensor.clone() for name, tensor in stepper.state().items()}
         times = max(1, min(_TIMED, self.recipe.iterations // _TIMED))
-
-        def run_at_start(work: Callable[[], object]) -> None:
-            feed.rewind()
-            work()
-
-        step_s, input_s = (stepper.time_of(partial(run_at_start, work), times) for work in (stepper.step, feed.next))
+        step_s, input_s = (stepper.time_of(work, times) for work in (stepper.step, feed.next))
         stepper.restore(before)
         return step_s, input_s / step_s
+
+
+def drive(jobs: Sequence[TrainingJob], data: Data, listener: ExportListener, pace: Pace) -> list[Run]:
+    """Trains them all; runs that are finished already are taken as they are. Blocks for as long as that takes.
+
+    Raises:
+        CheckFailedError: the time is over before the runs are; each has written its checkpoint.
+        RexportError: a run cannot begin or go on; see ``Training``.
+    """
+    end_s = math.inf if pace.stop_after_s is None else time.monotonic() + pace.stop_after_s
+    if any(job.arithmetic.device == "cuda" for job in jobs):
+        return take_turns([Training(job, data, pace) for job in jobs], listener, end_s)
+    return [
+        run
+        for number, job in enumerate(jobs, 1)
+        for run in take_turns([Training(job, data, pace)], listener, end_s, f"run {number} of {len(jobs)}")
+    ]
+
+
+def take_turns(trainings: Sequence[Training], listener: ExportListener, end_s: float, title: str = "") -> list[Run]:
+    """Takes a stride of each in turn, and finishes each when it is complete. If one fails, the others are kept. Raises
+    ``CheckFailedError`` if ``time.monotonic()`` is at ``end_s`` before the runs are complete, or a loss is not finite.
+    """
+    begun, first = time.monotonic(), sum(training.iteration for training in trainings)
+    every = sum(training.recipe.iterations for training in trainings)
+    while running := [training for training in trainings if not training.complete]:
+        for training in running:
+            name = training.run.identity.name
+            try:
+                point = training.advance()
+            except CheckFailedError:
+                _keep([other for other in running if other is not training])
+                raise
+            done = sum(training.iteration for training in trainings)
+            left = f"{roughly((every - done) * (time.monotonic() - begun) / (done - first))} left"
+            doing = f"{title}, {name}" if title else f"{len(running)} runs side by side"
+            listener.step(f"{doing}: {done:,} of {every:,} iterations, {left}")
+            if point is not None:
+                validation = "" if point.validation_error is None else f", validation {point.validation_error:.2%}"
+                listener.notice(
+                    f"{name}: {point.iteration:,} of {training.recipe.iterations:,}, loss {point.loss:.4f}, "
+                    f"error {point.train_error:.2%}{validation}, test {point.test_error:.2%}, {left}"
+                )
+            if training.complete:
+                training.finish()
+        unfinished = [training for training in running if not training.complete]
+        if time.monotonic() > end_s and unfinished:
+            _keep(unfinished)
+            reached = ", ".join(f"{training.run.identity.name} at {training.iteration:,}" for training in unfinished)
+            hint = "the same command goes on from there"
+            raise CheckFailedError(f"the time is over: {reached}", code="training-time-over", hint=hint)
+    return [training.finish() for training in trainings]
+
+
+def _keep(trainings: Sequence[Training]) -> None:
+    for training in trainings:
+        if not training.complete:
+            training.checkpoint()

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from torch import Tensor
 from benchmarks.machine.environment import environment
 from benchmarks.paper.training.recipe import Recipe
 from benchmarks.paper.training.step import Arithmetic
-from benchmarks.records.findings import FILE_LIMIT_BYTES, read_record, write_record
+from benchmarks.records.findings import FILE_LIMIT_BYTES, read_record
 from exporter.models.variants import VARIANTS, Shortcut, Variant
 from exporter.weights import checkpoint
 from runtimes import codec, files
@@ -125,13 +124,6 @@ class Run:
     outcome: FinalErrors | None = None
     run: int = SCHEMA_VERSION
 
-    def continue_at(self, now: TrainingSegment) -> tuple[TrainingSegment, ...]:
-        """What computed the run up to ``now``, and what computes from there on, if that is something else."""
-        past = tuple(segment for segment in self.sittings if segment.since < now.since)
-        if past and dataclasses.replace(now, since=past[-1].since) == past[-1]:
-            return past
-        return (*past, now)
-
 
 @dataclass(frozen=True)
 class TrainingProgress:
@@ -151,16 +143,17 @@ def open_run(folder: Path) -> Run:
 
 def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:
     """The iteration that a run has come to, and its network's state dict there: of its end, or of its checkpoint.
-
-    Raises:
-        RexportError: the run has neither, or they cannot be read.
-    """
+    Raises ``RexportError`` if the run has neither, or they cannot be read."""
     run = open_run(folder)
     if run.outcome is not None or not (folder / CHECKPOINT).exists():
         return run.identity.recipe.iterations, checkpoint.read(folder / WEIGHTS)
     _, progress, tensors = read_checkpoint(folder / CHECKPOINT)
-    weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    return progress.iteration, {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    return progress.iteration, model_state(tensors)
+
+
+def model_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's state dict, of all that a step changes."""
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
 
 def states_of(folder: Path) -> tuple[tuple[int, dict[str, Tensor]], ...]:
@@ -177,22 +170,6 @@ def curve(folder: Path) -> tuple[CurvePoint, ...]:
         return tuple(codec.loads(CurvePoint, line) for line in lines)
     except ArtifactError as error:
         raise ArtifactError(error.what, code=error.code, path=path) from error
-
-
-def begin_run(folder: Path, new: Run) -> Run:
-    """The record of the run in the folder; of a ``new`` one, written, if there is none. Raises ``UsageError`` if the
-    folder holds another run."""
-    if (folder / RUN).exists():
-        run = open_run(folder)
-        check_same(folder, run.identity, new.identity)
-        return run
-    write_record(new, folder / RUN)
-    return new
-
-
-def begin_segment(since: int, arithmetic: Arithmetic) -> TrainingSegment:
-    """The segment that this process begins."""
-    return TrainingSegment(since, arithmetic, torch.get_num_threads(), machine(arithmetic), versions())
 
 
 def machine(arithmetic: Arithmetic) -> str:
@@ -216,10 +193,8 @@ def check_same(folder: Path, old: RunIdentity, new: RunIdentity) -> None:
         if getattr(old, field.name) != getattr(new, field.name)
     ]
     if differing:
-        hint = "name a new folder, or the same options"
-        raise UsageError(
-            f"it holds another run: {'; '.join(differing)}", code="folder-of-another-run", path=folder, hint=hint
-        )
+        what, hint = "; ".join(differing), "name a new folder, or the same options"
+        raise UsageError(f"it holds another run: {what}", code="folder-of-another-run", path=folder, hint=hint)
 
 
 def _short(value: object) -> str:
@@ -248,4 +223,4 @@ def read_checkpoint(path: Path) -> tuple[RunIdentity, TrainingProgress, dict[str
 def write_curve(folder: Path, points: Sequence[CurvePoint]) -> None:
     """Writes the points of a run's curve, a line each."""
     with files.write_atomically(folder / CURVE) as temporary:
-        temporary.write_text("".join(f"{json.dumps(codec.encode(point))}\n" for point in points), encoding="utf-8")
+        temporary.write_text("".join(f"{codec.dumps(point)}\n" for point in points), encoding="utf-8")

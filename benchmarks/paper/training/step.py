@@ -32,8 +32,8 @@ _CPU_OPTIONS: dict[str, str | int | bool] = {"cpp.use_two_step_variance_threshol
 class Arithmetic:
     """How a network is computed. Not part of the recipe, but it decides the last bits of the weights.
 
-    ``compiled``: by TorchInductor. ``bf16``: convolutions and what follows
-    them, by autocast; parameters, their updates and the loss stay float32.
+    ``compiled``: by TorchInductor. ``bf16``: convolutions and what follows them, by autocast; parameters, their updates
+    and the loss stay float32.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -82,12 +82,12 @@ class Stepper:
         if rate == self.rate:
             return
         self.rate = rate
-        for group in self.optimiser.param_groups:
-            if isinstance(group["lr"], Tensor):
-                with self.queue():
-                    group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        (group,) = self.optimiser.param_groups
+        if isinstance(group["lr"], Tensor):
+            with self.queue():
+                group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
     def step(self) -> None:
         """One update. On a GPU it is only begun when this returns."""
@@ -127,6 +127,11 @@ class Stepper:
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         return {**weights, **momenta, "sums": self.sums}
 
+    def state_on_host(self) -> dict[str, Tensor]:
+        """What ``state`` gives, on the host. Waits for the device."""
+        with self.queue():
+            return {name: tensor.contiguous().cpu() for name, tensor in self.state().items()}
+
     def restore(self, state: dict[str, Tensor]) -> None:
         """Sets what ``state`` gave, tensor by tensor and in place."""
         with torch.no_grad(), self.queue():
@@ -160,13 +165,16 @@ class Stepper:
             return int(wrong) / len(images) if len(images) else float("nan")
 
     def time_of(self, work: Callable[[], object], times: int) -> float:
-        """Seconds of a call, the mean of many, until the device has finished; after one that is not counted."""
+        """Seconds of a call at the epoch's first step, the mean of many, until the device has finished; after one that
+        is not counted."""
         wait = torch.cuda.synchronize if self._stream is not None else torch.cpu.synchronize
         with self.queue():
+            self.feed.rewind()
             work()
             wait(self.device)
             start = time.perf_counter()
             for _ in range(times):
+                self.feed.rewind()
                 work()
             wait(self.device)
             return (time.perf_counter() - start) / times

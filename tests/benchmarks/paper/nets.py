@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.paper.probes.layer_gradients import LossBatch
+from benchmarks.paper.probes import LossBatch
 from benchmarks.records.findings import Provenance
 from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build, initialise, settle_statistics
 from exporter.models.variants import Variant

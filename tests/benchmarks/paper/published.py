@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.paper.training import fashion_mnist
+from benchmarks.paper.training.corpus import SHA256
 
 IMAGES = {"train": 96, "t10k": 40}
 
@@ -35,5 +35,5 @@ def write_published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     written = contents()
     for name, content in written.items():
         (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-        monkeypatch.setitem(fashion_mnist.SHA256, name, hashlib.sha256(content).hexdigest())
+        monkeypatch.setitem(SHA256, name, hashlib.sha256(content).hexdigest())
     return written

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.paper.experiments import curves as curves_module
-from benchmarks.paper.experiments import degradation, depth, shortcuts
+from benchmarks.paper.experiments.comparisons import (
+    degradation_findings,
+    depth_findings,
+    limits,
+    shortcuts_findings,
+)
 from benchmarks.paper.experiments.curves import Curves
 from benchmarks.paper.training.run import CURVE, RUN
 from benchmarks.paper.training.step import Arithmetic
@@ -31,11 +36,11 @@ def networks(**changed: list[tuple[float, float]]) -> list[Curves]:
 
 
 def degraded(**changed: list[tuple[float, float]]) -> Findings:
-    return degradation.findings(networks(**changed), "rbench paper degradation")
+    return degradation_findings(networks(**changed), "rbench paper degradation")
 
 
 def note_codes(found: list[Curves]) -> list[str]:
-    return [note.code for note in curves_module.limits(found)]
+    return [note.code for note in limits(found)]
 
 
 def test_errors_as_the_papers_confirm_degradation() -> None:
@@ -44,7 +49,7 @@ def test_errors_as_the_papers_confirm_degradation() -> None:
     assert [check.outcome for check in found.checks] == ["confirmed"] * 5
     for value in ("9.13 ± 0.15 %", "plain56", "5.00 ± 0.10 %", "plain20", "+4.13 [", "over seeds"):
         assert value in found.checks[0].found
-    assert list(found.notes) == [note.sentence for note in curves_module.limits(networks())]
+    assert list(found.notes) == [note.sentence for note in limits(networks())]
     assert found.provenance.seeds == (0, 1, 2)
     assert found.provenance.scale == 0.1
 
@@ -96,21 +101,21 @@ def test_the_table_has_the_papers_numbers() -> None:
 
 
 def test_only_residual_nets_are_judged_by_themselves() -> None:
-    found = degradation.findings([curves(name, PAPER_LIKE[name]) for name in ("resnet20", "resnet56")], "x")
+    found = degradation_findings([curves(name, PAPER_LIKE[name]) for name in ("resnet20", "resnet56")], "x")
     assert len(found.checks) == 2
     assert len(found.panels) == 1
 
 
 def test_depth_compares_18_layers_with_34() -> None:
     errors = {"plain18": 0.10, "plain34": 0.13, "resnet18": 0.09, "resnet34": 0.05}
-    found = depth.findings([curves(name, [(error, error)] * 2, "A") for name, error in errors.items()], "x")
+    found = depth_findings([curves(name, [(error, error)] * 2, "A") for name, error in errors.items()], "x")
     assert [check.outcome for check in found.checks] == ["confirmed"] * 3
     assert "32 pixels" in found.notes[-1]
     assert [row[-1] for row in found.tables[0].rows] == ["27.94", "28.54", "27.88", "25.03"]
 
 
 def test_shortcut_options_are_compared_with_table_3() -> None:
-    found = shortcuts.findings(
+    found = shortcuts_findings(
         [
             curves("resnet20", [(0.02, error), (0.02, error + 0.0001)], option)
             for option, error in zip("ABC", (0.09, 0.08, 0.0801), strict=True)
@@ -156,9 +161,9 @@ def test_unfinished_runs_are_cut_where_all_of_them_have_come(tmp_path: Path) -> 
     assert [[point.iteration for point in one.points[0]] for one in found] == [[1600, 3200, 4800]] * 2
     assert list(found[0].errors("train")) == pytest.approx([0.1 + 0.3 / 3])
     assert found[0].until == 4800
-    (stopped,) = (note for note in curves_module.limits(found) if note.code == "runs-stopped")
+    (stopped,) = (note for note in limits(found) if note.code == "runs-stopped")
     assert "4,800 of 6,400" in stopped.sentence
-    assert degradation.findings(found, "x").tables[0].rows[0][4] == "20.00"
+    assert degradation_findings(found, "x").tables[0].rows[0][4] == "20.00"
     (behind / CURVE).write_text("")
     with refuses(UsageError, "run-without-points", behind):
         curves_module.gather_runs([done, behind], so_far=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.paper.training import fashion_mnist
+from benchmarks.paper.training.corpus import SHA256
 from exporter.data import dataset as data
 from exporter.data.class_folders import Split
 from exporter.data.dataset import Unreadable, map_classes, noise, open_dataset, targets_for
@@ -51,7 +51,7 @@ def test_the_bundled_test_set_is_the_published_one() -> None:
     headers = {"t10k-images-idx3-ubyte": struct.pack(">4i", 2051, 10_000, 28, 28)}
     headers["t10k-labels-idx1-ubyte"] = struct.pack(">2i", 2049, 10_000)
     for name, content in zip(headers, (pixels, dataset.targets.astype(np.uint8)), strict=True):
-        assert hashlib.sha256(headers[name] + content.tobytes()).hexdigest() == fashion_mnist.SHA256[name]
+        assert hashlib.sha256(headers[name] + content.tobytes()).hexdigest() == SHA256[name]
     assert dataset.label(17) == "fashion-mnist[17]"
 
 

@@ -20,18 +20,21 @@ from benchmarks.paper.experiments.gradients import (
     gradients_findings,
     limits,
 )
-from benchmarks.paper.probes.identity_gradient import GradientShare, GradientShares, identity_blocks, shortcut_shares
-from benchmarks.paper.probes.layer_gradients import (
+from benchmarks.paper.probes import (
+    GradientShare,
+    GradientShares,
     InitialGradients,
     LossBatch,
     Norms,
     TrainedGradients,
     along_training,
     at_initialisation,
+    identity_blocks,
     layer_gradients,
+    shortcut_shares,
+    spatial_layers,
     without_norms,
 )
-from benchmarks.paper.probes.responses import spatial_layers
 from benchmarks.records import findings
 from benchmarks.records.findings import Check, Findings, Outcome
 from exporter.models.resnet import BasicBlock, ResNet, build, initialise
@@ -336,7 +339,7 @@ def test_every_measurement_is_in_panels_and_tables(tmp_path: Path) -> None:
     assert by_depth.lines[0].high == pytest.approx((10, 400))
     assert [line.label for line in training.lines] == ["after 0 iterations", "after 500 iterations"]
     assert [len(table.rows) for table in found.tables] == [4, 2, 1]
-    notes = limits("8 images of noise", True, True, True)
+    notes = list(limits("8 images of noise", True, True, True))
     assert list(found.notes) == [note.sentence for note in notes]
     assert len({note.code for note in notes}) == 4
     assert findings.read(findings.write(found, tmp_path)) == found

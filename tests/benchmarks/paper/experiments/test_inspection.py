@@ -10,17 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.paper.experiments import checkpoints, inspection
-from benchmarks.paper.experiments.checkpoints import IMAGENET_MOMENTS
+from benchmarks.paper.experiments import inspection
 from benchmarks.paper.experiments.constructed_solution import SAID_SOLVER
 from benchmarks.paper.experiments.gradients import SAID_IDENTITY
-from benchmarks.paper.experiments.inspection import InitialNetworks, Inspection
+from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection, load_networks
 from benchmarks.paper.experiments.study import fit_variant
+from benchmarks.paper.training.batches import on_device
 from benchmarks.paper.training.corpus import SAMPLE_NAME, Source, load
-from benchmarks.paper.training.loop import Pace, Training, TrainingJob, on_device
+from benchmarks.paper.training.loop import Pace, Training, TrainingJob, drive
 from benchmarks.paper.training.recipe import PAPER
 from benchmarks.paper.training.run import CHECKPOINT, WEIGHTS, RunIdentity, open_run, states_of
-from benchmarks.paper.training.schedule import drive
 from benchmarks.paper.training.step import Arithmetic
 from exporter.data.dataset import BUNDLED_NAME, open_dataset
 from exporter.models.resnet import build, initialise
@@ -40,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Finished ones that kept two states on their way, and ``left``, which was left at its checkpoint."""
     folder = tmp_path_factory.mktemp("runs")
     corpus = load(SOURCE, RECIPE.held_out, RECIPE.batch)
-    data = on_device(corpus, RECIPE, fit_variant("plain20", 10, 32), Arithmetic())
+    data = on_device(corpus, RECIPE, fit_variant("plain20", 10, 32), "cpu")
     jobs = [
         TrainingJob(folder / name, RunIdentity(fit_variant(name, 10, 32), RECIPE, 0, corpus.digest), Arithmetic())
         for name in NAMES
@@ -69,7 +68,7 @@ def test_states_are_kept_at_the_beginning_and_on_the_way(runs: dict[str, Path]) 
 
 
 def test_a_run_is_loaded_as_it_was_normalised(runs: dict[str, Path]) -> None:
-    (network,), seen = checkpoints.load_networks(SOURCE, specs(runs, "plain20"), IMAGENET_MOMENTS)
+    (network,), seen = INSPECTION.load(specs(runs, "plain20"))
     run = open_run(runs["plain20"])
     assert network.moments == (run.mean, run.std)
     assert (network.name, len(seen)) == ("plain20, seed 0", 40)
@@ -82,13 +81,13 @@ def test_a_run_is_loaded_as_it_was_normalised(runs: dict[str, Path]) -> None:
 
 
 def test_an_unfinished_run_is_loaded_from_its_checkpoint(runs: dict[str, Path]) -> None:
-    (network,), _ = checkpoints.load_networks(SOURCE, specs(runs, "left"), IMAGENET_MOMENTS)
+    (network,), _ = INSPECTION.load(specs(runs, "left"))
     assert network.name == "resnet20, seed 0, at 2 of 30"
-    assert checkpoints.provenance("x", 8, [network], "y").until == 2
+    assert INSPECTION.provenance("x", 8, [network]).until == 2
     (runs["left"] / CHECKPOINT).rename(runs["left"] / "elsewhere")
     try:
         with pytest.raises(ResourceError, match=WEIGHTS):
-            checkpoints.load_networks(SOURCE, specs(runs, "left"), IMAGENET_MOMENTS)
+            INSPECTION.load(specs(runs, "left"))
     finally:
         (runs["left"] / "elsewhere").rename(runs["left"] / CHECKPOINT)
 
@@ -96,7 +95,7 @@ def test_an_unfinished_run_is_loaded_from_its_checkpoint(runs: dict[str, Path]) 
 def test_a_file_is_named_with_its_variant(runs: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     save_file(load_file(runs["resnet20"] / WEIGHTS), file)
-    mine, theirs = checkpoints.networks([f"resnet20={file}", str(runs["resnet20"])], CLASSES, 32, IMAGENET_MOMENTS)
+    mine, theirs = load_networks([f"resnet20={file}", str(runs["resnet20"])], CLASSES, 32, IMAGENET_MOMENTS)
     assert (mine.name, mine.moments) == ("resnet20, mine.safetensors", IMAGENET_MOMENTS)
     for name, tensor in theirs.model.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -106,16 +105,16 @@ def test_a_file_is_named_with_its_variant(runs: dict[str, Path], tmp_path: Path)
 @pytest.mark.parametrize("spec", ["nowhere", "resnet20=", "resnet20"])
 def test_a_spec_of_no_network_is_refused(spec: str) -> None:
     with refuses(UsageError, "no-training-run", repr(spec), "VARIANT=FILE"):
-        checkpoints.networks([spec], CLASSES, 32, IMAGENET_MOMENTS)
+        load_networks([spec], CLASSES, 32, IMAGENET_MOMENTS)
 
 
 def test_runs_on_other_data_and_repeated_ones_are_refused(runs: dict[str, Path]) -> None:
     with refuses(ModelMismatchError, "trained-on-other-classes", "plain20", "T-shirt/top", "a, b", "--data"):
-        checkpoints.networks(specs(runs, "plain20"), ("a", "b"), 32, IMAGENET_MOMENTS)
+        load_networks(specs(runs, "plain20"), ("a", "b"), 32, IMAGENET_MOMENTS)
     with refuses(ModelMismatchError, "trained-on-other-size", "plain20", 64, "--size 32"):
-        checkpoints.networks(specs(runs, "plain20"), CLASSES, 64, IMAGENET_MOMENTS)
+        load_networks(specs(runs, "plain20"), CLASSES, 64, IMAGENET_MOMENTS)
     with refuses(UsageError, "network-named-twice", "plain20, seed 0"):
-        checkpoints.networks(specs(runs, "plain20", "plain20"), CLASSES, 32, IMAGENET_MOMENTS)
+        load_networks(specs(runs, "plain20", "plain20"), CLASSES, 32, IMAGENET_MOMENTS)
 
 
 def test_responses_are_measured_over_all_test_images(runs: dict[str, Path]) -> None:
@@ -126,11 +125,7 @@ def test_responses_are_measured_over_all_test_images(runs: dict[str, Path]) -> N
 
 
 def test_gradients_are_measured_along_training(runs: dict[str, Path]) -> None:
-    found = inspection.layer_gradients(
-        specs(runs, "plain20", "resnet20"),
-        InitialNetworks(("plain20",), 1, 8),
-        INSPECTION,
-    )
+    found = inspection.layer_gradients(specs(runs, "plain20", "resnet20"), ("plain20",), 1, 8, INSPECTION)
     assert SAID_IDENTITY in [check.said for check in found.checks]
     text = " ".join(cell for table in found.tables for row in table.rows for cell in row)
     assert "plain20" in text
@@ -140,7 +135,7 @@ def test_gradients_are_measured_along_training(runs: dict[str, Path]) -> None:
 
 
 def test_gradients_need_no_trained_network() -> None:
-    found = inspection.layer_gradients((), InitialNetworks(("plain20",), 2, 4), INSPECTION)
+    found = inspection.layer_gradients((), ("plain20",), 2, 4, INSPECTION)
     assert found.provenance.seeds == (0, 1)
     assert found.panels
 
@@ -154,11 +149,11 @@ def test_a_built_network_is_compared_with_the_trained_one(runs: dict[str, Path])
 
 
 def test_the_batch_is_the_same_each_time_and_of_all_classes() -> None:
-    _, seen = checkpoints.load_networks(Source(SAMPLE_NAME), [f"resnet20={_bundled()}"], IMAGENET_MOMENTS)
-    first, again = (inspection.draw_batch(seen, 64) for _ in range(2))
+    _, seen = dataclasses.replace(INSPECTION, source=Source(SAMPLE_NAME)).load([f"resnet20={_bundled()}"])
+    first, again = (seen.draw_batch(64) for _ in range(2))
     np.testing.assert_array_equal(first.images, again.images)
     assert len(set(first.targets.tolist())) == 10
-    assert len(inspection.draw_batch(seen, 20_000).targets) == len(seen) == 10_000
+    assert len(seen.draw_batch(20_000).targets) == len(seen) == 10_000
 
 
 def _bundled() -> Path:

@@ -15,7 +15,7 @@ from benchmarks.paper.experiments.responses import (
     ratio_of_medians,
     responses_findings,
 )
-from benchmarks.paper.probes.responses import Responses, spatial_layers
+from benchmarks.paper.probes import Responses, spatial_layers
 from benchmarks.records import findings
 from benchmarks.records.findings import Outcome
 from exporter.models.variants import variant
@@ -128,7 +128,7 @@ def test_seeds_of_one_network_are_a_line_in_its_range() -> None:
 def test_comparisons_without_a_pair_are_noted(names: Sequence[str], checks: int, plain: bool, deeper: bool) -> None:
     found = responses_findings([responses_of(name, 1.0) for name in names], PROVENANCE)
     pair = (responses_of("resnet20", 1.0), responses_of("plain20", 1.0))
-    notes = limits([pair] if plain else [], [pair] if deeper else [])
+    notes = list(limits([pair] if plain else [], [pair] if deeper else []))
     assert len(found.checks) == checks
     assert list(found.notes) == [note.sentence for note in notes]
     assert [note.code for note in notes[1:]] == [

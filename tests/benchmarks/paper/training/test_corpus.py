@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from benchmarks.paper.training import fashion_mnist
-from benchmarks.paper.training.corpus import SAMPLE_NAME, Corpus, CorpusSplit, Source, load
-from runtimes.errors import ArtifactError, ResourceError, UsageError
+from benchmarks.paper.training import corpus
+from benchmarks.paper.training.corpus import (
+    DEBIAN_FOLDER,
+    SAMPLE_NAME,
+    Corpus,
+    CorpusSplit,
+    Source,
+    load,
+    read_fashion_mnist,
+)
+from runtimes.errors import ArtifactError, IntegrityError, ResourceError, UsageError
 from tests.benchmarks.paper.published import write_published
 from tests.refusals import refuses
 
@@ -83,7 +92,7 @@ def test_the_published_files_are_read_wherever_they_lie(tmp_path: Path, monkeypa
 
 
 def test_missing_published_files_name_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path)
+    monkeypatch.setattr(corpus, "DEBIAN_FOLDER", tmp_path)
     with refuses(ResourceError, "fashion-mnist-unreadable", "apt-get install dataset-fashion-mnist"):
         load(Source("fashion-mnist"), held_out=0.1, batch=128)
 
@@ -103,3 +112,50 @@ def test_data_that_cannot_be_trained_on_are_refused(source: Source, code: str, v
 def test_unknown_data_are_refused() -> None:
     with pytest.raises(UsageError, match="no-such-data"):
         load(Source("no-such-data"), held_out=0.1, batch=128)
+
+
+# Fashion-MNIST's published files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_published(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def test_the_files_are_read_as_they_are(data: Path) -> None:
+    images, targets = read_fashion_mnist("t10k", data)
+    assert images.shape == (40, 28, 28)
+    assert (images.dtype.name, targets.dtype.name) == ("uint8", "int64")
+    np.testing.assert_array_equal(targets, np.arange(40) % 10)
+    assert (images[3, 6:14, 4:20] == 255).all()
+
+
+def test_missing_files_are_named_with_their_package(tmp_path: Path) -> None:
+    with refuses(ResourceError, "fashion-mnist-unreadable", "train-images-idx3-ubyte.gz", "apt-get install"):
+        read_fashion_mnist("train", tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "flipped"])
+def test_damaged_archives_are_refused(data: Path, damage: str) -> None:
+    path = data / "train-images-idx3-ubyte.gz"
+    content = path.read_bytes()
+    spoilt = {"text": b"not gzip", "cut": content[:-50], "flipped": content[:40] + b"\xff\xff" + content[42:]}[damage]
+    path.write_bytes(spoilt)
+    with refuses(ArtifactError, "gzip-damaged", "train-images-idx3-ubyte.gz"):
+        read_fashion_mnist("train", data)
+
+
+def test_other_content_is_refused(data: Path) -> None:
+    path = data / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1] + b"\x07"))
+    with refuses(IntegrityError, "fashion-mnist-changed", "train-labels-idx1-ubyte.gz"):
+        read_fashion_mnist("train", data)
+
+
+def test_debians_files_are_the_published_ones() -> None:
+    if not DEBIAN_FOLDER.is_dir():
+        pytest.skip("the Debian package dataset-fashion-mnist is not installed")
+    images, targets = read_fashion_mnist("t10k")
+    assert images.shape == (10_000, 28, 28)
+    np.testing.assert_array_equal(np.bincount(targets), [1000] * 10)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.paper.training import schedule
-from benchmarks.paper.training.loop import Data, Pace, Training, TrainingJob, on_device
+from benchmarks.paper.training.batches import Data, on_device
+from benchmarks.paper.training.loop import Pace, Training, TrainingJob, take_turns
 from benchmarks.paper.training.recipe import PAPER, Recipe
 from benchmarks.paper.training.run import CHECKPOINT, CURVE, RUN, WEIGHTS, RunIdentity, curve, open_run
 from benchmarks.paper.training.step import Arithmetic
@@ -33,7 +33,7 @@ RECIPE = dataclasses.replace(PAPER, iterations=45, batch=16, milestones=(30, 40)
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    return on_device(corpus(train=400), RECIPE, network(), Arithmetic())  # epochs of 25 updates, strides of 10
+    return on_device(corpus(train=400), RECIPE, network(), "cpu")  # epochs of 25 updates, strides of 10
 
 
 def identity(recipe: Recipe = RECIPE, seed: int = 0) -> RunIdentity:
@@ -230,7 +230,7 @@ def side_by_side(folder: Path, recipes: dict[str, Recipe], data: Data, pace: Pac
     """The notices of runs that are driven as a GPU does, on this CPU."""
     notices: list[str] = []
     jobs = [TrainingJob(folder / name, identity(recipe), Arithmetic()) for name, recipe in recipes.items()]
-    schedule.take_turns(
+    take_turns(
         [Training(job, data, pace) for job in jobs],
         ExportListener(step=lambda _: None, notice=lambda line: notices.append(str(line))),
         time.monotonic() + (math.inf if pace.stop_after_s is None else pace.stop_after_s),

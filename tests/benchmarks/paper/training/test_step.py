@@ -5,8 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.paper.training.batches import Feed
-from benchmarks.paper.training.loop import Data, on_device
+from benchmarks.paper.training.batches import Data, Feed, on_device
 from benchmarks.paper.training.recipe import PAPER
 from benchmarks.paper.training.step import Arithmetic, Stepper
 from exporter.models.resnet import ResNet, build, initialise
@@ -18,7 +17,7 @@ RATE = 0.05
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    return on_device(corpus(), PAPER, network(), Arithmetic())
+    return on_device(corpus(), PAPER, network(), "cpu")
 
 
 def new_network() -> ResNet:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.paper.experiments.seeds import ErrorDifference, difference, spread
+from benchmarks.paper.experiments.curves import ErrorDifference, difference, spread
 
 
 def test_several_seeds_are_compared_as_welch_does() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.paper.probes.responses import RunningSpread, layer_responses, spatial_layers
+from benchmarks.paper.probes import RunningSpread, layer_responses, spatial_layers
 from exporter.models.variants import Variant, variant
 from runtimes.errors import ArtifactError, UsageError
 from tests.benchmarks.paper.nets import (

@@ -1,1 +1,0 @@
-"""Measurements inside a network, taken by hooks from outside."""
