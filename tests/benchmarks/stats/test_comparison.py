@@ -266,7 +266,7 @@ def test_two_runs_of_the_same_tie_and_ten_percent_are_found() -> None:
     assert tally["found"] >= 29
 
 
-def test_the_ratio_of_two_single_processes_is_that_of_their_medians() -> None:
+def test_two_single_processes_compare_by_their_medians() -> None:
     found = statistics.compare_unpaired([[[2.0, 4.0, 100.0]]], [[[1.0, 2.0, 3.0]]])
     assert found.ratio == pytest.approx(2.0)
 
