@@ -14,8 +14,9 @@ import benchmarks
 from benchmarks.doctor.findings import Finding, from_message
 from benchmarks.doctor.gpu_probe import UNASKED, GpuProbe
 from benchmarks.doctor.packages import at_least, parse_requirement, requirements
-from benchmarks.machine.environment import Environment, read_text
+from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import UNKNOWN
+from benchmarks.machine.procfs import read_text
 from exporter.weights.download import CACHE_VARIABLE, cache_folder
 from runtimes.backends.tensorrt import engine_cache
 from runtimes.errors import Reason, ResourceError, UnsafeArtifactError

@@ -8,7 +8,7 @@ from dataclasses import replace
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.loads import conditions_of, list_load_warnings
 from benchmarks.format import ABSENT, count, duration, milliseconds, number
-from benchmarks.machine.disturbances import disturbances_of_all
+from benchmarks.machine.disturbances import disturbances
 from benchmarks.records.load import STEPS, LoadResult
 from benchmarks.records.shapes import ShapeName
 from benchmarks.report.columns import Column, spread, table_of_results, value_of
@@ -169,7 +169,7 @@ def _remarks(results: Sequence[Figures]) -> Iterator[Remark]:
         warm = [figures for figures in loaded if _load(figures).conditions is not None]
         shapes = "all shapes" if len(disturbed) == len(warm) > 1 else "; ".join(map(shape, disturbed))
         conditions = [conditions_of(figures.result, _load(figures)) for figures in disturbed]
-        lines = disturbances_of_all(conditions, disturbed[0].result.ran.threads) or ()
+        lines = disturbances(conditions, disturbed[0].result.ran.threads) or ()
         yield from (Remark(f"{shapes}: disturbed: {line}", "warning", code="load-disturbed") for line in lines)
     yield from (replace(remark, text=f"{'; '.join(of)}: {remark.text}") for remark, of in alike.items())
     yield from remarks([figures for figures in results if figures.result.load is None])
