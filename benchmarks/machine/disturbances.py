@@ -89,11 +89,11 @@ def list_warnings(
     found = []
     clock_s = max(conditions.clock_cost_s, conditions.clock_resolution_s)
     if samples_s and (usual_s := statistics.median(samples_s)) < CLOCK_COSTS * clock_s:
-        usual, clock = f"{usual_s * 1e6:.2f} µs", f"{clock_s * 1e6:.3f} µs"
         found.append(
             Reason(
                 "clock-too-coarse",
-                f"half of the samples are at most {usual}, under {CLOCK_COSTS:,} times the clock's own {clock}",
+                f"half of the samples are at most {usual_s * 1e6:.2f} µs, under {CLOCK_COSTS:,} times the clock's own "
+                f"{clock_s * 1e6:.3f} µs",
             )
         )
     if conditions.foreign_cores is None:
