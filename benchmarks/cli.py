@@ -6,14 +6,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks.commands.compare import compare
 from benchmarks.commands.doctor import doctor
-from benchmarks.commands.load import load
-from benchmarks.commands.merge import merge
+from benchmarks.commands.measure import load, run, tune
 from benchmarks.commands.paper import paper
-from benchmarks.commands.report import report as report_command
-from benchmarks.commands.run import run
-from benchmarks.commands.tune import tune
+from benchmarks.commands.results import compare, merge, report
 from exporter.commands import terminal
 
 ALONE = "rbench-results"
@@ -34,7 +30,7 @@ def rbench(context: click.Context) -> None:
         context.invoke(run, folder=Path(ALONE))
 
 
-for command in (run, tune, doctor, load, compare, merge, report_command, paper):
+for command in (run, tune, doctor, load, compare, merge, report, paper):
     rbench.add_command(command)
 
 

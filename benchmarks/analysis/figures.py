@@ -11,7 +11,7 @@ from benchmarks.accuracy import differences, packing, predictions
 from benchmarks.accuracy.differences import Flips
 from benchmarks.accuracy.predictions import Predictions, ShareEstimate
 from benchmarks.analysis import warnings
-from benchmarks.machine.disturbances import disturbances, disturbances_of_all
+from benchmarks.machine.disturbances import disturbances
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
 from benchmarks.records.request import is_reference
 from benchmarks.records.result import Estimate, RecordedFigures, Result
@@ -250,9 +250,8 @@ class Figures:
         result = self.result
         if result.load is None:
             seen = [process.conditions for process in result.samples]
-            return disturbances_of_all(seen, result.ran.threads, result.gpu.before, result.gpu.after)
-        conditions = warnings.conditions_of(result, result.load)
-        return None if conditions is None else disturbances(conditions, result.ran.threads * result.load.clients)
+            return disturbances(seen, result.ran.threads, result.gpu.before, result.gpu.after)
+        return disturbances([warnings.conditions_of(result, result.load)], result.ran.threads * result.load.clients)
 
     @cached_property
     def warnings(self) -> tuple[Reason, ...]:

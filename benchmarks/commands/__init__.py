@@ -1,1 +1,1 @@
-"""The subcommands of ``rbench``, one a file; click and standard output are used only here."""
+"""The commands of ``rbench``; click and standard output are used only here."""

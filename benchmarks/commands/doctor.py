@@ -19,10 +19,10 @@ def doctor(as_json: bool) -> None:
     Each installed backend opens a tiny model and answers, in a process of its own that may crash or hang; one that
     compiles takes some tens of seconds. Exit code 1 if something that is installed is broken.
     """
-    from benchmarks.doctor import examine, view
+    from benchmarks.doctor import examine, format_report
     from runtimes import codec
 
     with terminal.reserve_stdout(), terminal.listening() as listener:
         report = examine(listener.step)
-    click.echo(codec.dumps(report, indent=2) if as_json else "\n".join(view.format_report(report)))
+    click.echo(codec.dumps(report, indent=2) if as_json else "\n".join(format_report(report)))
     sys.exit(0 if report.healthy else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,16 +20,27 @@ if TYPE_CHECKING:
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
-SETTINGS = {"help_option_names": ["-h", "--help"]}
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 """Of every command."""
 
-device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+count_option = partial(click.option, type=click.IntRange(min=1), metavar="N")
+"""An option that takes a number from 1, or in another range."""
+
+batches_option = partial(count_option, "--batch", "batches", multiple=True)
+seed_option = partial(count_option, "--seed", type=click.IntRange(min=0), default=0)
+max_drop_option = partial(
+    click.option, "--max-drop", type=click.FloatRange(min=0, max=100), default=0.5, metavar="POINTS"
+)
+duration_option = partial(
+    click.option, "--duration", "duration_s", type=click.FloatRange(min=0, min_open=True, max=3600), metavar="S"
+)
+device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
 weights_option = click.option(
     "--weights", metavar="random|bundled|imagenet|FILE", help="Weights of a VARIANT. Default: random."
 )
-threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Default: all that this process may use."
-)
+threads_option = count_option("--threads", help="Default: all that this process may use.")
 json_file_option = click.option(
     "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE."
 )
@@ -40,41 +52,11 @@ show_errors_option = click.option(
 )
 
 
-def batches_option(help: str) -> Callable[[Command], Command]:
-    """Images in one call, several times."""
-    return click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N", help=help)
-
-
-def duration_option(default: float, help: str) -> Callable[[Command], Command]:
-    """How long is sampled."""
-    limits = click.FloatRange(min=0, min_open=True, max=3600)
-    return click.option(
-        "--duration", "duration_s", type=limits, default=default, show_default=True, metavar="S", help=help
-    )
-
-
-def seed_option(help: str | None) -> Callable[[Command], Command]:
-    """Where chance begins."""
-    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help=help)
-
-
-def max_drop_option(help: str) -> Callable[[Command], Command]:
-    """How much top-1 may be lost."""
-    limits = click.FloatRange(min=0, max=100)
-    return click.option("--max-drop", type=limits, default=0.5, show_default=True, metavar="POINTS", help=help)
-
-
 def timeout_option(subject: str) -> Callable[[Command], Command]:
     """How long a worker may be silent."""
-    return click.option(
-        "--timeout",
-        "silence_s",
-        type=click.FloatRange(min=1),
-        default=SILENCE_S,
-        show_default=True,
-        metavar="S",
-        help=f"End a {subject} that gives no sign of life for S seconds.",
-    )
+    help = f"End a {subject} that gives no sign of life for S seconds."
+    limits = click.FloatRange(min=1)
+    return click.option("--timeout", "silence_s", type=limits, default=SILENCE_S, metavar="S", help=help)
 
 
 def strict_option(exception: str = "") -> Callable[[Command], Command]:
@@ -111,12 +93,7 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
             metavar="NAME|DIR",
             help="Training images for int8. Default: the bundled ones where they fit, noise if untrained.",
         ),
-        click.option(
-            "--calibration-images",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help=f"Number of calibration images. Default: {CALIBRATION_IMAGES}.",
-        ),
+        count_option("--calibration-images", help=f"Number of calibration images. Default: {CALIBRATION_IMAGES}."),
         click.option(
             "--target",
             type=click.Choice(TARGETS),
@@ -127,39 +104,29 @@ def what_options(precision_default: str) -> Callable[[Command], Command]:
 
 def how_options(limit: int | None, duration_s: float, processes: int | None) -> Callable[[Command], Command]:
     """On which images and for how long, with the command's defaults."""
+    as_many = f" Default: {LEAST_PROCESSES} to {MOST_PROCESSES}, as many as fit into --budget."
     return stack_options(
         click.option(
             "--data", metavar="NAME|DIR", help="Labelled images. Default: the bundled set where it fits, else noise."
         ),
-        click.option(
-            "--limit",
-            type=click.IntRange(min=1),
-            default=limit,
-            show_default=limit is not None,
-            metavar="N",
-            help="Evaluate N images at most.",
-        ),
+        count_option("--limit", default=limit, help="Evaluate N images at most."),
         duration_option(
-            duration_s, "Seconds of sampling in each process, by each clock: latency, compute, a GPU's own."
+            default=duration_s,
+            help="Seconds of sampling in each process, by each clock: latency, compute, a GPU's own.",
         ),
-        click.option(
+        count_option(
             "--processes",
             type=click.IntRange(1, 100),
             default=processes,
-            show_default=processes is not None,
-            metavar="N",
-            help="Fresh processes of each configuration."
-            + ("" if processes else f" Default: {LEAST_PROCESSES} to {MOST_PROCESSES}, as many as fit into --budget."),
+            help=f"Fresh processes of each configuration.{'' if processes else as_many}",
         ),
-        click.option(
+        count_option(
             "--rounds",
             type=click.IntRange(1, 1000),
             default=ROUNDS,
-            show_default=True,
-            metavar="N",
             help="Interleaved rounds in each process, in random order. Drift detection needs at least 4.",
         ),
-        seed_option("Seed of noise, of random weights, of the order of turns and of resampling."),
+        seed_option(help="Seed of noise, of random weights, of the order of turns and of resampling."),
         timeout_option("configuration"),
         strict_option(),
         json_file_option,

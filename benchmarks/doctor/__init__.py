@@ -5,15 +5,14 @@ Libraries are asked and tried in processes of their own: one that crashes or han
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.doctor import machine, packages, smoke_tests
-from benchmarks.doctor.findings import DoctorReport, Finding, split_commands
+from benchmarks.doctor.findings import DoctorReport, Finding, format_report, split_commands
 from benchmarks.doctor.gpu_probe import GpuProbe, probe_gpus
 from runtimes import available_backends
 
-__all__ = ["DoctorReport", "Finding", "examine"]
+__all__ = ["DoctorReport", "Finding", "examine", "format_report"]
 
 
 def examine(notify: Callable[[str], None]) -> DoctorReport:
@@ -50,20 +49,17 @@ def examine(notify: Callable[[str], None]) -> DoctorReport:
 
 def _runtimes(
     probe: GpuProbe, with_gpu: bool, versions: Mapping[str, str], notify: Callable[[str], None]
-) -> list[Finding]:
+) -> Iterator[Finding]:
     rows, alone = available_backends(), packages.for_processors(versions)
-    install = {name: _force_reinstall(message) for name, message in probe.installs.items()}
-    findings = []
+    install = {
+        name: tuple(command.replace("install ", "install --force-reinstall ", 1) for command in split_commands(text)[1])
+        for name, text in probe.installs.items()
+        if text is not None
+    }
     for trial in smoke_tests.plan_smoke_tests(rows, probe.missing, install, alone, no_gpu=probe.cuda is not None):
-        findings.append(smoke_tests.run_smoke_test(trial, partial(_report_step, notify, trial.subject)))
-    return findings + [smoke_tests.absent(row, why, with_gpu) for row in rows if (why := probe.missing[row.name])]
 
+        def report(step: str, subject: str = trial.subject) -> None:
+            notify(f"trying {subject}: {step}")
 
-def _report_step(notify: Callable[[str], None], subject: str, step: str) -> None:
-    notify(f"trying {subject}: {step}")
-
-
-def _force_reinstall(message: str | None) -> tuple[str, ...]:
-    """The command that installs what a backend asks for, as one that installs it again."""
-    _, commands = split_commands(message or "")
-    return tuple(command.replace("pip install ", "pip install --force-reinstall ", 1) for command in commands)
+        yield smoke_tests.run_smoke_test(trial, report)
+    yield from (smoke_tests.absent(row, why, with_gpu) for row in rows if (why := probe.missing[row.name]))

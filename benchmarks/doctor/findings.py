@@ -1,16 +1,29 @@
-"""What the doctor says: findings, and the report that they make up."""
+"""What the doctor says: findings, the report that they make up, and its text."""
 
 from __future__ import annotations
 
 import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from benchmarks.machine.environment import Environment
 from runtimes.errors import Reason
 
 Topic: TypeAlias = Literal["rexport", "machine", "gpu", "runtimes", "extras", "conflicts", "folders"]
 Status: TypeAlias = Literal["ok", "warning", "missing", "broken"]
+
+WIDTH, _INDENT = 100, 9
+
+_TITLES = {"gpu": "GPU", "extras": "extras of rexport"}
+"""Of topics that are called otherwise on paper."""
+
+_WORDS: dict[Status, tuple[str, str]] = {
+    "warning": ("warning", "warnings"),
+    "missing": ("optional thing is missing", "optional things are missing"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,12 @@ class DoctorReport:
     schema_version: int = 1
 
 
-def from_message(topic: Topic, subject: str, status: Status, message: Reason) -> Finding:
-    """A finding from a message that ends, as rexport's do, in what mends it: ``... (pip install PACKAGE)``.
-
-    What stands there is a command only if it is nothing else; words stay in the message.
+def from_message(topic: Topic, subject: str, status: Status, message: Reason, *mend: str) -> Finding:
+    """A finding from a message, with the commands that mend it, or those in which it ends, as rexport's messages do:
+    ``... (pip install PACKAGE)``. What stands there is a command only if it is nothing else; words stay in the message.
     """
     what, commands = split_commands(message.sentence)
-    return Finding(topic, subject, status, message.code, what, commands)
+    return Finding(topic, subject, status, message.code, what, mend or commands)
 
 
 def split_commands(sentence: str) -> tuple[str, tuple[str, ...]]:
@@ -73,3 +85,31 @@ def split_commands(sentence: str) -> tuple[str, tuple[str, ...]]:
 _THEN = ", then "
 _COMMAND = r"pip (?:un)?install (?:'[^']*'|[^ ,()'])+(?: (?:'[^']*'|[^ ,()'])+)*"
 _REMEDY = re.compile(rf"(?P<what>.*) \((?P<mend>{_COMMAND}(?:{_THEN}{_COMMAND})*)\)")
+
+
+def format_report(report: DoctorReport) -> Iterator[str]:
+    """Lines of 100 columns at most, but for commands and paths that are longer. Each finding begins with its status,
+    and the commands that mend it stand below it."""
+    for topic in get_args(Topic):
+        if found := [finding for finding in report.findings if finding.topic == topic]:
+            yield _TITLES.get(topic, topic)
+            for finding in found:
+                yield from _wrap(f"{finding.status:{_INDENT}}{finding.subject}: {finding.what}", " " * _INDENT)
+                yield from (f"{'':{_INDENT}}$ {command}" for command in finding.mend)
+            yield ""
+    yield from _wrap(verdict(report), "")
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, subsequent_indent=indent, replace_whitespace=False, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def verdict(report: DoctorReport) -> str:
+    """The report in a sentence or two."""
+    broken = [finding.subject for finding in report.findings if finding.status == "broken"]
+    counts = Counter(finding.status for finding in report.findings)
+    rest = [f"{counts[status]} {words[counts[status] != 1]}" for status, words in _WORDS.items() if counts[status]]
+    head = f"broken: {', '.join(broken)}" if broken else "everything that is installed works"
+    return "; ".join([head, *rest])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from benchmarks.machine import gpu
@@ -18,13 +19,6 @@ from runtimes.tensors.cuda import Device
 MODULE = "benchmarks.doctor.gpu_probe"
 LIMIT_S = 60.0
 UNASKED = Reason("gpu-not-probed", "the GPU's libraries could not be asked")
-
-
-@dataclass(frozen=True)
-class ProbeRequest:
-    """``blind``: whether the libraries of a GPU are left alone."""
-
-    blind: bool
 
 
 @dataclass(frozen=True)
@@ -53,46 +47,39 @@ def probe_gpus(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
     Raises:
         CheckFailedError: not even the rest could be seen.
     """
-    seen = isolated.call(MODULE, ProbeRequest(blind=False), GpuProbe, limit_s)
+    seen = isolated.call(MODULE, False, GpuProbe, limit_s)
     if isinstance(seen, GpuProbe):
         return seen, None
-    rest = isolated.call(MODULE, ProbeRequest(blind=True), GpuProbe, limit_s)
+    rest = isolated.call(MODULE, True, GpuProbe, limit_s)
     if isinstance(rest, Failure):
         raise CheckFailedError(f"the machine could not be examined: {rest.reason}", code="probe-failed")
     return rest, seen.reason.sentence
 
 
-def _probe_libraries() -> GpuProbe:
-    machine = environment()
-    missing = {row.name: _text(row.missing()) for row in available_backends()}
-    no_cuda, no_nvml = _text(cuda.missing()), gpu.missing()
-    devices = () if no_cuda else _devices()
-    # The process's last question: to each backend it looks as if nothing were installed.
-    importlib.util.find_spec = lambda *_: None
-    installs = {row.name: _text(row.missing()) for row in available_backends()}
-    return GpuProbe(machine, missing, installs, no_nvml, no_cuda, devices)
-
-
-def _text(reason: Reason | None) -> str | None:
-    return None if reason is None else reason.sentence
-
-
-def _devices() -> tuple[Device, ...]:
-    found: list[Device] = []
-    while True:
-        try:
-            found.append(cuda.device(len(found)))
-        except BackendUnavailableError:
-            return tuple(found)
-
-
 def main(arguments: Sequence[str]) -> int:
     """What the process runs, as ``benchmarks.process.isolated.answer``. It is of no other use afterwards."""
-    return isolated.answer(arguments, ProbeRequest, _probe)
+    return isolated.answer(arguments, bool, _probe)
 
 
-def _probe(request: ProbeRequest) -> GpuProbe:
-    if request.blind:
+def _probe(blind: bool) -> GpuProbe:
+    """``blind``: the libraries of a GPU are left alone."""
+    if blind:
         cuda.missing = lambda: UNASKED
         gpu.missing = lambda: UNASKED.sentence
-    return _probe_libraries()
+    machine, missing, no_cuda, no_nvml = environment(), _missing(), cuda.missing(), gpu.missing()
+    devices: list[Device] = []
+    if no_cuda is None:
+        with suppress(BackendUnavailableError):  # there are no more
+            while True:
+                devices.append(cuda.device(len(devices)))
+    # The process's last question: to each backend it looks as if nothing were installed.
+    importlib.util.find_spec = lambda *_: None
+    return GpuProbe(machine, missing, _missing(), no_nvml, _sentence(no_cuda), tuple(devices))
+
+
+def _missing() -> dict[str, str | None]:
+    return {row.name: _sentence(row.missing()) for row in available_backends()}
+
+
+def _sentence(reason: Reason | None) -> str | None:
+    return None if reason is None else reason.sentence

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import tempfile
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -14,8 +15,9 @@ import benchmarks
 from benchmarks.doctor.findings import Finding, from_message
 from benchmarks.doctor.gpu_probe import UNASKED, GpuProbe
 from benchmarks.doctor.packages import at_least, parse_requirement, requirements
-from benchmarks.machine.environment import Environment, read_text
+from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import UNKNOWN
+from benchmarks.machine.procfs import read_text
 from exporter.weights.download import CACHE_VARIABLE, cache_folder
 from runtimes.backends.tensorrt import engine_cache
 from runtimes.errors import Reason, ResourceError, UnsafeArtifactError
@@ -52,9 +54,8 @@ def python(version: str) -> Finding:
     if least and not at_least(number, least[1]):
         return Finding("rexport", "python", "broken", "python-too-old", f"{version}; rexport needs {least[1]} or newer")
     if tested and ".".join(number.split(".")[:2]) not in tested:
-        return Finding(
-            "rexport", "python", "warning", "python-untested", f"{version}; rexport is tested on {', '.join(tested)}"
-        )
+        listed = ", ".join(tested)
+        return Finding("rexport", "python", "warning", "python-untested", f"{version}; rexport is tested on {listed}")
     return Finding("rexport", "python", "ok", "python-supported", f"{version}, which is supported")
 
 
@@ -65,38 +66,22 @@ def installation() -> list[Finding]:
         return [Finding("rexport", "version", "ok", "rexport-installed", f"{version()}, installed in {folder()}")]
     edit = f"pip install -e {shlex.quote(str(folder()))}"
     if version() == UNKNOWN:
-        return [
-            Finding(
-                "rexport",
-                "version",
-                "warning",
-                "checkout-not-installed",
-                f"it runs from the checkout {folder()} and is not installed: its commands and extras are not known to "
-                "pip",
-                (edit,),
-            )
-        ]
-    findings = [Finding("rexport", "version", "ok", "rexport-checkout", f"{version()}, from the checkout {folder()}")]
-    if _read_extras(project) != {(each.extra, each.text) for each in requirements("rexport") if each.extra}:
-        findings.append(
-            Finding(
-                "rexport",
-                "extras",
-                "warning",
-                "checkout-extras-changed",
-                "pip knows other extras than the checkout's pyproject.toml has: they came after it was installed",
-                (edit,),
-            )
+        reason = Reason(
+            "checkout-not-installed",
+            f"it runs from the checkout {folder()} and is not installed: its commands and extras are not known to pip",
         )
-    return findings
-
-
-def _read_extras(project: Path) -> set[tuple[str | None, str]]:
-    import tomllib
-
+        return [from_message("rexport", "version", "warning", reason, edit)]
+    findings = [Finding("rexport", "version", "ok", "rexport-checkout", f"{version()}, from the checkout {folder()}")]
     extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"].get("optional-dependencies", {})
-    lines = ((name, parse_requirement(line)) for name, lines in extras.items() for line in lines)
-    return {(name, requirement.text) for name, requirement in lines if requirement is not None}
+    parsed = ((name, parse_requirement(line)) for name, lines in extras.items() for line in lines)
+    declared = {(name, requirement.text) for name, requirement in parsed if requirement is not None}
+    if declared != {(each.extra, each.text) for each in requirements("rexport") if each.extra}:
+        reason = Reason(
+            "checkout-extras-changed",
+            "pip knows other extras than the checkout's pyproject.toml has: they came after it was installed",
+        )
+        findings.append(from_message("rexport", "extras", "warning", reason, edit))
+    return findings
 
 
 def machine(here: Environment, root: Path = Path("/")) -> list[Finding]:
@@ -105,7 +90,10 @@ def machine(here: Environment, root: Path = Path("/")) -> list[Finding]:
     usable = f"{here.usable_processors} of {here.processors} are usable{held}"
     cpu = f"{here.cpu}, {here.architecture}; {usable}"
     sets = " ".join(here.instruction_sets) or "none of those that count"
-    memory = _memory(here.memory_bytes, memory_limit(root))
+    total, limit = here.memory_bytes, memory_limit(root)
+    memory = f"{total / _GIB:.1f} GiB" if total else UNKNOWN
+    if limit is not None and (not total or limit < total):
+        memory += f", of which the control group allows {limit / _GIB:.1f} GiB"
     return [
         Finding("machine", "processors", "ok", "processors", f"{cpu}"),
         Finding("machine", "instruction sets", "ok", "instruction-sets", f"{sets}"),
@@ -113,12 +101,6 @@ def machine(here: Environment, root: Path = Path("/")) -> list[Finding]:
         _governor(here.governor),
         _load(here),
     ]
-
-
-def _memory(total_bytes: int, limit_bytes: int | None) -> str:
-    total = f"{total_bytes / _GIB:.1f} GiB" if total_bytes else UNKNOWN
-    held = limit_bytes is not None and (not total_bytes or limit_bytes < total_bytes)
-    return f"{total}, of which the control group allows {(limit_bytes or 0) / _GIB:.1f} GiB" if held else total
 
 
 def memory_limit(root: Path) -> int | None:
@@ -133,15 +115,9 @@ def _governor(governor: str) -> Finding:
         return Finding("machine", "frequency governor", "ok", "governor-unknown", "the system does not tell it")
     if governor == "performance":
         return Finding("machine", "frequency governor", "ok", "governor-steady", f"{governor}")
-    mend = ("sudo cpupower frequency-set -g performance",)
-    return Finding(
-        "machine",
-        "frequency governor",
-        "warning",
-        "governor-changing",
-        f"{governor}: the clock changes while it is measured",
-        mend,
-    )
+    reason = Reason("governor-changing", f"{governor}: the clock changes while it is measured")
+    mend = "sudo cpupower frequency-set -g performance"
+    return from_message("machine", "frequency governor", "warning", reason, mend)
 
 
 def _load(here: Environment) -> Finding:
@@ -161,24 +137,18 @@ def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Fin
                 "gpu", "driver", "broken", "gpu-libraries-crashed", f"{UNASKED}: the process that asked them {ending}"
             )
         ]
-    cards, driver = probe.environment.gpus, (root / "proc/driver/nvidia/version").exists()
-    if not cards and not probe.devices and not driver:
-        return [
-            Finding(
-                "gpu",
-                "NVIDIA",
-                "missing",
-                "no-gpu",
-                "no NVIDIA GPU and no driver of one: artifacts run on the processor",
-            )
-        ]
-    findings = [
-        _gpu(card.name, card.compute_capability, card.memory_bytes, f"driver {card.driver}, CUDA {card.cuda}")
-        for card in cards
-    ] or [
-        _gpu(device.name, device.compute_capability, device.memory_bytes, f"CUDA {device.driver}")
-        for device in probe.devices
-    ]
+    cards = [
+        (card.name, card.compute_capability, card.memory_bytes, f"driver {card.driver}, CUDA {card.cuda}")
+        for card in probe.environment.gpus
+    ] or [(each.name, each.compute_capability, each.memory_bytes, f"CUDA {each.driver}") for each in probe.devices]
+    if not cards and not (root / "proc/driver/nvidia/version").exists():
+        reason = Reason("no-gpu", "no NVIDIA GPU and no driver of one: artifacts run on the processor")
+        return [from_message("gpu", "NVIDIA", "missing", reason)]
+    findings = []
+    for name, capability, memory_bytes, versions in cards:
+        memory = UNKNOWN if memory_bytes is None else f"{memory_bytes / _GIB:.0f} GiB"
+        reason = Reason("gpu-found", f"compute capability {capability}, {memory}, {versions}")
+        findings.append(from_message("gpu", name, "ok", reason))
     if probe.cuda is not None:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         message = probe.cuda if hidden is None else f"{probe.cuda}; CUDA_VISIBLE_DEVICES is {hidden!r}"
@@ -190,11 +160,6 @@ def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Fin
         reason = Reason("gpu-not-monitored", f"{probe.nvml}")
         findings.append(from_message("gpu", "clocks, power, energy", "missing" if absent else "broken", reason))
     return findings
-
-
-def _gpu(name: str, capability: str, memory_bytes: int | None, versions: str) -> Finding:
-    memory = UNKNOWN if memory_bytes is None else f"{memory_bytes / _GIB:.0f} GiB"
-    return Finding("gpu", name, "ok", "gpu-found", f"compute capability {capability}, {memory}, {versions}")
 
 
 def folders() -> list[Finding]:
@@ -224,12 +189,9 @@ def _check_folder(subject: str, find: Callable[[], Path], check: Callable[[Path]
     except OSError as error:
         reason = f"cannot be written into ({error.strerror or error})"
         return Finding("folders", subject, "warning", "folder-not-writable", f"{path} {reason}", elsewhere)
-    return Finding("folders", subject, "ok", "folder-writable", f"{path}, {_size(path)}")
-
-
-def _size(folder: Path) -> str:
-    if not folder.is_dir():
-        return "which is made when it is needed"
-    sizes = [Path(parent, name).lstat().st_size for parent, _, names in os.walk(folder) for name in names]
-    files = "1 file" if len(sizes) == 1 else f"{len(sizes):,} files"
-    return f"{sum(sizes) / (1 << 20):,.1f} MiB in {files}"
+    content = "which is made when it is needed"
+    if path.is_dir():
+        sizes = [Path(parent, name).lstat().st_size for parent, _, names in os.walk(path) for name in names]
+        files = "1 file" if len(sizes) == 1 else f"{len(sizes):,} files"
+        content = f"{sum(sizes) / (1 << 20):,.1f} MiB in {files}"
+    return Finding("folders", subject, "ok", "folder-writable", f"{path}, {content}")

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 
-from benchmarks.doctor.findings import Finding, Status
+from benchmarks.doctor.findings import Finding, Status, from_message
 from benchmarks.machine.gpu import UNKNOWN, Gpu
+from runtimes.errors import Reason
 
-RIVALS = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-rocm",
-    "onnxruntime-migraphx",
-    "onnxruntime-training",
-)
+_MODULE, _GPU_BUILD = "onnxruntime", "onnxruntime-gpu"
+
+_OTHER_BUILDS = ("onnxruntime-openvino", "onnxruntime-rocm", "onnxruntime-migraphx", "onnxruntime-training")
+RIVALS = (_MODULE, _GPU_BUILD, *_OTHER_BUILDS)
 """Packages that all install the module ``onnxruntime``: of two, the later one's files stand in the earlier one's."""
-
-_MODULE, _GPU_BUILD = RIVALS[:2]
 
 
 @dataclass(frozen=True)
@@ -78,10 +73,9 @@ def list_installed() -> dict[str, str]:
 
 def at_least(version: str, least: str) -> bool:
     """Whether the version's numbers are not below; a development version of one counts as it."""
-    parts = [[int(word) for word in re.findall(r"\d+", re.split(r"[^\d.]", text)[0])] for text in (version, least)]
-    longest = max(map(len, parts))
-    own, needed = (numbers + [0] * (longest - len(numbers)) for numbers in parts)
-    return own >= needed
+    starts = (re.split(r"[^\d.]", text)[0] for text in (version, least))
+    own, needed = ([int(word) for word in re.findall(r"\d+", start)] for start in starts)
+    return own + [0] * (len(needed) - len(own)) >= needed
 
 
 def requirements(package: str) -> tuple[Requirement, ...]:
@@ -97,23 +91,17 @@ def extras(versions: Mapping[str, str], with_gpu: bool) -> list[Finding]:
     """What is there of each extra of rexport."""
     own = requirements("rexport")
     if not own:
-        return [
-            Finding(
-                "extras",
-                "rexport",
-                "missing",
-                "extras-unknown",
-                "rexport itself is not installed, so that its extras are not known",
-            )
-        ]
+        reason = Reason("extras-unknown", "rexport itself is not installed, so that its extras are not known")
+        return [from_message("extras", "rexport", "missing", reason)]
     names = dict.fromkeys(each.extra for each in own if each.extra is not None)
     return [_extra(name, [each for each in own if each.extra == name], versions, with_gpu) for name in names]
 
 
 def _extra(name: str, own: Sequence[Requirement], versions: Mapping[str, str], with_gpu: bool) -> Finding:
     brought = (each for one in own for each in requirements(one.name) if each.extra in one.extras)
-    needed = [*own, *brought]
-    providers = {each: _provider(each, versions) for each in needed}
+    # The build for GPUs stands for the one for processors, as it can do more.
+    names = {each: (each.name, _GPU_BUILD) if each.name == _MODULE else (each.name,) for each in (*own, *brought)}
+    providers = {each: next((name for name in names[each] if name in versions), None) for each in names}
     lacking = [each for each, provider in providers.items() if provider is None]
     old = [each for each, by in providers.items() if by and each.least and not at_least(versions[by], each.least)]
     here = ", ".join(f"{provider} {versions[provider]}" for provider in providers.values() if provider)
@@ -123,7 +111,7 @@ def _extra(name: str, own: Sequence[Requirement], versions: Mapping[str, str], w
     parts += [f"{each.name} is older than {each.least}" for each in old]
     if here:
         parts.append(f"installed: {here}")
-    if lacking and not with_gpu and any(each.name in _FOR_GPUS for each in needed):
+    if lacking and not with_gpu and any(each.name in _FOR_GPUS for each in providers):
         parts.append("to run, it needs an NVIDIA GPU")
     status: Status = "missing" if lacking else "warning"
     mend = [_install(name, own, "" if lacking else "--upgrade ", versions)]
@@ -133,12 +121,6 @@ def _extra(name: str, own: Sequence[Requirement], versions: Mapping[str, str], w
 
 
 _FOR_GPUS = (_GPU_BUILD, "cuda-bindings", "tensorrt", "tensorrt-rtx")
-
-
-def _provider(requirement: Requirement, versions: Mapping[str, str]) -> str | None:
-    """The installed package that meets it: itself, or for processors the build that can do more."""
-    names = (requirement.name, _GPU_BUILD) if requirement.name == _MODULE else (requirement.name,)
-    return next((name for name in names if name in versions), None)
 
 
 def _install(name: str, own: Sequence[Requirement], option: str, versions: Mapping[str, str]) -> str:
@@ -165,77 +147,53 @@ def for_processors(versions: Mapping[str, str]) -> tuple[str, ...]:
 
 def conflicts(versions: Mapping[str, str], gpus: Sequence[Gpu]) -> list[Finding]:
     """Packages that get in each other's way; that there are none is a finding, too."""
-    checks = (
-        _rivals(versions, bool(gpus)),
-        _remains(versions),
-        _tensorrt_10(versions),
-        _bindings(versions, gpus),
-    )
-    return [finding for finding in checks if finding is not None] or [
-        Finding("conflicts", "packages", "ok", "no-conflicts", "none among the installed packages")
-    ]
+    found = [*_onnxruntime_conflicts(versions, bool(gpus)), *_version_conflicts(versions, gpus)]
+    return found or [Finding("conflicts", "packages", "ok", "no-conflicts", "none among the installed packages")]
 
 
-def _rivals(versions: Mapping[str, str], with_gpu: bool) -> Finding | None:
+def _onnxruntime_conflicts(versions: Mapping[str, str], with_gpu: bool) -> Iterator[Finding]:
+    """Of rivals, two that are both there, and what pip leaves when it uninstalls one of two."""
     present = [name for name in RIVALS if name in versions]
-    if len(present) < 2:
-        return None
-    kept = _GPU_BUILD if with_gpu and _GPU_BUILD in present else present[0]
-    listed = " and ".join(f"{name} {versions[name]}" for name in present)
-    return Finding(
-        "conflicts",
-        " and ".join(present),
-        "broken",
-        "rival-packages",
-        f"{listed} are both installed, and have overwritten each other's files: one of them has to go",
-        (f"pip uninstall -y {' '.join(present)}", f"pip install --force-reinstall --no-deps {kept}"),
-    )
-
-
-def _remains(versions: Mapping[str, str]) -> Finding | None:
-    """What pip leaves when it uninstalls one of two rivals."""
+    if len(present) > 1:
+        kept = _GPU_BUILD if with_gpu and _GPU_BUILD in present else present[0]
+        listed = " and ".join(f"{name} {versions[name]}" for name in present)
+        reason = Reason(
+            "rival-packages",
+            f"{listed} are both installed, and have overwritten each other's files: one of them has to go",
+        )
+        commands = f"pip uninstall -y {' '.join(present)}", f"pip install --force-reinstall --no-deps {kept}"
+        yield from_message("conflicts", " and ".join(present), "broken", reason, *commands)
     spec = importlib.util.find_spec(_MODULE)
-    if spec is None or spec.origin is not None:
-        return None
-    package = next((name for name in RIVALS if name in versions), _MODULE)
-    return Finding(
-        "conflicts",
-        package,
-        "broken",
-        "package-files-missing",
-        f"the folder {_MODULE} is there without the package's own files, as after a rival's removal",
-        (f"pip install --force-reinstall --no-deps {package}",),
-    )
+    if spec is not None and spec.origin is None:
+        package = present[0] if present else _MODULE
+        reason = Reason(
+            "package-files-missing",
+            f"the folder {_MODULE} is there without the package's own files, as after a rival's removal",
+        )
+        command = f"pip install --force-reinstall --no-deps {package}"
+        yield from_message("conflicts", package, "broken", reason, command)
 
 
-def _tensorrt_10(versions: Mapping[str, str]) -> Finding | None:
+def _version_conflicts(versions: Mapping[str, str], gpus: Sequence[Gpu]) -> Iterator[Finding]:
+    """TensorRT beside a provider for another version of it, and CUDA bindings that the driver does not serve."""
     names = [name for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12") if name in versions]
     newer = next((name for name in names if at_least(versions[name], "11")), None)
-    if newer is None or _GPU_BUILD not in versions:
-        return None
-    return Finding(
-        "conflicts",
-        f"{newer} and {_GPU_BUILD}",
-        "warning",
-        "provider-needs-tensorrt-10",
-        f"{newer} {versions[newer]} is for rexport's own backend; onnxruntime-gpu's TensorRT provider wants TensorRT "
-        "10, and is left out here: it needs an environment of its own",
-    )
-
-
-def _bindings(versions: Mapping[str, str], gpus: Sequence[Gpu]) -> Finding | None:
+    if newer is not None and _GPU_BUILD in versions:
+        reason = Reason(
+            "provider-needs-tensorrt-10",
+            f"{newer} {versions[newer]} is for rexport's own backend; onnxruntime-gpu's TensorRT provider wants "
+            "TensorRT 10, and is left out here: it needs an environment of its own",
+        )
+        yield from_message("conflicts", f"{newer} and {_GPU_BUILD}", "warning", reason)
     own, served = versions.get("cuda-bindings"), next((gpu.cuda for gpu in gpus if gpu.cuda != UNKNOWN), None)
     if own is None or served is None:
-        return None
+        return
     major, newest = int(own.split(".")[0]), int(served.split(".")[0])
-    if major <= newest:
-        return None
-    return Finding(
-        "conflicts",
-        "cuda-bindings and the driver",
-        "broken",
-        "cuda-bindings-too-new",
-        f"cuda-bindings {own} is for CUDA {major}, the driver serves CUDA {served} at most: a newer driver, or older "
-        "bindings",
-        (f"pip install 'cuda-bindings>=12.8,<{newest + 1}'",),
-    )
+    if major > newest:
+        reason = Reason(
+            "cuda-bindings-too-new",
+            f"cuda-bindings {own} is for CUDA {major}, the driver serves CUDA {served} at most: a newer driver, or "
+            "older bindings",
+        )
+        command = f"pip install 'cuda-bindings>=12.8,<{newest + 1}'"
+        yield from_message("conflicts", "cuda-bindings and the driver", "broken", reason, command)

@@ -39,12 +39,8 @@ def write(format: str, folder: Path, tf32: bool) -> Path:
         np.savez(file, **vars(Vectors(images, logits(images))))
     digest = files.sha256_of(packed)
     record = FileRecord(vectors_name(target, digest), digest)
-    return publish(model, target, _manifest(format, model, record, tf32), packed).path
-
-
-def _manifest(format: str, model: Path, vectors: FileRecord, tf32: bool) -> Manifest:
     tolerance = _TOLERANCE_TF32 if tf32 else _TOLERANCE
-    return Manifest(
+    manifest = Manifest(
         name="sample",
         format=format,
         sha256=files.sha256_of(model),
@@ -61,8 +57,9 @@ def _manifest(format: str, model: Path, vectors: FileRecord, tf32: bool) -> Mani
         producers={},
         parent=None,
         parity=Parity("NumPy float64", "none", f"noise, {IMAGES} images", BATCHES, 0.0, 0.0, tolerance, 1.0),
-        vectors=vectors,
+        vectors=record,
     )
+    return publish(model, target, manifest, packed).path
 
 
 def weights() -> dict[str, Array]:
@@ -160,9 +157,5 @@ def onnx_bytes() -> bytes:
     return _message((1, _IR_VERSION), (2, "rexport"), (7, graph), (8, _message((1, ""), (2, _OPSET))))
 
 
-def _write_onnx(path: Path) -> None:
-    path.write_bytes(onnx_bytes())
-
-
-FORMATS: dict[str, Callable[[Path], None]] = {"onnx": _write_onnx, "pt2": _write_pt2}
+FORMATS: dict[str, Callable[[Path], object]] = {"onnx": lambda path: path.write_bytes(onnx_bytes()), "pt2": _write_pt2}
 """What writes the sample in that format."""

@@ -77,13 +77,11 @@ def run_smoke_test(
     """
     format = next((name for name in test.row.formats if name in sample_model.FORMATS), None)
     if format is None:
-        return Finding(
-            "runtimes",
-            test.subject,
-            "warning",
+        reason = Reason(
             "backend-not-tried",
             f"installed and not tried: no model of a format that it opens can be made here ({test.row.formats[0]})",
         )
+        return from_message("runtimes", test.subject, "warning", reason)
     with tempfile.TemporaryDirectory(prefix="rexport-doctor-") as folder:
         job = Job(
             artifact=str(Path(folder) / f"sample.{format}"),
@@ -108,7 +106,9 @@ def judge_outcome(test: SmokeTest, outcome: JobOutcome) -> Finding:
     """The outcome as a finding."""
     library = outcome.description
     if outcome.status == "ok" and library is not None:
-        what = f"{library.version} ({library.provider}) gives the right answers; {_times(outcome)}"
+        sitting = outcome.sitting
+        times = f"opened in {sitting.load_s:.1f} s, first call {sitting.first_s * 1e3:,.0f} ms" if sitting else ""
+        what = f"{library.version} ({library.provider}) gives the right answers; {times}"
         if not outcome.notes:
             return Finding("runtimes", test.subject, "ok", "backend-works", f"{what}")
         what = "; ".join(map(str, (what, *outcome.notes)))
@@ -120,8 +120,3 @@ def judge_outcome(test: SmokeTest, outcome: JobOutcome) -> Finding:
     finding = from_message("runtimes", test.subject, "broken", Reason("backend-broken", f"{reason}"))
     says_itself = bool(finding.mend) or reason.endswith(")")
     return finding if says_itself else replace(finding, mend=test.install)
-
-
-def _times(outcome: JobOutcome) -> str:
-    sitting = outcome.sitting
-    return "" if sitting is None else f"opened in {sitting.load_s:.1f} s, first call {sitting.first_s * 1e3:,.0f} ms"

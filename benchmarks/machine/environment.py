@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.machine import gpu
 from benchmarks.machine.gpu import UNKNOWN, Gpu
+from benchmarks.machine.procfs import frequency_mhz, read_text
 from runtimes.processors import usable_processors
 
 INSTRUCTION_SETS = (
@@ -21,16 +22,8 @@ INSTRUCTION_SETS = (
 """Those that decide how fast a convolution can be, by the kernel's names for them."""
 
 VARIABLE_PREFIXES = (
-    "OMP_",
-    "MKL_",
-    "KMP_",
-    "GOMP_",
-    "OPENBLAS_",
-    "DNNL_",
-    "ONEDNN_",
-    "MALLOC_",
-    "CUDA_",
-    "NVIDIA_TF32",
+    *("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "DNNL_", "ONEDNN_"),
+    *("MALLOC_", "CUDA_", "NVIDIA_TF32"),
 )
 """Environment variables that steer thread pools, allocators and arithmetic."""
 
@@ -75,76 +68,31 @@ class Environment:
 
 def environment(root: Path = Path("/")) -> Environment:
     """This machine now. ``root`` is where ``proc``, ``sys`` and ``etc`` are looked for."""
-    processor = _fields(root / "proc/cpuinfo")
+    processor, memory = _fields(root / "proc/cpuinfo"), _fields(root / "proc/meminfo").get("MemTotal", "")
     flags = set((processor.get("flags") or processor.get("Features") or "").split())
+    packages = {str(each.metadata["Name"]): each.version for each in metadata.distributions() if each.metadata["Name"]}
+    load = read_text(root / "proc/loadavg").split()
     return Environment(
         cpu=processor.get("model name") or platform.processor() or UNKNOWN,
         architecture=platform.machine(),
         processors=os.cpu_count() or 1,
         usable_processors=usable_processors(),
         instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in flags),
-        memory_bytes=_memory_bytes(root / "proc/meminfo"),
-        system=_system(root / "etc/os-release"),
+        memory_bytes=int(memory.removesuffix("kB") or 0) * 1024,
+        system=_fields(root / "etc/os-release", "=").get("PRETTY_NAME", "").strip('"') or UNKNOWN,
         kernel=f"{platform.system()} {platform.release()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        packages=_packages(),
+        packages=dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         variables={name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLE_PREFIXES)},
         governor=read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or UNKNOWN,
-        frequency_mhz=_frequency_mhz(root, processor),
-        load_average=_load_average(root / "proc/loadavg"),
+        frequency_mhz=frequency_mhz(root, "0"),
+        load_average=(float(load[0]), float(load[1]), float(load[2])) if load else None,
         gpus=gpu.gpus(),
     )
 
 
-def read_text(path: Path) -> str:
-    """The text of a file of the system; empty where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _fields(path: Path) -> dict[str, str]:
-    """The first processor's fields of ``/proc/cpuinfo``, or all of ``/proc/meminfo``."""
+def _fields(path: Path, separator: str = ":") -> dict[str, str]:
+    """The fields of a file of the system; of ``/proc/cpuinfo`` those of the first processor."""
     first = read_text(path).split("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
+    pairs = (line.partition(separator) for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _memory_bytes(path: Path) -> int:
-    amount, _, unit = _fields(path).get("MemTotal", "").partition(" ")
-    return int(amount) * 1024 if amount.isdigit() and unit == "kB" else 0
-
-
-def _system(path: Path) -> str:
-    for line in read_text(path).splitlines():
-        if line.startswith("PRETTY_NAME="):
-            return line.partition("=")[2].strip('"') or UNKNOWN
-    return UNKNOWN
-
-
-def _packages() -> dict[str, str]:
-    found = {
-        str(distribution.metadata["Name"]): distribution.version
-        for distribution in metadata.distributions()
-        if distribution.metadata["Name"]
-    }
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
-
-
-def _frequency_mhz(root: Path, processor: Mapping[str, str]) -> float | None:
-    scaled = read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").strip()
-    if scaled.isdigit():
-        return int(scaled) / 1000
-    try:
-        return float(processor["cpu MHz"])
-    except (KeyError, ValueError):
-        return None
-
-
-def _load_average(path: Path) -> tuple[float, float, float] | None:
-    try:
-        first, second, third = (float(word) for word in read_text(path).split()[:3])
-    except ValueError:
-        return None
-    return first, second, third

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
@@ -18,8 +19,6 @@ ENERGY_LEAST_S = 1.0
 """How long the GPU is kept at work for its energy to be told: the counter moves in steps of up to a tenth of that."""
 
 UNKNOWN = "unknown"
-
-_INSTALL = "pip install nvidia-ml-py"
 
 _REASONS = {
     "nvmlClocksEventReasonGpuIdle": "idle",
@@ -82,7 +81,7 @@ def missing() -> str | None:
     try:
         import pynvml
     except ImportError:
-        return f"nvidia-ml-py is not installed ({_INSTALL})"
+        return "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
     try:
         pynvml.nvmlInit()
         return None if pynvml.nvmlDeviceGetCount() else "the NVIDIA driver tells of no GPU"
@@ -107,24 +106,13 @@ def gauge(device: str) -> Gauge | None:
     library = None if device == "cpu" else _library()
     if library is None:
         return None
-    try:
-        only = library.nvmlDeviceGetCount() == 1
-        handle = _find_handle(library, _bus_address()) or (library.nvmlDeviceGetHandleByIndex(0) if only else None)
-    except library.NVMLError:
-        return None
-    return None if handle is None else Gauge(library, handle)
-
-
-def _find_handle(library: ModuleType, address: str | None) -> object | None:
-    """The GPU at that place on the PCI bus; ``None`` also where the driver does not know it, as in a container that has
-    numbers of its own."""
-    if address is None:
-        return None
-    try:
-        found: object = library.nvmlDeviceGetHandleByPciBusId(address)
-    except library.NVMLError:
-        return None
-    return found
+    if (address := _bus_address()) is not None:
+        with suppress(library.NVMLError):  # it does not know the address, as in a container with numbers of its own
+            return Gauge(library, library.nvmlDeviceGetHandleByPciBusId(address))
+    with suppress(library.NVMLError):
+        if library.nvmlDeviceGetCount() == 1:
+            return Gauge(library, library.nvmlDeviceGetHandleByIndex(0))
+    return None
 
 
 def _library() -> ModuleType | None:
@@ -238,9 +226,7 @@ class GpuMonitor:
         Libraries keep what they have taken, so that what a step used is still there after it. The GPU's memory is
         seen as a whole: another process that takes or frees some meanwhile is counted too.
         """
-        if self._peak is None or self._baseline is None:
-            return None
-        return self._peak - self._baseline
+        return None if self._peak is None or self._baseline is None else self._peak - self._baseline
 
     def measure_energy(
         self, work: Callable[[], T], more: Callable[[], object], clock: Callable[[], float] = time.perf_counter

@@ -22,19 +22,15 @@ from benchmarks.machine.procfs import TICK_S, Account, SnapshotDelta, change, ta
 
 Now: TypeAlias = Callable[[], float]
 
-
 SENTINEL_S = 0.005
 """How long the sentinel runs before a turn: longer than the few milliseconds after which the kernel lets another
 thread have the processor, and short beside a turn."""
 
-
 REST_STEP_S, REST_SHARE, REST_LIMIT_S = 0.005, 0.1, 0.25
 """A process is at rest that uses less than this share of a processor for a step; the limit is for one that never is."""
 
-
 READS, STEPS = 1000, 100
 """Of the clock, to tell what it costs and how far it steps."""
-
 
 COUNTED_LEAST = 0.5
 """The processors' accounts must have grown by this share of the time at least: some systems show zeros."""

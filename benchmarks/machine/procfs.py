@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,7 @@ class Ticks:
     idle_s: float
     steal_s: float
 
-    def subtract(self, other: Ticks) -> Ticks:
-        """What was added since the other."""
+    def __sub__(self, other: Ticks) -> Ticks:
         return Ticks(self.total_s - other.total_s, self.idle_s - other.idle_s, self.steal_s - other.steal_s)
 
 
@@ -77,50 +77,44 @@ class SnapshotDelta:
 
 def change(before: Snapshot, after: Snapshot) -> SnapshotDelta:
     """What happened between the two. A thread that was not there before began from nothing."""
-    waited = throttled = pressure_s = None
+    account = waited = throttled = pressure_s = None
+    if (old := before.account) is not None and (new := after.account) is not None:
+        processors = {number: ticks - old.processors[number] for number, ticks in new.processors.items()}
+        account = Account(new.wall_s - old.wall_s, new.cpu_s - old.cpu_s, processors)
     if before.waited_s is not None and after.waited_s is not None:
         waited = math.fsum(value - before.waited_s.get(thread, 0.0) for thread, value in after.waited_s.items())
     if before.pressure_s is not None and after.pressure_s is not None:
         pressure_s = after.pressure_s - before.pressure_s
     if before.throttled is not None and after.throttled is not None:
         throttled = max(count - before.throttled.get(name, count) for name, count in after.throttled.items())
-    return SnapshotDelta(_subtract_accounts(before.account, after.account), waited, pressure_s, throttled, after.mhz)
-
-
-def _subtract_accounts(before: Account | None, after: Account | None) -> Account | None:
-    """What was counted between the two."""
-    if before is None or after is None:
-        return None
-    processors = {number: ticks.subtract(before.processors[number]) for number, ticks in after.processors.items()}
-    return Account(after.wall_s - before.wall_s, after.cpu_s - before.cpu_s, processors)
+    return SnapshotDelta(account, waited, pressure_s, throttled, after.mhz)
 
 
 def take_snapshot(root: Path, usable: Sequence[int]) -> Snapshot:
     """The machine now; ``usable`` are the processors that this process may use."""
+    words = read_text(root / "proc/thread-self/stat").rpartition(")")[2].split()
     return Snapshot(
         account=_account(root, usable),
         waited_s=_read_waits_s(root / "proc/self/task"),
         pressure_s=_pressure_s(root / "proc/pressure/cpu"),
         throttled=_read_throttle_counts(root, usable),
-        mhz=_mhz(root),
+        mhz=frequency_mhz(root, words[36] if len(words) > 36 else None),
     )
 
 
 def _account(root: Path, usable: Sequence[int]) -> Account | None:
     """``None`` also where the file numbers the processors otherwise than the affinity does."""
-    text = _text(root / "proc/stat")
+    text = read_text(root / "proc/stat")
     moment = time.perf_counter(), time.process_time()
     lines = (line.split() for line in text.splitlines() if line.startswith("cpu") and line[3:4].isdigit())
-    accounts = {int(words[0][3:]): _ticks(words[1:]) for words in lines}
+    accounts = {}
+    for name, *words in lines:
+        # user nice system idle iowait irq softirq steal; guests' time, which follows, is among user and nice
+        counts = [int(word) * TICK_S for word in (*words, *["0"] * 8)[:8]]
+        accounts[int(name[3:])] = Ticks(math.fsum(counts), counts[3] + counts[4], counts[7])
     if any(number not in accounts for number in usable):
         return None
     return Account(*moment, {number: accounts[number] for number in usable})
-
-
-def _ticks(words: Sequence[str]) -> Ticks:
-    """user nice system idle iowait irq softirq steal; guests' time, which follows, is among user and nice."""
-    counts = [int(word) * TICK_S for word in (*words[:8], *["0"] * (8 - len(words[:8])))]
-    return Ticks(math.fsum(counts), counts[3] + counts[4], counts[7])
 
 
 def _read_waits_s(tasks: Path) -> dict[str, float] | None:
@@ -129,14 +123,14 @@ def _read_waits_s(tasks: Path) -> dict[str, float] | None:
         threads = os.listdir(tasks)
     except OSError:
         return None
-    accounts = ((thread, _text(tasks / thread / "schedstat").split()) for thread in threads)
+    accounts = ((thread, read_text(tasks / thread / "schedstat").split()) for thread in threads)
     waited = {thread: int(words[1]) / 1e9 for thread, words in accounts if len(words) == 3}
     return waited or None
 
 
 def _pressure_s(path: Path) -> float | None:
     """Of the line of ``some`` tasks, its total in microseconds."""
-    for line in _text(path).splitlines():
+    for line in read_text(path).splitlines():
         kind, *words = line.split()
         if kind == "some" and words and words[-1].startswith("total="):
             return int(words[-1].removeprefix("total=")) / 1e6
@@ -149,37 +143,31 @@ def _read_throttle_counts(root: Path, usable: Sequence[int]) -> dict[str, int] |
     for number in usable:
         folder = root / f"sys/devices/system/cpu/cpu{number}/thermal_throttle"
         for name in ("core_throttle_count", "package_throttle_count"):
-            count = _text(folder / name).strip()
+            count = read_text(folder / name).strip()
             if count.isdigit():
                 found[f"{number} {name}"] = int(count)
     return found or None
 
 
-def _mhz(root: Path) -> float | None:
-    """In a virtual machine only the first processor's nominal frequency may be told, and then never changes."""
-    words = _text(root / "proc/thread-self/stat").rpartition(")")[2].split()
-    if len(words) > 36:
-        scaled = _text(root / f"sys/devices/system/cpu/cpu{words[36]}/cpufreq/scaling_cur_freq").strip()
-        if scaled.isdigit():
-            return int(scaled) / 1000
-    for line in _text(root / "proc/cpuinfo", _FIRST_PROCESSOR_BYTES).splitlines():
+def frequency_mhz(root: Path, processor: str | None) -> float | None:
+    """That of the processor of this number now, or the first one's where only that is told, as in a virtual machine,
+    where it may be the nominal one and never change."""
+    scaled = read_text(root / f"sys/devices/system/cpu/cpu{processor}/cpufreq/scaling_cur_freq").strip()
+    if scaled.isdigit():
+        return int(scaled) / 1000
+    for line in read_text(root / "proc/cpuinfo", _FIRST_PROCESSOR_BYTES).splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "cpu MHz":
-            return _number(value)
+            with suppress(ValueError):
+                return float(value)
+            return None
     return None
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _text(path: Path, most_bytes: int = -1) -> str:
-    """Nothing where it cannot be read: threads end, and containers hide files."""
+def read_text(path: Path, most_bytes: int = -1) -> str:
+    """The text of a file of the system; empty where it cannot be read: threads end, and containers hide files."""
     try:
         with path.open("rb", buffering=0) as file:
-            return (file.read(most_bytes) or b"").decode("ascii", "replace")
+            return (file.read(most_bytes) or b"").decode("utf-8", "replace")
     except OSError:
         return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.warnings import conditions_of, list_stalls
 from benchmarks.format import ABSENT, count, duration, megabytes, milliseconds, number
-from benchmarks.machine.disturbances import disturbances_of_all
+from benchmarks.machine.disturbances import disturbances
 from benchmarks.records.plan import ShapeName
 from benchmarks.records.samples import STEPS, LoadResult
 from benchmarks.report.columns import DISTURBED, Column, spread, table_of_results, value_of
@@ -162,6 +162,6 @@ def _remarks(loaded: Sequence[Figures]) -> Iterator[Remark]:
         warm = [figures for figures in loaded if _load(figures).conditions is not None]
         shapes = "all shapes" if len(disturbed) == len(warm) > 1 else "; ".join(map(shape, disturbed))
         conditions = [conditions_of(figures.result, _load(figures)) for figures in disturbed]
-        lines = disturbances_of_all(conditions, disturbed[0].result.ran.threads) or ()
+        lines = disturbances(conditions, disturbed[0].result.ran.threads) or ()
         yield from (Remark(f"{shapes}: disturbed: {line}", "warning", code="load-disturbed") for line in lines)
     yield from (replace(remark, text=f"{'; '.join(of)}: {remark.text}") for remark, of in alike.items())

@@ -70,7 +70,7 @@ def measure_disturbed(setting: FigureSettings) -> Iterator[Figure]:
     )
     for case in _cases(tuple(sorted(os.sched_getaffinity(0)))):
         seen = [watch_worker(str(artifact.path), case) for _ in range(TIMES)]
-        marked = sum(bool(disturbances(conditions, case.threads)) for conditions in seen)
+        marked = sum(bool(disturbances([conditions], case.threads)) for conditions in seen)
         wanted = 0 if case.busy is None else TIMES
         value = f"{marked} of {TIMES} marked as disturbed"
         yield Figure(case.title, value, f"{wanted} of {TIMES}", marked == wanted, tuple(map(_figures, seen)))

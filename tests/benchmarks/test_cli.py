@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from benchmarks import cli
 from benchmarks.analysis.figures import Figures
-from benchmarks.commands import run as cli_run
+from benchmarks.commands.measure import run
 from benchmarks.commands.progress import CLEAR_LINE
 from benchmarks.harness import run as harness_run
 from benchmarks.records import store
@@ -203,7 +203,7 @@ def test_a_file_that_can_no_longer_be_written_loses_no_table(
     options = ["--duration", "0.02", "--processes", "1", "--rounds", "2", "--no-roofline"]
     arguments = [str(artifact(tmp_path, TIMED)), *options, "--json", str(tmp_path / "lines.jsonl")]
     with refuses(ResourceError, "disk-full", "lines.jsonl"):
-        cli_run.run.main(arguments, standalone_mode=False)
+        run.main(arguments, standalone_mode=False)
     printed = capsys.readouterr().out
     assert "net.fake" in printed
     assert "Incomplete" in printed

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.commands import compare
+from benchmarks.commands import results
 from benchmarks.compare.compare import ComparisonReport, Limits
 from benchmarks.report.comparison import comparison_document
 from benchmarks.report.markdown import markdown
@@ -78,7 +78,7 @@ def test_limits_that_are_none_are_refused() -> None:
     ("text", "fraction"), [("5%", 0.05), ("0.05", 0.05), ("0", 0.0), ("150%", 1.5), ("2.5%", 0.025)]
 )
 def test_a_percentage(text: str, fraction: float) -> None:
-    assert compare.fraction(click.Context(compare.compare), compare.compare.params[0], text) == pytest.approx(fraction)
+    assert results.fraction(click.Context(results.compare), results.compare.params[0], text) == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_percentage(text: str, fraction: float) -> None:
 )
 def test_what_is_no_percentage_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = str(file(tmp_path / "r.jsonl", OLD))
-    done = CliRunner().invoke(compare.compare, [path, path, "--max-slowdown", text])
+    done = CliRunner().invoke(results.compare, [path, path, "--max-slowdown", text])
     assert done.exit_code == 2
     assert message in done.output
 
@@ -106,26 +106,26 @@ def test_the_command_exits_with_what_it_found(tmp_path: Path) -> None:
         file(tmp_path / "slow.jsonl", SLOWER, REFERENCE.result),
     )
     runner = CliRunner()
-    done = runner.invoke(compare.compare, [str(old), str(same)])
+    done = runner.invoke(results.compare, [str(old), str(same)])
     assert (done.exit_code, done.output.count("tie")) == (0, 3)
     alone = file(tmp_path / "alone.jsonl", SAME)
-    assert runner.invoke(compare.compare, [str(old), str(alone)]).exit_code == 1
-    assert runner.invoke(compare.compare, [str(old), str(alone), "--allow-missing"]).exit_code == 0
-    done = runner.invoke(compare.compare, [str(old), str(slow), "--json"])
+    assert runner.invoke(results.compare, [str(old), str(alone)]).exit_code == 1
+    assert runner.invoke(results.compare, [str(old), str(alone), "--allow-missing"]).exit_code == 0
+    done = runner.invoke(results.compare, [str(old), str(slow), "--json"])
     assert done.exit_code == 1
     assert codec.decode(ComparisonReport, json.loads(done.output)).rows[0].regressions
-    done = runner.invoke(compare.compare, [str(old), str(slow), "--max-slowdown", "25%", "--markdown"])
+    done = runner.invoke(results.compare, [str(old), str(slow), "--max-slowdown", "25%", "--markdown"])
     assert (done.exit_code, done.output[:24]) == (0, "**rbench compare passed:")
-    assert runner.invoke(compare.compare, [str(old), str(slow), "--json", "--markdown"]).exit_code == 2
+    assert runner.invoke(results.compare, [str(old), str(slow), "--json", "--markdown"]).exit_code == 2
     refused = runner.invoke(
-        compare.compare, [str(old), str(file(tmp_path / "other.jsonl", change_facts(SAME, threads=1)))]
+        results.compare, [str(old), str(file(tmp_path / "other.jsonl", change_facts(SAME, threads=1)))]
     )
     assert isinstance(refused.exception, RexportError)
     assert refused.exception.exit_code == 4
 
 
 PROCESS = (
-    "from benchmarks.commands.compare import compare; from exporter.commands import terminal; terminal.run(compare)"
+    "from benchmarks.commands.results import compare; from exporter.commands import terminal; terminal.run(compare)"
 )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import doctor
-from benchmarks.doctor import sample_model, smoke_tests, view
+from benchmarks.doctor import findings as findings_module
+from benchmarks.doctor import sample_model, smoke_tests
 from benchmarks.doctor.findings import DoctorReport, Finding, Status, Topic, from_message, split_commands
 from benchmarks.doctor.gpu_probe import UNASKED, probe_gpus
 from benchmarks.doctor.smoke_tests import SmokeTest
@@ -273,7 +274,7 @@ def test_the_text_begins_each_line_with_the_status_and_fits() -> None:
     topics: tuple[Topic, ...] = ("machine", "runtimes")
     long = "many words " * 30
     findings = [finding(topic, "a thing", "missing", long, ("pip install 'x'",)) for topic in topics]
-    lines = list(view.format_report(report(*findings)))
+    lines = list(findings_module.format_report(report(*findings)))
     assert lines[:2] == ["machine", lines[1]]
     assert lines[1].split(":")[0].split() == ["missing", "a", "thing"]
     assert lines.count("         $ pip install 'x'") == 2
@@ -287,12 +288,12 @@ def test_the_verdict_names_what_is_broken() -> None:
         finding("runtimes", "openvino on cpu", "broken", "it crashed"),
         finding("machine", "load average", "warning", "high"),
     )
-    assert view.verdict(report(*findings)).split("; ") == ["broken: openvino on cpu", "1 warning"]
+    assert findings_module.verdict(report(*findings)).split("; ") == ["broken: openvino on cpu", "1 warning"]
 
 
 def test_every_topic_has_a_title() -> None:
     topics: tuple[Topic, ...] = Topic.__args__  # type: ignore[attr-defined]
-    lines = list(view.format_report(report(*(finding(topic, "a", "ok", "b") for topic in topics))))
+    lines = list(findings_module.format_report(report(*(finding(topic, "a", "ok", "b") for topic in topics))))
     assert lines.count("ok       a: b") == len(topics)
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.commands.load import load as command
+from benchmarks.commands.measure import load as command
 from benchmarks.format import milliseconds
 from benchmarks.load import run as loadrun
 from benchmarks.load.run import BATCHES, LoadPoint, LoadSpec, points, run
@@ -30,7 +30,7 @@ from tests.refusals import refuses
 RBENCH = (
     sys.executable,
     "-c",
-    "from exporter.commands import terminal; from benchmarks.commands.load import load; terminal.run(load)",
+    "from exporter.commands import terminal; from benchmarks.commands.measure import load; terminal.run(load)",
 )
 
 

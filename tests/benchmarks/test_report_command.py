@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.commands.report import report
+from benchmarks.commands.results import report
 from benchmarks.records import findings
 from benchmarks.records.store import ResultsFile
 from benchmarks.report_html import svg

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.commands.merge import merge as command
+from benchmarks.commands.results import merge as command
 from benchmarks.compare import merge
 from benchmarks.records import result, store
 from runtimes.errors import ArtifactError, ResourceError, UsageError

@@ -14,7 +14,7 @@ from onnx import helper
 
 from benchmarks.machine import disturbances as module_disturbances
 from benchmarks.machine import monitor
-from benchmarks.machine.disturbances import disturbances, disturbances_of_all, list_warnings
+from benchmarks.machine.disturbances import disturbances, list_warnings
 from benchmarks.machine.gpu import GpuState
 from benchmarks.machine.monitor import (
     Conditions,
@@ -27,7 +27,7 @@ from benchmarks.machine.monitor import (
 )
 from benchmarks.machine.procfs import Account, SnapshotDelta, Ticks, change, take_snapshot
 from runtimes import codec
-from runtimes.errors import CheckFailedError
+from runtimes.errors import CheckFailedError, Reason
 from scripts.figures.disturbances import Case, busy, watch_worker
 
 QUIET = Conditions(
@@ -52,8 +52,15 @@ GPU = GpuState("Fast GPU", "uuid", 1980, 2619, 300.0, 50, ("idle", "application 
 USABLE = tuple(sorted(os.sched_getaffinity(0)))
 
 
+def judge(conditions: Conditions, threads: int, *gpu_states: GpuState | None) -> tuple[Reason, ...]:
+    """The disturbances of one process, which is watched."""
+    found = disturbances([conditions], threads, *gpu_states)
+    assert found is not None
+    return found
+
+
 def test_a_quiet_machine_has_no_disturbances() -> None:
-    assert disturbances(QUIET, 2, GPU, GPU) == ()
+    assert judge(QUIET, 2, GPU, GPU) == ()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +81,7 @@ def test_a_quiet_machine_has_no_disturbances() -> None:
 def test_each_disturbance_has_its_figure_and_its_bound(
     seen: dict[str, object], code: str, figures: tuple[str, ...]
 ) -> None:
-    (reason,) = disturbances(replace(QUIET, **seen), 2)  # type: ignore[arg-type]
+    (reason,) = judge(replace(QUIET, **seen), 2)  # type: ignore[arg-type]
     assert reason.code == code
     assert all(figure in reason.sentence for figure in figures)
 
@@ -93,19 +100,19 @@ def test_each_disturbance_has_its_figure_and_its_bound(
 )
 def test_the_bound_itself_is_quiet(seen: dict[str, object]) -> None:
     """That of the counted ones with what they may be off."""
-    assert disturbances(replace(QUIET, **seen), 2) == ()  # type: ignore[arg-type]
+    assert judge(replace(QUIET, **seen), 2) == ()  # type: ignore[arg-type]
 
 
 def test_an_unknown_load_is_a_warning_and_no_disturbance() -> None:
     untold = Conditions(0.5, 0.4, 1, None, None, None, None, None, None, 5e-8, 4e-8)
-    assert disturbances(untold, 2) == ()
+    assert judge(untold, 2) == ()
     assert [warning.code for warning in list_warnings(untold, [1.0])] == ["others-unknown"]
 
 
 def test_a_few_ticks_are_no_load() -> None:
     short = replace(QUIET, wall_s=0.1, involuntary_switches=3, waited_s=0.0, foreign_cores=0.30)
-    assert disturbances(replace(short, foreign_error_cores=0.25), 2) == ()
-    assert disturbances(replace(short, foreign_error_cores=0.15), 2)
+    assert judge(replace(short, foreign_error_cores=0.25), 2) == ()
+    assert judge(replace(short, foreign_error_cores=0.15), 2)
 
 
 @pytest.mark.parametrize(
@@ -113,25 +120,25 @@ def test_a_few_ticks_are_no_load() -> None:
     [(1, "3.15", 3.0, False), (1, "3.15", 4.0, True), (64, "0.10", 1.0, True)],
 )
 def test_a_large_machine_may_have_more_services(threads: int, bound: str, foreign: float, marked: bool) -> None:
-    found = disturbances(replace(QUIET, processors=64, foreign_cores=foreign, waited_s=0.0), threads)
+    found = judge(replace(QUIET, processors=64, foreign_cores=foreign, waited_s=0.0), threads)
     assert bool(found) is marked
     assert all(bound in reason.sentence for reason in found)
 
 
 def test_one_processor_is_not_several() -> None:
-    (reason,) = disturbances(replace(QUIET, processors=1, foreign_cores=0.5), 2)
+    (reason,) = judge(replace(QUIET, processors=1, foreign_cores=0.5), 2)
     assert "0.50 of 1 processor " in reason.sentence
 
 
 def test_turns_that_took_no_time_are_not_judged() -> None:
     nothing = combine_turns([], 2, 5e-8, 4e-8)
     assert (nothing.wall_s, nothing.sentinel, nothing.foreign_cores, nothing.waited_s) == (0.0, None, None, None)
-    assert disturbances(nothing, 1) == ()
+    assert judge(nothing, 1) == ()
 
 
 def test_of_several_processes_the_worst_counts() -> None:
     loud, louder = replace(QUIET, foreign_cores=0.5), replace(QUIET, foreign_cores=0.9, throttled=2)
-    found = disturbances_of_all([loud, None, QUIET, louder], 2)
+    found = disturbances([loud, None, QUIET, louder], 2)
     assert found is not None
     busy, throttled = found
     assert (busy.code, throttled.code) == ("others-busy", "processor-throttled")
@@ -142,21 +149,22 @@ def test_of_several_processes_the_worst_counts() -> None:
 
 def test_one_process_is_judged_as_itself() -> None:
     loud = replace(QUIET, foreign_cores=0.5)
-    assert disturbances_of_all([loud], 2, GPU, GPU) == disturbances(loud, 2, GPU, GPU)
-    assert disturbances_of_all([QUIET, QUIET], 2) == ()
+    (reason,) = judge(loud, 2, GPU, GPU)
+    assert "processes" not in reason.sentence
+    assert disturbances([QUIET, QUIET], 2) == ()
 
 
 def test_what_was_not_watched_is_not_quiet() -> None:
-    assert disturbances_of_all([None, None], 2) is None
+    assert disturbances([None, None], 2) is None
 
 
 @pytest.mark.parametrize("slowdown", ["hardware thermal slowdown", "power brake"])
 def test_a_gpu_that_was_held_down_is_a_disturbance(slowdown: str) -> None:
     held = replace(GPU, throttle=("idle", slowdown))
-    wanted = disturbances(QUIET, 2, GPU, held)
+    wanted = judge(QUIET, 2, GPU, held)
     assert [(reason.code, slowdown in reason.sentence) for reason in wanted] == [("gpu-held-down", True)]
-    assert disturbances(QUIET, 2, held, None) == wanted
-    assert disturbances_of_all([QUIET, QUIET], 2, held, GPU) == wanted
+    assert judge(QUIET, 2, held, None) == wanted
+    assert disturbances([QUIET, QUIET], 2, held, GPU) == wanted
 
 
 def test_every_slowdown_is_a_word_that_the_gpu_may_say() -> None:
@@ -167,7 +175,7 @@ def test_every_slowdown_is_a_word_that_the_gpu_may_say() -> None:
 
 def test_a_gpu_at_its_power_limit_is_a_warning() -> None:
     limited = replace(GPU, throttle=("power cap",))
-    assert disturbances(QUIET, 2, limited, limited) == ()
+    assert judge(QUIET, 2, limited, limited) == ()
     assert [warning.code for warning in list_warnings(QUIET, [1.0], (None, limited))] == ["gpu-power-limit"]
     assert list_warnings(QUIET, [1.0], (replace(GPU, throttle=None),)) == ()
 
@@ -442,7 +450,7 @@ def test_a_busy_loop_on_the_same_processor_is_noticed_each_time(threads: int) ->
             for _ in range(3):
                 with watcher.turn():
                     work(threads, 0.08)
-            assert disturbances(watcher.conditions(), threads), watcher.conditions()
+            assert judge(watcher.conditions(), threads), watcher.conditions()
 
 
 def test_a_worker_beside_a_busy_loop_is_marked(tmp_path: Path) -> None:
@@ -453,7 +461,7 @@ def test_a_worker_beside_a_busy_loop_is_marked(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     seen = watch_worker(path, Case("one thread", 1, (USABLE[0],), USABLE[0]))
     assert seen.processors == 1
-    assert disturbances(seen, 1)
+    assert judge(seen, 1)
 
 
 def test_a_worker_that_breaks_is_no_quiet_one(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import runtimes
 from benchmarks import cli
 from benchmarks.analysis.figures import Figures
-from benchmarks.commands.tune import tune as tune_command
+from benchmarks.commands.measure import tune as tune_command
 from benchmarks.records import store
 from benchmarks.records.request import BenchmarkRequest, PrecisionVariant, Refusal, RunListener
 from benchmarks.report.tuning import tuning_document
