@@ -10,7 +10,8 @@ import click
 
 from benchmarks.commands.options import device_option, threads_option
 from exporter.commands import terminal
-from exporter.commands.options import Numbers, stack_options
+from exporter.commands.command import stack_options
+from exporter.commands.values import Numbers
 
 if TYPE_CHECKING:
     from benchmarks.commands.options import Command
