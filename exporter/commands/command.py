@@ -26,6 +26,9 @@ COLUMN = 28
 SHORT = 24
 """A default of up to this many characters is not torn apart at the end of a line."""
 
+WHOLE = 1000
+"""Limit of a command's first sentence in the list of its group, in characters: more than any has, so that none is cut."""
+
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -109,12 +112,16 @@ class Command(click.Command):
         self.heading = heading
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_lists(formatter, self.lists(ctx))
+
+    def lists(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """What stands under each heading of the help: names and their texts."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None and not isinstance(param, click.Argument):
                 sections.setdefault(getattr(param, "section", OTHER.title), []).append(record)
-        _write_lists(formatter, {title: sections[title] for title in sorted(sections, key=_rank)})
+        return {title: sections[title] for title in sorted(sections, key=_rank)}
 
     def get_help(self, ctx: click.Context) -> str:
         return super().get_help(ctx).replace(_NO_BREAK, " ")
@@ -137,27 +144,21 @@ class Group(Command, click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.format_commands(ctx, formatter)
-        super().format_options(ctx, formatter)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        limit = formatter.width - 6 - max(map(len, self.commands))
+    def lists(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
         headings: dict[str, list[tuple[str, str]]] = {}
         for name, command in self.commands.items():
             if not command.hidden:
-                row = (name, command.get_short_help_str(limit))
+                row = (name, command.get_short_help_str(WHOLE))
                 headings.setdefault(getattr(command, "heading", "Commands"), []).append(row)
-        _write_lists(formatter, headings)
+        return headings | super().lists(ctx)
 
 
 def _write_lists(formatter: click.HelpFormatter, lists: dict[str, list[tuple[str, str]]]) -> None:
     """Writes definition lists under their headings, all with the same column."""
     width = max((len(name) for rows in lists.values() for name, _ in rows if len(name) <= COLUMN), default=0)
     for title, rows in lists.items():
-        if rows:
-            with formatter.section(title):
-                formatter.write_dl([(f"{name:{width}}", text) for name, text in rows], col_max=width)
+        with formatter.section(title):
+            formatter.write_dl([(f"{name:{width}}", text) for name, text in rows], col_max=width)
 
 
 class Choice(click.Choice[str]):

@@ -16,6 +16,10 @@ LINES = {
 """For each shell the line, and the file that it belongs into. click answers to the variable."""
 
 
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def completion_command(program: str, heading: str = "Commands") -> Command:
     """The command for the program of that name."""
 
@@ -34,7 +38,7 @@ def completion_command(program: str, heading: str = "Commands") -> Command:
         """
         line, file = LINES[shell]
         click.echo(line.format(variable=f"_{program.upper()}_COMPLETE", program=program))
-        if sys.stdout.isatty():
+        if _is_terminal():
             click.echo(f"add this line to {file}: {program} completion {shell} >> {file}", err=True)
 
     return completion
