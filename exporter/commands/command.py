@@ -27,7 +27,7 @@ SHORT = 24
 """A default of up to this many characters is not torn apart at the end of a line."""
 
 WHOLE = 1000
-"""Limit of a command's first sentence in the list of its group, in characters: more than any has, so that none is cut."""
+"""Characters of a command's first sentence in the list of its group, at most: so many that none is cut."""
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 

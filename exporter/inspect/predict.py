@@ -14,7 +14,7 @@ import runtimes
 from exporter.data.class_folders import SUFFIXES
 from exporter.network import ExportListener, read_labels
 from exporter.weights.sources import IMAGENET_PREPROCESSING, scale_preprocessing
-from runtimes import Artifact, Classifier, Label, Manifest, Preprocessing, Runtime, codec
+from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
 
 STDIN = "-"
@@ -142,26 +142,40 @@ def _predict_batch(classifier: Classifier, images: Sequence[Path], top: int) -> 
 
 
 def _open_classifier(request: PredictionRequest, listener: ExportListener) -> Classifier:
-    if (request.mean is None) != (request.std is None):
-        raise UsageError("--mean and --std go together", code="statistics-incomplete")
     manifest = Artifact.read(request.path).manifest
-    if request.mean is None and (manifest is None or manifest.preprocessing is None):
-        raise UsageError(
-            "no manifest says how its images are normalised",
-            code="statistics-unknown",
-            path=request.path,
-            hint=f"copy {quote(request.path.name)}.json here too, or give --mean and --std; ImageNet's are "
-            f"--mean {_numbers(IMAGENET_PREPROCESSING.mean)} --std {_numbers(IMAGENET_PREPROCESSING.std)}",
-        )
-    names = None if manifest is None else manifest.labels
+    known, names = (None, None) if manifest is None else (manifest.preprocessing, manifest.labels)
+    mean, std = _statistics(request, known)
     runtime = runtimes.open(request.path, request.backend, request.device, request.threads)
     try:
         if request.labels is not None:
             names = read_labels(request.labels, _class_count(runtime), listener)
-        return Classifier(runtime, _preprocessing(request, manifest, runtime, listener), names)
+        fitting = _assume_fitting(request, runtime, len(mean), listener) if known is None else known
+        return Classifier(runtime, replace(fitting, mean=mean, std=std), names)
     except BaseException:
         runtime.close()
         raise
+
+
+def _statistics(request: PredictionRequest, known: Preprocessing | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that are asked for, else those of the manifest.
+
+    Raises:
+        UsageError: there are none, or one of them.
+    """
+    if request.mean is not None and request.std is not None:
+        return request.mean, request.std
+    if request.mean is not None or request.std is not None:
+        raise UsageError("--mean and --std go together", code="statistics-incomplete")
+    if known is not None:
+        return known.mean, known.std
+    imagenet = IMAGENET_PREPROCESSING
+    raise UsageError(
+        "no manifest says how its images are normalised",
+        code="statistics-unknown",
+        path=request.path,
+        hint=f"copy {quote(request.path.name)}.json here too, or give --mean and --std; ImageNet's are "
+        f"--mean {_numbers(imagenet.mean)} --std {_numbers(imagenet.std)}",
+    )
 
 
 def _class_count(runtime: Runtime) -> int | None:
@@ -170,21 +184,15 @@ def _class_count(runtime: Runtime) -> int | None:
     return shape[-1] if isinstance(shape[-1], int) else None
 
 
-def _preprocessing(
-    request: PredictionRequest, manifest: Manifest | None, runtime: Runtime, listener: ExportListener
+def _assume_fitting(
+    request: PredictionRequest, runtime: Runtime, channels: int, listener: ExportListener
 ) -> Preprocessing:
-    """The manifest's, with the statistics that are given; else what is assumed, which a notice tells."""
-    known = None if manifest is None else manifest.preprocessing
-    if request.mean is None or request.std is None:
-        assert known is not None
-        return known
-    if known is not None:
-        return replace(known, mean=request.mean, std=request.std)
-    size = _input_size(runtime, len(request.mean))
-    assumed = replace(scale_preprocessing(IMAGENET_PREPROCESSING, size), mean=request.mean, std=request.std)
+    """How images are fitted to a network of which nothing is known but its input; a notice tells."""
+    size = _input_size(runtime, channels)
+    assumed = scale_preprocessing(IMAGENET_PREPROCESSING, size)
     if min(size) <= WHOLE_IMAGE:
         assumed = replace(assumed, resize=min(size))
-    colours = {1: "grey", 3: "RGB"}.get(assumed.channels, f"{assumed.channels}-channel")
+    colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
     classes = "classes by number" if request.labels is None else f"classes of {quote(request.labels.name)}"
     listener.notice(
         Reason(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,17 +15,13 @@ from exporter.cli import cli, main
 from exporter.commands.completion import LINES, completion_command
 from exporter.models.variants import VARIANTS
 from runtimes.backends.registry import available_backends
-from tests.exporter.command_line import environment, here
+from tests.exporter.command_line import here, with_rexport
 
 
 @pytest.fixture(scope="module")
 def with_command(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in whose path ``rexport`` is this repository's."""
-    folder = tmp_path_factory.mktemp("bin")
-    script = folder / "rexport"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m exporter.cli "$@"\n')
-    script.chmod(0o755)
-    return environment() | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    return with_rexport(tmp_path_factory.mktemp("bin"))
 
 
 def complete(*words: str) -> set[tuple[str, str]]:
