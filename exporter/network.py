@@ -69,11 +69,11 @@ class ExportRequest:
 
 def target_file(out: str, name: str, force: bool) -> Path:
     """The file to write, in a folder that exists and takes files: ``out``, or ``name`` in it if it is a folder or ends
-    in a slash.
+    in a slash. A folder that ends in a slash is made, which is announced; the folder of a file has to be there.
 
     Raises:
         UsageError: it is there already and ``force`` is off, or a folder is there.
-        ResourceError: the folder cannot be made or written.
+        ResourceError: the folder is missing, or cannot be made or written.
     """
     path = Path(out)
     if out.endswith("/") or path.is_dir():
@@ -82,8 +82,10 @@ def target_file(out: str, name: str, force: bool) -> Path:
         raise UsageError("a folder is there", code="target-is-folder", path=path, hint="-o names another file")
     if path.exists() and not force:
         raise UsageError(
-            "it is there already", code="target-exists", path=path, hint="--force replaces it, -o names another file"
+            "already exists", code="target-exists", path=path, hint="--force replaces it, -o names another file"
         )
+    if not out.endswith("/"):
+        files.require_folder(path.parent)
     files.check_writable(path.parent)
     return path
 
@@ -227,8 +229,10 @@ def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Prepr
     return known
 
 
-def read_labels(path: Path, classes: int, listener: ExportListener) -> tuple[str, ...]:
+def read_labels(path: Path, classes: int | None, listener: ExportListener) -> tuple[str, ...]:
     """One label a line, in UTF-8, with or without a byte-order mark; blank lines at the end do not count.
+
+    ``classes`` is how many there have to be, if that is known.
 
     Raises:
         ResourceError: unreadable.
@@ -247,7 +251,7 @@ def read_labels(path: Path, classes: int, listener: ExportListener) -> tuple[str
         raise ArtifactError(
             f"line {labels.index('') + 1} is blank: labels stand one on each line", code="label-blank", path=path
         )
-    if len(labels) != classes:
+    if classes is not None and len(labels) != classes:
         raise ModelMismatchError(f"{len(labels)} labels for {classes} classes", code="label-count-mismatch", path=path)
     doubled = len(labels) - len(set(labels))
     if doubled:

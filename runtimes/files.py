@@ -7,16 +7,18 @@ any moment leaves the old file or the new one. A reader opens regular files only
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from runtimes.errors import ResourceError, UsageError, quote
+from runtimes.errors import Reason, ResourceError, UsageError, quote
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
@@ -184,15 +186,38 @@ def folder_lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def require_folder(folder: Path) -> None:
+    """Raises ResourceError where the folder is missing, and says how to make it; or where the system does not tell."""
+    try:
+        above = next(place for place in (folder, *folder.parents) if place.exists())
+        missing = above != folder and above.is_dir()
+    except OSError as error:
+        raise ResourceError.from_os(error, folder, "read") from error
+    if missing:
+        raise ResourceError(
+            "no such folder",
+            code="folder-missing",
+            path=folder,
+            hint=f"mkdir -p {shlex.quote(str(folder))}",
+            errno=errno.ENOENT,
+        )
+
+
 def check_writable(folder: Path) -> None:
-    """Makes the folder where it is missing and tries a write, so that long work does not end in a refusal.
+    """Makes the folder where it is missing and tries a write, so that long work does not end in a refusal. A new
+    folder is announced on the logger ``rexport``.
 
     Raises:
         ResourceError: with the system's reason.
     """
     probe = temporary_for(folder / "probe")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            import logging
+
+            reason = Reason("folder-made", f"made the folder {quote(folder)}")
+            logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:

@@ -140,6 +140,16 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
     )
 
 
+def recognise_variant(state: Mapping[str, Tensor]) -> str | None:
+    """The variant whose tensors these are, with the options that its shapes need, as the command line takes them;
+    ``None`` where there is none."""
+    given = rename_tensors(state)
+    for candidate in _candidates(given, next(iter(VARIANTS.values()))):
+        if not _difference(given, shapes(candidate)):
+            return " ".join([candidate.name, *_options(candidate, VARIANTS[candidate.name])])
+    return None
+
+
 def describe_variant(variant: Variant) -> str:
     """The variant's name and those options that decide its shapes, in words."""
     channels = f", {variant.in_channels} input channels" if variant.in_channels != 3 else ""
@@ -149,13 +159,17 @@ def describe_variant(variant: Variant) -> str:
 
 def _remedy(candidate: Variant, asked: Variant) -> str:
     """What to put on the command line in place of what was asked for."""
-    same = candidate.name == asked.name
-    base = asked if same else VARIANTS[candidate.name]
+    if candidate.name == asked.name:
+        return " ".join(_options(candidate, asked))
+    return " ".join([candidate.name, *_options(candidate, VARIANTS[candidate.name])])
+
+
+def _options(candidate: Variant, base: Variant) -> list[str]:
+    """The options that make the candidate of the base."""
     fields = (("--num-classes", "classes"), ("--in-channels", "in_channels"), ("--shortcut", "shortcut"))
-    options = [
+    return [
         f"{flag} {getattr(candidate, key)}" for flag, key in fields if getattr(candidate, key) != getattr(base, key)
     ]
-    return " ".join(options if same else [candidate.name, *options])
 
 
 def _candidates(given: Mapping[str, Tensor], asked: Variant) -> Iterator[Variant]:
