@@ -156,6 +156,7 @@ class Backend:
         aliases: other names that users may type, in lower case.
         reference: whether it is the one that every other is compared with.
         for_tests: whether it is no library that users have, and is left out wherever they are told what there is.
+        named_only: whether a benchmark measures it only where it is named, as it takes minutes to compile a network.
     """
 
     name: str
@@ -169,3 +170,4 @@ class Backend:
     aliases: tuple[str, ...] = ()
     reference: bool = False
     for_tests: bool = False
+    named_only: bool = False

@@ -21,6 +21,7 @@ from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
 from benchmarks.machine import gpu
 from benchmarks.records.request import (
+    REFERENCE,
     BUNDLED_VARIANT,
     BUNDLED_WEIGHTS,
     FP32,
@@ -93,6 +94,7 @@ def request_for(part: LedgerPart, device: str, scope: Scope, named: Sequence[str
     asked = BenchmarkRequest(
         subjects=(part.variant,),
         backends=tuple(named),
+        baseline=REFERENCE,
         device=device,
         precisions=part.precisions,
         limit=scope.limit,

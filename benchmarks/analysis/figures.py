@@ -12,8 +12,7 @@ from benchmarks.accuracy.differences import Flips
 from benchmarks.accuracy.predictions import Predictions, ShareEstimate
 from benchmarks.analysis import warnings
 from benchmarks.machine.disturbances import disturbances
-from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
-from benchmarks.records.request import is_reference
+from benchmarks.records.identity import find_evaluated_reference, find_timed_reference, is_reference
 from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import ProcessSamples, Series
 from benchmarks.stats import comparison, intervals
@@ -69,7 +68,7 @@ class Figures:
     @property
     def is_reference(self) -> bool:
         """Whether the others are compared with it."""
-        return is_reference(self.result.identity.backend, self.result.identity.precision)
+        return is_reference(self.result)
 
     def quantile(self, q: float) -> Estimate | None:
         """The ``q``-quantile of a whole call, host arrays in and out, of a whole batch; of a load, of its responses."""

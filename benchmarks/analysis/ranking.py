@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.analysis.figures import Figures, compare_latencies
 from benchmarks.format import ABSENT, count, duration, points, times
-from benchmarks.records.request import REFERENCE
+from benchmarks.records.identity import describe_baseline
 from benchmarks.records.result import Result
 from benchmarks.stats.comparison import LatencyComparison
 
@@ -67,7 +67,8 @@ def _headline(ordered: Sequence[Figures]) -> Headline:
 
 def name(result: Result, threads: bool = False) -> str:
     """The configuration in a few words, without the batch."""
-    parts = [" ".join(filter(None, (result.identity.backend, result.identity.precision)))]
+    of = result.identity
+    parts = [" ".join(filter(None, (of.backend, of.precision, of.file)))]
     if result.asked.cuda_graphs is False:
         parts.append("no CUDA graphs")
     if threads:
@@ -82,7 +83,7 @@ def format_headline(headline: Headline) -> str:
     against_reference = fastest.is_reference or (following is not None and following.is_reference)
     if fastest.ratio is not None and not against_reference:
         ratio = times(fastest.ratio.value, fastest.ratio.interval)
-        parts.append(f"{ratio} times as fast as {REFERENCE} in fp32")
+        parts.append(f"{ratio} times as fast as {describe_baseline(fastest.result)}")
     if fastest.drop is not None and not fastest.is_reference:
         parts.append(f"its drop of top-1 is {points(fastest.drop.value, fastest.drop.interval)} points")
     if fastest.disturbances:

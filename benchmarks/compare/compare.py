@@ -305,7 +305,7 @@ def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
     if len(rates) == 2 and rates[0] != rates[1]:
         yield Reason(
             "rates-differ",
-            f"requests a second, after what the closed loop reached: {rates[0]:,.0f} before, {rates[1]:,.0f} now",
+            f"requests a second, after what single-stream reached: {rates[0]:,.0f} before, {rates[1]:,.0f} now",
         )
     for side, figures in (("OLD", old), ("NEW", new)):
         if figures.disturbances:

@@ -50,7 +50,8 @@ def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
     judged = [each for each in measured if each.result.load is None or each.result.load.shape != "cold"]
     if request.strict and any(each.disturbances != () for each in judged):
         return CheckFailedError.exit_code
-    lacking = {*request.backends} - {each.result.identity.backend for each in measured}
+    named = {*request.backends, *filter(None, [request.baseline])}
+    lacking = named - {each.result.identity.backend for each in measured}
     lacking |= {*request.precisions} - {each.result.identity.precision for each in measured}
     if lacking or not measured:
         return BackendUnavailableError.exit_code

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.accuracy import packing
 from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.accuracy.predictions import KEPT, Predictions
+from benchmarks.records.plan import FORMER_SHAPES
 from benchmarks.stats import intervals
 from runtimes import codec
 from runtimes.errors import ArtifactError, quote
@@ -131,6 +132,17 @@ def migrate_row(data: Mapping[str, Any], version: int) -> Json:
     if data.get("status") == "ok":
         result["recorded"] = _recorded(data, complete=old)
     return result
+
+
+def rename_shape(data: Json) -> Json:
+    """The parsed JSON of a result, whose load has the shape's present name: rows of version 0.1 had others, and said
+    apart from the shape how requests arrived."""
+    load = data.get("load")
+    if not isinstance(load, dict):
+        return data
+    load = dict(load)
+    arrivals, shape = load.pop("arrivals", None), load.get("shape")
+    return {**data, "load": {**load, "shape": "fixed-rate" if arrivals == "fixed" else FORMER_SHAPES.get(shape, shape)}}
 
 
 def _items(data: Mapping[str, Any], name: str, count: int | None = None) -> list[Any]:

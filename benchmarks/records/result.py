@@ -38,6 +38,9 @@ class Identity:
         backend: the library's name.
         batch: images in one call.
         data: the name of the images, ``noise`` if there are none.
+        file: of a network that was named by several files, the file that the row is of; else ``None``.
+        size_bytes: of the model file and of the files with its weights; ``None`` where there is none to open, and in
+            results of older versions.
     """
 
     subject: str | None
@@ -50,6 +53,18 @@ class Identity:
     backend: str
     batch: int
     data: str
+    file: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The configuration that the others of a network and batch size are compared with: backend, precision, and the
+    file where the network was named by several."""
+
+    backend: str
+    precision: str | None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,9 @@ class Asked:
         seed: of the noise, of the order of the turns and of the intervals' resampling.
         group: numbers the results of a run that took turns; ``None`` where the configuration was measured by itself.
         command: the command line, word by word.
+        baseline: what latency and predictions are compared with; ``None`` means PyTorch in fp32, as in all results of
+            older versions.
+        quick: whether the run was a short one, whose results are preliminary.
     """
 
     threads: int | None
@@ -76,6 +94,8 @@ class Asked:
     seed: int
     group: int | None
     command: tuple[str, ...] | None
+    baseline: Baseline | None = None
+    quick: bool = False
 
 
 @dataclass(frozen=True)

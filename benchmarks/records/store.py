@@ -78,6 +78,7 @@ def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Resul
         if isinstance(data, dict):
             data.pop(FIGURES, None)
             data = migration.migrate_row(data, version) if version <= migration.LAST else data
+            data = migration.rename_shape(data)
         return codec.decode(Result, data)
     except ArtifactError as error:
         raise ArtifactError(f"line {number}: {error.what}", code=error.code, path=path) from error

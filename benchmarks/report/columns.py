@@ -8,7 +8,6 @@ from typing import Generic, TypeVar
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import ABSENT, duration, megabytes, milliseconds, number, percent, points, share, times
-from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Estimate
 from exporter.document.blocks import Table, TableColumn, TableRow
 from exporter.proportions import Interval
@@ -20,7 +19,7 @@ MEANING = (
     "p50 ms and the other quantiles: host-to-host, one call with host arrays in and out; compute: the",
     "same with its inputs on the device; image-to-label: from a file's bytes on, one image. p99 needs",
     "1,000 samples, p99.9 10,000.",
-    f"vs {REFERENCE}: its time over this one, above 1 is faster; a tie: the interval does not exclude 1, or",
+    "vs baseline: its time over this one, above 1 is faster; a tie: the interval does not exclude 1, or",
     "the difference is too small to matter. !: the machine was not quiet, the reason stands beneath.",
     "roof %: of what the machine's measured ceilings allow. drop: its top-1 less this one, in points;",
     "same: the share of images with its top-1; flips: the others, real and near ties; eval/s: images of",
@@ -123,7 +122,8 @@ def _graphs(figures: Figures) -> str:
 RUNTIME: Column[Figures] = Column("runtime", lambda figures: figures.result.identity.backend, left=True)
 PRECISION: Column[Figures] = Column("precision", lambda figures: figures.result.identity.precision or ABSENT, left=True)
 BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch))
-WHICH: tuple[Column[Figures], ...] = (RUNTIME, PRECISION, BATCH, Column("graphs", _graphs, left=True))
+FILE: Column[Figures] = Column("file", lambda figures: figures.result.identity.file or ABSENT, left=True)
+WHICH: tuple[Column[Figures], ...] = (FILE, RUNTIME, PRECISION, BATCH, Column("graphs", _graphs, left=True))
 TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))
 DROP: Column[Figures] = Column("drop", lambda figures: against_reference(points, figures.drop, figures))
 DISTURBED: Column[Figures] = Column("!", lambda figures: "!" if figures.disturbances else ABSENT, left=True)
@@ -132,7 +132,7 @@ SPEED: tuple[Column[Figures], ...] = (
     Column("p50 ms", lambda figures: spread(duration, figures.p50)),
     Column("p99", lambda figures: milliseconds(value_of(figures.p99))),
     Column("images/s", lambda figures: number(figures.images_per_s)),
-    Column(f"vs {REFERENCE}", lambda figures: against_reference(times, figures.ratio, figures)),
+    Column("vs baseline", lambda figures: against_reference(times, figures.ratio, figures)),
     Column("verdict", _verdict, left=True),
     replace(TOP1, wide=True),
     replace(DROP, wide=True),
@@ -148,6 +148,7 @@ SPANS: tuple[Column[Figures], ...] = (
     Column("image-to-label", lambda figures: milliseconds(value_of(figures.image_p50))),
 )
 WORTH: tuple[Column[Figures], ...] = (
+    FILE,
     RUNTIME,
     PRECISION,
     TOP1,
@@ -163,6 +164,7 @@ COST: tuple[Column[Figures], ...] = (
     Column("load s", lambda figures: number(figures.load_s, ".2f")),
     Column("first ms", lambda figures: milliseconds(figures.first_s)),
     Column("peak MB", lambda figures: megabytes(figures.peak_bytes)),
+    Column("size MB", lambda figures: megabytes(figures.result.identity.size_bytes, ",.1f")),
 )
 GPU: tuple[Column[Figures], ...] = (
     *WHICH,

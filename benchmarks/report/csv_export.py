@@ -69,8 +69,11 @@ COLUMNS: dict[str, str] = {
     "evaluated_per_s": "result.evaluation.images_per_s",
     "unreadable_names": "result.evaluation.unreadable_names",
     "schema_version": "result.schema_version",
-    **_named("result.load.", "shape", "arrivals", "rate_per_s", "clients", prefix="load_"),
+    **_named("result.load.", "shape", "rate_per_s", "clients", prefix="load_"),
     **_named("result.load.", "achieved_per_s", "disk_bytes", prefix="load_"),
+    **_named("result.identity.", "file", "size_bytes"),
+    **_named("result.asked.baseline.", "backend", "precision", "file", prefix="baseline_"),
+    "quick": "result.asked.quick",
 }
 """The headings, and where the values stand in ``Figures``."""
 

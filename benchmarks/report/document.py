@@ -17,17 +17,20 @@ from exporter.document.blocks import Block, Definitions, Document, Legend, Remar
 GPU_WIDTH = 120
 """Columns of a plain document with results of a GPU, which has more to tell."""
 
+PRELIMINARY = Remark(
+    "Preliminary: measured with --quick, in one short process of each configuration.", "warning", code="preliminary"
+)
 INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", code="incomplete")
 
 
-def run_document(results: Sequence[Figures], complete: bool = True) -> Document:
-    """The results of ``rbench run``."""
-    return document_of(tuple(run.sections(results)), results, columns.meaning(results), complete)
+def run_document(results: Sequence[Figures], complete: bool = True, explain: bool = False) -> Document:
+    """The results of ``rbench run``, with the meaning of the columns if ``explain`` asks for it."""
+    return document_of(tuple(run.sections(results)), results, columns.meaning(results) if explain else (), complete)
 
 
-def load_document(results: Sequence[Figures], complete: bool = True) -> Document:
-    """The results of ``rbench load``."""
-    return document_of(load.sections(results), results, load.MEANING, complete)
+def load_document(results: Sequence[Figures], complete: bool = True, explain: bool = False) -> Document:
+    """The same of ``rbench load``."""
+    return document_of(load.sections(results), results, load.MEANING if explain else (), complete)
 
 
 def document_of(
@@ -35,7 +38,7 @@ def document_of(
 ) -> Document:
     """The sections of results, with all that is said of the results together behind them."""
     width = blocks.PLAIN_WIDTH if columns.is_cpu_only(results) else GPU_WIDTH
-    about = (_environments(results), Legend(tuple(legend))) if results else ()
+    about = (_environments(results), *([Legend(tuple(legend))] if legend else ())) if results else ()
     return Document("rbench", (*sections, _summary(results, complete), *about), plain_width=width)
 
 
@@ -70,7 +73,8 @@ def report_document(
 
 
 def _summary(results: Sequence[Figures], complete: bool) -> Summary:
-    return Summary((*(() if complete else (INCOMPLETE,)), *run.quiet(results)))
+    quick = any(figures.result.asked.quick for figures in results)
+    return Summary((*(() if complete else (INCOMPLETE,)), *((PRELIMINARY,) if quick else ()), *run.quiet(results)))
 
 
 def _where_and_when(results: Sequence[Figures], experiments: Sequence[Findings]) -> str:

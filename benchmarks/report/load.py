@@ -9,7 +9,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.warnings import conditions_of, list_stalls
 from benchmarks.format import ABSENT, count, duration, megabytes, milliseconds, number
 from benchmarks.machine.disturbances import disturbances
-from benchmarks.records.plan import ShapeName
+from benchmarks.records.plan import RATED_SHAPES, ShapeName
 from benchmarks.records.samples import STEPS, LoadResult
 from benchmarks.report.columns import DISTURBED, Column, spread, table_of_results, value_of
 from benchmarks.report.run import doubts, remarks, runtimes_of, title
@@ -19,10 +19,11 @@ from exporter.document.blocks import Block, Remark, Section, Sentence
 
 MEANING = (
     "service ms: the median from the start of a call to its end; response ms: from the moment that the",
-    "request was to start, so with what it waited behind others. closed: the next call when the last one",
-    "has ended; open: requests come at a rate, and are answered one at a time; paced: with idle gaps, as",
-    "from a camera; clients: threads that call at once; batch: closed loops of more images a call; cold:",
-    "fresh processes, in ms from their start to their first answer, without the making of its input.",
+    "request was to start, so with what it waited behind others. single-stream: the next call when the",
+    "last one has ended; server: requests arrive as a Poisson process, and are answered one at a time;",
+    "fixed-rate: at equal distances with idle gaps, as from a camera; clients: threads that call at once;",
+    "batch: single streams of more images a call; cold: fresh processes, in ms from their start to their",
+    "first answer, without the making of its input.",
     "p99 needs 1,000 requests, p99.9 10,000: a longer --duration. !: the machine was not quiet, the",
     "reason stands beneath. In brackets: 95 % intervals by bootstrap.",
 )
@@ -44,8 +45,6 @@ class LoadPlots(Block):
 def shape(figures: Figures) -> str:
     """The figures's load in a word or two."""
     load = _load(figures)
-    if load.shape == "open":
-        return f"open, {load.arrivals}"
     if load.shape == "clients":
         return count(load.clients, "client")
     return f"batch {figures.result.identity.batch}" if load.shape == "batches" else load.shape
@@ -63,8 +62,8 @@ def _service(figures: Figures, q: float) -> str:
 
 
 def _response(cell: Callable[[Figures], str]) -> Callable[[Figures], str]:
-    """Nothing in a closed loop, where no request has an intended start."""
-    return lambda figures: cell(figures) if _load(figures).shape in ("open", "paced") else ABSENT
+    """Nothing in a single stream, where no request has an intended start."""
+    return lambda figures: cell(figures) if _load(figures).shape in RATED_SHAPES else ABSENT
 
 
 def _step(name: str) -> Column[Figures]:

@@ -14,7 +14,7 @@ from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.analysis import ranking
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import ABSENT, count
-from benchmarks.records.identity import locate, weights_of
+from benchmarks.records.identity import describe_baseline, locate, weights_of
 from benchmarks.records.request import NOISE
 from benchmarks.records.result import Result
 from benchmarks.report import columns
@@ -114,7 +114,8 @@ def title(results: Sequence[Figures]) -> str:
     data = results[0].result.identity.data
     evaluated = [f"{NOISE}, so no accuracy" if data == NOISE else data, f"{images:,} images" if images else ""]
     parts = [name if name != of.variant or of.trained is None else "", weights_of(ran[0]), where]
-    return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated))]))
+    baseline = f"baseline {describe_baseline(ran[0])}" if ran[0].load is None else ""
+    return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated)), baseline]))
 
 
 def remarks(results: Sequence[Figures]) -> Iterator[Remark]:

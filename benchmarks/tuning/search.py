@@ -16,8 +16,9 @@ from pathlib import Path
 from benchmarks.analysis.figures import Figures
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.run import exit_code as run_exit_code
-from benchmarks.harness.subjects import pairs
+from benchmarks.harness.subjects import pairs, variant_or_path
 from benchmarks.records.request import (
+    REFERENCE,
     BenchmarkRequest,
     Configuration,
     Pair,
@@ -141,7 +142,8 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
         RexportError: as ``benchmarks.harness.run.run``; the artifact cannot be written.
     """
     goal = findings.goal
-    request = replace(request, precisions=request.precisions or tuple(PRECISIONS))
+    request = replace(request, precisions=request.precisions or tuple(PRECISIONS), baseline=REFERENCE)
+    request = replace(request, subjects=tuple(map(variant_or_path, request.subjects)))
     _check(request, goal)
     with Harness(request, listener) as harness:
         target = target_of(request.subjects[0], goal.out, goal.force)

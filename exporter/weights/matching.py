@@ -140,6 +140,18 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
     )
 
 
+def adapt_variant(variant: Variant, state: Mapping[str, Tensor]) -> Variant:
+    """The variant with the classes, the input channels and the shortcuts that the tensors have; as it is, where they do
+    not fit it in any."""
+    given = rename_tensors(state)
+    for candidate in _candidates(given, variant):
+        if candidate.name == variant.name and not _difference(given, shapes(candidate)):
+            return replace(
+                variant, classes=candidate.classes, in_channels=candidate.in_channels, shortcut=candidate.shortcut
+            )
+    return variant
+
+
 def recognise_variant(state: Mapping[str, Tensor]) -> str | None:
     """The variant whose tensors these are, with the options that its shapes need, as the command line takes them;
     ``None`` where there is none."""

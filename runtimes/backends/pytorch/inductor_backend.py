@@ -119,4 +119,5 @@ BACKEND = Backend(
     missing=_missing,
     open=_open,
     check_gpu=check_gpu,
+    named_only=True,
 )

@@ -10,8 +10,8 @@ from benchmarks.accuracy.packing import pack_predictions
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis import figures
 from benchmarks.analysis.figures import Figures
-from benchmarks.records.request import is_reference
-from benchmarks.records.result import Estimate, RecordedFigures, Result, RoofInputs
+from benchmarks.records.identity import describe_baseline, is_reference
+from benchmarks.records.result import Baseline, Estimate, RecordedFigures, Result, RoofInputs
 from benchmarks.records.samples import LoadResult, ProcessSamples
 from benchmarks.stats import comparison, intervals
 from tests.benchmarks.gatherings import process, series
@@ -153,7 +153,22 @@ def test_the_reference_is_pytorch_in_fp32_alone() -> None:
     found = against(measured(backend="pytorch", precision="fp16"), reference(process(median=0.006)))
     assert value(found.ratio) == pytest.approx(3.0)
     pairs = (("pytorch", "fp32"), ("pytorch", "fp16"), ("inductor", "fp32"))
-    assert [is_reference(*pair) for pair in pairs] == [True, False, False]
+    results = [measured(backend=backend, precision=precision) for backend, precision in pairs]
+    assert [is_reference(result) for result in results] == [True, False, False]
+    assert describe_baseline(results[1]) == "pytorch fp32"
+
+
+def test_the_baseline_is_what_the_run_recorded() -> None:
+    """Of two files in one precision one is the baseline, and the other is compared with it."""
+    baseline = Baseline("onnxruntime", "int8", "a.onnx")
+    facts = {"backend": "onnxruntime", "precision": "int8", "baseline": baseline}
+    first = change_facts(measured(process(median=0.006)), file="a.onnx", **facts)
+    second = change_facts(measured(process(median=0.003)), file="b.onnx", **facts)
+    found = Figures.of_all([second, first])
+    assert [figures.is_reference for figures in found] == [False, True]
+    assert [value(figures.ratio) for figures in found] == [pytest.approx(2.0), 1.0]
+    assert describe_baseline(second) == "onnxruntime int8 a.onnx"
+    assert not is_reference(change_facts(first, backend="pytorch", precision="fp32"))
 
 
 def test_a_share_of_the_roof_is_of_the_compute_runs() -> None:

@@ -12,7 +12,7 @@ from tests.benchmarks.results import FASTER, ON_A_GPU, REFERENCE, SKIPPED, chang
 
 ROOF = RoofInputs(40_800_000, 1_100_000, 2e11, 2e10)
 FLIPS = Flips(better=3, worse=5, p_value=0.727, near_ties=4, real=9, real_share_interval=(0.0005, 0.0017))
-LOAD = LoadResult("open", (0.001,), (0.002,), 69.5, arrivals="poisson", rate_per_s=70.0)
+LOAD = LoadResult("server", (0.001,), (0.002,), 69.5, rate_per_s=70.0)
 
 
 def test_csv_has_raw_values_and_intervals_in_two_columns() -> None:
@@ -47,5 +47,5 @@ def test_verdict_warnings_roof_flips_and_load_are_columns() -> None:
     assert (row["command"], row["processes"]) == ("rbench; run; resnet20.onnx; -o; results", "3")
     assert (row["roof_share"], row["roof_bound"]) == ("0.52", "compute")
     assert (row["flips_worse"], row["flips_real_share_low"], row["flips_real_share_high"]) == ("5", "0.0005", "0.0017")
-    assert (row["load_shape"], row["load_rate_per_s"], row["load_achieved_per_s"]) == ("open", "70.0", "69.5")
+    assert (row["load_shape"], row["load_rate_per_s"], row["load_achieved_per_s"]) == ("server", "70.0", "69.5")
     assert (none["roof_share"], none["flips_real_share_low"], none["load_shape"], none["warnings"]) == ("",) * 4

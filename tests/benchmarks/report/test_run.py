@@ -285,7 +285,7 @@ def test_rows_of_other_machines_stand_apart() -> None:
 
 
 def test_rows_of_load_shapes_stand_in_no_latency_table() -> None:
-    found = section(REFERENCE, change(FASTER, load=LoadResult("closed", (0.1,), (0.1,), 10.0)))
+    found = section(REFERENCE, change(FASTER, load=LoadResult("single-stream", (0.1,), (0.1,), 10.0)))
     assert {len(table.rows) for table in found.all_of(Table)} == {1}
 
 
