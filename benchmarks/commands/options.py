@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, ROUNDS, SILENCE_S
+from benchmarks.records.plan import DEVICES, LEAST_PROCESSES, MOST_PROCESSES, ROUNDS, SILENCE_S
 from exporter.commands.backend_option import backend_option
 from exporter.commands.options import stack_options
 from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, TARGETS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 """Of every command."""
 
-device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+device_option = click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True)
 weights_option = click.option(
     "--weights", metavar="random|bundled|imagenet|FILE", help="Weights of a VARIANT. Default: random."
 )

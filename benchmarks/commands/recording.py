@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,22 +37,13 @@ def collect(
     Raises:
         RexportError: there is no result yet.
     """
-    from benchmarks.analysis.figures import Figures
     from benchmarks.commands.progress import listening
-    from runtimes.errors import RexportError
+    from benchmarks.harness.collection import collect as keep
 
-    try:
-        with terminal.reserve_stdout(), listening() as listener, closing(measure(listener)) as measured:
-            for result in measured:
-                results.append(result)
-                for file in kept:
-                    file.append(result, Figures.of(result, results).as_json())
-    except KeyboardInterrupt:
+    with terminal.reserve_stdout(), listening() as listener:
+        ending = keep(measure(listener), results, kept)
+    if isinstance(ending, KeyboardInterrupt):
         return terminal.INTERRUPTED, None
-    except SystemExit:  # SIGTERM, as exporter.commands.terminal turns it
+    if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
         return terminal.TERMINATED, None
-    except RexportError as error:
-        if not results:
-            raise
-        return error.exit_code, error
-    return None, None
+    return (None, None) if ending is None else (ending.exit_code, ending)

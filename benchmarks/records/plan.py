@@ -47,6 +47,8 @@ LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """Of each configuration, where none are asked for: as many as there is time for."""
 
 
+DEVICES = ("cpu", "cuda")
+
 BUDGET_S = 60.0
 """That time."""
 

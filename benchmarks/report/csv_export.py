@@ -80,13 +80,19 @@ COLUMNS: dict[str, str] = {
 """The headings, and where the values stand in ``Figures``."""
 
 
+def record(figures: Figures) -> dict[str, object]:
+    """The line of one result by its headings: text, numbers, and ``None`` where there is nothing. Several words of one
+    column stand in one text."""
+    return {heading: _plain(value_at(figures, path)) for heading, path in COLUMNS.items()}
+
+
 def csv_text(results: Sequence[Figures]) -> str:
     """One line a result; an estimate is three columns. Samples and the environment are left out."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for figures in results:
-        writer.writerow([_cell(value_at(figures, path)) for path in COLUMNS.values()])
+        writer.writerow(["" if value is None else value for value in record(figures).values()])
     return out.getvalue()
 
 
@@ -101,5 +107,5 @@ def value_at(figures: Figures, path: str) -> object:
     return value
 
 
-def _cell(value: object) -> object:
-    return "" if value is None else "; ".join(map(str, value)) if type(value) is tuple else value
+def _plain(value: object) -> object:
+    return "; ".join(map(str, value)) if type(value) is tuple else value

@@ -46,7 +46,7 @@ def html(document: Document) -> str:
     number = -1
     for section in document.sections:
         number += bool(section.title) and not section.appendix
-        body += _format_section(section, f"s{number}", look)
+        body += format_section(section, f"s{number}", look)
     footer = [f"<footer><p>{escape(' '.join(document.legend))}</p></footer>"] if document.legend else []
     style = f"<title>{escape(document.title)}</title><style>\n{_read('style.css')}</style></head><body>"
     script = f"<script>\n{_read('script.js')}</script></body></html>"
@@ -86,10 +86,11 @@ def _select(label: str, values: Iterable[str]) -> str:
     return f'<select name="{label}"><option value="">all</option>{options}</select>'
 
 
-def _format_section(section: Section, place: str, look: PlotStyle) -> Iterator[str]:
-    """What is folded stands behind all else."""
+def format_section(section: Section, place: str, look: PlotStyle) -> Iterator[str]:
+    """The section's elements; what is folded stands behind all else. ``place`` is its identifier on the page, or empty
+    for none."""
     if section.title:
-        identifier = "" if section.appendix else f' id="{place}"'
+        identifier = f' id="{place}"' if place and not section.appendix else ""
         yield f"<section{identifier}><h2>{escape(section.title)}</h2>"
     ordered = section.blocks if section.appendix else sorted(section.blocks, key=lambda one: isinstance(one, Folded))
     yield from _format_blocks(ordered, place, look)
