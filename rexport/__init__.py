@@ -131,25 +131,27 @@ _NEEDS = {
 """The packages that a module imports, by its name or by that of its package."""
 
 
-def __getattr__(name: str) -> object:
-    """The public name, which stays here from its first use on.
+if not TYPE_CHECKING:  # a type checker then knows that there are no other names
 
-    Raises:
-        ImportError: another folder or file hides one of rexport's packages.
-    """
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        """The public name, which stays here from its first use on.
 
-    from rexport.shadowing import require_own
+        Raises:
+            ImportError: another folder or file hides one of rexport's packages.
+        """
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-    module = _MODULES.get(name, "exporter")
-    require_own(_NEEDS.get(module) or _NEEDS[module.partition(".")[0]])
-    value: object = getattr(import_module(module), "version" if name == "__version__" else name)
-    if name == "__version__":
-        value = value()  # type: ignore[operator]
-    globals()[name] = value
-    return value
+        from rexport.shadowing import require_own
+
+        module = _MODULES.get(name, "exporter")
+        require_own(_NEEDS.get(module) or _NEEDS[module.partition(".")[0]])
+        value: object = getattr(import_module(module), "version" if name == "__version__" else name)
+        if name == "__version__":
+            value = value()
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

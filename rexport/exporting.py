@@ -83,8 +83,8 @@ def export(
             ``exporter.models.resnet``, or any other with the tensors and the outputs of a variant, which is checked on
             seeded noise; the module stays as it is, and its weights count as trained.
         path: The file to write. Its suffix is the format: ``.onnx``, ``.pt2`` for a PyTorch program, ``.engine`` for
-            TensorRT, which leaves the ONNX file beside it. A folder, which exists or ends in a slash, gets
-            ``VARIANT.onnx``. By default the current folder.
+            TensorRT, which leaves the ONNX file beside it. No suffix, or a folder that exists: ``VARIANT.onnx`` in the
+            folder. By default the current folder.
         variant: For a checkpoint or a module, the variant's name. By default the one whose tensors these are, which a
             warning on the logger names for a checkpoint; what is taken from the tensors are its classes, channels and
             shortcut option, never its stride or input size. For a module, its outputs tell the stride.
@@ -171,17 +171,17 @@ class _Place:
 
     @classmethod
     def of(cls, path: str | os.PathLike[str] | None) -> _Place:
-        """Raises UsageError if the path has another suffix, or none and is no folder."""
-        out = f".{os.sep}" if path is None else os.fspath(path)
-        if out.endswith(os.sep) or Path(out).is_dir():
-            return cls(out, ONNX)
+        """A path without a suffix is a folder. Raises UsageError for another suffix."""
+        out = "." if path is None else os.fspath(path)
         suffix = Path(out).suffix
+        if Path(out).is_dir() or not suffix:
+            return cls(f"{out}{os.sep}", ONNX)
         if suffix not in SUFFIXES:
             raise UsageError(
-                f"the suffix says the format: one of {', '.join(SUFFIXES)}, not {suffix or 'none'}",
+                f"the suffix says the format: one of {', '.join(SUFFIXES)}, not {suffix}",
                 code="export-suffix-unknown",
                 path=out,
-                hint="end the path in one of them, or in a slash for a folder",
+                hint="end the path in one of them; without a suffix it is a folder for an ONNX file",
             )
         return cls(out, suffix)
 

@@ -68,8 +68,8 @@ class Report:
         Args:
             path: ``.html``: a page with plots that needs nothing beside it. ``.md``: Markdown for a comment.
                 ``.csv``: a spreadsheet. ``.jsonl``: the rows with their raw samples, which ``rbench report`` and
-                ``rbench compare`` read. A folder, which exists or ends in a slash: all of these, as ``results.*``.
-                What is there is replaced; but rows are added to those that a ``.jsonl`` file has already, each once.
+                ``rbench compare`` read. No suffix, or a folder that exists: all of these as ``results.*`` in the
+                folder. What is there is replaced; but a ``.jsonl`` file keeps its rows, and gets those that it lacks.
 
         Raises:
             UsageError: another suffix.
@@ -77,7 +77,7 @@ class Report:
             ArtifactError: a ``.jsonl`` file is there that holds something else than rows; it is left as it is.
         """
         target = Path(path)
-        if target.is_dir() or os.fspath(path).endswith(os.sep):
+        if target.is_dir() or not target.suffix:
             self._add_rows(target / FILE_NAME)
             outputs.write(target, self.rows, self.complete)
         elif target.suffix == ROWS_SUFFIX:
@@ -87,10 +87,10 @@ class Report:
         else:
             known = ", ".join(sorted([ROWS_SUFFIX, *outputs.RENDERERS]))
             raise UsageError(
-                f"a report has one of the suffixes {known}, not {target.suffix or 'none'}",
+                f"a report has one of the suffixes {known}, not {target.suffix}",
                 code="report-suffix-unknown",
                 path=target,
-                hint="end the path in one of them, or in a slash for a folder with all of them",
+                hint="end the path in one of them; without a suffix it is a folder for all of them",
             )
         return target
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from benchmarks.accuracy.flips import Flips
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.gpu import GpuState
+from runtimes.errors import Reason
 
 
 def _parts(prefix: str, path: str, cls: type[GpuState] | type[Flips]) -> dict[str, str]:
@@ -108,4 +109,6 @@ def value_at(figures: Figures, path: str) -> object:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Reason):
+        return value.sentence
     return "; ".join(map(str, value)) if type(value) is tuple else value

@@ -146,6 +146,13 @@ def test_an_error_of_the_callback_comes_through_and_leaves_no_file() -> None:
     assert list(Path().iterdir()) == []
 
 
+def test_a_path_without_a_suffix_is_a_folder() -> None:
+    paths = [
+        rexport.export("resnet20", path, seed=seed, overwrite=True).path for seed, path in enumerate(("new", "new/"))
+    ]
+    assert set(paths) == {Path("new/resnet20.onnx")}
+
+
 def test_a_file_that_is_there_is_replaced_only_if_it_is_asked_for() -> None:
     first = rexport.export("resnet20", "net.pt2")
     with refuses(rexport.UsageError, "target-exists", "net.pt2", "overwrite=True"):
@@ -171,7 +178,7 @@ LINEAR = nn.Linear(2, 2)
         ("gone.pth", {}, rexport.ResourceError, "file-access-failed", ["gone.pth"]),
         (CHECKPOINT, {}, rexport.ModelMismatchError, "variant-ambiguous", ['variant="plain20"']),
         ("resnet20", {"path": "net.tflite"}, rexport.UsageError, "export-suffix-unknown", [".tflite", ".onnx"]),
-        ("resnet20", {"path": "net"}, rexport.UsageError, "export-suffix-unknown", ["net", ".pt2"]),
+        ("resnet20", {"path": "net.v2"}, rexport.UsageError, "export-suffix-unknown", ["net.v2", ".v2", ".pt2"]),
         ("resnet20", {"precision": "fp8"}, rexport.UsageError, "precision-unknown", ["fp8"]),
         ("resnet20", {"batch": 0}, rexport.UsageError, "count-below-one", ["batch", "0"]),
         ("resnet20", {"opset": -1}, rexport.UsageError, "count-below-one", ["opset", "-1"]),

@@ -20,7 +20,18 @@ from tests.refusals import error_codes
 
 REPO = Path(rexport.__file__).parents[1]
 HEAVY = ["numpy", "torch", "onnx", "onnxruntime", "openvino", "click", "rich", "matplotlib"]
-TYPING = {"rexport", "typing", "_typing", "collections", "contextlib", "functools", "copyreg", "re", "operator", "types"}
+TYPING = {
+    "rexport",
+    "typing",
+    "_typing",
+    "collections",
+    "contextlib",
+    "functools",
+    "copyreg",
+    "re",
+    "operator",
+    "types",
+}
 """The module, and what Python's own ``typing`` is made of."""
 
 CONSOLE = "import sys; sys.argv = ['script', '--help']; from rexport.console import {0}; {0}()"

@@ -134,7 +134,7 @@ def test_the_stride_is_told_apart_by_the_outputs(bottleneck: ResNet) -> None:
 
 def test_the_module_stays_as_it_is(resnet20: ResNet) -> None:
     foreign = Foreign(resnet20).double().train()
-    resnet20.layer1.eval()
+    resnet20.get_submodule("layer1").eval()
     modes = [module.training for module in foreign.modules()]
     before = {name: tensor.clone() for name, tensor in foreign.state_dict().items()}
     found = from_module(foreign, ANY, 0, ignore)
@@ -163,7 +163,7 @@ def test_a_module_of_other_outputs_is_refused(
 
 def test_a_module_that_cannot_be_copied_is_refused(resnet20: ResNet) -> None:
     foreign = Foreign(resnet20)
-    foreign.lock = torch.zeros(1, requires_grad=True) * 2  # type: ignore[assignment]
+    foreign.lock = torch.zeros(1, requires_grad=True) * 2
     with refuses(ModelMismatchError, "module-not-callable", "Foreign"):
         from_module(foreign, ANY, 0, ignore)
 
