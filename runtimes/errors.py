@@ -64,12 +64,17 @@ class RexportError(Exception):
     def __init__(
         self, what: str, *, code: str = "", path: str | os.PathLike[str] | None = None, hint: str | None = None
     ) -> None:
+        super().__init__()
         self.code = code
-        self.what = what
         self.path = None if path is None else Path(path)
+        self.say(what, hint)
+
+    def say(self, what: str, hint: str | None) -> None:
+        """Puts the error into these words; its kind, code and path stay."""
+        self.what = what
         self.hint = hint
-        place = "" if path is None else f"{quote(os.fspath(path))}: "
-        super().__init__(place + what + (f" ({hint})" if hint else ""))
+        place = "" if self.path is None else f"{quote(self.path)}: "
+        self.args = (place + what + (f" ({hint})" if hint else ""),)
 
 
 class CheckFailedError(RexportError):
