@@ -14,7 +14,7 @@ import numpy as np
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.variants import Variant
 from exporter.weights.matching import Notify
-from exporter.weights.sources import IMAGENET_PREPROCESSING, resolve, scale_preprocessing
+from exporter.weights.sources import IMAGENET_PREPROCESSING, LoadedWeights, resolve, scale_preprocessing
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Weights
@@ -44,23 +44,26 @@ class ExportListener:
 class ExportRequest:
     """What to export, and where to.
 
-    ``weights`` as ``exporter.weights.sources.resolve`` takes it, ``data`` as ``exporter.data.dataset.open_dataset``
-    does. ``batch`` is a fixed size, or ``None`` for any. ``mean`` and ``std`` are given together or not at all.
+    ``weights`` as ``exporter.weights.sources.resolve`` takes it, or those that were loaded already; ``data`` as
+    ``exporter.data.dataset.open_dataset`` takes it. ``batch`` is a fixed size, or ``None`` for any. ``labels`` is a
+    file with one label a line, or the labels themselves. ``mean`` and ``std`` are given together or not at all;
+    ``preprocessing`` says what images go through in place of them.
     ``out`` is a file, or a folder if it exists as one or ends in a slash. ``raw`` puts the normalisation into the
     artifact.
     """
 
     variant: Variant
     out: str
-    weights: str = "random"
+    weights: str | LoadedWeights = "random"
     seed: int = 0
     batch: int | None = None
-    labels: Path | None = None
+    labels: Path | tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     data: str | None = None
     force: bool = False
     raw: bool = False
+    preprocessing: Preprocessing | None = None
 
     def target(self, suffix: str) -> Path:
         """The file to write; raises as ``target_file``."""
@@ -121,10 +124,12 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     from exporter.models.resnet import build
 
     variant = request.variant
-    labels = None if request.labels is None else read_labels(request.labels, variant.classes, listener)
+    labels = _labels(request, listener)
     _check_statistics(request)
     listener.step("loading the weights")
-    loaded = resolve(request.weights, variant, request.seed, listener.notice)
+    loaded = request.weights
+    if isinstance(loaded, str):
+        loaded = resolve(loaded, variant, request.seed, listener.notice)
     model = build(variant)
     model.load_state_dict(loaded.state)
     preprocessing = _preprocessing(request, loaded.preprocessing)
@@ -213,11 +218,25 @@ def _check_statistics(request: ExportRequest) -> None:
 
 
 def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Preprocessing | None:
-    """What images go through: what the weights were made for, else the shares of ImageNet's or the whole image.
+    """What images go through: what the request or the weights say, else the shares of ImageNet's or the whole image.
 
     Networks of other than 3 channels have none unless the user gives the statistics.
+
+    Raises:
+        ModelMismatchError: the request's gives another size or number of channels than the network takes.
     """
     variant = request.variant
+    if request.preprocessing is not None:
+        gives, takes = (
+            (request.preprocessing.channels, *request.preprocessing.size),
+            (variant.in_channels, *variant.size),
+        )
+        if gives != takes:
+            raise ModelMismatchError(
+                f"the preprocessing gives {_in_words(gives)}, the network takes {_in_words(takes)}",
+                code="preprocessing-shape",
+            )
+        return request.preprocessing
     if known is None:
         known = scale_preprocessing(IMAGENET_PREPROCESSING, variant.size)
         if variant.stem == "cifar":
@@ -227,6 +246,20 @@ def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Prepr
     if request.mean is not None and request.std is not None:
         return replace(known, mean=request.mean, std=request.std)
     return known
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{channels} channel{'s' if channels != 1 else ''} of {height} x {width} pixels"
+
+
+def _labels(request: ExportRequest, listener: ExportListener) -> tuple[str, ...] | None:
+    labels, classes = request.labels, request.variant.classes
+    if isinstance(labels, Path):
+        return read_labels(labels, classes, listener)
+    if labels is not None and len(labels) != classes:
+        raise ModelMismatchError(f"{len(labels)} labels for {classes} classes", code="label-count-mismatch")
+    return labels
 
 
 def read_labels(path: Path, classes: int | None, listener: ExportListener) -> tuple[str, ...]:

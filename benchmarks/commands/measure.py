@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,40 +41,29 @@ def _measuring(
     Raises:
         RexportError: the parent of a file or folder is missing; as ``ResultsFile``; or there is no result yet.
     """
-    from benchmarks.analysis.figures import Figures
     from benchmarks.commands.progress import listening
+    from benchmarks.harness.collection import collect
     from benchmarks.records.store import FILE_NAME, ResultsFile
     from runtimes import files
-    from runtimes.errors import RexportError
 
     for parent in (path.parent for path in (folder, json_file) if path is not None):
         files.require_folder(parent)
     places = (None if folder is None else folder / FILE_NAME, json_file)
     kept = [ResultsFile(place) for place in places if place is not None]
     results: list[Result] = []
-    early_end: BaseException | None = None
-    try:
-        with terminal.reserve_stdout(), listening() as listener, closing(measure(listener)) as measured:
-            for result in measured:
-                results.append(result)
-                for file in kept:
-                    file.append(result, Figures.of(result, results).as_json())
-    except KeyboardInterrupt:
-        early_end = SystemExit(terminal.INTERRUPTED)
-    except SystemExit:  # SIGTERM, as exporter.commands.terminal turns it
-        early_end = SystemExit(terminal.TERMINATED)
-    except RexportError as error:
-        if not results:
-            raise
-        early_end = error
-    yield results, early_end is None
-    if early_end is None:
-        return
-    if isinstance(early_end, SystemExit):
+    with terminal.reserve_stdout(), listening() as listener:
+        ending = collect(measure(listener), results, kept)
+    yield results, ending is None
+    if isinstance(ending, (KeyboardInterrupt, SystemExit)):
         measured_count = sum(result.status == "ok" for result in results)
         where = "" if folder is None else f"; they are in {folder / FILE_NAME}"
         click.echo(f"interrupted: {measured_count} of {len(results)} configurations were measured{where}", err=True)
-    raise early_end
+    if isinstance(ending, KeyboardInterrupt):
+        raise SystemExit(terminal.INTERRUPTED)
+    if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
+        raise SystemExit(terminal.TERMINATED)
+    if ending is not None:
+        raise ending
 
 
 @click.command(

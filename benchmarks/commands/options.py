@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from benchmarks.records.plan import BUDGET_S, FORMER_SHAPES, LEAST_PROCESSES, MOST_PROCESSES, ROUNDS, SHAPES, SILENCE_S
+from benchmarks.records.plan import (
+    BUDGET_S,
+    DEVICES,
+    FORMER_SHAPES,
+    LEAST_PROCESSES,
+    MOST_PROCESSES,
+    ROUNDS,
+    SHAPES,
+    SILENCE_S,
+)
 from exporter.commands.backend_option import backend_option
 from exporter.commands.command import (
     DATA,
@@ -59,7 +68,7 @@ max_drop_option = partial(
 )
 
 device_option = RUNTIME.option(
-    "--device", type=Choice(("cpu", "cuda")), default="cpu", help="Device that runs the model."
+    "--device", type=Choice(DEVICES), default="cpu", help="Device that runs the model."
 )
 threads_option = RUNTIME.option(
     "--threads",

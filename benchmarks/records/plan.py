@@ -24,6 +24,8 @@ RATED_SHAPES: tuple[ShapeName, ...] = ("server", "fixed-rate")
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """Of each configuration, where none are asked for: as many as there is time for."""
 
+DEVICES = ("cpu", "cuda")
+
 BUDGET_S = 60.0
 """That time."""
 
