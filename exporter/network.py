@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -72,7 +73,8 @@ class ExportRequest:
 
 def target_file(out: str, name: str, force: bool) -> Path:
     """The file to write, in a folder that exists and takes files: ``out``, or ``name`` in it if it is a folder or ends
-    in a slash. A folder that ends in a slash is made, which is announced; the folder of a file has to be there.
+    in a slash. A folder that ends in a slash is made, which the logger ``rexport`` announces; that of a file has to be
+    there.
 
     Raises:
         UsageError: it is there already and ``force`` is off, or a folder is there.
@@ -89,7 +91,11 @@ def target_file(out: str, name: str, force: bool) -> Path:
         )
     if not out.endswith("/"):
         files.require_folder(path.parent)
+    made = not path.parent.exists()
     files.check_writable(path.parent)
+    if made:
+        reason = Reason("folder-made", f"made the folder {quote(path.parent)}")
+        logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
     return path
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from runtimes.errors import Reason, ResourceError, UsageError, quote
+from runtimes.errors import ResourceError, UsageError, quote
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
@@ -204,20 +204,14 @@ def require_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder where it is missing and tries a write, so that long work does not end in a refusal. A new
-    folder is announced on the logger ``rexport``.
+    """Makes the folder where it is missing and tries a write, so that long work does not end in a refusal.
 
     Raises:
         ResourceError: with the system's reason.
     """
     probe = temporary_for(folder / "probe")
     try:
-        if not folder.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            import logging
-
-            reason = Reason("folder-made", f"made the folder {quote(folder)}")
-            logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
+        folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
