@@ -21,10 +21,10 @@ from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
 from benchmarks.machine import gpu
 from benchmarks.records.request import (
-    REFERENCE,
     BUNDLED_VARIANT,
     BUNDLED_WEIGHTS,
     FP32,
+    REFERENCE,
     BenchmarkRequest,
     Configuration,
     RunListener,

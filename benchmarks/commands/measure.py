@@ -93,9 +93,7 @@ def _measuring(
 @options.folder_option
 @options.explain_option
 @options.show_errors_option
-def run(
-    subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, explain: bool, **common: Any
-) -> None:
+def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, explain: bool, **common: Any) -> None:
     """Measure latency, throughput, memory and accuracy of models.
 
     Each backend that opens a model is measured in processes of its own, side by side with the others. A VARIANT is
@@ -219,8 +217,9 @@ def load(
     takers: dict[ShapeName, str] = {
         "server": "rate_per_s", "fixed-rate": "frames_per_s", "clients": "clients", "batches": "batches"
     }  # fmt: skip
-    idle = {f"without --shape {shape}": (name,) for shape, name in takers.items() if wanted and shape not in wanted}
-    options.announce_unused(options.unused_options(request) | idle)
+    unused = options.unused_options(request)
+    unused |= {f"without --shape {shape}": (name,) for shape, name in takers.items() if shape not in (wanted or SHAPES)}
+    options.announce_unused(unused)
     load_spec = LoadSpec(wanted, rate_per_s, frames_per_s, clients)
     with _measuring(lambda listener: measure(request, load_spec, listener), folder, json_file) as (results, complete):
         rows = Figures.of_all(results)

@@ -48,14 +48,18 @@ if TYPE_CHECKING:
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
-QUICK: Mapping[str, Any] = {"duration_s": 0.1, "processes": 1, "limit": 500, "roofline": False}
+QUICK: Mapping[str, Any] = {
+    "duration_s": 0.1,
+    "warmup_limit_s": 1.0,
+    "processes": 1,
+    "limit": 500,
+    "roofline": False,
+}
 """What ``rbench run --quick`` takes for options that are not given: about 30 seconds with what ``make setup`` installs,
 on two processors. The baseline is measured too, but on as few images as the others."""
 
 seed_option = partial(MEASURING.option, "--seed", type=click.IntRange(min=0), default=0, metavar="N")
-batches_option = partial(
-    MEASURING.option, "--batch", "batches", type=click.IntRange(min=1), multiple=True, metavar="N"
-)
+batches_option = partial(MEASURING.option, "--batch", "batches", type=click.IntRange(min=1), multiple=True, metavar="N")
 duration_option = partial(
     MEASURING.option,
     "--duration",
@@ -67,9 +71,7 @@ max_drop_option = partial(
     MEASURING.option, "--max-drop", type=click.FloatRange(min=0, max=100), default=0.5, metavar="POINTS"
 )
 
-device_option = RUNTIME.option(
-    "--device", type=Choice(DEVICES), default="cpu", help="Device that runs the model."
-)
+device_option = RUNTIME.option("--device", type=Choice(DEVICES), default="cpu", help="Device that runs the model.")
 threads_option = RUNTIME.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -276,7 +278,9 @@ class ModelCommand(Command):
 
 def named_options(text: str) -> list[str]:
     """The options that a message names, each once; those of a command that it names, too, are left out."""
-    clauses = (clause for clause in re.split(r"[,;(:] ?", text) if not re.search(r"\b(rexport|rbench|pip|export)\b", clause))
+    clauses = (
+        clause for clause in re.split(r"[,;(:] ?", text) if not re.search(r"\b(rexport|rbench|pip|export)\b", clause)
+    )
     return list(dict.fromkeys(name for clause in clauses for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*", clause)))
 
 
@@ -320,10 +324,9 @@ def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkR
     quick = {}
     if options.get("quick"):
         sources = {name: context.get_parameter_source(name) for name in QUICK}
-        quick = {name: QUICK[name] for name, source in sources.items() if source is ParameterSource.DEFAULT}
+        quick = {name: QUICK[name] for name, source in sources.items() if source is not ParameterSource.COMMANDLINE}
     given = {name: value for name, value in (options | quick).items() if value is not None}
     given["command"] = ("rbench", *sys.argv[1:])
     if "input" in given:
         given["raw"] = given.pop("input") == "raw"
     return BenchmarkRequest(subjects, **given)
-

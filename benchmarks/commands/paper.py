@@ -181,8 +181,8 @@ inspection_options = stack_options(
 def paper() -> None:
     """Rerun the experiments of the ResNet paper on real data.
 
-    The paper is Deep Residual Learning for Image Recognition (He et al. 2015, arXiv 1512.03385). Each experiment writes its findings as
-    JSON and pictures into a folder, of which rbench report makes a page.
+    The paper is Deep Residual Learning for Image Recognition (He et al. 2015, arXiv 1512.03385). Each experiment writes
+    its findings as JSON and pictures into a folder, of which rbench report makes a page.
     """
 
 
@@ -207,7 +207,11 @@ def paper() -> None:
     help="Shortcuts: zero padding (A), projection where dimensions change (B), or projection everywhere (C).",
 )
 @TRAINING.option(
-    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed of the first weights and of the data order."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Seed of the first weights and of the data order.",
 )
 @out_option(show_default=f"{FOLDER}/{RUNS}/VARIANT-seedN", help="Folder of the run; it is created.")
 @terminal.debug_option
@@ -219,8 +223,10 @@ def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | Non
     """
     from benchmarks.paper.experiments import study
     from benchmarks.paper.training.run import WEIGHTS, open_run
+    from exporter.models import variants
     from runtimes.files import require_folder
 
+    variant = variants.variant(variant).name
     if folder is None:
         folder = _run_folder(FOLDER, variant, shortcut, seed)
     else:
@@ -281,9 +287,7 @@ def depth(**options: Any) -> None:
     _compare(comparisons.DEPTH_NETWORKS, comparisons.depth_findings, **options)
 
 
-@paper.command(
-    examples=("rbench paper shortcuts --scale 0.01", "rbench paper shortcuts --network resnet56 --seeds 3")
-)
+@paper.command(examples=("rbench paper shortcuts --scale 0.01", "rbench paper shortcuts --network resnet56 --seeds 3"))
 @network_option(default="resnet20", help="Residual network to train.")
 @comparison_options
 def shortcuts(network: str, **options: Any) -> None:
@@ -384,8 +388,10 @@ def _compare(
 ) -> None:
     """Trains what is not trained yet, and says what is found."""
     from benchmarks.paper.experiments import curves, study
+    from exporter.models import variants
     from runtimes.files import require_folder
 
+    networks = [(variants.variant(name).name, shortcut) for name, shortcut in networks]
     require_folder(folder.parent)
     if so_far:
         names = (param.name for param in click.get_current_context().command.params)

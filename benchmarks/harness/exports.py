@@ -81,8 +81,8 @@ def make_from_variant(name: str, place: ExportContext) -> Subject:
 
 
 def variant_for(name: str, weights: str | None, listener: network.ExportListener) -> Variant:
-    """The variant of that name; of weights in a file, in the number of classes and channels that they have, of which the
-    listener hears.
+    """The variant of that name. Of weights in a file it takes the number of classes and channels, and the listener hears
+    of it.
 
     Raises:
         UsageError: there is no such variant.

@@ -214,7 +214,7 @@ class Harness:
             limit=request.limit,
             evaluate=_key(subject, configuration) not in self._answered and subject.weights is not None,
             seed=request.seed,
-            plan=Plan(max_samples=request.max_samples),
+            plan=Plan(max_samples=request.max_samples, warmup_limit_s=request.warmup_limit_s),
             cuda_graphs=configuration.cuda_graphs,
             began_s=self._began_s,
         )

@@ -27,7 +27,9 @@ from benchmarks.records.result import Baseline
 from exporter.data.dataset import map_classes, open_dataset
 from exporter.models.variants import VARIANTS, variant
 from runtimes import Artifact, Backend
-from runtimes.errors import ModelMismatchError, Reason, UsageError
+from runtimes.artifacts.artifact import manifest_path
+from runtimes.backends.registry import available_backends
+from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
 from runtimes.processors import usable_processors
 from runtimes.selection import select_candidates
 
@@ -35,8 +37,8 @@ from runtimes.selection import select_candidates
 def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> tuple[Subject, ...]:
     """What was named: artifacts as they are, variants and other precisions exported into ``folder``.
 
-    A network is prepared once and exported in each precision; one that cannot be made is a ``Refusal``. Several files of
-    one network, with the same weights and inputs, are one subject.
+    A network is prepared once and exported in each precision; one that cannot be made is a ``Refusal``. Several files
+    of one network, with the same weights and inputs, are one subject.
 
     Raises:
         UsageError: an unknown variant; a backend that does not open one of the files; a precision for a foreign file.
@@ -44,7 +46,7 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
         RexportError: an artifact, the weights or the data cannot be read.
     """
     names = tuple(dict.fromkeys(map(variant_or_path, request.subjects)))
-    artifacts = {name: Artifact.read(name) for name in names if name not in VARIANTS}
+    artifacts = {name: _read_artifact(name) for name in names if name not in VARIANTS}
     for artifact in artifacts.values():
         _check_file(artifact, request)
     networks: dict[object, list[str]] = {}
@@ -75,6 +77,15 @@ def variant_or_path(name: str) -> str:
     if name.lower() in VARIANTS or (not Path(name).suffix and Path(name).name == name):
         return variant(name).name
     return name
+
+
+def _read_artifact(name: str) -> Artifact:
+    """As ``Artifact.read``; where there is no such file, the error says how one is made."""
+    if not Path(name).exists():
+        raise ResourceError(
+            "no such file", code="model-missing", path=name, hint=f"rexport onnx VARIANT -o {quote(name)}"
+        )
+    return Artifact.read(name)
 
 
 def _network_key(artifact: Artifact) -> object:
@@ -122,7 +133,7 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
             f"a load is run on one artifact or variant, not on {len(request.subjects)}", code="load-needs-one-subject"
         )
     name = variant_or_path(request.subjects[0])
-    file = None if name in VARIANTS else Artifact.read(name)
+    file = None if name in VARIANTS else _read_artifact(name)
     title = name if file is None else file.path.name
     place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
     reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
@@ -165,7 +176,7 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
             "nothing says which network this file holds, so it has no other precision",
             code="precision-needs-manifest",
             path=artifact.path,
-            hint="leave --precision out",
+            hint=f"copy {quote(manifest_path(artifact.path).name)} beside it, or leave --precision out",
         )
     formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
     able = {backend.name for backend in _able(formats, select_backends(request))}
@@ -177,7 +188,7 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
             "nothing says how images are prepared for this file",
             code="preprocessing-unknown",
             path=artifact.path,
-            hint="leave --data out",
+            hint=f"copy {quote(manifest_path(artifact.path).name)} beside it, or leave --data out",
         )
     try:
         map_classes(open_dataset(request.data, 1).classes, manifest.labels, classes_of(artifact))
@@ -187,12 +198,14 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
 
 def _check_opens(artifact: Artifact, names: Sequence[str], able: Collection[str]) -> None:
     """Raises UsageError for the first of the names that is not among the ``able`` backends."""
+    opening = [row.name for row in available_backends() if artifact.format.name in row.formats]
     for name in names:
         if name not in able:
             raise UsageError(
                 f"backend {name} does not open {artifact.format.name} files",
                 code="format-not-opened",
                 path=artifact.path,
+                hint=f"{', '.join(opening) or 'no backend'} can",
             )
 
 

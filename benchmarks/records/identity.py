@@ -123,11 +123,7 @@ def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result 
 
 def _references(result: Result, among: Sequence[Result]) -> list[Result]:
     key = result.run, result.identity.subject
-    return [
-        one
-        for one in among
-        if (one.run, one.identity.subject) == key and one.status == "ok" and is_reference(one)
-    ]
+    return [one for one in among if (one.run, one.identity.subject) == key and one.status == "ok" and is_reference(one)]
 
 
 def baseline_of(result: Result) -> Baseline:

@@ -70,6 +70,7 @@ class BenchmarkRequest:
         calibration, calibration_images, target: of int8, as in ``exporter.precision.spec.PrecisionSpec``.
         seed: of random weights, of noise and of resampling.
         duration_s: of sampling in each process, for latency, for compute and for the device's own time each.
+        warmup_limit_s: of the warm-up of each clock in each process.
         processes: of each configuration; ``None`` means as many as fit into ``budget_s``, as
             ``benchmarks.harness.scheduler.expect_processes`` says.
         rounds: in each process; fewer where calls are slow.
@@ -102,6 +103,7 @@ class BenchmarkRequest:
     target: Target = "cpu"
     seed: int = 0
     duration_s: float = 0.2
+    warmup_limit_s: float = Plan.warmup_limit_s
     processes: int | None = None
     rounds: int = ROUNDS
     budget_s: float = BUDGET_S

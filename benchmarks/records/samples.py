@@ -107,8 +107,8 @@ class LoadResult:
         steps_s: of ``cold``: the named steps from the start of the process on, the median process.
         disk_bytes: of ``cold``: the artifact and all its files.
         peak_bytes: of ``cold``: the largest resident memory of a process.
-        unanswered: of ``server`` and ``fixed-rate``: requests that still waited when the load was ended, and are not among
-            the samples.
+        unanswered: of ``server`` and ``fixed-rate``: requests that still waited when the load was ended, and are not
+            among the samples.
         warmup_s: the calls before, one after another; settled: whether their windows came to agree.
         conditions: how the machine was meanwhile; ``None`` where it was not looked at.
     """

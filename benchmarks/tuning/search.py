@@ -35,7 +35,8 @@ from benchmarks.tuning.pareto import Choice, Objective, ParetoPoint
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact, Backend
-from runtimes.errors import CheckFailedError, Reason, UsageError
+from runtimes.artifacts.artifact import manifest_path
+from runtimes.errors import CheckFailedError, Reason, UsageError, quote
 from runtimes.processors import usable_processors
 
 FINALISTS, FINAL_PROCESSES = 4, 3
@@ -204,7 +205,10 @@ def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
     artifact = Artifact.read(name)
     if artifact.manifest is None:
         raise UsageError(
-            "it has no manifest that could keep the best options", code="tuning-needs-manifest", path=artifact.path
+            "it has no manifest that could keep the best options",
+            code="tuning-needs-manifest",
+            path=artifact.path,
+            hint=f"copy {quote(manifest_path(artifact.path).name)} beside it",
         )
     if artifact.format.name in reference.formats:
         raise UsageError(

@@ -2,8 +2,8 @@
 
 A single stream asks again only when it has been answered. A call that stalls then holds back the requests that would
 have come meanwhile, and they are never seen to wait: Tene calls it coordinated omission (*How NOT to measure latency*,
-2013). So where requests come at a rate, the loop is open: it sets down beforehand when each request is to start, and its response is timed from then on,
-however late it really starts.
+2013). So where requests come at a rate, the loop is open: it sets down beforehand when each request is to start, and
+its response is timed from then on, however late it really starts.
 """
 
 from __future__ import annotations

@@ -293,7 +293,10 @@ def test_the_verdict_names_what_is_broken() -> None:
 
 
 def test_the_first_line_says_that_nothing_runs() -> None:
-    findings = (finding("machine", "memory", "ok", "8 GiB"), finding("runtimes", "openvino", "missing", "not installed"))
+    findings = (
+        finding("machine", "memory", "ok", "8 GiB"),
+        finding("runtimes", "openvino", "missing", "not installed"),
+    )
     first, command, *_, last = findings_module.format_report(report(*findings))
     assert first == "no backend can run a model here:"
     assert command.split() == ["$", "pip", "install", "'rexport[cpu]'"]

@@ -138,8 +138,12 @@ def test_samples_that_took_no_time_are_refused(tmp_path: Path) -> None:
 CONTRADICTIONS = {
     "samples of what failed": change_facts(SAME, status="failed"),
     "rounds without a start": change_facts(SAME, samples=tuple(replace(one, starts_s=(0.0,)) for one in SAME.samples)),
-    "services without a response": change_facts(SAME, samples=(), load=LoadResult("single-stream", (0.1, 0.1), (0.1,), 1.0)),
-    "responses that took no time": change_facts(SAME, samples=(), load=LoadResult("single-stream", (0.1,), (0.0,), 1.0)),
+    "services without a response": change_facts(
+        SAME, samples=(), load=LoadResult("single-stream", (0.1, 0.1), (0.1,), 1.0)
+    ),
+    "responses that took no time": change_facts(
+        SAME, samples=(), load=LoadResult("single-stream", (0.1,), (0.0,), 1.0)
+    ),
 }
 
 

@@ -158,6 +158,12 @@ def test_the_last_run_of_each_configuration_counts(tmp_path: Path) -> None:
     assert not again.passed
 
 
+def test_a_run_that_was_not_reached_counts_less_than_an_earlier_one() -> None:
+    unreached = change_facts(OLD, time=LATER, run="later", status="skipped", reason=identity.NOT_REACHED, samples=())
+    other = change_facts(unreached, batch=8)
+    assert identity.latest([OLD, unreached, other]) == (OLD, other)
+
+
 def test_alike_results_of_one_run_are_all_kept() -> None:
     rows = [change_facts(OLD, sha256=digest * 32) for digest in ("01", "02")]
     assert identity.latest(rows) == tuple(rows)

@@ -350,7 +350,9 @@ def test_a_load_is_measured_in_one_process(together: Subjected) -> None:
     subject, configurations = together(TIMED)
     steps: list[tuple[str, str]] = []
     listener = RunListener(lambda title, step: steps.append((title, step)), lambda _: None)
-    trial = Trial(subject, tuple(configurations), load=ArrivalPlan("single-stream", 0.02), title="load", remark=" (remark)")
+    trial = Trial(
+        subject, tuple(configurations), load=ArrivalPlan("single-stream", 0.02), title="load", remark=" (remark)"
+    )
     with Harness(replace(QUICK, processes=3), listener) as harness:
         (result,) = harness.measure([trial])
     assert (result.status, result.asked.group, result.samples, result.ran.provider) == ("ok", None, (), "script")
@@ -454,7 +456,9 @@ def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library, reason=f"{library} is not installed")
     notices: list[str] = []
-    request = replace(TWICE, subjects=("resnet20",), backends=("onnxruntime",), baseline="pytorch", limit=16, roofline=True)
+    request = replace(
+        TWICE, subjects=("resnet20",), backends=("onnxruntime",), baseline="pytorch", limit=16, roofline=True
+    )
     reference, other = measured(request, RunListener(lambda *_: None, notices.append))
     states = [(each.result.identity.backend, each.result.status) for each in (reference, other)]
     assert states == [("pytorch", "ok"), ("onnxruntime", "ok")]
