@@ -57,7 +57,7 @@ def _measuring(
     if isinstance(ending, (KeyboardInterrupt, SystemExit)):
         measured_count = sum(result.status == "ok" for result in results)
         where = "" if folder is None else f"; they are in {folder / FILE_NAME}"
-        click.echo(f"interrupted: {measured_count} of {len(results)} configurations were measured{where}", err=True)
+        click.echo(f"{measured_count} of {len(results)} configurations were measured{where}", err=True)
     if isinstance(ending, KeyboardInterrupt):
         raise SystemExit(terminal.INTERRUPTED)
     if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,10 +36,10 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.engine_options import refuse_weights
-from exporter.commands.options import CALIBRATED, calibration_options, given_options, require_device
+from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
 from exporter.commands.values import BACKEND, DATASET, VARIANT_OR_FILE, WEIGHTS
 from exporter.precision.table import PRECISIONS, TARGETS
-from runtimes.errors import Reason, RexportError
+from runtimes.errors import RexportError
 
 if TYPE_CHECKING:
     from benchmarks.records.request import BenchmarkRequest
@@ -277,20 +277,17 @@ class ModelCommand(Command):
 
 
 def named_options(text: str) -> list[str]:
-    """The options that a message names, each once; those of a command that it names, too, are left out."""
-    clauses = (
-        clause for clause in re.split(r"[,;(:] ?", text) if not re.search(r"\b(rexport|rbench|pip|export)\b", clause)
-    )
-    return list(dict.fromkeys(name for clause in clauses for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*", clause)))
+    """The options that a message names, each once; but for those that it names together with their command."""
+    option, command = re.compile(r"(?<![\w-])--[a-z][a-z-]*"), re.compile(r"\b(rexport|rbench|pip|export)\b")
+    clauses = re.split(r"[,;(:] ?", text)
+    explained = {name for clause in clauses if command.search(clause) for name in option.findall(clause)}
+    return [name for name in dict.fromkeys(option.findall(text)) if name not in explained]
 
 
-def announce_unused(unused: Mapping[str, Iterable[str]]) -> None:
+def announce_unused(unused: Mapping[str, Collection[str]]) -> None:
     """Says on stderr which options on the command line have no effect: parameters' names, by the reason in words."""
-    for reason, names in unused.items():
-        given = given_options(click.get_current_context(), tuple(names))
-        if given:
-            notice = Reason("options-without-effect", f"no effect {reason}: {', '.join(given)}")
-            click.echo(str(notice), err=True)
+    for where, names in unused.items():
+        announce_idle(click.get_current_context(), where, names, lambda notice: click.echo(str(notice), err=True))
 
 
 def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:

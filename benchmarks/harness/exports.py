@@ -81,8 +81,8 @@ def make_from_variant(name: str, place: ExportContext) -> Subject:
 
 
 def variant_for(name: str, weights: str | None, listener: network.ExportListener) -> Variant:
-    """The variant of that name. Of weights in a file it takes the number of classes and channels, and the listener hears
-    of it.
+    """The variant of that name. From weights in a file it takes the number of classes and channels, of which the
+    listener hears.
 
     Raises:
         UsageError: there is no such variant.
@@ -95,8 +95,8 @@ def variant_for(name: str, weights: str | None, listener: network.ExportListener
         return row
     adapted = matching.adapt_variant(row, checkpoint.read(Path(weights)))
     if adapted != row:
-        words = f"{quote(Path(weights).name)}: read as {matching.describe_variant(adapted)}"
-        listener.notice(Reason("variant-adapted", words))
+        file, found = quote(Path(weights).name), matching.describe_variant(adapted)
+        listener.notice(Reason("variant-adapted", f"{file}: read as {found}"))
     return adapted
 
 

@@ -30,9 +30,14 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
             for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,))
         ]
         threads = request.threads or usable_processors()
-        for number, (subject, batch) in enumerate(trials, start=1):
-            sides = [Configuration(pair, batch, threads, request.cuda_graphs) for pair in pairs(subject, request)]
-            yield from harness.measure([Trial(subject, tuple(sides), later_s=(0.0,) * (len(trials) - number))])
+        yield from harness.measure(
+            Trial(
+                subject,
+                tuple(Configuration(pair, batch, threads, request.cuda_graphs) for pair in pairs(subject, request)),
+                later_s=(0.0,) * (len(trials) - number),
+            )
+            for number, (subject, batch) in enumerate(trials, start=1)
+        )
 
 
 def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:

@@ -142,10 +142,8 @@ def rename_shape(data: Json) -> Json:
         return data
     load = dict(load)
     arrivals, shape = load.pop("arrivals", None), load.get("shape")
-    return {
-        **data,
-        "load": {**load, "shape": "fixed-rate" if arrivals == "fixed" else FORMER_SHAPES.get(str(shape), shape)},
-    }
+    load["shape"] = "fixed-rate" if arrivals == "fixed" else FORMER_SHAPES.get(str(shape), shape)
+    return {**data, "load": load}
 
 
 def _items(data: Mapping[str, Any], name: str, count: int | None = None) -> list[Any]:

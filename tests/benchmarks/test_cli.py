@@ -321,7 +321,7 @@ def test_an_early_end_keeps_rows_and_ends_the_workers(tmp_path: Path, number: in
     assert time.monotonic() - start < 10
     assert process.returncode == code
     assert "Incomplete" in printed
-    assert f"interrupted: 2 of 2 configurations were measured; they are in {out}/results.jsonl" in shown
+    assert f"2 of 2 configurations were measured; they are in {out}/results.jsonl" in shown
     assert "quick.fake" in printed
     assert "Traceback" not in shown
     results = [result for result in store.read(out / "results.jsonl") if result.identity.backend == "fake"]

@@ -39,7 +39,7 @@ def test_everything_that_is_opened_is_closed() -> None:
 def test_load_shapes_show_a_stall_where_one_waits_for_it() -> None:
     (section,) = (one for one in report_document(EVERYTHING).sections if "onnxruntime fp32" in one.title)
     assert any("179 ms" in sentence.text for sentence in section.all_of(Sentence))
-    assert "| closed |" in markdown(report_document(EVERYTHING))
+    assert "| single-stream |" in markdown(report_document(EVERYTHING))
 
 
 def test_tables_are_whole_and_foreign_text_cannot_break_them() -> None:

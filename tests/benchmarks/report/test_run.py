@@ -178,7 +178,7 @@ def test_the_instruction_sets_that_make_int8_fast_are_named() -> None:
 def test_a_gpus_rows_have_its_own_clock_and_its_state() -> None:
     without = change(ON_A_GPU, cuda_graphs=False, p50=estimate(0.0008, (0.000405, 0.000416)), gpu=GpuUse(IDLE, BUSY))
     rows = (change(REFERENCE, cuda_graphs=True, device="cuda"), ON_A_GPU, without)
-    document = run_document(rows)
+    document = run_document(rows, explain=True)
     speed, spans, _, cost, gpu = (lines(table) for one in run.sections(rows[1:]) for table in tables(one))
     assert [row["graphs"] for row in speed] == ["–", "off"]
     assert [row["p50 ms"] for row in speed] == ["0.410 [0.405–0.416]", "0.800 [0.405–0.416]"]
