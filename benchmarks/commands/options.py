@@ -12,7 +12,7 @@ import click
 
 from benchmarks.records.plan import DEVICES, LEAST_PROCESSES, MOST_PROCESSES, ROUNDS, SILENCE_S
 from exporter.commands.backend_option import backend_option
-from exporter.commands.options import stack_options
+from exporter.commands.command import stack_options
 from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, TARGETS
 
 if TYPE_CHECKING:

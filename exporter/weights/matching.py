@@ -151,6 +151,11 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
     )
 
 
+def recognise_variant(state: Mapping[str, Tensor]) -> str | None:
+    """The name of the variant whose tensors these are, the residual one of two; ``None`` where there is none."""
+    return next((candidate.name for candidate in recognise(state)), None)
+
+
 def describe_variant(variant: Variant) -> str:
     """The variant's name and those options that decide its shapes, in words."""
     channels = f", {variant.in_channels} input channels" if variant.in_channels != 3 else ""
@@ -159,14 +164,14 @@ def describe_variant(variant: Variant) -> str:
 
 
 def _remedy(candidate: Variant, asked: Variant) -> str:
-    """What to put on the command line in place of what was asked for."""
-    same = candidate.name == asked.name
-    base = asked if same else VARIANTS[candidate.name]
+    """The variant or the options to name in place of what was asked for. Another variant needs no options: its classes,
+    channels and shortcut are read from the file."""
+    if candidate.name != asked.name:
+        return candidate.name
     fields = (("--num-classes", "classes"), ("--in-channels", "in_channels"), ("--shortcut", "shortcut"))
-    options = [
-        f"{flag} {getattr(candidate, key)}" for flag, key in fields if getattr(candidate, key) != getattr(base, key)
-    ]
-    return " ".join(options if same else [candidate.name, *options])
+    return " ".join(
+        f"{flag} {getattr(candidate, key)}" for flag, key in fields if getattr(candidate, key) != getattr(asked, key)
+    )
 
 
 def _candidates(given: Mapping[str, Tensor], asked: str | None) -> Iterator[Variant]:
