@@ -40,7 +40,7 @@ def files_of(folder: Path, count: int) -> list[Path]:
 
 @pytest.fixture
 def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefetch, "most_threads", lambda: 4)
+    monkeypatch.setattr(prefetch, "thread_limit", lambda: 4)
 
 
 def kinds(path: Path) -> Iterator[Image]:

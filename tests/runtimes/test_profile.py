@@ -517,8 +517,8 @@ def layer(precision: str, weighted: bool = True) -> Layer:
     [
         ([layer("int8")] * 3, "int8"),
         ([layer("int8"), layer("float32", weighted=False)], "int8"),
-        ([layer("float32", weighted=False)], "nothing weighted"),
-        ([], "nothing weighted"),
+        ([layer("float32", weighted=False)], "no convolution or matrix product"),
+        ([], "no convolution or matrix product"),
     ],
 )
 def test_arithmetic_in_words(layers: list[Layer], expected: str) -> None:

@@ -73,7 +73,7 @@ def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path
         assert runtime.inputs == NETWORK.inputs
     assert (about.backend, about.version, about.device, about.provider) == ("tensorrt", double.VERSION, "cuda", GPU)
     assert about.precision == "float16 float32"
-    assert about.passed_over == ()
+    assert about.skipped_backends == ()
     means = images.reshape(11, -1).mean(axis=1, dtype=np.float64)
     np.testing.assert_allclose(logits, means[:, None] * np.arange(1, 11), rtol=1e-5, atol=1e-6)
     assert recorder.count("execute_async_v3") > 0
