@@ -101,7 +101,7 @@ def _check_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Device
     except InputError as error:
         raise InputError(f"{spec}: {error.what}", code=error.code, hint=error.hint) from error
     if tensor.dtype != spec.dtype:
-        raise InputError(f"{spec}: got an input of dtype {tensor.dtype}", code="input-dtype-mismatch")
+        raise InputError(f"{spec}: expected dtype {spec.dtype}, got {tensor.dtype}", code="input-dtype-mismatch")
     _check_shape(spec, tensor, sizes)
     return tensor
 
@@ -133,7 +133,9 @@ def _check_array(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Arra
     if value.dtype != expected:
         given = value.dtype.str if value.dtype.newbyteorder() == expected else quote(value.dtype)
         raise InputError(
-            f"{spec}: got an input of dtype {given}", code="input-dtype-mismatch", hint=_dtype_hint(spec, value.dtype)
+            f"{spec}: expected dtype {spec.dtype}, got {given}",
+            code="input-dtype-mismatch",
+            hint=_dtype_hint(spec, value.dtype),
         )
     _check_shape(spec, value, sizes)
     return value if value.flags.c_contiguous else np.ascontiguousarray(value)
@@ -171,14 +173,14 @@ def _check_shape(spec: TensorSpec, value: Array | DeviceTensor, sizes: dict[str,
     if value.ndim != len(spec.shape):
         hint = "pass array[None], which adds a batch axis" if value.ndim == len(spec.shape) - 1 else None
         raise InputError(
-            f"{spec}: got an input of {value.ndim} dimensions, with shape {value.shape}",
+            f"{spec}: expected {len(spec.shape)} dimensions, got {value.ndim} (shape {value.shape})",
             code="input-rank-mismatch",
             hint=hint,
         )
     for size, expected in zip(value.shape, spec.shape, strict=True):
         if size != expected and (not isinstance(expected, str) or size != sizes.setdefault(expected, size)):
             raise InputError(
-                f"{spec}: got an input of shape {value.shape}",
+                f"{spec}: got the shape {value.shape}, which does not fit",
                 code="input-shape-mismatch",
                 hint=_shape_hint(spec, value),
             )

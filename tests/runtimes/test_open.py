@@ -105,12 +105,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def test_a_missing_tuned_backend_is_named_with_the_way_out(onnx_artifact: Artifact, installed: Install) -> None:
     installed("onnxruntime")
-    values = (onnx_artifact.path, "for openvino,", "no openvino here;", "backend='onnxruntime'")
+    values = (onnx_artifact.path, "for backend openvino,", "no openvino here", "backend='onnxruntime'")
     with refuses(BackendUnavailableError, "tuned-backend-missing", *values):
         runtimes.open_artifact(tune_artifact(onnx_artifact))
     assert describe(tune_artifact(onnx_artifact), "onnxruntime")[0] == "onnxruntime"
     installed()
-    with refuses(BackendUnavailableError, "tuned-backend-missing", "no openvino here;", "another backend"):
+    with refuses(BackendUnavailableError, "tuned-backend-missing", "no openvino here", "another backend"):
         runtimes.open_artifact(tune_artifact(onnx_artifact))
 
 
@@ -227,8 +227,8 @@ def said() -> Iterator[list[tuple[str, str]]]:
 
 
 def fallbacks(name: str, chosen: str, steps: tuple[str, ...]) -> list[tuple[str, str]]:
-    """What is announced where ``chosen`` runs the network of that name in place of those passed over."""
-    return [("backend-fallback", f"{name}: {chosen} on cpu in place of {step}") for step in steps]
+    """What is announced where ``chosen`` runs the network of that name and those backends were skipped."""
+    return [("backend-fallback", f"{name}: fallback to backend {chosen} on cpu; skipped {step}") for step in steps]
 
 
 def test_without_the_device_the_processor_is_the_last_resort(

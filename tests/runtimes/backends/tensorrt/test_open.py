@@ -242,7 +242,7 @@ def test_tensorrt_rtx_builds_for_the_gpu_that_is_here(
 ) -> None:
     recorder = double.installed(monkeypatch, "rtx", network=RESNET20)
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path))
-    with refuses(CompatibilityError, "engine-gpu-unsupported", "8.6", "NVIDIA Double, 9.0", "another backend"):
+    with refuses(CompatibilityError, "engine-gpu-unsupported", "8.6", "NVIDIA Double with 9.0", "another backend"):
         runtimes.open(onnx_artifact.path, "tensorrt-rtx", "cuda")
     assert list(tmp_path.iterdir()) == []  # nothing was built for a GPU that it cannot run on
     recorder.compute_capability = (8, 6)
