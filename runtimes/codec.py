@@ -35,6 +35,10 @@ def encode(value: object) -> Any:
 def dumps(value: object, indent: int | None = None) -> str:
     """Return the value as JSON text.
 
+    Args:
+        value: The value, of the supported types.
+        indent: The number of spaces for each level, or ``None`` for a single line.
+
     Raises:
         ValueError: A number is NaN or infinite, which JSON cannot represent.
     """

@@ -58,8 +58,8 @@ def open(
     Example:
         Run one batch of zeros::
 
-            with runtimes.open("resnet20.onnx") as runtime:
-                logits = runtime.infer({"input": numpy.zeros((1, 1, 32, 32), "float32")})["logits"]
+            with runtimes.open("resnet50.onnx") as runtime:
+                logits = runtime.infer({"input": numpy.zeros((1, 3, 224, 224), "float32")})["logits"]
     """
     return _retry_until_unchanged(
         path, lambda artifact: open_artifact(artifact, backend, device, threads, cuda_graphs), Runtime.close

@@ -134,7 +134,7 @@ class Session(Protocol):
 
     @property
     def description(self) -> Description:
-        """What runs."""
+        """The description of what runs."""
 
     def run(self, arrays: Arrays) -> Arrays:
         """Run the model once on host arrays and return the outputs by name.

@@ -112,7 +112,7 @@ class Runtime:
 
     @property
     def description(self) -> Description:
-        """What runs: backend, version, device, provider, precision, threads, and skipped backends."""
+        """The backend, version, device, provider, precision and threads in use, and the skipped backends."""
         return self._description
 
     def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays:

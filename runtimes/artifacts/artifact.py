@@ -333,7 +333,10 @@ def _finish_interrupted(target: Path) -> None:
 
 
 def vectors_name(target: Path, sha256: str) -> str:
-    """Return the file name of test vectors. It holds their digest, so that new test vectors never replace old ones."""
+    """Return the file name of the test vectors of ``target`` with the digest ``sha256``.
+
+    The name holds the digest, so that new test vectors never replace those of an older artifact.
+    """
     return f"{target.name}.{sha256[:8]}.vectors.npz"
 
 

@@ -240,6 +240,7 @@ def test_without_the_device_the_processor_is_the_last_resort(
         assert (found.backend, found.device) == ("openvino", "cpu")
         absent = [row.name for row in registry.all_backends() if "cuda" in row.devices and "onnx" in row.formats]
         assert found.skipped_backends == tuple(f"{name}: no {name} here" for name in absent)
+        assert found.passed_over == found.skipped_backends  # the name of version 0.1
     assert "onnxruntime" in absent
     assert said == fallbacks("resnet20 in fp32", "openvino", found.skipped_backends)
 

@@ -63,7 +63,7 @@ class BoundModel:
         return tuple(output_shapes)
 
     def tensor(self, spec: TensorSpec, shape: tuple[int, ...]) -> onnxruntime.OrtValue:
-        """Allocate device memory for one tensor."""
+        """Allocate device memory for the tensor of ``spec`` with this ``shape``."""
         import onnxruntime
 
         kind = np.dtype(spec.dtype).type

@@ -126,7 +126,11 @@ class OnnxRuntimeDeviceSession:
         return lambda: self._call(run_timed)
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
-        """Run the model on device tensors, as ``DeviceSession.run_tensors``."""
+        """Run the model on device tensors, as ``DeviceSession.run_tensors``.
+
+        Raises:
+            InputError: A tensor is on another GPU than the model.
+        """
         for name, tensor in tensors.items():
             if tensor.device != self._model.ordinal:
                 raise InputError(

@@ -56,7 +56,7 @@ class CudaProvider:
     arena_extend_strategy: Literal["kNextPowerOfTwo", "kSameAsRequested"] = "kNextPowerOfTwo"
 
     def encode(self) -> dict[str, str]:
-        """As ONNX Runtime takes it: what is ``None`` is left out."""
+        """Return the options for ONNX Runtime, without those that are ``None``."""
         return _encode_options({field.name: getattr(self, field.name) for field in fields(self)})
 
 
@@ -99,7 +99,7 @@ class TensorrtProvider:
     trt_cuda_graph_enable: bool = False
 
     def encode(self) -> dict[str, str]:
-        """As ONNX Runtime takes it: what is ``None`` is left out."""
+        """Return the options for ONNX Runtime, without those that are ``None``."""
         return _encode_options({field.name: getattr(self, field.name) for field in fields(self)})
 
 

@@ -69,7 +69,11 @@ class CudaTorchSession(TorchSession):
                 return self._fetch_output(lane, self._output(lane, staged))
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
-        """Run the program on a device tensor, as ``DeviceSession.run_tensors``."""
+        """Run the program on a device tensor, as ``DeviceSession.run_tensors``.
+
+        Raises:
+            InputError: The tensor is on another GPU than the program.
+        """
         tensor = tensors[self.inputs[0].name]
         if tensor.device != (self._device.index or 0):
             raise InputError(

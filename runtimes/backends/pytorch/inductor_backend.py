@@ -95,7 +95,7 @@ class CompiledPrograms:
             return self._compiled[fixed](tensor)
         self._seen.add(len(tensor))
         with warnings.catch_warnings():
-            # PyTorch recommends settings that the artifact's precision rules out (TensorFloat-32), and deprecations.
+            # PyTorch recommends TensorFloat-32, which the precision may rule out, and warns about its own deprecations.
             warnings.simplefilter("ignore")
             return self._compiled[fixed](tensor)
 

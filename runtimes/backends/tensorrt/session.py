@@ -92,7 +92,11 @@ class EngineSession:
         return outputs
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
-        """Run the engine on device tensors, as ``DeviceSession.run_tensors``."""
+        """Run the engine on device tensors, as ``DeviceSession.run_tensors``.
+
+        Raises:
+            InputError: A tensor is on another GPU than the engine.
+        """
         for name, tensor in tensors.items():
             if tensor.device != _ORDINAL:
                 raise InputError(
