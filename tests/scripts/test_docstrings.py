@@ -82,7 +82,7 @@ def test_a_fault_is_found(root: Path, capsys: pytest.CaptureFixture[str], text: 
         '"""A module."""\nclass A:\n    """A class."""\n    def __init__(self, a, b): ...\n',
         '"""A module."""\ndef f(a, b):\n    """Add ``a`` and ``b``."""\n',
         '"""A module."""\ndef f(a, b):\n    """Add.\n\n    Args:\n        a: One.\n        b: Another.\n    """\n',
-        '"""A module."""\ndef f():\n    """Do.\n\n    Raises:\n        UsageError: Y.\n    """\n    raise UsageError()\n',
+        '"""A module."""\ndef f():\n    """Do.\n\n    Raises:\n        UsageError: Y.\n    """\n    raise UsageError()',
         '"""A module."""\ndef f():\n    """Do it."""\n    raise ValueError("x")\n',
         '"""A module."""\ndef f():\n    """Do it."""\n    def g():\n        raise UsageError("x")\n',
         '"""A module."""\nX = 1\n"""An attribute whose text goes on\nin a second line."""\n',
