@@ -109,7 +109,7 @@ class RexportError(Exception):
         self.say(what, hint)
 
     def say(self, what: str, hint: str | None) -> None:
-        """Replace the sentence and the hint; kind, code and path stay."""
+        """Replace the sentence ``what`` and the ``hint``; kind, code and path stay."""
         self.what = what
         self.hint = hint
         prefix = "" if self.path is None else f"{quote(self.path)}: "
