@@ -15,7 +15,8 @@ import numpy as np
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.variants import Variant
 from exporter.weights.matching import Notify
-from exporter.weights.sources import IMAGENET_PREPROCESSING, LoadedWeights, resolve, scale_preprocessing
+from exporter.weights.recognition import VariantOptions, from_checkpoint
+from exporter.weights.sources import IMAGENET_PREPROCESSING, ORIGINS, LoadedWeights, resolve, scale_preprocessing
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Weights
@@ -50,7 +51,8 @@ class ExportRequest:
     file with one label a line, or the labels themselves. ``mean`` and ``std`` are given together or not at all;
     ``preprocessing`` says what images go through in place of them.
     ``out`` is a file, or a folder if it exists as one or ends in a slash. ``raw`` puts the normalisation into the
-    artifact.
+    artifact. ``chosen`` names those fields of the variant that the user chose: ``classes``, ``in_channels`` and
+    ``shortcut``; a file of weights decides the others.
     """
 
     variant: Variant
@@ -65,6 +67,7 @@ class ExportRequest:
     force: bool = False
     raw: bool = False
     preprocessing: Preprocessing | None = None
+    chosen: frozenset[str] = frozenset()
 
     def target(self, suffix: str) -> Path:
         """The file to write; raises as ``target_file``."""
@@ -129,16 +132,16 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     """
     from exporter.models.resnet import build
 
+    listener.step("loading the weights")
+    request, loaded = _load(request, listener)
     variant = request.variant
     labels = _labels(request, listener)
     _check_statistics(request)
-    listener.step("loading the weights")
-    loaded = request.weights
-    if isinstance(loaded, str):
-        loaded = resolve(loaded, variant, request.seed, listener.notice)
     model = build(variant)
     model.load_state_dict(loaded.state)
     preprocessing = _preprocessing(request, loaded.preprocessing)
+    if loaded.record.origin == "file" and preprocessing is not None and request.preprocessing is None:
+        listener.notice(_tell_assumed(loaded.record.source, preprocessing, known=request.mean is not None))
     listener.step("computing the test vectors")
     data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
     inputs, images, classes, name = _inputs(request, data, preprocessing)
@@ -156,6 +159,37 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         data=data,
         raw=request.raw,
         seed=request.seed,
+    )
+
+
+def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportRequest, LoadedWeights]:
+    """The weights, and the request with the variant that they fit.
+
+    A file tells its number of classes and channels and its shortcut option, unless the user chose them.
+    """
+    if isinstance(request.weights, LoadedWeights):
+        return request, request.weights
+    if request.weights in ORIGINS or not Path(request.weights).is_file():
+        return request, resolve(request.weights, request.variant, request.seed, listener.notice)
+    variant = request.variant
+    chosen = {name: getattr(variant, name) for name in request.chosen}
+    options = VariantOptions(
+        variant.name, size=variant.size, stride=variant.stride if variant.block == "bottleneck" else None, **chosen
+    )
+    recognised = from_checkpoint(request.weights, options, listener.notice)
+    return replace(request, variant=recognised.variant), recognised.weights
+
+
+def _tell_assumed(source: str | None, preprocessing: Preprocessing, known: bool) -> Reason:
+    """A checkpoint does not say how its images were prepared: the user has to see what is assumed. ``known`` tells
+    whether mean and standard deviation were given."""
+    resize = f"shorter side resized to {preprocessing.resize}, " if preprocessing.resize is not None else ""
+    height, width = preprocessing.size
+    moments = "" if known else ", ImageNet's mean and standard deviation"
+    return Reason(
+        "preprocessing-not-in-weights",
+        f"preprocessing assumed for {source}: {resize}centre crop of {height} x {width}{moments}; "
+        "check the accuracy on labelled images",
     )
 
 
@@ -194,7 +228,7 @@ def _inputs(
         raise ModelMismatchError(
             f"the data {quote(data)!r} has {len(dataset.classes)} classes, the network {variant.classes}",
             code="data-class-count",
-            hint=f"--num-classes {len(dataset.classes)}",
+            hint=f"export with --num-classes {len(dataset.classes)}",
         )
     _, pixels = next(dataset.pixels(preprocessing, IMAGES))
     inputs = pixels if request.raw else normalise(pixels, preprocessing)

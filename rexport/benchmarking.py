@@ -92,7 +92,9 @@ def benchmark(
         limit: The most images on which accuracy is measured.
         weights: Weights of variants, as for ``export``.
         raw_input: Lets variants take uint8 pixels.
-        calibration, calibration_images, target: For int8, as for ``export``.
+        calibration: Training images for int8, as for ``export``.
+        calibration_images: Maximum number of calibration images.
+        target: Deployment target of int8: ``cpu`` or ``tensorrt``.
         seed: Of noise, random weights, the order of turns and resampling.
         duration: Seconds of sampling in each process, by each clock.
         processes: Fresh processes of each configuration. By default 3 to 10, as many as fit into ``budget``.
@@ -113,7 +115,7 @@ def benchmark(
         RexportError: A model, the weights or the data cannot be read. All this before any measurement.
         BenchmarkInterrupt: See above.
 
-    Example:
+    Examples:
         >>> report = rexport.benchmark(["fp32.onnx", "int8.onnx"], backends=["onnxruntime"], batch=[1, 8])
         >>> print(report.verdict)
         >>> pandas.DataFrame(report.to_records())

@@ -22,11 +22,11 @@ from benchmarks.records.request import (
     select_backends,
 )
 from exporter.data.dataset import BUNDLED_NAME
-from exporter.models.variants import Variant, variant
+from exporter.models.variants import variant
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
 from runtimes.backends import registry
-from runtimes.errors import ArtifactError, Reason, RexportError, UsageError, quote
+from runtimes.errors import ArtifactError, Reason, RexportError, UsageError
 
 if TYPE_CHECKING:
     from exporter import network
@@ -57,7 +57,7 @@ def make_from_variant(name: str, place: ExportContext) -> Subject:
 
     request = place.request
     wanted = network.ExportRequest(
-        variant_for(name, request.weights, place.exporter()),
+        variant(name),
         out=f"{place.folder}/",
         weights=request.weights or "random",
         seed=request.seed,
@@ -78,26 +78,6 @@ def make_from_variant(name: str, place: ExportContext) -> Subject:
         data=request.data or (BUNDLED_NAME if known else None),
         programs=tuple(exports.make(precision, PROGRAM_FORMAT) for precision in _program_precisions(request)),
     )
-
-
-def variant_for(name: str, weights: str | None, listener: network.ExportListener) -> Variant:
-    """The variant of that name. From weights in a file it takes the number of classes and channels, of which the
-    listener hears.
-
-    Raises:
-        UsageError: there is no such variant.
-        RexportError: as ``exporter.weights.checkpoint.read``.
-    """
-    from exporter.weights import checkpoint, matching
-
-    row = variant(name)
-    if weights is None or not Path(weights).is_file():
-        return row
-    adapted = matching.adapt_variant(row, checkpoint.read(Path(weights)))
-    if adapted != row:
-        file, found = quote(Path(weights).name), matching.describe_variant(adapted)
-        listener.notice(Reason("variant-adapted", f"{file}: read as {found}"))
-    return adapted
 
 
 def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:

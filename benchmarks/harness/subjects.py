@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness.exports import ExportContext, make_from_files, make_from_variant, subject_of, variant_for
+from benchmarks.harness.exports import ExportContext, make_from_files, make_from_variant, subject_of
 from benchmarks.records.request import (
     FP32,
     PROGRAM_FORMAT,
@@ -144,8 +144,7 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
     from exporter.targets import onnx_file
 
     place.step("exporting")
-    row = variant_for(name, request.weights, place.exporter())
-    wanted = network.ExportRequest(row, f"{place.folder}/", request.weights or "random", request.seed)
+    wanted = network.ExportRequest(variant(name), f"{place.folder}/", request.weights or "random", request.seed)
     return subject_of(onnx_file.export(wanted, place.exporter()), None, place, reference)
 
 

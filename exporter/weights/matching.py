@@ -151,20 +151,9 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
     )
 
 
-def adapt_variant(variant: Variant, state: Mapping[str, Tensor]) -> Variant:
-    """The variant with the classes, the input channels and the shortcuts that the tensors have; as it is, where they do
-    not fit it in any."""
-    for found in recognise(state):
-        if found.name == variant.name:
-            return replace(variant, classes=found.classes, in_channels=found.in_channels, shortcut=found.shortcut)
-    return variant
-
-
 def recognise_variant(state: Mapping[str, Tensor]) -> str | None:
-    """The variant whose tensors these are, with the options that its shapes need, as the command line takes them;
-    ``None`` where there is none."""
-    found = next(iter(recognise(state)), None)
-    return None if found is None else " ".join([found.name, *_options(found, VARIANTS[found.name])])
+    """The name of the variant whose tensors these are, the residual one of two; ``None`` where there is none."""
+    return next((candidate.name for candidate in recognise(state)), None)
 
 
 def describe_variant(variant: Variant) -> str:
@@ -175,18 +164,14 @@ def describe_variant(variant: Variant) -> str:
 
 
 def _remedy(candidate: Variant, asked: Variant) -> str:
-    """What to put on the command line in place of what was asked for."""
-    if candidate.name == asked.name:
-        return " ".join(_options(candidate, asked))
-    return " ".join([candidate.name, *_options(candidate, VARIANTS[candidate.name])])
-
-
-def _options(candidate: Variant, base: Variant) -> list[str]:
-    """The options that make the candidate of the base."""
+    """The variant or the options to name in place of what was asked for. Another variant needs no options: its classes,
+    channels and shortcut are read from the file."""
+    if candidate.name != asked.name:
+        return candidate.name
     fields = (("--num-classes", "classes"), ("--in-channels", "in_channels"), ("--shortcut", "shortcut"))
-    return [
-        f"{flag} {getattr(candidate, key)}" for flag, key in fields if getattr(candidate, key) != getattr(base, key)
-    ]
+    return " ".join(
+        f"{flag} {getattr(candidate, key)}" for flag, key in fields if getattr(candidate, key) != getattr(asked, key)
+    )
 
 
 def _candidates(given: Mapping[str, Tensor], asked: str | None) -> Iterator[Variant]:

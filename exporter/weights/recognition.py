@@ -88,6 +88,8 @@ def from_checkpoint(path: str | os.PathLike[str], options: VariantOptions, notif
     if options.name is None:
         stride = "" if found.block == "basic" or options.stride else f", and stride {found.stride} is assumed"
         notify(Reason("variant-recognised", f"{quote(place.name)}: recognised as {describe_variant(found)}{stride}"))
+    elif found != options.apply(variant(options.name)):
+        notify(Reason("variant-adapted", f"{quote(place.name)}: {describe_variant(found)}, by its tensors"))
     return RecognisedWeights(found, _loaded(fitted, "file", place.name))
 
 
