@@ -144,6 +144,7 @@ class Backend:
 
     Attributes:
         name: as users type it.
+        title: The library's name in sentences, as "ONNX Runtime".
         formats: of the artifacts it opens, as in ``runtimes.artifacts.formats.FORMATS``.
         devices: that it can be asked for.
         priority: among the backends of a format, the lowest that is there is the default.
@@ -159,6 +160,7 @@ class Backend:
     """
 
     name: str
+    title: str
     formats: tuple[str, ...]
     devices: tuple[str, ...]
     priority: int

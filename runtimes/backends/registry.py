@@ -44,6 +44,11 @@ def find_backend(name: str) -> Backend:
     raise UsageError(f"no backend {name!r}", code="backend-unknown", hint=f"one of {known}")
 
 
+def backend_title(name: str) -> str:
+    """The title of the backend with exactly that name; the name itself where there is none."""
+    return next((backend.title for backend in all_backends() if backend.name == name), name)
+
+
 def _backend_modules(registry: Path) -> Iterator[str]:
     package = __name__.rpartition(".")[0]
     for entry in os.scandir(registry.parent):

@@ -211,6 +211,7 @@ def _layer(node: torch.fx.Node, result: torch.Tensor, tell: Callable[[torch.dtyp
 
 BACKEND = Backend(
     name="pytorch",
+    title="PyTorch",
     formats=("pt2",),
     devices=("cpu", "cuda"),
     priority=30,

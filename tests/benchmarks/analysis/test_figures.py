@@ -14,6 +14,7 @@ from benchmarks.records.request import is_reference
 from benchmarks.records.result import Estimate, RecordedFigures, Result, RoofInputs
 from benchmarks.records.samples import LoadResult, ProcessSamples
 from benchmarks.stats import comparison, intervals
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from tests.benchmarks.gatherings import process, series
 from tests.benchmarks.results import EMPTY, QUIET, change_facts
 
@@ -103,7 +104,7 @@ def test_the_ratio_says_how_many_times_as_fast() -> None:
     assert found.ratio.low <= 3.0 <= found.ratio.high
     assert found.verdict == "faster"
     assert against(measured(), reference(process(median=0.001))).verdict == "slower"
-    assert against(measured(), reference(process(seed=7))).verdict == "tie"
+    assert against(measured(), reference(process(seed=7))).verdict == NO_DIFFERENCE
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_results_that_took_turns_are_compared_in_pairs(
     compare = comparison.compare_paired if paired else comparison.compare_unpaired
     expected = compare(sides[0], sides[1], seed=0)
     assert found.ratio == Estimate(expected.ratio, *expected.interval)
-    assert found.verdict == expected.verdict == ("faster" if paired else "tie")
+    assert found.verdict == expected.verdict == ("faster" if paired else NO_DIFFERENCE)
 
 
 def test_unequal_results_are_paired_in_what_both_have() -> None:

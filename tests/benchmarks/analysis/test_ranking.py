@@ -11,7 +11,7 @@ from benchmarks.analysis.ranking import Headline, format_headline, headlines
 from benchmarks.records.result import Result
 from benchmarks.records.samples import Series
 from benchmarks.stats import comparison
-from benchmarks.stats.comparison import LatencyComparison
+from benchmarks.stats.comparison import NO_DIFFERENCE, LatencyComparison
 from runtimes.errors import Reason
 from tests.benchmarks.results import EMPTY, FASTER, REFERENCE, SKIPPED, change, estimate, processes
 
@@ -142,7 +142,7 @@ def test_results_that_took_turns_are_compared_in_pairs(monkeypatch: pytest.Monke
 
         def noted(*_: object, name: str = name, **__: object) -> LatencyComparison:
             asked.append(name)
-            return LatencyComparison(1.0, (0.9, 1.1), "tie", "processes")
+            return LatencyComparison(1.0, (0.9, 1.1), NO_DIFFERENCE, "processes")
 
         monkeypatch.setattr(comparison, name, noted)
     figures._compare.cache_clear()
