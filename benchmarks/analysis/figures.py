@@ -100,16 +100,13 @@ class Figures:
 
     @cached_property
     def p99(self) -> Estimate | None:
-        """From 1,000 samples of three processes on; of a load, from 1,000 requests on."""
-        return self._tail(0.99)
+        """From 1,000 samples on."""
+        return self.quantile(0.99)
 
     @cached_property
     def p999(self) -> Estimate | None:
-        """From 10,000 samples of three processes on; of a load, from 10,000 requests on."""
-        return self._tail(0.999)
-
-    def _tail(self, q: float) -> Estimate | None:
-        return self.quantile(q) if self.result.load is not None or self.has_enough_processes else None
+        """From 10,000 samples on."""
+        return self.quantile(0.999)
 
     @property
     def has_enough_processes(self) -> bool:

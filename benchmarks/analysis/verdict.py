@@ -42,7 +42,7 @@ class RunVerdict:
         """The verdict in one line."""
         if self.reason is None:
             return f"VALID: {'machine idle' if self.idle else 'machine nearly idle'}, results reliable"
-        where = "" if self.rows == self.measured else f" in {self.rows} of {self.measured} rows"
+        where = "" if self.rows == self.measured else f" ({self.rows} of {self.measured} rows)"
         if self.status == "PRELIMINARY":
             return f"PRELIMINARY: {self.reason}{where}"
         advice = ADVICE.get(self.reason.code, IDLE_MACHINE)

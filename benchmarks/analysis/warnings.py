@@ -61,7 +61,10 @@ def list_warnings(result: Result, compute: Estimate | None, device: Estimate | N
     bound inputs, by the host's and by the device's clock."""
     asked, ran = result.asked, result.ran
     if asked.threads is not None and ran.threads != asked.threads:
-        yield Reason("threads-not-granted", f"ran on another number of threads than requested ({ran.threads}, not {asked.threads})")
+        yield Reason(
+            "threads-not-granted",
+            f"ran on another number of threads than requested ({ran.threads}, not {asked.threads})",
+        )
     if asked.device is not None and ran.device != asked.device:
         yield Reason("device-not-granted", f"ran on another device than requested ({ran.device}, not {asked.device})")
     if result.load is not None:

@@ -31,7 +31,7 @@ P = TypeVar("P")
 MEANING = (
     "p50 ms: median latency, end-to-end: one call with host arrays in and out.",
     "vs {baseline}: how many times as fast as the baseline, 2.0x is twice as fast; n.s.: no significant difference.",
-    "p90, p99, p99.9: latency quantiles; p99 needs 1,000 samples, p99.9 10,000, of three processes or more.",
+    "p90, p99, p99.9: latency quantiles; p99 needs 1,000 samples, p99.9 10,000.",
     "images/s: images of all calls over their time. top-1 %: accuracy.",
     "change pp: change in top-1 accuracy against the baseline, in percentage points.",
     "agreement %: images with the baseline's predicted class; changed: the others, confident + borderline.",
@@ -41,7 +41,7 @@ MEANING = (
     "load s: opening, with the import of the library. peak MB: largest resident memory of a process.",
     "±: the 95 % interval, as its larger distance from the value: of times by bootstrap over processes and blocks of",
     "calls, of shares by Wilson, of changes from pairs of predictions. too noisy: the interval is wider than the value.",
-    "*: the fastest of its batch, and rows without a significant difference from it.",
+    ">: the fastest of its batch, and rows without a significant difference from it.",
 )
 MEANING_OF_CUDA = (
     "inference only ms ends by the host's clock when the GPU has finished; device ms: by the GPU's clock.",

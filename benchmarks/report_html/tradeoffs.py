@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
     """Latency against top-1 with the Pareto front; ``None`` where accuracy was not measured."""
     found = [
-        pareto.candidate(figures, "latency", negate(figures.top1))
-        for figures in results
-        if figures.top1 is not None
+        pareto.candidate(figures, "latency", negate(figures.top1)) for figures in results if figures.top1 is not None
     ]
     candidates = [one for one in found if one is not None]
     if not candidates:

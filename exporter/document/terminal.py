@@ -111,11 +111,14 @@ def _print_table(table: Table, console: Console) -> None:
         if row.state == "total":
             shown.add_section()
         shown.add_row(*map(_text, row.cells), style="bold" if row.state in ("best", "strong") else "")
-    least = _width([min(width, _TEXT_WIDTH) if column.left else width for column, width in _widths(table)])
-    console.print(shown, width=max(least, console.width), crop=False)
+    width = console.width
+    least = [min(cell, _TEXT_WIDTH) if column.left and not column.unbroken else cell for column, cell in _widths(table)]
+    console.width = max(width, _width(least))  # a terminal wraps the lines itself before a number is cut
+    console.print(shown)
+    console.width = width
     if left_out:
         columns = ", ".join(column.heading for column in left_out)
-        console.print(_text(f"Left out at {console.width} characters: {columns}. {table.elsewhere}".rstrip(), "dim"))
+        console.print(_text(f"Left out at {width} characters: {columns}. {table.elsewhere}".rstrip(), "dim"))
     console.print()
 
 

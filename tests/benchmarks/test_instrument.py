@@ -10,6 +10,7 @@ import pytest
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job
 from benchmarks.records.plan import Plan
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from scripts.figures import instrument
 from scripts.figures.slowed_worker import call_slowed
 from tests.benchmarks.scripts import SCRIPT, artifact

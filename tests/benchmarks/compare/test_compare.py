@@ -13,6 +13,7 @@ from benchmarks.compare import changes
 from benchmarks.compare.compare import Limits, compare
 from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import LoadResult
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from exporter.proportions import newcombe, wilson
 from runtimes.errors import ArtifactError, CompatibilityError, Reason
 from tests.benchmarks import results
@@ -168,7 +169,7 @@ def test_a_drop_is_found_image_by_image(tmp_path: Path) -> None:
     assert (row.drop.flips.better, row.drop.flips.worse) == (0, 10)
     (regression,) = row.regressions
     assert regression.code == "accuracy-worse"
-    assert "1.00 [0.35, 1.64]" in regression.sentence
+    assert "1.00 ± 0.65" in regression.sentence
     assert codes(row.remarks)[0] == "predictions-changed"
     limits = Limits(drop=1.0)
     assert compared(tmp_path, [with_predictions(OLD, 930)], [with_predictions(SAME, 920)], limits).passed

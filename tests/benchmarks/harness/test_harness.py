@@ -76,7 +76,7 @@ def test_an_artifact_gives_its_reference_and_a_row_for_each_(tmp_path: Path) -> 
     assert (ran.arithmetic, ran.provider, ran.backend_version, ran.threads) == ("float32", "script", "1", 1)
     assert (one.images, four.images) == (20, None)  # predictions are taken once for each backend
     assert (result.predictions is None, four.result.predictions is None) == (False, True)
-    assert (one.top1, one.agreement, one.ratio, one.verdict, one.flips) == (None,) * 5
+    assert (one.top1, one.agreement, one.ratio, one.verdict, one.changed_predictions) == (None,) * 5
     assert result.evaluation is not None
     assert result.evaluation.images_per_s is not None
     (process,) = result.samples
@@ -215,7 +215,7 @@ def test_rows_of_one_trial_are_paired_and_others_are_not(together: Subjected) ->
     assert again.ratio == estimated(statistics.compare_unpaired(taken(reference), taken(again), seed=0))
     assert 0.2 < slow.ratio.value < 0.7
     assert (value(slow.agreement), slow.images) == (1.0, 20)
-    assert slow.flips is not None
+    assert slow.changed_predictions is not None
     assert (again.agreement, result.predictions) == (None, None)  # its predictions were taken already
 
 
@@ -262,7 +262,7 @@ def test_without_the_reference_there_are_no_ratios(together: Subjected) -> None:
     with Harness(QUICK, LISTENER) as harness:
         reference, other = finished(harness, subject, configurations)
     assert (reference.result.status, other.result.status) == ("error", "ok")
-    assert (other.ratio, other.verdict, other.agreement, other.flips) == (None,) * 4
+    assert (other.ratio, other.verdict, other.agreement, other.changed_predictions) == (None,) * 4
     assert other.result.predictions is not None
 
 
@@ -456,8 +456,8 @@ def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
     assert (of.weights, of.trained) == ("random", False)
     assert any("untrained" in notice for notice in notices)
     for each in (reference, other):
-        assert each.roof_share is not None
-        assert each.roof_share > 0
+        assert each.roofline_share is not None
+        assert each.roofline_share > 0
         assert len(each.result.samples) == 2
     work = {each.result.roof.multiply_adds for each in (reference, other) if each.result.roof is not None}
     assert len(work) == 1

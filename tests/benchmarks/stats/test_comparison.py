@@ -184,7 +184,14 @@ def test_processes_that_agree_by_luck_are_not_narrower() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gap", "verdict"), [(1.0, NO_DIFFERENCE), (1.009, NO_DIFFERENCE), (1 / 1.009, NO_DIFFERENCE), (1.011, "faster"), (1 / 1.011, "slower")]
+    ("gap", "verdict"),
+    [
+        (1.0, NO_DIFFERENCE),
+        (1.009, NO_DIFFERENCE),
+        (1 / 1.009, NO_DIFFERENCE),
+        (1.011, "faster"),
+        (1 / 1.011, "slower"),
+    ],
 )
 def test_less_than_a_percent_is_a_tie_whatever_the_interval(gap: float, verdict: str) -> None:
     assert statistics.compare_paired(steady(*[gap] * 5), steady(*[1.0] * 5)).verdict == verdict
@@ -217,7 +224,9 @@ def test_what_one_side_alone_has_is_left_out() -> None:
 
 def test_a_duration_of_nothing_counts_as_a_nanosecond() -> None:
     assert statistics.compare_paired(steady(2e-9, 2e-9), steady(0.0, 0.0)).ratio == pytest.approx(2.0)
-    assert statistics.compare_unpaired(steady(0.0), steady(0.0)) == LatencyComparison(1.0, (1.0, 1.0), NO_DIFFERENCE, "samples")
+    assert statistics.compare_unpaired(steady(0.0), steady(0.0)) == LatencyComparison(
+        1.0, (1.0, 1.0), NO_DIFFERENCE, "samples"
+    )
 
 
 def test_another_quantile_is_of_all_rounds_of_a_sitting() -> None:

@@ -20,7 +20,10 @@ def test_a_narrow_table_has_no_missing_rows_and_no_column_that_is_empty_then() -
 
 
 def test_columns_are_left_out_by_their_priority_and_the_last_of_several_first() -> None:
-    columns = (TableColumn("a"), *(TableColumn(name, priority=number) for name, number in (("b", 1), ("c", 2), ("d", 2))))
+    columns = (
+        TableColumn("a"),
+        *(TableColumn(name, priority=number) for name, number in (("b", 1), ("c", 2), ("d", 2))),
+    )
     table, headings = Table(columns, (TableRow(("1", "2", "3", "4")),)), []
     while (fewer := table.leave_out()) is not table:
         table = fewer
