@@ -61,7 +61,7 @@ def timeout_option(subject: str) -> Callable[[Command], Command]:
 
 def strict_option(exception: str = "") -> Callable[[Command], Command]:
     """Whether results of a busy machine are a failure."""
-    help = f"Exit with 1 if other processes disturbed the machine, or if that is not known.{exception}"
+    help = f"Exit with 1 if a result is INVALID, as on a busy machine, or if its machine is not known.{exception}"
     return click.option("--strict", is_flag=True, default=None, help=help)
 
 
