@@ -62,6 +62,12 @@ class Variant:
         return self.widths[-1] * EXPANSION[self.block]
 
     @property
+    def title(self) -> str:
+        """The network's name in sentences, as ``ResNet-20``."""
+        layers = "".join(filter(str.isdigit, self.name))
+        return f"{'ResNet' if self.residual else 'Plain'}-{layers}"
+
+    @property
     def family(self) -> str:
         """``residual`` or ``plain``, the paper's own words."""
         return "residual" if self.residual else "plain"
