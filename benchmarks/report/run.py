@@ -139,7 +139,7 @@ def title(results: Sequence[Figures]) -> str:
 
 
 def remarks(results: Sequence[Figures]) -> Iterator[Remark]:
-    """What a reader must know beside the figures: missing rows, disturbances, warnings and notes, each with the rows that
+    """What a reader must know beside the figures: missing rows, disturbances, warnings and notes, with the rows that
     it concerns; and the libraries' versions."""
     missing: dict[tuple[str, Remark], list[Figures]] = {}
     for figures in results:

@@ -78,7 +78,7 @@ def test_each_kind_of_figure_has_a_table() -> None:
     main, latency, accuracy, cost = map(lines, tables(section(*ROWS)))
     assert [row["p50 ms"] for row in main] == ["2.50 ± 0.06", "0.410 ± 0.006"]
     assert [row["executed as"] for row in main] == ["float32", "int8 (53 of 54), float32 (1 of 54)"]
-    assert (main[1]["vs pytorch"], main[1]["agreement %"]) == ("6.10x ± 0.15", "99.99")
+    assert (main[1]["vs baseline"], main[1]["agreement %"]) == ("6.10x ± 0.15", "99.99")
     assert latency[1] == {
         "backend": "onnxruntime",
         "precision": "int8",
@@ -310,10 +310,10 @@ def test_a_ratio_without_significance_is_marked_and_explained() -> None:
     alike = change(FASTER, ratio=estimate(1.01, (0.98, 1.04)), verdict=NO_DIFFERENCE)
     noisy = change(FASTER, ratio=estimate(1.01, (0.3, 3.4)), verdict=NO_DIFFERENCE)
     found = section(REFERENCE, alike)
-    assert lines(tables(found)[0])[1]["vs pytorch"] == "1.01x ± 0.03 n.s."
+    assert lines(tables(found)[0])[1]["vs baseline"] == "1.01x ± 0.03 n.s."
     assert any("n.s.: no significant difference." in one.text for one in found.all_of(Sentence))
     found = section(REFERENCE, noisy)
-    assert lines(tables(found)[0])[1]["vs pytorch"] == "1.01x too noisy"
+    assert lines(tables(found)[0])[1]["vs baseline"] == "1.01x too noisy"
     assert any("too noisy: " in one.text and "n.s." not in one.text for one in found.all_of(Sentence))
 
 
