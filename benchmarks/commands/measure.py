@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import options
-from benchmarks.records.plan import BUDGET_S
-from benchmarks.records.shapes import ARRIVALS, SHAPES
+from benchmarks.records.plan import ARRIVALS, BUDGET_S, SHAPES
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from benchmarks.records.plan import Arrivals
     from benchmarks.records.request import RunListener
     from benchmarks.records.result import Result
-    from benchmarks.records.shapes import Arrivals
     from benchmarks.tuning.pareto import Objective
 
 

@@ -270,7 +270,6 @@ def _examine(
 ) -> None:
     """Measures networks on the data, and says what is found."""
     from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection
-    from benchmarks.paper.training.corpus import Source
     from runtimes.errors import UsageError
     from runtimes.files import check_writable
 
