@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import ABSENT, duration, megabytes, milliseconds, number, percent, points, share, times
@@ -39,17 +39,22 @@ MEANING_OF_CUDA = (
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column: its heading, and what a row has there. A wide one is shown only where there is room, as on a page."""
+    """One column: its heading, and what a row has there; the flags are those of ``TableColumn``."""
 
     heading: str
     cell: Callable[[T], str]
     left: bool = False
     wide: bool = False
+    minor: bool = False
+    stacked: bool = False
 
 
 def table(columns: Sequence[Column[T]], rows: Sequence[T]) -> Table:
     """The rows' cells, without the columns that there is nothing in."""
-    heads = tuple(TableColumn(column.heading, column.left, wide=column.wide) for column in columns)
+    heads = tuple(
+        TableColumn(column.heading, column.left, wide=column.wide, minor=column.minor, stacked=column.stacked)
+        for column in columns
+    )
     return Table(heads, tuple(TableRow(tuple(column.cell(row) for column in columns)) for row in rows)).drop_empty()
 
 
@@ -58,18 +63,23 @@ def table_of_results(
 ) -> Table:
     """The same of results, which a page filters by what stands at the left and by batch; ``best`` are marked."""
     plain = table(columns, results)
-    searched = [column for column in columns if column.left or column is BATCH]
     rows = []
     for figures, row in zip(results, plain.rows, strict=True):
-        identity = figures.result.identity
-        about = {"runtime": identity.backend, "precision": identity.precision or ""}
-        words = dict.fromkeys((*about.values(), *(column.cell(figures) for column in searched)))
-        words.pop(ABSENT, None)
         missing = figures.result.status != "ok" or not has_values(columns, figures)
         marked = any(figures is one for one in best)
-        attributes = {**about, "words": " ".join(words).lower()}
-        rows.append(TableRow(row.cells, attributes, "missing" if missing else "best" if marked else ""))
+        state: Literal["missing", "best", ""] = "missing" if missing else "best" if marked else ""
+        rows.append(TableRow(row.cells, search_attributes(columns, figures), state))
     return replace(plain, rows=tuple(rows))
+
+
+def search_attributes(columns: Sequence[Column[Figures]], figures: Figures) -> dict[str, str]:
+    """The words by which a page filters a result that it shows in these columns."""
+    identity = figures.result.identity
+    about = {"runtime": identity.backend, "precision": identity.precision or ""}
+    cells = (column.cell(figures) for column in columns if column.left or column is BATCH)
+    words = dict.fromkeys((*about.values(), *cells))
+    words.pop(ABSENT, None)
+    return {**about, "words": " ".join(words).lower()}
 
 
 def has_values(columns: Sequence[Column[Figures]], figures: Figures) -> bool:
@@ -121,22 +131,24 @@ def _graphs(figures: Figures) -> str:
 
 
 RUNTIME: Column[Figures] = Column("runtime", lambda figures: figures.result.identity.backend, left=True)
-PRECISION: Column[Figures] = Column("precision", lambda figures: figures.result.identity.precision or ABSENT, left=True)
-BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch))
-WHICH: tuple[Column[Figures], ...] = (RUNTIME, PRECISION, BATCH, Column("graphs", _graphs, left=True))
+PRECISION: Column[Figures] = Column(
+    "precision", lambda figures: figures.result.identity.precision or ABSENT, left=True, stacked=True
+)
+BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch), stacked=True)
+WHICH: tuple[Column[Figures], ...] = (RUNTIME, PRECISION, BATCH, Column("graphs", _graphs, left=True, minor=True))
 TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))
 DROP: Column[Figures] = Column("drop", lambda figures: against_reference(points, figures.drop, figures))
 DISTURBED: Column[Figures] = Column("!", lambda figures: "!" if figures.disturbances else ABSENT, left=True)
 SPEED: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("p50 ms", lambda figures: spread(duration, figures.p50)),
-    Column("p99", lambda figures: milliseconds(value_of(figures.p99))),
-    Column("images/s", lambda figures: number(figures.images_per_s)),
+    Column("p99", lambda figures: milliseconds(value_of(figures.p99)), minor=True),
+    Column("images/s", lambda figures: number(figures.images_per_s), minor=True),
     Column(f"vs {REFERENCE}", lambda figures: against_reference(times, figures.ratio, figures)),
-    Column("verdict", _verdict, left=True),
-    replace(TOP1, wide=True),
-    replace(DROP, wide=True),
-    DISTURBED,
+    Column("verdict", _verdict, left=True, minor=True),
+    replace(TOP1, wide=True, minor=True),
+    replace(DROP, wide=True, minor=True),
+    replace(DISTURBED, minor=True),
 )
 SPANS: tuple[Column[Figures], ...] = (
     *WHICH,

@@ -60,12 +60,14 @@ def report_document(
     shown.append(_summary(results, complete))
     if results:
         shown += [_environments(results), _reproduction(results)]
+    if not results and len(experiments) > 1:
+        shown.append(Section("", (Sentence(findings.overall_headline(experiments), "headline"),)))
     shown += map(findings.section, experiments)
     if results:
         plain = [figures for figures in results if figures.result.load is None]
         lines = (columns.meaning(plain) if plain else ()) + (load.MEANING if len(plain) < len(results) else ())
         shown.append(Legend(lines))
-    more = "machine, command and what the columns mean" if results else ""
+    more = "machine, command and definitions of the columns" if results else ""
     return Document(title, tuple(shown), _where_and_when(results, experiments), more)
 
 

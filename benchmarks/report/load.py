@@ -36,7 +36,7 @@ SWEPT: dict[ShapeName, tuple[str, Callable[[Figures], int]]] = {
 
 @dataclass(frozen=True)
 class LoadPlots(Block):
-    """What a page draws of load shapes of one network: service and response, sweeps and cold starts."""
+    """Load shapes of one network, whose service and response times, sweeps and cold starts a page draws."""
 
     results: tuple[Figures, ...]
 
@@ -74,25 +74,25 @@ def _step(name: str) -> Column[Figures]:
 SERVICE: tuple[Column[Figures], ...] = (
     Column("service ms", lambda figures: _service(figures, 0.5)),
     Column("p99", lambda figures: _service(figures, 0.99)),
-    Column("p99.9", lambda figures: _service(figures, 0.999)),
+    Column("p99.9", lambda figures: _service(figures, 0.999), minor=True),
 )
 
 LOADS: tuple[Column[Figures], ...] = (
     Column("shape", shape, left=True),
-    Column("offered/s", lambda figures: number(_load(figures).rate_per_s)),
-    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s)),
+    Column("offered/s", lambda figures: number(_load(figures).rate_per_s), minor=True),
+    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s), minor=True),
     *SERVICE,
     Column("response ms", _response(lambda figures: spread(duration, figures.p50))),
     Column("p99", _response(lambda figures: milliseconds(value_of(figures.p99)))),
-    Column("p99.9", _response(lambda figures: milliseconds(value_of(figures.p999)))),
-    DISTURBED,
+    Column("p99.9", _response(lambda figures: milliseconds(value_of(figures.p999))), minor=True),
+    replace(DISTURBED, minor=True),
 )
 BATCHES: tuple[Column[Figures], ...] = (
     Column("batch", lambda figures: str(figures.result.identity.batch)),
     Column("images/s", lambda figures: number(figures.images_per_s)),
     Column("calls/s", lambda figures: number(_load(figures).achieved_per_s)),
     *SERVICE,
-    DISTURBED,
+    replace(DISTURBED, minor=True),
 )
 COLD: tuple[Column[Figures], ...] = (
     Column("processes", lambda figures: str(len(_load(figures).responses_s))),
@@ -123,7 +123,7 @@ def _section(results: Sequence[Figures]) -> Section:
     of = results[0].result.identity
     named = f"{title(results)} · {' '.join(filter(None, (of.backend, of.precision)))}"
     tables = (table_of_results(columns, shown) for columns, shown in kinds.items() if shown)
-    said = list(sweeps(loaded))
+    said = [*answer(loaded), *sweeps(loaded)]
     for figures in loaded:
         said += [f"{shape(figures)}: {warning}" for warning in list_stalls(_load(figures))]
     blocks = (
@@ -136,6 +136,23 @@ def _section(results: Sequence[Figures]) -> Section:
     return Section(named, blocks, "more of these rows")
 
 
+def answer(results: Sequence[Figures]) -> Iterator[str]:
+    """The highest throughput, the latency of the first load and the cold start of one runtime, in one sentence; nothing
+    without any of them."""
+    parts: list[str] = []
+    swept = [figures for figures in results if _load(figures).shape in SWEPT and figures.images_per_s]
+    if swept:
+        best = max(swept, key=lambda figures: figures.images_per_s or 0)
+        parts.append(f"up to {number(best.images_per_s)} images/s ({shape(best)})")
+    loads = [figures for figures in results if figures.p50 is not None and _load(figures).shape not in SWEPT]
+    warm, cold = ([one for one in loads if (_load(one).shape == "cold") == is_cold] for is_cold in (False, True))
+    parts += [f"p50 {milliseconds(value_of(one.p50))} ms ({shape(one)})" for one in warm[:1]]
+    parts += [f"first answer {milliseconds(value_of(one.p50))} ms after a cold start" for one in cold[:1]]
+    if parts:
+        of = results[0].result.identity
+        yield f"{' '.join(filter(None, (of.backend, of.precision)))}: {', '.join(parts)}"
+
+
 def sweeps(results: Sequence[Figures]) -> Iterator[str]:
     """Where more at once stops to pay, in words, for each shape that was swept; the results are of one runtime."""
     for name, (word, size) in SWEPT.items():
@@ -145,9 +162,9 @@ def sweeps(results: Sequence[Figures]) -> Iterator[str]:
             continue
         reached, (best, most) = dict(points)[found], max(points, key=lambda point: point[1])
         yield (
-            f"{word} {found:,}: {reached:,.0f} images/s, the least that comes within {KNEE:.0%} of the best of "
-            f"{min(points)[0]:,} to {max(points)[0]:,}, {most:,.0f} at {best:,}"
-            + (" (the largest tried: more may be better still)" if found == max(points)[0] else "")
+            f"{word} {found:,}: {reached:,.0f} images/s, the smallest value of {min(points)[0]:,} to "
+            f"{max(points)[0]:,} within {100 * KNEE:.0f} % of the highest throughput, {most:,.0f} at {best:,}"
+            + (" (the largest value: a larger one may reach more)" if found == max(points)[0] else "")
         )
 
 

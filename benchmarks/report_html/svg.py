@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from benchmarks.analysis.ranking import name
 from benchmarks.records.result import Result
+from benchmarks.report_html.markup import printable, text
 from exporter.precision.table import PRECISIONS
 from runtimes import available_backends
 from runtimes.errors import BackendUnavailableError, Reason
@@ -128,13 +130,27 @@ def choose_style(runtimes: Iterable[str], precisions: Iterable[str]) -> PlotStyl
     )
 
 
+def short_name(result: Result) -> str:
+    """The configuration's name, no longer than a drawing has room for."""
+    return shorten(name(result))
+
+
+def shorten(words: str, most: int = 40) -> str:
+    """The words in one line of at most so many characters."""
+    words = " ".join(printable(words).split())
+    return words if len(words) <= most else words[: most - 1] + "…"
+
+
 def render(place: str, kind: str, title: str, caption: str, spoken: str, height_in: float, draw: Draw) -> Plot:
     """The plot of what ``draw`` puts on an empty figure. ``place`` is its own on the page: letters, digits and hyphens.
     ``spoken`` is what it shows, for who cannot see it.
 
     The figure takes care of its own layout; what is drawn outside the axes finds place.
     """
-    svg = _save("svg", (WIDTH_IN, height_in), draw, {**_SETTINGS, "svg.hashsalt": place}, transparent=True)
+    settings = {**_SETTINGS, "svg.hashsalt": place}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # the browser has other fonts
+        svg = _save("svg", (WIDTH_IN, height_in), draw, settings, transparent=True)
     return Plot(kind, title, caption, _embed_svg(svg.decode(), place, spoken))
 
 
@@ -184,7 +200,7 @@ def _embed_svg(svg: str, name: str, spoken: str) -> str:
     svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.DOTALL)
     svg = re.sub(r"#0[0-9a-f]{5}\b", lambda found: VARIABLES.get(found[0], found[0]), svg)
     view = re.search(r'viewBox="[^"]*"', svg)
-    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{escape(spoken)}"'
+    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{text(spoken)}"'
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f"{opening} {namespaces}>{svg[svg.index('>') + 1 :].rstrip()}"
 

@@ -54,14 +54,16 @@ class TableColumn:
         left: text stands at the left, numbers at the right.
         unbroken: its cells are never wrapped.
         wide: shown only where there is room, as on a page.
-        foreign: it holds somebody else's numbers.
+        minor: hidden on a narrow page until its reader asks for all columns.
+        stacked: its cells stand under the head of their row on a narrow page.
     """
 
     heading: str
     left: bool = False
     unbroken: bool = False
     wide: bool = False
-    foreign: bool = False
+    minor: bool = False
+    stacked: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""Bar charts of medians, in HTML and SVG: they need no script and no library, and colour alone tells nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.ranking import name
+from benchmarks.format import milliseconds
+from benchmarks.records.result import Estimate
+from benchmarks.report.columns import SPEED, search_attributes
+from benchmarks.report.run import RunPlots
+from benchmarks.report_html.markup import data_attributes, text
+from benchmarks.report_html.svg import PlotStyle
+
+SPACE = 1.5
+"""Largest end of an interval on a chart's axis, in multiples of the largest median: a longer whisker is cut there."""
+
+
+def bar_charts(plots: RunPlots, look: PlotStyle) -> str:
+    """A chart of each batch size, the fastest configuration first; nothing where nothing was measured."""
+    batches: dict[int, list[tuple[Estimate, Figures]]] = {}
+    for figures in plots.results:
+        if figures.p50 is not None and figures.p50.value:
+            batches.setdefault(figures.result.identity.batch, []).append((figures.p50, figures))
+    charts = "\n".join(_chart(batch, bars, plots.best, look) for batch, bars in batches.items())
+    return f'<div class="charts">\n{charts}\n</div>' if charts else ""
+
+
+def _chart(batch: int, bars: Sequence[tuple[Estimate, Figures]], best: Sequence[Figures], look: PlotStyle) -> str:
+    ordered = sorted(bars, key=lambda bar: bar[0].value)
+    longest = max(p50.value for p50, _ in bars)
+    axis = max(longest, min(max(p50.high for p50, _ in bars), SPACE * longest))
+    lines = [_bar(p50, figures, axis, any(figures is one for one in best), look) for p50, figures in ordered]
+    whiskers = " Whiskers: 95 % intervals." if any(p50.high > p50.low for p50, _ in bars) else ""
+    return (
+        f'<figure class="bars"><h3>Median latency, batch {batch}</h3><ul>\n{chr(10).join(lines)}\n</ul>'
+        f"<figcaption>p50 of one call in milliseconds; shorter is faster.{whiskers}</figcaption></figure>"
+    )
+
+
+def _bar(p50: Estimate, figures: Figures, axis: float, best: bool, look: PlotStyle) -> str:
+    colour = look.colours[figures.result.identity.backend] + 1
+    end, low, high = (100 * min(value / axis, 1) for value in (p50.value, p50.low, p50.high))
+    whisker = f'<path d="M{low:.2f} 6H{high:.2f}M{low:.2f} 2.5V9.5M{high:.2f} 2.5V9.5"/>' if p50.high > p50.low else ""
+    state, mark = (' class="best"', "<em>fastest</em> ") if best else ("", "")
+    attributes = data_attributes(search_attributes(SPEED, figures))
+    return (
+        f"<li{state}{attributes}>"
+        f'<span class="name">{text(name(figures.result))}</span>'
+        f'<svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{end:.2f}" height="12" fill="var(--series-{colour})"/>{whisker}</svg>'
+        f'<span class="value">{mark}<strong>{milliseconds(p50.value)} ms</strong></span></li>'
+    )
