@@ -67,7 +67,7 @@ def report_document(
         plain = [figures for figures in results if figures.result.load is None]
         lines = (columns.meaning(plain) if plain else ()) + (load.MEANING if len(plain) < len(results) else ())
         shown.append(Legend(lines))
-    more = "machine, command and definitions of the columns" if results else ""
+    more = "machine, command and what the columns mean" if results else ""
     return Document(title, tuple(shown), _where_and_when(results, experiments), more)
 
 
