@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 FORMS: tuple[svg.Form, ...] = ("svg", "png")
 
-PANEL_IN, LEGEND_ROW_IN, TITLE_LINE_IN = 3.0, 0.2, 0.17
-"""Heights: of a panel, of each row of the legend under all of them, and of a line of a picture's titles."""
+PANEL_IN, TITLE_LINE_IN = 3.0, 0.17
+"""Heights of a panel, and of a line of a picture's titles."""
 
 TITLE_POINTS, NAME_POINTS, LONGEST_NAME_LINE = 10, 9, 16
 """Sizes of titles and of a mark's name beside the axes, which has so many characters in a line."""
@@ -140,9 +140,8 @@ class _Legend:
 
     def __init__(self, panels: Sequence[Panel], look: Paint, width_in: float) -> None:
         self._entries = legend_entries(panels, look)
-        widest = max(map(len, self._entries), default=0)
-        self._columns = max(1, min(len(self._entries), int(72 * width_in / (5.2 * widest + 48))))
-        self.height_in = LEGEND_ROW_IN * math.ceil(len(self._entries) / self._columns)
+        self._columns = svg.legend_columns(self._entries, width_in)
+        self.height_in = svg.legend_in(self._entries, width_in)
 
     def put(self, figure: Figure) -> None:
         """Explains them, and lays the figure out."""

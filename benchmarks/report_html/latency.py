@@ -108,7 +108,10 @@ def drift(results: Sequence[Result], look: PlotStyle, place: str) -> Plot | None
         "Each point is the median of one round, each line one process. A change of all configurations at once comes "
         "from the machine. A step between two lines comes from the new process."
     )
-    title, height_in = f"Drift over the run, batch {shown[0].identity.batch}", 2.9 + canvas.legend_in(len(shown))
+    title, height_in = (
+        f"Drift over the run, batch {shown[0].identity.batch}",
+        2.9 + canvas.legend_in({short_name(result) for result in shown}),
+    )
     return canvas.render(f"{place}-drift", "drift", title, caption, spoken, height_in, draw)
 
 

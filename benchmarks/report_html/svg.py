@@ -8,9 +8,10 @@ file takes the page's light colours.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
@@ -34,6 +35,9 @@ INSTALL = "pip install 'rexport[report]'"
 
 WIDTH_IN = 5.2
 """Of every plot: 10-point text is still read when a telephone shows it at two thirds."""
+
+LEGEND_ROW_IN = 0.2
+"""Height of a row of a legend."""
 
 INK, FAINT, GRID, PAPER = "#010101", "#020202", "#030303", "#050505"
 SERIES = tuple(f"#0404{number:02x}" for number in range(1, 9))
@@ -228,14 +232,20 @@ def label_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def legend_in(entries: int) -> float:
-    """The height of ``legend_below``."""
-    return 0.2 * -(-entries // 3)
+def legend_columns(labels: Collection[str], width_in: float = WIDTH_IN) -> int:
+    """The number of entries that fit side by side into a legend."""
+    widest = max(map(len, labels), default=0)
+    return max(1, min(len(labels), int(72 * width_in / (5.2 * widest + 48))))
+
+
+def legend_in(labels: Collection[str], width_in: float = WIDTH_IN) -> float:
+    """The height of a legend."""
+    return LEGEND_ROW_IN * math.ceil(len(labels) / legend_columns(labels, width_in))
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """Explains what was drawn with a label under the axes, each label once."""
+    """Puts a legend under the axes, with each label once."""
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     if once:
-        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=min(3, len(once)))
+        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=legend_columns(once))

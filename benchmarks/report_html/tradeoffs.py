@@ -57,7 +57,7 @@ def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | Non
         f"Left is faster, up is more accurate, at batch {batch}. Bars: 95 % intervals. No configuration is both faster "
         "and more accurate than one on the dashed Pareto front."
     )
-    height_in = 3.0 + canvas.legend_in(len({short_name(one.figures.result) for one in candidates}) + 1)
+    height_in = 3.0 + canvas.legend_in({"Pareto front", *(short_name(one.figures.result) for one in candidates)})
     return canvas.render(f"{place}-front", "front", "Latency against accuracy", caption, spoken, height_in, draw)
 
 
@@ -121,7 +121,9 @@ def sweep(
     spoken = f"images/s by {grows} of {len(lines)} configurations: {shorten(best)} reaches {fastest[best]:,.0f}"
     within = f"the smallest value within {100 * KNEE:.0f} % of the line's best"
     caption = f"Ring: the knee, {within}. Both axes are logarithmic."
-    return canvas.render(f"{place}-{kind}", kind, title, caption, spoken, 3.0 + canvas.legend_in(len(lines)), draw)
+    return canvas.render(
+        f"{place}-{kind}", kind, title, caption, spoken, 3.0 + canvas.legend_in({*map(shorten, lines)}), draw
+    )
 
 
 def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
@@ -170,5 +172,5 @@ def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | 
         "Lines: ceilings measured on this machine with the same number of threads. The slope is the memory bandwidth, "
         "the level the peak arithmetic. The distance of a point below its line is the unused part."
     )
-    height_in = 3.2 + canvas.legend_in(len({short_name(result) for result, _, _ in points}))
+    height_in = 3.2 + canvas.legend_in({short_name(result) for result, _, _ in points})
     return canvas.render(f"{place}-roofline", "roofline", "Roofline", caption, spoken, height_in, draw)

@@ -301,11 +301,11 @@ def test_the_answer_and_the_bars_are_on_the_first_screen(
 @pytest.mark.parametrize("scripts", [True, False])
 def test_folds_are_open_on_paper(driver: WebDriver, show: Callable[..., None], served: str, scripts: bool) -> None:
     show(served, scripts=scripts)
-    inner = "[...document.querySelectorAll('main details > :not(summary)')]"
-    visible = f"{inner}.map(e => e.checkVisibility({{contentVisibilityAuto: true}}))"
-    assert set(run(driver, visible)) == {False}
+    content = "[...document.querySelectorAll('details')].map(e => getComputedStyle(e, '::details-content'))"
+    visibility = f"{content}.map(style => style.contentVisibility)"
+    assert set(run(driver, visibility)) == {"hidden"}
     browser.command(driver, "Emulation.setEmulatedMedia", media="print")
-    assert set(run(driver, visible)) == {True}
+    assert set(run(driver, visibility)) == {"visible"}
     browser.command(driver, "Emulation.setEmulatedMedia", media="")
 
 
