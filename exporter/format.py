@@ -6,12 +6,14 @@ ABSENT = "–"
 """Stands where nothing was measured."""
 
 
+def decimals(value: float) -> int:
+    """Decimals that show a value with three digits or more."""
+    return 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+
+
 def milliseconds(seconds: float | None) -> str:
     """Three digits or more, never an exponent."""
-    if seconds is None:
-        return ABSENT
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
+    return ABSENT if seconds is None else f"{1000 * seconds:,.{decimals(1000 * seconds)}f}"
 
 
 def count(number: int, noun: str) -> str:

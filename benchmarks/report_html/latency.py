@@ -173,8 +173,8 @@ def _responses(loads: Sequence[tuple[Figures, LoadResult]], look: PlotStyle, pla
     spoken = f"Service and response times of {len(loads)} load shapes: {slowest}"
     caption = (
         "Upper line, hollow: service time, the duration of the call. Lower line, filled: response time, from the "
-        "intended start of the request. In a closed loop the two are equal, because each request waits for the answer "
-        "before it. Only an open loop shows how long requests wait behind a stall."
+        "intended start of the request. In a single stream the two are equal, because each request waits for the "
+        "answer before it. Only a server shows how long requests wait behind a stall."
     )
     height_in = 1.5 + (0.5 if several else 0.42) * len(loads)
     return canvas.render(place, "responses", "Service and response time", caption, spoken, height_in, draw)

@@ -9,7 +9,7 @@ from html import escape
 LONG = 48
 """Characters from which on a cell or a name may wrap."""
 
-_INTERVAL = re.compile(r"(.*\S) (\[[^\[\]]*\]|± .*)")
+_INTERVAL = re.compile(r"(.*?\S) (\[[^\[\]]*\]|± .*|too noisy|n\.s\.)")
 
 
 def text(words: str) -> str:

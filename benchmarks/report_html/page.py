@@ -24,8 +24,8 @@ _HEAD = (
     '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
 )
 
-VALIDITY = {"run-quiet": "Valid", "run-disturbed": "Invalid", "run-unwatched": "Unverified"}
-"""Badge of a run by the code of the remark that says how the machine was."""
+VALIDITY = {"run-valid": "Valid", "run-invalid": "Invalid", "run-preliminary": "Preliminary"}
+"""Badge of a run by the code of the remark that has the verdict on it."""
 
 
 @dataclass(frozen=True)
@@ -173,19 +173,19 @@ def _format_chapter(chapter: _Chapter, place: str, look: PlotStyle, filters: str
     method = [block for block in shown if isinstance(block, blocks.Command | blocks.Definitions)]
     folds = [block for block in shown if isinstance(block, Folded)]
     notes = tuple(block for block in chapter.blocks if isinstance(block, Remark) and block.kind == "note")
-    yield from _format_blocks(sentences, place, look)
+    yield from format_blocks(sentences, place, look)
     yield from filter(None, (bar_charts(block, look) for block in shown if isinstance(block, RunPlots)))
     yield filters
     aside = [*sentences, *method, *folds]
-    yield from _format_blocks([block for block in shown if block not in aside], place, look)
-    yield from _format_blocks(folds, place, look)
+    yield from format_blocks([block for block in shown if block not in aside], place, look)
+    yield from format_blocks(folds, place, look)
     for block in shown:
         if isinstance(block, RunPlots):
             yield from _fold_plots(block, place, look)
     if notes:
-        yield from _format_blocks([Folded("Notes", notes)], place, look)
+        yield from format_blocks([Folded("Notes", notes)], place, look)
     if method:
-        yield from _format_blocks([Folded("Method and machine", tuple(method))], place, look)
+        yield from format_blocks([Folded("Method and machine", tuple(method))], place, look)
 
 
 def _format_appendices(document: Document, look: PlotStyle) -> Iterator[str]:
@@ -194,10 +194,11 @@ def _format_appendices(document: Document, look: PlotStyle) -> Iterator[str]:
     if document.legend:
         folds.append(Folded("Definitions of the columns", (Sentence(" ".join(document.legend), "aside"),)))
     if folds:
-        yield from ("<section><h2>Machine and method</h2>", *_format_blocks(folds, "appendix", look), "</section>")
+        yield from ("<section><h2>Machine and method</h2>", *format_blocks(folds, "appendix", look), "</section>")
 
 
-def _format_blocks(shown: Iterable[Block], place: str, look: PlotStyle, counted: bool = True) -> Iterator[str]:
+def format_blocks(shown: Iterable[Block], place: str, look: PlotStyle, counted: bool = True) -> Iterator[str]:
+    """The elements of the blocks. ``place`` begins their identifiers; the filters count rows of ``counted`` tables."""
     for kind, alike in groupby(shown, key=type):
         if issubclass(kind, Verdict):
             yield format_verdicts([block for block in alike if isinstance(block, Verdict)])
@@ -211,8 +212,9 @@ def _format_block(block: Block, place: str, look: PlotStyle, counted: bool) -> s
         case Sentence(words, role):
             kind = {"headline": ' class="headline"', "aside": ' class="sub"', "plain": ""}[role]
             return f"<p{kind}>{text(words)}</p>"
-        case Remark(words):
-            return f"<li>{text(words)}</li>"
+        case Remark(words, kind):
+            warned = "" if kind == "note" else ' class="warning"'
+            return f"<li{warned}>{text(words)}</li>"
         case Table():
             return format_table(block, look, counted) if block.columns else ""
         case blocks.Definitions(pairs):
@@ -222,7 +224,7 @@ def _format_block(block: Block, place: str, look: PlotStyle, counted: bool) -> s
             button = '<button type="button" hidden>Copy</button>'
             return f'<div class="command"><pre tabindex="0"><code>{text(words)}</code></pre>{button}</div>'
         case Folded(summary, inner):
-            content = "".join(_format_blocks(inner, place, look, counted=False))
+            content = "".join(format_blocks(inner, place, look, counted=False))
             return f"<details><summary>{text(summary)}</summary>{content}</details>"
     return _format_plots(_plots(block, place, look))
 

@@ -17,7 +17,7 @@ def format_table(table: Table, look: PlotStyle, counted: bool) -> str:
     kinds = ("sortable", "counted" if counted and filtered else "", table.name)
     caption = table.caption or table.label
     lines = [_format_row(row, table.columns, look) for row in table.rows]
-    hidden = any(column.minor or column.stacked for column in table.columns)
+    hidden = any(column.priority or column.stacked for column in table.columns)
     switch = '<label class="all"><input type="checkbox"> All columns</label>' if hidden else ""
     head = "".join(_cell('th scope="col"', column.heading, column) for column in table.columns)
     return (
@@ -46,7 +46,7 @@ def _stack(words: str, column: TableColumn) -> str:
 
 
 def _cell(tag: str, words: str, column: TableColumn) -> str:
-    flags = {"left": column.left, "minor": column.minor, "stacked": column.stacked}
+    flags = {"left": column.left, "minor": column.priority > 0, "stacked": column.stacked}
     kinds = " ".join(name for name, there in flags.items() if there)
     side = f' class="{kinds}"' if kinds else ""
     return f"<{tag}{side}>{cell_text(words)}</{tag.split(' ')[0]}>"

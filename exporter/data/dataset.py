@@ -30,6 +30,7 @@ from runtimes.errors import (
     ModelMismatchError,
     ResourceError,
     UsageError,
+    nearest,
     quote,
 )
 from runtimes.images import prefetch
@@ -38,13 +39,16 @@ from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_imag
 BUNDLED_NAME = "fashion-mnist"
 """The data set that comes with rexport: weights made for it are checked and measured on it unasked."""
 
+CIFAR_NAME = "cifar10"
+"""The data set that is named together with where it lies: ``cifar10:PATH``."""
+
 BUNDLED: dict[Split, Path] = {
     "test": Path(__file__).parents[1] / "bundled" / f"{BUNDLED_NAME}-test.npz",
     "train": Path(__file__).parents[1] / "bundled" / f"{BUNDLED_NAME}-train-sample.npz",
 }
 """The whole test set, and 1,000 images of the training set."""
 
-FORMS = f"{BUNDLED_NAME}, cifar10:PATH, or the path of a folder or tar archive with CIFAR-10 or with one folder a class"
+FORMS = f"{BUNDLED_NAME}, {CIFAR_NAME}:PATH, or a folder or tar archive with CIFAR-10 or with one folder a class"
 
 _BUNDLED_LIMIT_BYTES = 64 << 20
 
@@ -206,10 +210,11 @@ def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> 
 
 
 def _open_spec(spec: str, split: Split) -> Dataset:
-    if spec == BUNDLED_NAME:
+    exists = _exists(Path(spec))
+    if spec == BUNDLED_NAME or (spec.lower() == BUNDLED_NAME and not exists):
         return _open_bundled(split)
     name, colon, rest = spec.partition(":")
-    if name != "cifar10":
+    if name.lower() != CIFAR_NAME or exists:
         return _open_path(spec, split)
     if not colon or not rest:
         raise UsageError("cifar10 is not bundled", code="cifar10-not-bundled", hint="name where it lies: cifar10:PATH")
@@ -227,7 +232,9 @@ def _open_path(path: str, split: Split) -> Dataset:
             raise ResourceError(
                 "no such file or folder", code="dataset-missing", path=path, hint=f"data is {FORMS}", errno=errno.ENOENT
             )
-        raise UsageError(f"no data set {quote(path)!r}", code="dataset-unknown", hint=FORMS)
+        meant = nearest(path, (BUNDLED_NAME, CIFAR_NAME))
+        hint = FORMS if meant is None else f"did you mean {meant}?"
+        raise UsageError(f"no data set {quote(path)!r}", code="dataset-unknown", hint=hint)
     found = archives.read(place)
     name = place.resolve().name.split(".tar")[0].removesuffix(".tgz").removesuffix(".txz") or "data"
     table = cifar.read(found, split)

@@ -53,16 +53,15 @@ class TableColumn:
     Attributes:
         left: text stands at the left, numbers at the right.
         unbroken: its cells are never wrapped.
-        wide: shown only where there is room, as on a page.
-        minor: hidden on a narrow page until its reader asks for all columns.
-        stacked: its cells stand under the head of their row on a narrow page.
+        priority: on a narrow terminal the columns of the highest number are left out first; those of 0 never are. A
+            narrow page hides all others until its reader asks for them.
+        stacked: on a narrow page its cells stand under the head of their row.
     """
 
     heading: str
     left: bool = False
     unbroken: bool = False
-    wide: bool = False
-    minor: bool = False
+    priority: int = 0
     stacked: bool = False
 
 
@@ -90,6 +89,7 @@ class Table(Block):
         label: stands over it on a page, which has room for it.
         name: a word by which a page's style sheet and scripts know it.
         aside: less important than what stands before it.
+        elsewhere: a sentence that says where the columns are that a narrow terminal leaves out.
     """
 
     columns: tuple[TableColumn, ...]
@@ -98,6 +98,7 @@ class Table(Block):
     label: str = ""
     name: str = ""
     aside: bool = False
+    elsewhere: str = ""
 
     @property
     def headings(self) -> tuple[str, ...]:
@@ -114,11 +115,19 @@ class Table(Block):
         return self._with([any(cell != ABSENT for cell in cells) for cells in zip(*self.cells, strict=True)])
 
     def narrow(self) -> Table:
-        """The table without what is shown only where there is room: wide columns, and rows that are missing."""
+        """The table without rows that are missing, whose remarks tell of them, and without the columns that are empty
+        then."""
         there = tuple(row for row in self.rows if row.state != "missing")
-        if there == self.rows and not any(column.wide for column in self.columns):
+        return self if there == self.rows else replace(self, rows=there).drop_empty()
+
+    def leave_out(self) -> Table:
+        """The table without the column of the highest priority number; the last of several. The table itself if all
+        its columns have priority 0."""
+        highest = max(column.priority for column in self.columns)
+        if highest == 0:
             return self
-        return replace(self, rows=there)._with([not column.wide for column in self.columns]).drop_empty()
+        last = max(place for place, column in enumerate(self.columns) if column.priority == highest)
+        return self._with([place != last for place in range(len(self.columns))])
 
     def _with(self, kept: Sequence[bool]) -> Table:
         rows = tuple(replace(row, cells=tuple(compress(row.cells, kept))) for row in self.rows)

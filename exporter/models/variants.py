@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtimes.errors import UsageError, quote
+from runtimes.errors import UsageError, quote, suggest
 
 Block = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar"]
@@ -60,6 +60,12 @@ class Variant:
     def features(self) -> int:
         """Channels that the classifier sees."""
         return self.widths[-1] * EXPANSION[self.block]
+
+    @property
+    def title(self) -> str:
+        """The network's name in sentences, as ``ResNet-20``."""
+        layers = "".join(filter(str.isdigit, self.name))
+        return f"{'ResNet' if self.residual else 'Plain'}-{layers}"
 
     @property
     def family(self) -> str:
@@ -212,17 +218,15 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variant(name: str) -> Variant:
-    """The row of that name.
+    """The row of that name, in upper or lower case.
 
     Raises:
-        UsageError: there is none; the message lists what there is.
+        UsageError: there is none; the message suggests the nearest name, or lists all.
     """
-    try:
-        return VARIANTS[name]
-    except KeyError:
-        raise UsageError(
-            f"no variant {quote(name)!r}", code="variant-unknown", hint=f"one of {', '.join(VARIANTS)}"
-        ) from None
+    row = VARIANTS.get(name.lower())
+    if row is None:
+        raise UsageError(f"no variant {quote(name)!r}", code="variant-unknown", hint=suggest(name, VARIANTS))
+    return row
 
 
 def customise(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrecisionSpec:
-    """What the user asked for.
+    """What the user asked for. What concerns int8 alone has no effect in other precisions.
 
     Attributes:
         precision: a name in ``PRECISIONS``.
@@ -38,19 +38,9 @@ class PrecisionSpec:
     gate_images: int = GATE_IMAGES
 
     def __post_init__(self) -> None:
-        row = precision(self.precision)
+        precision(self.precision)
         if min(self.calibration_images, self.gate_images) < 1:
             raise UsageError("at least 1 image is needed for calibration and gate each", code="image-count-below-one")
-        if not row.calibrated and self.target != "cpu":
-            raise UsageError(
-                f"--target {self.target} is a recipe of int8, and {row.name} was asked for", code="target-needs-int8"
-            )
-        if not row.calibrated and self.calibration is not None:
-            raise UsageError(
-                f"--calibration is for int8, and {row.name} was asked for",
-                code="calibration-needs-int8",
-                hint="leave it out",
-            )
 
     @property
     def row(self) -> Precision:

@@ -1,1 +1,1 @@
-"""Programs that make files of the documentation."""
+"""Programs that build the documentation and hold it to its bounds."""

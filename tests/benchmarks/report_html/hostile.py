@@ -61,7 +61,7 @@ def hostile_results() -> tuple[Figures, ...]:
         COMPARED[3],
         COMPARED[-1],
         ON_A_GPU,
-        stalled("open", 1200),
+        stalled("server", 1200),
         clients(1),
         clients(2),
         COLD,
