@@ -105,7 +105,7 @@ def find_invalidity(
     if sentinel is not None and sentinel < 1 - BUSY_SHARE:
         return Reason("processor-withheld", f"a test loop before each round got {_percent(sentinel)} of a CPU")
     if any(one.throttled for one in seen):
-        return Reason("processor-throttled", "a CPU was throttled because of its temperature")
+        return Reason("machine-throttled", "a CPU was throttled because of its temperature")
     return next(_limited_gpu(gpu_before, gpu_after), None)
 
 
@@ -173,8 +173,8 @@ def _waiting(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reas
         sentence = f"threads of the process waited for a CPU in up to {_percent(waited)} of the time"
         yield waited / WAITED_SHARE, Reason("threads-waited", f"{sentence} (limit {_percent(WAITED_SHARE)})")
     rate, limit = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
-    switched = f"up to {rate:.0f} involuntary context switches per second (limit {limit})"
-    yield rate / limit, Reason("threads-switched", switched)
+    reason = Reason("threads-switched", f"up to {rate:.0f} involuntary context switches per second (limit {limit})")
+    yield rate / limit, reason
 
 
 def _speed(conditions: Conditions) -> Iterator[tuple[float, Reason]]:

@@ -22,9 +22,6 @@ from exporter.document.blocks import Block, Definitions, Document, Folded, Legen
 GPU_WIDTH = 120
 """Columns of a plain document with results of a GPU, which has more to tell."""
 
-PRELIMINARY = Remark(
-    "Preliminary: measured with --quick, in one short process of each configuration.", "warning", code="preliminary"
-)
 INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", code="incomplete")
 
 
