@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import (
@@ -57,17 +57,20 @@ NOT_SIGNIFICANT = "n.s."
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column: its heading, the function that writes its cells, and its priority as in ``TableColumn``."""
+    """One column: its heading, the function that writes its cells, and the rest as in ``TableColumn``."""
 
     heading: str
     cell: Callable[[T], str]
     left: bool = False
     priority: int = 0
+    stacked: bool = False
 
 
 def table(columns: Sequence[Column[T]], rows: Sequence[T]) -> Table:
     """The rows' cells, without the columns that there is nothing in."""
-    heads = tuple(TableColumn(column.heading, column.left, priority=column.priority) for column in columns)
+    heads = tuple(
+        TableColumn(column.heading, column.left, priority=column.priority, stacked=column.stacked) for column in columns
+    )
     return Table(heads, tuple(TableRow(tuple(column.cell(row) for column in columns)) for row in rows)).drop_empty()
 
 
@@ -76,18 +79,23 @@ def table_of_results(
 ) -> Table:
     """The same of results, which a page filters by what stands at the left and by batch; ``best`` are marked."""
     plain = table(columns, results)
-    searched = [column for column in columns if column.left or column is BATCH]
     rows = []
     for figures, row in zip(results, plain.rows, strict=True):
-        identity = figures.result.identity
-        about = {"runtime": identity.backend, "precision": identity.precision or ""}
-        words = dict.fromkeys((*about.values(), *(column.cell(figures) for column in searched)))
-        words.pop(ABSENT, None)
         missing = figures.result.status != "ok" or not has_values(columns, figures)
         marked = any(figures is one for one in best)
-        attributes = {**about, "words": " ".join(words).lower()}
-        rows.append(TableRow(row.cells, attributes, "missing" if missing else "best" if marked else ""))
+        state: Literal["missing", "best", ""] = "missing" if missing else "best" if marked else ""
+        rows.append(TableRow(row.cells, search_attributes(columns, figures), state))
     return replace(plain, rows=tuple(rows))
+
+
+def search_attributes(columns: Sequence[Column[Figures]], figures: Figures) -> dict[str, str]:
+    """The words by which a page filters a result that it shows in these columns."""
+    identity = figures.result.identity
+    about = {"runtime": identity.backend, "precision": identity.precision or ""}
+    cells = (column.cell(figures) for column in columns if column.left or column is BATCH)
+    words = dict.fromkeys((*about.values(), *cells))
+    words.pop(ABSENT, None)
+    return {**about, "words": " ".join(words).lower()}
 
 
 def has_values(columns: Sequence[Column[Figures]], figures: Figures) -> bool:
@@ -144,8 +152,10 @@ def _graphs(figures: Figures) -> str:
 
 
 BACKEND: Column[Figures] = Column("backend", lambda figures: figures.result.identity.backend, left=True)
-PRECISION: Column[Figures] = Column("precision", lambda figures: figures.result.identity.precision or ABSENT, left=True)
-BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch))
+PRECISION: Column[Figures] = Column(
+    "precision", lambda figures: figures.result.identity.precision or ABSENT, left=True, stacked=True
+)
+BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch), stacked=True)
 FILE: Column[Figures] = Column("file", lambda figures: figures.result.identity.file or ABSENT, left=True)
 WHICH: tuple[Column[Figures], ...] = (FILE, BACKEND, PRECISION, BATCH, Column("graphs", _graphs, left=True))
 TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))

@@ -72,6 +72,8 @@ def report_document(
     shown.append(_summary(results, complete))
     if results:
         shown += [_environments(results), _reproduction(results)]
+    if not results and len(experiments) > 1:
+        shown.append(Section("", (Sentence(findings.overall_headline(experiments), "headline"),)))
     shown += map(findings.section, experiments)
     if results:
         plain = [figures for figures in results if figures.result.load is None]

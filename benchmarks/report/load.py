@@ -77,17 +77,17 @@ def _step(name: str) -> Column[Figures]:
 SERVICE: tuple[Column[Figures], ...] = (
     Column("service ms", lambda figures: _service(figures, 0.5)),
     Column("p99 ms", lambda figures: _service(figures, 0.99)),
-    Column("p99.9 ms", lambda figures: _service(figures, 0.999)),
+    Column("p99.9 ms", lambda figures: _service(figures, 0.999), priority=1),
 )
 
 LOADS: tuple[Column[Figures], ...] = (
     Column("shape", shape, left=True),
-    Column("offered/s", lambda figures: number(_load(figures).rate_per_s)),
-    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s)),
+    Column("offered/s", lambda figures: number(_load(figures).rate_per_s), priority=2),
+    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s), priority=2),
     *SERVICE,
     Column("response ms", _response(lambda figures: spread(duration, figures.p50))),
     Column("response p99", _response(lambda figures: milliseconds(value_of(figures.p99)))),
-    Column("response p99.9", _response(lambda figures: milliseconds(value_of(figures.p999)))),
+    Column("response p99.9", _response(lambda figures: milliseconds(value_of(figures.p999))), priority=1),
 )
 BATCHES: tuple[Column[Figures], ...] = (
     Column("batch", lambda figures: str(figures.result.identity.batch)),
@@ -124,7 +124,7 @@ def _section(results: Sequence[Figures]) -> Section:
     of = results[0].result.identity
     named = f"{title(results)} · {' '.join(filter(None, (of.backend, of.precision)))}"
     tables = (table_of_results(columns, shown) for columns, shown in kinds.items() if shown)
-    said = list(sweeps(loaded))
+    said = [*answer(loaded), *sweeps(loaded)]
     for figures in loaded:
         said += [f"{shape(figures)}: {warning}" for warning in list_stalls(_load(figures))]
     blocks = (
@@ -136,6 +136,23 @@ def _section(results: Sequence[Figures]) -> Section:
         *versions(results),
     )
     return Section(named, blocks, "more of these rows")
+
+
+def answer(results: Sequence[Figures]) -> Iterator[str]:
+    """The highest throughput, the latency of the first load and the cold start of one backend, in one sentence; nothing
+    without any of them."""
+    parts: list[str] = []
+    swept = [figures for figures in results if _load(figures).shape in SWEPT and figures.images_per_s]
+    if swept:
+        best = max(swept, key=lambda figures: figures.images_per_s or 0)
+        parts.append(f"up to {number(best.images_per_s)} images/s ({shape(best)})")
+    loads = [figures for figures in results if figures.p50 is not None and _load(figures).shape not in SWEPT]
+    warm, cold = ([one for one in loads if (_load(one).shape == "cold") == is_cold] for is_cold in (False, True))
+    parts += [f"p50 {milliseconds(value_of(one.p50))} ms ({shape(one)})" for one in warm[:1]]
+    parts += [f"first answer {milliseconds(value_of(one.p50))} ms after a cold start" for one in cold[:1]]
+    if parts:
+        of = results[0].result.identity
+        yield f"{' '.join(filter(None, (of.backend, of.precision)))}: {', '.join(parts)}"
 
 
 def sweeps(results: Sequence[Figures]) -> Iterator[str]:

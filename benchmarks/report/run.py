@@ -42,9 +42,10 @@ EVERYWHERE = ("f16c", "fma", "asimd")
 
 @dataclass(frozen=True)
 class RunPlots(Block):
-    """What a page draws of configurations that are compared: latency, accuracy, throughput, roofline and drift."""
+    """Configurations whose latency, accuracy, throughput, roofline and drift a page draws; ``best`` are marked."""
 
     results: tuple[Figures, ...]
+    best: tuple[Figures, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _section(results: Sequence[Figures], measured: Sequence[Figures]) -> Section
         *_footnotes(main),
         *folded,
         *remarks(results),
-        RunPlots(tuple(measured)),
+        RunPlots(tuple(measured), tuple(best)),
     )
     return Section(title(results), blocks, "more of these rows")
 

@@ -53,15 +53,16 @@ class TableColumn:
     Attributes:
         left: text stands at the left, numbers at the right.
         unbroken: its cells are never wrapped.
-        priority: on a narrow terminal the columns of the highest number are left out first; those of 0 never are.
-        foreign: it holds somebody else's numbers.
+        priority: on a narrow terminal the columns of the highest number are left out first; those of 0 never are. A
+            narrow page hides all others until its reader asks for them.
+        stacked: on a narrow page its cells stand under the head of their row.
     """
 
     heading: str
     left: bool = False
     unbroken: bool = False
     priority: int = 0
-    foreign: bool = False
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
