@@ -91,7 +91,7 @@ def table_of_results(
 def search_attributes(columns: Sequence[Column[Figures]], figures: Figures) -> dict[str, str]:
     """The words by which a page filters a result that it shows in these columns."""
     identity = figures.result.identity
-    about = {"runtime": identity.backend, "precision": identity.precision or ""}
+    about = {"backend": identity.backend, "precision": identity.precision or ""}
     cells = (column.cell(figures) for column in columns if column.left or column is BATCH)
     words = dict.fromkeys((*about.values(), *cells))
     words.pop(ABSENT, None)

@@ -70,7 +70,7 @@ class TableRow:
     """The cells of a line.
 
     Attributes:
-        attributes: what a page's filters look at: ``runtime``, ``precision`` and ``words``.
+        attributes: what a page's filters look at: ``backend``, ``precision`` and ``words``.
         state: ``best`` is marked; ``missing`` has no numbers, and stands only where there is room for its remark too;
             ``strong`` heads the lines beneath it; ``total`` sums up those above.
     """
