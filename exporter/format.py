@@ -1,13 +1,16 @@
-"""How numbers are written for people, in both commands."""
+"""Formatting of numbers for people, shared by ``rexport`` and ``rbench``."""
 
 from __future__ import annotations
 
 ABSENT = "–"
-"""Stands where nothing was measured."""
+"""The text of a table cell without a value."""
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Three digits or more, never an exponent."""
+    """Return a duration in milliseconds as text, without unit and exponent, or ``ABSENT`` for ``None``.
+
+    From 1 ms on, the text has at least three digits; below, it has three decimals.
+    """
     if seconds is None:
         return ABSENT
     value = seconds * 1000
@@ -15,5 +18,5 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """The number with its noun: ``1 thread``, ``2 threads``, ``1,000 rows``. The plural ends in s."""
+    """Return ``number`` with its ``noun``, for example ``1 thread`` or ``1,000 rows``. The plural ends in s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

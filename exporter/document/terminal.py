@@ -1,4 +1,4 @@
-"""A document on a terminal, or as plain text in a file or a pipe."""
+"""Rendering of documents on a terminal, or as plain text in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -27,8 +27,16 @@ if TYPE_CHECKING:
 
 
 def print_document(document: Document, file: TextIO) -> None:
-    """Prints the blocks in their order: as wide as the terminal is and with emphasis there, else plain and
-    ``plain_width`` columns wide. Plots, commands and definitions stay out, but for what is brief."""
+    """Print the blocks of a document in their order.
+
+    On a terminal, the text is as wide as the terminal and has emphasis. In a file or a pipe, it is plain and
+    ``document.plain_width`` columns wide. Plots, commands and definitions are skipped, except for the brief lines of
+    definitions in an appendix.
+
+    Args:
+        document: The document.
+        file: The text stream, which stays open.
+    """
     from rich.console import Console
 
     width = None if file.isatty() else document.plain_width
@@ -36,7 +44,7 @@ def print_document(document: Document, file: TextIO) -> None:
 
 
 def as_text(document: Document) -> str:
-    """The plain text of a document; no line ends in a space."""
+    """Return the plain text of a document. No line ends in a space."""
     file = io.StringIO()
     print_document(document, file)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
@@ -89,15 +97,15 @@ def _print_table(table: Table, console: Console) -> None:
     if table.caption:
         console.print()
         console.print(_text(table.caption))
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
         side: Literal["left", "right"] = "left" if column.left else "right"
-        shown.add_column(_text(column.heading), justify=side, no_wrap=column.unbroken, overflow="fold")
+        rich_table.add_column(_text(column.heading), justify=side, no_wrap=column.unbroken, overflow="fold")
     for row in table.rows:
         if row.state == "total":
-            shown.add_section()
-        shown.add_row(*map(_text, row.cells), style="bold" if row.state == "strong" else "")
-    console.print(shown)
+            rich_table.add_section()
+        rich_table.add_row(*map(_text, row.cells), style="bold" if row.state == "strong" else "")
+    console.print(rich_table)
     console.print()
 
 
@@ -114,7 +122,7 @@ def _verdict(verdict: Verdict) -> RichTable:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Without what moves a terminal's cursor."""
+    """Return the text without control characters, which could move the cursor of a terminal."""
     from rich.text import Text
 
     return Text("".join(c if c.isprintable() or c == "\n" else " " for c in text), style=style)
