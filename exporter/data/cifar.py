@@ -97,7 +97,7 @@ def _parse_pickle(name: str, content: bytes) -> _Table:
         raise UnsafeArtifactError(
             f"the file is not the published {name}, and unpickling it could run code",
             code="cifar-pickle-unknown",
-            hint="download CIFAR-10 from www.cs.toronto.edu/~kriz/cifar.html, or use its binary version",
+            hint="get CIFAR-10 from www.cs.toronto.edu/~kriz/cifar.html, or use the binary version (test_batch.bin)",
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy warns about the way arrays were pickled in 2009
