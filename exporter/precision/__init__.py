@@ -1,1 +1,1 @@
-"""Precisions: the table, the conversion of graphs, and the accuracy check of each precision."""
+"""Precisions: the table, the conversion of graphs, and the accuracy gate of each precision."""

@@ -1,4 +1,4 @@
-"""Images for calibration and for the accuracy check: real images if there are any, otherwise seeded noise."""
+"""Images for calibration and for the accuracy gate: real images if there are any, otherwise seeded noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DECODED_AT_ONCE = 32
 """The number of images in a batch for decoding."""
 
 _SEEDS = {"calibration": 7_919, "gate": 104_729}
-"""Offsets of the seed, so that calibration, accuracy check and test vectors use different noise."""
+"""Offsets of the seed, so that calibration, accuracy gate and test vectors use different noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def for_calibration(network: Network, spec: str | None, count: int) -> Examples:
 
 
 def for_gate(network: Network, calibration: str | None, calibration_images: int, count: int) -> Examples:
-    """Return images for the accuracy check of a precision.
+    """Return images for the accuracy gate of a precision.
 
     They are the labelled data of the network if it has any. Otherwise they are calibration data without labels, if
     possible images that were not used for calibration. Without any data they are noise.

@@ -1,4 +1,4 @@
-"""The accuracy check of a precision: predictions of an artifact compared with PyTorch in fp32 over many images."""
+"""The accuracy gate of a precision: predictions of an artifact compared with PyTorch in fp32 over many images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GateSamples:
 def check(
     runtime: Runtime, network: Network, name: str, bounds: Bounds, examples: Examples, listener: ExportListener
 ) -> Gate:
-    """Run the accuracy check and return the record of the passed check. Its figures are sent to the listener.
+    """Run the accuracy gate and return the record of the passed check. Its figures are sent to the listener.
 
     Args:
         runtime: The opened artifact.
@@ -70,7 +70,7 @@ def check(
     exceeded = failures(record, bounds, examples.real)
     if exceeded:
         raise CheckFailedError(
-            f"{name} failed its accuracy check on {record.runtime}: {'; '.join(map(str, exceeded))}; "
+            f"{name} failed its accuracy gate on {record.runtime}: {'; '.join(map(str, exceeded))}; "
             f"{describe_gate(record)}",
             code="gate-failed",
         )

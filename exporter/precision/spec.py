@@ -25,7 +25,7 @@ class PrecisionSpec:
             bundled dataset for weights trained on it, and noise for untrained weights.
         calibration_images: The largest number of images for calibration.
         target: The deployment target of int8.
-        gate_images: The largest number of images for the accuracy check.
+        gate_images: The largest number of images for the accuracy gate.
 
     Raises:
         UsageError: The precision is unknown, a number is below 1, or an option applies only to int8.
@@ -41,7 +41,7 @@ class PrecisionSpec:
         row = precision(self.precision)
         if min(self.calibration_images, self.gate_images) < 1:
             raise UsageError(
-                f"calibration and accuracy check need at least 1 image, not {self.calibration_images} and "
+                f"calibration and accuracy gate need at least 1 image, not {self.calibration_images} and "
                 f"{self.gate_images}",
                 code="image-count-below-one",
             )

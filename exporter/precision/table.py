@@ -28,7 +28,7 @@ CALIBRATION_IMAGES = 300
 """The default number of images for calibration. A dataset may have fewer."""
 
 GATE_IMAGES = 1000
-"""The default number of images for the accuracy check. A dataset may have fewer."""
+"""The default number of images for the accuracy gate. A dataset may have fewer."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ Apply: TypeAlias = "Callable[[onnx.ModelProto, Material], onnx.ModelProto]"
 
 @dataclass(frozen=True)
 class Bounds:
-    """The limits of the accuracy check against fp32. The names are those of ``runtimes.artifacts.manifest.Gate``.
+    """The limits of the accuracy gate against fp32. The names are those of ``runtimes.artifacts.manifest.Gate``.
 
     Attributes:
         error: The largest root mean square of the differences of the logits, divided by that of the fp32 logits.
@@ -75,7 +75,7 @@ class Precision:
             largest absolute logit of the test vectors.
         opset: The lowest opset whose operators support the type.
         apply: Converts a float32 graph with folded batch norms.
-        bounds: The limits of the accuracy check, or ``None`` for fp32, whose parity check is stricter.
+        bounds: The limits of the accuracy gate, or ``None`` for fp32, whose parity check is stricter.
         calibrated: Whether the conversion needs images.
         element: The float type of a PyTorch program by its PyTorch name, or ``None`` if there is no such program.
         devices: The devices on which the precision takes effect. Other devices compute in float32.

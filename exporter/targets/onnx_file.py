@@ -73,7 +73,7 @@ def export(
         UsageError: The target exists, or options contradict each other.
         CompatibilityError: The installed torch cannot write ``opset``, or no installed backend can run the graph.
         CheckFailedError: The graph is invalid, its logits differ from those of PyTorch, or the precision failed its
-            accuracy check. No file is left.
+            accuracy gate. No file is left.
         RexportError: The weights or the data cannot be loaded, or the disk fails.
     """
     place = ExportTarget(request.target(".onnx"), request.batch, opset)

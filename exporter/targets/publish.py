@@ -56,13 +56,13 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
     Args:
         draft: The model file.
         network: The network that the file was made from.
-        listener: Receives the progress and the figures of the accuracy check.
+        listener: Receives the progress and the figures of the accuracy gate.
 
     Returns:
         The published artifact.
 
     Raises:
-        CheckFailedError: The parity check or the accuracy check of the precision failed. No file is left.
+        CheckFailedError: The parity check or the accuracy gate of the precision failed. No file is left.
         BackendUnavailableError: No installed backend opens the format.
         CompatibilityError: No installed backend can run the file.
         ResourceError: The disk fails.
@@ -88,7 +88,7 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
 def check_gate(
     runtime: Runtime, precision_spec: PrecisionSpec, bounds: Bounds, network: Network, listener: ExportListener
 ) -> Gate:
-    """Run the accuracy check of a precision on the images of the network, and return its record.
+    """Run the accuracy gate of a precision on the images of the network, and return its record.
 
     Args:
         runtime: The opened artifact.

@@ -191,7 +191,7 @@ class _Building:
     def run(self, network: Callable[[], Network], precision_spec: PrecisionSpec) -> Artifact:
         """Build, check and publish the engine.
 
-        ``network`` returns the fp32 network for the accuracy check, if there is one.
+        ``network`` returns the fp32 network for the accuracy gate, if there is one.
         """
         identity = files.identity(self.parent.path)
         self.parent.check_digest()
@@ -288,7 +288,7 @@ class _Building:
             self.listener.notice(
                 Reason(
                     "gate-not-repeated",
-                    f"{precision_spec.precision}: parity passed, but the accuracy check was not repeated: {error.what}",
+                    f"{precision_spec.precision}: parity passed, but the accuracy gate was not repeated: {error.what}",
                 )
             )
             return None

@@ -39,7 +39,7 @@ def export(request: ExportRequest, listener: ExportListener, precision_spec: Pre
 
     Raises:
         UsageError: The target exists, options contradict each other, or the precision has no program.
-        CheckFailedError: The logits differ from those of the network, or the precision failed its accuracy check. No
+        CheckFailedError: The logits differ from those of the network, or the precision failed its accuracy gate. No
             file is left.
         RexportError: The weights or the data cannot be loaded, or the disk fails.
     """

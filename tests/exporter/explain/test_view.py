@@ -175,7 +175,7 @@ def test_the_verdict_on_what_runs_wider_as_a_whole() -> None:
     narrow = verdict(replace(RAN, execution=ran(wide, "fp16"), precision="fp16"))[0]
     same = verdict(replace(RAN, execution=ran(wide, "fp32"), precision="fp32"))[0]
     assert numbers(narrow)[0] == numbers(same)[0] == "6"
-    assert ("not fp16" in narrow, "not fp32" in same) == (True, False)
+    assert ("none as fp16" in narrow, "none" in same) == (True, False)
     assert numbers(verdict(replace(RAN, execution=ran((STEPS[2],))))[0]) == []
 
 
