@@ -21,6 +21,7 @@ The number is the exit code of both commands. A message says what was wrong, wha
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,36 @@ def quote(text: object) -> str:
     """Foreign text made safe for a message: control characters escaped, cut to 200 characters."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return plain if len(plain) <= MAX_QUOTED else plain[: MAX_QUOTED - 1] + "…"
+
+
+LEAST_SIMILARITY = 0.75
+"""Share of equal characters from which on one name is suggested for another."""
+
+_LOOKALIKES = str.maketrans("oil", "011")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that ``name`` was probably meant to be, or ``None``. Case does not count, and letters count as the
+    digits that they look like: ``resnet5O`` is resnet50. Of two equally near ones, that with the longer beginning in
+    common, else the first."""
+    from difflib import SequenceMatcher
+
+    def plain(text: str) -> str:
+        return text.lower().translate(_LOOKALIKES)
+
+    def nearness(word: str) -> tuple[float, int]:
+        both = plain(name), plain(word)
+        return SequenceMatcher(None, *both).ratio(), len(os.path.commonprefix(both))  # noqa: RUF071 - of names
+
+    best = max(known, key=nearness, default=None)
+    return best if best is not None and nearness(best)[0] >= LEAST_SIMILARITY else None
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The hint for an unknown name: the nearest known one, else all of them."""
+    names = tuple(known)
+    meant = nearest(name, names)
+    return f"one of {', '.join(names)}" if meant is None else f"did you mean {meant}?"
 
 
 class Reason(NamedTuple):
@@ -64,12 +95,17 @@ class RexportError(Exception):
     def __init__(
         self, what: str, *, code: str = "", path: str | os.PathLike[str] | None = None, hint: str | None = None
     ) -> None:
+        super().__init__()
         self.code = code
-        self.what = what
         self.path = None if path is None else Path(path)
+        self.say(what, hint)
+
+    def say(self, what: str, hint: str | None) -> None:
+        """Puts the error into these words; its kind, code and path stay."""
+        self.what = what
         self.hint = hint
-        place = "" if path is None else f"{quote(os.fspath(path))}: "
-        super().__init__(place + what + (f" ({hint})" if hint else ""))
+        place = "" if self.path is None else f"{quote(self.path)}: "
+        self.args = (place + what + (f" ({hint})" if hint else ""),)
 
 
 class CheckFailedError(RexportError):
@@ -141,7 +177,19 @@ class ResourceError(RexportError):
     def from_os(cls, error: OSError, path: str | os.PathLike[str], doing: str) -> ResourceError:
         """The error for a failed system call: "cannot write: No space left on device"."""
         reason = error.strerror or error
-        return cls(f"cannot {doing}: {reason}", code="file-access-failed", path=path, errno=error.errno)
+        hint = _os_hint(error.errno, Path(path))
+        return cls(f"cannot {doing}: {reason}", code="file-access-failed", path=path, hint=hint, errno=error.errno)
+
+
+def _os_hint(number: int | None, path: Path) -> str | None:
+    """The command that shows more of the system's reason, where one does."""
+    import shlex
+    from errno import EACCES, EDQUOT, ENOSPC, EPERM
+
+    folder = shlex.quote(quote(path if os.path.isdir(path) else path.parent))  # noqa: PTH112 - it never raises
+    if number in (ENOSPC, EDQUOT):
+        return f"df -h {folder} shows the space that is left"
+    return f"ls -ld {folder} shows who may use it" if number in (EACCES, EPERM) else None
 
 
 class DeviceLostError(ResourceError):

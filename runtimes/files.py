@@ -7,10 +7,12 @@ any moment leaves the old file or the new one. A reader opens regular files only
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +184,23 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def require_folder(folder: Path) -> None:
+    """Raises ResourceError where the folder is missing, and says how to make it; or where the system does not tell."""
+    try:
+        above = next(place for place in (folder, *folder.parents) if place.exists())
+        missing = above != folder and above.is_dir()
+    except OSError as error:
+        raise ResourceError.from_os(error, folder, "read") from error
+    if missing:
+        raise ResourceError(
+            "no such folder",
+            code="folder-missing",
+            path=folder,
+            hint=f"mkdir -p {shlex.quote(str(folder))}",
+            errno=errno.ENOENT,
+        )
 
 
 def check_writable(folder: Path) -> None:

@@ -21,7 +21,7 @@ from scripts.house.sources import Source, read_house
 TABLE = Path("tests/sentences.toml")
 ROOT_ERROR = "RexportError"
 FORM = re.compile(r"[a-z0-9]+(-[a-z0-9]+){0,4}")
-FLOORS = ("runtimes", "exporter", "benchmarks")
+FLOORS = ("runtimes", "exporter", "benchmarks", "rexport")
 """The packages from the ground up. A code stands under the lowest one that uses it."""
 
 TEXTS = ("what", "sentence", "text")

@@ -13,7 +13,8 @@ import click
 
 from benchmarks.commands.options import POSITIVE, SETTINGS, count_option, device_option, seed_option, threads_option
 from exporter.commands import terminal
-from exporter.commands.options import Numbers, stack_options
+from exporter.commands.command import stack_options
+from exporter.commands.values import Numbers
 
 if TYPE_CHECKING:
     from benchmarks.paper.experiments.curves import Curves
@@ -270,7 +271,6 @@ def _examine(
 ) -> None:
     """Measures networks on the data, and says what is found."""
     from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection
-    from benchmarks.paper.training.corpus import Source
     from runtimes.errors import UsageError
     from runtimes.files import check_writable
 

@@ -46,7 +46,7 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
     from benchmarks.records.findings import read
     from benchmarks.report.document import report_document
     from benchmarks.report.markdown import markdown as in_markdown
-    from benchmarks.report.predictions import SHORT
+    from benchmarks.report.run import SHORT
     from benchmarks.report_html import svg
     from benchmarks.report_html.page import html
     from runtimes.errors import UsageError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -13,6 +14,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
+
+from exporter.commands.command import OTHER, OUTPUT, Command
 
 if TYPE_CHECKING:
     from exporter.network import ExportListener
@@ -33,12 +36,18 @@ EXTRAS = {
 }
 """Libraries that commands import when they need them, and the extra that brings each."""
 
-debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+debug_option = OTHER.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+json_option = OUTPUT.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""How a write to standard output fails where nobody has gone away."""
 
 
-def run(command: click.Command) -> NoReturn:
-    """Runs the command line and ends the process with its exit code; an error is one line on stderr."""
+def run(command: click.Command, program: str | None = None) -> NoReturn:
+    """Runs the command line and ends the process with its exit code; an error is one line on stderr.
+
+    ``program`` is what help and hints call it; by default what the process was started as.
+    """
     received: list[int] = []
 
     def end(number: int, _: FrameType | None) -> NoReturn:
@@ -51,7 +60,7 @@ def run(command: click.Command) -> NoReturn:
     stdout = sys.stdout
     _show_notices()
     try:
-        code = command.main(standalone_mode=False)
+        code = command.main(prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except BaseException as error:
         ending = _ending(received[0]) if received else error
@@ -85,8 +94,13 @@ def _has_reader_left(error: BaseException, stdout: TextIO) -> bool:
     # click wraps stdout then, and exits with 1.
     left = isinstance(error, BrokenPipeError) or sys.stdout is not stdout
     if left:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_output()
     return left
+
+
+def _discard_output() -> None:
+    """What is still in the buffer of stdout goes nowhere, in place of failing once more at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _report(error: BaseException) -> int:
@@ -96,13 +110,15 @@ def _report(error: BaseException) -> int:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         click.echo("interrupted", err=True)
         return INTERRUPTED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     from runtimes.errors import RexportError, quote
 
     if "--debug" in sys.argv and not isinstance(error, click.ClickException):
         traceback.print_exception(error)
     if isinstance(error, click.UsageError):
-        where = error.ctx.command_path if error.ctx else os.path.basename(sys.argv[0])  # noqa: PTH119
-        print_error("usage", f"{_one_line(error.format_message())} ({where} --help)")
+        print_error("usage", _usage_sentence(error))
         return error.exit_code
     if isinstance(error, click.ClickException):
         print_error("command-failed", _one_line(error.format_message()))
@@ -117,8 +133,30 @@ def _report(error: BaseException) -> int:
     if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
         print_error("out-of-memory", "out of memory (a smaller --batch or --limit needs less)")
         return 6
+    if isinstance(error, OSError) and error.filename is None and error.errno in _NO_SPACE:
+        _discard_output()
+        print_error(
+            "output-not-written",
+            f"cannot write to standard output: {os.strerror(error.errno)} (df -h shows the space that is left)",
+        )
+        return 6
     print_error("internal", f"internal error: {type(error).__name__}: {quote(error)} (--debug shows where)")
     return INTERNAL
+
+
+def _usage_sentence(error: click.UsageError) -> str:
+    """What is wrong with the command line, and in parentheses what was meant, an example, or where help is."""
+    command = error.ctx.command if error.ctx else None
+    where = error.ctx.command_path if error.ctx else os.path.basename(sys.argv[0])  # noqa: PTH119
+    if isinstance(error, (click.NoSuchCommand, click.NoSuchOption)):
+        meant = f"did you mean {' or '.join(error.possibilities)}?" if error.possibilities else f"{where} --help"
+        return f"{_one_line(error.message).rstrip('.')} ({meant})"
+    sentence = _one_line(error.format_message())
+    if sentence.endswith("?)"):
+        return sentence
+    if isinstance(error, click.MissingParameter) and isinstance(command, Command) and command.examples:
+        return f"{sentence.rstrip('.')} (for example: {command.examples[0]})"
+    return f"{sentence} ({where} --help)"
 
 
 def print_error(code: str, sentence: str) -> None:

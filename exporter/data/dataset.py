@@ -30,6 +30,7 @@ from runtimes.errors import (
     ModelMismatchError,
     ResourceError,
     UsageError,
+    nearest,
     quote,
 )
 from runtimes.images import prefetch
@@ -38,13 +39,16 @@ from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_imag
 BUNDLED_NAME = "fashion-mnist"
 """The dataset that comes with rexport. Weights trained on it are checked and measured on it by default."""
 
+CIFAR_NAME = "cifar10"
+"""The name of CIFAR-10, which is used with its path: ``cifar10:PATH``."""
+
 BUNDLED: dict[Split, Path] = {
     "test": Path(__file__).parents[1] / "bundled" / f"{BUNDLED_NAME}-test.npz",
     "train": Path(__file__).parents[1] / "bundled" / f"{BUNDLED_NAME}-train-sample.npz",
 }
 """The files of the bundled dataset: the whole test set, and 1,000 images of the training set."""
 
-FORMS = f"{BUNDLED_NAME}, cifar10:PATH, or a folder or tar archive with CIFAR-10 or with one folder for each class"
+FORMS = f"{BUNDLED_NAME}, {CIFAR_NAME}:PATH, or a folder or tar archive with CIFAR-10 or with one folder for each class"
 """The accepted forms of a dataset, for messages and help texts."""
 
 _BUNDLED_LIMIT_BYTES = 64 << 20
@@ -239,10 +243,11 @@ def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> 
 
 
 def _open_spec(spec: str, split: Split) -> Dataset:
-    if spec == BUNDLED_NAME:
+    exists = _exists(Path(spec))
+    if spec == BUNDLED_NAME or (spec.lower() == BUNDLED_NAME and not exists):
         return _open_bundled(split)
     name, colon, rest = spec.partition(":")
-    if name != "cifar10":
+    if name.lower() != CIFAR_NAME or exists:
         return _open_path(spec, split)
     if not colon or not rest:
         raise UsageError(
@@ -268,7 +273,9 @@ def _open_path(path: str, split: Split) -> Dataset:
                 hint=f"datasets are {FORMS}",
                 errno=errno.ENOENT,
             )
-        raise UsageError(f"unknown dataset {quote(path)!r}", code="dataset-unknown", hint=f"datasets are {FORMS}")
+        similar = nearest(path, (BUNDLED_NAME, CIFAR_NAME))
+        hint = f"datasets are {FORMS}" if similar is None else f"did you mean {similar}?"
+        raise UsageError(f"unknown dataset {quote(path)!r}", code="dataset-unknown", hint=hint)
     members = archives.read(root)
     name = root.resolve().name.split(".tar")[0].removesuffix(".tgz").removesuffix(".txz") or "data"
     published = cifar.read(members, split)

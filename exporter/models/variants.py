@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtimes.errors import UsageError, quote
+from runtimes.errors import UsageError, quote, suggest
 
 Block = Literal["basic", "bottleneck"]
 """The kind of block."""
@@ -255,17 +255,15 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variant(name: str) -> Variant:
-    """Return the variant with this name.
+    """Return the variant with this name. Case does not matter.
 
     Raises:
-        UsageError: The name is unknown. The hint lists all names.
+        UsageError: The name is unknown. The hint is the most similar name, or lists all names.
     """
-    try:
-        return VARIANTS[name]
-    except KeyError:
-        raise UsageError(
-            f"unknown variant {quote(name)!r}", code="variant-unknown", hint=f"choose one of {', '.join(VARIANTS)}"
-        ) from None
+    row = VARIANTS.get(name.lower())
+    if row is None:
+        raise UsageError(f"unknown variant {quote(name)!r}", code="variant-unknown", hint=suggest(name, VARIANTS))
+    return row
 
 
 def customise(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class PrecisionSpec:
     """The requested precision.
 
+    Attributes that concern only int8 have no effect in other precisions.
+
     Attributes:
         precision: A name in ``PRECISIONS``.
         calibration: The training images for int8, as for ``exporter.data.dataset.open_dataset``. ``None`` means the
@@ -28,7 +30,7 @@ class PrecisionSpec:
         gate_images: The largest number of images for the accuracy gate.
 
     Raises:
-        UsageError: The precision is unknown, a number is below 1, or an option applies only to int8.
+        UsageError: The precision is unknown, or a number is below 1.
     """
 
     precision: str = "fp32"
@@ -38,24 +40,12 @@ class PrecisionSpec:
     gate_images: int = GATE_IMAGES
 
     def __post_init__(self) -> None:
-        row = precision(self.precision)
+        precision(self.precision)
         if min(self.calibration_images, self.gate_images) < 1:
             raise UsageError(
                 f"calibration and accuracy gate need at least 1 image, not {self.calibration_images} and "
                 f"{self.gate_images}",
                 code="image-count-below-one",
-            )
-        if not row.calibrated and self.target != "cpu":
-            raise UsageError(
-                f"--target {self.target} applies only to int8, but the precision is {row.name}",
-                code="target-needs-int8",
-                hint="omit --target, or use --precision int8",
-            )
-        if not row.calibrated and self.calibration is not None:
-            raise UsageError(
-                f"--calibration applies only to int8, but the precision is {row.name}",
-                code="calibration-needs-int8",
-                hint="omit --calibration, or use --precision int8",
             )
 
     @property

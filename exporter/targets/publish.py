@@ -101,8 +101,9 @@ def check_gate(
         CheckFailedError: A figure exceeds its limit.
         RexportError: The images cannot be read.
     """
+    calibration = precision_spec.calibration if precision_spec.row.calibrated else None
     images = calibration_images.for_gate(
-        network, precision_spec.calibration, precision_spec.calibration_images, precision_spec.gate_images
+        network, calibration, precision_spec.calibration_images, precision_spec.gate_images
     )
     return gate.check(runtime, network, precision_spec.precision, bounds, images, listener)
 

@@ -19,6 +19,7 @@ from runtimes.errors import (
     ResourceError,
     RexportError,
     UsageError,
+    nearest,
     quote,
 )
 from runtimes.images.preprocessing import Preprocessing
@@ -79,7 +80,7 @@ class Bundle:
 
 
 def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWeights:
-    """The weights that ``spec`` names: ``random``, ``bundled``, ``imagenet`` or a path.
+    """The weights that ``spec`` names: a path, or ``random``, ``bundled`` or ``imagenet`` in any case.
 
     ``seed`` is that of ``random`` and ignored by the others. ``notify`` gets notices for the user, a line each.
 
@@ -89,11 +90,12 @@ def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWei
         IntegrityError, UnsafeArtifactError, ArtifactError: as ``checkpoint.read`` and ``fitting.fit``.
         UsageError: the seed is out of range.
     """
-    if spec == "random":
+    word = spec if spec in ORIGINS or Path(spec).exists() else spec.lower()
+    if word == "random":
         return initialise_weights(variant, seed, notify)
-    if spec == "bundled":
+    if word == "bundled":
         return load_bundled(variant, notify)
-    if spec == "imagenet":
+    if word == "imagenet":
         return imagenet(variant, notify)
     return from_file(spec, variant, notify)
 
@@ -195,7 +197,8 @@ def from_file(spec: str, variant: Variant, notify: Notify) -> LoadedWeights:
     except ResourceError as error:
         if path.exists():
             raise
-        hint = f"--weights takes {', '.join(ORIGINS)} or a file"
+        meant = nearest(spec, ORIGINS)
+        hint = f"did you mean {meant}?" if meant else f"--weights takes {', '.join(ORIGINS)} or a file"
         raise ResourceError(error.what, code=error.code, path=path, hint=hint, errno=error.errno) from error
     record = Weights("file", True, matching.state_digest(state), source=quote(path.name))
     return LoadedWeights(state, record, None, None, None)

@@ -113,9 +113,10 @@ class Artifact:
             IntegrityError: they were changed.
         """
         if self.manifest is None or self.manifest.vectors is None:
-            raise ArtifactError(
-                "it has no test vectors", code="vectors-absent", path=self.path, hint="export it with rexport"
-            )
+            hint = "export it with rexport"
+            if self.manifest is None:
+                hint = f"copy {quote(manifest_path(self.path).name)} and its vectors here, or {hint}"
+            raise ArtifactError("it has no test vectors", code="vectors-absent", path=self.path, hint=hint)
         place = self.sibling(self.manifest.vectors.name)
         content = files.read_bounded(place, VECTORS_LIMIT_BYTES)
         if hashlib.sha256(content).hexdigest() != self.manifest.vectors.sha256:

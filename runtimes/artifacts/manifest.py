@@ -30,9 +30,12 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the numbers come from. ``sha256`` is over the state dict's names, shapes and bytes in sorted order."""
+    """Where the numbers come from. ``sha256`` is over the state dict's names, shapes and bytes in sorted order.
 
-    origin: Literal["random", "bundled", "imagenet", "file"]
+    Weights of the origin ``module`` were taken from a PyTorch module in memory, whose class ``source`` names.
+    """
+
+    origin: Literal["random", "bundled", "imagenet", "file", "module"]
     trained: bool
     sha256: str
     seed: int | None = None

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtimes.errors import UsageError
+from runtimes.errors import UsageError, quote, suggest
 from runtimes.protocol import Backend
 
 
@@ -40,8 +40,8 @@ def find_backend(name: str) -> Backend:
     for backend in all_backends():
         if wanted in (backend.name, *backend.aliases):
             return backend
-    known = ", ".join(backend.name for backend in available_backends())
-    raise UsageError(f"no backend {name!r}", code="backend-unknown", hint=f"one of {known}")
+    known = (backend.name for backend in available_backends())
+    raise UsageError(f"no backend {quote(name)!r}", code="backend-unknown", hint=suggest(name, known))
 
 
 def _backend_modules(registry: Path) -> Iterator[str]:

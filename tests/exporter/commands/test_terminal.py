@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,10 @@ def test_an_end_has_its_code_and_one_line(body: str, exit_code: int, lines: list
     [
         ("raise click.UsageError('two\\nlines')", 2, "usage", ["two lines", "--help"]),
         ("raise click.ClickException('no')", 1, "command-failed", ["no"]),
+        ("raise click.NoSuchOption('--topp', possibilities=['--top'])", 2, "usage", ["'--topp' (did you mean --top?)"]),
+        ("raise click.NoSuchOption('--topp')", 2, "usage", ["'--topp' (", "--help)"]),
+        ("raise OSError(28, 'No space')", 6, "output-not-written", ["No space left on device", "df -h"]),
+        ("raise OSError(28, 'No space', 'a.txt')", 70, "internal", ["a.txt"]),
         ("raise MemoryError", 6, "out-of-memory", ["--batch"]),
         ("raise RuntimeError('DefaultCPUAllocator: full')", 6, "out-of-memory", ["--batch"]),
         ("raise ModuleNotFoundError(name='torch')", 5, "library-missing", ["torch", "'rexport[export]'"]),
@@ -144,14 +149,15 @@ print("the result")
 """
 
 
-def test_steps_show_on_a_terminal_alone(tmp_path: Path) -> None:
-    result = python("-c", LISTEN)
-    assert (result.stdout, result.stderr) == ("the result\n", "[bold]mind the gap\n")
+COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+"""A sequence that sets the colour of letters or their ground; bold and dim are no colours."""
+
+
+def on_a_terminal(stdout: Path, *command: str, **variables: str) -> bytes:
+    """What the program writes to a terminal that is its stderr, while its stdout goes into the file."""
     main, other = pty.openpty()
-    with (tmp_path / "out").open("wb") as stdout:
-        child = subprocess.Popen(
-            [sys.executable, "-c", LISTEN], stdout=stdout, stderr=other, env=environment() | {"TERM": "xterm"}
-        )
+    with stdout.open("wb") as file:
+        child = subprocess.Popen(command, stdout=file, stderr=other, env=environment() | {"TERM": "xterm"} | variables)
         os.close(other)
         seen = b""
         try:
@@ -161,9 +167,39 @@ def test_steps_show_on_a_terminal_alone(tmp_path: Path) -> None:
             pass
         assert child.wait(timeout=60) == 0
     os.close(main)
+    return seen
+
+
+def test_steps_show_on_a_terminal_alone(tmp_path: Path) -> None:
+    result = python("-c", LISTEN)
+    assert (result.stdout, result.stderr) == ("the result\n", "[bold]mind the gap\n")
+    seen = on_a_terminal(tmp_path / "out", sys.executable, "-c", LISTEN)
     assert b"weighing the gold" in seen
     assert b"[bold]mind the gap" in seen
     assert (tmp_path / "out").read_bytes() == b"the result\n"
+
+
+@pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True)])
+def test_no_color_takes_colours_away(value: str, coloured: bool, tmp_path: Path) -> None:
+    """https://no-color.org: if it is there and not empty, whatever its value."""
+    seen = on_a_terminal(tmp_path / "out", sys.executable, "-c", LISTEN, NO_COLOR=value)
+    assert b"weighing the gold" in seen
+    assert (COLOUR.search(seen) is not None) == coloured
+
+
+def test_a_document_has_no_colours_under_no_color_and_no_escapes_in_a_file(tmp_path: Path) -> None:
+    code = """
+import os, sys
+os.dup2(2, 1)
+from exporter.document.blocks import Document, Remark
+from exporter.document.terminal import print_document
+print_document(Document("gaps", (Remark("mind the gap", "warning"),)), sys.stdout)
+"""
+    for value, coloured in (("1", False), ("", True)):
+        seen = on_a_terminal(tmp_path / "out", sys.executable, "-c", code, NO_COLOR=value)
+        assert b"mind the gap" in seen
+        assert (COLOUR.search(seen) is not None) == coloured
+    assert "\x1b" not in python("-c", code.replace("os.dup2(2, 1)", "")).stdout
 
 
 ANNOUNCE = """

@@ -195,7 +195,25 @@ def test_pixels_are_the_batches_before_they_are_normalised(tmp_path: Path) -> No
 # Names and places
 
 
-@pytest.mark.parametrize("spec", ["imagenet", "fashion_mnist", "CIFAR10", ""])
+@pytest.mark.parametrize(
+    ("spec", "meant"), [("fashion_mnist", "fashion-mnist"), ("FashionMNIST", "fashion-mnist"), ("cifar-10", "cifar10")]
+)
+def test_the_nearest_data_set_is_suggested(spec: str, meant: str) -> None:
+    with refuses(UsageError, "dataset-unknown", spec, f"did you mean {meant}?"):
+        open_dataset(spec)
+
+
+def test_names_are_known_in_any_case_unless_a_folder_has_them(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("Fashion-MNIST", 1).name == "fashion-mnist"
+    with refuses(UsageError, "cifar10-not-bundled"):
+        open_dataset("CIFAR10")
+    (tmp_path / "Fashion-MNIST").mkdir()
+    with refuses(ArtifactError, "dataset-empty", "Fashion-MNIST"):
+        open_dataset("Fashion-MNIST")
+
+
+@pytest.mark.parametrize("spec", ["imagenet", ""])
 def test_unknown_names_are_refused_with_the_known_forms(spec: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     if spec:
