@@ -233,7 +233,7 @@ def test_small_files_are_read_within_their_bound(tmp_path: Path) -> None:
     place = tmp_path / "a"
     place.write_bytes(b"12345")
     assert files.read_bounded(place, 5) == b"12345"
-    with refuses(ResourceError, "file-too-large", "5 bytes", "the 4"):
+    with refuses(ResourceError, "file-too-large", "5 bytes", "at most 4"):
         files.read_bounded(place, 4)
 
 

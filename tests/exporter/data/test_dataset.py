@@ -165,7 +165,7 @@ def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_leaving_early_ends_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefetch, "most_threads", lambda: 2)
+    monkeypatch.setattr(prefetch, "thread_limit", lambda: 2)
     batches = open_dataset(str(broken_set(tmp_path))).batches(PLAIN, 1)
     next(batches)
     assert [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
