@@ -295,7 +295,7 @@ def noise_inputs(variant: Variant, count: int, seed: int, raw: bool) -> Array:
 
 def _check_statistics(request: ExportRequest) -> None:
     if (request.mean is None) != (request.std is None):
-        raise UsageError("--mean and --std must be given together", code="statistics-incomplete")
+        raise UsageError("--mean and --std go together", code="statistics-incomplete")
     for name, values in (("--mean", request.mean), ("--std", request.std)):
         if values is not None and len(values) != request.variant.in_channels:
             raise UsageError(
