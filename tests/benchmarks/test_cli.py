@@ -125,7 +125,7 @@ def test_a_raw_int8_network_is_compared_with_fp32(tmp_path: Path) -> None:
     assert figures.drop is not None
     assert figures.drop.value == pytest.approx(reference.top1.value - figures.top1.value)
     assert figures.drop.low <= figures.drop.value <= figures.drop.high
-    assert "int8: logits' error" in done.stderr
+    assert "int8: logit error" in done.stderr
 
 
 def test_cuda_graphs_are_a_wish_of_the_user(tmp_path: Path) -> None:

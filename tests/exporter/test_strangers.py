@@ -153,7 +153,7 @@ def test_options_without_effect_are_a_notice(options: Sequence[str], notice: str
     assert (result.code, result.stdout) == (0, f"{tmp_path}/new/resnet20.onnx\n"), result.stderr
     lines = result.stderr.splitlines()
     assert notice in lines
-    assert f"made the folder {tmp_path}/new" in lines
+    assert f"created the folder {tmp_path}/new" in lines
 
 
 def test_images_without_data_are_a_notice(desk: Path) -> None:

@@ -120,7 +120,7 @@ def test_the_table_is_plain_and_holds_both_halves() -> None:
     ]
     assert found["layer1.0"]["remarks"].split("; ")[0] == "2 Reorder, 2.50 ms"
     assert [found["head"][name] for name in ("ms", "time %", "error %", "new error %")] == ["0.000", "0.0", "inf", "0"]
-    assert table(BOTH).headings == ("block", "ran in", "ms", "time %", "error %", "new error %", "remarks")
+    assert table(BOTH).headings == ("block", "executed as", "ms", "time %", "error %", "new error %", "remarks")
     assert [row.state for row in table(BOTH).rows] == ["strong", "", "", "strong", "strong"]
 
 
