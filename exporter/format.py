@@ -6,15 +6,17 @@ ABSENT = "–"
 """The text of a table cell without a value."""
 
 
+def decimals(value: float) -> int:
+    """Return the number of decimals with which ``value`` has at least three digits, but at most three decimals."""
+    return 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+
+
 def milliseconds(seconds: float | None) -> str:
     """Return a duration in milliseconds as text, without unit and exponent, or ``ABSENT`` for ``None``.
 
     From 1 ms on, the text has at least three digits; below, it has three decimals.
     """
-    if seconds is None:
-        return ABSENT
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
+    return ABSENT if seconds is None else f"{1000 * seconds:,.{decimals(1000 * seconds)}f}"
 
 
 def count(number: int, noun: str) -> str:

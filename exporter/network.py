@@ -182,7 +182,7 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     model.load_state_dict(loaded.state)
     preprocessing = _preprocessing(request, loaded.preprocessing)
     if loaded.record.origin == "file" and preprocessing is not None and request.preprocessing is None:
-        listener.notice(_assumption(request, preprocessing))
+        listener.notice(_assumption(loaded.record.source, preprocessing, known=request.mean is not None))
     listener.step("computing the test vectors")
     data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
     inputs, images, classes, dataset_name = _inputs(request, data, preprocessing)
@@ -221,15 +221,18 @@ def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportReque
     return replace(request, variant=recognised.variant), recognised.weights
 
 
-def _assumption(request: ExportRequest, preprocessing: Preprocessing) -> Reason:
-    """Return a notice for the user about the assumed preprocessing, because a checkpoint does not contain it."""
+def _assumption(source: str | None, preprocessing: Preprocessing, known: bool) -> Reason:
+    """Return a notice about the assumed preprocessing, which a checkpoint does not contain.
+
+    ``known`` is true if the user gave mean and standard deviation.
+    """
     resize = f"shorter side resized to {preprocessing.resize}, " if preprocessing.resize is not None else ""
     height, width = preprocessing.size
-    moments = ", ImageNet's mean and standard deviation" if request.mean is None else ""
+    moments = "" if known else ", ImageNet's mean and standard deviation"
     return Reason(
         "preprocessing-not-in-weights",
-        f"preprocessing assumed for {quote(str(request.weights))}: {resize}centre crop of {height} x {width}{moments}; "
-        "measure the accuracy on labelled images with --data",
+        f"preprocessing assumed for {source}: {resize}centre crop of {height} x {width}{moments}; "
+        "check the accuracy on labelled images",
     )
 
 

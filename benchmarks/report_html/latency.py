@@ -168,8 +168,8 @@ def _responses(loads: Sequence[tuple[Figures, LoadResult]], look: PlotStyle, pla
     spoken = f"Service and response times of {len(loads)} load shapes: {slowest}"
     caption = (
         "Upper line, hollow: how long a call itself took. Lower line, filled: from the moment the request was to "
-        "start. In a closed loop the two are the same, since it asks again only when it has been answered: what a "
-        "stall does to those who would have asked meanwhile shows in the open loop's responses alone."
+        "start. In a single stream the two are the same, since it asks again only when it has been answered: what a "
+        "stall does to those who would have asked meanwhile shows in the server's responses alone."
     )
     height_in = 1.5 + (0.5 if several else 0.42) * len(loads)
     return canvas.render(place, "responses", "Service and response", caption, spoken, height_in, draw)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.figures import Figures, negate
 from benchmarks.analysis.ranking import name
-from benchmarks.records.result import Estimate, Result
+from benchmarks.records.result import Result
 from benchmarks.report_html import svg as canvas
 from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
 from benchmarks.stats.knee import KNEE, knee
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
     """Latency against top-1 with the Pareto front; ``None`` where accuracy was not measured."""
     found = [
-        pareto.candidate(figures, "latency", Estimate(-figures.top1.value, -figures.top1.high, -figures.top1.low))
-        for figures in results
-        if figures.top1 is not None
+        pareto.candidate(figures, "latency", negate(figures.top1)) for figures in results if figures.top1 is not None
     ]
     candidates = [one for one in found if one is not None]
     if not candidates:
@@ -62,8 +60,9 @@ def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | Non
 def _point(axes: Axes, point: ParetoPoint, look: PlotStyle) -> None:
     result, cost, drop = point.figures.result, point.cost_s, point.accuracy_drop
     x, y = 1e3 * cost.value, -100 * drop.value
-    sides = [[max(0.0, x - 1e3 * cost.low)], [max(0.0, 1e3 * cost.high - x)]]
-    ends = [[max(0.0, y + 100 * drop.high)], [max(0.0, -100 * drop.low - y)]]
+    (low, high), (least, most) = (each.interval or (each.value, each.value) for each in (cost, drop))
+    sides = [[max(0.0, x - 1e3 * low)], [max(0.0, 1e3 * high - x)]]
+    ends = [[max(0.0, y + 100 * most)], [max(0.0, -100 * least - y)]]
     dots = {**look.of(result), "markersize": 7, "alpha": 0.8, "elinewidth": 0.9, "linestyle": "none"}
     axes.errorbar(x, y, xerr=sides, yerr=ends, label=name(result), **dots)
 

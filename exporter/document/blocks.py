@@ -61,14 +61,14 @@ class TableColumn:
         heading: The text.
         left: Whether cells are aligned left, as text is. Numbers are aligned right.
         unbroken: Whether cells are never wrapped.
-        wide: Whether only wide renderings, such as a page, show the column.
+        priority: A narrow terminal first leaves out the columns of the highest number, but never those of 0.
         foreign: Whether the numbers come from another source, such as a paper.
     """
 
     heading: str
     left: bool = False
     unbroken: bool = False
-    wide: bool = False
+    priority: int = 0
     foreign: bool = False
 
 
@@ -79,8 +79,8 @@ class TableRow:
     Attributes:
         cells: The texts, one for each column.
         attributes: The values for the filters of a page: ``runtime``, ``precision`` and ``words``.
-        state: ``best`` is highlighted on a page. ``missing`` has no numbers and appears only in wide renderings.
-            ``strong`` is the heading of the rows below it. ``total`` is the sum of the rows above it.
+        state: ``best`` is highlighted. ``missing`` has no numbers and appears only on a page. ``strong`` is the heading
+            of the rows below it. ``total`` is the sum of the rows above it.
     """
 
     cells: tuple[str, ...]
@@ -99,6 +99,7 @@ class Table(Block):
         label: The text above the table on a page only.
         name: The word by which the style sheet and the scripts of a page identify the table.
         aside: Whether the table is less important than the blocks before it.
+        elsewhere: A sentence that says where to find the columns that a narrow terminal leaves out.
     """
 
     columns: tuple[TableColumn, ...]
@@ -107,6 +108,7 @@ class Table(Block):
     label: str = ""
     name: str = ""
     aside: bool = False
+    elsewhere: str = ""
 
     @property
     def headings(self) -> tuple[str, ...]:
@@ -123,11 +125,20 @@ class Table(Block):
         return self._with([any(cell != ABSENT for cell in cells) for cells in zip(*self.cells, strict=True)])
 
     def narrow(self) -> Table:
-        """Return the table for a narrow rendering: without wide columns, ``missing`` rows and then empty columns."""
+        """Return the table without ``missing`` rows, which have remarks, and then without empty columns."""
         present = tuple(row for row in self.rows if row.state != "missing")
-        if present == self.rows and not any(column.wide for column in self.columns):
+        return self if present == self.rows else replace(self, rows=present).drop_empty()
+
+    def leave_out(self) -> Table:
+        """Return the table without the last column of the highest priority number.
+
+        If all columns have priority 0, the table itself is returned.
+        """
+        highest = max(column.priority for column in self.columns)
+        if highest == 0:
             return self
-        return replace(self, rows=present)._with([not column.wide for column in self.columns]).drop_empty()
+        last = max(index for index, column in enumerate(self.columns) if column.priority == highest)
+        return self._with([index != last for index in range(len(self.columns))])
 
     def _with(self, kept: Sequence[bool]) -> Table:
         rows = tuple(replace(row, cells=tuple(compress(row.cells, kept))) for row in self.rows)

@@ -83,6 +83,12 @@ class Variant:
         return self.widths[-1] * EXPANSION[self.block]
 
     @property
+    def title(self) -> str:
+        """The name of the network in sentences, for example ``ResNet-20``."""
+        layers = "".join(filter(str.isdigit, self.name))
+        return f"{'ResNet' if self.residual else 'Plain'}-{layers}"
+
+    @property
     def family(self) -> str:
         """The paper's word for the network: ``residual`` or ``plain``."""
         return "residual" if self.residual else "plain"

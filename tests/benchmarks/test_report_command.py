@@ -89,7 +89,7 @@ def test_what_is_read_is_not_written_over(results: Path, option: str) -> None:
 
 
 def test_files_that_are_not_rows(results: Path, tmp_path: Path) -> None:
-    with refuses(ResourceError, "file-access-failed", "nowhere"):
+    with refuses(ResourceError, "results-file-missing", "nowhere"):
         called("nowhere")
     (tmp_path / "empty.jsonl").touch()
     with refuses(ArtifactError, "rows-missing", "empty.jsonl"):

@@ -168,10 +168,10 @@ def test_filters_choose_among_loads(driver: WebDriver, show: Callable[..., None]
     assert counts(driver) == [8, 8]
     choose(driver, "runtime", "openvino")
     assert counts(driver) == [2, 8]
-    choose(driver, "words", "CLOSED")
+    choose(driver, "words", "SINGLE-STREAM")
     assert counts(driver) == [1, 8]
     shown = "[...document.querySelectorAll('tbody tr:not([hidden])')].map(row => row.cells[0].textContent)"
-    assert run(driver, shown) == ["closed"]
+    assert run(driver, shown) == ["single-stream"]
 
 
 def colours(driver: WebDriver) -> list[str]:
