@@ -195,7 +195,7 @@ def _errors(
 ) -> tuple[Errors | None, Reason | None]:
     """Return the errors against fp32, or the reason why there are none. A wrong option of the user raises an error."""
     if artifact.format.name != "onnx":
-        return None, Reason("layers-hidden", f"the layers of a {artifact.format.name} file cannot be inspected")
+        return None, Reason("layers-hidden", f"the layers of a .{artifact.format.name} file cannot be inspected")
     if question.against is not None:
         return _compare_layers(artifact, _read_reference(artifact, question.against), question, listener), None
     if bits(precision) >= 32:
@@ -236,7 +236,7 @@ def _read_reference(artifact: Artifact, path: Path) -> Artifact:
             f"the weights differ from those of {quote(artifact.path.name)}",
             code="against-other-weights",
             path=path,
-            hint="use the fp32 artifact of the same weights",
+            hint="use --against with the fp32 artifact of the same weights",
         )
     return reference
 

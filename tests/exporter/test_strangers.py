@@ -221,7 +221,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
             command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("untrained: ")
+    assert process.stderr.readline().startswith("the weights are random ")
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr) == (130, "", "\ninterrupted\n")
