@@ -128,7 +128,7 @@ def test_a_raw_int8_network_is_compared_with_fp32(tmp_path: Path) -> None:
     assert figures.top1_change.value == pytest.approx(figures.top1.value - reference.top1.value)
     low, high = figures.top1_change.interval or (1.0, 0.0)
     assert low <= figures.top1_change.value <= high
-    assert "int8: logits' error" in done.stderr
+    assert "int8: logit error" in done.stderr
 
 
 @pytest.fixture
