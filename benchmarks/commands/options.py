@@ -278,7 +278,7 @@ class ModelCommand(Command):
 
 def named_options(text: str) -> list[str]:
     """The options that a message names, each once; but for those that it names together with their command."""
-    option, command = re.compile(r"(?<![\w-])--[a-z][a-z-]*"), re.compile(r"\b(rexport|rbench|pip|export)\b")
+    option, command = re.compile(r"(?<![\w-])--[a-z][a-z-]*"), re.compile(r"\b(rexport|rbench|pip)\b")
     clauses = re.split(r"[,;(:] ?", text)
     explained = {name for clause in clauses if command.search(clause) for name in option.findall(clause)}
     return [name for name in dict.fromkeys(option.findall(text)) if name not in explained]
