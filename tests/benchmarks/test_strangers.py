@@ -83,7 +83,7 @@ TABLE = (
     First("run best.pth", 2, "variant-is-file", "(rbench run resnet20 --weights best.pth)"),
     First("load best.pth", 2, "variant-is-file", "(rbench load resnet20 --weights best.pth)"),
     First("tune deep.pth", 2, "variant-is-file", "(rbench tune resnet32 --weights deep.pth)"),
-    First("run photo.png", 3, "file-not-model", "(rexport onnx, torch and tensorrt make such files)"),
+    First("run photo.png", 3, "file-not-model", "(rexport onnx, rexport torch and rexport tensorrt write"),
     First("run nothing.onnx", 6, "model-missing", "(rexport onnx VARIANT -o nothing.onnx)"),
     First("load nothing.onnx", 6, "model-missing", "(rexport onnx VARIANT -o nothing.onnx)"),
     First("run resnet20.onnx --quik", 2, "usage", "(did you mean --quick?)"),
