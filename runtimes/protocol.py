@@ -179,6 +179,7 @@ class Backend:
 
     Attributes:
         name: The name that users type.
+        title: The name of the library in sentences, for example ``ONNX Runtime``.
         formats: The formats it opens, as in ``runtimes.artifacts.formats.FORMATS``.
         devices: The devices it supports.
         priority: The position in the order of preference. The lowest number of those installed is the default.
@@ -195,6 +196,7 @@ class Backend:
     """
 
     name: str
+    title: str
     formats: tuple[str, ...]
     devices: tuple[str, ...]
     priority: int

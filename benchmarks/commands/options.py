@@ -90,7 +90,7 @@ strict_option = MEASURING.option(
     "--strict",
     is_flag=True,
     default=None,
-    help="Exit with 1 if other processes disturbed the measurement, or if that is not known. Cold starts are exempt.",
+    help="Exit with 1 if a result is INVALID, as on a busy machine, or its machine is unknown. Cold starts are exempt.",
 )
 json_file_option = OUTPUT.option(
     "--json",

@@ -231,7 +231,7 @@ def compare(
     elif as_markdown:
         click.echo(markdown(comparison_document(found)), nl=False)
     else:
-        print_document(comparison_document(found), sys.stdout)
+        print_document(comparison_document(found, explain=False), sys.stdout)
     sys.exit(0 if found.passed else 1)
 
 

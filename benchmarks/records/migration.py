@@ -165,7 +165,7 @@ def _recorded(data: Mapping[str, Any], complete: bool) -> Json:
     for name in figures:
         value, interval = (data.get(field) for field in _FIGURES[name])
         if value is not None and not (few and name == "p99"):
-            low, high = (value, value) if interval is None else _items(data, _FIGURES[name][1], 2)
+            low, high = (None, None) if interval is None else _items(data, _FIGURES[name][1], 2)
             estimates[name] = {"value": value, "low": low, "high": high}
     return {"complete": complete, "estimates": estimates, **{name: data.get(name) for name in kept}}
 

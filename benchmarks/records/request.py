@@ -75,7 +75,7 @@ class BenchmarkRequest:
             ``benchmarks.harness.scheduler.expect_processes`` says.
         rounds: in each process; fewer where calls are slow.
         max_samples: of each clock in each process at most.
-        strict: whether a row is a failure that was taken on a disturbed machine, or on one that nobody looked at.
+        strict: whether an invalid result is a failure, and one whose machine was not recorded.
         roofline: whether the machine's ceilings are measured first.
         quick: whether it is a short run, whose results are preliminary.
         command: the command line that this comes from, for the rows.

@@ -14,7 +14,6 @@ from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import GpuState
 from benchmarks.records.samples import LoadResult, ProcessSamples
-from benchmarks.stats.comparison import Verdict
 from exporter.proportions import Interval
 from runtimes.errors import Reason
 
@@ -142,16 +141,16 @@ class GpuUse:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and the ends of its 95 % interval."""
+    """A value, and the ends of its 95 % interval; both ends are ``None`` where there is no interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     @property
-    def interval(self) -> Interval:
-        """Both ends."""
-        return self.low, self.high
+    def interval(self) -> Interval | None:
+        """Both ends, or ``None``."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -161,17 +160,18 @@ class RecordedFigures:
     Attributes:
         complete: whether these are all that there is: so with versions 1 to 3, whose intervals came of another
             bootstrap. Otherwise they are those against a reference that is not in the file.
-        estimates: by their names in ``Figures``. One that was recorded without an interval is both of its ends.
+        estimates: by their names in ``Figures``, and ``drop``: the reference's top-1 less this one.
         images: that were evaluated.
         images_per_s: of the latency's samples.
-        verdict, flips: as in ``Figures``.
+        verdict: on the ratio; a ``tie`` is no significant difference.
+        flips: as ``changed_predictions`` in ``Figures``.
     """
 
     complete: bool
     estimates: Mapping[str, Estimate]
     images: int | None = None
     images_per_s: float | None = None
-    verdict: Verdict | None = None
+    verdict: Literal["faster", "slower", "tie"] | None = None
     flips: Flips | None = None
 
 

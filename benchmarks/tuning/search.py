@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.figures import Figures, negate
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.run import exit_code as run_exit_code
 from benchmarks.harness.subjects import pairs, variant_or_path
@@ -333,11 +333,11 @@ class TuningSearch:
 
     def _accuracy_drop(self, pair: Pair, figures: Figures) -> Estimate:
         """What a pair gives away against fp32, from its result with the predictions."""
-        if self._findings.labelled and figures.drop is not None:
-            return figures.drop
+        if self._findings.labelled and figures.top1_change is not None:
+            return negate(figures.top1_change)
         gate = pair.opens.manifest.gate if isinstance(pair.opens, Artifact) and pair.opens.manifest else None
         error = 0.0 if gate is None else gate.error
-        return Estimate(error, error, error)
+        return Estimate(error)
 
     def artifact_of(self, candidate: ParetoPoint) -> Artifact:
         """What the candidate opened."""

@@ -23,7 +23,7 @@ from benchmarks.process.job import Job, ProcessOutcomes, TurnPlan
 from benchmarks.records.plan import MOST_PROCESSES, Plan
 from benchmarks.records.request import BenchmarkRequest
 from benchmarks.records.store import FILE_NAME, read
-from benchmarks.stats.comparison import LatencyComparison, compare_paired
+from benchmarks.stats.comparison import NO_DIFFERENCE, LatencyComparison, compare_paired
 from benchmarks.stats.intervals import Rounds, quantile, together
 from benchmarks.worker.timer import TimedCall
 from exporter.models.variants import VARIANTS
@@ -168,11 +168,11 @@ def write_script(folder: Path) -> Path:
 def verdicts(setting: FigureSettings) -> Iterator[Figure]:
     """The same twice, and with a gap of 5 %: on the scripted backend by a virtual clock, and ResNet-20 for real."""
     script = write_script(setting.folder)
-    for gap, wanted in ((0.0, "tie"), (GAP, "slower")):
+    for gap, wanted in ((0.0, NO_DIFFERENCE), (GAP, "slower")):
         found = [simulate_run(script, gap, seed) for seed in range(SIMULATED)]
         yield _count_verdicts(f"{SIMULATED} seeded runs on the fake backend, gap {gap:.0%}", found, wanted)
     artifact = _resnet20(setting)
-    for gap, wanted in ((0.0, "tie"), (GAP, "slower")):
+    for gap, wanted in ((0.0, NO_DIFFERENCE), (GAP, "slower")):
         found = [compare_real(artifact, gap, setting.folder, seed) for seed in range(setting.limit or REAL)]
         yield _count_verdicts(f"{len(found)} runs of ResNet-20 on onnxruntime, gap {gap:.0%}", found, wanted)
 

@@ -130,6 +130,7 @@ def _compile(program: torch.export.ExportedProgram, dynamic: bool) -> Callable[[
 
 BACKEND = Backend(
     name="inductor",
+    title="PyTorch Inductor",
     formats=("pt2",),
     devices=("cpu", "cuda"),
     priority=40,

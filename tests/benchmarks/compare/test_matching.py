@@ -126,7 +126,7 @@ def test_a_result_that_fails_now_is_a_regression(tmp_path: Path, status: str) ->
     assert not found.passed
     (regression,) = found.rows[0].regressions
     assert regression.code == "stopped-running"
-    assert regression.sentence.endswith(f"{status}: wrong answers")
+    assert regression.sentence.endswith(f"{status} now: wrong answers")
     assert found.rows[0].remarks == ()
 
 

@@ -116,7 +116,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
     ran = by_name["openvino", "bf16"]
     of = ran.result.identity
     assert "bfloat16" in (ran.result.ran.arithmetic or "")
-    assert (of.subject, of.artifact, of.data, ran.drop) == ("resnet20", "resnet20.bf16.onnx", "noise", None)
+    assert (of.subject, of.artifact, of.data, ran.top1_change) == ("resnet20", "resnet20.bf16.onnx", "noise", None)
     assert ran.agreement is not None
     reference = by_name["pytorch", "fp32"].result.identity
     assert (reference.artifact, reference.sha256[:1] != "") == ("resnet20.pt2", True)

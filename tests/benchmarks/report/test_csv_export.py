@@ -41,11 +41,14 @@ def test_what_a_gpu_told_is_a_column_each() -> None:
 def test_verdict_warnings_roof_flips_and_load_are_columns() -> None:
     warnings = (Reason("a", "p99 drifts"), Reason("b", "few samples"))
     disturbed = change(FASTER, warnings=warnings, disturbances=(Reason("c", "steal"),))
-    told = change(disturbed, roof_share=0.52, roof=ROOF, flips=FLIPS, load=LOAD)
+    told = change(disturbed, roofline_share=0.52, roof=ROOF, changed_predictions=FLIPS, load=LOAD)
     row, none = csv.DictReader(io.StringIO(csv_export.csv_text((told, REFERENCE))))
     assert (row["verdict"], row["warnings"], row["disturbances"]) == ("faster", "p99 drifts; few samples", "steal")
     assert (row["command"], row["processes"]) == ("rbench; run; resnet20.onnx; -o; results", "3")
-    assert (row["roof_share"], row["roof_bound"]) == ("0.52", "compute")
-    assert (row["flips_worse"], row["flips_real_share_low"], row["flips_real_share_high"]) == ("5", "0.0005", "0.0017")
+    assert (row["roofline_share"], row["roof_bound"]) == ("0.52", "compute")
+    changed = [row[f"changed_predictions_{name}"] for name in ("worse", "real_share_low", "real_share_high")]
+    assert changed == ["5", "0.0005", "0.0017"]
+    assert (row["validity"], row["validity_reason"]) == ("VALID", "")
     assert (row["load_shape"], row["load_rate_per_s"], row["load_achieved_per_s"]) == ("server", "70.0", "69.5")
-    assert (none["roof_share"], none["flips_real_share_low"], none["load_shape"], none["warnings"]) == ("",) * 4
+    empty = ("roofline_share", "changed_predictions_real_share_low", "load_shape", "warnings")
+    assert [none[name] for name in empty] == [""] * 4
