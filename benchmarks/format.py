@@ -10,7 +10,6 @@ from exporter.format import decimals as decimals
 from exporter.format import milliseconds as milliseconds
 from exporter.proportions import Interval
 
-
 TOO_NOISY = "too noisy"
 """Printed in place of an interval that is wider than its value."""
 

@@ -29,7 +29,7 @@ from benchmarks.paper.experiments import curves
 from benchmarks.paper.experiments.comparisons import degradation_findings
 from benchmarks.paper.training import batches, corpus, loop
 from benchmarks.paper.training import run as runs
-from benchmarks.records import findings, result, store
+from benchmarks.records import findings, store
 from benchmarks.report.comparison import comparison_document
 from benchmarks.report.csv_export import COLUMNS, csv_text, value_at
 from benchmarks.report.document import load_document, run_document
@@ -182,12 +182,12 @@ def _approximately(value: Any) -> Any:
 def test_the_files_hold_what_can_come_of_a_configuration(beside: Path) -> None:
     every = [each for name in ALL for each in Figures.of_all(store.read(beside / name / "results.jsonl"))]
     results = [figures.result for figures in every]
-    assert {result.status for result in results} == {"ok", "failed", "skipped", "error"}
-    assert {result.identity.backend for result in results} >= {"pytorch", "onnxruntime", "openvino"}
-    assert {result.identity.precision for result in results} >= {"fp32", "int8", "bf16"}
-    shapes = {result.load.shape for result in results if result.load is not None}
+    assert {one.status for one in results} == {"ok", "failed", "skipped", "error"}
+    assert {one.identity.backend for one in results} >= {"pytorch", "onnxruntime", "openvino"}
+    assert {one.identity.precision for one in results} >= {"fp32", "int8", "bf16"}
+    shapes = {one.load.shape for one in results if one.load is not None}
     assert shapes == {"closed", "open", "paced", "clients", "batches", "cold"}
-    assert {len(result.samples) for result in results} == {0, 1, 3}
+    assert {len(one.samples) for one in results} == {0, 1, 3}
     assert any(figures.p99 for figures in every)
     assert any(figures.changed_predictions is not None and figures.changed_predictions.near_ties for figures in every)
 
