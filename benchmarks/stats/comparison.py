@@ -38,8 +38,8 @@ NO_DIFFERENCE: Verdict = "no significant difference"
 Units: TypeAlias = Literal["processes", "rounds", "samples"]
 
 RESOLUTION = 0.01
-"""A difference is significant if its whole interval lies beyond this. One percent is what moving the same code in
-memory makes (Mytkowicz et al. 2009, Curtsinger and Berger 2013), and no reason to choose."""
+"""A difference is significant if its whole interval lies beyond this: one percent is what moving code in memory makes
+(Mytkowicz et al. 2009, Curtsinger and Berger 2013), and no reason to choose."""
 
 ONE_PROCESS_RESOLUTION = 0.05
 """The same where each side is one process: its interval knows nothing of where another start of it would land."""
