@@ -27,7 +27,6 @@ def examine(notify: Callable[[str], None]) -> DoctorReport:
         CheckFailedError: The machine cannot be examined.
     """
     notify("examining the machine")
-    notify("looking at the machine")
     probe, ending = probe_gpus()
     versions = packages.list_installed()
     gpus = probe.environment.gpus
