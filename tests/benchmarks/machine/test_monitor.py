@@ -67,13 +67,13 @@ def test_a_quiet_machine_has_no_disturbances() -> None:
     ("seen", "code", "figures"),
     [
         ({"foreign_cores": 0.93}, "others-busy", ("0.93", "2 processors", "0.10")),
-        ({"steal_share": 0.034}, "time-stolen", ("3.4%", "1%")),
-        ({"pressure_share": 0.5}, "system-waited", ("50%", "25%")),
-        ({"sentinel": 0.49}, "sentinel-waited", ("49%", "95%")),
-        ({"sentinel": 0.0}, "sentinel-waited", ("0%", "95%")),
-        ({"waited_s": 8.1}, "threads-waited", ("40.5%", "5%")),
+        ({"steal_share": 0.034}, "time-stolen", ("3.4 %", "1 %")),
+        ({"pressure_share": 0.5}, "system-waited", ("50 %", "25 %")),
+        ({"sentinel": 0.49}, "sentinel-waited", ("49 %", "95 %")),
+        ({"sentinel": 0.0}, "sentinel-waited", ("0 %", "95 %")),
+        ({"waited_s": 8.1}, "threads-waited", ("40.5 %", "5 %")),
         ({"involuntary_switches": 2290}, "threads-switched", ("229", "200")),
-        ({"mhz": (3800.0, 3200.0)}, "frequency-changed", ("3,800", "3,200", "5%")),
+        ({"mhz": (3800.0, 3200.0)}, "frequency-changed", ("3,800", "3,200", "5 %")),
         ({"throttled": 1}, "processor-throttled", ("once",)),
         ({"throttled": 1200}, "processor-throttled", ("1,200",)),
     ],
@@ -143,14 +143,14 @@ def test_of_several_processes_the_worst_counts() -> None:
     busy, throttled = found
     assert (busy.code, throttled.code) == ("others-busy", "processor-throttled")
     assert "0.90" in busy.sentence
-    assert busy.sentence.endswith("(the worst of 2 in 3 processes)")
-    assert throttled.sentence.endswith("(the worst of 1 in 3 processes)")
+    assert busy.sentence.endswith("(the worst of 2 affected of 3 processes)")
+    assert throttled.sentence.endswith("(the worst of 1 affected of 3 processes)")
 
 
 def test_one_process_is_judged_as_itself() -> None:
     loud = replace(QUIET, foreign_cores=0.5)
     (reason,) = judge(loud, 2, GPU, GPU)
-    assert "processes" not in reason.sentence
+    assert "affected" not in reason.sentence
     assert disturbances([QUIET, QUIET], 2) == ()
 
 
