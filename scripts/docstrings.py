@@ -17,8 +17,12 @@ from pathlib import Path
 from scripts.house.sources import Function, Source, read_house
 from scripts.sentences import find_error_classes
 
-CHECKED = ("runtimes",)
-"""The packages whose docstrings follow the rules."""
+CHECKED = (
+    "runtimes",
+    *("benchmarks/accuracy", "benchmarks/compare", "benchmarks/doctor", "benchmarks/machine", "benchmarks/process"),
+    *("benchmarks/records", "benchmarks/roofline", "benchmarks/stats", "benchmarks/tuning", "benchmarks/worker"),
+)
+"""The packages and rooms whose docstrings follow the rules."""
 
 FIRST_WORDS = ("As", "It", "Of", "That", "These", "Those", "What", "Where", "Whom")
 """Words that must not start a docstring: what follows does not stand alone without the name of the documented thing."""
@@ -78,13 +82,13 @@ def find_faults(sources: Sequence[Source], checked: Sequence[str] = CHECKED) -> 
 
     Args:
         sources: All source files, from which the names of the error classes are read.
-        checked: The packages whose docstrings are checked.
+        checked: The packages and rooms whose docstrings are checked.
     """
     errors = find_error_classes(sources)
     return [
         f"{docstring.place}: {docstring.name or 'module'}: {fault}"
         for source in sources
-        if source.path.parts[0] in checked
+        if any(source.path.is_relative_to(folder) for folder in checked)
         for docstring in find_docstrings(source)
         for fault in _faults_of(docstring, errors)
     ]
@@ -134,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.docstrings", description="Check the docstrings.")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help="root of the repository")
     parser.add_argument(
-        "packages", nargs="*", default=CHECKED, help=f"packages to check (default: {', '.join(CHECKED)})"
+        "packages", nargs="*", default=CHECKED, help=f"packages or rooms to check (default: {', '.join(CHECKED)})"
     )
     options = parser.parse_args(arguments)
     faults = find_faults(read_house(options.root).packages, options.packages)

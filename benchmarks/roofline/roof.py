@@ -76,7 +76,8 @@ def implausible(roof: RoofInputs, compute_s: float) -> Reason | None:
         return Reason(
             "faster-than-peak",
             f"a call takes {1e3 * compute_s:.3g} ms, less than the {1e3 * least_s:.3g} ms of {work:.3g} G "
-            f"multiply-adds at the peak of {rate:.3g} G/s: a measurement is wrong, or the library saves multiplications",
+            f"multiply-adds at the peak of {rate:.3g} G/s: a measurement is wrong, or the library saves "
+            "multiplications",
         )
     work, rate = roof.traffic_bytes / 1e6, roof.bandwidth_bytes_per_s / 1e9
     return Reason(

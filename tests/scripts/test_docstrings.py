@@ -97,3 +97,11 @@ def test_other_packages_are_checked_on_request(root: Path, capsys: pytest.Captur
     assert main(["--root", str(root)]) == 0
     assert main(["--root", str(root), "exporter"]) == 1
     assert capsys.readouterr().out == "exporter/module.py:1: module: no docstring\n"
+
+
+def test_a_room_is_checked_without_its_neighbours(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for room in ("records", "report"):
+        (root / "benchmarks" / room).mkdir()
+        (root / "benchmarks" / room / "module.py").write_text("x = 1\n")
+    assert main(["--root", str(root)]) == 1
+    assert capsys.readouterr().out == "benchmarks/records/module.py:1: module: no docstring\n"
