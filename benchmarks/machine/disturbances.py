@@ -22,7 +22,7 @@ WAITED_SHARE = 0.05
 """Time that a thread may have waited for a processor, the mean of the result's threads: 0.01 on a quiet machine."""
 
 SENTINEL_SHARE = 0.95
-"""What the sentinel has of a processor, at least: 0.99 and more on a quiet machine, 0.5 beside one competitor."""
+"""The minimum share of a processor for the sentinel. On an idle machine it is 0.99, beside one competitor 0.5."""
 
 SWITCHES_PER_S = 100
 """How often a thread may be taken off its processor, for each of the result's threads. The kernel's own work does it
@@ -48,7 +48,7 @@ CLOCK_COSTS = 1000
 """A sample of fewer costs or steps of the clock holds more than 0.1 % of the clock itself."""
 
 GPU_SLOWDOWNS = ("hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake")
-"""Reasons of ``GpuState.throttle`` that others than the settings and the load give."""
+"""The reasons in ``GpuState.throttle`` that neither settings nor the load cause."""
 
 GPU_AT_LIMIT = "power cap"
 
@@ -59,10 +59,15 @@ def disturbances(
     gpu_before: GpuState | None = None,
     gpu_after: GpuState | None = None,
 ) -> tuple[Reason, ...] | None:
-    """The kinds of disturbance beyond their limits, each once, with the worst figure of the processes.
+    """Return the reasons why the machine was busy; empty if it was idle, ``None`` if no conditions were recorded.
 
-    Empty on an idle machine; ``None`` where no process recorded the machine. ``threads`` is the number that the runtime
-    computes in; the GPU's states are those right before and right after the timing.
+    Each kind of reason is given once, with the worst value of the processes and its limit.
+
+    Args:
+        processes: The conditions of each process.
+        threads: The number of threads that the runtime computes in.
+        gpu_before: The state of the GPU right before the timing.
+        gpu_after: The state of the GPU right after the timing.
     """
     seen = [conditions for conditions in processes if conditions is not None]
     if not seen:
@@ -84,10 +89,16 @@ def find_invalidity(
     gpu_before: GpuState | None = None,
     gpu_after: GpuState | None = None,
 ) -> Reason | None:
-    """The first reason for which the times of a result are not reliable; ``None`` if there is none.
+    """Return the first reason why the times of a result are not reliable, or ``None``.
 
     Shares are means over the processes, weighted by their time: one disturbed process of many does not make a result
-    invalid. Arguments as in ``disturbances``.
+    invalid.
+
+    Args:
+        processes: The conditions of each process.
+        threads: The number of threads that the runtime computes in.
+        gpu_before: The state of the GPU right before the timing.
+        gpu_after: The state of the GPU right after the timing.
     """
     seen = [conditions for conditions in processes if conditions is not None and conditions.wall_s > 0]
 
@@ -128,7 +139,13 @@ def _limited_gpu(*states: GpuState | None) -> Iterator[Reason]:
 def list_warnings(
     conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None] = ()
 ) -> tuple[Reason, ...]:
-    """Other doubts about the times, none of them a disturbance. ``samples_s`` are those of one clock, in seconds."""
+    """Return other warnings about the times, which do not mean that the machine was busy.
+
+    Args:
+        conditions: The conditions of a process.
+        samples_s: The samples of one clock, in seconds.
+        gpu_states: States of the GPU.
+    """
     found = []
     clock_s = max(conditions.clock_cost_s, conditions.clock_resolution_s)
     if samples_s and (usual_s := statistics.median(samples_s)) < CLOCK_COSTS * clock_s:
