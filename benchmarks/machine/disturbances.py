@@ -125,7 +125,7 @@ def _percent(share: float) -> str:
 
 
 def _foreign_share(conditions: Conditions, threads: int) -> float | None:
-    """The share of the CPUs that other processes used, less what the kernel's ticks may be off."""
+    """Return the share of the CPUs that other processes used, less the error of the kernel's ticks."""
     foreign, error_cores = conditions.foreign_cores, conditions.foreign_error_cores or 0.0
     return None if foreign is None else max(0.0, foreign - error_cores) / (conditions.processors or threads)
 
@@ -209,7 +209,7 @@ def _waiting(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reas
 
 
 def _speed(conditions: Conditions) -> Iterator[tuple[float, Reason]]:
-    """Changes of the CPU's own speed, in the same form."""
+    """Yield changes of the CPU's own speed, in the same form."""
     if conditions.throttled:
         times = "once" if conditions.throttled == 1 else f"up to {conditions.throttled:,} times"
         reason = Reason("processor-throttled", f"a CPU was throttled because of its temperature, {times}")

@@ -72,15 +72,18 @@ class LatencyComparison:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the ratio may be told as a number: the difference is significant, and half the interval is at most
-        half of the difference to 1 and a quarter of the ratio.
+        """Whether the ratio may be reported as a number.
+
+        The difference is significant, and half the interval is at most half of the difference to 1 and at most a
+        quarter of the ratio.
         """
         return self.verdict != NO_DIFFERENCE and self._reach <= min(abs(self.ratio - 1) / 2, self.ratio / 4)
 
     @property
     def is_alike(self) -> bool:
-        """Whether the two may be called alike: there is no significant difference, and the interval would show one of
-        ``SMALL_DIFFERENCE``.
+        """Whether the two may be called alike.
+
+        There is no significant difference, and the interval would show a difference of ``SMALL_DIFFERENCE``.
         """
         return self.verdict == NO_DIFFERENCE and self._reach <= SMALL_DIFFERENCE * self.ratio
 
