@@ -35,6 +35,7 @@ from exporter.commands.options import (
 )
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
+from runtimes.errors import Reason
 
 EXPORT, USE, LOOK_UP = "Export", "Use and check", "Look up"
 """Under which headings the commands stand."""
@@ -285,7 +286,7 @@ def explain(
         from exporter.explain.view import explanation_document
 
         if options["data"] is None and given_options(click.get_current_context(), ("images",)):
-            listener.notice("no effect without --data: --images")
+            listener.notice(Reason("images-without-data", "no effect without --data: --images"))
         found = explanation.explain(explanation.ExplanationRequest(artifact, backend, **options), listener)
     if as_json:
         click.echo(explanation.as_json(found))

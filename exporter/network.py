@@ -13,6 +13,7 @@ import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.variants import Variant
+from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
 from exporter.weights.sources import IMAGENET_PREPROCESSING, resolve, scale_preprocessing
 from runtimes import files
@@ -34,10 +35,18 @@ LABELS_LIMIT_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class ExportListener:
-    """Hears what an export does: ``step`` a few words on what begins now, ``notice`` a line that the user must see."""
+    """Hears what an export does.
+
+    Attributes:
+        step: Gets a few words on what begins now.
+        notice: Gets a line that the user must see.
+        progress: Gets the share of the step that is done, ``None`` where its end is not known, and how far that is in
+            words.
+    """
 
     step: Callable[[str], None]
     notice: Notify
+    progress: Progress = ignore_progress
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     labels = None if request.labels is None else read_labels(request.labels, variant.classes, listener)
     _check_statistics(request)
     listener.step("loading the weights")
-    loaded = resolve(request.weights, variant, request.seed, listener.notice)
+    loaded = resolve(request.weights, variant, request.seed, listener.notice, listener.progress)
     model = build(variant)
     model.load_state_dict(loaded.state)
     preprocessing = _preprocessing(request, loaded.preprocessing)

@@ -97,7 +97,7 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
         spec = str(beside) if beside.is_file() else weights.source or ""
     hint = "take the fp32 artifact of the same weights"
     try:
-        loaded = resolve(spec, variant, weights.seed or 0, listener.notice)
+        loaded = resolve(spec, variant, weights.seed or 0, listener.notice, listener.progress)
     except RexportError as error:
         raise CompatibilityError(
             f"its fp32 weights are not in it and cannot be loaded again: {error}",

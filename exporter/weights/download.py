@@ -6,17 +6,15 @@ file's SHA-256 stand in its name; only a file that meets them gets that name.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import re
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TypeAlias
 
 from runtimes import files
 from runtimes.errors import IntegrityError, ResourceError, UsageError, quote
@@ -52,8 +50,13 @@ _CHUNK_BYTES = 1 << 18
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-class _Bar(Protocol):
-    def __call__(self, done_bytes: int, total_bytes: int | None) -> None: ...
+Progress: TypeAlias = Callable[[float | None, str], None]
+"""Gets the share of a step that is done, ``None`` where its end is not known, and how far that is in words."""
+
+
+def ignore_progress(share: float | None, detail: str) -> None:
+    """The progress that nobody looks at."""
+    del share, detail
 
 
 class _BrokenOffError(Exception):
@@ -79,10 +82,10 @@ def cache_folder() -> Path:
         ) from error
 
 
-def fetch(name: str, progress: Callable[[str], None]) -> Path:
+def fetch(name: str, notify: Callable[[str], None], progress: Progress = ignore_progress) -> Path:
     """The path of the published file ``name``, downloaded if the cache has it not. Blocks; one process at a time.
 
-    A bar is drawn on stderr where that is a terminal; ``progress`` gets one line before the download.
+    ``notify`` gets one line before the download, ``progress`` how far it is.
 
     Raises:
         ResourceError: no network, no such file on the server, or the cache cannot be written.
@@ -101,10 +104,9 @@ def fetch(name: str, progress: Callable[[str], None]) -> Path:
     with files.folder_lock(target.parent):
         if target.is_file() and _is_whole(target):  # another process was faster
             return target
-        progress(f"downloading {url} into {target.parent}")
+        notify(f"downloading {url} into {target.parent}")
         part = target.with_name(f"{name}.part")
-        with _bar(name) as bar:
-            _download(url, part, bar)
+        _download(url, part, progress)
         if not _is_whole(part, name):
             part.unlink()
             raise IntegrityError(
@@ -132,12 +134,12 @@ def _address(name: str) -> str:
     return f"{base.rstrip('/')}/{name}"
 
 
-def _download(url: str, part: Path, bar: _Bar) -> None:
+def _download(url: str, part: Path, progress: Progress) -> None:
     """Fills ``part``, which may hold a beginning already."""
     for attempt in range(1, ATTEMPTS + 1):
         before = part.stat().st_size if part.exists() else 0
         try:
-            _continue(url, part, before, bar)
+            _continue(url, part, before, progress)
             return
         except _BrokenOffError as error:
             after = part.stat().st_size if part.exists() else 0
@@ -148,14 +150,14 @@ def _download(url: str, part: Path, bar: _Bar) -> None:
                 ) from error
 
 
-def _continue(url: str, part: Path, have: int, bar: _Bar) -> None:
+def _continue(url: str, part: Path, have: int, progress: Progress) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = _opener().open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            _after_refused_range(url, part, have, error, bar)
+            _after_refused_range(url, part, have, error, progress)
             return
         raise ResourceError(
             f"cannot download {quote(url)}: the server says {error.code} {quote(error.reason)}",
@@ -167,14 +169,14 @@ def _continue(url: str, part: Path, have: int, bar: _Bar) -> None:
         raise _BrokenOffError(quote(reason)) from error
     with response:
         start, total = _extent(response, have)
-        _receive(response, part, start, total, bar)
+        _receive(response, part, start, total, progress)
 
 
-def _after_refused_range(url: str, part: Path, have: int, error: urllib.error.HTTPError, bar: _Bar) -> None:
+def _after_refused_range(url: str, part: Path, have: int, error: urllib.error.HTTPError, progress: Progress) -> None:
     """The server has nothing behind our last byte: either that was all, or the beginning is of another file."""
     if error.headers.get("Content-Range") != f"bytes */{have}":
         part.unlink()
-        _continue(url, part, 0, bar)
+        _continue(url, part, 0, progress)
 
 
 def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
@@ -191,7 +193,7 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
     return 0, int(length) if length and length.isdigit() else None
 
 
-def _receive(response: IO[bytes], part: Path, start: int, total: int | None, bar: _Bar) -> None:
+def _receive(response: IO[bytes], part: Path, start: int, total: int | None, progress: Progress) -> None:
     if (total or 0) > MAX_BYTES:
         raise ResourceError(
             f"the server offers {total:,} bytes; the largest published file has a quarter of {MAX_BYTES:,}",
@@ -207,7 +209,8 @@ def _receive(response: IO[bytes], part: Path, start: int, total: int | None, bar
                         f"the server sends more than {MAX_BYTES:,} bytes", code="download-too-large", path=part
                     )
                 file.write(chunk)
-                bar(done, total)
+                share = done / total if total else None
+                progress(share, f"{part.stem} · {done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB")
     except OSError as error:
         raise ResourceError.from_os(error, part, "write") from error
     if total is not None and done < total:
@@ -241,22 +244,3 @@ class _HttpRedirects(urllib.request.HTTPRedirectHandler):
 
 def _opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(_HttpRedirects)
-
-
-def _draw_nothing(done_bytes: int, total_bytes: int | None) -> None:
-    del done_bytes, total_bytes
-
-
-@contextlib.contextmanager
-def _bar(name: str) -> Iterator[_Bar]:
-    """Draws progress on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield _draw_nothing
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as drawn:
-        task = drawn.add_task(name, total=None)
-        yield lambda done_bytes, total_bytes: drawn.update(task, completed=done_bytes, total=total_bytes)

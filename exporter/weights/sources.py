@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.models.variants import VARIANTS, Variant
 from exporter.weights import checkpoint, download, matching
+from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
 from runtimes import codec, files
 from runtimes.artifacts.manifest import Weights
@@ -79,10 +80,13 @@ class Bundle:
     preprocessing: Preprocessing
 
 
-def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWeights:
+def resolve(
+    spec: str, variant: Variant, seed: int, notify: Notify, progress: Progress = ignore_progress
+) -> LoadedWeights:
     """The weights that ``spec`` names: a path, or ``random``, ``bundled`` or ``imagenet`` in any case.
 
-    ``seed`` is that of ``random`` and ignored by the others. ``notify`` gets notices for the user, a line each.
+    ``seed`` is that of ``random`` and ignored by the others. ``notify`` gets notices for the user, a line each,
+    and ``progress`` how far a download is.
 
     Raises:
         ModelMismatchError: they are not for this variant; the message says for which they are.
@@ -96,7 +100,7 @@ def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWei
     if word == "bundled":
         return load_bundled(variant, notify)
     if word == "imagenet":
-        return imagenet(variant, notify)
+        return imagenet(variant, notify, progress)
     return from_file(spec, variant, notify)
 
 
@@ -110,7 +114,7 @@ def initialise_weights(variant: Variant, seed: int, notify: Notify) -> LoadedWei
         raise UsageError(f"the seed must lie between 0 and {MAX_SEED}, not {seed}", code="seed-out-of-range")
     from exporter.models import resnet
 
-    notify(Reason("untrained", f"untrained: random weights of seed {seed}; the answers of this network mean nothing"))
+    notify(Reason("untrained", f"random weights of seed {seed}: the predictions of this network mean nothing"))
     model = resnet.build(variant)
     resnet.initialise(model, seed)
     resnet.settle_statistics(model, seed)
@@ -161,7 +165,7 @@ def _read_bundle(path: Path) -> Bundle:
         raise ArtifactError(error.what, code=error.code, path=path, hint="install rexport again") from error
 
 
-def imagenet(variant: Variant, notify: Notify) -> LoadedWeights:
+def imagenet(variant: Variant, notify: Notify, progress: Progress = ignore_progress) -> LoadedWeights:
     """torchvision's published weights, from the cache or the network.
 
     Raises:
@@ -177,7 +181,7 @@ def imagenet(variant: Variant, notify: Notify) -> LoadedWeights:
             code="imagenet-variant-unpublished",
             hint="use one of these, or --weights FILE or random",
         )
-    path = download.fetch(name, notify)
+    path = download.fetch(name, notify, progress)
     state = _read_fitting_state(path, variant, notify)
     labels = tuple(files.read_bounded(BUNDLED_FOLDER / IMAGENET_CLASSES, CLASSES_LIMIT_BYTES).decode().splitlines())
     record = Weights("imagenet", True, matching.state_digest(state), source=name)
