@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_datase
 from exporter.models.variants import Variant
 from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
-from exporter.weights.sources import IMAGENET_PREPROCESSING, resolve, scale_preprocessing
+from exporter.weights.recognition import VariantOptions, from_checkpoint
+from exporter.weights.sources import IMAGENET_PREPROCESSING, ORIGINS, LoadedWeights, resolve, scale_preprocessing
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Weights
@@ -53,23 +55,28 @@ class ExportListener:
 class ExportRequest:
     """What to export, and where to.
 
-    ``weights`` as ``exporter.weights.sources.resolve`` takes it, ``data`` as ``exporter.data.dataset.open_dataset``
-    does. ``batch`` is a fixed size, or ``None`` for any. ``mean`` and ``std`` are given together or not at all.
+    ``weights`` as ``exporter.weights.sources.resolve`` takes it, or those that were loaded already; ``data`` as
+    ``exporter.data.dataset.open_dataset`` takes it. ``batch`` is a fixed size, or ``None`` for any. ``labels`` is a
+    file with one label a line, or the labels themselves. ``mean`` and ``std`` are given together or not at all;
+    ``preprocessing`` says what images go through in place of them.
     ``out`` is a file, or a folder if it exists as one or ends in a slash. ``raw`` puts the normalisation into the
-    artifact.
+    artifact. ``chosen`` names those fields of the variant that the user chose: ``classes``, ``in_channels`` and
+    ``shortcut``; a file of weights decides the others.
     """
 
     variant: Variant
     out: str
-    weights: str = "random"
+    weights: str | LoadedWeights = "random"
     seed: int = 0
     batch: int | None = None
-    labels: Path | None = None
+    labels: Path | tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     data: str | None = None
     force: bool = False
     raw: bool = False
+    preprocessing: Preprocessing | None = None
+    chosen: frozenset[str] = frozenset()
 
     def target(self, suffix: str) -> Path:
         """The file to write; raises as ``target_file``."""
@@ -78,7 +85,8 @@ class ExportRequest:
 
 def target_file(out: str, name: str, force: bool) -> Path:
     """The file to write, in a folder that exists and takes files: ``out``, or ``name`` in it if it is a folder or ends
-    in a slash. A folder that ends in a slash is made, which is announced; the folder of a file has to be there.
+    in a slash. A folder that ends in a slash is made, which the logger ``rexport`` announces; that of a file has to be
+    there.
 
     Raises:
         UsageError: it is there already and ``force`` is off, or a folder is there.
@@ -95,7 +103,11 @@ def target_file(out: str, name: str, force: bool) -> Path:
         )
     if not out.endswith("/"):
         files.require_folder(path.parent)
+    made = not path.parent.exists()
     files.check_writable(path.parent)
+    if made:
+        reason = Reason("folder-made", f"made the folder {quote(path.parent)}")
+        logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
     return path
 
 
@@ -129,14 +141,16 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     """
     from exporter.models.resnet import build
 
-    variant = request.variant
-    labels = None if request.labels is None else read_labels(request.labels, variant.classes, listener)
-    _check_statistics(request)
     listener.step("loading the weights")
-    loaded = resolve(request.weights, variant, request.seed, listener.notice, listener.progress)
+    request, loaded = _load(request, listener)
+    variant = request.variant
+    labels = _labels(request, listener)
+    _check_statistics(request)
     model = build(variant)
     model.load_state_dict(loaded.state)
     preprocessing = _preprocessing(request, loaded.preprocessing)
+    if loaded.record.origin == "file" and preprocessing is not None and request.preprocessing is None:
+        listener.notice(_tell_assumed(loaded.record.source, preprocessing, known=request.mean is not None))
     listener.step("computing the test vectors")
     data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
     inputs, images, classes, name = _inputs(request, data, preprocessing)
@@ -154,6 +168,37 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         data=data,
         raw=request.raw,
         seed=request.seed,
+    )
+
+
+def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportRequest, LoadedWeights]:
+    """The weights, and the request with the variant that they fit.
+
+    A file tells its number of classes and channels and its shortcut option, unless the user chose them.
+    """
+    if isinstance(request.weights, LoadedWeights):
+        return request, request.weights
+    if request.weights in ORIGINS or not Path(request.weights).is_file():
+        return request, resolve(request.weights, request.variant, request.seed, listener.notice, listener.progress)
+    variant = request.variant
+    chosen = {name: getattr(variant, name) for name in request.chosen}
+    options = VariantOptions(
+        variant.name, size=variant.size, stride=variant.stride if variant.block == "bottleneck" else None, **chosen
+    )
+    recognised = from_checkpoint(request.weights, options, listener.notice)
+    return replace(request, variant=recognised.variant), recognised.weights
+
+
+def _tell_assumed(source: str | None, preprocessing: Preprocessing, known: bool) -> Reason:
+    """A checkpoint does not say how its images were prepared: the user has to see what is assumed. ``known`` tells
+    whether mean and standard deviation were given."""
+    resize = f"shorter side resized to {preprocessing.resize}, " if preprocessing.resize is not None else ""
+    height, width = preprocessing.size
+    moments = "" if known else ", ImageNet's mean and standard deviation"
+    return Reason(
+        "preprocessing-not-in-weights",
+        f"preprocessing assumed for {source}: {resize}centre crop of {height} x {width}{moments}; "
+        "check the accuracy on labelled images",
     )
 
 
@@ -192,7 +237,7 @@ def _inputs(
         raise ModelMismatchError(
             f"the data {quote(data)!r} has {len(dataset.classes)} classes, the network {variant.classes}",
             code="data-class-count",
-            hint=f"--num-classes {len(dataset.classes)}",
+            hint=f"export with --num-classes {len(dataset.classes)}",
         )
     _, pixels = next(dataset.pixels(preprocessing, IMAGES))
     inputs = pixels if request.raw else normalise(pixels, preprocessing)
@@ -222,11 +267,25 @@ def _check_statistics(request: ExportRequest) -> None:
 
 
 def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Preprocessing | None:
-    """What images go through: what the weights were made for, else the shares of ImageNet's or the whole image.
+    """What images go through: what the request or the weights say, else the shares of ImageNet's or the whole image.
 
     Networks of other than 3 channels have none unless the user gives the statistics.
+
+    Raises:
+        ModelMismatchError: the request's gives another size or number of channels than the network takes.
     """
     variant = request.variant
+    if request.preprocessing is not None:
+        gives, takes = (
+            (request.preprocessing.channels, *request.preprocessing.size),
+            (variant.in_channels, *variant.size),
+        )
+        if gives != takes:
+            raise ModelMismatchError(
+                f"the preprocessing gives {_in_words(gives)}, the network takes {_in_words(takes)}",
+                code="preprocessing-shape",
+            )
+        return request.preprocessing
     if known is None:
         known = scale_preprocessing(IMAGENET_PREPROCESSING, variant.size)
         if variant.stem == "cifar":
@@ -236,6 +295,20 @@ def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Prepr
     if request.mean is not None and request.std is not None:
         return replace(known, mean=request.mean, std=request.std)
     return known
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{channels} channel{'s' if channels != 1 else ''} of {height} x {width} pixels"
+
+
+def _labels(request: ExportRequest, listener: ExportListener) -> tuple[str, ...] | None:
+    labels, classes = request.labels, request.variant.classes
+    if isinstance(labels, Path):
+        return read_labels(labels, classes, listener)
+    if labels is not None and len(labels) != classes:
+        raise ModelMismatchError(f"{len(labels)} labels for {classes} classes", code="label-count-mismatch")
+    return labels
 
 
 def read_labels(path: Path, classes: int | None, listener: ExportListener) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,32 +33,22 @@ def _measuring(
     Raises:
         RexportError: as ``ResultsFile``; or there is no result yet.
     """
-    from benchmarks.analysis.figures import Figures
     from benchmarks.commands.progress import listening
+    from benchmarks.harness.collection import collect
     from benchmarks.records.store import FILE_NAME, ResultsFile
-    from runtimes.errors import RexportError
 
     places = (None if folder is None else folder / FILE_NAME, json_file)
     files = [ResultsFile(place) for place in places if place is not None]
     results: list[Result] = []
-    early_end: BaseException | None = None
-    try:
-        with terminal.reserve_stdout(), listening() as listener, closing(measure(listener)) as measured:
-            for result in measured:
-                results.append(result)
-                for file in files:
-                    file.append(result, Figures.of(result, results).as_json())
-    except KeyboardInterrupt:
-        early_end = SystemExit(terminal.INTERRUPTED)
-    except SystemExit:  # SIGTERM, as exporter.commands.terminal turns it
-        early_end = SystemExit(terminal.TERMINATED)
-    except RexportError as error:
-        if not results:
-            raise
-        early_end = error
-    yield results, early_end is None
-    if early_end is not None:
-        raise early_end
+    with terminal.reserve_stdout(), listening() as listener:
+        ending = collect(measure(listener), results, files)
+    yield results, ending is None
+    if isinstance(ending, KeyboardInterrupt):
+        raise SystemExit(terminal.INTERRUPTED)
+    if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
+        raise SystemExit(terminal.TERMINATED)
+    if ending is not None:
+        raise ending
 
 
 @click.command(context_settings=options.SETTINGS)

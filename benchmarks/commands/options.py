@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, ROUNDS, SILENCE_S
+from benchmarks.records.plan import DEVICES, LEAST_PROCESSES, MOST_PROCESSES, ROUNDS, SILENCE_S
 from exporter.commands.backend_option import backend_option
 from exporter.commands.command import stack_options
 from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, TARGETS
@@ -36,7 +36,7 @@ max_drop_option = partial(
 duration_option = partial(
     click.option, "--duration", "duration_s", type=click.FloatRange(min=0, min_open=True, max=3600), metavar="S"
 )
-device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+device_option = click.option("--device", type=click.Choice(DEVICES), default="cpu")
 weights_option = click.option(
     "--weights", metavar="random|bundled|imagenet|FILE", help="Weights of a VARIANT. Default: random."
 )

@@ -20,6 +20,8 @@ ARRIVALS: tuple[Arrivals, ...] = get_args(Arrivals)
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """Of each configuration, where none are asked for: as many as there is time for."""
 
+DEVICES = ("cpu", "cuda")
+
 BUDGET_S = 60.0
 """That time."""
 

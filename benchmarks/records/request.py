@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.records.plan import BUDGET_S, ROUNDS, SILENCE_S, Plan
+from benchmarks.records.plan import BUDGET_S, DEVICES, ROUNDS, SILENCE_S, Plan
 from exporter.precision.spec import FP32 as FP32_SPEC
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, Target, precision
 from runtimes import Artifact, Backend
 from runtimes.artifacts.manifest import Weights
 from runtimes.backends import registry
-from runtimes.errors import ArtifactError, Reason, UsageError
+from runtimes.errors import ArtifactError, Reason, UsageError, quote
 
 REFERENCE = registry.reference_backend().name
 """The backend that every other is compared with: the network in eager mode."""
@@ -82,8 +82,8 @@ class BenchmarkRequest:
         show_errors: whether the workers' standard error is shown.
 
     Raises:
-        UsageError: a duration that is none; an unknown backend or precision; a calibration where none is to be
-            calibrated.
+        UsageError: a duration or a number out of range; an unknown backend, precision or device; a calibration where
+            none is to be calibrated.
     """
 
     subjects: tuple[str, ...] = ()
@@ -118,6 +118,7 @@ class BenchmarkRequest:
                 raise UsageError(
                     f"the {name} must be a number of seconds above 0, not {value}", code="seconds-not-positive"
                 )
+        self._check_counts()
         # By their names from here on, whatever alias or case was typed.
         object.__setattr__(self, "backends", tuple(registry.find_backend(name).name for name in self.backends))
         for name in self.precisions:
@@ -132,6 +133,24 @@ class BenchmarkRequest:
                     code="option-needs-precision",
                     hint=f"--precision {named}",
                 )
+
+    def _check_counts(self) -> None:
+        """Raises UsageError for a number below the least one that it can be, or an unknown device."""
+        for what, number, least in (
+            *(("batch", batch, 1) for batch in self.batches),
+            ("threads", self.threads, 1),
+            ("limit", self.limit, 1),
+            ("processes", self.processes, 1),
+            ("rounds", self.rounds, 1),
+            ("calibration images", self.calibration_images, 1),
+            ("seed", self.seed, 0),
+        ):
+            if number is not None and number < least:
+                raise UsageError(f"{what} must be at least {least}, not {number}", code="number-too-small")
+        if self.device not in DEVICES:
+            raise UsageError(
+                f"no device {quote(self.device)!r}", code="device-unknown", hint=f"one of {', '.join(DEVICES)}"
+            )
 
     def precision_spec(self, name: str) -> PrecisionSpec:
         """How a graph is to be typed for the precision of that name.

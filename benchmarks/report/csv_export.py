@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.gpu import GpuState
+from runtimes.errors import Reason
 
 
 def _parts(prefix: str, path: str, cls: type[GpuState] | type[Flips]) -> dict[str, str]:
@@ -75,14 +76,19 @@ COLUMNS: dict[str, str] = {
 """The headings, and where the values stand in ``Figures``."""
 
 
+def record(figures: Figures) -> dict[str, object]:
+    """The line of one result by its headings: text, numbers, and ``None`` where there is nothing. Several words of one
+    column stand in one text."""
+    return {heading: _plain(value_at(figures, path)) for heading, path in COLUMNS.items()}
+
+
 def csv_text(results: Sequence[Figures]) -> str:
     """One line a result; an estimate is three columns. Samples and the environment are left out."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for figures in results:
-        values = (value_at(figures, path) for path in COLUMNS.values())
-        writer.writerow(["; ".join(map(str, value)) if type(value) is tuple else value for value in values])
+        writer.writerow(["" if value is None else value for value in record(figures).values()])
     return out.getvalue()
 
 
@@ -93,3 +99,9 @@ def value_at(figures: Figures, path: str) -> object:
         if value is not None:
             value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
     return value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Reason):
+        return value.sentence
+    return "; ".join(map(str, value)) if type(value) is tuple else value

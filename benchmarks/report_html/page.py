@@ -36,7 +36,7 @@ def html(document: Document) -> str:
     number = -1
     for section in document.sections:
         number += bool(section.title) and not section.appendix
-        body += _format_section(section, f"s{number}", look)
+        body += format_section(section, f"s{number}", look)
     footer = [f"<footer><p>{escape(' '.join(document.legend))}</p></footer>"] if document.legend else []
     style = f"<title>{escape(document.title)}</title><style>\n{svg.read_asset('style.css')}</style></head><body>"
     script = f"<script>\n{svg.read_asset('script.js')}</script></body></html>"
@@ -69,10 +69,11 @@ def _filters(**values: Iterable[str]) -> str:
     )
 
 
-def _format_section(section: Section, place: str, look: PlotStyle) -> Iterator[str]:
-    """What is folded stands behind all else."""
+def format_section(section: Section, place: str, look: PlotStyle) -> Iterator[str]:
+    """The section's elements; what is folded stands behind all else. ``place`` is its identifier on the page, or empty
+    for none."""
     if section.title:
-        identifier = "" if section.appendix else f' id="{place}"'
+        identifier = f' id="{place}"' if place and not section.appendix else ""
         yield f"<section{identifier}><h2>{escape(section.title)}</h2>"
     ordered = sorted(section.blocks, key=lambda one: isinstance(one, blocks.Folded) and not section.appendix)
     yield from _format_blocks(ordered, place, look)

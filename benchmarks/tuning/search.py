@@ -79,7 +79,8 @@ class TuningGoal:
         for number in self.threads:
             if not 1 <= number <= usable:
                 raise UsageError(
-                    f"threads must lie between 1 and the {usable} that this process may use, not be {number}",
+                    f"threads must be between 1 and {usable}, the number of processors that this process may use, "
+                    f"not {number}",
                     code="threads-out-of-range",
                 )
 

@@ -210,8 +210,10 @@ def request_of(variant: str, options: dict[str, Any]) -> ExportRequest:
     from exporter.network import ExportRequest
 
     same = ("out", "weights", "seed", "batch", "labels", "mean", "std", "data", "force")
-    chosen = {name: options[name] for name in same}
-    return ExportRequest(customise_variant(variant, options), raw=options["input"] == "raw", **chosen)
+    given = {name: options[name] for name in same}
+    fields = {"num_classes": "classes", "in_channels": "in_channels", "shortcut": "shortcut"}
+    chosen = frozenset(field for name, field in fields.items() if options[name] is not None)
+    return ExportRequest(customise_variant(variant, options), raw=options["input"] == "raw", chosen=chosen, **given)
 
 
 def precision_option(command: Command) -> Command:

@@ -69,7 +69,7 @@ class Members:
             return files.read_bounded(content, limit_bytes)
         if len(content) > limit_bytes:
             raise ResourceError(
-                f"cannot read: {len(content):,} bytes, more than the {limit_bytes:,} allowed here",
+                f"cannot read: the file has {len(content):,} bytes; at most {limit_bytes:,} are allowed",
                 code="file-too-large",
                 path=self.place / name,
             )

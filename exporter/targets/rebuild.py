@@ -92,10 +92,17 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
     from exporter.models.resnet import build
 
     spec: str = weights.origin
+    hint = "take the fp32 artifact of the same weights"
+    if spec == "module":
+        raise CompatibilityError(
+            "its fp32 weights are not in it, and the PyTorch module that they came from is in no file",
+            code="fp32-weights-unsaved",
+            path=artifact.path,
+            hint=hint,
+        )
     if spec == "file":  # the manifest has its name alone: it is looked for beside the artifact, then right here
         beside = artifact.path.with_name(weights.source or "")
         spec = str(beside) if beside.is_file() else weights.source or ""
-    hint = "take the fp32 artifact of the same weights"
     try:
         loaded = resolve(spec, variant, weights.seed or 0, listener.notice, listener.progress)
     except RexportError as error:

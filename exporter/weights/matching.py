@@ -62,6 +62,17 @@ def rename_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {new: state[old] for old, new in names.items()}
 
 
+def recognise(state: Mapping[str, Tensor]) -> tuple[Variant, ...]:
+    """The variants whose tensors have exactly these names and shapes, with the state's classes and channels.
+
+    Wrappers' prefixes and ``linear`` are read as ``fit`` reads them. Several variants can have the same tensors:
+    shortcut option A holds no weights, so that a residual network with it looks like its plain twin. The stride and the
+    input size leave no trace in a state, and are those of the variant's row.
+    """
+    given = rename_tensors(state)
+    return tuple(candidate for candidate in _candidates(given, None) if not _difference(given, shapes(candidate)))
+
+
 def shapes(variant: Variant) -> Shapes:
     """Name and shape of everything in the variant's state dict; nothing is allocated."""
     import torch
@@ -126,7 +137,7 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
     difference = _difference(given, expected)
     if not difference:
         return
-    for candidate in _candidates(given, variant):
+    for candidate in _candidates(given, variant.name):
         if not _difference(given, shapes(candidate)):
             raise ModelMismatchError(
                 f"looks like {describe_variant(candidate)}, not {describe_variant(variant)}: {difference}",
@@ -141,13 +152,8 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
 
 
 def recognise_variant(state: Mapping[str, Tensor]) -> str | None:
-    """The variant whose tensors these are, with the options that its shapes need, as the command line takes them;
-    ``None`` where there is none."""
-    given = rename_tensors(state)
-    for candidate in _candidates(given, next(iter(VARIANTS.values()))):
-        if not _difference(given, shapes(candidate)):
-            return " ".join([candidate.name, *_options(candidate, VARIANTS[candidate.name])])
-    return None
+    """The name of the variant whose tensors these are, the residual one of two; ``None`` where there is none."""
+    return next((candidate.name for candidate in recognise(state)), None)
 
 
 def describe_variant(variant: Variant) -> str:
@@ -158,22 +164,19 @@ def describe_variant(variant: Variant) -> str:
 
 
 def _remedy(candidate: Variant, asked: Variant) -> str:
-    """What to put on the command line in place of what was asked for."""
-    if candidate.name == asked.name:
-        return " ".join(_options(candidate, asked))
-    return " ".join([candidate.name, *_options(candidate, VARIANTS[candidate.name])])
-
-
-def _options(candidate: Variant, base: Variant) -> list[str]:
-    """The options that make the candidate of the base."""
+    """The variant or the options to name in place of what was asked for. Another variant needs no options: its classes,
+    channels and shortcut are read from the file."""
+    if candidate.name != asked.name:
+        return candidate.name
     fields = (("--num-classes", "classes"), ("--in-channels", "in_channels"), ("--shortcut", "shortcut"))
-    return [
-        f"{flag} {getattr(candidate, key)}" for flag, key in fields if getattr(candidate, key) != getattr(base, key)
-    ]
+    return " ".join(
+        f"{flag} {getattr(candidate, key)}" for flag, key in fields if getattr(candidate, key) != getattr(asked, key)
+    )
 
 
-def _candidates(given: Mapping[str, Tensor], asked: Variant) -> Iterator[Variant]:
-    """Variants with as many tensors as the file has, in its classes and channels; the likeliest come first."""
+def _candidates(given: Mapping[str, Tensor], asked: str | None) -> Iterator[Variant]:
+    """Variants with as many tensors as the file has, in its classes and channels; the likeliest come first: those of
+    the name that was ``asked`` for."""
     stem, head = given.get("conv1.weight"), given.get("fc.weight")
     if stem is None or head is None or stem.dim() != 4 or head.dim() != 2:
         return
@@ -183,9 +186,7 @@ def _candidates(given: Mapping[str, Tensor], asked: Variant) -> Iterator[Variant
         for row in VARIANTS.values()
         for shortcut in (SHORTCUTS if row.residual else (row.shortcut,))
     ]
-    for candidate in sorted(
-        rows, key=lambda row: (row.name != asked.name, row.shortcut != VARIANTS[row.name].shortcut)
-    ):
+    for candidate in sorted(rows, key=lambda row: (row.name != asked, row.shortcut != VARIANTS[row.name].shortcut)):
         # A convolution comes with its weight and four tensors of batch-norm, the classifier with weight and bias.
         if sum(5 if layer.kernel else 2 for layer in layers(candidate)) == count:
             yield candidate

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,14 @@ def test_the_target_is_a_file_or_in_a_folder(tmp_path: Path) -> None:
     assert ExportRequest(BASIC, f"{tmp_path}/new/").target(".onnx") == tmp_path / "new" / "small-basic.onnx"
     assert ExportRequest(BASIC, f"{tmp_path}/new/own.model").target(".onnx") == tmp_path / "new" / "own.model"
     assert sorted(place.name for place in tmp_path.iterdir()) == ["new"]
+
+
+def test_a_new_folder_is_announced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(logging.getLogger("rexport"), "info", lambda words, *values, **_: lines.append(words % values))
+    for _ in range(2):
+        ExportRequest(BASIC, f"{tmp_path}/a/b/").target(".onnx")
+    assert lines == [f"made the folder {tmp_path}/a/b"]
 
 
 def test_the_folder_of_a_file_is_not_made(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_leaving_early_ends_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefetch, "most_threads", lambda: 2)
+    monkeypatch.setattr(prefetch, "thread_limit", lambda: 2)
     batches = open_dataset(str(broken_set(tmp_path))).batches(PLAIN, 1)
     next(batches)
     assert [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
@@ -232,7 +232,7 @@ def test_cifar10_needs_its_path(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/no/where", "nowhere.tar.gz", "cifar10:/no/where"])
 def test_missing_places_are_named(spec: str) -> None:
-    with refuses(ResourceError, "dataset-missing", spec.removeprefix("cifar10:")):
+    with refuses(ResourceError, "dataset-missing", Path(spec.removeprefix("cifar10:"))):
         open_dataset(spec)
 
 
