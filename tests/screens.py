@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyte
 
@@ -53,9 +54,11 @@ def watch(
     command: Sequence[str],
     columns: int = 80,
     variables: Mapping[str, str] | None = None,
+    stdout: Path | None = None,
     act: Callable[[tuple[str, ...], int], object] = lambda *_: None,
 ) -> Session:
-    """Runs the command with a terminal for all its streams; blocks until it has ended.
+    """Runs the command with a terminal for all its streams, but for ``stdout`` where a file is named; blocks until it
+    has ended.
 
     ``act`` gets each frame and the terminal's own end, and may type there: ``\\x03`` is an interrupt.
     """
@@ -64,16 +67,18 @@ def watch(
     screen = pyte.Screen(columns, 200)
     stream = pyte.ByteStream(screen)
     session, deadline = Session(), time.monotonic() + LIMIT_S
+    output = slave if stdout is None else os.open(stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     process = subprocess.Popen(
         command,
         stdin=slave,
-        stdout=slave,
+        stdout=output,
         stderr=slave,
         env=environment() | {"TERM": "xterm-256color"} | dict(variables or {}),
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
-    os.close(slave)
+    for descriptor in {slave, output}:
+        os.close(descriptor)
     try:
         while chunk := _read(master, deadline):
             session.raw += chunk

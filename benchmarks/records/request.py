@@ -44,12 +44,19 @@ def is_reference(runtime: str, precision: str | None) -> bool:
 
 @dataclass(frozen=True)
 class RunListener:
-    """Hears what a run does: ``step`` what is being worked on and the step that it is at, ``notice`` a line that the
-    user must see, ``left`` an estimate of the seconds that are left, or ``None`` while there is none."""
+    """Hears what a run does.
+
+    Attributes:
+        step: Gets what is being worked on, and the step that it is at.
+        notice: Gets a line that the user must see.
+        left: Gets an estimate of the seconds that are left, or ``None`` while there is none.
+        position: Gets which of the planned configurations are at work: the first, the last, and their number in all.
+    """
 
     step: Callable[[str, str], None]
-    notice: Callable[[str], None]
+    notice: Callable[[str | Reason], None]
     left: Callable[[float | None], None] = lambda _: None
+    position: Callable[[int, int, int], None] = lambda *_: None
 
 
 @dataclass(frozen=True)

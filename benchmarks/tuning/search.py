@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.analysis.figures import Figures
+from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.run import exit_code as run_exit_code
 from benchmarks.harness.subjects import pairs
@@ -148,6 +149,7 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
         target = target_of(request.subjects[0], goal.out, goal.force)
         (subject,) = harness.make_subjects()
         search = TuningSearch(_portable(subject), request, findings)
+        harness.announce(search.plan(request))
         for result in harness.measure(search.trials()):
             findings.results.append(result)
             yield result
@@ -245,7 +247,7 @@ class TuningSearch:
         self._processes = max(request.processes or 1, FINAL_PROCESSES)
         default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.goal.objective]
         self._batches = tuple(dict.fromkeys(request.batches or default))
-        self._left = 0  # configurations that may still be tried one by one
+        self._left = 0  # trials that may still come, the last one of all side by side among them
 
     def trials(self) -> Iterator[Trial]:
         """What is measured, in its order. The results of each must be among the findings before the next is asked
@@ -253,15 +255,30 @@ class TuningSearch:
         yield from self.one_by_one()
         yield from self.finals()
 
+    def plan(self, request: BenchmarkRequest) -> RunPlan:
+        """All trials that may come. Those of a pair that is beyond the bound are fewer."""
+        evaluated = self._subject.weights is not None
+        workloads = []
+        for pair in (self._reference, *self._pairs):
+            threads = (self._threads[0],) if pair is self._reference else self._threads
+            for batch in self._batches:
+                configuration = Configuration(pair, batch, threads[0], self._cuda_graphs)
+                workloads.append(workload([configuration], evaluated and batch == self._batches[0]))
+            workloads += [replace(workloads[-1], evaluated=0, threads=number) for number in threads[1:]]
+        candidates = len(self._pairs) * (len(self._batches) + len(self._threads) - 1)
+        again = min(FINALISTS, candidates) if candidates > 1 else 0
+        finals = replace(workloads[-1], configurations=again, evaluated=0, processes=self._processes)
+        return RunPlan(request, (*workloads, finals), at_most=True)
+
     def one_by_one(self) -> Iterator[Trial]:
         """One configuration after another, those of the reference first."""
         findings, each = self._findings, len(self._batches) + len(self._threads) - 1
-        self._left = len(self._batches) + len(self._pairs) * each
+        self._left = len(self._batches) + len(self._pairs) * each + 1
         for batch in self._batches:
             yield self._trial(self._reference, batch, self._threads[0])
             findings.labelled = findings.labelled or findings.latest.top1 is not None
         for number, pair in enumerate(self._pairs):
-            self._left = (len(self._pairs) - number) * each
+            self._left = (len(self._pairs) - number) * each + 1
             yield from self._try_pair(pair)
         if len(self._batches) > 1 and len(self._threads) > 1:
             findings.left_out.append("fewer threads were tried at each one's fastest batch alone")

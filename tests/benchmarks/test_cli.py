@@ -48,8 +48,10 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     asked = ("run", path, "--threads", 1, "--batch", 1, "--batch", 2, *SHORT, "--processes", 2)
     done = rbench(*asked, "-o", out, "--json", lines)
     assert done.returncode == 0
-    steps = [line.split(" · ") for line in done.stderr.splitlines()]
-    assert steps == [["net.fake", "fake fp32", f"batch {batch}", "1 thread"] for batch in (1, 2)]
+    plan, *begun = done.stderr.splitlines()
+    assert plan.startswith("Plan: 1 network x 1 backend x 2 batch sizes = 2 configurations, 2 processes each; about ")
+    steps = [line.split(" · ") for line in begun]
+    assert steps == [[f"[{batch}/2] net.fake", "fake fp32", f"batch {batch}", "1 thread"] for batch in (1, 2)]
     assert "net.fake · resnet20," in done.stdout
     assert "\x1b" not in done.stdout
     *table, page = done.stdout.splitlines()
