@@ -51,6 +51,9 @@ USUAL = Pace(start_s=2.0, warmup_s=0.8, multiply_adds_per_s=1.2e10, call_s=3e-4)
 SLOW = USUAL.slower(3.0)
 """A machine with a few slow processors, or a busy one."""
 
+LEAST_LEFT_S = 0.5
+"""Less than this is not told: a run that lasts longer than its estimate is not about to end."""
+
 SLOWNESS_OCTAVES, BISECTIONS = 10, 30
 """How far from ``USUAL`` a machine may be, and how closely that is found."""
 
@@ -84,12 +87,19 @@ class Workload:
             return 0.0
         if self.load_s is not None:
             return pace.start_s + pace.warmup_s + self.load_s
-        image_s = pace.call_s + self.multiply_adds / pace.multiply_adds_per_s / self.threads
-        # A turn has one call at least: of four rounds at each of the clocks.
-        timed_s = CLOCKS * max(request.duration_s, 4 * self.batch * image_s)
-        each_s = self.configurations * (pace.start_s + pace.warmup_s + timed_s)
-        first_s = each_s + self.evaluated * (request.limit or EVALUATED_IMAGES) * image_s
+        each_s = self.process_s(request, pace)
+        first_s = each_s + self.evaluated * (request.limit or EVALUATED_IMAGES) * self.image_s(pace)
         return first_s + each_s * (expect_processes(request, [first_s, each_s]) - 1)
+
+    def process_s(self, request: BenchmarkRequest, pace: Pace) -> float:
+        """Estimated seconds of one process of each configuration, without the evaluation."""
+        # A turn has one call at least: in four rounds at each of the clocks.
+        timed_s = CLOCKS * max(request.duration_s, 4 * self.batch * self.image_s(pace))
+        return self.configurations * (pace.start_s + pace.warmup_s + timed_s)
+
+    def image_s(self, pace: Pace) -> float:
+        """Estimated seconds of one image."""
+        return pace.call_s + self.multiply_adds / pace.multiply_adds_per_s / self.threads
 
 
 def workload(
@@ -126,6 +136,7 @@ class RunPlan:
         factors: What the configurations are made of, as ``(3, "backend")``.
         unit: What one configuration is called.
         at_most: Whether some of them may turn out to be needless.
+        slowness: How many times as long as usual everything takes, as far as the machine's load tells beforehand.
     """
 
     request: BenchmarkRequest
@@ -133,6 +144,7 @@ class RunPlan:
     factors: tuple[tuple[int, str], ...] = ()
     unit: str = "configuration"
     at_most: bool = False
+    slowness: float = 1.0
 
     @property
     def configurations(self) -> int:
@@ -141,15 +153,19 @@ class RunPlan:
 
     def seconds(self, pace: Pace = USUAL) -> float:
         """Estimated seconds of all trials."""
-        return math.fsum(each.seconds(self.request, pace) for each in self.workloads)
+        slower = pace.slower(self.slowness)
+        return math.fsum(each.seconds(self.request, slower) for each in self.workloads)
 
     def estimates(self) -> list[Estimate]:
         """The estimate of each trial, without the seconds that a load is known to last."""
 
-        def estimate(workload: Workload, slowness: float) -> float:
-            return workload.seconds(self.request, USUAL.slower(slowness)) - (workload.load_s or 0.0)
+        def total(each: Workload, slowness: float) -> float:
+            return each.seconds(self.request, USUAL.slower(slowness * self.slowness)) - (each.load_s or 0.0)
 
-        return [partial(estimate, each) for each in self.workloads]
+        def process(each: Workload, slowness: float) -> float:
+            return each.process_s(self.request, USUAL.slower(slowness * self.slowness))
+
+        return [Estimate(partial(total, each), partial(process, each)) for each in self.workloads]
 
     def position(self, later: int) -> tuple[int, int, int]:
         """Which configurations are at work in the trial that is followed by ``later`` trials: the first, the last, and
@@ -179,31 +195,39 @@ class RunPlan:
         return f"{least} process{'' if least == 1 else 'es'}"
 
 
-Estimate: TypeAlias = Callable[[float], float]
-"""Seconds of a trial, besides those that it is known to last, on a machine that is so many times as slow as usual."""
+Seconds: TypeAlias = Callable[[float], float]
+"""Seconds on a machine that is so many times as slow as usual."""
 
 
-def same_as_others(slowness: float) -> float:
-    """The estimate of a trial that no plan knows: all are alike."""
-    return slowness
+@dataclass(frozen=True)
+class Estimate:
+    """How long a trial takes, besides the seconds that it is known to last.
+
+    Attributes:
+        total: In all.
+        process: One process of each configuration, without the evaluation.
+    """
+
+    total: Seconds
+    process: Seconds
 
 
 class Eta:
     """How long a run still takes: tells the seconds whenever there is news, or ``None`` while nothing is known.
 
     A trial takes the seconds that it is known to last, and besides what the plan estimates for a machine as slow as
-    this one has been so far. Of the first trial its own progress tells. Without a plan all trials are alike.
+    this one has been so far. Of the first trial its own processes tell.
     """
 
     def __init__(self, tell: Callable[[float | None], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._tell = tell
         self._clock = clock
         self._plan: Sequence[Estimate] = ()
-        self._measured: list[tuple[float, Estimate]] = []
+        self._measured: list[tuple[float, Seconds]] = []
         self._began_s = 0.0
         self._known_s = 0.0
         self._later_s: Sequence[float] = ()
-        self._estimates: list[Estimate] = []
+        self._estimates: Sequence[Estimate] = ()
 
     def plan(self, estimates: Sequence[Estimate]) -> None:
         """These are the estimates of the trials that come, in their order."""
@@ -213,38 +237,39 @@ class Eta:
         """A trial begins that lasts ``known_s`` at least, and each of those after it ``later_s``. They are the last
         ones of the plan: trials before them may have been left out."""
         self._began_s, self._known_s, self._later_s = self._clock(), known_s, later_s
-        several = len(later_s) + 1
-        self._estimates = [same_as_others] * (several - len(self._plan)) + list(self._plan[-several:])
+        self._estimates = self._plan[-len(later_s) - 1 :]
         self.progress(None, None)
 
-    def progress(self, left_s: float | None, whole_s: float | None) -> None:
-        """The trial at work takes ``left_s`` more of ``whole_s``, as far as it knows itself."""
-        estimate, *later = self._estimates
-        known = self._measured
-        if not known and whole_s is not None:
-            known = [(whole_s - self._known_s, estimate)]
-        if not known and not self._plan:
+    def progress(self, left_s: float | None, process_s: float | None) -> None:
+        """The trial at work takes ``left_s`` more, and ``process_s`` for a process of each, as far as it knows."""
+        if not self._estimates:
             self._tell(None)
             return
-        slowness = find_slowness(known) if known else 1.0
+        estimate, *later = self._estimates
+        slowness = 1.0
+        if self._measured:
+            slowness = find_slowness(self._measured)
+        elif process_s is not None:
+            slowness = find_slowness([(process_s, estimate.process)])
         if left_s is None:
-            left_s = max(0.0, self._known_s + estimate(slowness) - (self._clock() - self._began_s))
-        self._tell(left_s + math.fsum(self._later_s) + math.fsum(each(slowness) for each in later))
+            left_s = max(0.0, self._known_s + estimate.total(slowness) - (self._clock() - self._began_s))
+        left_s += math.fsum(self._later_s) + math.fsum(each.total(slowness) for each in later)
+        self._tell(left_s if left_s >= LEAST_LEFT_S else None)
 
     def end(self, measured: bool) -> None:
         """The trial has ended; one that was not ``measured`` says nothing of the others."""
-        if measured:
+        if measured and self._estimates:
             besides_s = max(0.0, self._clock() - self._began_s - self._known_s)
-            self._measured.append((besides_s, self._estimates[0]))
+            self._measured.append((besides_s, self._estimates[0].total))
 
 
-def find_slowness(measured: Sequence[tuple[float, Estimate]]) -> float:
+def find_slowness(measured: Sequence[tuple[float, Seconds]]) -> float:
     """How slow the machine is, from what trials took and their estimates."""
     taken_s = math.fsum(seconds for seconds, _ in measured)
     low, high = -SLOWNESS_OCTAVES, SLOWNESS_OCTAVES
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if math.fsum(estimate(2.0**middle) for _, estimate in measured) < taken_s:
+        if math.fsum(estimated(2.0**middle) for _, estimated in measured) < taken_s:
             low = middle
         else:
             high = middle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
@@ -106,7 +107,9 @@ class Harness:
 
     def announce(self, plan: RunPlan) -> None:
         """Says what is going to be measured, and how long that takes by estimate."""
-        self._plan = plan
+        load = self._environment.load_average
+        slowness = 1.0 if load is None else max(1.0, load[0] / (os.cpu_count() or 1))
+        self._plan = plan = replace(plan, slowness=slowness)
         self.listener.notice(plan.sentence())
         self._eta.plan(plan.estimates())
 
@@ -138,13 +141,14 @@ class Harness:
         subject = trial.subject.name
         self._groups[subject] += 1
 
+        prefix = self._prefix(trial.subject)
         names = [entry.name for entry in entries.values()]
         together = names[0] if len(names) == 1 else f"batch {trial.configurations[0].batch}"
 
-        def report(name: str, step: str, left_s: float | None, whole_s: float | None) -> None:
-            self._eta.progress(left_s, whole_s)
+        def report(name: str, step: str, left_s: float | None, process_s: float | None) -> None:
+            self._eta.progress(left_s, process_s)
             self._report_position(trial, names.index(name) if name else None)
-            self.listener.step(f"{subject} · {name or together}", step.replace(f"{name}: ", "", 1) if name else step)
+            self.listener.step(f"{prefix}{name or together}", step.replace(f"{name}: ", "", 1) if name else step)
 
         request = replace(self.request, processes=trial.processes or self.request.processes)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
@@ -162,6 +166,10 @@ class Harness:
                     yield self._finish(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
+
+    def _prefix(self, subject: Subject) -> str:
+        """What stands before a configuration in progress: its network, if there are several."""
+        return f"{subject.name} · " if len(self.request.subjects) > 1 else ""
 
     def _report_position(self, trial: Trial, place: int | None = None) -> None:
         """Tells which of the planned configurations are at work: the one at this place of the trial, or all of it."""
@@ -218,7 +226,7 @@ class Harness:
 
         def report(step: str) -> None:
             self._report_position(trial)
-            self.listener.step(f"{trial.subject.name} · {trial.title}", f"{step}{trial.remark}")
+            self.listener.step(f"{self._prefix(trial.subject)}{trial.title}", f"{step}{trial.remark}")
 
         report("start")
         # A process with a number above 0 is asked for nothing besides.

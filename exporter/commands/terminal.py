@@ -267,6 +267,7 @@ class _StepProgress:
         self._clock = clock
         self._status = Status("starting")
         self._first: tuple[float, float] | None = None
+        line.show(self._status)
 
     def step(self, text: str) -> None:
         if text != self._status.text:

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.analysis.figures import Figures
 from benchmarks.harness import run as runs
 from benchmarks.harness import scheduler
+from benchmarks.harness.eta import USUAL, RunPlan, Workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.records import request as records_request
 from benchmarks.records.plan import ArrivalPlan
@@ -306,13 +307,14 @@ def test_the_time_left_counts_the_trials_to_come(together: Subjected) -> None:
     left: list[float | None] = []
     with Harness(TWICE, RunListener(lambda *_: None, lambda _: None, left.append)) as harness:
         alone = list(harness.measure([Trial(subject, tuple(configurations))]))
-        first = [left_s for left_s in left if left_s is not None]
+        assert {*left} == {None}  # there is no plan
         left.clear()
+        harness.announce(RunPlan(harness.request, (Workload(),) * 3))
         list(harness.measure([Trial(subject, tuple(configurations), later_s=(0.0, 100.0))]))
     assert alone[0].status == "ok"
-    assert first
+    each_s = Workload().seconds(TWICE, USUAL)
     assert left[0] is not None
-    assert left[0] > 100 + max(first)
+    assert left[0] >= 100 + 3 * each_s
     assert left[-1] is not None
     assert left[-1] > 100
 
@@ -343,7 +345,7 @@ def test_a_load_is_measured_in_one_process(together: Subjected) -> None:
     assert (result.status, result.asked.group, result.samples, result.ran.provider) == ("ok", None, (), "script")
     assert result.load is not None
     assert (result.load.shape, len(result.load.services_s) > 1) == ("closed", True)
-    assert {title for title, _ in steps} == {"net · load"}
+    assert {title for title, _ in steps} == {"load"}
     assert steps[0][1] == "start (remark)"
 
 

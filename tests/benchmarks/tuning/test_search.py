@@ -285,7 +285,7 @@ def test_the_command_prints_the_path_on_the_last_line(tmp_path: Path) -> None:
     assert (result.asked.processes, result.asked.rounds, len(result.samples), result.roof) == (1, 2, 1, None)
     plan, configuration = done.stderr.splitlines()
     assert plan.startswith("Plan: up to 1 configuration, 1 process each; about ")
-    assert configuration.split(" · ") == ["[1/1] net.fake", "fake fp32", "batch 1", "1 thread"]
+    assert configuration.split(" · ") == ["[1/1] fake fp32", "batch 1", "1 thread"]
     with runtimes.open(out) as runtime:
         assert runtime.description.threads == 1
     again = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out)

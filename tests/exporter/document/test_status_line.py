@@ -23,13 +23,13 @@ from exporter.document.status_line import (
 )
 from runtimes.errors import Reason
 
-FULL = Status("openvino int8 · batch 1", "3/8", 2 / 3, "process 2 of 3 · round 4 of 10 · ov int8 0.2 ms", 70)
+FULL = Status("openvino int8 · batch 1", "3/8", 2 / 3, "process 2 of 3 · round 4 of 10 · ov int8 2 ms", 70)
 
 
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
-        (120, "[3/8] openvino int8 · batch 1  ▓▓▓▓▓▓▓▓░░░░  process 2 of 3 · round 4 of 10 · ov int8 0.2 ms, 1:10 left"),
+        (120, "[3/8] openvino int8 · batch 1  ▓▓▓▓▓▓▓▓░░░░  process 2 of 3 · round 4 of 10 · ov int8 2 ms, 1:10 left"),
         (90, "[3/8] openvino int8 · batch 1  ▓▓▓▓▓▓▓▓░░░░  process 2 of 3 · round 4 of 10, 1:10 left"),
         (79, "[3/8] openvino int8 · batch 1  ▓▓▓▓▓▓▓▓░░░░  process 2 of 3, 1:10 left"),
         (60, "[3/8] openvino int8 · batch 1  ▓▓▓▓▓▓▓▓░░░░  1:10 left"),
