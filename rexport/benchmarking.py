@@ -42,6 +42,7 @@ def benchmark(
     models: Model | Sequence[Model] = (),
     *,
     backends: str | Sequence[str] = (),
+    baseline: str | None = None,
     device: str = DEFAULTS.device,
     cuda_graphs: bool = DEFAULTS.cuda_graphs,
     precision: str | Sequence[str] = (),
@@ -77,8 +78,10 @@ def benchmark(
     Args:
         models: Paths of artifacts, artifacts as ``export`` gives them, or names of variants, which are exported on the
             way; one or several. By default the bundled trained ResNet-20.
-        backends: Names or aliases, as in ``available_backends()``. By default all that open the model. PyTorch is
-            measured in any case, as the reference.
+        backends: Names or aliases, as in ``available_backends()``; no others are measured. By default all that open
+            the model, but for those that compile it for minutes, as Inductor.
+        baseline: The backend that the others are compared with; it is measured in any case. By default PyTorch where it
+            is measured, otherwise the first that runs.
         device: ``cpu`` or ``cuda``.
         cuda_graphs: Lets a GPU replay recorded runs.
         precision: Precisions of the graph to compare. By default an artifact's own, and fp32 for a variant.
@@ -122,6 +125,7 @@ def benchmark(
         request = BenchmarkRequest(
             subjects=tuple(map(_subject, [models] if isinstance(models, MODEL) else models)),
             backends=_texts(backends),
+            baseline=baseline,
             device=device,
             cuda_graphs=cuda_graphs,
             batches=(batch,) if isinstance(batch, int) else tuple(batch),

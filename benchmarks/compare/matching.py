@@ -31,7 +31,7 @@ class Matches:
 def name(result: Result) -> str:
     """The configuration in a few words."""
     of = result.identity
-    parts = [" ".join(filter(None, (of.backend, of.precision))), f"batch {of.batch}"]
+    parts = [" ".join(filter(None, (of.backend, of.precision, of.file))), f"batch {of.batch}"]
     if result.load is not None:
         parts.append(f"load {format_load(result)}")
     if result.asked.cuda_graphs is False:

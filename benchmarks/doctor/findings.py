@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -56,7 +56,7 @@ class DoctorReport:
         rexport: its version, or ``unknown`` where it runs without being installed.
         folder: where it runs from.
         environment: the machine, before anything was tried on it, and every installed package.
-        healthy: whether nothing is broken.
+        healthy: whether a backend runs models, and nothing is broken.
         findings: grouped by topic.
     """
 
@@ -66,6 +66,16 @@ class DoctorReport:
     healthy: bool
     findings: tuple[Finding, ...]
     schema_version: int = 1
+
+
+NOTHING_RUNS = "no backend can run a model here"
+FIRST_BACKEND = ("pip install 'rexport[cpu]'",)
+"""What says it, and the command that brings ONNX Runtime."""
+
+
+def nothing_runs(findings: Iterable[Finding]) -> bool:
+    """Whether no backend works, not even with a warning."""
+    return not any(finding.topic == "runtimes" and finding.status in ("ok", "warning") for finding in findings)
 
 
 def from_message(topic: Topic, subject: str, status: Status, message: Reason, *mend: str) -> Finding:
@@ -89,7 +99,11 @@ _REMEDY = re.compile(rf"(?P<what>.*) \((?P<mend>{_COMMAND}(?:{_THEN}{_COMMAND})*
 
 def format_report(report: DoctorReport) -> Iterator[str]:
     """Lines of 100 columns at most, but for commands and paths that are longer. Each finding begins with its status,
-    and the commands that mend it stand below it."""
+    and the commands that mend it stand below it. The first line says it where no backend runs models."""
+    if nothing_runs(report.findings):
+        yield f"{NOTHING_RUNS}:"
+        yield from (f"{'':{_INDENT}}$ {command}" for command in FIRST_BACKEND)
+        yield ""
     for topic in get_args(Topic):
         if found := [finding for finding in report.findings if finding.topic == topic]:
             yield _TITLES.get(topic, topic)
@@ -111,5 +125,6 @@ def verdict(report: DoctorReport) -> str:
     broken = [finding.subject for finding in report.findings if finding.status == "broken"]
     counts = Counter(finding.status for finding in report.findings)
     rest = [f"{counts[status]} {words[counts[status] != 1]}" for status, words in _WORDS.items() if counts[status]]
-    head = f"broken: {', '.join(broken)}" if broken else "everything that is installed works"
+    working = NOTHING_RUNS if nothing_runs(report.findings) else "everything that is installed works"
+    head = f"broken: {', '.join(broken)}" if broken else working
     return "; ".join([head, *rest])

@@ -266,11 +266,11 @@ class Eta:
 def find_slowness(measured: Sequence[tuple[float, Seconds]]) -> float:
     """How slow the machine is, from what trials took and their estimates."""
     taken_s = math.fsum(seconds for seconds, _ in measured)
-    low, high = -SLOWNESS_OCTAVES, SLOWNESS_OCTAVES
+    low, high = -float(SLOWNESS_OCTAVES), float(SLOWNESS_OCTAVES)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if math.fsum(estimated(2.0**middle) for _, estimated in measured) < taken_s:
+        if math.fsum(estimated(math.exp2(middle)) for _, estimated in measured) < taken_s:
             low = middle
         else:
             high = middle
-    return float(2.0**high)
+    return math.exp2(high)

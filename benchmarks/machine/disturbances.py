@@ -1,10 +1,10 @@
-"""Judge from what was recorded whether other work disturbed a measurement."""
+"""Whether other work, or throttling, disturbed a measurement, judged from what its processes recorded."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 from benchmarks.machine.gpu import GpuState
@@ -38,6 +38,12 @@ result's own threads ``WAITED_SHARE`` knows better."""
 MHZ_CHANGE = 0.05
 """Relative to the first: the speed follows it, and a step in the middle of a run tears its rounds apart."""
 
+BUSY_SHARE = 0.10
+"""The mean share of the CPUs from which on other work makes a result invalid. Less of it only disturbs a result."""
+
+BUSY_CODES = ("others-busy", "time-stolen", "system-waited", "sentinel-waited", "threads-waited", "threads-switched")
+"""Codes of what a busy machine does to a measurement, a cause before its effects."""
+
 CLOCK_COSTS = 1000
 """A sample of fewer costs or steps of the clock holds more than 0.1 % of the clock itself."""
 
@@ -53,10 +59,10 @@ def disturbances(
     gpu_before: GpuState | None = None,
     gpu_after: GpuState | None = None,
 ) -> tuple[Reason, ...] | None:
-    """Why the machine was not quiet: each kind once, with its figure and its bound where it was worst, and in how many
-    of the processes it was. Nothing if it was quiet; ``None`` where no process was looked at.
+    """The kinds of disturbance beyond their limits, each once, with the worst figure of the processes.
 
-    ``threads`` is how many the runtime computes in; the GPU's states are those right before and right after.
+    Empty on an idle machine; ``None`` where no process recorded the machine. ``threads`` is the number that the runtime
+    computes in; the GPU's states are those right before and right after the timing.
     """
     seen = [conditions for conditions in processes if conditions is not None]
     if not seen:
@@ -68,101 +74,117 @@ def disturbances(
             for degree, reason in judged:
                 if degree > 1:
                     kinds.setdefault(reason.code, []).append((degree, reason))
-    reasons = []
-    for alike in kinds.values():
-        _, worst = max(alike, key=itemgetter(0))
-        where = "" if len(seen) == 1 else f" (the worst of {len(alike)} in {len(seen)} processes)"
-        reasons.append(worst._replace(sentence=worst.sentence + where))
-    throttled = {word for state in (gpu_before, gpu_after) if state is not None for word in state.throttle or ()}
+    reasons = [max(alike, key=itemgetter(0))[1] for alike in kinds.values()]
+    return (*reasons, *_limited_gpu(gpu_before, gpu_after))
+
+
+def find_invalidity(
+    processes: Sequence[Conditions | None],
+    threads: int,
+    gpu_before: GpuState | None = None,
+    gpu_after: GpuState | None = None,
+) -> Reason | None:
+    """The first reason for which the times of a result are not reliable; ``None`` if there is none.
+
+    Shares are means over the processes, weighted by their time: one disturbed process of many does not make a result
+    invalid. Arguments as in ``disturbances``.
+    """
+    seen = [conditions for conditions in processes if conditions is not None and conditions.wall_s > 0]
+
+    def mean(part: Callable[[Conditions], float | None]) -> float | None:
+        values = [(value, one.wall_s) for one in seen if (value := part(one)) is not None]
+        return sum(value * wall_s for value, wall_s in values) / sum(wall_s for _, wall_s in values) if values else None
+
+    busy = mean(lambda one: _foreign_share(one, threads))
+    stolen = mean(lambda one: one.steal_share)
+    sentinel = mean(lambda one: one.sentinel)
+    if busy is not None and busy > BUSY_SHARE:
+        return Reason("machine-busy", f"other processes used {_percent(busy)} of the CPUs")
+    if stolen is not None and stolen > BUSY_SHARE:
+        return Reason("host-busy", f"the hypervisor gave {_percent(stolen)} of the CPU time to other machines")
+    if sentinel is not None and sentinel < 1 - BUSY_SHARE:
+        return Reason("processor-withheld", f"a test loop before each round got {_percent(sentinel)} of a CPU")
+    if any(one.throttled for one in seen):
+        return Reason("machine-throttled", "a CPU was throttled because of its temperature")
+    return next(_limited_gpu(gpu_before, gpu_after), None)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.{'0f' if share >= 0.1 else '2g'}} %"
+
+
+def _foreign_share(conditions: Conditions, threads: int) -> float | None:
+    """The share of the CPUs that other processes used, less what the kernel's ticks may be off."""
+    foreign, error_cores = conditions.foreign_cores, conditions.foreign_error_cores or 0.0
+    return None if foreign is None else max(0.0, foreign - error_cores) / (conditions.processors or threads)
+
+
+def _limited_gpu(*states: GpuState | None) -> Iterator[Reason]:
+    throttled = {word for state in states if state is not None for word in state.throttle or ()}
     if held := [word for word in GPU_SLOWDOWNS if word in throttled]:
-        reasons.append(Reason("gpu-held-down", f"the GPU's clock was held down: {', '.join(held)}"))
-    return tuple(reasons)
+        yield Reason("gpu-throttled", f"the GPU's clock was limited: {', '.join(held)}")
 
 
 def list_warnings(
     conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None] = ()
 ) -> tuple[Reason, ...]:
-    """What else a reader must know of the times: nothing of it means that the machine was not quiet.
-
-    ``samples_s`` are those of one clock, in seconds.
-    """
+    """Other doubts about the times, none of which is a disturbance. ``samples_s`` are of one clock, in seconds."""
     found = []
     clock_s = max(conditions.clock_cost_s, conditions.clock_resolution_s)
     if samples_s and (usual_s := statistics.median(samples_s)) < CLOCK_COSTS * clock_s:
         found.append(
             Reason(
                 "clock-too-coarse",
-                f"half of the samples are at most {usual_s * 1e6:.2f} µs, under {CLOCK_COSTS:,} times the clock's own "
-                f"{clock_s * 1e6:.3f} µs",
+                f"the clock is coarse for such short calls (median {usual_s * 1e6:.2f} µs, the clock takes "
+                f"{clock_s * 1e6:.3f} µs)",
             )
         )
     if conditions.foreign_cores is None:
-        found.append(Reason("others-unknown", "the system does not tell what others did on the processors meanwhile"))
+        found.append(Reason("others-unknown", "the system does not report the CPU time of other processes"))
     if any(GPU_AT_LIMIT in (state.throttle or ()) for state in gpu_states if state is not None):
-        found.append(Reason("gpu-power-limit", "the GPU ran into its power limit, which lowers its clock"))
+        found.append(Reason("gpu-power-limit", "the GPU reached its power limit, which lowers its clock"))
     return tuple(found)
 
 
 def _load(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]]:
-    """What others took of the processors: each figure over its bound, so that more than 1 disturbs, and its reason."""
+    """CPU time of others: each figure over its limit, so that more than 1 disturbs, and its sentence."""
     processors, error_cores = conditions.processors or threads, conditions.foreign_error_cores or 0.0
     if (foreign := conditions.foreign_cores) is not None:
-        bound = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
-        of = "1 processor" if processors == 1 else f"{processors} processors"
-        reason = Reason(
-            "others-busy", f"others used {foreign:.2f} of {of} while it was timed; up to {bound:.2f} is quiet"
-        )
-        yield (foreign - error_cores) / bound, reason
+        limit = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
+        used = f"other processes used up to {_percent(foreign / processors)} of the CPUs"
+        yield (foreign - error_cores) / limit, Reason("others-busy", f"{used} (limit {_percent(limit / processors)})")
     if (steal := conditions.steal_share) is not None:
-        reason = Reason(
-            "time-stolen",
-            f"the hypervisor gave {steal:.1%} of the processors' time to others; up to {STEAL_SHARE:.0%} is quiet",
-        )
+        given = f"the hypervisor gave up to {_percent(steal)} of the CPU time to other machines"
+        reason = Reason("time-stolen", f"{given} (limit {_percent(STEAL_SHARE)})")
         yield (steal - error_cores / processors) / STEAL_SHARE, reason
     if (pressure := conditions.pressure_share) is not None:
-        reason = Reason(
-            "system-waited",
-            f"some thread of the system waited for a processor in {pressure:.0%} of the time; up to "
-            f"{PRESSURE_SHARE:.0%} is quiet",
-        )
-        yield pressure / PRESSURE_SHARE, reason
+        waited = f"tasks of the system waited for a CPU in up to {_percent(pressure)} of the time"
+        yield pressure / PRESSURE_SHARE, Reason("system-waited", f"{waited} (limit {_percent(PRESSURE_SHARE)})")
 
 
 def _waiting(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]]:
-    """Likewise, what the sentinel and the process went without."""
+    """CPU time that the test loop and the measured process lacked, in the same form."""
     if (sentinel := conditions.sentinel) is not None:
-        reason = Reason(
-            "sentinel-waited",
-            f"a loop right before each turn had a processor for {sentinel:.0%} of its time; from {SENTINEL_SHARE:.0%} "
-            "on is quiet",
-        )
+        got = f"a test loop before each round got only {_percent(sentinel)} of a CPU"
+        reason = Reason("sentinel-waited", f"{got} (limit {_percent(SENTINEL_SHARE)})")
         yield SENTINEL_SHARE / sentinel if sentinel else math.inf, reason
     if conditions.waited_s is not None:
         waited = conditions.waited_s / (conditions.wall_s * threads)
-        reason = Reason(
-            "threads-waited",
-            f"a thread of it waited for a processor for {waited:.1%} of the time; up to {WAITED_SHARE:.0%} is quiet",
-        )
-        yield waited / WAITED_SHARE, reason
-    rate, bound = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
-    reason = Reason(
-        "threads-switched",
-        f"its threads were taken off a processor {rate:.0f} times a second; up to {bound} is quiet",
-    )
-    yield rate / bound, reason
+        sentence = f"threads of the process waited for a CPU in up to {_percent(waited)} of the time"
+        yield waited / WAITED_SHARE, Reason("threads-waited", f"{sentence} (limit {_percent(WAITED_SHARE)})")
+    rate, limit = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
+    reason = Reason("threads-switched", f"up to {rate:.0f} involuntary context switches per second (limit {limit})")
+    yield rate / limit, reason
 
 
 def _speed(conditions: Conditions) -> Iterator[tuple[float, Reason]]:
-    """Likewise, what the processor itself changed."""
+    """Changes of the CPU's own speed, in the same form."""
     if conditions.throttled:
-        times = "once" if conditions.throttled == 1 else f"{conditions.throttled:,} times"
-        reason = Reason("processor-throttled", f"a processor was throttled for its temperature {times}")
+        times = "once" if conditions.throttled == 1 else f"up to {conditions.throttled:,} times"
+        reason = Reason("processor-throttled", f"a CPU was throttled because of its temperature, {times}")
         yield 1.0 + conditions.throttled, reason
     first, last = conditions.mhz or (0.0, 0.0)
     if first:
-        reason = Reason(
-            "frequency-changed",
-            f"the processor's frequency went from {first:,.0f} to {last:,.0f} MHz; a change of up to {MHZ_CHANGE:.0%} "
-            "is quiet",
-        )
+        changed = f"the CPU's frequency went from {first:,.0f} to {last:,.0f} MHz"
+        reason = Reason("frequency-changed", f"{changed} (limit: a change of {_percent(MHZ_CHANGE)})")
         yield abs(last - first) / first / MHZ_CHANGE, reason

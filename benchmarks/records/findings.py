@@ -24,6 +24,14 @@ Experiment = Literal["degradation", "depth", "shortcuts", "responses", "gradient
 Outcome = Literal["confirmed", "contradicted", "undecided"]
 Scale = Literal["linear", "log"]
 
+PAPER_ITERATIONS = 64_000
+"""Updates of the paper's whole schedule (He et al. 2015, section 4.2)."""
+
+CONCLUSIVE_SHARE = 0.1
+"""Share of the paper's schedule from which on trained networks can decide a claim. The first drop of the learning rate
+comes at half of any schedule, so a tenth leaves 3,200 updates before it; errors of shorter runs still depend on how a
+network begins, and deeper networks begin more slowly."""
+
 SUFFIX = ".findings.json"
 FILE_LIMIT_BYTES = 64 << 20
 
@@ -96,8 +104,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class FindingsTable:
-    """Cells as text, row by row under ``headings``; the first column heads its row. The paper's numbers have columns of
-    their own, whose headings begin with "paper"."""
+    """Cells as text, row by row under ``headings``; the first column heads its row. The paper's numbers have a table of
+    their own, whose caption names their data set: they are of other images."""
 
     caption: str
     headings: tuple[str, ...]
@@ -121,12 +129,21 @@ class FindingsTable:
 
 @dataclass(frozen=True)
 class Check:
-    """One claim and whether it was seen: ``said`` is the paper's, ``found`` is what was measured, in one sentence."""
+    """One claim of the paper and the measurement beside it.
+
+    Attributes:
+        said: the claim.
+        source: the section, figure or table of the paper.
+        found: the measurement in one sentence.
+        outcome: the outcome by the measured numbers alone; ``Findings.outcome_of`` also weighs the training.
+        trained: whether the claim is about trained networks, so that a short schedule cannot decide it.
+    """
 
     said: str
     source: str
     found: str
     outcome: Outcome
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,6 +174,13 @@ class Provenance:
     time: str
     until: int | None = None
 
+    @property
+    def share(self) -> float | None:
+        """The share of the paper's schedule that all runs completed; ``None`` where it is not one number."""
+        if self.scale is None or self.until is None:
+            return self.scale
+        return min(self.scale, self.until / PAPER_ITERATIONS)
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -174,7 +198,17 @@ class Findings:
     @property
     def outcome(self) -> Outcome:
         """The outcome of all checks together."""
-        return combine_outcomes(check.outcome for check in self.checks)
+        return combine_outcomes(map(self.outcome_of, self.checks))
+
+    @property
+    def too_short(self) -> bool:
+        """Whether the networks were trained for less than ``CONCLUSIVE_SHARE`` of the paper's schedule."""
+        share = self.provenance.share
+        return share is not None and share < CONCLUSIVE_SHARE
+
+    def outcome_of(self, check: Check) -> Outcome:
+        """The outcome of one check: undecided where it is about networks whose training was too short."""
+        return "undecided" if check.trained and self.too_short else check.outcome
 
 
 def combine_outcomes(outcomes: Iterable[Outcome]) -> Outcome:

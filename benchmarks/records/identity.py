@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from exporter.format import count
+from runtimes.errors import Reason
 
 if TYPE_CHECKING:  # the names of the fields are options of ``rbench compare``, whose help imports nothing heavy
-    from benchmarks.records.result import Result
+    from benchmarks.records.result import Baseline, Result
 
 Value: TypeAlias = str | int | float | bool | tuple[object, ...] | None
 
@@ -33,18 +34,16 @@ class Field:
 
 
 def load_value(result: Result) -> Value:
-    """What identifies the load: its shape, how requests came in, and how many clients there were."""
-    return None if result.load is None else (result.load.shape, result.load.arrivals, result.load.clients)
+    """What identifies the load: its shape, and how many clients there were."""
+    return None if result.load is None else (result.load.shape, result.load.clients)
 
 
 def format_load_value(value: Value) -> str:
     """The same in a few words."""
     if not isinstance(value, tuple):
         return "none"
-    shape, arrivals, clients = value
-    if shape == "clients":
-        return count(int(str(clients)), "client")
-    return str(shape) if arrivals is None else f"{shape}, {arrivals}"
+    shape, clients = value
+    return count(int(str(clients)), "client") if shape == "clients" else str(shape)
 
 
 def _rate(result: Result) -> Value:
@@ -53,7 +52,7 @@ def _rate(result: Result) -> Value:
     if result.load is None:
         return None
     share = result.load.rate_share
-    return result.load.rate_per_s if share is None else f"{share:.0%} of the closed loop's"
+    return result.load.rate_per_s if share is None else f"{share:.0%} of single-stream's"
 
 
 def _machine(result: Result) -> Value:
@@ -65,6 +64,7 @@ def _machine(result: Result) -> Value:
 
 FIELDS: tuple[Field, ...] = (
     Field("subject", lambda result: result.identity.subject or result.identity.artifact, names=True),
+    Field("file", lambda result: result.identity.file, names=True),
     Field("runtime", lambda result: result.identity.backend, names=True),
     Field("precision", lambda result: result.identity.precision, names=True),
     Field("batch", lambda result: result.identity.batch, names=True),
@@ -79,13 +79,19 @@ FIELDS: tuple[Field, ...] = (
 """The first of these that a user names with ``--across`` may differ."""
 
 
+NOT_REACHED = Reason("not-reached", "not reached: the run ended early")
+"""Why there is nothing of a configuration that was planned."""
+
+
 def latest(results: Sequence[Result]) -> tuple[Result, ...]:
-    """Of each configuration, as it was asked for, the results of the last run that has any, in their order."""
-    runs: dict[tuple[Value, ...], tuple[str, str]] = {}
+    """Of each configuration, as it was asked for, the results of the last run that reached it, in their order; of one
+    that no run reached, those of the last run."""
+    runs: dict[tuple[Value, ...], tuple[bool, str, str]] = {}
     for result in results:
         key = _identify_request(result)
-        runs[key] = max(runs.get(key, ("", "")), (result.time, result.run))
-    return tuple(result for result in results if runs[_identify_request(result)][1] == result.run)
+        reached = result.reason is None or result.reason.code != NOT_REACHED.code
+        runs[key] = max(runs.get(key, (False, "", "")), (reached, result.time, result.run))
+    return tuple(result for result in results if runs[_identify_request(result)][2] == result.run)
 
 
 def _identify_request(result: Result) -> tuple[Value, ...]:
@@ -116,16 +122,28 @@ def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result 
 
 
 def _references(result: Result, among: Sequence[Result]) -> list[Result]:
-    from benchmarks.records.request import is_reference
-
     key = result.run, result.identity.subject
-    return [
-        one
-        for one in among
-        if (one.run, one.identity.subject) == key
-        and one.status == "ok"
-        and is_reference(one.identity.backend, one.identity.precision)
-    ]
+    return [one for one in among if (one.run, one.identity.subject) == key and one.status == "ok" and is_reference(one)]
+
+
+def baseline_of(result: Result) -> Baseline:
+    """What the result is compared with: what was recorded, or PyTorch in fp32."""
+    from benchmarks.records import request
+    from benchmarks.records.result import Baseline
+
+    return result.asked.baseline or Baseline(request.REFERENCE, request.FP32)
+
+
+def is_reference(result: Result) -> bool:
+    """Whether it is a result of the baseline itself."""
+    of, baseline = result.identity, baseline_of(result)
+    return (of.backend, of.precision, of.file) == (baseline.backend, baseline.precision, baseline.file)
+
+
+def describe_baseline(result: Result) -> str:
+    """The baseline in a few words."""
+    baseline = baseline_of(result)
+    return " ".join(filter(None, (baseline.backend, baseline.precision, baseline.file)))
 
 
 def locate(result: Result) -> tuple[str, ...]:

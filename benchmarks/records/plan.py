@@ -11,11 +11,15 @@ from typing import Literal, TypeAlias, get_args
 
 from runtimes.errors import UsageError
 
-ShapeName: TypeAlias = Literal["closed", "open", "paced", "clients", "batches", "cold"]
+ShapeName: TypeAlias = Literal["single-stream", "server", "fixed-rate", "clients", "batches", "cold"]
 SHAPES: tuple[ShapeName, ...] = get_args(ShapeName)
+"""Of a load. The first two are called as in MLPerf Inference."""
 
-Arrivals: TypeAlias = Literal["fixed", "poisson"]
-ARRIVALS: tuple[Arrivals, ...] = get_args(Arrivals)
+FORMER_SHAPES: dict[str, ShapeName] = {"closed": "single-stream", "open": "server", "paced": "fixed-rate"}
+"""Names of shapes up to version 0.1, which commands and files of results may still have."""
+
+RATED_SHAPES: tuple[ShapeName, ...] = ("server", "fixed-rate")
+"""In which requests come at a rate, whether or not the last one has ended."""
 
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """Of each configuration, where none are asked for: as many as there is time for."""
@@ -74,10 +78,9 @@ class ArrivalPlan:
     Attributes:
         shape: as ``LoadResult.shape``; ``cold`` is not run in a worker.
         duration_s: how long they come.
-        arrivals: of ``open``; of ``paced`` they are fixed.
-        rate_per_s: of ``open`` and ``paced``.
+        rate_per_s: of ``RATED_SHAPES``.
         clients: of ``clients``: how many threads call.
-        seed: of Poisson's arrivals.
+        seed: of a server's arrivals.
         max_requests: of all that come.
 
     Raises:
@@ -86,7 +89,6 @@ class ArrivalPlan:
 
     shape: ShapeName
     duration_s: float = 1.0
-    arrivals: Arrivals = "fixed"
     rate_per_s: float | None = None
     clients: int = 1
     seed: int = 0
@@ -97,14 +99,14 @@ class ArrivalPlan:
             raise UsageError(
                 f"the duration must be a number of seconds above 0, not {self.duration_s}", code="duration-not-positive"
             )
-        if self.shape in ("open", "paced"):
+        if self.shape in RATED_SHAPES:
             if self.rate_per_s is None or not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
                 raise UsageError(
                     f"the rate of shape {self.shape} must be a number above 0, not {self.rate_per_s}",
                     code="shape-rate-not-positive",
                 )
         elif self.rate_per_s is not None:
-            raise UsageError(f"shape {self.shape} has no rate", code="shape-without-rate", hint="--shape open")
+            raise UsageError(f"shape {self.shape} has no rate", code="shape-without-rate", hint="--shape server")
         for name, value in (("clients", self.clients), ("max_requests", self.max_requests)):
             if value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}", code="count-not-positive")

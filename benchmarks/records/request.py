@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.records.plan import BUDGET_S, DEVICES, ROUNDS, SILENCE_S, Plan
+from benchmarks.records.result import Baseline
 from exporter.precision.spec import FP32 as FP32_SPEC
 from exporter.precision.spec import PrecisionSpec
-from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, Target, precision
+from exporter.precision.table import CALIBRATION_IMAGES, Target, precision
 from runtimes import Artifact, Backend
 from runtimes.artifacts.manifest import Weights
 from runtimes.backends import registry
 from runtimes.errors import ArtifactError, Reason, UsageError, quote
 
 REFERENCE = registry.reference_backend().name
-"""The backend that every other is compared with: the network in eager mode."""
+"""The backend that is the baseline where it is measured and no other is named: the network in eager mode."""
 
 BUNDLED_VARIANT = "resnet20"
 BUNDLED_WEIGHTS = "bundled"
@@ -35,11 +36,6 @@ PROGRAM_FORMAT = "pt2"
 
 REMADE_FORMATS = frozenset({TYPED_FORMAT, PROGRAM_FORMAT, "engine"})
 """Of the files whose network can be made again in PyTorch."""
-
-
-def is_reference(runtime: str, precision: str | None) -> bool:
-    """Whether rows of the runtime in that precision are what the others are compared with: PyTorch in fp32."""
-    return runtime == REFERENCE and precision == FP32
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,10 @@ class BenchmarkRequest:
 
     Attributes:
         subjects: paths of artifacts and names of variants; none means the bundled trained model.
-        backends: by name or alias; none means all that open the artifact and can run on the device.
+        backends: by name or alias, and no others are measured; none means all that open the artifact and can run on
+            the device, but for those that a benchmark measures only where they are named.
+        baseline: the backend that the others are compared with, by name or alias; it is measured in any case. ``None``
+            means PyTorch where it is measured, else the first that runs.
         device, cuda_graphs: as ``runtimes.open`` takes them.
         batches: images in one call; none means 1, or what the artifact is fixed at.
         precisions: that the graphs are typed in; none means fp32 for a variant, and its own for an artifact.
@@ -78,23 +77,25 @@ class BenchmarkRequest:
         calibration, calibration_images, target: of int8, as in ``exporter.precision.spec.PrecisionSpec``.
         seed: of random weights, of noise and of resampling.
         duration_s: of sampling in each process, for latency, for compute and for the device's own time each.
+        warmup_limit_s: of the warm-up of each clock in each process.
         processes: of each configuration; ``None`` means as many as fit into ``budget_s``, as
             ``benchmarks.harness.scheduler.expect_processes`` says.
         rounds: in each process; fewer where calls are slow.
         max_samples: of each clock in each process at most.
-        strict: whether a row is a failure that was taken on a disturbed machine, or on one that nobody looked at.
+        strict: whether an invalid result is a failure, and one whose machine was not recorded.
         roofline: whether the machine's ceilings are measured first.
+        quick: whether it is a short run, whose results are preliminary.
         command: the command line that this comes from, for the rows.
         silence_s: how long a worker may take for one step.
         show_errors: whether the workers' standard error is shown.
 
     Raises:
-        UsageError: a duration or a number out of range; an unknown backend, precision or device; a calibration where
-            none is to be calibrated.
+        UsageError: a duration or a number out of range; an unknown backend, precision or device.
     """
 
     subjects: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
+    baseline: str | None = None
     device: str = "cpu"
     cuda_graphs: bool = True
     batches: tuple[int, ...] = ()
@@ -109,6 +110,7 @@ class BenchmarkRequest:
     target: Target = "cpu"
     seed: int = 0
     duration_s: float = 0.2
+    warmup_limit_s: float = Plan.warmup_limit_s
     processes: int | None = None
     rounds: int = ROUNDS
     budget_s: float = BUDGET_S
@@ -117,6 +119,7 @@ class BenchmarkRequest:
     show_errors: bool = False
     strict: bool = False
     roofline: bool = True
+    quick: bool = False
     command: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -127,19 +130,12 @@ class BenchmarkRequest:
                 )
         self._check_counts()
         # By their names from here on, whatever alias or case was typed.
-        object.__setattr__(self, "backends", tuple(registry.find_backend(name).name for name in self.backends))
+        names = dict.fromkeys(registry.find_backend(name).name for name in self.backends)
+        object.__setattr__(self, "backends", tuple(names))
+        if self.baseline is not None:
+            object.__setattr__(self, "baseline", registry.find_backend(self.baseline).name)
         for name in self.precisions:
             self.precision_spec(name)
-        if any(precision(name).calibrated for name in self.precisions):
-            return
-        for option, given in (("--calibration", self.calibration is not None), ("--target", self.target != "cpu")):
-            if given:
-                named = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
-                raise UsageError(
-                    f"{option} is for {named}, which was not asked for",
-                    code="option-needs-precision",
-                    hint=f"--precision {named}",
-                )
 
     def _check_counts(self) -> None:
         """Raises UsageError for a number below the least one that it can be, or an unknown device."""
@@ -178,15 +174,16 @@ def complete_request(request: BenchmarkRequest) -> BenchmarkRequest:
 
 
 def select_backends(request: BenchmarkRequest) -> tuple[Backend, ...]:
-    """The reference, then the backends that were asked for, or all that can run on the device.
-
-    Raises:
-        UsageError: one is unknown.
-    """
-    asked = tuple(map(registry.find_backend, request.backends))
-    able = tuple(backend for backend in registry.all_backends() if request.device in backend.devices)
-    by_name = {backend.name: backend for backend in (registry.find_backend(REFERENCE), *(asked or able))}
-    return tuple(by_name.values())
+    """The backends that were named, or all that can run on the device and are measured unnamed; and the baseline, if
+    one was named. The reference is the first of all."""
+    if request.backends:
+        chosen = [*map(registry.find_backend, request.backends)]
+    else:
+        usual = (backend for backend in registry.all_backends() if not backend.named_only)
+        chosen = [backend for backend in usual if backend.reference or request.device in backend.devices]
+    if request.baseline is not None and request.baseline not in [backend.name for backend in chosen]:
+        chosen.insert(0, registry.find_backend(request.baseline))
+    return tuple(sorted(chosen, key=lambda backend: backend.name != (request.baseline or REFERENCE)))
 
 
 @dataclass(frozen=True)
@@ -200,8 +197,8 @@ class Configuration:
 
     @property
     def reference(self) -> bool:
-        """Whether the others are compared with it."""
-        return is_reference(self.pair.backend.name, self.pair.typed.precision)
+        """Whether it is PyTorch in fp32."""
+        return self.pair.backend.name == REFERENCE and self.pair.typed.precision == FP32
 
 
 @dataclass(frozen=True)
@@ -215,11 +212,12 @@ class Refusal:
 @dataclass(frozen=True)
 class PrecisionVariant:
     """A network in one precision, ``None`` for a foreign file: the artifact, or why there is none. ``wanted`` is the
-    format that it was to have."""
+    format that it was to have, ``file`` the name of the artifact where the network was named by several."""
 
     precision: str | None
     made: Artifact | Refusal
     wanted: str = TYPED_FORMAT
+    file: str | None = None
 
     @property
     def format(self) -> str:
@@ -232,16 +230,18 @@ class Subject:
     """One network to measure.
 
     Attributes:
-        name: as the user knows it: the variant's or the file's name.
-        own: the file that was named, or ``None`` for a variant.
+        name: as the user knows it: the variant's or the file's name; of several files, the variant's.
+        own: the file that was named, or the first of several; ``None`` for a variant.
         network: the variant's name, or a foreign file's own name.
         weights: ``None`` for a foreign file.
-        typed: in the precisions asked for, in that order.
-        reference: the network in PyTorch, which computes in fp32.
+        typed: in the precisions asked for, in that order; of several files, each of them.
+        reference: the network in PyTorch, which computes in fp32; or why there is none, as where no backend that is
+            measured opens it.
         fixed_batch: that the artifacts take alone, or ``None``.
         data: the name of the images for it, or ``None`` for noise.
         programs: PyTorch's own in the precisions asked for, besides the twin: on a GPU alone, where they are what
             PyTorch's users run.
+        baseline: what the others are compared with; ``None`` means PyTorch in fp32.
     """
 
     name: str
@@ -253,6 +253,7 @@ class Subject:
     fixed_batch: int | None
     data: str | None
     programs: tuple[PrecisionVariant, ...] = ()
+    baseline: Baseline | None = None
 
 
 @dataclass(frozen=True)

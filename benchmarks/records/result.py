@@ -14,7 +14,6 @@ from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import GpuState
 from benchmarks.records.samples import LoadResult, ProcessSamples
-from benchmarks.stats.comparison import Verdict
 from exporter.proportions import Interval
 from runtimes.errors import Reason
 
@@ -38,6 +37,9 @@ class Identity:
         backend: the library's name.
         batch: images in one call.
         data: the name of the images, ``noise`` if there are none.
+        file: of a network that was named by several files, the file that the row is of; else ``None``.
+        size_bytes: of the model file and of the files with its weights; ``None`` where there is none to open, and in
+            results of older versions.
     """
 
     subject: str | None
@@ -50,6 +52,18 @@ class Identity:
     backend: str
     batch: int
     data: str
+    file: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The configuration that the others of a network and batch size are compared with: backend, precision, and the
+    file where the network was named by several."""
+
+    backend: str
+    precision: str | None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,9 @@ class Asked:
         seed: of the noise, of the order of the turns and of the intervals' resampling.
         group: numbers the results of a run that took turns; ``None`` where the configuration was measured by itself.
         command: the command line, word by word.
+        baseline: what latency and predictions are compared with; ``None`` means PyTorch in fp32, as in all results of
+            older versions.
+        quick: whether the run was a short one, whose results are preliminary.
     """
 
     threads: int | None
@@ -76,6 +93,8 @@ class Asked:
     seed: int
     group: int | None
     command: tuple[str, ...] | None
+    baseline: Baseline | None = None
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,16 +141,16 @@ class GpuUse:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and the ends of its 95 % interval."""
+    """A value, and the ends of its 95 % interval; both ends are ``None`` where there is no interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     @property
-    def interval(self) -> Interval:
-        """Both ends."""
-        return self.low, self.high
+    def interval(self) -> Interval | None:
+        """Both ends, or ``None``."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -141,17 +160,18 @@ class RecordedFigures:
     Attributes:
         complete: whether these are all that there is: so with versions 1 to 3, whose intervals came of another
             bootstrap. Otherwise they are those against a reference that is not in the file.
-        estimates: by their names in ``Figures``. One that was recorded without an interval is both of its ends.
+        estimates: by their names in ``Figures``, and ``drop``: the reference's top-1 less this one.
         images: that were evaluated.
         images_per_s: of the latency's samples.
-        verdict, flips: as in ``Figures``.
+        verdict: on the ratio; a ``tie`` is no significant difference.
+        flips: as ``changed_predictions`` in ``Figures``.
     """
 
     complete: bool
     estimates: Mapping[str, Estimate]
     images: int | None = None
     images_per_s: float | None = None
-    verdict: Verdict | None = None
+    verdict: Literal["faster", "slower", "tie"] | None = None
     flips: Flips | None = None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.plan import Arrivals, ShapeName
+from benchmarks.records.plan import ShapeName
 
 
 @dataclass(frozen=True)
@@ -92,23 +92,23 @@ class LoadResult:
     """What came of one load shape. The samples lie in the order of the requests, in seconds.
 
     Attributes:
-        shape: ``closed``: the next call as soon as the last one has ended. ``open``: requests come at a rate, whether
-            or not the last one has ended; they are answered one at a time, in their order. ``paced``: as from a camera,
-            with idle gaps in which the process sleeps. ``clients``: several threads, each a closed loop. ``batches``:
-            a closed loop, one of several batch sizes. ``cold``: fresh processes, a request each.
-        arrivals: of ``open``: ``fixed`` or ``poisson``.
-        rate_per_s: of ``open`` and ``paced``: calls that were to come in a second.
-        rate_share: of ``open`` where no rate was named: ``rate_per_s`` over what the closed loop before it reached.
+        shape: ``single-stream``: the next call as soon as the last one has ended. ``server``: requests arrive as a
+            Poisson process, whether or not the last one has ended; they are answered one at a time, in their order.
+            ``fixed-rate``: requests come at equal distances, as from a camera, with idle gaps in which the process
+            sleeps. ``clients``: several threads, each a single stream. ``batches``: a single stream, of one of several
+            batch sizes. ``cold``: fresh processes, a request each.
+        rate_per_s: of ``server`` and ``fixed-rate``: calls that were to come in a second.
+        rate_share: of ``server`` where no rate was named: ``rate_per_s`` over what the single stream before it reached.
         clients: threads that call.
         achieved_per_s: calls that were finished in a second.
         services_s: from the start of the call to its end.
-        responses_s: from the intended start to the end: what the user of the request waits. In a closed loop nothing is
-            intended before the last call has ended, so they are its services.
+        responses_s: from the intended start to the end: what the user of the request waits. In a single stream nothing
+            is intended before the last call has ended, so they are its services.
         steps_s: of ``cold``: the named steps from the start of the process on, the median process.
         disk_bytes: of ``cold``: the artifact and all its files.
         peak_bytes: of ``cold``: the largest resident memory of a process.
-        unanswered: of ``open`` and ``paced``: requests that still waited when the load was ended, and are not among
-            the samples.
+        unanswered: of ``server`` and ``fixed-rate``: requests that still waited when the load was ended, and are not
+            among the samples.
         warmup_s: the calls before, one after another; settled: whether their windows came to agree.
         conditions: how the machine was meanwhile; ``None`` where it was not looked at.
     """
@@ -117,7 +117,6 @@ class LoadResult:
     services_s: tuple[float, ...]
     responses_s: tuple[float, ...]
     achieved_per_s: float
-    arrivals: Arrivals | None = None
     rate_per_s: float | None = None
     rate_share: float | None = None
     clients: int = 1

@@ -37,8 +37,8 @@ function makeSortable(table) {
 function makeFilters(bar) {
   const [words, runtime, precision] = ["words", "runtime", "precision"].map((name) => bar.querySelector(`[name=${name}]`));
   const found = bar.querySelector("output");
-  const rows = [...document.querySelectorAll("tbody tr[data-runtime]")];
-  const counted = rows.filter((row) => row.closest("table").classList.contains("counted"));
+  const rows = [...document.querySelectorAll("[data-runtime]")];
+  const counted = rows.filter((row) => row.closest("table.counted"));
   function filter() {
     const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of rows) {

@@ -31,16 +31,21 @@ from benchmarks.stats.intervals import (
 from exporter.proportions import Interval
 from runtimes.errors import UsageError
 
-Verdict: TypeAlias = Literal["faster", "slower", "tie"]
+Verdict: TypeAlias = Literal["faster", "slower", "no significant difference"]
+
+NO_DIFFERENCE: Verdict = "no significant difference"
 
 Units: TypeAlias = Literal["processes", "rounds", "samples"]
 
 RESOLUTION = 0.01
-"""A comparison is a tie unless its whole interval lies beyond this: one percent is what moving the same code in memory
-makes (Mytkowicz et al. 2009, Curtsinger and Berger 2013), and no reason to choose."""
+"""A difference is significant if its whole interval lies beyond this. One percent is what moving the same code in
+memory makes (Mytkowicz et al. 2009, Curtsinger and Berger 2013), and no reason to choose."""
 
 ONE_PROCESS_RESOLUTION = 0.05
 """The same where each side is one process: its interval knows nothing of where another start of it would land."""
+
+SMALL_DIFFERENCE = 0.10
+"""Half the width of an interval, relative to its ratio, up to which two without a significant difference are alike."""
 
 MIN_ROUNDS = 5
 """From this many rounds on, one pair of processes is compared by its rounds; with fewer, by its samples."""
@@ -53,8 +58,8 @@ class LatencyComparison:
     Attributes:
         ratio: the reference's over the other's: 2.0 is twice as fast as the reference.
         interval: at 95 %, on the ratio.
-        verdict: on the other. ``tie`` unless the whole interval lies beyond ``RESOLUTION``, so ``faster`` says: by more
-            than one percent, at 95 %.
+        verdict: on the other. The difference is significant if the whole interval lies beyond ``RESOLUTION``, so
+            ``faster`` says: by more than one percent, at 95 %.
         units: what was taken as independent of each other. ``processes`` where there are two or more; otherwise the
             interval speaks of these two processes alone, and a verdict asks for ``ONE_PROCESS_RESOLUTION``.
     """
@@ -63,6 +68,22 @@ class LatencyComparison:
     interval: Interval
     verdict: Verdict
     units: Units
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the ratio may be told as a number: the difference is significant, and half the interval is at most
+        half of the difference to 1 and a quarter of the ratio."""
+        return self.verdict != NO_DIFFERENCE and self._reach <= min(abs(self.ratio - 1) / 2, self.ratio / 4)
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether the two may be called alike: there is no significant difference, and the interval would show one of
+        ``SMALL_DIFFERENCE``."""
+        return self.verdict == NO_DIFFERENCE and self._reach <= SMALL_DIFFERENCE * self.ratio
+
+    @property
+    def _reach(self) -> float:
+        return (self.interval[1] - self.interval[0]) / 2
 
 
 def compare_paired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5) -> LatencyComparison:
@@ -181,5 +202,5 @@ def _comparison(centre: float, interval: Interval, units: Units) -> LatencyCompa
     """From the logarithm of the ratio."""
     low, high = math.exp(interval[0]), math.exp(interval[1])
     least = 1 + (RESOLUTION if units == "processes" else ONE_PROCESS_RESOLUTION)
-    verdict: Verdict = "faster" if low > least else "slower" if high < 1 / least else "tie"
+    verdict: Verdict = "faster" if low > least else "slower" if high < 1 / least else NO_DIFFERENCE
     return LatencyComparison(math.exp(centre), (low, high), verdict, units)

@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 
 from benchmarks.analysis.figures import Figures, compare_latencies
 from benchmarks.records.result import Estimate
-from benchmarks.stats.comparison import RESOLUTION
+from benchmarks.stats.comparison import ONE_PROCESS_RESOLUTION, RESOLUTION
+from exporter.proportions import Interval
 
 Objective: TypeAlias = Literal["latency", "throughput"]
 
@@ -60,7 +61,8 @@ def candidate(figures: Figures, objective: Objective, accuracy_drop: Estimate) -
     p50, images = figures.p50, figures.result.identity.batch if objective == "throughput" else 1
     if p50 is None:
         return None
-    return ParetoPoint(figures, Estimate(p50.value / images, p50.low / images, p50.high / images), accuracy_drop)
+    ends = () if p50.interval is None else (end / images for end in p50.interval)
+    return ParetoPoint(figures, Estimate(p50.value / images, *ends), accuracy_drop)
 
 
 def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice:
@@ -112,4 +114,11 @@ def front(candidates: Sequence[ParetoPoint]) -> tuple[ParetoPoint, ...]:
 
 
 def _overlap(one: ParetoPoint, other: ParetoPoint) -> bool:
-    return one.cost_s.low <= other.cost_s.high and other.cost_s.low <= one.cost_s.high
+    (low, high), (other_low, other_high) = map(_ends, (one.cost_s, other.cost_s))
+    return low <= other_high and other_low <= high
+
+
+def _ends(cost_s: Estimate) -> Interval:
+    """The interval of a cost; of one of too few processes what a start of another process may change."""
+    factor = 1 + ONE_PROCESS_RESOLUTION
+    return cost_s.interval or (cost_s.value / math.sqrt(factor), cost_s.value * math.sqrt(factor))

@@ -13,12 +13,13 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.figures import Figures, negate
 from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.run import exit_code as run_exit_code
-from benchmarks.harness.subjects import pairs
+from benchmarks.harness.subjects import pairs, variant_or_path
 from benchmarks.records.request import (
+    REFERENCE,
     BenchmarkRequest,
     Configuration,
     Pair,
@@ -35,7 +36,8 @@ from benchmarks.tuning.pareto import Choice, Objective, ParetoPoint
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact, Backend
-from runtimes.errors import CheckFailedError, Reason, UsageError
+from runtimes.artifacts.artifact import manifest_path
+from runtimes.errors import CheckFailedError, Reason, UsageError, quote
 from runtimes.processors import usable_processors
 
 FINALISTS, FINAL_PROCESSES = 4, 3
@@ -143,7 +145,8 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
         RexportError: as ``benchmarks.harness.run.run``; the artifact cannot be written.
     """
     goal = findings.goal
-    request = replace(request, precisions=request.precisions or tuple(PRECISIONS))
+    request = replace(request, precisions=request.precisions or tuple(PRECISIONS), baseline=REFERENCE)
+    request = replace(request, subjects=tuple(map(variant_or_path, request.subjects)))
     _check(request, goal)
     with Harness(request, listener) as harness:
         target = target_of(request.subjects[0], goal.out, goal.force)
@@ -205,7 +208,10 @@ def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
     artifact = Artifact.read(name)
     if artifact.manifest is None:
         raise UsageError(
-            "it has no manifest that could keep the best options", code="tuning-needs-manifest", path=artifact.path
+            "it has no manifest that could keep the best options",
+            code="tuning-needs-manifest",
+            path=artifact.path,
+            hint=f"copy {quote(manifest_path(artifact.path).name)} beside it",
         )
     if artifact.format.name in reference.formats:
         raise UsageError(
@@ -344,11 +350,11 @@ class TuningSearch:
 
     def _accuracy_drop(self, pair: Pair, figures: Figures) -> Estimate:
         """What a pair gives away against fp32, from its result with the predictions."""
-        if self._findings.labelled and figures.drop is not None:
-            return figures.drop
+        if self._findings.labelled and figures.top1_change is not None:
+            return negate(figures.top1_change)
         gate = pair.opens.manifest.gate if isinstance(pair.opens, Artifact) and pair.opens.manifest else None
         error = 0.0 if gate is None else gate.error
-        return Estimate(error, error, error)
+        return Estimate(error)
 
     def artifact_of(self, candidate: ParetoPoint) -> Artifact:
         """What the candidate opened."""

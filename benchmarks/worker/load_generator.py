@@ -1,9 +1,9 @@
 """Load shapes: how requests come in, and what they then wait; and the loops behind them, on any clock.
 
-A closed loop asks again only when it has been answered. A call that stalls then holds back the requests that would have
-come meanwhile, and they are never seen to wait: Tene calls it coordinated omission (*How NOT to measure latency*,
-2013). So an open loop sets down beforehand when each request is to start, and its response is timed from then on,
-however late it really starts.
+A single stream asks again only when it has been answered. A call that stalls then holds back the requests that would
+have come meanwhile, and they are never seen to wait: Tene calls it coordinated omission (*How NOT to measure latency*,
+2013). So where requests come at a rate, the loop is open: it sets down beforehand when each request is to start, and
+its response is timed from then on, however late it really starts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import OVERTIME
-from benchmarks.records.plan import ArrivalPlan, Arrivals, Plan
+from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.samples import LoadResult
 from benchmarks.worker.clocks import RotatingCall
 from benchmarks.worker.timer import TimedCall, garbage_collector_at_rest
@@ -28,6 +28,7 @@ from runtimes.errors import UsageError
 from runtimes.protocol import Arrays
 
 Call: TypeAlias = Callable[[], object]
+Arrivals: TypeAlias = Literal["fixed", "poisson"]
 
 SPIN_S = 1e-3
 """The last part of a wait, in which the clock is read in place of sleeping: a sleep ends a tenth of a millisecond late,
@@ -129,7 +130,6 @@ def run(
         services_s=_round_to_ns(requests.services_s),
         responses_s=_round_to_ns(requests.responses_s),
         achieved_per_s=len(requests.services_s) / requests.wall_s if requests.wall_s > 0 else 0.0,
-        arrivals=plan.arrivals if plan.shape == "open" else None,
         rate_per_s=plan.rate_per_s,
         clients=plan.clients,
         unanswered=requests.unanswered,
@@ -151,9 +151,10 @@ def _run_loop(plan: ArrivalPlan, calls: Sequence[RotatingCall]) -> RequestTimes:
         return clients(calls, plan.duration_s, REAL, plan.max_requests, looks)
     if plan.rate_per_s is None:
         return run_closed_loop(first, plan.duration_s, REAL, plan.max_requests, first.copy_outputs)
-    arrivals = plan.arrivals if plan.shape == "open" else "fixed"
+    poisson = plan.shape == "server"
+    arrivals: Arrivals = "poisson" if poisson else "fixed"
     intended = plan_starts(arrivals, plan.rate_per_s, plan.duration_s, plan.seed, plan.max_requests)
-    clock = REAL.with_sleep() if plan.shape == "paced" else REAL
+    clock = REAL if poisson else REAL.with_sleep()
     return run_open_loop(first, intended, clock, plan.duration_s * (1 + OVERTIME), first.copy_outputs)
 
 

@@ -23,6 +23,7 @@ from exporter.document.status_line import Status, StatusLine, coded_line, is_liv
 
 if TYPE_CHECKING:
     from exporter.network import ExportListener
+    from runtimes.errors import Reason
 
 INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
 
@@ -183,6 +184,11 @@ def print_error(code: str, sentence: str) -> None:
     click.echo(f"error[{code}]: {sentence}" if code else f"error: {sentence}", err=True)
 
 
+def print_notice(notice: str | Reason) -> None:
+    """Prints a notice on stderr, where no status line is shown."""
+    click.echo(notice_line(notice), err=True)
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
@@ -225,21 +231,27 @@ def _debugging() -> bool:
 def _without_libraries() -> Iterator[TextIO]:
     """Standard error for our own lines, while file descriptors 1 and 2 lead nowhere. A crash in native code still
     leaves its traceback. Where ``sys.stderr`` is another stream, as in a notebook, all stays as it is."""
-    if _debugging() or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
-        yield sys.stderr
+    stdout, stderr = sys.stdout, sys.stderr
+    if _debugging() or not _is_stderr(stderr):
+        yield stderr
         return
-    sys.stdout.flush()
-    sys.stderr.flush()
+    stdout.flush()
+    stderr.flush()
     with ExitStack() as undone:
-        own = undone.enter_context(open(os.dup(2), "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors))
+        own = undone.enter_context(open(os.dup(2), "w", encoding=stderr.encoding, errors=stderr.errors))
         nowhere = undone.enter_context(open(os.devnull, "wb"))
-        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+        for descriptor, stream in ((1, stdout), (2, stderr)):
             undone.callback(_restore, descriptor, os.dup(descriptor), stream)
             os.dup2(nowhere.fileno(), descriptor)
         if not faulthandler.is_enabled():
             faulthandler.enable(own)
             undone.callback(faulthandler.disable)
         yield own
+
+
+def _is_stderr(stream: TextIO) -> bool:
+    """Whether the stream is the standard error that this process was started with."""
+    return stream is sys.__stderr__ and stream.fileno() == 2
 
 
 def _restore(descriptor: int, kept: int, stream: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""The status line: one line of a terminal that says what a command is doing and how long it still takes.
+"""The status line of a terminal: what a command is doing, and how long it still takes.
 
 Example:
     ``[3/8] openvino int8 · batch 1  ▓▓▓▓▓▓▓▓░░░░  process 2 of 3, 1:10 left``
@@ -40,14 +40,14 @@ WITHOUT_CURSOR = ("", "dumb", "unknown")
 
 @dataclass(frozen=True)
 class Status:
-    """Content of the line.
+    """The content of the line.
 
     Attributes:
-        text: What is at work.
-        position: Which part of the whole it is, as ``3/8``.
-        share: Part of the whole that is done, from 0 to 1; ``None`` draws no bar.
-        detail: How far the work is, in words.
-        left_s: Estimated seconds that are left; ``None`` if there is no estimate.
+        text: The current work.
+        position: The position of the current work in the plan, as ``3/8``.
+        share: The completed share, from 0 to 1. ``None`` draws no bar.
+        detail: The progress of the current work in words. ``SEPARATOR`` joins its parts.
+        left_s: The estimated seconds that are left, or ``None`` without an estimate.
     """
 
     text: str
@@ -57,9 +57,14 @@ class Status:
     left_s: float | None = None
 
     def render(self, columns: int, elapsed_s: float | None = None, encoding: str = "utf-8") -> str:
-        """One line of at most ``columns`` cells, which ends in the time left or else in ``elapsed_s``.
+        """Return the line. It ends in the time left, or else in the elapsed time.
 
         A line that is too long loses the last parts of the detail first, then the bar, then the end of the text.
+
+        Args:
+            columns: The largest width in cells.
+            elapsed_s: The elapsed time in seconds, or ``None`` to leave it out.
+            encoding: The encoding of the stream. Characters that it lacks are replaced.
         """
         from rich.cells import cell_len
 
@@ -76,7 +81,7 @@ class Status:
         return _encodable(fitting, encoding)
 
     def _shorter_details(self) -> list[str]:
-        """The detail, without its last part, without its last two, and so on; at last nothing."""
+        """Return the detail, then the detail without its last part, and so on. The last one is empty."""
         parts = printable(self.detail).split(SEPARATOR)
         return [SEPARATOR.join(parts[:number]) for number in range(len(parts), -1, -1)]
 
@@ -94,7 +99,7 @@ _ASCII = str.maketrans({"▓": "#", "░": "-", "·": "-", "…": "."})
 
 
 def _encodable(line: str, encoding: str) -> str:
-    """The line in characters that the encoding has."""
+    """Return the line in characters of the encoding."""
     try:
         line.encode(encoding)
     except UnicodeEncodeError:
@@ -103,56 +108,69 @@ def _encodable(line: str, encoding: str) -> str:
 
 
 def cut(text: str, cells: int) -> str:
-    """The text in at most ``cells`` cells; a text that was cut ends in an ellipsis."""
+    """Return the text in at most ``cells`` cells. An ellipsis marks a cut."""
     from rich.cells import cell_len, set_cell_size
 
     return text if cell_len(text) <= cells else f"{set_cell_size(text, max(0, cells - 1)).rstrip()}…"[:cells]
 
 
 def printable(text: str) -> str:
-    """The text in one line and without control characters: file names may hold any character."""
+    """Return the text in one line and without control characters, which a file name may contain."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def clock_time(seconds: float) -> str:
-    """Minutes and seconds as ``1:10``, from one hour on ``1:05:00``."""
+    """Return minutes and seconds as ``1:10``, and from one hour on ``1:05:00``."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def notice_line(notice: str | Reason) -> str:
-    """The line of a notice: ``warning[CODE]: SENTENCE`` for a reason, and a plain sentence as it is."""
+    """Return the line of a notice: ``warning[CODE]: SENTENCE`` for a reason. Plain sentences stay as they are."""
     return coded_line("warning", *notice) if isinstance(notice, Reason) else printable(notice)
 
 
 def coded_line(kind: str, code: str, sentence: str) -> str:
-    """The line ``KIND[CODE]: SENTENCE``."""
+    """Return one line without control characters.
+
+    Args:
+        kind: ``error``, ``warning`` or ``notice``.
+        code: The stable code.
+        sentence: The sentence.
+
+    Example:
+        ``notice[folder-made]: created the folder out``
+    """
     return printable(f"{kind}[{code}]: {sentence}")
 
 
 def is_live(stream: TextIO) -> bool:
-    """Whether the stream is a terminal on which a line can be drawn over itself."""
+    """Return whether the stream is a terminal on which a line can be redrawn."""
     return stream.isatty() and os.environ.get("TERM", "") not in WITHOUT_CURSOR
 
 
 class StatusLine:
-    """The line on a terminal, or nothing but the lines of ``print_line`` elsewhere. A context manager that clears it.
+    """A status line, and a context manager that clears it at the end.
 
-    A thread of its own draws the line when the status changes, at most every ``REDRAW_S``. The cursor is never hidden
-    and waits at the start of the line, so that an interrupt, which a terminal echoes as ``^C``, leaves nothing behind.
+    A thread draws the line when the status changes, at most every ``REDRAW_S``. The cursor stays visible and waits at
+    the start of the line. So an interrupt, which a terminal echoes as ``^C``, leaves nothing behind.
+
+    Attributes:
+        live: Whether the line is drawn. If not, only the lines of ``print_line`` are written.
     """
 
     def __init__(
         self, stream: TextIO, live: bool, ticks: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """
+        """Prepare the line. Nothing is written before ``show`` or ``print_line``.
+
         Args:
-            stream: Where lines are written; it stays open.
+            stream: The stream that receives the lines. It stays open.
             live: Whether ``show`` draws.
-            ticks: Whether the line is drawn anew every second, with the time since the start where nothing is known of
-                the time left. Not while something is measured: it would take processor time.
-            clock: Seconds.
+            ticks: Whether the line is redrawn every second and ends in the elapsed time if there is no estimate. Keep
+                it off during measurements: redrawing takes processor time.
+            clock: A function that returns seconds.
         """
         self.live = live
         self._stream = stream
@@ -177,7 +195,7 @@ class StatusLine:
             self._write(self._cleared())
 
     def show(self, status: Status) -> None:
-        """Draws the status soon, in place of the one before. Does not block."""
+        """Draw the status soon, in place of the previous one. Does not block."""
         if not self.live or status == self._status:
             return
         self._status = status
@@ -187,13 +205,13 @@ class StatusLine:
             self._thread.start()
 
     def print_line(self, text: str) -> None:
-        """Writes a line that stays, above the status."""
+        """Write a line that stays, above the status."""
         with self._lock:
             self._write(f"{self._cleared()}{_encodable(text, self._stream.encoding or 'utf-8')}\n")
         self._changed.set()
 
     def draw(self) -> None:
-        """Draws the status at once, if the line does not show it already."""
+        """Draw the status at once, unless the line already shows it."""
         if self._status is None:
             return
         elapsed_s = self._clock() - self._began_s if self._ticks else None
@@ -212,7 +230,7 @@ class StatusLine:
                 self._ended.wait(REDRAW_S)
 
     def _cleared(self) -> str:
-        """What clears the line, if there is one."""
+        """Return the characters that clear the status from the screen."""
         drawn, self._drawn = self._drawn, ""
         return f"\r{CLEAR_BELOW}" if drawn else ""
 
@@ -222,7 +240,7 @@ class StatusLine:
             self._stream.flush()
 
     def _columns(self) -> int:
-        """Width of the terminal that the stream is: standard output may be another one."""
+        """Return the width of the stream's terminal. Standard output may be another one."""
         with contextlib.suppress(OSError, ValueError):
             return os.get_terminal_size(self._stream.fileno()).columns or USUAL_COLUMNS
         return USUAL_COLUMNS

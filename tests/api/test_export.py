@@ -134,7 +134,7 @@ def test_progress_of_the_command_says_what_the_command_says(capsys: pytest.Captu
     rexport.export("resnet20", "net.pt2", progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "random weights of seed 0" in err
+    assert "random (seed 0)" in err
 
 
 def test_an_error_of_the_callback_comes_through_and_leaves_no_file() -> None:

@@ -43,7 +43,7 @@ def test_it_prints_as_the_command_does(report: rexport.Report) -> None:
 
 
 def test_the_verdict_names_the_fastest(report: rexport.Report) -> None:
-    assert "onnxruntime int8" in report.verdict
+    assert "ONNX Runtime int8" in report.verdict
     assert report.verdict in " ".join(str(report).split())
 
 

@@ -153,13 +153,13 @@ def test_options_without_effect_are_a_notice(options: Sequence[str], notice: str
     assert (result.code, result.stdout) == (0, f"{tmp_path}/new/resnet20.onnx\n"), result.stderr
     lines = result.stderr.splitlines()
     assert f"warning[options-without-effect]: {notice}" in lines
-    assert f"notice[folder-made]: made the folder {tmp_path}/new" in lines
+    assert f"notice[folder-made]: created the folder {tmp_path}/new" in lines
 
 
 def test_images_without_data_are_a_notice(desk: Path) -> None:
     result = here(main, "explain", "resnet20.onnx", "--images", "3", cwd=desk)
     assert result.code == 0
-    assert "warning[images-without-data]: no effect without --data: --images" in result.stderr.splitlines()
+    assert "warning[options-without-effect]: no effect without --data: --images" in result.stderr.splitlines()
 
 
 NO_DEVICE = """
