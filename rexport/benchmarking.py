@@ -34,7 +34,8 @@ class BenchmarkInterrupt(KeyboardInterrupt):
     """The benchmark was interrupted. ``report`` has what was measured before; its workers have ended."""
 
     def __init__(self, report: Report) -> None:
-        super().__init__(f"{len(report.rows)} rows were measured before the interrupt")
+        measured = sum(row.result.status == "ok" for row in report.rows)
+        super().__init__(f"{measured} of {len(report.rows)} rows were measured before the interrupt")
         self.report = report
 
 

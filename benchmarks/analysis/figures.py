@@ -168,7 +168,7 @@ class Figures:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """Whether the ratio is significant: its interval lies beyond the resolution. ``None`` without interval."""
+        """On the ratio: significant if its whole interval lies beyond the resolution. ``None`` without an interval."""
         if self.ratio is None or self.ratio.interval is None:
             return None
         if (recorded := self._recorded.verdict) is not None:
@@ -296,9 +296,11 @@ class Figures:
             return invalid
         processes = len(self.result.samples)
         if self.result.load is None and 0 < processes < LEAST_PROCESSES:
-            measured = "1 process" if processes == 1 else f"{processes} processes"
-            need = f"an interval needs at least {LEAST_PROCESSES}"
-            return Reason("processes-too-few", f"{measured} per configuration; {need}")
+            return Reason(
+                "processes-too-few",
+                f"{processes} process{'' if processes == 1 else 'es'} per configuration; an interval needs at least "
+                f"{LEAST_PROCESSES}",
+            )
         if self.disturbances is None:
             return Reason("machine-not-recorded", "the state of the machine was not recorded")
         return None

@@ -94,8 +94,10 @@ def _why_unranked(
     medians = {each: _process_medians(each.result) for each in (fastest, against)}
     widest = max(medians, key=lambda each: max(medians[each]) / min(medians[each]))
     least, most = (milliseconds(end) for end in (min(medians[widest]), max(medians[widest])))
-    spread = f"{name(widest.result)}: medians {least} to {most} ms"
-    return Reason("latency-varies", f"latency varies between processes ({spread})")
+    return Reason(
+        "latency-varies",
+        f"latency varies between processes ({name(widest.result)}: medians {least} to {most} ms)",
+    )
 
 
 def _process_medians(result: Result) -> list[float]:

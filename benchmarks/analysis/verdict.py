@@ -13,7 +13,7 @@ from runtimes.errors import Reason
 IDLE_MACHINE = "run again on an idle machine"
 
 ADVICE = {
-    "machine-throttled": "run again when the CPU is cool",
+    "cpu-throttled": "run again when the CPU is cool",
     "gpu-throttled": "run again when the GPU is cool",
     "latency-varies": "run again with more processes",
 }

@@ -14,7 +14,7 @@ from benchmarks.commands import options
 from benchmarks.records.plan import FORMER_SHAPES, SHAPES
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
-from exporter.commands.command import MEASURING, OUTPUT, Choice
+from exporter.commands.command import MEASURING, OUTPUT, Choice, Command
 from exporter.commands.options import force_option
 from exporter.commands.values import VARIANT_OR_FILE
 from exporter.precision.table import PRECISIONS
@@ -45,14 +45,19 @@ def _measuring(
     from benchmarks.harness.collection import collect
     from benchmarks.records.store import FILE_NAME, ResultsFile
     from runtimes import files
+    from runtimes.errors import RexportError
 
     for parent in (path.parent for path in (folder, json_file) if path is not None):
         files.require_folder(parent)
     places = (None if folder is None else folder / FILE_NAME, json_file)
     kept = [ResultsFile(place) for place in places if place is not None]
     results: list[Result] = []
-    with terminal.reserve_stdout(), listening() as listener:
-        ending = collect(measure(listener), results, kept)
+    try:
+        with terminal.reserve_stdout(), listening() as listener:
+            ending = collect(measure(listener), results, kept)
+    except RexportError as error:
+        options.explain_options(error)
+        raise
     yield results, ending is None
     if isinstance(ending, (KeyboardInterrupt, SystemExit)):
         measured_count = sum(result.status == "ok" for result in results)
@@ -67,7 +72,7 @@ def _measuring(
 
 
 @click.command(
-    cls=options.ModelCommand,
+    cls=Command,
     heading=MEASURE,
     examples=(
         "rbench run fp32.onnx int8.onnx --backend onnxruntime --backend openvino",
@@ -118,7 +123,7 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
 
 
 @click.command(
-    cls=options.ModelCommand,
+    cls=Command,
     heading=MEASURE,
     examples=(
         "rbench load resnet20.onnx --shape server --rate 200",
@@ -230,7 +235,7 @@ def load(
 
 
 @click.command(
-    cls=options.ModelCommand,
+    cls=Command,
     heading=MEASURE,
     examples=(
         "rbench tune resnet20.onnx --max-drop 0.3",

@@ -33,7 +33,6 @@ from exporter.commands.command import (
     PRECISION,
     RUNTIME,
     Choice,
-    Command,
     stack_options,
 )
 from exporter.commands.engine_options import refuse_weights
@@ -261,25 +260,19 @@ class ShapeChoice(Choice):
         return super().convert(FORMER_SHAPES.get(str(value).lower(), value), param, ctx)
 
 
-class ModelCommand(Command):
-    """A command that exports networks on the way: where an error names options that ``rexport`` has and this command
-    has not, it says so."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except RexportError as error:
-            own = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
-            foreign = [name for name in named_options(f"{error.what}; {error.hint or ''}") if name not in own]
-            if foreign:
-                advice = f"rexport onnx takes {' and '.join(foreign)}, and {ctx.command_path} its file"
-                error.say(error.what, "; ".join(filter(None, (error.hint, advice))))
-            raise
+def explain_options(error: RexportError) -> None:
+    """Says in an error's hint which of the options that it names are those of ``rexport``, and not of this command."""
+    context = click.get_current_context()
+    own = {name for param in context.command.params for name in (*param.opts, *param.secondary_opts)}
+    foreign = [name for name in named_options(f"{error.what}; {error.hint or ''}") if name not in own]
+    if foreign:
+        advice = f"rexport onnx takes {' and '.join(foreign)}, and {context.command_path} its file"
+        error.say(error.what, "; ".join(filter(None, (error.hint, advice))))
 
 
 def named_options(text: str) -> list[str]:
     """The options that a message names, each once; but for those that it names together with their command."""
-    option, command = re.compile(r"(?<![\w-])--[a-z][a-z-]*"), re.compile(r"\b(rexport|rbench|pip|export)\b")
+    option, command = re.compile(r"(?<![\w-])--[a-z][a-z-]*"), re.compile(r"\b(rexport|rbench|pip)\b")
     clauses = re.split(r"[,;(:] ?", text)
     explained = {name for clause in clauses if command.search(clause) for name in option.findall(clause)}
     return [name for name in dict.fromkeys(option.findall(text)) if name not in explained]

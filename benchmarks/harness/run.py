@@ -57,9 +57,11 @@ def _plan(trials: Sequence[Trial], request: BenchmarkRequest) -> RunPlan:
 
 
 def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
-    """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, where that is asked for, a
-    result is invalid or its machine was not recorded; 5 if nothing at all was measured here, or nothing on a backend or
-    in a precision that was asked for.
+    """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, with ``strict``, a result is
+    invalid or its machine was not recorded; 5 if nothing at all was measured here, or nothing on a backend or in a
+    precision that was asked for.
+
+    What a backend cannot run beside others that can, as one precision of several, is told in its result alone.
     """
     measured = [each for each in results if each.result.status == "ok"]
     unreadable = any(each.result.evaluation is not None and each.result.evaluation.unreadable for each in measured)

@@ -184,7 +184,7 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
         return
     if manifest is None or manifest.preprocessing is None:
         raise ModelMismatchError(
-            "nothing says how images are prepared for this file",
+            "the artifact does not record its preprocessing, so images cannot be prepared",
             code="preprocessing-unknown",
             path=artifact.path,
             hint=f"copy {quote(manifest_path(artifact.path).name)} beside it, or leave --data out",

@@ -22,7 +22,7 @@ WAITED_SHARE = 0.05
 """Time that a thread may have waited for a processor, the mean of the result's threads: 0.01 on a quiet machine."""
 
 SENTINEL_SHARE = 0.95
-"""What the sentinel has of a processor, at least: 0.99 and more on a quiet machine, 0.5 beside one competitor."""
+"""The minimum share of a processor for the sentinel. On an idle machine it is 0.99, beside one competitor 0.5."""
 
 SWITCHES_PER_S = 100
 """How often a thread may be taken off its processor, for each of the result's threads. The kernel's own work does it
@@ -48,7 +48,7 @@ CLOCK_COSTS = 1000
 """A sample of fewer costs or steps of the clock holds more than 0.1 % of the clock itself."""
 
 GPU_SLOWDOWNS = ("hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake")
-"""Reasons of ``GpuState.throttle`` that others than the settings and the load give."""
+"""The reasons in ``GpuState.throttle`` that neither settings nor the load cause."""
 
 GPU_AT_LIMIT = "power cap"
 
@@ -59,10 +59,15 @@ def disturbances(
     gpu_before: GpuState | None = None,
     gpu_after: GpuState | None = None,
 ) -> tuple[Reason, ...] | None:
-    """The kinds of disturbance beyond their limits, each once, with the worst figure of the processes.
+    """Return the reasons why the machine was busy; empty if it was idle, ``None`` if no conditions were recorded.
 
-    Empty on an idle machine; ``None`` where no process recorded the machine. ``threads`` is the number that the runtime
-    computes in; the GPU's states are those right before and right after the timing.
+    Each kind of reason is given once, with the worst value of the processes and its limit.
+
+    Args:
+        processes: The conditions of each process.
+        threads: The number of threads that the runtime computes in.
+        gpu_before: The state of the GPU right before the timing.
+        gpu_after: The state of the GPU right after the timing.
     """
     seen = [conditions for conditions in processes if conditions is not None]
     if not seen:
@@ -84,10 +89,16 @@ def find_invalidity(
     gpu_before: GpuState | None = None,
     gpu_after: GpuState | None = None,
 ) -> Reason | None:
-    """The first reason for which the times of a result are not reliable; ``None`` if there is none.
+    """Return the first reason why the times of a result are not reliable, or ``None``.
 
     Shares are means over the processes, weighted by their time: one disturbed process of many does not make a result
-    invalid. Arguments as in ``disturbances``.
+    invalid.
+
+    Args:
+        processes: The conditions of each process.
+        threads: The number of threads that the runtime computes in.
+        gpu_before: The state of the GPU right before the timing.
+        gpu_after: The state of the GPU right after the timing.
     """
     seen = [conditions for conditions in processes if conditions is not None and conditions.wall_s > 0]
 
@@ -105,7 +116,7 @@ def find_invalidity(
     if sentinel is not None and sentinel < 1 - BUSY_SHARE:
         return Reason("processor-withheld", f"a test loop before each round got {_percent(sentinel)} of a CPU")
     if any(one.throttled for one in seen):
-        return Reason("machine-throttled", "a CPU was throttled because of its temperature")
+        return Reason("cpu-throttled", "a CPU was throttled because of its temperature")
     return next(_limited_gpu(gpu_before, gpu_after), None)
 
 
@@ -114,7 +125,7 @@ def _percent(share: float) -> str:
 
 
 def _foreign_share(conditions: Conditions, threads: int) -> float | None:
-    """The share of the CPUs that other processes used, less what the kernel's ticks may be off."""
+    """Return the share of the CPUs that other processes used, less the error of the kernel's ticks."""
     foreign, error_cores = conditions.foreign_cores, conditions.foreign_error_cores or 0.0
     return None if foreign is None else max(0.0, foreign - error_cores) / (conditions.processors or threads)
 
@@ -128,7 +139,13 @@ def _limited_gpu(*states: GpuState | None) -> Iterator[Reason]:
 def list_warnings(
     conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None] = ()
 ) -> tuple[Reason, ...]:
-    """Other doubts about the times, none of which is a disturbance. ``samples_s`` are of one clock, in seconds."""
+    """Return other warnings about the times, which do not mean that the machine was busy.
+
+    Args:
+        conditions: The conditions of a process.
+        samples_s: The samples of one clock, in seconds.
+        gpu_states: States of the GPU.
+    """
     found = []
     clock_s = max(conditions.clock_cost_s, conditions.clock_resolution_s)
     if samples_s and (usual_s := statistics.median(samples_s)) < CLOCK_COSTS * clock_s:
@@ -151,40 +168,57 @@ def _load(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]
     processors, error_cores = conditions.processors or threads, conditions.foreign_error_cores or 0.0
     if (foreign := conditions.foreign_cores) is not None:
         limit = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
-        used = f"other processes used up to {_percent(foreign / processors)} of the CPUs"
-        yield (foreign - error_cores) / limit, Reason("others-busy", f"{used} (limit {_percent(limit / processors)})")
+        used, allowed = _percent(foreign / processors), _percent(limit / processors)
+        reason = Reason("others-busy", f"other processes used up to {used} of the CPUs (limit {allowed})")
+        yield (foreign - error_cores) / limit, reason
     if (steal := conditions.steal_share) is not None:
-        given = f"the hypervisor gave up to {_percent(steal)} of the CPU time to other machines"
-        reason = Reason("time-stolen", f"{given} (limit {_percent(STEAL_SHARE)})")
+        reason = Reason(
+            "time-stolen",
+            f"the hypervisor gave up to {_percent(steal)} of the CPU time to other machines (limit "
+            f"{_percent(STEAL_SHARE)})",
+        )
         yield (steal - error_cores / processors) / STEAL_SHARE, reason
     if (pressure := conditions.pressure_share) is not None:
-        waited = f"tasks of the system waited for a CPU in up to {_percent(pressure)} of the time"
-        yield pressure / PRESSURE_SHARE, Reason("system-waited", f"{waited} (limit {_percent(PRESSURE_SHARE)})")
+        reason = Reason(
+            "system-waited",
+            f"tasks of the system waited for a CPU in up to {_percent(pressure)} of the time (limit "
+            f"{_percent(PRESSURE_SHARE)})",
+        )
+        yield pressure / PRESSURE_SHARE, reason
 
 
 def _waiting(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]]:
     """CPU time that the test loop and the measured process lacked, in the same form."""
     if (sentinel := conditions.sentinel) is not None:
-        got = f"a test loop before each round got only {_percent(sentinel)} of a CPU"
-        reason = Reason("sentinel-waited", f"{got} (limit {_percent(SENTINEL_SHARE)})")
+        reason = Reason(
+            "sentinel-waited",
+            f"a test loop before each round got only {_percent(sentinel)} of a CPU (limit {_percent(SENTINEL_SHARE)})",
+        )
         yield SENTINEL_SHARE / sentinel if sentinel else math.inf, reason
     if conditions.waited_s is not None:
         waited = conditions.waited_s / (conditions.wall_s * threads)
-        sentence = f"threads of the process waited for a CPU in up to {_percent(waited)} of the time"
-        yield waited / WAITED_SHARE, Reason("threads-waited", f"{sentence} (limit {_percent(WAITED_SHARE)})")
+        reason = Reason(
+            "threads-waited",
+            f"threads of the process waited for a CPU in up to {_percent(waited)} of the time (limit "
+            f"{_percent(WAITED_SHARE)})",
+        )
+        yield waited / WAITED_SHARE, reason
     rate, limit = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
     reason = Reason("threads-switched", f"up to {rate:.0f} involuntary context switches per second (limit {limit})")
     yield rate / limit, reason
 
 
 def _speed(conditions: Conditions) -> Iterator[tuple[float, Reason]]:
-    """Changes of the CPU's own speed, in the same form."""
+    """Yield changes of the CPU's own speed, in the same form."""
     if conditions.throttled:
         times = "once" if conditions.throttled == 1 else f"up to {conditions.throttled:,} times"
         reason = Reason("processor-throttled", f"a CPU was throttled because of its temperature, {times}")
         yield 1.0 + conditions.throttled, reason
     first, last = conditions.mhz or (0.0, 0.0)
     if first:
-        changed = f"the CPU's frequency went from {first:,.0f} to {last:,.0f} MHz"
-        reason = Reason("frequency-changed", f"{changed} (limit: a change of {_percent(MHZ_CHANGE)})")
+        reason = Reason(
+            "frequency-changed",
+            f"the CPU's frequency went from {first:,.0f} to {last:,.0f} MHz (limit: a change of "
+            f"{_percent(MHZ_CHANGE)})",
+        )
         yield abs(last - first) / first / MHZ_CHANGE, reason

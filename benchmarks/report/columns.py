@@ -29,18 +29,22 @@ P = TypeVar("P")
 
 MEANING = (
     "p50 ms: median latency, end-to-end: one call with host arrays in and out.",
-    "vs baseline: how many times as fast as the baseline, 2.0x is twice as fast; n.s.: no significant difference.",
+    "vs baseline: how many times as fast as the baseline; 2.0x is twice as fast.",
     "p90, p99, p99.9: latency quantiles; p99 needs 1,000 samples, p99.9 10,000.",
     "images/s: images of all calls over their time. top-1 %: accuracy.",
     "change pp: change in top-1 accuracy against the baseline, in percentage points.",
-    "agreement %: images with the baseline's predicted class; changed: the others, confident + borderline.",
-    "executed as: number format of the convolutions and matrix products, by the backend's own profile if it has one.",
-    "inference only ms: a run with its inputs on the device. decoding too ms: from an image file to its label.",
-    "% of roofline: share of the speed that the machine's measured peak FLOPS and bandwidth allow.",
+    "agreement %: images with the baseline's predicted class; changed: the others, confident +",
+    "borderline.",
+    "executed as: number format of convolutions and matrix products, by the backend's profile if it has",
+    "one.",
+    "inference only ms: a run with its inputs on the device. decoding too ms: from an image file to its",
+    "label.",
+    "% of roofline: share of the speed that the measured peak FLOPS and bandwidth of the machine allow.",
     "load s: opening, with the import of the library. peak MB: largest resident memory of a process.",
-    "±: the 95 % interval, as its larger distance from the value: of times by bootstrap over processes and blocks of",
-    "calls, of shares by Wilson, of changes from pairs of predictions. too noisy: its interval is wider than itself.",
-    ">: the fastest of its batch, and rows without a significant difference from it.",
+    "±: the 95 % interval, as its larger distance from the value: of times by bootstrap over processes",
+    "and blocks of calls, of shares by Wilson, of changes from pairs of predictions.",
+    "too noisy: the interval is wider than the value. n.s.: no significant difference from the baseline.",
+    ">: the fastest of its batch size, and rows without a significant difference from it.",
 )
 MEANING_OF_CUDA = (
     "inference only ms ends by the host's clock when the GPU has finished; device ms: by the GPU's clock.",
@@ -91,7 +95,7 @@ def table_of_results(
 def search_attributes(columns: Sequence[Column[Figures]], figures: Figures) -> dict[str, str]:
     """The words by which a page filters a result that it shows in these columns."""
     identity = figures.result.identity
-    about = {"runtime": identity.backend, "precision": identity.precision or ""}
+    about = {"backend": identity.backend, "precision": identity.precision or ""}
     cells = (column.cell(figures) for column in columns if column.left or column is BATCH)
     words = dict.fromkeys((*about.values(), *cells))
     words.pop(ABSENT, None)

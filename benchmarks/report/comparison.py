@@ -14,10 +14,12 @@ from benchmarks.stats.comparison import NO_DIFFERENCE, Verdict
 from exporter.document.blocks import Document, Legend, Remark, Section, Summary
 
 MEANING = (
-    "change %: change of the latency, below 0 is faster, with its 95 % interval over processes, so it is not exactly",
-    "the ratio of the columns before it. slower, faster: the whole interval is, by more than 1 % (by more than 5 %",
-    "where each side is one process); n.s.: no significant difference. change pp: change in top-1 accuracy in",
-    "percentage points, below 0 is worse. gate: WORSE causes exit code 1.",
+    "change %: change of the latency, below 0 is faster. It is taken over processes, so it is not exactly",
+    "the ratio of the columns before it. ±: its 95 % interval.",
+    "slower, faster: the whole interval is, by more than 1 % (by more than 5 % where each side is one",
+    "process). n.s.: no significant difference.",
+    "change pp: change in top-1 accuracy in percentage points, below 0 is worse. gate: WORSE causes exit",
+    "code 1.",
 )
 
 REGRESSION = "REGRESSION: "
@@ -62,8 +64,8 @@ ACCURACY: tuple[Column[RowComparison], ...] = (
 
 
 def comparison_document(found: ComparisonReport, explain: bool = True) -> Document:
-    """The rows by subject, device and threads, in their order, with the definitions of the columns if ``explain`` asks
-    for them; the verdict comes last."""
+    """The rows by subject, device and threads, in their order; the verdict comes last. ``explain`` adds the definitions
+    of the columns."""
     groups = groupby(found.rows, key=lambda row: (row.subject, row.network, row.device, row.threads))
     sections = (_section(tuple(group)) for _, group in groups)
     lines = [f"{name}: {REGRESSION}measured before, missing now" for name in found.gone]

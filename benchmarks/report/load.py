@@ -17,13 +17,15 @@ from benchmarks.stats.knee import KNEE, knee
 from exporter.document.blocks import Block, Section, Sentence
 
 MEANING = (
-    "service ms: median time from the start of a call to its end. response ms: from the intended start of the request,",
-    "so with the time that it waited. SingleStream: the next call starts when the last one has ended. Server: requests",
-    "arrive as a Poisson process and are answered one at a time. fixed rate: with idle gaps, as from a camera.",
-    "concurrent clients: threads that call at once. batch: SingleStream with several images a call. cold start: fresh",
-    "processes, in ms from their start to their first answer, without the time to make its input. p99 needs 1,000",
-    "requests, p99.9 10,000: a longer --duration. A load is measured in one process, which gives no interval; cold",
-    "starts are processes, and ± is their 95 % interval by bootstrap.",
+    "service ms: median time from the start of a call to its end. response ms: from the intended start of",
+    "the request, so with the time that it waited.",
+    "SingleStream: the next call starts when the last one has ended. Server: requests arrive as a",
+    "Poisson process and are answered one at a time. fixed rate: with idle gaps, as from a camera.",
+    "concurrent clients: threads that call at once. batch: SingleStream with several images a call.",
+    "cold start: fresh processes, in ms from their start to their first answer, without the time to make",
+    "its input.",
+    "p99 needs 1,000 requests, p99.9 10,000: a longer --duration. A load is measured in one process,",
+    "which gives no interval. ±: of cold starts, the 95 % interval by bootstrap over their processes.",
 )
 
 SWEPT: dict[ShapeName, tuple[str, Callable[[Figures], int]]] = {
@@ -156,7 +158,7 @@ def answer(results: Sequence[Figures]) -> Iterator[str]:
 
 
 def sweeps(results: Sequence[Figures]) -> Iterator[str]:
-    """The size from which on more at once gains little, for each shape that was swept. All results have one backend."""
+    """The size beyond which more at once gains little, for each swept shape; the results are of one backend."""
     for name, (word, size) in SWEPT.items():
         points = [(size(figures), figures.images_per_s or 0.0) for figures in results if _load(figures).shape == name]
         found = knee(points)

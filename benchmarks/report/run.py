@@ -50,8 +50,8 @@ class RunPlots(Block):
 
 @dataclass(frozen=True)
 class TableLimits:
-    """The most rows of the tables of predictions: classes of the lowest accuracy, pairs that differ most clearly, most
-    frequent changes."""
+    """The most rows of the tables of predictions: classes of the lowest accuracy, pairs that differ most, and the
+    most frequent changes."""
 
     classes: int = 40
     pairs: int = 40
@@ -140,8 +140,8 @@ def title(results: Sequence[Figures]) -> str:
 
 
 def remarks(results: Sequence[Figures]) -> Iterator[Remark]:
-    """What a reader must know beside the figures: missing rows, disturbances, warnings and notes, with the rows that
-    it concerns; and the libraries' versions."""
+    """Rows that are missing, disturbances, warnings and notes, each with the rows that it concerns; and the versions of
+    the libraries."""
     missing: dict[tuple[str, Remark], list[Figures]] = {}
     for figures in results:
         if figures.result.status != "ok":

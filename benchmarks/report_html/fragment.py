@@ -29,7 +29,7 @@ def html_fragment(document: Document) -> str:
     in it is escaped. It has no plots, no script and nothing that is loaded from elsewhere."""
     tables = [table for section in document.sections for table in section.all_of(Table)]
     rows = [row.attributes for table in tables for row in table.rows if row.attributes]
-    names = (list(dict.fromkeys(row[name] for row in rows)) for name in ("runtime", "precision"))
+    names = (list(dict.fromkeys(row[name] for row in rows)) for name in ("backend", "precision"))
     look = svg.choose_style(*names)
     parts: list[str] = []
     for section in document.sections:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from benchmarks.format import count
 from benchmarks.records.result import Result
@@ -56,9 +56,9 @@ def html(document: Document) -> str:
     """The page, with all text escaped. Without matplotlib it has no plots but the bar charts, and says so."""
     tables = [table for section in document.sections for table in section.all_of(Table)]
     of_rows = [row.attributes for table in tables for row in table.rows if row.attributes]
-    runtimes, precisions = (list(dict.fromkeys(row[name] for row in of_rows)) for name in ("runtime", "precision"))
-    look = svg.choose_style(runtimes, precisions)
-    filters = _filters(runtime=runtimes, precision=precisions)
+    backends, precisions = (list(dict.fromkeys(row[name] for row in of_rows)) for name in ("backend", "precision"))
+    look = svg.choose_style(backends, precisions)
+    filters = _filters(backend=backends, precision=precisions)
     chapters = _chapters(document)
     led = [] if document.summary.title else chapters[:1]
     page_title, header = _header(document, led)
@@ -169,7 +169,8 @@ def _filters(**values: Iterable[str]) -> str:
 def _format_chapter(chapter: _Chapter, place: str, look: PlotStyle, filters: str) -> Iterator[str]:
     """Further headlines, bar charts, and what else is not folded; then the folds."""
     shown = [block for block in chapter.blocks if block is not chapter.answer and not isinstance(block, Remark)]
-    sentences = [block for block in shown if isinstance(block, Sentence)]
+    head = takewhile(lambda block: not isinstance(block, Table), shown)
+    sentences = [block for block in head if isinstance(block, Sentence)]
     method = [block for block in shown if isinstance(block, blocks.Command | blocks.Definitions)]
     folds = [block for block in shown if isinstance(block, Folded)]
     notes = tuple(block for block in chapter.blocks if isinstance(block, Remark) and block.kind == "note")

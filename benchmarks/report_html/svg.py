@@ -106,7 +106,7 @@ def require(what: str) -> None:
 
 @dataclass(frozen=True)
 class PlotStyle:
-    """How configurations look in all plots of a page: a colour for each runtime, a marker for each precision."""
+    """How configurations look in all plots of a page: a colour for each backend, a marker for each precision."""
 
     colours: dict[str, int]
     markers: dict[str, str]
@@ -124,12 +124,12 @@ class PlotStyle:
         return {"color": self.colour(result), "marker": self.marker(result)}
 
 
-def choose_style(runtimes: Iterable[str], precisions: Iterable[str]) -> PlotStyle:
-    """Of runtimes that rexport knows, the same on every page as far as the colours go round."""
-    runtimes = dict.fromkeys([*(backend.name for backend in available_backends()), *runtimes])
+def choose_style(backends: Iterable[str], precisions: Iterable[str]) -> PlotStyle:
+    """The style of these backends and precisions. Known backends have the same colour on every page."""
+    backends = dict.fromkeys([*(backend.name for backend in available_backends()), *backends])
     precisions = dict.fromkeys([*PRECISIONS, *precisions])
     return PlotStyle(
-        {name: number % len(SERIES) for number, name in enumerate(runtimes)},
+        {name: number % len(SERIES) for number, name in enumerate(backends)},
         {name: MARKERS[number % len(MARKERS)] for number, name in enumerate(precisions)},
     )
 

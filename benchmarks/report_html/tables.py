@@ -12,7 +12,7 @@ from exporter.format import ABSENT
 
 def format_table(table: Table, look: PlotStyle, counted: bool) -> str:
     """A table that can be sorted, and filtered where its rows have attributes. The first column, if it stands at the
-    left, heads its row, with the runtime's colour. The filters count rows of ``counted`` tables."""
+    left, heads its row, with the backend's colour. The filters count rows of ``counted`` tables."""
     filtered = any(row.attributes for row in table.rows)
     kinds = ("sortable", "counted" if counted and filtered else "", table.name)
     caption = table.caption or table.label
@@ -31,7 +31,7 @@ def _format_row(row: TableRow, columns: Sequence[TableColumn], look: PlotStyle) 
     state = f' class="{row.state}"' if row.state else ""
     cells = [_cell("td", words, column) for words, column in zip(row.cells, columns, strict=True)]
     if columns[0].left:
-        colour = look.colours[row.attributes["runtime"]] + 1 if row.attributes else 0
+        colour = look.colours[row.attributes["backend"]] + 1 if row.attributes else 0
         swatch = f'<i class="swatch" style="color: var(--series-{colour})"></i>' if colour else ""
         stacked = [_stack(words, column) for words, column in zip(row.cells, columns, strict=True) if column.stacked]
         data = data_attributes({"stacked": ", ".join(filter(None, stacked))} if any(stacked) else {})

@@ -79,7 +79,7 @@ class TableRow:
 
     Attributes:
         cells: The texts, one for each column.
-        attributes: The values for the filters of a page: ``runtime``, ``precision`` and ``words``.
+        attributes: The values for the filters of a page: ``backend``, ``precision`` and ``words``.
         state: ``best`` is highlighted. ``missing`` has no numbers and appears only on a page. ``strong`` is the heading
             of the rows below it. ``total`` is the sum of the rows above it.
     """

@@ -164,7 +164,7 @@ def _legend(explanation: Explanation) -> Iterator[str]:
     if explanation.errors is not None:
         errors = explanation.errors
         yield f"error: the RMS of the differences from {errors.reference}, relative to its RMS, on {errors.images}."
-        yield "new error: the error if the block or layer receives the values of fp32; for a stage, its worst block."
+        yield "new error: the error if the block or layer receives fp32 values; for a stage, its worst block."
         yield f"as written: each step of the graph is computed separately, with {errors.runtime}."
 
 

@@ -149,7 +149,7 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
         "outputs": "; ".join(map(str, manifest.outputs)),
         "labels": "none" if manifest.labels is None else _shorten_labels(manifest.labels),
         "preprocessing": "none" if view is None else _steps(view, raw),
-        "data set": manifest.dataset or "none",
+        "dataset": manifest.dataset or "none",
         **({} if manifest.engine is None else engine_view.engine_facts(manifest, manifest.engine)),
         "parity": _describe_check(manifest),
         **_optional_facts(manifest),

@@ -169,7 +169,7 @@ def variant_document(variant: Variant) -> Document:
         for value, text in (
             (paper.parameters, f"{_millions(paper.parameters)} M parameters"),
             (paper.multiply_adds, f"{_billions(paper.multiply_adds)} G multiply-adds (Table 1)"),
-            (paper.top1_error, f"{paper.top1_error or 0:.2%} top-1 error ({paper.error_source})"),
+            (paper.top1_error, f"{100 * (paper.top1_error or 0):.2f} % top-1 error ({paper.error_source})"),
         )
         if value is not None
     ]

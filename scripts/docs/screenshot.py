@@ -18,7 +18,7 @@ from runtimes.errors import BackendUnavailableError, ResourceError
 from runtimes.files import write_atomically
 from scripts.docs import chromium
 
-WIDTH, MARGIN = 1200, 24
+WIDTH, MARGIN = 1200, 12
 """Pixels of the picture, and below the table."""
 
 LIMIT_BYTES = 200_000

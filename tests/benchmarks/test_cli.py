@@ -354,3 +354,21 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == "0 []"
     assert "run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (("lo",), {"load"}),
+        (("paper", "deg"), {"degradation"}),
+        (("load", "--shape", "S"), {"single-stream", "server"}),
+        (("run", "--baseline", "open"), {"openvino"}),
+        (("run", "resnet5"), {"resnet50", "resnet56", "resnet5"}),  # the last one stands for files
+        (("completion", ""), {"bash", "zsh", "fish"}),
+    ],
+)
+def test_a_shell_completes_commands_and_names(words: tuple[str, ...], completed: set[str]) -> None:
+    line = " ".join(["rbench", *words[:-1], words[-1] or "''"])
+    asked = {"_RBENCH_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+    answer = CliRunner(env=asked).invoke(cli.rbench, prog_name="rbench").output
+    assert {line.split(",", 1)[1] for line in answer.splitlines()} == completed

@@ -12,7 +12,7 @@ from benchmarks import doctor
 from benchmarks.doctor import findings as findings_module
 from benchmarks.doctor import sample_model, smoke_tests
 from benchmarks.doctor.findings import DoctorReport, Finding, Status, Topic, from_message, split_commands
-from benchmarks.doctor.gpu_probe import UNASKED, probe_gpus
+from benchmarks.doctor.gpu_probe import NOT_PROBED, probe_gpus
 from benchmarks.doctor.smoke_tests import SmokeTest
 from benchmarks.machine.environment import environment
 from benchmarks.process.job import JobOutcome
@@ -139,7 +139,7 @@ def test_wrong_answers_are_a_finding() -> None:
     program = (sys.executable, "-P", "-c", spoilt)
     found = smoke_tests.run_smoke_test(SmokeTest(row("onnxruntime"), "cpu"), lambda _: None, program=program)
     assert (found.status, found.code) == ("broken", "backend-broken")
-    assert "no parity" in found.what
+    assert "do not match" in found.what
 
 
 def test_a_format_without_a_sample_is_a_warning() -> None:
@@ -220,7 +220,7 @@ def test_a_driver_library_that_ends_its_process_is_named(
     seen, ending = probe_gpus()
     assert value in (ending or "")
     assert seen.environment.gpus == ()
-    assert str(seen.cuda) == seen.nvml == str(UNASKED)
+    assert str(seen.cuda) == seen.nvml == str(NOT_PROBED)
 
 
 def test_a_driver_library_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_the_text_begins_each_line_with_the_status_and_fits() -> None:
     assert lines.count("         $ pip install 'x'") == 2
     assert max(map(len, lines)) <= 100
     assert not any(line != line.rstrip() for line in lines)
-    assert "2 optional things" in lines[-1]
+    assert "2 optional components" in lines[-1]
 
 
 def test_the_verdict_names_what_is_broken() -> None:

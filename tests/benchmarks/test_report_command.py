@@ -40,7 +40,7 @@ def test_the_page_of_a_folder(results: Path) -> None:
     assert called(results) == "report.html\n"
     text = Path("report.html").read_text()
     assert " – rbench</title>" in text
-    assert "0.410 <small>[" in text
+    assert "0.410 <small>±" in text
     assert text.count("<figure") >= 2
 
 

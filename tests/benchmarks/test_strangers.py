@@ -83,7 +83,7 @@ TABLE = (
     First("run best.pth", 2, "variant-is-file", "(rbench run resnet20 --weights best.pth)"),
     First("load best.pth", 2, "variant-is-file", "(rbench load resnet20 --weights best.pth)"),
     First("tune deep.pth", 2, "variant-is-file", "(rbench tune resnet32 --weights deep.pth)"),
-    First("run photo.png", 3, "file-not-model", "(rexport onnx, torch and tensorrt make such files)"),
+    First("run photo.png", 3, "file-not-model", "(rexport onnx, rexport torch and rexport tensorrt write"),
     First("run nothing.onnx", 6, "model-missing", "(rexport onnx VARIANT -o nothing.onnx)"),
     First("load nothing.onnx", 6, "model-missing", "(rexport onnx VARIANT -o nothing.onnx)"),
     First("run resnet20.onnx --quik", 2, "usage", "(did you mean --quick?)"),
@@ -115,7 +115,7 @@ TABLE = (
     First("run resnet20 --weights deep.pth", 4, "other-variant", "(use resnet32)"),
     First(
         "run resnet20 --weights twelve.pth --data fashion-mnist", 4, "data-class-count",
-        "(--num-classes 10; rexport onnx takes --num-classes, and rbench run its file)",
+        "(export with --num-classes 10; rexport onnx takes --num-classes, and rbench run its file)",
     ),
     First(
         "run resnet20 --weights grey.pth --data fashion-mnist", 2, "option-needs-statistics",
@@ -166,7 +166,7 @@ def test_the_classes_are_those_of_the_weights(desk: Path) -> None:
     short = ("--backend", "onnxruntime", "--duration", "0.02", "--processes", "1", "--rounds", "2", "--no-roofline")
     result = here(main, "run", "resnet20", "--weights", "twelve.pth", "--threads", "1", *short, cwd=desk)
     assert result.code == 0, result.stderr
-    assert "twelve.pth: read as resnet20 with 12 classes" in result.stderr.splitlines()
+    assert "twelve.pth: resnet20 with 12 classes, by its tensors" in result.stderr.splitlines()
     assert "onnxruntime" in result.stdout
     assert "pytorch" not in result.stdout.split("Environment")[0]
 

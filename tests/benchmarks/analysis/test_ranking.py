@@ -165,7 +165,7 @@ def test_an_invalid_run_ranks_nothing_and_says_why() -> None:
     assert format_headline(found) == (
         "Too noisy to rank ResNet-20: other processes used 68 % of the CPUs; run again on an idle machine"
     )
-    hot = change(SLOW, validity_reason=Reason("machine-throttled", "a CPU was throttled"))
+    hot = change(SLOW, validity_reason=Reason("cpu-throttled", "a CPU was throttled"))
     assert said(QUICK, hot).endswith("a CPU was throttled; run again when the CPU is cool")
 
 

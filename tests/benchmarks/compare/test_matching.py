@@ -41,7 +41,7 @@ def test_all_that_differs_is_named(tmp_path: Path) -> None:
     row = change_facts(SAME, sha256=OTHER, threads=1)
     with refuses(CompatibilityError, "conditions-differ", "--across sha256 --across threads"):
         compared(tmp_path, [OLD], [row])
-    with refuses(CompatibilityError, "conditions-differ", ": --across threads)"):
+    with refuses(CompatibilityError, "conditions-differ", "with --across threads)"):
         compared(tmp_path, [OLD], [row], Limits(across=("sha256",)))
 
 

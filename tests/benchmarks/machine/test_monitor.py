@@ -147,7 +147,7 @@ def test_of_several_processes_the_worst_counts() -> None:
         ({"foreign_cores": 0.41}, "machine-busy", "20 %"),
         ({"steal_share": 0.2}, "host-busy", "20 %"),
         ({"sentinel": 0.5}, "processor-withheld", "50 %"),
-        ({"throttled": 3}, "machine-throttled", "temperature"),
+        ({"throttled": 3}, "cpu-throttled", "temperature"),
     ],
 )
 def test_a_result_of_a_busy_machine_is_invalid(seen: dict[str, object], code: str, figure: str) -> None:

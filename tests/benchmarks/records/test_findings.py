@@ -116,7 +116,7 @@ def test_lines_tables_and_ranges_that_cannot_be(tmp_path: Path) -> None:
     for low, high in (((1.0,), ()), ((), (1.0,)), ((1.0,), (1.0,))):
         with refuses(UsageError, "band-lengths-differ", len(low), len(high)):
             Line("a", "a", (1, 2), (1, 2), low, high)
-    with refuses(UsageError, "table-row-width", "1 cells", "2 headings"):
+    with refuses(UsageError, "table-row-width", "1 cells", "expected 2"):
         FindingsTable("t", ("a", "b"), (("1", "2"), ("1",)))
     with refuses(UsageError, "table-without-headings"):
         FindingsTable("t", (), ())

@@ -301,7 +301,7 @@ def test_every_column_of_a_processors_tables_fits() -> None:
 def test_a_page_marks_the_fastest_and_shows_rows_that_are_missing() -> None:
     (main, *_) = section(REFERENCE, FASTER, SKIPPED).all_of(Table)
     assert [row.state for row in main.rows] == ["", "best", "missing"]
-    assert [row.attributes["runtime"] for row in main.rows] == ["pytorch", "onnxruntime", "openvino"]
+    assert [row.attributes["backend"] for row in main.rows] == ["pytorch", "onnxruntime", "openvino"]
     assert main.rows[1].attributes["words"].startswith("onnxruntime int8 1")
     assert main.cells[2][4] == "skipped"
 

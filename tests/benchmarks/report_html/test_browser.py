@@ -108,7 +108,7 @@ def test_the_keyboard_sorts_too(driver: WebDriver, show: Callable[..., None], se
     before = column(driver, 0)
     press(driver, key, 0)
     assert column(driver, 0) == sorted(before) != before
-    assert run(driver, "document.activeElement.textContent") == "runtime"
+    assert run(driver, "document.activeElement.textContent") == "backend"
 
 
 def test_thousands_and_three_digits_sort_as_numbers(driver: WebDriver, show: Callable[..., None], served: str) -> None:
@@ -133,17 +133,17 @@ def choose(driver: WebDriver, name: str, value: str) -> None:
 def test_filters_choose_rows_in_all_tables(driver: WebDriver, show: Callable[..., None], served: str) -> None:
     show(served)
     assert counts(driver) == [17, 17]
-    choose(driver, "runtime", "openvino")
+    choose(driver, "backend", "openvino")
     assert set(column(driver, 0)) == {"openvino"}
     assert counts(driver) == [4, 17]
     choose(driver, "precision", "int8")
     assert set(column(driver, 1)) == {"int8"}
-    choose(driver, "runtime", "")
+    choose(driver, "backend", "")
     choose(driver, "words", "ONNX int")
     assert column(driver, 0) == ["onnxruntime", "onnxruntime"]
     assert counts(driver) == [2, 17]
     others = run(
-        driver, "[...document.querySelectorAll('details tr[data-runtime]:not([hidden])')].map(e => e.textContent)"
+        driver, "[...document.querySelectorAll('details tr[data-backend]:not([hidden])')].map(e => e.textContent)"
     )
     assert len(others) >= 2
     assert all(words.startswith("onnxruntimeint8") for words in others)
@@ -166,12 +166,12 @@ def test_filters_choose_among_loads(driver: WebDriver, show: Callable[..., None]
     place.write_text(page_of((*LOADS, *others), "loads"), encoding="utf-8")
     show(place.as_uri())
     assert counts(driver) == [8, 8]
-    choose(driver, "runtime", "openvino")
+    choose(driver, "backend", "openvino")
     assert counts(driver) == [2, 8]
-    choose(driver, "words", "SINGLE-STREAM")
+    choose(driver, "words", "SINGLESTREAM")
     assert counts(driver) == [1, 8]
     shown = "[...document.querySelectorAll('tbody tr:not([hidden])')].map(row => row.cells[0].textContent)"
-    assert run(driver, shown) == ["single-stream"]
+    assert run(driver, shown) == ["SingleStream"]
 
 
 def colours(driver: WebDriver) -> list[str]:
@@ -260,7 +260,7 @@ def test_on_a_telephone_the_ratio_is_seen_without_scrolling(
     driver: WebDriver, show: Callable[..., None], served: str
 ) -> None:
     show(served, browser.PHONE)
-    number = heading(driver, "vs pytorch")
+    number = heading(driver, "vs baseline")
     cells = f"[...{MAIN}.rows].map(row => row.cells[{number}].getBoundingClientRect())"
     assert run(driver, f"Math.max(...{cells}.map(box => box.right))") <= browser.PHONE
     assert run(driver, f"Math.min(...{cells}.map(box => box.width))") > 40
@@ -285,7 +285,7 @@ def test_a_telephone_shows_all_columns_when_it_is_asked(
 
 def test_filters_choose_among_bars_too(driver: WebDriver, show: Callable[..., None], served: str) -> None:
     show(served)
-    choose(driver, "runtime", "openvino")
+    choose(driver, "backend", "openvino")
     names = "[...document.querySelectorAll('.bars li:not([hidden]) .name')].map(e => e.textContent)"
     assert set(run(driver, names)) == {"openvino fp32", "openvino int8"}
 
