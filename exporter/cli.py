@@ -15,6 +15,7 @@ from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.options import (
     TYPING,
+    announce_idle,
     announce_unused,
     artifact_argument,
     backend_options,
@@ -22,7 +23,6 @@ from exporter.commands.options import (
     customise_variant,
     export_options,
     gate_option,
-    given_options,
     image_options,
     network_options,
     opset_option,
@@ -284,8 +284,8 @@ def explain(
         from exporter.explain import explanation
         from exporter.explain.view import explanation_document
 
-        if options["data"] is None and given_options(click.get_current_context(), ("images",)):
-            listener.notice("no effect without --data: --images")
+        if options["data"] is None:
+            announce_idle(click.get_current_context(), "without --data", ("images",), listener.notice)
         found = explanation.explain(explanation.ExplanationRequest(artifact, backend, **options), listener)
     if as_json:
         click.echo(explanation.as_json(found))

@@ -1,6 +1,6 @@
 """Export residual networks, run the exported files, and measure them, from Python.
 
-Example:
+Examples:
     >>> import rexport
     >>> artifact = rexport.export("resnet20", "resnet20.onnx", weights="bundled")
     >>> with rexport.Classifier.open("resnet20.onnx") as classifier:

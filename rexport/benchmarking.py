@@ -34,7 +34,8 @@ class BenchmarkInterrupt(KeyboardInterrupt):
     """The benchmark was interrupted. ``report`` has what was measured before; its workers have ended."""
 
     def __init__(self, report: Report) -> None:
-        super().__init__(f"{len(report.rows)} rows were measured before the interrupt")
+        measured = sum(row.result.status == "ok" for row in report.rows)
+        super().__init__(f"{measured} of {len(report.rows)} rows were measured before the interrupt")
         self.report = report
 
 
@@ -42,6 +43,7 @@ def benchmark(
     models: Model | Sequence[Model] = (),
     *,
     backends: str | Sequence[str] = (),
+    baseline: str | None = None,
     device: str = DEFAULTS.device,
     cuda_graphs: bool = DEFAULTS.cuda_graphs,
     precision: str | Sequence[str] = (),
@@ -77,8 +79,10 @@ def benchmark(
     Args:
         models: Paths of artifacts, artifacts as ``export`` gives them, or names of variants, which are exported on the
             way; one or several. By default the bundled trained ResNet-20.
-        backends: Names or aliases, as in ``available_backends()``. By default all that open the model. PyTorch is
-            measured in any case, as the reference.
+        backends: Names or aliases, as in ``available_backends()``; no others are measured. By default all that open
+            the model, but for those that compile it for minutes, as Inductor.
+        baseline: The backend that the others are compared with; it is measured in any case. By default PyTorch where it
+            is measured, otherwise the first that runs.
         device: ``cpu`` or ``cuda``.
         cuda_graphs: Lets a GPU replay recorded runs.
         precision: Precisions of the graph to compare. By default an artifact's own, and fp32 for a variant.
@@ -89,7 +93,9 @@ def benchmark(
         limit: The most images on which accuracy is measured.
         weights: Weights of variants, as for ``export``.
         raw_input: Lets variants take uint8 pixels.
-        calibration, calibration_images, target: For int8, as for ``export``.
+        calibration: Training images for int8, as for ``export``.
+        calibration_images: Maximum number of calibration images.
+        target: Deployment target of int8: ``cpu`` or ``tensorrt``.
         seed: Of noise, random weights, the order of turns and resampling.
         duration: Seconds of sampling in each process, by each clock.
         processes: Fresh processes of each configuration. By default 3 to 10, as many as fit into ``budget``.
@@ -110,7 +116,7 @@ def benchmark(
         RexportError: A model, the weights or the data cannot be read. All this before any measurement.
         BenchmarkInterrupt: See above.
 
-    Example:
+    Examples:
         >>> report = rexport.benchmark(["fp32.onnx", "int8.onnx"], backends=["onnxruntime"], batch=[1, 8])
         >>> print(report.verdict)
         >>> pandas.DataFrame(report.to_records())
@@ -120,6 +126,7 @@ def benchmark(
         request = BenchmarkRequest(
             subjects=tuple(map(_subject, [models] if isinstance(models, MODEL) else models)),
             backends=_texts(backends),
+            baseline=baseline,
             device=device,
             cuda_graphs=cuda_graphs,
             batches=(batch,) if isinstance(batch, int) else tuple(batch),

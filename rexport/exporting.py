@@ -38,7 +38,7 @@ def variants() -> tuple[Variant, ...]:
     Returns:
         A row for each: its ``name``, ``depths``, ``widths``, ``classes``, ``size`` as (height, width) in pixels.
 
-    Example:
+    Examples:
         >>> [variant.name for variant in rexport.variants()][:2]
         ['resnet18', 'resnet34']
     """
@@ -101,7 +101,8 @@ def export(
         labels: One a class, or the path of a text file with one label a line.
         preprocessing: What images go through before the network: resize, crop, padding, mean and standard deviation. By
             default what the weights are known to need, else ImageNet's, scaled to the input size.
-        num_classes, in_channels: Outputs of the classifier and channels of the input.
+        num_classes: Number of outputs of the classifier. By default read from the weights.
+        in_channels: Number of channels of the input. By default read from the weights.
         input_size: Height and width in pixels, or one number for both.
         stride: Where bottlenecks stride: in the first 1x1 convolution (``v1``) or in the 3x3 (``v1.5``).
         shortcut: Padding (A), projection where needed (B), or projection always (C).
@@ -127,7 +128,7 @@ def export(
         BackendUnavailableError: A library is missing.
         ResourceError: The disk, the memory, or the network.
 
-    Example:
+    Examples:
         >>> rexport.export("resnet20", "out/", weights="bundled", precision="int8").path
         PosixPath('out/resnet20.onnx')
         >>> rexport.export("best.pth", "best.onnx", variant="resnet56", labels=["cat", "dog"])

@@ -35,7 +35,7 @@ class Report:
             is a row whose ``result.reason`` says why.
         complete: whether the benchmark came to its end.
 
-    Example:
+    Examples:
         >>> report = rexport.benchmark("resnet20.onnx")
         >>> for row in report.rows:
         ...     print(row.result.identity.backend, row.p50)
@@ -57,7 +57,7 @@ class Report:
         """The rows as flat dicts of text and numbers, with the columns of the CSV file; ``None`` is what was not
         measured. Durations are seconds, sizes are bytes, shares lie between 0 and 1.
 
-        Example:
+        Examples:
             >>> pandas.DataFrame(report.to_records())[["backend", "precision", "p50_s"]]
         """
         return [record(row) for row in self.rows]

@@ -4,7 +4,7 @@
 Opening an artifact needs NumPy and the library of one backend.
 
 Example:
-    Classify one image::
+    Classify one image:
 
         import runtimes
 

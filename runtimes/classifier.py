@@ -74,7 +74,7 @@ class Classifier:
         ModelMismatchError: The preprocessing or the names do not fit the network.
 
     Example:
-        Print the three most probable classes of an image::
+        Print the three most probable classes of an image:
 
             with runtimes.Classifier.open("resnet20.onnx") as classifier:
                 for label in classifier.predict("shoe.png", top=3)[0].labels:

@@ -56,7 +56,7 @@ def open(
         UsageError: The backend or device is unknown, or ``threads`` is out of range.
 
     Example:
-        Run one batch of zeros::
+        Run one batch of zeros:
 
             with runtimes.open("resnet50.onnx") as runtime:
                 logits = runtime.infer({"input": numpy.zeros((1, 3, 224, 224), "float32")})["logits"]
@@ -92,7 +92,7 @@ def profile(
         RexportError: As for ``open``.
 
     Example:
-        Print the time of each convolution and matrix product::
+        Print the time of each convolution and matrix product:
 
             for layer in runtimes.profile("resnet20.onnx"):
                 if layer.weighted and layer.duration_s is not None:

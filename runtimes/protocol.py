@@ -179,6 +179,7 @@ class Backend:
 
     Attributes:
         name: The name that users type.
+        title: The name of the library in sentences, for example ``ONNX Runtime``.
         formats: The formats it opens, as in ``runtimes.artifacts.formats.FORMATS``.
         devices: The devices it supports.
         priority: The position in the order of preference. The lowest number of those installed is the default.
@@ -191,9 +192,11 @@ class Backend:
         aliases: Other names that users may type, in lower case.
         reference: Whether all other backends are compared with this one.
         for_tests: Whether the backend exists only for tests. Lists for users leave it out.
+        named_only: Whether a benchmark measures it only if it is named, because it compiles a network for minutes.
     """
 
     name: str
+    title: str
     formats: tuple[str, ...]
     devices: tuple[str, ...]
     priority: int
@@ -204,3 +207,4 @@ class Backend:
     aliases: tuple[str, ...] = ()
     reference: bool = False
     for_tests: bool = False
+    named_only: bool = False

@@ -135,7 +135,7 @@ class Runtime:
             ResourceError: The device ran out of memory.
 
         Example:
-            Classify two images with zeros as pixels::
+            Classify two images with zeros as pixels:
 
                 outputs = runtime.infer({"input": numpy.zeros((2, 3, 224, 224), "float32")})
                 classes = outputs["logits"].argmax(axis=1)
@@ -177,7 +177,7 @@ class Runtime:
             ResourceError: As for ``infer``.
 
         Example:
-            Measure inference without copies::
+            Measure inference without copies:
 
                 run = runtime.bind(feeds)
                 start = time.perf_counter()

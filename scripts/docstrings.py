@@ -18,11 +18,14 @@ from scripts.house.sources import Function, Source, read_house
 from scripts.sentences import find_error_classes
 
 CHECKED = (
-    "runtimes",
+    *("exporter", "runtimes"),
     *("benchmarks/accuracy", "benchmarks/compare", "benchmarks/doctor", "benchmarks/machine", "benchmarks/process"),
     *("benchmarks/records", "benchmarks/roofline", "benchmarks/stats", "benchmarks/tuning", "benchmarks/worker"),
 )
 """The packages and rooms whose docstrings follow the rules."""
+
+EXCEPTIONS = ("exporter/cli.py", "exporter/commands", "exporter/inspect/predict.py")
+"""The files and folders of these packages whose docstrings do not follow the rules yet."""
 
 FIRST_WORDS = ("As", "It", "Of", "That", "These", "Those", "What", "Where", "Whom")
 """Words that must not start a docstring: what follows does not stand alone without the name of the documented thing."""
@@ -77,18 +80,25 @@ def _below(source: Source, body: Sequence[ast.stmt], prefix: str) -> Iterator[Do
                 yield Docstring(source.place(after), f"{prefix}{ast.unparse(target)}", after.value.value, node)
 
 
-def find_faults(sources: Sequence[Source], checked: Sequence[str] = CHECKED) -> list[str]:
+def find_faults(
+    sources: Sequence[Source], checked: Sequence[str] = CHECKED, exceptions: Sequence[str] = EXCEPTIONS
+) -> list[str]:
     """Return a line ``path:line: name: fault`` for each fault.
 
     Args:
         sources: All source files, from which the names of the error classes are read.
-        checked: The packages and rooms whose docstrings are checked.
+        checked: The files and folders whose docstrings are checked.
+        exceptions: The files and folders in them whose docstrings are not checked.
     """
+
+    def lies_in(source: Source, paths: Sequence[str]) -> bool:
+        return any(source.path.is_relative_to(path) for path in paths)
+
     errors = find_error_classes(sources)
     return [
         f"{docstring.place}: {docstring.name or 'module'}: {fault}"
         for source in sources
-        if any(source.path.is_relative_to(folder) for folder in checked)
+        if lies_in(source, checked) and not lies_in(source, exceptions)
         for docstring in find_docstrings(source)
         for fault in _faults_of(docstring, errors)
     ]
@@ -138,10 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.docstrings", description="Check the docstrings.")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help="root of the repository")
     parser.add_argument(
-        "packages", nargs="*", default=CHECKED, help=f"packages or rooms to check (default: {', '.join(CHECKED)})"
+        "paths",
+        nargs="*",
+        help=f"files and folders to check (default: {', '.join(CHECKED)}, without {', '.join(EXCEPTIONS)})",
     )
     options = parser.parse_args(arguments)
-    faults = find_faults(read_house(options.root).packages, options.packages)
+    sources = read_house(options.root).packages
+    faults = find_faults(sources, options.paths, ()) if options.paths else find_faults(sources)
     sys.stdout.writelines(f"{fault}\n" for fault in faults)
     return 1 if faults else 0
 

@@ -24,6 +24,7 @@ from benchmarks.records.request import (
     BUNDLED_VARIANT,
     BUNDLED_WEIGHTS,
     FP32,
+    REFERENCE,
     BenchmarkRequest,
     Configuration,
     RunListener,
@@ -93,6 +94,7 @@ def request_for(part: LedgerPart, device: str, scope: Scope, named: Sequence[str
     asked = BenchmarkRequest(
         subjects=(part.variant,),
         backends=tuple(named),
+        baseline=REFERENCE,
         device=device,
         precisions=part.precisions,
         limit=scope.limit,

@@ -15,23 +15,10 @@ from tests.help_faults import command_paths, help_faults
 ROOTS = {"rexport": cli, "rbench": rbench}
 PATHS = {path: command for name, root in ROOTS.items() for path, command in command_paths(name, root)}
 
-UNFINISHED = frozenset(
-    f"rbench {words}".strip()
-    for words in (
-        "", "run", "tune", "doctor", "load", "compare", "merge", "report", "paper", "paper train", "paper degradation",
-        "paper depth", "paper shortcuts", "paper responses", "paper gradients", "paper identity",
-    )
-)  # fmt: skip
-"""Commands whose help does not follow the rules yet: to be emptied."""
-
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)
 def test_the_help_of_every_command_follows_the_rules(path: tuple[str, ...]) -> None:
-    faults = help_faults(path, PATHS[path], ROOTS[path[0]])
-    if " ".join(path) in UNFINISHED:
-        assert faults != [], "it follows the rules now: take it out of UNFINISHED"
-    else:
-        assert faults == []
+    assert help_faults(path, PATHS[path], ROOTS[path[0]]) == []
 
 
 def broken(change: Callable[[click.Command], object]) -> list[str]:

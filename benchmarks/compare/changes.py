@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.differences import Flips, flips
 from benchmarks.analysis.figures import Figures, compare_latencies, took_turns
+from benchmarks.format import TOO_NOISY, is_too_noisy, with_margin
 from benchmarks.stats.comparison import Units, Verdict
 from exporter.proportions import Interval, newcombe
 from runtimes.errors import Reason
@@ -48,9 +49,15 @@ class LatencyChange:
 
     @property
     def percent_text(self) -> str:
-        """The slowdown in percent with its interval, without the percent sign."""
-        low, high = self.slowdown_interval
-        return f"{100 * self.slowdown:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        """The slowdown in percent with its margin, without the percent sign.
+
+        Without several processes on each side there is no margin.
+        """
+        if self.units != "processes":
+            return with_margin(self.slowdown, None, 1, 100, "+")
+        if is_too_noisy(self.ratio, self.interval):
+            return f"{100 * self.slowdown:+.1f} {TOO_NOISY}"
+        return with_margin(self.slowdown, self.slowdown_interval, 1, 100, "+")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from benchmarks.records import identity, store
 from benchmarks.records.identity import weights_of
 from benchmarks.records.result import Result, Status
 from benchmarks.records.samples import Series
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from runtimes.errors import ArtifactError, CompatibilityError, Reason, UsageError, quote
 
 
@@ -271,13 +272,11 @@ def _regressions(
     old: Result, new: Result, p50: LatencyChange | None, lost: AccuracyChange | None, limits: Limits
 ) -> Iterator[Reason]:
     if _stopped_running(old, new, limits):
-        yield Reason("stopped-running", f"measured before, now {new.status}: {new.reason}")
+        yield Reason("stopped-running", f"measured before, {new.status} now: {new.reason}")
     if p50 is not None and p50.verdict == "slower" and p50.slowdown > limits.slowdown:
-        limit = 100 * limits.slowdown
-        yield Reason("latency-worse", f"the latency changed by {p50.percent_text} %, limit {limit:+g} %")
+        yield Reason("latency-worse", f"latency changed by {p50.percent_text} % (limit {100 * limits.slowdown:g} %)")
     if lost is not None and lost.interval[0] > 0 and 100 * lost.value > limits.drop:
-        lost_points = points(lost.value, lost.interval)
-        yield Reason("accuracy-worse", f"top-1 accuracy fell by {lost_points} pp, limit {limits.drop:g} pp")
+        yield Reason("accuracy-worse", f"top-1 lost {points(lost.value, lost.interval)} pp (limit {limits.drop:g} pp)")
 
 
 def _stopped_running(old: Result, new: Result, limits: Limits) -> bool:
@@ -301,8 +300,8 @@ def _remarks(
         p_value = "" if flips.p_value is None else f" (McNemar p = {flips.p_value:.2g})"
         yield Reason(
             "predictions-changed",
-            f"changed predictions: {flips.better} corrected, {flips.worse} made wrong{p_value}; "
-            f"{flips.near_ties} of {flips.near_ties + flips.real} changes are borderline",
+            f"predictions: {flips.better} corrected, {flips.worse} made wrong{p_value}; {flips.near_ties} of "
+            f"{flips.near_ties + flips.real} changed predictions are borderline",
         )
     if lost is None and (reason := why_no_drop(old, new)):
         yield Reason(reason.code, f"top-1 accuracy not compared: {reason}")
@@ -310,22 +309,19 @@ def _remarks(
     if p50 is None:
         return
     if p50.units != "processes":
-        yield Reason(
-            "one-process-each",
-            "one process on each side: the latency may differ between processes",
-        )
+        yield Reason("one-process-each", "one process on each side: differences between processes are unknown")
     most = p50.slowdown_interval[1]
-    if p50.verdict == "tie" and most > limits.slowdown:
+    if p50.verdict == NO_DIFFERENCE and most > limits.slowdown:
         yield Reason(
             "too-noisy",
-            f"the samples cannot resolve a change of {100 * limits.slowdown:g} %: the latency may be up to "
-            f"{100 * most:.1f} % higher; measure more processes or longer",
+            f"too noisy to detect {100 * limits.slowdown:g} %: up to {100 * most:.1f} % slower is possible; run again "
+            "with more processes",
         )
 
 
 def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
     """Yield other differences of the measurements, and whether the machine was busy."""
-    fields = {"runtime version": "backend_version", "provider": "provider", "arithmetic": "arithmetic"}
+    fields = {"backend version": "backend_version", "provider": "provider", "arithmetic": "arithmetic"}
     for words, field in fields.items():
         before, now = getattr(old.result.ran, field), getattr(new.result.ran, field)
         if before != now:
@@ -335,10 +331,10 @@ def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
     if len(rates) == 2 and rates[0] != rates[1]:
         yield Reason(
             "rates-differ",
-            f"requests per second, from the rate of the closed loop: {rates[0]:,.0f} before, {rates[1]:,.0f} now",
+            f"request rate, from the throughput of a single stream: {rates[0]:,.0f}/s before, {rates[1]:,.0f}/s now",
         )
     for side, figures in (("OLD", old), ("NEW", new)):
         if figures.disturbances:
             others = len(figures.disturbances) - 1
             more = f", and {others} more" if others else ""
-            yield Reason("side-disturbed", f"{side} was measured on a busy machine: {figures.disturbances[0]}{more}")
+            yield Reason("side-disturbed", f"{side}: {figures.disturbances[0]}{more}")

@@ -43,7 +43,7 @@ class Matches:
 def name(result: Result) -> str:
     """Return the configuration of a result in a few words."""
     identity = result.identity
-    parts = [" ".join(filter(None, (identity.backend, identity.precision))), f"batch {identity.batch}"]
+    parts = [" ".join(filter(None, (identity.backend, identity.precision, identity.file))), f"batch {identity.batch}"]
     if result.load is not None:
         parts.append(f"load {format_load(result)}")
     if result.asked.cuda_graphs is False:

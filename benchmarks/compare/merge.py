@@ -51,6 +51,8 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
         is_source = any(source.exists() and source.samefile(target) for source in sources)
         problem = "is one of the files to merge" if is_source else "already exists"
         raise UsageError(f"{target} {problem}", code="output-exists", hint="--force replaces it")
+    files.require_folder(target.parent)
+    files.check_writable(target.parent)
     merged = _merge_files(sources)
     lines = (store.format_line(each.result, each.as_json()) for each in Figures.of_all(merged.results))
     content = b"".join(lines)
@@ -60,7 +62,6 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
             code="output-too-large",
             path=target,
         )
-    files.check_writable(target.parent)
     with files.write_atomically(target) as temporary:
         temporary.write_bytes(content)
     return merged

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.doctor import machine, packages, smoke_tests
-from benchmarks.doctor.findings import DoctorReport, Finding, format_report, split_commands
+from benchmarks.doctor.findings import DoctorReport, Finding, format_report, nothing_runs, split_commands
 from benchmarks.doctor.gpu_probe import GpuProbe, probe_gpus
 from runtimes import available_backends
 
@@ -45,7 +45,7 @@ def examine(notify: Callable[[str], None]) -> DoctorReport:
         rexport=machine.version(),
         folder=str(machine.folder()),
         environment=probe.environment,
-        healthy=all(finding.status != "broken" for finding in findings),
+        healthy=not nothing_runs(findings) and all(finding.status != "broken" for finding in findings),
         findings=tuple(findings),
     )
 

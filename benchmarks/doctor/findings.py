@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -61,7 +61,7 @@ class DoctorReport:
         rexport: The version of rexport, or ``unknown`` if it is not installed.
         folder: The folder that rexport runs from.
         environment: The machine before the tests, with all installed packages.
-        healthy: Whether nothing is broken.
+        healthy: Whether a backend runs models and nothing is broken.
         findings: The findings, grouped by topic.
         schema_version: The version of the JSON format.
     """
@@ -72,6 +72,18 @@ class DoctorReport:
     healthy: bool
     findings: tuple[Finding, ...]
     schema_version: int = 1
+
+
+NOTHING_RUNS = "no backend can run a model here"
+"""The summary if no backend works."""
+
+FIRST_BACKEND = ("pip install 'rexport[cpu]'",)
+"""The command that installs ONNX Runtime."""
+
+
+def nothing_runs(findings: Iterable[Finding]) -> bool:
+    """Return whether no backend works, not even with a warning."""
+    return not any(finding.topic == "runtimes" and finding.status in ("ok", "warning") for finding in findings)
 
 
 def from_message(topic: Topic, subject: str, status: Status, message: Reason, *mend: str) -> Finding:
@@ -102,8 +114,13 @@ _REMEDY = re.compile(rf"(?P<what>.*) \((?P<mend>{_COMMAND}(?:{_THEN}{_COMMAND})*
 def format_report(report: DoctorReport) -> Iterator[str]:
     """Yield the lines of a report, at most 100 columns wide except for long commands and paths.
 
-    Each finding begins with its status. The commands that repair it follow on lines of their own.
+    Each finding begins with its status. The commands that repair it follow on lines of their own. If no backend runs
+    models, the report begins with this fact and the command that installs a backend.
     """
+    if nothing_runs(report.findings):
+        yield f"{NOTHING_RUNS}:"
+        yield from (f"{'':{_INDENT}}$ {command}" for command in FIRST_BACKEND)
+        yield ""
     for topic in get_args(Topic):
         if findings := [finding for finding in report.findings if finding.topic == topic]:
             yield _TITLES.get(topic, topic)
@@ -125,5 +142,6 @@ def verdict(report: DoctorReport) -> str:
     broken = [finding.subject for finding in report.findings if finding.status == "broken"]
     counts = Counter(finding.status for finding in report.findings)
     rest = [f"{counts[status]} {words[counts[status] != 1]}" for status, words in _WORDS.items() if counts[status]]
-    head = f"broken: {', '.join(broken)}" if broken else "everything that is installed works"
+    working = NOTHING_RUNS if nothing_runs(report.findings) else "everything that is installed works"
+    head = f"broken: {', '.join(broken)}" if broken else working
     return "; ".join([head, *rest])

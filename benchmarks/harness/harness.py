@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import statistics
@@ -24,6 +25,7 @@ from benchmarks.harness.subjects import subjects
 from benchmarks.machine.environment import environment
 from benchmarks.process import worker_process
 from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes, status_of
+from benchmarks.records.identity import NOT_REACHED
 from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.request import BenchmarkRequest, Configuration, Refusal, RunListener, Subject, select_backends
 from benchmarks.records.result import Ran, Result
@@ -121,7 +123,7 @@ class Harness:
         self._began_s = time.monotonic()
         self._ceilings: Ceilings | None = None
         self._eta = Eta(listener.left)
-        self._answered: set[tuple[str, str, str | None]] = set()
+        self._answered: set[tuple[str, str, str | None, str | None]] = set()
         self._groups = Counter[str]()
 
     def __enter__(self) -> Harness:
@@ -148,15 +150,23 @@ class Harness:
         results of the one before have been taken, so that a generator of trials can go by them.
 
         A pair's answers are taken once, in its first result that is ok. An interrupt, or the end of the process that
-        was asked for, gives the results of the processes that were through, and comes through itself.
+        was asked for, gives the results of the processes that were through, and a result for each configuration that
+        was not reached; then it comes through itself. Trials that follow are asked for once more by then.
         """
-        for trial in trials:
+        remaining = iter(trials)
+        for trial in remaining:
             known_s = 0.0 if trial.load is None else trial.load.duration_s
             self._eta.begin(known_s, trial.later_s)
             measured = False
-            for result in self._race(trial) if trial.load is None else self._measure_load(trial, trial.load):
-                measured = measured or result.status == "ok"
-                yield result
+            try:
+                for result in self._race(trial) if trial.load is None else self._measure_load(trial, trial.load):
+                    measured = measured or result.status == "ok"
+                    yield result
+            except (KeyboardInterrupt, SystemExit):
+                unreached = remaining if trial.load is None else itertools.chain([trial], remaining)
+                for later in unreached:
+                    yield from (self._finish(later, configuration, None) for configuration in later.configurations)
+                raise
             self._eta.end(measured)
 
     def _race(self, trial: Trial) -> Iterator[Result]:
@@ -187,8 +197,7 @@ class Harness:
                 if outcomes.sound and outcomes.outcomes and _load_predictions(outcomes) is not None:
                     self._answered.add(_key(trial.subject, trial.configurations[place]))
             for place, configuration in enumerate(trial.configurations):
-                if ending is None or (place in gathered and gathered[place].outcomes):
-                    yield self._finish(trial, configuration, gathered.get(place))
+                yield self._finish(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
 
@@ -205,7 +214,7 @@ class Harness:
             limit=request.limit,
             evaluate=_key(subject, configuration) not in self._answered and subject.weights is not None,
             seed=request.seed,
-            plan=Plan(max_samples=request.max_samples),
+            plan=Plan(max_samples=request.max_samples, warmup_limit_s=request.warmup_limit_s),
             cuda_graphs=configuration.cuda_graphs,
             began_s=self._began_s,
         )
@@ -222,7 +231,7 @@ class Harness:
         if isinstance(opens, Refusal):
             return replace(result, status=opens.status, reason=self._without_folder(opens.reason))
         if gathered is None or not gathered.outcomes:
-            return replace(result, status="error", reason=Reason("not-measured", "it was not measured"))
+            return replace(result, status="skipped", reason=NOT_REACHED)
         context = ResultContext(
             labels=None if opens.manifest is None else opens.manifest.labels,
             cost=cost_of(opens, configuration.batch),
@@ -270,8 +279,9 @@ class Harness:
         return Reason(reason.code, one_line(sentence))
 
 
-def _key(subject: Subject, configuration: Configuration) -> tuple[str, str, str | None]:
-    return subject.name, configuration.pair.backend.name, configuration.pair.typed.precision
+def _key(subject: Subject, configuration: Configuration) -> tuple[str, str, str | None, str | None]:
+    pair = configuration.pair
+    return subject.name, pair.backend.name, pair.typed.precision, pair.typed.file
 
 
 def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
@@ -282,7 +292,7 @@ def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
 def _describe_configuration(configuration: Configuration) -> str:
     """A configuration in one line of progress."""
     pair = configuration.pair
-    backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision)))
+    backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision, pair.typed.file)))
     threads = count(configuration.threads, "thread")
     graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
     return f"{backend} · batch {configuration.batch} · {threads}{graphs}"

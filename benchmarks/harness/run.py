@@ -30,14 +30,19 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
             for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,))
         ]
         threads = request.threads or usable_processors()
-        for number, (subject, batch) in enumerate(trials, start=1):
-            sides = [Configuration(pair, batch, threads, request.cuda_graphs) for pair in pairs(subject, request)]
-            yield from harness.measure([Trial(subject, tuple(sides), later_s=(0.0,) * (len(trials) - number))])
+        yield from harness.measure(
+            Trial(
+                subject,
+                tuple(Configuration(pair, batch, threads, request.cuda_graphs) for pair in pairs(subject, request)),
+                later_s=(0.0,) * (len(trials) - number),
+            )
+            for number, (subject, batch) in enumerate(trials, start=1)
+        )
 
 
 def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
-    """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, where that is asked for, the
-    machine was not quiet, or nobody looked; 5 if nothing at all was measured here, or nothing on a backend or in a
+    """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, with ``strict``, a result is
+    invalid or its machine was not recorded; 5 if nothing at all was measured here, or nothing on a backend or in a
     precision that was asked for.
 
     What a backend cannot run beside others that can, as one precision of several, is told in its result alone.
@@ -48,9 +53,10 @@ def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
         return CheckFailedError.exit_code
     # Cold starts are not judged: they watch nothing but themselves.
     judged = [each for each in measured if each.result.load is None or each.result.load.shape != "cold"]
-    if request.strict and any(each.disturbances != () for each in judged):
+    if request.strict and any(each.disturbances is None or each.validity == "INVALID" for each in judged):
         return CheckFailedError.exit_code
-    lacking = {*request.backends} - {each.result.identity.backend for each in measured}
+    named = {*request.backends, *filter(None, [request.baseline])}
+    lacking = named - {each.result.identity.backend for each in measured}
     lacking |= {*request.precisions} - {each.result.identity.precision for each in measured}
     if lacking or not measured:
         return BackendUnavailableError.exit_code

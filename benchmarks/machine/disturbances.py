@@ -1,10 +1,10 @@
-"""Decide from recorded conditions whether other work disturbed a measurement."""
+"""Decide from recorded conditions whether other work or throttling disturbed a measurement."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 from benchmarks.machine.gpu import GpuState
@@ -46,6 +46,12 @@ On a large machine some threads always wait. ``WAITED_SHARE`` is the better limi
 MHZ_CHANGE = 0.05
 """The limit of the relative change of the processor frequency. The speed of a call follows the frequency."""
 
+BUSY_SHARE = 0.10
+"""The mean share of the processors above which other work makes a result invalid. A smaller share only disturbs it."""
+
+BUSY_CODES = ("others-busy", "time-stolen", "system-waited", "sentinel-waited", "threads-waited", "threads-switched")
+"""The codes of disturbances by a busy machine. A cause comes before its effects."""
+
 CLOCK_COSTS = 1000
 """A sample shorter than this many costs or steps of the clock contains more than 0.1 % of the clock itself."""
 
@@ -62,15 +68,16 @@ def disturbances(
     gpu_before: GpuState | None = None,
     gpu_after: GpuState | None = None,
 ) -> tuple[Reason, ...] | None:
-    """Return the reasons why the machine was busy; empty if it was idle, ``None`` if no conditions were recorded.
-
-    Each kind of reason is given once, with the worst value, its limit and the number of affected processes.
+    """Return each kind of disturbance beyond its limit, with the worst value of all processes.
 
     Args:
         processes: The conditions of each process.
         threads: The number of threads that the runtime computes in.
         gpu_before: The state of the GPU right before the timing.
         gpu_after: The state of the GPU right after the timing.
+
+    Returns:
+        The reasons; empty for an idle machine, ``None`` if no conditions were recorded.
     """
     seen = [conditions for conditions in processes if conditions is not None]
     if not seen:
@@ -82,15 +89,61 @@ def disturbances(
             for degree, reason in judged:
                 if degree > 1:
                     kinds.setdefault(reason.code, []).append((degree, reason))
-    reasons = []
-    for alike in kinds.values():
-        _, worst = max(alike, key=itemgetter(0))
-        where = "" if len(seen) == 1 else f" (the worst of {len(alike)} affected of {len(seen)} processes)"
-        reasons.append(worst._replace(sentence=worst.sentence + where))
-    throttled = {word for state in (gpu_before, gpu_after) if state is not None for word in state.throttle or ()}
+    reasons = [max(alike, key=itemgetter(0))[1] for alike in kinds.values()]
+    return (*reasons, *_limited_gpu(gpu_before, gpu_after))
+
+
+def find_invalidity(
+    processes: Sequence[Conditions | None],
+    threads: int,
+    gpu_before: GpuState | None = None,
+    gpu_after: GpuState | None = None,
+) -> Reason | None:
+    """Return the first reason why the times of a result are unreliable, or ``None`` if there is none.
+
+    Shares are means over the processes, weighted by their time. One disturbed process of many therefore does not make
+    a result invalid.
+
+    Args:
+        processes: The conditions of each process.
+        threads: The number of threads that the runtime computes in.
+        gpu_before: The state of the GPU right before the timing.
+        gpu_after: The state of the GPU right after the timing.
+    """
+    seen = [conditions for conditions in processes if conditions is not None and conditions.wall_s > 0]
+
+    def mean(part: Callable[[Conditions], float | None]) -> float | None:
+        values = [(value, conditions.wall_s) for conditions in seen if (value := part(conditions)) is not None]
+        return sum(value * wall_s for value, wall_s in values) / sum(wall_s for _, wall_s in values) if values else None
+
+    busy = mean(lambda conditions: _foreign_share(conditions, threads))
+    stolen = mean(lambda conditions: conditions.steal_share)
+    sentinel = mean(lambda conditions: conditions.sentinel)
+    if busy is not None and busy > BUSY_SHARE:
+        return Reason("machine-busy", f"other processes used {_percent(busy)} of the CPUs")
+    if stolen is not None and stolen > BUSY_SHARE:
+        return Reason("host-busy", f"the hypervisor gave {_percent(stolen)} of the CPU time to other machines")
+    if sentinel is not None and sentinel < 1 - BUSY_SHARE:
+        return Reason("processor-withheld", f"a test loop before each round got {_percent(sentinel)} of a CPU")
+    if any(conditions.throttled for conditions in seen):
+        return Reason("cpu-throttled", "a CPU was throttled because of its temperature")
+    return next(_limited_gpu(gpu_before, gpu_after), None)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.{'0f' if share >= 0.1 else '2g'}} %"
+
+
+def _foreign_share(conditions: Conditions, threads: int) -> float | None:
+    """Return the share of the processors that other processes used, minus the error from counting in ticks."""
+    foreign, error_cores = conditions.foreign_cores, conditions.foreign_error_cores or 0.0
+    return None if foreign is None else max(0.0, foreign - error_cores) / (conditions.processors or threads)
+
+
+def _limited_gpu(*states: GpuState | None) -> Iterator[Reason]:
+    throttled = {word for state in states if state is not None for word in state.throttle or ()}
     if held := [word for word in GPU_SLOWDOWNS if word in throttled]:
-        reasons.append(Reason("gpu-held-down", f"the GPU clock was reduced: {', '.join(held)}"))
-    return tuple(reasons)
+        yield Reason("gpu-throttled", f"the GPU's clock was limited: {', '.join(held)}")
 
 
 def list_warnings(
@@ -109,12 +162,12 @@ def list_warnings(
         warnings.append(
             Reason(
                 "clock-too-coarse",
-                f"half of the samples are at most {usual_s * 1e6:.2f} µs, less than {CLOCK_COSTS:,} times the cost or "
-                f"step of the clock ({clock_s * 1e6:.3f} µs)",
+                f"the clock is coarse for such short calls (median {usual_s * 1e6:.2f} µs, the clock takes "
+                f"{clock_s * 1e6:.3f} µs)",
             )
         )
     if conditions.foreign_cores is None:
-        warnings.append(Reason("others-unknown", "the system does not report what other processes used"))
+        warnings.append(Reason("others-unknown", "the system does not report the CPU time of other processes"))
     if any(GPU_AT_LIMIT in (state.throttle or ()) for state in gpu_states if state is not None):
         warnings.append(Reason("gpu-power-limit", "the GPU reached its power limit, which lowers its clock"))
     return tuple(warnings)
@@ -124,25 +177,22 @@ def _load(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]
     """Yield each figure of other processes' use divided by its limit, and its reason. Above 1 the machine is busy."""
     processors, error_cores = conditions.processors or threads, conditions.foreign_error_cores or 0.0
     if (foreign := conditions.foreign_cores) is not None:
-        bound = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
-        usable = "1 processor" if processors == 1 else f"{processors} processors"
-        reason = Reason(
-            "others-busy",
-            f"other processes used {foreign:.2f} of {usable} during the timing (limit {bound:.2f})",
-        )
-        yield (foreign - error_cores) / bound, reason
+        limit = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
+        used, allowed = _percent(foreign / processors), _percent(limit / processors)
+        reason = Reason("others-busy", f"other processes used up to {used} of the CPUs (limit {allowed})")
+        yield (foreign - error_cores) / limit, reason
     if (steal := conditions.steal_share) is not None:
         reason = Reason(
             "time-stolen",
-            f"the hypervisor gave {100 * steal:.1f} % of the processor time to others "
-            f"(limit {100 * STEAL_SHARE:.0f} %)",
+            f"the hypervisor gave up to {_percent(steal)} of the CPU time to other machines (limit "
+            f"{_percent(STEAL_SHARE)})",
         )
         yield (steal - error_cores / processors) / STEAL_SHARE, reason
     if (pressure := conditions.pressure_share) is not None:
         reason = Reason(
             "system-waited",
-            f"threads of the system waited for a processor {100 * pressure:.0f} % of the time "
-            f"(limit {100 * PRESSURE_SHARE:.0f} %)",
+            f"tasks of the system waited for a CPU in up to {_percent(pressure)} of the time (limit "
+            f"{_percent(PRESSURE_SHARE)})",
         )
         yield pressure / PRESSURE_SHARE, reason
 
@@ -152,35 +202,33 @@ def _waiting(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reas
     if (sentinel := conditions.sentinel) is not None:
         reason = Reason(
             "sentinel-waited",
-            f"a test loop before each turn had a processor {100 * sentinel:.0f} % of the time "
-            f"(minimum {100 * SENTINEL_SHARE:.0f} %)",
+            f"a test loop before each round got only {_percent(sentinel)} of a CPU (limit {_percent(SENTINEL_SHARE)})",
         )
         yield SENTINEL_SHARE / sentinel if sentinel else math.inf, reason
     if conditions.waited_s is not None:
         waited = conditions.waited_s / (conditions.wall_s * threads)
         reason = Reason(
             "threads-waited",
-            f"the threads waited for a processor {100 * waited:.1f} % of the time (limit {100 * WAITED_SHARE:.0f} %)",
+            f"threads of the process waited for a CPU in up to {_percent(waited)} of the time (limit "
+            f"{_percent(WAITED_SHARE)})",
         )
         yield waited / WAITED_SHARE, reason
-    rate, bound = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
-    reason = Reason(
-        "threads-switched",
-        f"{rate:.0f} involuntary context switches per second (limit {bound})",
-    )
-    yield rate / bound, reason
+    rate, limit = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
+    reason = Reason("threads-switched", f"up to {rate:.0f} involuntary context switches per second (limit {limit})")
+    yield rate / limit, reason
 
 
 def _speed(conditions: Conditions) -> Iterator[tuple[float, Reason]]:
     """Yield the figures of the processor's own changes, as ``_load`` does."""
     if conditions.throttled:
-        times = "once" if conditions.throttled == 1 else f"{conditions.throttled:,} times"
-        reason = Reason("processor-throttled", f"a processor was throttled {times} because of its temperature")
+        times = "once" if conditions.throttled == 1 else f"up to {conditions.throttled:,} times"
+        reason = Reason("processor-throttled", f"a CPU was throttled because of its temperature, {times}")
         yield 1.0 + conditions.throttled, reason
     first, last = conditions.mhz or (0.0, 0.0)
     if first:
         reason = Reason(
             "frequency-changed",
-            f"the processor frequency changed from {first:,.0f} to {last:,.0f} MHz (limit {100 * MHZ_CHANGE:.0f} %)",
+            f"the CPU's frequency went from {first:,.0f} to {last:,.0f} MHz (limit: a change of "
+            f"{_percent(MHZ_CHANGE)})",
         )
         yield abs(last - first) / first / MHZ_CHANGE, reason

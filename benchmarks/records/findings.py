@@ -25,6 +25,16 @@ Experiment = Literal["degradation", "depth", "shortcuts", "responses", "gradient
 Outcome = Literal["confirmed", "contradicted", "undecided"]
 Scale = Literal["linear", "log"]
 
+PAPER_ITERATIONS = 64_000
+"""The iterations of the paper's whole schedule (He et al. 2015, section 4.2)."""
+
+CONCLUSIVE_SHARE = 0.1
+"""The smallest share of the paper's schedule at which trained networks can decide a claim.
+
+The learning rate drops first at half of any schedule, so a tenth leaves 3,200 iterations before it. The errors of
+shorter runs still depend on the start of the training, and deeper networks start more slowly.
+"""
+
 SUFFIX = ".findings.json"
 """The end of the name of a file of findings."""
 
@@ -134,9 +144,11 @@ class Panel:
 class FindingsTable:
     """A table of text.
 
+    The paper's numbers belong to other images, so they have a table of their own, whose caption names the data set.
+
     Attributes:
         caption: The caption.
-        headings: The headings of the columns. Columns with the paper's numbers have headings that begin with "paper".
+        headings: The headings of the columns.
         rows: The cells, row by row. The first cell of a row is its heading.
 
     Raises:
@@ -172,19 +184,21 @@ class FindingsTable:
 
 @dataclass(frozen=True)
 class Check:
-    """One claim of the paper and whether the experiment confirms it.
+    """One claim of the paper and the measurement for it.
 
     Attributes:
         said: The claim, in one sentence.
-        source: The place in the paper.
+        source: The section, figure or table of the paper.
         found: The measurement, in one sentence.
-        outcome: The outcome.
+        outcome: The outcome by the measured numbers alone. ``Findings.outcome_of`` also considers the training.
+        trained: Whether the claim is about trained networks, so that a short schedule cannot decide it.
     """
 
     said: str
     source: str
     found: str
     outcome: Outcome
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -215,6 +229,13 @@ class Provenance:
     time: str
     until: int | None = None
 
+    @property
+    def share(self) -> float | None:
+        """The share of the paper's schedule that all runs completed; ``None`` if nothing was trained."""
+        if self.scale is None or self.until is None:
+            return self.scale
+        return min(self.scale, self.until / PAPER_ITERATIONS)
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -243,7 +264,17 @@ class Findings:
     @property
     def outcome(self) -> Outcome:
         """The combined outcome of all checks."""
-        return combine_outcomes(check.outcome for check in self.checks)
+        return combine_outcomes(map(self.outcome_of, self.checks))
+
+    @property
+    def too_short(self) -> bool:
+        """Whether the networks were trained for less than ``CONCLUSIVE_SHARE`` of the paper's schedule."""
+        share = self.provenance.share
+        return share is not None and share < CONCLUSIVE_SHARE
+
+    def outcome_of(self, check: Check) -> Outcome:
+        """Return the outcome of one check: undecided if it is about networks whose training was too short."""
+        return "undecided" if check.trained and self.too_short else check.outcome
 
 
 def combine_outcomes(outcomes: Iterable[Outcome]) -> Outcome:

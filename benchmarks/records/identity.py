@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from exporter.format import count
+from runtimes.errors import Reason
 
 if TYPE_CHECKING:  # the fields are options of ``rbench compare``, and its help must not import heavy libraries
-    from benchmarks.records.result import Result
+    from benchmarks.records.result import Baseline, Result
 
 Value: TypeAlias = str | int | float | bool | tuple[object, ...] | None
 
@@ -33,18 +34,16 @@ class Field:
 
 
 def load_value(result: Result) -> Value:
-    """Return the shape, arrival process and number of clients of the load, or ``None`` without a load."""
-    return None if result.load is None else (result.load.shape, result.load.arrivals, result.load.clients)
+    """Return the shape and number of clients of the load, or ``None`` without a load."""
+    return None if result.load is None else (result.load.shape, result.load.clients)
 
 
 def format_load_value(value: Value) -> str:
     """Return the value of ``load_value`` in a few words."""
     if not isinstance(value, tuple):
         return "none"
-    shape, arrivals, clients = value
-    if shape == "clients":
-        return count(int(str(clients)), "client")
-    return str(shape) if arrivals is None else f"{shape}, {arrivals}"
+    shape, clients = value
+    return count(int(str(clients)), "client") if shape == "clients" else str(shape)
 
 
 def _rate(result: Result) -> Value:
@@ -52,7 +51,7 @@ def _rate(result: Result) -> Value:
     if result.load is None:
         return None
     share = result.load.rate_share
-    return result.load.rate_per_s if share is None else f"{share:.0%} of the closed loop's"
+    return result.load.rate_per_s if share is None else f"{share:.0%} of single-stream's"
 
 
 def _machine(result: Result) -> Value:
@@ -64,6 +63,7 @@ def _machine(result: Result) -> Value:
 
 FIELDS: tuple[Field, ...] = (
     Field("subject", lambda result: result.identity.subject or result.identity.artifact, names=True),
+    Field("file", lambda result: result.identity.file, names=True),
     Field("runtime", lambda result: result.identity.backend, names=True),
     Field("precision", lambda result: result.identity.precision, names=True),
     Field("batch", lambda result: result.identity.batch, names=True),
@@ -81,16 +81,22 @@ FIELDS: tuple[Field, ...] = (
 """
 
 
-def latest(results: Sequence[Result]) -> tuple[Result, ...]:
-    """Return the latest results of each requested configuration.
+NOT_REACHED = Reason("not-reached", "not reached: the run ended early")
+"""The reason why a planned configuration has no figures."""
 
-    For each configuration these are the results of the last run that has any, in their original order.
+
+def latest(results: Sequence[Result]) -> tuple[Result, ...]:
+    """Return the latest results of each requested configuration, in their original order.
+
+    For each configuration these are the results of the last run that reached it. If no run reached it, they are the
+    results of the last run.
     """
-    runs: dict[tuple[Value, ...], tuple[str, str]] = {}
+    runs: dict[tuple[Value, ...], tuple[bool, str, str]] = {}
     for result in results:
         key = _identify_request(result)
-        runs[key] = max(runs.get(key, ("", "")), (result.time, result.run))
-    return tuple(result for result in results if runs[_identify_request(result)][1] == result.run)
+        reached = result.reason is None or result.reason.code != NOT_REACHED.code
+        runs[key] = max(runs.get(key, (False, "", "")), (reached, result.time, result.run))
+    return tuple(result for result in results if runs[_identify_request(result)][2] == result.run)
 
 
 def _identify_request(result: Result) -> tuple[Value, ...]:
@@ -133,16 +139,36 @@ def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result 
 
 
 def _references(result: Result, among: Sequence[Result]) -> list[Result]:
-    from benchmarks.records.request import is_reference
-
     key = result.run, result.identity.subject
     return [
         other
         for other in among
-        if (other.run, other.identity.subject) == key
-        and other.status == "ok"
-        and is_reference(other.identity.backend, other.identity.precision)
+        if (other.run, other.identity.subject) == key and other.status == "ok" and is_reference(other)
     ]
+
+
+def baseline_of(result: Result) -> Baseline:
+    """Return the baseline of a result: the recorded one, or PyTorch in fp32 if none was recorded."""
+    from benchmarks.records import request
+    from benchmarks.records.result import Baseline
+
+    return result.asked.baseline or Baseline(request.REFERENCE, request.FP32)
+
+
+def is_reference(result: Result) -> bool:
+    """Return whether a result is a result of its own baseline."""
+    identity, baseline = result.identity, baseline_of(result)
+    return (identity.backend, identity.precision, identity.file) == (
+        baseline.backend,
+        baseline.precision,
+        baseline.file,
+    )
+
+
+def describe_baseline(result: Result) -> str:
+    """Return the baseline of a result in a few words."""
+    baseline = baseline_of(result)
+    return " ".join(filter(None, (baseline.backend, baseline.precision, baseline.file)))
 
 
 def locate(result: Result) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.accuracy import packing
 from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.accuracy.predictions import KEPT, Predictions
+from benchmarks.records.plan import FORMER_SHAPES
 from benchmarks.stats import intervals
 from runtimes import codec
 from runtimes.errors import ArtifactError, quote
@@ -143,6 +144,20 @@ def migrate_row(data: Mapping[str, Any], version: int) -> Json:
     return result
 
 
+def rename_shape(data: Json) -> Json:
+    """Return the parsed JSON of a result with the current name of its load shape.
+
+    Rows of version 0.1 have other names, and a separate field for the arrival process.
+    """
+    load = data.get("load")
+    if not isinstance(load, dict):
+        return data
+    load = dict(load)
+    arrivals, shape = load.pop("arrivals", None), load.get("shape")
+    load["shape"] = "fixed-rate" if arrivals == "fixed" else FORMER_SHAPES.get(str(shape), shape)
+    return {**data, "load": load}
+
+
 def _items(data: Mapping[str, Any], name: str, count: int | None = None) -> list[Any]:
     items = data.get(name) or []
     if not isinstance(items, list) or count not in (None, len(items)):
@@ -162,7 +177,7 @@ def _recorded(data: Mapping[str, Any], complete: bool) -> Json:
     for name in figures:
         value, interval = (data.get(field) for field in _FIGURES[name])
         if value is not None and not (few and name == "p99"):
-            low, high = (value, value) if interval is None else _items(data, _FIGURES[name][1], 2)
+            low, high = (None, None) if interval is None else _items(data, _FIGURES[name][1], 2)
             estimates[name] = {"value": value, "low": low, "high": high}
     return {"complete": complete, "estimates": estimates, **{name: data.get(name) for name in kept}}
 

@@ -11,13 +11,15 @@ from typing import Literal, TypeAlias, get_args
 
 from runtimes.errors import UsageError
 
-ShapeName: TypeAlias = Literal["closed", "open", "paced", "clients", "batches", "cold"]
+ShapeName: TypeAlias = Literal["single-stream", "server", "fixed-rate", "clients", "batches", "cold"]
 SHAPES: tuple[ShapeName, ...] = get_args(ShapeName)
-"""The load shapes, as ``LoadResult.shape`` explains them."""
+"""The load shapes, as ``LoadResult.shape`` explains them. The first two have their names in MLPerf Inference."""
 
-Arrivals: TypeAlias = Literal["fixed", "poisson"]
-ARRIVALS: tuple[Arrivals, ...] = get_args(Arrivals)
-"""The arrival processes of an open load."""
+FORMER_SHAPES: dict[str, ShapeName] = {"closed": "single-stream", "open": "server", "paced": "fixed-rate"}
+"""The names of shapes up to version 0.1. Commands and files of results may still contain them."""
+
+RATED_SHAPES: tuple[ShapeName, ...] = ("server", "fixed-rate")
+"""The shapes in which requests arrive at a rate, whether or not the last one has ended."""
 
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
 """The limits of the number of processes of each configuration, if none is requested. The time budget decides."""
@@ -77,10 +79,9 @@ class ArrivalPlan:
     Attributes:
         shape: The load shape, as ``LoadResult.shape`` explains it. A worker does not run ``cold``.
         duration_s: The duration of the arrivals.
-        arrivals: The arrival process of ``open``. Arrivals of ``paced`` are always fixed.
-        rate_per_s: The arrival rate of ``open`` and ``paced``; ``None`` for other shapes.
+        rate_per_s: The arrival rate of ``RATED_SHAPES``; ``None`` for other shapes.
         clients: The number of threads that call, for ``clients``.
-        seed: The seed of Poisson arrivals.
+        seed: The seed of the arrivals of ``server``.
         max_requests: The maximum number of requests.
 
     Raises:
@@ -89,7 +90,6 @@ class ArrivalPlan:
 
     shape: ShapeName
     duration_s: float = 1.0
-    arrivals: Arrivals = "fixed"
     rate_per_s: float | None = None
     clients: int = 1
     seed: int = 0
@@ -100,14 +100,14 @@ class ArrivalPlan:
             raise UsageError(
                 f"the duration is {self.duration_s}, expected a number of seconds above 0", code="duration-not-positive"
             )
-        if self.shape in ("open", "paced"):
+        if self.shape in RATED_SHAPES:
             if self.rate_per_s is None or not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
                 raise UsageError(
                     f"the rate of shape {self.shape} is {self.rate_per_s}, expected a number above 0",
                     code="shape-rate-not-positive",
                 )
         elif self.rate_per_s is not None:
-            raise UsageError(f"shape {self.shape} takes no rate", code="shape-without-rate", hint="--shape open")
+            raise UsageError(f"shape {self.shape} takes no rate", code="shape-without-rate", hint="--shape server")
         for name, value in (("clients", self.clients), ("max_requests", self.max_requests)):
             if value < 1:
                 raise UsageError(f"{name} is {value}, expected at least 1", code="count-not-positive")

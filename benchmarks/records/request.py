@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.records.plan import BUDGET_S, DEVICES, ROUNDS, SILENCE_S, Plan
+from benchmarks.records.result import Baseline
 from exporter.precision.spec import FP32 as FP32_SPEC
 from exporter.precision.spec import PrecisionSpec
-from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, Target, precision
+from exporter.precision.table import CALIBRATION_IMAGES, Target, precision
 from runtimes import Artifact, Backend
 from runtimes.artifacts.manifest import Weights
 from runtimes.backends import registry
 from runtimes.errors import ArtifactError, Reason, UsageError, quote
 
 REFERENCE = registry.reference_backend().name
-"""The backend of the reference, which is PyTorch in eager mode."""
+"""The backend of PyTorch in eager mode. It is the baseline if it is measured and no other baseline is requested."""
 
 BUNDLED_VARIANT = "resnet20"
 """The variant of the bundled model."""
@@ -41,11 +42,6 @@ REMADE_FORMATS = frozenset({TYPED_FORMAT, PROGRAM_FORMAT, "engine"})
 """The file formats whose network can be rebuilt in PyTorch."""
 
 
-def is_reference(runtime: str, precision: str | None) -> bool:
-    """Return whether ``runtime`` and ``precision`` are those of the reference, PyTorch in fp32."""
-    return runtime == REFERENCE and precision == FP32
-
-
 @dataclass(frozen=True)
 class RunListener:
     """The callbacks that report the progress of a run.
@@ -67,7 +63,10 @@ class BenchmarkRequest:
 
     Attributes:
         subjects: The paths of artifacts and names of variants. If empty, the bundled trained model.
-        backends: The backends by name or alias. If empty, all that open the artifact and can run on the device.
+        backends: The backends by name or alias; no others are measured. If empty, all that open the artifact and can
+            run on the device, except those that are measured only by name.
+        baseline: The backend that the others are compared with, by name or alias, which is always measured; ``None``
+            for PyTorch if it is measured, otherwise the first backend that runs.
         device: The device, as ``runtimes.open`` takes it.
         cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
         batches: The batch sizes. If empty, 1, or the fixed batch size of the artifact.
@@ -84,6 +83,7 @@ class BenchmarkRequest:
         target: The deployment target of int8.
         seed: The seed of random weights, noise and resampling.
         duration_s: The sampling time in each process, for each of latency, compute and device time.
+        warmup_limit_s: The time limit of the warm-up of each clock in each process.
         processes: The number of processes of each configuration; ``None`` for as many as fit into ``budget_s``, as
             ``benchmarks.harness.scheduler.expect_processes`` says.
         rounds: The number of rounds in each process. Slow calls reduce it.
@@ -91,17 +91,18 @@ class BenchmarkRequest:
         max_samples: The maximum number of samples of each clock in each process.
         silence_s: The time that a worker may take for one step.
         show_errors: Whether the standard error of the workers is shown.
-        strict: Whether results fail that were measured on a busy machine, or without a record of its state.
+        strict: Whether invalid results fail, and results without a record of the machine's state.
         roofline: Whether peak FLOPS and bandwidth of the machine are measured first.
+        quick: Whether the run is short, so that its results are preliminary.
         command: The command line, for the results.
 
     Raises:
-        UsageError: A duration or number is out of range, a backend, precision or device is unknown, or an option of
-            calibration is given without a precision that needs calibration.
+        UsageError: A duration or number is out of range, or a backend, precision or device is unknown.
     """
 
     subjects: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
+    baseline: str | None = None
     device: str = "cpu"
     cuda_graphs: bool = True
     batches: tuple[int, ...] = ()
@@ -116,6 +117,7 @@ class BenchmarkRequest:
     target: Target = "cpu"
     seed: int = 0
     duration_s: float = 0.2
+    warmup_limit_s: float = Plan.warmup_limit_s
     processes: int | None = None
     rounds: int = ROUNDS
     budget_s: float = BUDGET_S
@@ -124,6 +126,7 @@ class BenchmarkRequest:
     show_errors: bool = False
     strict: bool = False
     roofline: bool = True
+    quick: bool = False
     command: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -134,19 +137,12 @@ class BenchmarkRequest:
                 )
         self._check_counts()
         # Aliases and other spellings are replaced by the names of the backends.
-        object.__setattr__(self, "backends", tuple(registry.find_backend(name).name for name in self.backends))
+        names = dict.fromkeys(registry.find_backend(name).name for name in self.backends)
+        object.__setattr__(self, "backends", tuple(names))
+        if self.baseline is not None:
+            object.__setattr__(self, "baseline", registry.find_backend(self.baseline).name)
         for name in self.precisions:
             self.precision_spec(name)
-        if any(precision(name).calibrated for name in self.precisions):
-            return
-        for option, given in (("--calibration", self.calibration is not None), ("--target", self.target != "cpu")):
-            if given:
-                named = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
-                raise UsageError(
-                    f"{option} applies only to {named}, which is not among the requested precisions",
-                    code="option-needs-precision",
-                    hint=f"--precision {named}",
-                )
 
     def _check_counts(self) -> None:
         """Raise ``UsageError`` for a number below its minimum, or an unknown device."""
@@ -187,15 +183,18 @@ def complete_request(request: BenchmarkRequest) -> BenchmarkRequest:
 
 
 def select_backends(request: BenchmarkRequest) -> tuple[Backend, ...]:
-    """Return the backend of the reference, then the requested backends, or all that can run on the device.
+    """Return the requested backends and the requested baseline, with the reference first.
 
-    Raises:
-        UsageError: A backend is unknown.
+    If no backends are requested, these are all that can run on the device, except those that are measured only by name.
     """
-    requested = tuple(map(registry.find_backend, request.backends))
-    able = tuple(backend for backend in registry.all_backends() if request.device in backend.devices)
-    by_name = {backend.name: backend for backend in (registry.find_backend(REFERENCE), *(requested or able))}
-    return tuple(by_name.values())
+    if request.backends:
+        chosen = [*map(registry.find_backend, request.backends)]
+    else:
+        usual = (backend for backend in registry.all_backends() if not backend.named_only)
+        chosen = [backend for backend in usual if backend.reference or request.device in backend.devices]
+    if request.baseline is not None and request.baseline not in [backend.name for backend in chosen]:
+        chosen.insert(0, registry.find_backend(request.baseline))
+    return tuple(sorted(chosen, key=lambda backend: backend.name != (request.baseline or REFERENCE)))
 
 
 @dataclass(frozen=True)
@@ -216,8 +215,8 @@ class Configuration:
 
     @property
     def reference(self) -> bool:
-        """Whether the configuration is the reference."""
-        return is_reference(self.pair.backend.name, self.pair.typed.precision)
+        """Whether the configuration is PyTorch in fp32."""
+        return self.pair.backend.name == REFERENCE and self.pair.typed.precision == FP32
 
 
 @dataclass(frozen=True)
@@ -241,11 +240,13 @@ class PrecisionVariant:
         precision: The precision; ``None`` for a model without a manifest.
         made: The artifact, or the reason why there is none.
         wanted: The intended format of the artifact.
+        file: The name of the artifact if the user named several files of the network; otherwise ``None``.
     """
 
     precision: str | None
     made: Artifact | Refusal
     wanted: str = TYPED_FORMAT
+    file: str | None = None
 
     @property
     def format(self) -> str:
@@ -258,16 +259,18 @@ class Subject:
     """One network to measure.
 
     Attributes:
-        name: The name of the variant or file, as the user gave it.
-        own: The file that the user named, or ``None`` for a variant.
+        name: The name of the variant or file, as the user gave it. For several files, the name of the variant.
+        own: The file that the user named, or the first of several; ``None`` for a variant.
         network: The name of the variant, or of the file for a model without a manifest.
         weights: The weights; ``None`` for a model without a manifest.
-        typed: The network in the requested precisions, in their order.
-        reference: The PyTorch reference, which computes in fp32.
+        typed: The network in the requested precisions, in their order. For several files, each of them.
+        reference: The PyTorch reference, which computes in fp32, or the reason why there is none: for example, no
+            measured backend opens it.
         fixed_batch: The only batch size of the artifacts, or ``None`` if any is possible.
         data: The name of the images, or ``None`` for noise.
         programs: The network as PyTorch programs in the requested precisions, in addition to the reference. There are
             such programs only on a GPU.
+        baseline: The configuration that the others are compared with; ``None`` for PyTorch in fp32.
     """
 
     name: str
@@ -279,6 +282,7 @@ class Subject:
     fixed_batch: int | None
     data: str | None
     programs: tuple[PrecisionVariant, ...] = ()
+    baseline: Baseline | None = None
 
 
 @dataclass(frozen=True)

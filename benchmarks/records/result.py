@@ -14,7 +14,6 @@ from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import GpuState
 from benchmarks.records.samples import LoadResult, ProcessSamples
-from benchmarks.stats.comparison import Verdict
 from exporter.proportions import Interval
 from runtimes.errors import Reason
 
@@ -44,6 +43,9 @@ class Identity:
         backend: The name of the backend.
         batch: The number of images in one call.
         data: The name of the images, or ``noise``.
+        file: The file of the row if the user named several files of the network; otherwise ``None``.
+        size_bytes: The size of the model file with the files of its weights; ``None`` if no file could be opened, and
+            in results of older versions.
     """
 
     subject: str | None
@@ -56,6 +58,23 @@ class Identity:
     backend: str
     batch: int
     data: str
+    file: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The configuration that the others of a network and batch size are compared with.
+
+    Attributes:
+        backend: The name of the backend.
+        precision: The precision; ``None`` for a model without a manifest.
+        file: The file if the user named several files of the network; otherwise ``None``.
+    """
+
+    backend: str
+    precision: str | None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,9 @@ class Asked:
         group: The number of the group of results in the run whose processes took turns; ``None`` if the configuration
             was measured alone.
         command: The command line, word by word.
+        baseline: The configuration with which latency and predictions are compared; ``None`` for PyTorch in fp32, as
+            in all results of older versions.
+        quick: Whether the run was short, so that its results are preliminary.
     """
 
     threads: int | None
@@ -84,6 +106,8 @@ class Asked:
     seed: int
     group: int | None
     command: tuple[str, ...] | None
+    baseline: Baseline | None = None
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,16 +166,16 @@ class GpuUse:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the lower and upper end of its 95 % interval."""
+    """A value with the lower and upper end of its 95 % interval; both ends are ``None`` without an interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     @property
-    def interval(self) -> Interval:
-        """The lower and upper end."""
-        return self.low, self.high
+    def interval(self) -> Interval | None:
+        """The lower and upper end, or ``None`` without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -161,19 +185,19 @@ class RecordedFigures:
     Attributes:
         complete: Whether these are all figures of the result. For schema versions 1 to 3 they are, because their
             intervals used another bootstrap. Otherwise they compare with a reference that is not in the file.
-        estimates: The estimates by their names in ``Figures``. An estimate that was recorded without an interval has
-            its value as both ends.
+        estimates: The estimates by their names in ``Figures``, and ``drop``, the reference's top-1 accuracy minus that
+            of the result.
         images: The number of evaluated images.
         images_per_s: The throughput that follows from the latency.
-        verdict: The verdict, as in ``Figures``.
-        flips: The changed predictions, as in ``Figures``.
+        verdict: The verdict on the ratio; ``tie`` means no significant difference.
+        flips: The changed predictions, as ``changed_predictions`` in ``Figures``.
     """
 
     complete: bool
     estimates: Mapping[str, Estimate]
     images: int | None = None
     images_per_s: float | None = None
-    verdict: Verdict | None = None
+    verdict: Literal["faster", "slower", "tie"] | None = None
     flips: Flips | None = None
 
 

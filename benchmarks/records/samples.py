@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.plan import Arrivals, ShapeName
+from benchmarks.records.plan import ShapeName
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,24 @@ class LoadResult:
     """The result of one load shape. The samples are in seconds and in the order of the requests.
 
     Attributes:
-        shape: The load shape: ``closed``: the next call starts when the last one has ended. ``open``: requests arrive
-            at a rate, whether or not the last one has ended, and are answered one at a time in order. ``paced``:
-            requests arrive at a fixed rate, as from a camera, and the process sleeps between them. ``clients``: several
-            threads, each a closed loop. ``batches``: a closed loop for each of several batch sizes. ``cold``: fresh
-            processes with one request each.
+        shape: The load shape: ``single-stream``: the next call starts when the last one has ended. ``server``: requests
+            arrive as a Poisson process, whether or not the last one has ended, and are answered one at a time in order.
+            ``fixed-rate``: requests arrive at a fixed rate, as from a camera, and the process sleeps between them.
+            ``clients``: several threads, each a single stream. ``batches``: a single stream for each of several batch
+            sizes. ``cold``: fresh processes with one request each.
         services_s: From the start of the call to its end.
-        responses_s: From the intended arrival of the request to its end, which is the wait of a user. In a closed loop
-            these are ``services_s``.
+        responses_s: From the intended arrival of the request to its end, which is the wait of a user. In a single
+            stream these are ``services_s``.
         achieved_per_s: The calls finished per second.
-        arrivals: The arrival process of ``open``: ``fixed`` or ``poisson``.
-        rate_per_s: The requested rate of ``open`` and ``paced``, in calls per second.
-        rate_share: For ``open`` without a requested rate: ``rate_per_s`` divided by the rate of the closed loop before.
+        rate_per_s: The requested rate of ``server`` and ``fixed-rate``, in calls per second.
+        rate_share: For ``server`` without a requested rate: ``rate_per_s`` divided by the rate of the single stream
+            before.
         clients: The number of threads that call.
         steps_s: For ``cold``: the steps from the start of the process, of the median process.
         disk_bytes: For ``cold``: the size of the artifact with all its files.
         peak_bytes: For ``cold``: the largest resident memory of a process.
-        unanswered: For ``open`` and ``paced``: the requests that were still waiting at the end, which are not among the
-            samples.
+        unanswered: For ``server`` and ``fixed-rate``: the requests that were still waiting at the end, which are not
+            among the samples.
         warmup_s: The calls of the warm-up, one after another.
         settled: Whether the warm-up stabilised.
         conditions: The state of the machine; ``None`` if not recorded.
@@ -128,7 +128,6 @@ class LoadResult:
     services_s: tuple[float, ...]
     responses_s: tuple[float, ...]
     achieved_per_s: float
-    arrivals: Arrivals | None = None
     rate_per_s: float | None = None
     rate_share: float | None = None
     clients: int = 1

@@ -12,7 +12,7 @@ from benchmarks.records import migration
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
 from benchmarks.records.result import SCHEMA_VERSION, Result
 from runtimes import codec, files
-from runtimes.errors import ArtifactError, CompatibilityError, quote
+from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, quote
 
 FILE_LIMIT_BYTES = 1 << 30
 """The largest file of results that is read."""
@@ -33,10 +33,17 @@ def read(path: str | os.PathLike[str]) -> tuple[Result, ...]:
     """Read the results in a file, oldest first. Results of older schema versions are converted to the current one.
 
     Raises:
-        ResourceError: The file cannot be read.
+        ResourceError: The file is missing or cannot be read.
         ArtifactError: A line is not a result. The message names the line.
         CompatibilityError: A result has a newer schema version.
     """
+    if not Path(path).exists():
+        raise ResourceError(
+            "no such file",
+            code="results-file-missing",
+            path=path,
+            hint="rbench run --json FILE or -o DIR writes results",
+        )
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
     results = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
     return tuple(_drop_derivable(result, results) for result in results)
@@ -80,6 +87,7 @@ def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Resul
         if isinstance(data, dict):
             data.pop(FIGURES, None)
             data = migration.migrate_row(data, version) if version <= migration.LAST else data
+            data = migration.rename_shape(data)
         return codec.decode(Result, data)
     except ArtifactError as error:
         raise ArtifactError(f"line {number}: {error.what}", code=error.code, path=path) from error

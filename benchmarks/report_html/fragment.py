@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from html import escape
 
 from benchmarks.report.findings import FindingsPlots
 from benchmarks.report.load import LoadPlots
 from benchmarks.report.run import RunPlots
 from benchmarks.report_html import svg
-from benchmarks.report_html.page import format_section
-from exporter.document.blocks import Block, Document, Folded, Section, Table
+from benchmarks.report_html.markup import text
+from benchmarks.report_html.page import format_blocks
+from exporter.document.blocks import Block, Document, Folded, Section, Table, TableColumn
 
 STYLE = """
 .rexport table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -29,15 +29,14 @@ def html_fragment(document: Document) -> str:
     in it is escaped. It has no plots, no script and nothing that is loaded from elsewhere."""
     tables = [table for section in document.sections for table in section.all_of(Table)]
     rows = [row.attributes for table in tables for row in table.rows if row.attributes]
-    names = (list(dict.fromkeys(row[name] for row in rows)) for name in ("runtime", "precision"))
+    names = (list(dict.fromkeys(row[name] for row in rows)) for name in ("backend", "precision"))
     look = svg.choose_style(*names)
-    parts = [
-        line
-        for section in document.sections
-        if not section.appendix
-        for line in format_section(_compact(section), "", look)
-    ]
-    remarks = (f"<p>{escape(remark.text)}</p>" for remark in document.summary.remarks)
+    parts: list[str] = []
+    for section in document.sections:
+        if not section.appendix:
+            heading = [f"<h2>{text(section.title)}</h2>"] if section.title else []
+            parts += [*heading, *format_blocks(_compact(section).blocks, "", look)]
+    remarks = (f"<p>{text(remark.text)}</p>" for remark in document.summary.remarks)
     return "\n".join([f'<div class="rexport"><style>{STYLE}</style>', *parts, *remarks, "</div>"]) + "\n"
 
 
@@ -52,4 +51,7 @@ def _is_shown(block: Block) -> bool:
 def _narrow(block: Block) -> Block:
     if isinstance(block, Folded):
         return replace(block, blocks=tuple(map(_narrow, block.blocks)))
-    return block.narrow() if isinstance(block, Table) else block
+    if not isinstance(block, Table):
+        return block
+    narrow = block.narrow()  # without what only a page's style sheet and script can show
+    return replace(narrow, columns=tuple(TableColumn(column.heading, column.left) for column in narrow.columns))

@@ -31,20 +31,26 @@ from benchmarks.stats.intervals import (
 from exporter.proportions import Interval
 from runtimes.errors import UsageError
 
-Verdict: TypeAlias = Literal["faster", "slower", "tie"]
-"""The verdict of a comparison. ``tie`` means no significant difference."""
+Verdict: TypeAlias = Literal["faster", "slower", "no significant difference"]
+"""The verdict of a comparison."""
+
+NO_DIFFERENCE: Verdict = "no significant difference"
+"""The verdict unless the whole interval lies beyond the resolution."""
 
 Units: TypeAlias = Literal["processes", "rounds", "samples"]
 """The units that a comparison takes as independent."""
 
 RESOLUTION = 0.01
-"""The smallest relative difference that counts: a comparison is a tie unless its whole interval lies beyond it.
+"""The smallest relative difference that counts: a difference is significant if its whole interval lies beyond it.
 
 Moving the same code in memory changes the latency by one percent (Mytkowicz et al. 2009, Curtsinger and Berger 2013).
 """
 
 ONE_PROCESS_RESOLUTION = 0.05
 """The resolution if each side is one process, because the interval does not cover the spread between processes."""
+
+SMALL_DIFFERENCE = 0.10
+"""The largest half width of an interval, relative to its ratio, at which two configurations may be called alike."""
 
 MIN_ROUNDS = 5
 """The minimum number of rounds for a comparison of one pair of processes by rounds. Fewer are compared by samples."""
@@ -57,7 +63,8 @@ class LatencyComparison:
     Attributes:
         ratio: The latency of the reference divided by that of the other: 2.0 is twice as fast as the reference.
         interval: The 95 % interval of the ratio.
-        verdict: The verdict on the other. It is ``tie`` unless the whole interval lies beyond the resolution.
+        verdict: The verdict on the other. It is ``NO_DIFFERENCE`` unless the whole interval lies beyond the
+            resolution.
         units: The units taken as independent. With two or more processes these are processes and the resolution is
             ``RESOLUTION``. Otherwise the interval is valid only for these processes and the resolution is
             ``ONE_PROCESS_RESOLUTION``.
@@ -67,6 +74,27 @@ class LatencyComparison:
     interval: Interval
     verdict: Verdict
     units: Units
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the ratio may be given as a number.
+
+        The difference must be significant. Half the interval must be at most half of the difference to 1 and a quarter
+        of the ratio.
+        """
+        return self.verdict != NO_DIFFERENCE and self._reach <= min(abs(self.ratio - 1) / 2, self.ratio / 4)
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether the two are alike: not significantly different, with an interval that excludes larger differences.
+
+        Half the interval must be at most ``SMALL_DIFFERENCE`` of the ratio.
+        """
+        return self.verdict == NO_DIFFERENCE and self._reach <= SMALL_DIFFERENCE * self.ratio
+
+    @property
+    def _reach(self) -> float:
+        return (self.interval[1] - self.interval[0]) / 2
 
 
 def compare_paired(reference: Processes, other: Processes, seed: int = 0, q: float = 0.5) -> LatencyComparison:
@@ -204,5 +232,5 @@ def _comparison(centre: float, interval: Interval, units: Units) -> LatencyCompa
     """Return the comparison from the logarithm of the ratio and its interval."""
     low, high = math.exp(interval[0]), math.exp(interval[1])
     least = 1 + (RESOLUTION if units == "processes" else ONE_PROCESS_RESOLUTION)
-    verdict: Verdict = "faster" if low > least else "slower" if high < 1 / least else "tie"
+    verdict: Verdict = "faster" if low > least else "slower" if high < 1 / least else NO_DIFFERENCE
     return LatencyComparison(math.exp(centre), (low, high), verdict, units)

@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 
 from benchmarks.analysis.figures import Figures, compare_latencies
 from benchmarks.records.result import Estimate
-from benchmarks.stats.comparison import RESOLUTION
+from benchmarks.stats.comparison import ONE_PROCESS_RESOLUTION, RESOLUTION
+from exporter.proportions import Interval
 
 Objective: TypeAlias = Literal["latency", "throughput"]
 """The objective: the lowest time of a call, or the lowest time of an image in a call."""
@@ -68,7 +69,8 @@ def candidate(figures: Figures, objective: Objective, accuracy_drop: Estimate) -
     p50, images = figures.p50, figures.result.identity.batch if objective == "throughput" else 1
     if p50 is None:
         return None
-    return ParetoPoint(figures, Estimate(p50.value / images, p50.low / images, p50.high / images), accuracy_drop)
+    ends = () if p50.interval is None else (end / images for end in p50.interval)
+    return ParetoPoint(figures, Estimate(p50.value / images, *ends), accuracy_drop)
 
 
 def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice:
@@ -137,4 +139,11 @@ def front(candidates: Sequence[ParetoPoint]) -> tuple[ParetoPoint, ...]:
 
 
 def _overlap(first: ParetoPoint, second: ParetoPoint) -> bool:
-    return first.cost_s.low <= second.cost_s.high and second.cost_s.low <= first.cost_s.high
+    (first_low, first_high), (second_low, second_high) = map(_interval_of, (first.cost_s, second.cost_s))
+    return first_low <= second_high and second_low <= first_high
+
+
+def _interval_of(cost_s: Estimate) -> Interval:
+    """Return the interval of a cost. With too few processes for one, it is the usual variation between processes."""
+    factor = 1 + ONE_PROCESS_RESOLUTION
+    return cost_s.interval or (cost_s.value / math.sqrt(factor), cost_s.value * math.sqrt(factor))

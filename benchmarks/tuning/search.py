@@ -15,11 +15,12 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.figures import Figures, negate
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.run import exit_code as run_exit_code
-from benchmarks.harness.subjects import pairs
+from benchmarks.harness.subjects import pairs, variant_or_path
 from benchmarks.records.request import (
+    REFERENCE,
     BenchmarkRequest,
     Configuration,
     Pair,
@@ -36,7 +37,8 @@ from benchmarks.tuning.pareto import Choice, Objective, ParetoPoint
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact, Backend
-from runtimes.errors import CheckFailedError, Reason, UsageError
+from runtimes.artifacts.artifact import manifest_path
+from runtimes.errors import CheckFailedError, Reason, UsageError, quote
 from runtimes.processors import usable_processors
 
 FINALISTS, FINAL_PROCESSES = 4, 3
@@ -154,7 +156,8 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
         RexportError: As for ``benchmarks.harness.run.run``, or the artifact cannot be written.
     """
     goal = findings.goal
-    request = replace(request, precisions=request.precisions or tuple(PRECISIONS))
+    request = replace(request, precisions=request.precisions or tuple(PRECISIONS), baseline=REFERENCE)
+    request = replace(request, subjects=tuple(map(variant_or_path, request.subjects)))
     _check(request, goal)
     with Harness(request, listener) as harness:
         target = target_of(request.subjects[0], goal.out, goal.force)
@@ -219,7 +222,10 @@ def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
     artifact = Artifact.read(name)
     if artifact.manifest is None:
         raise UsageError(
-            "the file has no manifest to store the best options", code="tuning-needs-manifest", path=artifact.path
+            "the file has no manifest to store the best options",
+            code="tuning-needs-manifest",
+            path=artifact.path,
+            hint=f"copy {quote(manifest_path(artifact.path).name)} beside it",
         )
     if artifact.format.name in reference.formats:
         raise UsageError(
@@ -352,11 +358,11 @@ class TuningSearch:
 
     def _accuracy_drop(self, pair: Pair, figures: Figures) -> Estimate:
         """Return the accuracy drop of a pair against fp32, from its result with predictions."""
-        if self._findings.labelled and figures.drop is not None:
-            return figures.drop
+        if self._findings.labelled and figures.top1_change is not None:
+            return negate(figures.top1_change)
         gate = pair.opens.manifest.gate if isinstance(pair.opens, Artifact) and pair.opens.manifest else None
         error = 0.0 if gate is None else gate.error
-        return Estimate(error, error, error)
+        return Estimate(error)
 
     def artifact_of(self, candidate: ParetoPoint) -> Artifact:
         """Return the artifact that the ``candidate`` opened."""

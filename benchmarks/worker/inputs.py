@@ -206,7 +206,7 @@ def _read_labelled_batches(
     """Return the labels of the data set as the model's classes, and its images as the model's inputs."""
     if job.data is None or artifact.manifest is None or artifact.manifest.preprocessing is None:
         raise ModelMismatchError(
-            "nothing says how images are prepared for this file",
+            "the artifact does not record its preprocessing, so images cannot be prepared",
             code="preprocessing-unknown",
             path=artifact.path,
         )

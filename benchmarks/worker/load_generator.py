@@ -1,9 +1,9 @@
 """Load shapes: how requests arrive and how long they wait, and the loops behind them, for any clock.
 
-A closed loop makes a call only after the last one has ended. A slow call then delays the requests that would have
+A single stream makes a call only after the last one has ended. A slow call then delays the requests that would have
 arrived meanwhile, and their waiting is never measured: Tene calls this coordinated omission (*How NOT to measure
-latency*, 2013). An open loop therefore plans the start of each request beforehand, and measures its response from this
-time on, however late the request really starts.
+latency*, 2013). If requests arrive at a rate, an open loop therefore plans the start of each request beforehand, and
+measures its response from this time on, however late the request really starts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import OVERTIME
-from benchmarks.records.plan import ArrivalPlan, Arrivals, Plan
+from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.samples import LoadResult
 from benchmarks.worker.clocks import RotatingCall
 from benchmarks.worker.timer import TimedCall, garbage_collector_at_rest
@@ -29,6 +29,9 @@ from runtimes.protocol import Arrays
 
 Call: TypeAlias = Callable[[], object]
 """A call without arguments."""
+
+Arrivals: TypeAlias = Literal["fixed", "poisson"]
+"""Whether the gaps between requests are equal, or exponential."""
 
 SPIN_S = 1e-3
 """The last part of a wait, in which the clock is read instead of sleeping. A sleep ends 0.1 ms late, or more on a busy
@@ -140,7 +143,6 @@ def run(
         services_s=_round_to_ns(requests.services_s),
         responses_s=_round_to_ns(requests.responses_s),
         achieved_per_s=len(requests.services_s) / requests.wall_s if requests.wall_s > 0 else 0.0,
-        arrivals=plan.arrivals if plan.shape == "open" else None,
         rate_per_s=plan.rate_per_s,
         clients=plan.clients,
         unanswered=requests.unanswered,
@@ -162,9 +164,10 @@ def _run_loop(plan: ArrivalPlan, calls: Sequence[RotatingCall]) -> RequestTimes:
         return clients(calls, plan.duration_s, REAL, plan.max_requests, copies)
     if plan.rate_per_s is None:
         return run_closed_loop(first, plan.duration_s, REAL, plan.max_requests, first.copy_outputs)
-    arrivals = plan.arrivals if plan.shape == "open" else "fixed"
+    poisson = plan.shape == "server"
+    arrivals: Arrivals = "poisson" if poisson else "fixed"
     intended = plan_starts(arrivals, plan.rate_per_s, plan.duration_s, plan.seed, plan.max_requests)
-    clock = REAL.with_sleep() if plan.shape == "paced" else REAL
+    clock = REAL if poisson else REAL.with_sleep()
     return run_open_loop(first, intended, clock, plan.duration_s * (1 + OVERTIME), first.copy_outputs)
 
 

@@ -301,10 +301,19 @@ def given_options(context: click.Context, names: Collection[str]) -> list[str]:
 def announce_unused(context: click.Context, precision: str, notify: Notify) -> None:
     """Says which of the options on the command line have no effect in that precision."""
     row = PRECISIONS[precision]
-    idle = (*(() if row.calibrated else CALIBRATED), *(GATED if row.bounds is None else ()))
-    given = given_options(context, idle)
+    announce_idle(
+        context,
+        f"in {precision}",
+        (*(() if row.calibrated else CALIBRATED), *(GATED if row.bounds is None else ())),
+        notify,
+    )
+
+
+def announce_idle(context: click.Context, where: str, names: Collection[str], notify: Notify) -> None:
+    """Says which of these options stand on the command line, as they have no effect there; ``where`` in words."""
+    given = given_options(context, names)
     if given:
-        notify(Reason("options-without-effect", f"no effect in {precision}: {', '.join(given)}"))
+        notify(Reason("options-without-effect", f"no effect {where}: {', '.join(given)}"))
 
 
 def backend_options(command: Command) -> Command:

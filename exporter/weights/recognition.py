@@ -1,4 +1,4 @@
-"""The variant of weights that nobody named: of a checkpoint by its tensors, of a module by its outputs as well."""
+"""Recognition of the variant of weights: of a checkpoint by its tensors, of a module also by its outputs."""
 
 from __future__ import annotations
 
@@ -25,22 +25,28 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 IMAGES = 2
-"""How many images of noise a module and its variant are compared on."""
+"""The number of noise images for the comparison of a module with a variant."""
 
 STRIDES: tuple[Stride, ...] = ("v1.5", "v1")
-"""The likelier one first; a module's tensors do not tell which it has."""
+"""The strides of bottlenecks, the more frequent first. The tensors of a module do not show its stride."""
 
 TOLERANCE = 1e-4
-"""The largest difference of a logit between the two, over the largest logit."""
+"""The largest difference of a logit between module and variant, divided by the largest logit."""
 
 
 @dataclass(frozen=True)
 class VariantOptions:
-    """What the user says of the variant; ``None`` leaves it to the weights, or else to the variant's row.
+    """The options of the variant that the user gives.
+
+    ``None`` means that the weights or the variant's row determine it.
 
     Attributes:
-        name: of the variant, as ``rexport list`` prints it.
-        classes, in_channels, size, stride, shortcut: as ``exporter.models.variants.customise`` takes them.
+        name: The name of the variant, as printed by ``rexport list``.
+        classes: As for ``exporter.models.variants.customise``.
+        in_channels: As for ``exporter.models.variants.customise``.
+        size: As for ``exporter.models.variants.customise``.
+        stride: As for ``exporter.models.variants.customise``.
+        shortcut: As for ``exporter.models.variants.customise``.
     """
 
     name: str | None = None
@@ -51,7 +57,11 @@ class VariantOptions:
     shortcut: Shortcut | None = None
 
     def apply(self, row: Variant) -> Variant:
-        """The row with these options in it; raises as ``customise``."""
+        """Return a copy of ``row`` with these options.
+
+        Raises:
+            UsageError: As for ``exporter.models.variants.customise``.
+        """
         return customise(
             row,
             classes=self.classes,
@@ -64,43 +74,66 @@ class VariantOptions:
 
 @dataclass(frozen=True)
 class RecognisedWeights:
-    """Weights, and the variant that they fit."""
+    """Weights with their variant.
+
+    Attributes:
+        variant: The variant.
+        weights: The weights, which fit the variant.
+    """
 
     variant: Variant
     weights: LoadedWeights
 
 
 def from_checkpoint(path: str | os.PathLike[str], options: VariantOptions, notify: Notify) -> RecognisedWeights:
-    """The weights of a file, and their variant. ``notify`` is told which variant was recognised, if none was named.
+    """Read the weights of a file, and recognise their variant.
+
+    Args:
+        path: The file.
+        options: The options of the user.
+        notify: Receives notices for the user, for example the recognised variant if the options have no name.
 
     Raises:
-        ModelMismatchError: the tensors are those of no variant, of several, or of another than was named.
-        UsageError: there is no variant of that name, or it does not take the options.
-        ResourceError, UnsafeArtifactError, IntegrityError, ArtifactError: as ``checkpoint.read`` and ``matching.fit``.
+        ModelMismatchError: The tensors belong to no variant, to several, or to another than the named one.
+        UsageError: The variant is unknown, or does not take the options.
+        ResourceError: As for ``checkpoint.read``.
+        UnsafeArtifactError: As for ``checkpoint.read``.
+        IntegrityError: As for ``checkpoint.read``.
+        ArtifactError: As for ``checkpoint.read`` and ``matching.fit``.
     """
-    place = Path(path)
-    state = checkpoint.read(place)
+    file = Path(path)
+    state = checkpoint.read(file)
     try:
-        found = options.apply(_choose(state, options.name))
-        fitted = matching.fit(state, found, notify)
+        recognised = options.apply(_choose(state, options.name))
+        fitted = matching.fit(state, recognised, notify)
     except RexportError as error:
-        raise type(error)(error.what, code=error.code, path=place, hint=error.hint) from error
+        raise type(error)(error.what, code=error.code, path=file, hint=error.hint) from error
     if options.name is None:
-        stride = "" if found.block == "basic" or options.stride else f", and stride {found.stride} is assumed"
-        notify(Reason("variant-recognised", f"{quote(place.name)}: recognised as {describe_variant(found)}{stride}"))
-    elif found != options.apply(variant(options.name)):
-        notify(Reason("variant-adapted", f"{quote(place.name)}: {describe_variant(found)}, by its tensors"))
-    return RecognisedWeights(found, _loaded(fitted, "file", place.name))
+        stride = "" if recognised.block == "basic" or options.stride else f"; stride {recognised.stride} is assumed"
+        notify(
+            Reason("variant-recognised", f"{quote(file.name)}: recognised as {describe_variant(recognised)}{stride}")
+        )
+    elif recognised != options.apply(variant(options.name)):
+        notify(Reason("variant-adapted", f"{quote(file.name)}: the tensors match {describe_variant(recognised)}"))
+    return RecognisedWeights(recognised, _with_record(fitted, "file", file.name))
 
 
 def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: Notify) -> RecognisedWeights:
-    """The weights of a module in memory, and their variant. The module must be one of ``exporter.models.resnet``, or
-    answer as that of a variant does: on seeded noise, in evaluation mode, on the CPU. It stays as it is.
+    """Recognise the variant of a module in memory, and return its weights.
+
+    The module must be from ``exporter.models.resnet``, or compute the same outputs as a variant: on seeded noise, in
+    evaluation mode, on the CPU. The module is not changed.
+
+    Args:
+        module: The module.
+        options: The options of the user.
+        seed: The seed of the noise.
+        notify: Receives notices for the user.
 
     Raises:
-        ModelMismatchError: its tensors are those of no variant, or of another than was named; or its outputs differ.
-        UsageError: there is no variant of that name, or it does not take the options.
-        ArtifactError: as ``matching.fit``.
+        ModelMismatchError: The tensors belong to no variant or to another than the named one, or the outputs differ.
+        UsageError: The variant is unknown, or does not take the options.
+        ArtifactError: As for ``matching.fit``.
     """
     import torch
 
@@ -111,72 +144,74 @@ def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: N
     candidates = tuple(_candidates_of(module, state, options))
     if not candidates:
         raise ModelMismatchError(
-            f"the module {title} has other tensors than each of the networks that can be exported",
+            f"the tensors of the module {title} match no network that can be exported",
             code="module-unrecognised",
-            hint="rexport.variants() lists these, torchvision's ResNets and the CIFAR ResNets of the paper",
+            hint="rexport.variants() lists the networks: torchvision's ResNets and the CIFAR ResNets of the paper",
         )
-    twin = _copy(module, title)
+    module_copy = _copy(module, title)
     differences = []
     for candidate in candidates:
         fitted = matching.fit(state, candidate, notify)
-        difference = _difference(twin, candidate, fitted, seed, title)
+        difference = _difference(module_copy, candidate, fitted, seed, title)
         if difference <= TOLERANCE:
-            return RecognisedWeights(candidate, _loaded(fitted, "module", title))
+            return RecognisedWeights(candidate, _with_record(fitted, "module", title))
         differences.append(difference)
     names = " or ".join(dict.fromkeys(map(describe_variant, candidates)))
     raise ModelMismatchError(
-        f"the module {title} has the tensors of {names}, but not its outputs: they differ by {min(differences):.1e} of "
-        f"the largest logit, {TOLERANCE:.0e} is allowed",
+        f"the module {title} has the tensors of {names}, but its outputs differ by {min(differences):.1e} of the "
+        f"largest logit (limit {TOLERANCE:.0e})",
         code="module-outputs-differ",
-        hint="export a module that computes what the paper's network does, and gives logits",
+        hint="export a module that computes a network of the paper and returns logits",
     )
 
 
 def _choose(state: Mapping[str, Tensor], name: str | None) -> Variant:
-    """The variant of that name, with what the state tells of it, or the only one that has its tensors."""
+    """Return the variant with the given name, adapted to the tensors, or the only variant that matches them."""
     fitting = matching.recognise(state)
     if name is not None:
         return next((candidate for candidate in fitting if candidate.name == name), variant(name))
     if not fitting:
         raise ModelMismatchError(
-            f"its {len(state)} tensors are those of no variant",
+            f"the {len(state)} tensors match no variant",
             code="checkpoint-unrecognised",
-            hint="rexport.variants() lists these; variant=NAME says what differs from one of them",
+            hint="rexport.variants() lists the variants; variant=NAME reports the differences from one of them",
         )
     if len(fitting) > 1:
         names = [candidate.name for candidate in fitting]
         raise ModelMismatchError(
-            f"{' and '.join(names)} have the same tensors, so that the file does not tell which of them it is",
+            f"{' and '.join(names)} have the same tensors, so the file does not show which of them it is",
             code="variant-ambiguous",
-            hint=" or ".join(f'variant="{each}"' for each in names),
+            hint=" or ".join(f'variant="{candidate_name}"' for candidate_name in names),
         )
     return fitting[0]
 
 
 def _candidates_of(module: nn.Module, state: Mapping[str, Tensor], options: VariantOptions) -> Iterator[Variant]:
-    """The variants that the module may be, of the name that was asked for, in each stride that its tensors allow."""
+    """Yield the possible variants of a module, restricted by the options, with each possible stride."""
     from exporter.models.resnet import ResNet
 
     own = module.variant if isinstance(module, ResNet) else None
     fitting = (own,) if own is not None else matching.recognise(state)
     if options.name is not None:
-        fitting = tuple(each for each in fitting if each.name == options.name) or (variant(options.name),)
-    for each in fitting:
-        unknown = own is None and options.stride is None and each.block == "bottleneck"
-        for stride in STRIDES if unknown else (each.stride,):
-            yield options.apply(replace(each, stride=stride))
+        fitting = tuple(candidate for candidate in fitting if candidate.name == options.name) or (
+            variant(options.name),
+        )
+    for candidate in fitting:
+        unknown = own is None and options.stride is None and candidate.block == "bottleneck"
+        for stride in STRIDES if unknown else (candidate.stride,):
+            yield options.apply(replace(candidate, stride=stride))
 
 
 def _copy(module: nn.Module, title: str) -> nn.Module:
-    """The module in float32 on the CPU, in evaluation mode."""
+    """Return a copy of the module in float32 on the CPU, in evaluation mode."""
     try:
         return copy.deepcopy(module).cpu().float().eval()
     except Exception as error:  # whatever the foreign module raises
-        raise _uncallable(title, error) from error
+        raise _call_error(title, error) from error
 
 
-def _difference(twin: nn.Module, candidate: Variant, state: Mapping[str, Tensor], seed: int, title: str) -> float:
-    """How far the module's logits are from the candidate's, over the largest of these."""
+def _difference(module: nn.Module, candidate: Variant, state: Mapping[str, Tensor], seed: int, title: str) -> float:
+    """Return the largest difference of the module's logits from the candidate's, divided by the largest logit."""
     import torch
 
     from exporter.models.resnet import build
@@ -187,28 +222,28 @@ def _difference(twin: nn.Module, candidate: Variant, state: Mapping[str, Tensor]
     with torch.inference_mode():
         expected = cast("NDArray[np.float32]", model(inputs).numpy())
         try:
-            given = twin(inputs)
+            outputs = module(inputs)
         except Exception as error:  # whatever the foreign module raises
-            raise _uncallable(title, error) from error
-    if not isinstance(given, torch.Tensor) or tuple(given.shape) != expected.shape:
-        got = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            raise _call_error(title, error) from error
+    if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != expected.shape:
+        description = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise ModelMismatchError(
-            f"the module {title} gives {got}, where {expected.shape} logits are expected",
+            f"the module {title} returns {description}; expected logits of shape {expected.shape}",
             code="module-output-shape",
-            hint="export a module that takes images and gives one tensor of logits",
+            hint="export a module that takes images and returns one tensor of logits",
         )
-    return LogitComparison.compare(given.float().numpy(), expected).relative_difference
+    return LogitComparison.compare(outputs.float().numpy(), expected).relative_difference
 
 
-def _uncallable(title: str, error: Exception) -> ModelMismatchError:
+def _call_error(title: str, error: Exception) -> ModelMismatchError:
     return ModelMismatchError(
         f"the module {title} cannot be compared with a variant: {type(error).__name__}: {quote(error)}",
         code="module-not-callable",
-        hint="export a module that computes on the CPU from one tensor of images",
+        hint="export a module that takes one tensor of images on the CPU",
     )
 
 
-def _loaded(state: dict[str, Tensor], origin: str, source: str) -> LoadedWeights:
+def _with_record(state: dict[str, Tensor], origin: str, source: str) -> LoadedWeights:
     digest = matching.state_digest(state)
     if origin == "file":
         return LoadedWeights(state, Weights("file", True, digest, source=quote(source)), None, None, None)

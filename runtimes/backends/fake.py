@@ -129,6 +129,7 @@ def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Laye
 
 BACKEND = Backend(
     name="fake",
+    title="Fake",
     formats=("fake",),
     devices=("cpu",),
     priority=90,

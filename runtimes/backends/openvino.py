@@ -279,6 +279,7 @@ def _layer(step: Mapping[str, str], graph: OnnxGraph, duration_s: float) -> Laye
 
 BACKEND = Backend(
     name="openvino",
+    title="OpenVINO",
     formats=("onnx",),
     devices=("cpu",),
     priority=20,

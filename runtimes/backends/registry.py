@@ -48,6 +48,11 @@ def find_backend(name: str) -> Backend:
     raise UsageError(f"unknown backend {quote(name)!r}", code="backend-unknown", hint=suggest(name, known))
 
 
+def backend_title(name: str) -> str:
+    """Return the title of the backend called ``name``, or the name itself if no backend has it."""
+    return next((backend.title for backend in all_backends() if backend.name == name), name)
+
+
 def _backend_modules(registry: Path) -> Iterator[str]:
     package = __name__.rpartition(".")[0]
     for entry in os.scandir(registry.parent):

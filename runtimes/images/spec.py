@@ -28,7 +28,7 @@ class Preprocessing:
         UsageError: A size, a mean or a standard deviation is out of range.
 
     Example:
-        The preprocessing of torchvision's ImageNet networks::
+        The preprocessing of torchvision's ImageNet networks:
 
             Preprocessing(resize=256, crop=(224, 224), pad=0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     """

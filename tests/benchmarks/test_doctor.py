@@ -266,7 +266,7 @@ def test_words_in_parentheses_stay_in_the_message(rest: str) -> None:
 
 
 def report(*findings: Finding) -> DoctorReport:
-    healthy = all(each.status != "broken" for each in findings)
+    healthy = not findings_module.nothing_runs(findings) and all(each.status != "broken" for each in findings)
     return DoctorReport("1", "/somewhere", replace(environment(), gpus=()), healthy, findings)
 
 
@@ -274,6 +274,7 @@ def test_the_text_begins_each_line_with_the_status_and_fits() -> None:
     topics: tuple[Topic, ...] = ("machine", "runtimes")
     long = "many words " * 30
     findings = [finding(topic, "a thing", "missing", long, ("pip install 'x'",)) for topic in topics]
+    findings.append(finding("runtimes", "openvino on cpu", "warning", "it works"))
     lines = list(findings_module.format_report(report(*findings)))
     assert lines[:2] == ["machine", lines[1]]
     assert lines[1].split(":")[0].split() == ["missing", "a", "thing"]
@@ -291,6 +292,21 @@ def test_the_verdict_names_what_is_broken() -> None:
     assert findings_module.verdict(report(*findings)).split("; ") == ["broken: openvino on cpu", "1 warning"]
 
 
+def test_the_first_line_says_that_nothing_runs() -> None:
+    findings = (
+        finding("machine", "memory", "ok", "8 GiB"),
+        finding("runtimes", "openvino", "missing", "not installed"),
+    )
+    first, command, *_, last = findings_module.format_report(report(*findings))
+    assert first == "no backend can run a model here:"
+    assert command.split() == ["$", "pip", "install", "'rexport[cpu]'"]
+    assert last == "no backend can run a model here; 1 optional thing is missing"
+    assert not report(*findings).healthy
+    works = (*findings, finding("runtimes", "onnxruntime on cpu", "ok", "it works"))
+    assert report(*works).healthy
+    assert "no backend" not in " ".join(findings_module.format_report(report(*works)))
+
+
 def test_every_topic_has_a_title() -> None:
     topics: tuple[Topic, ...] = Topic.__args__  # type: ignore[attr-defined]
     lines = list(findings_module.format_report(report(*(finding(topic, "a", "ok", "b") for topic in topics))))
@@ -302,6 +318,7 @@ def test_the_whole_examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     put_module(tmp_path, monkeypatch, "openvino", MODULES["crashing"])
     heard: list[str] = []
     found = doctor.examine(heard.append)
+    assert not findings_module.nothing_runs(found.findings)
     by_subject = {each.subject: each for each in found.findings if each.topic == "runtimes"}
     assert by_subject["onnxruntime on cpu"].status == "ok"
     assert by_subject["openvino on cpu"].status == "broken"

@@ -107,7 +107,7 @@ def test_a_new_folder_is_announced_once(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(logging.getLogger("rexport"), "info", lambda words, *values, **_: lines.append(words % values))
     for _ in range(2):
         ExportRequest(BASIC, f"{tmp_path}/a/b/").target(".onnx")
-    assert lines == [f"made the folder {tmp_path}/a/b"]
+    assert lines == [f"created the folder {tmp_path}/a/b"]
 
 
 def test_the_folder_of_a_file_is_not_made(tmp_path: Path) -> None:

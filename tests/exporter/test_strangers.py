@@ -153,7 +153,7 @@ def test_options_without_effect_are_a_notice(options: Sequence[str], notice: str
     assert (result.code, result.stdout) == (0, f"{tmp_path}/new/resnet20.onnx\n"), result.stderr
     lines = result.stderr.splitlines()
     assert notice in lines
-    assert f"made the folder {tmp_path}/new" in lines
+    assert f"created the folder {tmp_path}/new" in lines
 
 
 def test_images_without_data_are_a_notice(desk: Path) -> None:
@@ -221,7 +221,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
             command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("untrained: ")
+    assert process.stderr.readline().startswith("the weights are random ")
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr) == (130, "", "\ninterrupted\n")

@@ -64,7 +64,7 @@ class MatrixHarness(ScriptedHarness):
     machine = MACHINE
 
 
-REQUEST = BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",), precisions=("fp32", "fp16"))
+REQUEST = BenchmarkRequest(("resnet20",), ("onnxruntime",), "pytorch", precisions=("fp32", "fp16"))
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Laye
 
 BACKEND = Backend(
     name="onnxruntime",
+    title="ONNX Runtime",
     formats=("onnx",),
     devices=("cpu", "cuda"),
     priority=10,

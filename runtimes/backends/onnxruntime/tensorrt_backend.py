@@ -167,6 +167,7 @@ def _digest(artifact: Artifact) -> str:
 
 BACKEND = Backend(
     name="onnxruntime-tensorrt",
+    title="ONNX Runtime with TensorRT",
     formats=("onnx",),
     devices=("cuda",),
     priority=8,

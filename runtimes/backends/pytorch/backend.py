@@ -228,6 +228,7 @@ def _layer(
 
 BACKEND = Backend(
     name="pytorch",
+    title="PyTorch",
     formats=("pt2",),
     devices=("cpu", "cuda"),
     priority=30,

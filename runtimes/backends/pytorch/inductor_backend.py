@@ -130,10 +130,12 @@ def _compile(program: torch.export.ExportedProgram, dynamic: bool) -> Callable[[
 
 BACKEND = Backend(
     name="inductor",
+    title="PyTorch Inductor",
     formats=("pt2",),
     devices=("cpu", "cuda"),
     priority=40,
     missing=_missing,
     open=_open,
     check_gpu=check_gpu,
+    named_only=True,
 )

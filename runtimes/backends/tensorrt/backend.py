@@ -38,6 +38,7 @@ def make_backend(flavor: Flavor, priority: int, aliases: tuple[str, ...] = ()) -
 
     return Backend(
         name=flavor.backend,
+        title=flavor.title,
         formats=("engine", "onnx"),
         devices=("cuda",),
         priority=priority,

@@ -52,6 +52,30 @@ def test_one_contradiction_decides_the_outcome(outcomes: tuple[Outcome, ...], wh
     assert replace(responses(), checks=checks).outcome == whole
 
 
+@pytest.mark.parametrize(
+    ("scale", "until", "share", "outcome"),
+    [
+        (1.0, None, 1.0, "confirmed"),
+        (0.1, None, 0.1, "confirmed"),
+        (0.09, None, 0.09, "undecided"),
+        (1.0, 6_400, 0.1, "confirmed"),
+        (1.0, 6_399, 6_399 / 64_000, "undecided"),
+        (0.05, 3_000, 3_000 / 64_000, "undecided"),
+        (None, None, None, "confirmed"),
+        (None, 320, None, "confirmed"),
+    ],
+)
+def test_less_than_a_tenth_of_the_schedule_decides_no_claim_on_trained_networks(
+    scale: float | None, until: int | None, share: float | None, outcome: Outcome
+) -> None:
+    check, other = Check("said", "", "found", "confirmed"), Check("said", "", "found", "confirmed", trained=False)
+    origin = replace(responses().provenance, scale=scale, until=until)
+    found = replace(responses(), checks=(check, other), provenance=origin)
+    assert origin.share == share
+    assert [found.outcome_of(one) for one in found.checks] == [outcome, "confirmed"]
+    assert found.outcome == outcome
+
+
 def changed(path: Path, **changes: Any) -> Path:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return path

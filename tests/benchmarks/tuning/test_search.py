@@ -119,7 +119,7 @@ def test_throughput_tries_the_batches_before_fewer_threads(tmp_path: Path) -> No
     )
     of, request = (
         subject(tmp_path, typed(tmp_path, "fp32")),
-        BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",)),
+        BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",), baseline="pytorch"),
     )
     found = searched(bench, of, TuningGoal("throughput"), request)
     assert bench.asked == [
@@ -316,7 +316,7 @@ def test_what_fails_in_the_finals_is_not_chosen(tmp_path: Path) -> None:
     milliseconds = {("onnxruntime", "fp32", 4, 1): 1.0, ("openvino", "fp32", 4, 1): 1.0}
     of = subject(tmp_path, typed(tmp_path, "fp32"))
     bench, findings = ScriptedHarness(milliseconds, {}), TuningResult(TuningGoal())
-    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED), findings)
+    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch"), findings)
     for result in bench.measure(search.one_by_one()):
         findings.results.append(result)
     bench.milliseconds = {**milliseconds, ("onnxruntime", "fp32", 4, 1): -1.0}
@@ -333,7 +333,7 @@ def test_what_fails_in_the_finals_is_not_chosen(tmp_path: Path) -> None:
 def test_what_leads_clearly_is_not_measured_again(tmp_path: Path) -> None:
     harness, of = ScriptedHarness({("openvino", "fp32", 2, 1): 1.0}, {}), subject(tmp_path, typed(tmp_path, "fp32"))
     findings = TuningResult(TuningGoal())
-    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED), findings)
+    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch"), findings)
     for result in harness.measure(search.trials()):
         findings.results.append(result)
     assert harness.together == []

@@ -301,7 +301,7 @@ def test_the_bundled_images_are_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "job", [replace(ONE, batch=2), replace(ONE, data=None), replace(ONE, load=ArrivalPlan("closed", 0.01))]
+    "job", [replace(ONE, batch=2), replace(ONE, data=None), replace(ONE, load=ArrivalPlan("single-stream", 0.01))]
 )
 def test_only_single_images_of_real_data_are_answered(job: Job, runtime: Runtime) -> None:
     assert make_encoded_call(job, runtime) is None

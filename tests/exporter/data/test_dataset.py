@@ -232,7 +232,7 @@ def test_cifar10_needs_its_path(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/no/where", "nowhere.tar.gz", "cifar10:/no/where"])
 def test_missing_places_are_named(spec: str) -> None:
-    with refuses(ResourceError, "dataset-missing", spec.removeprefix("cifar10:")):
+    with refuses(ResourceError, "dataset-missing", Path(spec.removeprefix("cifar10:"))):
         open_dataset(spec)
 
 

@@ -150,7 +150,7 @@ def test_options_stand_above_the_manifest(onnx_artifact: Artifact, folder: Path,
 
 def test_wrong_labels_and_channels_are_refused(moved: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("one\ntwo\n")
-    with refuses(ModelMismatchError, "label-count-mismatch", "2 labels for 10 classes"):
+    with refuses(ModelMismatchError, "label-count-mismatch", "2 labels", "10 classes"):
         answers_for(moved, folder / "b.png", mean=ZEROS, std=ONES, labels=tmp_path / "names.txt")
     with refuses(ModelMismatchError, "preprocessing-mismatch", "1 channels"):
         answers_for(moved, folder / "b.png", mean=(0.0,), std=(1.0,))
