@@ -14,6 +14,7 @@ import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.variants import Variant
+from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
 from exporter.weights.recognition import VariantOptions, from_checkpoint
 from exporter.weights.sources import IMAGENET_PREPROCESSING, ORIGINS, LoadedWeights, resolve, scale_preprocessing
@@ -42,10 +43,12 @@ class ExportListener:
     Attributes:
         step: Receives a short description of each step when it begins.
         notice: Receives lines for the user.
+        progress: Receives the completed share of the current step, ``None`` if unknown, and a description.
     """
 
     step: Callable[[str], None]
     notice: Notify
+    progress: Progress = ignore_progress
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportReque
     if isinstance(request.weights, LoadedWeights):
         return request, request.weights
     if request.weights in ORIGINS or not Path(request.weights).is_file():
-        return request, resolve(request.weights, request.variant, request.seed, listener.notice)
+        return request, resolve(request.weights, request.variant, request.seed, listener.notice, listener.progress)
     variant = request.variant
     chosen = {name: getattr(variant, name) for name in request.chosen}
     options = VariantOptions(

@@ -22,6 +22,7 @@ from benchmarks.records.plan import (
     SHAPES,
     SILENCE_S,
 )
+from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
 from exporter.commands.command import (
     DATA,
@@ -280,7 +281,7 @@ def named_options(text: str) -> list[str]:
 def announce_unused(unused: Mapping[str, Collection[str]]) -> None:
     """Says on stderr which options on the command line have no effect: parameters' names, by the reason in words."""
     for where, names in unused.items():
-        announce_idle(click.get_current_context(), where, names, lambda notice: click.echo(str(notice), err=True))
+        announce_idle(click.get_current_context(), where, names, terminal.print_notice)
 
 
 def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:

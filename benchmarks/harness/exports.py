@@ -48,7 +48,7 @@ class ExportContext:
     def exporter(self) -> network.ExportListener:
         from exporter import network
 
-        return network.ExportListener(self.step, lambda line: self.listener.notice(str(line)))
+        return network.ExportListener(self.step, self.listener.notice)
 
 
 def make_from_variant(name: str, place: ExportContext) -> Subject:

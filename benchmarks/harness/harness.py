@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
+import os
 import re
-import statistics
 import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from benchmarks.analysis.assembly import ResultContext, finish_result, start_res
 from benchmarks.format import count, one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
+from benchmarks.harness.eta import Eta, RunPlan
 from benchmarks.harness.scheduler import ScheduledJob
 from benchmarks.harness.subjects import subjects
 from benchmarks.machine.environment import environment
@@ -59,45 +59,6 @@ class Trial:
     later_s: tuple[float, ...] = ()
 
 
-class Eta:
-    """How long a run still takes: tells the seconds whenever something is known of them; ``None`` where nothing is.
-
-    A trial takes the seconds that it is known to last, and besides what those before took on average. Of the first
-    trial its own progress tells.
-    """
-
-    def __init__(self, tell: Callable[[float | None], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._tell = tell
-        self._clock = clock
-        self._besides_s: list[float] = []
-        self._began_s = 0.0
-        self._known_s = 0.0
-        self._later_s: Sequence[float] = ()
-
-    def begin(self, known_s: float, later_s: Sequence[float]) -> None:
-        """A trial begins that lasts ``known_s`` at least, and each of those after it ``later_s``."""
-        self._began_s, self._known_s, self._later_s = self._clock(), known_s, later_s
-        self.progress(None, None)
-
-    def progress(self, left_s: float | None, whole_s: float | None) -> None:
-        """The trial at work takes ``left_s`` more of ``whole_s``, as far as it knows itself."""
-        if self._besides_s:
-            besides_s = statistics.fmean(self._besides_s)
-        elif whole_s is not None:
-            besides_s = whole_s - self._known_s
-        else:
-            self._tell(None)
-            return
-        if left_s is None:
-            left_s = max(0.0, self._known_s + besides_s - (self._clock() - self._began_s))
-        self._tell(left_s + math.fsum(self._later_s) + besides_s * len(self._later_s))
-
-    def end(self, measured: bool) -> None:
-        """The trial has ended; one that was not ``measured`` says nothing of the others."""
-        if measured:
-            self._besides_s.append(max(0.0, self._clock() - self._began_s - self._known_s))
-
-
 class Harness:
     """Measures trials, and remembers which pairs of each network have answered.
 
@@ -123,6 +84,7 @@ class Harness:
         self._began_s = time.monotonic()
         self._ceilings: Ceilings | None = None
         self._eta = Eta(listener.left)
+        self._plan: RunPlan | None = None
         self._answered: set[tuple[str, str, str | None, str | None]] = set()
         self._groups = Counter[str]()
 
@@ -144,6 +106,14 @@ class Harness:
         self._ceilings = ceilings.measure_ceilings(self.request.threads or usable_processors(), self.request.device)
         if self._ceilings.missing is not None:
             self.listener.notice(f"no roofline: {self._ceilings.missing}")
+
+    def announce(self, plan: RunPlan) -> None:
+        """Says what is going to be measured, and how long that takes by estimate."""
+        load = self._environment.load_average
+        slowness = 1.0 if load is None else max(1.0, load[0] / (os.cpu_count() or 1))
+        self._plan = plan = replace(plan, slowness=slowness)
+        self.listener.notice(plan.sentence())
+        self._eta.plan(plan.estimates())
 
     def measure(self, trials: Iterable[Trial]) -> Iterator[Result]:
         """A result for each configuration of each trial; blocks for seconds. The next trial is asked for when the
@@ -181,9 +151,14 @@ class Harness:
         subject = trial.subject.name
         self._groups[subject] += 1
 
-        def report(name: str, step: str, left_s: float | None, whole_s: float | None) -> None:
-            self._eta.progress(left_s, whole_s)
-            self.listener.step(f"{subject} · {name}" if name else subject, step)
+        prefix = self._prefix(trial.subject)
+        names = [entry.name for entry in entries.values()]
+        together = names[0] if len(names) == 1 else f"batch {trial.configurations[0].batch}"
+
+        def report(name: str, step: str, left_s: float | None, process_s: float | None) -> None:
+            self._eta.progress(left_s, process_s)
+            self._report_position(trial, names.index(name) if name else None)
+            self.listener.step(f"{prefix}{name or together}", step.replace(f"{name}: ", "", 1) if name else step)
 
         request = replace(self.request, processes=trial.processes or self.request.processes)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
@@ -200,6 +175,16 @@ class Harness:
                 yield self._finish(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
+
+    def _prefix(self, subject: Subject) -> str:
+        """What stands before a configuration in progress: its network, if there are several."""
+        return f"{subject.name} · " if len(self.request.subjects) > 1 else ""
+
+    def _report_position(self, trial: Trial, place: int | None = None) -> None:
+        """Tells which of the planned configurations are at work: the one at this place of the trial, or all of it."""
+        if self._plan is not None and len(trial.later_s) < len(self._plan.workloads):
+            first, last, total = self._plan.position(len(trial.later_s))
+            self.listener.position(*((first, last) if place is None else (first + place,) * 2), total)
 
     def _job(self, subject: Subject, configuration: Configuration) -> Job:
         request, pair = self.request, configuration.pair
@@ -249,7 +234,8 @@ class Harness:
             return
 
         def report(step: str) -> None:
-            self.listener.step(f"{trial.subject.name} · {trial.title}", f"{step}{trial.remark}")
+            self._report_position(trial)
+            self.listener.step(f"{self._prefix(trial.subject)}{trial.title}", f"{step}{trial.remark}")
 
         report("start")
         # A process with a number above 0 is asked for nothing besides.

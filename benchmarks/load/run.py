@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import milliseconds
+from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs_alone, subject_alone
 from benchmarks.process.job import status_of
@@ -103,6 +104,7 @@ def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -
     with Harness(complete_request(request), listener) as harness:
         subject = subject_alone(harness.request, harness.folder, listener)
         load_test = _LoadTest(subject, harness.request, load_spec)
+        harness.announce(load_test.plan())
         for result in harness.measure(load_test.trials()):
             yield load_test.finish(result)
 
@@ -117,6 +119,16 @@ class _LoadTest:
         self._point: LoadPoint | None = None
         self._stream_per_s: float | None = None
         self._last = ""
+
+    def plan(self) -> RunPlan:
+        """The points of all backends that are there."""
+        workloads = [
+            workload([Configuration(pair, point.batch, threads)], load_s=point.duration_s)
+            for pair, threads in self._pairs
+            for point in self._points
+            if not isinstance(pair.opens, Refusal)
+        ]
+        return RunPlan(self._request, tuple(workloads), unit="load point")
 
     def trials(self) -> Iterator[Trial]:
         """A trial for each backend and point, in their order; one for a backend that is not there."""

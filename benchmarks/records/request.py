@@ -50,11 +50,13 @@ class RunListener:
         step: Called with the subject of the work and its current step.
         notice: Called with a line that the user must see.
         left: Called with the estimated seconds left, or ``None`` while there is no estimate.
+        position: Called with the planned configurations at work: the first, the last, and their number in all.
     """
 
     step: Callable[[str, str], None]
-    notice: Callable[[str], None]
+    notice: Callable[[str | Reason], None]
     left: Callable[[float | None], None] = lambda _: None
+    position: Callable[[int, int, int], None] = lambda *_: None
 
 
 @dataclass(frozen=True)

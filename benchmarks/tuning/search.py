@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.analysis.figures import Figures, negate
+from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.run import exit_code as run_exit_code
 from benchmarks.harness.subjects import pairs, variant_or_path
@@ -163,6 +164,7 @@ def tune(request: BenchmarkRequest, findings: TuningResult, listener: RunListene
         target = target_of(request.subjects[0], goal.out, goal.force)
         (subject,) = harness.make_subjects()
         search = TuningSearch(_portable(subject), request, findings)
+        harness.announce(search.plan(request))
         for result in harness.measure(search.trials()):
             findings.results.append(result)
             yield result
@@ -273,22 +275,41 @@ class TuningSearch:
         self._processes = max(request.processes or 1, FINAL_PROCESSES)
         default = (subject.fixed_batch,) if subject.fixed_batch else BATCHES[findings.goal.objective]
         self._batches = tuple(dict.fromkeys(request.batches or default))
-        self._left = 0  # configurations that may still be measured one by one
+        self._left = 0  # trials that may still come; all finalists side by side are the last one
 
     def trials(self) -> Iterator[Trial]:
         """Yield all trials in their order. The results of a trial must be in the findings before the next is taken."""
         yield from self.one_by_one()
         yield from self.finals()
 
+    def plan(self, request: BenchmarkRequest) -> RunPlan:
+        """Return the plan of all trials that may come. A pair beyond the bound has fewer.
+
+        Args:
+            request: The request, whose plan gives the time of a trial.
+        """
+        evaluated = self._subject.weights is not None
+        workloads = []
+        for pair in (self._reference, *self._pairs):
+            threads = (self._threads[0],) if pair is self._reference else self._threads
+            for batch in self._batches:
+                configuration = Configuration(pair, batch, threads[0], self._cuda_graphs)
+                workloads.append(workload([configuration], evaluated and batch == self._batches[0]))
+            workloads += [replace(workloads[-1], evaluated=0, threads=number) for number in threads[1:]]
+        candidates = len(self._pairs) * (len(self._batches) + len(self._threads) - 1)
+        again = min(FINALISTS, candidates) if candidates > 1 else 0
+        finals = replace(workloads[-1], configurations=again, evaluated=0, processes=self._processes)
+        return RunPlan(request, (*workloads, finals), at_most=True)
+
     def one_by_one(self) -> Iterator[Trial]:
         """Yield one configuration after another, those of the reference first."""
         findings, trials_of_pair = self._findings, len(self._batches) + len(self._threads) - 1
-        self._left = len(self._batches) + len(self._pairs) * trials_of_pair
+        self._left = len(self._batches) + len(self._pairs) * trials_of_pair + 1
         for batch in self._batches:
             yield self._trial(self._reference, batch, self._threads[0])
             findings.labelled = findings.labelled or findings.latest.top1 is not None
         for number, pair in enumerate(self._pairs):
-            self._left = (len(self._pairs) - number) * trials_of_pair
+            self._left = (len(self._pairs) - number) * trials_of_pair + 1
             yield from self._try_pair(pair)
         if len(self._batches) > 1 and len(self._threads) > 1:
             findings.left_out.append("fewer threads were tried only at the fastest batch size of each configuration")

@@ -118,7 +118,7 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
         beside = artifact.path.with_name(weights.source or "")
         spec = str(beside) if beside.is_file() else weights.source or ""
     try:
-        loaded = resolve(spec, variant, weights.seed or 0, listener.notice)
+        loaded = resolve(spec, variant, weights.seed or 0, listener.notice, listener.progress)
     except RexportError as error:
         raise CompatibilityError(
             f"the artifact does not contain the fp32 weights, and they cannot be loaded again: {error}",

@@ -6,17 +6,15 @@ contains the first digits of its SHA-256. A download gets this name only if its 
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import re
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TypeAlias
 
 from runtimes import files
 from runtimes.errors import IntegrityError, ResourceError, UsageError, quote
@@ -58,8 +56,18 @@ _CHUNK_BYTES = 1 << 18
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-class _Bar(Protocol):
-    def __call__(self, done_bytes: int, total_bytes: int | None) -> None: ...
+Progress: TypeAlias = Callable[[float | None, str], None]
+"""Receives the completed share of a step, ``None`` while its end is unknown, and a description of the progress."""
+
+
+def ignore_progress(share: float | None, detail: str) -> None:
+    """Ignore the progress.
+
+    Args:
+        share: Ignored.
+        detail: Ignored.
+    """
+    del share, detail
 
 
 class _BrokenOffError(Exception):
@@ -85,15 +93,15 @@ def cache_folder() -> Path:
         ) from error
 
 
-def fetch(name: str, progress: Callable[[str], None]) -> Path:
+def fetch(name: str, notify: Callable[[str], None], progress: Progress = ignore_progress) -> Path:
     """Return the path of a published file in the cache, and download the file first if it is missing there.
 
-    The call blocks until the download has finished. Other processes wait for it. If stderr is a terminal, it shows a
-    progress bar.
+    The call blocks until the download has finished. Other processes wait for it.
 
     Args:
         name: The name of the file, a value of ``PUBLISHED``.
-        progress: Receives one line before a download.
+        notify: Receives one line before a download.
+        progress: Receives the progress of the download.
 
     Raises:
         ResourceError: The network or the file on the server is missing, or the cache is not writable.
@@ -112,10 +120,9 @@ def fetch(name: str, progress: Callable[[str], None]) -> Path:
     with files.folder_lock(target.parent):
         if target.is_file() and _matches_digest(target):  # another process was faster
             return target
-        progress(f"downloading {url} into {target.parent}")
+        notify(f"downloading {url} into {target.parent}")
         part = target.with_name(f"{name}.part")
-        with _bar(name) as bar:
-            _download(url, part, bar)
+        _download(url, part, progress)
         if not _matches_digest(part, name):
             part.unlink()
             raise IntegrityError(
@@ -143,12 +150,12 @@ def _address(name: str) -> str:
     return f"{base.rstrip('/')}/{name}"
 
 
-def _download(url: str, part: Path, bar: _Bar) -> None:
+def _download(url: str, part: Path, progress: Progress) -> None:
     """Complete ``part``, which may hold the beginning of the file."""
     for attempt in range(1, ATTEMPTS + 1):
         before = part.stat().st_size if part.exists() else 0
         try:
-            _continue(url, part, before, bar)
+            _continue(url, part, before, progress)
             return
         except _BrokenOffError as error:
             after = part.stat().st_size if part.exists() else 0
@@ -159,14 +166,14 @@ def _download(url: str, part: Path, bar: _Bar) -> None:
                 ) from error
 
 
-def _continue(url: str, part: Path, kept_bytes: int, bar: _Bar) -> None:
+def _continue(url: str, part: Path, kept_bytes: int, progress: Progress) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={kept_bytes}-"} if kept_bytes else {})
     try:
         response = _opener().open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and kept_bytes:
-            _handle_refused_range(url, part, kept_bytes, error, bar)
+            _handle_refused_range(url, part, kept_bytes, error, progress)
             return
         raise ResourceError(
             f"cannot download {quote(url)}: the server replied {error.code} {quote(error.reason)}",
@@ -178,14 +185,16 @@ def _continue(url: str, part: Path, kept_bytes: int, bar: _Bar) -> None:
         raise _BrokenOffError(quote(reason)) from error
     with response:
         start, total = _response_range(response, kept_bytes)
-        _receive(response, part, start, total, bar)
+        _receive(response, part, start, total, progress)
 
 
-def _handle_refused_range(url: str, part: Path, kept_bytes: int, error: urllib.error.HTTPError, bar: _Bar) -> None:
+def _handle_refused_range(
+    url: str, part: Path, kept_bytes: int, error: urllib.error.HTTPError, progress: Progress
+) -> None:
     """Handle a server that has no bytes after ours: the file is complete, or its beginning belongs to another file."""
     if error.headers.get("Content-Range") != f"bytes */{kept_bytes}":
         part.unlink()
-        _continue(url, part, 0, bar)
+        _continue(url, part, 0, progress)
 
 
 def _response_range(response: http.client.HTTPResponse, kept_bytes: int) -> tuple[int, int | None]:
@@ -202,7 +211,7 @@ def _response_range(response: http.client.HTTPResponse, kept_bytes: int) -> tupl
     return 0, int(length) if length and length.isdigit() else None
 
 
-def _receive(response: IO[bytes], part: Path, start: int, total: int | None, bar: _Bar) -> None:
+def _receive(response: IO[bytes], part: Path, start: int, total: int | None, progress: Progress) -> None:
     if (total or 0) > MAX_BYTES:
         raise ResourceError(
             f"the server offers {total:,} bytes; at most {MAX_BYTES:,} are accepted",
@@ -218,7 +227,8 @@ def _receive(response: IO[bytes], part: Path, start: int, total: int | None, bar
                         f"the server sends more than {MAX_BYTES:,} bytes", code="download-too-large", path=part
                     )
                 file.write(chunk)
-                bar(done, total)
+                share = done / total if total else None
+                progress(share, f"{part.stem} · {done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB")
     except OSError as error:
         raise ResourceError.from_os(error, part, "write") from error
     if total is not None and done < total:
@@ -253,22 +263,3 @@ class _HttpRedirects(urllib.request.HTTPRedirectHandler):
 
 def _opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(_HttpRedirects)
-
-
-def _draw_nothing(done_bytes: int, total_bytes: int | None) -> None:
-    del done_bytes, total_bytes
-
-
-@contextlib.contextmanager
-def _bar(name: str) -> Iterator[_Bar]:
-    """Show a progress bar on stderr if it is a terminal."""
-    if not sys.stderr.isatty():
-        yield _draw_nothing
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done_bytes, total_bytes: progress.update(task, completed=done_bytes, total=total_bytes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.models.variants import VARIANTS, Variant
 from exporter.weights import checkpoint, download, matching
+from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
 from runtimes import codec, files
 from runtimes.artifacts.manifest import Weights
@@ -95,7 +96,9 @@ class Bundle:
     preprocessing: Preprocessing
 
 
-def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWeights:
+def resolve(
+    spec: str, variant: Variant, seed: int, notify: Notify, progress: Progress = ignore_progress
+) -> LoadedWeights:
     """Load the weights that ``spec`` names.
 
     Args:
@@ -103,6 +106,7 @@ def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWei
         variant: The variant.
         seed: The seed of ``random``. The other sources ignore it.
         notify: Receives notices for the user.
+        progress: Receives the progress of a download.
 
     Raises:
         ModelMismatchError: The weights belong to another variant. The message names it if possible.
@@ -118,7 +122,7 @@ def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWei
     if word == "bundled":
         return load_bundled(variant, notify)
     if word == "imagenet":
-        return imagenet(variant, notify)
+        return imagenet(variant, notify, progress)
     return from_file(spec, variant, notify)
 
 
@@ -198,12 +202,13 @@ def _read_bundle(path: Path) -> Bundle:
         ) from error
 
 
-def imagenet(variant: Variant, notify: Notify) -> LoadedWeights:
+def imagenet(variant: Variant, notify: Notify, progress: Progress = ignore_progress) -> LoadedWeights:
     """Load torchvision's published weights from the cache or the network.
 
     Args:
         variant: The variant.
         notify: Receives one line before a download.
+        progress: Receives the progress of the download.
 
     Raises:
         ModelMismatchError: There are no published weights for the variant with these options.
@@ -219,7 +224,7 @@ def imagenet(variant: Variant, notify: Notify) -> LoadedWeights:
             code="imagenet-variant-unpublished",
             hint="use one of these, or --weights FILE or random",
         )
-    path = download.fetch(name, notify)
+    path = download.fetch(name, notify, progress)
     state = _read_fitting_state(path, variant, notify)
     labels = tuple(files.read_bounded(BUNDLED_FOLDER / IMAGENET_CLASSES, CLASSES_LIMIT_BYTES).decode().splitlines())
     record = Weights("imagenet", True, matching.state_digest(state), source=name)

@@ -18,7 +18,6 @@ from benchmarks import cli
 from benchmarks.analysis.figures import Figures
 from benchmarks.commands import options
 from benchmarks.commands.measure import run
-from benchmarks.commands.progress import CLEAR_LINE
 from benchmarks.harness import run as harness_run
 from benchmarks.records import store
 from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES
@@ -32,6 +31,7 @@ from tests.benchmarks.terminals import Terminal
 from tests.exporter.command_line import here
 from tests.processes import default_interrupt
 from tests.refusals import error_codes, refuses
+from tests.screens import watch
 
 RBENCH = (sys.executable, "-m", "benchmarks.cli")
 TIMED = replace(SCRIPT, delays_s=(0.001,))
@@ -50,8 +50,10 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     asked = ("run", path, "--threads", 1, "--batch", 1, "--batch", 2, *SHORT, "--processes", 2)
     done = rbench(*asked, "-o", out, "--json", lines)
     assert done.returncode == 0
-    steps = [line.split(" · ") for line in done.stderr.splitlines()]
-    assert steps == [["net.fake", "fake fp32", f"batch {batch}", "1 thread"] for batch in (1, 2)]
+    plan, *begun = done.stderr.splitlines()
+    assert plan.startswith("Plan: 1 network x 1 backend x 2 batch sizes = 2 configurations, 2 processes each; about ")
+    steps = [line.split(" · ") for line in begun]
+    assert steps == [[f"[{batch}/2] fake fp32", f"batch {batch}", "1 thread"] for batch in (1, 2)]
     assert "net.fake · resnet20," in done.stdout
     assert "\x1b" not in done.stdout
     *table, page = done.stdout.splitlines()
@@ -86,23 +88,15 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
 
 
 def test_a_terminal_shows_one_line_and_the_time_left(tmp_path: Path) -> None:
-    with Terminal(columns=40) as terminal:
-        done = subprocess.run(
-            [*RBENCH, *map(str, ("run", artifact(tmp_path, TIMED), *SHORT, "--processes", 2))],
-            stdout=subprocess.PIPE,
-            stderr=terminal.descriptor,
-            text=True,
-            timeout=60,
-        )
-        first, *lines = terminal.read().split(CLEAR_LINE)
-    assert (done.returncode, first, lines[-1]) == (0, "", "")
-    assert max(map(len, lines)) == 39
-    assert not any("\n" in line for line in lines)
-    assert lines[0].startswith("net.fake · ")
-    left = [line for line in lines if " s left · net.fake: process 2 of 2" in line]
-    assert left
-    assert not any("left" in line for line in lines[:4])  # there is nothing yet to estimate from
-    assert "\x1b" not in done.stdout
+    command = [*RBENCH, *map(str, ("run", artifact(tmp_path, TIMED), *SHORT, "--processes", 2))]
+    session = watch(command, 100, stdout=tmp_path / "stdout")
+    (plan,) = session.lines
+    assert (session.code, plan.split(":")[0]) == (0, "Plan")
+    begun, *_, last = [status for status in session.statuses() if status.startswith("[1/1]")]
+    assert "fake fp32 · batch 1" in begun
+    assert " left" in begun
+    assert "process 2 of 2" in last
+    assert "\x1b" not in (tmp_path / "stdout").read_text()
 
 
 def test_a_raw_int8_network_is_compared_with_fp32(tmp_path: Path) -> None:

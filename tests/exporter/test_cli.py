@@ -176,12 +176,14 @@ def test_labels_in_any_form_end_in_the_manifest(tmp_path: Path, onnx_artifact: A
     assert manifest.labels == tuple(f"label {number}" for number in range(10))
 
 
-def test_what_libraries_print_does_not_reach_stdout(tmp_path: Path, onnx_artifact: Artifact) -> None:
-    process = driven(onnx_artifact.path, "noise", "onnx", "resnet20", "-o", tmp_path)
+@pytest.mark.parametrize("shown", [False, True])
+def test_what_libraries_print_is_for_debugging_alone(shown: bool, tmp_path: Path, onnx_artifact: Artifact) -> None:
+    debug = ["--debug"] if shown else []
+    process = driven(onnx_artifact.path, "noise", "onnx", "resnet20", "-o", tmp_path, *debug)
     stdout, stderr = process.communicate(timeout=120)
     assert stdout == f"{tmp_path}/resnet20.onnx\n"
-    assert "a library talks" in stderr
-    assert "native code talks" in stderr
+    assert ("a library talks" in stderr) == shown
+    assert ("native code talks" in stderr) == shown
 
 
 @pytest.mark.parametrize(

@@ -152,14 +152,14 @@ def test_options_without_effect_are_a_notice(options: Sequence[str], notice: str
     result = here(main, "onnx", "resnet20", "--size", "8", *options, "-o", f"{tmp_path}/new/")
     assert (result.code, result.stdout) == (0, f"{tmp_path}/new/resnet20.onnx\n"), result.stderr
     lines = result.stderr.splitlines()
-    assert notice in lines
-    assert f"created the folder {tmp_path}/new" in lines
+    assert f"warning[options-without-effect]: {notice}" in lines
+    assert f"notice[folder-made]: created the folder {tmp_path}/new" in lines
 
 
 def test_images_without_data_are_a_notice(desk: Path) -> None:
     result = here(main, "explain", "resnet20.onnx", "--images", "3", cwd=desk)
     assert result.code == 0
-    assert "no effect without --data: --images" in result.stderr.splitlines()
+    assert "warning[options-without-effect]: no effect without --data: --images" in result.stderr.splitlines()
 
 
 NO_DEVICE = """
@@ -221,7 +221,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
             command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("the weights are random ")
+    assert process.stderr.readline().startswith("warning[untrained]: ")
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr) == (130, "", "\ninterrupted\n")

@@ -99,3 +99,11 @@ def test_other_files_are_checked_on_request(root: Path, capsys: pytest.CaptureFi
     assert main(["--root", str(root), path]) == 1
     assert main(["--root", str(root), path.partition("/")[0]]) == 1
     assert capsys.readouterr().out == 2 * f"{path}:1: module: no docstring\n"
+
+
+def test_a_room_is_checked_without_its_neighbours(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for room in ("records", "report"):
+        (root / "benchmarks" / room).mkdir()
+        (root / "benchmarks" / room / "module.py").write_text("x = 1\n")
+    assert main(["--root", str(root)]) == 1
+    assert capsys.readouterr().out == "benchmarks/records/module.py:1: module: no docstring\n"

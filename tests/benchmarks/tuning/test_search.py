@@ -104,7 +104,7 @@ def test_each_trial_says_how_many_are_still_to_come(tmp_path: Path) -> None:
     harness = ScriptedHarness({("onnxruntime", "fp32", 4, 1): -1.0}, {"int8": 0.02})
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"))
     searched(harness, of, TuningGoal(max_drop=0.01))
-    assert harness.later == [12, 11, 8, 5, 4, 3, 2]
+    assert harness.later == [13, 12, 9, 6, 5, 4, 3]
 
 
 def test_throughput_tries_the_batches_before_fewer_threads(tmp_path: Path) -> None:
@@ -283,7 +283,9 @@ def test_the_command_prints_the_path_on_the_last_line(tmp_path: Path) -> None:
     assert p50 is not None
     assert tuning.p50_s == p50.value
     assert (result.asked.processes, result.asked.rounds, len(result.samples), result.roof) == (1, 2, 1, None)
-    assert done.stderr.rstrip("\n").split(" · ") == ["net.fake", "fake fp32", "batch 1", "1 thread"]
+    plan, configuration = done.stderr.splitlines()
+    assert plan.startswith("Plan: up to 1 configuration, 1 process each; about ")
+    assert configuration.split(" · ") == ["[1/1] fake fp32", "batch 1", "1 thread"]
     with runtimes.open(out) as runtime:
         assert runtime.description.threads == 1
     again = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out)
