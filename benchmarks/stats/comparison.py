@@ -32,21 +32,25 @@ from exporter.proportions import Interval
 from runtimes.errors import UsageError
 
 Verdict: TypeAlias = Literal["faster", "slower", "no significant difference"]
+"""The verdict of a comparison."""
 
 NO_DIFFERENCE: Verdict = "no significant difference"
+"""The verdict unless the whole interval lies beyond the resolution."""
 
 Units: TypeAlias = Literal["processes", "rounds", "samples"]
 """The units that a comparison takes as independent."""
 
 RESOLUTION = 0.01
-"""A difference is significant if its whole interval lies beyond this: one percent is what moving code in memory makes
-(Mytkowicz et al. 2009, Curtsinger and Berger 2013), and no reason to choose."""
+"""The smallest relative difference that counts: a difference is significant if its whole interval lies beyond it.
+
+Moving the same code in memory changes the latency by one percent (Mytkowicz et al. 2009, Curtsinger and Berger 2013).
+"""
 
 ONE_PROCESS_RESOLUTION = 0.05
 """The resolution if each side is one process, because the interval does not cover the spread between processes."""
 
 SMALL_DIFFERENCE = 0.10
-"""Half the width of an interval, relative to its ratio, up to which two without a significant difference are alike."""
+"""The largest half width of an interval, relative to its ratio, at which two configurations may be called alike."""
 
 MIN_ROUNDS = 5
 """The minimum number of rounds for a comparison of one pair of processes by rounds. Fewer are compared by samples."""
@@ -57,12 +61,13 @@ class LatencyComparison:
     """The comparison of the latencies of two configurations.
 
     Attributes:
-        ratio: the reference's over the other's: 2.0 is twice as fast as the reference.
-        interval: at 95 %, on the ratio.
-        verdict: on the other. The difference is significant if the whole interval lies beyond ``RESOLUTION``, so
-            ``faster`` says: by more than one percent, at 95 %.
-        units: what was taken as independent of each other. ``processes`` where there are two or more; otherwise the
-            interval speaks of these two processes alone, and a verdict asks for ``ONE_PROCESS_RESOLUTION``.
+        ratio: The latency of the reference divided by that of the other: 2.0 is twice as fast as the reference.
+        interval: The 95 % interval of the ratio.
+        verdict: The verdict on the other. It is ``NO_DIFFERENCE`` unless the whole interval lies beyond the
+            resolution.
+        units: The units taken as independent. With two or more processes these are processes and the resolution is
+            ``RESOLUTION``. Otherwise the interval is valid only for these processes and the resolution is
+            ``ONE_PROCESS_RESOLUTION``.
     """
 
     ratio: float
@@ -72,18 +77,18 @@ class LatencyComparison:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the ratio may be reported as a number.
+        """Whether the ratio may be given as a number.
 
-        The difference is significant, and half the interval is at most half of the difference to 1 and at most a
-        quarter of the ratio.
+        The difference must be significant. Half the interval must be at most half of the difference to 1 and a quarter
+        of the ratio.
         """
         return self.verdict != NO_DIFFERENCE and self._reach <= min(abs(self.ratio - 1) / 2, self.ratio / 4)
 
     @property
     def is_alike(self) -> bool:
-        """Whether the two may be called alike.
+        """Whether the two are alike: not significantly different, with an interval that excludes larger differences.
 
-        There is no significant difference, and the interval would show a difference of ``SMALL_DIFFERENCE``.
+        Half the interval must be at most ``SMALL_DIFFERENCE`` of the ratio.
         """
         return self.verdict == NO_DIFFERENCE and self._reach <= SMALL_DIFFERENCE * self.ratio
 
