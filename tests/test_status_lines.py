@@ -82,9 +82,7 @@ def test_a_search(tmp_path: Path, onnx_artifact: Artifact) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 40, 20])
-def test_no_status_is_wider_than_the_terminal_and_an_interrupt_leaves_none(
-    columns: int, onnx_artifact: Artifact
-) -> None:
+def test_no_status_exceeds_the_terminal_or_survives_ctrl_c(columns: int, onnx_artifact: Artifact) -> None:
     typed: list[str] = []
 
     def interrupt(frame: tuple[str, ...], master: int) -> None:
