@@ -40,7 +40,7 @@ def test_the_page_of_a_folder(results: Path) -> None:
     assert called(results) == "report.html\n"
     text = Path("report.html").read_text()
     assert "<title>rbench</title>" in text
-    assert "0.410 [" in text
+    assert "0.410 ± " in text
     assert text.count("<figure") >= 2
 
 
@@ -132,7 +132,7 @@ def test_rows_and_findings_together_each_once(found: Path, results: Path) -> Non
     assert said == "a.html\n"
     text = Path("a.html").read_text()
     assert text.count("<h2>Layer responses") == text.count(f"<h2>{degradation().title}") == 1
-    assert text.index("0.410 [") < text.index("<h2>Layer responses")
+    assert text.index("0.410 ± ") < text.index("<h2>Layer responses")
 
 
 def test_findings_as_markdown(found: Path) -> None:
