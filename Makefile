@@ -49,7 +49,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 docs: setup  # the site in out/site; any warning, a broken link included, is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	$(BIN)/python -m scripts.docs.readability
 
 figures: setup

@@ -66,15 +66,15 @@ def run_block(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def reader_folder(tmp_path: Path) -> Path:
-    """What a reader has: a checkpoint of a ResNet-18 with three classes, their names, and a few labelled photographs."""
+    """What a reader has: a checkpoint of a ResNet-18 with three classes, their names, and labelled photographs."""
     import torch
     from PIL import Image
 
     from exporter.models.resnet import build
-    from exporter.models.variants import variant
+    from exporter.models.variants import customise, variant
 
     torch.manual_seed(0)
-    torch.save(build(variant("resnet18").customise(num_classes=3)).state_dict(), tmp_path / "best.pth")
+    torch.save(build(customise(variant("resnet18"), classes=3)).state_dict(), tmp_path / "best.pth")
     names = ("apple", "book", "chair")
     (tmp_path / "labels.txt").write_text("\n".join(names) + "\n")
     generator = np.random.default_rng(0)

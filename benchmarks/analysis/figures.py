@@ -14,9 +14,8 @@ from benchmarks.analysis import warnings
 from benchmarks.machine.disturbances import disturbances, find_invalidity
 from benchmarks.machine.gpu import GpuState
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
+from benchmarks.records.identity import find_evaluated_reference, find_timed_reference, is_reference
 from benchmarks.records.plan import LEAST_PROCESSES
-from benchmarks.records.request import is_reference
 from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import ProcessSamples, Series
 from benchmarks.stats import comparison, intervals
@@ -39,7 +38,7 @@ _NOT_RECORDED = RecordedFigures(complete=False, estimates={})
 Processes: TypeAlias = tuple[tuple[tuple[float, ...], ...], ...]
 """Seconds, by process and round."""
 
-PRELIMINARY_CODES = ("processes-too-few", "machine-not-recorded")
+PRELIMINARY_CODES = ("processes-too-few", "run-quick", "machine-not-recorded")
 """Codes of what makes a result preliminary. Other reasons make it invalid."""
 
 REMEMBERED = 1024
@@ -77,7 +76,7 @@ class Figures:
     @property
     def is_reference(self) -> bool:
         """Whether the others are compared with it."""
-        return is_reference(self.result.identity.backend, self.result.identity.precision)
+        return is_reference(self.result)
 
     def quantile(self, q: float) -> Estimate | None:
         """The ``q``-quantile of a whole call, host arrays in and out, of a whole batch; of a load, of its responses.
@@ -282,7 +281,7 @@ class Figures:
         """Whether the times are reliable, in MLPerf's words; ``None`` of what was not measured, and of cold starts.
 
         ``INVALID``: the machine was busy, or throttled. ``PRELIMINARY``: there is too little to tell, as of fewer than
-        three processes.
+        three processes, or of a quick run.
         """
         if self.validity_reason is None:
             return "VALID" if self._is_judged else None
@@ -302,6 +301,8 @@ class Figures:
                 f"{processes} process{'' if processes == 1 else 'es'} per configuration; an interval needs at least "
                 f"{LEAST_PROCESSES}",
             )
+        if self.result.asked.quick:
+            return Reason("run-quick", "measured with --quick, in short samples")
         if self.disturbances is None:
             return Reason("machine-not-recorded", "the state of the machine was not recorded")
         return None

@@ -107,13 +107,15 @@ def _process_medians(result: Result) -> list[float]:
 
 def name(result: Result, threads: bool = False) -> str:
     """The configuration in the words that users type, without the batch."""
-    return _join_name(" ".join(filter(None, (result.identity.backend, result.identity.precision))), result, threads)
+    of = result.identity
+    return _join_name(" ".join(filter(None, (of.backend, of.precision, of.file))), result, threads)
 
 
 def title(result: Result, threads: bool = False) -> str:
     """The configuration as a sentence names it, without the batch; fp32 is not mentioned."""
-    precision = "" if result.identity.precision in (None, FP32) else f" {result.identity.precision}"
-    return _join_name(f"{backend_title(result.identity.backend)}{precision}", result, threads)
+    of = result.identity
+    precision = None if of.precision == FP32 else of.precision
+    return _join_name(" ".join(filter(None, (backend_title(of.backend), precision, of.file))), result, threads)
 
 
 def _join_name(name: str, result: Result, threads: bool) -> str:

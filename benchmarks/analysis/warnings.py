@@ -146,7 +146,7 @@ def check_load(load: LoadResult) -> Iterator[Reason]:
             "requests arrived faster than they were answered, so their waiting time depends on the duration "
             f"({load.unanswered:,} of {total:,} unanswered at the end)",
         )
-    elif load.rate_per_s is not None and load.shape == "open" and load.achieved_per_s < KEPT * load.rate_per_s:
+    elif load.rate_per_s is not None and load.achieved_per_s < KEPT * load.rate_per_s:
         yield Reason(
             "rate-not-reached",
             f"the requested rate was not reached ({load.achieved_per_s:,.0f} of {load.rate_per_s:,.0f} requests/s)",
@@ -194,13 +194,13 @@ def list_stalls(load: LoadResult) -> Iterator[Reason]:
     calls = load.services_s
     usual_s = intervals.quantile(calls, 0.5)
     stalls = [sample for sample in calls if sample > STALL * usual_s]
-    if load.shape == "closed" and stalls:
+    if load.shape == "single-stream" and stalls:
         yield Reason(
             "calls-stalled",
             f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(stalls))} ms (median "
             f"{milliseconds(usual_s)} ms); a single stream sends nothing meanwhile, so no request is seen to wait",
         )
-    if load.shape == "open" and intervals.enough_for(calls, 0.99):
+    if load.shape == "server" and intervals.enough_for(calls, 0.99):
         service_s, response_s = (intervals.quantile(samples, 0.99) for samples in (calls, load.responses_s))
         if response_s > HELD_UP * service_s:
             behind = f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(calls))} ms; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import (
@@ -19,7 +19,6 @@ from benchmarks.format import (
     share,
     times,
 )
-from benchmarks.records.request import REFERENCE
 from benchmarks.records.result import Estimate
 from benchmarks.stats.comparison import NO_DIFFERENCE
 from exporter.document.blocks import Table, TableColumn, TableRow
@@ -30,7 +29,7 @@ P = TypeVar("P")
 
 MEANING = (
     "p50 ms: median latency, end-to-end: one call with host arrays in and out.",
-    "vs {baseline}: how many times as fast as the baseline; 2.0x is twice as fast.",
+    "vs baseline: how many times as fast as the baseline; 2.0x is twice as fast.",
     "p90, p99, p99.9: latency quantiles; p99 needs 1,000 samples, p99.9 10,000.",
     "images/s: images of all calls over their time. top-1 %: accuracy.",
     "change pp: change in top-1 accuracy against the baseline, in percentage points.",
@@ -62,17 +61,20 @@ NOT_SIGNIFICANT = "n.s."
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column: its heading, the function that writes its cells, and its priority as in ``TableColumn``."""
+    """One column: its heading, the function that writes its cells, and the rest as in ``TableColumn``."""
 
     heading: str
     cell: Callable[[T], str]
     left: bool = False
     priority: int = 0
+    stacked: bool = False
 
 
 def table(columns: Sequence[Column[T]], rows: Sequence[T]) -> Table:
     """The rows' cells, without the columns that there is nothing in."""
-    heads = tuple(TableColumn(column.heading, column.left, priority=column.priority) for column in columns)
+    heads = tuple(
+        TableColumn(column.heading, column.left, priority=column.priority, stacked=column.stacked) for column in columns
+    )
     return Table(heads, tuple(TableRow(tuple(column.cell(row) for column in columns)) for row in rows)).drop_empty()
 
 
@@ -81,18 +83,23 @@ def table_of_results(
 ) -> Table:
     """The same of results, which a page filters by what stands at the left and by batch; ``best`` are marked."""
     plain = table(columns, results)
-    searched = [column for column in columns if column.left or column is BATCH]
     rows = []
     for figures, row in zip(results, plain.rows, strict=True):
-        identity = figures.result.identity
-        about = {"runtime": identity.backend, "precision": identity.precision or ""}
-        words = dict.fromkeys((*about.values(), *(column.cell(figures) for column in searched)))
-        words.pop(ABSENT, None)
         missing = figures.result.status != "ok" or not has_values(columns, figures)
         marked = any(figures is one for one in best)
-        attributes = {**about, "words": " ".join(words).lower()}
-        rows.append(TableRow(row.cells, attributes, "missing" if missing else "best" if marked else ""))
+        state: Literal["missing", "best", ""] = "missing" if missing else "best" if marked else ""
+        rows.append(TableRow(row.cells, search_attributes(columns, figures), state))
     return replace(plain, rows=tuple(rows))
+
+
+def search_attributes(columns: Sequence[Column[Figures]], figures: Figures) -> dict[str, str]:
+    """The words by which a page filters a result that it shows in these columns."""
+    identity = figures.result.identity
+    about = {"backend": identity.backend, "precision": identity.precision or ""}
+    cells = (column.cell(figures) for column in columns if column.left or column is BATCH)
+    words = dict.fromkeys((*about.values(), *cells))
+    words.pop(ABSENT, None)
+    return {**about, "words": " ".join(words).lower()}
 
 
 def has_values(columns: Sequence[Column[Figures]], figures: Figures) -> bool:
@@ -149,9 +156,12 @@ def _graphs(figures: Figures) -> str:
 
 
 BACKEND: Column[Figures] = Column("backend", lambda figures: figures.result.identity.backend, left=True)
-PRECISION: Column[Figures] = Column("precision", lambda figures: figures.result.identity.precision or ABSENT, left=True)
-BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch))
-WHICH: tuple[Column[Figures], ...] = (BACKEND, PRECISION, BATCH, Column("graphs", _graphs, left=True))
+PRECISION: Column[Figures] = Column(
+    "precision", lambda figures: figures.result.identity.precision or ABSENT, left=True, stacked=True
+)
+BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch), stacked=True)
+FILE: Column[Figures] = Column("file", lambda figures: figures.result.identity.file or ABSENT, left=True)
+WHICH: tuple[Column[Figures], ...] = (FILE, BACKEND, PRECISION, BATCH, Column("graphs", _graphs, left=True))
 TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))
 CHANGE: Column[Figures] = Column("change pp", lambda figures: against_reference(change, figures.top1_change, figures))
 AGREEMENT: Column[Figures] = Column("agreement %", lambda figures: percent(value_of(figures.agreement)))
@@ -161,7 +171,7 @@ ARITHMETIC: Column[Figures] = Column(
 MAIN: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("p50 ms", lambda figures: spread(duration, figures.p50)),
-    Column(f"vs {REFERENCE}", _ratio),
+    Column("vs baseline", _ratio),
     Column("p99 ms", lambda figures: milliseconds(value_of(figures.p99)), priority=4),
     Column("images/s", lambda figures: number(figures.images_per_s), priority=3),
     Column("top-1 %", lambda figures: percent(value_of(figures.top1)), priority=1),
@@ -181,6 +191,7 @@ LATENCY: tuple[Column[Figures], ...] = (
     Column("decoding too ms", lambda figures: milliseconds(value_of(figures.image_p50))),
 )
 ACCURACY: tuple[Column[Figures], ...] = (
+    FILE,
     BACKEND,
     PRECISION,
     TOP1,
@@ -198,6 +209,7 @@ COST: tuple[Column[Figures], ...] = (
     Column("load s", lambda figures: number(figures.load_s, ".2f")),
     Column("first call ms", lambda figures: milliseconds(figures.first_s)),
     Column("peak MB", lambda figures: megabytes(figures.peak_bytes)),
+    Column("size MB", lambda figures: megabytes(figures.result.identity.size_bytes, ",.1f")),
 )
 GPU: tuple[Column[Figures], ...] = (
     *WHICH,
@@ -211,8 +223,7 @@ GPU: tuple[Column[Figures], ...] = (
 
 def meaning(results: Sequence[Figures]) -> tuple[str, ...]:
     """The lines that explain the columns of these results."""
-    lines = MEANING if is_cpu_only(results) else MEANING + MEANING_OF_CUDA
-    return tuple(line.replace("{baseline}", REFERENCE) for line in lines)
+    return MEANING if is_cpu_only(results) else MEANING + MEANING_OF_CUDA
 
 
 def is_cpu_only(results: Sequence[Figures]) -> bool:

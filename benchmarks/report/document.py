@@ -26,12 +26,12 @@ INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", code="incompl
 
 
 def run_document(results: Sequence[Figures], complete: bool = True, explain: bool = False) -> Document:
-    """The results of ``rbench run``."""
+    """The results of ``rbench run``, with the meaning of the columns if ``explain`` asks for it."""
     return document_of(tuple(run.sections(results)), results, columns.meaning(results) if explain else (), complete)
 
 
 def load_document(results: Sequence[Figures], complete: bool = True, explain: bool = False) -> Document:
-    """The results of ``rbench load``."""
+    """The results of ``rbench load``, with the meaning of the columns if ``explain`` asks for it."""
     return document_of(load.sections(results), results, load.MEANING if explain else (), complete)
 
 
@@ -72,6 +72,8 @@ def report_document(
     shown.append(_summary(results, complete))
     if results:
         shown += [_environments(results), _reproduction(results)]
+    if not results and len(experiments) > 1:
+        shown.append(Section("", (Sentence(findings.overall_headline(experiments), "headline"),)))
     shown += map(findings.section, experiments)
     if results:
         plain = [figures for figures in results if figures.result.load is None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.warnings import list_stalls
 from benchmarks.format import ABSENT, count, duration, megabytes, milliseconds, number
-from benchmarks.records.plan import ShapeName
+from benchmarks.records.plan import RATED_SHAPES, ShapeName
 from benchmarks.records.samples import STEPS, LoadResult
 from benchmarks.report.columns import Column, spread, table_of_results, value_of
 from benchmarks.report.run import disturbance_remarks, doubts, remarks, title, versions
@@ -19,10 +19,11 @@ from exporter.document.blocks import Block, Section, Sentence
 MEANING = (
     "service ms: median time from the start of a call to its end. response ms: from the intended start of",
     "the request, so with the time that it waited.",
-    "SingleStream: the next call starts when the last one has ended. Server: requests arrive at a rate",
-    "and are answered one at a time. fixed rate: with idle gaps, as from a camera. concurrent clients:",
-    "threads that call at once. batch: SingleStream with several images a call. cold start: fresh",
-    "processes, in ms from their start to their first answer, without the time to make its input.",
+    "SingleStream: the next call starts when the last one has ended. Server: requests arrive as a",
+    "Poisson process and are answered one at a time. fixed rate: with idle gaps, as from a camera.",
+    "concurrent clients: threads that call at once. batch: SingleStream with several images a call.",
+    "cold start: fresh processes, in ms from their start to their first answer, without the time to make",
+    "its input.",
     "p99 needs 1,000 requests, p99.9 10,000: a longer --duration. A load is measured in one process,",
     "which gives no interval. ±: of cold starts, the 95 % interval by bootstrap over their processes.",
 )
@@ -45,9 +46,9 @@ def shape(figures: Figures) -> str:
     """The load of the row in MLPerf's words, where it has any."""
     load = _load(figures)
     words: dict[ShapeName, str] = {
-        "closed": "SingleStream",
-        "open": "Server (Poisson)" if load.arrivals == "poisson" else "Server (fixed intervals)",
-        "paced": "fixed rate",
+        "single-stream": "SingleStream",
+        "server": "Server (Poisson)",
+        "fixed-rate": "fixed rate",
         "clients": count(load.clients, "concurrent client"),
         "batches": f"batch {figures.result.identity.batch}",
         "cold": "cold start",
@@ -68,7 +69,7 @@ def _service(figures: Figures, q: float) -> str:
 
 def _response(cell: Callable[[Figures], str]) -> Callable[[Figures], str]:
     """Nothing where no request has an intended start."""
-    return lambda figures: cell(figures) if _load(figures).shape in ("open", "paced") else ABSENT
+    return lambda figures: cell(figures) if _load(figures).shape in RATED_SHAPES else ABSENT
 
 
 def _step(name: str) -> Column[Figures]:
@@ -78,17 +79,17 @@ def _step(name: str) -> Column[Figures]:
 SERVICE: tuple[Column[Figures], ...] = (
     Column("service ms", lambda figures: _service(figures, 0.5)),
     Column("p99 ms", lambda figures: _service(figures, 0.99)),
-    Column("p99.9 ms", lambda figures: _service(figures, 0.999)),
+    Column("p99.9 ms", lambda figures: _service(figures, 0.999), priority=1),
 )
 
 LOADS: tuple[Column[Figures], ...] = (
     Column("shape", shape, left=True),
-    Column("offered/s", lambda figures: number(_load(figures).rate_per_s)),
-    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s)),
+    Column("offered/s", lambda figures: number(_load(figures).rate_per_s), priority=2),
+    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s), priority=2),
     *SERVICE,
     Column("response ms", _response(lambda figures: spread(duration, figures.p50))),
     Column("response p99", _response(lambda figures: milliseconds(value_of(figures.p99)))),
-    Column("response p99.9", _response(lambda figures: milliseconds(value_of(figures.p999)))),
+    Column("response p99.9", _response(lambda figures: milliseconds(value_of(figures.p999))), priority=1),
 )
 BATCHES: tuple[Column[Figures], ...] = (
     Column("batch", lambda figures: str(figures.result.identity.batch)),
@@ -125,7 +126,7 @@ def _section(results: Sequence[Figures]) -> Section:
     of = results[0].result.identity
     named = f"{title(results)} · {' '.join(filter(None, (of.backend, of.precision)))}"
     tables = (table_of_results(columns, shown) for columns, shown in kinds.items() if shown)
-    said = list(sweeps(loaded))
+    said = [*answer(loaded), *sweeps(loaded)]
     for figures in loaded:
         said += [f"{shape(figures)}: {warning}" for warning in list_stalls(_load(figures))]
     blocks = (
@@ -137,6 +138,23 @@ def _section(results: Sequence[Figures]) -> Section:
         *versions(results),
     )
     return Section(named, blocks, "more of these rows")
+
+
+def answer(results: Sequence[Figures]) -> Iterator[str]:
+    """The highest throughput, the latency of the first load and the cold start of one backend, in one sentence; nothing
+    without any of them."""
+    parts: list[str] = []
+    swept = [figures for figures in results if _load(figures).shape in SWEPT and figures.images_per_s]
+    if swept:
+        best = max(swept, key=lambda figures: figures.images_per_s or 0)
+        parts.append(f"up to {number(best.images_per_s)} images/s ({shape(best)})")
+    loads = [figures for figures in results if figures.p50 is not None and _load(figures).shape not in SWEPT]
+    warm, cold = ([one for one in loads if (_load(one).shape == "cold") == is_cold] for is_cold in (False, True))
+    parts += [f"p50 {milliseconds(value_of(one.p50))} ms ({shape(one)})" for one in warm[:1]]
+    parts += [f"first answer {milliseconds(value_of(one.p50))} ms after a cold start" for one in cold[:1]]
+    if parts:
+        of = results[0].result.identity
+        yield f"{' '.join(filter(None, (of.backend, of.precision)))}: {', '.join(parts)}"
 
 
 def sweeps(results: Sequence[Figures]) -> Iterator[str]:

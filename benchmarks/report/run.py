@@ -15,7 +15,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.analysis.verdict import judge
 from benchmarks.format import ABSENT, TOO_NOISY, count, share
 from benchmarks.machine.disturbances import BUSY_CODES, disturbances
-from benchmarks.records.identity import locate, weights_of
+from benchmarks.records.identity import describe_baseline, locate, weights_of
 from benchmarks.records.request import NOISE
 from benchmarks.records.result import Result
 from benchmarks.report import columns
@@ -42,9 +42,10 @@ EVERYWHERE = ("f16c", "fma", "asimd")
 
 @dataclass(frozen=True)
 class RunPlots(Block):
-    """What a page draws of configurations that are compared: latency, accuracy, throughput, roofline and drift."""
+    """Configurations whose latency, accuracy, throughput, roofline and drift a page draws; ``best`` are marked."""
 
     results: tuple[Figures, ...]
+    best: tuple[Figures, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _section(results: Sequence[Figures], measured: Sequence[Figures]) -> Section
         *_footnotes(main),
         *folded,
         *remarks(results),
-        RunPlots(tuple(measured)),
+        RunPlots(tuple(measured), tuple(best)),
     )
     return Section(title(results), blocks, "more of these rows")
 
@@ -134,7 +135,9 @@ def title(results: Sequence[Figures]) -> str:
     data = results[0].result.identity.data
     evaluated = [f"{NOISE}, so no accuracy" if data == NOISE else data, f"{images:,} images" if images else ""]
     parts = [name if name != of.variant or of.trained is None else "", weights_of(ran[0]), where]
-    return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated))]))
+    baseline = f"baseline {describe_baseline(ran[0])}" if ran[0].load is None else ""
+    quick = "preliminary (--quick)" if any(result.asked.quick for result in ran) else ""
+    return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated)), baseline, quick]))
 
 
 def remarks(results: Sequence[Figures]) -> Iterator[Remark]:

@@ -8,12 +8,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from mkdocs.structure.pages import Page
 
 SENTENCES = Path(__file__).parents[2] / "tests/sentences.toml"
 """The table of codes and sentences, which the tests hold to the source."""
@@ -22,12 +19,11 @@ WIDTH = 80
 """Columns of the help texts."""
 
 
-def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+def on_page_markdown(markdown: str, **_: Any) -> str:
     """Return the page with each placeholder replaced by the part that it names.
 
     Args:
         markdown: The text of the page.
-        page: The page, of which nothing is used.
     """
     for placeholder, write in PARTS.items():
         if placeholder in markdown:

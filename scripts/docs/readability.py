@@ -55,7 +55,7 @@ def measure(markdown: str) -> tuple[float, float]:
     import textstat
 
     text = prose(markdown)
-    return textstat.flesch_kincaid_grade(text), textstat.avg_sentence_length(text)
+    return textstat.flesch_kincaid_grade(text), textstat.words_per_sentence(text)
 
 
 @click.command()

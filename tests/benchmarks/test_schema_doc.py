@@ -34,7 +34,18 @@ UNITS = {
 """Of a field, by the longest of these that its name ends in."""
 
 NEW = (
-    *("Result", "Identity", "Asked", "Ran", "Evaluation", "GpuUse", "RoofInputs", "RecordedFigures", "Estimate"),
+    *(
+        "Baseline",
+        "Result",
+        "Identity",
+        "Asked",
+        "Ran",
+        "Evaluation",
+        "GpuUse",
+        "RoofInputs",
+        "RecordedFigures",
+        "Estimate",
+    ),
     *("Reason", "Figures"),
 )
 SINCE = {

@@ -10,8 +10,8 @@ from benchmarks.accuracy.packing import pack_predictions
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis import figures
 from benchmarks.analysis.figures import Figures
-from benchmarks.records.request import is_reference
-from benchmarks.records.result import Estimate, RecordedFigures, Result, RoofInputs
+from benchmarks.records.identity import describe_baseline, is_reference
+from benchmarks.records.result import Baseline, Estimate, RecordedFigures, Result, RoofInputs
 from benchmarks.records.samples import LoadResult, ProcessSamples
 from benchmarks.stats import comparison, intervals
 from benchmarks.stats.comparison import NO_DIFFERENCE
@@ -93,7 +93,7 @@ def test_quantiles_are_given_from_enough_samples_on(count: int, given: int) -> N
 
 
 @pytest.mark.parametrize(("processes", "given"), [(1, False), (2, False), (3, True), (4, True)])
-def test_an_interval_and_a_verdict_need_three_processes_on_both_sides(processes: int, given: bool) -> None:
+def test_intervals_and_verdicts_need_three_processes_a_side(processes: int, given: bool) -> None:
     mine = [process(seed=seed) for seed in range(processes)]
     its = [process(median=0.006, seed=seed) for seed in range(4)]
     for found in (against(measured(*mine), reference(*its)), against(measured(*its), reference(*mine))):
@@ -106,7 +106,7 @@ def test_an_interval_and_a_verdict_need_three_processes_on_both_sides(processes:
     assert own.validity == ("VALID" if given else "PRELIMINARY")
 
 
-def test_a_result_of_a_busy_machine_is_invalid_and_one_that_nobody_watched_preliminary() -> None:
+def test_busy_is_invalid_and_unrecorded_is_preliminary() -> None:
     busy = [process(seed=seed, conditions=replace(QUIET, foreign_cores=1.2)) for seed in range(3)]
     found = Figures(measured(*busy))
     assert found.validity_reason is not None
@@ -185,7 +185,22 @@ def test_the_reference_is_pytorch_in_fp32_alone() -> None:
     found = against(measured(backend="pytorch", precision="fp16"), reference(process(median=0.006)))
     assert value(found.ratio) == pytest.approx(3.0)
     pairs = (("pytorch", "fp32"), ("pytorch", "fp16"), ("inductor", "fp32"))
-    assert [is_reference(*pair) for pair in pairs] == [True, False, False]
+    results = [measured(backend=backend, precision=precision) for backend, precision in pairs]
+    assert [is_reference(result) for result in results] == [True, False, False]
+    assert describe_baseline(results[1]) == "pytorch fp32"
+
+
+def test_the_baseline_is_what_the_run_recorded() -> None:
+    """Of two files in one precision one is the baseline, and the other is compared with it."""
+    baseline = Baseline("onnxruntime", "int8", "a.onnx")
+    facts = {"backend": "onnxruntime", "precision": "int8", "baseline": baseline}
+    first = change_facts(measured(process(median=0.006)), file="a.onnx", **facts)
+    second = change_facts(measured(process(median=0.003)), file="b.onnx", **facts)
+    found = Figures.of_all([second, first])
+    assert [figures.is_reference for figures in found] == [False, True]
+    assert [value(figures.ratio) for figures in found] == [pytest.approx(2.0), 1.0]
+    assert describe_baseline(second) == "onnxruntime int8 a.onnx"
+    assert not is_reference(change_facts(first, backend="pytorch", precision="fp32"))
 
 
 def test_a_share_of_the_roof_is_of_the_compute_runs() -> None:

@@ -139,8 +139,12 @@ def test_samples_that_took_no_time_are_refused(tmp_path: Path) -> None:
 CONTRADICTIONS = {
     "samples of what failed": change_facts(SAME, status="failed"),
     "rounds without a start": change_facts(SAME, samples=tuple(replace(one, starts_s=(0.0,)) for one in SAME.samples)),
-    "services without a response": change_facts(SAME, samples=(), load=LoadResult("closed", (0.1, 0.1), (0.1,), 1.0)),
-    "responses that took no time": change_facts(SAME, samples=(), load=LoadResult("closed", (0.1,), (0.0,), 1.0)),
+    "services without a response": change_facts(
+        SAME, samples=(), load=LoadResult("single-stream", (0.1, 0.1), (0.1,), 1.0)
+    ),
+    "responses that took no time": change_facts(
+        SAME, samples=(), load=LoadResult("single-stream", (0.1,), (0.0,), 1.0)
+    ),
 }
 
 
@@ -222,14 +226,14 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
 def loaded(rate: float, slower: float = 1.0, seed: int = 0, share: float | None = None) -> Result:
     random = np.random.default_rng(seed)
     responses = tuple(float(s) for s in slower * 0.001 * np.exp(random.normal(scale=0.05, size=1200)))
-    load = LoadResult("open", responses, responses, rate, arrivals="poisson", rate_per_s=rate, rate_share=share)
+    load = LoadResult("server", responses, responses, rate, rate_per_s=rate, rate_share=share)
     return change_facts(FASTER, samples=(), evaluation=None, load=load, run=f"load {seed}")
 
 
 def test_responses_under_a_load_are_compared_at_one_rate(tmp_path: Path) -> None:
     found = compared(tmp_path, [loaded(100.0)], [loaded(100.0, 1.2, seed=1)])
     (row,) = found.rows
-    assert (row.load, found.passed) == ("open, poisson", False)
+    assert (row.load, found.passed) == ("server", False)
     assert codes(row.remarks) == ["one-process-each"]
     assert row.p99 is not None
     with refuses(CompatibilityError, "conditions-differ", "100.0", "140.0", "--across rate"):
@@ -239,7 +243,7 @@ def test_responses_under_a_load_are_compared_at_one_rate(tmp_path: Path) -> None
 
 
 def test_a_rate_that_the_machine_decided_is_no_difference(tmp_path: Path) -> None:
-    """Each run takes its own from its closed loop, and no two of these reach the same."""
+    """Each run takes its own from its single stream, and no two of these reach the same."""
     found = compared(tmp_path, [loaded(100.0, share=0.7)], [loaded(91.0, 1.1, seed=1, share=0.7)])
     (row,) = found.rows
     assert row.p50 is not None

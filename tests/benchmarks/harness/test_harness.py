@@ -10,6 +10,7 @@ import pytest
 from benchmarks.analysis.figures import Figures
 from benchmarks.harness import run as runs
 from benchmarks.harness import scheduler
+from benchmarks.harness.eta import USUAL, RunPlan, Workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.records import request as records_request
 from benchmarks.records.plan import ArrivalPlan
@@ -22,7 +23,7 @@ from benchmarks.records.request import (
     RunListener,
     Subject,
 )
-from benchmarks.records.result import Estimate, Evaluation, Result
+from benchmarks.records.result import Baseline, Estimate, Evaluation, Result
 from benchmarks.records.samples import LoadResult
 from benchmarks.roofline import ceilings
 from benchmarks.roofline.ceilings import Ceilings
@@ -75,7 +76,11 @@ def test_an_artifact_gives_its_reference_and_a_row_for_each_(tmp_path: Path) -> 
     assert (ran.arithmetic, ran.provider, ran.backend_version, ran.threads) == ("float32", "script", "1", 1)
     assert (one.images, four.images) == (20, None)  # predictions are taken once for each backend
     assert (result.predictions is None, four.result.predictions is None) == (False, True)
-    assert (one.top1, one.agreement, one.ratio, one.verdict, one.changed_predictions) == (None,) * 5
+    assert (one.top1, one.verdict, one.changed_predictions) == (None,) * 3
+    assert (value(one.agreement), value(one.ratio)) == (1.0, 1.0)  # where PyTorch cannot run it is the baseline
+    assert {each.asked.baseline for each in results} == {Baseline("fake", "fp32")}
+    assert (of.file, of.size_bytes) == (None, (tmp_path / "net.fake").stat().st_size)
+    assert results[0].identity.size_bytes is None
     assert result.evaluation is not None
     assert result.evaluation.images_per_s is not None
     (process,) = result.samples
@@ -283,19 +288,28 @@ def test_an_early_end_gives_what_the_finished_processes_gave(
         results.extend(race(harness, subject, configurations))  # a list keeps what came before
     found = Figures.of_all(results)
     states = [(result.status, result.identity.precision, len(result.samples)) for result in results]
-    assert states == [("ok", "fp32", 1), ("ok", "fp16", 1)]
-    for figures in found:
+    assert states == [("ok", "fp32", 1), ("ok", "fp16", 1), ("failed", "bf16", 0)]
+    for figures in found[:2]:
         assert "processes-missing" in [warning.code for warning in figures.warnings]
     assert found[1].ratio is not None
     assert found[1].images == 20
 
 
-def test_an_end_before_the_first_process_is_through_gives_none(together: Subjected) -> None:
-    subject, configurations = together(TIMED)
-    found: list[Result] = []
-    with Harness(QUICK, listening("round 1", interrupted)) as harness, pytest.raises(KeyboardInterrupt):
-        found.extend(race(harness, subject, configurations))
-    assert found == []
+def test_what_an_early_end_leaves_is_listed_as_not_reached(together: Subjected) -> None:
+    """The rest of the trial at work, and all trials after it, under a load too."""
+    subject, configurations = together(TIMED, Refusal("failed", Reason("gate", "its gate")))
+    turns = Trial(subject, tuple(configurations))
+    load = Trial(subject, tuple(configurations[:1]), load=ArrivalPlan("single-stream", 0.02))
+    for trials in ([turns, load], [load, turns]):
+        found: list[Result] = []
+        at = "round 1" if trials[0] is turns else "start"
+        with Harness(QUICK, listening(at, interrupted)) as harness, pytest.raises(KeyboardInterrupt):
+            found.extend(harness.measure(iter(trials)))
+        assert sorted((each.status, each.reason and each.reason.code) for each in found) == [
+            ("failed", "gate"),
+            ("skipped", "not-reached"),
+            ("skipped", "not-reached"),
+        ]
 
 
 def test_the_time_left_counts_the_trials_to_come(together: Subjected) -> None:
@@ -303,13 +317,14 @@ def test_the_time_left_counts_the_trials_to_come(together: Subjected) -> None:
     left: list[float | None] = []
     with Harness(TWICE, RunListener(lambda *_: None, lambda _: None, left.append)) as harness:
         alone = list(harness.measure([Trial(subject, tuple(configurations))]))
-        first = [left_s for left_s in left if left_s is not None]
+        assert {*left} == {None}  # there is no plan
         left.clear()
+        harness.announce(RunPlan(harness.request, (Workload(),) * 3))
         list(harness.measure([Trial(subject, tuple(configurations), later_s=(0.0, 100.0))]))
     assert alone[0].status == "ok"
-    assert first
+    each_s = Workload().seconds(TWICE, USUAL)
     assert left[0] is not None
-    assert left[0] > 100 + max(first)
+    assert left[0] >= 100 + 3 * each_s
     assert left[-1] is not None
     assert left[-1] > 100
 
@@ -334,20 +349,22 @@ def test_a_load_is_measured_in_one_process(together: Subjected) -> None:
     subject, configurations = together(TIMED)
     steps: list[tuple[str, str]] = []
     listener = RunListener(lambda title, step: steps.append((title, step)), lambda _: None)
-    trial = Trial(subject, tuple(configurations), load=ArrivalPlan("closed", 0.02), title="load", remark=" (remark)")
+    trial = Trial(
+        subject, tuple(configurations), load=ArrivalPlan("single-stream", 0.02), title="load", remark=" (remark)"
+    )
     with Harness(replace(QUICK, processes=3), listener) as harness:
         (result,) = harness.measure([trial])
     assert (result.status, result.asked.group, result.samples, result.ran.provider) == ("ok", None, (), "script")
     assert result.load is not None
-    assert (result.load.shape, len(result.load.services_s) > 1) == ("closed", True)
-    assert {title for title, _ in steps} == {"net · load"}
+    assert (result.load.shape, len(result.load.services_s) > 1) == ("single-stream", True)
+    assert {title for title, _ in steps} == {"load"}
     assert steps[0][1] == "start (remark)"
 
 
-@pytest.mark.parametrize("shape", ["closed", "cold"])
+@pytest.mark.parametrize("shape", ["single-stream", "cold"])
 def test_a_load_that_fails_is_a_row_with_its_reason(together: Subjected, shape: str) -> None:
     subject, configurations = together(replace(SCRIPT, fail_at=0))
-    plan = ArrivalPlan("cold" if shape == "cold" else "closed", 0.02)
+    plan = ArrivalPlan("cold" if shape == "cold" else "single-stream", 0.02)
     with Harness(QUICK, LISTENER) as harness:
         (result,) = harness.measure([Trial(subject, tuple(configurations), load=plan)])
     assert (result.status, result.load) == ("error", None)
@@ -362,7 +379,7 @@ def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.Mon
         return Ceilings(device, threads, missing="not measured: no library")
 
     monkeypatch.setattr(ceilings, "measure_ceilings", measured)
-    notices: list[str] = []
+    notices: list[str | Reason] = []
     listener = RunListener(lambda *_: None, notices.append)
     with Harness(replace(QUICK, threads=3), listener) as harness:
         harness.measure_ceilings()
@@ -371,7 +388,7 @@ def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.Mon
         harness.measure_ceilings()
     (notice,) = notices
     assert asked == [(3, "cpu")]
-    assert notice.endswith(": no library")
+    assert str(notice).endswith(": no library")
 
 
 @pytest.mark.parametrize(
@@ -381,7 +398,6 @@ def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.Mon
         ({"backends": ("onnxruntime",)}, UsageError, "onnxruntime"),
         ({"subjects": ("resnet21",)}, UsageError, "'resnet21'"),
         ({"subjects": ("no/such/resnet20.onnx",)}, ResourceError, "No such file"),
-        ({"weights": "bundled"}, UsageError, "--weights"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is(
@@ -438,8 +454,10 @@ def test_data_of_other_classes_are_refused_and_the_file_is_named(tmp_path: Path)
 def test_a_variant_is_exported_and_compared_with_pytorch() -> None:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library, reason=f"{library} is not installed")
-    notices: list[str] = []
-    request = replace(TWICE, subjects=("resnet20",), backends=("onnxruntime",), limit=16, roofline=True)
+    notices: list[str | Reason] = []
+    request = replace(
+        TWICE, subjects=("resnet20",), backends=("onnxruntime",), baseline="pytorch", limit=16, roofline=True
+    )
     reference, other = measured(request, RunListener(lambda *_: None, notices.append))
     states = [(each.result.identity.backend, each.result.status) for each in (reference, other)]
     assert states == [("pytorch", "ok"), ("onnxruntime", "ok")]
@@ -474,7 +492,7 @@ def loaded(load: LoadResult) -> Figures:
         ([QUIET, UNSEEN], True, 1),  # nobody looked
         ([QUIET, UNSEEN], False, 0),
         ([QUIET, loaded(LoadResult("cold", (0.1,), (0.3,), 3.0))], True, 0),
-        ([QUIET, loaded(LoadResult("closed", (0.1,), (0.1,), 3.0))], True, 1),
+        ([QUIET, loaded(LoadResult("single-stream", (0.1,), (0.1,), 3.0))], True, 1),
         ([QUIET, DISTURBED], True, 1),
         ([UNSEEN, DISTURBED], False, 0),
         ([change(QUIET, disturbances=(Reason("others-busy", "a little"),))], True, 0),

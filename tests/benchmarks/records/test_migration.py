@@ -13,6 +13,7 @@ import pytest
 from benchmarks.accuracy import packing
 from benchmarks.analysis.figures import Figures
 from benchmarks.records import migration, result, store
+from benchmarks.records.identity import describe_baseline
 from benchmarks.records.result import Estimate
 from benchmarks.records.samples import Series
 from runtimes import codec
@@ -203,6 +204,46 @@ def test_fields_of_one_version_are_refused_in_another(tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text(json.dumps({**line, "p50_s": 0.001}))
     with refuses(ArtifactError, "field-unknown", "p50_s"):
         store.read(tmp_path / "new.jsonl")
+
+
+OLD_LOAD = {"services_s": [0.1], "responses_s": [0.1], "achieved_per_s": 9.0}
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize(
+    ("shape", "arrivals", "now"),
+    [
+        ("closed", None, "single-stream"),
+        ("open", "poisson", "server"),
+        ("open", "fixed", "fixed-rate"),
+        ("paced", None, "fixed-rate"),
+        ("clients", None, "clients"),
+        ("cold", None, "cold"),
+    ],
+)
+def test_load_shapes_have_their_present_names(
+    tmp_path: Path, version: int, shape: str, arrivals: str | None, now: str
+) -> None:
+    load = {**OLD_LOAD, "shape": shape, "arrivals": arrivals}
+    path = tmp_path / "r.jsonl"
+    if version == 4:
+        written(path, 4, load=load, sittings=[])
+    else:
+        path.write_text(json.dumps({**codec.encode(FASTER.result), "samples": [], "load": load}))
+    (result,) = store.read(path)
+    assert result.load is not None
+    assert result.load.shape == now
+
+
+def test_a_result_without_a_baseline_is_compared_with_pytorch(tmp_path: Path) -> None:
+    line = codec.encode(FASTER.result)
+    for part, name in (("asked", "baseline"), ("asked", "quick"), ("identity", "file"), ("identity", "size_bytes")):
+        del line[part][name]
+    (tmp_path / "early.jsonl").write_text(json.dumps(line))
+    for path in (written(tmp_path / "r.jsonl", 4), tmp_path / "early.jsonl"):
+        (result,) = store.read(path)
+        assert (result.asked.baseline, result.asked.quick, result.identity.file) == (None, False, None)
+        assert describe_baseline(result) == "pytorch fp32"
 
 
 def test_margins_of_version_4_are_read_to_half_precision() -> None:

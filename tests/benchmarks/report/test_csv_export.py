@@ -12,7 +12,7 @@ from tests.benchmarks.results import FASTER, ON_A_GPU, REFERENCE, SKIPPED, chang
 
 ROOF = RoofInputs(40_800_000, 1_100_000, 2e11, 2e10)
 FLIPS = Flips(better=3, worse=5, p_value=0.727, near_ties=4, real=9, real_share_interval=(0.0005, 0.0017))
-LOAD = LoadResult("open", (0.001,), (0.002,), 69.5, arrivals="poisson", rate_per_s=70.0)
+LOAD = LoadResult("server", (0.001,), (0.002,), 69.5, rate_per_s=70.0)
 
 
 def test_csv_has_raw_values_and_intervals_in_two_columns() -> None:
@@ -49,6 +49,6 @@ def test_verdict_warnings_roof_flips_and_load_are_columns() -> None:
     changed = [row[f"changed_predictions_{name}"] for name in ("worse", "real_share_low", "real_share_high")]
     assert changed == ["5", "0.0005", "0.0017"]
     assert (row["validity"], row["validity_reason"]) == ("VALID", "")
-    assert (row["load_shape"], row["load_rate_per_s"], row["load_achieved_per_s"]) == ("open", "70.0", "69.5")
+    assert (row["load_shape"], row["load_rate_per_s"], row["load_achieved_per_s"]) == ("server", "70.0", "69.5")
     empty = ("roofline_share", "changed_predictions_real_share_low", "load_shape", "warnings")
     assert [none[name] for name in empty] == [""] * 4

@@ -216,7 +216,7 @@ def test_what_one_side_alone_has_is_left_out() -> None:
     found = statistics.compare_paired(longer, other)
     assert found.units == "processes"
     assert found.ratio == pytest.approx(1.1)
-    with pytest.raises(UsageError, match="no round in which both"):
+    with pytest.raises(UsageError, match="no round with samples of both sides"):
         statistics.compare_paired([[[1.0], []]], [[[], [1.0]]])
     with pytest.raises(UsageError, match="no samples"):
         statistics.compare_unpaired([[[1.0]]], [[[]]])
