@@ -166,7 +166,7 @@ def test_the_classes_are_those_of_the_weights(desk: Path) -> None:
     short = ("--backend", "onnxruntime", "--duration", "0.02", "--processes", "1", "--rounds", "2", "--no-roofline")
     result = here(main, "run", "resnet20", "--weights", "twelve.pth", "--threads", "1", *short, cwd=desk)
     assert result.code == 0, result.stderr
-    assert "twelve.pth: resnet20 with 12 classes, by its tensors" in result.stderr.splitlines()
+    assert "twelve.pth: the tensors match resnet20 with 12 classes" in result.stderr.splitlines()
     assert "onnxruntime" in result.stdout
     assert "pytorch" not in result.stdout.split("Environment")[0]
 
