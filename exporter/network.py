@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
-from exporter.models.variants import Variant
+from exporter.models.variants import VARIANTS, Variant
 from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
 from exporter.weights.recognition import VariantOptions, from_checkpoint
@@ -213,7 +213,8 @@ def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportReque
     """
     if isinstance(request.weights, LoadedWeights):
         return request, request.weights
-    if request.weights in ORIGINS or not Path(request.weights).is_file():
+    known = request.variant.name in VARIANTS
+    if request.weights in ORIGINS or not known or not Path(request.weights).is_file():
         return request, resolve(request.weights, request.variant, request.seed, listener.notice, listener.progress)
     variant = request.variant
     chosen = {name: getattr(variant, name) for name in request.chosen}

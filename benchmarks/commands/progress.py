@@ -45,10 +45,10 @@ class RunProgress:
         self._status = replace(self._status, left_s=left_s, share=share)
 
     def set_position(self, first: int, last: int, total: int) -> None:
-        """These of the configurations are at work."""
-        self._single = first == last
+        """These of the configurations are at work; none of them where the total is 0."""
+        self._single = first == last and total > 0
         which = f"{first}" if self._single else f"{first}-{last}"
-        self._status = replace(self._status, position=f"{which}/{total}")
+        self._status = replace(self._status, position=f"{which}/{total}" if total else "")
 
     def step(self, subject: str, step: str) -> None:
         """The subject, a configuration or several side by side, is at this step."""

@@ -138,6 +138,7 @@ class Harness:
                     yield from (self._finish(later, configuration, None) for configuration in later.configurations)
                 raise
             self._eta.end(measured)
+        self.listener.position(0, 0, 0)
 
     def _race(self, trial: Trial) -> Iterator[Result]:
         """Configurations side by side, in processes of their own."""

@@ -50,7 +50,8 @@ class RunListener:
         step: Called with the subject of the work and its current step.
         notice: Called with a line that the user must see.
         left: Called with the estimated seconds left, or ``None`` while there is no estimate.
-        position: Called with the planned configurations at work: the first, the last, and their number in all.
+        position: Called with the planned configurations at work: the first, the last, and their number in all. Three
+            zeros mean that none is at work.
     """
 
     step: Callable[[str, str], None]

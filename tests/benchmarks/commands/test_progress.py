@@ -41,12 +41,13 @@ def test_the_line_tells_the_position_the_share_and_the_time_left() -> None:
         run.set_position(1, 8, 8)
         run.step("net · batch 1", "process 2 of 3 · round 4 of 10")
         run.set_time_left(None)
+        run.set_position(0, 0, 0)
         run.step("net", "writing the artifact")
 
     assert shown(work) == [
         "[3/8] openvino int8 · batch 1  ░░░░░░░░░░░░  loading, 1:40 left",
         "[1-8/8] net · batch 1  ▓▓▓▓░░░░░░░░  process 2 of 3 · round 4 of 10, 1:10 left",
-        "[1-8/8] net  writing the artifact",
+        "net  writing the artifact",
     ]
 
 
@@ -64,6 +65,9 @@ def test_elsewhere_each_configuration_is_one_plain_line(capsys: pytest.CaptureFi
         listener.step("net", "round 1 of 2")
         listener.position(1, 1, 2)
         listener.step("net · fake · batch 1", "start")
+        listener.position(0, 0, 0)
+        listener.step("net", "writing the artifact")
+        listener.step("other", "writing the artifact")
         listener.notice(Reason("a-code", "a notice"))
     assert capsys.readouterr().err.splitlines() == [
         "net",

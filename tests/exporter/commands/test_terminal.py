@@ -152,7 +152,7 @@ COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m
 """A sequence that sets the colour of letters or their ground; bold and dim are no colours."""
 
 
-LINE = re.compile(r"weighing the gold  0:0\d")
+LINE = re.compile(r"(starting|weighing the gold)  0:0\d")
 
 
 def test_steps_show_on_a_terminal_alone() -> None:
