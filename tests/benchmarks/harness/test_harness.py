@@ -397,7 +397,7 @@ def test_the_ceilings_are_measured_where_they_are_wanted(monkeypatch: pytest.Mon
         ({"backends": ("tensorflow",)}, UsageError, "'tensorflow'"),
         ({"backends": ("onnxruntime",)}, UsageError, "onnxruntime"),
         ({"subjects": ("resnet21",)}, UsageError, "'resnet21'"),
-        ({"subjects": ("no/such/resnet20.onnx",)}, ResourceError, "No such file"),
+        ({"subjects": ("no/such/resnet20.onnx",)}, ResourceError, "no such file"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is(
