@@ -34,7 +34,7 @@ def with_margin(value: float, interval: Interval | None, digits: int, scale: flo
 
     The one place that decides how an interval is printed. Without an interval the value stands alone.
     """
-    text = f"{scale * value:{sign},.{digits}f}"
+    text = f"{scale * value + 0.0:{sign},.{digits}f}"  # no "-0.00" of a zero
     if interval is None:
         return text
     margin = scale * max(interval[1] - value, value - interval[0])

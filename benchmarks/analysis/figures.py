@@ -340,7 +340,7 @@ class Figures:
 def negate(estimate: Estimate) -> Estimate:
     """The estimate of the opposite difference."""
     low, high = estimate.low, estimate.high
-    return Estimate(-estimate.value, None if high is None else -high, None if low is None else -low)
+    return Estimate(0.0 - estimate.value, None if high is None else 0.0 - high, None if low is None else 0.0 - low)
 
 
 def latencies(result: Result) -> Processes:

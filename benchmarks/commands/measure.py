@@ -278,6 +278,7 @@ def load(
     help="Model file to write, or a folder if the path ends in a slash; such a folder is created.",
 )
 @force_option
+@options.explain_option
 @options.show_errors_option
 def tune(
     subject: str,
@@ -287,6 +288,7 @@ def tune(
     out: str | None,
     force: bool,
     json_file: Path | None,
+    explain: bool,
     **common: Any,
 ) -> None:
     """Find the fastest backend, precision and thread count within an accuracy limit.
@@ -305,7 +307,7 @@ def tune(
     typed = replace(request, precisions=request.precisions or tuple(PRECISIONS))
     options.announce_unused(options.unused_options(typed))
     with _measuring(lambda listener: search.tune(request, findings, listener), None, json_file) as (_, complete):
-        print_document(tuning_document(findings, complete), sys.stdout)
+        print_document(tuning_document(findings, complete, explain), sys.stdout)
     if findings.artifact is not None:
         click.echo(findings.artifact.path)
     sys.exit(search.exit_code(findings, request))

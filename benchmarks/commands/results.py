@@ -199,6 +199,7 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
 )
 @terminal.json_option
 @OUTPUT.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, as for a pull request.")
+@options.explain_option
 @terminal.debug_option
 def compare(
     old: Path,
@@ -209,6 +210,7 @@ def compare(
     missing: bool,
     as_json: bool,
     as_markdown: bool,
+    explain: bool,
 ) -> None:
     """Check NEW against OLD for regressions in latency and accuracy.
 
@@ -231,7 +233,7 @@ def compare(
     elif as_markdown:
         click.echo(markdown(comparison_document(found)), nl=False)
     else:
-        print_document(comparison_document(found, explain=False), sys.stdout)
+        print_document(comparison_document(found, explain), sys.stdout)
     sys.exit(0 if found.passed else 1)
 
 

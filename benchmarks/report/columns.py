@@ -178,6 +178,7 @@ MAIN: tuple[Column[Figures], ...] = (
     replace(CHANGE, priority=2),
     replace(AGREEMENT, priority=6),
     ARITHMETIC,
+    Column("size MB", lambda figures: megabytes(figures.result.identity.size_bytes, ",.1f"), priority=5),
 )
 """Columns of the table behind the headline. The ones of the highest priority number are left out first."""
 
@@ -209,7 +210,6 @@ COST: tuple[Column[Figures], ...] = (
     Column("load s", lambda figures: number(figures.load_s, ".2f")),
     Column("first call ms", lambda figures: milliseconds(figures.first_s)),
     Column("peak MB", lambda figures: megabytes(figures.peak_bytes)),
-    Column("size MB", lambda figures: megabytes(figures.result.identity.size_bytes, ",.1f")),
 )
 GPU: tuple[Column[Figures], ...] = (
     *WHICH,

@@ -138,6 +138,7 @@ def busy_loops() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_really_busy_machine_gives_no_ranking(tmp_path: Path) -> None:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(library, reason=f"{library} is not installed")
