@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import tempfile
@@ -110,7 +111,8 @@ class Harness:
     def announce(self, plan: RunPlan) -> None:
         """Says what is going to be measured, and how long that takes by estimate."""
         load = self._environment.load_average
-        slowness = 1.0 if load is None else max(1.0, load[0] / (os.cpu_count() or 1))
+        # The load average lags by a minute and counts what gives way to others: its root is the better guess.
+        slowness = 1.0 if load is None else math.sqrt(max(1.0, load[0] / (os.cpu_count() or 1)))
         self._plan = plan = replace(plan, slowness=slowness)
         self.listener.notice(plan.sentence())
         self._eta.plan(plan.estimates())
