@@ -300,7 +300,7 @@ def test_the_first_line_says_that_nothing_runs() -> None:
     first, command, *_, last = findings_module.format_report(report(*findings))
     assert first == "no backend can run a model here:"
     assert command.split() == ["$", "pip", "install", "'rexport[cpu]'"]
-    assert last == "no backend can run a model here; 1 optional thing is missing"
+    assert last == "no backend can run a model here; 1 optional component is missing"
     assert not report(*findings).healthy
     works = (*findings, finding("runtimes", "onnxruntime on cpu", "ok", "it works"))
     assert report(*works).healthy

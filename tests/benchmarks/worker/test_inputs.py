@@ -145,7 +145,7 @@ def test_constant_inputs_are_told() -> None:
     flat = np.full((1, 3, 8, 8), 0.5, np.float32)
     for other, count in ((noise(flat.shape, 0), 1), (flat + 1, 2)):
         (reason,) = oddities(feeds(flat, other))
-        assert (reason.code, reason.sentence.startswith(f"{count} of 2 ")) == ("inputs-flat", True)
+        assert (reason.code, f" {count} of 2 " in reason.sentence) == ("inputs-flat", True)
 
 
 def test_inputs_that_are_all_the_same_are_told() -> None:
@@ -159,7 +159,8 @@ def test_fewer_different_inputs_than_are_wanted_are_told() -> None:
     arrays = [noise((1, 8), seed) for seed in range(16)]
     assert oddities(feeds(*arrays), 16) == ()
     (reason,) = oddities(feeds(*arrays[:3]), 16)
-    assert (reason.code, reason.sentence[0], "16" in reason.sentence) == ("inputs-too-few", "3", True)
+    numbers = [word.strip(",:") for word in reason.sentence.split() if word.strip(",:").isdigit()]
+    assert (reason.code, numbers) == ("inputs-too-few", ["3", "16"])
     assert oddities(feeds(*(arrays[number % 3] for number in range(16))), 16) == (reason,)
     assert [same.code for same in oddities(feeds(*arrays[:1] * 2), 16)] == ["inputs-equal"]
 
