@@ -10,7 +10,7 @@ import click
 
 from exporter.commands import engine_options as engineoptions
 from exporter.commands import terminal
-from exporter.commands.command import DATA, MODEL, OUTPUT, Choice, Group, stack_options
+from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.options import (
@@ -267,7 +267,9 @@ def inspect(artifact: Path, as_json: bool) -> None:
     "--images", type=click.IntRange(1), default=32, metavar="N", help="Maximum number of images taken from --data."
 )
 @backend_options
-@OUTPUT.option("--by", type=Choice(("stage", "block", "layer")), default="block", help="Level of detail of the table.")
+@OUTPUT.option(
+    "--by", type=NameChoice(("stage", "block", "layer")), default="block", help="Level of detail of the table."
+)
 @json_option
 @debug_option
 def explain(

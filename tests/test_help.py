@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.cli import rbench
 from exporter.cli import cli
-from exporter.commands.command import OUTPUT, Command, Group
+from exporter.commands.command import OUTPUT, Group, SectionedCommand
 from tests.help_faults import command_paths, help_faults
 
 ROOTS = {"rexport": cli, "rbench": rbench}
@@ -86,4 +86,4 @@ def test_both_programs_and_their_groups_are_looked_at() -> None:
     assert {("rexport", "onnx"), ("rexport", "completion"), ("rbench", "run"), ("rbench", "paper", "train")} <= set(
         PATHS
     )
-    assert isinstance(PATHS["rexport", "onnx"], Command)
+    assert isinstance(PATHS["rexport", "onnx"], SectionedCommand)

@@ -38,7 +38,7 @@ _NOT_RECORDED = RecordedFigures(complete=False, estimates={})
 Processes: TypeAlias = tuple[tuple[tuple[float, ...], ...], ...]
 """Seconds, by process and round."""
 
-PRELIMINARY_CODES = ("processes-too-few", "machine-not-recorded")
+PRELIMINARY_CODES = ("processes-too-few", "run-quick", "machine-not-recorded")
 """Codes of what makes a result preliminary. Other reasons make it invalid."""
 
 REMEMBERED = 1024
@@ -281,7 +281,7 @@ class Figures:
         """Whether the times are reliable, in MLPerf's words; ``None`` of what was not measured, and of cold starts.
 
         ``INVALID``: the machine was busy, or throttled. ``PRELIMINARY``: there is too little to tell, as of fewer than
-        three processes.
+        three processes, or of a quick run.
         """
         if self.validity_reason is None:
             return "VALID" if self._is_judged else None
@@ -301,6 +301,8 @@ class Figures:
                 f"{processes} process{'' if processes == 1 else 'es'} per configuration; an interval needs at least "
                 f"{LEAST_PROCESSES}",
             )
+        if self.result.asked.quick:
+            return Reason("run-quick", "measured with --quick, in short samples")
         if self.disturbances is None:
             return Reason("machine-not-recorded", "the state of the machine was not recorded")
         return None

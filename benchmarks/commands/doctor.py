@@ -7,10 +7,10 @@ import sys
 import click
 
 from exporter.commands import terminal
-from exporter.commands.command import Command
+from exporter.commands.command import SectionedCommand
 
 
-@click.command(cls=Command, heading="Set up", examples=("rbench doctor", "rbench doctor --json"))
+@click.command(cls=SectionedCommand, heading="Set up", examples=("rbench doctor", "rbench doctor --json"))
 @terminal.json_option
 @terminal.debug_option
 def doctor(as_json: bool) -> None:

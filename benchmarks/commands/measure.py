@@ -14,7 +14,7 @@ from benchmarks.commands import options
 from benchmarks.records.plan import FORMER_SHAPES, SHAPES
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
-from exporter.commands.command import MEASURING, OUTPUT, Choice, Command
+from exporter.commands.command import MEASURING, OUTPUT, NameChoice, SectionedCommand
 from exporter.commands.options import force_option
 from exporter.commands.values import VARIANT_OR_FILE
 from exporter.precision.table import PRECISIONS
@@ -72,7 +72,7 @@ def _measuring(
 
 
 @click.command(
-    cls=Command,
+    cls=SectionedCommand,
     heading=MEASURE,
     examples=(
         "rbench run fp32.onnx int8.onnx --backend onnxruntime --backend openvino",
@@ -123,7 +123,7 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
 
 
 @click.command(
-    cls=Command,
+    cls=SectionedCommand,
     heading=MEASURE,
     examples=(
         "rbench load resnet20.onnx --shape server --rate 200",
@@ -235,7 +235,7 @@ def load(
 
 
 @click.command(
-    cls=Command,
+    cls=SectionedCommand,
     heading=MEASURE,
     examples=(
         "rbench tune resnet20.onnx --max-drop 0.3",
@@ -252,7 +252,7 @@ def load(
 @options.runtime_options
 @MEASURING.option(
     "--objective",
-    type=Choice(("latency", "throughput")),
+    type=NameChoice(("latency", "throughput")),
     default="latency",
     help="What is made fast: one call, or one image in a call.",
 )

@@ -32,7 +32,7 @@ from exporter.commands.command import (
     OUTPUT,
     PRECISION,
     RUNTIME,
-    Choice,
+    NameChoice,
     stack_options,
 )
 from exporter.commands.engine_options import refuse_weights
@@ -71,7 +71,7 @@ max_drop_option = partial(
     MEASURING.option, "--max-drop", type=click.FloatRange(min=0, max=100), default=0.5, metavar="POINTS"
 )
 
-device_option = RUNTIME.option("--device", type=Choice(DEVICES), default="cpu", help="Device that runs the model.")
+device_option = RUNTIME.option("--device", type=NameChoice(DEVICES), default="cpu", help="Device that runs the model.")
 threads_option = RUNTIME.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -141,7 +141,7 @@ def model_options(precisions: str) -> Callable[[Function], Function]:
         weights_option,
         MODEL.option(
             "--input",
-            type=Choice(("float", "raw")),
+            type=NameChoice(("float", "raw")),
             show_default="float",
             help="Input of a VARIANT: normalised float32, or raw uint8 pixels that the graph normalises.",
         ),
@@ -149,14 +149,14 @@ def model_options(precisions: str) -> Callable[[Function], Function]:
             "--precision",
             "precisions",
             multiple=True,
-            type=Choice(tuple(PRECISIONS)),
+            type=NameChoice(tuple(PRECISIONS)),
             show_default=precisions,
             help="Precision in which the graph computes; repeatable.",
         ),
         calibration_options,
         PRECISION.option(
             "--target",
-            type=Choice(TARGETS),
+            type=NameChoice(TARGETS),
             default="cpu",
             help="Deployment target of int8; TensorRT takes signed integers alone.",
         ),
@@ -250,7 +250,7 @@ budget_option = MEASURING.option(
 )
 
 
-class ShapeChoice(Choice):
+class ShapeChoice(NameChoice):
     """A load shape, by its name or its former name."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ import click
 
 from benchmarks.commands.options import POSITIVE, announce_unused, device_option, threads_option
 from exporter.commands import terminal
-from exporter.commands.command import DATA, MODEL, OUTPUT, PRECISION, Choice, Group, Section, stack_options
+from exporter.commands.command import DATA, MODEL, OUTPUT, PRECISION, Group, NameChoice, OptionSection, stack_options
 from exporter.commands.options import variant_argument
 from exporter.commands.values import VARIANT, Numbers
 
@@ -34,7 +34,7 @@ FIGURE_NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
 
 INITIAL_NETWORKS = ("plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110")
 
-EXPERIMENTS, TRAINING = "Experiments", Section("Training")
+EXPERIMENTS, TRAINING = "Experiments", OptionSection("Training")
 
 network_option = partial(MODEL.option, "--network", type=VARIANT, metavar="VARIANT")
 seeds_option = partial(TRAINING.option, "--seeds", type=click.IntRange(1, 1000), metavar="N")
@@ -96,7 +96,7 @@ training_options = stack_options(
     device_option,
     PRECISION.option(
         "--precision",
-        type=Choice(("fp32", "bf16")),
+        type=NameChoice(("fp32", "bf16")),
         default="fp32",
         help="Precision of the convolutions; bf16 is faster on a GPU, and on a CPU with AMX.",
     ),
@@ -196,13 +196,13 @@ def paper() -> None:
 @training_options
 @TRAINING.option(
     "--recipe",
-    type=Choice(("paper", "bundled")),
+    type=NameChoice(("paper", "bundled")),
     default="paper",
     help="Training recipe: section 4.2 of the paper, or the recipe of the bundled weights.",
 )
 @MODEL.option(
     "--shortcut",
-    type=Choice(("A", "B", "C")),
+    type=NameChoice(("A", "B", "C")),
     show_default="the variant's",
     help="Shortcuts: zero padding (A), projection where dimensions change (B), or projection everywhere (C).",
 )

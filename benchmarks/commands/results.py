@@ -12,7 +12,7 @@ import click
 from benchmarks.commands import options
 from benchmarks.records.identity import FIELDS
 from exporter.commands import terminal
-from exporter.commands.command import MEASURING, OUTPUT, Choice, Command
+from exporter.commands.command import MEASURING, OUTPUT, NameChoice, SectionedCommand
 
 if TYPE_CHECKING:
     from benchmarks.analysis.figures import Figures
@@ -27,7 +27,7 @@ _FIELD_NAMES = [field.name for field in FIELDS]
 
 
 @click.command(
-    cls=Command,
+    cls=SectionedCommand,
     heading=RESULTS,
     examples=("rbench report results/ -o report.html", "rbench report paper-results/ --markdown - --title Paper"),
 )
@@ -166,7 +166,7 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
 
 
 @click.command(
-    cls=Command,
+    cls=SectionedCommand,
     heading=RESULTS,
     examples=(
         "rbench compare main/ change/ --max-slowdown 3%",
@@ -186,7 +186,7 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
 @MEASURING.option(
     "--across",
     multiple=True,
-    type=Choice(_FIELD_NAMES),
+    type=NameChoice(_FIELD_NAMES),
     metavar="KEY",
     show_default="none",
     help=f"Compare rows that differ in KEY, one of {', '.join(_FIELD_NAMES)}; repeatable.",
@@ -236,7 +236,7 @@ def compare(
 
 
 @click.command(
-    cls=Command,
+    cls=SectionedCommand,
     heading=RESULTS,
     examples=("rbench merge first/ second/ -o both.jsonl", "rbench merge *.jsonl -o all.jsonl --force"),
 )

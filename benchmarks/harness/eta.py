@@ -24,7 +24,7 @@ EVALUATED_IMAGES = 10_000
 
 
 @dataclass(frozen=True)
-class Pace:
+class WorkPace:
     """How fast a machine is taken to be.
 
     Attributes:
@@ -39,13 +39,13 @@ class Pace:
     multiply_adds_per_s: float
     call_s: float
 
-    def slower(self, times: float) -> Pace:
+    def slower(self, times: float) -> WorkPace:
         """The pace of a machine on which everything takes so many times as long."""
         rate = self.multiply_adds_per_s / times
-        return Pace(times * self.start_s, times * self.warmup_s, rate, times * self.call_s)
+        return WorkPace(times * self.start_s, times * self.warmup_s, rate, times * self.call_s)
 
 
-USUAL = Pace(start_s=2.0, warmup_s=0.8, multiply_adds_per_s=1.2e10, call_s=3e-4)
+USUAL = WorkPace(start_s=2.0, warmup_s=0.8, multiply_adds_per_s=1.2e10, call_s=3e-4)
 """A machine that is idle."""
 
 SLOW = USUAL.slower(3.0)
@@ -80,7 +80,7 @@ class Workload:
     processes: int | None = None
     load_s: float | None = None
 
-    def seconds(self, request: BenchmarkRequest, pace: Pace) -> float:
+    def seconds(self, request: BenchmarkRequest, pace: WorkPace) -> float:
         """Estimated seconds of the trial on a machine of that pace."""
         request = replace(request, processes=self.processes or request.processes)
         if not self.configurations:
@@ -91,13 +91,13 @@ class Workload:
         first_s = each_s + self.evaluated * (request.limit or EVALUATED_IMAGES) * self.image_s(pace)
         return first_s + each_s * (expect_processes(request, [first_s, each_s]) - 1)
 
-    def process_s(self, request: BenchmarkRequest, pace: Pace) -> float:
+    def process_s(self, request: BenchmarkRequest, pace: WorkPace) -> float:
         """Estimated seconds of one process of each configuration, without the evaluation."""
         # A turn has one call at least: in four rounds at each of the clocks.
         timed_s = CLOCKS * max(request.duration_s, 4 * self.batch * self.image_s(pace))
         return self.configurations * (pace.start_s + pace.warmup_s + timed_s)
 
-    def image_s(self, pace: Pace) -> float:
+    def image_s(self, pace: WorkPace) -> float:
         """Estimated seconds of one image."""
         return pace.call_s + self.multiply_adds / pace.multiply_adds_per_s / self.threads
 
@@ -151,12 +151,12 @@ class RunPlan:
         """Number of configurations, at most."""
         return sum(each.configurations for each in self.workloads)
 
-    def seconds(self, pace: Pace = USUAL) -> float:
+    def seconds(self, pace: WorkPace = USUAL) -> float:
         """Estimated seconds of all trials."""
         slower = pace.slower(self.slowness)
         return math.fsum(each.seconds(self.request, slower) for each in self.workloads)
 
-    def estimates(self) -> list[Estimate]:
+    def estimates(self) -> list[TimeEstimate]:
         """The estimate of each trial, without the seconds that a load is known to last."""
 
         def total(each: Workload, slowness: float) -> float:
@@ -165,7 +165,7 @@ class RunPlan:
         def process(each: Workload, slowness: float) -> float:
             return each.process_s(self.request, USUAL.slower(slowness * self.slowness))
 
-        return [Estimate(partial(total, each), partial(process, each)) for each in self.workloads]
+        return [TimeEstimate(partial(total, each), partial(process, each)) for each in self.workloads]
 
     def position(self, later: int) -> tuple[int, int, int]:
         """Which configurations are at work in the trial that is followed by ``later`` trials: the first, the last, and
@@ -200,7 +200,7 @@ Seconds: TypeAlias = Callable[[float], float]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """How long a trial takes, besides the seconds that it is known to last.
 
     Attributes:
@@ -222,14 +222,14 @@ class Eta:
     def __init__(self, tell: Callable[[float | None], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._tell = tell
         self._clock = clock
-        self._plan: Sequence[Estimate] = ()
+        self._plan: Sequence[TimeEstimate] = ()
         self._measured: list[tuple[float, Seconds]] = []
         self._began_s = 0.0
         self._known_s = 0.0
         self._later_s: Sequence[float] = ()
-        self._estimates: Sequence[Estimate] = ()
+        self._estimates: Sequence[TimeEstimate] = ()
 
-    def plan(self, estimates: Sequence[Estimate]) -> None:
+    def plan(self, estimates: Sequence[TimeEstimate]) -> None:
         """These are the estimates of the trials that come, in their order."""
         self._plan = estimates
 

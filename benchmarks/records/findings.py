@@ -209,7 +209,8 @@ class Provenance:
         data: The name of the data set for people, as "CIFAR-10, JPEG copies"; empty if none was used.
         images: The numbers of images by part: train, validation, test.
         seeds: The seeds of the runs.
-        scale: The share of the paper's schedule, 1.0 for all of it; ``None`` if nothing was trained.
+        scale: The share of the paper's schedule, 1.0 for all of it; ``None`` if nothing was trained, or if the
+            runs have different shares.
         recipe: The recipe in words.
         machine: The processor or GPU.
         versions: The versions of the libraries that computed.
@@ -231,7 +232,7 @@ class Provenance:
 
     @property
     def share(self) -> float | None:
-        """The share of the paper's schedule that all runs completed; ``None`` if nothing was trained."""
+        """The share of the paper's schedule that all runs completed; ``None`` without a single share."""
         if self.scale is None or self.until is None:
             return self.scale
         return min(self.scale, self.until / PAPER_ITERATIONS)

@@ -136,7 +136,8 @@ def title(results: Sequence[Figures]) -> str:
     evaluated = [f"{NOISE}, so no accuracy" if data == NOISE else data, f"{images:,} images" if images else ""]
     parts = [name if name != of.variant or of.trained is None else "", weights_of(ran[0]), where]
     baseline = f"baseline {describe_baseline(ran[0])}" if ran[0].load is None else ""
-    return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated)), baseline]))
+    quick = "preliminary (--quick)" if any(result.asked.quick for result in ran) else ""
+    return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated)), baseline, quick]))
 
 
 def remarks(results: Sequence[Figures]) -> Iterator[Remark]:

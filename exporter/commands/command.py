@@ -61,7 +61,7 @@ class Option(click.Option):
 
 
 @dataclass(frozen=True)
-class Section:
+class OptionSection:
     """A heading in the help, under which options stand."""
 
     title: str
@@ -72,14 +72,14 @@ class Section:
         return click.option(*declarations, cls=cls, section=self.title, **attributes)
 
 
-MODEL = Section("Model")
-PRECISION = Section("Precision")
-DATA = Section("Data")
-ENGINE = Section("Engine")
-RUNTIME = Section("Runtime")
-MEASURING = Section("Measuring")
-OUTPUT = Section("Output")
-OTHER = Section("Other")
+MODEL = OptionSection("Model")
+PRECISION = OptionSection("Precision")
+DATA = OptionSection("Data")
+ENGINE = OptionSection("Engine")
+RUNTIME = OptionSection("Runtime")
+MEASURING = OptionSection("Measuring")
+OUTPUT = OptionSection("Output")
+OTHER = OptionSection("Other")
 
 ORDER = [section.title for section in (ENGINE, MODEL, PRECISION, DATA, RUNTIME, MEASURING, OUTPUT, OTHER)]
 """In which the sections stand in every help; those of one program alone come before the last two."""
@@ -100,7 +100,7 @@ def stack_options(*options: Callable[[Function], Function]) -> Callable[[Functio
     return decorate
 
 
-class Command(click.Command):
+class SectionedCommand(click.Command):
     """A command with examples, whole command lines that work; ``heading`` is where its group lists it."""
 
     def __init__(
@@ -133,10 +133,10 @@ class Command(click.Command):
                 formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in self.examples))
 
 
-class Group(Command, click.Group):
+class Group(SectionedCommand, click.Group):
     """A group of commands, which are found in any case and listed under their headings in the order of definition."""
 
-    command_class = Command
+    command_class = SectionedCommand
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name) or super().get_command(ctx, cmd_name.lower())
@@ -161,7 +161,7 @@ def _write_lists(formatter: click.HelpFormatter, lists: dict[str, list[tuple[str
             formatter.write_dl([(f"{name:{width}}", text) for name, text in rows], col_max=width)
 
 
-class Choice(click.Choice[str]):
+class NameChoice(click.Choice[str]):
     """One of a few words, in upper or lower case; beside another, the nearest one is suggested."""
 
     def __init__(self, words: Sequence[str]) -> None:

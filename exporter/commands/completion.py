@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from exporter.commands.command import Choice, Command
+from exporter.commands.command import NameChoice, SectionedCommand
 
 LINES = {
     "bash": ('eval "$({variable}=bash_source {program})"', "~/.bashrc"),
@@ -20,16 +20,16 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def completion_command(program: str, heading: str = "Commands") -> Command:
+def completion_command(program: str, heading: str = "Commands") -> SectionedCommand:
     """The command for the program of that name."""
 
     @click.command(
         "completion",
-        cls=Command,
+        cls=SectionedCommand,
         heading=heading,
         examples=(f"{program} completion bash >> ~/.bashrc", f"{program} completion zsh >> ~/.zshrc"),
     )
-    @click.argument("shell", metavar="bash|zsh|fish", type=Choice(tuple(LINES)), help="Shell that is to complete.")
+    @click.argument("shell", metavar="bash|zsh|fish", type=NameChoice(tuple(LINES)), help="Shell that is to complete.")
     def completion(shell: str) -> None:
         """Print the line that turns on completion in a shell.
 

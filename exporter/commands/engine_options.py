@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from exporter.commands.command import ENGINE, Choice, stack_options
+from exporter.commands.command import ENGINE, NameChoice, stack_options
 from exporter.commands.options import file_for_variant, force_option, given_options, out_option
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, OPT_LEVELS
@@ -37,7 +37,7 @@ def engine_options(command: Command) -> Command:
     return stack_options(
         ENGINE.option(
             "--flavor",
-            type=Choice(("auto", *FLAVORS)),
+            type=NameChoice(("auto", *FLAVORS)),
             default="auto",
             help="Library that builds the engine: TensorRT, TensorRT-RTX, or the first of them that is installed.",
         ),
@@ -86,7 +86,7 @@ def engine_options(command: Command) -> Command:
         ),
         ENGINE.option(
             "--hardware-compat",
-            type=Choice(HARDWARE_COMPAT),
+            type=NameChoice(HARDWARE_COMPAT),
             default="none",
             help="Other GPUs that the engine also runs on (TensorRT only).",
         ),

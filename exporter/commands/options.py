@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from exporter.commands.backend_option import backend_option
-from exporter.commands.command import DATA, MODEL, OUTPUT, PRECISION, RUNTIME, Choice, stack_options
+from exporter.commands.command import DATA, MODEL, OUTPUT, PRECISION, RUNTIME, NameChoice, stack_options
 from exporter.commands.terminal import debug_option
 from exporter.commands.values import DATASET, VARIANT, WEIGHTS, BatchSize, Numbers, Size
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS
@@ -52,13 +52,13 @@ def variant_options(command: Command) -> Command:
         ),
         MODEL.option(
             "--stride",
-            type=Choice(("v1", "v1.5")),
+            type=NameChoice(("v1", "v1.5")),
             show_default="v1.5",
             help="Position of the stride in bottleneck blocks: the first 1x1 convolution (v1), or the 3x3 (v1.5).",
         ),
         MODEL.option(
             "--shortcut",
-            type=Choice(("A", "B", "C")),
+            type=NameChoice(("A", "B", "C")),
             show_default="the variant's",
             help="Shortcuts: zero padding (A), projection where dimensions change (B), or projection everywhere (C).",
         ),
@@ -83,7 +83,7 @@ def network_options(command: Command) -> Command:
         ),
         MODEL.option(
             "--input",
-            type=Choice(("float", "raw")),
+            type=NameChoice(("float", "raw")),
             default="float",
             help="Input: normalised float32, or raw uint8 pixels (n, h, w, channels) that the graph normalises.",
         ),
@@ -220,7 +220,7 @@ def precision_option(command: Command) -> Command:
     """In what the graph computes."""
     return PRECISION.option(
         "--precision",
-        type=Choice(tuple(PRECISIONS)),
+        type=NameChoice(tuple(PRECISIONS)),
         default="fp32",
         help="Precision in which the graph computes; tf32 is fp32 that a GPU may round to 10 bits.",
     )(command)
@@ -264,7 +264,7 @@ def typing_options(command: Command) -> Command:
         calibration_options,
         PRECISION.option(
             "--target",
-            type=Choice(TARGETS),
+            type=NameChoice(TARGETS),
             default="cpu",
             help="Deployment target of int8; TensorRT takes signed integers alone.",
         ),
@@ -326,7 +326,7 @@ def backend_options(command: Command) -> Command:
         ),
         RUNTIME.option(
             "--device",
-            type=Choice(("cpu", "cuda")),
+            type=NameChoice(("cpu", "cuda")),
             show_default="the one it was tuned for, else cpu where it runs there",
             help="Device that runs the model.",
         ),

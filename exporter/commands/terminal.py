@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
-from exporter.commands.command import OTHER, OUTPUT, Command
+from exporter.commands.command import OTHER, OUTPUT, SectionedCommand
 from exporter.document.status_line import Status, StatusLine, coded_line, is_live, notice_line
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _usage_sentence(error: click.UsageError) -> str:
     sentence = _one_line(error.format_message())
     if sentence.endswith("?)"):
         return sentence
-    if isinstance(error, click.MissingParameter) and isinstance(command, Command) and command.examples:
+    if isinstance(error, click.MissingParameter) and isinstance(command, SectionedCommand) and command.examples:
         return f"{sentence.rstrip('.')} (for example: {command.examples[0]})"
     return f"{sentence} ({where} --help)"
 

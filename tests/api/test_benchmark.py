@@ -78,7 +78,7 @@ def test_progress_of_the_command_goes_to_stderr(model: Path, capfd: pytest.Captu
     assert model.name in err
 
 
-def test_an_error_of_the_callback_comes_through_and_ends_the_workers(model: Path) -> None:
+def test_an_error_of_the_callback_ends_the_workers(model: Path) -> None:
     def fail(done: float, total: float | None, description: str) -> None:
         del done, total
         if "warm-up" in description:
@@ -133,7 +133,7 @@ except KeyboardInterrupt as interrupt:
 """
 
 
-def test_an_interrupt_keeps_what_was_measured_and_ends_the_workers(model: Path, tmp_path: Path) -> None:
+def test_an_interrupt_keeps_the_results_and_ends_the_workers(model: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.md"
     with default_interrupt():
         done = subprocess.run(

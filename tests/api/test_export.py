@@ -65,7 +65,7 @@ def test_a_variant_lands_in_the_current_folder(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_checkpoint_of_a_named_variant_with_labels_and_preprocessing() -> None:
+def test_a_checkpoint_with_labels_and_preprocessing() -> None:
     labels = [f"class {number}" for number in range(10)]
     view = rexport.Preprocessing(resize=40, crop=(32, 32), pad=0, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
     with refuses(rexport.ResourceError, "folder-missing", "out"):
@@ -137,7 +137,7 @@ def test_progress_of_the_command_says_what_the_command_says(capsys: pytest.Captu
     assert "random (seed 0)" in err
 
 
-def test_an_error_of_the_callback_comes_through_and_leaves_no_file() -> None:
+def test_an_error_of_the_callback_leaves_no_file() -> None:
     def fail(done: float, total: float | None, description: str) -> None:
         del total, description
         if done == 3:
@@ -155,7 +155,7 @@ def test_a_path_without_a_suffix_is_a_folder() -> None:
     assert set(paths) == {Path("new/resnet20.onnx")}
 
 
-def test_a_file_that_is_there_is_replaced_only_if_it_is_asked_for() -> None:
+def test_an_existing_file_is_replaced_only_on_request() -> None:
     first = rexport.export("resnet20", "net.pt2")
     with refuses(rexport.UsageError, "target-exists", "net.pt2", "overwrite=True"):
         rexport.export("resnet20", "net.pt2", seed=1)

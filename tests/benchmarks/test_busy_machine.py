@@ -91,7 +91,7 @@ def test_a_scripted_idle_machine_gives_a_ranking_and_a_valid_run() -> None:
     assert text.splitlines()[-1] == "VALID: machine idle, results reliable"
 
 
-def test_a_scripted_busy_machine_gives_no_ranking_and_an_invalid_run() -> None:
+def test_a_scripted_busy_machine_gives_no_ranking() -> None:
     rows = scripted_run(busy=True)
     text = as_text(run_document(rows))
     (headline,) = headlines(rows)
@@ -103,7 +103,7 @@ def test_a_scripted_busy_machine_gives_no_ranking_and_an_invalid_run() -> None:
     assert text.splitlines()[-1].startswith("INVALID: other processes used 75 % of the CPUs; results unreliable")
 
 
-def test_the_same_noise_of_an_unknown_cause_gives_no_ranking_either() -> None:
+def test_noise_of_an_unknown_cause_gives_no_ranking() -> None:
     rows = [
         change_facts(each.result, samples=tuple(replace(process, conditions=QUIET) for process in each.result.samples))
         for each in scripted_run(busy=True)
@@ -138,7 +138,7 @@ def busy_loops() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_a_really_busy_machine_gives_no_ranking_and_an_invalid_run(tmp_path: Path) -> None:
+def test_a_really_busy_machine_gives_no_ranking(tmp_path: Path) -> None:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(library, reason=f"{library} is not installed")
     words = ("run", "resnet20", "--weights", "bundled", "--backend", "onnxruntime", "--backend", "openvino")

@@ -157,9 +157,10 @@ def test_quick_is_short_and_said_to_be_preliminary(asked: list[BenchmarkRequest]
         command=asked[0].command,
     )
     shown = [done.stdout, *((tmp_path / "out" / f"results.{end}").read_text() for end in ("md", "html"))]
-    assert all("Preliminary: " in text for text in shown)
+    assert all("preliminary (--quick)" in text for text in shown)
     assert json.loads((tmp_path / "lines.jsonl").read_text())["asked"]["quick"] is True
-    assert "Preliminary" not in invoke("run").stdout
+    assert "PRELIMINARY: measured with --quick, in short samples" in shown[0]
+    assert "preliminary" not in invoke("run").stdout.lower()
     invoke("run", "--quick", "--processes", "3", "--limit", "7", "--roofline")
     assert (asked[2].processes, asked[2].limit, asked[2].roofline, asked[2].duration_s) == (3, 7, True, 0.1)
 

@@ -22,7 +22,7 @@ def test_a_value_without_an_interval_stands_alone() -> None:
     assert format.points(None, None) == format.change(None, None) == format.times(None, None) == "–"
 
 
-def test_differences_have_a_margin_of_any_size_and_changes_a_sign() -> None:
+def test_differences_have_a_margin_and_changes_a_sign() -> None:
     assert format.points(-0.0012, (-0.003, 0.0005)) == "-0.12 ± 0.18"
     assert format.change(0.0012, (-0.0005, 0.0029)) == "+0.12 ± 0.17"
     assert format.change(-0.00001, (-0.0002, 0.0002)) == "-0.00 ± 0.03"

@@ -231,7 +231,7 @@ def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
         )  # fmt: skip
 
 
-def test_ctrl_c_before_anything_is_measured_lists_what_was_planned(tmp_path: Path) -> None:
+def test_ctrl_c_before_the_first_result_lists_the_plan(tmp_path: Path) -> None:
     artifact(tmp_path)
     process = start(
         "run",

@@ -203,7 +203,7 @@ def test_check_writable_makes_the_folder_and_leaves_nothing(tmp_path: Path) -> N
         files.check_writable(tmp_path / "file")
 
 
-def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named_with_its_command(tmp_path: Path) -> None:
     files.require_folder(tmp_path)
     with refuses(ResourceError, "folder-missing", f"(mkdir -p '{tmp_path}/a b')"):
         files.require_folder(tmp_path / "a b")

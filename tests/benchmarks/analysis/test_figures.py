@@ -93,7 +93,7 @@ def test_quantiles_are_given_from_enough_samples_on(count: int, given: int) -> N
 
 
 @pytest.mark.parametrize(("processes", "given"), [(1, False), (2, False), (3, True), (4, True)])
-def test_an_interval_and_a_verdict_need_three_processes_on_both_sides(processes: int, given: bool) -> None:
+def test_intervals_and_verdicts_need_three_processes_a_side(processes: int, given: bool) -> None:
     mine = [process(seed=seed) for seed in range(processes)]
     its = [process(median=0.006, seed=seed) for seed in range(4)]
     for found in (against(measured(*mine), reference(*its)), against(measured(*its), reference(*mine))):
@@ -106,7 +106,7 @@ def test_an_interval_and_a_verdict_need_three_processes_on_both_sides(processes:
     assert own.validity == ("VALID" if given else "PRELIMINARY")
 
 
-def test_a_result_of_a_busy_machine_is_invalid_and_one_that_nobody_watched_preliminary() -> None:
+def test_busy_is_invalid_and_unrecorded_is_preliminary() -> None:
     busy = [process(seed=seed, conditions=replace(QUIET, foreign_cores=1.2)) for seed in range(3)]
     found = Figures(measured(*busy))
     assert found.validity_reason is not None

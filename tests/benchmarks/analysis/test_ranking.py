@@ -65,7 +65,7 @@ def test_accuracy_is_the_same_only_if_the_whole_interval_says_so(
     assert f" than PyTorch {words} (" in said(REFERENCE, change(FASTER, top1_change=estimate(value, interval)))
 
 
-def test_the_baseline_is_what_the_ratio_is_over_even_if_another_is_next() -> None:
+def test_the_ratio_is_over_the_baseline_not_over_the_next() -> None:
     slower = change(timed("openvino", 0.0008, 5), disturbances=())
     (found,) = headlines([REFERENCE, FASTER, slower])
     assert names(found) == ("onnxruntime", [], "pytorch")
@@ -77,7 +77,7 @@ def test_the_fastest_baseline_is_compared_with_the_next() -> None:
     assert said(REFERENCE, slow).startswith("ResNet-20: PyTorch is 8.")
 
 
-def test_those_without_a_significant_difference_are_marked_and_named() -> None:
+def test_rows_without_a_difference_are_marked_and_named() -> None:
     (found,) = headlines([SLOW, TWIN, QUICK])
     assert names(found) == ("openvino", ["onnxruntime"], "inductor")
     assert found.best == (QUICK, TWIN)
@@ -179,7 +179,7 @@ def test_fewer_than_three_processes_rank_nothing() -> None:
     )
 
 
-def test_processes_that_vary_rank_nothing_though_the_machine_was_idle() -> None:
+def test_varying_processes_rank_nothing_on_an_idle_machine() -> None:
     wild = uneven("wild", (0.0005, 0.002, 0.006), (50, 50, 50))
     (found,) = headlines([wild, SLOW])
     assert found.best == ()

@@ -38,7 +38,7 @@ def test_one_busy_row_makes_a_run_invalid() -> None:
     )
 
 
-def test_several_busy_rows_have_one_reason_over_all_their_processes() -> None:
+def test_several_busy_rows_have_one_common_reason() -> None:
     rows = [measured(replace(QUIET, foreign_cores=cores)) for cores in (1.6, 1.2)]
     assert "other processes used 70 % of the CPUs; results" in text(*rows)
     hot = change(measured(), validity_reason=Reason("gpu-throttled", "the GPU's clock was limited"))

@@ -158,7 +158,7 @@ def test_the_last_run_of_each_configuration_counts(tmp_path: Path) -> None:
     assert not again.passed
 
 
-def test_a_run_that_was_not_reached_counts_less_than_an_earlier_one() -> None:
+def test_an_unreached_run_counts_less_than_an_earlier_one() -> None:
     unreached = change_facts(OLD, time=LATER, run="later", status="skipped", reason=identity.NOT_REACHED, samples=())
     other = change_facts(unreached, batch=8)
     assert identity.latest([OLD, unreached, other]) == (OLD, other)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.harness import scheduler
-from benchmarks.harness.eta import CLOCKS, EVALUATED_IMAGES, SLOW, USUAL, Estimate, Eta, Pace, RunPlan, Workload
+from benchmarks.harness.eta import CLOCKS, EVALUATED_IMAGES, SLOW, USUAL, Eta, RunPlan, TimeEstimate, Workload, WorkPace
 from benchmarks.harness.scheduler import ScheduledJob, gather
 from benchmarks.process.job import Job, JobOutcome, TurnPlan
 from benchmarks.records.request import BenchmarkRequest
@@ -25,7 +25,7 @@ class Estimates:
         self.told: list[float | None] = []
         self.eta = Eta(self.told.append, self.now)
         process = partial(operator.mul, process_s)
-        self.eta.plan([Estimate(partial(operator.mul, seconds), process) for seconds in planned_s])
+        self.eta.plan([TimeEstimate(partial(operator.mul, seconds), process) for seconds in planned_s])
 
     def trial(
         self, seconds: float, known_s: float = 0.0, later_s: tuple[float, ...] = (), measured: bool = True
@@ -43,7 +43,7 @@ def test_without_a_plan_nothing_is_known() -> None:
     assert estimates.told == [None, None, None]
 
 
-def test_the_plan_tells_before_anything_has_ended_and_is_corrected() -> None:
+def test_the_plan_gives_the_first_estimate_and_is_corrected() -> None:
     estimates = Estimates(10.0, 20.0, 30.0)
     estimates.trial(5.0, later_s=(0.0, 0.0))
     estimates.trial(12.0, later_s=(0.0,))
@@ -137,7 +137,7 @@ def test_the_time_of_a_load_is_known_but_for_its_start() -> None:
     assert replace(plan, slowness=2.0).seconds() == pytest.approx(7.0 + 4 * (USUAL.start_s + USUAL.warmup_s))
 
 
-def test_the_position_follows_from_the_trials_that_are_still_to_come() -> None:
+def test_the_position_follows_from_the_trials_to_come() -> None:
     plan = RunPlan(METHOD, (Workload(2), Workload(1), Workload(3)))
     assert [plan.position(later) for later in (2, 1, 0)] == [(1, 2, 6), (3, 3, 6), (4, 6, 6)]
 
@@ -146,7 +146,7 @@ def test_the_position_follows_from_the_trials_that_are_still_to_come() -> None:
 class ScriptedMachine:
     """A machine of a pace, on a clock of its own: it does what workers do, and only the clock goes on."""
 
-    pace: Pace
+    pace: WorkPace
     now: Now
     multiply_adds: int
 

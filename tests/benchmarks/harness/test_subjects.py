@@ -237,7 +237,7 @@ def measured_backends(request: BenchmarkRequest, subject: Subject) -> list[str]:
         (("inductor",), None, ["inductor"], Baseline("inductor", "fp32")),
     ],
 )
-def test_what_is_named_is_measured_and_compared_with_the_baseline(
+def test_named_backends_are_compared_with_the_baseline(
     named: tuple[str, ...],
     baseline: str | None,
     measured: list[str],
@@ -252,7 +252,7 @@ def test_what_is_named_is_measured_and_compared_with_the_baseline(
     assert (subject.reference is exports.UNMEASURED) == (not {"pytorch", "inductor"} & {*measured})
 
 
-def test_where_pytorch_cannot_run_it_the_first_that_can_is_the_baseline(tmp_path: Path) -> None:
+def test_without_pytorch_the_first_backend_is_the_baseline(tmp_path: Path) -> None:
     (subject,) = made(BenchmarkRequest((str(foreign(tmp_path)),)), tmp_path)
     assert subject.baseline == Baseline("fake", None)
     with pytest.raises(UsageError, match="tensorflow"):
@@ -282,9 +282,7 @@ def test_files_of_one_network_are_one_subject(tmp_path: Path) -> None:
     assert [(typed.precision, typed.file) for typed in chosen.typed] == [("int8", "small.fake")]
 
 
-def test_a_variant_is_found_in_any_case_unless_a_file_has_the_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_variant_is_found_in_any_case_unless_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert subjects.variant_or_path("ResNet20") == "resnet20"
     (tmp_path / "ResNet20").touch()

@@ -156,7 +156,7 @@ def test_a_result_of_a_busy_machine_is_invalid(seen: dict[str, object], code: st
     assert (reason.code, figure in reason.sentence) == (code, True)
 
 
-def test_a_little_load_or_one_busy_process_of_many_disturbs_without_invalidating() -> None:
+def test_a_little_load_disturbs_without_invalidating() -> None:
     little, busy = replace(QUIET, foreign_cores=0.19), replace(QUIET, foreign_cores=1.0)
     assert disturbances([little], 2)
     assert find_invalidity([little], 2) is None

@@ -65,7 +65,7 @@ def test_one_contradiction_decides_the_outcome(outcomes: tuple[Outcome, ...], wh
         (None, 320, None, "confirmed"),
     ],
 )
-def test_less_than_a_tenth_of_the_schedule_decides_no_claim_on_trained_networks(
+def test_a_tenth_of_the_schedule_is_needed_for_a_claim(
     scale: float | None, until: int | None, share: float | None, outcome: Outcome
 ) -> None:
     check, other = Check("said", "", "found", "confirmed"), Check("said", "", "found", "confirmed", trained=False)

@@ -62,7 +62,7 @@ def terminal_text(monkeypatch: pytest.MonkeyPatch, document: Document, columns: 
     return re.sub("\x1b\\[[0-9;]*m", "", file.getvalue())
 
 
-def test_a_plain_table_is_100_columns_wide_at_most_and_marks_the_fastest() -> None:
+def test_a_plain_table_fits_100_columns_and_marks_the_fastest() -> None:
     text = as_text(run_document(ROWS))
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
@@ -105,7 +105,7 @@ def test_each_kind_of_figure_has_a_table() -> None:
         (60, [], "p99 ms, images/s, top-1 %, change pp, agreement %, executed as"),
     ],
 )
-def test_a_narrow_terminal_leaves_out_columns_by_their_importance(
+def test_a_narrow_terminal_leaves_out_unimportant_columns(
     monkeypatch: pytest.MonkeyPatch, columns: int, shown: list[str], left_out: str
 ) -> None:
     text = terminal_text(monkeypatch, run_document(ROWS), columns)
@@ -123,7 +123,7 @@ def test_a_terminal_never_cuts_a_number(monkeypatch: pytest.MonkeyPatch) -> None
     assert "> " in text
 
 
-def test_a_terminal_shows_folded_tables_and_definitions_only_where_they_are_asked_for() -> None:
+def test_folded_tables_are_shown_on_request_alone() -> None:
     brief, long = run_document(ROWS), run_document(ROWS, explain=True)
     assert (brief.legend, long.legend) == ((), columns.meaning(ROWS))
     assert "peak MB" not in as_text(brief)
@@ -298,7 +298,7 @@ def test_every_column_of_a_processors_tables_fits() -> None:
     assert (accuracy["changed"], accuracy["evaluated/s"]) == ("1 + 9", "5,210")
 
 
-def test_a_page_marks_the_fastest_and_shows_rows_that_are_missing() -> None:
+def test_a_page_marks_the_fastest_and_shows_missing_rows() -> None:
     (main, *_) = section(REFERENCE, FASTER, SKIPPED).all_of(Table)
     assert [row.state for row in main.rows] == ["", "best", "missing"]
     assert [row.attributes["backend"] for row in main.rows] == ["pytorch", "onnxruntime", "openvino"]
@@ -317,7 +317,7 @@ def test_a_ratio_without_significance_is_marked_and_explained() -> None:
     assert any("too noisy: " in one.text and "n.s." not in one.text for one in found.all_of(Sentence))
 
 
-def test_a_warning_is_told_once_for_all_rows_with_the_figures_of_each() -> None:
+def test_a_warning_is_given_once_for_all_rows() -> None:
     drifts = [
         change(FASTER, batch=batch, warnings=(Reason("latency-drifted", f"latency drifted (+{batch}.0 %)"),))
         for batch in (1, 2, 3, 4, 5)
@@ -332,7 +332,7 @@ def test_a_warning_is_told_once_for_all_rows_with_the_figures_of_each() -> None:
     assert remarks(section(drifts[0]), "warning") == ["onnxruntime int8, batch 1: latency drifted (+1.0 %)"]
 
 
-def test_a_cause_of_disturbance_has_one_line_with_its_worst_figure() -> None:
+def test_a_cause_has_one_line_with_its_worst_figure() -> None:
     busy = [
         change_facts(
             FASTER.result,

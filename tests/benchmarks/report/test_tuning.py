@@ -51,7 +51,7 @@ def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective) -> No
     assert ("10.00 pp" in bound, "200 images" in bound) == (True, True)
 
 
-def test_marks_name_the_best_the_alike_the_pareto_optimal_and_the_rejected(tmp_path: Path) -> None:
+def test_marks_name_best_alike_pareto_optimal_and_rejected(tmp_path: Path) -> None:
     bench = ScriptedHarness(
         {
             **{(runtime, "int8", 4, 1): 1.0 for runtime in TRIED},

@@ -182,7 +182,7 @@ def test_the_first_heading_is_the_answer_and_others_follow() -> None:
     assert f"<title>{first} – rbench</title>" in text
 
 
-def test_without_an_answer_the_first_heading_names_what_was_measured() -> None:
+def test_without_an_answer_the_heading_names_the_network() -> None:
     text = page_of((SKIPPED,), "rbench")
     (heading,) = re.findall("<h1>(.*?)</h1>", text)
     assert heading == next(section.title for section in report_document((SKIPPED,)).sections)

@@ -159,8 +159,7 @@ def test_fewer_different_inputs_than_are_wanted_are_told() -> None:
     arrays = [noise((1, 8), seed) for seed in range(16)]
     assert oddities(feeds(*arrays), 16) == ()
     (reason,) = oddities(feeds(*arrays[:3]), 16)
-    numbers = [word.strip(",:") for word in reason.sentence.split() if word.strip(",:").isdigit()]
-    assert (reason.code, numbers) == ("inputs-too-few", ["3", "16"])
+    assert (reason.code, "only 3 " in reason.sentence, "16" in reason.sentence) == ("inputs-too-few", True, True)
     assert oddities(feeds(*(arrays[number % 3] for number in range(16))), 16) == (reason,)
     assert [same.code for same in oddities(feeds(*arrays[:1] * 2), 16)] == ["inputs-equal"]
 

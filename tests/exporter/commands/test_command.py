@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from exporter.commands.command import COLUMN, MODEL, OUTPUT, RUNTIME, Choice, Group, Section, stack_options
+from exporter.commands.command import COLUMN, MODEL, OUTPUT, RUNTIME, Group, NameChoice, OptionSection, stack_options
 
 
 @click.group("program", cls=Group, examples=("program work a", "program --version"))
@@ -19,9 +19,9 @@ def program() -> None:
 @click.argument("place", help="Where to work.")
 @stack_options(
     OUTPUT.option("--json", is_flag=True, help="Print JSON."),
-    MODEL.option("--level", type=Choice(("low", "High")), default="low", help="Level of the work."),
+    MODEL.option("--level", type=NameChoice(("low", "High")), default="low", help="Level of the work."),
     MODEL.option("--size", type=click.IntRange(1), metavar="N", show_default="the usual", help="Size of the work."),
-    Section("Weather").option("--rain", type=click.IntRange(0, 9), default=3, metavar="N", help="Strength of rain."),
+    OptionSection("Weather").option("--rain", type=click.IntRange(0, 9), default=3, metavar="N", help="Rain."),
     RUNTIME.option("--a-name-that-is-far-too-long", metavar="WORD", show_default="none", help="Name of something."),
 )
 def work(place: str, level: str, **_: object) -> None:
@@ -41,7 +41,7 @@ def invoke(*arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "80"}).invoke(program, arguments)
 
 
-def test_options_stand_in_sections_in_one_order_and_in_one_column() -> None:
+def test_options_stand_in_ordered_sections_in_one_column() -> None:
     assert invoke("work", "-h").output.splitlines() == [
         "Usage: program work [OPTIONS] PLACE",
         "",
@@ -61,7 +61,7 @@ def test_options_stand_in_sections_in_one_order_and_in_one_column() -> None:
         "                    Name of something.  [default: none]",
         "",
         "Weather:",
-        "  --rain N          Strength of rain.  [default: 3; 0<=x<=9]",
+        "  --rain N          Rain.  [default: 3; 0<=x<=9]",
         "",
         "Output:",
         "  --json            Print JSON.",
@@ -76,7 +76,7 @@ def test_options_stand_in_sections_in_one_order_and_in_one_column() -> None:
     assert len("--a-name-that-is-far-too-long WORD") > COLUMN
 
 
-def test_a_group_lists_its_commands_under_headings_in_their_order() -> None:
+def test_a_group_lists_its_commands_under_headings() -> None:
     assert invoke("--help").output.splitlines()[4:] == [
         "Do:",
         "  work        Work somewhere.",

@@ -203,7 +203,7 @@ def test_libraries_write_nothing_to_the_terminal() -> None:
     assert [status for status in session.statuses() if LINE.fullmatch(status) is None] == []
 
 
-def test_with_debug_libraries_are_shown_and_there_is_no_status_line() -> None:
+def test_debug_shows_libraries_and_no_status_line() -> None:
     session = watch([sys.executable, "-c", NOISE, "--debug"])
     written = " ".join(session.lines)
     for words in ("from Python", "mind the library", "from native code", "mind the GPU", "from a child", "the result"):
@@ -221,7 +221,7 @@ def test_a_crash_in_native_code_leaves_its_traceback() -> None:
 
 
 @pytest.mark.parametrize(("end", "code", "last"), [("\x03", 130, "interrupted"), ("", 70, "error[internal]:")])
-def test_an_early_end_leaves_no_status_and_the_cursor_at_the_start_of_a_line(end: str, code: int, last: str) -> None:
+def test_an_early_end_leaves_no_status_and_a_fresh_line(end: str, code: int, last: str) -> None:
     body = """
     with terminal.listening() as listener:
         import time
@@ -245,7 +245,7 @@ def test_an_early_end_leaves_no_status_and_the_cursor_at_the_start_of_a_line(end
     assert (session.hidden, session.column, len(session.lines)) == (False, 0, 1)
 
 
-def test_a_document_has_no_colours_under_no_color_and_no_escapes_in_a_file() -> None:
+def test_no_color_has_no_colours_and_a_file_no_escapes() -> None:
     code = """
 import os, sys
 os.dup2(2, 1)

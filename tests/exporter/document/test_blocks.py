@@ -14,12 +14,12 @@ def test_columns_in_which_nothing_stands_are_dropped() -> None:
     assert [(row.attributes, row.state) for row in found.rows] == [({}, ""), ({"runtime": "x"}, "best")]
 
 
-def test_a_narrow_table_has_no_missing_rows_and_no_column_that_is_empty_then() -> None:
+def test_a_narrow_table_has_no_missing_row_or_empty_column() -> None:
     assert TABLE.narrow().headings == ("name", "ms", "top-1")
     assert TABLE.narrow().cells == (("a", "1.0", "90"),)
 
 
-def test_columns_are_left_out_by_their_priority_and_the_last_of_several_first() -> None:
+def test_columns_are_left_out_by_priority_the_last_first() -> None:
     columns = (
         TableColumn("a"),
         *(TableColumn(name, priority=number) for name, number in (("b", 1), ("c", 2), ("d", 2))),

@@ -135,7 +135,7 @@ def test_what_has_not_changed_is_not_drawn_again() -> None:
     assert len(stream.writes) == 2
 
 
-def test_quick_steps_are_drawn_a_few_times_and_the_last_in_any_case() -> None:
+def test_quick_steps_are_drawn_seldom_but_the_last_always() -> None:
     stream = Recorder()
     with StatusLine(stream, live=True) as line:
         for number in range(1000):

@@ -50,7 +50,7 @@ def names(*arguments: str, stdin: bytes = b"") -> list[str]:
     return [str(path) for path in find_images(arguments, io.BytesIO(stdin))]
 
 
-def test_folders_are_walked_in_the_order_of_paths_without_hidden_files(folder: Path) -> None:
+def test_folders_are_walked_in_order_without_hidden_files(folder: Path) -> None:
     expected = [f"{folder}/{name}" for name in ('a, "b".png', "b.png", "broken.png", "sub/a.JPG")]
     assert names(str(folder)) == expected
     assert names("gone.png", str(folder / ".cache")) == ["gone.png", f"{folder}/.cache/c.png"]
@@ -120,7 +120,7 @@ def test_a_moved_model_needs_its_statistics(moved: Path, folder: Path) -> None:
         answers_for(moved, folder / "b.png", std=ONES)
 
 
-def test_a_moved_model_answers_as_before_and_says_what_it_assumes(
+def test_a_moved_model_answers_and_says_its_assumptions(
     moved: Path, onnx_artifact: Artifact, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "names.txt").write_text("".join(f"name {number}\n" for number in range(10)))

@@ -112,9 +112,7 @@ def test_a_misspelt_origin_gets_the_choices() -> None:
         weights.resolve("mine", SMALL, 0, refuse_notices)
 
 
-def test_an_origin_is_known_in_any_case_unless_a_file_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_origin_is_known_in_any_case_unless_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert weights.resolve("Bundled", SMALL, 0, refuse_notices).record.origin == "bundled"
     (tmp_path / "Bundled").write_bytes(b"no weights, but a file")

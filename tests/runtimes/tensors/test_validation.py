@@ -66,7 +66,7 @@ RIGHT = {"input": array(2, 3, 4, 5)}
         ((), {}, False),
     ],
 )
-def test_the_fast_check_accepts_what_checking_would_return_unchanged(
+def test_the_fast_check_accepts_only_unchanged_arrays(
     specs: tuple[TensorSpec, ...], feeds: Any, expected: bool
 ) -> None:
     assert make_fast_check(specs)(feeds) is expected
