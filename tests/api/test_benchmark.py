@@ -46,7 +46,7 @@ def test_rows_records_and_silence(model: Path, capfd: pytest.CaptureFixture[str]
     assert records[0]["top1"] is None
     assert {record["baseline_backend"] for record in records} == {"fake"}
     assert {type(value) for record in records for value in record.values()} <= {str, int, float, bool, type(None)}
-    assert "fake" in report.verdict
+    assert "fake" in report.verdict.lower()
     assert capfd.readouterr() == ("", "")
 
 
@@ -69,14 +69,14 @@ def test_progress_in_seconds_ends_at_its_total(model: Path) -> None:
     assert done == sorted(done)
     assert all(total is None or total >= so_far for so_far, total, _ in seen)
     assert seen[-1][0] == seen[-1][1]
-    assert any(model.name in description for _, _, description in seen)
+    assert any("fake fp32" in description for _, _, description in seen)
 
 
 def test_progress_of_the_command_goes_to_stderr(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rexport.benchmark(model, progress=True, **QUICK)
     out, err = capfd.readouterr()
     assert out == ""
-    assert model.name in err
+    assert "fake fp32" in err
 
 
 def test_an_error_of_the_callback_ends_the_workers(model: Path) -> None:

@@ -60,7 +60,7 @@ def test_every_shape_is_a_row_with_its_load(tmp_path: Path) -> None:
         assert heading in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert "\x1b" not in done.stdout
-    assert ["net.fake", "fake", "clients 2"] in [line.split(" · ") for line in done.stderr.splitlines()]
+    assert ["[4/6] fake", "clients 2"] in [line.split(" · ") for line in done.stderr.splitlines()]
     assert sorted(os.listdir(out)) == ["results.csv", "results.html", "results.jsonl", "results.md"]
 
 
@@ -72,9 +72,8 @@ def test_the_time_left_and_the_last_figure_are_shown(tmp_path: Path) -> None:
     load_spec = LoadSpec(shapes=("single-stream", "clients"), clients=(1, 2))
     rows = list(run(BenchmarkRequest((str(path),), threads=1, duration_s=0.02), load_spec, listener))
     assert [row.status for row in rows] == ["ok", "ok", "ok"]
-    assert left[0] is None
-    assert all(one is not None and one > 0 for one in left[1:])
-    assert len(left) == 3
+    assert all(one is not None and one > 0 for one in left)
+    assert len(left) >= 3
     last = {subject: step for subject, step in steps if step.startswith("start")}
     first, second, third = last.values()
     assert first == "start"
@@ -152,7 +151,8 @@ def test_options_without_effect_are_notices(
 
     monkeypatch.setattr(loadrun, "run", measured)
     done = CliRunner().invoke(command, [str(foreign(tmp_path)), *words])
-    assert (done.exit_code, done.stderr.splitlines()) == (0, [f"no effect {notice}" for notice in notices])
+    said = [f"warning[options-without-effect]: no effect {notice}" for notice in notices]
+    assert (done.exit_code, done.stderr.splitlines()) == (0, said)
     assert set(specs[0].shapes) <= set(SHAPES)
 
 
