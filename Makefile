@@ -1,13 +1,13 @@
-# make demo, make test, make check: the three commands. Each makes .venv first, or brings it up to date.
+# make demo, make test, make check, make docs: the four commands. Each makes .venv first, or brings it up to date.
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,dev
+EXTRAS := export,cpu,openvino,int8,images,report,tensorrt-rtx,dev,docs
 DEMO := out/demo
 PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 APT := -q -o Acquire::Retries=1 -o Acquire::http::Timeout=30
 
-.PHONY: setup demo check test coverage browser format figures sentences clean
+.PHONY: setup demo check test coverage browser docs format figures sentences clean
 
 setup: .venv/.complete
 
@@ -36,7 +36,7 @@ browser:  # for the tests of the page; without one they are skipped, and say so
 		apt-get $(APT) update && apt-get $(APT) install --yes --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium here, and it cannot be installed: the page is not tested in a browser"
 
-test: check browser  # a file stays in one process; tests/conftest.py puts the slowest files first
+test: check docs browser  # a file stays in one process; tests/conftest.py puts the slowest files first
 	$(BIN)/python $(PYTEST)
 
 coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
@@ -47,6 +47,10 @@ coverage: setup browser  # branches, in the processes that the tests start as we
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup  # the site in out/site; any warning, a broken link included, is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	$(BIN)/python -m scripts.docs.readability
 
 figures: setup
 	$(BIN)/python -m scripts.figures

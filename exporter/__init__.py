@@ -1,16 +1,15 @@
-"""A name in, an artifact out: variants, weights, and one module a target format."""
+"""Export of residual networks to artifacts: variants, weights, precisions and target formats."""
 
 from __future__ import annotations
 
 
 def version() -> str:
-    """Of the installed distribution; of a checkout that is run without being installed, its own."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as of
+    """Return the version of the installed distribution, or of the checkout if rexport is not installed."""
+    from importlib import metadata
 
     try:
-        return of("rexport")
-    except PackageNotFoundError:
+        return metadata.version("rexport")
+    except metadata.PackageNotFoundError:
         return _read_checkout_version()
 
 
@@ -18,5 +17,5 @@ def _read_checkout_version() -> str:
     import tomllib
     from pathlib import Path
 
-    told: str = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["version"]
-    return told
+    project: str = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["version"]
+    return project

@@ -10,182 +10,196 @@ import click
 
 from exporter.commands import engine_options as engineoptions
 from exporter.commands import terminal
+from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, stack_options
+from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.options import (
     TYPING,
+    announce_idle,
+    announce_unused,
+    artifact_argument,
     backend_options,
     calibration_options,
     customise_variant,
     export_options,
     gate_option,
+    image_options,
     network_options,
+    opset_option,
     precision_option,
     request_of,
+    require_device,
     typing_options,
+    variant_argument,
     variant_options,
 )
 from exporter.commands.terminal import debug_option, json_option
+from exporter.commands.values import DATASET, VARIANT_OR_FILE
+
+EXPORT, USE, LOOK_UP = "Export", "Use and check", "Look up"
+"""Under which headings the commands stand."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="rexport", prog_name="rexport")
+@click.group(
+    "rexport",
+    cls=Group,
+    examples=(
+        "rexport onnx resnet20 --weights bundled",
+        "rexport predict resnet20.onnx photo.jpg",
+    ),
+)
+@click.version_option(package_name="rexport", prog_name="rexport", help="Show the version and exit.")
 def cli() -> None:
-    """Export residual networks to files that run without PyTorch.
-
-    \b
-    rexport list                          the networks of He et al. 2015
-    rexport onnx resnet50                 writes resnet50.onnx and its manifest
-    rexport onnx resnet20 --weights bundled   a trained network, with its labels
-    rexport predict resnet20.onnx shoe.jpg
-    rexport tensorrt resnet20.onnx        an engine for an NVIDIA GPU
-    """
+    """Export residual networks to files that run without PyTorch."""
 
 
-@cli.command()
+@cli.command(
+    heading=EXPORT,
+    examples=(
+        "rexport onnx resnet20 --weights bundled --precision int8 -o models/",
+        "rexport onnx resnet50 --weights best.pth --num-classes 12 --labels names.txt",
+    ),
+)
 @export_options
 @typing_options
-@click.option("--opset", type=click.IntRange(1), help="Of the ONNX standard.  [default: 20; 22 for bf16]")
+@opset_option
 def onnx(variant: str, opset: int | None, **options: Any) -> None:
-    """Export VARIANT to one ONNX file, checked against PyTorch; prints its path.
+    """Export VARIANT to an ONNX file and print its path.
 
-    A precision below fp32 must also pass a gate on real images, where there are any: the logits' error, top-1
-    against fp32's, and the drop of top-1 where there are labels. What fails leaves no file.
+    The file is checked against PyTorch before it is written. A precision below fp32 must also pass a gate on real
+    images, if there are any: error of the logits, agreement with fp32, and change in top-1 accuracy. A failed check
+    leaves no file.
     """
     with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter.precision.spec import PrecisionSpec
         from exporter.targets import onnx_file
 
+        request = request_of(variant, options)
+        announce_unused(click.get_current_context(), options["precision"], listener.notice)
         precision_spec = PrecisionSpec(**{name: options[name] for name in TYPING})
-        artifact = onnx_file.export(request_of(variant, options), listener, opset, precision_spec)
+        artifact = onnx_file.export(request, listener, opset, precision_spec)
     click.echo(artifact.path)
 
 
-@cli.command()
+@cli.command(
+    heading=EXPORT,
+    examples=(
+        "rexport torch resnet20 --weights bundled -o models/",
+        "rexport torch resnet50 --weights imagenet --precision bf16",
+    ),
+)
 @export_options
 @precision_option
 @gate_option
 def torch(variant: str, precision: str, gate_images: int, **options: Any) -> None:
-    """Export VARIANT to a .pt2 program, checked against PyTorch; prints its path.
+    """Export VARIANT to a PyTorch program and print its path.
 
-    In fp32 and tf32 its batch-norms stay as they are. int8 is for ONNX files.
+    The program is a .pt2 file, which torch.export.load reads. The file is checked against PyTorch before it is written.
+    In fp32 and tf32 the batch-norms stay as they are; int8 is for ONNX files.
     """
     with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter.precision.spec import PrecisionSpec
         from exporter.targets import torch_program
 
-        artifact = torch_program.export(
-            request_of(variant, options), listener, PrecisionSpec(precision, gate_images=gate_images)
-        )
+        request = request_of(variant, options)
+        announce_unused(click.get_current_context(), precision, listener.notice)
+        artifact = torch_program.export(request, listener, PrecisionSpec(precision, gate_images=gate_images))
     click.echo(artifact.path)
 
 
-@cli.command()
-@click.argument("source", metavar="ARTIFACT.onnx|VARIANT")
+@cli.command(
+    heading=EXPORT,
+    examples=(
+        "rexport tensorrt resnet20.onnx --max-batch 128",
+        "rexport tensorrt resnet20 --weights bundled --precision fp16 -o engines/",
+    ),
+)
+@click.argument(
+    "source",
+    metavar="ARTIFACT.onnx|VARIANT",
+    type=VARIANT_OR_FILE,
+    help="ONNX file that rexport wrote, or the network that is exported to one first.",
+)
 @engine_options
 @network_options
 @precision_option
 @calibration_options
 @gate_option
-@click.option("--opset", type=click.IntRange(1), help="Of the ONNX standard.  [default: 20; 22 for bf16]")
+@opset_option
 @debug_option
 def tensorrt(source: str, opset: int | None, **options: Any) -> None:
-    """Build a TensorRT engine of an ONNX file that rexport made, or of VARIANT; prints its path.
+    """Build a TensorRT engine and print its path.
 
-    VARIANT is exported to an ONNX file beside the engine first, and the options from --weights on are for that
-    alone: an ONNX file has its network and its precision already.
+    VARIANT is first exported to an ONNX file beside the engine. The options under Model, Data and Precision are for
+    this export; an ONNX file has its network and precision already.
 
-    With a GPU, the engine is checked against PyTorch like every export. TensorRT-RTX builds without one as well: such
-    an engine carries its test vectors, and is checked when it is opened.
+    With a GPU, the engine is checked against PyTorch before it is written. TensorRT-RTX also builds without a GPU: such
+    an engine carries its test vectors and is checked when it is opened.
     """
     with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter.targets import tensorrt_engine
 
+        context = click.get_current_context()
         order = engineoptions.order(options)
         if engineoptions.is_file(source):
-            engineoptions.refuse_network_options(click.get_current_context())
+            engineoptions.refuse_weights(Path(source), context.command_path)
+            engineoptions.refuse_network_options(context)
             artifact = tensorrt_engine.build_artifact(Path(source), order, listener)
         else:
             engineoptions.check_batch(options)
             request = request_of(source, {**options, "out": options["out"] or "./"})
+            announce_unused(context, options["precision"], listener.notice)
             artifact = tensorrt_engine.export(request, order, listener, opset, engineoptions.precision_spec(options))
     click.echo(artifact.path)
 
 
-@cli.command("list")
-@json_option
-@debug_option
-def list_variants(as_json: bool) -> None:
-    """The variants, and the paper's figures beside ours."""
-    from exporter.document.terminal import as_text
-    from exporter.models import listing
-
-    click.echo(listing.all_as_json() if as_json else as_text(listing.catalogue_document()), nl=as_json)
-
-
-@cli.command()
-@click.argument("variant")
-@variant_options
-@json_option
-@debug_option
-def info(variant: str, as_json: bool, **options: Any) -> None:
-    """VARIANT stage by stage: shapes, parameters, multiply-adds, and the paper's figures."""
-    from exporter.document.terminal import as_text
-    from exporter.models import listing
-
-    row = customise_variant(variant, options)
-    click.echo(listing.one_as_json(row) if as_json else as_text(listing.variant_document(row)), nl=as_json)
-
-
-@cli.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@cli.command(
+    heading=USE,
+    examples=(
+        "rexport predict resnet20.onnx photos/ --top 3 --csv",
+        "rexport predict model.onnx photo.jpg --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5",
+    ),
+)
+@click.argument(
+    "model",
+    type=click.Path(path_type=Path),
+    help="Model file that rexport wrote; or another one, with --mean and --std.",
+)
+@click.argument(
+    "images",
+    metavar="PATH|DIR|-...",
+    nargs=-1,
+    required=True,
+    type=click.Path(),
+    help="Image files, folders with images, or - for a list of paths on standard input.",
+)
+@stack_options(*image_options("those of the model", "that of the model"))
 @backend_options
+@OUTPUT.option(
+    "--top", type=click.IntRange(1), default=1, metavar="N", help="Number of labels for each image, best first."
+)
+@OUTPUT.option("--csv", "as_csv", is_flag=True, help="Print a CSV table with a header.")
 @json_option
 @debug_option
-def verify(artifact: Path, backend: str | None, device: str, threads: int | None, as_json: bool) -> None:
-    """Repeat ARTIFACT's parity check from its own test vectors; PyTorch is not needed."""
-    from exporter.inspect import manifest_view
+def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, **options: Any) -> None:
+    """Classify images and print their labels.
 
-    with terminal.reserve_stdout():
-        record = manifest_view.verify_parity(artifact, backend, device, threads)
-    click.echo(manifest_view.parity_as_json(record) if as_json else manifest_view.parity_as_text(artifact, record))
+    Folders are searched for images in the order of their paths; hidden files are skipped. An unreadable image is
+    reported, the others are answered, and the exit code is 1.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other")
+    require_device(options["device"])
+    with terminal.reserve_stdout(), terminal.listening() as listener:
+        from exporter.inspect import predict as prediction
 
-
-@cli.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@json_option
-@debug_option
-def inspect(artifact: Path, as_json: bool) -> None:
-    """What ARTIFACT is, where it comes from, and how it was checked."""
-    from exporter.inspect import manifest_view
-
-    with terminal.reserve_stdout():
-        text = manifest_view.as_json(artifact) if as_json else manifest_view.as_text(artifact)
-    click.echo(text)
-
-
-@cli.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Labels for each image.")
-@backend_options
-@json_option
-@debug_option
-def predict(
-    artifact: Path,
-    images: tuple[Path, ...],
-    top: int,
-    backend: str | None,
-    device: str | None,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    """Labels of IMAGES, one line each. An unreadable image is named, the others are answered; the exit code is 1."""
-    from exporter.inspect import predict as prediction
-
-    with terminal.reserve_stdout():
-        answers = prediction.predict(artifact, images, top, backend, device, threads)
-    text = prediction.as_json(answers) if as_json else prediction.as_text(answers)
-    click.echo(text, nl=bool(text))
+        files = prediction.find_images(images, sys.stdin.buffer)
+        answers = prediction.predict(prediction.PredictionRequest(model, **options), files, listener)
+    if as_csv:
+        click.echo(prediction.as_csv(answers), nl=False)
+    else:
+        text = prediction.as_json(answers) if as_json else prediction.as_text(answers)
+        click.echo(text, nl=bool(text))
     for answer in answers:
         if answer.error is not None:
             terminal.print_error(answer.error.code, answer.error.sentence)
@@ -193,35 +207,87 @@ def predict(
         raise SystemExit(1)
 
 
-@cli.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@cli.command(
+    heading=USE,
+    examples=("rexport verify resnet20.onnx", "rexport verify resnet20.onnx --backend openvino --threads 1"),
+)
+@artifact_argument
 @backend_options
-@click.option(
+@json_option
+@debug_option
+def verify(artifact: Path, backend: str | None, device: str | None, threads: int | None, as_json: bool) -> None:
+    """Repeat the parity check of ARTIFACT on a backend.
+
+    The test vectors of ARTIFACT hold PyTorch's logits, so that PyTorch itself is not needed.
+    """
+    require_device(device)
+    with terminal.reserve_stdout():
+        from exporter.inspect import manifest_view
+
+        record = manifest_view.verify_parity(artifact, backend, device, threads)
+    click.echo(manifest_view.parity_as_json(record) if as_json else manifest_view.parity_as_text(artifact, record))
+
+
+@cli.command(heading=USE, examples=("rexport inspect resnet20.onnx", "rexport inspect resnet20.onnx --json"))
+@artifact_argument
+@json_option
+@debug_option
+def inspect(artifact: Path, as_json: bool) -> None:
+    """Show the network, the origin and the checks of ARTIFACT."""
+    from exporter.inspect import manifest_view
+
+    with terminal.reserve_stdout():
+        text = manifest_view.as_json(artifact) if as_json else manifest_view.as_text(artifact)
+    click.echo(text)
+
+
+@cli.command(
+    heading=USE,
+    examples=(
+        "rexport explain resnet20.onnx",
+        "rexport explain resnet20.onnx --backend openvino --data fashion-mnist",
+    ),
+)
+@artifact_argument
+@MODEL.option(
     "--against",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The fp32 ONNX file of the same network.  [default: made from where ARTIFACT's weights come from]",
+    show_default="exported again from the weights of ARTIFACT",
+    help="ONNX file of the same network in fp32, which errors are measured against.",
 )
-@click.option("--data", metavar="NAME|DIR", help="Images to compare on.  [default: ARTIFACT's test vectors]")
-@click.option("--images", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Of --data at most.")
-@click.option(
-    "--by",
-    type=click.Choice(["stage", "block", "layer"]),
-    default="block",
-    show_default=True,
-    help="What the table goes down to.",
+@DATA.option(
+    "--data",
+    type=DATASET,
+    metavar="NAME|DIR",
+    show_default="the test vectors of ARTIFACT",
+    help="Images to measure errors on: fashion-mnist, cifar10:PATH, or a folder with one folder a class.",
+)
+@DATA.option(
+    "--images", type=click.IntRange(1), default=32, metavar="N", help="Maximum number of images taken from --data."
+)
+@backend_options
+@OUTPUT.option(
+    "--by", type=NameChoice(("stage", "block", "layer")), default="block", help="Level of detail of the table."
 )
 @json_option
 @debug_option
 def explain(
     artifact: Path, backend: str | None, by: Literal["stage", "block", "layer"], as_json: bool, **options: Any
 ) -> None:
-    """Why ARTIFACT is not faster, and where it goes wrong: what ran, and every layer's error against fp32."""
+    """Show the time and the error of each block of ARTIFACT.
+
+    The time comes from the profiler of the backend, with the precision that each layer was executed in. The error is
+    measured against the same network in fp32.
+    """
+    require_device(options["device"])
     with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter.document.terminal import print_document
         from exporter.explain import explanation
         from exporter.explain.view import explanation_document
 
+        if options["data"] is None:
+            announce_idle(click.get_current_context(), "without --data", ("images",), listener.notice)
         found = explanation.explain(explanation.ExplanationRequest(artifact, backend, **options), listener)
     if as_json:
         click.echo(explanation.as_json(found))
@@ -229,9 +295,39 @@ def explain(
         print_document(explanation_document(found, by), sys.stdout)
 
 
+@cli.command("list", heading=LOOK_UP, examples=("rexport list", "rexport list --json"))
+@json_option
+@debug_option
+def list_variants(as_json: bool) -> None:
+    """List the variants, with the paper's figures beside ours."""
+    from exporter.document.terminal import as_text
+    from exporter.models import listing
+
+    click.echo(listing.all_as_json() if as_json else as_text(listing.catalogue_document()), nl=as_json)
+
+
+@cli.command(
+    heading=LOOK_UP, examples=("rexport info resnet50", "rexport info resnet18 --num-classes 10 --size 64 --json")
+)
+@variant_argument
+@variant_options
+@json_option
+@debug_option
+def info(variant: str, as_json: bool, **options: Any) -> None:
+    """Show shapes, parameters and multiply-adds of VARIANT by stage."""
+    from exporter.document.terminal import as_text
+    from exporter.models import listing
+
+    row = customise_variant(variant, options)
+    click.echo(listing.one_as_json(row) if as_json else as_text(listing.variant_document(row)), nl=as_json)
+
+
+cli.add_command(completion_command("rexport", LOOK_UP))
+
+
 def main() -> None:
     """The console script."""
-    terminal.run(cli)
+    terminal.run(cli, "rexport")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,24 @@
-"""How numbers are written for people, in both commands."""
+"""Formatting of numbers for people, shared by ``rexport`` and ``rbench``."""
 
 from __future__ import annotations
 
 ABSENT = "–"
-"""Stands where nothing was measured."""
+"""The text of a table cell without a value."""
+
+
+def decimals(value: float) -> int:
+    """Return the number of decimals with which ``value`` has at least three digits, but at most three decimals."""
+    return 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Three digits or more, never an exponent."""
-    if seconds is None:
-        return ABSENT
-    value = seconds * 1000
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
+    """Return a duration in milliseconds as text, without unit and exponent, or ``ABSENT`` for ``None``.
+
+    From 1 ms on, the text has at least three digits; below, it has three decimals.
+    """
+    return ABSENT if seconds is None else f"{1000 * seconds:,.{decimals(1000 * seconds)}f}"
 
 
 def count(number: int, noun: str) -> str:
-    """The number with its noun: ``1 thread``, ``2 threads``, ``1,000 rows``. The plural ends in s."""
+    """Return ``number`` with its ``noun``, for example ``1 thread`` or ``1,000 rows``. The plural ends in s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,8 +1,9 @@
-"""A variant with its weights, ready to be exported: what every target format starts from."""
+"""A variant with its weights and test vectors, from which all target formats are exported."""
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
-from exporter.models.variants import Variant
+from exporter.models.variants import VARIANTS, Variant
+from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
-from exporter.weights.sources import IMAGENET_PREPROCESSING, resolve, scale_preprocessing
+from exporter.weights.recognition import VariantOptions, from_checkpoint
+from exporter.weights.sources import IMAGENET_PREPROCESSING, ORIGINS, LoadedWeights, resolve, scale_preprocessing
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Weights
@@ -27,74 +30,125 @@ if TYPE_CHECKING:
     from exporter.models.resnet import ResNet
 
 INPUT, OUTPUT = "input", "logits"
-"""What an artifact's input and output are called."""
+"""The names of the input and the output of an artifact."""
 
 LABELS_LIMIT_BYTES = 16 << 20
+"""The largest size of a file with labels."""
 
 
 @dataclass(frozen=True)
 class ExportListener:
-    """Hears what an export does: ``step`` a few words on what begins now, ``notice`` a line that the user must see."""
+    """The receiver of an export's progress.
+
+    Attributes:
+        step: Receives a short description of each step when it begins.
+        notice: Receives lines for the user.
+        progress: Receives the completed share of the current step, ``None`` if unknown, and a description.
+    """
 
     step: Callable[[str], None]
     notice: Notify
+    progress: Progress = ignore_progress
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export, and where to.
+    """The request for an export.
 
-    ``weights`` as ``exporter.weights.sources.resolve`` takes it, ``data`` as ``exporter.data.dataset.open_dataset``
-    does. ``batch`` is a fixed size, or ``None`` for any. ``mean`` and ``std`` are given together or not at all.
-    ``out`` is a file, or a folder if it exists as one or ends in a slash. ``raw`` puts the normalisation into the
-    artifact.
+    Attributes:
+        variant: The variant.
+        out: The file to write, or a folder if it exists or ends in a slash.
+        weights: As for ``exporter.weights.sources.resolve``, or loaded weights.
+        seed: The seed of random weights and of noise.
+        batch: The fixed batch size, or ``None`` for any.
+        labels: A file with one label on each line, or the labels.
+        mean: The means of the channels. ``mean`` and ``std`` must be given together.
+        std: The standard deviations of the channels.
+        data: The labelled images for test vectors and accuracy, as for ``exporter.data.dataset.open_dataset``.
+        force: Whether an existing file is replaced.
+        raw: Whether the artifact takes raw pixels and contains the normalisation.
+        preprocessing: The preprocessing, instead of ``mean`` and ``std``.
+        chosen: The fields of the variant that the user chose: ``classes``, ``in_channels`` or ``shortcut``. A weights
+            file determines the others.
     """
 
     variant: Variant
     out: str
-    weights: str = "random"
+    weights: str | LoadedWeights = "random"
     seed: int = 0
     batch: int | None = None
-    labels: Path | None = None
+    labels: Path | tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     data: str | None = None
     force: bool = False
     raw: bool = False
+    preprocessing: Preprocessing | None = None
+    chosen: frozenset[str] = frozenset()
 
     def target(self, suffix: str) -> Path:
-        """The file to write; raises as ``target_file``."""
+        """Return the file to write, with ``suffix`` if ``out`` is a folder.
+
+        Raises:
+            RexportError: As for ``target_file``.
+        """
         return target_file(self.out, f"{self.variant.name}{suffix}", self.force)
 
 
 def target_file(out: str, name: str, force: bool) -> Path:
-    """The file to write, in a folder that exists and takes files: ``out``, or ``name`` in it if it is a folder or ends
-    in a slash.
+    """Return the file to write, in a folder that exists and is writable.
+
+    If ``out`` ends in a slash, a missing folder is created, and the logger ``rexport`` announces it.
+
+    Args:
+        out: The file, or a folder if it exists or ends in a slash.
+        name: The name of the file in a folder.
+        force: Whether the file may exist.
 
     Raises:
-        UsageError: it is there already and ``force`` is off, or a folder is there.
-        ResourceError: the folder cannot be made or written.
+        UsageError: The file exists and ``force`` is off, or a folder has its name.
+        ResourceError: The folder is missing, or cannot be created or written.
     """
     path = Path(out)
     if out.endswith("/") or path.is_dir():
         path = path / name
     if path.is_dir():
-        raise UsageError("a folder is there", code="target-is-folder", path=path, hint="-o names another file")
+        raise UsageError(
+            "the target is a folder", code="target-is-folder", path=path, hint="-o FILE names another file"
+        )
     if path.exists() and not force:
         raise UsageError(
-            "it is there already", code="target-exists", path=path, hint="--force replaces it, -o names another file"
+            "the file already exists",
+            code="target-exists",
+            path=path,
+            hint="--force replaces it, -o FILE names another file",
         )
+    if not out.endswith("/"):
+        files.require_folder(path.parent)
+    created = not path.parent.exists()
     files.check_writable(path.parent)
+    if created:
+        reason = Reason("folder-made", f"created the folder {quote(path.parent)}")
+        logging.getLogger("rexport").info("%s", reason, extra={"code": reason.code})
     return path
 
 
 @dataclass(frozen=True)
 class Network:
-    """A filled network in evaluation mode, and what its artifact's manifest will say of it.
+    """A network with weights in evaluation mode, and the fields of its artifact's manifest.
 
-    ``images`` says in words what the test vectors show, ``data`` which labelled images it can be judged on, as
-    ``exporter.data.dataset.open_dataset`` takes it. Where it is ``raw``, artifacts take pixels (n, h, w, c) uint8, and
-    so do the test vectors; the model itself takes float32 (n, c, h, w) in any case. ``seed`` is that of all noise.
+    Attributes:
+        model: The module, which takes float32 (n, c, h, w).
+        variant: The variant.
+        weights: The origin of the weights.
+        labels: The name of each class, or ``None`` if unknown.
+        preprocessing: The preprocessing of images, or ``None`` if unknown.
+        dataset: The name of the dataset that defines the classes, or ``None`` if unknown.
+        vectors: The test vectors, whose inputs are pixels, uint8 (n, h, w, c), if ``raw`` is true.
+        images: A description of the test vectors.
+        data: The labelled images for the accuracy gate, as for ``exporter.data.dataset.open_dataset``, or ``None``.
+        raw: Whether artifacts take raw pixels.
+        seed: The seed of all noise.
     """
 
     model: ResNet
@@ -111,33 +165,39 @@ class Network:
 
 
 def prepare(request: ExportRequest, listener: ExportListener) -> Network:
-    """Resolves the weights, fills the network and computes its test vectors in fp32 PyTorch.
+    """Load the weights, build the network, and compute its test vectors with PyTorch in fp32.
+
+    Args:
+        request: The request.
+        listener: Receives the progress and notices.
 
     Raises:
-        RexportError: as ``resolve``; labels, mean, std or data that do not fit the variant.
+        RexportError: As for ``resolve``, or labels, mean, std or data do not fit the variant.
     """
     from exporter.models.resnet import build
 
-    variant = request.variant
-    labels = None if request.labels is None else read_labels(request.labels, variant.classes, listener)
-    _check_statistics(request)
     listener.step("loading the weights")
-    loaded = resolve(request.weights, variant, request.seed, listener.notice)
+    request, loaded = _load(request, listener)
+    variant = request.variant
+    labels = _labels(request, listener)
+    _check_statistics(request)
     model = build(variant)
     model.load_state_dict(loaded.state)
     preprocessing = _preprocessing(request, loaded.preprocessing)
+    if loaded.record.origin == "file" and preprocessing is not None and request.preprocessing is None:
+        listener.notice(_assumption(loaded.record.source, preprocessing, known=request.mean is not None))
     listener.step("computing the test vectors")
     data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
-    inputs, images, classes, name = _inputs(request, data, preprocessing)
+    inputs, images, classes, dataset_name = _inputs(request, data, preprocessing)
     floats = normalise(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
-    known = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
+    known_labels = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
     return Network(
         model=model,
         variant=variant,
         weights=loaded.record,
-        labels=known,
+        labels=known_labels,
         preprocessing=preprocessing,
-        dataset=name or loaded.dataset,
+        dataset=dataset_name or loaded.dataset,
         vectors=Vectors(inputs, reference_logits(model, floats)),
         images=images,
         data=data,
@@ -146,32 +206,70 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     )
 
 
+def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportRequest, LoadedWeights]:
+    """Return the weights, and the request with their variant.
+
+    A file determines classes, channels and shortcut option, unless the user chose them.
+    """
+    if isinstance(request.weights, LoadedWeights):
+        return request, request.weights
+    known = request.variant.name in VARIANTS
+    if request.weights in ORIGINS or not known or not Path(request.weights).is_file():
+        return request, resolve(request.weights, request.variant, request.seed, listener.notice, listener.progress)
+    variant = request.variant
+    chosen = {name: getattr(variant, name) for name in request.chosen}
+    options = VariantOptions(
+        variant.name, size=variant.size, stride=variant.stride if variant.block == "bottleneck" else None, **chosen
+    )
+    recognised = from_checkpoint(request.weights, options, listener.notice)
+    return replace(request, variant=recognised.variant), recognised.weights
+
+
+def _assumption(source: str | None, preprocessing: Preprocessing, known: bool) -> Reason:
+    """Return a notice about the assumed preprocessing, which a checkpoint does not contain.
+
+    ``known`` is true if the user gave mean and standard deviation.
+    """
+    resize = f"shorter side resized to {preprocessing.resize}, " if preprocessing.resize is not None else ""
+    height, width = preprocessing.size
+    moments = "" if known else ", ImageNet's mean and standard deviation"
+    return Reason(
+        "preprocessing-not-in-weights",
+        f"preprocessing assumed for {source}: {resize}centre crop of {height} x {width}{moments}; "
+        "check the accuracy on labelled images",
+    )
+
+
 def reference_logits(
     model: ResNet, inputs: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Logits (n, classes) of PyTorch in eager fp32 on the CPU.
+    """Return the logits of PyTorch in eager fp32 on the CPU: float32 (n, classes).
+
+    Args:
+        model: The network.
+        inputs: The prepared images, float32 (n, c, h, w).
 
     Raises:
-        ArtifactError: they are not finite: the weights overflow, or are no weights of this network.
+        ArtifactError: A logit is not finite, because the weights overflow or belong to another network.
     """
     import torch
 
     with torch.inference_mode():
         logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = model(torch.from_numpy(inputs)).numpy()
     if not np.isfinite(logits).all():
-        raise ArtifactError("the network's own logits are not finite with these weights", code="reference-not-finite")
+        raise ArtifactError("the logits of PyTorch are not finite with these weights", code="reference-not-finite")
     return logits
 
 
 def _inputs(
     request: ExportRequest, data: str | None, preprocessing: Preprocessing | None
 ) -> tuple[Array, str, tuple[str, ...] | None, str | None]:
-    """Test inputs as the artifact takes them, words for them, and the classes and the name of their data."""
+    """Return the test inputs, their description, and the classes and the name of their dataset."""
     variant = request.variant
     if preprocessing is None and (request.raw or data is not None):
-        what = "--input raw" if request.raw else "--data"
+        option = "--input raw" if request.raw else "--data"
         raise UsageError(
-            f"{what} needs --mean and --std for {variant.in_channels} input channels", code="option-needs-statistics"
+            f"{option} with {variant.in_channels} input channels needs --mean and --std", code="option-needs-statistics"
         )
     if data is None or preprocessing is None:
         inputs = noise_inputs(variant, IMAGES, request.seed, request.raw)
@@ -179,9 +277,9 @@ def _inputs(
     dataset = open_dataset(data, IMAGES)
     if len(dataset.classes) != variant.classes:
         raise ModelMismatchError(
-            f"the data {quote(data)!r} has {len(dataset.classes)} classes, the network {variant.classes}",
+            f"the dataset {quote(data)!r} has {len(dataset.classes)} classes, but the network has {variant.classes}",
             code="data-class-count",
-            hint=f"--num-classes {len(dataset.classes)}",
+            hint=f"export with --num-classes {len(dataset.classes)}",
         )
     _, pixels = next(dataset.pixels(preprocessing, IMAGES))
     inputs = pixels if request.raw else normalise(pixels, preprocessing)
@@ -189,7 +287,14 @@ def _inputs(
 
 
 def noise_inputs(variant: Variant, count: int, seed: int, raw: bool) -> Array:
-    """Noise as an artifact of the variant takes it: (count, c, h, w) normal float32, or (count, h, w, c) even uint8."""
+    """Return noise as an artifact takes it: normal float32 (count, c, h, w), or uniform uint8 (count, h, w, c).
+
+    Args:
+        variant: The variant, which determines the size and the channels.
+        count: The number of images.
+        seed: The seed.
+        raw: Whether the artifact takes raw pixels.
+    """
     if not raw:
         return noise((count, variant.in_channels, *variant.size), seed)
     return noise_pixels((count, *variant.size, variant.in_channels), seed)
@@ -201,7 +306,7 @@ def _check_statistics(request: ExportRequest) -> None:
     for name, values in (("--mean", request.mean), ("--std", request.std)):
         if values is not None and len(values) != request.variant.in_channels:
             raise UsageError(
-                f"{name} has {len(values)} values for {request.variant.in_channels} input channels",
+                f"{name} has {len(values)} values, but the network has {request.variant.in_channels} input channels",
                 code="statistics-channel-count",
             )
         if values is not None and not all(map(math.isfinite, values)):
@@ -211,11 +316,26 @@ def _check_statistics(request: ExportRequest) -> None:
 
 
 def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Preprocessing | None:
-    """What images go through: what the weights were made for, else the shares of ImageNet's or the whole image.
+    """Return the preprocessing of the request or of the weights.
 
-    Networks of other than 3 channels have none unless the user gives the statistics.
+    The default is ImageNet's, scaled to the input size; for the CIFAR stem the whole image. Without statistics from the
+    user, networks of other than 3 channels have none.
+
+    Raises:
+        ModelMismatchError: The preprocessing of the request has another size or number of channels than the network.
     """
     variant = request.variant
+    if request.preprocessing is not None:
+        prepared, expected = (
+            (request.preprocessing.channels, *request.preprocessing.size),
+            (variant.in_channels, *variant.size),
+        )
+        if prepared != expected:
+            raise ModelMismatchError(
+                f"the preprocessing gives {_in_words(prepared)}, but the network takes {_in_words(expected)}",
+                code="preprocessing-shape",
+            )
+        return request.preprocessing
     if known is None:
         known = scale_preprocessing(IMAGENET_PREPROCESSING, variant.size)
         if variant.stem == "cifar":
@@ -227,29 +347,58 @@ def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Prepr
     return known
 
 
-def read_labels(path: Path, classes: int, listener: ExportListener) -> tuple[str, ...]:
-    """One label a line, in UTF-8, with or without a byte-order mark; blank lines at the end do not count.
+def _in_words(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{channels} channel{'s' if channels != 1 else ''} of {height} x {width} pixels"
+
+
+def _labels(request: ExportRequest, listener: ExportListener) -> tuple[str, ...] | None:
+    labels, classes = request.labels, request.variant.classes
+    if isinstance(labels, Path):
+        return read_labels(labels, classes, listener)
+    if labels is not None and len(labels) != classes:
+        raise ModelMismatchError(
+            f"there are {len(labels)} labels, but the network has {classes} classes", code="label-count-mismatch"
+        )
+    return labels
+
+
+def read_labels(path: Path, classes: int | None, listener: ExportListener) -> tuple[str, ...]:
+    """Read a file with one label on each line.
+
+    The encoding is UTF-8 with or without a byte-order mark. Blank lines at the end are ignored.
+
+    Args:
+        path: The file.
+        classes: The number of classes, or ``None`` if it is unknown.
+        listener: Receives a notice about repeated labels.
 
     Raises:
-        ResourceError: unreadable.
-        ArtifactError: not UTF-8.
-        ModelMismatchError: another number of labels than ``classes``.
+        ResourceError: The file cannot be read.
+        ArtifactError: The file is not UTF-8, or contains a blank line.
+        ModelMismatchError: The number of labels is not ``classes``.
     """
     content = files.read_bounded(path, LABELS_LIMIT_BYTES)
     try:
         text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise ArtifactError(
-            f"labels must be UTF-8 text: {error.reason} at byte {error.start}", code="labels-not-utf8", path=path
+            f"the labels are not UTF-8 text: {error.reason} at byte {error.start}", code="labels-not-utf8", path=path
         ) from error
     labels = tuple(line.strip() for line in text.rstrip().split("\n")) if text.strip() else ()
     if "" in labels:
         raise ArtifactError(
-            f"line {labels.index('') + 1} is blank: labels stand one on each line", code="label-blank", path=path
+            f"line {labels.index('') + 1} is blank; expected one label on each line", code="label-blank", path=path
         )
-    if len(labels) != classes:
-        raise ModelMismatchError(f"{len(labels)} labels for {classes} classes", code="label-count-mismatch", path=path)
-    doubled = len(labels) - len(set(labels))
-    if doubled:
-        listener.notice(Reason("labels-repeated", f"{path.name}: {doubled} labels stand more than once"))
+    if classes is not None and len(labels) != classes:
+        raise ModelMismatchError(
+            f"there are {len(labels)} labels, but the network has {classes} classes",
+            code="label-count-mismatch",
+            path=path,
+        )
+    repeated = len(labels) - len(set(labels))
+    if repeated:
+        listener.notice(
+            Reason("labels-repeated", f"{path.name}: {repeated} of {len(labels)} labels repeat an earlier label")
+        )
     return labels

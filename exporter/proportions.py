@@ -1,4 +1,4 @@
-"""Shares of images and what they may be off by. Pure functions; all intervals are at 95 %."""
+"""Confidence intervals of shares of images. All functions are pure, and all intervals have a confidence of 95 %."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Interval: TypeAlias = tuple[float, float]
+"""The (low, high) of an interval."""
 
 _Z = 1.959963984540054
-"""The standard normal's 0.975-quantile."""
+"""The 0.975 quantile of the standard normal distribution."""
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """An interval on the fraction ``successes / trials`` (Wilson 1927); ``trials`` is at least 1."""
+    """Return the Wilson score interval of the share ``successes / trials`` (Wilson 1927).
+
+    Args:
+        successes: The number of successes, 0 to ``trials``.
+        trials: The number of trials, at least 1.
+    """
     share = successes / trials
     scale = 1 + _Z * _Z / trials
     centre = (share + _Z * _Z / (2 * trials)) / scale
@@ -24,8 +30,14 @@ def wilson(successes: int, trials: int) -> Interval:
 
 
 def newcombe(first: float, of_first: int, second: float, of_second: int) -> Interval:
-    """An interval on the first share less the second, of samples that are independent of each other and of so many
-    (Newcombe 1998, method 10)."""
+    """Return the interval of ``first - second`` for two independent samples (Newcombe 1998, method 10).
+
+    Args:
+        first: The share in the first sample, 0 to 1.
+        of_first: The size of the first sample, at least 1.
+        second: The share in the second sample, 0 to 1.
+        of_second: The size of the second sample, at least 1.
+    """
     low_first, high_first = wilson(round(first * of_first), of_first)
     low_second, high_second = wilson(round(second * of_second), of_second)
     below = math.hypot(first - low_first, high_second - second)
@@ -34,11 +46,18 @@ def newcombe(first: float, of_first: int, second: float, of_second: int) -> Inte
 
 
 def difference_interval(reference: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, Interval]:
-    """How much smaller the share of ``other`` is than that of ``reference``, and an interval on it.
+    """Return how much smaller the share of ``other`` is than the share of ``reference``, and its interval.
 
-    Both are (n,), which images each got right, n at least 1. Only images that one got right and the other did not
-    count, so the interval is far narrower than that of two separate samples (Agresti and Min 2005: Wald's, with half
-    an image added to each of the four kinds of pair).
+    The two samples are paired. Only images that exactly one of them gets right count, so the interval is much narrower
+    than for independent samples. It is Wald's interval with half an image added to each of the four kinds of pairs
+    (Agresti and Min 2005).
+
+    Args:
+        reference: Whether the reference is right for each image: bool (n,), n at least 1.
+        other: Whether the other network is right for the same images: bool (n,).
+
+    Returns:
+        The difference of the shares, -1 to 1, and its interval.
     """
     n = len(reference)
     lost, won = int((reference & ~other).sum()), int((~reference & other).sum())

@@ -1,7 +1,15 @@
-"""Embed a model in an app: ``runtimes.open(path)`` for arrays, ``runtimes.Classifier.open(path)`` for images.
+"""Run exported models in an app: ``runtimes.open`` takes arrays, ``runtimes.Classifier.open`` takes images.
 
-Importing this imports nothing else, not even NumPy: a name is imported from its module when it is first used. Opening
-an artifact needs NumPy and one backend's library.
+``import runtimes`` imports nothing else, not even NumPy. Each public name is imported from its module on first use.
+Opening an artifact needs NumPy and the library of one backend.
+
+Example:
+    Classify one image:
+
+        import runtimes
+
+        with runtimes.Classifier.open("resnet20.onnx") as classifier:
+            print(classifier.predict("shoe.png")[0].label)
 """
 
 from __future__ import annotations
@@ -57,11 +65,11 @@ _MODULES = {
     "open_artifact": "opening",
     "profile": "opening",
 }
-"""Where each name of ``__all__`` comes from: a module of this package."""
+"""The module of this package that defines each name of ``__all__``."""
 
 
 def __getattr__(name: str) -> object:
-    """The public name, which stays here from its first use on."""
+    """Import a public name on first use and keep it in this module."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
@@ -72,4 +80,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
+    """List all public names, including those not imported yet."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Images in, labels out: a runtime with the artifact's preprocessing before it and its labels behind it."""
+"""``Classifier``: a runtime that takes images and returns labels, by the artifact's preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ from runtimes.tensors.spec import TensorSpec
 
 @dataclass(frozen=True)
 class Label:
-    """A class with its probability, 0 to 1. ``index`` is its place among the network's outputs."""
+    """A class and its probability.
+
+    Attributes:
+        name: The name of the class, or ``class 7`` where names are unknown.
+        index: The position of the class in the network's output.
+        probability: The probability of the class, 0 to 1.
+    """
 
     name: str
     index: int
@@ -32,29 +38,47 @@ class Label:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one image shows: the likeliest classes, best first; at equal probability the lower index first."""
+    """The most probable classes of one image.
+
+    Attributes:
+        labels: The classes in order of falling probability. At equal probability, the lower index comes first.
+    """
 
     labels: tuple[Label, ...]
 
     @property
     def label(self) -> str:
-        """Name of the likeliest class."""
+        """The name of the most probable class."""
         return self.labels[0].name
 
     @property
     def probability(self) -> float:
-        """Of the likeliest class."""
+        """The probability of the most probable class."""
         return self.labels[0].probability
 
 
 class Classifier:
-    """An opened artifact that takes images. Safe to use from many threads; a context manager.
+    """An opened artifact that takes images.
 
-    Attributes:
-        runtime: that does the work. The classifier owns it and closes it.
-        preprocessing: what happens to an image before the network sees it. Mean and standard deviation are left to a
-            network that takes raw pixels (uint8, channels last).
-        names: one a class, or ``None``: classes are then called "class 7".
+    ``Classifier.open`` opens an artifact. All methods may be called from many threads at once. A ``with`` statement
+    closes the classifier at its end.
+
+    Args:
+        runtime: The runtime. The classifier owns it and closes it.
+        preprocessing: The preparation of images for the network. A network that takes raw pixels (uint8, channels last)
+            applies mean and standard deviation itself.
+        names: One name for each class. Without names, classes are called ``class 7``.
+
+    Raises:
+        ArtifactError: The network is not an image classifier.
+        ModelMismatchError: The preprocessing or the names do not fit the network.
+
+    Example:
+        Print the three most probable classes of an image:
+
+            with runtimes.Classifier.open("resnet20.onnx") as classifier:
+                for label in classifier.predict("shoe.png", top=3)[0].labels:
+                    print(f"{label.name}: {label.probability:.1%}")
     """
 
     def __init__(self, runtime: Runtime, preprocessing: Preprocessing, names: tuple[str, ...] | None) -> None:
@@ -78,15 +102,25 @@ class Classifier:
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] | None = None,
     ) -> Classifier:
-        """The artifact at ``path``, ready to predict. ``backend``, ``device``, ``threads``: as for ``runtimes.open``.
+        """Open the artifact at ``path`` for images.
 
-        ``preprocessing`` and ``labels`` stand in for the manifest's; a model without a manifest needs the first.
+        Args:
+            path: As for ``runtimes.open``.
+            backend: As for ``runtimes.open``.
+            device: As for ``runtimes.open``.
+            threads: As for ``runtimes.open``.
+            preprocessing: The preparation of images, in place of the manifest's. A model without a manifest needs it.
+            labels: The names of the classes, in place of the manifest's.
+
+        Returns:
+            A classifier, which the caller closes. A ``with`` statement closes it.
 
         Raises:
-            UsageError: the manifest has no preprocessing and none is passed.
-            ModelMismatchError: preprocessing or labels do not fit the network's input or its number of classes.
-            ArtifactError: the network is no classifier of images.
-            RexportError: as ``runtimes.open``.
+            UsageError: The manifest has no preprocessing and none is passed; or as for ``runtimes.open``.
+            ModelMismatchError: The preprocessing does not fit the network's input, or the number of labels differs from
+                the number of classes.
+            ArtifactError: The network is not an image classifier; or as for ``runtimes.open``.
+            RexportError: As for ``runtimes.open``.
         """
         runtime = opening.open(path, backend, device, threads)
         try:
@@ -97,7 +131,7 @@ class Classifier:
                 labels = manifest.labels
             if preprocessing is None:
                 raise UsageError(
-                    f"{runtime.artifact.path.name} does not say how its images were prepared",
+                    f"no preprocessing is known for {runtime.artifact.path.name}",
                     code="preprocessing-required",
                     hint="pass preprocessing=runtimes.Preprocessing(...)",
                 )
@@ -107,50 +141,51 @@ class Classifier:
             raise
 
     def predict(self, images: Image | Iterable[Image], top: int = 1, batch: int = 32) -> list[Prediction]:
-        """The ``top`` likeliest classes of each image, in the images' order. Blocks until all are there.
+        """Return the ``top`` most probable classes of each image, in the order of the images.
 
-        While the network works on one batch, a few threads decode the next ones. They are gone when this returns or
-        raises, and one image alone starts none.
+        The call blocks until all images are classified. While the network runs one batch, up to four threads decode the
+        next batches. These threads end before the call returns or raises; a single image starts none.
 
         Args:
-            images: one image or several; a uint8 array (n, h, w, c) counts as several. An iterator is drawn from as
-                batches are formed, two of them ahead, so that the images need not all be in memory.
-            top: classes for each image; all of them where the network has fewer.
-            batch: images that go through the network at once. A network that was exported for a fixed batch takes
-                its own; the last one is filled up and the surplus dropped.
+            images: One image or several. A uint8 array (n, h, w, c) holds several images. An iterator is read at most
+                two batches ahead, so the images need not all be in memory.
+            top: The number of classes for each image, limited to the number of classes of the network.
+            batch: The number of images in one call of the network. A network with a fixed batch ignores this value; its
+                last batch is filled with zeros.
 
         Raises:
-            InputError: an image is broken or does not fit; it is named by its path or its number.
-            ResourceError: an image file is missing or unreadable, or memory is lacking.
-            BackendUnavailableError: Pillow is needed and missing.
-            CheckFailedError: the network's output is not a number.
-            UsageError: ``top`` or ``batch`` below 1, or the classifier is closed.
+            InputError: An image is broken or does not fit. The message names its path or its number, from 0.
+            ResourceError: An image file is missing or unreadable, or memory is lacking.
+            BackendUnavailableError: Pillow is needed but not installed.
+            CheckFailedError: An output of the network is not a finite number.
+            ModelMismatchError: The number of outputs differs from the number of class names.
+            UsageError: ``top`` or ``batch`` is below 1, or the classifier is closed.
         """
         if top < 1 or batch < 1:
             raise UsageError(f"top and batch must be at least 1, not {top} and {batch}", code="top-or-batch-invalid")
-        found: list[Prediction] = []
-        with closing(prefetch.prefetch(_several(images), self._input.batch or batch, self._pixels)) as batches:
+        predictions: list[Prediction] = []
+        with closing(prefetch.prefetch(_iterate(images), self._input.batch or batch, self._pixels)) as batches:
             for pixels in batches:
-                for row in self._probabilities(np.stack(pixels), first=len(found)):
-                    found.append(self._prediction(row, top))
-        return found
+                for row in self._probabilities(np.stack(pixels), first=len(predictions)):
+                    predictions.append(self._prediction(row, top))
+        return predictions
 
     def _pixels(self, number: int, image: Image) -> Pixels:
         pixels = fit_or_name(image, self.preprocessing, number)
-        return pixels.copy() if isinstance(image, np.ndarray) else pixels  # its owner may fill it with the next image
+        return pixels.copy() if isinstance(image, np.ndarray) else pixels  # the caller may reuse the array
 
     def _probabilities(self, pixels: Pixels, first: int) -> NDArray[np.float64]:
-        """(n, classes) for fitted images (n, h, w, c) that are one batch."""
+        """Return probabilities (n, classes) for one batch of fitted images (n, h, w, c)."""
         feeds = {self._input.spec.name: self._input.from_pixels(pixels, self.preprocessing)}
         outputs = self.runtime.infer(feeds)[self._output.name][: len(pixels)]
         self._check_names(outputs.shape[1])
-        foreign = self.runtime.artifact.manifest is None
+        without_manifest = self.runtime.artifact.manifest is None
         rows = outputs.astype(np.float64)
-        probabilities = rows if foreign and _are_probabilities(rows) else softmax(rows)
+        probabilities = rows if without_manifest and _are_probabilities(rows) else softmax(rows)
         broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
         if broken.size:
             raise CheckFailedError(
-                f"image {first + broken[0]}: the network's output is not a number", code="output-not-finite"
+                f"image {first + broken[0]}: the output of the network holds NaN or infinity", code="output-not-finite"
             )
         return probabilities
 
@@ -164,14 +199,14 @@ class Classifier:
     def _check_names(self, classes: int) -> None:
         if self.names is not None and len(self.names) != classes:
             raise ModelMismatchError(
-                f"{len(self.names)} labels for a network of {classes} classes",
+                f"the network has {classes} classes, but {len(self.names)} labels were given",
                 code="labels-mismatch",
                 path=self.runtime.artifact.path,
                 hint=f"pass {classes} labels",
             )
 
     def close(self) -> None:
-        """Waits for predictions under way, then frees the model. Calling it again does nothing."""
+        """Wait for running predictions, then free the model. A second call does nothing."""
         self.runtime.close()
 
     def __enter__(self) -> Classifier:
@@ -185,7 +220,13 @@ class Classifier:
 
 @dataclass(frozen=True)
 class _Input:
-    """The network's one input of images. ``batch`` is its fixed batch, or ``None``."""
+    """The image input of a network.
+
+    Attributes:
+        spec: The specification of the input.
+        channels_last: Whether the input is (n, h, w, c) and not (n, c, h, w).
+        batch: The fixed batch, or ``None`` if the batch may vary.
+    """
 
     spec: TensorSpec
     channels_last: bool
@@ -193,13 +234,21 @@ class _Input:
 
     @classmethod
     def find(cls, runtime: Runtime, preprocessing: Preprocessing) -> _Input:
-        """Raises ArtifactError if the network takes no images, ModelMismatchError if none like these."""
-        path, elsewhere = runtime.artifact.path, "use runtimes.open and Runtime.infer"
+        """Return the image input of an opened network.
+
+        Raises:
+            ArtifactError: The network does not take images.
+            ModelMismatchError: The images from ``preprocessing`` do not fit the input.
+        """
+        path, hint = runtime.artifact.path, "pass arrays with runtimes.open and Runtime.infer"
         spec = runtime.inputs[0] if len(runtime.inputs) == 1 else None
         if spec is None or len(spec.shape) != 4 or not (_takes_pixels(spec) or np.dtype(spec.dtype).kind == "f"):
             inputs = "; ".join(map(str, runtime.inputs))
             raise ArtifactError(
-                f"no classifier of images: its inputs are {inputs}", code="input-not-images", path=path, hint=elsewhere
+                f"the network is not an image classifier: its inputs are {inputs}",
+                code="input-not-images",
+                path=path,
+                hint=hint,
             )
         size = preprocessing.size
         first = _fits(spec, (preprocessing.channels, *size))
@@ -208,19 +257,21 @@ class _Input:
             return cls(spec, _takes_pixels(spec) or not first, spec.fixed_batch)
         if first:
             raise ArtifactError(
-                f"raw pixels have their channels last, the network takes {spec}",
+                f"a network of raw pixels must take channels last, but its input is {spec}",
                 code="pixels-channels-first",
                 path=path,
-                hint=elsewhere,
+                hint=hint,
             )
         raise ModelMismatchError(
-            f"preprocessing gives {preprocessing.channels} channels of {size[0]} x {size[1]}, the network takes {spec}",
+            f"preprocessing gives {preprocessing.channels} channels of {size[0]} x {size[1]} pixels, but the network's "
+            f"input is {spec}",
             code="preprocessing-mismatch",
             path=path,
+            hint="pass a preprocessing of this size and number of channels",
         )
 
     def from_pixels(self, pixels: Pixels, preprocessing: Preprocessing) -> NDArray[Any]:
-        """The input for fitted images (n, h, w, c), filled up with zeros to the network's fixed batch."""
+        """Return the network's input for fitted images (n, h, w, c), filled with zeros to a fixed batch."""
         inputs: NDArray[Any] = pixels
         if not _takes_pixels(self.spec):
             inputs = normalise(pixels, preprocessing)
@@ -231,33 +282,35 @@ class _Input:
 
 
 def _takes_pixels(spec: TensorSpec) -> bool:
-    """Whether pixels go in as they are: their normalisation is in the graph."""
+    """Return whether the network takes raw pixels and normalises them in the graph."""
     return spec.dtype == "uint8"
 
 
 def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
-    return all(isinstance(wanted, str) or wanted == got for wanted, got in zip(spec.shape[1:], shape, strict=True))
+    return all(
+        isinstance(expected, str) or expected == size for expected, size in zip(spec.shape[1:], shape, strict=True)
+    )
 
 
 def _logits_of(runtime: Runtime) -> TensorSpec:
-    """The output called ``logits``, else the first one.
+    """Return the output called ``logits``, or the first output.
 
     Raises:
-        ArtifactError: it does not hold one number a class.
+        ArtifactError: The output is not of shape (n, classes).
     """
     named = [spec for spec in runtime.outputs if spec.name == "logits"]
     spec = (named or list(runtime.outputs))[0]
     if len(spec.shape) != 2:
         raise ArtifactError(
-            f"no classifier: its output is {spec}",
+            f"the network is not a classifier: its output is {spec}, not one number for each class",
             code="output-not-classes",
             path=runtime.artifact.path,
-            hint="use runtimes.open and Runtime.infer",
+            hint="read the output with runtimes.open and Runtime.infer",
         )
     return spec
 
 
-def _several(images: Image | Iterable[Image]) -> Iterator[Image]:
+def _iterate(images: Image | Iterable[Image]) -> Iterator[Image]:
     if isinstance(images, np.ndarray):
         return iter(images if images.ndim == 4 else [images])
     if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Iterable):
@@ -266,12 +319,12 @@ def _several(images: Image | Iterable[Image]) -> Iterator[Image]:
 
 
 def _are_probabilities(rows: NDArray[np.float64]) -> bool:
-    """Whether a network ends in a softmax of its own: nothing below 0, and every row sums to 1 within 1e-3."""
+    """Return whether all values are at least 0 and each row sums to 1 within 1e-3, as after a softmax."""
     return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < 1e-3).all())
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities (n, classes) of logits (n, classes). A row that holds NaN or +inf becomes NaN."""
+    """Return probabilities (n, classes) for logits (n, classes). A row with NaN or +inf becomes NaN."""
     with np.errstate(invalid="ignore"):
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)

@@ -1,7 +1,7 @@
-"""Frozen dataclasses to JSON and back, strictly: unknown, missing or ill-typed fields are named, not guessed.
+"""Strict conversion between frozen dataclasses and JSON. Unknown, missing and wrongly typed fields are errors.
 
-Understood: dataclasses and named tuples, which are objects in JSON; str, int, float, bool, None, tuples, string-keyed
-mappings, literals and unions of these.
+Supported types are dataclasses and named tuples (objects in JSON), ``str``, ``int``, ``float``, ``bool``, ``None``,
+tuples, mappings with string keys, literals, and unions of these.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def encode(value: object) -> Any:
-    """The value as what ``json.dumps`` takes."""
+    """Return the value as dicts, lists and scalars, which ``json.dumps`` accepts."""
     if dataclasses.is_dataclass(value):
         return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
@@ -33,15 +33,23 @@ def encode(value: object) -> Any:
 
 
 def dumps(value: object, indent: int | None = None) -> str:
-    """JSON text. NaN and infinities, which JSON has not, raise ``ValueError``."""
+    """Return the value as JSON text.
+
+    Args:
+        value: The value, of the supported types.
+        indent: The number of spaces for each level, or ``None`` for a single line.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON cannot represent.
+    """
     return json.dumps(encode(value), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def loads(cls: type[T], text: str | bytes) -> T:
-    """An instance of the dataclass ``cls`` from JSON text.
+    """Return an instance of the dataclass ``cls`` from JSON text.
 
     Raises:
-        ArtifactError: not JSON, or not of that shape; the message names the field.
+        ArtifactError: The text is not valid JSON, or a field does not match. The message names the field.
     """
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
@@ -51,16 +59,16 @@ def loads(cls: type[T], text: str | bytes) -> T:
 
 
 def decode(cls: type[T], data: object) -> T:
-    """An instance of the dataclass ``cls`` from parsed JSON.
+    """Return an instance of the dataclass ``cls`` from parsed JSON.
 
     Raises:
-        ArtifactError: as ``loads``.
+        ArtifactError: A field does not match. The message names the field.
     """
     return typing.cast(T, _decode(cls, data, ""))
 
 
 def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _wrong(where: str, expected: str, data: object) -> ArtifactError:
@@ -101,7 +109,7 @@ def _decode_scalar(hint: Any, data: object, where: str) -> object:
         return None
     if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
         raise _wrong(where, hint.__name__, data)
-    if isinstance(data, float) and not math.isfinite(data):  # JSON's 1e999 is one
+    if isinstance(data, float) and not math.isfinite(data):  # Python reads 1e999 as infinity
         raise _wrong(where, "a finite number", data)
     return data
 
@@ -122,7 +130,7 @@ def _decode_tuple(members: tuple[Any, ...], data: object, where: str) -> tuple[o
         raise _wrong(where, "a list", data)
     if members[-1] is Ellipsis:
         if members[0] is float and set(map(type, data)) <= {float} and all(map(math.isfinite, data)):
-            return tuple(data)  # raw samples: tens of thousands
+            return tuple(data)  # fast path: raw samples are lists of tens of thousands
         return tuple(_decode(members[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if len(data) != len(members):
         raise _wrong(where, f"a list of {len(members)}", data)

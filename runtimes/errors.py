@@ -1,62 +1,101 @@
-"""Every error that rexport raises on purpose.
+"""All errors that rexport raises on purpose.
 
-::
+The tree, with the exit code of ``rexport`` and ``rbench`` for each error::
 
     RexportError
-     +-- CheckFailedError          1   it ran, and a check failed: parity, accuracy, an unreadable image
-     +-- UsageError                2   the call itself is wrong (also a ValueError)
-     +-- ArtifactError             3   a file is broken or not what it should be
-     |    +-- IntegrityError       3   its digest or checksum does not match
-     |    +-- UnsafeArtifactError  3   reading it could run code or reach outside its folder
+     +-- CheckFailedError          1   a check failed: parity, accuracy, an unreadable image
+     +-- UsageError                2   an argument is wrong (also a ValueError)
+     +-- ArtifactError             3   a file is broken or of another kind than expected
+     |    +-- IntegrityError       3   the digest or checksum of a file does not match
+     |    +-- UnsafeArtifactError  3   reading the file could run code or reach outside its folder
      +-- InputError                3   an image or array is wrong (also a ValueError)
-     +-- CompatibilityError        4   sound, but not for this machine, version or model
-     |    +-- ModelMismatchError   4   weights, labels or data of another model
+     +-- CompatibilityError        4   a valid file does not suit this machine, version or model
+     |    +-- ModelMismatchError   4   weights, labels or data belong to another model
      +-- BackendUnavailableError   5   a library or device is missing
-     +-- ResourceError             6   disk, memory or permission; keeps ``errno``
+     +-- ResourceError             6   disk, memory or permission is lacking; has ``errno``
           +-- DeviceLostError      6   the GPU failed, and this process cannot use it any more
 
-The number is the exit code of both commands. A message says what was wrong, what was expected and what to do.
+A message says what is wrong, what was expected, and what to do about it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 MAX_QUOTED = 200
-"""Longest piece of foreign text that a message repeats, in characters."""
+"""The maximum length of external text in a message, in characters."""
 
 
 def quote(text: object) -> str:
-    """Foreign text made safe for a message: control characters escaped, cut to 200 characters."""
+    """Return external text made safe for a message: control characters escaped, cut to ``MAX_QUOTED`` characters."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return plain if len(plain) <= MAX_QUOTED else plain[: MAX_QUOTED - 1] + "…"
 
 
+LEAST_SIMILARITY = 0.75
+"""Share of equal characters from which on one name is suggested for another."""
+
+_LOOKALIKES = str.maketrans("oil", "011")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``name`` probably means, or ``None``.
+
+    Case does not count, and letters count as the digits that they look like: ``resnet5O`` means ``resnet50``. Of two
+    equally similar names, the one with the longer common beginning wins, else the first.
+    """
+    from difflib import SequenceMatcher
+
+    def plain(text: str) -> str:
+        return text.lower().translate(_LOOKALIKES)
+
+    def nearness(word: str) -> tuple[float, int]:
+        both = plain(name), plain(word)
+        return SequenceMatcher(None, *both).ratio(), len(os.path.commonprefix(both))  # noqa: RUF071 - of names
+
+    best = max(known, key=nearness, default=None)
+    return best if best is not None and nearness(best)[0] >= LEAST_SIMILARITY else None
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the hint for an unknown name: the nearest known name, else all known names."""
+    names = tuple(known)
+    meant = nearest(name, names)
+    return f"one of {', '.join(names)}" if meant is None else f"did you mean {meant}?"
+
+
 class Reason(NamedTuple):
-    """Why something was refused, skipped or doubted: a stable code for programs, and a sentence for people.
+    """The reason for an error, a skip or a warning: a stable code for programs and a sentence for people.
 
     Attributes:
-        code: lower-case words joined by hyphens, as ``backend-unknown``. One code stands for one sentence.
-        sentence: one line, with the values that it is about.
+        code: Lower-case words joined by hyphens, for example ``backend-unknown``. One code stands for one sentence.
+        sentence: One line, with the values filled in.
     """
 
     code: str
     sentence: str
 
     def __str__(self) -> str:
+        """Return the sentence."""
         return self.sentence
 
 
 class RexportError(Exception):
-    """Root of the tree. ``str()`` is one line: the file, what is wrong, and what to do in parentheses.
+    """The root of the tree of errors.
+
+    ``str(error)`` is one line: the file, what is wrong, and in parentheses what to do.
+
+    Args:
+        what: What is wrong and what was expected.
+        code: The stable code of the sentence, as in ``Reason``. Only tests leave it empty.
+        path: The file concerned, if there is one.
+        hint: The command or change that solves the problem, if there is one.
 
     Attributes:
-        code: the stable code of the sentence, as in ``Reason``; empty for an error of a test.
-        what: what was wrong and what was expected.
-        path: the file it is about, or ``None``.
-        hint: the command or change that mends it, or ``None``.
+        exit_code: The exit code of the commands ``rexport`` and ``rbench`` for this class of errors.
     """
 
     exit_code = 70
@@ -64,16 +103,21 @@ class RexportError(Exception):
     def __init__(
         self, what: str, *, code: str = "", path: str | os.PathLike[str] | None = None, hint: str | None = None
     ) -> None:
+        super().__init__()
         self.code = code
-        self.what = what
         self.path = None if path is None else Path(path)
+        self.say(what, hint)
+
+    def say(self, what: str, hint: str | None) -> None:
+        """Replace the sentence ``what`` and the ``hint``; kind, code and path stay."""
+        self.what = what
         self.hint = hint
-        place = "" if path is None else f"{quote(os.fspath(path))}: "
-        super().__init__(place + what + (f" ({hint})" if hint else ""))
+        prefix = "" if self.path is None else f"{quote(self.path)}: "
+        self.args = (prefix + what + (f" ({hint})" if hint else ""),)
 
 
 class CheckFailedError(RexportError):
-    """The work was done and its result did not pass."""
+    """The result of completed work did not pass its check."""
 
     exit_code = 1
 
@@ -85,43 +129,51 @@ class UsageError(RexportError, ValueError):
 
 
 class ArtifactError(RexportError):
-    """A file is broken, or not of the kind that was asked for."""
+    """A file is broken, or not of the requested kind."""
 
     exit_code = 3
 
 
 class IntegrityError(ArtifactError):
-    """A file's bytes are not those that its manifest or its name promises."""
+    """The content of a file is not what its manifest, its name or a checksum says."""
 
 
 class UnsafeArtifactError(ArtifactError):
-    """Reading the file could run code or reach outside its folder; nothing of it was used."""
+    """Reading the file could run code or reach outside its folder. No part of the file was used."""
 
 
 class InputError(RexportError, ValueError):
-    """An image or an array does not fit."""
+    """An image or an array does not fit the model's input."""
 
     exit_code = 3
 
 
 class CompatibilityError(RexportError):
-    """A sound file that this machine, version or model cannot take."""
+    """A valid file cannot be used with this machine, version or model."""
 
     exit_code = 4
 
 
 class ModelMismatchError(CompatibilityError):
-    """Weights, labels or data that belong to another model."""
+    """Weights, labels or data belong to another model."""
 
 
 class BackendUnavailableError(RexportError):
-    """A backend's library or device is not here; the hint is the command that brings it."""
+    """The library or device of a backend is missing. The hint, where there is one, is the command that installs it."""
 
     exit_code = 5
 
 
 class ResourceError(RexportError):
-    """The disk, the memory or a permission was lacking. ``errno`` is the system's number, or ``None``."""
+    """Disk space, memory or a permission is lacking.
+
+    Args:
+        what: As for ``RexportError``.
+        code: As for ``RexportError``.
+        path: As for ``RexportError``.
+        hint: As for ``RexportError``.
+        errno: The error number of the operating system, or ``None`` if there is none.
+    """
 
     exit_code = 6
 
@@ -139,10 +191,28 @@ class ResourceError(RexportError):
 
     @classmethod
     def from_os(cls, error: OSError, path: str | os.PathLike[str], doing: str) -> ResourceError:
-        """The error for a failed system call: "cannot write: No space left on device"."""
+        """Return the error for a failed system call, for example "cannot write: No space left on device".
+
+        Args:
+            error: The error of the system call.
+            path: The file concerned.
+            doing: The failed action as a verb, for example ``write``.
+        """
         reason = error.strerror or error
-        return cls(f"cannot {doing}: {reason}", code="file-access-failed", path=path, errno=error.errno)
+        hint = _os_hint(error.errno, Path(path))
+        return cls(f"cannot {doing}: {reason}", code="file-access-failed", path=path, hint=hint, errno=error.errno)
+
+
+def _os_hint(number: int | None, path: Path) -> str | None:
+    """Return the command that shows more about the system's reason, or ``None``."""
+    import shlex
+    from errno import EACCES, EDQUOT, ENOSPC, EPERM
+
+    folder = shlex.quote(quote(path if os.path.isdir(path) else path.parent))  # noqa: PTH112 - it never raises
+    if number in (ENOSPC, EDQUOT):
+        return f"df -h {folder} shows the space that is left"
+    return f"ls -ld {folder} shows who may use it" if number in (EACCES, EPERM) else None
 
 
 class DeviceLostError(ResourceError):
-    """The device failed in a way from which this process cannot recover: every later call on it fails too."""
+    """The device failed, and this process cannot recover: every later call on the device fails too."""

@@ -1,16 +1,18 @@
-"""Files that are never half there: how everything in rexport is read and written.
+"""Atomic writing and bounded reading of files, for all of rexport.
 
-A writer puts a temporary file into the target's own folder, flushes it to the disk and renames it, so that a kill at
-any moment leaves the old file or the new one. A reader opens regular files only, and never waits on a pipe.
+A writer fills a temporary file in the target's folder, flushes it to the disk and renames it. A kill at any moment
+therefore leaves either the old file or the new one. A reader opens only regular files and never waits for a pipe.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,39 +21,46 @@ from typing import BinaryIO
 from runtimes.errors import ResourceError, UsageError, quote
 
 CHUNK_BYTES = 1 << 20
+"""The size of the pieces in which files are read for their digest."""
+
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """An open binary file; the caller closes it.
+    """Open a binary file for reading. The caller closes it.
 
     Raises:
-        ResourceError: the file is missing, unreadable, or not a regular file (a folder, a pipe, a device).
-        UsageError: no path: it has a NUL or what the system's encoding has not.
+        ResourceError: The file is missing, unreadable, or not a regular file (a folder, a pipe, a device).
+        UsageError: The path holds a NUL character, or a character that the system's encoding cannot represent.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except ValueError as error:
-        raise UsageError(f"{error} in the path {quote(path)!r}", code="path-invalid") from error
+        raise UsageError(f"the path {quote(path)!r} is invalid: {error}", code="path-invalid") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ResourceError("cannot read: not a regular file", code="file-not-regular", path=path)
+        raise ResourceError("cannot read: this is not a regular file", code="file-not-regular", path=path)
     return os.fdopen(descriptor, "rb")
 
 
 def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
-    """The content of a small file.
+    """Return the content of a file of limited size.
+
+    Args:
+        path: The file.
+        limit_bytes: The largest size allowed.
 
     Raises:
-        ResourceError: as ``open_regular``, or the file is larger than ``limit_bytes``.
+        ResourceError: As for ``open_regular``, or the file is larger than ``limit_bytes``.
+        UsageError: As for ``open_regular``.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit_bytes:
             raise ResourceError(
-                f"cannot read: {size:,} bytes, more than the {limit_bytes:,} allowed here",
+                f"cannot read: the file has {size:,} bytes; at most {limit_bytes:,} are allowed",
                 code="file-too-large",
                 path=path,
             )
@@ -62,26 +71,27 @@ def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
 
 
 def identity(path: str | os.PathLike[str]) -> tuple[int, ...]:
-    """Numbers that change when another file is put at ``path`` or this one is written.
+    """Return numbers that change when the file at ``path`` is replaced or written.
 
     Raises:
-        ResourceError: there is no such file.
-        UsageError: no path.
+        ResourceError: The file is missing or cannot be accessed.
+        UsageError: As for ``open_regular``.
     """
     try:
         status = Path(path).stat()
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except ValueError as error:
-        raise UsageError(f"{error} in the path {quote(path)!r}", code="path-invalid") from error
+        raise UsageError(f"the path {quote(path)!r} is invalid: {error}", code="path-invalid") from error
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits. Other threads run meanwhile.
+    """Return the SHA-256 digest of a file as 64 hexadecimal digits. Other Python threads run meanwhile.
 
     Raises:
-        ResourceError: as ``open_regular``, or the disk fails.
+        ResourceError: As for ``open_regular``, or reading fails.
+        UsageError: As for ``open_regular``.
     """
     digest = hashlib.sha256()
     buffer = bytearray(CHUNK_BYTES)
@@ -96,16 +106,16 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def temporary_for(path: Path) -> Path:
-    """A name beside ``path`` for its next content; hidden, and carrying the writer's process id."""
+    """Return a hidden path in the folder of ``path`` for its next content. The name holds the id of this process."""
     return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
 
 @contextlib.contextmanager
 def temporary_file(target: Path) -> Iterator[Path]:
-    """Gives a temporary path in the target's folder; whatever lies there at the end is removed.
+    """Yield a temporary path in the target's folder, and remove the file at that path in the end.
 
     Raises:
-        ResourceError: in place of a system call's error inside.
+        ResourceError: A system call in the ``with`` block fails.
     """
     path = temporary_for(target)
     try:
@@ -117,7 +127,7 @@ def temporary_file(target: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Blocks until the file or folder is on the disk."""
+    """Block until the file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -127,10 +137,10 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path to fill; on leaving, it becomes ``path``. On an error ``path`` stays as it was.
+    """Yield a temporary path to write to, and rename it to ``path`` in the end. On an error, ``path`` is unchanged.
 
     Raises:
-        ResourceError: the folder is missing or not writable, or the disk is full.
+        ResourceError: The folder is missing or not writable, the disk is full, or another system call fails.
     """
     target = Path(path)
     temporary = temporary_for(target)
@@ -148,15 +158,15 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_stale(target: Path) -> None:
-    """Removes the temporary files of ``target`` whose writers have died, as far as this user may."""
+    """Remove the temporary files of ``target`` whose writing processes have ended, as far as permissions allow."""
     for name in os.listdir(target.parent):
-        found = _TEMPORARY.fullmatch(name)
-        if found and found["name"] == target.name and not _alive(int(found["pid"])):
+        match = _TEMPORARY.fullmatch(name)
+        if match and match["name"] == target.name and not _is_running(int(match["pid"])):
             with contextlib.suppress(OSError):
                 target.with_name(name).unlink()
 
 
-def _alive(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -168,10 +178,10 @@ def _alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, waiting for it. The system lets go of a dead holder's lock.
+    """Hold the lock of a folder in the ``with`` block, after waiting for it. It is released if the process ends.
 
     Raises:
-        ResourceError: the folder cannot be opened.
+        ResourceError: The folder cannot be opened.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -184,11 +194,32 @@ def folder_lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def check_writable(folder: Path) -> None:
-    """Makes the folder where it is missing and tries a write, so that long work does not end in a refusal.
+def require_folder(folder: Path) -> None:
+    """Check that the folder exists.
 
     Raises:
-        ResourceError: with the system's reason.
+        ResourceError: The folder is missing, or the system does not tell. The hint is the command that creates it.
+    """
+    try:
+        above = next(place for place in (folder, *folder.parents) if place.exists())
+        missing = above != folder and above.is_dir()
+    except OSError as error:
+        raise ResourceError.from_os(error, folder, "read") from error
+    if missing:
+        raise ResourceError(
+            "no such folder",
+            code="folder-missing",
+            path=folder,
+            hint=f"mkdir -p {shlex.quote(str(folder))}",
+            errno=errno.ENOENT,
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Create the folder if it is missing and try to write a file, so that long work does not fail at its end.
+
+    Raises:
+        ResourceError: The folder cannot be created or written. The message gives the system's reason.
     """
     probe = temporary_for(folder / "probe")
     try:

@@ -1,4 +1,4 @@
-"""Libraries that may be missing: whether one is installed, and the error where it is there and broken."""
+"""Checks and errors for optional libraries: not installed, or installed and broken."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from runtimes.errors import (
 
 
 def missing_library(module: str, extra: str) -> Reason | None:
-    """Why a backend can't run when ``module`` is not installed, with the line that mends it; ``None`` if it is."""
+    """Return why a backend cannot run without a library, or ``None`` if the library is installed.
+
+    Args:
+        module: The module of the library.
+        extra: The extra of the package ``rexport`` that installs the library.
+    """
     if importlib.util.find_spec(module) is not None:
         return None
     return Reason("library-missing", f"{module} is not installed (pip install 'rexport[{extra}]')")
@@ -22,16 +27,20 @@ def missing_library(module: str, extra: str) -> Reason | None:
 
 @contextlib.contextmanager
 def importing(module: str, extra: str) -> Iterator[None]:
-    """Surrounds the import of a backend's library, which may be there and broken.
+    """Translate errors of an import in the ``with`` block, for a library that is installed but may be broken.
+
+    Args:
+        module: The module of the library.
+        extra: The extra of the package ``rexport`` that installs the library.
 
     Raises:
-        BackendUnavailableError: it cannot be imported; the hint is the line that mends it.
+        BackendUnavailableError: The library cannot be imported. The hint is the command that reinstalls it.
     """
     try:
         yield
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
-            f"{module} is installed and cannot be imported: {quote(error)}",
+            f"{module} is installed but cannot be imported: {quote(error)}",
             code="library-not-importable",
             hint=f"pip install --force-reinstall 'rexport[{extra}]'",
         ) from error

@@ -1,4 +1,4 @@
-"""From a path to a runtime: the artifact is read, a backend is chosen, its session is opened, the digest is checked."""
+"""Open artifacts: read the file, choose a backend, open its session, and check the digest meanwhile."""
 
 from __future__ import annotations
 
@@ -25,27 +25,41 @@ def open(
     threads: int | None = None,
     cuda_graphs: bool = True,
 ) -> Runtime:
-    """The artifact at ``path``, ready to infer.
+    """Open the artifact at ``path`` for inference.
 
-    What is left out is what the artifact was tuned for (``Manifest.tuning``), if it was and no other backend or device
-    is named. A backend that is named is the one that runs, on the device that is named, or an error is raised. Else the
-    most preferred that is there and can run it does: on ``cuda`` first those that have it, then those on the processor.
-    Each step down is a warning on the logger ``rexport``, with its reason, and ``Runtime.description.passed_over``
-    keeps it.
+    The backend is chosen as follows:
+
+    - A named backend runs the artifact on the named device, or ``open`` raises an error.
+    - Without a backend, a tuned artifact (``Manifest.tuning``) is opened with its tuned backend, device and threads,
+      unless ``device`` names another device.
+    - Otherwise the most preferred backend that is installed and can run the artifact is used. With ``device="cuda"``,
+      the backends on the CPU follow after those on the GPU.
+
+    ``Runtime.description.skipped_backends`` lists the preferred backends that do not run, with reasons. Each fallback
+    is also a warning on the logger ``rexport``, except for CPU backends that are not installed.
 
     Args:
-        path: a model file; its manifest, if it has one, lies beside it.
-        backend: by name; or ``auto`` for the most preferred, whatever the artifact was tuned for.
-        device: ``cpu`` or ``cuda``; else ``cpu``, or ``cuda`` for what does not run on a processor.
-        threads: processors that one call may use; else all that this process may use, and never more.
-        cuda_graphs: whether a GPU may replay a recorded run in place of launching its kernels one by one.
+        path: The model file. Its manifest, if it has one, is read from the same folder.
+        backend: The name of a backend. ``auto`` chooses the most preferred one even for a tuned artifact.
+        device: ``cpu`` or ``cuda``. The default is ``cpu``, or ``cuda`` for an artifact that runs only there.
+        threads: The number of processors that one call may use. The default is all that this process may use.
+        cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one.
+
+    Returns:
+        A runtime, which the caller closes. A ``with`` statement closes it.
 
     Raises:
-        ResourceError: the file cannot be read.
-        ArtifactError: the file is no model, was damaged, or its format needs a manifest.
-        CompatibilityError: this machine or these libraries cannot run it.
-        BackendUnavailableError: a library or the device is missing; the hint is the command that brings it.
-        UsageError: an unknown backend or device, ``threads`` below 1 or above what this process may use.
+        ResourceError: The file cannot be read, or memory is lacking.
+        ArtifactError: The file is not a model, is damaged, or needs a manifest that is missing.
+        CompatibilityError: This machine or the installed libraries cannot run the artifact.
+        BackendUnavailableError: A library or the device is missing.
+        UsageError: The backend or device is unknown, or ``threads`` is out of range.
+
+    Example:
+        Run one batch of zeros:
+
+            with runtimes.open("resnet50.onnx") as runtime:
+                logits = runtime.infer({"input": numpy.zeros((1, 3, 224, 224), "float32")})["logits"]
     """
     return _retry_until_unchanged(
         path, lambda artifact: open_artifact(artifact, backend, device, threads, cuda_graphs), Runtime.close
@@ -59,20 +73,30 @@ def profile(
     device: str | None = None,
     threads: int | None = None,
 ) -> tuple[Layer, ...]:
-    """The steps in which a backend really runs the artifact, in their order, with their arithmetic and times.
+    """Return the steps in which a backend executes the artifact, in order, with their precisions and times.
 
-    It opens the artifact twice: as ``open`` does, then under the library's profiler.
-    ``runtimes.protocol.summarise_precisions`` puts the arithmetic into words.
+    The artifact is opened twice: as by ``open``, and then under the library's profiler.
+    ``runtimes.protocol.summarise_precisions`` summarises the precisions as text.
 
     Args:
-        path: as for ``open``; or an artifact that was read already.
-        feeds: what it runs on, as for ``Runtime.infer``; else the first of the artifact's test vectors, or noise.
-        backend, device, threads: as for ``open``.
+        path: The model file, or an artifact that was read before.
+        feeds: Input arrays as for ``Runtime.infer``. The default is the first test vector of the artifact, or noise if
+            the artifact has no test vectors.
+        backend: As for ``open``.
+        device: As for ``open``.
+        threads: As for ``open``.
 
     Raises:
-        UsageError: the backend cannot tell what it runs; or as ``open``.
-        InputError: the feeds do not fit the artifact's inputs, or hold no images.
-        RexportError: as ``open``.
+        UsageError: The backend has no profiler; or as for ``open``.
+        InputError: The feeds do not fit the inputs, or hold no images.
+        RexportError: As for ``open``.
+
+    Example:
+        Print the time of each convolution and matrix product:
+
+            for layer in runtimes.profile("resnet20.onnx"):
+                if layer.weighted and layer.duration_s is not None:
+                    print(layer.name, layer.precision, f"{layer.duration_s * 1e3:.3f} ms")
     """
     if isinstance(path, Artifact):
         return _profile_artifact(path, feeds, backend, device, threads)
@@ -82,21 +106,23 @@ def profile(
 def _profile_artifact(
     artifact: Artifact, feeds: Feeds | None, backend: str | None, device: str | None, threads: int | None
 ) -> tuple[Layer, ...]:
-    # A recorded run is one step.
+    # A recorded run would be one step in the profile.
     with open_artifact(artifact, backend, device, threads, cuda_graphs=False) as runtime:
-        about = runtime.description
+        description = runtime.description
         arrays = check_feeds(runtime.inputs, example(runtime) if feeds is None else feeds)
     if not all(array.size for array in arrays.values()):
-        raise InputError("empty arrays were passed: there is nothing to run", code="feeds-empty")
-    row = find_backend(about.backend)
+        raise InputError(
+            "the feeds hold no images, so nothing can be profiled", code="feeds-empty", hint="pass at least one image"
+        )
+    row = find_backend(description.backend)
     if row.profile is None:
         able = [other.name for other in available_backends() if other.profile and artifact.format.name in other.formats]
         raise UsageError(
-            f"backend {row.name} cannot tell what it runs",
+            f"backend {row.name} has no profiler",
             code="backend-cannot-profile",
-            hint=f"one of {', '.join(able)}",
+            hint=f"choose one of {', '.join(able)}" if able else None,
         )
-    return row.profile(artifact, Options(about.device, about.threads, cuda_graphs=False), arrays)
+    return row.profile(artifact, Options(description.device, description.threads, cuda_graphs=False), arrays)
 
 
 _Result = TypeVar("_Result")
@@ -105,7 +131,7 @@ _Result = TypeVar("_Result")
 def _retry_until_unchanged(
     path: str | os.PathLike[str], act: Callable[[Artifact], _Result], discard: Callable[[_Result], None] | None = None
 ) -> _Result:
-    """What ``act`` gives for the artifact at ``path``, which was the same before and after; else it is done again."""
+    """Return ``act(artifact)`` for the artifact at ``path``, and repeat it while another process replaces the file."""
     for _ in range(_ATTEMPTS):
         before = files.identity(path)
         try:
@@ -119,15 +145,15 @@ def _retry_until_unchanged(
         if discard is not None:
             discard(result)
     raise IntegrityError(
-        "it is being replaced again and again",
+        f"another process replaced the file during each of {_ATTEMPTS} attempts to open it",
         code="file-replaced-repeatedly",
         path=path,
-        hint="wait for the export to end",
+        hint="open it again when the export has finished",
     )
 
 
 _ATTEMPTS = 100
-"""At a file that another export replaces between the looks at its manifest, its model and its digest."""
+"""The number of attempts to open a file that another process replaces at the same time."""
 
 
 def open_artifact(
@@ -137,26 +163,43 @@ def open_artifact(
     threads: int | None = None,
     cuda_graphs: bool = True,
 ) -> Runtime:
-    """As ``open``, for an artifact that was read already."""
+    """Open an artifact that was read before.
+
+    Args:
+        artifact: The artifact, as from ``Artifact.read``.
+        backend: As for ``open``.
+        device: As for ``open``.
+        threads: As for ``open``.
+        cuda_graphs: As for ``open``.
+
+    Returns:
+        A runtime, which the caller closes.
+
+    Raises:
+        RexportError: As for ``open``.
+    """
     candidates = select_candidates(artifact, backend, device, threads, cuda_graphs)
     digest = _DigestCheck(artifact)
     if artifact.format.runs_code:
         digest.result()
     try:
-        session, passed_over = first_session(artifact, candidates)
+        session, skipped_backends = first_session(artifact, candidates)
     except RexportError:
-        digest.result()  # a damaged file is the better explanation of a refusal
+        digest.result()  # if the file is damaged, that error explains the failure better
         raise
     try:
         digest.result()
-        return Runtime(artifact, session, passed_over)
+        return Runtime(artifact, session, skipped_backends)
     except BaseException:
         session.close()
         raise
 
 
 class _DigestCheck(threading.Thread):
-    """The digest is checked while the backend reads the same file; before, where reading it can run code."""
+    """A thread that checks the digest of the model file while the backend reads the same file.
+
+    For formats that can run code, ``open_artifact`` waits for the result before a backend reads the file.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         super().__init__(daemon=True)
@@ -165,12 +208,14 @@ class _DigestCheck(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        """Check the digest and keep an error for ``result``."""
         try:
             self._artifact.check_digest()
         except Exception as error:
             self._error = error
 
     def result(self) -> None:
+        """Wait for the check and raise its error, if there is one."""
         self.join()
         if self._error is not None:
             raise self._error

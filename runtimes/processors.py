@@ -1,4 +1,4 @@
-"""How many processors this process may use: its affinity and its control group's quota, not what the host has."""
+"""The number of processors that this process may use, by its CPU affinity and the quotas of its control groups."""
 
 from __future__ import annotations
 
@@ -7,21 +7,35 @@ from pathlib import Path
 
 
 def usable_processors(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """At least 1. ``root`` and ``membership`` are where the system tells of control groups."""
+    """Return the number of processors that this process may use, at least 1.
+
+    Args:
+        root: The folder where control groups are mounted.
+        membership: The file that lists the control groups of this process.
+    """
     allowed = len(os.sched_getaffinity(0))
-    quota = _quota(root, membership)
+    quota = _smallest_quota(root, membership)
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
-def _quota(root: Path, membership: Path) -> float | None:
-    """Processors that the tightest of this process's control groups allows, or ``None`` without a limit."""
-    quotas = [_quota_of(group) for group in control_groups("cpu", root, membership)]
+def _smallest_quota(root: Path, membership: Path) -> float | None:
+    """Return the smallest quota of this process's control groups in processors, or ``None`` if there is no limit."""
+    quotas = [_read_quota(group) for group in control_groups("cpu", root, membership)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def control_groups(controller: str, root: Path, membership: Path) -> list[Path]:
-    """The folders of the groups that hold this process for a controller, from its own up to the top; none where the
-    system tells of no groups. In the older version each controller has a folder below ``root``."""
+    """Return the folders of the control groups that contain this process, from the innermost group to the root.
+
+    Args:
+        controller: The controller, for example ``cpu``. In control groups version 1, each controller has its own folder
+            below ``root``.
+        root: The folder where control groups are mounted.
+        membership: The file that lists the control groups of this process.
+
+    Returns:
+        The folders. The list is empty if ``membership`` cannot be read.
+    """
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -37,7 +51,8 @@ def control_groups(controller: str, root: Path, membership: Path) -> list[Path]:
     return groups
 
 
-def _quota_of(folder: Path) -> float | None:
+def _read_quota(folder: Path) -> float | None:
+    """Return the quota of one control group in processors, or ``None`` if the group has no readable limit."""
     try:
         if (folder / "cpu.max").exists():
             limit, period = (folder / "cpu.max").read_text().split()

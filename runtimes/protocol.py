@@ -1,8 +1,8 @@
-"""What a backend gives and what a user gets. Read this first.
+"""The interface between backends and ``runtimes.Runtime``. Read this module first.
 
-A ``Backend`` is a row: a name, the formats that it opens, and two functions. Its ``open`` gives a ``Session``, which
-runs checked arrays. ``runtimes.Runtime`` wraps a session with everything that is the same for all: checks of the
-feeds, empty batches, closing while others infer, forked processes.
+A ``Backend`` is a row of data: a name, the formats it opens, and functions. ``Backend.open`` returns a ``Session``,
+which runs checked arrays. ``runtimes.Runtime`` wraps a session and adds what all backends share: checks of the feeds,
+empty batches, closing while other threads infer, and forked processes.
 """
 
 from __future__ import annotations
@@ -36,14 +36,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Description:
-    """What really runs, read back from the library where it tells; never merely what was asked for.
+    """A description of what runs, read back from the library where the library reports it.
 
-    ``provider`` is the library's own name for the device's implementation, ``precision`` the arithmetic of the
-    convolutions by NumPy's names, as ``float32`` or ``float32 int8`` where there are both (``tfloat32`` where
-    TensorFloat-32 is allowed), ``threads`` the processors that one call may use. ``precision`` is what can be known at
-    opening, from the graph's types and what the library does with them; ``Backend.profile`` tells what each layer
-    really ran in. ``passed_over`` says of each backend that was to be preferred why it does not run, as ``tensorrt:
-    tensorrt is not installed``.
+    Attributes:
+        backend: The name of the backend.
+        version: The version of the backend's library.
+        device: ``cpu`` or ``cuda``.
+        provider: The library's own name for its implementation on this device, for example ``CPUExecutionProvider``.
+        precision: The arithmetic of the convolutions by NumPy's names: ``float32``, ``float32 int8`` for a mixture, or
+            ``tfloat32`` where TensorFloat-32 is allowed. The value is known when the model is opened, from the types
+            in the graph and the settings of the library. ``Backend.profile`` reports the precision of each layer.
+        threads: The number of processors that one call may use.
+        skipped_backends: One entry for each preferred backend that does not run, with the reason, for example
+            ``tensorrt: tensorrt is not installed (pip install 'rexport[tensorrt]')``.
     """
 
     backend: str
@@ -52,23 +57,28 @@ class Description:
     provider: str
     precision: str
     threads: int
-    passed_over: tuple[str, ...] = ()
+    skipped_backends: tuple[str, ...] = ()
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """The former name of ``skipped_backends``."""
+        return self.skipped_backends
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One step that a library took, as its own profiler tells.
+    """One executed step, as reported by the library's profiler.
 
     Attributes:
-        name: the node of the graph that it stands for, as ``layer1.0.conv1/Conv``; the library's own name for a step
-            that it added itself.
-        nodes: all the graph's nodes that were fused into it, as far as the library tells; ``name`` is among them. Empty
-            for a step that the library added itself.
-        operator: the library's own word, as ``QLinearConv``.
-        precision: of its arithmetic, by NumPy's names, as ``float32``, ``bfloat16`` or ``int8``, which stands for 8-bit
-            integers without a sign as well.
-        weighted: whether it is a convolution or a matrix product: where the time goes and precision counts.
-        duration_s: of one run that is not the first, or ``None`` where the library does not tell.
+        name: The name of the graph's node, for example ``layer1.0.conv1/Conv``. For a step that the library added, the
+            library's own name.
+        nodes: The names of all graph nodes fused into this step, as far as the library reports them, including
+            ``name``. Empty for a step that the library added.
+        operator: The library's own name of the operator, for example ``QLinearConv``.
+        precision: The precision of the arithmetic by NumPy's names, for example ``float32`` or ``bfloat16``. ``int8``
+            stands for signed and unsigned 8-bit integers.
+        weighted: Whether the step is a convolution or a matrix product. These steps take most of the time.
+        duration_s: The time of one run after the first in seconds, or ``None`` where the library does not report it.
     """
 
     name: str
@@ -80,19 +90,28 @@ class Layer:
 
 
 def summarise_precisions(layers: Iterable[Layer]) -> str:
-    """The arithmetic of the weighted layers in words, most frequent first: ``int8``, or ``int8 (53 of 54), float32 (1
-    of 54)``; ``nothing weighted`` where there are none."""
+    """Return the precisions of the weighted layers as text, most frequent first.
+
+    Examples are ``int8``, ``int8 (53 of 54), float32 (1 of 54)``, and ``no convolution or matrix product`` where no
+    layer is weighted.
+    """
     counts = Counter(layer.precision for layer in layers if layer.weighted).most_common()
     if len(counts) <= 1:
-        return counts[0][0] if counts else "nothing weighted"
+        return counts[0][0] if counts else "no convolution or matrix product"
     total = sum(count for _, count in counts)
     return ", ".join(f"{precision} ({count} of {total})" for precision, count in counts)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for. ``threads`` is resolved already: it is at least 1. ``cuda_graphs`` is whether a GPU may
-    replay a recorded run in place of launching its kernels one by one; a backend without them ignores it."""
+    """The options for opening an artifact, with all defaults resolved.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        threads: The number of processors that one call may use, at least 1.
+        cuda_graphs: Whether a GPU may replay a recorded run instead of launching its kernels one by one. Backends
+            without CUDA graphs ignore this option.
+    """
 
     device: str
     threads: int
@@ -100,65 +119,84 @@ class Options:
 
 
 class Session(Protocol):
-    """A model opened by one backend. Arrays that come in are checked, C-ordered and of the specs' dtypes."""
+    """A model opened by one backend.
+
+    ``Runtime`` passes only arrays that are checked, C-ordered and of the dtypes in ``inputs``.
+    """
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """In the model's order."""
+        """The inputs, in the model's order."""
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """In the model's order."""
+        """The outputs, in the model's order."""
 
     @property
     def description(self) -> Description:
-        """What runs."""
+        """The description of what runs."""
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Host to host, blocking. The outputs are fresh and the caller's; called from many threads at once."""
+        """Run the model once on host arrays and return the outputs by name.
+
+        The call blocks until the outputs are on the host. The outputs are fresh arrays that belong to the caller.
+        Many threads may call this method at once.
+        """
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
-        """Takes the arrays, which nobody else will change, to the device once; each call of what it returns runs once
-        and ends with the device."""
+        """Copy the arrays to the device once and return a function that runs the model on them.
+
+        Each call of the function runs the model once and returns when the device has finished. The caller must not
+        change the arrays afterwards. Only one thread at a time may call the function.
+        """
 
     def close(self) -> None:
-        """Frees what the library holds. Called once, when nothing runs."""
+        """Free what the library holds. ``Runtime`` calls this method once, when no call is running."""
 
 
 @runtime_checkable
 class DeviceSession(Session, Protocol):
-    """A session on a device with memory and a clock of its own."""
+    """A session on a device that has its own memory and its own clock."""
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
-        """As ``run``, for inputs that lie on the device already, which are checked and C-ordered. They are read where
-        they lie, after what their owner has queued for them; the outputs are host arrays, fresh and the caller's."""
+        """Run the model once on tensors in device memory and return host arrays by name.
+
+        The tensors are checked and C-ordered. The run waits for the work that their owner queued, and reads them in
+        place where the library can. The outputs are fresh host arrays that belong to the caller.
+        """
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
-        """As ``bind``, and each call gives the seconds between two events on the device, right before and right after
-        the run: without copies, and without what the host does meanwhile."""
+        """Copy the arrays to the device once and return a function that runs the model and returns the device time.
+
+        Each call returns the seconds between two events on the device, right before and right after the run. Copies
+        and the work of the host are not included. Otherwise the function behaves like that of ``bind``.
+        """
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One library that opens artifacts.
+    """A library that opens artifacts.
 
     Attributes:
-        name: as users type it.
-        formats: of the artifacts it opens, as in ``runtimes.artifacts.formats.FORMATS``.
-        devices: that it can be asked for.
-        priority: among the backends of a format, the lowest that is there is the default.
-        missing: why the backend can't run here, with the pip line that mends it, or ``None`` if it can.
-        open: the session. Raises the errors of ``runtimes.errors`` alone.
-        profile: opens the model once more under the library's profiler, runs it on the arrays and gives the steps in
-            their order; ``None`` for a library that cannot. Raises as ``open``.
-        check_gpu: for a library that may be there and know nothing of GPUs: imports it, and raises
-            ``BackendUnavailableError`` if it was not built for one or sees none.
-        aliases: other names that users may type, in lower case.
-        reference: whether it is the one that every other is compared with.
-        for_tests: whether it is no library that users have, and is left out wherever they are told what there is.
+        name: The name that users type.
+        title: The name of the library in sentences, for example ``ONNX Runtime``.
+        formats: The formats it opens, as in ``runtimes.artifacts.formats.FORMATS``.
+        devices: The devices it supports.
+        priority: The position in the order of preference. The lowest number of those installed is the default.
+        missing: Returns why the backend cannot run here, with the install command, or ``None`` if nothing is missing.
+        open: Opens an artifact. Raises only the errors of ``runtimes.errors``.
+        profile: Opens the artifact under the library's profiler, runs it on the arrays, and returns the executed
+            steps in order. ``None`` for a library without a profiler. Raises the same errors as ``open``.
+        check_gpu: Imports a library that may be built without GPU support, and raises ``BackendUnavailableError`` if
+            the library supports no GPU or finds none. ``None`` where no such check is needed.
+        aliases: Other names that users may type, in lower case.
+        reference: Whether all other backends are compared with this one.
+        for_tests: Whether the backend exists only for tests. Lists for users leave it out.
+        named_only: Whether a benchmark measures it only if it is named, because it compiles a network for minutes.
     """
 
     name: str
+    title: str
     formats: tuple[str, ...]
     devices: tuple[str, ...]
     priority: int
@@ -169,3 +207,4 @@ class Backend:
     aliases: tuple[str, ...] = ()
     reference: bool = False
     for_tests: bool = False
+    named_only: bool = False

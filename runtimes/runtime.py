@@ -1,4 +1,4 @@
-"""The model in a user's hands: a backend's session, with everything around it that is the same for all backends."""
+"""``Runtime``: an opened model, with everything that all backends share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from runtimes.tensors.validation import (
     check_feeds,
     check_tensors,
     empty_outputs,
+    make_fast_check,
     on_device,
-    plainly_right,
     reconcile_specs,
 )
 
 
 class _Uses:
-    """Counts the calls under way, so that closing waits for them and later calls are refused.
+    """A counter of running calls. Closing waits for running calls, and later calls raise an error.
 
-    A context manager, a call each time, for any number of threads. Each call of a model passes through here, so it is
-    plain: a generator and a wake-up that nobody waits for would cost several times as much.
+    Each call of the model enters and leaves this context manager once, from any thread. The code is kept plain for
+    speed: a generator-based context manager would cost several times as much.
     """
 
     def __init__(self) -> None:
@@ -42,14 +42,15 @@ class _Uses:
     def __enter__(self) -> None:
         if os.getpid() != self._process:
             raise UsageError(
-                f"this runtime was opened in process {self._process} and does not work in its fork",
+                f"the runtime was opened in process {self._process} and cannot be used in the forked process "
+                f"{os.getpid()}",
                 code="runtime-in-fork",
                 hint="call runtimes.open in the child process",
             )
         with self._lock:
             if self._closed:
                 raise UsageError(
-                    "this runtime is closed", code="runtime-closed", hint="open it again with runtimes.open"
+                    "the runtime is closed", code="runtime-closed", hint="open the artifact again with runtimes.open"
                 )
             self._running += 1
 
@@ -60,9 +61,10 @@ class _Uses:
                 self._ended.notify_all()
 
     def close(self) -> bool:
-        """Refuses new calls and waits for the running ones; whether there is something to free.
+        """Refuse new calls, wait for the running ones, and return whether the model has to be freed.
 
-        In a fork there is not: the model belongs to the parent, whose running calls will never end here.
+        In a forked process the result is false: the model belongs to the parent process, and calls that were running
+        during the fork never end in the child.
         """
         if os.getpid() != self._process:
             return False
@@ -73,13 +75,21 @@ class _Uses:
 
 
 class Runtime:
-    """An opened artifact. Made by ``runtimes.open``; safe to use from many threads; a context manager.
+    """An opened artifact, ready for inference.
+
+    ``runtimes.open`` returns a runtime. All methods may be called from many threads at once. A ``with`` statement
+    closes the runtime at its end.
+
+    Args:
+        artifact: The opened artifact.
+        session: The session of the backend. The runtime owns it and closes it.
+        skipped_backends: The preferred backends that do not run, each with its reason.
 
     Attributes:
-        artifact: what was opened, with its manifest if it has one.
+        artifact: The opened artifact, with its manifest if it has one.
     """
 
-    def __init__(self, artifact: Artifact, session: Session, passed_over: tuple[str, ...] = ()) -> None:
+    def __init__(self, artifact: Artifact, session: Session, skipped_backends: tuple[str, ...] = ()) -> None:
         self.artifact = artifact
         self._session = session
         self._device_session = session if isinstance(session, DeviceSession) else None
@@ -87,38 +97,51 @@ class Runtime:
         manifest = artifact.manifest
         self._inputs = session.inputs if manifest is None else reconcile_specs(manifest.inputs, session.inputs)
         self._outputs = session.outputs if manifest is None else reconcile_specs(manifest.outputs, session.outputs)
-        self._plainly_right = plainly_right(self._inputs)
-        self._description = replace(session.description, passed_over=passed_over)
+        self._needs_no_check = make_fast_check(self._inputs)
+        self._description = replace(session.description, skipped_backends=skipped_backends)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """In the model's order."""
+        """The inputs, in the model's order."""
         return self._inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """In the model's order."""
+        """The outputs, in the model's order."""
         return self._outputs
 
     @property
     def description(self) -> Description:
-        """What really runs: library, device, provider, precision, threads."""
+        """The backend, version, device, provider, precision and threads in use, and the skipped backends."""
         return self._description
 
     def infer(self, feeds: Feeds | Mapping[str, SupportsDLPack]) -> Arrays:
-        """Outputs by name for ``feeds``, input arrays by name. Host to host; blocks until the outputs are there.
+        """Run the model once and return its outputs by name.
 
-        The outputs are fresh arrays and the caller's. A batch of 0 gives outputs of 0 rows. Where the model runs on a
-        CUDA device, the inputs may be tensors that lie there already, of any library that speaks DLPack: they are read
-        where they lie, after what their library has queued for them, and the outputs are NumPy arrays all the same.
+        The call blocks until the outputs are in host memory.
+
+        Args:
+            feeds: Input arrays by name. If the model runs on a CUDA device, the inputs may also be tensors on that
+                device, of any library that supports DLPack. The run waits for the work that this library queued, and
+                reads the tensors in place where the backend can.
+
+        Returns:
+            Fresh NumPy arrays that belong to the caller, also for tensors on a CUDA device. A batch of 0 images gives
+            outputs of 0 rows.
 
         Raises:
-            InputError: the feeds do not fit ``inputs``, or lie on a device on which the model is not.
-            UsageError: the runtime is closed, or was opened before a fork.
-            ResourceError: the device ran out of memory.
+            InputError: The feeds do not fit ``inputs``, or lie on another device than the model.
+            UsageError: The runtime is closed, or was opened before a fork.
+            ResourceError: The device ran out of memory.
+
+        Example:
+            Classify two images with zeros as pixels:
+
+                outputs = runtime.infer({"input": numpy.zeros((2, 3, 224, 224), "float32")})
+                classes = outputs["logits"].argmax(axis=1)
         """
         with self._uses:
-            if self._plainly_right(feeds):
+            if self._needs_no_check(feeds):
                 return self._session.run(feeds)
             if on_device(feeds):
                 return self._infer_tensors(feeds)
@@ -130,26 +153,40 @@ class Runtime:
         session = self._device_session
         if session is None:
             raise InputError(
-                f"the inputs lie on a CUDA device, and {self._description.backend} runs on {self._description.device}",
+                f"the inputs are on a CUDA device, but backend {self._description.backend} runs on "
+                f"{self._description.device}",
                 code="feeds-on-wrong-device",
-                hint="pass tensor.cpu().numpy(), or open it with device='cuda'",
+                hint="pass NumPy arrays, or open the artifact with device='cuda'",
             )
         tensors = check_tensors(self._inputs, feeds)
         empty = empty_outputs(self._inputs, self._outputs, tensors)
         return session.run_tensors(tensors) if empty is None else empty
 
     def bind(self, feeds: Feeds) -> Callable[[], None]:
-        """A call that runs once on ``feeds``, which are copied to the device now, and ends when the device has.
+        """Copy ``feeds`` to the device once and return a function that runs the model on them.
 
-        For measuring and for loops that keep their data on the device; the outputs stay there. One thread at a time
-        may use what is returned.
+        Each call of the function runs the model once and returns when the device has finished. The outputs stay on the
+        device. Only one thread at a time may call the function. This method serves measurements without copies.
+
+        Args:
+            feeds: Input arrays by name.
 
         Raises:
-            InputError, UsageError, ResourceError: as ``infer``.
+            InputError: As for ``infer``.
+            UsageError: As for ``infer``.
+            ResourceError: As for ``infer``.
+
+        Example:
+            Measure inference without copies:
+
+                run = runtime.bind(feeds)
+                start = time.perf_counter()
+                run()
+                duration_s = time.perf_counter() - start
         """
         with self._uses:
             arrays = self._copies(feeds)
-            call = _nothing if arrays is None else self._session.bind(arrays)
+            call = _do_nothing if arrays is None else self._session.bind(arrays)
 
         def run_once() -> None:
             with self._uses:
@@ -158,11 +195,21 @@ class Runtime:
         return run_once
 
     def bind_timed(self, feeds: Feeds) -> Callable[[], float] | None:
-        """As ``bind``, and each call gives the seconds that the device itself took, between two events in its queue:
-        without copies, and without what the host does meanwhile. ``None`` where the device keeps no time of its own.
+        """Copy ``feeds`` to the device once and return a function that runs the model and returns the device time.
+
+        Each call returns the seconds between two events in the queue of the device, without copies and without the
+        work of the host. Otherwise the function behaves like that of ``bind``.
+
+        Args:
+            feeds: Input arrays by name.
+
+        Returns:
+            The function, or ``None`` if the device has no clock of its own.
 
         Raises:
-            InputError, UsageError, ResourceError: as ``infer``.
+            InputError: As for ``infer``.
+            UsageError: As for ``infer``.
+            ResourceError: As for ``infer``.
         """
         with self._uses:
             arrays = self._copies(feeds)
@@ -177,14 +224,14 @@ class Runtime:
         return run_once
 
     def _copies(self, feeds: Feeds) -> Arrays | None:
-        """The feeds, checked, in memory that nobody else changes; ``None`` for a batch of no images."""
+        """Return checked copies of the feeds, or ``None`` for a batch of 0 images."""
         arrays = check_feeds(self._inputs, feeds)
         if empty_outputs(self._inputs, self._outputs, arrays) is not None:
             return None
         return {name: array.copy() for name, array in arrays.items()}
 
     def close(self) -> None:
-        """Waits for calls under way, then frees the model. Calling it again does nothing."""
+        """Wait for running calls, then free the model. A second call does nothing."""
         if self._uses.close():
             self._session.close()
 
@@ -197,12 +244,15 @@ class Runtime:
         self.close()
 
     def __repr__(self) -> str:
-        about = self._description
-        return f"<Runtime {self.artifact.path.name} on {about.backend} {about.version}, {about.provider}>"
+        description = self._description
+        return (
+            f"<Runtime {self.artifact.path.name} on {description.backend} {description.version}, "
+            f"{description.provider}>"
+        )
 
 
-def _nothing() -> None:
-    """What a bound call does for a batch of no images."""
+def _do_nothing() -> None:
+    """Stand in for a bound run of a batch of 0 images."""
 
 
 def _no_time() -> float:
@@ -210,11 +260,14 @@ def _no_time() -> float:
 
 
 def example(runtime: Runtime) -> Arrays:
-    """Feeds to try the runtime with: the first of its artifact's test vectors, repeated to a fixed batch; else seeded
-    noise, of size 1 where a dimension may vary.
+    """Return feeds to try the runtime with, as fresh arrays.
+
+    The feeds are the first test vector of the artifact, repeated to a fixed batch. Without test vectors they are
+    seeded noise, with size 1 for each dimension that may vary.
 
     Raises:
-        IntegrityError, ResourceError: the test vectors are broken, or cannot be read.
+        IntegrityError: The test vectors are damaged.
+        ResourceError: The test vectors cannot be read.
     """
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
@@ -226,8 +279,8 @@ def example(runtime: Runtime) -> Arrays:
 
 
 def _noise(spec: TensorSpec, seed: int) -> Array:
-    dice, dtype = np.random.default_rng(seed), np.dtype(spec.dtype)
+    generator, dtype = np.random.default_rng(seed), np.dtype(spec.dtype)
     shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
     if dtype.kind == "f":
-        return dice.standard_normal(shape).astype(dtype)
-    return dice.integers(0, 255 if dtype == np.uint8 else 1, shape, endpoint=True).astype(dtype)
+        return generator.standard_normal(shape).astype(dtype)
+    return generator.integers(0, 255 if dtype == np.uint8 else 1, shape, endpoint=True).astype(dtype)

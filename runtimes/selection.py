@@ -1,4 +1,4 @@
-"""Which backends to try on an artifact, in which order, and the session of the first that runs it."""
+"""The choice of a backend: candidates in order of preference, and the session of the first that runs the artifact."""
 
 from __future__ import annotations
 
@@ -20,64 +20,76 @@ from runtimes.processors import usable_processors
 from runtimes.protocol import Backend, Options, Session
 
 AUTO = "auto"
-"""In place of a backend's name: the most preferred that runs it, whatever the artifact was tuned for."""
+"""The backend name that stands for the most preferred backend, even for a tuned artifact."""
 
 PROCESSOR = "cpu"
-"""The device that is always there: the default, and the last resort where another is asked for."""
+"""The device that always exists: the default, and the fallback where another device is requested."""
 
 
 class BackendCandidate(NamedTuple):
-    """A backend, and the options to open an artifact with."""
+    """A backend and the options to open an artifact with."""
 
     row: Backend
     options: Options
 
 
 def _require_backend(name: str, artifact: Artifact, device: str | None) -> Backend:
-    """That backend, which is there, opens the artifact's format and has the device, if one is asked for.
+    """Return the named backend, checked against the artifact's format and the requested device.
 
     Raises:
-        UsageError: no such backend, or it does not open this format or has no such device.
-        BackendUnavailableError: its library is missing.
+        UsageError: The backend is unknown, does not open this format, or does not support the device.
+        BackendUnavailableError: The library of the backend is missing.
     """
-    chosen = registry.find_backend(name)
-    if artifact.format.name not in chosen.formats:
+    backend = registry.find_backend(name)
+    if artifact.format.name not in backend.formats:
+        able = ", ".join(row.name for row in _able(artifact))
         raise UsageError(
-            f"backend {chosen.name} opens {', '.join(chosen.formats)}, not {artifact.format.name}",
+            f"backend {backend.name} opens files of the format {' or '.join(backend.formats)}, but this file is of the "
+            f"format {artifact.format.name}",
             code="backend-format-mismatch",
             path=artifact.path,
+            hint=f"choose one of {able}",
         )
-    missing = chosen.missing()
+    missing = backend.missing()
     if missing is not None:
-        raise BackendUnavailableError(f"backend {chosen.name} cannot run here: {missing}", code="backend-unavailable")
-    if device is not None and device not in chosen.devices:
+        raise BackendUnavailableError(f"backend {backend.name} cannot run here: {missing}", code="backend-unavailable")
+    if device is not None and device not in backend.devices:
         raise UsageError(
-            f"backend {chosen.name} has no device {device!r}",
+            f"backend {backend.name} does not support device {device!r}",
             code="backend-lacks-device",
-            hint=f"one of {', '.join(chosen.devices)}",
+            hint=f"choose one of {', '.join(backend.devices)}",
         )
-    return chosen
+    return backend
 
 
 def select_candidates(
     artifact: Artifact, backend: str | None, device: str | None, threads: int | None, cuda_graphs: bool = True
 ) -> tuple[BackendCandidate, ...]:
-    """What to try on the artifact, the most preferred first.
+    """Return the backends to try on an artifact, most preferred first.
 
-    The backend that is named; else the one that the artifact was tuned for, with its options, unless another device or
-    ``AUTO`` is asked for; else all that open its format on the device, missing ones too, which ``first_session`` tells
-    of, and after them, in place of another device, all that do on the processor. Where no device is asked for, it is
-    the processor, or for what does not run there, what it runs on.
+    - A named backend is the only candidate.
+    - Otherwise the backend that the artifact was tuned for is the only candidate, with its tuned options, unless
+      another device or ``AUTO`` is requested.
+    - Otherwise the candidates are all backends that open the format on the device. For another device than the CPU,
+      the backends on the CPU follow. Backends that are not installed are included: ``first_session`` reports them.
+
+    Args:
+        artifact: The artifact to open.
+        backend: The name of a backend, ``AUTO``, or ``None``.
+        device: ``cpu`` or ``cuda``. The default is the CPU, or the device that the artifact needs.
+        threads: The number of processors that one call may use. The default is all that this process may use.
+        cuda_graphs: As in ``Options``.
 
     Raises:
-        UsageError: no such backend or device, or ``threads`` out of range.
-        BackendUnavailableError: the library of the backend that is named, or tuned for, is missing.
-        CompatibilityError: the artifact was tuned for what this rexport does not have.
+        UsageError: The backend or device is unknown, or ``threads`` is out of range.
+        BackendUnavailableError: The library of the named or tuned backend is missing.
+        CompatibilityError: The artifact was tuned for a backend or device that this version of rexport does not have.
     """
     usable = usable_processors()
     if threads is not None and not 1 <= threads <= usable:
         raise UsageError(
-            f"threads must lie between 1 and the {usable} that this process may use, not be {threads}",
+            f"threads must be between 1 and {usable}, the number of processors that this process may use, "
+            f"not {threads}",
             code="threads-out-of-range",
         )
     tuning = artifact.manifest.tuning if artifact.manifest is not None and backend is None else None
@@ -94,23 +106,23 @@ def select_candidates(
 
 
 def _default_device(rows: tuple[Backend, ...]) -> str:
-    """The device that is meant where none is named."""
+    """Return the device to use where none is named."""
     return PROCESSOR if any(PROCESSOR in row.devices for row in rows) else rows[0].devices[0]
 
 
 def _rank_candidates(artifact: Artifact, able: tuple[Backend, ...], options: Options) -> tuple[BackendCandidate, ...]:
-    found = [BackendCandidate(row, options) for row in able if options.device in row.devices]
-    if not found:
+    candidates = [BackendCandidate(row, options) for row in able if options.device in row.devices]
+    if not candidates:
         devices = sorted({known for row in able for known in row.devices})
         raise UsageError(
-            f"no backend runs {artifact.format.name} files on {options.device!r}",
+            f"no backend runs {artifact.format.name} files on device {options.device!r}",
             code="device-unsupported",
-            hint=f"one of {', '.join(devices)}",
+            hint=f"choose one of {', '.join(devices)}",
         )
     if options.device != PROCESSOR:
-        last = replace(options, device=PROCESSOR)
-        found += [BackendCandidate(row, last) for row in able if PROCESSOR in row.devices]
-    return tuple(found)
+        on_processor = replace(options, device=PROCESSOR)
+        candidates += [BackendCandidate(row, on_processor) for row in able if PROCESSOR in row.devices]
+    return tuple(candidates)
 
 
 def _able(artifact: Artifact) -> tuple[Backend, ...]:
@@ -119,20 +131,21 @@ def _able(artifact: Artifact) -> tuple[Backend, ...]:
 
 def _find_tuned_backend(artifact: Artifact, tuning: Tuning) -> Backend:
     others = [row.name for row in _able(artifact) if row.name != tuning.runtime and row.missing() is None]
-    another = f"name another: backend={others[0]!r}" if others else "name another backend"
+    another = f"choose backend={others[0]!r}" if others else "choose another backend"
     for row in _able(artifact):
         if row.name == tuning.runtime and tuning.device in row.devices:
             missing = row.missing()
             if missing is None:
                 return row
             raise BackendUnavailableError(
-                f"it is tuned for {row.name}, which cannot run here",
+                f"the artifact is tuned for backend {row.name}, which cannot run here: {missing}",
                 code="tuned-backend-missing",
                 path=artifact.path,
-                hint=f"{missing}; or {another}",
+                hint=f"or {another}",
             )
     raise CompatibilityError(
-        f"it is tuned for {quote(tuning.runtime)!r} on {quote(tuning.device)!r}, which this rexport does not have",
+        f"the artifact is tuned for backend {quote(tuning.runtime)!r} on device {quote(tuning.device)!r}, which this "
+        "version of rexport does not have",
         code="tuning-unknown-here",
         path=artifact.path,
         hint=f"pip install --upgrade rexport; or {another}",
@@ -140,49 +153,63 @@ def _find_tuned_backend(artifact: Artifact, tuning: Tuning) -> Backend:
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One step down: the candidate and why it does not run. ``refusal`` is the error of one that is there."""
+class _Skipped:
+    """A candidate that does not run.
+
+    Attributes:
+        name: The name of the backend, with its device if that matters.
+        reason: Why the candidate does not run.
+        error: The error of a candidate whose library is installed.
+    """
 
     name: str
     reason: str
-    refusal: RexportError | None = None
+    error: RexportError | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
 
 def first_session(artifact: Artifact, candidates: tuple[BackendCandidate, ...]) -> tuple[Session, tuple[str, ...]]:
-    """The session of the first candidate that is there and takes the artifact, and the reasons against those before.
+    """Open the artifact with the first candidate that can run it.
 
-    A candidate that is there is passed over where the artifact does not suit it, or where the device that it is asked
-    for is missing. Each step down is announced with its reason, a warning on the logger ``rexport``; but not that a
-    library for the processor is not installed, since another for the processor is no less.
+    A candidate is skipped if its library is missing, if the artifact does not suit it, or if its device is missing.
+    Each skipped candidate is a warning on the logger ``rexport``. There is no warning for a missing library where the
+    CPU was requested, because another backend on the CPU runs the artifact as well.
+
+    Args:
+        artifact: The artifact to open.
+        candidates: The backends to try, at least one.
+
+    Returns:
+        The session, which the caller closes, and one line for each skipped candidate: its name and the reason.
 
     Raises:
-        CompatibilityError: those that are there cannot run it; the message says why for each.
-        BackendUnavailableError: none is there; the message says what is missing from each.
-        RexportError: a lone candidate fails, or the first that is there fails in another way.
+        CompatibilityError: No candidate can run the artifact, and the library of at least one is installed. The
+            message gives all reasons.
+        BackendUnavailableError: The libraries or devices of all candidates are missing. The message names them.
+        RexportError: The only candidate fails, or a candidate fails for a reason that allows no fallback.
     """
-    steps: list[_Step] = []
-    asked = candidates[0].options.device
+    skipped: list[_Skipped] = []
+    requested = candidates[0].options.device
     for row, options in candidates:
         missing = row.missing()
         if missing is not None:
-            step = _Step(row.name, missing.sentence)
-            if step not in steps:  # on one device or the other
-                steps.append(step)
+            candidate = _Skipped(row.name, missing.sentence)
+            if candidate not in skipped:  # a backend may be a candidate on two devices
+                skipped.append(candidate)
             continue
         try:
             session = row.open(artifact, options)
         except RexportError as error:
             if len(candidates) == 1 or not _may_fall_back(error, options):
                 raise
-            name = row.name if asked == PROCESSOR else f"{row.name} on {options.device}"
-            steps.append(_Step(name, _reason(error), error))
+            name = row.name if requested == PROCESSOR else f"{row.name} on {options.device}"
+            skipped.append(_Skipped(name, _reason(error), error))
             continue
-        _announce(artifact, [step for step in steps if step.refusal or asked != PROCESSOR], session)
-        return session, tuple(map(str, steps))
-    raise _none_runs(artifact, steps)
+        _warn(artifact, [candidate for candidate in skipped if candidate.error or requested != PROCESSOR], session)
+        return session, tuple(map(str, skipped))
+    raise _none_runs(artifact, skipped)
 
 
 def _may_fall_back(error: RexportError, options: Options) -> bool:
@@ -191,31 +218,34 @@ def _may_fall_back(error: RexportError, options: Options) -> bool:
 
 
 def _reason(error: RexportError) -> str:
-    """A refusal's own words; with what is missing, the command that brings it."""
+    """Return the text of an error, with the install command if a library or device is missing."""
     return f"{error.what} ({error.hint})" if isinstance(error, BackendUnavailableError) and error.hint else error.what
 
 
-def _announce(artifact: Artifact, steps: list[_Step], session: Session) -> None:
-    if not steps:
+def _warn(artifact: Artifact, skipped: list[_Skipped], session: Session) -> None:
+    if not skipped:
         return
     import logging
 
     logger = logging.getLogger("rexport")
-    about, manifest = session.description, artifact.manifest
+    chosen, manifest = session.description, artifact.manifest
     name = quote(artifact.path) if manifest is None else f"{quote(manifest.name)} in {quote(manifest.precision)}"
-    for step in steps:
-        reason = Reason("backend-fallback", f"{name}: {about.backend} on {about.device} in place of {step}")
+    for candidate in skipped:
+        reason = Reason(
+            "backend-fallback",
+            f"{name}: fallback to backend {chosen.backend} on {chosen.device}; skipped {candidate}",
+        )
         logger.warning("%s", reason, extra={"code": reason.code})
 
 
-def _none_runs(artifact: Artifact, steps: list[_Step]) -> RexportError:
-    reasons = "; ".join(map(str, steps))
-    refusals = [step.refusal for step in steps if isinstance(step.refusal, CompatibilityError)]
-    if refusals:
-        hint = next((error.hint for error in refusals if error.hint), None)
+def _none_runs(artifact: Artifact, skipped: list[_Skipped]) -> RexportError:
+    reasons = "; ".join(map(str, skipped))
+    errors = [candidate.error for candidate in skipped if isinstance(candidate.error, CompatibilityError)]
+    if errors:
+        hint = next((error.hint for error in errors if error.hint), None)
         return CompatibilityError(
-            f"no backend runs it: {reasons}", code="backends-all-refuse", path=artifact.path, hint=hint
+            f"no backend can run the artifact: {reasons}", code="backends-all-refuse", path=artifact.path, hint=hint
         )
     return BackendUnavailableError(
-        f"nothing here opens {artifact.format.name} files: {reasons}", code="backends-all-missing"
+        f"no installed backend opens {artifact.format.name} files: {reasons}", code="backends-all-missing"
     )

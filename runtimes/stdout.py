@@ -1,4 +1,4 @@
-"""Standard output kept for a result: what libraries print there, from Python or from native code, goes to stderr."""
+"""Redirection of standard output, so that printed text of libraries, also of native code, does not mix with results."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import sys
 
 
 def redirect_stdout() -> int:
-    """Sends standard output to standard error from now on. The file descriptor of what it was, for the caller."""
+    """Redirect standard output to standard error, and return a file descriptor of the original standard output.
+
+    The redirection lasts until the process ends. The caller owns the descriptor.
+    """
     sys.stdout.flush()
-    kept = os.dup(1)
+    original = os.dup(1)
     os.dup2(2, 1)
-    return kept
+    return original

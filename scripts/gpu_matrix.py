@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from benchmarks.analysis.figures import Figures
+from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
 from benchmarks.machine import gpu
@@ -24,6 +25,7 @@ from benchmarks.records.request import (
     BUNDLED_VARIANT,
     BUNDLED_WEIGHTS,
     FP32,
+    REFERENCE,
     BenchmarkRequest,
     Configuration,
     RunListener,
@@ -93,6 +95,7 @@ def request_for(part: LedgerPart, device: str, scope: Scope, named: Sequence[str
     asked = BenchmarkRequest(
         subjects=(part.variant,),
         backends=tuple(named),
+        baseline=REFERENCE,
         device=device,
         precisions=part.precisions,
         limit=scope.limit,
@@ -131,6 +134,7 @@ def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Calla
     harness.measure_ceilings()
     wanted = list_wanted(subject, harness.request, part.batches)
     remaining = ledger.list_remaining(wanted, subject, harness.request.device)
+    harness.announce(RunPlan(harness.request, tuple(workload([configuration]) for configuration in remaining)))
     measured = 0
 
     def trials() -> Iterator[Trial]:

@@ -21,7 +21,7 @@ from scripts.house.sources import Source, read_house
 TABLE = Path("tests/sentences.toml")
 ROOT_ERROR = "RexportError"
 FORM = re.compile(r"[a-z0-9]+(-[a-z0-9]+){0,4}")
-FLOORS = ("runtimes", "exporter", "benchmarks")
+FLOORS = ("runtimes", "exporter", "benchmarks", "rexport")
 """The packages from the ground up. A code stands under the lowest one that uses it."""
 
 TEXTS = ("what", "sentence", "text")
@@ -72,7 +72,7 @@ class Scan:
 
 def scan(sources: Sequence[Source]) -> Scan:
     """The sentences of some source files, and the faults among them."""
-    carriers = _records(sources) | dict.fromkeys(_error_classes(sources), ERROR)
+    carriers = _records(sources) | dict.fromkeys(find_error_classes(sources), ERROR)
     sites: list[Site] = []
     faults: list[str] = []
     for source in sources:
@@ -103,7 +103,7 @@ def _contradictions(sites: Sequence[Site]) -> Iterator[str]:
             yield f"{site.place}: the code {site.code!r} has another sentence at {known.place}"
 
 
-def _error_classes(sources: Sequence[Source]) -> frozenset[str]:
+def find_error_classes(sources: Sequence[Source]) -> frozenset[str]:
     """The names of the root of the errors and of every class that is derived from it."""
     bases = {
         node.name: {ast.unparse(base).split(".")[-1] for base in node.bases}

@@ -1,1 +1,1 @@
-"""Predictions, and how the predictions of two runs differ."""
+"""Predictions, and the differences between the predictions of two runs."""

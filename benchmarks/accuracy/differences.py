@@ -1,4 +1,4 @@
-"""Accuracy by class, and how the predictions of two runs differ: changed predictions, confusions, McNemar's test."""
+"""Accuracy by class, and differences between two runs: changed predictions, confusions, McNemar's test."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from exporter.proportions import Interval, wilson
 from runtimes.errors import ModelMismatchError
 
 ORDINARY = 0.95
-"""The share of images whose change of margin counts as what the rows' arithmetic ordinarily does."""
+"""The share of images whose change of margin is considered ordinary for the arithmetic of the two runs."""
 
 CLEAR = 0.1
-"""Of the median margin: from here on an answer was no near tie, however coarse the arithmetic."""
+"""The margin, as a share of the median margin, from which on a prediction is confident for any arithmetic."""
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Images whose best class is another than the reference row's.
+    """The changed predictions: images whose top-1 class differs from that of the reference.
 
     Attributes:
-        better, worse: that this row alone, or the reference alone, has right; 0 where there is no truth.
-        p_value: McNemar's exact test of these two; ``None`` where there is no truth.
-        near_ties: flips where both rows' two best logits lie nearer to each other than ``logit_difference``.
-        real: the others.
-        real_share_interval: 95 %, of the real flips among all images.
+        better: The number of images that only this run predicts correctly; 0 without labels.
+        worse: The number of images that only the reference predicts correctly; 0 without labels.
+        p_value: The p-value of McNemar's exact test for ``better`` and ``worse``; ``None`` without labels.
+        near_ties: The number of borderline changes: the margins of both runs are below ``logit_difference``.
+        real: The number of confident changes, which are all others.
+        real_share_interval: The 95 % interval of the share of confident changes among all images.
     """
 
     better: int
@@ -41,13 +42,18 @@ class Flips:
 
 
 def flips(this: Predictions, reference: Predictions, difference: float | None = None) -> Flips:
-    """Where the best class is another than the reference's, and whether that means anything.
+    """Return the changed predictions against a reference.
 
-    A flip is a near tie if both rows' margins are below ``difference``, which is ``logit_difference`` unless given:
-    there rounding alone decides. Which of them is right does not count for this.
+    A change is borderline if the margins of both runs are below the limit, because rounding alone decides there. The
+    labels do not matter for this.
+
+    Args:
+        this: The predictions.
+        reference: The predictions of the reference.
+        difference: The limit of the margins; ``None`` for ``logit_difference``.
 
     Raises:
-        ModelMismatchError: the two did not see the same images.
+        ModelMismatchError: The predictions are on different images.
     """
     check_same_images(this, reference)
     flipped = this.best[:, 0] != reference.best[:, 0]
@@ -62,12 +68,16 @@ def flips(this: Predictions, reference: Predictions, difference: float | None = 
 
 
 def logit_difference(this: Predictions, reference: Predictions) -> float:
-    """By how much the two rows' arithmetic ordinarily moves the two best logits against each other.
+    """Return how much the arithmetic of the two runs ordinarily changes the margin of the two largest logits.
 
-    It is the 0.95-quantile of the changes of margin over the images that did not flip: neither the largest change,
-    below which nearly every flip is by its nature, nor one that the flips themselves have widened. It is at most a
-    tenth of the reference's median margin, so that coarse arithmetic does not make a tie of a clear answer, and at
-    least what half precision tells apart of that, so that the same comes of packed margins.
+    The value is the 0.95-quantile of the changes of margin over images with the same top-1 class. It is neither the
+    largest change, below which nearly every changed prediction lies, nor affected by the changed predictions. It is at
+    most a tenth of the reference's median margin, so that coarse arithmetic does not make confident predictions
+    borderline. It is at least the resolution of half precision at that median, so that packed margins give the same.
+
+    Args:
+        this: The predictions.
+        reference: The predictions of the reference.
     """
     median = float(np.median(reference.margins))
     same = this.best[:, 0] == reference.best[:, 0]
@@ -77,8 +87,14 @@ def logit_difference(this: Predictions, reference: Predictions) -> float:
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """The two-sided p-value of McNemar's exact test: how often one of two equally good models would be alone in the
-    right so unequally often (1947; exact by the binomial distribution). 1 where there is nothing to tell by."""
+    """Return the two-sided p-value of McNemar's exact test (1947, exact by the binomial distribution).
+
+    The p-value is the probability that two equally good models differ at least this much; 1 if both numbers are 0.
+
+    Args:
+        better: The number of images that only the first model predicts correctly.
+        worse: The number of images that only the second model predicts correctly.
+    """
     total, fewer = better + worse, min(better, worse)
     logarithms = (
         math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1) - total * math.log(2)
@@ -89,7 +105,14 @@ def mcnemar(better: int, worse: int) -> float:
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How many of one class's images are answered rightly, with a 95 % interval on the share."""
+    """The accuracy of one class.
+
+    Attributes:
+        name: The name of the class.
+        images: The number of its images.
+        right: The number of its images that are predicted correctly.
+        interval: The 95 % interval of the share.
+    """
 
     name: str
     images: int
@@ -99,8 +122,14 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class Confusion:
-    """``images`` that the reference called ``before`` and this row calls ``now``; ``true`` is what they are, or
-    ``None`` where there is no truth."""
+    """A change of predictions between two classes.
+
+    Attributes:
+        true: The name of the true class; ``None`` without labels.
+        before: The name of the class that the reference predicts.
+        now: The name of the class that this run predicts.
+        images: The number of images.
+    """
 
     true: str | None
     before: str
@@ -108,30 +137,35 @@ class Confusion:
     images: int
 
 
-def per_class(answers: PackedPredictions) -> tuple[ClassShare, ...]:
-    """Each class's share of right answers, in the classes' order; without those of no image, and none without truth.
+def per_class(packed: PackedPredictions) -> tuple[ClassShare, ...]:
+    """Return the accuracy of each class with images, in the order of the classes; empty without labels.
 
     Raises:
-        ArtifactError: as ``unpack_predictions``.
+        ArtifactError: The packed predictions are damaged.
     """
-    found = unpack_predictions(answers)
-    if found.targets is None or found.right is None:
+    predictions = unpack_predictions(packed)
+    if predictions.targets is None or predictions.right is None:
         return ()
-    images = np.bincount(found.targets, minlength=answers.classes).tolist()
-    right = np.bincount(found.targets[found.right], minlength=answers.classes).tolist()
+    images = np.bincount(predictions.targets, minlength=packed.classes).tolist()
+    right = np.bincount(predictions.targets[predictions.right], minlength=packed.classes).tolist()
     return tuple(
-        ClassShare(_name(answers, index), asked, hits, wilson(hits, asked))
-        for index, (asked, hits) in enumerate(zip(images, right, strict=True))
-        if asked
+        ClassShare(_name(packed, index), count, hits, wilson(hits, count))
+        for index, (count, hits) in enumerate(zip(images, right, strict=True))
+        if count
     )
 
 
 def count_confusions(this: PackedPredictions, reference: PackedPredictions, most: int = 10) -> tuple[Confusion, ...]:
-    """The pairs of classes between which answers have changed most often: the most frequent first, ``most`` of them.
+    """Return the pairs of classes between which predictions change most often, the most frequent first.
+
+    Args:
+        this: The predictions.
+        reference: The predictions of the reference.
+        most: The largest number of pairs.
 
     Raises:
-        ArtifactError: as ``unpack_predictions``.
-        ModelMismatchError: the two were not asked the same.
+        ArtifactError: Packed predictions are damaged.
+        ModelMismatchError: The predictions are on different images.
     """
     if this.asked != reference.asked or this.classes != reference.classes:
         raise ModelMismatchError(
@@ -148,5 +182,5 @@ def count_confusions(this: PackedPredictions, reference: PackedPredictions, most
     )
 
 
-def _name(answers: PackedPredictions, index: int) -> str:
-    return str(index) if answers.labels is None else answers.labels[index]
+def _name(packed: PackedPredictions, index: int) -> str:
+    return str(index) if packed.labels is None else packed.labels[index]

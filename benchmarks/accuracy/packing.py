@@ -1,4 +1,4 @@
-"""Predictions packed image by image, small enough to stand in a result: NumPy's ``.npz`` in base64."""
+"""Predictions packed image by image, small enough for a result: NumPy's ``.npz`` in base64."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ from benchmarks.accuracy.predictions import KEPT, Predictions
 from runtimes.errors import ArtifactError, ModelMismatchError
 
 MOST_IMAGES, MOST_CLASSES = 10_000_000, 1 << 20
-"""The most images and classes of predictions that are unpacked: a foreign file may claim so much memory."""
+"""The limits of packed predictions. An untrusted file may claim larger numbers and thereby much memory."""
 
 FINEST = 2.0**-10
-"""The smallest difference that half precision, in which margins are packed, tells apart, as a share of the median
-margin."""
+"""The resolution of half precision, in which margins are packed, as a share of the median margin."""
 
 _IMAGE_BYTES, _HEADER_BYTES = 8 + 4 + 4 + 2 + 1, 1024
-"""The most that an image takes in all arrays together, and the most of an array's header."""
+"""The largest size of one image in all arrays together, and of the header of an array."""
 
 
 @dataclass(frozen=True)
 class PackedPredictions:
-    """The predictions of one configuration on n images, so that results of different runs are compared image by image.
+    """The predictions of one configuration on n images, which allow a comparison of runs image by image.
 
     Attributes:
-        images: how many.
-        classes: how many the model tells apart.
-        labels: the classes' names; ``None`` where they have none.
-        asked: SHA-256 of the images' places in the data set and of their true classes: results with the same one were
-            asked the same.
-        packed: base64 of an ``.npz`` file with an array of n for each of ``steps`` (from one image's place to the
-            next), ``best`` (the class, less the true one where that is known), ``margins`` in half precision, and where
-            they are known ``targets`` (the true classes) and ``among_five`` (whether the true class is among the best
-            five).
+        images: The number of images.
+        classes: The number of classes.
+        labels: The names of the classes; ``None`` without names.
+        asked: The SHA-256 digest of the images' positions in the data set and of their labels. Results with the same
+            digest were evaluated on the same images.
+        packed: The base64 text of an ``.npz`` file with arrays of length n: ``steps`` (differences between the
+            positions of the images), ``best`` (the top-1 class, minus the label if there are labels), ``margins`` in
+            half precision, and with labels ``targets`` (the labels) and ``among_five`` (whether the label is among the
+            top-5 classes; only for more than five classes).
     """
 
     images: int
@@ -52,16 +51,22 @@ class PackedPredictions:
 
 
 def pack_predictions(predictions: Predictions, labels: tuple[str, ...] | None) -> PackedPredictions:
-    """The best class of each image, its margin to half precision, and whether the true class is among the best five.
+    """Pack the top-1 class of each image, its margin in half precision, and whether the label is among the top 5.
+
+    Args:
+        predictions: The predictions.
+        labels: The names of the classes, or ``None``.
 
     Raises:
-        ModelMismatchError: there are not as many ``labels`` as classes.
+        ModelMismatchError: The number of ``labels`` differs from the number of classes.
     """
     if labels is not None and len(labels) != predictions.classes:
-        raise ModelMismatchError(f"{len(labels)} labels for {predictions.classes} classes", code="labels-not-classes")
+        raise ModelMismatchError(
+            f"there are {len(labels)} labels for {predictions.classes} classes", code="labels-not-classes"
+        )
     best, targets = predictions.best[:, 0], predictions.targets
     number = np.min_scalar_type(predictions.classes - 1)
-    arrays: dict[str, NDArray[Any] | None] = {  # those that hold little compress to little
+    arrays: dict[str, NDArray[Any] | None] = {  # arrays of many equal values compress well
         "steps": np.diff(predictions.indices, prepend=0),
         "best": (best if targets is None else (best - targets) % predictions.classes).astype(number),
         "margins": np.minimum(predictions.margins, np.finfo(np.float16).max).astype(np.float16),
@@ -81,27 +86,29 @@ def pack_predictions(predictions: Predictions, labels: tuple[str, ...] | None) -
 
 
 def digest_questions(indices: NDArray[np.int64], targets: NDArray[np.int64] | None) -> str:
-    """SHA-256 of the images' places and of their true classes."""
+    """Return the SHA-256 digest of the positions ``indices`` and the labels ``targets`` of images."""
     digest = hashlib.sha256(indices.astype("<i8").tobytes())
     digest.update(b"" if targets is None else targets.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
 def unpack_predictions(packed: PackedPredictions) -> Predictions:
-    """The predictions: ``best`` holds the best class alone, (n, 1), and margins are to half precision.
+    """Unpack predictions. ``best`` has only the top-1 class, (n, 1), and margins have half precision.
+
+    The memory is limited by the claimed numbers of images and classes, which are checked.
 
     Raises:
-        ArtifactError: they are damaged, or not of so many images and classes. No more memory is taken than these need.
+        ArtifactError: The predictions are damaged, or do not have the claimed numbers of images and classes.
     """
     check_size(packed)
     return restore(packed, _read_arrays(packed))
 
 
 def check_size(packed: PackedPredictions) -> None:
-    """Returns if there are not more images and classes than are unpacked, and a label for each class or none.
+    """Check that the numbers of images and classes are within the limits, and that the labels fit the classes.
 
     Raises:
-        ArtifactError: there are.
+        ArtifactError: A number is out of range, or the number of labels differs from the number of classes.
     """
     if not 1 <= packed.images <= MOST_IMAGES or not 2 <= packed.classes <= MOST_CLASSES:
         raise damage_error(f"{packed.images} images and {packed.classes} classes")
@@ -110,11 +117,14 @@ def check_size(packed: PackedPredictions) -> None:
 
 
 def restore(packed: PackedPredictions, arrays: Mapping[str, NDArray[Any]]) -> Predictions:
-    """The predictions of these arrays, by their names in ``PackedPredictions.packed``.
+    """Return the predictions from unpacked arrays.
+
+    Args:
+        packed: The packed predictions.
+        arrays: The arrays, by their names in ``PackedPredictions.packed``.
 
     Raises:
-        ArtifactError: an array is missing or too many, a value is none that there can be, or they are not on the images
-            that they say.
+        ArtifactError: An array is missing or unexpected, a value is out of range, or the digest of the images differs.
     """
     truth = {"targets"} | ({"among_five"} if packed.classes > KEPT else set()) if "targets" in arrays else set()
     if arrays.keys() != {"steps", "best", "margins"} | truth:
@@ -125,29 +135,29 @@ def restore(packed: PackedPredictions, arrays: Mapping[str, NDArray[Any]]) -> Pr
     margins = arrays["margins"].astype(np.float32)
     classes = [best] if targets is None else [best, targets]
     if indices.min() < 0 or any(each.min() < 0 or each.max() >= packed.classes for each in classes):
-        raise damage_error("a class or a place that there is not")
+        raise damage_error("a class or position is out of range")
     if not (np.isfinite(margins) & (margins >= 0)).all():
-        raise damage_error("a margin below 0 or not finite")
+        raise damage_error("a margin is negative or not finite")
     if digest_questions(indices, targets) != packed.asked:
-        raise damage_error("they are not on the images that they say")
+        raise damage_error("the digest of the images does not match")
     best = best if targets is None else (best + targets) % packed.classes
     return Predictions(indices, targets, best[:, None], margins, packed.classes, five)
 
 
 def damage_error(how: str) -> ArtifactError:
-    """The error for packed predictions that are not sound."""
+    """Return the error for damaged predictions. ``how`` says what is wrong."""
     hint = "measure again with rbench run"
     return ArtifactError(f"the predictions are damaged: {how}", code="predictions-damaged", hint=hint)
 
 
 def _read_arrays(packed: PackedPredictions) -> Mapping[str, NDArray[Any]]:
-    """The arrays by name, each of one value an image."""
+    """Return the arrays by name. Each array has one value for each image."""
     try:
         with zipfile.ZipFile(io.BytesIO(base64.b64decode(packed.packed, validate=True))) as archive:
             members = archive.infolist()
             most = packed.images * _IMAGE_BYTES + len(members) * _HEADER_BYTES
             if len(members) > 5 or sum(member.file_size for member in members) > most:
-                raise damage_error(f"not {packed.images} images")
+                raise damage_error(f"the arrays are larger than for {packed.images} images")
             return {
                 member.filename.removesuffix(".npy"): _read_array(archive.read(member), packed) for member in members
             }
@@ -156,13 +166,13 @@ def _read_arrays(packed: PackedPredictions) -> Mapping[str, NDArray[Any]]:
 
 
 def _read_array(content: bytes, packed: PackedPredictions) -> NDArray[Any]:
-    """The array of a ``.npy`` file; what its header claims takes no memory."""
+    """Return the array of a ``.npy`` file. The size that its header claims allocates no memory."""
     file = io.BytesIO(content)
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     if shape != (packed.images,) or dtype.kind not in "uifb":
-        raise damage_error(f"not {packed.images} images")
+        raise damage_error(f"an array does not have {packed.images} values")
     array: NDArray[Any] = np.frombuffer(content, dtype, offset=file.tell())
     if array.shape != shape:
-        raise damage_error("cut short")
+        raise damage_error("an array is truncated")
     return array

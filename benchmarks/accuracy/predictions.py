@@ -1,6 +1,6 @@
-"""What a model's answers are worth: top-1, top-5, and how they compare with a reference's, each with its interval.
+"""Accuracy of predictions: top-1, top-5, and the comparison with a reference, each with its interval.
 
-A runtime's answers are kept per image, so that two runtimes can be compared image by image and not by their totals.
+Predictions are kept for each image, so that two runs are compared image by image and not by their totals.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError
 from runtimes.protocol import Array
 
 Logits = NDArray[np.floating]
+"""Logits (n, classes)."""
+
 Indices = NDArray[np.int64]
+"""Positions of images in a data set, or classes."""
 
 KEPT = 5
-"""How many of an image's best classes are kept."""
+"""The number of classes with the largest logits that are kept for each image."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One runtime's answers on n images.
+    """The predictions of one runtime on n images.
 
     Attributes:
-        indices: (n,) int64, which images of the data set.
-        targets: (n,) int64, or ``None`` where there is no truth, as for noise.
-        best: (n, k) int64, the classes with the largest logits, best first; k is 5, or all classes if they are fewer,
-            or 1 of answers that were kept in a row.
-        margins: (n,) float32, the largest logit less the second largest: near nothing in a tie.
-        classes: how many there are.
-        among_five: (n,), whether the true class is among the best five, where ``best`` does not hold five.
+        indices: The positions of the images in the data set, int64 (n,).
+        targets: The labels, int64 (n,), or ``None`` without labels, as for noise.
+        best: The classes with the largest logits, best first, int64 (n, k). k is 5, or the number of classes if it is
+            smaller, or 1 for predictions that were packed.
+        margins: The largest logit minus the second largest, float32 (n,).
+        classes: The number of classes.
+        among_five: Whether the label is among the top-5 classes, bool (n,), if ``best`` does not have five classes.
     """
 
     indices: Indices
@@ -48,12 +51,12 @@ class Predictions:
 
     @property
     def right(self) -> NDArray[np.bool_] | None:
-        """(n,), whether the best class is the true one; ``None`` without truth."""
+        """Whether the top-1 class is the label, bool (n,); ``None`` without labels."""
         return None if self.targets is None else self.best[:, 0] == self.targets
 
     @property
     def right_among_five(self) -> NDArray[np.bool_] | None:
-        """(n,), whether the true class is among the best five; ``None`` without truth or where five are all classes."""
+        """Whether the label is among the top-5 classes, bool (n,); ``None`` without labels or for up to 5 classes."""
         if self.targets is None or self.classes <= KEPT:
             return None
         return (self.best == self.targets[:, None]).any(axis=1) if self.among_five is None else self.among_five
@@ -61,7 +64,13 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ShareEstimate:
-    """A fraction of images, or a difference of two, with its 95 % interval."""
+    """A share of images, or a difference of two shares.
+
+    Attributes:
+        value: The share or difference.
+        interval: The 95 % interval.
+        images: The number of images.
+    """
 
     value: float
     interval: Interval
@@ -71,13 +80,18 @@ class ShareEstimate:
 def predict(
     logits_of: Callable[[Array], Logits], batches: Iterable[tuple[Indices, Array]], targets: Indices | None
 ) -> Predictions:
-    """The answers on all the batches of (indices, images); ``logits_of`` gives (b, classes) for b images.
+    """Return the predictions for all images.
 
-    Of equal logits the lower class is the better, as with ``argmax``.
+    Of equal logits the lower class is the better one, as for ``argmax``.
+
+    Args:
+        logits_of: Returns the logits (b, classes) of b images.
+        batches: The batches of indices and images.
+        targets: The labels of the whole data set, or ``None``.
 
     Raises:
-        CheckFailedError: a logit is NaN or infinite; the message names the image.
-        ModelMismatchError: there are no images, or one class alone.
+        CheckFailedError: A logit is NaN or infinite. The message names the image.
+        ModelMismatchError: There are no images, or fewer than two classes.
     """
     seen: list[Indices] = []
     best: list[Indices] = []
@@ -85,18 +99,16 @@ def predict(
     classes = 0
     for indices, images in batches:
         logits = logits_of(images)
-        bad = ~np.isfinite(logits).all(axis=1)
-        if bad.any():
+        not_finite = ~np.isfinite(logits).all(axis=1)
+        if not_finite.any():
             raise CheckFailedError(
-                f"{int(bad.sum())} of {len(indices)} images got logits that are not finite, the first is image "
-                f"{int(indices[np.argmax(bad)])}",
+                f"the logits of {int(not_finite.sum())} of {len(indices)} images are not finite, first those of image "
+                f"{int(indices[np.argmax(not_finite)])}",
                 code="logits-not-finite",
             )
         classes = logits.shape[1]
         if classes < 2:
-            raise ModelMismatchError(
-                f"a classifier has 2 classes or more, this output has {classes}", code="classes-too-few"
-            )
+            raise ModelMismatchError(f"the output has {classes} classes, expected at least 2", code="classes-too-few")
         ranked, values = _rank_classes(logits)
         seen.append(np.asarray(indices, dtype=np.int64))
         best.append(ranked)
@@ -109,44 +121,54 @@ def predict(
 
 
 def _rank_classes(logits: Logits) -> tuple[Indices, Logits]:
-    """The best classes (b, k) of finite logits (b, classes), and their logits.
+    """Return the best classes (b, k) of finite logits (b, classes), and their logits.
 
-    One ``argmax`` for each place: of a thousand classes that is cheaper than sorting, and unlike a partition it knows
-    which of equal logits comes first.
+    The function calls ``argmax`` for each rank. For a thousand classes this is faster than sorting, and unlike a
+    partition it orders equal logits.
     """
     left, rows = logits.copy(), np.arange(len(logits))
     ranked = np.empty((len(logits), min(KEPT, logits.shape[1])), np.int64)
-    for place in range(ranked.shape[1]):
-        ranked[:, place] = left.argmax(axis=1)
-        left[rows, ranked[:, place]] = -np.inf
+    for rank in range(ranked.shape[1]):
+        ranked[:, rank] = left.argmax(axis=1)
+        left[rows, ranked[:, rank]] = -np.inf
     return ranked, np.take_along_axis(logits, ranked, axis=1)
 
 
 def top1(predictions: Predictions) -> ShareEstimate | None:
-    """How often the best class is the true one; ``None`` without truth."""
+    """Return the top-1 accuracy, or ``None`` without labels."""
     return None if predictions.right is None else _share(predictions.right)
 
 
 def top5(predictions: Predictions) -> ShareEstimate | None:
-    """How often the true class is among the best five; ``None`` without truth or where five are all the classes."""
+    """Return the top-5 accuracy, or ``None`` without labels or with at most 5 classes."""
     return None if predictions.right_among_five is None else _share(predictions.right_among_five)
 
 
 def agreement(predictions: Predictions, reference: Predictions) -> ShareEstimate:
-    """How often the best class is the reference's.
+    """Return the share of images whose top-1 class is that of the reference.
+
+    Args:
+        predictions: The predictions.
+        reference: The predictions of the reference.
 
     Raises:
-        ModelMismatchError: the two did not see the same images.
+        ModelMismatchError: The predictions are on different images.
     """
     check_same_images(predictions, reference)
     return _share(predictions.best[:, 0] == reference.best[:, 0])
 
 
 def drop(predictions: Predictions, reference: Predictions) -> ShareEstimate | None:
-    """How much smaller top-1 is than the reference's, image by image: below 0 it is better; ``None`` without truth.
+    """Return the top-1 accuracy of the reference minus that of the predictions, or ``None`` without labels.
+
+    The difference is taken image by image. Below 0 the predictions are better.
+
+    Args:
+        predictions: The predictions.
+        reference: The predictions of the reference.
 
     Raises:
-        ModelMismatchError: the two did not see the same images.
+        ModelMismatchError: The predictions are on different images.
     """
     check_same_images(predictions, reference)
     if predictions.right is None or reference.right is None:
@@ -156,10 +178,10 @@ def drop(predictions: Predictions, reference: Predictions) -> ShareEstimate | No
 
 
 def check_same_images(predictions: Predictions, reference: Predictions) -> None:
-    """Nothing, if both are on the same images with the same true classes.
+    """Check that ``predictions`` and ``reference`` are on the same images with the same labels.
 
     Raises:
-        ModelMismatchError: they are not.
+        ModelMismatchError: The images or labels differ.
     """
     if not np.array_equal(predictions.indices, reference.indices):
         raise ModelMismatchError(
@@ -170,9 +192,7 @@ def check_same_images(predictions: Predictions, reference: Predictions) -> None:
         return
     other = int((predictions.targets != reference.targets).sum())
     if other:
-        raise ModelMismatchError(
-            f"the predictions are on images of different classes: {other} are of another class", code="classes-differ"
-        )
+        raise ModelMismatchError(f"the labels of {other} images differ between the predictions", code="classes-differ")
 
 
 def _share(hits: NDArray[np.bool_]) -> ShareEstimate:
@@ -181,21 +201,21 @@ def _share(hits: NDArray[np.bool_]) -> ShareEstimate:
 
 
 def save(predictions: Predictions, path: str | os.PathLike[str]) -> None:
-    """Writes an ``.npz`` file for ``load``. What is ``None`` is left out."""
+    """Write ``predictions`` to the ``.npz`` file ``path``, for ``load``. Attributes of ``None`` are left out."""
     arrays: dict[str, Any] = {name: value for name, value in vars(predictions).items() if value is not None}
     with open(path, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: str | os.PathLike[str]) -> Predictions:
-    """What ``save`` wrote.
+    """Read the predictions that ``save`` wrote.
 
     Raises:
-        ArtifactError: the file is something else.
+        ArtifactError: The file cannot be read or does not hold predictions.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found: dict[str, Any] = dict(arrays)
-            return Predictions(**{"targets": None, **found, "classes": int(found["classes"])})
+            values: dict[str, Any] = dict(arrays)
+            return Predictions(**{"targets": None, **values, "classes": int(values["classes"])})
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"not predictions: {error}", code="predictions-unreadable", path=path) from error
+        raise ArtifactError(f"not a file of predictions: {error}", code="predictions-unreadable", path=path) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -18,6 +19,7 @@ from benchmarks.roofline.graph_cost import Cost
 from benchmarks.roofline.roof import roof_inputs, wider
 from runtimes import Artifact, files
 from runtimes.errors import Reason
+from runtimes.onnx import graph
 
 NAMED, KEPT_NAMES = 3, 1000
 """How many of the unreadable images a note names, and a result."""
@@ -48,6 +50,8 @@ def start_result(
             backend=pair.backend.name,
             batch=configuration.batch,
             data=subject.data or NOISE,
+            file=pair.typed.file,
+            size_bytes=size_bytes(pair.opens) if isinstance(pair.opens, Artifact) else None,
         ),
         asked=Asked(
             threads=configuration.threads,
@@ -59,10 +63,20 @@ def start_result(
             seed=request.seed,
             group=None,
             command=request.command,
+            baseline=subject.baseline,
+            quick=request.quick,
         ),
         ran=Ran(request.device, configuration.threads),
         environment=taken_on,
     )
+
+
+def size_bytes(artifact: Artifact) -> int | None:
+    """Of the model file and of the files beside it that hold its weights; ``None`` where one is gone."""
+    names = {location for location, _ in graph.read(artifact.path).external} if artifact.format.name == "onnx" else ()
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in (artifact.path, *map(artifact.path.parent.joinpath, names)))
+    return None
 
 
 def _now() -> str:

@@ -5,34 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from benchmarks.accuracy import differences, packing, predictions
 from benchmarks.accuracy.differences import Flips
 from benchmarks.accuracy.predictions import Predictions, ShareEstimate
 from benchmarks.analysis import warnings
-from benchmarks.machine.disturbances import disturbances
-from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
-from benchmarks.records.request import is_reference
+from benchmarks.machine.disturbances import disturbances, find_invalidity
+from benchmarks.machine.gpu import GpuState
+from benchmarks.machine.monitor import Conditions
+from benchmarks.records.identity import find_evaluated_reference, find_timed_reference, is_reference
+from benchmarks.records.plan import LEAST_PROCESSES
 from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import ProcessSamples, Series
 from benchmarks.stats import comparison, intervals
-from benchmarks.stats.comparison import LatencyComparison, Verdict
+from benchmarks.stats.comparison import NO_DIFFERENCE, LatencyComparison, Verdict
 from runtimes import codec
 from runtimes.errors import Reason
 
 NAMES = (
     *("p50", "p90", "p99", "p999", "compute_p50", "device_p50", "image_p50", "images_per_s", "ratio", "verdict"),
-    *("load_s", "first_s", "peak_bytes", "baseline_bytes", "images", "top1", "top5", "agreement", "drop", "flips"),
-    *("roof_share", "disturbances", "warnings"),
+    *("load_s", "first_s", "peak_bytes", "baseline_bytes", "images", "top1", "top5", "top1_change", "agreement"),
+    *("changed_predictions", "roofline_share", "validity", "validity_reason", "disturbances", "warnings"),
 )
 """The figures that a line of JSON has beside the facts."""
 
 _NAMES_OF_QUANTILES = {0.5: "p50", 0.9: "p90", 0.99: "p99", 0.999: "p999"}
+Validity: TypeAlias = Literal["VALID", "INVALID", "PRELIMINARY"]
+
 _NOT_RECORDED = RecordedFigures(complete=False, estimates={})
 
 Processes: TypeAlias = tuple[tuple[tuple[float, ...], ...], ...]
 """Seconds, by process and round."""
+
+PRELIMINARY_CODES = ("processes-too-few", "run-quick", "machine-not-recorded")
+"""Codes of what makes a result preliminary. Other reasons make it invalid."""
 
 REMEMBERED = 1024
 """Results of resampling, which takes a tenth of a second of many samples: what was computed once is kept."""
@@ -69,12 +76,15 @@ class Figures:
     @property
     def is_reference(self) -> bool:
         """Whether the others are compared with it."""
-        return is_reference(self.result.identity.backend, self.result.identity.precision)
+        return is_reference(self.result)
 
     def quantile(self, q: float) -> Estimate | None:
-        """The ``q``-quantile of a whole call, host arrays in and out, of a whole batch; of a load, of its responses."""
+        """The ``q``-quantile of a whole call, host arrays in and out, of a whole batch; of a load, of its responses.
+
+        It has an interval from three processes on.
+        """
         if self._recorded.complete:
-            return self._recorded.estimates.get(_NAMES_OF_QUANTILES[q])
+            return self._without_interval(self._recorded.estimates.get(_NAMES_OF_QUANTILES[q]))
         return self._quantiles.get(q)
 
     @cached_property
@@ -97,6 +107,11 @@ class Figures:
         """From 10,000 samples on."""
         return self.quantile(0.999)
 
+    @property
+    def has_enough_processes(self) -> bool:
+        """Whether the result has the processes that an interval on a time needs."""
+        return len(self.result.samples) >= LEAST_PROCESSES
+
     @cached_property
     def _quantiles(self) -> dict[float, Estimate]:
         return dict(estimate_quantiles(latencies(self.result), tuple(intervals.MIN_SAMPLES), self.result.asked.seed))
@@ -118,8 +133,11 @@ class Figures:
 
     def _median(self, name: str, clock: Callable[[ProcessSamples], Series | None]) -> Estimate | None:
         if self._recorded.complete:
-            return self._recorded.estimates.get(name)
+            return self._without_interval(self._recorded.estimates.get(name))
         return estimate_quantiles(rounds_of(self.result, clock), (0.5,), self.result.asked.seed).get(0.5)
+
+    def _without_interval(self, recorded: Estimate | None) -> Estimate | None:
+        return recorded if recorded is None or self.has_enough_processes else Estimate(recorded.value)
 
     @cached_property
     def images_per_s(self) -> float | None:
@@ -134,19 +152,27 @@ class Figures:
 
     @cached_property
     def ratio(self) -> Estimate | None:
-        """The p50 of the reference over this one's, by rounds where they took turns: 2.0 is twice as fast."""
+        """The p50 of the reference over this one's, by rounds where they took turns: 2.0 is twice as fast.
+
+        It has an interval from three processes of both on.
+        """
         if (recorded := self._recorded.estimates.get("ratio")) is not None or self._recorded.complete:
-            return recorded
+            return self._without_interval(recorded)
         if self.is_reference:
-            return Estimate(1.0, 1.0, 1.0) if self.result.samples else None
-        found = self._comparison
-        return None if found is None else Estimate(found.ratio, *found.interval)
+            return Estimate(1.0) if self.result.samples else None
+        found, reference = self._comparison, self._reference
+        if found is None or reference is None:
+            return None
+        enough = min(len(self.result.samples), len(reference.samples)) >= LEAST_PROCESSES
+        return Estimate(found.ratio, *(found.interval if enough else ()))
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """On the ratio: ``tie`` unless its whole interval lies beyond the resolution."""
-        if self._recorded.verdict is not None or self._recorded.complete or self.is_reference:
-            return self._recorded.verdict
+        """On the ratio: significant if its whole interval lies beyond the resolution. ``None`` without an interval."""
+        if self.ratio is None or self.ratio.interval is None:
+            return None
+        if (recorded := self._recorded.verdict) is not None:
+            return NO_DIFFERENCE if recorded == "tie" else recorded
         return None if self._comparison is None else self._comparison.verdict
 
     @cached_property
@@ -214,12 +240,13 @@ class Figures:
         return self._share_against_reference("agreement", predictions.agreement)
 
     @cached_property
-    def drop(self) -> Estimate | None:
-        """The reference's top-1 less this one, image by image: below 0 this one is better."""
-        return self._share_against_reference("drop", predictions.drop)
+    def top1_change(self) -> Estimate | None:
+        """Top-1 less the reference's, image by image: below 0 this one is worse."""
+        lost = self._share_against_reference("drop", predictions.drop)
+        return None if lost is None else negate(lost)
 
     @cached_property
-    def flips(self) -> Flips | None:
+    def changed_predictions(self) -> Flips | None:
         """The images whose best class is not the reference's."""
         if self._recorded.flips is not None or self.is_reference or self._recorded.complete:
             return self._recorded.flips
@@ -239,19 +266,67 @@ class Figures:
         return self._share(name, lambda mine: None if its is None else share(mine, its))
 
     @cached_property
-    def roof_share(self) -> float | None:
+    def roofline_share(self) -> float | None:
         """The least time that the machine's ceilings allow one call, over ``compute_p50``."""
         roof, compute = self.result.roof, self.compute_p50
         return None if roof is None or compute is None else roof.least_s / compute.value
 
     @cached_property
     def disturbances(self) -> tuple[Reason, ...] | None:
-        """Why the machine was not quiet meanwhile; ``None`` where it was not looked at."""
+        """What disturbed the measurement; ``None`` where the machine was not recorded."""
+        return disturbances(*self._machine)
+
+    @cached_property
+    def validity(self) -> Validity | None:
+        """Whether the times are reliable, in MLPerf's words; ``None`` of what was not measured, and of cold starts.
+
+        ``INVALID``: the machine was busy, or throttled. ``PRELIMINARY``: there is too little to tell, as of fewer than
+        three processes, or of a quick run.
+        """
+        if self.validity_reason is None:
+            return "VALID" if self._is_judged else None
+        return "PRELIMINARY" if self.validity_reason.code in PRELIMINARY_CODES else "INVALID"
+
+    @cached_property
+    def validity_reason(self) -> Reason | None:
+        """Why the times are not valid."""
+        if not self._is_judged:
+            return None
+        if (invalid := find_invalidity(*self._machine)) is not None:
+            return invalid
+        processes = len(self.result.samples)
+        if self.result.load is None and 0 < processes < LEAST_PROCESSES:
+            return Reason(
+                "processes-too-few",
+                f"{processes} process{'' if processes == 1 else 'es'} per configuration; an interval needs at least "
+                f"{LEAST_PROCESSES}",
+            )
+        if self.result.asked.quick:
+            return Reason("run-quick", "measured with --quick, in short samples")
+        if self.disturbances is None:
+            return Reason("machine-not-recorded", "the state of the machine was not recorded")
+        return None
+
+    @property
+    def _is_judged(self) -> bool:
+        """Whether it is a measured result, and not one of cold starts."""
+        result = self.result
+        measured = bool(result.samples) if result.load is None else result.load.shape != "cold"
+        return result.status == "ok" and measured
+
+    @property
+    def conditions(self) -> tuple[Conditions | None, ...]:
+        """The machine as each process recorded it."""
         result = self.result
         if result.load is None:
-            seen = [process.conditions for process in result.samples]
-            return disturbances(seen, result.ran.threads, result.gpu.before, result.gpu.after)
-        return disturbances([warnings.conditions_of(result, result.load)], result.ran.threads * result.load.clients)
+            return tuple(process.conditions for process in result.samples)
+        return (warnings.conditions_of(result, result.load),)
+
+    @property
+    def _machine(self) -> tuple[Sequence[Conditions | None], int, GpuState | None, GpuState | None]:
+        """The machine as the processes recorded it, the threads that computed, and the GPU before and after."""
+        result, clients = self.result, 1 if self.result.load is None else self.result.load.clients
+        return self.conditions, result.ran.threads * clients, result.gpu.before, result.gpu.after
 
     @cached_property
     def warnings(self) -> tuple[Reason, ...]:
@@ -260,6 +335,12 @@ class Figures:
         if self.result.load is not None or (self.result.samples and not self._recorded.complete):
             found = warnings.list_warnings(self.result, self.compute_p50, self.device_p50)
         return tuple(dict.fromkeys((*self.result.warnings, *found)))
+
+
+def negate(estimate: Estimate) -> Estimate:
+    """The estimate of the opposite difference."""
+    low, high = estimate.low, estimate.high
+    return Estimate(0.0 - estimate.value, None if high is None else 0.0 - high, None if low is None else 0.0 - low)
 
 
 def latencies(result: Result) -> Processes:
@@ -278,11 +359,12 @@ def rounds_of(result: Result, clock: Callable[[ProcessSamples], Series | None]) 
 
 @lru_cache(maxsize=REMEMBERED)
 def estimate_quantiles(processes: Processes, quantiles: Iterable[float], seed: int) -> Mapping[float, Estimate]:
-    """Those of the quantiles that there are enough samples for, of all processes together."""
+    """Those of the quantiles that there are enough samples for, of all processes together, with intervals if there are
+    enough processes."""
     samples = intervals.together(processes)
     given = [q for q in quantiles if intervals.enough_for(samples, q)]
-    if not given:
-        return {}
+    if not given or sum(map(any, processes)) < LEAST_PROCESSES:
+        return {q: Estimate(intervals.quantile(samples, q)) for q in given}
     ends = intervals.quantile_intervals(processes, given, seed)
     return {q: Estimate(intervals.quantile(samples, q), *each) for q, each in zip(given, ends, strict=True)}
 

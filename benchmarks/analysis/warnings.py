@@ -1,4 +1,7 @@
-"""What is doubtful about a result's numbers. None of it means that the machine was not quiet."""
+"""Doubts about the figures of a result, besides disturbances of the machine.
+
+The figures of a sentence stand in brackets at its end, so that a report can say the sentence once for several rows.
+"""
 
 from __future__ import annotations
 
@@ -58,23 +61,26 @@ def list_warnings(result: Result, compute: Estimate | None, device: Estimate | N
     bound inputs, by the host's and by the device's clock."""
     asked, ran = result.asked, result.ran
     if asked.threads is not None and ran.threads != asked.threads:
-        yield Reason("threads-not-granted", f"{asked.threads} threads were asked for, and it ran on {ran.threads}")
+        yield Reason(
+            "threads-not-granted",
+            f"ran on another number of threads than requested ({ran.threads}, not {asked.threads})",
+        )
     if asked.device is not None and ran.device != asked.device:
-        yield Reason("device-not-granted", f"device {asked.device} was asked for, and it ran on {ran.device}")
+        yield Reason("device-not-granted", f"ran on another device than requested ({ran.device}, not {asked.device})")
     if result.load is not None:
         yield from check_load(result.load)
         return
     if (line := narrower(result.identity.precision, ran.arithmetic)) is not None:
         yield line
     if asked.group is None:
-        yield Reason("measured-alone", "it was measured by itself, as there was no room beside the others")
+        yield Reason("measured-alone", "measured alone: there was no room to interleave it with the others")
     least, processes = LEAST_PROCESSES if asked.processes is None else asked.processes, len(result.samples)
     if processes < least:
-        yield Reason("processes-missing", f"it was measured in {processes} of {least} processes: the run ended early")
+        yield Reason("processes-missing", f"the run ended early ({processes} of {least} processes)")
     yield from _check_samples(result)
     if device is not None and compute is not None and device.value > LONGER * compute.value:
         clocks = _describe_clocks(device.value, compute.value)
-        yield Reason("run-returned-early", f"a run may have returned before it was done: {clocks}")
+        yield Reason("run-returned-early", f"a run may have returned before it was done ({clocks})")
     line = None if result.roof is None or compute is None else implausible(result.roof, compute.value)
     if line is not None:
         yield line
@@ -88,7 +94,7 @@ def find_unfinished_work(
         return None
     if device is not None and device.value > LONGEST * compute.value:
         clocks = _describe_clocks(device.value, compute.value)
-        return Reason("runs-returned-early", f"runs returned before they were done: {clocks}")
+        return Reason("runs-returned-early", f"runs returned before they were done ({clocks})")
     if whole is None or compute.value >= IDLE * whole.value:
         return None
     roof, seen = result.roof, [process.conditions for process in result.samples]
@@ -99,13 +105,13 @@ def find_unfinished_work(
         return None
     return Reason(
         "runs-without-work",
-        f"runs on bound inputs do not do the work: one takes {1e6 * compute.value:.3g} µs, where a whole call takes "
-        f"{1e6 * whole.value:,.0f} µs",
+        f"runs with inputs on the device do not do the work ({1e6 * compute.value:.3g} µs, a call from the host takes "
+        f"{1e6 * whole.value:,.0f} µs)",
     )
 
 
 def _describe_clocks(device_s: float, compute_s: float) -> str:
-    return f"one takes {1e3 * device_s:.3g} ms by the device's clock and {1e3 * compute_s:.3g} ms by the host's"
+    return f"{1e3 * device_s:.3g} ms by the device's clock, {1e3 * compute_s:.3g} ms by the host's"
 
 
 def _check_samples(result: Result) -> Iterator[Reason]:
@@ -116,7 +122,7 @@ def _check_samples(result: Result) -> Iterator[Reason]:
     medians = [intervals.quantile(series.samples_s, 0.5) for series in latency if series.samples_s]
     if len(medians) > 1 and max(medians) > APART * min(medians):
         least, most = (f"{1e3 * value:.3g}" for value in (min(medians), max(medians)))
-        yield Reason("processes-differ", f"its processes differ: their medians lie between {least} and {most} ms")
+        yield Reason("processes-differ", f"latency varies between processes (medians {least} to {most} ms)")
     seen = result.samples[0].conditions
     if seen is not None:
         yield from disturbances.list_warnings(seen, latency[0].samples_s, (result.gpu.before, result.gpu.after))
@@ -137,21 +143,21 @@ def check_load(load: LoadResult) -> Iterator[Reason]:
         total = load.unanswered + len(calls)
         yield Reason(
             "requests-unanswered",
-            f"{load.unanswered:,} of {total:,} requests still waited at the end: they came faster than they could be "
-            "answered, and how long they wait depends on how long that lasts",
+            "requests arrived faster than they were answered, so their waiting time depends on the duration "
+            f"({load.unanswered:,} of {total:,} unanswered at the end)",
         )
-    elif load.rate_per_s is not None and load.shape == "open" and load.achieved_per_s < KEPT * load.rate_per_s:
+    elif load.rate_per_s is not None and load.achieved_per_s < KEPT * load.rate_per_s:
         yield Reason(
             "rate-not-reached",
-            f"{load.rate_per_s:,.0f} requests a second were to come, and {load.achieved_per_s:,.0f} were answered",
+            f"the requested rate was not reached ({load.achieved_per_s:,.0f} of {load.rate_per_s:,.0f} requests/s)",
         )
 
 
 def _check_warm_up(settled: Sequence[bool]) -> Iterator[Reason]:
     """Whether the warm-up settled, by process."""
     if not all(settled):
-        where = "" if len(settled) == 1 else f", in {settled.count(False)} of {len(settled)} processes"
-        yield Reason("warm-up-not-settled", f"the warm-up reached its limit before three windows agreed{where}")
+        where = "" if len(settled) == 1 else f" ({settled.count(False)} of {len(settled)} processes)"
+        yield Reason("warm-up-not-settled", f"warm-up did not stabilise{where}")
 
 
 def _check_trend(processes: Processes) -> Iterator[Reason]:
@@ -160,7 +166,7 @@ def _check_trend(processes: Processes) -> Iterator[Reason]:
         if drift is not None and drift.found:
             yield Reason(
                 "latency-drifted",
-                f"the latency drifted by {drift.change:+.1%} from the first third of the {parts} to the last",
+                f"latency drifted from the first third of the {parts} to the last ({100 * drift.change:+.1f} %)",
             )
 
 
@@ -170,7 +176,7 @@ def _check_correlation(processes: Sequence[Samples]) -> Iterator[Reason]:
         mean = sum(map(trend.autocorrelation, processes)) / len(processes)
         yield Reason(
             "samples-correlated",
-            f"a latency leans on the one before (autocorrelation {mean:.2f}): so many tell less than they would",
+            f"consecutive samples are correlated: the effective sample size is smaller (lag-1 {mean:.2f})",
         )
 
 
@@ -188,19 +194,18 @@ def list_stalls(load: LoadResult) -> Iterator[Reason]:
     calls = load.services_s
     usual_s = intervals.quantile(calls, 0.5)
     stalls = [sample for sample in calls if sample > STALL * usual_s]
-    if load.shape == "closed" and stalls:
+    if load.shape == "single-stream" and stalls:
         yield Reason(
             "calls-stalled",
-            f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(stalls))} ms where "
-            f"{milliseconds(usual_s)} is usual; this is service time: a closed loop sends nothing meanwhile, so nobody "
-            "is seen to wait",
+            f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(stalls))} ms (median "
+            f"{milliseconds(usual_s)} ms); a single stream sends nothing meanwhile, so no request is seen to wait",
         )
-    if load.shape == "open" and intervals.enough_for(calls, 0.99):
+    if load.shape == "server" and intervals.enough_for(calls, 0.99):
         service_s, response_s = (intervals.quantile(samples, 0.99) for samples in (calls, load.responses_s))
         if response_s > HELD_UP * service_s:
             behind = f"{len(stalls):,} of {len(calls):,} calls stalled, for up to {milliseconds(max(calls))} ms; "
             yield Reason(
                 "requests-waited",
-                f"{behind if stalls else ''}p99 from the intended start is {milliseconds(response_s)} ms, of the calls "
-                f"alone {milliseconds(service_s)}: requests wait behind slow calls",
+                f"{behind if stalls else ''}requests wait behind slow calls: p99 from the intended start is "
+                f"{milliseconds(response_s)} ms, of the calls alone {milliseconds(service_s)} ms",
             )

@@ -6,18 +6,19 @@ import sys
 
 import click
 
-from benchmarks.commands import options
 from exporter.commands import terminal
+from exporter.commands.command import SectionedCommand
 
 
-@click.command(context_settings=options.SETTINGS)
+@click.command(cls=SectionedCommand, heading="Set up", examples=("rbench doctor", "rbench doctor --json"))
 @terminal.json_option
 @terminal.debug_option
 def doctor(as_json: bool) -> None:
-    """Say what is installed, whether it works, what is missing, and the command that mends it.
+    """Check what is installed and whether it works.
 
-    Each installed backend opens a tiny model and answers, in a process of its own that may crash or hang; one that
-    compiles takes some tens of seconds. Exit code 1 if something that is installed is broken.
+    Each installed backend opens a tiny model and runs it, in a process of its own; one that compiles takes some tens of
+    seconds. What is missing or broken comes with the command that repairs it. The exit code is 1 if something installed
+    is broken, or if no backend can run a model.
     """
     from benchmarks.doctor import examine, format_report
     from runtimes import codec

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmarks.commands import options
-from benchmarks.records.plan import ARRIVALS, BUDGET_S, SHAPES
+from benchmarks.records.plan import FORMER_SHAPES, SHAPES
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
+from exporter.commands.command import MEASURING, OUTPUT, NameChoice, SectionedCommand
+from exporter.commands.options import force_option
+from exporter.commands.values import VARIANT_OR_FILE
+from exporter.precision.table import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from benchmarks.records.plan import Arrivals
+    from benchmarks.records.plan import ShapeName
     from benchmarks.records.request import RunListener
     from benchmarks.records.result import Result
     from benchmarks.tuning.pareto import Objective
+
+MEASURE = "Measure"
+"""The heading under which these commands are listed."""
 
 
 @contextmanager
@@ -31,62 +39,71 @@ def _measuring(
     for what is shown of them. An early end, as by a full disk, ends the command when that is done.
 
     Raises:
-        RexportError: as ``ResultsFile``; or there is no result yet.
+        RexportError: the parent of a file or folder is missing; as ``ResultsFile``; or there is no result yet.
     """
-    from benchmarks.analysis.figures import Figures
     from benchmarks.commands.progress import listening
+    from benchmarks.harness.collection import collect
     from benchmarks.records.store import FILE_NAME, ResultsFile
+    from runtimes import files
     from runtimes.errors import RexportError
 
+    for parent in (path.parent for path in (folder, json_file) if path is not None):
+        files.require_folder(parent)
     places = (None if folder is None else folder / FILE_NAME, json_file)
-    files = [ResultsFile(place) for place in places if place is not None]
+    kept = [ResultsFile(place) for place in places if place is not None]
     results: list[Result] = []
-    early_end: BaseException | None = None
     try:
-        with terminal.reserve_stdout(), listening() as listener, closing(measure(listener)) as measured:
-            for result in measured:
-                results.append(result)
-                for file in files:
-                    file.append(result, Figures.of(result, results).as_json())
-    except KeyboardInterrupt:
-        early_end = SystemExit(terminal.INTERRUPTED)
-    except SystemExit:  # SIGTERM, as exporter.commands.terminal turns it
-        early_end = SystemExit(terminal.TERMINATED)
+        with terminal.reserve_stdout(), listening() as listener:
+            ending = collect(measure(listener), results, kept)
     except RexportError as error:
-        if not results:
-            raise
-        early_end = error
-    yield results, early_end is None
-    if early_end is not None:
-        raise early_end
+        options.explain_options(error)
+        raise
+    yield results, ending is None
+    if isinstance(ending, (KeyboardInterrupt, SystemExit)):
+        measured_count = sum(result.status == "ok" for result in results)
+        where = "" if folder is None else f"; they are in {folder / FILE_NAME}"
+        click.echo(f"{measured_count} of {len(results)} configurations were measured{where}", err=True)
+    if isinstance(ending, KeyboardInterrupt):
+        raise SystemExit(terminal.INTERRUPTED)
+    if isinstance(ending, SystemExit):  # SIGTERM, as exporter.commands.terminal turns it
+        raise SystemExit(terminal.TERMINATED)
+    if ending is not None:
+        raise ending
 
 
-@click.command(context_settings=options.SETTINGS)
-@click.argument("subjects", nargs=-1, metavar="[ARTIFACT|VARIANT]...")
-@options.what_options(precision_default="fp32 for a VARIANT, its own for an ARTIFACT")
-@options.batches_option(help="Images in one call; repeatable. Default: 1.")
-@options.threads_option
-@options.how_options(limit=None, duration_s=0.2, processes=None)
-@click.option(
-    "--budget",
-    "budget_s",
-    type=options.POSITIVE,
-    default=BUDGET_S,
-    metavar="S",
-    help="Time for each network and batch, in seconds: repeat processes (3 to 10) start while they fit.",
+@click.command(
+    cls=SectionedCommand,
+    heading=MEASURE,
+    examples=(
+        "rbench run fp32.onnx int8.onnx --backend onnxruntime --backend openvino",
+        "rbench run resnet50 --weights imagenet --precision fp16 -o results/",
+    ),
 )
-@click.option(
+@options.models_argument
+@options.model_options(precisions="fp32 for a VARIANT, its own for an ARTIFACT")
+@options.runtime_options
+@options.threads_option
+@options.baseline_option
+@options.quick_option
+@options.batches_option(show_default="1", help="Number of images in one call; repeatable.")
+@options.measuring_options(limit=None, duration_s=0.2, processes=None)
+@options.budget_option
+@MEASURING.option(
     "--roofline/--no-roofline",
     default=True,
-    show_default=False,
-    help="Measure the machine's peak FLOPS and bandwidth first. Default: yes.",
+    show_default="yes",
+    help="Measure the peak FLOPS and the bandwidth of the machine first.",
 )
+@options.json_file_option
 @options.folder_option
-def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, **common: Any) -> None:
-    """Measure artifacts, or variants exported on the way. Without any: the bundled trained model.
+@options.explain_option
+@options.show_errors_option
+def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, explain: bool, **common: Any) -> None:
+    """Measure latency, throughput, memory and accuracy of models.
 
-    With several precisions each network is exported once in each and compared with PyTorch in fp32. A precision that
-    cannot be made, fails its gate, or that a backend does not run, is a row with its reason.
+    Each backend that opens a model is measured in processes of its own, side by side with the others. A VARIANT is
+    exported first, in each precision. Files with the same weights stand in one table. What cannot be made or cannot run
+    is a row with its reason.
     """
     from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs
@@ -96,72 +113,101 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     from exporter.document.terminal import print_document
 
     request = options.request_of(subjects, common)
+    options.announce_unused(options.unused_options(request))
     with _measuring(lambda listener: measure(request, listener), folder, json_file) as (results, complete):
         rows = Figures.of_all(results)
-        print_document(run_document(rows, complete), sys.stdout)
+        print_document(run_document(rows, complete, explain), sys.stdout)
         if folder is not None:
             click.echo(f"\n{outputs.write(folder, rows, complete)}")
     sys.exit(exit_code(rows, request))
 
 
-@click.command(context_settings=options.SETTINGS)
-@click.argument("subject", required=False, metavar="[ARTIFACT|VARIANT]")
-@click.option(
-    "--shape", "shapes", multiple=True, type=click.Choice(SHAPES), help="A load shape; repeatable. Default: all."
+@click.command(
+    cls=SectionedCommand,
+    heading=MEASURE,
+    examples=(
+        "rbench load resnet20.onnx --shape server --rate 200",
+        "rbench load resnet20.onnx --shape clients --clients 1 --clients 4 -o load/",
+    ),
 )
-@click.option(
+@click.argument(
+    "subject",
+    required=False,
+    metavar="[ARTIFACT|VARIANT]",
+    type=VARIANT_OR_FILE,
+    help="Model file, or a network that is exported first. Default: the bundled trained resnet20.",
+)
+@options.weights_option
+@backend_option(
+    "backends",
+    multiple=True,
+    default="the one that runtimes.open takes",
+    help="Backend that runs the model, as onnxruntime (ort) or openvino (ov); repeatable.",
+)
+@options.device_option
+@options.threads_option
+@MEASURING.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    type=options.ShapeChoice(),
+    show_default="all",
+    help=f"Load shape; repeatable. {', '.join(FORMER_SHAPES)} also stand for the first three.",
+)
+@MEASURING.option(
     "--rate",
     "rate_per_s",
     type=options.POSITIVE,
     metavar="R",
-    help="Requests a second of the open loop. Default: 70 % of what the closed loop reaches.",
+    show_default="70 % of what single-stream reaches",
+    help="Requests per second of server.",
 )
-@click.option("--arrivals", type=click.Choice(ARRIVALS), default="poisson")
-@click.option(
-    "--fps",
-    "frames_per_s",
-    type=options.POSITIVE,
-    default=30.0,
-    metavar="R",
-    help="Calls a second of the paced load, with idle gaps.",
+@MEASURING.option(
+    "--fps", "frames_per_s", type=options.POSITIVE, default=30.0, metavar="R", help="Calls per second of fixed-rate."
 )
-@options.count_option(
+@MEASURING.option(
     "--clients",
     multiple=True,
     type=click.IntRange(1, 1024),
-    help="Threads that call at once; repeatable. Default: powers of two, up to twice the processors.",
+    metavar="N",
+    show_default="powers of two, up to twice the processors",
+    help="Number of concurrent clients; repeatable.",
 )
 @options.batches_option(
-    help="Sizes of the batch sweep; repeatable. Default: 1, 2, 4 ... 32. The other shapes have one image a call."
+    show_default="1, 2, 4 ... 32",
+    help="Batch size of the shape batches; repeatable. The other shapes have one image a call.",
 )
-@backend_option("backends", multiple=True, help="A backend; repeatable. Default: the one that runtimes.open takes.")
-@options.device_option
-@options.weights_option
-@options.threads_option
-@options.duration_option(default=1.0, help="Seconds of each shape; the points of a sweep have half of it.")
-@options.seed_option()
+@options.duration_option(default=1.0, help="Seconds of each shape; clients and batches have half of it for each value.")
+@options.seed_option(help="Seed of noise images, of random weights and of the arrivals of server.")
 @options.timeout_option("process")
-@options.strict_option(" Cold starts are not judged.")
+@options.strict_option
 @options.json_file_option
 @options.folder_option
+@options.explain_option
 @options.show_errors_option
 def load(
     subject: str | None,
-    shapes: tuple[str, ...],
+    shapes: tuple[ShapeName, ...],
     rate_per_s: float | None,
-    arrivals: Arrivals,
     frames_per_s: float,
     clients: tuple[int, ...],
     json_file: Path | None,
     folder: Path | None,
+    explain: bool,
     **common: Any,
 ) -> None:
-    """Measure how long requests take, as they come in one way or another. Default: the bundled trained model.
+    """Measure the response times of a model under load.
 
-    closed: the next call when the last one has ended: service time. open: requests come at a rate, whether or not the
-    last one has ended, and are timed from when they were to start, so that a stall shows in all that wait behind it.
-    paced: with idle gaps, as from a camera. clients, batches: more at once, and where that stops to pay. cold: fresh
-    processes, from their start to the first answer. Each in a process of its own.
+    Each point of a shape has a process of its own. The first two shapes are called as in MLPerf Inference.
+
+    \b
+    single-stream  each call starts when the last one has ended
+    server         requests arrive as a Poisson process; their time counts from
+                   the intended start, so that waiting behind a stall shows
+    fixed-rate     calls at equal distances, as from a camera
+    clients        concurrent clients
+    batches        several batch sizes
+    cold           from the start of a process to its first answer
     """
     from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs
@@ -173,34 +219,67 @@ def load(
 
     request = options.request_of(() if subject is None else (subject,), common)
     wanted = tuple(shape for shape in SHAPES if shape in shapes)
-    load_spec = LoadSpec(wanted, rate_per_s, arrivals, frames_per_s, clients)
+    takers: dict[ShapeName, str] = {
+        "server": "rate_per_s", "fixed-rate": "frames_per_s", "clients": "clients", "batches": "batches"
+    }  # fmt: skip
+    unused = options.unused_options(request)
+    unused |= {f"without --shape {shape}": (name,) for shape, name in takers.items() if shape not in (wanted or SHAPES)}
+    options.announce_unused(unused)
+    load_spec = LoadSpec(wanted, rate_per_s, frames_per_s, clients)
     with _measuring(lambda listener: measure(request, load_spec, listener), folder, json_file) as (results, complete):
         rows = Figures.of_all(results)
-        print_document(load_document(rows, complete), sys.stdout)
+        print_document(load_document(rows, complete, explain), sys.stdout)
         if folder is not None:
             outputs.write(folder, rows, complete)
     sys.exit(exit_code(rows, request))
 
 
-@click.command(context_settings=options.SETTINGS)
-@click.argument("subject", metavar="ARTIFACT|VARIANT")
-@options.what_options(precision_default="all")
-@click.option(
+@click.command(
+    cls=SectionedCommand,
+    heading=MEASURE,
+    examples=(
+        "rbench tune resnet20.onnx --max-drop 0.3",
+        "rbench tune resnet20 --weights bundled --objective throughput -o tuned/",
+    ),
+)
+@click.argument(
+    "subject",
+    metavar="ARTIFACT|VARIANT",
+    type=VARIANT_OR_FILE,
+    help="ONNX file that rexport wrote, or a network that is exported first.",
+)
+@options.model_options(precisions="all")
+@options.runtime_options
+@MEASURING.option(
     "--objective",
-    type=click.Choice(["latency", "throughput"]),
+    type=NameChoice(("latency", "throughput")),
     default="latency",
-    help="The least time of a call, or of an image in a call.",
+    help="What is made fast: one call, or one image in a call.",
 )
-@options.max_drop_option(help="Largest loss of top-1 against fp32, in percentage points.")
-@options.batches_option(help="Images in one call; repeatable for throughput. Default: 1; for throughput 1, 8 and 32.")
-@options.count_option(
+@options.max_drop_option(help="Largest loss of top-1 accuracy against fp32, in percentage points.")
+@options.batches_option(
+    show_default="1; for throughput 1, 8 and 32", help="Number of images in one call; repeatable for throughput."
+)
+@MEASURING.option(
     "--threads",
+    type=click.IntRange(min=1),
     multiple=True,
-    help="Thread counts to try; repeatable. Default: powers of two, and all that this process may use.",
+    metavar="N",
+    show_default="powers of two, and all usable processors",
+    help="Number of CPU threads to try; repeatable.",
 )
-@options.how_options(limit=2000, duration_s=0.5, processes=1)
-@click.option("-o", "out", metavar="FILE|DIR/", help="The artifact to write. Default: NAME.tuned.onnx.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@options.measuring_options(limit=2000, duration_s=0.5, processes=1)
+@options.json_file_option
+@OUTPUT.option(
+    "-o",
+    "out",
+    metavar="FILE|DIR/",
+    show_default="NAME.tuned.onnx",
+    help="Model file to write, or a folder if the path ends in a slash; such a folder is created.",
+)
+@force_option
+@options.explain_option
+@options.show_errors_option
 def tune(
     subject: str,
     objective: Objective,
@@ -209,15 +288,15 @@ def tune(
     out: str | None,
     force: bool,
     json_file: Path | None,
+    explain: bool,
     **common: Any,
 ) -> None:
-    """Find the fastest backend, precision and thread count within a bound, and write them as an artifact.
+    """Find the fastest backend, precision and thread count within an accuracy limit.
 
-    What runtimes.open then opens without further options is what was the fastest here. Prints all that was measured,
-    with the front of time against drop, and on the last line the artifact's path. Candidates are measured one after
-    another; those that come near the best are measured again, in turns, three processes each. Without labelled images
-    the bound is the gate on the logits' error that each precision passes when it is exported. PyTorch is measured as
-    the reference and never chosen: an ONNX file cannot carry it.
+    Prints the measured configurations, and at the end the path of the best one as a model file, which runtimes.open
+    opens with the options that were found. The candidates that come near the best are measured again, side by side.
+    Without labelled images, each precision has to pass its export gate in place of the limit. PyTorch is measured as
+    the reference and never chosen, since an ONNX file cannot carry it.
     """
     from benchmarks.report.tuning import tuning_document
     from benchmarks.tuning import search
@@ -225,8 +304,10 @@ def tune(
 
     findings = search.TuningResult(search.TuningGoal(objective, max_drop / 100, threads, out, force))
     request = options.request_of((subject,), common)
+    typed = replace(request, precisions=request.precisions or tuple(PRECISIONS))
+    options.announce_unused(options.unused_options(typed))
     with _measuring(lambda listener: search.tune(request, findings, listener), None, json_file) as (_, complete):
-        print_document(tuning_document(findings, complete), sys.stdout)
+        print_document(tuning_document(findings, complete, explain), sys.stdout)
     if findings.artifact is not None:
         click.echo(findings.artifact.path)
     sys.exit(search.exit_code(findings, request))

@@ -1,148 +1,322 @@
-"""The options that ``rbench``'s commands share. Nothing heavy is imported."""
+"""The options that ``rbench``'s commands share, and the request that they come to. Nothing heavy is imported."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES, ROUNDS, SILENCE_S
+from benchmarks.records.plan import (
+    BUDGET_S,
+    DEVICES,
+    FORMER_SHAPES,
+    LEAST_PROCESSES,
+    MOST_PROCESSES,
+    ROUNDS,
+    SHAPES,
+    SILENCE_S,
+)
+from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
-from exporter.commands.options import stack_options
-from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, TARGETS
+from exporter.commands.command import (
+    DATA,
+    MEASURING,
+    MODEL,
+    OTHER,
+    OUTPUT,
+    PRECISION,
+    RUNTIME,
+    NameChoice,
+    stack_options,
+)
+from exporter.commands.engine_options import refuse_weights
+from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
+from exporter.commands.values import BACKEND, DATASET, VARIANT_OR_FILE, WEIGHTS
+from exporter.precision.table import PRECISIONS, TARGETS
+from runtimes.errors import RexportError
 
 if TYPE_CHECKING:
     from benchmarks.records.request import BenchmarkRequest
 
-    Command = TypeVar("Command", bound=Callable[..., Any])
-
-SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
-"""Of every command."""
+    Function = TypeVar("Function", bound=Callable[..., Any])
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
-count_option = partial(click.option, type=click.IntRange(min=1), metavar="N")
-"""An option that takes a number from 1, or in another range."""
+QUICK: Mapping[str, Any] = {
+    "duration_s": 0.1,
+    "warmup_limit_s": 1.0,
+    "processes": 1,
+    "limit": 500,
+    "roofline": False,
+}
+"""What ``rbench run --quick`` takes for options that are not given: about 30 seconds with what ``make setup`` installs,
+on two processors. The baseline is measured too, but on as few images as the others."""
 
-batches_option = partial(count_option, "--batch", "batches", multiple=True)
-seed_option = partial(count_option, "--seed", type=click.IntRange(min=0), default=0)
-max_drop_option = partial(
-    click.option, "--max-drop", type=click.FloatRange(min=0, max=100), default=0.5, metavar="POINTS"
-)
+seed_option = partial(MEASURING.option, "--seed", type=click.IntRange(min=0), default=0, metavar="N")
+batches_option = partial(MEASURING.option, "--batch", "batches", type=click.IntRange(min=1), multiple=True, metavar="N")
 duration_option = partial(
-    click.option, "--duration", "duration_s", type=click.FloatRange(min=0, min_open=True, max=3600), metavar="S"
+    MEASURING.option,
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(min=0, min_open=True, max=3600),
+    metavar="S",
 )
-device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
-weights_option = click.option(
-    "--weights", metavar="random|bundled|imagenet|FILE", help="Weights of a VARIANT. Default: random."
+max_drop_option = partial(
+    MEASURING.option, "--max-drop", type=click.FloatRange(min=0, max=100), default=0.5, metavar="POINTS"
 )
-threads_option = count_option("--threads", help="Default: all that this process may use.")
-json_file_option = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Add JSON lines to FILE."
+
+device_option = RUNTIME.option("--device", type=NameChoice(DEVICES), default="cpu", help="Device that runs the model.")
+threads_option = RUNTIME.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default="all usable processors",
+    help="Number of CPU threads of one call.",
 )
-folder_option = click.option(
-    "-o", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write results.jsonl, .md, .csv and .html."
+weights_option = MODEL.option(
+    "--weights",
+    type=WEIGHTS,
+    metavar="NAME|FILE",
+    show_default="random",
+    help="Weights of a VARIANT: random (untrained), bundled (resnet20 trained on Fashion-MNIST), imagenet "
+    "(torchvision's), or a .pt, .pth, .th, .ckpt or .safetensors file.",
 )
-show_errors_option = click.option(
-    "--debug", "show_errors", is_flag=True, help="Show tracebacks, and what the workers print."
+strict_option = MEASURING.option(
+    "--strict",
+    is_flag=True,
+    default=None,
+    help="Exit with 1 if a result is INVALID, as on a busy machine, or its machine is unknown. Cold starts are exempt.",
+)
+json_file_option = OUTPUT.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    show_default="none",
+    help="Add the results to FILE as JSON lines.",
+)
+folder_option = OUTPUT.option(
+    "-o",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    show_default="none",
+    help="Write results.jsonl, .md, .csv and .html into DIR, which is created.",
+)
+explain_option = OUTPUT.option("--explain", is_flag=True, help="Explain the columns of the tables.")
+show_errors_option = OTHER.option(
+    "--debug", "show_errors", is_flag=True, help="Show tracebacks, and what the measured processes print."
+)
+models_argument = click.argument(
+    "subjects",
+    nargs=-1,
+    metavar="[ARTIFACT|VARIANT]...",
+    type=VARIANT_OR_FILE,
+    help="Model files, or networks that are exported first, for example resnet50. Default: the bundled trained "
+    "resnet20.",
 )
 
 
-def timeout_option(subject: str) -> Callable[[Command], Command]:
+def timeout_option(subject: str) -> Callable[[Function], Function]:
     """How long a worker may be silent."""
-    help = f"End a {subject} that gives no sign of life for S seconds."
-    limits = click.FloatRange(min=1)
-    return click.option("--timeout", "silence_s", type=limits, default=SILENCE_S, metavar="S", help=help)
+    return MEASURING.option(
+        "--timeout",
+        "silence_s",
+        type=click.FloatRange(min=1),
+        default=SILENCE_S,
+        metavar="S",
+        help=f"Seconds without a sign of life after which a {subject} is ended.",
+    )
 
 
-def strict_option(exception: str = "") -> Callable[[Command], Command]:
-    """Whether results of a busy machine are a failure."""
-    help = f"Exit with 1 if other processes disturbed the machine, or if that is not known.{exception}"
-    return click.option("--strict", is_flag=True, default=None, help=help)
-
-
-def what_options(precision_default: str) -> Callable[[Command], Command]:
-    """Which network in which precisions, and where it runs."""
+def model_options(precisions: str) -> Callable[[Function], Function]:
+    """Which network in which precisions; ``precisions`` says in words which these are where none is named."""
     return stack_options(
-        backend_option("backends", multiple=True, help="A backend; repeatable. Default: all."),
-        device_option,
-        click.option(
-            "--cuda-graphs/--no-cuda-graphs",
-            default=None,
-            help="Let a GPU replay recorded runs in place of launching each kernel. Default: yes.",
+        weights_option,
+        MODEL.option(
+            "--input",
+            type=NameChoice(("float", "raw")),
+            show_default="float",
+            help="Input of a VARIANT: normalised float32, or raw uint8 pixels that the graph normalises.",
         ),
-        click.option(
+        PRECISION.option(
             "--precision",
             "precisions",
             multiple=True,
-            type=click.Choice(list(PRECISIONS)),
-            help=f"Precision of the graph; repeatable. Default: {precision_default}.",
+            type=NameChoice(tuple(PRECISIONS)),
+            show_default=precisions,
+            help="Precision in which the graph computes; repeatable.",
         ),
-        weights_option,
-        click.option(
-            "--input",
-            type=click.Choice(["float", "raw"]),
-            help="Input of a VARIANT; raw takes uint8 pixels. Default: float.",
-        ),
-        click.option(
-            "--calibration",
-            metavar="NAME|DIR",
-            help="Training images for int8. Default: the bundled ones where they fit, noise if untrained.",
-        ),
-        count_option("--calibration-images", help=f"Number of calibration images. Default: {CALIBRATION_IMAGES}."),
-        click.option(
+        calibration_options,
+        PRECISION.option(
             "--target",
-            type=click.Choice(TARGETS),
-            help="Deployment target of int8; TensorRT takes signed integers alone. Default: cpu.",
+            type=NameChoice(TARGETS),
+            default="cpu",
+            help="Deployment target of int8; TensorRT takes signed integers alone.",
         ),
     )
 
 
-def how_options(limit: int | None, duration_s: float, processes: int | None) -> Callable[[Command], Command]:
-    """On which images and for how long, with the command's defaults."""
-    as_many = f" Default: {LEAST_PROCESSES} to {MOST_PROCESSES}, as many as fit into --budget."
+def runtime_options(command: Function) -> Function:
+    """What the network runs on, but for the threads."""
     return stack_options(
-        click.option(
-            "--data", metavar="NAME|DIR", help="Labelled images. Default: the bundled set where it fits, else noise."
+        backend_option(
+            "backends",
+            multiple=True,
+            default="all that open the model, but for inductor",
+            help="Backend that runs the model, as onnxruntime (ort) or openvino (ov); repeatable.",
         ),
-        count_option("--limit", default=limit, help="Evaluate N images at most."),
+        device_option,
+        RUNTIME.option(
+            "--cuda-graphs/--no-cuda-graphs",
+            default=True,
+            show_default="yes",
+            help="Let a GPU replay recorded runs in place of launching each kernel.",
+        ),
+    )(command)
+
+
+quick_option = MEASURING.option(
+    "--quick",
+    is_flag=True,
+    help="Preliminary results in about 30 seconds: one short process of each configuration, 500 images, no roofline. "
+    "Options that are given still count.",
+)
+baseline_option = RUNTIME.option(
+    "--baseline",
+    type=BACKEND,
+    metavar="NAME",
+    show_default="pytorch where it is measured, else the first that runs",
+    help="Backend that the others are compared with; it is measured even if --backend does not name it.",
+)
+
+
+def measuring_options(limit: int | None, duration_s: float, processes: int | None) -> Callable[[Function], Function]:
+    """On which images and for how long, with the command's defaults."""
+    return stack_options(
+        DATA.option(
+            "--data",
+            type=DATASET,
+            metavar="NAME|DIR",
+            show_default="the bundled set where it fits, else noise",
+            help="Labelled images: fashion-mnist, cifar10:PATH, or a folder with one folder a class.",
+        ),
+        DATA.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            default=limit,
+            metavar="N",
+            show_default=True if limit else "all",
+            help="Maximum number of images on which accuracy is measured.",
+        ),
         duration_option(
             default=duration_s,
-            help="Seconds of sampling in each process, by each clock: latency, compute, a GPU's own.",
+            help="Seconds of sampling in each process, for each clock: end-to-end, inference only, and a GPU's own.",
         ),
-        count_option(
+        MEASURING.option(
             "--processes",
             type=click.IntRange(1, 100),
             default=processes,
-            help=f"Fresh processes of each configuration.{'' if processes else as_many}",
+            metavar="N",
+            show_default=True if processes else f"{LEAST_PROCESSES} to {MOST_PROCESSES}, as many as fit into --budget",
+            help="Number of fresh processes of each configuration.",
         ),
-        count_option(
+        MEASURING.option(
             "--rounds",
             type=click.IntRange(1, 1000),
             default=ROUNDS,
-            help="Interleaved rounds in each process, in random order. Drift detection needs at least 4.",
+            metavar="N",
+            help="Interleaved rounds per process, in random order. Drift detection needs at least 4.",
         ),
-        seed_option(help="Seed of noise, of random weights, of the order of turns and of resampling."),
-        timeout_option("configuration"),
-        strict_option(),
-        json_file_option,
-        show_errors_option,
+        seed_option(help="Seed of noise images, of random weights, of the order of rounds and of resampling."),
+        timeout_option("measured process"),
+        strict_option,
     )
+
+
+budget_option = MEASURING.option(
+    "--budget",
+    "budget_s",
+    type=POSITIVE,
+    default=BUDGET_S,
+    metavar="S",
+    help="Time budget per network and batch size in seconds; repeat processes (3 to 10) start while they fit.",
+)
+
+
+class ShapeChoice(NameChoice):
+    """A load shape, by its name or its former name."""
+
+    def __init__(self) -> None:
+        super().__init__(SHAPES)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(FORMER_SHAPES.get(str(value).lower(), value), param, ctx)
+
+
+def explain_options(error: RexportError) -> None:
+    """Says in an error's hint which of the options that it names are those of ``rexport``, and not of this command."""
+    context = click.get_current_context()
+    own = {name for param in context.command.params for name in (*param.opts, *param.secondary_opts)}
+    foreign = [name for name in named_options(f"{error.what}; {error.hint or ''}") if name not in own]
+    if foreign:
+        advice = f"rexport onnx takes {' and '.join(foreign)}, and {context.command_path} its file"
+        error.say(error.what, "; ".join(filter(None, (error.hint, advice))))
+
+
+def named_options(text: str) -> list[str]:
+    """The options that a message names, each once; but for those that it names together with their command."""
+    option, command = re.compile(r"(?<![\w-])--[a-z][a-z-]*"), re.compile(r"\b(rexport|rbench|pip)\b")
+    clauses = re.split(r"[,;(:] ?", text)
+    explained = {name for clause in clauses if command.search(clause) for name in option.findall(clause)}
+    return [name for name in dict.fromkeys(option.findall(text)) if name not in explained]
+
+
+def announce_unused(unused: Mapping[str, Collection[str]]) -> None:
+    """Says on stderr which options on the command line have no effect: parameters' names, by the reason in words."""
+    for where, names in unused.items():
+        announce_idle(click.get_current_context(), where, names, terminal.print_notice)
+
+
+def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:
+    """The parameters that have no effect on the request, by the reason in words."""
+    unused: dict[str, tuple[str, ...]] = {}
+    if not any(PRECISIONS[name].calibrated for name in request.precisions):
+        named = " or ".join(name for name, row in PRECISIONS.items() if row.calibrated)
+        unused[f"without --precision {named}"] = CALIBRATED
+    if request.subjects and all(Path(name).is_file() for name in request.subjects):
+        unused["on a model file"] = ("weights", "input")
+    if request.device == "cpu":
+        unused["on a CPU"] = ("cuda_graphs",)
+    if request.processes is not None:
+        unused["with a number of processes"] = ("budget_s",)
+    return unused
 
 
 def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkRequest:
     """The request that the options of a command line come to; what was not given is left to its defaults.
 
     Raises:
-        UsageError: they contradict each other.
+        UsageError: they contradict each other, or weights stand in place of a model.
+        BackendUnavailableError: a GPU is asked for, and there is none.
     """
+    context = click.get_current_context()
+    require_device(options.get("device"))
+    for name in subjects:
+        refuse_weights(Path(name), context.command_path)
     from benchmarks.records.request import BenchmarkRequest
 
-    given = {name: value for name, value in options.items() if value is not None}
+    quick = {}
+    if options.get("quick"):
+        sources = {name: context.get_parameter_source(name) for name in QUICK}
+        quick = {name: QUICK[name] for name, source in sources.items() if source is not ParameterSource.COMMANDLINE}
+    given = {name: value for name, value in (options | quick).items() if value is not None}
     given["command"] = ("rbench", *sys.argv[1:])
     if "input" in given:
         given["raw"] = given.pop("input") == "raw"

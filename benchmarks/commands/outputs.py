@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.analysis.figures import Figures
@@ -20,25 +20,42 @@ HEADING = "rbench"
 _LOGGER = logging.getLogger("rexport")
 
 
-def write(folder: Path, rows: Sequence[Figures], complete: bool, heading: str = HEADING) -> Path:
-    """Writes ``results.md``, ``results.csv`` and ``results.html``, whose path is given, into the folder, over what is
-    there. A page without plots, for want of matplotlib, is announced on the logger ``rexport``.
+def _markdown(rows: Sequence[Figures], complete: bool, heading: str) -> str:
+    return markdown(report_document(rows, (), heading, complete, SHORT))
+
+
+def _csv(rows: Sequence[Figures], complete: bool, heading: str) -> str:
+    del complete, heading
+    return csv_text(rows)
+
+
+def _page(rows: Sequence[Figures], complete: bool, heading: str) -> str:
+    return html(report_document(rows, (), heading, complete))
+
+
+RENDERERS: dict[str, Callable[[Sequence[Figures], bool, str], str]] = {".md": _markdown, ".csv": _csv, ".html": _page}
+"""How the rows, whether they are all, and a heading become a file of that suffix."""
+
+
+def write_file(path: Path, rows: Sequence[Figures], complete: bool, heading: str = HEADING) -> None:
+    """Writes a file of one of the suffixes of ``RENDERERS``, over what is there. A page without plots, for want of
+    matplotlib, is announced on the logger ``rexport``.
 
     Raises:
-        ResourceError: one cannot be written; it is as it was.
+        ResourceError: it cannot be written; it is as it was.
         ArtifactError: the answers in a row are damaged.
     """
-    page = folder / "results.html"
-    contents = {
-        "results.md": markdown(report_document(rows, (), heading, complete, SHORT)),
-        "results.csv": csv_text(rows),
-        page.name: html(report_document(rows, (), heading, complete)),
-    }
-    for name, content in contents.items():
-        put(folder / name, content)
-    if (reason := svg.missing()) is not None:
-        _LOGGER.warning("%s has no plots: %s", page.name, reason)
-    return page
+    put(path, RENDERERS[path.suffix](rows, complete, heading))
+    if path.suffix == ".html" and (reason := svg.missing()) is not None:
+        _LOGGER.warning("%s has no plots: %s", path.name, reason)
+
+
+def write(folder: Path, rows: Sequence[Figures], complete: bool, heading: str = HEADING) -> Path:
+    """Writes ``results.md``, ``results.csv`` and ``results.html``, whose path is given, into the folder; raises as
+    ``write_file``."""
+    for suffix in RENDERERS:
+        write_file(folder / f"results{suffix}", rows, complete, heading)
+    return folder / "results.html"
 
 
 def put(path: Path, content: str) -> None:

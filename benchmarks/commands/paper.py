@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.commands.options import POSITIVE, SETTINGS, count_option, device_option, seed_option, threads_option
+from benchmarks.commands.options import POSITIVE, announce_unused, device_option, threads_option
 from exporter.commands import terminal
-from exporter.commands.options import Numbers, stack_options
+from exporter.commands.command import DATA, MODEL, OUTPUT, PRECISION, Group, NameChoice, OptionSection, stack_options
+from exporter.commands.options import variant_argument
+from exporter.commands.values import VARIANT, Numbers
 
 if TYPE_CHECKING:
     from benchmarks.paper.experiments.curves import Curves
@@ -32,13 +34,27 @@ FIGURE_NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
 
 INITIAL_NETWORKS = ("plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110")
 
-network_option = partial(click.option, "--network", metavar="VARIANT")
-seeds_option = partial(count_option, "--seeds", type=click.IntRange(1, 1000))
-size_option = partial(count_option, "--size", type=click.IntRange(min=8), default=32)
-out_option = partial(click.option, "-o", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+EXPERIMENTS, TRAINING = "Experiments", OptionSection("Training")
+
+network_option = partial(MODEL.option, "--network", type=VARIANT, metavar="VARIANT")
+seeds_option = partial(TRAINING.option, "--seeds", type=click.IntRange(1, 1000), metavar="N")
+size_option = MODEL.option(
+    "--size",
+    type=click.IntRange(min=8),
+    default=32,
+    metavar="N",
+    help="Height and width of the input in pixels; image files are resized to it.",
+)
+out_option = partial(OUTPUT.option, "-o", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+runs_argument = partial(
+    click.argument,
+    "networks",
+    nargs=-1,
+    help="Trained networks: folders of rbench paper train, or VARIANT=FILE with any weights of a variant.",
+)
 
 data_options = stack_options(
-    click.option(
+    DATA.option(
         "--data",
         "train_data",
         default="fashion-mnist",
@@ -46,114 +62,175 @@ data_options = stack_options(
         help="Training images: fashion-mnist (Debian's dataset-fashion-mnist), fashion-mnist-sample (1,000 that come "
         "with rexport), or a folder or archive with CIFAR-10 or one folder a class.",
     ),
-    click.option("--test-data", metavar="DIR|FILE", help="Test images, if they lie elsewhere."),
-    click.option("--data-name", metavar="TEXT", help="Name of the data in results. Default: its own name."),
-    count_option("--limit", help="Take N training and N test images at most."),
+    DATA.option(
+        "--test-data", metavar="DIR|FILE", show_default="those of --data", help="Test images, if they lie elsewhere."
+    ),
+    DATA.option("--data-name", metavar="TEXT", show_default="its own name", help="Name of the data in results."),
+    DATA.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="all",
+        help="Maximum number of training images, and of test images.",
+    ),
 )
 
 training_options = stack_options(
     data_options,
-    size_option(help="Height and width of the network's input in pixels; image files are resized to it."),
-    click.option(
+    size_option,
+    TRAINING.option(
         "--scale",
         "factor",
         type=POSITIVE,
         metavar="F",
-        help="Shorten the whole schedule to this share; every result says so. Default: 1.",
+        show_default="1",
+        help="Share of the paper's schedule to train for, as 0.1; every result records it.",
     ),
-    count_option("--epochs", help="Shorten it to N passes over the data."),
+    TRAINING.option(
+        "--epochs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="the paper's",
+        help="Number of passes over the data, in place of --scale.",
+    ),
     device_option,
-    click.option(
+    PRECISION.option(
         "--precision",
-        type=click.Choice(["fp32", "bf16"]),
+        type=NameChoice(("fp32", "bf16")),
         default="fp32",
-        help="Precision of the convolutions; bf16 is faster on a GPU, and on a processor with AMX.",
+        help="Precision of the convolutions; bf16 is faster on a GPU, and on a CPU with AMX.",
     ),
     threads_option,
-    click.option(
+    TRAINING.option(
         "--compile/--no-compile",
         "compiled",
         default=None,
         help="Compile with TorchInductor, which needs a C++ compiler and takes half a minute or, for deep nets on a "
         "CPU, several minutes. Default: from 2,000 iterations on.",
     ),
-    click.option(
+    TRAINING.option(
         "--stop-after",
         "stop_after_s",
         type=click.FloatRange(min=1),
         metavar="S",
-        help="Leave after S seconds with exit code 1; the same command then goes on.",
+        show_default="never",
+        help="Stop after S seconds with exit code 1; the same command then continues.",
     ),
-    click.option(
+    TRAINING.option(
         "--checkpoint-every",
         "checkpoint_every_s",
         type=click.FloatRange(min=0),
         default=30.0,
         metavar="S",
-        help="Seconds of work that a kill may cost.",
+        help="Seconds between checkpoints, the most work that a kill may cost.",
     ),
-    count_option(
+    TRAINING.option(
         "--states",
         type=click.IntRange(0, 1000),
         default=0,
-        help="Keep N states of each network along its training, for rbench paper gradients.",
+        metavar="N",
+        help="Number of states of each network to keep along its training, for rbench paper gradients.",
     ),
 )
 
-findings_option = out_option(default=FOLDER, help="Folder for findings and pictures, with the training runs in it.")
+findings_option = out_option(
+    default=FOLDER, help="Folder for findings and pictures, with the training runs in it; it is created."
+)
 comparison_options = stack_options(
-    seeds_option(default=1, help="Runs of each network."),
-    click.option(
+    seeds_option(default=1, help="Number of runs of each network."),
+    TRAINING.option(
         "--so-far",
         is_flag=True,
-        help="Train nothing: show the runs as they are, up to where all have come. Only --network, --seeds and -o "
-        "then count.",
+        help="Train nothing: show the existing runs, up to the iteration that all have reached.",
     ),
     training_options,
     findings_option,
     terminal.debug_option,
 )
 
+COMPARED = ("networks", "network", "seeds", "so_far", "folder")
+"""Parameters that have an effect with ``--so-far``, where nothing is trained."""
+
 inspection_options = stack_options(
     data_options,
-    size_option(help="Height and width of the input in pixels."),
-    click.option("--mean", type=Numbers(), help="Mean that a FILE was trained with. Default: ImageNet's."),
-    click.option("--std", type=Numbers(), help="Standard deviation likewise."),
+    size_option,
+    DATA.option(
+        "--mean",
+        type=Numbers(),
+        metavar="R,G,B",
+        show_default="ImageNet's",
+        help="Mean of the training images of a FILE for each channel, on a scale of 0 to 1.",
+    ),
+    DATA.option(
+        "--std",
+        type=Numbers(),
+        metavar="R,G,B",
+        show_default="ImageNet's",
+        help="Standard deviation of the training images of a FILE for each channel, on the same scale.",
+    ),
     findings_option,
     terminal.debug_option,
 )
 
 
-@click.group(context_settings=SETTINGS)
+@click.group(
+    cls=Group,
+    heading=EXPERIMENTS,
+    examples=("rbench paper degradation --scale 0.01", "rbench paper train resnet20 --data cifar-10.tar.gz"),
+)
 def paper() -> None:
-    """Rerun the experiments of Deep Residual Learning for Image Recognition (arXiv 1512.03385) on real data.
+    """Rerun the experiments of the ResNet paper on real data.
 
-    Each leaves its findings as JSON and as pictures in a folder; rbench report makes a page of that.
+    The paper is Deep Residual Learning for Image Recognition (He et al. 2015, arXiv 1512.03385). Each experiment writes
+    its findings as JSON and pictures into a folder, of which rbench report makes a page.
     """
 
 
-@paper.command(context_settings=SETTINGS)
-@click.argument("variant", metavar="VARIANT")
-@training_options
-@click.option(
-    "--recipe",
-    type=click.Choice(["paper", "bundled"]),
-    default="paper",
-    help="The recipe of the paper's section 4.2, or the one of the bundled weights.",
+@paper.command(
+    examples=(
+        "rbench paper train resnet20 --scale 0.1",
+        "rbench paper train resnet56 --data cifar-10.tar.gz --device cuda",
+    )
 )
-@click.option("--shortcut", type=click.Choice(["A", "B", "C"]), help="Default: that of the variant.")
-@seed_option()
-@out_option(help=f"Folder of the run. Default: {FOLDER}/{RUNS}/VARIANT-seedN.")
+@variant_argument
+@training_options
+@TRAINING.option(
+    "--recipe",
+    type=NameChoice(("paper", "bundled")),
+    default="paper",
+    help="Training recipe: section 4.2 of the paper, or the recipe of the bundled weights.",
+)
+@MODEL.option(
+    "--shortcut",
+    type=NameChoice(("A", "B", "C")),
+    show_default="the variant's",
+    help="Shortcuts: zero padding (A), projection where dimensions change (B), or projection everywhere (C).",
+)
+@TRAINING.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Seed of the first weights and of the data order.",
+)
+@out_option(show_default=f"{FOLDER}/{RUNS}/VARIANT-seedN", help="Folder of the run; it is created.")
 @terminal.debug_option
 def train(variant: str, shortcut: Shortcut | None, seed: int, folder: Path | None, **options: Any) -> None:
-    """Train VARIANT by the paper's recipe. Prints the path of the weights, which rexport onnx --weights takes.
+    """Train VARIANT by the paper's recipe and print the path of its weights.
 
-    The same command goes on where it was interrupted, and on a CPU ends in the same bits.
+    rexport onnx --weights takes the file. The same command continues an interrupted run, and on a CPU gives the same
+    bits as without the interruption.
     """
     from benchmarks.paper.experiments import study
     from benchmarks.paper.training.run import WEIGHTS, open_run
+    from exporter.models import variants
+    from runtimes.files import require_folder
 
-    folder = _run_folder(FOLDER, variant, shortcut, seed) if folder is None else folder
+    variant = variants.variant(variant).name
+    if folder is None:
+        folder = _run_folder(FOLDER, variant, shortcut, seed)
+    else:
+        require_folder(folder.parent)
     with terminal.reserve_stdout(), terminal.listening() as listener:
         study.train([(folder, variant, shortcut, seed)], _setup(**options), listener)
         run = open_run(folder)
@@ -186,74 +263,92 @@ def _setup(**options: Any) -> TrainingOptions:
     return TrainingOptions(_source(options), pace=pace, **options)
 
 
-@paper.command(context_settings=SETTINGS)
+@paper.command(
+    examples=(
+        "rbench paper degradation --scale 0.01",
+        "rbench paper degradation --network plain20 --network resnet20 --seeds 3",
+    )
+)
 @network_option("networks", multiple=True, default=FIGURE_NETWORKS, help="Network to train; repeatable.")
 @comparison_options
 def degradation(networks: tuple[str, ...], **options: Any) -> None:
-    """Plain nets against residual nets of several depths: the paper's Figures 1 and 6."""
+    """Compare plain and residual nets of several depths (Figures 1 and 6)."""
     from benchmarks.paper.experiments import comparisons
 
     _compare([(name, None) for name in networks], comparisons.degradation_findings, **options)
 
 
-@paper.command(context_settings=SETTINGS)
+@paper.command(examples=("rbench paper depth --scale 0.01", "rbench paper depth --seeds 3 --device cuda"))
 @comparison_options
 def depth(**options: Any) -> None:
-    """ImageNet's nets of 18 and 34 layers, plain and residual, on the data at hand: the paper's Figure 4."""
+    """Compare the ImageNet nets of 18 and 34 layers, plain and residual (Figure 4)."""
     from benchmarks.paper.experiments import comparisons
 
     _compare(comparisons.DEPTH_NETWORKS, comparisons.depth_findings, **options)
 
 
-@paper.command(context_settings=SETTINGS)
+@paper.command(examples=("rbench paper shortcuts --scale 0.01", "rbench paper shortcuts --network resnet56 --seeds 3"))
 @network_option(default="resnet20", help="Residual network to train.")
 @comparison_options
 def shortcuts(network: str, **options: Any) -> None:
-    """Shortcut options A, B and C of one network: the paper's Table 3."""
+    """Compare the shortcut options A, B and C of one network (Table 3)."""
     from benchmarks.paper.experiments import comparisons
 
     networks = [(network, option) for option in comparisons.SHORTCUT_OPTIONS]
     _compare(networks, comparisons.shortcuts_findings, **options)
 
 
-@paper.command(context_settings=SETTINGS)
-@click.argument("networks", nargs=-1, required=True, metavar="RUN|VARIANT=FILE...")
+@paper.command(
+    examples=(
+        "rbench paper responses paper-results/runs/resnet20-seed0",
+        "rbench paper responses resnet56=resnet56.pth --data cifar-10.tar.gz",
+    )
+)
+@runs_argument(required=True, metavar="RUN|VARIANT=FILE...")
 @inspection_options
 def responses(networks: tuple[str, ...], **options: Any) -> None:
-    """How strongly each layer responds, in networks that are trained: the paper's Figure 7.
-
-    Each is the folder of a training run, or VARIANT=FILE with anybody's weights.
-    """
+    """Measure the standard deviation of the responses of each layer (Figure 7)."""
     from benchmarks.paper.experiments.inspection import layer_responses
 
     _examine(partial(layer_responses, networks), **options)
 
 
-@paper.command(context_settings=SETTINGS)
-@click.argument("networks", nargs=-1, metavar="[RUN|VARIANT=FILE]...")
+@paper.command(
+    examples=(
+        "rbench paper gradients --network plain56 --network resnet56",
+        "rbench paper gradients paper-results/runs/resnet20-seed0 --images 128",
+    )
+)
+@runs_argument(metavar="[RUN|VARIANT=FILE]...")
 @network_option(
     "initial", multiple=True, default=INITIAL_NETWORKS, help="Network to examine as it is initialised; repeatable."
 )
-@seeds_option(default=2, help="Seeds of each initialised network.")
-@count_option("--images", type=click.IntRange(min=2), default=64, help="Images in the batch.")
+@seeds_option(default=2, help="Number of seeds of each initialised network.")
+@DATA.option("--images", type=click.IntRange(min=2), default=64, metavar="N", help="Number of images in the batch.")
 @inspection_options
 def gradients(networks: tuple[str, ...], initial: tuple[str, ...], seeds: int, images: int, **options: Any) -> None:
-    """Gradients by layer, with batch-norm and without, and what the shortcut's + 1 carries.
+    """Measure gradients by layer, with and without batch-norm and shortcuts.
 
-    Of networks as they are initialised; and of trained ones, along their training if --states kept them on the way.
+    The networks are examined as they are initialised. Trained ones are examined too, and along their training if
+    --states kept states of them.
     """
     from benchmarks.paper.experiments.inspection import layer_gradients
 
     _examine(partial(layer_gradients, networks, initial, seeds, images), **options)
 
 
-@paper.command(context_settings=SETTINGS)
-@click.argument("networks", nargs=-1, required=True, metavar="RUN|VARIANT=FILE...")
+@paper.command(
+    examples=(
+        "rbench paper identity plain20=plain20.pth",
+        "rbench paper identity runs/plain20-seed0 runs/plain56-seed0",
+    )
+)
+@runs_argument(required=True, metavar="RUN|VARIANT=FILE...")
 @inspection_options
 def identity(networks: tuple[str, ...], **options: Any) -> None:
-    """A deeper network that computes what a trained shallower one does, built from it: section 1 of the paper.
+    """Build a deeper network that computes what a trained shallower one does (section 1).
 
-    With runs of two plain networks it also says whether training the deeper one found as good a solution.
+    With runs of two plain networks it also shows whether training the deeper one found as good a solution.
     """
     from benchmarks.paper.experiments.inspection import examine_construction
 
@@ -271,11 +366,12 @@ def _examine(
     """Measures networks on the data, and says what is found."""
     from benchmarks.paper.experiments.inspection import IMAGENET_MOMENTS, Inspection
     from runtimes.errors import UsageError
-    from runtimes.files import check_writable
+    from runtimes.files import check_writable, require_folder
 
     if (mean is None) != (std is None):
         raise UsageError("--mean and --std go together", code="statistics-incomplete")
     moments = IMAGENET_MOMENTS if mean is None or std is None else (mean, std)
+    require_folder(folder.parent)
     check_writable(folder)
     source = _source(data)
     _publish(lambda command, listener: measure(Inspection(source, moments, command, listener)), folder)
@@ -292,7 +388,14 @@ def _compare(
 ) -> None:
     """Trains what is not trained yet, and says what is found."""
     from benchmarks.paper.experiments import curves, study
+    from exporter.models import variants
+    from runtimes.files import require_folder
 
+    networks = [(variants.variant(name).name, shortcut) for name, shortcut in networks]
+    require_folder(folder.parent)
+    if so_far:
+        names = (param.name for param in click.get_current_context().command.params)
+        announce_unused({"with --so-far": [name for name in names if name and name not in COMPARED]})
     runs = [(_run_folder(folder, *network, seed), *network, seed) for seed in range(seeds) for network in networks]
     by_option = len({name for name, _ in networks}) < len(networks)
 

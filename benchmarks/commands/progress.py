@@ -1,76 +1,61 @@
-"""What is being measured, on standard error."""
+"""What is being measured, on standard error: the plan, a status line on a terminal, and notices."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from benchmarks.format import roughly
 from benchmarks.records.request import RunListener
-
-CLEAR_LINE = "\r\x1b[K"
-
-USUAL_COLUMNS = 80
-"""Where the terminal does not tell."""
+from exporter.commands.terminal import status_line
+from exporter.document.status_line import Status, StatusLine, notice_line, printable
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[RunListener]:
-    """A listener that tells on standard error what is being measured, and cleans up after itself."""
-    progress = _Progress()
-    try:
-        yield RunListener(progress.step, progress.notice, progress.set_time_left)
-    finally:
-        progress.clear()
+    """A listener that shows on standard error what is being measured, and cleans up after itself."""
+    with status_line() as line:
+        progress = RunProgress(line)
+        yield RunListener(
+            progress.step,
+            lambda notice: line.print_line(notice_line(notice)),
+            progress.set_time_left,
+            progress.set_position,
+        )
 
 
-class _Progress:
-    """Tells on standard error what is being measured: one line that changes on a terminal, else a line for each.
+class RunProgress:
+    """One status line on a terminal; elsewhere one plain line for each configuration, when it begins."""
 
-    It writes when a step begins and not in between: a spinner would take processor time from what is measured.
-    """
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._told: set[str] = set()
-        self._left = ""
+    def __init__(self, line: StatusLine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._line = line
+        self._clock = clock
+        self._began_s: float | None = None
+        self._status = Status("")
+        self._single = True
+        self._begun: set[str] = set()
 
     def set_time_left(self, left_s: float | None) -> None:
-        self._left = "" if left_s is None else f"{roughly(left_s)} left · "
+        """The run takes so much longer; the bar shows the share of its time that has gone by."""
+        now_s = self._clock()
+        self._began_s = now_s if self._began_s is None else self._began_s
+        spent_s = now_s - self._began_s
+        share = None if left_s is None else spent_s / max(spent_s + left_s, 1e-9)
+        self._status = replace(self._status, left_s=left_s, share=share)
+
+    def set_position(self, first: int, last: int, total: int) -> None:
+        """These of the configurations are at work; none of them where the total is 0."""
+        self._single = first == last and total > 0
+        which = f"{first}" if self._single else f"{first}-{last}"
+        self._status = replace(self._status, position=f"{which}/{total}" if total else "")
 
     def step(self, subject: str, step: str) -> None:
-        if self._terminal:
-            line = _plain(f"{self._left}{subject}: {step}")
-            sys.stderr.write(f"{CLEAR_LINE}{line[: _columns() - 1]}")
-        elif not self._is_known(subject):
-            sys.stderr.write(f"{_plain(subject)}\n")
-        self._told.add(subject)
-        sys.stderr.flush()
-
-    def _is_known(self, subject: str) -> bool:
-        """Whether it was told, or a configuration of it."""
-        return any(told == subject or told.startswith(f"{subject} · ") for told in self._told)
-
-    def notice(self, text: str) -> None:
-        self.clear()
-        sys.stderr.write(f"{_plain(text)}\n")
-        sys.stderr.flush()
-
-    def clear(self) -> None:
-        if self._terminal:
-            sys.stderr.write(CLEAR_LINE)
-            sys.stderr.flush()
-
-
-def _columns() -> int:
-    """Of the terminal that standard error is: standard output may lie elsewhere."""
-    with contextlib.suppress(OSError, ValueError):
-        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
-    return USUAL_COLUMNS
-
-
-def _plain(text: str) -> str:
-    """In one line and without control characters: names of files are anybody's."""
-    return "".join(character if character.isprintable() else " " for character in text)
+        """The subject, a configuration or several side by side, is at this step."""
+        self._status = replace(self._status, text=subject, detail=step)
+        self._line.show(self._status)
+        if self._line.live or not self._single or subject in self._begun:
+            return
+        self._begun.add(subject)
+        position = f"[{self._status.position}] " if self._status.position else ""
+        self._line.print_line(printable(f"{position}{subject}"))

@@ -12,6 +12,7 @@ import click
 from benchmarks.commands import options
 from benchmarks.records.identity import FIELDS
 from exporter.commands import terminal
+from exporter.commands.command import MEASURING, OUTPUT, NameChoice, SectionedCommand
 
 if TYPE_CHECKING:
     from benchmarks.analysis.figures import Figures
@@ -19,28 +20,47 @@ if TYPE_CHECKING:
 
 PAGE = Path("report.html")
 
+RESULTS = "Results"
+"""The heading under which these commands are listed."""
+
 _FIELD_NAMES = [field.name for field in FIELDS]
 
 
-@click.command(context_settings=options.SETTINGS)
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULTS...")
-@click.option(
-    "-o", "page", type=click.Path(path_type=Path), metavar="FILE", help=f"[{PAGE}, unless --markdown is given alone]"
+@click.command(
+    cls=SectionedCommand,
+    heading=RESULTS,
+    examples=("rbench report results/ -o report.html", "rbench report paper-results/ --markdown - --title Paper"),
 )
-@click.option(
+@click.argument(
+    "results",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RESULTS...",
+    help="Files of JSON lines that rbench run wrote, files *.findings.json that rbench paper wrote, or their folders.",
+)
+@OUTPUT.option(
+    "-o",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    show_default=f"{PAGE}, or none with --markdown",
+    help="HTML page to write.",
+)
+@OUTPUT.option(
     "--markdown",
     type=click.Path(path_type=Path, allow_dash=True),
     metavar="FILE",
-    help="For a comment on a change; - is standard output.",
+    show_default="none",
+    help="Markdown file to write, as for a pull request; - is standard output.",
 )
-@click.option("--title", default="rbench", metavar="TEXT", help="Over the page.")
+@OUTPUT.option("--title", default="rbench", metavar="TEXT", help="Title of the page.")
 @terminal.debug_option
 def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, title: str) -> None:
-    """Show measured rows and findings as one page that opens from disk, needs no network and nothing beside it.
+    """Make one HTML page of results and findings.
 
-    RESULTS are files of JSON lines, as rbench run leaves them, files *.findings.json, as rbench paper leaves them, or
-    folders with a results.jsonl or with findings. Of each configuration the rows of its last run are shown. Prints the
-    path of what was written.
+    The page is a single file that opens without a network. For each configuration it shows the last run that reached
+    it. The command prints the paths of the files that it wrote.
     """
     from benchmarks.commands import outputs
     from benchmarks.records.findings import read
@@ -50,6 +70,7 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
     from benchmarks.report_html import svg
     from benchmarks.report_html.page import html
     from runtimes.errors import UsageError
+    from runtimes.files import require_folder
 
     if page is None and markdown is None:
         page = PAGE
@@ -60,6 +81,8 @@ def report(results: tuple[Path, ...], page: Path | None, markdown: Path | None, 
             raise UsageError(
                 "it is read and would be written over", code="output-is-input", path=path, hint="name another file"
             )
+        if path is not None and str(path) != "-":
+            require_folder(path.parent)
     if page is not None:
         svg.require("the page's plots")
     rows = _read_rows(rows_files, required=not findings_files)
@@ -142,32 +165,41 @@ def fraction(context: click.Context, param: click.Parameter, value: str) -> floa
     return part
 
 
-@click.command(context_settings=options.SETTINGS)
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
-@click.option(
+@click.command(
+    cls=SectionedCommand,
+    heading=RESULTS,
+    examples=(
+        "rbench compare main/ change/ --max-slowdown 3%",
+        "rbench compare old.jsonl new.jsonl --across machine --markdown",
+    ),
+)
+@click.argument("old", type=click.Path(path_type=Path), help="Earlier results: a file of JSON lines, or its folder.")
+@click.argument("new", type=click.Path(path_type=Path), help="Later results, likewise.")
+@MEASURING.option(
     "--max-slowdown",
     callback=fraction,
     default="5%",
     metavar="PERCENT",
-    help="Largest slowdown of the p50 that passes, as 5% or 0.05.",
+    help="Largest slowdown of the median latency that passes, as 5% or 0.05.",
 )
-@options.max_drop_option(help="Largest loss of top-1 that passes, in percentage points.")
-@click.option(
+@options.max_drop_option(help="Largest loss of top-1 accuracy that passes, in percentage points.")
+@MEASURING.option(
     "--across",
     multiple=True,
-    type=click.Choice(_FIELD_NAMES),
+    type=NameChoice(_FIELD_NAMES),
     metavar="KEY",
-    help=f"Let rows be compared although they differ in KEY; repeatable. One of {', '.join(_FIELD_NAMES)}.",
+    show_default="none",
+    help=f"Compare rows that differ in KEY, one of {', '.join(_FIELD_NAMES)}; repeatable.",
 )
-@click.option(
+@MEASURING.option(
     "--allow-missing",
     "missing",
     is_flag=True,
-    help="Let pass what OLD measured and NEW lacks or has skipped, as where NEW is of fewer backends.",
+    help="Accept that NEW lacks or skips rows of OLD, as where NEW has fewer backends.",
 )
 @terminal.json_option
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@OUTPUT.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, as for a pull request.")
+@options.explain_option
 @terminal.debug_option
 def compare(
     old: Path,
@@ -178,14 +210,14 @@ def compare(
     missing: bool,
     as_json: bool,
     as_markdown: bool,
+    explain: bool,
 ) -> None:
-    """Say whether NEW is slower than OLD or answers worse, and exit with 1 if so.
+    """Check NEW against OLD for regressions in latency and accuracy.
 
-    OLD and NEW are files of rows as rbench run writes them, or folders with a results.jsonl; of several runs in a file
-    the last one counts. All figures are taken from the raw samples and answers. A row is a regression if it is slower
-    with 95 % confidence and by more than --max-slowdown, if it lost top-1 likewise, or if it was measured before and
-    now fails, is skipped or is not there. Rows of another model file, machine, device, thread count or rate are refused
-    unless --across allows it.
+    A row is a regression if it is slower with 95 % confidence and by more than --max-slowdown, if its top-1 accuracy
+    dropped likewise, or if it was measured before and now fails, is skipped or is missing. The exit code is then 1.
+    Rows of another model file, machine, device, thread count or rate are not compared unless --across allows it. The
+    last run in each file counts.
     """
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown exclude each other")
@@ -201,17 +233,33 @@ def compare(
     elif as_markdown:
         click.echo(markdown(comparison_document(found)), nl=False)
     else:
-        print_document(comparison_document(found), sys.stdout)
+        print_document(comparison_document(found, explain), sys.stdout)
     sys.exit(0 if found.passed else 1)
 
 
-@click.command(context_settings=options.SETTINGS)
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|DIR...")
-@click.option("-o", "out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="To write.")
-@click.option("--force", is_flag=True, help="Replace the file if it is there, even if it is one of those to merge.")
+@click.command(
+    cls=SectionedCommand,
+    heading=RESULTS,
+    examples=("rbench merge first/ second/ -o both.jsonl", "rbench merge *.jsonl -o all.jsonl --force"),
+)
+@click.argument(
+    "sources",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR...",
+    help="Files of JSON lines that rbench run wrote, or their folders.",
+)
+@OUTPUT.option(
+    "-o", "out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="File of JSON lines to write."
+)
+@OUTPUT.option("--force", is_flag=True, help="Replace an existing file, even if it is one of those that are merged.")
 @terminal.debug_option
 def merge(sources: tuple[Path, ...], out: Path, force: bool) -> None:
-    """Put the rows of several files, of several machines too, into one. A row that is in more than one stands once."""
+    """Merge files of results, also from several machines.
+
+    A row that stands in several files is kept once.
+    """
     from benchmarks.compare import merge as merging
 
     merged = merging.merge(sources, out, force)

@@ -1,4 +1,4 @@
-"""How much a latency and an accuracy changed between two results, each with its interval."""
+"""Changes of latency and accuracy between two results, each with its interval."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from benchmarks.accuracy import predictions
 from benchmarks.accuracy.differences import Flips, flips
 from benchmarks.analysis.figures import Figures, compare_latencies, took_turns
+from benchmarks.format import TOO_NOISY, is_too_noisy, with_margin
 from benchmarks.stats.comparison import Units, Verdict
 from exporter.proportions import Interval, newcombe
 from runtimes.errors import Reason
@@ -14,16 +15,18 @@ from runtimes.errors import Reason
 
 @dataclass(frozen=True)
 class LatencyChange:
-    """A quantile of the latency, as it was and as it is.
+    """A quantile of the latency in an old and a new result.
 
     Attributes:
-        old_s, new_s: of all samples together.
-        ratio: old over new, with its interval: below 1 it is slower now. From the processes' own quantiles, so not
-            exactly ``old_s / new_s``.
-        verdict: on the new one; of what is ``slower`` the whole interval is, by more than the resolution of
-            ``benchmarks.stats.comparison``.
-        paired: whether both were measured side by side, in turns.
-        units: as in ``benchmarks.stats.comparison.LatencyComparison``.
+        old_s: The quantile of all old samples, in seconds.
+        new_s: The quantile of all new samples, in seconds.
+        ratio: The old latency divided by the new one; below 1 the new result is slower. It comes from the quantiles of
+            each process, so it is not exactly ``old_s / new_s``.
+        interval: The 95 % interval of ``ratio``.
+        verdict: The verdict on the new result. It is ``slower`` or ``faster`` if the whole interval lies beyond the
+            resolution of ``benchmarks.stats.comparison``.
+        paired: Whether the processes of both results took turns.
+        units: The independent units, as in ``benchmarks.stats.comparison.LatencyComparison``.
     """
 
     old_s: float
@@ -36,31 +39,40 @@ class LatencyChange:
 
     @property
     def slowdown(self) -> float:
-        """How much longer it takes, as a fraction of what it took; below 0 it is faster."""
+        """The relative increase of the latency; below 0 the new result is faster."""
         return 1 / self.ratio - 1
 
     @property
     def slowdown_interval(self) -> Interval:
-        """At 95 %."""
+        """The 95 % interval of ``slowdown``."""
         return 1 / self.interval[1] - 1, 1 / self.interval[0] - 1
 
     @property
     def percent_text(self) -> str:
-        """The slowdown in percent, without the sign, and its interval."""
-        low, high = self.slowdown_interval
-        return f"{100 * self.slowdown:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        """The slowdown in percent with its margin, without the percent sign.
+
+        Without several processes on each side there is no margin.
+        """
+        if self.units != "processes":
+            return with_margin(self.slowdown, None, 1, 100, "+")
+        if is_too_noisy(self.ratio, self.interval):
+            return f"{100 * self.slowdown:+.1f} {TOO_NOISY}"
+        return with_margin(self.slowdown, self.slowdown_interval, 1, 100, "+")
 
 
 @dataclass(frozen=True)
 class AccuracyChange:
-    """Top-1 as it was and as it is.
+    """Top-1 accuracy in an old and a new result.
 
     Attributes:
-        old, new: shares of the images.
-        value: the old less the new, with its interval: below 0 it is better now.
-        paired: whether the predictions were compared image by image; else the totals are, and the interval is wider.
-        images: how many.
-        flips: of predictions, against the old ones; ``None`` of totals.
+        old: The old accuracy, 0 to 1.
+        new: The new accuracy, 0 to 1.
+        value: The old accuracy minus the new one; below 0 the new result is better.
+        interval: The 95 % interval of ``value``.
+        paired: Whether the predictions were compared image by image. If only totals were compared, the interval is
+            wider.
+        images: The number of images.
+        flips: The changed predictions; ``None`` if only totals were compared.
     """
 
     old: float
@@ -73,20 +85,23 @@ class AccuracyChange:
 
 
 def change(old: Figures, new: Figures, q: float) -> LatencyChange | None:
-    """Of the ``q``-quantile; ``None`` where one side has too few samples for it."""
+    """Return the change of the ``q``-quantile from ``old`` to ``new``, or ``None`` if a side has too few samples."""
     before, now = old.quantile(q), new.quantile(q)
     if before is None or now is None:
         return None
-    found, paired = compare_latencies(old.result, new.result, q), took_turns(old.result, new.result)
-    return LatencyChange(before.value, now.value, found.ratio, found.interval, found.verdict, paired, found.units)
+    comparison, paired = compare_latencies(old.result, new.result, q), took_turns(old.result, new.result)
+    return LatencyChange(
+        before.value, now.value, comparison.ratio, comparison.interval, comparison.verdict, paired, comparison.units
+    )
 
 
 def drop(old: Figures, new: Figures) -> AccuracyChange | None:
-    """Of top-1, from the predictions where both have them, else from the totals; ``None`` where there is none to
-    compare.
+    """Return the change of top-1 accuracy from ``old`` to ``new``, or ``None`` if it cannot be compared.
+
+    The predictions are compared if both results have them, otherwise the totals.
 
     Raises:
-        ArtifactError: as ``benchmarks.accuracy.packing.unpack_predictions``.
+        ArtifactError: The packed predictions of a result are damaged.
     """
     if old.top1 is None or new.top1 is None or why_no_drop(old, new):
         return None
@@ -105,15 +120,20 @@ def drop(old: Figures, new: Figures) -> AccuracyChange | None:
 
 
 def why_no_drop(old: Figures, new: Figures) -> Reason | None:
-    """Why their top-1 cannot be compared, where one of them has any."""
+    """Return why the top-1 accuracies cannot be compared, or ``None`` if they can or neither result has any.
+
+    Args:
+        old: The figures of the old result.
+        new: The figures of the new result.
+    """
     if old.top1 is None and new.top1 is None:
         return None
     if old.top1 is None or new.top1 is None:
-        return Reason("top1-on-one-side", f"{'OLD' if old.top1 is None else 'NEW'} has none")
+        return Reason("top1-on-one-side", f"{'OLD' if old.top1 is None else 'NEW'} has no accuracy")
     before, now = old.result.predictions, new.result.predictions
     if before is not None and now is not None:
         if before.asked == now.asked:
             return None
-        return Reason("images-differ", "the two were asked about different images")
-    seen = [f"{side.result.identity.data}, {side.images} images" for side in (old, new)]
-    return None if seen[0] == seen[1] else Reason("data-differ", f"{seen[0]} before, {seen[1]} now")
+        return Reason("images-differ", "the two results were evaluated on different images")
+    data = [f"{side.result.identity.data}, {side.images} images" for side in (old, new)]
+    return None if data[0] == data[1] else Reason("data-differ", f"{data[0]} before, {data[1]} now")

@@ -1,6 +1,6 @@
-"""``rbench compare``: whether what is measured now is slower or answers worse than before.
+"""``rbench compare``: whether new results are slower or less accurate than old ones.
 
-Every figure is derived from the raw samples and predictions. Two results are compared only if they are of one
+Every figure is derived from the raw samples and predictions. Two results are compared only if they have the same
 configuration and were measured under the same conditions (``matching``).
 """
 
@@ -20,21 +20,22 @@ from benchmarks.records import identity, store
 from benchmarks.records.identity import weights_of
 from benchmarks.records.result import Result, Status
 from benchmarks.records.samples import Series
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from runtimes.errors import ArtifactError, CompatibilityError, Reason, UsageError, quote
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What may have become worse.
+    """The limits of the comparison.
 
     Attributes:
-        slowdown: of the p50, as a fraction of what it was: 0.05 lets it take 5 % longer.
-        drop: of top-1, in percentage points.
-        across: the fields of ``identity.FIELDS`` in which two results that are compared may differ.
-        missing: whether the new file may lack, or have skipped, what the old one measured.
+        slowdown: The largest increase of the p50 latency as a fraction: 0.05 allows 5 %.
+        drop: The largest decrease of top-1 accuracy, in percentage points.
+        across: The fields of ``identity.FIELDS`` in which two compared results may differ.
+        missing: Whether results that the old file measured may be missing or skipped in the new file.
 
     Raises:
-        UsageError: a bound below 0, or no such field.
+        UsageError: A limit is negative, or a field is unknown.
     """
 
     slowdown: float = 0.05
@@ -45,30 +46,39 @@ class Limits:
     def __post_init__(self) -> None:
         for option, value in (("--max-slowdown", self.slowdown), ("--max-drop", self.drop)):
             if not value >= 0:
-                raise UsageError(f"{option} must be 0 or more, not {value}", code="limit-negative")
+                raise UsageError(f"{option} is {value}, expected 0 or more", code="limit-negative")
         known = [field.name for field in identity.FIELDS]
         for field in self.across:
             if field not in known:
                 raise UsageError(
-                    f"rows have no {quote(field)!r} to be compared across",
+                    f"unknown field {quote(field)!r} for --across",
                     code="across-unknown",
-                    hint=f"one of {known}",
+                    hint=f"choose one of {', '.join(known)}",
                 )
 
 
 @dataclass(frozen=True)
 class RowComparison:
-    """One configuration, as it was and as it is.
+    """One configuration in the old and the new file.
 
     Attributes:
-        subject, network, backend, precision, batch, threads, device, cuda_graphs, load: which, as the new result has
-            it. ``network`` and ``load`` are words: of the variant and its weights, and of the load's shape.
-        old_status, new_status: as in a result. If one is not ``ok``, there is nothing to compare.
-        p50, p99: of the latency, or of a load shape's responses; ``None`` where a side has too few samples.
-        drop: of top-1.
-        apart: what differs between the two and was let pass.
-        regressions: what became worse than it may.
-        remarks: what a reader must know beside.
+        subject: The variant or file, from the new result, as the fields up to ``load``.
+        network: The variant and its weights, in words.
+        backend: The backend.
+        precision: The precision.
+        batch: The batch size.
+        threads: The number of threads.
+        device: The device.
+        cuda_graphs: Whether CUDA graphs were allowed.
+        load: The load shape in words, or ``None`` without a load.
+        old_status: The status of the old result. Figures are compared only if both are ``ok``.
+        new_status: The status of the new result.
+        p50: The change of the median of the latency, or of the responses of a load; ``None`` with too few samples.
+        p99: The change of the 99th percentile; ``None`` with too few samples.
+        drop: The change of top-1 accuracy.
+        apart: The differences that ``Limits.across`` allows.
+        regressions: The changes that exceed the limits.
+        remarks: Other facts that a reader must know.
     """
 
     subject: str
@@ -92,16 +102,19 @@ class RowComparison:
 
 @dataclass(frozen=True)
 class ComparisonReport:
-    """What came of a comparison.
+    """The result of a comparison.
 
     Attributes:
-        old, new: the files.
-        limits: what was let pass.
-        passed: whether nothing became worse than it may.
-        rows: in the order of the new file.
-        only_old, only_new: configurations that one of the files alone has.
-        gone: those of the old one that were measured there, unless they may be missing: each is a regression.
-        notices: what a reader must know of the files.
+        old: The path of the old file.
+        new: The path of the new file.
+        limits: The limits.
+        passed: Whether there is no regression.
+        rows: The compared configurations, in the order of the new file.
+        only_old: The configurations that only the old file has.
+        only_new: The configurations that only the new file has.
+        gone: The configurations that only the old file has, were measured there, and must not be missing. Each is a
+            regression.
+        notices: Facts about the files that a reader must know.
     """
 
     old: str
@@ -116,13 +129,20 @@ class ComparisonReport:
 
 
 def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Limits) -> ComparisonReport:
-    """Compares two files of results, or the ``results.jsonl`` of two folders. Of a file with several runs the last
-    results of each configuration count. Takes a second a result or so.
+    """Compare two files of results. If a file has several runs, the last results of each configuration count.
+
+    The comparison takes about one second for each result.
+
+    Args:
+        old: The old file of results, or a folder with ``results.jsonl``.
+        new: The new file of results, or a folder with ``results.jsonl``.
+        limits: The limits.
 
     Raises:
-        ResourceError, ArtifactError, CompatibilityError: as ``store.read``.
-        ArtifactError: facts of a result contradict each other.
-        CompatibilityError: as ``matching.match_results``; or not one result was measured on both sides.
+        ResourceError: A file cannot be read.
+        ArtifactError: A line of a file is not a result, or facts of a result contradict each other.
+        CompatibilityError: A file has a newer schema, the results cannot be matched, or no result of the old file that
+            the new file also has was measured.
     """
     paths = store.find_results_file(old), store.find_results_file(new)
     every = [store.read(path) for path in paths]
@@ -130,7 +150,7 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
     matches = matching.match_results(*sides, across=limits.across)
     if not any(before.status == "ok" for before, _, _ in matches.pairs):
         raise CompatibilityError(
-            "no row of OLD that NEW has too was measured: there is nothing to compare",
+            "OLD measured no row that NEW also has, so there is nothing to compare",
             code="nothing-measured-in-old",
             path=paths[0],
         )
@@ -140,11 +160,13 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
             check_facts(result, path)
         figures = Figures.of(before, every[0]), Figures.of(now, every[1])
         rows.append(_compare_rows(*figures, differences, limits))
-    there = {identity.configuration(result, limits.across) for result in sides[1]}
+    configurations = {identity.configuration(result, limits.across) for result in sides[1]}
     gone = tuple(
         result
         for result in matches.only_old
-        if result.status == "ok" and not limits.missing and identity.configuration(result, limits.across) not in there
+        if result.status == "ok"
+        and not limits.missing
+        and identity.configuration(result, limits.across) not in configurations
     )
     return ComparisonReport(
         old=str(paths[0]),
@@ -156,7 +178,7 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
         only_new=_names(matches.only_new, sides),
         gone=_names(gone, sides),
         notices=tuple(
-            f"{side}: {_earlier(len(results) - len(last))} left out"
+            f"{side}: {_describe_earlier(len(results) - len(last))} left out"
             for side, results, last in zip(("OLD", "NEW"), every, sides, strict=True)
             if len(results) > len(last)
         ),
@@ -164,7 +186,7 @@ def compare(old: str | os.PathLike[str], new: str | os.PathLike[str], limits: Li
 
 
 def _names(results: Sequence[Result], sides: Sequence[Sequence[Result]]) -> tuple[str, ...]:
-    """The results' names, with their threads where these tell them apart from others."""
+    """Return the names of results, with their threads if results of the same name differ in them."""
     threads: dict[str, set[int]] = {}
     for result in itertools.chain(*sides):
         threads.setdefault(matching.name(result), set()).add(result.ran.threads)
@@ -173,13 +195,17 @@ def _names(results: Sequence[Result], sides: Sequence[Sequence[Result]]) -> tupl
 
 
 def check_facts(result: Result, path: str | os.PathLike[str]) -> None:
-    """Returns if no fact of the result contradicts another.
+    """Check that no fact of a result contradicts another.
 
-    Figures are not looked at: they are derived from the facts. Packed predictions are checked where they are unpacked.
+    Figures are not checked, because they are derived from the facts. Packed predictions are checked when unpacked.
+
+    Args:
+        result: The result.
+        path: The file of the result, for the message.
 
     Raises:
-        ArtifactError: a sample took no time, the clocks of a process have different numbers of rounds than it had
-            turns, or a result that was not measured has samples.
+        ArtifactError: A sample is not above 0, a process has more rounds than turns, the numbers of services and
+            responses of a load differ, or a result that was not measured has samples.
     """
     for sentence in _find_contradictions(result):
         raise ArtifactError(
@@ -192,7 +218,7 @@ def check_facts(result: Result, path: str | os.PathLike[str]) -> None:
 
 def _find_contradictions(result: Result) -> Iterator[str]:
     if result.status != "ok" and (result.samples or result.load is not None):
-        yield f"its status is {result.status}, and it has samples"
+        yield f"the status is {result.status}, but there are samples"
     for number, process in enumerate(result.samples, start=1):
         for clock in ("latency", "compute", "device", "image"):
             series: Series | None = getattr(process, clock)
@@ -200,15 +226,15 @@ def _find_contradictions(result: Result) -> Iterator[str]:
             if least is not None and least <= 0:
                 yield f"a sample of {clock} in process {number} is {least} s, expected above 0"
         if len(process.latency.rounds_s) > len(process.starts_s):
-            yield f"process {number} has {len(process.latency.rounds_s)} rounds and {len(process.starts_s)} starts"
+            yield f"process {number} has {len(process.latency.rounds_s)} rounds, but {len(process.starts_s)} starts"
     load = result.load
     if load is not None and load.responses_s and min(load.responses_s) <= 0:
         yield f"a response took {min(load.responses_s)} s, expected above 0"
     if load is not None and len(load.services_s) != len(load.responses_s):
-        yield f"it has {len(load.services_s)} services and {len(load.responses_s)} responses"
+        yield f"the load has {len(load.services_s)} services, but {len(load.responses_s)} responses"
 
 
-def _earlier(count: int) -> str:
+def _describe_earlier(count: int) -> str:
     if count == 1:
         return "1 row of an earlier run of the same configuration was"
     return f"{count} rows of earlier runs of the same configurations were"
@@ -246,15 +272,15 @@ def _regressions(
     old: Result, new: Result, p50: LatencyChange | None, lost: AccuracyChange | None, limits: Limits
 ) -> Iterator[Reason]:
     if _stopped_running(old, new, limits):
-        yield Reason("stopped-running", f"was measured before; now {new.status}: {new.reason}")
+        yield Reason("stopped-running", f"measured before, {new.status} now: {new.reason}")
     if p50 is not None and p50.verdict == "slower" and p50.slowdown > limits.slowdown:
-        yield Reason("latency-worse", f"a call takes {p50.percent_text} % longer; {100 * limits.slowdown:g} % may be")
+        yield Reason("latency-worse", f"latency changed by {p50.percent_text} % (limit {100 * limits.slowdown:g} %)")
     if lost is not None and lost.interval[0] > 0 and 100 * lost.value > limits.drop:
-        yield Reason("accuracy-worse", f"top-1 lost {points(lost.value, lost.interval)} points; {limits.drop:g} may be")
+        yield Reason("accuracy-worse", f"top-1 lost {points(lost.value, lost.interval)} pp (limit {limits.drop:g} pp)")
 
 
 def _stopped_running(old: Result, new: Result, limits: Limits) -> bool:
-    """Whether it was measured and no longer runs."""
+    """Return whether the configuration was measured before and is not measured any more."""
     return old.status == "ok" and new.status != "ok" and not (new.status == "skipped" and limits.missing)
 
 
@@ -268,34 +294,34 @@ def _remarks(
             yield Reason("not-measured-twice", f"{measured[0]} before, {measured[1]} now")
         return
     if p50 is None:
-        yield Reason("samples-too-few", "too few samples to compare the latency")
+        yield Reason("samples-too-few", "there are too few samples to compare the latency")
     flips = None if lost is None else lost.flips
     if flips is not None and flips.better + flips.worse:
         p_value = "" if flips.p_value is None else f" (McNemar p = {flips.p_value:.2g})"
         yield Reason(
             "predictions-changed",
-            f"answers: {flips.better} right now that were wrong, {flips.worse} wrong that were right{p_value}; "
-            f"{flips.near_ties} of {flips.near_ties + flips.real} that changed are near ties",
+            f"predictions: {flips.better} corrected, {flips.worse} made wrong{p_value}; {flips.near_ties} of "
+            f"{flips.near_ties + flips.real} changed predictions are borderline",
         )
     if lost is None and (reason := why_no_drop(old, new)):
-        yield Reason(reason.code, f"top-1 not compared: {reason}")
+        yield Reason(reason.code, f"top-1 accuracy not compared: {reason}")
     yield from _circumstances(old, new)
     if p50 is None:
         return
     if p50.units != "processes":
-        yield Reason("one-process-each", "one process on each side: another start of either may land elsewhere")
+        yield Reason("one-process-each", "one process on each side: differences between processes are unknown")
     most = p50.slowdown_interval[1]
-    if p50.verdict == "tie" and most > limits.slowdown:
+    if p50.verdict == NO_DIFFERENCE and most > limits.slowdown:
         yield Reason(
             "too-noisy",
-            f"too noisy to tell {100 * limits.slowdown:g} %: it may be up to {100 * most:.1f} % slower; more processes "
-            "or a longer run tell more",
+            f"too noisy to detect {100 * limits.slowdown:g} %: up to {100 * most:.1f} % slower is possible; run again "
+            "with more processes",
         )
 
 
 def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
-    """What else was not the same, and whether the machine was quiet."""
-    fields = {"runtime version": "backend_version", "provider": "provider", "arithmetic": "arithmetic"}
+    """Yield other differences of the measurements, and whether the machine was busy."""
+    fields = {"backend version": "backend_version", "provider": "provider", "arithmetic": "arithmetic"}
     for words, field in fields.items():
         before, now = getattr(old.result.ran, field), getattr(new.result.ran, field)
         if before != now:
@@ -305,10 +331,10 @@ def _circumstances(old: Figures, new: Figures) -> Iterator[Reason]:
     if len(rates) == 2 and rates[0] != rates[1]:
         yield Reason(
             "rates-differ",
-            f"requests a second, after what the closed loop reached: {rates[0]:,.0f} before, {rates[1]:,.0f} now",
+            f"request rate, from the throughput of a single stream: {rates[0]:,.0f}/s before, {rates[1]:,.0f}/s now",
         )
     for side, figures in (("OLD", old), ("NEW", new)):
         if figures.disturbances:
             others = len(figures.disturbances) - 1
             more = f", and {others} more" if others else ""
-            yield Reason("side-disturbed", f"{side} was disturbed: {figures.disturbances[0]}{more}")
+            yield Reason("side-disturbed", f"{side}: {figures.disturbances[0]}{more}")

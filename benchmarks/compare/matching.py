@@ -1,4 +1,4 @@
-"""Which result of one file is to be compared with which of the other, and what forbids it."""
+"""Which results of two files are compared, and what forbids a comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from runtimes.errors import CompatibilityError
 
 @dataclass(frozen=True)
 class FieldDifference:
-    """A field in which two results differ, and what they have there, in words."""
+    """A field in which two results differ.
+
+    Attributes:
+        field: The name of the field.
+        old: The old value in words.
+        new: The new value in words.
+    """
 
     field: str
     old: str
@@ -21,7 +27,13 @@ class FieldDifference:
 
 @dataclass(frozen=True)
 class Matches:
-    """The results of one configuration in both files, with their differences, and those that have no fellow."""
+    """The results of two files, matched by configuration.
+
+    Attributes:
+        pairs: The old result, the new result and their differences, in the order of the new file.
+        only_old: The old results without a new one.
+        only_new: The new results without an old one.
+    """
 
     pairs: tuple[tuple[Result, Result, tuple[FieldDifference, ...]], ...]
     only_old: tuple[Result, ...]
@@ -29,23 +41,30 @@ class Matches:
 
 
 def name(result: Result) -> str:
-    """The configuration in a few words."""
-    of = result.identity
-    parts = [" ".join(filter(None, (of.backend, of.precision))), f"batch {of.batch}"]
+    """Return the configuration of a result in a few words."""
+    identity = result.identity
+    parts = [" ".join(filter(None, (identity.backend, identity.precision, identity.file))), f"batch {identity.batch}"]
     if result.load is not None:
         parts.append(f"load {format_load(result)}")
     if result.asked.cuda_graphs is False:
         parts.append("no CUDA graphs")
-    return f"{of.subject or of.artifact}: {', '.join(parts)}"
+    return f"{identity.subject or identity.artifact}: {', '.join(parts)}"
 
 
 def format_load(result: Result) -> str:
-    """The load's shape in a few words."""
+    """Return the load shape of a result in a few words."""
     return format_load_value(load_value(result))
 
 
 def differences(old: Result, new: Result) -> tuple[FieldDifference, ...]:
-    """In what the two differ. What a result that gave no number ran on was only asked for, and is not counted."""
+    """Return the fields in which two results differ.
+
+    If a result was not measured, its conditions are only requested values, so only the configuration is compared.
+
+    Args:
+        old: The old result.
+        new: The new result.
+    """
     both = old.status == new.status == "ok"
     return tuple(
         FieldDifference(field.name, field.text(field.of(old)), field.text(field.of(new)))
@@ -55,30 +74,35 @@ def differences(old: Result, new: Result) -> tuple[FieldDifference, ...]:
 
 
 def match_results(old: Sequence[Result], new: Sequence[Result], across: Collection[str] = ()) -> Matches:
-    """Finds for each result of ``new`` the result of ``old`` that it is to be compared with.
+    """Find for each new result the old result to compare with.
 
-    First those that agree in every field, then those that differ in nothing but the fields ``across``. A result is
-    without a fellow where the other file has none of its configuration.
+    Results that agree in every field are matched first, then results that differ only in the fields ``across``. A
+    result stays unmatched if the other file has no result of its configuration.
+
+    Args:
+        old: The old results.
+        new: The new results.
+        across: The names of the fields that may differ.
 
     Raises:
-        CompatibilityError: two results are of one configuration and of different conditions; one could be compared with
-            several; or no result has a fellow.
+        CompatibilityError: Two results of one configuration have different conditions, a result could be compared with
+            several, or no results match.
     """
     search = _ResultMatcher(old, frozenset(across))
     pairs: dict[int, tuple[Result, Result, tuple[FieldDifference, ...]]] = {}
     for exact in (True, False):
         for index in sorted(range(len(new)), key=lambda index: new[index].status != "ok"):
-            if index not in pairs and (found := search.fellow(new[index], exact)):
-                pairs[index] = (found[0], new[index], found[1])
+            if index not in pairs and (match := search.find_match(new[index], exact)):
+                pairs[index] = (match[0], new[index], match[1])
     search.check()
     if not old or not new:
         raise CompatibilityError(f"{'OLD' if not old else 'NEW'} has no rows to compare", code="nothing-to-compare")
     if not pairs:
         nearest = min((differences(one, other) for one in old for other in new), key=len)
         raise CompatibilityError(
-            f"no row of NEW is of a configuration of OLD; the nearest two differ in {format_differences(nearest)}",
+            f"OLD and NEW have no common configuration; the nearest rows differ in {format_differences(nearest)}",
             code="no-common-configuration",
-            hint=f"if that is meant: {' '.join(f'--across {one.field}' for one in nearest)}",
+            hint=f"allow the difference with {' '.join(f'--across {difference.field}' for difference in nearest)}",
         )
     return Matches(
         tuple(pairs[index] for index in sorted(pairs)),
@@ -88,7 +112,7 @@ def match_results(old: Sequence[Result], new: Sequence[Result], across: Collecti
 
 
 class _ResultMatcher:
-    """The old results by configuration, and what was found so far."""
+    """The old results by configuration, and the matches so far."""
 
     def __init__(self, old: Sequence[Result], across: frozenset[str]) -> None:
         self.taken: set[int] = set()
@@ -102,24 +126,26 @@ class _ResultMatcher:
     def _names(self, result: Result) -> tuple[Value, ...]:
         return tuple(field.of(result) for field in FIELDS if field.names and field.name not in self._across)
 
-    def fellow(self, result: Result, exact: bool) -> tuple[Result, tuple[FieldDifference, ...]] | None:
-        """The old result to compare it with, if there is one: in every field, or but for those that may differ."""
-        there = [one for one in self._named.get(self._names(result), ()) if id(one) not in self._exact]
-        found = [(one, differences(one, result)) for one in there]
+    def find_match(self, result: Result, exact: bool) -> tuple[Result, tuple[FieldDifference, ...]] | None:
+        """Return the old result to compare with, and the differences; if ``exact``, without differences."""
+        candidates = [other for other in self._named.get(self._names(result), ()) if id(other) not in self._exact]
+        matches = [(other, differences(other, result)) for other in candidates]
         may_differ = set() if exact else self._across
-        allowed = [(one, apart) for one, apart in found if {each.field for each in apart} <= may_differ]
+        allowed = [(other, apart) for other, apart in matches if {each.field for each in apart} <= may_differ]
         if not allowed:
-            if not exact and found:
-                self._refused.append((result, min((apart for _, apart in found), key=len)))
+            if not exact and matches:
+                self._refused.append((result, min((apart for _, apart in matches), key=len)))
             return None
-        # Last counts what is not counted as a difference from a result that gave no number.
-        distances = [(len(apart), sum(field.of(one) != field.of(result) for field in FIELDS)) for one, apart in allowed]
-        alike = [pair for pair, distance in zip(allowed, distances, strict=True) if distance == min(distances)]
-        best = alike[0]
-        if len(alike) > 1 and not exact:
-            names = "; ".join(name(one) for one, _ in alike)
+        # The second number breaks ties: it also counts conditions of results that were not measured.
+        distances = [
+            (len(apart), sum(field.of(other) != field.of(result) for field in FIELDS)) for other, apart in allowed
+        ]
+        nearest = [match for match, distance in zip(allowed, distances, strict=True) if distance == min(distances)]
+        best = nearest[0]
+        if len(nearest) > 1 and not exact:
+            names = "; ".join(name(other) for other, _ in nearest)
             raise CompatibilityError(
-                f"{name(result)}: {len(alike)} rows of OLD are as near to it: {names}",
+                f"{name(result)}: {len(nearest)} rows of OLD match equally well: {names}",
                 code="match-ambiguous",
                 hint="name fewer fields with --across",
             )
@@ -129,19 +155,19 @@ class _ResultMatcher:
         return best
 
     def check(self) -> None:
-        """Refuses results of one configuration that were measured under different conditions."""
+        """Raise ``CompatibilityError`` if results of one configuration have different conditions."""
         if not self._refused:
             return
         result, apart = self._refused[0]
         more = f", and {len(self._refused) - 1} more" if len(self._refused) > 1 else ""
         fields = dict.fromkeys(d.field for _, each in self._refused for d in each if d.field not in self._across)
         raise CompatibilityError(
-            f"not alike, so not compared: {name(result)}{more}: {format_differences(apart)}",
+            f"the conditions of {name(result)}{more} differ: {format_differences(apart)}",
             code="conditions-differ",
-            hint=f"if that is meant: {' '.join(f'--across {field}' for field in fields)}",
+            hint=f"allow the difference with {' '.join(f'--across {field}' for field in fields)}",
         )
 
 
 def format_differences(apart: Sequence[FieldDifference]) -> str:
-    """The differences in words."""
-    return ", ".join(f"{one.field} {one.old} against {one.new}" for one in apart)
+    """Return the differences in words."""
+    return ", ".join(f"{difference.field} ({difference.old} before, {difference.new} now)" for difference in apart)

@@ -17,40 +17,51 @@ from runtimes.errors import ArtifactError, ResourceError, UsageError
 
 @dataclass(frozen=True)
 class MergeResult:
-    """The results, each once, in the order of the files; and how many were in more than one place."""
+    """The merged results.
+
+    Attributes:
+        results: The results, each once, in the order of the files.
+        duplicates: The number of results that were left out as duplicates.
+    """
 
     results: tuple[Result, ...]
     duplicates: int
 
 
 def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], force: bool = False) -> MergeResult:
-    """Writes the results of all files, or of the ``results.jsonl`` of folders, into ``out``, in the present schema.
+    """Write the results of several files into one file, in the current schema.
 
-    A result is the same as another if both are of one run, one moment and one configuration. ``out`` stays as it was
-    unless it becomes whole.
+    Two results are the same if their run, time and configuration are the same. ``out`` is replaced only by a complete
+    file.
+
+    Args:
+        paths: The files of results, or folders with ``results.jsonl``.
+        out: The file to write.
+        force: Whether an existing file is replaced.
 
     Raises:
-        UsageError: ``out`` is there, as one of the files or otherwise, and ``force`` is not given.
-        ArtifactError: two results of one run, moment and configuration differ: one was edited.
-        ResourceError, ArtifactError, CompatibilityError: as ``store.read``; or ``out`` cannot be written, or would be
-            larger than can be read.
+        UsageError: ``out`` exists, and ``force`` is not set.
+        ArtifactError: A line of a file is not a result, or two results of the same run, time and configuration differ.
+        CompatibilityError: A file has a newer schema.
+        ResourceError: A file cannot be read, ``out`` cannot be written, or ``out`` would be too large to read.
     """
     target = Path(out)
     sources = [store.find_results_file(path) for path in paths]
     if target.exists() and not force:
-        named = any(source.exists() and source.samefile(target) for source in sources)
-        which = "is one of the files" if named else "is there already"
-        raise UsageError(f"{target} {which}", code="output-exists", hint="--force replaces it")
+        is_source = any(source.exists() and source.samefile(target) for source in sources)
+        problem = "is one of the files to merge" if is_source else "already exists"
+        raise UsageError(f"{target} {problem}", code="output-exists", hint="--force replaces it")
+    files.require_folder(target.parent)
+    files.check_writable(target.parent)
     merged = _merge_files(sources)
     lines = (store.format_line(each.result, each.as_json()) for each in Figures.of_all(merged.results))
     content = b"".join(lines)
     if len(content) > store.FILE_LIMIT_BYTES:
         raise ResourceError(
-            f"{len(content):,} bytes of rows, more than the {store.FILE_LIMIT_BYTES:,} that can be read",
+            f"the merged rows have {len(content):,} bytes, more than the {store.FILE_LIMIT_BYTES:,} that rbench reads",
             code="output-too-large",
             path=target,
         )
-    files.check_writable(target.parent)
     with files.write_atomically(target) as temporary:
         temporary.write_bytes(content)
     return merged
@@ -58,18 +69,18 @@ def merge(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], 
 
 def _merge_files(sources: Sequence[Path]) -> MergeResult:
     results: dict[tuple[object, ...], Result] = {}
-    seen = 0
+    count = 0
     for source in sources:
         for result in store.read(source):
-            seen += 1
+            count += 1
             asked = result.asked
             fields = (field.of(result) for field in identity.FIELDS)
             key = (result.run, result.time, asked.group, asked.threads, asked.device, *fields)
             if results.setdefault(key, result) != result:
                 raise ArtifactError(
-                    f"{matching.name(result)} of run {result.run} differs from the same row of another file: one was "
-                    "edited",
+                    f"{matching.name(result)} of run {result.run} differs from the same row of another file: one "
+                    "of the files was edited",
                     code="merge-conflict",
                     path=source,
                 )
-    return MergeResult(tuple(results.values()), seen - len(results))
+    return MergeResult(tuple(results.values()), count - len(results))

@@ -1,6 +1,6 @@
-"""``rbench doctor``: what is installed, whether it works, what is missing, and the command that mends it.
+"""``rbench doctor``: what is installed, whether it works, what is missing, and the command that repairs it.
 
-Libraries are asked and tried in processes of their own: one that crashes or hangs is a finding and no more.
+Libraries are loaded and tested in separate processes, so that a library that crashes or hangs is only a finding.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.doctor import machine, packages, smoke_tests
-from benchmarks.doctor.findings import DoctorReport, Finding, format_report, split_commands
+from benchmarks.doctor.findings import DoctorReport, Finding, format_report, nothing_runs, split_commands
 from benchmarks.doctor.gpu_probe import GpuProbe, probe_gpus
 from runtimes import available_backends
 
@@ -16,14 +16,17 @@ __all__ = ["DoctorReport", "Finding", "examine", "format_report"]
 
 
 def examine(notify: Callable[[str], None]) -> DoctorReport:
-    """Examines everything. Blocks for some seconds a backend, and longer for one that compiles or hangs.
+    """Examine the installation and the machine.
 
-    ``notify`` gets what is at work.
+    The call blocks for a few seconds for each backend, and longer for a backend that compiles or hangs.
+
+    Args:
+        notify: Called with each step.
 
     Raises:
-        CheckFailedError: not even the machine could be looked at.
+        CheckFailedError: The machine cannot be examined.
     """
-    notify("looking at the machine")
+    notify("examining the machine")
     probe, ending = probe_gpus()
     versions = packages.list_installed()
     gpus = probe.environment.gpus
@@ -42,7 +45,7 @@ def examine(notify: Callable[[str], None]) -> DoctorReport:
         rexport=machine.version(),
         folder=str(machine.folder()),
         environment=probe.environment,
-        healthy=all(finding.status != "broken" for finding in findings),
+        healthy=not nothing_runs(findings) and all(finding.status != "broken" for finding in findings),
         findings=tuple(findings),
     )
 
@@ -50,16 +53,16 @@ def examine(notify: Callable[[str], None]) -> DoctorReport:
 def _runtimes(
     probe: GpuProbe, with_gpu: bool, versions: Mapping[str, str], notify: Callable[[str], None]
 ) -> Iterator[Finding]:
-    rows, alone = available_backends(), packages.for_processors(versions)
+    rows, cpu_builds = available_backends(), packages.for_processors(versions)
     install = {
         name: tuple(command.replace("install ", "install --force-reinstall ", 1) for command in split_commands(text)[1])
         for name, text in probe.installs.items()
         if text is not None
     }
-    for trial in smoke_tests.plan_smoke_tests(rows, probe.missing, install, alone, no_gpu=probe.cuda is not None):
+    for test in smoke_tests.plan_smoke_tests(rows, probe.missing, install, cpu_builds, no_gpu=probe.cuda is not None):
 
-        def report(step: str, subject: str = trial.subject) -> None:
-            notify(f"trying {subject}: {step}")
+        def report(step: str, subject: str = test.subject) -> None:
+            notify(f"testing {subject}: {step}")
 
-        yield smoke_tests.run_smoke_test(trial, report)
+        yield smoke_tests.run_smoke_test(test, report)
     yield from (smoke_tests.absent(row, why, with_gpu) for row in rows if (why := probe.missing[row.name]))

@@ -1,11 +1,11 @@
-"""What the doctor says: findings, the report that they make up, and its text."""
+"""The findings of the doctor, the report that holds them, and its text."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -13,31 +13,36 @@ from benchmarks.machine.environment import Environment
 from runtimes.errors import Reason
 
 Topic: TypeAlias = Literal["rexport", "machine", "gpu", "runtimes", "extras", "conflicts", "folders"]
+"""The topic of a finding."""
+
 Status: TypeAlias = Literal["ok", "warning", "missing", "broken"]
+"""The status of a finding, as ``Finding`` explains it."""
 
 WIDTH, _INDENT = 100, 9
+"""The width of the text and the indentation of findings, in columns."""
 
 _TITLES = {"gpu": "GPU", "extras": "extras of rexport"}
-"""Of topics that are called otherwise on paper."""
+"""The titles of topics that differ from the topic."""
 
 _WORDS: dict[Status, tuple[str, str]] = {
     "warning": ("warning", "warnings"),
-    "missing": ("optional thing is missing", "optional things are missing"),
+    "missing": ("optional component is missing", "optional components are missing"),
 }
+"""The words for the verdict, singular and plural."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was examined.
+    """The result of one examination.
 
     Attributes:
-        topic: what it belongs to.
-        subject: what it is about, as ``onnxruntime on cpu``.
-        status: ``missing`` is what nobody installed or built in, and no fault; ``broken`` is there and does not work;
-            a ``warning`` works and disturbs, or will.
-        code: the stable code of the sentence.
-        what: one line.
-        mend: commands that mend it, in their order; none where nothing is to be done, or no command does it.
+        topic: The topic.
+        subject: What was examined, as ``onnxruntime on cpu``.
+        status: ``ok``. ``missing``: not installed or not built in, which is not a fault. ``broken``: installed, but
+            does not work. ``warning``: works, but disturbs measurements or will cause problems.
+        code: The stable code of the sentence.
+        what: The result in one line.
+        mend: The commands that repair it, in their order; empty if nothing has to be done or no command helps.
     """
 
     topic: Topic
@@ -53,11 +58,12 @@ class DoctorReport:
     """All findings.
 
     Attributes:
-        rexport: its version, or ``unknown`` where it runs without being installed.
-        folder: where it runs from.
-        environment: the machine, before anything was tried on it, and every installed package.
-        healthy: whether nothing is broken.
-        findings: grouped by topic.
+        rexport: The version of rexport, or ``unknown`` if it is not installed.
+        folder: The folder that rexport runs from.
+        environment: The machine before the tests, with all installed packages.
+        healthy: Whether a backend runs models and nothing is broken.
+        findings: The findings, grouped by topic.
+        schema_version: The version of the JSON format.
     """
 
     rexport: str
@@ -68,16 +74,34 @@ class DoctorReport:
     schema_version: int = 1
 
 
+NOTHING_RUNS = "no backend can run a model here"
+"""The summary if no backend works."""
+
+FIRST_BACKEND = ("pip install 'rexport[cpu]'",)
+"""The command that installs ONNX Runtime."""
+
+
+def nothing_runs(findings: Iterable[Finding]) -> bool:
+    """Return whether no backend works, not even with a warning."""
+    return not any(finding.topic == "runtimes" and finding.status in ("ok", "warning") for finding in findings)
+
+
 def from_message(topic: Topic, subject: str, status: Status, message: Reason, *mend: str) -> Finding:
-    """A finding from a message, with the commands that mend it, or those in which it ends, as rexport's messages do:
-    ``... (pip install PACKAGE)``. What stands there is a command only if it is nothing else; words stay in the message.
+    """Return a finding with the sentence and the code of a message.
+
+    Args:
+        topic: The topic.
+        subject: What was examined.
+        status: The status.
+        message: The message. Its sentence may end with commands in parentheses, as ``... (pip install PACKAGE)``.
+        mend: The commands that repair it. If empty, the commands at the end of the sentence.
     """
     what, commands = split_commands(message.sentence)
     return Finding(topic, subject, status, message.code, what, mend or commands)
 
 
 def split_commands(sentence: str) -> tuple[str, tuple[str, ...]]:
-    """A sentence without the commands in parentheses at its end, and these commands."""
+    """Split ``sentence`` into the text and the commands in parentheses at its end."""
     parts = _REMEDY.fullmatch(sentence)
     return (sentence, ()) if parts is None else (parts["what"], tuple(parts["mend"].split(_THEN)))
 
@@ -88,12 +112,19 @@ _REMEDY = re.compile(rf"(?P<what>.*) \((?P<mend>{_COMMAND}(?:{_THEN}{_COMMAND})*
 
 
 def format_report(report: DoctorReport) -> Iterator[str]:
-    """Lines of 100 columns at most, but for commands and paths that are longer. Each finding begins with its status,
-    and the commands that mend it stand below it."""
+    """Yield the lines of a report, at most 100 columns wide except for long commands and paths.
+
+    Each finding begins with its status. The commands that repair it follow on lines of their own. If no backend runs
+    models, the report begins with this fact and the command that installs a backend.
+    """
+    if nothing_runs(report.findings):
+        yield f"{NOTHING_RUNS}:"
+        yield from (f"{'':{_INDENT}}$ {command}" for command in FIRST_BACKEND)
+        yield ""
     for topic in get_args(Topic):
-        if found := [finding for finding in report.findings if finding.topic == topic]:
+        if findings := [finding for finding in report.findings if finding.topic == topic]:
             yield _TITLES.get(topic, topic)
-            for finding in found:
+            for finding in findings:
                 yield from _wrap(f"{finding.status:{_INDENT}}{finding.subject}: {finding.what}", " " * _INDENT)
                 yield from (f"{'':{_INDENT}}$ {command}" for command in finding.mend)
             yield ""
@@ -107,9 +138,10 @@ def _wrap(text: str, indent: str) -> list[str]:
 
 
 def verdict(report: DoctorReport) -> str:
-    """The report in a sentence or two."""
+    """Return a summary of the report in one line."""
     broken = [finding.subject for finding in report.findings if finding.status == "broken"]
     counts = Counter(finding.status for finding in report.findings)
     rest = [f"{counts[status]} {words[counts[status] != 1]}" for status, words in _WORDS.items() if counts[status]]
-    head = f"broken: {', '.join(broken)}" if broken else "everything that is installed works"
+    working = NOTHING_RUNS if nothing_runs(report.findings) else "everything that is installed works"
+    head = f"broken: {', '.join(broken)}" if broken else working
     return "; ".join([head, *rest])

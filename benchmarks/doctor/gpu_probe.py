@@ -1,4 +1,4 @@
-"""What only the libraries of a GPU and the machine tell, asked in a process of its own, which they may end."""
+"""Facts that only the GPU libraries know, asked in a separate process that these libraries may crash."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ from runtimes.tensors import cuda
 from runtimes.tensors.cuda import Device
 
 MODULE = "benchmarks.doctor.gpu_probe"
+"""This module, which the process runs."""
+
 LIMIT_S = 60.0
-UNASKED = Reason("gpu-not-probed", "the GPU's libraries could not be asked")
+"""The time limit of the process."""
+
+NOT_PROBED = Reason("gpu-not-probed", "the GPU libraries could not be asked")
+"""The reason for all facts about GPUs if the GPU libraries crash or hang."""
 
 
 @dataclass(frozen=True)
 class GpuProbe:
-    """What was seen.
+    """The facts that the process reports.
 
     Attributes:
-        environment: the machine.
-        missing: by backend, why it cannot run here.
-        installs: by backend, the message in which it asks for its library where that is not installed.
-        nvml, cuda: why the management library and the CUDA runtime show no GPU.
-        devices: that the CUDA runtime shows.
+        environment: The machine.
+        missing: For each backend, the reason why it cannot run here, or ``None``.
+        installs: For each backend, the message about its missing library, as if nothing were installed.
+        nvml: The reason why the management library (NVML) shows no GPU, or ``None``.
+        cuda: The reason why the CUDA runtime shows no GPU, or ``None``.
+        devices: The GPUs that the CUDA runtime shows.
     """
 
     environment: Environment
@@ -42,37 +48,44 @@ class GpuProbe:
 
 
 def probe_gpus(limit_s: float = LIMIT_S) -> tuple[GpuProbe, str | None]:
-    """What was seen, and how the process ended that asked the GPU's libraries, if it did not return.
+    """Ask the GPU libraries in a process of its own.
+
+    Args:
+        limit_s: The time limit of the process.
+
+    Returns:
+        The facts, and how the process ended if it did not return. In this case a second process reports the facts
+        without the GPU libraries.
 
     Raises:
-        CheckFailedError: not even the rest could be seen.
+        CheckFailedError: The second process fails, too.
     """
-    seen = isolated.call(MODULE, False, GpuProbe, limit_s)
-    if isinstance(seen, GpuProbe):
-        return seen, None
+    probe = isolated.call(MODULE, False, GpuProbe, limit_s)
+    if isinstance(probe, GpuProbe):
+        return probe, None
     rest = isolated.call(MODULE, True, GpuProbe, limit_s)
     if isinstance(rest, Failure):
         raise CheckFailedError(f"the machine could not be examined: {rest.reason}", code="probe-failed")
-    return rest, seen.reason.sentence
+    return rest, probe.reason.sentence
 
 
 def main(arguments: Sequence[str]) -> int:
-    """What the process runs, as ``benchmarks.process.isolated.answer``. It is of no other use afterwards."""
+    """Run in the process, with the ``arguments`` of ``benchmarks.process.isolated.answer``."""
     return isolated.answer(arguments, bool, _probe)
 
 
-def _probe(blind: bool) -> GpuProbe:
-    """``blind``: the libraries of a GPU are left alone."""
-    if blind:
-        cuda.missing = lambda: UNASKED
-        gpu.missing = lambda: UNASKED.sentence
+def _probe(without_gpu: bool) -> GpuProbe:
+    """Return the facts, if ``without_gpu`` without loading the GPU libraries. The process must end afterwards."""
+    if without_gpu:
+        cuda.missing = lambda: NOT_PROBED
+        gpu.missing = lambda: NOT_PROBED.sentence
     machine, missing, no_cuda, no_nvml = environment(), _missing(), cuda.missing(), gpu.missing()
     devices: list[Device] = []
     if no_cuda is None:
-        with suppress(BackendUnavailableError):  # there are no more
+        with suppress(BackendUnavailableError):  # raised for the first index without a device
             while True:
                 devices.append(cuda.device(len(devices)))
-    # The process's last question: to each backend it looks as if nothing were installed.
+    # From here on, each backend takes its library for not installed.
     importlib.util.find_spec = lambda *_: None
     return GpuProbe(machine, missing, _missing(), no_nvml, _sentence(no_cuda), tuple(devices))
 

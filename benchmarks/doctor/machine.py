@@ -1,4 +1,4 @@
-"""What the machine is, and how rexport is set up on it: Python, processors, GPUs, folders."""
+"""The machine and the setup of rexport: Python, processors, GPUs, folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks.doctor.findings import Finding, from_message
-from benchmarks.doctor.gpu_probe import UNASKED, GpuProbe
+from benchmarks.doctor.gpu_probe import NOT_PROBED, GpuProbe
 from benchmarks.doctor.packages import at_least, parse_requirement, requirements
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import UNKNOWN
@@ -24,13 +24,13 @@ from runtimes.errors import Reason, ResourceError, UnsafeArtifactError
 from runtimes.processors import control_groups
 
 BUSY = 0.25
-"""Share of the machine's processors: a load average above it disturbs what is measured."""
+"""The highest load average, as a share of the processors, at which measurements are considered undisturbed."""
 
 _GIB = 1 << 30
 
 
 def version() -> str:
-    """rexport's version, or ``unknown`` where it is not installed."""
+    """Return the version of rexport, or ``unknown`` if it is not installed."""
     try:
         return metadata.version("rexport")
     except metadata.PackageNotFoundError:
@@ -38,18 +38,18 @@ def version() -> str:
 
 
 def folder() -> Path:
-    """The folder that rexport runs from."""
+    """Return the folder that rexport runs from."""
     return Path(benchmarks.__path__[0]).parent
 
 
 def python(version: str) -> Finding:
-    """The Python under rexport; ``version`` as ``CPython 3.11.7``."""
+    """Return a finding about Python. ``version`` is a name and a number, as ``CPython 3.11.7``."""
     try:
-        known = metadata.metadata("rexport")
+        rexport = metadata.metadata("rexport")
     except metadata.PackageNotFoundError:
         return Finding("rexport", "python", "ok", "python-version", f"{version}")
-    least = re.search(r">=\s*([\d.]+)", known["Requires-Python"] or "")
-    tested = re.findall(r"Python :: (\d+\.\d+)$", "\n".join(known.get_all("Classifier") or ()), re.MULTILINE)
+    least = re.search(r">=\s*([\d.]+)", rexport["Requires-Python"] or "")
+    tested = re.findall(r"Python :: (\d+\.\d+)$", "\n".join(rexport.get_all("Classifier") or ()), re.MULTILINE)
     number = version.split()[-1]
     if least and not at_least(number, least[1]):
         return Finding("rexport", "python", "broken", "python-too-old", f"{version}; rexport needs {least[1]} or newer")
@@ -60,7 +60,7 @@ def python(version: str) -> Finding:
 
 
 def installation() -> list[Finding]:
-    """Whether it is a checkout, and whether what pip knows of it is what stands there."""
+    """Return findings about the installation: whether it is a checkout, and whether its metadata is current."""
     project = folder() / "pyproject.toml"
     if not project.is_file():
         return [Finding("rexport", "version", "ok", "rexport-installed", f"{version()}, installed in {folder()}")]
@@ -68,7 +68,7 @@ def installation() -> list[Finding]:
     if version() == UNKNOWN:
         reason = Reason(
             "checkout-not-installed",
-            f"it runs from the checkout {folder()} and is not installed: its commands and extras are not known to pip",
+            f"rexport runs from the checkout {folder()} and is not installed, so pip does not know its extras",
         )
         return [from_message("rexport", "version", "warning", reason, edit)]
     findings = [Finding("rexport", "version", "ok", "rexport-checkout", f"{version()}, from the checkout {folder()}")]
@@ -78,19 +78,25 @@ def installation() -> list[Finding]:
     if declared != {(each.extra, each.text) for each in requirements("rexport") if each.extra}:
         reason = Reason(
             "checkout-extras-changed",
-            "pip knows other extras than the checkout's pyproject.toml has: they came after it was installed",
+            "the installed metadata has other extras than pyproject.toml, which was changed after the installation",
         )
         findings.append(from_message("rexport", "extras", "warning", reason, edit))
     return findings
 
 
-def machine(here: Environment, root: Path = Path("/")) -> list[Finding]:
-    """Processors, memory, clocks and load. ``root`` is where ``proc`` and ``sys`` are looked for."""
-    held = "" if here.usable_processors == here.processors else ", by affinity or the control group"
-    usable = f"{here.usable_processors} of {here.processors} are usable{held}"
-    cpu = f"{here.cpu}, {here.architecture}; {usable}"
-    sets = " ".join(here.instruction_sets) or "none of those that count"
-    total, limit = here.memory_bytes, memory_limit(root)
+def machine(environment: Environment, root: Path = Path("/")) -> list[Finding]:
+    """Return findings about processors, memory, clocks and load.
+
+    Args:
+        environment: The machine.
+        root: The folder that holds ``proc`` and ``sys``.
+    """
+    limited = environment.usable_processors != environment.processors
+    held = ", limited by affinity or the control group" if limited else ""
+    usable = f"{environment.usable_processors} of {environment.processors} are usable{held}"
+    cpu = f"{environment.cpu}, {environment.architecture}; {usable}"
+    sets = " ".join(environment.instruction_sets) or "none of the known vector extensions"
+    total, limit = environment.memory_bytes, memory_limit(root)
     memory = f"{total / _GIB:.1f} GiB" if total else UNKNOWN
     if limit is not None and (not total or limit < total):
         memory += f", of which the control group allows {limit / _GIB:.1f} GiB"
@@ -98,13 +104,16 @@ def machine(here: Environment, root: Path = Path("/")) -> list[Finding]:
         Finding("machine", "processors", "ok", "processors", f"{cpu}"),
         Finding("machine", "instruction sets", "ok", "instruction-sets", f"{sets}"),
         Finding("machine", "memory", "ok", "memory", f"{memory}"),
-        _governor(here.governor),
-        _load(here),
+        _governor(environment.governor),
+        _load(environment),
     ]
 
 
 def memory_limit(root: Path) -> int | None:
-    """Bytes that the tightest of this process's control groups allows, or ``None`` without a limit."""
+    """Return the lowest memory limit of the control groups of this process in bytes, or ``None`` without a limit.
+
+    ``root`` is the folder that holds ``proc`` and ``sys``.
+    """
     groups = control_groups("memory", root / "sys/fs/cgroup", root / "proc/self/cgroup")
     files = (group / name for group in groups for name in ("memory.max", "memory.limit_in_bytes"))
     return min((int(text) for text in map(str.strip, map(read_text, files)) if text.isdigit()), default=None)
@@ -112,37 +121,46 @@ def memory_limit(root: Path) -> int | None:
 
 def _governor(governor: str) -> Finding:
     if governor == UNKNOWN:
-        return Finding("machine", "frequency governor", "ok", "governor-unknown", "the system does not tell it")
+        return Finding("machine", "frequency governor", "ok", "governor-unknown", "the system does not report it")
     if governor == "performance":
         return Finding("machine", "frequency governor", "ok", "governor-steady", f"{governor}")
-    reason = Reason("governor-changing", f"{governor}: the clock changes while it is measured")
+    reason = Reason("governor-changing", f"{governor}: the clock frequency changes during measurements")
     mend = "sudo cpupower frequency-set -g performance"
     return from_message("machine", "frequency governor", "warning", reason, mend)
 
 
-def _load(here: Environment) -> Finding:
-    if here.load_average is None:
-        return Finding("machine", "load average", "ok", "load-unknown", "the system does not tell it")
-    load = f"{here.load_average[0]:.2f} over the last minute, on {here.processors} processors"
-    if here.load_average[0] <= BUSY * here.processors:
+def _load(environment: Environment) -> Finding:
+    if environment.load_average is None:
+        return Finding("machine", "load average", "ok", "load-unknown", "the system does not report it")
+    load = f"{environment.load_average[0]:.2f} over the last minute, on {environment.processors} processors"
+    if environment.load_average[0] <= BUSY * environment.processors:
         return Finding("machine", "load average", "ok", "load-low", f"{load}")
-    return Finding("machine", "load average", "warning", "load-high", f"{load}: what is measured now will be disturbed")
+    return Finding("machine", "load average", "warning", "load-high", f"{load}: measurements will be unreliable")
 
 
 def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Finding]:
-    """The GPUs, and whether the libraries that ask them work. ``ending`` is how a first look at them ended."""
+    """Return findings about the GPUs and their libraries.
+
+    Args:
+        probe: The facts that the GPU libraries report.
+        ending: How the process ended that asked the GPU libraries, or ``None`` if it returned.
+        root: The folder that holds ``proc``.
+    """
     if ending is not None:
         return [
             Finding(
-                "gpu", "driver", "broken", "gpu-libraries-crashed", f"{UNASKED}: the process that asked them {ending}"
+                "gpu", "driver", "broken", "gpu-libraries-crashed", f"{NOT_PROBED}: the process that asks them {ending}"
             )
         ]
     cards = [
         (card.name, card.compute_capability, card.memory_bytes, f"driver {card.driver}, CUDA {card.cuda}")
         for card in probe.environment.gpus
-    ] or [(each.name, each.compute_capability, each.memory_bytes, f"CUDA {each.driver}") for each in probe.devices]
+    ] or [
+        (device.name, device.compute_capability, device.memory_bytes, f"CUDA {device.driver}")
+        for device in probe.devices
+    ]
     if not cards and not (root / "proc/driver/nvidia/version").exists():
-        reason = Reason("no-gpu", "no NVIDIA GPU and no driver of one: artifacts run on the processor")
+        reason = Reason("no-gpu", "no NVIDIA GPU and no NVIDIA driver: artifacts run on the processor")
         return [from_message("gpu", "NVIDIA", "missing", reason)]
     findings = []
     for name, capability, memory_bytes, versions in cards:
@@ -163,7 +181,7 @@ def gpu(probe: GpuProbe, ending: str | None, root: Path = Path("/")) -> list[Fin
 
 
 def folders() -> list[Finding]:
-    """Where downloads and engines are kept, and whether they can be."""
+    """Return findings about the folders for downloads and engines, and whether they are writable."""
     return [
         _check_folder("downloaded weights", cache_folder),
         _check_folder("engines", engine_cache.default_folder, engine_cache.claim_folder),
@@ -171,7 +189,7 @@ def folders() -> list[Finding]:
 
 
 def _check_folder(subject: str, find: Callable[[], Path], check: Callable[[Path], object] = Path.stat) -> Finding:
-    """``check`` is what refuses a folder that is there and must not be used."""
+    """Return the finding about a folder. ``check`` raises an error for an existing folder that must not be used."""
     elsewhere = (f'export {CACHE_VARIABLE}="$HOME/rexport-cache"',)
     try:
         path = find()
@@ -181,15 +199,15 @@ def _check_folder(subject: str, find: Callable[[], Path], check: Callable[[Path]
         if path.is_dir():
             check(path)
         nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
-        with tempfile.TemporaryFile(dir=nearest):  # leaves nothing, and the folder is not made
+        with tempfile.TemporaryFile(dir=nearest):  # removed at once, and does not create the folder
             pass
     except UnsafeArtifactError as error:
         mend = () if error.hint is None else (error.hint,)
         return Finding("folders", subject, "broken", error.code, f"{path} {error.what}", mend)
     except OSError as error:
-        reason = f"cannot be written into ({error.strerror or error})"
+        reason = f"is not writable ({error.strerror or error})"
         return Finding("folders", subject, "warning", "folder-not-writable", f"{path} {reason}", elsewhere)
-    content = "which is made when it is needed"
+    content = "which is created when needed"
     if path.is_dir():
         sizes = [Path(parent, name).lstat().st_size for parent, _, names in os.walk(path) for name in names]
         files = "1 file" if len(sizes) == 1 else f"{len(sizes):,} files"

@@ -1,7 +1,7 @@
-"""A network so small that its answers are computed here in NumPy: a convolution, a mean over the image, a matrix.
+"""A network small enough to compute its outputs in NumPy: a convolution, a mean over the image, a matrix product.
 
-It is written in each format that a backend opens and that can be made without that backend: ONNX byte by byte, a
-``.pt2`` program by PyTorch, which whoever opens one has.
+The network is written in each format that a backend opens and that needs no library of another backend: ONNX byte by
+byte, and a ``.pt2`` program by PyTorch, which a backend for such programs has.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ _INPUT = TensorSpec("input", "float32", ("batch", _CHANNELS, _SIZE, _SIZE))
 _OUTPUT = TensorSpec("logits", "float32", ("batch", _CLASSES))
 
 _TOLERANCE, _TOLERANCE_TF32 = 1e-4, 1e-2
-"""Limits of the logits' relative difference: in float32, and where a GPU may round to TensorFloat-32."""
+"""The limits of the relative difference of logits: in float32, and for a GPU that may round to TensorFloat-32."""
 
 
 def write(format: str, folder: Path, tf32: bool) -> Path:
-    """The artifact's path in ``folder``, which is there. ``format`` is one of ``FORMATS``; ``tf32`` as manifests say.
+    """Write the model as an artifact and return its path.
+
+    Args:
+        format: One of ``FORMATS``.
+        folder: The folder, which exists.
+        tf32: Whether the manifest allows TensorFloat-32.
 
     Raises:
-        ResourceError: it cannot be written.
+        ResourceError: The artifact cannot be written.
     """
     images = np.random.default_rng(0).standard_normal((IMAGES, _CHANNELS, _SIZE, _SIZE), np.float32)
     target = folder / f"sample.{format}"
@@ -63,31 +68,31 @@ def write(format: str, folder: Path, tf32: bool) -> Path:
 
 
 def weights() -> dict[str, Array]:
-    """The network's numbers, float32: of the convolution (out, in, 3, 3), its bias, of the matrix (classes, in)."""
+    """Return the weights as float32: filters (out, in, 3, 3), bias (out,), matrix (classes, in)."""
     random = np.random.default_rng(1)
     shapes = {"filters": (_FILTERS, _CHANNELS, 3, 3), "bias": (_FILTERS,), "matrix": (_CLASSES, _FILTERS)}
     return {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
 def logits(images: Array) -> Array:
-    """The network's answers (n, classes) to images (n, 3, h, w), float32, computed in float64."""
-    numbers = {name: array.astype(np.float64) for name, array in weights().items()}
+    """Return the logits (n, classes) for images (n, 3, h, w) as float32, computed in float64."""
+    arrays = {name: array.astype(np.float64) for name, array in weights().items()}
     framed = np.pad(images.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(framed, (3, 3), axis=(2, 3))  # (n, c, h, w, 3, 3)
-    convolved = np.einsum("nchwij,ocij->nohw", windows, numbers["filters"]) + numbers["bias"][:, None, None]
+    convolved = np.einsum("nchwij,ocij->nohw", windows, arrays["filters"]) + arrays["bias"][:, None, None]
     pooled = np.maximum(convolved, 0).mean(axis=(2, 3))  # (n, filters)
-    answers: Array = pooled @ numbers["matrix"].T
-    return answers.astype(np.float32)
+    outputs: Array = pooled @ arrays["matrix"].T
+    return outputs.astype(np.float32)
 
 
 def _write_pt2(path: Path) -> None:
     import torch
 
-    numbers = {name: torch.from_numpy(array) for name, array in weights().items()}
+    tensors = {name: torch.from_numpy(array) for name, array in weights().items()}
     convolution = torch.nn.Conv2d(_CHANNELS, _FILTERS, 3, padding=1)
     linear = torch.nn.Linear(_FILTERS, _CLASSES, bias=False)
-    convolution.load_state_dict({"weight": numbers["filters"], "bias": numbers["bias"]})
-    linear.load_state_dict({"weight": numbers["matrix"]})
+    convolution.load_state_dict({"weight": tensors["filters"], "bias": tensors["bias"]})
+    linear.load_state_dict({"weight": tensors["matrix"]})
     network = torch.nn.Sequential(
         convolution, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), linear
     ).eval()
@@ -97,10 +102,10 @@ def _write_pt2(path: Path) -> None:
         torch.export.save(program, file)
 
 
-# Protocol buffers' wire encoding of onnx.proto's messages: field number and wire type, then a varint or bytes.
+# Wire encoding of the messages of onnx.proto (protocol buffers): field number and wire type, then a varint or bytes.
 
 _OPSET, _IR_VERSION, _FLOAT = 18, 9, 1
-_INT, _INTS = 2, 7  # of AttributeProto.AttributeType
+_INT, _INTS = 2, 7  # values of AttributeProto.AttributeType
 
 
 def _varint(value: int) -> bytes:
@@ -139,7 +144,7 @@ def _value(spec: TensorSpec) -> bytes:
 
 
 def onnx_bytes() -> bytes:
-    """The network as an ONNX file."""
+    """Return the network as an ONNX file."""
     nodes = (
         _node("Conv", ("input", "filters", "bias"), "convolved", kernel_shape=(3, 3), pads=(1, 1, 1, 1)),
         _node("Relu", ("convolved",), "positive"),
@@ -158,4 +163,4 @@ def onnx_bytes() -> bytes:
 
 
 FORMATS: dict[str, Callable[[Path], object]] = {"onnx": lambda path: path.write_bytes(onnx_bytes()), "pt2": _write_pt2}
-"""What writes the sample in that format."""
+"""The functions that write the model, by format."""

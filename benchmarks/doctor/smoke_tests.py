@@ -1,4 +1,4 @@
-"""Whether each backend works: it opens a tiny model in a process of its own, and its answers are compared."""
+"""Smoke tests: each backend opens a tiny model in a process of its own, and its outputs are compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtimes.protocol import Backend
 from runtimes.selection import PROCESSOR
 
 LIMIT_S = 120.0
-"""Without a sign of life, at each step. The longest one compiles for 10 s, or for 40 on a busy machine."""
+"""The time without a sign of life after which a test ends. The longest step compiles for 10 s to 40 s."""
 
 _PROBE = (*PROGRAM[:-1], "benchmarks.doctor.smoke_worker")
 _ONE_CALL = Plan(duration_s=0.0, min_samples=1, max_samples=1, window_s=0.0, warmup_limit_s=0.0)
@@ -27,9 +27,13 @@ _ONE_CALL = Plan(duration_s=0.0, min_samples=1, max_samples=1, window_s=0.0, war
 
 @dataclass(frozen=True)
 class SmokeTest:
-    """One backend on one device. ``install`` is what brings or mends its library, one command or none.
+    """The test of one backend on one device.
 
-    ``for_processors`` names installed packages that are built without a GPU, and have a build with one.
+    Attributes:
+        row: The backend.
+        device: The device.
+        install: The command that installs or repairs the library, or nothing.
+        for_processors: The installed packages that are built without GPU support and have a build with it.
     """
 
     row: Backend
@@ -39,7 +43,7 @@ class SmokeTest:
 
     @property
     def subject(self) -> str:
-        """As ``onnxruntime on cpu``."""
+        """The name of the test, as ``onnxruntime on cpu``."""
         return f"{self.row.name} on {self.device}"
 
 
@@ -50,7 +54,15 @@ def plan_smoke_tests(
     for_processors: tuple[str, ...],
     no_gpu: bool,
 ) -> list[SmokeTest]:
-    """The backends that are there, on each device that is there."""
+    """Return a test for each installed backend on each available device.
+
+    Args:
+        rows: The backends.
+        missing: For each backend, the reason why it cannot run here, or ``None``.
+        install: For each backend, the command that installs or repairs its library.
+        for_processors: The installed packages that are built without GPU support and have a build with it.
+        no_gpu: Whether there is no usable GPU.
+    """
     return [
         SmokeTest(row, device, install.get(row.name, ()), for_processors)
         for row in rows
@@ -61,25 +73,42 @@ def plan_smoke_tests(
 
 
 def absent(row: Backend, reason: str, with_gpu: bool) -> Finding:
-    """A backend that is not there. Without a GPU, nothing is to be done about one that runs on GPUs alone."""
+    """Return the finding about a backend that is not installed.
+
+    Without a GPU, no command is given for a backend that runs only on GPUs.
+
+    Args:
+        row: The backend.
+        reason: The reason why the backend cannot run here.
+        with_gpu: Whether there is a GPU.
+    """
     if with_gpu or PROCESSOR in row.devices:
         return from_message("runtimes", row.name, "missing", Reason("backend-missing", f"{reason}"))
     what, _ = split_commands(reason)
-    return Finding("runtimes", row.name, "missing", "backend-needs-gpu", f"it runs on NVIDIA GPUs alone; {what}")
+    return Finding(
+        "runtimes", row.name, "missing", "backend-needs-gpu", f"the backend runs only on NVIDIA GPUs; {what}"
+    )
 
 
 def run_smoke_test(
     test: SmokeTest, notify: Callable[[str], None], limit_s: float = LIMIT_S, program: tuple[str, ...] = _PROBE
 ) -> Finding:
-    """What came of it. Blocks until its process has ended, which is ``limit_s`` after its last step at the latest.
+    """Run a test and return its finding.
 
-    ``notify`` is told each step; ``program`` is started as ``benchmarks.process.worker_process.run`` starts it.
+    The call blocks until the process of the test has ended, at most ``limit_s`` after its last step.
+
+    Args:
+        test: The test.
+        notify: Called with each step.
+        limit_s: The time that one step may take.
+        program: The command that ``benchmarks.process.worker_process.run`` starts.
     """
     format = next((name for name in test.row.formats if name in sample_model.FORMATS), None)
     if format is None:
         reason = Reason(
             "backend-not-tried",
-            f"installed and not tried: no model of a format that it opens can be made here ({test.row.formats[0]})",
+            f"installed but not tested: rexport cannot make a model in the format of this backend "
+            f"({test.row.formats[0]})",
         )
         return from_message("runtimes", test.subject, "warning", reason)
     with tempfile.TemporaryDirectory(prefix="rexport-doctor-") as folder:
@@ -103,20 +132,20 @@ def run_smoke_test(
 
 
 def judge_outcome(test: SmokeTest, outcome: JobOutcome) -> Finding:
-    """The outcome as a finding."""
+    """Return the finding about the ``outcome`` of a ``test``."""
     library = outcome.description
     if outcome.status == "ok" and library is not None:
-        sitting = outcome.sitting
-        times = f"opened in {sitting.load_s:.1f} s, first call {sitting.first_s * 1e3:,.0f} ms" if sitting else ""
-        what = f"{library.version} ({library.provider}) gives the right answers; {times}"
+        process = outcome.sitting
+        times = f"opened in {process.load_s:.1f} s, first call {process.first_s * 1e3:,.0f} ms" if process else ""
+        what = f"{library.version} ({library.provider}) gives correct outputs; {times}"
         if not outcome.notes:
             return Finding("runtimes", test.subject, "ok", "backend-works", f"{what}")
         what = "; ".join(map(str, (what, *outcome.notes)))
         return Finding("runtimes", test.subject, "warning", "backend-works-partly", f"{what}", test.install)
-    reason = "it gave no reason" if outcome.reason is None else outcome.reason.sentence
+    reason = "the worker reported no reason" if outcome.reason is None else outcome.reason.sentence
     unbuilt = any(name in reason.lower() for name in test.for_processors)
     if outcome.status == "skipped" and test.device != PROCESSOR and unbuilt:
         return from_message("runtimes", test.subject, "missing", Reason("backend-missing", f"{reason}"))
     finding = from_message("runtimes", test.subject, "broken", Reason("backend-broken", f"{reason}"))
-    says_itself = bool(finding.mend) or reason.endswith(")")
-    return finding if says_itself else replace(finding, mend=test.install)
+    has_remedy = bool(finding.mend) or reason.endswith(")")
+    return finding if has_remedy else replace(finding, mend=test.install)

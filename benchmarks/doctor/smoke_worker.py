@@ -1,8 +1,7 @@
-"""One backend tried in a process of its own: ``python -m benchmarks.doctor.smoke_worker``, called as
-``benchmarks.worker`` is.
+"""The smoke test of one backend in a process of its own: ``python -m benchmarks.doctor.smoke_worker``.
 
-It is what ``benchmarks.worker`` does with any artifact, on a sample that is made first, in the same process: a library
-that cannot make one, or dies at it, is as broken as one that cannot run it.
+The process takes the arguments of ``benchmarks.worker`` and does the same with a sample model, which it writes first. A
+library that cannot write the model is as broken as a library that cannot run it.
 """
 
 from __future__ import annotations
@@ -18,11 +17,14 @@ from benchmarks.worker import __main__ as worker
 from runtimes import codec
 
 CACHES = ("REXPORT_CACHE", "TORCHINDUCTOR_CACHE_DIR")
-"""Folders in which an engine or code of an earlier day would hide that no new one can be made."""
+"""The variables of cache folders. An engine or code from an earlier day would hide that none can be made now."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """As ``benchmarks.worker.main``; the job's artifact is a path that is still to be made, and ends in its format."""
+    """Write the model and run the worker with the ``arguments`` of ``benchmarks.worker.main``.
+
+    The artifact of the job is the path of the model to write. Its suffix is the format.
+    """
     path = Path(arguments[0])
     job = codec.loads(Job, path.read_bytes())
     for name in CACHES:
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 MAKING = "make a model"
-"""The first step, in the parent's ears."""
+"""The first step that the process reports."""
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from exporter.data.dataset import BUNDLED_NAME
 from exporter.models.variants import variant
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
+from runtimes.backends import registry
 from runtimes.errors import ArtifactError, Reason, RexportError, UsageError
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ class ExportContext:
     def exporter(self) -> network.ExportListener:
         from exporter import network
 
-        return network.ExportListener(self.step, lambda line: self.listener.notice(str(line)))
+        return network.ExportListener(self.step, self.listener.notice)
 
 
 def make_from_variant(name: str, place: ExportContext) -> Subject:
-    """The variant, exported in the precisions that were asked for, and its PyTorch twin."""
+    """The variant, exported in the precisions that were asked for, and its PyTorch twin where that is measured."""
     from exporter import network
 
     request = place.request
@@ -72,7 +73,7 @@ def make_from_variant(name: str, place: ExportContext) -> Subject:
         network=name,
         weights=prepared.weights,
         typed=tuple(exports.make(precision, TYPED_FORMAT) for precision in request.precisions or (FP32,)),
-        reference=exports.reference(),
+        reference=exports.reference() if _is_reference_measured(request) else UNMEASURED,
         fixed_batch=None,
         data=request.data or (BUNDLED_NAME if known else None),
         programs=tuple(exports.make(precision, PROGRAM_FORMAT) for precision in _program_precisions(request)),
@@ -86,33 +87,64 @@ def _program_precisions(request: BenchmarkRequest) -> tuple[str, ...]:
     return tuple(name for name in request.precisions if name != FP32 and PRECISIONS[name].element is not None)
 
 
-def make_from_file(artifact: Artifact, place: ExportContext) -> Subject:
-    """The file, exported in the other precisions that were asked for, and its PyTorch twin."""
-    manifest, precisions, others = artifact.manifest, place.request.precisions, _program_precisions(place.request)
-    if manifest is None or not (set(precisions) - {manifest.precision} or others):
-        return subject_of(artifact, artifact, place, _reference_of_file(artifact, place))
-    own = PrecisionVariant(manifest.precision, artifact)
+def make_from_files(artifacts: Sequence[Artifact], place: ExportContext) -> Subject:
+    """One network's files, exported in the other precisions that were asked for, and their PyTorch twin where that is
+    measured. What is exported comes from the first of them in fp32, or else from the first."""
+    artifact = next((one for one in artifacts if one.manifest and one.manifest.precision == FP32), artifacts[0])
+    manifest, request = artifact.manifest, place.request
+    own = [
+        PrecisionVariant(
+            None if one.manifest is None else one.manifest.precision,
+            one,
+            file=one.path.name if len(artifacts) > 1 else None,
+        )
+        for one in artifacts
+    ]
+    if request.precisions:
+        own = [typed for typed in own if typed.precision in request.precisions]
+    there = {typed.precision for typed in own}
+    lacking = [name for name in request.precisions if name not in there]
+    others = _program_precisions(request)
     if artifact.format.name == PROGRAM_FORMAT:
-        others = tuple(name for name in others if name != own.precision)
+        others = tuple(name for name in others if name not in there)
+    subject = replace(subject_of(artifact, artifact, place, UNMEASURED), typed=tuple(own))
+    if manifest is None or not (lacking or others):
+        if not _is_reference_measured(request):
+            return subject
+        return replace(subject, reference=_reference_of_file(artifact, place))
     from exporter.targets.rebuild import network_of
 
+    reference = UNMEASURED
     try:
         place.step("making its network again")
         network = network_of(artifact, place.exporter())
     except RexportError as error:
         refusal = _refusal(error)
-        typed = [own if name == own.precision else PrecisionVariant(name, refusal) for name in precisions]
+        made = [PrecisionVariant(name, refusal) for name in lacking]
         programs = [PrecisionVariant(name, refusal, PROGRAM_FORMAT) for name in others]
-        reference = _reference_of_file(artifact, place)
+        if _is_reference_measured(request):
+            reference = _reference_of_file(artifact, place)
     else:
-        if place.request.data is not None:
-            network = replace(network, data=place.request.data)
+        if request.data is not None:
+            network = replace(network, data=request.data)
         exports = _NetworkExports(network, manifest.inputs[0].fixed_batch, manifest.sha256, place)
-        typed = [own if name == own.precision else exports.make(name, TYPED_FORMAT) for name in precisions]
+        made = [exports.make(name, TYPED_FORMAT) for name in lacking]
         programs = [exports.make(name, PROGRAM_FORMAT) for name in others]
-        reference = exports.reference()
-    subject = subject_of(artifact, artifact, place, reference)
-    return replace(subject, typed=tuple(typed), programs=tuple(programs))
+        if _is_reference_measured(request):
+            reference = exports.reference()
+    asked = request.precisions or tuple(filter(None, there))
+    typed = sorted([*own, *made], key=lambda one: asked.index(one.precision or ""))
+    return replace(subject, typed=tuple(typed), programs=tuple(programs), reference=reference)
+
+
+UNMEASURED = PrecisionVariant(
+    FP32, Refusal("skipped", Reason("reference-not-measured", "PyTorch is not measured")), PROGRAM_FORMAT
+)
+"""In place of the PyTorch twin where no backend is measured that opens it."""
+
+
+def _is_reference_measured(request: BenchmarkRequest) -> bool:
+    return any(PROGRAM_FORMAT in backend.formats for backend in select_backends(request))
 
 
 def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, reference: PrecisionVariant) -> Subject:
@@ -181,7 +213,7 @@ def _reference_of_file(artifact: Artifact, place: ExportContext) -> PrecisionVar
     if artifact.format.name not in REMADE_FORMATS:
         formats = ", ".join(sorted(REMADE_FORMATS))
         return _no_reference(Reason("reference-needs-format", f"only a file of format {formats} can have one"))
-    missing = select_backends(place.request)[0].missing()
+    missing = registry.reference_backend().missing()
     if missing is not None:
         return _no_reference(missing)
     from exporter.targets.rebuild import reference

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import re
-import statistics
 import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from benchmarks.analysis.assembly import ResultContext, finish_result, start_res
 from benchmarks.format import count, one_line
 from benchmarks.harness import scheduler
 from benchmarks.harness.cold_starts import PAGE_CACHE, cold_start
+from benchmarks.harness.eta import Eta, RunPlan
 from benchmarks.harness.scheduler import ScheduledJob
 from benchmarks.harness.subjects import subjects
 from benchmarks.machine.environment import environment
 from benchmarks.process import worker_process
 from benchmarks.process.job import OVERTIME, Job, JobOutcome, ProcessOutcomes, status_of
+from benchmarks.records.identity import NOT_REACHED
 from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.request import BenchmarkRequest, Configuration, Refusal, RunListener, Subject, select_backends
 from benchmarks.records.result import Ran, Result
@@ -57,45 +60,6 @@ class Trial:
     later_s: tuple[float, ...] = ()
 
 
-class Eta:
-    """How long a run still takes: tells the seconds whenever something is known of them; ``None`` where nothing is.
-
-    A trial takes the seconds that it is known to last, and besides what those before took on average. Of the first
-    trial its own progress tells.
-    """
-
-    def __init__(self, tell: Callable[[float | None], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._tell = tell
-        self._clock = clock
-        self._besides_s: list[float] = []
-        self._began_s = 0.0
-        self._known_s = 0.0
-        self._later_s: Sequence[float] = ()
-
-    def begin(self, known_s: float, later_s: Sequence[float]) -> None:
-        """A trial begins that lasts ``known_s`` at least, and each of those after it ``later_s``."""
-        self._began_s, self._known_s, self._later_s = self._clock(), known_s, later_s
-        self.progress(None, None)
-
-    def progress(self, left_s: float | None, whole_s: float | None) -> None:
-        """The trial at work takes ``left_s`` more of ``whole_s``, as far as it knows itself."""
-        if self._besides_s:
-            besides_s = statistics.fmean(self._besides_s)
-        elif whole_s is not None:
-            besides_s = whole_s - self._known_s
-        else:
-            self._tell(None)
-            return
-        if left_s is None:
-            left_s = max(0.0, self._known_s + besides_s - (self._clock() - self._began_s))
-        self._tell(left_s + math.fsum(self._later_s) + besides_s * len(self._later_s))
-
-    def end(self, measured: bool) -> None:
-        """The trial has ended; one that was not ``measured`` says nothing of the others."""
-        if measured:
-            self._besides_s.append(max(0.0, self._clock() - self._began_s - self._known_s))
-
-
 class Harness:
     """Measures trials, and remembers which pairs of each network have answered.
 
@@ -121,7 +85,8 @@ class Harness:
         self._began_s = time.monotonic()
         self._ceilings: Ceilings | None = None
         self._eta = Eta(listener.left)
-        self._answered: set[tuple[str, str, str | None]] = set()
+        self._plan: RunPlan | None = None
+        self._answered: set[tuple[str, str, str | None, str | None]] = set()
         self._groups = Counter[str]()
 
     def __enter__(self) -> Harness:
@@ -143,21 +108,39 @@ class Harness:
         if self._ceilings.missing is not None:
             self.listener.notice(f"no roofline: {self._ceilings.missing}")
 
+    def announce(self, plan: RunPlan) -> None:
+        """Says what is going to be measured, and how long that takes by estimate."""
+        load = self._environment.load_average
+        # The load average lags by a minute and counts what gives way to others: its root is the better guess.
+        slowness = 1.0 if load is None else math.sqrt(max(1.0, load[0] / (os.cpu_count() or 1)))
+        self._plan = plan = replace(plan, slowness=slowness)
+        self.listener.notice(plan.sentence())
+        self._eta.plan(plan.estimates())
+
     def measure(self, trials: Iterable[Trial]) -> Iterator[Result]:
         """A result for each configuration of each trial; blocks for seconds. The next trial is asked for when the
         results of the one before have been taken, so that a generator of trials can go by them.
 
         A pair's answers are taken once, in its first result that is ok. An interrupt, or the end of the process that
-        was asked for, gives the results of the processes that were through, and comes through itself.
+        was asked for, gives the results of the processes that were through, and a result for each configuration that
+        was not reached; then it comes through itself. Trials that follow are asked for once more by then.
         """
-        for trial in trials:
+        remaining = iter(trials)
+        for trial in remaining:
             known_s = 0.0 if trial.load is None else trial.load.duration_s
             self._eta.begin(known_s, trial.later_s)
             measured = False
-            for result in self._race(trial) if trial.load is None else self._measure_load(trial, trial.load):
-                measured = measured or result.status == "ok"
-                yield result
+            try:
+                for result in self._race(trial) if trial.load is None else self._measure_load(trial, trial.load):
+                    measured = measured or result.status == "ok"
+                    yield result
+            except (KeyboardInterrupt, SystemExit):
+                unreached = remaining if trial.load is None else itertools.chain([trial], remaining)
+                for later in unreached:
+                    yield from (self._finish(later, configuration, None) for configuration in later.configurations)
+                raise
             self._eta.end(measured)
+        self.listener.position(0, 0, 0)
 
     def _race(self, trial: Trial) -> Iterator[Result]:
         """Configurations side by side, in processes of their own."""
@@ -171,9 +154,14 @@ class Harness:
         subject = trial.subject.name
         self._groups[subject] += 1
 
-        def report(name: str, step: str, left_s: float | None, whole_s: float | None) -> None:
-            self._eta.progress(left_s, whole_s)
-            self.listener.step(f"{subject} · {name}" if name else subject, step)
+        prefix = self._prefix(trial.subject)
+        names = [entry.name for entry in entries.values()]
+        together = names[0] if len(names) == 1 else f"batch {trial.configurations[0].batch}"
+
+        def report(name: str, step: str, left_s: float | None, process_s: float | None) -> None:
+            self._eta.progress(left_s, process_s)
+            self._report_position(trial, names.index(name) if name else None)
+            self.listener.step(f"{prefix}{name or together}", step.replace(f"{name}: ", "", 1) if name else step)
 
         request = replace(self.request, processes=trial.processes or self.request.processes)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
@@ -187,10 +175,19 @@ class Harness:
                 if outcomes.sound and outcomes.outcomes and _load_predictions(outcomes) is not None:
                     self._answered.add(_key(trial.subject, trial.configurations[place]))
             for place, configuration in enumerate(trial.configurations):
-                if ending is None or (place in gathered and gathered[place].outcomes):
-                    yield self._finish(trial, configuration, gathered.get(place))
+                yield self._finish(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
+
+    def _prefix(self, subject: Subject) -> str:
+        """What stands before a configuration in progress: its network, if there are several."""
+        return f"{subject.name} · " if len(self.request.subjects) > 1 else ""
+
+    def _report_position(self, trial: Trial, place: int | None = None) -> None:
+        """Tells which of the planned configurations are at work: the one at this place of the trial, or all of it."""
+        if self._plan is not None and len(trial.later_s) < len(self._plan.workloads):
+            first, last, total = self._plan.position(len(trial.later_s))
+            self.listener.position(*((first, last) if place is None else (first + place,) * 2), total)
 
     def _job(self, subject: Subject, configuration: Configuration) -> Job:
         request, pair = self.request, configuration.pair
@@ -205,7 +202,7 @@ class Harness:
             limit=request.limit,
             evaluate=_key(subject, configuration) not in self._answered and subject.weights is not None,
             seed=request.seed,
-            plan=Plan(max_samples=request.max_samples),
+            plan=Plan(max_samples=request.max_samples, warmup_limit_s=request.warmup_limit_s),
             cuda_graphs=configuration.cuda_graphs,
             began_s=self._began_s,
         )
@@ -222,7 +219,7 @@ class Harness:
         if isinstance(opens, Refusal):
             return replace(result, status=opens.status, reason=self._without_folder(opens.reason))
         if gathered is None or not gathered.outcomes:
-            return replace(result, status="error", reason=Reason("not-measured", "it was not measured"))
+            return replace(result, status="skipped", reason=NOT_REACHED)
         context = ResultContext(
             labels=None if opens.manifest is None else opens.manifest.labels,
             cost=cost_of(opens, configuration.batch),
@@ -240,7 +237,8 @@ class Harness:
             return
 
         def report(step: str) -> None:
-            self.listener.step(f"{trial.subject.name} · {trial.title}", f"{step}{trial.remark}")
+            self._report_position(trial)
+            self.listener.step(f"{self._prefix(trial.subject)}{trial.title}", f"{step}{trial.remark}")
 
         report("start")
         # A process with a number above 0 is asked for nothing besides.
@@ -270,8 +268,9 @@ class Harness:
         return Reason(reason.code, one_line(sentence))
 
 
-def _key(subject: Subject, configuration: Configuration) -> tuple[str, str, str | None]:
-    return subject.name, configuration.pair.backend.name, configuration.pair.typed.precision
+def _key(subject: Subject, configuration: Configuration) -> tuple[str, str, str | None, str | None]:
+    pair = configuration.pair
+    return subject.name, pair.backend.name, pair.typed.precision, pair.typed.file
 
 
 def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
@@ -282,7 +281,7 @@ def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
 def _describe_configuration(configuration: Configuration) -> str:
     """A configuration in one line of progress."""
     pair = configuration.pair
-    backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision)))
+    backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision, pair.typed.file)))
     threads = count(configuration.threads, "thread")
     graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
     return f"{backend} · batch {configuration.batch} · {threads}{graphs}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 from benchmarks.analysis.figures import Figures
+from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs
 from benchmarks.records.request import BenchmarkRequest, Configuration, RunListener, complete_request
 from benchmarks.records.result import Result
+from runtimes import Artifact
 from runtimes.errors import BackendUnavailableError, CheckFailedError
 from runtimes.processors import usable_processors
 
@@ -23,21 +26,39 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
     """
     with Harness(complete_request(request), listener) as harness:
         request, subjects = harness.request, harness.make_subjects()
-        harness.measure_ceilings()
+        threads = request.threads or usable_processors()
         trials = [
-            (subject, batch)
+            Trial(subject, tuple(Configuration(pair, batch, threads, request.cuda_graphs) for pair in sides))
             for subject in subjects
+            for sides in [pairs(subject, request)]
             for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,))
         ]
-        threads = request.threads or usable_processors()
-        for number, (subject, batch) in enumerate(trials, start=1):
-            sides = [Configuration(pair, batch, threads, request.cuda_graphs) for pair in pairs(subject, request)]
-            yield from harness.measure([Trial(subject, tuple(sides), later_s=(0.0,) * (len(trials) - number))])
+        harness.announce(_plan(trials, request))
+        harness.measure_ceilings()
+        later = range(len(trials) - 1, -1, -1)
+        yield from harness.measure(
+            replace(trial, later_s=(0.0,) * number) for trial, number in zip(trials, later, strict=True)
+        )
+
+
+def _plan(trials: Sequence[Trial], request: BenchmarkRequest) -> RunPlan:
+    """The plan of the trials. Each network is evaluated in its first one."""
+    first = {trial.subject.name: trial for trial in reversed(trials)}
+    workloads = [
+        workload(trial.configurations, trial.subject.weights is not None and trial is first[trial.subject.name])
+        for trial in trials
+    ]
+    able = [each for trial in trials for each in trial.configurations if isinstance(each.pair.opens, Artifact)]
+    precisions = len({each.pair.typed.precision for each in able})
+    factors = [(len(first), "network"), (len({each.pair.backend.name for each in able}), "backend")]
+    factors += [(precisions, "precision")] if precisions > 1 else []
+    factors += [(len({each.batch for each in able}), "batch size")]
+    return RunPlan(request, tuple(workloads), tuple(factors))
 
 
 def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
-    """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, where that is asked for, the
-    machine was not quiet, or nobody looked; 5 if nothing at all was measured here, or nothing on a backend or in a
+    """0 if all is well; 1 if a check failed, an image was unreadable, something broke or, with ``strict``, a result is
+    invalid or its machine was not recorded; 5 if nothing at all was measured here, or nothing on a backend or in a
     precision that was asked for.
 
     What a backend cannot run beside others that can, as one precision of several, is told in its result alone.
@@ -48,9 +69,10 @@ def exit_code(results: Sequence[Figures], request: BenchmarkRequest) -> int:
         return CheckFailedError.exit_code
     # Cold starts are not judged: they watch nothing but themselves.
     judged = [each for each in measured if each.result.load is None or each.result.load.shape != "cold"]
-    if request.strict and any(each.disturbances != () for each in judged):
+    if request.strict and any(each.disturbances is None or each.validity == "INVALID" for each in judged):
         return CheckFailedError.exit_code
-    lacking = {*request.backends} - {each.result.identity.backend for each in measured}
+    named = {*request.backends, *filter(None, [request.baseline])}
+    lacking = named - {each.result.identity.backend for each in measured}
     lacking |= {*request.precisions} - {each.result.identity.precision for each in measured}
     if lacking or not measured:
         return BackendUnavailableError.exit_code

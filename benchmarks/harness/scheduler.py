@@ -85,8 +85,9 @@ def in_rounds(
 
 
 Report: TypeAlias = Callable[[str, str, float | None, float | None], None]
-"""Hears the name of a configuration where something new begins with it, else nothing; the step; and the seconds that
-are left of this trial, and that it takes in all, or ``None`` while there is nothing to estimate them from."""
+"""Hears the name of a configuration where something new begins with it, else nothing; and the step. Then the seconds
+that are left of this trial, or ``None`` until the first process of each is through, which evaluates as well. Last the
+seconds of a process of each without that, or ``None`` while nothing tells them."""
 
 
 def gather(
@@ -212,17 +213,16 @@ class _Scheduler:
 
     def _report_progress(self, number: int, step: str, name: str = "") -> None:
         """Tells how long it still takes, and in all, as far as the processes so far tell; of the first its turns do."""
-        left_s = whole_s = None
+        left_s = None
         each_s = statistics.fmean(self._taken_s) if self._taken_s else self._expected_s
-        if each_s is not None:
-            spent_s = self._spent_s if len(self._spent_s) > 1 else [each_s, each_s]
-            whole_s = each_s * expect_processes(self.request, spent_s)
-            done_s = each_s * len(self._taken_s) if self._taken_s else time.monotonic() - self._began_s
-            left_s = max(0.0, whole_s - done_s)
+        if each_s is not None and self._spent_s:
+            spent_s = self._spent_s if len(self._spent_s) > 1 else [*self._spent_s, each_s]
+            to_come = expect_processes(self.request, spent_s) - len(self._spent_s) - 1
+            left_s = each_s * to_come + max(0.0, each_s - (time.monotonic() - self._began_s))
         expected = expect_processes(self.request, self._spent_s)
         of = f" of {expected}" if self.request.processes is not None or len(self._spent_s) > 1 else ""
         shown = step if expected == 1 else f"process {number + 1}{of} · {step}"
-        self.report("" if number else name, shown, left_s, whole_s)
+        self.report("" if number else name, shown, left_s, each_s)
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:

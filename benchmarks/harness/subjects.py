@@ -4,12 +4,14 @@ and artifact."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness.exports import ExportContext, make_from_file, make_from_variant, subject_of
+from benchmarks.harness.exports import ExportContext, make_from_files, make_from_variant, subject_of
 from benchmarks.records.request import (
     FP32,
+    PROGRAM_FORMAT,
     REMADE_FORMATS,
     TYPED_FORMAT,
     BenchmarkRequest,
@@ -21,10 +23,13 @@ from benchmarks.records.request import (
     classes_of,
     select_backends,
 )
+from benchmarks.records.result import Baseline
 from exporter.data.dataset import map_classes, open_dataset
 from exporter.models.variants import VARIANTS, variant
 from runtimes import Artifact, Backend
-from runtimes.errors import ModelMismatchError, Reason, UsageError
+from runtimes.artifacts.artifact import manifest_path
+from runtimes.backends.registry import available_backends
+from runtimes.errors import ModelMismatchError, Reason, ResourceError, UsageError, quote
 from runtimes.processors import usable_processors
 from runtimes.selection import select_candidates
 
@@ -32,28 +37,87 @@ from runtimes.selection import select_candidates
 def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> tuple[Subject, ...]:
     """What was named: artifacts as they are, variants and other precisions exported into ``folder``.
 
-    A network is prepared once and exported in each precision; one that cannot be made is a ``Refusal``.
+    A network is prepared once and exported in each precision; one that cannot be made is a ``Refusal``. Several files
+    of one network, with the same weights and inputs, are one subject.
 
     Raises:
-        UsageError: an unknown variant; what is for variants where there is none; a runtime that opens none of the
-            files; a precision for a foreign file.
+        UsageError: an unknown variant; a backend that does not open one of the files; a precision for a foreign file.
         ModelMismatchError: the data do not fit.
         RexportError: an artifact, the weights or the data cannot be read.
     """
-    names = tuple(dict.fromkeys(request.subjects))
-    files = {name: _file(name) for name in names if name not in VARIANTS}
-    if len(files) == len(names):
-        _check_options(request)
-    for artifact in files.values():
+    names = tuple(dict.fromkeys(map(variant_or_path, request.subjects)))
+    artifacts = {name: _read_artifact(name) for name in names if name not in VARIANTS}
+    for artifact in artifacts.values():
         _check_file(artifact, request)
-    titles = {name: files[name].path.name if name in files else name for name in names}
-    taken, made = list(titles.values()), []
+    networks: dict[object, list[str]] = {}
     for name in names:
-        # Where two files have the same name, each is called by its path.
-        title = titles[name] if taken.count(titles[name]) == 1 else name
-        place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
-        made.append(make_from_file(files[name], place) if name in files else make_from_variant(name, place))
+        networks.setdefault(_network_key(artifacts[name]) if name in artifacts else name, []).append(name)
+    titles = [_title(named, artifacts) for named in networks.values()]
+    made = []
+    for title, named in zip(titles, networks.values(), strict=True):
+        # Where two networks have the same name, each is called by the path of its first file.
+        name = title if titles.count(title) == 1 else named[0]
+        place = ExportContext(name, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
+        if named[0] in artifacts:
+            subject = make_from_files([artifacts[each] for each in named], place)
+        else:
+            subject = make_from_variant(named[0], place)
+        made.append(replace(subject, baseline=_select_baseline(pairs(subject, request), request)))
     return tuple(made)
+
+
+def variant_or_path(name: str) -> str:
+    """The variant's name, or a path.
+
+    Raises:
+        UsageError: it is neither, by its looks; the message lists the variants.
+    """
+    if Path(name).exists():
+        return name
+    if name.lower() in VARIANTS or (not Path(name).suffix and Path(name).name == name):
+        return variant(name).name
+    return name
+
+
+def _read_artifact(name: str) -> Artifact:
+    """As ``Artifact.read``; where there is no such file, the error says how one is made."""
+    if not Path(name).exists():
+        raise ResourceError(
+            "no such file", code="model-missing", path=name, hint=f"rexport onnx VARIANT -o {quote(name)}"
+        )
+    return Artifact.read(name)
+
+
+def _network_key(artifact: Artifact) -> object:
+    """What files of one network have in common; of a file without a manifest, its path."""
+    manifest = artifact.manifest
+    if manifest is None:
+        return artifact.path
+    return manifest.name, manifest.weights.sha256, manifest.inputs, manifest.preprocessing
+
+
+def _title(named: Sequence[str], artifacts: Mapping[str, Artifact]) -> str:
+    """The name of a variant or of a file, or of the network of several files."""
+    if named[0] not in artifacts:
+        return named[0]
+    first = artifacts[named[0]]
+    return first.path.name if len(named) == 1 or first.manifest is None else first.manifest.name
+
+
+def _select_baseline(found: Sequence[Pair], request: BenchmarkRequest) -> Baseline:
+    """What the others are compared with: of the backend that was named for it, else of PyTorch, else of the first one,
+    the pair in fp32 that there is something to open for, or else its first."""
+
+    def preference(pair: Pair) -> tuple[bool, bool]:
+        return isinstance(pair.opens, Refusal), pair.typed.precision != FP32
+
+    wanted = [pair for pair in found if pair.backend.name == request.baseline]
+    best = min(wanted, key=preference, default=None)
+    if best is None:
+        able = [pair for pair in found if not isinstance(pair.opens, Refusal)] or found
+        first = next((pair for pair in able if pair.backend.reference), able[0]).backend.name
+        best = min((pair for pair in able if pair.backend.name == first), key=preference)
+    return Baseline(best.backend.name, best.typed.precision, best.typed.file)
 
 
 def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener) -> Subject:
@@ -61,17 +125,15 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
     load is compared with nothing.
 
     Raises:
-        UsageError: several, or an unknown variant; weights for a file; a backend that does not open it.
+        UsageError: several, or an unknown variant; a backend that does not open it.
         RexportError: the artifact cannot be read, or the variant cannot be exported.
     """
     if len(request.subjects) != 1:
         raise UsageError(
             f"a load is run on one artifact or variant, not on {len(request.subjects)}", code="load-needs-one-subject"
         )
-    (name,) = request.subjects
-    file = None if name in VARIANTS else _file(name)
-    if file is not None:
-        _check_options(request)
+    name = variant_or_path(request.subjects[0])
+    file = None if name in VARIANTS else _read_artifact(name)
     title = name if file is None else file.path.name
     place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
     reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
@@ -106,22 +168,6 @@ def pairs_alone(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair
     return tuple((Pair(row, typed, _select_artifact(row, typed, request.device)), threads) for row, threads in chosen)
 
 
-def _file(name: str) -> Artifact:
-    if not Path(name).exists() and not Path(name).suffix and Path(name).name == name:
-        variant(name)  # raises, and lists the variants
-    return Artifact.read(name)
-
-
-def _check_options(request: BenchmarkRequest) -> None:
-    for option, value in (("--weights", request.weights), ("--input", request.raw)):
-        if value is not None:
-            raise UsageError(
-                f"{option} is for variants; all that is to be measured are files",
-                code="option-needs-variant",
-                hint="leave it out",
-            )
-
-
 def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
     manifest = artifact.manifest
     if manifest is None and request.precisions:
@@ -129,19 +175,19 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
             "nothing says which network this file holds, so it has no other precision",
             code="precision-needs-manifest",
             path=artifact.path,
-            hint="leave --precision out",
+            hint=f"copy {quote(manifest_path(artifact.path).name)} beside it, or leave --precision out",
         )
     formats = {artifact.format.name} | ({TYPED_FORMAT} if request.precisions else set())
     able = {backend.name for backend in _able(formats, select_backends(request))}
-    _check_opens(artifact, request.backends, able)
+    _check_opens(artifact, (*request.backends, *filter(None, [request.baseline])), able)
     if request.data is None:
         return
     if manifest is None or manifest.preprocessing is None:
         raise ModelMismatchError(
-            "nothing says how images are prepared for this file",
+            "the artifact does not record its preprocessing, so images cannot be prepared",
             code="preprocessing-unknown",
             path=artifact.path,
-            hint="leave --data out",
+            hint=f"copy {quote(manifest_path(artifact.path).name)} beside it, or leave --data out",
         )
     try:
         map_classes(open_dataset(request.data, 1).classes, manifest.labels, classes_of(artifact))
@@ -151,32 +197,33 @@ def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
 
 def _check_opens(artifact: Artifact, names: Sequence[str], able: Collection[str]) -> None:
     """Raises UsageError for the first of the names that is not among the ``able`` backends."""
+    opening = [row.name for row in available_backends() if artifact.format.name in row.formats]
     for name in names:
         if name not in able:
             raise UsageError(
                 f"backend {name} does not open {artifact.format.name} files",
                 code="format-not-opened",
                 path=artifact.path,
+                hint=f"{', '.join(opening) or 'no backend'} can",
             )
 
 
 def _able(formats: set[str], among: Sequence[Backend]) -> tuple[Backend, ...]:
-    """Those that open one of the formats, or the twin where there can be one; the reference, the first, in any case."""
-    reference, *others = among
+    """Those that open one of the formats, or the twin where there can be one; the reference in any case."""
     if formats & REMADE_FORMATS:
-        formats = formats | set(reference.formats)
-    return (reference, *(backend for backend in others if formats & set(backend.formats)))
+        formats = formats | {PROGRAM_FORMAT}
+    return tuple(backend for backend in among if backend.reference or formats & set(backend.formats))
 
 
 def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
-    """The reference first, then every other backend that opens an artifact of the subject, or its twin, with each
-    that it opens; missing backends too."""
+    """Every backend that opens an artifact of the subject, or its twin, with each that it opens, the reference first;
+    missing backends too."""
     formats = {typed.format for typed in subject.typed}
     found = []
-    for number, backend in enumerate(_able(formats, select_backends(request))):
+    for backend in _able(formats, select_backends(request)):
         opened = [typed for typed in subject.typed if typed.format in backend.formats]
-        if number == 0:  # the reference opens the twin before all else
-            opened = [subject.reference, *(typed for typed in opened if typed != subject.reference)]
+        if backend.reference:  # it opens the twin before all else
+            opened = [subject.reference, *(typed for typed in opened if typed.made != subject.reference.made)]
         opened = opened or [subject.reference]
         opened += [typed for typed in subject.programs if typed.format in backend.formats]
         found += [Pair(backend, typed, _select_artifact(backend, typed, request.device)) for typed in opened]

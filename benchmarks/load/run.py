@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.format import milliseconds
+from benchmarks.harness.eta import RunPlan, workload
 from benchmarks.harness.harness import Harness, Trial
 from benchmarks.harness.subjects import pairs_alone, subject_alone
 from benchmarks.process.job import status_of
-from benchmarks.records.plan import SHAPES, ArrivalPlan, Arrivals, ShapeName
+from benchmarks.records.plan import SHAPES, ArrivalPlan, ShapeName
 from benchmarks.records.request import (
     BenchmarkRequest,
     Configuration,
@@ -26,10 +27,10 @@ from runtimes.errors import CheckFailedError, Reason, UsageError
 from runtimes.processors import usable_processors
 
 USUAL_LOAD = 0.7
-"""Of what the closed loop reached: the rate of an open loop where none is named. Services are run at about that."""
+"""Of what the single stream reached: the rate of a server where none is named. Services are run at about that."""
 
 FRAMES = 60
-"""That a paced load has at least: in a second come few."""
+"""That a load at a fixed rate has at least: in a second come few."""
 
 SWEPT_SHARE = 0.5
 """Of the duration: what each point of a sweep gets."""
@@ -44,26 +45,20 @@ class LoadSpec:
 
     Attributes:
         shapes: none means all.
-        rate_per_s: of the open loop; ``None`` means ``USUAL_LOAD`` of what the closed loop reaches.
-        arrivals: of the open loop.
-        frames_per_s: of the paced load.
+        rate_per_s: of the server; ``None`` means ``USUAL_LOAD`` of what the single stream reaches.
+        frames_per_s: of the load at a fixed rate.
         clients: how many to try; none means powers of two up to twice the processors.
 
     Raises:
-        UsageError: a rate where there is no open loop; or one that no load can follow.
+        UsageError: a rate that no load can follow.
     """
 
     shapes: tuple[ShapeName, ...] = ()
     rate_per_s: float | None = None
-    arrivals: Arrivals = "poisson"
     frames_per_s: float = 30.0
     clients: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.rate_per_s is not None and "open" not in (self.shapes or SHAPES):
-            raise UsageError(
-                "--rate is for the open loop, which was not asked for", code="rate-needs-open-loop", hint="--shape open"
-            )
         for name, value in (("rate", self.rate_per_s), ("frames per second", self.frames_per_s)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"the {name} must be a number above 0, not {value}", code="rate-not-positive")
@@ -80,10 +75,10 @@ class LoadPoint:
 
 
 def points(load_spec: LoadSpec, request: BenchmarkRequest, fixed_batch: int | None) -> tuple[LoadPoint, ...]:
-    """What is to be run, in its order; a closed loop first where it gives the open loop's rate."""
+    """What is to be run, in its order; a single stream first where it gives the server's rate."""
     shapes: list[ShapeName] = list(dict.fromkeys(load_spec.shapes or SHAPES))
-    if "open" in shapes and load_spec.rate_per_s is None:
-        shapes = ["closed", *(shape for shape in shapes if shape != "closed")]
+    if "server" in shapes and load_spec.rate_per_s is None:
+        shapes = ["single-stream", *(shape for shape in shapes if shape != "single-stream")]
     batch, duration_s = fixed_batch or 1, request.duration_s
     found: list[LoadPoint] = []
     for shape in shapes:
@@ -95,7 +90,7 @@ def points(load_spec: LoadSpec, request: BenchmarkRequest, fixed_batch: int | No
             sizes = dict.fromkeys(request.batches or (BATCHES if fixed_batch is None else (fixed_batch,)))
             found += [LoadPoint(shape, size, SWEPT_SHARE * duration_s) for size in sizes]
         else:
-            least_s = FRAMES / load_spec.frames_per_s if shape == "paced" else 0.0
+            least_s = FRAMES / load_spec.frames_per_s if shape == "fixed-rate" else 0.0
             found.append(LoadPoint(shape, batch, max(duration_s, least_s)))
     return tuple(found)
 
@@ -109,6 +104,7 @@ def run(request: BenchmarkRequest, load_spec: LoadSpec, listener: RunListener) -
     with Harness(complete_request(request), listener) as harness:
         subject = subject_alone(harness.request, harness.folder, listener)
         load_test = _LoadTest(subject, harness.request, load_spec)
+        harness.announce(load_test.plan())
         for result in harness.measure(load_test.trials()):
             yield load_test.finish(result)
 
@@ -121,15 +117,25 @@ class _LoadTest:
         self._pairs = pairs_alone(subject, request)
         self._points = points(load_spec, request, subject.fixed_batch)
         self._point: LoadPoint | None = None
-        self._closed_per_s: float | None = None
+        self._stream_per_s: float | None = None
         self._last = ""
+
+    def plan(self) -> RunPlan:
+        """The points of all backends that are there."""
+        workloads = [
+            workload([Configuration(pair, point.batch, threads)], load_s=point.duration_s)
+            for pair, threads in self._pairs
+            for point in self._points
+            if not isinstance(pair.opens, Refusal)
+        ]
+        return RunPlan(self._request, tuple(workloads), unit="load point")
 
     def trials(self) -> Iterator[Trial]:
         """A trial for each backend and point, in their order; one for a backend that is not there."""
         tried = sum(not isinstance(pair.opens, Refusal) for pair, _ in self._pairs)
         later_s = [point.duration_s for point in self._points] * tried
         for pair, threads in self._pairs:
-            self._closed_per_s, self._last, self._point = None, "", None
+            self._stream_per_s, self._last, self._point = None, "", None
             if isinstance(pair.opens, Refusal):
                 batch = self._subject.fixed_batch or 1
                 yield Trial(self._subject, (Configuration(pair, batch, threads, self._request.cuda_graphs),))
@@ -141,19 +147,18 @@ class _LoadTest:
 
     def _trial(self, point: LoadPoint, pair: Pair, threads: int, later_s: tuple[float, ...]) -> Trial:
         load_spec, request = self._load_spec, self._request
-        usual_per_s = USUAL_LOAD * (self._closed_per_s or 0.0)
-        rates = {"paced": load_spec.frames_per_s, "open": load_spec.rate_per_s or usual_per_s}
+        usual_per_s = USUAL_LOAD * (self._stream_per_s or 0.0)
+        rates = {"fixed-rate": load_spec.frames_per_s, "server": load_spec.rate_per_s or usual_per_s}
         rate_per_s = rates.get(point.shape)
-        arrivals: Arrivals = load_spec.arrivals if point.shape == "open" else "fixed"
         plan = None
         if rate_per_s == 0:
             error = CheckFailedError(
-                "the closed loop gave no rate to go by", code="rate-unknown", hint="name one with --rate"
+                "the single stream gave no rate to go by", code="rate-unknown", hint="name one with --rate"
             )
             pair = replace(pair, opens=Refusal(status_of(error), Reason(error.code, str(error))))
         else:
             plan = ArrivalPlan(
-                point.shape, point.duration_s, arrivals, rate_per_s, point.clients, request.seed, request.max_samples
+                point.shape, point.duration_s, rate_per_s, point.clients, request.seed, request.max_samples
             )
         configuration = Configuration(pair, point.batch, threads, request.cuda_graphs)
         title = f"{pair.backend.name} · {_describe_point(point)}"
@@ -167,10 +172,10 @@ class _LoadTest:
             if point is not None and reason is not None:
                 reason = Reason(reason.code, f"{point.shape}: {reason}")
             return replace(result, asked=replace(result.asked, group=None), reason=reason)
-        if point.shape == "closed":
-            self._closed_per_s = load.achieved_per_s
-        elif point.shape == "open" and self._load_spec.rate_per_s is None:
-            note = Reason("rate-from-closed-loop", f"the rate is {USUAL_LOAD:.0%} of what the closed loop reached")
+        if point.shape == "single-stream":
+            self._stream_per_s = load.achieved_per_s
+        elif point.shape == "server" and self._load_spec.rate_per_s is None:
+            note = Reason("rate-from-single-stream", f"the rate is {USUAL_LOAD:.0%} of what single-stream reached")
             result = replace(result, notes=(note, *result.notes), load=replace(load, rate_share=USUAL_LOAD))
         p50 = Figures(result).p50
         self._last = f" (last: {_describe_point(point)}, {milliseconds(None if p50 is None else p50.value)} ms)"

@@ -1,1 +1,1 @@
-"""What the computer is, and what else it did during a measurement."""
+"""The machine and its state during a measurement."""

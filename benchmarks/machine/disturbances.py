@@ -1,10 +1,10 @@
-"""Judge from what was recorded whether other work disturbed a measurement."""
+"""Decide from recorded conditions whether other work or throttling disturbed a measurement."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 from benchmarks.machine.gpu import GpuState
@@ -12,39 +12,54 @@ from benchmarks.machine.monitor import Conditions
 from runtimes.errors import Reason
 
 FOREIGN_CORES = 0.10
-"""Processors that others may keep busy: an idle system's own services use a few hundredths of one."""
+"""The number of processors that other processes may keep busy. The services of an idle system use a few hundredths."""
 
 FOREIGN_SHARE = 0.05
-"""Or this share of those that the result's threads leave free, where that is more: large machines have more services,
-and their load slows a call by little unless it is on the result's own processors."""
+"""The share of the free processors that other processes may keep busy, if it is more than ``FOREIGN_CORES``.
+
+Free are the processors that the threads of the result do not use. Large machines have more services, which slow a call
+only if they run on its own processors.
+"""
 
 WAITED_SHARE = 0.05
-"""Time that a thread may have waited for a processor, the mean of the result's threads: 0.01 on a quiet machine."""
+"""The share of time that a thread may wait for a processor, as mean over the threads. On an idle machine it is 0.01."""
 
 SENTINEL_SHARE = 0.95
-"""What the sentinel has of a processor, at least: 0.99 and more on a quiet machine, 0.5 beside one competitor."""
+"""The minimum share of a processor for the sentinel. On an idle machine it is 0.99, beside one competitor 0.5."""
 
 SWITCHES_PER_S = 100
-"""How often a thread may be taken off its processor, for each of the result's threads. The kernel's own work does it
-some ten times a second; a competitor at the end of each slice, which is more than a hundred times."""
+"""The limit of involuntary context switches per second and thread.
+
+The kernel's own work causes about ten per second. A competitor causes one at the end of each time slice, which is more
+than a hundred.
+"""
 
 STEAL_SHARE = 0.01
-"""A stolen share makes a result slower by as much at least, and a difference of less than 1 % counts as none."""
+"""The limit of stolen processor time. It slows a result at least as much, and differences below 1 % count as none."""
 
 PRESSURE_SHARE = 0.25
-"""Time in which some thread of the whole system may have waited: on a large machine some do at any time, and of the
-result's own threads ``WAITED_SHARE`` knows better."""
+"""The limit of the time in which some thread of the system waits for a processor.
+
+On a large machine some threads always wait. ``WAITED_SHARE`` is the better limit for the threads of the result.
+"""
 
 MHZ_CHANGE = 0.05
-"""Relative to the first: the speed follows it, and a step in the middle of a run tears its rounds apart."""
+"""The limit of the relative change of the processor frequency. The speed of a call follows the frequency."""
+
+BUSY_SHARE = 0.10
+"""The mean share of the processors above which other work makes a result invalid. A smaller share only disturbs it."""
+
+BUSY_CODES = ("others-busy", "time-stolen", "system-waited", "sentinel-waited", "threads-waited", "threads-switched")
+"""The codes of disturbances by a busy machine. A cause comes before its effects."""
 
 CLOCK_COSTS = 1000
-"""A sample of fewer costs or steps of the clock holds more than 0.1 % of the clock itself."""
+"""A sample shorter than this many costs or steps of the clock contains more than 0.1 % of the clock itself."""
 
 GPU_SLOWDOWNS = ("hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake")
-"""Reasons of ``GpuState.throttle`` that others than the settings and the load give."""
+"""The reasons in ``GpuState.throttle`` that neither settings nor the load cause."""
 
 GPU_AT_LIMIT = "power cap"
+"""The reason in ``GpuState.throttle`` that the load causes."""
 
 
 def disturbances(
@@ -53,10 +68,16 @@ def disturbances(
     gpu_before: GpuState | None = None,
     gpu_after: GpuState | None = None,
 ) -> tuple[Reason, ...] | None:
-    """Why the machine was not quiet: each kind once, with its figure and its bound where it was worst, and in how many
-    of the processes it was. Nothing if it was quiet; ``None`` where no process was looked at.
+    """Return each kind of disturbance beyond its limit, with the worst value of all processes.
 
-    ``threads`` is how many the runtime computes in; the GPU's states are those right before and right after.
+    Args:
+        processes: The conditions of each process.
+        threads: The number of threads that the runtime computes in.
+        gpu_before: The state of the GPU right before the timing.
+        gpu_after: The state of the GPU right after the timing.
+
+    Returns:
+        The reasons; empty for an idle machine, ``None`` if no conditions were recorded.
     """
     seen = [conditions for conditions in processes if conditions is not None]
     if not seen:
@@ -68,101 +89,146 @@ def disturbances(
             for degree, reason in judged:
                 if degree > 1:
                     kinds.setdefault(reason.code, []).append((degree, reason))
-    reasons = []
-    for alike in kinds.values():
-        _, worst = max(alike, key=itemgetter(0))
-        where = "" if len(seen) == 1 else f" (the worst of {len(alike)} in {len(seen)} processes)"
-        reasons.append(worst._replace(sentence=worst.sentence + where))
-    throttled = {word for state in (gpu_before, gpu_after) if state is not None for word in state.throttle or ()}
+    reasons = [max(alike, key=itemgetter(0))[1] for alike in kinds.values()]
+    return (*reasons, *_limited_gpu(gpu_before, gpu_after))
+
+
+def find_invalidity(
+    processes: Sequence[Conditions | None],
+    threads: int,
+    gpu_before: GpuState | None = None,
+    gpu_after: GpuState | None = None,
+) -> Reason | None:
+    """Return the first reason why the times of a result are unreliable, or ``None`` if there is none.
+
+    Shares are means over the processes, weighted by their time. One disturbed process of many therefore does not make
+    a result invalid.
+
+    Args:
+        processes: The conditions of each process.
+        threads: The number of threads that the runtime computes in.
+        gpu_before: The state of the GPU right before the timing.
+        gpu_after: The state of the GPU right after the timing.
+    """
+    seen = [conditions for conditions in processes if conditions is not None and conditions.wall_s > 0]
+
+    def mean(part: Callable[[Conditions], float | None]) -> float | None:
+        values = [(value, conditions.wall_s) for conditions in seen if (value := part(conditions)) is not None]
+        return sum(value * wall_s for value, wall_s in values) / sum(wall_s for _, wall_s in values) if values else None
+
+    busy = mean(lambda conditions: _foreign_share(conditions, threads))
+    stolen = mean(lambda conditions: conditions.steal_share)
+    sentinel = mean(lambda conditions: conditions.sentinel)
+    if busy is not None and busy > BUSY_SHARE:
+        return Reason("machine-busy", f"other processes used {_percent(busy)} of the CPUs")
+    if stolen is not None and stolen > BUSY_SHARE:
+        return Reason("host-busy", f"the hypervisor gave {_percent(stolen)} of the CPU time to other machines")
+    if sentinel is not None and sentinel < 1 - BUSY_SHARE:
+        return Reason("processor-withheld", f"a test loop before each round got {_percent(sentinel)} of a CPU")
+    if any(conditions.throttled for conditions in seen):
+        return Reason("cpu-throttled", "a CPU was throttled because of its temperature")
+    return next(_limited_gpu(gpu_before, gpu_after), None)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.{'0f' if share >= 0.1 else '2g'}} %"
+
+
+def _foreign_share(conditions: Conditions, threads: int) -> float | None:
+    """Return the share of the processors that other processes used, minus the error from counting in ticks."""
+    foreign, error_cores = conditions.foreign_cores, conditions.foreign_error_cores or 0.0
+    return None if foreign is None else max(0.0, foreign - error_cores) / (conditions.processors or threads)
+
+
+def _limited_gpu(*states: GpuState | None) -> Iterator[Reason]:
+    throttled = {word for state in states if state is not None for word in state.throttle or ()}
     if held := [word for word in GPU_SLOWDOWNS if word in throttled]:
-        reasons.append(Reason("gpu-held-down", f"the GPU's clock was held down: {', '.join(held)}"))
-    return tuple(reasons)
+        yield Reason("gpu-throttled", f"the GPU's clock was limited: {', '.join(held)}")
 
 
 def list_warnings(
     conditions: Conditions, samples_s: Sequence[float], gpu_states: Sequence[GpuState | None] = ()
 ) -> tuple[Reason, ...]:
-    """What else a reader must know of the times: nothing of it means that the machine was not quiet.
+    """Return other warnings about the times, which do not mean that the machine was busy.
 
-    ``samples_s`` are those of one clock, in seconds.
+    Args:
+        conditions: The conditions of a process.
+        samples_s: The samples of one clock, in seconds.
+        gpu_states: States of the GPU.
     """
-    found = []
+    warnings = []
     clock_s = max(conditions.clock_cost_s, conditions.clock_resolution_s)
     if samples_s and (usual_s := statistics.median(samples_s)) < CLOCK_COSTS * clock_s:
-        found.append(
+        warnings.append(
             Reason(
                 "clock-too-coarse",
-                f"half of the samples are at most {usual_s * 1e6:.2f} µs, under {CLOCK_COSTS:,} times the clock's own "
-                f"{clock_s * 1e6:.3f} µs",
+                f"the clock is coarse for such short calls (median {usual_s * 1e6:.2f} µs, the clock takes "
+                f"{clock_s * 1e6:.3f} µs)",
             )
         )
     if conditions.foreign_cores is None:
-        found.append(Reason("others-unknown", "the system does not tell what others did on the processors meanwhile"))
+        warnings.append(Reason("others-unknown", "the system does not report the CPU time of other processes"))
     if any(GPU_AT_LIMIT in (state.throttle or ()) for state in gpu_states if state is not None):
-        found.append(Reason("gpu-power-limit", "the GPU ran into its power limit, which lowers its clock"))
-    return tuple(found)
+        warnings.append(Reason("gpu-power-limit", "the GPU reached its power limit, which lowers its clock"))
+    return tuple(warnings)
 
 
 def _load(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]]:
-    """What others took of the processors: each figure over its bound, so that more than 1 disturbs, and its reason."""
+    """Yield each figure of other processes' use divided by its limit, and its reason. Above 1 the machine is busy."""
     processors, error_cores = conditions.processors or threads, conditions.foreign_error_cores or 0.0
     if (foreign := conditions.foreign_cores) is not None:
-        bound = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
-        of = "1 processor" if processors == 1 else f"{processors} processors"
-        reason = Reason(
-            "others-busy", f"others used {foreign:.2f} of {of} while it was timed; up to {bound:.2f} is quiet"
-        )
-        yield (foreign - error_cores) / bound, reason
+        limit = max(FOREIGN_CORES, FOREIGN_SHARE * (processors - threads))
+        used, allowed = _percent(foreign / processors), _percent(limit / processors)
+        reason = Reason("others-busy", f"other processes used up to {used} of the CPUs (limit {allowed})")
+        yield (foreign - error_cores) / limit, reason
     if (steal := conditions.steal_share) is not None:
         reason = Reason(
             "time-stolen",
-            f"the hypervisor gave {steal:.1%} of the processors' time to others; up to {STEAL_SHARE:.0%} is quiet",
+            f"the hypervisor gave up to {_percent(steal)} of the CPU time to other machines (limit "
+            f"{_percent(STEAL_SHARE)})",
         )
         yield (steal - error_cores / processors) / STEAL_SHARE, reason
     if (pressure := conditions.pressure_share) is not None:
         reason = Reason(
             "system-waited",
-            f"some thread of the system waited for a processor in {pressure:.0%} of the time; up to "
-            f"{PRESSURE_SHARE:.0%} is quiet",
+            f"tasks of the system waited for a CPU in up to {_percent(pressure)} of the time (limit "
+            f"{_percent(PRESSURE_SHARE)})",
         )
         yield pressure / PRESSURE_SHARE, reason
 
 
 def _waiting(conditions: Conditions, threads: int) -> Iterator[tuple[float, Reason]]:
-    """Likewise, what the sentinel and the process went without."""
+    """Yield the figures of the sentinel's and the process's waiting, as ``_load`` does."""
     if (sentinel := conditions.sentinel) is not None:
         reason = Reason(
             "sentinel-waited",
-            f"a loop right before each turn had a processor for {sentinel:.0%} of its time; from {SENTINEL_SHARE:.0%} "
-            "on is quiet",
+            f"a test loop before each round got only {_percent(sentinel)} of a CPU (limit {_percent(SENTINEL_SHARE)})",
         )
         yield SENTINEL_SHARE / sentinel if sentinel else math.inf, reason
     if conditions.waited_s is not None:
         waited = conditions.waited_s / (conditions.wall_s * threads)
         reason = Reason(
             "threads-waited",
-            f"a thread of it waited for a processor for {waited:.1%} of the time; up to {WAITED_SHARE:.0%} is quiet",
+            f"threads of the process waited for a CPU in up to {_percent(waited)} of the time (limit "
+            f"{_percent(WAITED_SHARE)})",
         )
         yield waited / WAITED_SHARE, reason
-    rate, bound = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
-    reason = Reason(
-        "threads-switched",
-        f"its threads were taken off a processor {rate:.0f} times a second; up to {bound} is quiet",
-    )
-    yield rate / bound, reason
+    rate, limit = conditions.involuntary_switches / conditions.wall_s, SWITCHES_PER_S * threads
+    reason = Reason("threads-switched", f"up to {rate:.0f} involuntary context switches per second (limit {limit})")
+    yield rate / limit, reason
 
 
 def _speed(conditions: Conditions) -> Iterator[tuple[float, Reason]]:
-    """Likewise, what the processor itself changed."""
+    """Yield the figures of the processor's own changes, as ``_load`` does."""
     if conditions.throttled:
-        times = "once" if conditions.throttled == 1 else f"{conditions.throttled:,} times"
-        reason = Reason("processor-throttled", f"a processor was throttled for its temperature {times}")
+        times = "once" if conditions.throttled == 1 else f"up to {conditions.throttled:,} times"
+        reason = Reason("processor-throttled", f"a CPU was throttled because of its temperature, {times}")
         yield 1.0 + conditions.throttled, reason
     first, last = conditions.mhz or (0.0, 0.0)
     if first:
         reason = Reason(
             "frequency-changed",
-            f"the processor's frequency went from {first:,.0f} to {last:,.0f} MHz; a change of up to {MHZ_CHANGE:.0%} "
-            "is quiet",
+            f"the CPU's frequency went from {first:,.0f} to {last:,.0f} MHz (limit: a change of "
+            f"{_percent(MHZ_CHANGE)})",
         )
         yield abs(last - first) / first / MHZ_CHANGE, reason

@@ -1,4 +1,4 @@
-"""What the numbers were taken on. What the machine does not tell is "unknown", never guessed."""
+"""The machine and software that results were measured on. Values that the system does not report are "unknown"."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ INSTRUCTION_SETS = (
     *("amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2"),
 )
-"""Those that decide how fast a convolution can be, by the kernel's names for them."""
+"""The instruction sets that determine the speed of convolutions, by the kernel's names."""
 
 VARIABLE_PREFIXES = (
     *("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "DNNL_", "ONEDNN_"),
     *("MALLOC_", "CUDA_", "NVIDIA_TF32"),
 )
-"""Environment variables that steer thread pools, allocators and arithmetic."""
+"""The prefixes of environment variables that control thread pools, allocators and arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,21 @@ class Environment:
     """A machine at one moment.
 
     Attributes:
-        cpu: the processor's model.
-        architecture: as the kernel names it.
-        processors: that the machine has.
-        usable_processors: that this process may use, by affinity and control group.
-        instruction_sets: of ``INSTRUCTION_SETS``, those that are there.
-        memory_bytes: of the machine; 0 if unknown.
-        system, kernel: the operating system's and the kernel's versions.
-        python: version and implementation.
-        packages: every installed distribution and its version.
-        variables: those that steer threads, allocators and arithmetic.
-        governor: of the processor's frequency.
-        frequency_mhz: of the first processor now, or ``None``.
-        load_average: over 1, 5 and 15 minutes, or ``None``.
-        gpus: that NVIDIA's driver tells of; none where it does not answer or ``nvidia-ml-py`` is not installed.
+        cpu: The model of the processor.
+        architecture: The architecture, as the kernel names it.
+        processors: The number of processors of the machine.
+        usable_processors: The number of processors that this process may use, by affinity and control group.
+        instruction_sets: The supported instruction sets of ``INSTRUCTION_SETS``.
+        memory_bytes: The memory of the machine; 0 if unknown.
+        system: The name and version of the operating system.
+        kernel: The name and version of the kernel.
+        python: The implementation and version of Python.
+        packages: The versions of all installed packages by name.
+        variables: The environment variables that control thread pools, allocators and arithmetic.
+        governor: The governor of the processor frequency.
+        frequency_mhz: The frequency of the first processor now, or ``None``.
+        load_average: The load averages over 1, 5 and 15 minutes, or ``None``.
+        gpus: The GPUs that NVIDIA's driver reports; empty without a driver or without ``nvidia-ml-py``.
     """
 
     cpu: str
@@ -67,7 +68,7 @@ class Environment:
 
 
 def environment(root: Path = Path("/")) -> Environment:
-    """This machine now. ``root`` is where ``proc``, ``sys`` and ``etc`` are looked for."""
+    """Return this machine now. ``root`` is the folder that holds ``proc``, ``sys`` and ``etc``."""
     processor, memory = _fields(root / "proc/cpuinfo"), _fields(root / "proc/meminfo").get("MemTotal", "")
     flags = set((processor.get("flags") or processor.get("Features") or "").split())
     packages = {str(each.metadata["Name"]): each.version for each in metadata.distributions() if each.metadata["Name"]}
@@ -92,7 +93,7 @@ def environment(root: Path = Path("/")) -> Environment:
 
 
 def _fields(path: Path, separator: str = ":") -> dict[str, str]:
-    """The fields of a file of the system; of ``/proc/cpuinfo`` those of the first processor."""
+    """Return the fields of a system file. Of ``/proc/cpuinfo`` only those of the first processor are returned."""
     first = read_text(path).split("\n\n")[0]
     pairs = (line.partition(separator) for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}

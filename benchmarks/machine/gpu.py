@@ -1,7 +1,7 @@
-"""What an NVIDIA GPU tells of itself through its driver's management library (NVML): name, clocks, power, memory.
+"""The data that an NVIDIA GPU reports through NVML, the driver's management library: name, clocks, power, memory.
 
-The library is read and nothing is set. What it does not tell is ``None``, never guessed; where there is no driver, or
-``nvidia-ml-py`` is not installed, there is nothing to read at all. Imported late: on a processor none of it is.
+NVML is only read; no setting is changed. Unreported values are ``None``. Without a driver or without ``nvidia-ml-py``
+there is no data. The library is imported only for a GPU.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 ENERGY_LEAST_S = 1.0
-"""How long the GPU is kept at work for its energy to be told: the counter moves in steps of up to a tenth of that."""
+"""The minimum time of work for an energy measurement. The counter moves in steps of up to a tenth of this time."""
 
 UNKNOWN = "unknown"
+"""The text for values that the system does not report."""
 
 _REASONS = {
     "nvmlClocksEventReasonGpuIdle": "idle",
@@ -31,14 +32,22 @@ _REASONS = {
     "nvmlClocksEventReasonHwPowerBrakeSlowdown": "power brake",
     "nvmlClocksEventReasonDisplayClockSetting": "display clocks",
 }
-"""Why the clocks are not higher: the library's bits, and the words for them."""
+"""The reasons why clocks are not higher: the names of NVML's bits, and their words."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as it was built and set up, by the driver that tells.
+    """A GPU and its setup, as the driver reports them.
 
-    ``cuda`` is the newest version that the driver serves, ``sm_mhz_max`` the highest clock of the multiprocessors.
+    Attributes:
+        name: The name.
+        uuid: The unique identifier.
+        driver: The version of the driver.
+        cuda: The newest CUDA version that the driver supports.
+        compute_capability: The compute capability, as ``9.0``.
+        memory_bytes: The memory.
+        sm_mhz_max: The highest clock of the multiprocessors.
+        power_limit_w: The power limit in watts.
     """
 
     name: str
@@ -56,13 +65,15 @@ class GpuState:
     """A GPU at one moment.
 
     Attributes:
-        name, uuid: which one.
-        sm_mhz, memory_mhz: clocks of the multiprocessors and of the memory.
-        power_w: averaged by the driver, over a second on recent GPUs.
-        temperature_c: of the die.
-        throttle: why the multiprocessors' clock is not higher; ``None`` if the driver does not say.
-        energy_j: since the driver was loaded.
-        memory_used_bytes: by all processes, and by the driver itself.
+        name: The name.
+        uuid: The unique identifier.
+        sm_mhz: The clock of the multiprocessors.
+        memory_mhz: The clock of the memory.
+        power_w: The power in watts, averaged by the driver, on recent GPUs over a second.
+        temperature_c: The temperature of the die in degrees Celsius.
+        throttle: The reasons why the clock of the multiprocessors is not higher; ``None`` if the driver reports none.
+        energy_j: The energy since the driver was loaded, in joules.
+        memory_used_bytes: The memory in use by all processes and by the driver.
     """
 
     name: str
@@ -77,20 +88,20 @@ class GpuState:
 
 
 def missing() -> str | None:
-    """Why no GPU can be read here, with the remedy, or ``None`` if one can."""
+    """Return why no GPU can be read here, with the command that solves it, or ``None`` if one can be read."""
     try:
         import pynvml
     except ImportError:
         return "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
     try:
         pynvml.nvmlInit()
-        return None if pynvml.nvmlDeviceGetCount() else "the NVIDIA driver tells of no GPU"
+        return None if pynvml.nvmlDeviceGetCount() else "the NVIDIA driver reports no GPU"
     except pynvml.NVMLError as error:
-        return f"no NVIDIA driver answers: {error}"
+        return f"no NVIDIA driver responds: {error}"
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Those that the driver tells of, in its order; none where it does not answer."""
+    """Return the GPUs that the driver reports, in its order; empty if no driver responds."""
     library = _library()
     if library is None:
         return ()
@@ -99,15 +110,15 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def gauge(device: str) -> Gauge | None:
-    """The GPU that a runtime on ``device`` uses: CUDA's first one, whichever that is for the driver.
+    """Return the gauge of the GPU that a runtime on ``device`` uses, which is the first GPU of CUDA.
 
-    ``None`` on a processor, where no driver answers, and where it is unclear which of several GPUs it is.
+    The result is ``None`` for a processor, if no driver responds, and if it is unclear which of several GPUs is used.
     """
     library = None if device == "cpu" else _library()
     if library is None:
         return None
     if (address := _bus_address()) is not None:
-        with suppress(library.NVMLError):  # it does not know the address, as in a container with numbers of its own
+        with suppress(library.NVMLError):  # NVML does not know the address, as in some containers
             return Gauge(library, library.nvmlDeviceGetHandleByPciBusId(address))
     with suppress(library.NVMLError):
         if library.nvmlDeviceGetCount() == 1:
@@ -116,7 +127,7 @@ def gauge(device: str) -> Gauge | None:
 
 
 def _library() -> ModuleType | None:
-    """The management library, started; it ends with the process."""
+    """Return NVML after its start, or ``None``. NVML ends with the process."""
     if missing() is not None:
         return None
     import pynvml
@@ -125,13 +136,12 @@ def _library() -> ModuleType | None:
 
 
 def _bus_address() -> str | None:
-    """Where CUDA's first device sits on the PCI bus. CUDA numbers the GPUs by speed and by what is made visible to it,
-    the management library by their place."""
+    """Return the PCI address of CUDA's first device. CUDA orders GPUs by speed and visibility, NVML by address."""
     try:
         from cuda.bindings import runtime as cudart
 
         status, address = cudart.cudaDeviceGetPCIBusId(16, 0)
-    except (ImportError, OSError, RuntimeError):  # it is not installed, or finds no library of CUDA
+    except (ImportError, OSError, RuntimeError):  # not installed, or no CUDA library is found
         return None
     if status != cudart.cudaError_t.cudaSuccess:
         return None
@@ -140,14 +150,19 @@ def _bus_address() -> str | None:
 
 
 class Gauge:
-    """Reads one GPU. What the driver does not support for it is ``None``."""
+    """Reads one GPU. Values that the driver does not support for it are ``None``.
+
+    Args:
+        library: NVML.
+        handle: NVML's handle of the GPU.
+    """
 
     def __init__(self, library: ModuleType, handle: object) -> None:
         self._nvml: Any = library
         self._handle = handle
 
     def gpu(self) -> Gpu:
-        """What it is."""
+        """Return the GPU and its setup."""
         nvml, handle = self._nvml, self._handle
         capability = self._query(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
         version = self._query(nvml.nvmlSystemGetCudaDriverVersion_v2)
@@ -164,7 +179,7 @@ class Gauge:
         )
 
     def state(self) -> GpuState:
-        """How it is now."""
+        """Return the state of the GPU now."""
         nvml, handle = self._nvml, self._handle
         power = self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         return GpuState(
@@ -180,12 +195,12 @@ class Gauge:
         )
 
     def energy_j(self) -> float | None:
-        """What it has used since the driver was loaded."""
+        """Return the energy since the driver was loaded, in joules."""
         used: int | None = self._query(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         return None if used is None else used / 1000
 
     def used_bytes(self) -> int | None:
-        """Of its memory, by all processes."""
+        """Return the memory in use by all processes."""
         return self._query(lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def _reasons(self) -> tuple[str, ...] | None:
@@ -193,7 +208,7 @@ class Gauge:
         if bits is None:
             return None
         words = {getattr(self._nvml, name): word for name, word in _REASONS.items()}
-        single = (1 << place for place in range(bits.bit_length()))
+        single = (1 << position for position in range(bits.bit_length()))
         return tuple(words.get(bit, f"reason {bit:#x}") for bit in single if bits & bit)
 
     def _query(self, ask: Callable[[], T]) -> T | None:
@@ -204,15 +219,20 @@ class Gauge:
 
 
 class GpuMonitor:
-    """The GPU while a job is at work on it. On a processor, and where no driver answers, everything is ``None``."""
+    """The monitor of the GPU during a job. For a processor, and if no driver responds, all values are ``None``.
+
+    The monitor must be created before the job uses memory of the GPU.
+
+    Args:
+        device: The device of the job.
+    """
 
     def __init__(self, device: str) -> None:
-        """Made before the job takes any of the GPU's memory."""
         self._gauge = gauge(device)
         self._baseline = self._peak = None if self._gauge is None else self._gauge.used_bytes()
 
     def read_state(self) -> GpuState | None:
-        """Its state now; the memory in use counts for ``peak_bytes``."""
+        """Return the state now. Its memory in use counts for ``peak_bytes``."""
         if self._gauge is None:
             return None
         state = self._gauge.state()
@@ -221,18 +241,27 @@ class GpuMonitor:
         return state
 
     def peak_bytes(self) -> int | None:
-        """The most memory that was in use at any look, above what was in use before the job.
+        """Return the highest memory in use at any reading, minus the memory in use before the job.
 
-        Libraries keep what they have taken, so that what a step used is still there after it. The GPU's memory is
-        seen as a whole: another process that takes or frees some meanwhile is counted too.
+        Libraries keep the memory that they allocate, so memory that a step used is still visible after it. Memory that
+        other processes allocate or free in the meantime counts, too.
         """
         return None if self._peak is None or self._baseline is None else self._peak - self._baseline
 
     def measure_energy(
         self, work: Callable[[], T], more: Callable[[], object], clock: Callable[[], float] = time.perf_counter
     ) -> tuple[T, float | None]:
-        """What the work gives, and the joules of the whole GPU for it, and for calling ``more`` after it for as long as
-        both have not taken ``ENERGY_LEAST_S``; ``None`` where the GPU tells none, and then nothing more is called."""
+        """Measure the energy of the whole GPU for some work.
+
+        Args:
+            work: The work, which is called once.
+            more: Called after the work until both have taken ``ENERGY_LEAST_S``. Without an energy counter it is not
+                called.
+            clock: The clock.
+
+        Returns:
+            The result of the work, and the energy in joules of all calls; ``None`` if the GPU does not report it.
+        """
         used = self._energy_j()
         start = clock()
         result = work()

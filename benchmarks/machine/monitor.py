@@ -1,8 +1,7 @@
-"""How the machine was while something was timed, and whether the times can be trusted.
+"""The state of the machine during the timing, which decides whether the times are reliable.
 
-A worker's ``MachineMonitor`` looks at the machine right before and right after each timed turn, and never meanwhile.
-What it saw is judged by pure functions: ``disturbances`` says why the machine was not quiet, ``list_warnings`` what
-else to know.
+The ``MachineMonitor`` of a worker reads the state right before and right after each timed turn, and never meanwhile.
+Pure functions judge the readings: ``disturbances`` returns why the machine was busy, ``list_warnings`` other warnings.
 """
 
 from __future__ import annotations
@@ -21,42 +20,50 @@ from typing import TypeAlias
 from benchmarks.machine.procfs import TICK_S, Account, SnapshotDelta, change, take_snapshot
 
 Now: TypeAlias = Callable[[], float]
+"""A clock in seconds."""
 
 SENTINEL_S = 0.005
-"""How long the sentinel runs before a turn: longer than the few milliseconds after which the kernel lets another
-thread have the processor, and short beside a turn."""
+"""The duration of the sentinel, a loop before each turn.
+
+It is longer than the few milliseconds after which the kernel gives the processor to another thread, and short compared
+with a turn.
+"""
 
 REST_STEP_S, REST_SHARE, REST_LIMIT_S = 0.005, 0.1, 0.25
-"""A process is at rest that uses less than this share of a processor for a step; the limit is for one that never is."""
+"""A process counts as idle when it used less than ``REST_SHARE`` of a processor during ``REST_STEP_S``.
+
+Waiting ends after ``REST_LIMIT_S``.
+"""
 
 READS, STEPS = 1000, 100
-"""Of the clock, to tell what it costs and how far it steps."""
+"""The numbers of readings that determine the cost of the clock and its smallest step."""
 
 COUNTED_LEAST = 0.5
-"""The processors' accounts must have grown by this share of the time at least: some systems show zeros."""
+"""The minimum of the accounted time of the processors, as a share of the elapsed time. Some systems report zeros."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What one process saw in its timed turns, all turns together. ``None`` is what the system does not tell.
+    """The conditions of all timed turns of one process. ``None`` stands for values that the system does not report.
 
     Attributes:
-        wall_s: how long the turns were.
-        cpu_s: the processor time of this process in them, of all its threads.
-        involuntary_switches: how often its threads were taken off a processor that they still wanted.
-        sentinel: processor time over wall time of a loop in one thread right before each turn, the median: 1.0 when
-            nobody else wants the processor.
-        foreign_cores: processors that others than this process kept busy, on average over the turns, of those that
-            this process may use.
-        steal_share: the share of processor time that the hypervisor gave to others.
-        pressure_share: the share of time in which some task of the system waited for a processor.
-        mhz: the processor's frequency at the end of the first and of the last turn: both times it had been at work.
-        throttled: how often the processor was throttled for its temperature, the one of them that was most.
-        clock_resolution_s, clock_cost_s: the smallest step of the clock, and what reading it takes.
-        processors: how many this process may use by its affinity; ``foreign_cores`` and ``steal_share`` are of these.
-        foreign_error_cores: how far ``foreign_cores`` may be off, since the kernel tells it in ticks: three standard
-            deviations.
-        waited_s: how long its threads wanted a processor and had none, all threads together.
+        wall_s: The duration of the turns.
+        cpu_s: The processor time of this process during the turns, of all its threads.
+        involuntary_switches: The number of involuntary context switches of its threads.
+        sentinel: The processor time divided by the elapsed time of a loop in one thread right before each turn, as
+            median over the turns; 1.0 if no other thread wants the processor.
+        foreign_cores: The mean number of processors, of those that this process may use, that other processes kept
+            busy.
+        steal_share: The share of processor time that the hypervisor gave to others.
+        pressure_share: The share of time in which some task of the system waited for a processor.
+        mhz: The frequency of the processor at the end of the first and of the last turn.
+        throttled: The number of times that a processor was throttled for its temperature; the highest of each turn.
+        clock_resolution_s: The smallest step of the clock.
+        clock_cost_s: The time of one reading of the clock.
+        processors: The number of processors that this process may use by its affinity, to which ``foreign_cores`` and
+            ``steal_share`` refer.
+        foreign_error_cores: The error of ``foreign_cores`` from counting in ticks, three standard deviations.
+        waited_s: The time that threads of this process waited for a processor, of all threads together.
     """
 
     wall_s: float
@@ -77,9 +84,14 @@ class Conditions:
 
 @dataclass(frozen=True)
 class TurnConditions:
-    """A timed turn: what this process took in it, and what the system told of it.
+    """A timed turn: the use by this process and the changes that the system reports.
 
-    ``sentinel`` is what the loop before it had of a processor, ``switches`` are those that were not the threads' will.
+    Attributes:
+        sentinel: The share of a processor that the loop before the turn had.
+        wall_s: The duration of the turn.
+        cpu_s: The processor time of this process.
+        switches: The involuntary context switches of its threads.
+        change: The change of the system's counters.
     """
 
     sentinel: float
@@ -90,13 +102,17 @@ class TurnConditions:
 
 
 class MachineMonitor:
-    """Watches the timed turns of this process, one after another."""
+    """Records the conditions of the timed turns of this process, one after another.
+
+    The monitor must be created before a runtime is opened: libraries may narrow the affinity of the thread that opens
+    them.
+
+    Args:
+        root: The folder that holds ``proc`` and ``sys``.
+        sentinel_s: The duration of the sentinel.
+    """
 
     def __init__(self, root: Path = Path("/"), sentinel_s: float = SENTINEL_S) -> None:
-        """``root`` is where ``proc`` and ``sys`` are looked for.
-
-        Made before a runtime is opened: libraries may narrow the affinity of the thread that opens them.
-        """
         self._root = root
         self._sentinel_s = sentinel_s
         self._usable = tuple(sorted(os.sched_getaffinity(0)))
@@ -105,25 +121,27 @@ class MachineMonitor:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Around one timed turn; the sentinel runs first, and the process comes to rest last. A turn that raises does
-        not count."""
+        """Record one timed turn, which is the ``with`` block. A turn that raises an error does not count.
+
+        The sentinel runs before the turn. After the turn, the method waits until the process is idle.
+        """
         sentinel = spin(self._sentinel_s)
         before = take_snapshot(self._root, self._usable)
         switches, cpu_s, wall_s = _switches(), time.process_time(), time.perf_counter()
         yield
         wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
         switches = _switches() - switches
-        seen = change(before, take_snapshot(self._root, self._usable))
-        self._turns.append(TurnConditions(sentinel, wall_s, cpu_s, switches, seen))
+        delta = change(before, take_snapshot(self._root, self._usable))
+        self._turns.append(TurnConditions(sentinel, wall_s, cpu_s, switches, delta))
         wait_until_idle()
 
     def conditions(self) -> Conditions:
-        """Of all the turns so far together."""
+        """Return the conditions of all turns so far."""
         return combine_turns(self._turns, len(self._usable), self._resolution_s, self._cost_s)
 
 
 def clock(now: Now = time.perf_counter) -> tuple[float, float]:
-    """The smallest step of the clock that was seen, and what reading it takes: (resolution_s, cost_s)."""
+    """Return the smallest observed step of the clock ``now``, and the time of one reading: (resolution_s, cost_s)."""
     start = now()
     for _ in range(READS):
         last = now()
@@ -137,7 +155,13 @@ def clock(now: Now = time.perf_counter) -> tuple[float, float]:
 
 
 def spin(duration_s: float, wall: Now = time.perf_counter, cpu: Now = time.thread_time) -> float:
-    """The share of a processor that this thread had while it did nothing but look at the clock for that long."""
+    """Return the share of a processor that this thread had in a loop that only reads the clock.
+
+    Args:
+        duration_s: The duration of the loop.
+        wall: The clock of elapsed time.
+        cpu: The clock of the thread's processor time.
+    """
     start_s, used_s = wall(), cpu()
     while wall() - start_s < duration_s:
         pass
@@ -148,10 +172,15 @@ def spin(duration_s: float, wall: Now = time.perf_counter, cpu: Now = time.threa
 def wait_until_idle(
     wall: Now = time.perf_counter, cpu: Now = time.process_time, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Returns when this process's threads are at rest, or at the limit. What has its turn next would not be alone.
+    """Wait until the threads of this process are idle, or until ``REST_LIMIT_S``, for the sake of the next one.
 
-    Runtimes let their threads wait for the next call by spinning: ONNX Runtime's do so for some 40 ms after the last
-    one, those of PyTorch's OpenMP for some 10 ms.
+    Threads of runtimes spin while they wait for the next call: those of ONNX Runtime for about 40 ms, those of
+    PyTorch's OpenMP for about 10 ms.
+
+    Args:
+        wall: The clock of elapsed time.
+        cpu: The clock of the process's processor time.
+        sleep: Sleeps for a number of seconds.
     """
     start_s = wall()
     while wall() - start_s < REST_LIMIT_S:
@@ -164,7 +193,14 @@ def wait_until_idle(
 def combine_turns(
     turns: Sequence[TurnConditions], processors: int, clock_resolution_s: float, clock_cost_s: float
 ) -> Conditions:
-    """What the turns saw, taken together; ``processors`` is how many this process may use."""
+    """Combine the conditions of turns.
+
+    Args:
+        turns: The turns.
+        processors: The number of processors that this process may use.
+        clock_resolution_s: The smallest step of the clock.
+        clock_cost_s: The time of one reading of the clock.
+    """
     wall_s = math.fsum(turn.wall_s for turn in turns)
     mhz = _require_all([turn.change.mhz for turn in turns])
     pressure_s = _require_all([turn.change.pressure_s for turn in turns])
@@ -194,28 +230,28 @@ def combine_turns(
 def _measure_foreign_load(
     accounts: Sequence[Account | None], processors: int
 ) -> tuple[float | None, float | None, float | None]:
-    """What others had of the processors: (foreign cores, how far these may be off, share that was stolen).
+    """Return (foreign cores, their error, stolen share), or ``None`` for each if the accounts are incomplete.
 
-    Busy is what was not idle: idle time is counted exactly, and who was busy may be by samples. Each account is cut to
-    whole ticks, which is an error of up to one tick, evenly spread, at either end of a turn.
+    Busy time is all time that is not idle: the kernel counts idle time exactly, and may sample which task was busy.
+    Each account is cut to whole ticks, which is a uniform error of up to one tick at either end of a turn.
     """
-    told = [account for account in accounts if account is not None]
-    wall_s = math.fsum(account.wall_s for account in told)
-    ticks = [each for account in told for each in account.processors.values()]
+    known = [account for account in accounts if account is not None]
+    wall_s = math.fsum(account.wall_s for account in known)
+    ticks = [each for account in known for each in account.processors.values()]
     counted_s = math.fsum(each.total_s for each in ticks)
-    if not told or len(told) < len(accounts) or counted_s < COUNTED_LEAST * wall_s * processors:
+    if not known or len(known) < len(accounts) or counted_s < COUNTED_LEAST * wall_s * processors:
         return None, None, None
     steal_s = math.fsum(each.steal_s for each in ticks)
-    others_s = math.fsum(each.idle_s for each in ticks) + steal_s + math.fsum(account.cpu_s for account in told)
+    others_s = math.fsum(each.idle_s for each in ticks) + steal_s + math.fsum(account.cpu_s for account in known)
     foreign_cores = max(0.0, processors - others_s / wall_s)
-    error_s = 3 * TICK_S * math.sqrt(len(told) * processors / 6)
+    error_s = 3 * TICK_S * math.sqrt(len(known) * processors / 6)
     return round(foreign_cores, 4), round(error_s / wall_s, 4), round(steal_s / counted_s, 4)
 
 
 def _require_all(values: Sequence[float | None]) -> list[float] | None:
-    """The values; ``None`` if there are none, or one of them was not told."""
-    told = [value for value in values if value is not None]
-    return told if told and len(told) == len(values) else None
+    """Return the values, or ``None`` if there are none or one of them is unknown."""
+    known = [value for value in values if value is not None]
+    return known if known and len(known) == len(values) else None
 
 
 def _switches() -> int:

@@ -1,8 +1,7 @@
-"""What the kernel tells of the machine at one moment: the accounts of processors and threads, frequency, throttling.
+"""The state of the machine as the kernel reports it: accounts of processors and threads, frequency, throttling.
 
-``/proc/stat`` is read for the processors that this process may use, the scheduler's account of its threads, and what
-``/sys`` says of the processors. What is not there, as in some containers, is ``None``, never guessed. A look takes a
-fraction of a millisecond.
+The sources are ``/proc/stat`` for the processors that this process may use, the scheduler's accounts of its threads,
+and ``/sys``. Missing data, as in some containers, is ``None``. A reading takes a fraction of a millisecond.
 """
 
 from __future__ import annotations
@@ -16,14 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-"""What ``/proc/stat`` counts in."""
+"""The unit of the counters in ``/proc/stat``, in seconds."""
 
 _FIRST_PROCESSOR_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Ticks:
-    """A processor's account in seconds: all of its time, and what of it was idle, or stolen by the hypervisor."""
+    """The account of a processor.
+
+    Attributes:
+        total_s: All of its time.
+        idle_s: Its idle time.
+        steal_s: The time that the hypervisor gave to others.
+    """
 
     total_s: float
     idle_s: float
@@ -35,7 +40,13 @@ class Ticks:
 
 @dataclass(frozen=True)
 class Account:
-    """The processors that this process may use, when its clock stood at ``wall_s`` and it had used ``cpu_s``."""
+    """The accounts of the processors that this process may use.
+
+    Attributes:
+        wall_s: The clock of this process at the reading.
+        cpu_s: The processor time of this process at the reading.
+        processors: The accounts by number of the processor.
+    """
 
     wall_s: float
     cpu_s: float
@@ -44,14 +55,14 @@ class Account:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The machine at one moment, as counters that only grow; ``mhz`` alone is a state. ``None``: it is not told.
+    """The machine at one moment, as growing counters and a frequency. ``None`` stands for unreported values.
 
     Attributes:
-        account: of the processors.
-        waited_s: for each thread of this process, how long it waited for a processor.
-        pressure_s: in which some task of the system waited for a processor.
-        throttled: for each processor, how often it was.
-        mhz: of the processor that this thread was last on, or of the first one where only that is told.
+        account: The accounts of the processors.
+        waited_s: For each thread of this process, the time that it waited for a processor.
+        pressure_s: The time in which some task of the system waited for a processor.
+        throttled: For each processor, the number of times that it was throttled.
+        mhz: The frequency of the processor that this thread used last, or of the first one if only that is reported.
     """
 
     account: Account | None
@@ -63,9 +74,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class SnapshotDelta:
-    """What two looks tell of the time between them; ``None``: one of them was not told.
+    """The changes between two snapshots. ``None`` if one of them has no value.
 
-    ``waited_s`` is of all threads together, ``throttled`` of the processor where it was most, ``mhz`` the later one.
+    Attributes:
+        account: The changes of the accounts.
+        waited_s: The time that threads of this process waited for a processor, of all threads together.
+        pressure_s: The time in which some task of the system waited for a processor.
+        throttled: The number of times that a processor was throttled, of the processor with the most.
+        mhz: The frequency in the later snapshot.
     """
 
     account: Account | None
@@ -76,7 +92,7 @@ class SnapshotDelta:
 
 
 def change(before: Snapshot, after: Snapshot) -> SnapshotDelta:
-    """What happened between the two. A thread that was not there before began from nothing."""
+    """Return the changes from ``before`` to ``after``. The counters of a new thread start at 0."""
     account = waited = throttled = pressure_s = None
     if (old := before.account) is not None and (new := after.account) is not None:
         processors = {number: ticks - old.processors[number] for number, ticks in new.processors.items()}
@@ -91,7 +107,12 @@ def change(before: Snapshot, after: Snapshot) -> SnapshotDelta:
 
 
 def take_snapshot(root: Path, usable: Sequence[int]) -> Snapshot:
-    """The machine now; ``usable`` are the processors that this process may use."""
+    """Return a snapshot of the machine.
+
+    Args:
+        root: The folder that holds ``proc`` and ``sys``.
+        usable: The processors that this process may use.
+    """
     words = read_text(root / "proc/thread-self/stat").rpartition(")")[2].split()
     return Snapshot(
         account=_account(root, usable),
@@ -103,13 +124,13 @@ def take_snapshot(root: Path, usable: Sequence[int]) -> Snapshot:
 
 
 def _account(root: Path, usable: Sequence[int]) -> Account | None:
-    """``None`` also where the file numbers the processors otherwise than the affinity does."""
+    """Return the accounts, or ``None`` if the file lacks a processor of the affinity."""
     text = read_text(root / "proc/stat")
     moment = time.perf_counter(), time.process_time()
     lines = (line.split() for line in text.splitlines() if line.startswith("cpu") and line[3:4].isdigit())
     accounts = {}
     for name, *words in lines:
-        # user nice system idle iowait irq softirq steal; guests' time, which follows, is among user and nice
+        # user nice system idle iowait irq softirq steal; the following times of guests are included in user and nice
         counts = [int(word) * TICK_S for word in (*words, *["0"] * 8)[:8]]
         accounts[int(name[3:])] = Ticks(math.fsum(counts), counts[3] + counts[4], counts[7])
     if any(number not in accounts for number in usable):
@@ -118,18 +139,18 @@ def _account(root: Path, usable: Sequence[int]) -> Account | None:
 
 
 def _read_waits_s(tasks: Path) -> dict[str, float] | None:
-    """By thread: the second number of ``schedstat``, which is in nanoseconds."""
+    """Return the waiting time by thread, from the second number of ``schedstat`` in nanoseconds."""
     try:
         threads = os.listdir(tasks)
     except OSError:
         return None
     accounts = ((thread, read_text(tasks / thread / "schedstat").split()) for thread in threads)
-    waited = {thread: int(words[1]) / 1e9 for thread, words in accounts if len(words) == 3}
-    return waited or None
+    waits = {thread: int(words[1]) / 1e9 for thread, words in accounts if len(words) == 3}
+    return waits or None
 
 
 def _pressure_s(path: Path) -> float | None:
-    """Of the line of ``some`` tasks, its total in microseconds."""
+    """Return the total of the line ``some``, which is in microseconds."""
     for line in read_text(path).splitlines():
         kind, *words = line.split()
         if kind == "some" and words and words[-1].startswith("total="):
@@ -138,20 +159,26 @@ def _pressure_s(path: Path) -> float | None:
 
 
 def _read_throttle_counts(root: Path, usable: Sequence[int]) -> dict[str, int] | None:
-    """By processor: of its core and of its package, which each of them counts for itself."""
-    found: dict[str, int] = {}
+    """Return the throttle counts by processor, of its core and of its package. Each processor counts both."""
+    counts: dict[str, int] = {}
     for number in usable:
         folder = root / f"sys/devices/system/cpu/cpu{number}/thermal_throttle"
         for name in ("core_throttle_count", "package_throttle_count"):
             count = read_text(folder / name).strip()
             if count.isdigit():
-                found[f"{number} {name}"] = int(count)
-    return found or None
+                counts[f"{number} {name}"] = int(count)
+    return counts or None
 
 
 def frequency_mhz(root: Path, processor: str | None) -> float | None:
-    """That of the processor of this number now, or the first one's where only that is told, as in a virtual machine,
-    where it may be the nominal one and never change."""
+    """Return the current frequency of a processor, or of the first one if only that is reported.
+
+    In a virtual machine this may be the nominal frequency, which never changes.
+
+    Args:
+        root: The folder that holds ``proc`` and ``sys``.
+        processor: The number of the processor.
+    """
     scaled = read_text(root / f"sys/devices/system/cpu/cpu{processor}/cpufreq/scaling_cur_freq").strip()
     if scaled.isdigit():
         return int(scaled) / 1000
@@ -165,7 +192,12 @@ def frequency_mhz(root: Path, processor: str | None) -> float | None:
 
 
 def read_text(path: Path, most_bytes: int = -1) -> str:
-    """The text of a file of the system; empty where it cannot be read: threads end, and containers hide files."""
+    """Return the text of a system file, or an empty text if it cannot be read, as in containers or of ended threads.
+
+    Args:
+        path: The file.
+        most_bytes: The number of bytes to read; -1 for all.
+    """
     try:
         with path.open("rb", buffering=0) as file:
             return (file.read(most_bytes) or b"").decode("utf-8", "replace")

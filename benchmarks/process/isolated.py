@@ -1,7 +1,7 @@
-"""Ask a fresh process for one thing, and say how a process ended that did not do what it was started for.
+"""Requests to fresh processes, and descriptions of processes that ended without a reply.
 
-The process gets its request as JSON and the path of the file for its reply as its last two arguments. Its standard
-output is its standard error, so that nothing that libraries print can be taken for the reply.
+A process gets its request as JSON and the path of the file for its reply as its last two arguments. Its standard output
+is redirected to standard error, so that output of libraries cannot be taken for the reply.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 LAST_BYTES = 4096
-"""How much of the end of standard error is searched for its last line."""
+"""The number of bytes at the end of standard error that are searched for its last line."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a process gave no reply.
+    """The reason why a process gave no reply.
 
     Attributes:
-        reason: how the process ended, with the last line of its standard error.
-        exit_code: below 0 for a signal; ``None`` if the process gave no reply in time and was killed.
-        last_line: the last line of its standard error, or nothing.
+        reason: How the process ended, with the last line of its standard error.
+        exit_code: The exit code, below 0 for a signal; ``None`` if the process was killed after the time limit.
+        last_line: The last line of its standard error, or an empty text.
     """
 
     reason: Reason
@@ -47,9 +47,14 @@ class Failure:
 def call(
     module: str, request: object, reply_type: type[Reply], timeout_s: float, program: Sequence[str] | None = None
 ) -> Reply | Failure:
-    """The reply of a fresh process, which runs ``main`` of ``module``. Blocks for ``timeout_s`` at most.
+    """Return the reply of a fresh process that runs ``main`` of a module, or the reason why there is none.
 
-    ``program`` is a command to start in place of that.
+    Args:
+        module: The name of the module.
+        request: The request, which is encoded as JSON.
+        reply_type: The dataclass of the reply.
+        timeout_s: The time limit, for which the call blocks at most.
+        program: A command to start instead of the module.
     """
     code = f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
     command = (*(program or (sys.executable, "-P", "-c", code)), codec.dumps(request))
@@ -59,7 +64,14 @@ def call(
 def run(
     command: Sequence[str], reply_type: type[Reply], timeout_s: float, variables: Mapping[str, str]
 ) -> Reply | Failure:
-    """As ``call``, for a command that has its request in it already; the path for the reply is added to it."""
+    """Return the reply to a command that already has its request, or the reason why there is none.
+
+    Args:
+        command: The command. The path for the reply is appended to it.
+        reply_type: The dataclass of the reply.
+        timeout_s: The time limit, for which the call blocks at most.
+        variables: The environment variables.
+    """
     with tempfile.TemporaryDirectory(prefix="rbench-") as folder:
         reply, errors = Path(folder) / "reply.json", Path(folder) / "stderr"
         with errors.open("wb") as stderr:
@@ -81,29 +93,37 @@ def run(
             try:
                 return codec.loads(reply_type, reply.read_bytes())
             except ArtifactError as error:
-                return Failure(Reason("reply-damaged", f"its process gave a damaged reply: {error}"), code)
+                return Failure(Reason("reply-damaged", f"the process gave a damaged reply: {error}"), code)
         last_line = read_last_line(errors)
         return Failure(describe_ending(code, timeout_s, last_line=last_line), code, last_line)
 
 
 def answer(arguments: Sequence[str], request_type: type[Request], work: Callable[[Request], object]) -> int:
-    """What a called process does: writes the reply that ``work`` gives to the request. Its exit code, 0."""
-    request, place = arguments
+    """Write the reply to the request of ``call``, in the called process, and return exit code 0.
+
+    Args:
+        arguments: The request, and the path for the reply.
+        request_type: The type of the request.
+        work: Returns the reply to a request.
+    """
+    request, reply_path = arguments
     reply = work(codec.loads(request_type, request))
-    Path(place).write_text(codec.dumps(reply), encoding="utf-8")
+    Path(reply_path).write_text(codec.dumps(reply), encoding="utf-8")
     return 0
 
 
 def environment() -> dict[str, str]:
-    """The variables that a process of these packages is started with: the parent's, with the folder that the packages
-    come from, wherever the parent was started."""
+    """Return the environment variables for a process of these packages.
+
+    They are those of the parent, with the folder of the packages, so that the working directory does not matter.
+    """
     root = str(Path(benchmarks.__path__[0]).parent)
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process and what it started, if it still runs. The process must lead a session of its own."""
+    """End a process and all that it started, if it still runs. The process must lead a session of its own."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -111,18 +131,25 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_ending(code: int | None, limit_s: float, when: str = "", last_line: str = "") -> Reason:
-    """How a process ended, and ``when``; ``code`` is ``None`` if it gave no sign of life for ``limit_s``."""
+    """Return how a process ended.
+
+    Args:
+        code: The exit code, below 0 for a signal; ``None`` if there was no sign of life for ``limit_s``.
+        limit_s: The time limit.
+        when: The time of the end in words, or an empty text.
+        last_line: The last line of its standard error, or an empty text.
+    """
     rest = (f" {when}" if when else "") + (f": {one_line(last_line)}" if last_line else "")
     if code is None:
-        return Reason("process-hung", f"its process gave no sign of life for {limit_s:g} s{rest}")
+        return Reason("process-hung", f"the process gave no sign of life for {limit_s:g} s{rest}")
     if code >= 0:
-        return Reason("process-crashed", f"its process ended with exit code {code}{rest}")
+        return Reason("process-crashed", f"the process ended with exit code {code}{rest}")
     memory = " (out of memory?)" if -code == signal.SIGKILL else ""
-    return Reason("process-killed", f"its process was ended by {signal.Signals(-code).name}{memory}{rest}")
+    return Reason("process-killed", f"the process was ended by {signal.Signals(-code).name}{memory}{rest}")
 
 
 def read_last_line(path: Path) -> str:
-    """The last line of what a process wrote to standard error, or nothing."""
+    """Return the last line in the file ``path`` with standard error, or an empty text."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - LAST_BYTES))
         lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]

@@ -1,10 +1,9 @@
-"""What goes into a worker process and what comes out, two frozen records, passed as JSON; and what the worker and its
-parent say to each other meanwhile.
+"""The job and the outcome of a worker process, which are passed as JSON, and the messages in between.
 
-The worker's lines are the steps that it takes, in words. Those that begin with ``MARK`` are answers:
-``opened PEAK_BYTES``, ``ready USUAL_S`` and ``turned MEDIAN_S``. When it has loaded the model the worker waits for
-``call``, after ``opened`` for ``warm``, after ``ready`` and each ``turned`` for ``turn DURATION_S LEAST MOST`` or
-``finish``. When the parent has gone, so does the worker.
+The worker writes its steps in words, one a line. Lines that begin with ``MARK`` are replies: ``opened PEAK_BYTES``,
+``ready USUAL_S`` and ``turned MEDIAN_S``. After loading the model the worker waits for ``call``, after ``opened`` for
+``warm``, after ``ready`` and each ``turned`` for ``turn DURATION_S LEAST MOST`` or ``finish``. If the parent ends, the
+worker ends, too.
 """
 
 from __future__ import annotations
@@ -24,20 +23,25 @@ from runtimes.protocol import Description
 from runtimes.stdout import redirect_stdout
 
 OVERTIME = 1.0
-"""Of a load's duration: how long after it an open loop goes on with the requests that still wait. Where they come
-faster than they are answered they would wait for ever."""
+"""How long an open loop continues after the arrivals to answer waiting requests, as a share of their duration.
+
+If requests arrive faster than they are answered, the loop would otherwise take too long.
+"""
 
 REFUSALS: tuple[type[RexportError], ...] = (CompatibilityError, BackendUnavailableError)
-"""What cannot run here was not tried."""
+"""The errors of configurations that cannot run here, which count as skipped."""
 
 MARK = "\x01"
+"""The first character of a reply of the worker."""
+
 CALL, WARM, TURN, FINISH = "call", "warm", "turn", "finish"
+"""The commands of the parent."""
 
 
 def status_of(
     error: BaseException, refusals: tuple[type[RexportError], ...] = REFUSALS
 ) -> Literal["failed", "skipped", "error"]:
-    """``failed`` for a check, ``skipped`` for one of the ``refusals``; anything else broke and is an ``error``."""
+    """Return the status for an error: ``failed`` for a check, ``skipped`` for ``refusals``, otherwise ``error``."""
     if isinstance(error, CheckFailedError):
         return "failed"
     return "skipped" if isinstance(error, refusals) else "error"
@@ -45,22 +49,24 @@ def status_of(
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure.
+    """The work of one process.
 
     Attributes:
-        artifact: path of the model file.
-        runtime, device, threads: as ``runtimes.open`` takes them.
-        batch: images in one call.
-        data: as ``exporter.data.dataset.open_dataset`` takes it, or ``None`` for noise.
-        limit: images to evaluate at most, or ``None`` for all.
-        evaluate: whether to give predictions.
-        seed: of the noise.
-        plan: of the warm-up, and of one turn, for latency, for compute and for the device's own time, each.
-        cuda_graphs: as ``runtimes.open`` takes it.
-        load: how requests come in, in place of turns; ``None`` for turns.
-        number: which process of its configuration it is, from 0. The first one tells what all would tell alike: its
-            predictions, the runtime's profile, the energy of a run.
-        began_s: when the run began, by ``time.monotonic``, which is one clock for the whole system.
+        artifact: The path of the model file.
+        runtime: The name of the backend, as ``runtimes.open`` takes it.
+        device: The device, as ``runtimes.open`` takes it.
+        threads: The number of threads, as ``runtimes.open`` takes it.
+        batch: The number of images in one call.
+        data: The images, as ``exporter.data.dataset.open_dataset`` takes them, or ``None`` for noise.
+        limit: The maximum number of images to evaluate, or ``None`` for all.
+        evaluate: Whether to evaluate the images.
+        seed: The seed of the noise.
+        plan: The duration of the warm-up and of one turn, for each of latency, compute and device time.
+        cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
+        load: How requests arrive in a load test; ``None`` for turns.
+        number: The number of the process in its configuration, from 0. Only the first one evaluates, profiles and
+            measures energy, because the results of all would be the same.
+        began_s: The start of the run by ``time.monotonic``, which is one clock for the whole system.
     """
 
     artifact: str
@@ -81,11 +87,23 @@ class Job:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What came of a job; statuses as in ``benchmarks.records.result.Result``.
+    """The outcome of a job.
 
-    ``sitting`` is what was timed, ``load`` what came of a load shape. ``arithmetic`` is what the runtime's own profile
-    tells, or ``None`` where it was not profiled. ``warnings`` are what is doubtful about the numbers. From
-    ``gpu_before`` on, what there is on a GPU alone.
+    Attributes:
+        status: The status, as ``benchmarks.records.result.Result`` explains it.
+        reason: The reason for a status other than ``ok``.
+        notes: Facts that a reader must know.
+        description: The description of the runtime.
+        sitting: The samples of the process.
+        load: The result of a load.
+        warnings: Warnings about the figures.
+        unreadable: The names of images that could not be decoded.
+        evaluated_per_s: The images evaluated per second.
+        arithmetic: The executed arithmetic by the backend's profile; ``None`` if it was not profiled.
+        gpu_before: The state of the GPU right before the timing, as all following fields only on a GPU.
+        gpu_after: The state of the GPU right after the timing.
+        device_peak_bytes: The GPU memory of the process.
+        energy_per_image_j: The energy per image.
     """
 
     status: Literal["ok", "failed", "skipped", "error"]
@@ -106,8 +124,13 @@ class JobOutcome:
 
 @dataclass
 class ProcessOutcomes:
-    """What came of one configuration: an outcome for each process, in order, and where the first one's predictions
-    are. If it is not ok, its last outcome says why. ``alone``: it did not fit beside the others."""
+    """The outcomes of the processes of one configuration.
+
+    Attributes:
+        outcomes: The outcomes in the order of the processes. If the last one is not ok, it has the reason.
+        predictions: The file with the predictions of the first process, if there are any.
+        alone: Whether the configuration was measured alone, because it did not fit beside the others.
+    """
 
     outcomes: list[JobOutcome] = field(default_factory=list)
     predictions: Path | None = None
@@ -115,13 +138,19 @@ class ProcessOutcomes:
 
     @property
     def sound(self) -> bool:
-        """Whether all its processes so far have done their work."""
+        """Whether all processes so far are ok."""
         return all(outcome.status == "ok" for outcome in self.outcomes)
 
 
 @dataclass(frozen=True)
 class TurnPlan:
-    """How long a turn is: samples until they add up to ``duration_s`` and are ``least``, ``most`` at most."""
+    """The length of a turn.
+
+    Attributes:
+        duration_s: The sum of the samples at which the turn ends.
+        least: The minimum number of samples.
+        most: The maximum number of samples.
+    """
 
     duration_s: float
     least: int
@@ -129,61 +158,66 @@ class TurnPlan:
 
 
 class HungUpError(BaseException):
-    """The parent has gone: there is nobody to work for. Not an error of the work."""
+    """Raised when the parent has ended, so that the worker has to end. The class is not an error of the work."""
 
 
 class Pipes:
-    """The worker's end, over standard input and output."""
+    """The worker's end of the pipes, over standard input and output.
 
-    def __init__(self, heard: TextIO, said: TextIO) -> None:
-        self._heard = heard
-        self._said = said
+    Args:
+        commands: The stream of the parent's commands.
+        messages: The stream for steps and replies.
+    """
+
+    def __init__(self, commands: TextIO, messages: TextIO) -> None:
+        self._commands = commands
+        self._messages = messages
 
     def step(self, name: str) -> None:
-        """Says what is done next."""
+        """Report the next step."""
         self._write_line(name)
 
     def wait_for_start(self) -> None:
-        """Waits until the model, which is loaded, may be called."""
+        """Wait until the parent allows calls of the loaded model."""
         self._next()
 
     def report_open(self, peak_bytes: int) -> None:
-        """Says that it is opened and checked, and waits until it may warm up."""
+        """Report the opened and checked artifact and ``peak_bytes``, and wait until the parent allows the warm-up."""
         self._write_line(f"{MARK}opened {peak_bytes}")
         self._next()
 
     def ready(self, usual_s: float) -> None:
-        """Says that it is warm."""
+        """Report the end of the warm-up, and the time of a usual call."""
         self._write_line(f"{MARK}ready {usual_s!r}")
 
     def report_turn(self, median_s: float) -> None:
-        """Says that the turn is over."""
+        """Report the end of a turn, and its median."""
         self._write_line(f"{MARK}turned {median_s!r}")
 
     def turns(self) -> Iterator[TurnPlan]:
-        """The turns to take, each when it is due."""
+        """Yield the turns that the parent requests."""
         while (words := self._next())[0] == TURN:
             duration_s, least, most = words[1:]
             yield TurnPlan(float(duration_s), int(least), int(most))
 
     def _write_line(self, line: str) -> None:
         try:
-            self._said.write(line + "\n")
+            self._messages.write(line + "\n")
         except BrokenPipeError:
             raise HungUpError from None
 
     def _next(self) -> list[str]:
-        line = self._heard.readline()
+        line = self._commands.readline()
         if not line.endswith("\n"):
             raise HungUpError
         return line.split()
 
 
 def detach_stdout() -> Pipes:
-    """This process's ends; from now on what is printed to standard output goes to standard error."""
+    """Return the pipes of this process. Standard output then goes to standard error."""
     return Pipes(sys.stdin, os.fdopen(redirect_stdout(), "w", buffering=1, encoding="utf-8"))
 
 
 def encode_turn(turn: TurnPlan) -> str:
-    """The turn as the parent says it."""
+    """Return the parent's command for a turn."""
     return " ".join((TURN, *map(str, astuple(turn))))

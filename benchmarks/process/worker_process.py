@@ -1,4 +1,4 @@
-"""Worker processes: started, listened to, told when it is their turn, and ended. There is an outcome in any case."""
+"""Worker processes: the parent starts them, reads their steps, requests turns, and always gets an outcome."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from benchmarks.process.job import CALL, FINISH, MARK, WARM, Job, JobOutcome, Tu
 from runtimes import codec
 
 EXIT_LIMIT_S = 30.0
-"""How long a worker may take to leave after it has said its last word."""
+"""The time that a worker may take to end after its last message."""
 
 PROGRAM = (sys.executable, "-P", "-m", "benchmarks.worker")
+"""The command of a worker."""
 
 
 def run(
@@ -29,8 +30,17 @@ def run(
     show_errors: bool = False,
     program: tuple[str, ...] = PROGRAM,
 ) -> tuple[JobOutcome, Path]:
-    """The job's outcome, and where its predictions are if it made any; of what is timed it takes one turn, as its plan
-    says. Blocks until the worker has ended. Arguments as for ``Worker``.
+    """Run a job with one turn and return its outcome, and the path of its predictions, which may not exist.
+
+    The call blocks until the worker has ended. The turn is as long as the plan of the job says.
+
+    Args:
+        job: The job.
+        folder: An existing folder for this job alone.
+        heard: Called with each step of the worker.
+        silence_s: The time that one step may take. A worker that takes longer is ended.
+        show_errors: Whether the worker writes to the standard error of this process.
+        program: The command to start.
     """
     plan = job.plan
     with Worker(job, folder, heard, silence_s, show_errors, program) as worker:
@@ -41,9 +51,21 @@ def run(
 
 
 class Worker:
-    """A process at work on one job. A context manager: at its end the process has ended, and what it started.
+    """A process that works on one job, started by the constructor.
 
-    What waits for the process gives ``None`` if it has ended in place of answering: ``outcome`` then tells why.
+    At the end of the ``with`` block the process has ended, with all that it started. Methods that wait for the worker
+    return ``None`` if it has ended without a reply; ``outcome`` then has the reason.
+
+    Args:
+        job: The job.
+        folder: An existing folder for this job alone.
+        heard: Called with each step of the worker, while a method waits for it.
+        silence_s: The time that one step may take. A worker that takes longer is ended.
+        show_errors: Whether the worker writes to the standard error of this process.
+        program: The command to start, to which three paths are appended: of the job, the outcome and the predictions.
+
+    Attributes:
+        predictions: The path of the predictions, which may not exist.
     """
 
     def __init__(
@@ -55,15 +77,6 @@ class Worker:
         show_errors: bool = False,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
-        """Starts it.
-
-        Args:
-            folder: an existing one for this job alone.
-            heard: told each step that the worker takes, when it is waited for.
-            silence_s: a worker that is waited for and takes no step for so long is taken for hung and ended.
-            show_errors: whether the worker's standard error is this process's own.
-            program: what to start; it gets three paths: of the job, of the outcome, of the predictions.
-        """
         self._outcome, self.predictions = folder / "outcome.json", folder / "predictions.npz"
         self._errors = folder / "stderr"
         self._heard = heard
@@ -71,11 +84,11 @@ class Worker:
         self._step: str | None = None
         self._unread = b""
         self._hung = False
-        place = folder / "job.json"
-        place.write_text(codec.dumps(job), encoding="utf-8")
+        job_path = folder / "job.json"
+        job_path.write_text(codec.dumps(job), encoding="utf-8")
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [*program, *map(str, (place, self._outcome, self.predictions))],
+                [*program, *map(str, (job_path, self._outcome, self.predictions))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if show_errors else errors,
@@ -93,24 +106,27 @@ class Worker:
         self.close()
 
     def wait_until_open(self) -> float | None:
-        """Lets it call the model when it has loaded it, and waits until its outputs are checked: the process's largest
-        resident memory so far, in bytes."""
+        """Allow calls of the loaded model, and wait until its outputs are checked.
+
+        Returns:
+            The largest resident memory of the process so far in bytes, or ``None`` if the worker has ended.
+        """
         return self._ask(CALL, "opened")
 
     def warm(self) -> float | None:
-        """Lets it warm up: the seconds of a usual call."""
+        """Request the warm-up and return the seconds of a usual call, or ``None`` if the worker has ended."""
         return self._ask(WARM, "ready")
 
     def turn(self, turn: TurnPlan) -> float | None:
-        """Lets it take a turn: the median seconds of a call in it."""
+        """Request a turn and return its median in seconds, or ``None`` if the worker has ended."""
         return self._ask(encode_turn(turn), "turned")
 
     def finish(self) -> None:
-        """Lets it do what is left to do, and waits until it has ended."""
+        """Request the end, and wait until the worker has done the rest of its work."""
         self._ask(FINISH, "")
 
     def outcome(self) -> JobOutcome:
-        """What came of it. Ends the process if it still runs."""
+        """Return the outcome. The process is ended if it still runs."""
         self.close()
         if self._outcome.exists():
             return codec.loads(JobOutcome, self._outcome.read_bytes())
@@ -123,15 +139,15 @@ class Worker:
         return JobOutcome("error", reason)
 
     def close(self) -> None:
-        """Ends the process and what it started, if they still run."""
+        """End the process and all that it started, if they still run."""
         isolated.kill(self._process)
         for pipe in (self._stdin, self._stdout):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
     def _ask(self, line: str, word: str) -> float | None:
-        """The number that the worker says with the word. ``None`` when it has ended or hung; it is gone then."""
-        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, as the wait for its answer will find
+        """Send a command and return the number in the reply, or ``None`` if the worker has ended or was hung."""
+        with contextlib.suppress(BrokenPipeError, ValueError):  # the worker has ended, which the wait below detects
             self._stdin.write(f"{line}\n".encode())
             self._stdin.flush()
         deadline = time.monotonic() + self._silence_s
@@ -148,22 +164,22 @@ class Worker:
                         self._process.wait(EXIT_LIMIT_S)
                     return None
                 deadline = time.monotonic() + self._silence_s
-                answer = self._listen(chunk, word)
-                if answer is not None:
-                    return answer
+                reply = self._listen(chunk, word)
+                if reply is not None:
+                    return reply
         self._hung = True
         self.close()
         return None
 
     def _listen(self, chunk: bytes, word: str) -> float | None:
-        """Hears the steps in the chunk, and gives the number that stands with the word, if it is there."""
+        """Report the steps in the chunk, and return the number of the reply ``word``, if there is one."""
         *lines, self._unread = (self._unread + chunk).split(b"\n")
-        answer = None
+        reply = None
         for line in (line.decode("utf-8", "replace") for line in lines):
             if line.startswith(MARK):
                 name, number = line.removeprefix(MARK).split()
-                answer = float(number) if name == word else answer
+                reply = float(number) if name == word else reply
             elif line:
                 self._step = line
                 self._heard(line)
-        return answer
+        return reply

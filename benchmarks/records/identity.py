@@ -1,4 +1,4 @@
-"""What identifies a result, its reference, the newest of each configuration, and words for weights and machines."""
+"""The identity of a result, its reference, the latest result of each configuration, and the names of its weights."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from exporter.format import count
+from runtimes.errors import Reason
 
-if TYPE_CHECKING:  # the names of the fields are options of ``rbench compare``, whose help imports nothing heavy
-    from benchmarks.records.result import Result
+if TYPE_CHECKING:  # the fields are options of ``rbench compare``, and its help must not import heavy libraries
+    from benchmarks.records.result import Baseline, Result
 
 Value: TypeAlias = str | int | float | bool | tuple[object, ...] | None
 
 
 @dataclass(frozen=True)
 class Field:
-    """One of the things that two results must have in common.
+    """A property of results that two compared results must share.
 
     Attributes:
-        name: as the user names it.
-        of: what a result has there.
-        names: whether it says which configuration a result is of. The others are the conditions that it was measured
-            under: of two results of one configuration they must agree.
-        text: of a value.
+        name: The name of the property on the command line.
+        of: Returns the property of a result.
+        names: Whether the property is part of the configuration. Other properties are conditions of the measurement,
+            and two results of one configuration must agree in them.
+        text: Returns a value as text.
     """
 
     name: str
@@ -33,38 +34,36 @@ class Field:
 
 
 def load_value(result: Result) -> Value:
-    """What identifies the load: its shape, how requests came in, and how many clients there were."""
-    return None if result.load is None else (result.load.shape, result.load.arrivals, result.load.clients)
+    """Return the shape and number of clients of the load, or ``None`` without a load."""
+    return None if result.load is None else (result.load.shape, result.load.clients)
 
 
 def format_load_value(value: Value) -> str:
-    """The same in a few words."""
+    """Return the value of ``load_value`` in a few words."""
     if not isinstance(value, tuple):
         return "none"
-    shape, arrivals, clients = value
-    if shape == "clients":
-        return count(int(str(clients)), "client")
-    return str(shape) if arrivals is None else f"{shape}, {arrivals}"
+    shape, clients = value
+    return count(int(str(clients)), "client") if shape == "clients" else str(shape)
 
 
 def _rate(result: Result) -> Value:
-    """The rate that was asked for. One that was not is taken from what the machine gave, so that no two runs have the
-    same: of it the share counts."""
+    """Return the rate that was requested. A rate derived from the machine's own speed counts by its share of it."""
     if result.load is None:
         return None
     share = result.load.rate_share
-    return result.load.rate_per_s if share is None else f"{share:.0%} of the closed loop's"
+    return result.load.rate_per_s if share is None else f"{share:.0%} of single-stream's"
 
 
 def _machine(result: Result) -> Value:
-    """The processor; of a result of a GPU, the GPU too."""
-    about = result.environment
-    gpu = result.gpu.before.name if result.gpu.before is not None else " and ".join(one.name for one in about.gpus)
-    return " with ".join(filter(None, (about.cpu, gpu if result.asked.cuda_graphs is not None else "")))
+    """Return the processor. The GPU is added for a result of a GPU."""
+    environment, before = result.environment, result.gpu.before
+    gpu = before.name if before is not None else " and ".join(gpu.name for gpu in environment.gpus)
+    return " with ".join(filter(None, (environment.cpu, gpu if result.asked.cuda_graphs is not None else "")))
 
 
 FIELDS: tuple[Field, ...] = (
     Field("subject", lambda result: result.identity.subject or result.identity.artifact, names=True),
+    Field("file", lambda result: result.identity.file, names=True),
     Field("runtime", lambda result: result.identity.backend, names=True),
     Field("precision", lambda result: result.identity.precision, names=True),
     Field("batch", lambda result: result.identity.batch, names=True),
@@ -76,67 +75,112 @@ FIELDS: tuple[Field, ...] = (
     Field("machine", _machine, names=False),
     Field("rate", _rate, names=False),
 )
-"""The first of these that a user names with ``--across`` may differ."""
+"""The properties that identify a row. Rows are compared if all of them agree.
+
+``rbench compare --across NAME`` allows the named property to differ.
+"""
+
+
+NOT_REACHED = Reason("not-reached", "not reached: the run ended early")
+"""The reason why a planned configuration has no figures."""
 
 
 def latest(results: Sequence[Result]) -> tuple[Result, ...]:
-    """Of each configuration, as it was asked for, the results of the last run that has any, in their order."""
-    runs: dict[tuple[Value, ...], tuple[str, str]] = {}
+    """Return the latest results of each requested configuration, in their original order.
+
+    For each configuration these are the results of the last run that reached it. If no run reached it, they are the
+    results of the last run.
+    """
+    runs: dict[tuple[Value, ...], tuple[bool, str, str]] = {}
     for result in results:
         key = _identify_request(result)
-        runs[key] = max(runs.get(key, ("", "")), (result.time, result.run))
-    return tuple(result for result in results if runs[_identify_request(result)][1] == result.run)
+        reached = result.reason is None or result.reason.code != NOT_REACHED.code
+        runs[key] = max(runs.get(key, (False, "", "")), (reached, result.time, result.run))
+    return tuple(result for result in results if runs[_identify_request(result)][2] == result.run)
 
 
 def _identify_request(result: Result) -> tuple[Value, ...]:
+    configuration = (field.of(result) for field in FIELDS if field.names)
     threads, device = result.asked.threads or result.ran.threads, result.asked.device or result.ran.device
-    named = (field.of(result) for field in FIELDS if field.names)
-    return (*named, threads, device, _machine(result), _rate(result))
+    return (*configuration, threads, device, _machine(result), _rate(result))
 
 
 def configuration(result: Result, across: Collection[str] = ()) -> tuple[Value, ...]:
-    """What the result is of, on what and with how many threads, but for what may differ. A run may measure one twice,
-    as a search does that tries its best again."""
+    """Return the properties that name the configuration of a result, with its threads and device.
+
+    A run may hold several results of one configuration: ``rbench tune`` measures its best configuration again.
+
+    Args:
+        result: The result.
+        across: The names of properties to leave out.
+    """
     kept = (field for field in FIELDS if field.names or field.name in ("threads", "device"))
     return tuple(field.of(result) for field in kept if field.name not in across)
 
 
 def find_timed_reference(result: Result, among: Sequence[Result]) -> Result | None:
-    """The reference of the same run, subject and batch, whose latency the result's is compared with; of several the one
-    that took turns with it."""
-    group = result.asked.group
-    timed = [one for one in _references(result, among) if one.samples and one.identity.batch == result.identity.batch]
-    return next((one for one in timed if one.asked.group == group), timed[0]) if timed else None
+    """Return the reference for the latency of a result, or ``None``.
+
+    The reference is a result ``among`` the given ones of the same run, subject and batch. A reference that took turns
+    with the result is preferred.
+    """
+    batch, group = result.identity.batch, result.asked.group
+    timed = [other for other in _references(result, among) if other.samples and other.identity.batch == batch]
+    return next((other for other in timed if other.asked.group == group), timed[0]) if timed else None
 
 
 def find_evaluated_reference(result: Result, among: Sequence[Result]) -> Result | None:
-    """The reference of the same run and subject whose predictions the result's are compared with: the first that has
-    any, of any batch."""
-    return next((one for one in _references(result, among) if one.predictions is not None), None)
+    """Return the reference for the predictions of a result, or ``None``.
+
+    The reference is the first result with predictions ``among`` the given ones of the same run and subject, of any
+    batch.
+    """
+    return next((other for other in _references(result, among) if other.predictions is not None), None)
 
 
 def _references(result: Result, among: Sequence[Result]) -> list[Result]:
-    from benchmarks.records.request import is_reference
-
     key = result.run, result.identity.subject
     return [
-        one
-        for one in among
-        if (one.run, one.identity.subject) == key
-        and one.status == "ok"
-        and is_reference(one.identity.backend, one.identity.precision)
+        other
+        for other in among
+        if (other.run, other.identity.subject) == key and other.status == "ok" and is_reference(other)
     ]
 
 
+def baseline_of(result: Result) -> Baseline:
+    """Return the baseline of a result: the recorded one, or PyTorch in fp32 if none was recorded."""
+    from benchmarks.records import request
+    from benchmarks.records.result import Baseline
+
+    return result.asked.baseline or Baseline(request.REFERENCE, request.FP32)
+
+
+def is_reference(result: Result) -> bool:
+    """Return whether a result is a result of its own baseline."""
+    identity, baseline = result.identity, baseline_of(result)
+    return (identity.backend, identity.precision, identity.file) == (
+        baseline.backend,
+        baseline.precision,
+        baseline.file,
+    )
+
+
+def describe_baseline(result: Result) -> str:
+    """Return the baseline of a result in a few words."""
+    baseline = baseline_of(result)
+    return " ".join(filter(None, (baseline.backend, baseline.precision, baseline.file)))
+
+
 def locate(result: Result) -> tuple[str, ...]:
-    """The machine and the device that the result was to be measured on."""
+    """Return the names of the processor, the GPUs and the requested device of a result."""
     machine = result.environment
     return (machine.cpu, *(gpu.name for gpu in machine.gpus), result.asked.device or result.ran.device)
 
 
 def weights_of(result: Result) -> str:
-    """The weights in words; those that were never trained are marked so wherever they stand."""
-    of = result.identity
-    if of.trained is None:
-        return f"{of.variant}, foreign file" if of.variant != of.artifact else "foreign file"
-    return f"{of.variant}, {of.weights} weights" if of.trained else f"{of.variant}, *untrained* {of.weights} weights"
+    """Return the weights in words. Untrained weights are always marked."""
+    identity = result.identity
+    network, weights = identity.variant, identity.weights
+    if identity.trained is None:
+        return f"{network}, model without a manifest" if network != identity.artifact else "model without a manifest"
+    return f"{network}, {weights} weights" if identity.trained else f"{network}, *untrained* {weights} weights"

@@ -1,4 +1,4 @@
-"""Rows of the schema versions 1 to 4 as results: their figures stood beside the samples, in one flat object."""
+"""Conversion of rows of schema versions 1 to 4, flat objects with figures beside the samples, into results."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.accuracy import packing
 from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.accuracy.predictions import KEPT, Predictions
+from benchmarks.records.plan import FORMER_SHAPES
 from benchmarks.stats import intervals
 from runtimes import codec
 from runtimes.errors import ArtifactError, quote
@@ -23,10 +24,10 @@ from runtimes.errors import ArtifactError, quote
 Json: TypeAlias = dict[str, Any]
 
 LAST = 4
-"""The last version whose rows had figures among their fields."""
+"""The last schema version whose rows have figures among their fields."""
 
 LAST_OF_ONE_PROCESS = 3
-"""The last version whose rows had the samples themselves, in place of sittings."""
+"""The last schema version whose rows have the samples of one process in their own fields."""
 
 PARTS = {
     "identity": (
@@ -39,7 +40,7 @@ PARTS = {
     "ran": ("device", "threads", "runtime_version", "provider", "arithmetic"),
     "gpu": ("gpu_before", "gpu_after", "device_peak_bytes", "energy_per_image_j"),
 }
-"""The parts of a result, and what their fields were called."""
+"""The parts of a result, and the old names of their fields."""
 
 RENAMED = {
     "runtime": "backend",
@@ -51,24 +52,30 @@ RENAMED = {
     "gpu_after": "after",
     "device_peak_bytes": "peak_bytes",
 }
+"""The new names of renamed fields."""
 
 TOP = ("status", "run", "time", "environment", "load")
-"""Fields that are as they were."""
+"""The fields that did not change."""
 
 SHARES = ("top1", "top5", "agreement", "drop", "ratio")
+"""The recorded figures without a unit."""
+
 TIMES = ("p50", "p90", "p99", "p999", "compute_p50", "device_p50", "image_p50")
+"""The recorded figures in seconds."""
+
 AGAINST_REFERENCE = ("ratio", "agreement", "drop")
+"""The recorded figures that compare with the reference."""
 
 _FIGURES = {name: (name, f"{name}_interval") for name in SHARES} | {
     name: (f"{name}_s", f"{name}_interval_s") for name in TIMES
 }
-"""The estimates, and the fields that value and interval stood in."""
+"""The recorded figures, and the old names of the fields with value and interval."""
 
 _SERIES = {
     name: (f"{prefix}samples_s", f"{prefix}warmup_s")
     for name, prefix in (("latency", ""), ("compute", "compute_"), ("device", "device_"))
 }
-"""The clocks of one process, and the fields that samples and warm-up stood in."""
+"""The clocks of a process, and the old names of the fields with samples and warm-up."""
 
 _KNOWN = {
     *(name for names in (*PARTS.values(), *_FIGURES.values(), *_SERIES.values(), TOP) for name in names),
@@ -78,7 +85,7 @@ _KNOWN = {
 }
 
 NOT_SETTLED = "the warm-up reached its limit before three windows agreed"
-"""What a note of the versions 1 to 3 said of the latency's warm-up, which was told nowhere else."""
+"""The note of versions 1 to 3 about a warm-up of the latency that did not stabilise. No other field records it."""
 
 WORKER_WARNINGS = {
     "inputs-subnormal": "input values are subnormal",
@@ -87,18 +94,22 @@ WORKER_WARNINGS = {
     "inputs-too-few": "different inputs took turns",
     "outputs-constant": "^all the inputs gave the same output$",
 }
-"""What workers said of their inputs, by code: a pattern of the sentence. All other warnings follow from the samples."""
+"""The warnings of workers about their inputs: a pattern of the sentence by code. Other warnings follow from samples."""
 
 
 def migrate_row(data: Mapping[str, Any], version: int) -> Json:
-    """The parsed JSON of a row of version 1 to 4 as that of a result.
+    """Convert the parsed JSON of a row of schema version 1 to 4 into the JSON of a result.
 
-    The samples of versions 1 to 3 become the one round of one process that began with the run, and their figures stay
-    as they were recorded. Of version 4 those against a reference stay, until ``benchmarks.records.store.read`` finds
-    the reference. A p99 of fewer samples than it is given from today is left out.
+    The samples of versions 1 to 3 become one round of one process that began with the run, and their figures are kept
+    as recorded. Of version 4, the figures against a reference are kept until ``benchmarks.records.store.read`` finds
+    the reference. A p99 of fewer samples than required today is dropped.
+
+    Args:
+        data: The parsed JSON.
+        version: The schema version of the row.
 
     Raises:
-        ArtifactError: a field is not known, or has not the type that it had.
+        ArtifactError: A field is unknown or has the wrong type.
     """
     gone = {name for names in _SERIES.values() for name in names} if version == LAST else set()
     unknown = [name for name in data if name not in _KNOWN - gone]
@@ -133,6 +144,20 @@ def migrate_row(data: Mapping[str, Any], version: int) -> Json:
     return result
 
 
+def rename_shape(data: Json) -> Json:
+    """Return the parsed JSON of a result with the current name of its load shape.
+
+    Rows of version 0.1 have other names, and a separate field for the arrival process.
+    """
+    load = data.get("load")
+    if not isinstance(load, dict):
+        return data
+    load = dict(load)
+    arrivals, shape = load.pop("arrivals", None), load.get("shape")
+    load["shape"] = "fixed-rate" if arrivals == "fixed" else FORMER_SHAPES.get(str(shape), shape)
+    return {**data, "load": load}
+
+
 def _items(data: Mapping[str, Any], name: str, count: int | None = None) -> list[Any]:
     items = data.get(name) or []
     if not isinstance(items, list) or count not in (None, len(items)):
@@ -144,7 +169,7 @@ def _items(data: Mapping[str, Any], name: str, count: int | None = None) -> list
 
 
 def _recorded(data: Mapping[str, Any], complete: bool) -> Json:
-    """All figures, or those against a reference alone."""
+    """Return all recorded figures if ``complete``, otherwise those against a reference."""
     figures = (*TIMES, *SHARES) if complete else AGAINST_REFERENCE
     kept = ("images", "images_per_s", "verdict") if complete else ("verdict", "flips")
     few = complete and len(_items(data, "samples_s")) < intervals.MIN_SAMPLES[0.99]
@@ -152,13 +177,13 @@ def _recorded(data: Mapping[str, Any], complete: bool) -> Json:
     for name in figures:
         value, interval = (data.get(field) for field in _FIGURES[name])
         if value is not None and not (few and name == "p99"):
-            low, high = (value, value) if interval is None else _items(data, _FIGURES[name][1], 2)
+            low, high = (None, None) if interval is None else _items(data, _FIGURES[name][1], 2)
             estimates[name] = {"value": value, "low": low, "high": high}
     return {"complete": complete, "estimates": estimates, **{name: data.get(name) for name in kept}}
 
 
 def _build_samples(data: Mapping[str, Any]) -> list[Json]:
-    """The one process, if there was any."""
+    """Return the samples of the one process, or an empty list for a row without samples."""
     if data.get("samples_s") is None:
         return []
     process: Json = {name: data.get(name) for name in ("load_s", "first_s", "peak_bytes", "baseline_bytes")}
@@ -171,13 +196,14 @@ def _build_samples(data: Mapping[str, Any]) -> list[Json]:
 
 
 def unpack_version_4(packed: PackedPredictions) -> Predictions:
-    """The predictions of a row of version 4: a zlib stream of the arrays, one after another and little-endian.
+    """Unpack the predictions of a row of schema version 4: a zlib stream of little-endian arrays, one after another.
 
-    A byte of flags; the images' places as steps from one to the next; the best classes, less the true ones modulo the
-    classes where these are known; these; a bit for each image; the margins, their low bytes first.
+    The stream holds a byte of flags; the positions of the images as differences; the top-1 classes, minus the labels
+    modulo the number of classes if the labels are known; the labels; a bit for each image; and the margins, low bytes
+    first.
 
     Raises:
-        ArtifactError: they are damaged.
+        ArtifactError: The stream is damaged.
     """
     packing.check_size(packed)
     images = packed.images

@@ -1,6 +1,6 @@
-"""How long and how often each configuration is measured, and how the requests of a load test come in.
+"""How long and how often each configuration is measured, and how the requests of a load test arrive.
 
-The names here are options of commands, so nothing heavy is imported.
+The names here are options of commands. This module imports no heavy library.
 """
 
 from __future__ import annotations
@@ -11,39 +11,46 @@ from typing import Literal, TypeAlias, get_args
 
 from runtimes.errors import UsageError
 
-ShapeName: TypeAlias = Literal["closed", "open", "paced", "clients", "batches", "cold"]
+ShapeName: TypeAlias = Literal["single-stream", "server", "fixed-rate", "clients", "batches", "cold"]
 SHAPES: tuple[ShapeName, ...] = get_args(ShapeName)
+"""The load shapes, as ``LoadResult.shape`` explains them. The first two have their names in MLPerf Inference."""
 
-Arrivals: TypeAlias = Literal["fixed", "poisson"]
-ARRIVALS: tuple[Arrivals, ...] = get_args(Arrivals)
+FORMER_SHAPES: dict[str, ShapeName] = {"closed": "single-stream", "open": "server", "paced": "fixed-rate"}
+"""The names of shapes up to version 0.1. Commands and files of results may still contain them."""
+
+RATED_SHAPES: tuple[ShapeName, ...] = ("server", "fixed-rate")
+"""The shapes in which requests arrive at a rate, whether or not the last one has ended."""
 
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
-"""Of each configuration, where none are asked for: as many as there is time for."""
+"""The limits of the number of processes of each configuration, if none is requested. The time budget decides."""
+
+DEVICES = ("cpu", "cuda")
+"""The devices, as ``runtimes.open`` takes them."""
 
 BUDGET_S = 60.0
-"""That time."""
+"""The time budget for each network and batch size."""
 
 ROUNDS = 10
-"""Of turns in each process."""
+"""The number of rounds in each process. Each process has one turn in a round."""
 
 SILENCE_S = 600.0
-"""Without a sign of life, after which a worker is ended."""
+"""The time without a sign of life after which a worker is ended."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to warm up and to sample. All durations are sums of samples, so that a plan is exact under any clock.
+    """The duration of warm-up and sampling. All durations are sums of samples, so that a plan is exact for any clock.
 
     Attributes:
-        duration_s: of a turn: sampling goes on until its samples add up to this,
-        min_samples: and until there are this many,
-        max_samples: and never past this many.
-        window_s: length of a warm-up window; a window holds one call at least.
-        agreement: the warm-up ends when the medians of three windows in a row lie within this fraction,
-        warmup_limit_s: or when it has taken this long.
+        duration_s: The duration of a turn. Sampling ends when the sum of its samples reaches this duration.
+        min_samples: The minimum number of samples, which may prolong a turn.
+        max_samples: The maximum number of samples, which may shorten a turn.
+        window_s: The length of a warm-up window. A window has at least one call.
+        agreement: The warm-up ends when the medians of three consecutive windows differ by at most this fraction.
+        warmup_limit_s: The warm-up ends after this time even if it did not stabilise.
 
     Raises:
-        UsageError: a value that no measurement can follow.
+        UsageError: A value is negative or not finite, or the numbers of samples are out of order.
     """
 
     duration_s: float = 2.0
@@ -57,34 +64,32 @@ class Plan:
         for name in ("duration_s", "window_s", "agreement", "warmup_limit_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{name} must be a number of at least 0, not {value}", code="plan-negative")
+                raise UsageError(f"{name} is {value}, expected a number of at least 0", code="plan-negative")
         if not 1 <= self.min_samples <= self.max_samples:
             raise UsageError(
-                f"min_samples must lie between 1 and max_samples, not {self.min_samples} with {self.max_samples}",
+                f"min_samples is {self.min_samples}, expected between 1 and max_samples ({self.max_samples})",
                 code="samples-out-of-order",
             )
 
 
 @dataclass(frozen=True)
 class ArrivalPlan:
-    """How requests are to come in.
+    """How requests arrive.
 
     Attributes:
-        shape: as ``LoadResult.shape``; ``cold`` is not run in a worker.
-        duration_s: how long they come.
-        arrivals: of ``open``; of ``paced`` they are fixed.
-        rate_per_s: of ``open`` and ``paced``.
-        clients: of ``clients``: how many threads call.
-        seed: of Poisson's arrivals.
-        max_requests: of all that come.
+        shape: The load shape, as ``LoadResult.shape`` explains it. A worker does not run ``cold``.
+        duration_s: The duration of the arrivals.
+        rate_per_s: The arrival rate of ``RATED_SHAPES``; ``None`` for other shapes.
+        clients: The number of threads that call, for ``clients``.
+        seed: The seed of the arrivals of ``server``.
+        max_requests: The maximum number of requests.
 
     Raises:
-        UsageError: a value that no load can follow.
+        UsageError: A number is out of range, or the rate does not fit the shape.
     """
 
     shape: ShapeName
     duration_s: float = 1.0
-    arrivals: Arrivals = "fixed"
     rate_per_s: float | None = None
     clients: int = 1
     seed: int = 0
@@ -93,16 +98,16 @@ class ArrivalPlan:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.duration_s) and self.duration_s > 0):
             raise UsageError(
-                f"the duration must be a number of seconds above 0, not {self.duration_s}", code="duration-not-positive"
+                f"the duration is {self.duration_s}, expected a number of seconds above 0", code="duration-not-positive"
             )
-        if self.shape in ("open", "paced"):
+        if self.shape in RATED_SHAPES:
             if self.rate_per_s is None or not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
                 raise UsageError(
-                    f"the rate of shape {self.shape} must be a number above 0, not {self.rate_per_s}",
+                    f"the rate of shape {self.shape} is {self.rate_per_s}, expected a number above 0",
                     code="shape-rate-not-positive",
                 )
         elif self.rate_per_s is not None:
-            raise UsageError(f"shape {self.shape} has no rate", code="shape-without-rate", hint="--shape open")
+            raise UsageError(f"shape {self.shape} takes no rate", code="shape-without-rate", hint="--shape server")
         for name, value in (("clients", self.clients), ("max_requests", self.max_requests)):
             if value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}", code="count-not-positive")
+                raise UsageError(f"{name} is {value}, expected at least 1", code="count-not-positive")

@@ -1,4 +1,4 @@
-"""What the user asked for, and what is measured for it: networks in their precisions, backends, configurations."""
+"""The request of the user, and what is measured for it: networks in their precisions, backends, configurations."""
 
 from __future__ import annotations
 
@@ -7,87 +7,105 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.records.plan import BUDGET_S, ROUNDS, SILENCE_S, Plan
+from benchmarks.records.plan import BUDGET_S, DEVICES, ROUNDS, SILENCE_S, Plan
+from benchmarks.records.result import Baseline
 from exporter.precision.spec import FP32 as FP32_SPEC
 from exporter.precision.spec import PrecisionSpec
-from exporter.precision.table import CALIBRATION_IMAGES, PRECISIONS, Target, precision
+from exporter.precision.table import CALIBRATION_IMAGES, Target, precision
 from runtimes import Artifact, Backend
 from runtimes.artifacts.manifest import Weights
 from runtimes.backends import registry
-from runtimes.errors import ArtifactError, Reason, UsageError
+from runtimes.errors import ArtifactError, Reason, UsageError, quote
 
 REFERENCE = registry.reference_backend().name
-"""The backend that every other is compared with: the network in eager mode."""
+"""The backend of PyTorch in eager mode. It is the baseline if it is measured and no other baseline is requested."""
 
 BUNDLED_VARIANT = "resnet20"
+"""The variant of the bundled model."""
+
 BUNDLED_WEIGHTS = "bundled"
+"""The name of the bundled weights."""
 
 NOISE = "noise"
+"""The name of random inputs, where images of a data set are not used."""
 
 FP32 = FP32_SPEC.precision
-"""What a variant is typed in if nothing else is asked for, and what the reference computes in."""
+"""The default precision of a variant, and the precision of the reference."""
 
 TYPED_FORMAT = "onnx"
-"""Of the files that can be typed in any precision."""
+"""The file format that can hold any precision."""
 
 PROGRAM_FORMAT = "pt2"
-"""Of the files that PyTorch itself runs."""
+"""The file format of PyTorch programs."""
 
 REMADE_FORMATS = frozenset({TYPED_FORMAT, PROGRAM_FORMAT, "engine"})
-"""Of the files whose network can be made again in PyTorch."""
-
-
-def is_reference(runtime: str, precision: str | None) -> bool:
-    """Whether rows of the runtime in that precision are what the others are compared with: PyTorch in fp32."""
-    return runtime == REFERENCE and precision == FP32
+"""The file formats whose network can be rebuilt in PyTorch."""
 
 
 @dataclass(frozen=True)
 class RunListener:
-    """Hears what a run does: ``step`` what is being worked on and the step that it is at, ``notice`` a line that the
-    user must see, ``left`` an estimate of the seconds that are left, or ``None`` while there is none."""
+    """The callbacks that report the progress of a run.
+
+    Attributes:
+        step: Called with the subject of the work and its current step.
+        notice: Called with a line that the user must see.
+        left: Called with the estimated seconds left, or ``None`` while there is no estimate.
+        position: Called with the planned configurations at work: the first, the last, and their number in all. Three
+            zeros mean that none is at work.
+    """
 
     step: Callable[[str, str], None]
-    notice: Callable[[str], None]
+    notice: Callable[[str | Reason], None]
     left: Callable[[float | None], None] = lambda _: None
+    position: Callable[[int, int, int], None] = lambda *_: None
 
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """What the user asked for.
+    """The request of the user.
 
     Attributes:
-        subjects: paths of artifacts and names of variants; none means the bundled trained model.
-        backends: by name or alias; none means all that open the artifact and can run on the device.
-        device, cuda_graphs: as ``runtimes.open`` takes them.
-        batches: images in one call; none means 1, or what the artifact is fixed at.
-        precisions: that the graphs are typed in; none means fp32 for a variant, and its own for an artifact.
-        threads: processors that one call may use; ``None`` means all that this process may use.
-        data: as ``exporter.data.dataset.open_dataset`` takes it; ``None`` means the bundled set where it fits, else
-        noise.
-        limit: images to evaluate at most.
-        weights: of the variants, as ``exporter.weights.sources.resolve`` takes them; ``None`` means random.
-        raw: whether the variants take pixels; ``None`` means that nothing was said, and they take floats.
-        calibration, calibration_images, target: of int8, as in ``exporter.precision.spec.PrecisionSpec``.
-        seed: of random weights, of noise and of resampling.
-        duration_s: of sampling in each process, for latency, for compute and for the device's own time each.
-        processes: of each configuration; ``None`` means as many as fit into ``budget_s``, as
+        subjects: The paths of artifacts and names of variants. If empty, the bundled trained model.
+        backends: The backends by name or alias; no others are measured. If empty, all that open the artifact and can
+            run on the device, except those that are measured only by name.
+        baseline: The backend that the others are compared with, by name or alias, which is always measured; ``None``
+            for PyTorch if it is measured, otherwise the first backend that runs.
+        device: The device, as ``runtimes.open`` takes it.
+        cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
+        batches: The batch sizes. If empty, 1, or the fixed batch size of the artifact.
+        precisions: The precisions of the graphs. If empty, fp32 for a variant and the artifact's own precision.
+        threads: The threads that one call may use; ``None`` for all processors that this process may use.
+        data: The images, as ``exporter.data.dataset.open_dataset`` takes them; ``None`` for the bundled images where
+            they fit, otherwise noise.
+        limit: The maximum number of images to evaluate; ``None`` for all.
+        weights: The weights of the variants, as ``exporter.weights.sources.resolve`` takes them; ``None`` for random
+            weights.
+        raw: Whether the variants take pixels; ``None`` for the default, floats.
+        calibration: The images for the calibration of int8, as ``PrecisionSpec`` takes them.
+        calibration_images: The number of images for the calibration.
+        target: The deployment target of int8.
+        seed: The seed of random weights, noise and resampling.
+        duration_s: The sampling time in each process, for each of latency, compute and device time.
+        warmup_limit_s: The time limit of the warm-up of each clock in each process.
+        processes: The number of processes of each configuration; ``None`` for as many as fit into ``budget_s``, as
             ``benchmarks.harness.scheduler.expect_processes`` says.
-        rounds: in each process; fewer where calls are slow.
-        max_samples: of each clock in each process at most.
-        strict: whether a row is a failure that was taken on a disturbed machine, or on one that nobody looked at.
-        roofline: whether the machine's ceilings are measured first.
-        command: the command line that this comes from, for the rows.
-        silence_s: how long a worker may take for one step.
-        show_errors: whether the workers' standard error is shown.
+        rounds: The number of rounds in each process. Slow calls reduce it.
+        budget_s: The time budget for each network and batch size.
+        max_samples: The maximum number of samples of each clock in each process.
+        silence_s: The time that a worker may take for one step.
+        show_errors: Whether the standard error of the workers is shown.
+        strict: Whether invalid results fail, and results without a record of the machine's state.
+        roofline: Whether peak FLOPS and bandwidth of the machine are measured first.
+        quick: Whether the run is short, so that its results are preliminary.
+        command: The command line, for the results.
 
     Raises:
-        UsageError: a duration that is none; an unknown backend or precision; a calibration where none is to be
-            calibrated.
+        UsageError: A duration or number is out of range, or a backend, precision or device is unknown.
     """
 
     subjects: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
+    baseline: str | None = None
     device: str = "cpu"
     cuda_graphs: bool = True
     batches: tuple[int, ...] = ()
@@ -102,6 +120,7 @@ class BenchmarkRequest:
     target: Target = "cpu"
     seed: int = 0
     duration_s: float = 0.2
+    warmup_limit_s: float = Plan.warmup_limit_s
     processes: int | None = None
     rounds: int = ROUNDS
     budget_s: float = BUDGET_S
@@ -110,34 +129,49 @@ class BenchmarkRequest:
     show_errors: bool = False
     strict: bool = False
     roofline: bool = True
+    quick: bool = False
     command: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("duration", self.duration_s), ("timeout", self.silence_s), ("budget", self.budget_s)):
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(
-                    f"the {name} must be a number of seconds above 0, not {value}", code="seconds-not-positive"
+                    f"the {name} is {value}, expected a number of seconds above 0", code="seconds-not-positive"
                 )
-        # By their names from here on, whatever alias or case was typed.
-        object.__setattr__(self, "backends", tuple(registry.find_backend(name).name for name in self.backends))
+        self._check_counts()
+        # Aliases and other spellings are replaced by the names of the backends.
+        names = dict.fromkeys(registry.find_backend(name).name for name in self.backends)
+        object.__setattr__(self, "backends", tuple(names))
+        if self.baseline is not None:
+            object.__setattr__(self, "baseline", registry.find_backend(self.baseline).name)
         for name in self.precisions:
             self.precision_spec(name)
-        if any(precision(name).calibrated for name in self.precisions):
-            return
-        for option, given in (("--calibration", self.calibration is not None), ("--target", self.target != "cpu")):
-            if given:
-                named = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
-                raise UsageError(
-                    f"{option} is for {named}, which was not asked for",
-                    code="option-needs-precision",
-                    hint=f"--precision {named}",
-                )
+
+    def _check_counts(self) -> None:
+        """Raise ``UsageError`` for a number below its minimum, or an unknown device."""
+        for name, number, least in (
+            *(("batch", batch, 1) for batch in self.batches),
+            ("threads", self.threads, 1),
+            ("limit", self.limit, 1),
+            ("processes", self.processes, 1),
+            ("rounds", self.rounds, 1),
+            ("calibration images", self.calibration_images, 1),
+            ("seed", self.seed, 0),
+        ):
+            if number is not None and number < least:
+                raise UsageError(f"{name} is {number}, expected at least {least}", code="number-too-small")
+        if self.device not in DEVICES:
+            raise UsageError(
+                f"unknown device {quote(self.device)!r}",
+                code="device-unknown",
+                hint=f"choose one of {', '.join(DEVICES)}",
+            )
 
     def precision_spec(self, name: str) -> PrecisionSpec:
-        """How a graph is to be typed for the precision of that name.
+        """Return how a graph is converted to the precision ``name``.
 
         Raises:
-            UsageError: no such precision, or no image to calibrate on.
+            UsageError: The precision is unknown, or its number of calibration images is below 1.
         """
         if not precision(name).calibrated:
             return PrecisionSpec(name)
@@ -145,27 +179,37 @@ class BenchmarkRequest:
 
 
 def complete_request(request: BenchmarkRequest) -> BenchmarkRequest:
-    """The request with the bundled model in it where no subject was named."""
+    """Return the request, with the bundled model as its subject if it names none."""
     if request.subjects:
         return request
     return replace(request, subjects=(BUNDLED_VARIANT,), weights=request.weights or BUNDLED_WEIGHTS)
 
 
 def select_backends(request: BenchmarkRequest) -> tuple[Backend, ...]:
-    """The reference, then the backends that were asked for, or all that can run on the device.
+    """Return the requested backends and the requested baseline, with the reference first.
 
-    Raises:
-        UsageError: one is unknown.
+    If no backends are requested, these are all that can run on the device, except those that are measured only by name.
     """
-    asked = tuple(map(registry.find_backend, request.backends))
-    able = tuple(backend for backend in registry.all_backends() if request.device in backend.devices)
-    by_name = {backend.name: backend for backend in (registry.find_backend(REFERENCE), *(asked or able))}
-    return tuple(by_name.values())
+    if request.backends:
+        chosen = [*map(registry.find_backend, request.backends)]
+    else:
+        usual = (backend for backend in registry.all_backends() if not backend.named_only)
+        chosen = [backend for backend in usual if backend.reference or request.device in backend.devices]
+    if request.baseline is not None and request.baseline not in [backend.name for backend in chosen]:
+        chosen.insert(0, registry.find_backend(request.baseline))
+    return tuple(sorted(chosen, key=lambda backend: backend.name != (request.baseline or REFERENCE)))
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What one row is of. ``cuda_graphs`` as ``runtimes.open`` takes it."""
+    """The configuration that one row measures.
+
+    Attributes:
+        pair: The backend and the artifact that it opens.
+        batch: The number of images in one call.
+        threads: The number of threads that one call may use.
+        cuda_graphs: Whether CUDA graphs are allowed, as ``runtimes.open`` takes it.
+    """
 
     pair: Pair
     batch: int
@@ -174,13 +218,18 @@ class Configuration:
 
     @property
     def reference(self) -> bool:
-        """Whether the others are compared with it."""
-        return is_reference(self.pair.backend.name, self.pair.typed.precision)
+        """Whether the configuration is PyTorch in fp32."""
+        return self.pair.backend.name == REFERENCE and self.pair.typed.precision == FP32
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why there is nothing to measure, and the status of the results that say so."""
+    """The reason why there is nothing to measure.
+
+    Attributes:
+        status: The status of the results.
+        reason: The reason.
+    """
 
     status: Literal["failed", "skipped", "error"]
     reason: Reason
@@ -188,16 +237,23 @@ class Refusal:
 
 @dataclass(frozen=True)
 class PrecisionVariant:
-    """A network in one precision, ``None`` for a foreign file: the artifact, or why there is none. ``wanted`` is the
-    format that it was to have."""
+    """A network in one precision.
+
+    Attributes:
+        precision: The precision; ``None`` for a model without a manifest.
+        made: The artifact, or the reason why there is none.
+        wanted: The intended format of the artifact.
+        file: The name of the artifact if the user named several files of the network; otherwise ``None``.
+    """
 
     precision: str | None
     made: Artifact | Refusal
     wanted: str = TYPED_FORMAT
+    file: str | None = None
 
     @property
     def format(self) -> str:
-        """Of the artifact, or that it would have had."""
+        """The format of the artifact, or the intended format if there is none."""
         return self.made.format.name if isinstance(self.made, Artifact) else self.wanted
 
 
@@ -206,16 +262,18 @@ class Subject:
     """One network to measure.
 
     Attributes:
-        name: as the user knows it: the variant's or the file's name.
-        own: the file that was named, or ``None`` for a variant.
-        network: the variant's name, or a foreign file's own name.
-        weights: ``None`` for a foreign file.
-        typed: in the precisions asked for, in that order.
-        reference: the network in PyTorch, which computes in fp32.
-        fixed_batch: that the artifacts take alone, or ``None``.
-        data: the name of the images for it, or ``None`` for noise.
-        programs: PyTorch's own in the precisions asked for, besides the twin: on a GPU alone, where they are what
-            PyTorch's users run.
+        name: The name of the variant or file, as the user gave it. For several files, the name of the variant.
+        own: The file that the user named, or the first of several; ``None`` for a variant.
+        network: The name of the variant, or of the file for a model without a manifest.
+        weights: The weights; ``None`` for a model without a manifest.
+        typed: The network in the requested precisions, in their order. For several files, each of them.
+        reference: The PyTorch reference, which computes in fp32, or the reason why there is none: for example, no
+            measured backend opens it.
+        fixed_batch: The only batch size of the artifacts, or ``None`` if any is possible.
+        data: The name of the images, or ``None`` for noise.
+        programs: The network as PyTorch programs in the requested precisions, in addition to the reference. There are
+            such programs only on a GPU.
+        baseline: The configuration that the others are compared with; ``None`` for PyTorch in fp32.
     """
 
     name: str
@@ -227,11 +285,18 @@ class Subject:
     fixed_batch: int | None
     data: str | None
     programs: tuple[PrecisionVariant, ...] = ()
+    baseline: Baseline | None = None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A backend, and what it opens: the network in one precision, or its twin; or why it cannot."""
+    """A backend and the artifact that it opens.
+
+    Attributes:
+        backend: The backend.
+        typed: The network in one precision.
+        opens: The artifact of this network or of the PyTorch reference, or the reason why the backend cannot open it.
+    """
 
     backend: Backend
     typed: PrecisionVariant
@@ -239,14 +304,14 @@ class Pair:
 
 
 def classes_of(artifact: Artifact) -> int:
-    """How many classes an artifact with a manifest tells apart.
+    """Return the number of classes of an artifact with a manifest.
 
     Raises:
-        ArtifactError: its manifest does not fix the number.
+        ArtifactError: The artifact has no manifest, or its manifest does not fix the number.
     """
     classes = None if artifact.manifest is None else artifact.manifest.outputs[0].shape[-1]
     if not isinstance(classes, int):
         raise ArtifactError(
-            "its manifest does not say how many classes there are", code="classes-unknown", path=artifact.path
+            "the manifest does not say how many classes there are", code="classes-unknown", path=artifact.path
         )
     return classes

@@ -1,6 +1,6 @@
-"""The result of one configuration, as facts: what was asked for, what ran, and the raw samples and predictions.
+"""The result of one configuration as facts: what was requested, what ran, and the raw samples and predictions.
 
-Every figure (a median, a ratio, an accuracy) is derived from these by ``benchmarks.analysis.figures.Figures``.
+Every figure, as a median, a ratio or an accuracy, is derived from a result by ``benchmarks.analysis.figures.Figures``.
 """
 
 from __future__ import annotations
@@ -14,30 +14,38 @@ from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.machine.environment import Environment
 from benchmarks.machine.gpu import GpuState
 from benchmarks.records.samples import LoadResult, ProcessSamples
-from benchmarks.stats.comparison import Verdict
 from exporter.proportions import Interval
 from runtimes.errors import Reason
 
 SCHEMA_VERSION = 5
-"""Of a result. A reader refuses a newer one and names the remedy; ``benchmarks.records.migration`` reads older ones."""
+"""The schema version of a result.
+
+A reader refuses newer results and names the command that upgrades; ``benchmarks.records.migration`` reads older ones.
+"""
 
 Status: TypeAlias = Literal["ok", "failed", "skipped", "error"]
+"""The status of a result, as ``Result`` explains it."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The configuration: network x precision x backend x batch.
+    """The identity of a configuration: network, precision, backend and batch size.
 
     Attributes:
-        subject: the variant or the file that was to be measured: results with the same one compare the same network.
-        artifact, sha256: the model file's name and digest. Where there is none to open: of the file that was to be
-            measured, or the variant's name and nothing.
-        variant, weights, trained: the network, its weights' origin, and whether these were ever trained; ``None`` for a
-            file without a manifest.
-        precision: of the artifact's graph.
-        backend: the library's name.
-        batch: images in one call.
-        data: the name of the images, ``noise`` if there are none.
+        subject: The variant or file that was to be measured. Results with the same subject compare the same network.
+        artifact: The name of the model file. If no file could be opened: the name of the requested file or variant.
+        sha256: The digest of the model file. If no file could be opened: that of the requested file, or empty for a
+            variant.
+        variant: The name of the network, or of the file for a model without a manifest.
+        weights: The origin of the weights; ``None`` for a model without a manifest.
+        trained: Whether the weights were trained; ``None`` for a model without a manifest.
+        precision: The precision of the artifact's graph; ``None`` for a model without a manifest.
+        backend: The name of the backend.
+        batch: The number of images in one call.
+        data: The name of the images, or ``noise``.
+        file: The file of the row if the user named several files of the network; otherwise ``None``.
+        size_bytes: The size of the model file with the files of its weights; ``None`` if no file could be opened, and
+            in results of older versions.
     """
 
     subject: str | None
@@ -50,21 +58,43 @@ class Identity:
     backend: str
     batch: int
     data: str
+    file: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The configuration that the others of a network and batch size are compared with.
+
+    Attributes:
+        backend: The name of the backend.
+        precision: The precision; ``None`` for a model without a manifest.
+        file: The file if the user named several files of the network; otherwise ``None``.
+    """
+
+    backend: str
+    precision: str | None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user asked for; ``None`` is what an older version did not record.
+    """The request behind a result. ``None`` stands for values that an older version did not record.
 
     Attributes:
-        threads, device: for the runtime.
-        cuda_graphs: whether a GPU was allowed to replay recorded runs; ``None`` on a processor.
-        duration_s: of sampling by each clock in each process.
-        processes: how many, or ``None`` for as many as there is time for.
-        rounds: in each process.
-        seed: of the noise, of the order of the turns and of the intervals' resampling.
-        group: numbers the results of a run that took turns; ``None`` where the configuration was measured by itself.
-        command: the command line, word by word.
+        threads: The requested threads.
+        device: The requested device.
+        cuda_graphs: Whether CUDA graphs were allowed; ``None`` on a processor.
+        duration_s: The sampling time of each clock in each process.
+        processes: The number of processes, or ``None`` for as many as fit into the time budget.
+        rounds: The number of rounds in each process.
+        seed: The seed of the noise, of the order of the turns, and of the resampling for intervals.
+        group: The number of the group of results in the run whose processes took turns; ``None`` if the configuration
+            was measured alone.
+        command: The command line, word by word.
+        baseline: The configuration with which latency and predictions are compared; ``None`` for PyTorch in fp32, as
+            in all results of older versions.
+        quick: Whether the run was short, so that its results are preliminary.
     """
 
     threads: int | None
@@ -76,14 +106,21 @@ class Asked:
     seed: int
     group: int | None
     command: tuple[str, ...] | None
+    baseline: Baseline | None = None
+    quick: bool = False
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What really ran; where nothing did, the device and the threads that were asked for.
+    """The backend that ran, and its settings. If nothing ran, the device and threads are the requested ones.
 
-    ``arithmetic`` is what the convolutions and matrix products ran in, by the backend's own profile; of a backend
-    without one, what it says that it computes in.
+    Attributes:
+        device: The device.
+        threads: The number of threads.
+        backend_version: The version of the backend's library.
+        provider: The execution provider.
+        arithmetic: The precision in which convolutions and matrix products were executed, by the backend's profile, or
+            by its own statement if it has no profile.
     """
 
     device: str
@@ -95,8 +132,13 @@ class Ran:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation on images: how many could not be decoded, the first of these by name, and images evaluated in a
-    second, with decoding and preparing."""
+    """The evaluation on images.
+
+    Attributes:
+        unreadable: The number of images that could not be decoded.
+        unreadable_names: The names of the first of these images.
+        images_per_s: The images evaluated per second, with decoding and preprocessing.
+    """
 
     unreadable: int
     unreadable_names: tuple[str, ...] = ()
@@ -105,13 +147,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """What the driver of a GPU told; ``None`` is what it did not tell.
+    """Readings of the GPU's driver. ``None`` stands for values that the driver does not report.
 
     Attributes:
-        before, after: the GPU right before and right after the timing.
-        peak_bytes: the most of its memory in use right before and right after the latency's timing, above what was in
-            use before the artifact was opened; other processes' is among it.
-        energy_per_image_j: of the whole GPU, idle parts too, over the runs on bound inputs.
+        before: The state of the GPU right before the timing.
+        after: The state of the GPU right after the timing.
+        peak_bytes: The larger of the GPU memory in use right before and right after the timing of the latency, minus
+            the memory in use before the artifact was opened. The memory of other processes counts, too.
+        energy_per_image_j: The energy of the whole GPU per image, including its idle power, during the runs on bound
+            inputs.
     """
 
     before: GpuState | None = None
@@ -122,48 +166,50 @@ class GpuUse:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and the ends of its 95 % interval."""
+    """A value with the lower and upper end of its 95 % interval; both ends are ``None`` without an interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     @property
-    def interval(self) -> Interval:
-        """Both ends."""
-        return self.low, self.high
+    def interval(self) -> Interval | None:
+        """The lower and upper end, or ``None`` without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
 class RecordedFigures:
-    """Figures that an older version recorded, and that the facts in its file do not give any more.
+    """Figures that an older version recorded and that cannot be derived from its file.
 
     Attributes:
-        complete: whether these are all that there is: so with versions 1 to 3, whose intervals came of another
-            bootstrap. Otherwise they are those against a reference that is not in the file.
-        estimates: by their names in ``Figures``. One that was recorded without an interval is both of its ends.
-        images: that were evaluated.
-        images_per_s: of the latency's samples.
-        verdict, flips: as in ``Figures``.
+        complete: Whether these are all figures of the result. For schema versions 1 to 3 they are, because their
+            intervals used another bootstrap. Otherwise they compare with a reference that is not in the file.
+        estimates: The estimates by their names in ``Figures``, and ``drop``, the reference's top-1 accuracy minus that
+            of the result.
+        images: The number of evaluated images.
+        images_per_s: The throughput that follows from the latency.
+        verdict: The verdict on the ratio; ``tie`` means no significant difference.
+        flips: The changed predictions, as ``changed_predictions`` in ``Figures``.
     """
 
     complete: bool
     estimates: Mapping[str, Estimate]
     images: int | None = None
     images_per_s: float | None = None
-    verdict: Verdict | None = None
+    verdict: Literal["faster", "slower", "tie"] | None = None
     flips: Flips | None = None
 
 
 @dataclass(frozen=True)
 class RoofInputs:
-    """The work of one call, the whole batch, and the ceilings of the machine that ran it.
+    """The work of one call of the whole batch, and the peak FLOPS and bandwidth of the machine.
 
     Attributes:
-        multiply_adds: of one call.
-        traffic_bytes: that one call must move at least: weights, input and output, once each.
-        peak_multiply_adds_per_s: measured on this machine, in the arithmetic that ran, with as many threads.
-        bandwidth_bytes_per_s: measured on this machine, with as many threads.
+        multiply_adds: The multiply-adds of one call.
+        traffic_bytes: The bytes that one call must move at least: weights, input and output, once each.
+        peak_multiply_adds_per_s: The measured peak for the executed arithmetic and the same number of threads.
+        bandwidth_bytes_per_s: The measured bandwidth for the same number of threads.
     """
 
     multiply_adds: int
@@ -173,12 +219,12 @@ class RoofInputs:
 
     @property
     def least_s(self) -> float:
-        """The least time that the two ceilings allow one call."""
+        """The lowest time of one call that peak and bandwidth allow."""
         return max(self._times_s)
 
     @property
     def bound(self) -> Literal["compute", "bandwidth"]:
-        """Which of the two ceilings is the lower."""
+        """The limit that is reached first."""
         computing_s, moving_s = self._times_s
         return "compute" if computing_s >= moving_s else "bandwidth"
 
@@ -190,20 +236,28 @@ class RoofInputs:
 
 @dataclass(frozen=True)
 class Result:
-    """What one configuration gave. Durations are seconds, sizes are bytes, shares lie in 0..1.
+    """The result of one configuration. Durations are in seconds, sizes in bytes, shares between 0 and 1.
 
     Attributes:
-        status: ``ok``: checked and measured. ``failed``: it ran and a check failed, so there is no number.
-            ``skipped``: it cannot be made or cannot run here. ``error``: it was tried and broke.
-        reason: why the status is not ``ok``.
-        run, time: the run that the result belongs to, and when it was finished, in UTC.
-        notes: what a reader of the numbers must know.
-        warnings: what the worker found doubtful; ``Figures.warnings`` has those that follow from other facts, too.
-        samples: of each process. Results of one run and one group ran side by side.
-        load: of ``rbench load``, how the requests came in, and their samples.
-        predictions: image by image, packed.
-        roof: the work and the ceilings, where both are known.
-        recorded: of a result of an older version alone.
+        status: ``ok``: checked and measured. ``failed``: a check failed, so there are no figures. ``skipped``: the
+            configuration cannot be made or cannot run here. ``error``: the measurement broke off.
+        reason: The reason for a status other than ``ok``.
+        run: The run that the result belongs to.
+        time: The time when the result was finished, in UTC.
+        identity: The configuration.
+        asked: The request.
+        ran: What ran.
+        environment: The machine and its software.
+        notes: Facts that a reader of the figures must know.
+        warnings: Warnings of the worker. ``Figures.warnings`` adds those that follow from other facts.
+        samples: The samples of each process. Processes of one run and one group ran side by side.
+        load: The load and its samples, for ``rbench load``.
+        predictions: The packed predictions, image by image.
+        evaluation: The evaluation on images.
+        gpu: Readings of the GPU's driver.
+        roof: The work of one call and the limits of the machine, if both are known.
+        recorded: Figures from the file, only for results of older versions.
+        schema_version: The schema version.
     """
 
     status: Status
@@ -227,5 +281,5 @@ class Result:
 
     @property
     def note(self) -> str | None:
-        """The notes in one line."""
+        """The notes in one line, or ``None`` without notes."""
         return "; ".join(map(str, self.notes)) or None

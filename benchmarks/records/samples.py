@@ -1,8 +1,8 @@
-"""What was sampled: raw durations, by process and by round. Every figure is derived from these.
+"""The samples of measured processes: raw durations by process and round. Every figure is derived from these.
 
-A sitting is one process of a configuration. The processes of the configurations that are compared are open at the same
-time, and take turns: in each round every one has its turn, in shuffled order, while the others wait. So what the
-machine does meanwhile meets them all alike, and sitting ``i`` of the one is compared with sitting ``i`` of the other.
+The processes of the compared configurations are open at the same time and take turns. In each round every process has
+one turn, in shuffled order, while the others wait. Changes of the machine therefore affect all configurations alike,
+and process ``i`` of one configuration is compared with process ``i`` of another.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.machine.monitor import Conditions
-from benchmarks.records.plan import Arrivals, ShapeName
+from benchmarks.records.plan import ShapeName
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Series:
     """The samples of one clock in one process, in seconds and in the order of the calls.
 
     Attributes:
-        warmup_s: what went before the first round.
-        settled: whether the warm-up's windows came to agree.
-        rounds_s: a tuple of samples for each round.
+        warmup_s: The samples of the warm-up, before the first round.
+        settled: Whether the warm-up stabilised.
+        rounds_s: The samples of each round.
     """
 
     warmup_s: tuple[float, ...]
@@ -29,26 +29,26 @@ class Series:
 
     @property
     def samples_s(self) -> tuple[float, ...]:
-        """All of them, the warm-up's not among them."""
+        """The samples of all rounds, without the warm-up."""
         return tuple(sample for samples in self.rounds_s for sample in samples)
 
 
 @dataclass(frozen=True)
 class ProcessSamples:
-    """What one process gave.
+    """The samples of one process.
 
     Attributes:
-        load_s: of opening, with the import of the runtime's library.
-        first_s: of the process's first ``infer``.
-        peak_bytes: the largest resident memory of the process up to the end of the timing; ``None`` where the system
-            does not tell.
-        baseline_bytes: what it had before the artifact was opened.
-        starts_s: when each round's turn began, in seconds since the run began.
-        latency: one ``infer`` of a whole batch, host arrays in and out.
-        compute: one run with the inputs already on the device, by the host's clock until the device is done.
-        device: the same by the device's own clock; ``None`` on a processor.
-        image: from the bytes of an encoded image to its label, a batch of one; ``None`` where it was not measured.
-        conditions: how the machine was in these turns; ``None`` where it was not looked at.
+        load_s: The time to open the artifact, with the import of the backend's library.
+        first_s: The time of the first ``infer`` of the process.
+        peak_bytes: The largest resident memory of the process up to the end of the timing; ``None`` if the system does
+            not report it.
+        baseline_bytes: The resident memory before the artifact was opened.
+        starts_s: The start of the turn in each round, in seconds since the start of the run.
+        latency: One ``infer`` of a whole batch, with inputs and outputs in host memory.
+        compute: One run with the inputs already on the device, by the host's clock until the device has finished.
+        device: The same run by the device's own clock; ``None`` on a processor.
+        image: From the bytes of one encoded image to its label; ``None`` if not measured.
+        conditions: The state of the machine during the turns; ``None`` if not recorded.
     """
 
     load_s: float
@@ -65,7 +65,16 @@ class ProcessSamples:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """What one process told of itself: how long its steps took, and its largest resident memory."""
+    """The steps of a cold start as one process measured them, in seconds.
+
+    Attributes:
+        python_s: From the parent's start of the process to the first statement.
+        import_s: The import of ``runtimes``.
+        open_s: ``runtimes.open``, with the import of the backend's library.
+        first_s: The first ``infer``.
+        steady_s: The median of the calls after the first.
+        peak_bytes: The largest resident memory; ``None`` if the system does not report it.
+    """
 
     python_s: float
     import_s: float
@@ -76,48 +85,49 @@ class ColdStart:
 
     @property
     def first_output_s(self) -> float:
-        """From the start of the process to its first answer."""
+        """From the start of the process to its first output."""
         return self.python_s + self.import_s + self.open_s + self.first_s
 
 
 STEADY = "steady call"
-"""The call after the first answer: to compare the first call with, and no step on the way to it."""
+"""The call after the first output. It is compared with the first call and is not part of the cold start."""
 
 STEPS = ("Python start", "import", "open", "first call", STEADY)
-"""Of a cold start, in their order."""
+"""The steps of a cold start, in their order, and the steady call."""
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What came of one load shape. The samples lie in the order of the requests, in seconds.
+    """The result of one load shape. The samples are in seconds and in the order of the requests.
 
     Attributes:
-        shape: ``closed``: the next call as soon as the last one has ended. ``open``: requests come at a rate, whether
-            or not the last one has ended; they are answered one at a time, in their order. ``paced``: as from a camera,
-            with idle gaps in which the process sleeps. ``clients``: several threads, each a closed loop. ``batches``:
-            a closed loop, one of several batch sizes. ``cold``: fresh processes, a request each.
-        arrivals: of ``open``: ``fixed`` or ``poisson``.
-        rate_per_s: of ``open`` and ``paced``: calls that were to come in a second.
-        rate_share: of ``open`` where no rate was named: ``rate_per_s`` over what the closed loop before it reached.
-        clients: threads that call.
-        achieved_per_s: calls that were finished in a second.
-        services_s: from the start of the call to its end.
-        responses_s: from the intended start to the end: what the user of the request waits. In a closed loop nothing is
-            intended before the last call has ended, so they are its services.
-        steps_s: of ``cold``: the named steps from the start of the process on, the median process.
-        disk_bytes: of ``cold``: the artifact and all its files.
-        peak_bytes: of ``cold``: the largest resident memory of a process.
-        unanswered: of ``open`` and ``paced``: requests that still waited when the load was ended, and are not among
-            the samples.
-        warmup_s: the calls before, one after another; settled: whether their windows came to agree.
-        conditions: how the machine was meanwhile; ``None`` where it was not looked at.
+        shape: The load shape: ``single-stream``: the next call starts when the last one has ended. ``server``: requests
+            arrive as a Poisson process, whether or not the last one has ended, and are answered one at a time in order.
+            ``fixed-rate``: requests arrive at a fixed rate, as from a camera, and the process sleeps between them.
+            ``clients``: several threads, each a single stream. ``batches``: a single stream for each of several batch
+            sizes. ``cold``: fresh processes with one request each.
+        services_s: From the start of the call to its end.
+        responses_s: From the intended arrival of the request to its end, which is the wait of a user. In a single
+            stream these are ``services_s``.
+        achieved_per_s: The calls finished per second.
+        rate_per_s: The requested rate of ``server`` and ``fixed-rate``, in calls per second.
+        rate_share: For ``server`` without a requested rate: ``rate_per_s`` divided by the rate of the single stream
+            before.
+        clients: The number of threads that call.
+        steps_s: For ``cold``: the steps from the start of the process, of the median process.
+        disk_bytes: For ``cold``: the size of the artifact with all its files.
+        peak_bytes: For ``cold``: the largest resident memory of a process.
+        unanswered: For ``server`` and ``fixed-rate``: the requests that were still waiting at the end, which are not
+            among the samples.
+        warmup_s: The calls of the warm-up, one after another.
+        settled: Whether the warm-up stabilised.
+        conditions: The state of the machine; ``None`` if not recorded.
     """
 
     shape: ShapeName
     services_s: tuple[float, ...]
     responses_s: tuple[float, ...]
     achieved_per_s: float
-    arrivals: Arrivals | None = None
     rate_per_s: float | None = None
     rate_share: float | None = None
     clients: int = 1

@@ -1,4 +1,4 @@
-"""The file of results: JSON lines, one result a line, each line whole or not there."""
+"""The file of results: JSON lines, one result a line. A line is either complete or absent."""
 
 from __future__ import annotations
 
@@ -12,37 +12,45 @@ from benchmarks.records import migration
 from benchmarks.records.identity import find_evaluated_reference, find_timed_reference
 from benchmarks.records.result import SCHEMA_VERSION, Result
 from runtimes import codec, files
-from runtimes.errors import ArtifactError, CompatibilityError, quote
+from runtimes.errors import ArtifactError, CompatibilityError, ResourceError, quote
 
 FILE_LIMIT_BYTES = 1 << 30
+"""The largest file of results that is read."""
 
 FILE_NAME = "results.jsonl"
-"""What a run calls its results in the folder that it writes into."""
+"""The name of the file of results in the output folder of a run."""
 
 FIGURES = "figures"
-"""The key of a line under which figures stand that were derived from the result; a reader leaves it out."""
+"""The key of a line for the figures derived from the result. Readers ignore it."""
 
 
 def find_results_file(path: str | os.PathLike[str]) -> Path:
-    """The file of results that is meant: the path itself, or ``results.jsonl`` in it if it is a folder."""
+    """Return the path itself, or ``results.jsonl`` in it if it is a folder."""
     return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Result, ...]:
-    """The results of a file, oldest first; those of older schema versions as results of the present one.
+    """Read the results in a file, oldest first. Results of older schema versions are converted to the current one.
 
     Raises:
-        ResourceError: the file cannot be read.
-        ArtifactError: a line is no result; the message names the line.
-        CompatibilityError: a result is of a newer rbench.
+        ResourceError: The file is missing or cannot be read.
+        ArtifactError: A line is not a result. The message names the line.
+        CompatibilityError: A result has a newer schema version.
     """
+    if not Path(path).exists():
+        raise ResourceError(
+            "no such file",
+            code="results-file-missing",
+            path=path,
+            hint="rbench run --json FILE or -o DIR writes results",
+        )
     lines = files.read_bounded(path, FILE_LIMIT_BYTES).splitlines()
     results = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
     return tuple(_drop_derivable(result, results) for result in results)
 
 
 def _drop_derivable(result: Result, among: Sequence[Result]) -> Result:
-    """The result without the recorded figures that follow from a reference in the file."""
+    """Return the result without recorded figures that follow from a reference in the file."""
     recorded = result.recorded
     if recorded is None or recorded.complete:
         return result
@@ -64,10 +72,11 @@ def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Resul
         data = _load_json(line)
         version = data.get("schema_version") if isinstance(data, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
-            version = SCHEMA_VERSION  # what says nothing of itself, or nonsense, is checked as a present one
+            version = SCHEMA_VERSION  # a missing or invalid version is checked against the current schema
         if version > SCHEMA_VERSION:
             raise CompatibilityError(
-                f"line {number}: a result of schema version {version}; this rbench reads up to {SCHEMA_VERSION}",
+                f"line {number}: the result has schema version {version}, but this rbench reads versions up to "
+                f"{SCHEMA_VERSION}",
                 code="schema-newer",
                 path=path,
                 hint="pip install --upgrade rexport",
@@ -78,6 +87,7 @@ def _parse_line(line: bytes, number: int, path: str | os.PathLike[str]) -> Resul
         if isinstance(data, dict):
             data.pop(FIGURES, None)
             data = migration.migrate_row(data, version) if version <= migration.LAST else data
+            data = migration.rename_shape(data)
         return codec.decode(Result, data)
     except ArtifactError as error:
         raise ArtifactError(f"line {number}: {error.what}", code=error.code, path=path) from error
@@ -92,31 +102,39 @@ def _load_json(line: bytes) -> object:
 
 
 def format_line(result: Result, figures: Mapping[str, object]) -> bytes:
-    """The result's line, with the figures that were derived from it."""
+    """Return the line of a result, with the ``figures`` derived from it."""
     return codec.dumps({**codec.encode(result), FIGURES: figures}).encode() + b"\n"
 
 
 class ResultsFile:
-    """A JSON-lines file that results are added to. Older ones are kept; several processes may add at once."""
+    """A JSON-lines file that results are appended to. Existing results are kept; several processes may append at once.
+
+    A missing folder is created, and an existing file is checked.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ResourceError: The folder is not writable, or the file cannot be read.
+        ArtifactError: The file holds something other than results. It is not changed.
+        CompatibilityError: The file holds results of a newer schema version. It is not changed.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Makes the folder where it is missing, and reads what is in the file.
-
-        Raises:
-            ResourceError: the folder cannot be written into, or the file cannot be read.
-            ArtifactError, CompatibilityError: the file holds something else than results; it is left as it is.
-        """
         self.path = Path(path)
         files.check_writable(self.path.parent)
         if self.path.exists():
             read(self.path)
 
     def append(self, result: Result, figures: Mapping[str, object]) -> None:
-        """Adds the result's line, with the figures for whoever reads the line without this package. A kill at any
-        moment leaves the file with the line or without it.
+        """Append the line of a result. After a kill at any moment, the file has the whole line or is unchanged.
+
+        Args:
+            result: The result.
+            figures: The figures derived from the result, for readers without this package.
 
         Raises:
-            ResourceError: with the system's reason; the file is as it was.
+            ResourceError: The file cannot be written, for example because the disk is full. It is unchanged.
         """
         with files.folder_lock(self.path.parent):
             old = files.read_bounded(self.path, FILE_LIMIT_BYTES) if self.path.exists() else b""

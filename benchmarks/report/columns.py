@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.format import ABSENT, duration, megabytes, milliseconds, number, percent, points, share, times
-from benchmarks.records.request import REFERENCE
+from benchmarks.format import (
+    ABSENT,
+    TOO_NOISY,
+    change,
+    duration,
+    megabytes,
+    milliseconds,
+    number,
+    percent,
+    share,
+    times,
+)
 from benchmarks.records.result import Estimate
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from exporter.document.blocks import Table, TableColumn, TableRow
 from exporter.proportions import Interval
 
@@ -17,39 +28,53 @@ T = TypeVar("T")
 P = TypeVar("P")
 
 MEANING = (
-    "p50 ms and the other quantiles: host-to-host, one call with host arrays in and out; compute: the",
-    "same with its inputs on the device; image-to-label: from a file's bytes on, one image. p99 needs",
-    "1,000 samples, p99.9 10,000.",
-    f"vs {REFERENCE}: its time over this one, above 1 is faster; a tie: the interval does not exclude 1, or",
-    "the difference is too small to matter. !: the machine was not quiet, the reason stands beneath.",
-    "roof %: of what the machine's measured ceilings allow. drop: its top-1 less this one, in points;",
-    "same: the share of images with its top-1; flips: the others, real and near ties; eval/s: images of",
-    "the whole evaluation. precision: of the graph; ran: what the convolutions and matrix products ran",
-    "in, by the runtime's own profile if it has one. In brackets: 95 % intervals, of times by bootstrap",
-    "over processes and blocks of calls, of shares by Wilson, of drops from pairs of answers.",
+    "p50 ms: median latency, end-to-end: one call with host arrays in and out.",
+    "vs baseline: how many times as fast as the baseline; 2.0x is twice as fast.",
+    "p90, p99, p99.9: latency quantiles; p99 needs 1,000 samples, p99.9 10,000.",
+    "images/s: images of all calls over their time. top-1 %: accuracy.",
+    "change pp: change in top-1 accuracy against the baseline, in percentage points.",
+    "agreement %: images with the baseline's predicted class; changed: the others, confident +",
+    "borderline.",
+    "executed as: number format of convolutions and matrix products, by the backend's profile if it has",
+    "one.",
+    "inference only ms: a run with its inputs on the device. decoding too ms: from an image file to its",
+    "label.",
+    "% of roofline: share of the speed that the measured peak FLOPS and bandwidth of the machine allow.",
+    "load s: opening, with the import of the library. peak MB: largest resident memory of a process.",
+    "±: the 95 % interval, as its larger distance from the value: of times by bootstrap over processes",
+    "and blocks of calls, of shares by Wilson, of changes from pairs of predictions.",
+    "too noisy: the interval is wider than the value. n.s.: no significant difference from the baseline.",
+    ">: the fastest of its batch size, and rows without a significant difference from it.",
 )
 MEANING_OF_CUDA = (
-    "compute ends by the host's clock when the GPU has finished; device: the same run by the GPU's clock, between two",
-    "events. graphs: off where no recorded run was replayed. MHz, W: of the GPU before and after the timing, and why",
-    "the clock was not higher then; GPU MB: of its memory, the most by the end of the latency timing above what was",
-    "in use before; mJ: of the whole GPU, for an image of the compute runs.",
+    "inference only ms ends by the host's clock when the GPU has finished; device ms: by the GPU's clock.",
+    "graphs: off where no recorded run was replayed. MHz, W: GPU clock and power before and after the timing.",
+    "clock limit: why the clock was not higher. GPU MB: most GPU memory in use above that before opening.",
+    "mJ/image: energy of the whole GPU for an image.",
 )
-"""Lines that explain what the rows of a GPU have besides."""
+"""Lines that explain the columns of rows of a GPU."""
+
+
+NOT_SIGNIFICANT = "n.s."
+"""Marks a ratio without a significant difference, in a cell."""
 
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column: its heading, and what a row has there. A wide one is shown only where there is room, as on a page."""
+    """One column: its heading, the function that writes its cells, and the rest as in ``TableColumn``."""
 
     heading: str
     cell: Callable[[T], str]
     left: bool = False
-    wide: bool = False
+    priority: int = 0
+    stacked: bool = False
 
 
 def table(columns: Sequence[Column[T]], rows: Sequence[T]) -> Table:
     """The rows' cells, without the columns that there is nothing in."""
-    heads = tuple(TableColumn(column.heading, column.left, wide=column.wide) for column in columns)
+    heads = tuple(
+        TableColumn(column.heading, column.left, priority=column.priority, stacked=column.stacked) for column in columns
+    )
     return Table(heads, tuple(TableRow(tuple(column.cell(row) for column in columns)) for row in rows)).drop_empty()
 
 
@@ -58,18 +83,23 @@ def table_of_results(
 ) -> Table:
     """The same of results, which a page filters by what stands at the left and by batch; ``best`` are marked."""
     plain = table(columns, results)
-    searched = [column for column in columns if column.left or column is BATCH]
     rows = []
     for figures, row in zip(results, plain.rows, strict=True):
-        identity = figures.result.identity
-        about = {"runtime": identity.backend, "precision": identity.precision or ""}
-        words = dict.fromkeys((*about.values(), *(column.cell(figures) for column in searched)))
-        words.pop(ABSENT, None)
         missing = figures.result.status != "ok" or not has_values(columns, figures)
         marked = any(figures is one for one in best)
-        attributes = {**about, "words": " ".join(words).lower()}
-        rows.append(TableRow(row.cells, attributes, "missing" if missing else "best" if marked else ""))
+        state: Literal["missing", "best", ""] = "missing" if missing else "best" if marked else ""
+        rows.append(TableRow(row.cells, search_attributes(columns, figures), state))
     return replace(plain, rows=tuple(rows))
+
+
+def search_attributes(columns: Sequence[Column[Figures]], figures: Figures) -> dict[str, str]:
+    """The words by which a page filters a result that it shows in these columns."""
+    identity = figures.result.identity
+    about = {"backend": identity.backend, "precision": identity.precision or ""}
+    cells = (column.cell(figures) for column in columns if column.left or column is BATCH)
+    words = dict.fromkeys((*about.values(), *cells))
+    words.pop(ABSENT, None)
+    return {**about, "words": " ".join(words).lower()}
 
 
 def has_values(columns: Sequence[Column[Figures]], figures: Figures) -> bool:
@@ -95,7 +125,7 @@ def spread(write: Callable[[float | None, Interval | None], str], estimate: Esti
 def against_reference(
     write: Callable[[float | None, Interval | None], str], estimate: Estimate | None, figures: Figures
 ) -> str:
-    """The same of what is told against the reference; of the reference itself the value alone."""
+    """The same of a comparison with the baseline; of the baseline itself the value alone."""
     return write(value_of(estimate), None) if figures.is_reference else spread(write, estimate)
 
 
@@ -111,64 +141,81 @@ def _throttle(figures: Figures) -> tuple[str, ...] | None:
     return None if after is None else after.throttle
 
 
-def _verdict(figures: Figures) -> str:
+def _ratio(figures: Figures) -> str:
+    """The ratio; one without significance is marked, unless it is too noisy to tell even that."""
     status = figures.result.status
-    return figures.verdict or ABSENT if status == "ok" else status
+    if status != "ok":
+        return status
+    text = against_reference(times, figures.ratio, figures)
+    marked = figures.verdict == NO_DIFFERENCE and not text.endswith(TOO_NOISY)
+    return f"{text} {NOT_SIGNIFICANT}" if marked else text
 
 
 def _graphs(figures: Figures) -> str:
     return "off" if figures.result.asked.cuda_graphs is False else ABSENT
 
 
-RUNTIME: Column[Figures] = Column("runtime", lambda figures: figures.result.identity.backend, left=True)
-PRECISION: Column[Figures] = Column("precision", lambda figures: figures.result.identity.precision or ABSENT, left=True)
-BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch))
-WHICH: tuple[Column[Figures], ...] = (RUNTIME, PRECISION, BATCH, Column("graphs", _graphs, left=True))
+BACKEND: Column[Figures] = Column("backend", lambda figures: figures.result.identity.backend, left=True)
+PRECISION: Column[Figures] = Column(
+    "precision", lambda figures: figures.result.identity.precision or ABSENT, left=True, stacked=True
+)
+BATCH: Column[Figures] = Column("batch", lambda figures: str(figures.result.identity.batch), stacked=True)
+FILE: Column[Figures] = Column("file", lambda figures: figures.result.identity.file or ABSENT, left=True)
+WHICH: tuple[Column[Figures], ...] = (FILE, BACKEND, PRECISION, BATCH, Column("graphs", _graphs, left=True))
 TOP1: Column[Figures] = Column("top-1 %", lambda figures: spread(share, figures.top1))
-DROP: Column[Figures] = Column("drop", lambda figures: against_reference(points, figures.drop, figures))
-DISTURBED: Column[Figures] = Column("!", lambda figures: "!" if figures.disturbances else ABSENT, left=True)
-SPEED: tuple[Column[Figures], ...] = (
+CHANGE: Column[Figures] = Column("change pp", lambda figures: against_reference(change, figures.top1_change, figures))
+AGREEMENT: Column[Figures] = Column("agreement %", lambda figures: percent(value_of(figures.agreement)))
+ARITHMETIC: Column[Figures] = Column(
+    "executed as", lambda figures: figures.result.ran.arithmetic or ABSENT, left=True, priority=7
+)
+MAIN: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("p50 ms", lambda figures: spread(duration, figures.p50)),
-    Column("p99", lambda figures: milliseconds(value_of(figures.p99))),
-    Column("images/s", lambda figures: number(figures.images_per_s)),
-    Column(f"vs {REFERENCE}", lambda figures: against_reference(times, figures.ratio, figures)),
-    Column("verdict", _verdict, left=True),
-    replace(TOP1, wide=True),
-    replace(DROP, wide=True),
-    DISTURBED,
+    Column("vs baseline", _ratio),
+    Column("p99 ms", lambda figures: milliseconds(value_of(figures.p99)), priority=4),
+    Column("images/s", lambda figures: number(figures.images_per_s), priority=3),
+    Column("top-1 %", lambda figures: percent(value_of(figures.top1)), priority=1),
+    replace(CHANGE, priority=2),
+    replace(AGREEMENT, priority=6),
+    ARITHMETIC,
+    Column("size MB", lambda figures: megabytes(figures.result.identity.size_bytes, ",.1f"), priority=5),
 )
-SPANS: tuple[Column[Figures], ...] = (
+"""Columns of the table behind the headline. The ones of the highest priority number are left out first."""
+
+LATENCY: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("p90 ms", lambda figures: milliseconds(value_of(figures.p90))),
-    Column("p99.9", lambda figures: milliseconds(value_of(figures.p999))),
-    Column("compute", lambda figures: spread(duration, figures.compute_p50)),
-    Column("roof %", lambda figures: number(figures.roof_share, scale=100)),
-    Column("device", lambda figures: milliseconds(value_of(figures.device_p50))),
-    Column("image-to-label", lambda figures: milliseconds(value_of(figures.image_p50))),
+    Column("p99.9 ms", lambda figures: milliseconds(value_of(figures.p999))),
+    Column("inference only ms", lambda figures: spread(duration, figures.compute_p50)),
+    Column("% of roofline", lambda figures: number(figures.roofline_share, scale=100)),
+    Column("device ms", lambda figures: milliseconds(value_of(figures.device_p50))),
+    Column("decoding too ms", lambda figures: milliseconds(value_of(figures.image_p50))),
 )
-WORTH: tuple[Column[Figures], ...] = (
-    RUNTIME,
+ACCURACY: tuple[Column[Figures], ...] = (
+    FILE,
+    BACKEND,
     PRECISION,
     TOP1,
-    DROP,
+    CHANGE,
     Column("top-5 %", lambda figures: percent(value_of(figures.top5))),
-    Column("same %", lambda figures: percent(value_of(figures.agreement))),
-    Column("flips", cell_of(lambda figures: figures.flips, lambda flips: f"{flips.real}+{flips.near_ties}")),
-    Column("eval/s", cell_of(lambda figures: figures.result.evaluation, lambda done: number(done.images_per_s))),
+    AGREEMENT,
+    Column(
+        "changed",
+        cell_of(lambda figures: figures.changed_predictions, lambda changed: f"{changed.real} + {changed.near_ties}"),
+    ),
+    Column("evaluated/s", cell_of(lambda figures: figures.result.evaluation, lambda done: number(done.images_per_s))),
 )
 COST: tuple[Column[Figures], ...] = (
     *WHICH,
-    Column("ran", lambda figures: figures.result.ran.arithmetic or ABSENT, left=True),
     Column("load s", lambda figures: number(figures.load_s, ".2f")),
-    Column("first ms", lambda figures: milliseconds(figures.first_s)),
+    Column("first call ms", lambda figures: milliseconds(figures.first_s)),
     Column("peak MB", lambda figures: megabytes(figures.peak_bytes)),
 )
 GPU: tuple[Column[Figures], ...] = (
     *WHICH,
     Column("MHz", lambda figures: _change(figures, "sm_mhz")),
     Column("W", lambda figures: _change(figures, "power_w")),
-    Column("held by", cell_of(_throttle, lambda reasons: ", ".join(reasons) or "nothing"), left=True),
+    Column("clock limit", cell_of(_throttle, lambda reasons: ", ".join(reasons) or "none"), left=True),
     Column("GPU MB", lambda figures: megabytes(figures.result.gpu.peak_bytes)),
     Column("mJ/image", lambda figures: number(figures.result.gpu.energy_per_image_j, ".2f", scale=1e3)),
 )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.gpu import GpuState
+from runtimes.errors import Reason
 
 
 def _parts(prefix: str, path: str, cls: type[GpuState] | type[Flips]) -> dict[str, str]:
@@ -49,7 +50,7 @@ COLUMNS: dict[str, str] = {
     **_estimates("top1", "top5"),
     "images": "images",
     "unreadable": "result.evaluation.unreadable",
-    **_estimates("agreement", "drop"),
+    **_estimates("agreement", "top1_change"),
     "subject": "result.identity.subject",
     "cuda_graphs": "result.asked.cuda_graphs",
     **_estimates("device_p50", unit="_s"),
@@ -58,21 +59,30 @@ COLUMNS: dict[str, str] = {
     "device_peak_bytes": "result.gpu.peak_bytes",
     "energy_per_image_j": "result.gpu.energy_per_image_j",
     **_estimates("p999", "image_p50", unit="_s"),
-    **_named("", "verdict", "warnings", "disturbances"),
+    **_named("", "verdict", "validity", "validity_reason", "warnings", "disturbances"),
     **_named("result.asked.", "threads", "device", prefix="requested_"),
     **_named("result.asked.", "duration_s", "processes", "rounds", "group", "command"),
     **_named("result.roof.", "multiply_adds", "traffic_bytes", "peak_multiply_adds_per_s", prefix="roof_"),
     **_named("result.roof.", "bandwidth_bytes_per_s", "least_s", prefix="roof_"),
-    "roof_share": "roof_share",
+    "roofline_share": "roofline_share",
     "roof_bound": "result.roof.bound",
-    **_parts("flips", "flips", Flips),
+    **_parts("changed_predictions", "changed_predictions", Flips),
     "evaluated_per_s": "result.evaluation.images_per_s",
     "unreadable_names": "result.evaluation.unreadable_names",
     "schema_version": "result.schema_version",
-    **_named("result.load.", "shape", "arrivals", "rate_per_s", "clients", prefix="load_"),
+    **_named("result.load.", "shape", "rate_per_s", "clients", prefix="load_"),
     **_named("result.load.", "achieved_per_s", "disk_bytes", prefix="load_"),
+    **_named("result.identity.", "file", "size_bytes"),
+    **_named("result.asked.baseline.", "backend", "precision", "file", prefix="baseline_"),
+    "quick": "result.asked.quick",
 }
 """The headings, and where the values stand in ``Figures``."""
+
+
+def record(figures: Figures) -> dict[str, object]:
+    """The line of one result by its headings: text, numbers, and ``None`` where there is nothing. Several words of one
+    column stand in one text."""
+    return {heading: _plain(value_at(figures, path)) for heading, path in COLUMNS.items()}
 
 
 def csv_text(results: Sequence[Figures]) -> str:
@@ -81,8 +91,7 @@ def csv_text(results: Sequence[Figures]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for figures in results:
-        values = (value_at(figures, path) for path in COLUMNS.values())
-        writer.writerow(["; ".join(map(str, value)) if type(value) is tuple else value for value in values])
+        writer.writerow(["" if value is None else value for value in record(figures).values()])
     return out.getvalue()
 
 
@@ -93,3 +102,9 @@ def value_at(figures: Figures, path: str) -> object:
         if value is not None:
             value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
     return value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Reason):
+        return value.sentence
+    return "; ".join(map(str, value)) if type(value) is tuple else value

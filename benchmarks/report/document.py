@@ -1,9 +1,14 @@
-"""What measured results and findings say, as a document: of one run or load test, or a report of many."""
+"""Measured results and findings as a document: of one run or load test, or a report of many.
+
+Documents for a terminal answer the question in one screen: folded tables and the definitions of the columns are part of
+them only with ``explain``.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.records.findings import Findings
@@ -12,7 +17,7 @@ from benchmarks.records.result import Result
 from benchmarks.report import columns, findings, load, run
 from benchmarks.report.run import TableLimits
 from exporter.document import blocks
-from exporter.document.blocks import Block, Definitions, Document, Legend, Remark, Section, Sentence, Summary
+from exporter.document.blocks import Block, Definitions, Document, Folded, Legend, Remark, Section, Sentence, Summary
 
 GPU_WIDTH = 120
 """Columns of a plain document with results of a GPU, which has more to tell."""
@@ -20,23 +25,30 @@ GPU_WIDTH = 120
 INCOMPLETE = Remark("Incomplete: the run ended early.", "failure", code="incomplete")
 
 
-def run_document(results: Sequence[Figures], complete: bool = True) -> Document:
-    """The results of ``rbench run``."""
-    return document_of(tuple(run.sections(results)), results, columns.meaning(results), complete)
+def run_document(results: Sequence[Figures], complete: bool = True, explain: bool = False) -> Document:
+    """The results of ``rbench run``, with the meaning of the columns if ``explain`` asks for it."""
+    return document_of(tuple(run.sections(results)), results, columns.meaning(results) if explain else (), complete)
 
 
-def load_document(results: Sequence[Figures], complete: bool = True) -> Document:
-    """The results of ``rbench load``."""
-    return document_of(load.sections(results), results, load.MEANING, complete)
+def load_document(results: Sequence[Figures], complete: bool = True, explain: bool = False) -> Document:
+    """The results of ``rbench load``, with the meaning of the columns if ``explain`` asks for it."""
+    return document_of(load.sections(results), results, load.MEANING if explain else (), complete)
 
 
 def document_of(
     sections: Sequence[Section], results: Sequence[Figures], legend: Sequence[str], complete: bool
 ) -> Document:
-    """The sections of results, with all that is said of the results together behind them."""
+    """The sections of results for a terminal, and behind them the legend, the machines and the verdict on the results,
+    which is the last line. Without a legend folded tables are left out."""
     width = blocks.PLAIN_WIDTH if columns.is_cpu_only(results) else GPU_WIDTH
-    about = (_environments(results), Legend(tuple(legend))) if results else ()
-    return Document("rbench", (*sections, _summary(results, complete), *about), plain_width=width)
+    shown = sections if legend else map(_unfolded, sections)
+    explained = (Legend(tuple(legend)),) if legend and results else ()
+    about = (_environments(results),) if results else ()
+    return Document("rbench", (*shown, *explained, *about, _summary(results, complete)), plain_width=width)
+
+
+def _unfolded(section: Section) -> Section:
+    return replace(section, blocks=tuple(block for block in section.blocks if not isinstance(block, Folded)))
 
 
 def report_document(
@@ -60,17 +72,19 @@ def report_document(
     shown.append(_summary(results, complete))
     if results:
         shown += [_environments(results), _reproduction(results)]
+    if not results and len(experiments) > 1:
+        shown.append(Section("", (Sentence(findings.overall_headline(experiments), "headline"),)))
     shown += map(findings.section, experiments)
     if results:
         plain = [figures for figures in results if figures.result.load is None]
         lines = (columns.meaning(plain) if plain else ()) + (load.MEANING if len(plain) < len(results) else ())
         shown.append(Legend(lines))
-    more = "machine, command and what the columns mean" if results else ""
+    more = "machine, command and definitions of the columns" if results else ""
     return Document(title, tuple(shown), _where_and_when(results, experiments), more)
 
 
 def _summary(results: Sequence[Figures], complete: bool) -> Summary:
-    return Summary((*(() if complete else (INCOMPLETE,)), *run.quiet(results)))
+    return Summary((*(() if complete else (INCOMPLETE,)), *run.verdict(results)))
 
 
 def _where_and_when(results: Sequence[Figures], experiments: Sequence[Findings]) -> str:
@@ -110,9 +124,10 @@ def _reproduction(results: Sequence[Figures]) -> Section:
     for result in (figures.result for figures in results):
         asked, processes = result.asked, len(result.samples)
         if processes and asked.rounds is not None and asked.duration_s is not None:
-            turns = f"{processes} processes; in each {asked.rounds} rounds of turns"
-            plans[f"{turns}, {asked.duration_s:g} s by each clock; seed {asked.seed}"] = None
-    unknown = () if lines else (Sentence("These rows were kept before rbench noted its command line."),)
+            number = "1 process" if processes == 1 else f"{processes} processes"
+            plan = f"{number} of {asked.rounds} interleaved rounds, {asked.duration_s:g} s by each clock"
+            plans[f"{plan}; seed {asked.seed}"] = None
+    unknown = () if lines else (Sentence("The command line of these rows was not recorded."),)
     return Section("Reproduce", (*map(blocks.Command, lines), *unknown, *map(Remark, plans)), appendix=True)
 
 

@@ -1,23 +1,30 @@
-"""Findings in words: outcome, claims, plots, tables, and what they rest on."""
+"""Findings in words: outcome, claims, plots, tables, method and machine."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.format import ABSENT
-from benchmarks.records.findings import Findings, FindingsTable, Outcome, Provenance
+from benchmarks.format import ABSENT, count
+from benchmarks.records.findings import CONCLUSIVE_SHARE, Findings, FindingsTable, Outcome, Provenance
 from exporter.document import blocks
 from exporter.document.blocks import Block, Document, Section, Sentence, Table, TableColumn
 
-_SEEN: dict[Outcome, str] = {"confirmed": "seen", "contradicted": "contradicted", "undecided": "left undecided"}
+_WORDS: dict[Outcome, str] = {
+    "confirmed": "reproduced",
+    "contradicted": "contradicted",
+    "undecided": "inconclusive",
+}
+"""Outcomes in the words that people read."""
+
 _NUMBER = re.compile(r"[-+−±]?[.\d]")
 
 
 @dataclass(frozen=True)
 class FindingsPlots(Block):
-    """What a page draws of an experiment: its panels."""
+    """The panels of an experiment, which a page draws."""
 
     findings: Findings
 
@@ -31,23 +38,45 @@ def section(findings: Findings) -> Section:
     """All that there is of one experiment."""
     provenance = findings.provenance
     shown = (
-        Sentence(headline(findings), "headline", findings.outcome),
+        Sentence(headline(findings), "headline", _WORDS[findings.outcome] if findings.checks else ""),
         Sentence(describe_provenance(provenance), "aside"),
-        *(blocks.Verdict(check.outcome, check.said, check.source, check.found) for check in findings.checks),
+        *(
+            blocks.Verdict(_WORDS[findings.outcome_of(check)], check.said, check.source, check.found)
+            for check in findings.checks
+        ),
         FindingsPlots(findings),
         *map(table, findings.tables),
         *([blocks.Command(provenance.command)] if provenance.command else ()),
         *map(blocks.Remark, findings.notes),
         blocks.Definitions(tuple(rests_on(provenance))),
     )
-    return Section(findings.title, shown, "what this rests on")
+    return Section(findings.title, shown, "method and machine")
 
 
 def headline(findings: Findings) -> str:
-    """What came of it, in two sentences."""
-    counts = Counter(check.outcome for check in findings.checks)
-    told = ", ".join(f"{counts[outcome]} {word}" for outcome, word in _SEEN.items() if counts[outcome])
-    return f"{findings.outcome.capitalize()}. The paper's claims: {told or 'none was checked'}."
+    """How many of the paper's claims the experiment reproduced, in one sentence."""
+    experiment = findings.experiment.capitalize()
+    if not findings.checks:
+        return f"{experiment}: no claim was checked"
+    reason = ""
+    if findings.too_short and any(check.trained for check in findings.checks):
+        share, least = findings.provenance.share or 0, CONCLUSIVE_SHARE
+        reason = (
+            f": training covers {100 * share:.3g} % of the paper's schedule, and at least {100 * least:g} % is needed"
+        )
+    return f"{experiment}: {_count_claims([findings])}{reason}"
+
+
+def overall_headline(experiments: Sequence[Findings]) -> str:
+    """The same of several experiments together."""
+    return f"{_count_claims(experiments)}, in {len(experiments)} experiments"
+
+
+def _count_claims(experiments: Sequence[Findings]) -> str:
+    counts = Counter(_WORDS[one.outcome_of(check)] for one in experiments for check in one.checks)
+    total = counts.total()
+    others = "".join(f", {number} {word}" for word, number in counts.items() if word != _WORDS["confirmed"])
+    return f"{counts[_WORDS['confirmed']]} of {count(total, 'claim')} reproduced{others}"
 
 
 def describe_provenance(provenance: Provenance) -> str:
@@ -64,13 +93,13 @@ def images(provenance: Provenance) -> str:
 
 
 def schedule(provenance: Provenance) -> str:
-    """How much of the paper's was run."""
+    """The length of the training, as a share of the paper's schedule."""
     if provenance.scale is None:
-        return "schedules of several lengths" if provenance.recipe else "nothing was trained"
-    part = "" if provenance.scale == 1 else f"{provenance.scale:.3g} of "
-    if provenance.until is not None:
-        return f"up to iteration {provenance.until:,} of {part}the paper's schedule"
-    return f"{part}the paper's schedule" if part else "the paper's whole schedule"
+        return "schedules of several lengths" if provenance.recipe else "no training"
+    part = (
+        "the paper's schedule" if provenance.scale == 1 else f"{100 * provenance.scale:.3g} % of the paper's schedule"
+    )
+    return part if provenance.until is None else f"{part}, stopped at iteration {provenance.until:,}"
 
 
 def rests_on(provenance: Provenance) -> list[tuple[str, str]]:
@@ -89,11 +118,10 @@ def rests_on(provenance: Provenance) -> list[tuple[str, str]]:
 
 
 def table(found: FindingsTable) -> Table:
-    """The table with the side of each column: what is no number stands at the left. The paper's numbers have columns of
-    their own."""
+    """The table with the side of each column: numbers stand at the right."""
     columns = list(zip(*found.rows, strict=True)) or [()] * len(found.headings)
     heads = []
     for place, (heading, cells) in enumerate(zip(found.headings, columns, strict=True)):
         numeric = all(cell in ("", ABSENT) or _NUMBER.match(cell) for cell in cells)
-        heads.append(TableColumn(heading, place == 0 or not numeric, foreign=heading.lower().startswith("paper")))
+        heads.append(TableColumn(heading, place == 0 or not numeric))
     return Table(tuple(heads), tuple(map(blocks.TableRow, found.rows)), found.caption)

@@ -1,4 +1,4 @@
-"""Rows of load shapes for people: a section for each runtime, with tables of loads, batches and cold starts."""
+"""Results of load tests in words: a section for each backend, with tables of loads, batches and cold starts."""
 
 from __future__ import annotations
 
@@ -6,49 +6,54 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.analysis.warnings import conditions_of, list_stalls
+from benchmarks.analysis.warnings import list_stalls
 from benchmarks.format import ABSENT, count, duration, megabytes, milliseconds, number
-from benchmarks.machine.disturbances import disturbances
-from benchmarks.records.plan import ShapeName
+from benchmarks.records.plan import RATED_SHAPES, ShapeName
 from benchmarks.records.samples import STEPS, LoadResult
-from benchmarks.report.columns import DISTURBED, Column, spread, table_of_results, value_of
-from benchmarks.report.run import doubts, remarks, runtimes_of, title
+from benchmarks.report.columns import Column, spread, table_of_results, value_of
+from benchmarks.report.run import disturbance_remarks, doubts, remarks, title, versions
 from benchmarks.stats import intervals
 from benchmarks.stats.knee import KNEE, knee
-from exporter.document.blocks import Block, Remark, Section, Sentence
+from exporter.document.blocks import Block, Section, Sentence
 
 MEANING = (
-    "service ms: the median from the start of a call to its end; response ms: from the moment that the",
-    "request was to start, so with what it waited behind others. closed: the next call when the last one",
-    "has ended; open: requests come at a rate, and are answered one at a time; paced: with idle gaps, as",
-    "from a camera; clients: threads that call at once; batch: closed loops of more images a call; cold:",
-    "fresh processes, in ms from their start to their first answer, without the making of its input.",
-    "p99 needs 1,000 requests, p99.9 10,000: a longer --duration. !: the machine was not quiet, the",
-    "reason stands beneath. In brackets: 95 % intervals by bootstrap.",
+    "service ms: median time from the start of a call to its end. response ms: from the intended start of",
+    "the request, so with the time that it waited.",
+    "SingleStream: the next call starts when the last one has ended. Server: requests arrive as a",
+    "Poisson process and are answered one at a time. fixed rate: with idle gaps, as from a camera.",
+    "concurrent clients: threads that call at once. batch: SingleStream with several images a call.",
+    "cold start: fresh processes, in ms from their start to their first answer, without the time to make",
+    "its input.",
+    "p99 needs 1,000 requests, p99.9 10,000: a longer --duration. A load is measured in one process,",
+    "which gives no interval. ±: of cold starts, the 95 % interval by bootstrap over their processes.",
 )
 
 SWEPT: dict[ShapeName, tuple[str, Callable[[Figures], int]]] = {
     "clients": ("clients", lambda figures: 1 if figures.result.load is None else figures.result.load.clients),
     "batches": ("batch", lambda figures: figures.result.identity.batch),
 }
-"""Shapes that are swept: what grows, and how it is told of a figures."""
+"""Shapes that are swept: the name of the size, and the size of a row."""
 
 
 @dataclass(frozen=True)
 class LoadPlots(Block):
-    """What a page draws of load shapes of one network: service and response, sweeps and cold starts."""
+    """Load tests of one network, of which a page draws service and response times, sweeps and cold starts."""
 
     results: tuple[Figures, ...]
 
 
 def shape(figures: Figures) -> str:
-    """The figures's load in a word or two."""
+    """The load of the row in MLPerf's words, where it has any."""
     load = _load(figures)
-    if load.shape == "open":
-        return f"open, {load.arrivals}"
-    if load.shape == "clients":
-        return count(load.clients, "client")
-    return f"batch {figures.result.identity.batch}" if load.shape == "batches" else load.shape
+    words: dict[ShapeName, str] = {
+        "single-stream": "SingleStream",
+        "server": "Server (Poisson)",
+        "fixed-rate": "fixed rate",
+        "clients": count(load.clients, "concurrent client"),
+        "batches": f"batch {figures.result.identity.batch}",
+        "cold": "cold start",
+    }
+    return words[load.shape]
 
 
 def _load(figures: Figures) -> LoadResult:
@@ -63,8 +68,8 @@ def _service(figures: Figures, q: float) -> str:
 
 
 def _response(cell: Callable[[Figures], str]) -> Callable[[Figures], str]:
-    """Nothing in a closed loop, where no request has an intended start."""
-    return lambda figures: cell(figures) if _load(figures).shape in ("open", "paced") else ABSENT
+    """Nothing where no request has an intended start."""
+    return lambda figures: cell(figures) if _load(figures).shape in RATED_SHAPES else ABSENT
 
 
 def _step(name: str) -> Column[Figures]:
@@ -73,26 +78,24 @@ def _step(name: str) -> Column[Figures]:
 
 SERVICE: tuple[Column[Figures], ...] = (
     Column("service ms", lambda figures: _service(figures, 0.5)),
-    Column("p99", lambda figures: _service(figures, 0.99)),
-    Column("p99.9", lambda figures: _service(figures, 0.999)),
+    Column("p99 ms", lambda figures: _service(figures, 0.99)),
+    Column("p99.9 ms", lambda figures: _service(figures, 0.999), priority=1),
 )
 
 LOADS: tuple[Column[Figures], ...] = (
     Column("shape", shape, left=True),
-    Column("offered/s", lambda figures: number(_load(figures).rate_per_s)),
-    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s)),
+    Column("offered/s", lambda figures: number(_load(figures).rate_per_s), priority=2),
+    Column("achieved/s", lambda figures: number(_load(figures).achieved_per_s), priority=2),
     *SERVICE,
     Column("response ms", _response(lambda figures: spread(duration, figures.p50))),
-    Column("p99", _response(lambda figures: milliseconds(value_of(figures.p99)))),
-    Column("p99.9", _response(lambda figures: milliseconds(value_of(figures.p999)))),
-    DISTURBED,
+    Column("response p99", _response(lambda figures: milliseconds(value_of(figures.p99)))),
+    Column("response p99.9", _response(lambda figures: milliseconds(value_of(figures.p999))), priority=1),
 )
 BATCHES: tuple[Column[Figures], ...] = (
     Column("batch", lambda figures: str(figures.result.identity.batch)),
     Column("images/s", lambda figures: number(figures.images_per_s)),
     Column("calls/s", lambda figures: number(_load(figures).achieved_per_s)),
     *SERVICE,
-    DISTURBED,
 )
 COLD: tuple[Column[Figures], ...] = (
     Column("processes", lambda figures: str(len(_load(figures).responses_s))),
@@ -123,21 +126,39 @@ def _section(results: Sequence[Figures]) -> Section:
     of = results[0].result.identity
     named = f"{title(results)} · {' '.join(filter(None, (of.backend, of.precision)))}"
     tables = (table_of_results(columns, shown) for columns, shown in kinds.items() if shown)
-    said = list(sweeps(loaded))
+    said = [*answer(loaded), *sweeps(loaded)]
     for figures in loaded:
         said += [f"{shape(figures)}: {warning}" for warning in list_stalls(_load(figures))]
     blocks = (
         *(Sentence(line, "headline") for line in said),
         *(replace(table, label=named, aside=number > 0) for number, table in enumerate(tables)),
-        *_remarks(loaded),
+        *disturbance_remarks(loaded),
+        *doubts(loaded, shape),
         *remarks([figures for figures in results if figures.result.load is None]),
-        *runtimes_of(results),
+        *versions(results),
     )
     return Section(named, blocks, "more of these rows")
 
 
+def answer(results: Sequence[Figures]) -> Iterator[str]:
+    """The highest throughput, the latency of the first load and the cold start of one backend, in one sentence; nothing
+    without any of them."""
+    parts: list[str] = []
+    swept = [figures for figures in results if _load(figures).shape in SWEPT and figures.images_per_s]
+    if swept:
+        best = max(swept, key=lambda figures: figures.images_per_s or 0)
+        parts.append(f"up to {number(best.images_per_s)} images/s ({shape(best)})")
+    loads = [figures for figures in results if figures.p50 is not None and _load(figures).shape not in SWEPT]
+    warm, cold = ([one for one in loads if (_load(one).shape == "cold") == is_cold] for is_cold in (False, True))
+    parts += [f"p50 {milliseconds(value_of(one.p50))} ms ({shape(one)})" for one in warm[:1]]
+    parts += [f"first answer {milliseconds(value_of(one.p50))} ms after a cold start" for one in cold[:1]]
+    if parts:
+        of = results[0].result.identity
+        yield f"{' '.join(filter(None, (of.backend, of.precision)))}: {', '.join(parts)}"
+
+
 def sweeps(results: Sequence[Figures]) -> Iterator[str]:
-    """Where more at once stops to pay, in words, for each shape that was swept; the results are of one runtime."""
+    """The size beyond which more at once gains little, for each swept shape; the results are of one backend."""
     for name, (word, size) in SWEPT.items():
         points = [(size(figures), figures.images_per_s or 0.0) for figures in results if _load(figures).shape == name]
         found = knee(points)
@@ -145,23 +166,7 @@ def sweeps(results: Sequence[Figures]) -> Iterator[str]:
             continue
         reached, (best, most) = dict(points)[found], max(points, key=lambda point: point[1])
         yield (
-            f"{word} {found:,}: {reached:,.0f} images/s, the least that comes within {KNEE:.0%} of the best of "
-            f"{min(points)[0]:,} to {max(points)[0]:,}, {most:,.0f} at {best:,}"
-            + (" (the largest tried: more may be better still)" if found == max(points)[0] else "")
+            f"{reached:,.0f} images/s at {word} {found:,}, the smallest within {100 * KNEE:.0f} % of the best "
+            f"({most:,.0f} at {best:,}, of {min(points)[0]:,} to {max(points)[0]:,})"
+            + ("; it is the largest tried, so more may be better" if found == max(points)[0] else "")
         )
-
-
-def _remarks(loaded: Sequence[Figures]) -> Iterator[Remark]:
-    """What must be known beside the figures, with the shapes in front that it is of."""
-    alike: dict[Remark, list[str]] = {}
-    for figures in loaded:
-        for remark in doubts(figures):
-            alike.setdefault(remark, []).append(shape(figures))
-    disturbed = [figures for figures in loaded if figures.disturbances]
-    if disturbed:
-        warm = [figures for figures in loaded if _load(figures).conditions is not None]
-        shapes = "all shapes" if len(disturbed) == len(warm) > 1 else "; ".join(map(shape, disturbed))
-        conditions = [conditions_of(figures.result, _load(figures)) for figures in disturbed]
-        lines = disturbances(conditions, disturbed[0].result.ran.threads) or ()
-        yield from (Remark(f"{shapes}: disturbed: {line}", "warning", code="load-disturbed") for line in lines)
-    yield from (replace(remark, text=f"{'; '.join(of)}: {remark.text}") for remark, of in alike.items())

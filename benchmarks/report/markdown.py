@@ -102,9 +102,15 @@ def _table(table: Table, caption: str) -> Iterator[str]:
         yield from (escape(caption), "")
     if table.columns:
         rules = ["---" if column.left else "--:" for column in table.columns]
-        rows = [table.headings, rules, *table.cells]
-        yield from (f"| {' | '.join(map(escape, cells))} |" for cells in rows)
+        yield from (_row(map(escape, table.headings)), _row(rules))
+        for row in table.rows:
+            cells = map(escape, row.cells)
+            yield _row((f"**{cell}**" for cell in cells) if row.state == "best" else cells)
         yield ""
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _appendices(document: Document) -> Iterator[str]:

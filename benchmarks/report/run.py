@@ -1,11 +1,10 @@
-"""Measured results in words: a section for each network and machine, with tables, remarks and plots; and what the
-models answered, class by class, pair by pair, and where the answers changed."""
+"""Measured results in words: a section for each network and machine, with tables, remarks and plots; and predictions by
+class, by pair of configurations, and where they changed."""
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.accuracy import differences
@@ -13,21 +12,29 @@ from benchmarks.accuracy.differences import ClassShare, Confusion, Flips, flips
 from benchmarks.accuracy.packing import PackedPredictions
 from benchmarks.analysis import ranking
 from benchmarks.analysis.figures import Figures
-from benchmarks.format import ABSENT, count
-from benchmarks.records.identity import locate, weights_of
+from benchmarks.analysis.verdict import judge
+from benchmarks.format import ABSENT, TOO_NOISY, count, share
+from benchmarks.machine.disturbances import BUSY_CODES, disturbances
+from benchmarks.records.identity import describe_baseline, locate, weights_of
 from benchmarks.records.request import NOISE
 from benchmarks.records.result import Result
 from benchmarks.report import columns
 from benchmarks.report.columns import Column, cell_of, has_values, table, table_of_results
 from exporter.document.blocks import Block, Folded, Remark, Section, Sentence, Table, TableColumn, TableRow
+from runtimes.errors import Reason
 
 FOLDED = {
-    "other spans and quantiles": columns.SPANS,
-    "what the answers are worth": columns.WORTH,
-    "what it takes": columns.COST,
-    "the GPU": columns.GPU,
+    "more latency metrics": columns.LATENCY,
+    "accuracy": columns.ACCURACY,
+    "load time and memory": columns.COST,
+    "GPU": columns.GPU,
 }
 """Tables behind the first one."""
+
+ELSEWHERE = "-o DIR writes a report with all columns."
+
+SAID_OF_ALL = 3
+"""The most rows that a warning names one by one."""
 
 EVERYWHERE = ("f16c", "fma", "asimd")
 """Instruction sets that tell nothing: all processors of their kind have them."""
@@ -35,15 +42,16 @@ EVERYWHERE = ("f16c", "fma", "asimd")
 
 @dataclass(frozen=True)
 class RunPlots(Block):
-    """What a page draws of configurations that are compared: latency, accuracy, throughput, roofline and drift."""
+    """Configurations whose latency, accuracy, throughput, roofline and drift a page draws; ``best`` are marked."""
 
     results: tuple[Figures, ...]
+    best: tuple[Figures, ...] = ()
 
 
 @dataclass(frozen=True)
 class TableLimits:
-    """How much is shown at most: of classes those that are answered worst, of pairs those that differ most clearly, of
-    changed answers the most frequent."""
+    """The most rows of the tables of predictions: classes of the lowest accuracy, pairs that differ most, and the
+    most frequent changes."""
 
     classes: int = 40
     pairs: int = 40
@@ -75,7 +83,7 @@ def sections(results: Sequence[Figures], limits: TableLimits | None = None) -> I
         yield _section(group, measured)
         predictions = () if limits is None else tuple(tabulate_predictions(measured, limits))
         if predictions:
-            yield Section("", predictions, f"what was answered: {title(group)}")
+            yield Section("", predictions, f"predictions: {title(group)}")
 
 
 def measured_of(results: Sequence[Figures]) -> list[Figures]:
@@ -85,8 +93,8 @@ def measured_of(results: Sequence[Figures]) -> list[Figures]:
 
 def _section(results: Sequence[Figures], measured: Sequence[Figures]) -> Section:
     headlines = ranking.headlines(measured)
-    best = [figures for one in headlines for figures in ((one.fastest, *one.tied) if one.lead else ())]
-    label = "Configurations compared. Marked: the fastest of each batch, and what ties with it."
+    best = [figures for headline in headlines for figures in headline.best]
+    main = table_of_results(columns.MAIN, results, best)
     folded = []
     for summary, kind in FOLDED.items():
         shown = [figures for figures in measured if has_values(kind, figures)]
@@ -95,12 +103,25 @@ def _section(results: Sequence[Figures], measured: Sequence[Figures]) -> Section
             folded.append(Folded(summary, (found,)))
     blocks = (
         *(Sentence(ranking.format_headline(one), "headline") for one in headlines),
-        replace(table_of_results(columns.SPEED, results, best), label=label, name="main"),
+        replace(main, label="Configurations compared.", name="main", elsewhere=ELSEWHERE),
+        *_footnotes(main),
         *folded,
         *remarks(results),
-        RunPlots(tuple(measured)),
+        RunPlots(tuple(measured), tuple(best)),
     )
     return Section(title(results), blocks, "more of these rows")
+
+
+def _footnotes(main: Table) -> Iterator[Sentence]:
+    """The definitions of the marks that stand in the table, in one line."""
+    cells = [cell for cells in main.cells for cell in cells]
+    marks = {
+        "Marked: the fastest of each batch size.": any(row.state == "best" for row in main.rows),
+        "n.s.: no significant difference.": any(cell.endswith(columns.NOT_SIGNIFICANT) for cell in cells),
+        "too noisy: the 95 % interval is wider than the value.": any(cell.endswith(TOO_NOISY) for cell in cells),
+    }
+    if any(marks.values()):
+        yield Sentence(" ".join(words for words, there in marks.items() if there), "aside")
 
 
 def title(results: Sequence[Figures]) -> str:
@@ -114,64 +135,110 @@ def title(results: Sequence[Figures]) -> str:
     data = results[0].result.identity.data
     evaluated = [f"{NOISE}, so no accuracy" if data == NOISE else data, f"{images:,} images" if images else ""]
     parts = [name if name != of.variant or of.trained is None else "", weights_of(ran[0]), where]
-    return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated))]))
+    baseline = f"baseline {describe_baseline(ran[0])}" if ran[0].load is None else ""
+    quick = "preliminary (--quick)" if any(result.asked.quick for result in ran) else ""
+    return " · ".join(filter(None, [*parts, ", ".join(filter(None, evaluated)), baseline, quick]))
 
 
 def remarks(results: Sequence[Figures]) -> Iterator[Remark]:
-    """What must be known beside the figures: what is missing and why, what was not quiet or is doubtful, notes, and
-    which libraries ran."""
-    alike: dict[tuple[str, Remark], list[Figures]] = {}
+    """Rows that are missing, disturbances, warnings and notes, each with the rows that it concerns; and the versions of
+    the libraries."""
+    missing: dict[tuple[str, Remark], list[Figures]] = {}
     for figures in results:
-        for remark in _remarks(figures):
-            alike.setdefault((figures.result.identity.backend, remark), []).append(figures)
-    for (backend, remark), of in alike.items():
-        precisions = ", ".join(dict.fromkeys(filter(None, (each.result.identity.precision for each in of))))
-        batches = ", ".join(dict.fromkeys(str(each.result.identity.batch) for each in of))
-        graphs = ", no CUDA graphs" if all(each.result.asked.cuda_graphs is False for each in of) else ""
-        named = " ".join(filter(None, (backend, precisions)))
-        yield replace(remark, text=f"{named}, batch {batches}{graphs}: {remark.text}")
-    yield from runtimes_of(results)
+        if figures.result.status != "ok":
+            remark = Remark(f"{figures.result.status}: {figures.result.reason}", "failure", figures.result.status)
+            missing.setdefault((figures.result.identity.backend, remark), []).append(figures)
+    for (_, remark), of in missing.items():
+        yield replace(remark, text=f"{_join_rows(of)}: {remark.text}")
+    measured = measured_of(results)
+    yield from disturbance_remarks(measured)
+    yield from doubts(measured, name_row)
+    yield from versions(results)
 
 
-def _remarks(figures: Figures) -> Iterator[Remark]:
-    result = figures.result
-    if result.status != "ok":
-        yield Remark(f"{result.status}: {result.reason}", "failure", result.status)
-        return
-    if figures.disturbances:
-        yield Remark(f"disturbed: {'; '.join(map(str, figures.disturbances))}", "warning", code="machine-disturbed")
-    yield from doubts(figures)
+def _join_rows(alike: Sequence[Figures]) -> str:
+    """Rows of one backend in a few words."""
+    precisions = ", ".join(dict.fromkeys(filter(None, (each.result.identity.precision for each in alike))))
+    batches = ", ".join(dict.fromkeys(str(each.result.identity.batch) for each in alike))
+    graphs = ", no CUDA graphs" if all(each.result.asked.cuda_graphs is False for each in alike) else ""
+    return f"{' '.join(filter(None, (alike[0].result.identity.backend, precisions)))}, batch {batches}{graphs}"
 
 
-def doubts(figures: Figures) -> Iterator[Remark]:
-    """The warnings and the notes of a result."""
-    yield from (Remark(f"warning: {warning}", "warning", warning.code) for warning in figures.warnings)
-    if figures.result.note:
-        yield Remark(figures.result.note)
+def name_row(figures: Figures) -> str:
+    """The row in the words of the table's first columns."""
+    return _join_rows([figures])
 
 
-def runtimes_of(results: Sequence[Figures]) -> Iterator[Remark]:
-    """Which libraries ran, in one line, if any did."""
+def disturbance_remarks(measured: Sequence[Figures]) -> Iterator[Remark]:
+    """A line for each cause of disturbance, with its worst figure and the rows that it concerns.
+
+    Waiting is not told where busy processes explain it.
+    """
+    codes: dict[str, list[Figures]] = {}
+    for figures in measured:
+        for code in dict.fromkeys(reason.code for reason in figures.disturbances or ()):
+            codes.setdefault(code, []).append(figures)
+    waiting = [code for code in BUSY_CODES if code in codes]
+    for code, rows in codes.items():
+        if code in waiting[1:]:
+            continue
+        where = f"{len(rows)} of {count(len(measured), 'row')}"
+        yield Remark(f"{where}: {_worst(rows, code)}", "warning", code)
+
+
+def _worst(rows: Sequence[Figures], code: str) -> Reason:
+    """The reason of that code with the worst figure of all processes of the rows."""
+    conditions = [each for figures in rows for each in figures.conditions]
+    together = disturbances(conditions, max(figures.result.ran.threads for figures in rows)) or ()
+    own = (reason for figures in rows for reason in figures.disturbances or ())
+    return next(reason for reason in (*together, *own) if reason.code == code)
+
+
+def doubts(measured: Sequence[Figures], name: Callable[[Figures], str]) -> Iterator[Remark]:
+    """The warnings of results by their codes, then the notes, each with the rows that it concerns.
+
+    The figures of a warning stand in brackets at its end; they are repeated for each row that is named.
+    """
+    warned: dict[str, list[tuple[Figures, Reason]]] = {}
+    noted: dict[str, list[Figures]] = {}
+    for figures in measured:
+        for warning in figures.warnings:
+            warned.setdefault(warning.code, []).append((figures, warning))
+        if figures.result.note:
+            noted.setdefault(figures.result.note, []).append(figures)
+    for code, alike in warned.items():
+        yield Remark(_join_warnings(alike, len(measured), name), "warning", code)
+    for note, rows in noted.items():
+        yield Remark(f"{_list_rows(list(map(name, rows)), len(measured))}: {note}")
+
+
+def _join_warnings(alike: Sequence[tuple[Figures, Reason]], total: int, name: Callable[[Figures], str]) -> str:
+    sentences = dict.fromkeys(str(reason) for _, reason in alike)
+    if len(sentences) == 1:
+        return f"{_list_rows([name(figures) for figures, _ in alike], total)}: {alike[0][1]}"
+    general = str(alike[0][1]).partition(" (")[0]
+    rows = [f"{name(figures)} ({str(reason).partition(' (')[2] or f'{reason})'}" for figures, reason in alike]
+    more = f"; and {count(len(rows) - SAID_OF_ALL, 'more row')}" if len(rows) > SAID_OF_ALL else ""
+    return f"{len(rows)} of {count(total, 'row')}: {general}: {'; '.join(rows[:SAID_OF_ALL])}{more}"
+
+
+def _list_rows(names: Sequence[str], total: int) -> str:
+    return "; ".join(dict.fromkeys(names)) if len(names) <= SAID_OF_ALL else f"{len(names)} of {count(total, 'row')}"
+
+
+def versions(results: Sequence[Figures]) -> Iterator[Remark]:
+    """The versions of the libraries that ran, in one line, if any did."""
     ran = [figures.result for figures in results if figures.result.ran.backend_version is not None]
-    versions = dict.fromkeys(f"{of.identity.backend} {of.ran.backend_version} ({of.ran.provider})" for of in ran)
-    if versions:
-        yield Remark("runtimes: " + ", ".join(versions))
+    named = dict.fromkeys(f"{of.identity.backend} {of.ran.backend_version} ({of.ran.provider})" for of in ran)
+    if named:
+        yield Remark("versions: " + ", ".join(named))
 
 
-def quiet(results: Sequence[Figures]) -> Iterator[Remark]:
-    """Whether the machine was quiet while all these were timed, in a line; nothing where nothing was measured."""
-    seen = [figures.disturbances for figures in measured_of(results)]
-    counts = Counter("unseen" if lines is None else "disturbed" if lines else "quiet" for lines in seen)
-    reasons = list(dict.fromkeys(line for lines in seen for line in lines or ()))
-    of = f"of {count(len(seen), 'row')}"
-    unseen = f"; not known whether the machine was quiet: {counts['unseen']} {of}" if counts["unseen"] else ""
-    if counts["disturbed"]:
-        number, more = counts["disturbed"], ", and more" if len(reasons) > 1 else ""
-        yield Remark(f"disturbed: {number} {of}: {reasons[0]}{more}{unseen}", "warning", code="run-disturbed")
-    elif counts["quiet"]:
-        yield Remark(f"quiet: {counts['quiet']} {of}{unseen}", code="run-quiet")
-    elif counts["unseen"]:
-        yield Remark(f"not known whether the machine was quiet: {counts['unseen']} {of}", code="run-unwatched")
+def verdict(results: Sequence[Figures]) -> Iterator[Remark]:
+    """The verdict on the run, in one line; nothing where nothing was measured."""
+    found = judge(results)
+    if found is not None:
+        yield Remark(found.text, "note" if found.status == "VALID" else "warning", f"run-{found.status.lower()}")
 
 
 def machine(result: Result) -> str:
@@ -200,8 +267,8 @@ def graphics(result: Result) -> str:
 
 
 def tabulate_predictions(results: Sequence[Figures], most: TableLimits) -> Iterator[Folded]:
-    """A table by class, one of the pairs of configurations whose answers differ, and one of changed answers for each
-    configuration that has any. The results are of one network; the first batch of each counts.
+    """A table by class, one of the pairs of configurations whose predictions differ, and one of changed predictions for
+    each configuration that has any. The results are of one network; the first batch of each counts.
 
     Raises:
         ArtifactError: the predictions of a result are damaged.
@@ -221,13 +288,13 @@ def tabulate_predictions(results: Sequence[Figures], most: TableLimits) -> Itera
         confusions = differences.count_confusions(now, shown[reference][1], most.changes)
         heads = (
             Column[Confusion]("true class", lambda one: one.true or ABSENT, left=True),
-            Column[Confusion](f"{reference} said", lambda one: one.before, left=True),
-            Column[Confusion](f"{label} says", lambda one: one.now, left=True),
+            Column[Confusion](f"predicted by {reference}", lambda one: one.before, left=True),
+            Column[Confusion](f"predicted by {label}", lambda one: one.now, left=True),
             Column[Confusion]("images", lambda one: f"{one.images:,}"),
         )
         if confusions:
-            caption = f"The most frequent changes. {_flips(figures)}"
-            yield _fold(f"answers that changed: {label}", caption, table(heads, confusions))
+            caption = f"Changed predictions, the most frequent first: {_describe_changes(figures)}"
+            yield _fold(f"changed predictions: {label}", caption, table(heads, confusions))
 
 
 def _fold(summary: str, caption: str, found: Table) -> Folded:
@@ -249,12 +316,12 @@ def _by_class(shares: Mapping[str, tuple[ClassShare, ...]], most: int) -> Folded
         *map(cell, shares),
     )
     left_out = f", the {len(kept)} worst of {len(first)} classes" if len(kept) < len(first) else ""
-    caption = f"Share of each class's images that is answered rightly{left_out}; in brackets 95 % intervals (Wilson)"
+    caption = f"Accuracy by class{left_out}, with 95 % intervals (Wilson)"
     return _fold("accuracy by class", caption, table(heads, kept))
 
 
 def _share(one: ClassShare) -> str:
-    return f"{100 * one.right / one.images:.1f} [{100 * one.interval[0]:.1f}–{100 * one.interval[1]:.1f}]"
+    return share(one.right / one.images, one.interval)
 
 
 def _by_pair(shown: Mapping[str, tuple[Figures, PackedPredictions]], most: int) -> Iterator[Folded]:
@@ -271,19 +338,19 @@ def _by_pair(shown: Mapping[str, tuple[Figures, PackedPredictions]], most: int) 
     if not kept:
         return
     names = (TableColumn("configuration", left=True), TableColumn("and", left=True))
-    numbers = map(TableColumn, ("first alone right", "second alone right", "p"))
+    numbers = map(TableColumn, ("only the first right", "only the second right", "p"))
     rows = [(one, other, f"{of.worse:,}", f"{of.better:,}", f"{p:.2g}") for p, one, other, of in kept]
     left_out = f", the {len(kept)} clearest of {len(apart)} pairs" if len(kept) < len(apart) else ""
-    caption = f"McNemar's exact test{left_out}; p is of each pair for itself, and of many some are small by chance"
-    yield _fold("pairs whose answers differ", caption, Table((*names, *numbers), tuple(map(TableRow, rows))))
+    caption = f"McNemar's exact test{left_out}. p is of each pair by itself: of many pairs some are small by chance"
+    yield _fold("pairs whose predictions differ", caption, Table((*names, *numbers), tuple(map(TableRow, rows))))
 
 
-def _flips(figures: Figures) -> str:
-    if (found := figures.flips) is None:
+def _describe_changes(figures: Figures) -> str:
+    if (found := figures.changed_predictions) is None:
         return ""
     low, high = found.real_share_interval
     share = f"{100 * low:.2f}–{100 * high:.2f} % of all images"
-    words = f"{found.real} real flips ({share}) and {found.near_ties} near ties"
+    words = f"{found.real} confident ({share}) and {found.near_ties} borderline"
     if found.p_value is None:
         return f"{words}."
-    return f"{words}; {found.better} alone right, {found.worse} alone wrong, McNemar's exact p = {found.p_value:.2g}."
+    return f"{words}; {found.better} corrected, {found.worse} made wrong, McNemar's exact p = {found.p_value:.2g}."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.records.findings import Findings, Line, Mark, Panel
 from benchmarks.report import findings as view
 from benchmarks.report_html import svg
-from benchmarks.report_html.svg import FAINT, INK, MARKERS, SERIES, VARIABLES, Plot
+from benchmarks.report_html.svg import FAINT, INK, MARKERS, SERIES, VARIABLES, Plot, shorten
 from runtimes.files import write_atomically
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 FORMS: tuple[svg.Form, ...] = ("svg", "png")
 
-PANEL_IN, LEGEND_ROW_IN, TITLE_LINE_IN = 3.0, 0.2, 0.17
-"""Heights: of a panel, of each row of the legend under all of them, and of a line of a picture's titles."""
+PANEL_IN, TITLE_LINE_IN = 3.0, 0.17
+"""Heights of a panel, and of a line of a picture's titles."""
 
 TITLE_POINTS, NAME_POINTS, LONGEST_NAME_LINE = 10, 9, 16
 """Sizes of titles and of a mark's name beside the axes, which has so many characters in a line."""
@@ -104,15 +104,15 @@ def legend_entries(panels: Sequence[Panel], look: Paint) -> dict[str, dict[str, 
         shared = Counter(label for label, _ in families)
         for line in named:
             label = line.label if shared[line.label] == 1 else f"{line.family}, {line.label}"
-            alike = found.setdefault(_cut(label), look.line(line))
+            alike = found.setdefault(shorten(label), look.line(line))
             if not line.dashed:
                 alike["linestyle"] = "-"  # dashed in another panel: the colour is what the label is of
     else:
-        found = {_cut(line.family): look.family(line.family) for line in named}
+        found = {shorten(line.family): look.family(line.family) for line in named}
         found[words[False]] = {"color": look.shades[INK], "linestyle": "-"}
         found[words[True]] = {"color": look.shades[INK], "linestyle": DASHED}
     known = {line.family for line in named}
-    found |= {_cut(line.family): look.line(line) for line in lines if line.family not in known}
+    found |= {shorten(line.family): look.line(line) for line in lines if line.family not in known}
     if any(line.thin and line.family in known for line in lines):
         found["single seeds"] = {"color": look.shades[FAINT], "linewidth": 0.7}
     if any(_is_papers(mark) for panel in panels for mark in panel.marks):
@@ -127,7 +127,7 @@ def _name_styles(lines: Sequence[Line]) -> dict[bool, str] | None:
         words[line.dashed].add(line.label.removeprefix(line.family).strip(" ,:"))
     if any(len(found) != 1 or "" in found for found in words.values()):
         return None
-    return {dashed: _cut("".join(found)) for dashed, found in words.items()}
+    return {dashed: shorten("".join(found)) for dashed, found in words.items()}
 
 
 def _is_papers(mark: Mark) -> bool:
@@ -135,20 +135,13 @@ def _is_papers(mark: Mark) -> bool:
     return mark.label.endswith(PAPER_SUFFIX)
 
 
-def _cut(text: str, most: int = 40) -> str:
-    """In one line, and no longer than a drawing has room for."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 class _Legend:
     """The entries under all axes of a figure, as many side by side as there is room for."""
 
     def __init__(self, panels: Sequence[Panel], look: Paint, width_in: float) -> None:
         self._entries = legend_entries(panels, look)
-        widest = max(map(len, self._entries), default=0)
-        self._columns = max(1, min(len(self._entries), int(72 * width_in / (5.2 * widest + 48))))
-        self.height_in = LEGEND_ROW_IN * math.ceil(len(self._entries) / self._columns)
+        self._columns = svg.legend_columns(self._entries, width_in)
+        self.height_in = svg.legend_in(self._entries, width_in)
 
     def put(self, figure: Figure) -> None:
         """Explains them, and lays the figure out."""
@@ -212,7 +205,7 @@ def write_pictures(findings: Findings, folder: Path) -> tuple[Path, ...]:
         shown = list(zip(grid, findings.panels, strict=False))
         for axes, panel in shown:
             _draw(axes, panel, look)
-            source = f"\nbeside the paper's {_cut(panel.source, 60)}" if panel.source else ""
+            source = f"\ncompare with the paper's {shorten(panel.source, 60)}" if panel.source else ""
             axes.set_title(_fill_lines(panel.title, svg.WIDTH_IN) + source, fontsize=TITLE_POINTS)
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
@@ -247,7 +240,7 @@ def _draw(axes: Axes, panel: Panel, look: Paint) -> None:
     if panel.y_range is not None:
         axes.set_ylim(*panel.y_range)
     axes.margins(x=0.02)
-    axes.set(xlabel=_cut(panel.x_label), ylabel=_cut(panel.y_label))
+    axes.set(xlabel=shorten(panel.x_label), ylabel=shorten(panel.y_label))
     if axes.get_xscale() != "log" and all(float(x).is_integer() for line in panel.lines for x in line.x):
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     for which, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
@@ -261,7 +254,7 @@ def _name_marks(figure: Figure, axes: Axes, panel: Panel, look: Paint) -> None:
     """Names the marks beside the axes, one under the other where they lie close."""
     low, high = sorted(axes.get_ylim())
     shown = sorted((mark for mark in dict.fromkeys(panel.marks) if low <= mark.y <= high), key=lambda mark: mark.y)
-    names = [textwrap.fill(_cut(mark.label.removesuffix(PAPER_SUFFIX)), LONGEST_NAME_LINE) for mark in shown]
+    names = [textwrap.fill(shorten(mark.label.removesuffix(PAPER_SUFFIX)), LONGEST_NAME_LINE) for mark in shown]
     height = axes.get_window_extent().height * 72 / figure.dpi
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = [height * float(to_axes.transform((axes.get_xlim()[0], mark.y))[1]) for mark in shown]
@@ -288,12 +281,12 @@ def spread(wanted: Sequence[float], gap: float, height: float) -> list[float]:
 
 
 def caption(panel: Panel) -> str:
-    """What stands under the panel: which of the paper's figures it is to be held against, and what its lines are."""
+    """The figure of the paper that compares with the panel, and the meaning of its lines."""
     parts = (
-        f"Beside the paper's {panel.source}." if panel.source else "",
+        f"Compare with the paper's {panel.source}." if panel.source else "",
         "Thin: single seeds." if any(line.thin for line in panel.lines) else "",
-        "Bands: the least to the most of the seeds." if any(line.low for line in panel.lines) else "",
-        "Dotted: what the paper prints." if any(map(_is_papers, panel.marks)) else "",
+        "Bands: range of the seeds." if any(line.low for line in panel.lines) else "",
+        "Dotted: error in the paper, on its own data." if any(map(_is_papers, panel.marks)) else "",
     )
     return " ".join(filter(None, parts))
 
@@ -301,7 +294,7 @@ def caption(panel: Panel) -> str:
 def _fill_lines(text: str, width_in: float) -> str:
     """As many lines as it takes, three at the most."""
     width = int(72 * width_in / (0.57 * TITLE_POINTS))
-    return textwrap.fill(_cut(text, 3 * width), width, max_lines=3, placeholder="…", break_on_hyphens=False)
+    return textwrap.fill(shorten(text, 3 * width), width, max_lines=3, placeholder="…", break_on_hyphens=False)
 
 
 def _describe_panel(panel: Panel) -> str:

@@ -1,5 +1,4 @@
-"""Plots of time: how the calls' durations are distributed and how they drift; of load shapes, service beside response,
-so that neither hides a stall, sweeps, and the cold start."""
+"""Plots of time: distribution and drift of latency; service and response time of load shapes, sweeps, cold start."""
 
 from __future__ import annotations
 
@@ -10,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.analysis.ranking import name
 from benchmarks.format import milliseconds
 from benchmarks.records.result import Result
 from benchmarks.records.samples import STEADY, LoadResult
 from benchmarks.report.load import SWEPT, shape
 from benchmarks.report_html import svg as canvas
-from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
+from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle, short_name, shorten
 from benchmarks.report_html.tradeoffs import sweep
 from benchmarks.stats import intervals
 
@@ -38,18 +36,18 @@ def distribution(results: Sequence[Result], look: PlotStyle, place: str) -> Plot
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set(xscale="log", xlabel="ms a call")
+        axes.set(xscale="log", xlabel="ms per call")
         for row, result in enumerate(shown):
             _violin(axes, row, result, look)
-        canvas.label_rows(axes, [name(result) for result in shown])
+        canvas.label_rows(axes, [short_name(result) for result in shown])
         canvas.plain_ticks(axes, "x")
 
     medians = [intervals.quantile(_latencies(result), 0.5) for result in shown]
     span = f"from {milliseconds(min(medians))} to {milliseconds(max(medians))} ms"
     spoken = f"Latencies of {_list_names(shown)}: medians {span}"
     caption = (
-        "How often a call took how long, of all processes together, on a logarithmic axis. The long tick is p50, "
-        f"the short one p99, from {intervals.MIN_SAMPLES[0.99]:,} calls on; the dot is the slowest call."
+        "Distribution of the latency of single calls over all processes, on a logarithmic axis. Long tick: p50. Short "
+        f"tick: p99, where there are {intervals.MIN_SAMPLES[0.99]:,} calls. Dot: slowest call."
     )
     title, height_in = f"Latency, batch {shown[0].identity.batch}", 0.9 + 0.34 * len(shown)
     return canvas.render(f"{place}-distribution", "distribution", title, caption, spoken, height_in, draw)
@@ -93,20 +91,27 @@ def drift(results: Sequence[Result], look: PlotStyle, place: str) -> Plot | None
         axes.axhline(0, color=FAINT, linewidth=1)
         for result in shown:
             for when, change in _rounds(result):
-                axes.plot(when, change, markersize=4, linewidth=1, alpha=0.85, label=name(result), **look.of(result))
+                axes.plot(
+                    when, change, markersize=4, linewidth=1, alpha=0.85, label=short_name(result), **look.of(result)
+                )
         canvas.legend_below(figure, axes)
         low, high = axes.get_ylim()
         axes.set(
-            ylim=(min(low, -1), max(high, 1)), xlabel="seconds since the run began", ylabel="% off the row's median"
+            ylim=(min(low, -1), max(high, 1)),
+            xlabel="seconds since the run began",
+            ylabel="deviation from the median, %",
         )
 
     largest = max(abs(change) for result in shown for _, changes in _rounds(result) for change in changes)
-    spoken = f"Medians of the rounds of {_list_names(shown)} over time: at most {largest:.1f} % off their row's median"
+    spoken = f"Medians of the rounds of {_list_names(shown)} over time: at most {largest:.1f} % from the median of all"
     caption = (
-        "Each point is the median of one round's turn, each line one process. What all rows show at the same time the "
-        "machine did; a step between lines is what another process of the same program makes."
+        "Each point is the median of one round, each line one process. A change of all configurations at once comes "
+        "from the machine. A step between two lines comes from the new process."
     )
-    title, height_in = f"Drift over the run, batch {shown[0].identity.batch}", 2.9 + canvas.legend_in(len(shown))
+    title, height_in = (
+        f"Drift over the run, batch {shown[0].identity.batch}",
+        2.9 + canvas.legend_in({short_name(result) for result in shown}),
+    )
     return canvas.render(f"{place}-drift", "drift", title, caption, spoken, height_in, draw)
 
 
@@ -123,12 +128,12 @@ def _rounds(result: Result) -> list[tuple[list[float], list[float]]]:
 
 
 def _list_names(results: Sequence[Result]) -> str:
-    names = list(dict.fromkeys(map(name, results)))
+    names = list(dict.fromkeys(map(short_name, results)))
     return ", ".join(names) if len(names) <= 6 else f"{len(names)} configurations"
 
 
 def load_plots(results: Sequence[Figures], look: PlotStyle, place: str) -> Iterator[Plot]:
-    """What there is to show of load shapes, which are of one network."""
+    """The plots of load shapes of one network."""
     measured = [figures for figures in results if figures.result.status == "ok"]
     loads = [(figures, figures.result.load) for figures in measured if figures.result.load is not None]
     warm = [(figures, load) for figures, load in loads if load.shape != "cold" and load.services_s]
@@ -145,7 +150,7 @@ def load_plots(results: Sequence[Figures], look: PlotStyle, place: str) -> Itera
 
 
 def _responses(loads: Sequence[tuple[Figures, LoadResult]], look: PlotStyle, place: str) -> Plot:
-    several = len({name(figures.result) for figures, _ in loads}) > 1
+    several = len({short_name(figures.result) for figures, _ in loads}) > 1
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -153,7 +158,7 @@ def _responses(loads: Sequence[tuple[Figures, LoadResult]], look: PlotStyle, pla
         for at, (figures, load) in enumerate(loads):
             _span(axes, at - 0.17, load.services_s, look.colour(figures.result), "none")
             _span(axes, at + 0.17, load.responses_s, look.colour(figures.result), "full")
-        labels = [shape(figures) + (f"\n{name(figures.result)}" if several else "") for figures, _ in loads]
+        labels = [shape(figures) + (f"\n{short_name(figures.result)}" if several else "") for figures, _ in loads]
         canvas.label_rows(axes, labels)
         canvas.plain_ticks(axes, "x")
         for _, label, marker in QUANTILES:
@@ -164,15 +169,15 @@ def _responses(loads: Sequence[tuple[Figures, LoadResult]], look: PlotStyle, pla
         canvas.legend_below(figure, axes)
 
     worst, slowest_s = max(((figures, max(load.responses_s)) for figures, load in loads), key=lambda pair: pair[1])
-    slowest = f"the slowest response, {1e3 * slowest_s:,.1f} ms, is of {shape(worst)}"
+    slowest = f"the slowest response, {1e3 * slowest_s:,.1f} ms, belongs to {shape(worst)}"
     spoken = f"Service and response times of {len(loads)} load shapes: {slowest}"
     caption = (
-        "Upper line, hollow: how long a call itself took. Lower line, filled: from the moment the request was to "
-        "start. In a closed loop the two are the same, since it asks again only when it has been answered: what a "
-        "stall does to those who would have asked meanwhile shows in the open loop's responses alone."
+        "Upper line, hollow: service time, the duration of the call. Lower line, filled: response time, from the "
+        "intended start of the request. In a single stream the two are equal, because each request waits for the "
+        "answer before it. Only a server shows how long requests wait behind a stall."
     )
     height_in = 1.5 + (0.5 if several else 0.42) * len(loads)
-    return canvas.render(place, "responses", "Service and response", caption, spoken, height_in, draw)
+    return canvas.render(place, "responses", "Service and response time", caption, spoken, height_in, draw)
 
 
 def _span(axes: Axes, at: float, samples_s: Sequence[float], colour: str, fill: Literal["full", "none"]) -> None:
@@ -187,7 +192,9 @@ def _span(axes: Axes, at: float, samples_s: Sequence[float], colour: str, fill: 
 
 
 def _cold(loads: Sequence[tuple[Figures, LoadResult]], place: str) -> Plot:
-    answered = [(name(figures.result), [one for one in load.steps_s if one[0] != STEADY]) for figures, load in loads]
+    answered = [
+        (short_name(figures.result), [one for one in load.steps_s if one[0] != STEADY]) for figures, load in loads
+    ]
     steps = list(dict.fromkeys(step for _, taken in answered for step, _ in taken))
     shades = dict(zip(steps, np.linspace(1.0, 0.25, len(steps)), strict=True))
 
@@ -196,7 +203,8 @@ def _cold(loads: Sequence[tuple[Figures, LoadResult]], place: str) -> Plot:
         for at, (_, taken) in enumerate(answered):
             left = 0.0
             for step, seconds in taken:
-                axes.barh(at, 1e3 * seconds, left=left, height=0.6, color=FAINT, alpha=shades[step], label=step)
+                shade = {"color": FAINT, "alpha": shades[step]}
+                axes.barh(at, 1e3 * seconds, left=left, height=0.6, label=shorten(step), **shade)
                 left += 1e3 * seconds
         canvas.legend_below(figure, axes)
         canvas.label_rows(axes, [label for label, _ in answered])
@@ -205,7 +213,7 @@ def _cold(loads: Sequence[tuple[Figures, LoadResult]], place: str) -> Plot:
     totals = [(label, 1e3 * sum(seconds for _, seconds in taken)) for label, taken in answered]
     spoken = "Cold start: " + ", ".join(f"{label} {total:,.0f} ms" for label, total in totals)
     caption = (
-        "A fresh process each time, its files in the system's cache already. Medians of the steps up to the first "
-        "answer, one after another."
+        "A fresh process for each sample; its files are already in the system's cache. Medians of the steps up to the "
+        "first answer."
     )
     return canvas.render(place, "cold", "Cold start", caption, spoken, 1.3 + 0.4 * len(answered), draw)

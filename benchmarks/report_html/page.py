@@ -1,67 +1,164 @@
-"""A document as one HTML page that needs nothing beside it and no network."""
+"""A document as one HTML page that needs nothing beside it and no network: the answer first, the method folded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import groupby, takewhile
 
+from benchmarks.format import count
 from benchmarks.records.result import Result
 from benchmarks.report.findings import FindingsPlots
 from benchmarks.report.load import LoadPlots
 from benchmarks.report.run import RunPlots
 from benchmarks.report_html import findings_plots, latency, svg, tradeoffs
+from benchmarks.report_html.bars import bar_charts
+from benchmarks.report_html.markup import text
 from benchmarks.report_html.svg import Plot, PlotStyle
+from benchmarks.report_html.tables import format_table, format_verdicts
 from exporter.document import blocks
-from exporter.document.blocks import Block, Document, Section, Table, TableColumn, TableRow, Verdict
+from exporter.document.blocks import Block, Document, Folded, Remark, Section, Sentence, Table, Verdict
 
 _HEAD = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
 )
 
+VALIDITY = {"run-valid": "Valid", "run-invalid": "Invalid", "run-preliminary": "Preliminary"}
+"""Badge of a run by the code of the remark that has the verdict on it."""
+
+
+@dataclass(frozen=True)
+class _Chapter:
+    """A titled section of the document, with the untitled sections behind it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def answer(self) -> Sentence | None:
+        """The first headline."""
+        return next((one for one in self.blocks if isinstance(one, Sentence) and one.role == "headline"), None)
+
+    @property
+    def warnings(self) -> list[Remark]:
+        """The remarks that cast doubt on figures or explain missing ones."""
+        return [block for block in self.blocks if isinstance(block, Remark) and block.kind != "note"]
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether its tables can be filtered."""
+        tables = Section("", self.blocks).all_of(Table)
+        return any(row.attributes for table in tables for row in table.rows)
+
 
 def html(document: Document) -> str:
-    """The page. All text in it is escaped. Without matplotlib it has no plots, and says so."""
-    tabled = [table for section in document.sections for table in section.all_of(Table)]
-    of_rows = [row.attributes for table in tabled for row in table.rows if row.attributes]
-    runtimes, precisions = (list(dict.fromkeys(row[name] for row in of_rows)) for name in ("runtime", "precision"))
-    look = svg.choose_style(runtimes, precisions)
-    titled = [section for section in document.sections if section.title and not section.appendix]
-    body = [_header(document)]
-    if len(titled) > 1:
-        links = (f'<li><a href="#s{n}">{escape(section.title)}</a></li>' for n, section in enumerate(titled))
-        body.append(f"<nav><ul>{''.join(links)}</ul></nav>")
-    body += [_filters(runtime=runtimes, precision=precisions), "<main>"] if of_rows else ["<main>"]
-    number = -1
-    for section in document.sections:
-        number += bool(section.title) and not section.appendix
-        body += _format_section(section, f"s{number}", look)
-    footer = [f"<footer><p>{escape(' '.join(document.legend))}</p></footer>"] if document.legend else []
-    style = f"<title>{escape(document.title)}</title><style>\n{svg.read_asset('style.css')}</style></head><body>"
+    """The page, with all text escaped. Without matplotlib it has no plots but the bar charts, and says so."""
+    tables = [table for section in document.sections for table in section.all_of(Table)]
+    of_rows = [row.attributes for table in tables for row in table.rows if row.attributes]
+    backends, precisions = (list(dict.fromkeys(row[name] for row in of_rows)) for name in ("backend", "precision"))
+    look = svg.choose_style(backends, precisions)
+    filters = _filters(backend=backends, precision=precisions)
+    chapters = _chapters(document)
+    led = [] if document.summary.title else chapters[:1]
+    page_title, header = _header(document, led)
+    body = [header]
+    if len(chapters) > 1:
+        named = [(number, chapter.title) for number, chapter in enumerate(chapters) if chapter.title]
+        links = (f'<li><a href="#s{number}">{text(title)}</a></li>' for number, title in named)
+        body.append(f'<nav aria-label="Sections"><ul>{"".join(links)}</ul></nav>')
+    body.append("<main>")
+    for number, chapter in enumerate(chapters):
+        heading = "" if chapter in led else _heading(chapter)
+        shown = filters if chapter.has_rows else ""
+        filters = "" if shown else filters
+        content = _format_chapter(chapter, f"s{number}", look, shown)
+        body += [f'<section id="s{number}">{heading}', *content, "</section>"]
+    body += [*_format_appendices(document, look), "</main>"]
+    style = f"<title>{text(page_title)}</title><style>\n{svg.read_asset('style.css')}</style></head><body>"
     script = f"<script>\n{svg.read_asset('script.js')}</script></body></html>"
-    return "\n".join([_HEAD + style, *body, "</main>", *footer, script]) + "\n"
+    return "\n".join([_HEAD + style, *body, script]) + "\n"
 
 
-def _header(document: Document) -> str:
-    remarks = document.summary.remarks
-    alarms = [remark.text for remark in remarks if remark.kind != "note"]
+def _chapters(document: Document) -> list[_Chapter]:
+    chapters: list[_Chapter] = []
+    for section in document.sections:
+        if section.appendix:
+            continue
+        if section.title or not chapters:
+            chapters.append(_Chapter(section.title, section.blocks))
+        else:
+            chapters[-1] = _Chapter(chapters[-1].title, chapters[-1].blocks + section.blocks)
+    return chapters
+
+
+def _header(document: Document, led: Sequence[_Chapter]) -> tuple[str, str]:
+    """The title of the page, and its head: the answer of the chapter that the page begins with, and how far the answer
+    can be trusted."""
+    summary = document.summary
+    answers = [one.answer.text if one.answer else one.title for one in led]
+    answer = next(filter(None, [summary.title, *answers]), document.title)
+    subjects = [one.title for one in led if one.title and one.title != answer]
+    badges = [
+        f'<details class="badge" data-validity="{VALIDITY[remark.code].lower()}">'
+        f"<summary>{VALIDITY[remark.code]}</summary><p>{text(remark.text)}</p></details>"
+        for remark in summary.remarks
+        if remark.code in VALIDITY
+    ]
+    others = [remark for remark in summary.remarks if remark.code not in VALIDITY]
+    doubts = [remark for remark in others if remark.kind == "warning"]
+    badges += _outcome(led[0]) if led else []
+    badges += _warnings([*doubts, *(remark for one in led for remark in one.warnings)])
+    alarms = [remark.text for remark in others if remark.kind == "failure"]
     if (reason := svg.missing()) is not None:
         alarms.append(f"This page has no plots: {reason}.")
-    about = " · ".join(filter(None, [document.about, *(one.text for one in remarks if one.kind == "note")]))
-    return (
-        f'<header><div><h1>{escape(document.title)}</h1><p class="sub">{escape(about)}</p></div>'
-        '<button id="theme" type="button" hidden></button></header>'
-        + "".join(f'<p class="alarm"><strong>{escape(alarm)}</strong></p>' for alarm in alarms)
+    about = " · ".join(
+        filter(None, [document.title, document.about, *(one.text for one in others if one.kind == "note")])
     )
+    lines = (
+        f'<header><div class="about"><p class="sub">{text(about)}</p>',
+        '<button id="theme" type="button" hidden></button></div>',
+        f"<h1>{text(answer)}</h1>",
+        *(f'<p class="sub">{text(subject)}</p>' for subject in subjects),
+        f'<div class="badges">{"".join(badges)}</div>' if badges else "",
+        *(f'<p class="alarm" role="alert"><strong>{text(alarm)}</strong></p>' for alarm in alarms),
+        "</header>",
+    )
+    title = answer if answer == document.title else f"{answer} – {document.title}"
+    return title, "".join(lines)
+
+
+def _heading(chapter: _Chapter) -> str:
+    """The chapter's answer over its title, or the title alone; with the chapter's badges."""
+    if chapter.answer is None:
+        lines = f"<h2>{text(chapter.title)}</h2>" if chapter.title else ""
+    else:
+        subject = f'<p class="sub">{text(chapter.title)}</p>' if chapter.title else ""
+        lines = f"<h2>{text(chapter.answer.text)}</h2>{subject}"
+    badges = "".join([*_outcome(chapter), *_warnings(chapter.warnings)])
+    return lines + (f'<div class="badges">{badges}</div>' if badges else "")
+
+
+def _outcome(chapter: _Chapter) -> list[str]:
+    word = chapter.answer.outcome if chapter.answer else ""
+    return [f'<span class="badge" data-outcome="{text(word)}">{text(word.capitalize())}</span>'] if word else []
+
+
+def _warnings(remarks: Sequence[Remark]) -> list[str]:
+    if not remarks:
+        return []
+    items = "".join(f"<li>{text(remark.text)}</li>" for remark in dict.fromkeys(remarks))
+    words = count(len(dict.fromkeys(remarks)), "warning")
+    return [f'<details class="badge warnings"><summary>{words}</summary><ul>{items}</ul></details>']
 
 
 def _filters(**values: Iterable[str]) -> str:
-    """Controls that choose among the rows of all tables; without a script they stay hidden."""
+    """Controls that choose among the rows of all tables and charts; without a script they stay hidden."""
     selects = ""
     for name, words in values.items():
-        options = "".join(f'<option value="{escape(one)}">{escape(one)}</option>' for one in words if one)
-        selects += f'<label>{name} <select name="{name}"><option value="">all</option>{options}</select></label>'
+        options = "".join(f'<option value="{text(one)}">{text(one)}</option>' for one in words if one)
+        label = name.capitalize()
+        selects += f'<label>{label} <select name="{name}"><option value="">all</option>{options}</select></label>'
     return (
         '<div class="filters" role="search" hidden>'
         '<label>Filter <input type="search" name="words" placeholder="words in a row"></label>'
@@ -69,121 +166,104 @@ def _filters(**values: Iterable[str]) -> str:
     )
 
 
-def _format_section(section: Section, place: str, look: PlotStyle) -> Iterator[str]:
-    """What is folded stands behind all else."""
-    if section.title:
-        identifier = "" if section.appendix else f' id="{place}"'
-        yield f"<section{identifier}><h2>{escape(section.title)}</h2>"
-    ordered = sorted(section.blocks, key=lambda one: isinstance(one, blocks.Folded) and not section.appendix)
-    yield from _format_blocks(ordered, place, look)
-    if section.title:
-        yield "</section>"
+def _format_chapter(chapter: _Chapter, place: str, look: PlotStyle, filters: str) -> Iterator[str]:
+    """Further headlines, bar charts, and what else is not folded; then the folds."""
+    shown = [block for block in chapter.blocks if block is not chapter.answer and not isinstance(block, Remark)]
+    head = takewhile(lambda block: not isinstance(block, Table), shown)
+    sentences = [block for block in head if isinstance(block, Sentence)]
+    method = [block for block in shown if isinstance(block, blocks.Command | blocks.Definitions)]
+    folds = [block for block in shown if isinstance(block, Folded)]
+    notes = tuple(block for block in chapter.blocks if isinstance(block, Remark) and block.kind == "note")
+    yield from format_blocks(sentences, place, look)
+    yield from filter(None, (bar_charts(block, look) for block in shown if isinstance(block, RunPlots)))
+    yield filters
+    aside = [*sentences, *method, *folds]
+    yield from format_blocks([block for block in shown if block not in aside], place, look)
+    yield from format_blocks(folds, place, look)
+    for block in shown:
+        if isinstance(block, RunPlots):
+            yield from _fold_plots(block, place, look)
+    if notes:
+        yield from format_blocks([Folded("Notes", notes)], place, look)
+    if method:
+        yield from format_blocks([Folded("Method and machine", tuple(method))], place, look)
 
 
-def _format_blocks(shown: Iterable[Block], place: str, look: PlotStyle, counted: bool = True) -> Iterator[str]:
+def _format_appendices(document: Document, look: PlotStyle) -> Iterator[str]:
+    """What belongs to the whole document, each section folded, and what the columns mean."""
+    folds = [Folded(section.title, section.blocks) for section in document.sections if section.appendix]
+    if document.legend:
+        folds.append(Folded("Definitions of the columns", (Sentence(" ".join(document.legend), "aside"),)))
+    if folds:
+        yield from ("<section><h2>Machine and method</h2>", *format_blocks(folds, "appendix", look), "</section>")
+
+
+def format_blocks(shown: Iterable[Block], place: str, look: PlotStyle, counted: bool = True) -> Iterator[str]:
+    """The elements of the blocks. ``place`` begins their identifiers; the filters count rows of ``counted`` tables."""
     for kind, alike in groupby(shown, key=type):
         if issubclass(kind, Verdict):
-            yield _format_verdicts([block for block in alike if isinstance(block, Verdict)])
+            yield format_verdicts([block for block in alike if isinstance(block, Verdict)])
             continue
         formatted = [_format_block(block, place, look, counted) for block in alike]
-        yield from [f'<ul class="remarks">{"".join(formatted)}</ul>'] if issubclass(kind, blocks.Remark) else formatted
+        yield from [f'<ul class="remarks">{"".join(formatted)}</ul>'] if issubclass(kind, Remark) else formatted
 
 
 def _format_block(block: Block, place: str, look: PlotStyle, counted: bool) -> str:
     match block:
-        case blocks.Sentence(text, role, outcome):
+        case Sentence(words, role):
             kind = {"headline": ' class="headline"', "aside": ' class="sub"', "plain": ""}[role]
-            data = f' data-outcome="{escape(outcome)}"' if outcome else ""
-            return f"<p{kind}{data}>{escape(text)}</p>"
-        case blocks.Remark(text, kind):
+            return f"<p{kind}>{text(words)}</p>"
+        case Remark(words, kind):
             warned = "" if kind == "note" else ' class="warning"'
-            return f"<li{warned}>{escape(text)}</li>"
+            return f"<li{warned}>{text(words)}</li>"
         case Table():
-            return _format_table(block, look, counted) if block.columns else ""
+            return format_table(block, look, counted) if block.columns else ""
         case blocks.Definitions(pairs):
-            terms = (f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in pairs)
+            terms = (f"<dt>{text(name)}</dt><dd>{text(words)}</dd>" for name, words in pairs)
             return f"<dl>{''.join(terms)}</dl>"
-        case blocks.Command(text):
+        case blocks.Command(words):
             button = '<button type="button" hidden>Copy</button>'
-            return f'<div class="command"><pre><code>{escape(text)}</code></pre>{button}</div>'
-        case blocks.Folded(summary, inner):
-            content = "".join(_format_blocks(inner, place, look, counted=False))
-            return f"<details><summary>{escape(summary)}</summary>{content}</details>"
-    return _format_plots(block, place, look)
+            return f'<div class="command"><pre tabindex="0"><code>{text(words)}</code></pre>{button}</div>'
+        case Folded(summary, inner):
+            content = "".join(format_blocks(inner, place, look, counted=False))
+            return f"<details><summary>{text(summary)}</summary>{content}</details>"
+    return _format_plots(_plots(block, place, look))
 
 
-def _format_plots(block: Block, place: str, look: PlotStyle) -> str:
+def _format_plots(plots: Iterable[Plot | None]) -> str:
     """The plots that can be drawn, as an element of the page; nothing where there are none."""
-    plots = [] if svg.missing() is not None else [plot for plot in _plots(block, place, look) if plot is not None]
+    drawn = [] if svg.missing() is not None else [plot for plot in plots if plot is not None]
     shown = "\n".join(
-        f'<figure class="plot" data-kind="{plot.kind}"><h3>{escape(plot.title)}</h3>\n{plot.svg}\n'
-        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-        for plot in plots
+        f'<figure class="plot" data-kind="{plot.kind}"><h3>{text(plot.title)}</h3>\n{plot.svg}\n'
+        f"<figcaption>{text(plot.caption)}</figcaption></figure>"
+        for plot in drawn
     )
-    return f'<div class="plots">{shown}</div>' if plots else ""
+    return f'<div class="plots">{shown}</div>' if shown else ""
 
 
 def _plots(block: Block, place: str, look: PlotStyle) -> Iterator[Plot | None]:
+    """The plots of a block that are seen without unfolding anything."""
     match block:
         case RunPlots(results):
-            batches: dict[int, list[Result]] = {}
-            for figures in results:
-                batches.setdefault(figures.result.identity.batch, []).append(figures.result)
-            yield from (latency.distribution(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
             yield tradeoffs.front(results, look, place)
-            words = ("Throughput by batch", "images a call")
+            words = ("Throughput by batch", "images per call")
             yield tradeoffs.sweep(results, look, place, "throughput", lambda each: each.result.identity.batch, words)
-            yield tradeoffs.roofline(results, look, place)
-            yield from (latency.drift(alike, look, f"{place}-b{batch}") for batch, alike in batches.items())
         case LoadPlots(results):
             yield from latency.load_plots(results, look, place)
         case FindingsPlots(findings):
             yield from findings_plots.plots(findings, place)
 
 
-def _format_table(table: Table, look: PlotStyle, counted: bool) -> str:
-    """A table that can be sorted, and filtered where its rows have attributes. What stands first at the left heads its
-    row, with the runtime's colour. The filters count rows of ``counted`` tables."""
-    filtered = any(row.attributes for row in table.rows)
-    kinds = ("sortable", "counted" if counted and filtered else "", table.name)
-    lines = [_format_row(row, table.columns, look) for row in table.rows]
-    return _frame(table.columns, lines, table.caption or table.label, " ".join(filter(None, kinds)))
-
-
-def _format_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """A table whose cells are sentences, which wrap; on a telephone its rows are read one under the other. The style
-    sheet knows the outcomes."""
-    columns = [TableColumn(heading, left=True) for heading in ("outcome", "the paper says", "where", "found")]
-    lines = []
-    for verdict in verdicts:
-        texts = {"the paper says": verdict.claim, "where": verdict.source, "found": verdict.found}
-        cells = (f'<td class="left" data-heading="{name}">{escape(text)}</td>' for name, text in texts.items())
-        word = escape(verdict.outcome)
-        lines.append(f'<tr><th scope="row" class="left" data-outcome="{word}">{word}</th>{"".join(cells)}</tr>')
-    return _frame(columns, lines, "The paper's claims, and what was found", "sentences")
-
-
-def _format_row(row: TableRow, columns: Sequence[TableColumn], look: PlotStyle) -> str:
-    state = f' class="{row.state}"' if row.state else ""
-    data = "".join(f' data-{name}="{escape(words)}"' for name, words in row.attributes.items())
-    cells = [_cell("td", text, column) for text, column in zip(row.cells, columns, strict=True)]
-    if columns[0].left:
-        colour = look.colours[row.attributes["runtime"]] + 1 if row.attributes else 0
-        swatch = f'<i class="swatch" style="color: var(--series-{colour})"></i>' if colour else ""
-        cells[0] = f'<th scope="row" class="left">{swatch}{escape(row.cells[0])}</th>'
-    return f"<tr{state}{data}>{''.join(cells)}</tr>"
-
-
-def _cell(tag: str, text: str, column: TableColumn) -> str:
-    kinds = " ".join(filter(None, ("left" if column.left else "", "theirs" if column.foreign and tag == "td" else "")))
-    side = f' class="{kinds}"' if kinds else ""
-    return f"<{tag}{side}>{escape(text)}</{tag.split(' ')[0]}>"
-
-
-def _frame(columns: Sequence[TableColumn], lines: Sequence[str], caption: str, kind: str) -> str:
-    head = "".join(_cell('th scope="col"', column.heading, column) for column in columns)
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="{kind}">'
-        f"<caption><span>{escape(caption)}</span></caption><thead><tr>{head}</tr></thead>\n"
-        f"<tbody>\n{chr(10).join(lines)}\n</tbody></table></div>"
-    )
+def _fold_plots(block: RunPlots, place: str, look: PlotStyle) -> Iterator[str]:
+    """The plots that explain the measurement, each kind in a fold."""
+    batches: dict[int, list[Result]] = {}
+    for figures in block.results:
+        batches.setdefault(figures.result.identity.batch, []).append(figures.result)
+    folded = {
+        "Latency distribution": (latency.distribution(of, look, f"{place}-b{n}") for n, of in batches.items()),
+        "Drift over the run": (latency.drift(of, look, f"{place}-b{n}") for n, of in batches.items()),
+        "Roofline": iter([tradeoffs.roofline(block.results, look, place)]),
+    }
+    for summary, plots in folded.items():
+        if shown := _format_plots(plots):
+            yield f"<details><summary>{summary}</summary>{shown}</details>"

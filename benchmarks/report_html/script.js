@@ -35,24 +35,24 @@ function makeSortable(table) {
 }
 
 function makeFilters(bar) {
-  const [words, runtime, precision] = ["words", "runtime", "precision"].map((name) => bar.querySelector(`[name=${name}]`));
+  const [words, backend, precision] = ["words", "backend", "precision"].map((name) => bar.querySelector(`[name=${name}]`));
   const found = bar.querySelector("output");
-  const rows = [...document.querySelectorAll("tbody tr[data-runtime]")];
-  const counted = rows.filter((row) => row.closest("table").classList.contains("counted"));
+  const rows = [...document.querySelectorAll("[data-backend]")];
+  const counted = rows.filter((row) => row.closest("table.counted"));
   function filter() {
     const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of rows) {
       const text = row.dataset.words;
       const fits = (select, own) => select.value === "" || select.value === own;
       row.hidden = !(
-        fits(runtime, row.dataset.runtime) &&
+        fits(backend, row.dataset.backend) &&
         fits(precision, row.dataset.precision) &&
         wanted.every((word) => text.includes(word))
       );
     }
     found.textContent = `${counted.filter((row) => !row.hidden).length} of ${counted.length} rows`;
   }
-  [words, runtime, precision].forEach((control) => control.addEventListener("input", filter));
+  [words, backend, precision].forEach((control) => control.addEventListener("input", filter));
   bar.hidden = false;
   filter();
 }

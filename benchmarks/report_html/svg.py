@@ -8,15 +8,18 @@ file takes the page's light colours.
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from benchmarks.analysis.ranking import name
 from benchmarks.records.result import Result
+from benchmarks.report_html.markup import printable, text
 from exporter.precision.table import PRECISIONS
 from runtimes import available_backends
 from runtimes.errors import BackendUnavailableError, Reason
@@ -32,6 +35,9 @@ INSTALL = "pip install 'rexport[report]'"
 
 WIDTH_IN = 5.2
 """Of every plot: 10-point text is still read when a telephone shows it at two thirds."""
+
+LEGEND_ROW_IN = 0.2
+"""Height of a row of a legend."""
 
 INK, FAINT, GRID, PAPER = "#010101", "#020202", "#030303", "#050505"
 SERIES = tuple(f"#0404{number:02x}" for number in range(1, 9))
@@ -100,7 +106,7 @@ def require(what: str) -> None:
 
 @dataclass(frozen=True)
 class PlotStyle:
-    """How configurations look in all plots of a page: a colour for each runtime, a marker for each precision."""
+    """How configurations look in all plots of a page: a colour for each backend, a marker for each precision."""
 
     colours: dict[str, int]
     markers: dict[str, str]
@@ -118,14 +124,25 @@ class PlotStyle:
         return {"color": self.colour(result), "marker": self.marker(result)}
 
 
-def choose_style(runtimes: Iterable[str], precisions: Iterable[str]) -> PlotStyle:
-    """Of runtimes that rexport knows, the same on every page as far as the colours go round."""
-    runtimes = dict.fromkeys([*(backend.name for backend in available_backends()), *runtimes])
+def choose_style(backends: Iterable[str], precisions: Iterable[str]) -> PlotStyle:
+    """The style of these backends and precisions. Known backends have the same colour on every page."""
+    backends = dict.fromkeys([*(backend.name for backend in available_backends()), *backends])
     precisions = dict.fromkeys([*PRECISIONS, *precisions])
     return PlotStyle(
-        {name: number % len(SERIES) for number, name in enumerate(runtimes)},
+        {name: number % len(SERIES) for number, name in enumerate(backends)},
         {name: MARKERS[number % len(MARKERS)] for number, name in enumerate(precisions)},
     )
+
+
+def short_name(result: Result) -> str:
+    """The configuration's name, no longer than a drawing has room for."""
+    return shorten(name(result))
+
+
+def shorten(words: str, most: int = 40) -> str:
+    """The words in one line of at most so many characters."""
+    words = " ".join(printable(words).split())
+    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 def render(place: str, kind: str, title: str, caption: str, spoken: str, height_in: float, draw: Draw) -> Plot:
@@ -134,7 +151,10 @@ def render(place: str, kind: str, title: str, caption: str, spoken: str, height_
 
     The figure takes care of its own layout; what is drawn outside the axes finds place.
     """
-    svg = _save("svg", (WIDTH_IN, height_in), draw, {**_SETTINGS, "svg.hashsalt": place}, transparent=True)
+    settings = {**_SETTINGS, "svg.hashsalt": place}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # the browser has other fonts
+        svg = _save("svg", (WIDTH_IN, height_in), draw, settings, transparent=True)
     return Plot(kind, title, caption, _embed_svg(svg.decode(), place, spoken))
 
 
@@ -184,7 +204,7 @@ def _embed_svg(svg: str, name: str, spoken: str) -> str:
     svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.DOTALL)
     svg = re.sub(r"#0[0-9a-f]{5}\b", lambda found: VARIABLES.get(found[0], found[0]), svg)
     view = re.search(r'viewBox="[^"]*"', svg)
-    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{escape(spoken)}"'
+    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{text(spoken)}"'
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f"{opening} {namespaces}>{svg[svg.index('>') + 1 :].rstrip()}"
 
@@ -212,14 +232,20 @@ def label_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def legend_in(entries: int) -> float:
-    """The height of ``legend_below``."""
-    return 0.2 * -(-entries // 3)
+def legend_columns(labels: Collection[str], width_in: float = WIDTH_IN) -> int:
+    """The number of entries that fit side by side into a legend."""
+    widest = max(map(len, labels), default=0)
+    return max(1, min(len(labels), int(72 * width_in / (5.2 * widest + 48))))
+
+
+def legend_in(labels: Collection[str], width_in: float = WIDTH_IN) -> float:
+    """The height of a legend."""
+    return LEGEND_ROW_IN * math.ceil(len(labels) / legend_columns(labels, width_in))
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """Explains what was drawn with a label under the axes, each label once."""
+    """Puts a legend under the axes, with each label once."""
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     if once:
-        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=min(3, len(once)))
+        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=legend_columns(once))

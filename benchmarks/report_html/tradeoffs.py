@@ -1,4 +1,4 @@
-"""Plots of what a configuration is worth: speed against accuracy, throughput by batch, and the machine's roof."""
+"""Plots of trade-offs: latency against accuracy, throughput by batch size, and the roofline."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.figures import Figures, negate
 from benchmarks.analysis.ranking import name
-from benchmarks.records.result import Estimate, Result
+from benchmarks.records.result import Result
 from benchmarks.report_html import svg as canvas
-from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle
+from benchmarks.report_html.svg import FAINT, INK, Plot, PlotStyle, short_name, shorten
 from benchmarks.stats.knee import KNEE, knee
 from benchmarks.tuning import pareto
 from benchmarks.tuning.pareto import ParetoPoint
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
     """Latency against top-1 with the Pareto front; ``None`` where accuracy was not measured."""
     found = [
-        pareto.candidate(figures, "latency", Estimate(-figures.top1.value, -figures.top1.high, -figures.top1.low))
-        for figures in results
-        if figures.top1 is not None
+        pareto.candidate(figures, "latency", negate(figures.top1)) for figures in results if figures.top1 is not None
     ]
     candidates = [one for one in found if one is not None]
     if not candidates:
@@ -38,9 +36,11 @@ def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | Non
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set(xscale="log", xlabel="p50, ms a call", ylabel="top-1, %")
+        axes.set(xscale="log", xlabel="p50, ms per call", ylabel="top-1, %")
         line = [(1e3 * one.cost_s.value, -100 * one.accuracy_drop.value) for one in best]
-        axes.step(*zip(*line, strict=True), where="post", color=FAINT, linewidth=1.2, linestyle="--", label="front")
+        axes.step(
+            *zip(*line, strict=True), where="post", color=FAINT, linewidth=1.2, linestyle="--", label="Pareto front"
+        )
         for one in candidates:
             _point(axes, one, look)
         canvas.legend_below(figure, axes)
@@ -49,23 +49,24 @@ def front(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | Non
         axes.set(xlim=_pad_limits(axes.get_xlim()), ylim=(middle - half, middle + half))
         canvas.plain_ticks(axes, "x")
 
-    names = ", ".join(name(one.figures.result) for one in best)
-    spoken = f"Top-1 against p50 of {len(candidates)} configurations at batch {batch}. On the front: {names}"
+    names = ", ".join(short_name(one.figures.result) for one in best)
+    spoken = f"Top-1 against p50 of {len(candidates)} configurations at batch {batch}. Pareto-optimal: {names}"
     caption = (
-        f"Further left is faster, further up is more often right, at batch {batch}. Bars: 95 % intervals. Nothing that "
-        "was measured is both faster and more accurate than what lies on the dashed front."
+        f"Left is faster, up is more accurate, at batch {batch}. Bars: 95 % intervals. No configuration is both faster "
+        "and more accurate than one on the dashed Pareto front."
     )
-    height_in = 3.0 + canvas.legend_in(len({name(one.figures.result) for one in candidates}) + 1)
+    height_in = 3.0 + canvas.legend_in({"Pareto front", *(short_name(one.figures.result) for one in candidates)})
     return canvas.render(f"{place}-front", "front", "Latency against accuracy", caption, spoken, height_in, draw)
 
 
 def _point(axes: Axes, point: ParetoPoint, look: PlotStyle) -> None:
     result, cost, drop = point.figures.result, point.cost_s, point.accuracy_drop
     x, y = 1e3 * cost.value, -100 * drop.value
-    sides = [[max(0.0, x - 1e3 * cost.low)], [max(0.0, 1e3 * cost.high - x)]]
-    ends = [[max(0.0, y + 100 * drop.high)], [max(0.0, -100 * drop.low - y)]]
+    (low, high), (least, most) = (each.interval or (each.value, each.value) for each in (cost, drop))
+    sides = [[max(0.0, x - 1e3 * low)], [max(0.0, 1e3 * high - x)]]
+    ends = [[max(0.0, y + 100 * most)], [max(0.0, -100 * least - y)]]
     dots = {**look.of(result), "markersize": 7, "alpha": 0.8, "elinewidth": 0.9, "linestyle": "none"}
-    axes.errorbar(x, y, xerr=sides, yerr=ends, label=name(result), **dots)
+    axes.errorbar(x, y, xerr=sides, yerr=ends, label=short_name(result), **dots)
 
 
 def _pad_limits(limits: tuple[float, float]) -> tuple[float, float]:
@@ -102,7 +103,7 @@ def sweep(
         axes.set_xscale("log", base=2)
         axes.set(yscale="log", xlabel=grows, ylabel="images/s")
         for label, line in lines.items():
-            axes.plot(list(line), list(line.values()), markersize=5, label=label, **looks[label])
+            axes.plot(list(line), list(line.values()), markersize=5, label=shorten(label), **looks[label])
             ring = knee(list(line.items()))
             if ring is not None:
                 faces = {**looks[label], "marker": "o", "markersize": 12, "fillstyle": "none"}
@@ -116,10 +117,12 @@ def sweep(
 
     fastest = {label: max(line.values()) for label, line in lines.items()}
     best = max(fastest, key=lambda label: fastest[label])
-    spoken = f"images/s by {grows} of {len(lines)} configurations: the most is {fastest[best]:,.0f} of {best}"
-    within = f"the smallest that comes within {KNEE:.0%} of the line's best"
-    caption = f"The ring marks the knee: {within}. Both axes are logarithmic."
-    return canvas.render(f"{place}-{kind}", kind, title, caption, spoken, 3.0 + canvas.legend_in(len(lines)), draw)
+    spoken = f"images/s by {grows} of {len(lines)} configurations: {shorten(best)} reaches {fastest[best]:,.0f}"
+    within = f"the smallest value within {100 * KNEE:.0f} % of the line's best"
+    caption = f"Ring: the knee, {within}. Both axes are logarithmic."
+    return canvas.render(
+        f"{place}-{kind}", kind, title, caption, spoken, 3.0 + canvas.legend_in({*map(shorten, lines)}), draw
+    )
 
 
 def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | None:
@@ -135,7 +138,7 @@ def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | 
         points.append((result, intensity, roof.multiply_adds / compute.value / 1e9))
         key = (roof.peak_multiply_adds_per_s, roof.bandwidth_bytes_per_s)
         ceilings.setdefault(key, (result.ran.arithmetic or "").split(",")[0].split(" ")[0])
-        shares[f"{name(result)}, batch {result.identity.batch}"] = roof.least_s / compute.value
+        shares[f"{short_name(result)}, batch {result.identity.batch}"] = roof.least_s / compute.value
     if not points:
         return None
     least, most = min(x for _, x, _ in points) / 4, max(x for _, x, _ in points) * 8
@@ -143,7 +146,7 @@ def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set(xscale="log", yscale="log")
-        axes.set(xlabel="multiply-adds for each byte that must move", ylabel="billion multiply-adds a second")
+        axes.set(xlabel="multiply-adds per byte of memory traffic", ylabel="billion multiply-adds/s")
         around: dict[str, Any] = {
             "textcoords": "offset points",
             "ha": "right",
@@ -154,19 +157,19 @@ def roofline(results: Sequence[Figures], look: PlotStyle, place: str) -> Plot | 
         for (peak, bandwidth), label in ceilings.items():
             x = np.geomspace(least, most, 60)
             axes.plot(x, np.minimum(peak, bandwidth * x) / 1e9, color=FAINT, linewidth=1.2)
-            axes.annotate(f"{label} {peak / 1e9:,.0f} G/s", (most, peak / 1e9), xytext=(-3, 2), **around)
+            axes.annotate(f"{shorten(label)} {peak / 1e9:,.0f} G/s", (most, peak / 1e9), xytext=(-3, 2), **around)
         for result, at, reached in points:
-            axes.plot(at, reached, markersize=7, linestyle="none", label=name(result), **look.of(result))
+            axes.plot(at, reached, markersize=7, linestyle="none", label=short_name(result), **look.of(result))
         canvas.legend_below(figure, axes)
         axes.set_xlim(least, most)
         canvas.plain_ticks(axes, "y")
         canvas.plain_ticks(axes, "x")
 
     best = max(shares, key=lambda label: shares[label])
-    spoken = f"Roofline of {len(shares)} configurations: {best} reaches {shares[best]:.0%} of what the machine allows"
+    spoken = f"Roofline of {len(shares)} configurations: {best} reaches {100 * shares[best]:.0f} % of its ceiling"
     caption = (
-        "The lines are ceilings that were measured on this machine with as many threads: to the left the memory's, to "
-        "the right the arithmetic's. How far a point lies beneath its line is what the runtime leaves."
+        "Lines: ceilings measured on this machine with the same number of threads. The slope is the memory bandwidth, "
+        "the level the peak arithmetic. The distance of a point below its line is the unused part."
     )
-    height_in = 3.2 + canvas.legend_in(len({name(result) for result, _, _ in points}))
+    height_in = 3.2 + canvas.legend_in({short_name(result) for result, _, _ in points})
     return canvas.render(f"{place}-roofline", "roofline", "Roofline", caption, spoken, height_in, draw)

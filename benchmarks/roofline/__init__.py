@@ -1,1 +1,1 @@
-"""The speed that the machine and the graph allow at most."""
+"""The highest speed that the machine and the graph allow."""

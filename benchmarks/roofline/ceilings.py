@@ -1,8 +1,7 @@
-"""What this machine can do at all: multiply-adds a second in each arithmetic, and bytes a second from its memory.
+"""The peak rates of this machine: multiply-adds per second in each arithmetic, and bytes per second from its memory.
 
-They are the best that the libraries here reach with large square matrix products and with streams of bytes, measured
-in a process of its own. A library that computes in another arithmetic than it was asked for, by its own word, is left
-out.
+The peaks are the best values that the installed libraries reach with large square matrix products and with streams of
+bytes, measured in a process of their own. A library that reports another arithmetic than the requested one is left out.
 """
 
 from __future__ import annotations
@@ -24,18 +23,25 @@ from benchmarks.worker.timer import Clock
 from runtimes.errors import Reason
 
 ARITHMETICS = ("float32", "tfloat32", "bfloat16", "float16", "int8")
-"""By the names of ``Row.arithmetic``."""
+"""The arithmetics, by the names in ``Ran.arithmetic``."""
 
 LIMIT_S: Mapping[str, float] = {"cpu": 3.5, "cuda": 15.0}
-"""By device: how long it takes about, with the libraries' imports; the process starts in half a second."""
+"""The approximate duration by device, with the imports of the libraries. The process starts in half a second."""
 
 HUNG_S = 60.0
-"""Past the limit: a process that takes longer is ended."""
+"""The time beyond the limit after which the process is ended."""
 
 
 @dataclass(frozen=True)
 class CeilingsRequest:
-    """What to measure: ``arithmetics`` on ``device``, with ``threads``, in about ``limit_s``."""
+    """The request for a measurement.
+
+    Attributes:
+        threads: The number of threads.
+        device: The device.
+        arithmetics: The arithmetics.
+        limit_s: The approximate duration.
+    """
 
     threads: int
     device: str = "cpu"
@@ -45,15 +51,16 @@ class CeilingsRequest:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The most that was reached. What could not be measured here is not among it.
+    """The highest measured rates. Rates that cannot be measured here are absent.
 
     Attributes:
-        device, threads: that it was measured on and with.
-        multiply_adds_per_s: by arithmetic, as ``Row.arithmetic`` names it.
-        bandwidth_bytes_per_s: of a stream that is too long for a cache: a copy, whose bytes count twice, once read and
-            once written, or a search for the largest number, which only reads; ``None`` where it was not measured.
-        method: how the best was reached: by arithmetic, as ``openvino, 1024 x 1024``, and under ``bandwidth``.
-        missing: why there is nothing at all, in one line, or ``None``.
+        device: The device.
+        threads: The number of threads.
+        multiply_adds_per_s: The multiply-adds per second by arithmetic, as ``Ran.arithmetic`` names it.
+        bandwidth_bytes_per_s: The bandwidth of a stream that does not fit into a cache: a copy, whose bytes count twice
+            (read and written), or a search for the maximum, which only reads; ``None`` if not measured.
+        method: How the highest rate was reached, by arithmetic, as ``openvino, 1024 x 1024``, and under ``bandwidth``.
+        missing: The reason why there is no rate at all, or ``None``.
     """
 
     device: str
@@ -71,10 +78,16 @@ def measure_ceilings(
     limit_s: float | None = None,
     program: Sequence[str] | None = None,
 ) -> Ceilings:
-    """This machine's ceilings, from a process of its own. Blocks for about ``limit_s``, by default ``LIMIT_S``.
+    """Measure the peak rates in a process of its own.
 
-    A process that fails leaves every ceiling out, and says why: no row is worse for it. ``program`` as for
-    ``benchmarks.process.isolated.call``.
+    If the process fails, all rates are absent and ``missing`` has the reason. Results are still valid then.
+
+    Args:
+        threads: The number of threads.
+        device: The device.
+        arithmetics: The arithmetics.
+        limit_s: The approximate duration for which the call blocks; ``None`` for that of ``LIMIT_S``.
+        program: The command to start, as for ``benchmarks.process.isolated.call``.
     """
     limit_s = LIMIT_S.get(device, max(LIMIT_S.values())) if limit_s is None else limit_s
     request = CeilingsRequest(threads, device, tuple(arithmetics), limit_s)
@@ -87,23 +100,32 @@ def measure_ceilings(
 
 @dataclass(frozen=True)
 class Rate:
-    """``per_s`` multiply-adds or bytes a second, and how."""
+    """A rate and how it was reached.
+
+    Attributes:
+        per_s: The multiply-adds or bytes per second.
+        method: The library and the size.
+    """
 
     per_s: float
     method: str
 
 
 def measure(request: CeilingsRequest, clock: Clock = time.perf_counter) -> Ceilings:
-    """The ceilings, measured in this process, whose libraries then have their threads. Blocks for about ``limit_s``.
+    """Measure the peak rates in this process, whose libraries keep the number of threads afterwards.
 
-    The products share what is left of the time: a library that is not installed leaves its part to the others.
+    The products share the remaining time, so that the others use the part of a library that is not installed.
+
+    Args:
+        request: What to measure. The call blocks for about its ``limit_s``.
+        clock: The clock.
     """
     threads, device, end = request.threads, request.device, clock() + request.limit_s
     with tempfile.TemporaryDirectory(prefix="rbench-ceilings-") as folder:
-        found = products(threads, device, request.arithmetics, Path(folder))
+        candidates = products(threads, device, request.arithmetics, Path(folder))
         stream, rates = bandwidth(threads, device, clock), dict[str, Rate]()
-        for number, product in enumerate(found):
-            rate = find_best_rate(product, (end - clock()) / (len(found) - number), clock)
+        for number, product in enumerate(candidates):
+            rate = find_best_rate(product, (end - clock()) / (len(candidates) - number), clock)
             known = rates.get(product.arithmetic)
             if rate is not None and (known is None or rate.per_s > known.per_s):
                 rates[product.arithmetic] = rate
@@ -118,22 +140,31 @@ def measure(request: CeilingsRequest, clock: Clock = time.perf_counter) -> Ceili
 
 
 BANDWIDTH = "bandwidth"
+"""The key of the bandwidth in ``Ceilings.method``."""
 
 SIZES = tuple(2**power for power in range(8, 14))
-"""Of a product: below, no library is at its best; above, it would take gigabytes."""
+"""The sizes of products. Smaller products do not reach the peak, larger ones would need gigabytes."""
 
 RUNS = 3
-"""Of each size at least, after one that is not counted. The shortest counts: what disturbs only makes it longer."""
+"""The minimum number of runs of each size, after one that does not count.
+
+Disturbances only prolong a run, so the shortest run counts.
+"""
 
 LEAST_S = 0.02
-"""Of the runs of one size together."""
+"""The minimum of the total time of all runs of one size."""
 
 
 def find_best_rate(product: Product, limit_s: float, clock: Clock = time.perf_counter) -> Rate | None:
-    """The rate of the size that does best, or ``None`` if the library cannot.
+    """Return the highest rate over all sizes, or ``None`` if the library cannot compute the product.
 
-    Each size is twice the one before, for as long as the next can be expected to end within ``limit_s``; the smallest
-    is always tried.
+    Each size is twice the one before, as long as the next one is expected to end in time. The smallest size is always
+    tried.
+
+    Args:
+        product: The product.
+        limit_s: The time limit.
+        clock: The clock.
     """
     end, rate = clock() + limit_s, None
     try:
@@ -147,25 +178,27 @@ def find_best_rate(product: Product, limit_s: float, clock: Clock = time.perf_co
             next_s = 8 * taken_s
             if clock() + 4 * ready_s + max((RUNS + 1) * next_s, LEAST_S + next_s) > end:
                 break
-    except Exception:  # libraries raise their own kinds for what they do not have, or have no memory for
+    except Exception:  # libraries raise their own exceptions for missing features and for lack of memory
         return rate
     return rate
 
 
 def shortest_s(call: Call, clock: Clock) -> float:
-    """Seconds of the shortest run. The first one, which packs and finds memory, is not timed."""
+    """Return the seconds of the shortest run of ``call`` by ``clock``. The first run, which prepares, is not timed."""
     call()
-    taken: list[float] = []
-    while len(taken) < RUNS or sum(taken) < LEAST_S:
+    times_s: list[float] = []
+    while len(times_s) < RUNS or sum(times_s) < LEAST_S:
         start = clock()
         call()
-        taken.append(clock() - start)
-    return min(taken)
+        times_s.append(clock() - start)
+    return min(times_s)
 
 
 def without_emulation(rates: Mapping[str, Rate]) -> dict[str, Rate]:
-    """Without the narrow floats that are slower than float32: what a processor has not is computed by way of what it
-    has, in one library faster than in the other, and in none at a ceiling."""
+    """Return the rates without narrow floats that are slower than float32.
+
+    A processor emulates types that it does not support, and the rate of an emulation is no peak.
+    """
     wide = rates.get("float32")
     return {
         name: rate for name, rate in rates.items() if wide is None or "float" not in name or rate.per_s >= wide.per_s
@@ -173,11 +206,17 @@ def without_emulation(rates: Mapping[str, Rate]) -> dict[str, Rate]:
 
 
 STREAM_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
-"""Of each of the two ends of a copy: together several times a cache."""
+"""The size of the source and of the target of a copy. Together they are several times as large as a cache."""
 
 
 def bandwidth(threads: int, device: str, clock: Clock = time.perf_counter) -> Rate | None:
-    """Of the device's memory; ``None`` where there is no library to try it with."""
+    """Return the bandwidth of the device's memory, or ``None`` if no library can measure it.
+
+    Args:
+        threads: The number of threads.
+        device: The device.
+        clock: The clock.
+    """
     size_bytes = STREAM_BYTES.get(device, max(STREAM_BYTES.values()))
     try:
         with _streams(threads, device, size_bytes) as (copy, read):
@@ -192,8 +231,10 @@ def bandwidth(threads: int, device: str, clock: Clock = time.perf_counter) -> Ra
 
 @contextlib.contextmanager
 def _streams(threads: int, device: str, size_bytes: int) -> Iterator[tuple[Call, Call]]:
-    """A copy of so many bytes, and a search for the largest number in as many: on a processor by NumPy in threads, each
-    in its own part, on a GPU by PyTorch."""
+    """Yield a copy of so many bytes, and a search for the maximum of as many.
+
+    For a processor NumPy works in threads, each on its own part; for a GPU PyTorch is used.
+    """
     count = size_bytes // 4
     if device != "cpu":
         import torch
@@ -212,5 +253,5 @@ def _streams(threads: int, device: str, size_bytes: int) -> Iterator[tuple[Call,
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the ceilings that the request names, as ``benchmarks.process.isolated.answer`` does."""
+    """Measure the peak rates in the process of ``measure_ceilings``. ``arguments`` are its request and reply path."""
     return isolated.answer(arguments, CeilingsRequest, measure)

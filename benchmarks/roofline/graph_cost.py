@@ -1,4 +1,4 @@
-"""What one call of a network costs at least, from its graph alone: multiply-adds, and bytes to move.
+"""The minimum cost of one call of a network from its graph alone: multiply-adds, and bytes to move.
 
 A multiplication and its addition count once, as in He et al. 2015. Only convolutions and matrix products are counted.
 """
@@ -32,21 +32,22 @@ if TYPE_CHECKING:
     import onnx
 
 Shape: TypeAlias = tuple[int, ...]
+"""The shape of a tensor."""
 
 Tensors: TypeAlias = Mapping[str, tuple[int, Shape | None]]
-"""Data type, as onnx numbers it, and shape, where it is known, by name."""
+"""The data type, as onnx numbers it, and the shape if known, by the name of the tensor."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call, the whole batch.
+    """The cost of one call of the whole batch.
 
     Attributes:
-        multiply_adds: of the convolutions and matrix products, done as they are defined; an algorithm that saves
-            multiplications, as Winograd's does, needs fewer.
-        weights_bytes: of the numbers that the graph holds, in the types in which it holds them.
-        traffic_bytes: of the weights, the input and the output, once each: what a call must move that finds nothing
-            in a cache, and keeps all that comes between in one.
+        multiply_adds: The multiply-adds of convolutions and matrix products by their definition. An algorithm such as
+            Winograd's needs fewer.
+        weights_bytes: The size of the numbers in the graph, in their types.
+        traffic_bytes: The size of weights, input and output, once each. A call moves at least these bytes if nothing is
+            in a cache at its beginning, even if all intermediate tensors stay in a cache.
     """
 
     multiply_adds: int
@@ -55,7 +56,7 @@ class Cost:
 
 
 def cost_of(artifact: Artifact, batch: int) -> Cost | None:
-    """The artifact's cost, or ``None`` where ``count_cost`` gives a reason that it cannot be told."""
+    """Return the cost of the ``artifact`` for one call of ``batch`` images, or ``None`` if it cannot be determined."""
     try:
         return count_cost(artifact, batch)
     except RexportError:
@@ -63,18 +64,24 @@ def cost_of(artifact: Artifact, batch: int) -> Cost | None:
 
 
 def count_cost(artifact: Artifact, batch: int) -> Cost:
-    """The artifact's cost: of an ONNX file by its graph, of an engine by that of the file it was built from where it
-    lies beside it, else of the variant that its manifest tells.
+    """Return the cost of an artifact.
+
+    An ONNX file is counted by its graph. An engine is counted by the graph of its ONNX file if that file is beside it,
+    otherwise by the variant in its manifest, as are other formats.
+
+    Args:
+        artifact: The artifact.
+        batch: The batch size.
 
     Raises:
-        CompatibilityError: it cannot be told; the message says why.
-        RexportError: as ``cost``.
+        CompatibilityError: The cost cannot be determined.
+        RexportError: As for ``cost``.
     """
     if artifact.format.name == "onnx":
         return cost(artifact.path, batch)
     if artifact.manifest is None:
         raise CompatibilityError(
-            "a foreign file that is no ONNX file does not say what it computes",
+            "a model without a manifest that is not an ONNX file does not say what it computes",
             code="foreign-file-unreadable",
             path=artifact.path,
         )
@@ -83,40 +90,45 @@ def count_cost(artifact: Artifact, batch: int) -> Cost:
 
 
 def _source(artifact: Artifact, manifest: Manifest) -> Path | None:
-    """The ONNX file that an engine was built from, if it is still the one that lies beside it."""
+    """Return the ONNX file that an engine was built from, if it is beside the engine and unchanged."""
     if manifest.engine is None:
         return None
     try:
-        beside = Artifact.read(artifact.sibling(manifest.engine.onnx))
+        source = Artifact.read(artifact.sibling(manifest.engine.onnx))
     except RexportError:
         return None
-    same = beside.manifest is not None and beside.manifest.sha256 == manifest.parent and beside.format.name == "onnx"
-    return beside.path if same else None
+    same = source.manifest is not None and source.manifest.sha256 == manifest.parent and source.format.name == "onnx"
+    return source.path if same else None
 
 
 def _cost_of_variant(manifest: Manifest, batch: int, path: Path) -> Cost:
-    """By the variant's layers: its weights in the artifact's precision, with the batch-norms folded into biases."""
+    """Return the cost by the variant's layers, with weights in the artifact's precision and folded batch norms."""
     try:
-        found = list(layers(codec.decode(Variant, manifest.variant)))
+        counted = list(layers(codec.decode(Variant, manifest.variant)))
     except ArtifactError as error:
         raise CompatibilityError(
-            f"its manifest names no known variant: {error.what}", code="variant-unknown-in-manifest", path=path
+            f"the manifest names no known variant: {error.what}", code="variant-unknown-in-manifest", path=path
         ) from error
-    weights = sum(layer.out_channels * (layer.in_channels * max(1, layer.kernel) ** 2 + 1) for layer in found)
+    weights = sum(layer.out_channels * (layer.in_channels * max(1, layer.kernel) ** 2 + 1) for layer in counted)
     weights_bytes = weights * bits(manifest.precision) // 8
     specs = (*manifest.inputs, *manifest.outputs)
     ends = sum(math.prod(concrete_shape(spec, batch)) * np.dtype(spec.dtype).itemsize for spec in specs)
-    return Cost(batch * sum(layer.multiply_adds for layer in found), weights_bytes, weights_bytes + ends)
+    return Cost(batch * sum(layer.multiply_adds for layer in counted), weights_bytes, weights_bytes + ends)
 
 
 def cost(path: Path, batch: int) -> Cost:
-    """The cost of an ONNX file's graph, whose shapes onnx infers from the input's. Weights beside it are not read.
+    """Return the cost of an ONNX file by its graph. The onnx library infers the shapes; external weights are not read.
+
+    Args:
+        path: The ONNX file.
+        batch: The batch size.
 
     Raises:
-        BackendUnavailableError: onnx is not installed.
-        ResourceError, ArtifactError: the file cannot be read.
-        CompatibilityError: it takes another batch, or holds what is not counted here: branches, functions, recurrent
-            layers, a shape that onnx cannot infer.
+        BackendUnavailableError: The onnx library is not installed.
+        ResourceError: The file cannot be read.
+        ArtifactError: The file is not a complete ONNX file.
+        CompatibilityError: The model has another fixed batch size, or the graph has parts that are not counted:
+            branches, functions, recurrent layers, or a shape that onnx cannot infer.
     """
     model = _load_model(path)
     graph, functions = model.graph, {function.name for function in model.functions}
@@ -124,7 +136,9 @@ def cost(path: Path, batch: int) -> Cost:
         unknown = node.op_type not in _WEIGHTS_AT and is_weighted(node.op_type)
         if unknown or node.op_type in functions or node.op_type in _UNCOUNTED:
             raise CompatibilityError(
-                f"the multiply-adds of {quote(node.op_type)} are not counted", code="operator-not-counted", path=path
+                f"the multiply-adds of operator {quote(node.op_type)} cannot be counted",
+                code="operator-not-counted",
+                path=path,
             )
     held = {tensor.name for tensor in graph.initializer}
     ends = [value for value in graph.input if value.name not in held]
@@ -134,7 +148,7 @@ def cost(path: Path, batch: int) -> Cost:
         for dim, size in zip(dims, concrete_shape(TensorSpec(value.name, "tensor", shape), batch), strict=True):
             dim.dim_value = size
     tensors = _infer_tensors(model, path)
-    # 64-bit integers are sizes and axes.
+    # 64-bit integers are sizes and axes, not weights.
     weights = [tensor.name for tensor in graph.initializer if tensor.data_type != tensor.INT64]
     weights_bytes = sum(_bytes_of(name, tensors, path) for name in weights)
     ends_bytes = sum(_bytes_of(value.name, tensors, path) for value in (*ends, *graph.output))
@@ -148,17 +162,19 @@ def cost(path: Path, batch: int) -> Cost:
 _UNKNOWN = (0, None)
 
 _CONSTANT = 1024
-"""Numbers of a tensor that inference may need to look into, as the sizes of a Reshape. Without the others' it does not
-copy the network to and fro."""
+"""The largest number of elements that a tensor keeps for shape inference, which may need the sizes of a Reshape.
+
+Without the other values, inference does not copy the whole network.
+"""
 
 _UNCOUNTED = ("If", "Loop", "Scan", "RNN", "LSTM", "GRU", "Einsum", "Attention")
-"""Operators whose multiply-adds their inputs' shapes do not tell, or not here."""
+"""The operators whose multiply-adds cannot be counted from the shapes of their inputs."""
 
 _WEIGHTS_AT = {
     "Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1,
     "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3, "Gemm": 1,
 }  # fmt: skip
-"""Operators whose multiply-adds are counted, and which of their inputs are the weights."""
+"""The counted operators, and the index of the input with their weights."""
 
 
 def _load_model(path: Path) -> onnx.ModelProto:
@@ -167,18 +183,20 @@ def _load_model(path: Path) -> onnx.ModelProto:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
         raise BackendUnavailableError(
-            f"a graph's cost needs onnx: {quote(error)}", code="onnx-missing", hint="pip install 'rexport[export]'"
+            f"counting the cost of a graph needs onnx: {quote(error)}",
+            code="onnx-missing",
+            hint="pip install 'rexport[export]'",
         ) from error
     try:
         return onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ResourceError.from_os(error, path, "read") from error
     except DecodeError as error:
-        raise ArtifactError(f"not a whole ONNX file: {quote(error)}", code="onnx-truncated", path=path) from error
+        raise ArtifactError(f"not a complete ONNX file: {quote(error)}", code="onnx-truncated", path=path) from error
 
 
 def _infer_tensors(model: onnx.ModelProto, path: Path) -> Tensors:
-    """Type and shape of each tensor, by its name. Forgets the model's large numbers, or where they are."""
+    """Return type and shape of each tensor by name. The values of large tensors in ``model`` are removed."""
     import onnx
 
     for tensor in model.graph.initializer:
@@ -193,7 +211,7 @@ def _infer_tensors(model: onnx.ModelProto, path: Path) -> Tensors:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise CompatibilityError(
-            f"onnx cannot infer its shapes: {quote(error)}", code="shapes-not-inferred", path=path
+            f"onnx cannot infer the shapes: {quote(error)}", code="shapes-not-inferred", path=path
         ) from error
     tensors: dict[str, tuple[int, Shape | None]] = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -204,7 +222,7 @@ def _infer_tensors(model: onnx.ModelProto, path: Path) -> Tensors:
 
 
 def _bytes_of(name: str, tensors: Tensors, path: Path) -> int:
-    """Of the tensor's numbers; those below 8 bits are taken to lie packed."""
+    """Return the size of a tensor. Numbers below 8 bits are assumed to be packed."""
     from onnx import TensorProto, helper
 
     kind, shape = tensors.get(name, _UNKNOWN)
@@ -217,7 +235,7 @@ def _bytes_of(name: str, tensors: Tensors, path: Path) -> int:
         wide = 8 * np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize
     except (KeyError, ValueError, TypeError) as error:
         raise CompatibilityError(
-            f"it holds numbers of the unknown type {kind}", code="element-type-unknown", path=path
+            f"the tensor has elements of the unknown type {kind}", code="element-type-unknown", path=path
         ) from error
     return math.ceil(math.prod(shape) * (width if width < 8 else wide) / 8)
 
@@ -226,7 +244,7 @@ def _multiply_adds(node: onnx.NodeProto, tensors: Tensors, path: Path) -> int:
     weights_at = _WEIGHTS_AT.get(node.op_type)
     if weights_at is None:
         return 0
-    names = [node.input[place] for place in (0, weights_at) if place < len(node.input)] + [node.output[0]]
+    names = [node.input[index] for index in (0, weights_at) if index < len(node.input)] + [node.output[0]]
     known = [shape for name in names if (shape := tensors.get(name, _UNKNOWN)[1]) is not None]
     if len(known) < 3:
         raise CompatibilityError(
@@ -239,5 +257,5 @@ def _multiply_adds(node: onnx.NodeProto, tensors: Tensors, path: Path) -> int:
         return math.prod(data) * math.prod(weights[1:])  # weights (in, out / groups, height, width)
     if "Conv" in node.op_type:
         return math.prod(output) * math.prod(weights[1:])  # weights (out, in / groups, height, width)
-    turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)  # of Gemm
-    return math.prod(output) * data[0 if turned else -1]
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)  # of Gemm
+    return math.prod(output) * data[0 if transposed else -1]

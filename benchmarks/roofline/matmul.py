@@ -1,6 +1,6 @@
-"""Square matrix products in each library that is here, to find how many multiply-adds a second a machine can do.
+"""Square matrix products in each installed library, which show the peak of multiply-adds per second of a machine.
 
-The runtimes get a graph with one product in it, opened with the same settings as a network; PyTorch is asked directly.
+Backends open a graph with one product, with the same settings as a network. PyTorch's operators are called directly.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from runtimes.errors import CompatibilityError
 from runtimes.protocol import Array, Backend, summarise_precisions
 
 Call: TypeAlias = Callable[[], object]
+"""A call without arguments."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product in one library.
+    """A matrix product in one library.
 
     Attributes:
-        library: its name.
-        arithmetic: by the names of ``Row.arithmetic``.
-        check: raises where the library cannot do it, or does it in another arithmetic.
-        make: for a size n, a call that multiplies two n x n matrices and returns when it is done.
+        library: The name of the library.
+        arithmetic: The arithmetic, by the names in ``Ran.arithmetic``.
+        check: Raises an error if the library cannot compute the product, or computes it in another arithmetic.
+        make: Returns for a size n a call that multiplies two n x n matrices and returns when the product is finished.
     """
 
     library: str
@@ -41,7 +42,14 @@ class Product:
 
 
 def products(threads: int, device: str, arithmetics: Sequence[str], folder: Path) -> tuple[Product, ...]:
-    """All that there are here. Graphs are written into ``folder``, with onnx. Imports PyTorch where it is installed."""
+    """Return all products that can be tried here. PyTorch is imported if it is installed.
+
+    Args:
+        threads: The number of threads.
+        device: The device.
+        arithmetics: The arithmetics.
+        folder: The folder for graphs, which are written with onnx.
+    """
     opened = [
         _open_product(backend, arithmetic, threads, device, folder)
         for backend in (runtimes.available_backends() if importlib.util.find_spec("onnx") else ())
@@ -53,16 +61,16 @@ def products(threads: int, device: str, arithmetics: Sequence[str], folder: Path
 
 
 FORMAT = "onnx"
-"""Of the graphs."""
+"""The format of the graphs."""
 
 _ONNX_TYPES = {"float32": "FLOAT", "bfloat16": "BFLOAT16", "float16": "FLOAT16", "int8": "INT8"}
-"""Of the weights, by arithmetic. TensorFloat-32 is no type."""
+"""The type of the weights by arithmetic. TensorFloat-32 is not a type."""
 
 _OPSET, _IR_VERSION = 22, 10
-"""Of the graphs: the least that has bfloat16, and its IR version."""
+"""The opset and IR version of the graphs. The opset is the first with bfloat16."""
 
 _CHECKED = 64
-"""The size that a runtime's profiler is asked about."""
+"""The size of the product that the profiler of a backend checks."""
 
 
 def _open_product(backend: Backend, arithmetic: str, threads: int, device: str, folder: Path) -> Product:
@@ -76,11 +84,13 @@ def _open_product(backend: Backend, arithmetic: str, threads: int, device: str, 
 
     def check() -> None:
         with open_graph(_CHECKED) as (path, runtime, feeds):
-            ran = runtime.description.precision
-        if ran == arithmetic and backend.profile is not None:
-            ran = summarise_precisions(runtimes.profile(path, feeds, backend.name, device, threads))
-        if ran != arithmetic:
-            raise CompatibilityError(f"{backend.name} multiplies {arithmetic} in {ran} here", code="arithmetic-differs")
+            executed = runtime.description.precision
+        if executed == arithmetic and backend.profile is not None:
+            executed = summarise_precisions(runtimes.profile(path, feeds, backend.name, device, threads))
+        if executed != arithmetic:
+            raise CompatibilityError(
+                f"{backend.name} executes {arithmetic} products as {executed}", code="arithmetic-differs"
+            )
 
     @contextlib.contextmanager
     def make(size: int) -> Iterator[Call]:
@@ -91,7 +101,7 @@ def _open_product(backend: Backend, arithmetic: str, threads: int, device: str, 
 
 
 def _numbers(dtype: str, size: int) -> Array:
-    """A matrix (size, size) of seeded noise: in -0.5..0.5, or of all the integers that the type has."""
+    """Return a matrix (size, size) of seeded noise: between -0.5 and 0.5, or over all integers of the type."""
     random, kind = np.random.default_rng(0), np.dtype(dtype)
     if kind.kind == "f":
         return (random.random((size, size), np.float32) - np.float32(0.5)).astype(kind)
@@ -99,10 +109,14 @@ def _numbers(dtype: str, size: int) -> Array:
 
 
 def graph(arithmetic: str, size: int) -> bytes:
-    """An ONNX file with the product of its input (size, size) and weights of the same shape.
+    """Return an ONNX file with the product of its input (size, size) and weights of the same shape.
 
-    It is typed as ``rexport onnx`` types a network: a narrow float is cast to at the input and from at the output, and
-    int8 is told by Q/DQ nodes, the activations unsigned.
+    The graph is typed as ``rexport onnx`` types a network: casts convert to a narrow float at the input and from it at
+    the output. For int8 there are Q/DQ nodes with unsigned activations.
+
+    Args:
+        arithmetic: The arithmetic.
+        size: The number of rows and columns.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -135,7 +149,7 @@ def graph(arithmetic: str, size: int) -> bytes:
 
 
 def _eager(threads: int, device: str, arithmetics: Sequence[str]) -> Iterator[Product]:
-    """PyTorch's own operators."""
+    """Yield the products of PyTorch's own operators."""
     try:
         import torch
     except ImportError:
@@ -144,18 +158,18 @@ def _eager(threads: int, device: str, arithmetics: Sequence[str]) -> Iterator[Pr
 
     def check(arithmetic: str) -> None:
         if device != "cpu" and not torch.cuda.is_available():
-            raise CompatibilityError("PyTorch sees no GPU", code="product-needs-gpu")
+            raise CompatibilityError("PyTorch finds no GPU", code="product-needs-gpu")
         if arithmetic == "tfloat32" and device == "cpu":
-            raise CompatibilityError("TensorFloat-32 is of NVIDIA's GPUs", code="tf32-needs-nvidia")
+            raise CompatibilityError("only NVIDIA GPUs support TensorFloat-32", code="tf32-needs-nvidia")
 
     def call_of(arithmetic: str, size: int) -> Call:
         if arithmetic == "int8":
-            whole = torch.from_numpy(_numbers("int8", size)).to(device)
-            return lambda: torch._int_mm(whole, whole)
+            integers = torch.from_numpy(_numbers("int8", size)).to(device)
+            return lambda: torch._int_mm(integers, integers)
         kind = torch.float32 if arithmetic == "tfloat32" else getattr(torch, arithmetic)
-        real = torch.from_numpy(_numbers("float32", size)).to(device, kind)
-        result = torch.empty_like(real)
-        return lambda: torch.mm(real, real, out=result)
+        floats = torch.from_numpy(_numbers("float32", size)).to(device, kind)
+        result = torch.empty_like(floats)
+        return lambda: torch.mm(floats, floats, out=result)
 
     @contextlib.contextmanager
     def make(arithmetic: str, size: int) -> Iterator[Call]:
@@ -172,7 +186,7 @@ def _eager(threads: int, device: str, arithmetics: Sequence[str]) -> Iterator[Pr
 
 
 def finishing(call: Call, device: str) -> Call:
-    """The call, which then returns when the device has finished."""
+    """Return a function that makes the ``call`` and returns when the ``device`` has finished."""
     if device == "cpu":
         return call
     import torch

@@ -1,13 +1,12 @@
-"""Quantiles of samples and their confidence intervals, by a bootstrap at two levels: blocks within processes, and whole
-processes.
+"""Quantiles of samples and their confidence intervals, by a bootstrap at two levels: blocks and whole processes.
 
-Calls that follow each other are not independent: clocks ramp, caches fill, neighbours wake. Resampling single values
-would pretend that they are and give intervals that are too narrow, so whole blocks of neighbours are resampled
-(Carlstein 1986), on a circle whose beginning is drawn too (Politis and Romano 1992), with the block length taken from
-the samples' own autocorrelation (Politis and White 2004, with the correction of 2009).
+Consecutive calls are not independent, because clocks ramp up, caches fill and other processes start. Resampling single
+values would give intervals that are too narrow, so whole blocks of consecutive samples are resampled (Carlstein 1986),
+on a circle with a random beginning (Politis and Romano 1992). The block length follows from the autocorrelation of the
+samples (Politis and White 2004, with the correction of 2009).
 
-The values are sorted once. A resample is how often each of them counts, and its quantile is where the sum of the counts
-reaches it: no resample is sorted, and 50,000 values take a tenth of a second.
+The values are sorted once. A resample is the number of times that each value counts, and its quantile is at the
+position where the sum of these numbers reaches it. No resample is sorted, and 50,000 values take a tenth of a second.
 """
 
 from __future__ import annotations
@@ -24,68 +23,82 @@ from exporter.proportions import Interval
 from runtimes.errors import UsageError
 
 Samples: TypeAlias = Sequence[float] | NDArray[np.float64]
+"""The samples of one turn, in seconds."""
 
 Rounds: TypeAlias = Sequence[Samples]
-"""The samples of one process, a turn each."""
+"""The samples of one process, by round."""
 
 Processes: TypeAlias = Sequence[Rounds]
+"""The samples of one configuration, by process and round."""
 
 Floats: TypeAlias = NDArray[np.float64]
+"""An array of float64."""
+
 Counts: TypeAlias = NDArray[np.int64]
+"""An array of int64."""
 
 CONFIDENCE = 0.95
+"""The confidence of intervals."""
 
 MIN_SAMPLES: dict[float, int] = {0.5: 5, 0.9: 20, 0.99: 1000, 0.999: 10_000}
-"""A quantile is given from this many samples of all processes on: beneath, too few lie beyond it to say where it is."""
+"""The minimum number of samples of all processes for each quantile. Fewer samples have too few values beyond it."""
 
 _NANOSECOND = 1e-9
-"""What the clock tells: a shorter sample counts as this long, so that every ratio is defined."""
+"""The resolution of the clock. Shorter samples count as this long, so that every ratio is defined."""
 
 RESAMPLES = 1000
+"""The number of resamples of a bootstrap."""
 
 MOST_BLOCKS = 2000
-"""Of a series. More would cost time and tell the spread of a sum of them no better."""
+"""The largest number of blocks of a series. More would take longer and estimate the spread no better."""
 
 _CIRCLES = 20
-"""Beginnings of the circle that are drawn; as many resamples for each."""
+"""The number of random beginnings of the circle. Each has an equal part of the resamples."""
 
 _CHUNK = 1 << 16
-"""Counts held at once."""
+"""The largest number of counts in memory at once."""
 
 _RUN = 5
-"""Correlations in a row that are too small to tell from none: after these the rest counts as none."""
+"""The number of consecutive insignificant correlations after which all further ones count as 0."""
 
 
 def quantile(samples: Samples, q: float) -> float:
-    """The ``q``-quantile, between two order statistics by linear interpolation. ``samples`` is not empty."""
+    """Return the ``q``-quantile of ``samples``, which are not empty, by linear interpolation."""
     return float(np.quantile(np.asarray(samples, dtype=np.float64), q))
 
 
 def enough_for(samples: Samples, q: float) -> bool:
-    """Whether there are the samples that ``MIN_SAMPLES`` asks for."""
+    """Return whether there are enough ``samples`` for the ``q``-quantile, by ``MIN_SAMPLES``."""
     return len(samples) >= MIN_SAMPLES[q]
 
 
 def together(processes: Processes) -> Floats:
-    """All samples of all processes, in their order."""
+    """Return all samples of all processes, in their order."""
     return np.concatenate([np.empty(0), *map(_join_rounds, processes)])
 
 
 def quantile_intervals(processes: Processes, quantiles: Sequence[float], seed: int = 0) -> tuple[Interval, ...]:
-    """A 95 % interval (low end, high end) on each quantile of all samples together, by bootstrap at two levels.
+    """Return a 95 % interval (low, high) of each quantile of all samples together, by a bootstrap at two levels.
 
-    Blocks of neighbours are resampled within each process; and, apart from that, whole processes. Of one process the
-    interval holds the middle 95 % of the former. Of several it is the value times exp(± t s). s is the standard
-    deviation of the resampled quantile's logarithm: of the processes', times the square root of P / (P - 1), by which
-    resampling so few understates it (Davison and Hinkley 1997, 2.3 and 3.8), or of the blocks', whichever is larger.
-    They are not added: what varies within a process varies between them already. t is Student's with P - 1 degrees of
-    freedom.
+    Blocks of consecutive samples are resampled within each process and, separately, whole processes. The interval of
+    one process is the middle 95 % of the resamples of blocks. For P processes it is the value times exp(± t s):
 
-    On simulated machines (``scripts.figures.noise``) 3 to 10 processes' intervals hold a p50 in 92 to 97 of 100 runs,
-    and a p99 in 87 to 97 where layout decides it: the slowest kind of process may not have been among so few.
+    - s is the larger one of two standard deviations of the logarithm of the resampled quantile. That of processes is
+      multiplied by the square root of P / (P - 1), because resampling few processes underestimates it (Davison and
+      Hinkley 1997, 2.3 and 3.8). They are not added, because the spread between processes includes that within them.
+    - t is Student's with P - 1 degrees of freedom.
+
+    On simulated machines (``scripts.figures.noise``) the intervals of 3 to 10 processes contain the true p50 in 92 to
+    97 of 100 runs. For a p99 that depends on memory layout it is 87 to 97, because few processes may not include the
+    slowest kind.
+
+    Args:
+        processes: The samples by process and round.
+        quantiles: The quantiles.
+        seed: The seed of the resampling.
 
     Raises:
-        UsageError: there are no samples.
+        UsageError: There are no samples.
     """
     series, random = _collect_samples(processes), np.random.default_rng(seed)
     blocks = resample_blocks(series, quantiles, random)
@@ -94,9 +107,9 @@ def quantile_intervals(processes: Processes, quantiles: Sequence[float], seed: i
     wholes = resample_series(series, quantiles, random)
     scale = len(series) / (len(series) - 1)
     values = np.quantile(np.concatenate(series), quantiles)
-    around = [(_logs(estimates.T) - _logs(values)).var(axis=0) for estimates in (blocks, wholes)]
-    reach = np.exp(student(len(series) - 1) * np.sqrt(np.maximum(around[0], around[1] * scale)))
-    return tuple((float(value / factor), float(value * factor)) for value, factor in zip(values, reach, strict=True))
+    variances = [(_logs(estimates.T) - _logs(values)).var(axis=0) for estimates in (blocks, wholes)]
+    factors = np.exp(student(len(series) - 1) * np.sqrt(np.maximum(variances[0], variances[1] * scale)))
+    return tuple((float(value / factor), float(value * factor)) for value, factor in zip(values, factors, strict=True))
 
 
 def _join_rounds(rounds: Rounds) -> Floats:
@@ -104,10 +117,10 @@ def _join_rounds(rounds: Rounds) -> Floats:
 
 
 def _collect_samples(processes: Processes) -> list[Floats]:
-    """Each process's samples; processes without any are left out."""
+    """Return the samples of each process. Processes without samples are left out."""
     series = [samples for rounds in processes if len(samples := _join_rounds(rounds))]
     if not series:
-        raise UsageError("there are no samples to take an interval of", code="samples-missing")
+        raise UsageError("there are no samples for an interval", code="samples-missing")
     return series
 
 
@@ -123,9 +136,10 @@ def _middle(estimates: Floats) -> Interval:
 
 @functools.cache
 def student(freedom: float) -> float:
-    """What Student's t exceeds, to both sides, with 1 - ``CONFIDENCE``; with infinite ``freedom`` the normal does.
+    """Return the two-sided quantile of Student's t for ``CONFIDENCE``; for infinite ``freedom``, of the normal.
 
-    With t = sqrt(freedom) tan(angle) the density is that of cos(angle) ** (freedom - 1), summed here by trapezoids.
+    With t = sqrt(freedom) tan(angle) the density is proportional to cos(angle) ** (freedom - 1), which is integrated by
+    trapezoids.
     """
     freedom = min(freedom, 1e6)
     angles = np.linspace(0, min(math.pi / 2, 40 / math.sqrt(freedom)), 20_001)
@@ -135,7 +149,16 @@ def student(freedom: float) -> float:
 
 
 def resample_blocks(series: Sequence[Floats], quantiles: Sequence[float], random: np.random.Generator) -> Floats:
-    """The quantiles of all values together, with the blocks of each series resampled: (quantiles, RESAMPLES)."""
+    """Return the quantiles of all values together after resampling the blocks of each series.
+
+    Args:
+        series: The values of each process.
+        quantiles: The quantiles.
+        random: The random generator.
+
+    Returns:
+        An array (quantiles, RESAMPLES).
+    """
     blocks = [min(MOST_BLOCKS, len(values) // block_length(values)) for values in series]
 
     grids = [np.arange(len(values)) * n // len(values) for values, n in zip(series, blocks, strict=True)]
@@ -147,15 +170,25 @@ def resample_blocks(series: Sequence[Floats], quantiles: Sequence[float], random
 
 
 def resample_series(series: Sequence[Floats], quantiles: Sequence[float], random: np.random.Generator) -> Floats:
-    """The quantiles of all values together, with whole series resampled: (quantiles, RESAMPLES)."""
+    """Return the quantiles of all values together after resampling whole series.
+
+    Args:
+        series: The values of each process.
+        quantiles: The quantiles.
+        random: The random generator.
+
+    Returns:
+        An array (quantiles, RESAMPLES).
+    """
     owners = np.repeat(np.arange(len(series)), [len(values) for values in series])
     return _resample_groups([np.concatenate(series)], quantiles, [len(series)], lambda: [owners], random)
 
 
 def block_length(samples: Sequence[float] | Floats) -> int:
-    """How many neighbours are resampled together: 1 for independent samples, more for correlated ones.
+    """Return the number of consecutive samples in a block: 1 for independent samples, more for correlated ones.
 
-    Taken on the samples' ranks, so that one stall does not decide it, and never more than a tenth of the samples.
+    The length is determined from the ranks of the samples, so that a single outlier does not decide it. It is at most a
+    tenth of the samples.
     """
     values = np.asarray(samples, dtype=np.float64)
     n = len(values)
@@ -166,7 +199,7 @@ def block_length(samples: Sequence[float] | Floats) -> int:
     if width == 0:
         return 1
     lags = np.arange(1, min(width, len(covariance) - 1) + 1)
-    taper = np.clip(2 * (1 - lags / width), 0, 1)  # the flat-top window: 1 up to half the width, then down to 0
+    taper = np.clip(2 * (1 - lags / width), 0, 1)  # the flat-top window: 1 up to half the width, then falling to 0
     slope = 2 * float(np.sum(taper * lags * covariance[lags]))
     density = float(covariance[0] + 2 * np.sum(taper * covariance[lags]))
     if density <= 0:
@@ -176,21 +209,21 @@ def block_length(samples: Sequence[float] | Floats) -> int:
 
 
 def ranks(values: Floats) -> Floats:
-    """The place of each value in ascending order, from 0; equal ones share the middle of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    middles: Floats = np.cumsum(counts) - (counts + 1) / 2
-    return middles[places]
+    """Return the rank of each value in ascending order, from 0. Equal values have the mean of their ranks."""
+    _, positions, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means: Floats = np.cumsum(counts) - (counts + 1) / 2
+    return means[positions]
 
 
 def autocovariance(values: Floats, last_lag: int) -> Floats:
-    """(last_lag + 1,): of lag 0, which is the variance, and on."""
+    """Return the autocovariance of ``values`` at lags 0 (the variance) to ``last_lag``, (last_lag + 1,)."""
     centred = values - values.mean()
     n = len(values)
     return np.array([centred[: n - lag] @ centred[lag:] for lag in range(last_lag + 1)]) / n
 
 
 def _significant_lag(correlation: Floats, n: int) -> int:
-    """The lag after which a run of correlations is too small to tell from none."""
+    """Return the lag after which ``_RUN`` correlations are insignificant."""
     bound = 2 * math.sqrt(math.log10(n) / n)
     small = np.abs(correlation[1:]) < bound
     for lag in range(len(small) - _RUN + 1):
@@ -206,7 +239,10 @@ def _resample_groups(
     groups: Callable[[], list[Counts]],
     random: np.random.Generator,
 ) -> Floats:
-    """``groups()`` says, for each series, in which of its ``sizes`` groups each value is; groups are what is drawn."""
+    """Return the quantiles of all values together after resampling groups, (quantiles, RESAMPLES).
+
+    ``groups()`` returns for each series the group of each value, from 0 to the number of groups in ``sizes``.
+    """
     values = np.concatenate(series)
     order = np.argsort(values)
     ordered = values[order]
@@ -223,27 +259,27 @@ def _resample_groups(
 
 
 def _draw_counts(n: int, rows: int, random: np.random.Generator) -> Counts:
-    """(rows, n): how often each of ``n`` came up in ``n`` draws."""
-    places = random.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-    return np.bincount(places.ravel(), minlength=rows * n).reshape(rows, n)
+    """Return how often each of ``n`` items is drawn in ``n`` draws, (rows, n)."""
+    items = random.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+    return np.bincount(items.ravel(), minlength=rows * n).reshape(rows, n)
 
 
 def _weighted_quantiles(ordered: Floats, counts: Counts, quantiles: Sequence[float]) -> Floats:
-    """(quantiles, rows), by linear interpolation; ``ordered`` (n,) ascends, and ``counts`` is (rows, n)."""
+    """Return the quantiles (quantiles, rows) by linear interpolation of ascending values (n,) by counts (rows, n)."""
     rows, n = counts.shape
-    upto = np.cumsum(counts)  # on from row to row, so that one search serves all
+    upto = np.cumsum(counts)  # continued from row to row, so that one search serves all rows
     ends = upto[n - 1 :: n]
     totals = np.diff(ends, prepend=0)
     begin, row = ends - totals, n * np.arange(rows)
 
-    def value_at(place: Counts) -> Floats:
-        found: Floats = ordered[np.searchsorted(upto, begin + place, side="right") - row]
-        return found
+    def value_at(position: Counts) -> Floats:
+        values: Floats = ordered[np.searchsorted(upto, begin + position, side="right") - row]
+        return values
 
     estimates = np.empty((len(quantiles), rows))
     for index, q in enumerate(quantiles):
-        place = q * (totals - 1)
-        below = place.astype(np.int64)
+        position = q * (totals - 1)
+        below = position.astype(np.int64)
         low, high = value_at(below), value_at(np.minimum(below + 1, totals - 1))
-        estimates[index] = low + (place - below) * (high - low)
+        estimates[index] = low + (position - below) * (high - low)
     return estimates

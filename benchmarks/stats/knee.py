@@ -1,18 +1,20 @@
-"""Where more work in flight stops to pay."""
+"""The knee of throughput: the load beyond which more concurrent work gains little."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 KNEE = 0.10
-"""How far below the best throughput is as good as the best: more work in flight then buys little but waiting."""
+"""The relative distance from the best throughput that counts as reaching it."""
 
 
 def knee(points: Sequence[tuple[int, float]]) -> int | None:
-    """Of (size, throughput) the smallest size that comes within ``KNEE`` of the best throughput: more adds to the
-    waiting and little else. ``None`` if there are not two sizes.
+    """Return the smallest size whose throughput is within ``KNEE`` of the best, or ``None`` for fewer than two sizes.
 
-    Where the largest size is the knee, larger ones may be better still.
+    Larger sizes mainly increase the waiting time. If the largest size is the knee, still larger ones may be better.
+
+    Args:
+        points: Pairs of size and throughput.
     """
     if len(points) < 2:
         return None

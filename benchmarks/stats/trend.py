@@ -22,26 +22,29 @@ from benchmarks.stats.intervals import (
 )
 
 MIN_TREND_ROUNDS = 4
-"""Of a process, for a trend."""
+"""The minimum number of rounds of a process for a trend."""
 
 MIN_TREND_PROCESSES = 6
-"""For a trend from one to the next: five are all in order in one of sixty cases, more often than ``SIGNIFICANCE``."""
+"""The minimum number of processes for a trend from one to the next.
+
+Five processes are all in order in one of sixty cases by chance, which is more often than ``SIGNIFICANCE``.
+"""
 
 SIGNIFICANCE = 0.01
-"""A trend is found beneath this: a table has many rows, and each is tested."""
+"""The p-value below which a trend counts. It is low because each of the many rows of a table is tested."""
 
 STRONG_CORRELATION = 0.5
-"""Lag-1 autocorrelation from which on two of three samples tell nothing new."""
+"""The lag-1 autocorrelation from which on correlation is strong: two of three samples then add no information."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A trend of the latency from the beginning to the end of its processes, or from the first of them to the last.
+    """A trend of the latency from the beginning to the end of processes, or from the first process to the last.
 
     Attributes:
-        change: how much longer the last third took than the first: 0.05 is 5 % slower; of rounds the mean over the
-            processes.
-        p: how likely so clear an order of the rounds is where there is no trend.
+        change: The relative change from the first third to the last: 0.05 is 5 % slower. For rounds it is the mean over
+            the processes.
+        p: The p-value: the probability of an order at least this clear without a trend.
     """
 
     change: float
@@ -49,15 +52,15 @@ class Drift:
 
     @property
     def found(self) -> bool:
-        """Whether it is beyond chance and beyond ``RESOLUTION``."""
+        """Whether the trend is significant and beyond ``RESOLUTION``."""
         return self.p < SIGNIFICANCE and abs(self.change) > RESOLUTION
 
 
 def drift(processes: Processes) -> Drift | None:
-    """The trend of the rounds' medians in their order; ``None`` where no process has ``MIN_TREND_ROUNDS`` rounds.
+    """Return the trend of the rounds' medians, or ``None`` if no process has ``MIN_TREND_ROUNDS`` rounds.
 
-    Kendall's test, summed over the processes (Hirsch, Slack and Smith 1982): each is compared with itself alone, for
-    two differ without any trend, which the intervals know of.
+    Kendall's test is summed over the processes (Hirsch, Slack and Smith 1982). Each process is compared only with
+    itself, because processes differ without any trend, which the intervals cover.
     """
     medians = [np.array([quantile(samples, 0.5) for samples in rounds if len(samples)]) for rounds in processes]
     levels = [_logs(each) for each in medians if len(each) >= MIN_TREND_ROUNDS]
@@ -65,15 +68,17 @@ def drift(processes: Processes) -> Drift | None:
 
 
 def drift_between(processes: Processes) -> Drift | None:
-    """The trend of the processes' medians in their order, by the same test; ``None`` of fewer than
-    ``MIN_TREND_PROCESSES``, in which chance alone would be in order too often."""
+    """Return the trend of the processes' medians by the same test as ``drift``.
+
+    The result is ``None`` for fewer than ``MIN_TREND_PROCESSES`` processes, which are too often in order by chance.
+    """
     medians = [quantile(samples, 0.5) for samples in map(_join_rounds, processes) if len(samples)]
     return _trend([_logs(np.array(medians))]) if len(medians) >= MIN_TREND_PROCESSES else None
 
 
 def _trend(levels: Sequence[Floats]) -> Drift:
     signs = (np.sign(each[None, :] - each[:, None])[np.triu_indices(len(each), 1)] for each in levels)
-    ascents = sum(int(each.sum()) for each in signs)  # pairs that ascend less those that descend
+    ascents = sum(int(each.sum()) for each in signs)  # ascending pairs minus descending pairs
     variance = sum(n * (n - 1) * (2 * n + 5) / 18 for n in map(len, levels))
     score = max(0, abs(ascents) - 1) / math.sqrt(variance)
     changes = [np.median(each[-(len(each) // 3) :]) - np.median(each[: len(each) // 3]) for each in levels]
@@ -81,9 +86,9 @@ def _trend(levels: Sequence[Floats]) -> Drift:
 
 
 def autocorrelation(samples: Samples) -> float:
-    """How much a sample leans on the one before: at lag 1, of the ranks, so that one stall does not decide it; -1..1.
+    """Return the lag-1 autocorrelation of the ranks of ``samples``, -1 to 1. Ranks limit the effect of outliers.
 
-    0 of fewer than three samples, and of equal ones.
+    The result is 0 for fewer than three samples and for equal samples.
     """
     values = np.asarray(samples, dtype=np.float64)
     if len(values) < 3 or np.all(values == values[0]):
@@ -93,6 +98,6 @@ def autocorrelation(samples: Samples) -> float:
 
 
 def is_strongly_correlated(samples: Samples) -> bool:
-    """Whether ``autocorrelation`` is beyond ``STRONG_CORRELATION``, and beyond chance (Bartlett 1946)."""
-    found = autocorrelation(samples)
-    return found >= STRONG_CORRELATION and found > student(math.inf) / math.sqrt(len(samples))
+    """Return whether ``autocorrelation`` is beyond ``STRONG_CORRELATION`` and beyond chance (Bartlett 1946)."""
+    correlation = autocorrelation(samples)
+    return correlation >= STRONG_CORRELATION and correlation > student(math.inf) / math.sqrt(len(samples))

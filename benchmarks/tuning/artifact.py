@@ -1,4 +1,4 @@
-"""The artifact that ``rbench tune`` writes: a copy of the best, with the options that it is to be opened with."""
+"""The artifact that ``rbench tune`` writes: a copy of the best configuration's artifact, with its options."""
 
 from __future__ import annotations
 
@@ -16,20 +16,28 @@ from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError
 
 
 def target_of(name: str, out: str | None, force: bool) -> Path:
-    """The file to write for the variant or the file of that name, in a folder that exists and takes files.
+    """Return the path of the file to write, in a folder that exists and is writable.
 
-    ``out`` is a file, or a folder if it exists as one or ends in a slash; ``None`` is the folder that we are in.
+    Args:
+        name: The name of the variant or the path of the file that is tuned.
+        out: The file to write, or a folder if it exists as one or ends in a slash; ``None`` for the current folder.
+        force: Whether an existing file is replaced.
 
     Raises:
-        UsageError: it is there and is not to be replaced, or a folder is.
-        ResourceError: the folder cannot be made or written.
+        UsageError: The file exists and must not be replaced, or the path is a folder.
+        ResourceError: The folder cannot be created or written.
     """
     own = f"{name}.tuned.onnx" if name in VARIANTS else f"{Path(name).stem}.tuned{Path(name).suffix}"
     return target_file(out or "./", own, force)
 
 
 def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
-    """What the manifest will say of the best."""
+    """Return the options of the best configuration for the manifest.
+
+    Args:
+        candidate: The best configuration.
+        objective: The objective of the search.
+    """
     figures, result = candidate.figures, candidate.figures.result
     machine = result.environment
     return Tuning(
@@ -45,22 +53,27 @@ def tuning_of(candidate: ParetoPoint, objective: Objective) -> Tuning:
 
 
 def copy_with_tuning(artifact: Artifact, target: Path, tuning: Tuning) -> Artifact:
-    """A copy of the artifact at ``target``, over what is there, with the options that it is to be opened with.
+    """Copy the artifact and add the options that it is opened with.
+
+    Args:
+        artifact: The artifact to copy.
+        target: The file to write, which is replaced if it exists.
+        tuning: The options.
 
     Raises:
-        ArtifactError: it has no manifest.
-        CompatibilityError: its weights lie in files of their own.
-        IntegrityError: its bytes are not those that its manifest records.
-        ResourceError: the disk; what was at the target is as it was.
+        ArtifactError: The artifact has no manifest.
+        CompatibilityError: The weights of the artifact are in separate files.
+        IntegrityError: A digest does not match the manifest.
+        ResourceError: The files cannot be read or written. An existing target is unchanged.
     """
     manifest = artifact.manifest
     if manifest is None:
         raise ArtifactError(
-            "it has no manifest that could keep the best options", code="tuning-needs-manifest", path=artifact.path
+            "the file has no manifest to store the best options", code="tuning-needs-manifest", path=artifact.path
         )
     if manifest.external:
         raise CompatibilityError(
-            "its weights lie in files of their own, which a tuned artifact cannot carry",
+            "the weights are in separate files, which a tuned artifact cannot have",
             code="weights-external",
             path=artifact.path,
         )
@@ -74,11 +87,11 @@ def copy_with_tuning(artifact: Artifact, target: Path, tuning: Tuning) -> Artifa
         return publish(model, target, replace(manifest, vectors=record, tuning=tuning), vectors)
 
 
-def _copy(source: Path, place: Path, sha256: str) -> None:
-    shutil.copyfile(source, place)
-    if files.sha256_of(place) != sha256:
+def _copy(source: Path, target: Path, sha256: str) -> None:
+    shutil.copyfile(source, target)
+    if files.sha256_of(target) != sha256:
         raise IntegrityError(
-            "its bytes are not those that its manifest records: it was changed meanwhile",
+            "the digest does not match the manifest: the file was changed in the meantime",
             code="file-changed-meanwhile",
             path=source,
         )

@@ -1,6 +1,6 @@
-"""Which of the measured configurations is the best: within a bound, with ties named, and what lies on the front.
+"""The choice of the best configuration within an accuracy limit, its ties, and the Pareto front.
 
-Pure functions of results: the same results give the same choice anywhere.
+All functions are pure: the same results always give the same choice.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from typing import Literal, TypeAlias
 
 from benchmarks.analysis.figures import Figures, compare_latencies
 from benchmarks.records.result import Estimate
-from benchmarks.stats.comparison import RESOLUTION
+from benchmarks.stats.comparison import ONE_PROCESS_RESOLUTION, RESOLUTION
+from exporter.proportions import Interval
 
 Objective: TypeAlias = Literal["latency", "throughput"]
+"""The objective: the lowest time of a call, or the lowest time of an image in a call."""
 
 
 @dataclass(frozen=True)
 class ParetoPoint:
-    """A measured configuration, and what counts of it.
+    """A measured configuration with its cost and its change in accuracy.
 
     Attributes:
-        figures: of the result, as it was measured.
-        cost_s: the median seconds of a call, or of one image of it where the throughput counts.
-        accuracy_drop: against fp32, of top-1; where there are no labels, the logits' error, which has no interval.
+        figures: The figures of its result.
+        cost_s: The median time of a call in seconds; for the objective throughput, of one image in a call.
+        accuracy_drop: The decrease of top-1 accuracy against fp32. Without labels, the error of the logits, which has
+            no interval.
     """
 
     figures: Figures
@@ -33,20 +36,20 @@ class ParetoPoint:
 
     @property
     def images_per_call(self) -> float:
-        """That the cost is of: the batch, or 1 where a call's time counts."""
+        """The number of images that ``cost_s`` covers: the batch size for the objective throughput, otherwise 1."""
         return 0.0 if self.figures.p50 is None else self.figures.p50.value / self.cost_s.value
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What came of all candidates.
+    """The choice among all candidates.
 
     Attributes:
-        best: within the bound; ``None`` if nothing is.
-        tied: the others within the bound whose intervals overlap the fastest one's, or that are not told apart from it
-            where they took turns.
-        front: those that no other one betters in cost and accuracy drop at once.
-        beyond: those past the bound.
+        best: The best candidate within the accuracy limit; ``None`` if there is none.
+        tied: The other candidates within the limit without a significant difference from the fastest one. Intervals
+            that overlap count as no difference unless the candidates took turns.
+        front: The Pareto-optimal candidates: no other one is at least as good in both cost and accuracy.
+        beyond: The candidates rejected because their accuracy is below the limit.
     """
 
     best: ParetoPoint | None
@@ -56,18 +59,32 @@ class Choice:
 
 
 def candidate(figures: Figures, objective: Objective, accuracy_drop: Estimate) -> ParetoPoint | None:
-    """The result as a candidate; ``None`` if it has too few samples for a median."""
+    """Return the result as a candidate, or ``None`` if it has too few samples for a median.
+
+    Args:
+        figures: The figures of the result.
+        objective: The objective, which decides the cost.
+        accuracy_drop: The decrease of accuracy against fp32.
+    """
     p50, images = figures.p50, figures.result.identity.batch if objective == "throughput" else 1
     if p50 is None:
         return None
-    return ParetoPoint(figures, Estimate(p50.value / images, p50.low / images, p50.high / images), accuracy_drop)
+    ends = () if p50.interval is None else (end / images for end in p50.interval)
+    return ParetoPoint(figures, Estimate(p50.value / images, *ends), accuracy_drop)
 
 
 def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice:
-    """The fastest with an accuracy drop of at most ``bound``. Of those that tie with it, the one of the fewest threads
-    is taken, then the one of the smallest accuracy drop, then the fastest."""
-    within = [one for one in candidates if one.accuracy_drop.value <= bound]
-    beyond = tuple(one for one in candidates if one.accuracy_drop.value > bound)
+    """Choose the fastest candidate with an accuracy drop of at most ``bound``.
+
+    Among the candidates that tie with the fastest, the one with the fewest threads is chosen, then the one with the
+    smallest accuracy drop, then the fastest.
+
+    Args:
+        candidates: The candidates.
+        bound: The largest accuracy drop.
+    """
+    within = [candidate for candidate in candidates if candidate.accuracy_drop.value <= bound]
+    beyond = tuple(candidate for candidate in candidates if candidate.accuracy_drop.value > bound)
     best, tied = _best_of(within, _overlap) if within else (None, ())
     return Choice(best, tied, front(candidates), beyond)
 
@@ -75,41 +92,58 @@ def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice
 def _best_of(
     candidates: Sequence[ParetoPoint], ties: Callable[[ParetoPoint, ParetoPoint], bool]
 ) -> tuple[ParetoPoint, tuple[ParetoPoint, ...]]:
-    """The best of those that tie with the fastest, and the others of them."""
-    fastest = min(candidates, key=lambda one: one.cost_s.value)
-    alike = [one for one in candidates if one is fastest or ties(one, fastest)]
-    best = min(alike, key=lambda one: (one.figures.result.ran.threads, one.accuracy_drop.value, one.cost_s.value))
-    return best, tuple(one for one in alike if one is not best)
+    """Return the best of the candidates that tie with the fastest, and the other ones that tie."""
+    fastest = min(candidates, key=lambda candidate: candidate.cost_s.value)
+    tied = [candidate for candidate in candidates if candidate is fastest or ties(candidate, fastest)]
+    best = min(
+        tied, key=lambda other: (other.figures.result.ran.threads, other.accuracy_drop.value, other.cost_s.value)
+    )
+    return best, tuple(candidate for candidate in tied if candidate is not best)
 
 
 def close_to_best(candidates: Sequence[ParetoPoint], times: float, bound: float = math.inf) -> list[ParetoPoint]:
-    """Those within the bound that take at most so many times as long as the fastest of them, or whose interval overlaps
-    its own; the fastest first."""
-    within = sorted((one for one in candidates if one.accuracy_drop.value <= bound), key=lambda one: one.cost_s.value)
+    """Return the candidates that are nearly as fast as the fastest one within the limit, the fastest first.
+
+    Args:
+        candidates: The candidates.
+        times: The largest cost relative to the fastest. Candidates whose intervals overlap are returned, too.
+        bound: The largest accuracy drop.
+    """
+    within = sorted(
+        (candidate for candidate in candidates if candidate.accuracy_drop.value <= bound),
+        key=lambda candidate: candidate.cost_s.value,
+    )
     limit_s = times * within[0].cost_s.value if within else 0.0
-    return [one for one in within if one.cost_s.value <= limit_s or _overlap(one, within[0])]
+    return [candidate for candidate in within if candidate.cost_s.value <= limit_s or _overlap(candidate, within[0])]
 
 
-def choose_among_finalists(found: Choice, finalists: Sequence[ParetoPoint]) -> Choice:
-    """The choice among those that were measured side by side: only what is not told apart from the fastest of them by
-    that ties with it."""
+def choose_among_finalists(choice: Choice, finalists: Sequence[ParetoPoint]) -> Choice:
+    """Return the ``choice`` with the best of the ``finalists``, which took turns, and the ties among them."""
     best, tied = _best_of(finalists, _is_no_slower)
-    return replace(found, best=best, tied=tied)
+    return replace(choice, best=best, tied=tied)
 
 
-def _is_no_slower(one: ParetoPoint, fastest: ParetoPoint) -> bool:
-    """Whether an image of the one is not told to take longer by more than the resolution, with all of the interval on
-    the ratio."""
-    images = one.images_per_call / fastest.images_per_call
-    return compare_latencies(one.figures.result, fastest.figures.result).interval[0] / images <= 1 + RESOLUTION
+def _is_no_slower(point: ParetoPoint, fastest: ParetoPoint) -> bool:
+    """Return whether the interval of the ratio of costs per image reaches below the resolution."""
+    images = point.images_per_call / fastest.images_per_call
+    return compare_latencies(point.figures.result, fastest.figures.result).interval[0] / images <= 1 + RESOLUTION
 
 
 def front(candidates: Sequence[ParetoPoint]) -> tuple[ParetoPoint, ...]:
-    """Those that no other one betters: the Pareto front of cost and accuracy drop, in the order that they came."""
-    places = [(one.cost_s.value, one.accuracy_drop.value) for one in candidates]
-    bettered = [any(it != me and it[0] <= me[0] and it[1] <= me[1] for it in places) for me in places]
-    return tuple(one for one, worse in zip(candidates, bettered, strict=True) if not worse)
+    """Return the Pareto front of cost and accuracy drop of the ``candidates``, in their order."""
+    values = [(candidate.cost_s.value, candidate.accuracy_drop.value) for candidate in candidates]
+    dominated = [
+        any(other != value and other[0] <= value[0] and other[1] <= value[1] for other in values) for value in values
+    ]
+    return tuple(candidate for candidate, worse in zip(candidates, dominated, strict=True) if not worse)
 
 
-def _overlap(one: ParetoPoint, other: ParetoPoint) -> bool:
-    return one.cost_s.low <= other.cost_s.high and other.cost_s.low <= one.cost_s.high
+def _overlap(first: ParetoPoint, second: ParetoPoint) -> bool:
+    (first_low, first_high), (second_low, second_high) = map(_interval_of, (first.cost_s, second.cost_s))
+    return first_low <= second_high and second_low <= first_high
+
+
+def _interval_of(cost_s: Estimate) -> Interval:
+    """Return the interval of a cost. With too few processes for one, it is the usual variation between processes."""
+    factor = 1 + ONE_PROCESS_RESOLUTION
+    return cost_s.interval or (cost_s.value / math.sqrt(factor), cost_s.value * math.sqrt(factor))

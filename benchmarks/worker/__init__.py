@@ -1,1 +1,1 @@
-"""What runs inside a measured process, and nothing else."""
+"""The code that runs inside a measured process, and nothing else."""

@@ -1,11 +1,12 @@
-"""One process of one configuration: ``python -m benchmarks.worker JOB.json RESULT.json PREDICTIONS.npz``.
+"""The process of one configuration: ``python -m benchmarks.worker JOB.json RESULT.json PREDICTIONS.npz``.
 
-Denormal flags, thread pools, allocators and caches leak from one runtime to the next in one process, so each gets a
-fresh one. The order is: open, check the outputs, time them when it is told to, and only then measure accuracy. No
-parity, no number. At last the runtime's own profiler is asked in what arithmetic it all ran.
+Denormal flags, thread pools, allocators and caches of one backend affect the next one in the same process, so each
+configuration gets a fresh process. It opens the artifact, checks the outputs, times them when the parent asks for it,
+and then evaluates the images. If the outputs do not match, nothing is timed. At the end, the backend's profiler reports
+the precision in which the model was executed.
 
-Standard output carries the steps, one a line, and answers to what the parent says on standard input (see
-``benchmarks.process.job``); what libraries print there goes to standard error.
+Standard output carries the steps, one a line, and replies to the commands on standard input (see
+``benchmarks.process.job``). The output of libraries goes to standard error.
 """
 
 from __future__ import annotations
@@ -38,18 +39,25 @@ from runtimes.parity import LogitComparison, logits_of
 from runtimes.protocol import Arrays, summarise_precisions
 
 DEFAULT_TOLERANCE = 1e-4
-"""Of the relative difference, for an artifact whose manifest has test vectors and no parity record."""
+"""The limit of the relative difference for an artifact with test vectors and without a parity record."""
 
-UNFINISHED = Reason("profiler-crashed", "not profiled: its profiler ended the process")
+UNFINISHED = Reason("profiler-crashed", "not profiled: the profiler ended the process")
+"""The note that is written before profiling, and stays if the profiler ends the process."""
 
-UNVARIED = Reason("outputs-constant", "all the inputs gave the same output")
+UNVARIED = Reason("outputs-constant", "all inputs give the same output")
+"""The warning about a model whose output does not depend on its input."""
 
 
 def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
-    """What came of the job, as it becomes known: each replaces the one before. The last one is complete.
+    """Yield the outcome of the job each time more is known. Each outcome replaces the one before; the last is complete.
 
-    The predictions are written before the first. An exception becomes a status with its reason; one of the profiler,
-    which is asked when all is measured, becomes a note.
+    The predictions are written before the first outcome. An exception becomes a status with its reason. An exception of
+    the profiler, which runs when everything is measured, becomes a note.
+
+    Args:
+        job: The job.
+        predictions: The file for the predictions.
+        wire: The pipes to the parent.
     """
     runtime = None
     try:
@@ -75,8 +83,11 @@ def outcomes(job: Job, predictions: Path, wire: Pipes) -> Iterator[JobOutcome]:
 
 
 def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
-    """The outcome of a job that was not done. A runtime that is there and does not take the file broke nothing; once
-    it has taken the file, a mismatch is an error."""
+    """Return the outcome of a failed job.
+
+    A backend that refuses the file before it is ``opened`` gives the status ``skipped``. Afterwards a mismatch is an
+    error.
+    """
     status = status_of(error, (BackendUnavailableError,) if opened else REFUSALS)
     if status == "error":
         traceback.print_exception(error)
@@ -87,7 +98,7 @@ def _describe_failure(error: Exception, opened: bool) -> JobOutcome:
 
 
 def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> Iterator[JobOutcome]:
-    """The outcome; and where the runtime has a profiler, once more with what that told."""
+    """Yield the outcome, and if the backend has a profiler, the outcome with the result of the profiler."""
     if job.number or registry.find_backend(job.runtime).profile is None:
         yield outcome
         return
@@ -96,7 +107,7 @@ def _add_profile(outcome: JobOutcome, job: Job, feeds: Arrays, wire: Pipes) -> I
     try:
         layers = runtimes.profile(job.artifact, feeds, job.runtime, job.device, job.threads)
         yield replace(outcome, arithmetic=summarise_precisions(layers))
-    except Exception as error:  # a library's own kinds among them
+    except Exception as error:  # includes the exception classes of libraries
         traceback.print_exc()
         yield _add_note(outcome, Reason("profiler-failed", f"not profiled: {error}"))
 
@@ -108,7 +119,7 @@ def _add_note(outcome: JobOutcome, note: Reason) -> JobOutcome:
 def _check(
     job: Job, runtime: Runtime, wire: Pipes, load_s: float, baseline: int | None
 ) -> tuple[JobOutcome, OpenedArtifact]:
-    """The outcome so far, and the runtime with its feeds and what they give, after the check of its outputs."""
+    """Check the outputs and return the outcome so far, and the opened artifact with its feeds and expected outputs."""
     feeds = rotation(job, runtime)
     wire.step("first call")
     _, first_s = time_call(lambda: runtime.infer(feeds[0]))
@@ -118,7 +129,7 @@ def _check(
     warnings = oddities(feeds, ROTATION)
     first, *others = expected
     if others and all(np.array_equal(other[name], first[name]) for other in others for name in first):
-        warnings = (*warnings, UNVARIED)  # to the last bit, as a graph does that has been folded into a constant
+        warnings = (*warnings, UNVARIED)  # equal to the last bit, as for a graph folded into a constant
     notes = () if note is None else (note,)
     outcome = JobOutcome("ok", notes=notes, description=runtime.description, warnings=warnings)
     image = make_encoded_call(job, runtime)
@@ -126,7 +137,7 @@ def _check(
 
 
 def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor, wire: Pipes) -> JobOutcome:
-    """The outcome with all that is timed, turn by turn as the parent says, and how the GPU was meanwhile."""
+    """Return the outcome with all samples, taken turn by turn as the parent asks, and the state of the GPU."""
     wire.report_open(resident_peak_bytes() or 0)
     with garbage_collector_at_rest():
         wire.step("warm-up")
@@ -144,70 +155,71 @@ def _time_turns(outcome: JobOutcome, job: Job, clocks: Clocks, watch: GpuMonitor
     if job.number:
         return outcome
     made = clocks.bound.made
-    _, spent_j = watch.measure_energy(clocks.bound, clocks.bound)
+    _, energy_j = watch.measure_energy(clocks.bound, clocks.bound)
     images = (clocks.bound.made - made) * job.batch
-    return replace(outcome, energy_per_image_j=None if spent_j is None else spent_j / images)
+    return replace(outcome, energy_per_image_j=None if energy_j is None else energy_j / images)
 
 
 def _evaluate_accuracy(outcome: JobOutcome, job: Job, runtime: Runtime, predictions: Path, wire: Pipes) -> JobOutcome:
-    broken: list[Unreadable] = []
-    answers, taken_s = time_call(lambda: evaluate.evaluate(job, runtime, broken, wire.step))
-    accuracy.save(answers, predictions)
+    unreadable: list[Unreadable] = []
+    predicted, taken_s = time_call(lambda: evaluate.evaluate(job, runtime, unreadable, wire.step))
+    accuracy.save(predicted, predictions)
     return replace(
         outcome,
-        unreadable=tuple(one_line(image.label) for image in broken),
-        evaluated_per_s=len(answers.indices) / taken_s,
+        unreadable=tuple(one_line(image.label) for image in unreadable),
+        evaluated_per_s=len(predicted.indices) / taken_s,
     )
 
 
 def resident_peak_bytes() -> int | None:
-    """The largest resident memory of this process so far, or ``None`` where the system does not tell.
+    """Return the largest resident memory of this process so far in bytes, or ``None`` if the system does not report it.
 
-    The kernel's high-water mark of this very address space: ``ru_maxrss`` would count the parent's, from before the
-    program was started.
+    The value is the kernel's high-water mark of this address space. ``ru_maxrss`` would include the memory of the
+    parent from before the program was started.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _check_outputs(runtime: Runtime, batch: int, feeds: Sequence[Arrays]) -> Reason | None:
-    """Compares with the artifact's test vectors. What a reader must be told, or ``None``.
+    """Compare the outputs with the test vectors of the artifact, and return a note for the reader or ``None``.
 
     Raises:
-        CheckFailedError: no parity, or an output that is not finite.
+        CheckFailedError: The outputs do not match, or an output is not finite.
     """
     manifest = runtime.artifact.manifest
     if manifest is None or manifest.vectors is None:
         for name, values in runtime.infer(feeds[0]).items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise CheckFailedError(f"output {name!r} is not finite", code="model-output-not-finite")
-        return Reason("outputs-not-compared", "no test vectors: the outputs were only checked to be finite")
+        return Reason("outputs-not-compared", "no test vectors: the outputs were only checked for finite values")
     vectors = runtime.artifact.vectors()
     tolerance = _tolerance(manifest)
     logits = logits_of(runtime, vectors.inputs, batch)
     difference = LogitComparison.compare(logits, vectors.logits).relative_difference
     if not difference <= tolerance:
         raise CheckFailedError(
-            f"no parity with its test vectors: relative difference {difference:.1e}, at most {tolerance:.1e} is "
-            "allowed",
+            f"the outputs do not match the test vectors: relative difference {difference:.1e}, limit {tolerance:.1e}",
             code="vectors-not-matched",
         )
     return None
 
 
 def _tolerance(manifest: Manifest) -> float:
-    """What parity allows the artifact's logits."""
+    """Return the limit of the relative difference for the logits of an artifact."""
     if manifest.parity is not None:
         return manifest.parity.tolerance
-    told = None if manifest.engine is None else manifest.engine.tolerance
-    return DEFAULT_TOLERANCE if told is None else told
+    tolerance = None if manifest.engine is None else manifest.engine.tolerance
+    return DEFAULT_TOLERANCE if tolerance is None else tolerance
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Does the job of the file named first; its outcome goes into the file named second. Exit code 0 if it is there,
-    or if the parent has gone.
+    """Do the job and return exit code 0, also if the parent has ended.
 
-    What is known is written before the profiler runs, so that one that ends the process takes no number with it.
+    Known results are written before the profiler runs, so that a profiler that ends the process loses none of them.
+
+    Args:
+        arguments: The paths of the job, of the outcome and of the predictions.
     """
     job_path, result_path, predictions_path = map(Path, arguments)
     channel = detach_stdout()
@@ -221,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    # All is written and the model is closed: taking an interpreter with PyTorch in it apart would take a second more.
+    # Everything is written and the model is closed. A normal exit with PyTorch loaded would take another second.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,8 +1,8 @@
-"""All the clocks of one opened artifact, sampled in turns, and the checks that what they time is the work itself.
+"""All clocks of one opened artifact, sampled in turns, and the checks that they time the complete work.
 
-A turn times the runs on bound feeds first and whole calls after them. So the first whole call has to wait for whatever
-the runs before it have left undone: a backend that returns from a run before it is done is found by that. And of the
-whole calls some outputs are copied the moment that the clock has stopped: one that is filled in later is found by that.
+A turn first times the runs on bound feeds and then whole calls. The first whole call waits for any work that the runs
+left unfinished, which reveals a backend whose runs return too early. The outputs of some whole calls are copied as soon
+as the clock has stopped, which reveals outputs that are filled in later.
 """
 
 from __future__ import annotations
@@ -28,36 +28,51 @@ from runtimes.protocol import Array, Arrays
 T = TypeVar("T")
 
 REPEAT_TOLERANCE = 1e-3
-"""Of the largest value: how far an output of a timed call may be from the same call before the timing."""
+"""The limit of the difference between the outputs of a timed call and of the same call before the timing.
+
+The limit is a share of the largest value.
+"""
 
 LOOKED_AT = 101
-"""Of so many whole calls the outputs of one are copied, and of each turn's first and last. A prime, for all feeds'
-sake."""
+"""The outputs of one call in this number are verified, and those of the first and last call of a turn.
+
+The number is prime, so that every input comes up.
+"""
 
 MOST_LOOKED_AT = 256
-"""Of the calls between two checks. Where there would be more, every other one of them is forgotten, and half as many of
-those that follow are looked at."""
+"""The largest number of copies between two checks.
+
+If there are more, every other copy is dropped, and from then on half as many calls are verified.
+"""
 
 BACKLOG = 0.2
-"""What the runs of a turn may leave undone, of the time that they took."""
+"""The unfinished work that the runs of a turn may leave, as a share of their time."""
 
 WAITED = 1.5
-"""How many times as long as usual the call after them takes at least, where they have left something undone."""
+"""A call this many times as long as usual indicates that the runs before it left unfinished work."""
 
 HASTY = 0.8
-"""Of a whole call: what a run takes at most, where it ends before it is done."""
+"""A run shorter than this share of a whole call may have returned too early."""
 
 RETRIALS, RETRIED_CALLS, RETRIED_RUNS = 5, 30, 300
-"""Where runs seem to have left something undone, how often that is tried again: with runs for as long as so many calls
-take, so many runs at most, against one run. Only what is left undone grows with them: a call may take long after any
-run, whose data it has to bring back into the caches, and at times for no reason at all."""
+"""How a suspicion of unfinished work is tested: the number of trials, and the limits of the runs in each.
+
+A trial compares a call after many runs with a call after one run. The many runs take as long as ``RETRIED_CALLS`` calls
+and are at most ``RETRIED_RUNS``. Only unfinished work grows with the number of runs. A call may also be slow after any
+run because it refills the caches, and now and then without a reason.
+"""
 
 
 class RotatingCall:
-    """A call that takes the feeds in turn. Some of its outputs are copied right after the clock has stopped."""
+    """A call that uses the feeds in rotation. Some of its outputs are copied right after the clock has stopped.
+
+    Args:
+        infer: The call.
+        feeds: The feeds.
+        expected: The outputs of each feed from before the timing. The copies are compared with them after the timing.
+    """
 
     def __init__(self, infer: Callable[[Arrays], Arrays], feeds: Sequence[Arrays], expected: Sequence[Arrays]) -> None:
-        """``expected`` is what the feeds gave before; it is compared with when the timing is over."""
         self._infer = infer
         self._feeds = feeds
         self._expected = expected
@@ -68,15 +83,16 @@ class RotatingCall:
         self._copies: list[tuple[int, Arrays, Arrays]] = []
 
     def __call__(self) -> None:
+        """Make the call with the next feed."""
         self._position = (self._position + 1) % len(self._feeds)
         self._outputs = self._infer(self._feeds[self._position])
 
     def begin(self) -> None:
-        """A turn begins: its first call is one of those that are looked at."""
+        """Begin a turn. The outputs of its first call are verified."""
         self._made = 0
 
     def copy_outputs(self) -> None:
-        """Copies the outputs of the last call, if it is one of those."""
+        """Copy the outputs of the last call if they are to be verified."""
         if self._made % self._each == 0:
             self._copy()
         self._made += 1
@@ -85,7 +101,7 @@ class RotatingCall:
             self._each *= 2
 
     def end(self) -> None:
-        """A turn ends: its last call is one of those too."""
+        """End a turn. The outputs of its last call are verified."""
         self._copy()
 
     def _copy(self) -> None:
@@ -93,38 +109,45 @@ class RotatingCall:
         self._copies.append((self._position, copies, self._outputs))
 
     def check(self) -> None:
-        """Compares the copies with what they should be, and forgets them.
+        """Compare the copies with the expected outputs and drop them.
 
         Raises:
-            CheckFailedError: a timed call did not give what the same call gave before, or not yet.
+            CheckFailedError: The outputs of a timed call differ from those of the same call before, or were not
+                complete when the call returned.
         """
         copies, self._copies, self._each = self._copies, [], LOOKED_AT
         for position, values, afterwards in copies:
-            for name, wanted in self._expected[position].items():
-                if not close(afterwards[name], wanted):
+            for name, expected in self._expected[position].items():
+                if not close(afterwards[name], expected):
                     raise CheckFailedError(
-                        f"output {name!r} of a timed call is not what the same call gave before", code="output-changed"
+                        f"output {name!r} of a timed call differs from the output of the same call before the timing",
+                        code="output-changed",
                     )
-                if not close(values[name], wanted):
+                if not close(values[name], expected):
                     raise CheckFailedError(
-                        f"a timed call returned before its output {name!r} was there", code="output-late"
+                        f"a timed call returned before its output {name!r} was complete", code="output-late"
                     )
 
 
-def close(values: Array, wanted: Array) -> bool:
-    """Whether the outputs are the same within ``REPEAT_TOLERANCE``."""
-    slack = REPEAT_TOLERANCE * float(np.abs(wanted).max(initial=0))
-    return values.shape == wanted.shape and bool(np.allclose(values, wanted, rtol=0, atol=slack))
+def close(values: Array, expected: Array) -> bool:
+    """Return whether ``values`` equal ``expected`` within ``REPEAT_TOLERANCE``."""
+    tolerance = REPEAT_TOLERANCE * float(np.abs(expected).max(initial=0))
+    return values.shape == expected.shape and bool(np.allclose(values, expected, rtol=0, atol=tolerance))
 
 
 class AlternatingCalls(Generic[T]):
-    """A call that makes each of the calls in turn, and gives what it gave. ``made`` is how many it has made."""
+    """A call that makes one of several calls in rotation and returns its result.
+
+    Attributes:
+        made: The number of calls so far.
+    """
 
     def __init__(self, calls: Sequence[Callable[[], T]]) -> None:
         self._calls = calls
         self.made = 0
 
     def __call__(self) -> T:
+        """Make the next call and return its result."""
         call = self._calls[self.made % len(self._calls)]
         self.made += 1
         return call()
@@ -132,13 +155,16 @@ class AlternatingCalls(Generic[T]):
 
 @dataclass(frozen=True)
 class OpenedArtifact:
-    """An opened artifact, and what is known of it before the timing.
+    """An opened artifact, and the facts about it from before the timing.
 
     Attributes:
-        runtime: that stays its owner's.
-        feeds: that the calls take in turn; ``expected``: what each of them gave.
-        image: answers one encoded image, another one each time; ``None`` if there are none.
-        load_s, first_s, baseline_bytes: as in ``benchmarks.records.samples.ProcessSamples``.
+        runtime: The runtime. Its owner closes it.
+        feeds: The feeds that the calls use in rotation.
+        expected: The outputs of each feed.
+        image: Classifies one encoded image, another one in each call; ``None`` if there are no images.
+        load_s: The time to open the artifact, as in ``benchmarks.records.samples.ProcessSamples``.
+        first_s: The time of the first call.
+        baseline_bytes: The resident memory before the artifact was opened.
     """
 
     runtime: Runtime
@@ -152,8 +178,15 @@ class OpenedArtifact:
 
 @dataclass
 class Clocks:
-    """The clocks of an opened artifact. ``gpu`` and ``machine`` were made before it was opened; ``began_s``: when the
-    run began, by ``time.monotonic``."""
+    """The clocks of an opened artifact.
+
+    Attributes:
+        opened: The opened artifact.
+        plan: The duration of warm-up and sampling.
+        gpu: The monitor of the GPU, made before the artifact was opened.
+        machine: The monitor of the machine, made before the artifact was opened.
+        began_s: The start of the run, by ``time.monotonic``.
+    """
 
     opened: OpenedArtifact
     plan: Plan
@@ -170,15 +203,15 @@ class Clocks:
         self._image = None if self.opened.image is None else TimedCall(self.opened.image, self.plan)
 
     def warm_up(self) -> float:
-        """Warms all clocks up. How long the slowest one's usual call takes.
+        """Warm up all clocks and return the usual time of the slowest call, in seconds.
 
         Raises:
-            CheckFailedError: what was timed was not the work.
+            CheckFailedError: The timed calls did not do the complete work.
         """
         opened = self.opened
         self._latency.warm_up()
         self.gpu_before: GpuState | None = self.gpu.read_state()
-        self.device_peak_bytes = self.gpu.peak_bytes()  # what is bound from here on lies there once for each feed
+        self.device_peak_bytes = self.gpu.peak_bytes()  # before the inputs of all feeds are copied to the device
         self.bound = AlternatingCalls([opened.runtime.bind(arrays) for arrays in opened.feeds])
         self._compute = TimedCall(self.bound, self.plan)
         self._compute.warm_up()
@@ -193,10 +226,10 @@ class Clocks:
         return max(self._latency.usual_s, self._compute.usual_s)
 
     def turn(self, turn: TurnPlan) -> float:
-        """A turn of every clock. The median latency in it.
+        """Take a turn of every clock and return the median latency in it, in seconds.
 
         Raises:
-            CheckFailedError: what was timed was not the work.
+            CheckFailedError: The timed calls did not do the complete work.
         """
         with self.machine.turn():
             self._starts_s.append(time.monotonic() - self.began_s)
@@ -207,8 +240,8 @@ class Clocks:
             samples = self._latency.turn(turn.duration_s, turn.least, turn.most)
             self._rotating.end()
             if self._device is not None:
-                # By the device's own clock as many at most: where starting a run takes longer than the run, the
-                # device's durations alone would take for ever to add up.
+                # No more runs than by the host's clock: if starting a run takes longer than the run itself, the device
+                # times alone would take too long to reach the duration.
                 self._device.turn(turn.duration_s, turn.least, len(runs))
             if self._image is not None:
                 self._image.renew(turn.duration_s)
@@ -220,10 +253,10 @@ class Clocks:
         return statistics.median(samples)
 
     def collect_samples(self, peak_bytes: int | None) -> ProcessSamples:
-        """All that was sampled.
+        """Return all samples. ``peak_bytes`` is the largest resident memory of the process.
 
         Raises:
-            CheckFailedError: the runs on bound feeds returned before they were done.
+            CheckFailedError: The runs on bound feeds returned before they were complete.
         """
         usual_s = statistics.median(self._unhindered_s or [self._latency.usual_s])
         self._check_done(self._backlogs, usual_s, statistics.median(self._compute.series().samples_s))
@@ -242,7 +275,10 @@ class Clocks:
         )
 
     def _check_done(self, backlogs: Sequence[tuple[float, float]], usual_s: float, run_s: float) -> None:
-        """Of each backlog: how long the call after some runs took, and these runs together."""
+        """Raise an error if all backlogs indicate unfinished work and a test confirms it.
+
+        A backlog is the time of the call after some runs, and the total time of these runs.
+        """
 
         def is_unfinished(backlog: tuple[float, float]) -> bool:
             waited_s, ran_s = backlog
@@ -250,21 +286,21 @@ class Clocks:
 
         if run_s >= HASTY * usual_s or not all(map(is_unfinished, backlogs)):
             return
-        tried = [(*self._after(RETRIED_CALLS * usual_s), *self._after(0.0)) for _ in range(RETRIALS)]
-        waited_s, ran_s, one_s, _ = (statistics.median(values) for values in zip(*tried, strict=True))
+        trials = [(*self._after(RETRIED_CALLS * usual_s), *self._after(0.0)) for _ in range(RETRIALS)]
+        waited_s, ran_s, one_s, _ = (statistics.median(values) for values in zip(*trials, strict=True))
         if is_unfinished((usual_s + waited_s - one_s, ran_s)):
             raise CheckFailedError(
-                f"runs returned before they were done: the call after them took {waited_s * 1e3:.3g} ms, and "
-                f"{usual_s * 1e3:.3g} ms is usual",
+                f"runs returned before they were complete: the call after them took {waited_s * 1e3:.3g} ms, usual are "
+                f"{usual_s * 1e3:.3g} ms",
                 code="runs-unfinished",
             )
 
     def _after(self, duration_s: float) -> tuple[float, float]:
-        """What a whole call takes after runs for that long, one at least; and what these took together."""
+        """Return the time of a whole call after runs of that duration, at least one, and the total time of the runs."""
         runs = TimedCall(self.bound, self.plan).turn(duration_s, 1, RETRIED_RUNS)
         return self._measure_call_s(), sum(runs)
 
     def _measure_call_s(self) -> float:
-        """What one whole call takes now."""
+        """Return the time of one whole call."""
         (sample,) = TimedCall(self._rotating, self.plan).turn(0.0, 1, 1)
         return sample

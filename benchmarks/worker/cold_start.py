@@ -1,20 +1,30 @@
 """One cold start: ``python -P cold_start.py ARTIFACT RUNTIME DEVICE THREADS LAUNCHED REPLY``.
 
-It is run as a file, and imports nothing but ``sys`` and ``time`` before the first step has ended: what it imported
-here would not be paid for there. ``LAUNCHED`` is the parent's monotonic clock right before it started this process; on
-Linux that clock is the same in all processes. The file ``REPLY`` gets a ``benchmarks.records.samples.ColdStart`` as
-JSON.
+The program is run as a file. It imports only ``sys`` and ``time`` before the first step has ended, because an earlier
+import would not count in its step. ``LAUNCHED`` is the parent's monotonic clock right before it started this process.
+On Linux all processes share this clock. The file ``REPLY`` receives a ``benchmarks.records.samples.ColdStart`` as JSON.
 """
 
 import sys
 import time
 
 STEADY_CALLS = 20
+"""The largest number of calls after the first."""
+
 STEADY_LIMIT_S = 1.0
+"""The total time of the calls after the first, at which no further call begins."""
 
 
 def main(path: str, name: str, device: str, threads: int, launched_s: float) -> str:
-    """Takes the steps, and tells how long each took; the making of an input is in none of them."""
+    """Take the steps and return their times as JSON. No step includes the making of an input.
+
+    Args:
+        path: The artifact.
+        name: The name of the backend.
+        device: The device.
+        threads: The number of threads.
+        launched_s: The parent's monotonic clock right before it started this process.
+    """
     clock = time.monotonic
     python_s = clock() - launched_s
 
@@ -39,7 +49,7 @@ def main(path: str, name: str, device: str, threads: int, launched_s: float) -> 
         start = clock()
         runtime.infer(feeds)
         calls.append(clock() - start)
-    with open("/proc/self/status") as status:  # as ``benchmarks.worker`` does, whose imports would be among it
+    with open("/proc/self/status") as status:  # not by ``benchmarks.worker``, whose imports would add to it
         peaks = [int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")]
     peak_bytes = peaks[0] if peaks else None
     runtime.close()
@@ -58,5 +68,5 @@ if __name__ == "__main__":
     except Exception as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(getattr(error, "exit_code", 70))
-    with open(sys.argv[6], "w", encoding="utf-8") as place:
-        place.write(reply)
+    with open(sys.argv[6], "w", encoding="utf-8") as file:
+        file.write(reply)

@@ -1,4 +1,4 @@
-"""Accuracy, measured with the images made ready in one thread while the runtime answers in another."""
+"""Evaluation on images. One thread prepares the images while the runtime processes earlier ones in another."""
 
 from __future__ import annotations
 
@@ -21,19 +21,26 @@ from runtimes.protocol import Array
 T = TypeVar("T")
 
 AHEAD = 3
-"""Batches that are made ready while the runtime is at one: enough that one late image does not keep it waiting."""
+"""The number of batches that are prepared in advance. One slow image then does not delay the runtime."""
 
 
 def evaluate(
     job: Job, runtime: Runtime, broken: list[Unreadable], step: Callable[[str], None]
 ) -> predictions.Predictions:
-    """The runtime's answers on the job's images; ``broken`` gets those that cannot be read, ``step`` how far it is.
+    """Return the predictions of the runtime for the images of the job.
 
-    Decoding and preparing take their own threads beside the ``job.threads`` that answer. Nothing is timed here but the
-    whole: where processors are idle they are used, and where none is, preparing costs what it would cost in turn.
+    Decoding and preprocessing use threads of their own, in addition to the ``job.threads`` of the runtime. Only the
+    whole evaluation is timed: idle processors are used, and without any, preprocessing takes the time that it would
+    take in sequence.
+
+    Args:
+        job: The job.
+        runtime: The runtime.
+        broken: The list to which unreadable images are added.
+        step: Called with the progress.
 
     Raises:
-        RexportError: the data cannot be read, or are not for this model; or a logit is not finite.
+        RexportError: The data cannot be read, the data do not fit the model, or a logit is not finite.
     """
     images = evaluation(job, runtime, broken)
 
@@ -53,19 +60,23 @@ def evaluate(
 
 
 def prefetch(source: Generator[T, None, None], most: int = AHEAD) -> Generator[T, None, None]:
-    """The items of ``source`` in their order, drawn by a thread of its own: ``most`` items at most are waiting or under
-    way while the caller is at one.
+    """Yield the items of ``source`` in their order while a thread of its own takes the next ones.
 
-    The thread ends, and ``source`` is closed, when all is given, when ``source`` raises, and when the generator is
-    closed: it then waits for the item under way. Close it, as with ``contextlib.closing``, where it may be left early.
+    The thread ends, and ``source`` is closed, when the source is exhausted or raises, or when the generator is closed,
+    which waits for the item in progress. If the caller may leave early, it must close the generator, for example by
+    ``contextlib.closing``.
+
+    Args:
+        source: The source.
+        most: The largest number of items that are waiting or in progress.
 
     Raises:
-        BaseException: what ``source`` raises, at the turn of the item that it spoilt.
+        BaseException: An exception of ``source``, at the position of the item that caused it.
     """
     with closing(source), ThreadPoolExecutor(1, "prepare") as thread:
         waiting = deque(thread.submit(next, source) for _ in range(most))
         try:
-            with suppress(StopIteration):  # the source has come to its end
+            with suppress(StopIteration):  # the source is exhausted
                 while True:
                     item = waiting.popleft().result()
                     waiting.append(thread.submit(next, source))

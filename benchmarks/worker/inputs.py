@@ -1,6 +1,6 @@
-"""What a model is fed: real images where there are any, else seeded noise; never constants, never always the same.
+"""The inputs of a model: real images if there are any, otherwise seeded noise; never constants, never always the same.
 
-Encoded images are for the clock that runs from their bytes to a label.
+Encoded images are for the clock that measures from the bytes of an image to its label.
 """
 
 from __future__ import annotations
@@ -29,57 +29,65 @@ from runtimes.images.preprocessing import MAX_FILE_BYTES, Image
 from runtimes.protocol import Array, Arrays, TensorSpec
 
 Batches: TypeAlias = Generator[tuple[NDArray[np.int64], Array], None, None]
+"""Batches of images with their indices in the data set."""
 
 ROTATION = 16
-"""Different inputs that the timed calls take in turn, so that no cache can answer."""
+"""The number of different inputs that the timed calls use in rotation, so that no cache holds the outputs."""
 
 INPUTS_LIMIT_BYTES = 128 << 20
-"""Of all the inputs in rotation; where they are larger there are fewer of them, but two at least."""
+"""The largest total size of the inputs in rotation. Larger inputs reduce their number, to at least two."""
 
 EVALUATION_BATCH = 100
+"""The largest number of images in one call of the evaluation."""
+
 EVALUATION_BATCH_BYTES = 8 << 20
+"""The largest size of the images in one call of the evaluation."""
 
 NOISE_IMAGES = 64
-"""How many noise images are compared with the reference at most, where there are no real ones: they are all alike."""
+"""The largest number of noise images that are compared with the reference if there are no real images."""
 
 SUBNORMAL_SHARE = 1e-3
-"""Of the values, that may be subnormal: of half-precision noise 5 in 100,000 are by nature, and slow nothing down."""
+"""The share of input values that may be subnormal. In half-precision noise 5 of 100,000 are, without slowing it."""
 
 
 def concrete_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    """The input's shape for ``batch`` images.
+    """Return the shape of an input for ``batch`` images, for the specification ``spec``.
 
     Raises:
-        CompatibilityError: its batch is fixed at another number, or another dimension is open.
+        CompatibilityError: The model has another fixed batch size, or another dimension is dynamic.
     """
     if spec.fixed_batch not in (None, batch):
         raise CompatibilityError(
-            f"the model's batch is fixed at {spec.fixed_batch}, and {batch} was asked for",
+            f"the batch size of the model is fixed at {spec.fixed_batch}, but {batch} was requested",
             code="batch-fixed",
-            hint="export it with --batch dynamic",
+            hint="export the model with --batch dynamic",
         )
     sizes = [size for size in spec.shape[1:] if isinstance(size, int)]
     if len(sizes) != len(spec.shape) - 1:
         raise CompatibilityError(
-            f"no input can be made for {spec}: only the first dimension may be open", code="shape-open"
+            f"rbench cannot make an input for {spec}: only the first dimension may be dynamic", code="shape-open"
         )
     return (batch, *sizes)
 
 
 def rotation(job: Job, runtime: Runtime) -> list[Arrays]:
-    """Feeds for the timed calls: real images where there are any, else noise.
+    """Return the feeds for the timed calls: real images if there are any, otherwise noise.
+
+    Args:
+        job: The job.
+        runtime: The runtime.
 
     Raises:
-        InputError: none of the images can be read.
+        InputError: None of the images can be read.
     """
     shapes = {spec.name: concrete_shape(spec, job.batch) for spec in runtime.inputs}
-    one = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in runtime.inputs)
-    count = max(2, min(ROTATION, INPUTS_LIMIT_BYTES // max(1, one)))
+    feed_bytes = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in runtime.inputs)
+    count = max(2, min(ROTATION, INPUTS_LIMIT_BYTES // max(1, feed_bytes)))
     if job.data is None:
         return [
             {
-                spec.name: noise_for(spec, shapes[spec.name], job.seed + ROTATION * place + index)
-                for place, spec in enumerate(runtime.inputs)
+                spec.name: noise_for(spec, shapes[spec.name], job.seed + ROTATION * number + index)
+                for number, spec in enumerate(runtime.inputs)
             }
             for index in range(count)
         ]
@@ -92,15 +100,20 @@ def rotation(job: Job, runtime: Runtime) -> list[Arrays]:
             f"none of the first {limit} images of {quote(job.data)!r} can be read", code="images-unreadable"
         )
     images = np.concatenate(readable)
-    places = np.arange(wanted) % len(images)
-    return [{spec.name: images[part]} for part in np.split(places, count)]
+    indices = np.arange(wanted) % len(images)
+    return [{spec.name: images[part]} for part in np.split(indices, count)]
 
 
 def noise_for(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> Array:
-    """Seeded noise of that shape: normally distributed floats, or evenly distributed pixels.
+    """Return seeded noise for an input: normally distributed floats, or uniformly distributed pixels.
+
+    Args:
+        spec: The input.
+        shape: The shape.
+        seed: The seed.
 
     Raises:
-        InputError: the input is of another dtype.
+        InputError: The dtype of the input is neither floating point nor uint8.
     """
     if takes_pixels(spec):
         return noise_pixels(shape, seed)
@@ -108,39 +121,50 @@ def noise_for(spec: TensorSpec, shape: tuple[int, ...], seed: int) -> Array:
 
 
 def takes_pixels(spec: TensorSpec) -> bool:
-    """Whether the input is raw: uint8 pixels, channels last, with the normalisation in the graph."""
+    """Return whether the input takes uint8 pixels, channels last. The graph then has the normalisation."""
     return np.dtype(spec.dtype) == np.uint8
 
 
 def as_input(spec: TensorSpec, values: Array) -> Array:
-    """Floats in the input's dtype, pixels as they are.
+    """Return ``values`` as C-ordered array of the input's dtype: floats are converted, pixels are kept.
+
+    Args:
+        spec: The input.
+        values: The values.
 
     Raises:
-        InputError: the input is of another dtype.
+        InputError: The dtype of the input is neither floating point nor uint8.
     """
     dtype = np.dtype(spec.dtype)
     if dtype.kind != "f" and not takes_pixels(spec):
         raise InputError(
-            f"{spec}: rbench feeds floating-point inputs and uint8 pixels alone", code="input-dtype-unsupported"
+            f"the input is {spec}, but rbench supports only floating-point inputs and uint8 pixels",
+            code="input-dtype-unsupported",
         )
     return np.ascontiguousarray(values, dtype=dtype)
 
 
 def only_input(runtime: Runtime) -> TensorSpec:
-    """The input that images go into.
+    """Return the only input, which takes the images.
 
     Raises:
-        InputError: there are several.
+        InputError: The model does not have exactly one input.
     """
     if len(runtime.inputs) != 1:
-        raise InputError(f"images go into one input; this model has {len(runtime.inputs)}", code="inputs-several")
+        raise InputError(f"the model has {len(runtime.inputs)} inputs, expected one for images", code="inputs-several")
     return runtime.inputs[0]
 
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """Images to answer, as the input takes them: ``batches`` of ``batch`` images, ``total`` in all; ``targets`` is
-    ``None`` for noise."""
+    """The images of an evaluation.
+
+    Attributes:
+        targets: The labels (n,); ``None`` for noise.
+        total: The number of images.
+        batch: The number of images in a batch.
+        batches: The batches, of the dtype and shape that the input takes.
+    """
 
     targets: NDArray[np.int64] | None
     total: int
@@ -149,10 +173,15 @@ class EvaluationImages:
 
 
 def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> EvaluationImages:
-    """The data set's images, or noise; ``broken`` gets the images that cannot be read, as they are met.
+    """Return the images of the data set, or noise.
+
+    Args:
+        job: The job.
+        runtime: The runtime.
+        broken: The list to which unreadable images are added during the iteration.
 
     Raises:
-        RexportError: the data cannot be read, or are not for this model.
+        RexportError: The data cannot be read, or the data do not fit the model.
     """
     spec = only_input(runtime)
     batch = evaluation_batch(spec)
@@ -164,20 +193,22 @@ def evaluation(job: Job, runtime: Runtime, broken: list[Unreadable]) -> Evaluati
 
 
 def evaluation_batch(spec: TensorSpec) -> int:
-    """The model's own batch, or as many images as processors like at once and memory does not notice."""
+    """Return the number of images in a batch of the evaluation: the fixed batch size, or what the limits allow."""
     if spec.fixed_batch is not None:
         return spec.fixed_batch
-    one = math.prod(concrete_shape(spec, 1)) * np.dtype(spec.dtype).itemsize
-    return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH_BYTES // one))
+    image_bytes = math.prod(concrete_shape(spec, 1)) * np.dtype(spec.dtype).itemsize
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BATCH_BYTES // image_bytes))
 
 
 def _read_labelled_batches(
     job: Job, artifact: Artifact, spec: TensorSpec, limit: int | None, size: int, broken: list[Unreadable]
 ) -> tuple[NDArray[np.int64], Batches]:
-    """The data set's targets as the model's outputs, and its images as they go into the model."""
+    """Return the labels of the data set as the model's classes, and its images as the model's inputs."""
     if job.data is None or artifact.manifest is None or artifact.manifest.preprocessing is None:
         raise ModelMismatchError(
-            "nothing says how images are prepared for this file", code="preprocessing-unknown", path=artifact.path
+            "the artifact does not record its preprocessing, so images cannot be prepared",
+            code="preprocessing-unknown",
+            path=artifact.path,
         )
     dataset = open_dataset(job.data, limit)
     targets = targets_for(dataset, artifact.manifest.labels, classes_of(artifact))
@@ -199,31 +230,41 @@ def _noise_batches(spec: TensorSpec, size: int, total: int, seed: int) -> Batche
 
 
 def oddities(feeds: Sequence[Arrays], wanted: int = 1) -> tuple[Reason, ...]:
-    """A reason for each thing about the feeds that would make a time unusual: subnormal numbers, and images that are
-    all the same. None for noise and for photographs, if there are as many different ones as are wanted."""
+    """Return warnings about feeds that make the timing unusual: subnormal values, and images that are all the same.
+
+    Noise and photographs give no warning if there are enough different feeds.
+
+    Args:
+        feeds: The feeds.
+        wanted: The expected number of different feeds.
+    """
     arrays = [array for feed in feeds for array in feed.values()]
-    found = []
-    below, values = sum(map(subnormals, arrays)), sum(array.size for array in arrays)
-    if below > SUBNORMAL_SHARE * values:
-        found.append(Reason("inputs-subnormal", f"{below:,} of {values:,} input values are subnormal: these are slow"))
-    flat = sum(array.size > 1 and bool((array == array.flat[0]).all()) for array in arrays)
-    if flat:
-        found.append(Reason("inputs-flat", f"{flat} of {len(arrays)} inputs are one value throughout"))
-    different = len(set(map(_checksum, feeds)))
-    if len(feeds) > 1 and different == 1:
-        found.append(Reason("inputs-equal", "all inputs are the same"))
-    elif different < wanted:
-        found.append(
+    warnings = []
+    subnormal, values = sum(map(subnormals, arrays)), sum(array.size for array in arrays)
+    if subnormal > SUBNORMAL_SHARE * values:
+        warnings.append(
             Reason(
-                "inputs-too-few",
-                f"{different} different inputs took turns, and not {wanted}: a cache may have known them",
+                "inputs-subnormal", f"{subnormal:,} of {values:,} input values are subnormal, which slows arithmetic"
             )
         )
-    return tuple(found)
+    flat = sum(array.size > 1 and bool((array == array.flat[0]).all()) for array in arrays)
+    if flat:
+        warnings.append(Reason("inputs-flat", f"all values are equal in {flat} of {len(arrays)} inputs"))
+    different = len(set(map(_checksum, feeds)))
+    if len(feeds) > 1 and different == 1:
+        warnings.append(Reason("inputs-equal", "all inputs are the same"))
+    elif different < wanted:
+        warnings.append(
+            Reason(
+                "inputs-too-few",
+                f"the calls used only {different} different inputs, expected {wanted}: caches may have served them",
+            )
+        )
+    return tuple(warnings)
 
 
 def subnormals(array: Array) -> int:
-    """How many values are not 0 and nearer to it than the smallest normal number."""
+    """Return the number of values that are not 0 and nearer to 0 than the smallest normal number."""
     if array.dtype.kind != "f":
         return 0
     magnitudes = np.abs(array)
@@ -231,20 +272,27 @@ def subnormals(array: Array) -> int:
 
 
 def _checksum(feed: Arrays) -> int:
-    found = 0
+    checksum = 0
     for name in sorted(feed):
-        found = zlib.crc32(feed[name].tobytes(), found)
-    return found
+        checksum = zlib.crc32(feed[name].tobytes(), checksum)
+    return checksum
 
 
 def make_encoded_call(job: Job, runtime: Runtime) -> Callable[[], object] | None:
-    """A call that answers one encoded image of the data, another one each time: decoded, fitted, prepared, run, and
-    turned into a label. ``None`` where there are no images, no Pillow, or several images go into a call.
+    """Return a call that classifies one encoded image of the data, another one each time.
 
-    Images that are arrays in their data set are encoded as PNG first. Those that cannot be read are left out.
+    The call decodes the image, fits it, preprocesses it, runs the model and returns the label. Images that are arrays
+    in their data set are encoded as PNG before. Unreadable images are left out.
+
+    Args:
+        job: The job.
+        runtime: The runtime.
+
+    Returns:
+        The call; ``None`` without images, without Pillow, for a load test, or for other batch sizes than 1.
 
     Raises:
-        RexportError: the model is not one of labelled images after all.
+        RexportError: The model cannot classify images.
     """
     manifest = runtime.artifact.manifest
     if job.data is None or job.batch != 1 or job.load is not None or importlib.util.find_spec("PIL") is None:
@@ -256,14 +304,14 @@ def make_encoded_call(job: Job, runtime: Runtime) -> Callable[[], object] | None
     classifier = Classifier(runtime, manifest.preprocessing, manifest.labels)
     dataset, images = open_dataset(job.data, ROTATION), list[bytes]()
     for index in range(len(dataset)):
-        with suppress(InputError, ResourceError):  # it cannot be read
+        with suppress(InputError, ResourceError):  # the image is unreadable
             content = _encode(dataset.image(index))
             classifier.predict(content)
             images.append(content)
     if not images:
         return None
-    turns = itertools.cycle(images)
-    return lambda: classifier.predict(next(turns))
+    rotating = itertools.cycle(images)
+    return lambda: classifier.predict(next(rotating))
 
 
 def _encode(image: Image) -> bytes:

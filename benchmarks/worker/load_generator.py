@@ -1,9 +1,9 @@
-"""Load shapes: how requests come in, and what they then wait; and the loops behind them, on any clock.
+"""Load shapes: how requests arrive and how long they wait, and the loops behind them, for any clock.
 
-A closed loop asks again only when it has been answered. A call that stalls then holds back the requests that would have
-come meanwhile, and they are never seen to wait: Tene calls it coordinated omission (*How NOT to measure latency*,
-2013). So an open loop sets down beforehand when each request is to start, and its response is timed from then on,
-however late it really starts.
+A single stream makes a call only after the last one has ended. A slow call then delays the requests that would have
+arrived meanwhile, and their waiting is never measured: Tene calls this coordinated omission (*How NOT to measure
+latency*, 2013). If requests arrive at a rate, an open loop therefore plans the start of each request beforehand, and
+measures its response from this time on, however late the request really starts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import OVERTIME
-from benchmarks.records.plan import ArrivalPlan, Arrivals, Plan
+from benchmarks.records.plan import ArrivalPlan, Plan
 from benchmarks.records.samples import LoadResult
 from benchmarks.worker.clocks import RotatingCall
 from benchmarks.worker.timer import TimedCall, garbage_collector_at_rest
@@ -28,49 +28,60 @@ from runtimes.errors import UsageError
 from runtimes.protocol import Arrays
 
 Call: TypeAlias = Callable[[], object]
+"""A call without arguments."""
+
+Arrivals: TypeAlias = Literal["fixed", "poisson"]
+"""Whether the gaps between requests are equal, or exponential."""
 
 SPIN_S = 1e-3
-"""The last part of a wait, in which the clock is read in place of sleeping: a sleep ends a tenth of a millisecond late,
-and more on a busy machine."""
+"""The last part of a wait, in which the clock is read instead of sleeping. A sleep ends 0.1 ms late, or more on a busy
+machine."""
 
 LEAST_CALLS = 5
-"""Of a closed loop: as many as a median is given from."""
+"""The minimum number of calls of a closed loop, which is the minimum for a median."""
 
 FIRST_CALLS = 3
-"""That each client makes before the loop begins: what a thread's first calls set up is not what the load is about."""
+"""The calls of each client before the loop begins. They set up the thread and are not part of the load."""
 
 
 @dataclass(frozen=True)
 class Time:
-    """A clock in seconds, a way to sleep, and how long before a moment sleeping ends and reading the clock begins."""
+    """A clock, a way to sleep, and when a wait changes from sleeping to reading the clock.
+
+    Attributes:
+        now: Returns the time in seconds.
+        sleep: Sleeps for a number of seconds.
+        spin_s: The last part of a wait, in which the clock is read instead of sleeping.
+    """
 
     now: Callable[[], float]
     sleep: Callable[[float], None]
     spin_s: float = SPIN_S
 
     def wait_until(self, moment_s: float) -> None:
-        """Returns at that moment, or at once if it has passed."""
+        """Return at that moment, or at once if it has passed."""
         while (left := moment_s - self.now()) > 0:
             if left > self.spin_s:
                 self.sleep(left - self.spin_s)
 
     def with_sleep(self) -> Time:
-        """The same, and it sleeps to the end: it is late, and leaves the processor alone until then."""
+        """Return a clock that sleeps to the end of a wait. The wait ends late, but the processor is idle until then."""
         return replace(self, spin_s=0.0)
 
 
 REAL = Time(time.perf_counter, time.sleep)
+"""The clock of the system."""
 
 
 @dataclass(frozen=True)
 class RequestTimes:
-    """What a loop did, in the order of the requests.
+    """The times of a loop, in the order of the requests.
 
     Attributes:
-        services_s: from the start of each call to its end.
-        responses_s: from its intended start to its end.
-        wall_s: from the beginning of the loop to the end of its last call.
-        unanswered: requests that still waited when the loop was ended.
+        services_s: From the start of each call to its end.
+        responses_s: From the intended start of each request to the end of its call.
+        wall_s: From the beginning of the loop to the end of its last call.
+        unanswered: The number of requests that were still waiting when the loop ended.
     """
 
     services_s: tuple[float, ...]
@@ -86,32 +97,35 @@ def run(
     step: Callable[[str], None],
     watcher: MachineMonitor | None = None,
 ) -> LoadResult:
-    """What comes of the load on an opened runtime, warmed up before; blocks for the plan's duration, and for an open
-    loop that falls behind up to twice as long.
+    """Apply a load to an opened runtime after a warm-up, and return its times.
+
+    The call blocks for the duration of the plan, and up to twice as long for an open loop that falls behind.
 
     Args:
-        feeds: inputs that the calls take in turn, each client from another one on.
-        step: told what begins.
-        watcher: looks at the machine meanwhile; else one is made here.
+        runtime: The runtime.
+        feeds: The inputs that the calls use in rotation. Each client begins at another one.
+        plan: How requests arrive.
+        step: Called with each step.
+        watcher: The monitor of the machine; ``None`` for a new one.
 
     Raises:
-        CheckFailedError: a call that was looked at, as some are of each client's and the last one, did not give what
-            the same call gave before, or not yet.
-        UsageError: a cold start, for which a process must be fresh.
-        RexportError: as ``Runtime.infer``.
+        CheckFailedError: The outputs of a verified call differ from those of the same call before, or were not complete
+            when the call returned. Some calls of each client are verified, and the last one.
+        UsageError: The shape is a cold start, which needs a fresh process.
+        RexportError: As for ``Runtime.infer``.
     """
     if plan.shape == "cold":
         raise UsageError(
-            "a cold start needs a process of its own",
+            "a cold start needs a fresh process",
             code="cold-start-in-worker",
-            hint="benchmarks.harness.cold_starts.cold_start",
+            hint="call benchmarks.harness.cold_starts.cold_start",
         )
     watcher = watcher or MachineMonitor()
     expected, calls = [runtime.infer(arrays) for arrays in feeds], []
     for number in range(plan.clients):
         first = number % len(feeds)
-        turned = [[*items[first:], *items[:first]] for items in (feeds, expected)]
-        calls.append(RotatingCall(runtime.infer, *turned))
+        rotated = [[*items[first:], *items[:first]] for items in (feeds, expected)]
+        calls.append(RotatingCall(runtime.infer, *rotated))
     with garbage_collector_at_rest():
         step("warm-up")
         warm = TimedCall(calls[0], Plan())
@@ -129,7 +143,6 @@ def run(
         services_s=_round_to_ns(requests.services_s),
         responses_s=_round_to_ns(requests.responses_s),
         achieved_per_s=len(requests.services_s) / requests.wall_s if requests.wall_s > 0 else 0.0,
-        arrivals=plan.arrivals if plan.shape == "open" else None,
         rate_per_s=plan.rate_per_s,
         clients=plan.clients,
         unanswered=requests.unanswered,
@@ -144,22 +157,30 @@ def _round_to_ns(samples: Sequence[float]) -> tuple[float, ...]:
 
 
 def _run_loop(plan: ArrivalPlan, calls: Sequence[RotatingCall]) -> RequestTimes:
-    """The loop itself; some of the outputs are copied between the calls."""
+    """Run the loop of the plan. Some of the outputs are copied between the calls."""
     first = calls[0]
     if plan.shape == "clients":
-        looks = [call.copy_outputs for call in calls]
-        return clients(calls, plan.duration_s, REAL, plan.max_requests, looks)
+        copies = [call.copy_outputs for call in calls]
+        return clients(calls, plan.duration_s, REAL, plan.max_requests, copies)
     if plan.rate_per_s is None:
         return run_closed_loop(first, plan.duration_s, REAL, plan.max_requests, first.copy_outputs)
-    arrivals = plan.arrivals if plan.shape == "open" else "fixed"
+    poisson = plan.shape == "server"
+    arrivals: Arrivals = "poisson" if poisson else "fixed"
     intended = plan_starts(arrivals, plan.rate_per_s, plan.duration_s, plan.seed, plan.max_requests)
-    clock = REAL.with_sleep() if plan.shape == "paced" else REAL
+    clock = REAL if poisson else REAL.with_sleep()
     return run_open_loop(first, intended, clock, plan.duration_s * (1 + OVERTIME), first.copy_outputs)
 
 
 def plan_starts(arrivals: Arrivals, rate_per_s: float, duration_s: float, seed: int, most: int) -> tuple[float, ...]:
-    """When requests are to start that come at a rate for so long: seconds from the beginning, one at least and ``most``
-    at most. The first one starts at once; ``poisson``'s gaps are exponential and seeded."""
+    """Return the intended starts of requests, in seconds from the beginning. The first request starts at once.
+
+    Args:
+        arrivals: ``fixed`` for equal gaps, ``poisson`` for exponential gaps.
+        rate_per_s: The rate.
+        duration_s: The duration of the arrivals. There is at least one request.
+        seed: The seed of the exponential gaps.
+        most: The largest number of requests.
+    """
     if arrivals == "fixed":
         count = max(1, min(most, round(rate_per_s * duration_s)))
         return tuple(number / rate_per_s for number in range(count))
@@ -171,17 +192,24 @@ def plan_starts(arrivals: Arrivals, rate_per_s: float, duration_s: float, seed: 
 
 
 def _nothing() -> None:
-    """Is done after a call, where nobody asks for more."""
+    """Stand in for the work after a call."""
 
 
 def run_closed_loop(call: Call, duration_s: float, clock: Time, most: int, after: Call = _nothing) -> RequestTimes:
-    """Calls one after another until ``duration_s`` have passed and there are ``LEAST_CALLS``, ``most`` at most.
-    ``after`` is called between them, and not timed."""
+    """Make one call after another.
+
+    Args:
+        call: The call.
+        duration_s: The duration of the loop, which makes at least ``LEAST_CALLS`` calls.
+        clock: The clock.
+        most: The largest number of calls.
+        after: Called after each call. It is not timed.
+    """
     return _summarise(_time_closed_loop(call, duration_s, clock, most, after))
 
 
 def _time_closed_loop(call: Call, duration_s: float, clock: Time, most: int, after: Call) -> list[tuple[float, float]]:
-    """Start and end of each call."""
+    """Return the start and end of each call."""
     spans: list[tuple[float, float]] = []
     began = end = clock.now()
     while len(spans) < most and (end - began < duration_s or len(spans) < LEAST_CALLS):
@@ -201,8 +229,17 @@ def _summarise(spans: Sequence[tuple[float, float]]) -> RequestTimes:
 def run_open_loop(
     call: Call, intended_s: Sequence[float], clock: Time, limit_s: float, after: Call = _nothing
 ) -> RequestTimes:
-    """One server: each request waits for its intended start and for those before it. None is skipped for being late;
-    those that have not begun after ``limit_s`` are counted as unanswered. ``after`` as for ``run_closed_loop``."""
+    """Make the calls of requests that arrive at planned times, one at a time.
+
+    Each request waits for its intended start and for the requests before it. No request is skipped for being late.
+
+    Args:
+        call: The call.
+        intended_s: The intended starts, in seconds from the beginning of the loop.
+        clock: The clock.
+        limit_s: The limit of the duration. Requests that have not started by then count as unanswered.
+        after: Called after each call. It is not timed.
+    """
     services: list[float] = []
     responses: list[float] = []
     began = end = clock.now()
@@ -222,10 +259,16 @@ def run_open_loop(
 def clients(
     calls: Sequence[Call], duration_s: float, clock: Time, most: int, afters: Sequence[Call] | None = None
 ) -> RequestTimes:
-    """A thread for each call, in which it is a closed loop; all begin together, and ``most`` holds for all of them.
-    ``afters``: for each, as for ``run_closed_loop``.
+    """Run a closed loop in a thread for each call. All loops begin together.
 
-    What a call raises comes through when all have ended.
+    An exception of a call is raised when all threads have ended.
+
+    Args:
+        calls: The calls, one for each thread.
+        duration_s: The duration of the loops.
+        clock: The clock.
+        most: The largest number of calls of all threads together.
+        afters: For each thread, the function that is called after each call. It is not timed.
     """
     together, share = threading.Barrier(len(calls)), max(1, most // len(calls))
 

@@ -1,7 +1,7 @@
-"""The only clock of the harness: warm up until it is steady, then sample in turns, and keep every sample.
+"""The only clock of the harness: it warms up until the times are steady, samples in turns, and keeps every sample.
 
-One call is one sample, in seconds of a monotonic clock that is read right before and right after it. Python's garbage
-collector rests meanwhile. Nothing is dropped and nothing is averaged: statistics are derived elsewhere.
+One call is one sample, in seconds of a monotonic clock that is read right before and right after the call. Python's
+garbage collector is off meanwhile. No sample is dropped or averaged; statistics are derived elsewhere.
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ from benchmarks.records.plan import Plan
 from benchmarks.records.samples import Series
 
 Clock: TypeAlias = Callable[[], float]
+"""Returns the time in seconds."""
 T = TypeVar("T")
 
 WINDOWS = 3
-"""How many windows in a row must agree before the warm-up ends."""
+"""The number of consecutive windows whose medians must agree before the warm-up ends."""
 
 RENEWAL = 0.1
-"""Of a turn's duration: how long the calls before it last that are not counted. The others had their turns meanwhile,
-and the caches are theirs. There are none where two calls do not fit into a turn."""
+"""The duration of the calls before a turn that are not counted, as a share of the turn's duration.
+
+They refill the caches, which the other processes used in their turns. If two calls do not fit into a turn, there are
+none.
+"""
 
 
 def time_call(call: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[T, float]:
-    """What the call gives, and the seconds that it took."""
+    """Return the result of ``call`` and the seconds that it took by ``clock``."""
     start = clock()
     result = call()
     return result, clock() - start
@@ -38,8 +42,14 @@ def time_call(call: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[
 class TimedCall:
     """A call that is timed: warmed up once, then sampled turn by turn.
 
-    The call must return only when its work is finished. What it raises comes through. ``usual_s`` is the median of the
-    warm-up's last window.
+    Args:
+        call: The call, which must return only when its work is complete. Its exceptions are not caught.
+        plan: The duration of warm-up and sampling.
+        clock: The clock.
+        after: Called between the samples. It is not timed.
+
+    Attributes:
+        usual_s: The median of the last window of the warm-up, in seconds.
     """
 
     def __init__(
@@ -49,7 +59,6 @@ class TimedCall:
         clock: Clock = time.perf_counter,
         after: Callable[[], object] | None = None,
     ) -> None:
-        """``after`` is called between the samples, outside of what is timed."""
         self._call = call
         self._plan = plan
         self._clock = clock
@@ -60,7 +69,7 @@ class TimedCall:
         self.usual_s = 0.0
 
     def warm_up(self) -> None:
-        """Calls until the windows agree, or the limit is reached."""
+        """Make calls until the windows agree or the limit is reached."""
         plan, medians = self._plan, list[float]()
         while not self._settled and math.fsum(self._warmup_s) < plan.warmup_limit_s:
             window = self._samples(plan.window_s, 1, plan.max_samples)
@@ -70,8 +79,7 @@ class TimedCall:
             self._settled = len(medians) == WINDOWS and max(medians) <= min(medians) * (1 + plan.agreement)
 
     def renew(self, duration_s: float) -> list[float]:
-        """A few more calls to warm up, before a turn of that duration, if others had theirs since the last one. What
-        they took."""
+        """Make a few calls to warm up before a turn of ``duration_s``, and return their times."""
         if 2 * self.usual_s > duration_s:
             return []
         renewal = self._samples(RENEWAL * duration_s, 1, self._plan.max_samples)
@@ -79,13 +87,19 @@ class TimedCall:
         return renewal
 
     def turn(self, duration_s: float, least: int = 1, most: int | None = None) -> tuple[float, ...]:
-        """The samples of one round: until they add up to ``duration_s`` and are ``least``, ``most`` at most."""
+        """Take the samples of one round and return them.
+
+        Args:
+            duration_s: The sum of the samples at which the round ends.
+            least: The minimum number of samples.
+            most: The maximum number of samples; ``None`` for the one of the plan.
+        """
         samples = tuple(self._samples(duration_s, least, most or self._plan.max_samples))
         self._rounds_s.append(samples)
         return samples
 
     def series(self) -> Series:
-        """All that was sampled so far, to nanoseconds, which is what the clock tells."""
+        """Return all samples so far, rounded to nanoseconds, the resolution of the clock."""
         warmup, *rounds = (
             tuple(round(sample, 9) for sample in samples) for samples in (self._warmup_s, *self._rounds_s)
         )
@@ -107,10 +121,13 @@ class TimedCall:
 
 
 def time_reported(call: Callable[[], float], plan: Plan) -> TimedCall:
-    """As ``TimedCall``, of a call that gives the seconds that it took by a clock of its own, as a device has one.
+    """Return a ``TimedCall`` for a call that returns the seconds that it took by a clock of its own, as of a device.
 
-    What passes between the calls, and in them by any other clock, does not count: the plan's durations are sums of what
-    the calls give.
+    All durations of ``plan`` are then sums of the values that ``call`` returns. Other time does not count.
+
+    Args:
+        call: The call.
+        plan: The duration of warm-up and sampling.
     """
     now_s = 0.0
 
@@ -123,7 +140,7 @@ def time_reported(call: Callable[[], float], plan: Plan) -> TimedCall:
 
 @contextlib.contextmanager
 def garbage_collector_at_rest() -> Iterator[None]:
-    """Python's garbage collector has done its work, and does none until the end; its state is restored in any case."""
+    """Run Python's garbage collector, and keep it off until the end of the ``with`` block."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

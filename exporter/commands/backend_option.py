@@ -1,4 +1,4 @@
-"""The option ``--backend``, which both commands share."""
+"""The option ``--backend``, which both programs share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runtimes.errors import UsageError
+from exporter.commands.command import RUNTIME, Option
+from exporter.commands.values import BACKEND
 
 if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -16,17 +17,7 @@ FORMER_NAME = "--runtime"
 """The option's name up to version 0.1. It still works, and help does not list it."""
 
 
-def resolve_name(name: str) -> str:
-    """The backend's name for one of its aliases, in any case; an unknown name as it is, for the command to refuse."""
-    from runtimes.backends.registry import find_backend
-
-    try:
-        return find_backend(name).name
-    except UsageError:
-        return name
-
-
-class _RenamedOption(click.Option):
+class _RenamedOption(Option):
     """An option whose help shows its first name alone."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
@@ -38,15 +29,19 @@ class _RenamedOption(click.Option):
             self.opts = names
 
 
-def backend_option(parameter: str, help: str, multiple: bool = False) -> Callable[[Command], Command]:
-    """The option, whose value the command takes as ``parameter``: a name, or several of them."""
-    return click.option(
+def backend_option(
+    parameter: str, help: str, multiple: bool = False, default: str | None = None
+) -> Callable[[Command], Command]:
+    """The option, whose value the command takes as ``parameter``: a name, or several of them. ``default`` says in words
+    what is taken where none is given."""
+    return RUNTIME.option(
         "--backend",
         FORMER_NAME,
         parameter,
         cls=_RenamedOption,
-        type=resolve_name,
+        type=BACKEND,
         metavar="NAME",
         multiple=multiple,
+        show_default=default or True,
         help=help,
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from exporter.commands.options import stack_options
+from exporter.commands.command import ENGINE, NameChoice, stack_options
+from exporter.commands.options import file_for_variant, force_option, given_options, out_option
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, OPT_LEVELS
 from runtimes.backends.tensorrt.flavors import FLAVORS
@@ -21,84 +22,91 @@ if TYPE_CHECKING:
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
-ENGINE = (
+ENGINE_PARAMETERS = (
     "flavor", "min_batch", "opt_batch", "max_batch", "profile", "opt_level", "workspace", "timing_cache",
     "hardware_compat", "version_compat", "strip_weights", "compute_capability", "out", "force",
 )  # fmt: skip
 """What ``engine_options`` call their values. The command's other options are the network's."""
 
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors")
+"""Of files that hold weights and no network."""
+
 
 def engine_options(command: Command) -> Command:
     """The options that say what engine is built."""
     return stack_options(
-        click.option(
+        ENGINE.option(
             "--flavor",
-            type=click.Choice(["auto", *FLAVORS]),
+            type=NameChoice(("auto", *FLAVORS)),
             default="auto",
-            show_default=True,
-            help="TensorRT or TensorRT-RTX; auto is the first that is installed.",
+            help="Library that builds the engine: TensorRT, TensorRT-RTX, or the first of them that is installed.",
         ),
-        click.option(
+        ENGINE.option(
             "--min-batch",
             type=click.IntRange(1),
             metavar="N",
-            help=f"Images in one call, least.  [default: {DEFAULT_PROFILE.least}]",
+            show_default=str(DEFAULT_PROFILE.least),
+            help="Smallest batch size that the engine takes.",
         ),
-        click.option(
+        ENGINE.option(
             "--opt-batch",
             type=click.IntRange(1),
             metavar="N",
-            help=f"Most often: tuned for.  [default: {DEFAULT_PROFILE.best}]",
+            show_default=str(DEFAULT_PROFILE.best),
+            help="Batch size that the engine is tuned for.",
         ),
-        click.option(
+        ENGINE.option(
             "--max-batch",
             type=click.IntRange(1),
             metavar="N",
-            help=f"Most; more are split.  [default: {DEFAULT_PROFILE.most}]",
+            show_default=str(DEFAULT_PROFILE.most),
+            help="Largest batch size of one call; larger batches are split.",
         ),
-        click.option(
+        ENGINE.option(
             "--profile",
             multiple=True,
             metavar="MIN:OPT:MAX",
-            help="The three in one; several make an engine with several profiles.",
+            help="All three batch sizes at once, as 1:8:64. Repeatable: the engine then has several profiles.",
         ),
-        click.option(
+        ENGINE.option(
             "--opt-level",
             type=click.IntRange(OPT_LEVELS[0], OPT_LEVELS[-1]),
-            metavar=f"{OPT_LEVELS[0]}-{OPT_LEVELS[-1]}",
+            metavar="N",
             default=DEFAULT_OPT_LEVEL,
-            show_default=True,
-            help="How long to look for fast kernels.",
+            help="Effort of the search for fast kernels.",
         ),
-        click.option("--workspace", metavar="SIZE", help="GPU memory for kernels, as 4GiB.  [default: all]"),
-        click.option(
+        ENGINE.option(
+            "--workspace", metavar="SIZE", show_default="all", help="GPU memory that kernels may use, as 4GiB."
+        ),
+        ENGINE.option(
             "--timing-cache",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="File that remembers kernels' times from build to build (tensorrt).",
+            show_default="none",
+            help="File that keeps the times of kernels from build to build (TensorRT only).",
         ),
-        click.option(
+        ENGINE.option(
             "--hardware-compat",
-            type=click.Choice(HARDWARE_COMPAT),
+            type=NameChoice(HARDWARE_COMPAT),
             default="none",
-            show_default=True,
-            help="Other GPUs to run on than this one (tensorrt).",
+            help="Other GPUs that the engine also runs on (TensorRT only).",
         ),
-        click.option("--version-compat", is_flag=True, help="Let later versions of the library run it (tensorrt)."),
-        click.option(
-            "--strip-weights", is_flag=True, help="Leave the weights in the ONNX file beside it; needs a GPU."
+        ENGINE.option(
+            "--version-compat", is_flag=True, help="Let later versions of TensorRT run the engine (TensorRT only)."
         ),
-        click.option(
+        ENGINE.option(
+            "--strip-weights",
+            is_flag=True,
+            help="Leave the weights in the ONNX file, which must stay beside the engine. Needs a GPU.",
+        ),
+        ENGINE.option(
             "--compute-capability",
             multiple=True,
             metavar="SM",
-            help="GPUs to build for, as 8.6; several may be named (rtx).  [default: all from 8.0]",
+            show_default="all from 8.0",
+            help="Compute capability to build for, as 8.6. Repeatable (TensorRT-RTX only).",
         ),
-        click.option(
-            "-o",
-            "--out",
-            help="File, or folder with a slash at its end.  [default: beside ARTIFACT; ./ for VARIANT]",
-        ),
-        click.option("--force", is_flag=True, help="Replace the files if they are there."),
+        out_option(None, "beside ARTIFACT.onnx; ./ for VARIANT"),
+        force_option,
     )(command)
 
 
@@ -107,10 +115,14 @@ def order(options: Mapping[str, Any]) -> EngineRequest:
 
     Raises:
         UsageError: a value that means nothing, or options that contradict each other.
+        ResourceError: the folder of the timing cache is missing.
     """
     from exporter.targets.tensorrt_engine import EngineRequest
     from runtimes.backends.tensorrt.build_settings import Settings, parse_size, parse_target
+    from runtimes.files import require_folder
 
+    if options["timing_cache"] is not None:
+        require_folder(options["timing_cache"].parent)
     return EngineRequest(
         flavor=options["flavor"],
         settings=Settings(
@@ -158,7 +170,7 @@ def is_file(source: str) -> bool:
     """Whether it names a file and no variant, known or not; ``./resnet20`` is a file."""
     from exporter.models.variants import VARIANTS
 
-    return source not in VARIANTS and ("/" in source or "." in source or Path(source).exists())
+    return source.lower() not in VARIANTS and ("/" in source or "." in source or Path(source).exists())
 
 
 def refuse_network_options(context: click.Context) -> None:
@@ -169,19 +181,20 @@ def refuse_network_options(context: click.Context) -> None:
     """
     from runtimes.errors import UsageError
 
-    given = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name is not None
-        and parameter.name not in ("source", *ENGINE)
-        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
-    ]
+    network = {parameter.name or "" for parameter in context.command.params} - {"source", *ENGINE_PARAMETERS}
+    given = given_options(context, network)
     if given:
         raise UsageError(
             f"{', '.join(given)} would change the network, and an ONNX file has its own",
             code="network-options-unused",
             hint="leave it out, or name a variant",
         )
+
+
+def refuse_weights(source: Path, command: str) -> None:
+    """Raises UsageError where weights stand in place of an ONNX file."""
+    if source.suffix in WEIGHTS_SUFFIXES and source.is_file():
+        raise file_for_variant(source, command)
 
 
 def check_batch(options: Mapping[str, Any]) -> None:

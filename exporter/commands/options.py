@@ -2,83 +2,65 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from exporter.commands.backend_option import backend_option
+from exporter.commands.command import DATA, MODEL, OUTPUT, PRECISION, RUNTIME, NameChoice, stack_options
 from exporter.commands.terminal import debug_option
+from exporter.commands.values import DATASET, VARIANT, WEIGHTS, BatchSize, Numbers, Size
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS
+from runtimes.errors import BackendUnavailableError, Reason, RexportError, UsageError, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from exporter.models.variants import Variant
     from exporter.network import ExportRequest
+    from exporter.weights.matching import Notify
 
     Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """``N`` or ``HxW`` in pixels."""
-
-    name = "N|HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-            self.fail(f"{value!r} is neither a number of pixels nor HEIGHTxWIDTH, as 224 or 192x256", param, ctx)
-        return int(parts[0]), int(parts[-1])
-
-
-class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """One number a channel, separated by commas."""
-
-    name = "R,G,B"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers, as 0.485,0.456,0.406", param, ctx)
-
-
-class BatchSize(click.ParamType):  # type: ignore[type-arg]
-    """``dynamic`` or a fixed number of images."""
-
-    name = "dynamic|N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value is None or value == "dynamic":
-            return None
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither 'dynamic' nor a number of images from 1", param, ctx)
-        return int(value)
-
-
-def stack_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """The options as one decorator; help lists them in this order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def variant_options(command: Command) -> Command:
     """The options that change a variant's row."""
     return stack_options(
-        click.option("--num-classes", type=click.IntRange(1), help="Outputs of the classifier."),
-        click.option("--in-channels", type=click.IntRange(1), help="Channels of the input."),
-        click.option("--size", type=Size(), help="Height and width of the input in pixels."),
-        click.option(
-            "--stride", type=click.Choice(["v1", "v1.5"]), help="Where bottlenecks stride: first 1x1, or the 3x3."
+        MODEL.option(
+            "--num-classes",
+            type=click.IntRange(1),
+            metavar="N",
+            show_default="the variant's",
+            help="Number of outputs of the classifier.",
         ),
-        click.option(
-            "--shortcut", type=click.Choice(["A", "B", "C"]), help="Padding, projection where needed, or always."
+        MODEL.option(
+            "--in-channels",
+            type=click.IntRange(1),
+            metavar="N",
+            show_default="the variant's",
+            help="Number of input channels.",
+        ),
+        MODEL.option(
+            "--size",
+            type=Size(),
+            metavar="N|HxW",
+            show_default="the variant's",
+            help="Height and width of the input in pixels, as 224 or 192x256.",
+        ),
+        MODEL.option(
+            "--stride",
+            type=NameChoice(("v1", "v1.5")),
+            show_default="v1.5",
+            help="Position of the stride in bottleneck blocks: the first 1x1 convolution (v1), or the 3x3 (v1.5).",
+        ),
+        MODEL.option(
+            "--shortcut",
+            type=NameChoice(("A", "B", "C")),
+            show_default="the variant's",
+            help="Shortcuts: zero padding (A), projection where dimensions change (B), or projection everywhere (C).",
         ),
     )(command)
 
@@ -86,39 +68,102 @@ def variant_options(command: Command) -> Command:
 def network_options(command: Command) -> Command:
     """The options that say what network is exported, and on what it is checked."""
     return stack_options(
-        click.option(
+        MODEL.option(
             "--weights",
+            type=WEIGHTS,
             default="random",
-            show_default=True,
-            metavar="random|bundled|imagenet|FILE",
-            help="Random is untrained; FILE is a .pt .pth .th .ckpt or .safetensors state dict.",
+            metavar="NAME|FILE",
+            help="Weights: random (untrained), bundled (resnet20 trained on Fashion-MNIST), imagenet (torchvision's), "
+            "or a .pt, .pth, .th, .ckpt or .safetensors file.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and noise."),
+        MODEL.option("--seed", type=int, default=0, metavar="N", help="Seed of random weights and of noise images."),
         variant_options,
-        click.option("--batch", type=BatchSize(), default="dynamic", show_default=True, help="Images in one call."),
-        click.option(
-            "--labels", type=click.Path(path_type=Path, dir_okay=False), help="Text file with one label a line."
+        MODEL.option(
+            "--batch", type=BatchSize(), default="dynamic", metavar="dynamic|N", help="Batch size: any, or N images."
         ),
-        click.option("--mean", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
-        click.option("--std", type=Numbers(), help="Of the pixels, on a scale of 0 to 1."),
-        click.option("--data", metavar="NAME|DIR", help="Labelled images for the checks; see rbench run --help."),
-        click.option(
+        MODEL.option(
             "--input",
-            type=click.Choice(["float", "raw"]),
+            type=NameChoice(("float", "raw")),
             default="float",
-            show_default=True,
-            help="Raw takes uint8 pixels (n, h, w, channels), and normalises them in the graph.",
+            help="Input: normalised float32, or raw uint8 pixels (n, h, w, channels) that the graph normalises.",
         ),
+        DATA.option(
+            "--data",
+            type=DATASET,
+            metavar="NAME|DIR",
+            show_default="fashion-mnist for bundled weights, else noise",
+            help="Labelled images for the checks: fashion-mnist, cifar10:PATH, or a folder with one folder a class.",
+        ),
+        *image_options("those of the weights, else none", "that of the weights, else ImageNet's"),
     )(command)
+
+
+def image_options(labels: str, moments: str) -> tuple[Callable[[Command], Command], ...]:
+    """The options that say what classes and images a network was trained on, with their defaults in words."""
+    return (
+        DATA.option(
+            "--labels",
+            type=click.Path(path_type=Path, dir_okay=False),
+            show_default=labels,
+            help="Text file with the name of one class a line.",
+        ),
+        DATA.option(
+            "--mean",
+            type=Numbers(),
+            metavar="R,G,B",
+            show_default=moments,
+            help="Mean of the training images for each channel, on a scale of 0 to 1.",
+        ),
+        DATA.option(
+            "--std",
+            type=Numbers(),
+            metavar="R,G,B",
+            show_default=moments,
+            help="Standard deviation of the training images for each channel, on the same scale.",
+        ),
+    )
+
+
+def variant_argument(command: Command) -> Command:
+    """The network, by its name."""
+    return click.argument(
+        "variant", type=VARIANT, metavar="VARIANT", help="Network, for example resnet50; rexport list shows all."
+    )(command)
+
+
+def artifact_argument(command: Command) -> Command:
+    """The file, which rexport made."""
+    return click.argument(
+        "artifact",
+        metavar="ARTIFACT",
+        type=click.Path(path_type=Path),
+        help="Model file that rexport wrote, for example resnet20.onnx.",
+    )(command)
+
+
+def out_option(default: str | None, words: str) -> Callable[[Command], Command]:
+    """Where the file goes."""
+    return OUTPUT.option(
+        "-o",
+        "--out",
+        type=click.Path(),
+        metavar="FILE|DIR/",
+        default=default,
+        show_default=words,
+        help="File to write, or a folder if the path ends in a slash; such a folder is created.",
+    )
+
+
+force_option = OUTPUT.option("--force", is_flag=True, help="Replace existing files.")
 
 
 def export_options(command: Command) -> Command:
     """What every export of a variant takes."""
     return stack_options(
-        click.argument("variant"),
+        variant_argument,
         network_options,
-        click.option("-o", "--out", default="./", help="File, or folder with a slash at its end.  [default: ./]"),
-        click.option("--force", is_flag=True, help="Replace the file if it is there."),
+        out_option("./", "./"),
+        force_option,
         debug_option,
     )(command)
 
@@ -127,10 +172,12 @@ def customise_variant(variant: str, options: dict[str, Any]) -> Variant:
     """The variant with what ``variant_options`` change.
 
     Raises:
-        UsageError: there is no such variant, or it does not take the change.
+        UsageError: there is no such variant, the name is that of a file, or it does not take the change.
     """
     from exporter.models import variants
 
+    if variant.lower() not in variants.VARIANTS and Path(variant).is_file():
+        raise file_for_variant(Path(variant), click.get_current_context().command_path)
     return variants.customise(
         variants.variant(variant),
         classes=options["num_classes"],
@@ -139,6 +186,19 @@ def customise_variant(variant: str, options: dict[str, Any]) -> Variant:
         stride=options["stride"],
         shortcut=options["shortcut"],
     )
+
+
+def file_for_variant(path: Path, command: str) -> UsageError:
+    """The error where a file stands in place of a variant. Of weights it names the command that takes them."""
+    from exporter.weights import checkpoint, matching
+
+    file = shlex.quote(str(path))
+    try:
+        found = matching.recognise_variant(checkpoint.read(path))
+        hint = f"{command} {found or 'VARIANT'} --weights {file}"
+    except (RexportError, ModuleNotFoundError):  # no weights; or nothing here that reads them
+        hint = f"rexport inspect {file} tells what it is, rexport list shows the variants"
+    return UsageError(f"{quote(path)} is a file, and a variant was expected", code="variant-is-file", hint=hint)
 
 
 def request_of(variant: str, options: dict[str, Any]) -> ExportRequest:
@@ -150,48 +210,49 @@ def request_of(variant: str, options: dict[str, Any]) -> ExportRequest:
     from exporter.network import ExportRequest
 
     same = ("out", "weights", "seed", "batch", "labels", "mean", "std", "data", "force")
-    chosen = {name: options[name] for name in same}
-    return ExportRequest(customise_variant(variant, options), raw=options["input"] == "raw", **chosen)
+    given = {name: options[name] for name in same}
+    fields = {"num_classes": "classes", "in_channels": "in_channels", "shortcut": "shortcut"}
+    chosen = frozenset(field for name, field in fields.items() if options[name] is not None)
+    return ExportRequest(customise_variant(variant, options), raw=options["input"] == "raw", chosen=chosen, **given)
 
 
 def precision_option(command: Command) -> Command:
     """In what the graph computes."""
-    return click.option(
+    return PRECISION.option(
         "--precision",
-        type=click.Choice(list(PRECISIONS)),
+        type=NameChoice(tuple(PRECISIONS)),
         default="fp32",
-        show_default=True,
-        help="Of the graph; input and output stay as they are. tf32 is fp32 that a GPU may round.",
+        help="Precision in which the graph computes; tf32 is fp32 that a GPU may round to 10 bits.",
     )(command)
 
 
 def gate_option(command: Command) -> Command:
     """How many images a precision is judged on."""
-    return click.option(
+    return PRECISION.option(
         "--gate-images",
         type=click.IntRange(1),
         default=GATE_IMAGES,
-        show_default=True,
         metavar="N",
-        help="Compared with fp32 at most, below fp32.",
+        help="Maximum number of images on which a precision below fp32 is compared with fp32.",
     )(command)
 
 
 def calibration_options(command: Command) -> Command:
     """What int8 is calibrated on."""
     return stack_options(
-        click.option(
+        PRECISION.option(
             "--calibration",
+            type=DATASET,
             metavar="NAME|DIR",
-            help="Training images for int8.  [default: the bundled ones where they fit; noise if untrained]",
+            show_default="the bundled ones where they fit; noise if untrained",
+            help="Training images that int8 is calibrated on.",
         ),
-        click.option(
+        PRECISION.option(
             "--calibration-images",
             type=click.IntRange(1),
             default=CALIBRATION_IMAGES,
-            show_default=True,
             metavar="N",
-            help="How many.",
+            help="Maximum number of images that int8 is calibrated on.",
         ),
     )(command)
 
@@ -201,12 +262,11 @@ def typing_options(command: Command) -> Command:
     return stack_options(
         precision_option,
         calibration_options,
-        click.option(
+        PRECISION.option(
             "--target",
-            type=click.Choice(TARGETS),
+            type=NameChoice(TARGETS),
             default="cpu",
-            show_default=True,
-            help="Whom int8 is for: TensorRT takes signed integers alone.",
+            help="Deployment target of int8; TensorRT takes signed integers alone.",
         ),
         gate_option,
     )(command)
@@ -215,15 +275,79 @@ def typing_options(command: Command) -> Command:
 TYPING = ("precision", "calibration", "calibration_images", "target", "gate_images")
 """What ``typing_options`` call their values, which are the fields of ``exporter.precision.spec.PrecisionSpec``."""
 
+CALIBRATED = ("calibration", "calibration_images", "target")
+"""Of these, the ones that have an effect in int8 alone."""
+
+GATED = ("gate_images",)
+"""And those that have an effect where a precision is judged by a gate."""
+
+
+def opset_option(command: Command) -> Command:
+    """The version of the ONNX standard."""
+    return PRECISION.option(
+        "--opset", type=click.IntRange(1), metavar="N", show_default="20; 22 for bf16", help="ONNX opset version."
+    )(command)
+
+
+def given_options(context: click.Context, names: Collection[str]) -> list[str]:
+    """Which of the command's options with these parameters' names stand on the command line, by their flags."""
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def announce_unused(context: click.Context, precision: str, notify: Notify) -> None:
+    """Says which of the options on the command line have no effect in that precision."""
+    row = PRECISIONS[precision]
+    announce_idle(
+        context,
+        f"in {precision}",
+        (*(() if row.calibrated else CALIBRATED), *(GATED if row.bounds is None else ())),
+        notify,
+    )
+
+
+def announce_idle(context: click.Context, where: str, names: Collection[str], notify: Notify) -> None:
+    """Says which of these options stand on the command line, as they have no effect there; ``where`` in words."""
+    given = given_options(context, names)
+    if given:
+        notify(Reason("options-without-effect", f"no effect {where}: {', '.join(given)}"))
+
 
 def backend_options(command: Command) -> Command:
     """The options that choose what opens an artifact."""
     return stack_options(
-        backend_option("backend", help="By default what it was tuned for, or the first that runs it."),
-        click.option(
-            "--device",
-            type=click.Choice(["cpu", "cuda"]),
-            help="By default what it was tuned for, or cpu where it runs there.",
+        backend_option(
+            "backend",
+            default="the one it was tuned for, else the first that runs it",
+            help="Backend that runs the model: onnxruntime (ort), openvino (ov), tensorrt (trt), pytorch, ...",
         ),
-        click.option("--threads", type=click.IntRange(1), help="By default all usable processors."),
+        RUNTIME.option(
+            "--device",
+            type=NameChoice(("cpu", "cuda")),
+            show_default="the one it was tuned for, else cpu where it runs there",
+            help="Device that runs the model.",
+        ),
+        RUNTIME.option(
+            "--threads",
+            type=click.IntRange(1),
+            metavar="N",
+            show_default="all usable processors",
+            help="Number of CPU threads.",
+        ),
     )(command)
+
+
+def require_device(device: str | None) -> None:
+    """Raises BackendUnavailableError where a GPU is asked for and there is none, before anything heavy is imported."""
+    if device != "cuda":
+        return
+    from runtimes.tensors import cuda
+
+    missing = cuda.missing()
+    if missing is not None and missing.code != "cuda-bindings-missing":  # without these, PyTorch may still have a GPU
+        raise BackendUnavailableError(
+            f"--device cuda: {missing}", code="device-missing", hint="--device cpu runs it on the processor"
+        )

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import logging
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
+from exporter.commands.command import OTHER, OUTPUT, SectionedCommand
+from exporter.document.status_line import Status, StatusLine, coded_line, is_live, notice_line
+
 if TYPE_CHECKING:
     from exporter.network import ExportListener
+    from runtimes.errors import Reason
 
 INTERRUPTED, TERMINATED, INTERNAL = 130, 143, 70
 
@@ -33,12 +41,18 @@ EXTRAS = {
 }
 """Libraries that commands import when they need them, and the extra that brings each."""
 
-debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+debug_option = OTHER.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+json_option = OUTPUT.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""How a write to standard output fails where nobody has gone away."""
 
 
-def run(command: click.Command) -> NoReturn:
-    """Runs the command line and ends the process with its exit code; an error is one line on stderr."""
+def run(command: click.Command, program: str | None = None) -> NoReturn:
+    """Runs the command line and ends the process with its exit code; an error is one line on stderr.
+
+    ``program`` is what help and hints call it; by default what the process was started as.
+    """
     received: list[int] = []
 
     def end(number: int, _: FrameType | None) -> NoReturn:
@@ -51,7 +65,7 @@ def run(command: click.Command) -> NoReturn:
     stdout = sys.stdout
     _show_notices()
     try:
-        code = command.main(standalone_mode=False)
+        code = command.main(prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except BaseException as error:
         ending = _ending(received[0]) if received else error
@@ -60,17 +74,32 @@ def run(command: click.Command) -> NoReturn:
 
 
 class _Notices(logging.Handler):
-    """A line on stderr for each, through the progress display if there is one at the time."""
+    """A line on stderr for each record: above the status line while there is one.
+
+    Attributes:
+        line: The status line at the time.
+    """
+
+    line: StatusLine | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        kind = "warning" if record.levelno >= logging.WARNING else "notice"
+        code, sentence = getattr(record, "code", None), record.getMessage()
+        text = sentence if code is None else coded_line(kind, code, sentence)
+        if self.line is not None:
+            self.line.print_line(text)
+            return
         with suppress(OSError, ValueError):  # nobody reads stderr any more
-            sys.stderr.write(f"{record.getMessage()}\n")
+            sys.stderr.write(f"{text}\n")
+
+
+_NOTICES = _Notices()
 
 
 def _show_notices() -> None:
     """From now on, what the runtimes announce is shown: another backend than the preferred one, a long build."""
     logger = logging.getLogger("rexport")
-    logger.addHandler(_Notices())
+    logger.addHandler(_NOTICES)
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
@@ -85,8 +114,13 @@ def _has_reader_left(error: BaseException, stdout: TextIO) -> bool:
     # click wraps stdout then, and exits with 1.
     left = isinstance(error, BrokenPipeError) or sys.stdout is not stdout
     if left:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_output()
     return left
+
+
+def _discard_output() -> None:
+    """What is still in the buffer of stdout goes nowhere, in place of failing once more at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _report(error: BaseException) -> int:
@@ -96,13 +130,15 @@ def _report(error: BaseException) -> int:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         click.echo("interrupted", err=True)
         return INTERRUPTED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     from runtimes.errors import RexportError, quote
 
     if "--debug" in sys.argv and not isinstance(error, click.ClickException):
         traceback.print_exception(error)
     if isinstance(error, click.UsageError):
-        where = error.ctx.command_path if error.ctx else os.path.basename(sys.argv[0])  # noqa: PTH119
-        print_error("usage", f"{_one_line(error.format_message())} ({where} --help)")
+        print_error("usage", _usage_sentence(error))
         return error.exit_code
     if isinstance(error, click.ClickException):
         print_error("command-failed", _one_line(error.format_message()))
@@ -117,13 +153,40 @@ def _report(error: BaseException) -> int:
     if isinstance(error, MemoryError) or _ALLOCATOR in str(error):
         print_error("out-of-memory", "out of memory (a smaller --batch or --limit needs less)")
         return 6
+    if isinstance(error, OSError) and error.filename is None and error.errno in _NO_SPACE:
+        _discard_output()
+        print_error(
+            "output-not-written",
+            f"cannot write to standard output: {os.strerror(error.errno)} (df -h shows the space that is left)",
+        )
+        return 6
     print_error("internal", f"internal error: {type(error).__name__}: {quote(error)} (--debug shows where)")
     return INTERNAL
+
+
+def _usage_sentence(error: click.UsageError) -> str:
+    """What is wrong with the command line, and in parentheses what was meant, an example, or where help is."""
+    command = error.ctx.command if error.ctx else None
+    where = error.ctx.command_path if error.ctx else os.path.basename(sys.argv[0])  # noqa: PTH119
+    if isinstance(error, (click.NoSuchCommand, click.NoSuchOption)):
+        meant = f"did you mean {' or '.join(error.possibilities)}?" if error.possibilities else f"{where} --help"
+        return f"{_one_line(error.message).rstrip('.')} ({meant})"
+    sentence = _one_line(error.format_message())
+    if sentence.endswith("?)"):
+        return sentence
+    if isinstance(error, click.MissingParameter) and isinstance(command, SectionedCommand) and command.examples:
+        return f"{sentence.rstrip('.')} (for example: {command.examples[0]})"
+    return f"{sentence} ({where} --help)"
 
 
 def print_error(code: str, sentence: str) -> None:
     """Prints ``error[CODE]: SENTENCE`` on stderr."""
     click.echo(f"error[{code}]: {sentence}" if code else f"error: {sentence}", err=True)
+
+
+def print_notice(notice: str | Reason) -> None:
+    """Prints a notice on stderr, where no status line is shown."""
+    click.echo(notice_line(notice), err=True)
 
 
 def _one_line(text: str) -> str:
@@ -145,21 +208,91 @@ def reserve_stdout() -> Iterator[None]:
 
 
 @contextmanager
+def status_line(ticks: bool = False) -> Iterator[StatusLine]:
+    """The status line of standard error, with the announcements of the runtimes above it.
+
+    Meanwhile what libraries print, from Python or from native code, is dropped, so that the terminal holds nothing but
+    our lines. With ``--debug`` it is shown, and there is no status line. ``ticks`` as for ``StatusLine``.
+    """
+    before = _NOTICES.line
+    with _without_libraries() as stream, StatusLine(stream, is_live(stream) and not _debugging(), ticks) as line:
+        _NOTICES.line = line
+        try:
+            yield line
+        finally:
+            _NOTICES.line = before
+
+
+def _debugging() -> bool:
+    return "--debug" in sys.argv
+
+
+@contextmanager
+def _without_libraries() -> Iterator[TextIO]:
+    """Standard error for our own lines, while file descriptors 1 and 2 lead nowhere. A crash in native code still
+    leaves its traceback. Where ``sys.stderr`` is another stream, as in a notebook, all stays as it is."""
+    stdout, stderr = sys.stdout, sys.stderr
+    if _debugging() or not _is_stderr(stderr):
+        yield stderr
+        return
+    stdout.flush()
+    stderr.flush()
+    with ExitStack() as undone:
+        own = undone.enter_context(open(os.dup(2), "w", encoding=stderr.encoding, errors=stderr.errors))
+        nowhere = undone.enter_context(open(os.devnull, "wb"))
+        for descriptor, stream in ((1, stdout), (2, stderr)):
+            undone.callback(_restore, descriptor, os.dup(descriptor), stream)
+            os.dup2(nowhere.fileno(), descriptor)
+        if not faulthandler.is_enabled():
+            faulthandler.enable(own)
+            undone.callback(faulthandler.disable)
+        yield own
+
+
+def _is_stderr(stream: TextIO) -> bool:
+    """Whether the stream is the standard error that this process was started with."""
+    return stream is sys.__stderr__ and stream.fileno() == 2
+
+
+def _restore(descriptor: int, kept: int, stream: TextIO) -> None:
+    """Lets the descriptor lead again where ``kept`` does, and closes that."""
+    stream.flush()
+    os.dup2(kept, descriptor)
+    os.close(kept)
+
+
+@contextmanager
 def listening() -> Iterator[ExportListener]:
     """A listener that shows the step at work on a terminal, and prints notices to stderr in any case."""
     from exporter.network import ExportListener
 
-    if not sys.stderr.isatty():
-        yield ExportListener(step=lambda _: None, notice=lambda line: click.echo(str(line), err=True))
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    with status_line(ticks=True) as line:
+        progress = _StepProgress(line)
+        yield ExportListener(progress.step, lambda notice: line.print_line(notice_line(notice)), progress.progress)
 
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=None)
-        yield ExportListener(
-            step=lambda text: progress.update(task, description=text),
-            notice=lambda line: console.print(str(line), markup=False, highlight=False, soft_wrap=True),
-        )
+
+class _StepProgress:
+    """The status line of one step after another, with the time left of those that tell how far they are."""
+
+    def __init__(self, line: StatusLine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._line = line
+        self._clock = clock
+        self._status = Status("starting")
+        self._first: tuple[float, float] | None = None
+        line.show(self._status)
+
+    def step(self, text: str) -> None:
+        if text != self._status.text:
+            self._status, self._first = Status(text), None
+            self._line.show(self._status)
+
+    def progress(self, share: float | None, detail: str) -> None:
+        """The step at work is done to this share; ``None`` where its end is not known."""
+        left_s = None
+        if share is not None:
+            now_s = self._clock()
+            self._first = self._first or (now_s, share)
+            began_s, first = self._first
+            left_s = (now_s - began_s) * (1 - share) / (share - first) if share > first else None
+        self._status = replace(self._status, share=share, detail=detail, left_s=left_s)
+        self._line.show(self._status)

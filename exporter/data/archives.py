@@ -1,6 +1,6 @@
-"""The files of a folder or of a tar archive, by their names in it.
+"""Reading of the files in a folder or a tar archive, by name.
 
-An archive is never unpacked to the disk: what it holds stays in memory, within a limit that also stops bombs.
+An archive is never unpacked to disk. Its content stays in memory, within a limit that also stops decompression bombs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from runtimes.artifacts.formats import kind_of
 from runtimes.errors import ArtifactError, ResourceError, UnsafeArtifactError, quote
 
 MAX_DEPTH = 4
-"""Folders within folders that are looked into; deeper ones hold no data set's images. Ends loops of links too."""
+"""The largest number of components in the name of a file. Deeper files of a folder are ignored.
+
+The limit ends loops of symbolic links.
+"""
 
 MAX_UNPACKED_BYTES = 1 << 30
-"""Of a tar archive."""
+"""The largest size of an unpacked archive."""
 
 _BLOCK_BYTES = 512
 
@@ -45,66 +48,81 @@ _OPENERS: tuple[tuple[bytes, Callable[[BinaryIO], _Stream]], ...] = (
     (b"\xfd7zXZ\x00", lzma.LZMAFile),
     (b"BZh", bz2.BZ2File),
 )
-"""Compressions by the first bytes of their files."""
+"""Decompressors by the first bytes of a file."""
 
 
 @dataclass(frozen=True)
 class Members:
-    """Regular files under ``place``, sorted by name ("test/cat/1.jpg"): paths in a folder, contents in an archive.
+    """The regular files in a folder or an archive.
 
-    Names that begin with a dot are left out.
+    Names with a component that begins with a dot are left out.
+
+    Attributes:
+        place: The folder or archive.
+        files: The files by relative name, for example "test/cat/1.jpg", in sorted order. Files of a folder are paths,
+            files of an archive are contents.
     """
 
     place: Path
     files: dict[str, Path | bytes]
 
     def read(self, name: str, limit_bytes: int) -> bytes:
-        """A file's content.
+        """Return the content of a file.
+
+        Args:
+            name: The name, a key of ``files``.
+            limit_bytes: The largest size allowed.
 
         Raises:
-            ResourceError: missing, unreadable, or larger than the limit.
+            ResourceError: The file is missing, unreadable, or larger than the limit.
         """
         content = self.files[name]
         if isinstance(content, Path):
             return files.read_bounded(content, limit_bytes)
         if len(content) > limit_bytes:
             raise ResourceError(
-                f"cannot read: {len(content):,} bytes, more than the {limit_bytes:,} allowed here",
+                f"cannot read: the file has {len(content):,} bytes; at most {limit_bytes:,} are allowed",
                 code="file-too-large",
                 path=self.place / name,
             )
         return content
 
 
-def read(place: Path) -> Members:
-    """What the folder or archive holds; told apart by what they are, not by their names.
+def read(path: Path) -> Members:
+    """Return the files of a folder or a tar archive. The content determines which it is, not the name.
+
+    An archive is read into memory, up to ``MAX_UNPACKED_BYTES``.
+
+    Args:
+        path: The folder or archive.
 
     Raises:
-        ResourceError: missing, unreadable, neither folder nor regular file, or an archive too large for memory.
-        ArtifactError: a file that is no tar archive, or a damaged one.
-        UnsafeArtifactError: an archive with a link, a device, or a name that leads outside.
+        ResourceError: The path is missing, unreadable, or neither a folder nor a regular file, or the archive is too
+            large.
+        ArtifactError: The file is not a tar archive, or is damaged.
+        UnsafeArtifactError: The archive contains a link, a device or a sparse file, or a name that leads outside.
     """
-    found = _in_folder(place) if place.is_dir() else _in_archive(place)
-    return Members(place, dict(sorted(found.items())))
+    members = _in_folder(path) if path.is_dir() else _in_archive(path)
+    return Members(path, dict(sorted(members.items())))
 
 
-def _in_folder(place: Path) -> dict[str, Path | bytes]:
-    found: dict[str, Path | bytes] = {}
-    for folder, folders, names in os.walk(place, onerror=_refuse, followlinks=True):
-        parts = Path(folder).relative_to(place).parts
+def _in_folder(path: Path) -> dict[str, Path | bytes]:
+    members: dict[str, Path | bytes] = {}
+    for folder, folders, names in os.walk(path, onerror=_raise_resource_error, followlinks=True):
+        parts = Path(folder).relative_to(path).parts
         folders[:] = [name for name in folders if not name.startswith(".") and len(parts) + 1 < MAX_DEPTH]
         for name in names:
             if not name.startswith("."):
-                found["/".join((*parts, name))] = Path(folder, name)
-    return found
+                members["/".join((*parts, name))] = Path(folder, name)
+    return members
 
 
-def _refuse(error: OSError) -> None:
+def _raise_resource_error(error: OSError) -> None:
     raise ResourceError.from_os(error, error.filename, "read") from error
 
 
 class _Bounded:
-    """A stream that ends in an error beyond the limit, and remembers the last block that it gave."""
+    """A stream that raises an error beyond a limit and keeps its last block."""
 
     def __init__(self, file: _Stream, limit_bytes: int) -> None:
         self._file = file
@@ -116,67 +134,71 @@ class _Bounded:
         self._left -= len(chunk)
         if self._left < 0:
             raise ResourceError(
-                f"more than {MAX_UNPACKED_BYTES:,} bytes when unpacked",
+                f"the archive has more than {MAX_UNPACKED_BYTES:,} bytes when unpacked",
                 code="archive-too-large",
-                hint="unpack it and name the folder",
+                hint="unpack it and use the folder",
             )
         self.last = (self.last + chunk)[-_BLOCK_BYTES:]
         return chunk
 
 
-def _in_archive(place: Path) -> dict[str, Path | bytes]:
-    with files.open_regular(place) as file:
+def _in_archive(path: Path) -> dict[str, Path | bytes]:
+    with files.open_regular(path) as file:
         head = file.read(_BLOCK_BYTES)
         file.seek(0)
         opener = next((opener for start, opener in _OPENERS if head.startswith(start)), None)
         if opener is None and head[257:262] != b"ustar":
             raise ArtifactError(
-                f"no folder and no tar archive: it is {kind_of(head)}", code="archive-expected", path=place
+                f"expected a folder or a tar archive, but the file is {kind_of(head)}",
+                code="archive-expected",
+                path=path,
             )
         try:
             with opener(file) if opener else file as stream:
-                return _unpack(_Bounded(stream, MAX_UNPACKED_BYTES), place)
+                return _unpack(_Bounded(stream, MAX_UNPACKED_BYTES), path)
         except ResourceError as error:
-            raise ResourceError(error.what, code=error.code, path=place, hint=error.hint) from error
+            raise ResourceError(error.what, code=error.code, path=path, hint=error.hint) from error
         except OSError as error:
             if error.errno:
-                raise ResourceError.from_os(error, place, "read") from error
-            raise _damage_error(place, error) from error
+                raise ResourceError.from_os(error, path, "read") from error
+            raise _damage_error(path, error) from error
         except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
-            raise _damage_error(place, error) from error
+            raise _damage_error(path, error) from error
 
 
-def _damage_error(place: Path, error: object) -> ArtifactError:
-    return ArtifactError(f"a truncated or damaged tar archive: {quote(error)}", code="archive-damaged", path=place)
+def _damage_error(path: Path, error: object) -> ArtifactError:
+    return ArtifactError(f"the tar archive is truncated or damaged: {quote(error)}", code="archive-damaged", path=path)
 
 
-def _unpack(stream: _Bounded, place: Path) -> dict[str, Path | bytes]:
-    found: dict[str, Path | bytes] = {}
+def _unpack(stream: _Bounded, path: Path) -> dict[str, Path | bytes]:
+    members: dict[str, Path | bytes] = {}
     with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
-            name = _check_name(member, place)
+            name = _check_name(member, path)
             if member.isdir() or any(part.startswith(".") for part in name.parts):
                 continue
             file = archive.extractfile(member)
             if file is not None:
-                found[str(name)] = file.read()
+                members[str(name)] = file.read()
         rest = iter(lambda: archive.fileobj.read(files.CHUNK_BYTES), b"")
-        clean = all(not any(chunk) for chunk in rest)  # reading to the end also checks the compression's checksum
+        # Reading to the end also verifies the checksum of the compression.
+        clean = all(not any(chunk) for chunk in rest)
     if not clean or any(stream.last) or len(stream.last) < _BLOCK_BYTES:
-        raise _damage_error(place, "its end mark is missing")
-    return found
+        raise _damage_error(path, "the end mark is missing")
+    return members
 
 
-def _check_name(member: tarfile.TarInfo, place: Path) -> PurePosixPath:
+def _check_name(member: tarfile.TarInfo, path: Path) -> PurePosixPath:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         raise UnsafeArtifactError(
-            f"its member {quote(member.name)!r} leads outside", code="member-outside-archive", path=place
+            f"the member {quote(member.name)!r} of the archive leads outside", code="member-outside-archive", path=path
         )
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise UnsafeArtifactError(
-            f"its member {quote(member.name)!r} is a link, a device or a sparse file; expected plain files",
+            f"the member {quote(member.name)!r} of the archive is a link, a device or a sparse file; "
+            "expected plain files",
             code="member-not-plain",
-            path=place,
+            path=path,
         )
     return name

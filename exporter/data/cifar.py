@@ -1,6 +1,7 @@
-"""CIFAR-10 as its author publishes it (Krizhevsky 2009): the Python version's pickles and the binary version.
+"""CIFAR-10 as published by its author (Krizhevsky 2009): the pickles of the Python version, or the binary version.
 
-A pickle is a program. The published files alone are unpickled, by their digests; every other one is refused unread.
+Unpickling can run code. Only the published files are unpickled, which are identified by their digests. Any other pickle
+is rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from exporter.data.class_folders import Split
 from runtimes.errors import ArtifactError, UnsafeArtifactError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-"""In the order of the published targets."""
+"""The class names in the order of the published targets."""
 
 PUBLISHED_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -30,10 +31,13 @@ PUBLISHED_MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-"""The pickles that may be executed. MD5 is what is known of them; nobody can make another file for a given digest."""
+"""The digests of the pickles that may be unpickled.
+
+Only MD5 digests are published. MD5 still resists the search for another file with a given digest.
+"""
 
 MAX_BATCH_BYTES = 64 << 20
-"""Of one file; the published ones have 31 MB."""
+"""The largest size of one file. The published files have 31 MB."""
 
 _ROW_BYTES = 3 * 32 * 32
 
@@ -41,14 +45,20 @@ _Table = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def read(members: Members, wanted: Split = "test") -> tuple[NDArray[np.uint8], NDArray[np.int64], Split] | None:
-    """Images (n, 32, 32, 3), targets (n,) and which they are: the wanted ones or, where they are not there, the others.
+    """Return the images of CIFAR-10, or ``None`` if its files are not among the members.
 
-    ``None`` if CIFAR-10's files are not among the members.
+    Args:
+        members: The files of a folder or an archive.
+        wanted: The preferred split. If its files are missing, the other split is returned.
+
+    Returns:
+        The images, uint8 (n, 32, 32, 3), the targets, int64 (n,), and the split they belong to. The arrays belong to
+        the caller.
 
     Raises:
-        ArtifactError: a file is damaged or holds something else.
-        UnsafeArtifactError: a pickle that is not the published file of its name.
-        ResourceError: a file cannot be read.
+        ArtifactError: A file is damaged or has other content.
+        UnsafeArtifactError: A pickle is not the published file of its name.
+        ResourceError: A file cannot be read.
     """
     for pattern, split, parse in sorted(_BATCHES, key=lambda row: row[1] != wanted):
         names = [name for name in members.files if re.fullmatch(pattern, PurePosixPath(name).name)]
@@ -69,14 +79,15 @@ def _read_table(members: Members, name: str, parse: Callable[[str, bytes], _Tabl
 def _parse_binary(_: str, content: bytes) -> _Table:
     if not content or len(content) % (1 + _ROW_BYTES):
         raise ArtifactError(
-            f"{len(content):,} bytes are no whole number of records of {1 + _ROW_BYTES:,} bytes",
+            f"the file has {len(content):,} bytes, not a multiple of the record size of {1 + _ROW_BYTES:,} bytes",
             code="cifar-record-size",
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _ROW_BYTES)
     targets = records[:, 0].astype(np.int64)
     if targets.max() >= len(CLASSES):
         raise ArtifactError(
-            f"labels from {targets.min()} to {targets.max()}; CIFAR-10's are 0 to 9", code="cifar-label-range"
+            f"the labels range from {targets.min()} to {targets.max()}; those of CIFAR-10 are 0 to 9",
+            code="cifar-label-range",
         )
     return records[:, 1:], targets
 
@@ -84,12 +95,12 @@ def _parse_binary(_: str, content: bytes) -> _Table:
 def _parse_pickle(name: str, content: bytes) -> _Table:
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED_MD5.get(name):
         raise UnsafeArtifactError(
-            f"a pickle that is not the published {name}; unpickling it could run code",
+            f"the file is not the published {name}, and unpickling it could run code",
             code="cifar-pickle-unknown",
-            hint="take the file from its author's page, or the binary version: test_batch.bin, data_batch_1.bin",
+            hint="get CIFAR-10 from www.cs.toronto.edu/~kriz/cifar.html, or use the binary version (test_batch.bin)",
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy warns of how arrays were pickled in 2009
+        warnings.simplefilter("ignore")  # NumPy warns about the way arrays were pickled in 2009
         table = pickle.loads(content, encoding="bytes")
     return table[b"data"], np.array(table[b"labels"], np.int64)
 
@@ -100,4 +111,4 @@ _BATCHES: tuple[tuple[str, Split, Callable[[str, bytes], _Table]], ...] = (
     (r"data_batch_\d", "train", _parse_pickle),
     (r"data_batch_\d\.bin", "train", _parse_binary),
 )
-"""Names of the published files. Of those that are there, the first of the wanted split are taken."""
+"""Name, split and parser of the published files. The first row of the wanted split with existing files is used."""

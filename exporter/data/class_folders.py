@@ -1,4 +1,4 @@
-"""Images sorted into folders that are named after their classes: ``cat/1.jpg``, or ``test/cat/1.jpg``; or unsorted."""
+"""Images in one folder for each class, ``cat/1.jpg`` or ``test/cat/1.jpg``, or images without classes."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
 Split: TypeAlias = Literal["test", "train"]
-"""What images are for: to judge a network by, or to make one with."""
+"""The part of a dataset: images for testing, or for training and calibration."""
 
 SPLITS = ("test", "val", "valid", "validation", "train")
-"""Names of folders that hold one part of a data set each. To test, the first that is there is taken; to train, the
-last."""
+"""The names of folders that hold one part of a dataset each.
+
+For testing, the first existing name is used; for training, the last.
+"""
 
 SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"]
 )
-"""Of images, in either case. Other files in a class's folder are no images: notes, thumbnails' indices, tables."""
+"""The suffixes of image files, in lower case. Other files in the folder of a class are ignored."""
 
 _Inner: TypeAlias = dict[str, tuple[str, ...]]
-"""Names with their parts, from which folders around everything are gone."""
+"""Names with their path components, without the outer folders that all names share."""
 
 
 @dataclass(frozen=True)
 class ClassFolders:
     """Image files and their classes.
 
-    ``classes`` is in the order of the names, over all splits, so that a class without test images keeps its place.
-    ``targets`` is one index a file, or ``None`` where the images are not sorted; there are no classes then. ``split``
-    is the folder that was chosen, or ``None`` where there was no choice.
+    Attributes:
+        files: The names of the image files.
+        targets: The class index of each file, or ``None`` if the images have no classes.
+        classes: The sorted class names of all splits, so a class without test images keeps its index. Empty without
+            classes.
+        split: The folder of the chosen split, or ``None`` if there are no splits.
     """
 
     files: tuple[str, ...]
@@ -40,17 +45,21 @@ class ClassFolders:
 
 
 def read(names: Iterable[str], wanted: Split = "test") -> ClassFolders | None:
-    """The images among the names, which are relative; ``None`` if there are none.
+    """Find the images among relative names. Return ``None`` if there are none.
 
-    To train, images need no classes: those of one class, or in no class's folder, are then given without targets. To
-    test, there are none unless they lie in class folders.
+    For training, images need no classes. If there is only one class, or no folder of a class, the result has no
+    targets. For testing, only images in class folders count.
+
+    Args:
+        names: The relative names of files.
+        wanted: The preferred split.
     """
     images = [path for path in map(PurePosixPath, names) if path.suffix.lower() in SUFFIXES]
     order = SPLITS if wanted == "test" else SPLITS[::-1]
-    found = _find_sorted(images, order)
-    if wanted == "train" and (found is None or len(found.classes) == 1):
+    sorted_images = _find_sorted(images, order)
+    if wanted == "train" and (sorted_images is None or len(sorted_images.classes) == 1):
         return _find_unsorted(images, order)
-    return found
+    return sorted_images
 
 
 def _find_sorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> ClassFolders | None:
@@ -75,11 +84,11 @@ def _find_unsorted(images: Iterable[PurePosixPath], order: tuple[str, ...]) -> C
 
 
 def _strip_outer_folders(parts: _Inner, depth: int) -> _Inner:
-    """Without the folders that lie around everything, as long as ``depth`` parts are left of each name."""
+    """Remove the folders that all names share, but keep at least ``depth`` components of each name."""
     while parts and min(map(len, parts.values())) > depth and len({inner[0] for inner in parts.values()}) == 1:
         parts = {name: inner[1:] for name, inner in parts.items()}
     return parts
 
 
-def _choose_split(there: set[str], order: tuple[str, ...]) -> str | None:
-    return next((split for split in order if split in there), None)
+def _choose_split(names: set[str], order: tuple[str, ...]) -> str | None:
+    return next((split for split in order if split in names), None)

@@ -1,7 +1,7 @@
-"""Labelled images to measure and calibrate with, and seeded noise where there are none.
+"""Labelled images for accuracy and calibration, and seeded noise.
 
-What a data set is called, the forms in which it may lie on the disk, and which of a network's outputs its classes are.
-Nothing is decoded before it is asked for.
+This module knows the names of datasets, their forms on disk, and how their classes map to the outputs of a network. No
+image is decoded before it is needed.
 """
 
 from __future__ import annotations
@@ -30,21 +30,26 @@ from runtimes.errors import (
     ModelMismatchError,
     ResourceError,
     UsageError,
+    nearest,
     quote,
 )
 from runtimes.images import prefetch
 from runtimes.images.preprocessing import Image, Pixels, Preprocessing, fit_image, normalise
 
 BUNDLED_NAME = "fashion-mnist"
-"""The data set that comes with rexport: weights made for it are checked and measured on it unasked."""
+"""The dataset that comes with rexport. Weights trained on it are checked and measured on it by default."""
+
+CIFAR_NAME = "cifar10"
+"""The name of CIFAR-10, which is used with its path: ``cifar10:PATH``."""
 
 BUNDLED: dict[Split, Path] = {
     "test": Path(__file__).parents[1] / "bundled" / f"{BUNDLED_NAME}-test.npz",
     "train": Path(__file__).parents[1] / "bundled" / f"{BUNDLED_NAME}-train-sample.npz",
 }
-"""The whole test set, and 1,000 images of the training set."""
+"""The files of the bundled dataset: the whole test set, and 1,000 images of the training set."""
 
-FORMS = f"{BUNDLED_NAME}, cifar10:PATH, or the path of a folder or tar archive with CIFAR-10 or with one folder a class"
+FORMS = f"{BUNDLED_NAME}, {CIFAR_NAME}:PATH, or a folder or tar archive with CIFAR-10 or with one folder for each class"
+"""The accepted forms of a dataset, for messages and help texts."""
 
 _BUNDLED_LIMIT_BYTES = 64 << 20
 
@@ -54,7 +59,13 @@ _Batches: TypeAlias = Generator[tuple[NDArray[np.int64], Pixels], None, None]
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that could not be decoded, and why."""
+    """An image that cannot be decoded.
+
+    Attributes:
+        index: The index of the image in the dataset.
+        label: The label of the image.
+        error: The error that names the image.
+    """
 
     index: int
     label: str
@@ -63,14 +74,14 @@ class Unreadable:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with their classes, or without.
+    """Images with or without classes.
 
     Attributes:
-        name: for tables, as "fashion-mnist" or "photos/val".
-        classes: names of the classes, in the order of the targets; none where the images are not sorted.
-        targets: (n,) int64, indices into ``classes``; ``None`` where the images are not sorted.
-        images: n of them: paths, encoded bytes, or a uint8 array (n, h, w) or (n, h, w, 3).
-        labels: n names for messages: an image's path, or its number in the published or bundled file.
+        name: The name for tables, for example "fashion-mnist" or "photos/val".
+        classes: The class names in the order of the targets. Empty without classes.
+        targets: The indices into ``classes``, int64 (n,), or ``None`` without classes.
+        images: The n images: paths, encoded bytes, or a uint8 array (n, h, w) or (n, h, w, 3).
+        labels: The n names of images for messages: a path, or the number in the published or bundled file.
     """
 
     name: str
@@ -80,49 +91,66 @@ class Dataset:
     labels: Sequence[str]
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.images)
 
     def image(self, index: int) -> Image:
-        """The image as it lies there; ``runtimes.images.preprocessing`` decodes it."""
+        """Return the image as it is stored. ``runtimes.images.preprocessing`` decodes it."""
         return self.images[index]
 
     def label(self, index: int) -> str:
-        """What messages call the image."""
+        """Return the name of the image for messages."""
         return self.labels[index]
 
     def batches(
         self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None = None
     ) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
-        """Indices (b,) and prepared images (b, c, h, w) of all images in order, ``size`` at a time.
+        """Yield the indices and the prepared images of all images in order.
 
-        A few threads decode ahead; they end with the batches, or when the generator is closed. Of images that are one
-        array a batch is prepared as a whole. With a list for ``unreadable``, broken images are put into it instead of
-        raised: their batch is then smaller, or left out if nothing of it remains.
+        Threads decode images ahead. They end with the last batch, or when the generator is closed. Images that are one
+        array are prepared as whole batches if possible.
+
+        Args:
+            preprocessing: The preparation of the images.
+            size: The largest number of images in a batch.
+            unreadable: A list that receives the broken images. Their batches are smaller, or left out if they are
+                empty. Without a list, a broken image raises an error.
+
+        Yields:
+            The indices, int64 (b,), and the images, float32 (b, c, h, w). The arrays belong to the caller.
 
         Raises:
-            InputError: an image is broken; it is named.
-            ResourceError: an image file is missing or unreadable.
-            BackendUnavailableError: Pillow is needed and missing.
-            UsageError: ``size`` below 1.
+            InputError: An image is broken. The message names the image.
+            ResourceError: An image file is missing or unreadable.
+            BackendUnavailableError: Pillow is needed but not installed.
+            UsageError: ``size`` is below 1.
         """
         return _normalise_batches(self._batches(preprocessing, size, unreadable), preprocessing)
 
     def pixels(
         self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None = None
     ) -> Generator[tuple[NDArray[np.int64], Pixels], None, None]:
-        """As ``batches``, with the images as a network of raw pixels takes them: uint8 (b, h, w, c), not normalised.
+        """Yield the indices and the images as a network of raw pixels takes them, without normalisation.
+
+        Args:
+            preprocessing: As for ``batches``.
+            size: As for ``batches``.
+            unreadable: As for ``batches``.
+
+        Yields:
+            The indices, int64 (b,), and the images, uint8 (b, h, w, c). The arrays belong to the caller.
 
         Raises:
-            RexportError: as ``batches``.
+            RexportError: As for ``batches``.
         """
-        return _in_memory(self._batches(preprocessing, size, unreadable))
+        return _copy_batches(self._batches(preprocessing, size, unreadable))
 
     def _batches(self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None) -> _Batches:
-        """As ``pixels``; an array may be read-only and hold a grey once for three colours."""
+        """Return the batches of ``pixels``. The arrays may be read-only and share memory between channels."""
         if size < 1:
-            raise UsageError(f"the batch must be at least 1, not {size}", code="batch-below-one")
+            raise UsageError(f"the batch size must be at least 1, not {size}", code="batch-below-one")
         if isinstance(self.images, np.ndarray) and _fit_together(self.images, preprocessing):
-            return _together(self.images, preprocessing, size)
+            return _prepare_batches(self.images, preprocessing, size)
         return self._read_batches(preprocessing, size, unreadable)
 
     def _read_batches(self, preprocessing: Preprocessing, size: int, unreadable: list[Unreadable] | None) -> _Batches:
@@ -147,14 +175,14 @@ class Dataset:
 
 
 def _fit_together(images: Pixels, preprocessing: Preprocessing) -> bool:
-    """Whether a batch of these images is fitted as one: where they have their size, and grey at most becomes colour."""
+    """Return whether batches can be prepared whole: images need no resizing, and their channels fit or are grey."""
     channels = images.shape[3] if images.ndim == 4 else 1
-    sized = preprocessing.resize in (None, min(images.shape[1:3]))
-    return sized and (channels, preprocessing.channels) in ((1, 1), (1, 3), (3, 3))
+    keeps_size = preprocessing.resize in (None, min(images.shape[1:3]))
+    return keeps_size and (channels, preprocessing.channels) in ((1, 1), (1, 3), (3, 3))
 
 
-def _together(images: Pixels, preprocessing: Preprocessing, size: int) -> _Batches:
-    """The images of a batch are fitted as the channels of one: what fitting costs is then paid once a batch."""
+def _prepare_batches(images: Pixels, preprocessing: Preprocessing, size: int) -> _Batches:
+    """Prepare the images of a batch as the channels of one image, so that the cost arises once for each batch."""
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         count, height, width, *rest = batch.shape
@@ -166,8 +194,8 @@ def _together(images: Pixels, preprocessing: Preprocessing, size: int) -> _Batch
         yield np.arange(start, start + count), np.broadcast_to(np.ascontiguousarray(pixels), shape)
 
 
-def _in_memory(batches: _Batches) -> _Batches:
-    """The same in arrays of their own."""
+def _copy_batches(batches: _Batches) -> _Batches:
+    """Copy the images of each batch into a new array."""
     with closing(batches):
         for indices, pixels in batches:
             yield indices, np.array(pixels, order="C")
@@ -182,22 +210,31 @@ def _normalise_batches(
 
 
 def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> Dataset:
-    """The data set of that name or at that path.
+    """Open the dataset with a name, or at a path.
 
-    ``fashion-mnist`` is the bundled test set, or the bundled sample of its training set. A path is judged by what lies
-    there: CIFAR-10, in its Python or binary version, or one folder a class; as a folder or in a tar archive. Where it
-    has several parts, that of the ``split`` is taken, else what comes nearest. To ``train``, which calibrating also
-    is, images need no classes and may lie in the folder itself. ``cifar10:PATH`` also requires the classes to be
-    CIFAR-10's.
+    ``fashion-mnist`` is the bundled test set, or the bundled sample of its training set. At a path, the content
+    determines the form: CIFAR-10 in its Python or binary version, or one folder for each class, in a folder or a tar
+    archive. ``cifar10:PATH`` also requires the classes of CIFAR-10. For the split ``train``, images need no classes and
+    may lie in the folder itself.
 
-    With a ``limit`` the images are drawn by a shuffle of seed 0: the same ones each time, not all of the first class,
-    and those of a smaller limit are the first of a larger one's.
+    Args:
+        spec: The name or the path.
+        limit: The largest number of images, drawn by a shuffle with seed 0. Each call draws the same images, and a
+            smaller limit draws the first images of a larger one. ``None`` keeps all images in order.
+        split: The preferred part. If the dataset does not have it, another part is opened.
 
     Raises:
-        UsageError: an unknown name, or a limit below 1.
-        ResourceError: nothing there, or not readable.
-        ArtifactError: no data set, or a damaged one.
-        UnsafeArtifactError: it could run code or reach outside its folder.
+        UsageError: The name is unknown, or the limit is below 1.
+        ResourceError: The path is missing or unreadable.
+        ArtifactError: There is no dataset at the path, or it is damaged.
+        UnsafeArtifactError: The dataset could run code or reach outside its folder.
+
+    Example:
+        Read at most 1,000 images::
+
+            dataset = open_dataset("photos/", limit=1000)
+            for indices, images in dataset.batches(preprocessing, size=32):
+                ...
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be at least 1 image, not {limit}", code="limit-below-one")
@@ -206,68 +243,82 @@ def open_dataset(spec: str, limit: int | None = None, split: Split = "test") -> 
 
 
 def _open_spec(spec: str, split: Split) -> Dataset:
-    if spec == BUNDLED_NAME:
+    exists = _exists(Path(spec))
+    if spec == BUNDLED_NAME or (spec.lower() == BUNDLED_NAME and not exists):
         return _open_bundled(split)
     name, colon, rest = spec.partition(":")
-    if name != "cifar10":
+    if name.lower() != CIFAR_NAME or exists:
         return _open_path(spec, split)
     if not colon or not rest:
-        raise UsageError("cifar10 is not bundled", code="cifar10-not-bundled", hint="name where it lies: cifar10:PATH")
+        raise UsageError(
+            "CIFAR-10 is not bundled with rexport", code="cifar10-not-bundled", hint="download it and use cifar10:PATH"
+        )
     dataset = _open_path(rest, split)
     if [_plain(name) for name in dataset.classes] != list(cifar.CLASSES):
-        classes = quote(", ".join(dataset.classes)) or "not told"
-        raise ArtifactError(f"not CIFAR-10: its classes are {classes}", code="cifar10-classes-differ", path=rest)
+        classes = quote(", ".join(dataset.classes)) or "unknown"
+        raise ArtifactError(
+            f"the dataset is not CIFAR-10: its classes are {classes}", code="cifar10-classes-differ", path=rest
+        )
     return dataset
 
 
 def _open_path(path: str, split: Split) -> Dataset:
-    place = Path(path)
-    if not _exists(place):
+    root = Path(path)
+    if not _exists(root):
         if "/" in path or ".tar" in path:
             raise ResourceError(
-                "no such file or folder", code="dataset-missing", path=path, hint=f"data is {FORMS}", errno=errno.ENOENT
+                "no such file or folder",
+                code="dataset-missing",
+                path=path,
+                hint=f"datasets are {FORMS}",
+                errno=errno.ENOENT,
             )
-        raise UsageError(f"no data set {quote(path)!r}", code="dataset-unknown", hint=FORMS)
-    found = archives.read(place)
-    name = place.resolve().name.split(".tar")[0].removesuffix(".tgz").removesuffix(".txz") or "data"
-    table = cifar.read(found, split)
-    if table is not None:
-        images, targets, part = table
-        return _table("cifar10", part, cifar.CLASSES, targets, images)
-    sorted_ = class_folders.read(found.files, split)
-    if sorted_ is None:
-        where, hint = _EXPECTED[split]
+        similar = nearest(path, (BUNDLED_NAME, CIFAR_NAME))
+        hint = f"datasets are {FORMS}" if similar is None else f"did you mean {similar}?"
+        raise UsageError(f"unknown dataset {quote(path)!r}", code="dataset-unknown", hint=hint)
+    members = archives.read(root)
+    name = root.resolve().name.split(".tar")[0].removesuffix(".tgz").removesuffix(".txz") or "data"
+    published = cifar.read(members, split)
+    if published is not None:
+        images, targets, part = published
+        return _array_dataset("cifar10", part, cifar.CLASSES, targets, images)
+    folders = class_folders.read(members.files, split)
+    if folders is None:
+        location, hint = _EXPECTED[split]
         raise ArtifactError(
-            f"no data set: among its {len(found.files):,} files is neither CIFAR-10 nor an image{where}",
+            f"there is no dataset here: the {len(members.files):,} files contain neither CIFAR-10 nor images{location}",
             code="dataset-empty",
-            path=place,
+            path=root,
             hint=hint,
         )
     return Dataset(
-        name if sorted_.split is None else f"{name}/{sorted_.split}",
-        sorted_.classes,
-        None if sorted_.targets is None else np.array(sorted_.targets, np.int64),
-        [found.files[file] for file in sorted_.files],
-        [str(place / file) for file in sorted_.files],
+        name if folders.split is None else f"{name}/{folders.split}",
+        folders.classes,
+        None if folders.targets is None else np.array(folders.targets, np.int64),
+        [members.files[file] for file in folders.files],
+        [str(root / file) for file in folders.files],
     )
 
 
 _EXPECTED: dict[Split, tuple[str, str]] = {
-    "test": (" in a class's folder", "expected CLASS/IMAGE.jpg or test/CLASS/IMAGE.jpg, test_batch or test_batch.bin"),
+    "test": (" in class folders", "expected CLASS/IMAGE.jpg or test/CLASS/IMAGE.jpg, test_batch or test_batch.bin"),
     "train": ("", "expected IMAGE.jpg, CLASS/IMAGE.jpg or train/CLASS/IMAGE.jpg, data_batch_1 or data_batch_1.bin"),
 }
+"""The end of the message and the hint of an empty dataset, for each split."""
 
 
-def _table(name: str, split: Split, classes: tuple[str, ...], targets: NDArray[np.int64], images: Pixels) -> Dataset:
+def _array_dataset(
+    name: str, split: Split, classes: tuple[str, ...], targets: NDArray[np.int64], images: Pixels
+) -> Dataset:
     name = name if split == "test" else f"{name}/{split}"
     return Dataset(name, classes, targets, images, [f"{name}[{i}]" for i in range(len(targets))])
 
 
-def _exists(place: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        return place.exists()
+        return path.exists()
     except OSError as error:
-        raise ResourceError.from_os(error, place, "read") from error
+        raise ResourceError.from_os(error, path, "read") from error
 
 
 def _open_bundled(split: Split) -> Dataset:
@@ -283,7 +334,7 @@ def _open_bundled(split: Split) -> Dataset:
             path=path,
             hint="pip install --force-reinstall rexport",
         ) from error
-    return _table(BUNDLED_NAME, split, tuple(map(str, classes)), targets, images)
+    return _array_dataset(BUNDLED_NAME, split, tuple(map(str, classes)), targets, images)
 
 
 def _draw_subset(dataset: Dataset, limit: int) -> Dataset:
@@ -298,34 +349,45 @@ def _draw_subset(dataset: Dataset, limit: int) -> Dataset:
 
 
 def targets_for(dataset: Dataset, labels: Sequence[str] | None, classes: int) -> NDArray[np.int64]:
-    """The data set's targets as indices of a network's outputs, of which there are ``classes``: (n,).
+    """Return the targets of a dataset as indices of a network's outputs, int64 (n,).
+
+    Args:
+        dataset: The dataset.
+        labels: The labels of the network, or ``None`` if unknown.
+        classes: The number of outputs of the network.
 
     Raises:
-        ModelMismatchError: as ``map_classes``; or the images are not sorted into classes.
+        ModelMismatchError: As for ``map_classes``, or the images have no classes.
     """
     if dataset.targets is None:
         raise ModelMismatchError(
             f"the images of {dataset.name} have no classes",
             code="classes-missing",
-            hint="sort them into one folder a class",
+            hint="put the images of each class into a folder of its own",
         )
     return map_classes(dataset.classes, labels, classes)[dataset.targets]
 
 
 def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int) -> NDArray[np.int64]:
-    """The output that each of the data set's classes ``names`` belongs to: (len(names),), for ``names[targets]``.
+    """Return the output of a network for each class of a dataset, int64 (len(names),).
 
-    Classes are matched by name where the network's ``labels`` are the same names, in whatever order; case, hyphens
-    and underscores do not count. Where the names are others, or unknown, class i is output i.
+    If the labels are the same names in any order, classes are matched by name. Case, hyphens and underscores are
+    ignored. Otherwise class i belongs to output i.
+
+    Args:
+        names: The class names of the dataset.
+        labels: The labels of the network, or ``None`` if unknown.
+        classes: The number of outputs of the network.
 
     Raises:
-        ModelMismatchError: the numbers of classes differ, or only some names are the same and not in the same places.
+        ModelMismatchError: The numbers of classes differ, or only some names are the same and one of them has another
+            position.
     """
     if len(names) != classes:
         raise ModelMismatchError(
-            f"data of {len(names)} classes for a network of {classes} classes",
+            f"the dataset has {len(names)} classes, but the network has {classes}",
             code="class-count-mismatch",
-            hint=f"take data of {classes} classes, or export with --num-classes {len(names)}",
+            hint=f"use a dataset of {classes} classes, or export with --num-classes {len(names)}",
         )
     identity = np.arange(classes, dtype=np.int64)
     ours, theirs = [_plain(name) for name in names], [_plain(name) for name in labels or ()]
@@ -333,14 +395,14 @@ def map_classes(names: Sequence[str], labels: Sequence[str] | None, classes: int
         return identity
     if set(ours) == set(theirs) and len(set(ours)) == classes:
         return np.array([theirs.index(name) for name in ours], np.int64)
-    places = zip(names, ours, theirs, strict=True)
-    moved = [name for name, mine, other in places if mine != other and mine in theirs]
+    pairs = zip(names, ours, theirs, strict=True)
+    moved = [name for name, mine, other in pairs if mine != other and mine in theirs]
     if moved:
         raise ModelMismatchError(
-            f"the data's classes are not the network's labels, though {quote(moved[0])!r} is among both, "
-            "in different places",
+            f"the classes of the dataset cannot be matched to the labels of the network: {quote(moved[0])!r} is in "
+            "both, at different positions",
             code="class-order-unclear",
-            hint="export with --labels naming the data's classes in the network's order",
+            hint="export with --labels FILE, with the class names of the dataset in the order of the outputs",
         )
     return identity
 
@@ -350,19 +412,27 @@ def _plain(name: str) -> str:
 
 
 def noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
-    """Standard normal float32 of that shape, the same for a seed on every machine.
+    """Return standard normal noise, float32 of the given shape. One seed gives the same numbers on all machines.
+
+    Args:
+        shape: The shape.
+        seed: The seed, at least 0.
 
     Raises:
-        UsageError: a seed below 0.
+        UsageError: The seed is negative.
     """
     return _generator(seed).standard_normal(shape).astype(np.float32)
 
 
 def noise_pixels(shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
-    """Evenly distributed uint8 of that shape, the same for a seed on every machine.
+    """Return uniformly distributed pixels, uint8 of the given shape. One seed gives the same numbers on all machines.
+
+    Args:
+        shape: The shape.
+        seed: The seed, at least 0.
 
     Raises:
-        UsageError: a seed below 0.
+        UsageError: The seed is negative.
     """
     return _generator(seed).integers(0, 256, shape, np.uint8)
 

@@ -1,1 +1,1 @@
-"""What a command has to say, as a list of blocks, and the terminal that shows it."""
+"""The output of a command as a list of blocks, and its rendering on a terminal."""

@@ -1,4 +1,4 @@
-"""A document as data: blocks in the order in which a terminal shows them. Renderers decide how each kind looks."""
+"""Documents as data: blocks in the order of a terminal. Renderers define how each kind of block looks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal, TypeAlias, TypeVar
 from exporter.format import ABSENT
 
 Kind: TypeAlias = Literal["note", "warning", "failure"]
-"""Of a remark: whether figures are only explained, or are to be doubted, or are missing."""
+"""The kind of a remark: an explanation, a reason to doubt figures, or the reason why figures are missing."""
 
 PLAIN_WIDTH = 100
-"""Columns of a document that goes to a file or a pipe."""
+"""The default width in columns of a document in a file or a pipe."""
 
 
 class Block:
-    """Anything that a document says. Renderers pass over kinds that they do not know, as a terminal does plots."""
+    """A part of a document. A renderer skips the kinds of blocks that it does not know, as a terminal skips plots."""
 
 
 B = TypeVar("B", bound=Block)
@@ -25,11 +25,12 @@ B = TypeVar("B", bound=Block)
 
 @dataclass(frozen=True)
 class Sentence(Block):
-    """A paragraph of one sentence or two.
+    """A paragraph of one or two sentences.
 
     Attributes:
-        role: a headline says what came of it; an aside stands back.
-        outcome: a word by which a page's style sheet colours a headline.
+        text: The text.
+        role: ``headline`` for the main result, ``aside`` for a less important paragraph.
+        outcome: The word by which the style sheet of a page colours a headline.
     """
 
     text: str
@@ -39,7 +40,13 @@ class Sentence(Block):
 
 @dataclass(frozen=True)
 class Remark(Block):
-    """What must be known beside the figures. ``code`` names the problem; the text may change."""
+    """A remark on the figures.
+
+    Attributes:
+        text: The text, which may change between versions.
+        kind: The kind of the remark.
+        code: The stable code of the problem.
+    """
 
     text: str
     kind: Kind = "note"
@@ -51,27 +58,30 @@ class TableColumn:
     """The head of a column.
 
     Attributes:
-        left: text stands at the left, numbers at the right.
-        unbroken: its cells are never wrapped.
-        wide: shown only where there is room, as on a page.
-        foreign: it holds somebody else's numbers.
+        heading: The text.
+        left: Whether cells are aligned left, as text is. Numbers are aligned right.
+        unbroken: Whether cells are never wrapped.
+        priority: A narrow terminal first leaves out the columns of the highest number, but never those of 0. A narrow
+            page hides all others until the reader asks for them.
+        stacked: Whether a narrow page puts the cells under the head of their row.
     """
 
     heading: str
     left: bool = False
     unbroken: bool = False
-    wide: bool = False
-    foreign: bool = False
+    priority: int = 0
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """The cells of a line.
+    """A row of a table.
 
     Attributes:
-        attributes: what a page's filters look at: ``runtime``, ``precision`` and ``words``.
-        state: ``best`` is marked; ``missing`` has no numbers, and stands only where there is room for its remark too;
-            ``strong`` heads the lines beneath it; ``total`` sums up those above.
+        cells: The texts, one for each column.
+        attributes: The values for the filters of a page: ``backend``, ``precision`` and ``words``.
+        state: ``best`` is highlighted. ``missing`` has no numbers and appears only on a page. ``strong`` is the heading
+            of the rows below it. ``total`` is the sum of the rows above it.
     """
 
     cells: tuple[str, ...]
@@ -81,13 +91,16 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table(Block):
-    """Cells as text.
+    """A table of texts.
 
     Attributes:
-        caption: stands over the table everywhere.
-        label: stands over it on a page, which has room for it.
-        name: a word by which a page's style sheet and scripts know it.
-        aside: less important than what stands before it.
+        columns: The heads of the columns.
+        rows: The rows.
+        caption: The text above the table in all renderings.
+        label: The text above the table on a page only.
+        name: The word by which the style sheet and the scripts of a page identify the table.
+        aside: Whether the table is less important than the blocks before it.
+        elsewhere: A sentence that says where to find the columns that a narrow terminal leaves out.
     """
 
     columns: tuple[TableColumn, ...]
@@ -96,27 +109,37 @@ class Table(Block):
     label: str = ""
     name: str = ""
     aside: bool = False
+    elsewhere: str = ""
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """Of all columns."""
+        """The headings of all columns."""
         return tuple(column.heading for column in self.columns)
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
-        """Row by row."""
+        """The texts of all rows."""
         return tuple(row.cells for row in self.rows)
 
     def drop_empty(self) -> Table:
-        """The table without the columns in which nothing stands."""
+        """Return the table without columns in which each cell is ``ABSENT``."""
         return self._with([any(cell != ABSENT for cell in cells) for cells in zip(*self.cells, strict=True)])
 
     def narrow(self) -> Table:
-        """The table without what is shown only where there is room: wide columns, and rows that are missing."""
-        there = tuple(row for row in self.rows if row.state != "missing")
-        if there == self.rows and not any(column.wide for column in self.columns):
+        """Return the table without ``missing`` rows, which have remarks, and then without empty columns."""
+        present = tuple(row for row in self.rows if row.state != "missing")
+        return self if present == self.rows else replace(self, rows=present).drop_empty()
+
+    def leave_out(self) -> Table:
+        """Return the table without the last column of the highest priority number.
+
+        If all columns have priority 0, the table itself is returned.
+        """
+        highest = max(column.priority for column in self.columns)
+        if highest == 0:
             return self
-        return replace(self, rows=there)._with([not column.wide for column in self.columns]).drop_empty()
+        last = max(index for index, column in enumerate(self.columns) if column.priority == highest)
+        return self._with([index != last for index in range(len(self.columns))])
 
     def _with(self, kept: Sequence[bool]) -> Table:
         rows = tuple(replace(row, cells=tuple(compress(row.cells, kept))) for row in self.rows)
@@ -125,7 +148,14 @@ class Table(Block):
 
 @dataclass(frozen=True)
 class Verdict(Block):
-    """A claim, where it stands, what was found, and the outcome in a word."""
+    """A claim and whether the findings support it.
+
+    Attributes:
+        outcome: The result in one word.
+        claim: The claim.
+        source: The place of the claim, for example a table of a paper. It may be empty.
+        found: The finding.
+    """
 
     outcome: str
     claim: str
@@ -135,7 +165,12 @@ class Verdict(Block):
 
 @dataclass(frozen=True)
 class Definitions(Block):
-    """Names and what they are. ``brief`` is the line that stands for all of them where there is little room."""
+    """Names with their definitions.
+
+    Attributes:
+        pairs: The (name, definition) pairs.
+        brief: One line that replaces all definitions in a narrow rendering.
+    """
 
     pairs: tuple[tuple[str, str], ...]
     brief: str = ""
@@ -143,14 +178,23 @@ class Definitions(Block):
 
 @dataclass(frozen=True)
 class Command(Block):
-    """A command line, as a shell takes it."""
+    """A command line for a shell.
+
+    Attributes:
+        text: The command line.
+    """
 
     text: str
 
 
 @dataclass(frozen=True)
 class Folded(Block):
-    """Blocks that a reader of a page unfolds."""
+    """Blocks that the reader of a page can unfold.
+
+    Attributes:
+        summary: The text of the fold.
+        blocks: The blocks inside.
+    """
 
     summary: str
     blocks: tuple[Block, ...]
@@ -158,11 +202,14 @@ class Folded(Block):
 
 @dataclass(frozen=True)
 class Section(Block):
-    """Blocks under a title, or more of the section before where there is none.
+    """Blocks under a title.
 
     Attributes:
-        more: the summary under which Markdown folds what is not of first importance; empty for the document's own.
-        appendix: it belongs to the whole document, as the machine does.
+        title: The title. If it is empty, the blocks continue the section before.
+        blocks: The blocks.
+        more: The summary of the fold in which Markdown puts less important blocks. If it is empty, Markdown uses that
+            of the document.
+        appendix: Whether the section is about the whole document, such as the description of the machine.
     """
 
     title: str
@@ -171,14 +218,19 @@ class Section(Block):
     appendix: bool = False
 
     def all_of(self, kind: type[B]) -> tuple[B, ...]:
-        """The blocks of a kind, folded ones too."""
+        """Return the blocks of a kind, including those in folds of this section."""
         parts = (block.blocks if isinstance(block, Folded) else (block,) for block in self.blocks)
         return tuple(block for blocks in parts for block in blocks if isinstance(block, kind))
 
 
 @dataclass(frozen=True)
 class Summary(Block):
-    """What came of the whole: last on a terminal, first on a page."""
+    """The result of the whole document. A terminal shows it last, a page first.
+
+    Attributes:
+        remarks: The remarks.
+        title: The title, which may be empty.
+    """
 
     remarks: tuple[Remark, ...]
     title: str = ""
@@ -186,19 +238,25 @@ class Summary(Block):
 
 @dataclass(frozen=True)
 class Legend(Block):
-    """Lines that explain the columns."""
+    """Explanations of table columns.
+
+    Attributes:
+        lines: The lines of text.
+    """
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Document:
-    """All that a command has to say.
+    """The whole output of a command.
 
     Attributes:
-        about: when and where, in a line under the title of a page.
-        more: the summary under which Markdown folds legend and appendices.
-        plain_width: columns where it goes to a file or a pipe.
+        title: The title.
+        blocks: The blocks in the order of a terminal.
+        about: The time and the machine, as one line under the title of a page.
+        more: The summary of the fold in which Markdown puts legends and appendices.
+        plain_width: The width in columns in a file or a pipe.
     """
 
     title: str
@@ -209,15 +267,15 @@ class Document:
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        """In their order."""
+        """The sections in their order."""
         return tuple(block for block in self.blocks if isinstance(block, Section))
 
     @property
     def summary(self) -> Summary:
-        """The one that it has, or an empty one."""
+        """The first summary, or an empty one."""
         return next((block for block in self.blocks if isinstance(block, Summary)), Summary(()))
 
     @property
     def legend(self) -> tuple[str, ...]:
-        """The lines that explain the columns of all tables."""
+        """The lines of all legends."""
         return tuple(line for block in self.blocks if isinstance(block, Legend) for line in block.lines)

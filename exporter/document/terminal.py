@@ -1,9 +1,10 @@
-"""A document on a terminal, or as plain text in a file or a pipe."""
+"""Rendering of documents on a terminal, or as plain text in a file or a pipe."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from exporter.document.blocks import (
@@ -17,6 +18,7 @@ from exporter.document.blocks import (
     Sentence,
     Summary,
     Table,
+    TableColumn,
     Verdict,
 )
 
@@ -26,9 +28,27 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+MARK = ">"
+"""The mark of the best rows in a table, which is visible also in a pipe and with NO_COLOR."""
+
+_GAP = 2
+"""The number of characters between two columns."""
+
+_TEXT_WIDTH = 12
+"""The smallest width of a column of text, whose cells are wrapped. Numbers are never broken."""
+
+
 def print_document(document: Document, file: TextIO) -> None:
-    """Prints the blocks in their order: as wide as the terminal is and with emphasis there, else plain and
-    ``plain_width`` columns wide. Plots, commands and definitions stay out, but for what is brief."""
+    """Print the blocks of a document in their order.
+
+    On a terminal, the text is as wide as the terminal and has emphasis. In a file or a pipe, it is plain and
+    ``document.plain_width`` columns wide. Plots, commands and definitions are skipped, except for the brief lines of
+    definitions in an appendix.
+
+    Args:
+        document: The document.
+        file: The text stream, which stays open.
+    """
     from rich.console import Console
 
     width = None if file.isatty() else document.plain_width
@@ -36,7 +56,7 @@ def print_document(document: Document, file: TextIO) -> None:
 
 
 def as_text(document: Document) -> str:
-    """The plain text of a document; no line ends in a space."""
+    """Return the plain text of a document. No line ends in a space."""
     file = io.StringIO()
     print_document(document, file)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
@@ -89,16 +109,56 @@ def _print_table(table: Table, console: Console) -> None:
     if table.caption:
         console.print()
         console.print(_text(table.caption))
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table, left_out = _fit(_marked(table), console.width)
+    rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
         side: Literal["left", "right"] = "left" if column.left else "right"
-        shown.add_column(_text(column.heading), justify=side, no_wrap=column.unbroken, overflow="fold")
+        unbroken = column.unbroken or not column.left
+        rich_table.add_column(_text(column.heading), justify=side, no_wrap=unbroken, overflow="fold")
     for row in table.rows:
         if row.state == "total":
-            shown.add_section()
-        shown.add_row(*map(_text, row.cells), style="bold" if row.state == "strong" else "")
-    console.print(shown)
+            rich_table.add_section()
+        rich_table.add_row(*map(_text, row.cells), style="bold" if row.state in ("best", "strong") else "")
+    width = console.width
+    least = [min(cell, _TEXT_WIDTH) if column.left and not column.unbroken else cell for column, cell in _widths(table)]
+    console.width = max(width, _width(least))  # the terminal wraps long lines, so no number is cut
+    console.print(rich_table)
+    console.width = width
+    if left_out:
+        columns = ", ".join(column.heading for column in left_out)
+        console.print(_text(f"Left out at {width} characters: {columns}. {table.elsewhere}".rstrip(), "dim"))
     console.print()
+
+
+def _marked(table: Table) -> Table:
+    """Return the table with a first column that marks the best rows, or unchanged if there are none."""
+    if all(row.state != "best" for row in table.rows):
+        return table
+    rows = tuple(replace(row, cells=(MARK if row.state == "best" else "", *row.cells)) for row in table.rows)
+    return replace(table, columns=(TableColumn("", left=True, unbroken=True), *table.columns), rows=rows)
+
+
+def _fit(table: Table, width: int) -> tuple[Table, tuple[TableColumn, ...]]:
+    """Return the table without the columns that have no room, and these columns in their order."""
+    fitting = table
+    while (
+        _width([characters for _, characters in _widths(fitting)]) > width
+        and (fewer := fitting.leave_out()) is not fitting
+    ):
+        fitting = fewer
+    return fitting, tuple(column for column in table.columns if column not in fitting.columns)
+
+
+def _widths(table: Table) -> Iterator[tuple[TableColumn, int]]:
+    """Yield each column with the number of characters in its longest cell."""
+    from rich.cells import cell_len
+
+    for column, *cells in zip(table.columns, *table.cells, strict=True):
+        yield column, max(map(cell_len, (column.heading, *cells)))
+
+
+def _width(columns: Sequence[int]) -> int:
+    return sum(columns) + _GAP * (len(columns) - 1)
 
 
 def _verdict(verdict: Verdict) -> RichTable:
@@ -114,7 +174,7 @@ def _verdict(verdict: Verdict) -> RichTable:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Without what moves a terminal's cursor."""
+    """Return the text without control characters, which could move the cursor of a terminal."""
     from rich.text import Text
 
     return Text("".join(c if c.isprintable() or c == "\n" else " " for c in text), style=style)

@@ -1,1 +1,1 @@
-"""Why an artifact is not faster, and where it differs from fp32."""
+"""Explanations of artifacts: why they are not faster, and where they differ from fp32."""

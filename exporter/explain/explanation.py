@@ -1,6 +1,6 @@
-"""Why an artifact is not faster, and where it goes wrong: what ran, and every layer's error against fp32.
+"""Explanation of an artifact: the steps that were executed, and the error of each layer against fp32.
 
-Either half may be impossible. It then has a reason in its place, and the other half is given all the same.
+Either half can be impossible. Its reason then replaces it, and the other half is still returned.
 """
 
 from __future__ import annotations
@@ -41,22 +41,25 @@ if TYPE_CHECKING:
     import onnx
 
 DEFAULT_IMAGES = 32
+"""The default number of images for the comparison with fp32."""
 
 LIMIT_BYTES = 1 << 30
-"""Of weights, which may become twice as many in float32: protocol buffers end at 2 GiB."""
+"""The largest size of weights. They can double in float32, and protocol buffers end at 2 GiB."""
 
 
 @dataclass(frozen=True)
 class ExplanationRequest:
-    """What to explain, and how.
+    """The request for an explanation.
 
     Attributes:
-        path: the artifact.
-        backend, device, threads: as ``runtimes.open`` takes them.
-        against: an fp32 ONNX file of the same network; ``None`` makes one from where the artifact came from.
-        data: images to compare on, as ``exporter.data.dataset.open_dataset`` takes them; ``None`` takes the test
-        vectors.
-        images: how many of ``data`` at most.
+        path: The artifact.
+        backend: As for ``runtimes.open``.
+        device: As for ``runtimes.open``.
+        threads: As for ``runtimes.open``.
+        against: An fp32 ONNX file of the same network. ``None`` exports one from the origin of the artifact.
+        data: The images for the comparison, as for ``exporter.data.dataset.open_dataset``. ``None`` means the test
+            vectors.
+        images: The largest number of images from ``data``.
     """
 
     path: Path
@@ -70,17 +73,17 @@ class ExplanationRequest:
 
 @dataclass(frozen=True)
 class Errors:
-    """How far an artifact is from fp32.
+    """The errors of an artifact against fp32.
 
     Attributes:
-        reference: what gave fp32's values, in words.
-        images: what they were given for, in words.
-        runtime: that ran both graphs as they are written.
-        stages: the largest ``new`` first.
-        written: of the answers as the graph is written: root mean square of the differences over that of fp32's
-            answers; ``None`` where one is not finite.
-        ran: of the answers that the artifact gave on the runtime that is explained, likewise; ``None`` also where it
-            did not run.
+        reference: A description of the source of the fp32 values.
+        images: A description of the images.
+        runtime: The backend that ran both graphs as they are written, with its version.
+        stages: The stages, with the largest ``new`` first.
+        written: The error of the outputs of the graph as it is written: the root mean square of the differences divided
+            by that of the fp32 outputs. ``None`` if an output is not finite.
+        ran: The error of the outputs on the explained backend. ``None`` if an output is not finite or the artifact did
+            not run.
     """
 
     reference: str
@@ -93,9 +96,15 @@ class Errors:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer: each half, or the reason why there is none.
+    """The explanation of an artifact. Each half is present, or has a reason.
 
-    ``precision`` is the graph's: of its manifest, or as its own layers are typed.
+    Attributes:
+        artifact: The path of the artifact.
+        precision: The precision of the manifest, or the narrowest type of the graph's layers.
+        execution: The executed steps.
+        no_execution: The reason why ``execution`` is missing.
+        errors: The errors against fp32.
+        no_errors: The reason why ``errors`` is missing.
     """
 
     artifact: str
@@ -107,31 +116,37 @@ class Explanation:
 
 
 def explain(question: ExplanationRequest, listener: ExportListener) -> Explanation:
-    """Runs the artifact under its library's profiler, and its layers beside fp32's; blocks for seconds to minutes.
+    """Run an artifact under its library's profiler, and compare its layers with fp32.
+
+    The call blocks for seconds to minutes.
+
+    Args:
+        question: The request.
+        listener: Receives the progress.
 
     Raises:
-        CompatibilityError: neither half can be told; both reasons are named.
-        IntegrityError: the artifact was damaged.
-        RexportError: the question itself is wrong: an unknown or missing runtime, data or ``against`` that does not
-            fit; memory or disk are lacking.
+        CompatibilityError: Both halves are impossible. The message has both reasons.
+        IntegrityError: The artifact is damaged.
+        RexportError: The request is wrong (an unknown or missing backend, or data or ``against`` that do not fit), or
+            memory or disk space is lacking.
     """
     artifact = Artifact.read(question.path)
     artifact.check_digest()
     precision = _precision(artifact)
     listener.step("profiling")
-    ran, no_execution = _execution(artifact, precision, question)
+    executed, no_execution = _execution(artifact, precision, question)
     errors, no_errors = _errors(artifact, precision, question, listener)
     if no_execution is not None and no_errors is not None:
         raise CompatibilityError(
-            f"there is nothing to explain: what ran is not known: {no_execution}; and its errors are not: {no_errors}",
+            f"nothing can be explained: no execution profile: {no_execution}; no comparison with fp32: {no_errors}",
             code="nothing-to-explain",
             path=question.path,
         )
-    return Explanation(str(question.path), precision, ran, no_execution, errors, no_errors)
+    return Explanation(str(question.path), precision, executed, no_execution, errors, no_errors)
 
 
 def as_json(explanation: Explanation) -> str:
-    """The explanation as a JSON object; a reason is its sentence, and its code stands beside it."""
+    """Return an explanation as a JSON object. Each reason becomes its sentence, with its code as another field."""
     fields = codec.encode(explanation)
     for name, reason in (("no_execution", explanation.no_execution), ("no_errors", explanation.no_errors)):
         fields |= {name: reason and reason.sentence, f"{name}_code": reason and reason.code}
@@ -148,21 +163,21 @@ def _precision(artifact: Artifact) -> str:
 def _execution(
     artifact: Artifact, precision: str, question: ExplanationRequest
 ) -> tuple[Execution | None, Reason | None]:
-    """What ran, or why that cannot be told."""
+    """Return the execution, or the reason why there is none."""
     try:
         with _open_runtime(artifact, question) as runtime:
-            about = runtime.description
+            description = runtime.description
     except _IMPOSSIBLE as error:
         return None, _reason(error)
     try:
-        layers = runtimes.profile(artifact, None, about.backend, about.device, about.threads)
+        layers = runtimes.profile(artifact, None, description.backend, description.device, description.threads)
     except (UsageError, *_IMPOSSIBLE) as error:
         return None, _reason(error)
-    return execution(layers, precision, about), None
+    return execution(layers, precision, description), None
 
 
 _IMPOSSIBLE = (ArtifactError, CompatibilityError)
-"""What a sound question can meet: the file does not run, or what is compared with is not at hand."""
+"""The errors of a correct request: the artifact cannot run, or the reference is not available."""
 
 
 def _reason(error: RexportError, also: str = "") -> Reason:
@@ -178,16 +193,19 @@ def _open_runtime(artifact: Artifact, question: ExplanationRequest) -> Runtime:
 def _errors(
     artifact: Artifact, precision: str, question: ExplanationRequest, listener: ExportListener
 ) -> tuple[Errors | None, Reason | None]:
-    """The errors, or why they cannot be told. What the user named must be right."""
+    """Return the errors against fp32, or the reason why there are none. A wrong option of the user raises an error."""
     if artifact.format.name != "onnx":
-        return None, Reason("layers-hidden", f"the layers of a .{artifact.format.name} file cannot be looked into")
+        return None, Reason("layers-hidden", f"the layers of a .{artifact.format.name} file cannot be inspected")
     if question.against is not None:
         return _compare_layers(artifact, _read_reference(artifact, question.against), question, listener), None
     if bits(precision) >= 32:
-        return None, Reason("already-fp32", "it is fp32 itself (--against compares it with another fp32 file)")
+        return None, Reason(
+            "already-fp32", "the artifact is fp32 itself (--against FILE compares it with another fp32 file)"
+        )
     if artifact.manifest is None:
         return None, Reason(
-            "reference-unknown", "a foreign file does not say which network it is (--against names its fp32 file)"
+            "reference-unknown",
+            "the file has no manifest that says which network it is (--against FILE names its fp32 file)",
         )
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -195,70 +213,74 @@ def _errors(
                 artifact, _export_reference(artifact, Path(folder), listener), question, listener
             ), None
     except (CheckFailedError, *_IMPOSSIBLE) as error:
-        return None, _reason(error, "; --against names its fp32 file")
+        return None, _reason(error, "; --against FILE names its fp32 file")
 
 
 def _read_reference(artifact: Artifact, path: Path) -> Artifact:
     reference = Artifact.read(path)
     if reference.format.name != "onnx":
         raise UsageError(
-            f"--against takes an ONNX file, not a .{reference.format.name}", code="against-not-onnx", path=path
+            f"--against takes an ONNX file, but this file has the format {reference.format.name}",
+            code="against-not-onnx",
+            path=path,
         )
     reference.check_digest()
     precision = _precision(reference)
     if bits(precision) < 32:
-        raise UsageError(f"--against takes an fp32 file, and this is {precision}", code="against-not-fp32", path=path)
+        raise UsageError(
+            f"--against takes an fp32 file, but this file is {precision}", code="against-not-fp32", path=path
+        )
     ours, theirs = artifact.manifest, reference.manifest
     if ours is not None and theirs is not None and ours.weights.sha256 != theirs.weights.sha256:
         raise ModelMismatchError(
-            f"its weights are others than those of {quote(artifact.path.name)}",
+            f"the weights differ from those of {quote(artifact.path.name)}",
             code="against-other-weights",
             path=path,
-            hint="--against takes the fp32 artifact of the same weights",
+            hint="use --against with the fp32 artifact of the same weights",
         )
     return reference
 
 
 def _export_reference(artifact: Artifact, folder: Path, listener: ExportListener) -> Artifact:
-    """The same network as an fp32 artifact in ``folder``."""
+    """Export the network of an artifact as an fp32 artifact in ``folder``."""
     from exporter.precision.spec import FP32
     from exporter.targets import onnx_file, rebuild
 
     network = rebuild.network_of(artifact, listener)
     batch = artifact.manifest.inputs[0].fixed_batch if artifact.manifest else None
-    place = onnx_file.ExportTarget(folder / "fp32.onnx", batch=batch)
-    return onnx_file.export_network(network, place, FP32, listener)
+    target = onnx_file.ExportTarget(folder / "fp32.onnx", batch=batch)
+    return onnx_file.export_network(network, target, FP32, listener)
 
 
 def _compare_layers(
     artifact: Artifact, reference: Artifact, question: ExplanationRequest, listener: ExportListener
 ) -> Errors:
-    listener.step("comparing the layers with fp32's")
+    listener.step("comparing the layers with fp32")
     examples = _examples(artifact, reference, question)
     typed, exact = _graph(artifact), _graph(reference)
     batch = _batch(typed, exact)
     images = _images(examples, _is_raw(typed), _is_raw(exact), batch)
-    found = layer_errors.compare(typed, exact, images, question.threads)
-    ours = reference.manifest is None or question.against is not None
+    comparison = layer_errors.compare(typed, exact, images, question.threads)
+    named = reference.manifest is None or question.against is not None
     return Errors(
-        reference=reference.path.name if ours else "its network in fp32",
+        reference=reference.path.name if named else "the network in fp32",
         images=examples.description,
-        runtime=found.runtime,
-        stages=found.stages,
-        written=found.error,
-        ran=_measure_output_error(artifact, examples, _is_raw(typed), batch, found.logits, question),
+        runtime=comparison.runtime,
+        stages=comparison.stages,
+        written=comparison.error,
+        ran=_measure_output_error(artifact, examples, _is_raw(typed), batch, comparison.logits, question),
     )
 
 
 def _measure_output_error(
     artifact: Artifact, examples: Examples, raw: bool, batch: int, expected: Array, question: ExplanationRequest
 ) -> float | None:
-    """The error of the artifact's own answers, through the runtime that is explained."""
+    """Return the error of the artifact's outputs on the explained backend."""
     try:
         with _open_runtime(artifact, question) as runtime:
             logits = logits_of(runtime, examples.feeds(0, len(examples), raw), batch)
     except _IMPOSSIBLE:
-        return None  # the reason is told where what ran should be
+        return None  # the reason is reported for the missing execution
     with np.errstate(over="ignore", invalid="ignore"):
         difference = np.square(logits - expected, dtype=np.float64).sum()
     return layer_errors.relative(float(difference), float(np.square(expected, dtype=np.float64).sum()))
@@ -269,14 +291,14 @@ def _graph(artifact: Artifact) -> onnx.ModelProto:
 
     try:
         graph = onnx.load(os.fspath(artifact.path))
-    except Exception as error:  # protocol buffers' own kind, and what external data can do
+    except Exception as error:  # errors of protocol buffers, or of external data
         raise ArtifactError(
-            f"onnx cannot read it: {quote(error)}", code="onnx-unreadable", path=artifact.path
+            f"the onnx library cannot read the file: {quote(error)}", code="onnx-unreadable", path=artifact.path
         ) from error
     size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
     if size > LIMIT_BYTES:
         raise CompatibilityError(
-            f"its weights have {size:,} bytes, and a graph is looked into up to {LIMIT_BYTES:,}",
+            f"the weights have {size:,} bytes; only graphs of at most {LIMIT_BYTES:,} bytes can be compared",
             code="graph-too-large",
             path=artifact.path,
         )
@@ -284,12 +306,12 @@ def _graph(artifact: Artifact) -> onnx.ModelProto:
 
 
 def _batch(*graphs: onnx.ModelProto) -> int:
-    """The images that go into both graphs at once: what a fixed input takes, else one."""
-    first = [graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value for graph in graphs]
-    fixed = sorted(set(filter(None, first)))
+    """Return the number of images in one call of both graphs: the fixed batch size of an input, or 1."""
+    sizes = [graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value for graph in graphs]
+    fixed = sorted(set(filter(None, sizes)))
     if len(fixed) > 1:
         raise CompatibilityError(
-            f"the artifact and its fp32 reference take batches of {fixed[0]} and {fixed[1]} alone",
+            f"the artifact and its fp32 reference have different fixed batch sizes, {fixed[0]} and {fixed[1]}",
             code="fixed-batches-differ",
             hint="export one of them with --batch dynamic",
         )
@@ -303,36 +325,40 @@ def _is_raw(graph: onnx.ModelProto) -> bool:
 
 
 def _examples(artifact: Artifact, reference: Artifact, question: ExplanationRequest) -> Examples:
-    """What to compare on: the data asked for, else the artifact's test vectors, else the reference's."""
-    known = [item for item in (artifact, reference) if item.manifest is not None]
-    views = [item.manifest.preprocessing for item in known if item.manifest and item.manifest.preprocessing]
+    """Return the images for the comparison: requested data, or the test vectors of the artifact or the reference."""
+    candidates = [item for item in (artifact, reference) if item.manifest is not None]
+    views = [item.manifest.preprocessing for item in candidates if item.manifest and item.manifest.preprocessing]
     view = views[0] if views else None
     if question.data is not None:
         if view is None:
             raise UsageError(
-                "--data needs an artifact whose manifest says how images are prepared", code="data-needs-preprocessing"
+                "--data needs an artifact whose manifest contains the preprocessing", code="data-needs-preprocessing"
             )
         return read_examples(open_dataset(question.data, question.images), view)
-    for item in known:
+    for item in candidates:
         if item.manifest is not None and item.manifest.vectors is not None:
             values = item.vectors().inputs
-            words = item.manifest.parity.images if item.manifest.parity else f"{len(values)} test vectors"
-            return Examples(words, True, values, view)
-    raise CompatibilityError("neither file has test vectors to compare on", code="vectors-missing", path=artifact.path)
+            description = item.manifest.parity.images if item.manifest.parity else f"{len(values)} test vectors"
+            return Examples(description, True, values, view)
+    raise CompatibilityError(
+        "neither the artifact nor its fp32 reference has test vectors for a comparison",
+        code="vectors-missing",
+        path=artifact.path,
+    )
 
 
 def _images(examples: Examples, raw: bool, exact_raw: bool, batch: int) -> Iterator[GraphInputs]:
-    """The images, ``batch`` at a time as each graph takes them; the last batch is filled by repeating."""
+    """Yield the images in batches as each graph takes them. The last batch is filled by repetition."""
     pixels = examples.values.dtype == np.uint8
     if (raw or exact_raw) and not pixels:
         raise CompatibilityError(
-            "one of the graphs takes raw pixels, and the test vectors are normalised",
+            "one of the graphs takes raw pixels, but the test vectors are normalised",
             code="vectors-not-raw",
             hint="--data names images",
         )
     if pixels and examples.preprocessing is None and not (raw and exact_raw):
         raise CompatibilityError(
-            "one of the graphs takes normalised images, and nothing says how to normalise them",
+            "one of the graphs takes normalised images, but no manifest contains the normalisation",
             code="normalisation-unknown",
         )
     for start in range(0, len(examples), batch):

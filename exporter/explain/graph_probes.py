@@ -1,4 +1,4 @@
-"""Copies of an ONNX graph whose insides can be watched, and given other values than their own."""
+"""Copies of an ONNX graph whose inner values can be read and replaced."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ if TYPE_CHECKING:
 
 
 def name_of(node: onnx.NodeProto) -> str:
-    """A node's name, or that of its value where it has none."""
+    """Return the name of a node, or the name of its output if the node has none."""
     return str(node.name or node.output[0])
 
 
 def emulate_in_float32(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that computes what the graph says with float32 arithmetic alone: a 16-bit value is a float32 one that
-    was rounded to its type. Sums inside a layer are of float32, as in the hardware that such graphs are for."""
+    """Return a copy of a graph that computes with float32 arithmetic alone.
+
+    Each 16-bit value becomes a float32 value that is rounded to the 16-bit type. Sums inside a layer are float32, as in
+    the hardware for such graphs.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     narrow = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
     inferred = onnx.shape_inference.infer_shapes(graph).graph
-    kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
     result = onnx.ModelProto()
     result.CopyFrom(graph)
     for tensor in result.graph.initializer:
@@ -37,11 +40,13 @@ def emulate_in_float32(graph: onnx.ModelProto) -> onnx.ModelProto:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     for node in result.graph.node:
         nodes.append(node)
-        kind = kinds.get(node.output[0])
-        if kind in narrow:
+        type_of_output = types.get(node.output[0])
+        if type_of_output in narrow:
             name = node.output[0]
             node.output[0] = f"{name}/sum"
-            nodes.append(helper.make_node("Cast", [node.output[0]], [f"{name}/narrow"], f"{name}/narrow", to=kind))
+            nodes.append(
+                helper.make_node("Cast", [node.output[0]], [f"{name}/narrow"], f"{name}/narrow", to=type_of_output)
+            )
             nodes.append(helper.make_node("Cast", [f"{name}/narrow"], [name], f"{name}/rounded", to=TensorProto.FLOAT))
     del result.graph.value_info[:]
     del result.graph.node[:]
@@ -50,7 +55,12 @@ def emulate_in_float32(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def expose_values(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
-    """A copy whose outputs are these values, which must be float32."""
+    """Return a copy of a graph whose outputs are the given values.
+
+    Args:
+        graph: The graph.
+        values: The names of float32 values.
+    """
     import onnx
     from onnx import helper
 
@@ -62,7 +72,7 @@ def expose_values(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelPr
 
 
 def value_types(graph: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    """Types and shapes of the graph's values, as far as they follow from its input's."""
+    """Return the types and shapes of the values in a graph, as far as they follow from its input."""
     import onnx
 
     inferred = onnx.shape_inference.infer_shapes(graph).graph
@@ -70,16 +80,20 @@ def value_types(graph: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
 
 
 def input_name(value: str) -> str:
-    """The input of a ``add_inputs`` graph that stands for the value."""
+    """Return the name of the input that replaces a value in a graph of ``add_inputs``."""
     return f"{value}/given"
 
 
 def add_inputs(
     graph: onnx.ModelProto, types: Mapping[str, onnx.TypeProto], own: Mapping[str, frozenset[str]]
 ) -> onnx.ModelProto:
-    """A copy in which values come in from outside, by inputs called ``input_name(value)``, and are still computed.
+    """Return a copy of a graph in which inputs replace values. The values are still computed.
 
-    ``own`` has for each such value the names of the nodes that take the computed one all the same, ``types`` its type.
+    Args:
+        graph: The graph.
+        types: The types of the values.
+        own: For each value, the names of the nodes that still take the computed value. All other nodes take the input
+            ``input_name(value)``.
     """
     import onnx
 
@@ -87,7 +101,7 @@ def add_inputs(
     result.CopyFrom(graph)
     result.graph.input.extend(onnx.ValueInfoProto(name=input_name(value), type=types[value]) for value in own)
     for node in result.graph.node:
-        for number, value in enumerate(node.input):
+        for index, value in enumerate(node.input):
             if value in own and name_of(node) not in own[value]:
-                node.input[number] = input_name(value)
+                node.input[index] = input_name(value)
     return result

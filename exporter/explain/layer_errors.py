@@ -1,10 +1,10 @@
-"""Where a typed graph goes wrong: its layers' values against those of the same network in fp32, layer by layer.
+"""Errors of a typed graph: the values of its layers compared with those of the same network in fp32.
 
-Both graphs are run with every layer's value as an extra output, through the default runtime, one batch at a time.
-The typed graph is run *as it is written*: its Q/DQ nodes round as they stand, since nothing can be fused across an
-output, and a 16-bit graph is computed in float32 and every value rounded to its type (``emulate_in_float32``), so
-that the answer is the same on a machine without 16-bit arithmetic. In two more copies every block, and every layer,
-is fed with fp32's own values: what is wrong behind it then is *new* there, and not handed down.
+Both graphs run with the default backend, one batch at a time, with the value of each layer as an additional output. The
+typed graph runs *as it is written*. Its Q/DQ nodes round exactly, because no fusion is possible across an output. A
+16-bit graph computes in float32 and rounds each value to its type (``emulate_in_float32``), so the result is the same
+on a machine without 16-bit arithmetic. In two more copies, each block or each layer receives the values of fp32 as
+inputs. The error at its output is then *new*, not inherited from earlier layers.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     import onnx
 
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "ReduceMean", "GlobalAveragePool")
-"""Whose values are compared."""
+"""The operators whose values are compared."""
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """How far a layer's values are from fp32's.
+    """The error of a layer's values against fp32.
 
     Attributes:
-        name: of the node.
-        error: root mean square of the differences over that of fp32's values, over all images; ``None`` where a value
-            is not finite.
-        new: the same if the layer is given fp32's values: what it does itself.
+        name: The name of the node.
+        error: The root mean square of the differences, divided by that of the fp32 values, over all images. ``None`` if
+            a value is not finite.
+        new: The same if the layer receives the values of fp32, which is the error that the layer adds.
     """
 
     name: str
@@ -60,8 +60,14 @@ class LayerError:
 
 @dataclass(frozen=True)
 class BlockError:
-    """How far a block's output is from fp32's, and how far if the block is given fp32's values; its ``layers`` with the
-    largest ``new`` first."""
+    """The error of a block's output against fp32.
+
+    Attributes:
+        name: The name of the block.
+        error: The error of the output, as in ``LayerError``.
+        new: The error of the output if the block receives the values of fp32.
+        layers: The layers, with the largest ``new`` first.
+    """
 
     name: str
     error: float | None
@@ -71,7 +77,14 @@ class BlockError:
 
 @dataclass(frozen=True)
 class StageError:
-    """How far a stage's output is from fp32's, and the largest ``new`` of its ``blocks``, that one first."""
+    """The error of a stage's output against fp32.
+
+    Attributes:
+        name: The name of the stage.
+        error: The error of the output, as in ``LayerError``.
+        new: The largest ``new`` of the blocks.
+        blocks: The blocks, with the largest ``new`` first.
+    """
 
     name: str
     error: float | None
@@ -81,13 +94,13 @@ class StageError:
 
 @dataclass(frozen=True, eq=False)
 class GraphComparison:
-    """Two graphs compared.
+    """The comparison of two graphs.
 
     Attributes:
-        runtime: that ran them, and its version.
-        stages: the largest ``new`` first.
-        error: of the last layer's values.
-        logits: (n, ...) float32, fp32's own answers to the images.
+        runtime: The backend that ran both graphs, with its version.
+        stages: The stages, with the largest ``new`` first.
+        error: The error of the last layer's values.
+        logits: The outputs of the fp32 graph, float32 (n, ...).
     """
 
     runtime: str
@@ -98,7 +111,13 @@ class GraphComparison:
 
 @dataclass(frozen=True)
 class GraphInputs:
-    """What goes into both graphs at once: arrays (n, ...) of which the first ``count`` rows are images."""
+    """A batch for both graphs.
+
+    Attributes:
+        typed: The input of the typed graph (n, ...).
+        reference: The input of the fp32 graph (n, ...).
+        count: The number of images. The rows that follow them fill the batch.
+    """
 
     typed: Array
     reference: Array
@@ -106,12 +125,12 @@ class GraphInputs:
 
 
 def size_of(error: float | None) -> float:
-    """To sort by: what is not finite is larger than everything."""
+    """Return an error as a key for sorting. An error that is not finite is the largest."""
     return math.inf if error is None else error
 
 
 def relative(difference: float, size: float) -> float | None:
-    """Root of the ratio of two sums of squares; ``None`` where it is not finite."""
+    """Return the square root of ``difference / size``, two sums of squares, or ``None`` if the root is not finite."""
     if not math.isfinite(difference) or not math.isfinite(size) or (size == 0 < difference):
         return None
     return math.sqrt(difference / size) if size else 0.0
@@ -120,17 +139,24 @@ def relative(difference: float, size: float) -> float | None:
 def compare(
     typed: onnx.ModelProto, reference: onnx.ModelProto, images: Iterable[GraphInputs], threads: int | None = None
 ) -> GraphComparison:
-    """The stages with their blocks and layers, and how far each is off. Blocks for four runs an image.
+    """Compare the layers of two graphs.
 
-    No more than one batch's values are held at a time. The graphs are left as they are.
+    The call blocks for four runs of each image, and keeps the values of one batch in memory. The graphs are not
+    changed.
+
+    Args:
+        typed: The graph of the artifact.
+        reference: The fp32 graph of the same network.
+        images: The batches, at least one.
+        threads: The number of threads, as for ``runtimes.open``.
 
     Raises:
-        ModelMismatchError: the graphs are not of the same network.
-        RexportError: no runtime here runs them; an image does not fit.
+        ModelMismatchError: The graphs do not belong to the same network.
+        RexportError: No installed backend runs the graphs, or an image does not fit.
     """
     points = _points(typed, reference)
-    answer = reference.graph.output[0].name
-    exact_values = list(dict.fromkeys([*(point.reference for point in points), answer]))
+    logits_name = reference.graph.output[0].name
+    exact_values = list(dict.fromkeys([*(point.reference for point in points), logits_name]))
     sums, logits = np.zeros((4, len(points))), []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -141,26 +167,35 @@ def compare(
 
         expected = open_graph(expose_values(reference, exact_values), "reference.onnx")
         copies = _copies(typed, reference, points)
-        others = [
-            (open_graph(graph, f"{number}.onnx"), fed_points) for number, (graph, fed_points) in enumerate(copies)
-        ]
+        others = [(open_graph(graph, f"{index}.onnx"), fed_points) for index, (graph, fed_points) in enumerate(copies)]
         for batch in images:
             exact = expected.infer({expected.inputs[0].name: batch.reference})
             sums[0] += _squares(points, exact, None, batch.count)
-            for row, (runtime, fed_points) in enumerate(others, start=1):
+            for number, (runtime, fed_points) in enumerate(others, start=1):
                 feeds = {input_name(point.typed): exact[point.reference] for point in fed_points}
-                found = runtime.infer({runtime.inputs[0].name: batch.typed} | feeds)
-                sums[row] += _squares(points, exact, found, batch.count)
-            logits.append(exact[answer][: batch.count])
-        about = expected.description
+                outputs = runtime.infer({runtime.inputs[0].name: batch.typed} | feeds)
+                sums[number] += _squares(points, exact, outputs, batch.count)
+            logits.append(exact[logits_name][: batch.count])
+        description = expected.description
     error = relative(sums[1, -1], sums[0, -1])
-    return GraphComparison(f"{about.backend} {about.version}", _stages(points, sums), error, np.concatenate(logits))
+    return GraphComparison(
+        f"{description.backend} {description.version}", _stages(points, sums), error, np.concatenate(logits)
+    )
 
 
 @dataclass(frozen=True)
 class _Point:
-    """A layer that both graphs have: the names of its value in each. ``taken`` if other nodes take that value,
-    ``leaves`` if other blocks do; ``inside`` are the nodes of its own block."""
+    """A layer of both graphs.
+
+    Attributes:
+        name: The name of the node.
+        place: The position of the layer.
+        typed: The name of its value in the typed graph.
+        reference: The name of its value in the fp32 graph.
+        taken: Whether other nodes use the value.
+        leaves: Whether other blocks use the value.
+        inside: The names of the nodes in the block of the layer.
+    """
 
     name: str
     place: NetworkPosition
@@ -175,10 +210,10 @@ def _points(typed: onnx.ModelProto, reference: onnx.ModelProto) -> list[_Point]:
     nodes = list(reference.graph.node)
     values = {(name_of(node), node.op_type): node.output[0] for node in typed.graph.node}
     _check_layers(values.keys(), {(name_of(node), node.op_type) for node in nodes})
-    where = places([name_of(node) for node in nodes])
+    positions = places([name_of(node) for node in nodes])
     users: dict[str, set[str]] = {}
     members: dict[str, set[str]] = {}
-    for node, place in zip(nodes, where, strict=True):
+    for node, place in zip(nodes, positions, strict=True):
         members.setdefault(place.block, set()).add(name_of(node))
         for value in node.input:
             users.setdefault(value, set()).add(place.block)
@@ -193,7 +228,7 @@ def _points(typed: onnx.ModelProto, reference: onnx.ModelProto) -> list[_Point]:
             leaves=bool(users.get(node.output[0], set()) - {place.block}),
             inside=frozenset(members[place.block]),
         )
-        for node, place in zip(nodes, where, strict=True)
+        for node, place in zip(nodes, positions, strict=True)
         if node.op_type in OPERATORS and (name_of(node), node.op_type) in values and node.output[0] in shapes
     ]
     _check_shapes(points, value_types(typed), shapes)
@@ -201,12 +236,12 @@ def _points(typed: onnx.ModelProto, reference: onnx.ModelProto) -> list[_Point]:
 
 
 def _check_layers(ours: Set[tuple[str, str]], theirs: Set[tuple[str, str]]) -> None:
-    """Both must have the same layers with weights, which no quantiser adds or takes away."""
-    odd = sorted(name for name, operator in ours ^ theirs if operator in _WEIGHTED)
-    if odd:
-        raise _mismatch(f"{quote(odd[0])!r} is a layer of one alone")
+    """Check that both graphs have the same layers with weights, which no quantiser adds or removes."""
+    unmatched = sorted(name for name, operator in ours ^ theirs if operator in _WEIGHTED)
+    if unmatched:
+        raise _mismatch(f"only one of them has the layer {quote(unmatched[0])!r}")
     if not any(operator in _WEIGHTED for _, operator in ours):
-        raise _mismatch("there is no layer with weights in them")
+        raise _mismatch("they have no layers with weights")
 
 
 def _check_shapes(
@@ -216,22 +251,25 @@ def _check_shapes(
         pairs = ((ours, point.typed), (theirs, point.reference))
         shapes = [[dim.dim_value for dim in types[value].tensor_type.shape.dim] for types, value in pairs]
         if len(shapes[0]) != len(shapes[1]) or any(a and b and a != b for a, b in zip(*shapes, strict=True)):
-            one, other = ("x".join(str(size or "n") for size in shape) for shape in shapes)
-            raise _mismatch(f"{quote(point.name)!r} gives {one} in one, {other} in the other")
+            first, second = ("x".join(str(size or "n") for size in shape) for shape in shapes)
+            raise _mismatch(f"the output of {quote(point.name)!r} has the shapes {first} and {second}")
 
 
 def _mismatch(what: str) -> ModelMismatchError:
     return ModelMismatchError(
         f"the graph and its fp32 reference are not the same network: {what}",
         code="networks-differ",
-        hint="--against takes the fp32 artifact of the same weights",
+        hint="use --against with the fp32 artifact of the same weights",
     )
 
 
 def _copies(
     typed: onnx.ModelProto, reference: onnx.ModelProto, points: Sequence[_Point]
 ) -> Iterator[tuple[onnx.ModelProto, list[_Point]]]:
-    """The typed graph by itself, with every block fed, and with every layer; and the points whose values each takes."""
+    """Yield three copies of the typed graph, each with the points whose values it receives from fp32.
+
+    The copies receive no values, the inputs of each block, and the inputs of each layer.
+    """
     values = [point.typed for point in points]
     plain, exact = emulate_in_float32(typed), value_types(reference)
     types = {point.typed: exact[point.reference] for point in points}
@@ -242,26 +280,28 @@ def _copies(
     yield expose_values(add_inputs(plain, types, {point.typed: frozenset() for point in taken}), values), taken
 
 
-def _squares(points: Sequence[_Point], exact: Arrays, found: Arrays | None, count: int) -> Array:
-    """(points,): for each the sum of the squares of its differences from fp32, or of fp32's values themselves."""
+def _squares(points: Sequence[_Point], exact: Arrays, outputs: Arrays | None, count: int) -> Array:
+    """Return the sum of squares of each point's differences from fp32, or of the fp32 values without ``outputs``."""
     result = np.zeros(len(points))
     with np.errstate(over="ignore", invalid="ignore"):
-        for number, point in enumerate(points):
+        for index, point in enumerate(points):
             value = exact[point.reference]
-            if found is not None:
-                value = found[point.typed] - value
-            result[number] = np.square(value[:count], dtype=np.float64).sum()
+            if outputs is not None:
+                value = outputs[point.typed] - value
+            result[index] = np.square(value[:count], dtype=np.float64).sum()
     return result
 
 
 def _stages(points: Sequence[_Point], sums: Array) -> tuple[StageError, ...]:
     blocks: dict[str, list[BlockError]] = {}
-    for place in dict.fromkeys(point.place for point in points):
-        members = [number for number, point in enumerate(points) if point.place == place]
-        layers = [_layer(points[number], *sums[:, number]) for number in members]
+    for position in dict.fromkeys(point.place for point in points):
+        members = [index for index, point in enumerate(points) if point.place == position]
+        layers = [_layer(points[index], *sums[:, index]) for index in members]
         size, _, new, _ = sums[:, members[-1]]
         worst = tuple(sorted(layers, key=lambda layer: -size_of(layer.new)))
-        blocks.setdefault(place.stage, []).append(BlockError(place.block, layers[-1].error, relative(new, size), worst))
+        blocks.setdefault(position.stage, []).append(
+            BlockError(position.block, layers[-1].error, relative(new, size), worst)
+        )
     stages = []
     for name, inside in blocks.items():
         ordered = tuple(sorted(inside, key=lambda block: -size_of(block.new)))

@@ -1,4 +1,4 @@
-"""What a library made of a graph: precisions, times and leftover conversions, by the network's stages and blocks."""
+"""Summary of a library's profile: precisions, times and conversions for the stages and blocks of a network."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ CONVERSIONS = (
     "QuantizeLinear", "DequantizeLinear", "FakeQuantize", "Cast", "Convert",
     "Reorder", "ReorderInput", "ReorderOutput", "Transpose",
 )  # fmt: skip
-"""Operators that change a type or a layout and compute nothing."""
+"""Operators that only change a type or a layout."""
 
 
 @dataclass(frozen=True)
 class ProfileRemark:
-    """Steps of one operator that cost time and need not.
+    """Steps of one operator that cost avoidable time.
 
     Attributes:
-        kind: ``weighted`` for convolutions and matrix products that ran in a wider type than the graph's, ``float``
-            for other steps that did, residual additions above all, ``conversion`` for changes of type or layout that
-            remained as steps of their own.
-        operator: the library's word.
-        precision: that it ran in.
-        nodes: names of the steps.
-        duration_s: of one run, together; ``None`` where the library does not tell.
+        kind: ``weighted`` for convolutions and matrix products in a wider type than the graph's. ``float`` for other
+            steps in a wider type, mostly residual additions. ``conversion`` for changes of type or layout that remained
+            as steps.
+        operator: The library's name of the operator.
+        precision: The precision of the steps.
+        nodes: The names of the steps.
+        duration_s: The total time in one run, or ``None`` if the library does not report it.
     """
 
     kind: Literal["weighted", "float", "conversion"]
@@ -42,14 +42,15 @@ class ProfileRemark:
 
 @dataclass(frozen=True)
 class ExecutedPart:
-    """A stage or a block as it ran.
+    """A stage or a block as it was executed.
 
     Attributes:
-        precisions: how many of its weighted layers ran in each, the most frequent first.
-        duration_s: of one run; ``None`` where the library does not tell.
-        share: of the network's time, likewise.
-        remarks: the most expensive first.
-        blocks: of a stage that has several.
+        name: The name of the stage or block.
+        precisions: The number of weighted layers by precision, the most frequent first.
+        duration_s: The time in one run, or ``None`` if the library does not report it.
+        share: The share of the network's time, 0 to 1, or ``None``.
+        remarks: The remarks, the most expensive first.
+        blocks: The blocks of a stage. Empty if the stage is its only block.
     """
 
     name: str
@@ -62,16 +63,17 @@ class ExecutedPart:
 
 @dataclass(frozen=True)
 class Execution:
-    """A graph as it ran once.
+    """One execution of a graph.
 
     Attributes:
-        description: of the runtime.
-        precisions: how many of its weighted layers ran in each, the most frequent first.
-        kept: how many weighted layers ran in the graph's precision, or in one as narrow.
-        duration_s: of one run under the library's profiler, which costs time itself; ``None`` where it does not tell.
-        weighted_share: of that time in weighted layers.
-        conversion_share: of that time in conversions of type and layout, at the entry and the exit as well.
-        stages: in the network's order.
+        description: The description of the runtime.
+        precisions: The number of weighted layers by precision, the most frequent first.
+        kept: The number of weighted layers that ran in the precision of the graph or in one as narrow.
+        duration_s: The time of one run under the library's profiler, which itself takes time, or ``None`` if the
+            library does not report it.
+        weighted_share: The share of the time in weighted layers.
+        conversion_share: The share of the time in conversions, including those of input and output.
+        stages: The stages in the order of the network.
     """
 
     description: Description
@@ -84,27 +86,32 @@ class Execution:
 
 
 def bits(precision: str) -> int:
-    """Of one number: 8 for ``int8``, 16 for ``bf16`` and ``bfloat16``, 32 for ``fp32`` and ``float32``."""
+    """Return the bits of a number in a precision: 8 for ``int8``, 16 for ``bf16`` and ``bfloat16``, 32 for ``fp32``."""
     digits = re.search(r"\d+", precision)
     return int(digits[0]) if digits else 32
 
 
 def execution(layers: Sequence[Layer], precision: str, description: Description) -> Execution:
-    """The steps of a library's profile, in their order, summed up for a graph of ``precision``.
+    """Summarise the steps of a library's profile.
 
-    What is expected is not remarked on: conversions before the first weighted layer and after the last one of the
-    body. Where no weighted layer at all kept the graph's precision, that is said once, by ``kept``, and not of each.
+    Conversions before the first weighted layer and after the last one of the body are expected and have no remarks. If
+    no weighted layer ran in the precision of the graph, ``kept`` is 0, and steps in a wider type have no remarks.
+
+    Args:
+        layers: The steps in the order of execution.
+        precision: The precision of the graph.
+        description: The description of the runtime.
     """
     weighted = [layer for layer in layers if layer.weighted]
     kept = sum(not _is_wide(layer, precision) for layer in weighted)
-    where = places([" ".join((layer.name, *layer.nodes)) for layer in layers])
-    blamed = _classify_steps(layers, where, precision, quiet=kept == 0)
+    positions = places([" ".join((layer.name, *layer.nodes)) for layer in layers])
+    kinds = _classify_steps(layers, positions, precision, quiet=kept == 0)
     total = _duration(layers)
-    steps = list(zip(where, layers, blamed, strict=True))
+    steps = list(zip(positions, layers, kinds, strict=True))
     stages = []
-    for stage in dict.fromkeys(place.stage for place in where):
+    for stage in dict.fromkeys(position.stage for position in positions):
         members = [step for step in steps if step[0].stage == stage]
-        names = dict.fromkeys(place.block for place, _, _ in members)
+        names = dict.fromkeys(position.block for position, _, _ in members)
         blocks = [_part(name, [step for step in members if step[0].block == name], total) for name in names]
         stages.append(_part(stage, members, total, tuple(blocks) if list(names) != [stage] else ()))
     return Execution(
@@ -127,18 +134,18 @@ def _is_wide(layer: Layer, precision: str) -> bool:
 
 
 def _classify_steps(
-    layers: Sequence[Layer], where: Sequence[NetworkPosition], precision: str, quiet: bool
+    layers: Sequence[Layer], positions: Sequence[NetworkPosition], precision: str, quiet: bool
 ) -> list[_Kind | None]:
-    """What there is to say of each step; ``quiet`` of all that ran wide."""
+    """Return the kind of remark for each step. With ``quiet``, steps in a wider type have none."""
     body = [
-        number
-        for number, (layer, place) in enumerate(zip(layers, where, strict=True))
-        if layer.weighted and place.stage != HEAD
+        index
+        for index, (layer, position) in enumerate(zip(layers, positions, strict=True))
+        if layer.weighted and position.stage != HEAD
     ]
     first, last = (body[0], body[-1]) if body else (0, -1)
     kinds: list[_Kind | None] = []
-    for number, layer in enumerate(layers):
-        inside = first < number < last
+    for index, layer in enumerate(layers):
+        inside = first < index < last
         wide = not quiet and _is_wide(layer, precision)
         if layer.weighted:
             kinds.append("weighted" if wide else None)
@@ -168,13 +175,13 @@ def _precisions(layers: Sequence[Layer]) -> dict[str, int]:
     return dict(Counter(layer.precision for layer in layers if layer.weighted).most_common())
 
 
-def _remarks(blamed: Iterable[tuple[_Kind, Layer]]) -> tuple[ProfileRemark, ...]:
+def _remarks(steps: Iterable[tuple[_Kind, Layer]]) -> tuple[ProfileRemark, ...]:
     def group_key(item: tuple[_Kind, Layer]) -> tuple[str, str, str]:
         kind, layer = item
         return kind, layer.operator, layer.precision
 
     remarks = []
-    for _, group in groupby(sorted(blamed, key=group_key), key=group_key):
+    for _, group in groupby(sorted(steps, key=group_key), key=group_key):
         members = list(group)
         kind, layer = members[0]
         names = tuple(layer.name for _, layer in members)
@@ -185,7 +192,7 @@ def _remarks(blamed: Iterable[tuple[_Kind, Layer]]) -> tuple[ProfileRemark, ...]
 
 
 def _duration(layers: Iterable[Layer]) -> float | None:
-    """Seconds of all together; ``None`` if the library does not tell of one."""
+    """Return the total time in seconds, or ``None`` if the library does not report that of a step."""
     durations = [layer.duration_s for layer in layers]
     known = [duration for duration in durations if duration is not None]
     return sum(known) if len(known) == len(durations) else None

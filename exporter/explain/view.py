@@ -1,4 +1,4 @@
-"""An explanation for people: one table with the worst first, and what it comes to in two lines."""
+"""Explanations for people: one table with the largest errors first, and a summary in two lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from exporter.explain.profile_summary import ExecutedPart, Execution, ProfileRem
 from exporter.format import count, milliseconds
 
 Detail: TypeAlias = Literal["stage", "block", "layer"]
-"""Down to what the table goes."""
+"""The lowest level of the table."""
 
 
 @dataclass(frozen=True)
 class ExplanationRow:
-    """A line of the table: ``depth`` 0 for a stage, 1 for a block, 2 for a layer. What is ``None`` is not known."""
+    """A row of the table.
+
+    Attributes:
+        name: The name of the stage, block or layer.
+        depth: 0 for a stage, 1 for a block, 2 for a layer.
+        ran: The part as it was executed, or ``None`` if unknown.
+        error: The error against fp32, or ``None`` if unknown.
+        remarks: The remarks on the execution.
+    """
 
     name: str
     depth: int
@@ -29,7 +37,15 @@ class ExplanationRow:
 
 
 def rows(explanation: Explanation, detail: Detail) -> tuple[ExplanationRow, ...]:
-    """The stages with the largest new error first, or those that take the most time where errors are not known."""
+    """Return the rows of the table.
+
+    The stages with the largest new error come first. If errors are unknown, the stages with the longest time come
+    first.
+
+    Args:
+        explanation: The explanation.
+        detail: The lowest level.
+    """
     parts = {} if explanation.execution is None else {part.name: part for part in explanation.execution.stages}
     errors = {} if explanation.errors is None else {stage.name: stage for stage in explanation.errors.stages}
     names = list(errors) or sorted(parts, key=lambda name: -(parts[name].share or 0))
@@ -57,7 +73,7 @@ def _stage_rows(
 
 
 def explanation_document(explanation: Explanation, detail: Detail) -> Document:
-    """One table, what its columns are, and the verdict."""
+    """Return a document with the table for an ``explanation``, down to ``detail``, the legend and the verdict."""
     verdicts = map(Sentence, verdict(explanation))
     blocks = (
         Sentence(_title(explanation), "headline"),
@@ -71,18 +87,18 @@ def explanation_document(explanation: Explanation, detail: Detail) -> Document:
 def _title(explanation: Explanation) -> str:
     parts = [Path(explanation.artifact).name, explanation.precision]
     if explanation.execution is not None:
-        about = explanation.execution.description
-        parts.append(f"{about.backend} {about.version} ({about.provider})")
-        parts.append(f"{about.device}, {count(about.threads, 'thread')}")
+        description = explanation.execution.description
+        parts.append(f"{description.backend} {description.version} ({description.provider})")
+        parts.append(f"{description.device}, {count(description.threads, 'thread')}")
     return " · ".join(parts)
 
 
 def _table(explanation: Explanation, detail: Detail) -> Table:
     ran, errors = explanation.execution is not None, explanation.errors is not None
-    numbers = [*(("ms", "time %") if ran else ()), *(("error %", "new %") if errors else ())]
+    numbers = [*(("ms", "time %") if ran else ()), *(("error %", "new error %") if errors else ())]
     columns = (
         TableColumn("block" if detail != "stage" else "stage", left=True, unbroken=True),
-        *([TableColumn("ran in", left=True)] if ran else ()),
+        *([TableColumn("executed as", left=True)] if ran else ()),
         *(TableColumn(heading, unbroken=True) for heading in numbers),
         *([TableColumn("remarks", left=True)] if ran else ()),
     )
@@ -113,29 +129,29 @@ def _mixture(part: ExecutedPart) -> str:
     return ", ".join(f"{count} {precision}" for precision, count in part.precisions.items())
 
 
-def _format_remark(remark: ProfileRemark, place: str) -> str:
+def _format_remark(remark: ProfileRemark, prefix: str) -> str:
     if remark.kind == "weighted":
-        text = f"{', '.join(_module(name, place) for name in remark.nodes)} in {remark.precision}"
+        text = f"{', '.join(_module(name, prefix) for name in remark.nodes)} in {remark.precision}"
     else:
         count = f"{len(remark.nodes)} " if len(remark.nodes) > 1 else ""
         text = count + remark.operator + (f" in {remark.precision}" if remark.kind == "float" else "")
     return text if remark.duration_s is None else f"{text}, {milliseconds(remark.duration_s)} ms"
 
 
-def _short(name: str, place: str) -> str:
-    """A node's name within its block; as it is among a whole stage's."""
-    within = "." in place and name.startswith((f"{place}.", f"{place}/"))
-    return name.removeprefix(place).lstrip("./") if within else name
+def _short(name: str, prefix: str) -> str:
+    """Return the name of a node without the name of its block, or unchanged outside a block."""
+    within = "." in prefix and name.startswith((f"{prefix}.", f"{prefix}/"))
+    return name.removeprefix(prefix).lstrip("./") if within else name
 
 
-def _module(name: str, place: str) -> str:
-    """The module that a node belongs to, within its block."""
-    short = _short(name, place)
+def _module(name: str, prefix: str) -> str:
+    """Return the module of a node, without the name of its block."""
+    short = _short(name, prefix)
     return short.rpartition("/")[0] or short
 
 
 def percent(share: float | None) -> str:
-    """An error in per cent with three digits: ``6.01``, ``0.0329``, ``<0.001``, or ``inf`` where it is not finite."""
+    """Return a ``share`` in per cent with three digits: ``6.01``, ``0.0329``, ``<0.001``, or ``inf`` for ``None``."""
     if share is None:
         return "inf"
     value = 100 * share
@@ -144,45 +160,45 @@ def percent(share: float | None) -> str:
 
 def _legend(explanation: Explanation) -> Iterator[str]:
     if explanation.execution is not None:
-        yield "ms: of one run under the library's profiler, which costs time itself."
+        yield "ms: the time of one run under the library's profiler, which itself takes time."
     if explanation.errors is not None:
-        found = explanation.errors
-        yield f"error: rms of the differences from {found.reference} over its own rms, on {found.images};"
-        yield "new: the same if fp32's values go into the block or layer, of a stage its worst block's."
-        yield f"as written: every step for itself, on {found.runtime}."
+        errors = explanation.errors
+        yield f"error: the RMS of the differences from {errors.reference}, relative to its RMS, on {errors.images}."
+        yield "new error: the error if the block or layer receives fp32 values; for a stage, its worst block."
+        yield f"as written: each step of the graph is computed separately, with {errors.runtime}."
 
 
 def verdict(explanation: Explanation) -> tuple[str, str]:
-    """What ran, and where the largest error comes in, or why that is not known."""
+    """Return two lines: the executed precisions, and the largest new error; or the reasons why they are unknown."""
     ran, errors = explanation.execution, explanation.errors
     first = (
-        f"what ran is not known: {explanation.no_execution}"
+        f"no execution profile: {explanation.no_execution}"
         if ran is None
         else _format_execution(ran, explanation.precision)
     )
-    second = f"errors are not known: {explanation.no_errors}" if errors is None else _wrong(errors)
+    second = f"no comparison with fp32: {explanation.no_errors}" if errors is None else _format_errors(errors)
     return first, second
 
 
 def _format_execution(ran: Execution, precision: str) -> str:
     weighted = sum(ran.precisions.values())
     if not weighted:
-        return "no layer with weights ran"
+        return "no weighted layers were executed"
     first, *others = ran.precisions.items()
-    text = f"runs {first[0]} in {f'{first[1]} of' if others else 'all'} {weighted} weighted layers"
-    text += "".join(f", {name} in {count}" for name, count in others)
+    text = f"{f'{first[1]} of' if others else 'all'} {weighted} weighted layers executed as {first[0]}"
+    text += "".join(f", {count} as {name}" for name, count in others)
     if not ran.kept:
-        text += f", and not {precision}"
+        text += f", none as {precision}"
     if ran.weighted_share is not None and ran.conversion_share is not None:
-        spent = [f"{100 * share:.0f} %" for share in (ran.weighted_share, ran.conversion_share)]
-        text += f"; {spent[0]} of the time in them, {spent[1]} in conversions"
+        shares = [f"{100 * share:.0f} %" for share in (ran.weighted_share, ran.conversion_share)]
+        text += f"; {shares[0]} of the time in weighted layers, {shares[1]} in conversions"
     return text
 
 
-def _wrong(errors: Errors) -> str:
+def _format_errors(errors: Errors) -> str:
     block = errors.stages[0].blocks[0]
-    text = f"most error enters at {block.name}: {percent(block.new)} %"
+    text = f"largest new error in {block.name}: {percent(block.new)} %"
     if len(block.layers) > 1:
-        text += f", at {_module(block.layers[0].name, block.name)}"
-    text += f"; answers {percent(errors.written)} % off as written"
-    return text if errors.ran is None else f"{text}, {percent(errors.ran)} % as it ran"
+        text += f", mostly from {_module(block.layers[0].name, block.name)}"
+    text += f"; error of the outputs {percent(errors.written)} % as written"
+    return text if errors.ran is None else f"{text}, {percent(errors.ran)} % as executed"

@@ -1,1 +1,1 @@
-"""What an artifact is, and what it predicts for an image."""
+"""Descriptions of artifacts, and predictions for images."""

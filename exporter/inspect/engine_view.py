@@ -1,4 +1,4 @@
-"""An engine for people: what it was built for, and its layers as its own inspector tells them."""
+"""Descriptions of engines for people: the settings of the build, and the layers from the engine inspector."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from runtimes.protocol import summarise_precisions
 
 @dataclass(frozen=True)
 class EngineView:
-    """An engine's layers in their order, and how well its residual blocks were fused.
+    """The layers of an engine, and how many residual blocks were fused.
 
     Attributes:
-        layers: as they run the batch that the first profile is tuned for.
-        blocks: residual blocks that the layers' names tell of.
-        fused_blocks: those whose addition runs inside a convolution's layer.
-        arithmetic: of the weighted layers, in words.
+        layers: The layers in their order, for the batch size that the first profile is tuned for.
+        blocks: The number of residual blocks in the names of the layers.
+        fused_blocks: The number of blocks whose addition runs inside the layer of a convolution.
+        arithmetic: The precisions of the weighted layers as text.
     """
 
     layers: tuple[EngineLayer, ...]
@@ -34,24 +34,28 @@ class EngineView:
 
 
 def view(artifact: Artifact) -> EngineView:
-    """What the engine's inspector tells; the engine is deserialised for it, after its gates.
+    """Return the layers from the engine's inspector. The engine is checked and deserialised for it.
 
     Raises:
-        BackendUnavailableError: its library or a GPU is missing.
-        CompatibilityError: it is for another GPU or another version of the library.
-        RexportError: as ``runtimes.backends.tensorrt.open.inspect_layers``.
+        BackendUnavailableError: The library of the engine or a GPU is missing.
+        CompatibilityError: The engine is for another GPU or another version of the library.
+        RexportError: As for ``runtimes.backends.tensorrt.open.inspect_layers``.
     """
     return summarise_layers(inspect_layers(artifact))
 
 
 def summarise_layers(layers: Sequence[EngineLayer]) -> EngineView:
-    """The layers, summed up."""
-    where = places([" ".join((row.layer.name, *row.layer.nodes)) for row in layers])
-    blocks = {place.block for place in where if place.stage not in (STEM, HEAD)} if _names_nodes(layers) else set()
+    """Return the summary of the layers."""
+    positions = places([" ".join((row.layer.name, *row.layer.nodes)) for row in layers])
+    blocks = (
+        {position.block for position in positions if position.stage not in (STEM, HEAD)}
+        if _names_nodes(layers)
+        else set()
+    )
     fused = {
-        place.block
-        for place, row in zip(where, layers, strict=True)
-        if place.block in blocks and row.layer.weighted and any(_is_addition(name) for name in row.layer.nodes)
+        position.block
+        for position, row in zip(positions, layers, strict=True)
+        if position.block in blocks and row.layer.weighted and any(_is_addition(name) for name in row.layer.nodes)
     }
     return EngineView(tuple(layers), len(blocks), len(fused), summarise_precisions(row.layer for row in layers))
 
@@ -65,11 +69,14 @@ def _is_addition(node: str) -> bool:
 
 
 def layer_lines(found: EngineView) -> list[str]:
-    """A line of sums, then one a layer: its arithmetic, how many nodes it stands for, its name and its kernel."""
+    """Return lines of text: a summary, then one line for each layer.
+
+    The line of a layer has its precision, the number of its nodes, its name and its kernel.
+    """
     kinds = Counter(row.layer.operator for row in found.layers)
-    fused = f", {found.fused_blocks} of {found.blocks} blocks with their addition fused" if found.blocks else ""
-    told = ", ".join(f"{count} {quote(kind)}" for kind, count in kinds.most_common())
-    lines = [f"{len(found.layers)} layers ({told}){fused}; weighted layers in {found.arithmetic}"]
+    suffix = f", {found.fused_blocks} of {found.blocks} blocks with fused addition" if found.blocks else ""
+    operators = ", ".join(f"{count} {quote(kind)}" for kind, count in kinds.most_common())
+    lines = [f"{len(found.layers)} layers ({operators}){suffix}; weighted layers in {found.arithmetic}"]
     width = max((len(row.layer.precision) for row in found.layers), default=0)
     for row in found.layers:
         kernel = f"  [{quote(row.tactic)}]" if row.tactic else ""
@@ -78,13 +85,18 @@ def layer_lines(found: EngineView) -> list[str]:
 
 
 def engine_facts(manifest: Manifest, engine: Engine) -> dict[str, str]:
-    """What a manifest tells of an engine, a line each fact."""
+    """Return the facts of an engine in its manifest, as a name and a text for each.
+
+    Args:
+        manifest: The manifest.
+        engine: The build of the engine in the manifest.
+    """
     flavor = FLAVORS[engine.flavor]
-    built = f"on {engine.gpu}, driver of CUDA {engine.driver}" if engine.gpu else "on a machine without a GPU"
+    built = f"on {engine.gpu}, driver for CUDA {engine.driver}" if engine.gpu else "on a machine without a GPU"
     return {
         "engine": f"{flavor.title} {engine.version}, built {built}",
         "runs on": _runs_on(engine),
-        "takes": "; ".join(map(str, engine.profiles)),
+        "profiles": "; ".join(map(str, engine.profiles)),
         "built with": "; ".join(_settings(engine)),
         "built from": f"{engine.onnx}, sha256 {manifest.parent}",
     }
@@ -93,20 +105,20 @@ def engine_facts(manifest: Manifest, engine: Engine) -> dict[str, str]:
 def _runs_on(engine: Engine) -> str:
     if engine.flavor == "rtx":
         return f"GPUs of compute capability {', '.join(engine.targets) or '8.0 and later'} that the library supports"
-    others = {
-        "none": f"{engine.gpu} alone",
+    descriptions = {
+        "none": f"only {engine.gpu}",
         "same-cc": f"GPUs of compute capability {engine.compute_capability}",
         "ampere+": "GPUs of compute capability 8.0 and later",
     }
-    return others[engine.hardware_compat]
+    return descriptions[engine.hardware_compat]
 
 
 def _settings(engine: Engine) -> list[str]:
-    words = [f"optimisation level {engine.opt_level}", f"TensorFloat-32 {'allowed' if engine.tf32 else 'off'}"]
+    settings = [f"optimisation level {engine.opt_level}", f"TensorFloat-32 {'allowed' if engine.tf32 else 'off'}"]
     if engine.workspace_bytes is not None:
-        words.append(f"workspace of {engine.workspace_bytes:,} bytes at most")
+        settings.append(f"workspace of at most {engine.workspace_bytes:,} bytes")
     if engine.version_compat:
-        words.append("for later versions too")
+        settings.append("compatible with later versions")
     if engine.stripped:
-        words.append("without weights, which the ONNX file beside it has")
-    return words
+        settings.append("without weights (read from the ONNX file)")
+    return settings

@@ -1,4 +1,4 @@
-"""What an artifact says of itself, and its parity check once more."""
+"""Descriptions of artifacts from their manifests, and the repetition of the parity check."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from runtimes.onnx import graph as onnxfile
 
 
 def verify_parity(path: Path, backend: str | None, device: str | None, threads: int | None) -> Parity:
-    """The record of comparing the artifact with its own test vectors, on the runtime that is asked for.
+    """Compare an artifact with its test vectors again, and return the record.
+
+    Args:
+        path: The artifact.
+        backend: As for ``runtimes.open``.
+        device: As for ``runtimes.open``.
+        threads: As for ``runtimes.open``.
 
     Raises:
-        CheckFailedError: its logits are not the network's any more.
-        ArtifactError: a foreign file, which has no test vectors.
-        BackendUnavailableError: an engine, and no GPU here.
-        RexportError: as ``runtimes.open``.
+        CheckFailedError: The logits differ by more than the tolerance.
+        ArtifactError: The artifact has no manifest, no test vectors or no record of a parity check.
+        BackendUnavailableError: The artifact is an engine, and there is no GPU.
+        RexportError: As for ``runtimes.open``.
     """
     artifact = Artifact.read(path)
     vectors = artifact.vectors()
@@ -31,7 +37,7 @@ def verify_parity(path: Path, backend: str | None, device: str | None, threads: 
     engine = None if manifest is None else manifest.engine
     if manifest is None or manifest.precision not in PRECISIONS or (manifest.parity is None and engine is None):
         raise ArtifactError(
-            "its manifest records no parity check", code="parity-unrecorded", path=path, hint="export it again"
+            "the manifest records no parity check", code="parity-unrecorded", path=path, hint="export the network again"
         )
     tolerance = PRECISIONS[manifest.precision].tolerance
     reference, images = "PyTorch fp32", f"the test vectors of {path.name}"
@@ -42,67 +48,79 @@ def verify_parity(path: Path, backend: str | None, device: str | None, threads: 
 
 
 def parity_as_json(record: Parity) -> str:
-    """The record as a JSON object."""
+    """Return the record as a JSON object."""
     return codec.dumps(record, indent=2)
 
 
 def parity_as_text(path: Path, record: Parity) -> str:
-    """The record in one line."""
-    return f"{path}: parity holds: {_parity(record)}"
+    """Return the record of the artifact at ``path`` as one line of text.
+
+    Args:
+        path: The artifact.
+        record: The record.
+    """
+    return f"{path}: parity passed: {_parity(record)}"
 
 
 def _parity(record: Parity) -> str:
     return (
-        f"{record.runtime} gives logits within {record.relative_difference:.1e} of {record.reference} "
-        f"({record.tolerance:.0e} allowed), top-1 the same on {record.agreement:.0%} of {record.images}; "
-        f"batches {', '.join(map(str, record.batches))}"
+        f"{record.runtime} differs from {record.reference} by {record.relative_difference:.1e} of the largest logit "
+        f"(limit {record.tolerance:.0e}); top-1 agreement {100 * record.agreement:.0f} % on {record.images}; "
+        f"batch sizes {', '.join(map(str, record.batches))}"
     )
 
 
 def as_json(path: Path) -> str:
-    """The artifact's manifest as it is, with an engine's layers where they can be told; or what a foreign file says of
-    itself.
+    """Return the manifest as a JSON object, with the layers of an engine if possible.
+
+    For a model without a manifest, return the facts in the model file.
+
+    Args:
+        path: The model file.
 
     Raises:
-        RexportError: as ``Artifact.read``; the digest does not match.
+        RexportError: As for ``Artifact.read``, or the digest does not match.
     """
     artifact = Artifact.read(path)
     artifact.check_digest()
     if artifact.manifest is None:
-        return codec.dumps(_foreign(artifact), indent=2)
+        return codec.dumps(_describe_model(artifact), indent=2)
     if artifact.manifest.engine is None:
         return codec.dumps(artifact.manifest, indent=2)
     return codec.dumps(codec.encode(artifact.manifest) | _layers(artifact), indent=2)
 
 
 def _layers(artifact: Artifact) -> dict[str, object]:
-    """An engine's layers, or why they cannot be told here."""
+    """Return the layers of an engine, or the reason why they are not available."""
     try:
         return {"layers": codec.encode(engine_view.view(artifact)), "no_layers": None, "no_layers_code": None}
     except RexportError as error:
         return {"layers": None, "no_layers": str(error), "no_layers_code": error.code}
 
 
-def _foreign(artifact: Artifact) -> dict[str, object]:
-    about: dict[str, object] = {"format": artifact.format.name, "manifest": None}
+def _describe_model(artifact: Artifact) -> dict[str, object]:
+    facts: dict[str, object] = {"format": artifact.format.name, "manifest": None}
     if artifact.format.name == "onnx":
-        about |= codec.encode(onnxfile.read(artifact.path))
+        facts |= codec.encode(onnxfile.read(artifact.path))
     with runtimes.open_artifact(artifact) as runtime:
-        about |= {"inputs": codec.encode(runtime.inputs), "outputs": codec.encode(runtime.outputs)}
-    return about
+        facts |= {"inputs": codec.encode(runtime.inputs), "outputs": codec.encode(runtime.outputs)}
+    return facts
 
 
 def as_text(path: Path) -> str:
-    """The same for people, a line each fact.
+    """Return the description of ``as_json`` as text, with one fact on each line.
+
+    Args:
+        path: The model file.
 
     Raises:
-        RexportError: as ``as_json``.
+        RexportError: As for ``as_json``.
     """
     artifact = Artifact.read(path)
     artifact.check_digest()
     if artifact.manifest is None:
-        lines = {key: str(value) for key, value in _foreign(artifact).items()}
-        lines["manifest"] = "none: a foreign file, of which nothing else is known"
+        lines = {key: str(value) for key, value in _describe_model(artifact).items()}
+        lines["manifest"] = "none (model without a manifest)"
     else:
         lines = _format_manifest(artifact.manifest)
     layers = [] if artifact.manifest is None or artifact.manifest.engine is None else _layer_lines(artifact)
@@ -114,7 +132,7 @@ def _layer_lines(artifact: Artifact) -> list[str]:
     try:
         first, *others = engine_view.layer_lines(engine_view.view(artifact))
     except RexportError as error:
-        return [f"layers: an engine tells them on a GPU that it was built for alone: {error.what}"]
+        return [f"layers: only available on a GPU that the engine supports: {error.what}"]
     return [f"layers: {first}", *(f"  {line}" for line in others)]
 
 
@@ -131,10 +149,10 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
         "outputs": "; ".join(map(str, manifest.outputs)),
         "labels": "none" if manifest.labels is None else _shorten_labels(manifest.labels),
         "preprocessing": "none" if view is None else _steps(view, raw),
-        "data set": manifest.dataset or "none",
+        "dataset": manifest.dataset or "none",
         **({} if manifest.engine is None else engine_view.engine_facts(manifest, manifest.engine)),
         "parity": _describe_check(manifest),
-        **_costs(manifest),
+        **_optional_facts(manifest),
         "made by": ", ".join(f"{name} {version}" for name, version in manifest.producers.items()),
         "size": f"{manifest.size_bytes:,} bytes",
         "sha256": manifest.sha256,
@@ -149,11 +167,11 @@ def _describe_check(manifest: Manifest) -> str:
         return _parity(manifest.parity)
     if manifest.engine is None:
         return "not recorded"
-    return "not checked where it was built: it is checked each time that it is opened"
+    return "not checked when built; checked each time the engine is opened"
 
 
-def _costs(manifest: Manifest) -> dict[str, str]:
-    """Lines that only some artifacts have: of a narrower precision, and of tuned options."""
+def _optional_facts(manifest: Manifest) -> dict[str, str]:
+    """Return the facts that only some artifacts have: of a precision below fp32, and of tuned options."""
     lines = {}
     if manifest.calibration is not None:
         record = manifest.calibration
@@ -174,12 +192,14 @@ def _shorten_labels(labels: tuple[str, ...]) -> str:
     return shown if len(labels) <= 10 else f"{shown}, … ({len(labels)})"
 
 
-def _steps(view: Preprocessing, raw: bool) -> str:
-    """The preprocessing in the order in which it happens; the last step is in the graph where the input is raw."""
-    steps = [] if view.resize is None else [f"shorter side to {view.resize}"]
-    steps.append(f"centre crop {view.crop[0]}x{view.crop[1]}")
-    if view.pad:
-        steps.append(f"{view.pad} black pixels on every side")
-    where = " in the graph" if raw else ""
-    steps.append(f"mean {', '.join(map(str, view.mean))}, std {', '.join(map(str, view.std))}{where}")
+def _steps(preprocessing: Preprocessing, raw: bool) -> str:
+    """Return the preprocessing as text in the order of its steps. With raw input, the last step is in the graph."""
+    steps = [] if preprocessing.resize is None else [f"shorter side to {preprocessing.resize}"]
+    steps.append(f"centre crop {preprocessing.crop[0]}x{preprocessing.crop[1]}")
+    if preprocessing.pad:
+        steps.append(f"{preprocessing.pad} black pixels on each side")
+    location = " in the graph" if raw else ""
+    steps.append(
+        f"mean {', '.join(map(str, preprocessing.mean))}, std {', '.join(map(str, preprocessing.std))}{location}"
+    )
     return "; ".join(steps)

@@ -1,1 +1,1 @@
-"""The architecture of residual networks, as data and as PyTorch modules."""
+"""Residual networks, as rows of data and as PyTorch modules."""

@@ -1,4 +1,4 @@
-"""The variants as people read them: tables and JSON with the paper's figures beside ours."""
+"""Tables and JSON of the variants, with the figures of the paper beside those computed here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from runtimes import codec
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of the paper's Table 1 for one variant. ``shape`` is the output's (channels, height, width)."""
+    """A stage of a variant: a row of Table 1 in the paper.
+
+    Attributes:
+        name: The name of the stage: ``stem``, ``layer1`` to ``layer4``, or ``head``.
+        blocks: A description of the layers.
+        shape: The shape of the output: (channels, height, width), or (classes,) for the head.
+        parameters: The number of learnt parameters.
+        multiply_adds: The number of multiply-adds for one image.
+    """
 
     name: str
     blocks: str
@@ -24,7 +32,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A variant with what follows from it."""
+    """A variant with the figures that follow from it.
+
+    Attributes:
+        variant: The variant.
+        parameters: The number of learnt parameters.
+        multiply_adds: The number of multiply-adds for one image.
+        stages: The stages in the order of the forward pass.
+    """
 
     variant: Variant
     parameters: int
@@ -33,7 +48,7 @@ class CatalogueEntry:
 
 
 def entry(variant: Variant) -> CatalogueEntry:
-    """The variant with its stages, summed from its layers."""
+    """Return the variant with its stages, whose figures are sums over layers."""
     stages = []
     for name, group in groupby(layers(variant), key=lambda layer: layer.stage):
         members = list(group)
@@ -72,7 +87,7 @@ def _blocks(variant: Variant, stage: str) -> str:
 
 
 def all_as_json() -> str:
-    """A JSON list of every variant, without stages."""
+    """Return a JSON array with all variants, without stages."""
     rows = []
     for variant in VARIANTS.values():
         row = codec.encode(entry(variant))
@@ -82,7 +97,7 @@ def all_as_json() -> str:
 
 
 def one_as_json(variant: Variant) -> str:
-    """A JSON object of one variant, with its stages."""
+    """Return a JSON object with one variant and its stages."""
     return codec.dumps(entry(variant), indent=2)
 
 
@@ -99,9 +114,9 @@ def _billions(count: float | None) -> str:
 
 
 def catalogue_document() -> Document:
-    """Every variant, a line each."""
+    """Return a document with one table row for each variant."""
     texts = ("variant", "block", "blocks", "shortcut")
-    numbers = ("input", "param M", "paper", "madd G", "paper", "error %")
+    numbers = ("input", "params (M)", "paper", "MACs (G)", "paper", "error %")
     columns = (
         *(TableColumn(heading, left=True, unbroken=heading == "variant") for heading in texts),
         *map(TableColumn, numbers),
@@ -124,16 +139,16 @@ def catalogue_document() -> Document:
         rows.append(TableRow(cells))
     legend = Legend(
         (
-            "madd: multiply-adds for one image. paper, error (top-1): He et al. 2015, arXiv 1512.03385, Tables",
-            "1 to 3 and 6. It counts 50, 101 and 152 with the stride in the first 1x1 (--stride v1); ours is in",
-            "the 3x3 (v1.5), as torchvision's published weights need.",
+            "MACs: multiply-adds for one image. paper and error (top-1): He et al. 2015, arXiv 1512.03385,",
+            "Tables 1 to 3 and 6. The paper's bottlenecks have their stride in the first 1x1 convolution",
+            "(--stride v1). The default is the 3x3 convolution (v1.5), as in torchvision's published weights.",
         )
     )
     return Document("rexport list", (Table(columns, tuple(rows)), legend))
 
 
 def variant_document(variant: Variant) -> Document:
-    """A variant stage by stage."""
+    """Return a document with one table row for each stage of the variant."""
     row, paper = entry(variant), variant.paper
     columns = (
         *(TableColumn(heading, left=True, unbroken=heading == "stage") for heading in ("stage", "layers")),
@@ -154,14 +169,14 @@ def variant_document(variant: Variant) -> Document:
         for value, text in (
             (paper.parameters, f"{_millions(paper.parameters)} M parameters"),
             (paper.multiply_adds, f"{_billions(paper.multiply_adds)} G multiply-adds (Table 1)"),
-            (paper.top1_error, f"{paper.top1_error or 0:.2%} top-1 error ({paper.error_source})"),
+            (paper.top1_error, f"{100 * (paper.top1_error or 0):.2f} % top-1 error ({paper.error_source})"),
         )
         if value is not None
     ]
-    printed = [Sentence(f"the paper: {', '.join(figures)}")] if figures else []
+    printed = [Sentence(f"paper: {', '.join(figures)}")] if figures else []
     blocks = (Sentence(title, "headline"), Table(columns, (*rows, total)), *printed)
     return Document("rexport info", blocks)
 
 
-def _counts(of: Stage | CatalogueEntry) -> tuple[str, str]:
-    return f"{of.parameters:,}", f"{of.multiply_adds:,}"
+def _counts(row: Stage | CatalogueEntry) -> tuple[str, str]:
+    return f"{row.parameters:,}", f"{row.multiply_adds:,}"

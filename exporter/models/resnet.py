@@ -1,6 +1,6 @@
-"""Residual and plain networks in PyTorch, top to bottom (He et al. 2015, arXiv 1512.03385).
+"""Residual and plain networks in PyTorch (He et al. 2015, arXiv 1512.03385).
 
-Module names are torchvision's, so that its state dicts load strictly. Shapes at the ends of lines: n images, c
+The module names are torchvision's, so its state dicts load strictly. Comments at line ends give shapes: n images, c
 channels, h x w pixels.
 """
 
@@ -21,9 +21,14 @@ def _conv_bn(channels: int, out_channels: int, kernel: int, stride: int) -> tupl
 
 
 class PaddedIdentity(nn.Module):
-    """Option A: every ``stride``-th pixel, and zeros for the channels that the shortcut lacks (section 4.1).
+    """The shortcut of option A: every ``stride``-th pixel, and zeros for the missing channels (section 4.1).
 
-    It has no parameters. The zeros go in equal parts before and behind, as in the published CIFAR weights.
+    It has no parameters. Half of the zero channels come first and half last, as in the published CIFAR weights.
+
+    Args:
+        channels: The number of input channels.
+        out_channels: The number of output channels, at least ``channels``.
+        stride: The distance between the pixels that are kept.
     """
 
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
@@ -33,6 +38,7 @@ class PaddedIdentity(nn.Module):
         self.padding = (0, 0, 0, 0, before, out_channels - channels - before)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (n, channels, h, w) subsampled and padded to (n, out_channels, h/stride, w/stride)."""
         x = x[:, :, :: self.stride, :: self.stride]  # (n, c, h/stride, w/stride)
         return F.pad(x, self.padding)  # (n, out_channels, h/stride, w/stride)
 
@@ -49,7 +55,14 @@ def _shortcut(variant: Variant, channels: int, out_channels: int, stride: int) -
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; ``residual=False`` drops the shortcut (Figure 5, left)."""
+    """A block of two 3x3 convolutions (Figure 5, left). Without ``residual`` in the variant, it has no shortcut.
+
+    Args:
+        variant: The variant, which determines shortcut and strides.
+        channels: The number of input channels.
+        width: The number of output channels.
+        stride: The stride of the whole block.
+    """
 
     def __init__(self, variant: Variant, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -61,6 +74,7 @@ class BasicBlock(nn.Module):
         self.residual = variant.residual
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output (n, width, h/stride, w/stride) for ``x`` (n, channels, h, w)."""
         y = self.relu(self.bn1(self.conv1(x)))  # (n, width, h/stride, w/stride)
         y = self.bn2(self.conv2(y))
         if self.residual:
@@ -69,7 +83,14 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up to four times the width (Figure 5, right)."""
+    """A block of a 1x1, a 3x3 and a 1x1 convolution, with four times the width at its output (Figure 5, right).
+
+    Args:
+        variant: The variant, which determines shortcut and strides.
+        channels: The number of input channels.
+        width: The number of channels of the 3x3 convolution.
+        stride: The stride of the whole block.
+    """
 
     def __init__(self, variant: Variant, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -83,7 +104,8 @@ class Bottleneck(nn.Module):
         self.residual = variant.residual
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))  # (n, width, h, w), or halved already in v1
+        """Return the output (n, 4 width, h/stride, w/stride) for ``x`` (n, channels, h, w)."""
+        y = self.relu(self.bn1(self.conv1(x)))  # (n, width, h, w); in v1 (n, width, h/stride, w/stride)
         y = self.relu(self.bn2(self.conv2(y)))  # (n, width, h/stride, w/stride)
         y = self.bn3(self.conv3(y))  # (n, 4 width, h/stride, w/stride)
         if self.residual:
@@ -92,10 +114,19 @@ class Bottleneck(nn.Module):
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+"""The class of each kind of block."""
 
 
 class ResNet(nn.Module):
-    """A variant as a module: float32 images (n, in_channels, h, w) in, logits (n, classes) out, any h and w."""
+    """A variant as a PyTorch module.
+
+    Args:
+        variant: The variant. Its input size does not constrain the inputs.
+
+    Attributes:
+        variant: The variant.
+        stages: The names of the modules that hold the blocks, ``layer1`` and so on.
+    """
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -117,6 +148,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(channels, variant.classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (n, classes) for images ``x``, float32 (n, in_channels, h, w)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # ImageNet stem: (n, 64, h/4, w/4); CIFAR: (n, 16, h, w)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)  # each stage but the first halves h and w
@@ -125,10 +157,15 @@ class ResNet(nn.Module):
 
 
 def initialise(model: ResNet, seed: int) -> None:
-    """Draws He et al.'s initialisation in place: normal weights of variance 2 / fan-in, biases 0, batch-norm 1 and 0.
+    """Draw He et al.'s initialisation in place: normal weights of variance 2 / fan-in, and biases of 0.
 
-    Source: arXiv 1502.01852, equation 10, which the paper takes over in section 3.4. The same seed gives the same
-    numbers on every machine.
+    Batch norms become the identity: scale 1, shift 0, mean 0 and variance 1. The source is arXiv 1502.01852, equation
+    10; section 3.4 of the paper refers to it. One seed gives the same weights on each kind of processor, up to
+    rounding.
+
+    Args:
+        model: The module to change.
+        seed: The seed of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -143,19 +180,25 @@ def initialise(model: ResNet, seed: int) -> None:
 
 
 CENTRE_SPREAD = 0.2
-"""Of the running means that ``settle_statistics`` draws, as a share of what they are subtracted from."""
+"""The standard deviation of the means that ``settle_statistics`` draws, as a share of the layer's root mean square."""
 
 
 def settle_statistics(model: ResNet, seed: int, images: int = 4) -> None:
-    """Fills the running statistics of every batch-norm in place so that an untrained network can be computed.
+    """Set the running statistics of all batch norms in place, so that an untrained network computes usable numbers.
 
-    Fresh statistics (mean 0, variance 1) would let activations double from block to block and overflow float32. Those
-    of a batch, which training uses, make a deep network chaotic: a change of 1e-6 in the input of ResNet-152 is one
-    of 1e-3 in its logits, so that no two libraries agree. Here a layer's one variance is that of seeded noise under
-    way through the network, which keeps the scale, and its means are small random numbers, so that biases count.
+    With the initial statistics (mean 0, variance 1), activations double from block to block and overflow float32. With
+    the statistics of a batch, as in training, a deep network is chaotic: in ResNet-152, a change of 1e-6 in the input
+    changes the logits by 1e-3, so no two libraries agree. Here seeded noise passes through the network. The means of
+    each batch norm are small random numbers, so biases matter. All channels of a batch norm get the same variance: the
+    mean square deviation from these means, which keeps the scale.
 
-    PyTorch computes with one thread meanwhile: with more it sums in another order. The same seed gives the same bits on
-    one kind of processor, and on another the same numbers but for float32's rounding.
+    PyTorch uses one thread during the call, because the number of threads changes the order of sums. One seed gives the
+    same bits on one kind of processor, and the same numbers up to float32 rounding on another.
+
+    Args:
+        model: The module to change, initialised before.
+        seed: The seed of the noise and of the means.
+        images: The number of noise images.
     """
     variant = model.variant
     generator = torch.Generator().manual_seed(seed)
@@ -184,5 +227,8 @@ def settle_statistics(model: ResNet, seed: int, images: int = 4) -> None:
 
 
 def build(variant: Variant) -> ResNet:
-    """The variant's module in evaluation mode, with PyTorch's own fresh values: fill it before use."""
+    """Return the variant's module in evaluation mode.
+
+    The parameters are PyTorch's defaults. Load or initialise them before use.
+    """
     return ResNet(variant).eval()

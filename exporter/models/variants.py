@@ -1,7 +1,7 @@
 """The residual networks of He et al. 2015 (arXiv 1512.03385) as rows of data.
 
-Nothing here imports a framework: shapes, parameters and multiply-adds follow from the row by arithmetic, so that
-``rexport list`` answers at once and the tests can hold the PyTorch modules to the same figures.
+This module imports no framework. Shapes, parameters and multiply-adds are computed from the rows, so ``rexport list``
+answers at once and tests can compare the PyTorch modules with the same figures.
 """
 
 from __future__ import annotations
@@ -10,23 +10,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtimes.errors import UsageError, quote
+from runtimes.errors import UsageError, quote, suggest
 
 Block = Literal["basic", "bottleneck"]
+"""The kind of block."""
+
 Stem = Literal["imagenet", "cifar"]
+"""The layers before the first block: a 7x7 convolution with max pooling, or a 3x3 convolution."""
+
 Shortcut = Literal["A", "B", "C"]
+"""The option for shortcuts between different shapes (He et al. 2015, section 4.1)."""
+
 Stride = Literal["v1", "v1.5"]
+"""The convolution of a bottleneck that has the stride: the first 1x1 (``v1``) or the 3x3 (``v1.5``)."""
 
 EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}
-"""Output channels of a block as a multiple of its stage's width (He et al. 2015, Figure 5)."""
+"""The output channels of a block as a multiple of the width of its stage (He et al. 2015, Figure 5)."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """What the paper prints for a variant; ``None`` where it prints nothing.
+    """The figures of a variant in the paper. ``None`` means that the paper does not give the figure.
 
-    ``multiply_adds`` is Table 1's "FLOPs" row (the paper counts a multiply-add once), ``parameters`` is Table 6's
-    column, ``top1_error`` is a fraction with the table that it stands in under ``error_source``.
+    Attributes:
+        multiply_adds: The row "FLOPs" of Table 1. The paper counts a multiply-add as one operation.
+        parameters: The column of Table 6.
+        top1_error: The top-1 error, 0 to 1.
+        error_source: The table of the top-1 error.
     """
 
     multiply_adds: float | None = None
@@ -37,10 +47,21 @@ class Paper:
 
 @dataclass(frozen=True)
 class Variant:
-    """One network: everything that decides its layers, and nothing else.
+    """A network: all options that determine its layers.
 
-    ``widths`` holds the 3x3 convolutions' channels of each stage, ``depths`` the number of blocks, ``size`` the input
-    as (height, width) in pixels. ``residual=False`` is the plain twin: the same layers without any shortcut.
+    Attributes:
+        name: The name of the variant, for example ``resnet50``.
+        block: The kind of block.
+        depths: The number of blocks in each stage.
+        widths: The number of channels of the 3x3 convolutions in each stage.
+        stem: The layers before the first block.
+        shortcut: The shortcut option. It has no effect on a plain network.
+        residual: Whether the network has shortcuts. A plain network has the same layers without them.
+        stride: The position of the stride in bottlenecks.
+        classes: The number of classes.
+        in_channels: The number of input channels.
+        size: The (height, width) of the input in pixels.
+        paper: The figures in the paper.
     """
 
     name: str
@@ -58,20 +79,33 @@ class Variant:
 
     @property
     def features(self) -> int:
-        """Channels that the classifier sees."""
+        """The number of input features of the classifier."""
         return self.widths[-1] * EXPANSION[self.block]
 
     @property
+    def title(self) -> str:
+        """The name of the network in sentences, for example ``ResNet-20``."""
+        layers = "".join(filter(str.isdigit, self.name))
+        return f"{'ResNet' if self.residual else 'Plain'}-{layers}"
+
+    @property
     def family(self) -> str:
-        """``residual`` or ``plain``, the paper's own words."""
+        """The paper's word for the network: ``residual`` or ``plain``."""
         return "residual" if self.residual else "plain"
 
 
 @dataclass(frozen=True)
 class VariantLayer:
-    """A convolution (square kernel) or the classifier (``kernel == 0``) of a variant, with its output's shape.
+    """A convolution or the classifier of a variant.
 
-    ``name`` is the module's name in the PyTorch network.
+    Attributes:
+        name: The name of the module in the PyTorch network.
+        stage: The stage that contains the layer.
+        in_channels: The number of input channels.
+        out_channels: The number of output channels.
+        kernel: The height and width of the kernel, or 0 for the classifier.
+        stride: The stride.
+        out_size: The (height, width) of the output.
     """
 
     name: str
@@ -84,13 +118,16 @@ class VariantLayer:
 
     @property
     def multiply_adds(self) -> int:
-        """For one image; a multiplication and its addition count once, as in the paper."""
+        """The number of multiply-adds for one image.
+
+        A multiplication with its addition counts once, as in the paper.
+        """
         area = self.kernel * self.kernel if self.kernel else 1
         return self.in_channels * self.out_channels * area * self.out_size[0] * self.out_size[1]
 
     @property
     def parameters(self) -> int:
-        """Weights, plus the batch-norm's scale and shift of a convolution or the classifier's bias."""
+        """The number of weights, plus the scale and shift of the batch norm or the bias of the classifier."""
         if self.kernel:
             return self.in_channels * self.out_channels * self.kernel**2 + 2 * self.out_channels
         return self.in_channels * self.out_channels + self.out_channels
@@ -101,10 +138,14 @@ def _halve(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def block_strides(variant: Variant, stage_stride: int) -> tuple[int, int]:
-    """Strides of a block's first and second convolution when the block as a whole strides by ``stage_stride``.
+    """Return the strides of the first and second convolution in a block.
 
-    Basic blocks stride in their first 3x3. Bottlenecks stride in the first 1x1 (``v1``, He et al. 2015, section 4.1)
-    or in the 3x3 (``v1.5``, what torchvision's published weights were trained with).
+    A basic block has its stride in the first 3x3 convolution. A bottleneck has it in the first 1x1 convolution (``v1``,
+    He et al. 2015, section 4.1) or in the 3x3 convolution (``v1.5``, as in torchvision's published weights).
+
+    Args:
+        variant: The variant of the block.
+        stage_stride: The stride of the whole block.
     """
     if variant.block == "basic" or variant.stride == "v1":
         return stage_stride, 1
@@ -112,14 +153,21 @@ def block_strides(variant: Variant, stage_stride: int) -> tuple[int, int]:
 
 
 def needs_projection(variant: Variant, channels: int, out_channels: int, stride: int) -> bool:
-    """Whether a block's shortcut is a learnt 1x1 convolution (He et al. 2015, section 4.1, options A, B and C)."""
+    """Return whether the shortcut of a block is a learnt 1x1 convolution (He et al. 2015, section 4.1, options A to C).
+
+    Args:
+        variant: The variant of the block.
+        channels: The number of input channels of the block.
+        out_channels: The number of output channels of the block.
+        stride: The stride of the whole block.
+    """
     if not variant.residual or variant.shortcut == "A":
         return False
     return variant.shortcut == "C" or stride != 1 or channels != out_channels
 
 
 def layers(variant: Variant) -> Iterator[VariantLayer]:
-    """Every layer that holds weights, in the order of the forward pass, at the variant's own input size."""
+    """Yield all layers with weights in the order of the forward pass, for the input size of the variant."""
     size = variant.size
     channels = variant.widths[0]
     if variant.stem == "imagenet":
@@ -151,19 +199,19 @@ def layers(variant: Variant) -> Iterator[VariantLayer]:
 
 
 def parameters(variant: Variant) -> int:
-    """Learnt numbers; batch-norm's running statistics are not among them."""
+    """Return the number of learnt parameters. The running statistics of batch norms do not count."""
     return sum(layer.parameters for layer in layers(variant))
 
 
 def multiply_adds(variant: Variant) -> int:
-    """Multiply-adds of the convolutions and the classifier for one image of the variant's size."""
+    """Return the number of multiply-adds of the convolutions and the classifier for one image of the variant's size."""
     return sum(layer.multiply_adds for layer in layers(variant))
 
 
 def _imagenet(
     name: str, block: Block, depths: tuple[int, ...], mult_adds: float, error: float | None, residual: bool = True
 ) -> Variant:
-    # Error: the paper's single-model top-1 at 10-crop testing, Table 3 (34 with option B) and Table 2 (18 and plain).
+    # The error is the paper's top-1 error of one model with 10 crops: Table 3 (34 with option B) or 2 (18 and plain).
     source = ("Table 3" if depths != (2, 2, 2, 2) and residual else "Table 2") + ", 10-crop" if error else None
     paper = Paper(multiply_adds=mult_adds, top1_error=error, error_source=source)
     return Variant(name, block, depths, (64, 128, 256, 512), "imagenet", "B", residual, paper=paper)
@@ -209,20 +257,19 @@ VARIANTS: dict[str, Variant] = {
         _cifar("plain110", 110, None, None, residual=False),
     )
 }
+"""All variants by name."""
 
 
 def variant(name: str) -> Variant:
-    """The row of that name.
+    """Return the variant with this name. Case does not matter.
 
     Raises:
-        UsageError: there is none; the message lists what there is.
+        UsageError: The name is unknown. The hint is the most similar name, or lists all names.
     """
-    try:
-        return VARIANTS[name]
-    except KeyError:
-        raise UsageError(
-            f"no variant {quote(name)!r}", code="variant-unknown", hint=f"one of {', '.join(VARIANTS)}"
-        ) from None
+    row = VARIANTS.get(name.lower())
+    if row is None:
+        raise UsageError(f"unknown variant {quote(name)!r}", code="variant-unknown", hint=suggest(name, VARIANTS))
+    return row
 
 
 def customise(
@@ -234,11 +281,19 @@ def customise(
     stride: Stride | None = None,
     shortcut: Shortcut | None = None,
 ) -> Variant:
-    """The row with what is not ``None`` put in its place.
+    """Return a copy of a variant with some options replaced. ``None`` keeps the value of the variant.
+
+    Args:
+        row: The variant.
+        classes: The number of classes.
+        in_channels: The number of input channels.
+        size: The (height, width) of the input in pixels.
+        stride: The position of the stride in bottlenecks.
+        shortcut: The shortcut option.
 
     Raises:
-        UsageError: a count below one, a size below what the strides leave of an image, or a shortcut option for a
-            plain net, which has none.
+        UsageError: A number is below 1, a plain network is given a shortcut option, or a network of basic blocks is
+            given stride ``v1``.
     """
     changed = replace(
         row,
@@ -248,20 +303,23 @@ def customise(
         stride=row.stride if stride is None else stride,
         shortcut=row.shortcut if shortcut is None else shortcut,
     )
-    for what, value in (
+    for name, value in (
         ("classes", changed.classes),
         ("input channels", changed.in_channels),
         *zip(("height", "width"), changed.size, strict=True),
     ):
         if value < 1:
-            raise UsageError(f"{what} must be at least 1, not {value}", code="dimension-below-one")
+            raise UsageError(f"{name} must be at least 1, not {value}", code="dimension-below-one")
     if shortcut is not None and not row.residual:
         raise UsageError(
-            f"{row.name} is a plain net: it has no shortcut to choose an option for", code="plain-has-no-shortcut"
+            f"{row.name} is a plain network and has no shortcuts, so it takes no shortcut option",
+            code="plain-has-no-shortcut",
+            hint="omit --shortcut",
         )
     if stride == "v1" and row.block == "basic":
         raise UsageError(
-            f"{row.name} has basic blocks: stride v1 and v1.5 differ in bottlenecks alone",
+            f"{row.name} has basic blocks, and strides v1 and v1.5 differ only in bottlenecks",
             code="stride-needs-bottlenecks",
+            hint="omit --stride",
         )
     return changed

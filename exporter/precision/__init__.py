@@ -1,1 +1,1 @@
-"""Precisions: a row in a table, a transform of the graph, and the gate that each has to pass."""
+"""Precisions: the table, the conversion of graphs, and the accuracy gate of each precision."""

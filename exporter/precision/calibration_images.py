@@ -1,4 +1,4 @@
-"""The images that a network is calibrated and judged on: real ones where there are any, else seeded noise."""
+"""Images for calibration and for the accuracy gate: real images if there are any, otherwise seeded noise."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from runtimes.errors import UsageError
 from runtimes.images.preprocessing import Preprocessing, normalise
 
 NOISE_IMAGES = 16
-"""Noise is all alike: more of it tells nothing new."""
+"""The number of noise images. More noise gives no more information."""
 
 DECODED_AT_ONCE = 32
+"""The number of images in a batch for decoding."""
 
 _SEEDS = {"calibration": 7_919, "gate": 104_729}
-"""Added to the network's own seed, so that neither sees the other's noise nor that of the test vectors."""
+"""Offsets of the seed, so that calibration, accuracy gate and test vectors use different noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images as pixels (n, h, w, c) uint8 with the preprocessing that makes inputs of them, or inputs (n, c, h, w)
-    float32 themselves.
+    """Images for a network.
 
     Attributes:
-        description: what they are, for people.
-        real: whether they show something.
-        targets: (n,) int64, as the network's outputs, or ``None``.
+        description: A description for people.
+        real: Whether the images are real, not noise.
+        values: Pixels, uint8 (n, h, w, c), or prepared inputs, float32 (n, c, h, w).
+        preprocessing: The preprocessing of pixels, or ``None`` for prepared inputs.
+        targets: The correct outputs of the network, int64 (n,), or ``None`` without labels.
     """
 
     description: str
@@ -39,33 +41,47 @@ class Examples:
     targets: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.values)
 
     def floats(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Inputs of the float network: (stop - start, c, h, w)."""
+        """Return the inputs of the float network for images ``start`` to ``stop``: float32 (stop - start, c, h, w)."""
         chosen = self.values[start:stop]
         if self.preprocessing is None or chosen.dtype != np.uint8:
             return chosen.astype(np.float32, copy=False)
         return normalise(chosen.astype(np.uint8, copy=False), self.preprocessing)
 
     def feeds(self, start: int, stop: int, raw: bool) -> NDArray[np.uint8] | NDArray[np.float32]:
-        """Inputs of an artifact: pixels where it takes raw ones, else as ``floats``."""
+        """Return the inputs of an artifact. The array may share memory with ``values``.
+
+        Args:
+            start: The index of the first image.
+            stop: The index after the last image.
+            raw: Whether the artifact takes raw pixels.
+        """
         return self.values[start:stop] if raw else self.floats(start, stop)
 
 
 def for_calibration(network: Network, spec: str | None, count: int) -> Examples:
-    """Training images: of ``spec``, or of the data set that the weights were made with; noise for untrained weights.
+    """Return training images for calibration.
+
+    Args:
+        network: The network.
+        spec: The dataset, as for ``open_dataset``. ``None`` means the bundled dataset for weights trained on it, and
+            noise for untrained weights.
+        count: The largest number of images.
 
     Raises:
-        UsageError: trained weights, and no images are named or at hand.
-        RexportError: the images cannot be read or do not fit.
+        UsageError: The weights are trained, and no training images are known.
+        RexportError: The images cannot be read or do not fit the network.
     """
     if spec is None and network.weights.trained:
         if network.dataset != BUNDLED_NAME:
             raise UsageError(
-                "int8 needs training images to calibrate trained weights with, and none are at hand",
+                "int8 with trained weights needs training images for calibration, and rexport has none for these "
+                "weights",
                 code="calibration-data-missing",
-                hint="--calibration DIR names a folder of them",
+                hint="--calibration DIR names a folder of training images",
             )
         spec = BUNDLED_NAME
     if spec is None:
@@ -74,29 +90,37 @@ def for_calibration(network: Network, spec: str | None, count: int) -> Examples:
 
 
 def for_gate(network: Network, calibration: str | None, calibration_images: int, count: int) -> Examples:
-    """Images to judge a precision on: the network's labelled data if there are any, else those that lie beside the
-    calibration's, without labels.
+    """Return images for the accuracy gate of a precision.
+
+    They are the labelled data of the network if it has any. Otherwise they are calibration data without labels, if
+    possible images that were not used for calibration. Without any data they are noise.
+
+    Args:
+        network: The network.
+        calibration: The dataset of the calibration, or ``None``.
+        calibration_images: The largest number of images for calibration.
+        count: The largest number of images to return.
 
     Raises:
-        RexportError: they cannot be read or do not fit.
+        RexportError: The images cannot be read or do not fit the network.
     """
     if network.data is not None:
         return _read_images(network, open_dataset(network.data, count), labelled=True)
     if calibration is None:
         return _noise(network, "gate")
-    # A data set's sample of n images is the beginning of its sample of n + m images.
+    # The first n images of a sample of n + m images are the sample of n images.
     dataset = open_dataset(calibration, calibration_images + count, split="train")
     if len(dataset) > calibration_images:
         return _read_images(network, dataset, first=calibration_images)
-    found = _read_images(network, dataset)
-    return replace(found, description=f"{found.description} that it was calibrated on")
+    examples = _read_images(network, dataset)
+    return replace(examples, description=f"{examples.description} (also used for calibration)")
 
 
 def _read_images(network: Network, dataset: Dataset, first: int = 0, labelled: bool = False) -> Examples:
     view = network.preprocessing
     if view is None:
         raise UsageError(
-            f"images need --mean and --std for {network.variant.in_channels} input channels",
+            f"images for {network.variant.in_channels} input channels need --mean and --std",
             code="images-need-statistics",
         )
     targets = targets_for(dataset, network.labels, network.variant.classes)[first:] if labelled else None
@@ -106,10 +130,16 @@ def _read_images(network: Network, dataset: Dataset, first: int = 0, labelled: b
 def read_examples(
     dataset: Dataset, view: Preprocessing, first: int = 0, targets: NDArray[np.int64] | None = None
 ) -> Examples:
-    """The data set's images from the ``first`` on, decoded and fitted.
+    """Read and prepare the images of a dataset.
+
+    Args:
+        dataset: The dataset.
+        view: The preprocessing.
+        first: The index of the first image to keep.
+        targets: The targets of the images that are kept, or ``None``.
 
     Raises:
-        RexportError: one cannot be read; it is named.
+        RexportError: An image cannot be read. The message names the image.
     """
     pixels = np.concatenate([batch for _, batch in dataset.pixels(view, DECODED_AT_ONCE)])[first:]
     return Examples(f"{len(pixels):,} images of {dataset.name}", True, pixels, view, targets)

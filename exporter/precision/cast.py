@@ -1,4 +1,4 @@
-"""A float32 graph in a narrower float: weights cast, its input cast on entry and its output back on leaving."""
+"""Conversion of a float32 graph to a 16-bit float type."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 def cast(graph: onnx.ModelProto, element: str) -> onnx.ModelProto:
-    """A copy of the graph that computes in ``element``, ``float16`` or ``bfloat16``; what goes in and out stays
-    float32.
+    """Return a copy of a graph that computes in a 16-bit float type. Its input and output stay float32.
 
-    Its batch-norms are folded already, in float32: folding afterwards would round twice, and torch's exporter leaves
-    float32 weights beside bfloat16 activations, which is no valid graph.
+    The batch norms of the graph must be folded in float32 before. Folding afterwards would round twice. In addition,
+    torch's exporter leaves float32 weights beside bfloat16 activations, which is not a valid graph.
+
+    Args:
+        graph: The float32 graph.
+        element: ``float16`` or ``bfloat16``.
 
     Raises:
-        CheckFailedError: a weight overflows the narrower type.
+        CheckFailedError: A weight overflows the 16-bit type.
     """
     import onnx
     from onnx import helper
@@ -32,17 +35,19 @@ def cast(graph: onnx.ModelProto, element: str) -> onnx.ModelProto:
     for tensor in result.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             _cast_tensor(tensor, kind)
-    entry, leaving = f"{INPUT}/Cast", f"{OUTPUT}/Cast"
+    entry, result_value = f"{INPUT}/Cast", f"{OUTPUT}/Cast"
     for node in result.graph.node:
         node.input[:] = [entry if name == INPUT else name for name in node.input]
-        node.output[:] = [leaving if name == OUTPUT else name for name in node.output]
+        node.output[:] = [result_value if name == OUTPUT else name for name in node.output]
     result.graph.node.insert(0, helper.make_node("Cast", [INPUT], [entry], entry, to=kind))
-    result.graph.node.append(helper.make_node("Cast", [leaving], [OUTPUT], leaving, to=onnx.TensorProto.FLOAT))
+    result.graph.node.append(
+        helper.make_node("Cast", [result_value], [OUTPUT], result_value, to=onnx.TensorProto.FLOAT)
+    )
     return result
 
 
 def _cast_tensor(tensor: onnx.TensorProto, kind: int) -> None:
-    """Rounds the tensor's values to the nearest of ``kind``, in place."""
+    """Round the values of a tensor to the nearest values of ``kind``, in place."""
     from onnx import helper, numpy_helper
 
     values = numpy_helper.to_array(tensor)
@@ -50,8 +55,8 @@ def _cast_tensor(tensor: onnx.TensorProto, kind: int) -> None:
         narrow = values.astype(helper.tensor_dtype_to_np_dtype(kind))
     if np.isfinite(values).all() and not np.isfinite(narrow.astype(np.float32)).all():
         raise CheckFailedError(
-            f"{tensor.name} holds {float(np.abs(values).max()):.3g}, which {narrow.dtype} cannot",
+            f"{tensor.name} contains {float(np.abs(values).max()):.3g}, which {narrow.dtype} cannot represent",
             code="weight-overflows",
-            hint="--precision bf16 has float32's range",
+            hint="use --precision bf16, which has the range of float32",
         )
     tensor.CopyFrom(numpy_helper.from_array(narrow, tensor.name))

@@ -1,4 +1,4 @@
-"""A network without batch-norms, and in a narrower float: what a typed PyTorch program computes."""
+"""PyTorch networks with folded batch norms, in float32 or in a 16-bit float type."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from runtimes.errors import CheckFailedError
 
 
 def fold_batch_norms(model: ResNet) -> ResNet:
-    """A copy whose batch-norms are folded into the convolutions before them, in the model's own float.
+    """Return a copy of a network with its batch norms folded into the convolutions before them.
 
-    A batch-norm follows its convolution in the order in which ``exporter.models.resnet`` makes them.
+    The type of the weights stays the same. In ``exporter.models.resnet``, each batch norm is created directly after its
+    convolution.
 
     Raises:
-        CheckFailedError: one follows something else.
+        CheckFailedError: A batch norm does not follow a convolution.
     """
     result = copy.deepcopy(model)
     modules = list(result.named_modules())
@@ -28,7 +29,7 @@ def fold_batch_norms(model: ResNet) -> ResNet:
             continue
         if not isinstance(convolution, nn.Conv2d):
             raise CheckFailedError(
-                f"the batch-norm {name} follows no convolution, but {before}", code="batch-norm-misplaced"
+                f"the batch norm {name} does not follow a convolution, but {before}", code="batch-norm-misplaced"
             )
         result.set_submodule(before, fuse_conv_bn_eval(convolution, norm))
         result.set_submodule(name, nn.Identity())
@@ -36,16 +37,23 @@ def fold_batch_norms(model: ResNet) -> ResNet:
 
 
 class FoldedResNet(ResNet):
-    """The network folded and in ``dtype``, in evaluation mode; what goes in and out stays float32.
+    """A network in evaluation mode with folded batch norms, which computes in ``dtype``.
 
-    Folding comes first: afterwards it would round twice. The modules keep their names.
+    Its input and output are float32.
+
+    Batch norms are folded before the conversion, because folding afterwards would round twice. Modules keep their
+    names.
+
+    Args:
+        model: The network, which is not changed.
+        dtype: The type of weights and activations.
 
     Raises:
-        CheckFailedError: a weight overflows the narrower type.
+        CheckFailedError: A weight overflows ``dtype``.
     """
 
     def __init__(self, model: ResNet, dtype: torch.dtype) -> None:
-        with torch.device("meta"):  # nothing of it is kept
+        with torch.device("meta"):  # the modules are replaced below
             super().__init__(model.variant)
         for name, child in fold_batch_norms(model).to(dtype).named_children():
             setattr(self, name, child)
@@ -54,16 +62,17 @@ class FoldedResNet(ResNet):
         _check_finite(self, model)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, float32 (n, classes), for images ``x``, float32 (n, in_channels, h, w)."""
         return super().forward(x.to(self.dtype)).to(torch.float32)  # (n, classes)
 
 
 def _check_finite(narrow: nn.Module, wide: nn.Module) -> None:
     if not all(value.isfinite().all() for value in wide.parameters()):
-        return  # what is broken already is parity's to tell
+        return  # the parity check reports weights that were not finite before
     for name, value in narrow.named_parameters():
         if not value.isfinite().all():
             raise CheckFailedError(
-                f"{name} holds what {str(value.dtype).removeprefix('torch.')} cannot",
+                f"{name} contains a value that {str(value.dtype).removeprefix('torch.')} cannot represent",
                 code="parameter-overflows",
-                hint="--precision bf16 has float32's range",
+                hint="use --precision bf16, which has the range of float32",
             )

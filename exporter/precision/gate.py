@@ -1,4 +1,4 @@
-"""What a precision costs in answers, and whether that is within its bounds."""
+"""The accuracy gate of a precision: predictions of an artifact compared with PyTorch in fp32 over many images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.format import count
 from exporter.network import ExportListener, Network, reference_logits
 from exporter.precision.calibration_images import Examples
 from exporter.precision.table import Bounds
@@ -18,16 +19,26 @@ from runtimes.errors import CheckFailedError, Reason
 from runtimes.parity import logits_of
 
 NEAR_TIE = 0.1
-"""Two classes whose probabilities in fp32 are nearer than this are a tie: either is a fair answer."""
+"""The limit for a borderline change: fp32 gives the old class less than this probability above the new class."""
 
 BATCH = 20
+"""The number of images in a batch of the PyTorch network, and of an artifact without a fixed batch."""
 
 Logits = NDArray[np.float32]
+"""Logits, float32 (n, classes)."""
 
 
 @dataclass(frozen=True)
 class GateSamples:
-    """The words and labels of images, and both networks' logits (n, classes) for them."""
+    """The logits of both networks for the same images.
+
+    Attributes:
+        words: A description of the images.
+        real: Whether the images are real, not noise.
+        targets: The correct classes, int64 (n,), or ``None`` without labels.
+        reference: The logits of PyTorch in fp32.
+        logits: The logits of the artifact.
+    """
 
     words: str
     real: bool
@@ -39,19 +50,28 @@ class GateSamples:
 def check(
     runtime: Runtime, network: Network, name: str, bounds: Bounds, examples: Examples, listener: ExportListener
 ) -> Gate:
-    """The record of a passed gate. What the user should know of it is noticed.
+    """Run the accuracy gate and return the record of the passed check. Its figures are sent to the listener.
+
+    Args:
+        runtime: The opened artifact.
+        network: The network in fp32.
+        name: The name of the precision.
+        bounds: The limits of the precision.
+        examples: The images.
+        listener: Receives the progress and the figures.
 
     Raises:
-        CheckFailedError: it is out of its bounds; the message has the figures.
+        CheckFailedError: A figure exceeds its limit. The message has the figures.
     """
     listener.step(f"comparing with fp32 on {examples.description}")
-    judged = _run_gate(runtime, network, examples)
-    about = runtime.description
-    record = summarise_gate(judged, bounds, f"{about.backend} {about.version}")
-    broken = failures(record, bounds, examples.real)
-    if broken:
+    samples = _run_gate(runtime, network, examples)
+    description = runtime.description
+    record = summarise_gate(samples, bounds, f"{description.backend} {description.version}")
+    exceeded = failures(record, bounds, examples.real)
+    if exceeded:
         raise CheckFailedError(
-            f"{name} failed its gate on {record.runtime}: {'; '.join(map(str, broken))}; {describe_gate(record)}",
+            f"{name} failed its accuracy gate on {record.runtime}: {'; '.join(map(str, exceeded))}; "
+            f"{describe_gate(record)}",
             code="gate-failed",
         )
     listener.notice(f"{name}: {describe_gate(record)}")
@@ -71,7 +91,13 @@ def _run_gate(runtime: Runtime, network: Network, examples: Examples) -> GateSam
 
 
 def summarise_gate(judged: GateSamples, bounds: Bounds, runtime: str) -> Gate:
-    """The gate's figures, whether they pass or not."""
+    """Return the figures of the check, whether they pass or not.
+
+    Args:
+        judged: The logits of both networks.
+        bounds: The limits, for the record.
+        runtime: The backend of the artifact with its version.
+    """
     reference, logits = judged.reference.astype(np.float64), judged.logits.astype(np.float64)
     expected, given = reference.argmax(1), logits.argmax(1)
     changed = np.flatnonzero(expected != given)
@@ -102,39 +128,60 @@ def summarise_gate(judged: GateSamples, bounds: Bounds, runtime: str) -> Gate:
 
 
 def failures(record: Gate, bounds: Bounds, real: bool) -> list[Reason]:
-    """What is out of bounds. Predictions for noise mean nothing: there the logits' error alone counts."""
-    found = []
+    """Return the figures that exceed their limits.
+
+    Agreement and accuracy fail only if their entire 95 % interval exceeds the limit. Predictions for noise have no
+    meaning, so for noise only the error of the logits counts.
+
+    Args:
+        record: The figures.
+        bounds: The limits.
+        real: Whether the images are real, not noise.
+    """
+    reasons = []
     if not record.error <= bounds.error:
-        found.append(Reason("logits-error", f"the logits' error is {record.error:.2%}, {bounds.error:.1%} is allowed"))
+        reasons.append(
+            Reason("logits-error", f"the logit error is {_percent(record.error)} (limit {_percent(bounds.error)})")
+        )
     if not real:
-        return found
+        return reasons
     if wilson(record.images - record.flips, record.images)[1] < bounds.agreement:
-        found.append(
+        reasons.append(
             Reason(
                 "predictions-flipped",
-                f"{record.flips} of {record.images:,} images flipped, {1 - bounds.agreement:.1%} is allowed",
+                f"{record.flips} of {record.images:,} predictions changed although fp32 was confident "
+                f"(limit {_percent(1 - bounds.agreement)})",
             )
         )
     if record.drop is not None and record.drop_interval is not None and record.drop_interval[0] > bounds.drop:
-        found.append(
-            Reason("top1-dropped", f"top-1 dropped by {_points(record.drop)} points, {_points(bounds.drop)} is allowed")
+        reasons.append(
+            Reason(
+                "top1-dropped", f"top-1 accuracy changed by {_change(record.drop)} pp (limit {_change(bounds.drop)} pp)"
+            )
         )
-    return found
+    return reasons
 
 
 def describe_gate(record: Gate) -> str:
-    """The figures in one line."""
-    parts = [f"logits' error {record.error:.2%} on {record.data}"]
+    """Return the figures as one line of text."""
+    parts = [f"logit error {_percent(record.error)} on {record.data}"]
     if record.flips or record.near_ties or record.top1 is not None:
-        parts.append(f"top-1 the same on {record.agreement:.2%} ({record.flips} flips, {record.near_ties} near-ties)")
+        changed = f"{count(record.flips + record.near_ties, 'changed prediction')}"
+        kinds = f"{record.flips} confident, {record.near_ties} borderline"
+        parts.append(f"agreement with fp32 {_percent(record.agreement)} ({changed}: {kinds})")
     if record.top1 is not None and record.drop is not None and record.drop_interval is not None:
-        low, high = map(_points, record.drop_interval)
+        high, low = map(_change, record.drop_interval)
         parts.append(
-            f"top-1 {record.top1:.2%} against {record.reference_top1:.2%} in fp32, a drop of {_points(record.drop)} "
-            f"points [{low}, {high}]"
+            f"top-1 accuracy {_percent(record.top1)} (change {_change(record.drop)} pp from fp32, "
+            f"95 % interval {low} to {high})"
         )
     return ", ".join(parts)
 
 
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _change(drop: float) -> str:
+    """Return a drop of accuracy as a change in percentage points."""
+    return f"{0.0 - 100 * drop:+.2f}"

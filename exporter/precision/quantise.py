@@ -1,9 +1,9 @@
-"""A float32 graph in int8: Q/DQ nodes whose scales were found on images (static calibration).
+"""Conversion of a float32 graph to int8: Q/DQ nodes with scales from calibration images (static quantisation).
 
-NNCF places and calibrates them: one scale a channel for weights, symmetric; one a tensor for activations, unsigned
-behind a ReLU; both branches of every residual addition. Its bias correction makes up for the weights' rounding. With
-these places ONNX Runtime and OpenVINO run every convolution in integers. What NNCF leaves out is added here: the
-zero-padding shortcut (option A), and the signed integers that TensorRT asks for.
+NNCF places the nodes and calibrates them. Weights have one symmetric scale for each channel, activations one scale for
+each tensor. Activations after a ReLU are unsigned. Both inputs of each residual addition are quantised. NNCF's bias
+correction compensates for the rounding of weights. With these nodes, ONNX Runtime and OpenVINO execute all convolutions
+in integers. This module adds the nodes of the zero-padding shortcut (option A) and the signed integers for TensorRT.
 """
 
 from __future__ import annotations
@@ -26,30 +26,33 @@ if TYPE_CHECKING:
     import onnx
 
 _MOVING = ("Slice", "Pad")
-"""Operators of a shortcut that move values and add zeros: the scale before them holds behind them."""
+"""Operators of a shortcut that only move values and add zeros. The scale of their input is valid for their output."""
 
 
 def quantiser() -> str:
-    """The quantiser's name and version.
+    """Return the name and version of the quantisation library.
 
     Raises:
-        BackendUnavailableError: it is not installed.
+        BackendUnavailableError: The library is not installed.
     """
-    return f"nncf {_nncf().__version__}"
+    return f"nncf {_import_nncf().__version__}"
 
 
 def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: bool) -> onnx.ModelProto:
-    """A quantised copy of the graph, its scales from ``images`` (n, c, h, w) as they go into it, n at least 1.
+    """Return a quantised copy of a graph.
 
-    With ``signed`` all integers are signed ones, which are all that TensorRT takes.
+    The call blocks for n runs of the network and some seconds more.
 
-    Blocks for n runs of the network and some seconds more.
+    Args:
+        graph: The float32 graph with folded batch norms.
+        images: The calibration images as the graph takes them, float32 (n, c, h, w), n at least 1.
+        signed: Whether all integers are signed, as TensorRT requires.
 
     Raises:
         BackendUnavailableError: NNCF is not installed.
-        CompatibilityError: NNCF cannot take the graph.
+        CompatibilityError: NNCF cannot quantise the graph.
     """
-    nncf = _nncf()
+    nncf = _import_nncf()
     batches = _batches(graph, images)
     with _quiet():
         try:
@@ -59,9 +62,9 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: 
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(batches),
             )
-        except Exception as error:  # NNCF raises its own errors, ONNX Runtime's and plain ones
+        except Exception as error:  # NNCF raises errors of its own, of ONNX Runtime and of Python
             raise CompatibilityError(
-                f"NNCF {nncf.__version__} cannot quantise this: {quote(error)}", code="quantisation-failed"
+                f"NNCF {nncf.__version__} cannot quantise the graph: {quote(error)}", code="quantisation-failed"
             ) from error
     del result.graph.value_info[:]
     _quantise_shortcuts(result)
@@ -73,14 +76,13 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: 
 
 
 def _batches(graph: onnx.ModelProto, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """The images one by one, or as many at once as the graph's batch is fixed at; the last are filled by repeating."""
+    """Return the images one by one, or in batches of the graph's fixed size. The last batch is filled by repetition."""
     size = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     return [images[np.arange(start, start + size) % len(images)] for start in range(0, len(images), size)]
 
 
-def _nncf() -> ModuleType:
-    # It reports to its maker over the network unless it believes to be in its makers' own continuous integration;
-    # ONNX Runtime, which it imports, has a switch of its own.
+def _import_nncf() -> ModuleType:
+    # NNCF sends telemetry to its maker unless this variable is set. ONNX Runtime, which NNCF imports, has its own.
     os.environ.setdefault("NNCF_CI", "1")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -89,19 +91,21 @@ def _nncf() -> ModuleType:
             import nncf
     except ImportError as error:
         raise BackendUnavailableError(
-            f"int8 needs NNCF: {quote(error)}", code="nncf-missing", hint="pip install 'rexport[int8]'"
+            f"int8 needs NNCF, which cannot be imported: {quote(error)}",
+            code="nncf-missing",
+            hint="pip install 'rexport[int8]'",
         ) from error
     return nncf  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF talks on standard output, of progress and of things that are checked here afterwards anyway."""
+    """Suppress the output of NNCF: progress bars and messages. The result is checked afterwards."""
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with warnings.catch_warnings(), open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -109,15 +113,15 @@ def _quiet() -> Iterator[None]:
 
 
 def _quantise_shortcuts(model: onnx.ModelProto) -> None:
-    """Puts a Q/DQ pair behind every slicing and padding of a quantised value, with the scale from before it.
+    """Insert a Q/DQ pair after each Slice and Pad of a quantised value, with the same scale.
 
-    Zeros and moved values lose nothing by it, and the addition behind finds both branches quantised.
+    Moved values and zeros stay exact. The addition that follows then has two quantised inputs.
     """
-    makers = {name: node for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
     scales: dict[str, tuple[str, str]] = {
         node.output[0]: (node.input[1], node.input[2])
         for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in makers
+        if node.op_type == "DequantizeLinear" and node.input[0] in producers
     }
     nodes = list(model.graph.node)
     renamed: dict[str, str] = {}
@@ -145,22 +149,22 @@ def _pair(name: str, scale: tuple[str, str]) -> tuple[onnx.NodeProto, onnx.NodeP
 
 
 def _quantise_bias(model: onnx.ModelProto) -> None:
-    """Gives the classifier's bias as int32, in the product of the scales of its input and its weights.
+    """Store the bias of the classifier as int32, scaled by the product of the scales of its input and its weights.
 
-    ONNX Runtime does so by itself for convolutions; without it, it computes the classifier in floats.
+    ONNX Runtime does this itself for convolutions. Without an int32 bias, it computes the classifier in floats.
     """
     from onnx import helper, numpy_helper
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    makers = {name: node for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
     for node in [node for node in model.graph.node if node.op_type == "Gemm" and len(node.input) == 3]:
-        before = makers.get(node.input[0])
+        before = producers.get(node.input[0])
         while before is not None and before.op_type == "Reshape":
-            before = makers.get(before.input[0])
-        weights, bias = makers.get(node.input[1]), tensors.get(node.input[2])
+            before = producers.get(before.input[0])
+        weights, bias = producers.get(node.input[1]), tensors.get(node.input[2])
         if before is None or before.op_type != "DequantizeLinear" or weights is None or bias is None:
             continue
-        scales = [numpy_helper.to_array(tensors[maker.input[1]]) for maker in (before, weights)]
+        scales = [numpy_helper.to_array(tensors[producer.input[1]]) for producer in (before, weights)]
         scale = (scales[0].astype(np.float64) * scales[1]).astype(np.float32)
         steps = np.clip(np.rint(numpy_helper.to_array(bias) / scale.astype(np.float64)), -(2**31), 2**31 - 1)
         names = [f"q_{bias.name}", f"scale_{bias.name}", f"zero_point_{bias.name}"]
@@ -175,7 +179,7 @@ def _quantise_bias(model: onnx.ModelProto) -> None:
 
 
 def _convert_to_signed(model: onnx.ModelProto) -> None:
-    """Gives every quantised value int8 with zero point 0, over the same range: TensorRT knows nothing else."""
+    """Convert each uint8 value to int8 with zero point 0, over a range that includes the old one, for TensorRT."""
     from onnx import numpy_helper
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -1,4 +1,4 @@
-"""How a graph is to be typed, and the step from a float32 graph to that."""
+"""The requested precision, and the conversion of a float32 graph to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.network import ExportListener, Network
-from exporter.precision import calibration_images as examples
+from exporter.precision import calibration_images
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Material, Precision, Target, precision
 from runtimes.artifacts.manifest import Calibration
 from runtimes.errors import Reason, UsageError
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrecisionSpec:
-    """What the user asked for.
+    """The requested precision.
+
+    Attributes that concern only int8 have no effect in other precisions.
 
     Attributes:
-        precision: a name in ``PRECISIONS``.
-        calibration: training images for int8, as ``exporter.data.dataset.open_dataset`` takes them; ``None`` takes
-            what the network was trained on where it is at hand, and noise for untrained weights.
-        calibration_images: how many of them.
-        target: whom the int8 graph is for.
-        gate_images: how many images the gate takes at most.
+        precision: A name in ``PRECISIONS``.
+        calibration: The training images for int8, as for ``exporter.data.dataset.open_dataset``. ``None`` means the
+            bundled dataset for weights trained on it, and noise for untrained weights.
+        calibration_images: The largest number of images for calibration.
+        target: The deployment target of int8.
+        gate_images: The largest number of images for the accuracy gate.
 
     Raises:
-        UsageError: an unknown precision, or numbers below 1.
+        UsageError: The precision is unknown, or a number is below 1.
     """
 
     precision: str = "fp32"
@@ -38,37 +40,37 @@ class PrecisionSpec:
     gate_images: int = GATE_IMAGES
 
     def __post_init__(self) -> None:
-        row = precision(self.precision)
+        precision(self.precision)
         if min(self.calibration_images, self.gate_images) < 1:
-            raise UsageError("at least 1 image is needed for calibration and gate each", code="image-count-below-one")
-        if not row.calibrated and self.target != "cpu":
             raise UsageError(
-                f"--target {self.target} is a recipe of int8, and {row.name} was asked for", code="target-needs-int8"
-            )
-        if not row.calibrated and self.calibration is not None:
-            raise UsageError(
-                f"--calibration is for int8, and {row.name} was asked for",
-                code="calibration-needs-int8",
-                hint="leave it out",
+                f"calibration and accuracy gate need at least 1 image, not {self.calibration_images} and "
+                f"{self.gate_images}",
+                code="image-count-below-one",
             )
 
     @property
     def row(self) -> Precision:
-        """Of ``PRECISIONS``."""
+        """The row of ``PRECISIONS``."""
         return precision(self.precision)
 
 
 FP32 = PrecisionSpec()
+"""The default precision."""
 
 
 def announce(precision_spec: PrecisionSpec, listener: ExportListener) -> None:
-    """Says which devices alone the precision is one of, if it is not one of all."""
+    """Notify the listener if the precision takes effect only on some devices.
+
+    Args:
+        precision_spec: The requested precision.
+        listener: Receives the notice.
+    """
     row = precision_spec.row
     if "cpu" not in row.devices:
         listener.notice(
             Reason(
                 "precision-needs-device",
-                f"{row.name}: on {' and '.join(row.devices)} alone; a processor computes this file in float32",
+                f"{row.name} takes effect only on {' and '.join(row.devices)}; a CPU computes this file in float32",
             )
         )
 
@@ -76,20 +78,29 @@ def announce(precision_spec: PrecisionSpec, listener: ExportListener) -> None:
 def convert_precision(
     graph: onnx.ModelProto, network: Network, precision_spec: PrecisionSpec, listener: ExportListener
 ) -> tuple[onnx.ModelProto, Calibration | None]:
-    """The graph in the precision asked for, and how its scales were found where it has some.
+    """Convert a float32 graph to the requested precision.
+
+    Args:
+        graph: The float32 graph with folded batch norms.
+        network: The network of the graph.
+        precision_spec: The requested precision.
+        listener: Receives the progress and notices.
+
+    Returns:
+        The converted graph, which is ``graph`` itself for fp32 and tf32, and the record of the calibration or ``None``.
 
     Raises:
-        UsageError: calibration is needed and no images are there for it.
-        RexportError: they cannot be read; the graph cannot be converted.
+        UsageError: int8 needs calibration images, and there are none.
+        RexportError: The images cannot be read, or the graph cannot be converted.
     """
     row = precision_spec.row
     announce(precision_spec, listener)
     if not row.calibrated:
         return row.apply(graph, Material(None, precision_spec.target)), None
     listener.step("reading the calibration images")
-    found = examples.for_calibration(network, precision_spec.calibration, precision_spec.calibration_images)
-    listener.step(f"calibrating on {found.description}")
+    images = calibration_images.for_calibration(network, precision_spec.calibration, precision_spec.calibration_images)
+    listener.step(f"calibrating on {images.description}")
     from exporter.precision.quantise import quantiser
 
-    result = row.apply(graph, Material(found.floats(0, len(found)), precision_spec.target))
-    return result, Calibration(quantiser(), precision_spec.target, found.description, len(found))
+    result = row.apply(graph, Material(images.floats(0, len(images)), precision_spec.target))
+    return result, Calibration(quantiser(), precision_spec.target, images.description, len(images))

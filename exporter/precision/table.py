@@ -1,6 +1,6 @@
-"""The precisions that a graph can be typed in, one row each: how it is made, and what it must pass.
+"""The table of precisions: how a graph is converted to each, and which accuracy is required.
 
-Nothing heavy is imported here: the commands' ``--help`` lists the names.
+This module imports nothing heavy, because the ``--help`` of commands lists the names.
 """
 
 from __future__ import annotations
@@ -19,34 +19,45 @@ if TYPE_CHECKING:
 
 
 Target: TypeAlias = Literal["cpu", "tensorrt"]
+"""The deployment target of an int8 graph."""
+
 TARGETS: tuple[Target, ...] = get_args(Target)
-"""Whom an int8 graph is for."""
+"""All deployment targets."""
 
 CALIBRATION_IMAGES = 300
+"""The default number of images for calibration. A dataset may have fewer."""
+
 GATE_IMAGES = 1000
-"""How many images are taken by default, where there are so many."""
+"""The default number of images for the accuracy gate. A dataset may have fewer."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a conversion may need: images (n, c, h, w) as they go into the network, for those that are ``calibrated``,
-    and whom the graph is for."""
+    """The inputs of a conversion besides the graph.
+
+    Attributes:
+        images: The calibration images as the network takes them, float32 (n, c, h, w), or ``None`` for a precision that
+            is not calibrated.
+        target: The deployment target.
+    """
 
     images: NDArray[np.float32] | None
     target: Target
 
 
 Apply: TypeAlias = "Callable[[onnx.ModelProto, Material], onnx.ModelProto]"
+"""A function that returns the converted graph."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a precision may cost against fp32, by the names of ``runtimes.artifacts.manifest.Gate``.
+    """The limits of the accuracy gate against fp32. The names are those of ``runtimes.artifacts.manifest.Gate``.
 
     Attributes:
-        error: the largest allowed root mean square of the logits' differences over that of fp32's logits.
-        agreement: the least allowed share of images without a real flip; it fails where all of its interval is below.
-        drop: the largest allowed drop of top-1, a fraction; it fails where all of its interval is above.
+        error: The largest root mean square of the differences of the logits, divided by that of the fp32 logits.
+        agreement: The smallest share of images without a confident change. The check fails if the entire interval is
+            below.
+        drop: The largest drop of top-1 accuracy, 0 to 1. The check fails if the entire interval is above.
     """
 
     error: float
@@ -59,15 +70,15 @@ class Precision:
     """A row of ``PRECISIONS``.
 
     Attributes:
-        name: as users type it.
-        tolerance: of the parity gate: the largest difference of a logit from fp32 PyTorch over the largest absolute
-            logit of the test vectors.
-        opset: the least that has the operators in this type.
-        apply: gives the typed copy of a float32 graph whose batch-norms are folded.
-        bounds: of the gate over many images; ``None`` for fp32, whose parity says more than any bound.
-        calibrated: whether images are needed to make it.
-        element: the float that a PyTorch program in it computes in, by PyTorch's name; ``None`` where there is none.
-        devices: on which it is a precision of its own; on others it computes as float32.
+        name: The name for users.
+        tolerance: The limit of the parity check: the largest difference of a logit from PyTorch in fp32, divided by the
+            largest absolute logit of the test vectors.
+        opset: The lowest opset whose operators support the type.
+        apply: Converts a float32 graph with folded batch norms.
+        bounds: The limits of the accuracy gate, or ``None`` for fp32, whose parity check is stricter.
+        calibrated: Whether the conversion needs images.
+        element: The float type of a PyTorch program by its PyTorch name, or ``None`` if there is no such program.
+        devices: The devices on which the precision takes effect. Other devices compute in float32.
     """
 
     name: str
@@ -80,7 +91,7 @@ class Precision:
     devices: tuple[str, ...] = ("cpu", "cuda")
 
 
-def _as_it_is(graph: onnx.ModelProto, _: Material) -> onnx.ModelProto:
+def _keep(graph: onnx.ModelProto, _: Material) -> onnx.ModelProto:
     return graph
 
 
@@ -98,38 +109,44 @@ def _quantise(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
 
     if material.images is None:
         raise UsageError(
-            "int8 needs images to calibrate with", code="int8-needs-images", hint="--calibration names them"
+            "int8 needs calibration images",
+            code="int8-needs-images",
+            hint="--calibration DIR names a folder of training images",
         )
     return quantise_graph(graph, material.images, signed=material.target == "tensorrt")
 
 
 HALF = Bounds(error=5e-3, agreement=0.995, drop=0.001)
-"""What 10 bits behind the point may cost."""
+"""The limits of precisions with 10 mantissa bits."""
 
 PRECISIONS: dict[str, Precision] = {
     row.name: row
     for row in (
-        # Folding batch-norm and summing in another order cost 1e-7 to 1e-6, at 152 and 1202 layers as well, and 5e-6
-        # in plain110, whose differences no shortcut bounds.
-        Precision("fp32", tolerance=5e-5, opset=18, apply=_as_it_is, element="float32"),
-        # TensorFloat-32 rounds to fp16's 10 bits behind the point, with float32's range: fp16's bounds are wide enough.
-        # Only a GPU has it, and only where the manifest names it: the graph is fp32's.
-        Precision(TF32, 1e-2, 18, _as_it_is, HALF, element="float32", devices=("cuda",)),
-        # The largest errors seen over 13 untrained variants: fp16 2e-3 and bf16 2e-2 in plain110, elsewhere below 6e-4
-        # and 6e-3; int8 5e-2 in resnet110. int8 of trained networks for 10 classes: 0.11, at most 0.1 points of top-1.
+        # Folded batch norms and another order of sums change logits by 1e-7 to 1e-6, even with 152 and 1202 layers,
+        # and by 5e-6 in plain110, which has no shortcuts to limit the differences.
+        Precision("fp32", tolerance=5e-5, opset=18, apply=_keep, element="float32"),
+        # TensorFloat-32 has 10 mantissa bits, as fp16, and the range of float32, so the limits of fp16 suffice. Only
+        # GPUs have it, and use it only if the manifest names it. The graph is that of fp32.
+        Precision(TF32, 1e-2, 18, _keep, HALF, element="float32", devices=("cuda",)),
+        # The largest errors measured over 13 untrained variants are 2e-3 for fp16 and 2e-2 for bf16 in plain110 (6e-4
+        # and 6e-3 elsewhere), and 5e-2 for int8 in resnet110. For int8 of trained networks with 10 classes, the error
+        # is 0.11 and the change in top-1 accuracy at most 0.1 pp.
         Precision("fp16", 1e-2, 18, _cast_to("float16"), HALF, element="float16"),
         Precision("bf16", 8e-2, 22, _cast_to("bfloat16"), Bounds(5e-2, agreement=0.98, drop=0.003), element="bfloat16"),
         Precision("int8", 5e-1, 18, _quantise, Bounds(error=2e-1, agreement=0.95, drop=0.005), calibrated=True),
     )
 }
+"""All precisions by name."""
 
 
 def precision(name: str) -> Precision:
-    """The row of that name.
+    """Return the precision with this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: The name is unknown.
     """
     if name not in PRECISIONS:
-        raise UsageError(f"no precision {name!r}", code="precision-unknown", hint=f"one of {', '.join(PRECISIONS)}")
+        raise UsageError(
+            f"unknown precision {name!r}", code="precision-unknown", hint=f"choose one of {', '.join(PRECISIONS)}"
+        )
     return PRECISIONS[name]

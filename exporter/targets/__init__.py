@@ -1,1 +1,1 @@
-"""One target format a file, and how an artifact is published."""
+"""Target formats, one in each file, and the publication of artifacts."""

@@ -1,4 +1,4 @@
-"""A network as one self-contained ONNX file, through torch's dynamo exporter."""
+"""Export of a network to an ONNX file, with torch's dynamo exporter."""
 
 from __future__ import annotations
 
@@ -25,16 +25,26 @@ if TYPE_CHECKING:
     import onnx
 
 DEFAULT_OPSET = 20
+"""The default opset of the ONNX standard."""
+
 ONE_FILE_BYTES = (2 << 30) - (64 << 20)
-"""Weights beyond this go into a file of their own: protocol buffers end at 2 GiB."""
+"""The largest size of weights inside the ONNX file.
+
+Protocol buffers end at 2 GiB, so larger weights get their own file.
+"""
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
 class ExportTarget:
-    """Where an export goes: ``target``, over what is there, for batches of ``batch`` images, or of any number, in
-    ``opset`` of the ONNX standard, or in the one that its precision is usually written in."""
+    """The destination and the form of an ONNX file.
+
+    Attributes:
+        target: The path of the file, which is replaced if it exists.
+        batch: The fixed batch size, or ``None`` for any.
+        opset: The opset, or ``None`` for the default of the precision.
+    """
 
     target: Path
     batch: int | None = None
@@ -44,33 +54,51 @@ class ExportTarget:
 def export(
     request: ExportRequest, listener: ExportListener, opset: int | None = None, precision_spec: PrecisionSpec = FP32
 ) -> Artifact:
-    """Exports, checks and publishes ``request.variant``; blocks for some seconds, for int8 up to minutes.
+    """Export ``request.variant`` to ONNX, check the file and publish it.
 
-    The graph takes ``input`` (batch, channels, height, width) float32, or (batch, height, width, channels) uint8 where
-    the request is for raw input, and gives ``logits`` (batch, classes) float32. Its batch-norms are folded into the
-    convolutions in float32, before they are typed.
+    The graph takes ``input``, float32 (batch, channels, height, width), or uint8 (batch, height, width, channels) for a
+    request with raw input. It returns ``logits``, float32 (batch, classes). Batch norms are folded into the
+    convolutions in float32 before the precision is converted. The call blocks for some seconds, for int8 up to minutes.
+
+    Args:
+        request: The network and the destination.
+        listener: Receives the progress and notices.
+        opset: The opset, or ``None`` for the default of the precision.
+        precision_spec: The precision.
+
+    Returns:
+        The published artifact.
 
     Raises:
-        UsageError: the target exists, or the request contradicts itself.
-        CompatibilityError: this torch cannot write ``opset``, or no runtime here can run the graph.
-        CheckFailedError: the graph is not valid, its logits are not the network's, or the precision failed its gate;
-            nothing is left.
-        RexportError: the weights or the data do not load; the disk.
+        UsageError: The target exists, or options contradict each other.
+        CompatibilityError: The installed torch cannot write ``opset``, or no installed backend can run the graph.
+        CheckFailedError: The graph is invalid, its logits differ from those of PyTorch, or the precision failed its
+            accuracy gate. No file is left.
+        RexportError: The weights or the data cannot be loaded, or the disk fails.
     """
     place = ExportTarget(request.target(".onnx"), request.batch, opset)
-    _opset(place, precision_spec)
+    _resolve_opset(place, precision_spec)
     return export_network(prepare(request, listener), place, precision_spec, listener)
 
 
 def export_network(
     network: Network, place: ExportTarget, precision_spec: PrecisionSpec, listener: ExportListener
 ) -> Artifact:
-    """The same from a network that is there already; what lies at the place is replaced.
+    """Export a prepared network to ONNX, check the file and publish it.
+
+    Args:
+        network: The network.
+        place: The destination.
+        precision_spec: The precision.
+        listener: Receives the progress and notices.
+
+    Returns:
+        The published artifact. It replaces an existing file.
 
     Raises:
-        As ``export``.
+        RexportError: As for ``export``.
     """
-    opset, target = _opset(place, precision_spec), place.target
+    opset, target = _resolve_opset(place, precision_spec), place.target
     listener.step("exporting to ONNX")
     graph = tidy(_trace(network, place.batch, opset))
     _check_opset(graph, opset)
@@ -102,27 +130,27 @@ def export_network(
     return artifact
 
 
-def _opset(place: ExportTarget, precision_spec: PrecisionSpec) -> int:
-    """Raises UsageError where the precision needs a newer one than was asked for."""
+def _resolve_opset(place: ExportTarget, precision_spec: PrecisionSpec) -> int:
+    """Return the opset, or raise ``UsageError`` if the requested opset is too old for the precision."""
     row = precision_spec.row
     if place.opset is None:
         return max(DEFAULT_OPSET, row.opset)
     if place.opset < row.opset and row.opset > DEFAULT_OPSET:
         raise UsageError(
-            f"{row.name} needs opset {row.opset}, and {place.opset} was asked for",
+            f"{row.name} needs opset {row.opset}, but opset {place.opset} was requested",
             code="opset-too-old",
-            hint="leave --opset out",
+            hint="omit --opset",
         )
     return place.opset
 
 
-_TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
+_NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters tell of their own deprecations and detours; what matters of it is checked afterwards."""
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    """Suppress the warnings of the exporters about their own code. The result is checked afterwards."""
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -138,7 +166,7 @@ def _quiet() -> Iterator[None]:
 def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
     import torch
 
-    # An example of two images: a batch of one would be taken for a constant by some of torch's versions.
+    # The example has two images, because some versions of torch treat a batch of one as a constant.
     example = torch.zeros(batch or 2, network.variant.in_channels, *network.variant.size)
     with _quiet():
         try:
@@ -154,24 +182,27 @@ def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
             )
         except (RuntimeError, ValueError) as error:
             raise CompatibilityError(
-                f"torch {torch.__version__} cannot export this at opset {opset}: {quote(error)}",
+                f"torch {torch.__version__} cannot export the network at opset {opset}: {quote(error)}",
                 code="onnx-export-failed",
-                hint=f"leave --opset out for {DEFAULT_OPSET}",
+                hint=f"omit --opset to use opset {DEFAULT_OPSET}",
             ) from error
     if program is None:
-        raise CompatibilityError(f"torch {torch.__version__} gave no ONNX program", code="onnx-program-missing")
+        raise CompatibilityError(f"torch {torch.__version__} returned no ONNX program", code="onnx-program-missing")
     return program.model_proto
 
 
 def tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph, changed in place: nodes named after the modules they come from, values after the nodes that
-    make them, and none of the exporter's notes, which hold source lines and paths of the machine that it ran on."""
+    """Simplify the names in a graph in place, and return the graph.
+
+    Nodes are named after their modules, and values after the nodes that compute them. The notes of the exporter are
+    deleted, because they contain source lines and paths of the exporting machine.
+    """
     scopes = [_module_of(node) for node in graph.graph.node]
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for node, module in zip(graph.graph.node, scopes, strict=True):
         name = f"{module}/{node.op_type}" if module else node.op_type
-        seen[name] += 1
-        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        counts[name] += 1
+        node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
         node.doc_string = ""
         del node.metadata_props[:]
     values = (*graph.graph.input, *graph.graph.output, *graph.graph.value_info, *graph.graph.initializer)
@@ -183,9 +214,9 @@ def tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
         for tensor in graph.graph.initializer
         if tensor.name.endswith(".weight_bias")
     }
-    kept = {value.name for value in graph.graph.output}
+    outputs = {value.name for value in graph.graph.output}
     for node in graph.graph.node:
-        renamed |= {name: node.name for name in node.output[:1] if name not in kept}
+        renamed |= {name: node.name for name in node.output[:1] if name not in outputs}
     for tensor in graph.graph.initializer:
         tensor.name = renamed.get(tensor.name, tensor.name)
     for node in graph.graph.node:
@@ -196,7 +227,7 @@ def tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _module_of(node: onnx.NodeProto) -> str:
-    """The dotted name of the module that a node comes from: of its weight, else of the innermost scope torch noted."""
+    """Return the dotted name of a node's module: that of its weight, or the innermost scope that torch recorded."""
     for name in node.input:
         if name.endswith(".weight"):
             return str(name.removesuffix(".weight"))
@@ -213,23 +244,23 @@ def _check_opset(graph: onnx.ModelProto, opset: int) -> None:
         import torch
 
         raise CompatibilityError(
-            f"opset {opset} was asked for, torch {torch.__version__} wrote {written}",
+            f"opset {opset} was requested, but torch {torch.__version__} wrote opset {written}",
             code="opset-not-written",
-            hint=f"--opset 18 or above; without it, {DEFAULT_OPSET}",
+            hint=f"use --opset 18 or above, or omit --opset to use {DEFAULT_OPSET}",
         )
 
 
-def _write(graph: onnx.ModelProto, place: Path, target: Path) -> tuple[FileRecord, ...]:
-    """Writes the file; past 2 GiB the weights go beside the target, under a name that nothing else has."""
+def _write(graph: onnx.ModelProto, path: Path, target: Path) -> tuple[FileRecord, ...]:
+    """Write the file. Weights beyond ``ONE_FILE_BYTES`` go to a file of a new name beside ``target``."""
     import onnx
 
     if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) <= ONE_FILE_BYTES:
-        place.write_bytes(graph.SerializeToString())
+        path.write_bytes(graph.SerializeToString())
         return ()
     name = f"{target.name}.{os.urandom(4).hex()}.data"
     weights = target.with_name(name)
     try:
-        onnx.save(graph, os.fspath(place), save_as_external_data=True, location=name)
+        onnx.save(graph, os.fspath(path), save_as_external_data=True, location=name)
         files.sync(weights)
         return (FileRecord(name, files.sha256_of(weights)),)
     except BaseException:
@@ -238,32 +269,32 @@ def _write(graph: onnx.ModelProto, place: Path, target: Path) -> tuple[FileRecor
 
 
 def _remove_old_weights(artifact: Artifact) -> None:
-    """Removes what earlier exports to the same path, or interrupted ones, left beside it."""
+    """Remove weights files that earlier or interrupted exports to the same path left."""
     target = artifact.path
     keep = {record.name for record in artifact.manifest.external} if artifact.manifest else set()
     with files.folder_lock(target.parent):
-        for place in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.data"):
-            if place.name not in keep:
-                place.unlink(missing_ok=True)
+        for path in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.data"):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
 
 
-def _check(place: Path) -> None:
-    """Holds the written file to the ONNX standard and to what was promised of it.
+def _check(path: Path) -> None:
+    """Check the written file against the ONNX standard, and for batch norms that were not folded.
 
     Raises:
-        CheckFailedError: the checker refuses it, or a batch-norm was left unfolded.
+        CheckFailedError: The file is invalid, or contains a batch norm.
     """
     import onnx
 
     try:
-        onnx.checker.check_model(os.fspath(place), full_check=True)
+        onnx.checker.check_model(os.fspath(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CheckFailedError(f"torch wrote an invalid graph: {quote(error)}", code="graph-invalid") from error
-    nodes = onnx.load(os.fspath(place), load_external_data=False).graph.node
-    left = [node.name for node in nodes if node.op_type == "BatchNormalization"]
-    if left:
+    nodes = onnx.load(os.fspath(path), load_external_data=False).graph.node
+    unfolded = [node.name for node in nodes if node.op_type == "BatchNormalization"]
+    if unfolded:
         raise CheckFailedError(
-            f"{len(left)} batch-norms were not folded, the first {quote(left[0])}", code="batch-norm-unfolded"
+            f"{len(unfolded)} batch norms were not folded, for example {quote(unfolded[0])}", code="batch-norm-unfolded"
         )
 
 

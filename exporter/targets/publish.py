@@ -1,4 +1,4 @@
-"""From a written model file to a published artifact: test vectors, parity, manifest. The same for every format."""
+"""Publication of a written model file as an artifact, with test vectors, parity check and manifest, for all formats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,20 @@ from runtimes.artifacts.manifest import Calibration, FileRecord, Gate
 
 @dataclass(frozen=True)
 class Draft:
-    """A model file under a temporary name in its target's folder, and what its format adds to the manifest."""
+    """A model file under a temporary name in the folder of its target, with the manifest fields of its format.
+
+    Attributes:
+        file: The temporary file.
+        target: The final path.
+        format: The format, a key of ``FORMATS``.
+        batch: The fixed batch size, or ``None`` for any.
+        producers: The libraries that wrote the file, with their versions. ``torch`` must be among them.
+        precision_spec: The precision.
+        calibration: The calibration, or ``None``.
+        opset: The opset of an ONNX file.
+        parent: The digest of the artifact that the file was made from, or ``None``.
+        external: The files that hold the weights of an ONNX file beyond 2 GiB.
+    """
 
     file: Path
     target: Path
@@ -38,13 +51,21 @@ class Draft:
 
 
 def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact:
-    """Checks the draft against its network through the default runtime, and publishes it.
+    """Check a draft with the default backend and publish it.
+
+    Args:
+        draft: The model file.
+        network: The network that the file was made from.
+        listener: Receives the progress and the figures of the accuracy gate.
+
+    Returns:
+        The published artifact.
 
     Raises:
-        CheckFailedError: parity or the precision's gate failed; nothing is left.
-        BackendUnavailableError: no runtime here opens the format.
-        CompatibilityError: none here can run it.
-        ResourceError: the disk.
+        CheckFailedError: The parity check or the accuracy gate of the precision failed. No file is left.
+        BackendUnavailableError: No installed backend opens the format.
+        CompatibilityError: No installed backend can run the file.
+        ResourceError: The disk fails.
     """
     manifest = _manifest(draft, network)
     listener.step("checking parity")
@@ -52,29 +73,37 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
     with runtimes.open_artifact(Artifact(draft.file, FORMATS[draft.format], manifest)) as runtime:
         reference = f"PyTorch {draft.producers['torch']} fp32"
         record = parity.check(runtime, network.vectors, row.tolerance, reference, network.images)
-        passed = (
+        gate_record = (
             None if row.bounds is None else check_gate(runtime, draft.precision_spec, row.bounds, network, listener)
         )
     listener.step("writing the artifact")
     content = _pack_vectors(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
-    manifest = replace(manifest, parity=record, gate=passed, vectors=vectors)
-    with files.temporary_file(draft.target) as place:
-        place.write_bytes(content)
-        return publish(draft.file, draft.target, manifest, place)
+    manifest = replace(manifest, parity=record, gate=gate_record, vectors=vectors)
+    with files.temporary_file(draft.target) as vectors_file:
+        vectors_file.write_bytes(content)
+        return publish(draft.file, draft.target, manifest, vectors_file)
 
 
 def check_gate(
     runtime: Runtime, precision_spec: PrecisionSpec, bounds: Bounds, network: Network, listener: ExportListener
 ) -> Gate:
-    """The record of the precision's passed gate, on the network's own images.
+    """Run the accuracy gate of a precision on the images of the network, and return its record.
+
+    Args:
+        runtime: The opened artifact.
+        precision_spec: The precision.
+        bounds: The limits of the precision.
+        network: The network in fp32.
+        listener: Receives the progress and the figures.
 
     Raises:
-        CheckFailedError: it failed.
-        RexportError: the images cannot be read.
+        CheckFailedError: A figure exceeds its limit.
+        RexportError: The images cannot be read.
     """
+    calibration = precision_spec.calibration if precision_spec.row.calibrated else None
     images = calibration_images.for_gate(
-        network, precision_spec.calibration, precision_spec.calibration_images, precision_spec.gate_images
+        network, calibration, precision_spec.calibration_images, precision_spec.gate_images
     )
     return gate.check(runtime, network, precision_spec.precision, bounds, images, listener)
 
@@ -86,7 +115,7 @@ def _pack_vectors(network: Network) -> bytes:
 
 
 def _manifest(draft: Draft, network: Network) -> Manifest:
-    """What is known before any check."""
+    """Return the manifest without the results of the checks."""
     variant = network.variant
     return Manifest(
         name=variant.name,

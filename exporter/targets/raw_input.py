@@ -1,4 +1,4 @@
-"""A graph that takes camera bytes: uint8 pixels, channels last, with the normalisation inside."""
+"""Conversion of a graph to raw input: uint8 pixels, channels last, with the normalisation inside the graph."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ if TYPE_CHECKING:
 
 
 def with_raw_input(graph: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """The graph, changed in place: its input is uint8 (batch, height, width, channels) and not float32 NCHW.
+    """Change a graph in index so that its input is uint8 (batch, height, width, channels), and return the graph.
 
-    ``x / 255, - mean, / std`` becomes one multiplication and one addition, computed in float64 and rounded once.
+    The steps ``x / 255``, ``- mean`` and ``/ std`` become one multiplication and one addition. Their constants are
+    computed in float64 and rounded once.
+
+    Args:
+        graph: A graph whose input is float32 (batch, channels, height, width).
+        preprocessing: The means and standard deviations.
     """
     import onnx
     from onnx import helper, numpy_helper
 
-    given = graph.graph.input[0]
-    batch, channels, height, width = (dim.dim_param or dim.dim_value for dim in given.type.tensor_type.shape.dim)
+    graph_input = graph.graph.input[0]
+    batch, channels, height, width = (dim.dim_param or dim.dim_value for dim in graph_input.type.tensor_type.shape.dim)
     names = [f"pixels/{step}" for step in ("Cast", "Mul", "Add", "Transpose")]
     mean, std = (np.asarray(values, np.float64) for values in (preprocessing.mean, preprocessing.std))
     scale, shift = "pixels.scale", "pixels.shift"
@@ -40,7 +45,7 @@ def with_raw_input(graph: onnx.ModelProto, preprocessing: Preprocessing) -> onnx
         helper.make_node("Add", [names[1], shift], [names[2]], names[2]),
         helper.make_node("Transpose", [names[2]], [names[3]], names[3], perm=[0, 3, 1, 2]),
     )
-    for place, step in enumerate(steps):
-        graph.graph.node.insert(place, step)
-    given.CopyFrom(helper.make_tensor_value_info(INPUT, onnx.TensorProto.UINT8, [batch, height, width, channels]))
+    for index, step in enumerate(steps):
+        graph.graph.node.insert(index, step)
+    graph_input.CopyFrom(helper.make_tensor_value_info(INPUT, onnx.TensorProto.UINT8, [batch, height, width, channels]))
     return graph

@@ -1,4 +1,4 @@
-"""The fp32 network that an artifact was made from: from the artifact's own weights, or from where they came."""
+"""The fp32 network of an artifact, rebuilt from the artifact's own weights or from their origin."""
 
 from __future__ import annotations
 
@@ -27,17 +27,25 @@ if TYPE_CHECKING:
     from exporter.models.resnet import ResNet
 
 SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
+"""A listener that ignores everything."""
 
 
 def reference(artifact: Artifact, folder: Path) -> Artifact:
-    """The PyTorch twin of an artifact, in fp32, as a ``.pt2`` artifact in ``folder``; of an fp32 ``.pt2`` file itself.
+    """Write the PyTorch reference of an artifact, in fp32, as a ``.pt2`` artifact.
 
-    It takes what the artifact takes, raw pixels too, and must pass parity with the artifact's test vectors.
+    An fp32 ``.pt2`` artifact is returned itself.
+
+    The reference has the same input as the artifact, including raw pixels. It must pass the parity check against the
+    artifact's test vectors.
+
+    Args:
+        artifact: The artifact.
+        folder: The folder for the reference.
 
     Raises:
-        ArtifactError: a foreign file, or one whose weights cannot be told apart.
-        CompatibilityError: its weights are not at hand.
-        CheckFailedError: the twin's logits are not those that the artifact was made from.
+        ArtifactError: The artifact has no manifest, or its weights cannot be identified.
+        CompatibilityError: The fp32 weights are not available.
+        CheckFailedError: The logits of the reference differ from the test vectors.
     """
     manifest = artifact.manifest
     if manifest is not None and (manifest.format, manifest.precision) == ("pt2", "fp32"):
@@ -48,24 +56,30 @@ def reference(artifact: Artifact, folder: Path) -> Artifact:
 
 
 def network_of(artifact: Artifact, listener: ExportListener) -> Network:
-    """The network in fp32 PyTorch, with the artifact's own test vectors.
+    """Return the fp32 network of an artifact in PyTorch, with the artifact's test vectors.
 
-    Out of a float32 ONNX file each folded convolution gets its weights back and a batch-norm that adds the folded bias:
-    the same function, and the same operators as a network that was never folded. Of another precision the fp32
-    weights are no longer in the file: they are loaded again from where its manifest says that they came from.
+    A float32 ONNX file contains the weights. Each folded convolution gets its weights and a batch norm that adds the
+    folded bias, which is the same function with the operators of the original network. Artifacts of other precisions
+    and formats do not contain the fp32 weights. These are loaded from the origin in the manifest.
+
+    Args:
+        artifact: The artifact.
+        listener: Receives notices about the weights.
 
     Raises:
-        ArtifactError: a foreign file, or one whose weights cannot be told apart.
-        CompatibilityError: the weights are not at hand any more, or are others now.
+        ArtifactError: The artifact has no manifest, or its weights cannot be identified.
+        CompatibilityError: The fp32 weights are no longer available, or have changed.
     """
     manifest = _manifest(artifact)
     variant = codec.decode(Variant, manifest.variant)
     row = PRECISIONS.get(manifest.precision)
-    own = manifest.format == "onnx" and row is not None and row.element == "float32"
-    if own:
+    contains_weights = manifest.format == "onnx" and row is not None and row.element == "float32"
+    if contains_weights:
         artifact.check_digest()
     return Network(
-        model=_rebuilt(artifact, variant) if own else _reload_network(artifact, variant, manifest.weights, listener),
+        model=_rebuild_network(artifact, variant)
+        if contains_weights
+        else _reload_network(artifact, variant, manifest.weights, listener),
         variant=variant,
         weights=manifest.weights,
         labels=manifest.labels,
@@ -82,35 +96,42 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
 def _manifest(artifact: Artifact) -> Manifest:
     if artifact.manifest is None:
         raise ArtifactError(
-            "a foreign file does not say which network it is", code="network-unknown", path=artifact.path
+            "the file has no manifest that says which network it is", code="network-unknown", path=artifact.path
         )
     return artifact.manifest
 
 
 def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, listener: ExportListener) -> ResNet:
-    """The network with the weights loaded once more from their origin."""
+    """Return the network with the weights loaded from their origin."""
     from exporter.models.resnet import build
 
     spec: str = weights.origin
-    if spec == "file":  # the manifest has its name alone: it is looked for beside the artifact, then right here
+    hint = "use the fp32 artifact of the same weights"
+    if spec == "module":
+        raise CompatibilityError(
+            "the artifact does not contain the fp32 weights, and the PyTorch module that they came from is not saved",
+            code="fp32-weights-unsaved",
+            path=artifact.path,
+            hint=hint,
+        )
+    if spec == "file":  # the manifest has only the name, so search the folder of the artifact, then the current folder
         beside = artifact.path.with_name(weights.source or "")
         spec = str(beside) if beside.is_file() else weights.source or ""
-    hint = "take the fp32 artifact of the same weights"
     try:
-        loaded = resolve(spec, variant, weights.seed or 0, listener.notice)
+        loaded = resolve(spec, variant, weights.seed or 0, listener.notice, listener.progress)
     except RexportError as error:
         raise CompatibilityError(
-            f"its fp32 weights are not in it and cannot be loaded again: {error}",
+            f"the artifact does not contain the fp32 weights, and they cannot be loaded again: {error}",
             code="fp32-weights-lost",
             path=artifact.path,
             hint=hint,
         ) from error
     model = build(variant)
     model.load_state_dict(loaded.state)
-    # Not by digest: random weights differ by float32's rounding from one kind of processor to the next.
+    # Digests do not help, because random weights differ by rounding between kinds of processors.
     if not _logit_error(model, artifact) <= PRECISIONS["fp32"].tolerance:
         raise CompatibilityError(
-            f"its fp32 weights are not in it, and {quote(spec)} holds others now",
+            f"the artifact does not contain the fp32 weights, and {quote(spec)} now contains other weights",
             code="fp32-weights-changed",
             path=artifact.path,
             hint=hint,
@@ -119,14 +140,14 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
 
 
 def _logit_error(model: ResNet, artifact: Artifact) -> float:
-    """How far the network's logits are from the artifact's test vectors, as parity counts it."""
-    vectors, view = artifact.vectors(), _manifest(artifact).preprocessing
-    raw = vectors.inputs.dtype == np.uint8 and view is not None
-    inputs = normalise(vectors.inputs, view) if raw and view is not None else vectors.inputs
+    """Return the relative difference of the network's logits from the test vectors, as in the parity check."""
+    vectors, preprocessing = artifact.vectors(), _manifest(artifact).preprocessing
+    raw = vectors.inputs.dtype == np.uint8 and preprocessing is not None
+    inputs = normalise(vectors.inputs, preprocessing) if raw and preprocessing is not None else vectors.inputs
     return LogitComparison.compare(reference_logits(model, inputs), vectors.logits).relative_difference
 
 
-def _rebuilt(artifact: Artifact, variant: Variant) -> ResNet:
+def _rebuild_network(artifact: Artifact, variant: Variant) -> ResNet:
     from exporter.models.resnet import build
 
     weights = _initialisers(artifact)
@@ -138,16 +159,16 @@ def _rebuilt(artifact: Artifact, variant: Variant) -> ResNet:
             state[name] = _value(module, kind, value, weights)
         except KeyError as error:
             raise ArtifactError(
-                f"it has no weight {quote(error)}", code="graph-weight-missing", path=artifact.path
+                f"the graph has no weight {quote(error)}", code="graph-weight-missing", path=artifact.path
             ) from error
     model.load_state_dict(state)
     return model
 
 
 def _value(module: str, kind: str, fresh: Tensor, weights: dict[str, Tensor]) -> Tensor:
-    """What a module's parameter or statistic becomes: read from the graph, or chosen so that batch-norm adds a bias.
+    """Return a parameter or statistic of a module, from the graph or so that a batch norm only adds a bias.
 
-    The exporter leaves out biases that are zero.
+    The exporter omits biases that are zero.
     """
     import torch
 
@@ -162,11 +183,11 @@ def _value(module: str, kind: str, fresh: Tensor, weights: dict[str, Tensor]) ->
 
 
 _EPSILON = 1e-5
-"""What torch.nn.BatchNorm2d adds to a variance."""
+"""The number that ``torch.nn.BatchNorm2d`` adds to a variance."""
 
 
 def _convolution_of(module: str) -> str | None:
-    """The convolution before a batch-norm, by name; ``None`` for what is no batch-norm."""
+    """Return the name of the convolution before a batch norm, or ``None`` if the module is not a batch norm."""
     parent, _, last = module.rpartition(".")
     if last.startswith("bn"):
         return f"{parent}.conv{last[2:]}".lstrip(".")

@@ -1,7 +1,7 @@
-"""A TensorRT engine of an ONNX artifact, or of a variant by way of one. It is a plain engine, which other tools read.
+"""Build of a TensorRT engine from an ONNX artifact, or from a variant with an ONNX file between.
 
-An engine runs where its GPU is. It is checked here if that is here; else it carries its test vectors along, and is
-checked where it is first opened.
+The engine is a plain engine file, which other tools can read. It runs only on some GPUs. If such a GPU is here, the
+engine is checked on it. Otherwise the engine is checked against its test vectors when it is opened.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from runtimes.errors import ArtifactError, CompatibilityError, IntegrityError, R
 from runtimes.tensors import cuda
 
 AUTO = "auto"
-"""In place of a flavor's name: the most preferred one that is installed."""
+"""The name that stands for the most preferred flavor that is installed."""
 
-TOLD_EVERY_S = 30.0
-"""How often a notice says how far a long build is."""
+NOTICE_INTERVAL_S = 30.0
+"""The time between two notices of a long build, in seconds."""
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What engine to build, and where to.
+    """The requested engine.
 
     Attributes:
-        flavor: a name in ``runtimes.backends.tensorrt.flavors.FLAVORS``, or ``AUTO``.
-        settings: of the builder; whether float32 may be TensorFloat-32 is the graph's to say and not theirs.
-        out: a file, or a folder if it exists as one or ends in a slash; ``None`` is the folder of the ONNX file.
-        force: whether what is there is replaced.
+        flavor: A name in ``runtimes.backends.tensorrt.flavors.FLAVORS``, or ``AUTO``.
+        settings: The settings of the builder. Their ``tf32`` is ignored, because the graph determines it.
+        out: A file, or a folder if it exists or ends in a slash. ``None`` means the folder of the ONNX file.
+        force: Whether existing files are replaced.
     """
 
     flavor: str = AUTO
@@ -53,16 +53,16 @@ class EngineRequest:
     force: bool = False
 
     def choose_flavor(self) -> Flavor:
-        """The flavor, whose library is here and has all that the settings ask for.
+        """Return the flavor, whose library is installed and supports the settings.
 
         Raises:
-            UsageError: there is no such flavor, or it lacks something.
-            BackendUnavailableError: it is not installed, or none is.
+            UsageError: The flavor is unknown, or does not support a setting.
+            BackendUnavailableError: The library is not installed, or no library is.
         """
-        found = default_flavor() if self.flavor == AUTO else flavor(self.flavor)
-        found.library()
-        self.settings.check(found)
-        return found
+        chosen = default_flavor() if self.flavor == AUTO else flavor(self.flavor)
+        chosen.library()
+        self.settings.check(chosen)
+        return chosen
 
 
 def export(
@@ -72,54 +72,73 @@ def export(
     opset: int | None = None,
     precision_spec: PrecisionSpec = FP32,
 ) -> Artifact:
-    """Exports ``request.variant`` to an ONNX file, checked as ``exporter.targets.onnx_file.export`` does, and builds
-    an engine of it in the same folder; ``request`` says where to, and ``order.out`` and ``order.force`` do not count.
+    """Export ``request.variant`` to an ONNX file, and build an engine from it in the same folder.
+
+    Args:
+        request: The network and the destination.
+        order: The engine. Its ``out`` and ``force`` are ignored.
+        listener: Receives the progress and notices.
+        opset: The opset, or ``None`` for the default of the precision.
+        precision_spec: The precision.
+
+    Returns:
+        The published engine.
 
     Raises:
-        As ``exporter.targets.onnx_file.export`` and ``build_artifact``; the ONNX file stays where only the engine
-    failed.
+        RexportError: As for ``exporter.targets.onnx_file.export`` and ``build_artifact``. The ONNX file stays if only
+            the engine fails.
     """
     chosen = order.choose_flavor()
     target = request.target(".engine")
     source = target.with_suffix(".onnx")
     if source == target:
         raise UsageError(
-            "an engine's name does not end in .onnx", code="engine-name-onnx", path=target, hint="-o NAME.engine"
+            "the name of an engine must not end in .onnx", code="engine-name-onnx", path=target, hint="-o NAME.engine"
         )
     if source.exists() and not request.force:
         raise UsageError(
-            "the ONNX file that the engine would be built from is there already",
+            "the ONNX file for the engine already exists",
             code="engine-source-exists",
             path=source,
-            hint=f"rexport tensorrt {quote(source)} builds from it, --force replaces it",
+            hint=f"rexport tensorrt {quote(source)} builds the engine from it, --force replaces it",
         )
     network = prepare(request, listener)
     parent = export_network(network, ExportTarget(source, request.batch, opset), precision_spec, listener)
-    listener.notice(f"{source}: what the engine is built from")
+    listener.notice(f"{source}: the ONNX file for the engine")
     return _Building(parent, target, order.settings, chosen, listener).run(lambda: network, precision_spec)
 
 
 def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -> Artifact:
-    """Builds an engine of the ONNX artifact at ``path`` and publishes it; blocks for seconds, with TensorRT up to many
-    minutes. With a GPU that runs it, it passes parity and its precision's gate first.
+    """Build an engine from an ONNX artifact and publish it.
+
+    If a GPU that can run the engine is here, parity and the accuracy of the precision are checked first. The call
+    blocks for seconds, with TensorRT up to many minutes.
+
+    Args:
+        path: The ONNX artifact.
+        order: The engine.
+        listener: Receives the progress and notices.
+
+    Returns:
+        The published engine.
 
     Raises:
-        UsageError: the target exists, or the settings do not fit the library or the graph.
-        ArtifactError: no ONNX file, one that is damaged, or a foreign one.
-        CompatibilityError: the library does not take the graph.
-        CheckFailedError: the engine's logits are not the network's; nothing is left.
-        BackendUnavailableError: the library is missing, or needs a GPU to build.
-        ResourceError: disk or memory.
-        KeyboardInterrupt: nothing is left.
+        UsageError: The target exists, or the settings do not fit the library or the graph.
+        ArtifactError: The file is not an ONNX file, is damaged, or has no manifest.
+        CompatibilityError: The library does not support the graph.
+        CheckFailedError: The logits of the engine differ from those of the network. No engine is left.
+        BackendUnavailableError: The library is missing, or needs a GPU for the build.
+        ResourceError: Disk space or memory is lacking.
+        KeyboardInterrupt: The build was interrupted. No engine is left.
     """
     chosen = order.choose_flavor()
     parent = Artifact.read(path)
     if parent.format.name != "onnx":
         raise ArtifactError(
-            f"an engine is built from an ONNX file, and this is a .{parent.format.name}",
+            f"an engine is built from an ONNX file, but this file has the format {parent.format.name}",
             code="engine-needs-onnx",
             path=path,
-            hint="rexport onnx VARIANT makes one",
+            hint="rexport onnx VARIANT writes an ONNX file",
         )
     target = target_file(order.out or f"{path.parent}/", f"{path.stem}.engine", order.force)
     manifest, _, _ = _read_parent(parent)
@@ -129,28 +148,31 @@ def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -
 
 
 def _read_parent(parent: Artifact) -> tuple[Manifest, Parity, FileRecord]:
-    """What is known of an ONNX file, and what its engine is held to.
+    """Return the manifest, the parity record and the test vectors of an ONNX file.
 
     Raises:
-        ArtifactError: nothing.
+        ArtifactError: One of them is missing.
     """
     manifest = parent.manifest
     if manifest is None:
         raise ArtifactError(
-            "a foreign file has no test vectors to check an engine with",
+            "the file has no manifest, so there are no test vectors for a check of the engine",
             code="engine-vectors-missing",
             path=parent.path,
-            hint="export it with rexport onnx",
+            hint="export the network with rexport onnx",
         )
     if manifest.parity is None or manifest.vectors is None:
         raise ArtifactError(
-            "its manifest records no parity check", code="parity-unrecorded", path=parent.path, hint="export it again"
+            "the manifest records no parity check",
+            code="parity-unrecorded",
+            path=parent.path,
+            hint="export the network again",
         )
     return manifest, manifest.parity, manifest.vectors
 
 
 class _Building:
-    """One engine on its way from its ONNX file to its place."""
+    """The build of one engine."""
 
     def __init__(
         self, parent: Artifact, target: Path, settings: Settings, flavor: Flavor, listener: ExportListener
@@ -160,72 +182,77 @@ class _Building:
         self.settings = replace(settings, tf32=parent.allows_tf32)
         if settings.strip_weights and target.parent.resolve() != parent.path.parent.resolve():
             raise UsageError(
-                f"an engine without its weights takes them from {quote(parent.path.name)}, which must lie beside it",
+                f"an engine without weights reads them from {quote(parent.path.name)}, which must be in the same "
+                "folder",
                 code="stripped-engine-apart",
                 hint=f"-o {quote(parent.path.parent)}/",
             )
 
     def run(self, network: Callable[[], Network], precision_spec: PrecisionSpec) -> Artifact:
-        """``network`` gives what the engine's precision is judged against, if it is judged here."""
-        before = files.identity(self.parent.path)
+        """Build, check and publish the engine.
+
+        ``network`` returns the fp32 network for the accuracy gate, if there is one.
+        """
+        identity = files.identity(self.parent.path)
         self.parent.check_digest()
         vectors = self._vectors()
-        found = self._build_engine()
-        with files.temporary_file(self.target) as file, files.temporary_file(self.target) as place:
-            file.write_bytes(found.plan)
-            if files.identity(self.parent.path) != before:
+        built = self._build_engine()
+        with files.temporary_file(self.target) as file, files.temporary_file(self.target) as vectors_file:
+            file.write_bytes(built.plan)
+            if files.identity(self.parent.path) != identity:
                 raise IntegrityError(
-                    "it was replaced while the engine was built",
+                    "the ONNX file was replaced while the engine was built",
                     code="engine-source-replaced",
                     path=self.parent.path,
-                    hint="build it again",
+                    hint="build the engine again",
                 )
-            manifest = self._check_engine(file, self._record(found, file), network, precision_spec)
+            manifest = self._check_engine(file, self._record(built, file), network, precision_spec)
             self.listener.step("writing the engine")
             digest = sha256(vectors).hexdigest()
-            place.write_bytes(vectors)
+            vectors_file.write_bytes(vectors)
             own = FileRecord(vectors_name(self.target, digest), digest)
-            return publish(file, self.target, replace(manifest, vectors=own), place)
+            return publish(file, self.target, replace(manifest, vectors=own), vectors_file)
 
     def _vectors(self) -> bytes:
-        """Those of the ONNX file, as they lie there."""
-        self.parent.vectors()  # they are whole
+        """Return the content of the ONNX file's test vectors, after a check."""
+        self.parent.vectors()  # raises an error if they are damaged
         return files.read_bounded(self.parent.path.with_name(self.vectors.name), VECTORS_LIMIT_BYTES)
 
     def _build_engine(self) -> BuiltEngine:
         title = f"{self.flavor.title} {self.flavor.version()}"
         self.listener.step(f"building an engine with {title}")
         try:
-            found = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener))
+            built = build(self.parent.path, self.settings, self.flavor, BuildProgress(self.listener))
         except (ArtifactError, CompatibilityError) as error:
             raise self._add_hint(error) from error
         self.listener.notice(
-            f"{title}: {len(found.plan):,} bytes from {found.layers} layers in {found.duration_s:.1f} s, for "
-            f"{'; '.join(map(str, found.profiles))}"
+            f"{title}: {len(built.plan):,} bytes from {built.layers} layers in {built.duration_s:.1f} s, for "
+            f"{'; '.join(map(str, built.profiles))}"
         )
-        return found
+        return built
 
     def _add_hint(self, error: ArtifactError | CompatibilityError) -> ArtifactError | CompatibilityError:
-        """What else can be done about a graph that the library refuses."""
+        """Return the error, with the mending command if the graph has unsigned int8."""
         calibration = self.manifest.calibration
         if calibration is None or calibration.target == "tensorrt":
             return error
         return type(error)(
-            f"{error.what}; its int8 is for CPUs, with unsigned integers, and TensorRT takes signed ones alone",
+            f"{error.what}; this int8 graph is for CPUs and has unsigned integers, but TensorRT supports only signed "
+            "ones",
             code="int8-not-signed",
             path=error.path,
             hint=f"rexport onnx {self.manifest.name} --precision {self.manifest.precision} --target tensorrt",
         )
 
-    def _record(self, found: BuiltEngine, file: Path) -> Manifest:
-        """What is known before any check."""
+    def _record(self, built: BuiltEngine, file: Path) -> Manifest:
+        """Return the manifest without the results of the checks."""
         gpu = cuda.device() if cuda.missing() is None else None
-        return engine_manifest.manifest(self.parent, file, found, self.settings, self.flavor, gpu)
+        return engine_manifest.manifest(self.parent, file, built, self.settings, self.flavor, gpu)
 
     def _check_engine(
         self, file: Path, manifest: Manifest, network: Callable[[], Network], precision_spec: PrecisionSpec
     ) -> Manifest:
-        """The manifest with the checks that can be done here."""
+        """Return the manifest with the results of the checks that are possible on this machine."""
         missing = cuda.missing()
         reason = str(missing)
         if missing is None:
@@ -233,7 +260,7 @@ class _Building:
             engine = Artifact(file, FORMATS["engine"], manifest)
             try:
                 compatibility.check(engine, self.flavor, cuda.device())
-            except CompatibilityError as error:  # it is for other GPUs than the one that is here
+            except CompatibilityError as error:  # the GPU here cannot run the engine
                 reason = error.what
             else:
                 with open_artifact(engine, self.flavor.backend, "cuda") as runtime:
@@ -241,33 +268,40 @@ class _Building:
                         manifest, parity=self._parity(runtime), gate=self._gate(runtime, network, precision_spec)
                     )
         self.listener.notice(
-            Reason("engine-unchecked", f"not checked here: {reason}; it is checked where it is opened")
+            Reason(
+                "engine-unchecked", f"the engine was not checked here: {reason}; it will be checked when it is opened"
+            )
         )
         return manifest
 
     def _parity(self, runtime: Runtime) -> Parity:
-        was = self.parity
-        return parity.check(runtime, self.parent.vectors(), was.tolerance, was.reference, was.images)
+        record = self.parity
+        return parity.check(runtime, self.parent.vectors(), record.tolerance, record.reference, record.images)
 
     def _gate(self, runtime: Runtime, network: Callable[[], Network], precision_spec: PrecisionSpec) -> Gate | None:
         bounds = precision_spec.row.bounds
         if bounds is None:
             return None
         try:
-            found = network()
-        except CompatibilityError as error:  # its fp32 weights are not at hand
+            reference = network()
+        except CompatibilityError as error:  # the fp32 weights are not available
             self.listener.notice(
                 Reason(
                     "gate-not-repeated",
-                    f"{precision_spec.precision}: parity holds, and its gate was not repeated: {error.what}",
+                    f"{precision_spec.precision}: parity passed, but the accuracy gate was not repeated: {error.what}",
                 )
             )
             return None
-        return check_gate(runtime, precision_spec, bounds, found, self.listener)
+        return check_gate(runtime, precision_spec, bounds, reference, self.listener)
 
 
 class BuildProgress:
-    """Tells a listener how far a build is: each step where that is shown, and a notice now and then in any case."""
+    """Sends the progress of a build to a listener: each step, and a notice every ``NOTICE_INTERVAL_S``.
+
+    Args:
+        listener: Receives steps and notices.
+        clock: Returns the time in seconds.
+    """
 
     def __init__(self, listener: ExportListener, clock: Callable[[], float] = time.monotonic) -> None:
         self._listener = listener
@@ -275,10 +309,11 @@ class BuildProgress:
         self._began = self._last = clock()
 
     def __call__(self, phase: str, done: int, total: int) -> bool:
+        """Receive that ``done`` of ``total`` steps of a phase are done, and return true to continue the build."""
         now = self._clock()
-        words = f"building the engine: {quote(phase)}, {done} of {total}"
-        self._listener.step(words)
-        if now - self._last >= TOLD_EVERY_S:
+        text = f"building the engine: {quote(phase)}, {done} of {total}"
+        self._listener.step(text)
+        if now - self._last >= NOTICE_INTERVAL_S:
             self._last = now
-            self._listener.notice(f"{words}, after {now - self._began:.0f} s")
+            self._listener.notice(f"{text}, after {now - self._began:.0f} s")
         return True

@@ -1,6 +1,6 @@
-"""A network as a ``.pt2`` program of ``torch.export``: what PyTorch itself runs.
+"""Export of a network to a ``.pt2`` program of ``torch.export``, which PyTorch runs.
 
-In float32 its batch-norms stay as they are, as in PyTorch's own networks; in a narrower float they are folded first.
+In float32, batch norms stay, as in PyTorch's own networks. In a narrower float type they are folded first.
 """
 
 from __future__ import annotations
@@ -25,15 +25,23 @@ if TYPE_CHECKING:
 
 
 def export(request: ExportRequest, listener: ExportListener, precision_spec: PrecisionSpec = FP32) -> Artifact:
-    """Exports, checks and publishes ``request.variant``; blocks for some seconds.
+    """Export ``request.variant`` to a PyTorch program, check it and publish it.
 
-    The program takes and gives what an ONNX file of ``exporter.targets.onnx_file`` does, in any precision that has a
-    float.
+    Inputs and outputs are those of ``exporter.targets.onnx_file.export``. The call blocks for some seconds.
+
+    Args:
+        request: The network and the destination.
+        listener: Receives the progress and notices.
+        precision_spec: A precision of float type.
+
+    Returns:
+        The published artifact.
 
     Raises:
-        UsageError: the target exists, the request contradicts itself, or there are no programs in the precision.
-        CheckFailedError: its logits are not the network's, or the precision failed its gate; nothing is left.
-        RexportError: the weights or the data do not load; the disk.
+        UsageError: The target exists, options contradict each other, or the precision has no program.
+        CheckFailedError: The logits differ from those of the network, or the precision failed its accuracy gate. No
+            file is left.
+        RexportError: The weights or the data cannot be loaded, or the disk fails.
     """
     _element(precision_spec)
     target = request.target(".pt2")
@@ -48,12 +56,21 @@ def write_program(
     listener: ExportListener,
     precision_spec: PrecisionSpec = FP32,
 ) -> Artifact:
-    """The same from a network that is there already; ``parent`` is the digest of the artifact that it came from.
+    """Export a prepared network to a PyTorch program, check it and publish it.
 
-    What lies at the target is replaced.
+    Args:
+        network: The network.
+        target: The path of the file, which is replaced if it exists.
+        batch: The fixed batch size, or ``None`` for any.
+        parent: The digest of the artifact that the network came from, or ``None``.
+        listener: Receives the progress and notices.
+        precision_spec: A precision of float type.
+
+    Returns:
+        The published artifact.
 
     Raises:
-        As ``export``.
+        RexportError: As for ``export``.
     """
     import torch
 
@@ -62,10 +79,10 @@ def write_program(
     announce(precision_spec, listener)
     listener.step("exporting to a PyTorch program")
     content = _program(network, batch, _element(precision_spec))
-    with files.temporary_file(target) as place:
-        place.write_bytes(content)
+    with files.temporary_file(target) as file:
+        file.write_bytes(content)
         draft = Draft(
-            file=place,
+            file=file,
             target=target,
             format="pt2",
             batch=batch,
@@ -77,17 +94,13 @@ def write_program(
 
 
 def _element(precision_spec: PrecisionSpec) -> str:
-    """The float that a program in the precision computes in.
-
-    Raises:
-        UsageError: it has none.
-    """
+    """Return the float type of a program in the precision, or raise ``UsageError`` if there is none."""
     element = precision_spec.row.element
     if element is None:
         raise UsageError(
-            f"PyTorch's eager operators compute in floats, and {precision_spec.precision} was asked for",
+            f"a PyTorch program computes in a float type, but the precision is {precision_spec.precision}",
             code="program-needs-float",
-            hint=f"rexport onnx --precision {precision_spec.precision}, which ONNX Runtime, OpenVINO and TensorRT run",
+            hint=f"use rexport onnx --precision {precision_spec.precision}",
         )
     return element
 
@@ -102,22 +115,21 @@ def _program(network: Network, batch: int | None, element: str) -> bytes:
     module: torch.nn.Module = typed
     example = torch.zeros(batch or 2, variant.in_channels, *variant.size)
     if network.raw and network.preprocessing is not None:
-        module = _raw(typed, network.preprocessing)
+        module = _with_raw_input(typed, network.preprocessing)
         example = torch.zeros(batch or 2, *variant.size, variant.in_channels, dtype=torch.uint8)
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.export.export(module, (example,), dynamic_shapes=shapes)
-        for node in program.graph.nodes:  # they name the source files of the machine that the export ran on
+        for node in program.graph.nodes:  # traces contain paths of the exporting machine
             node.meta.pop("stack_trace", None)
         torch.export.save(program, buffer)
     return buffer.getvalue()
 
 
-def _raw(model: ResNet, preprocessing: Preprocessing) -> torch.nn.Module:
-    """The network behind the normalisation of uint8 pixels (n, h, w, c), step by step as
-    ``runtimes.images.preprocessing``."""
+def _with_raw_input(model: ResNet, preprocessing: Preprocessing) -> torch.nn.Module:
+    """Return the network for uint8 pixels (n, h, w, c), normalised as in ``runtimes.images.preprocessing``."""
     import torch
 
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))

@@ -1,1 +1,1 @@
-"""Where weights come from, and how a foreign file is read without running code from it."""
+"""Sources of weights, and the safe reading of foreign files, without running code from them."""

@@ -1,22 +1,20 @@
-"""torchvision's published ImageNet weights: fetched once, checked, and kept in the user's cache.
+"""Download of torchvision's published ImageNet weights, with a check of their digests and a cache.
 
-A download goes into a ``.part`` file that the next attempt, or the next process, goes on with. The first digits of a
-file's SHA-256 stand in its name; only a file that meets them gets that name.
+A download is written to a ``.part`` file, which the next attempt or process continues. The name of a published file
+contains the first digits of its SHA-256. A download gets this name only if its digest matches.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import re
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TypeAlias
 
 from runtimes import files
 from runtimes.errors import IntegrityError, ResourceError, UsageError, quote
@@ -31,40 +29,56 @@ PUBLISHED = {
 """torchvision's first ImageNet weights (``IMAGENET1K_V1``) by variant."""
 
 BASE_URL = "https://download.pytorch.org/models/"
+"""The address of the folder with the published files."""
+
 URL_VARIABLE = "REXPORT_IMAGENET_URL"
-"""Environment variable that names a mirror's folder in place of ``BASE_URL``."""
+"""The environment variable with the address of a mirror, which replaces ``BASE_URL``."""
 
 CACHE_VARIABLE = "REXPORT_CACHE"
-"""Environment variable that names the cache's folder."""
+"""The environment variable with the path of the cache folder."""
 
 MAX_BYTES = 1 << 30
-"""Four times the largest published file; a server that sends more is not believed."""
+"""The largest size of a download, about four times the largest published file."""
 
 TIMEOUT_S = 30.0
-"""Without a byte from the server."""
+"""The time without a byte from the server after which an attempt fails."""
 
 ATTEMPTS = 5
-"""Of which each goes on where the one before broke off."""
+"""The largest number of attempts.
+
+Each continues where the one before stopped. An attempt without progress is the last.
+"""
 
 OFFLINE_HINT = "--weights FILE, --weights bundled (resnet20) and --weights random need no network"
+"""The hint for a failed download."""
 
 _CHUNK_BYTES = 1 << 18
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-class _Bar(Protocol):
-    def __call__(self, done_bytes: int, total_bytes: int | None) -> None: ...
+Progress: TypeAlias = Callable[[float | None, str], None]
+"""Receives the completed share of a step, ``None`` while its end is unknown, and a description of the progress."""
+
+
+def ignore_progress(share: float | None, detail: str) -> None:
+    """Ignore the progress.
+
+    Args:
+        share: Ignored.
+        detail: Ignored.
+    """
+    del share, detail
 
 
 class _BrokenOffError(Exception):
-    """The connection failed or was closed too early; another attempt may go on."""
+    """The connection failed or was closed too early. Another attempt can continue."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$REXPORT_CACHE``, else ``$XDG_CACHE_HOME/rexport``, else ``~/.cache/rexport``.
+    """Return the folder for downloads: ``$REXPORT_CACHE``, ``$XDG_CACHE_HOME/rexport`` or ``~/.cache/rexport``.
 
     Raises:
-        ResourceError: none of them is set and there is no home folder.
+        ResourceError: Neither variable is set, and there is no home folder.
     """
     if own := os.environ.get(CACHE_VARIABLE):
         return Path(own)
@@ -75,50 +89,54 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "rexport"
     except RuntimeError as error:
         raise ResourceError(
-            "no home folder to keep downloads in", code="cache-folder-unknown", hint=f"set {CACHE_VARIABLE}=FOLDER"
+            "there is no home folder for downloads", code="cache-folder-unknown", hint=f"set {CACHE_VARIABLE}=FOLDER"
         ) from error
 
 
-def fetch(name: str, progress: Callable[[str], None]) -> Path:
-    """The path of the published file ``name``, downloaded if the cache has it not. Blocks; one process at a time.
+def fetch(name: str, notify: Callable[[str], None], progress: Progress = ignore_progress) -> Path:
+    """Return the path of a published file in the cache, and download the file first if it is missing there.
 
-    A bar is drawn on stderr where that is a terminal; ``progress`` gets one line before the download.
+    The call blocks until the download has finished. Other processes wait for it.
+
+    Args:
+        name: The name of the file, a value of ``PUBLISHED``.
+        notify: Receives one line before a download.
+        progress: Receives the progress of the download.
 
     Raises:
-        ResourceError: no network, no such file on the server, or the cache cannot be written.
-        IntegrityError: what came does not meet the digest in the name; it was removed.
-        UsageError: the mirror's address is not http or https.
+        ResourceError: The network or the file on the server is missing, or the cache is not writable.
+        IntegrityError: The digest of the download does not match its name. The download was deleted.
+        UsageError: The address of the mirror is not http or https.
     """
     target = cache_folder() / name
-    if target.is_file() and _is_whole(target):
+    if target.is_file() and _matches_digest(target):
         return target
     url = _address(name)
     try:
         files.check_writable(target.parent)
     except ResourceError as error:
-        hint = f"set {CACHE_VARIABLE} to a folder that can be written"
+        hint = f"set {CACHE_VARIABLE} to a writable folder"
         raise ResourceError(error.what, code=error.code, path=target.parent, hint=hint, errno=error.errno) from error
     with files.folder_lock(target.parent):
-        if target.is_file() and _is_whole(target):  # another process was faster
+        if target.is_file() and _matches_digest(target):  # another process was faster
             return target
-        progress(f"downloading {url} into {target.parent}")
+        notify(f"downloading {url} into {target.parent}")
         part = target.with_name(f"{name}.part")
-        with _bar(name) as bar:
-            _download(url, part, bar)
-        if not _is_whole(part, name):
+        _download(url, part, progress)
+        if not _matches_digest(part, name):
             part.unlink()
             raise IntegrityError(
-                "what the server sent does not match the digest in the file's name; it was removed",
+                "the SHA-256 of the download does not match the file's name, so the download was deleted",
                 code="download-digest-mismatch",
                 path=target,
-                hint="try again, or another network or mirror",
+                hint="try again, or use another network or mirror",
             )
         with files.write_atomically(target) as temporary:
             os.replace(part, temporary)
     return target
 
 
-def _is_whole(path: Path, name: str | None = None) -> bool:
+def _matches_digest(path: Path, name: str | None = None) -> bool:
     digits = (name or path.name).rpartition(".")[0].rpartition("-")[2]
     return len(digits) >= 8 and files.sha256_of(path).startswith(digits)
 
@@ -132,33 +150,33 @@ def _address(name: str) -> str:
     return f"{base.rstrip('/')}/{name}"
 
 
-def _download(url: str, part: Path, bar: _Bar) -> None:
-    """Fills ``part``, which may hold a beginning already."""
+def _download(url: str, part: Path, progress: Progress) -> None:
+    """Complete ``part``, which may hold the beginning of the file."""
     for attempt in range(1, ATTEMPTS + 1):
         before = part.stat().st_size if part.exists() else 0
         try:
-            _continue(url, part, before, bar)
+            _continue(url, part, before, progress)
             return
         except _BrokenOffError as error:
             after = part.stat().st_size if part.exists() else 0
             if attempt == ATTEMPTS or after <= before:
-                kept = f"; {after:,} bytes are kept, and the next try goes on from there" if after else ""
+                kept = f"; {after:,} bytes are kept, and the next attempt continues there" if after else ""
                 raise ResourceError(
                     f"cannot download {quote(url)}: {error}{kept}", code="download-failed", hint=OFFLINE_HINT
                 ) from error
 
 
-def _continue(url: str, part: Path, have: int, bar: _Bar) -> None:
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+def _continue(url: str, part: Path, kept_bytes: int, progress: Progress) -> None:
+    request = urllib.request.Request(url, headers={"Range": f"bytes={kept_bytes}-"} if kept_bytes else {})
     try:
         response = _opener().open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            _after_refused_range(url, part, have, error, bar)
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and kept_bytes:
+            _handle_refused_range(url, part, kept_bytes, error, progress)
             return
         raise ResourceError(
-            f"cannot download {quote(url)}: the server says {error.code} {quote(error.reason)}",
+            f"cannot download {quote(url)}: the server replied {error.code} {quote(error.reason)}",
             code="download-refused",
             hint=OFFLINE_HINT,
         ) from error
@@ -166,35 +184,37 @@ def _continue(url: str, part: Path, have: int, bar: _Bar) -> None:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise _BrokenOffError(quote(reason)) from error
     with response:
-        start, total = _extent(response, have)
-        _receive(response, part, start, total, bar)
+        start, total = _response_range(response, kept_bytes)
+        _receive(response, part, start, total, progress)
 
 
-def _after_refused_range(url: str, part: Path, have: int, error: urllib.error.HTTPError, bar: _Bar) -> None:
-    """The server has nothing behind our last byte: either that was all, or the beginning is of another file."""
-    if error.headers.get("Content-Range") != f"bytes */{have}":
+def _handle_refused_range(
+    url: str, part: Path, kept_bytes: int, error: urllib.error.HTTPError, progress: Progress
+) -> None:
+    """Handle a server that has no bytes after ours: the file is complete, or its beginning belongs to another file."""
+    if error.headers.get("Content-Range") != f"bytes */{kept_bytes}":
         part.unlink()
-        _continue(url, part, 0, bar)
+        _continue(url, part, 0, progress)
 
 
-def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-    """Where the response's bytes belong in the file, and the file's size if the server tells."""
+def _response_range(response: http.client.HTTPResponse, kept_bytes: int) -> tuple[int, int | None]:
+    """Return the position of the response in the file, and the size of the file or ``None`` if it is unknown."""
     length = response.headers.get("Content-Length")
     if response.status == http.client.PARTIAL_CONTENT:
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != have:
+        content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if not content_range or int(content_range[1]) != kept_bytes:
             raise ResourceError(
-                f"cannot download {quote(response.url)}: the server sent another part than asked for",
+                f"cannot download {quote(response.url)}: the server sent another range than requested",
                 code="download-range-wrong",
             )
-        return have, None if found[2] == "*" else int(found[2])
+        return kept_bytes, None if content_range[2] == "*" else int(content_range[2])
     return 0, int(length) if length and length.isdigit() else None
 
 
-def _receive(response: IO[bytes], part: Path, start: int, total: int | None, bar: _Bar) -> None:
+def _receive(response: IO[bytes], part: Path, start: int, total: int | None, progress: Progress) -> None:
     if (total or 0) > MAX_BYTES:
         raise ResourceError(
-            f"the server offers {total:,} bytes; the largest published file has a quarter of {MAX_BYTES:,}",
+            f"the server offers {total:,} bytes; at most {MAX_BYTES:,} are accepted",
             code="download-size-excessive",
         )
     done = start
@@ -207,7 +227,8 @@ def _receive(response: IO[bytes], part: Path, start: int, total: int | None, bar
                         f"the server sends more than {MAX_BYTES:,} bytes", code="download-too-large", path=part
                     )
                 file.write(chunk)
-                bar(done, total)
+                share = done / total if total else None
+                progress(share, f"{part.stem} · {done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB")
     except OSError as error:
         raise ResourceError.from_os(error, part, "write") from error
     if total is not None and done < total:
@@ -222,7 +243,7 @@ def _chunk(response: IO[bytes]) -> bytes:
 
 
 class _HttpRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https alone; the standard handler would also follow to ftp."""
+    """A handler that follows redirects only to http and https. The standard handler also follows them to ftp."""
 
     def redirect_request(
         self,
@@ -233,6 +254,7 @@ class _HttpRedirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
+        """Return the request for an http or https address, or raise an error for another one."""
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
             fp.close()
             raise urllib.error.URLError(f"redirected to {quote(newurl)}")
@@ -241,22 +263,3 @@ class _HttpRedirects(urllib.request.HTTPRedirectHandler):
 
 def _opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(_HttpRedirects)
-
-
-def _draw_nothing(done_bytes: int, total_bytes: int | None) -> None:
-    del done_bytes, total_bytes
-
-
-@contextlib.contextmanager
-def _bar(name: str) -> Iterator[_Bar]:
-    """Draws progress on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield _draw_nothing
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as drawn:
-        task = drawn.add_task(name, total=None)
-        yield lambda done_bytes, total_bytes: drawn.update(task, completed=done_bytes, total=total_bytes)

@@ -1,4 +1,4 @@
-"""Foreign tensors made into exactly the state of a variant, or refused with the reason."""
+"""Conversion of foreign tensors to the state of a variant, with a reason if they do not match."""
 
 from __future__ import annotations
 
@@ -15,33 +15,45 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIXES = ("module.", "model.", "_orig_mod.")
-"""What wrappers put before every name: DataParallel, training frameworks, torch.compile."""
+"""The prefixes of all names from wrappers: DataParallel, training frameworks, torch.compile."""
 
 SHORTCUTS: tuple[Shortcut, ...] = ("A", "B", "C")
+"""All shortcut options."""
 
 MAX_NAMED = 5
-"""Names that a message gives; the rest is a count."""
+"""The largest number of names in a message."""
 
 SUBNORMAL_SHARE = 0.01
-"""Of a tensor's numbers; from here on a notice warns of slow arithmetic."""
+"""The share of subnormal numbers in a tensor above which a notice warns of slow arithmetic."""
 
 _COUNTER = "num_batches_tracked"
 
 Shapes = dict[str, tuple[int, ...]]
+"""Shapes of tensors by name."""
 
 Notify: TypeAlias = Callable[[str | Reason], None]
-"""Takes a line that the user must see, as a ``Reason`` where it warns of something."""
+"""A function that receives a line for the user. A line with a warning is a ``Reason``."""
 
 
 def fit(state: Mapping[str, Tensor], variant: Variant, notify: Notify) -> dict[str, Tensor]:
-    """The state dict of ``build(variant)``: every name, in its order, float32, contiguous, memory of its own.
+    """Return the state dict of ``build(variant)`` from foreign tensors.
 
-    Wrappers' prefixes are stripped where every name has them, ``linear`` is taken for ``fc``, absent batch counters
-    become 0, and other float types are converted with a notice through ``notify``. ``state`` stays as it is.
+    Prefixes of wrappers are removed if all names have them, and ``linear`` becomes ``fc``. Missing batch counters
+    become 0. Other float types are converted with a notice.
+
+    Args:
+        state: The tensors by name, which are not changed.
+        variant: The variant.
+        notify: Receives notices for the user.
+
+    Returns:
+        All tensors in the order of the module, float32 and contiguous. Batch counters are int64. The memory belongs to
+        the caller.
 
     Raises:
-        ModelMismatchError: names, shapes or dtypes are not the variant's; the message says which variant's they are.
-        ArtifactError: a number is NaN or infinite, or a running variance is negative.
+        ModelMismatchError: Names, shapes or dtypes do not match the variant. If they match another variant, the message
+            names it.
+        ArtifactError: A number is NaN or infinite, or a running variance is negative.
     """
     given = rename_tensors(state)
     expected = shapes(variant)
@@ -53,7 +65,7 @@ def fit(state: Mapping[str, Tensor], variant: Variant, notify: Notify) -> dict[s
 
 
 def rename_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the names that our modules have."""
+    """Return the same tensors under the names of ``exporter.models.resnet``."""
     names = {name: name for name in state}
     while prefix := next((p for p in PREFIXES if names and all(new.startswith(p) for new in names.values())), None):
         names = {old: new[len(prefix) :] for old, new in names.items()}
@@ -62,8 +74,19 @@ def rename_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {new: state[old] for old, new in names.items()}
 
 
+def recognise(state: Mapping[str, Tensor]) -> tuple[Variant, ...]:
+    """Return the variants whose tensors have exactly the names and shapes of ``state``.
+
+    Names are read as by ``fit``. Classes and channels are those of the state. Several variants can have the same
+    tensors: shortcut option A has no weights, so a residual network with it looks like the plain network. Stride and
+    input size do not follow from tensors and are those of the variant's row.
+    """
+    given = rename_tensors(state)
+    return tuple(candidate for candidate in _candidates(given, None) if not _difference(given, shapes(candidate)))
+
+
 def shapes(variant: Variant) -> Shapes:
-    """Name and shape of everything in the variant's state dict; nothing is allocated."""
+    """Return the name and shape of each tensor in the variant's state dict. Nothing is allocated."""
     import torch
 
     from exporter.models.resnet import build
@@ -73,9 +96,10 @@ def shapes(variant: Variant) -> Shapes:
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes in the order of names; batch counters do not count.
+    """Return the SHA-256 of a state dict as 64 hexadecimal digits.
 
-    64 hexadecimal digits: the same weights give the same ones, whatever file they came from.
+    It covers the names, dtypes, shapes and bytes in the order of names, but no batch counters. The same weights have
+    the same digest in all files.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -99,11 +123,11 @@ class _Difference:
         return bool(self.missing or self.unexpected or self.reshaped)
 
     def __str__(self) -> str:
-        rows = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.reshaped))
-        return ", ".join(f"{len(names)} {what}{_some(names)}" for what, names in rows)
+        rows = (("missing", self.missing), ("unexpected", self.unexpected), ("of wrong shape", self.reshaped))
+        return ", ".join(f"{len(names)} {kind}{_in_parentheses(names)}" for kind, names in rows)
 
 
-def _some(names: list[str]) -> str:
+def _in_parentheses(names: list[str]) -> str:
     if not names:
         return ""
     more = ", ..." if len(names) > MAX_NAMED else ""
@@ -115,7 +139,7 @@ def _difference(given: Mapping[str, Tensor], expected: Shapes) -> _Difference:
         [name for name in expected if name not in given and not name.endswith(_COUNTER)],
         [name for name in given if name not in expected],
         [
-            f"{name}: {tuple(given[name].shape)} in the file, {shape} needed"
+            f"{name}: {tuple(given[name].shape)} instead of {shape}"
             for name, shape in expected.items()
             if name in given and tuple(given[name].shape) != shape
         ],
@@ -126,40 +150,55 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
     difference = _difference(given, expected)
     if not difference:
         return
-    for candidate in _candidates(given, variant):
+    for candidate in _candidates(given, variant.name):
         if not _difference(given, shapes(candidate)):
             raise ModelMismatchError(
-                f"looks like {describe_variant(candidate)}, not {describe_variant(variant)}: {difference}",
+                f"the weights match {describe_variant(candidate)}, not {describe_variant(variant)}: {difference}",
                 code="other-variant",
-                hint=f"use {_remedy(candidate, variant)}",
+                hint=f"use {_suggest_options(candidate, variant)}",
             )
     raise ModelMismatchError(
-        f"does not fit {describe_variant(variant)}, and looks like no other variant: {difference}",
+        f"the weights fit neither {describe_variant(variant)} nor another variant: {difference}",
         code="variant-unrecognised",
         hint="rexport list shows the variants",
     )
 
 
+def recognise_variant(state: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the variant that the tensors belong to, or ``None``.
+
+    If a residual and a plain network have the same tensors, the residual one is returned.
+    """
+    return next((candidate.name for candidate in recognise(state)), None)
+
+
 def describe_variant(variant: Variant) -> str:
-    """The variant's name and those options that decide its shapes, in words."""
+    """Return the name of a variant with the options that determine its shapes, as text."""
     channels = f", {variant.in_channels} input channels" if variant.in_channels != 3 else ""
     shortcut = f", shortcut {variant.shortcut}" if variant.shortcut != VARIANTS[variant.name].shortcut else ""
     return f"{variant.name} with {variant.classes} classes{channels}{shortcut}"
 
 
-def _remedy(candidate: Variant, asked: Variant) -> str:
-    """What to put on the command line in place of what was asked for."""
-    same = candidate.name == asked.name
-    base = asked if same else VARIANTS[candidate.name]
+def _suggest_options(candidate: Variant, requested: Variant) -> str:
+    """Return the variant or the options to use instead of the requested ones.
+
+    For another variant no options are needed, because classes, channels and shortcut are read from the file.
+    """
+    if candidate.name != requested.name:
+        return candidate.name
     fields = (("--num-classes", "classes"), ("--in-channels", "in_channels"), ("--shortcut", "shortcut"))
-    options = [
-        f"{flag} {getattr(candidate, key)}" for flag, key in fields if getattr(candidate, key) != getattr(base, key)
-    ]
-    return " ".join(options if same else [candidate.name, *options])
+    return " ".join(
+        f"{flag} {getattr(candidate, key)}"
+        for flag, key in fields
+        if getattr(candidate, key) != getattr(requested, key)
+    )
 
 
-def _candidates(given: Mapping[str, Tensor], asked: Variant) -> Iterator[Variant]:
-    """Variants with as many tensors as the file has, in its classes and channels; the likeliest come first."""
+def _candidates(given: Mapping[str, Tensor], requested: str | None) -> Iterator[Variant]:
+    """Yield the variants with the number of tensors, the classes and the channels of the file.
+
+    The variants named ``requested`` come first.
+    """
     stem, head = given.get("conv1.weight"), given.get("fc.weight")
     if stem is None or head is None or stem.dim() != 4 or head.dim() != 2:
         return
@@ -169,10 +208,8 @@ def _candidates(given: Mapping[str, Tensor], asked: Variant) -> Iterator[Variant
         for row in VARIANTS.values()
         for shortcut in (SHORTCUTS if row.residual else (row.shortcut,))
     ]
-    for candidate in sorted(
-        rows, key=lambda row: (row.name != asked.name, row.shortcut != VARIANTS[row.name].shortcut)
-    ):
-        # A convolution comes with its weight and four tensors of batch-norm, the classifier with weight and bias.
+    for candidate in sorted(rows, key=lambda row: (row.name != requested, row.shortcut != VARIANTS[row.name].shortcut)):
+        # A convolution has its weight and four tensors of its batch norm. The classifier has a weight and a bias.
         if sum(5 if layer.kernel else 2 for layer in layers(candidate)) == count:
             yield candidate
 
@@ -190,14 +227,13 @@ def _convert_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...]) ->
     counter = name.endswith(_COUNTER)
     if tensor.dtype not in (integers if counter else floats):
         raise ModelMismatchError(
-            f"tensor {quote(name)!r} is {_dtype(tensor)}; "
-            + ("an integer" if counter else "a float of 16 to 64 bits")
-            + " is needed",
+            f"tensor {quote(name)!r} has dtype {_dtype(tensor)}; expected "
+            + ("an integer" if counter else "a float of 16 to 64 bits"),
             code="tensor-dtype-wrong",
-            hint="quantized weights cannot be taken: save the float ones" if not counter else None,
+            hint="save the float weights, because quantised weights are not supported" if not counter else None,
         )
-    wanted = torch.int64 if counter else torch.float32
-    return tensor.detach().to(wanted, copy=True, memory_format=torch.contiguous_format)
+    dtype = torch.int64 if counter else torch.float32
+    return tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _dtype(tensor: Tensor) -> str:
@@ -214,20 +250,20 @@ def _check_values(state: Mapping[str, Tensor]) -> None:
         if not (math.isfinite(lowest) and math.isfinite(highest)):
             wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
             raise ArtifactError(
-                f"tensor {quote(name)!r} has {wrong:,} NaN or infinite of {tensor.numel():,} values",
+                f"tensor {quote(name)!r} has {wrong:,} NaN or infinite values of {tensor.numel():,}",
                 code="weights-not-finite",
             )
         if name.endswith("running_var") and lowest < 0:
             count = int((tensor < 0).sum())
             raise ArtifactError(
-                f"tensor {quote(name)!r} has {count:,} negative values; a variance has none", code="variance-negative"
+                f"the variances in tensor {quote(name)!r} have {count:,} negative values", code="variance-negative"
             )
 
 
 def _notice(given: Mapping[str, Tensor], state: Mapping[str, Tensor], notify: Notify) -> None:
     dtypes = sorted({_dtype(tensor) for tensor in given.values() if tensor.is_floating_point()} - {"float32"})
     if dtypes:
-        notify(Reason("weights-converted", f"weights are {' and '.join(dtypes)}: converted to float32"))
+        notify(Reason("weights-converted", f"the weights are {' and '.join(dtypes)} and are converted to float32"))
     slow = [
         name
         for name, tensor in state.items()
@@ -237,7 +273,8 @@ def _notice(given: Mapping[str, Tensor], state: Mapping[str, Tensor], notify: No
         notify(
             Reason(
                 "weights-subnormal",
-                f"weights are subnormal in {len(slow)} tensors{_some(slow)}: arithmetic may be slow",
+                f"the weights of {len(slow)} tensors{_in_parentheses(slow)} are subnormal, which can make arithmetic "
+                "slow",
             )
         )
 

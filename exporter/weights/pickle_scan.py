@@ -1,8 +1,9 @@
-"""A look at a pickle's instructions before anything executes them.
+"""A check of the instructions of a pickle before PyTorch executes them.
 
-PyTorch's restricted unpickler runs no foreign code, but it can be made to crash or to swell: hashing a tuple nested a
-million deep overflows the C stack, and repeated ``_codecs.encode`` doubles a string at each call. So a pickle is
-walked here first, as a stack of nesting depths, and only what state dicts and training checkpoints hold goes on.
+PyTorch's restricted unpickler runs no foreign code, but a pickle can crash it or exhaust memory. Hashing a tuple nested
+a million deep overflows the C stack, and repeated calls of ``_codecs.encode`` double a string each time. Therefore the
+check simulates the unpickler's stack with nesting depths instead of values. It accepts only the content of state dicts
+and training checkpoints.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import BinaryIO
 from runtimes.errors import ArtifactError, UnsafeArtifactError, quote
 
 MAX_DEPTH = 64
-"""Of containers within containers; a training checkpoint has fewer than ten."""
+"""The largest depth of nested containers. A training checkpoint has a depth below ten."""
 
 PROTOCOL = 2
-"""What ``torch.save`` writes unless told otherwise, and all that the restricted unpickler knows."""
+"""The default pickle protocol of ``torch.save``, and the only one that the restricted unpickler knows."""
 
 ALLOWED_GLOBALS = frozenset(
     {
@@ -35,20 +36,21 @@ ALLOWED_GLOBALS = frozenset(
         "torch.storage.UntypedStorage",
     }
 )
-"""Names that a pickle may refer to, besides those of ``_TORCH_DATA``."""
+"""The names that a pickle may refer to, besides those of ``_TORCH_DATA``."""
 
 _TORCH_DATA = re.compile(r"torch\.([A-Za-z0-9]+Storage|b?float\d+\w*|u?int\d+|complex\d+|bool)")
-"""Storage classes and dtypes."""
+"""The names of storage classes and dtypes."""
 
 RESAVE = (
-    "where it was made, save the weights alone: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
+    "save only the weights, where the file was made: "
+    "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
 )
-"""The hint for everything that holds more than tensors."""
+"""The hint for a file that holds more than tensors."""
 
 
 @dataclass(frozen=True)
 class _Item:
-    """What stands on the unpickler's stack: how deeply nested it is, and its text if it is a string."""
+    """An item on the unpickler's stack: its nesting depth, and its text if it is a string."""
 
     depth: int = 0
     text: str = ""
@@ -58,7 +60,7 @@ _MARK = _Item(-1)
 
 
 _FILLS = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"})
-"""Instructions that put what was popped into the container below it."""
+"""Instructions that put the popped items into the container below them."""
 
 
 def _enclosing_depth(items: list[_Item]) -> int:
@@ -67,19 +69,20 @@ def _enclosing_depth(items: list[_Item]) -> int:
 
 @dataclass
 class _Walk:
-    """The unpickler's stack and memo, with depths in place of values."""
+    """The unpickler's stack and memo, with depths instead of values."""
 
     stack: list[_Item] = field(default_factory=list)
     memo: dict[int, _Item] = field(default_factory=dict)
 
     def pop_to_mark(self) -> list[_Item]:
+        """Pop the items above the last mark, and the mark."""
         items = []
         while (item := self.stack.pop()) is not _MARK:
             items.append(item)
         return items
 
     def step(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
-        """Does what the instruction does. Raises ``IndexError`` or ``KeyError`` for one that cannot be done."""
+        """Execute an instruction. An instruction that cannot be executed raises ``IndexError`` or ``KeyError``."""
         name = opcode.name
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
             self.memo[int(str(argument))] = self.stack[-1]
@@ -98,24 +101,26 @@ class _Walk:
 
     def _build(self, opcode: pickletools.OpcodeInfo) -> None:
         before = list(opcode.stack_before)
-        taken: list[_Item] = []
+        popped: list[_Item] = []
         if pickletools.markobject in before:
-            taken = self.pop_to_mark()
+            popped = self.pop_to_mark()
             before = before[: before.index(pickletools.markobject)]
-        taken += [self.stack.pop() for _ in before]
-        if opcode.name in _FILLS:  # the container was popped last; filling it in batches does not nest it deeper
-            container = taken.pop()
-            self.stack.append(_Item(max(container.depth, _enclosing_depth(taken))))
+        popped += [self.stack.pop() for _ in before]
+        if (
+            opcode.name in _FILLS
+        ):  # the container was popped last; filling it in several batches does not increase its depth
+            container = popped.pop()
+            self.stack.append(_Item(max(container.depth, _enclosing_depth(popped))))
         elif opcode.stack_after:
-            self.stack.extend(_Item(_enclosing_depth(taken)) for _ in opcode.stack_after)
+            self.stack.extend(_Item(_enclosing_depth(popped)) for _ in opcode.stack_after)
 
 
 def check(stream: BinaryIO) -> None:
-    """Walks one pickle from the stream's place to just behind its end; nothing of it is executed.
+    """Check one pickle in a stream, from the current position to the end of the pickle. Nothing is executed.
 
     Raises:
-        UnsafeArtifactError: it refers to a function or class that weights do not need, or nests too deeply.
-        ArtifactError: it is cut off or damaged, or of a pickle protocol that cannot be read safely.
+        UnsafeArtifactError: The pickle refers to a function or class that weights do not need, or nests too deeply.
+        ArtifactError: The pickle is truncated or damaged, or has another protocol than ``PROTOCOL``.
     """
     walk = _Walk()
     protocol = 0
@@ -130,15 +135,18 @@ def check(stream: BinaryIO) -> None:
             walk.step(opcode, argument)
             if walk.stack and walk.stack[-1].depth > MAX_DEPTH:
                 raise UnsafeArtifactError(
-                    f"its pickle nests more than {MAX_DEPTH} levels deep", code="pickle-too-deep", hint=RESAVE
+                    f"the pickle nests containers more than {MAX_DEPTH} levels deep",
+                    code="pickle-too-deep",
+                    hint=RESAVE,
                 )
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise ArtifactError(
-            f"truncated or damaged: its pickle is broken off ({quote(error)})", code="pickle-damaged"
+            f"the file is truncated or damaged: its pickle cannot be read ({quote(error)})", code="pickle-damaged"
         ) from error
     if protocol != PROTOCOL:
         raise ArtifactError(
-            f"written with pickle protocol {protocol}; protocol {PROTOCOL}, torch.save's default, can be read safely",
+            f"the file has pickle protocol {protocol}; only protocol {PROTOCOL}, the default of torch.save, is "
+            "supported",
             code="pickle-protocol",
             hint=RESAVE,
         )
@@ -147,7 +155,7 @@ def check(stream: BinaryIO) -> None:
 def _check_global(name: str) -> None:
     if name not in ALLOWED_GLOBALS and not _TORCH_DATA.fullmatch(name):
         raise UnsafeArtifactError(
-            f"it is a pickle that calls {quote(name)!r}, which could run code and which weights do not need",
+            f"the pickle calls {quote(name)!r}, which could run code and which weights do not need",
             code="pickle-calls-code",
             hint=RESAVE,
         )

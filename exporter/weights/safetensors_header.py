@@ -1,6 +1,6 @@
-"""Checks of a ``.safetensors`` file's header before the safetensors library reads the file.
+"""Checks of the header of a ``.safetensors`` file before the safetensors library reads the file.
 
-The library itself accepts duplicate names and takes seconds for some hundred thousand empty tensors.
+The library itself accepts duplicate names, and takes seconds for some hundred thousand empty tensors.
 """
 
 from __future__ import annotations
@@ -13,48 +13,55 @@ from collections.abc import Mapping
 from runtimes.errors import ArtifactError, quote
 
 MAX_FORMAT_HEADER_BYTES = 100_000_000
-"""What the format itself allows a header."""
+"""The largest header that the format allows."""
 
 MAX_HEADER_BYTES = 8 << 20
-"""What is read of it here: 400 bytes for each of ``MAX_TENSORS``."""
+"""The largest header that is read: about 400 bytes for each of ``MAX_TENSORS``."""
 
 MAX_TENSORS = 20_000
-"""The deepest variant, resnet1202, has 7,208."""
+"""The largest number of tensors. The deepest variant, resnet1202, has 7,208."""
 
 MAX_RANK = 8
+"""The largest number of dimensions of a tensor."""
 
 _ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
+"""The size of one number by dtype."""
 
 
 def recognise(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is meant as safetensors: eight bytes of length, then JSON."""
+    """Return whether a file that begins with ``head`` looks like safetensors: eight bytes of length, then JSON."""
     return head[8:9] == b"{" and head[9:10] in (b'"', b"}", b" ")
 
 
 def check(content: bytes) -> None:
-    """Holds a whole file's header to the format.
+    """Check the header of a whole file against the format.
+
+    Args:
+        content: The content of the file, at least 8 bytes.
 
     Raises:
-        ArtifactError: its length, JSON, names, dtypes, shapes or offsets are wrong; the message says which.
+        ArtifactError: The length, JSON, names, dtypes, shapes or offsets are wrong. The message says which.
     """
     (length,) = struct.unpack_from("<Q", content)
     if length > len(content) - 8:
         raise ArtifactError(
-            f"truncated: a safetensors header of {length:,} bytes in a file of {len(content):,}",
+            f"the file is truncated: its safetensors header has {length:,} bytes, but the file has {len(content):,}",
             code="safetensors-truncated",
         )
     if length > MAX_HEADER_BYTES:
         allowed = MAX_FORMAT_HEADER_BYTES if length > MAX_FORMAT_HEADER_BYTES else MAX_HEADER_BYTES
         raise ArtifactError(
-            f"a safetensors header of {length:,} bytes; at most {allowed:,} are allowed",
+            f"the safetensors header has {length:,} bytes; at most {allowed:,} are allowed",
             code="safetensors-header-large",
         )
     header = content[8 : 8 + length]
     if header.count(b'"data_offsets"') > MAX_TENSORS:
-        raise ArtifactError(f"more than {MAX_TENSORS:,} tensors; no variant has as many", code="too-many-tensors")
+        raise ArtifactError(
+            f"the file has more than {MAX_TENSORS:,} tensors; no variant has so many", code="too-many-tensors"
+        )
     entries = _parse_header(header)
     entries.pop("__metadata__", None)
     _check_cover({name: _extent(name, entry) for name, entry in entries.items()}, len(content) - 8 - length)
@@ -65,10 +72,13 @@ def _parse_header(header: bytes) -> dict[str, object]:
         data = json.loads(header.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
-            f"damaged: its safetensors header is not valid ({quote(error)})", code="safetensors-header-invalid"
+            f"the file is damaged: its safetensors header is invalid ({quote(error)})",
+            code="safetensors-header-invalid",
         ) from error
     if not isinstance(data, dict):
-        raise ArtifactError("damaged: its safetensors header is not a JSON object", code="safetensors-header-shape")
+        raise ArtifactError(
+            "the file is damaged: its safetensors header is not a JSON object", code="safetensors-header-shape"
+        )
     return data
 
 
@@ -81,31 +91,30 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _extent(name: str, entry: object) -> tuple[int, int]:
-    """Where the tensor's bytes begin and end, counted from the header's end."""
+    """Return the offsets of the first byte and of the end of a tensor, counted from the end of the header."""
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ArtifactError(
-            f"damaged: tensor {quote(name)!r} needs dtype, shape and data_offsets, and these alone",
+            f"the file is damaged: tensor {quote(name)!r} must have exactly the fields dtype, shape and data_offsets",
             code="tensor-entry-fields",
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        raise ArtifactError(
-            f"tensor {quote(name)!r} has dtype {quote(dtype)}, which weights never have", code="tensor-dtype-unknown"
-        )
+        raise ArtifactError(f"tensor {quote(name)!r} has the unknown dtype {quote(dtype)}", code="tensor-dtype-unknown")
     if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
         raise ArtifactError(
-            f"damaged: the shape or the offsets of tensor {quote(name)!r} are not whole numbers",
+            f"the file is damaged: the shape or the offsets of tensor {quote(name)!r} are invalid",
             code="tensor-numbers-invalid",
         )
     if len(shape) > MAX_RANK:
         raise ArtifactError(
-            f"tensor {quote(name)!r} has {len(shape)} dimensions; at most {MAX_RANK} are read",
+            f"tensor {quote(name)!r} has {len(shape)} dimensions; at most {MAX_RANK} are supported",
             code="tensor-rank-excessive",
         )
     begin, end = offsets
     if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise ArtifactError(
-            f"damaged: tensor {quote(name)!r} {dtype} {shape} does not fill bytes {begin} to {end}",
+            f"the file is damaged: tensor {quote(name)!r} of {dtype} with shape {shape} does not fill bytes {begin} "
+            f"to {end}",
             code="tensor-extent-wrong",
         )
     return begin, end
@@ -116,17 +125,17 @@ def _is_counts(value: object) -> bool:
 
 
 def _check_cover(extents: Mapping[str, tuple[int, int]], data_bytes: int) -> None:
-    place = 0
+    position = 0
     for name, (begin, end) in sorted(extents.items(), key=lambda item: item[1]):
-        if begin != place:
+        if begin != position:
             raise ArtifactError(
-                f"damaged: tensor {quote(name)!r} begins at byte {begin}, not at {place} as it should",
+                f"the file is damaged: tensor {quote(name)!r} begins at byte {begin} instead of byte {position}",
                 code="tensor-offset-wrong",
             )
-        place = end
-    if place != data_bytes:
-        kind = "truncated" if place > data_bytes else "damaged"
+        position = end
+    if position != data_bytes:
+        kind = "truncated" if position > data_bytes else "damaged"
         raise ArtifactError(
-            f"{kind}: its tensors take {place:,} bytes, and {data_bytes:,} follow the header",
+            f"the file is {kind}: its tensors have {position:,} bytes, but {data_bytes:,} bytes follow the header",
             code="tensor-bytes-mismatch",
         )

@@ -1,4 +1,4 @@
-"""Where a variant's numbers come from: ``random``, ``bundled``, ``imagenet``, or a file of the user's."""
+"""Sources of weights: ``random``, ``bundled``, ``imagenet``, or a file of the user."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.models.variants import VARIANTS, Variant
 from exporter.weights import checkpoint, download, matching
+from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
 from runtimes import codec, files
 from runtimes.artifacts.manifest import Weights
@@ -19,6 +20,7 @@ from runtimes.errors import (
     ResourceError,
     RexportError,
     UsageError,
+    nearest,
     quote,
 )
 from runtimes.images.preprocessing import Preprocessing
@@ -27,31 +29,39 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
+"""The folder of the files that come with rexport."""
+
 BUNDLE = "resnet20-fashion-mnist.json"
+"""The name of the file that describes the bundled weights."""
+
 CLASSES_LIMIT_BYTES = 1 << 20
+"""The largest size of a bundled description or list of classes."""
 
 IMAGENET_CLASSES = "imagenet-classes.txt"
+"""The name of the file with the ImageNet class names, one on each line."""
+
 IMAGENET_PREPROCESSING = Preprocessing(
     resize=256, crop=(224, 224), pad=0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
-"""What torchvision evaluates its weights with."""
+"""The preprocessing with which torchvision evaluates its ImageNet weights."""
 
 ORIGINS = ("random", "bundled", "imagenet")
-"""What ``--weights`` takes besides a file."""
+"""The values of ``--weights`` besides a file."""
 
 MAX_SEED = (1 << 63) - 1
+"""The largest seed."""
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Weights that fit a variant, and what is known of them.
+    """Weights that fit a variant.
 
     Attributes:
-        state: for ``build(variant).load_state_dict``: every name, float32, contiguous, the caller's own memory.
-        record: for the artifact's manifest.
-        labels: one a class, or ``None`` where the origin tells none.
-        preprocessing: of the images that the weights were made for, at the variant's input size, or ``None``.
-        dataset: name of the data that the classes come from, or ``None``.
+        state: The state dict of ``build(variant)``. The memory belongs to the caller.
+        record: The origin for the manifest.
+        labels: The name of each class, or ``None`` if unknown.
+        preprocessing: The preprocessing of the training at the input size of the variant, or ``None`` if unknown.
+        dataset: The name of the dataset that defines the classes, or ``None`` if unknown.
     """
 
     state: dict[str, Tensor]
@@ -63,9 +73,17 @@ class LoadedWeights:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What is known of the weights that come with rexport; kept as JSON beside them.
+    """The description of the bundled weights, which is stored as JSON beside them.
 
-    ``file`` lies in the same folder and has the digest ``sha256``. ``preprocessing`` is at the variant's own size.
+    Attributes:
+        file: The name of the weights file in the same folder.
+        sha256: The digest of the file.
+        variant: The name of the variant.
+        shortcut: The shortcut option.
+        in_channels: The number of input channels.
+        dataset: The name of the training dataset.
+        labels: The name of each class.
+        preprocessing: The preprocessing at the default size of the variant.
     """
 
     file: str
@@ -78,37 +96,54 @@ class Bundle:
     preprocessing: Preprocessing
 
 
-def resolve(spec: str, variant: Variant, seed: int, notify: Notify) -> LoadedWeights:
-    """The weights that ``spec`` names: ``random``, ``bundled``, ``imagenet`` or a path.
+def resolve(
+    spec: str, variant: Variant, seed: int, notify: Notify, progress: Progress = ignore_progress
+) -> LoadedWeights:
+    """Load the weights that ``spec`` names.
 
-    ``seed`` is that of ``random`` and ignored by the others. ``notify`` gets notices for the user, a line each.
+    Args:
+        spec: A path, or one of ``ORIGINS`` in upper or lower case.
+        variant: The variant.
+        seed: The seed of ``random``. The other sources ignore it.
+        notify: Receives notices for the user.
+        progress: Receives the progress of a download.
 
     Raises:
-        ModelMismatchError: they are not for this variant; the message says for which they are.
-        ResourceError: a file is missing or unreadable, or there is no network.
-        IntegrityError, UnsafeArtifactError, ArtifactError: as ``checkpoint.read`` and ``fitting.fit``.
-        UsageError: the seed is out of range.
+        ModelMismatchError: The weights belong to another variant. The message names it if possible.
+        ResourceError: A file is missing or unreadable, or there is no network.
+        IntegrityError: As for ``checkpoint.read`` and ``download.fetch``.
+        UnsafeArtifactError: As for ``checkpoint.read``.
+        ArtifactError: As for ``checkpoint.read`` and ``matching.fit``.
+        UsageError: The seed is out of range.
     """
-    if spec == "random":
+    word = spec if spec in ORIGINS or Path(spec).exists() else spec.lower()
+    if word == "random":
         return initialise_weights(variant, seed, notify)
-    if spec == "bundled":
+    if word == "bundled":
         return load_bundled(variant, notify)
-    if spec == "imagenet":
-        return imagenet(variant, notify)
+    if word == "imagenet":
+        return imagenet(variant, notify, progress)
     return from_file(spec, variant, notify)
 
 
 def initialise_weights(variant: Variant, seed: int, notify: Notify) -> LoadedWeights:
-    """An untrained network: He initialisation of ``seed``, and batch-norm statistics that keep it finite.
+    """Return random weights: He initialisation, and batch-norm statistics that keep the activations finite.
+
+    Args:
+        variant: The variant.
+        seed: The seed.
+        notify: Receives the notice that the network is untrained.
 
     Raises:
-        UsageError: the seed is out of range.
+        UsageError: The seed is out of range.
     """
     if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"the seed must lie between 0 and {MAX_SEED}, not {seed}", code="seed-out-of-range")
+        raise UsageError(f"the seed must be between 0 and {MAX_SEED}, not {seed}", code="seed-out-of-range")
     from exporter.models import resnet
 
-    notify(Reason("untrained", f"untrained: random weights of seed {seed}; the answers of this network mean nothing"))
+    notify(
+        Reason("untrained", f"the weights are random (seed {seed}), so the predictions of this network have no meaning")
+    )
     model = resnet.build(variant)
     resnet.initialise(model, seed)
     resnet.settle_statistics(model, seed)
@@ -117,30 +152,36 @@ def initialise_weights(variant: Variant, seed: int, notify: Notify) -> LoadedWei
 
 
 def load_bundled(variant: Variant, notify: Notify, folder: Path | None = None) -> LoadedWeights:
-    """The trained weights in ``folder``, by default those that come with rexport.
+    """Load the trained weights in a folder.
+
+    Args:
+        variant: The variant.
+        notify: Receives notices for the user.
+        folder: The folder. The default is the one of rexport.
 
     Raises:
-        ModelMismatchError: another variant, or other classes, channels or shortcuts than they have.
-        IntegrityError: the file is not the one that was bundled.
+        ModelMismatchError: The weights belong to another variant, or to other classes, channels or shortcuts.
+        IntegrityError: The digest of the file differs from its description.
+        ArtifactError: The description is invalid.
     """
-    place = BUNDLED_FOLDER if folder is None else folder
-    bundle = _read_bundle(place / BUNDLE)
+    source_folder = BUNDLED_FOLDER if folder is None else folder
+    bundle = _read_bundle(source_folder / BUNDLE)
     classes = len(bundle.labels)
-    have = (bundle.variant, classes, bundle.in_channels, bundle.shortcut)
-    if have != (variant.name, variant.classes, variant.in_channels, variant.shortcut):
+    bundled = (bundle.variant, classes, bundle.in_channels, bundle.shortcut)
+    if bundled != (variant.name, variant.classes, variant.in_channels, variant.shortcut):
         raise ModelMismatchError(
-            f"the bundled weights are of {bundle.variant} with {classes} classes ({bundle.dataset}), "
-            f"{bundle.in_channels} input channels and shortcut {bundle.shortcut}, not of {_in_full(variant)}",
+            f"the bundled weights belong to {bundle.variant} with {classes} classes ({bundle.dataset}), "
+            f"{bundle.in_channels} input channels and shortcut {bundle.shortcut}, not to {_in_full(variant)}",
             code="bundled-variant-differs",
             hint=f"use {bundle.variant}, or --weights imagenet, random or FILE",
         )
-    path = place / bundle.file
+    path = source_folder / bundle.file
     if files.sha256_of(path) != bundle.sha256:
         raise IntegrityError(
-            "not the file that was bundled: its digest differs",
+            "the SHA-256 of the bundled weights differs from the one in their description",
             code="bundled-weights-changed",
             path=path,
-            hint="install rexport again",
+            hint="pip install --force-reinstall rexport",
         )
     state = _read_fitting_state(path, variant, notify)
     return LoadedWeights(
@@ -156,15 +197,23 @@ def _read_bundle(path: Path) -> Bundle:
     try:
         return codec.loads(Bundle, files.read_bounded(path, CLASSES_LIMIT_BYTES))
     except ArtifactError as error:
-        raise ArtifactError(error.what, code=error.code, path=path, hint="install rexport again") from error
+        raise ArtifactError(
+            error.what, code=error.code, path=path, hint="pip install --force-reinstall rexport"
+        ) from error
 
 
-def imagenet(variant: Variant, notify: Notify) -> LoadedWeights:
-    """torchvision's published weights, from the cache or the network.
+def imagenet(variant: Variant, notify: Notify, progress: Progress = ignore_progress) -> LoadedWeights:
+    """Load torchvision's published weights from the cache or the network.
+
+    Args:
+        variant: The variant.
+        notify: Receives one line before a download.
+        progress: Receives the progress of the download.
 
     Raises:
-        ModelMismatchError: another net than the five, or changed classes, channels, shortcuts or strides.
-        ResourceError: neither in the cache nor to be had.
+        ModelMismatchError: There are no published weights for the variant with these options.
+        ResourceError: The weights are not in the cache and cannot be downloaded.
+        IntegrityError: The digest of the download does not match.
     """
     name = download.PUBLISHED.get(variant.name)
     row = VARIANTS[variant.name]
@@ -175,7 +224,7 @@ def imagenet(variant: Variant, notify: Notify) -> LoadedWeights:
             code="imagenet-variant-unpublished",
             hint="use one of these, or --weights FILE or random",
         )
-    path = download.fetch(name, notify)
+    path = download.fetch(name, notify, progress)
     state = _read_fitting_state(path, variant, notify)
     labels = tuple(files.read_bounded(BUNDLED_FOLDER / IMAGENET_CLASSES, CLASSES_LIMIT_BYTES).decode().splitlines())
     record = Weights("imagenet", True, matching.state_digest(state), source=name)
@@ -183,11 +232,19 @@ def imagenet(variant: Variant, notify: Notify) -> LoadedWeights:
 
 
 def from_file(spec: str, variant: Variant, notify: Notify) -> LoadedWeights:
-    """Weights of the user's: a state dict or a training checkpoint, ``.safetensors`` or of ``torch.save``.
+    """Load weights from a file of the user: a state dict or a training checkpoint.
+
+    Args:
+        spec: The path of a ``.safetensors`` file or of a file of ``torch.save``.
+        variant: The variant.
+        notify: Receives notices for the user.
 
     Raises:
-        ResourceError, UnsafeArtifactError, IntegrityError, ArtifactError: as ``checkpoint.read``.
-        ModelMismatchError, ArtifactError: as ``fitting.fit``.
+        ResourceError: As for ``checkpoint.read``.
+        UnsafeArtifactError: As for ``checkpoint.read``.
+        IntegrityError: As for ``checkpoint.read``.
+        ArtifactError: As for ``checkpoint.read`` and ``matching.fit``.
+        ModelMismatchError: As for ``matching.fit``.
     """
     path = Path(spec)
     try:
@@ -195,7 +252,8 @@ def from_file(spec: str, variant: Variant, notify: Notify) -> LoadedWeights:
     except ResourceError as error:
         if path.exists():
             raise
-        hint = f"--weights takes {', '.join(ORIGINS)} or a file"
+        similar = nearest(spec, ORIGINS)
+        hint = f"did you mean {similar}?" if similar else f"--weights takes {', '.join(ORIGINS)} or a file"
         raise ResourceError(error.what, code=error.code, path=path, hint=hint, errno=error.errno) from error
     record = Weights("file", True, matching.state_digest(state), source=quote(path.name))
     return LoadedWeights(state, record, None, None, None)
@@ -210,7 +268,12 @@ def _read_fitting_state(path: Path, variant: Variant, notify: Notify) -> dict[st
 
 
 def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
-    """The same view of an image at another input ``size`` (height, width): resize and padding keep their shares."""
+    """Return a preprocessing for another input size, with the same relative resizing and padding.
+
+    Args:
+        preprocessing: The preprocessing.
+        size: The new (height, width) in pixels.
+    """
     height, width = preprocessing.size
     factor = min(size) / min(height, width)
     pad = round(preprocessing.pad * factor)

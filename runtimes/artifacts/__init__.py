@@ -1,1 +1,1 @@
-"""The contract on disk: model file, manifest and test vectors."""
+"""Artifacts on disk: a model file, its manifest and its test vectors."""

@@ -1,8 +1,8 @@
-"""An artifact: a model file and the manifest beside it. All that crosses between the three packages.
+"""Artifacts: a model file with its manifest and test vectors. Packages of rexport exchange only artifacts.
 
-``resnet50.onnx`` has its manifest in ``resnet50.onnx.json`` and its test vectors in the ``.npz`` file that the
-manifest names. The file's name is for people and is never parsed; its format is told by its first bytes. A model
-file without a manifest is *foreign*: it opens, if its format cannot run code, and nothing is known about it.
+The manifest of ``resnet50.onnx`` is ``resnet50.onnx.json``. The test vectors are the ``.npz`` file that the manifest
+names. The first bytes of a file determine its format; its name is never parsed. A model without a manifest can be
+opened if its format cannot run code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from runtimes import codec, files
 from runtimes.artifacts.formats import FORMATS, Format, recognise
 from runtimes.artifacts.manifest import FORMAT_VERSION, TF32, FileRecord, Manifest
-from runtimes.artifacts.rebuild_command import remedy
+from runtimes.artifacts.rebuild_command import EXPORT_AGAIN, rebuild_hint
 from runtimes.errors import (
     ArtifactError,
     CompatibilityError,
@@ -30,31 +30,46 @@ from runtimes.errors import (
 from runtimes.tensors.spec import Array
 
 MANIFEST_LIMIT_BYTES = 16 << 20
+"""The largest size of a manifest."""
+
 VECTORS_LIMIT_BYTES = 256 << 20
+"""The largest size of the test vectors, compressed and uncompressed."""
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Test vectors: ``inputs`` (7, c, h, w) float32, or (7, h, w, c) uint8 of an artifact that takes raw pixels, and
-    ``logits`` (7, classes) float32 of PyTorch fp32."""
+    """The test vectors of an artifact.
+
+    Attributes:
+        inputs: The inputs: float32 (7, c, h, w), or uint8 (7, h, w, c) for an artifact that takes raw pixels.
+        logits: The logits of PyTorch in fp32: float32 (7, classes).
+    """
 
     inputs: Array
     logits: Array
 
 
 def manifest_path(path: Path) -> Path:
-    """Where a model file's manifest lies."""
+    """Return the path of a model file's manifest."""
     return path.with_name(path.name + ".json")
 
 
 def _next_manifest_path(path: Path) -> Path:
-    """Where a manifest waits while its model file is being put in place."""
+    """Return the path of the next manifest, which ``publish`` writes before it replaces the model file."""
     return path.with_name(path.name + ".json.next")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model file that was looked at, and its manifest if it has one."""
+    """A model file with its format and its manifest.
+
+    ``Artifact.read`` returns one.
+
+    Attributes:
+        path: The model file.
+        format: The format of the model file.
+        manifest: The manifest, or ``None`` for a model without a manifest.
+    """
 
     path: Path
     format: Format
@@ -62,102 +77,126 @@ class Artifact:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Artifact:
-        """Looks at the file's first bytes and reads its manifest; the model itself is not read.
+        """Recognise the format of a model file, read its manifest, and check that the file is safe to open.
+
+        The weights are not read, except where the check fails: then the digest is compared to find a damaged file.
 
         Raises:
-            ResourceError: missing, unreadable or not a regular file.
-            ArtifactError: no model file, or a broken manifest.
-            CompatibilityError: the manifest is of a newer rexport.
-            UnsafeArtifactError: a format that can run code, without a manifest.
+            ResourceError: The file is missing, unreadable or not a regular file.
+            ArtifactError: The file is not a model file, or its manifest or structure is broken.
+            IntegrityError: The file is damaged, or its format differs from the manifest.
+            CompatibilityError: The manifest was written by a newer version of rexport.
+            UnsafeArtifactError: The format can run code and there is no manifest, or the file refers to files outside
+                its folder.
         """
-        place = Path(path)
-        with files.open_regular(place) as file:
+        model = Path(path)
+        with files.open_regular(model) as file:
             head = file.read(64)
-        manifest = _read_manifest(place)
+        manifest = _read_manifest(model)
         try:
-            format = recognise(place, head)
-            _check(place, format, manifest)
+            format = recognise(model, head)
+            _check(model, format, manifest)
         except UnsafeArtifactError:
             raise
         except ArtifactError:
-            _check_digest(place, manifest)  # a damaged file is the better explanation of a refusal
+            _check_digest(model, manifest)  # if the file is damaged, that error explains the failure better
             raise
-        return cls(place, format, manifest)
+        return cls(model, format, manifest)
 
     @property
     def allows_tf32(self) -> bool:
-        """Whether a GPU may compute its float32 in TensorFloat-32: only where its manifest says so."""
+        """Whether a GPU may compute float32 in TensorFloat-32, according to the manifest."""
         return self.manifest is not None and self.manifest.precision == TF32
 
     def sibling(self, name: str) -> Path:
-        """Where a file that the manifest names lies: in the model file's own folder.
+        """Return the path of a file that the manifest names, in the folder of the model file.
 
         Raises:
-            UnsafeArtifactError: the name is more than a plain file name.
+            UnsafeArtifactError: The name is not a plain file name.
         """
         return _sibling(self.path, name)
 
     def check_digest(self) -> None:
-        """Reads the whole file and compares; does nothing for a foreign one.
+        """Compare the digests of the model file and its external data with the manifest. Without one, do nothing.
 
         Raises:
-            IntegrityError: a byte is not what the manifest promises.
+            IntegrityError: A digest differs.
+            ResourceError: A file cannot be read.
+            UnsafeArtifactError: The manifest names a file outside its folder.
         """
         _check_digest(self.path, self.manifest)
 
     def vectors(self) -> Vectors:
-        """The artifact's test vectors.
+        """Read the test vectors.
+
+        Returns:
+            Fresh arrays, which belong to the caller.
 
         Raises:
-            ArtifactError: it has none, or they are broken.
-            IntegrityError: they were changed.
+            ArtifactError: The artifact has no test vectors, or they are broken.
+            IntegrityError: The digest of the test vectors differs from the manifest.
+            ResourceError: The file cannot be read, or is too large.
+            UnsafeArtifactError: The manifest names a file outside its folder.
         """
         if self.manifest is None or self.manifest.vectors is None:
-            raise ArtifactError(
-                "it has no test vectors", code="vectors-absent", path=self.path, hint="export it with rexport"
-            )
-        place = self.sibling(self.manifest.vectors.name)
-        content = files.read_bounded(place, VECTORS_LIMIT_BYTES)
+            hint = EXPORT_AGAIN
+            if self.manifest is None:
+                hint = f"copy {quote(manifest_path(self.path).name)} and its vectors here, or {hint}"
+            raise ArtifactError("the artifact has no test vectors", code="vectors-absent", path=self.path, hint=hint)
+        path = self.sibling(self.manifest.vectors.name)
+        content = files.read_bounded(path, VECTORS_LIMIT_BYTES)
         if hashlib.sha256(content).hexdigest() != self.manifest.vectors.sha256:
             raise IntegrityError(
-                "its bytes are not those that the manifest records", code="vectors-digest-mismatch", path=place
+                "the SHA-256 of the test vectors differs from the one in the manifest",
+                code="vectors-digest-mismatch",
+                path=path,
+                hint=rebuild_hint(self.path, self.manifest),
             )
         try:
             return _unpack_vectors(content)
-        except Exception as error:  # NumPy's reader raises many kinds, a tokeniser's among them
-            raise ArtifactError(f"not test vectors: {quote(error)}", code="vectors-unreadable", path=place) from error
+        except Exception as error:  # NumPy's reader raises many kinds of errors
+            raise ArtifactError(
+                f"the test vectors cannot be read: {quote(error)}",
+                code="vectors-unreadable",
+                path=path,
+                hint=rebuild_hint(self.path, self.manifest),
+            ) from error
 
 
 def _check(path: Path, format: Format, manifest: Manifest | None) -> None:
     if manifest is not None and manifest.format != format.name:
         raise IntegrityError(
-            f"its manifest says {manifest.format}, it is {format.name}", code="manifest-format-mismatch", path=path
+            f"the file is of the format {format.name}, but its manifest says {manifest.format}",
+            code="manifest-format-mismatch",
+            path=path,
+            hint=rebuild_hint(path, manifest),
         )
     if manifest is None and format.runs_code:
         raise UnsafeArtifactError(
-            f"opening a .{format.name} file can run code, and this one has no manifest",
+            f"opening a {format.name} file can run code, and this file has no manifest",
             code="manifest-required",
             path=path,
-            hint=f"make it with: {_MAKERS[format.name]}",
+            hint=f"{_EXPORT_COMMANDS[format.name]} writes the file with its manifest",
         )
     if format.check is not None:
         format.check(path)
 
 
-_MAKERS = {"pt2": "rexport torch VARIANT --weights FILE", "engine": "rexport tensorrt ARTIFACT.onnx"}
+_EXPORT_COMMANDS = {"pt2": "rexport torch VARIANT --weights FILE", "engine": "rexport tensorrt ARTIFACT.onnx"}
+"""The commands that write the formats that can run code."""
 
 
 def _check_digest(path: Path, manifest: Manifest | None) -> None:
     if manifest is None:
         return
     for record in (FileRecord(path.name, manifest.sha256), *manifest.external):
-        place = _sibling(path, record.name)
-        if files.sha256_of(place) != record.sha256:
+        file = _sibling(path, record.name)
+        if files.sha256_of(file) != record.sha256:
             raise IntegrityError(
-                "its bytes are not those that its manifest records: it was changed or damaged after its export",
+                "the file was changed or damaged after its export: its SHA-256 differs from the one in the manifest",
                 code="file-digest-mismatch",
-                path=place,
-                hint=remedy(path, manifest),
+                path=file,
+                hint=rebuild_hint(path, manifest),
             )
 
 
@@ -169,14 +208,14 @@ def _unpack_vectors(content: bytes) -> Vectors:
 
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(member.file_size for member in archive.infolist()) > VECTORS_LIMIT_BYTES:
-            raise ValueError(f"more than {VECTORS_LIMIT_BYTES:,} bytes")
+            raise ValueError(f"the arrays have more than {VECTORS_LIMIT_BYTES:,} bytes")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         vectors = Vectors(arrays["inputs"], arrays["logits"])
-    known = {4: ("float32", "uint8"), 2: ("float32",)}
+    dtypes = {4: ("float32", "uint8"), 2: ("float32",)}
     for array, dimensions in ((vectors.inputs, 4), (vectors.logits, 2)):
-        fits = array.dtype in known[dimensions] and array.ndim == dimensions
+        fits = array.dtype in dtypes[dimensions] and array.ndim == dimensions
         if not fits or len(array) != len(vectors.inputs):
-            raise ValueError(f"an array {array.dtype} {array.shape}")
+            raise ValueError(f"unexpected array of {array.dtype} with shape {array.shape}")
     return vectors
 
 
@@ -187,13 +226,18 @@ def _sibling(path: Path, name: str) -> Path:
         plain = False
     if not plain:
         raise UnsafeArtifactError(
-            "its manifest names a file outside its folder", code="manifest-names-outside", path=path
+            f"the manifest names {quote(name)!r}, which is not a plain file name in its folder",
+            code="manifest-names-outside",
+            path=path,
         )
     return path.with_name(name)
 
 
 def _read_manifest(path: Path) -> Manifest | None:
-    """The manifest that goes with the file. Both are looked at where a writer was interrupted between two renames."""
+    """Read the manifest of a model file: the next manifest if it belongs to the file, otherwise the usual one.
+
+    Both exist if ``publish`` was killed between its two renames.
+    """
     candidate = _parse_manifest(_next_manifest_path(path))
     if candidate is not None and candidate.sha256 == files.sha256_of(path):
         return candidate
@@ -201,7 +245,7 @@ def _read_manifest(path: Path) -> Manifest | None:
 
 
 def _parse_manifest(path: Path) -> Manifest | None:
-    """``None`` if there is no such file; a publisher may take a waiting manifest away at any moment."""
+    """Read a manifest, or return ``None`` if the file is missing. ``publish`` may rename it at any moment."""
     try:
         text = files.read_bounded(path, MANIFEST_LIMIT_BYTES)
     except ResourceError as error:
@@ -211,7 +255,8 @@ def _parse_manifest(path: Path) -> Manifest | None:
     version = _version_of(text)
     if version is not None and version > FORMAT_VERSION:
         raise CompatibilityError(
-            f"a manifest of version {version}; this rexport reads up to {FORMAT_VERSION}",
+            f"the manifest has format version {version}, but this version of rexport reads versions up to "
+            f"{FORMAT_VERSION}",
             code="manifest-version-newer",
             path=path,
             hint="pip install --upgrade rexport",
@@ -219,7 +264,7 @@ def _parse_manifest(path: Path) -> Manifest | None:
     try:
         return codec.loads(Manifest, text)
     except ArtifactError as error:
-        raise ArtifactError(f"not a manifest: {error.what}", code=error.code, path=path) from error
+        raise ArtifactError(f"the manifest is invalid: {error.what}", code=error.code, path=path) from error
 
 
 def _version_of(text: bytes) -> int | None:
@@ -232,28 +277,36 @@ def _version_of(text: bytes) -> int | None:
 
 
 def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None) -> Artifact:
-    """Puts a finished model file, its test vectors and its manifest in their places.
+    """Move a finished model file, its test vectors and its manifest to their final paths.
 
-    ``model`` and ``vectors`` are temporary files in the target's folder and are gone afterwards; the manifest names
-    the vectors. At any moment of it, a reader finds the old artifact or the new one, whole.
+    At any moment, a reader finds either the old artifact or the new one, complete.
+
+    Args:
+        model: A temporary file in the target's folder. It is moved.
+        target: The final path of the model file.
+        manifest: The manifest, which names the test vectors.
+        vectors: A temporary file in the target's folder, which is moved, or ``None``.
+
+    Returns:
+        The published artifact.
 
     Raises:
-        ResourceError: with the system's reason; the old artifact is as it was.
+        ResourceError: A system call failed. Readers still find a complete artifact.
     """
     try:
         with files.folder_lock(target.parent):
             files.remove_stale(target)
-            _settle(target)
-            for place in (model, vectors):
-                if place is not None:
-                    files.sync(place)
-            following = _next_manifest_path(target)
-            with files.write_atomically(following) as temporary:
-                temporary.write_bytes(_text_of(manifest))
+            _finish_interrupted(target)
+            for temporary_file in (model, vectors):
+                if temporary_file is not None:
+                    files.sync(temporary_file)
+            next_manifest = _next_manifest_path(target)
+            with files.write_atomically(next_manifest) as temporary:
+                temporary.write_bytes(_encode_manifest(manifest))
             if vectors is not None and manifest.vectors is not None:
                 os.replace(vectors, target.with_name(manifest.vectors.name))
             os.replace(model, target)
-            os.replace(following, manifest_path(target))
+            os.replace(next_manifest, manifest_path(target))
             files.sync(target.parent)
             _remove_old_vectors(target, manifest)
     except OSError as error:
@@ -261,27 +314,30 @@ def publish(model: Path, target: Path, manifest: Manifest, vectors: Path | None)
     return Artifact(target, FORMATS[manifest.format], manifest)
 
 
-def _text_of(manifest: Manifest) -> bytes:
-    # A file name that is no Unicode has lone surrogates in Python; JSON can hold them escaped.
+def _encode_manifest(manifest: Manifest) -> bytes:
+    # A file name that is not Unicode has lone surrogates in Python, which JSON represents as escapes.
     return codec.dumps(manifest, indent=1).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _settle(target: Path) -> None:
-    """Finishes or undoes what a killed publisher left, so that only one manifest goes with the model file."""
-    following = _next_manifest_path(target)
+def _finish_interrupted(target: Path) -> None:
+    """Finish or undo the work of a killed ``publish``, so that the model file has only one manifest."""
+    next_manifest = _next_manifest_path(target)
     try:
-        candidate = _parse_manifest(following)
+        candidate = _parse_manifest(next_manifest)
         finished = candidate is not None and candidate.sha256 == files.sha256_of(target)
     except RexportError:
-        finished = False  # there is no model file yet, or somebody spoilt what waits
+        finished = False  # there is no model file yet, or the next manifest is damaged
     if finished:
-        os.replace(following, manifest_path(target))
+        os.replace(next_manifest, manifest_path(target))
     else:
-        following.unlink(missing_ok=True)
+        next_manifest.unlink(missing_ok=True)
 
 
 def vectors_name(target: Path, sha256: str) -> str:
-    """Named by content, so that writing new vectors leaves an older artifact's alone."""
+    """Return the file name of the test vectors of ``target`` with the digest ``sha256``.
+
+    The name holds the digest, so that new test vectors never replace those of an older artifact.
+    """
     return f"{target.name}.{sha256[:8]}.vectors.npz"
 
 
@@ -289,6 +345,6 @@ def _remove_old_vectors(target: Path, manifest: Manifest) -> None:
     keep = manifest.vectors.name if manifest.vectors else None
     import glob
 
-    for place in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.vectors.npz"):
-        if place.name != keep:
-            place.unlink(missing_ok=True)
+    for vectors in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.vectors.npz"):
+        if vectors.name != keep:
+            vectors.unlink(missing_ok=True)

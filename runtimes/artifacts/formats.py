@@ -1,4 +1,4 @@
-"""The kinds of model file, one row each, told apart by their first bytes and never by their names."""
+"""The formats of model files, one row for each. The first bytes of a file determine its format, never its name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from runtimes.onnx import external_data
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of model file.
+    """A format of model files.
 
-    ``runs_code``: opening one can execute what its author put in, so origin matters. ``check`` refuses a file that
-    must not reach a backend.
+    Attributes:
+        name: The name of the format.
+        runs_code: Whether opening a file can run code from the file. Such a file needs a manifest.
+        recognise: Returns whether a file with these first bytes has this format.
+        check: Raises an error for a file that must not reach a backend. ``None`` if no check is needed.
     """
 
     name: str
@@ -25,7 +28,7 @@ class Format:
 
 
 def _is_onnx(head: bytes) -> bool:
-    # A ModelProto opens with field 1 (ir_version, a varint of one byte) or, in some writers, with another early field.
+    # A ModelProto starts with field 1 (ir_version, a varint of one byte) or, with some writers, another early field.
     return (
         len(head) > 2 and head[0] in (0x08, 0x12, 0x1A, 0x22, 0x3A, 0x42) and not head.startswith(b"\x12\x00\x00\x00")
     )
@@ -35,14 +38,15 @@ FORMATS: dict[str, Format] = {
     row.name: row
     for row in (
         Format("pt2", True, lambda head: head.startswith(b"PK\x03\x04")),
-        Format("engine", True, lambda head: head.startswith((b"ftrt", b"vtrt"))),  # TensorRT's and TensorRT-RTX's
+        Format("engine", True, lambda head: head.startswith((b"ftrt", b"vtrt"))),  # TensorRT and TensorRT-RTX
         Format("fake", False, lambda head: head.startswith(b'{"fake":')),
         Format("onnx", False, _is_onnx, external_data.check),
     )
 }
+"""The formats by name, in the order in which they are tried."""
 
-_STRANGERS: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a Git-LFS pointer, not the file itself: run git lfs pull"),
+_OTHER_FILES: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer (run git lfs pull to get the file itself)"),
     (b"<!doctype", "an HTML page"),
     (b"<html", "an HTML page"),
     (b"<?xml", "an XML document"),
@@ -55,30 +59,31 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 
 
 def kind_of(head: bytes) -> str:
-    """In words for a message, what a file with these first bytes seems to be."""
+    """Return a description, for a message, of a file with these first bytes."""
     if not head:
         return "empty"
-    return _stranger(head) or f"a file that begins with {head[:8].hex(' ')}"
+    return _describe_other(head) or f"of an unknown kind that begins with {head[:8].hex(' ')}"
 
 
-def _stranger(head: bytes) -> str | None:
+def _describe_other(head: bytes) -> str | None:
+    """Return a description of a file of a known kind that is not a model file."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return next((words for start, words in _STRANGERS if head.startswith(start) or text.startswith(start)), None)
+    return next((words for start, words in _OTHER_FILES if head.startswith(start) or text.startswith(start)), None)
 
 
 def recognise(path: Path, head: bytes) -> Format:
-    """The format of a file that begins with ``head``; ``path`` is for the message.
+    """Return the format of a file that begins with ``head``. ``path`` is used only for the message.
 
     Raises:
-        ArtifactError: none of these; the message says what it seems to be.
+        ArtifactError: The file has none of these formats. The message says what the file seems to be.
     """
-    if _stranger(head) is None:
+    if _describe_other(head) is None:
         for format in FORMATS.values():
             if format.recognise(head):
                 return format
     raise ArtifactError(
-        f"not a model file that rexport knows: it is {kind_of(head)}",
+        f"not a model file of a known format: the file is {kind_of(head)}",
         code="file-not-model",
         path=path,
-        hint="rexport onnx, torch and tensorrt make such files",
+        hint="rexport onnx, rexport torch and rexport tensorrt write model files",
     )

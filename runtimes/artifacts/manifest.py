@@ -1,6 +1,7 @@
-"""What is known about a model file: the JSON that lies beside it, field by field.
+"""The manifest of a model file: the fields of the JSON file beside it.
 
-Every record is frozen: an artifact is made once and never edited. ``runtimes.artifacts.artifact`` reads and writes it.
+All records are frozen, because an artifact is written once and never edited. ``runtimes.artifacts.artifact`` reads and
+writes manifests.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from runtimes.images.spec import Preprocessing
 from runtimes.tensors.spec import TensorSpec
 
 FORMAT_VERSION = 1
-"""Of the manifest. A reader refuses a newer one and names the remedy."""
+"""The version of the manifest format. Reading a newer manifest is an error that names the upgrade command."""
 
 TF32 = "tf32"
-"""The precision of a float32 graph that a GPU may compute in TensorFloat-32; without it, float32 is float32."""
+"""The precision of a float32 graph that a GPU may compute in TensorFloat-32. All other graphs rule this out."""
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file that belongs to an artifact and lies beside it."""
+    """A file in the folder of an artifact that belongs to it.
+
+    Attributes:
+        name: The plain file name.
+        sha256: The digest of the content as 64 hexadecimal digits.
+    """
 
     name: str
     sha256: str
@@ -30,9 +36,18 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the numbers come from. ``sha256`` is over the state dict's names, shapes and bytes in sorted order."""
+    """The origin of the weights.
 
-    origin: Literal["random", "bundled", "imagenet", "file"]
+    Attributes:
+        origin: Random initialisation, the bundled weights, torchvision's ImageNet weights, a file, or a PyTorch module
+            in memory.
+        trained: Whether the weights are trained.
+        sha256: The digest of the state dict's names, shapes and bytes in sorted order.
+        seed: The seed of a random initialisation.
+        source: The file or address of the weights, or the class of the module.
+    """
+
+    origin: Literal["random", "bundled", "imagenet", "file", "module"]
     trained: bool
     sha256: str
     seed: int | None = None
@@ -41,10 +56,17 @@ class Weights:
 
 @dataclass(frozen=True)
 class Parity:
-    """How an artifact's logits compared with PyTorch's, in fp32, when it was made.
+    """The passed parity check: an artifact's logits compared with those of PyTorch in fp32.
 
-    ``relative_difference`` is the largest difference of a logit over the largest absolute logit; ``agreement`` the
-    share of the images with the same top-1.
+    Attributes:
+        reference: A description of the reference.
+        runtime: The backend that ran the artifact, with its version.
+        images: A description of the images.
+        batches: The batch sizes of the comparison.
+        max_difference: The largest absolute difference of two logits.
+        relative_difference: The largest difference divided by the largest absolute logit of the reference.
+        tolerance: The limit for ``relative_difference``.
+        agreement: The share of images with the same top-1 class, 0 to 1.
     """
 
     reference: str
@@ -59,21 +81,22 @@ class Parity:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a precision costs: the artifact's answers against the same network's in fp32 PyTorch, over many images.
+    """The accuracy check of a precision: predictions of the artifact compared with PyTorch in fp32 over many images.
 
     Attributes:
-        runtime: that gave the answers.
-        data: the images, in words.
-        images: how many.
-        error: root mean square of the logits' differences over that of the fp32 logits.
-        agreement: share of the images with fp32's top-1.
-        flips: images whose top-1 is another, though fp32 was decided.
-        near_ties: images whose top-1 is another, where fp32 gave the two classes nearly the same probability.
-        top1, reference_top1: shares of the images that are labelled rightly, by the artifact and by fp32; ``None``
-            where there are no labels.
-        drop: ``reference_top1 - top1``; below 0 the artifact is better.
-        drop_interval: (low, high), 95 %, from the pairs of answers to the same image.
-        bounds: what was allowed, by the names of these fields.
+        runtime: The backend that ran the artifact.
+        data: A description of the images.
+        images: The number of images.
+        error: The root mean square of the differences of the logits, divided by that of the fp32 logits.
+        agreement: The share of images with the same top-1 class as fp32, 0 to 1.
+        flips: The number of confident changes: the top-1 class differs, and fp32 was confident.
+        near_ties: The number of borderline changes: the top-1 class differs, but fp32 gave both classes nearly the same
+            probability.
+        top1: The top-1 accuracy of the artifact, 0 to 1; ``None`` without labels.
+        reference_top1: The top-1 accuracy of fp32, 0 to 1; ``None`` without labels.
+        drop: ``reference_top1 - top1``. A negative number means that the artifact is more accurate.
+        drop_interval: The (low, high) of the 95 % interval of ``drop``, from pairs of predictions for the same image.
+        bounds: The limits, by the names of these fields.
     """
 
     runtime: str
@@ -92,13 +115,14 @@ class Gate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the scales of an int8 graph were found.
+    """The calibration of an int8 graph.
 
     Attributes:
-        quantiser: library and version.
-        target: what the placement and the integers' signs are for: ``cpu`` or ``tensorrt``.
-        data: the images, in words.
-        images: how many.
+        quantiser: The quantisation library and its version.
+        target: The deployment target, which determines signs and the placement of quantisation: ``cpu`` or
+            ``tensorrt``.
+        data: A description of the images.
+        images: The number of images.
     """
 
     quantiser: str
@@ -109,15 +133,17 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The options under which an artifact was the best of those tried, which ``runtimes.open`` takes by default.
+    """The best options that ``rbench tune`` found for an artifact. ``runtimes.open`` uses them by default.
 
     Attributes:
-        runtime, device, threads: as ``runtimes.open`` takes them.
-        batch: images in one call, when it was measured.
+        runtime: The backend, as for ``runtimes.open``.
+        device: The device, as for ``runtimes.open``.
+        threads: The number of processors, as for ``runtimes.open``.
+        batch: The number of images in one measured call.
         objective: ``latency`` or ``throughput``.
-        p50_s: seconds of one call, the median.
-        images_per_s: at that batch.
-        machine: that it was measured on, in words.
+        p50_s: The median latency of one call in seconds.
+        images_per_s: The throughput at this batch size.
+        machine: A description of the machine of the measurement.
     """
 
     runtime: str
@@ -132,10 +158,15 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Profile:
-    """The batches that one optimisation profile of an engine takes: the least, the one it is tuned for, the most.
+    """An optimisation profile of an engine: the batch sizes that it takes.
+
+    Attributes:
+        least: The smallest batch size.
+        best: The batch size that the profile is tuned for.
+        most: The largest batch size.
 
     Raises:
-        UsageError: they are not in this order, or below 1.
+        UsageError: The batch sizes are not in this order, or below 1.
     """
 
     least: int
@@ -145,44 +176,48 @@ class Profile:
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.best <= self.most:
             raise UsageError(
-                f"a profile needs 1 <= least <= best <= most images, not {self.least}, {self.best} and {self.most}",
+                f"a profile must have 1 <= least <= best <= most images, not {self.least}, {self.best} and {self.most}",
                 code="profile-out-of-order",
             )
 
     def __str__(self) -> str:
+        """Return the profile as text, for example ``batches of 1 to 64, tuned for 8``."""
         if self.least == self.most:
             return f"batches of {self.most}"
         return f"batches of {self.least} to {self.most}, tuned for {self.best}"
 
 
 HardwareCompat: TypeAlias = Literal["none", "ampere+", "same-cc"]
+"""The GPUs that an engine runs on: only its own model, Ampere and later, or those of the same compute capability."""
+
 HARDWARE_COMPAT: tuple[HardwareCompat, ...] = get_args(HardwareCompat)
+"""All values of ``HardwareCompat``."""
 
 DEFAULT_OPT_LEVEL = 3
-"""Of a builder of engines."""
+"""The default optimisation level of an engine builder."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How and for what an engine was built.
+    """The build of an engine: its library, its GPU and its settings.
 
     Attributes:
-        flavor: the library: ``tensorrt``, or ``rtx`` for TensorRT-RTX.
-        version: the library's.
-        gpu, compute_capability: that it was built on, as ``NVIDIA H200`` and ``9.0``; ``None`` where there was none.
-        driver: the CUDA version of the driver there, as ``13.0``, or ``None``.
-        targets: the compute capabilities that TensorRT-RTX was told to build for; none means all that it has.
-        profiles: at least one.
-        opt_level: the builder's optimisation level, 0 to 5.
-        workspace_bytes: that the builder was held to, or ``None``.
-        tf32: whether float32 may be computed in TensorFloat-32.
-        hardware_compat: the GPUs that it runs on: ``none`` others than its own, ``ampere+``, or those of the
-            ``same-cc``.
-        version_compat: whether later versions of the library run it.
-        stripped: whether it is without its weights, which are taken from the ONNX file when it is opened.
-        onnx: name of the ONNX file that it was built from; the manifest's ``parent`` is its digest.
-        tolerance: what parity allows its logits: of an engine without a ``Manifest.parity``, which is checked when it
-            is opened; ``None`` where nothing is known to compare with.
+        flavor: The library: ``tensorrt``, or ``rtx`` for TensorRT-RTX.
+        version: The version of the library.
+        gpu: The name of the GPU that the engine was built on, for example ``NVIDIA H200``, or ``None`` without a GPU.
+        compute_capability: The compute capability of that GPU, for example ``9.0``, or ``None`` without a GPU.
+        driver: The CUDA version of the driver, for example ``13.0``, or ``None`` without a GPU.
+        targets: The compute capabilities that TensorRT-RTX built for. Empty means 8.0 and later.
+        profiles: The optimisation profiles, at least one.
+        opt_level: The optimisation level of the builder, 0 to 5.
+        workspace_bytes: The memory limit of the builder, or ``None`` if there was none.
+        tf32: Whether float32 may be computed in TensorFloat-32.
+        hardware_compat: The GPUs that the engine runs on, as in ``HardwareCompat``.
+        version_compat: Whether later versions of the library can run the engine.
+        stripped: Whether the engine has no weights. Opening it takes them from the ONNX file.
+        onnx: The name of the ONNX file that the engine was built from. ``Manifest.parent`` is the file's digest.
+        tolerance: The tolerance of the parity check, as in ``Parity``. An engine without ``Manifest.parity`` is checked
+            when it is opened. ``None`` if there is nothing to compare with.
     """
 
     flavor: Literal["tensorrt", "rtx"]
@@ -204,25 +239,32 @@ class Engine:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that is known about a model file.
+    """The manifest of a model file.
 
     Attributes:
-        name: of the variant, or what its maker called it.
-        format: a key of ``FORMATS``.
-        sha256, size_bytes: of the model file.
-        variant: the variant's fields, for people and for the exporter.
-        precision: of the graph.
-        labels: one a class, or ``None``.
-        dataset: the name of the data that the classes come from, or ``None``.
-        opset: of an ONNX file.
-        producers: libraries and their versions.
-        parent: digest of the artifact that this one was made from.
-        vectors: inputs and the expected logits, in fp32 PyTorch, as ``.npz``.
-        external: files of weights beside an ONNX file past 2 GiB.
-        gate: of a precision below fp32.
-        calibration: of an int8 graph.
-        tuning: of an artifact that ``rbench tune`` chose.
-        engine: of a TensorRT engine.
+        name: The name of the variant or of the model.
+        format: The format of the model file, a key of ``FORMATS``.
+        sha256: The digest of the model file as 64 hexadecimal digits.
+        size_bytes: The size of the model file.
+        variant: The fields of the variant.
+        weights: The origin of the weights.
+        precision: The precision of the graph.
+        inputs: The specifications of the inputs.
+        outputs: The specifications of the outputs.
+        labels: The name of each class, or ``None`` if unknown.
+        preprocessing: The preparation of images for the network, or ``None`` if unknown.
+        dataset: The name of the dataset that defines the classes, or ``None`` if unknown.
+        opset: The opset of an ONNX file.
+        producers: The libraries that wrote the file, with their versions.
+        parent: The digest of the artifact that this artifact was made from, or ``None``.
+        parity: The passed parity check, or ``None`` if the check is still to be done.
+        vectors: The test vectors: inputs and expected logits of PyTorch in fp32, as ``.npz``.
+        external: The files that hold the weights of an ONNX file beyond 2 GiB.
+        gate: The accuracy check of a precision below fp32.
+        calibration: The calibration of an int8 graph.
+        tuning: The best options found by ``rbench tune``.
+        engine: The build of a TensorRT engine.
+        format_version: The version of the manifest format.
     """
 
     name: str

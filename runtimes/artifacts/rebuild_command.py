@@ -1,4 +1,4 @@
-"""The command that makes an artifact again, for the hints of errors about one that is damaged or does not fit here."""
+"""Hints for errors about damaged or unsuitable artifacts: how to export or build the artifact again."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ from pathlib import Path
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, Engine, Manifest
 from runtimes.errors import quote
 
+EXPORT_AGAIN = "export the model again with rexport; pip install 'rexport[export]' installs the exporter"
+"""The hint for a damaged model file."""
 
-def remedy(path: Path, manifest: Manifest | None) -> str:
-    """What to do about a file whose bytes are wrong: an engine's command in full, which its manifest still tells."""
+
+def rebuild_hint(path: Path, manifest: Manifest | None) -> str:
+    """Return the hint for a damaged file at ``path``: for an engine, the whole command from its ``manifest``."""
     if manifest is None or manifest.engine is None:
-        return "export it again"
-    return f"build it again: {rebuilding(path, manifest, manifest.engine)}"
+        return EXPORT_AGAIN
+    return f"build the engine again: {rebuild_command(path, manifest, manifest.engine)}"
 
 
-def rebuilding(path: Path, manifest: Manifest, engine: Engine) -> str:
-    """The command that builds the engine at ``path`` again, as ``engine`` says, from the ONNX file beside it."""
+def rebuild_command(path: Path, manifest: Manifest, engine: Engine) -> str:
+    """Return the command that builds an engine again from the ONNX file in the same folder.
+
+    Args:
+        path: The engine file.
+        manifest: The manifest of the engine.
+        engine: The settings of the new engine.
+    """
     words = ["rexport", "tensorrt", str(path.with_name(_plain(engine.onnx))), "--flavor", engine.flavor]
     if manifest.inputs and manifest.inputs[0].fixed_batch is None:
         words += [word for row in engine.profiles for word in ("--profile", f"{row.least}:{row.best}:{row.most}")]
@@ -34,5 +43,5 @@ def rebuilding(path: Path, manifest: Manifest, engine: Engine) -> str:
 
 
 def _plain(name: str) -> str:
-    """The last part of a name that a manifest gives, which is foreign text; it is shown and never opened."""
+    """Return the last part of a file name from a manifest. The name is only shown and never opened."""
     return quote(name.rsplit("/", 1)[-1]) or "ARTIFACT.onnx"

@@ -1,1 +1,1 @@
-"""The backends: one file or folder is one library."""
+"""The backends. Each file or folder holds one library."""

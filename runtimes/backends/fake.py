@@ -1,8 +1,8 @@
-"""A backend without a library: scripted delays, computed answers. It ships so that timing and embedding can be tested.
+"""A backend for tests, without a library: scripted delays and computed outputs.
 
 A ``.fake`` file is one JSON object: ``{"fake": 1, "inputs": [...], "outputs": [...], "delays_s": [...], ...}``. Call k
-of the process takes ``delays_s[k % len]`` seconds at least, by sleeping. The first output holds, for each row of the
-first input, that row's mean times (class number + 1): a different answer for a different image.
+of a session sleeps for ``delays_s[k % len]`` seconds. Each output holds, for each row of the first input, the mean of
+that row times (class number + 1), so that different images have different outputs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,17 @@ _LIMIT_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Script:
-    """A ``.fake`` file. ``fail_at`` names the call, from 0, that raises ``ResourceError``; ``die_at`` the one that
-    kills the process with SIGSEGV; ``scale`` multiplies the answers, to make them wrong."""
+    """The content of a ``.fake`` file.
+
+    Attributes:
+        fake: The version of the format, 1.
+        inputs: The specifications of the inputs.
+        outputs: The specifications of the outputs.
+        delays_s: The durations of the calls in seconds, used in turn.
+        fail_at: The number of the call, from 0, that raises ``ResourceError``.
+        die_at: The number of the call, from 0, that kills the process with SIGSEGV.
+        scale: A factor for the outputs, to make them wrong.
+    """
 
     fake: int
     inputs: tuple[TensorSpec, ...]
@@ -41,7 +50,7 @@ class Script:
 
 
 class FakeSession:
-    """Runs a script. Calls are counted over ``run`` and what ``bind`` gives alike."""
+    """A session that runs a script. It counts the calls of ``run`` and of bound functions together."""
 
     def __init__(self, script: Script, options: Options) -> None:
         self.inputs = script.inputs
@@ -52,18 +61,20 @@ class FakeSession:
         self._lock = threading.Lock()
 
     def run(self, arrays: Arrays) -> Arrays:
+        """Sleep and return the outputs, as ``Session.run``."""
         self._wait()
         return answers(self._script, arrays)
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
-        answers(self._script, arrays)  # what a script cannot answer is refused now
+        """Return a function that sleeps, as ``Session.bind``."""
+        answers(self._script, arrays)  # raises an error now for a script without computable outputs
         return self._wait
 
     def _wait(self) -> None:
         with self._lock:
             call = next(self._calls)
         if call == self._script.fail_at:
-            raise ResourceError(f"the script fails at call {call}", code="script-call-fails")
+            raise ResourceError(f"the fake script fails at call {call}", code="script-call-fails")
         if call == self._script.die_at:
             os.kill(os.getpid(), signal.SIGSEGV)
         delay = self._script.delays_s[call % len(self._script.delays_s)]
@@ -71,18 +82,24 @@ class FakeSession:
             time.sleep(delay)
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: a script holds nothing to free."""
 
 
 def answers(script: Script, arrays: Arrays) -> Arrays:
-    """What the script's network computes: fresh arrays."""
+    """Return the outputs of the script's network as fresh arrays by name.
+
+    Raises:
+        ArtifactError: The number of classes of an output may vary.
+    """
     first: Array = arrays[script.inputs[0].name]
     means = first.reshape(len(first), -1).mean(axis=1, dtype=np.float64)
     results = {}
     for spec in script.outputs:
         classes = spec.shape[-1]
         if not isinstance(classes, int):
-            raise ArtifactError(f"{spec}: a scripted output's last dimension is a number", code="script-output-varies")
+            raise ArtifactError(
+                f"the last dimension of the fake output {spec} must be a number", code="script-output-varies"
+            )
         results[spec.name] = (means[:, None] * np.arange(1, classes + 1) * script.scale).astype(spec.dtype)
     return results
 
@@ -91,9 +108,11 @@ def _read(artifact: Artifact) -> Script:
     try:
         script = codec.loads(Script, files.read_bounded(artifact.path, _LIMIT_BYTES))
     except ArtifactError as error:
-        raise ArtifactError(f"not a script: {error.what}", code=error.code, path=artifact.path) from error
+        raise ArtifactError(f"the fake script is invalid: {error.what}", code=error.code, path=artifact.path) from error
     if not script.inputs or not script.outputs or not script.delays_s:
-        raise ArtifactError("a script needs inputs, outputs and delays_s", code="script-incomplete", path=artifact.path)
+        raise ArtifactError(
+            "the fake script must have inputs, outputs and delays_s", code="script-incomplete", path=artifact.path
+        )
     return script
 
 
@@ -102,7 +121,7 @@ def _open(artifact: Artifact, options: Options) -> FakeSession:
 
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
-    """A script is one step that takes its first delay."""
+    """Return one step, with the first delay as its duration."""
     session = FakeSession(script := _read(artifact), options)
     answers(script, arrays)
     return (Layer("script", ("script",), "Script", session.description.precision, True, script.delays_s[0]),)
@@ -110,6 +129,7 @@ def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Laye
 
 BACKEND = Backend(
     name="fake",
+    title="Fake",
     formats=("fake",),
     devices=("cpu",),
     priority=90,

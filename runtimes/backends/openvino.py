@@ -1,7 +1,8 @@
-"""OpenVINO: ``.onnx`` on Intel and AMD processors.
+"""The backend for OpenVINO: ONNX files on Intel and AMD processors.
 
-What it computes in follows the graph and never its own defaults, which take bfloat16 for float32 on processors that
-have it, and for float16 on those without. A graph in a narrow float that the processor lacks is computed in float32.
+The precision follows the graph, not OpenVINO's defaults. By default, OpenVINO would compute float32 in bfloat16 on
+processors that support it, and float16 in float32 on processors that do not support float16. A graph in a narrow float
+type that the processor does not support is computed in float32.
 """
 
 from __future__ import annotations
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
 
 
 class OpenVinoSession:
-    """A compiled model, ``native``, and a stack of infer requests, each used by one thread at a time."""
+    """A compiled OpenVINO model with a stack of infer requests. Each request serves one thread at a time.
+
+    Args:
+        compiled: The compiled model. The session owns it.
+        types: The types of the convolutions and matrix products in the graph.
+        version: The version of OpenVINO.
+
+    Attributes:
+        native: The compiled model.
+    """
 
     def __init__(self, compiled: openvino.CompiledModel, types: tuple[str, ...], version: str) -> None:
         self.native = compiled
@@ -47,30 +57,33 @@ class OpenVinoSession:
         with self._lock:
             request = self._idle.pop() if self._idle else self.native.create_infer_request()
         try:
-            with _translating():
+            with _translate_errors():
                 yield request
         finally:
             with self._lock:
                 self._idle.append(request)
 
     def run(self, arrays: Arrays) -> Arrays:
+        """Run the model, as ``Session.run``."""
         with self._request() as request:
             request.infer(arrays, share_inputs=True, share_outputs=True)
             return {spec.name: request.get_output_tensor(index).data.copy() for index, spec in enumerate(self.outputs)}
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
-        # Shared here too: a new request whose inputs are copied may be given memory that another one has shared, and
-        # then writes into the array of that one's caller (OpenVINO 2026.4, dynamic batch).
+        """Return a function that runs the model on the arrays, as ``Session.bind``."""
+        # Inputs are shared, not copied: a new request that copies may receive memory that another request shares, and
+        # then overwrites the array of that request's caller (OpenVINO 2026.4, dynamic batch).
         request = self.native.create_infer_request()
         request.infer(arrays, share_inputs=True)
 
         def run_once() -> None:
-            with _translating():
+            with _translate_errors():
                 request.infer(share_outputs=True)
 
         return run_once
 
     def close(self) -> None:
+        """Free the model."""
         self._idle.clear()
         del self.native
 
@@ -80,7 +93,7 @@ def _spec(port: openvino.ConstOutput) -> TensorSpec:
     name = kind.get_type_name()
     if name == "bf16":  # NumPy has no such type, and OpenVINO would call it float16
         raise CompatibilityError(
-            f"{quote(port.get_any_name())} has the type {name}, which no runtime here takes",
+            f"the type {name} of {quote(port.get_any_name())} is not supported",
             code="tensor-type-unsupported",
         )
     shape = tuple(
@@ -90,8 +103,11 @@ def _spec(port: openvino.ConstOutput) -> TensorSpec:
 
 
 @contextlib.contextmanager
-def _translating(artifact: Artifact | None = None) -> Iterator[None]:
-    """OpenVINO's exceptions become rexport's: RuntimeErrors mostly, a UnicodeDecodeError where one quotes the file."""
+def _translate_errors(artifact: Artifact | None = None) -> Iterator[None]:
+    """Translate OpenVINO's exceptions in the ``with`` block to those of rexport.
+
+    Most are RuntimeError. A UnicodeDecodeError arises where OpenVINO quotes the bytes of a file.
+    """
     try:
         yield
     except RexportError:
@@ -107,39 +123,41 @@ def _translate_error(error: Exception, artifact: Artifact | None) -> RexportErro
     if "memory" in text.lower() and "alloc" in text.lower():
         return ResourceError(f"OpenVINO ran out of memory: {text}", code="openvino-out-of-memory", path=path)
     if "not supported" in text or "unsupported" in text.lower():
-        return CompatibilityError(f"OpenVINO cannot run it: {text}", code="openvino-cannot-run", path=path)
-    return ArtifactError(f"OpenVINO refused it: {text}", code="openvino-refused-file", path=path)
+        return CompatibilityError(f"OpenVINO cannot run the model: {text}", code="openvino-cannot-run", path=path)
+    return ArtifactError(f"OpenVINO cannot read the model: {text}", code="openvino-refused-file", path=path)
 
 
 _NEWEST_IR, _NEWEST_OPSET = 14, 28
-"""Of the ONNX standard when this was written. OpenVINO takes files beyond for the newest that it knows."""
+"""The newest versions of the ONNX standard that were tested. OpenVINO reads newer files as the newest it knows."""
 
 
 def _check_versions(artifact: Artifact) -> None:
     file = onnxfile.read(artifact.path)
     if file.ir_version > _NEWEST_IR or file.opset > _NEWEST_OPSET:
         raise CompatibilityError(
-            f"it is of IR version {file.ir_version} and opset {file.opset}; OpenVINO is trusted with "
-            f"{_NEWEST_IR} and {_NEWEST_OPSET} at most",
+            f"the model has IR version {file.ir_version} and opset {file.opset}; backend openvino supports at most IR "
+            f"version {_NEWEST_IR} and opset {_NEWEST_OPSET}",
             code="openvino-version-unknown",
             path=artifact.path,
-            hint="export it with an older opset",
+            hint="export the model with an older opset, or choose another backend",
         )
 
 
 _CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
-"""Narrow floats that a graph can be typed in, and what OpenVINO calls a processor's having them."""
+"""OpenVINO's names for the processor's support of narrow float types."""
 
 _TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "f64": "float64"} | dict.fromkeys(
     ("i8", "u8", "I8", "U8"), "int8"
 )
-"""OpenVINO's names for types in NumPy's. Signed or not, a quantised layer is one of 8-bit integers."""
+"""NumPy's names for OpenVINO's types. Signed and unsigned 8-bit integers are both reported as int8."""
 
 
 def precision_hint(types: tuple[str, ...], capabilities: list[str]) -> str:
-    """The precision to ask for, as OpenVINO names it, for layers of these types; it is one for all the floats.
+    """Return OpenVINO's name of the precision to request. One precision applies to all float layers.
 
-    ``capabilities`` are the processor's ``OPTIMIZATION_CAPABILITIES``.
+    Args:
+        types: The types of the layers.
+        capabilities: The processor's ``OPTIMIZATION_CAPABILITIES``.
     """
     floats = [kind for kind in types if kind != "int8"]
     narrow = len(floats) == 1 and _CAPABILITIES.get(floats[0]) in capabilities
@@ -147,7 +165,7 @@ def precision_hint(types: tuple[str, ...], capabilities: list[str]) -> str:
 
 
 def _precision(compiled: openvino.CompiledModel, types: tuple[str, ...]) -> str:
-    """What the compiled model answers for its floats, and int8 where the graph has quantised layers."""
+    """Return the precision that the compiled model reports for floats, and int8 if the graph has quantised layers."""
     name = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     floats = {_TYPES.get(name, name)} if types != ("int8",) else set()
     return " ".join(sorted(floats | {"int8"}.intersection(types)))
@@ -160,7 +178,7 @@ def _compile(
         import openvino
 
     _check_versions(artifact)
-    with _translating(artifact):
+    with _translate_errors(artifact):
         core = openvino.Core()
         settings = {
             "INFERENCE_PRECISION_HINT": precision_hint(types, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
@@ -177,13 +195,13 @@ def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
     compiled = _compile(artifact, options, types, {})
     import openvino
 
-    with _translating(artifact):
+    with _translate_errors(artifact):
         session = OpenVinoSession(compiled, types, openvino.__version__.split("-")[0])
     if session.description.threads != options.threads:
         raise CompatibilityError(
-            f"{options.threads} threads were asked for, OpenVINO took {session.description.threads}",
+            f"{options.threads} threads were requested, but OpenVINO uses {session.description.threads}",
             code="openvino-threads-differ",
-            hint=f"ask for {session.description.threads} or fewer",
+            hint=f"request at most {session.description.threads} threads",
         )
     return session
 
@@ -191,16 +209,16 @@ def _open(artifact: Artifact, options: Options) -> OpenVinoSession:
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
     graph = onnxfile.graph(artifact.path)
     compiled = _compile(artifact, options, graph.arithmetic, {"PERF_COUNT": True})
-    with _translating(artifact):
+    with _translate_errors(artifact):
         request = compiled.create_infer_request()
         request.infer(arrays, share_inputs=True)
         first = _steps(compiled)
-        for _ in range(_RUNS):
+        for _ in range(_WARM_RUNS):
             request.infer(arrays, share_inputs=True)
         steps = _steps(compiled)
-    # It tells the mean time of all runs, and the first one, which packs weights and finds memory, is not to count.
+    # OpenVINO reports the mean over all runs. The first run packs weights and allocates memory, and is subtracted.
     durations_us = [
-        max(0.0, ((_RUNS + 1) * _mean_us(warm) - _mean_us(cold)) / _RUNS)
+        max(0.0, ((_WARM_RUNS + 1) * _mean_us(warm) - _mean_us(cold)) / _WARM_RUNS)
         for cold, warm in zip(first, steps, strict=True)
     ]
     return tuple(
@@ -210,38 +228,47 @@ def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Laye
     )
 
 
-_RUNS = 4
+_WARM_RUNS = 4
+"""The number of profiled runs after the first."""
 
 
 def _mean_us(step: Mapping[str, str]) -> int:
-    """The mean time of a step's runs, 0 below a microsecond: OpenVINO then says of it what it says of constants."""
+    """Return the mean time of a step in microseconds.
+
+    The result is 0 for a step below one microsecond: OpenVINO reports such a step as not executed, like a constant.
+    """
     return 0 if step["execTimeMcs"] == "not_executed" else int(step["execTimeMcs"])
 
 
 def _steps(compiled: openvino.CompiledModel) -> list[dict[str, str]]:
-    """What the compiled model tells of its steps, in the order in which they run."""
+    """Return the properties of the compiled model's steps, in the order of execution."""
     steps = []
     for step in compiled.get_runtime_model().get_ordered_ops():
-        about = {key: value if isinstance(value, str) else value.astype(str) for key, value in step.rt_info.items()}
-        steps.append(about | {"name": step.friendly_name})
-    return sorted(steps, key=lambda about: int(about["execOrder"]))
+        properties = {
+            key: value if isinstance(value, str) else value.astype(str) for key, value in step.rt_info.items()
+        }
+        steps.append(properties | {"name": step.friendly_name})
+    return sorted(steps, key=lambda properties: int(properties["execOrder"]))
 
 
 _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
 def _layer(step: Mapping[str, str], graph: OnnxGraph, duration_s: float) -> Layer:
-    """A step of the compiled model, named after the graph's nodes. OpenVINO gives the names of nodes or of the tensor
-    that the last one makes, and decorates a convolution's."""
+    """Return a step of the compiled model as a layer, named after the graph's nodes.
+
+    OpenVINO reports names of nodes, or the name of the tensor that the last node produces. It adds a suffix to the
+    names of convolutions.
+    """
     originals = (name.removesuffix("/WithoutBiases") for name in step["originalLayersNames"].split(","))
     nodes = list(dict.fromkeys(node for name in originals if (node := graph.find(name)) is not None))
     weighted = step["layerType"] in _WEIGHTED
     if weighted and nodes and not any(node.weighted for node in nodes):
         nodes = [*graph.find_fused(nodes[0]), *nodes[1:]]
-    chosen = next((node for node in nodes if node.weighted == weighted), next(iter(nodes), None))
+    main_node = next((node for node in nodes if node.weighted == weighted), next(iter(nodes), None))
     kind = step["primitiveType"].rpartition("_")[2]
     return Layer(
-        name=step["name"] if chosen is None else chosen.name,
+        name=step["name"] if main_node is None else main_node.name,
         nodes=tuple(node.name for node in nodes),
         operator=step["layerType"],
         precision=_TYPES.get(kind) or _TYPES.get(step["runtimePrecision"], step["runtimePrecision"]),
@@ -252,6 +279,7 @@ def _layer(step: Mapping[str, str], graph: OnnxGraph, duration_s: float) -> Laye
 
 BACKEND = Backend(
     name="openvino",
+    title="OpenVINO",
     formats=("onnx",),
     devices=("cpu",),
     priority=20,

@@ -1,5 +1,9 @@
-"""The backends: a file of this folder, or one called ``backend`` or ``*_backend`` in a folder below it, is found by
-being here. It ends in ``BACKEND = Backend(...)`` and imports little, as all of them are read to find one."""
+"""The list of backends, found by their files.
+
+Each module of this folder is a backend, and so is each module called ``backend`` or ``*_backend`` in a folder below.
+Such a module ends in ``BACKEND = Backend(...)``. It imports no large library, because all of these modules are imported
+to find one backend.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +13,44 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtimes.errors import UsageError
+from runtimes.errors import UsageError, quote, suggest
 from runtimes.protocol import Backend
 
 
 @functools.cache
 def all_backends() -> tuple[Backend, ...]:
-    """Every backend, those for tests too, in the order of preference. No backend's library is imported."""
+    """Return all backends, including those for tests, in order of preference. No backend's library is imported."""
     rows: list[Backend] = [importlib.import_module(name).BACKEND for name in _backend_modules(Path(__file__))]
     return tuple(sorted(rows, key=lambda backend: backend.priority))
 
 
 def available_backends() -> tuple[Backend, ...]:
-    """Every backend for users, installed or not, in the order of preference. No backend's library is imported."""
+    """Return all backends for users, installed or not, in order of preference. No backend's library is imported."""
     return tuple(backend for backend in all_backends() if not backend.for_tests)
 
 
 def reference_backend() -> Backend:
-    """The backend that every other is compared with: the network as it was written, operator by operator."""
+    """Return the reference backend, which executes the PyTorch network operator by operator."""
     return next(backend for backend in all_backends() if backend.reference)
 
 
 def find_backend(name: str) -> Backend:
-    """The backend of that name or alias, in upper or lower case.
+    """Return the backend with this name or alias, in upper or lower case.
 
     Raises:
-        UsageError: there is none.
+        UsageError: The name is unknown.
     """
-    wanted = name.lower()
+    lower = name.lower()
     for backend in all_backends():
-        if wanted in (backend.name, *backend.aliases):
+        if lower in (backend.name, *backend.aliases):
             return backend
-    known = ", ".join(backend.name for backend in available_backends())
-    raise UsageError(f"no backend {name!r}", code="backend-unknown", hint=f"one of {known}")
+    known = (backend.name for backend in available_backends())
+    raise UsageError(f"unknown backend {quote(name)!r}", code="backend-unknown", hint=suggest(name, known))
+
+
+def backend_title(name: str) -> str:
+    """Return the title of the backend called ``name``, or the name itself if no backend has it."""
+    return next((backend.title for backend in all_backends() if backend.name == name), name)
 
 
 def _backend_modules(registry: Path) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Decode, fit and normalise images, ahead of their use."""
+"""Preparation of images for a network: decoding, resizing, cropping, normalising and prefetching."""

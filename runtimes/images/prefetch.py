@@ -1,4 +1,4 @@
-"""Images decoded ahead: a few threads work on the next batches while the caller has the network work on this one."""
+"""Prefetching of images: a few threads decode the next batches while the caller runs the network on this one."""
 
 from __future__ import annotations
 
@@ -14,35 +14,45 @@ from runtimes.images.preprocessing import Image
 from runtimes.processors import usable_processors
 
 MAX_THREADS = 4
+"""The largest number of decoding threads of one call."""
 
 AHEAD = 2
-"""Batches that are drawn and decoded while the caller works on one."""
+"""The number of batches that are read and decoded ahead of the caller."""
 
 T = TypeVar("T")
 
 
 @functools.cache
-def most_threads() -> int:
-    """How many threads one call may start: one processor is the caller's own, which decodes too while it waits.
+def thread_limit() -> int:
+    """Return how many threads one call may start, at most ``MAX_THREADS``.
 
-    Found out once: to ask takes longer than to decode a small image.
+    One processor is left to the caller's thread, which decodes too while it waits. The result is cached, because asking
+    the system takes longer than decoding a small image.
     """
     return min(MAX_THREADS, usable_processors() - 1)
 
 
 def prefetch(images: Iterable[Image], size: int, work: Callable[[int, Image], T]) -> Generator[list[T], None, None]:
-    """What ``work`` makes of each image, given its number from 0 and the image: ``size`` at a time and in order.
+    """Apply ``work`` to each image in background threads, and yield the results in batches and in order.
 
-    Paths and encoded bytes are worked on by up to ``most_threads`` threads, and by the caller's own while it waits; one
-    of them alone starts no thread. Arrays and Pillow images, which have little to decode and which their owner may
-    change or close, are worked on in the caller's thread before the next image is drawn. ``images`` is drawn from in
-    the caller's thread alone, at most ``AHEAD`` batches beyond the one that was given last.
+    Paths and encoded bytes are processed by up to ``thread_limit`` threads, and by the caller's thread while it waits.
+    A single image starts no thread. Arrays and Pillow images are processed in the caller's thread before the next image
+    is read: they need little work, and the caller may change or close them. ``images`` is read only in the caller's
+    thread, at most ``AHEAD`` batches ahead.
 
-    The threads end when all is given, when something is raised, and when the generator is closed: close it, as with
-    ``contextlib.closing``, where it may be left early.
+    The threads end when all results are yielded, when an error is raised, and when the generator is closed. A caller
+    that may stop early has to close the generator, for example with ``contextlib.closing``.
+
+    Args:
+        images: The images.
+        size: The number of results in a batch. The last batch may be smaller.
+        work: A function of the image's number, from 0, and the image. Several threads call it at once.
+
+    Yields:
+        The results of one batch.
 
     Raises:
-        Exception: what ``work`` or ``images`` raises, at the turn of the batch that it spoilt.
+        Exception: ``work`` or ``images`` raised an error. The error is raised in place of the batch it belongs to.
     """
     threads = _Threads()
     waiting: deque[list[_Task[T]]] = deque()
@@ -60,7 +70,7 @@ def prefetch(images: Iterable[Image], size: int, work: Callable[[int, Image], T]
 def _batches(
     images: Iterable[Image], size: int, work: Callable[[int, Image], T], threads: _Threads
 ) -> Iterator[list[_Task[T]]]:
-    """The images' tasks. An error of ``images`` takes the place of the batch that it broke off, and is the last."""
+    """Yield batches of tasks. If ``images`` raises an error, the last batch is a task that raises it again."""
     numbered = enumerate(images)
     batch: list[_Task[T]] = []
     try:
@@ -91,31 +101,31 @@ def _results(batch: list[_Task[T]]) -> list[T]:
 
 
 class _Task(Generic[T]):
-    """Work on one image, done once, by whichever thread comes first, and given once."""
+    """The work on one image. The first thread that calls ``attempt`` or ``result`` does it; ``result`` works once."""
 
     def __init__(self, work: Callable[[], T]) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._work: Callable[[], T] | None = work
         self._values: list[T] = []
         self._error: Exception | None = None
 
     def attempt(self) -> None:
-        """Does the work, unless it is done or another thread is at it. What it raises is kept."""
-        if self._turn.acquire(blocking=False):
+        """Do the work, unless it is done or another thread is doing it. An error is kept for ``result``."""
+        if self._lock.acquire(blocking=False):
             try:
                 self._run()
             finally:
-                self._turn.release()
+                self._lock.release()
 
     def result(self) -> T:
-        """What the work gave or raised; waits for the thread that is at it."""
-        with self._turn:
+        """Return the result of the work or raise its error, after waiting for a thread that is doing it."""
+        with self._lock:
             self._run()
         if self._error is not None:
             try:
                 raise self._error
             finally:
-                self._error = None  # else the error would hold this frame, and this frame the error
+                self._error = None  # breaks the reference cycle between the error and this frame
         return self._values.pop()
 
     def _run(self) -> None:
@@ -128,30 +138,31 @@ class _Task(Generic[T]):
 
 
 class _Threads:
-    """Threads that are started as tasks come in, one fewer than there are tasks: the taker of results is one too."""
+    """A pool of threads that grows with the tasks: one thread fewer than tasks, as the caller's thread works too."""
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[_Task[Any] | None] = queue.SimpleQueue()
-        self._taken = 0
-        self._most = MAX_THREADS
+        self._submitted = 0
+        self._limit = MAX_THREADS
         self._started: list[threading.Thread] = []
         self._ending = False
 
     def submit(self, task: _Task[Any]) -> None:
-        self._taken += 1
-        if self._taken == 2:
-            self._most = most_threads()
-        if self._most:  # else nobody would take it out again
+        """Queue a task and start a thread if there may be one more."""
+        self._submitted += 1
+        if self._submitted == 2:
+            self._limit = thread_limit()
+        if self._limit:  # without threads, no one would empty the queue
             self._tasks.put(task)
-        if len(self._started) < min(self._most, self._taken - 1):
+        if len(self._started) < min(self._limit, self._submitted - 1):
             self._start()
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=f"decode-{len(self._started)}", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system gives no more threads, or Python is shutting down: there is the caller's own
-            self._most = len(self._started)
+        except RuntimeError:  # no more threads, or Python is shutting down: the caller's thread does the work
+            self._limit = len(self._started)
         else:
             self._started.append(thread)
 
@@ -162,7 +173,7 @@ class _Threads:
         self._tasks.put(None)  # for the next thread
 
     def end(self) -> None:
-        """Waits for the images that are being worked on; those that are not begun are left."""
+        """Wait for running tasks and end the threads. Tasks that have not started are dropped."""
         self._ending = True
         self._tasks.put(None)
         for thread in self._started:

@@ -1,29 +1,29 @@
-"""Images to the arrays that a network takes: decoding, fitting, normalising. One rule for each kind of image.
+"""Conversion of images to input arrays: decoding, resizing, cropping, normalising.
 
-Decoding gives 8 bits a channel, as red, green and blue or as grey, whichever the network was made for:
+Decoding gives 8 bits per channel, as RGB or grey, depending on the network:
 
-=====================  ==================================================================================
-EXIF orientation 1-8   applied, so that up is up; also where a ``PIL.Image.Image`` carries it
-animations             the first frame; of a ``PIL.Image.Image`` the frame that it stands at
-1-bit                  black 0, white 255
-grey for a colour net  the same value three times
-colour for a grey net  Pillow's luma: (19595 R + 38470 G + 7471 B + 32768) >> 16
-palette                its colours
-CMYK, YCbCr, LAB, HSV  Pillow's conversion to RGB
-alpha                  laid over white: what a page shows, where a cut-out drawing in dark lines stays visible;
-                       premultiplied alpha, transparent palette entries and colour keys alike
-16-bit grey            value / 257, rounded, so that 65535 becomes 255; 32-bit grey likewise, if within 0..65535
-16-bit colour          the high byte of each channel, which is what Pillow keeps
-float grey             refused: its range is not known
-ICC profiles           ignored: values are taken as they stand
-=====================  ==================================================================================
+======================  ==================================================================================
+EXIF orientation 1-8    applied, also for a ``PIL.Image.Image`` that has the tag
+animations              the first frame; for a ``PIL.Image.Image``, its current frame
+1-bit                   black is 0, white is 255
+grey to RGB             the same value three times
+RGB to grey             Pillow's luma: (19595 R + 38470 G + 7471 B + 32768) >> 16
+palette                 the colours of the palette
+CMYK, YCbCr, LAB, HSV   Pillow's conversion to RGB
+alpha                   blended with white, so that dark drawings stay visible; the same for premultiplied
+                        alpha, transparent palette entries and colour keys
+16-bit grey             value / 257, rounded, so that 65535 becomes 255; also 32-bit grey within 0..65535
+16-bit colour           the high byte of each channel, as Pillow reads it
+float grey              an error, because its range is not known
+ICC profiles            ignored
+======================  ==================================================================================
 
-A file's format is told by its content, never by its name, and is one of ``FORMATS``. A PNG's checksums are checked;
-a JPEG has none, so that damage which leaves it decodable goes unnoticed. ``MAX_PIXELS`` holds before anything is
-decoded.
+The content of a file determines its format, never its name; ``FORMATS`` lists the supported formats. The checksums of a
+PNG are verified. A JPEG has no checksums, so damage that leaves it decodable is not detected. The limit ``MAX_PIXELS``
+is checked before decoding.
 
-Fitting follows torchvision's ``Resize`` and ``CenterCrop`` on Pillow images. NumPy alone is imported here; Pillow is
-needed to decode or resize, and an array of the right size needs neither.
+Resizing and cropping follow torchvision's ``Resize`` and ``CenterCrop`` on Pillow images. Importing this module imports
+only NumPy. Pillow is needed to decode or resize; an array of the right size does not need it.
 """
 
 from __future__ import annotations
@@ -45,45 +45,76 @@ if TYPE_CHECKING:
     import PIL.Image
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | PIL.Image.Image | NDArray[Any]"
-"""A path, a file's content, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) as RGBA."""
+"""A path, the content of a file, a Pillow image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or, for RGBA, (h, w, 4).
+
+For a network of other than 1 or 3 channels, an image is a uint8 array (h, w, channels)."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
+"""Decoded images: uint8 (h, w, channels), or (n, h, w, channels) for several."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""The supported formats of image files, by Pillow's names."""
 
 MAX_FILE_BYTES = 256 << 20
-"""Of an image file: it is read whole."""
+"""The largest size of an image file, which is read into memory as a whole."""
 
 
 def prepare_images(images: Iterable[Image], preprocessing: Preprocessing, first: int = 0) -> NDArray[np.float32]:
-    """A float network's input for the images: float32 (n, channels, height, width), C-ordered and the caller's.
+    """Return the input of a network that takes floats, for several images.
+
+    Args:
+        images: The images.
+        preprocessing: The preparation of the images.
+        first: The number of the first image in messages.
+
+    Returns:
+        A fresh C-ordered float32 array (n, channels, height, width).
 
     Raises:
-        InputError: an image is broken or does not fit. It is named by its path, or by its number counted from
-            ``first``.
-        ResourceError: a file is missing, unreadable, too large or not a regular file; or memory is lacking.
-        BackendUnavailableError: Pillow is needed and missing.
+        InputError: An image is broken or does not fit. The message names its path, or its number from ``first`` on.
+        ResourceError: A file is missing, unreadable, too large or not a regular file; or memory is lacking.
+        BackendUnavailableError: Pillow is needed but not installed.
     """
     return normalise(pixels_of(images, preprocessing, first), preprocessing)
 
 
 def pixels_of(images: Iterable[Image], preprocessing: Preprocessing, first: int = 0) -> Pixels:
-    """The input of a network that takes raw pixels: uint8 (n, height, width, channels), C-ordered and the caller's.
+    """Return the input of a network that takes raw pixels, for several images.
 
-    Mean and standard deviation are left to that network.
+    Such a network applies mean and standard deviation itself.
+
+    Args:
+        images: The images.
+        preprocessing: The preparation of the images; ``mean`` and ``std`` are not used.
+        first: The number of the first image in messages.
+
+    Returns:
+        A fresh C-ordered uint8 array (n, height, width, channels).
 
     Raises:
-        InputError, ResourceError, BackendUnavailableError: as ``prepare_images``.
+        InputError: As for ``prepare_images``.
+        ResourceError: As for ``prepare_images``.
+        BackendUnavailableError: As for ``prepare_images``.
     """
     pixels = [fit_or_name(image, preprocessing, number) for number, image in enumerate(images, start=first)]
     return np.stack(pixels) if pixels else np.zeros((0, *preprocessing.size, preprocessing.channels), np.uint8)
 
 
 def fit_or_name(image: Image, preprocessing: Preprocessing, number: int) -> Pixels:
-    """As ``fit_image``; the error for an image that has no path names it by its number.
+    """Decode, resize, crop and pad an image, with its number in the error if it has no path.
+
+    Args:
+        image: The image.
+        preprocessing: The preparation of the image; ``mean`` and ``std`` are not used.
+        number: The number of the image in messages.
+
+    Returns:
+        A uint8 array (height, width, channels). It may share memory with ``image`` if that is an array.
 
     Raises:
-        InputError, ResourceError, BackendUnavailableError: as ``prepare_images``.
+        InputError: As for ``prepare_images``.
+        ResourceError: As for ``prepare_images``.
+        BackendUnavailableError: As for ``prepare_images``.
     """
     try:
         return fit_image(image, preprocessing)
@@ -94,7 +125,15 @@ def fit_or_name(image: Image, preprocessing: Preprocessing, number: int) -> Pixe
 
 
 def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """(n, h, w, c) uint8 to (n, c, h, w) float32, C-ordered: / 255, - mean, / std, each step rounded to float32."""
+    """Normalise pixels: divide by 255, subtract the mean and divide by the standard deviation, each step in float32.
+
+    Args:
+        pixels: A uint8 array (n, h, w, channels).
+        preprocessing: The means and standard deviations.
+
+    Returns:
+        A fresh C-ordered float32 array (n, channels, h, w).
+    """
     result = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     result /= np.float32(255)
     result -= np.asarray(preprocessing.mean, np.float32)[:, None, None]
@@ -103,10 +142,19 @@ def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float3
 
 
 def fit_image(image: Image, preprocessing: Preprocessing) -> Pixels:
-    """The image decoded, resized, cropped and padded: uint8 (height, width, channels). It may share an array's memory.
+    """Decode, resize, crop and pad an image.
+
+    Args:
+        image: The image.
+        preprocessing: The preparation of the image; ``mean`` and ``std`` are not used.
+
+    Returns:
+        A uint8 array (height, width, channels). It may share memory with ``image`` if that is an array.
 
     Raises:
-        InputError, ResourceError, BackendUnavailableError: as ``prepare_images``.
+        InputError: An image is broken or does not fit. The message names its path, if it has one.
+        ResourceError: As for ``prepare_images``.
+        BackendUnavailableError: As for ``prepare_images``.
     """
     pixels = decode(image, preprocessing.channels)
     if preprocessing.resize is not None:
@@ -118,22 +166,31 @@ def fit_image(image: Image, preprocessing: Preprocessing) -> Pixels:
 
 
 def decode(image: Image, channels: int = 3) -> Pixels:
-    """The image's pixels by the rules above: uint8 (h, w, channels). They may share the memory of an array passed in.
+    """Decode an image by the rules of this module.
+
+    Args:
+        image: The image.
+        channels: The number of channels of the result. With other than 1 or 3, the image must be an array.
+
+    Returns:
+        A uint8 array (h, w, channels). It may share memory with ``image`` if that is an array.
 
     Raises:
-        InputError, ResourceError, BackendUnavailableError: as ``prepare_images``.
+        InputError: As for ``fit_image``.
+        ResourceError: As for ``prepare_images``.
+        BackendUnavailableError: Pillow is needed but not installed.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
     if channels not in (1, 3):
         raise InputError(
-            f"a network of {channels} input channels takes arrays alone",
+            f"a network of {channels} input channels takes only arrays as images",
             code="image-must-be-array",
-            hint=f"pass uint8 (h, w, {channels})",
+            hint=f"pass a uint8 array (h, w, {channels})",
         )
     if isinstance(image, (str, os.PathLike)):
         try:
-            return _in_channels(_from_content(_content(image)), channels)
+            return _in_channels(_from_content(_read_file(image)), channels)
         except InputError as error:
             raise InputError(error.what, code=error.code, path=image, hint=error.hint) from error
     if isinstance(image, bytes):
@@ -143,35 +200,36 @@ def decode(image: Image, channels: int = 3) -> Pixels:
     raise InputError(
         f"an image must be a path, bytes, a PIL image or a uint8 array, not {type(image).__name__}",
         code="image-kind-unknown",
-        hint="tensors that are normalised already go to Runtime.infer",
+        hint="pass normalised tensors to Runtime.infer",
     )
 
 
 def _from_array(array: NDArray[Any], channels: int) -> Pixels:
-    known = (1, 3, 4) if channels in (1, 3) else (channels,)
+    allowed = (1, 3, 4) if channels in (1, 3) else (channels,)
     if array.dtype != np.uint8:
         raise InputError(
-            f"an array of {array.dtype}; pixels are uint8, 0 to 255",
+            f"the image is an array of dtype {array.dtype}; expected uint8 pixels from 0 to 255",
             code="image-array-type",
-            hint="pass such pixels, or give prepared tensors to Runtime.infer",
+            hint="pass raw pixels here, or normalised tensors to Runtime.infer",
         )
-    if array.ndim == 2 and 1 in known:
+    if array.ndim == 2 and 1 in allowed:
         array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in known or not array.size:
-        turned = array.ndim == 3 and array.shape[0] in known
+    if array.ndim != 3 or array.shape[2] not in allowed or not array.size:
+        channels_first = array.ndim == 3 and array.shape[0] in allowed
         raise InputError(
-            f"an array of shape {array.shape}; expected (h, w, c) with c of {', '.join(map(str, known))}",
+            f"the image is an array of shape {array.shape}; expected (h, w, c) with c of "
+            f"{', '.join(map(str, allowed))}",
             code="image-array-shape",
-            hint="channels come last: pass array.transpose(1, 2, 0)" if turned else None,
+            hint="if the channels come first, pass array.transpose(1, 2, 0)" if channels_first else None,
         )
     pixels: Pixels = np.asarray(array)
     if channels not in (1, 3):
         return pixels
-    return _in_channels(_over_white(pixels) if pixels.shape[2] == 4 else pixels, channels)
+    return _in_channels(_blend_with_white(pixels) if pixels.shape[2] == 4 else pixels, channels)
 
 
 def _in_channels(pixels: Pixels, channels: int) -> Pixels:
-    """Grey (h, w, 1) or RGB (h, w, 3) as the one or the other."""
+    """Convert grey (h, w, 1) or RGB (h, w, 3) pixels to 1 or 3 channels."""
     if pixels.shape[2] == channels:
         return pixels
     if channels == 3:
@@ -180,21 +238,21 @@ def _in_channels(pixels: Pixels, channels: int) -> Pixels:
     return ((weighted + 32768) >> 16).astype(np.uint8)
 
 
-def _over_white(pixels: Pixels) -> Pixels:
-    """Colours (h, w, c) whose last channel is alpha, laid over white: (h, w, c - 1), rounded to the nearest."""
+def _blend_with_white(pixels: Pixels) -> Pixels:
+    """Blend pixels (h, w, c), whose last channel is alpha, with white: (h, w, c - 1), rounded to the nearest."""
     colours, alpha = pixels[:, :, :-1].astype(np.uint16), pixels[:, :, -1:].astype(np.uint16)
     return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
+def _read_file(path: str | os.PathLike[str]) -> bytes:
     try:
         return files.read_bounded(path, MAX_FILE_BYTES)
     except ValueError as error:  # a NUL character in the path
-        raise InputError(f"no path: {quote(error)}", code="image-path-invalid") from error
+        raise InputError(f"not an image: {quote(error)}", code="image-path-invalid") from error
 
 
 def _pillow() -> Any:
-    """Pillow's ``PIL.Image`` module."""
+    """Import Pillow's module ``PIL.Image``."""
     try:
         import PIL.Image
     except ImportError as error:
@@ -205,10 +263,10 @@ def _pillow() -> Any:
 
 
 def _translate_errors(work: Callable[[], Pixels]) -> Pixels:
-    """What ``work`` gives; whatever Pillow raises on a broken image becomes one of rexport's own errors.
+    """Return ``work()``, and translate all errors of Pillow.
 
-    Pillow's readers raise what their parsers stumble on, among it OSError, SyntaxError, struct.error and, under
-    Python's -W error, warnings. Hence the wide net.
+    On broken images, Pillow's readers raise many kinds of errors: OSError, SyntaxError, struct.error and, with Python's
+    option -W error, warnings.
     """
     module = _pillow()
     try:
@@ -216,25 +274,28 @@ def _translate_errors(work: Callable[[], Pixels]) -> Pixels:
     except (InputError, BackendUnavailableError):
         raise
     except MemoryError as error:
-        raise ResourceError("not enough memory to decode an image", code="image-out-of-memory") from error
+        raise ResourceError("there is not enough memory to decode the image", code="image-out-of-memory") from error
     except (module.DecompressionBombError, module.DecompressionBombWarning) as error:
         raise _too_many_pixels() from error
     except Exception as error:
-        raise InputError(f"a broken image: {quote(error) or type(error).__name__}", code="image-broken") from error
+        reason = quote(error) or type(error).__name__
+        raise InputError(f"the image is broken: {reason}", code="image-broken") from error
 
 
 def _too_many_pixels() -> InputError:
-    return InputError(f"more than {MAX_PIXELS:,} pixels", code="image-too-large", hint="scale it down first")
+    return InputError(
+        f"the image has more than {MAX_PIXELS:,} pixels", code="image-too-large", hint="scale the image down first"
+    )
 
 
 def _from_content(content: bytes) -> Pixels:
     if not content:
-        raise InputError("an empty file, no image", code="image-file-empty")
+        raise InputError("the image file is empty", code="image-file-empty")
     return _translate_errors(lambda: _from_pillow(_open_image(content)))
 
 
 def _open_image(content: bytes) -> PIL.Image.Image:
-    """The image with its header read and its size judged, not decoded yet."""
+    """Read the header of an image and check its size, without decoding the pixels."""
     module = _pillow()
     try:
         image = module.open(io.BytesIO(content), formats=FORMATS)
@@ -244,9 +305,9 @@ def _open_image(content: bytes) -> PIL.Image.Image:
             module.open(io.BytesIO(content), formats=("PNG",)).verify()
     except module.UnidentifiedImageError as error:
         raise InputError(
-            f"not readable as an image: it begins with {content[:8].hex(' ')}",
+            f"the file is not a readable image: its first bytes are {content[:8].hex(' ')}",
             code="image-format-unknown",
-            hint=f"one of {', '.join(FORMATS)}",
+            hint=f"the supported formats are {', '.join(FORMATS)}",
         ) from error
     return image  # type: ignore[no-any-return]
 
@@ -260,49 +321,52 @@ ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
-"""What brings an image of this EXIF orientation upright. 1, and whatever is not in the standard, needs nothing."""
+"""The transform for each EXIF orientation. Orientation 1 and values outside the standard need none."""
 
 EXIF_ORIENTATION = 0x0112
+"""The number of the EXIF tag for the orientation."""
 
 
 def _from_pillow(image: PIL.Image.Image) -> Pixels:
-    """Upright pixels, grey (h, w, 1) or RGB (h, w, 3)."""
+    """Return upright pixels, grey (h, w, 1) or RGB (h, w, 3)."""
     if not image.width or not image.height:
-        raise InputError(f"an image of {image.width} x {image.height} pixels", code="image-without-pixels")
+        raise InputError(f"the image has {image.width} x {image.height} pixels", code="image-without-pixels")
     if image.width * image.height > MAX_PIXELS:
         raise _too_many_pixels()
-    image.load()  # before the orientation is read: loading a TIFF applies it and takes the tag away
-    upright = ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1))
-    pixels = _eight_bits(image)
-    return np.ascontiguousarray(upright(pixels)) if upright else pixels
+    image.load()  # before the orientation is read: loading a TIFF applies the orientation and removes the tag
+    transform = ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    pixels = _to_8_bits(image)
+    return np.ascontiguousarray(transform(pixels)) if transform else pixels
 
 
 COLOUR_MODES = ("P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+"""Pillow's modes that are converted to RGB."""
 
 
-def _eight_bits(image: PIL.Image.Image) -> Pixels:
+def _to_8_bits(image: PIL.Image.Image) -> Pixels:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _scale_to_8_bits(np.asarray(image), image.info.get("transparency"))
     if image.has_transparency_data:
         straight = image.convert("LA") if image.mode == "La" else image
-        return _over_white(np.asarray(straight.convert("RGBA")))
+        return _blend_with_white(np.asarray(straight.convert("RGBA")))
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))[:, :, None]
     if image.mode in COLOUR_MODES:
         return np.asarray(image.convert("RGB"))
     raise InputError(
-        f"an image of Pillow's mode {image.mode!r}, whose range is not known",
+        f"the image has the Pillow mode {image.mode!r}, whose range of values is not known",
         code="image-mode-unknown",
-        hint="convert it to 8 bits a channel",
+        hint="convert the image to 8 bits per channel",
     )
 
 
 def _scale_to_8_bits(values: NDArray[Any], key: object) -> Pixels:
-    """16-bit greys (h, w) as 8-bit ones (h, w, 1); those that equal the colour ``key`` are transparent."""
+    """Convert 16-bit grey (h, w) to 8-bit grey (h, w, 1). Values equal to the colour ``key`` are transparent."""
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > 65535:
         raise InputError(
-            f"grey values from {lowest} to {highest}; 16 bits hold 0 to 65535", code="image-greys-out-of-range"
+            f"the image has grey values from {lowest} to {highest}; expected 0 to 65535",
+            code="image-greys-out-of-range",
         )
     grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)[:, :, None]
     if isinstance(key, int):
@@ -311,7 +375,7 @@ def _scale_to_8_bits(values: NDArray[Any], key: object) -> Pixels:
 
 
 def _resize(pixels: Pixels, shorter: int) -> Pixels:
-    """The shorter side as given, the longer one in proportion and rounded down, as torchvision's ``Resize``."""
+    """Resize to a shorter side of ``shorter`` pixels, as torchvision's ``Resize``. The longer side is rounded down."""
     height, width = pixels.shape[:2]
     longer = int(shorter * max(height, width) / min(height, width))
     target = (shorter, longer) if height <= width else (longer, shorter)
@@ -319,9 +383,10 @@ def _resize(pixels: Pixels, shorter: int) -> Pixels:
         return pixels
     if target[0] * target[1] > MAX_PIXELS:
         raise InputError(
-            f"{height} x {width} pixels would grow to {target[0]} x {target[1]}",
+            f"resizing the image from {height} x {width} to {target[0]} x {target[1]} exceeds the limit of "
+            f"{MAX_PIXELS:,} pixels",
             code="image-grows-too-large",
-            hint="crop it first",
+            hint="crop the image first",
         )
     module = _pillow()
     box = target[1], target[0]
@@ -333,10 +398,10 @@ def _resize(pixels: Pixels, shorter: int) -> Pixels:
 
 
 def _crop_centre(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
-    """The middle of the image, or the image in the middle of black, along each side as torchvision's ``CenterCrop``."""
-    lacking = [max(0, wanted - size) for wanted, size in zip(crop, pixels.shape, strict=False)]
-    if any(lacking):
-        sides = [(missing // 2, (missing + 1) // 2) for missing in lacking]
+    """Crop the middle of the image, as torchvision's ``CenterCrop``. A smaller image is first centred on black."""
+    missing = [max(0, target - size) for target, size in zip(crop, pixels.shape, strict=False)]
+    if any(missing):
+        sides = [(count // 2, (count + 1) // 2) for count in missing]
         pixels = np.pad(pixels, (*sides, (0, 0)))
-    top, left = (round((size - wanted) / 2.0) for wanted, size in zip(crop, pixels.shape, strict=False))
+    top, left = (round((size - target) / 2.0) for target, size in zip(crop, pixels.shape, strict=False))
     return pixels[top : top + crop[0], left : left + crop[1]]

@@ -1,1 +1,1 @@
-"""An ONNX file, read without the onnx library."""
+"""Reading of ONNX files without the onnx library."""

@@ -1,9 +1,8 @@
-"""What an ONNX file says of itself, read from its bytes without the onnx package and without its weights.
+"""The structure of an ONNX file, read without the onnx package and without reading weights.
 
-It serves two purposes: before a backend touches a file, to know that it is whole on the outside and that the weights it
-keeps in other files lie in its own folder (``check``); and to know its nodes and their arithmetic, which libraries give
-back under other names or not at all (``graph``). The format is protocol buffers' wire encoding (field number and wire
-type, then a value) of ``onnx.proto``'s ModelProto.
+``read`` serves the check before a backend opens a file: the file is complete, and its external data is known. ``graph``
+returns the nodes and their types, which libraries report under other names or not at all. The format is the wire
+encoding of protocol buffers for ``ModelProto`` in ``onnx.proto``.
 """
 
 from __future__ import annotations
@@ -22,8 +21,14 @@ from runtimes.onnx.wire import Node, _ProtobufReader
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """``opset`` is that of the default operator set, 0 where the file names none. ``precisions`` are the types of the
-    tensors that it holds, ``external`` (location, bytes needed) of the tensors that lie in other files."""
+    """The versions and tensors of an ONNX file.
+
+    Attributes:
+        ir_version: The IR version, 0 if the file names none.
+        opset: The version of the default operator set, 0 if the file names none.
+        precisions: The types of the tensors in the file, by NumPy's names, sorted.
+        external: The (location, bytes needed) of each tensor in another file.
+    """
 
     ir_version: int
     opset: int
@@ -33,14 +38,19 @@ class OnnxFile:
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """The nodes of a file's main graph in their order, and the types of the tensors that it holds, by name."""
+    """The main graph of an ONNX file.
+
+    Attributes:
+        nodes: The nodes, in the order of the file.
+        types: The types of the tensors in the file, by tensor name.
+    """
 
     nodes: tuple[Node, ...]
     types: dict[str, str]
 
     @cached_property
     def producers(self) -> dict[str, Node]:
-        """The node that makes each tensor, by the tensor's name."""
+        """The node that produces each tensor, by tensor name."""
         return {tensor: node for node in self.nodes for tensor in node.outputs if tensor}
 
     @cached_property
@@ -48,12 +58,15 @@ class OnnxGraph:
         return {node.name: node for node in self.nodes}
 
     def find(self, name: str) -> Node | None:
-        """The node of that name, else the one that makes the tensor of that name."""
+        """Return the node with this name, or the node that produces the tensor with this name."""
         return self._nodes_by_name.get(name) or self.producers.get(name)
 
     def find_fused(self, last: Node) -> tuple[Node, ...]:
-        """From a convolution or matrix product to ``last``, as a library fuses them into one step that goes by the
-        last one's name; ``last`` alone where several chains lead to it."""
+        """Return the chain of nodes from a convolution or matrix product to ``last``.
+
+        Libraries fuse such a chain into one step with the name of the last node. If several chains lead to ``last``,
+        the result is ``last`` alone.
+        """
         chain = [last]
         while not chain[0].weighted:
             before = [self.producers[name] for name in chain[0].inputs if name in self.producers]
@@ -65,27 +78,29 @@ class OnnxGraph:
 
     @cached_property
     def consumers(self) -> dict[str, list[Node]]:
-        """The nodes that take each tensor, by the tensor's name; a tensor that none takes is missing."""
-        found: dict[str, list[Node]] = {}
+        """The nodes that read each tensor, by tensor name. Tensors that no node reads are left out."""
+        consumers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for tensor in node.inputs:
-                found.setdefault(tensor, []).append(node)
-        return found
+                consumers.setdefault(tensor, []).append(node)
+        return consumers
 
     @cached_property
     def weighted(self) -> dict[Node, str]:
-        """In what each convolution and matrix product is typed, where that can be told.
+        """The type of each convolution and matrix product, as far as the graph determines it.
 
-        It is of the type of its weights; ``int8`` if they and its input are quantised, whether by Q/DQ nodes or by an
-        operator of integers.
+        The type is that of the weights. It is ``int8`` if weights and input are quantised, by Q/DQ nodes or by an
+        integer operator.
         """
-        found = ((node, self._arithmetic_of(node)) for node in self.nodes if node.weighted)
-        return {node: kind for node, kind in found if kind}
+        types = ((node, self._arithmetic_of(node)) for node in self.nodes if node.weighted)
+        return {node: kind for node, kind in types if kind}
 
     @property
     def arithmetic(self) -> tuple[str, ...]:
-        """The types of ``weighted``, sorted: ``("float32",)`` or ``("float32", "int8")``; where it is empty, those of
-        all that the graph holds."""
+        """The types of the convolutions and matrix products, sorted, for example ``("float32", "int8")``.
+
+        If the graph determines none of them, these are the types of all its tensors.
+        """
         return tuple(sorted(set(self.weighted.values()) or set(filter(None, self.types.values()))))
 
     def _arithmetic_of(self, node: Node) -> str | None:
@@ -101,18 +116,20 @@ class OnnxGraph:
         return self.types.get(weights.inputs[1]) if len(weights.inputs) > 1 else None
 
     def _origin(self, tensor: str) -> tuple[Node | None, str]:
-        """The node that the tensor's values come from, or ``None``, and its name there: where they only moved, from
-        further back."""
+        """Return the node that computes the values of a tensor, or ``None``, and the name of the tensor there.
+
+        Nodes that only move values, such as Reshape, are followed back to their inputs.
+        """
         for _ in self.nodes:
             node = self.producers.get(tensor)
             if node is None or node.operator not in _MOVING or not node.inputs:
                 return node, tensor
             tensor = node.inputs[0]
-        return None, tensor  # a circle, which no library will run
+        return None, tensor  # a cycle, which no library runs
 
 
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
-
+"""The operators of quantisation."""
 
 _MOVING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "MaxPool")
 
@@ -124,16 +141,17 @@ def _reader(path: Path) -> Iterator[_ProtobufReader]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield _ProtobufReader(data)
         except ArtifactError as error:
-            raise ArtifactError(f"not a whole ONNX file: {error.what}", code=error.code, path=path) from error
-        except ValueError as error:  # of an empty file, or of texts and numbers that are none
-            raise ArtifactError(f"not a whole ONNX file: {quote(error)}", code="onnx-broken", path=path) from error
+            raise ArtifactError(f"the ONNX file is broken: {error.what}", code=error.code, path=path) from error
+        except ValueError as error:  # an empty file, or invalid text or numbers in it
+            raise ArtifactError(f"the ONNX file is broken: {quote(error)}", code="onnx-broken", path=path) from error
 
 
 def graph(path: Path) -> OnnxGraph:
-    """The file's main graph. Its weights are not read: time and memory depend on the number of nodes alone.
+    """Read the main graph of an ONNX file. Weights are skipped, so only the number of nodes and tensors costs time.
 
     Raises:
-        ArtifactError, ResourceError: as ``read``.
+        ArtifactError: The file is truncated or invalid.
+        ResourceError: The file cannot be read.
     """
     nodes: list[Node] = []
     types: dict[str, str] = {}
@@ -154,16 +172,18 @@ _GRAPH, _NODE, _INITIALIZER = 7, 1, 5  # fields of ModelProto and of GraphProto
 
 
 def read(path: Path) -> OnnxFile:
-    """The file's own statements. Its weights are not read: time and memory depend on the graph alone.
+    """Read the versions and tensors of an ONNX file. Weights are skipped, so only the size of the graph costs time.
 
     Raises:
-        ArtifactError: truncated, or not an ONNX file at all.
-        ResourceError: unreadable.
+        ArtifactError: The file is truncated or not an ONNX file.
+        ResourceError: The file cannot be read.
     """
     with _reader(path) as reader:
         reader.walk("model", 0, len(reader.data))
     if reader.ir_version == 0 and reader.opset == 0:
         raise ArtifactError(
-            "not an ONNX file: it names neither an IR version nor an opset", code="onnx-without-version", path=path
+            "the file is not an ONNX file: it has neither an IR version nor an opset",
+            code="onnx-without-version",
+            path=path,
         )
     return OnnxFile(reader.ir_version, reader.opset, tuple(sorted(reader.precisions)), tuple(reader.external))

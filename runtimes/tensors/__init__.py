@@ -1,1 +1,1 @@
-"""Arrays and device tensors, held against their specifications."""
+"""Checks of arrays and device tensors against the specifications of a model's inputs and outputs."""

@@ -1,10 +1,10 @@
-"""A CUDA device as a session uses it: streams, events, buffers and recorded graphs, with every error code looked at.
+"""CUDA devices: streams, events, buffers and recorded graphs. Every error code of the CUDA runtime is checked.
 
-Over ``cuda.bindings.runtime``, NVIDIA's own cuda-python: some megabytes that bring the CUDA runtime with them and need
-nothing but the driver. PyTorch could do the same and is too large for an embedded runtime; PyCUDA is compiled where it
-is installed and makes contexts of its own, beside the one that every other library shares.
+The module uses ``cuda.bindings.runtime`` of NVIDIA's cuda-python, which has a size of some megabytes, brings the CUDA
+runtime, and needs only the driver. PyTorch would be too large for an embedded runtime. PyCUDA is compiled during
+installation and creates its own contexts, while all other libraries share the primary context.
 
-What is made here belongs to the device that is current in the thread that makes it: ``current`` sets it.
+Streams, events and buffers belong to the device that is current in the thread that creates them. ``current`` sets it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _LOST = frozenset(
         "Unknown",
     )
 )
-"""After these the process has to end, as the CUDA runtime's own reference says of each."""
+"""Errors after which the process must end, according to the reference of the CUDA runtime."""
 
 _ABSENT = frozenset(
     f"cudaError{name}"
@@ -76,19 +76,26 @@ _ABSENT = frozenset(
         "SystemNotReady",
     )
 )
-"""There is no device, or none that can be used."""
+"""Errors that mean that there is no usable device."""
 
 _DRIVER_TOO_OLD = frozenset(
     f"cudaError{name}"
     for name in ("CompatNotSupportedOnDevice", "InsufficientDriver", "StubLibrary", "SystemDriverMismatch")
 )
-"""Of these, the ones that another driver mends."""
+"""The errors among ``_ABSENT`` that a newer driver solves."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU. ``compute_capability`` as ``9.0``; ``driver`` is the newest CUDA version that the driver runs, as
-    ``13.0``."""
+    """One GPU.
+
+    Attributes:
+        ordinal: The number of the GPU.
+        name: The name of the GPU, for example ``NVIDIA H200``.
+        compute_capability: The compute capability, for example ``9.0``.
+        driver: The newest CUDA version that the driver supports, for example ``13.0``.
+        memory_bytes: The total memory of the GPU.
+    """
 
     ordinal: int
     name: str
@@ -98,8 +105,11 @@ class Device:
 
 
 def missing() -> Reason | None:
-    """Why no GPU can be used here, with what mends it; ``None`` if one can. Makes no context and takes no memory on
-    the device, but starts the driver in this process: a fork of it cannot use CUDA."""
+    """Return why no GPU can be used here and what to do about it, or ``None`` if a GPU can be used.
+
+    The check creates no context and takes no memory on the device. It starts the driver in this process, so that a
+    forked process cannot use CUDA afterwards.
+    """
     try:
         if importlib.util.find_spec(_MODULE) is None:
             return _reason(_not_installed())
@@ -108,9 +118,9 @@ def missing() -> Reason | None:
         return _reason(_not_installed())
     except RexportError as error:
         return _reason(error)
-    except ValueError as error:  # of find_spec, where a module without a spec stands
+    except ValueError as error:  # from find_spec, for a module without a spec
         return Reason("cuda-bindings-not-found", f"cuda-bindings cannot be found: {quote(error)}")
-    return None if count else _NO_DEVICE
+    return None if count else _NO_GPU
 
 
 def _reason(error: RexportError) -> Reason:
@@ -121,33 +131,37 @@ def _not_installed() -> BackendUnavailableError:
     return BackendUnavailableError("cuda-bindings is not installed", code="cuda-bindings-missing", hint=_PIP)
 
 
-_NO_DEVICE = Reason("gpu-not-visible", "the driver shows no GPU (is CUDA_VISIBLE_DEVICES empty?)")
+_NO_GPU = Reason("gpu-not-visible", "the driver reports no GPU (check that CUDA_VISIBLE_DEVICES is not empty)")
 
 
 def device(ordinal: int = 0) -> Device:
-    """What the driver tells of the GPU with that number.
+    """Return the properties of the GPU with this number.
 
     Raises:
-        BackendUnavailableError: there is no such GPU, no driver, or no cuda-bindings.
+        BackendUnavailableError: The GPU does not exist, or the driver or cuda-bindings is missing.
     """
     runtime = _runtime()
-    found = _call_checked(runtime, f"describe GPU {ordinal}", "cudaGetDeviceProperties", ordinal)
-    driver = int(_call_checked(runtime, "ask the driver's version", "cudaDriverGetVersion"))
-    name = found.name
+    properties = _call_checked(runtime, f"describe GPU {ordinal}", "cudaGetDeviceProperties", ordinal)
+    driver = int(_call_checked(runtime, "read the version of the driver", "cudaDriverGetVersion"))
+    name = properties.name
     return Device(
         ordinal=ordinal,
         name=(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)).rstrip("\0").strip(),
-        compute_capability=f"{found.major}.{found.minor}",
+        compute_capability=f"{properties.major}.{properties.minor}",
         driver=f"{driver // 1000}.{driver % 1000 // 10}",
-        memory_bytes=int(found.totalGlobalMem),
+        memory_bytes=int(properties.totalGlobalMem),
     )
 
 
 @contextlib.contextmanager
 def current(ordinal: int) -> Iterator[None]:
-    """Makes the device the calling thread's own meanwhile; a caller who uses another gets it back."""
+    """Make a device current in the calling thread for the ``with`` block, and restore the previous device after it.
+
+    Raises:
+        BackendUnavailableError: The GPU does not exist, or the driver or cuda-bindings is missing.
+    """
     runtime = _runtime()
-    before = int(_call_checked(runtime, "ask for the current GPU", "cudaGetDevice"))
+    before = int(_call_checked(runtime, "read the current GPU", "cudaGetDevice"))
     if before != ordinal:
         _call_checked(runtime, f"use GPU {ordinal}", "cudaSetDevice", ordinal)
     try:
@@ -164,23 +178,25 @@ def _runtime() -> ModuleType:
         raise _not_installed() from error
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailableError(
-            f"cuda-bindings is installed and cannot be imported: {quote(error)}",
+            f"cuda-bindings is installed but cannot be imported: {quote(error)}",
             code="cuda-bindings-not-importable",
             hint="pip install --force-reinstall cuda-bindings",
         ) from error
 
 
 def _call_checked(runtime: ModuleType, doing: str, name: str, *arguments: object) -> Any:
-    """What the function of that name returns beside its error code.
+    """Call a function of the CUDA runtime and return its first result after the error code.
 
     Raises:
-        BackendUnavailableError, ResourceError, DeviceLostError: the code is not success.
+        BackendUnavailableError: There is no usable device, or the CUDA runtime cannot be loaded.
+        DeviceLostError: The device failed.
+        ResourceError: The function reports another error.
     """
     try:
         code, *values = getattr(runtime, name)(*arguments)
-    except RuntimeError as error:  # the library that it stands on cannot be loaded, or lacks the function
+    except RuntimeError as error:  # a library below cuda-bindings cannot be loaded, or lacks the function
         raise BackendUnavailableError(
-            f"CUDA cannot {doing}: {quote(error)}", code="cuda-not-loadable", hint="update the driver"
+            f"CUDA cannot {doing}: {quote(error)}", code="cuda-not-loadable", hint="update the NVIDIA driver"
         ) from error
     if code != runtime.cudaError_t.cudaSuccess:
         raise _translate_error(runtime, code, doing)
@@ -189,59 +205,64 @@ def _call_checked(runtime: ModuleType, doing: str, name: str, *arguments: object
 
 def _translate_error(runtime: ModuleType, code: Any, doing: str) -> RexportError:
     name = str(code.name)
-    _, words = runtime.cudaGetErrorString(code)
-    text = quote(words.decode("utf-8", "replace") if isinstance(words, bytes) else name)
+    _, description = runtime.cudaGetErrorString(code)
+    text = quote(description.decode("utf-8", "replace") if isinstance(description, bytes) else name)
     if name == "cudaErrorMemoryAllocation":
         return ResourceError(
-            f"the GPU has no memory left: CUDA cannot {doing}",
+            f"the GPU is out of memory: CUDA cannot {doing}",
             code="gpu-out-of-memory",
-            hint="a smaller batch needs less",
+            hint="use a smaller batch",
         )
     if name == "cudaErrorNoDevice":
-        return BackendUnavailableError(_NO_DEVICE.sentence, code=_NO_DEVICE.code)
+        return BackendUnavailableError(_NO_GPU.sentence, code=_NO_GPU.code)
     if name == "cudaErrorInsufficientDriver":
-        text = "there is no NVIDIA driver, or one too old for cuda-bindings"
+        text = "the NVIDIA driver is missing or too old for cuda-bindings"
     if name in _ABSENT:
         old = name in _DRIVER_TOO_OLD
-        hint = "cuda-bindings 13 wants the driver 580 or later" if old else "nvidia-smi tells more"
+        hint = "cuda-bindings 13 needs NVIDIA driver 580 or later" if old else "run nvidia-smi for details"
         return BackendUnavailableError(f"no GPU can be used: {text}", code="gpu-unusable", hint=hint)
     if name in _LOST:
         return DeviceLostError(
-            f"the GPU failed: CUDA cannot {doing}: {text}", code="gpu-failed", hint="start the process again"
+            f"the GPU failed: CUDA cannot {doing}: {text}", code="gpu-failed", hint="restart the process"
         )
     return ResourceError(f"CUDA cannot {doing}: {name}, {text}", code="cuda-call-failed")
 
 
 def _release(process: int, free: Callable[[], object]) -> None:
-    if os.getpid() == process:  # in a fork it is the parent's
+    if os.getpid() == process:  # in a forked process, the parent owns it
         free()
 
 
 class _Owned:
-    """Something of the library's that is given back once: by ``close``, or when nobody holds it any more.
+    """A CUDA object that is freed once: by ``close``, or when Python deletes the wrapper.
 
-    ``free`` must not raise: what cannot be given back has gone with its device.
+    Args:
+        free: Frees the object. It must not raise an error: an object that cannot be freed is gone with its device.
     """
 
     def __init__(self, free: Callable[[], object]) -> None:
         self._freed = weakref.finalize(self, _release, os.getpid(), free)
-        self._freed.atexit = False  # the driver may have gone by then, and takes everything with it
+        self._freed.atexit = False  # at exit the driver may be unloaded, and it frees everything
 
     def close(self) -> None:
-        """Gives it back. Calling it again does nothing."""
+        """Free the object. A second call does nothing."""
         self._freed()
 
 
 class DeviceBuffer(_Owned):
-    """Memory of the device, aligned to 256 bytes. ``pointer`` is its address there.
+    """Device memory, aligned to 256 bytes.
+
+    Attributes:
+        pointer: The address in device memory.
+        size_bytes: The size of the buffer.
 
     Raises:
-        ResourceError: there is not so much left.
+        ResourceError: The device is out of memory.
     """
 
     def __init__(self, size_bytes: int) -> None:
         runtime = _runtime()
-        doing = f"allocate {size_bytes:,} bytes on it"
+        doing = f"allocate {size_bytes:,} bytes"
         self.pointer = int(_call_checked(runtime, doing, "cudaMalloc", max(size_bytes, 1)))
         self.size_bytes = size_bytes
         pointer = self.pointer
@@ -249,10 +270,14 @@ class DeviceBuffer(_Owned):
 
 
 class PinnedBuffer(_Owned):
-    """Memory of the host that the device copies from and to on its own. ``pointer`` is its address.
+    """Pinned host memory, which the device can read and write directly.
+
+    Attributes:
+        pointer: The address in host memory.
+        size_bytes: The size of the buffer.
 
     Raises:
-        ResourceError: there is not so much left.
+        ResourceError: The host cannot pin so much memory.
     """
 
     def __init__(self, size_bytes: int) -> None:
@@ -260,55 +285,73 @@ class PinnedBuffer(_Owned):
         code, pointer = runtime.cudaHostAlloc(max(size_bytes, 1), runtime.cudaHostAllocDefault)
         if code == runtime.cudaError_t.cudaErrorMemoryAllocation:
             raise ResourceError(
-                f"the host gives no {size_bytes:,} bytes of memory that the GPU can copy from",
+                f"the host cannot pin {size_bytes:,} bytes of memory for the GPU",
                 code="pinned-memory-refused",
-                hint="a smaller batch needs less, and ulimit -l may be raised",
+                hint="use a smaller batch, or raise the limit shown by ulimit -l",
             )
         if code != runtime.cudaError_t.cudaSuccess:
-            raise _translate_error(runtime, code, f"pin {size_bytes:,} bytes of the host's memory")
+            raise _translate_error(runtime, code, f"pin {size_bytes:,} bytes of host memory")
         self.pointer = int(pointer)
         self.size_bytes = size_bytes
         address = self.pointer
         super().__init__(lambda: runtime.cudaFreeHost(address))
 
     def array(self, dtype: str, shape: tuple[int, ...]) -> Array:
-        """Its beginning as an array, which must not be used after ``close``."""
-        kind = np.dtype(dtype)
+        """Return the beginning of the buffer as an array of this dtype and shape.
+
+        The array is a view and must not be used after ``close``.
+
+        Raises:
+            ValueError: The array would be larger than the buffer.
+        """
+        element = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64))
-        if size * kind.itemsize > self.size_bytes:
-            raise ValueError(f"{shape} of {kind} is more than {self.size_bytes} bytes")
-        memory = (ctypes.c_uint8 * (size * kind.itemsize)).from_address(self.pointer)
-        return np.ctypeslib.as_array(memory).view(kind).reshape(shape)
+        if size * element.itemsize > self.size_bytes:
+            raise ValueError(f"an array {shape} of {element} is larger than the buffer of {self.size_bytes} bytes")
+        memory = (ctypes.c_uint8 * (size * element.itemsize)).from_address(self.pointer)
+        return np.ctypeslib.as_array(memory).view(element).reshape(shape)
 
 
 class Stream(_Owned):
-    """A queue of work on the device. It does not wait for the default stream, nor that for it.
+    """A queue of work on the device, which does not synchronise with the default stream.
 
-    ``handle`` is the number by which other libraries take it.
+    Attributes:
+        handle: The address of the stream, for other libraries.
     """
 
     def __init__(self) -> None:
         runtime = _runtime()
-        made = _call_checked(runtime, "make a stream", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
-        self.handle = int(made)
+        stream = _call_checked(runtime, "create a stream", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
+        self.handle = int(stream)
         self._runtime = runtime
         self._kinds = runtime.cudaMemcpyKind
-        super().__init__(lambda: runtime.cudaStreamDestroy(made))
+        super().__init__(lambda: runtime.cudaStreamDestroy(stream))
 
     def synchronize(self) -> None:
-        """Returns when all that was queued is done. An error of that work is raised here, too."""
+        """Block until all queued work is done.
+
+        Raises:
+            ResourceError: Queued work failed.
+            DeviceLostError: The device failed.
+        """
         _call_checked(self._runtime, "finish the queued work", "cudaStreamSynchronize", self.handle)
 
     def to_device(self, target: int, source: int, size_bytes: int) -> None:
-        """Queues a copy of host memory, which must stay until it is done."""
+        """Queue a copy from host memory at ``source`` to device memory at ``target``, of ``size_bytes``.
+
+        The caller keeps both until the copy is done.
+        """
         self._copy(target, source, size_bytes, self._kinds.cudaMemcpyHostToDevice)
 
     def to_host(self, target: int, source: int, size_bytes: int) -> None:
-        """Queues a copy into host memory, which must stay until it is done."""
+        """Queue a copy from device memory at ``source`` to host memory at ``target``, of ``size_bytes``.
+
+        The caller keeps both until the copy is done.
+        """
         self._copy(target, source, size_bytes, self._kinds.cudaMemcpyDeviceToHost)
 
     def within_device(self, target: int, source: int, size_bytes: int) -> None:
-        """Queues a copy on the device."""
+        """Queue a copy of ``size_bytes`` from device memory at ``source`` to device memory at ``target``."""
         self._copy(target, source, size_bytes, self._kinds.cudaMemcpyDeviceToDevice)
 
     def _copy(self, target: int, source: int, size_bytes: int, kind: object) -> None:
@@ -317,64 +360,69 @@ class Stream(_Owned):
 
 
 class Event(_Owned):
-    """A mark in a stream's queue, which keeps the time when the device came to it."""
+    """A marker in the queue of a stream, which records the time when the device reaches it."""
 
     def __init__(self) -> None:
         runtime = _runtime()
-        made = _call_checked(runtime, "make an event", "cudaEventCreateWithFlags", runtime.cudaEventDefault)
-        self._made = made
+        event = _call_checked(runtime, "create an event", "cudaEventCreateWithFlags", runtime.cudaEventDefault)
+        self._event = event
         self._runtime = runtime
-        super().__init__(lambda: runtime.cudaEventDestroy(made))
+        super().__init__(lambda: runtime.cudaEventDestroy(event))
 
     def record(self, stream: Stream) -> None:
-        """Queues the mark."""
-        _call_checked(self._runtime, "record an event", "cudaEventRecord", self._made, stream.handle)
+        """Queue the event on the stream."""
+        _call_checked(self._runtime, "record an event", "cudaEventRecord", self._event, stream.handle)
 
     def synchronize(self) -> None:
-        """Returns when the device has come to it."""
-        _call_checked(self._runtime, "wait for an event", "cudaEventSynchronize", self._made)
+        """Block until the device has reached the event."""
+        _call_checked(self._runtime, "wait for an event", "cudaEventSynchronize", self._event)
 
     def elapsed_s(self, since: Event) -> float:
-        """Seconds on the device from ``since`` to this event; waits for both. CUDA tells half a microsecond apart."""
+        """Return the device time from ``since`` to this event in seconds, after waiting for both.
+
+        The resolution is about half a microsecond (reference of ``cudaEventElapsedTime``).
+        """
         since.synchronize()
         self.synchronize()
-        doing = "tell the time between two events"
-        return float(_call_checked(self._runtime, doing, "cudaEventElapsedTime", since._made, self._made)) / 1e3
+        doing = "read the time between two events"
+        return float(_call_checked(self._runtime, doing, "cudaEventElapsedTime", since._event, self._event)) / 1e3
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's collector of garbage rests meanwhile."""
-    rested = gc.isenabled()
+def _without_garbage_collection() -> Iterator[None]:
+    """Disable Python's garbage collection for the ``with`` block."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if rested:
+        if enabled:
             gc.enable()
 
 
 class CudaGraph(_Owned):
-    """Work that was recorded from a stream and is launched as a whole, with the addresses that it was recorded with.
+    """Recorded work of a stream, which is launched as a whole and uses the recorded addresses.
 
-    Made by ``capture``.
+    ``CudaGraph.capture`` records one.
     """
 
     def __init__(self, runtime: ModuleType, recorded: object) -> None:
         try:
-            made = _call_checked(runtime, "make a graph of the recorded work", "cudaGraphInstantiate", recorded, 0)
+            graph = _call_checked(runtime, "create a graph of the recorded work", "cudaGraphInstantiate", recorded, 0)
         finally:
             runtime.cudaGraphDestroy(recorded)
-        self._made = made
+        self._graph = graph
         self._runtime = runtime
-        super().__init__(lambda: runtime.cudaGraphExecDestroy(made))
+        super().__init__(lambda: runtime.cudaGraphExecDestroy(graph))
 
     @classmethod
     def capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:
-        """Records what ``work`` queues on ``stream``; none of it runs now. Other threads go on meanwhile.
+        """Record the work that ``work`` queues on ``stream``, without running it. Other threads may use the device.
 
         Raises:
-            ResourceError: ``work`` did what cannot be recorded, as allocating memory or waiting for the device.
+            DeviceLostError: The device failed.
+            ResourceError: ``work`` called a function that cannot be recorded, for example one that allocates memory or
+                waits for the device.
         """
         try:
             return cls._capture(stream, work)
@@ -382,25 +430,25 @@ class CudaGraph(_Owned):
             if isinstance(error, DeviceLostError):
                 raise
             raise ResourceError(
-                error.what, code=error.code, hint=error.hint or "open it with cuda_graphs=False"
+                error.what, code=error.code, hint=error.hint or "open the artifact with cuda_graphs=False"
             ) from error
 
     @classmethod
     def _capture(cls, stream: Stream, work: Callable[[], None]) -> CudaGraph:
         runtime = _runtime()
-        # In this mode, only the calling thread is kept from what cannot be recorded.
+        # In this mode, the restrictions during recording apply only to the calling thread.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _call_checked(runtime, "begin to record a graph", "cudaStreamBeginCapture", stream.handle, mode)
+        _call_checked(runtime, "start recording a graph", "cudaStreamBeginCapture", stream.handle, mode)
         try:
-            with _no_collection():  # it might free memory of the device, which would void the recording
+            with _without_garbage_collection():  # freeing device memory would invalidate the recording
                 work()
         except BaseException:
-            code, recorded = runtime.cudaStreamEndCapture(stream.handle)  # else the stream can be used no more
+            code, recorded = runtime.cudaStreamEndCapture(stream.handle)  # otherwise the stream stays unusable
             if code == runtime.cudaError_t.cudaSuccess:
                 runtime.cudaGraphDestroy(recorded)
             raise
         return cls(runtime, _call_checked(runtime, "record a graph", "cudaStreamEndCapture", stream.handle))
 
     def launch(self, stream: Stream) -> None:
-        """Queues the recorded work on ``stream``."""
-        _call_checked(self._runtime, "launch a graph", "cudaGraphLaunch", self._made, stream.handle)
+        """Queue the recorded work on ``stream``."""
+        _call_checked(self._runtime, "launch a graph", "cudaGraphLaunch", self._graph, stream.handle)

@@ -1,7 +1,8 @@
-"""Tensors that lie on a device already, taken where they lie: DLPack, the interchange protocol of the array API.
+"""DLPack, the protocol by which libraries share tensors in device memory without a copy.
 
-https://dmlc.github.io/dlpack/latest/c_api.html: a capsule holds a ``DLManagedTensor``, or, behind a version and flags,
-the same tensor. A capsule that nobody renames stays its maker's, and frees what it holds when it goes.
+The layouts follow https://dmlc.github.io/dlpack/latest/c_api.html. A capsule holds a ``DLManagedTensor`` or a
+``DLManagedTensorVersioned``. This module only reads capsules and never renames them: the capsule therefore keeps its
+tensor and releases it when Python deletes the capsule.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ CUDA = 2
 
 
 class SupportsDLPack(Protocol):
-    """What PyTorch, CuPy, JAX and others give their tensors: the array API's interchange protocol."""
+    """A tensor that supports DLPack, as those of PyTorch, CuPy, JAX and other libraries."""
 
     def __dlpack__(self, *, stream: int | None = None) -> object: ...
 
@@ -28,7 +29,15 @@ class SupportsDLPack(Protocol):
 
 @dataclass(frozen=True)
 class DeviceTensor:
-    """A C-ordered tensor in the memory of a CUDA device. ``source`` owns it and is kept alive."""
+    """A C-ordered tensor in the memory of a CUDA device.
+
+    Attributes:
+        source: The tensor object of the other library, which owns the memory. This reference keeps it alive.
+        pointer: The address of the first element in device memory.
+        shape: The size of each dimension.
+        dtype: The dtype by NumPy's name, or ``bfloat16``.
+        device: The number of the CUDA device.
+    """
 
     source: SupportsDLPack
     pointer: int
@@ -38,50 +47,56 @@ class DeviceTensor:
 
     @property
     def ndim(self) -> int:
-        """How many dimensions it has."""
+        """The number of dimensions."""
         return len(self.shape)
 
 
 def is_on_device(value: object) -> bool:
-    """Whether it is a tensor in the memory of a CUDA device. Never for a NumPy array, which is told at once."""
+    """Return whether a value is a tensor in the memory of a CUDA device. The check is fast for NumPy arrays."""
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
         return False
     try:
         return int(value.__dlpack_device__()[0]) == CUDA
-    except Exception:  # another library's: a tensor that has no device, or one that the protocol does not know
+    except Exception:  # raised by the other library, for example for a device that DLPack does not know
         return False
 
 
 def device_tensor(value: SupportsDLPack) -> DeviceTensor:
-    """Where the tensor lies, and what it is. Nothing is copied and nothing is waited for: see ``wait_for_producer``.
+    """Return the address, shape and dtype of a tensor on a CUDA device.
+
+    Nothing is copied. The tensor may still be in computation: ``wait_for_producer`` makes a stream wait for it.
 
     Raises:
-        InputError: its library does not give it away, it is not on a CUDA device or not C-ordered, or its elements are
-            of a type that no runtime here takes.
+        InputError: The tensor's library does not share it, the tensor is not on a CUDA device or not C-ordered, or its
+            elements are of an unsupported type.
     """
-    return parse_capsule(_capsule(value, _UNORDERED), value)
+    return parse_capsule(_capsule(value, _DEFAULT_STREAM), value)
 
 
 def wait_for_producer(tensor: DeviceTensor, stream: int) -> None:
-    """Has the stream of that handle wait for what the tensor's owner has queued for it.
+    """Make a stream wait for the work that the tensor's library queued for it. The call itself does not block.
+
+    Args:
+        tensor: The tensor.
+        stream: The handle of the CUDA stream.
 
     Raises:
-        InputError: its library does not do that.
+        InputError: The tensor's library does not share it with this stream.
     """
     _capsule(tensor.source, stream)
 
 
-_UNORDERED = 1
-"""The default stream by the protocol's number, which the tensor's library makes wait at most. -1, which stands for no
-order at all, is taken for a stream's address by JAX."""
+_DEFAULT_STREAM = 1
+"""DLPack's number for the default stream. The number -1, for no synchronisation, is not used: JAX takes it for the
+address of a stream."""
 
 
 def _capsule(value: SupportsDLPack, stream: int) -> object:
     try:
         return value.__dlpack__(stream=stream)
-    except Exception as error:  # whatever its library raises
+    except Exception as error:  # the other library may raise anything
         raise InputError(
-            f"the tensor's library does not hand it over: {quote(error)}",
+            f"the library of the tensor does not share it by DLPack: {quote(error)}",
             code="dlpack-refused",
             hint="pass tensor.detach().contiguous()",
         ) from error
@@ -119,31 +134,36 @@ class _Versioned(ctypes.Structure):
 
 _LAYOUTS: dict[bytes, Any] = {b"dltensor": _Managed, b"dltensor_versioned": _Versioned}
 _MAJOR = 1
-"""Of the layout with a version; another one is another layout."""
+"""The major version of ``DLManagedTensorVersioned`` that this module reads. Other versions have other layouts."""
 
 _KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
 
 
 def parse_capsule(capsule: object, source: SupportsDLPack, device_type: int = CUDA) -> DeviceTensor:
-    """What a capsule says of the tensor in it, which must lie on a device of that type.
+    """Return the address, shape and dtype of the tensor in a capsule.
+
+    Args:
+        capsule: The DLPack capsule. It is read, not consumed.
+        source: The tensor object that the capsule came from.
+        device_type: The DLPack number of the expected kind of device.
 
     Raises:
-        InputError: as ``device_tensor``.
+        InputError: As for ``device_tensor``.
     """
-    found = _read_capsule(capsule)
-    if found.device_type != device_type:
+    tensor = _read_capsule(capsule)
+    if tensor.device_type != device_type:
         raise InputError(
-            f"the tensor is on a device of DLPack's type {found.device_type}, not on a CUDA device",
+            f"the tensor is on a device of DLPack type {tensor.device_type}, not on a CUDA device",
             code="dlpack-device-unsupported",
         )
-    shape = tuple(found.shape[axis] for axis in range(found.ndim))
-    if found.strides and not _is_contiguous(shape, tuple(found.strides[axis] for axis in range(found.ndim))):
+    shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
+    if tensor.strides and not _is_contiguous(shape, tuple(tensor.strides[axis] for axis in range(tensor.ndim))):
         raise InputError(
-            f"the tensor of shape {shape} is not C-ordered in its memory",
+            f"the tensor of shape {shape} is not C-ordered in memory",
             code="dlpack-not-contiguous",
             hint="pass tensor.contiguous()",
         )
-    return DeviceTensor(source, (found.data or 0) + found.byte_offset, shape, _dtype(found), found.device_id)
+    return DeviceTensor(source, (tensor.data or 0) + tensor.byte_offset, shape, _dtype(tensor), tensor.device_id)
 
 
 def _read_capsule(capsule: object) -> _Tensor:
@@ -152,12 +172,14 @@ def _read_capsule(capsule: object) -> _Tensor:
             held = layout.from_address(_GET_POINTER(capsule, name))
             if layout is _Versioned and held.major != _MAJOR:
                 raise InputError(
-                    f"the tensor comes by DLPack {held.major}.{held.minor}; {_MAJOR} is read here",
+                    f"the tensor is shared by DLPack {held.major}.{held.minor}; only version {_MAJOR} is supported",
                     code="dlpack-version-unsupported",
                 )
             tensor: _Tensor = held.tensor
             return tensor
-    raise InputError(f"{type(capsule).__name__} is no unused DLPack capsule", code="dlpack-capsule-used")
+    raise InputError(
+        f"{type(capsule).__name__} is not a DLPack capsule, or its tensor was already taken", code="dlpack-capsule-used"
+    )
 
 
 _IS_VALID = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
@@ -167,7 +189,7 @@ _GET_POINTER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_cha
 
 
 def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether it is C-ordered; how far apart the elements of a dimension of size 1 lie says nothing."""
+    """Return whether the strides are C-ordered. The stride of a dimension of size 1 does not matter."""
     expected = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
         if size != 1 and stride != expected:
@@ -176,12 +198,13 @@ def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
-def _dtype(found: _Tensor) -> str:
-    """NumPy's name, or ``bfloat16``, which NumPy has not."""
-    kind = _KINDS.get(found.code)
-    if kind is None or found.lanes != 1:
+def _dtype(tensor: _Tensor) -> str:
+    """Return NumPy's name of the dtype, or ``bfloat16``, which NumPy does not have."""
+    kind = _KINDS.get(tensor.code)
+    if kind is None or tensor.lanes != 1:
         raise InputError(
-            f"the tensor's elements are of DLPack's type {found.code} with {found.lanes} lanes",
+            f"the elements of the tensor are of DLPack type {tensor.code} with {tensor.lanes} lanes, which is not "
+            "supported",
             code="dlpack-type-unsupported",
         )
-    return "bool" if kind == "bool" else f"{kind}{found.bits}"
+    return "bool" if kind == "bool" else f"{kind}{tensor.bits}"

@@ -1,4 +1,4 @@
-"""Feeds against specs: names, dtypes, shapes. Done here once, so that every backend gives the same verdict."""
+"""Checks of feeds against specifications: names, dtypes and shapes. All backends share these checks."""
 
 from __future__ import annotations
 
@@ -14,28 +14,35 @@ from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
 
 def check_feeds(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> Arrays:
-    """The feeds as C-ordered arrays of the specs' dtypes, in the specs' order; the caller's arrays are untouched.
+    """Return the feeds as C-ordered arrays of the specified dtypes, in the order of ``specs``.
 
-    An array that is C-ordered already is passed through, not copied. A list of numbers is taken as the spec's dtype,
-    but not fractions as whole numbers; an array of another dtype is refused, alone and in a list, since a cast would
-    hide a missing normalisation, or one too many.
+    The caller's arrays are not changed. A C-ordered array is passed through without a copy. An array of another dtype
+    is an error, because a cast would hide a missing or repeated normalisation. A list of numbers is converted to the
+    specified dtype, except fractions for an integer input and lists of uint8 arrays for another input.
+
+    Args:
+        specs: The specifications of the inputs.
+        feeds: The arrays by name.
 
     Raises:
-        InputError: an unknown or missing name, a wrong dtype, byte order, rank or size.
+        InputError: A name is unknown or missing, or a dtype, byte order, rank or size is wrong.
     """
     _check_names(specs, feeds)
     sizes: dict[str, int] = {}
     return {spec.name: _check_array(spec, feeds[spec.name], sizes) for spec in specs}
 
 
-def plainly_right(specs: tuple[TensorSpec, ...]) -> Callable[[object], TypeGuard[Arrays]]:
-    """A test of feeds that are as ``check_feeds`` would give them, and not empty: a dict with the one array of the one
-    input. It costs a fraction of that, which is to be seen beside a small network. Of others it says nothing."""
+def make_fast_check(specs: tuple[TensorSpec, ...]) -> Callable[[object], TypeGuard[Arrays]]:
+    """Return a function that recognises feeds which ``check_feeds`` would return unchanged, at a fraction of its cost.
+
+    The function returns true for a dict with one C-ordered array of the right dtype and shape that is not empty. False
+    means that ``check_feeds`` has to decide. For networks with several inputs, the function always returns false.
+    """
     if len(specs) != 1 or not specs[0].shape or any(isinstance(size, str) for size in specs[0].shape[1:]):
-        return _says_nothing
+        return _always_false
     (spec,) = specs
     name, dtype, rank, (first, *rest) = spec.name, _dtype(spec.dtype), len(spec.shape), spec.shape
-    each, sizes = tuple(rest), () if isinstance(first, str) else (first,)
+    image_shape, batches = tuple(rest), () if isinstance(first, str) else (first,)
 
     def passes(feeds: object) -> TypeGuard[Arrays]:
         if type(feeds) is not dict or len(feeds) != 1:
@@ -45,8 +52,8 @@ def plainly_right(specs: tuple[TensorSpec, ...]) -> Callable[[object], TypeGuard
             type(value) is np.ndarray
             and value.dtype == dtype
             and value.ndim == rank
-            and value.shape[1:] == each
-            and (not sizes or value.shape[0] in sizes)
+            and value.shape[1:] == image_shape
+            and (not batches or value.shape[0] in batches)
             and value.size > 0
             and value.flags.c_contiguous
         )
@@ -54,20 +61,28 @@ def plainly_right(specs: tuple[TensorSpec, ...]) -> Callable[[object], TypeGuard
     return passes
 
 
-def _says_nothing(_: object) -> TypeGuard[Arrays]:
+def _always_false(_: object) -> TypeGuard[Arrays]:
     return False
 
 
 def on_device(feeds: Mapping[str, object]) -> bool:
-    """Whether there is a tensor among them that lies on a CUDA device."""
+    """Return whether any of the feeds is a tensor on a CUDA device."""
     return isinstance(feeds, Mapping) and True in [is_on_device(value) for value in feeds.values()]
 
 
 def check_tensors(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> dict[str, DeviceTensor]:
-    """As ``check_feeds`` for tensors on a CUDA device, which stay where they are: all of them, or none.
+    """Check feeds that are tensors on a CUDA device, without a copy.
+
+    Args:
+        specs: The specifications of the inputs.
+        feeds: The tensors by name. All of them must be on a CUDA device.
+
+    Returns:
+        The tensors by name, in the order of ``specs``.
 
     Raises:
-        InputError: as ``check_feeds``; or one is not on a CUDA device, or not C-ordered.
+        InputError: A name is unknown or missing, a tensor is not on a CUDA device or not C-ordered, or a dtype, rank or
+            size is wrong.
     """
     _check_names(specs, feeds)
     sizes: dict[str, int] = {}
@@ -77,16 +92,16 @@ def check_tensors(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) ->
 def _check_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> DeviceTensor:
     if not is_on_device(value):
         raise InputError(
-            f"{spec}: {type(value).__name__} is not on a CUDA device, as another input is",
+            f"{spec}: the {type(value).__name__} is not on a CUDA device, but another input is",
             code="feeds-mixed-devices",
-            hint="pass all of them as tensors of one device, or all as NumPy arrays",
+            hint="pass all inputs as tensors on one device, or all as NumPy arrays",
         )
     try:
         tensor = device_tensor(value)
     except InputError as error:
         raise InputError(f"{spec}: {error.what}", code=error.code, hint=error.hint) from error
     if tensor.dtype != spec.dtype:
-        raise InputError(f"{spec}: got dtype {tensor.dtype}", code="input-dtype-mismatch")
+        raise InputError(f"{spec}: expected dtype {spec.dtype}, got {tensor.dtype}", code="input-dtype-mismatch")
     _check_shape(spec, tensor, sizes)
     return tensor
 
@@ -94,28 +109,31 @@ def _check_tensor(spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Device
 def _check_names(specs: tuple[TensorSpec, ...], feeds: Mapping[str, object]) -> None:
     if not isinstance(feeds, Mapping):
         raise InputError(
-            f"feeds must map input names to arrays, not be {type(feeds).__name__}",
+            f"feeds must be a mapping from input names to arrays, not {type(feeds).__name__}",
             code="feeds-not-mapping",
             hint=f"pass {{{specs[0].name!r}: array}}" if specs else None,
         )
     if len(feeds) != len(specs) or [spec.name for spec in specs if spec.name not in feeds]:
         names = [spec.name for spec in specs]
         got = ", ".join(repr(quote(name)) for name in feeds) or "nothing"
-        raise InputError(f"the inputs are {', '.join(map(repr, names))}; got {got}", code="input-names-mismatch")
+        raise InputError(
+            f"the model's inputs are {', '.join(map(repr, names))}, but feeds has {got}", code="input-names-mismatch"
+        )
 
 
 def _check_array(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Array:
     if isinstance(value, (list, tuple)):
         value = _from_list(spec, value)
     if not isinstance(value, np.ndarray):
-        hint = "pass tensor.cpu().numpy()" if is_on_device(value) else None
+        hint = "copy the tensor to the host, for example with tensor.cpu().numpy()" if is_on_device(value) else None
         raise InputError(
             f"{spec}: expected a NumPy array, got {type(value).__name__}", code="input-not-array", hint=hint
         )
-    wanted = _dtype(spec.dtype)
-    if value.dtype != wanted:
+    expected = _dtype(spec.dtype)
+    if value.dtype != expected:
+        given = value.dtype.str if value.dtype.newbyteorder() == expected else quote(value.dtype)
         raise InputError(
-            f"{spec}: got dtype {value.dtype.str if value.dtype.newbyteorder() == wanted else quote(value.dtype)}",
+            f"{spec}: expected dtype {spec.dtype}, got {given}",
             code="input-dtype-mismatch",
             hint=_dtype_hint(spec, value.dtype),
         )
@@ -125,101 +143,118 @@ def _check_array(spec: TensorSpec, value: object, sizes: dict[str, int]) -> Arra
 
 @functools.cache
 def _dtype(name: str) -> np.dtype[np.generic]:
-    """NumPy's own, which is dear to look up by its name for each call of a model."""
+    """Return NumPy's dtype by its name, from a cache: the lookup is expensive for each call of a model."""
     return np.dtype(name)
 
 
 def _from_list(spec: TensorSpec, value: list[object] | tuple[object, ...]) -> Array:
-    wanted = np.dtype(spec.dtype)
+    expected = np.dtype(spec.dtype)
     try:
-        found: Array = np.asarray(value)
-        fractions = found.dtype.kind == "f" and wanted.kind in "iu"
-        pixels = found.dtype == np.uint8  # arrays: plain numbers never become this dtype
-        return found if found.size and (fractions or pixels) else np.asarray(value, dtype=wanted)
+        array: Array = np.asarray(value)
+        fractions = array.dtype.kind == "f" and expected.kind in "iu"
+        pixels = array.dtype == np.uint8  # a list of uint8 arrays: plain numbers never become this dtype
+        return array if array.size and (fractions or pixels) else np.asarray(value, dtype=expected)
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(
-            f"{spec}: the list is not an array of numbers: {quote(error)}", code="input-list-invalid"
+            f"{spec}: the list cannot be converted to an array of numbers: {quote(error)}", code="input-list-invalid"
         ) from error
 
 
-def _dtype_hint(spec: TensorSpec, got: np.dtype[np.generic]) -> str:
-    wanted = np.dtype(spec.dtype)
-    if got == np.uint8 and wanted.kind == "f":
-        return "raw pixels must be normalised first: runtimes.Classifier does it as the manifest says"
-    if got.kind == "f" and wanted == np.uint8 and len(spec.shape) == 4:
-        return "this artifact takes raw pixels, 0 to 255, and normalises them itself: pass them as they were decoded"
-    return f"pass array.astype(numpy.{wanted.name})"
+def _dtype_hint(spec: TensorSpec, given: np.dtype[np.generic]) -> str:
+    expected = np.dtype(spec.dtype)
+    if given == np.uint8 and expected.kind == "f":
+        return "normalise raw pixels first; runtimes.Classifier does this by the manifest"
+    if given.kind == "f" and expected == np.uint8 and len(spec.shape) == 4:
+        return "pass raw pixels from 0 to 255: this network normalises them itself"
+    return f"pass array.astype(numpy.{expected.name})"
 
 
 def _check_shape(spec: TensorSpec, value: Array | DeviceTensor, sizes: dict[str, int]) -> None:
     if value.ndim != len(spec.shape):
-        hint = "one image needs a batch axis: pass array[None]" if value.ndim == len(spec.shape) - 1 else None
+        hint = "pass array[None], which adds a batch axis" if value.ndim == len(spec.shape) - 1 else None
         raise InputError(
-            f"{spec}: got {value.ndim} dimensions, shape {value.shape}", code="input-rank-mismatch", hint=hint
+            f"{spec}: expected {len(spec.shape)} dimensions, got {value.ndim} (shape {value.shape})",
+            code="input-rank-mismatch",
+            hint=hint,
         )
-    for size, wanted in zip(value.shape, spec.shape, strict=True):
-        if size != wanted and (not isinstance(wanted, str) or size != sizes.setdefault(wanted, size)):
+    for size, expected in zip(value.shape, spec.shape, strict=True):
+        if size != expected and (not isinstance(expected, str) or size != sizes.setdefault(expected, size)):
             raise InputError(
-                f"{spec}: got shape {value.shape}", code="input-shape-mismatch", hint=_shape_hint(spec, value)
+                f"{spec}: got the shape {value.shape}, which does not fit",
+                code="input-shape-mismatch",
+                hint=_shape_hint(spec, value),
             )
 
 
 def _shape_hint(spec: TensorSpec, value: Array | DeviceTensor) -> str | None:
-    for order, words in (((0, 3, 1, 2), "channels last"), ((0, 2, 3, 1), "channels first")):
+    for order, layout in (((0, 3, 1, 2), "last"), ((0, 2, 3, 1), "first")):
         if value.ndim == 4 and _fits(spec, tuple(value.shape[axis] for axis in order)):
-            return f"it looks like {words}: pass array.transpose{order}"
+            return f"if the array has its channels {layout}, pass array.transpose{order}"
     fixed = spec.fixed_batch
     if fixed is not None and value.ndim == len(spec.shape) and _fits(spec, (fixed, *value.shape[1:])):
-        return f"the model was exported for batches of {fixed}: export it with --batch dynamic"
+        return f"pass batches of {fixed}, or export the model again with the option --batch dynamic of rexport"
     return None
 
 
 def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
-    return all(isinstance(wanted, str) or wanted == size for wanted, size in zip(spec.shape, shape, strict=True))
+    return all(isinstance(expected, str) or expected == size for expected, size in zip(spec.shape, shape, strict=True))
 
 
-def reconcile_specs(stated: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """The manifest's specs, which name the dimensions that may vary, when the model's own do not contradict them.
+def reconcile_specs(recorded: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Return the manifest's specifications, which name the dimensions that may vary, checked against the model.
+
+    Args:
+        recorded: The specifications in the manifest.
+        actual: The specifications that the library reports for the model.
 
     Raises:
-        IntegrityError: they do.
+        IntegrityError: The manifest contradicts the model.
     """
-    same = len(stated) == len(found) and all(
-        (one.name, one.dtype, len(one.shape)) == (other.name, other.dtype, len(other.shape))
-        and all(isinstance(b, str) or a == b for a, b in zip(one.shape, other.shape, strict=True))
-        for one, other in zip(stated, found, strict=True)
+    same = len(recorded) == len(actual) and all(
+        (left.name, left.dtype, len(left.shape)) == (right.name, right.dtype, len(right.shape))
+        and all(isinstance(b, str) or a == b for a, b in zip(left.shape, right.shape, strict=True))
+        for left, right in zip(recorded, actual, strict=True)
     )
     if not same:
         raise IntegrityError(
-            f"its manifest says {'; '.join(map(str, stated))}, the model has {quote('; '.join(map(str, found)))}",
+            f"the manifest says {'; '.join(map(str, recorded))}, but the model has "
+            f"{quote('; '.join(map(str, actual)))}",
             code="manifest-specs-mismatch",
-            hint="export it again",
+            hint="export the model again with rexport",
         )
-    return stated
+    return recorded
 
 
 def empty_outputs(
     inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], arrays: Mapping[str, Array | DeviceTensor]
 ) -> Arrays | None:
-    """What a batch of no images gives, which no library need be asked for; ``None`` if there are images.
+    """Return the outputs for a batch of 0 images, or ``None`` if no input is empty. No library is called.
+
+    Args:
+        inputs: The specifications of the inputs.
+        outputs: The specifications of the outputs.
+        arrays: The checked inputs by name.
 
     Raises:
-        InputError: another dimension than a named one is empty, or an output's size does not follow from the inputs.
+        InputError: An input is empty, but the shape of an output does not follow from the shapes of the inputs or is
+            not empty.
     """
     if not [array for array in arrays.values() if 0 in array.shape]:
         return None
     sizes = {
-        wanted: size
+        dimension: size
         for spec in inputs
-        for wanted, size in zip(spec.shape, arrays[spec.name].shape, strict=True)
-        if isinstance(wanted, str)
+        for dimension, size in zip(spec.shape, arrays[spec.name].shape, strict=True)
+        if isinstance(dimension, str)
     }
     results = {}
     for spec in outputs:
-        shape = tuple(sizes.get(wanted, -1) if isinstance(wanted, str) else wanted for wanted in spec.shape)
+        shape = tuple(sizes.get(size, -1) if isinstance(size, str) else size for size in spec.shape)
         if -1 in shape or 0 not in shape:
             raise InputError(
-                f"empty arrays were passed, and {spec} does not follow from them", code="output-size-unknown"
+                f"the inputs are empty, and the shape of output {spec} does not follow from them",
+                code="output-size-unknown",
+                hint="pass at least one image",
             )
         results[spec.name] = np.zeros(shape, spec.dtype)
     return results

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.analysis.figures import Figures
+from benchmarks.analysis.figures import Figures, negate
 from benchmarks.analysis.ranking import name
 from benchmarks.format import points
 from benchmarks.records.request import REFERENCE
@@ -239,7 +239,8 @@ def _measure_drops(title: str, request: RunRequest) -> Iterator[Figure]:
         result, of = figures.result, figures.result.identity
         if of.precision not in DROPS or of.backend == REFERENCE:
             continue
-        bound, drop = DROPS[of.precision], figures.drop or Estimate(1.0, 1.0, 1.0)
+        bound = DROPS[of.precision]
+        drop = Estimate(1.0) if figures.top1_change is None else negate(figures.top1_change)
         top1 = 0.0 if figures.top1 is None else figures.top1.value
         value = (
             f"{result.status}: {points(drop.value, drop.interval)} points, top-1 {top1:.2%} of {figures.images}; "

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 PACKAGES = ("exporter", "runtimes", "benchmarks")
+FACE = "rexport"
 TESTS = "tests"
 SCRIPTS = "scripts"
 
@@ -63,7 +64,7 @@ class Source:
 
 @dataclass(frozen=True)
 class House:
-    """A house is the whole code base: the three packages, their tests and the developers' programs."""
+    """A house is the whole code base: the three packages, their Python face, the tests and the developers' programs."""
 
     packages: tuple[Source, ...]
     tests: tuple[Source, ...]
@@ -85,7 +86,7 @@ def read_house(root: Path) -> House:
     missing = [name for name in (*PACKAGES, TESTS) if not (root / name).is_dir()]
     if missing:
         raise MissingFolderError(f"{root} has no folder {', '.join(missing)}; --root names the root of the repository")
-    packages = tuple(source for name in PACKAGES for source in _read_folder(root, name))
+    packages = tuple(source for name in (*PACKAGES, FACE) for source in _read_folder(root, name))
     return House(packages, _read_folder(root, TESTS), _read_folder(root, SCRIPTS))
 
 

@@ -168,8 +168,8 @@ def change(of: Figures | Result, **changes: Any) -> Figures:
 
 
 def estimate(value: float, interval: tuple[float, float] | None = None) -> Estimate:
-    """With the value as both ends where no interval is named."""
-    return Estimate(value, *(interval or (value, value)))
+    """Without an interval where none is named."""
+    return Estimate(value, *(interval or ()))
 
 
 EMPTY = Result(
@@ -223,7 +223,7 @@ REFERENCE = change(
     top5=estimate(0.9981),
     images=10_000,
     agreement=estimate(1.0),
-    drop=estimate(0.0, (-0.0002, 0.0002)),
+    top1_change=estimate(0.0, (-0.0002, 0.0002)),
 )
 
 FASTER = change(
@@ -240,7 +240,7 @@ FASTER = change(
     verdict="faster",
     agreement=estimate(0.9999),
     top1=estimate(0.9349, wilson(9349, 10_000)),
-    drop=estimate(0.0012, (-0.0005, 0.0029)),
+    top1_change=estimate(-0.0012, (-0.0029, 0.0005)),
 )
 
 H200 = Gpu("NVIDIA H200", "GPU-0", "580.159.03", "13.0", "9.0", 150_754_820_096, 1980, 700.0)

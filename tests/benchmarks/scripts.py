@@ -61,9 +61,16 @@ def foreign(folder: Path, script: Script = SCRIPT, name: str = "net.fake") -> Pa
 
 
 def artifact(
-    folder: Path, script: Script = SCRIPT, name: str = "net.fake", trained: bool = True, dataset: str | None = None
+    folder: Path,
+    script: Script = SCRIPT,
+    name: str = "net.fake",
+    trained: bool = True,
+    dataset: str | None = None,
+    weights: str | None = None,
+    precision: str = "fp32",
 ) -> Path:
-    """A scripted file with a manifest and test vectors; the vectors are those of a scale of 1."""
+    """A scripted file with a manifest and test vectors; the vectors are those of a scale of 1. Files of the same
+    ``weights`` are of one network; by default each has its own."""
     model = foreign(folder, script, "model.tmp")
     vectors = folder / "vectors.tmp"
     inputs = _inputs(script)
@@ -78,8 +85,8 @@ def artifact(
         sha256=files.sha256_of(model),
         size_bytes=model.stat().st_size,
         variant={"name": "resnet20"},
-        weights=Weights("bundled" if trained else "random", trained, "0" * 64, seed=0),
-        precision="fp32",
+        weights=Weights("bundled" if trained else "random", trained, digest_of(weights or str(target)), seed=0),
+        precision=precision,
         inputs=script.inputs,
         outputs=script.outputs,
         labels=None,
@@ -92,6 +99,11 @@ def artifact(
         vectors=FileRecord(vectors_name(target, digest), digest),
     )
     return publish(model, target, manifest, vectors).path
+
+
+def digest_of(text: str) -> str:
+    """A digest that stands for that of weights."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _inputs(script: Script) -> Array:

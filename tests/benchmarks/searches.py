@@ -95,7 +95,7 @@ def searched(
 ) -> TuningResult:
     """What a search finds in what the script says, before the finals."""
     findings = TuningResult(goal)
-    asked = request or BenchmarkRequest(subjects=("resnet20",), backends=TRIED)
+    asked = request or BenchmarkRequest(subjects=("resnet20",), backends=TRIED, baseline="pytorch")
     for result in harness.measure(TuningSearch(of, asked, findings).one_by_one()):
         findings.results.append(result)
     return findings

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from benchmarks import cli
 from benchmarks.analysis.figures import Figures
+from benchmarks.commands import options
 from benchmarks.commands.measure import run
-from benchmarks.commands.progress import CLEAR_LINE
 from benchmarks.harness import run as harness_run
 from benchmarks.records import store
 from benchmarks.records.plan import LEAST_PROCESSES, MOST_PROCESSES
@@ -30,6 +32,7 @@ from tests.benchmarks.terminals import Terminal
 from tests.exporter.command_line import here
 from tests.processes import default_interrupt
 from tests.refusals import error_codes, refuses
+from tests.screens import watch
 
 RBENCH = (sys.executable, "-m", "benchmarks.cli")
 TIMED = replace(SCRIPT, delays_s=(0.001,))
@@ -44,12 +47,14 @@ def rbench(*arguments: object, timeout: float = 60) -> subprocess.CompletedProce
 
 def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
     path = artifact(tmp_path, TIMED)
-    out, lines = tmp_path / "deep" / "out", tmp_path / "lines.jsonl"
+    out, lines = tmp_path / "out", tmp_path / "lines.jsonl"
     asked = ("run", path, "--threads", 1, "--batch", 1, "--batch", 2, *SHORT, "--processes", 2)
     done = rbench(*asked, "-o", out, "--json", lines)
     assert done.returncode == 0
-    steps = [line.split(" · ") for line in done.stderr.splitlines()]
-    assert steps == [["net.fake", "fake fp32", f"batch {batch}", "1 thread"] for batch in (1, 2)]
+    plan, *begun = done.stderr.splitlines()
+    assert plan.startswith("Plan: 1 network x 1 backend x 2 batch sizes = 2 configurations, 2 processes each; about ")
+    steps = [line.split(" · ") for line in begun]
+    assert steps == [[f"[{batch}/2] fake fp32", f"batch {batch}", "1 thread"] for batch in (1, 2)]
     assert "net.fake · resnet20," in done.stdout
     assert "\x1b" not in done.stdout
     *table, page = done.stdout.splitlines()
@@ -84,30 +89,22 @@ def test_a_run_prints_a_table_and_writes_its_files(tmp_path: Path) -> None:
 
 
 def test_a_terminal_shows_one_line_and_the_time_left(tmp_path: Path) -> None:
-    with Terminal(columns=40) as terminal:
-        done = subprocess.run(
-            [*RBENCH, *map(str, ("run", artifact(tmp_path, TIMED), *SHORT, "--processes", 2))],
-            stdout=subprocess.PIPE,
-            stderr=terminal.descriptor,
-            text=True,
-            timeout=60,
-        )
-        first, *lines = terminal.read().split(CLEAR_LINE)
-    assert (done.returncode, first, lines[-1]) == (0, "", "")
-    assert max(map(len, lines)) == 39
-    assert not any("\n" in line for line in lines)
-    assert lines[0].startswith("net.fake · ")
-    left = [line for line in lines if " s left · net.fake: process 2 of 2" in line]
-    assert left
-    assert not any("left" in line for line in lines[:4])  # there is nothing yet to estimate from
-    assert "\x1b" not in done.stdout
+    command = [*RBENCH, *map(str, ("run", artifact(tmp_path, TIMED), *SHORT, "--processes", 2))]
+    session = watch(command, 100, stdout=tmp_path / "stdout")
+    plan = " ".join(session.lines)  # it may take two lines
+    assert (session.code, plan.split(":")[0], plan.count("Plan")) == (0, "Plan", 1)
+    begun, *_, last = [status for status in session.statuses() if status.startswith("[1/1]")]
+    assert "fake fp32 · batch 1" in begun
+    assert " left" in begun
+    assert "process 2 of 2" in last
+    assert "\x1b" not in (tmp_path / "stdout").read_text()
 
 
 def test_a_raw_int8_network_is_compared_with_fp32(tmp_path: Path) -> None:
     lines = tmp_path / "lines.jsonl"
     done = rbench(
         *("run", "resnet20", "--weights", "bundled", "--input", "raw", "--precision", "int8"),
-        *("--calibration-images", 50, "--backend", "onnxruntime"),
+        *("--calibration-images", 50, "--backend", "onnxruntime", "--baseline", "pytorch"),
         *("--threads", 1, "--limit", 200, *SHORT, "--json", lines),
         timeout=280,
     )
@@ -118,23 +115,80 @@ def test_a_raw_int8_network_is_compared_with_fp32(tmp_path: Path) -> None:
     of = figures.result.identity
     assert (of.backend, of.precision, of.subject, figures.images) == ("onnxruntime", "int8", "resnet20", 200)
     assert (figures.result.ran.arithmetic or "").startswith("int8")
-    assert reference.drop is not None
-    assert reference.drop.value == 0.0
+    assert reference.top1_change is not None
+    assert reference.top1_change.value == 0.0
     assert reference.top1 is not None
     assert figures.top1 is not None
-    assert figures.drop is not None
-    assert figures.drop.value == pytest.approx(reference.top1.value - figures.top1.value)
-    assert figures.drop.low <= figures.drop.value <= figures.drop.high
-    assert "int8: logits' error" in done.stderr
+    assert figures.top1_change is not None
+    assert figures.top1_change.value == pytest.approx(figures.top1.value - reference.top1.value)
+    low, high = figures.top1_change.interval or (1.0, 0.0)
+    assert low <= figures.top1_change.value <= high
+    assert "int8: logit error" in done.stderr
 
 
-def test_cuda_graphs_are_a_wish_of_the_user(tmp_path: Path) -> None:
-    lines = tmp_path / "lines.jsonl"
-    options = (*SHORT, "--json", lines, "--backend", "fake", "--device", "cuda")
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[BenchmarkRequest]:
+    """What ``rbench run`` asks for; a result is given without measuring. There is a GPU."""
+    requests: list[BenchmarkRequest] = []
+
+    def found(request: BenchmarkRequest, _: RunListener) -> Iterator[Result]:
+        requests.append(request)
+        yield change_facts(FASTER.result, quick=request.quick)
+
+    monkeypatch.setattr(harness_run, "run", found)
+    monkeypatch.setattr(options, "require_device", lambda _: None)
+    return requests
+
+
+def invoke(*arguments: str) -> click.testing.Result:
+    return CliRunner().invoke(cli.rbench, arguments)
+
+
+def test_cuda_graphs_are_a_wish_of_the_user(asked: list[BenchmarkRequest]) -> None:
     for more in ((), ("--no-cuda-graphs",), ("--cuda-graphs",)):
-        assert rbench("run", artifact(tmp_path), *options, *more).returncode == 5
-    faked = [result for result in store.read(lines) if result.identity.backend == "fake"]
-    assert [result.asked.cuda_graphs for result in faked] == [True, False, True]
+        done = invoke("run", "net.fake", "--device", "cuda", *more)
+        assert "no effect" not in done.stderr
+    assert [request.cuda_graphs for request in asked] == [True, False, True]
+
+
+def test_quick_is_short_and_said_to_be_preliminary(asked: list[BenchmarkRequest], tmp_path: Path) -> None:
+    done = invoke("run", "--quick", "--json", str(tmp_path / "lines.jsonl"), "-o", str(tmp_path / "out"))
+    assert asked[0] == replace(
+        BenchmarkRequest(quick=True, duration_s=0.1, warmup_limit_s=1.0, processes=1, limit=500, roofline=False),
+        command=asked[0].command,
+    )
+    shown = [done.stdout, *((tmp_path / "out" / f"results.{end}").read_text() for end in ("md", "html"))]
+    assert all("preliminary (--quick)" in text for text in shown)
+    assert json.loads((tmp_path / "lines.jsonl").read_text())["asked"]["quick"] is True
+    assert "PRELIMINARY: measured with --quick, in short samples" in shown[0]
+    assert "preliminary" not in invoke("run").stdout.lower()
+    invoke("run", "--quick", "--processes", "3", "--limit", "7", "--roofline")
+    assert (asked[2].processes, asked[2].limit, asked[2].roofline, asked[2].duration_s) == (3, 7, True, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "notices"),
+    [
+        (("--calibration", "d", "--target", "tensorrt"), ["without --precision int8: --calibration, --target"]),
+        (("--calibration", "d", "--precision", "int8"), []),
+        (("--weights", "bundled", "--input", "raw"), ["on a model file: --weights, --input"]),
+        (("--no-cuda-graphs",), ["on a CPU: --cuda-graphs"]),
+        (("--processes", "3", "--budget", "5"), ["with a number of processes: --budget"]),
+        (("--processes", "3", "--limit", "5"), []),
+    ],
+)
+def test_options_without_effect_are_notices(
+    arguments: tuple[str, ...], notices: list[str], asked: list[BenchmarkRequest], tmp_path: Path
+) -> None:
+    done = invoke("run", str(artifact(tmp_path)), *arguments)
+    assert (done.exit_code, len(asked)) == (0, 1)
+    assert done.stderr.splitlines() == [f"warning[options-without-effect]: no effect {notice}" for notice in notices]
+
+
+def test_the_columns_are_explained_on_demand(asked: list[BenchmarkRequest]) -> None:
+    short, explained = (invoke("run", *more).stdout for more in ((), ("--explain",)))
+    assert asked
+    assert len(explained.splitlines()) > len(short.splitlines()) + 5
 
 
 def test_untrained_weights_are_marked(tmp_path: Path) -> None:
@@ -146,7 +200,7 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
     ("arguments", "exit_code", "code", "value"),
     [
         (["run", "resnet21"], 2, "variant-unknown", "'resnet21'"),
-        (["run", "x.onnx"], 6, "file-access-failed", "x.onnx"),
+        (["run", "x.onnx"], 6, "model-missing", "x.onnx"),
         (["run", "--batch", "0", "x.onnx"], 2, "usage", "'--batch'"),
         (["run", "--duration", "nan", "x.onnx"], 2, "seconds-not-positive", "nan"),
         (["run", "--processes", "0", "x.onnx"], 2, "usage", "'--processes'"),
@@ -154,8 +208,6 @@ def test_untrained_weights_are_marked(tmp_path: Path) -> None:
         (["run", "--backend", "nothing", "x.onnx"], 2, "backend-unknown", "'nothing'"),
         (["run", "--runtime", "nothing", "x.onnx"], 2, "backend-unknown", "'nothing'"),
         (["run", "--precision", "fp64", "x.onnx"], 2, "usage", "'fp64'"),
-        (["run", "--calibration", "d", "x.onnx"], 2, "option-needs-precision", "--calibration"),
-        (["run", "--target", "tensorrt", "x.onnx"], 2, "option-needs-precision", "--target"),
         (["tune", "x.onnx", "--max-drop", "101"], 2, "usage", "'--max-drop'"),
         (["tune", "x.onnx", "--threads", "100000"], 2, "threads-out-of-range", "100000"),
         (["tune", "resnet21"], 2, "variant-unknown", "'resnet21'"),
@@ -200,8 +252,8 @@ def test_a_file_that_can_no_longer_be_written_loses_no_table(
             raise ResourceError("full", code="disk-full", path="lines.jsonl", errno=28)
 
     monkeypatch.setattr(ResultsFile, "append", full_after_one)
-    options = ["--duration", "0.02", "--processes", "1", "--rounds", "2", "--no-roofline"]
-    arguments = [str(artifact(tmp_path, TIMED)), *options, "--json", str(tmp_path / "lines.jsonl")]
+    short = ["--duration", "0.02", "--processes", "1", "--rounds", "2", "--no-roofline"]
+    arguments = [str(artifact(tmp_path, TIMED)), *short, "--json", str(tmp_path / "lines.jsonl")]
     with refuses(ResourceError, "disk-full", "lines.jsonl"):
         run.main(arguments, standalone_mode=False)
     printed = capsys.readouterr().out
@@ -232,22 +284,11 @@ def test_strict_fails_on_a_machine_that_was_not_quiet(
     )
 
 
-def test_without_a_word_the_bundled_model_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[BenchmarkRequest] = []
-
-    def found(request: BenchmarkRequest, _: RunListener) -> Iterator[Result]:
-        asked.append(request)
-        yield FASTER.result
-
-    monkeypatch.setattr(harness_run, "run", found)
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(cli.rbench, [])
-    assert done.exit_code == 0
-    assert done.stdout.splitlines()[-1] == "rbench-results/results.html"
-    assert "<table" in (tmp_path / "rbench-results/results.html").read_text()
+def test_without_a_model_the_bundled_one_is_measured(asked: list[BenchmarkRequest]) -> None:
+    assert invoke("run").exit_code == 0
     assert asked == [replace(BenchmarkRequest(), command=asked[0].command)]
-    help_text = CliRunner().invoke(cli.rbench, ["run", "--help"]).stdout
-    assert f"Default: {LEAST_PROCESSES} to {MOST_PROCESSES}" in " ".join(help_text.split())
+    help_text = invoke("run", "--help").stdout
+    assert f"default: {LEAST_PROCESSES} to {MOST_PROCESSES}" in " ".join(help_text.split())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -257,17 +298,17 @@ def test_an_early_end_keeps_rows_and_ends_the_workers(tmp_path: Path, number: in
     quick, slow = artifact(tmp_path, TIMED, "quick.fake"), artifact(tmp_path, TIMED, "slow.fake")
     out = tmp_path / "out"
     with Terminal(columns=100) as terminal:
-        options = ("--backend", "fake", *SHORT, "--processes", 2, "--rounds", 1000, "-o", out)
+        long = ("--backend", "fake", *SHORT, "--processes", 2, "--rounds", 1000, "-o", out)
         with default_interrupt():
             process = subprocess.Popen(
-                [*RBENCH, *map(str, ("run", quick, slow, *options))],
+                [*RBENCH, *map(str, ("run", quick, slow, *long))],
                 stdout=subprocess.PIPE,
                 stderr=terminal.descriptor,
                 text=True,
                 start_new_session=True,
             )
         shown, deadline = "", time.monotonic() + 60
-        while time.monotonic() < deadline and "slow.fake: process 2 of 2" not in shown:
+        while time.monotonic() < deadline and not re.search(r"\[2/2\][^\r]*process 2 of 2", shown):
             shown += terminal.read()
             time.sleep(0.005)
         process.send_signal(number)
@@ -277,6 +318,7 @@ def test_an_early_end_keeps_rows_and_ends_the_workers(tmp_path: Path, number: in
     assert time.monotonic() - start < 10
     assert process.returncode == code
     assert "Incomplete" in printed
+    assert f"2 of 2 configurations were measured; they are in {out}/results.jsonl" in shown
     assert "quick.fake" in printed
     assert "Traceback" not in shown
     results = [result for result in store.read(out / "results.jsonl") if result.identity.backend == "fake"]
@@ -314,3 +356,21 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == "0 []"
     assert "run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (("lo",), {"load"}),
+        (("paper", "deg"), {"degradation"}),
+        (("load", "--shape", "S"), {"single-stream", "server"}),
+        (("run", "--baseline", "open"), {"openvino"}),
+        (("run", "resnet5"), {"resnet50", "resnet56", "resnet5"}),  # the last one stands for files
+        (("completion", ""), {"bash", "zsh", "fish"}),
+    ],
+)
+def test_a_shell_completes_commands_and_names(words: tuple[str, ...], completed: set[str]) -> None:
+    line = " ".join(["rbench", *words[:-1], words[-1] or "''"])
+    asked = {"_RBENCH_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+    answer = CliRunner(env=asked).invoke(cli.rbench, prog_name="rbench").output
+    assert {line.split(",", 1)[1] for line in answer.splitlines()} == completed

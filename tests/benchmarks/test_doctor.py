@@ -12,7 +12,7 @@ from benchmarks import doctor
 from benchmarks.doctor import findings as findings_module
 from benchmarks.doctor import sample_model, smoke_tests
 from benchmarks.doctor.findings import DoctorReport, Finding, Status, Topic, from_message, split_commands
-from benchmarks.doctor.gpu_probe import UNASKED, probe_gpus
+from benchmarks.doctor.gpu_probe import NOT_PROBED, probe_gpus
 from benchmarks.doctor.smoke_tests import SmokeTest
 from benchmarks.machine.environment import environment
 from benchmarks.process.job import JobOutcome
@@ -139,7 +139,7 @@ def test_wrong_answers_are_a_finding() -> None:
     program = (sys.executable, "-P", "-c", spoilt)
     found = smoke_tests.run_smoke_test(SmokeTest(row("onnxruntime"), "cpu"), lambda _: None, program=program)
     assert (found.status, found.code) == ("broken", "backend-broken")
-    assert "no parity" in found.what
+    assert "do not match" in found.what
 
 
 def test_a_format_without_a_sample_is_a_warning() -> None:
@@ -220,7 +220,7 @@ def test_a_driver_library_that_ends_its_process_is_named(
     seen, ending = probe_gpus()
     assert value in (ending or "")
     assert seen.environment.gpus == ()
-    assert str(seen.cuda) == seen.nvml == str(UNASKED)
+    assert str(seen.cuda) == seen.nvml == str(NOT_PROBED)
 
 
 def test_a_driver_library_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_words_in_parentheses_stay_in_the_message(rest: str) -> None:
 
 
 def report(*findings: Finding) -> DoctorReport:
-    healthy = all(each.status != "broken" for each in findings)
+    healthy = not findings_module.nothing_runs(findings) and all(each.status != "broken" for each in findings)
     return DoctorReport("1", "/somewhere", replace(environment(), gpus=()), healthy, findings)
 
 
@@ -274,13 +274,14 @@ def test_the_text_begins_each_line_with_the_status_and_fits() -> None:
     topics: tuple[Topic, ...] = ("machine", "runtimes")
     long = "many words " * 30
     findings = [finding(topic, "a thing", "missing", long, ("pip install 'x'",)) for topic in topics]
+    findings.append(finding("runtimes", "openvino on cpu", "warning", "it works"))
     lines = list(findings_module.format_report(report(*findings)))
     assert lines[:2] == ["machine", lines[1]]
     assert lines[1].split(":")[0].split() == ["missing", "a", "thing"]
     assert lines.count("         $ pip install 'x'") == 2
     assert max(map(len, lines)) <= 100
     assert not any(line != line.rstrip() for line in lines)
-    assert "2 optional things" in lines[-1]
+    assert "2 optional components" in lines[-1]
 
 
 def test_the_verdict_names_what_is_broken() -> None:
@@ -289,6 +290,21 @@ def test_the_verdict_names_what_is_broken() -> None:
         finding("machine", "load average", "warning", "high"),
     )
     assert findings_module.verdict(report(*findings)).split("; ") == ["broken: openvino on cpu", "1 warning"]
+
+
+def test_the_first_line_says_that_nothing_runs() -> None:
+    findings = (
+        finding("machine", "memory", "ok", "8 GiB"),
+        finding("runtimes", "openvino", "missing", "not installed"),
+    )
+    first, command, *_, last = findings_module.format_report(report(*findings))
+    assert first == "no backend can run a model here:"
+    assert command.split() == ["$", "pip", "install", "'rexport[cpu]'"]
+    assert last == "no backend can run a model here; 1 optional component is missing"
+    assert not report(*findings).healthy
+    works = (*findings, finding("runtimes", "onnxruntime on cpu", "ok", "it works"))
+    assert report(*works).healthy
+    assert "no backend" not in " ".join(findings_module.format_report(report(*works)))
 
 
 def test_every_topic_has_a_title() -> None:
@@ -302,6 +318,7 @@ def test_the_whole_examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     put_module(tmp_path, monkeypatch, "openvino", MODULES["crashing"])
     heard: list[str] = []
     found = doctor.examine(heard.append)
+    assert not findings_module.nothing_runs(found.findings)
     by_subject = {each.subject: each for each in found.findings if each.topic == "runtimes"}
     assert by_subject["onnxruntime on cpu"].status == "ok"
     assert by_subject["openvino on cpu"].status == "broken"

@@ -10,12 +10,13 @@ import pytest
 from benchmarks.process import worker_process
 from benchmarks.process.job import Job
 from benchmarks.records.plan import Plan
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from scripts.figures import instrument
 from scripts.figures.slowed_worker import call_slowed
 from tests.benchmarks.scripts import SCRIPT, artifact
 
 
-@pytest.mark.parametrize(("gap", "verdict"), [(0.0, "tie"), (0.05, "slower"), (-0.05, "faster")])
+@pytest.mark.parametrize(("gap", "verdict"), [(0.0, NO_DIFFERENCE), (0.05, "slower"), (-0.05, "faster")])
 def test_verdicts_on_a_hundred_seeded_runs_are_right(tmp_path: Path, gap: float, verdict: str) -> None:
     """On a virtual clock, with noise of processes, turns and calls, stalls, drift and a step; all of the harness takes
     part but its processes."""

@@ -39,8 +39,8 @@ def called(*arguments: object) -> str:
 def test_the_page_of_a_folder(results: Path) -> None:
     assert called(results) == "report.html\n"
     text = Path("report.html").read_text()
-    assert "<title>rbench</title>" in text
-    assert "0.410 [" in text
+    assert " – rbench</title>" in text
+    assert "0.410 <small>±" in text
     assert text.count("<figure") >= 2
 
 
@@ -48,7 +48,7 @@ def test_several_files_a_title_and_markdown(results: Path, tmp_path: Path) -> No
     other = kept(tmp_path / "other", Figures(change_facts(FASTER.result, subject="resnet56.onnx")))
     said = called(results / "results.jsonl", other, "-o", "page.html", "--markdown", "note.md", "--title", "Both")
     assert said == "page.html\nnote.md\n"
-    assert "<title>Both</title>" in Path("page.html").read_text()
+    assert " – Both</title>" in Path("page.html").read_text()
     note = Path("note.md").read_text()
     assert note.startswith("# Both\n")
     assert "resnet20.onnx" in note
@@ -89,7 +89,7 @@ def test_what_is_read_is_not_written_over(results: Path, option: str) -> None:
 
 
 def test_files_that_are_not_rows(results: Path, tmp_path: Path) -> None:
-    with refuses(ResourceError, "file-access-failed", "nowhere"):
+    with refuses(ResourceError, "results-file-missing", "nowhere"):
         called("nowhere")
     (tmp_path / "empty.jsonl").touch()
     with refuses(ArtifactError, "rows-missing", "empty.jsonl"):
@@ -119,7 +119,7 @@ def test_the_page_of_a_folder_of_findings(found: Path) -> None:
     assert called(found) == "report.html\n"
     text = Path("report.html").read_text()
     assert text.count("<figure") == 4
-    assert text.index(degradation().title) < text.index("<h2>Layer responses")
+    assert text.index("<h2>Degradation: ") < text.index("<h2>Responses: ")
     assert "no rows" not in text
 
 
@@ -131,17 +131,18 @@ def test_rows_and_findings_together_each_once(found: Path, results: Path) -> Non
     )
     assert said == "a.html\n"
     text = Path("a.html").read_text()
-    assert text.count("<h2>Layer responses") == text.count(f"<h2>{degradation().title}") == 1
-    assert text.index("0.410 [") < text.index("<h2>Layer responses")
+    assert text.count("<h2>Responses: ") == text.count("<h2>Degradation: ") == 1
+    assert text.index("0.410 ") < text.index("<h2>Responses: ")
 
 
 def test_findings_as_markdown(found: Path) -> None:
     text = called(found, "--markdown", "-")
-    assert text.startswith(f"# rbench\n\n## {degradation().title}\n\n**Confirmed")
+    assert text.startswith("# rbench\n\n**2 of 3 claims reproduced")
+    assert f"## {degradation().title}\n\n**Degradation: 2 of 2 claims reproduced**" in text
     cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| resnet20")]
     assert ["resnet20", "8.80 ± 0.21", "3.40 ± 0.09", "8.75"] in cells
     assert f"\n    {degradation().provenance.command}" in text
-    assert [line for line in text.splitlines() if line.startswith("- **confirmed**")]
+    assert [line for line in text.splitlines() if line.startswith("- **reproduced**")]
     assert text.count("<details>") == text.count("</details>") == 2
 
 

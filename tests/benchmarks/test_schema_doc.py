@@ -1,4 +1,4 @@
-"""SCHEMA.md against the dataclasses: every field with its type, unit and version, and none that is not there."""
+"""docs/schema.md against the dataclasses: every field with its type, unit and version, and none that is not there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.compare.compare import ComparisonReport, check_facts
 from benchmarks.records import result, store
 from benchmarks.records.result import Result
 
-DOCUMENT = Path(result.__file__).with_name("SCHEMA.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs/schema.md").read_text()
 
 UNITS = {
     "_per_s": "1/s",
@@ -34,7 +34,18 @@ UNITS = {
 """Of a field, by the longest of these that its name ends in."""
 
 NEW = (
-    *("Result", "Identity", "Asked", "Ran", "Evaluation", "GpuUse", "RoofInputs", "RecordedFigures", "Estimate"),
+    *(
+        "Baseline",
+        "Result",
+        "Identity",
+        "Asked",
+        "Ran",
+        "Evaluation",
+        "GpuUse",
+        "RoofInputs",
+        "RecordedFigures",
+        "Estimate",
+    ),
     *("Reason", "Figures"),
 )
 SINCE = {
@@ -162,7 +173,7 @@ def test_the_examples_have_the_figures_of_their_facts(tmp_path: Path) -> None:
     assert [result.status for result in results] == ["skipped", "ok"]
     for line, figures in zip(lines, Figures.of_all(results), strict=True):
         assert {name: value for name, value in figures.as_json().items() if value is not None} == line["figures"]
-        check_facts(figures.result, "SCHEMA.md")
+        check_facts(figures.result, "schema.md")
     assert [len(process.latency.rounds_s) for process in results[1].samples] == [2, 2]
 
 

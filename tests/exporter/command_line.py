@@ -70,6 +70,14 @@ def here(main: Callable[[], object], *arguments: str | Path | float, cwd: Path |
     return Result(ended.value.code, out.getvalue(), errors.getvalue())
 
 
+def with_rexport(folder: Path) -> dict[str, str]:
+    """An environment in whose path the command ``rexport`` is this repository's: a script in the folder."""
+    script = folder / "rexport"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m exporter.cli "$@"\n')
+    script.chmod(0o755)
+    return environment() | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
 def driven(graph: Path, pause: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Starts the command under ``tests.exporter.driver``; the caller waits for it."""
     command = [sys.executable, "-m", "tests.exporter.driver", str(graph), pause, *map(str, arguments)]

@@ -7,6 +7,7 @@ until a signal comes.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -26,7 +27,7 @@ PAUSE_S = 120
 
 
 def _pause() -> None:
-    print("pausing", file=sys.stderr, flush=True)  # noqa: T201
+    logging.getLogger("rexport").info("pausing")
     time.sleep(PAUSE_S)
 
 

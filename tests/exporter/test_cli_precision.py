@@ -31,7 +31,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert result.code == 0, result.stderr
     assert result.stdout == f"{folder}/resnet20.onnx\n"
-    assert re.search(r"^int8: .*\d\.\d\d% on 100 images", result.stderr, re.MULTILINE)
+    assert re.search(r"^int8: .*\d\.\d\d % on 100 images", result.stderr, re.MULTILINE)
     return folder / "resnet20.onnx"
 
 
@@ -121,7 +121,7 @@ def test_a_program_is_typed_as_an_onnx_file_is(tmp_path: Path) -> None:
         tmp_path / "x.pt2",
     )
     assert result.code == 0, result.stderr
-    assert re.search(r"^bf16: .*\d\.\d\d% on 60 images", result.stderr, re.MULTILINE)
+    assert re.search(r"^bf16: .*\d\.\d\d % on 60 images", result.stderr, re.MULTILINE)
     manifest = Artifact.read(tmp_path / "x.pt2").manifest
     assert manifest is not None
     assert manifest.gate is not None

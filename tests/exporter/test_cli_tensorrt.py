@@ -113,7 +113,7 @@ def test_the_hint_of_a_damaged_engine_mends_it(built: Path, tmp_path: Path) -> N
     ("arguments", "exit_code", "code", "values"),
     [
         ([], 2, "usage", ["'ARTIFACT.onnx|VARIANT'"]),
-        (["resnet51"], 2, "variant-unknown", ["'resnet51'", "resnet18"]),
+        (["resnet51"], 2, "variant-unknown", ["'resnet51'", "resnet50"]),
         (["missing.onnx"], 6, "file-access-failed", ["missing.onnx"]),
         (["folder/"], 6, "file-not-regular", ["folder"]),
         (["page.onnx"], 3, "file-not-model", ["page.onnx", "HTML"]),
@@ -142,7 +142,7 @@ def test_the_hint_of_a_damaged_engine_mends_it(built: Path, tmp_path: Path) -> N
         (["resnet20", "--flavor", "rtx", "--hardware-compat", "ampere+"], 2, "setting-unsupported", ["TensorRT-RTX"]),
         (["resnet20", "--flavor", "rtx", "--timing-cache", "times"], 2, "setting-unsupported", ["TensorRT-RTX"]),
         (["resnet20", "--precision", "int4"], 2, "usage", ["'int4'", "'fp32'"]),
-        (["resnet20", "--calibration", "x"], 2, "calibration-needs-int8", ["fp32"]),
+        (["resnet20", "--timing-cache", "no/times"], 6, "folder-missing", ["mkdir -p no"]),
         (["resnet20", "-o", "page.onnx/x.engine"], 6, "file-access-failed", ["page.onnx"]),
         (["resnet20", "-o", "x.onnx"], 2, "engine-name-onnx", ["x.onnx", "NAME.engine"]),
     ],
@@ -225,8 +225,13 @@ def test_every_option_is_an_engines_or_a_networks() -> None:
     command = cli.cli.commands["tensorrt"]
     names = {parameter.name for parameter in command.params if parameter.expose_value}
     of_network = {parameter.name for parameter in cli.cli.commands["onnx"].params if parameter.expose_value}
-    assert names - {"source"} - set(engine_options.ENGINE) == of_network - {"variant", "out", "force", "target"}
-    assert set(engine_options.ENGINE) <= names
+    assert names - {"source"} - set(engine_options.ENGINE_PARAMETERS) == of_network - {
+        "variant",
+        "out",
+        "force",
+        "target",
+    }
+    assert set(engine_options.ENGINE_PARAMETERS) <= names
 
 
 def _profiles(**given: int | tuple[str, ...]) -> tuple[Profile, ...]:
@@ -259,7 +264,7 @@ def test_every_setting_has_an_option() -> None:
     """``tf32`` is the graph's own."""
     fields = {field.name for field in dataclasses.fields(Settings)} - {"tf32"}
     options = {"profile": "profiles", "workspace": "workspace_bytes", "compute_capability": "targets"}
-    assert fields <= {options.get(name, name) for name in engine_options.ENGINE}
+    assert fields <= {options.get(name, name) for name in engine_options.ENGINE_PARAMETERS}
 
 
 @pytest.mark.parametrize(

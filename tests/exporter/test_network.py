@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,10 @@ def test_missing_labels_are_named(tmp_path: Path) -> None:
         read_labels(tmp_path / "none.txt", 3, SILENT)
 
 
+def test_the_number_of_labels_may_be_open(tmp_path: Path) -> None:
+    assert read_labels(labels_file(tmp_path, b"cat\ndog\n"), None, SILENT) == ("cat", "dog")
+
+
 def test_doubled_labels_are_noticed(tmp_path: Path) -> None:
     notices, listener = recording()
     read_labels(labels_file(tmp_path, b"cat\ndog\ncat\n"), 3, listener)
@@ -93,8 +98,23 @@ def test_statistics_that_do_not_fit_are_refused(
 def test_the_target_is_a_file_or_in_a_folder(tmp_path: Path) -> None:
     assert ExportRequest(BASIC, f"{tmp_path}").target(".onnx") == tmp_path / "small-basic.onnx"
     assert ExportRequest(BASIC, f"{tmp_path}/new/").target(".onnx") == tmp_path / "new" / "small-basic.onnx"
-    assert ExportRequest(BASIC, f"{tmp_path}/other/own.model").target(".onnx") == tmp_path / "other" / "own.model"
-    assert sorted(place.name for place in tmp_path.iterdir()) == ["new", "other"]
+    assert ExportRequest(BASIC, f"{tmp_path}/new/own.model").target(".onnx") == tmp_path / "new" / "own.model"
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["new"]
+
+
+def test_a_new_folder_is_announced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(logging.getLogger("rexport"), "info", lambda words, *values, **_: lines.append(words % values))
+    for _ in range(2):
+        ExportRequest(BASIC, f"{tmp_path}/a/b/").target(".onnx")
+    assert lines == [f"created the folder {tmp_path}/a/b"]
+
+
+def test_the_folder_of_a_file_is_not_made(tmp_path: Path) -> None:
+    folder = tmp_path / "a b" / "c"
+    with refuses(ResourceError, "folder-missing", folder, f"mkdir -p '{folder}'"):
+        ExportRequest(BASIC, f"{folder}/x.onnx").target(".onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_target_needs_force(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def assert_near(found: Array, expected: Array, tolerance: float = TOLERANCE["fp3
 
 def test_it_runs_on_the_gpu_and_says_so(runtime: Runtime, backend: Backend) -> None:
     about = runtime.description
-    assert (about.backend, about.device, about.passed_over) == (backend.name, "cuda", ())
+    assert (about.backend, about.device, about.skipped_backends) == (backend.name, "cuda", ())
     assert "CPU" not in about.provider
 
 
@@ -220,7 +220,7 @@ def test_auto_takes_a_backend_of_the_gpu(samples: Samples) -> None:
         if any("onnx" in row.formats for row in able):
             assert opened.description.device == "cuda"
         else:
-            assert opened.description.passed_over
+            assert opened.description.skipped_backends
 
 
 def test_the_driver_tells_of_the_gpu_that_cuda_uses() -> None:

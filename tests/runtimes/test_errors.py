@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtimes import errors
-from runtimes.errors import MAX_QUOTED, ArtifactError, ResourceError, RexportError, quote
+from runtimes.errors import MAX_QUOTED, ArtifactError, ResourceError, RexportError, nearest, quote, suggest
 
 CODES = {
     "CheckFailedError": 1,
@@ -75,3 +75,38 @@ def test_system_errors_keep_their_number() -> None:
     assert error.what.startswith("cannot write")
     assert error.what.endswith(os.strerror(errno.ENOSPC))
     assert ResourceError("no memory").errno is None
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "df -h 'a b' shows the space that is left"),
+        (errno.EACCES, "ls -ld 'a b' shows who may use it"),
+        (errno.ENOENT, None),
+    ],
+)
+def test_system_errors_name_the_command_that_shows_more(number: int, hint: str | None) -> None:
+    assert ResourceError.from_os(OSError(number, os.strerror(number)), "a b/out.onnx", "write").hint == hint
+
+
+KNOWN = ("resnet18", "resnet50", "resnet56", "plain18", "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("resnet5O", "resnet50"),
+        ("RESNETl8", "resnet18"),
+        ("resnet57", "resnet50"),
+        ("onxruntime", "onnxruntime"),
+        ("vgg16", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_name_is_what_was_meant(typed: str, meant: str | None) -> None:
+    assert nearest(typed, KNOWN) == meant
+    assert suggest(typed, KNOWN) == (f"did you mean {meant}?" if meant else f"one of {', '.join(KNOWN)}")
+
+
+def test_nothing_is_near_where_nothing_is_known() -> None:
+    assert nearest("resnet50", ()) is None

@@ -105,12 +105,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def test_a_missing_tuned_backend_is_named_with_the_way_out(onnx_artifact: Artifact, installed: Install) -> None:
     installed("onnxruntime")
-    values = (onnx_artifact.path, "for openvino,", "no openvino here;", "backend='onnxruntime'")
+    values = (onnx_artifact.path, "for backend openvino,", "no openvino here", "backend='onnxruntime'")
     with refuses(BackendUnavailableError, "tuned-backend-missing", *values):
         runtimes.open_artifact(tune_artifact(onnx_artifact))
     assert describe(tune_artifact(onnx_artifact), "onnxruntime")[0] == "onnxruntime"
     installed()
-    with refuses(BackendUnavailableError, "tuned-backend-missing", "no openvino here;", "another backend"):
+    with refuses(BackendUnavailableError, "tuned-backend-missing", "no openvino here", "another backend"):
         runtimes.open_artifact(tune_artifact(onnx_artifact))
 
 
@@ -227,8 +227,8 @@ def said() -> Iterator[list[tuple[str, str]]]:
 
 
 def fallbacks(name: str, chosen: str, steps: tuple[str, ...]) -> list[tuple[str, str]]:
-    """What is announced where ``chosen`` runs the network of that name in place of those passed over."""
-    return [("backend-fallback", f"{name}: {chosen} on cpu in place of {step}") for step in steps]
+    """What is announced where ``chosen`` runs the network of that name and those backends were skipped."""
+    return [("backend-fallback", f"{name}: fallback to backend {chosen} on cpu; skipped {step}") for step in steps]
 
 
 def test_without_the_device_the_processor_is_the_last_resort(
@@ -239,9 +239,10 @@ def test_without_the_device_the_processor_is_the_last_resort(
         found = runtime.description
         assert (found.backend, found.device) == ("openvino", "cpu")
         absent = [row.name for row in registry.all_backends() if "cuda" in row.devices and "onnx" in row.formats]
-        assert found.passed_over == tuple(f"{name}: no {name} here" for name in absent)
+        assert found.skipped_backends == tuple(f"{name}: no {name} here" for name in absent)
+        assert found.passed_over == found.skipped_backends  # the name of version 0.1
     assert "onnxruntime" in absent
-    assert said == fallbacks("resnet20 in fp32", "openvino", found.passed_over)
+    assert said == fallbacks("resnet20 in fp32", "openvino", found.skipped_backends)
 
 
 def test_when_nothing_is_there_the_processor_neither(onnx_artifact: Artifact, installed: Install) -> None:
@@ -287,12 +288,12 @@ def test_each_step_down_is_told_with_its_reason(
     with runtimes.open(path, device="cuda") as runtime:
         about = runtime.description
     assert (about.backend, about.device) == ("fake", "cpu")
-    assert [tuple(step.split(": ")) for step in about.passed_over] == [
+    assert [tuple(step.split(": ")) for step in about.skipped_backends] == [
         ("gpu1", "no library"),
         ("gpu2 on cuda", "not this"),
         ("both on cuda", f"no GPU ({NO_DEVICE.hint})"),
     ]
-    assert said == fallbacks(name, "fake", about.passed_over)
+    assert said == fallbacks(name, "fake", about.skipped_backends)
 
 
 def name_of(artifact: Artifact) -> str:
@@ -372,7 +373,7 @@ def test_on_the_processor_a_missing_library_is_no_news(
     monkeypatch.setattr(registry, "all_backends", lambda: found)
     artifact = fake_artifact()
     with runtimes.open(artifact.path) as runtime:
-        assert runtime.description.passed_over == ("cpu1: absent", "cpu2: not this")
+        assert runtime.description.skipped_backends == ("cpu1: absent", "cpu2: not this")
     assert said == fallbacks(name_of(artifact), "fake", ("cpu2: not this",))
 
 
@@ -380,7 +381,7 @@ def test_auto_is_the_most_preferred_whatever_it_was_tuned_for(onnx_artifact: Art
     assert describe(tune_artifact(onnx_artifact)) == ("openvino", "cpu", 1)
     assert describe(tune_artifact(onnx_artifact), "auto") == ("onnxruntime", "cpu", usable_processors())
     with runtimes.open(onnx_artifact.path, "auto") as runtime:
-        assert runtime.description.passed_over == ()
+        assert runtime.description.skipped_backends == ()
 
 
 def test_graphs_are_recorded_for_runs_and_not_for_profiles(

@@ -414,7 +414,7 @@ def test_feeds_and_options_are_checked_as_for_open(
         runtimes.profile(artifact, {"x": np.ones(shape, np.float32)}, backend.name)
     with refuses(InputError, "feeds-empty"):
         runtimes.profile(artifact, {"input": np.ones((0, *shape[1:]), np.float32)}, backend.name)
-    with refuses(UsageError, "threads-out-of-range", "not be 0"):
+    with refuses(UsageError, "threads-out-of-range", "not 0"):
         runtimes.profile(artifact, None, backend.name, threads=0)
     with refuses(UsageError, "backend-lacks-device", "'tpu'"):
         runtimes.profile(artifact, None, backend.name, device="tpu")
@@ -478,7 +478,7 @@ SHAPES, OPERATION = RuntimeError("Exception from a.cpp:1:\nShapes differ"), Runt
     ],
 )
 def test_openvinos_errors_are_translated(given: Exception, kind: type[RexportError], code: str, value: object) -> None:
-    with refuses(kind, code, value), openvino._translating():
+    with refuses(kind, code, value), openvino._translate_errors():
         raise given
 
 
@@ -517,8 +517,8 @@ def layer(precision: str, weighted: bool = True) -> Layer:
     [
         ([layer("int8")] * 3, "int8"),
         ([layer("int8"), layer("float32", weighted=False)], "int8"),
-        ([layer("float32", weighted=False)], "nothing weighted"),
-        ([], "nothing weighted"),
+        ([layer("float32", weighted=False)], "no convolution or matrix product"),
+        ([], "no convolution or matrix product"),
     ],
 )
 def test_arithmetic_in_words(layers: list[Layer], expected: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.analysis.figures import Figures
+from benchmarks.harness.eta import RunPlan
 from benchmarks.machine import gpu
 from benchmarks.machine.environment import environment
 from benchmarks.records import store
@@ -43,6 +44,7 @@ class MatrixHarness(ScriptedHarness):
     def __init__(self, network: Subject, request: BenchmarkRequest, breaks_at: int | None = None) -> None:
         super().__init__({}, {})
         self.network, self.request, self.breaks_at = network, request, breaks_at
+        self.planned: list[int] = []
 
     def __enter__(self) -> MatrixHarness:
         return self
@@ -52,6 +54,9 @@ class MatrixHarness(ScriptedHarness):
 
     def make_subjects(self) -> tuple[Subject, ...]:
         return (self.network,)
+
+    def announce(self, plan: RunPlan) -> None:
+        self.planned.append(plan.configurations)
 
     def measure_ceilings(self) -> None:
         """There are none."""
@@ -64,7 +69,7 @@ class MatrixHarness(ScriptedHarness):
     machine = MACHINE
 
 
-REQUEST = BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",), precisions=("fp32", "fp16"))
+REQUEST = BenchmarkRequest(("resnet20",), ("onnxruntime",), "pytorch", precisions=("fp32", "fp16"))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -41,11 +41,11 @@ def degradation_findings(curves: Sequence[Curves], command: str) -> Findings:
     if len(plain) > 1:
         shallow, deep = plain[0], plain[-1]
         checks.append(check_larger(deep, shallow, "train", "a deeper plain net has a higher training error", first))
-        checks.append(check_larger(deep, shallow, "test", "and a higher test error", first))
+        checks.append(check_larger(deep, shallow, "test", "a deeper plain net has a higher test error", first))
     if len(residual) > 1:
         shallow, deep = residual[0], residual[-1]
         checks.append(check_larger(shallow, deep, "train", "a deeper residual net has a lower training error", last))
-        checks.append(check_larger(shallow, deep, "test", "and a lower test error", last))
+        checks.append(check_larger(shallow, deep, "test", "a deeper residual net has a lower test error", last))
     if plain and residual:
         claim = "at the greatest depth the residual net trains better than the plain one"
         checks.append(check_larger(plain[-1], residual[-1], "train", claim, last))
@@ -55,7 +55,7 @@ def degradation_findings(curves: Sequence[Curves], command: str) -> Findings:
         "Degradation: deeper plain nets train worse, deeper residual nets do not",
         tuple(checks),
         _panels(curves, groups, levels=True),
-        (_table(curves, lambda one: one.variant.paper.top1_error),),
+        _tables(curves, "CIFAR-10", lambda one: one.variant.paper.top1_error),
         _sentences(curves),
         provenance(curves, command),
     )
@@ -69,8 +69,8 @@ def depth_findings(curves: Sequence[Curves], command: str) -> Findings:
     plain, residual = [plain18, plain34], [resnet18, resnet34]
     small_images = Reason(
         "small-images",
-        f"ImageNet's nets on images of {curves[0].variant.size[0]} pixels: the stem halves them twice, and the last "
-        "stage sees what is left.",
+        f"The networks are those for ImageNet, on images of {curves[0].variant.size[0]} pixels: the stem halves their "
+        "size twice.",
     )
     return Findings(
         "depth",
@@ -81,7 +81,7 @@ def depth_findings(curves: Sequence[Curves], command: str) -> Findings:
             check_larger(plain34, resnet34, "test", "of 34 layers, the residual net generalises better", table),
         ),
         _panels(curves, [("Plain nets", plain, "Figure 4, left"), ("Residual nets", residual, "Figure 4, right")]),
-        (_table(curves, lambda one: PAPER_DEPTH[one.variant.name]),),
+        _tables(curves, "ImageNet, ten crops", lambda one: PAPER_DEPTH[one.variant.name]),
         _sentences(curves, small_images),
         provenance(curves, command),
     )
@@ -92,9 +92,9 @@ def shortcuts_findings(curves: Sequence[Curves], command: str) -> Findings:
     by_option = {one.variant.shortcut: one for one in curves}
     a, b, c = (by_option[option] for option in SHORTCUT_OPTIONS)
     name, source = a.variant.name, "section 4.1, Table 3"
-    last_column = Reason(
-        "paper-column-of-resnet34",
-        "The last column is of ResNet-34 on ImageNet: what can be compared is the order and the size of the steps.",
+    other_network = Reason(
+        "paper-of-resnet34",
+        "The paper's errors are of ResNet-34 on ImageNet: only the order and the size of the steps compare.",
     )
     return Findings(
         "shortcuts",
@@ -104,8 +104,8 @@ def shortcuts_findings(curves: Sequence[Curves], command: str) -> Findings:
             check_larger(b, c, "test", "option C is marginally better than B", source),
         ),
         _panels(curves, [(f"{name} by shortcut option", curves, "Table 3")]),
-        (_table(curves, lambda one: PAPER_SHORTCUTS[one.variant.shortcut], "What an option costs and brings. "),),
-        _sentences(curves, last_column),
+        (*_tables(curves), _paper_table("ResNet-34 on ImageNet, ten crops", "option", PAPER_SHORTCUTS)),
+        _sentences(curves, other_network),
         provenance(curves, command),
     )
 
@@ -133,21 +133,30 @@ def _panels(
     return tuple(panels)
 
 
-def _table(curves: Sequence[Curves], paper: Callable[[Curves], float | None], caption: str = "") -> FindingsTable:
-    """The networks' errors; ``paper`` gives the paper's of a network, a fraction, for the last column."""
+def _tables(
+    curves: Sequence[Curves], data: str = "", paper: Callable[[Curves], float | None] = lambda _: None
+) -> tuple[FindingsTable, ...]:
+    """The networks' errors; and the errors of the same networks in the paper, fractions, on the paper's ``data``."""
     columns: dict[str, Callable[[Curves], str]] = {
         "network": lambda one: one.label,
         "parameters": lambda one: f"{parameters(one.variant) / 1e6:.2f} M",
         "multiply-adds": lambda one: f"{multiply_adds(one.variant) / 1e6:.1f} M",
         "seeds": lambda one: str(len(one.runs)),
-        "training %": lambda one: spread(one.errors("train")),
-        "test %": lambda one: spread(one.errors("test")),
-        "ms a step": _format_step,
-        "paper: test %": lambda one: _format_error(paper(one)),
+        "training error, %": lambda one: spread(one.errors("train")),
+        "test error, %": lambda one: spread(one.errors("test")),
+        "ms per update": _format_step,
     }
     until = curves[0].until
-    errors = "Errors of the finished networks" if until is None else f"Errors at iteration {until:,}"
-    return FindingsTable.of(caption + errors, curves, columns)
+    caption = "Errors of the trained networks" if until is None else f"Errors at iteration {until:,}"
+    own = FindingsTable.of(caption, curves, columns)
+    known = {one.label: error for one in curves if (error := paper(one)) is not None}
+    return (own, _paper_table(data, "network", known)) if known else (own,)
+
+
+def _paper_table(data: str, heading: str, errors: Mapping[str, float]) -> FindingsTable:
+    """Test errors that the paper reports, in a table of their own: they are of other images than ours."""
+    rows = tuple((name, f"{100 * error:.2f}") for name, error in errors.items())
+    return FindingsTable(f"In the paper ({data})", (heading, "test error, %"), rows)
 
 
 def _format_step(curves: Curves) -> str:
@@ -155,41 +164,36 @@ def _format_step(curves: Curves) -> str:
     return f"{1e3 * float(np.median(steps)):.1f}" if steps else "–"
 
 
-def _format_error(error: float | None) -> str:
-    return "–" if error is None else f"{100 * error:.2f}"
-
-
 def _sentences(curves: Sequence[Curves], *own: Reason) -> tuple[str, ...]:
-    """The limits of such runs, and those of the experiment itself."""
+    """The limits of the runs, and those of the experiment itself."""
     return tuple(note.sentence for note in (*limits(curves), *own))
 
 
 def limits(curves: Sequence[Curves]) -> Iterator[Reason]:
-    """What a reader must know of such runs."""
+    """The notes that a reader of the errors needs."""
     recipe, until = curves[0].runs[0].identity.recipe, curves[0].until
     if recipe.scale != 1.0:
         yield Reason(
             "schedule-scaled",
-            f"The whole schedule was {'shortened' if recipe.scale < 1 else 'stretched'} to {recipe.scale:.3g} of the "
-            "paper's; errors are not to be held to it.",
+            f"The schedule has {100 * recipe.scale:.3g} % of the paper's length: errors of the two do not compare.",
         )
     if until is not None:
         yield Reason(
             "runs-stopped",
-            f"The runs were stopped: errors are those at iteration {until:,} of {recipe.iterations:,}, training errors "
-            "those of the updates' own augmented images since the point before, of which the intervals take as many as "
-            "there are training images.",
+            f"The runs stopped at iteration {until:,} of {recipe.iterations:,}. Training errors are those of the "
+            "updates' augmented images since the previous point; their intervals assume as many images as the training "
+            "set has.",
         )
     if min(len(one.runs) for one in curves) < 2:
         yield note_single_seed()
     if until is None:
         yield Reason(
             "curves-of-augmented-images",
-            "Training errors in the table are of the finished networks in evaluation mode without augmentation; those "
-            "of the curves are of the updates' own images.",
+            "Training errors in the table are of the trained networks in evaluation mode without augmentation. Those "
+            "of the curves are of the updates' augmented images.",
         )
     if any(one.variant.paper.top1_error is not None for one in curves):
         yield Reason(
             "paper-on-other-data",
-            "The paper's numbers are of its own data, CIFAR-10 or ImageNet, and of its full schedule.",
+            "The paper's errors are of its own data, CIFAR-10 or ImageNet, and of its full schedule.",
         )

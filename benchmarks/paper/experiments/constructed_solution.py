@@ -26,7 +26,7 @@ ROUNDING = 1e-4
 
 SAID_RESIDUAL = "a deeper residual net exists that computes what a shallower one does: the added branches are zero"
 SAID_PLAIN = "a deeper plain net exists that computes what a shallower one does: the added layers copy their input"
-SAID_SOLVER = "training a deeper plain net does not come upon that solution: its training error ends higher"
+SAID_SOLVER = "training a deeper plain net does not find that solution: its training error ends higher"
 
 
 # Building -------------------------------------------------------------------------------------------------------------
@@ -209,11 +209,11 @@ def limits(training: tuple[Curves, Curves] | None) -> Iterator[Reason]:
 def _construction_check(claim: str, constructed: Sequence[ConstructionResult]) -> Check:
     parts = [
         f"{one.deeper} from {one.shallower}: largest difference {one.difference:.3g} over {one.images:,} images, "
-        + (f"{one.differing:,} of them not equal to the bit" if one.differing else "all equal to the bit")
+        + (f"{one.differing:,} with different bits" if one.differing else "all bits equal")
         for one in constructed
     ]
     same = all(one.differing == 0 if one.residual else one.difference <= ROUNDING * one.largest for one in constructed)
-    return Check(claim, "section 1", "; ".join(parts), "confirmed" if same else "contradicted")
+    return Check(claim, "section 1", "; ".join(parts), "confirmed" if same else "contradicted", trained=False)
 
 
 def _tables(
@@ -223,11 +223,11 @@ def _tables(
         "built": lambda one: one.deeper,
         "from": lambda one: one.shallower,
         "images": lambda one: f"{one.images:,}",
-        "not equal to the bit": lambda one: f"{one.differing:,}",
+        "images with different bits": lambda one: f"{one.differing:,}",
         "largest difference": lambda one: f"{one.difference:.3g}",
         "largest logit": lambda one: f"{one.largest:.3g}",
     }
-    caption = "Outputs of the built network beside those of the network that it was built from"
+    caption = "Outputs of the built network against those of its source"
     yield FindingsTable.of(caption, constructed, outputs)
     if training is None:
         return

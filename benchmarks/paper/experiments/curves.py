@@ -158,9 +158,7 @@ def check_larger(
 
 def note_single_seed() -> Reason:
     """The note that one seed of a network says nothing of other seeds."""
-    return Reason(
-        "single-seed", "One seed of a network: intervals cover the images alone, not what another seed would give."
-    )
+    return Reason("single-seed", "One seed per network: intervals cover the images, not the variation between seeds.")
 
 
 def seeds_line(

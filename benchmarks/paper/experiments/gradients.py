@@ -112,51 +112,60 @@ def _checks(
     if shares:
         every = [share for one in shares for share in one.blocks]
         worst = max(share.error for share in every)
-        parts = [
-            f"{np.median([share.shortcut for share in one.blocks]):.0%} in {one.name} ({len(one.blocks)} blocks)"
-            for one in shares
-        ]
+        parts = []
+        for one in shares:
+            median = 100 * np.median([share.shortcut for share in one.blocks])
+            parts.append(f"{median:.0f} % in {one.name} ({len(one.blocks)} blocks)")
         measured = (
-            f"largest relative error {worst:.2g} over {len(every)} blocks; of the gradient in the median block the + 1 "
-            f"brings {'; '.join(parts)}"
+            f"largest relative error {worst:.2g} over {len(every)} blocks; share of the + 1 in the median block: "
+            f"{'; '.join(parts)}"
         )
-        yield _check(SAID_IDENTITY, "section 3.2, equation 1", measured, worst <= ROUNDING)
+        yield _check(SAID_IDENTITY, "section 3.2, equation 1", measured, worst <= ROUNDING, trained=False)
     later = [one for one in trained if not one.variant.residual]
     begun = [one for one in later if one.iteration > 0]
     normal, bare = ([group for group in groups if group.normalised == normalised] for normalised in (True, False))
     plain = [group for group in normal if not group.variant.residual]
     if plain or later:
-        parts = [f"by {_by_network(plain)} at initialisation"] if plain else []
-        parts += [f"by {_by_point(later)}"] if later else []
+        parts = [f"at initialisation {_by_network(plain)}"] if plain else []
+        parts += [f"in training {_by_point(later)}"] if later else []
         growths = [growth for group in plain for growth in group.growths] + [one.norms.growth for one in later]
-        measured = f"on its way back the gradient is multiplied {' and '.join(parts)}"
-        yield _check(SAID_PRESENT, "section 4.1", measured, min(growths) >= 1 / HEALTHY)
+        measured = f"growth of the gradient on its way back: {'; '.join(parts)}"
+        yield _check(SAID_PRESENT, "section 4.1", measured, min(growths) >= 1 / HEALTHY, trained=not plain)
     if begun:
-        measured = f"on its way back the gradient is multiplied by {_by_point(begun)}"
-        yield _health_check(SAID_HEALTHY, "section 4.1", measured, (one.norms.growth for one in begun))
+        measured = f"growth of the gradient on its way back: {_by_point(begun)}"
+        yield _health_check(SAID_HEALTHY, "section 4.1", measured, [one.norms.growth for one in begun], trained=True)
     for claim, some in ((SAID_NORMALISED, normal), (SAID_INITIALISED, bare)):
         plain, residual = ([group for group in some if group.variant.residual == kind] for kind in (False, True))
         if plain:
-            others = f", and beside them {_by_network(residual)}" if residual else ""
-            measured = (
-                f"{plain[0].norm_text} the gradient is multiplied on its way back by {_by_network(plain)}{others}"
-            )
-            yield _health_check(claim, "section 1", measured, (growth for group in plain for growth in group.growths))
+            others = f"; for comparison {_by_network(residual)}" if residual else ""
+            measured = f"growth of the gradient {plain[0].norm_text}: {_by_network(plain)}{others}"
+            growths = [growth for group in plain for growth in group.growths]
+            yield _health_check(claim, "section 1", measured, growths, trained=False)
 
 
-def _check(claim: str, source: str, measured: str, holds: bool) -> Check:
-    return Check(claim, source, measured, "confirmed" if holds else "contradicted")
+def _check(claim: str, source: str, measured: str, holds: bool, *, trained: bool) -> Check:
+    return Check(claim, source, measured, "confirmed" if holds else "contradicted", trained)
 
 
-def _health_check(claim: str, source: str, measured: str, growths: Iterable[float]) -> Check:
+def _health_check(claim: str, source: str, measured: str, growths: Iterable[float], *, trained: bool) -> Check:
     healthy = all(1 / HEALTHY <= growth <= HEALTHY for growth in growths)
-    return _check(claim, source, f"{measured}; the limit is {HEALTHY:g} times", healthy)
+    return _check(
+        claim, source, f"{measured}; healthy is a growth of 1/{HEALTHY:g} to {HEALTHY:g}", healthy, trained=trained
+    )
 
 
 def _by_point(trained: Sequence[TrainedGradients]) -> str:
-    return ", ".join(
-        f"{_short(one.norms.growth)} in {one.variant.name} after {one.iteration:,} iterations" for one in trained
-    )
+    """The least and the greatest growth of each network; a table has each point."""
+    networks: dict[str, list[TrainedGradients]] = {}
+    for one in trained:
+        networks.setdefault(one.variant.name, []).append(one)
+    parts = []
+    for name, points in networks.items():
+        growths, iterations = ([point.norms.growth for point in points], [point.iteration for point in points])
+        span = " to ".join(dict.fromkeys((_short(min(growths)), _short(max(growths)))))
+        when = " to ".join(dict.fromkeys((f"{min(iterations):,}", f"{max(iterations):,}")))
+        parts.append(f"{span} in {name} (iteration{'s' * (len(points) > 1)} {when})")
+    return ", ".join(parts)
 
 
 def _by_network(groups: Sequence[_Group]) -> str:

@@ -92,10 +92,10 @@ def responses_findings(measured: Sequence[Responses], provenance: Provenance) ->
     counterparts, steps = _pair(pooled)
     checks = []
     if counterparts:
-        quantity = "median over the layers of a layer's response over its plain twin's"
+        quantity = "median ratio of a layer's response to its plain counterpart's"
         checks.append(_check(SAID_PLAIN, quantity, median_ratio, counterparts))
     if steps:
-        quantity = "the deeper network's median response over the shallower's"
+        quantity = "ratio of the deeper network's median response to the shallower's"
         checks.append(_check(SAID_DEEPER, quantity, ratio_of_medians, steps))
     values = [(group[0].variant, np.array([one.std for one in group])) for group in groups]
     in_order = tuple(layers_line(variant, std) for variant, std in values)

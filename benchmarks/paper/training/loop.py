@@ -301,7 +301,8 @@ def take_turns(trainings: Sequence[Training], listener: ExportListener, end_s: f
             done = sum(training.iteration for training in trainings)
             left = f"{roughly((every - done) * (time.monotonic() - begun) / (done - first))} left"
             doing = f"{title}, {name}" if title else f"{len(running)} runs side by side"
-            listener.step(f"{doing}: {done:,} of {every:,} iterations, {left}")
+            listener.step(doing)
+            listener.progress(done / every, f"{done:,} of {every:,} iterations")
             if point is not None:
                 validation = "" if point.validation_error is None else f", validation {point.validation_error:.2%}"
                 listener.notice(

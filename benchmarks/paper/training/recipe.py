@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from benchmarks.records.findings import PAPER_ITERATIONS
 from exporter.models.variants import Variant, layers
 from runtimes.errors import UsageError
 
@@ -41,7 +42,7 @@ class Recipe:
     """
 
     name: str = "paper"
-    iterations: int = 64_000
+    iterations: int = PAPER_ITERATIONS
     batch: int = 128
     schedule: Schedule = "steps"
     learning_rate: float = 0.1

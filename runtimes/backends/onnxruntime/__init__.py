@@ -1,1 +1,1 @@
-"""ONNX Runtime beneath its backends: the session that it opens, its providers' options, its runs on a device."""
+"""The backends for ONNX Runtime: on the CPU, on CUDA, and with the TensorRT provider."""

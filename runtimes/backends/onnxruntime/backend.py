@@ -1,4 +1,4 @@
-"""ONNX Runtime: ``.onnx`` on the CPU, or on CUDA where onnxruntime-gpu is installed in its place."""
+"""The backend for ONNX Runtime: ONNX files on the CPU, or on CUDA with the package onnxruntime-gpu."""
 
 from __future__ import annotations
 
@@ -23,15 +23,24 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntimeSession:
-    """An ``onnxruntime.InferenceSession``, ``native``, whose ``run`` is safe to call from many threads."""
+    """An ``onnxruntime.InferenceSession`` on the CPU. Its ``run`` may be called from many threads at once.
 
-    def __init__(self, session: onnxruntime.InferenceSession, about: Description) -> None:
+    Args:
+        session: The session of the library.
+        description: The description of what runs.
+
+    Attributes:
+        native: The session of the library.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, description: Description) -> None:
         self.native = session
         self.inputs, self.outputs = session_factory.specs(session)
-        self.description = about
+        self.description = description
         self._names = [spec.name for spec in self.outputs]
 
     def run(self, arrays: Arrays) -> Arrays:
+        """Run the model, as ``Session.run``."""
         try:
             results = self.native.run(self._names, arrays)
         except Exception as error:
@@ -39,6 +48,7 @@ class OnnxRuntimeSession:
         return dict(zip(self._names, results, strict=True))
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
+        """Return a function that runs the model on the arrays, as ``Session.bind``."""
         import onnxruntime
 
         binding = self.native.io_binding()
@@ -56,6 +66,7 @@ class OnnxRuntimeSession:
         return run_once
 
     def close(self) -> None:
+        """Free the session of the library."""
         del self.native
 
 
@@ -64,21 +75,23 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeSession | OnnxRunt
         from runtimes.backends.onnxruntime.gpu_session import open_on_gpu
 
         graph = onnxfile.graph(artifact.path)
-        about = _describe(list_arithmetic(graph, options.device, artifact.allows_tf32), options)
-        return open_on_gpu(artifact, options, _cuda(artifact, graph, options), about)
+        describe = _describe(list_arithmetic(graph, options.device, artifact.allows_tf32), options)
+        return open_on_gpu(artifact, options, _cuda(artifact, graph, options), describe)
     session = session_factory.open_session(artifact, CpuProvider(), options.threads)
-    about = _describe(list_arithmetic(onnxfile.graph(artifact.path), options.device), options)
-    return OnnxRuntimeSession(session, about(session))
+    describe = _describe(list_arithmetic(onnxfile.graph(artifact.path), options.device), options)
+    return OnnxRuntimeSession(session, describe(session))
 
 
 def _describe(precisions: tuple[str, ...], options: Options) -> Callable[[onnxruntime.InferenceSession], Description]:
-    words = " ".join(precisions) or "as in the graph"
-    return lambda session: session_factory.describe_session(session, BACKEND.name, options.device, words)
+    precision = " ".join(precisions) or "as in the graph"
+    return lambda session: session_factory.describe_session(session, BACKEND.name, options.device, precision)
 
 
 def _cuda(artifact: Artifact, graph: OnnxGraph, options: Options) -> CudaProvider:
-    """What the artifact asks of the provider: tensor cores take half precision with channels last alone, and what
-    branches or loops is not recorded."""
+    """Return the options of the CUDA provider for an artifact.
+
+    Tensor cores take half precision only with channels last. A graph with branches or loops cannot be recorded.
+    """
     branches = any(node.operator in _BRANCHES for node in graph.nodes)
     return CudaProvider(
         use_tf32=artifact.allows_tf32,
@@ -92,17 +105,18 @@ _BRANCHES = ("If", "Loop", "Scan")
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
     from runtimes.backends.onnxruntime import profiling
-    from runtimes.backends.onnxruntime.serialised import TURN
+    from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 
     graph = onnxfile.graph(artifact.path)
     if options.device == "cpu":
         return profiling.profile(artifact, CpuProvider(), options.threads, arrays)
-    with TURN:
+    with GPU_LOCK:
         return profiling.profile(artifact, _cuda(artifact, graph, options), options.threads, arrays)
 
 
 BACKEND = Backend(
     name="onnxruntime",
+    title="ONNX Runtime",
     formats=("onnx",),
     devices=("cpu", "cuda"),
     priority=10,

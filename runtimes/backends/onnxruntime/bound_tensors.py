@@ -1,4 +1,4 @@
-"""Tensors on a device, allocated once for each set of shapes and bound, so that their addresses never change."""
+"""Tensors on a device, which are allocated and bound once for each set of shapes. Their addresses never change."""
 
 from __future__ import annotations
 
@@ -14,22 +14,32 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
-"""Of the inputs, in the model's order."""
+"""The shapes of all inputs or outputs, in the model's order."""
 
-KEPT = 8
-"""Sets of shapes whose tensors a session keeps for its next runs, beside those of recorded runs."""
+MAX_UNRECORDED_SLOTS = 8
+"""The largest number of slots without a recording that a session keeps for later runs."""
 
-RECORDED = 64
-"""Runs that a session records at most: the library never forgets one, so that its tensors must stay as long. Room for
-all that ``rbench`` binds, a run on each of its feeds, beside those that are not bound."""
+MAX_RECORDINGS = 64
+"""The largest number of recordings of a session.
 
-_NEVER = -1
-"""In place of a record's number: this run is neither recorded nor replayed."""
+The library keeps every recording, so its tensors must be kept as well. The number covers all inputs that ``rbench``
+binds, and further shapes."""
+
+_NO_RECORDING = -1
+"""The number that stands for a run without a recording."""
 
 
 @dataclass(frozen=True)
 class BoundModel:
-    """A session and where its tensors lie: ``device`` is ONNX Runtime's name of the kind, ``cuda`` or ``cpu``."""
+    """A session of the library and the device of its tensors.
+
+    Attributes:
+        native: The session of the library.
+        inputs: The specifications of the inputs.
+        outputs: The specifications of the outputs.
+        device: ONNX Runtime's name of the kind of device, ``cuda`` or ``cpu``.
+        ordinal: The number of the device.
+    """
 
     native: onnxruntime.InferenceSession
     inputs: tuple[TensorSpec, ...]
@@ -38,22 +48,22 @@ class BoundModel:
     ordinal: int = 0
 
     def output_shapes(self, shapes: Shapes) -> Shapes | None:
-        """The outputs' shapes for the inputs'; ``None`` where they do not follow from the specs."""
+        """Return the shapes of the outputs for these input shapes, or ``None`` if they do not follow from them."""
         sizes = {
-            wanted: size
+            dimension: size
             for spec, shape in zip(self.inputs, shapes, strict=True)
-            for wanted, size in zip(spec.shape, shape, strict=True)
-            if isinstance(wanted, str)
+            for dimension, size in zip(spec.shape, shape, strict=True)
+            if isinstance(dimension, str)
         }
-        found = []
+        output_shapes = []
         for spec in self.outputs:
-            if any(isinstance(wanted, str) and wanted not in sizes for wanted in spec.shape):
+            if any(isinstance(size, str) and size not in sizes for size in spec.shape):
                 return None
-            found.append(tuple(sizes[wanted] if isinstance(wanted, str) else wanted for wanted in spec.shape))
-        return tuple(found)
+            output_shapes.append(tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape))
+        return tuple(output_shapes)
 
     def tensor(self, spec: TensorSpec, shape: tuple[int, ...]) -> onnxruntime.OrtValue:
-        """Memory of the device for one."""
+        """Allocate device memory for the tensor of ``spec`` with this ``shape``."""
         import onnxruntime
 
         kind = np.dtype(spec.dtype).type
@@ -61,19 +71,30 @@ class BoundModel:
 
 
 def run_options(record: int | None, wait: bool = True) -> onnxruntime.RunOptions:
-    """``record`` is the number that a run is recorded and replayed under, ``None`` for neither; ``wait`` is whether a
-    run ends with the device."""
+    """Return the library's options of a run.
+
+    Args:
+        record: The number of the recording. The first run under a number is recorded, later runs are replayed. ``None``
+            stands for a run without a recording.
+        wait: Whether the run returns only when the device has finished.
+    """
     import onnxruntime
 
     options = onnxruntime.RunOptions()
-    options.add_run_config_entry("gpu_graph_id", str(_NEVER if record is None else record))
+    options.add_run_config_entry("gpu_graph_id", str(_NO_RECORDING if record is None else record))
     if not wait:
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
     return options
 
 
 class Slot:
-    """The tensors of one run. One thread at a time may use it. ``record`` as in ``run_options``."""
+    """The input and output tensors of a run. Only one thread at a time may use a slot.
+
+    Args:
+        model: The model to run.
+        shapes: The shapes of the inputs.
+        record: The number of the recording, as for ``run_options``.
+    """
 
     def __init__(self, model: BoundModel, shapes: Shapes, record: int | None = None) -> None:
         self.record = record
@@ -82,66 +103,71 @@ class Slot:
         self._inputs = {spec.name: model.tensor(spec, shape) for spec, shape in zip(model.inputs, shapes, strict=True)}
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
-        results = model.output_shapes(shapes)
-        self._loose = model.outputs if results is None else ()
-        for spec, shape in zip(model.outputs, results or (), strict=not self._loose):
+        output_shapes = model.output_shapes(shapes)
+        self._outputs_of_unknown_shape = model.outputs if output_shapes is None else ()
+        for spec, shape in zip(model.outputs, output_shapes or (), strict=not self._outputs_of_unknown_shape):
             self._binding.bind_ortvalue_output(spec.name, model.tensor(spec, shape))
-        self._waiting, self._queued = run_options(record), run_options(record, wait=False)
+        self._blocking, self._queued = run_options(record), run_options(record, wait=False)
 
     def fill(self, arrays: Arrays) -> None:
-        """Copies C-ordered arrays of the inputs' dtypes and shapes to the device."""
+        """Copy arrays to the device. They must be C-ordered and of the inputs' dtypes and shapes."""
         for name, value in self._inputs.items():
             value.update_inplace(arrays[name])
 
     def run(self) -> None:
-        """Runs once on what it was filled with and returns when the device has finished."""
-        self._start(self._waiting)
+        """Run the model once on the copied inputs and return when the device has finished."""
+        self._start(self._blocking)
 
     def queue(self) -> None:
-        """As ``run``, and returns as soon as the library lets it."""
+        """Run the model once on the copied inputs without waiting for the device."""
         self._start(self._queued)
 
     def _start(self, options: onnxruntime.RunOptions) -> None:
-        for spec in self._loose:  # else the library keeps the first run's tensor, of the first run's shape
+        for spec in self._outputs_of_unknown_shape:  # otherwise the library keeps the tensor of the first run
             self._binding.bind_output(spec.name, self._model.device, self._model.ordinal)
         self._model.native.run_with_iobinding(self._binding, options)
 
     def results(self) -> Arrays:
-        """The outputs of the last run, in fresh arrays."""
+        """Return the outputs of the last run as fresh arrays by name."""
         return copy_outputs(self._binding, self._model.outputs)
 
 
 def copy_outputs(binding: onnxruntime.IOBinding, outputs: tuple[TensorSpec, ...]) -> Arrays:
-    """The outputs of a run that ended, bound in this order, in fresh arrays."""
-    # On the processor, the library gives its own memory.
+    """Return the bound outputs of a finished run as fresh arrays by name. ``outputs`` is in the order of binding."""
+    # On the CPU, the library returns its own memory, which must be copied.
     return {spec.name: np.array(value.numpy()) for spec, value in zip(outputs, binding.get_outputs(), strict=True)}
 
 
 class Slots:
-    """The slots of a session, made when they are first asked for. One thread at a time may use it.
+    """The slots of a session, created on first use. Only one thread at a time may use them.
 
-    With ``recording``, the first sets of shapes are recorded and stay; of the others, the latest stay.
+    Args:
+        model: The model to run.
+        recording: Whether runs are recorded. The slots of the first ``MAX_RECORDINGS`` sets of shapes are then recorded
+            and kept. Of all other slots, the ``MAX_UNRECORDED_SLOTS`` used last are kept.
     """
 
     def __init__(self, model: BoundModel, recording: bool) -> None:
         self._model = model
         self._recording = recording
-        self._records = 0
-        self._found: OrderedDict[Shapes, Slot] = OrderedDict()
+        self._recordings = 0
+        self._by_shapes: OrderedDict[Shapes, Slot] = OrderedDict()
 
     def get(self, shapes: Shapes) -> Slot:
-        """The one for these shapes."""
-        slot = self._found.pop(shapes, None) or self.make(shapes)
-        self._found[shapes] = slot  # the latest is the last
-        passing = [known for known, other in self._found.items() if other.record is None]
-        for known in passing[:-KEPT]:
-            del self._found[known]
+        """Return the shared slot for these shapes."""
+        slot = self._by_shapes.pop(shapes, None) or self.make(shapes)
+        self._by_shapes[shapes] = slot  # the slot used last is the last entry
+        unrecorded = [known for known, other in self._by_shapes.items() if other.record is None]
+        for known in unrecorded[:-MAX_UNRECORDED_SLOTS]:
+            del self._by_shapes[known]
         return slot
 
     def make(self, shapes: Shapes) -> Slot:
-        """A new one, which its caller alone uses, for as long as the session is open."""
-        records = self._recording and self._records < RECORDED and self._model.output_shapes(shapes) is not None
-        record = self._records if records else None
+        """Return a new slot for the caller alone, valid while the session is open."""
+        records = (
+            self._recording and self._recordings < MAX_RECORDINGS and self._model.output_shapes(shapes) is not None
+        )
+        record = self._recordings if records else None
         slot = Slot(self._model, shapes, record)
-        self._records += record is not None
+        self._recordings += record is not None
         return slot

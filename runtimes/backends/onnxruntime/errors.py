@@ -1,4 +1,4 @@
-"""ONNX Runtime's exceptions as rexport's errors."""
+"""Translation of ONNX Runtime's exceptions to rexport's errors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from runtimes.onnx import graph as onnxfile
 _SOURCE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|/\S+\.(?:cc|h):\d+ .*?\) (?:const )?"
 )
-"""What stands before the sentence in ONNX Runtime's errors: their number, the file, and the place in its source."""
-
+"""The prefix of ONNX Runtime's messages: the error number, the file, and the line of the source code."""
 
 _VERSIONS = ("opset", "Opset", "IR version", "No Op registered")
 
@@ -21,18 +20,20 @@ _NO_KERNEL = re.compile(
 )
 
 _DEVICE = ("CUDA failure", "CUDA error", "CUDNN failure", "CUBLAS failure")
-"""After these the process can seldom use the GPU again."""
+"""Errors after which the process can usually not use the GPU any more."""
 
 _ON_PROCESSOR = "assigned to the default CPU EP"
+"""The message for nodes that the provider does not run."""
+
 _NOT_ALL = "graph nodes have not been"
-"""The same, where its runs were to be recorded: goes on with "partitioned to" or "assigned to" the provider."""
+"""The message for the same with recording: "partitioned to" or "assigned to" the provider follows."""
 
 _NO_LIBRARIES = "Please install TensorRT libraries"
 _NOT_RECORDABLE = "cannot use the graph capture feature"
 
 
 def translate_error(error: Exception, artifact: Artifact | None) -> RexportError:
-    """The error for one that ONNX Runtime raised."""
+    """Return rexport's error for an exception of ONNX Runtime. ``artifact`` is the artifact being opened, if any."""
     path = None if artifact is None else artifact.path
     text = _SOURCE.sub("", str(error).split("\n")[0])
     lower = text.lower()
@@ -43,24 +44,38 @@ def translate_error(error: Exception, artifact: Artifact | None) -> RexportError
         return ResourceError(f"ONNX Runtime ran out of memory: {text}", code="onnxruntime-out-of-memory", path=path)
     if any(word in text for word in _DEVICE):
         return ResourceError(
-            f"the GPU failed under ONNX Runtime: {text}",
+            f"the GPU failed in ONNX Runtime: {text}",
             code="onnxruntime-gpu-failed",
             path=path,
-            hint="start the process again",
+            hint="restart the process",
         )
     if version:
-        return CompatibilityError(f"ONNX Runtime cannot run it: {text}", code="onnxruntime-cannot-run", path=path)
-    return ArtifactError(f"ONNX Runtime refused it: {text}", code="onnxruntime-refused-file", path=path)
+        return CompatibilityError(
+            f"ONNX Runtime cannot run the model: {text}", code="onnxruntime-cannot-run", path=path
+        )
+    return ArtifactError(f"ONNX Runtime cannot read the model: {text}", code="onnxruntime-refused-file", path=path)
 
 
-def is_unloaded(error: Exception, said: str) -> bool:
-    """Whether the provider's own libraries could not be loaded: the library says so, or it would have run on the
-    processor, which it was forbidden, after it ``said`` what it could not load."""
-    return _NO_LIBRARIES in str(error) or bool(said and _ON_PROCESSOR in str(error))
+def is_not_loaded(error: Exception, load_failures: str) -> bool:
+    """Return whether an error means that the provider's own libraries could not be loaded.
+
+    ONNX Runtime says so itself, or complains about nodes on the CPU after failing to load libraries.
+
+    Args:
+        error: The exception of ONNX Runtime.
+        load_failures: The messages about libraries that could not be loaded.
+    """
+    return _NO_LIBRARIES in str(error) or bool(load_failures and _ON_PROCESSOR in str(error))
 
 
-def refusal(error: Exception, artifact: Artifact, provider: str) -> RexportError:
-    """Why the artifact does not open on the provider."""
+def translate_opening_error(error: Exception, artifact: Artifact, provider: str) -> RexportError:
+    """Return rexport's error for an artifact that cannot be opened on a provider.
+
+    Args:
+        error: The exception of ONNX Runtime.
+        artifact: The artifact.
+        provider: ONNX Runtime's name of the provider.
+    """
     text = str(error)
     missing = _NO_KERNEL.search(text)
     short = provider.removesuffix("ExecutionProvider")
@@ -71,20 +86,20 @@ def refusal(error: Exception, artifact: Artifact, provider: str) -> RexportError
             f"ONNX Runtime's {short} provider has no kernel for {operator} in {types}: node {quote(name)!r}",
             code="provider-lacks-kernel",
             path=artifact.path,
-            hint="export it in another precision, or name another backend",
+            hint="choose another backend, or export the model in another precision",
         )
     if _ON_PROCESSOR in text or _NOT_ALL in text:
         return CompatibilityError(
-            f"ONNX Runtime's {short} provider leaves some of its nodes to the processor",
+            f"ONNX Runtime's {short} provider would run some nodes of the model on the CPU",
             code="provider-runs-partly",
             path=artifact.path,
-            hint="export it with --opset 20, or name another backend",
+            hint="choose another backend, or export the model with the option --opset 20 of rexport",
         )
     if _NOT_RECORDABLE in text:
         return CompatibilityError(
-            f"ONNX Runtime's {short} provider cannot record its runs",
+            f"ONNX Runtime's {short} provider cannot record runs of the model",
             code="provider-cannot-record",
             path=artifact.path,
-            hint="open it with cuda_graphs=False",
+            hint="open the artifact with cuda_graphs=False",
         )
     return translate_error(error, artifact)

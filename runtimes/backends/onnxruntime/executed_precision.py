@@ -1,8 +1,10 @@
-"""What ONNX Runtime computes in, said before a run; its profiler proves it (``profiling``).
+"""The precision in which ONNX Runtime executes a graph, predicted before a run. ``profiling`` verifies it.
 
-A graph's types are not always what it computes in: where its CPU provider has no kernels of half precision, it puts
-casts around a convolution and computes it in float32; a quantised convolution that is not followed as it wants it, and
-any on CUDA, is the float one between its Q/DQ nodes.
+The executed precision can differ from the types of the graph:
+
+- Without kernels for half precision, the CPU provider inserts casts and computes in float32.
+- On CUDA, quantised convolutions are computed in float32 between their Q/DQ nodes. On the CPU, so are those whose
+  following nodes do not fit an integer kernel.
 """
 
 from __future__ import annotations
@@ -14,9 +16,14 @@ from runtimes.onnx.wire import Node
 
 
 def list_arithmetic(graph: OnnxGraph, device: str, tf32: bool = False) -> tuple[str, ...]:
-    """In what the graph's convolutions and matrix products are computed, sorted: ONNX Runtime does not tell it.
+    """Return the executed precisions of the convolutions and matrix products, sorted.
 
-    ``tf32`` is whether float32 may be computed in TensorFloat-32 there, on a GPU.
+    ONNX Runtime itself reports them only in its profile.
+
+    Args:
+        graph: The graph.
+        device: ``cpu`` or ``cuda``.
+        tf32: Whether a GPU may compute float32 in TensorFloat-32.
     """
     if device != "cpu":
         wide = "tfloat32" if tf32 else "float32"
@@ -30,23 +37,23 @@ def list_arithmetic(graph: OnnxGraph, device: str, tf32: bool = False) -> tuple[
 
 
 _WITHOUT_HALF = ("x86_64", "AMD64")
-"""Machines for which the CPU provider has no kernels of half precision, whatever the processor can."""
+"""The architectures for which the CPU provider has no kernels for half precision."""
 
 
 def _runs_in_integers(node: Node, graph: OnnxGraph) -> bool:
-    """Whether what is around a quantised node is as the CPU provider wants it; else it computes it in float32.
+    """Return whether the CPU provider has an integer kernel for a quantised node with its neighbours.
 
-    The output must be quantised: at once, or behind a ReLU that is dropped because the integers are unsigned and hold
-    nothing below 0. A matrix product's may also go on as float, to one other node, if its bias is quantised.
+    The output must be quantised directly, or after a ReLU that unsigned integers make redundant. The output of a matrix
+    product may also continue as float to at most one node, if its bias is quantised.
     """
     if DEQUANTISE not in (source.operator for name in node.inputs if (source := graph.producers.get(name))):
-        return True  # an operator of integers
-    behind = graph.consumers.get(node.outputs[0], [])
-    relu = len(behind) == 1 and behind[0].operator in ("Relu", "Clip")
+        return True  # an integer operator
+    consumers = graph.consumers.get(node.outputs[0], [])
+    relu = len(consumers) == 1 and consumers[0].operator in ("Relu", "Clip")
     if relu:
-        behind = graph.consumers.get(behind[0].outputs[0], [])
-    if len(behind) == 1 and behind[0].operator == QUANTISE:
-        return not relu or len(behind[0].inputs) < 3 or graph.types.get(behind[0].inputs[2]) == "uint8"
+        consumers = graph.consumers.get(consumers[0].outputs[0], [])
+    if len(consumers) == 1 and consumers[0].operator == QUANTISE:
+        return not relu or len(consumers[0].inputs) < 3 or graph.types.get(consumers[0].inputs[2]) == "uint8"
     bias = graph.producers.get(node.inputs[2]) if len(node.inputs) > 2 else None
-    plain = len(node.inputs) < 3 or (bias is not None and bias.operator == DEQUANTISE)
-    return node.operator != "Conv" and not relu and len(behind) < 2 and plain
+    bias_fits = len(node.inputs) < 3 or (bias is not None and bias.operator == DEQUANTISE)
+    return node.operator != "Conv" and not relu and len(consumers) < 2 and bias_fits

@@ -1,4 +1,4 @@
-"""ONNX Runtime's runs on a GPU: from the host and back, on tensors that lie there, and timed by the device."""
+"""Sessions of ONNX Runtime on a GPU: runs on host arrays, on device tensors, and timed by the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtimes.backends.onnxruntime import session_factory
 from runtimes.backends.onnxruntime.bound_tensors import BoundModel, Slot, Slots, copy_outputs, run_options
 from runtimes.backends.onnxruntime.errors import translate_error
 from runtimes.backends.onnxruntime.providers import CudaProvider, TensorrtProvider
-from runtimes.backends.onnxruntime.serialised import TURN, Turns
+from runtimes.backends.onnxruntime.serialised import GPU_LOCK, SerialCalls
 from runtimes.errors import BackendUnavailableError, InputError, RexportError
 from runtimes.protocol import Description, Options
 from runtimes.tensors import cuda, dlpack
@@ -31,22 +31,26 @@ def open_on_gpu(
     options: Options,
     provider: CudaProvider | TensorrtProvider,
     describe: Callable[[onnxruntime.InferenceSession], Description],
-    most: int | None = None,
+    max_batch: int | None = None,
 ) -> OnnxRuntimeDeviceSession:
-    """A session on the provider's GPU, with a stream of its own. ``most`` as the session's. Meanwhile the calls of all
-    other sessions on GPUs wait.
+    """Open a session on the provider's GPU, with its own stream. Calls of other GPU sessions wait meanwhile.
+
+    Args:
+        artifact: The artifact.
+        options: The options of the user.
+        provider: The provider with its options.
+        describe: Returns the description of a session.
+        max_batch: As for ``OnnxRuntimeDeviceSession``.
 
     Raises:
-        BackendUnavailableError: there is no GPU, or this ONNX Runtime has no such provider or cannot load it.
-        RexportError: as ``native.open_session``.
+        BackendUnavailableError: There is no GPU, or ONNX Runtime does not have the provider or cannot load it.
+        RexportError: As for ``session_factory.open_session``.
     """
     session_factory.import_library(provider.name)
     missing = cuda.missing()
     if missing is not None:
-        raise BackendUnavailableError(
-            f"{provider.name} finds no CUDA device", code="provider-without-gpu", hint=missing.sentence
-        )
-    with TURN:
+        raise BackendUnavailableError(f"{provider.name} has no CUDA device: {missing}", code="provider-without-gpu")
+    with GPU_LOCK:
         with cuda.current(provider.device_id):
             stream = cuda.Stream()
         session = session_factory.open_session(
@@ -54,36 +58,43 @@ def open_on_gpu(
         )
     model = BoundModel(session, *session_factory.specs(session), options.device, provider.device_id)
     recording = isinstance(provider, CudaProvider) and provider.enable_cuda_graph
-    return OnnxRuntimeDeviceSession(model, describe(session), stream, recording, most)
+    return OnnxRuntimeDeviceSession(model, describe(session), stream, recording, max_batch)
 
 
 class OnnxRuntimeDeviceSession:
-    """An ``onnxruntime.InferenceSession`` on a GPU. Calls from many threads take turns, those of other such
-    sessions among them: see ``runtimes.backends.onnxruntime.serialised.TURN``.
+    """An ``onnxruntime.InferenceSession`` on a GPU, as ``DeviceSession``.
+
+    Calls of all such sessions in the process run one after the other: see ``serialised.GPU_LOCK``.
 
     Args:
-        model: whose native session queues its work on ``stream``.
-        about: as ``description``.
-        stream: of the GPU.
-        recording: whether the session was opened to record its runs.
-        most: images of the largest batch that one run takes; larger ones are run in parts. ``None`` for any.
+        model: The model. Its native session queues its work on ``stream``.
+        description: The description of what runs.
+        stream: The stream. The session owns it.
+        recording: Whether the native session was opened to record runs.
+        max_batch: The largest batch of one run; larger batches are run in parts. ``None`` for no limit.
     """
 
     def __init__(
-        self, model: BoundModel, about: Description, stream: cuda.Stream, recording: bool, most: int | None = None
+        self,
+        model: BoundModel,
+        description: Description,
+        stream: cuda.Stream,
+        recording: bool,
+        max_batch: int | None = None,
     ) -> None:
         self.inputs = model.inputs
         self.outputs = model.outputs
-        self.description = about
+        self.description = description
         self._model = model
         self._stream = stream
-        self._most = most
+        self._max_batch = max_batch
         self._slots = Slots(model, recording)
-        self._turns = Turns()
+        self._calls = SerialCalls()
 
     def run(self, arrays: Arrays) -> Arrays:
+        """Run the model, as ``Session.run``."""
         parts = self._parts(arrays)
-        return self._turn(lambda: _join_parts([self._infer(part) for part in parts]))
+        return self._call(lambda: _join_parts([self._infer(part) for part in parts]))
 
     def _infer(self, arrays: Arrays) -> Arrays:
         slot = self._slots.get(self._shapes(arrays))
@@ -92,12 +103,16 @@ class OnnxRuntimeDeviceSession:
         return slot.results()
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
-        slots = self._bound(arrays)
-        return lambda: self._turn(lambda: _run_all(slots))
+        """Return a function that runs the model on the arrays, as ``Session.bind``."""
+        slots = self._fill_new_slots(arrays)
+        return lambda: self._call(lambda: _run_all(slots))
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
-        """As ``DeviceSession.bind_timed``. The first run is made now: it finds memory and algorithms, and records."""
-        slots = self._bound(arrays)
+        """Return a function that runs the model and returns the device time, as ``DeviceSession.bind_timed``.
+
+        The first run happens in this call: it allocates memory, chooses algorithms, and records.
+        """
+        slots = self._fill_new_slots(arrays)
         before, after = cuda.Event(), cuda.Event()
 
         def run_timed() -> float:
@@ -107,27 +122,34 @@ class OnnxRuntimeDeviceSession:
             after.record(self._stream)
             return after.elapsed_s(before)
 
-        self._turn(lambda: _run_all(slots))
-        return lambda: self._turn(run_timed)
+        self._call(lambda: _run_all(slots))
+        return lambda: self._call(run_timed)
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        """Run the model on device tensors, as ``DeviceSession.run_tensors``.
+
+        Raises:
+            InputError: A tensor is on another GPU than the model.
+        """
         for name, tensor in tensors.items():
             if tensor.device != self._model.ordinal:
                 raise InputError(
-                    f"{name!r} lies on GPU {tensor.device}, the model on GPU {self._model.ordinal}",
+                    f"the input {name!r} is on GPU {tensor.device}, but the model is on GPU {self._model.ordinal}",
                     code="tensor-on-other-gpu",
+                    hint=f"copy the tensor to GPU {self._model.ordinal}",
                 )
-        self._turns.call_here(lambda: self._order(tensors))  # in the caller's thread, whose own queue is meant
+        # In the caller's thread, because the tensor's library synchronises with that thread's current stream.
+        self._calls.call_here(lambda: self._wait_for_producers(tensors))
         images = tensors[self.inputs[0].name].shape[0]
-        return self._turn(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
+        return self._call(lambda: _join_parts([self._infer_rows(tensors, *part) for part in self._bounds(images)]))
 
-    def _order(self, tensors: Mapping[str, DeviceTensor]) -> None:
-        """The stream waits for what their owners have queued. Not while a run on it is recorded, by another thread."""
+    def _wait_for_producers(self, tensors: Mapping[str, DeviceTensor]) -> None:
+        """Make the stream wait for the work that the tensors' owners queued. Only while no thread records a run."""
         for tensor in tensors.values():
             dlpack.wait_for_producer(tensor, self._stream.handle)
 
     def _infer_rows(self, tensors: Mapping[str, DeviceTensor], start: int, stop: int) -> Arrays:
-        """Of these rows, without a record, which would keep their addresses."""
+        """Run the model on rows of device tensors, without a recording, which would keep their addresses."""
         model = self._model
         binding = model.native.io_binding()
         for spec in self.inputs:
@@ -140,12 +162,13 @@ class OnnxRuntimeDeviceSession:
         return copy_outputs(binding, self.outputs)
 
     def close(self) -> None:
-        self._turns.close()
-        with TURN:
-            # Bound calls may still hold the native session, so that the stream is freed with the last of them.
+        """Free the session of the library."""
+        self._calls.close()
+        with GPU_LOCK:
+            # Bound functions may still hold the native session. The stream is freed with the last of them.
             del self._slots, self._model
 
-    def _bound(self, arrays: Arrays) -> list[Slot]:
+    def _fill_new_slots(self, arrays: Arrays) -> list[Slot]:
         def fill_slots() -> list[Slot]:
             slots = []
             for part in self._parts(arrays):
@@ -153,24 +176,24 @@ class OnnxRuntimeDeviceSession:
                 slots[-1].fill(part)
             return slots
 
-        return self._turn(fill_slots)
+        return self._call(fill_slots)
 
     def _shapes(self, arrays: Arrays) -> tuple[tuple[int, ...], ...]:
         return tuple(arrays[spec.name].shape for spec in self.inputs)
 
     def _bounds(self, images: int) -> list[tuple[int, int]]:
-        step = self._most or images
+        step = self._max_batch or images
         return [(start, min(start + step, images)) for start in range(0, images, step)]
 
     def _parts(self, arrays: Arrays) -> list[Arrays]:
         images = len(arrays[self.inputs[0].name])
-        if self._most is None or images <= self._most:
+        if self._max_batch is None or images <= self._max_batch:
             return [arrays]
         return [{name: array[start:stop] for name, array in arrays.items()} for start, stop in self._bounds(images)]
 
-    def _turn(self, act: Callable[[], _Result]) -> _Result:
+    def _call(self, act: Callable[[], _Result]) -> _Result:
         try:
-            return self._turns.call(act)
+            return self._calls.call(act)
         except RexportError:
             raise
         except Exception as error:

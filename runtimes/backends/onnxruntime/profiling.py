@@ -1,4 +1,4 @@
-"""What ONNX Runtime really runs, as its own profiler tells. It proves what ``executed_precision`` says before a run."""
+"""The steps that ONNX Runtime executes, from its own profiler. They verify the prediction of ``executed_precision``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 
 
 def profile(artifact: Artifact, provider: Provider, threads: int, arrays: Arrays) -> tuple[Layer, ...]:
-    """The steps that the provider takes, as ``Backend.profile`` gives them."""
+    """Run an artifact under ONNX Runtime's profiler and return the executed steps, as ``Backend.profile``.
+
+    Args:
+        artifact: The artifact.
+        provider: The provider to run it on.
+        threads: The number of processors that one call may use.
+        arrays: The inputs by name.
+
+    Raises:
+        ResourceError: The profile cannot be written or is incomplete.
+        RexportError: As for ``open_session``.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="rexport-profile-") as folder:
             session = open_session(artifact, provider, threads, f"{folder}/run")
@@ -36,14 +47,16 @@ def profile(artifact: Artifact, provider: Provider, threads: int, arrays: Arrays
         raise ResourceError.from_os(error, tempfile.gettempdir(), "write ONNX Runtime's profile") from error
     except ValueError as error:
         raise ResourceError(
-            f"ONNX Runtime's profile was not written whole: {quote(error)}", code="profile-incomplete"
+            f"the profile that ONNX Runtime wrote is incomplete: {quote(error)}",
+            code="profile-incomplete",
+            hint="check the free space of the folder for temporary files",
         ) from error
-    # On another device than the processor it times the launch of a kernel, not the kernel.
-    return layers(_typical(events), onnxfile.graph(artifact.path), timed=isinstance(provider, CpuProvider))
+    # On other devices than the CPU, the profiler measures the launch of a kernel and not the kernel.
+    return layers(_median_steps(events), onnxfile.graph(artifact.path), timed=isinstance(provider, CpuProvider))
 
 
-def _typical(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The steps of a run, each with its median duration over all runs but the first, which finds its memory."""
+def _median_steps(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the steps of a run, each with its median duration over all runs after the first."""
     starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
     steps = [event for event in events if event["name"].endswith(_KERNEL)]
     ends = (*starts[2:], math.inf)
@@ -52,7 +65,7 @@ def _typical(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _record_profile(session: onnxruntime.InferenceSession, arrays: Arrays, artifact: Artifact) -> Path:
-    """The profile of some runs."""
+    """Run the session several times and return the file of its profile."""
     try:
         for _ in range(1 + _PROFILED_RUNS):
             session.run(None, arrays)
@@ -62,56 +75,65 @@ def _record_profile(session: onnxruntime.InferenceSession, arrays: Arrays, artif
 
 
 _KERNEL = "_kernel_time"
+"""The suffix of the profiler's events for kernels."""
+
 _PROFILED_RUNS = 5
+"""The number of profiled runs after the first."""
 
 
 def layers(steps: Sequence[Mapping[str, Any]], graph: OnnxGraph, timed: bool) -> tuple[Layer, ...]:
-    """The profiler's events of one run as layers, named after the graph's nodes."""
+    """Return the profiler's events of one run as layers, named after the graph's nodes.
+
+    Args:
+        steps: The profiler's events for kernels.
+        graph: The graph of the model.
+        timed: Whether the durations are those of the kernels.
+    """
     names = [str(step["name"]).removesuffix(_KERNEL) for step in steps]
-    taken = {name for name in names if graph.find(name)}
-    found = []
+    node_names = {name for name in names if graph.find(name)}
+    result = []
     for name, step in zip(names, steps, strict=True):
-        about, operator = step["args"], str(step["args"]["op_name"])
-        nodes = _nodes_of(name, operator, graph, taken)
-        found.append(
+        operator = str(step["args"]["op_name"])
+        nodes = _nodes_of(name, operator, graph, node_names)
+        result.append(
             Layer(
                 name=nodes[0] if nodes else name,
                 nodes=nodes,
                 operator=operator,
-                precision=_precision_of(about),
+                precision=_precision_of(step["args"]),
                 weighted=is_weighted(operator),
                 duration_s=step["dur"] / 1e6 if timed else None,
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
 _TYPES = {"float": "float32", "double": "float64", "uint8": "int8"}
-"""ONNX Runtime's names where they are not NumPy's. Signed or not, a quantised layer is one of 8-bit integers."""
+"""NumPy's names for ONNX Runtime's types. Signed and unsigned 8-bit integers are both reported as int8."""
 
 
-def _precision_of(about: Mapping[str, Any]) -> str:
-    """Of a step: the type of its first tensor."""
-    tensors = (*about["input_type_shape"], *about["output_type_shape"])
+def _precision_of(properties: Mapping[str, Any]) -> str:
+    """Return the precision of a step: the type of its first tensor."""
+    tensors = (*properties["input_type_shape"], *properties["output_type_shape"])
     first = next((kind for tensor in tensors for kind in tensor), "none")
     return _TYPES.get(first, first)
 
 
 _DECORATIONS = re.compile(r"^InsertedPrecisionFreeCast_|_nchwc$|_token_\d+$")
-"""What ONNX Runtime puts around the names of what it rewrites."""
+"""The prefixes and suffixes that ONNX Runtime adds to the names of rewritten nodes."""
 
 
-def _nodes_of(name: str, operator: str, graph: OnnxGraph, taken: set[str]) -> tuple[str, ...]:
-    """Names of the graph's nodes that a step stands for, first the one that it is the step of; none if the library
-    added it.
+def _nodes_of(name: str, operator: str, graph: OnnxGraph, node_names: set[str]) -> tuple[str, ...]:
+    """Return the names of the graph's nodes that a step executes, main node first, or none for an added step.
 
-    A rewritten node has a decorated name, or that of the tensor which it makes now: where an activation was fused into
-    a convolution, the activation's. ``taken`` are names that steps have undecorated, so that no other can be meant.
+    ONNX Runtime decorates the name of a rewritten node, or names it after the tensor that it produces: a convolution
+    with a fused activation has the name of the activation. ``node_names`` are the steps with the undecorated name of a
+    node. A decorated name never stands for one of these nodes.
     """
     plain = name
     while (node := graph.find(plain)) is None and _DECORATIONS.search(plain):
         plain = _DECORATIONS.sub("", plain, count=1)
-    if node is None or (plain != name and plain in taken):
+    if node is None or (plain != name and plain in node_names):
         return ()
     if is_weighted(operator):
         return tuple(step.name for step in graph.find_fused(node))

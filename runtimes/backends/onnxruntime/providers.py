@@ -1,6 +1,7 @@
-"""What ONNX Runtime's providers for NVIDIA's GPUs are told: each field is an option of the provider's own name.
+"""The options of ONNX Runtime's providers. The fields have the names of the options.
 
-None of them is a precision: that lies in the graph. Told of none, the TensorRT provider builds strongly typed networks.
+No option sets a precision, because the graph determines it. Without such an option, the TensorRT provider builds
+strongly typed networks.
 """
 
 from __future__ import annotations
@@ -16,30 +17,31 @@ from runtimes.tensors.spec import TensorSpec
 
 @dataclass(frozen=True)
 class CpuProvider:
-    """The processor, which is told by the session's own settings."""
+    """The provider for the CPU, which has no options of its own."""
 
     name: ClassVar[str] = "CPUExecutionProvider"
 
     def encode(self) -> dict[str, str]:
-        """Nothing."""
+        """Return the options for ONNX Runtime: none."""
         return {}
 
 
 @dataclass(frozen=True)
 class CudaProvider:
-    """The kernels of ONNX Runtime, cuDNN and cuBLAS.
+    """The provider for CUDA: the kernels of ONNX Runtime, cuDNN and cuBLAS.
 
     Attributes:
-        device_id: the GPU's number.
-        user_compute_stream: handle of the stream that it queues its work on; else it makes one.
-        use_tf32: whether float32 may be computed in TensorFloat-32. The library's own default is that it may.
-        prefer_nhwc: whether it turns convolutions to channels last, as tensor cores want them.
-        enable_cuda_graph: whether a run is recorded and replayed; its tensors must then stay where they are.
-        cudnn_conv_algo_search: how a convolution's algorithm is found, for each new shape: all are tried and timed,
-            cuDNN's guess, or always the same.
-        cudnn_conv_use_max_workspace: whether an algorithm may take as much memory as it wants.
-        gpu_mem_limit: bytes, or ``None`` for all that there are.
-        arena_extend_strategy: by how much its memory grows.
+        name: ONNX Runtime's name of the provider.
+        device_id: The number of the GPU.
+        user_compute_stream: The handle of the stream for the work. Without one, the provider creates a stream.
+        use_tf32: Whether float32 may be computed in TensorFloat-32. ONNX Runtime's own default is yes.
+        prefer_nhwc: Whether convolutions are converted to channels last, which tensor cores need.
+        enable_cuda_graph: Whether runs are recorded and replayed. The tensors must then keep their addresses.
+        cudnn_conv_algo_search: The choice of a convolution's algorithm for each new shape: measuring all, cuDNN's
+            heuristic, or a fixed algorithm.
+        cudnn_conv_use_max_workspace: Whether an algorithm may use any amount of memory.
+        gpu_mem_limit: The memory limit in bytes, or ``None`` for no limit.
+        arena_extend_strategy: The growth of the provider's memory.
     """
 
     name: ClassVar[str] = "CUDAExecutionProvider"
@@ -54,25 +56,31 @@ class CudaProvider:
     arena_extend_strategy: Literal["kNextPowerOfTwo", "kSameAsRequested"] = "kNextPowerOfTwo"
 
     def encode(self) -> dict[str, str]:
-        """As ONNX Runtime takes it: what is ``None`` is left out."""
+        """Return the options for ONNX Runtime, without those that are ``None``."""
         return _encode_options({field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
 class TensorrtProvider:
-    """TensorRT, which ONNX Runtime hands whole graphs and whose engines it keeps.
+    """The provider for TensorRT, which builds engines of whole graphs.
 
     Attributes:
-        device_id, user_compute_stream: as the CUDA provider's.
-        trt_engine_cache_enable, trt_engine_cache_path, trt_engine_cache_prefix: whether engines are kept, the folder,
-            and what their names begin with. The library trusts what lies there.
-        trt_timing_cache_enable, trt_timing_cache_path: the same for the times of single kernels.
-        trt_profile_min_shapes, trt_profile_opt_shapes, trt_profile_max_shapes: of the inputs, as ``profile_shapes``
-            gives them; else it builds again whenever a shape does not fit.
-        trt_builder_optimization_level: 0 to 5.
-        trt_max_workspace_size: bytes, or ``None`` for the library's own.
-        trt_cuda_graph_enable: whether a run is recorded. There is one record alone, and whatever is bound later, it
-            replays the addresses that it was made with.
+        name: ONNX Runtime's name of the provider.
+        device_id: The number of the GPU.
+        user_compute_stream: The handle of the stream for the work. Without one, the provider creates a stream.
+        trt_engine_cache_enable: Whether engines are cached.
+        trt_engine_cache_path: The folder of the cached engines. The library trusts its content.
+        trt_engine_cache_prefix: The prefix of the names of cached engines.
+        trt_timing_cache_enable: Whether the times of kernels are cached.
+        trt_timing_cache_path: The folder of the cached times.
+        trt_profile_min_shapes: The smallest shapes of the inputs, as from ``profile_shapes``. Without profiles, the
+            provider builds a new engine whenever a shape does not fit.
+        trt_profile_opt_shapes: The shapes to optimise for.
+        trt_profile_max_shapes: The largest shapes.
+        trt_builder_optimization_level: The optimisation level of the builder, 0 to 5.
+        trt_max_workspace_size: The memory limit of the builder in bytes, or ``None`` for the library's default.
+        trt_cuda_graph_enable: Whether a run is recorded. The provider keeps only one recording and replays it with the
+            recorded addresses, even if other tensors are bound later.
     """
 
     name: ClassVar[str] = "TensorrtExecutionProvider"
@@ -91,7 +99,7 @@ class TensorrtProvider:
     trt_cuda_graph_enable: bool = False
 
     def encode(self) -> dict[str, str]:
-        """As ONNX Runtime takes it: what is ``None`` is left out."""
+        """Return the options for ONNX Runtime, without those that are ``None``."""
         return _encode_options({field.name: getattr(self, field.name) for field in fields(self)})
 
 
@@ -99,12 +107,15 @@ Provider: TypeAlias = CpuProvider | CudaProvider | TensorrtProvider
 
 
 def _encode_options(options: dict[str, bool | int | str | Path | None]) -> dict[str, str]:
-    """A truth is ``True`` or ``False``: the CUDA provider takes digits as well, the TensorRT provider does not."""
+    """Return the options as text, without those that are ``None``.
+
+    Booleans become ``True`` or ``False``: the TensorRT provider does not accept digits.
+    """
     return {name: str(value) for name, value in options.items() if value is not None}
 
 
 def profile_shapes(inputs: Iterable[TensorSpec], batch: int) -> str:
-    """The shapes of the inputs at that batch, as the TensorRT provider takes them: ``input:8x3x224x224``."""
+    """Return the shapes of ``inputs`` at this ``batch`` in the TensorRT provider's form: ``input:8x3x224x224``."""
     return ",".join(
         f"{spec.name}:{'x'.join(str(batch if isinstance(size, str) else size) for size in spec.shape)}"
         for spec in inputs
@@ -112,7 +123,13 @@ def profile_shapes(inputs: Iterable[TensorSpec], batch: int) -> str:
 
 
 def add_profile(provider: TensorrtProvider, inputs: tuple[TensorSpec, ...], profile: Profile) -> TensorrtProvider:
-    """The provider with that profile; the same one where no dimension of the inputs may vary."""
+    """Return the provider with an optimisation profile, or unchanged if no dimension of the inputs may vary.
+
+    Args:
+        provider: The provider.
+        inputs: The specifications of the inputs.
+        profile: The batch sizes of the profile.
+    """
     if all(isinstance(size, int) for spec in inputs for size in spec.shape):
         return provider
     return replace(

@@ -1,4 +1,4 @@
-"""One call at a time in the whole process, and those of one session in two threads at most."""
+"""Serial execution of ONNX Runtime's GPU calls: one at a time in the process, and in at most two threads a session."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
-TURN = threading.Lock()
-"""Held by who has ONNX Runtime do anything on a GPU, opening and closing too: by one thread of the process.
+GPU_LOCK = threading.Lock()
+"""The lock for all work of ONNX Runtime on a GPU, including opening and closing sessions.
 
-While the library records a run, CUDA takes no other thread's allocations or waits, and the one that tries spoils the
-recording. What is done under this lock is kept from that. What other libraries do on their own is not: as PyTorch's
-allocations in other threads, which may fail, or spoil a session's first run on a new shape.
+While the library records a run, CUDA allows no allocations or waits in other threads: a thread that tries makes the
+recording fail. This lock prevents that for ONNX Runtime. Other libraries do not take the lock. For example, allocations
+of PyTorch in another thread may fail, or make a session's first run on a new shape fail.
 """
 
 
-class Turns:
-    """Gives each call its turn. A class for runs that are recorded, since ONNX Runtime keeps what it records, and the
-    handles of CUDA's libraries with it, for each thread that it meets and for as long as the session is open.
+class SerialCalls:
+    """Serial execution of one session's calls, in at most two threads.
 
-    The first thread that comes calls as it is, without a detour; the calls of all others are made in one of our own.
+    ONNX Runtime keeps recordings and handles of CUDA libraries for each thread that calls a session, until the session
+    is closed. Therefore only the first calling thread calls the session directly. The calls of all other threads run in
+    one thread of this class.
     """
 
     def __init__(self) -> None:
-        self._turn = TURN
+        self._lock = GPU_LOCK
         self._first: threading.Thread | None = None
-        self._other = ThreadPoolExecutor(1, "rexport-onnxruntime")
+        self._executor = ThreadPoolExecutor(1, "rexport-onnxruntime")
 
     def call(self, act: Callable[[], _Result]) -> _Result:
-        """What ``act`` returns or raises."""
-        me = threading.current_thread()
+        """Call ``act`` under the lock and return its result or raise its error."""
+        current = threading.current_thread()
         if self._first is None:
-            with self._turn:
-                self._first = self._first or me
-        return self._alone(act) if self._first is me else self._other.submit(self._alone, act).result()
+            with self._lock:
+                self._first = self._first or current
+        return self._locked(act) if self._first is current else self._executor.submit(self._locked, act).result()
 
     def call_here(self, act: Callable[[], _Result]) -> _Result:
-        """As ``call``, in the caller's own thread, whichever it is: for what runs nothing."""
-        return self._alone(act)
+        """Call ``act`` under the lock in the caller's thread. Only for work that does not run the session."""
+        return self._locked(act)
 
-    def _alone(self, act: Callable[[], _Result]) -> _Result:
-        with self._turn:
+    def _locked(self, act: Callable[[], _Result]) -> _Result:
+        with self._lock:
             return act()
 
     def close(self) -> None:
-        """Ends the thread."""
-        self._other.shutdown()
+        """End the thread."""
+        self._executor.shutdown()

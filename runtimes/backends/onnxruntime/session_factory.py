@@ -1,4 +1,4 @@
-"""The library's own session, opened on the provider that was asked for and on no other."""
+"""Creation of the library's sessions. A session runs on the requested provider and on no other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from runtimes.artifacts.artifact import Artifact
-from runtimes.backends.onnxruntime.errors import is_unloaded, refusal
+from runtimes.backends.onnxruntime.errors import is_not_loaded, translate_opening_error
 from runtimes.backends.onnxruntime.providers import CpuProvider, Provider
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 from runtimes.libraries import importing
@@ -34,15 +34,15 @@ _DTYPES = {
 
 
 def spec_of(node: onnxruntime.NodeArg) -> TensorSpec:
-    """An input or output of a session.
+    """Return the specification of an input or output of a session.
 
     Raises:
-        CompatibilityError: it is of a type that NumPy lacks.
+        CompatibilityError: The type of the tensor is not supported.
     """
     dtype = _DTYPES.get(node.type)
     if dtype is None:
         raise CompatibilityError(
-            f"{quote(node.name)} has the type {quote(node.type)}, which no runtime here takes",
+            f"the type {quote(node.type)} of {quote(node.name)} is not supported",
             code="tensor-type-unsupported",
         )
     shape = tuple(size if isinstance(size, int) else str(size or f"dim{axis}") for axis, size in enumerate(node.shape))
@@ -50,12 +50,23 @@ def spec_of(node: onnxruntime.NodeArg) -> TensorSpec:
 
 
 def specs(session: onnxruntime.InferenceSession) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Its inputs and its outputs. Raises as ``spec_of``."""
+    """Return the specifications of a session's inputs and outputs.
+
+    Raises:
+        CompatibilityError: The type of a tensor is not supported.
+    """
     return tuple(map(spec_of, session.get_inputs())), tuple(map(spec_of, session.get_outputs()))
 
 
 def describe_session(session: onnxruntime.InferenceSession, backend: str, device: str, precision: str) -> Description:
-    """What the session runs as; ``precision`` alone it does not tell."""
+    """Return the description of a session.
+
+    Args:
+        session: The session of the library.
+        backend: The name of the backend.
+        device: ``cpu`` or ``cuda``.
+        precision: The executed precision, which the library does not report.
+    """
     import onnxruntime
 
     return Description(
@@ -69,19 +80,21 @@ def describe_session(session: onnxruntime.InferenceSession, backend: str, device
 
 
 def import_library(provider: str) -> ModuleType:
-    """ONNX Runtime, which has the provider compiled in; whether this machine can use it is seen when it opens.
+    """Import ONNX Runtime and check that its build contains the provider.
+
+    Whether this machine can use the provider shows only when a session is opened.
 
     Raises:
-        BackendUnavailableError: it cannot be imported, or has no such provider.
+        BackendUnavailableError: ONNX Runtime cannot be imported, or its build does not contain the provider.
     """
-    # The official builds report to their maker over the network unless told not to before they are imported.
+    # The official builds send telemetry over the network unless this variable is set before they are imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     with importing("onnxruntime", "cpu"):
         import onnxruntime
 
     if provider not in onnxruntime.get_available_providers():
         raise BackendUnavailableError(
-            f"this onnxruntime has no {provider}", code="provider-not-compiled", hint=_GPU_BUILD
+            f"the installed onnxruntime does not contain {provider}", code="provider-not-compiled", hint=_GPU_BUILD
         )
     return onnxruntime  # type: ignore[no-any-return]
 
@@ -89,12 +102,18 @@ def import_library(provider: str) -> ModuleType:
 def open_session(
     artifact: Artifact, provider: Provider, threads: int, profile: str | None = None
 ) -> onnxruntime.InferenceSession:
-    """A session on the provider. ``profile`` is the path, without its end, of a file that its profiler writes.
+    """Open a session of the library on a provider.
+
+    Args:
+        artifact: The artifact.
+        provider: The provider with its options.
+        threads: The number of processors that one call may use.
+        profile: The path, without suffix, of the file that the profiler writes. ``None`` for no profiler.
 
     Raises:
-        BackendUnavailableError: the library or the provider is not here, or its own libraries are not.
-        CompatibilityError: the provider cannot run all of the graph.
-        RexportError: the library cannot read it.
+        BackendUnavailableError: The library, the provider, or a library of the provider is missing.
+        CompatibilityError: The provider cannot run the whole graph.
+        RexportError: The library cannot read the model, or memory is lacking.
     """
     onnxruntime = import_library(provider.name)
     settings = onnxruntime.SessionOptions()
@@ -104,40 +123,43 @@ def open_session(
     if profile is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = profile
-    said = ""
+    load_failures = ""
     if not isinstance(provider, CpuProvider):
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        # What this rewrites is for the processor; it would leave integers there that these providers do not take.
+        # This rewriting of Q/DQ nodes is for the CPU. It creates integer operators that these providers do not support.
         settings.add_session_config_entry("session.disable_quant_qdq", "1")
-        said = _load_libraries(onnxruntime)
+        load_failures = _load_libraries(onnxruntime)
     try:
         session = onnxruntime.InferenceSession(
             os.fspath(artifact.path),
             settings,
             providers=[(provider.name, provider.encode())],
-            enable_fallback=False,  # else it prints, and tries the processor
+            enable_fallback=False,  # otherwise the library prints a message and uses the CPU
         )
     except Exception as error:
-        if is_unloaded(error, said):
-            raise _unloadable(provider.name, said or str(error)) from error
-        raise refusal(error, artifact, provider.name) from error
+        if is_not_loaded(error, load_failures):
+            raise _not_loadable(provider.name, load_failures or str(error)) from error
+        raise translate_opening_error(error, artifact, provider.name) from error
     if session.get_providers()[0] != provider.name:
-        raise _unloadable(provider.name, said or f"ONNX Runtime gave {session.get_providers()[0]}")
+        raise _not_loadable(provider.name, load_failures or f"ONNX Runtime chose {session.get_providers()[0]}")
     return session
 
 
 def _load_libraries(onnxruntime: ModuleType) -> str:
-    """Loads CUDA's libraries from where pip puts them, in which the system does not look; what could not be loaded,
-    which the library prints."""
-    heard = io.StringIO()
-    with contextlib.redirect_stdout(heard):
+    """Load CUDA's libraries from pip's folders, which the system's loader does not search.
+
+    Returns:
+        The library's messages about those that could not be loaded, which it prints to standard output.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         onnxruntime.preload_dlls()
-    return "; ".join(line for line in heard.getvalue().splitlines() if line.startswith("Failed to load"))
+    return "; ".join(line for line in printed.getvalue().splitlines() if line.startswith("Failed to load"))
 
 
-def _unloadable(provider: str, why: str) -> BackendUnavailableError:
+def _not_loadable(provider: str, reason: str) -> BackendUnavailableError:
     return BackendUnavailableError(
-        f"{provider} was asked for and cannot be loaded: {quote(why)}",
+        f"{provider} cannot be loaded: {quote(reason)}",
         code="provider-not-loadable",
-        hint="pip install --upgrade 'rexport[gpu]', and a driver for its CUDA",
+        hint="pip install --upgrade 'rexport[gpu]', and install an NVIDIA driver for the same CUDA version",
     )

@@ -1,8 +1,10 @@
-"""ONNX Runtime with TensorRT under it: ``.onnx`` on CUDA. It needs onnxruntime-gpu, and TensorRT 10 beside it, not 11.
+"""The backend for ONNX Runtime's TensorRT provider: ONNX files on CUDA.
 
-The provider names its engines by the graph's shape and not by its weights, so that each file has a folder of its own.
-It cannot be kept from TensorFloat-32: a graph of float32 alone must allow it. Its recorded runs replay the addresses
-that they were made with, whatever is bound later; none is recorded.
+The provider needs onnxruntime-gpu and TensorRT 10, not 11. It has three limits:
+
+- It names engines by the structure of the graph, not by the weights. Each file therefore has its own folder of engines.
+- It computes float32 always in TensorFloat-32. A graph with only float32 must allow that.
+- Its recordings replay the recorded addresses even if other tensors are bound. Runs are therefore never recorded.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from runtimes.backends.onnxruntime.gpu_session import OnnxRuntimeDeviceSession
 
 _LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
-"""That the provider of onnxruntime-gpu is linked to, or loads."""
+"""The libraries of TensorRT that the provider of onnxruntime-gpu needs."""
 
 _PIP = "pip install 'tensorrt-cu13>=10.13,<11'"
 
@@ -42,50 +44,50 @@ def _missing() -> Reason | None:
     library = missing_library("onnxruntime", "gpu")
     if library is not None:
         return library
-    found = importlib.util.find_spec("onnxruntime")
-    places = (found.submodule_search_locations or ()) if found is not None else ()
-    if not any((Path(place) / "capi" / "libonnxruntime_providers_tensorrt.so").is_file() for place in places):
+    spec = importlib.util.find_spec("onnxruntime")
+    packages = (spec.submodule_search_locations or ()) if spec is not None else ()
+    if not any((Path(package) / "capi" / "libonnxruntime_providers_tensorrt.so").is_file() for package in packages):
         return Reason(
             "onnxruntime-without-tensorrt",
-            "this onnxruntime has no TensorRT provider (pip uninstall onnxruntime, then pip install 'rexport[gpu]')",
+            "the installed onnxruntime does not contain the TensorRT provider (pip uninstall onnxruntime, then "
+            "pip install 'rexport[gpu]')",
         )
-    absent = [name for name in _LIBRARIES if not _is_here(name)]
+    absent = [name for name in _LIBRARIES if not _is_installed(name)]
     if not absent:
         return None
-    return Reason(
-        "tensorrt-10-missing", f"TensorRT 10 is not installed: there is no {' and no '.join(absent)} ({_PIP})"
-    )
+    return Reason("tensorrt-10-missing", f"TensorRT 10 is not installed: {', '.join(absent)} not found ({_PIP})")
 
 
-def _is_here(name: str) -> bool:
-    """Whether the system's loader would find the library, or pip's package of TensorRT's libraries has it."""
-    return any((folder / name).is_file() for folder in _folders()) or name.encode() + b"\0" in _loaders_cache()
+def _is_installed(name: str) -> bool:
+    """Return whether pip's package of TensorRT or the system's loader has the library."""
+    return any((folder / name).is_file() for folder in _folders()) or name.encode() + b"\0" in _read_loader_cache()
 
 
 def _folders() -> Iterator[Path]:
-    found = importlib.util.find_spec("tensorrt_libs")
-    if found is not None:
-        yield from map(Path, found.submodule_search_locations or ())
-    yield from (Path(place) for place in os.environ.get("LD_LIBRARY_PATH", "").split(":") if place)
+    spec = importlib.util.find_spec("tensorrt_libs")
+    if spec is not None:
+        yield from map(Path, spec.submodule_search_locations or ())
+    yield from (Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder)
 
 
-def _loaders_cache() -> bytes:
+def _read_loader_cache() -> bytes:
     try:
-        return _LOADERS_CACHE.read_bytes()
+        return _LOADER_CACHE.read_bytes()
     except OSError:
         return b""
 
 
-_LOADERS_CACHE = Path("/etc/ld.so.cache")
+_LOADER_CACHE = Path("/etc/ld.so.cache")
+"""The list of libraries that the system's loader finds."""
 
 
 def _load_tensorrt() -> str:
-    """Loads the libraries, from where the system's loader would not look for them, too; the version of TensorRT."""
+    """Load the libraries of TensorRT, also from pip's folders, and return the version of TensorRT."""
     version = 0
     for name in _LIBRARIES:
-        place = next((folder / name for folder in _folders() if (folder / name).is_file()), Path(name))
+        path = next((folder / name for folder in _folders() if (folder / name).is_file()), Path(name))
         try:
-            library = ctypes.CDLL(os.fspath(place))
+            library = ctypes.CDLL(os.fspath(path))
         except OSError as error:
             raise BackendUnavailableError(
                 f"TensorRT 10 cannot be loaded: {quote(error)}", code="tensorrt-not-loadable", hint=_PIP
@@ -106,12 +108,12 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
             "ONNX Runtime's TensorRT provider computes float32 in TensorFloat-32, which this artifact does not allow",
             code="provider-needs-tf32",
             path=artifact.path,
-            hint="export it with --precision tf32, or name another backend",
+            hint="choose another backend, or export the model with the option --precision tf32 of rexport",
         )
     missing = cuda.missing()
     if missing is not None:
         raise BackendUnavailableError(
-            f"{TensorrtProvider.name} finds no CUDA device", code="provider-without-gpu", hint=missing.sentence
+            f"{TensorrtProvider.name} has no CUDA device: {missing}", code="provider-without-gpu"
         )
     session_factory.import_library(TensorrtProvider.name)
     folder = _engines(artifact, _load_tensorrt())
@@ -123,19 +125,19 @@ def _open(artifact: Artifact, options: Options) -> OnnxRuntimeDeviceSession:
     )
     precision = " ".join("tfloat32" if kind == "float32" else kind for kind in kinds) or "as in the graph"
     inputs = artifact.manifest.inputs if artifact.manifest is not None else ()
-    shaped = add_profile(provider, inputs, DEFAULT_PROFILE)
-    with files.folder_lock(folder):  # it builds while it opens, and writes engines that are not whole at once
+    with_profile = add_profile(provider, inputs, DEFAULT_PROFILE)
+    with files.folder_lock(folder):  # opening builds engines, and the provider does not write them atomically
         return open_on_gpu(
             artifact,
             options,
-            shaped,
+            with_profile,
             lambda session: session_factory.describe_session(session, BACKEND.name, options.device, precision),
-            most=None if shaped is provider else DEFAULT_PROFILE.most,
+            max_batch=None if with_profile is provider else DEFAULT_PROFILE.most,
         )
 
 
 def _engines(artifact: Artifact, tensorrt: str) -> Path:
-    """The folder of the artifact's engines for this GPU and these libraries, which is this user's alone."""
+    """Return the folder for the artifact's engines on this GPU with these libraries. Only this user may write to it."""
     import onnxruntime
 
     from runtimes.backends.tensorrt import engine_cache
@@ -157,14 +159,15 @@ def _engines(artifact: Artifact, tensorrt: str) -> Path:
 
 
 def _digest(artifact: Artifact) -> str:
-    """Of the file and of those that hold its weights: 64 hexadecimal digits."""
-    places = dict.fromkeys(location for location, _ in onnxfile.read(artifact.path).external)
-    parts = [files.sha256_of(place) for place in (artifact.path, *map(artifact.path.with_name, places))]
+    """Return the digest of the file and the files of its weights, as 64 hexadecimal digits."""
+    locations = dict.fromkeys(location for location, _ in onnxfile.read(artifact.path).external)
+    parts = [files.sha256_of(path) for path in (artifact.path, *map(artifact.path.with_name, locations))]
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 BACKEND = Backend(
     name="onnxruntime-tensorrt",
+    title="ONNX Runtime with TensorRT",
     formats=("onnx",),
     devices=("cuda",),
     priority=8,

@@ -1,2 +1,4 @@
-"""PyTorch on a CUDA device: streams, staging and recordings around a program. Imported by its backends when they open
-something there, and by nothing else: it imports PyTorch."""
+"""The backends for PyTorch: eager and compiled, on the CPU and on CUDA.
+
+The modules for CUDA import PyTorch and are themselves imported only when a backend opens an artifact on CUDA.
+"""

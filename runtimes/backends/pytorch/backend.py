@@ -1,6 +1,6 @@
-"""PyTorch, eager: ``.pt2`` programs as ``torch.export`` writes them, run operator by operator.
+"""The backend for eager PyTorch: programs of ``torch.export`` (``.pt2``), executed operator by operator.
 
-On CUDA, programs of half precision run channels-last, the layout that its tensor cores take.
+On CUDA, programs in half precision run with channels last, the layout of tensor cores.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def check_gpu() -> None:
-    """Returns where PyTorch can use a GPU.
+    """Check that PyTorch can use a GPU.
 
     Raises:
-        BackendUnavailableError: it was built without CUDA, or sees no GPU.
+        BackendUnavailableError: PyTorch was built without CUDA, or finds no GPU.
     """
     with importing("torch", "export"):
         import torch
@@ -40,24 +40,24 @@ def check_gpu() -> None:
         return
     if torch.version.cuda is None:
         raise BackendUnavailableError(
-            f"this PyTorch, {torch.__version__}, was built without CUDA",
+            f"PyTorch {torch.__version__} was built without CUDA",
             code="pytorch-without-cuda",
-            hint="pip install another: https://pytorch.org",
+            hint="install a build of PyTorch with CUDA: https://pytorch.org/get-started/locally",
         )
     raise BackendUnavailableError(
-        f"PyTorch {torch.__version__} sees no CUDA device",
+        f"PyTorch {torch.__version__} finds no CUDA device",
         code="pytorch-sees-no-gpu",
-        hint=f"it needs a driver for CUDA {torch.version.cuda}",
+        hint=f"check nvidia-smi; this build needs an NVIDIA driver for CUDA {torch.version.cuda}",
     )
 
 
 def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgram:
-    """The program on ``device``.
+    """Load the exported program of an artifact on a device, ``cpu`` or ``cuda``.
 
     Raises:
-        BackendUnavailableError: no such device.
+        BackendUnavailableError: PyTorch cannot be imported, or the device is missing.
         ArtifactError: PyTorch cannot read the file.
-        ResourceError: the device has no memory left.
+        ResourceError: The device is out of memory.
     """
     with importing("torch", "export"):
         import torch
@@ -66,24 +66,29 @@ def load_program(artifact: Artifact, device: str) -> torch.export.ExportedProgra
         check_gpu()
     try:
         with warnings.catch_warnings():
-            # PyTorch's own deprecations inside torch.export.load are not the user's.
+            # Users cannot act on deprecations inside torch.export.load.
             warnings.simplefilter("ignore", FutureWarning)
             with files.open_regular(artifact.path) as file:
                 program = torch.export.load(file)
-        # By its number: a graph that asserts "cuda" does not take a tensor on "cuda:0".
+        # With the number of the device: a graph that asserts "cuda" rejects a tensor on "cuda:0".
         return program if device == "cpu" else move_program(program, f"{device}:{torch.cuda.current_device()}")
     except torch.OutOfMemoryError as error:
         raise translate_error(error) from error
     except Exception as error:
         text = quote(str(error).split("\n")[0] or type(error).__name__)
         raise ArtifactError(
-            f"PyTorch {torch.__version__} cannot read it: {text}", code="pytorch-cannot-read", path=artifact.path
+            f"PyTorch {torch.__version__} cannot read the file: {text}",
+            code="pytorch-cannot-read",
+            path=artifact.path,
+            hint="use the version of PyTorch that exported the file, or a later one",
         ) from error
 
 
 def move_program(program: torch.export.ExportedProgram, device: str) -> torch.export.ExportedProgram:
-    """The program for another device. Where it converts types it also names the device that it was exported on, which
-    moving its weights alone would leave there."""
+    """Return the program for another device.
+
+    Operators that convert types name the device of the export, so moving only the weights would not be enough.
+    """
     from torch.export.passes import move_to_device_pass
 
     return move_to_device_pass(program, device)
@@ -92,7 +97,15 @@ def move_program(program: torch.export.ExportedProgram, device: str) -> torch.ex
 def describe(
     backend: str, provider: str, program: torch.export.ExportedProgram, artifact: Artifact, options: Options
 ) -> Description:
-    """What a program runs as; the precision is read from its parameters."""
+    """Return the description of a program. The precision is that of its parameters.
+
+    Args:
+        backend: The name of the backend.
+        provider: The name of the way of execution, for example ``eager``.
+        program: The exported program.
+        artifact: The artifact of the program.
+        options: The options of the user.
+    """
     import torch
 
     return Description(
@@ -114,7 +127,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _arithmetic(dtype: torch.dtype, artifact: Artifact, options: Options) -> str:
-    """What a convolution of that type is computed in."""
+    """Return the precision in which a convolution of this type is computed."""
     name = _name(dtype)
     return "tfloat32" if name == "float32" and options.device == "cuda" and artifact.allows_tf32 else name
 
@@ -127,41 +140,41 @@ def _session(
     program: torch.export.ExportedProgram,
     artifact: Artifact,
     options: Options,
-    called: Callable[[torch.fx.GraphModule], Callable[[torch.Tensor], torch.Tensor]],
+    make_call: Callable[[torch.fx.GraphModule], Callable[[torch.Tensor], torch.Tensor]],
 ) -> TorchSession:
-    """A session of what ``called`` makes of the program's module."""
+    """Return a session that runs ``make_call(module)`` for the module of the program."""
     import torch
 
     module, provider = program.module(), "eager"
     if options.device == "cpu":
-        return TorchSession(called(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
+        return TorchSession(make_call(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
     from runtimes.backends.pytorch.cuda_session import CudaTorchSession
 
     if _types(program) <= {torch.float16, torch.bfloat16}:
-        # The convolutions carry the layout from their weights to everything behind them.
+        # Convolutions pass the layout of their weights on to all following operators.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in place
         provider = "eager channels-last"
-    return CudaTorchSession(called(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
+    return CudaTorchSession(make_call(module), artifact, describe(BACKEND.name, provider, program, artifact, options))
 
 
 def _profile(artifact: Artifact, options: Options, arrays: Arrays) -> tuple[Layer, ...]:
     program = load_program(artifact, options.device)
-    found: list[Layer] = []
+    layers: list[Layer] = []
     timed = functools.partial(
         _time_operators,
-        finish=_finish(options.device),
-        found=found,
-        tell=lambda dtype: _arithmetic(dtype, artifact, options),
+        synchronize=_synchronize_function(options.device),
+        layers=layers,
+        precision_of=lambda dtype: _arithmetic(dtype, artifact, options),
     )
     session = _session(program, artifact, options, timed)
-    session.run(arrays)  # finds its memory
-    found.clear()
+    session.run(arrays)  # allocates memory
+    layers.clear()
     session.run(arrays)
-    return tuple(found)
+    return tuple(layers)
 
 
-def _finish(device: str) -> Callable[[], None]:
-    """What returns when the device has finished: at once on the processor, which has when a call returns."""
+def _synchronize_function(device: str) -> Callable[[], None]:
+    """Return a function that waits for the device. On the CPU there is nothing to wait for."""
     import torch
 
     return torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -169,21 +182,23 @@ def _finish(device: str) -> Callable[[], None]:
 
 def _time_operators(
     module: torch.nn.Module,
-    finish: Callable[[], None],
-    found: list[Layer],
-    tell: Callable[[torch.dtype], str] = _name,
+    synchronize: Callable[[], None],
+    layers: list[Layer],
+    precision_of: Callable[[torch.dtype], str] = _name,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The program's call, operator by operator; each call adds its steps to ``found``. ``tell`` names what weighted
-    operators of a type are computed in."""
+    """Return a function that runs the module operator by operator and appends the steps of each call to ``layers``.
+
+    ``precision_of`` returns the precision in which convolutions and matrix products of a type are computed.
+    """
     import torch
 
     class TimingInterpreter(torch.fx.Interpreter):
         def run_node(self, node: torch.fx.Node) -> Any:
             start = time.perf_counter()
             result = super().run_node(node)
-            finish()
+            synchronize()
             if node.op == "call_function" and isinstance(result, torch.Tensor):
-                found.append(_layer(node, result, tell, time.perf_counter() - start))
+                layers.append(_layer(node, result, precision_of, time.perf_counter() - start))
             return result
 
     return TimingInterpreter(module).run
@@ -192,8 +207,10 @@ def _time_operators(
 _WEIGHTED = {"conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm", "addmm", "bmm", "baddbmm"}
 
 
-def _layer(node: torch.fx.Node, result: torch.Tensor, tell: Callable[[torch.dtype], str], duration_s: float) -> Layer:
-    """An operator's call, named ``MODULE/NODE`` by the module that it comes from."""
+def _layer(
+    node: torch.fx.Node, result: torch.Tensor, precision_of: Callable[[torch.dtype], str], duration_s: float
+) -> Layer:
+    """Return the call of an operator as a layer with the name ``MODULE/NODE``."""
     modules = list(node.meta.get("nn_module_stack", {}).values())
     path = modules[-1][0] if modules else ""
     name = f"{path}/{node.name}" if path else node.name
@@ -203,7 +220,7 @@ def _layer(node: torch.fx.Node, result: torch.Tensor, tell: Callable[[torch.dtyp
         name=name,
         nodes=(name,),
         operator=operator,
-        precision=tell(result.dtype) if weighted else _name(result.dtype),
+        precision=precision_of(result.dtype) if weighted else _name(result.dtype),
         weighted=weighted,
         duration_s=duration_s,
     )
@@ -211,6 +228,7 @@ def _layer(node: torch.fx.Node, result: torch.Tensor, tell: Callable[[torch.dtyp
 
 BACKEND = Backend(
     name="pytorch",
+    title="PyTorch",
     formats=("pt2",),
     devices=("cpu", "cuda"),
     priority=30,

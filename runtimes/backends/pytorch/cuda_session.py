@@ -1,4 +1,4 @@
-"""A program on a CUDA device as a session: many threads at once, each call on a stream of its own."""
+"""Sessions of PyTorch programs on a CUDA device. Several threads may run at once, each on its own stream."""
 
 from __future__ import annotations
 
@@ -12,82 +12,104 @@ from torch.utils.dlpack import from_dlpack
 from runtimes.artifacts.artifact import Artifact
 from runtimes.backends.pytorch.session import TorchSession, translate_error
 from runtimes.backends.pytorch.streams import Call, Lanes, Pool, Recording, TorchLane
-from runtimes.backends.pytorch.tf32 import TURN, float32
+from runtimes.backends.pytorch.tf32 import LAUNCH_LOCK, set_float32_precision
 from runtimes.errors import InputError
 from runtimes.protocol import Description
 from runtimes.tensors.dlpack import DeviceTensor, wait_for_producer
 from runtimes.tensors.spec import Arrays
 
 LANES = 4
-"""Calls under way at once; more of them would only wait for the device."""
+"""The largest number of calls that run at once. More calls would only wait for the device."""
 
 
 def current_device() -> torch.device:
-    """The calling thread's CUDA device."""
+    """Return the current CUDA device of the calling thread."""
     return torch.device("cuda", torch.cuda.current_device())
 
 
 @contextmanager
-def _translating() -> Iterator[None]:
-    """PyTorch's errors meanwhile become those of ``runtimes.errors``."""
+def _translate_errors() -> Iterator[None]:
+    """Translate PyTorch's errors in the ``with`` block to those of ``runtimes.errors``."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError among them
+    except RuntimeError as error:  # including torch.OutOfMemoryError
         raise translate_error(error) from error
 
 
 class CudaTorchSession(TorchSession):
-    """A ``DeviceSession``. ``recorded`` tells of a batch whether its runs are recorded once and replayed, in place of
-    launching kernel after kernel."""
+    """A PyTorch program on a CUDA device, as ``DeviceSession``.
+
+    Args:
+        call: Runs the program on a tensor.
+        artifact: The artifact of the program.
+        description: The description of what runs.
+        is_recorded: Returns whether runs of this batch size are recorded once and replayed, instead of launching
+            their kernels one by one.
+    """
 
     def __init__(
-        self, call: Call, artifact: Artifact, about: Description, recorded: Callable[[int], bool] = lambda _: False
+        self,
+        call: Call,
+        artifact: Artifact,
+        description: Description,
+        is_recorded: Callable[[int], bool] = lambda _: False,
     ) -> None:
-        super().__init__(call, artifact, about)
+        super().__init__(call, artifact, description)
         self._tf32 = artifact.allows_tf32
-        self._recorded = recorded
+        self._is_recorded = is_recorded
         self._device = current_device()
         self._lanes = Lanes(LANES)
         self._bound_lane = Lanes(1)
 
     def run(self, arrays: Arrays) -> Arrays:
-        with _translating(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
-            given = lane.incoming.fill(arrays[self.inputs[0].name])
+        """Run the program, as ``Session.run``."""
+        with _translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            staged = lane.incoming.fill(arrays[self.inputs[0].name])
             with lane.current():
-                return self._fetch_output(lane, self._output(lane, given))
+                return self._fetch_output(lane, self._output(lane, staged))
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
-        given = tensors[self.inputs[0].name]
-        if given.device != (self._device.index or 0):
+        """Run the program on a device tensor, as ``DeviceSession.run_tensors``.
+
+        Raises:
+            InputError: The tensor is on another GPU than the program.
+        """
+        tensor = tensors[self.inputs[0].name]
+        if tensor.device != (self._device.index or 0):
             raise InputError(
-                f"the tensor lies on cuda:{given.device}, and the runtime was opened on {self._device}",
+                f"the tensor is on cuda:{tensor.device}, but the runtime was opened on {self._device}",
                 code="program-on-other-gpu",
+                hint=f"pass tensor.to('{self._device}')",
             )
-        with _translating(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
-            # While the caller's stream is current still: PyTorch has that one waited for, and no other.
-            wait_for_producer(given, lane.stream.cuda_stream)
+        with _translate_errors(), torch.cuda.device(self._device), self._lanes.borrow() as lane:
+            # Before the lane becomes current: PyTorch synchronises only with the current stream of the caller.
+            wait_for_producer(tensor, lane.stream.cuda_stream)
             with lane.current():
-                return self._fetch_output(lane, self._compute(from_dlpack(given.source)))
+                return self._fetch_output(lane, self._compute(from_dlpack(tensor.source)))
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
-        lanes, launch = self._bound_lane, self._bound(arrays)
+        """Return a function that runs the program on the arrays, as ``Session.bind``."""
+        lanes, launch = self._bound_lane, self._prepare(arrays)
 
         def run_once() -> None:
-            with _translating(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
+            with _translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
                 launch()
                 lane.stream.synchronize()
 
         return run_once
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
-        """As the protocol. Kernels that Python launches one by one may leave the device idle between the two events;
-        that time counts."""
-        lanes, launch = self._bound_lane, self._bound(arrays)
+        """Return a function that runs the program and returns the device time, as ``DeviceSession.bind_timed``.
+
+        Without a recording, Python launches kernels one by one, and the device may be idle between them. The idle time
+        is included.
+        """
+        lanes, launch = self._bound_lane, self._prepare(arrays)
         with torch.cuda.device(self._device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
         def run_once() -> float:
-            with _translating(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
+            with _translate_errors(), torch.cuda.device(self._device), lanes.borrow() as lane, lane.current():
                 start.record()
                 launch()
                 end.record()
@@ -97,54 +119,56 @@ class CudaTorchSession(TorchSession):
         return run_once
 
     def close(self) -> None:
+        """Free the program and PyTorch's cached device memory."""
         super().close()
         del self._lanes, self._bound_lane
-        with TURN, _translating():
+        with LAUNCH_LOCK, _translate_errors():
             torch.cuda.empty_cache()
 
-    def _bound(self, arrays: Arrays) -> Callable[[], Tensor]:
-        """What launches a run on the arrays, which are on the device then, where the lane of all bound runs is current.
+    def _prepare(self, arrays: Arrays) -> Callable[[], Tensor]:
+        """Copy the arrays to the device and return a function that launches a run on them.
 
-        They take turns there, so that what they need meanwhile is there once.
+        The function is called with the lane of all bound runs current. Bound runs share this lane, so that memory for
+        intermediate results exists only once.
         """
-        with _translating(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
-            given = lane.incoming.fill(arrays[self.inputs[0].name])
+        with _translate_errors(), torch.cuda.device(self._device), self._bound_lane.borrow() as lane:
+            staged = lane.incoming.fill(arrays[self.inputs[0].name])
             with lane.current():
-                recording = self._record(lane, given) if self._recorded(len(given)) else None
-                tensor = torch.empty_like(given, device=self._device) if recording is None else recording.input
-                tensor.copy_(given, non_blocking=True)
+                recording = self._record(lane, staged) if self._is_recorded(len(staged)) else None
+                tensor = torch.empty_like(staged, device=self._device) if recording is None else recording.input
+                tensor.copy_(staged, non_blocking=True)
                 lane.stream.synchronize()
         return (lambda: self._compute(tensor)) if recording is None else recording.replay
 
-    def _output(self, lane: TorchLane, given: Tensor) -> Tensor:
-        """What a run on the staged input gives, once the lane's stream has come to this point."""
-        recording = self._recording(lane, given)
+    def _output(self, lane: TorchLane, staged: Tensor) -> Tensor:
+        """Launch a run on the staged input and return its output, valid once the lane's stream reaches this point."""
+        recording = self._recording(lane, staged)
         if recording is None:
-            return self._compute(given.to(self._device, non_blocking=True))
-        recording.input.copy_(given, non_blocking=True)
+            return self._compute(staged.to(self._device, non_blocking=True))
+        recording.input.copy_(staged, non_blocking=True)
         return recording.replay()
 
-    def _recording(self, lane: TorchLane, given: Tensor) -> Recording | None:
-        """The lane's for this shape, made where it is new; ``None`` where runs of this batch are not recorded."""
-        if not self._recorded(len(given)):
+    def _recording(self, lane: TorchLane, staged: Tensor) -> Recording | None:
+        """Return the lane's recording for this shape, or ``None`` if runs of this batch size are not recorded."""
+        if not self._is_recorded(len(staged)):
             return None
-        shape = tuple(given.shape)
+        shape = tuple(staged.shape)
         if shape not in lane.recordings:
-            lane.recordings[shape] = self._record(lane, given, lane.pool)
+            lane.recordings[shape] = self._record(lane, staged, lane.pool)
         return lane.recordings[shape]
 
-    def _record(self, lane: TorchLane, given: Tensor, pool: Pool | None = None) -> Recording:
+    def _record(self, lane: TorchLane, staged: Tensor, pool: Pool | None = None) -> Recording:
         self._set_threads()
-        with float32(self._tf32):
-            return Recording(self._call, given, self._device, lane, pool)
+        with set_float32_precision(self._tf32):
+            return Recording(self._call, staged, self._device, lane, pool)
 
     def _compute(self, tensor: Tensor) -> Tensor:
         self._set_threads()
-        with float32(self._tf32):
+        with set_float32_precision(self._tf32):
             return self._call(tensor)
 
     def _fetch_output(self, lane: TorchLane, output: Tensor) -> Arrays:
-        """The output as a fresh host array. Blocks until the lane's stream is done."""
+        """Return the output as a fresh host array, after waiting for the lane's stream."""
         values = lane.outgoing.fetch(output)
         lane.stream.synchronize()
         return {self.outputs[0].name: values.numpy().copy()}

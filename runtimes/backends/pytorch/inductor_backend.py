@@ -1,8 +1,8 @@
-"""PyTorch, compiled: the same ``.pt2`` programs through ``torch.compile`` and its Inductor code generator.
+"""The backend for compiled PyTorch: ``.pt2`` programs with ``torch.compile`` and its code generator Inductor.
 
-On the processor the first batch of 1 and the first larger batch compile for some seconds each; on CUDA each of the
-first batch sizes does. What was compiled is kept in PyTorch's own cache folder for the next process. It needs a C++
-compiler.
+Compiling takes some seconds. On the CPU, it happens for the first batch of 1 and for the first larger batch. On CUDA,
+it happens for each of the first ``FIXED_BATCHES`` batch sizes and for the first other one. PyTorch caches compiled code
+for later processes. A C++ compiler is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 FIXED_BATCHES = 6
-"""Batch sizes with code of their own on CUDA; ``torch.compile`` takes no more than 8 of one function."""
+"""The number of batch sizes with their own code on CUDA. ``torch.compile`` allows 8 variants of a function."""
 
 
 def _missing() -> Reason | None:
@@ -33,90 +33,109 @@ def _missing() -> Reason | None:
 
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        return Reason("compiler-missing", f"no C++ compiler {compiler!r} (install g++, or name one in CXX)")
+        return Reason(
+            "compiler-missing", f"the C++ compiler {compiler!r} is not installed (install g++, or set CXX to another)"
+        )
     return missing_library("torch", "export")
 
 
 class InductorSession(TorchSession):
-    """One call at a time: calls that meet while something compiles fail, or compile it again for each thread."""
+    """A compiled program on the CPU. Calls run one at a time.
 
-    def __init__(self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, about: Description) -> None:
-        super().__init__(call, artifact, about)
-        self._turn = threading.Lock()
+    Concurrent calls during compilation would fail, or would compile the program again in each thread.
+
+    Args:
+        call: Runs the compiled program on a tensor.
+        artifact: The artifact of the program.
+        description: The description of what runs.
+    """
+
+    def __init__(
+        self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, description: Description
+    ) -> None:
+        super().__init__(call, artifact, description)
+        self._lock = threading.Lock()
 
     def _forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        with self._turn:
+        with self._lock:
             return super()._forward(tensor)
 
 
 class CompiledPrograms:
-    """A program compiled for each of the first batch sizes that come, and once more for all others together.
+    """A program that is compiled for each of the first batch sizes, and once for all other batch sizes.
 
-    Code for one size is faster, and only its runs can be recorded: CUDA graphs have fixed shapes. ``make`` compiles a
-    new copy of the program, for fixed sizes or for any. Calls do not meet; ``is_fixed`` is for any thread.
+    Code for one batch size is faster, and only its runs can be recorded, because CUDA graphs have fixed shapes.
+
+    Only one thread at a time may call the object. ``is_fixed`` may be called from any thread.
+
+    Args:
+        make: Compiles a new copy of the program, for fixed batch sizes (true) or for any batch size (false).
     """
 
     def __init__(self, make: Callable[[bool], Callable[[torch.Tensor], torch.Tensor]]) -> None:
         self._make = make
-        self._codes: dict[bool, Callable[[torch.Tensor], torch.Tensor]] = {}
+        self._compiled: dict[bool, Callable[[torch.Tensor], torch.Tensor]] = {}
         self._fixed: set[int] = set()
         self._seen: set[int] = set()
         self._lock = threading.Lock()
 
     def is_fixed(self, batch: int) -> bool:
-        """Whether the batch size has, or gets, code of its own."""
+        """Return whether the batch size has its own code. The first batch sizes asked for get their own code."""
         with self._lock:
             if len(self._fixed) < FIXED_BATCHES:
                 self._fixed.add(batch)
             return batch in self._fixed
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Run the program, after compiling it if needed."""
         fixed = self.is_fixed(len(tensor))
-        if fixed not in self._codes:
-            self._codes[fixed] = self._make(fixed)
+        if fixed not in self._compiled:
+            self._compiled[fixed] = self._make(fixed)
         if len(tensor) in self._seen:
-            return self._codes[fixed](tensor)
+            return self._compiled[fixed](tensor)
         self._seen.add(len(tensor))
         with warnings.catch_warnings():
-            # Of what the artifact's precision rules out, as TensorFloat-32, and of PyTorch's own deprecations.
+            # PyTorch recommends TensorFloat-32, which the precision may rule out, and warns about its own deprecations.
             warnings.simplefilter("ignore")
-            return self._codes[fixed](tensor)
+            return self._compiled[fixed](tensor)
 
 
 def _open(artifact: Artifact, options: Options) -> TorchSession:
     program = load_program(artifact, options.device)
 
     with warnings.catch_warnings():
-        # Compiling imports this, and what it warns of is PyTorch's own.
+        # Compiling imports this module. Users cannot act on its deprecations.
         warnings.simplefilter("ignore", DeprecationWarning)
         importlib.import_module("torch.utils.mkldnn")
     if options.device == "cpu":
-        about = describe(BACKEND.name, "inductor", program, artifact, options)
-        return InductorSession(_compile(program, dynamic=True), artifact, about)
+        description = describe(BACKEND.name, "inductor", program, artifact, options)
+        return InductorSession(_compile(program, dynamic=True), artifact, description)
     from runtimes.backends.pytorch.cuda_session import CudaTorchSession
 
     compiled = CompiledPrograms(lambda fixed: _compile(program, dynamic=not fixed))
     if not options.cuda_graphs:
-        about = describe(BACKEND.name, "inductor", program, artifact, options)
-        return CudaTorchSession(compiled, artifact, about)
-    about = describe(BACKEND.name, "inductor CUDA graphs", program, artifact, options)
-    # Not Inductor's own graphs: they belong to the thread that made them.
-    return CudaTorchSession(compiled, artifact, about, recorded=compiled.is_fixed)
+        description = describe(BACKEND.name, "inductor", program, artifact, options)
+        return CudaTorchSession(compiled, artifact, description)
+    description = describe(BACKEND.name, "inductor CUDA graphs", program, artifact, options)
+    # Inductor's own CUDA graphs are not used, because they belong to the thread that recorded them.
+    return CudaTorchSession(compiled, artifact, description, is_recorded=compiled.is_fixed)
 
 
 def _compile(program: torch.export.ExportedProgram, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
     import torch
 
-    # fullgraph: a part that cannot be compiled is an error, never a silent return to eager.
+    # With fullgraph, a part that cannot be compiled is an error and not a silent fallback to eager execution.
     return torch.compile(program.module(), fullgraph=True, dynamic=dynamic, options={"freezing": True})
 
 
 BACKEND = Backend(
     name="inductor",
+    title="PyTorch Inductor",
     formats=("pt2",),
     devices=("cpu", "cuda"),
     priority=40,
     missing=_missing,
     open=_open,
     check_gpu=check_gpu,
+    named_only=True,
 )

@@ -1,4 +1,4 @@
-"""A program of PyTorch as a session on the processor, and PyTorch's errors as rexport's."""
+"""Sessions of PyTorch programs on the CPU, and the translation of PyTorch's errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,33 @@ if TYPE_CHECKING:
 
 
 class TorchSession:
-    """A module with one input and one output, on the processor. PyTorch's thread count is a setting of each calling
-    thread: every call sets it, so that runtimes of different budgets live in one process."""
+    """A PyTorch program with one input and one output on the CPU.
 
-    def __init__(self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, about: Description) -> None:
+    PyTorch's number of threads is a setting of the calling thread. Every call sets it, so that runtimes with different
+    numbers of threads can be open at once.
+
+    Args:
+        call: Runs the program on a tensor.
+        artifact: The artifact of the program.
+        description: The description of what runs.
+
+    Raises:
+        ArtifactError: The program does not have one input and one output.
+    """
+
+    def __init__(
+        self, call: Callable[[torch.Tensor], torch.Tensor], artifact: Artifact, description: Description
+    ) -> None:
         manifest = artifact.manifest
         if manifest is None or len(manifest.inputs) != 1 or len(manifest.outputs) != 1:
             raise ArtifactError(
-                "a .pt2 artifact has one input and one output", code="program-needs-one-input", path=artifact.path
+                "a .pt2 artifact must have one input and one output",
+                code="program-needs-one-input",
+                path=artifact.path,
             )
         self.inputs: tuple[TensorSpec, ...] = manifest.inputs
         self.outputs: tuple[TensorSpec, ...] = manifest.outputs
-        self.description = about
+        self.description = description
         self._call = call
 
     def _tensor(self, arrays: Arrays) -> torch.Tensor:
@@ -52,10 +67,12 @@ class TorchSession:
             raise translate_error(error) from error
 
     def run(self, arrays: Arrays) -> Arrays:
+        """Run the program, as ``Session.run``."""
         output: Array = self._forward(self._tensor(arrays)).numpy()
         return {self.outputs[0].name: output}
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
+        """Return a function that runs the program on the arrays, as ``Session.bind``."""
         tensor = self._tensor(arrays)
 
         def run_once() -> None:
@@ -64,6 +81,7 @@ class TorchSession:
         return run_once
 
     def close(self) -> None:
+        """Free the program."""
         del self._call
 
 
@@ -75,18 +93,18 @@ _LOST = (
     "device-side assert",
     "uncorrectable ECC",
 )
-"""In PyTorch's messages: failures of a CUDA device after which every call of the process fails."""
+"""Phrases of PyTorch's messages about failures of a CUDA device after which every later call fails."""
 
 
 def translate_error(error: Exception) -> RexportError:
-    """PyTorch's error in a running program as one of ``runtimes.errors``."""
+    """Return rexport's error for PyTorch's error in a running program."""
     text = quote(str(error).split("\n")[0])
     if "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return ResourceError(f"PyTorch ran out of memory: {text}", code="pytorch-out-of-memory")
     if any(words in text for words in _LOST):
-        return DeviceLostError(f"the device failed: {text}", code="pytorch-device-failed", hint="restart the process")
+        return DeviceLostError(f"the GPU failed: {text}", code="pytorch-device-failed", hint="restart the process")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return CompatibilityError(
-            f"PyTorch could not compile it: {text}", code="pytorch-cannot-compile", hint="use backend pytorch"
+            f"PyTorch cannot compile the program: {text}", code="pytorch-cannot-compile", hint="use backend pytorch"
         )
-    return ArtifactError(f"PyTorch could not run it: {text}", code="pytorch-cannot-run")
+    return ArtifactError(f"PyTorch cannot run the program: {text}", code="pytorch-cannot-run")

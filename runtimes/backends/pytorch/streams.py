@@ -1,4 +1,4 @@
-"""What a call has to itself on the device, and the pool from which calls take it."""
+"""Lanes: the stream, staging memory and recordings of one call at a time, and the pool of lanes."""
 
 from __future__ import annotations
 
@@ -15,42 +15,49 @@ from torch import Tensor
 from runtimes.tensors.spec import Array
 
 Call = Callable[[Tensor], Tensor]
+"""A function that runs a program on a tensor."""
 
 Pool: TypeAlias = tuple[int, int]
-"""PyTorch's name for memory that recordings share."""
+"""PyTorch's handle of memory that recordings share."""
 
 WARM_UPS = 3
-"""Runs before one is recorded: they compile, choose algorithms and find workspaces, none of which can be recorded."""
+"""The number of runs before a recording. They compile, choose algorithms and allocate, which cannot be recorded."""
 
 
 class Staging:
-    """Pinned host memory, which the device reads and writes by itself. It grows to what was needed most."""
+    """Pinned host memory, which the device reads and writes directly. It grows when needed and never shrinks."""
 
     def __init__(self) -> None:
         self._bytes = torch.empty(0, dtype=torch.uint8)
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor over the memory, with whatever lies in it; the one before is overwritten with it."""
+        """Return an uninitialised tensor of this ``shape`` and ``dtype`` in the memory.
+
+        The tensor is valid until the next call of any method.
+        """
         size = math.prod(shape) * dtype.itemsize
         if self._bytes.numel() < size:
             self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         return self._bytes[:size].view(dtype).view(shape)
 
     def fill(self, array: Array) -> Tensor:
-        """The array's values."""
+        """Copy an array to the memory and return it as a tensor, valid until the next call of any method."""
         result = self.tensor(array.shape, torch.from_numpy(np.empty(0, array.dtype)).dtype)
         np.copyto(result.numpy(), array)
         return result
 
     def fetch(self, tensor: Tensor) -> Tensor:
-        """The device tensor's values, once the current stream has come to this point."""
+        """Queue a copy of a device tensor to the memory on the current stream, and return the host tensor.
+
+        The values are valid once the stream reaches this point, until the next call of any method.
+        """
         return self.tensor(tuple(tensor.shape), tensor.dtype).copy_(tensor, non_blocking=True)
 
 
 class TorchLane:
-    """One call at a time: a stream of its own, staging for what comes and goes, and recordings by the input's shape.
+    """A stream with staging memory for input and output, and recordings by the shape of the input.
 
-    The recordings take turns on the stream, so that they share their memory.
+    A lane serves one call at a time. Its recordings run one after the other on the stream and share their memory.
     """
 
     def __init__(self) -> None:
@@ -61,20 +68,30 @@ class TorchLane:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """What the thread launches meanwhile goes to the lane's stream."""
+        """Make the lane's stream current in the calling thread for the ``with`` block."""
         with torch.inference_mode(), torch.cuda.stream(self.stream):
             yield
 
 
 class Recording:
-    """One run of ``call`` as a CUDA graph, with the addresses of its input and output: fill ``input``, ``replay``, and
-    read what that returns before the next replay on the lane. Made while the lane is current.
+    """One run of a program as a CUDA graph, with fixed addresses of input and output.
 
-    Those of one ``pool`` share their memory, and the first of them must stay as long as there may be more: PyTorch
-    makes none in a pool whose recordings have all gone. ``None`` is a pool of its own.
+    To run it: copy values to ``input``, call ``replay``, and read its result before the next replay on the lane. The
+    lane must be current when a recording is created.
+
+    Args:
+        call: Runs the program on a tensor.
+        example: A tensor with the shape and dtype of the input.
+        device: The CUDA device.
+        lane: The lane.
+        pool: The memory pool. Recordings in one pool share memory; the first must be kept while others may follow,
+            because PyTorch records nothing in a pool without recordings. ``None`` for a new pool.
+
+    Attributes:
+        input: The input tensor on the device.
 
     Raises:
-        RuntimeError: PyTorch's, where something in the run cannot be recorded.
+        RuntimeError: PyTorch cannot record a part of the run.
     """
 
     def __init__(self, call: Call, example: Tensor, device: torch.device, lane: TorchLane, pool: Pool | None) -> None:
@@ -83,33 +100,37 @@ class Recording:
             call(self.input)
         lane.stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        # What other threads do meanwhile, as allocating, is no part of it and no error.
+        # With thread_local, other threads may for example allocate memory during the recording.
         with torch.cuda.graph(
             self._graph,
-            pool=pool,  # type: ignore[arg-type]  # PyTorch's own name for such a pair is private
+            pool=pool,  # type: ignore[arg-type]  # PyTorch's own type of the handle is private
             stream=lane.stream,
             capture_error_mode="thread_local",
         ):
             self._output = call(self.input)
 
     def replay(self) -> Tensor:
-        """Launches the run on the current stream: its output, which the next replay overwrites."""
+        """Launch the run on the current stream and return its output, which the next replay overwrites."""
         self._graph.replay()
         return self._output
 
 
 class Lanes:
-    """Up to ``most`` lanes, made as they are needed; a thread that finds none free waits for one."""
+    """A pool of lanes, which are created when needed. A thread waits if all lanes are in use.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._made = 0
+    Args:
+        limit: The largest number of lanes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
         self._free: list[TorchLane] = []
         self._changed = threading.Condition()
 
     @contextmanager
     def borrow(self) -> Iterator[TorchLane]:
-        """A lane that no other thread has meanwhile."""
+        """Yield a lane that no other thread uses during the ``with`` block."""
         lane = self._take_free() or self._new()
         try:
             yield lane
@@ -119,12 +140,12 @@ class Lanes:
                 self._changed.notify()
 
     def _take_free(self) -> TorchLane | None:
-        """A free lane, the last that was used; ``None`` is the leave to make one."""
+        """Return the free lane used last, or ``None`` if the caller has to create one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free or self._made < self._most)
+            self._changed.wait_for(lambda: self._free or self._count < self._limit)
             if self._free:
                 return self._free.pop()
-            self._made += 1
+            self._count += 1
             return None
 
     def _new(self) -> TorchLane:
@@ -132,6 +153,6 @@ class Lanes:
             return TorchLane()
         except BaseException:
             with self._changed:
-                self._made -= 1
+                self._count -= 1
                 self._changed.notify()
             raise

@@ -1,4 +1,4 @@
-"""Whether CUDA computes float32 in TensorFloat-32: settings of the whole process, made for one session's kernels."""
+"""The switch between float32 and TensorFloat-32 on CUDA: settings of the process, applied to one session's kernels."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from typing import Any
 
 import torch
 
-TURN = threading.Lock()
-"""Held while kernels of a program are launched or recorded, and while it is compiled: by one thread of the process."""
+LAUNCH_LOCK = threading.Lock()
+"""The lock of the process for launching, recording and compiling the kernels of a program."""
 
 
 @contextmanager
-def float32(tf32: bool) -> Iterator[None]:
-    """What is launched while it lasts computes float32 in TensorFloat-32, or exactly; the settings from before are back
-    afterwards.
+def set_float32_precision(tf32: bool) -> Iterator[None]:
+    """Set the precision of float32 kernels launched in the ``with`` block, and restore the previous settings after it.
 
-    PyTorch has these settings once a process, and looks at them when it launches a kernel: sessions that differ take
-    turns. That costs little, as Python launches from one thread at a time anyway; the device is not waited for.
+    The settings belong to the process, and PyTorch reads them when it launches a kernel. Therefore sessions launch
+    their kernels one after the other. This costs little: Python launches from one thread at a time anyway, and the lock
+    does not wait for the device.
+
+    Args:
+        tf32: Whether float32 is computed in TensorFloat-32.
     """
     cudnn: Any = torch.backends.cudnn
-    # The older switches, allow_tf32, cannot even be read where an app has used these.
-    places = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
-    with TURN:
-        before = [place.fp32_precision for place in places]
+    # If an app has used these settings, PyTorch does not even allow reading the older allow_tf32.
+    settings = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    with LAUNCH_LOCK:
+        before = [setting.fp32_precision for setting in settings]
         try:
-            for place in places:
-                place.fp32_precision = "tf32" if tf32 else "ieee"
+            for setting in settings:
+                setting.fp32_precision = "tf32" if tf32 else "ieee"
             yield
         finally:
-            for place, value in zip(places, before, strict=True):
-                place.fp32_precision = value
+            for setting, value in zip(settings, before, strict=True):
+                setting.fp32_precision = value

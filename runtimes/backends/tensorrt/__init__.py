@@ -1,5 +1,5 @@
-"""TensorRT and TensorRT-RTX by one code path: ``flavors`` tells them apart, ``building`` makes an engine of an ONNX
-file, ``cache`` keeps those that were built on first use.
+"""The backends for TensorRT and TensorRT-RTX, which share their code.
 
-Importing any of it needs NumPy alone; the libraries are imported by the functions that use them.
+``flavors`` describes the two libraries, ``builder`` builds an engine from an ONNX file, and ``engine_cache`` keeps the
+engines that were built on first use. Importing these modules needs only NumPy; functions import the libraries.
 """

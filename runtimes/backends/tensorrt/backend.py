@@ -1,7 +1,7 @@
-"""TensorRT: its engines, and ``.onnx`` files through an engine that is built of them on first use.
+"""The backend for TensorRT: engines, and ONNX files, from which an engine is built on first use.
 
-How an engine is told from one that must not be opened here is in ``runtimes.backends.tensorrt.compatibility``, how it
-runs in ``runtimes.backends.tensorrt.session``; ``tensorrt-rtx`` goes the same way with another library.
+``compatibility`` checks whether an engine may be opened here, and ``session`` runs it. The backend for TensorRT-RTX
+uses the same code with another library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from runtimes.protocol import Arrays, Backend, DeviceSession, Layer, Options
 
 
 def make_backend(flavor: Flavor, priority: int, aliases: tuple[str, ...] = ()) -> Backend:
-    """The row of the library. What opens and profiles its engines is imported when it is first called."""
+    """Return the backend for a library. The code that opens engines is imported on first use.
+
+    Args:
+        flavor: The library.
+        priority: As for ``Backend``.
+        aliases: As for ``Backend``.
+    """
 
     def missing() -> Reason | None:
         from runtimes.tensors import cuda
@@ -32,6 +38,7 @@ def make_backend(flavor: Flavor, priority: int, aliases: tuple[str, ...] = ()) -
 
     return Backend(
         name=flavor.backend,
+        title=flavor.title,
         formats=("engine", "onnx"),
         devices=("cuda",),
         priority=priority,

@@ -1,4 +1,4 @@
-"""An engine of an ONNX file that is opened with TensorRT: built when it is first asked for, checked, and kept."""
+"""Engines for ONNX files opened with TensorRT: built on first use, checked, and cached."""
 
 from __future__ import annotations
 
@@ -25,16 +25,21 @@ from runtimes.tensors.cuda import Device
 LOG = logging.getLogger("rexport")
 
 
-def engine_of(source: Artifact, flavor: Flavor, device: Device, opened: Callable[[Artifact], Runtime]) -> Artifact:
-    """The engine for this device of the ONNX file ``source``, from the cache, into which it is built first where it is
-    not there: that takes seconds to minutes, and is announced as a warning.
+def engine_of(source: Artifact, flavor: Flavor, device: Device, open_engine: Callable[[Artifact], Runtime]) -> Artifact:
+    """Return the engine of an ONNX file for this device, from the cache or newly built.
 
-    A new engine is held to the file's test vectors, where it has some, before it comes into the cache. ``opened`` opens
-    it for that.
+    Building takes seconds to minutes and is logged as a warning. A new engine is compared with the test vectors of the
+    ONNX file, if there are any, before it enters the cache.
+
+    Args:
+        source: The ONNX file.
+        flavor: The library.
+        device: The GPU.
+        open_engine: Opens the new engine for the comparison.
 
     Raises:
-        CheckFailedError: its answers are not those of the file.
-        RexportError: as ``building.build``, ``cache.entry`` and ``opened``.
+        CheckFailedError: The logits of the new engine differ from the test vectors.
+        RexportError: As for ``builder.build``, ``engine_cache.entry`` and ``open_engine``.
     """
     settings = Settings(tf32=source.allows_tf32, targets=_targets(source, flavor, device))
     key = Key(
@@ -52,11 +57,11 @@ def engine_of(source: Artifact, flavor: Flavor, device: Device, opened: Callable
         _warn(
             Reason(
                 "engine-being-built",
-                f"building an engine of {source.path.name} with {flavor.title} {key.version} for {device.name}, which "
-                f"takes a while; it is kept in {folder}",
+                f"building an engine from {source.path.name} with {flavor.title} {key.version} for {device.name}; this "
+                f"takes seconds to minutes, and the engine is cached in {folder}",
             )
         )
-        _make(source, target, settings, flavor, device, opened)
+        _make(source, target, settings, flavor, device, open_engine)
 
     return Artifact.read(entry(key, folder, make, _warn))
 
@@ -66,27 +71,27 @@ def _warn(reason: Reason) -> None:
 
 
 def _targets(source: Artifact, flavor: Flavor, device: Device) -> tuple[str, ...]:
-    """What the library must be told to build for this GPU; nothing where it builds for the one in place anyway.
+    """Return the compute capabilities to build for, or none if the library always builds for the present GPU.
 
     Raises:
-        CompatibilityError: it builds for other GPUs alone.
+        CompatibilityError: The library cannot build for this GPU.
     """
     known = compute_capabilities(flavor)
     if not known:
         return ()
     if device.compute_capability not in known:
         raise CompatibilityError(
-            f"{flavor.title} {flavor.version()} runs on GPUs of compute capability {', '.join(known)}; this is "
-            f"{device.name}, {device.compute_capability}",
+            f"{flavor.title} {flavor.version()} supports GPUs of compute capability {', '.join(known)}, but the GPU is "
+            f"{device.name} with {device.compute_capability}",
             code="engine-gpu-unsupported",
             path=source.path,
-            hint="name another backend",
+            hint="choose another backend",
         )
     return (device.compute_capability,)
 
 
 def _digest(source: Artifact) -> str:
-    """Of all that the ONNX file is: of a foreign one, the files of its weights with it."""
+    """Return the digest of an ONNX file. Without a manifest, it covers the files of external data as well."""
     if source.manifest is not None:
         return source.manifest.sha256
     digests = [files.sha256_of(source.path)]
@@ -101,33 +106,32 @@ def _make(
     settings: Settings,
     flavor: Flavor,
     device: Device,
-    opened: Callable[[Artifact], Runtime],
+    open_engine: Callable[[Artifact], Runtime],
 ) -> None:
     before = files.identity(source.path)
-    source.check_digest()  # a damaged file must not become the cache's engine of the sound one
+    source.check_digest()  # the engine of a damaged file must not be cached for the undamaged file
     built = build(source.path, settings, flavor)
     if files.identity(source.path) != before:
         raise IntegrityError(
-            "it was replaced while its engine was built",
+            "the file was replaced while its engine was built",
             code="source-replaced-during-build",
             path=source.path,
-            hint="open it again",
+            hint="open the file again",
         )
     with files.temporary_file(target) as plan:
         plan.write_bytes(built.plan)
         manifest = engine_manifest.manifest(source, plan, built, settings, flavor, device)
-        publish(
-            plan, target, _check_parity(source, Artifact(plan, FORMATS["engine"], manifest), manifest, opened), None
-        )
+        engine = Artifact(plan, FORMATS["engine"], manifest)
+        publish(plan, target, _check_parity(source, engine, manifest, open_engine), None)
 
 
 def _check_parity(
-    source: Artifact, engine: Artifact, manifest: Manifest, opened: Callable[[Artifact], Runtime]
+    source: Artifact, engine: Artifact, manifest: Manifest, open_engine: Callable[[Artifact], Runtime]
 ) -> Manifest:
-    """The manifest, with how the engine's answers compared with the ONNX file's test vectors.
+    """Compare the engine with the test vectors of the ONNX file and return the manifest with the result.
 
     Raises:
-        CheckFailedError: by more than the file's own parity allows.
+        CheckFailedError: The logits differ by more than the tolerance of the ONNX file.
     """
     tolerance = None if manifest.engine is None else manifest.engine.tolerance
     if (
@@ -138,6 +142,6 @@ def _check_parity(
     ):
         return manifest
     before = source.manifest.parity
-    with opened(engine) as runtime:
-        found = parity.check(runtime, source.vectors(), tolerance, before.reference, before.images)
-    return replace(manifest, parity=found)
+    with open_engine(engine) as runtime:
+        result = parity.check(runtime, source.vectors(), tolerance, before.reference, before.images)
+    return replace(manifest, parity=result)

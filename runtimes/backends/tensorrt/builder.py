@@ -1,6 +1,6 @@
-"""An engine of an ONNX file: parsed, configured, built. Works without a GPU where the library does.
+"""Building of an engine from an ONNX file. TensorRT needs a GPU for it; TensorRT-RTX does not.
 
-The network is strongly typed: it computes in the types that the graph has, so that precision lives in the graph.
+The network is strongly typed: it computes in the types of the graph, which alone determines the precision.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from runtimes.tensors.spec import TensorSpec
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine that was built.
+    """A newly built engine.
 
     Attributes:
-        plan: its bytes, which belong to the library and live as long as this.
-        profiles: the batches that it takes, at least one.
-        inputs, outputs: of the network; the first dimension is the batch.
-        layers: of the network before the library fused them.
-        duration_s: of parsing and building.
+        plan: The bytes of the engine. The library owns the memory, which is kept as long as this view.
+        profiles: The optimisation profiles, at least one.
+        inputs: The specifications of the inputs; the first dimension is the batch.
+        outputs: The specifications of the outputs; the first dimension is the batch.
+        layers: The number of layers before the library fused them.
+        duration_s: The time of parsing and building in seconds.
     """
 
     plan: memoryview
@@ -43,26 +44,34 @@ class BuiltEngine:
 
 
 class BuildListener(Protocol):
-    """What is told while an engine is built. It is called from another thread than the one that builds."""
+    """A function that receives the progress of a build. It is called from the thread of the build."""
 
     def __call__(self, phase: str, done: int, total: int, /) -> bool:
-        """``done`` of the ``total`` steps of a phase, as the library calls it, are done; phases hold other phases.
-        ``False`` cancels the build."""
+        """Receive that ``done`` of ``total`` steps of a phase are done, and return whether to continue the build.
+
+        The names of phases are the library's. Phases can contain other phases.
+        """
 
 
 def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListener | None = None) -> BuiltEngine:
-    """Parses and builds; blocks for seconds with TensorRT-RTX, with TensorRT up to many minutes.
+    """Build an engine from an ONNX file.
 
-    The file must have been looked at as ``Artifact.read`` does. Files of weights beside it are read with it.
+    The call blocks for seconds with TensorRT-RTX, and up to many minutes with TensorRT.
+
+    Args:
+        onnx: The ONNX file, which ``Artifact.read`` must have checked. External data is read with it.
+        settings: The settings of the build.
+        flavor: The library.
+        progress: Receives the progress and can cancel the build.
 
     Raises:
-        UsageError: the settings are not for this library or this graph.
-        ArtifactError: the graph contradicts itself.
-        CompatibilityError: the library does not take this graph or cannot build it as asked; the message names nodes
-            and quotes the library.
-        BackendUnavailableError: the library is missing, or wants a GPU and its driver and has none.
-        ResourceError: memory or disk.
-        KeyboardInterrupt: a signal, or ``progress`` gave ``False``; the build has ended then.
+        UsageError: The settings do not fit this library or this graph.
+        ArtifactError: The graph is invalid.
+        CompatibilityError: The library does not support the graph or the settings. The message names nodes and quotes
+            the library.
+        BackendUnavailableError: The library is missing, or needs a GPU with its driver.
+        ResourceError: Memory or disk space is lacking.
+        KeyboardInterrupt: A signal arrived, or ``progress`` returned false. The build has ended by then.
     """
     settings.check(flavor)
     cancel = threading.Event()
@@ -70,8 +79,11 @@ def build(onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListene
 
 
 def _run_in_thread(work: Callable[[], BuiltEngine], cancel: threading.Event) -> BuiltEngine:
-    """What ``work`` gives in a thread of its own: the library calls back from within, where Python would not see the
-    signal of a Ctrl-C. An exception here cancels the work and waits for its end."""
+    """Run ``work`` in a new thread and return its result.
+
+    Python cannot handle the signal of Ctrl-C inside a call of the library. An exception in this thread cancels the work
+    and waits for its end.
+    """
     future: Future[BuiltEngine] = Future()
 
     def run() -> None:
@@ -90,28 +102,29 @@ def _run_in_thread(work: Callable[[], BuiltEngine], cancel: threading.Event) -> 
 
 
 class _Build:
-    """One build."""
+    """One build of an engine."""
 
     def __init__(
         self, onnx: Path, settings: Settings, flavor: Flavor, progress: BuildListener | None, cancel: threading.Event
     ) -> None:
         self._onnx, self._settings, self._flavor = onnx, settings, flavor
         self._library: Any = flavor.library()
-        self._heard = Log()
-        self._watch = _Watch(progress, cancel)
+        self._log = Log()
+        self._progress = _Progress(progress, cancel)
 
     def run(self) -> BuiltEngine:
+        """Parse the file and build the engine."""
         started = time.perf_counter()
-        log = logger(self._flavor, self._heard)
-        with needing_driver(self._flavor, self._heard):
-            builder = self._library.Builder(log)
-        parsed = parse(builder, self._onnx, self._flavor, self._heard)
+        library_logger = logger(self._flavor, self._log)
+        with needing_driver(self._flavor, self._log):
+            builder = self._library.Builder(library_logger)
+        parsed = parse(builder, self._onnx, self._flavor, self._log)
         profiles = _profiles(self._settings.profiles, parsed.inputs)
         config = self._configure(builder)
         if parsed.inputs[0].fixed_batch is None:
             for profile in profiles:
                 _add_profile(builder, config, parsed.inputs, profile)
-        monitor = self._watch.monitor(self._library)  # the library does not keep it alive
+        monitor = self._progress.monitor(self._library)  # the library does not keep it alive
         config.progress_monitor = monitor
         plan = self._plan(builder, parsed.network, config)
         return BuiltEngine(
@@ -121,9 +134,9 @@ class _Build:
     def _configure(self, builder: Any) -> Any:
         library, settings, config = self._library, self._settings, builder.create_builder_config()
         flags = library.BuilderFlag
-        (config.set_flag if settings.tf32 else config.clear_flag)(flags.TF32)  # the libraries have it on
+        (config.set_flag if settings.tf32 else config.clear_flag)(flags.TF32)  # the library's default is on
         user_allocation = getattr(flags, "REQUIRE_USER_ALLOCATION", None)
-        if user_allocation is not None:  # TensorRT-RTX may allocate during a run otherwise, which cannot be recorded
+        if user_allocation is not None:  # otherwise TensorRT-RTX may allocate in a run, which cannot be recorded
             config.set_flag(user_allocation)
         if settings.version_compat:
             config.set_flag(flags.VERSION_COMPATIBLE)
@@ -135,40 +148,41 @@ class _Build:
         if settings.workspace_bytes is not None:
             config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
         config.builder_optimization_level = settings.opt_level
-        config.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # so that the engine can tell its layers
-        self._target(config)
+        config.profiling_verbosity = library.ProfilingVerbosity.DETAILED  # for the engine's inspector
+        self._set_targets(config)
         if settings.timing_cache is not None:
-            timing_cache.attach(config, settings.timing_cache, self._heard)
+            timing_cache.attach(config, settings.timing_cache, self._log)
         return config
 
-    def _target(self, config: Any) -> None:
+    def _set_targets(self, config: Any) -> None:
         if not self._settings.targets:
             return
         config.num_compute_capabilities = len(self._settings.targets)
         for index, target in enumerate(self._settings.targets):
             if not config.set_compute_capability(compute_capability(self._flavor, target), index):
                 raise CompatibilityError(
-                    f"{self._flavor.title} refused the compute capability {target}: {self._heard.describe_errors()}",
+                    f"{self._flavor.title} does not accept the compute capability {target}: "
+                    f"{self._log.describe_errors()}",
                     code="compute-capability-refused",
                     path=self._onnx,
                 )
 
     def _plan(self, builder: Any, network: Any, config: Any) -> memoryview:
-        self._watch.check()
+        self._progress.check()
         try:
             memory = builder.build_serialized_network(network, config)
         except MemoryError as error:
             raise ResourceError(
-                f"{self._flavor.title} ran out of memory", code="build-host-out-of-memory", path=self._onnx
+                f"{self._flavor.title} ran out of host memory", code="build-host-out-of-memory", path=self._onnx
             ) from error
-        self._watch.check()
+        self._progress.check()
         plan = None if memory is None else memoryview(memory).cast("B")
         if plan is None or not plan.nbytes:
             raise self._failure()
         if bytes(plan[:4]) != self._flavor.magic:
             raise ArtifactError(
-                f"{self._flavor.title} {self._flavor.version()} built no engine that rexport knows: it begins with "
-                f"{bytes(plan[:8]).hex(' ')}",
+                f"{self._flavor.title} {self._flavor.version()} built an engine of an unknown format: its first bytes "
+                f"are {bytes(plan[:8]).hex(' ')}",
                 code="engine-not-recognised",
                 path=self._onnx,
                 hint="pip install --upgrade rexport",
@@ -178,30 +192,30 @@ class _Build:
         return plan
 
     def _failure(self) -> RexportError:
-        words = self._heard.describe_errors()
-        if self._heard.out_of_memory:
+        reason = self._log.describe_errors()
+        if self._log.out_of_memory:
             return ResourceError(
-                f"{self._flavor.title} ran out of memory: {words}", code="build-out-of-memory", path=self._onnx
+                f"{self._flavor.title} ran out of memory: {reason}", code="build-out-of-memory", path=self._onnx
             )
         return CompatibilityError(
-            f"{self._flavor.title} cannot build an engine of it: {words}",
+            f"{self._flavor.title} cannot build an engine from the file: {reason}",
             code="engine-not-buildable",
             path=self._onnx,
-            hint=self._remedy(words),
+            hint=self._hint(reason),
         )
 
-    def _remedy(self, words: str) -> str | None:
-        if "workspace" in words and self._settings.workspace_bytes is not None:
-            return f"{self._settings.workspace_bytes:,} bytes of workspace were allowed: allow more"
+    def _hint(self, reason: str) -> str | None:
+        if "workspace" in reason and self._settings.workspace_bytes is not None:
+            return f"allow more than {self._settings.workspace_bytes:,} bytes of workspace"
         if self._settings.strip_weights and self._flavor.name == "rtx":
-            return "TensorRT-RTX leaves weights out on a machine with a GPU only"
-        if "Turing" in words:
-            return "leave the compute capability 7.5 out, or export it in fp16"
+            return "build on a machine with a GPU: TensorRT-RTX needs one to build an engine without weights"
+        if "Turing" in reason:
+            return "omit the compute capability 7.5, or export the model in fp16"
         return None
 
 
-class _Watch:
-    """Hands a build's progress on, and ends the build when it is cancelled."""
+class _Progress:
+    """The link between the library's progress monitor and a ``BuildListener``, which can cancel the build."""
 
     def __init__(self, progress: BuildListener | None, cancel: threading.Event) -> None:
         self._progress = progress
@@ -210,15 +224,17 @@ class _Watch:
         self._error: BaseException | None = None
 
     def begin(self, phase: str, total: int) -> None:
+        """Report that a phase of ``total`` steps has started."""
         self._totals[phase] = total
         self._report_progress(phase, 0)
 
     def step(self, phase: str, done: int) -> bool:
+        """Report that ``done`` steps of a phase are done, and return whether to continue."""
         self._report_progress(phase, done)
         return not self._cancel.is_set()
 
     def _report_progress(self, phase: str, done: int) -> None:
-        """Never raises: an exception cannot go through the library, and is raised by ``check`` when that has ended."""
+        """Call the listener and keep its error for ``check``: an exception cannot pass through the library."""
         try:
             if self._cancel.is_set() or self._progress is None:
                 return
@@ -229,25 +245,25 @@ class _Watch:
             self._cancel.set()
 
     def check(self) -> None:
-        """Raises what the progress raised; KeyboardInterrupt where the build was cancelled."""
+        """Raise the error of the listener, or KeyboardInterrupt if the build was cancelled."""
         if self._error is not None:
             raise self._error
         if self._cancel.is_set():
             raise KeyboardInterrupt
 
     def monitor(self, library: Any) -> object:
-        """The library's view of it."""
-        watch = self
+        """Return a progress monitor of the library that reports here."""
+        progress = self
 
         class Monitor(library.IProgressMonitor):  # type: ignore[misc]
             def __init__(self) -> None:
                 library.IProgressMonitor.__init__(self)
 
             def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
-                watch.begin(phase_name, num_steps)
+                progress.begin(phase_name, num_steps)
 
             def step_complete(self, phase_name: str, step: int) -> bool:
-                return watch.step(phase_name, step + 1)
+                return progress.step(phase_name, step + 1)
 
             def phase_finish(self, phase_name: str) -> None:
                 pass
@@ -255,31 +271,28 @@ class _Watch:
         return Monitor()
 
 
-def _profiles(asked: tuple[Profile, ...], inputs: tuple[TensorSpec, ...]) -> tuple[Profile, ...]:
-    """Those of the engine.
+def _profiles(requested: tuple[Profile, ...], inputs: tuple[TensorSpec, ...]) -> tuple[Profile, ...]:
+    """Return the profiles of the engine.
 
     Raises:
-        UsageError: the graph's batch is fixed, and others were asked for.
+        UsageError: The graph has a fixed batch, and other batch sizes are requested.
     """
     batch = inputs[0].fixed_batch
     if batch is None:
-        return asked or (DEFAULT_PROFILE,)
+        return requested or (DEFAULT_PROFILE,)
     fixed = (Profile(batch, batch, batch),)
-    if asked not in ((), fixed):
+    if requested not in ((), fixed):
         raise UsageError(
-            f"the graph takes {batch} images and no others, so that profiles do not go with it",
+            f"the graph has a fixed batch of {batch} images, so it cannot have other profiles",
             code="profiles-for-fixed-batch",
-            hint="leave them out, or export it for any batch",
+            hint="omit the profiles, or export the model with the option --batch dynamic of rexport",
         )
     return fixed
 
 
 def _add_profile(builder: Any, config: Any, inputs: tuple[TensorSpec, ...], profile: Profile) -> None:
-    row = builder.create_optimization_profile()
+    native = builder.create_optimization_profile()
     for spec in inputs:
-        row.set_shape(spec.name, *((size, *spec.shape[1:]) for size in (profile.least, profile.best, profile.most)))
-    if config.add_optimization_profile(row) < 0:
-        raise CompatibilityError(
-            f"the library refused the profile of {profile.least} to {profile.most} images, tuned for {profile.best}",
-            code="profile-refused",
-        )
+        native.set_shape(spec.name, *((size, *spec.shape[1:]) for size in (profile.least, profile.best, profile.most)))
+    if config.add_optimization_profile(native) < 0:
+        raise CompatibilityError(f"the library does not accept the profile: {profile}", code="profile-refused")

@@ -1,4 +1,4 @@
-"""An engine in the library's hands: deserialised after the gates, given its weights where it was built without."""
+"""Loading of engines: deserialisation, and refitting of engines that were built without weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from runtimes import files
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Engine
-from runtimes.artifacts.rebuild_command import remedy
+from runtimes.artifacts.rebuild_command import rebuild_hint
 from runtimes.backends.tensorrt.flavors import Flavor, Log, logger, needing_driver
 from runtimes.backends.tensorrt.parser import DTYPES
 from runtimes.errors import (
@@ -28,53 +28,65 @@ from runtimes.tensors.spec import TensorSpec
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """A deserialised engine, the library that it belongs to, and what that library has said of it. It is freed with
-    the last reference."""
+    """A deserialised engine. It is freed with the last reference.
+
+    Attributes:
+        library: The library of the engine.
+        engine: The library's engine.
+        log: The messages of the library about the engine.
+    """
 
     library: ModuleType
     engine: Any
     log: Log
 
 
-def deserialise(artifact: Artifact, about: Engine, flavor: Flavor) -> LoadedEngine:
-    """The engine, which passed ``gates.check``. An engine without weights has got them.
+def deserialise(artifact: Artifact, record: Engine, flavor: Flavor) -> LoadedEngine:
+    """Deserialise an engine, and load its weights if it was built without them.
 
-    Its bytes are read once, held against the manifest's digest, and these very bytes are deserialised.
+    The bytes are read once, compared with the digest in the manifest, and deserialised.
+
+    Args:
+        artifact: The engine, which ``compatibility.check`` has accepted.
+        record: The record of the build.
+        flavor: The library.
 
     Raises:
-        IntegrityError: they are not those that the manifest records, or of another library.
-        BackendUnavailableError: the library finds no GPU.
-        CompatibilityError: the library refuses it; the message has its reason.
-        ResourceError: unreadable, or too large for the GPU's memory.
-        ArtifactError: the ONNX file that its weights are in is missing, or another.
+        IntegrityError: The digest differs from the manifest, or the engine belongs to another library. Also if the ONNX
+            file with the weights is not the one the engine was built from.
+        BackendUnavailableError: The library finds no usable driver.
+        CompatibilityError: The library does not accept the engine or its weights. The message gives the reason.
+        ResourceError: The file cannot be read, or the engine is too large for the GPU's memory.
+        ArtifactError: The ONNX file with the weights is missing or cannot be read.
+        UnsafeArtifactError: The manifest names an ONNX file outside the folder of the engine.
     """
     plan = _plan(artifact, flavor)
     library, log = flavor.library(), Log()
     with needing_driver(flavor, log):
         runtime = library.Runtime(logger(flavor, log))
-    if about.version_compat:
-        # Such an engine brings the runtime of its own version along, which is code; its digest was checked.
+    if record.version_compat:
+        # Such an engine contains the runtime of its own version, which is code. The digest was checked.
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise _refusal_error(artifact, flavor, log)
+        raise _deserialisation_error(artifact, flavor, log)
     loaded = LoadedEngine(library, engine, log)
-    if about.stripped:
-        _refit_weights(loaded, artifact, about, flavor)
+    if record.stripped:
+        _load_weights(loaded, artifact, record, flavor)
     return loaded
 
 
-def _refit_weights(loaded: LoadedEngine, artifact: Artifact, about: Engine, flavor: Flavor) -> None:
-    """Gives the engine its weights, from the very file whose digest was looked at."""
-    place = _source_path(artifact, about)
-    before = files.identity(place)
-    _check_source(artifact, place)
-    _refit(loaded, place, flavor)
-    if files.identity(place) != before:
+def _load_weights(loaded: LoadedEngine, artifact: Artifact, record: Engine, flavor: Flavor) -> None:
+    """Load the weights of an engine from its ONNX file, after checking the digest of that file."""
+    source = _source_path(artifact, record)
+    before = files.identity(source)
+    _check_source(artifact, source)
+    _refit(loaded, source, flavor)
+    if files.identity(source) != before:
         raise IntegrityError(
-            "it was replaced while the engine's weights were taken from it",
+            "the ONNX file was replaced while the weights of the engine were read from it",
             code="weights-replaced-during-refit",
-            path=place,
+            path=source,
             hint="open the engine again",
         )
 
@@ -87,105 +99,110 @@ def _plan(artifact: Artifact, flavor: Flavor) -> bytes:
             raise ResourceError.from_os(error, artifact.path, "read") from error
     if artifact.manifest is None or hashlib.sha256(plan).hexdigest() != artifact.manifest.sha256:
         raise IntegrityError(
-            "its bytes are not those that its manifest records",
+            "the SHA-256 of the engine differs from the one in the manifest",
             code="engine-digest-mismatch",
             path=artifact.path,
-            hint=remedy(artifact.path, artifact.manifest),
+            hint=rebuild_hint(artifact.path, artifact.manifest),
         )
     if not plan.startswith(flavor.magic):
         raise IntegrityError(
-            f"its manifest says that it is of {flavor.title}, and it does not begin like that",
+            f"the manifest says that the engine belongs to {flavor.title}, but its first bytes do not",
             code="engine-flavor-mismatch",
             path=artifact.path,
-            hint=remedy(artifact.path, artifact.manifest),
+            hint=rebuild_hint(artifact.path, artifact.manifest),
         )
     return plan
 
 
-def _refusal_error(artifact: Artifact, flavor: Flavor, log: Log) -> RexportError:
-    words = log.describe_errors()
-    if "memory" in words.lower() and ("out of" in words.lower() or "alloc" in words.lower()):
+def _deserialisation_error(artifact: Artifact, flavor: Flavor, log: Log) -> RexportError:
+    reason = log.describe_errors()
+    if "memory" in reason.lower() and ("out of" in reason.lower() or "alloc" in reason.lower()):
         return ResourceError(
-            f"the GPU's memory does not hold it: {words}", code="engine-exceeds-memory", path=artifact.path
+            f"the GPU does not have enough memory for the engine: {reason}",
+            code="engine-exceeds-memory",
+            path=artifact.path,
         )
-    if "CUDA driver version" in words:
-        return BackendUnavailableError(f"{flavor.title} finds no usable NVIDIA driver: {words}", code="driver-unusable")
+    if "CUDA driver version" in reason:
+        return BackendUnavailableError(
+            f"{flavor.title} finds no usable NVIDIA driver: {reason}", code="driver-unusable"
+        )
     return CompatibilityError(
-        f"{flavor.title} refused it: {words}",
+        f"{flavor.title} cannot deserialise the engine: {reason}",
         code="engine-refused",
         path=artifact.path,
-        hint=remedy(artifact.path, artifact.manifest),
+        hint=rebuild_hint(artifact.path, artifact.manifest),
     )
 
 
-def _source_path(artifact: Artifact, about: Engine) -> Path:
-    """Where the ONNX file lies that the engine was built from.
+def _source_path(artifact: Artifact, record: Engine) -> Path:
+    """Return the path of the ONNX file that the engine was built from.
 
     Raises:
-        ArtifactError: it is missing.
-        UnsafeArtifactError: the manifest names a file outside the engine's folder.
+        ArtifactError: The file is missing.
+        UnsafeArtifactError: The manifest names a file outside the engine's folder.
     """
-    place = artifact.sibling(about.onnx)
-    if not place.exists():
+    source = artifact.sibling(record.onnx)
+    if not source.exists():
         raise ArtifactError(
-            f"it was built without its weights, and {quote(about.onnx)}, which has them, does not lie beside it",
+            f"the engine was built without weights, and the ONNX file {quote(record.onnx)} with the weights is missing",
             code="engine-weights-absent",
             path=artifact.path,
-            hint="put the ONNX file there",
+            hint="copy the ONNX file to the folder of the engine",
         )
-    return place
+    return source
 
 
-def _check_source(artifact: Artifact, place: Path) -> None:
-    """Compares the ONNX file with the digest that the engine's manifest has of it.
+def _check_source(artifact: Artifact, path: Path) -> None:
+    """Compare the ONNX file with its digest in the engine's manifest.
 
     Raises:
-        ArtifactError: it is damaged, or another file.
+        IntegrityError: The file is damaged, or another file.
+        ArtifactError: The file is not an ONNX file.
     """
-    source = Artifact.read(place)
-    if artifact.manifest is None or files.sha256_of(place) != artifact.manifest.parent:
+    source = Artifact.read(path)
+    if artifact.manifest is None or files.sha256_of(path) != artifact.manifest.parent:
         raise IntegrityError(
-            f"it was built without its weights, and {quote(place.name)} is not the file that it was built from",
+            f"the engine was built without weights, and {quote(path.name)} is not the ONNX file it was built from",
             code="engine-weights-mismatch",
             path=artifact.path,
-            hint=remedy(artifact.path, artifact.manifest),
+            hint=rebuild_hint(artifact.path, artifact.manifest),
         )
-    source.check_digest()  # of the files of weights that lie beside a large one
+    source.check_digest()  # covers external data, which the digest of the ONNX file does not
 
 
 def _refit(loaded: LoadedEngine, onnx: Path, flavor: Flavor) -> None:
-    library, heard = loaded.library, logger(flavor, loaded.log)
-    refitter = library.Refitter(loaded.engine, heard)
-    parser = library.OnnxParserRefitter(refitter, heard)
+    library, library_logger = loaded.library, logger(flavor, loaded.log)
+    refitter = library.Refitter(loaded.engine, library_logger)
+    parser = library.OnnxParserRefitter(refitter, library_logger)
     if not parser.refit_from_file(str(onnx)):
         reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise ArtifactError(
-            f"{flavor.title} cannot take the engine's weights from it: "
+            f"{flavor.title} cannot read the weights of the engine from this file: "
             f"{quote('; '.join(reasons)) if reasons else loaded.log.describe_errors()}",
             code="engine-weights-unreadable",
             path=onnx,
         )
     if not refitter.refit_cuda_engine():
         raise CompatibilityError(
-            f"{flavor.title} did not take all weights: {loaded.log.describe_errors()}",
+            f"{flavor.title} did not accept all weights: {loaded.log.describe_errors()}",
             code="engine-weights-incomplete",
             path=onnx,
         )
 
 
 def specs(loaded: LoadedEngine) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The engine's inputs and outputs, as it tells them. The first dimension, where it varies, is ``batch``.
+    """Return the specifications of the engine's inputs and outputs. A first dimension that varies is called ``batch``.
 
     Raises:
-        CompatibilityError: one is of a type that no runtime here takes.
+        CompatibilityError: The type of a tensor is not supported.
     """
     engine = loaded.engine
     inputs: list[TensorSpec] = []
     outputs: list[TensorSpec] = []
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
-        taken = engine.get_tensor_mode(name) == loaded.library.TensorIOMode.INPUT
-        (inputs if taken else outputs).append(_spec(engine, name))
+        is_input = engine.get_tensor_mode(name) == loaded.library.TensorIOMode.INPUT
+        (inputs if is_input else outputs).append(_spec(engine, name))
     return tuple(inputs), tuple(outputs)
 
 
@@ -193,7 +210,7 @@ def _spec(engine: Any, name: str) -> TensorSpec:
     kind = str(engine.get_tensor_dtype(name).name)
     if kind not in DTYPES:
         raise CompatibilityError(
-            f"{quote(name)} has the type {quote(kind)}, which no runtime here takes", code="tensor-type-unsupported"
+            f"the type {quote(kind)} of {quote(name)} is not supported", code="tensor-type-unsupported"
         )
     sizes = enumerate(engine.get_tensor_shape(name))
     shape = tuple(int(size) if size >= 0 else (f"dim{axis}" if axis else "batch") for axis, size in sizes)

@@ -1,7 +1,7 @@
-"""Engines that were built on first use, kept for the next: one folder, an artifact a key.
+"""The cache of engines that were built on first use: a folder with one artifact for each key.
 
-Builders of one key take turns, across threads and processes. The system frees the lock of a builder that dies, so that
-nobody waits longer than the living ones build; what a dead one left is never taken for an engine.
+Only one thread of all processes builds an engine at a time. The system releases the lock of a process that ends, and an
+incomplete engine is never used.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ from runtimes.errors import (
 )
 
 KEY_VERSION = 2
-"""Counts what changes in how engines are built and is no field of a key."""
+"""The version of the way engines are built. It changes with everything that is not a field of ``Key``."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """All that decides what an engine is.
+    """The key of a cached engine: all that its content depends on.
 
     Attributes:
-        flavor, version: of the library, as ``tensorrt`` and ``10.16.1.11``.
-        gpu, compute_capability: that it is built on, as ``NVIDIA H200`` and ``9.0``; ``None`` where there is none.
-        driver: the CUDA version of its driver, as ``13.0``, or ``None``.
-        onnx_sha256: digest of the ONNX file, and through its manifest of what belongs to it.
-        settings: all but the timing cache, which only makes a build shorter.
+        flavor: The library, for example ``tensorrt``.
+        version: The version of the library, for example ``10.16.1.11``.
+        gpu: The name of the GPU, for example ``NVIDIA H200``, or ``None`` without a GPU.
+        compute_capability: The compute capability of the GPU, for example ``9.0``, or ``None`` without a GPU.
+        driver: The CUDA version of the driver, for example ``13.0``, or ``None`` without a GPU.
+        onnx_sha256: The digest of the ONNX file with its external data.
+        settings: The settings of the build. The timing cache does not count: it only shortens a build.
     """
 
     flavor: str
@@ -56,109 +58,109 @@ class Key:
 
     @property
     def digest(self) -> str:
-        """64 hexadecimal digits, other ones for every other key."""
-        plain = replace(self, settings=replace(self.settings, timing_cache=None))
-        text = json.dumps([KEY_VERSION, asdict(plain)], sort_keys=True)
+        """The SHA-256 digest of the key as 64 hexadecimal digits."""
+        without_cache = replace(self, settings=replace(self.settings, timing_cache=None))
+        text = json.dumps([KEY_VERSION, asdict(without_cache)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def default_folder() -> Path:
-    """``$REXPORT_CACHE``, else ``rexport/engines`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. It need not exist.
+    """Return the folder of the cache: ``$REXPORT_CACHE``, or ``rexport/engines`` in the user's cache folder.
+
+    The cache folder of the user is ``$XDG_CACHE_HOME`` or ``~/.cache``. The result need not exist.
 
     Raises:
-        ResourceError: this user has no home.
+        ResourceError: The user has no home folder.
     """
-    named = os.environ.get("REXPORT_CACHE")
-    if named:
-        return Path(named)
-    place = os.environ.get("XDG_CACHE_HOME")
+    configured = os.environ.get("REXPORT_CACHE")
+    if configured:
+        return Path(configured)
+    user_cache = os.environ.get("XDG_CACHE_HOME")
     try:
-        home = Path(place) if place else Path.home() / ".cache"
+        parent = Path(user_cache) if user_cache else Path.home() / ".cache"
     except RuntimeError as error:
         raise ResourceError(
-            f"no place for engines: {error}", code="engine-cache-without-home", hint="name one: REXPORT_CACHE=FOLDER"
+            f"there is no folder for the cache of engines: {error}",
+            code="engine-cache-without-home",
+            hint="set REXPORT_CACHE to a folder",
         ) from error
-    return home / "rexport" / "engines"
+    return parent / "rexport" / "engines"
 
 
-def entry(key: Key, folder: Path, make: Callable[[Path], object], said: Callable[[Reason], None]) -> Path:
-    """The engine of that key in ``folder``, which is made where it is missing; blocks while it is built.
+def entry(key: Key, folder: Path, make: Callable[[Path], object], warn: Callable[[Reason], None]) -> Path:
+    """Return the path of the cached engine for a key, after building it if it is missing or damaged.
 
     Args:
-        key: of the engine.
-        folder: of this user's own; its engines run code.
-        make: builds the engine and publishes it at the path that it is given, as
-            ``runtimes.artifacts.artifact.publish`` does, whole or not at all. Called only where no whole one is there,
-        by one builder of the key at a time.
-        said: is told why it takes long: another process builds it, or it was damaged.
+        key: The key of the engine.
+        folder: The folder of the cache, which only this user may write to, because opening an engine can run code.
+        make: Builds the engine and publishes it at the given path, completely or not at all, as
+            ``runtimes.artifacts.artifact.publish``. Only one thread of all processes calls it for a key at a time.
+        warn: Receives the reason of a delay: another process builds the engine, or the cached engine is damaged.
 
     Raises:
-        UnsafeArtifactError: others may write into the folder, or it is another's; nothing in it was read.
-        ResourceError: the folder cannot be made, read or locked.
-        IntegrityError: what ``make`` published is not whole.
-        Whatever ``make`` raises; nothing is left then.
+        UnsafeArtifactError: Other users may write to the folder, or it belongs to another user. Nothing was read.
+        ResourceError: The folder cannot be created, read or locked.
+        IntegrityError: The engine that ``make`` published is damaged.
+        Exception: ``make`` raised an error. No engine is left.
     """
     path = claim_folder(folder) / f"{key.digest}.engine"
-    if _state(path) is None:
+    if _find_fault(path) is None:
         return path
-    with _turn(path, said):
-        state = _state(path)
-        if state is None:
+    with _build_lock(path, warn):
+        fault = _find_fault(path)
+        if fault is None:
             return path
-        if state:
-            said(
-                Reason(
-                    "engine-cache-damaged",
-                    f"the engine in the cache is not what it was, so it is built again: {state}",
-                )
+        if fault:
+            warn(
+                Reason("engine-cache-damaged", f"the cached engine is damaged and will be built again: {fault}"),
             )
         make(path)
-        state = _state(path)
-    if state is not None:
+        fault = _find_fault(path)
+    if fault is not None:
         raise IntegrityError(
-            f"the engine was built and is not whole: {state or 'there is none'}",
+            f"the engine was built but is damaged: {fault or 'the file is missing'}",
             code="engine-cache-incomplete",
             path=path,
+            hint="open the artifact again",
         )
     return path
 
 
 def claim_folder(folder: Path) -> Path:
-    """The folder, which is this user's and nobody else may write into; made if it is missing.
+    """Create a folder that only this user may write to, or check an existing one, and return it.
 
     Raises:
-        UnsafeArtifactError: it is not.
-        ResourceError: it cannot be made or looked at.
+        UnsafeArtifactError: Other users may write to the folder, or it belongs to another user.
+        ResourceError: The folder cannot be created or accessed.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
     except OSError as error:
-        raise ResourceError.from_os(error, folder, "keep engines in") from error
-    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if others:
+        raise ResourceError.from_os(error, folder, "cache engines") from error
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UnsafeArtifactError(
-            "others can put files into this folder of engines, and opening an engine can run code",
+            "other users can write to this folder of engines, and opening an engine can run code",
             code="engine-folder-writable",
             path=folder,
             hint=f"chmod 700 {shlex.quote(os.fspath(folder))}",
         )
     if status.st_uid != os.geteuid():
         raise UnsafeArtifactError(
-            "this folder of engines is another user's, and opening an engine can run code",
+            "this folder of engines belongs to another user, and opening an engine can run code",
             code="engine-folder-foreign",
             path=folder,
-            hint="name one of your own: REXPORT_CACHE=FOLDER",
+            hint="set REXPORT_CACHE to a folder of your own",
         )
     return folder
 
 
-def _state(path: Path) -> str | None:
-    """``None`` where a whole engine is at the path, ``""`` where nothing is, else what is wrong with it."""
+def _find_fault(path: Path) -> str | None:
+    """Return ``None`` for a complete engine, ``""`` for a missing file, and otherwise what is wrong with the file."""
     try:
         artifact = Artifact.read(path)
         if artifact.format.name != "engine":
-            return f"it is {artifact.format.name}"
+            return f"the file is of the format {artifact.format.name}"
         artifact.check_digest()
     except (ArtifactError, CompatibilityError) as error:
         return error.what
@@ -170,52 +172,52 @@ def _state(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _turn(path: Path, said: Callable[[Reason], None]) -> Iterator[None]:
-    """Holds the lock of the engine at the path, waiting for it."""
-    place = path.with_name(f".{path.stem}.lock")
+def _build_lock(path: Path, warn: Callable[[Reason], None]) -> Iterator[None]:
+    """Hold the lock of the engine at the path in the ``with`` block, after waiting for it."""
+    lock_file = path.with_name(f".{path.stem}.lock")
     _close_in_forks()
     try:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise ResourceError.from_os(error, place, "lock") from error
-    _held.add(descriptor)
+        raise ResourceError.from_os(error, lock_file, "lock") from error
+    _lock_descriptors.add(descriptor)
     try:
-        _lock(descriptor, place, said)
+        _lock(descriptor, lock_file, warn)
         yield
     finally:
-        if descriptor in _held:  # else it was closed in a fork
-            _held.discard(descriptor)
+        if descriptor in _lock_descriptors:  # a forked process has closed it already
+            _lock_descriptors.discard(descriptor)
             os.close(descriptor)
 
 
-def _lock(descriptor: int, place: Path, said: Callable[[Reason], None]) -> None:
+def _lock(descriptor: int, lock_file: Path, warn: Callable[[Reason], None]) -> None:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace")
-            said(
-                Reason("engine-build-awaited", f"process {holder or 'unknown'} is building this engine: waiting for it")
+            warn(
+                Reason("engine-build-awaited", f"waiting until process {holder or 'unknown'} has built this engine"),
             )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     except OSError as error:
-        raise ResourceError.from_os(error, place, "lock") from error
+        raise ResourceError.from_os(error, lock_file, "lock") from error
 
 
-_held: set[int] = set()
-"""Open lock files of this process."""
+_lock_descriptors: set[int] = set()
+"""The descriptors of this process's open lock files."""
 
 
 @functools.cache
 def _close_in_forks() -> None:
-    """A fork has its parent's open files, and would hold the lock of a parent that has died."""
+    """Close the lock files in forked processes, which would otherwise hold the lock of a parent that has ended."""
 
     def close() -> None:
-        for descriptor in _held:
+        for descriptor in _lock_descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-        _held.clear()
+        _lock_descriptors.clear()
 
     os.register_at_fork(after_in_child=close)

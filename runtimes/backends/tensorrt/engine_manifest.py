@@ -1,4 +1,4 @@
-"""The manifest of an engine: its ONNX file's, with what was built of it and where."""
+"""The manifest of an engine: the manifest of its ONNX file, with the record of the build."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ from runtimes.tensors.cuda import Device
 def manifest(
     source: Artifact, plan: Path, built: BuiltEngine, settings: Settings, flavor: Flavor, device: Device | None
 ) -> Manifest:
-    """Of the engine at ``plan``, which was built of ``source`` on ``device``. Nothing is said of checks and vectors.
+    """Return the manifest of an engine, without test vectors and results of checks.
+
+    Args:
+        source: The ONNX file.
+        plan: The engine file.
+        built: The result of the build.
+        settings: The settings of the build.
+        flavor: The library.
+        device: The GPU of the build, or ``None`` without a GPU.
 
     Raises:
-        ResourceError: a file cannot be read.
+        ResourceError: A file cannot be read.
     """
-    parent = source.manifest or _foreign(source, built)
+    parent = source.manifest or _minimal_manifest(source, built)
     tolerance = None if source.manifest is None or parent.parity is None else parent.parity.tolerance
     return replace(
         parent,
@@ -60,8 +68,8 @@ def manifest(
     )
 
 
-def _foreign(source: Artifact, built: BuiltEngine) -> Manifest:
-    """What can be said of an ONNX file that came without a manifest."""
+def _minimal_manifest(source: Artifact, built: BuiltEngine) -> Manifest:
+    """Return a manifest for an ONNX file without one."""
     digest = files.sha256_of(source.path)
     return Manifest(
         name=source.path.stem,

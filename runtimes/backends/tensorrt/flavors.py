@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: two libraries with nearly one API, a row each. What differs between them stands here."""
+"""The two libraries, TensorRT and TensorRT-RTX, and their differences. Their APIs are nearly the same."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from runtimes.libraries import importing, missing_library
 
 @dataclass(frozen=True)
 class Flavor:
-    """One of the libraries.
+    """One of the two libraries.
 
     Attributes:
-        name: as users type it and manifests record it.
-        module: that Python imports.
-        backend: name of the backend that opens its engines.
-        extra: of rexport, that installs it.
-        title: the library's own name.
-        magic: the first bytes of its engines.
-        least: the oldest version that this code is written for, major and minor.
+        name: The name that users type and manifests record.
+        module: The Python module.
+        backend: The name of the backend that opens the library's engines.
+        extra: The extra of rexport that installs the library.
+        title: The library's own name.
+        magic: The first bytes of the library's engines.
+        least: The oldest supported version, major and minor.
     """
 
     name: Literal["tensorrt", "rtx"]
@@ -45,15 +45,17 @@ class Flavor:
     least: tuple[int, int]
 
     def missing(self) -> Reason | None:
-        """Why the library cannot be used, with the pip line that mends it, or ``None`` if it is installed. It is not
-        imported, and a GPU is not looked for."""
+        """Return why the library is not installed, with the install command, or ``None`` if it is installed.
+
+        The library is not imported, and a GPU is not checked.
+        """
         return missing_library(self.module, self.extra)
 
     def library(self) -> ModuleType:
-        """The library, imported.
+        """Import the library.
 
         Raises:
-            BackendUnavailableError: it is not installed, cannot be imported, or is too old.
+            BackendUnavailableError: The library is not installed, cannot be imported, or is too old.
         """
         reason = self.missing()
         if reason is not None:
@@ -61,21 +63,21 @@ class Flavor:
         with importing(self.module, self.extra):
             library = importlib.import_module(self.module)
         version = str(getattr(library, "__version__", "unknown"))
-        found = re.match(r"(\d+)\.(\d+)", version)
-        if found is None or (int(found[1]), int(found[2])) < self.least:
+        match = re.match(r"(\d+)\.(\d+)", version)
+        if match is None or (int(match[1]), int(match[2])) < self.least:
             least = ".".join(map(str, self.least))
             raise BackendUnavailableError(
-                f"{self.title} is of version {quote(version)}; at least {least} is needed",
+                f"{self.title} {quote(version)} is installed, but at least version {least} is needed",
                 code="flavor-too-old",
                 hint=f"pip install --upgrade 'rexport[{self.extra}]'",
             )
         return library
 
     def version(self) -> str:
-        """The library's own version, as ``10.16.1.11``.
+        """Return the version of the library, for example ``10.16.1.11``.
 
         Raises:
-            BackendUnavailableError: as ``library``.
+            BackendUnavailableError: As for ``library``.
         """
         return str(self.library().__version__)
 
@@ -87,27 +89,29 @@ FLAVORS: dict[str, Flavor] = {
         Flavor("rtx", "tensorrt_rtx", "tensorrt-rtx", "tensorrt-rtx", "TensorRT-RTX", b"vtrt", (1, 5)),
     )
 }
-"""In the order of preference."""
+"""The libraries by name, in order of preference."""
 
 
 def flavor(name: str) -> Flavor:
-    """The row of that name.
+    """Return the library with this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: The name is unknown.
     """
     if name not in FLAVORS:
         raise UsageError(
-            f"no flavor {quote(name)!r} of TensorRT", code="flavor-unknown", hint=f"one of {', '.join(FLAVORS)}"
+            f"unknown flavor {quote(name)!r} of TensorRT",
+            code="flavor-unknown",
+            hint=f"choose one of {', '.join(FLAVORS)}",
         )
     return FLAVORS[name]
 
 
 def default_flavor() -> Flavor:
-    """The most preferred one that is installed.
+    """Return the most preferred library that is installed.
 
     Raises:
-        BackendUnavailableError: none is; the message has the pip line of each.
+        BackendUnavailableError: Neither is installed. The message holds the install commands.
     """
     reasons = []
     for row in FLAVORS.values():
@@ -115,67 +119,71 @@ def default_flavor() -> Flavor:
         if reason is None:
             return row
         reasons.append(reason)
-    raise BackendUnavailableError(f"no TensorRT here: {'; '.join(map(str, reasons))}", code="tensorrt-missing")
+    raise BackendUnavailableError(f"TensorRT is not installed: {'; '.join(map(str, reasons))}", code="tensorrt-missing")
 
 
 class Log:
-    """What a library warned of, the last 100 messages. Safe to use from many threads."""
+    """The last 100 errors and warnings of a library. All methods may be called from many threads at once."""
 
     def __init__(self) -> None:
-        self._heard: deque[tuple[int, str, str]] = deque(maxlen=100)
+        self._messages: deque[tuple[int, str, str]] = deque(maxlen=100)
 
     def add(self, severity: str, text: str) -> None:
-        """Takes a message. ``severity`` is the library's name for it, as ``ERROR``."""
-        self._heard.append((threading.get_ident(), severity, text))
+        """Add a message with the library's name of its severity, for example ``ERROR``, and its text."""
+        self._messages.append((threading.get_ident(), severity, text))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The messages of warnings as the library gave them, the newest last."""
-        return tuple(text for _, severity, text in tuple(self._heard) if severity == "WARNING")
+        """The texts of the warnings, unchanged, newest last."""
+        return tuple(text for _, severity, text in tuple(self._messages) if severity == "WARNING")
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """The sentences of the errors, without codes and places in the library's source, each once, the newest last.
+        """The different errors, without codes and source locations, newest last.
 
-        A library has one log for everything that it does in a process: those of the calling thread are preferred.
+        A library has one log in a process. If there are errors of the calling thread, errors of other threads are left
+        out.
         """
         return tuple(dict.fromkeys(sentence(text) for text in self._errors()))
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether one of the errors is that memory ran out."""
-        return any(sign in text.lower() for text in self._errors() for sign in _MEMORY)
+        """Whether one of the errors says that memory is lacking."""
+        return any(phrase in text.lower() for text in self._errors() for phrase in _OUT_OF_MEMORY)
 
     def _errors(self) -> list[str]:
-        heard = [(thread, text) for thread, severity, text in tuple(self._heard) if severity != "WARNING"]
-        heard = [(thread, text) for thread, text in heard if not any(noise in text for noise in _NOISE)]
-        own = [text for thread, text in heard if thread == threading.get_ident()]
-        return own or [text for _, text in heard]
+        errors = [
+            (thread, text)
+            for thread, severity, text in tuple(self._messages)
+            if severity != "WARNING" and not any(phrase in text for phrase in _HARMLESS)
+        ]
+        own = [text for thread, text in errors if thread == threading.get_ident()]
+        return own or [text for _, text in errors]
 
     def describe_errors(self) -> str:
-        """The last errors for a message, made safe for it; what is only an echo of a missing driver comes last."""
+        """Return the first two errors as text for a message. Errors that follow from a missing driver come last."""
         errors = sorted(self.errors, key=lambda text: _NO_DRIVER in text)
-        return quote("; ".join(errors[:2]) or "it gave no reason")
+        return quote("; ".join(errors[:2]) or "the library gave no reason")
 
 
-_NOISE = ("Thread context has not been set",)
-"""Errors so called that come with every build."""
+_HARMLESS = ("Thread context has not been set",)
+"""Phrases of errors that the library reports in every build."""
 
-_MEMORY = ("outofmemory", "out of memory", "bad_alloc")
+_OUT_OF_MEMORY = ("outofmemory", "out of memory", "bad_alloc")
 
 _NO_DRIVER = "CUDA driver version is insufficient"
 
 _SOURCE = re.compile(
-    r"^.{0,80}?: Error Code \d+: (?:API Usage Error|Internal Error|Myelin|\w+) ?\("  # who met which error
+    r"^.{0,80}?: Error Code \d+: (?:API Usage Error|Internal Error|Myelin|\w+) ?\("  # component and error code
     r"|^\[\S+?::\w+::\d+\] Error Code \d+: \w[\w ]*?\("
     r"|\[\w+\.(?:cpp|h|cc):\d+: \w+\] "
     r"|(?:(?<=\()|\s+)In \w+ at \S+:\d+(?=$|[ ;)])"
 )
-"""What stands around the sentence in the libraries' errors: the call, the error's number, places in the source."""
+"""The parts around the sentence in a library's error: the call, the error code, and source locations."""
 
 
 def sentence(text: str) -> str:
-    """One of the libraries' messages without codes and places in the library's source, on one line."""
+    """Return a message of a library on one line, without error codes and source locations."""
     plain, opened = _SOURCE.subn("", " ".join(text.split()))
     return plain.removesuffix(")").strip() if opened and plain.count(")") > plain.count("(") else plain.strip()
 
@@ -184,23 +192,27 @@ _LOGGERS: dict[int, tuple[ModuleType, Any, weakref.WeakSet[Log]]] = {}
 _LOGGERS_LOCK = threading.Lock()
 
 
-def logger(flavor: Flavor, heard: Log) -> object:
-    """The library's logger, to be given to all that takes one; ``heard`` is told from now on, as long as it lives.
+def logger(flavor: Flavor, log: Log) -> object:
+    """Return the logger for all objects of a library, which adds messages to ``log`` from now on.
 
-    There is one a process, which is never freed: the library keeps the first that it is given and writes into it from
-    everything that is made later.
+    There is one logger for each library in a process, and it is never freed: the library keeps the first logger it
+    receives and uses it for all later objects. The logger does not keep ``log`` alive.
+
+    Args:
+        flavor: The library.
+        log: Receives the messages.
 
     Raises:
-        BackendUnavailableError: as ``Flavor.library``.
+        BackendUnavailableError: As for ``Flavor.library``.
     """
     library = flavor.library()
     with _LOGGERS_LOCK:
         if id(library) not in _LOGGERS:
             listeners: weakref.WeakSet[Log] = weakref.WeakSet()
             _LOGGERS[id(library)] = (library, _logger_class(library)(listeners), listeners)
-        _, made, listeners = _LOGGERS[id(library)]
-        listeners.add(heard)
-    return made
+        _, library_logger, listeners = _LOGGERS[id(library)]
+        listeners.add(log)
+    return library_logger
 
 
 def _logger_class(library: ModuleType) -> type[Any]:
@@ -218,27 +230,31 @@ def _logger_class(library: ModuleType) -> type[Any]:
 
 
 @contextlib.contextmanager
-def needing_driver(flavor: Flavor, heard: Log) -> Iterator[None]:
-    """Surrounds a call of one of the library's factories, such as ``Builder(logger)``.
+def needing_driver(flavor: Flavor, log: Log) -> Iterator[None]:
+    """Translate the error of a library's factory, such as ``Builder(logger)``, in the ``with`` block.
+
+    Args:
+        flavor: The library.
+        log: The messages of the library.
 
     Raises:
-        BackendUnavailableError: it gave nothing, as it does where there is no usable driver.
+        BackendUnavailableError: The factory created nothing, which means that there is no usable driver.
     """
     try:
         yield
-    except TypeError as error:  # a null pointer, in the words of the bindings
+    except TypeError as error:  # the bindings raise it for a null pointer
         raise BackendUnavailableError(
-            f"{flavor.title} finds no usable NVIDIA driver: {heard.describe_errors()}",
+            f"{flavor.title} finds no usable NVIDIA driver: {log.describe_errors()}",
             code="driver-unusable",
-            hint="it wants an NVIDIA GPU and its driver; nvidia-smi shows them",
+            hint="install an NVIDIA GPU and its driver, and check them with nvidia-smi",
         ) from error
 
 
 def compute_capabilities(flavor: Flavor) -> tuple[str, ...]:
-    """Those that engines can be built for ahead of time, as ``8.6``; none where they are built for the GPU in place.
+    """Return the compute capabilities that a library can build for, or none if it builds only for the present GPU.
 
     Raises:
-        BackendUnavailableError: as ``Flavor.library``.
+        BackendUnavailableError: As for ``Flavor.library``.
     """
     members = getattr(flavor.library(), "ComputeCapability", None)
     if members is None:
@@ -247,18 +263,22 @@ def compute_capabilities(flavor: Flavor) -> tuple[str, ...]:
 
 
 def compute_capability(flavor: Flavor, dotted: str) -> object:
-    """The library's own value for ``8.6``.
+    """Return the library's own value for a compute capability.
+
+    Args:
+        flavor: The library.
+        dotted: The compute capability, for example ``8.6``.
 
     Raises:
-        UsageError: it has none; the hint has those that it has.
-        BackendUnavailableError: as ``Flavor.library``.
+        UsageError: The library does not support it. The hint lists the supported ones.
+        BackendUnavailableError: As for ``Flavor.library``.
     """
     known = compute_capabilities(flavor)
     if dotted not in known:
         raise UsageError(
-            f"{flavor.title} {flavor.version()} builds no engines for compute capability {quote(dotted)}",
+            f"{flavor.title} {flavor.version()} cannot build engines for compute capability {quote(dotted)}",
             code="compute-capability-unsupported",
-            hint=f"one of {', '.join(known)}" if known else "leave it out: it builds for the GPU that is there",
+            hint=f"choose one of {', '.join(known)}" if known else "omit it to build for the present GPU",
         )
     return getattr(flavor.library().ComputeCapability, f"SM{dotted.replace('.', '')}")
 

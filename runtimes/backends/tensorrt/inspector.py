@@ -1,7 +1,7 @@
-"""What an engine's own inspector tells: its layers, their kernels, and in what they really compute.
+"""The layers of an engine, their kernels and their precisions, as reported by the engine's inspector.
 
-The text is JSON whose keys changed from TensorRT 10 to 11; both are read. An engine holds these details because it was
-built with the verbosity for them; one that others built may hold names alone.
+The inspector returns JSON, whose keys changed from TensorRT 10 to 11; both forms are read. Engines built by rexport
+hold all details. Engines of other programs may hold only the names of layers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class EngineLayer:
     """One layer of an engine.
 
     Attributes:
-        layer: as every backend tells it.
-        title: the engine's own name for it, by which its profiler goes.
-        tactic: the kernel that was chosen, in the library's words, or ``None`` where it does not tell.
+        layer: The layer in the form common to all backends.
+        title: The engine's own name of the layer, which the profiler uses.
+        tactic: The library's name of the kernel, or ``None`` if the library does not report it.
     """
 
     layer: Layer
@@ -36,13 +36,15 @@ class EngineLayer:
 
 
 def layers(loaded: LoadedEngine, context: Any = None, graph: OnnxGraph | None = None) -> tuple[EngineLayer, ...]:
-    """The engine's layers in their order.
+    """Return the layers of an engine, in order.
 
-    Where its batch varies it tells its tensors' types of a ``context`` alone that was given one. ``graph`` is of the
-    ONNX file that it was built from, to know its nodes by.
+    Args:
+        loaded: The engine.
+        context: An execution context with a batch size. An engine with a varying batch reports types only with one.
+        graph: The graph of the ONNX file that the engine was built from, for the names of nodes.
 
     Raises:
-        ArtifactError: the inspector's text cannot be read.
+        ArtifactError: The text of the inspector cannot be read.
     """
     inspector = loaded.engine.create_engine_inspector()
     if context is not None:
@@ -51,17 +53,21 @@ def layers(loaded: LoadedEngine, context: Any = None, graph: OnnxGraph | None = 
 
 
 def read(text: str, graph: OnnxGraph | None = None) -> tuple[EngineLayer, ...]:
-    """The layers that the inspector's JSON tells of.
+    """Return the layers in the inspector's JSON.
+
+    Args:
+        text: The JSON.
+        graph: The graph of the ONNX file that the engine was built from, for the names of nodes.
 
     Raises:
-        ArtifactError: it is not that.
+        ArtifactError: The text is not the inspector's JSON.
     """
     try:
         rows = json.loads(text)["Layers"]
         return tuple(_layer({"Name": row} if isinstance(row, str) else row, graph) for row in rows)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
-            f"its inspector's text cannot be read: {type(error).__name__} {quote(error)}",
+            f"the text of the engine's inspector cannot be read: {type(error).__name__} {quote(error)}",
             code="inspector-text-unreadable",
         ) from error
 
@@ -80,19 +86,19 @@ def _layer(row: Row, graph: OnnxGraph | None) -> EngineLayer:
 
 
 _ADDED = re.compile(r"^(?:Reformatting |__my|\{|\()|_myl\d+_\d+$")
-"""How layers begin or end whose names the library made up."""
+"""The prefixes and suffixes of layers that the library added."""
 
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\s\x1e\x1f,;]*(?:\[|$))")
 
 
 def _nodes(row: Row, graph: OnnxGraph | None) -> tuple[str, ...]:
-    """The graph's nodes that were fused into a layer: of its metadata, else of its name, where they are joined."""
-    found = _NODE.findall(str(row.get("Metadata", "")))
-    if not found:
-        found = [part for part in re.split(r" \+ | \|\| ", str(row["Name"])) if not _ADDED.search(part)]
+    """Return the names of the graph's nodes fused into a layer, from its metadata or otherwise from its name."""
+    names = _NODE.findall(str(row.get("Metadata", "")))
+    if not names:
+        names = [part for part in re.split(r" \+ | \|\| ", str(row["Name"])) if not _ADDED.search(part)]
     if graph is not None:
-        found = [node.name for node in map(graph.find, found) if node is not None]
-    return tuple(dict.fromkeys(found))
+        names = [node.name for node in map(graph.find, names) if node is not None]
+    return tuple(dict.fromkeys(names))
 
 
 _WEIGHTED = re.compile(r"conv|gemm|matmul|matrixmultiply|fprop", re.IGNORECASE)
@@ -119,7 +125,7 @@ _TYPES = tuple(
         (r"fp16|float16|half", "float16"),
         (r"fp8|float8|e4m3", "float8"),
         (r"fp4|float4|e2m1", "float4"),
-        (r"int8", "int8"),  # signed or not, a quantised layer is one of 8-bit integers
+        (r"int8", "int8"),  # signed and unsigned 8-bit integers
         (r"int4", "int4"),
         (r"int64", "int64"),
         (r"int32", "int32"),
@@ -129,12 +135,12 @@ _TYPES = tuple(
 )
 
 _TYPE_KEYS = ("Format/Datatype", "DataType", "Datatype", "Format")
-"""Of a tensor, TensorRT 10's first, as ``Thirty-two wide channel vectorized row major Int8 format``; 11 has the type
-for itself. A format that dynamic shapes hide is no type."""
+"""The keys of a tensor's type. TensorRT 10 reports the type as part of a format, for example ``Thirty-two wide channel
+vectorized row major Int8 format``; TensorRT 11 reports it separately."""
 
 
 def _precision(row: Row) -> str:
-    """In what a layer computes: the type of its first input, else of its weights, else of its first output."""
+    """Return the precision of a layer: the type of its first input, of its weights, or of its first output."""
     weights = row.get("Weights")
     of_weights = {"DataType": weights.get("Type")} if isinstance(weights, Mapping) else {}
     tensors = (*row.get("Inputs", ())[:1], of_weights, *row.get("Outputs", ()))
@@ -142,5 +148,5 @@ def _precision(row: Row) -> str:
 
 
 def _type(tensor: Row) -> str | None:
-    words = next((str(tensor[key]) for key in _TYPE_KEYS if tensor.get(key)), "")
-    return next((name for pattern, name in _TYPES if pattern.search(words)), None)
+    description = next((str(tensor[key]) for key in _TYPE_KEYS if tensor.get(key)), "")
+    return next((name for pattern, name in _TYPES if pattern.search(description)), None)

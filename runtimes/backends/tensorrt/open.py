@@ -1,5 +1,4 @@
-"""From an artifact to a session, by one way for both libraries: an engine through the gates, an ONNX file through the
-engine that is built of it."""
+"""Opening, profiling and inspecting of engines, and of ONNX files through the engines built from them."""
 
 from __future__ import annotations
 
@@ -25,17 +24,22 @@ from runtimes.tensors.cuda import Device
 from runtimes.tensors.spec import Arrays
 
 _ORDINAL = 0
-"""Of the GPU, among those that CUDA_VISIBLE_DEVICES leaves."""
+"""The number of the GPU among those in CUDA_VISIBLE_DEVICES."""
 
 
 def open_session(artifact: Artifact, options: Options, flavor: Flavor) -> DeviceSession:
-    """The session on an engine; of an ONNX file, on the engine that is built of it when it is first opened.
+    """Open a session on an engine, or on the engine of an ONNX file, which is built on first use.
 
-    An engine that was built where it could not run has its answers checked before it gives any.
+    An engine that was built without a GPU to run it is compared with its test vectors first.
+
+    Args:
+        artifact: The engine or the ONNX file.
+        options: The options of the user.
+        flavor: The library.
 
     Raises:
-        CheckFailedError: the answers are not those of its test vectors.
-        RexportError: as ``gates.check``, ``engine.deserialise`` and ``firstuse.engine_of``.
+        CheckFailedError: The logits of the engine differ from its test vectors.
+        RexportError: As for ``compatibility.check``, ``engine.deserialise`` and ``build_on_open.engine_of``.
     """
     device = cuda.device(_ORDINAL)
     with cuda.current(_ORDINAL):
@@ -43,19 +47,19 @@ def open_session(artifact: Artifact, options: Options, flavor: Flavor) -> Device
 
 
 def _engine(artifact: Artifact, options: Options, flavor: Flavor, device: Device) -> Artifact:
-    """The artifact itself where it is an engine, else the one of the cache."""
+    """Return the artifact itself if it is an engine, or the cached engine of an ONNX file."""
     if artifact.format.name == "engine":
         return artifact
 
-    def first(engine: Artifact) -> Runtime:
+    def open_engine(engine: Artifact) -> Runtime:
         return Runtime(engine, _session(engine, options, flavor, device))
 
-    return engine_of(artifact, flavor, device, first)
+    return engine_of(artifact, flavor, device, open_engine)
 
 
 def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Device) -> EngineSession:
-    about = compatibility.check(artifact, flavor, device)
-    loaded = deserialise(artifact, about, flavor)
+    record = compatibility.check(artifact, flavor, device)
+    loaded = deserialise(artifact, record, flavor)
     inputs, outputs = specs(loaded)
     description = Description(
         backend=flavor.backend,
@@ -68,15 +72,15 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
     session = EngineSession(
         library=loaded.library,
         engine=loaded.engine,
-        about=description,
-        profiles=about.profiles,
+        description=description,
+        profiles=record.profiles,
         cuda_graphs=options.cuda_graphs,
         inputs=inputs,
         outputs=outputs,
-        heard=loaded.log.describe_errors,
+        describe_errors=loaded.log.describe_errors,
     )
     try:
-        _check_outputs(artifact, about, session)
+        _check_outputs(artifact, record, session)
     except BaseException:
         session.close()
         raise
@@ -84,62 +88,72 @@ def _session(artifact: Artifact, options: Options, flavor: Flavor, device: Devic
 
 
 def _precision(loaded: LoadedEngine, artifact: Artifact) -> str:
-    """The arithmetic of the layers that have weights, as the engine tells it; where it does not, what its graph was
-    typed in."""
+    """Return the precisions of the weighted layers from the engine, or the precision of the graph if not reported."""
     try:
-        found = {row.layer.precision for row in inspector.layers(loaded) if row.layer.weighted}
+        precisions = {row.layer.precision for row in inspector.layers(loaded) if row.layer.weighted}
     except RexportError:
-        found = set()
-    known = " ".join(sorted(found - {"unknown"}))
+        precisions = set()
+    known = " ".join(sorted(precisions - {"unknown"}))
     return known or ("unknown" if artifact.manifest is None else artifact.manifest.precision)
 
 
-def _check_outputs(artifact: Artifact, about: Engine, session: EngineSession) -> None:
+def _check_outputs(artifact: Artifact, record: Engine, session: EngineSession) -> None:
     manifest = artifact.manifest
-    if manifest is None or manifest.parity is not None or manifest.vectors is None or about.tolerance is None:
+    if manifest is None or manifest.parity is not None or manifest.vectors is None or record.tolerance is None:
         return
-    runtime = Runtime(artifact, session)  # which is not closed: the session is its caller's
-    parity.check(runtime, artifact.vectors(), about.tolerance, "PyTorch fp32", "the engine's test vectors")
+    runtime = Runtime(artifact, session)  # not closed, because the caller owns the session
+    parity.check(runtime, artifact.vectors(), record.tolerance, "PyTorch fp32", "the engine's test vectors")
 
 
 def profile(artifact: Artifact, options: Options, arrays: Arrays, flavor: Flavor) -> tuple[Layer, ...]:
-    """The engine's layers with the time that each takes in a run on ``arrays``."""
+    """Return the layers of an engine with their times, as ``Backend.profile``.
+
+    Args:
+        artifact: The engine or the ONNX file.
+        options: The options of the user.
+        arrays: The inputs by name.
+        flavor: The library.
+
+    Raises:
+        RexportError: As for ``open_session`` and ``profiler.durations``.
+    """
     device = cuda.device(_ORDINAL)
     with cuda.current(_ORDINAL):
         engine = _engine(artifact, options, flavor, device)
-        about = compatibility.check(engine, flavor, device)
-        loaded = deserialise(engine, about, flavor)
-        rows, times = durations(loaded, specs(loaded), about.profiles, arrays, _graph(artifact, engine))
+        record = compatibility.check(engine, flavor, device)
+        loaded = deserialise(engine, record, flavor)
+        rows, times = durations(loaded, specs(loaded), record.profiles, arrays, _graph(artifact, engine))
         return tuple(replace(row.layer, duration_s=times.get(row.title)) for row in rows)
 
 
 def inspect_layers(artifact: Artifact) -> tuple[EngineLayer, ...]:
-    """The layers of an engine, with the kernels that were chosen for them, at the batch that it is tuned for.
+    """Return the layers of an engine with their kernels, at the batch size that its first profile is tuned for.
 
     Raises:
-        BackendUnavailableError: its library or a GPU is missing.
-        RexportError: as ``gates.check`` and ``engine.deserialise``; CompatibilityError where this is another GPU.
+        BackendUnavailableError: The library or a GPU is missing.
+        CompatibilityError: The engine was built for another GPU or version.
+        RexportError: As for ``compatibility.check`` and ``engine.deserialise``.
     """
     flavor = FLAVORS["tensorrt"]
     if artifact.manifest is not None and artifact.manifest.engine is not None:
         flavor = FLAVORS[artifact.manifest.engine.flavor]
     device = cuda.device(_ORDINAL)
     with cuda.current(_ORDINAL):
-        about = compatibility.check(artifact, flavor, device)
-        loaded = deserialise(artifact, about, flavor)
-        context = context_for(loaded, specs(loaded)[0], about.profiles, about.profiles[0].best)
+        record = compatibility.check(artifact, flavor, device)
+        loaded = deserialise(artifact, record, flavor)
+        context = context_for(loaded, specs(loaded)[0], record.profiles, record.profiles[0].best)
         return inspector.layers(loaded, context, _graph(artifact, artifact))
 
 
 def _graph(artifact: Artifact, engine: Artifact) -> OnnxGraph | None:
-    """Of the ONNX file that the engine was built from, if it is at hand."""
+    """Return the graph of the ONNX file that the engine was built from, or ``None`` if the file is missing."""
     if artifact.format.name == "onnx":
         return onnxfile.graph(artifact.path)
     manifest = engine.manifest
     if manifest is None or manifest.engine is None:
         return None
     try:
-        place = engine.sibling(manifest.engine.onnx)
-        return onnxfile.graph(place) if files.sha256_of(place) == manifest.parent else None
+        source = engine.sibling(manifest.engine.onnx)
+        return onnxfile.graph(source) if files.sha256_of(source) == manifest.parent else None
     except RexportError:
         return None

@@ -1,4 +1,4 @@
-"""An ONNX file as a library's network, and what its parser says of one that it does not take."""
+"""Parsing of ONNX files by the libraries, and the translation of the parser's errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtimes.artifacts.rebuild_command import EXPORT_AGAIN
 from runtimes.backends.tensorrt.flavors import Flavor, Log, logger, needing_driver, sentence
 from runtimes.errors import (
     ArtifactError,
@@ -23,9 +24,13 @@ from runtimes.tensors.spec import TensorSpec
 
 @dataclass(frozen=True)
 class ParsedNetwork:
-    """A network in the library's memory. Some of that memory is the parser's, which lives as long as this.
+    """A network in the library's memory.
 
-    ``inputs`` and ``outputs`` have the batch as their first dimension, a name where it varies.
+    Attributes:
+        network: The library's network.
+        parser: The library's parser, which owns part of the network's memory and is kept alive.
+        inputs: The specifications of the inputs. The first dimension is the batch, with a name if it varies.
+        outputs: The specifications of the outputs. The first dimension is the batch, with a name if it varies.
     """
 
     network: Any
@@ -34,31 +39,37 @@ class ParsedNetwork:
     outputs: tuple[TensorSpec, ...]
 
 
-def parse(builder: Any, onnx: Path, flavor: Flavor, heard: Log) -> ParsedNetwork:
-    """The file as a strongly typed network of the library's ``builder``.
+def parse(builder: Any, onnx: Path, flavor: Flavor, log: Log) -> ParsedNetwork:
+    """Parse an ONNX file to a strongly typed network.
+
+    Args:
+        builder: The library's builder.
+        onnx: The ONNX file.
+        flavor: The library.
+        log: Receives the library's messages.
 
     Raises:
-        UsageError: the path is not Unicode.
-        ArtifactError: the file is no graph.
-        CompatibilityError: nodes that the library does not take, or inputs and outputs of which no engine is made.
-        BackendUnavailableError: the library finds no driver.
-        ResourceError: no memory for it.
+        UsageError: The path is not valid Unicode.
+        ArtifactError: The graph is invalid.
+        CompatibilityError: The library does not support a node, an input or an output.
+        BackendUnavailableError: The library finds no usable driver.
+        ResourceError: Memory is lacking.
     """
     library: Any = flavor.library()
     try:
         os.fspath(onnx).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"{flavor.title} reads no file whose path is not Unicode",
+            f"{flavor.title} cannot read a file whose path is not valid Unicode",
             code="path-not-unicode",
             path=onnx,
-            hint="rename it",
+            hint="rename the file",
         ) from error
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    with needing_driver(flavor, heard):
-        parser = library.OnnxParser(network, logger(flavor, heard))
+    with needing_driver(flavor, log):
+        parser = library.OnnxParser(network, logger(flavor, log))
     if not parser.parse_from_file(os.fspath(onnx)):
-        raise _refusal_error([parser.get_error(index) for index in range(parser.num_errors)], flavor, onnx)
+        raise _parser_error([parser.get_error(index) for index in range(parser.num_errors)], flavor, onnx)
     try:
         return ParsedNetwork(network, parser, *_specs(network))
     except CompatibilityError as error:
@@ -66,38 +77,43 @@ def parse(builder: Any, onnx: Path, flavor: Flavor, heard: Log) -> ParsedNetwork
 
 
 SHOWN_ERRORS = 3
+"""The largest number of parser errors in a message."""
 
 
-def _refusal_error(errors: Sequence[Any], flavor: Flavor, onnx: Path) -> RexportError:
-    """The parser's errors in one."""
-    words = [_format_error(error) for error in errors] or ["it gave no reason"]
-    more = f"; and {len(words) - SHOWN_ERRORS} more" if len(words) > SHOWN_ERRORS else ""
-    refusal = Reason(
-        "graph-refused-by-parser", f"{flavor.title}'s parser refused it: {'; '.join(words[:SHOWN_ERRORS])}{more}"
+def _parser_error(errors: Sequence[Any], flavor: Flavor, onnx: Path) -> RexportError:
+    """Return one error for all errors of the parser."""
+    texts = [_format_error(error) for error in errors] or ["the parser gave no reason"]
+    more = f"; and {len(texts) - SHOWN_ERRORS} more" if len(texts) > SHOWN_ERRORS else ""
+    reason = Reason(
+        "graph-refused-by-parser",
+        f"the parser of {flavor.title} cannot parse the graph: {'; '.join(texts[:SHOWN_ERRORS])}{more}",
     )
     codes = [error.code().name for error in errors]
     if "MEM_ALLOC_FAILED" in codes:
-        return ResourceError(refusal.sentence, code=refusal.code, path=onnx)
+        return ResourceError(reason.sentence, code=reason.code, path=onnx)
     if _BROKEN.isdisjoint(codes) or any(_UNKNOWN in error.desc() for error in errors):
-        return CompatibilityError(refusal.sentence, code=refusal.code, path=onnx, hint="another backend may run it")
-    return ArtifactError(refusal.sentence, code=refusal.code, path=onnx, hint="export it again")
+        return CompatibilityError(reason.sentence, code=reason.code, path=onnx, hint="try another backend")
+    return ArtifactError(reason.sentence, code=reason.code, path=onnx, hint=EXPORT_AGAIN)
 
 
 _BROKEN = {"MODEL_DESERIALIZE_FAILED", "INVALID_GRAPH"}
-"""What the parser says of a file that is none. With the other codes it tells what the library does not take: a node
-that is valid ONNX is ``INVALID_NODE`` to it where it knows no such kind, as an int8 zero point other than 0."""
+"""The parser's codes for an invalid file. Other codes stand for unsupported nodes: for example, ``INVALID_NODE`` is
+also the code for valid ONNX with an int8 zero point other than 0."""
 
 _UNKNOWN = "Plugin not found"
 
 
 def _format_error(error: Any) -> str:
-    """``node NAME (OPERATOR): reason``. What the network's own check said stands in the lines after the first."""
+    """Return an error of the parser as ``node NAME (OPERATOR): reason``.
+
+    If the check of the network failed, its reason is in a line after the first.
+    """
     first, *others = error.desc().split("\n")
     reason = sentence(next((line for line in others if "Error Code" in line), first)).removeprefix("Assertion failed: ")
     if reason == "false":
         reason = "the operator is not supported"
     if _UNKNOWN in reason:
-        reason = "there is no such operator, and no plugin of that name"
+        reason = "the operator is unknown, and there is no plugin with its name"
     if error.node() < 0:
         return quote(reason)
     return f"node {quote(error.node_name())} ({quote(error.node_operator())}): {quote(reason)}"
@@ -112,19 +128,19 @@ DTYPES = {
     "INT64": "int64",
     "BOOL": "bool",
 }
-"""NumPy's names of what an engine may take and give."""
+"""NumPy's names for the types of inputs and outputs."""
 
 
 def _specs(network: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Of inputs and outputs."""
+    """Return the specifications of the inputs and outputs of a network."""
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     batch = next((name for tensor in tensors if len(tensor.shape) and (name := tensor.get_dimension_name(0))), "batch")
     inputs = tuple(_spec(tensor, str(batch)) for tensor in tensors)
     if len({spec.shape[0] for spec in inputs}) != 1:
         raise CompatibilityError(
-            f"its inputs have no batch in common: {', '.join(map(str, inputs)) or 'it has none'}",
+            f"the inputs must have the same first dimension, the batch: {', '.join(map(str, inputs)) or 'no inputs'}",
             code="engine-batches-differ",
-            hint="their first dimension must be the same",
+            hint="export the model with one batch dimension for all inputs",
         )
     return inputs, tuple(_spec(network.get_output(index), str(batch)) for index in range(network.num_outputs))
 
@@ -133,15 +149,15 @@ def _spec(tensor: Any, batch: str) -> TensorSpec:
     dtype = tensor.dtype.name
     if dtype not in DTYPES:
         raise CompatibilityError(
-            f"{quote(tensor.name)} has the type {dtype.lower()}, which NumPy has not",
+            f"the type {dtype.lower()} of {quote(tensor.name)} does not exist in NumPy",
             code="engine-type-unsupported",
-            hint="export it with inputs and outputs of float32",
+            hint="export the model with inputs and outputs of float32",
         )
     shape = tuple(int(size) for size in tensor.shape)
     if not shape or min(shape[1:], default=1) < 0:
         raise CompatibilityError(
-            f"{quote(tensor.name)} has the shape {shape}",
+            f"{quote(tensor.name)} has the shape {shape}, but only the first dimension may vary (-1)",
             code="engine-shape-varies",
-            hint="an engine takes batches of images of one size: only the first dimension may vary, which is -1",
+            hint="export the model for images of one size",
         )
     return TensorSpec(str(tensor.name), DTYPES[dtype], (batch if shape[0] < 0 else shape[0], *shape[1:]))

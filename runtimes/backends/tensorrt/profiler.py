@@ -1,4 +1,4 @@
-"""How long each layer of an engine takes, as the library's own profiler tells."""
+"""The times of an engine's layers, measured by the library's profiler."""
 
 from __future__ import annotations
 
@@ -18,31 +18,39 @@ from runtimes.onnx.graph import OnnxGraph
 from runtimes.tensors.cuda import DeviceBuffer, PinnedBuffer, Stream
 from runtimes.tensors.spec import Array, Arrays, TensorSpec
 
-_RUNS = 5
+_WARM_RUNS = 5
+"""The number of profiled runs after the first."""
 
 
 def context_for(loaded: LoadedEngine, inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], batch: int) -> Any:
-    """A new execution context for batches of that size, which one of the profiles takes.
+    """Return a new execution context for a batch size.
+
+    Args:
+        loaded: The engine.
+        inputs: The specifications of the inputs.
+        profiles: The optimisation profiles of the engine.
+        batch: The batch size, which one of the profiles must allow.
 
     Raises:
-        CompatibilityError: the engine does not take what its profiles say.
-        ResourceError: the GPU's memory does not hold it.
+        CompatibilityError: The engine does not accept the batch size.
+        ResourceError: The GPU does not have enough memory.
     """
     context = loaded.engine.create_execution_context()
     if context is None:
         raise ResourceError(
-            f"the GPU's memory does not hold an execution context: {loaded.log.describe_errors()}",
+            f"the GPU does not have enough memory for an execution context: {loaded.log.describe_errors()}",
             code="context-exceeds-memory",
         )
     index = next(index for index, row in enumerate(profiles) if row.least <= batch <= row.most)
     stream = Stream()
-    taken = index == 0 or context.set_optimization_profile_async(index, stream.handle)
+    accepted = index == 0 or context.set_optimization_profile_async(index, stream.handle)
     stream.synchronize()
     for spec in inputs:
-        taken = taken and context.set_input_shape(spec.name, (batch, *(int(size) for size in spec.shape[1:])))
-    if not taken:
+        accepted = accepted and context.set_input_shape(spec.name, (batch, *(int(size) for size in spec.shape[1:])))
+    if not accepted:
         raise CompatibilityError(
-            f"the engine does not take a batch of {batch}: {loaded.log.describe_errors()}", code="engine-batch-refused"
+            f"the engine does not accept a batch of {batch}: {loaded.log.describe_errors()}",
+            code="engine-batch-refused",
         )
     return context
 
@@ -54,34 +62,42 @@ def durations(
     arrays: Arrays,
     graph: OnnxGraph | None,
 ) -> tuple[tuple[EngineLayer, ...], dict[str, float]]:
-    """The layers as they run a batch, and the seconds that each takes by its ``title``: the median of some runs after
-    the first.
+    """Run an engine under the profiler and return its layers and their times.
 
-    ``arrays`` are cut or repeated to a batch that a profile takes.
+    Args:
+        loaded: The engine.
+        specs: The specifications of the inputs and of the outputs.
+        profiles: The optimisation profiles of the engine.
+        arrays: The inputs by name. They are cut or repeated to a batch size that a profile allows.
+        graph: The graph of the ONNX file that the engine was built from, for the names of nodes.
+
+    Returns:
+        The layers, and the seconds of each layer by its ``title``: the median of the runs after the first.
 
     Raises:
-        RexportError: as ``context_for``; CompatibilityError where the library refuses to run.
+        CompatibilityError: The engine cannot run the batch.
+        RexportError: As for ``context_for``.
     """
     inputs, outputs = specs
     batch = _batch(profiles, len(next(iter(arrays.values()))))
     context = context_for(loaded, inputs, profiles, batch)
     rows = inspector.layers(loaded, context, graph)
-    taken: dict[str, list[float]] = defaultdict(list)
-    profiler = _profiler(loaded.library, taken)
-    context.profiler = profiler  # which the library does not keep alive
+    times: dict[str, list[float]] = defaultdict(list)
+    profiler = _profiler(loaded.library, times)
+    context.profiler = profiler  # the library does not keep it alive
     _run(loaded, context, {name: _repeat_to_batch(array, batch) for name, array in arrays.items()}, outputs)
-    return rows, {title: statistics.median(times[1:] or times) for title, times in taken.items()}
+    return rows, {title: statistics.median(runs[1:] or runs) for title, runs in times.items()}
 
 
 def _batch(profiles: tuple[Profile, ...], images: int) -> int:
-    """The number of images nearest to this one that a profile takes."""
+    """Return the batch size nearest to ``images`` that a profile allows."""
     nearest = [min(max(images, row.least), row.most) for row in profiles]
     return min(nearest, key=lambda batch: abs(batch - images))
 
 
 def _repeat_to_batch(array: Array, batch: int) -> Array:
-    sized: Array = array[np.arange(batch) % len(array)]
-    return sized
+    repeated: Array = array[np.arange(batch) % len(array)]
+    return repeated
 
 
 def _run(loaded: LoadedEngine, context: Any, arrays: Arrays, outputs: tuple[TensorSpec, ...]) -> None:
@@ -96,23 +112,23 @@ def _run(loaded: LoadedEngine, context: Any, arrays: Arrays, outputs: tuple[Tens
     for spec in outputs:
         size = int(np.prod(context.get_tensor_shape(spec.name))) * np.dtype(spec.dtype).itemsize
         buffers[spec.name] = DeviceBuffer(size)
-    placed = all(context.set_tensor_address(name, buffer.pointer) for name, buffer in buffers.items())
-    for _ in range(1 + _RUNS):
-        if not placed or not context.execute_async_v3(stream.handle):
+    addresses_set = all(context.set_tensor_address(name, buffer.pointer) for name, buffer in buffers.items())
+    for _ in range(1 + _WARM_RUNS):
+        if not addresses_set or not context.execute_async_v3(stream.handle):
             raise CompatibilityError(
-                f"the engine does not run: {loaded.log.describe_errors()}", code="engine-cannot-run"
+                f"the engine cannot run the batch: {loaded.log.describe_errors()}", code="engine-cannot-run"
             )
         stream.synchronize()
 
 
-def _profiler(library: ModuleType, taken: dict[str, list[float]]) -> object:
-    """Appends to ``taken`` the seconds that each layer took, by its name."""
+def _profiler(library: ModuleType, times: dict[str, list[float]]) -> object:
+    """Return a profiler that appends the seconds of each layer to ``times``, by the layer's name."""
 
     class Profiler(library.IProfiler):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             library.IProfiler.__init__(self)
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            taken[layer_name].append(ms / 1e3)
+            times[layer_name].append(ms / 1e3)
 
     return Profiler()

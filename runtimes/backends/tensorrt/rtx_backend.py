@@ -1,8 +1,4 @@
-"""TensorRT-RTX: its engines, and ``.onnx`` files through an engine that is built of them on first use.
-
-How an engine is told from one that must not be opened here is in ``runtimes.backends.tensorrt.compatibility``, how it
-runs in ``runtimes.backends.tensorrt.session``; ``tensorrt`` goes the same way with another library.
-"""
+"""The backend for TensorRT-RTX: engines, and ONNX files, from which an engine is built on first use."""
 
 from __future__ import annotations
 

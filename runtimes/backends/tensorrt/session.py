@@ -1,4 +1,4 @@
-"""An opened engine: its answers to many threads, and its calls to be measured."""
+"""Sessions on engines of TensorRT and TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -30,46 +30,50 @@ from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.spec import Arrays, TensorSpec
 
 CONTEXTS = 4
-"""Calls that run at once, for each profile, unless told otherwise: enough to copy for one while another computes."""
+"""The default number of calls that run at once for each profile: enough to copy for some calls while others compute."""
 
 _ORDINAL = 0
-"""The device that everything is on; ``CUDA_VISIBLE_DEVICES`` chooses which one that is."""
+"""The number of the GPU among those in CUDA_VISIBLE_DEVICES."""
 
 
 class EngineSession:
-    """Runs an engine from many threads at once. A batch that no profile takes is run in pieces, or padded.
+    """A session on an engine, as ``DeviceSession``. Many threads may run it at once.
+
+    A batch that is too large for all profiles is run in pieces; a batch that is too small is padded.
 
     Args:
-        library: ``tensorrt`` or ``tensorrt_rtx``.
-        engine: the library's own, with its weights; the session's from now on.
-        profiles: of the engine, in its order.
-        cuda_graphs: whether batch sizes that come again are recorded and replayed.
-        inputs, outputs: as the engine has them; the first dimension of each is the batch, the others are fixed.
-        contexts: calls that may run at once, for each profile; further ones wait.
-        heard: the library's last words, for messages.
+        library: The module ``tensorrt`` or ``tensorrt_rtx``.
+        engine: The library's engine, with its weights. The session owns it.
+        description: The description of what runs.
+        profiles: The optimisation profiles, in the order of the engine.
+        cuda_graphs: Whether batch sizes that occur again are recorded and replayed.
+        inputs: The specifications of the inputs. The first dimension is the batch; the others are fixed.
+        outputs: The specifications of the outputs. The first dimension is the batch; the others are fixed.
+        contexts: The number of calls that may run at once for each profile. Further calls wait.
+        describe_errors: Returns the library's last errors, for messages.
 
     Raises:
-        CompatibilityError: another dimension than the first may vary.
+        CompatibilityError: Another dimension than the first may vary.
     """
 
     def __init__(
         self,
         library: ModuleType,
         engine: Any,
-        about: Description,
+        description: Description,
         profiles: tuple[Profile, ...],
         cuda_graphs: bool,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         contexts: int = CONTEXTS,
-        heard: Callable[[], str] = lambda: "it gave no reason",
+        describe_errors: Callable[[], str] = lambda: "the library gave no reason",
     ) -> None:
         for spec in (*inputs, *outputs):
             row_shape(spec)
         self.inputs = inputs
         self.outputs = outputs
-        self.description = about
-        self._model = EngineModel(library, engine, inputs, outputs, profiles, cuda_graphs, heard)
+        self.description = description
+        self._model = EngineModel(library, engine, inputs, outputs, profiles, cuda_graphs, describe_errors)
         self._profiles = profiles
         self._pools = tuple(
             Pool(functools.partial(EngineLane, self._model, number), contexts) for number in range(len(profiles))
@@ -78,6 +82,7 @@ class EngineSession:
         self._lost: DeviceLostError | None = None
 
     def run(self, arrays: Arrays) -> Arrays:
+        """Run the engine, as ``Session.run``."""
         with self._device():
             images = len(arrays[self.inputs[0].name])
             outputs = self._empty(images)
@@ -87,10 +92,15 @@ class EngineSession:
         return outputs
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor]) -> Arrays:
+        """Run the engine on device tensors, as ``DeviceSession.run_tensors``.
+
+        Raises:
+            InputError: A tensor is on another GPU than the engine.
+        """
         for name, tensor in tensors.items():
             if tensor.device != _ORDINAL:
                 raise InputError(
-                    f"{name}: it lies on CUDA device {tensor.device}, the engine on {_ORDINAL}",
+                    f"the input {name} is on CUDA device {tensor.device}, but the engine is on device {_ORDINAL}",
                     code="tensor-on-other-device",
                     hint=f"pass tensor.to('cuda:{_ORDINAL}')",
                 )
@@ -103,6 +113,7 @@ class EngineSession:
         return outputs
 
     def bind(self, arrays: Arrays) -> Callable[[], None]:
+        """Return a function that runs the engine on the arrays, as ``Session.bind``."""
         bound = self._bind(arrays)
 
         def run_once() -> None:
@@ -112,6 +123,7 @@ class EngineSession:
         return run_once
 
     def bind_timed(self, arrays: Arrays) -> Callable[[], float]:
+        """Return a function that runs the engine and returns the device time, as ``DeviceSession.bind_timed``."""
         bound = self._bind(arrays)
         with self._device():
             before, after = Event(), Event()
@@ -123,14 +135,15 @@ class EngineSession:
         return run_once
 
     def close(self) -> None:
-        # A device that failed has taken with it what is to be freed.
+        """Free the engine and everything on the device."""
+        # If the device failed, its memory is gone.
         with suppress(DeviceLostError), cuda.current(_ORDINAL):
             for bound in tuple(self._bound):
                 bound.close()
             for pool in self._pools:
                 pool.close()
         self._pools = ()
-        del self._model  # the engine goes last
+        del self._model  # the engine is freed last
 
     def _bind(self, arrays: Arrays) -> _Bound:
         with self._device():
@@ -143,7 +156,7 @@ class EngineSession:
 
     @contextmanager
     def _device(self) -> Iterator[None]:
-        """Surrounds what touches the device, which can fail for good."""
+        """Make the device current for the ``with`` block. After the device failed, raise the same error every time."""
         if self._lost is not None:
             raise DeviceLostError(
                 f"the GPU failed earlier: {self._lost.what}", code="gpu-failed-earlier", hint=self._lost.hint
@@ -157,7 +170,7 @@ class EngineSession:
 
 
 class _Bound:
-    """A batch on the device, with a context for each of its pieces. For one thread at a time."""
+    """A batch on the device, with a context for each of its pieces. Only one thread at a time may run it."""
 
     def __init__(self, model: EngineModel, arrays: Arrays) -> None:
         self._stream = Stream()
@@ -199,12 +212,12 @@ class _Bound:
             self._graph.launch(self._stream)
 
     def run(self) -> None:
-        """Runs once; returns when the device has finished."""
+        """Run the batch once and return when the device has finished."""
         self._start()
         self._stream.synchronize()
 
     def run_timed(self, before: Event, after: Event) -> float:
-        """Runs once; the seconds between the two events."""
+        """Run the batch once and return the seconds between the events ``before`` and ``after``."""
         before.record(self._stream)
         self._start()
         after.record(self._stream)
@@ -212,7 +225,7 @@ class _Bound:
         return after.elapsed_s(before)
 
     def close(self) -> None:
-        """Frees everything. Nothing of it runs."""
+        """Free everything. No run may be active."""
         if self._graph is not None:
             self._graph.close()
         self._contexts.clear()

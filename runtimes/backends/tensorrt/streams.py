@@ -1,10 +1,12 @@
-"""The lanes in which an engine runs: each has a stream and memory of its own, so that one thread at a time may use it.
+"""Lanes: each has its own stream and memory, so that several threads can run an engine at once, one in each lane.
 
-TensorRT's rules for execution contexts shape what stands here. A context is for one thread at a time. A graph that was
-recorded from a context is void as soon as the context changes, so that every recorded batch size has a context of its
-own; what the contexts of a lane compute in between lies in one piece of memory, since a lane runs one thing after the
-other. A context must have run once in its shape before it is recorded. Several contexts may have the same profile
-since TensorRT 10.
+The design follows TensorRT's rules for execution contexts:
+
+- Only one thread at a time may use a context.
+- A recording becomes invalid when its context changes. Therefore each recorded batch size has its own context.
+- The contexts of a lane share the memory for intermediate results, because a lane executes one run after the other.
+- A context must have run once with a shape before a run can be recorded.
+- Several contexts may use the same profile (since TensorRT 10).
 """
 
 from __future__ import annotations
@@ -27,29 +29,46 @@ from runtimes.tensors.dlpack import DeviceTensor
 from runtimes.tensors.spec import Arrays, TensorSpec
 
 GRAPHS = 8
-"""Batch sizes that one lane keeps recorded; the one that was used longest ago makes room."""
+"""The largest number of recorded batch sizes of a lane. The batch size used least recently is dropped."""
 
 ALIGNMENT = 256
-"""What TensorRT wants of every address, in bytes."""
+"""The alignment in bytes that TensorRT needs for addresses."""
 
 
 class CompiledKernels:
-    """TensorRT-RTX's kernels, which it compiles when they are first needed: all contexts of an engine share them."""
+    """The kernels that TensorRT-RTX compiles on first use. All contexts of an engine share them."""
 
     def __init__(self) -> None:
         self._cache: Any = None
 
     def shared_by(self, runtime_config: Any) -> None:
-        """Has the contexts of the library's runtime configuration take and leave their kernels here."""
+        """Make the contexts of a runtime configuration of the library use these kernels.
+
+        Raises:
+            ResourceError: The library does not accept the cache.
+        """
         if self._cache is None:
             self._cache = runtime_config.create_runtime_cache()
         if not runtime_config.set_runtime_cache(self._cache):
-            raise ResourceError("TensorRT-RTX took no cache of kernels", code="kernel-cache-refused")
+            raise ResourceError(
+                "TensorRT-RTX did not accept its own cache of compiled kernels", code="kernel-cache-refused"
+            )
 
 
 @dataclass(frozen=True)
 class EngineModel:
-    """What all lanes of an engine share. ``heard`` gives the library's last words, for messages."""
+    """The engine and everything that its lanes share.
+
+    Attributes:
+        library: The module of the library.
+        engine: The library's engine.
+        inputs: The specifications of the inputs.
+        outputs: The specifications of the outputs.
+        profiles: The optimisation profiles, in the order of the engine.
+        cuda_graphs: Whether runs are recorded.
+        describe_errors: Returns the library's last errors, for messages.
+        compiled: The compiled kernels of TensorRT-RTX.
+    """
 
     library: ModuleType
     engine: Any
@@ -57,18 +76,24 @@ class EngineModel:
     outputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]
     cuda_graphs: bool
-    heard: Callable[[], str]
+    describe_errors: Callable[[], str]
     compiled: CompiledKernels = field(default_factory=lambda: CompiledKernels())
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
-        """Inputs and outputs."""
+        """The specifications of the inputs and outputs."""
         return (*self.inputs, *self.outputs)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a batch: ``count`` images from ``start`` on, run with the profile of that number."""
+    """A part of a batch.
+
+    Attributes:
+        start: The number of the first image.
+        count: The number of images.
+        profile: The number of the profile that runs the piece.
+    """
 
     start: int
     count: int
@@ -76,115 +101,155 @@ class Piece:
 
 
 def pieces(images: int, profiles: tuple[Profile, ...]) -> tuple[Piece, ...]:
-    """A batch, as it is run: whole if a profile takes it, else in pieces of the largest one's most.
+    """Return the pieces in which a batch is run.
 
-    Each piece goes to the profile that computes the fewest images for it, and of those to the narrowest.
+    There is one piece if a profile allows the batch, and otherwise pieces of the largest batch of all profiles. Each
+    piece is run with the profile that needs the least padding, and among those with the one of the smallest maximum.
+
+    Args:
+        images: The batch size.
+        profiles: The optimisation profiles.
     """
     largest = max(row.most for row in profiles)
-    found = []
+    result = []
     for start in range(0, images, largest):
         count = min(largest, images - start)
         able = [number for number, row in enumerate(profiles) if count <= row.most]
         best = min(able, key=lambda number: (max(count, profiles[number].least), profiles[number].most))
-        found.append(Piece(start, count, best))
-    return tuple(found)
+        result.append(Piece(start, count, best))
+    return tuple(result)
 
 
 def row_shape(spec: TensorSpec) -> tuple[int, ...]:
-    """Of one image.
+    """Return the shape of one image: all dimensions but the batch.
 
     Raises:
-        CompatibilityError: another dimension than the batch may vary.
+        CompatibilityError: Another dimension than the batch may vary.
     """
     sizes = tuple(size for size in spec.shape[1:] if isinstance(size, int))
     if not spec.shape or len(sizes) != len(spec.shape) - 1:
         raise CompatibilityError(
-            f"{spec}: an engine's first dimension is the batch, and the others are fixed", code="engine-dimensions-vary"
+            f"{spec}: in an engine, only the first dimension, the batch, may vary", code="engine-dimensions-vary"
         )
     return sizes
 
 
 def row_bytes(spec: TensorSpec) -> int:
-    """Of one image."""
+    """Return the size of one image in bytes."""
     return int(np.prod(row_shape(spec), dtype=np.int64)) * np.dtype(spec.dtype).itemsize
 
 
 class Context:
-    """An execution context of one profile, with memory for activations that it may share with others of its lane."""
+    """An execution context for one profile.
+
+    Args:
+        model: The engine.
+        profile: The number of the profile.
+        stream: The stream for selecting the profile.
+        scratch: The memory for intermediate results, which the contexts of a lane may share.
+
+    Raises:
+        ResourceError: The library cannot create the context or select the profile.
+    """
 
     def __init__(self, model: EngineModel, profile: int, stream: Stream, scratch: DeviceBuffer) -> None:
         self._model = model
         self._native = _native_context(model)
-        # The engine keeps all names for the inspector; naming every kernel as it is launched costs time in each run.
+        # The engine keeps the names of layers for the inspector. Marking kernels with names would slow down each run.
         self._native.nvtx_verbosity = model.library.ProfilingVerbosity.NONE
         if profile != self._native.active_optimization_profile:
             if not self._native.set_optimization_profile_async(profile, stream.handle):
-                raise self._refusal(f"select profile {profile}")
+                raise self._error(f"select profile {profile}")
             stream.synchronize()
         self._native.set_device_memory(scratch.pointer, scratch.size_bytes)
 
     def place(self, images: int, addresses: Mapping[str, int]) -> None:
-        """Sets the batch, and where each input and output lies."""
+        """Set the batch size and the address of each input and output.
+
+        Args:
+            images: The batch size.
+            addresses: The device address of each input and output, by name.
+
+        Raises:
+            CompatibilityError: An output has another shape than specified.
+            ResourceError: The library does not accept the batch size or an address.
+        """
         for spec in self._model.inputs:
             if not self._native.set_input_shape(spec.name, (images, *row_shape(spec))):
-                raise self._refusal(f"take a batch of {images}")
+                raise self._error(f"set a batch of {images}")
         for spec in self._model.outputs:
             shape = tuple(self._native.get_tensor_shape(spec.name))
             if shape != (images, *row_shape(spec)):
                 raise CompatibilityError(
-                    f"{spec}: the engine gives {shape} for {images} images", code="engine-output-shape"
+                    f"the output {spec} has the shape {shape} for a batch of {images}", code="engine-output-shape"
                 )
         for name, address in addresses.items():
             if not self._native.set_tensor_address(name, address):
-                raise self._refusal(f"use the memory of {name}")
+                raise self._error(f"set the address of {name}")
 
     def enqueue(self, stream: Stream) -> None:
-        """Queues a run."""
-        if not self._native.execute_async_v3(stream.handle):
-            raise self._refusal("run it")
+        """Queue a run on the stream.
 
-    def _refusal(self, doing: str) -> ResourceError:
+        Raises:
+            ResourceError: The library cannot queue the run.
+        """
+        if not self._native.execute_async_v3(stream.handle):
+            raise self._error("queue a run")
+
+    def _error(self, doing: str) -> ResourceError:
         return ResourceError(
-            f"{self._model.library.__name__} could not {doing}: {self._model.heard()}", code="engine-call-failed"
+            f"{self._model.library.__name__} cannot {doing}: {self._model.describe_errors()}",
+            code="engine-call-failed",
         )
 
 
-_MAKING = threading.Lock()
+_CONTEXT_LOCK = threading.Lock()
+"""The lock for creating contexts."""
 
 
 def _native_context(model: EngineModel) -> Any:
-    """The library's own context, which brings no memory for activations."""
+    """Create the library's context, without memory for intermediate results."""
     managed = model.library.ExecutionContextAllocationStrategy.USER_MANAGED
     kernels = getattr(model.library, "DynamicShapesKernelSpecializationStrategy", None)
-    with _MAKING:
+    with _CONTEXT_LOCK:
         if kernels is None:
-            made = model.engine.create_execution_context(managed)
+            context = model.engine.create_execution_context(managed)
         else:
-            # TensorRT-RTX compiles kernels for a shape while it runs others in their place: those would be recorded.
+            # By default, TensorRT-RTX runs general kernels while it compiles those for a shape. The general kernels
+            # would be recorded.
             config = model.engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(managed)
             config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER
             model.compiled.shared_by(config)
-            made = model.engine.create_execution_context(config)
-    if made is None:
+            context = model.engine.create_execution_context(config)
+    if context is None:
         raise ResourceError(
-            f"{model.library.__name__} could not make an execution context: {model.heard()}", code="context-not-made"
+            f"{model.library.__name__} cannot create an execution context: {model.describe_errors()}",
+            code="context-not-made",
         )
-    return made
+    return context
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A graph and the context that it was recorded from, which must stay as it was."""
+    """A recorded graph, and the context it was recorded from, which must not change."""
 
     graph: CudaGraph
     context: Context
 
 
 class EngineLane:
-    """All that one call at a time needs, for batches up to its profile's most: made once, then only filled.
+    """Everything that one call at a time needs, allocated once for the largest batch of a profile.
 
-    Memory on the device and pinned memory on the host for each input and output, memory for activations, a stream.
+    A lane has a stream, memory for intermediate results, and for each input and output device memory and pinned host
+    memory.
+
+    Args:
+        model: The engine.
+        profile: The number of the profile.
+
+    Raises:
+        ResourceError: Memory is lacking.
     """
 
     def __init__(self, model: EngineModel, profile: int) -> None:
@@ -203,18 +268,32 @@ class EngineLane:
         self._recorded: OrderedDict[int, _Recorded | None] = OrderedDict()
 
     def run(self, arrays: Arrays, outputs: Arrays, piece: Piece) -> None:
-        """Host to host: the piece of the inputs into the same piece of the outputs."""
+        """Run a piece of a batch from host arrays to host arrays, and wait for the result.
+
+        Args:
+            arrays: The inputs of the whole batch, by name.
+            outputs: The outputs of the whole batch, by name. The rows of the piece are written.
+            piece: The piece to run.
+        """
         images = max(piece.count, self._least)
         for spec in self._model.inputs:
             rows, view = arrays[spec.name][piece.start : piece.start + piece.count], self._views[spec.name]
             view[: piece.count] = rows
-            view[piece.count : images] = rows[-1]  # fewer than the profile takes: the last one again
+            view[piece.count : images] = rows[-1]  # padded with the last image to the smallest batch of the profile
         self._run(images)
         self._copy_out(outputs, piece)
 
     def run_tensors(self, tensors: Mapping[str, DeviceTensor], outputs: Arrays, piece: Piece) -> None:
-        """As ``run`` for inputs on the device. They are read where they lie, if TensorRT can: at an aligned address,
-        and as many as the profile takes; else they are copied on the device."""
+        """Run a piece of a batch from device tensors to host arrays, and wait for the result.
+
+        The tensors are read in place if the address is aligned and no padding is needed. Otherwise they are copied on
+        the device.
+
+        Args:
+            tensors: The inputs of the whole batch, by name.
+            outputs: The outputs of the whole batch, by name. The rows of the piece are written.
+            piece: The piece to run.
+        """
         images = max(piece.count, self._least)
         addresses = {name: buffer.pointer for name, buffer in self._device.items()}
         for spec in self._model.inputs:
@@ -238,7 +317,7 @@ class EngineLane:
             self._stream.within_device(target + number * row, source + (count - 1) * row, row)
 
     def _run(self, images: int) -> None:
-        """Runs what lies in the pinned memory: a batch size that comes again is recorded, and replayed from then on."""
+        """Queue a run on the pinned inputs. The second run of a batch size is recorded, later runs are replayed."""
         recorded = self._recorded.get(images)
         if recorded is not None:
             self._recorded.move_to_end(images)
@@ -255,7 +334,7 @@ class EngineLane:
                     self._drop(self._recorded.popitem(last=False)[1])
 
     def _record(self, images: int) -> _Recorded:
-        """Runs in a new context, which is recorded then."""
+        """Run in a new context and then record the same run."""
         context = Context(self._model, self._profile, self._stream, self._scratch)
         self._place(context, images)
         self._queue(context, images)
@@ -284,7 +363,7 @@ class EngineLane:
 
     def _plain_context(self) -> Context:
         if self._context is None:
-            raise ResourceError("this lane is closed", code="lane-closed")
+            raise ResourceError("the session of the engine is closed", code="lane-closed")
         return self._context
 
     @staticmethod
@@ -293,10 +372,10 @@ class EngineLane:
             recorded.graph.close()
 
     def close(self) -> None:
-        """Frees everything, after what still runs.
+        """Wait for queued work and free everything.
 
         Raises:
-            DeviceLostError: the device has failed; what could be freed has been.
+            DeviceLostError: The device failed. Everything has been freed as far as possible.
         """
         try:
             self._stream.synchronize()
@@ -311,27 +390,35 @@ class EngineLane:
 
 
 class Pool:
-    """The lanes of one profile: made when they are needed, up to ``most``; then a thread waits for one."""
+    """The lanes of one profile, which are created when needed. A thread waits if all lanes are in use.
 
-    def __init__(self, make: Callable[[], EngineLane], most: int) -> None:
+    Args:
+        make: Creates a lane.
+        limit: The largest number of lanes.
+    """
+
+    def __init__(self, make: Callable[[], EngineLane], limit: int) -> None:
         self._make = make
-        self._most = most
+        self._limit = limit
         self._idle: list[EngineLane] = []
-        self._made = 0
+        self._count = 0
         self._changed = threading.Condition()
 
     @contextmanager
     def lane(self) -> Iterator[EngineLane]:
-        """A lane that is the caller's alone meanwhile. One in which something failed is not used again.
+        """Yield a lane that no other thread uses during the ``with`` block. After an error, the lane is freed.
+
+        If there is not enough memory for another lane, the thread waits for an existing one.
 
         Raises:
-            ResourceError: there is no memory for the first one. For another than the first, the thread waits.
+            ResourceError: There is not enough memory for the first lane.
+            DeviceLostError: The device failed.
         """
         lane = self._take_idle()
         try:
             yield lane
         except BaseException as error:
-            self._count(-1)
+            self._add_to_count(-1)
             try:
                 lane.close()
             except DeviceLostError as lost:
@@ -344,34 +431,34 @@ class Pool:
     def _take_idle(self) -> EngineLane:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._idle or self._made < self._most)
+                self._changed.wait_for(lambda: self._idle or self._count < self._limit)
                 if self._idle:
-                    return self._idle.pop()  # the one used last, whose memory is warm
-                self._made += 1
+                    return self._idle.pop()  # the lane used last, whose memory is likely in caches
+                self._count += 1
             try:
                 return self._make()
             except BaseException as error:
-                if not self._spare(error):
+                if not self._lower_limit(error):
                     raise
 
-    def _spare(self, error: BaseException) -> bool:
-        """After a lane could not be made: whether there are others, which are to do."""
+    def _lower_limit(self, error: BaseException) -> bool:
+        """After a lane could not be created, return whether the existing lanes are enough, which become the limit."""
         lost = isinstance(error, DeviceLostError)
         with self._changed:
-            self._made -= 1
-            enough = isinstance(error, ResourceError) and not lost and self._made > 0
+            self._count -= 1
+            enough = isinstance(error, ResourceError) and not lost and self._count > 0
             if enough:
-                self._most = self._made
+                self._limit = self._count
             self._changed.notify()
         return enough
 
-    def _count(self, change: int) -> None:
+    def _add_to_count(self, change: int) -> None:
         with self._changed:
-            self._made += change
+            self._count += change
             self._changed.notify()
 
     def close(self) -> None:
-        """Frees the lanes. None is in use."""
+        """Free the lanes. No lane may be in use."""
         with self._changed:
             idle, self._idle = self._idle, []
         for lane in idle:

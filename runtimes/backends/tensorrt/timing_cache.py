@@ -1,4 +1,4 @@
-"""TensorRT's timing cache: a file in which the times of kernels wait for the next build."""
+"""TensorRT's timing cache: a file with measured times of kernels, which makes later builds faster."""
 
 from __future__ import annotations
 
@@ -10,50 +10,63 @@ from runtimes.backends.tensorrt.flavors import Log
 from runtimes.errors import ArtifactError, CompatibilityError, ResourceError
 
 LIMIT_BYTES = 1 << 30
+"""The largest size of a timing cache."""
 
 
-def attach(config: Any, path: Path, heard: Log) -> None:
-    """Makes the build use what is in the file, which need not exist.
+def attach(config: Any, path: Path, log: Log) -> None:
+    """Make a build use a timing cache.
+
+    Args:
+        config: The library's configuration of the build.
+        path: The file of the timing cache, which need not exist.
+        log: The messages of the library.
 
     Raises:
-        ArtifactError: it is no timing cache.
-        CompatibilityError: it is one of another GPU.
-        ResourceError: it cannot be read, or its folder cannot be written into.
+        ArtifactError: The file is not a timing cache of this version of the library.
+        CompatibilityError: The timing cache belongs to another GPU.
+        ResourceError: The file cannot be read, or its folder cannot be written.
     """
     files.check_writable(path.parent)
-    content = _content(path)
-    before = len(heard.warnings)
+    content = _read(path)
+    before = len(log.warnings)
     cache = config.create_timing_cache(content)
-    if cache is None or (content and any("timing cache" in text for text in heard.warnings[before:])):
+    if cache is None or (content and any("timing cache" in text for text in log.warnings[before:])):
         raise ArtifactError(
-            "it is no timing cache of this library's version",
+            "the file is not a timing cache of this version of the library",
             code="timing-cache-unreadable",
             path=path,
-            hint="name another file",
+            hint="choose another file",
         )
     if not config.set_timing_cache(cache, False):
         raise CompatibilityError(
-            "it is a timing cache of another GPU", code="timing-cache-other-gpu", path=path, hint="name another file"
+            "the timing cache belongs to another GPU",
+            code="timing-cache-other-gpu",
+            path=path,
+            hint="choose another file",
         )
 
 
 def save(config: Any, path: Path) -> None:
-    """Writes what the build has learnt into the file, with what others have written meanwhile.
+    """Write the timing cache of a build to a file, merged with the present content of the file.
+
+    Args:
+        config: The library's configuration of the build.
+        path: The file of the timing cache.
 
     Raises:
-        ResourceError: with the system's reason.
+        ResourceError: The file cannot be read or written.
     """
     cache = config.get_timing_cache()
     with files.folder_lock(path.parent):
-        content = _content(path)
-        others = config.create_timing_cache(content) if content else None
-        if others is not None:  # None where another version of the library has written it meanwhile
-            cache.combine(others, False)
+        content = _read(path)
+        present = config.create_timing_cache(content) if content else None
+        if present is not None:  # None if another version of the library has written the file meanwhile
+            cache.combine(present, False)
         with files.write_atomically(path) as temporary:
             temporary.write_bytes(memoryview(cache.serialize()))
 
 
-def _content(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         return files.read_bounded(path, LIMIT_BYTES)
     except ResourceError:

@@ -11,7 +11,7 @@ from benchmarks.analysis.ranking import Headline, format_headline, headlines
 from benchmarks.records.result import Result
 from benchmarks.records.samples import Series
 from benchmarks.stats import comparison
-from benchmarks.stats.comparison import LatencyComparison
+from benchmarks.stats.comparison import NO_DIFFERENCE, LatencyComparison, Verdict
 from runtimes.errors import Reason
 from tests.benchmarks.results import EMPTY, FASTER, REFERENCE, SKIPPED, change, estimate, processes
 
@@ -27,29 +27,63 @@ QUICK, TWIN, SLOW = timed("openvino", 0.001, 1), timed("onnxruntime", 0.001001, 
 
 
 def names(headline: Headline) -> tuple[str, list[str], str | None]:
-    """The backends of the fastest, of those that tie with it and of the next."""
-    following = None if headline.next is None else headline.next.result.identity.backend
+    """The backends of the fastest, of those that tie with it and of the one that it is compared with."""
+    against = None if headline.against is None else headline.against.result.identity.backend
     tied = [figures.result.identity.backend for figures in headline.tied]
-    return headline.fastest.result.identity.backend, tied, following
+    return headline.fastest.result.identity.backend, tied, against
 
 
-def test_the_fastest_leads_by_its_ratio_over_the_next() -> None:
+def said(*results: Figures) -> str:
+    (found,) = headlines(results)
+    return format_headline(found)
+
+
+def test_the_headline_has_one_ratio_and_the_change_in_accuracy() -> None:
     (found,) = headlines([REFERENCE, FASTER, SKIPPED])
     assert names(found) == ("onnxruntime", [], "pytorch")
     assert found.lead is not None
-    assert found.lead.verdict == "faster"
     assert found.lead.ratio == pytest.approx(6.1, rel=0.05)
-    said = format_headline(found)
-    low, high = found.lead.interval
-    assert f"{found.lead.ratio:.2f} [{low:.2f}–{high:.2f}]" in said
-    assert all(part in said for part in ("Batch 1", "onnxruntime int8", "0.410 [0.405–0.416]", "0.12 [-0.05, 0.29]"))
+    assert found.best == (FASTER,)
+    assert format_headline(found) == (
+        "ResNet-20: ONNX Runtime int8 is 6.1x faster than PyTorch at the same accuracy "
+        "(93.49 %, change -0.12 ± 0.17 pp)"
+    )
 
 
-def test_what_cannot_be_told_apart_ties() -> None:
+@pytest.mark.parametrize(
+    ("value", "interval", "words"),
+    [
+        (-0.012, (-0.014, -0.010), "at lower accuracy"),
+        (0.012, (0.010, 0.014), "at higher accuracy"),
+        (0.0, (-0.006, 0.006), "with no significant change in accuracy"),
+        (0.0, (-0.005, 0.005), "at the same accuracy"),
+    ],
+)
+def test_accuracy_is_the_same_only_if_the_whole_interval_says_so(
+    value: float, interval: tuple[float, float], words: str
+) -> None:
+    assert f" than PyTorch {words} (" in said(REFERENCE, change(FASTER, top1_change=estimate(value, interval)))
+
+
+def test_the_ratio_is_over_the_baseline_not_over_the_next() -> None:
+    slower = change(timed("openvino", 0.0008, 5), disturbances=())
+    (found,) = headlines([REFERENCE, FASTER, slower])
+    assert names(found) == ("onnxruntime", [], "pytorch")
+
+
+def test_the_fastest_baseline_is_compared_with_the_next() -> None:
+    slow = change(SLOW, p50=estimate(0.02), samples=processes(0.02, 0.021, 0.022, 0.02, seed=7))
+    assert names(headlines([REFERENCE, slow])[0]) == ("pytorch", [], "inductor")
+    assert said(REFERENCE, slow).startswith("ResNet-20: PyTorch is 8.")
+
+
+def test_rows_without_a_difference_are_marked_and_named() -> None:
     (found,) = headlines([SLOW, TWIN, QUICK])
     assert names(found) == ("openvino", ["onnxruntime"], "inductor")
-    said = format_headline(found)
-    assert all(part in said for part in ("openvino fp32 and onnxruntime fp32", "1.00 [0.990–1.01]", "inductor fp32"))
+    assert found.best == (QUICK, TWIN)
+    assert format_headline(found) == (
+        "ResNet-20: OpenVINO is 2.0x faster than PyTorch Inductor; no significant difference from ONNX Runtime"
+    )
 
 
 def uneven(backend: str, medians_s: tuple[float, ...], counts: tuple[int, ...]) -> Figures:
@@ -92,48 +126,85 @@ def test_cyclic_wins_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ranking, "compare_latencies", compared)
     (found,) = headlines([QUICK, TWIN, SLOW])
-    fastest, _, following = names(found)
-    assert following is not None
-    assert beaten[following] == fastest
+    fastest, _, against = names(found)
+    assert against is not None
+    assert beaten[against] == fastest
     assert (found.lead and found.lead.ratio) == 1.1, "not what it was beaten by"
 
 
-def test_all_tie() -> None:
+def test_two_alike_are_said_to_have_no_significant_difference() -> None:
     (found,) = headlines([TWIN, QUICK])
-    assert names(found) == ("openvino", ["onnxruntime"], None)
-    assert "onnxruntime fp32" in format_headline(found)
+    assert names(found) == ("openvino", ["onnxruntime"], "onnxruntime")
+    assert format_headline(found).startswith(
+        "ResNet-20: no significant difference between OpenVINO and ONNX Runtime (1.01x ± "
+    )
 
 
-def test_many_that_tie_are_counted() -> None:
+def test_many_without_a_difference_are_counted() -> None:
     twins = [change(TWIN, backend=f"backend{number}") for number in range(5)]
-    said = format_headline(headlines([QUICK, *twins])[0])
-    assert all(part in said for part in ("backend1 fp32", "3 others"))
-    assert "backend2" not in said
+    text = said(QUICK, *twins, SLOW)
+    assert text.endswith("no significant difference from backend0 and backend1 and 3 others")
 
 
 def test_one_alone_is_compared_with_nothing() -> None:
     (found,) = headlines([QUICK, SKIPPED])
-    assert found.lead is None
-    assert "1.00 [0.990–1.01]" in format_headline(found)
+    assert (found.lead, found.best) == (None, ())
+    assert "OpenVINO takes 1.00 ms" in format_headline(found)
 
 
 def test_each_batch_has_its_own() -> None:
     found = headlines([QUICK, SLOW, timed("openvino", 0.004, 1, batch=8)])
     assert [(one.fastest.result.identity.batch, one.lead is None) for one in found] == [(1, False), (8, True)]
+    assert [format_headline(one).split(":")[0] for one in found] == ["ResNet-20, batch 1", "ResNet-20, batch 8"]
 
 
-def test_a_disturbed_winner_says_so() -> None:
-    calm, busy = (
-        format_headline(headlines([change(QUICK, disturbances=reasons), SLOW])[0])
-        for reasons in ((), (Reason("others-busy", "others were at work"),))
+def test_an_invalid_run_ranks_nothing_and_says_why() -> None:
+    busy = change(QUICK, validity_reason=Reason("machine-busy", "other processes used 68 % of the CPUs"))
+    (found,) = headlines([busy, SLOW])
+    assert found.best == ()
+    assert format_headline(found) == (
+        "Too noisy to rank ResNet-20: other processes used 68 % of the CPUs; run again on an idle machine"
     )
-    assert busy.startswith(calm.removesuffix("."))
-    assert len(busy) > len(calm)
+    hot = change(SLOW, validity_reason=Reason("cpu-throttled", "a CPU was throttled"))
+    assert said(QUICK, hot).endswith("a CPU was throttled; run again when the CPU is cool")
 
 
-def test_the_reference_is_named_where_it_is_not_the_next() -> None:
-    (found,) = headlines([change(QUICK, ratio=estimate(2.5, (2.4, 2.6))), SLOW, REFERENCE])
-    assert "2.50 [2.40–2.60]" in format_headline(found)
+def test_fewer_than_three_processes_rank_nothing() -> None:
+    few = [change(each, samples=each.result.samples[:2]) for each in (QUICK, SLOW)]
+    (found,) = headlines(few)
+    assert found.best == ()
+    assert format_headline(found) == (
+        "ResNet-20, preliminary: OpenVINO 1.00 ms, PyTorch Inductor 2.00 ms "
+        "(2 processes per configuration; an interval needs at least 3)"
+    )
+
+
+def test_varying_processes_rank_nothing_on_an_idle_machine() -> None:
+    wild = uneven("wild", (0.0005, 0.002, 0.006), (50, 50, 50))
+    (found,) = headlines([wild, SLOW])
+    assert found.best == ()
+    text = format_headline(found)
+    assert text.startswith("Too noisy to rank ResNet-20: latency varies between processes (wild fp32: medians ")
+    assert text.endswith("run again with more processes")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "interval", "clear", "alike"),
+    [
+        (6.1, (4.7, 7.6), True, False),
+        (6.1, (4.5, 7.7), False, False),  # half the interval is more than a quarter of the ratio
+        (1.1, (1.05, 1.15), True, False),
+        (1.1, (1.02, 1.18), False, False),  # and more than half of the difference
+        (1.05, (1.0, 1.1), False, True),
+        (1.05, (0.9, 1.2), False, False),
+    ],
+)
+def test_a_ratio_is_told_only_where_the_interval_is_narrow(
+    ratio: float, interval: tuple[float, float], clear: bool, alike: bool
+) -> None:
+    verdict: Verdict = "faster" if interval[0] > 1.01 else NO_DIFFERENCE
+    found = LatencyComparison(ratio, interval, verdict, "processes")
+    assert (found.is_clear, found.is_alike) == (clear, alike)
 
 
 def test_results_that_took_turns_are_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +213,7 @@ def test_results_that_took_turns_are_compared_in_pairs(monkeypatch: pytest.Monke
 
         def noted(*_: object, name: str = name, **__: object) -> LatencyComparison:
             asked.append(name)
-            return LatencyComparison(1.0, (0.9, 1.1), "tie", "processes")
+            return LatencyComparison(1.0, (0.9, 1.1), NO_DIFFERENCE, "processes")
 
         monkeypatch.setattr(comparison, name, noted)
     figures._compare.cache_clear()
@@ -155,9 +226,16 @@ def test_results_that_took_turns_are_compared_in_pairs(monkeypatch: pytest.Monke
 
 
 def test_threads_are_named_where_they_differ() -> None:
-    said = format_headline(headlines([QUICK, change(SLOW, threads=1)])[0])
-    assert all(part in said for part in ("openvino fp32, 2 threads", "inductor fp32, 1 thread"))
+    text = said(QUICK, change(SLOW, threads=1))
+    assert all(part in text for part in ("OpenVINO, 2 threads", "PyTorch Inductor, 1 thread"))
 
 
-def test_without_graphs() -> None:
-    assert ranking.name(change(QUICK, cuda_graphs=False).result) == "openvino fp32, no CUDA graphs"
+def test_a_configuration_without_graphs() -> None:
+    without = change(QUICK, cuda_graphs=False, precision="fp16").result
+    assert ranking.name(without) == "openvino fp16, no CUDA graphs"
+    assert ranking.title(without) == "OpenVINO fp16, no CUDA graphs"
+
+
+def test_a_foreign_network_is_called_as_the_user_called_it() -> None:
+    assert ranking.network_title(change(QUICK, variant="net.onnx", subject="net.onnx").result) == "net.onnx"
+    assert ranking.network_title(change(QUICK, variant="plain20").result) == "Plain-20"

@@ -58,7 +58,7 @@ def test_warnings_of_the_workers_come_first() -> None:
 def test_what_was_asked_for_and_is_not_what_ran() -> None:
     found = gathered()
     (threads,) = told(found, threads=1)
-    assert (threads.code, threads.sentence[0], threads.sentence[-1]) == ("threads-not-granted", "2", "1")
+    assert (threads.code, "(1, not 2)" in threads.sentence) == ("threads-not-granted", True)
     (device,) = told(found, device="cpu", asked_device="cuda")
     assert (device.code, "cuda" in device.sentence) == ("device-not-granted", True)
     assert told(found, asked_threads=None, asked_device=None) == ()  # of an older schema
@@ -124,7 +124,7 @@ def test_correlation_in_most_processes_is_told() -> None:
 
 def test_processes_that_differ_are_told() -> None:
     (warning,) = told(gathered(noisy(0.002), noisy(0.0026, seed=1)))
-    assert (warning.code, "2 and 2.6 ms" in warning.sentence) == ("processes-differ", True)
+    assert (warning.code, "2 to 2.6 ms" in warning.sentence) == ("processes-differ", True)
     assert told(gathered(noisy(0.002), noisy(0.0024, seed=1))) == ()
 
 

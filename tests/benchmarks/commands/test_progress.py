@@ -6,114 +6,115 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.commands import progress
-from benchmarks.commands.progress import CLEAR_LINE
-from benchmarks.records.request import RunListener
-from tests.benchmarks.terminals import Terminal
+from benchmarks.commands.progress import RunProgress
+from exporter.document.status_line import Status, StatusLine
+from runtimes.errors import Reason
+from tests.benchmarks.doubles import Now
+from tests.screens import watch
 
 
-def told(columns: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[RunListener], None]) -> list[str]:
-    """The lines that stood on a terminal one after another, the empty last one too."""
-    with Terminal(columns) as terminal, terminal.file() as file:
-        monkeypatch.setattr(sys, "stderr", file)
-        with progress.listening() as listener:
-            work(listener)
-        first, *lines = terminal.read().split(CLEAR_LINE)
-    assert first == ""
-    return lines
+class Line(StatusLine):
+    """A status line that keeps what it is to show."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr, live=True)
+        self.shown: list[Status] = []
+
+    def show(self, status: Status) -> None:
+        self.shown.append(status)
 
 
-def test_a_terminal_shows_one_line_that_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(listener: RunListener) -> None:
-        listener.step("net", "open")
-        listener.left(42.4)
-        listener.step("net", "round 1")
-        listener.left(None)
-        listener.step("net", "accuracy")
-
-    assert told(60, monkeypatch, work) == [
-        "net: open",
-        "42 s left · net: round 1",
-        "net: accuracy",
-        "",
-    ]
+def shown(work: Callable[[RunProgress, Now], None]) -> list[str]:
+    """The lines of a terminal with 80 columns, one for each step."""
+    line, now = Line(), Now()
+    work(RunProgress(line, now), now)
+    return [status.render(79) for status in line.shown]
 
 
-def test_a_line_is_cut_to_the_width_of_its_own_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # as a shell says it of standard output
+def test_the_line_tells_the_position_the_share_and_the_time_left() -> None:
+    def work(run: RunProgress, now: Now) -> None:
+        run.set_time_left(100.0)
+        run.set_position(3, 3, 8)
+        run.step("openvino int8 · batch 1", "loading")
+        now.s = 30.0
+        run.set_time_left(70.0)
+        run.set_position(1, 8, 8)
+        run.step("net · batch 1", "process 2 of 3 · round 4 of 10")
+        run.set_time_left(None)
+        run.set_position(0, 0, 0)
+        run.step("net", "writing the artifact")
 
-    def work(listener: RunListener) -> None:
-        listener.left(3600.0)
-        listener.step("net", "x" * 100)
-
-    assert told(30, monkeypatch, work)[0] == f"60 min left · net: {'x' * 100}"[:29]
-    assert len(told(0, monkeypatch, work)[0]) == progress.USUAL_COLUMNS - 1  # it does not tell
-
-
-def test_a_notice_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(listener: RunListener) -> None:
-        listener.step("net", "export")
-        listener.notice("a notice")
-        listener.step("net", "open")
-
-    assert told(60, monkeypatch, work) == [
-        "net: export",
-        "a notice\r\n",
-        "net: open",
-        "",
+    assert shown(work) == [
+        "[3/8] openvino int8 · batch 1  ░░░░░░░░░░░░  loading, 1:40 left",
+        "[1-8/8] net · batch 1  ▓▓▓▓░░░░░░░░  process 2 of 3 · round 4 of 10, 1:10 left",
+        "net  writing the artifact",
     ]
 
 
 def test_elsewhere_each_configuration_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.listening() as listener:
-        for configuration in ("fake · batch 1", "fake · batch 4"):
+        listener.step("net", "exporting to ONNX")
+        listener.step("net", "checking parity")
+        listener.notice("Plan: 2 configurations")
+        for number, configuration in enumerate(("fake · batch 1", "fake · batch 4"), start=1):
             listener.left(10.0)
+            listener.position(number, number, 2)
             listener.step(f"net · {configuration}", "start")
             listener.step(f"net · {configuration}", "open")
-        listener.step("net", "round 1 of 2")  # of those that were told
-        listener.step("other", "export")
-        listener.step("netter", "export")
-        listener.notice("a notice")
-    lines = ["net · fake · batch 1", "net · fake · batch 4", "other", "netter", "a notice", ""]
-    assert capsys.readouterr().err.split("\n") == lines
+        listener.position(1, 2, 2)
+        listener.step("net", "round 1 of 2")
+        listener.position(1, 1, 2)
+        listener.step("net · fake · batch 1", "start")
+        listener.position(0, 0, 0)
+        listener.step("net", "writing the artifact")
+        listener.step("other", "writing the artifact")
+        listener.notice(Reason("a-code", "a notice"))
+    assert capsys.readouterr().err.splitlines() == [
+        "net",
+        "Plan: 2 configurations",
+        "[1/2] net · fake · batch 1",
+        "[2/2] net · fake · batch 4",
+        "warning[a-code]: a notice",
+    ]
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_a_name_cannot_write_to_the_terminal(
-    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_cannot_write_to_a_file_of_lines(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a\x1b[31m\nb\r\x07\x9b2J.onnx"
-
-    def work(listener: RunListener) -> None:
+    with progress.listening() as listener:
         listener.step(name, "open")
         listener.notice(f"of {name}")
-
-    if terminal:
-        text = "".join(told(100, monkeypatch, work)).replace("\r\n", "")
-    else:
-        with progress.listening() as listener:
-            work(listener)
-        text = capsys.readouterr().err.replace("\n", "")
-    assert text.isprintable()
-    assert "a [31m b" in text
+    text = capsys.readouterr().err
+    assert text.replace("\n", "").isprintable()
+    assert text.splitlines() == ["a [31m b   2J.onnx", "of a [31m b   2J.onnx"]
 
 
-def test_an_error_leaves_no_line_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Terminal(60) as terminal, terminal.file() as file:
-        monkeypatch.setattr(sys, "stderr", file)
-        interrupted = pytest.raises(KeyboardInterrupt)
-        with interrupted, progress.listening() as listener:
-            listener.step("net", "open")
-            raise KeyboardInterrupt
-        assert terminal.read() == f"{CLEAR_LINE}net: open{CLEAR_LINE}"
+RUN = """
+import sys, time
+from benchmarks.commands.progress import listening
+with listening() as listener:
+    listener.notice("Plan: 2 configurations")
+    for number in (1, 2):
+        listener.left(10.0 / number)
+        listener.position(number, number, 2)
+        for step in range(40):
+            listener.step(f"fake · batch {number}", f"round {step} of 40")
+            time.sleep(0.01)
+    if len(sys.argv) > 1:
+        sys.exit(130)
+"""
 
 
-@pytest.mark.parametrize(
-    ("left_s", "words"),
-    [(0.2, "1 s"), (1.6, "2 s"), (89.4, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (36000, "10.0 h")],
-)
-def test_an_estimate_is_as_coarse_as_it_is(left_s: float, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def work(listener: RunListener) -> None:
-        listener.left(left_s)
-        listener.step("net", "open")
-
-    assert told(60, monkeypatch, work)[0] == f"{words} left · net: open"
+@pytest.mark.parametrize(("arguments", "code"), [((), 0), (("interrupt",), 130)])
+def test_a_terminal_shows_one_line_that_is_gone_at_the_end(arguments: tuple[str, ...], code: int) -> None:
+    session = watch([sys.executable, "-c", RUN, *arguments])
+    assert (session.code, session.lines, session.column, session.hidden) == (
+        code,
+        ("Plan: 2 configurations",),
+        0,
+        False,
+    )
+    assert max(map(len, session.frames)) == 2
+    statuses = session.statuses()
+    assert 2 <= len(statuses) <= 10
+    assert all(status.startswith(("[1/2] fake · batch 1", "[2/2] fake · batch 2")) for status in statuses)
+    assert "0:05 left" in statuses[-1]

@@ -13,6 +13,7 @@ from benchmarks.compare import changes
 from benchmarks.compare.compare import Limits, compare
 from benchmarks.records.result import Estimate, RecordedFigures, Result
 from benchmarks.records.samples import LoadResult
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from exporter.proportions import newcombe, wilson
 from runtimes.errors import ArtifactError, CompatibilityError, Reason
 from tests.benchmarks import results
@@ -35,7 +36,7 @@ def test_two_runs_of_the_same_thing_are_a_tie(tmp_path: Path) -> None:
     (row,) = found.rows
     assert (found.passed, row.regressions, row.remarks) == (True, (), ())
     assert row.p50 is not None
-    assert (row.p50.verdict, row.p50.paired, row.p50.units) == ("tie", False, "processes")
+    assert (row.p50.verdict, row.p50.paired, row.p50.units) == (NO_DIFFERENCE, False, "processes")
     assert (row.p50.old_s, row.p50.new_s) == (0.0004, 0.0004)
     assert row.p50.interval[0] < 1 < row.p50.interval[1]
     assert row.p99 is not None
@@ -75,7 +76,7 @@ def test_a_gap_within_chance_is_no_regression(tmp_path: Path) -> None:
 def test_a_tie_too_wide_for_the_limit_is_remarked(tmp_path: Path) -> None:
     (row,) = compared(tmp_path, [OLD], [SAME], Limits(slowdown=0.0001)).rows
     assert row.p50 is not None
-    assert row.p50.verdict == "tie"
+    assert row.p50.verdict == NO_DIFFERENCE
     (remark,) = row.remarks
     assert remark.code == "too-noisy"
     assert f"{100 * row.p50.slowdown_interval[1]:.1f} %" in remark.sentence
@@ -88,7 +89,7 @@ def test_of_many_runs_only_the_slower_are_regressions() -> None:
         same, worse = changes.change(before, now, 0.5), changes.change(before, slow, 0.5)
         assert same is not None
         assert worse is not None
-        assert same.verdict == "tie"
+        assert same.verdict == NO_DIFFERENCE
         assert worse.verdict == "slower"
         assert worse.slowdown > 0.05
 
@@ -118,7 +119,7 @@ def test_results_that_took_turns_are_compared_in_pairs(tmp_path: Path) -> None:
     assert not found.passed
     elsewhere = compared(tmp_path, [old], [change_facts(new, run="another")])
     assert elsewhere.rows[0].p50 is not None
-    assert (elsewhere.rows[0].p50.paired, elsewhere.rows[0].p50.verdict) == (False, "tie")
+    assert (elsewhere.rows[0].p50.paired, elsewhere.rows[0].p50.verdict) == (False, NO_DIFFERENCE)
 
 
 def test_a_file_against_itself_is_a_tie_in_every_row(tmp_path: Path) -> None:
@@ -138,8 +139,12 @@ def test_samples_that_took_no_time_are_refused(tmp_path: Path) -> None:
 CONTRADICTIONS = {
     "samples of what failed": change_facts(SAME, status="failed"),
     "rounds without a start": change_facts(SAME, samples=tuple(replace(one, starts_s=(0.0,)) for one in SAME.samples)),
-    "services without a response": change_facts(SAME, samples=(), load=LoadResult("closed", (0.1, 0.1), (0.1,), 1.0)),
-    "responses that took no time": change_facts(SAME, samples=(), load=LoadResult("closed", (0.1,), (0.0,), 1.0)),
+    "services without a response": change_facts(
+        SAME, samples=(), load=LoadResult("single-stream", (0.1, 0.1), (0.1,), 1.0)
+    ),
+    "responses that took no time": change_facts(
+        SAME, samples=(), load=LoadResult("single-stream", (0.1,), (0.0,), 1.0)
+    ),
 }
 
 
@@ -168,7 +173,7 @@ def test_a_drop_is_found_image_by_image(tmp_path: Path) -> None:
     assert (row.drop.flips.better, row.drop.flips.worse) == (0, 10)
     (regression,) = row.regressions
     assert regression.code == "accuracy-worse"
-    assert "1.00 [0.35, 1.64]" in regression.sentence
+    assert "1.00 ± 0.65" in regression.sentence
     assert codes(row.remarks)[0] == "predictions-changed"
     limits = Limits(drop=1.0)
     assert compared(tmp_path, [with_predictions(OLD, 930)], [with_predictions(SAME, 920)], limits).passed
@@ -221,14 +226,14 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
 def loaded(rate: float, slower: float = 1.0, seed: int = 0, share: float | None = None) -> Result:
     random = np.random.default_rng(seed)
     responses = tuple(float(s) for s in slower * 0.001 * np.exp(random.normal(scale=0.05, size=1200)))
-    load = LoadResult("open", responses, responses, rate, arrivals="poisson", rate_per_s=rate, rate_share=share)
+    load = LoadResult("server", responses, responses, rate, rate_per_s=rate, rate_share=share)
     return change_facts(FASTER, samples=(), evaluation=None, load=load, run=f"load {seed}")
 
 
 def test_responses_under_a_load_are_compared_at_one_rate(tmp_path: Path) -> None:
     found = compared(tmp_path, [loaded(100.0)], [loaded(100.0, 1.2, seed=1)])
     (row,) = found.rows
-    assert (row.load, found.passed) == ("open, poisson", False)
+    assert (row.load, found.passed) == ("server", False)
     assert codes(row.remarks) == ["one-process-each"]
     assert row.p99 is not None
     with refuses(CompatibilityError, "conditions-differ", "100.0", "140.0", "--across rate"):
@@ -238,7 +243,7 @@ def test_responses_under_a_load_are_compared_at_one_rate(tmp_path: Path) -> None
 
 
 def test_a_rate_that_the_machine_decided_is_no_difference(tmp_path: Path) -> None:
-    """Each run takes its own from its closed loop, and no two of these reach the same."""
+    """Each run takes its own from its single stream, and no two of these reach the same."""
     found = compared(tmp_path, [loaded(100.0, share=0.7)], [loaded(91.0, 1.1, seed=1, share=0.7)])
     (row,) = found.rows
     assert row.p50 is not None

@@ -41,7 +41,7 @@ def test_all_that_differs_is_named(tmp_path: Path) -> None:
     row = change_facts(SAME, sha256=OTHER, threads=1)
     with refuses(CompatibilityError, "conditions-differ", "--across sha256 --across threads"):
         compared(tmp_path, [OLD], [row])
-    with refuses(CompatibilityError, "conditions-differ", ": --across threads)"):
+    with refuses(CompatibilityError, "conditions-differ", "with --across threads)"):
         compared(tmp_path, [OLD], [row], Limits(across=("sha256",)))
 
 
@@ -126,7 +126,7 @@ def test_a_result_that_fails_now_is_a_regression(tmp_path: Path, status: str) ->
     assert not found.passed
     (regression,) = found.rows[0].regressions
     assert regression.code == "stopped-running"
-    assert regression.sentence.endswith(f"{status}: wrong answers")
+    assert regression.sentence.endswith(f"{status} now: wrong answers")
     assert found.rows[0].remarks == ()
 
 
@@ -156,6 +156,12 @@ def test_the_last_run_of_each_configuration_counts(tmp_path: Path) -> None:
     assert found.only_new == ("resnet20.onnx: onnxruntime int8, batch 8",)
     again = compared(tmp_path, [OLD, REFERENCE], [SAME, REFERENCE, failing("failed")])
     assert not again.passed
+
+
+def test_an_unreached_run_counts_less_than_an_earlier_one() -> None:
+    unreached = change_facts(OLD, time=LATER, run="later", status="skipped", reason=identity.NOT_REACHED, samples=())
+    other = change_facts(unreached, batch=8)
+    assert identity.latest([OLD, unreached, other]) == (OLD, other)
 
 
 def test_alike_results_of_one_run_are_all_kept() -> None:

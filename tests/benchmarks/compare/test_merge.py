@@ -29,7 +29,7 @@ def test_results_of_several_machines_keep_their_order(tmp_path: Path) -> None:
         file(tmp_path / "a.jsonl", REFERENCE, FASTER, SKIPPED),
         file(tmp_path / "b.jsonl", ELSEWHERE, ON_A_GPU),
     )
-    out = tmp_path / "new" / "all.jsonl"
+    out = tmp_path / "all.jsonl"
     merged = merge.merge([here, there], out)
     assert store.read(out) == (REFERENCE, FASTER, SKIPPED, ELSEWHERE, ON_A_GPU)
     assert (merged.results, merged.duplicates) == (store.read(out), 0)
@@ -107,3 +107,9 @@ def test_the_command_prints_the_file_and_counts_on_stderr(tmp_path: Path) -> Non
     assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'all.jsonl'}\n")
     assert re.findall(r"\d+", done.stderr) == ["3", "2", "1"]
     assert CliRunner().invoke(command, [str(two)]).exit_code == 2
+
+
+def test_the_folder_of_the_file_is_not_made(tmp_path: Path) -> None:
+    with refuses(ResourceError, "folder-missing", f"mkdir -p {tmp_path}/new"):
+        merge.merge([file(tmp_path / "a.jsonl", REFERENCE)], tmp_path / "new" / "all.jsonl")
+    assert not (tmp_path / "new").exists()

@@ -415,19 +415,19 @@ def test_how_far_it_is_is_told_with_what_is_left(tmp_path: Path) -> None:
     assert rounds[0].split(" · ")[0::2] in [["process 1 of 2", f"{name} 1 ms"] for name in "ab"]
     first, second = (
         [
-            (line, left_s, whole_s)
-            for line, (left_s, whole_s) in zip(ears.lines, ears.estimates, strict=True)
+            (line, left_s, process_s)
+            for line, (left_s, process_s) in zip(ears.lines, ears.estimates, strict=True)
             if line.startswith(f"process {number} of 2")
         ]
         for number in (1, 2)
     )
-    assert {(left_s, whole_s) for line, left_s, whole_s in first if "round" not in line} == {(None, None)}
-    turns = [(left_s or 0.0, whole_s or 0.0) for line, left_s, whole_s in first if "round" in line]
-    assert all(0.45 * whole_s < left_s < whole_s for left_s, whole_s in turns)  # the second is still to come
-    assert turns[-1][0] == pytest.approx(turns[-1][1] / 2, rel=0.05)
-    for _, left_s, whole_s in second:
-        assert whole_s is not None
-        assert left_s == pytest.approx(whole_s / 2)
+    assert {left_s for _, left_s, _ in first} == {None}  # it evaluates as well, which nothing tells
+    assert {process_s for line, _, process_s in first if "round" not in line} == {None}
+    assert all((process_s or 0.0) > 0 for line, _, process_s in first if "round" in line)
+    for _, left_s, process_s in second:
+        assert left_s is not None
+        assert process_s is not None
+        assert 0 <= left_s <= process_s
 
 
 def test_a_field_of_one_process_each_does_not_number_them(tmp_path: Path) -> None:

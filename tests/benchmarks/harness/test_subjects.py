@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from benchmarks.analysis.figures import Figures
 from benchmarks.harness import exports, subjects
 from benchmarks.harness.run import exit_code, run
 from benchmarks.records.request import BenchmarkRequest, PrecisionVariant, Refusal, RunListener, Subject
-from benchmarks.records.result import Result
+from benchmarks.records.result import Baseline, Result
 from exporter import network
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS, Bounds
@@ -25,7 +26,7 @@ from runtimes.errors import (
     RexportError,
     UsageError,
 )
-from tests.benchmarks.scripts import artifact, foreign
+from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 from tests.exporter.small import BASIC, SILENT
 from tests.exporter.tracing import traced_once
 from tests.refusals import refuses
@@ -75,7 +76,6 @@ def test_a_file_is_measured_as_itself_and_as_exported(onnx_artifact: Artifact, t
         ("onnxruntime", "fp32"),
         ("openvino", "bf16"),
         ("openvino", "fp32"),
-        ("inductor", "fp32"),
     ]
 
 
@@ -92,6 +92,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
     request = BenchmarkRequest(
         subjects=("resnet20",),
         backends=("onnxruntime", "openvino"),
+        baseline="pytorch",
         precisions=("fp16", "bf16"),
         threads=1,
         limit=4,
@@ -115,7 +116,7 @@ def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: py
     ran = by_name["openvino", "bf16"]
     of = ran.result.identity
     assert "bfloat16" in (ran.result.ran.arithmetic or "")
-    assert (of.subject, of.artifact, of.data, ran.drop) == ("resnet20", "resnet20.bf16.onnx", "noise", None)
+    assert (of.subject, of.artifact, of.data, ran.top1_change) == ("resnet20", "resnet20.bf16.onnx", "noise", None)
     assert ran.agreement is not None
     reference = by_name["pytorch", "fp32"].result.identity
     assert (reference.artifact, reference.sha256[:1] != "") == ("resnet20.pt2", True)
@@ -130,6 +131,7 @@ def test_what_a_file_takes_its_other_precisions_take_too(tmp_path: Path) -> None
     request = BenchmarkRequest(
         subjects=(str(path),),
         backends=("onnxruntime",),
+        baseline="pytorch",
         precisions=("fp32", "fp16"),
         threads=1,
         duration_s=0.02,
@@ -212,30 +214,89 @@ def test_a_scripted_file_in_another_precision_is_skipped(tmp_path: Path) -> None
     assert {"onnxruntime", "openvino"} <= {runtime for runtime, precision in found if precision == "int8"}
 
 
+@pytest.mark.parametrize("options", [{"backends": ("onnxruntime",)}, {"baseline": "onnxruntime"}])
+def test_a_backend_that_does_not_open_the_file_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    request = replace(BenchmarkRequest(subjects=(str(artifact(tmp_path)),)), **options)
+    with refuses(UsageError, "format-not-opened", "onnxruntime"):
+        made(request, tmp_path)
+
+
+def measured_backends(request: BenchmarkRequest, subject: Subject) -> list[str]:
+    return list(dict.fromkeys(pair.backend.name for pair in subjects.pairs(subject, request)))
+
+
 @pytest.mark.parametrize(
-    ("options", "code", "value"),
+    ("named", "baseline", "measured", "compared_with"),
     [
-        ({"weights": "bundled"}, "option-needs-variant", "--weights"),
-        ({"raw": False}, "option-needs-variant", "--input"),
-        ({"backends": ("onnxruntime",)}, "format-not-opened", "onnxruntime"),
+        ((), None, ["pytorch", "onnxruntime", "openvino"], Baseline("pytorch", "fp32")),
+        ((), "ov", ["openvino", "onnxruntime", "pytorch"], Baseline("openvino", "fp32")),
+        (("openvino", "onnxruntime"), None, ["openvino", "onnxruntime"], Baseline("openvino", "fp32")),
+        (("onnxruntime", "pytorch"), None, ["pytorch", "onnxruntime"], Baseline("pytorch", "fp32")),
+        (("onnxruntime", "openvino"), "pytorch", ["pytorch", "onnxruntime", "openvino"], Baseline("pytorch", "fp32")),
+        (("onnxruntime", "openvino"), "openvino", ["openvino", "onnxruntime"], Baseline("openvino", "fp32")),
+        (("inductor",), None, ["inductor"], Baseline("inductor", "fp32")),
     ],
 )
-def test_options_that_mean_nothing_for_files_are_refused(
-    tmp_path: Path, options: dict[str, bool], code: str, value: str
+def test_named_backends_are_compared_with_the_baseline(
+    named: tuple[str, ...],
+    baseline: str | None,
+    measured: list[str],
+    compared_with: Baseline,
+    onnx_artifact: Artifact,
+    tmp_path: Path,
 ) -> None:
-    request = replace(BenchmarkRequest(subjects=(str(artifact(tmp_path)),)), **options)  # type: ignore[arg-type]
-    with refuses(UsageError, code, value):
-        made(request, tmp_path)
+    request = BenchmarkRequest((str(onnx_artifact.path),), named, baseline)
+    (subject,) = made(request, tmp_path)
+    assert measured_backends(request, subject) == measured
+    assert subject.baseline == compared_with
+    assert (subject.reference is exports.UNMEASURED) == (not {"pytorch", "inductor"} & {*measured})
+
+
+def test_without_pytorch_the_first_backend_is_the_baseline(tmp_path: Path) -> None:
+    (subject,) = made(BenchmarkRequest((str(foreign(tmp_path)),)), tmp_path)
+    assert subject.baseline == Baseline("fake", None)
+    with pytest.raises(UsageError, match="tensorflow"):
+        BenchmarkRequest(baseline="tensorflow")
+
+
+def test_files_of_one_network_are_one_subject(tmp_path: Path) -> None:
+    """By their weights and inputs; the backends open each of them."""
+    files = [
+        artifact(tmp_path, name="small.fake", weights="a", precision="int8"),
+        artifact(tmp_path, name="other.fake", weights="b"),
+        artifact(tmp_path, name="net.fake", weights="a"),
+        artifact(tmp_path, with_batch(SCRIPT, 3), name="fixed.fake", weights="a"),
+    ]
+    request = BenchmarkRequest(tuple(map(str, files)), backends=("fake",))
+    both, other, fixed = made(request, tmp_path)
+    assert [(subject.name, subject.own and subject.own.path.name) for subject in (both, other, fixed)] == [
+        ("resnet20", "net.fake"),
+        ("other.fake", "other.fake"),
+        ("fixed.fake", "fixed.fake"),
+    ]
+    assert [(typed.precision, typed.file) for typed in both.typed] == [("int8", "small.fake"), ("fp32", "net.fake")]
+    assert [typed.file for typed in other.typed] == [None]
+    assert both.baseline == Baseline("fake", "fp32", "net.fake")
+    assert [pair.typed.file for pair in subjects.pairs(both, request)] == ["small.fake", "net.fake"]
+    (chosen,) = made(replace(request, subjects=(str(files[0]), str(files[2])), precisions=("int8",)), tmp_path)
+    assert [(typed.precision, typed.file) for typed in chosen.typed] == [("int8", "small.fake")]
+
+
+def test_a_variant_is_found_in_any_case_unless_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert subjects.variant_or_path("ResNet20") == "resnet20"
+    (tmp_path / "ResNet20").touch()
+    assert subjects.variant_or_path("ResNet20") == "ResNet20"
+    assert subjects.variant_or_path("resnet21.onnx") == "resnet21.onnx"
+    with refuses(UsageError, "variant-unknown", "resnet21"):
+        subjects.variant_or_path("resnet21")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"precisions": ("fp64",)}, "'fp64' .*fp32"),
-        ({"calibration": "photos"}, "--calibration .*int8"),
-        ({"calibration": "photos", "precisions": ("fp16",)}, "--calibration .*int8"),
-        ({"target": "tensorrt", "precisions": ("fp16",)}, "--target .*int8"),
-        ({"calibration_images": 0, "precisions": ("int8",)}, "1 image"),
+        ({"calibration_images": 0, "precisions": ("int8",)}, "is 0, expected at least 1"),
     ],
 )
 def test_impossible_typings_are_refused(options: dict[str, object], message: str) -> None:
@@ -263,7 +324,8 @@ def precisions_of(found: tuple[PrecisionVariant, ...]) -> list[tuple[str | None,
 def test_on_a_gpu_pytorch_has_programs_of_its_own(tmp_path: Path) -> None:
     """What is exported and paired; this needs no GPU."""
     path = onnx_file.export(network.ExportRequest(BASIC, f"{tmp_path}/small.onnx"), SILENT).path
-    request = BenchmarkRequest(subjects=(str(path),), precisions=("fp32", "tf32", "fp16"), device="cuda")
+    named = ("pytorch", "onnxruntime", "inductor")
+    request = BenchmarkRequest((str(path),), named, precisions=("fp32", "tf32", "fp16"), device="cuda")
     (subject,) = made(request, tmp_path)
     assert precisions_of(subject.programs) == [("tf32", "pt2"), ("fp16", "pt2")]
     for typed in subject.programs:

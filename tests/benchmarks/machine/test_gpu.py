@@ -73,7 +73,7 @@ def test_what_a_gpu_does_not_support_is_unknown(monkeypatch: pytest.MonkeyPatch)
 
 def test_without_a_driver_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, Card(), driver=False)
-    assert gpu.missing() == "no NVIDIA driver answers: Driver Not Loaded"
+    assert gpu.missing() == "no NVIDIA driver responds: Driver Not Loaded"
     assert (gpu.gpus(), gpu.gauge("cuda")) == ((), None)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpu.missing() == "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
@@ -84,7 +84,7 @@ def test_the_real_library_without_a_driver_says_so() -> None:
     pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
     if gpu.missing() is None:
         pytest.skip("this machine has an NVIDIA driver")
-    assert "no NVIDIA driver answers" in (gpu.missing() or "")
+    assert "no NVIDIA driver responds" in (gpu.missing() or "")
     assert gpu.gpus() == ()
 
 

@@ -94,10 +94,12 @@ def test_the_panels_are_the_curves_in_percent() -> None:
 
 
 def test_the_table_has_the_papers_numbers() -> None:
-    (table,) = degraded().tables
-    rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["resnet56"] == ("0.85 M", "125.5 M", "3", "0.13 ± 0.06", "7.10 ± 0.10", "100.0", "6.97")
-    assert rows["plain20"][-1] == "–"
+    own, paper = degraded().tables
+    rows = {row[0]: row[1:] for row in own.rows}
+    assert rows["resnet56"] == ("0.85 M", "125.5 M", "3", "0.13 ± 0.06", "7.10 ± 0.10", "100.0")
+    assert "CIFAR-10" in paper.caption
+    assert paper.rows == (("resnet20", "8.75"), ("resnet56", "6.97"))
+    assert len(degradation_findings([curves("plain20", PAPER_LIKE["plain20"])], "x").tables) == 1
 
 
 def test_only_residual_nets_are_judged_by_themselves() -> None:
@@ -111,7 +113,8 @@ def test_depth_compares_18_layers_with_34() -> None:
     found = depth_findings([curves(name, [(error, error)] * 2, "A") for name, error in errors.items()], "x")
     assert [check.outcome for check in found.checks] == ["confirmed"] * 3
     assert "32 pixels" in found.notes[-1]
-    assert [row[-1] for row in found.tables[0].rows] == ["27.94", "28.54", "27.88", "25.03"]
+    assert "ImageNet" in found.tables[1].caption
+    assert [row[-1] for row in found.tables[1].rows] == ["27.94", "28.54", "27.88", "25.03"]
 
 
 def test_shortcut_options_are_compared_with_table_3() -> None:
@@ -125,7 +128,8 @@ def test_shortcut_options_are_compared_with_table_3() -> None:
     assert [check.outcome for check in found.checks] == ["confirmed", "undecided"]
     parameters = [row[1] for row in found.tables[0].rows]
     assert parameters == ["0.27 M", "0.27 M", "0.28 M"]
-    assert [row[-1] for row in found.tables[0].rows] == ["25.03", "24.52", "24.19"]
+    assert "ResNet-34" in found.tables[1].caption
+    assert found.tables[1].rows == (("A", "25.03"), ("B", "24.52"), ("C", "24.19"))
 
 
 def put(folder: Path, name: str, seed: int = 0, done: bool = True) -> Path:

@@ -91,7 +91,7 @@ def test_what_is_printed_goes_elsewhere_from_then_on(capfd: pytest.CaptureFixtur
         pipes = detach_stdout()
         pipes.step("open")
         os.write(1, b"printed by a library\n")
-        pipes._said.close()
+        pipes._messages.close()
     finally:
         os.dup2(kept, 1)
         os.close(kept)

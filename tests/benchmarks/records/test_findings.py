@@ -52,6 +52,30 @@ def test_one_contradiction_decides_the_outcome(outcomes: tuple[Outcome, ...], wh
     assert replace(responses(), checks=checks).outcome == whole
 
 
+@pytest.mark.parametrize(
+    ("scale", "until", "share", "outcome"),
+    [
+        (1.0, None, 1.0, "confirmed"),
+        (0.1, None, 0.1, "confirmed"),
+        (0.09, None, 0.09, "undecided"),
+        (1.0, 6_400, 0.1, "confirmed"),
+        (1.0, 6_399, 6_399 / 64_000, "undecided"),
+        (0.05, 3_000, 3_000 / 64_000, "undecided"),
+        (None, None, None, "confirmed"),
+        (None, 320, None, "confirmed"),
+    ],
+)
+def test_a_tenth_of_the_schedule_is_needed_for_a_claim(
+    scale: float | None, until: int | None, share: float | None, outcome: Outcome
+) -> None:
+    check, other = Check("said", "", "found", "confirmed"), Check("said", "", "found", "confirmed", trained=False)
+    origin = replace(responses().provenance, scale=scale, until=until)
+    found = replace(responses(), checks=(check, other), provenance=origin)
+    assert origin.share == share
+    assert [found.outcome_of(one) for one in found.checks] == [outcome, "confirmed"]
+    assert found.outcome == outcome
+
+
 def changed(path: Path, **changes: Any) -> Path:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return path
@@ -92,7 +116,7 @@ def test_lines_tables_and_ranges_that_cannot_be(tmp_path: Path) -> None:
     for low, high in (((1.0,), ()), ((), (1.0,)), ((1.0,), (1.0,))):
         with refuses(UsageError, "band-lengths-differ", len(low), len(high)):
             Line("a", "a", (1, 2), (1, 2), low, high)
-    with refuses(UsageError, "table-row-width", "1 cells", "2 headings"):
+    with refuses(UsageError, "table-row-width", "1 cells", "expected 2"):
         FindingsTable("t", ("a", "b"), (("1", "2"), ("1",)))
     with refuses(UsageError, "table-without-headings"):
         FindingsTable("t", (), ())

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.accuracy import packing
 from benchmarks.analysis.figures import Figures
 from benchmarks.records import migration, result, store
+from benchmarks.records.identity import describe_baseline
 from benchmarks.records.result import Estimate
 from benchmarks.records.samples import Series
 from runtimes import codec
@@ -45,18 +46,22 @@ def test_samples_become_one_round_of_one_process(tmp_path: Path, version: int) -
 def test_older_figures_are_those_that_were_recorded(tmp_path: Path, version: int) -> None:
     (read,) = store.read(written(tmp_path / "r.jsonl", version))
     figures = Figures(read)
-    assert figures.p50 == Estimate(0.00041, 0.000405, 0.000416)
-    assert figures.p90 == Estimate(0.00044, 0.00044, 0.00044)  # it had no interval
-    assert figures.ratio == Estimate(6.1, 5.95, 6.21)
+    assert read.recorded is not None
+    assert read.recorded.estimates["p50"] == Estimate(0.00041, 0.000405, 0.000416)
+    assert read.recorded.estimates["p90"] == Estimate(0.00044)
+    assert figures.p50 == Estimate(0.00041)  # one process gives no interval
+    assert figures.ratio == Estimate(6.1)
+    assert figures.validity_reason is not None
+    assert figures.validity_reason.code == "processes-too-few"
     assert (figures.images, figures.images_per_s) == (10_000, 2400.0)
-    assert figures.drop == (None if version == 1 else Estimate(0.0012, -0.0005, 0.0029))
+    assert figures.top1_change == (None if version == 1 else Estimate(-0.0012, -0.0029, 0.0005))
     assert (figures.verdict, figures.warnings, figures.disturbances) == (None, (), None)
 
 
 def test_a_p99_is_given_from_as_many_samples_as_now(tmp_path: Path) -> None:
     assert Figures(store.read(written(tmp_path / "r.jsonl", 3))[0]).p99 is None
     many = store.read(written(tmp_path / "r.jsonl", 3, samples_s=SAMPLES * 10))[0]
-    assert Figures(many).p99 == Estimate(0.00052, 0.00052, 0.00052)
+    assert Figures(many).p99 == Estimate(0.00052)
 
 
 def test_what_a_gpu_told_is_kept(tmp_path: Path) -> None:
@@ -99,7 +104,7 @@ def test_figures_against_a_reference_stay_without_it(tmp_path: Path, there: bool
     assert figures.ratio is not None
     assert (figures.ratio == Estimate(6.1, 5.95, 6.21)) == (not there)
     assert figures.verdict == "faster"
-    assert figures.drop == Estimate(0.0012, -0.0005, 0.0029)  # the reference has no predictions here
+    assert figures.top1_change == Estimate(-0.0012, -0.0029, 0.0005)  # the reference has no predictions here
 
 
 def test_warnings_of_workers_keep_their_codes(tmp_path: Path) -> None:
@@ -199,6 +204,46 @@ def test_fields_of_one_version_are_refused_in_another(tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text(json.dumps({**line, "p50_s": 0.001}))
     with refuses(ArtifactError, "field-unknown", "p50_s"):
         store.read(tmp_path / "new.jsonl")
+
+
+OLD_LOAD = {"services_s": [0.1], "responses_s": [0.1], "achieved_per_s": 9.0}
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize(
+    ("shape", "arrivals", "now"),
+    [
+        ("closed", None, "single-stream"),
+        ("open", "poisson", "server"),
+        ("open", "fixed", "fixed-rate"),
+        ("paced", None, "fixed-rate"),
+        ("clients", None, "clients"),
+        ("cold", None, "cold"),
+    ],
+)
+def test_load_shapes_have_their_present_names(
+    tmp_path: Path, version: int, shape: str, arrivals: str | None, now: str
+) -> None:
+    load = {**OLD_LOAD, "shape": shape, "arrivals": arrivals}
+    path = tmp_path / "r.jsonl"
+    if version == 4:
+        written(path, 4, load=load, sittings=[])
+    else:
+        path.write_text(json.dumps({**codec.encode(FASTER.result), "samples": [], "load": load}))
+    (result,) = store.read(path)
+    assert result.load is not None
+    assert result.load.shape == now
+
+
+def test_a_result_without_a_baseline_is_compared_with_pytorch(tmp_path: Path) -> None:
+    line = codec.encode(FASTER.result)
+    for part, name in (("asked", "baseline"), ("asked", "quick"), ("identity", "file"), ("identity", "size_bytes")):
+        del line[part][name]
+    (tmp_path / "early.jsonl").write_text(json.dumps(line))
+    for path in (written(tmp_path / "r.jsonl", 4), tmp_path / "early.jsonl"):
+        (result,) = store.read(path)
+        assert (result.asked.baseline, result.asked.quick, result.identity.file) == (None, False, None)
+        assert describe_baseline(result) == "pytorch fp32"
 
 
 def test_margins_of_version_4_are_read_to_half_precision() -> None:

@@ -12,7 +12,7 @@ from tests.benchmarks.results import FASTER, ON_A_GPU, REFERENCE, SKIPPED, chang
 
 ROOF = RoofInputs(40_800_000, 1_100_000, 2e11, 2e10)
 FLIPS = Flips(better=3, worse=5, p_value=0.727, near_ties=4, real=9, real_share_interval=(0.0005, 0.0017))
-LOAD = LoadResult("open", (0.001,), (0.002,), 69.5, arrivals="poisson", rate_per_s=70.0)
+LOAD = LoadResult("server", (0.001,), (0.002,), 69.5, rate_per_s=70.0)
 
 
 def test_csv_has_raw_values_and_intervals_in_two_columns() -> None:
@@ -41,11 +41,14 @@ def test_what_a_gpu_told_is_a_column_each() -> None:
 def test_verdict_warnings_roof_flips_and_load_are_columns() -> None:
     warnings = (Reason("a", "p99 drifts"), Reason("b", "few samples"))
     disturbed = change(FASTER, warnings=warnings, disturbances=(Reason("c", "steal"),))
-    told = change(disturbed, roof_share=0.52, roof=ROOF, flips=FLIPS, load=LOAD)
+    told = change(disturbed, roofline_share=0.52, roof=ROOF, changed_predictions=FLIPS, load=LOAD)
     row, none = csv.DictReader(io.StringIO(csv_export.csv_text((told, REFERENCE))))
     assert (row["verdict"], row["warnings"], row["disturbances"]) == ("faster", "p99 drifts; few samples", "steal")
     assert (row["command"], row["processes"]) == ("rbench; run; resnet20.onnx; -o; results", "3")
-    assert (row["roof_share"], row["roof_bound"]) == ("0.52", "compute")
-    assert (row["flips_worse"], row["flips_real_share_low"], row["flips_real_share_high"]) == ("5", "0.0005", "0.0017")
-    assert (row["load_shape"], row["load_rate_per_s"], row["load_achieved_per_s"]) == ("open", "70.0", "69.5")
-    assert (none["roof_share"], none["flips_real_share_low"], none["load_shape"], none["warnings"]) == ("",) * 4
+    assert (row["roofline_share"], row["roof_bound"]) == ("0.52", "compute")
+    changed = [row[f"changed_predictions_{name}"] for name in ("worse", "real_share_low", "real_share_high")]
+    assert changed == ["5", "0.0005", "0.0017"]
+    assert (row["validity"], row["validity_reason"]) == ("VALID", "")
+    assert (row["load_shape"], row["load_rate_per_s"], row["load_achieved_per_s"]) == ("server", "70.0", "69.5")
+    empty = ("roofline_share", "changed_predictions_real_share_low", "load_shape", "warnings")
+    assert [none[name] for name in empty] == [""] * 4

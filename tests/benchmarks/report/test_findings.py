@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,23 +8,24 @@ import pytest
 from benchmarks.records.findings import Check, FindingsTable, Outcome
 from benchmarks.report import findings
 from benchmarks.report.findings import findings_document, section
+from benchmarks.report.markdown import markdown
 from exporter.document.blocks import Definitions, Remark, Section, Sentence, Table, TableColumn, Verdict
 from exporter.document.terminal import as_text
 from tests.benchmarks.paper.samples import PROVENANCE, degradation, responses
-from tests.documents import printed
+from tests.documents import numbers, printed
 
 
 def test_an_experiment_begins_with_what_came_of_it() -> None:
     found = degradation()
     headline, provenance = section(found).all_of(Sentence)
-    assert (headline.role, headline.outcome, provenance.role) == ("headline", "confirmed", "aside")
+    assert (headline.role, headline.outcome, provenance.role) == ("headline", "reproduced", "aside")
     assert provenance.text.split(" · ")[:3] == [
         "CIFAR-10, JPEG copies",
         "45,000 train, 5,000 validation, 10,000 test images",
         "seeds 0, 1, 2",
     ]
     verdicts = section(found).all_of(Verdict)
-    assert [(one.outcome, one.claim) for one in verdicts] == [(check.outcome, check.said) for check in found.checks]
+    assert [(one.outcome, one.claim) for one in verdicts] == [("reproduced", check.said) for check in found.checks]
     assert [remark.text for remark in section(found).all_of(Remark)] == list(found.notes)
 
 
@@ -64,19 +66,34 @@ def test_what_moves_a_terminals_cursor_does_not_reach_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "counts"),
+    ("outcomes", "claims"),
     [
-        (("confirmed", "confirmed", "contradicted"), ("2 seen", "1 contradicted")),
-        (("undecided",), ("1 left undecided",)),
-        ((), ("none was checked",)),
+        (("confirmed", "confirmed", "contradicted"), "2 of 3 claims reproduced, 1 contradicted"),
+        (("undecided",), "0 of 1 claim reproduced, 1 inconclusive"),
+        (("confirmed",) * 5, "5 of 5 claims reproduced"),
+        ((), "no claim was checked"),
     ],
 )
-def test_headlines_count_the_checks(outcomes: tuple[Outcome, ...], counts: tuple[str, ...]) -> None:
+def test_headlines_count_the_claims(outcomes: tuple[Outcome, ...], claims: str) -> None:
     found = replace(responses(), checks=tuple(Check("s", "", "f", outcome) for outcome in outcomes))
-    outcome, claims, rest = findings.headline(found).split(". ")[0], *findings.headline(found).split(": ")
-    assert outcome.lower() == found.outcome
-    assert claims.startswith(outcome)
-    assert rest == f"{', '.join(counts)}."
+    assert findings.headline(found) == f"Responses: {claims}"
+
+
+def test_a_short_training_is_inconclusive_everywhere() -> None:
+    short = replace(degradation(), provenance=replace(PROVENANCE, scale=0.01))
+    claims = replace(short, checks=(*short.checks, Check("s", "", "f", "confirmed", trained=False)))
+    document = findings_document(claims)
+    headline = findings.headline(claims)
+    assert "1 of 3 claims reproduced, 2 inconclusive" in headline
+    assert {"1 %", "10 %"} <= set(re.findall(r"\d+ %", headline))
+    assert [one.outcome for one in section(claims).all_of(Verdict)] == ["inconclusive", "inconclusive", "reproduced"]
+    assert headline in " ".join(printed(document))
+    assert as_text(document).count("inconclusive") == 3
+    assert markdown(document).count("**inconclusive**") == 2
+
+
+def test_several_experiments_are_counted_together() -> None:
+    assert numbers(findings.overall_headline([degradation(), responses()])) == ["2", "3", "1", "2"]
 
 
 def test_schedules_differ_by_their_length() -> None:
@@ -86,7 +103,7 @@ def test_schedules_differ_by_their_length() -> None:
     several, none = replace(PROVENANCE, scale=None), replace(PROVENANCE, scale=None, recipe="")
     texts = list(map(findings.schedule, (whole, quarter, stopped, both, several, none)))
     assert len(set(texts)) == len(texts)
-    assert ["0.25" in texts[1], "50,544" in texts[2], "50,544" in texts[3], "0.5 of" in texts[3]] == [True] * 4
+    assert ["25 %" in texts[1], "50,544" in texts[2], "50,544" in texts[3], "50 %" in texts[3]] == [True] * 4
 
 
 def test_what_it_rests_on_leaves_out_what_there_is_not() -> None:
@@ -105,8 +122,6 @@ def test_columns_of_numbers_stand_at_the_right() -> None:
     ]
     empty = findings.table(FindingsTable("t", ("a", "b"), ()))
     assert empty.columns == (TableColumn("a", left=True), TableColumn("b"))
-    found = findings.table(FindingsTable("t", ("paper: test %", "Paper", "test %"), ()))
-    assert [column.foreign for column in found.columns] == [True, True, False]
 
 
 def test_a_document_holds_one_experiment() -> None:

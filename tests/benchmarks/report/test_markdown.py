@@ -18,11 +18,13 @@ ROWS = (REFERENCE, FASTER, SKIPPED)
 def test_a_comment_begins_with_what_came_of_it_and_one_table() -> None:
     shown, folded = markdown(report_document(ROWS)).split("<details>", 1)
     (section,) = run.sections(ROWS)
-    (headline,) = section.all_of(Sentence)
+    headline, marks = section.all_of(Sentence)
     lines = shown.splitlines()
     assert lines[2] == escape(report_document(ROWS).summary.remarks[0].text)
     assert lines[6] == f"**{escape(headline.text)}**"
     assert shown.count("\n| --- |") == 1
+    assert "| **onnxruntime** | **int8** | **1** |" in shown
+    assert escape(marks.text) in lines
     assert [line[2:] for line in lines if line.startswith("- ")] == remarks(section, "failure")
     assert folded.count("\n| --- |") == 3
     assert "Fast Processor 9" in folded
@@ -39,14 +41,14 @@ def test_everything_that_is_opened_is_closed() -> None:
 def test_load_shapes_show_a_stall_where_one_waits_for_it() -> None:
     (section,) = (one for one in report_document(EVERYTHING).sections if "onnxruntime fp32" in one.title)
     assert any("179 ms" in sentence.text for sentence in section.all_of(Sentence))
-    assert "| closed |" in markdown(report_document(EVERYTHING))
+    assert "| SingleStream |" in markdown(report_document(EVERYTHING))
 
 
 def test_tables_are_whole_and_foreign_text_cannot_break_them() -> None:
     foreign = change(FASTER, backend="a|b\n<i>@team", subject="<b>`net`")
     text = markdown(report_document([REFERENCE, foreign, SKIPPED]))
     table = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in table} <= {6, 7, 8, 9}
+    assert {line.count("|") for line in table} <= {6, 7, 8, 12}
     assert "a\\|b \\<i\\>&#64;team" in text
     assert "\\<b\\>\\`net\\`" in text
     assert "@" not in text
@@ -58,9 +60,10 @@ def test_untrained_weights_are_marked() -> None:
 
 
 def test_noise_has_no_accuracy() -> None:
-    text = markdown(report_document([change(row, data="noise", top1=None, top5=None, images=64) for row in ROWS]))
+    nothing = dict.fromkeys(("top1", "top5", "top1_change"))
+    text = markdown(report_document([change(row, data="noise", images=64, **nothing) for row in ROWS]))
     assert "64 images" in text
-    assert "top-1 %" not in text
+    assert "| top-1 %" not in text
 
 
 def test_an_interrupted_run_says_so() -> None:

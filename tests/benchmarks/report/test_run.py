@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,11 @@ from benchmarks.accuracy.differences import Flips
 from benchmarks.analysis.figures import Figures
 from benchmarks.records.result import GpuUse, RoofInputs
 from benchmarks.records.samples import LoadResult
-from benchmarks.report import run
+from benchmarks.report import columns, run
 from benchmarks.report.document import GPU_WIDTH, run_document
 from benchmarks.report.run import RunPlots
-from exporter.document.blocks import PLAIN_WIDTH, Document, Remark, Section, Sentence, Summary, Table
+from benchmarks.stats.comparison import NO_DIFFERENCE
+from exporter.document.blocks import PLAIN_WIDTH, Document, Remark, Section, Sentence, Table
 from exporter.document.terminal import as_text, print_document
 from runtimes.errors import Reason
 from tests.benchmarks.results import (
@@ -22,6 +24,7 @@ from tests.benchmarks.results import (
     IDLE,
     MACHINE,
     ON_A_GPU,
+    QUIET,
     REFERENCE,
     SKIPPED,
     change,
@@ -49,42 +52,83 @@ def summary(document: Document) -> list[tuple[str, str]]:
     return [(remark.kind, remark.code) for remark in document.summary.remarks]
 
 
-def test_a_plain_table_is_100_columns_wide_at_most() -> None:
+def terminal_text(monkeypatch: pytest.MonkeyPatch, document: Document, columns: int) -> str:
+    """The document as a terminal of that width shows it, without colours."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    print_document(document, file)
+    return re.sub("\x1b\\[[0-9;]*m", "", file.getvalue())
+
+
+def test_a_plain_table_fits_100_columns_and_marks_the_fastest() -> None:
     text = as_text(run_document(ROWS))
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
     rows = printed(run_document(ROWS))
     assert {
-        "pytorch fp32 1 2.50 [2.45–2.56] 3.10 398 1.00 –",
-        "onnxruntime int8 1 0.410 [0.405–0.416] 0.520 2,430 6.10 [5.95–6.21] faster",
+        "pytorch fp32 1 2.50 ± 0.06 1.00x 398 93.61 0.00",
+        "> onnxruntime int8 1 0.410 ± 0.006 6.10x ± 0.15 2,430 93.49 -0.12 ± 0.17",
     } <= set(rows)
+    assert "Marked: the fastest of each batch size." in rows
 
 
 def test_each_kind_of_figure_has_a_table() -> None:
-    speed, spans, worth, cost = map(lines, tables(section(*ROWS)))
-    assert [row["p50 ms"] for row in speed] == ["2.50 [2.45–2.56]", "0.410 [0.405–0.416]"]
-    assert spans[1] == {
-        "runtime": "onnxruntime",
+    main, latency, accuracy, cost = map(lines, tables(section(*ROWS)))
+    assert [row["p50 ms"] for row in main] == ["2.50 ± 0.06", "0.410 ± 0.006"]
+    assert [row["executed as"] for row in main] == ["float32", "int8 (53 of 54), float32 (1 of 54)"]
+    assert (main[1]["vs baseline"], main[1]["agreement %"]) == ("6.10x ± 0.15", "99.99")
+    assert latency[1] == {
+        "backend": "onnxruntime",
         "precision": "int8",
         "batch": "1",
         "p90 ms": "0.440",
-        "compute": "0.390 [0.337–0.451]",
+        "inference only ms": "0.390 ± 0.061",
     }
-    assert (worth[0]["top-1 %"], worth[0]["drop"], worth[0]["eval/s"]) == ("93.61 [93.1–94.1]", "0.00", "1,480")
-    assert (worth[1]["drop"], worth[1]["same %"]) == ("0.12 [-0.05, 0.29]", "99.99")
-    assert (cost[0]["ran"], cost[0]["load s"], cost[0]["peak MB"]) == ("float32", "2.25", "312")
-    assert cost[1]["ran"] == "int8 (53 of 54), float32 (1 of 54)"
+    assert (accuracy[0]["top-1 %"], accuracy[0]["change pp"], accuracy[0]["evaluated/s"]) == (
+        "93.61 ± 0.50",
+        "0.00",
+        "1,480",
+    )
+    assert (accuracy[1]["change pp"], accuracy[1]["agreement %"]) == ("-0.12 ± 0.17", "99.99")
+    assert (cost[0]["load s"], cost[0]["peak MB"]) == ("2.25", "312")
 
 
-@pytest.mark.parametrize("columns", ["80", "100"])
-def test_a_terminals_table_fits_it(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
-    monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("TERM", "dumb")
-    file = Terminal()
-    print_document(run_document(ROWS), file)
-    assert max(map(len, file.getvalue().splitlines())) <= int(columns)
-    assert "0.410" in file.getvalue()
+@pytest.mark.parametrize(
+    ("columns", "shown", "left_out"),
+    [
+        (200, ["p99 ms", "images/s", "top-1 %", "change pp", "agreement %", "executed as"], ""),
+        (140, ["p99 ms", "images/s", "top-1 %", "change pp", "agreement %"], "executed as"),
+        (100, ["images/s", "top-1 %", "change pp"], "p99 ms, agreement %, executed as"),
+        (80, ["top-1 %"], "p99 ms, images/s, change pp, agreement %, executed as"),
+        (60, [], "p99 ms, images/s, top-1 %, change pp, agreement %, executed as"),
+    ],
+)
+def test_a_narrow_terminal_leaves_out_unimportant_columns(
+    monkeypatch: pytest.MonkeyPatch, columns: int, shown: list[str], left_out: str
+) -> None:
+    text = terminal_text(monkeypatch, run_document(ROWS), columns)
+    head = next(line for line in text.splitlines() if "backend" in line)
+    optional = ["p99 ms", "images/s", "top-1 %", "change pp", "agreement %", "executed as"]
+    assert [name for name in optional if name in head] == shown
+    said = " ".join(text.split())
+    assert (f"Left out at {columns} characters: {left_out}. -o DIR writes" in said) == bool(left_out)
+    assert max(map(len, text.splitlines())) <= max(columns, 63)
+
+
+def test_a_terminal_never_cuts_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = terminal_text(monkeypatch, run_document(ROWS), 30)
+    assert "0.410 ± 0.006  6.10x ± 0.15" in text
+    assert "> " in text
+
+
+def test_folded_tables_are_shown_on_request_alone() -> None:
+    brief, long = run_document(ROWS), run_document(ROWS, explain=True)
+    assert (brief.legend, long.legend) == ((), columns.meaning(ROWS))
+    assert "peak MB" not in as_text(brief)
+    assert "peak MB" in as_text(long)
+    assert len(as_text(brief).splitlines()) <= 20
 
 
 def test_untrained_weights_are_marked_in_every_title() -> None:
@@ -94,11 +138,11 @@ def test_untrained_weights_are_marked_in_every_title() -> None:
 
 
 def test_noise_is_labelled_and_has_no_accuracy_columns() -> None:
-    rows = [change(row, data="noise", top1=None, top5=None, images=64) for row in ROWS]
+    rows = [change(row, data="noise", top1=None, top5=None, top1_change=None, images=64) for row in ROWS]
     found = section(*rows)
     headings = {heading for table in found.all_of(Table) for heading in table.headings}
     assert ("noise" in found.title, "64 images" in found.title) == (True, True)
-    assert ("top-1 %" in headings, "same %" in headings) == (False, True)
+    assert ("top-1 %" in headings, "agreement %" in headings) == (False, True)
 
 
 def test_rows_that_are_not_ok_stand_with_their_reason() -> None:
@@ -153,7 +197,7 @@ def test_a_variant_is_named_once() -> None:
 
 
 def test_a_row_without_predictions_stands_in_no_accuracy_table() -> None:
-    nothing = dict.fromkeys(("images", "top1", "top5", "agreement", "drop", "evaluation"))
+    nothing = dict.fromkeys(("images", "top1", "top5", "agreement", "top1_change", "evaluation"))
     second = change(FASTER, batch=8, **nothing)
     assert [len(table.rows) for table in tables(section(*ROWS, second))] == [3, 3, 2, 3]
 
@@ -176,26 +220,26 @@ def test_the_instruction_sets_that_make_int8_fast_are_named() -> None:
 
 
 def test_a_gpus_rows_have_its_own_clock_and_its_state() -> None:
-    without = change(ON_A_GPU, cuda_graphs=False, p50=estimate(0.0008, (0.000405, 0.000416)), gpu=GpuUse(IDLE, BUSY))
+    without = change(ON_A_GPU, cuda_graphs=False, p50=estimate(0.0008, (0.000405, 0.001)), gpu=GpuUse(IDLE, BUSY))
     rows = (change(REFERENCE, cuda_graphs=True, device="cuda"), ON_A_GPU, without)
-    document = run_document(rows)
-    speed, spans, _, cost, gpu = (lines(table) for one in run.sections(rows[1:]) for table in tables(one))
-    assert [row["graphs"] for row in speed] == ["–", "off"]
-    assert [row["p50 ms"] for row in speed] == ["0.410 [0.405–0.416]", "0.800 [0.405–0.416]"]
-    assert spans[0]["device"] == "0.321"
-    assert cost[0]["ran"] == "float16"
-    assert [gpu[0][name] for name in ("MHz", "W", "held by", "GPU MB", "mJ/image")] == [
+    document = run_document(rows, explain=True)
+    main, latency, _, _, gpu = (lines(table) for one in run.sections(rows[1:]) for table in tables(one))
+    assert [row["graphs"] for row in main] == ["–", "off"]
+    assert [row["p50 ms"] for row in main] == ["0.410 ± 0.006", "0.800 ± 0.395"]
+    assert latency[0]["device ms"] == "0.321"
+    assert main[0]["executed as"] == "float16"
+    assert [gpu[0][name] for name in ("MHz", "W", "clock limit", "GPU MB", "mJ/image")] == [
         *("345→1,755", "76→695", "power cap, sync boost", "1,049", "12.30"),
     ]
     assert gpu[1]["mJ/image"] == "–"
     assert document.plain_width == GPU_WIDTH > PLAIN_WIDTH
-    assert any(line.startswith("compute ends by") for line in document.legend)
+    assert any(line.startswith("inference only ms ends by") for line in document.legend)
     assert max(map(len, as_text(document).splitlines())) <= GPU_WIDTH
 
 
 def test_a_processors_tables_say_nothing_of_a_gpu() -> None:
     headings = {heading for table in section(*ROWS).all_of(Table) for heading in table.headings}
-    assert not {"graphs", "device", "MHz", "GPU MB"} & headings
+    assert not {"graphs", "device ms", "MHz", "GPU MB"} & headings
     assert "graphs" not in as_text(run_document(ROWS))
 
 
@@ -204,10 +248,10 @@ def test_a_gpu_that_is_not_held_back_and_one_without_sensors() -> None:
     figures = change(ON_A_GPU, gpu=GpuUse(after=state, energy_per_image_j=0.0123))
     (line,) = lines(tables(section(figures))[-1])
     assert line == {
-        "runtime": "onnxruntime",
+        "backend": "onnxruntime",
         "precision": "fp16",
         "batch": "1",
-        "held by": "nothing",
+        "clock limit": "none",
         "mJ/image": "12.30",
     }
 
@@ -235,47 +279,90 @@ FULL = change(
     image_p50=estimate(0.0021),
     ratio=estimate(12.34, (12.01, 12.67)),
     roof=RoofInputs(41_000_000, 300_000, 4e11, 2e10),
-    flips=Flips(4, 6, 0.75, 9, 1, (0.00002, 0.0006)),
-    disturbances=(Reason("others-busy", "others used 0.93 of 2 processors while it was timed; up to 0.10 is quiet"),),
-    warnings=(Reason("latency-drifted", "the latency rose by 6 %"),),
+    changed_predictions=Flips(4, 6, 0.75, 9, 1, (0.00002, 0.0006)),
+    disturbances=(Reason("others-busy", "other processes used up to 8 % of the CPUs (limit 5 %)"),),
+    warnings=(Reason("latency-drifted", "latency drifted (+6.0 %)"),),
 )
 """Something in every column."""
 
 
 def test_every_column_of_a_processors_tables_fits() -> None:
-    assert max(map(len, as_text(run_document([REFERENCE, FULL, SKIPPED])).splitlines())) <= PLAIN_WIDTH
-    speed, spans, worth, _ = (lines(table)[1] for table in tables(section(REFERENCE, FULL, SKIPPED)))
-    assert list(speed.values())[3:] == [
-        *("12.3 [12.2–12.5]", "123", "2,430", "12.34 [12.01–12.67]", "faster", "!"),
+    document = run_document([REFERENCE, FULL, SKIPPED], explain=True)
+    assert max(map(len, as_text(document).splitlines())) <= PLAIN_WIDTH
+    main, latency, accuracy, _ = (lines(table)[1] for table in tables(section(REFERENCE, FULL, SKIPPED)))
+    assert list(main.values())[3:] == [
+        *("12.3 ± 0.2", "12.3x ± 0.4", "123", "2,430", "93.49", "-0.12 ± 0.17", "99.99"),
+        "int8 (53 of 54), float32 (1 of 54)",
     ]
-    assert list(spans.values())[3:] == ["0.440", "456", "0.390 [0.385–0.395]", "26", "2.10"]
-    assert (worth["flips"], worth["eval/s"]) == ("1+9", "5,210")
+    assert list(latency.values())[3:] == ["0.440", "456", "0.390 ± 0.005", "26", "2.10"]
+    assert (accuracy["changed"], accuracy["evaluated/s"]) == ("1 + 9", "5,210")
 
 
-def test_a_page_has_the_accuracy_beside_the_speed() -> None:
-    (main, *_) = section(REFERENCE, FULL, SKIPPED).all_of(Table)
-    assert main.headings[-4:] == ("verdict", "top-1 %", "drop", "!")
-    assert main.narrow().headings[-2:] == ("verdict", "!")
+def test_a_page_marks_the_fastest_and_shows_missing_rows() -> None:
+    (main, *_) = section(REFERENCE, FASTER, SKIPPED).all_of(Table)
     assert [row.state for row in main.rows] == ["", "best", "missing"]
-    assert [row.attributes["runtime"] for row in main.rows] == ["pytorch", "onnxruntime", "openvino"]
-    assert main.rows[1].attributes["words"].split() == ["onnxruntime", "int8", "1", "faster", "!"]
+    assert [row.attributes["backend"] for row in main.rows] == ["pytorch", "onnxruntime", "openvino"]
+    assert main.rows[1].attributes["words"].startswith("onnxruntime int8 1")
+    assert main.cells[2][4] == "skipped"
+
+
+def test_a_ratio_without_significance_is_marked_and_explained() -> None:
+    alike = change(FASTER, ratio=estimate(1.01, (0.98, 1.04)), verdict=NO_DIFFERENCE)
+    noisy = change(FASTER, ratio=estimate(1.01, (0.3, 3.4)), verdict=NO_DIFFERENCE)
+    found = section(REFERENCE, alike)
+    assert lines(tables(found)[0])[1]["vs baseline"] == "1.01x ± 0.03 n.s."
+    assert any("n.s.: no significant difference." in one.text for one in found.all_of(Sentence))
+    found = section(REFERENCE, noisy)
+    assert lines(tables(found)[0])[1]["vs baseline"] == "1.01x too noisy"
+    assert any("too noisy: " in one.text and "n.s." not in one.text for one in found.all_of(Sentence))
+
+
+def test_a_warning_is_given_once_for_all_rows() -> None:
+    drifts = [
+        change(FASTER, batch=batch, warnings=(Reason("latency-drifted", f"latency drifted (+{batch}.0 %)"),))
+        for batch in (1, 2, 3, 4, 5)
+    ]
+    alike = [change(one, warnings=(Reason("odd", "odd"),)) for one in drifts[:2]]
+    (drifted,) = remarks(section(REFERENCE, *drifts), "warning")
+    assert drifted == (
+        "5 of 6 rows: latency drifted: onnxruntime int8, batch 1 (+1.0 %); onnxruntime int8, batch 2 (+2.0 %); "
+        "onnxruntime int8, batch 3 (+3.0 %); and 2 more rows"
+    )
+    assert remarks(section(*alike), "warning") == ["onnxruntime int8, batch 1; onnxruntime int8, batch 2: odd"]
+    assert remarks(section(drifts[0]), "warning") == ["onnxruntime int8, batch 1: latency drifted (+1.0 %)"]
+
+
+def test_a_cause_has_one_line_with_its_worst_figure() -> None:
+    busy = [
+        change_facts(
+            FASTER.result,
+            batch=batch,
+            samples=tuple(
+                replace(one, conditions=replace(QUIET, foreign_cores=cores, pressure_share=0.9, mhz=(3000.0, 2000.0)))
+                for one in FASTER.result.samples
+            ),
+        )
+        for batch, cores in ((1, 0.5), (2, 1.6))
+    ]
+    assert remarks(section(REFERENCE, *map(Figures, busy)), "warning") == [
+        "2 of 3 rows: other processes used up to 80 % of the CPUs (limit 5 %)",
+        "2 of 3 rows: the CPU's frequency went from 3,000 to 2,000 MHz (limit: a change of 5 %)",
+    ]
 
 
 def test_warnings_and_disturbances_stand_beneath() -> None:
     found = section(REFERENCE, FULL)
     disturbed, warning = (one for one in found.all_of(Remark) if one.kind == "warning")
-    assert disturbed.code == "machine-disturbed"
     assert FULL.disturbances is not None
-    assert disturbed.text.endswith(str(FULL.disturbances[0]))
-    assert (warning.code, warning.text.endswith("6 %")) == ("latency-drifted", True)
-    assert "!" not in tables(section(REFERENCE, FASTER))[0].headings
+    assert (disturbed.code, disturbed.text) == ("others-busy", f"1 of 2 rows: {FULL.disturbances[0]}")
+    assert (warning.code, warning.text.endswith("(+6.0 %)")) == ("latency-drifted", True)
 
 
 def test_the_headline_stands_over_the_table() -> None:
     first, second, *_ = section(*ROWS).blocks
     assert isinstance(first, Sentence)
     assert first.role == "headline"
-    assert first.text.startswith("Batch 1: onnxruntime int8 ")
+    assert first.text.startswith("ResNet-20: ONNX Runtime int8 is ")
     assert isinstance(second, Table)
 
 
@@ -285,27 +372,24 @@ def test_rows_of_other_machines_stand_apart() -> None:
 
 
 def test_rows_of_load_shapes_stand_in_no_latency_table() -> None:
-    found = section(REFERENCE, change(FASTER, load=LoadResult("closed", (0.1,), (0.1,), 10.0)))
+    found = section(REFERENCE, change(FASTER, load=LoadResult("single-stream", (0.1,), (0.1,), 10.0)))
     assert {len(table.rows) for table in found.all_of(Table)} == {1}
 
 
 def test_only_measured_rows_are_plotted() -> None:
-    assert section(*ROWS).all_of(RunPlots) == (RunPlots((REFERENCE, FASTER)),)
+    assert section(*ROWS).all_of(RunPlots) == (RunPlots((REFERENCE, FASTER), (FASTER,)),)
 
 
-def test_whether_the_machine_was_quiet_is_said_of_all_rows() -> None:
-    quiet, unseen = change(FASTER, disturbances=()), change(FASTER, disturbances=None)
-    steal, pressure = Reason("time-stolen", "steal"), Reason("system-waited", "pressure")
-    first, second = (change(FASTER, disturbances=lines) for lines in ((steal, pressure), (steal,)))
-
-    def said(*rows: Figures) -> tuple[str, str, list[str]]:
-        (remark,) = run.quiet(rows)
-        return remark.kind, remark.code, [part for part in remark.text.split() if part.isdigit()]
-
-    assert said(quiet, SKIPPED) == ("note", "run-quiet", ["1", "1"])
-    assert said(quiet, unseen) == ("note", "run-quiet", ["1", "2", "1", "2"])
-    assert said(unseen) == ("note", "run-unwatched", ["1", "1"])
-    assert said(quiet, first, second) == ("warning", "run-disturbed", ["2", "3"])
-    assert "steal, and more" in next(run.quiet([quiet, first, second])).text
-    assert list(run.quiet([SKIPPED])) == list(run.quiet([])) == []
-    assert run_document([quiet]).summary == Summary(tuple(run.quiet([quiet])))
+@pytest.mark.parametrize(
+    ("reason", "kind", "code"),
+    [
+        (None, "note", "run-valid"),
+        (Reason("machine-busy", "busy"), "warning", "run-invalid"),
+        (Reason("processes-too-few", "few"), "warning", "run-preliminary"),
+    ],
+)
+def test_the_verdict_on_the_run_is_the_last_line(reason: Reason | None, kind: str, code: str) -> None:
+    document = run_document([REFERENCE, change(FASTER, validity_reason=reason), SKIPPED])
+    assert summary(document) == [(kind, code)]
+    assert as_text(document).splitlines()[-1].startswith(code.removeprefix("run-").upper())
+    assert list(run.verdict([SKIPPED])) == list(run.verdict([])) == []

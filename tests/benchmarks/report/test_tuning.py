@@ -39,19 +39,19 @@ def test_the_table_is_plain_and_fits(tmp_path: Path, objective: Objective) -> No
     assert "\x1b" not in text
     assert max(map(len, [*text.splitlines(), *tuning.MEANING])) <= 100
     (section, *_) = document.sections
-    assert section.title.split(" · ")[-2:] == ["cpu, 1 or 2 or 4 threads", "fashion-mnist, 200 images"]
+    assert section.title.split(" · ")[-3:-1] == ["cpu, 1 or 2 or 4 threads", "fashion-mnist, 200 images"]
     best = [row for row in lines(section.all_of(Table)[0]) if row["verdict"].startswith("best")]
-    fastest = [(row["runtime"], row["precision"], row["threads"]) for row in best] == [("openvino", "int8", "1")]
+    fastest = [(row["backend"], row["precision"], row["threads"]) for row in best] == [("openvino", "int8", "1")]
     assert fastest == (objective == "latency")
     assert {line.split(": ", 1)[1] for line in remarks(section, "failure")} == {"skipped: no"}
     notes = remarks(section, "note")
-    reference = next(line for line in notes if line.startswith("reference:"))
-    assert all(part in reference for part in ("pytorch fp32, 4 threads, batch 1", "9.00 ms", "90.00%"))
-    (bound,) = (line for line in notes if line.startswith("bound:"))
-    assert ("10.00 points" in bound, "200 images" in bound) == (True, True)
+    reference = next(line for line in notes if line.startswith("baseline:"))
+    assert all(part in reference for part in ("pytorch fp32, 4 threads, batch 1", "9.00 ms", "90.00 %"))
+    (bound,) = (line for line in notes if line.startswith("accuracy limit:"))
+    assert ("10.00 pp" in bound, "200 images" in bound) == (True, True)
 
 
-def test_marks_name_best_ties_front_and_what_is_beyond(tmp_path: Path) -> None:
+def test_marks_name_best_alike_pareto_optimal_and_rejected(tmp_path: Path) -> None:
     bench = ScriptedHarness(
         {
             **{(runtime, "int8", 4, 1): 1.0 for runtime in TRIED},
@@ -65,9 +65,9 @@ def test_marks_name_best_ties_front_and_what_is_beyond(tmp_path: Path) -> None:
     document = tuning_document(searched(bench, of, TuningGoal(max_drop=0.01)))
     (table,) = document.sections[0].all_of(Table)
     marks = {tuple(cells[:3]): cells[-1] for cells in table.cells}
-    assert marks["openvino", "fp32", "1"] == "best *"
-    assert marks["openvino", "fp32", "4"] == marks["onnxruntime", "fp32", "4"] == "tie *"
-    assert marks["onnxruntime", "int8", "4"] == "beyond *"
+    assert marks["openvino", "fp32", "1"] == "best, Pareto-optimal"
+    assert marks["openvino", "fp32", "4"] == marks["onnxruntime", "fp32", "4"] == "n.s., Pareto-optimal"
+    assert marks["onnxruntime", "int8", "4"] == "rejected, Pareto-optimal"
     assert marks["onnxruntime", "fp32", "1"] == ""
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from benchmarks.accuracy import packing
 from benchmarks.accuracy.predictions import Predictions
 from benchmarks.analysis.figures import Figures
+from benchmarks.records.plan import ShapeName
 from benchmarks.records.result import RoofInputs
 from benchmarks.records.samples import LoadResult
 from runtimes.errors import Reason
@@ -77,13 +78,13 @@ DISTURBED = change(
 )
 
 
-def stalled(shape: str, count: int = 12_000) -> Figures:
-    """A load in which each 500th call takes 200 ms; an open one answers what came meanwhile late."""
+def stalled(shape: ShapeName, count: int = 12_000) -> Figures:
+    """A load in which each 500th call takes 200 ms; a server answers what came meanwhile late."""
     random = np.random.default_rng(3)
     services = 0.004 * random.lognormal(sigma=0.05, size=count)
     services[499::500] = 0.2
     responses = services
-    if shape == "open":
+    if shape == "server":
         ends, free = np.empty(count), 0.0
         intended = np.arange(count) / 120
         for i in range(count):
@@ -91,12 +92,11 @@ def stalled(shape: str, count: int = 12_000) -> Figures:
             ends[i] = free
         responses = ends - intended
     load = LoadResult(
-        shape="open" if shape == "open" else "closed",
+        shape=shape,
         services_s=tuple(map(float, services)),
         responses_s=tuple(map(float, responses)),
-        achieved_per_s=120.0 if shape == "open" else count / float(services.sum()),
-        arrivals="fixed" if shape == "open" else None,
-        rate_per_s=120.0 if shape == "open" else None,
+        achieved_per_s=120.0 if shape == "server" else count / float(services.sum()),
+        rate_per_s=120.0 if shape == "server" else None,
     )
     return change(EMPTY, load=load, disturbances=(), warnings=())
 
@@ -128,5 +128,5 @@ COLD = change(
     ),
 )
 
-LOADS: tuple[Figures, ...] = (stalled("closed"), stalled("open"), *map(clients, (1, 2, 4)), COLD)
+LOADS: tuple[Figures, ...] = (stalled("single-stream"), stalled("server"), *map(clients, (1, 2, 4)), COLD)
 EVERYTHING: tuple[Figures, ...] = (COMPARED[0], DISTURBED, *COMPARED[2:], *LOADS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 VOID = {"meta", "link", "input"}
+CELLS = {"td", "th"}
 
 
 class Reader(HTMLParser):
@@ -18,12 +19,15 @@ class Reader(HTMLParser):
         self.ids: list[str] = []
         self.addresses: list[str] = []
         self.kinds: list[str] = []
+        self.cells: list[str] = []
         self.feed(text)
         assert self.open == []
         assert len(self.ids) == len(set(self.ids))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        if tag in CELLS:
+            self.cells.append("")
         if tag not in VOID:
             self.open.append(tag)
         self._note(attributes)
@@ -46,3 +50,5 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
+        if CELLS & set(self.open):
+            self.cells[-1] += data

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.benchmarks.report_html import browser
+from tests.benchmarks.report_html import browser, hostile
 from tests.benchmarks.report_html.browser import run
 from tests.benchmarks.report_html.measured import COMPARED, LOADS
 from tests.benchmarks.report_html.pages import page_of
@@ -108,7 +108,7 @@ def test_the_keyboard_sorts_too(driver: WebDriver, show: Callable[..., None], se
     before = column(driver, 0)
     press(driver, key, 0)
     assert column(driver, 0) == sorted(before) != before
-    assert run(driver, "document.activeElement.textContent") == "runtime"
+    assert run(driver, "document.activeElement.textContent") == "backend"
 
 
 def test_thousands_and_three_digits_sort_as_numbers(driver: WebDriver, show: Callable[..., None], served: str) -> None:
@@ -133,17 +133,17 @@ def choose(driver: WebDriver, name: str, value: str) -> None:
 def test_filters_choose_rows_in_all_tables(driver: WebDriver, show: Callable[..., None], served: str) -> None:
     show(served)
     assert counts(driver) == [17, 17]
-    choose(driver, "runtime", "openvino")
+    choose(driver, "backend", "openvino")
     assert set(column(driver, 0)) == {"openvino"}
     assert counts(driver) == [4, 17]
     choose(driver, "precision", "int8")
     assert set(column(driver, 1)) == {"int8"}
-    choose(driver, "runtime", "")
+    choose(driver, "backend", "")
     choose(driver, "words", "ONNX int")
     assert column(driver, 0) == ["onnxruntime", "onnxruntime"]
     assert counts(driver) == [2, 17]
     others = run(
-        driver, "[...document.querySelectorAll('details tr[data-runtime]:not([hidden])')].map(e => e.textContent)"
+        driver, "[...document.querySelectorAll('details tr[data-backend]:not([hidden])')].map(e => e.textContent)"
     )
     assert len(others) >= 2
     assert all(words.startswith("onnxruntimeint8") for words in others)
@@ -166,12 +166,12 @@ def test_filters_choose_among_loads(driver: WebDriver, show: Callable[..., None]
     place.write_text(page_of((*LOADS, *others), "loads"), encoding="utf-8")
     show(place.as_uri())
     assert counts(driver) == [8, 8]
-    choose(driver, "runtime", "openvino")
+    choose(driver, "backend", "openvino")
     assert counts(driver) == [2, 8]
-    choose(driver, "words", "CLOSED")
+    choose(driver, "words", "SINGLESTREAM")
     assert counts(driver) == [1, 8]
     shown = "[...document.querySelectorAll('tbody tr:not([hidden])')].map(row => row.cells[0].textContent)"
-    assert run(driver, shown) == ["closed"]
+    assert run(driver, shown) == ["SingleStream"]
 
 
 def colours(driver: WebDriver) -> list[str]:
@@ -202,7 +202,13 @@ def test_text_stands_out_from_what_is_behind_it(
     driver: WebDriver, show: Callable[..., None], served: str, scheme: str
 ) -> None:
     show(served, scheme=scheme)
-    for selector, least in (("body", 7), (".sub", 4.5), ("figcaption", 4.5), ("li.warning", 4.5), (".headline", 7)):
+    for selector, least in (
+        ("body", 7),
+        (".sub", 4.5),
+        ("figcaption", 4.5),
+        (".badge.warnings", 4.5),
+        (".headline", 7),
+    ):
         style = f"getComputedStyle(document.querySelector('{selector}'))"
         behind = run(driver, f"{style}.backgroundColor")
         if behind == "rgba(0, 0, 0, 0)":
@@ -248,6 +254,96 @@ def test_without_scripts_everything_can_be_read(
 def test_the_comparison_is_seen_whole_on_a_desk(driver: WebDriver, show: Callable[..., None], served: str) -> None:
     show(served)
     assert run(driver, f"{MAIN}.parentElement.scrollWidth - {MAIN}.parentElement.clientWidth") == 0
+
+
+def test_on_a_telephone_the_ratio_is_seen_without_scrolling(
+    driver: WebDriver, show: Callable[..., None], served: str
+) -> None:
+    show(served, browser.PHONE)
+    number = heading(driver, "vs baseline")
+    cells = f"[...{MAIN}.rows].map(row => row.cells[{number}].getBoundingClientRect())"
+    assert run(driver, f"Math.max(...{cells}.map(box => box.right))") <= browser.PHONE
+    assert run(driver, f"Math.min(...{cells}.map(box => box.width))") > 40
+    assert run(driver, f"{MAIN}.parentElement.scrollWidth - {MAIN}.parentElement.clientWidth") == 0
+    stacked = f"getComputedStyle({MAIN}.tBodies[0].rows[0].cells[0], '::after').content"
+    assert run(driver, stacked) == '"fp32, batch 1"'
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_telephone_shows_all_columns_when_it_is_asked(
+    driver: WebDriver, show: Callable[..., None], served: str, scripts: bool
+) -> None:
+    show(served, browser.PHONE, scripts=scripts)
+    hidden = f"[...{MAIN}.tHead.rows[0].cells].filter(cell => cell.getBoundingClientRect().width === 0).length"
+    assert run(driver, hidden) > 3
+    run(driver, f"{MAIN}.closest('.table').querySelector('.all input').click()")
+    assert run(driver, hidden) == 0
+    show(served)
+    assert run(driver, hidden) == 0
+    assert run(driver, "document.querySelector('.all').getBoundingClientRect().height") == 0
+
+
+def test_filters_choose_among_bars_too(driver: WebDriver, show: Callable[..., None], served: str) -> None:
+    show(served)
+    choose(driver, "backend", "openvino")
+    names = "[...document.querySelectorAll('.bars li:not([hidden]) .name')].map(e => e.textContent)"
+    assert set(run(driver, names)) == {"openvino fp32", "openvino int8"}
+
+
+def test_the_answer_and_the_bars_are_on_the_first_screen(
+    driver: WebDriver, show: Callable[..., None], served: str
+) -> None:
+    show(served)
+    bottom = "document.querySelector('{}').getBoundingClientRect().bottom"
+    assert run(driver, bottom.format("h1")) < run(driver, bottom.format(".charts")) < 900
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_folds_are_open_on_paper(driver: WebDriver, show: Callable[..., None], served: str, scripts: bool) -> None:
+    show(served, scripts=scripts)
+    content = "[...document.querySelectorAll('details')].map(e => getComputedStyle(e, '::details-content'))"
+    visibility = f"{content}.map(style => style.contentVisibility)"
+    assert set(run(driver, visibility)) == {"hidden"}
+    browser.command(driver, "Emulation.setEmulatedMedia", media="print")
+    assert set(run(driver, visibility)) == {"visible"}
+    browser.command(driver, "Emulation.setEmulatedMedia", media="")
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    place = tmp_path_factory.mktemp("attacked")
+    text = page_of(hostile.hostile_results(), hostile.ATTACK, findings=hostile.hostile_findings())
+    (place / "report.html").write_text(text, encoding="utf-8")
+    with browser.serving(place) as address:
+        yield f"{address}/report.html"
+
+
+@pytest.mark.parametrize("width", [browser.WIDE, browser.PHONE])
+def test_hostile_text_is_neither_executed_nor_breaks_the_page(
+    driver: WebDriver, show: Callable[..., None], attacked: str, width: int
+) -> None:
+    show(attacked, width)
+    assert browser.complaints(driver) == []
+    assert run(driver, "window.attacked") is None
+    assert run(driver, "document.scripts.length") == 1
+    assert run(driver, "document.querySelectorAll('img, iframe, object, [onerror], [href^=javascript]').length") == 0
+    assert run(driver, "performance.getEntriesByType('resource').map(entry => entry.name)") == []
+    assert run(driver, "/[\\u0000-\\u0008\\u001b\\u202a-\\u202e]/.test(document.documentElement.outerHTML)") is False
+    run(driver, "document.querySelectorAll('details').forEach(one => { one.open = true })")
+    assert run(driver, "document.documentElement.scrollWidth") == width
+    assert run(driver, "document.querySelector('#theme').getBoundingClientRect().right") <= width
+    assert run(driver, "Math.max(...[...document.querySelectorAll('td, th')].map(e => e.offsetHeight))") < 400
+    assert run(driver, "document.body.textContent.includes('window.attacked = 1')") is True
+
+
+def test_an_attack_that_is_not_escaped_is_noticed(driver: WebDriver, show: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "open.html").write_text(
+        f'<p title="{hostile.ATTACK.replace("alert", "console.error")}">', encoding="utf-8"
+    )
+    show((tmp_path / "open.html").as_uri())
+    assert run(driver, "window.attacked") == 1
+    assert run(driver, "document.querySelectorAll('img, [href^=javascript]').length") == 2
+    assert len(browser.complaints(driver)) >= 1
 
 
 def test_paper_has_no_buttons(driver: WebDriver, show: Callable[..., None], served: str) -> None:

@@ -42,26 +42,28 @@ def test_findings_alone_are_a_page_with_nothing_of_rows(page: str) -> None:
     words = set(read.texts)
     assert not {"Environment", "Reproduce"} & words
     assert not [text for text in read.texts if "no rows" in text]
-    assert {f"{FOUND[0].provenance.time[:10]} · {FOUND[0].provenance.machine}"} <= words
+    assert {f"the paper · {FOUND[0].provenance.time[:10]} · {FOUND[0].provenance.machine}"} <= words
+    assert re.findall("<h1>(.*?)</h1>", page) == ["2 of 3 claims reproduced, 1 inconclusive, in 2 experiments"]
+    assert re.findall("<h2>(.*?)</h2>", page) == [headline(one) for one in FOUND]
 
 
 def test_all_that_there_is_of_an_experiment_is_shown(page: str) -> None:
-    words = set(Reader(page).texts)
+    read = Reader(page)
+    words = {*read.texts, *read.cells}
     found = FOUND[0]
     assert {found.title, headline(found)} <= words
     assert {text for check in found.checks for text in (check.said, check.source, check.found)} <= words
     assert {cell for table in found.tables for row in table.rows for cell in row} <= words
     assert {*found.notes, found.provenance.command, *dict(rests_on(found.provenance)).values()} <= words
     assert {caption(panel) for panel in found.panels} <= words
-    assert page.count('<td class="theirs">') == 4
-    assert '<p class="headline" data-outcome="undecided">' in page
+    assert re.findall(r'<span class="badge" data-outcome="(\w+)"', page) == [*["reproduced"] * 3, *["inconclusive"] * 2]
 
 
 def test_findings_stand_behind_all_that_is_said_of_rows() -> None:
     text = page_of((REFERENCE, FASTER), "both", findings=FOUND[1:])
     read = Reader(text)
     assert read.kinds[-2:] == ["responses", "responses"]
-    assert text.index("<h2>Reproduce</h2>") < text.index('<section id="s1">')
+    assert text.index('<section id="s1">') < text.index("<summary>Reproduce</summary>")
     assert {"s0", "s1"} <= set(read.ids)
     assert read.tags.count("nav") == 1
     assert "nav" not in Reader(page_of((), "one", findings=FOUND[1:])).tags
@@ -144,8 +146,8 @@ def test_it_opens_without_a_complaint_and_fits(
     assert len(boxes) == 4
     assert all(box["width"] > 250 and box["height"] > 150 for box in boxes)
     assert run(driver, "document.documentElement.scrollWidth") == width
-    claims = "document.querySelector('table.sentences')"
-    assert run(driver, f"{claims}.scrollWidth - {claims}.parentElement.clientWidth") <= 0  # read without scrolling
+    claims = "[...document.querySelectorAll('.claims')]"
+    assert run(driver, f"{claims}.map(e => e.scrollWidth - e.clientWidth)") == [0, 0]  # read without scrolling
 
 
 @pytest.mark.parametrize("width", [browser.WIDE, browser.PHONE])
@@ -181,7 +183,7 @@ def colours(driver: WebDriver) -> list[str]:
     return [
         run(driver, "getComputedStyle(document.querySelector('figure svg text')).fill"),
         *(run(driver, f"getComputedStyle({line.format(number)}).stroke") for number in (1, 2)),
-        run(driver, "getComputedStyle(document.querySelector('th[data-outcome=confirmed]')).color"),
+        run(driver, "getComputedStyle(document.querySelector('[data-outcome=reproduced]')).color"),
     ]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.stats import comparison as statistics
 from benchmarks.stats import intervals, trend
-from benchmarks.stats.comparison import LatencyComparison
+from benchmarks.stats.comparison import NO_DIFFERENCE, LatencyComparison
 from benchmarks.stats.intervals import Processes
 from runtimes.errors import UsageError
 from scripts.figures.noise import NOISES, USUAL, Design, simulate
@@ -145,7 +145,7 @@ def test_paired_ratios_are_free_of_the_machines_drift() -> None:
     found = statistics.compare_paired(reference, other)
     assert (found.verdict, found.units) == ("faster", "processes")
     assert (found.ratio, *found.interval) == pytest.approx((1.25, 1.25, 1.25))
-    assert statistics.compare_unpaired(reference, other).verdict == "tie"
+    assert statistics.compare_unpaired(reference, other).verdict == NO_DIFFERENCE
     assert statistics.compare_paired(other, reference).verdict == "slower"
 
 
@@ -184,7 +184,14 @@ def test_processes_that_agree_by_luck_are_not_narrower() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gap", "verdict"), [(1.0, "tie"), (1.009, "tie"), (1 / 1.009, "tie"), (1.011, "faster"), (1 / 1.011, "slower")]
+    ("gap", "verdict"),
+    [
+        (1.0, NO_DIFFERENCE),
+        (1.009, NO_DIFFERENCE),
+        (1 / 1.009, NO_DIFFERENCE),
+        (1.011, "faster"),
+        (1 / 1.011, "slower"),
+    ],
 )
 def test_less_than_a_percent_is_a_tie_whatever_the_interval(gap: float, verdict: str) -> None:
     assert statistics.compare_paired(steady(*[gap] * 5), steady(*[1.0] * 5)).verdict == verdict
@@ -193,7 +200,7 @@ def test_less_than_a_percent_is_a_tie_whatever_the_interval(gap: float, verdict:
 
 @pytest.mark.parametrize(("rounds", "units"), [(10, "rounds"), (4, "samples"), (1, "samples")])
 def test_one_process_needs_a_larger_difference(rounds: int, units: str) -> None:
-    for gap, verdict in ((1.04, "tie"), (1.06, "faster"), (1 / 1.06, "slower")):
+    for gap, verdict in ((1.04, NO_DIFFERENCE), (1.06, "faster"), (1 / 1.06, "slower")):
         found = statistics.compare_paired(steady(gap, rounds=rounds), steady(1.0, rounds=rounds))
         assert found.verdict == verdict
         assert found.units == units
@@ -209,7 +216,7 @@ def test_what_one_side_alone_has_is_left_out() -> None:
     found = statistics.compare_paired(longer, other)
     assert found.units == "processes"
     assert found.ratio == pytest.approx(1.1)
-    with pytest.raises(UsageError, match="no round in which both"):
+    with pytest.raises(UsageError, match="no round with samples of both sides"):
         statistics.compare_paired([[[1.0], []]], [[[], [1.0]]])
     with pytest.raises(UsageError, match="no samples"):
         statistics.compare_unpaired([[[1.0]]], [[[]]])
@@ -217,7 +224,9 @@ def test_what_one_side_alone_has_is_left_out() -> None:
 
 def test_a_duration_of_nothing_counts_as_a_nanosecond() -> None:
     assert statistics.compare_paired(steady(2e-9, 2e-9), steady(0.0, 0.0)).ratio == pytest.approx(2.0)
-    assert statistics.compare_unpaired(steady(0.0), steady(0.0)) == LatencyComparison(1.0, (1.0, 1.0), "tie", "samples")
+    assert statistics.compare_unpaired(steady(0.0), steady(0.0)) == LatencyComparison(
+        1.0, (1.0, 1.0), NO_DIFFERENCE, "samples"
+    )
 
 
 def test_another_quantile_is_of_all_rounds_of_a_sitting() -> None:
@@ -251,7 +260,7 @@ def test_a_run_of_one_process_is_lent_the_other_runs_spread() -> None:
 
 
 def test_two_runs_of_the_same_tie_and_ten_percent_are_found() -> None:
-    tally = {"tie": 0, "found": 0}
+    tally = {NO_DIFFERENCE: 0, "found": 0}
     noise = replace(USUAL, drift=0.0, step=0.0)
     for seed in range(30):
         reference, (same, _), (_, faster) = (
@@ -260,9 +269,9 @@ def test_two_runs_of_the_same_tie_and_ten_percent_are_found() -> None:
             simulate(0.0, noise, seed=2000 + seed),
         )
         faster = [[np.asarray(samples) / 1.1 for samples in rounds] for rounds in faster]
-        tally["tie"] += statistics.compare_unpaired(reference, same, seed).verdict == "tie"
+        tally[NO_DIFFERENCE] += statistics.compare_unpaired(reference, same, seed).verdict == NO_DIFFERENCE
         tally["found"] += statistics.compare_unpaired(reference, faster, seed).verdict == "faster"
-    assert tally["tie"] >= 29
+    assert tally[NO_DIFFERENCE] >= 29
     assert tally["found"] >= 29
 
 

@@ -104,7 +104,7 @@ def test_each_trial_says_how_many_are_still_to_come(tmp_path: Path) -> None:
     harness = ScriptedHarness({("onnxruntime", "fp32", 4, 1): -1.0}, {"int8": 0.02})
     of = subject(tmp_path, typed(tmp_path, "fp32"), typed(tmp_path, "int8"))
     searched(harness, of, TuningGoal(max_drop=0.01))
-    assert harness.later == [12, 11, 8, 5, 4, 3, 2]
+    assert harness.later == [13, 12, 9, 6, 5, 4, 3]
 
 
 def test_throughput_tries_the_batches_before_fewer_threads(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_throughput_tries_the_batches_before_fewer_threads(tmp_path: Path) -> No
     )
     of, request = (
         subject(tmp_path, typed(tmp_path, "fp32")),
-        BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",)),
+        BenchmarkRequest(subjects=("resnet20",), backends=("onnxruntime",), baseline="pytorch"),
     )
     found = searched(bench, of, TuningGoal("throughput"), request)
     assert bench.asked == [
@@ -283,7 +283,9 @@ def test_the_command_prints_the_path_on_the_last_line(tmp_path: Path) -> None:
     assert p50 is not None
     assert tuning.p50_s == p50.value
     assert (result.asked.processes, result.asked.rounds, len(result.samples), result.roof) == (1, 2, 1, None)
-    assert done.stderr.rstrip("\n").split(" · ") == ["net.fake", "fake fp32", "batch 1", "1 thread"]
+    plan, configuration = done.stderr.splitlines()
+    assert plan.startswith("Plan: up to 1 configuration, 1 process each; about ")
+    assert configuration.split(" · ") == ["[1/1] fake fp32", "batch 1", "1 thread"]
     with runtimes.open(out) as runtime:
         assert runtime.description.threads == 1
     again = rbench("tune", artifact(tmp_path, TIMED), *QUICK, "-o", out)
@@ -316,7 +318,7 @@ def test_what_fails_in_the_finals_is_not_chosen(tmp_path: Path) -> None:
     milliseconds = {("onnxruntime", "fp32", 4, 1): 1.0, ("openvino", "fp32", 4, 1): 1.0}
     of = subject(tmp_path, typed(tmp_path, "fp32"))
     bench, findings = ScriptedHarness(milliseconds, {}), TuningResult(TuningGoal())
-    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED), findings)
+    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch"), findings)
     for result in bench.measure(search.one_by_one()):
         findings.results.append(result)
     bench.milliseconds = {**milliseconds, ("onnxruntime", "fp32", 4, 1): -1.0}
@@ -333,7 +335,7 @@ def test_what_fails_in_the_finals_is_not_chosen(tmp_path: Path) -> None:
 def test_what_leads_clearly_is_not_measured_again(tmp_path: Path) -> None:
     harness, of = ScriptedHarness({("openvino", "fp32", 2, 1): 1.0}, {}), subject(tmp_path, typed(tmp_path, "fp32"))
     findings = TuningResult(TuningGoal())
-    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED), findings)
+    search = TuningSearch(of, BenchmarkRequest(("resnet20",), backends=TRIED, baseline="pytorch"), findings)
     for result in harness.measure(search.trials()):
         findings.results.append(result)
     assert harness.together == []

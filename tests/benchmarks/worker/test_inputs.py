@@ -145,7 +145,7 @@ def test_constant_inputs_are_told() -> None:
     flat = np.full((1, 3, 8, 8), 0.5, np.float32)
     for other, count in ((noise(flat.shape, 0), 1), (flat + 1, 2)):
         (reason,) = oddities(feeds(flat, other))
-        assert (reason.code, reason.sentence.startswith(f"{count} of 2 ")) == ("inputs-flat", True)
+        assert (reason.code, f" {count} of 2 " in reason.sentence) == ("inputs-flat", True)
 
 
 def test_inputs_that_are_all_the_same_are_told() -> None:
@@ -159,7 +159,7 @@ def test_fewer_different_inputs_than_are_wanted_are_told() -> None:
     arrays = [noise((1, 8), seed) for seed in range(16)]
     assert oddities(feeds(*arrays), 16) == ()
     (reason,) = oddities(feeds(*arrays[:3]), 16)
-    assert (reason.code, reason.sentence[0], "16" in reason.sentence) == ("inputs-too-few", "3", True)
+    assert (reason.code, "only 3 " in reason.sentence, "16" in reason.sentence) == ("inputs-too-few", True, True)
     assert oddities(feeds(*(arrays[number % 3] for number in range(16))), 16) == (reason,)
     assert [same.code for same in oddities(feeds(*arrays[:1] * 2), 16)] == ["inputs-equal"]
 
@@ -301,7 +301,7 @@ def test_the_bundled_images_are_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "job", [replace(ONE, batch=2), replace(ONE, data=None), replace(ONE, load=ArrivalPlan("closed", 0.01))]
+    "job", [replace(ONE, batch=2), replace(ONE, data=None), replace(ONE, load=ArrivalPlan("single-stream", 0.01))]
 )
 def test_only_single_images_of_real_data_are_answered(job: Job, runtime: Runtime) -> None:
     assert make_encoded_call(job, runtime) is None

@@ -123,15 +123,15 @@ def test_the_report_says_of_a_stall_what_either_loop_would_hide() -> None:
     usual, stall, gap = 5 * TICK, 205 * TICK, 10 * TICK
     script = Scripted(stalling(usual, stall, 500))
     done = run_open_loop(script.work, plan_starts("fixed", 1 / gap, 10_000 * gap, 0, 10_000), script.time(), 1e9)
-    opened = LoadResult("open", done.services_s, done.responses_s, 102.0, "fixed", 102.4)
-    closed = LoadResult("closed", done.services_s, done.services_s, 180.0)
+    opened = LoadResult("server", done.services_s, done.responses_s, 102.0, 102.4)
+    closed = LoadResult("single-stream", done.services_s, done.services_s, 180.0)
     results = [loaded(load) for load in (closed, opened)]
     assert [figures.p999 and figures.p999.value for figures in results] == [stall, stall]
     assert [figures.p99 and figures.p99.value for figures in results] == [usual, pytest.approx(180 * TICK)]
     (section,) = sections(results)
     hidden, waited = (line.text for line in section.all_of(Sentence))
-    assert all(figure in hidden for figure in ("closed", "20 of 10,000", "200 ms", "4.88"))
-    assert all(figure in waited for figure in ("open, fixed", "20 of 10,000", "200 ms", "176 ms", "4.88"))
+    assert all(figure in hidden for figure in ("single-stream", "20 of 10,000", "200 ms", "4.88"))
+    assert all(figure in waited for figure in ("server", "20 of 10,000", "200 ms", "176 ms", "4.88"))
     (table,) = section.all_of(Table)
     assert list(table.headings[3:]) == [
         *("service ms", "p99", "p99.9"),
@@ -145,18 +145,18 @@ def test_the_report_says_of_a_stall_what_either_loop_would_hide() -> None:
 
 def test_a_quiet_load_has_nothing_to_tell() -> None:
     calls = (0.005,) * 2000
-    assert list(list_stalls(LoadResult("closed", calls, calls, 200.0))) == []
-    assert list(list_stalls(LoadResult("open", calls, calls, 100.0, "fixed", 100.0))) == []
-    assert list(check_load(LoadResult("open", calls, calls, 96.0, "fixed", 100.0))) == []
+    assert list(list_stalls(LoadResult("single-stream", calls, calls, 200.0))) == []
+    assert list(list_stalls(LoadResult("server", calls, calls, 100.0, 100.0))) == []
+    assert list(check_load(LoadResult("server", calls, calls, 96.0, 100.0))) == []
 
 
 def test_a_rate_that_cannot_be_kept_is_a_warning() -> None:
     calls = (0.005,) * 30
-    (missed,) = check_load(LoadResult("open", calls, calls, 94.0, "fixed", 100.0))
+    (missed,) = check_load(LoadResult("server", calls, calls, 94.0, 100.0))
     assert (missed.code, missed.sentence[:3], "94" in missed.sentence) == ("rate-not-reached", "100", True)
-    (waiting,) = check_load(LoadResult("open", calls, calls, 94.0, "fixed", 400.0, unanswered=970))
+    (waiting,) = check_load(LoadResult("server", calls, calls, 94.0, 400.0, unanswered=970))
     assert (waiting.code, waiting.sentence.startswith("970 of 1,000")) == ("requests-unanswered", True)
-    assert codes(LoadResult("closed", calls, calls, 94.0, settled=False)) == ["warm-up-not-settled"]
+    assert codes(LoadResult("single-stream", calls, calls, 94.0, settled=False)) == ["warm-up-not-settled"]
 
 
 def test_drifting_and_correlated_calls_are_warnings() -> None:
@@ -164,17 +164,17 @@ def test_drifting_and_correlated_calls_are_warnings() -> None:
     noise = np.exp(random.normal(scale=0.02, size=2000))
     steady = tuple(map(float, 0.005 * noise))
     drifting = tuple(map(float, 0.005 * noise * np.linspace(1, 1.2, 2000)))
-    assert list(check_load(LoadResult("closed", steady, steady, 200.0))) == []
+    assert list(check_load(LoadResult("single-stream", steady, steady, 200.0))) == []
     (drift,) = check_load(LoadResult("clients", drifting, drifting, 200.0, clients=2))
     assert (drift.code, "+1" in drift.sentence) == ("latency-drifted", True)
     assert list(check_load(LoadResult("cold", drifting, drifting, 200.0))) == []
     walk = np.convolve(random.normal(size=2019), np.ones(20), "valid")
     leaning = tuple(map(float, 0.005 * np.exp(0.005 * walk)))
-    (correlated,) = check_load(LoadResult("paced", leaning, leaning, 30.0, None, 30.0))
+    (correlated,) = check_load(LoadResult("fixed-rate", leaning, leaning, 30.0, 30.0))
     assert (correlated.code, "0.9" in correlated.sentence) == ("samples-correlated", True)
     assert list(check_load(LoadResult("clients", leaning, leaning, 30.0, clients=2))) == [], "they took turns"
     few = drifting[::60]
-    assert "latency-drifted" not in codes(LoadResult("closed", few, few, 200.0))
+    assert "latency-drifted" not in codes(LoadResult("single-stream", few, few, 200.0))
 
 
 BUSY = Conditions(
@@ -198,7 +198,7 @@ BUSY = Conditions(
 
 def test_a_load_busy_with_itself_is_not_disturbed() -> None:
     calls = (0.005,) * 10
-    alone = loaded(LoadResult("closed", calls, calls, 100.0, conditions=BUSY), threads=1)
+    alone = loaded(LoadResult("single-stream", calls, calls, 100.0, conditions=BUSY), threads=1)
     assert alone.disturbances is not None
     assert "threads-waited" in [reason.code for reason in alone.disturbances]
     crowd = loaded(LoadResult("clients", calls, calls, 100.0, clients=3, conditions=BUSY), threads=1)
@@ -207,13 +207,13 @@ def test_a_load_busy_with_itself_is_not_disturbed() -> None:
     assert loaded(robbed).disturbances
     (section,) = sections([alone, crowd])
     assert [row[-1] for row in section.all_of(Table)[0].cells] == ["!", "–"]
-    assert any(remark.startswith("closed: disturbed: ") for remark in remarks(section))
-    assert loaded(LoadResult("closed", calls, calls, 100.0)).disturbances is None
+    assert any(remark.startswith("single-stream: disturbed: ") for remark in remarks(section))
+    assert loaded(LoadResult("single-stream", calls, calls, 100.0)).disturbances is None
 
 
 def test_calls_as_short_as_the_clocks_cost_are_a_warning() -> None:
     calls = (1e-6,) * 10
-    assert "clock-too-coarse" in codes(LoadResult("closed", calls, calls, 1e6, conditions=BUSY))
+    assert "clock-too-coarse" in codes(LoadResult("single-stream", calls, calls, 1e6, conditions=BUSY))
 
 
 class Ticking:
@@ -306,10 +306,10 @@ def test_a_sweep_is_told_with_its_knee() -> None:
 @pytest.mark.parametrize(
     ("make", "code", "values"),
     [
-        (lambda: ArrivalPlan("closed", 0.0), "duration-not-positive", ("0.0",)),
-        (lambda: ArrivalPlan("open"), "shape-rate-not-positive", ("open", "None")),
-        (lambda: ArrivalPlan("paced", rate_per_s=math.inf), "shape-rate-not-positive", ("paced", "inf")),
-        (lambda: ArrivalPlan("closed", rate_per_s=5.0), "shape-without-rate", ("closed",)),
+        (lambda: ArrivalPlan("single-stream", 0.0), "duration-not-positive", ("0.0",)),
+        (lambda: ArrivalPlan("server"), "shape-rate-not-positive", ("server", "None")),
+        (lambda: ArrivalPlan("fixed-rate", rate_per_s=math.inf), "shape-rate-not-positive", ("fixed-rate", "inf")),
+        (lambda: ArrivalPlan("single-stream", rate_per_s=5.0), "shape-without-rate", ("single-stream",)),
         (lambda: ArrivalPlan("clients", clients=0), "count-not-positive", ("clients", "0")),
     ],
 )
@@ -319,9 +319,9 @@ def test_impossible_plans_are_refused(make: Callable[[], ArrivalPlan], code: str
 
 
 def test_plans_and_loads_pass_through_json(tmp_path: Path) -> None:
-    plan = ArrivalPlan("open", 0.5, "poisson", 100.0, seed=3)
+    plan = ArrivalPlan("server", 0.5, 100.0, seed=3)
     assert codec.loads(ArrivalPlan, codec.dumps(plan)) == plan
-    load = _loaded(tmp_path, ArrivalPlan("closed", 0.02))
+    load = _loaded(tmp_path, ArrivalPlan("single-stream", 0.02))
     assert codec.loads(LoadResult, codec.dumps(load)) == load
 
 
@@ -339,9 +339,9 @@ def _loaded(folder: Path, plan: ArrivalPlan, steps: list[str] | None = None) -> 
 @pytest.mark.parametrize(
     "plan",
     [
-        ArrivalPlan("closed", 0.05),
-        ArrivalPlan("open", 0.05, "poisson", 200.0),
-        ArrivalPlan("paced", 0.05, rate_per_s=100.0),
+        ArrivalPlan("single-stream", 0.05),
+        ArrivalPlan("server", 0.05, 200.0),
+        ArrivalPlan("fixed-rate", 0.05, rate_per_s=100.0),
         ArrivalPlan("clients", 0.05, clients=2),
         ArrivalPlan("batches", 0.05),
     ],
@@ -357,7 +357,6 @@ def test_each_shape_runs_on_a_real_runtime(plan: ArrivalPlan, tmp_path: Path) ->
     assert all(response >= service for service, response in zip(load.services_s, load.responses_s, strict=True))
     assert load.achieved_per_s > 0
     assert load.warmup_s
-    assert load.arrivals == ("poisson" if plan.shape == "open" else None)
     assert load.conditions is not None
     assert load.conditions.wall_s > 0
 
@@ -377,14 +376,14 @@ def test_a_load_under_which_the_answers_change_gives_no_number(tmp_path: Path, m
 
         monkeypatch.setattr(runtime, "infer", infer)
         with refuses(CheckFailedError, "output-changed", "'logits'"):
-            load_generator.run(runtime, FEEDS, ArrivalPlan("closed", 0.01), lambda _: None)
+            load_generator.run(runtime, FEEDS, ArrivalPlan("single-stream", 0.01), lambda _: None)
 
 
 @pytest.mark.parametrize(
     "plan",
     [
-        ArrivalPlan("closed", 60.0, max_requests=300),
-        ArrivalPlan("open", 60.0, rate_per_s=50_000.0, max_requests=300),
+        ArrivalPlan("single-stream", 60.0, max_requests=300),
+        ArrivalPlan("server", 60.0, rate_per_s=50_000.0, max_requests=300),
         ArrivalPlan("clients", 60.0, clients=2, max_requests=600),
     ],
     ids=lambda plan: plan.shape,

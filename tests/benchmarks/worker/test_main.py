@@ -143,7 +143,7 @@ def test_images_are_timed_to_their_labels(tmp_path: Path) -> None:
 
 
 def test_a_load_takes_the_place_of_turns(tmp_path: Path) -> None:
-    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, load=ArrivalPlan("closed", 0.01))
+    job = replace(JOB, artifact=str(artifact(tmp_path)), evaluate=False, load=ArrivalPlan("single-stream", 0.01))
     told = Told(job)
     *_, outcome = outcomes(job, tmp_path / "p.npz", told)
     assert (outcome.status, outcome.sitting, told.said) == ("ok", None, [])

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import os
-import pty
+import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.exporter.command_line import environment, python
 from tests.refusals import error_codes
+from tests.screens import watch
 
 RUN = """
 import sys
@@ -64,6 +64,10 @@ def test_an_end_has_its_code_and_one_line(body: str, exit_code: int, lines: list
     [
         ("raise click.UsageError('two\\nlines')", 2, "usage", ["two lines", "--help"]),
         ("raise click.ClickException('no')", 1, "command-failed", ["no"]),
+        ("raise click.NoSuchOption('--topp', possibilities=['--top'])", 2, "usage", ["'--topp' (did you mean --top?)"]),
+        ("raise click.NoSuchOption('--topp')", 2, "usage", ["'--topp' (", "--help)"]),
+        ("raise OSError(28, 'No space')", 6, "output-not-written", ["No space left on device", "df -h"]),
+        ("raise OSError(28, 'No space', 'a.txt')", 70, "internal", ["a.txt"]),
         ("raise MemoryError", 6, "out-of-memory", ["--batch"]),
         ("raise RuntimeError('DefaultCPUAllocator: full')", 6, "out-of-memory", ["--batch"]),
         ("raise ModuleNotFoundError(name='torch')", 5, "library-missing", ["torch", "'rexport[export]'"]),
@@ -144,31 +148,121 @@ print("the result")
 """
 
 
-def test_steps_show_on_a_terminal_alone(tmp_path: Path) -> None:
+COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+"""A sequence that sets the colour of letters or their ground; bold and dim are no colours."""
+
+
+LINE = re.compile(r"(starting|weighing the gold)  0:0\d")
+
+
+def test_steps_show_on_a_terminal_alone() -> None:
     result = python("-c", LISTEN)
     assert (result.stdout, result.stderr) == ("the result\n", "[bold]mind the gap\n")
-    main, other = pty.openpty()
-    with (tmp_path / "out").open("wb") as stdout:
-        child = subprocess.Popen(
-            [sys.executable, "-c", LISTEN], stdout=stdout, stderr=other, env=environment() | {"TERM": "xterm"}
-        )
-        os.close(other)
-        seen = b""
-        try:
-            while chunk := os.read(main, 4096):
-                seen += chunk
-        except OSError:  # how Linux ends a terminal
-            pass
-        assert child.wait(timeout=60) == 0
-    os.close(main)
-    assert b"weighing the gold" in seen
-    assert b"[bold]mind the gap" in seen
-    assert (tmp_path / "out").read_bytes() == b"the result\n"
+    session = watch([sys.executable, "-c", LISTEN])
+    assert session.code == 0
+    assert session.lines == ("[bold]mind the gap", "the result")
+    statuses = session.statuses()
+    assert statuses
+    assert [status for status in statuses if LINE.fullmatch(status) is None] == []
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"NO_COLOR": ""}])
+def test_the_status_line_has_no_colours_and_hides_no_cursor(variables: dict[str, str]) -> None:
+    session = watch([sys.executable, "-c", LISTEN], variables=variables)
+    assert b"weighing the gold" in session.raw
+    assert b"\x1b[?25l" not in session.raw
+    assert COLOUR.search(session.raw) is None
+
+
+def test_a_dumb_terminal_gets_plain_lines() -> None:
+    session = watch([sys.executable, "-c", LISTEN], variables={"TERM": "dumb"})
+    assert session.raw == b"[bold]mind the gap\r\nthe result\r\n"
+
+
+NOISE = """
+import os, sys, time, warnings
+from exporter.commands import terminal
+with terminal.reserve_stdout(), terminal.listening() as listener:
+    listener.step("weighing the gold")
+    time.sleep(0.3)
+    print("from Python")
+    print("a bar: 50%", end="\\r", file=sys.stderr)
+    warnings.warn("mind the library")
+    os.write(1, b"from native code\\n")
+    os.write(2, b"2026-01-01 [W:onnxruntime] mind the GPU\\n")
+    os.system("echo from a child >&2")
+    time.sleep(0.3)
+    listener.notice("mind the gap")
+print("the result")
+"""
+
+
+def test_libraries_write_nothing_to_the_terminal() -> None:
+    session = watch([sys.executable, "-c", NOISE])
+    assert session.lines == ("mind the gap", "the result")
+    assert [status for status in session.statuses() if LINE.fullmatch(status) is None] == []
+
+
+def test_debug_shows_libraries_and_no_status_line() -> None:
+    session = watch([sys.executable, "-c", NOISE, "--debug"])
+    written = " ".join(session.lines)
+    for words in ("from Python", "mind the library", "from native code", "mind the GPU", "from a child", "the result"):
+        assert words in written
+    assert b"weighing" not in session.raw
+
+
+CRASH = NOISE.replace("time.sleep(0.3)", "import ctypes; ctypes.string_at(0)", 1)
+
+
+def test_a_crash_in_native_code_leaves_its_traceback() -> None:
+    session = watch([sys.executable, "-c", CRASH])
+    assert session.code == -signal.SIGSEGV
+    assert "Segmentation fault" in " ".join(session.lines)
+
+
+@pytest.mark.parametrize(("end", "code", "last"), [("\x03", 130, "interrupted"), ("", 70, "error[internal]:")])
+def test_an_early_end_leaves_no_status_and_a_fresh_line(end: str, code: int, last: str) -> None:
+    body = """
+    with terminal.listening() as listener:
+        import time
+        listener.step("weighing the gold")
+        time.sleep(0.5)
+        listener.step("weighing it again")
+        time.sleep(60 if {waits} else 0.5)
+        raise ValueError("the scale broke")
+"""
+    typed: list[bool] = []
+
+    def act(frame: tuple[str, ...], master: int) -> None:
+        if end and not typed and "weighing it again" in frame[-1]:
+            typed.append(True)
+            os.write(master, end.encode())
+
+    program = RUN.format(body=body.strip().format(waits=bool(end)))
+    session = watch([sys.executable, "-c", program], 120, act=act)
+    assert session.code == code
+    assert session.lines[-1].startswith(last)
+    assert (session.hidden, session.column, len(session.lines)) == (False, 0, 1)
+
+
+def test_no_color_has_no_colours_and_a_file_no_escapes() -> None:
+    code = """
+import os, sys
+os.dup2(2, 1)
+from exporter.document.blocks import Document, Remark
+from exporter.document.terminal import print_document
+print_document(Document("gaps", (Remark("mind the gap", "warning"),)), sys.stdout)
+"""
+    for value, coloured in (("1", False), ("", True)):
+        seen = watch([sys.executable, "-c", code], variables={"NO_COLOR": value}).raw
+        assert b"mind the gap" in seen
+        assert (COLOUR.search(seen) is not None) == coloured
+    assert "\x1b" not in python("-c", code.replace("os.dup2(2, 1)", "")).stdout
 
 
 ANNOUNCE = """
     import logging
-    logging.getLogger("rexport").warning("100% by others")
+    logging.getLogger("rexport").warning("100% by others", extra={"code": "by-others"})
     logging.getLogger("rexport").info("building an engine")
     logging.getLogger("rexport").debug("a detail")
     logging.getLogger("another").info("of no concern")
@@ -179,7 +273,7 @@ ANNOUNCE = """
 def test_announcements_of_the_runtimes_are_notices() -> None:
     code, stdout, stderr = run_body(ANNOUNCE.strip())
     assert (code, stdout) == (0, "the result\n")
-    assert stderr.splitlines() == ["100% by others", "building an engine"]
+    assert stderr.splitlines() == ["warning[by-others]: 100% by others", "building an engine"]
 
 
 def test_an_announcement_without_a_reader_ends_nothing() -> None:

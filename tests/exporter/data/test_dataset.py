@@ -165,7 +165,7 @@ def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_leaving_early_ends_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefetch, "most_threads", lambda: 2)
+    monkeypatch.setattr(prefetch, "thread_limit", lambda: 2)
     batches = open_dataset(str(broken_set(tmp_path))).batches(PLAIN, 1)
     next(batches)
     assert [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
@@ -195,7 +195,25 @@ def test_pixels_are_the_batches_before_they_are_normalised(tmp_path: Path) -> No
 # Names and places
 
 
-@pytest.mark.parametrize("spec", ["imagenet", "fashion_mnist", "CIFAR10", ""])
+@pytest.mark.parametrize(
+    ("spec", "meant"), [("fashion_mnist", "fashion-mnist"), ("FashionMNIST", "fashion-mnist"), ("cifar-10", "cifar10")]
+)
+def test_the_nearest_data_set_is_suggested(spec: str, meant: str) -> None:
+    with refuses(UsageError, "dataset-unknown", spec, f"did you mean {meant}?"):
+        open_dataset(spec)
+
+
+def test_names_are_known_in_any_case_unless_a_folder_has_them(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("Fashion-MNIST", 1).name == "fashion-mnist"
+    with refuses(UsageError, "cifar10-not-bundled"):
+        open_dataset("CIFAR10")
+    (tmp_path / "Fashion-MNIST").mkdir()
+    with refuses(ArtifactError, "dataset-empty", "Fashion-MNIST"):
+        open_dataset("Fashion-MNIST")
+
+
+@pytest.mark.parametrize("spec", ["imagenet", ""])
 def test_unknown_names_are_refused_with_the_known_forms(spec: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     if spec:
@@ -214,7 +232,7 @@ def test_cifar10_needs_its_path(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["./nowhere", "/no/where", "nowhere.tar.gz", "cifar10:/no/where"])
 def test_missing_places_are_named(spec: str) -> None:
-    with refuses(ResourceError, "dataset-missing", spec.removeprefix("cifar10:")):
+    with refuses(ResourceError, "dataset-missing", Path(spec.removeprefix("cifar10:"))):
         open_dataset(spec)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from exporter.document.blocks import Document, Folded, Legend, Remark, Section, Summary, Table, TableColumn, TableRow
 
-COLUMNS = (TableColumn("name", left=True), TableColumn("ms"), TableColumn("top-1", wide=True), TableColumn("note"))
+COLUMNS = (TableColumn("name", left=True), TableColumn("ms"), TableColumn("top-1", priority=2), TableColumn("note"))
 TABLE = Table(COLUMNS, (TableRow(("a", "1.0", "90", "–")), TableRow(("b", "–", "–", "skipped"), state="missing")))
 
 
@@ -14,9 +14,22 @@ def test_columns_in_which_nothing_stands_are_dropped() -> None:
     assert [(row.attributes, row.state) for row in found.rows] == [({}, ""), ({"runtime": "x"}, "best")]
 
 
-def test_a_narrow_table_has_no_wide_columns_or_missing_rows() -> None:
-    assert TABLE.narrow().headings == ("name", "ms")
-    assert TABLE.narrow().cells == (("a", "1.0"),)
+def test_a_narrow_table_has_no_missing_row_or_empty_column() -> None:
+    assert TABLE.narrow().headings == ("name", "ms", "top-1")
+    assert TABLE.narrow().cells == (("a", "1.0", "90"),)
+
+
+def test_columns_are_left_out_by_priority_the_last_first() -> None:
+    columns = (
+        TableColumn("a"),
+        *(TableColumn(name, priority=number) for name, number in (("b", 1), ("c", 2), ("d", 2))),
+    )
+    table, headings = Table(columns, (TableRow(("1", "2", "3", "4")),)), []
+    while (fewer := table.leave_out()) is not table:
+        table = fewer
+        headings.append("".join(table.headings))
+    assert headings == ["abc", "ab", "a"]
+    assert table.cells == (("1",),)
 
 
 def test_a_table_that_is_narrow_keeps_its_empty_columns() -> None:

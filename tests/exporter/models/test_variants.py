@@ -164,9 +164,22 @@ def test_rows_are_under_their_own_names() -> None:
     assert all(row.name == name for name, row in VARIANTS.items())
 
 
-def test_an_unknown_variant_is_named_with_what_there_is() -> None:
-    with refuses(UsageError, "variant-unknown", "resnet51", "resnet18", "plain110"):
-        variant("resnet51")
+@pytest.mark.parametrize("typed", ["resnet50", "ResNet50", "RESNET50"])
+def test_a_variant_is_found_in_any_case(typed: str) -> None:
+    assert variant(typed) is VARIANTS["resnet50"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("resnet5O", "resnet50"), ("resnet51", "resnet50"), ("plan34", "plain34")]
+)
+def test_the_nearest_variant_is_suggested(typed: str, meant: str) -> None:
+    with refuses(UsageError, "variant-unknown", f"'{typed}'", f"(did you mean {meant}?)"):
+        variant(typed)
+
+
+def test_an_unlike_name_is_answered_with_all_variants() -> None:
+    with refuses(UsageError, "variant-unknown", "'vgg16'", *VARIANTS):
+        variant("vgg16")
 
 
 @pytest.mark.parametrize(

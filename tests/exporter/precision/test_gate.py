@@ -79,14 +79,14 @@ def test_a_flip_of_an_undecided_image_is_a_near_tie() -> None:
 def test_without_labels_there_is_no_top1() -> None:
     record = figures(logits(5), logits(5))
     assert (record.top1, record.reference_top1, record.drop, record.drop_interval) == (None,) * 4
-    assert "drop" not in gate.describe_gate(record)
+    assert "top-1" not in gate.describe_gate(record)
 
 
 def test_too_large_an_error_fails() -> None:
     reference = logits(50)
     (reason,) = gate.failures(figures(reference, reference * np.float32(1.11)), BOUNDS, real=False)
     assert reason.code == "logits-error"
-    assert "11.00%, 10.0% " in reason.sentence
+    assert "11.00 % (limit 10.00 %)" in reason.sentence
 
 
 def test_a_logit_that_is_not_finite_fails() -> None:
@@ -120,7 +120,7 @@ def test_the_figures_stand_in_a_line() -> None:
     reference = logits(1000)
     record = figures(reference, flip_predictions(reference, 10), reference.argmax(1))
     line = gate.describe_gate(record).partition(f"{record.data}, ")[2]
-    values = ("99.00%", "10 flips", "0 near-ties", "99.00% against 100.00%", "1.00 points [0.35, 1.64]")
+    values = ("99.00 %", "10 confident", "0 borderline", "change -1.00 pp", "interval -1.64 to -0.35")
     assert [value for value in values if value not in line] == []
 
 
@@ -175,7 +175,7 @@ def test_fp32_needs_no_gate(onnx_artifact: Artifact) -> None:
 def test_a_failed_gate_leaves_no_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = PRECISIONS["fp16"]
     broken = dataclasses.replace(row, name="broken", apply=spoil_weight("fc.weight", 3.0), tolerance=10)
-    with refuses(CheckFailedError, "gate-failed", "broken", "onnxruntime", "0.5%"):
+    with refuses(CheckFailedError, "gate-failed", "broken", "onnxruntime", "0.50 %"):
         export(BASIC, tmp_path, precision_spec=register(monkeypatch, broken))
     assert content(tmp_path) == {}
 

@@ -8,8 +8,6 @@ import http.server
 import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -265,27 +263,23 @@ def test_processes_share_one_download(server: Server, tmp_path: Path) -> None:
     assert list_cache(tmp_path) == [NAME]
 
 
-@pytest.mark.usefixtures("server")
-def test_a_bar_is_drawn_on_a_terminal_alone() -> None:
-    program = f"from exporter.weights import download; download.fetch({NAME!r}, str)"
-    master, slave = os.openpty()
-    result = subprocess.run([sys.executable, "-c", program], stderr=slave, stdout=subprocess.PIPE, check=True)
-    os.close(slave)
-    drawn = b""
-    with contextlib.suppress(OSError):
-        while piece := os.read(master, 4096):
-            drawn += piece
-    os.close(master)
-    assert b"resnet18" in drawn
-    assert result.stdout == b""
+def test_the_download_tells_how_far_it_is(server: Server) -> None:
+    told: list[tuple[float | None, str]] = []
+    download.fetch(NAME, expect_download_notice, lambda share, detail: told.append((share, detail)))
+    assert [share for share, _ in told] == [0.25, 0.5, 0.75, 1.0]
+    assert told[-1][1] == f"{NAME} · 1 of 1 MB"
+    server.with_length = False
+    (download.cache_folder() / NAME).unlink()
+    told.clear()
+    download.fetch(NAME, expect_download_notice, lambda share, detail: told.append((share, detail)))
+    assert {share for share, _ in told} == {None}
+    assert told[-1][1] == f"{NAME} · 1 MB"
 
 
 @pytest.mark.usefixtures("server")
-def test_a_pipe_imports_no_rich() -> None:
-    fetching = f"from exporter.weights import download; download.fetch({NAME!r}, str)"
-    program = f"import sys; {fetching}; print('rich' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
-    assert (result.stdout, result.stderr) == ("False\n", "")
+def test_a_download_writes_nothing_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    download.fetch(NAME, expect_download_notice)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -240,3 +240,17 @@ def test_the_digest_depends_on_names_shapes_and_values_alone() -> None:
         {name if name != "fc.bias" else "fc.bios": tensor for name, tensor in state.items()},
     )
     assert digest not in {matching.state_digest(other) for other in others}
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        (VARIANTS["resnet50"], "resnet50"),
+        (customise(VARIANTS["resnet32"], classes=7, shortcut="B"), "resnet32"),
+    ],
+)
+def test_the_variant_of_a_state_is_named(row: Variant, name: str) -> None:
+    with torch.device("meta"):
+        state = resnet.build(row).state_dict()
+    assert matching.recognise_variant({f"module.{name}": tensor for name, tensor in state.items()}) == name
+    assert matching.recognise_variant(dict(list(state.items())[1:])) is None

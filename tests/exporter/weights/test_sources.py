@@ -106,8 +106,18 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_origin_gets_the_choices() -> None:
-    with refuses(ResourceError, "file-access-failed", "imagnet", "random, bundled, imagenet"):
+    with refuses(ResourceError, "file-access-failed", "imagnet", "did you mean imagenet?"):
         weights.resolve("imagnet", SMALL, 0, refuse_notices)
+    with refuses(ResourceError, "file-access-failed", "mine", "random, bundled, imagenet"):
+        weights.resolve("mine", SMALL, 0, refuse_notices)
+
+
+def test_an_origin_is_known_in_any_case_unless_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert weights.resolve("Bundled", SMALL, 0, refuse_notices).record.origin == "bundled"
+    (tmp_path / "Bundled").write_bytes(b"no weights, but a file")
+    with refuses(ArtifactError, "weights-unrecognised", "Bundled"):
+        weights.resolve("Bundled", SMALL, 0, refuse_notices)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56"])

@@ -143,7 +143,7 @@ def test_a_program_without_a_manifest_never_reaches_torch(tmp_path: Path) -> Non
 def test_a_broken_manifest_is_refused(fake_artifact: FakeFactory, text: str, code: str, value: str) -> None:
     made = fake_artifact()
     manifest_path(made.path).write_text(text)
-    with refuses(ArtifactError, code, "not a manifest", value) as caught:
+    with refuses(ArtifactError, code, "manifest is invalid", value) as caught:
         Artifact.read(made.path)
     assert caught.value.path == manifest_path(made.path)
 
@@ -176,7 +176,7 @@ SOUND = {"resize": 8, "crop": [8, 8], "pad": 0, "mean": [0, 0, 0], "std": [1, 1,
 def test_a_wrong_field_is_named(
     fake_artifact: FakeFactory, fields: dict[str, object], code: str, values: tuple[object, ...]
 ) -> None:
-    with refuses(ArtifactError, code, "not a manifest", *values):
+    with refuses(ArtifactError, code, "manifest is invalid", *values):
         Artifact.read(edit_manifest(fake_artifact(), **fields))
 
 
@@ -302,7 +302,7 @@ def test_a_flipped_bit_is_found_on_every_backend(
         content = bytearray(made.path.read_bytes())
         content[at] ^= 0x01
         spoilt.path.write_bytes(content)
-        with refuses(IntegrityError, "file-digest-mismatch", "export it again"):
+        with refuses(IntegrityError, "file-digest-mismatch", "export the model again"):
             runtimes.open(spoilt.path, backend)
 
 

@@ -22,13 +22,13 @@ from runtimes.images.preprocessing import Image
 from tests.processes import default_interrupt
 
 REPO = Path(__file__).resolve().parents[3]
-MOST_THREADS = decoding.most_threads
+THREAD_LIMIT = decoding.thread_limit
 ARRAY = np.zeros((1, 1, 3), np.uint8)
 
 
 @pytest.fixture(autouse=True)
 def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "most_threads", lambda: 4)
+    monkeypatch.setattr(decoding, "thread_limit", lambda: 4)
 
 
 def decoders() -> list[threading.Thread]:
@@ -79,7 +79,7 @@ def test_the_next_batches_are_worked_on_while_the_caller_is_busy() -> None:
 
 
 def test_the_caller_does_its_part_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "most_threads", lambda: 1)
+    monkeypatch.setattr(decoding, "thread_limit", lambda: 1)
     begun = [threading.Event(), threading.Event()]
 
     def work(number: int, _: Image) -> bool:
@@ -137,11 +137,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_one_image_to_decode_starts_nothing(images: list[Image], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def most_threads() -> int:
+    def thread_limit() -> int:
         asked.append(1)
         return 8
 
-    monkeypatch.setattr(decoding, "most_threads", most_threads)
+    monkeypatch.setattr(decoding, "thread_limit", thread_limit)
     names = started(monkeypatch)
     assert len([result for batch in prefetch(images, size, named) for result in batch]) == len(images)
     assert (names, asked) == ([], [])
@@ -154,7 +154,7 @@ def test_there_are_fewer_threads_than_images_and_than_processors(
     count: int, processors: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "usable_processors", lambda: processors)
-    monkeypatch.setattr(decoding, "most_threads", MOST_THREADS.__wrapped__)
+    monkeypatch.setattr(decoding, "thread_limit", THREAD_LIMIT.__wrapped__)
     names = started(monkeypatch)
     assert len(list(prefetch(paths(count), 1, named))) == count
     assert names == [f"decode-{number}" for number in range(most)]
@@ -341,7 +341,7 @@ def test_the_end_of_the_program(program: str) -> None:
 import threading
 from runtimes.images import prefetch as decoding
 from runtimes.images.prefetch import prefetch
-decoding.most_threads = lambda: 4
+decoding.thread_limit = lambda: 4
 paths = list("abcdefghi")
 work = lambda number, _: number
 """

@@ -320,7 +320,7 @@ def test_a_pillow_image_is_judged_by_its_size_too(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_thin_image_may_not_grow_without_bounds() -> None:
-    with refuses(InputError, "image-grows-too-large", "500000", "256", "128000000", "crop it"):
+    with refuses(InputError, "image-grows-too-large", "500000", "256", "128000000", "crop the image"):
         fit_image(np.zeros((1, 500_000), np.uint8), plain(224, 224, resize=256))
 
 

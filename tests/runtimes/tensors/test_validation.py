@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtimes.errors import InputError, IntegrityError
 from runtimes.protocol import Array, TensorSpec
-from runtimes.tensors.validation import check_feeds, empty_outputs, plainly_right, reconcile_specs
+from runtimes.tensors.validation import check_feeds, empty_outputs, make_fast_check, reconcile_specs
 from tests.refusals import refuses
 
 IMAGE = TensorSpec("input", "float32", ("batch", 3, 4, 5))
@@ -66,10 +66,10 @@ RIGHT = {"input": array(2, 3, 4, 5)}
         ((), {}, False),
     ],
 )
-def test_what_is_plainly_right_is_what_checking_gives_back(
+def test_the_fast_check_accepts_only_unchanged_arrays(
     specs: tuple[TensorSpec, ...], feeds: Any, expected: bool
 ) -> None:
-    assert plainly_right(specs)(feeds) is expected
+    assert make_fast_check(specs)(feeds) is expected
     if expected:
         found = check_feeds(specs, feeds)
         assert found["input"] is feeds["input"]
@@ -79,8 +79,8 @@ def test_what_is_plainly_right_is_what_checking_gives_back(
 @pytest.mark.parametrize(
     ("feeds", "code", "values"),
     [
-        ({}, "input-names-mismatch", ("'input';", "nothing")),
-        ({"x": array(1, 3, 4, 5)}, "input-names-mismatch", ("'input';", "'x'")),
+        ({}, "input-names-mismatch", ("'input',", "nothing")),
+        ({"x": array(1, 3, 4, 5)}, "input-names-mismatch", ("'input',", "'x'")),
         ({"input": array(1, 3, 4, 5), "y\n": 1}, "input-names-mismatch", ("'input', 'y\\\\n'",)),
         (array(1, 3, 4, 5), "feeds-not-mapping", ("ndarray", "{'input': array}")),
         ([1], "feeds-not-mapping", ("list", "{'input': array}")),
@@ -135,8 +135,8 @@ PIXELS = TensorSpec("input", "uint8", ("batch", 4, 5, 3))
 def test_floats_for_raw_pixels_are_told_what_is_wanted() -> None:
     normalised = array(1, 4, 5, 3)
     for value in (normalised, normalised.astype(np.float64), normalised.astype(np.float16), normalised.tolist()):
-        check_refusal(PIXELS, {"input": value}, "input-dtype-mismatch", "takes raw pixels", "0 to 255")
-    check_refusal(PIXELS, {"input": list(normalised)}, "input-dtype-mismatch", "takes raw pixels", "0 to 255")
+        check_refusal(PIXELS, {"input": value}, "input-dtype-mismatch", "pass raw pixels", "0 to 255")
+    check_refusal(PIXELS, {"input": list(normalised)}, "input-dtype-mismatch", "pass raw pixels", "0 to 255")
     for spec, name, value in ((TensorSpec("x", "uint8", ("n",)), "x", np.zeros(1)), (PIXELS, "input", INTEGERS)):
         check_refusal(spec, {name: value}, "input-dtype-mismatch", value.dtype, "array.astype(numpy.uint8)")
 

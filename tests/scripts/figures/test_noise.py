@@ -8,6 +8,7 @@ import pytest
 from benchmarks.records.plan import Plan
 from benchmarks.stats import comparison as statistics
 from benchmarks.stats import intervals, trend
+from benchmarks.stats.comparison import NO_DIFFERENCE
 from benchmarks.worker.timer import TimedCall
 from scripts.figures.noise import NOISES, Clockwork, Design, Noise, simulate, verdicts
 
@@ -20,7 +21,7 @@ def durations(noise: Noise, calls: int = 4000, seed: int = 1) -> np.ndarray[tupl
 
 
 def test_of_a_hundred_runs_of_the_same_at_least_98_tie() -> None:
-    assert verdicts(0.0)["tie"] >= 98
+    assert verdicts(0.0)[NO_DIFFERENCE] >= 98
 
 
 def test_95_of_100_runs_find_a_gap_of_five_percent() -> None:
@@ -45,7 +46,7 @@ def test_a_neighbour_who_comes_and_goes_hides_no_gap() -> None:
 
 @pytest.mark.parametrize("name", NOISES)
 def test_no_kind_of_noise_makes_the_same_differ(name: str) -> None:
-    assert verdicts(0.0, NOISES[name], runs=25)["tie"] >= 24
+    assert verdicts(0.0, NOISES[name], runs=25)[NO_DIFFERENCE] >= 24
 
 
 def test_the_samples_of_one_process_would_make_the_same_differ() -> None:
@@ -55,7 +56,7 @@ def test_the_samples_of_one_process_would_make_the_same_differ() -> None:
         reference, other = simulate(0.0, NOISES["still"], Design(processes=1, per_round=20), seed)
         found = statistics.compare_paired(reference, other, seed)
         differ += not found.interval[0] <= 1.0 <= found.interval[1]
-        ties += found.verdict == "tie"
+        ties += found.verdict == NO_DIFFERENCE
     assert differ >= 12
     assert ties == 25
 

@@ -285,7 +285,7 @@ def test_health_is_judged_after_the_first_update() -> None:
     start = at_start("plain56", True, 90)
     found = gradients_findings(start, after_training("plain56", at0=1e4, at500=5.0), (), "noise", PROVENANCE)
     assert outcomes(found) == {SAID_PRESENT: "confirmed", SAID_HEALTHY: "confirmed", SAID_NORMALISED: "confirmed"}
-    for value in ("5 in plain56", "500 iterations"):
+    for value in ("5 in plain56", "iteration 500"):
         assert value in check(found, SAID_HEALTHY).found
     ill = gradients_findings(start, after_training("plain56", at500=500.0), (), "noise", PROVENANCE)
     assert outcomes(ill) == {**outcomes(found), SAID_HEALTHY: "contradicted"}
@@ -303,7 +303,7 @@ def test_the_identity_is_judged_by_rounding(error: float, outcome: Outcome) -> N
     )
     found = gradients_findings((), (), (shares,), "noise", PROVENANCE)
     assert outcomes(found) == {SAID_IDENTITY: outcome}
-    for value in (f"{error:.2g}", "2 blocks", "80% in mine"):
+    for value in (f"{error:.2g}", "2 blocks", "80 % in mine"):
         assert value in found.checks[0].found
     assert found.panels[0].lines[0].y == (0.7, 0.9)
 

@@ -20,7 +20,7 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from runtimes.backends.onnxruntime.serialised import TURN
+from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 from runtimes.tensors import cuda, dlpack
 from runtimes.tensors.dlpack import DeviceTensor
 
@@ -136,7 +136,7 @@ class Double(ModuleType):
         ((provider, options),) = providers
         assert options["user_compute_stream"] == str(HANDLE)
         self.recorder.acts()
-        if not TURN.locked():
+        if not GPU_LOCK.locked():
             self.recorder.faults.append("opened-during-recording")
         self.recorder.opened.append((provider, options, settings.entries))
         if self.recorder.refuses is not None:
@@ -159,7 +159,7 @@ class _Session:
         self.get_session_options = self._real.get_session_options
 
     def __del__(self) -> None:
-        if not TURN.locked():
+        if not GPU_LOCK.locked():
             self._recorder.faults.append("freed-during-recording")
 
     def get_providers(self) -> list[str]:
@@ -250,7 +250,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, *providers: str) -> Recorder:
 
     def ordered(tensor: DeviceTensor, stream: int) -> None:
         assert tensor.pointer
-        if not TURN.locked():
+        if not GPU_LOCK.locked():
             recorder.faults.append("wait-during-recording")
         recorder.ordered.append((stream, threading.get_ident()))
 

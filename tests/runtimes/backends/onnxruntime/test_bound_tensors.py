@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from benchmarks.worker.inputs import ROTATION
 from runtimes import TensorSpec
 from runtimes.backends.onnxruntime import session_factory
-from runtimes.backends.onnxruntime.bound_tensors import KEPT, RECORDED, BoundModel, Slot, Slots
+from runtimes.backends.onnxruntime.bound_tensors import MAX_RECORDINGS, MAX_UNRECORDED_SLOTS, BoundModel, Slot, Slots
 from runtimes.protocol import Array
 from tests.runtimes.backends.onnxruntime import graphs
 
@@ -91,15 +91,15 @@ def test_one_slot_for_each_set_of_shapes_and_the_latest_stay(twice: BoundModel) 
     slots = Slots(twice, recording=False)
     first = slots.get(((1, 4),))
     assert slots.get(((1, 4),)) is first
-    for batch in range(2, KEPT + 1):
+    for batch in range(2, MAX_UNRECORDED_SLOTS + 1):
         slots.get(((batch, 4),))
         slots.get(((1, 4),))
     second = slots.get(((2, 4),))
-    slots.get(((KEPT + 1, 4),))
+    slots.get(((MAX_UNRECORDED_SLOTS + 1, 4),))
     assert slots.get(((1, 4),)) is first
     assert slots.get(((2, 4),)) is second
-    assert len(slots._found) == KEPT
-    assert {slot.record for slot in slots._found.values()} == {None}
+    assert len(slots._by_shapes) == MAX_UNRECORDED_SLOTS
+    assert {slot.record for slot in slots._by_shapes.values()} == {None}
 
 
 def test_all_that_the_benchmark_times_is_recorded(twice: BoundModel) -> None:
@@ -111,10 +111,10 @@ def test_all_that_the_benchmark_times_is_recorded(twice: BoundModel) -> None:
 
 def test_recorded_runs_are_bounded_and_keep_their_tensors(twice: BoundModel) -> None:
     slots = Slots(twice, recording=True)
-    recorded = [slots.get(((batch, 4),)) for batch in range(1, RECORDED + 1)]
-    assert [slot.record for slot in recorded] == list(range(RECORDED))  # no number is given twice
-    for batch in range(RECORDED + 1, RECORDED + 3 * KEPT):
+    recorded = [slots.get(((batch, 4),)) for batch in range(1, MAX_RECORDINGS + 1)]
+    assert [slot.record for slot in recorded] == list(range(MAX_RECORDINGS))  # no number is given twice
+    for batch in range(MAX_RECORDINGS + 1, MAX_RECORDINGS + 3 * MAX_UNRECORDED_SLOTS):
         assert slots.get(((batch, 4),)).record is None
-    assert [slots.get(((batch, 4),)) for batch in range(1, RECORDED + 1)] == recorded
-    assert len(slots._found) == RECORDED + KEPT
+    assert [slots.get(((batch, 4),)) for batch in range(1, MAX_RECORDINGS + 1)] == recorded
+    assert len(slots._by_shapes) == MAX_RECORDINGS + MAX_UNRECORDED_SLOTS
     assert slots.make(((1, 4),)).record is None

@@ -208,7 +208,7 @@ def test_tensors_are_read_where_they_lie_and_never_recorded(recorder: double.Rec
 
 def test_batches_above_the_most_are_run_in_parts(recorder: double.Recorder, twice: Artifact) -> None:
     whole = open_session(twice)
-    session = OnnxRuntimeDeviceSession(whole._model, whole.description, double.Stream(), recording=False, most=3)  # type: ignore[arg-type]
+    session = OnnxRuntimeDeviceSession(whole._model, whole.description, double.Stream(), recording=False, max_batch=3)  # type: ignore[arg-type]
     for count in (1, 3, 4, 7):
         array = rows(*range(count))
         recorder.runs.clear()
@@ -265,7 +265,7 @@ def test_without_turns_the_double_sees_it(
     recorder: double.Recorder, twice: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = open_session(twice)
-    monkeypatch.setattr(session._turns, "call", lambda act: act())
+    monkeypatch.setattr(session._calls, "call", lambda act: act())
     assert ask_from_eight_threads(session, 250)
     assert "concurrent-calls" in recorder.faults
     session.close()
@@ -284,7 +284,7 @@ def test_other_addresses_under_a_records_number_are_seen(recorder: double.Record
 def test_a_bound_run_outlives_its_session(recorder: double.Recorder, twice: Artifact) -> None:
     session = open_session(twice)
     call = session.bind({"x": rows(1)})
-    slots = session._bound({"x": rows(2)})
+    slots = session._fill_new_slots({"x": rows(2)})
     session.close()
     slots[0].run()
     np.testing.assert_array_equal(slots[0].results()["y"], rows(4))
@@ -359,7 +359,7 @@ REFUSALS: dict[str, tuple[Exception, type[RexportError], str, tuple[object, ...]
         Fail("CUDA failure 700: an illegal memory access"),
         ResourceError,
         "onnxruntime-gpu-failed",
-        ("failure 700", "process again"),
+        ("failure 700", "restart the process"),
     ),
     "anything": (Fail("anything"), ArtifactError, "onnxruntime-refused-file", ("anything",)),
 }

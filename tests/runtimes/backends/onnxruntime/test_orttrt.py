@@ -147,7 +147,7 @@ def test_without_a_gpu_nothing_of_tensorrt_is_touched(
 
     monkeypatch.setattr(tensorrt_backend, "_load_tensorrt", never)
     monkeypatch.setattr(cuda, "missing", lambda: Reason("driver-missing", "no driver"))
-    with refuses(BackendUnavailableError, "provider-without-gpu", "(no driver)"):
+    with refuses(BackendUnavailableError, "provider-without-gpu", ": no driver"):
         open_session(allowed)
     assert recorder.opened == []
 
@@ -160,7 +160,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Place:
     """Makes packages be where they are told, and no other: nothing is preset of what the system may have."""
     places: dict[str, Path] = {}
     monkeypatch.setenv("LD_LIBRARY_PATH", "")
-    monkeypatch.setattr(tensorrt_backend, "_LOADERS_CACHE", tmp_path / "ld.so.cache")
+    monkeypatch.setattr(tensorrt_backend, "_LOADER_CACHE", tmp_path / "ld.so.cache")
 
     def found(name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
         if name not in places:
@@ -201,7 +201,7 @@ def test_what_is_missing_is_named(place: Place, tmp_path: Path, monkeypatch: pyt
         (folder / name).touch()
     place("tensorrt_libs", package)
     monkeypatch.setenv("LD_LIBRARY_PATH", f":{libraries}")
-    assert_missing("tensorrt-10-missing", "no libnvonnxparser.so.10 (")
+    assert_missing("tensorrt-10-missing", ": libnvonnxparser.so.10 not found")
     assert "libnvinfer" not in str(missing())
     cached = tmp_path / "ld.so.cache"
     cached.write_bytes(b"glibc-ld.so.cache1.1\0libnvonnxparser.so.100\0libnvonnxparser.so.11\0")

@@ -9,7 +9,7 @@ import pytest
 from runtimes import Artifact
 from runtimes.backends.onnxruntime import backend as onnxrt
 from runtimes.backends.onnxruntime import profiling
-from runtimes.backends.onnxruntime.serialised import TURN
+from runtimes.backends.onnxruntime.serialised import GPU_LOCK
 from runtimes.protocol import Layer, Options
 from tests.runtimes.backends.onnxruntime import double
 from tests.runtimes.backends.onnxruntime.test_gpu_session import open_session, recorder, rows, twice
@@ -34,7 +34,7 @@ def of_two(twice: Artifact, lock: bool) -> None:
 
     if not lock:
         for session in sessions:
-            session._turns._turn = threading.Lock()
+            session._calls._lock = threading.Lock()
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
     threads.append(threading.Thread(target=come_and_go))
     for thread in threads:
@@ -59,7 +59,7 @@ def test_a_profile_on_the_gpu_waits_for_its_turn(
     held: list[bool] = []
 
     def profile(*_: object) -> tuple[Layer, ...]:
-        held.append(TURN.locked())
+        held.append(GPU_LOCK.locked())
         return ()
 
     monkeypatch.setattr(profiling, "profile", profile)

@@ -4,15 +4,15 @@ import threading
 
 import pytest
 
-from runtimes.backends.onnxruntime.serialised import TURN, Turns
+from runtimes.backends.onnxruntime.serialised import GPU_LOCK, SerialCalls
 
 
-def in_a_thread(turns: Turns, results: list[int]) -> threading.Thread:
+def in_a_thread(turns: SerialCalls, results: list[int]) -> threading.Thread:
     return threading.Thread(target=lambda: results.append(turns.call(threading.get_ident)))
 
 
 def test_the_first_thread_calls_as_it_is_and_all_others_in_one() -> None:
-    turns, results = Turns(), list[int]()
+    turns, results = SerialCalls(), list[int]()
     assert turns.call(threading.get_ident) == threading.get_ident()
     for _ in range(5):  # each dies before the next is born
         thread = in_a_thread(turns, results)
@@ -26,7 +26,7 @@ def test_the_first_thread_calls_as_it_is_and_all_others_in_one() -> None:
 
 def test_when_the_first_thread_has_died_its_number_is_nobodys() -> None:
     """The system gives a dead thread's number to the next."""
-    turns, results = Turns(), list[int]()
+    turns, results = SerialCalls(), list[int]()
     for _ in range(4):
         thread = in_a_thread(turns, results)
         thread.start()
@@ -37,7 +37,7 @@ def test_when_the_first_thread_has_died_its_number_is_nobodys() -> None:
 
 
 def test_an_error_comes_back_to_its_caller() -> None:
-    turns, caught = Turns(), list[str]()
+    turns, caught = SerialCalls(), list[str]()
 
     def fail() -> None:
         raise ValueError("this one")
@@ -57,7 +57,7 @@ def test_an_error_comes_back_to_its_caller() -> None:
 
 
 def test_what_is_to_be_done_here_is_done_in_the_callers_thread() -> None:
-    turns, results = Turns(), list[int]()
+    turns, results = SerialCalls(), list[int]()
     turns.call(threading.get_ident)
     thread = threading.Thread(
         target=lambda: results.extend((threading.get_ident(), turns.call_here(threading.get_ident)))
@@ -65,7 +65,7 @@ def test_what_is_to_be_done_here_is_done_in_the_callers_thread() -> None:
     thread.start()
     thread.join()
     assert results[0] == results[1]
-    assert turns.call_here(TURN.locked)
+    assert turns.call_here(GPU_LOCK.locked)
     turns.close()
 
 
@@ -73,8 +73,8 @@ def test_what_is_to_be_done_here_is_done_in_the_callers_thread() -> None:
 @pytest.mark.parametrize("several", [False, True])
 def test_no_two_calls_at_once(turn: bool, several: bool) -> None:
     """Of one session or of several. And without turns, the test sees it."""
-    turns, met, inside = Turns(), list[bool](), threading.Barrier(2)
-    others = [turns, Turns() if several else turns]
+    turns, met, inside = SerialCalls(), list[bool](), threading.Barrier(2)
+    others = [turns, SerialCalls() if several else turns]
 
     def act() -> None:
         try:

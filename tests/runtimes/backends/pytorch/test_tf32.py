@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from runtimes.backends.pytorch.tf32 import float32
+from runtimes.backends.pytorch.tf32 import set_float32_precision
 
 CUDNN: Any = torch.backends.cudnn
 PLACES: tuple[Any, ...] = (torch.backends.cuda.matmul, CUDNN.conv, CUDNN.rnn)
@@ -32,7 +32,7 @@ def test_it_lasts_and_the_apps_own_settings_come_back(tf32: bool, word: str, app
         for place in PLACES:
             place.fp32_precision = app
     before = settings()
-    with float32(tf32):
+    with set_float32_precision(tf32):
         assert settings() == [word] * 3
     assert settings() == before
 
@@ -40,17 +40,17 @@ def test_it_lasts_and_the_apps_own_settings_come_back(tf32: bool, word: str, app
 def test_the_older_switches_are_as_they_were() -> None:
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     for tf32 in (True, False):
-        with float32(tf32):
+        with set_float32_precision(tf32):
             pass
         assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
 def test_an_error_inside_restores_them_and_gives_the_turn_back() -> None:
     before = settings()
-    with pytest.raises(RuntimeError, match="no kernel"), float32(True):
+    with pytest.raises(RuntimeError, match="no kernel"), set_float32_precision(True):
         raise RuntimeError("no kernel")
     assert settings() == before
-    with float32(False):
+    with set_float32_precision(False):
         pass
 
 
@@ -61,7 +61,7 @@ def test_sessions_that_differ_take_turns() -> None:
     def launch(tf32: bool) -> None:
         barrier.wait()
         for _ in range(300):
-            with float32(tf32):
+            with set_float32_precision(tf32):
                 for _ in range(3):
                     if settings() != ["tf32" if tf32 else "ieee"] * 3:
                         wrong.append(settings())

@@ -89,13 +89,13 @@ def session(
     return EngineSession(
         library=library,
         engine=ICudaEngine(Library(recorder, "tensorrt" not in sys.modules), network, log),
-        about=about,
+        description=about,
         profiles=network.profiles,
         cuda_graphs=cuda_graphs,
         inputs=network.inputs,
         outputs=network.outputs,
         contexts=contexts,
-        heard=lambda: log.last,
+        describe_errors=lambda: log.last,
     )
 
 

@@ -40,7 +40,7 @@ def test_what_no_library_takes_is_refused_at_once(fields: dict[str, Any], code: 
         ("rtx", {"timing_cache": Path("x")}, "setting-unsupported", ("TensorRT-RTX", "timing cache")),
         ("rtx", {"targets": ("9.0",)}, "compute-capability-unsupported", ("TensorRT-RTX", "9.0", "7.5, 8.0")),
         ("rtx", {"targets": ("8.6", "8.7")}, "compute-capability-unsupported", ("TensorRT-RTX", "8.7")),
-        ("tensorrt", {"targets": ("8.6",)}, "setting-unsupported", ("TensorRT", "a GPU", "flavor rtx")),
+        ("tensorrt", {"targets": ("8.6",)}, "setting-unsupported", ("TensorRT", "another GPU", "flavor rtx")),
     ],
 )
 def test_what_a_library_lacks_is_refused(

@@ -163,7 +163,7 @@ REFUSED, TYPE, SHAPE, BATCHES = (
 )
 _REFUSALS: dict[str, tuple[Callable[[Path], Path], str, tuple[object, ...]]] = {
     "unsupported": (graphs.text, REFUSED, ("norm (StringNormalizer)", "not supported", "another backend")),
-    "unknown": (graphs.unknown, REFUSED, ("frob0 (Frobnicate)", "no such operator")),
+    "unknown": (graphs.unknown, REFUSED, ("frob0 (Frobnicate)", "operator is unknown")),
     "several": (lambda path: graphs.unknown(path, 5), REFUSED, ("frob0", "frob1", "frob2", "and 2 more")),
     "weights": (
         lambda path: graphs.convolution(path, np.ones((5, 4, 3, 3), np.float32)),
@@ -178,11 +178,11 @@ _REFUSALS: dict[str, tuple[Callable[[Path], Path], str, tuple[object, ...]]] = {
     "varying": (
         lambda path: graphs.relu(path, ("n", 3, "height", 8)),
         SHAPE,
-        ("x has", (-1, 3, -1, 8), "first dimension"),
+        ("x has the shape", (-1, 3, -1, 8), "first dimension"),
     ),
     "asymmetric": (graphs.asymmetric, REFUSED, ("quantise (QuantizeLinear)", "ero point", "another backend")),
-    "scalar": (lambda path: graphs.relu(path, ()), SHAPE, ("x has", ())),
-    "bfloat16": (lambda path: graphs.relu(path, ("n", 8), onnx.TensorProto.BFLOAT16), TYPE, ("x has", "bf16")),
+    "scalar": (lambda path: graphs.relu(path, ()), SHAPE, ("x has the shape", ())),
+    "bfloat16": (lambda path: graphs.relu(path, ("n", 8), onnx.TensorProto.BFLOAT16), TYPE, ("of x", "bf16")),
     "batches": (
         lambda path: graphs.addition(path, (1, 3, 8, 8)),
         BATCHES,
@@ -221,8 +221,8 @@ def test_a_path_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "values"),
     [
-        ({"workspace_bytes": 1}, ("workspace limit", "1 bytes", "allow more")),
-        ({"targets": ("7.5",)}, ("Turing (SM75)", "FP32 GEMM", "7.5 out")),
+        ({"workspace_bytes": 1}, ("workspace limit", "1 bytes", "allow more than")),
+        ({"targets": ("7.5",)}, ("Turing (SM75)", "FP32 GEMM", "omit the compute capability 7.5")),
     ],
 )
 def test_a_build_that_fails_is_explained(
@@ -234,7 +234,7 @@ def test_a_build_that_fails_is_explained(
 
 def test_a_failed_build_of_a_stripped_engine_tells_of_the_gpu(spy: Spy, tmp_path: Path) -> None:
     spy.gives = lambda: None  # with its own words where there is no GPU, and a plan where there is one
-    with refuses(CompatibilityError, "engine-not-buildable", "weights out", "a GPU"):
+    with refuses(CompatibilityError, "engine-not-buildable", "without weights", "a GPU"):
         _build_engine(graphs.relu(tmp_path / "relu.onnx"), strip_weights=True)
 
 

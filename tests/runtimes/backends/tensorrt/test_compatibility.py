@@ -77,7 +77,7 @@ REFUSALS: dict[str, tuple[Spoil, type[RexportError], str, tuple[str, ...]]] = {
         change_record(gpu="NVIDIA H100"),
         CompatibilityError,
         "engine-of-other-gpu",
-        ("NVIDIA H100", "NVIDIA Double, 9.0"),
+        ("NVIDIA H100", "NVIDIA Double with 9.0"),
     ),
     "other version": (
         change_record(version="11.3.0.1"),
@@ -240,7 +240,7 @@ def test_drivers(driver: str | None, passes: bool, tensorrt: Recorder, tmp_path:
 
 def test_anothers_engine_names_its_backend(tensorrt: Recorder, tmp_path: Path) -> None:
     assert not tensorrt.deserialised
-    values = ("by TensorRT,", "by TensorRT-RTX", "with tensorrt;", "rexport tensorrt", "--flavor rtx")
+    values = ("by TensorRT,", "TensorRT-RTX cannot run it", "use backend tensorrt,", "rexport tensorrt", "--flavor rtx")
     with refuses(CompatibilityError, "engine-of-other-library", *values):
         check_engine(tmp_path, by="rtx")
 
@@ -275,7 +275,7 @@ def test_targets_of_tensorrt_rtx(targets: tuple[str, ...], capability: str, pass
 def test_a_gpu_that_tensorrt_rtx_has_not(tmp_path: Path) -> None:
     """The library's own list is asked: it builds nothing for Hopper."""
     assert "9.0" not in compute_capabilities(FLAVORS["rtx"])
-    with refuses(CompatibilityError, "engine-gpu-unsupported", "7.5", "NVIDIA Double, 9.0"):
+    with refuses(CompatibilityError, "engine-gpu-unsupported", "7.5", "NVIDIA Double with 9.0"):
         check_engine(tmp_path, HERE, "rtx", **rtx_engine())
 
 

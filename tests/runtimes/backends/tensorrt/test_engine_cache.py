@@ -111,7 +111,7 @@ def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("REXPORT_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    with refuses(ResourceError, "engine-cache-without-home", "REXPORT_CACHE=FOLDER"):
+    with refuses(ResourceError, "engine-cache-without-home", "set REXPORT_CACHE"):
         default_folder()
 
 
@@ -200,7 +200,7 @@ def test_another_users_folder_is_refused(folder: Path, monkeypatch: pytest.Monke
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with refuses(ResourceError, "file-access-failed", "keep engines in", os.strerror(errno.ENOTDIR)):
+    with refuses(ResourceError, "file-access-failed", "cache engines", os.strerror(errno.ENOTDIR)):
         entry(KEY, tmp_path / "file" / "engines", publish_engine, _silent)
 
 

@@ -206,7 +206,7 @@ def test_a_compute_capability_that_it_lacks_is_refused() -> None:
 def test_a_library_that_builds_for_the_gpu_in_place_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(trt, "ComputeCapability")
     assert compute_capabilities(RTX) == ()
-    with refuses(UsageError, "compute-capability-unsupported", "8.6", "leave it out"):
+    with refuses(UsageError, "compute-capability-unsupported", "8.6", "omit it"):
         compute_capability(RTX, "8.6")
 
 

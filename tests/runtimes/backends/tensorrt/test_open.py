@@ -73,7 +73,7 @@ def test_an_engine_answers_and_says_what_runs(recorder: Recorder, tmp_path: Path
         assert runtime.inputs == NETWORK.inputs
     assert (about.backend, about.version, about.device, about.provider) == ("tensorrt", double.VERSION, "cuda", GPU)
     assert about.precision == "float16 float32"
-    assert about.passed_over == ()
+    assert about.skipped_backends == ()
     means = images.reshape(11, -1).mean(axis=1, dtype=np.float64)
     np.testing.assert_allclose(logits, means[:, None] * np.arange(1, 11), rtol=1e-5, atol=1e-6)
     assert recorder.count("execute_async_v3") > 0
@@ -242,7 +242,7 @@ def test_tensorrt_rtx_builds_for_the_gpu_that_is_here(
 ) -> None:
     recorder = double.installed(monkeypatch, "rtx", network=RESNET20)
     monkeypatch.setenv("REXPORT_CACHE", str(tmp_path))
-    with refuses(CompatibilityError, "engine-gpu-unsupported", "8.6", "NVIDIA Double, 9.0", "another backend"):
+    with refuses(CompatibilityError, "engine-gpu-unsupported", "8.6", "NVIDIA Double with 9.0", "another backend"):
         runtimes.open(onnx_artifact.path, "tensorrt-rtx", "cuda")
     assert list(tmp_path.iterdir()) == []  # nothing was built for a GPU that it cannot run on
     recorder.compute_capability = (8, 6)

@@ -249,7 +249,7 @@ def test_tensors_that_do_not_suit_are_copied_on_the_device(recorder: Recorder, c
 
 def test_a_tensor_of_another_gpu_is_refused(recorder: Recorder) -> None:
     session = double.session(recorder)
-    with refuses(InputError, "tensor-on-other-device", "input:", "device 1", "on 0", "tensor.to("):
+    with refuses(InputError, "tensor-on-other-device", "input", "device 1", "device 0", "tensor.to("):
         session.run_tensors({"input": device_tensor(DeviceArray(recorder.cuda.memory, images(1), ordinal=1))})
 
 
@@ -317,7 +317,7 @@ def test_a_refused_run_quotes_the_library_and_the_next_one_works(recorder: Recor
     with refuses(ResourceError, "engine-call-failed", "tensorrt", "batch of 9", (9, 3, 8, 8)):
         session._pools[0]._idle[0]._plain_context().place(9, {})
     recorder.refuse_runs = True
-    with refuses(ResourceError, "engine-call-failed", "tensorrt", "run it", "enqueueV3"):
+    with refuses(ResourceError, "engine-call-failed", "tensorrt", "queue a run", "enqueueV3"):
         session.run({"input": images(3)})
     recorder.refuse_runs = False
     np.testing.assert_allclose(session.run({"input": images(3)})["logits"], expected(images(3)), rtol=1e-5, atol=1e-6)
@@ -354,7 +354,7 @@ def test_a_lost_device_breaks_the_session_for_good(recorder: Recorder) -> None:
     bound = session.bind({"input": images(2)})
     session.run({"input": images(2)})
     recorder.codes["cudaStreamSynchronize"] = [CODES.cudaErrorLaunchFailure]
-    with refuses(DeviceLostError, "gpu-failed", "process again"):
+    with refuses(DeviceLostError, "gpu-failed", "restart the process"):
         session.run({"input": images(2)})
     calls = len(recorder.calls)
     for act in (lambda: session.run({"input": images(2)}), lambda: session.bind({"input": images(2)}), bound):

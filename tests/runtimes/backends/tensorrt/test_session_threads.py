@@ -150,7 +150,7 @@ def test_a_broken_pool_is_caught(recorder: Recorder, monkeypatch: pytest.MonkeyP
             yield lane
 
     session = double.session(recorder, contexts=2)
-    session._pools = tuple(Broken(pool._make, pool._most) for pool in session._pools)
+    session._pools = tuple(Broken(pool._make, pool._limit) for pool in session._pools)
     slow = recorder.cuda.cudaMemcpyAsync
 
     def dawdling(dst: int, src: int, count: int, kind: object, stream: int) -> object:

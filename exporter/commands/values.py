@@ -1,0 +1,113 @@
+"""What options and arguments take: names that a shell can complete, sizes, and lists of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runtimes.errors import UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+class Name(click.ParamType[str]):
+    """A name of a table, which is read only when a shell asks for it; or also the path of a file."""
+
+    name = "name"
+
+    def __init__(self, known: Callable[[], Iterable[str]], or_file: bool = False) -> None:
+        self._known = known
+        self._or_file = or_file
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name) for name in self._known() if name.startswith(incomplete.lower())]
+        # A shell that takes both shows names and files; bash shows files where no name begins like this.
+        return [CompletionItem(incomplete, type="file"), *names] if self._or_file else names
+
+
+def _variants() -> Iterable[str]:
+    from exporter.models.variants import VARIANTS
+
+    return VARIANTS
+
+
+def _backends() -> Iterable[str]:
+    from runtimes.backends.registry import available_backends
+
+    return [backend.name for backend in available_backends()]
+
+
+def _datasets() -> Iterable[str]:
+    from exporter.data.dataset import BUNDLED_NAME, CIFAR_NAME
+
+    return BUNDLED_NAME, f"{CIFAR_NAME}:"
+
+
+def _origins() -> Iterable[str]:
+    from exporter.weights.sources import ORIGINS
+
+    return ORIGINS
+
+
+class BackendName(Name):
+    """A backend's name or alias, in any case, as the name; an unknown one stays as it is, for the command to refuse."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        from runtimes.backends.registry import find_backend
+
+        try:
+            return find_backend(value).name
+        except UsageError:
+            return str(value)
+
+
+VARIANT = Name(_variants)
+VARIANT_OR_FILE = Name(_variants, or_file=True)
+BACKEND = BackendName(_backends)
+DATASET = Name(_datasets, or_file=True)
+WEIGHTS = Name(_origins, or_file=True)
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """``N`` or ``HxW`` in pixels."""
+
+    name = "N|HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+            self.fail(f"{value!r} is neither a number of pixels nor HEIGHTxWIDTH, as 224 or 192x256", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """One number a channel, separated by commas."""
+
+    name = "R,G,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers, as 0.485,0.456,0.406", param, ctx)
+
+
+class BatchSize(click.ParamType["int | None"]):
+    """``dynamic`` or a fixed number of images."""
+
+    name = "dynamic|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "dynamic":
+            return None
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither 'dynamic' nor a number of images from 1", param, ctx)
+        return int(value)

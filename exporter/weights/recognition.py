@@ -1,0 +1,250 @@
+"""Recognition of the variant of weights: of a checkpoint by its tensors, of a module also by its outputs."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from exporter.data.dataset import noise
+from exporter.models.variants import Shortcut, Stride, Variant, customise, variant
+from exporter.weights import checkpoint, matching
+from exporter.weights.matching import Notify, describe_variant
+from exporter.weights.sources import LoadedWeights
+from runtimes.artifacts.manifest import Weights
+from runtimes.errors import ModelMismatchError, Reason, RexportError, quote
+from runtimes.parity import LogitComparison
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+IMAGES = 2
+"""The number of noise images for the comparison of a module with a variant."""
+
+STRIDES: tuple[Stride, ...] = ("v1.5", "v1")
+"""The strides of bottlenecks, the more frequent first. The tensors of a module do not show its stride."""
+
+TOLERANCE = 1e-4
+"""The largest difference of a logit between module and variant, divided by the largest logit."""
+
+
+@dataclass(frozen=True)
+class VariantOptions:
+    """The options of the variant that the user gives.
+
+    ``None`` means that the weights or the variant's row determine it.
+
+    Attributes:
+        name: The name of the variant, as printed by ``rexport list``.
+        classes: As for ``exporter.models.variants.customise``.
+        in_channels: As for ``exporter.models.variants.customise``.
+        size: As for ``exporter.models.variants.customise``.
+        stride: As for ``exporter.models.variants.customise``.
+        shortcut: As for ``exporter.models.variants.customise``.
+    """
+
+    name: str | None = None
+    classes: int | None = None
+    in_channels: int | None = None
+    size: tuple[int, int] | None = None
+    stride: Stride | None = None
+    shortcut: Shortcut | None = None
+
+    def apply(self, row: Variant) -> Variant:
+        """Return a copy of ``row`` with these options.
+
+        Raises:
+            UsageError: As for ``exporter.models.variants.customise``.
+        """
+        return customise(
+            row,
+            classes=self.classes,
+            in_channels=self.in_channels,
+            size=self.size,
+            stride=self.stride,
+            shortcut=self.shortcut,
+        )
+
+
+@dataclass(frozen=True)
+class RecognisedWeights:
+    """Weights with their variant.
+
+    Attributes:
+        variant: The variant.
+        weights: The weights, which fit the variant.
+    """
+
+    variant: Variant
+    weights: LoadedWeights
+
+
+def from_checkpoint(path: str | os.PathLike[str], options: VariantOptions, notify: Notify) -> RecognisedWeights:
+    """Read the weights of a file, and recognise their variant.
+
+    Args:
+        path: The file.
+        options: The options of the user.
+        notify: Receives notices for the user, for example the recognised variant if the options have no name.
+
+    Raises:
+        ModelMismatchError: The tensors belong to no variant, to several, or to another than the named one.
+        UsageError: The variant is unknown, or does not take the options.
+        ResourceError: As for ``checkpoint.read``.
+        UnsafeArtifactError: As for ``checkpoint.read``.
+        IntegrityError: As for ``checkpoint.read``.
+        ArtifactError: As for ``checkpoint.read`` and ``matching.fit``.
+    """
+    file = Path(path)
+    state = checkpoint.read(file)
+    try:
+        recognised = options.apply(_choose(state, options.name))
+        fitted = matching.fit(state, recognised, notify)
+    except RexportError as error:
+        raise type(error)(error.what, code=error.code, path=file, hint=error.hint) from error
+    if options.name is None:
+        stride = "" if recognised.block == "basic" or options.stride else f"; stride {recognised.stride} is assumed"
+        notify(
+            Reason("variant-recognised", f"{quote(file.name)}: recognised as {describe_variant(recognised)}{stride}")
+        )
+    elif recognised != options.apply(variant(options.name)):
+        notify(Reason("variant-adapted", f"{quote(file.name)}: the tensors match {describe_variant(recognised)}"))
+    return RecognisedWeights(recognised, _with_record(fitted, "file", file.name))
+
+
+def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: Notify) -> RecognisedWeights:
+    """Recognise the variant of a module in memory, and return its weights.
+
+    The module must be from ``exporter.models.resnet``, or compute the same outputs as a variant: on seeded noise, in
+    evaluation mode, on the CPU. The module is not changed.
+
+    Args:
+        module: The module.
+        options: The options of the user.
+        seed: The seed of the noise.
+        notify: Receives notices for the user.
+
+    Raises:
+        ModelMismatchError: The tensors belong to no variant or to another than the named one, or the outputs differ.
+        UsageError: The variant is unknown, or does not take the options.
+        ArtifactError: As for ``matching.fit``.
+    """
+    import torch
+
+    module = getattr(module, "_orig_mod", module)  # torch.compile's wrapper
+    title = quote(type(module).__name__)
+    entries = module.state_dict().items()
+    state = {name: entry.detach().cpu() for name, entry in entries if isinstance(entry, torch.Tensor)}
+    candidates = tuple(_candidates_of(module, state, options))
+    if not candidates:
+        raise ModelMismatchError(
+            f"the tensors of the module {title} match no network that can be exported",
+            code="module-unrecognised",
+            hint="rexport.variants() lists the networks: torchvision's ResNets and the CIFAR ResNets of the paper",
+        )
+    module_copy = _copy(module, title)
+    differences = []
+    for candidate in candidates:
+        fitted = matching.fit(state, candidate, notify)
+        difference = _difference(module_copy, candidate, fitted, seed, title)
+        if difference <= TOLERANCE:
+            return RecognisedWeights(candidate, _with_record(fitted, "module", title))
+        differences.append(difference)
+    names = " or ".join(dict.fromkeys(map(describe_variant, candidates)))
+    raise ModelMismatchError(
+        f"the module {title} has the tensors of {names}, but its outputs differ by {min(differences):.1e} of the "
+        f"largest logit (limit {TOLERANCE:.0e})",
+        code="module-outputs-differ",
+        hint="export a module that computes a network of the paper and returns logits",
+    )
+
+
+def _choose(state: Mapping[str, Tensor], name: str | None) -> Variant:
+    """Return the variant with the given name, adapted to the tensors, or the only variant that matches them."""
+    fitting = matching.recognise(state)
+    if name is not None:
+        return next((candidate for candidate in fitting if candidate.name == name), variant(name))
+    if not fitting:
+        raise ModelMismatchError(
+            f"the {len(state)} tensors match no variant",
+            code="checkpoint-unrecognised",
+            hint="rexport.variants() lists the variants; variant=NAME reports the differences from one of them",
+        )
+    if len(fitting) > 1:
+        names = [candidate.name for candidate in fitting]
+        raise ModelMismatchError(
+            f"{' and '.join(names)} have the same tensors, so the file does not show which of them it is",
+            code="variant-ambiguous",
+            hint=" or ".join(f'variant="{candidate_name}"' for candidate_name in names),
+        )
+    return fitting[0]
+
+
+def _candidates_of(module: nn.Module, state: Mapping[str, Tensor], options: VariantOptions) -> Iterator[Variant]:
+    """Yield the possible variants of a module, restricted by the options, with each possible stride."""
+    from exporter.models.resnet import ResNet
+
+    own = module.variant if isinstance(module, ResNet) else None
+    fitting = (own,) if own is not None else matching.recognise(state)
+    if options.name is not None:
+        fitting = tuple(candidate for candidate in fitting if candidate.name == options.name) or (
+            variant(options.name),
+        )
+    for candidate in fitting:
+        unknown = own is None and options.stride is None and candidate.block == "bottleneck"
+        for stride in STRIDES if unknown else (candidate.stride,):
+            yield options.apply(replace(candidate, stride=stride))
+
+
+def _copy(module: nn.Module, title: str) -> nn.Module:
+    """Return a copy of the module in float32 on the CPU, in evaluation mode."""
+    try:
+        return copy.deepcopy(module).cpu().float().eval()
+    except Exception as error:  # whatever the foreign module raises
+        raise _call_error(title, error) from error
+
+
+def _difference(module: nn.Module, candidate: Variant, state: Mapping[str, Tensor], seed: int, title: str) -> float:
+    """Return the largest difference of the module's logits from the candidate's, divided by the largest logit."""
+    import torch
+
+    from exporter.models.resnet import build
+
+    model = build(candidate)
+    model.load_state_dict(state)
+    inputs = torch.from_numpy(noise((IMAGES, candidate.in_channels, *candidate.size), seed))
+    with torch.inference_mode():
+        expected = cast("NDArray[np.float32]", model(inputs).numpy())
+        try:
+            outputs = module(inputs)
+        except Exception as error:  # whatever the foreign module raises
+            raise _call_error(title, error) from error
+    if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != expected.shape:
+        description = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise ModelMismatchError(
+            f"the module {title} returns {description}; expected logits of shape {expected.shape}",
+            code="module-output-shape",
+            hint="export a module that takes images and returns one tensor of logits",
+        )
+    return LogitComparison.compare(outputs.float().numpy(), expected).relative_difference
+
+
+def _call_error(title: str, error: Exception) -> ModelMismatchError:
+    return ModelMismatchError(
+        f"the module {title} cannot be compared with a variant: {type(error).__name__}: {quote(error)}",
+        code="module-not-callable",
+        hint="export a module that takes one tensor of images on the CPU",
+    )
+
+
+def _with_record(state: dict[str, Tensor], origin: str, source: str) -> LoadedWeights:
+    digest = matching.state_digest(state)
+    if origin == "file":
+        return LoadedWeights(state, Weights("file", True, digest, source=quote(source)), None, None, None)
+    return LoadedWeights(state, Weights("module", True, digest, source=source), None, None, None)

@@ -1,0 +1,251 @@
+"""Export from Python: a variant, a checkpoint or a module in, an artifact out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.models.variants import VARIANTS, Shortcut, Stride, Variant
+from exporter.models.variants import variant as find_variant
+from exporter.network import ExportListener, ExportRequest
+from exporter.precision.spec import PrecisionSpec
+from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Target
+from exporter.precision.table import precision as find_precision
+from exporter.weights.recognition import VariantOptions, from_checkpoint, from_module
+from exporter.weights.sources import LoadedWeights
+from rexport.progress import Progress, listen_to_export
+from rexport.wording import python_wording
+from runtimes.artifacts.artifact import Artifact
+from runtimes.errors import UsageError, quote
+from runtimes.images.spec import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ONNX, ENGINE = ".onnx", ".engine"
+
+SUFFIXES = (ONNX, ".pt2", ENGINE)
+"""Of the files that can be written."""
+
+
+def variants() -> tuple[Variant, ...]:
+    """The networks of He et al. 2015 that can be exported, as ``rexport list`` shows them.
+
+    Returns:
+        A row for each: its ``name``, ``depths``, ``widths``, ``classes``, ``size`` as (height, width) in pixels.
+
+    Examples:
+        >>> [variant.name for variant in rexport.variants()][:2]
+        ['resnet18', 'resnet34']
+    """
+    return tuple(VARIANTS.values())
+
+
+def export(
+    model: str | os.PathLike[str] | nn.Module,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    variant: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    precision: str = "fp32",
+    calibration: str | os.PathLike[str] | None = None,
+    calibration_images: int = CALIBRATION_IMAGES,
+    target: Target | None = None,
+    data: str | os.PathLike[str] | None = None,
+    gate_images: int = GATE_IMAGES,
+    labels: str | os.PathLike[str] | Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    stride: Stride | None = None,
+    shortcut: Shortcut | None = None,
+    batch: int | None = None,
+    raw_input: bool = False,
+    opset: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | bool | None = None,
+) -> Artifact:
+    """Exports a network to one file, checked against PyTorch; blocks for seconds, for int8 up to minutes.
+
+    The file takes normalised images (batch, channels, height, width) float32 and gives logits (batch, classes) float32.
+    It is written only if its logits are PyTorch's and, below fp32, if its precision passes the gate. A manifest and
+    test vectors lie beside it. What fails leaves no file. Notices go to the logger ``rexport``.
+
+    Args:
+        model: One of three things. The name of a variant, as in ``variants()``. The path of a checkpoint (``.pt``,
+            ``.pth``, ``.ckpt``, ``.safetensors``), which is read without running code from it. A PyTorch module: one of
+            ``exporter.models.resnet``, or any other with the tensors and the outputs of a variant, which is checked on
+            seeded noise; the module stays as it is, and its weights count as trained.
+        path: The file to write. Its suffix is the format: ``.onnx``, ``.pt2`` for a PyTorch program, ``.engine`` for
+            TensorRT, which leaves the ONNX file beside it. No suffix, or a folder that exists: ``VARIANT.onnx`` in the
+            folder. By default the current folder.
+        variant: For a checkpoint or a module, the variant's name. By default the one whose tensors these are, which a
+            warning on the logger names for a checkpoint; what is taken from the tensors are its classes, channels and
+            shortcut option, never its stride or input size. For a module, its outputs tell the stride.
+        weights: For a variant's name: ``random`` (untrained, the default), ``bundled`` (ResNet-20 on Fashion-MNIST),
+            ``imagenet`` (torchvision's), or the path of a checkpoint.
+        precision: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``int8``. Input and output stay float32.
+        calibration: Training images for int8: a name or folder, as ``data``. By default the bundled ones where they
+            fit, and noise for untrained weights.
+        calibration_images: The number of them.
+        target: Deployment target of int8. By default ``tensorrt`` for an engine, else ``cpu``.
+        data: Labelled images for the checks: ``fashion-mnist``, a data set on disk or a folder with a folder for each
+            class. By default the bundled ones where they fit, else noise.
+        gate_images: The most images on which a precision below fp32 is compared with fp32.
+        labels: One a class, or the path of a text file with one label a line.
+        preprocessing: What images go through before the network: resize, crop, padding, mean and standard deviation. By
+            default what the weights are known to need, else ImageNet's, scaled to the input size.
+        num_classes: Number of outputs of the classifier. By default read from the weights.
+        in_channels: Number of channels of the input. By default read from the weights.
+        input_size: Height and width in pixels, or one number for both.
+        stride: Where bottlenecks stride: in the first 1x1 convolution (``v1``) or in the 3x3 (``v1.5``).
+        shortcut: Padding (A), projection where needed (B), or projection always (C).
+        batch: A fixed number of images in one call. By default any.
+        raw_input: Takes uint8 pixels (batch, height, width, channels) and normalises them in the graph.
+        opset: Of the ONNX standard. By default 20, and 22 for bf16.
+        seed: Of random weights and of noise.
+        overwrite: Replaces the file if it exists.
+        progress: A function of ``(done, total, description)``, called at the beginning of each step; ``total`` is
+            ``None``. ``True`` prints the command's status line to stderr. By default nothing is printed.
+
+    Returns:
+        The artifact, with its ``path`` and its ``manifest``.
+
+    Raises:
+        UsageError: An unknown variant, precision or suffix; the file exists; arguments that contradict each other.
+        ModelMismatchError: The weights, the module, the labels or the data are of another network; a checkpoint fits
+            several variants.
+        ArtifactError: The checkpoint is damaged, or is none.
+        UnsafeArtifactError: The checkpoint holds code.
+        CheckFailedError: The file's logits are not PyTorch's, or the precision failed its gate.
+        CompatibilityError: This torch or TensorRT cannot write the graph.
+        BackendUnavailableError: A library is missing.
+        ResourceError: The disk, the memory, or the network.
+
+    Examples:
+        >>> rexport.export("resnet20", "out/", weights="bundled", precision="int8").path
+        PosixPath('out/resnet20.onnx')
+        >>> rexport.export("best.pth", "best.onnx", variant="resnet56", labels=["cat", "dog"])
+        >>> rexport.export(torchvision.models.resnet50(weights="DEFAULT"), "resnet50.onnx", precision="fp16")
+    """
+    with python_wording(), listen_to_export(progress) as listener:
+        place = _Place.of(path)
+        typed_for_engine = place.suffix == ENGINE and find_precision(precision).calibrated
+        precision_spec = PrecisionSpec(
+            precision,
+            None if calibration is None else os.fspath(calibration),
+            calibration_images,
+            target or ("tensorrt" if typed_for_engine else "cpu"),
+            gate_images,
+        )
+        size = (input_size, input_size) if isinstance(input_size, int) else input_size
+        options = VariantOptions(variant, num_classes, in_channels, size, stride, shortcut)
+        given = None if weights is None else os.fspath(weights)
+        row, source = _find_network(model, options, given, seed, listener)
+        request = ExportRequest(
+            row,
+            weights=source,
+            out=place.out,
+            seed=seed,
+            batch=_at_least_one("batch", batch),
+            labels=Path(labels) if isinstance(labels, str | os.PathLike) else None if labels is None else tuple(labels),
+            data=None if data is None else os.fspath(data),
+            force=overwrite,
+            raw=raw_input,
+            preprocessing=preprocessing,
+        )
+        return _write(request, place.suffix, _at_least_one("opset", opset), precision_spec, listener)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the file goes, as ``ExportRequest.out`` has it, and the suffix that says its format."""
+
+    out: str
+    suffix: str
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str] | None) -> _Place:
+        """A path without a suffix is a folder. Raises UsageError for another suffix."""
+        out = "." if path is None else os.fspath(path)
+        suffix = Path(out).suffix
+        if Path(out).is_dir() or not suffix:
+            return cls(f"{out}{os.sep}", ONNX)
+        if suffix not in SUFFIXES:
+            raise UsageError(
+                f"the suffix says the format: one of {', '.join(SUFFIXES)}, not {suffix}",
+                code="export-suffix-unknown",
+                path=out,
+                hint="end the path in one of them; without a suffix it is a folder for an ONNX file",
+            )
+        return cls(out, suffix)
+
+
+def _at_least_one(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise UsageError(f"{name} must be at least 1, not {value}", code="count-below-one")
+    return value
+
+
+def _find_network(
+    model: str | os.PathLike[str] | nn.Module,
+    options: VariantOptions,
+    weights: str | None,
+    seed: int,
+    listener: ExportListener,
+) -> tuple[Variant, str | LoadedWeights]:
+    """What ``model`` means: a variant, and its weights or where they come from.
+
+    Raises:
+        UsageError: it is neither a variant's name nor a path nor a module, or what it says is said once more.
+        RexportError: as ``from_checkpoint`` and ``from_module``.
+    """
+    if isinstance(model, str) and not _is_path(model):
+        _refuse_second("variant", options.name, f"the model {quote(model)!r} names a variant already")
+        return options.apply(find_variant(model)), weights or "random"
+    _refuse_second("weights", weights, "the model has its own weights")
+    if isinstance(model, str | os.PathLike):
+        listener.step("reading the checkpoint")
+        found = from_checkpoint(model, options, listener.notice)
+        return found.variant, found.weights
+    torch = sys.modules.get("torch")  # whoever has a module has imported it
+    if torch is None or not isinstance(model, torch.nn.Module):
+        raise UsageError(
+            f"the model is a {quote(type(model).__name__)}; a variant's name, a checkpoint's path or a torch.nn.Module "
+            "is expected",
+            code="model-kind-unknown",
+        )
+    listener.step("comparing the module with its variant")
+    found = from_module(model, options, seed, listener.notice)
+    return found.variant, found.weights
+
+
+def _is_path(model: str) -> bool:
+    """Whether a text names a file and no variant, known or not; ``./resnet20`` is a file."""
+    return model not in VARIANTS and (os.sep in model or "." in model or Path(model).exists())
+
+
+def _refuse_second(name: str, value: str | None, reason: str) -> None:
+    if value is not None:
+        raise UsageError(f"{name} is given, and {reason}", code="argument-given-twice", hint=f"leave {name} out")
+
+
+def _write(
+    request: ExportRequest, suffix: str, opset: int | None, precision_spec: PrecisionSpec, listener: ExportListener
+) -> Artifact:
+    """The artifact in the suffix's format, checked and published."""
+    from exporter.targets import onnx_file, tensorrt_engine, torch_program
+
+    if suffix == ONNX:
+        return onnx_file.export(request, listener, opset, precision_spec)
+    if suffix == ENGINE:
+        return tensorrt_engine.export(request, tensorrt_engine.EngineRequest(), listener, opset, precision_spec)
+    if opset is not None:
+        raise UsageError(f"opset is for ONNX files, not for {suffix}", code="opset-needs-onnx", hint="leave opset out")
+    return torch_program.export(request, listener, precision_spec)

@@ -1,0 +1,48 @@
+"""Errors whose advice names options of the command line, said in the words of the Python functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runtimes.errors import RexportError
+
+_PARAMETERS = {
+    "--mean and --std": "preprocessing",
+    "--force": "overwrite=True",
+    "--out": "path",
+    "-o": "path",
+    "--size": "input_size",
+    "--input raw": "raw_input=True",
+    "--backend": "backends",
+}
+"""What the functions call an option, where it is not the option's own name with underscores."""
+
+_VALUES = r"[A-Z]+\b|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random"
+_OPTION = re.compile(rf"--mean and --std|--input raw|(?<![\w-])(--[a-z][a-z-]*|-o)(?: ({_VALUES}))?")
+_COMMAND = re.compile(r"\b(?:rexport|rbench|pip) ")
+_CLAUSE = re.compile(r"(, |; )")
+
+
+@contextmanager
+def python_wording() -> Iterator[None]:
+    """An error that leaves the block names parameters where it named options. Its type, code and path stay."""
+    try:
+        yield
+    except RexportError as error:
+        error.say(in_python(error.what), None if error.hint is None else in_python(error.hint))
+        raise
+
+
+def in_python(text: str) -> str:
+    """The text with parameters in place of options. A clause that holds a command line stays as it is."""
+    return "".join(part if _COMMAND.search(part) else _OPTION.sub(_name, part) for part in _CLAUSE.split(text))
+
+
+def _name(match: re.Match[str]) -> str:
+    option, value = match[1] or match[0], match[2]
+    name = _PARAMETERS.get(option, option.strip("-").replace("-", "_"))
+    if value is None or "=" in name:
+        return name
+    return f"{name}={value}" if value.isupper() or value.isdecimal() else f'{name}="{value}"'

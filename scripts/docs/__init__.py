@@ -1,0 +1,1 @@
+"""Programs that build the documentation and hold it to its bounds."""

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rexport
+from exporter.models.resnet import build, initialise, settle_statistics
+from exporter.models.variants import variant
+from exporter.weights.sources import BUNDLED_FOLDER
+from rexport.wording import in_python
+from runtimes.errors import RexportError
+from tests.refusals import refuses
+
+CHECKPOINT = BUNDLED_FOLDER / "resnet20-fashion-mnist.safetensors"
+SENTENCES = Path(__file__).parents[1] / "sentences.toml"
+
+
+def trained() -> nn.Module:
+    model = build(variant("resnet20"))
+    initialise(model, 1)
+    settle_statistics(model, 1)
+    return model
+
+
+class Wrapped(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.model(x)
+        return y
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
+    """What went to the logger, and nowhere else."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", records.append)
+    monkeypatch.setattr(logging.getLogger("rexport"), "handlers", [handler])
+    monkeypatch.setattr(logging.getLogger("rexport"), "propagate", False)
+    return records
+
+
+def test_a_variant_lands_in_the_current_folder(capfd: pytest.CaptureFixture[str]) -> None:
+    artifact = rexport.export("resnet20", weights="bundled")
+    assert artifact.path == Path("resnet20.onnx")
+    assert artifact.manifest is not None
+    assert artifact.manifest.weights.origin == "bundled"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_checkpoint_with_labels_and_preprocessing() -> None:
+    labels = [f"class {number}" for number in range(10)]
+    view = rexport.Preprocessing(resize=40, crop=(32, 32), pad=0, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+    with refuses(rexport.ResourceError, "folder-missing", "out"):
+        rexport.export(CHECKPOINT, "out/mine.pt2", variant="resnet20")
+    artifact = rexport.export(CHECKPOINT, "mine.pt2", variant="resnet20", labels=labels, preprocessing=view, batch=2)
+    manifest = artifact.manifest
+    assert manifest is not None
+    assert (manifest.format, manifest.labels, manifest.preprocessing) == ("pt2", tuple(labels), view)
+    assert (manifest.weights.origin, manifest.weights.source) == ("file", CHECKPOINT.name)
+    assert manifest.inputs[0].fixed_batch == 2
+
+
+def test_a_recognised_checkpoint_is_announced(notices: list[logging.LogRecord]) -> None:
+    model = build(variant("resnet18"))
+    torch.save(model.state_dict(), "best.pth")
+    artifact = rexport.export("best.pth", "best.pt2", input_size=32)
+    assert artifact.manifest is not None
+    assert artifact.manifest.name == "resnet18"
+    assert artifact.manifest.inputs[0].shape == ("batch", 3, 32, 32)
+    recognised, assumed = notices
+    assert (recognised.levelno, recognised.__dict__["code"]) == (logging.WARNING, "variant-recognised")
+    assert "resnet18" in recognised.getMessage()
+    assert (assumed.levelno, assumed.__dict__["code"]) == (logging.WARNING, "preprocessing-not-in-weights")
+    assert "37, centre crop of 32 x 32" in assumed.getMessage()
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, Wrapped])
+def test_a_module_gives_its_own_logits(wrap: Any) -> None:
+    model = wrap(trained())
+    artifact = rexport.export(model, "module.onnx")
+    assert artifact.manifest is not None
+    assert artifact.manifest.weights.origin == "module"
+    images = np.random.default_rng(0).standard_normal((3, 3, 32, 32), np.float32)
+    with rexport.open(artifact.path, "onnxruntime") as runtime, torch.inference_mode():
+        np.testing.assert_allclose(
+            runtime.infer({"input": images})["logits"], model(torch.from_numpy(images)), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_a_narrow_artifact_of_a_module_cannot_be_rebuilt() -> None:
+    artifact = rexport.export(trained(), "half.onnx", precision="fp16")
+    report = rexport.benchmark(artifact, backends="pytorch", processes=1, duration=0.01, roofline=False)
+    assert [row.result.status for row in report.rows] == ["skipped"]
+    assert "PyTorch module" in report.verdict
+
+
+def test_an_engine_needs_its_library() -> None:
+    from runtimes.backends.tensorrt.flavors import FLAVORS
+
+    if any(flavor.missing() is None for flavor in FLAVORS.values()):
+        assert rexport.export("resnet20", "net.engine").path == Path("net.engine")
+        return
+    with pytest.raises(rexport.BackendUnavailableError):
+        rexport.export("resnet20", "net.engine")
+
+
+def test_progress_counts_the_steps() -> None:
+    seen: list[tuple[float, float | None, str]] = []
+    rexport.export("resnet20", "net.pt2", progress=lambda *told: seen.append(told))
+    assert [done for done, _, _ in seen] == list(range(len(seen)))
+    assert {total for _, total, _ in seen} == {None}
+    assert "checking parity" in [description for _, _, description in seen]
+
+
+def test_progress_of_the_command_says_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    rexport.export("resnet20", "net.pt2", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "random (seed 0)" in err
+
+
+def test_an_error_of_the_callback_leaves_no_file() -> None:
+    def fail(done: float, total: float | None, description: str) -> None:
+        del total, description
+        if done == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        rexport.export("resnet20", "net.onnx", progress=fail)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_path_without_a_suffix_is_a_folder() -> None:
+    paths = [
+        rexport.export("resnet20", path, seed=seed, overwrite=True).path for seed, path in enumerate(("new", "new/"))
+    ]
+    assert set(paths) == {Path("new/resnet20.onnx")}
+
+
+def test_an_existing_file_is_replaced_only_on_request() -> None:
+    first = rexport.export("resnet20", "net.pt2")
+    with refuses(rexport.UsageError, "target-exists", "net.pt2", "overwrite=True"):
+        rexport.export("resnet20", "net.pt2", seed=1)
+    again = rexport.export("resnet20", "net.pt2", seed=1, overwrite=True)
+    assert first.manifest is not None
+    assert again.manifest is not None
+    assert first.manifest.weights != again.manifest.weights
+
+
+LINEAR = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "kind", "code", "values"),
+    [
+        ("resnet21", {}, rexport.UsageError, "variant-unknown", ["resnet21", "resnet20"]),
+        ("resnet20", {"variant": "resnet20"}, rexport.UsageError, "argument-given-twice", ["variant"]),
+        (CHECKPOINT, {"weights": "random"}, rexport.UsageError, "argument-given-twice", ["weights"]),
+        (3, {}, rexport.UsageError, "model-kind-unknown", ["int", "torch.nn.Module"]),
+        (None, {}, rexport.UsageError, "model-kind-unknown", ["NoneType"]),
+        (LINEAR, {}, rexport.ModelMismatchError, "module-unrecognised", ["Linear", "rexport.variants()"]),
+        ("gone.pth", {}, rexport.ResourceError, "file-access-failed", ["gone.pth"]),
+        (CHECKPOINT, {}, rexport.ModelMismatchError, "variant-ambiguous", ['variant="plain20"']),
+        ("resnet20", {"path": "net.tflite"}, rexport.UsageError, "export-suffix-unknown", [".tflite", ".onnx"]),
+        ("resnet20", {"path": "net.v2"}, rexport.UsageError, "export-suffix-unknown", ["net.v2", ".v2", ".pt2"]),
+        ("resnet20", {"precision": "fp8"}, rexport.UsageError, "precision-unknown", ["fp8"]),
+        ("resnet20", {"batch": 0}, rexport.UsageError, "count-below-one", ["batch", "0"]),
+        ("resnet20", {"opset": -1}, rexport.UsageError, "count-below-one", ["opset", "-1"]),
+        ("resnet20", {"path": "n.pt2", "opset": 20}, rexport.UsageError, "opset-needs-onnx", [".pt2"]),
+        ("resnet20", {"num_classes": 0}, rexport.UsageError, "dimension-below-one", ["0"]),
+        ("resnet20", {"labels": ["cat"]}, rexport.ModelMismatchError, "label-count-mismatch", ["1 labels", "10"]),
+        ("resnet20", {"labels": "gone.txt"}, rexport.ResourceError, "file-access-failed", ["gone.txt"]),
+        ("resnet20", {"raw_input": True, "in_channels": 4}, rexport.UsageError, "option-needs-statistics",
+         ["raw_input=True", "preprocessing"]),
+        ("resnet20", {"weights": "bundled", "num_classes": 7}, rexport.ModelMismatchError, "bundled-variant-differs",
+         ['weights="imagenet"']),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_exported_is_refused_in_words_of_python(
+    model: Any, arguments: dict[str, Any], kind: type[RexportError], code: str, values: list[str]
+) -> None:
+    with refuses(kind, code, *values) as caught:
+        rexport.export(model, **arguments)
+    assert not re.search(r"(?<![\w-])--?[a-z]", str(caught.value))
+    assert list(Path().iterdir()) == []
+
+
+def test_a_preprocessing_of_another_size_is_refused() -> None:
+    view = rexport.Preprocessing(resize=None, crop=(28, 28), pad=0, mean=(0.5,), std=(0.5,))
+    with refuses(rexport.ModelMismatchError, "preprocessing-shape", "28 x 28", "32 x 32"):
+        rexport.export("resnet20", preprocessing=view)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--force replaces it, -o names another file", "overwrite=True replaces it, path names another file"),
+        ("use --num-classes 10 --shortcut B", "use num_classes=10 shortcut=B"),
+        ("use resnet32 --num-classes 100", "use resnet32 num_classes=100"),
+        ("--calibration DIR names a folder of them", "calibration=DIR names a folder of them"),
+        ("leave --opset out", "leave opset out"),
+        ("--precision int8", 'precision="int8"'),
+        ("rexport tensorrt x.onnx builds from it, --force replaces it", None),
+        ("pip install --upgrade rexport", "pip install --upgrade rexport"),
+        ("a v1--v2 pre-release, e-o", "a v1--v2 pre-release, e-o"),
+    ],
+)
+def test_options_become_parameters_but_in_commands(text: str, words: str | None) -> None:
+    assert in_python(text) == (words or "rexport tensorrt x.onnx builds from it, overwrite=True replaces it")
+
+
+ELSEWHERE = {"images", "profile", "strip", "debug", "by", "against", "dataset", "min_batch", "opt_batch", "max_batch"}
+"""Options of commands that have no function here."""
+
+
+def test_each_option_that_an_error_names_is_a_parameter() -> None:
+    known = {*inspect.signature(rexport.export).parameters, *inspect.signature(rexport.benchmark).parameters}
+    table = tomllib.loads(SENTENCES.read_text())
+    sentences = [
+        sentence
+        for package in ("exporter", "runtimes")
+        for value in table[package].values()
+        for sentence in ([value] if isinstance(value, str) else value)
+    ]
+    named = {word for sentence in sentences for word in re.findall(r"--[a-z][a-z-]+", sentence)}
+    words = {in_python(option).partition("=")[0] for option in named}
+    assert named
+    assert words - known - ELSEWHERE <= {"mean", "std", "input"}

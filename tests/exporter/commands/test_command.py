@@ -1,0 +1,128 @@
+"""Sections, defaults and examples in a help, groups whose names count in any case, and choices with suggestions."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from exporter.commands.command import COLUMN, MODEL, OUTPUT, RUNTIME, Group, NameChoice, OptionSection, stack_options
+
+
+@click.group("program", cls=Group, examples=("program work a", "program --version"))
+@click.version_option("1", prog_name="program", help="Show the version and exit.")
+def program() -> None:
+    """Do one thing or the other."""
+
+
+@program.command(heading="Do", examples=("program work a", "program work b --level HIGH"))
+@click.argument("place", help="Where to work.")
+@stack_options(
+    OUTPUT.option("--json", is_flag=True, help="Print JSON."),
+    MODEL.option("--level", type=NameChoice(("low", "High")), default="low", help="Level of the work."),
+    MODEL.option("--size", type=click.IntRange(1), metavar="N", show_default="the usual", help="Size of the work."),
+    OptionSection("Weather").option("--rain", type=click.IntRange(0, 9), default=3, metavar="N", help="Rain."),
+    RUNTIME.option("--a-name-that-is-far-too-long", metavar="WORD", show_default="none", help="Name of something."),
+)
+def work(place: str, level: str, **_: object) -> None:
+    """Work somewhere.
+
+    It takes a while.
+    """
+    click.echo(f"{place} {level}")
+
+
+@program.command("look", heading="See", examples=("program look", "program look"))
+def look() -> None:
+    """Look around."""
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "80"}).invoke(program, arguments)
+
+
+def test_options_stand_in_ordered_sections_in_one_column() -> None:
+    assert invoke("work", "-h").output.splitlines() == [
+        "Usage: program work [OPTIONS] PLACE",
+        "",
+        "  Work somewhere.",
+        "",
+        "  It takes a while.",
+        "",
+        "Positional arguments:",
+        "  PLACE  Where to work.",
+        "",
+        "Model:",
+        "  --level low|High  Level of the work.  [default: low]",
+        "  --size N          Size of the work.  [default: the usual]",
+        "",
+        "Runtime:",
+        "  --a-name-that-is-far-too-long WORD",
+        "                    Name of something.  [default: none]",
+        "",
+        "Weather:",
+        "  --rain N          Rain.  [default: 3; 0<=x<=9]",
+        "",
+        "Output:",
+        "  --json            Print JSON.",
+        "",
+        "Other:",
+        "  -h, --help        Show this message and exit.",
+        "",
+        "Examples:",
+        "  program work a",
+        "  program work b --level HIGH",
+    ]
+    assert len("--a-name-that-is-far-too-long WORD") > COLUMN
+
+
+def test_a_group_lists_its_commands_under_headings() -> None:
+    assert invoke("--help").output.splitlines()[4:] == [
+        "Do:",
+        "  work        Work somewhere.",
+        "",
+        "See:",
+        "  look        Look around.",
+        "",
+        "Other:",
+        "  --version   Show the version and exit.",
+        "  -h, --help  Show this message and exit.",
+        "",
+        "Examples:",
+        "  program work a",
+        "  program --version",
+    ]
+
+
+def test_a_long_sentence_is_wrapped_and_not_cut() -> None:
+    group = Group("program", commands=[click.Command("work", help=f"Work {'very ' * 20}hard.")], help="Do.")
+    assert " hard" in CliRunner(env={"COLUMNS": "80"}).invoke(group, ["--help"]).output
+
+
+def test_a_short_default_is_not_torn_apart() -> None:
+    @click.command(cls=type(work))
+    @MODEL.option("--top", default=1, metavar="N", help="x" * 55 + ".")
+    def command(top: int) -> None:
+        """Work."""
+        click.echo(top)
+
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(command, ["--help"]).output
+    assert "\n              [default: 1]\n" in shown
+    assert "\N{NO-BREAK SPACE}" not in shown
+
+
+@pytest.mark.parametrize("name", ["work", "WORK", "Work"])
+def test_commands_are_found_in_any_case(name: str) -> None:
+    assert invoke(name, "here").output == "here low\n"
+
+
+@pytest.mark.parametrize(("typed", "level"), [("low", "low"), ("LOW", "low"), ("high", "High")])
+def test_a_choice_is_found_in_any_case(typed: str, level: str) -> None:
+    assert invoke("work", "here", "--level", typed).output == f"here {level}\n"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("hihg", "(did you mean High?)"), ("x", "'low', 'high'")])
+def test_a_wrong_choice_ends_in_the_nearest_one(typed: str, meant: str) -> None:
+    done = invoke("work", "here", "--level", typed)
+    assert done.exit_code == 2
+    assert done.output.strip().rstrip(".").endswith(meant)
