@@ -6,15 +6,14 @@ import inspect
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TypeAlias
 
 from benchmarks.analysis.figures import Figures
-from benchmarks.harness.collection import collect
+from benchmarks.harness.collection import Collection
 from benchmarks.harness.run import run
 from benchmarks.records.plan import BUDGET_S, ROUNDS, SILENCE_S
 from benchmarks.records.request import BenchmarkRequest, RunListener
-from benchmarks.records.result import Result
 from exporter.precision.table import CALIBRATION_IMAGES, Target
 from rexport.progress import Progress, ignore_progress, log_notice
 from rexport.report import Report
@@ -148,10 +147,12 @@ def benchmark(
             roofline=roofline,
             command=command,
         )
-        results: list[Result] = []
-        with _listen(progress) as listener:
-            ending = collect(run(request, listener), results)
-    report = Report(Figures.of_all(results), complete=ending is None)
+        collection = Collection()
+        with _listen(progress) as listener, collection, closing(run(request, listener)) as measured:
+            for result in measured:
+                collection.add(result)
+    ending = collection.ending
+    report = Report(Figures.of_all(collection.results), complete=ending is None)
     if isinstance(ending, KeyboardInterrupt):
         raise BenchmarkInterrupt(report) from ending
     if ending is not None:

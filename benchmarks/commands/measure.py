@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,22 +42,23 @@ def _measuring(
         RexportError: the parent of a file or folder is missing; as ``ResultsFile``; or there is no result yet.
     """
     from benchmarks.commands.progress import listening
-    from benchmarks.harness.collection import collect
-    from benchmarks.records.store import FILE_NAME, ResultsFile
+    from benchmarks.harness.collection import Collection
+    from benchmarks.records.store import FILE_NAME
     from runtimes import files
     from runtimes.errors import RexportError
 
     for parent in (path.parent for path in (folder, json_file) if path is not None):
         files.require_folder(parent)
     places = (None if folder is None else folder / FILE_NAME, json_file)
-    kept = [ResultsFile(place) for place in places if place is not None]
-    results: list[Result] = []
+    collection = Collection([place for place in places if place is not None])
     try:
-        with terminal.reserve_stdout(), listening() as listener:
-            ending = collect(measure(listener), results, kept)
+        with terminal.reserve_stdout(), listening() as listener, collection, closing(measure(listener)) as measured:
+            for result in measured:
+                collection.add(result)
     except RexportError as error:
         options.explain_options(error)
         raise
+    results, ending = collection.results, collection.ending
     yield results, ending is None
     if isinstance(ending, (KeyboardInterrupt, SystemExit)):
         measured_count = sum(result.status == "ok" for result in results)

@@ -71,7 +71,7 @@ def test_inspect_describes_an_engine_without_a_gpu(built: Path) -> None:
     facts = dict(re.split(r" {2,}", line, maxsplit=1) for line in result.stdout.splitlines() if "  " in line)
     assert facts["engine"].startswith("TensorRT-RTX 1.")
     assert facts["engine"].endswith("without a GPU")
-    assert facts["takes"] == str(Profile(1, 8, 64))
+    assert facts["profiles"] == str(Profile(1, 8, 64))
     level, tf32 = facts["built with"].split("; ")
     assert (level.split()[-1], tf32.split()) == ("3", ["TensorFloat-32", "off"])
     assert facts["built from"].startswith("resnet20.onnx, sha256 ")

@@ -84,9 +84,9 @@ TABLE = (
     First("onnx resnet20 -o x.onnx --data empty", 3, "dataset-empty", "(expected CLASS/IMAGE.jpg or"),
     First(
         "onnx resnet20 -o x.onnx --weights best.pth --precision int8", 2, "calibration-data-missing",
-        "(--calibration DIR names a folder of them)",
+        "(--calibration DIR names a folder of training images)",
     ),
-    First("onnx resnet20", 2, "target-exists", "(--force replaces it, -o names another file)"),
+    First("onnx resnet20", 2, "target-exists", "(--force replaces it, -o FILE names another file)"),
     First("onnx resnet20 -o no/such/x.onnx", 6, "folder-missing", "(mkdir -p no/such)"),
     First("predict resnet20.onnx photo.png --backend onxruntime", 2, "backend-unknown", "(did you mean onnxruntime?)"),
     First("predict resnet20.onnx empty", 2, "folder-without-images", "(looked for "),
@@ -94,7 +94,7 @@ TABLE = (
         "predict moved.onnx photo.png", 2, "statistics-unknown", "ImageNet's are --mean 0.485,0.456,0.406 --std ",
         ("predict moved.onnx photo.png --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",),
     ),
-    First("verify moved.onnx", 3, "vectors-absent", "(copy moved.onnx.json and its vectors here, or export it"),
+    First("verify moved.onnx", 3, "vectors-absent", "(copy moved.onnx.json and its vectors here, or "),
     First("predict resnet20.onnx photo.png --csv --json", 2, "usage", "(rexport predict --help)"),
 )  # fmt: skip
 

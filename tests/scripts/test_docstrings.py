@@ -48,7 +48,6 @@ def check(root: Path, capsys: pytest.CaptureFixture[str], text: str, *packages: 
         ('"""A module."""\nclass A: ...\n', ["A: no docstring"]),
         ('"""A module."""\nclass A:\n    """A class."""\n    def f(self): ...\n', ["A.f: no docstring"]),
         ('"""A module."""\ndef f():\n    """What comes back."""\n', ["f: starts with 'What'"]),
-        ('"""A module."""\ndef _f():\n    """Whom it serves."""\n', ["_f: starts with 'Whom'"]),
         ('"""A module."""\nX = 1\n"""Of a row."""\n', ["X: starts with 'Of'"]),
         ('"""A module."""\nX: int = 1\n"""A number"""\n', ["X: the first sentence does not end with a period"]),
         (

@@ -53,7 +53,7 @@ def test_a_cold_row_is_shown_step_by_step() -> None:
     assert list(table.headings[:6]) == ["processes", *STEPS]
     assert table.cells[0][:6] == ("5", "250", "500", "1,000", "125", "62.5")
     assert table.cells[0][-2:] == ("60.0", "1.5")
-    assert f"cold: {cold_starts.PAGE_CACHE}" in remarks(section)
+    assert f"cold start: {cold_starts.PAGE_CACHE}" in remarks(section)
 
 
 def test_real_processes_tell_of_every_step(tmp_path: Path) -> None:
