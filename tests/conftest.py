@@ -17,7 +17,12 @@ from tests.samples import SCRIPT, publish_script
 SLOWEST_FIRST = (
     "exporter/test_engines.py",
     "exporter/test_cli.py",
+    "test_docs.py",
+    "exporter/test_cli_tensorrt.py",
     "benchmarks/harness/test_subjects.py",
+    "test_status_lines.py",
+    "api/test_export.py",
+    "api/test_notebook.py",
     "benchmarks/paper/test_command.py",
     "benchmarks/tuning/test_search.py",
     "benchmarks/test_gpu_check.py",
@@ -26,7 +31,7 @@ SLOWEST_FIRST = (
     "benchmarks/harness/test_harness.py",
     "benchmarks/test_cli.py",
 )
-"""The ten slowest files below ``tests/``. They come first, so that no process is left alone with one in the end."""
+"""The slowest files below ``tests/``. They come first, so that no process is left alone with one in the end."""
 
 SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 

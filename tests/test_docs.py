@@ -1,6 +1,7 @@
 """README and docs: every shell and Python block runs, every relative link leads somewhere, and the text is readable.
 
-A block runs in a folder of its page, with the files that a reader would have. A comment ``<!-- not run: reason -->``
+The blocks run in one folder, in the order of the pages, with the files that a reader would have; what a page repeats of
+an earlier one has already been done there. A comment ``<!-- not run: reason -->``
 above a block exempts it; a comment that begins with ``<!-- setup`` holds commands that prepare the folder.
 """
 
@@ -64,8 +65,8 @@ def run_block(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def reader_folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a reader has: a checkpoint of a ResNet-18 with three classes, their names, and labelled photographs."""
     import torch
     from PIL import Image
@@ -73,6 +74,7 @@ def reader_folder(tmp_path: Path) -> Path:
     from exporter.models.resnet import build
     from exporter.models.variants import customise, variant
 
+    tmp_path = tmp_path_factory.mktemp("reader")
     torch.manual_seed(0)
     torch.save(build(customise(variant("resnet18"), classes=3)).state_dict(), tmp_path / "best.pth")
     names = ("apple", "book", "chair")
@@ -87,12 +89,19 @@ def reader_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def already_run() -> set[Block]:
+    """The blocks that ran in the folder."""
+    return set()
+
+
 @pytest.mark.parametrize("path", WITH_BLOCKS, ids=lambda path: path.stem)
-def test_every_block_runs(path: Path, reader_folder: Path) -> None:
+def test_every_block_runs(path: Path, reader_folder: Path, already_run: set[Block]) -> None:
     for block in blocks(path.read_text(encoding="utf-8")):
-        if block.reason is None:
+        if block.reason is None and block not in already_run:
             done = run_block(block, reader_folder)
             assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
+            already_run.add(block)
 
 
 def test_a_broken_block_is_caught(tmp_path: Path) -> None:

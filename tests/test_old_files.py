@@ -149,12 +149,17 @@ def flatten(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name in COLUMNS}
 
 
+LATER_WARNINGS = {"speed-changed"}
+"""Warnings that version 0.1 did not have."""
+
+
 def columns(figures: Figures) -> dict[str, Any]:
     """All columns of a result, as JSON has them; reasons are their sentences."""
     values: dict[str, Any] = {heading: value_at(figures, path) for heading, path in COLUMNS.items()}
     for name in ("reason", "warnings", "disturbances"):
         reasons = values[name]
-        values[name] = [str(each) for each in reasons] if name != "reason" and reasons is not None else reasons
+        if name != "reason" and reasons is not None:
+            values[name] = [str(each) for each in reasons if each.code not in LATER_WARNINGS]
     values |= {
         "reason": values["reason"] and str(values["reason"]),
         "unreadable_names": values["unreadable_names"] or (),

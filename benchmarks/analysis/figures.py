@@ -182,6 +182,12 @@ class Figures:
             return None
         return compare_latencies(self._reference, self.result)
 
+    @property
+    def _ratio_of_medians(self) -> float | None:
+        """The p50 of the reference over this one's, each of all its samples."""
+        other = None if self._reference is None else Figures(self._reference).p50
+        return None if other is None or self.p50 is None else other.value / self.p50.value
+
     @cached_property
     def load_s(self) -> float | None:
         """Of opening in the first process, with the import of the backend's library."""
@@ -333,7 +339,10 @@ class Figures:
         """What is doubtful about the numbers, each once."""
         found: Iterable[Reason] = ()
         if self.result.load is not None or (self.result.samples and not self._recorded.complete):
-            found = warnings.list_warnings(self.result, self.compute_p50, self.device_p50)
+            found = (
+                *warnings.list_warnings(self.result, self.compute_p50, self.device_p50),
+                *warnings.check_speeds(self.ratio, self._ratio_of_medians),
+            )
         return tuple(dict.fromkeys((*self.result.warnings, *found)))
 
 

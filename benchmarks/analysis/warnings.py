@@ -86,6 +86,23 @@ def list_warnings(result: Result, compute: Estimate | None, device: Estimate | N
         yield line
 
 
+def check_speeds(by_rounds: Estimate | None, by_medians: float | None) -> Iterator[Reason]:
+    """Whether the ratio of all calls' medians is that of rounds side by side; else a network ran at several speeds.
+
+    Args:
+        by_rounds: How many times as fast as the reference, by the medians of each round.
+        by_medians: The same, by the medians of all calls.
+    """
+    if by_rounds is None or by_medians is None:
+        return
+    if not 1 / APART <= by_rounds.value / by_medians <= APART:
+        yield Reason(
+            "speed-changed",
+            "the speed changed during the run: vs baseline compares calls of the same moment, the p50 columns compare "
+            f"all calls ({by_rounds.value:.2f}x, {by_medians:.2f}x)",
+        )
+
+
 def find_unfinished_work(
     result: Result, whole: Estimate | None, compute: Estimate | None, device: Estimate | None
 ) -> Reason | None:

@@ -13,8 +13,10 @@ import click
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
-"""The documents that are measured, relative to the repository."""
+_FIRST = "quickstart.md"
+_DOCS = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.name != _FIRST, path.name))
+PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in _DOCS))
+"""The documents that are measured, relative to the repository, in an order in which they can be read."""
 
 GRADE_LIMIT = 10.0
 """Largest Flesch-Kincaid grade of a page."""

@@ -63,6 +63,24 @@ def test_every_figure_by_hand() -> None:
     assert (found.disturbances, found.warnings) == ((), ())
 
 
+def test_ratios_that_disagree_are_a_warning() -> None:
+    """Both become twice as slow for a part of the run, one of them for more than half of its calls."""
+
+    def of(*rounds: tuple[float, int]) -> ProcessSamples:
+        taken = tuple((seconds,) * count for seconds, count in rounds)
+        return replace(process(rounds=len(rounds)), latency=replace(process().latency, rounds_s=taken))
+
+    theirs = reference(*[of(*[(0.01, 10)] * 6, *[(0.02, 10)] * 2)] * 3)
+    ours = measured(*[of(*[(0.001, 10)] * 6, *[(0.002, 100)] * 2)] * 3)
+    found = against(ours, theirs)
+    assert value(found.ratio) == pytest.approx(10)
+    assert value(found.p50) == 0.002
+    (warning,) = (each for each in found.warnings if each.code == "speed-changed")
+    assert "(10.00x, 5.00x)" in warning.sentence
+    steady = measured(*[of(*[(0.001, 10)] * 8)] * 3)
+    assert "speed-changed" not in {each.code for each in against(steady, theirs).warnings}
+
+
 def test_what_was_not_measured_has_no_figures() -> None:
     found = Figures(change_facts(EMPTY, status="skipped", backend="pytorch"))
     assert {name: getattr(found, name) for name in figures.NAMES if getattr(found, name)} == {}
