@@ -37,7 +37,8 @@ browser:  # for the tests of the page; without one they are skipped, and say so
 	} >/dev/null 2>&1 || echo "no Chromium here, and it cannot be installed: the page is not tested in a browser"
 
 test: check docs browser  # a file stays in one process; tests/conftest.py puts the slowest files first
-	$(BIN)/python $(PYTEST)
+	@$(BIN)/python -m compileall -q exporter runtimes benchmarks rexport scripts tests
+	OMP_WAIT_POLICY=passive $(BIN)/python $(PYTEST)
 
 coverage: setup browser  # branches, in the processes that the tests start as well; takes several times as long
 	@rm -rf out/coverage && mkdir -p out/coverage

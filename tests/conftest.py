@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from exporter.network import ExportListener, ExportRequest
 from exporter.targets import onnx_file, torch_program
 from runtimes import Artifact
 from runtimes.backends.fake import Script
+from tests.exporter.tracing import traced_once
 from tests.samples import SCRIPT, publish_script
 
 SLOWEST_FIRST = (
@@ -45,6 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if missing := [path for path in ranks if not path.exists()]:
         raise pytest.UsageError(f"SLOWEST_FIRST in {__file__} names what is not there: {', '.join(map(str, missing))}")
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_exports_of_the_same() -> Iterator[None]:
+    with traced_once():
+        yield
 
 
 @pytest.fixture(scope="session")

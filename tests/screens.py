@@ -17,6 +17,7 @@ from pathlib import Path
 import pyte
 
 from tests.exporter.command_line import environment
+from tests.processes import default_interrupt
 
 LIMIT_S = 240.0
 
@@ -68,15 +69,16 @@ def watch(
     stream = pyte.ByteStream(screen)
     session, deadline = Session(), time.monotonic() + LIMIT_S
     output = slave if stdout is None else os.open(stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    process = subprocess.Popen(
-        command,
-        stdin=slave,
-        stdout=output,
-        stderr=slave,
-        env=environment() | {"TERM": "xterm-256color"} | dict(variables or {}),
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
+    with default_interrupt():
+        process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=output,
+            stderr=slave,
+            env=environment() | {"TERM": "xterm-256color"} | dict(variables or {}),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
     for descriptor in {slave, output}:
         os.close(descriptor)
     try:

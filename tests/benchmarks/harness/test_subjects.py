@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,10 @@ from runtimes.errors import (
 )
 from tests.benchmarks.scripts import SCRIPT, artifact, foreign, with_batch
 from tests.exporter.small import BASIC, SILENT
-from tests.exporter.tracing import traced_once
 from tests.refusals import refuses
 from tests.samples import copied
 
 LISTENER = RunListener(lambda *_: None, lambda _: None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_exports_of_the_same() -> Iterator[None]:
-    with traced_once():
-        yield
 
 
 def made(request: BenchmarkRequest, folder: Path) -> tuple[Subject, ...]:

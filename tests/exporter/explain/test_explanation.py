@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -32,16 +32,9 @@ from runtimes.errors import (
 )
 from tests.exporter import small, spoilt
 from tests.exporter.small import SILENT
-from tests.exporter.tracing import traced_once
 from tests.refusals import refuses
 
 Make = Callable[..., Artifact]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_exports_of_the_same() -> Iterator[None]:
-    with traced_once():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,9 @@ from runtimes import Artifact, TensorSpec, parity
 from runtimes.errors import UsageError
 from runtimes.images.preprocessing import fit_image, normalise
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
-from tests.exporter.tracing import traced_once
 from tests.refusals import refuses
 
 IMAGES = 200
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_exports_of_the_same() -> Iterator[None]:
-    with traced_once():
-        yield
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])

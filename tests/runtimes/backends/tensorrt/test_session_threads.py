@@ -154,7 +154,7 @@ def test_a_broken_pool_is_caught(recorder: Recorder, monkeypatch: pytest.MonkeyP
     slow = recorder.cuda.cudaMemcpyAsync
 
     def dawdling(dst: int, src: int, count: int, kind: object, stream: int) -> object:
-        time.sleep(0)
+        time.sleep(0.001)
         return slow(dst, src, count, kind, stream)
 
     monkeypatch.setattr(recorder.cuda, "cudaMemcpyAsync", dawdling)
