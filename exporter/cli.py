@@ -23,10 +23,12 @@ from exporter.commands.options import (
     customise_variant,
     export_options,
     gate_option,
-    image_options,
+    labels_option,
     network_options,
     opset_option,
     precision_option,
+    preprocessing_of,
+    preprocessing_options,
     request_of,
     require_device,
     typing_options,
@@ -67,8 +69,8 @@ def onnx(variant: str, opset: int | None, **options: Any) -> None:
     """Export VARIANT to an ONNX file and print its path.
 
     The file is checked against PyTorch before it is written. A precision below fp32 must also pass a gate on real
-    images, if there are any: error of the logits, agreement with fp32, and change in top-1 accuracy. A failed check
-    leaves no file.
+    images, if there are any: error of the logits, agreement with fp32, and change in top-1 accuracy. With
+    --expect-top1, the file must have the accuracy that was measured in training. A failed check leaves no file.
     """
     with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter.precision.spec import PrecisionSpec
@@ -130,8 +132,8 @@ def torch(variant: str, precision: str, gate_images: int, **options: Any) -> Non
 def tensorrt(source: str, opset: int | None, **options: Any) -> None:
     """Build a TensorRT engine and print its path.
 
-    VARIANT is first exported to an ONNX file beside the engine. The options under Model, Data and Precision are for
-    this export; an ONNX file has its network and precision already.
+    VARIANT is first exported to an ONNX file beside the engine. The options under Model, Precision, Data and
+    Preprocessing are for this export; an ONNX file has its network and precision already.
 
     With a GPU, the engine is checked against PyTorch before it is written. TensorRT-RTX also builds without a GPU: such
     an engine carries its test vectors and is checked when it is opened.
@@ -173,7 +175,7 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
     type=click.Path(),
     help="Image files, folders with images, or - for a list of paths on standard input.",
 )
-@stack_options(*image_options("those of the model", "that of the model"))
+@stack_options(labels_option("those of the model"), preprocessing_options("that of the model"))
 @backend_options
 @OUTPUT.option(
     "--top", type=click.IntRange(1), default=1, metavar="N", help="Number of labels for each image, best first."
@@ -194,7 +196,11 @@ def predict(model: Path, images: tuple[str, ...], as_csv: bool, as_json: bool, *
         from exporter.inspect import predict as prediction
 
         files = prediction.find_images(images, sys.stdin.buffer)
-        answers = prediction.predict(prediction.PredictionRequest(model, **options), files, listener)
+        same = ("top", "backend", "device", "threads", "labels")
+        request = prediction.PredictionRequest(
+            model, preprocessing=preprocessing_of(options), **{name: options[name] for name in same}
+        )
+        answers = prediction.predict(request, files, listener)
     if as_csv:
         click.echo(prediction.as_csv(answers), nl=False)
     else:

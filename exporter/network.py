@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,12 @@ import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.variants import VARIANTS, Variant
+from exporter.preprocessing.description import assumption, transform_notice
+from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
 from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.matching import Notify
 from exporter.weights.recognition import VariantOptions, from_checkpoint
-from exporter.weights.sources import IMAGENET_PREPROCESSING, ORIGINS, LoadedWeights, resolve, scale_preprocessing
+from exporter.weights.sources import ORIGINS, LoadedWeights, resolve
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Weights
@@ -52,6 +53,41 @@ class ExportListener:
 
 
 @dataclass(frozen=True)
+class ExpectedAccuracy:
+    """The top-1 accuracy that the user measured, against which an artifact is checked.
+
+    Attributes:
+        top1: The share of correct predictions, 0 to 1.
+        tolerance: The largest difference from it, 0 to 1.
+    """
+
+    top1: float
+    tolerance: float
+
+    @classmethod
+    def from_percent(cls, top1: float | None, tolerance: float) -> ExpectedAccuracy | None:
+        """Return the expectation for a top-1 accuracy in percent, or ``None`` without one.
+
+        Args:
+            top1: The top-1 accuracy, above 1 and at most 100 %.
+            tolerance: The largest difference in percentage points.
+
+        Raises:
+            UsageError: A value is out of range. An accuracy of at most 1 may be a share.
+        """
+        if top1 is None:
+            return None
+        if not 1 < top1 <= 100 or not 0 <= tolerance <= 100:
+            raise UsageError(
+                f"--expect-top1 takes percent above 1 and up to 100, and --tolerance percentage points, not {top1:g} "
+                f"and {tolerance:g}",
+                code="expected-top1-invalid",
+                hint=f"--expect-top1 {100 * top1:g}" if 0 < top1 <= 1 else None,
+            )
+        return cls(top1 / 100, tolerance / 100)
+
+
+@dataclass(frozen=True)
 class ExportRequest:
     """The request for an export.
 
@@ -62,12 +98,11 @@ class ExportRequest:
         seed: The seed of random weights and of noise.
         batch: The fixed batch size, or ``None`` for any.
         labels: A file with one label on each line, or the labels.
-        mean: The means of the channels. ``mean`` and ``std`` must be given together.
-        std: The standard deviations of the channels.
+        preprocessing: The chosen fields of the preprocessing.
         data: The labelled images for test vectors and accuracy, as for ``exporter.data.dataset.open_dataset``.
         force: Whether an existing file is replaced.
         raw: Whether the artifact takes raw pixels and contains the normalisation.
-        preprocessing: The preprocessing, instead of ``mean`` and ``std``.
+        expected: The expected accuracy on ``data``, or ``None`` without a check.
         chosen: The fields of the variant that the user chose: ``classes``, ``in_channels`` or ``shortcut``. A weights
             file determines the others.
     """
@@ -78,12 +113,11 @@ class ExportRequest:
     seed: int = 0
     batch: int | None = None
     labels: Path | tuple[str, ...] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    preprocessing: PreprocessingOptions = NOTHING_CHOSEN
     data: str | None = None
     force: bool = False
     raw: bool = False
-    preprocessing: Preprocessing | None = None
+    expected: ExpectedAccuracy | None = None
     chosen: frozenset[str] = frozenset()
 
     def target(self, suffix: str) -> Path:
@@ -149,6 +183,7 @@ class Network:
         data: The labelled images for the accuracy gate, as for ``exporter.data.dataset.open_dataset``, or ``None``.
         raw: Whether artifacts take raw pixels.
         seed: The seed of all noise.
+        expected: The expected accuracy on ``data``, or ``None`` without a check.
     """
 
     model: ResNet
@@ -162,6 +197,7 @@ class Network:
     data: str | None = None
     raw: bool = False
     seed: int = 0
+    expected: ExpectedAccuracy | None = None
 
 
 def prepare(request: ExportRequest, listener: ExportListener) -> Network:
@@ -180,14 +216,15 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     request, loaded = _load(request, listener)
     variant = request.variant
     labels = _labels(request, listener)
-    _check_statistics(request)
+    preprocessing = _preprocessing(request, loaded, listener)
     model = build(variant)
     model.load_state_dict(loaded.state)
-    preprocessing = _preprocessing(request, loaded.preprocessing)
-    if loaded.record.origin == "file" and preprocessing is not None and request.preprocessing is None:
-        listener.notice(_assumption(loaded.record.source, preprocessing, known=request.mean is not None))
     listener.step("computing the test vectors")
     data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
+    if request.expected is not None and data is None:
+        raise UsageError(
+            "--expect-top1 needs labelled images", code="expected-top1-needs-data", hint="--data DIR names them"
+        )
     inputs, images, classes, dataset_name = _inputs(request, data, preprocessing)
     floats = normalise(inputs, preprocessing) if request.raw and preprocessing is not None else inputs
     known_labels = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
@@ -203,6 +240,7 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
         data=data,
         raw=request.raw,
         seed=request.seed,
+        expected=request.expected,
     )
 
 
@@ -223,21 +261,6 @@ def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportReque
     )
     recognised = from_checkpoint(request.weights, options, listener.notice)
     return replace(request, variant=recognised.variant), recognised.weights
-
-
-def _assumption(source: str | None, preprocessing: Preprocessing, known: bool) -> Reason:
-    """Return a notice about the assumed preprocessing, which a checkpoint does not contain.
-
-    ``known`` is true if the user gave mean and standard deviation.
-    """
-    resize = f"shorter side resized to {preprocessing.resize}, " if preprocessing.resize is not None else ""
-    height, width = preprocessing.size
-    moments = "" if known else ", ImageNet's mean and standard deviation"
-    return Reason(
-        "preprocessing-not-in-weights",
-        f"preprocessing assumed for {source}: {resize}centre crop of {height} x {width}{moments}; "
-        "check the accuracy on labelled images",
-    )
 
 
 def reference_logits(
@@ -300,56 +323,25 @@ def noise_inputs(variant: Variant, count: int, seed: int, raw: bool) -> Array:
     return noise_pixels((count, *variant.size, variant.in_channels), seed)
 
 
-def _check_statistics(request: ExportRequest) -> None:
-    if (request.mean is None) != (request.std is None):
-        raise UsageError("--mean and --std go together", code="statistics-incomplete")
-    for name, values in (("--mean", request.mean), ("--std", request.std)):
-        if values is not None and len(values) != request.variant.in_channels:
-            raise UsageError(
-                f"{name} has {len(values)} values, but the network has {request.variant.in_channels} input channels",
-                code="statistics-channel-count",
-            )
-        if values is not None and not all(map(math.isfinite, values)):
-            raise UsageError(f"{name} must be finite, not {','.join(map(str, values))}", code="statistics-not-finite")
-    if request.std is not None and not all(value > 0 for value in request.std):
-        raise UsageError(f"--std must be above 0, not {','.join(map(str, request.std))}", code="std-not-positive")
+def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: ExportListener) -> Preprocessing | None:
+    """Return the preprocessing of the request or of the weights, and tell what comes from a file or is assumed.
 
-
-def _preprocessing(request: ExportRequest, known: Preprocessing | None) -> Preprocessing | None:
-    """Return the preprocessing of the request or of the weights.
-
-    The default is ImageNet's, scaled to the input size; for the CIFAR stem the whole image. Without statistics from the
-    user, networks of other than 3 channels have none.
+    Fields are marked as assumed only for trained weights: for untrained ones, no preprocessing is right or wrong.
 
     Raises:
-        ModelMismatchError: The preprocessing of the request has another size or number of channels than the network.
+        RexportError: As for ``choose_preprocessing``.
     """
-    variant = request.variant
-    if request.preprocessing is not None:
-        prepared, expected = (
-            (request.preprocessing.channels, *request.preprocessing.size),
-            (variant.in_channels, *variant.size),
-        )
-        if prepared != expected:
-            raise ModelMismatchError(
-                f"the preprocessing gives {_in_words(prepared)}, but the network takes {_in_words(expected)}",
-                code="preprocessing-shape",
-            )
-        return request.preprocessing
-    if known is None:
-        known = scale_preprocessing(IMAGENET_PREPROCESSING, variant.size)
-        if variant.stem == "cifar":
-            known = replace(known, resize=min(variant.size))
-        if variant.in_channels != 3 and request.mean is None:
-            return None
-    if request.mean is not None and request.std is not None:
-        return replace(known, mean=request.mean, std=request.std)
-    return known
-
-
-def _in_words(shape: tuple[int, ...]) -> str:
-    channels, height, width = shape
-    return f"{channels} channel{'s' if channels != 1 else ''} of {height} x {width} pixels"
+    options = request.preprocessing
+    chosen = choose_preprocessing(options, loaded.preprocessing, request.variant)
+    if chosen is None:
+        return None
+    if options.source is not None:
+        listener.notice(transform_notice(options.source, chosen))
+    if not loaded.record.trained:
+        return replace(chosen, assumed=())
+    if chosen.assumed:
+        listener.notice(assumption(loaded.record.source, chosen))
+    return chosen
 
 
 def _labels(request: ExportRequest, listener: ExportListener) -> tuple[str, ...] | None:

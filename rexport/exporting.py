@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 from exporter.models.variants import VARIANTS, Shortcut, Stride, Variant
 from exporter.models.variants import variant as find_variant
-from exporter.network import ExportListener, ExportRequest
+from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest
 from exporter.precision.spec import PrecisionSpec
-from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Target
+from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, TOLERANCE_PP, Target
 from exporter.precision.table import precision as find_precision
+from exporter.preprocessing.options import PreprocessingOptions
 from exporter.weights.recognition import VariantOptions, from_checkpoint, from_module
 from exporter.weights.sources import LoadedWeights
 from rexport.progress import Progress, listen_to_export
 from rexport.wording import python_wording
 from runtimes.artifacts.artifact import Artifact
 from runtimes.errors import UsageError, quote
-from runtimes.images.spec import Preprocessing
+from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +60,19 @@ def export(
     gate_images: int = GATE_IMAGES,
     labels: str | os.PathLike[str] | Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    transform: str | os.PathLike[str] | None = None,
+    resize: int | tuple[int, int] | None = None,
+    crop: int | tuple[int, int] | None = None,
+    pad: int | None = None,
+    interpolation: Interpolation | None = None,
+    antialias: bool | None = None,
+    channels_order: ChannelOrder | None = None,
+    scale: Scale | None = None,
+    crop_offset: CropOffset | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    expect_top1: float | None = None,
+    tolerance: float = TOLERANCE_PP,
     num_classes: int | None = None,
     in_channels: int | None = None,
     input_size: int | tuple[int, int] | None = None,
@@ -99,8 +113,26 @@ def export(
             class. By default the bundled ones where they fit, else noise.
         gate_images: The most images on which a precision below fp32 is compared with fp32.
         labels: One a class, or the path of a text file with one label a line.
-        preprocessing: What images go through before the network: resize, crop, padding, mean and standard deviation. By
-            default what the weights are known to need, else ImageNet's, scaled to the input size.
+        preprocessing: What images go through before the network: resize, crop, padding, channel order, scale, mean and
+            standard deviation. By default what the weights are known to need, else ImageNet's, scaled to the input
+            size; fields that are assumed are named in a warning and in the manifest.
+        transform: In place of ``preprocessing``, a JSON file with it: timm's pretrained config, a
+            ``preprocessor_config.json`` of Hugging Face, a preset of torchvision, or a manifest.
+        resize: Pixels of the shorter side, or the (height, width) that images are squashed to. Like the next arguments,
+            this replaces one field of the preprocessing.
+        crop: Height and width of the centre that is cut out, or one number for both. Without ``input_size``, the
+            network takes images of this size.
+        pad: Black pixels added on each side.
+        interpolation: Filter of resizing: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos``, ``box``, ``hamming``.
+        antialias: Whether a filter averages all pixels when it shrinks, as Pillow's do.
+        channels_order: ``RGB`` or ``BGR``, the order of the channels that the network takes.
+        scale: The divisor of pixels: 255, or 1 to keep 0 to 255.
+        crop_offset: The rounding of the position of the centre: ``round`` as torchvision, ``floor`` as Hugging Face.
+        mean: Mean of each channel, in the order of the channels. ``mean`` and ``std`` go together.
+        std: Standard deviation of each channel.
+        expect_top1: The top-1 accuracy on ``data`` in percent, as you measured it. Another accuracy is an error, which
+            says what other preprocessings, channel orders and orders of labels would give.
+        tolerance: The allowed difference from ``expect_top1`` in percentage points.
         num_classes: Number of outputs of the classifier. By default read from the weights.
         in_channels: Number of channels of the input. By default read from the weights.
         input_size: Height and width in pixels, or one number for both.
@@ -123,7 +155,8 @@ def export(
             several variants.
         ArtifactError: The checkpoint is damaged, or is none.
         UnsafeArtifactError: The checkpoint holds code.
-        CheckFailedError: The file's logits are not PyTorch's, or the precision failed its gate.
+        CheckFailedError: The file's logits are not PyTorch's, the precision failed its gate, or the top-1 accuracy is
+            not the expected one.
         CompatibilityError: This torch or TensorRT cannot write the graph.
         BackendUnavailableError: A library is missing.
         ResourceError: The disk, the memory, or the network.
@@ -144,7 +177,23 @@ def export(
             target or ("tensorrt" if typed_for_engine else "cpu"),
             gate_images,
         )
-        size = (input_size, input_size) if isinstance(input_size, int) else input_size
+        if transform is not None:
+            _refuse_second("preprocessing", preprocessing, "a transform is given")
+        size = _both_sides(input_size)
+        chosen = PreprocessingOptions(
+            resize=resize,
+            crop=_both_sides(crop),
+            pad=pad,
+            interpolation=interpolation,
+            antialias=antialias,
+            channel_order=channels_order,
+            scale=scale,
+            crop_offset=crop_offset,
+            mean=None if mean is None else tuple(mean),
+            std=None if std is None else tuple(std),
+            base=preprocessing,
+        ).with_file(None if transform is None else Path(transform), size)
+        size = size or chosen.input_size()
         options = VariantOptions(variant, num_classes, in_channels, size, stride, shortcut)
         given = None if weights is None else os.fspath(weights)
         row, source = _find_network(model, options, given, seed, listener)
@@ -158,7 +207,8 @@ def export(
             data=None if data is None else os.fspath(data),
             force=overwrite,
             raw=raw_input,
-            preprocessing=preprocessing,
+            preprocessing=chosen,
+            expected=ExpectedAccuracy.from_percent(expect_top1, tolerance),
         )
         return _write(request, place.suffix, _at_least_one("opset", opset), precision_spec, listener)
 
@@ -185,6 +235,10 @@ class _Place:
                 hint="end the path in one of them; without a suffix it is a folder for an ONNX file",
             )
         return cls(out, suffix)
+
+
+def _both_sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _at_least_one(name: str, value: int | None) -> int | None:
@@ -231,7 +285,7 @@ def _is_path(model: str) -> bool:
     return model not in VARIANTS and (os.sep in model or "." in model or Path(model).exists())
 
 
-def _refuse_second(name: str, value: str | None, reason: str) -> None:
+def _refuse_second(name: str, value: object, reason: str) -> None:
     if value is not None:
         raise UsageError(f"{name} is given, and {reason}", code="argument-given-twice", hint=f"leave {name} out")
 

@@ -9,18 +9,20 @@ from contextlib import contextmanager
 from runtimes.errors import RexportError
 
 _PARAMETERS = {
-    "--mean and --std": "preprocessing",
     "--force": "overwrite=True",
     "--out": "path",
     "-o": "path",
     "--size": "input_size",
     "--input raw": "raw_input=True",
     "--backend": "backends",
+    "--antialias": "antialias=True",
+    "--no-antialias": "antialias=False",
 }
 """What the functions call an option, where it is not the option's own name with underscores."""
 
-_VALUES = r"[A-Z]+\b|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random"
-_OPTION = re.compile(rf"--mean and --std|--input raw|(?<![\w-])(--[a-z][a-z-]*|-o)(?: ({_VALUES}))?")
+_VALUES = r"[A-Z]+\b|\d+x\d+|\d[\d.]*(?:,\d[\d.]*)+|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random"
+_OPTION = re.compile(rf"--input raw|(?<![\w-])(--[a-z][a-z0-9-]*|-o)(?: ({_VALUES}))?")
+_TUPLE = re.compile(r"\d+x\d+|[\d.]+(,[\d.]+)+")
 _COMMAND = re.compile(r"\b(?:rexport|rbench|pip) ")
 _CLAUSE = re.compile(r"(, |; )")
 
@@ -45,4 +47,7 @@ def _name(match: re.Match[str]) -> str:
     name = _PARAMETERS.get(option, option.strip("-").replace("-", "_"))
     if value is None or "=" in name:
         return name
-    return f"{name}={value}" if value.isupper() or value.isdecimal() else f'{name}="{value}"'
+    if _TUPLE.fullmatch(value):
+        return f"{name}=({', '.join(re.split('[x,]', value))})"
+    number = re.fullmatch(r"\d+(\.\d+)?", value)
+    return f"{name}={value}" if value.isupper() or number else f'{name}="{value}"'

@@ -67,7 +67,7 @@ class Classifier:
     Args:
         runtime: The runtime. The classifier owns it and closes it.
         preprocessing: The preparation of images for the network. A network that takes raw pixels (uint8, channels last)
-            applies mean and standard deviation itself.
+            orders the channels and normalises itself.
         names: One name for each class. Without names, classes are called ``class 7``.
 
     Raises:

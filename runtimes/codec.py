@@ -18,11 +18,15 @@ from runtimes.errors import ArtifactError, UsageError, quote
 
 T = TypeVar("T")
 
+OMIT_DEFAULT: Mapping[str, object] = types.MappingProxyType({"omit_default": True})
+"""The metadata of a field that is not written while it has its default, so that versions without it read the file."""
+
 
 def encode(value: object) -> Any:
     """Return the value as dicts, lists and scalars, which ``json.dumps`` accepts."""
     if dataclasses.is_dataclass(value):
-        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = dataclasses.fields(value)
+        return {field.name: encode(getattr(value, field.name)) for field in fields if not _is_omitted(field, value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: encode(item) for name, item in value._asdict().items()}
     if isinstance(value, Mapping):
@@ -30,6 +34,10 @@ def encode(value: object) -> Any:
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
     return value
+
+
+def _is_omitted(field: dataclasses.Field[object], value: object) -> bool:
+    return "omit_default" in field.metadata and getattr(value, field.name) == field.default
 
 
 def dumps(value: object, indent: int | None = None) -> str:
@@ -87,7 +95,7 @@ def _decode(hint: Any, data: object, where: str) -> object:
     if origin in (typing.Union, types.UnionType):
         return _decode_union(hint, data, where)
     if origin is typing.Literal:
-        if data not in typing.get_args(hint):
+        if not any(type(data) is type(member) and data == member for member in typing.get_args(hint)):
             raise _wrong(where, f"one of {typing.get_args(hint)}", data)
         return data
     if origin is tuple:

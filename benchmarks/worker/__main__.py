@@ -29,7 +29,7 @@ from benchmarks.machine.monitor import MachineMonitor
 from benchmarks.process.job import REFUSALS, HungUpError, Job, JobOutcome, Pipes, detach_stdout, status_of
 from benchmarks.worker import evaluate, load_generator
 from benchmarks.worker.clocks import Clocks, OpenedArtifact
-from benchmarks.worker.inputs import ROTATION, make_encoded_call, oddities, rotation
+from benchmarks.worker.inputs import ROTATION, list_assumptions, make_encoded_call, oddities, rotation
 from benchmarks.worker.timer import garbage_collector_at_rest, time_call
 from exporter.data.dataset import Unreadable
 from runtimes import Manifest, Runtime, codec, files
@@ -126,7 +126,7 @@ def _check(
     wire.step("check")
     note = _check_outputs(runtime, job.batch, feeds)
     expected = [runtime.infer(arrays) for arrays in feeds]
-    warnings = oddities(feeds, ROTATION)
+    warnings = (*oddities(feeds, ROTATION), *list_assumptions(job, runtime.artifact))
     first, *others = expected
     if others and all(np.array_equal(other[name], first[name]) for other in others for name in first):
         warnings = (*warnings, UNVARIED)  # equal to the last bit, as for a graph folded into a constant

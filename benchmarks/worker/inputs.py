@@ -263,6 +263,25 @@ def oddities(feeds: Sequence[Arrays], wanted: int = 1) -> tuple[Reason, ...]:
     return tuple(warnings)
 
 
+def list_assumptions(job: Job, artifact: Artifact) -> tuple[Reason, ...]:
+    """Return a warning if the accuracy rests on a preprocessing that was assumed at the export of the artifact.
+
+    Args:
+        job: The job. Without data, no accuracy is measured.
+        artifact: The artifact.
+    """
+    preprocessing = None if artifact.manifest is None else artifact.manifest.preprocessing
+    if job.data is None or preprocessing is None or not preprocessing.assumed:
+        return ()
+    return (
+        Reason(
+            "accuracy-preprocessing-assumed",
+            "the preprocessing was assumed at the export, so the accuracy may be that of other images than in training "
+            f"({', '.join(preprocessing.assumed)})",
+        ),
+    )
+
+
 def subnormals(array: Array) -> int:
     """Return the number of values that are not 0 and nearer to 0 than the smallest normal number."""
     if array.dtype.kind != "f":

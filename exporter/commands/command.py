@@ -75,13 +75,16 @@ class OptionSection:
 MODEL = OptionSection("Model")
 PRECISION = OptionSection("Precision")
 DATA = OptionSection("Data")
+PREPROCESSING = OptionSection("Preprocessing")
 ENGINE = OptionSection("Engine")
 RUNTIME = OptionSection("Runtime")
 MEASURING = OptionSection("Measuring")
 OUTPUT = OptionSection("Output")
 OTHER = OptionSection("Other")
 
-ORDER = [section.title for section in (ENGINE, MODEL, PRECISION, DATA, RUNTIME, MEASURING, OUTPUT, OTHER)]
+ORDER = [
+    section.title for section in (ENGINE, MODEL, PRECISION, DATA, PREPROCESSING, RUNTIME, MEASURING, OUTPUT, OTHER)
+]
 """In which the sections stand in every help; those of one program alone come before the last two."""
 
 

@@ -10,17 +10,28 @@ import click
 from click.core import ParameterSource
 
 from exporter.commands.backend_option import backend_option
-from exporter.commands.command import DATA, MODEL, OUTPUT, PRECISION, RUNTIME, NameChoice, stack_options
+from exporter.commands.command import (
+    DATA,
+    MODEL,
+    OUTPUT,
+    PRECISION,
+    PREPROCESSING,
+    RUNTIME,
+    NameChoice,
+    stack_options,
+)
 from exporter.commands.terminal import debug_option
-from exporter.commands.values import DATASET, VARIANT, WEIGHTS, BatchSize, Numbers, Size
-from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS
+from exporter.commands.values import DATASET, VARIANT, WEIGHTS, BatchSize, Numbers, Resize, Size
+from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS, TOLERANCE_PP
 from runtimes.errors import BackendUnavailableError, Reason, RexportError, UsageError, quote
+from runtimes.images.spec import CHANNEL_ORDERS, CROP_OFFSETS, INTERPOLATIONS, SCALES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from exporter.models.variants import Variant
     from exporter.network import ExportRequest
+    from exporter.preprocessing.options import PreprocessingOptions
     from exporter.weights.matching import Notify
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -94,34 +105,129 @@ def network_options(command: Command) -> Command:
             show_default="fashion-mnist for bundled weights, else noise",
             help="Labelled images for the checks: fashion-mnist, cifar10:PATH, or a folder with one folder a class.",
         ),
-        *image_options("those of the weights, else none", "that of the weights, else ImageNet's"),
+        labels_option("those of the weights, else none"),
+        DATA.option(
+            "--expect-top1",
+            type=float,
+            metavar="PERCENT",
+            show_default="no check",
+            help="Top-1 accuracy on --data that was measured in training, as 67.6. The export fails if the file has "
+            "another one.",
+        ),
+        DATA.option(
+            "--tolerance",
+            type=float,
+            default=TOLERANCE_PP,
+            metavar="PP",
+            help="Allowed difference from --expect-top1 in percentage points.",
+        ),
+        preprocessing_options("that of the weights, else assumed"),
     )(command)
 
 
-def image_options(labels: str, moments: str) -> tuple[Callable[[Command], Command], ...]:
-    """The options that say what classes and images a network was trained on, with their defaults in words."""
-    return (
-        DATA.option(
-            "--labels",
+def labels_option(default: str) -> Callable[[Command], Command]:
+    """The option that names the classes."""
+    return DATA.option(
+        "--labels",
+        type=click.Path(path_type=Path, dir_okay=False),
+        show_default=default,
+        help="Text file with the name of one class a line.",
+    )
+
+
+def preprocessing_options(default: str) -> Callable[[Command], Command]:
+    """The options that say how images are prepared, with the default of all of them in words."""
+    return stack_options(
+        PREPROCESSING.option(
+            "--transform",
             type=click.Path(path_type=Path, dir_okay=False),
-            show_default=labels,
-            help="Text file with the name of one class a line.",
+            metavar="FILE",
+            show_default="none",
+            help="JSON file with the preprocessing: a config of timm, a preprocessor_config.json of Hugging Face, a "
+            "preset of torchvision, or a manifest. The options below replace its values.",
         ),
-        DATA.option(
+        PREPROCESSING.option(
+            "--resize",
+            type=Resize(),
+            metavar="N|HxW",
+            show_default=default,
+            help="Resize the shorter side to N pixels, or squash the image to HxW pixels.",
+        ),
+        PREPROCESSING.option(
+            "--interpolation",
+            type=NameChoice(INTERPOLATIONS),
+            show_default=default,
+            help="Filter of resizing.",
+        ),
+        PREPROCESSING.option(
+            "--antialias/--no-antialias",
+            default=None,
+            show_default=default,
+            help="Average all pixels when shrinking, as Pillow does; or sample few, as OpenCV does.",
+        ),
+        PREPROCESSING.option(
+            "--crop",
+            type=Size(),
+            metavar="N|HxW",
+            show_default=default,
+            help="Size of the centre that is cut out, in pixels.",
+        ),
+        PREPROCESSING.option(
+            "--crop-offset",
+            type=NameChoice(CROP_OFFSETS),
+            show_default=default,
+            help="Rounding of the position of the centre: round as torchvision, floor as Hugging Face.",
+        ),
+        PREPROCESSING.option(
+            "--pad",
+            type=click.IntRange(0),
+            metavar="N",
+            show_default=default,
+            help="Number of black pixels added on each side.",
+        ),
+        PREPROCESSING.option(
+            "--channels-order",
+            "channel_order",
+            type=NameChoice(CHANNEL_ORDERS),
+            show_default=default,
+            help="Order of the colours in the input; BGR for networks trained with OpenCV.",
+        ),
+        PREPROCESSING.option(
+            "--scale",
+            type=NameChoice(tuple(map(str, SCALES))),
+            show_default=default,
+            help="Divisor of pixels: 255 gives 0 to 1, and 1 keeps 0 to 255.",
+        ),
+        PREPROCESSING.option(
             "--mean",
             type=Numbers(),
             metavar="R,G,B",
-            show_default=moments,
-            help="Mean of the training images for each channel, on a scale of 0 to 1.",
+            show_default=default,
+            help="Mean of the training images for each channel, after the division by --scale, in the order of the "
+            "channels.",
         ),
-        DATA.option(
+        PREPROCESSING.option(
             "--std",
             type=Numbers(),
             metavar="R,G,B",
-            show_default=moments,
+            show_default=default,
             help="Standard deviation of the training images for each channel, on the same scale.",
         ),
     )
+
+
+def preprocessing_of(options: dict[str, Any], size: tuple[int, int] | None = None) -> PreprocessingOptions:
+    """The choice that the values of ``preprocessing_options`` come to; ``size`` of the input, if it is chosen too.
+
+    Raises:
+        RexportError: the file cannot be read, or is of no known kind.
+    """
+    from exporter.preprocessing.options import PreprocessingOptions
+
+    same = ("resize", "crop", "pad", "interpolation", "antialias", "channel_order", "crop_offset", "mean", "std")
+    scale = None if options["scale"] is None else next(value for value in SCALES if str(value) == options["scale"])
+    given = PreprocessingOptions(**{name: options[name] for name in same}, scale=scale)
+    return given.with_file(options["transform"], size)
 
 
 def variant_argument(command: Command) -> Command:
@@ -202,18 +308,28 @@ def file_for_variant(path: Path, command: str) -> UsageError:
 
 
 def request_of(variant: str, options: dict[str, Any]) -> ExportRequest:
-    """The request that the values of ``export_options`` come to.
+    """The request that the values of ``export_options`` come to. Without ``--size``, the input has the size of the
+    images after preprocessing, if that is chosen.
 
     Raises:
-        UsageError: as ``customise_variant``.
+        RexportError: as ``customise_variant``, ``preprocessing_of`` and ``ExpectedAccuracy.from_percent``.
     """
-    from exporter.network import ExportRequest
+    from exporter.network import ExpectedAccuracy, ExportRequest
 
-    same = ("out", "weights", "seed", "batch", "labels", "mean", "std", "data", "force")
+    same = ("out", "weights", "seed", "batch", "labels", "data", "force")
     given = {name: options[name] for name in same}
     fields = {"num_classes": "classes", "in_channels": "in_channels", "shortcut": "shortcut"}
     chosen = frozenset(field for name, field in fields.items() if options[name] is not None)
-    return ExportRequest(customise_variant(variant, options), raw=options["input"] == "raw", chosen=chosen, **given)
+    preprocessing = preprocessing_of(options, options["size"])
+    row = customise_variant(variant, options | {"size": options["size"] or preprocessing.input_size()})
+    return ExportRequest(
+        row,
+        raw=options["input"] == "raw",
+        preprocessing=preprocessing,
+        expected=ExpectedAccuracy.from_percent(options["expect_top1"], options["tolerance"]),
+        chosen=chosen,
+        **given,
+    )
 
 
 def precision_option(command: Command) -> Command:
@@ -301,6 +417,8 @@ def given_options(context: click.Context, names: Collection[str]) -> list[str]:
 def announce_unused(context: click.Context, precision: str, notify: Notify) -> None:
     """Says which of the options on the command line have no effect in that precision."""
     row = PRECISIONS[precision]
+    if context.params["expect_top1"] is None:
+        announce_idle(context, "without --expect-top1", ("tolerance",), notify)
     announce_idle(
         context,
         f"in {precision}",

@@ -88,6 +88,16 @@ class Size(click.ParamType[tuple[int, int]]):
         return int(parts[0]), int(parts[-1])
 
 
+class Resize(click.ParamType["int | tuple[int, int]"]):
+    """``N`` pixels of the shorter side, or ``HxW`` in pixels."""
+
+    name = "N|HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[int, int]:
+        height, width = Size().convert(value, param, ctx)
+        return (height, width) if "x" in str(value).lower() else height
+
+
 class Numbers(click.ParamType[tuple[float, ...]]):
     """One number a channel, separated by commas."""
 

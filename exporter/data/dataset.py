@@ -177,7 +177,8 @@ class Dataset:
 def _fit_together(images: Pixels, preprocessing: Preprocessing) -> bool:
     """Return whether batches can be prepared whole: images need no resizing, and their channels fit or are grey."""
     channels = images.shape[3] if images.ndim == 4 else 1
-    keeps_size = preprocessing.resize in (None, min(images.shape[1:3]))
+    height, width = images.shape[1:3]
+    keeps_size = preprocessing.target_size(height, width) == (height, width)
     return keeps_size and (channels, preprocessing.channels) in ((1, 1), (1, 3), (3, 3))
 
 
@@ -188,7 +189,8 @@ def _prepare_batches(images: Pixels, preprocessing: Preprocessing, size: int) ->
         count, height, width, *rest = batch.shape
         channels = rest[0] if rest else 1
         planes = batch.reshape(count, height, width, channels).transpose(1, 2, 0, 3).reshape(height, width, -1)
-        blank = replace(preprocessing, mean=(0.0,) * planes.shape[2], std=(1.0,) * planes.shape[2])
+        neutral = (0.0,) * planes.shape[2], (1.0,) * planes.shape[2]
+        blank = replace(preprocessing, mean=neutral[0], std=neutral[1], channel_order="RGB")
         pixels = fit_image(planes, blank).reshape(*preprocessing.size, count, channels).transpose(2, 0, 1, 3)
         shape = (count, *preprocessing.size, preprocessing.channels)
         yield np.arange(start, start + count), np.broadcast_to(np.ascontiguousarray(pixels), shape)

@@ -9,11 +9,12 @@ from exporter.format import count
 from exporter.inspect import engine_view
 from exporter.precision import gate
 from exporter.precision.table import PRECISIONS
+from exporter.preprocessing.description import describe_steps
+from exporter.targets.expected_accuracy import describe_accuracy
 from runtimes import Artifact, codec, parity
 from runtimes.artifacts.embedded import Embedded, read_embedded
 from runtimes.artifacts.manifest import Manifest, Parity
 from runtimes.errors import ArtifactError, RexportError
-from runtimes.images.preprocessing import Preprocessing
 from runtimes.onnx import graph as onnxfile
 
 
@@ -166,7 +167,8 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
         "inputs": "; ".join(map(str, manifest.inputs)),
         "outputs": "; ".join(map(str, manifest.outputs)),
         "labels": "none" if manifest.labels is None else _shorten_labels(manifest.labels),
-        "preprocessing": "none" if view is None else _steps(view, raw),
+        "preprocessing": "none" if view is None else describe_steps(view, raw),
+        **({"assumed": f"preprocessing: {', '.join(view.assumed)}"} if view is not None and view.assumed else {}),
         "dataset": manifest.dataset or "none",
         **({} if manifest.engine is None else engine_view.engine_facts(manifest, manifest.engine)),
         "parity": _describe_check(manifest),
@@ -189,13 +191,15 @@ def _describe_check(manifest: Manifest) -> str:
 
 
 def _optional_facts(manifest: Manifest) -> dict[str, str]:
-    """Return the facts that only some artifacts have: of a precision below fp32, and of tuned options."""
+    """Return the facts that only some artifacts have: of checks, and of tuned options."""
     lines = {}
     if manifest.calibration is not None:
         record = manifest.calibration
         lines["calibration"] = f"{record.quantiser} for {record.target}, on {record.data}"
     if manifest.gate is not None:
         lines["gate"] = f"passed on {manifest.gate.runtime}: {gate.describe_gate(manifest.gate)}"
+    if manifest.accuracy is not None:
+        lines["accuracy"] = describe_accuracy(manifest.accuracy)
     if manifest.tuning is not None:
         best = manifest.tuning
         lines["tuned"] = (
@@ -208,16 +212,3 @@ def _optional_facts(manifest: Manifest) -> dict[str, str]:
 def _shorten_labels(labels: tuple[str, ...]) -> str:
     shown = ", ".join(labels[:10])
     return shown if len(labels) <= 10 else f"{shown}, … ({len(labels)})"
-
-
-def _steps(preprocessing: Preprocessing, raw: bool) -> str:
-    """Return the preprocessing as text in the order of its steps. With raw input, the last step is in the graph."""
-    steps = [] if preprocessing.resize is None else [f"shorter side to {preprocessing.resize}"]
-    steps.append(f"centre crop {preprocessing.crop[0]}x{preprocessing.crop[1]}")
-    if preprocessing.pad:
-        steps.append(f"{preprocessing.pad} black pixels on each side")
-    location = " in the graph" if raw else ""
-    steps.append(
-        f"mean {', '.join(map(str, preprocessing.mean))}, std {', '.join(map(str, preprocessing.std))}{location}"
-    )
-    return "; ".join(steps)

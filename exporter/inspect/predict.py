@@ -13,7 +13,15 @@ from typing import BinaryIO
 import runtimes
 from exporter.data.class_folders import SUFFIXES
 from exporter.network import ExportListener, read_labels
-from exporter.weights.sources import IMAGENET_PREPROCESSING, scale_preprocessing
+from exporter.preprocessing.description import transform_notice
+from exporter.preprocessing.options import (
+    NOTHING_CHOSEN,
+    WHOLE_IMAGE,
+    PreprocessingOptions,
+    assume_preprocessing,
+    check_statistics,
+)
+from exporter.weights.sources import IMAGENET_PREPROCESSING
 from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec
 from runtimes.artifacts.embedded import read_embedded
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
@@ -23,10 +31,6 @@ STDIN = "-"
 
 BATCH = 32
 """Images that are decoded side by side and go through the network at once."""
-
-WHOLE_IMAGE = 64
-"""Up to this many pixels of height or width, a network without a manifest is taken for one that sees the whole image,
-as those of CIFAR-10 do; a larger one for one that sees the middle, as those of ImageNet do."""
 
 COLUMNS = ("path", "rank", "label", "index", "probability", "error")
 """Of the CSV table: a row for each label, best first, and one for each image without labels."""
@@ -41,8 +45,8 @@ class PredictionRequest:
         top: labels for each image.
         backend, device, threads: as ``runtimes.open`` takes them.
         labels: a text file with one class a line, in place of the manifest's.
-        mean, std: in place of the manifest's, given together; a model that no manifest and no metadata describes
-            needs them.
+        preprocessing: in place of the manifest's; a model that no manifest and no metadata describes needs mean and
+            std, or a file.
     """
 
     path: Path
@@ -51,8 +55,7 @@ class PredictionRequest:
     device: str | None = None
     threads: int | None = None
     labels: Path | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    preprocessing: PreprocessingOptions = NOTHING_CHOSEN
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,10 @@ def _predict_batch(classifier: Classifier, images: Sequence[Path], top: int) -> 
         yield ImagePrediction(str(image), prediction.labels, None)
 
 
+IN_GRAPH = ("mean", "std", "scale", "channel_order")
+"""The steps of the preprocessing that an artifact of raw pixels does itself."""
+
+
 def _open_classifier(request: PredictionRequest, listener: ExportListener) -> Classifier:
     artifact = Artifact.read(request.path)
     source = artifact.manifest or read_embedded(artifact)
@@ -155,30 +162,23 @@ def _open_classifier(request: PredictionRequest, listener: ExportListener) -> Cl
                 "itself, unverified",
             )
         )
-    mean, std = _statistics(request, known)
+    _check_preprocessing(request, known)
     runtime = runtimes.open(request.path, request.backend, request.device, request.threads)
     try:
         if request.labels is not None:
             names = read_labels(request.labels, _class_count(runtime), listener)
-        fitting = _assume_fitting(request, runtime, len(mean), listener) if known is None else known
-        return Classifier(runtime, replace(fitting, mean=mean, std=std), names)
+        return Classifier(runtime, _choose_preprocessing(request, known, runtime, listener), names)
     except BaseException:
         runtime.close()
         raise
 
 
-def _statistics(request: PredictionRequest, known: Preprocessing | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that are asked for, else those of the manifest.
-
-    Raises:
-        UsageError: there are none, or one of them.
-    """
-    if request.mean is not None and request.std is not None:
-        return request.mean, request.std
-    if request.mean is not None or request.std is not None:
-        raise UsageError("--mean and --std go together", code="statistics-incomplete")
-    if known is not None:
-        return known.mean, known.std
+def _check_preprocessing(request: PredictionRequest, known: Preprocessing | None) -> None:
+    """Raises UsageError where mean and standard deviation are not known, or not both given."""
+    options = request.preprocessing
+    check_statistics(options, known)
+    if options.mean is not None or options.base is not None or known is not None:
+        return
     imagenet = IMAGENET_PREPROCESSING
     raise UsageError(
         "no manifest says how its images are normalised",
@@ -189,30 +189,52 @@ def _statistics(request: PredictionRequest, known: Preprocessing | None) -> tupl
     )
 
 
+def _choose_preprocessing(
+    request: PredictionRequest, known: Preprocessing | None, runtime: Runtime, listener: ExportListener
+) -> Preprocessing:
+    """What was asked for, else what the manifest says, else what is assumed, which a notice tells.
+
+    Raises:
+        UsageError: fields contradict each other, or the graph does itself what was asked for.
+    """
+    options = request.preprocessing
+    given = [name for name in options.given() if name in IN_GRAPH]
+    if given and known is not None and runtime.inputs[0].dtype == "uint8":
+        raise UsageError(
+            f"the graph of this model normalises its pixels, so it takes no {' or '.join(given)}",
+            code="normalisation-in-graph",
+            path=request.path,
+            hint="export the model again with these options",
+        )
+    base = options.base or known
+    if options.source is not None and options.base is not None:
+        listener.notice(transform_notice(options.source, options.base))
+    channels = len(options.mean or (IMAGENET_PREPROCESSING.mean if base is None else base.mean))
+    size = _input_size(runtime, channels)
+    if base is not None:
+        return options.apply(base, size)
+    assumed = assume_preprocessing(size, min(size) <= WHOLE_IMAGE, options)
+    chosen = options.apply(replace(assumed, mean=options.mean or (), std=options.std or ()), size)
+    listener.notice(_assumption(request, chosen))
+    return chosen
+
+
 def _class_count(runtime: Runtime) -> int | None:
     """How many classes the network has, if its output says so."""
     shape = next((spec for spec in runtime.outputs if spec.name == "logits"), runtime.outputs[0]).shape
     return shape[-1] if isinstance(shape[-1], int) else None
 
 
-def _assume_fitting(
-    request: PredictionRequest, runtime: Runtime, channels: int, listener: ExportListener
-) -> Preprocessing:
-    """How images are fitted to a network of which nothing is known but its input; a notice tells."""
-    size = _input_size(runtime, channels)
-    assumed = scale_preprocessing(IMAGENET_PREPROCESSING, size)
-    if min(size) <= WHOLE_IMAGE:
-        assumed = replace(assumed, resize=min(size))
-    colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
+def _assumption(request: PredictionRequest, chosen: Preprocessing) -> Reason:
+    """What is assumed about the images of a network of which nothing is known but its input."""
+    colours = {1: "grey", 3: chosen.channel_order}.get(chosen.channels, f"{chosen.channels}-channel")
     classes = "classes by number" if request.labels is None else f"classes of {quote(request.labels.name)}"
-    listener.notice(
-        Reason(
-            "preprocessing-assumed",
-            f"{quote(request.path.name)}: no manifest; assumed: {colours} images, shorter side resized to "
-            f"{assumed.resize}, middle {size[0]} x {size[1]}, {classes}",
-        )
+    resize = f"shorter side resized to {chosen.resize}, " if "resize" in chosen.assumed else ""
+    return Reason(
+        "preprocessing-assumed",
+        f"{quote(request.path.name)}: no manifest; assumed: {colours} images, {resize}middle {chosen.crop[0]} x "
+        f"{chosen.crop[1]}, {classes}",
     )
-    return assumed
 
 
 def _input_size(runtime: Runtime, channels: int) -> tuple[int, int]:

@@ -30,6 +30,9 @@ CALIBRATION_IMAGES = 300
 GATE_IMAGES = 1000
 """The default number of images for the accuracy gate. A dataset may have fewer."""
 
+TOLERANCE_PP = 0.5
+"""The default of the largest difference from an expected top-1 accuracy, in percentage points."""
+
 
 @dataclass(frozen=True)
 class Material:

@@ -15,6 +15,7 @@ from exporter.network import INPUT, OUTPUT, ExportListener, Network
 from exporter.precision import calibration_images, gate
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import Bounds
+from exporter.targets import expected_accuracy
 from runtimes import Artifact, Manifest, Runtime, TensorSpec, codec, files, parity
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
@@ -62,7 +63,8 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
         The published artifact.
 
     Raises:
-        CheckFailedError: The parity check or the accuracy gate of the precision failed. No file is left.
+        CheckFailedError: The parity check or the accuracy gate of the precision failed, or the accuracy is not the
+            expected one. No file is left.
         BackendUnavailableError: No installed backend opens the format.
         CompatibilityError: No installed backend can run the file.
         ResourceError: The disk fails.
@@ -78,10 +80,12 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
         gate_record = (
             None if row.bounds is None else check_gate(runtime, draft.precision_spec, row.bounds, network, listener)
         )
+        expected = network.expected
+        accuracy = None if expected is None else expected_accuracy.check(runtime, network, expected, listener)
     listener.step("writing the artifact")
     content = _pack_vectors(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
-    manifest = replace(manifest, parity=record, gate=gate_record, vectors=vectors)
+    manifest = replace(manifest, parity=record, gate=gate_record, accuracy=accuracy, vectors=vectors)
     with files.temporary_file(draft.target) as vectors_file:
         vectors_file.write_bytes(content)
         return publish(draft.file, draft.target, manifest, vectors_file)

@@ -129,10 +129,11 @@ def _program(network: Network, batch: int | None, element: str) -> bytes:
 
 
 def _with_raw_input(model: ResNet, preprocessing: Preprocessing) -> torch.nn.Module:
-    """Return the network for uint8 pixels (n, h, w, c), normalised as in ``runtimes.images.preprocessing``."""
+    """Return the network for RGB pixels, uint8 (n, h, w, c), normalised as in ``runtimes.images.preprocessing``."""
     import torch
 
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    swaps, scale = preprocessing.channel_order == "BGR", preprocessing.scale
 
     class RawInput(torch.nn.Module):
         mean: Tensor
@@ -145,7 +146,8 @@ def _with_raw_input(model: ResNet, preprocessing: Preprocessing) -> torch.nn.Mod
             self.register_buffer("std", std)
 
         def forward(self, x: Tensor) -> Tensor:
-            scaled = x.permute(0, 3, 1, 2).to(torch.float32) / 255  # (n, c, h, w)
+            ordered = x.flip(3) if swaps else x  # (n, h, w, c)
+            scaled = ordered.permute(0, 3, 1, 2).to(torch.float32) / scale  # (n, c, h, w)
             return self.model((scaled - self.mean) / self.std)  # type: ignore[no-any-return]
 
     return RawInput().eval()

@@ -277,7 +277,11 @@ def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> 
     height, width = preprocessing.size
     factor = min(size) / min(height, width)
     pad = round(preprocessing.pad * factor)
-    resize = None if preprocessing.resize is None else max(1, round(preprocessing.resize * factor))
+    resize = preprocessing.resize
+    if isinstance(resize, tuple):  # a squashed image has lost its aspect ratio, so both sides scale alone
+        resize = max(1, round(resize[0] * size[0] / height)), max(1, round(resize[1] * size[1] / width))
+    elif resize is not None:
+        resize = max(1, round(resize * factor))
     return replace(preprocessing, resize=resize, crop=(size[0] - 2 * pad, size[1] - 2 * pad), pad=pad)
 
 

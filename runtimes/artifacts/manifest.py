@@ -7,9 +7,10 @@ writes manifests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
+from runtimes.codec import OMIT_DEFAULT
 from runtimes.errors import UsageError
 from runtimes.images.spec import Preprocessing
 from runtimes.tensors.spec import TensorSpec
@@ -238,6 +239,27 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """The passed check of the top-1 accuracy: that of the artifact, and the one that the user had measured.
+
+    Attributes:
+        runtime: The backend that ran the artifact, with its version.
+        data: The name of the labelled images.
+        images: The number of images.
+        top1: The top-1 accuracy of the artifact, 0 to 1.
+        expected: The expected top-1 accuracy, 0 to 1.
+        tolerance: The limit for the difference of the two.
+    """
+
+    runtime: str
+    data: str
+    images: int
+    top1: float
+    expected: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The manifest of a model file.
 
@@ -264,6 +286,7 @@ class Manifest:
         calibration: The calibration of an int8 graph.
         tuning: The best options found by ``rbench tune``.
         engine: The build of a TensorRT engine.
+        accuracy: The passed check of the expected top-1 accuracy, left out of the file if ``None``.
         format_version: The version of the manifest format.
     """
 
@@ -289,4 +312,5 @@ class Manifest:
     calibration: Calibration | None = None
     tuning: Tuning | None = None
     engine: Engine | None = None
+    accuracy: Accuracy | None = field(default=None, metadata=OMIT_DEFAULT)
     format_version: int = FORMAT_VERSION

@@ -22,13 +22,16 @@ The content of a file determines its format, never its name; ``FORMATS`` lists t
 PNG are verified. A JPEG has no checksums, so damage that leaves it decodable is not detected. The limit ``MAX_PIXELS``
 is checked before decoding.
 
-Resizing and cropping follow torchvision's ``Resize`` and ``CenterCrop`` on Pillow images. Importing this module imports
-only NumPy. Pillow is needed to decode or resize; an array of the right size does not need it.
+Resizing and cropping follow torchvision's ``Resize`` and ``CenterCrop`` on Pillow images. Without antialiasing,
+``runtimes.images.sampling`` resizes as torch and OpenCV.
+Importing this module imports only NumPy. Pillow is needed to decode or resize; an array of the right size does not need
+it.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -38,6 +41,7 @@ from numpy.typing import NDArray
 
 from runtimes import files
 from runtimes.errors import BackendUnavailableError, InputError, ResourceError, quote
+from runtimes.images import sampling
 from runtimes.images.spec import MAX_PIXELS as MAX_PIXELS
 from runtimes.images.spec import Preprocessing as Preprocessing
 
@@ -81,11 +85,11 @@ def prepare_images(images: Iterable[Image], preprocessing: Preprocessing, first:
 def pixels_of(images: Iterable[Image], preprocessing: Preprocessing, first: int = 0) -> Pixels:
     """Return the input of a network that takes raw pixels, for several images.
 
-    Such a network applies mean and standard deviation itself.
+    Such a network applies channel order, scale, mean and standard deviation itself.
 
     Args:
         images: The images.
-        preprocessing: The preparation of the images; ``mean`` and ``std`` are not used.
+        preprocessing: The preparation of the images; channel order, scale, mean and std are not used.
         first: The number of the first image in messages.
 
     Returns:
@@ -105,7 +109,7 @@ def fit_or_name(image: Image, preprocessing: Preprocessing, number: int) -> Pixe
 
     Args:
         image: The image.
-        preprocessing: The preparation of the image; ``mean`` and ``std`` are not used.
+        preprocessing: The preparation of the image; channel order, scale, mean and std are not used.
         number: The number of the image in messages.
 
     Returns:
@@ -125,17 +129,20 @@ def fit_or_name(image: Image, preprocessing: Preprocessing, number: int) -> Pixe
 
 
 def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Normalise pixels: divide by 255, subtract the mean and divide by the standard deviation, each step in float32.
+    """Normalise pixels: order the channels, divide by the scale, subtract the mean and divide by the deviation.
+
+    Each step is computed in float32.
 
     Args:
-        pixels: A uint8 array (n, h, w, channels).
-        preprocessing: The means and standard deviations.
+        pixels: A uint8 array (n, h, w, channels), RGB or grey.
+        preprocessing: The channel order, scale, means and standard deviations.
 
     Returns:
-        A fresh C-ordered float32 array (n, channels, h, w).
+        A fresh C-ordered float32 array (n, channels, h, w), in the channel order of ``preprocessing``.
     """
-    result = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
-    result /= np.float32(255)
+    ordered = pixels[..., ::-1] if preprocessing.channel_order == "BGR" else pixels
+    result = ordered.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    result /= np.float32(preprocessing.scale)
     result -= np.asarray(preprocessing.mean, np.float32)[:, None, None]
     result /= np.asarray(preprocessing.std, np.float32)[:, None, None]
     return result
@@ -146,7 +153,7 @@ def fit_image(image: Image, preprocessing: Preprocessing) -> Pixels:
 
     Args:
         image: The image.
-        preprocessing: The preparation of the image; ``mean`` and ``std`` are not used.
+        preprocessing: The preparation of the image; channel order, scale, mean and std are not used.
 
     Returns:
         A uint8 array (height, width, channels). It may share memory with ``image`` if that is an array.
@@ -156,10 +163,8 @@ def fit_image(image: Image, preprocessing: Preprocessing) -> Pixels:
         ResourceError: As for ``prepare_images``.
         BackendUnavailableError: As for ``prepare_images``.
     """
-    pixels = decode(image, preprocessing.channels)
-    if preprocessing.resize is not None:
-        pixels = _resize(pixels, preprocessing.resize)
-    pixels = _crop_centre(pixels, preprocessing.crop)
+    pixels = _resize(decode(image, preprocessing.channels), preprocessing)
+    pixels = _crop_centre(pixels, preprocessing)
     if preprocessing.pad:
         pixels = np.pad(pixels, ((preprocessing.pad,) * 2, (preprocessing.pad,) * 2, (0, 0)))
     return pixels
@@ -374,11 +379,10 @@ def _scale_to_8_bits(values: NDArray[Any], key: object) -> Pixels:
     return grey
 
 
-def _resize(pixels: Pixels, shorter: int) -> Pixels:
-    """Resize to a shorter side of ``shorter`` pixels, as torchvision's ``Resize``. The longer side is rounded down."""
+def _resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """Resize to ``preprocessing.target_size``. Pixels that have this size already stay as they are."""
     height, width = pixels.shape[:2]
-    longer = int(shorter * max(height, width) / min(height, width))
-    target = (shorter, longer) if height <= width else (longer, shorter)
+    target = preprocessing.target_size(height, width)
     if target == (height, width):
         return pixels
     if target[0] * target[1] > MAX_PIXELS:
@@ -388,20 +392,23 @@ def _resize(pixels: Pixels, shorter: int) -> Pixels:
             code="image-grows-too-large",
             hint="crop the image first",
         )
+    if not preprocessing.antialias:
+        return sampling.resize(pixels, target, preprocessing.interpolation)
     module = _pillow()
-    box = target[1], target[0]
+    box, filter = target[::-1], module.Resampling[preprocessing.interpolation.upper()]
     if pixels.shape[2] == 3:
         image = module.fromarray(np.ascontiguousarray(pixels))
-        return np.asarray(image.resize(box, module.Resampling.BILINEAR))
+        return np.asarray(image.resize(box, filter))
     planes = [module.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(pixels, 2, 0)]
-    return np.stack([np.asarray(plane.resize(box, module.Resampling.BILINEAR)) for plane in planes], axis=2)
+    return np.stack([np.asarray(plane.resize(box, filter)) for plane in planes], axis=2)
 
 
-def _crop_centre(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
+def _crop_centre(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Crop the middle of the image, as torchvision's ``CenterCrop``. A smaller image is first centred on black."""
+    crop, rounding = preprocessing.crop, math.floor if preprocessing.crop_offset == "floor" else round
     missing = [max(0, target - size) for target, size in zip(crop, pixels.shape, strict=False)]
     if any(missing):
         sides = [(count // 2, (count + 1) // 2) for count in missing]
         pixels = np.pad(pixels, (*sides, (0, 0)))
-    top, left = (round((size - target) / 2.0) for target, size in zip(crop, pixels.shape, strict=False))
+    top, left = (rounding((size - target) / 2.0) for target, size in zip(crop, pixels.shape, strict=False))
     return pixels[top : top + crop[0], left : left + crop[1]]

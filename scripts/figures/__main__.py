@@ -1,7 +1,8 @@
 """What rexport promises of its own cost and exactness, measured: ``python -m scripts.figures [NAME ...]``.
 
-Ratios only: both sides in one run, interleaved A B A B, medians, with a 95 % interval. ``cifar`` and ``drops`` need the
-published CIFAR-10 weights and images, which do not come with rexport: name their folder with ``--shared``.
+Ratios only: both sides in one run, interleaved A B A B, medians, with a 95 % interval. ``cifar``, ``drops`` and
+``preprocessing`` need the published CIFAR-10 weights and images, which do not come with rexport: name their folder with
+``--shared``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 
 from exporter.commands import terminal
-from scripts.figures import disturbances, engines, evaluation, instrument, overhead, precision, training
+from scripts.figures import disturbances, engines, evaluation, instrument, overhead, precision, preprocessing, training
 from scripts.figures.setting import Figure, FigureSettings
 
 FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
@@ -23,6 +24,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "export": overhead.export,
     "bundled": overhead.measure_bundled,
     "cifar": overhead.cifar,
+    "preprocessing": preprocessing.measure_preprocessing,
     "native": precision.native,
     "int8": precision.int8,
     "request": precision.request,
@@ -37,21 +39,20 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "alone": instrument.alone,
     "training": training.training,
 }
+NEED_SHARED = ("cifar", "preprocessing")
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)))
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Pairs of processes.")
-@click.option(
-    "--shared", type=click.Path(path_type=Path, exists=True), help="Folder of the published CIFAR-10 files, for cifar."
-)
+@click.option("--shared", type=click.Path(path_type=Path, exists=True), help="Folder of the published CIFAR-10 files.")
 @click.option("--limit", type=click.IntRange(1), help="Images to evaluate, for a trial.")
 def main(names: tuple[str, ...], rounds: int, shared: Path | None, limit: int | None) -> None:
     """Measure rexport's own figures, by default all that can be; exit code 1 if one is out of its bound."""
     missed = False
     with tempfile.TemporaryDirectory() as folder:
         setting = FigureSettings(Path(folder), rounds, shared, limit)
-        for name in names or [name for name in FIGURES if shared is not None or name != "cifar"]:
+        for name in names or [name for name in FIGURES if shared is not None or name not in NEED_SHARED]:
             for figure in FIGURES[name](setting):
                 click.echo(f"{'holds ' if figure.holds else 'MISSED'}  {figure.name}: {figure.value} ({figure.bound})")
                 for note in figure.notes:

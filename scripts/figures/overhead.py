@@ -20,6 +20,7 @@ from runtimes.errors import UsageError
 from runtimes.processors import usable_processors
 from runtimes.protocol import Options
 from scripts.figures.setting import (
+    IMAGENET_STATISTICS,
     SILENT,
     VARIANT,
     Figure,
@@ -161,8 +162,7 @@ def cifar(setting: FigureSettings) -> Iterator[Figure]:
             VARIANTS[name],
             f"{setting.folder}/{name}-cifar10.onnx",
             weights=str(shared / f"cifar10-{name}.th"),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
+            preprocessing=IMAGENET_STATISTICS,
             data=data,
             force=True,
         )

@@ -37,6 +37,7 @@ from runtimes.images.preprocessing import fit_image
 from runtimes.processors import usable_processors
 from runtimes.protocol import Options
 from scripts.figures.setting import (
+    IMAGENET_STATISTICS,
     SILENT,
     VARIANT,
     Figure,
@@ -220,8 +221,7 @@ def drops(setting: FigureSettings) -> Iterator[Figure]:
         VARIANTS["resnet56"],
         str(setting.folder / "resnet56-cifar10.onnx"),
         weights=str(setting.shared / "cifar10-resnet56.th"),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
+        preprocessing=IMAGENET_STATISTICS,
         force=True,
     )
     request = replace(

@@ -17,8 +17,10 @@ from benchmarks.records.request import RunListener as RunListener
 from benchmarks.stats.comparison import compare_unpaired
 from benchmarks.stats.intervals import quantile
 from exporter.network import ExportListener
+from exporter.preprocessing.options import PreprocessingOptions
 
 VARIANT = "resnet50"
+IMAGENET_STATISTICS = PreprocessingOptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 SILENT = ExportListener(step=lambda _: None, notice=lambda _: None)
 
 

@@ -166,6 +166,7 @@ def test_an_existing_file_is_replaced_only_on_request() -> None:
 
 
 LINEAR = nn.Linear(2, 2)
+GREY = rexport.Preprocessing(resize=None, crop=(28, 28), pad=0, mean=(0.5,), std=(0.5,))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,15 @@ LINEAR = nn.Linear(2, 2)
         ("resnet20", {"labels": ["cat"]}, rexport.ModelMismatchError, "label-count-mismatch", ["1 labels", "10"]),
         ("resnet20", {"labels": "gone.txt"}, rexport.ResourceError, "file-access-failed", ["gone.txt"]),
         ("resnet20", {"raw_input": True, "in_channels": 4}, rexport.UsageError, "option-needs-statistics",
-         ["raw_input=True", "preprocessing"]),
+         ["raw_input=True", "mean and std"]),
+        ("resnet20", {"mean": (0.5,) * 3}, rexport.UsageError, "statistics-incomplete", ["mean and std"]),
+        ("resnet20", {"expect_top1": 90}, rexport.UsageError, "expected-top1-needs-data", ["expect_top1", "data"]),
+        ("resnet20", {"expect_top1": 0.9}, rexport.UsageError, "expected-top1-invalid", ["expect_top1=90"]),
+        ("resnet20", {"transform": "gone.json"}, rexport.ResourceError, "file-access-failed", ["gone.json"]),
+        ("resnet20", {"transform": "gone.json", "preprocessing": GREY}, rexport.UsageError, "argument-given-twice",
+         ["preprocessing"]),
+        ("resnet20", {"preprocessing": GREY, "input_size": 32}, rexport.ModelMismatchError, "preprocessing-shape",
+         ["1 channel of 28 x 28", "32 x 32"]),
         ("resnet20", {"weights": "bundled", "num_classes": 7}, rexport.ModelMismatchError, "bundled-variant-differs",
          ['weights="imagenet"']),
     ],
@@ -203,10 +212,21 @@ def test_what_cannot_be_exported_is_refused_in_words_of_python(
     assert list(Path().iterdir()) == []
 
 
-def test_a_preprocessing_of_another_size_is_refused() -> None:
-    view = rexport.Preprocessing(resize=None, crop=(28, 28), pad=0, mean=(0.5,), std=(0.5,))
-    with refuses(rexport.ModelMismatchError, "preprocessing-shape", "28 x 28", "32 x 32"):
-        rexport.export("resnet20", preprocessing=view)
+def test_single_fields_replace_those_of_the_preprocessing() -> None:
+    artifact = rexport.export(
+        "resnet20",
+        "net.pt2",
+        preprocessing=rexport.Preprocessing(40, (32, 32), 0, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0)),
+        resize=(24, 20),
+        crop=16,
+        channels_order="BGR",
+        antialias=False,
+    )
+    assert artifact.manifest is not None
+    assert artifact.manifest.preprocessing == rexport.Preprocessing(
+        (24, 20), (16, 16), 0, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0), antialias=False, channel_order="BGR"
+    )
+    assert artifact.manifest.inputs[0].shape == ("batch", 3, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +237,10 @@ def test_a_preprocessing_of_another_size_is_refused() -> None:
         ("use resnet32 --num-classes 100", "use resnet32 num_classes=100"),
         ("--calibration DIR names a folder of them", "calibration=DIR names a folder of them"),
         ("leave --opset out", "leave opset out"),
+        ("--resize 64x48 --crop 64x48 chooses", "resize=(64, 48) crop=(64, 48) chooses"),
+        ("--scale 1 --mean 0,0.5,0 --std 1,1,1", "scale=1 mean=(0, 0.5, 0) std=(1, 1, 1)"),
+        ("--no-antialias --channels-order BGR", "antialias=False channels_order=BGR"),
+        ("--expect-top1 67.6", "expect_top1=67.6"),
         ("--precision int8", 'precision="int8"'),
         ("rexport tensorrt x.onnx builds from it, --force replaces it", None),
         ("pip install --upgrade rexport", "pip install --upgrade rexport"),
@@ -240,7 +264,7 @@ def test_each_option_that_an_error_names_is_a_parameter() -> None:
         for value in table[package].values()
         for sentence in ([value] if isinstance(value, str) else value)
     ]
-    named = {word for sentence in sentences for word in re.findall(r"--[a-z][a-z-]+", sentence)}
+    named = {word for sentence in sentences for word in re.findall(r"--[a-z][a-z0-9-]+", sentence)}
     words = {in_python(option).partition("=")[0] for option in named}
     assert named
-    assert words - known - ELSEWHERE <= {"mean", "std", "input"}
+    assert words - known - ELSEWHERE <= {"input"}

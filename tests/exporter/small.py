@@ -7,6 +7,7 @@ from pathlib import Path
 from exporter.models.variants import Variant
 from exporter.network import ExportListener, ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
+from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions
 from exporter.targets import onnx_file
 from runtimes import Artifact
 from runtimes.errors import Reason
@@ -40,11 +41,11 @@ def export(
     batch: int | None = None,
     precision_spec: PrecisionSpec = FP32,
     raw: bool = False,
+    preprocessing: PreprocessingOptions = NOTHING_CHOSEN,
 ) -> Artifact:
     """The variant with random weights as ``folder/NAME.onnx``, over what is there."""
-    return onnx_file.export(
-        ExportRequest(variant, f"{folder}/", batch=batch, force=True, raw=raw), SILENT, opset, precision_spec
-    )
+    request = ExportRequest(variant, f"{folder}/", batch=batch, force=True, raw=raw, preprocessing=preprocessing)
+    return onnx_file.export(request, SILENT, opset, precision_spec)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ import torch
 from exporter.models.resnet import build, initialise
 from exporter.models.variants import customise, variant
 from exporter.network import ExportRequest, prepare, read_labels, reference_logits
+from exporter.preprocessing.options import PreprocessingOptions
 from runtimes.errors import ArtifactError, ModelMismatchError, ResourceError, UsageError
 from tests.exporter.small import BASIC, SILENT, reason_codes, recording
 from tests.refusals import refuses
@@ -90,7 +91,7 @@ def test_doubled_labels_are_noticed(tmp_path: Path) -> None:
 def test_statistics_that_do_not_fit_are_refused(
     change: dict[str, tuple[float, ...]], code: str, values: list[object]
 ) -> None:
-    request = ExportRequest(BASIC, "unused.onnx", **change)  # type: ignore[arg-type]
+    request = ExportRequest(BASIC, "unused.onnx", preprocessing=PreprocessingOptions(**change))  # type: ignore[arg-type]
     with refuses(UsageError, code, *values):
         prepare(request, SILENT)
 
@@ -159,7 +160,8 @@ def test_untrained_weights_are_announced() -> None:
 
 def test_preprocessing_scales_and_takes_the_users_statistics() -> None:
     row = customise(variant("resnet18"), size=(32, 32))
-    network = prepare(ExportRequest(row, "unused", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), SILENT)
+    statistics = PreprocessingOptions(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    network = prepare(ExportRequest(row, "unused", preprocessing=statistics), SILENT)
     assert network.preprocessing is not None
     assert (network.preprocessing.resize, network.preprocessing.crop) == (37, (32, 32))
     assert (network.preprocessing.mean, network.preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -174,7 +176,8 @@ def test_cifar_nets_see_the_whole_image() -> None:
 def test_other_channels_need_statistics_for_preprocessing() -> None:
     row = customise(BASIC, in_channels=1)
     assert prepare(ExportRequest(row, "unused"), SILENT).preprocessing is None
-    told = prepare(ExportRequest(row, "unused", mean=(0.5,), std=(0.25,)), SILENT).preprocessing
+    statistics = PreprocessingOptions(mean=(0.5,), std=(0.25,))
+    told = prepare(ExportRequest(row, "unused", preprocessing=statistics), SILENT).preprocessing
     assert told is not None
     assert told.mean == (0.5,)
 

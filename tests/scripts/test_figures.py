@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from scripts.figures import __main__ as figures
-from scripts.figures import training
+from scripts.figures import preprocessing, training
 from scripts.figures.setting import Figure, FigureSettings, ratio, time_interleaved
 
 
@@ -42,9 +43,18 @@ def test_a_missed_figure_fails_the_command(holds: bool, code: int, word: str, mo
     assert result.exit_code == code
 
 
-def test_cifar_asks_for_its_files() -> None:
-    result = CliRunner().invoke(figures.main, ["cifar"])
-    assert "cifar needs --shared" in str(result.exception)
+@pytest.mark.parametrize("name", figures.NEED_SHARED)
+def test_some_figures_ask_for_their_files(name: str) -> None:
+    result = CliRunner().invoke(figures.main, [name])
+    assert f"{name} needs --shared" in str(result.exception)
+
+
+def test_one_other_prediction_is_a_missed_figure() -> None:
+    loop = np.array([1, 2, 3])
+    assert preprocessing._figure("rbench", loop, loop, 0.5).holds
+    missed = preprocessing._figure("rbench", np.array([1, 2, 4]), loop, 0.5)
+    assert not missed.holds
+    assert missed.value.startswith("2 of 3 ")
 
 
 def test_the_cost_of_help_is_measured_on_real_processes() -> None:

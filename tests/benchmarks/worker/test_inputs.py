@@ -51,6 +51,19 @@ def test_inputs_that_are_no_floats_are_refused() -> None:
         inputs.as_input(TensorSpec("x", "int64", ("n",)), np.zeros(1, np.float32))
 
 
+def test_an_assumed_preprocessing_is_doubted(tmp_path: Path) -> None:
+    made = read(artifact(tmp_path))
+    assert made.manifest is not None
+    assert made.manifest.preprocessing is not None
+    assert inputs.list_assumptions(replace(JOB, data="photos"), made) == ()
+    view = replace(made.manifest.preprocessing, assumed=("resize", "mean"))
+    assumed = replace(made, manifest=replace(made.manifest, preprocessing=view))
+    (warning,) = inputs.list_assumptions(replace(JOB, data="photos"), assumed)
+    assert warning.code == "accuracy-preprocessing-assumed"
+    assert "(resize, mean)" in warning.sentence
+    assert inputs.list_assumptions(replace(JOB, data=None), assumed) == ()
+
+
 def test_a_raw_input_is_fed_pixels(tmp_path: Path) -> None:
     with runtimes.open(artifact(tmp_path, RAW), "fake") as runtime:
         fed = inputs.rotation(JOB, runtime)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from PIL import Image
 from exporter.inspect import predict as prediction
 from exporter.inspect.predict import COLUMNS, ImagePrediction, PredictionRequest, find_images, predict
 from exporter.network import ExportListener
+from exporter.preprocessing.options import PreprocessingOptions
 from runtimes import Artifact, Classifier, Label
 from runtimes.errors import DeviceLostError, ModelMismatchError, Reason, ResourceError, UsageError
-from tests.exporter.small import SILENT, reason_codes, recording
+from tests.exporter.small import BASIC, SILENT, export, reason_codes, recording
 from tests.refusals import refuses
 
 ONES = (1.0, 1.0, 1.0)
@@ -86,7 +88,9 @@ def test_nothing_to_predict_is_refused(tmp_path: Path) -> None:
 
 
 def answers_for(path: Path, *images: Path, **options: object) -> tuple[ImagePrediction, ...]:
-    return predict(PredictionRequest(path, **options), images, SILENT)  # type: ignore[arg-type]
+    names = {field.name for field in fields(PreprocessingOptions)}
+    chosen = PreprocessingOptions(**{name: options.pop(name) for name in names & set(options)})  # type: ignore[arg-type]
+    return predict(PredictionRequest(path, preprocessing=chosen, **options), images, SILENT)  # type: ignore[arg-type]
 
 
 def test_a_bad_image_among_many_is_a_row_of_its_own(onnx_artifact: Artifact, folder: Path) -> None:
@@ -130,9 +134,9 @@ def test_a_moved_model_answers_and_says_its_assumptions(
     manifest = onnx_artifact.manifest
     assert manifest is not None
     assert manifest.preprocessing is not None
-    mean, std = manifest.preprocessing.mean, manifest.preprocessing.std
+    statistics = PreprocessingOptions(mean=manifest.preprocessing.mean, std=manifest.preprocessing.std)
     notices, listener = recording()
-    request = PredictionRequest(moved, labels=tmp_path / "names.txt", mean=mean, std=std)
+    request = PredictionRequest(moved, labels=tmp_path / "names.txt", preprocessing=statistics)
     ((answer),) = predict(request, [folder / "b.png"], listener)
     assert reason_codes(notices) == ["preprocessing-assumed"]
     for fact in ("moved.onnx", "RGB", "resized to 32", "32 x 32", "names.txt"):
@@ -203,10 +207,37 @@ def test_the_fitting_follows_from_the_input(
     red = tmp_path / "red.png"
     Image.fromarray(np.full((400, 500, 3), (255, 0, 0), np.uint8)).save(red)
     notices, listener = recording()
-    request = PredictionRequest(averaging(tmp_path / "m.onnx", shape, axes), mean=ZEROS, std=ONES)
+    statistics = PreprocessingOptions(mean=ZEROS, std=ONES)
+    request = PredictionRequest(averaging(tmp_path / "m.onnx", shape, axes), preprocessing=statistics)
     ((answer),) = predict(request, [red], listener)
     assert answer.labels[0].index == 0
     assert [words for words in said if words not in str(notices[0])] == []
+
+
+def test_the_order_of_the_channels_is_the_users(tmp_path: Path) -> None:
+    red = tmp_path / "red.png"
+    Image.fromarray(np.full((8, 8, 3), (255, 0, 0), np.uint8)).save(red)
+    model = averaging(tmp_path / "m.onnx", ["n", 3, 8, 8], [2, 3])
+    plain, swapped = (answers_for(model, red, mean=ZEROS, std=ONES, channel_order=order)[0] for order in ("RGB", "BGR"))
+    assert (plain.labels[0].index, swapped.labels[0].index) == (0, 2)
+
+
+def test_a_manifests_fields_are_replaced(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    image = tmp_path / "wide.png"
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 64, 3), np.uint8)).save(image)
+    squashed = Image.open(image).resize((32, 32), Image.Resampling.BICUBIC)
+    squashed.save(tmp_path / "small.png")
+    (expected,) = answers_for(onnx_artifact.path, tmp_path / "small.png")
+    (given,) = answers_for(onnx_artifact.path, image, resize=(32, 32), interpolation="bicubic")
+    assert given.labels == expected.labels
+    (cropped,) = answers_for(onnx_artifact.path, image)
+    assert cropped.labels[0].probability != expected.labels[0].probability
+
+
+def test_what_the_graph_does_cannot_be_chosen(tmp_path: Path, folder: Path) -> None:
+    raw = export(BASIC, tmp_path, raw=True)
+    with refuses(UsageError, "normalisation-in-graph", "channel_order"):
+        answers_for(raw.path, folder / "b.png", channel_order="BGR")
 
 
 LABELS = (Label('trouser, "long"', 3, 0.75), Label("coat", 0, 1.5e-9))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from exporter.data.dataset import open_dataset
 from exporter.models.variants import Variant, customise, variant
 from exporter.network import ExportRequest
 from exporter.precision.spec import FP32, PrecisionSpec
-from exporter.targets import onnx_file
+from exporter.preprocessing.options import PreprocessingOptions
+from exporter.targets import onnx_file, torch_program
 from exporter.targets.raw_input import with_raw_input
 from runtimes import Artifact, TensorSpec, parity
 from runtimes.errors import UsageError
-from runtimes.images.preprocessing import fit_image, normalise
+from runtimes.images.preprocessing import Preprocessing, fit_image, normalise
 from tests.exporter.small import BASIC, BOTTLENECK, SILENT, export
 from tests.refusals import refuses
 
@@ -66,8 +68,8 @@ def test_a_classifier_takes_either(two: tuple[Artifact, Artifact]) -> None:
     ids=["not square", "grey"],
 )
 def test_the_input_is_bytes_with_channels_last(tmp_path: Path, row: Variant) -> None:
-    statistics = {"mean": (0.3,), "std": (0.2,)} if row.in_channels == 1 else {}
-    artifact = onnx_file.export(ExportRequest(row, f"{tmp_path}/", raw=True, **statistics), SILENT)  # type: ignore[arg-type]
+    statistics = PreprocessingOptions(mean=(0.3,), std=(0.2,)) if row.in_channels == 1 else PreprocessingOptions()
+    artifact = onnx_file.export(ExportRequest(row, f"{tmp_path}/", raw=True, preprocessing=statistics), SILENT)
     assert artifact.manifest is not None
     assert artifact.manifest.inputs == (TensorSpec("input", "uint8", ("batch", *row.size, row.in_channels)),)
     assert artifact.vectors().inputs.dtype == np.uint8
@@ -86,6 +88,38 @@ def test_a_fixed_batch_of_pixels(tmp_path: Path) -> None:
 def test_nothing_to_normalise_with_is_refused(tmp_path: Path) -> None:
     with refuses(UsageError, "option-needs-statistics", "--input", "--mean", "--std", "4"):
         export(customise(BASIC, in_channels=4), tmp_path, raw=True)
+
+
+BGR = PreprocessingOptions(channel_order="BGR", scale=1, mean=(104.0, 117.0, 124.0), std=(50.0, 60.0, 70.0))
+
+
+@pytest.mark.parametrize("target", ["onnx", "pt2"])
+def test_the_graph_orders_and_scales_the_channels(tmp_path: Path, target: str) -> None:
+    request = ExportRequest(BASIC, f"{tmp_path}/", raw=True, preprocessing=BGR)
+    artifact = (onnx_file if target == "onnx" else torch_program).export(request, SILENT)
+    floats = export(BASIC, tmp_path / "floats", preprocessing=BGR)
+    assert artifact.manifest is not None
+    view = artifact.manifest.preprocessing
+    assert view is not None
+    assert (view.channel_order, view.scale) == ("BGR", 1)
+    pixels = artifact.vectors().inputs
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (view.mean, view.std))
+    swapped = (pixels[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - mean) / std
+    with runtimes.open(floats.path, "onnxruntime") as runtime:
+        expected = runtime.infer({"input": swapped})["logits"]
+    for backend in ("onnxruntime", "openvino") if target == "onnx" else ("pytorch",):
+        with runtimes.open(artifact.path, backend) as runtime:
+            given = runtime.infer({"input": pixels})["logits"]
+        np.testing.assert_allclose(given, expected, rtol=0, atol=5e-5 * np.abs(expected).max())
+
+
+def test_a_forgotten_order_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(graph: onnx_library.ModelProto, view: Preprocessing) -> onnx_library.ModelProto:
+        return with_raw_input(graph, replace(view, channel_order="RGB"))
+
+    monkeypatch.setattr(onnx_file, "with_raw_input", forget)
+    with pytest.raises(runtimes.errors.CheckFailedError, match="parity failed"):
+        export(BASIC, tmp_path, raw=True, preprocessing=BGR)
 
 
 def test_a_forgotten_normalisation_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

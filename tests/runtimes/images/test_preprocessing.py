@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import ImageOps
 
-from runtimes.errors import BackendUnavailableError, InputError, ResourceError, UsageError
+from runtimes import codec
+from runtimes.errors import ArtifactError, BackendUnavailableError, InputError, ResourceError, UsageError
 from runtimes.images import preprocessing as images
 from runtimes.images.preprocessing import (
     Preprocessing,
@@ -31,6 +34,7 @@ from runtimes.images.preprocessing import (
     pixels_of,
     prepare_images,
 )
+from runtimes.images.spec import INTERPOLATIONS, Interpolation
 from tests.refusals import refuses
 
 REPO = Path(__file__).resolve().parents[3]
@@ -421,6 +425,64 @@ def test_resizing_follows_torchvision(height: int, width: int, shorter: int, cha
     np.testing.assert_array_equal(result, expected)
 
 
+FILTERS = {
+    "nearest": PIL.Image.Resampling.NEAREST,
+    "bilinear": PIL.Image.Resampling.BILINEAR,
+    "bicubic": PIL.Image.Resampling.BICUBIC,
+    "lanczos": PIL.Image.Resampling.LANCZOS,
+    "box": PIL.Image.Resampling.BOX,
+    "hamming": PIL.Image.Resampling.HAMMING,
+}
+
+
+def test_every_filter_is_compared_with_pillow() -> None:
+    assert set(FILTERS) == set(INTERPOLATIONS)
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_filter_is_pillows_to_the_bit(interpolation: Interpolation, channels: int) -> None:
+    source, filter = picture(23, 41), FILTERS[interpolation]
+    image = PIL.Image.fromarray(decode(source, channels).squeeze())
+    for resize, size in ((17, (17, 30)), ((12, 50), (12, 50)), ((60, 9), (60, 9))):
+        view = replace(plain(*size, channels=channels), resize=resize, interpolation=interpolation)
+        expected = np.asarray(image.resize(size[::-1], filter)).reshape(*size, channels)
+        np.testing.assert_array_equal(fit_image(source, view), expected)
+
+
+def test_a_squash_is_cropped_and_padded_after() -> None:
+    source = picture(20, 50)
+    squashed = np.asarray(PIL.Image.fromarray(source).resize((10, 14), PIL.Image.Resampling.BILINEAR))
+    result = fit_image(source, replace(plain(8, 6, pad=1), resize=(14, 10)))
+    np.testing.assert_array_equal(result[1:-1, 1:-1], squashed[3:11, 2:8])
+    assert not result[0].any()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(12, 16), (70, 41), (23, 60), (1, 1), (37, 53)])
+def test_without_antialiasing_it_is_torchs(interpolation: Interpolation, size: tuple[int, int]) -> None:
+    source = picture(37, 53)
+    view = replace(plain(*size), resize=size, interpolation=interpolation, antialias=False)
+    result = fit_image(source, view).transpose(2, 0, 1)
+    tensor = torch.from_numpy(source).permute(2, 0, 1)[None]
+    for dtype, rounding in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
+        floats = torch.nn.functional.interpolate(
+            tensor.to(dtype), size, mode=interpolation, align_corners=False, antialias=False
+        )[0].clamp(0, 255)
+        differing = result != floats.round().numpy()
+        ties = np.abs(floats.numpy() % 1 - 0.5)[differing]
+        assert (ties < rounding).all(), "only a value at a tie is rounded to its other side"
+        assert differing.sum() <= 8
+
+
+def test_without_antialiasing_few_pixels_count() -> None:
+    checks = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
+    view = replace(plain(21, 21, channels=1, resize=21), antialias=False)
+    spread = fit_image(checks, view).std()
+    assert spread > 30
+    assert fit_image(checks, replace(view, antialias=True)).std() < 10
+
+
 def test_resizing_averages_what_it_shrinks() -> None:
     checks = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
     result = fit_image(checks, plain(16, 16, channels=1, resize=16))
@@ -439,6 +501,13 @@ def test_resizing_averages_what_it_shrinks() -> None:
 def test_the_crop_is_the_middle(size: tuple[int, int], crop: tuple[int, int], window: tuple[slice, slice]) -> None:
     source = picture(*size)
     np.testing.assert_array_equal(fit_image(source, plain(*crop)), source[window])
+
+
+def test_the_offset_of_the_crop_may_be_rounded_down() -> None:
+    source = picture(9, 11)
+    view = replace(plain(4, 4), crop_offset="floor")
+    np.testing.assert_array_equal(fit_image(source, view), source[2:6, 3:7])  # 2.5 and 3.5
+    np.testing.assert_array_equal(fit_image(source, plain(4, 4)), source[2:6, 4:8])
 
 
 def test_smaller_images_stand_in_the_middle_of_black() -> None:
@@ -471,6 +540,19 @@ def test_normalising_is_torchs_to_the_bit() -> None:
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
     assert result.tobytes() == expected.numpy().tobytes()
+
+
+def test_bgr_and_the_scale_are_opencvs_to_the_bit() -> None:
+    moments = ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
+    view = Preprocessing(None, (16, 16), 0, *moments, channel_order="BGR", scale=1)
+    batch = np.stack([picture(16, 16), picture(16, 16)[::-1]])
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in moments)
+    blue_first = torch.from_numpy(batch[..., [2, 1, 0]].copy())
+    expected = blue_first.permute(0, 3, 1, 2).float().sub(mean).div(std).contiguous()
+    result = normalise(batch, view)
+    assert result.flags.c_contiguous
+    assert result.tobytes() == expected.numpy().tobytes()
+    np.testing.assert_array_equal(fit_image(batch[0], view), batch[0], "images stay RGB until they are normalised")
 
 
 def test_normalising_by_hand() -> None:
@@ -529,11 +611,39 @@ def test_pixels_are_the_callers_own() -> None:
         ((None, (4, 4), 0, (), ()), "mean-std-lengths-differ", ("0 and 0",)),
         ((None, (4, 4), 0, (float("nan"),), (1.0,)), "mean-or-std-invalid", ("(nan,)",)),
         ((None, (4, 4), 0, (0.0,), (0.0,)), "mean-or-std-invalid", ("(0.0,)",)),
+        (((0, 4), (4, 4), 0, (0.0,), (1.0,)), "resize-invalid", ((0, 4),)),
+        ((None, (4, 4), 0, (0.0,), (1.0,), "cubic"), "preprocessing-value", ("interpolation", "bicubic", "'cubic'")),
+        ((None, (4, 4), 0, (0.0,), (1.0,), "box", False), "antialias-needs-filter", ("bilinear", "box")),
+        ((None, (4, 4), 0, (0.0,), (1.0,), "box", True, "bgr"), "preprocessing-value", ("RGB, BGR", "'bgr'")),
+        ((None, (4, 4), 0, (0.0,), (1.0,), "box", True, "BGR"), "channel-order-needs-colour", ("3", "1")),
+        ((None, (4, 4), 0, (0.0,), (1.0,), "box", True, "RGB", 256), "preprocessing-value", ("scale", "1, 255", 256)),
     ],
 )
 def test_preprocessing_that_no_image_can_have(values: Any, code: str, named: tuple[object, ...]) -> None:
     with refuses(UsageError, code, *named):
         Preprocessing(*values)
+
+
+OLD = {"resize": 8, "crop": [8, 8], "pad": 0, "mean": [0.0], "std": [1.0]}
+
+
+def test_defaults_are_not_written() -> None:
+    """Versions of rexport without the later fields read what does not use them."""
+    view = plain(8, 8, channels=1, resize=8)
+    assert codec.encode(view) == OLD
+    assert codec.decode(Preprocessing, OLD) == view
+    chosen = replace(view, resize=(8, 9), interpolation="box", scale=1, assumed=("pad",))
+    written = codec.encode(chosen)
+    assert written == OLD | {"resize": [8, 9], "interpolation": "box", "scale": 1, "assumed": ["pad"]}
+    assert codec.decode(Preprocessing, json.loads(json.dumps(written))) == chosen
+    with refuses(ArtifactError, "field-type-mismatch", "'scale'"):
+        codec.decode(Preprocessing, OLD | {"scale": True})
+
+
+def test_what_is_assumed_makes_no_difference() -> None:
+    view = plain()
+    assert replace(view, assumed=("mean",)) == view
+    assert hash(replace(view, assumed=("mean",))) == hash(view)
 
 
 # Without Pillow

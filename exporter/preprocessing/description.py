@@ -1,0 +1,92 @@
+"""Descriptions of a preprocessing for people."""
+
+from __future__ import annotations
+
+from exporter.weights.sources import IMAGENET_PREPROCESSING
+from runtimes.errors import Reason
+from runtimes.images.spec import Preprocessing
+
+
+def describe_steps(preprocessing: Preprocessing, raw: bool = False) -> str:
+    """Return the preprocessing as text in the order of its steps.
+
+    Args:
+        preprocessing: The preprocessing.
+        raw: Whether the artifact takes raw pixels, so that the last steps are in the graph.
+    """
+    steps = [resize] if (resize := _resize(preprocessing)) else []
+    offset = "" if preprocessing.crop_offset == "round" else f", offset rounded by {preprocessing.crop_offset}"
+    steps.append(f"centre crop {preprocessing.crop[0]}x{preprocessing.crop[1]}{offset}")
+    if preprocessing.pad:
+        steps.append(f"{preprocessing.pad} black pixels on each side")
+    if preprocessing.channel_order != "RGB":
+        steps.append(f"channels {preprocessing.channel_order}")
+    if preprocessing.scale == 1:
+        steps.append("pixels 0 to 255")
+    location = " in the graph" if raw else ""
+    steps.append(
+        f"mean {', '.join(map(str, preprocessing.mean))}, std {', '.join(map(str, preprocessing.std))}{location}"
+    )
+    return "; ".join(steps)
+
+
+def _resize(preprocessing: Preprocessing) -> str:
+    """Return the first step, with its filter unless that is the antialiased bilinear one."""
+    size = preprocessing.resize
+    if size is None:
+        return ""
+    words = [f"squashed to {size[0]}x{size[1]}" if isinstance(size, tuple) else f"shorter side to {size}"]
+    if preprocessing.interpolation != "bilinear":
+        words.append(preprocessing.interpolation)
+    if not preprocessing.antialias:
+        words.append("without antialiasing")
+    return ", ".join(words)
+
+
+def assumption(source: str | None, preprocessing: Preprocessing) -> Reason:
+    """Return the notice about the assumed fields of a preprocessing, which a checkpoint does not contain.
+
+    Args:
+        source: The name of the weights.
+        preprocessing: The preprocessing, with assumed fields.
+    """
+    assumed = preprocessing.assumed
+    parts = []
+    if "resize" in assumed and preprocessing.resize is not None:
+        parts.append(f"shorter side resized to {preprocessing.resize}")
+    if "interpolation" in assumed:
+        parts.append(preprocessing.interpolation)
+    if "antialias" in assumed and not preprocessing.antialias:
+        parts.append("without antialiasing")
+    if "crop" in assumed:
+        parts.append(f"centre crop of {preprocessing.crop[0]} x {preprocessing.crop[1]}")
+    if "channel_order" in assumed and preprocessing.channels == 3:
+        parts.append(preprocessing.channel_order)
+    if "scale" in assumed:
+        parts.append("pixels divided by 255" if preprocessing.scale == 255 else "pixels 0 to 255")
+    if "mean" in assumed:
+        parts.append(_moments(preprocessing))
+    return Reason(
+        "preprocessing-not-in-weights",
+        f"preprocessing assumed for {source}: {', '.join(parts)}; set it with --transform FILE or --resize, --crop, "
+        "--mean and --std, and check it with --data and --expect-top1",
+    )
+
+
+def _moments(preprocessing: Preprocessing) -> str:
+    if preprocessing.channel_order == "BGR":
+        mean = ", ".join(f"{value:g}" for value in preprocessing.mean)
+        return f"ImageNet's mean and standard deviation in the order blue, green, red (mean {mean})"
+    if preprocessing.mean == IMAGENET_PREPROCESSING.mean:
+        return "ImageNet's mean and standard deviation"
+    return f"ImageNet's mean and standard deviation times {255 // preprocessing.scale}"
+
+
+def transform_notice(source: str, preprocessing: Preprocessing) -> Reason:
+    """Return the notice of what was taken from a file.
+
+    Args:
+        source: The kind and the name of the file.
+        preprocessing: The resulting preprocessing.
+    """
+    return Reason("preprocessing-from-file", f"preprocessing from {source}: {describe_steps(preprocessing)}")

@@ -1,0 +1,216 @@
+"""The preprocessing that the user chose, and what rexport assumes for the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from exporter.models.variants import Variant
+from exporter.preprocessing.transform_file import read_transform
+from exporter.weights.sources import IMAGENET_PREPROCESSING, scale_preprocessing
+from runtimes.errors import ModelMismatchError, UsageError
+from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
+
+ASSUMABLE = tuple(field.name for field in fields(Preprocessing) if field.name != "assumed")
+"""The fields of a preprocessing that may be assumed, in their order."""
+
+WHOLE_IMAGE = 64
+"""The largest height or width in pixels at which a network of unknown origin is assumed to see the whole image, as
+networks for CIFAR-10 do. Above, it is assumed to see the middle, as networks for ImageNet do."""
+
+
+@dataclass(frozen=True)
+class PreprocessingOptions:
+    """The chosen fields of a preprocessing. ``None`` means that the user did not choose.
+
+    Attributes:
+        resize: As for ``Preprocessing``.
+        crop: As for ``Preprocessing``.
+        pad: As for ``Preprocessing``.
+        interpolation: As for ``Preprocessing``.
+        antialias: As for ``Preprocessing``.
+        channel_order: As for ``Preprocessing``.
+        scale: As for ``Preprocessing``.
+        crop_offset: As for ``Preprocessing``.
+        mean: As for ``Preprocessing``. ``mean`` and ``std`` must be given together.
+        std: As for ``Preprocessing``.
+        base: A whole preprocessing, whose fields the others replace.
+        source: The origin of ``base`` in words, for example ``timm's pretrained config cfg.json``.
+    """
+
+    resize: int | tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    pad: int | None = None
+    interpolation: Interpolation | None = None
+    antialias: bool | None = None
+    channel_order: ChannelOrder | None = None
+    scale: Scale | None = None
+    crop_offset: CropOffset | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    base: Preprocessing | None = None
+    source: str | None = None
+
+    def with_file(self, path: Path | None, size: tuple[int, int] | None) -> PreprocessingOptions:
+        """Return these options with the preprocessing in a file as their base.
+
+        Args:
+            path: The file, as for ``read_transform``, or ``None`` to keep the options as they are.
+            size: The (height, width) of the network's input in pixels that the user chose, or ``None``.
+
+        Raises:
+            RexportError: As for ``read_transform``.
+        """
+        if path is None:
+            return self
+        transform = read_transform(path, size or self.input_size())
+        return replace(self, base=transform.preprocessing, source=transform.source)
+
+    def given(self) -> dict[str, Any]:
+        """Return the chosen fields by their names, without those of ``base``."""
+        return {name: value for name in ASSUMABLE if (value := getattr(self, name)) is not None}
+
+    def input_size(self) -> tuple[int, int] | None:
+        """Return the (height, width) of the network's input that follows from the choice, or ``None``."""
+        pad = self.pad if self.pad is not None else 0 if self.base is None else self.base.pad
+        crop = self.crop
+        if crop is None and isinstance(self.resize, tuple):
+            crop = self.resize
+        if crop is None and self.base is not None:
+            crop = self.base.crop
+        return None if crop is None else (crop[0] + 2 * pad, crop[1] + 2 * pad)
+
+    def apply(self, base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+        """Return ``base`` with the chosen fields in place of its own.
+
+        Args:
+            base: The preprocessing to change.
+            size: The (height, width) of the network's input in pixels.
+
+        Raises:
+            UsageError: Fields contradict each other.
+        """
+        chosen = self.given()
+        squashes = isinstance(self.resize, tuple)
+        if "crop" not in chosen and (squashes or "pad" in chosen):
+            pad = chosen.get("pad", base.pad)
+            chosen["crop"] = (size[0] - 2 * pad, size[1] - 2 * pad)
+        assumed = tuple(name for name in base.assumed if name not in chosen)
+        return replace(base, **chosen, assumed=assumed)
+
+
+NOTHING_CHOSEN = PreprocessingOptions()
+"""The options of a user who chose nothing."""
+
+
+def assume_preprocessing(
+    size: tuple[int, int], whole_image: bool, options: PreprocessingOptions | None = None
+) -> Preprocessing:
+    """Return the preprocessing that is assumed where nobody gives one: ImageNet's, scaled to the input size.
+
+    All fields are marked as assumed. The means and standard deviations of ImageNet belong to colours, so they follow
+    the channel order and the scale that the user chose.
+
+    Args:
+        size: The (height, width) of the network's input in pixels.
+        whole_image: Whether the network sees the whole image and not only its middle.
+        options: The choice of the user.
+    """
+    assumed = scale_preprocessing(IMAGENET_PREPROCESSING, size)
+    mean, std = assumed.mean, assumed.std
+    if options is not None and options.channel_order == "BGR":
+        mean, std = mean[::-1], std[::-1]
+    if options is not None and options.scale == 1:
+        mean, std = tuple(255 * value for value in mean), tuple(255 * value for value in std)
+    resize = min(size) if whole_image else assumed.resize
+    return replace(assumed, resize=resize, mean=mean, std=std, assumed=ASSUMABLE)
+
+
+def choose_preprocessing(
+    options: PreprocessingOptions, known: Preprocessing | None, variant: Variant
+) -> Preprocessing | None:
+    """Return the preprocessing of a network: that of the user, else of its weights, else an assumed one.
+
+    Without means and standard deviations from the user, networks of other than 3 channels have none.
+
+    Args:
+        options: The choice of the user.
+        known: The preprocessing of the weights, or ``None`` if unknown.
+        variant: The network.
+
+    Raises:
+        UsageError: Options contradict each other, or mean and standard deviation are needed.
+        ModelMismatchError: The preprocessing has another size or number of channels than the network.
+    """
+    check_statistics(options, known, variant.in_channels)
+    base = options.base or known
+    if base is None and variant.in_channels != 3 and options.mean is None:
+        if options.given():
+            raise UsageError(
+                f"preprocessing for {variant.in_channels} input channels needs --mean and --std",
+                code="preprocessing-needs-statistics",
+            )
+        return None
+    if base is None:
+        base = assume_preprocessing(variant.size, variant.stem == "cifar", options)
+        if options.mean is not None and options.std is not None:
+            base = replace(base, mean=options.mean, std=options.std)
+    chosen = options.apply(base, variant.size)
+    gives, takes = (chosen.channels, *chosen.size), (variant.in_channels, *variant.size)
+    if gives != takes:
+        raise ModelMismatchError(
+            f"the preprocessing gives {_in_words(gives)}, but the network takes {_in_words(takes)}",
+            code="preprocessing-shape",
+            hint=f"--crop {takes[1]}x{takes[2]} or --size {gives[1]}x{gives[2]} makes them equal"
+            if gives[0] == takes[0]
+            else None,
+        )
+    return chosen
+
+
+def check_statistics(options: PreprocessingOptions, known: Preprocessing | None, channels: int | None = None) -> None:
+    """Check the means and standard deviations of the user.
+
+    Args:
+        options: The choice of the user.
+        known: The preprocessing of the weights, or ``None`` if unknown.
+        channels: The number of channels of the network, or ``None`` if unknown.
+
+    Raises:
+        UsageError: One of them is missing or out of range, has another number of values than the network has channels,
+            or may belong to either scale of pixels.
+    """
+    if (options.mean is None) != (options.std is None):
+        raise UsageError("--mean and --std go together", code="statistics-incomplete")
+    statistics: Mapping[str, tuple[float, ...] | None] = {"--mean": options.mean, "--std": options.std}
+    for name, values in statistics.items():
+        if values is not None and channels is not None and len(values) != channels:
+            raise UsageError(
+                f"{name} has {len(values)} values, but the network has {channels} input channels",
+                code="statistics-channel-count",
+            )
+        if values is not None and not all(map(math.isfinite, values)):
+            raise UsageError(f"{name} must be finite, not {_numbers(values)}", code="statistics-not-finite")
+    if options.std is not None and not all(value > 0 for value in options.std):
+        raise UsageError(f"--std must be above 0, not {_numbers(options.std)}", code="std-not-positive")
+    base = options.base or known
+    divides = options.scale is None and (base is None or base.scale != 1)
+    if options.mean is not None and max(options.mean) > 1 and divides:
+        raise UsageError(
+            f"--mean {_numbers(options.mean)} is above 1: it may be for pixels of 0 to 255, or for pixels divided by "
+            "255",
+            code="mean-scale-unclear",
+            hint="--scale 1 keeps pixels of 0 to 255, --scale 255 divides them",
+        )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ",".join(map(str, values))
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{channels} channel{'s' if channels != 1 else ''} of {height} x {width} pixels"
