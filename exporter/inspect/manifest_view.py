@@ -143,7 +143,7 @@ def _format_embedded(embedded: Embedded | None, raw: bool) -> dict[str, str]:
     return {
         "name": f"{embedded.name} (in the file itself, unverified)",
         "labels": "none" if labels is None else _shorten_labels(labels),
-        "preprocessing": "none" if preprocessing is None else _steps(preprocessing, raw),
+        "preprocessing": "none" if preprocessing is None else describe_steps(preprocessing, raw),
     }
 
 
