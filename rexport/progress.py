@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from exporter.network import ExportListener
+from rexport.wording import in_python
 from runtimes.errors import Reason
 
 Progress: TypeAlias = Callable[[float, float | None, str], object]
@@ -40,11 +41,12 @@ def ignore_progress(done: float, total: float | None, description: str) -> None:
 
 
 def log_notice(notice: str | Reason) -> None:
-    """A warning if the notice has a code, else information."""
+    """A warning if the notice has a code, else information. It names parameters where the command names options."""
+    text = in_python(str(notice))
     if isinstance(notice, Reason):
-        _LOGGER.warning("%s", notice, extra={"code": notice.code})
+        _LOGGER.warning("%s", text, extra={"code": notice.code})
     else:
-        _LOGGER.info("%s", notice)
+        _LOGGER.info("%s", text)
 
 
 class _Steps:

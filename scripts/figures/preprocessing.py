@@ -68,7 +68,8 @@ def measure_preprocessing(setting: FigureSettings) -> Iterator[Figure]:
         with runtimes.Classifier.open(artifact.path, backend) as classifier:
             found = np.array([one.labels[0].index for one in classifier.predict(dataset.labels)])
         yield _figure(f"Classifier on {backend}", found, expected, top1)
-    for figures in measure(RunRequest((str(artifact.path),), BACKENDS, data=str(folder), processes=1)):
+    benchmark = RunRequest((str(artifact.path),), BACKENDS, data=str(folder), processes=1, quick=True, roofline=False)
+    for figures in measure(benchmark):
         predictions = figures.predictions
         found = np.full(len(expected), -1) if predictions is None else predictions.best[:, 0]
         yield _figure(f"rbench on {figures.result.identity.backend}", found, expected, top1)

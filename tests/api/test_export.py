@@ -89,7 +89,8 @@ def test_a_recognised_checkpoint_is_announced(notices: list[logging.LogRecord]) 
     assert (recognised.levelno, recognised.__dict__["code"]) == (logging.WARNING, "variant-recognised")
     assert "resnet18" in recognised.getMessage()
     assert (assumed.levelno, assumed.__dict__["code"]) == (logging.WARNING, "preprocessing-not-in-weights")
-    assert "37, centre crop of 32 x 32" in assumed.getMessage()
+    for words in ("resized to 37, ", "centre crop of 32 x 32, ", "set it with transform=FILE or resize, "):
+        assert words in assumed.getMessage()
 
 
 @pytest.mark.parametrize("wrap", [lambda model: model, Wrapped])
