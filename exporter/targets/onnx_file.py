@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.models.layers import foldable_norms, layers
+from exporter.models.variants import Variant
 from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, convert_precision
 from exporter.targets.publish import Draft, finish
@@ -109,7 +111,7 @@ def export_network(
     with files.temporary_file(target) as file:
         external = _write(graph, file, target)
         try:
-            _check(file)
+            _check(file, network.variant)
             draft = Draft(
                 file=file,
                 target=target,
@@ -278,11 +280,11 @@ def _remove_old_weights(artifact: Artifact) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, variant: Variant) -> None:
     """Check the written file against the ONNX standard, and for batch norms that were not folded.
 
     Raises:
-        CheckFailedError: The file is invalid, or contains a batch norm.
+        CheckFailedError: The file is invalid, or contains a batch norm that can be folded.
     """
     import onnx
 
@@ -291,7 +293,12 @@ def _check(path: Path) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CheckFailedError(f"torch wrote an invalid graph: {quote(error)}", code="graph-invalid") from error
     nodes = onnx.load(os.fspath(path), load_external_data=False).graph.node
-    unfolded = [node.name for node in nodes if node.op_type == "BatchNormalization"]
+    stay = {layer.norm for layer in layers(variant)} - foldable_norms(variant).keys()
+    unfolded = [
+        node.name
+        for node in nodes
+        if node.op_type == "BatchNormalization" and node.name.removesuffix("/BatchNormalization") not in stay
+    ]
     if unfolded:
         raise CheckFailedError(
             f"{len(unfolded)} batch norms were not folded, for example {quote(unfolded[0])}", code="batch-norm-unfolded"

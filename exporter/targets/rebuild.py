@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME
+from exporter.models.layers import foldable_norms
 from exporter.models.variants import Variant
 from exporter.network import ExportListener, Network, reference_logits
 from exporter.precision.table import PRECISIONS
@@ -150,13 +151,12 @@ def _logit_error(model: ResNet, artifact: Artifact) -> float:
 def _rebuild_network(artifact: Artifact, variant: Variant) -> ResNet:
     from exporter.models.resnet import build
 
-    weights = _initialisers(artifact)
+    weights, folded = _initialisers(artifact), foldable_norms(variant)
     model = build(variant)
     state: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
-        module, _, kind = name.rpartition(".")
         try:
-            state[name] = _value(module, kind, value, weights)
+            state[name] = _value(name, folded.get(name.rpartition(".")[0]), value, weights)
         except KeyError as error:
             raise ArtifactError(
                 f"the graph has no weight {quote(error)}", code="graph-weight-missing", path=artifact.path
@@ -165,18 +165,26 @@ def _rebuild_network(artifact: Artifact, variant: Variant) -> ResNet:
     return model
 
 
-def _value(module: str, kind: str, fresh: Tensor, weights: dict[str, Tensor]) -> Tensor:
-    """Return a parameter or statistic of a module, from the graph or so that a batch norm only adds a bias.
+def _value(name: str, convolution: str | None, fresh: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    """Return a parameter or statistic, from the graph or so that a batch norm only adds a bias.
 
     The exporter omits biases that are zero.
+
+    Args:
+        name: The name of the parameter or statistic.
+        convolution: The convolution into which the batch norm of this name is folded, or ``None``.
+        fresh: A tensor of the right shape.
+        weights: The tensors of the graph.
     """
     import torch
 
-    folded = _convolution_of(module)
+    module, _, kind = name.rpartition(".")
     if kind == "bias":
-        return weights.get(f"{folded or module}.bias", torch.zeros_like(fresh))
-    if folded is None:
-        return weights[f"{module}.{kind}"]
+        return weights.get(f"{convolution or module}.bias", torch.zeros_like(fresh))
+    if kind == "num_batches_tracked":
+        return torch.zeros_like(fresh)
+    if convolution is None:
+        return weights[name]
     if kind == "weight":
         return torch.full_like(fresh, math.sqrt(1 + _EPSILON))
     return torch.ones_like(fresh) if kind == "running_var" else torch.zeros_like(fresh)
@@ -184,16 +192,6 @@ def _value(module: str, kind: str, fresh: Tensor, weights: dict[str, Tensor]) ->
 
 _EPSILON = 1e-5
 """The number that ``torch.nn.BatchNorm2d`` adds to a variance."""
-
-
-def _convolution_of(module: str) -> str | None:
-    """Return the name of the convolution before a batch norm, or ``None`` if the module is not a batch norm."""
-    parent, _, last = module.rpartition(".")
-    if last.startswith("bn"):
-        return f"{parent}.conv{last[2:]}".lstrip(".")
-    if parent.endswith("downsample") and last == "1":
-        return f"{parent}.0"
-    return None
 
 
 def _initialisers(artifact: Artifact) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.paper.experiments.curves import Curves, check_larger, note_single_seed, provenance, spread
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records.findings import Findings, FindingsTable, Mark, Panel
-from exporter.models.variants import Shortcut, multiply_adds, parameters
+from exporter.models.layers import multiply_adds, parameters
+from exporter.models.variants import Shortcut
 from runtimes.errors import Reason
 
 DEPTH_NETWORKS: tuple[tuple[str, Shortcut | None], ...] = (

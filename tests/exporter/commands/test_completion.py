@@ -46,7 +46,8 @@ def test_commands_and_options_are_completed() -> None:
 
 def test_names_are_completed() -> None:
     assert plain("onnx", "") == set(VARIANTS)
-    assert plain("onnx", "ResNet1") == {"resnet18", "resnet101", "resnet152", "resnet110", "resnet1202"}
+    assert plain("onnx", "ResNet11") == {"resnet110"}
+    assert plain("onnx", "wide") == {"wide_resnet50_2", "wide_resnet101_2"}
     assert plain("verify", "m.onnx", "--backend", "") == {backend.name for backend in available_backends()}
     assert plain("onnx", "resnet20", "--data", "") == {"fashion-mnist", "cifar10:"}
     assert plain("onnx", "resnet20", "--weights", "b") == {"bundled"}
