@@ -63,14 +63,15 @@ def fill(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.float32)
-    begin = zlib.crc32(name.encode()) % len(_NOISE)
-    values: NDArray[np.float32] = np.resize(np.roll(_NOISE, -begin), shape)
-    share = np.abs(values) % 1  # between 0 and 1
+    row = np.roll(_NOISE, -(zlib.crc32(name.encode()) % len(_NOISE)))
     if name.endswith("running_var"):
-        return 0.5 + share
-    if len(shape) == 1:
-        return 0.5 + 0.4 * share if name.endswith("weight") else 0.1 * values
-    return values * np.float32(math.sqrt((1 if len(shape) == 2 else 2) / math.prod(shape[1:])))
+        row = 0.5 + np.abs(row) % 1
+    elif len(shape) == 1:
+        row = 0.5 + 0.4 * (np.abs(row) % 1) if name.endswith("weight") else 0.1 * row
+    else:
+        row = row * np.float32(math.sqrt((1 if len(shape) == 2 else 2) / math.prod(shape[1:])))
+    values: NDArray[np.float32] = np.resize(row, shape)
+    return values
 
 
 def images(size: int) -> NDArray[np.float32]:
