@@ -107,8 +107,9 @@ TORCHVISION = (
 TIMM = (
     "resnet26", "resnet18d", "resnet26d", "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnet200d",
     "resnet10t", "resnet14t", "resnet26t", "seresnet50", "seresnext50_32x4d", "ecaresnet50d", "ecaresnet50t",
-    "ecaresnetlight", "ecaresnet50d_pruned", "ecaresnet101d_pruned", "resnetrs50", "resnetrs101", "resnetrs152", "resnetrs200", "resnetaa50", "resnetaa50d",
-    "resnetblur50", "resnet50_gn", "resnetv2_18", "resnetv2_34", "resnetv2_50", "resnetv2_101", "resnetv2_152",
+    "ecaresnetlight", "ecaresnet50d_pruned", "ecaresnet101d_pruned", "resnetrs50", "resnetrs101", "resnetrs152",
+    "resnetrs200", "resnetaa50", "resnetaa50d", "resnetblur50", "resnet50_gn", "resnetv2_18", "resnetv2_34",
+    "resnetv2_50", "resnetv2_101", "resnetv2_152",
 )  # fmt: skip
 """The networks that timm has under the same names."""
 

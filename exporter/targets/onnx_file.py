@@ -229,9 +229,12 @@ def tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _module_of(node: onnx.NodeProto) -> str:
-    """Return the dotted name of a node's module: that of its weight, or the innermost scope that torch recorded."""
+    """Return the dotted name of a node's module: that of its weight, or the innermost scope that torch recorded.
+
+    The scope counts for norms, because torch stores equal scales of several norms once.
+    """
     for name in node.input:
-        if name.endswith(".weight"):
+        if name.endswith(".weight") and node.op_type not in ("BatchNormalization", "GroupNormalization"):
             return str(name.removesuffix(".weight"))
     for note in node.metadata_props:
         if note.key == "pkg.torch.onnx.name_scopes":

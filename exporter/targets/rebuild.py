@@ -61,7 +61,8 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
 
     A float32 ONNX file contains the weights. Each folded convolution gets its weights and a batch norm that adds the
     folded bias, which is the same function with the operators of the original network. Artifacts of other precisions
-    and formats do not contain the fp32 weights. These are loaded from the origin in the manifest.
+    and formats do not contain the fp32 weights, and neither do those with group norms, which the exporter merges with
+    constants. These weights are loaded from the origin in the manifest.
 
     Args:
         artifact: The artifact.
@@ -74,7 +75,8 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
     manifest = _manifest(artifact)
     variant = codec.decode(Variant, manifest.variant)
     row = PRECISIONS.get(manifest.precision)
-    contains_weights = manifest.format == "onnx" and row is not None and row.element == "float32"
+    float32 = row is not None and row.element == "float32"
+    contains_weights = manifest.format == "onnx" and float32 and variant.norm == "batch"
     if contains_weights:
         artifact.check_digest()
     return Network(
@@ -199,4 +201,10 @@ def _initialisers(artifact: Artifact) -> dict[str, Tensor]:
     import torch
 
     graph = onnx.load(os.fspath(artifact.path)).graph
-    return {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    tensors = {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":  # equal tensors of several norms are stored once, under one name
+            module = node.name.removesuffix(f"/{node.op_type}")
+            names = ("weight", "bias", "running_mean", "running_var")
+            tensors |= {f"{module}.{kind}": tensors[name] for kind, name in zip(names, node.input[1:], strict=True)}
+    return tensors
