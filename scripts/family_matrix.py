@@ -4,8 +4,9 @@
 
 Each network is the first of its family, cut to two stages of one block and 64 x 64 pixels, so that the table takes
 minutes. A cell holds the largest difference of a logit from PyTorch in fp32 over the largest logit, or the code of the
-error. tf32 is left out, whose graph is that of fp32. Engines of TensorRT-RTX are built and not run, because that needs a GPU. The column *floats* has the weighted
-layers that ran in a wider type than the graph's, of all weighted layers, as ``rexport explain`` counts them.
+error. tf32 is left out, whose graph is that of fp32. Engines of TensorRT-RTX are built and not run, because that needs
+a GPU. The column *floats* has the weighted layers that ran in a wider type than the graph's, of all weighted layers, as
+``rexport explain`` counts them.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Case:
 
 
 def representative(family: str) -> Variant:
-    """Return the first network of a family, cut to a block in each of two stages, for 10 classes and ``SIZE`` pixels."""
+    """Return the first network of a family for 10 classes and ``SIZE`` pixels, cut to one block in two stages."""
     row = FAMILIES[family][0]
     channels = (row.channels[0], row.channels[row.depths[0]]) if row.channels else ()
     row = replace(row, depths=(1, 1), widths=row.widths[:2], channels=channels)

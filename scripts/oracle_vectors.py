@@ -65,11 +65,13 @@ def fill(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return np.zeros(shape, np.float32)
     row = np.roll(_NOISE, -(zlib.crc32(name.encode()) % len(_NOISE)))
     if name.endswith("running_var"):
-        row = 0.5 + np.abs(row) % 1
-    elif len(shape) == 1:
-        row = 0.5 + 0.4 * (np.abs(row) % 1) if name.endswith("weight") else 0.1 * row
-    else:
+        row = np.float32(0.5) + np.abs(row) % 1
+    elif len(shape) > 1:
         row = row * np.float32(math.sqrt((1 if len(shape) == 2 else 2) / math.prod(shape[1:])))
+    elif name.endswith("weight"):
+        row = np.float32(0.5) + np.float32(0.4) * (np.abs(row) % 1)
+    else:
+        row = np.float32(0.1) * row
     values: NDArray[np.float32] = np.resize(row, shape)
     return values
 
@@ -158,7 +160,9 @@ def rename_transformers(name: str) -> str:
     for kind, ours in (("convolution", "conv"), ("normalization", "bn")):
         name = name.replace(f"resnet.embedder.embedder.{kind}.", f"{ours}1.")
         name = name.replace(f".shortcut.{kind}.", f".downsample.{int(ours == 'bn')}.")
-        name = re.sub(rf"\.layer\.(\d)\.{kind}\.", lambda match, ours=ours: f".{ours}{int(match[1]) + 1}.", name)
+        position = re.search(rf"\.layer\.(\d)\.{kind}\.", name)
+        if position is not None:
+            name = name.replace(position[0], f".{ours}{int(position[1]) + 1}.")
     return name.replace("classifier.1.", "fc.")
 
 

@@ -157,6 +157,11 @@ class Variant:
         match = re.fullmatch(r"(resnet|plain)(\d+)", self.name)
         return f"{'ResNet' if self.residual else 'Plain'}-{match[2]}" if match else self.name
 
+    @property
+    def paper_word(self) -> str:
+        """The word of He et al. 2015 for the network: ``residual`` or ``plain``."""
+        return "residual" if self.residual else "plain"
+
 
 def kind(variant: Variant) -> Variant:
     """Return what variants have in common that differ in depth alone.
@@ -203,19 +208,13 @@ def _cifar(name: str, depth: int, params: float | None, error: float | None, res
     )
 
 
-_18, _34, _50, _101, _152, _200 = (
-    Variant("", block, depths, (64, 128, 256, 512), "imagenet", "B")
-    for block, depths in (
-        ("basic", (2, 2, 2, 2)),
-        ("basic", (3, 4, 6, 3)),
-        ("bottleneck", (3, 4, 6, 3)),
-        ("bottleneck", (3, 4, 23, 3)),
-        ("bottleneck", (3, 8, 36, 3)),
-        ("bottleneck", (3, 24, 36, 3)),
-    )
-)
-_26 = replace(_18, block="bottleneck")
-_10, _14 = replace(_18, depths=(1, 1, 1, 1)), replace(_26, depths=(1, 1, 1, 1))
+def _base(block: Block, *depths: int) -> Variant:
+    return Variant("", block, depths, (64, 128, 256, 512), "imagenet", "B")
+
+
+_10, _18, _34 = _base("basic", 1, 1, 1, 1), _base("basic", 2, 2, 2, 2), _base("basic", 3, 4, 6, 3)
+_14, _26, _50 = _base("bottleneck", 1, 1, 1, 1), _base("bottleneck", 2, 2, 2, 2), _base("bottleneck", 3, 4, 6, 3)
+_101, _152, _200 = (_base("bottleneck", 3, *middle, 3) for middle in ((4, 23), (8, 36), (24, 36)))
 _LIGHT = replace(_50, depths=(1, 1, 11, 3))
 
 

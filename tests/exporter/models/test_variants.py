@@ -106,7 +106,7 @@ def count_multiply_adds(row: Variant) -> int:
     """Multiply-adds of one image, as PyTorch counts them for the operators that it runs."""
     with FlopCounterMode(display=False) as counter:
         on_meta(row)(torch.empty(1, row.in_channels, *row.size, device="meta"))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 @pytest.mark.parametrize("name", TORCHVISION_PARAMETERS)
