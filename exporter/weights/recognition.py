@@ -109,12 +109,12 @@ def from_checkpoint(path: str | os.PathLike[str], options: VariantOptions, notif
     except RexportError as error:
         raise type(error)(error.what, code=error.code, path=file, hint=error.hint) from error
     if options.name is None:
-        assumed = matching.assumptions(recognised, matching.recognise(state), options.stride is not None)
+        candidates = matching.recognise(state)
+        assumed = "".join(
+            f"; {text}" for text in matching.assumptions(recognised, candidates, options.stride is not None)
+        )
         notify(
-            Reason(
-                "variant-recognised",
-                "; ".join((f"{quote(file.name)}: recognised as {describe_variant(recognised)}", *assumed)),
-            )
+            Reason("variant-recognised", f"{quote(file.name)}: recognised as {describe_variant(recognised)}{assumed}")
         )
     elif recognised != options.apply(variant(options.name)):
         notify(Reason("variant-adapted", f"{quote(file.name)}: the tensors match {describe_variant(recognised)}"))

@@ -67,6 +67,15 @@ def test_what_int8_leaves_in_floats_is_explained(name: str, kind: str, tmp_path:
     assert kind in {remark.kind for stage in found.execution.stages for remark in stage.remarks}
 
 
+def test_a_group_norm_is_compared_with_that_of_another_opset(tmp_path: Path) -> None:
+    """bf16 needs an opset in which group norm is an operator, and fp32 has an opset in which it is several."""
+    artifact = export(LATER["small-group-norm"], tmp_path, precision_spec=PrecisionSpec("bf16", gate_images=8))
+    found = explain(ExplanationRequest(artifact.path, "openvino"), SILENT)
+    assert found.errors is not None, found.no_errors
+    assert found.errors.written is not None
+    assert 0 < found.errors.written < 0.05
+
+
 def test_every_family_has_a_network_in_the_matrix() -> None:
     rows = [family_matrix.representative(family) for family in FAMILIES]
     assert all(np.array_equal(row.size, (64, 64)) for row in rows)
