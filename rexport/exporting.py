@@ -34,7 +34,7 @@ SUFFIXES = (ONNX, ".pt2", ENGINE)
 
 
 def variants() -> tuple[Variant, ...]:
-    """The networks of He et al. 2015 that can be exported, as ``rexport list`` shows them.
+    """The networks that can be exported, as ``rexport list`` shows them.
 
     Returns:
         A row for each: its ``name``, ``depths``, ``widths``, ``classes``, ``size`` as (height, width) in pixels.

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.paper.training.step import evaluation_mode
-from exporter.models.resnet import BLOCKS, BasicBlock, Bottleneck, ResNet, build, initialise
-from exporter.models.variants import Variant, layers
+from exporter.models.layers import layers
+from exporter.models.resnet import BasicBlock, Bottleneck, ResNet, build, initialise
+from exporter.models.variants import Variant
 from runtimes.errors import ArtifactError, UsageError
 
 # Responses ------------------------------------------------------------------------------------------------------------
@@ -35,7 +36,7 @@ class Responses:
     Attributes:
         name: the network's, for people.
         images: how many they were taken over.
-        layers: the convolutions' names, as ``exporter.models.variants.layers`` has them.
+        layers: the convolutions' names, as ``exporter.models.layers`` has them.
         std: one for each of ``layers``, in the order of the forward pass, over all images, channels and pixels of the
             batch-norm's output.
     """
@@ -75,7 +76,7 @@ class RunningSpread:
 
 def spatial_layers(variant: Variant) -> tuple[str, ...]:
     """Names of the convolutions that see a neighbourhood, in order: the stem and every 3x3, no 1x1."""
-    return tuple(layer.name for layer in layers(variant) if layer.kernel > 1)
+    return tuple(layer.name for layer in layers(variant) if len(layer.kernel) == 2 and layer.kernel != (1, 1))
 
 
 def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Responses:
@@ -84,15 +85,17 @@ def layer_responses(name: str, model: ResNet, batches: Iterable[Tensor]) -> Resp
     The network and its mode are afterwards what they were, also after an exception.
 
     Raises:
-        UsageError: a layer has no batch-norm behind it, or there are no images.
+        UsageError: a layer has no batch-norm behind it, it is a pre-activation network, or there are no images.
         ArtifactError: a response is not finite.
     """
+    _check_order(model.variant)
     spreads = {layer: RunningSpread() for layer in spatial_layers(model.variant)}
+    norms = {layer.name: layer.norm for layer in layers(model.variant)}
     modules = dict(model.named_modules())
     images = 0
     with ExitStack() as stack:
         for layer, spread in spreads.items():
-            bn = layer.replace("conv", "bn")
+            bn = norms[layer]
             norm = modules.get(bn)
             if not isinstance(norm, nn.BatchNorm2d):
                 hint = "take the unfolded network"
@@ -203,9 +206,19 @@ class GradientShares:
 
 
 def _blocks(model: ResNet) -> dict[str, BasicBlock | Bottleneck]:
-    """The network's blocks by name, in the order of the forward pass."""
-    kinds = tuple(BLOCKS.values())
-    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    """The network's blocks by name, in the order of the forward pass. Raises ``UsageError`` as ``_check_order``."""
+    _check_order(model.variant)
+    return {name: module for name, module in model.named_modules() if isinstance(module, (BasicBlock, Bottleneck))}
+
+
+def _check_order(variant: Variant) -> None:
+    """Raise ``UsageError`` if a block does not end in an addition and a ReLU."""
+    if variant.order == "pre":
+        raise UsageError(
+            f"{variant.name} is a pre-activation network, and this experiment measures blocks that end in a ReLU",
+            code="experiment-needs-post-activation",
+            hint="take a network of He et al. 2015, for example resnet20",
+        )
 
 
 def _keep(

@@ -15,7 +15,8 @@ import numpy as np
 
 from benchmarks.worker.inputs import concrete_shape
 from exporter.explain.profile_summary import bits
-from exporter.models.variants import Variant, layers
+from exporter.models.layers import foldable_norms, layers
+from exporter.models.variants import Variant
 from runtimes import Artifact, Manifest, codec
 from runtimes.errors import (
     ArtifactError,
@@ -104,12 +105,16 @@ def _source(artifact: Artifact, manifest: Manifest) -> Path | None:
 def _cost_of_variant(manifest: Manifest, batch: int, path: Path) -> Cost:
     """Return the cost by the variant's layers, with weights in the artifact's precision and folded batch norms."""
     try:
-        counted = list(layers(codec.decode(Variant, manifest.variant)))
+        variant = codec.decode(Variant, manifest.variant)
     except ArtifactError as error:
         raise CompatibilityError(
             f"the manifest names no known variant: {error.what}", code="variant-unknown-in-manifest", path=path
         ) from error
-    weights = sum(layer.out_channels * (layer.in_channels * max(1, layer.kernel) ** 2 + 1) for layer in counted)
+    counted, folded = list(layers(variant)), foldable_norms(variant)
+    weights = sum(math.prod(layer.shape) + layer.out_channels * layer.bias for layer in counted)
+    for layer in counted:  # a folded norm is a bias for each channel, another one has all its numbers
+        numbers = 4 if variant.norm == "batch" else 2
+        weights += layer.norm_channels * (1 if layer.norm in folded else numbers)
     weights_bytes = weights * bits(manifest.precision) // 8
     specs = (*manifest.inputs, *manifest.outputs)
     ends = sum(math.prod(concrete_shape(spec, batch)) * np.dtype(spec.dtype).itemsize for spec in specs)

@@ -248,6 +248,8 @@ def _check_shapes(
     points: Sequence[_Point], ours: Mapping[str, onnx.TypeProto], theirs: Mapping[str, onnx.TypeProto]
 ) -> None:
     for point in points:
+        if point.typed not in ours:  # onnx infers no shape behind the GroupNormalization of opset 21 and later
+            continue
         pairs = ((ours, point.typed), (theirs, point.reference))
         shapes = [[dim.dim_value for dim in types[value].tensor_type.shape.dim] for types, value in pairs]
         if len(shapes[0]) != len(shapes[1]) or any(a and b and a != b for a, b in zip(*shapes, strict=True)):

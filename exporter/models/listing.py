@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from exporter.document.blocks import Document, Legend, Sentence, Table, TableColumn, TableRow
-from exporter.models.variants import EXPANSION, VARIANTS, Variant, VariantLayer, layers, multiply_adds, parameters
+from exporter.models.layers import VariantLayer, block_plans, layers, multiply_adds, parameters
+from exporter.models.variants import FAMILIES, FAMILY_OF, VARIANTS, Variant
 from runtimes import codec
 
 
@@ -36,12 +39,14 @@ class CatalogueEntry:
 
     Attributes:
         variant: The variant.
+        family: The family of the variant in ``rexport list``.
         parameters: The number of learnt parameters.
         multiply_adds: The number of multiply-adds for one image.
         stages: The stages in the order of the forward pass.
     """
 
     variant: Variant
+    family: str
     parameters: int
     multiply_adds: int
     stages: tuple[Stage, ...]
@@ -56,34 +61,68 @@ def entry(variant: Variant) -> CatalogueEntry:
             Stage(
                 name=name,
                 blocks=_blocks(variant, name),
-                shape=_shape(variant, name, members[-1]),
+                shape=_shape(variant, name, members),
                 parameters=sum(layer.parameters for layer in members),
                 multiply_adds=sum(layer.multiply_adds for layer in members),
             )
         )
-    return CatalogueEntry(variant, parameters(variant), multiply_adds(variant), tuple(stages))
+    family = FAMILY_OF[variant.name]
+    return CatalogueEntry(variant, family, parameters(variant), multiply_adds(variant), tuple(stages))
 
 
-def _number(stage: str) -> int:
-    return int(stage.removeprefix("layer")) - 1
-
-
-def _shape(variant: Variant, stage: str, last: VariantLayer) -> tuple[int, ...]:
+def _shape(variant: Variant, stage: str, members: Sequence[VariantLayer]) -> tuple[int, ...]:
     if stage == "head":
         return (variant.classes,)
     if stage == "stem":
-        return (variant.widths[0], *last.out_size)
-    return (variant.widths[_number(stage)] * EXPANSION[variant.block], *last.out_size)
+        return (members[-1].out_channels, *members[-1].out_size)
+    last = [layer for layer in members if re.search(r"\.conv\d$", layer.name)][-1]
+    return (last.out_channels, *last.out_size)
 
 
 def _blocks(variant: Variant, stage: str) -> str:
     if stage == "stem":
-        return "7x7, 3x3 max pool" if variant.stem == "imagenet" else "3x3"
+        return _stem(variant)
     if stage == "head":
         return "average pool, linear"
-    width = variant.widths[_number(stage)]
-    inside = f"3x3 {width}, 3x3 {width}" if variant.block == "basic" else f"1x1 {width}, 3x3 {width}, 1x1 {4 * width}"
-    return f"{variant.depths[_number(stage)]} x [{inside}]"
+    blocks = [plan.outputs for plan in block_plans(variant) if plan.stage == stage]
+    kernels = ("3x3", "3x3") if variant.block == "basic" else ("1x1", "3x3", "1x1")
+    groups = f" in {variant.groups} groups" if variant.groups > 1 else ""
+    parts = []
+    for position, (kernel, outputs) in enumerate(zip(kernels, zip(*blocks, strict=True), strict=True)):
+        least, most = min(outputs), max(outputs)  # the blocks of a pruned network differ
+        width = str(least) if least == most else f"{least}-{most}"
+        parts.append(f"{kernel} {width}{groups if position == 1 else ''}")
+    attention = {"none": (), "se": ("SE",), "eca": ("ECA",)}[variant.attention]
+    return f"{len(blocks)} x [{', '.join((*parts, *attention))}]"
+
+
+def _stem(variant: Variant) -> str:
+    if variant.stem == "cifar":
+        return "3x3" if not variant.stem_widths else f"3x3 {variant.stem_widths[0]}"
+    convolutions = [f"3x3 {width}" for width in variant.stem_channels] if variant.stem == "deep" else ["7x7"]
+    pools = {"none": "3x3 max pool", "average": "2x2 average pool", "binomial": "3x3 max pool, blur"}
+    pool = "3x3 convolution" if variant.pool == "conv" else pools[variant.blur]
+    return ", ".join((*convolutions, pool))
+
+
+def _options(variant: Variant) -> tuple[str, ...]:
+    """Return the options that distinguish the network from those of He et al. 2015, in words."""
+    texts = (
+        (variant.groups > 1, f"{variant.groups} groups of {variant.base_width} channels for 64 planes"),
+        (variant.groups == 1 and variant.base_width != 64, f"{variant.base_width} channels for 64 planes"),
+        (variant.stem == "deep", "a stem of three 3x3 convolutions"),
+        (variant.pool == "conv", "a convolution in place of the max pooling"),
+        (variant.down == "avg", "average pooling in the shortcuts"),
+        (variant.attention == "se", f"squeeze-and-excitation with reduction {variant.reduction}"),
+        (variant.attention == "eca", "efficient channel attention"),
+        (variant.blur == "average", "average pooling for subsampling"),
+        (variant.blur == "binomial", "a binomial filter before subsampling"),
+        (variant.norm == "group", "group norm with 32 groups"),
+        (bool(variant.channels), "pruned channels"),
+        (variant.order == "pre", "norm and ReLU before each convolution"),
+        (variant.order == "pre" and not variant.final_norm, "no norm before the average pooling"),
+    )
+    return tuple(text for applies, text in texts if applies)
 
 
 def all_as_json() -> str:
@@ -114,29 +153,17 @@ def _billions(count: float | None) -> str:
 
 
 def catalogue_document() -> Document:
-    """Return a document with one table row for each variant."""
-    texts = ("variant", "block", "blocks", "shortcut")
+    """Return a document with one table row for each variant, under headings of their families."""
+    texts = ("variant", "block", "blocks")
     numbers = ("input", "params (M)", "paper", "MACs (G)", "paper", "error %")
     columns = (
         *(TableColumn(heading, left=True, unbroken=heading == "variant") for heading in texts),
         *map(TableColumn, numbers),
     )
     rows = []
-    for variant in VARIANTS.values():
-        row, paper = entry(variant), variant.paper
-        cells = (
-            variant.name,
-            variant.block,
-            "-".join(map(str, variant.depths)),
-            variant.shortcut if variant.residual else "none",
-            _size(variant.size),
-            _millions(row.parameters),
-            _millions(paper.parameters),
-            _billions(row.multiply_adds),
-            _billions(paper.multiply_adds),
-            "" if paper.top1_error is None else f"{paper.top1_error * 100:.2f}",
-        )
-        rows.append(TableRow(cells))
+    for family, variants in FAMILIES.items():
+        rows.append(TableRow((family, *[""] * (len(columns) - 1)), state="strong"))
+        rows.extend(TableRow(_cells(variant)) for variant in variants)
     legend = Legend(
         (
             ("MACs", "multiply-adds for one image"),
@@ -146,9 +173,25 @@ def catalogue_document() -> Document:
                 "in the 3x3 convolution of a bottleneck (v1.5), as in torchvision's published weights; the paper has "
                 "it in the first 1x1 convolution (--stride v1)",
             ),
+            ("", "rexport info VARIANT shows the layers and options of a network."),
         )
     )
     return Document("rexport list", (Table(columns, tuple(rows)), legend))
+
+
+def _cells(variant: Variant) -> tuple[str, ...]:
+    paper = variant.paper
+    return (
+        variant.name,
+        variant.block,
+        "-".join(map(str, variant.depths)),
+        _size(variant.size),
+        _millions(parameters(variant)),
+        _millions(paper.parameters),
+        _billions(multiply_adds(variant)),
+        _billions(paper.multiply_adds),
+        "" if paper.top1_error is None else f"{paper.top1_error * 100:.2f}",
+    )
 
 
 def variant_document(variant: Variant) -> Document:
@@ -165,7 +208,7 @@ def variant_document(variant: Variant) -> Document:
     shortcut = f"shortcut {variant.shortcut}" if variant.residual else "no shortcuts"
     stride = f", stride {variant.stride}" if variant.block == "bottleneck" else ""
     title = (
-        f"{variant.name}: {variant.family}, {variant.block} blocks, {shortcut}{stride}, "
+        f"{variant.name}: {row.family}, {variant.block} blocks, {shortcut}{stride}, "
         f"input {variant.in_channels}x{_size(variant.size)}, {variant.classes} classes"
     )
     figures = [
@@ -178,7 +221,8 @@ def variant_document(variant: Variant) -> Document:
         if value is not None
     ]
     printed = [Sentence(f"paper: {', '.join(figures)}")] if figures else []
-    blocks = (Sentence(title, "headline"), Table(columns, (*rows, total)), *printed)
+    options = [Sentence(f"options: {'; '.join(_options(variant))}")] if _options(variant) else []
+    blocks = (Sentence(title, "headline"), *options, Table(columns, (*rows, total)), *printed)
     return Document("rexport info", blocks)
 
 

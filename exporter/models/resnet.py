@@ -1,23 +1,126 @@
-"""Residual and plain networks in PyTorch (He et al. 2015, arXiv 1512.03385).
+"""Residual and plain networks in PyTorch (He et al. 2015, arXiv 1512.03385) and their later variants.
 
-The module names are torchvision's, so its state dicts load strictly. Comments at line ends give shapes: n images, c
-channels, h x w pixels.
+The file reads from top to bottom: convolution and norm, filters and attention, shortcuts, blocks, the network, and how
+weights begin. The options are those of ``exporter.models.variants``, which names the papers.
+
+The module names are torchvision's and timm's, so their state dicts load strictly. Pre-activation networks have the same
+names, and their last norm is ``norm``. Comments at line ends give shapes: n images, c channels, h x w pixels.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exporter.models.variants import EXPANSION, Variant, block_strides, needs_projection
+from exporter.models.layers import (
+    BlockPlan,
+    attention_kernel,
+    block_plans,
+    block_strides,
+    needs_projection,
+    squeeze_width,
+)
+from exporter.models.variants import Order, Variant
+
+GROUPS = 32
+"""The number of groups of a group norm (Wu and He 2018, arXiv 1803.08494)."""
 
 
-def _conv_bn(channels: int, out_channels: int, kernel: int, stride: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    conv = nn.Conv2d(channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-    return conv, nn.BatchNorm2d(out_channels)
+def _conv(channels: int, out_channels: int, kernel: int, stride: int, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+
+
+def _norm(variant: Variant, channels: int) -> nn.Module:
+    return nn.GroupNorm(GROUPS, channels) if variant.norm == "group" else nn.BatchNorm2d(channels)
+
+
+# Filters and attention ------------------------------------------------------------------------------------------------
+
+
+class Blur(nn.Module):
+    """A 3x3 binomial filter that keeps every second pixel (Zhang 2019, arXiv 1904.11486). It has no parameters.
+
+    The image is mirrored at its border.
+
+    Args:
+        channels: The number of channels.
+    """
+
+    weights: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("weights", torch.outer(row, row).repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the filtered ``x`` (n, c, h, w) at half the resolution: (n, c, h/2, w/2)."""
+        x = F.pad(x, (1, 1, 1, 1), mode="reflect")  # (n, c, h + 2, w + 2)
+        return F.conv2d(x, self.weights, stride=2, groups=len(self.weights))  # (n, c, h/2, w/2)
+
+
+def _blur(variant: Variant, channels: int, stride: int) -> nn.Module:
+    """Return the filter of a block, which has the block's stride, or an identity."""
+    if variant.blur == "none" or stride == 1:
+        return nn.Identity()
+    return Blur(channels) if variant.blur == "binomial" else _average()
+
+
+def _average() -> nn.Module:
+    return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+
+
+class SqueezeExcitation(nn.Module):
+    """A weight for each channel from two layers on the channels' means (Hu et al. 2017, arXiv 1709.01507).
+
+    Args:
+        channels: The number of channels.
+        inner: The number of channels between the two layers.
+    """
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, inner, 1)
+        self.fc2 = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (n, c, h, w) with weighted channels."""
+        y = x.mean((2, 3), keepdim=True)  # (n, c, 1, 1)
+        y = self.fc2(F.relu(self.fc1(y)))  # (n, inner, 1, 1), then (n, c, 1, 1)
+        return x * torch.sigmoid(y)
+
+
+class EfficientChannelAttention(nn.Module):
+    """A weight for each channel from the means of its neighbours (Wang et al. 2019, arXiv 1910.03151).
+
+    Args:
+        kernel: The number of neighbouring channels, an odd number.
+    """
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (n, c, h, w) with weighted channels."""
+        y = self.conv(x.mean((2, 3)).unsqueeze(1))  # (n, 1, c)
+        return x * torch.sigmoid(y).transpose(1, 2).unsqueeze(3)  # the weights are (n, c, 1, 1)
+
+
+def _attention(variant: Variant, plan: BlockPlan) -> nn.Module:
+    channels = plan.outputs[-1]
+    if variant.attention == "se":
+        return SqueezeExcitation(channels, squeeze_width(variant, channels))
+    if variant.attention == "eca":
+        return EfficientChannelAttention(attention_kernel(variant, plan.planes))
+    return nn.Identity()
+
+
+# Shortcuts ------------------------------------------------------------------------------------------------------------
 
 
 class PaddedIdentity(nn.Module):
@@ -43,78 +146,184 @@ class PaddedIdentity(nn.Module):
         return F.pad(x, self.padding)  # (n, out_channels, h/stride, w/stride)
 
 
-def _shortcut(variant: Variant, channels: int, out_channels: int, stride: int) -> nn.Module | None:
+def _shortcut(variant: Variant, plan: BlockPlan) -> nn.Module | None:
+    channels, out_channels, stride = plan.channels, plan.outputs[-1], plan.stride
     if needs_projection(variant, channels, out_channels, stride):
-        return nn.Sequential(
-            nn.Conv2d(channels, out_channels, 1, stride, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
+        average = variant.down == "avg"
+        pool = [_average() if stride != 1 else nn.Identity()] if average else []
+        norm = [_norm(variant, out_channels)] if variant.order == "post" else []
+        return nn.Sequential(*pool, _conv(channels, out_channels, 1, 1 if average else stride), *norm)
     if variant.residual and (stride != 1 or channels != out_channels):
         return PaddedIdentity(channels, out_channels, stride)
     return None
+
+
+# Blocks ---------------------------------------------------------------------------------------------------------------
 
 
 class BasicBlock(nn.Module):
     """A block of two 3x3 convolutions (Figure 5, left). Without ``residual`` in the variant, it has no shortcut.
 
     Args:
-        variant: The variant, which determines shortcut and strides.
-        channels: The number of input channels.
-        width: The number of output channels.
-        stride: The stride of the whole block.
+        variant: The variant, which determines shortcut, strides, norm, filter and attention.
+        plan: The sizes of the block.
     """
 
-    def __init__(self, variant: Variant, channels: int, width: int, stride: int) -> None:
+    def __init__(self, variant: Variant, plan: BlockPlan) -> None:
         super().__init__()
-        first, second = block_strides(variant, stride)
-        self.conv1, self.bn1 = _conv_bn(channels, width, 3, first)
+        first, second = block_strides(variant, plan.stride)
+        one, two = plan.outputs
+        self.conv1, self.bn1 = _conv(plan.channels, one, 3, first), _norm(variant, one)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2, self.bn2 = _conv_bn(width, width, 3, second)
-        self.downsample = _shortcut(variant, channels, width, stride)
+        self.blur = _blur(variant, one, plan.stride)
+        self.conv2, self.bn2 = _conv(one, two, 3, second), _norm(variant, two)
+        self.se = _attention(variant, plan)
+        self.downsample = _shortcut(variant, plan)
         self.residual = variant.residual
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output (n, width, h/stride, w/stride) for ``x`` (n, channels, h, w)."""
-        y = self.relu(self.bn1(self.conv1(x)))  # (n, width, h/stride, w/stride)
-        y = self.bn2(self.conv2(y))
+        """Return the output (n, planes, h/stride, w/stride) for ``x`` (n, channels, h, w)."""
+        y = self.blur(self.relu(self.bn1(self.conv1(x))))  # (n, planes, h/stride, w/stride)
+        y = self.se(self.bn2(self.conv2(y)))
         if self.residual:
             y = y + (x if self.downsample is None else self.downsample(x))
         return self.relu(y)  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
-    """A block of a 1x1, a 3x3 and a 1x1 convolution, with four times the width at its output (Figure 5, right).
+    """A block of a 1x1, a 3x3 and a 1x1 convolution, with four times the planes at its output (Figure 5, right).
 
     Args:
-        variant: The variant, which determines shortcut and strides.
-        channels: The number of input channels.
-        width: The number of channels of the 3x3 convolution.
-        stride: The stride of the whole block.
+        variant: The variant, which also determines the groups of the 3x3 convolution.
+        plan: The sizes of the block.
     """
 
-    def __init__(self, variant: Variant, channels: int, width: int, stride: int) -> None:
+    def __init__(self, variant: Variant, plan: BlockPlan) -> None:
         super().__init__()
-        first, second = block_strides(variant, stride)
-        out_channels = width * EXPANSION["bottleneck"]
-        self.conv1, self.bn1 = _conv_bn(channels, width, 1, first)
-        self.conv2, self.bn2 = _conv_bn(width, width, 3, second)
-        self.conv3, self.bn3 = _conv_bn(width, out_channels, 1, 1)
+        first, second = block_strides(variant, plan.stride)
+        one, two, three = plan.outputs
+        self.conv1, self.bn1 = _conv(plan.channels, one, 1, first), _norm(variant, one)
+        self.conv2, self.bn2 = _conv(one, two, 3, second, variant.groups), _norm(variant, two)
+        self.blur = _blur(variant, two, plan.stride)
+        self.conv3, self.bn3 = _conv(two, three, 1, 1), _norm(variant, three)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(variant, channels, out_channels, stride)
+        self.se = _attention(variant, plan)
+        self.downsample = _shortcut(variant, plan)
         self.residual = variant.residual
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output (n, 4 width, h/stride, w/stride) for ``x`` (n, channels, h, w)."""
-        y = self.relu(self.bn1(self.conv1(x)))  # (n, width, h, w); in v1 (n, width, h/stride, w/stride)
-        y = self.relu(self.bn2(self.conv2(y)))  # (n, width, h/stride, w/stride)
-        y = self.bn3(self.conv3(y))  # (n, 4 width, h/stride, w/stride)
+        """Return the output (n, 4 planes, h/stride, w/stride) for ``x`` (n, channels, h, w)."""
+        y = self.relu(self.bn1(self.conv1(x)))  # (n, one, h, w); in v1 (n, one, h/stride, w/stride)
+        y = self.blur(self.relu(self.bn2(self.conv2(y))))  # (n, two, h/stride, w/stride)
+        y = self.se(self.bn3(self.conv3(y)))  # (n, 4 planes, h/stride, w/stride)
         if self.residual:
             y = y + (x if self.downsample is None else self.downsample(x))
         return self.relu(y)  # type: ignore[no-any-return]
 
 
-BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
-"""The class of each kind of block."""
+class PreActivationBasicBlock(nn.Module):
+    """A basic block with norm and ReLU before each convolution (He et al. 2016, arXiv 1603.05027, Figure 1, right).
+
+    An identity shortcut passes the input on. A projection reads the input after norm and ReLU.
+
+    Args:
+        variant: As for ``BasicBlock``.
+        plan: As for ``BasicBlock``.
+    """
+
+    def __init__(self, variant: Variant, plan: BlockPlan) -> None:
+        super().__init__()
+        first, second = block_strides(variant, plan.stride)
+        one, two = plan.outputs
+        self.bn1, self.conv1 = _norm(variant, plan.channels), _conv(plan.channels, one, 3, first)
+        self.blur = _blur(variant, one, plan.stride)
+        self.bn2, self.conv2 = _norm(variant, one), _conv(one, two, 3, second)
+        self.relu = nn.ReLU(inplace=True)
+        self.se = _attention(variant, plan)
+        self.downsample = _shortcut(variant, plan)
+        self.residual = variant.residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output (n, planes, h/stride, w/stride) for ``x`` (n, channels, h, w)."""
+        y = self.relu(self.bn1(x))  # (n, channels, h, w)
+        shortcut = x if self.downsample is None else self.downsample(y)  # (n, planes, h/stride, w/stride)
+        y = self.blur(self.relu(self.bn2(self.conv1(y))))  # (n, planes, h/stride, w/stride)
+        y = self.se(self.conv2(y))
+        return y + shortcut if self.residual else y  # type: ignore[no-any-return]
+
+
+class PreActivationBottleneck(nn.Module):
+    """A bottleneck with norm and ReLU before each convolution (He et al. 2016, arXiv 1603.05027).
+
+    Args:
+        variant: As for ``Bottleneck``.
+        plan: As for ``Bottleneck``.
+    """
+
+    def __init__(self, variant: Variant, plan: BlockPlan) -> None:
+        super().__init__()
+        first, second = block_strides(variant, plan.stride)
+        one, two, three = plan.outputs
+        self.bn1, self.conv1 = _norm(variant, plan.channels), _conv(plan.channels, one, 1, first)
+        self.bn2, self.conv2 = _norm(variant, one), _conv(one, two, 3, second, variant.groups)
+        self.blur = _blur(variant, two, plan.stride)
+        self.bn3, self.conv3 = _norm(variant, two), _conv(two, three, 1, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.se = _attention(variant, plan)
+        self.downsample = _shortcut(variant, plan)
+        self.residual = variant.residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output (n, 4 planes, h/stride, w/stride) for ``x`` (n, channels, h, w)."""
+        y = self.relu(self.bn1(x))  # (n, channels, h, w)
+        shortcut = x if self.downsample is None else self.downsample(y)  # (n, 4 planes, h/stride, w/stride)
+        y = self.relu(self.bn2(self.conv1(y)))  # (n, one, h, w); in v1 (n, one, h/stride, w/stride)
+        y = self.blur(self.relu(self.bn3(self.conv2(y))))  # (n, two, h/stride, w/stride)
+        y = self.se(self.conv3(y))  # (n, 4 planes, h/stride, w/stride)
+        return y + shortcut if self.residual else y  # type: ignore[no-any-return]
+
+
+BLOCKS: dict[tuple[Order, str], type[nn.Module]] = {
+    ("post", "basic"): BasicBlock,
+    ("post", "bottleneck"): Bottleneck,
+    ("pre", "basic"): PreActivationBasicBlock,
+    ("pre", "bottleneck"): PreActivationBottleneck,
+}
+"""The class of each kind of block, by the order of its layers."""
+
+
+# The network ----------------------------------------------------------------------------------------------------------
+
+
+def _stem(variant: Variant) -> nn.Module:
+    """Return the convolutions before the first block, without the norm after the last of them."""
+    if variant.stem == "deep":
+        first, second, last = variant.stem_channels
+        return nn.Sequential(
+            _conv(variant.in_channels, first, 3, 2),  # (n, first, h/2, w/2)
+            _norm(variant, first),
+            nn.ReLU(inplace=True),
+            _conv(first, second, 3, 1),  # (n, second, h/2, w/2)
+            _norm(variant, second),
+            nn.ReLU(inplace=True),
+            _conv(second, last, 3, 1),  # (n, last, h/2, w/2)
+        )
+    kernel, stride = (7, 2) if variant.stem == "imagenet" else (3, 1)
+    return _conv(variant.in_channels, variant.stem_channels[-1], kernel, stride)
+
+
+def _stem_pool(variant: Variant) -> nn.Module:
+    """Return the layer that halves the image behind the stem. A CIFAR stem has none."""
+    channels = variant.stem_channels[-1]
+    if variant.stem == "cifar":
+        return nn.Identity()
+    if variant.pool == "conv":
+        return nn.Sequential(_conv(channels, channels, 3, 2), _norm(variant, channels), nn.ReLU(inplace=True))
+    if variant.blur == "average":
+        return nn.AvgPool2d(2)
+    if variant.blur == "binomial":
+        return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), Blur(channels))
+    return nn.MaxPool2d(3, stride=2, padding=1)
 
 
 class ResNet(nn.Module):
@@ -131,35 +340,40 @@ class ResNet(nn.Module):
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         self.variant = variant
-        channels = variant.widths[0]
-        kernel, stride = (7, 2) if variant.stem == "imagenet" else (3, 1)
-        self.conv1, self.bn1 = _conv_bn(variant.in_channels, channels, kernel, stride)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if variant.stem == "imagenet" else nn.Identity()
-        self.stages = []
-        for number, (depth, width) in enumerate(zip(variant.depths, variant.widths, strict=True), start=1):
-            blocks = nn.Sequential()
-            for index in range(depth):
-                blocks.append(BLOCKS[variant.block](variant, channels, width, 2 if number > 1 and index == 0 else 1))
-                channels = width * EXPANSION[variant.block]
-            self.stages.append(f"layer{number}")
-            self.add_module(f"layer{number}", blocks)
+        post = variant.order == "post"
+        channels = variant.stem_channels[-1]
+        self.conv1 = _stem(variant)
+        self.bn1 = _norm(variant, channels) if post else nn.Identity()
+        self.relu = nn.ReLU(inplace=True) if post else nn.Identity()
+        self.maxpool = _stem_pool(variant)
+        for stage, plans in groupby(block_plans(variant), key=lambda plan: plan.stage):
+            self.add_module(
+                stage, nn.Sequential(*(BLOCKS[variant.order, variant.block](variant, plan) for plan in plans))
+            )
+        self.stages = [f"layer{number}" for number, _ in enumerate(variant.depths, start=1)]
+        activated = post or not variant.final_norm
+        self.norm = nn.Identity() if activated else _norm(variant, variant.features)
+        self.last_relu = nn.Identity() if activated else nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, variant.classes)
+        self.fc = nn.Linear(variant.features, variant.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (n, classes) for images ``x``, float32 (n, in_channels, h, w)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # ImageNet stem: (n, 64, h/4, w/4); CIFAR: (n, 16, h, w)
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (n, c, h/4, w/4); with a CIFAR stem (n, c, h, w)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)  # each stage but the first halves h and w
+        x = self.last_relu(self.norm(x))  # an identity, except at the end of most pre-activation networks
         x = torch.flatten(self.avgpool(x), 1)  # (n, features)
         return self.fc(x)  # type: ignore[no-any-return]  # (n, classes)
+
+
+# Weights to begin with ------------------------------------------------------------------------------------------------
 
 
 def initialise(model: ResNet, seed: int) -> None:
     """Draw He et al.'s initialisation in place: normal weights of variance 2 / fan-in, and biases of 0.
 
-    Batch norms become the identity: scale 1, shift 0, mean 0 and variance 1. The source is arXiv 1502.01852, equation
+    Norms get scale 1 and shift 0, and batch norms also mean 0 and variance 1. The source is arXiv 1502.01852, equation
     10; section 3.4 of the paper refers to it. One seed gives the same weights on each kind of processor, up to
     rounding.
 
@@ -170,12 +384,12 @@ def initialise(model: ResNet, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
                 fan_in = module.weight[0].numel()
                 module.weight.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
                 module.reset_parameters()
 
 

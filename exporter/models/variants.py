@@ -1,22 +1,55 @@
-"""The residual networks of He et al. 2015 (arXiv 1512.03385) as rows of data.
+"""Residual networks as rows of data: those of He et al. 2015 (arXiv 1512.03385) and their later variants.
 
-This module imports no framework. Shapes, parameters and multiply-adds are computed from the rows, so ``rexport list``
-answers at once and tests can compare the PyTorch modules with the same figures.
+This module imports no framework. ``exporter.models.layers`` computes shapes, parameters and multiply-adds from rows, so
+``rexport list`` answers at once, and tests can compare the PyTorch modules with the same figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtimes.errors import UsageError, quote, suggest
+from exporter.models import pruned
+from runtimes.errors import UsageError, nearest, quote
 
 Block = Literal["basic", "bottleneck"]
 """The kind of block."""
 
-Stem = Literal["imagenet", "cifar"]
-"""The layers before the first block: a 7x7 convolution with max pooling, or a 3x3 convolution."""
+Stem = Literal["imagenet", "deep", "cifar"]
+"""The convolutions before the first block.
+
+A 7x7 convolution (``imagenet``) or three 3x3 convolutions (``deep``, He et al. 2018, arXiv 1812.01187, section 4.2)
+halve the image, and a pooling halves it again. A single 3x3 convolution (``cifar``) keeps the size, without pooling.
+"""
+
+Pool = Literal["max", "conv"]
+"""The layer that halves the image after an ImageNet or deep stem.
+
+It is a 3x3 max pooling, or a 3x3 convolution (Bello et al. 2021, arXiv 2103.07579).
+"""
+
+Down = Literal["conv", "avg"]
+"""How a projection shortcut halves the image: a strided 1x1 convolution, or a 2x2 average pooling before it.
+
+The average pooling is that of ResNet-D (He et al. 2018, arXiv 1812.01187, section 4.2).
+"""
+
+Attention = Literal["none", "se", "eca"]
+"""The channel attention at the end of a block's branch.
+
+It is squeeze-and-excitation (``se``, Hu et al. 2017, arXiv 1709.01507) or efficient channel attention (``eca``, Wang et
+al. 2019, arXiv 1910.03151).
+"""
+
+Blur = Literal["none", "binomial", "average"]
+"""The low-pass filter in front of each subsampling (Zhang 2019, arXiv 1904.11486): a 3x3 binomial or a 2x2 average."""
+
+Norm = Literal["batch", "group"]
+"""The normalisation: batch norm, or group norm with 32 groups (Wu and He 2018, arXiv 1803.08494)."""
+
+Order = Literal["post", "pre"]
+"""Whether normalisation and ReLU follow a convolution or precede it (He et al. 2016, arXiv 1603.05027)."""
 
 Shortcut = Literal["A", "B", "C"]
 """The option for shortcuts between different shapes (He et al. 2015, section 4.1)."""
@@ -26,6 +59,9 @@ Stride = Literal["v1", "v1.5"]
 
 EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}
 """The output channels of a block as a multiple of the width of its stage (He et al. 2015, Figure 5)."""
+
+BLUR_SIZE = 17
+"""The smallest height and width in pixels of a network with blur. Below, the last blur has a single row to mirror."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +89,9 @@ class Variant:
         name: The name of the variant, for example ``resnet50``.
         block: The kind of block.
         depths: The number of blocks in each stage.
-        widths: The number of channels of the 3x3 convolutions in each stage.
-        stem: The layers before the first block.
+        widths: The number of planes in each stage: the channels of the 3x3 convolutions, unless ``groups`` or
+            ``base_width`` change it.
+        stem: The convolutions before the first block.
         shortcut: The shortcut option. It has no effect on a plain network.
         residual: Whether the network has shortcuts. A plain network has the same layers without them.
         stride: The position of the stride in bottlenecks.
@@ -62,6 +99,21 @@ class Variant:
         in_channels: The number of input channels.
         size: The (height, width) of the input in pixels.
         paper: The figures in the paper.
+        groups: The number of groups of the 3x3 convolutions of bottlenecks (ResNeXt, Xie et al. 2016, arXiv
+            1611.05431).
+        base_width: The channels of each group for 64 planes.
+        stem_widths: The channels of the stem's convolutions: three for a deep stem, else one. If it is empty, the stem
+            has the planes of the first stage.
+        pool: The layer that halves the image after an ImageNet or deep stem.
+        down: How a projection shortcut halves the image.
+        attention: The channel attention.
+        reduction: The channels divided by the inner channels of squeeze-and-excitation.
+        blur: The low-pass filter in front of each subsampling.
+        norm: The normalisation.
+        order: Whether normalisation and ReLU follow a convolution or precede it.
+        final_norm: Whether a pre-activation network ends in a normalisation and a ReLU. It has no effect on the others.
+        channels: The output channels of the convolutions of each block, for all blocks in their order. If it is empty,
+            they follow from the other options. A pruned network has its own in each block.
     """
 
     name: str
@@ -76,136 +128,58 @@ class Variant:
     in_channels: int = 3
     size: tuple[int, int] = (224, 224)
     paper: Paper = Paper()
+    groups: int = 1
+    base_width: int = 64
+    stem_widths: tuple[int, ...] = ()
+    pool: Pool = "max"
+    down: Down = "conv"
+    attention: Attention = "none"
+    reduction: int = 16
+    blur: Blur = "none"
+    norm: Norm = "batch"
+    order: Order = "post"
+    final_norm: bool = True
+    channels: tuple[tuple[int, ...], ...] = ()
 
     @property
     def features(self) -> int:
         """The number of input features of the classifier."""
-        return self.widths[-1] * EXPANSION[self.block]
+        return self.channels[-1][-1] if self.channels else self.widths[-1] * EXPANSION[self.block]
+
+    @property
+    def stem_channels(self) -> tuple[int, ...]:
+        """The channels of the stem's convolutions."""
+        return self.stem_widths or (self.widths[0],)
 
     @property
     def title(self) -> str:
-        """The name of the network in sentences, for example ``ResNet-20``."""
-        layers = "".join(filter(str.isdigit, self.name))
-        return f"{'ResNet' if self.residual else 'Plain'}-{layers}"
+        """The name of the network in sentences: ``ResNet-20`` for the paper's networks, else the name itself."""
+        match = re.fullmatch(r"(resnet|plain)(\d+)", self.name)
+        return f"{'ResNet' if self.residual else 'Plain'}-{match[2]}" if match else self.name
 
     @property
-    def family(self) -> str:
-        """The paper's word for the network: ``residual`` or ``plain``."""
+    def paper_word(self) -> str:
+        """The word of He et al. 2015 for the network: ``residual`` or ``plain``."""
         return "residual" if self.residual else "plain"
 
 
-@dataclass(frozen=True)
-class VariantLayer:
-    """A convolution or the classifier of a variant.
+def kind(variant: Variant) -> Variant:
+    """Return what variants have in common that differ in depth alone.
 
-    Attributes:
-        name: The name of the module in the PyTorch network.
-        stage: The stage that contains the layer.
-        in_channels: The number of input channels.
-        out_channels: The number of output channels.
-        kernel: The height and width of the kernel, or 0 for the classifier.
-        stride: The stride.
-        out_size: The (height, width) of the output.
+    Name, depths, figures of the paper, shortcuts, stride, and the sizes of input and output are neutral in the result.
     """
-
-    name: str
-    stage: str
-    in_channels: int
-    out_channels: int
-    kernel: int
-    stride: int
-    out_size: tuple[int, int]
-
-    @property
-    def multiply_adds(self) -> int:
-        """The number of multiply-adds for one image.
-
-        A multiplication with its addition counts once, as in the paper.
-        """
-        area = self.kernel * self.kernel if self.kernel else 1
-        return self.in_channels * self.out_channels * area * self.out_size[0] * self.out_size[1]
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights, plus the scale and shift of the batch norm or the bias of the classifier."""
-        if self.kernel:
-            return self.in_channels * self.out_channels * self.kernel**2 + 2 * self.out_channels
-        return self.in_channels * self.out_channels + self.out_channels
-
-
-def _halve(size: tuple[int, int]) -> tuple[int, int]:
-    return (size[0] + 1) // 2, (size[1] + 1) // 2
-
-
-def block_strides(variant: Variant, stage_stride: int) -> tuple[int, int]:
-    """Return the strides of the first and second convolution in a block.
-
-    A basic block has its stride in the first 3x3 convolution. A bottleneck has it in the first 1x1 convolution (``v1``,
-    He et al. 2015, section 4.1) or in the 3x3 convolution (``v1.5``, as in torchvision's published weights).
-
-    Args:
-        variant: The variant of the block.
-        stage_stride: The stride of the whole block.
-    """
-    if variant.block == "basic" or variant.stride == "v1":
-        return stage_stride, 1
-    return 1, stage_stride
-
-
-def needs_projection(variant: Variant, channels: int, out_channels: int, stride: int) -> bool:
-    """Return whether the shortcut of a block is a learnt 1x1 convolution (He et al. 2015, section 4.1, options A to C).
-
-    Args:
-        variant: The variant of the block.
-        channels: The number of input channels of the block.
-        out_channels: The number of output channels of the block.
-        stride: The stride of the whole block.
-    """
-    if not variant.residual or variant.shortcut == "A":
-        return False
-    return variant.shortcut == "C" or stride != 1 or channels != out_channels
-
-
-def layers(variant: Variant) -> Iterator[VariantLayer]:
-    """Yield all layers with weights in the order of the forward pass, for the input size of the variant."""
-    size = variant.size
-    channels = variant.widths[0]
-    if variant.stem == "imagenet":
-        size = _halve(size)
-        yield VariantLayer("conv1", "stem", variant.in_channels, channels, 7, 2, size)
-        size = _halve(size)
-    else:
-        yield VariantLayer("conv1", "stem", variant.in_channels, channels, 3, 1, size)
-    for number, (depth, width) in enumerate(zip(variant.depths, variant.widths, strict=True), start=1):
-        stage = f"layer{number}"
-        for index in range(depth):
-            stride = 2 if number > 1 and index == 0 else 1
-            out_channels = width * EXPANSION[variant.block]
-            out_size = _halve(size) if stride == 2 else size
-            name = f"{stage}.{index}"
-            first, second = block_strides(variant, stride)
-            if variant.block == "basic":
-                yield VariantLayer(f"{name}.conv1", stage, channels, width, 3, first, out_size)
-                yield VariantLayer(f"{name}.conv2", stage, width, width, 3, second, out_size)
-            else:
-                inner = out_size if first == 2 else size
-                yield VariantLayer(f"{name}.conv1", stage, channels, width, 1, first, inner)
-                yield VariantLayer(f"{name}.conv2", stage, width, width, 3, second, out_size)
-                yield VariantLayer(f"{name}.conv3", stage, width, out_channels, 1, 1, out_size)
-            if needs_projection(variant, channels, out_channels, stride):
-                yield VariantLayer(f"{name}.downsample.0", stage, channels, out_channels, 1, stride, out_size)
-            channels, size = out_channels, out_size
-    yield VariantLayer("fc", "head", variant.features, variant.classes, 0, 1, (1, 1))
-
-
-def parameters(variant: Variant) -> int:
-    """Return the number of learnt parameters. The running statistics of batch norms do not count."""
-    return sum(layer.parameters for layer in layers(variant))
-
-
-def multiply_adds(variant: Variant) -> int:
-    """Return the number of multiply-adds of the convolutions and the classifier for one image of the variant's size."""
-    return sum(layer.multiply_adds for layer in layers(variant))
+    return replace(
+        variant,
+        name="",
+        depths=(),
+        shortcut="B",
+        residual=True,
+        stride="v1.5",
+        classes=1,
+        in_channels=1,
+        size=(1, 1),
+        paper=Paper(),
+    )
 
 
 def _imagenet(
@@ -234,41 +208,163 @@ def _cifar(name: str, depth: int, params: float | None, error: float | None, res
     )
 
 
-VARIANTS: dict[str, Variant] = {
-    row.name: row
-    for row in (
+def _base(block: Block, *depths: int) -> Variant:
+    return Variant("", block, depths, (64, 128, 256, 512), "imagenet", "B")
+
+
+_10, _18, _34 = _base("basic", 1, 1, 1, 1), _base("basic", 2, 2, 2, 2), _base("basic", 3, 4, 6, 3)
+_14, _26, _50 = _base("bottleneck", 1, 1, 1, 1), _base("bottleneck", 2, 2, 2, 2), _base("bottleneck", 3, 4, 6, 3)
+_101, _152, _200 = (_base("bottleneck", 3, *middle, 3) for middle in ((4, 23), (8, 36), (24, 36)))
+_LIGHT = replace(_50, depths=(1, 1, 11, 3))
+
+
+def _deep(base: Variant, name: str, *stem: int) -> Variant:
+    """Return a network with a deep stem and average pooling in its shortcuts: timm's D and T."""
+    return replace(base, name=name, stem="deep", stem_widths=stem, down="avg")
+
+
+def _pruned(base: Variant, name: str, channels: tuple[tuple[int, ...], ...]) -> Variant:
+    return replace(_deep(base, name, 32, 32, 64), attention="eca", channels=channels)
+
+
+def _rs(base: Variant, name: str) -> Variant:
+    return replace(_deep(base, name, 32, 32, 64), pool="conv", attention="se", reduction=4)
+
+
+def _small(base: Variant, name: str) -> Variant:
+    return replace(base, name=name, stem="cifar", classes=10, size=(32, 32))
+
+
+def _wrn(name: str, depth: int, factor: int) -> Variant:
+    blocks = (depth - 4) // 6
+    widths = (16 * factor, 32 * factor, 64 * factor)
+    base = Variant(name, "basic", (blocks, blocks, blocks), widths, "cifar", "B", classes=10, size=(32, 32))
+    return replace(base, stem_widths=(16,), order="pre")
+
+
+FAMILIES: dict[str, tuple[Variant, ...]] = {
+    "ResNet": (  # He et al. 2015, arXiv 1512.03385; resnet26 is timm's
         _imagenet("resnet18", "basic", (2, 2, 2, 2), 1.8e9, 0.2788),
         _imagenet("resnet34", "basic", (3, 4, 6, 3), 3.6e9, 0.2452),
         _imagenet("resnet50", "bottleneck", (3, 4, 6, 3), 3.8e9, 0.2285),
         _imagenet("resnet101", "bottleneck", (3, 4, 23, 3), 7.6e9, 0.2175),
         _imagenet("resnet152", "bottleneck", (3, 8, 36, 3), 11.3e9, 0.2143),
+        replace(_26, name="resnet26"),
+    ),
+    "Plain": (
         _imagenet("plain18", "basic", (2, 2, 2, 2), 1.8e9, 0.2794, residual=False),
         _imagenet("plain34", "basic", (3, 4, 6, 3), 3.6e9, 0.2854, residual=False),
+    ),
+    "ResNet, CIFAR": (
         _cifar("resnet20", 20, 0.27e6, 0.0875),
         _cifar("resnet32", 32, 0.46e6, 0.0751),
         _cifar("resnet44", 44, 0.66e6, 0.0717),
         _cifar("resnet56", 56, 0.85e6, 0.0697),
         _cifar("resnet110", 110, 1.7e6, 0.0643),
         _cifar("resnet1202", 1202, 19.4e6, 0.0793),
+    ),
+    "Plain, CIFAR": (
         _cifar("plain20", 20, None, None, residual=False),
         _cifar("plain32", 32, None, None, residual=False),
         _cifar("plain44", 44, None, None, residual=False),
         _cifar("plain56", 56, None, None, residual=False),
         _cifar("plain110", 110, None, None, residual=False),
-    )
+    ),
+    "ResNeXt": (  # Xie et al. 2016, arXiv 1611.05431
+        replace(_50, name="resnext50_32x4d", groups=32, base_width=4),
+        replace(_101, name="resnext101_32x8d", groups=32, base_width=8),
+        replace(_101, name="resnext101_64x4d", groups=64, base_width=4),
+    ),
+    "Wide ResNet": (  # Zagoruyko and Komodakis 2016, arXiv 1605.07146
+        replace(_50, name="wide_resnet50_2", base_width=128),
+        replace(_101, name="wide_resnet101_2", base_width=128),
+    ),
+    "ResNet-D": (  # He et al. 2018, arXiv 1812.01187
+        _deep(_18, "resnet18d", 32, 32, 64),
+        _deep(_26, "resnet26d", 32, 32, 64),
+        _deep(_34, "resnet34d", 32, 32, 64),
+        _deep(_50, "resnet50d", 32, 32, 64),
+        _deep(_101, "resnet101d", 32, 32, 64),
+        _deep(_152, "resnet152d", 32, 32, 64),
+        _deep(_200, "resnet200d", 32, 32, 64),
+    ),
+    "ResNet-T": (  # as D, with the tiered stem of timm
+        _deep(_10, "resnet10t", 24, 32, 64),
+        _deep(_14, "resnet14t", 24, 32, 64),
+        _deep(_26, "resnet26t", 24, 32, 64),
+    ),
+    "SE-ResNet": (  # Hu et al. 2017, arXiv 1709.01507
+        replace(_50, name="seresnet50", attention="se"),
+        replace(_50, name="seresnext50_32x4d", groups=32, base_width=4, attention="se"),
+    ),
+    "ECA-ResNet": (  # Wang et al. 2019, arXiv 1910.03151
+        replace(_deep(_50, "ecaresnet50d", 32, 32, 64), attention="eca"),
+        replace(_deep(_50, "ecaresnet50t", 24, 32, 64), attention="eca"),
+        replace(_LIGHT, name="ecaresnetlight", down="avg", attention="eca"),
+    ),
+    "Pruned": (  # Aflalo et al. 2020, arXiv 2002.08258
+        _pruned(_50, "ecaresnet50d_pruned", pruned.ECARESNET50D),
+        _pruned(_101, "ecaresnet101d_pruned", pruned.ECARESNET101D),
+    ),
+    "ResNet-RS": (  # Bello et al. 2021, arXiv 2103.07579
+        _rs(_50, "resnetrs50"),
+        _rs(_101, "resnetrs101"),
+        _rs(_152, "resnetrs152"),
+        _rs(_200, "resnetrs200"),
+    ),
+    "Anti-aliased": (  # Zhang 2019, arXiv 1904.11486
+        replace(_50, name="resnetaa50", blur="average"),
+        replace(_deep(_50, "resnetaa50d", 32, 32, 64), blur="average"),
+        replace(_50, name="resnetblur50", blur="binomial"),
+    ),
+    "Group norm": (replace(_50, name="resnet50_gn", norm="group"),),  # Wu and He 2018, arXiv 1803.08494
+    "Pre-activation": (  # He et al. 2016, arXiv 1603.05027
+        replace(_18, name="resnetv2_18", order="pre"),
+        replace(_34, name="resnetv2_34", order="pre"),
+        replace(_50, name="resnetv2_50", order="pre"),
+        replace(_101, name="resnetv2_101", order="pre"),
+        replace(_152, name="resnetv2_152", order="pre"),
+    ),
+    "pytorch-cifar": (  # ImageNet's stages behind a CIFAR stem, as in kuangliu/pytorch-cifar
+        _small(_18, "cifar-resnet18"),
+        _small(_34, "cifar-resnet34"),
+        _small(_50, "cifar-resnet50"),
+        _small(_101, "cifar-resnet101"),
+        _small(_152, "cifar-resnet152"),
+        replace(_small(_18, "preact-resnet18"), order="pre", final_norm=False),
+    ),
+    "Wide ResNet, CIFAR": (  # Zagoruyko and Komodakis 2016, arXiv 1605.07146
+        _wrn("wrn-16-8", 16, 8),
+        _wrn("wrn-28-10", 28, 10),
+        _wrn("wrn-40-2", 40, 2),
+    ),
 }
+"""All variants by family, in the order of ``rexport list``."""
+
+FAMILY_OF: dict[str, str] = {row.name: family for family, rows in FAMILIES.items() for row in rows}
+"""The family of each variant by the variant's name."""
+
+VARIANTS: dict[str, Variant] = {row.name: row for rows in FAMILIES.values() for row in rows}
 """All variants by name."""
+
+_SPELLINGS = {re.sub("[-_]", "", name): name for name in VARIANTS}
+"""The names of all variants by their letters and digits."""
 
 
 def variant(name: str) -> Variant:
-    """Return the variant with this name. Case does not matter.
+    """Return the variant with this name. Case, hyphens and underscores do not matter.
 
     Raises:
-        UsageError: The name is unknown. The hint is the most similar name, or lists all names.
+        UsageError: The name is unknown. The hint is the most similar name, or the command that lists all.
     """
-    row = VARIANTS.get(name.lower())
+    row = VARIANTS.get(_SPELLINGS.get(re.sub("[-_]", "", name.lower()), ""))
     if row is None:
-        raise UsageError(f"unknown variant {quote(name)!r}", code="variant-unknown", hint=suggest(name, VARIANTS))
+        # timm's names end in the recipe of the weights, and begin with the owner on the hub: timm/resnet50.a1_in1k.
+        typed = name.lower().rpartition("/")[2].partition(".")[0]
+        longer = [known for known in VARIANTS if typed and known.startswith(f"{typed}_")]
+        meant = longer[0] if longer else nearest(typed, VARIANTS)
+        hint = f"did you mean {meant}?" if meant else "rexport list shows all variants"
+        raise UsageError(f"unknown variant {quote(name)!r}", code="variant-unknown", hint=hint)
     return row
 
 
@@ -293,7 +389,8 @@ def customise(
 
     Raises:
         UsageError: A number is below 1, a plain network is given a shortcut option, or a network of basic blocks is
-            given stride ``v1``.
+            given stride ``v1``; or the network blurs and is given stride ``v1`` or too few pixels; or a pre-activation
+            network is given shortcut A.
     """
     changed = replace(
         row,
@@ -321,5 +418,22 @@ def customise(
             f"{row.name} has basic blocks, and strides v1 and v1.5 differ only in bottlenecks",
             code="stride-needs-bottlenecks",
             hint="omit --stride",
+        )
+    if stride == "v1" and row.blur != "none":
+        raise UsageError(
+            f"{row.name} has its stride in the blur after the 3x3 convolution, so it takes no stride option",
+            code="stride-in-blur",
+            hint="omit --stride",
+        )
+    if changed.order == "pre" and changed.shortcut == "A":
+        raise UsageError(
+            f"{row.name} projects the activations of a block, so its shortcuts are B or C",
+            code="preactivation-projects",
+            hint="omit --shortcut",
+        )
+    if changed.blur != "none" and min(changed.size) < BLUR_SIZE:
+        raise UsageError(
+            f"{row.name} needs at least {BLUR_SIZE} x {BLUR_SIZE} pixels, because it blurs before each subsampling",
+            code="size-below-blur",
         )
     return changed

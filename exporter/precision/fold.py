@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from exporter.models.layers import foldable_norms
 from exporter.models.resnet import ResNet
 from runtimes.errors import CheckFailedError
 
@@ -16,20 +16,18 @@ from runtimes.errors import CheckFailedError
 def fold_batch_norms(model: ResNet) -> ResNet:
     """Return a copy of a network with its batch norms folded into the convolutions before them.
 
-    The type of the weights stays the same. In ``exporter.models.resnet``, each batch norm is created directly after its
-    convolution.
+    The type of the weights stays the same. Batch norms of a pre-activation network that read a sum stay.
 
     Raises:
         CheckFailedError: A batch norm does not follow a convolution.
     """
     result = copy.deepcopy(model)
-    modules = list(result.named_modules())
-    for (before, convolution), (name, norm) in pairwise(modules):
-        if not isinstance(norm, nn.BatchNorm2d):
-            continue
-        if not isinstance(convolution, nn.Conv2d):
+    for name, before in foldable_norms(model.variant).items():
+        convolution, norm = result.get_submodule(before), result.get_submodule(name)
+        if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            found = f"{before} ({type(convolution).__name__})"
             raise CheckFailedError(
-                f"the batch norm {name} does not follow a convolution, but {before}", code="batch-norm-misplaced"
+                f"the batch norm {name} does not follow a convolution, but {found}", code="batch-norm-misplaced"
             )
         result.set_submodule(before, fuse_conv_bn_eval(convolution, norm))
         result.set_submodule(name, nn.Identity())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME
+from exporter.models.layers import foldable_norms
 from exporter.models.variants import Variant
 from exporter.network import ExportListener, Network, reference_logits
 from exporter.precision.table import PRECISIONS
@@ -60,7 +61,8 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
 
     A float32 ONNX file contains the weights. Each folded convolution gets its weights and a batch norm that adds the
     folded bias, which is the same function with the operators of the original network. Artifacts of other precisions
-    and formats do not contain the fp32 weights. These are loaded from the origin in the manifest.
+    and formats do not contain the fp32 weights, and neither do those with group norms, which the exporter merges with
+    constants. These weights are loaded from the origin in the manifest.
 
     Args:
         artifact: The artifact.
@@ -73,7 +75,8 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
     manifest = _manifest(artifact)
     variant = codec.decode(Variant, manifest.variant)
     row = PRECISIONS.get(manifest.precision)
-    contains_weights = manifest.format == "onnx" and row is not None and row.element == "float32"
+    float32 = row is not None and row.element == "float32"
+    contains_weights = manifest.format == "onnx" and float32 and variant.norm == "batch"
     if contains_weights:
         artifact.check_digest()
     return Network(
@@ -150,13 +153,12 @@ def _logit_error(model: ResNet, artifact: Artifact) -> float:
 def _rebuild_network(artifact: Artifact, variant: Variant) -> ResNet:
     from exporter.models.resnet import build
 
-    weights = _initialisers(artifact)
+    weights, folded = _initialisers(artifact), foldable_norms(variant)
     model = build(variant)
     state: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
-        module, _, kind = name.rpartition(".")
         try:
-            state[name] = _value(module, kind, value, weights)
+            state[name] = _value(name, folded.get(name.rpartition(".")[0]), value, weights)
         except KeyError as error:
             raise ArtifactError(
                 f"the graph has no weight {quote(error)}", code="graph-weight-missing", path=artifact.path
@@ -165,18 +167,26 @@ def _rebuild_network(artifact: Artifact, variant: Variant) -> ResNet:
     return model
 
 
-def _value(module: str, kind: str, fresh: Tensor, weights: dict[str, Tensor]) -> Tensor:
-    """Return a parameter or statistic of a module, from the graph or so that a batch norm only adds a bias.
+def _value(name: str, convolution: str | None, fresh: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    """Return a parameter or statistic, from the graph or so that a batch norm only adds a bias.
 
     The exporter omits biases that are zero.
+
+    Args:
+        name: The name of the parameter or statistic.
+        convolution: The convolution into which the batch norm of this name is folded, or ``None``.
+        fresh: A tensor of the right shape.
+        weights: The tensors of the graph.
     """
     import torch
 
-    folded = _convolution_of(module)
+    module, _, kind = name.rpartition(".")
     if kind == "bias":
-        return weights.get(f"{folded or module}.bias", torch.zeros_like(fresh))
-    if folded is None:
-        return weights[f"{module}.{kind}"]
+        return weights.get(f"{convolution or module}.bias", torch.zeros_like(fresh))
+    if kind == "num_batches_tracked":
+        return torch.zeros_like(fresh)
+    if convolution is None:
+        return weights[name]
     if kind == "weight":
         return torch.full_like(fresh, math.sqrt(1 + _EPSILON))
     return torch.ones_like(fresh) if kind == "running_var" else torch.zeros_like(fresh)
@@ -186,19 +196,15 @@ _EPSILON = 1e-5
 """The number that ``torch.nn.BatchNorm2d`` adds to a variance."""
 
 
-def _convolution_of(module: str) -> str | None:
-    """Return the name of the convolution before a batch norm, or ``None`` if the module is not a batch norm."""
-    parent, _, last = module.rpartition(".")
-    if last.startswith("bn"):
-        return f"{parent}.conv{last[2:]}".lstrip(".")
-    if parent.endswith("downsample") and last == "1":
-        return f"{parent}.0"
-    return None
-
-
 def _initialisers(artifact: Artifact) -> dict[str, Tensor]:
     import onnx
     import torch
 
     graph = onnx.load(os.fspath(artifact.path)).graph
-    return {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    tensors = {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":  # equal tensors of several norms are stored once, under one name
+            module = node.name.removesuffix(f"/{node.op_type}")
+            names = ("weight", "bias", "running_mean", "running_var")
+            tensors |= {f"{module}.{kind}": tensors[name] for kind, name in zip(names, node.input[1:], strict=True)}
+    return tensors

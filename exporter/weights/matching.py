@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from exporter.models.variants import VARIANTS, Shortcut, Variant, layers
+from exporter.models.layers import VariantLayer, layers
+from exporter.models.variants import VARIANTS, Norm, Paper, Shortcut, Variant
 from runtimes.errors import ArtifactError, ModelMismatchError, Reason, quote
 
 if TYPE_CHECKING:
@@ -27,8 +32,9 @@ SUBNORMAL_SHARE = 0.01
 """The share of subnormal numbers in a tensor above which a notice warns of slow arithmetic."""
 
 _COUNTER = "num_batches_tracked"
+_BLOCK = re.compile(r"layer(\d{1,3})\.(\d+)\.")
 
-Shapes = dict[str, tuple[int, ...]]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Shapes of tensors by name."""
 
 Notify: TypeAlias = Callable[[str | Reason], None]
@@ -78,21 +84,66 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[Variant, ...]:
     """Return the variants whose tensors have exactly the names and shapes of ``state``.
 
     Names are read as by ``fit``. Classes and channels are those of the state. Several variants can have the same
-    tensors: shortcut option A has no weights, so a residual network with it looks like the plain network. Stride and
-    input size do not follow from tensors and are those of the variant's row.
+    tensors, in the order of ``rexport list``: shortcut option A has no weights, so a residual network with it looks
+    like the plain network, and a blur has none either. Stride and input size do not follow from tensors and are those
+    of the variant's row.
     """
     given = rename_tensors(state)
     return tuple(candidate for candidate in _candidates(given, None) if not _difference(given, shapes(candidate)))
 
 
+def without_blur(candidates: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants without those that another one of them equals but for the blur.
+
+    Anti-aliased networks are rare and have no tensors of their own. A checkpoint is taken for the network without blur,
+    and the user is told the names of the others.
+    """
+
+    def bare(variant: Variant) -> Variant:
+        return replace(variant, name="", size=(1, 1), paper=Paper(), blur="none")
+
+    plain = {bare(variant) for variant in candidates if variant.blur == "none"}
+    return tuple(variant for variant in candidates if variant.blur == "none" or bare(variant) not in plain)
+
+
+def assumptions(variant: Variant, candidates: Sequence[Variant], stride_given: bool) -> tuple[str, ...]:
+    """Return what was assumed of a recognised network, because its tensors do not show it, as text.
+
+    Args:
+        variant: The network that was chosen.
+        candidates: The networks with these tensors, as from ``recognise``.
+        stride_given: Whether the user gave the position of the stride.
+    """
+    texts = []
+    if variant.block == "bottleneck" and variant.blur == "none" and not stride_given:
+        texts.append(f"stride {variant.stride} is assumed")
+    if variant.stem == "cifar" and len(variant.depths) == len(VARIANTS["resnet18"].depths):
+        texts.append("no pooling after the first convolution is assumed")
+    others = [candidate.name for candidate in candidates if candidate.name != variant.name]
+    if others:
+        texts.append(f"{' and '.join(others)} would have the same tensors")
+    return tuple(texts)
+
+
+@lru_cache(maxsize=256)
 def shapes(variant: Variant) -> Shapes:
-    """Return the name and shape of each tensor in the variant's state dict. Nothing is allocated."""
-    import torch
+    """Return the name and shape of each tensor in the variant's state dict, in its order. Nothing is allocated."""
+    result: dict[str, tuple[int, ...]] = {}
+    for layer in layers(variant):
+        norm = _norm_shapes(layer, variant.norm)
+        result |= norm if layer.norm_first else {}
+        result |= {f"{layer.name}.weight": layer.shape} if layer.learnt else {}
+        result |= {f"{layer.name}.bias": (layer.out_channels,)} if layer.bias else {}
+        result |= {} if layer.norm_first else norm
+    return MappingProxyType(result)
 
-    from exporter.models.resnet import build
 
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in build(variant).state_dict().items()}
+def _norm_shapes(layer: VariantLayer, norm: Norm) -> dict[str, tuple[int, ...]]:
+    if not layer.norm:
+        return {}
+    names = ("weight", "bias") if norm == "group" else ("weight", "bias", "running_mean", "running_var")
+    result: dict[str, tuple[int, ...]] = {f"{layer.norm}.{name}": (layer.norm_channels,) for name in names}
+    return result if norm == "group" else result | {f"{layer.norm}.{_COUNTER}": ()}
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -195,23 +246,27 @@ def _suggest_options(candidate: Variant, requested: Variant) -> str:
 
 
 def _candidates(given: Mapping[str, Tensor], requested: str | None) -> Iterator[Variant]:
-    """Yield the variants with the number of tensors, the classes and the channels of the file.
+    """Yield the variants with the number of blocks in each stage, the classes and the channels of the file.
 
-    The variants named ``requested`` come first.
+    The variants named ``requested`` come first, and those with the shortcut option of their row before others.
     """
-    stem, head = given.get("conv1.weight"), given.get("fc.weight")
+    stem, head = given.get("conv1.weight", given.get("conv1.0.weight")), given.get("fc.weight")
     if stem is None or head is None or stem.dim() != 4 or head.dim() != 2:
         return
-    count = sum(not name.endswith(_COUNTER) for name in given)
+    depths = _depths(given)
     rows = [
         replace(row, classes=head.shape[0], in_channels=stem.shape[1], shortcut=shortcut)
         for row in VARIANTS.values()
-        for shortcut in (SHORTCUTS if row.residual else (row.shortcut,))
+        if row.depths == depths
+        for shortcut in (SHORTCUTS if row.residual and row.order == "post" else (row.shortcut,))
     ]
-    for candidate in sorted(rows, key=lambda row: (row.name != requested, row.shortcut != VARIANTS[row.name].shortcut)):
-        # A convolution has its weight and four tensors of its batch norm. The classifier has a weight and a bias.
-        if sum(5 if layer.kernel else 2 for layer in layers(candidate)) == count:
-            yield candidate
+    yield from sorted(rows, key=lambda row: (row.name != requested, row.shortcut != VARIANTS[row.name].shortcut))
+
+
+def _depths(names: Iterable[str]) -> tuple[int, ...]:
+    """Return the number of blocks in each stage of a network with these tensors."""
+    stages = Counter(stage for stage, _ in {match.groups() for match in map(_BLOCK.match, names) if match})
+    return tuple(stages[name] for name in sorted(stages, key=int))
 
 
 # Values ---------------------------------------------------------------------------------------------------------------

@@ -109,9 +109,12 @@ def from_checkpoint(path: str | os.PathLike[str], options: VariantOptions, notif
     except RexportError as error:
         raise type(error)(error.what, code=error.code, path=file, hint=error.hint) from error
     if options.name is None:
-        stride = "" if recognised.block == "basic" or options.stride else f"; stride {recognised.stride} is assumed"
+        candidates = matching.recognise(state)
+        assumed = "".join(
+            f"; {text}" for text in matching.assumptions(recognised, candidates, options.stride is not None)
+        )
         notify(
-            Reason("variant-recognised", f"{quote(file.name)}: recognised as {describe_variant(recognised)}{stride}")
+            Reason("variant-recognised", f"{quote(file.name)}: recognised as {describe_variant(recognised)}{assumed}")
         )
     elif recognised != options.apply(variant(options.name)):
         notify(Reason("variant-adapted", f"{quote(file.name)}: the tensors match {describe_variant(recognised)}"))
@@ -146,7 +149,7 @@ def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: N
         raise ModelMismatchError(
             f"the tensors of the module {title} match no network that can be exported",
             code="module-unrecognised",
-            hint="rexport.variants() lists the networks: torchvision's ResNets and the CIFAR ResNets of the paper",
+            hint="rexport.variants() lists the networks",
         )
     module_copy = _copy(module, title)
     differences = []
@@ -170,6 +173,7 @@ def _choose(state: Mapping[str, Tensor], name: str | None) -> Variant:
     fitting = matching.recognise(state)
     if name is not None:
         return next((candidate for candidate in fitting if candidate.name == name), variant(name))
+    fitting = matching.without_blur(fitting)
     if not fitting:
         raise ModelMismatchError(
             f"the {len(state)} tensors match no variant",

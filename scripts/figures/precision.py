@@ -23,7 +23,8 @@ from benchmarks.records.request import REFERENCE
 from benchmarks.records.request import BenchmarkRequest as RunRequest
 from benchmarks.records.result import Estimate
 from exporter.data.dataset import noise
-from exporter.models.variants import VARIANTS, multiply_adds
+from exporter.models.layers import multiply_adds
+from exporter.models.variants import VARIANTS
 from exporter.network import ExportRequest, prepare
 from exporter.precision.calibration_images import for_calibration
 from exporter.precision.quantise import quantiser

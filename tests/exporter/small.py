@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.models.variants import Variant
@@ -28,6 +29,32 @@ def reason_codes(notices: list[str | Reason]) -> list[str]:
 
 BASIC = Variant("small-basic", "basic", (1, 1, 1), (4, 8, 16), "cifar", "A", classes=10, size=(16, 16))
 BOTTLENECK = Variant("small-bottleneck", "bottleneck", (2, 1), (4, 8), "imagenet", "B", classes=10, size=(32, 32))
+
+_LATER = Variant("", "bottleneck", (1, 1), (16, 32), "imagenet", "B", classes=10, size=(32, 32))
+
+LATER = {
+    row.name: row
+    for row in (
+        replace(_LATER, name="small-grouped", groups=4, base_width=16),
+        replace(
+            _LATER,
+            name="small-rs",
+            stem="deep",
+            stem_widths=(8, 8, 16),
+            pool="conv",
+            down="avg",
+            attention="se",
+            reduction=4,
+        ),
+        replace(_LATER, name="small-eca", block="basic", down="avg", attention="eca", blur="average"),
+        replace(_LATER, name="small-blur", blur="binomial"),
+        replace(_LATER, name="small-group-norm", widths=(32, 64), norm="group"),
+        replace(_LATER, name="small-preactivation", depths=(2, 1), order="pre"),
+        replace(_LATER, name="small-wide", block="basic", stem="cifar", stem_widths=(8,), order="pre"),
+        replace(_LATER, name="small-bare", block="basic", stem="cifar", order="pre", final_norm=False),
+    )
+}
+"""Small networks with all options that came after He et al. 2015, by name."""
 
 
 LARGE = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")

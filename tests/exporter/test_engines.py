@@ -14,7 +14,8 @@ from pathlib import Path
 import onnx as onnx_library
 import pytest
 
-from exporter.models.variants import customise, parameters, variant
+from exporter.models.layers import parameters
+from exporter.models.variants import customise, variant
 from exporter.network import ExportRequest, Network, prepare
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, tensorrt_engine

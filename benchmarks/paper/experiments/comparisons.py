@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.paper.experiments.curves import Curves, check_larger, note_single_seed, provenance, spread
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records.findings import Findings, FindingsTable, Mark, Panel
-from exporter.models.variants import Shortcut, multiply_adds, parameters
+from exporter.models.layers import multiply_adds, parameters
+from exporter.models.variants import Shortcut
 from runtimes.errors import Reason
 
 DEPTH_NETWORKS: tuple[tuple[str, Shortcut | None], ...] = (
@@ -35,7 +36,7 @@ def degradation_findings(curves: Sequence[Curves], command: str) -> Findings:
     The runs are of CIFAR nets, plain and residual, of two or more depths each.
     """
     by_depth = sorted(curves, key=lambda one: count_layers(one.variant))
-    plain, residual = ([one for one in by_depth if one.variant.family == kind] for kind in ("plain", "residual"))
+    plain, residual = ([one for one in by_depth if one.variant.paper_word == kind] for kind in ("plain", "residual"))
     first, last = "section 1, Figure 1", "section 4.2, Figure 6"
     checks = []
     if len(plain) > 1:

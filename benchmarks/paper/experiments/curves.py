@@ -174,7 +174,7 @@ def seeds_line(
 def layers_line(variant: Variant, values: NDArray[np.float64], *, log: bool = False) -> Line:
     """The values (seeds, layers) of one network by layer; networks of one depth are one family."""
     family = f"{count_layers(variant)} layers"
-    label, numbers = f"{family}, {variant.family}", range(1, values.shape[1] + 1)
+    label, numbers = f"{family}, {variant.paper_word}", range(1, values.shape[1] + 1)
     return seeds_line(label, family, numbers, values, dashed=not variant.residual, log=log)
 
 

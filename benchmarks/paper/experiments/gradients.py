@@ -201,7 +201,7 @@ def _panels(
         yield _layers_panel(f"Weight gradients at initialisation, {norm_text}", lines)
     kinds: dict[tuple[str, str], list[_Group]] = {}
     for group in groups:
-        kinds.setdefault((group.norm_text, group.variant.family), []).append(group)
+        kinds.setdefault((group.norm_text, group.variant.paper_word), []).append(group)
     if any(len(kind) > 1 for kind in kinds.values()):
         title = "Gradient at the first block over that at the last, at initialisation"
         lines = []

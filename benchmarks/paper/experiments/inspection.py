@@ -22,7 +22,7 @@ from benchmarks.paper.training.run import RUN, Run, machine, open_run, state_of,
 from benchmarks.paper.training.step import Arithmetic
 from benchmarks.records.findings import Findings, Provenance
 from exporter.models.resnet import ResNet, build
-from exporter.models.variants import VARIANTS, Variant
+from exporter.models.variants import VARIANTS, Variant, kind
 from exporter.network import ExportListener
 from exporter.weights import sources as weights
 from runtimes.errors import ModelMismatchError, UsageError, quote
@@ -260,8 +260,8 @@ def examine_construction(specs: Sequence[str], inspection: Inspection) -> Findin
 
 def _deeper(variant: Variant, others: Sequence[Variant]) -> Variant:
     def is_deeper(row: Variant) -> bool:
-        same = (variant.block, variant.widths, variant.stem, variant.residual)
-        if same != (row.block, row.widths, row.stem, row.residual) or row.depths == variant.depths:
+        same = (kind(variant), variant.residual) == (kind(row), row.residual)
+        if not same or row.depths == variant.depths:
             return False
         return all(more >= less for more, less in zip(row.depths, variant.depths, strict=True))
 

@@ -17,7 +17,7 @@ from benchmarks.paper.probes import Responses
 from benchmarks.paper.training.recipe import count_layers
 from benchmarks.records import findings
 from benchmarks.records.findings import Check, Findings, FindingsTable, Outcome, Panel, Provenance, floats
-from exporter.models.variants import Variant
+from exporter.models.variants import kind
 from exporter.proportions import Interval
 from runtimes.errors import Reason
 
@@ -137,24 +137,19 @@ def limits(counterparts: Sequence[Pair], steps: Sequence[Pair]) -> Iterator[Reas
 def _pair(pooled: Sequence[Responses]) -> tuple[list[Pair], list[Pair]]:
     """Residual networks and the plain ones of the same layers; deeper and next shallower residual networks of one kind.
     The responses come in order of depth."""
-    residual, plain = ([one for one in pooled if one.variant.residual == kind] for kind in (True, False))
+    residual, plain = ([one for one in pooled if one.variant.residual == given] for given in (True, False))
     counterparts = [
         (one, other)
         for one, other in product(residual, plain)
-        if one.variant.depths == other.variant.depths and _kind(one.variant) == _kind(other.variant)
+        if one.variant.depths == other.variant.depths and kind(one.variant) == kind(other.variant)
     ]
     steps = [
         (deeper, shallower)
-        for kind in dict.fromkeys(_kind(one.variant) for one in residual)
-        for shallower, deeper in pairwise(one for one in residual if _kind(one.variant) == kind)
+        for common in dict.fromkeys(kind(one.variant) for one in residual)
+        for shallower, deeper in pairwise(one for one in residual if kind(one.variant) == common)
         if count_layers(deeper.variant) > count_layers(shallower.variant)
     ]
     return counterparts, steps
-
-
-def _kind(variant: Variant) -> tuple[object, ...]:
-    """What networks that differ in depth alone have in common."""
-    return variant.block, variant.widths, variant.stem
 
 
 def _check(claim: str, quantity: str, estimate: Callable[..., Ratio], pairs: Sequence[Pair]) -> Check:

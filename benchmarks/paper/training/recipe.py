@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.records.findings import PAPER_ITERATIONS
-from exporter.models.variants import Variant, layers
+from exporter.models.layers import layers
+from exporter.models.variants import Variant
 from runtimes.errors import UsageError
 
 Schedule = Literal["steps", "cosine"]
@@ -125,5 +127,5 @@ RECIPES = {recipe.name: recipe for recipe in (PAPER, BUNDLED)}
 
 
 def count_layers(variant: Variant) -> int:
-    """The paper's count: convolutions and classifier, without those of shortcuts: 110 of resnet110."""
-    return sum("downsample" not in layer.name for layer in layers(variant))
+    """The paper's count: convolutions and classifier, without those of shortcuts and attention: 110 of resnet110."""
+    return sum(not re.search(r"\.(downsample|se|blur)\b", layer.name) for layer in layers(variant))

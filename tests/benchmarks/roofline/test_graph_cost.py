@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.roofline.graph_cost import Cost, cost, cost_of, count_cost
+from exporter.models.layers import layers, multiply_adds
 from exporter.models.resnet import build
-from exporter.models.variants import VARIANTS, Variant, customise, layers, multiply_adds, variant
+from exporter.models.variants import Variant, customise, variant
 from runtimes import Artifact
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import Engine, Profile
@@ -25,13 +27,18 @@ if TYPE_CHECKING:
 
 onnx_library = pytest.importorskip("onnx")
 
-IMAGENET = [row for row in VARIANTS.values() if row.stem == "imagenet"]
+IMAGENET = [
+    variant(name) for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain18", "plain34")
+]
+
+LATER = ("resnext50_32x4d", "resnetrs50", "ecaresnetlight", "resnetaa50", "resnetblur50", "resnet50_gn", "resnetv2_50")
+"""Networks with all options that came after He et al. 2015."""
 
 
 def folded_bytes(row: Variant, width: int = 4) -> int:
     """Of the weights and a bias a channel, as in a graph whose batch-norms are folded."""
     return width * sum(
-        layer.in_channels * layer.out_channels * max(1, layer.kernel) ** 2 + layer.out_channels for layer in layers(row)
+        math.prod(layer.shape) + layer.out_channels * (layer.bias or bool(layer.norm)) for layer in layers(row)
     )
 
 
@@ -68,6 +75,12 @@ def test_the_graph_has_the_variants_multiply_adds(row: Variant, tmp_path: Path) 
     assert found.multiply_adds == 3 * multiply_adds(row)
     assert found.weights_bytes == folded_bytes(row)
     assert found.traffic_bytes == folded_bytes(row) + 3 * 4 * (3 * 224 * 224 + 1000)
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_later_networks_have_their_multiply_adds(name: str, tmp_path: Path) -> None:
+    row = replace(variant(name), depths=(1, 1, 1, 1), size=(64, 64))
+    assert cost(traced(row, tmp_path / "graph.onnx"), 3).multiply_adds == 3 * multiply_adds(row)
 
 
 def test_another_stride_gives_another_count(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_commands_and_options_are_completed() -> None:
 
 def test_names_are_completed() -> None:
     assert plain("onnx", "") == set(VARIANTS)
-    assert plain("onnx", "ResNet1") == {"resnet18", "resnet101", "resnet152", "resnet110", "resnet1202"}
+    assert plain("onnx", "ResNet11") == {"resnet110"}
+    assert plain("onnx", "wide") == {"wide_resnet50_2", "wide_resnet101_2"}
     assert plain("verify", "m.onnx", "--backend", "") == {backend.name for backend in available_backends()}
     assert plain("onnx", "resnet20", "--data", "") == {"fashion-mnist", "cifar10:"}
     assert plain("onnx", "resnet20", "--weights", "b") == {"bundled"}
@@ -102,7 +103,7 @@ def test_on_a_terminal_the_file_for_the_line_is_named(monkeypatch: pytest.Monkey
 IN_BASH = """
 eval "$(rexport completion bash)"
 compopt() { echo option "$@"; }
-for words in "rexport onnx resnet5" "rexport verify m.onnx --backend onnxruntime-" "rexport predict m"; do
+for words in "rexport onnx resnet11" "rexport verify m.onnx --backend onnxruntime-" "rexport predict m"; do
     COMP_WORDS=($words); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
     _rexport_completion rexport
     echo "$words:" "${COMPREPLY[@]}"
@@ -116,7 +117,7 @@ def test_bash_runs_the_line(with_command: dict[str, str]) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        "rexport onnx resnet5: resnet50 resnet56",
+        "rexport onnx resnet11: resnet110",
         "rexport verify m.onnx --backend onnxruntime-: onnxruntime-tensorrt",
         "option -o default",
         "rexport predict m:",

@@ -7,7 +7,7 @@ import pytest
 from exporter.document.blocks import Document, Sentence, Table
 from exporter.document.terminal import as_text
 from exporter.models import listing
-from exporter.models.variants import VARIANTS, customise, variant
+from exporter.models.variants import FAMILIES, VARIANTS, customise, variant
 from tests.documents import lines, numbers
 
 
@@ -18,8 +18,12 @@ def table(document: Document) -> Table:
 
 
 def test_every_variant_is_in_the_table_and_the_json() -> None:
-    assert [cells[0] for cells in table(listing.catalogue_document()).cells] == list(VARIANTS)
-    assert [row["variant"]["name"] for row in json.loads(listing.all_as_json())] == list(VARIANTS)
+    rows = table(listing.catalogue_document()).rows
+    assert [row.cells[0] for row in rows if not row.state] == list(VARIANTS)
+    assert [row.cells[0] for row in rows if row.state == "strong"] == list(FAMILIES)
+    data = json.loads(listing.all_as_json())
+    assert [row["variant"]["name"] for row in data] == list(VARIANTS)
+    assert {row["family"] for row in data} == set(FAMILIES)
 
 
 def test_lines_fit_their_width_and_end_in_no_space() -> None:
@@ -32,10 +36,9 @@ def test_lines_fit_their_width_and_end_in_no_space() -> None:
 def test_a_line_holds_our_figures_and_the_papers() -> None:
     cells = {line[0]: line[1:] for line in table(listing.catalogue_document()).cells}
     assert cells["resnet152"] == (
-        "bottleneck", "3-8-36-3", "B", "224x224", "60.19", "", "11.51", "11.30", "21.43",
+        "bottleneck", "3-8-36-3", "224x224", "60.19", "", "11.51", "11.30", "21.43",
     )  # fmt: skip
     assert "…" not in as_text(listing.catalogue_document())
-    assert "none" in cells["plain20"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -62,6 +65,20 @@ def test_shapes_do_not_depend_on_the_shortcut() -> None:
     for option in ("A", "B", "C"):
         row = customise(variant("resnet50"), shortcut=option)
         assert [stage.shape for stage in listing.entry(row).stages][1] == (256, 56, 56)
+
+
+OPTIONS = ("groups", "pool", "down", "attention", "blur", "norm", "order", "final_norm", "channels")
+"""The fields that the networks of He et al. 2015 leave at their defaults."""
+
+
+def test_each_option_of_a_network_is_named() -> None:
+    plain = variant("resnet18")
+    for row in VARIANTS.values():
+        changed = sum(getattr(row, name) != getattr(plain, name) for name in OPTIONS)
+        wide = row.groups == 1 and row.base_width != plain.base_width
+        assert len(listing._options(row)) == changed + wide + (row.stem == "deep"), row.name
+    text = as_text(listing.variant_document(variant("resnext50_32x4d")))
+    assert "32" in text.splitlines()[1]
 
 
 def test_one_variant_in_full() -> None:

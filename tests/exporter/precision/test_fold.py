@@ -5,14 +5,22 @@ import pytest
 import torch
 from torch import nn
 
+from exporter.models.layers import foldable_norms
 from exporter.models.resnet import ResNet, build, initialise, settle_statistics
 from exporter.models.variants import VARIANTS, Variant, customise
 from exporter.precision.fold import FoldedResNet, fold_batch_norms
 from runtimes.errors import CheckFailedError
-from tests.exporter.small import BASIC, BOTTLENECK
+from tests.exporter.small import BASIC, BOTTLENECK, LATER
 from tests.refusals import refuses
 
-ROWS = [BASIC, BOTTLENECK, VARIANTS["plain20"], customise(VARIANTS["resnet18"], size=(32, 32))]
+ROWS = [BASIC, BOTTLENECK, VARIANTS["plain20"], customise(VARIANTS["resnet18"], size=(32, 32)), *LATER.values()]
+
+STAY = {
+    "small-preactivation": {"layer1.0.bn1", "layer1.1.bn1", "layer2.0.bn1", "norm"},
+    "small-wide": {"layer2.0.bn1", "norm"},
+    "small-bare": {"layer1.0.bn1", "layer2.0.bn1"},
+}
+"""The batch norms that read a sum of two values, or a value that has another reader."""
 
 
 def build_filled(row: Variant) -> ResNet:
@@ -40,8 +48,11 @@ def difference(model: nn.Module, other: nn.Module, row: Variant) -> float:
 def test_a_folded_network_gives_the_same_logits(row: Variant) -> None:
     model = build_filled(row)
     result = fold_batch_norms(model)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in result.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    left = {name for name, module in result.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert bool(norms) == (row.norm == "batch")
+    assert left == STAY.get(row.name, set())
+    assert norms - left == foldable_norms(row).keys()
     assert difference(result, model, row) < 2e-6
 
 
@@ -61,7 +72,7 @@ def test_a_typed_network_is_narrow_inside_and_float32_outside(
 def test_a_batch_norm_behind_nothing_it_could_go_into_is_found() -> None:
     model = build_filled(BASIC)
     model.set_submodule("conv1", nn.Sequential(model.conv1, nn.ReLU()))
-    with refuses(CheckFailedError, "batch-norm-misplaced", "bn1", "conv1.1"):
+    with refuses(CheckFailedError, "batch-norm-misplaced", "bn1", "conv1 (Sequential)"):
         fold_batch_norms(model)
 
 

@@ -73,8 +73,27 @@ def test_a_file_of_one_variant_is_recognised_and_announced(tmp_path: Path, bottl
     assert (found.variant.name, found.variant.classes, found.variant.stride) == ("resnet50", 7, "v1.5")
     assert (found.weights.record.origin, found.weights.record.source) == ("file", "best.pth")
     assert reason_codes(notices) == ["variant-recognised"]
-    for value in ("best.pth", "resnet50", "7", "v1.5"):
+    for value in ("best.pth", "resnet50", "7", "v1.5", "resnetaa50", "resnetblur50"):
         assert value in str(notices[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "stride_given", "words"),
+    [
+        ("resnet50", False, ["v1.5", "resnetaa50 and resnetblur50"]),
+        ("resnet50", True, ["resnetaa50 and resnetblur50"]),
+        ("resnet18", False, []),
+        ("cifar-resnet18", False, ["pooling"]),
+        ("cifar-resnet50", False, ["v1.5", "pooling"]),
+        ("wrn-28-10", False, []),
+        ("resnetv2_50", False, ["v1.5"]),
+    ],
+)
+def test_what_the_tensors_do_not_show_is_told(name: str, stride_given: bool, words: list[str]) -> None:
+    state = {key: torch.empty(shape, device="meta") for key, shape in matching.shapes(variant(name)).items()}
+    told = matching.assumptions(variant(name), matching.recognise(state), stride_given)
+    assert len(told) == len(words)
+    assert all(word in text for word, text in zip(words, told, strict=True))
 
 
 def test_a_file_of_a_named_variant_is_not_announced(tmp_path: Path, resnet20: ResNet) -> None:

@@ -62,7 +62,7 @@ def test_states_are_kept_at_the_beginning_and_on_the_way(runs: dict[str, Path]) 
     assert list(kept) == [0, 4, 6]  # the first end of a stride behind 3 and 6; an epoch of two updates ends one
     fresh = build(fit_variant("plain20", 10, 32))
     initialise(fresh, 0)
-    assert torch.equal(kept[0]["conv1.weight"], fresh.conv1.weight)
+    assert torch.equal(kept[0]["conv1.weight"], fresh.get_parameter("conv1.weight"))
     end = load_file(runs["plain20"] / WEIGHTS)
     assert all(torch.equal(end[name], tensor) for name, tensor in kept[6].items())
 
