@@ -80,9 +80,10 @@ def test_a_checkpoint_with_labels_and_preprocessing() -> None:
 
 def test_a_recognised_checkpoint_is_announced(notices: list[logging.LogRecord]) -> None:
     model = build(variant("resnet18"))
-    torch.save(model.state_dict(), "best.pth")
-    artifact = rexport.export("best.pth", "best.pt2", input_size=32)
+    torch.save({"ema": {f"net.{name}": tensor for name, tensor in model.state_dict().items()}}, "best.pth")
+    artifact = rexport.export("best.pth", "best.pt2", input_size=32, key="ema", strip_prefix="net.")
     assert artifact.manifest is not None
+    assert (artifact.manifest.weights.key, artifact.manifest.weights.prefix) == ("ema", "net.")
     assert artifact.manifest.name == "resnet18"
     assert artifact.manifest.inputs[0].shape == ("batch", 3, 32, 32)
     recognised, assumed = notices
@@ -173,6 +174,9 @@ LINEAR = nn.Linear(2, 2)
     [
         ("resnet21", {}, rexport.UsageError, "variant-unknown", ["resnet21", "resnet20"]),
         ("resnet20", {"variant": "resnet20"}, rexport.UsageError, "argument-given-twice", ["variant"]),
+        ("resnet20", {"key": "ema"}, rexport.UsageError, "selection-needs-checkpoint", ["key", "strip_prefix"]),
+        (CHECKPOINT, {"variant": "resnet20", "key": "ema"}, rexport.UsageError, "weights-entry-absent", ["'ema'"]),
+        (CHECKPOINT, {"strip_prefix": "net"}, rexport.UsageError, "prefix-absent", ["net.", "conv1."]),
         (CHECKPOINT, {"weights": "random"}, rexport.UsageError, "argument-given-twice", ["weights"]),
         (3, {}, rexport.UsageError, "model-kind-unknown", ["int", "torch.nn.Module"]),
         (None, {}, rexport.UsageError, "model-kind-unknown", ["NoneType"]),
@@ -218,6 +222,10 @@ def test_a_preprocessing_of_another_size_is_refused() -> None:
         ("--calibration DIR names a folder of them", "calibration=DIR names a folder of them"),
         ("leave --opset out", "leave opset out"),
         ("--precision int8", 'precision="int8"'),
+        ("--key model.ema or --key net", 'key="model.ema" or key="net"'),
+        ("(--strip-prefix ema.)", '(strip_prefix="ema.")'),
+        ("resnet20 --weights 'my best.pth' or plain20 --weights b.pth", 'variant="resnet20" or variant="plain20"'),
+        ("use resnet20, or --weights imagenet", 'use resnet20, or weights="imagenet"'),
         ("rexport tensorrt x.onnx builds from it, --force replaces it", None),
         ("pip install --upgrade rexport", "pip install --upgrade rexport"),
         ("a v1--v2 pre-release, e-o", "a v1--v2 pre-release, e-o"),

@@ -106,6 +106,20 @@ def test_a_name_of_no_variant_is_refused(tmp_path: Path, resnet20: ResNet) -> No
         from_checkpoint(saved(tmp_path, resnet20), VariantOptions("resnet21"), ignore)
 
 
+@pytest.mark.parametrize("extra", ["neck.weight", "stage.0.weight"])
+def test_tensors_besides_the_network_are_listed(tmp_path: Path, resnet20: ResNet, extra: str) -> None:
+    torch.save({**resnet20.state_dict(), extra: torch.ones(3)}, tmp_path / "best.pth")
+    with refuses(ModelMismatchError, "tensors-unexpected", "best.pth", "resnet20", "1 other tensors", extra):
+        from_checkpoint(tmp_path / "best.pth", ANY, ignore)
+
+
+def test_a_module_without_a_classifier_is_refused(resnet20: ResNet) -> None:
+    headless = filled(resnet20.variant)
+    headless.fc = nn.Identity()  # type: ignore[assignment]
+    with refuses(ModelMismatchError, "classifier-missing", "features"):
+        from_module(headless, VariantOptions("resnet20"), 0, ignore)
+
+
 def test_a_file_that_holds_a_module_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 3), tmp_path / "whole.pth")
     with pytest.raises(UnsafeArtifactError):
