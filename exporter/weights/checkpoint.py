@@ -215,7 +215,7 @@ def _load_safetensors(content: bytes) -> object:
             hint="pip install 'rexport[export]'",
         ) from error
     try:
-        return load(content)
+        return dict(sorted(load(content).items()))  # the library's order differs from run to run
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"the file is damaged: {quote(error)}", code="safetensors-damaged") from error
 

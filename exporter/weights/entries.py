@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from exporter.weights import pickle_scan, safetensors_header
 from runtimes.errors import ArtifactError, ModelMismatchError, UsageError, quote
@@ -91,6 +91,7 @@ def choose(content: object, key: str | None) -> StoredState:
             f"the state dict{location} has {len(chosen):,} entries; at most {MAX_TENSORS:,} are supported",
             code="too-many-entries",
         )
+    tensors: dict[str, Tensor] = {}
     for name, value in chosen.items():
         if isinstance(name, str) and len(name) > MAX_NAME:
             raise ArtifactError(
@@ -103,7 +104,8 @@ def choose(content: object, key: str | None) -> StoredState:
                 code="entry-not-tensor",
                 hint=pickle_scan.RESAVE,
             )
-    return StoredState({name: value.detach() for name, value in chosen.items()}, entry, averages)
+        tensors[name] = value.detach()
+    return StoredState(tensors, entry, averages)
 
 
 def _choose_entry(content: Mapping[object, object]) -> tuple[str | None, tuple[str, ...]]:
@@ -172,7 +174,7 @@ def _key_options(names: Sequence[str]) -> str:
     return " or ".join(f"--key {quote(name)}" for name in names[:MAX_HINTS])
 
 
-def _is_tensor(value: object) -> bool:
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
     import torch
 
     return type(value) in (torch.Tensor, torch.nn.Parameter)

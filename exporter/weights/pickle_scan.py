@@ -47,7 +47,7 @@ _MEANINGS = (
     (r"numpy\..+", "NumPy data"),
     (r"argparse\.Namespace|omegaconf\..+", "settings of the training"),
 )
-"""What a file holds that refers to a name of this pattern."""
+"""Patterns of names that a pickle may not refer to, each with a description of what such a file holds."""
 
 RESAVE = (
     "save only the weights, where the file was made: "

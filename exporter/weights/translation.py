@@ -276,7 +276,10 @@ def _find_head(state: Mapping[str, Tensor], layout: Layout, prefix: str, *, expl
     head, root = next(iter(heads.items()))
     own = (f"{head}.weight", f"{head}.bias")
     others = [name for name in state if name.startswith(f"{root}.") and name not in own]
-    layers = dict.fromkeys((*heads, *(name.rpartition(".")[0] for name in others)))
+    modules_of_head = {*heads, *(name.rpartition(".")[0] for name in others)}
+    layers = [
+        module for module in dict.fromkeys(name.rpartition(".")[0] for name in state) if module in modules_of_head
+    ]
     if len(layers) > 1:
         raise ModelMismatchError(
             f"the classifier has {len(layers)} layers with weights ({list_names(layers)}), not one linear layer",
