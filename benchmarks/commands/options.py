@@ -40,7 +40,6 @@ from exporter.commands.options import (
     SELECTED,
     announce_idle,
     calibration_options,
-    refuse_second_weights,
     require_device,
     selection_options,
 )
@@ -325,11 +324,6 @@ def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkR
     """
     context = click.get_current_context()
     require_device(options.get("device"))
-    from exporter.weights.checkpoint import is_weights_file
-
-    for name in subjects:
-        if is_weights_file(name):
-            refuse_second_weights(name)
     from benchmarks.records.request import BenchmarkRequest
 
     quick = {}

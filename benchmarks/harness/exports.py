@@ -26,7 +26,7 @@ from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
 from runtimes.backends import registry
-from runtimes.errors import ArtifactError, Reason, RexportError, UsageError
+from runtimes.errors import ArtifactError, Reason, RexportError, UsageError, quote
 
 if TYPE_CHECKING:
     from exporter import network
@@ -56,6 +56,7 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
     """The request for the export of a variant, or of a checkpoint, which is read here.
 
     Raises:
+        UsageError: weights are given, and only checkpoints are measured.
         RexportError: as ``exporter.weights.recognition.from_checkpoint``.
     """
     from exporter.network import ExportRequest
@@ -69,6 +70,12 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
     file_name: str | None = None
     row = VARIANTS.get(name)
     if row is None:
+        if request.weights is not None and not any(subject.lower() in VARIANTS for subject in request.subjects):
+            raise UsageError(
+                f"--weights is given, and {quote(name)} has its own weights",
+                code="weights-given-twice",
+                hint="omit one",
+            )
         place.step("reading the checkpoint")
         recognised = from_checkpoint(name, VariantOptions(), place.listener.notice, selection)
         row, weights, file_name = recognised.variant, recognised.weights, stem(name)

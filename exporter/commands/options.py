@@ -250,7 +250,12 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
     given = {name: options[name] for name in same} | {"raw": options["input"] == "raw"}
     fields, selection = VariantOptions(**_variant_fields(options)), selection_of(options)
     if is_path(network):
-        refuse_second_weights(network)
+        if given_options(click.get_current_context(), ("weights",)):
+            raise UsageError(
+                f"--weights is given, and {quote(network)} has its own weights",
+                code="weights-given-twice",
+                hint="omit one",
+            )
         listener.step("reading the checkpoint")
         recognised = from_checkpoint(network, fields, listener.notice, selection)
         return ExportRequest(recognised.variant, weights=recognised.weights, name=stem(network), **given)
@@ -262,14 +267,6 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
 
 SELECTED = ("key", "strip_prefix")
 """What ``selection_options`` call their values."""
-
-
-def refuse_second_weights(network: str) -> None:
-    """Raises UsageError where weights are named besides a checkpoint, which has its own."""
-    if given_options(click.get_current_context(), ("weights",)):
-        raise UsageError(
-            f"--weights is given, and {quote(network)} has its own weights", code="weights-given-twice", hint="omit one"
-        )
 
 
 def precision_option(command: Command) -> Command:

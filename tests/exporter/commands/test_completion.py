@@ -116,6 +116,7 @@ def test_bash_runs_the_line(with_command: dict[str, str]) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
+        "option -o default",
         "rexport onnx resnet5: resnet50 resnet56",
         "rexport verify m.onnx --backend onnxruntime-: onnxruntime-tensorrt",
         "option -o default",
