@@ -14,6 +14,7 @@ from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, st
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.options import (
+    SELECTED,
     TYPING,
     announce_idle,
     announce_unused,
@@ -31,6 +32,8 @@ from exporter.commands.options import (
     preprocessing_options,
     request_of,
     require_device,
+    selection_of,
+    selection_options,
     typing_options,
     variant_argument,
     variant_options,
@@ -59,14 +62,16 @@ def cli() -> None:
     heading=EXPORT,
     examples=(
         "rexport onnx resnet20 --weights bundled --precision int8 -o models/",
-        "rexport onnx resnet50 --weights best.pth --num-classes 12 --labels names.txt",
+        "rexport onnx best.pth --labels names.txt --size 64",
     ),
 )
 @export_options
 @typing_options
 @opset_option
-def onnx(variant: str, opset: int | None, **options: Any) -> None:
-    """Export VARIANT to an ONNX file and print its path.
+def onnx(network: str, opset: int | None, **options: Any) -> None:
+    """Export a network to an ONNX file and print its path.
+
+    Of a CHECKPOINT, the layout of its names and the network are recognised; what is assumed is printed.
 
     The file is checked against PyTorch before it is written. A precision below fp32 must also pass a gate on real
     images, if there are any: error of the logits, agreement with fp32, and change in top-1 accuracy. With
@@ -76,7 +81,7 @@ def onnx(variant: str, opset: int | None, **options: Any) -> None:
         from exporter.precision.spec import PrecisionSpec
         from exporter.targets import onnx_file
 
-        request = request_of(variant, options)
+        request = request_of(network, options, listener)
         announce_unused(click.get_current_context(), options["precision"], listener.notice)
         precision_spec = PrecisionSpec(**{name: options[name] for name in TYPING})
         artifact = onnx_file.export(request, listener, opset, precision_spec)
@@ -93,8 +98,8 @@ def onnx(variant: str, opset: int | None, **options: Any) -> None:
 @export_options
 @precision_option
 @gate_option
-def torch(variant: str, precision: str, gate_images: int, **options: Any) -> None:
-    """Export VARIANT to a PyTorch program and print its path.
+def torch(network: str, precision: str, gate_images: int, **options: Any) -> None:
+    """Export a network to a PyTorch program and print its path.
 
     The program is a .pt2 file, which torch.export.load reads. The file is checked against PyTorch before it is written.
     In fp32 and tf32 the batch-norms stay as they are; int8 is for ONNX files.
@@ -103,7 +108,7 @@ def torch(variant: str, precision: str, gate_images: int, **options: Any) -> Non
         from exporter.precision.spec import PrecisionSpec
         from exporter.targets import torch_program
 
-        request = request_of(variant, options)
+        request = request_of(network, options, listener)
         announce_unused(click.get_current_context(), precision, listener.notice)
         artifact = torch_program.export(request, listener, PrecisionSpec(precision, gate_images=gate_images))
     click.echo(artifact.path)
@@ -118,9 +123,9 @@ def torch(variant: str, precision: str, gate_images: int, **options: Any) -> Non
 )
 @click.argument(
     "source",
-    metavar="ARTIFACT.onnx|VARIANT",
+    metavar="ARTIFACT.onnx|VARIANT|CHECKPOINT",
     type=VARIANT_OR_FILE,
-    help="ONNX file that rexport wrote, or the network that is exported to one first.",
+    help="ONNX file that rexport wrote, or the network or checkpoint that is exported to one first.",
 )
 @engine_options
 @network_options
@@ -132,7 +137,7 @@ def torch(variant: str, precision: str, gate_images: int, **options: Any) -> Non
 def tensorrt(source: str, opset: int | None, **options: Any) -> None:
     """Build a TensorRT engine and print its path.
 
-    VARIANT is first exported to an ONNX file beside the engine. The options under Model, Precision, Data and
+    A network is first exported to an ONNX file beside the engine. The options under Model, Precision, Data and
     Preprocessing are for this export; an ONNX file has its network and precision already.
 
     With a GPU, the engine is checked against PyTorch before it is written. TensorRT-RTX also builds without a GPU: such
@@ -143,13 +148,12 @@ def tensorrt(source: str, opset: int | None, **options: Any) -> None:
 
         context = click.get_current_context()
         order = engineoptions.order(options)
-        if engineoptions.is_file(source):
-            engineoptions.refuse_weights(Path(source), context.command_path)
+        if engineoptions.is_artifact(source):
             engineoptions.refuse_network_options(context)
             artifact = tensorrt_engine.build_artifact(Path(source), order, listener)
         else:
             engineoptions.check_batch(options)
-            request = request_of(source, {**options, "out": options["out"] or "./"})
+            request = request_of(source, {**options, "out": options["out"] or "./"}, listener)
             announce_unused(context, options["precision"], listener.notice)
             artifact = tensorrt_engine.export(request, order, listener, opset, engineoptions.precision_spec(options))
     click.echo(artifact.path)
@@ -234,16 +238,28 @@ def verify(artifact: Path, backend: str | None, device: str | None, threads: int
     click.echo(manifest_view.parity_as_json(record) if as_json else manifest_view.parity_as_text(artifact, record))
 
 
-@cli.command(heading=USE, examples=("rexport inspect resnet20.onnx", "rexport inspect resnet20.onnx --json"))
-@artifact_argument
+@cli.command(heading=USE, examples=("rexport inspect resnet20.onnx", "rexport inspect best.pth --key ema --json"))
+@click.argument(
+    "file",
+    metavar="ARTIFACT|CHECKPOINT",
+    type=click.Path(path_type=Path),
+    help="Model file that rexport wrote, or a file with weights.",
+)
+@selection_options
 @json_option
 @debug_option
-def inspect(artifact: Path, as_json: bool) -> None:
-    """Show the network, the origin and the checks of ARTIFACT."""
-    from exporter.inspect import manifest_view
+def inspect(file: Path, as_json: bool, **options: Any) -> None:
+    """Show the network, the origin and the checks of ARTIFACT; or the layout and the network of CHECKPOINT."""
+    from exporter.inspect import checkpoint_view, manifest_view
+    from exporter.weights.checkpoint import is_weights_file
 
-    with terminal.reserve_stdout():
-        text = manifest_view.as_json(artifact) if as_json else manifest_view.as_text(artifact)
+    with terminal.reserve_stdout(), terminal.listening() as listener:
+        if is_weights_file(file):
+            found = checkpoint_view.inspect(file, selection_of(options))
+            text = checkpoint_view.as_json(found) if as_json else checkpoint_view.as_text(found)
+        else:
+            announce_idle(click.get_current_context(), "on a model file", SELECTED, listener.notice)
+            text = manifest_view.as_json(file) if as_json else manifest_view.as_text(file)
     click.echo(text)
 
 

@@ -16,9 +16,10 @@ from exporter.models.variants import VARIANTS, Variant
 from exporter.preprocessing.description import assumption, transform_notice
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
 from exporter.weights.download import Progress, ignore_progress
+from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.matching import Notify
 from exporter.weights.recognition import VariantOptions, from_checkpoint
-from exporter.weights.sources import ORIGINS, LoadedWeights, resolve
+from exporter.weights.sources import ORIGINS, LoadedWeights, from_file, resolve
 from runtimes import files
 from runtimes.artifacts.artifact import Vectors
 from runtimes.artifacts.manifest import Weights
@@ -103,8 +104,10 @@ class ExportRequest:
         force: Whether an existing file is replaced.
         raw: Whether the artifact takes raw pixels and contains the normalisation.
         expected: The expected accuracy on ``data``, or ``None`` without a check.
-        chosen: The fields of the variant that the user chose: ``classes``, ``in_channels`` or ``shortcut``. A weights
-            file determines the others.
+        chosen: The fields of the variant that the user chose: ``classes``, ``in_channels``, ``size``, ``stride``
+            or ``shortcut``. A weights file determines the others.
+        selection: The part of a weights file that is read.
+        name: The name of the artifact's file in a folder, without its suffix. ``None`` means the name of the variant.
     """
 
     variant: Variant
@@ -119,6 +122,8 @@ class ExportRequest:
     raw: bool = False
     expected: ExpectedAccuracy | None = None
     chosen: frozenset[str] = frozenset()
+    selection: Selection = ANY_ENTRY
+    name: str | None = None
 
     def target(self, suffix: str) -> Path:
         """Return the file to write, with ``suffix`` if ``out`` is a folder.
@@ -126,7 +131,7 @@ class ExportRequest:
         Raises:
             RexportError: As for ``target_file``.
         """
-        return target_file(self.out, f"{self.variant.name}{suffix}", self.force)
+        return target_file(self.out, f"{self.name or self.variant.name}{suffix}", self.force)
 
 
 def target_file(out: str, name: str, force: bool) -> Path:
@@ -247,19 +252,19 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
 def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportRequest, LoadedWeights]:
     """Return the weights, and the request with their variant.
 
-    A file determines classes, channels and shortcut option, unless the user chose them.
+    A file determines classes, channels, stride and shortcut option, unless the user chose them.
     """
     if isinstance(request.weights, LoadedWeights):
         return request, request.weights
-    known = request.variant.name in VARIANTS
-    if request.weights in ORIGINS or not known or not Path(request.weights).is_file():
-        return request, resolve(request.weights, request.variant, request.seed, listener.notice, listener.progress)
-    variant = request.variant
-    chosen = {name: getattr(variant, name) for name in request.chosen}
-    options = VariantOptions(
-        variant.name, size=variant.size, stride=variant.stride if variant.block == "bottleneck" else None, **chosen
-    )
-    recognised = from_checkpoint(request.weights, options, listener.notice)
+    variant, weights = request.variant, request.weights
+    if weights in ORIGINS or not Path(weights).is_file():
+        return request, resolve(weights, variant, request.seed, listener.notice, listener.progress)
+    if variant.name not in VARIANTS:
+        return request, from_file(weights, variant, listener.notice, request.selection)
+    row = VARIANTS[variant.name]
+    changed = {name for name in ("stride", "size") if getattr(variant, name) != getattr(row, name)}
+    options = VariantOptions(variant.name, **{name: getattr(variant, name) for name in request.chosen | changed})
+    recognised = from_checkpoint(weights, options, listener.notice, request.selection)
     return replace(request, variant=recognised.variant), recognised.weights
 
 

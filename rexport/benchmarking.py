@@ -51,6 +51,8 @@ def benchmark(
     data: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    key: str | None = None,
+    strip_prefix: str | None = None,
     raw_input: bool | None = None,
     calibration: str | os.PathLike[str] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
@@ -76,8 +78,8 @@ def benchmark(
     ``sys.last_value.report`` is the report.
 
     Args:
-        models: Paths of artifacts, artifacts as ``export`` gives them, or names of variants, which are exported on the
-            way; one or several. By default the bundled trained ResNet-20.
+        models: Paths of artifacts, artifacts as ``export`` gives them, or names of variants and paths of checkpoints,
+            which are exported on the way; one or several. By default the bundled trained ResNet-20.
         backends: Names or aliases, as in ``available_backends()``; no others are measured. By default all that open
             the model, but for those that compile it for minutes, as Inductor.
         baseline: The backend that the others are compared with; it is measured in any case. By default PyTorch where it
@@ -91,6 +93,8 @@ def benchmark(
             accuracy.
         limit: The most images on which accuracy is measured.
         weights: Weights of variants, as for ``export``.
+        key: The entry of a checkpoint, as for ``export``.
+        strip_prefix: The prefix of the names in a checkpoint, as for ``export``.
         raw_input: Lets variants take uint8 pixels.
         calibration: Training images for int8, as for ``export``.
         calibration_images: Maximum number of calibration images.
@@ -134,6 +138,8 @@ def benchmark(
             data=None if data is None else os.fspath(data),
             limit=limit,
             weights=None if weights is None else os.fspath(weights),
+            key=key,
+            strip_prefix=strip_prefix,
             raw=raw_input,
             calibration=None if calibration is None else os.fspath(calibration),
             calibration_images=calibration_images,

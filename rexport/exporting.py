@@ -16,8 +16,10 @@ from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, TOLERANCE_PP, Target
 from exporter.precision.table import precision as find_precision
 from exporter.preprocessing.options import PreprocessingOptions
+from exporter.weights.checkpoint import stem
+from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.recognition import VariantOptions, from_checkpoint, from_module
-from exporter.weights.sources import LoadedWeights
+from exporter.weights.sources import ORIGINS, LoadedWeights
 from rexport.progress import Progress, listen_to_export
 from rexport.wording import python_wording
 from runtimes.artifacts.artifact import Artifact
@@ -52,6 +54,8 @@ def export(
     *,
     variant: str | None = None,
     weights: str | os.PathLike[str] | None = None,
+    key: str | None = None,
+    strip_prefix: str | None = None,
     precision: str = "fp32",
     calibration: str | os.PathLike[str] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
@@ -97,13 +101,18 @@ def export(
             ``exporter.models.resnet``, or any other with the tensors and the outputs of a variant, which is checked on
             seeded noise; the module stays as it is, and its weights count as trained.
         path: The file to write. Its suffix is the format: ``.onnx``, ``.pt2`` for a PyTorch program, ``.engine`` for
-            TensorRT, which leaves the ONNX file beside it. No suffix, or a folder that exists: ``VARIANT.onnx`` in the
-            folder. By default the current folder.
+            TensorRT, which leaves the ONNX file beside it. No suffix, or a folder that exists: an ONNX file in the
+            folder with the name of the variant or of the checkpoint. By default the current folder.
         variant: For a checkpoint or a module, the variant's name. By default the one whose tensors these are, which a
             warning on the logger names for a checkpoint; what is taken from the tensors are its classes, channels and
-            shortcut option, never its stride or input size. For a module, its outputs tell the stride.
+            shortcut option, never its stride or input size, which the warning names as assumed. For a module, its
+            outputs tell the stride.
         weights: For a variant's name: ``random`` (untrained, the default), ``bundled`` (ResNet-20 on Fashion-MNIST),
             ``imagenet`` (torchvision's), or the path of a checkpoint.
+        key: The entry of the checkpoint that holds the weights, with dots for entries inside others, as ``ema``. By
+            default ``state_dict``, ``model``, ``net`` or another usual name.
+        strip_prefix: The beginning of the names of the network's tensors; tensors with other names are left out. By
+            default the one that all layers of the network have.
         precision: ``fp32``, ``tf32``, ``fp16``, ``bf16`` or ``int8``. Input and output stay float32.
         calibration: Training images for int8: a name or folder, as ``data``. By default the bundled ones where they
             fit, and noise for untrained weights.
@@ -152,7 +161,7 @@ def export(
     Raises:
         UsageError: An unknown variant, precision or suffix; the file exists; arguments that contradict each other.
         ModelMismatchError: The weights, the module, the labels or the data are of another network; a checkpoint fits
-            several variants.
+            several variants, holds several networks, or has no classifier of one linear layer.
         ArtifactError: The checkpoint is damaged, or is none.
         UnsafeArtifactError: The checkpoint holds code.
         CheckFailedError: The file's logits are not PyTorch's, the precision failed its gate, or the top-1 accuracy is
@@ -195,11 +204,14 @@ def export(
         ).with_file(None if transform is None else Path(transform), size)
         size = size or chosen.input_size()
         options = VariantOptions(variant, num_classes, in_channels, size, stride, shortcut)
-        given = None if weights is None else os.fspath(weights)
-        row, source = _find_network(model, options, given, seed, listener)
+        named = _Named(model, None if weights is None else os.fspath(weights), Selection(key, strip_prefix))
+        row, source = _find_network(named, options, seed, listener)
         request = ExportRequest(
             row,
             weights=source,
+            chosen=options.chosen,
+            selection=named.selection,
+            name=stem(model) if isinstance(model, str | os.PathLike) and named.is_checkpoint else None,
             out=place.out,
             seed=seed,
             batch=_at_least_one("batch", batch),
@@ -247,26 +259,39 @@ def _at_least_one(name: str, value: int | None) -> int | None:
     return value
 
 
+@dataclass(frozen=True)
+class _Named:
+    """What the caller named: a model, weights of a variant, and the part of a checkpoint."""
+
+    model: str | os.PathLike[str] | nn.Module
+    weights: str | None
+    selection: Selection
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether the model is the path of a checkpoint."""
+        return isinstance(self.model, os.PathLike) or (isinstance(self.model, str) and _is_path(self.model))
+
+
 def _find_network(
-    model: str | os.PathLike[str] | nn.Module,
-    options: VariantOptions,
-    weights: str | None,
-    seed: int,
-    listener: ExportListener,
+    named: _Named, options: VariantOptions, seed: int, listener: ExportListener
 ) -> tuple[Variant, str | LoadedWeights]:
-    """What ``model`` means: a variant, and its weights or where they come from.
+    """What the model means: a variant, and its weights or where they come from.
 
     Raises:
         UsageError: it is neither a variant's name nor a path nor a module, or what it says is said once more.
         RexportError: as ``from_checkpoint`` and ``from_module``.
     """
+    model, weights = named.model, named.weights
+    if named.selection != ANY_ENTRY and not named.is_checkpoint and weights in (None, *ORIGINS):
+        raise UsageError("key and strip_prefix are for checkpoints", code="selection-needs-checkpoint")
     if isinstance(model, str) and not _is_path(model):
         _refuse_second("variant", options.name, f"the model {quote(model)!r} names a variant already")
         return options.apply(find_variant(model)), weights or "random"
     _refuse_second("weights", weights, "the model has its own weights")
     if isinstance(model, str | os.PathLike):
         listener.step("reading the checkpoint")
-        found = from_checkpoint(model, options, listener.notice)
+        found = from_checkpoint(model, options, listener.notice, named.selection)
         return found.variant, found.weights
     torch = sys.modules.get("torch")  # whoever has a module has imported it
     if torch is None or not isinstance(model, torch.nn.Module):

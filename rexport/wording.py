@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from exporter.models.variants import VARIANTS
 from runtimes.errors import RexportError
 
 _PARAMETERS = {
@@ -20,9 +21,15 @@ _PARAMETERS = {
 }
 """What the functions call an option, where it is not the option's own name with underscores."""
 
-_VALUES = r"[A-Z]+\b|\d+x\d+|\d[\d.]*(?:,\d[\d.]*)+|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random"
+_TEXTS = r"(?<=--key )[^\s,)]+|(?<=--strip-prefix )[^\s,)]+"
+_VALUES = (
+    rf"{_TEXTS}|[A-Z]+\b|\d+x\d+|\d[\d.]*(?:,\d[\d.]*)+|\d[\w.]*|int8|fp16|bf16|tf32|tensorrt|imagenet|bundled|random"
+)
 _OPTION = re.compile(rf"--input raw|(?<![\w-])(--[a-z][a-z0-9-]*|-o)(?: ({_VALUES}))?")
 _TUPLE = re.compile(r"\d+x\d+|[\d.]+(,[\d.]+)+")
+_NAMED = re.compile(rf"\b({'|'.join((*VARIANTS, 'VARIANT'))}) --weights (?:'[^']*'|[^\s,)]+)")
+"""A variant for a checkpoint, which the functions call by a parameter."""
+
 _COMMAND = re.compile(r"\b(?:rexport|rbench|pip) ")
 _CLAUSE = re.compile(r"(, |; )")
 
@@ -39,7 +46,8 @@ def python_wording() -> Iterator[None]:
 
 def in_python(text: str) -> str:
     """The text with parameters in place of options. A clause that holds a command line stays as it is."""
-    return "".join(part if _COMMAND.search(part) else _OPTION.sub(_name, part) for part in _CLAUSE.split(text))
+    parts = (_NAMED.sub(r'variant="\1"', part) for part in _CLAUSE.split(text))
+    return "".join(part if _COMMAND.search(part) else _OPTION.sub(_name, part) for part in parts)
 
 
 def _name(match: re.Match[str]) -> str:

@@ -102,9 +102,9 @@ def _measuring(
 def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, explain: bool, **common: Any) -> None:
     """Measure latency, throughput, memory and accuracy of models.
 
-    Each backend that opens a model is measured in processes of its own, side by side with the others. A VARIANT is
-    exported first, in each precision. Files with the same weights stand in one table. What cannot be made or cannot run
-    is a row with its reason.
+    Each backend that opens a model is measured in processes of its own, side by side with the others. A VARIANT or a
+    CHECKPOINT is exported first, in each precision. Files with the same weights stand in one table. What cannot be made
+    or cannot run is a row with its reason.
     """
     from benchmarks.analysis.figures import Figures
     from benchmarks.commands import outputs
@@ -134,11 +134,11 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
 @click.argument(
     "subject",
     required=False,
-    metavar="[ARTIFACT|VARIANT]",
+    metavar="[ARTIFACT|VARIANT|CHECKPOINT]",
     type=VARIANT_OR_FILE,
-    help="Model file, or a network that is exported first. Default: the bundled trained resnet20.",
+    help="Model file, or a network or weights file that is exported first. Default: the bundled trained resnet20.",
 )
-@options.weights_option
+@options.weights_options
 @backend_option(
     "backends",
     multiple=True,
@@ -245,9 +245,9 @@ def load(
 )
 @click.argument(
     "subject",
-    metavar="ARTIFACT|VARIANT",
+    metavar="ARTIFACT|VARIANT|CHECKPOINT",
     type=VARIANT_OR_FILE,
-    help="ONNX file that rexport wrote, or a network that is exported first.",
+    help="ONNX file that rexport wrote, or a network or weights file that is exported first.",
 )
 @options.model_options(precisions="all")
 @options.runtime_options

@@ -35,8 +35,14 @@ from exporter.commands.command import (
     NameChoice,
     stack_options,
 )
-from exporter.commands.engine_options import refuse_weights
-from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
+from exporter.commands.options import (
+    CALIBRATED,
+    SELECTED,
+    announce_idle,
+    calibration_options,
+    require_device,
+    selection_options,
+)
 from exporter.commands.values import BACKEND, DATASET, VARIANT_OR_FILE, WEIGHTS
 from exporter.precision.table import PRECISIONS, TARGETS
 from runtimes.errors import RexportError
@@ -79,13 +85,16 @@ threads_option = RUNTIME.option(
     show_default="all usable processors",
     help="Number of CPU threads of one call.",
 )
-weights_option = MODEL.option(
-    "--weights",
-    type=WEIGHTS,
-    metavar="NAME|FILE",
-    show_default="random",
-    help="Weights of a VARIANT: random (untrained), bundled (resnet20 trained on Fashion-MNIST), imagenet "
-    "(torchvision's), or a .pt, .pth, .th, .ckpt or .safetensors file.",
+weights_options = stack_options(
+    MODEL.option(
+        "--weights",
+        type=WEIGHTS,
+        metavar="NAME|FILE",
+        show_default="random",
+        help="Weights of a VARIANT: random (untrained), bundled (resnet20 trained on Fashion-MNIST), imagenet "
+        "(torchvision's), or a CHECKPOINT.",
+    ),
+    selection_options,
 )
 strict_option = MEASURING.option(
     "--strict",
@@ -116,10 +125,10 @@ show_errors_option = OTHER.option(
 models_argument = click.argument(
     "subjects",
     nargs=-1,
-    metavar="[ARTIFACT|VARIANT]...",
+    metavar="[ARTIFACT|VARIANT|CHECKPOINT]...",
     type=VARIANT_OR_FILE,
-    help="Model files, or networks that are exported first, for example resnet50. Default: the bundled trained "
-    "resnet20.",
+    help="Model files, or networks and weights files that are exported first, for example resnet50. Default: the "
+    "bundled trained resnet20.",
 )
 
 
@@ -138,7 +147,7 @@ def timeout_option(subject: str) -> Callable[[Function], Function]:
 def model_options(precisions: str) -> Callable[[Function], Function]:
     """Which network in which precisions; ``precisions`` says in words which these are where none is named."""
     return stack_options(
-        weights_option,
+        weights_options,
         MODEL.option(
             "--input",
             type=NameChoice(("float", "raw")),
@@ -286,12 +295,19 @@ def announce_unused(unused: Mapping[str, Collection[str]]) -> None:
 
 def unused_options(request: BenchmarkRequest) -> dict[str, tuple[str, ...]]:
     """The parameters that have no effect on the request, by the reason in words."""
+    from exporter.weights.checkpoint import is_weights_file
+    from exporter.weights.sources import ORIGINS
+
     unused: dict[str, tuple[str, ...]] = {}
     if not any(PRECISIONS[name].calibrated for name in request.precisions):
         named = " or ".join(name for name, row in PRECISIONS.items() if row.calibrated)
         unused[f"without --precision {named}"] = CALIBRATED
-    if request.subjects and all(Path(name).is_file() for name in request.subjects):
-        unused["on a model file"] = ("weights", "input")
+    paths = [name for name in request.subjects if Path(name).is_file()]
+    checkpoints = [name for name in paths if is_weights_file(name)]
+    if request.subjects and len(paths) == len(request.subjects) and not checkpoints:
+        unused["on a model file"] = ("weights", "input", *SELECTED)
+    elif not checkpoints and request.weights in (None, *ORIGINS):
+        unused["without a checkpoint"] = SELECTED
     if request.device == "cpu":
         unused["on a CPU"] = ("cuda_graphs",)
     if request.processes is not None:
@@ -303,13 +319,11 @@ def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkR
     """The request that the options of a command line come to; what was not given is left to its defaults.
 
     Raises:
-        UsageError: they contradict each other, or weights stand in place of a model.
+        UsageError: they contradict each other.
         BackendUnavailableError: a GPU is asked for, and there is none.
     """
     context = click.get_current_context()
     require_device(options.get("device"))
-    for name in subjects:
-        refuse_weights(Path(name), context.command_path)
     from benchmarks.records.request import BenchmarkRequest
 
     quick = {}

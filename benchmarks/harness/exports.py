@@ -22,15 +22,16 @@ from benchmarks.records.request import (
     select_backends,
 )
 from exporter.data.dataset import BUNDLED_NAME
-from exporter.models.variants import variant
+from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
 from runtimes.backends import registry
-from runtimes.errors import ArtifactError, Reason, RexportError, UsageError
+from runtimes.errors import ArtifactError, Reason, RexportError, UsageError, quote
 
 if TYPE_CHECKING:
     from exporter import network
-    from exporter.network import Network
+    from exporter.network import ExportRequest, Network
+    from exporter.weights.sources import LoadedWeights
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,58 @@ class ExportContext:
         return network.ExportListener(self.step, self.listener.notice)
 
 
-def make_from_variant(name: str, place: ExportContext) -> Subject:
-    """The variant, exported in the precisions that were asked for, and its PyTorch twin where that is measured."""
-    from exporter import network
+def export_request(name: str, place: ExportContext) -> ExportRequest:
+    """The request for the export of a variant, or of a checkpoint, which is read here.
+
+    Raises:
+        UsageError: weights are given, and only checkpoints are measured.
+        RexportError: as ``exporter.weights.recognition.from_checkpoint``.
+    """
+    from exporter.network import ExportRequest
+    from exporter.weights.checkpoint import stem
+    from exporter.weights.entries import Selection
+    from exporter.weights.recognition import VariantOptions, from_checkpoint
 
     request = place.request
-    wanted = network.ExportRequest(
-        variant(name),
+    selection = Selection(request.key, request.strip_prefix)
+    weights: str | LoadedWeights = request.weights or "random"
+    file_name: str | None = None
+    row = VARIANTS.get(name)
+    if row is None:
+        if request.weights is not None and not any(subject.lower() in VARIANTS for subject in request.subjects):
+            raise UsageError(
+                f"--weights is given, and {quote(name)} has its own weights",
+                code="weights-given-twice",
+                hint="omit one",
+            )
+        place.step("reading the checkpoint")
+        recognised = from_checkpoint(name, VariantOptions(), place.listener.notice, selection)
+        row, weights, file_name = recognised.variant, recognised.weights, stem(name)
+    return ExportRequest(
+        row,
         out=f"{place.folder}/",
-        weights=request.weights or "random",
+        weights=weights,
         seed=request.seed,
         data=request.data,
         raw=bool(request.raw),
+        selection=selection,
+        name=file_name,
     )
-    prepared = network.prepare(wanted, place.exporter())
+
+
+def make_from_network(name: str, place: ExportContext) -> Subject:
+    """The variant or checkpoint, exported in the precisions that were asked for, and its PyTorch twin where that is
+    measured."""
+    from exporter import network
+
+    request = place.request
+    prepared = network.prepare(export_request(name, place), place.exporter())
     known = prepared.dataset == BUNDLED_NAME and prepared.preprocessing is not None
     exports = _NetworkExports(prepared, None, None, place)
     return Subject(
         name=place.title,
         own=None,
-        network=name,
+        network=prepared.variant.name,
         weights=prepared.weights,
         typed=tuple(exports.make(precision, TYPED_FORMAT) for precision in request.precisions or (FP32,)),
         reference=exports.reference() if _is_reference_measured(request) else UNMEASURED,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness.exports import ExportContext, make_from_files, make_from_variant, subject_of
+from benchmarks.harness.exports import ExportContext, export_request, make_from_files, make_from_network, subject_of
 from benchmarks.records.request import (
     FP32,
     PROGRAM_FORMAT,
@@ -26,6 +26,7 @@ from benchmarks.records.request import (
 from benchmarks.records.result import Baseline
 from exporter.data.dataset import map_classes, open_dataset
 from exporter.models.variants import VARIANTS, variant
+from exporter.weights.checkpoint import is_weights_file
 from runtimes import Artifact, Backend
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.backends.registry import available_backends
@@ -35,7 +36,7 @@ from runtimes.selection import select_candidates
 
 
 def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> tuple[Subject, ...]:
-    """What was named: artifacts as they are, variants and other precisions exported into ``folder``.
+    """What was named: artifacts as they are; variants, checkpoints and other precisions exported into ``folder``.
 
     A network is prepared once and exported in each precision; one that cannot be made is a ``Refusal``. Several files
     of one network, with the same weights and inputs, are one subject.
@@ -46,7 +47,7 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
         RexportError: an artifact, the weights or the data cannot be read.
     """
     names = tuple(dict.fromkeys(map(variant_or_path, request.subjects)))
-    artifacts = {name: _read_artifact(name) for name in names if name not in VARIANTS}
+    artifacts = {name: _read_artifact(name) for name in names if name not in VARIANTS and not is_weights_file(name)}
     for artifact in artifacts.values():
         _check_file(artifact, request)
     networks: dict[object, list[str]] = {}
@@ -61,7 +62,7 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
         if named[0] in artifacts:
             subject = make_from_files([artifacts[each] for each in named], place)
         else:
-            subject = make_from_variant(named[0], place)
+            subject = make_from_network(named[0], place)
         made.append(replace(subject, baseline=_select_baseline(pairs(subject, request), request)))
     return tuple(made)
 
@@ -99,7 +100,7 @@ def _network_key(artifact: Artifact) -> object:
 def _title(named: Sequence[str], artifacts: Mapping[str, Artifact]) -> str:
     """The name of a variant or of a file, or of the network of several files."""
     if named[0] not in artifacts:
-        return named[0]
+        return named[0] if named[0] in VARIANTS else Path(named[0]).name
     first = artifacts[named[0]]
     return first.path.name if len(named) == 1 or first.manifest is None else first.manifest.name
 
@@ -121,8 +122,8 @@ def _select_baseline(found: Sequence[Pair], request: BenchmarkRequest) -> Baseli
 
 
 def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener) -> Subject:
-    """What a load is run on: a file as it is, or the variant exported into ``folder`` in fp32. It has no twin, as a
-    load is compared with nothing.
+    """What a load is run on: a file as it is, or the variant or checkpoint exported into ``folder`` in fp32. It has no
+    twin, as a load is compared with nothing.
 
     Raises:
         UsageError: several, or an unknown variant; a backend that does not open it.
@@ -133,18 +134,17 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
             f"a load is run on one artifact or variant, not on {len(request.subjects)}", code="load-needs-one-subject"
         )
     name = variant_or_path(request.subjects[0])
-    file = None if name in VARIANTS else _read_artifact(name)
-    title = name if file is None else file.path.name
+    file = None if name in VARIANTS or is_weights_file(name) else _read_artifact(name)
+    title = name if name in VARIANTS else Path(name).name
     place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
     reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
     reference = PrecisionVariant(FP32, Refusal("skipped", reason))
     if file is not None:
         return subject_of(file, file, place, reference)
-    from exporter import network
     from exporter.targets import onnx_file
 
+    wanted = export_request(name, place)
     place.step("exporting")
-    wanted = network.ExportRequest(variant(name), f"{place.folder}/", request.weights or "random", request.seed)
     return subject_of(onnx_file.export(wanted, place.exporter()), None, place, reference)
 
 

@@ -65,7 +65,7 @@ class BenchmarkRequest:
     """The request of the user.
 
     Attributes:
-        subjects: The paths of artifacts and names of variants. If empty, the bundled trained model.
+        subjects: The paths of artifacts and checkpoints, and names of variants. If empty, the bundled trained model.
         backends: The backends by name or alias; no others are measured. If empty, all that open the artifact and can
             run on the device, except those that are measured only by name.
         baseline: The backend that the others are compared with, by name or alias, which is always measured; ``None``
@@ -80,6 +80,8 @@ class BenchmarkRequest:
         limit: The maximum number of images to evaluate; ``None`` for all.
         weights: The weights of the variants, as ``exporter.weights.sources.resolve`` takes them; ``None`` for random
             weights.
+        key: The entry of a checkpoint that holds the weights, as ``exporter.weights.entries.Selection`` takes it.
+        strip_prefix: The prefix of the names in a checkpoint, as ``exporter.weights.entries.Selection`` takes it.
         raw: Whether the variants take pixels; ``None`` for the default, floats.
         calibration: The images for the calibration of int8, as ``PrecisionSpec`` takes them.
         calibration_images: The number of images for the calibration.
@@ -114,6 +116,8 @@ class BenchmarkRequest:
     data: str | None = None
     limit: int | None = None
     weights: str | None = None
+    key: str | None = None
+    strip_prefix: str | None = None
     raw: bool | None = None
     calibration: str | None = None
     calibration_images: int = CALIBRATION_IMAGES

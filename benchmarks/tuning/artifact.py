@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.tuning.pareto import Objective, ParetoPoint
 from exporter.models.variants import VARIANTS
 from exporter.network import target_file
+from exporter.weights.checkpoint import is_weights_file, stem
 from runtimes import Artifact, files
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.manifest import FileRecord, Tuning
@@ -19,7 +20,7 @@ def target_of(name: str, out: str | None, force: bool) -> Path:
     """Return the path of the file to write, in a folder that exists and is writable.
 
     Args:
-        name: The name of the variant or the path of the file that is tuned.
+        name: The name of the variant, or the path of the artifact or checkpoint that is tuned.
         out: The file to write, or a folder if it exists as one or ends in a slash; ``None`` for the current folder.
         force: Whether an existing file is replaced.
 
@@ -27,7 +28,9 @@ def target_of(name: str, out: str | None, force: bool) -> Path:
         UsageError: The file exists and must not be replaced, or the path is a folder.
         ResourceError: The folder cannot be created or written.
     """
-    own = f"{name}.tuned.onnx" if name in VARIANTS else f"{Path(name).stem}.tuned{Path(name).suffix}"
+    if name in VARIANTS or is_weights_file(name):
+        return target_file(out or "./", f"{stem(name)}.tuned.onnx", force)
+    own = f"{Path(name).stem}.tuned{Path(name).suffix}"
     return target_file(out or "./", own, force)
 
 

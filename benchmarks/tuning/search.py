@@ -37,6 +37,7 @@ from benchmarks.tuning.artifact import copy_with_tuning, target_of, tuning_of
 from benchmarks.tuning.pareto import Choice, Objective, ParetoPoint
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
+from exporter.weights.checkpoint import is_weights_file
 from runtimes import Artifact, Backend
 from runtimes.artifacts.artifact import manifest_path
 from runtimes.errors import CheckFailedError, Reason, UsageError, quote
@@ -219,7 +220,7 @@ def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
                 hint="measure the backend with rbench run",
             )
     name = request.subjects[0]
-    if name in VARIANTS or not Path(name).is_file():
+    if name in VARIANTS or not Path(name).is_file() or is_weights_file(name):
         return
     artifact = Artifact.read(name)
     if artifact.manifest is None:
@@ -234,7 +235,7 @@ def _check(request: BenchmarkRequest, goal: TuningGoal) -> None:
             f"a {artifact.format.name} file cannot be tuned",
             code="format-not-tunable",
             path=artifact.path,
-            hint="pass the variant or its ONNX file",
+            hint="pass the variant, the checkpoint or its ONNX file",
         )
 
 

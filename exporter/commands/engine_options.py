@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from exporter.commands.command import ENGINE, NameChoice, stack_options
-from exporter.commands.options import file_for_variant, force_option, given_options, out_option
+from exporter.commands.options import force_option, given_options, out_option
 from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, HARDWARE_COMPAT
 from runtimes.backends.tensorrt.build_settings import DEFAULT_PROFILE, OPT_LEVELS
 from runtimes.backends.tensorrt.flavors import FLAVORS
@@ -27,9 +27,6 @@ ENGINE_PARAMETERS = (
     "hardware_compat", "version_compat", "strip_weights", "compute_capability", "out", "force",
 )  # fmt: skip
 """What ``engine_options`` call their values. The command's other options are the network's."""
-
-WEIGHTS_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors")
-"""Of files that hold weights and no network."""
 
 
 def engine_options(command: Command) -> Command:
@@ -105,7 +102,7 @@ def engine_options(command: Command) -> Command:
             show_default="all from 8.0",
             help="Compute capability to build for, as 8.6. Repeatable (TensorRT-RTX only).",
         ),
-        out_option(None, "beside ARTIFACT.onnx; ./ for VARIANT"),
+        out_option(None, "beside ARTIFACT.onnx; else ./"),
         force_option,
     )(command)
 
@@ -166,11 +163,14 @@ def profiles(options: Mapping[str, Any]) -> tuple[Profile, ...]:
     return (Profile(lowest, best or min(max(DEFAULT_PROFILE.best, lowest), highest), highest),)
 
 
-def is_file(source: str) -> bool:
-    """Whether it names a file and no variant, known or not; ``./resnet20`` is a file."""
+def is_artifact(source: str) -> bool:
+    """Whether it names a file that is no checkpoint, and no variant, known or not; ``./resnet20`` is a file."""
     from exporter.models.variants import VARIANTS
+    from exporter.weights.checkpoint import SUFFIXES, is_weights_file
 
-    return source.lower() not in VARIANTS and ("/" in source or "." in source or Path(source).exists())
+    if source.lower() in VARIANTS or not ("/" in source or "." in source or Path(source).exists()):
+        return False
+    return not (is_weights_file(source) if Path(source).exists() else Path(source).suffix.lower() in SUFFIXES)
 
 
 def refuse_network_options(context: click.Context) -> None:
@@ -187,14 +187,8 @@ def refuse_network_options(context: click.Context) -> None:
         raise UsageError(
             f"{', '.join(given)} would change the network, and an ONNX file has its own",
             code="network-options-unused",
-            hint="leave it out, or name a variant",
+            hint="leave it out, or name a variant or a checkpoint",
         )
-
-
-def refuse_weights(source: Path, command: str) -> None:
-    """Raises UsageError where weights stand in place of an ONNX file."""
-    if source.suffix in WEIGHTS_SUFFIXES and source.is_file():
-        raise file_for_variant(source, command)
 
 
 def check_batch(options: Mapping[str, Any]) -> None:

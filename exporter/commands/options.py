@@ -21,17 +21,27 @@ from exporter.commands.command import (
     stack_options,
 )
 from exporter.commands.terminal import debug_option
-from exporter.commands.values import DATASET, VARIANT, WEIGHTS, BatchSize, Numbers, Resize, Size
+from exporter.commands.values import (
+    DATASET,
+    VARIANT,
+    VARIANT_OR_FILE,
+    WEIGHTS,
+    BatchSize,
+    Numbers,
+    Resize,
+    Size,
+)
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS, TOLERANCE_PP
-from runtimes.errors import BackendUnavailableError, Reason, RexportError, UsageError, quote
+from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
 from runtimes.images.spec import CHANNEL_ORDERS, CROP_OFFSETS, INTERPOLATIONS, SCALES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from exporter.models.variants import Variant
-    from exporter.network import ExportRequest
+    from exporter.network import ExportListener, ExportRequest
     from exporter.preprocessing.options import PreprocessingOptions
+    from exporter.weights.entries import Selection
     from exporter.weights.matching import Notify
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -76,6 +86,31 @@ def variant_options(command: Command) -> Command:
     )(command)
 
 
+def selection_options(command: Command) -> Command:
+    """The options that say which part of a checkpoint is read."""
+    return stack_options(
+        MODEL.option(
+            "--key",
+            metavar="NAME",
+            show_default="state_dict, model, net or another usual name",
+            help="Entry of the CHECKPOINT that holds the weights, with dots for entries inside others, as ema.",
+        ),
+        MODEL.option(
+            "--strip-prefix",
+            metavar="TEXT",
+            show_default="the one that all layers of the network have",
+            help="Beginning of the names of the network's tensors; tensors with other names are left out.",
+        ),
+    )(command)
+
+
+def selection_of(options: dict[str, Any]) -> Selection:
+    """What the values of ``selection_options`` come to."""
+    from exporter.weights.entries import Selection
+
+    return Selection(options["key"], options["strip_prefix"])
+
+
 def network_options(command: Command) -> Command:
     """The options that say what network is exported, and on what it is checked."""
     return stack_options(
@@ -84,9 +119,10 @@ def network_options(command: Command) -> Command:
             type=WEIGHTS,
             default="random",
             metavar="NAME|FILE",
-            help="Weights: random (untrained), bundled (resnet20 trained on Fashion-MNIST), imagenet (torchvision's), "
-            "or a .pt, .pth, .th, .ckpt or .safetensors file.",
+            help="Weights of a VARIANT: random (untrained), bundled (resnet20 trained on Fashion-MNIST), imagenet "
+            "(torchvision's), or a CHECKPOINT.",
         ),
+        selection_options,
         MODEL.option("--seed", type=int, default=0, metavar="N", help="Seed of random weights and of noise images."),
         variant_options,
         MODEL.option(
@@ -230,6 +266,16 @@ def preprocessing_of(options: dict[str, Any], size: tuple[int, int] | None = Non
     return given.with_file(options["transform"], size)
 
 
+def network_argument(command: Command) -> Command:
+    """The network, by its name or by the file of its weights."""
+    return click.argument(
+        "network",
+        type=VARIANT_OR_FILE,
+        metavar="VARIANT|CHECKPOINT",
+        help="Network, for example resnet50; or a .pt, .pth, .ckpt or .safetensors file, whose network is recognised.",
+    )(command)
+
+
 def variant_argument(command: Command) -> Command:
     """The network, by its name."""
     return click.argument(
@@ -264,9 +310,9 @@ force_option = OUTPUT.option("--force", is_flag=True, help="Replace existing fil
 
 
 def export_options(command: Command) -> Command:
-    """What every export of a variant takes."""
+    """What every export of a network takes."""
     return stack_options(
-        variant_argument,
+        network_argument,
         network_options,
         out_option("./", "./"),
         force_option,
@@ -282,54 +328,65 @@ def customise_variant(variant: str, options: dict[str, Any]) -> Variant:
     """
     from exporter.models import variants
 
-    if variant.lower() not in variants.VARIANTS and Path(variant).is_file():
-        raise file_for_variant(Path(variant), click.get_current_context().command_path)
-    return variants.customise(
-        variants.variant(variant),
-        classes=options["num_classes"],
-        in_channels=options["in_channels"],
-        size=options["size"],
-        stride=options["stride"],
-        shortcut=options["shortcut"],
-    )
+    if is_path(variant):
+        hint = f"rexport inspect {shlex.quote(variant)} tells what it is, rexport list shows the variants"
+        raise UsageError(f"{quote(variant)} is a file, and a variant was expected", code="variant-is-file", hint=hint)
+    return variants.customise(variants.variant(variant), **_variant_fields(options))
 
 
-def file_for_variant(path: Path, command: str) -> UsageError:
-    """The error where a file stands in place of a variant. Of weights it names the command that takes them."""
-    from exporter.weights import checkpoint, matching
-
-    file = shlex.quote(str(path))
-    try:
-        found = matching.recognise_variant(checkpoint.read(path))
-        hint = f"{command} {found or 'VARIANT'} --weights {file}"
-    except (RexportError, ModuleNotFoundError):  # no weights; or nothing here that reads them
-        hint = f"rexport inspect {file} tells what it is, rexport list shows the variants"
-    return UsageError(f"{quote(path)} is a file, and a variant was expected", code="variant-is-file", hint=hint)
+def _variant_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """The values of ``variant_options`` by the fields of a variant."""
+    names = ("in_channels", "size", "stride", "shortcut")
+    return {"classes": options["num_classes"]} | {name: options[name] for name in names}
 
 
-def request_of(variant: str, options: dict[str, Any]) -> ExportRequest:
-    """The request that the values of ``export_options`` come to. Without ``--size``, the input has the size of the
-    images after preprocessing, if that is chosen.
+def is_path(network: str) -> bool:
+    """Whether it names a file and no variant, known or not; ``./resnet20`` is a file."""
+    from exporter.models.variants import VARIANTS
+    from exporter.weights.checkpoint import SUFFIXES
+
+    path = Path(network)
+    return network.lower() not in VARIANTS and ("/" in network or path.suffix.lower() in SUFFIXES or path.exists())
+
+
+def request_of(network: str, options: dict[str, Any], listener: ExportListener) -> ExportRequest:
+    """The request that the values of ``export_options`` come to. A checkpoint is read here. Without ``--size``, the
+    input has the size of the images after preprocessing, if that is chosen.
 
     Raises:
-        RexportError: as ``customise_variant``, ``preprocessing_of`` and ``ExpectedAccuracy.from_percent``.
+        UsageError: as ``customise_variant``; or weights or a part of a checkpoint are named where there are none.
+        RexportError: as ``preprocessing_of``, ``ExpectedAccuracy.from_percent`` and
+            ``exporter.weights.recognition.from_checkpoint``.
     """
     from exporter.network import ExpectedAccuracy, ExportRequest
+    from exporter.weights.checkpoint import stem
+    from exporter.weights.recognition import VariantOptions, from_checkpoint
+    from exporter.weights.sources import ORIGINS
 
-    same = ("out", "weights", "seed", "batch", "labels", "data", "force")
-    given = {name: options[name] for name in same}
-    fields = {"num_classes": "classes", "in_channels": "in_channels", "shortcut": "shortcut"}
-    chosen = frozenset(field for name, field in fields.items() if options[name] is not None)
     preprocessing = preprocessing_of(options, options["size"])
-    row = customise_variant(variant, options | {"size": options["size"] or preprocessing.input_size()})
-    return ExportRequest(
-        row,
-        raw=options["input"] == "raw",
-        preprocessing=preprocessing,
-        expected=ExpectedAccuracy.from_percent(options["expect_top1"], options["tolerance"]),
-        chosen=chosen,
-        **given,
-    )
+    options = options | {"size": options["size"] or preprocessing.input_size()}
+    same = ("out", "seed", "batch", "labels", "data", "force")
+    given = {name: options[name] for name in same} | {"raw": options["input"] == "raw", "preprocessing": preprocessing}
+    given["expected"] = ExpectedAccuracy.from_percent(options["expect_top1"], options["tolerance"])
+    fields, selection = VariantOptions(**_variant_fields(options)), selection_of(options)
+    if is_path(network):
+        if given_options(click.get_current_context(), ("weights",)):
+            raise UsageError(
+                f"--weights is given, and {quote(network)} has its own weights",
+                code="weights-given-twice",
+                hint="omit one",
+            )
+        listener.step("reading the checkpoint")
+        recognised = from_checkpoint(network, fields, listener.notice, selection)
+        return ExportRequest(recognised.variant, weights=recognised.weights, name=stem(network), **given)
+    variant, weights = customise_variant(network, options), options["weights"]
+    if weights in ORIGINS:
+        announce_idle(click.get_current_context(), "without a checkpoint", SELECTED, listener.notice)
+    return ExportRequest(variant, weights=weights, chosen=fields.chosen, selection=selection, **given)
+
+
+SELECTED = ("key", "strip_prefix")
+"""What ``selection_options`` call their values."""
 
 
 def precision_option(command: Command) -> Command:

@@ -13,7 +13,7 @@ from exporter.preprocessing.description import describe_steps
 from exporter.targets.expected_accuracy import describe_accuracy
 from runtimes import Artifact, codec, parity
 from runtimes.artifacts.embedded import Embedded, read_embedded
-from runtimes.artifacts.manifest import Manifest, Parity
+from runtimes.artifacts.manifest import Manifest, Parity, Weights
 from runtimes.errors import ArtifactError, RexportError
 from runtimes.onnx import graph as onnxfile
 
@@ -162,6 +162,7 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
     lines = {
         "variant": f"{manifest.name}, shortcut {row.get('shortcut')}, stride {row.get('stride')}",
         "weights": f"{weights.origin} {origin}".strip() + ("" if weights.trained else ", untrained"),
+        **_describe_source(weights),
         "format": manifest.format + (f", opset {manifest.opset}" if manifest.opset else ""),
         "precision": manifest.precision,
         "inputs": "; ".join(map(str, manifest.inputs)),
@@ -180,6 +181,14 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
     if manifest.parent is not None and manifest.engine is None:
         lines["made from"] = manifest.parent
     return lines
+
+
+def _describe_source(weights: Weights) -> dict[str, str]:
+    """Return the facts that only weights from a file have."""
+    parts = (("key", weights.key), ("prefix", weights.prefix), ("layout", weights.layout))
+    read = ", ".join(f"{name} {value}" for name, value in parts if value is not None)
+    assumed = ", ".join(weights.assumed)
+    return ({"read as": read} if read else {}) | ({"assumed": assumed} if assumed else {})
 
 
 def _describe_check(manifest: Manifest) -> str:

@@ -15,7 +15,8 @@ from exporter.models.variants import Variant
 from exporter.network import ExportListener, Network, reference_logits
 from exporter.precision.table import PRECISIONS
 from exporter.targets.torch_program import write_program
-from exporter.weights.sources import resolve
+from exporter.weights.entries import Selection
+from exporter.weights.sources import from_file, resolve
 from runtimes import Artifact, codec
 from runtimes.artifacts.manifest import Manifest, Weights
 from runtimes.errors import ArtifactError, CompatibilityError, RexportError, quote
@@ -117,11 +118,13 @@ def _reload_network(artifact: Artifact, variant: Variant, weights: Weights, list
             path=artifact.path,
             hint=hint,
         )
-    if spec == "file":  # the manifest has only the name, so search the folder of the artifact, then the current folder
-        beside = artifact.path.with_name(weights.source or "")
-        spec = str(beside) if beside.is_file() else weights.source or ""
     try:
-        loaded = resolve(spec, variant, weights.seed or 0, listener.notice, listener.progress)
+        if spec == "file":  # the manifest has only the name: search the folder of the artifact, then the current folder
+            beside = artifact.path.with_name(weights.source or "")
+            spec = str(beside) if beside.is_file() else weights.source or ""
+            loaded = from_file(spec, variant, listener.notice, Selection(weights.key, weights.prefix))
+        else:
+            loaded = resolve(spec, variant, weights.seed or 0, listener.notice, listener.progress)
     except RexportError as error:
         raise CompatibilityError(
             f"the artifact does not contain the fp32 weights, and they cannot be loaded again: {error}",

@@ -13,10 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from exporter.weights import pickle_scan, safetensors_header, torch_zip
+from exporter.weights import entries, pickle_scan, safetensors_header, torch_zip
+from exporter.weights.entries import StoredState
 from runtimes import files
 from runtimes.artifacts.formats import kind_of
-from runtimes.errors import ArtifactError, BackendUnavailableError, ResourceError, RexportError, UsageError, quote
+from runtimes.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    ResourceError,
+    RexportError,
+    UsageError,
+    quote,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,14 +35,11 @@ MAX_FILE_BYTES = 4 << 30
 MIN_FILE_BYTES = 16
 """A file with fewer bytes cannot hold a tensor in any format."""
 
-MAX_TENSORS = safetensors_header.MAX_TENSORS
-"""The largest number of entries in a state dict."""
+SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".bin", ".tar")
+"""The usual suffixes of weights files. They count only for names and for missing files, never for the content."""
 
 MAX_RANK = safetensors_header.MAX_RANK
 """The largest number of dimensions of a tensor."""
-
-CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "ema")
-"""The entries of a training checkpoint that may hold the weights, in the order of the search."""
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -48,17 +53,39 @@ They are magic number, protocol version, system facts, structure, and names of s
 
 _HEAD_BYTES = 512
 
+_DATA_PICKLE = b"/data.pkl"
+"""The end of the first name in a zip archive of ``torch.save``."""
 
-def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+
+def is_weights_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a regular file begins like a weights file. A PyTorch program (``.pt2``) does not."""
+    try:
+        with files.open_regular(Path(path)) as file:
+            head = file.read(_HEAD_BYTES)
+    except (OSError, RexportError):
+        return False
+    if head.startswith(_ZIP):
+        name_bytes = int.from_bytes(head[26:28], "little")
+        return head[30 : 30 + name_bytes].endswith(_DATA_PICKLE)
+    return head.startswith(_LEGACY) or safetensors_header.recognise(head)
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """Return the name of a weights file without its usual suffixes: ``best`` for ``runs/best.pth.tar``."""
+    name = Path(path).name
+    while Path(name).suffix.lower() in SUFFIXES:
+        name = Path(name).stem
+    return name
+
+
+def read(path: str | os.PathLike[str], key: str | None = None) -> StoredState:
     """Read the named tensors of a file.
 
-    In a training checkpoint, the state dict under the first matching entry of ``CONTAINERS`` is read.
+    In a training checkpoint, the entry of ``entries.CONTAINERS`` that holds tensors is read.
 
     Args:
         path: The file.
-
-    Returns:
-        The tensors on the CPU, with their stored dtypes. They may share memory with each other.
+        key: The entry to read instead, with dots for entries inside others.
 
     Raises:
         ResourceError: The file is missing, unreadable, not a regular file, or too large for this machine.
@@ -66,7 +93,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         IntegrityError: A checksum does not match.
         ArtifactError: The file is not a weights file, or it is truncated, damaged or too large in memory.
         BackendUnavailableError: The safetensors library is needed but not installed.
-        UsageError: The TORCH_FORCE_ environment variables contradict each other.
+        UsageError: The file has no entry ``key``, or the TORCH_FORCE_ environment variables contradict each other.
+        ModelMismatchError: Several entries may be the weights, or only averaged weights are in the file.
     """
     file_path = Path(path)
     try:
@@ -78,9 +106,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
                     code="weights-too-large",
                     path=file_path,
                 )
-            state = _choose_state(_content(file, size))
-            _check_tensors(state, size)
-            return state
+            stored = entries.choose(_content(file, size), key)
+            _check_tensors(stored.tensors, size)
+            return stored
     except RexportError as error:
         if error.path is None:
             raise type(error)(error.what, code=error.code, path=file_path, hint=error.hint) from error.__cause__
@@ -187,50 +215,9 @@ def _load_safetensors(content: bytes) -> object:
             hint="pip install 'rexport[export]'",
         ) from error
     try:
-        return load(content)
+        return dict(sorted(load(content).items()))  # the library's order differs from run to run
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"the file is damaged: {quote(error)}", code="safetensors-damaged") from error
-
-
-def _choose_state(content: object) -> dict[str, Tensor]:
-    """Return the dict that holds the weights. Each of its entries is a plain tensor."""
-    if not isinstance(content, Mapping):
-        raise ArtifactError(
-            f"the file holds a {type(content).__name__}, not a state dict",
-            code="state-dict-missing",
-            hint=pickle_scan.RESAVE,
-        )
-    location, chosen = "", content
-    for name in CONTAINERS:
-        inner = content.get(name)
-        if isinstance(inner, Mapping) and any(_is_tensor(value) for value in inner.values()):
-            location, chosen = f" under {name!r}", inner
-            break
-    if not any(_is_tensor(value) for value in chosen.values()):
-        raise ArtifactError(
-            f"the file holds no tensors, neither at its top level nor under {', '.join(CONTAINERS)}",
-            code="tensors-missing",
-            hint=pickle_scan.RESAVE,
-        )
-    if len(chosen) > MAX_TENSORS:
-        raise ArtifactError(
-            f"the state dict{location} has {len(chosen):,} entries; at most {MAX_TENSORS:,} are supported",
-            code="too-many-entries",
-        )
-    for name, value in chosen.items():
-        if not isinstance(name, str) or not _is_tensor(value):
-            raise ArtifactError(
-                f"entry {quote(name)!r}{location} is a {type(value).__name__}, not a tensor",
-                code="entry-not-tensor",
-                hint=pickle_scan.RESAVE,
-            )
-    return {name: value.detach() for name, value in chosen.items()}
-
-
-def _is_tensor(value: object) -> bool:
-    import torch
-
-    return type(value) in (torch.Tensor, torch.nn.Parameter)
 
 
 def _check_tensors(state: Mapping[str, Tensor], file_bytes: int) -> None:

@@ -19,9 +19,6 @@ from runtimes.errors import ArtifactError, ModelMismatchError, Reason, quote
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIXES = ("module.", "model.", "_orig_mod.")
-"""The prefixes of all names from wrappers: DataParallel, training frameworks, torch.compile."""
-
 SHORTCUTS: tuple[Shortcut, ...] = ("A", "B", "C")
 """All shortcut options."""
 
@@ -44,11 +41,10 @@ Notify: TypeAlias = Callable[[str | Reason], None]
 def fit(state: Mapping[str, Tensor], variant: Variant, notify: Notify) -> dict[str, Tensor]:
     """Return the state dict of ``build(variant)`` from foreign tensors.
 
-    Prefixes of wrappers are removed if all names have them, and ``linear`` becomes ``fc``. Missing batch counters
-    become 0. Other float types are converted with a notice.
+    Missing batch counters become 0. Other float types are converted with a notice.
 
     Args:
-        state: The tensors by name, which are not changed.
+        state: The tensors, which are not changed, under the names of ``exporter.models.resnet``.
         variant: The variant.
         notify: Receives notices for the user.
 
@@ -61,35 +57,23 @@ def fit(state: Mapping[str, Tensor], variant: Variant, notify: Notify) -> dict[s
             names it.
         ArtifactError: A number is NaN or infinite, or a running variance is negative.
     """
-    given = rename_tensors(state)
     expected = shapes(variant)
-    _check_shapes(given, expected, variant)
-    converted = {name: _convert_tensor(name, given.get(name), shape) for name, shape in expected.items()}
+    _check_shapes(state, expected, variant)
+    converted = {name: _convert_tensor(name, state.get(name), shape) for name, shape in expected.items()}
     _check_values(converted)
-    _notice(given, converted, notify)
+    _notice(state, converted, notify)
     return converted
-
-
-def rename_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the same tensors under the names of ``exporter.models.resnet``."""
-    names = {name: name for name in state}
-    while prefix := next((p for p in PREFIXES if names and all(new.startswith(p) for new in names.values())), None):
-        names = {old: new[len(prefix) :] for old, new in names.items()}
-    if not any(new.startswith("fc.") for new in names.values()):
-        names = {old: f"fc.{new[7:]}" if new.startswith("linear.") else new for old, new in names.items()}
-    return {new: state[old] for old, new in names.items()}
 
 
 def recognise(state: Mapping[str, Tensor]) -> tuple[Variant, ...]:
     """Return the variants whose tensors have exactly the names and shapes of ``state``.
 
-    Names are read as by ``fit``. Classes and channels are those of the state. Several variants can have the same
-    tensors, in the order of ``rexport list``: shortcut option A has no weights, so a residual network with it looks
-    like the plain network, and a blur has none either. Stride and input size do not follow from tensors and are those
-    of the variant's row.
+    The names are those of ``exporter.models.resnet``. Classes and channels are those of the state. Several variants can
+    have the same tensors, in the order of ``rexport list``: shortcut option A has no weights, so a residual network
+    with it looks like the plain network, and a blur has none either. Stride and input size do not follow from tensors
+    and are those of the variant's row.
     """
-    given = rename_tensors(state)
-    return tuple(candidate for candidate in _candidates(given, None) if not _difference(given, shapes(candidate)))
+    return tuple(candidate for candidate in _candidates(state, None) if not _difference(state, shapes(candidate)))
 
 
 def without_blur(candidates: Sequence[Variant]) -> tuple[Variant, ...]:
@@ -106,17 +90,14 @@ def without_blur(candidates: Sequence[Variant]) -> tuple[Variant, ...]:
     return tuple(variant for variant in candidates if variant.blur == "none" or bare(variant) not in plain)
 
 
-def assumptions(variant: Variant, candidates: Sequence[Variant], stride_given: bool) -> tuple[str, ...]:
+def assumptions(variant: Variant, candidates: Sequence[Variant]) -> tuple[str, ...]:
     """Return what was assumed of a recognised network, because its tensors do not show it, as text.
 
     Args:
         variant: The network that was chosen.
         candidates: The networks with these tensors, as from ``recognise``.
-        stride_given: Whether the user gave the position of the stride.
     """
     texts = []
-    if variant.block == "bottleneck" and variant.blur == "none" and not stride_given:
-        texts.append(f"stride {variant.stride} is assumed")
     if variant.stem == "cifar" and len(variant.depths) == len(VARIANTS["resnet18"].depths):
         texts.append("no pooling after the first convolution is assumed")
     others = [candidate.name for candidate in candidates if candidate.name != variant.name]
@@ -213,14 +194,6 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Shapes, variant: Varian
         code="variant-unrecognised",
         hint="rexport list shows the variants",
     )
-
-
-def recognise_variant(state: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the variant that the tensors belong to, or ``None``.
-
-    If a residual and a plain network have the same tensors, the residual one is returned.
-    """
-    return next((candidate.name for candidate in recognise(state)), None)
 
 
 def describe_variant(variant: Variant) -> str:

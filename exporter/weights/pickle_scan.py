@@ -41,6 +41,14 @@ ALLOWED_GLOBALS = frozenset(
 _TORCH_DATA = re.compile(r"torch\.([A-Za-z0-9]+Storage|b?float\d+\w*|u?int\d+|complex\d+|bool)")
 """The names of storage classes and dtypes."""
 
+_MEANINGS = (
+    (r"torch\._utils\._rebuild_qtensor|torch\.(ao|quantization)\..+", "quantised weights"),
+    (r"torch\.nn\..+|(torchvision|timm)\.models\..+|(.+\.)?(ResNet|PreActResNet|WideResNet)\w*", "a whole module"),
+    (r"numpy\..+", "NumPy data"),
+    (r"argparse\.Namespace|omegaconf\..+", "settings of the training"),
+)
+"""Patterns of names that a pickle may not refer to, each with a description of what such a file holds."""
+
 RESAVE = (
     "save only the weights, where the file was made: "
     "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
@@ -154,8 +162,9 @@ def check(stream: BinaryIO) -> None:
 
 def _check_global(name: str) -> None:
     if name not in ALLOWED_GLOBALS and not _TORCH_DATA.fullmatch(name):
+        meaning = next((f" ({words})" for pattern, words in _MEANINGS if re.fullmatch(pattern, name)), "")
         raise UnsafeArtifactError(
-            f"the pickle calls {quote(name)!r}, which could run code and which weights do not need",
+            f"the pickle calls {quote(name)!r}{meaning}, which could run code and which weights do not need",
             code="pickle-calls-code",
             hint=RESAVE,
         )

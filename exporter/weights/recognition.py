@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +15,11 @@ import numpy as np
 
 from exporter.data.dataset import noise
 from exporter.models.variants import Shortcut, Stride, Variant, customise, variant
-from exporter.weights import checkpoint, matching
+from exporter.weights import matching, translation
+from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.matching import Notify, describe_variant
-from exporter.weights.sources import LoadedWeights
+from exporter.weights.sources import LoadedWeights, record_of_file
+from exporter.weights.translation import Translation, list_names
 from runtimes.artifacts.manifest import Weights
 from runtimes.errors import ModelMismatchError, Reason, RexportError, quote
 from runtimes.parity import LogitComparison
@@ -29,6 +33,9 @@ IMAGES = 2
 
 STRIDES: tuple[Stride, ...] = ("v1.5", "v1")
 """The strides of bottlenecks, the more frequent first. The tensors of a module do not show its stride."""
+
+_NETWORK = re.compile(r"(conv1|bn1|maxpool|layer\d+|norm|fc)\..+")
+"""The names of tensors that belong to a network."""
 
 TOLERANCE = 1e-4
 """The largest difference of a logit between module and variant, divided by the largest logit."""
@@ -55,6 +62,12 @@ class VariantOptions:
     size: tuple[int, int] | None = None
     stride: Stride | None = None
     shortcut: Shortcut | None = None
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """The fields of the variant that the user gives."""
+        names = ("classes", "in_channels", "size", "stride", "shortcut")
+        return frozenset(name for name in names if getattr(self, name) is not None)
 
     def apply(self, row: Variant) -> Variant:
         """Return a copy of ``row`` with these options.
@@ -85,40 +98,79 @@ class RecognisedWeights:
     weights: LoadedWeights
 
 
-def from_checkpoint(path: str | os.PathLike[str], options: VariantOptions, notify: Notify) -> RecognisedWeights:
-    """Read the weights of a file, and recognise their variant.
+def from_checkpoint(
+    path: str | os.PathLike[str], options: VariantOptions, notify: Notify, selection: Selection = ANY_ENTRY
+) -> RecognisedWeights:
+    """Read the weights of a file, and recognise their layout and their variant.
 
     Args:
         path: The file.
         options: The options of the user.
-        notify: Receives notices for the user, for example the recognised variant if the options have no name.
+        notify: Receives notices for the user: the parts of the file that were chosen and left out, and without a name
+            in the options the recognised variant and what was assumed.
+        selection: The part of the file to read.
 
     Raises:
-        ModelMismatchError: The tensors belong to no variant, to several, or to another than the named one.
-        UsageError: The variant is unknown, or does not take the options.
+        ModelMismatchError: The tensors belong to no variant, to several, or to another than the named one; or as for
+            ``translation.translate``.
+        UsageError: The variant is unknown, or does not take the options, or the selection is not in the file.
         ResourceError: As for ``checkpoint.read``.
         UnsafeArtifactError: As for ``checkpoint.read``.
         IntegrityError: As for ``checkpoint.read``.
         ArtifactError: As for ``checkpoint.read`` and ``matching.fit``.
     """
-    file = Path(path)
-    state = checkpoint.read(file)
+    foreign = translation.read(path, selection)
+    for notice in foreign.notices():
+        notify(notice)
     try:
-        recognised = options.apply(_choose(state, options.name))
-        fitted = matching.fit(state, recognised, notify)
+        recognised, assumed = recognise(foreign.translation, options, foreign.path)
+        fitted = matching.fit(foreign.translation.tensors, recognised, notify)
     except RexportError as error:
-        raise type(error)(error.what, code=error.code, path=file, hint=error.hint) from error
+        raise type(error)(error.what, code=error.code, path=foreign.path, hint=error.hint) from error
+    name = quote(foreign.path.name)
     if options.name is None:
-        candidates = matching.recognise(state)
-        assumed = "".join(
-            f"; {text}" for text in matching.assumptions(recognised, candidates, options.stride is not None)
-        )
+        note = "; assumed: " + ", ".join(_in_words(recognised, field) for field in assumed) if assumed else ""
+        others = matching.assumptions(recognised, matching.recognise(foreign.translation.tensors))
+        note += "".join(f"; {text}" for text in others)
+        notify(Reason("variant-recognised", f"{name}: recognised as {describe_variant(recognised)}{note}"))
+    elif replace(recognised, stride="v1.5") != replace(options.apply(variant(options.name)), stride="v1.5"):
+        notify(Reason("variant-adapted", f"{name}: the tensors match {describe_variant(recognised)}"))
+    layout = foreign.translation.layout
+    if "stride" in assumed and layout is not None and layout.stride is not None:
         notify(
-            Reason("variant-recognised", f"{quote(file.name)}: recognised as {describe_variant(recognised)}{assumed}")
+            Reason(
+                "stride-from-layout",
+                f"{name}: stride {recognised.stride} is assumed, the default of {layout.title} (--stride)",
+            )
         )
-    elif recognised != options.apply(variant(options.name)):
-        notify(Reason("variant-adapted", f"{quote(file.name)}: the tensors match {describe_variant(recognised)}"))
-    return RecognisedWeights(recognised, _with_record(fitted, "file", file.name))
+    record = replace(record_of_file(foreign, fitted), assumed=assumed)
+    return RecognisedWeights(recognised, LoadedWeights(fitted, record, None, None, None))
+
+
+def recognise(translated: Translation, options: VariantOptions, file: Path) -> tuple[Variant, tuple[str, ...]]:
+    """Return the variant of a file's tensors, and the fields that neither the tensors nor the user determine.
+
+    Args:
+        translated: The tensors.
+        options: The options of the user.
+        file: The file, for hints.
+
+    Raises:
+        ModelMismatchError: The tensors belong to no variant, or to several and the options have no name.
+        UsageError: The variant is unknown, or does not take the options.
+    """
+    row = _choose(translated.tensors, options.name, file)
+    bottleneck = row.block == "bottleneck" and row.blur == "none"
+    if bottleneck and translated.layout is not None and translated.layout.stride is not None:
+        row = replace(row, stride=translated.layout.stride)
+    unknown = (("stride", bottleneck and options.stride is None), ("size", options.size is None))
+    return options.apply(row), tuple(field for field, assumed in unknown if assumed)
+
+
+def _in_words(recognised: Variant, field: str) -> str:
+    """Return a field of a variant, its value and the option that changes it."""
+    value = "x".join(map(str, recognised.size)) if field == "size" else getattr(recognised, field)
+    return f"{field} {value} (--{field})"
 
 
 def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: Notify) -> RecognisedWeights:
@@ -143,7 +195,8 @@ def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: N
     module = getattr(module, "_orig_mod", module)  # torch.compile's wrapper
     title = quote(type(module).__name__)
     entries = module.state_dict().items()
-    state = {name: entry.detach().cpu() for name, entry in entries if isinstance(entry, torch.Tensor)}
+    own = {name: entry.detach().cpu() for name, entry in entries if isinstance(entry, torch.Tensor)}
+    state = translation.translate(own).tensors
     candidates = tuple(_candidates_of(module, state, options))
     if not candidates:
         raise ModelMismatchError(
@@ -157,7 +210,8 @@ def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: N
         fitted = matching.fit(state, candidate, notify)
         difference = _difference(module_copy, candidate, fitted, seed, title)
         if difference <= TOLERANCE:
-            return RecognisedWeights(candidate, _with_record(fitted, "module", title))
+            record = Weights("module", True, matching.state_digest(fitted), source=title)
+            return RecognisedWeights(candidate, LoadedWeights(fitted, record, None, None, None))
         differences.append(difference)
     names = " or ".join(dict.fromkeys(map(describe_variant, candidates)))
     raise ModelMismatchError(
@@ -168,24 +222,34 @@ def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: N
     )
 
 
-def _choose(state: Mapping[str, Tensor], name: str | None) -> Variant:
+def _choose(state: Mapping[str, Tensor], name: str | None, file: Path) -> Variant:
     """Return the variant with the given name, adapted to the tensors, or the only variant that matches them."""
     fitting = matching.recognise(state)
+    path = shlex.quote(str(file))
     if name is not None:
         return next((candidate for candidate in fitting if candidate.name == name), variant(name))
     fitting = matching.without_blur(fitting)
     if not fitting:
+        known = {name: tensor for name, tensor in state.items() if _NETWORK.fullmatch(name)}
+        for candidate in matching.recognise(known) if len(known) < len(state) else ():
+            unknown = [name for name in state if name not in known]
+            raise ModelMismatchError(
+                f"the weights are those of {describe_variant(candidate)} and {len(unknown)} other tensors: "
+                f"{list_names(unknown)}",
+                code="tensors-unexpected",
+                hint="save the state dict of the network alone",
+            )
         raise ModelMismatchError(
             f"the {len(state)} tensors match no variant",
             code="checkpoint-unrecognised",
-            hint="rexport.variants() lists the variants; variant=NAME reports the differences from one of them",
+            hint=f"rexport list shows the variants; VARIANT --weights {path} reports the differences from one of them",
         )
     if len(fitting) > 1:
         names = [candidate.name for candidate in fitting]
         raise ModelMismatchError(
             f"{' and '.join(names)} have the same tensors, so the file does not show which of them it is",
             code="variant-ambiguous",
-            hint=" or ".join(f'variant="{candidate_name}"' for candidate_name in names),
+            hint=" or ".join(f"{candidate_name} --weights {path}" for candidate_name in names),
         )
     return fitting[0]
 
@@ -245,10 +309,3 @@ def _call_error(title: str, error: Exception) -> ModelMismatchError:
         code="module-not-callable",
         hint="export a module that takes one tensor of images on the CPU",
     )
-
-
-def _with_record(state: dict[str, Tensor], origin: str, source: str) -> LoadedWeights:
-    digest = matching.state_digest(state)
-    if origin == "file":
-        return LoadedWeights(state, Weights("file", True, digest, source=quote(source)), None, None, None)
-    return LoadedWeights(state, Weights("module", True, digest, source=source), None, None, None)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.models.variants import VARIANTS, Variant
-from exporter.weights import checkpoint, download, matching
+from exporter.weights import download, matching, translation
 from exporter.weights.download import Progress, ignore_progress
+from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.matching import Notify
+from exporter.weights.translation import ForeignWeights
 from runtimes import codec, files
 from runtimes.artifacts.manifest import Weights
 from runtimes.errors import (
@@ -183,7 +185,7 @@ def load_bundled(variant: Variant, notify: Notify, folder: Path | None = None) -
             path=path,
             hint="pip install --force-reinstall rexport",
         )
-    state = _read_fitting_state(path, variant, notify)
+    state = _fit(translation.read(path), variant, notify)
     return LoadedWeights(
         state,
         Weights("bundled", True, matching.state_digest(state), source=bundle.file),
@@ -225,46 +227,67 @@ def imagenet(variant: Variant, notify: Notify, progress: Progress = ignore_progr
             hint="use one of these, or --weights FILE or random",
         )
     path = download.fetch(name, notify, progress)
-    state = _read_fitting_state(path, variant, notify)
+    state = _fit(translation.read(path), variant, notify)
     labels = tuple(files.read_bounded(BUNDLED_FOLDER / IMAGENET_CLASSES, CLASSES_LIMIT_BYTES).decode().splitlines())
     record = Weights("imagenet", True, matching.state_digest(state), source=name)
     return LoadedWeights(state, record, labels, scale_preprocessing(IMAGENET_PREPROCESSING, variant.size), "imagenet")
 
 
-def from_file(spec: str, variant: Variant, notify: Notify) -> LoadedWeights:
-    """Load weights from a file of the user: a state dict or a training checkpoint.
+def from_file(spec: str, variant: Variant, notify: Notify, selection: Selection = ANY_ENTRY) -> LoadedWeights:
+    """Load weights of a known variant from a file of the user: a state dict or a training checkpoint.
 
     Args:
         spec: The path of a ``.safetensors`` file or of a file of ``torch.save``.
         variant: The variant.
         notify: Receives notices for the user.
+        selection: The part of the file to read.
 
     Raises:
         ResourceError: As for ``checkpoint.read``.
         UnsafeArtifactError: As for ``checkpoint.read``.
         IntegrityError: As for ``checkpoint.read``.
         ArtifactError: As for ``checkpoint.read`` and ``matching.fit``.
-        ModelMismatchError: As for ``matching.fit``.
+        ModelMismatchError: As for ``translation.translate`` and ``matching.fit``.
     """
     path = Path(spec)
     try:
-        state = _read_fitting_state(path, variant, notify)
+        foreign = translation.read(path, selection)
     except ResourceError as error:
         if path.exists():
             raise
         similar = nearest(spec, ORIGINS)
         hint = f"did you mean {similar}?" if similar else f"--weights takes {', '.join(ORIGINS)} or a file"
         raise ResourceError(error.what, code=error.code, path=path, hint=hint, errno=error.errno) from error
-    record = Weights("file", True, matching.state_digest(state), source=quote(path.name))
-    return LoadedWeights(state, record, None, None, None)
+    state = _fit(foreign, variant, notify)
+    return LoadedWeights(state, record_of_file(foreign, state), None, None, None)
 
 
-def _read_fitting_state(path: Path, variant: Variant, notify: Notify) -> dict[str, Tensor]:
-    state = checkpoint.read(path)
+def record_of_file(foreign: ForeignWeights, state: dict[str, Tensor]) -> Weights:
+    """Return the record of weights from a file, for the manifest.
+
+    Args:
+        foreign: The weights in the file.
+        state: The weights under the names of the network.
+    """
+    layout = foreign.translation.layout
+    return Weights(
+        "file",
+        True,
+        matching.state_digest(state),
+        source=quote(foreign.path.name),
+        key=foreign.stored.entry,
+        prefix=foreign.translation.prefix or None,
+        layout=None if layout is None else layout.title,
+    )
+
+
+def _fit(foreign: ForeignWeights, variant: Variant, notify: Notify) -> dict[str, Tensor]:
+    for notice in foreign.notices():
+        notify(notice)
     try:
-        return matching.fit(state, variant, notify)
+        return matching.fit(foreign.translation.tensors, variant, notify)
     except RexportError as error:
-        raise type(error)(error.what, code=error.code, path=path, hint=error.hint) from error
+        raise type(error)(error.what, code=error.code, path=foreign.path, hint=error.hint) from error
 
 
 def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:

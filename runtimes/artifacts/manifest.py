@@ -46,6 +46,10 @@ class Weights:
         sha256: The digest of the state dict's names, shapes and bytes in sorted order.
         seed: The seed of a random initialisation.
         source: The file or address of the weights, or the class of the module.
+        key: The entry of a training checkpoint that held the weights, with dots for entries inside others.
+        prefix: The beginning of the names in the file, which was removed.
+        layout: The layout of the names in the file.
+        assumed: The fields of the variant that neither the weights nor the user determined.
     """
 
     origin: Literal["random", "bundled", "imagenet", "file", "module"]
@@ -53,6 +57,10 @@ class Weights:
     sha256: str
     seed: int | None = None
     source: str | None = None
+    key: str | None = None
+    prefix: str | None = None
+    layout: str | None = None
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,10 @@ def test_a_checkpoint_with_labels_and_preprocessing() -> None:
 
 def test_a_recognised_checkpoint_is_announced(notices: list[logging.LogRecord]) -> None:
     model = build(variant("resnet18"))
-    torch.save(model.state_dict(), "best.pth")
-    artifact = rexport.export("best.pth", "best.pt2", input_size=32)
+    torch.save({"ema": {f"net.{name}": tensor for name, tensor in model.state_dict().items()}}, "best.pth")
+    artifact = rexport.export("best.pth", "best.pt2", input_size=32, key="ema", strip_prefix="net.")
     assert artifact.manifest is not None
+    assert (artifact.manifest.weights.key, artifact.manifest.weights.prefix) == ("ema", "net.")
     assert artifact.manifest.name == "resnet18"
     assert artifact.manifest.inputs[0].shape == ("batch", 3, 32, 32)
     recognised, assumed = notices
@@ -175,6 +176,9 @@ GREY = rexport.Preprocessing(resize=None, crop=(28, 28), pad=0, mean=(0.5,), std
     [
         ("resnet21", {}, rexport.UsageError, "variant-unknown", ["resnet21", "resnet20"]),
         ("resnet20", {"variant": "resnet20"}, rexport.UsageError, "argument-given-twice", ["variant"]),
+        ("resnet20", {"key": "ema"}, rexport.UsageError, "selection-needs-checkpoint", ["key", "strip_prefix"]),
+        (CHECKPOINT, {"variant": "resnet20", "key": "ema"}, rexport.UsageError, "weights-entry-absent", ["'ema'"]),
+        (CHECKPOINT, {"strip_prefix": "net"}, rexport.UsageError, "prefix-absent", ["net.", "conv1."]),
         (CHECKPOINT, {"weights": "random"}, rexport.UsageError, "argument-given-twice", ["weights"]),
         (3, {}, rexport.UsageError, "model-kind-unknown", ["int", "torch.nn.Module"]),
         (None, {}, rexport.UsageError, "model-kind-unknown", ["NoneType"]),
@@ -243,6 +247,10 @@ def test_single_fields_replace_those_of_the_preprocessing() -> None:
         ("--no-antialias --channels-order BGR", "antialias=False channels_order=BGR"),
         ("--expect-top1 67.6", "expect_top1=67.6"),
         ("--precision int8", 'precision="int8"'),
+        ("--key model.ema or --key net", 'key="model.ema" or key="net"'),
+        ("(--strip-prefix ema.)", '(strip_prefix="ema.")'),
+        ("resnet20 --weights 'my best.pth' or plain20 --weights b.pth", 'variant="resnet20" or variant="plain20"'),
+        ("use resnet20, or --weights imagenet", 'use resnet20, or weights="imagenet"'),
         ("rexport tensorrt x.onnx builds from it, --force replaces it", None),
         ("pip install --upgrade rexport", "pip install --upgrade rexport"),
         ("a v1--v2 pre-release, e-o", "a v1--v2 pre-release, e-o"),

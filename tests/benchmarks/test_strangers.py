@@ -46,6 +46,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, onnx_artifact: Artifact) -> P
         "deep.pth": VARIANTS["resnet32"],
         "twelve.pth": replace(VARIANTS["resnet20"], classes=12),
         "grey.pth": replace(VARIANTS["resnet20"], in_channels=1),
+        "clear.pth": replace(VARIANTS["resnet20"], shortcut="B"),
     }
     for name, row in rows.items():
         torch.save({"state_dict": resnet.build(row).state_dict(), "epoch": 3}, folder / name)
@@ -80,9 +81,11 @@ TABLE = (
     First("runn", 2, "usage", "(did you mean run?)"),
     First("run resnet5O", 2, "variant-unknown", "(did you mean resnet50?)"),
     First("tune vgg16", 2, "variant-unknown", "(one of resnet18, resnet34, "),
-    First("run best.pth", 2, "variant-is-file", "(rbench run resnet20 --weights best.pth)"),
-    First("load best.pth", 2, "variant-is-file", "(rbench load resnet20 --weights best.pth)"),
-    First("tune deep.pth", 2, "variant-is-file", "(rbench tune resnet32 --weights deep.pth)"),
+    First("run best.pth", 4, "variant-ambiguous", "(resnet20 --weights best.pth or plain20 --weights best.pth)"),
+    First("load best.pth", 4, "variant-ambiguous", "(resnet20 --weights best.pth or "),
+    First("tune deep.pth", 4, "variant-ambiguous", "(resnet32 --weights deep.pth or "),
+    First("run best.pth --weights bundled", 2, "weights-given-twice", "(omit one)"),
+    First("load best.pth --key ema", 2, "weights-entry-absent", "(--key state_dict)"),
     First("run photo.png", 3, "file-not-model", "(rexport onnx, rexport torch and rexport tensorrt write"),
     First("run nothing.onnx", 6, "model-missing", "(rexport onnx VARIANT -o nothing.onnx)"),
     First("load nothing.onnx", 6, "model-missing", "(rexport onnx VARIANT -o nothing.onnx)"),
@@ -169,6 +172,14 @@ def test_the_classes_are_those_of_the_weights(desk: Path) -> None:
     assert "twelve.pth: the tensors match resnet20 with 12 classes" in result.stderr
     assert "onnxruntime" in result.stdout
     assert "pytorch" not in result.stdout.split("Environment")[0]
+
+
+def test_a_checkpoint_is_measured_under_its_own_name(desk: Path) -> None:
+    short = ("--backend", "onnxruntime", "--duration", "0.02", "--processes", "1", "--rounds", "2", "--no-roofline")
+    result = here(main, "run", "clear.pth", "--threads", "1", *short, cwd=desk)
+    assert result.code == 0, result.stderr
+    assert "warning[variant-recognised]: clear.pth: recognised as resnet20" in result.stderr
+    assert "clear.pth" in result.stdout
 
 
 NO_DEVICE = """

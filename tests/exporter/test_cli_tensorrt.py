@@ -278,4 +278,4 @@ def test_a_variant_is_told_from_a_file(
     monkeypatch.chdir(tmp_path)
     for name in ("resnet20", "here"):
         (tmp_path / name).mkdir()
-    assert engine_options.is_file(source) is file
+    assert engine_options.is_artifact(source) is file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -21,7 +22,7 @@ from PIL import Image
 
 from exporter.cli import main
 from exporter.models import resnet
-from exporter.models.variants import VARIANTS
+from exporter.models.variants import VARIANTS, customise
 from runtimes import Artifact
 from tests.exporter.command_line import environment, errors, here, python, rexport, with_rexport
 from tests.exporter.small import content
@@ -39,6 +40,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory, onnx_artifact: Artifact) -> P
     folder = tmp_path_factory.mktemp("desk")
     for name, row in (("best.pth", VARIANTS["resnet20"]), ("deep.pth", VARIANTS["resnet32"])):
         torch.save({"state_dict": resnet.build(row).state_dict(), "epoch": 3}, folder / name)
+    state = resnet.build(customise(VARIANTS["resnet20"], shortcut="B")).state_dict()
+    torch.save({"model": state, "ema": state}, folder / "clear.pth")
+    torch.save({"model": state, "net": state}, folder / "twice.pth")
+    torch.save({name: state[name] for name in state if "fc" not in name}, folder / "features.pth")
     Image.new("RGB", (40, 40)).save(folder / "photo.png")
     for path in onnx_artifact.path.parent.iterdir():
         shutil.copy(path, folder)
@@ -79,10 +84,20 @@ TABLE = (
     First("export resnet20", 2, "usage", "(rexport --help)", ("--help",)),
     First("onnx resnet20 --precison fp16", 2, "usage", "(did you mean --precision?)"),
     First("onnx resnet20 --precision fp61", 2, "usage", "(did you mean fp16?)"),
-    First("onnx best.pth", 2, "variant-is-file", "(rexport onnx resnet20 --weights best.pth)"),
-    First("torch deep.pth", 2, "variant-is-file", "(rexport torch resnet32 --weights deep.pth)"),
-    First("tensorrt best.pth", 2, "variant-is-file", "(rexport tensorrt resnet20 --weights best.pth)"),
-    First("onnx photo.png", 2, "variant-is-file", "(rexport inspect photo.png tells", ("list",)),
+    First(
+        "onnx best.pth", 4, "variant-ambiguous", "(resnet20 --weights best.pth or plain20 --weights best.pth)",
+        ("inspect best.pth",),
+    ),
+    First("torch deep.pth", 4, "variant-ambiguous", "(resnet32 --weights deep.pth or "),
+    First("tensorrt best.pth", 4, "variant-ambiguous", "(resnet20 --weights best.pth or "),
+    First("onnx twice.pth", 4, "weights-entries-ambiguous", "(--key model or --key net)", ("inspect twice.pth --key net",)),  # noqa: E501
+    First("onnx clear.pth --key emma", 2, "weights-entry-absent", "(--key model or --key ema)"),
+    First("onnx clear.pth --strip-prefix modle.", 2, "prefix-absent", "(the names begin with conv1., bn1., layer1.,"),
+    First("onnx clear.pth --weights bundled", 2, "weights-given-twice", "(omit one)"),
+    First("onnx features.pth", 4, "classifier-missing", "(train a linear layer on the features,"),
+    First("info clear.pth", 2, "variant-is-file", "(rexport inspect clear.pth tells", ("inspect clear.pth", "list")),
+    First("onnx photo.png", 3, "weights-unrecognised", "(use a .safetensors file or a file of torch.save)"),
+    First("onnx gone.pth", 6, "file-access-failed", "gone.pth: cannot read: No such file"),
     First("onnx resnet20 -o x.onnx --weights bundeld", 6, "file-access-failed", "(did you mean bundled?)"),
     First("onnx resnet20 -o x.onnx --weights deep.pth", 4, "other-variant", "(use resnet32)", ("info resnet32",)),
     First("onnx resnet20 -o x.onnx --data fashion-mnst", 2, "dataset-unknown", "(did you mean fashion-mnist?)"),
@@ -128,15 +143,43 @@ def test_the_bare_command_and_its_groups_print_their_help() -> None:
 
 
 def test_the_hint_is_a_command_line_that_works(desk: Path, tmp_path: Path) -> None:
-    """The one of a checkpoint in place of a variant, and the one of a missing folder, as a shell runs them."""
+    """The one of a checkpoint of two networks, and the one of a missing folder, as a shell runs them."""
     shutil.copy(desk / "best.pth", tmp_path)
     shell = with_rexport(tmp_path)
     first = here(main, "onnx", "best.pth", cwd=tmp_path)
-    hint = _in_parentheses(errors(first)[0])
+    hint = f"rexport onnx {_in_parentheses(errors(first)[0]).partition(' or ')[0]}"
     missing = here(main, *hint.split()[1:], "-o", "a b/x.onnx", cwd=tmp_path)
     command = f"{_in_parentheses(errors(missing)[0])} && {hint} -o 'a b/x.onnx'"
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=shell, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "a b/x.onnx\n"), done.stderr
+
+
+def test_a_checkpoint_is_exported_under_its_own_name(desk: Path, tmp_path: Path) -> None:
+    result = here(main, "onnx", "clear.pth", "--size", "8", "-o", f"{tmp_path}/", cwd=desk)
+    assert (result.code, result.stdout) == (0, f"{tmp_path}/clear.onnx\n"), result.stderr
+    for code in ("weights-entry-chosen", "variant-recognised"):
+        assert f"warning[{code}]: clear.pth: " in result.stderr
+    manifest = Artifact.read(tmp_path / "clear.onnx").manifest
+    assert manifest is not None
+    assert (manifest.name, manifest.weights.source, manifest.weights.key) == ("resnet20", "clear.pth", "model")
+    assert (manifest.variant["shortcut"], manifest.weights.assumed) == ("B", ())
+    inspected = here(main, "inspect", tmp_path / "clear.onnx")
+    assert re.search(r"^read as +key model, layout torchvision", inspected.stdout, re.MULTILINE)
+
+
+def test_a_checkpoint_is_inspected(desk: Path) -> None:
+    text = here(main, "inspect", "clear.pth", cwd=desk)
+    assert (text.code, text.stderr) == (0, "")
+    for line in (r"weights +clear.pth, entry model", r"averaged weights +ema", r"variant +resnet20", r"classes +10"):
+        assert re.search(f"^{line}$", text.stdout, re.MULTILINE), text.stdout
+    both = here(main, "inspect", "best.pth", "--json", cwd=desk)
+    facts = json.loads(both.stdout)
+    assert (facts["variants"], facts["key"], facts["left_out"]) == (["resnet20", "plain20"], "state_dict", {})
+
+
+def test_parts_of_a_checkpoint_need_one(desk: Path) -> None:
+    result = here(main, "inspect", "resnet20.onnx", "--key", "ema", cwd=desk)
+    assert "warning[options-without-effect]: no effect on a model file: --key" in result.stderr.splitlines()
 
 
 def _in_parentheses(line: str) -> str:

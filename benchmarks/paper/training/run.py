@@ -146,7 +146,7 @@ def state_of(folder: Path) -> tuple[int, dict[str, Tensor]]:
     Raises ``RexportError`` if the run has neither, or they cannot be read."""
     run = open_run(folder)
     if run.outcome is not None or not (folder / CHECKPOINT).exists():
-        return run.identity.recipe.iterations, checkpoint.read(folder / WEIGHTS)
+        return run.identity.recipe.iterations, checkpoint.read(folder / WEIGHTS).tensors
     _, progress, tensors = read_checkpoint(folder / CHECKPOINT)
     return progress.iteration, model_state(tensors)
 
@@ -159,7 +159,7 @@ def model_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def states_of(folder: Path) -> tuple[tuple[int, dict[str, Tensor]], ...]:
     """The iterations and state dicts that a run kept of its network on the way, in order."""
     paths = sorted((folder / STATES).glob("*.safetensors"))
-    return tuple((int(path.stem), checkpoint.read(path)) for path in paths)
+    return tuple((int(path.stem), checkpoint.read(path).tensors) for path in paths)
 
 
 def curve(folder: Path) -> tuple[CurvePoint, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.analysis.figures import Figures
 from benchmarks.harness import exports, subjects
@@ -13,9 +14,12 @@ from benchmarks.harness.run import exit_code, run
 from benchmarks.records.request import BenchmarkRequest, PrecisionVariant, Refusal, RunListener, Subject
 from benchmarks.records.result import Baseline, Result
 from exporter import network
+from exporter.models import resnet
+from exporter.models.variants import VARIANTS, customise
 from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import PRECISIONS, Bounds
 from exporter.targets import onnx_file, torch_program
+from exporter.weights.sources import LoadedWeights
 from runtimes import Artifact
 from runtimes.errors import (
     BackendUnavailableError,
@@ -70,6 +74,25 @@ def test_a_file_is_measured_as_itself_and_as_exported(onnx_artifact: Artifact, t
         ("openvino", "bf16"),
         ("openvino", "fp32"),
     ]
+
+
+def test_a_checkpoint_is_exported_with_its_own_weights(tmp_path: Path) -> None:
+    row = customise(VARIANTS["resnet20"], classes=3, shortcut="B")
+    state = resnet.build(row).state_dict()
+    torch.save({"model": state, "ema": {f"net.{name}": state[name] for name in state}}, tmp_path / "best.pth.tar")
+    name = str(tmp_path / "best.pth.tar")
+    request = BenchmarkRequest(subjects=(name,), key="ema", strip_prefix="net.", raw=True)
+    wanted = exports.export_request(name, exports.ExportContext("best", tmp_path, request, LISTENER))
+    assert (wanted.variant, wanted.name, wanted.raw) == (row, "best", True)
+    assert isinstance(wanted.weights, LoadedWeights)
+    assert (wanted.weights.record.key, wanted.weights.record.prefix) == ("ema", "net.")
+    beside = replace(request, subjects=("resnet20", name), weights="bundled")
+    place = exports.ExportContext("best", tmp_path, beside, LISTENER)
+    assert exports.export_request("resnet20", place).weights == "bundled"
+    assert exports.export_request(name, place).variant == row
+    alone = replace(request, weights="bundled")
+    with refuses(UsageError, "weights-given-twice", name):
+        exports.export_request(name, exports.ExportContext("best", tmp_path, alone, LISTENER))
 
 
 @pytest.mark.usefixtures("impossible_fp16")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import runtimes
 from benchmarks.tuning import artifact as tuned
@@ -49,6 +50,14 @@ def test_an_artifact_can_be_replaced_by_its_own_tuned_copy(tmp_path: Path) -> No
     assert found.manifest is not None
     assert found.manifest.tuning == TUNING
     assert len(found.vectors().inputs) == 7
+
+
+def test_a_checkpoints_tuned_file_is_an_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"w": torch.ones(1)}, "best.pth.tar")
+    names = ("best.pth.tar", "net.engine", "resnet20")
+    targets = [tuned.target_of(name, None, False).name for name in names]
+    assert targets == ["best.tuned.onnx", "net.tuned.engine", "resnet20.tuned.onnx"]
 
 
 def test_an_artifact_without_vectors_is_carried_without(tmp_path: Path) -> None:

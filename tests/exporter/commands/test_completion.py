@@ -117,6 +117,7 @@ def test_bash_runs_the_line(with_command: dict[str, str]) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
+        "option -o default",
         "rexport onnx resnet11: resnet110",
         "rexport verify m.onnx --backend onnxruntime-: onnxruntime-tensorrt",
         "option -o default",

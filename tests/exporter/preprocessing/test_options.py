@@ -16,6 +16,7 @@ from exporter.preprocessing.description import assumption, describe_steps
 from exporter.preprocessing.options import ASSUMABLE, NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
 from runtimes.errors import ModelMismatchError, UsageError
 from runtimes.images.preprocessing import Preprocessing
+from tests.exporter.small import SILENT
 from tests.refusals import refuses
 
 NET = customise(variant("resnet18"), size=(64, 64))
@@ -119,7 +120,7 @@ def test_the_notice_names_what_is_assumed_alone() -> None:
 
 def requested(*arguments: str) -> ExportRequest:
     with onnx_command.make_context("onnx", ["resnet18", *arguments]) as context:
-        return request_of("resnet18", context.params)
+        return request_of("resnet18", context.params, SILENT)
 
 
 def test_options_of_the_command_line_become_fields() -> None:

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from exporter.weights import checkpoint, pickle_scan, safetensors_header, torch_zip
+from exporter.weights import checkpoint, entries, pickle_scan, safetensors_header, torch_zip
 from runtimes.errors import ArtifactError, IntegrityError, ResourceError, RexportError, UnsafeArtifactError
 from tests.refusals import refuses
 
@@ -91,11 +91,11 @@ def test_each_format_is_told_by_its_content(
 ) -> None:
     path = tmp_path / f"weights.{extension}"
     saver(state(), path)
-    loaded = checkpoint.read(path)
+    loaded = checkpoint.read(path).tensors
     assert_same({name: loaded[name] for name in state()}, state())
 
 
-@pytest.mark.parametrize("key", checkpoint.CONTAINERS)
+@pytest.mark.parametrize("key", entries.CONTAINERS)
 @pytest.mark.parametrize("saver", [save_zip, save_legacy])
 def test_a_training_checkpoint_gives_its_weights(
     tmp_path: Path, key: str, saver: Callable[[object, Path], None]
@@ -112,15 +112,72 @@ def test_a_training_checkpoint_gives_its_weights(
         key: model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
-        "losses": list(range(100_000 if key == "ema" else 10)),
+        "losses": list(range(100_000 if key == "net" else 10)),
     }
     saver(content, tmp_path / "run.ckpt")
-    assert_same(checkpoint.read(tmp_path / "run.ckpt"), dict(model.state_dict()))
+    stored = checkpoint.read(tmp_path / "run.ckpt")
+    assert_same(stored.tensors, dict(model.state_dict()))
+    assert (stored.entry, stored.averages) == (key, ())
+
+
+@pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS)
+def test_a_weights_file_is_told_by_its_beginning(
+    tmp_path: Path, saver: Callable[[dict[str, Tensor], Path], None]
+) -> None:
+    saver(state(), tmp_path / "weights")
+    assert checkpoint.is_weights_file(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x89PNG", b"\x08\x07\x12\x07pytorch:"])
+def test_other_files_do_not_begin_like_weights(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "best.pth").write_bytes(content)
+    assert not checkpoint.is_weights_file(tmp_path / "best.pth")
+    assert not checkpoint.is_weights_file(tmp_path)
+    assert not checkpoint.is_weights_file(tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize(
+    ("path", "stem"),
+    [("runs/best.pth", "best"), ("best.pth.TAR", "best"), ("last.v2.ckpt", "last.v2"), ("best", "best")],
+)
+def test_an_artifact_is_named_after_its_weights(path: str, stem: str) -> None:
+    assert checkpoint.stem(path) == stem
+
+
+def test_a_program_is_no_weights_file(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    assert not checkpoint.is_weights_file(tmp_path / "net.pt2")
+
+
+class Quantised:
+    """Pickled as a quantised tensor is."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return torch._utils._rebuild_qtensor, ()
+
+
+def test_a_long_name_is_refused(tmp_path: Path) -> None:
+    save_zip({"a." * 300: torch.ones(1)}, tmp_path / "w.pt")
+    refusal(tmp_path / "w.pt", "entry-name-long", "600")
+
+
+@pytest.mark.parametrize(
+    ("content", "meaning"),
+    [
+        (nn.Linear(2, 2), "a whole module"),
+        (argparse.Namespace(lr=0.1), "settings of the training"),
+        (Quantised(), "quantised weights"),
+    ],
+)
+def test_what_the_pickle_holds_is_named(tmp_path: Path, content: object, meaning: str) -> None:
+    save_zip({"state_dict": content}, tmp_path / "w.pt")
+    refusal(tmp_path / "w.pt", "pickle-calls-code", f"({meaning})", "save only the weights")
 
 
 def test_parameters_become_plain_tensors(tmp_path: Path) -> None:
     save_zip({"w": nn.Parameter(torch.ones(2))}, tmp_path / "w.pt")
-    tensor = checkpoint.read(tmp_path / "w.pt")["w"]
+    tensor = checkpoint.read(tmp_path / "w.pt").tensors["w"]
     assert type(tensor) is Tensor
     assert not tensor.requires_grad
 
@@ -130,7 +187,7 @@ def test_published_legacy_files_are_read(file: str, count: int) -> None:
     path = REPO.parent / "shared" / "data" / file
     if not path.exists():
         pytest.skip(f"{file} is not on this machine")
-    assert len(checkpoint.read(path)) == count
+    assert len(checkpoint.read(path).tensors) == count
 
 
 # What is no weights file ----------------------------------------------------------------------------------------------
@@ -362,7 +419,7 @@ def test_checksums_that_were_never_recorded_are_no_damage(tmp_path: Path) -> Non
         save_zip(state(), tmp_path / "w.pt")
     finally:
         torch.serialization.set_crc32_options(was)
-    assert_same(checkpoint.read(tmp_path / "w.pt"), state())
+    assert_same(checkpoint.read(tmp_path / "w.pt").tensors, state())
 
 
 def test_one_erased_checksum_is_damage(tmp_path: Path) -> None:
@@ -380,7 +437,7 @@ def test_one_erased_checksum_is_damage(tmp_path: Path) -> None:
 def test_honest_compression_is_read(tmp_path: Path) -> None:
     save_zip(state(), tmp_path / "stored.pt")
     rezip(tmp_path / "stored.pt", tmp_path / "w.pt", compression=zipfile.ZIP_DEFLATED)
-    assert_same(checkpoint.read(tmp_path / "w.pt"), state())
+    assert_same(checkpoint.read(tmp_path / "w.pt").tensors, state())
 
 
 def test_a_deflated_bomb_is_refused(tmp_path: Path) -> None:
@@ -447,7 +504,7 @@ def test_many_names_of_one_storage_are_refused(tmp_path: Path) -> None:
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_zip(state(), tmp_path / "w.pt")
-    monkeypatch.setattr(checkpoint, "MAX_TENSORS", 1)
+    monkeypatch.setattr(entries, "MAX_TENSORS", 1)
     refusal(tmp_path / "w.pt", "too-many-entries", 2, 1)
 
 
@@ -554,7 +611,7 @@ def test_random_pickles_with_right_checksums_end_in_our_errors(tmp_path: Path) -
 def _read_or_refuse(path: Path) -> None:
     problem: RexportError | None = None
     try:
-        assert all(type(tensor) is Tensor for tensor in checkpoint.read(path).values())
+        assert all(type(tensor) is Tensor for tensor in checkpoint.read(path).tensors.values())
     except RexportError as error:
         problem = error
     if problem is not None:

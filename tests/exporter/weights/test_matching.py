@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -52,35 +51,6 @@ def test_the_order_is_the_modules_own_and_strides_are_plain() -> None:
     fitted = fit(state)
     assert list(fitted) == list(reversed(state))
     assert all(tensor.is_contiguous() for tensor in fitted.values())
-
-
-def _prefixed(prefix: str) -> Callable[[str], str]:
-    return lambda name: prefix + name
-
-
-RENAMINGS: dict[str, Callable[[str], str]] = {
-    "data parallel": _prefixed("module."),
-    "framework": _prefixed("model."),
-    "compiled": _prefixed("_orig_mod."),
-    "all of them": _prefixed("module._orig_mod.model.module."),
-    "linear head": lambda name: name.replace("fc.", "linear."),
-    "prefix and head": lambda name: "module." + name.replace("fc.", "linear."),
-}
-
-
-@pytest.mark.parametrize("rename", RENAMINGS.values(), ids=RENAMINGS)
-def test_known_names_of_others_are_understood(rename: Callable[[str], str]) -> None:
-    state = state_of()
-    fitted = fit({rename(name): tensor for name, tensor in state.items()})
-    assert matching.state_digest(fitted) == matching.state_digest(state)
-
-
-def test_a_prefix_that_one_name_lacks_stays() -> None:
-    state = {name if name == "fc.bias" else f"module.{name}": tensor for name, tensor in state_of().items()}
-    with refuses(
-        ModelMismatchError, "variant-unrecognised", "96 missing (conv1.weight", "115 unexpected (module.conv1"
-    ):
-        fit(state)
 
 
 def test_both_heads_are_one_too_many() -> None:
@@ -280,17 +250,3 @@ def test_the_digest_depends_on_names_shapes_and_values_alone() -> None:
         {name if name != "fc.bias" else "fc.bios": tensor for name, tensor in state.items()},
     )
     assert digest not in {matching.state_digest(other) for other in others}
-
-
-@pytest.mark.parametrize(
-    ("row", "name"),
-    [
-        (VARIANTS["resnet50"], "resnet50"),
-        (customise(VARIANTS["resnet32"], classes=7, shortcut="B"), "resnet32"),
-    ],
-)
-def test_the_variant_of_a_state_is_named(row: Variant, name: str) -> None:
-    with torch.device("meta"):
-        state = resnet.build(row).state_dict()
-    assert matching.recognise_variant({f"module.{name}": tensor for name, tensor in state.items()}) == name
-    assert matching.recognise_variant(dict(list(state.items())[1:])) is None

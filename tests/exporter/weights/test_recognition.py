@@ -78,20 +78,19 @@ def test_a_file_of_one_variant_is_recognised_and_announced(tmp_path: Path, bottl
 
 
 @pytest.mark.parametrize(
-    ("name", "stride_given", "words"),
+    ("name", "words"),
     [
-        ("resnet50", False, ["v1.5", "resnetaa50 and resnetblur50"]),
-        ("resnet50", True, ["resnetaa50 and resnetblur50"]),
-        ("resnet18", False, []),
-        ("cifar-resnet18", False, ["pooling"]),
-        ("cifar-resnet50", False, ["v1.5", "pooling"]),
-        ("wrn-28-10", False, []),
-        ("resnetv2_50", False, ["v1.5"]),
+        ("resnet50", ["resnetaa50 and resnetblur50"]),
+        ("resnet18", []),
+        ("cifar-resnet18", ["pooling"]),
+        ("cifar-resnet50", ["pooling"]),
+        ("wrn-28-10", []),
+        ("resnetv2_50", []),
     ],
 )
-def test_what_the_tensors_do_not_show_is_told(name: str, stride_given: bool, words: list[str]) -> None:
+def test_what_the_tensors_do_not_show_is_told(name: str, words: list[str]) -> None:
     state = {key: torch.empty(shape, device="meta") for key, shape in matching.shapes(variant(name)).items()}
-    told = matching.assumptions(variant(name), matching.recognise(state), stride_given)
+    told = matching.assumptions(variant(name), matching.recognise(state))
     assert len(told) == len(words)
     assert all(word in text for word, text in zip(words, told, strict=True))
 
@@ -123,6 +122,20 @@ def test_a_file_of_another_variant_says_whose_it_is(tmp_path: Path, resnet20: Re
 def test_a_name_of_no_variant_is_refused(tmp_path: Path, resnet20: ResNet) -> None:
     with refuses(UsageError, "variant-unknown", "resnet21"):
         from_checkpoint(saved(tmp_path, resnet20), VariantOptions("resnet21"), ignore)
+
+
+@pytest.mark.parametrize("extra", ["neck.weight", "stage.0.weight"])
+def test_tensors_besides_the_network_are_listed(tmp_path: Path, resnet20: ResNet, extra: str) -> None:
+    torch.save({**resnet20.state_dict(), extra: torch.ones(3)}, tmp_path / "best.pth")
+    with refuses(ModelMismatchError, "tensors-unexpected", "best.pth", "resnet20", "1 other tensors", extra):
+        from_checkpoint(tmp_path / "best.pth", ANY, ignore)
+
+
+def test_a_module_without_a_classifier_is_refused(resnet20: ResNet) -> None:
+    headless = filled(resnet20.variant)
+    headless.fc = nn.Identity()  # type: ignore[assignment]
+    with refuses(ModelMismatchError, "classifier-missing", "features"):
+        from_module(headless, VariantOptions("resnet20"), 0, ignore)
 
 
 def test_a_file_that_holds_a_module_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from exporter.models import resnet
 from exporter.models.variants import VARIANTS, Variant, customise
 from exporter.weights import download, matching
 from exporter.weights import sources as weights
+from exporter.weights.entries import Selection
 from runtimes.errors import (
     ArtifactError,
     IntegrityError,
@@ -88,6 +89,15 @@ def test_a_file_is_recorded_by_name_without_its_folder(tmp_path: Path) -> None:
     assert loaded.record.source == "mine.safetensors"
     assert loaded.record.sha256 == matching.state_digest(state_of())
     run_network(loaded, SMALL)
+
+
+def test_the_recorded_part_of_a_file_is_read_again(tmp_path: Path) -> None:
+    average = {f"net.{name}": tensor + 1 for name, tensor in state_of().items()}
+    torch.save({"model": state_of(), "ema": average}, tmp_path / "w.pt")
+    first = weights.from_file(str(tmp_path / "w.pt"), SMALL, refuse_notices, Selection("ema")).record
+    assert (first.key, first.prefix) == ("ema", "net.")
+    again = weights.from_file(str(tmp_path / "w.pt"), SMALL, refuse_notices, Selection(first.key, first.prefix)).record
+    assert again == first
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
