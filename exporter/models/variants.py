@@ -357,10 +357,11 @@ def variant(name: str) -> Variant:
     Raises:
         UsageError: The name is unknown. The hint is the most similar name, or the command that lists all.
     """
-    row = VARIANTS.get(_SPELLINGS.get(re.sub("[-_]", "", name.lower()), ""))
+    typed = name.lower()
+    row = VARIANTS.get(typed) or VARIANTS.get(_SPELLINGS.get(re.sub("[-_]", "", typed), ""))
     if row is None:
         # timm's names end in the recipe of the weights, and begin with the owner on the hub: timm/resnet50.a1_in1k.
-        typed = name.lower().rpartition("/")[2].partition(".")[0]
+        typed = typed.rpartition("/")[2].partition(".")[0]
         longer = [known for known in VARIANTS if typed and known.startswith(f"{typed}_")]
         meant = longer[0] if longer else nearest(typed, VARIANTS)
         hint = f"did you mean {meant}?" if meant else "rexport list shows all variants"
