@@ -295,7 +295,10 @@ REFUSED = {
     "another pooling": Refused("classifier-width", ("64", "32", "fastai"), Written(
         "torchvision", without_head(), features(), {"fc.weight": numbers(10, 64), "fc.bias": numbers(10)},
     )),
-    "a neck": Refused("tensors-unexpected", ("neck.conv.weight",), Written(
+    "a neck inside": Refused("tensors-unexpected", ("neck.conv.weight",), Written(
+        "torchvision", prefixed("model."), extras={"model.neck.conv.weight": numbers(3, 3, 1, 1)},
+    )),
+    "a neck outside": Refused("tensors-outside-prefix", ("neck.conv.weight", "--strip-prefix model."), Written(
         "torchvision", prefixed("model."), extras={"neck.conv.weight": numbers(3, 3, 1, 1)},
     )),
     "two networks": Refused("networks-ambiguous", ("--strip-prefix left.", "--strip-prefix right."), Written(
