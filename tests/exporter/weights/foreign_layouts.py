@@ -309,6 +309,11 @@ REFUSED = {
     "CLIP": Refused("network-unsupported", ("CLIP", "attention pooling"), Written(
         "", prefixed("visual."), extras={"visual.attnpool.positional_embedding": numbers(50, 32)},
     )),
+    "timm's CLIP": Refused(
+        "network-unsupported",
+        ("CLIP", "attention pooling"),
+        Written("", without_head(), features(), {"head.pos_embed": numbers(50, 32), "head.q.weight": numbers(8, 32)}),
+    ),
     "vision transformer": Refused("network-unsupported", ("vision transformer",), Written(
         "", extras={"cls_token": numbers(1, 1, 8), "blocks.0.attn.qkv.weight": numbers(24, 8)},
     )),
