@@ -93,6 +93,15 @@ def test_a_recognised_checkpoint_is_announced(notices: list[logging.LogRecord]) 
     assert "37, centre crop of 32 x 32" in assumed.getMessage()
 
 
+def test_a_checkpoint_names_its_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[Any] = []
+    monkeypatch.setattr("exporter.targets.onnx_file.export", lambda request, *_: requests.append(request))
+    rexport.export(CHECKPOINT, "out/", variant="resnet20", stride=None, num_classes=10)
+    (request,) = requests
+    assert request.target(".onnx") == Path("out", CHECKPOINT.stem + ".onnx")
+    assert request.chosen == {"classes"}
+
+
 @pytest.mark.parametrize("wrap", [lambda model: model, Wrapped])
 def test_a_module_gives_its_own_logits(wrap: Any) -> None:
     model = wrap(trained())
