@@ -262,7 +262,10 @@ class Unsupported:
 
 
 UNSUPPORTED: tuple[Unsupported, ...] = (
-    Unsupported("a ResNet of CLIP, which ends in attention pooling", r"(.+\.)?attnpool\..+"),
+    Unsupported(
+        "a ResNet that ends in attention pooling, as those of CLIP",
+        r"(.+\.)?attnpool\..+|(.+\.)?head\.(pos_embed|(q|k|v|kv|qkv)\..+)",
+    ),
     Unsupported(
         "a vision transformer",
         r"(.+\.)?(cls_token|class_token|class_embedding|pos_embed|pos_embedding)"

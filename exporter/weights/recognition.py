@@ -234,7 +234,7 @@ def _choose(state: Mapping[str, Tensor], name: str | None, file: Path) -> Varian
         for candidate in matching.recognise(known) if len(known) < len(state) else ():
             unknown = [name for name in state if name not in known]
             raise ModelMismatchError(
-                f"the weights are those of {describe_variant(candidate)} and {len(unknown)} other tensors: "
+                f"besides those of {describe_variant(candidate)} there are tensors that do not belong to it: "
                 f"{list_names(unknown)}",
                 code="tensors-unexpected",
                 hint="save the state dict of the network alone",
@@ -249,7 +249,7 @@ def _choose(state: Mapping[str, Tensor], name: str | None, file: Path) -> Varian
         raise ModelMismatchError(
             f"{' and '.join(names)} have the same tensors, so the file does not show which of them it is",
             code="variant-ambiguous",
-            hint=" or ".join(f"{candidate_name} --weights {path}" for candidate_name in names),
+            hint="use " + " or ".join(f"{candidate_name} --weights {path}" for candidate_name in names),
         )
     return fitting[0]
 

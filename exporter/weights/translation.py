@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.format import count
 from exporter.weights import checkpoint
 from exporter.weights.entries import ANY_ENTRY, Selection, StoredState
 from exporter.weights.layouts import AVERAGED, LAYOUTS, LEFT_OUT, UNSUPPORTED, WRAPPERS, Layout
@@ -81,9 +82,9 @@ class ForeignWeights:
                 f"{name}: the weights are those under {translation.prefix!r}; {prefixes} takes averaged weights",
             )
         if translation.left_out:
-            count = sum(map(len, translation.left_out.values()))
+            number = count(sum(map(len, translation.left_out.values())), "tensor")
             reasons = "; ".join(f"{reason}: {list_names(names)}" for reason, names in translation.left_out.items())
-            yield Reason("tensors-left-out", f"{name}: {count} tensors are left out ({reasons})")
+            yield Reason("tensors-left-out", f"{name}: left out {number} ({reasons})")
         if translation.layout is not None and translation.layout.remark is not None:
             yield Reason("layout-remark", f"{name}: {translation.layout.remark}; check the preprocessing")
 
@@ -115,8 +116,8 @@ def translate(state: Mapping[str, Tensor], prefix: str | None = None) -> Transla
             other names are left out, except a classifier.
 
     Raises:
-        ModelMismatchError: The network is of an unsupported kind, has no classifier or one of several layers, occurs
-            several times, or two tensors have the same name after the translation.
+        ModelMismatchError: The network is of an unsupported kind, has no classifier or one of several layers, or occurs
+            several times; tensors are outside its prefix, or two have the same name after the translation.
         UsageError: No name begins with the prefix.
     """
     for row in UNSUPPORTED:
@@ -206,11 +207,9 @@ def _translate(state: Mapping[str, Tensor], layout: Layout, prefixes: set[str], 
             new = f"fc.{name[len(head) + 1 :]}"
         elif name.startswith(prefix):
             new = _rename(name[len(prefix) :], layout)
-        elif explicit:
+        else:
             left_out.setdefault(OUTSIDE, []).append(name)
             continue
-        else:
-            new = name
         if new in translated:
             raise ModelMismatchError(
                 f"two tensors of the file have the name {quote(new)!r} in torchvision's layout",
@@ -218,6 +217,13 @@ def _translate(state: Mapping[str, Tensor], layout: Layout, prefixes: set[str], 
                 hint="save the state dict of one network alone",
             )
         translated[new] = tensor.flatten(1) if new == "fc.weight" and tensor.dim() == 4 else tensor
+    if OUTSIDE in left_out and not explicit:
+        raise ModelMismatchError(
+            f"the network is under the prefix {quote(prefix)!r}, and the purpose of other tensors is unknown: "
+            f"{list_names(left_out[OUTSIDE])}",
+            code="tensors-outside-prefix",
+            hint=f"--strip-prefix {shlex.quote(prefix)} leaves them out",
+        )
     _check_head_width(translated)
     groups = {reason: tuple(names) for reason, names in left_out.items()}
     return Translation(translated, layout, prefix, head, groups, averaged)

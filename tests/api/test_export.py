@@ -94,6 +94,15 @@ def test_a_recognised_checkpoint_is_announced(notices: list[logging.LogRecord]) 
         assert words in assumed.getMessage()
 
 
+def test_a_checkpoint_names_its_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[Any] = []
+    monkeypatch.setattr("exporter.targets.onnx_file.export", lambda request, *_: requests.append(request))
+    rexport.export(CHECKPOINT, "out/", variant="resnet20", stride=None, num_classes=10)
+    (request,) = requests
+    assert request.target(".onnx") == Path("out", CHECKPOINT.stem + ".onnx")
+    assert request.chosen == {"classes"}
+
+
 @pytest.mark.parametrize("wrap", [lambda model: model, Wrapped])
 def test_a_module_gives_its_own_logits(wrap: Any) -> None:
     model = wrap(trained())
@@ -247,10 +256,10 @@ def test_single_fields_replace_those_of_the_preprocessing() -> None:
         ("--no-antialias --channels-order BGR", "antialias=False channels_order=BGR"),
         ("--expect-top1 67.6", "expect_top1=67.6"),
         ("--precision int8", 'precision="int8"'),
-        ("--key model.ema or --key net", 'key="model.ema" or key="net"'),
+        ("--key model.ema", 'key="model.ema"'),
         ("(--strip-prefix ema.)", '(strip_prefix="ema.")'),
-        ("resnet20 --weights 'my best.pth' or plain20 --weights b.pth", 'variant="resnet20" or variant="plain20"'),
-        ("use resnet20, or --weights imagenet", 'use resnet20, or weights="imagenet"'),
+        ("plain20 --weights best.pth", 'variant="plain20"'),
+        ("or --weights imagenet", 'or weights="imagenet"'),
         ("rexport tensorrt x.onnx builds from it, --force replaces it", None),
         ("pip install --upgrade rexport", "pip install --upgrade rexport"),
         ("a v1--v2 pre-release, e-o", "a v1--v2 pre-release, e-o"),

@@ -85,11 +85,11 @@ TABLE = (
     First("onnx resnet20 --precison fp16", 2, "usage", "(did you mean --precision?)"),
     First("onnx resnet20 --precision fp61", 2, "usage", "(did you mean fp16?)"),
     First(
-        "onnx best.pth", 4, "variant-ambiguous", "(resnet20 --weights best.pth or plain20 --weights best.pth)",
+        "onnx best.pth", 4, "variant-ambiguous", "(use resnet20 --weights best.pth or plain20 --weights best.pth)",
         ("inspect best.pth",),
     ),
-    First("torch deep.pth", 4, "variant-ambiguous", "(resnet32 --weights deep.pth or "),
-    First("tensorrt best.pth", 4, "variant-ambiguous", "(resnet20 --weights best.pth or "),
+    First("torch deep.pth", 4, "variant-ambiguous", "(use resnet32 --weights deep.pth or "),
+    First("tensorrt best.pth", 4, "variant-ambiguous", "(use resnet20 --weights best.pth or "),
     First("onnx twice.pth", 4, "weights-entries-ambiguous", "(--key model or --key net)", ("inspect twice.pth --key net",)),  # noqa: E501
     First("onnx clear.pth --key emma", 2, "weights-entry-absent", "(--key model or --key ema)"),
     First("onnx clear.pth --strip-prefix modle.", 2, "prefix-absent", "(the names begin with conv1., bn1., layer1.,"),
@@ -147,7 +147,7 @@ def test_the_hint_is_a_command_line_that_works(desk: Path, tmp_path: Path) -> No
     shutil.copy(desk / "best.pth", tmp_path)
     shell = with_rexport(tmp_path)
     first = here(main, "onnx", "best.pth", cwd=tmp_path)
-    hint = f"rexport onnx {_in_parentheses(errors(first)[0]).partition(' or ')[0]}"
+    hint = f"rexport onnx {_in_parentheses(errors(first)[0]).partition(' or ')[0].removeprefix('use ')}"
     missing = here(main, *hint.split()[1:], "-o", "a b/x.onnx", cwd=tmp_path)
     command = f"{_in_parentheses(errors(missing)[0])} && {hint} -o 'a b/x.onnx'"
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=shell, capture_output=True, text=True, check=False)
@@ -164,7 +164,7 @@ def test_a_checkpoint_is_exported_under_its_own_name(desk: Path, tmp_path: Path)
     assert (manifest.name, manifest.weights.source, manifest.weights.key) == ("resnet20", "clear.pth", "model")
     assert (manifest.variant["shortcut"], manifest.weights.assumed) == ("B", ())
     inspected = here(main, "inspect", tmp_path / "clear.onnx")
-    assert re.search(r"^read as +key model, layout torchvision", inspected.stdout, re.MULTILINE)
+    assert re.search(r"^read as +key model, ", inspected.stdout, re.MULTILINE)
 
 
 def test_a_checkpoint_is_inspected(desk: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_checkpoint_is_inspected(desk: Path) -> None:
 
 def test_parts_of_a_checkpoint_need_one(desk: Path) -> None:
     result = here(main, "inspect", "resnet20.onnx", "--key", "ema", cwd=desk)
-    assert "warning[options-without-effect]: no effect on a model file: --key" in result.stderr.splitlines()
+    assert re.findall(r"^warning\[([a-z-]+)\]: .*--key$", result.stderr, re.MULTILINE) == ["options-without-effect"]
 
 
 def _in_parentheses(line: str) -> str:

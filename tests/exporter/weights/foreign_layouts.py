@@ -295,7 +295,10 @@ REFUSED = {
     "another pooling": Refused("classifier-width", ("64", "32", "fastai"), Written(
         "torchvision", without_head(), features(), {"fc.weight": numbers(10, 64), "fc.bias": numbers(10)},
     )),
-    "a neck": Refused("tensors-unexpected", ("neck.conv.weight",), Written(
+    "a neck inside": Refused("tensors-unexpected", ("neck.conv.weight",), Written(
+        "torchvision", prefixed("model."), extras={"model.neck.conv.weight": numbers(3, 3, 1, 1)},
+    )),
+    "a neck outside": Refused("tensors-outside-prefix", ("neck.conv.weight", "--strip-prefix model."), Written(
         "torchvision", prefixed("model."), extras={"neck.conv.weight": numbers(3, 3, 1, 1)},
     )),
     "two networks": Refused("networks-ambiguous", ("--strip-prefix left.", "--strip-prefix right."), Written(
@@ -306,6 +309,11 @@ REFUSED = {
     "CLIP": Refused("network-unsupported", ("CLIP", "attention pooling"), Written(
         "", prefixed("visual."), extras={"visual.attnpool.positional_embedding": numbers(50, 32)},
     )),
+    "timm's CLIP": Refused(
+        "network-unsupported",
+        ("CLIP", "attention pooling"),
+        Written("", without_head(), features(), {"head.pos_embed": numbers(50, 32), "head.q.weight": numbers(8, 32)}),
+    ),
     "vision transformer": Refused("network-unsupported", ("vision transformer",), Written(
         "", extras={"cls_token": numbers(1, 1, 8), "blocks.0.attn.qkv.weight": numbers(24, 8)},
     )),

@@ -166,13 +166,13 @@ def test_a_long_name_is_refused(tmp_path: Path) -> None:
     ("content", "meaning"),
     [
         (nn.Linear(2, 2), "a whole module"),
-        (argparse.Namespace(lr=0.1), "settings of the training"),
+        (argparse.Namespace(lr=0.1), "settings"),
         (Quantised(), "quantised weights"),
     ],
 )
 def test_what_the_pickle_holds_is_named(tmp_path: Path, content: object, meaning: str) -> None:
     save_zip({"state_dict": content}, tmp_path / "w.pt")
-    refusal(tmp_path / "w.pt", "pickle-calls-code", f"({meaning})", "save only the weights")
+    refusal(tmp_path / "w.pt", "pickle-calls-code", f"({meaning}", "save only the weights")
 
 
 def test_parameters_become_plain_tensors(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_name_of_no_variant_is_refused(tmp_path: Path, resnet20: ResNet) -> No
 @pytest.mark.parametrize("extra", ["neck.weight", "stage.0.weight"])
 def test_tensors_besides_the_network_are_listed(tmp_path: Path, resnet20: ResNet, extra: str) -> None:
     torch.save({**resnet20.state_dict(), extra: torch.ones(3)}, tmp_path / "best.pth")
-    with refuses(ModelMismatchError, "tensors-unexpected", "best.pth", "resnet20", "1 other tensors", extra):
+    with refuses(ModelMismatchError, "tensors-unexpected", "best.pth", "resnet20", extra):
         from_checkpoint(tmp_path / "best.pth", ANY, ignore)
 
 
