@@ -60,6 +60,9 @@ def test_imagenets_means_belong_to_colours_and_scales() -> None:
     assert "(mean 103.53, 116.28, 123.675)" in text
     given = chosen(PreprocessingOptions(channel_order="BGR", mean=(0.1, 0.2, 0.3), std=HALF))
     assert given.mean == (0.1, 0.2, 0.3)
+    moved = chosen(PreprocessingOptions(channel_order="BGR"), KNOWN)
+    assert (moved.mean, moved.std) == (KNOWN.mean[::-1], KNOWN.std[::-1])
+    assert "mean" in chosen(PreprocessingOptions(channel_order="BGR", scale=1)).assumed
 
 
 def test_a_file_is_the_base_of_the_options(tmp_path: Path) -> None:
