@@ -34,7 +34,8 @@ def with_margin(value: float, interval: Interval | None, digits: int, scale: flo
 
     The one place that decides how an interval is printed. Without an interval the value stands alone.
     """
-    text = f"{scale * value + 0.0:{sign},.{digits}f}"  # no "-0.00" of a zero
+    rounded = round(scale * value, digits)
+    text = f"{rounded:{sign},.{digits}f}" if rounded else f"{0:.{digits}f}"  # no "-0.00"
     if interval is None:
         return text
     margin = scale * max(interval[1] - value, value - interval[0])
@@ -88,7 +89,7 @@ def points(value: float | None, interval: Interval | None) -> str:
 
 def change(value: float | None, interval: Interval | None) -> str:
     """A change of a share in percentage points with its margin and its sign: ``-0.12 ± 0.17``."""
-    return ABSENT if value is None else with_margin(value, interval, 2, 100, "+" if value else "")
+    return ABSENT if value is None else with_margin(value, interval, 2, 100, "+")
 
 
 def one_line(text: object) -> str:

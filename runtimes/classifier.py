@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes import opening
+from runtimes.artifacts.embedded import read_embedded
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
 from runtimes.images import prefetch
 from runtimes.images.preprocessing import Image, Pixels, fit_or_name, normalise
@@ -109,14 +110,15 @@ class Classifier:
             backend: As for ``runtimes.open``.
             device: As for ``runtimes.open``.
             threads: As for ``runtimes.open``.
-            preprocessing: The preparation of images, in place of the manifest's. A model without a manifest needs it.
+            preprocessing: The preparation of images, in place of the manifest's. A model needs it that has neither a
+                manifest nor, as the ONNX files of rexport have, a description in its metadata.
             labels: The names of the classes, in place of the manifest's.
 
         Returns:
             A classifier, which the caller closes. A ``with`` statement closes it.
 
         Raises:
-            UsageError: The manifest has no preprocessing and none is passed; or as for ``runtimes.open``.
+            UsageError: No preprocessing is known and none is passed; or as for ``runtimes.open``.
             ModelMismatchError: The preprocessing does not fit the network's input, or the number of labels differs from
                 the number of classes.
             ArtifactError: The network is not an image classifier; or as for ``runtimes.open``.
@@ -124,11 +126,11 @@ class Classifier:
         """
         runtime = opening.open(path, backend, device, threads)
         try:
-            manifest = runtime.artifact.manifest
-            if preprocessing is None and manifest is not None:
-                preprocessing = manifest.preprocessing
-            if labels is None and manifest is not None:
-                labels = manifest.labels
+            known = runtime.artifact.manifest or read_embedded(runtime.artifact)
+            if preprocessing is None and known is not None:
+                preprocessing = known.preprocessing
+            if labels is None and known is not None:
+                labels = known.labels
             if preprocessing is None:
                 raise UsageError(
                     f"no preprocessing is known for {runtime.artifact.path.name}",
@@ -139,6 +141,14 @@ class Classifier:
         except BaseException:
             runtime.close()
             raise
+
+    @property
+    def verified(self) -> bool:
+        """Whether the model has its manifest, whose digest it was held to.
+
+        Without it, labels and preprocessing are the caller's, or those that the model file says about itself.
+        """
+        return self.runtime.artifact.manifest is not None
 
     def predict(self, images: Image | Iterable[Image], top: int = 1, batch: int = 32) -> list[Prediction]:
         """Return the ``top`` most probable classes of each image, in the order of the images.

@@ -62,7 +62,7 @@ def _parse_fault(example: str, root: click.Command) -> str | None:
     program, *arguments = shlex.split(words)
     if program != root.name:
         return f"{program} is not {root.name}"
-    context, command = click.Context(root, info_name=program), root
+    context, command = click.Context(root, info_name=program, **root.context_settings), root
     try:
         while isinstance(command, click.Group):
             name, found, arguments = command.resolve_command(context, arguments)

@@ -27,36 +27,44 @@ from exporter.proportions import Interval
 T = TypeVar("T")
 P = TypeVar("P")
 
-MEANING = (
-    "p50 ms: median latency, end-to-end: one call with host arrays in and out.",
-    "vs baseline: how many times as fast as the baseline; 2.0x is twice as fast.",
-    "p90, p99, p99.9: latency quantiles; p99 needs 1,000 samples, p99.9 10,000.",
-    "images/s: images of all calls over their time. top-1 %: accuracy.",
-    "change pp: change in top-1 accuracy against the baseline, in percentage points.",
-    "agreement %: images with the baseline's predicted class; changed: the others, confident +",
-    "borderline.",
-    "executed as: number format of convolutions and matrix products, by the backend's profile if it has",
-    "one.",
-    "inference only ms: a run with its inputs on the device. decoding too ms: from an image file to its",
-    "label.",
-    "% of roofline: share of the speed that the measured peak FLOPS and bandwidth of the machine allow.",
-    "load s: opening, with the import of the library. peak MB: largest resident memory of a process.",
-    "±: the 95 % interval, as its larger distance from the value: of times by bootstrap over processes",
-    "and blocks of calls, of shares by Wilson, of changes from pairs of predictions.",
-    "too noisy: the interval is wider than the value. n.s.: no significant difference from the baseline.",
-    ">: the fastest of its batch size, and rows without a significant difference from it.",
-)
-MEANING_OF_CUDA = (
-    "inference only ms ends by the host's clock when the GPU has finished; device ms: by the GPU's clock.",
-    "graphs: off where no recorded run was replayed. MHz, W: GPU clock and power before and after the timing.",
-    "clock limit: why the clock was not higher. GPU MB: most GPU memory in use above that before opening.",
-    "mJ/image: energy of the whole GPU for an image.",
-)
-"""Lines that explain the columns of rows of a GPU."""
-
-
 NOT_SIGNIFICANT = "n.s."
 """Marks a ratio without a significant difference, in a cell."""
+
+MEANING = (
+    ("p50 ms", "median latency, end-to-end: one call with host arrays in and out"),
+    ("vs baseline", "how many times as fast as the baseline; 2.0x is twice as fast"),
+    ("p90, p99, p99.9", "latency quantiles; p99 needs 1,000 samples, p99.9 10,000"),
+    ("images/s", "images of all calls over their time"),
+    ("top-1 %", "accuracy"),
+    ("change pp", "change in top-1 accuracy against the baseline, in percentage points"),
+    ("agreement %", "images with the baseline's predicted class"),
+    ("changed", "the other images, confident + borderline"),
+    ("executed as", "number format of convolutions and matrix products, where the backend has a profile"),
+    ("inference only ms", "a run with its inputs on the device"),
+    ("decoding too ms", "from an image file to its label"),
+    ("% of roofline", "share of the speed that the measured peak FLOPS and bandwidth of the machine allow"),
+    ("load s", "opening, with the import of the library"),
+    ("peak MB", "largest resident memory of a process"),
+    (
+        "±",
+        "the 95 % interval, as its larger distance from the value: of times by bootstrap over processes and blocks of "
+        "calls, of shares by Wilson, of changes from pairs of predictions",
+    ),
+    ("too noisy", "the interval is wider than the value"),
+    (NOT_SIGNIFICANT, "no significant difference from the baseline"),
+    (">", "the fastest of its batch size, and rows without a significant difference from it"),
+)
+"""The columns of ``rbench run`` with their definitions."""
+
+MEANING_OF_CUDA = (
+    ("device ms", "a run by the GPU's clock; inference only ms ends by the host's clock when the GPU has finished"),
+    ("graphs", "off where no recorded run was replayed"),
+    ("MHz, W", "GPU clock and power before and after the timing"),
+    ("clock limit", "why the clock was not higher"),
+    ("GPU MB", "most GPU memory in use above that before opening"),
+    ("mJ/image", "energy of the whole GPU for an image"),
+)
+"""The columns of rows of a GPU with their definitions."""
 
 
 @dataclass(frozen=True)
@@ -221,8 +229,8 @@ GPU: tuple[Column[Figures], ...] = (
 )
 
 
-def meaning(results: Sequence[Figures]) -> tuple[str, ...]:
-    """The lines that explain the columns of these results."""
+def meaning(results: Sequence[Figures]) -> tuple[tuple[str, str], ...]:
+    """The columns of these results with their definitions."""
     return MEANING if is_cpu_only(results) else MEANING + MEANING_OF_CUDA
 
 

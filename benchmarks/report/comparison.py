@@ -14,13 +14,18 @@ from benchmarks.stats.comparison import NO_DIFFERENCE, Verdict
 from exporter.document.blocks import Document, Legend, Remark, Section, Summary
 
 MEANING = (
-    "change %: change of the latency, below 0 is faster. It is taken over processes, so it is not exactly",
-    "the ratio of the columns before it. ±: its 95 % interval.",
-    "slower, faster: the whole interval is, by more than 1 % (by more than 5 % where each side is one",
-    "process). n.s.: no significant difference.",
-    "change pp: change in top-1 accuracy in percentage points, below 0 is worse. gate: WORSE causes exit",
-    "code 1.",
+    (
+        "change %",
+        "change of the latency, below 0 is faster; it is taken over processes, so it is not exactly the ratio of the "
+        "columns before it",
+    ),
+    ("±", "its 95 % interval"),
+    ("slower, faster", "the whole interval is, by more than 1 % (by more than 5 % where each side is one process)"),
+    (NOT_SIGNIFICANT, "no significant difference"),
+    ("change pp", "change in top-1 accuracy in percentage points, below 0 is worse"),
+    ("gate", "WORSE causes exit code 1"),
 )
+"""The columns of ``rbench compare`` with their definitions."""
 
 REGRESSION = "REGRESSION: "
 
@@ -73,7 +78,7 @@ def comparison_document(found: ComparisonReport, explain: bool = True) -> Docume
     lines += [f"only in OLD: {name}" for name in found.only_old if name not in found.gone]
     lines += [f"only in NEW: {name}" for name in found.only_new]
     summary = Summary(tuple(map(_remark, lines)), _headline(found))
-    legend = (Legend(("\n".join(MEANING),)),) if explain else ()
+    legend = (Legend(MEANING),) if explain else ()
     return Document("rbench compare", (*legend, *sections, summary), more="details")
 
 

@@ -36,7 +36,7 @@ def load_document(results: Sequence[Figures], complete: bool = True, explain: bo
 
 
 def document_of(
-    sections: Sequence[Section], results: Sequence[Figures], legend: Sequence[str], complete: bool
+    sections: Sequence[Section], results: Sequence[Figures], legend: Sequence[tuple[str, str]], complete: bool
 ) -> Document:
     """The sections of results for a terminal, and behind them the legend, the machines and the verdict on the results,
     which is the last line. Without a legend folded tables are left out."""
@@ -77,8 +77,8 @@ def report_document(
     shown += map(findings.section, experiments)
     if results:
         plain = [figures for figures in results if figures.result.load is None]
-        lines = (columns.meaning(plain) if plain else ()) + (load.MEANING if len(plain) < len(results) else ())
-        shown.append(Legend(lines))
+        entries = (columns.meaning(plain) if plain else ()) + (load.MEANING if len(plain) < len(results) else ())
+        shown.append(Legend(entries))
     more = "machine, command and definitions of the columns" if results else ""
     return Document(title, tuple(shown), _where_and_when(results, experiments), more)
 

@@ -17,16 +17,18 @@ from benchmarks.stats.knee import KNEE, knee
 from exporter.document.blocks import Block, Section, Sentence
 
 MEANING = (
-    "service ms: median time from the start of a call to its end. response ms: from the intended start of",
-    "the request, so with the time that it waited.",
-    "SingleStream: the next call starts when the last one has ended. Server: requests arrive as a",
-    "Poisson process and are answered one at a time. fixed rate: with idle gaps, as from a camera.",
-    "concurrent clients: threads that call at once. batch: SingleStream with several images a call.",
-    "cold start: fresh processes, in ms from their start to their first answer, without the time to make",
-    "its input.",
-    "p99 needs 1,000 requests, p99.9 10,000: a longer --duration. A load is measured in one process,",
-    "which gives no interval. ±: of cold starts, the 95 % interval by bootstrap over their processes.",
+    ("service ms", "median time from the start of a call to its end"),
+    ("response ms", "from the intended start of the request, so with the time that it waited"),
+    ("SingleStream", "the next call starts when the last one has ended"),
+    ("Server", "requests arrive as a Poisson process and are answered one at a time"),
+    ("fixed rate", "with idle gaps, as from a camera"),
+    ("concurrent clients", "threads that call at once"),
+    ("batch", "SingleStream with several images a call"),
+    ("cold start", "fresh processes, in ms from their start to their first answer, without the time to make its input"),
+    ("p99", "needs 1,000 requests, p99.9 10,000: a longer --duration"),
+    ("±", "of cold starts, the 95 % interval by bootstrap over their processes; a load is measured in one process"),
 )
+"""The columns and shapes of ``rbench load`` with their definitions."""
 
 SWEPT: dict[ShapeName, tuple[str, Callable[[Figures], int]]] = {
     "clients": ("clients", lambda figures: 1 if figures.result.load is None else figures.result.load.clients),

@@ -31,7 +31,7 @@ def markdown(document: Document) -> str:
         if not section.appendix:
             lines += _section(section, level, folded)
     if document.more:
-        lines += _fold(document.more, [*_items(folded), *_appendices(document), *map(escape, document.legend)])
+        lines += _fold(document.more, [*_items(folded), *_appendices(document), *_terms(document.legend)])
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -129,6 +129,10 @@ def _code(text: str) -> str:
 
 def _items(remarks: Sequence[Remark]) -> list[str]:
     return [f"- {escape(remark.text)}" for remark in remarks] + [""] * bool(remarks)
+
+
+def _terms(legend: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"- {escape(f'{term}: {words}' if term else words)}" for term, words in legend]
 
 
 def _fold(summary: str, lines: Iterable[str]) -> list[str]:

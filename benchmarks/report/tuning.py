@@ -19,12 +19,20 @@ from exporter.document.blocks import Document, Remark, Section, Sentence
 MARKS = ("best", columns.NOT_SIGNIFICANT, "rejected", "Pareto-optimal")
 
 MEANING = (
-    "n.s.: no significant difference from the fastest. The best of these has the fewest threads, then the",
-    "smallest loss of accuracy. rejected: accuracy below the limit. Pareto-optimal: no candidate is both",
-    "faster and more accurate.",
-    "Each candidate is measured in one process, which gives no interval; those near the best are measured",
-    "again, interleaved. ±: the 95 % interval.",
+    (
+        columns.NOT_SIGNIFICANT,
+        "no significant difference from the fastest; the best of these has the fewest threads, then the smallest loss "
+        "of accuracy",
+    ),
+    ("rejected", "accuracy below the limit"),
+    ("Pareto-optimal", "no candidate is both faster and more accurate"),
+    (
+        "±",
+        "the 95 % interval; each candidate is measured in one process, which gives none, and those near the best are "
+        "measured again, interleaved",
+    ),
 )
+"""The columns of ``rbench tune`` with their definitions."""
 
 
 def tuning_document(findings: TuningResult, complete: bool = True, explain: bool = False) -> Document:

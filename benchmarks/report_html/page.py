@@ -193,7 +193,7 @@ def _format_appendices(document: Document, look: PlotStyle) -> Iterator[str]:
     """What belongs to the whole document, each section folded, and what the columns mean."""
     folds = [Folded(section.title, section.blocks) for section in document.sections if section.appendix]
     if document.legend:
-        folds.append(Folded("Definitions of the columns", (Sentence(" ".join(document.legend), "aside"),)))
+        folds.append(Folded("Definitions of the columns", (blocks.Definitions(document.legend),)))
     if folds:
         yield from ("<section><h2>Machine and method</h2>", *format_blocks(folds, "appendix", look), "</section>")
 

@@ -15,14 +15,15 @@ def format_table(table: Table, look: PlotStyle, counted: bool) -> str:
     left, heads its row, with the backend's colour. The filters count rows of ``counted`` tables."""
     filtered = any(row.attributes for row in table.rows)
     kinds = ("sortable", "counted" if counted and filtered else "", table.name)
-    caption = table.caption or table.label
+    name = table.caption or table.label
+    caption = f"<caption><span>{text(table.caption)}</span></caption>" if table.caption else ""
     lines = [_format_row(row, table.columns, look) for row in table.rows]
     hidden = any(column.priority or column.stacked for column in table.columns)
     switch = '<label class="all"><input type="checkbox"> All columns</label>' if hidden else ""
     head = "".join(_cell('th scope="col"', column.heading, column) for column in table.columns)
     return (
-        f'<div class="table">{switch}<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}">'
-        f'<table class="{" ".join(filter(None, kinds))}"><caption><span>{text(caption)}</span></caption>'
+        f'<div class="table">{switch}<div class="scroll" role="region" tabindex="0" aria-label="{text(name)}">'
+        f'<table class="{" ".join(filter(None, kinds))}" aria-label="{text(name)}">{caption}'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{chr(10).join(lines)}\n</tbody></table></div></div>"
     )
 

@@ -241,10 +241,10 @@ class Legend(Block):
     """Explanations of table columns.
 
     Attributes:
-        lines: The lines of text.
+        entries: The (term, explanation) pairs. The term of a sentence that explains none is empty.
     """
 
-    lines: tuple[str, ...]
+    entries: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -276,6 +276,6 @@ class Document:
         return next((block for block in self.blocks if isinstance(block, Summary)), Summary(()))
 
     @property
-    def legend(self) -> tuple[str, ...]:
-        """The lines of all legends."""
-        return tuple(line for block in self.blocks if isinstance(block, Legend) for line in block.lines)
+    def legend(self) -> tuple[tuple[str, str], ...]:
+        """The entries of all legends."""
+        return tuple(entry for block in self.blocks if isinstance(block, Legend) for entry in block.entries)

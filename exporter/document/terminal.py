@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from exporter.document.blocks import (
@@ -82,8 +83,9 @@ def _print(blocks: Sequence[Block], console: Console) -> None:
                 _print([*([Sentence(title, "headline")] if title else []), *remarks], console)
                 if title:
                     console.print()
-            case Legend(lines):
-                console.print(_text("\n".join(lines), "dim"))
+            case Legend(entries):
+                for has_terms, alike in groupby(entries, lambda entry: bool(entry[0])):
+                    console.print(_legend(list(alike), has_terms))
                 if block is not blocks[-1]:
                     console.print()
 
@@ -159,6 +161,19 @@ def _widths(table: Table) -> Iterator[tuple[TableColumn, int]]:
 
 def _width(columns: Sequence[int]) -> int:
     return sum(columns) + _GAP * (len(columns) - 1)
+
+
+def _legend(entries: Sequence[tuple[str, str]], has_terms: bool) -> RichTable | Text:
+    from rich.table import Table as RichTable
+
+    if not has_terms:
+        return _text("\n".join(words for _, words in entries), "dim")
+    grid = RichTable.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for term, words in entries:
+        grid.add_row(_text(term, "dim"), _text(words, "dim"))
+    return grid
 
 
 def _verdict(verdict: Verdict) -> RichTable:

@@ -158,14 +158,14 @@ def percent(share: float | None) -> str:
     return "<0.001" if 0 < value < 0.001 else "0" if value == 0 else f"{value:#.3g}".rstrip(".")
 
 
-def _legend(explanation: Explanation) -> Iterator[str]:
+def _legend(explanation: Explanation) -> Iterator[tuple[str, str]]:
     if explanation.execution is not None:
-        yield "ms: the time of one run under the library's profiler, which itself takes time."
+        yield "ms", "the time of one run under the library's profiler, which itself takes time"
     if explanation.errors is not None:
         errors = explanation.errors
-        yield f"error: the RMS of the differences from {errors.reference}, relative to its RMS, on {errors.images}."
-        yield "new error: the error if the block or layer receives fp32 values; for a stage, its worst block."
-        yield f"as written: each step of the graph is computed separately, with {errors.runtime}."
+        yield "error", f"the RMS of the differences from {errors.reference}, relative to its RMS, on {errors.images}"
+        yield "new error", "the error if the block or layer receives fp32 values; for a stage, its worst block"
+        yield "as written", f"each step of the graph is computed separately, with {errors.runtime}"
 
 
 def verdict(explanation: Explanation) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from exporter.precision.table import PRECISIONS
 from exporter.preprocessing.description import describe_steps
 from exporter.targets.expected_accuracy import describe_accuracy
 from runtimes import Artifact, codec, parity
+from runtimes.artifacts.embedded import Embedded, read_embedded
 from runtimes.artifacts.manifest import Manifest, Parity
 from runtimes.errors import ArtifactError, RexportError
 from runtimes.onnx import graph as onnxfile
@@ -85,7 +86,7 @@ def as_json(path: Path) -> str:
     artifact = Artifact.read(path)
     artifact.check_digest()
     if artifact.manifest is None:
-        return codec.dumps(_describe_model(artifact), indent=2)
+        return codec.dumps(_describe_model(artifact) | {"embedded": read_embedded(artifact)}, indent=2)
     if artifact.manifest.engine is None:
         return codec.dumps(artifact.manifest, indent=2)
     return codec.dumps(codec.encode(artifact.manifest) | _layers(artifact), indent=2)
@@ -104,7 +105,7 @@ def _describe_model(artifact: Artifact) -> dict[str, object]:
     if artifact.format.name == "onnx":
         facts |= codec.encode(onnxfile.read(artifact.path))
     with runtimes.open_artifact(artifact) as runtime:
-        facts |= {"inputs": codec.encode(runtime.inputs), "outputs": codec.encode(runtime.outputs)}
+        facts |= {"inputs": runtime.inputs, "outputs": runtime.outputs}
     return facts
 
 
@@ -120,13 +121,30 @@ def as_text(path: Path) -> str:
     artifact = Artifact.read(path)
     artifact.check_digest()
     if artifact.manifest is None:
-        lines = {key: str(value) for key, value in _describe_model(artifact).items()}
+        lines = {key: _in_words(value) for key, value in _describe_model(artifact).items()}
         lines["manifest"] = "none (model without a manifest)"
+        lines |= _format_embedded(read_embedded(artifact), raw="uint8" in lines["inputs"])
     else:
         lines = _format_manifest(artifact.manifest)
     layers = [] if artifact.manifest is None or artifact.manifest.engine is None else _layer_lines(artifact)
     width = max(map(len, lines))
     return "\n".join([*(f"{key:<{width}}  {value}" for key, value in lines.items()), *layers])
+
+
+def _in_words(value: object) -> str:
+    return "; ".join(map(str, value)) or "none" if isinstance(value, (list, tuple)) else str(value)
+
+
+def _format_embedded(embedded: Embedded | None, raw: bool) -> dict[str, str]:
+    """Return what the file says about itself, which nothing verifies."""
+    if embedded is None:
+        return {}
+    labels, preprocessing = embedded.labels, embedded.preprocessing
+    return {
+        "name": f"{embedded.name} (in the file itself, unverified)",
+        "labels": "none" if labels is None else _shorten_labels(labels),
+        "preprocessing": "none" if preprocessing is None else describe_steps(preprocessing, raw),
+    }
 
 
 def _layer_lines(artifact: Artifact) -> list[str]:

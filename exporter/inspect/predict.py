@@ -23,6 +23,7 @@ from exporter.preprocessing.options import (
 )
 from exporter.weights.sources import IMAGENET_PREPROCESSING
 from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec
+from runtimes.artifacts.embedded import read_embedded
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
 
 STDIN = "-"
@@ -44,7 +45,8 @@ class PredictionRequest:
         top: labels for each image.
         backend, device, threads: as ``runtimes.open`` takes them.
         labels: a text file with one class a line, in place of the manifest's.
-        preprocessing: in place of the manifest's; a model without a manifest needs mean and std, or a file.
+        preprocessing: in place of the manifest's; a model that no manifest and no metadata describes needs mean and
+            std, or a file.
     """
 
     path: Path
@@ -116,7 +118,7 @@ def predict(
     """One answer an image, in their order.
 
     Raises:
-        UsageError: the model has no manifest, and mean and std are not given.
+        UsageError: neither a manifest nor the file itself describes the model, and mean and std are not given.
         RexportError: the model cannot be opened, or the labels not be read.
     """
     listener.step("opening the model")
@@ -149,8 +151,17 @@ IN_GRAPH = ("mean", "std", "scale", "channel_order")
 
 
 def _open_classifier(request: PredictionRequest, listener: ExportListener) -> Classifier:
-    manifest = Artifact.read(request.path).manifest
-    known, names = (None, None) if manifest is None else (manifest.preprocessing, manifest.labels)
+    artifact = Artifact.read(request.path)
+    source = artifact.manifest or read_embedded(artifact)
+    known, names = (None, None) if source is None else (source.preprocessing, source.labels)
+    if artifact.manifest is None and source is not None:
+        listener.notice(
+            Reason(
+                "manifest-missing",
+                f"{quote(request.path.name)}: no manifest; labels and preprocessing are what the file says about "
+                "itself, unverified",
+            )
+        )
     _check_preprocessing(request, known)
     runtime = runtimes.open(request.path, request.backend, request.device, request.threads)
     try:

@@ -139,9 +139,13 @@ def catalogue_document() -> Document:
         rows.append(TableRow(cells))
     legend = Legend(
         (
-            "MACs: multiply-adds for one image. paper and error (top-1): He et al. 2015, arXiv 1512.03385,",
-            "Tables 1 to 3 and 6. The paper's bottlenecks have their stride in the first 1x1 convolution",
-            "(--stride v1). The default is the 3x3 convolution (v1.5), as in torchvision's published weights.",
+            ("MACs", "multiply-adds for one image"),
+            ("paper, error", "He et al. 2015, arXiv 1512.03385, Tables 1 to 3 and 6; error is top-1"),
+            (
+                "stride",
+                "in the 3x3 convolution of a bottleneck (v1.5), as in torchvision's published weights; the paper has "
+                "it in the first 1x1 convolution (--stride v1)",
+            ),
         )
     )
     return Document("rexport list", (Table(columns, tuple(rows)), legend))

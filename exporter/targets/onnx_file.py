@@ -9,15 +9,16 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, convert_precision
-from exporter.targets.publish import Draft, finish
+from exporter.targets.publish import Draft, finish, manifest_of
 from exporter.targets.raw_input import with_raw_input
 from runtimes import Artifact, files
+from runtimes.artifacts.embedded import KEY, Embedded
 from runtimes.artifacts.manifest import Calibration, FileRecord
 from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, quote
 
@@ -107,21 +108,21 @@ def export_network(
         graph = with_raw_input(graph, network.preprocessing)
     listener.step("checking the graph")
     with files.temporary_file(target) as file:
+        draft = Draft(
+            file=file,
+            target=target,
+            format="onnx",
+            batch=place.batch,
+            producers=_producers(calibration),
+            precision_spec=precision_spec,
+            calibration=calibration,
+            opset=opset,
+        )
+        graph.metadata_props.add(key=KEY, value=Embedded.of(manifest_of(draft, network)).as_json())
         external = _write(graph, file, target)
         try:
             _check(file)
-            draft = Draft(
-                file=file,
-                target=target,
-                format="onnx",
-                batch=place.batch,
-                producers=_producers(calibration),
-                precision_spec=precision_spec,
-                calibration=calibration,
-                opset=opset,
-                external=external,
-            )
-            artifact = finish(draft, network, listener)
+            artifact = finish(replace(draft, external=external), network, listener)
         except BaseException:
             for record in external:
                 target.with_name(record.name).unlink(missing_ok=True)

@@ -69,7 +69,9 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
         CompatibilityError: No installed backend can run the file.
         ResourceError: The disk fails.
     """
-    manifest = _manifest(draft, network)
+    manifest = replace(
+        manifest_of(draft, network), sha256=files.sha256_of(draft.file), size_bytes=draft.file.stat().st_size
+    )
     listener.step("checking parity")
     row = draft.precision_spec.row
     with runtimes.open_artifact(Artifact(draft.file, FORMATS[draft.format], manifest)) as runtime:
@@ -118,14 +120,19 @@ def _pack_vectors(network: Network) -> bytes:
     return buffer.getvalue()
 
 
-def _manifest(draft: Draft, network: Network) -> Manifest:
-    """Return the manifest without the results of the checks."""
+def manifest_of(draft: Draft, network: Network) -> Manifest:
+    """Return the manifest of a draft, without the digest and the size of its file and the results of the checks.
+
+    Args:
+        draft: The model file, which need not be written yet.
+        network: The network that the file is made from.
+    """
     variant = network.variant
     return Manifest(
         name=variant.name,
         format=draft.format,
-        sha256=files.sha256_of(draft.file),
-        size_bytes=draft.file.stat().st_size,
+        sha256="",
+        size_bytes=0,
         variant=codec.encode(variant),
         weights=network.weights,
         precision=draft.precision_spec.precision,

@@ -18,6 +18,9 @@ from runtimes import files
 from runtimes.errors import ArtifactError, quote
 from runtimes.onnx.wire import Node, _ProtobufReader
 
+METADATA_LIMIT_BYTES = 16 << 20
+"""The largest size of an entry of the metadata."""
+
 
 @dataclass(frozen=True)
 class OnnxFile:
@@ -169,6 +172,25 @@ def graph(path: Path) -> OnnxGraph:
 
 
 _GRAPH, _NODE, _INITIALIZER = 7, 1, 5  # fields of ModelProto and of GraphProto
+_METADATA = 14  # a field of ModelProto: a key and a value
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of an ONNX file. Its graph is skipped.
+
+    Raises:
+        ArtifactError: The file is truncated or invalid, or the metadata is larger than ``METADATA_LIMIT_BYTES``.
+        ResourceError: The file cannot be read.
+    """
+    found: dict[str, str] = {}
+    with _reader(path) as reader:
+        for field, at, end in reader.messages(0, len(reader.data)):
+            if field == _METADATA:
+                if end - at > METADATA_LIMIT_BYTES:
+                    raise ArtifactError(f"an entry of the metadata has {end - at:,} bytes", code="onnx-metadata-large")
+                pair = {number: reader.data[start:stop] for number, start, stop in reader.messages(at, end)}
+                found[pair.get(1, b"").decode()] = pair.get(2, b"").decode()
+    return found
 
 
 def read(path: Path) -> OnnxFile:

@@ -38,7 +38,8 @@ def command_reference() -> str:
 
     parts = []
     for program, name in ((cli, "rexport"), (rbench, "rbench")):
-        for context, command in walk(program, click.Context(program, info_name=name, max_content_width=WIDTH)):
+        settings: dict[str, Any] = {**program.context_settings, "max_content_width": WIDTH}
+        for context, command in walk(program, click.Context(program, info_name=name, **settings)):
             level = "##" if context.parent is None else "###"
             parts.append(f"{level} `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)

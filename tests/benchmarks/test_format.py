@@ -25,7 +25,7 @@ def test_a_value_without_an_interval_stands_alone() -> None:
 def test_differences_have_a_margin_and_changes_a_sign() -> None:
     assert format.points(-0.0012, (-0.003, 0.0005)) == "-0.12 ± 0.18"
     assert format.change(0.0012, (-0.0005, 0.0029)) == "+0.12 ± 0.17"
-    assert format.change(-0.00001, (-0.0002, 0.0002)) == "-0.00 ± 0.03"
+    assert format.change(-0.00001, (-0.0002, 0.0002)) == "0.00 ± 0.03"
     assert format.change(0.0, None) == format.change(-0.0, None) == "0.00"
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -33,7 +34,8 @@ DEVICE_LIMIT_S = 2.0
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, onnx_artifact: Artifact) -> Path:
-    """What lies in the stranger's folder: a checkpoint, a photo, an artifact, and a copy of its model file alone."""
+    """What lies in the stranger's folder: checkpoints, a photo, an artifact, a copy of its model file alone, and a
+    model that says nothing about itself."""
     folder = tmp_path_factory.mktemp("desk")
     for name, row in (("best.pth", VARIANTS["resnet20"]), ("deep.pth", VARIANTS["resnet32"])):
         torch.save({"state_dict": resnet.build(row).state_dict(), "epoch": 3}, folder / name)
@@ -41,6 +43,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory, onnx_artifact: Artifact) -> P
     for path in onnx_artifact.path.parent.iterdir():
         shutil.copy(path, folder)
     shutil.copy(onnx_artifact.path, folder / "moved.onnx")
+    foreign = onnx.load(onnx_artifact.path)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, folder / "foreign.onnx")
     return folder
 
 
@@ -91,8 +96,8 @@ TABLE = (
     First("predict resnet20.onnx photo.png --backend onxruntime", 2, "backend-unknown", "(did you mean onnxruntime?)"),
     First("predict resnet20.onnx empty", 2, "folder-without-images", "(looked for "),
     First(
-        "predict moved.onnx photo.png", 2, "statistics-unknown", "ImageNet's are --mean 0.485,0.456,0.406 --std ",
-        ("predict moved.onnx photo.png --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",),
+        "predict foreign.onnx photo.png", 2, "statistics-unknown", "ImageNet's are --mean 0.485,0.456,0.406 --std ",
+        ("predict foreign.onnx photo.png --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",),
     ),
     First("verify moved.onnx", 3, "vectors-absent", "(copy moved.onnx.json and its vectors here, or "),
     First("predict resnet20.onnx photo.png --csv --json", 2, "usage", "(rexport predict --help)"),

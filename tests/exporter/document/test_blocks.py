@@ -45,6 +45,6 @@ def test_blocks_are_found_in_folds_too() -> None:
 
 def test_a_document_knows_its_parts() -> None:
     section, summary = Section("s", ()), Summary((Remark("fine"),))
-    document = Document("d", (Legend(("a", "b")), section, summary))
-    assert (document.sections, document.summary, document.legend) == ((section,), summary, ("a", "b"))
+    document = Document("d", (Legend((("a", "b"),)), section, summary))
+    assert (document.sections, document.summary, document.legend) == ((section,), summary, (("a", "b"),))
     assert (Document("d", ()).summary, Document("d", ()).legend) == (Summary(()), ())

@@ -33,7 +33,7 @@ def test_blocks_stand_in_their_order() -> None:
     shown = lines(
         Section("section", (Sentence("headline", "headline"), Remark("note"), Folded("folded", (TABLE,)))),
         Summary((Remark("summary", "warning"),)),
-        Legend(("one", "two")),
+        Legend((("", "one"), ("", "two"))),
     )
     words = [line for line in shown if line]
     assert words[:4] == ["section", "headline", "note", "caption"]
@@ -56,7 +56,16 @@ def test_a_titled_summary_ends_with_an_empty_line() -> None:
 
 
 def test_a_legend_before_other_blocks_stands_apart() -> None:
-    assert lines(Legend(("legend",)), Sentence("text")) == ["legend", "", "text"]
+    assert lines(Legend((("", "legend"),)), Sentence("text")) == ["legend", "", "text"]
+
+
+def test_definitions_stand_in_a_column_beside_their_terms() -> None:
+    legend = Legend((("p50", "median"), ("top-1", "word " * 30), ("", "note")))
+    shown = lines(legend)
+    assert shown[0] == "p50    median"
+    assert shown[1].startswith("top-1  word")
+    assert shown[2].startswith("       word")
+    assert shown[-1] == "note"
 
 
 def test_a_verdict_hangs_behind_its_outcome() -> None:

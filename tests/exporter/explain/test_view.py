@@ -131,7 +131,7 @@ def test_the_plain_text_fits_and_names_artifact_and_library() -> None:
     assert "\x1b" not in text
     title = text.splitlines()[0].split(" · ")
     assert title == ["resnet_int8.onnx", "int8", "onnxruntime 1.32.0 (CPUExecutionProvider)", "cpu, 2 threads"]
-    assert any("resnet.onnx" in line for line in document.legend)
+    assert any("resnet.onnx" in words for _, words in document.legend)
 
 
 def test_a_table_by_stage_has_the_remarks_of_its_blocks() -> None:

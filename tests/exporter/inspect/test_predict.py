@@ -44,8 +44,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def moved(onnx_artifact: Artifact, tmp_path: Path) -> Path:
-    """The model file alone, as it arrives in a mail."""
-    return Path(shutil.copy(onnx_artifact.path, tmp_path / "moved.onnx"))
+    """The model file alone, as it arrives in a mail, and of a program that wrote nothing about it into the file."""
+    model = onnx.load(onnx_artifact.path)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "moved.onnx")
+    return tmp_path / "moved.onnx"
 
 
 def names(*arguments: str, stdin: bytes = b"") -> list[str]:
@@ -141,6 +144,16 @@ def test_a_moved_model_answers_and_says_its_assumptions(
     (before,) = answers_for(onnx_artifact.path, folder / "b.png")
     assert answer.labels[0].name == f"name {before.labels[0].index}"
     np.testing.assert_allclose(answer.labels[0].probability, before.labels[0].probability, rtol=1e-6)
+
+
+def test_a_file_that_describes_itself_answers_with_a_notice(
+    onnx_artifact: Artifact, folder: Path, tmp_path: Path
+) -> None:
+    alone = Path(shutil.copy(onnx_artifact.path, tmp_path / "alone.onnx"))
+    notices, listener = recording()
+    (answer,) = predict(PredictionRequest(alone), [folder / "b.png"], listener)
+    assert reason_codes(notices) == ["manifest-missing"]
+    assert answer.labels == answers_for(onnx_artifact.path, folder / "b.png")[0].labels
 
 
 def test_options_stand_above_the_manifest(onnx_artifact: Artifact, folder: Path, tmp_path: Path) -> None:

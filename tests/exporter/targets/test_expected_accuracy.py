@@ -22,6 +22,7 @@ from exporter.preprocessing.options import ASSUMABLE, NOTHING_CHOSEN, Preprocess
 from exporter.targets import onnx_file
 from exporter.targets.expected_accuracy import _best_order
 from runtimes import Artifact
+from runtimes.artifacts.embedded import manifest_digest, read_embedded
 from runtimes.errors import CheckFailedError, UsageError
 from runtimes.images.preprocessing import Preprocessing, fit_image
 from tests.exporter.small import BASIC, SILENT, reason_codes, recording
@@ -105,6 +106,10 @@ def test_the_passed_check_is_recorded(artifact: Artifact) -> None:
     assert record is not None
     assert (record.top1, record.expected, record.tolerance, record.images) == (1.0, 1.0, 0.005, COUNT)
     assert Artifact.read(artifact.path).manifest == manifest
+    embedded = read_embedded(artifact)
+    assert embedded is not None
+    assert embedded.manifest == manifest_digest(manifest), "the description in the file was written before the check"
+    assert embedded.preprocessing == manifest.preprocessing
     facts = dict(line.split("  ", 1) for line in manifest_view.as_text(artifact.path).splitlines())
     assert "100.00 %" in facts["accuracy"]
     assert facts["preprocessing"].strip().startswith("squashed to 16x16; ")

@@ -108,7 +108,7 @@ def test_the_file_tells_nothing_of_this_machine(onnx_artifact: Artifact) -> None
         for trace in (str(REPO).encode(), b"/home", b"/usr", b"/tmp", b"site-packages", b".py", b"stack_trace"):
             assert trace not in data, (place.name, trace)
     model = onnx_library.load(onnx_artifact.path)
-    assert not model.metadata_props
+    assert [entry.key for entry in model.metadata_props] == ["rexport"]
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
 
 
