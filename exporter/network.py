@@ -13,7 +13,7 @@ import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
 from exporter.models.variants import VARIANTS, Variant
-from exporter.preprocessing.description import assumption, transform_notice
+from exporter.preprocessing.description import assumption, describe_transform
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
 from exporter.weights.download import Progress, ignore_progress
 from exporter.weights.entries import ANY_ENTRY, Selection
@@ -341,7 +341,7 @@ def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: Expo
     if chosen is None:
         return None
     if options.source is not None:
-        listener.notice(transform_notice(options.source, chosen))
+        listener.notice(describe_transform(options.source, chosen))
     if not loaded.record.trained:
         return replace(chosen, assumed=())
     if chosen.assumed:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import runtimes
 from exporter.data.class_folders import SUFFIXES
 from exporter.network import ExportListener, read_labels
-from exporter.preprocessing.description import transform_notice
+from exporter.preprocessing.description import describe_transform
 from exporter.preprocessing.options import (
     NOTHING_CHOSEN,
     WHOLE_IMAGE,
@@ -208,12 +208,12 @@ def _choose_preprocessing(
         )
     base = options.base or known
     if options.source is not None and options.base is not None:
-        listener.notice(transform_notice(options.source, options.base))
+        listener.notice(describe_transform(options.source, options.base))
     channels = len(options.mean or (IMAGENET_PREPROCESSING.mean if base is None else base.mean))
     size = _input_size(runtime, channels)
     if base is not None:
         return options.apply(base, size)
-    assumed = assume_preprocessing(size, min(size) <= WHOLE_IMAGE, options)
+    assumed = assume_preprocessing(size, min(size) <= WHOLE_IMAGE)
     chosen = options.apply(replace(assumed, mean=options.mean or (), std=options.std or ()), size)
     listener.notice(_assumption(request, chosen))
     return chosen

@@ -33,10 +33,12 @@ def alternatives(base: Preprocessing) -> Iterator[Alternative]:
     yield from _sizes(base)
     if base.channels == 3:
         order: ChannelOrder = "RGB" if base.channel_order == "BGR" else "BGR"
-        swapped = replace(base, channel_order=order)
-        if "mean" in base.assumed:  # assumed means belong to colours and move with them
-            swapped = replace(swapped, mean=base.mean[::-1], std=base.std[::-1])
-        yield Alternative(f"channel order {order}", f"--channels-order {order}", swapped)
+        swapped = replace(base, channel_order=order, mean=base.mean[::-1], std=base.std[::-1])
+        words, option = f"channel order {order}", f"--channels-order {order}"
+        yield Alternative(words, f"{option} {_statistics(swapped)}", swapped)
+        if swapped.mean != base.mean or swapped.std != base.std:
+            unmoved = replace(base, channel_order=order)
+            yield Alternative(f"{words} but the same order of mean", f"{option} {_statistics(unmoved)}", unmoved)
     yield from _filters(base)
     yield from _normalisations(base)
 
@@ -77,13 +79,14 @@ def _normalisations(base: Preprocessing) -> Iterator[Alternative]:
         moments["ImageNet's mean and deviation"] = IMAGENET_PREPROCESSING.mean, IMAGENET_PREPROCESSING.std
     for words, (mean, std) in moments.items():
         if (base.scale, base.mean, base.std) != (255, mean, std):
-            options = f"--scale 255 --mean {_numbers(mean)} --std {_numbers(std)}"
-            yield Alternative(words, options, replace(base, scale=255, mean=mean, std=std))
+            other = replace(base, scale=255, mean=mean, std=std)
+            yield Alternative(words, f"--scale 255 {_statistics(other)}", other)
     unscaled = replace(base, scale=1, mean=(0.0,) * channels, std=(1.0,) * channels)
     if unscaled != base:
-        options = f"--scale 1 --mean {_numbers(unscaled.mean)} --std {_numbers(unscaled.std)}"
-        yield Alternative("pixels 0 to 255", options, unscaled)
+        yield Alternative("pixels 0 to 255", f"--scale 1 {_statistics(unscaled)}", unscaled)
 
 
-def _numbers(values: tuple[float, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values)
+def _statistics(preprocessing: Preprocessing) -> str:
+    """Return the options that choose the means and standard deviations."""
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    return f"--mean {mean} --std {std}"

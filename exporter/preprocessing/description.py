@@ -82,11 +82,11 @@ def _moments(preprocessing: Preprocessing) -> str:
     return f"ImageNet's mean and standard deviation times {255 // preprocessing.scale}"
 
 
-def transform_notice(source: str, preprocessing: Preprocessing) -> Reason:
-    """Return the notice of what was taken from a file.
+def describe_transform(source: str, preprocessing: Preprocessing) -> str:
+    """Return one line that says what was taken from a file.
 
     Args:
         source: The kind and the name of the file.
         preprocessing: The resulting preprocessing.
     """
-    return Reason("preprocessing-from-file", f"preprocessing from {source}: {describe_steps(preprocessing)}")
+    return f"preprocessing from {source}: {describe_steps(preprocessing)}"

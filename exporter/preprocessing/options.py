@@ -86,6 +86,9 @@ class PreprocessingOptions:
     def apply(self, base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
         """Return ``base`` with the chosen fields in place of its own.
 
+        The means and standard deviations of ``base`` belong to its colours. With another channel order or scale they
+        change their order or their scale.
+
         Args:
             base: The preprocessing to change.
             size: The (height, width) of the network's input in pixels.
@@ -94,11 +97,16 @@ class PreprocessingOptions:
             UsageError: Fields contradict each other.
         """
         chosen = self.given()
-        squashes = isinstance(self.resize, tuple)
-        if "crop" not in chosen and (squashes or "pad" in chosen):
+        known = {*chosen, "crop"} if isinstance(self.resize, tuple) else {*chosen}
+        if "crop" not in chosen and known & {"crop", "pad"}:
             pad = chosen.get("pad", base.pad)
             chosen["crop"] = (size[0] - 2 * pad, size[1] - 2 * pad)
-        assumed = tuple(name for name in base.assumed if name not in chosen)
+        if "mean" not in chosen:
+            step = 1 if chosen.get("channel_order", base.channel_order) == base.channel_order else -1
+            factor = base.scale / chosen.get("scale", base.scale)
+            chosen["mean"] = tuple(factor * value for value in base.mean[::step])
+            chosen["std"] = tuple(factor * value for value in base.std[::step])
+        assumed = tuple(name for name in base.assumed if name not in known)
         return replace(base, **chosen, assumed=assumed)
 
 
@@ -106,27 +114,17 @@ NOTHING_CHOSEN = PreprocessingOptions()
 """The options of a user who chose nothing."""
 
 
-def assume_preprocessing(
-    size: tuple[int, int], whole_image: bool, options: PreprocessingOptions | None = None
-) -> Preprocessing:
+def assume_preprocessing(size: tuple[int, int], whole_image: bool) -> Preprocessing:
     """Return the preprocessing that is assumed where nobody gives one: ImageNet's, scaled to the input size.
 
-    All fields are marked as assumed. The means and standard deviations of ImageNet belong to colours, so they follow
-    the channel order and the scale that the user chose.
+    All fields are marked as assumed.
 
     Args:
         size: The (height, width) of the network's input in pixels.
         whole_image: Whether the network sees the whole image and not only its middle.
-        options: The choice of the user.
     """
     assumed = scale_preprocessing(IMAGENET_PREPROCESSING, size)
-    mean, std = assumed.mean, assumed.std
-    if options is not None and options.channel_order == "BGR":
-        mean, std = mean[::-1], std[::-1]
-    if options is not None and options.scale == 1:
-        mean, std = tuple(255 * value for value in mean), tuple(255 * value for value in std)
-    resize = min(size) if whole_image else assumed.resize
-    return replace(assumed, resize=resize, mean=mean, std=std, assumed=ASSUMABLE)
+    return replace(assumed, resize=min(size) if whole_image else assumed.resize, assumed=ASSUMABLE)
 
 
 def choose_preprocessing(
@@ -155,7 +153,7 @@ def choose_preprocessing(
             )
         return None
     if base is None:
-        base = assume_preprocessing(variant.size, variant.stem == "cifar", options)
+        base = assume_preprocessing(variant.size, variant.stem == "cifar")
         if options.mean is not None and options.std is not None:
             base = replace(base, mean=options.mean, std=options.std)
     chosen = options.apply(base, variant.size)

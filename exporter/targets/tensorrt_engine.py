@@ -15,13 +15,14 @@ from pathlib import Path
 from exporter.network import ExportListener, ExportRequest, Network, prepare, target_file
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import PRECISIONS
+from exporter.targets import expected_accuracy
 from exporter.targets.onnx_file import ExportTarget, export_network
 from exporter.targets.publish import check_gate
 from exporter.targets.rebuild import network_of
 from runtimes import Artifact, Manifest, Runtime, files, open_artifact, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
-from runtimes.artifacts.manifest import FileRecord, Gate, Parity
+from runtimes.artifacts.manifest import Accuracy, FileRecord, Gate, Parity
 from runtimes.backends.tensorrt import compatibility, engine_manifest
 from runtimes.backends.tensorrt.build_settings import Settings
 from runtimes.backends.tensorrt.builder import BuiltEngine, build
@@ -105,7 +106,7 @@ def export(
     network = prepare(request, listener)
     parent = export_network(network, ExportTarget(source, request.batch, opset), precision_spec, listener)
     listener.notice(f"{source}: the ONNX file for the engine")
-    return _Building(parent, target, order.settings, chosen, listener).run(lambda: network, precision_spec)
+    return _Building(parent, target, order.settings, chosen, listener).run(lambda: network, precision_spec, network)
 
 
 def build_artifact(path: Path, order: EngineRequest, listener: ExportListener) -> Artifact:
@@ -188,10 +189,13 @@ class _Building:
                 hint=f"-o {quote(parent.path.parent)}/",
             )
 
-    def run(self, network: Callable[[], Network], precision_spec: PrecisionSpec) -> Artifact:
+    def run(
+        self, network: Callable[[], Network], precision_spec: PrecisionSpec, expecting: Network | None = None
+    ) -> Artifact:
         """Build, check and publish the engine.
 
-        ``network`` returns the fp32 network for the accuracy gate, if there is one.
+        ``network`` returns the fp32 network for the accuracy gate, if there is one. ``expecting`` is the network with
+        the expected accuracy, if that is known.
         """
         identity = files.identity(self.parent.path)
         self.parent.check_digest()
@@ -206,7 +210,7 @@ class _Building:
                     path=self.parent.path,
                     hint="build the engine again",
                 )
-            manifest = self._check_engine(file, self._record(built, file), network, precision_spec)
+            manifest = self._check_engine(file, self._record(built, file), network, precision_spec, expecting)
             self.listener.step("writing the engine")
             digest = sha256(vectors).hexdigest()
             vectors_file.write_bytes(vectors)
@@ -250,7 +254,12 @@ class _Building:
         return engine_manifest.manifest(self.parent, file, built, self.settings, self.flavor, gpu)
 
     def _check_engine(
-        self, file: Path, manifest: Manifest, network: Callable[[], Network], precision_spec: PrecisionSpec
+        self,
+        file: Path,
+        manifest: Manifest,
+        network: Callable[[], Network],
+        precision_spec: PrecisionSpec,
+        expecting: Network | None,
     ) -> Manifest:
         """Return the manifest with the results of the checks that are possible on this machine."""
         missing = cuda.missing()
@@ -265,7 +274,10 @@ class _Building:
             else:
                 with open_artifact(engine, self.flavor.backend, "cuda") as runtime:
                     return replace(
-                        manifest, parity=self._parity(runtime), gate=self._gate(runtime, network, precision_spec)
+                        manifest,
+                        parity=self._parity(runtime),
+                        gate=self._gate(runtime, network, precision_spec),
+                        accuracy=None if expecting is None else self._accuracy(runtime, expecting),
                     )
         self.listener.notice(
             Reason(
@@ -277,6 +289,11 @@ class _Building:
     def _parity(self, runtime: Runtime) -> Parity:
         record = self.parity
         return parity.check(runtime, self.parent.vectors(), record.tolerance, record.reference, record.images)
+
+    def _accuracy(self, runtime: Runtime, network: Network) -> Accuracy | None:
+        if network.expected is None:
+            return None
+        return expected_accuracy.check(runtime, network, network.expected, self.listener)
 
     def _gate(self, runtime: Runtime, network: Callable[[], Network], precision_spec: PrecisionSpec) -> Gate | None:
         bounds = precision_spec.row.bounds

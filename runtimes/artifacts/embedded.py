@@ -18,7 +18,7 @@ from runtimes.onnx import graph
 KEY = "rexport"
 """The key of the description in the metadata of an ONNX file."""
 
-_OF_THE_FILE = ("sha256", "size_bytes", "external", "parity", "gate", "vectors", "tuning")
+_OF_THE_FILE = ("sha256", "size_bytes", "external", "parity", "gate", "accuracy", "vectors", "tuning")
 
 
 @dataclass(frozen=True)

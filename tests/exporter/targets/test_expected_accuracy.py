@@ -18,10 +18,11 @@ from exporter.models.resnet import build, initialise, settle_statistics
 from exporter.models.variants import customise
 from exporter.network import ExpectedAccuracy, ExportRequest
 from exporter.preprocessing.alternatives import alternatives
-from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions
+from exporter.preprocessing.options import ASSUMABLE, NOTHING_CHOSEN, PreprocessingOptions
 from exporter.targets import onnx_file
 from exporter.targets.expected_accuracy import _best_order
 from runtimes import Artifact
+from runtimes.artifacts.embedded import manifest_digest, read_embedded
 from runtimes.errors import CheckFailedError, UsageError
 from runtimes.images.preprocessing import Preprocessing, fit_image
 from tests.exporter.small import BASIC, SILENT, reason_codes, recording
@@ -105,21 +106,22 @@ def test_the_passed_check_is_recorded(artifact: Artifact) -> None:
     assert record is not None
     assert (record.top1, record.expected, record.tolerance, record.images) == (1.0, 1.0, 0.005, COUNT)
     assert Artifact.read(artifact.path).manifest == manifest
+    embedded = read_embedded(artifact)
+    assert embedded is not None
+    assert embedded.manifest == manifest_digest(manifest), "the description in the file was written before the check"
+    assert embedded.preprocessing == manifest.preprocessing
     facts = dict(line.split("  ", 1) for line in manifest_view.as_text(artifact.path).splitlines())
     assert "100.00 %" in facts["accuracy"]
     assert facts["preprocessing"].strip().startswith("squashed to 16x16; ")
-    assert (
-        facts["assumed"]
-        .strip()
-        .endswith(" pad, mean, std, interpolation, antialias, channel_order, scale, crop_offset")
-    )
+    assumed = [name for name in ASSUMABLE if name not in ("resize", "crop")]
+    assert facts["assumed"].strip().endswith(f": {', '.join(assumed)}")
 
 
 def test_another_accuracy_leaves_no_file_and_names_the_cause(trained: Trained, tmp_path: Path) -> None:
     notices, listener = recording()
     with refuses(CheckFailedError, "top1-differs", "100.00 %", f"{COUNT} images", "channel order BGR") as caught:
         onnx_file.export(request(trained, tmp_path, NOTHING_CHOSEN), listener)
-    assert "squashed to 16 x 16 100.00 %" in str(caught.value)
+    assert " 16 100.00 %" in str(caught.value)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("--resize 16x16 ")
     assert list(tmp_path.iterdir()) == []
@@ -170,8 +172,7 @@ def test_each_alternative_is_what_its_options_choose(base: Preprocessing) -> Non
         with onnx_command.make_context("onnx", ["resnet18", *other.options.split()]) as context:
             chosen = preprocessing_of(context.params).apply(base, base.size)
         assert other.preprocessing != base
-        if not (base.assumed and "--channels-order" in other.options):  # assumed means follow their colours
-            assert chosen == other.preprocessing
+        assert chosen == other.preprocessing
 
 
 def test_data_in_arrays_is_prepared_as_single_images() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import runtimes
 from exporter.inspect import engine_view, manifest_view
-from exporter.network import ExportListener, ExportRequest
+from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest
 from exporter.precision import gate
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import tensorrt_engine
@@ -37,6 +37,7 @@ from runtimes.errors import (
 )
 from runtimes.protocol import Arrays, Layer
 from runtimes.tensors import cuda
+from tests.exporter.datasets import folder_of, png
 from tests.exporter.small import BASIC, SILENT, content, export, reason_codes, recording
 from tests.refusals import refuses
 from tests.runtimes.backends.tensorrt import double
@@ -364,6 +365,18 @@ def test_with_a_gpu_the_gate_of_the_precision_is_repeated(
     assert manifest.gate is not None
     assert manifest.gate.runtime == f"tensorrt {double.VERSION}"
     assert f"fp16: {gate.describe_gate(manifest.gate)}" in heard
+
+
+def test_with_a_gpu_the_expected_accuracy_is_checked_too(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = folder_of(tmp_path / "photos", {f"{name}/a.png": png(20 * name) for name in range(10)})
+    with_gpu(monkeypatch, source)
+    request = ExportRequest(BASIC, f"{tmp_path}/out/", data=str(photos), expected=ExpectedAccuracy(0.5, 0.5))
+    artifact = tensorrt_engine.export(request, tensorrt_engine.EngineRequest(), SILENT)
+    records = [manifest_of(path).accuracy for path in (artifact.path, artifact.path.with_suffix(".onnx"))]
+    assert [record and record.runtime.split()[0] for record in records] == ["tensorrt", "onnxruntime"]
+    assert len({record and record.top1 for record in records}) == 1
 
 
 def test_a_gate_that_cannot_be_repeated_is_a_warning(
