@@ -10,8 +10,9 @@ import onnx as onnx_library
 import pytest
 
 import runtimes
+from benchmarks.roofline.graph_cost import cost
 from exporter.explain.explanation import ExplanationRequest, explain
-from exporter.models.layers import foldable_norms, layers
+from exporter.models.layers import foldable_norms, layers, multiply_adds
 from exporter.models.variants import FAMILIES, Variant
 from exporter.network import reference_logits
 from exporter.precision.spec import PrecisionSpec
@@ -38,6 +39,7 @@ def test_every_option_is_exported(exported: Artifact) -> None:
     stay = norms - foldable_norms(row).keys() if row.norm == "batch" else set()
     assert nodes["BatchNormalization"] == len(stay)
     assert nodes["Conv"] == sum(layer.name != "fc" for layer in layers(row))
+    assert cost(exported.path, 2).multiply_adds == 2 * multiply_adds(row)
     assert exported.manifest is not None
     assert exported.manifest.parity is not None
     assert exported.manifest.parity.relative_difference < 1e-5
