@@ -2,7 +2,7 @@
 
     python -m scripts.family_matrix [FAMILY ...]
 
-Each network is the first of its family, cut to two stages of one block and 64 x 64 pixels, so that the table takes
+Each network is the first of its family, cut to two stages of one block and small images, so that the table takes
 minutes. A cell holds the largest difference of a logit from PyTorch in fp32 over the largest logit, or the code of the
 error. tf32 is left out, whose graph is that of fp32. Engines of TensorRT-RTX are built and not run, because that needs
 a GPU. The column *floats* has the weighted layers that ran in a wider type than the graph's, of all weighted layers, as
@@ -31,10 +31,10 @@ from runtimes.artifacts.manifest import TF32
 from runtimes.errors import RexportError
 from runtimes.parity import LogitComparison
 
-SIZE = 64
-"""The height and width of the images in pixels."""
+SIZES = {"imagenet": 64, "deep": 64, "cifar": 16}
+"""The height and width of the images in pixels, by stem."""
 
-IMAGES = 20
+IMAGES = 8
 """The number of images for calibration and for the accuracy gate."""
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -69,11 +69,11 @@ class Case:
 
 
 def representative(family: str) -> Variant:
-    """Return the first network of a family for 10 classes and ``SIZE`` pixels, cut to one block in two stages."""
+    """Return the first network of a family for 10 classes and small images, cut to one block in two stages."""
     row = FAMILIES[family][0]
     channels = (row.channels[0], row.channels[row.depths[0]]) if row.channels else ()
     row = replace(row, depths=(1, 1), widths=row.widths[:2], channels=channels)
-    return customise(row, size=(SIZE, SIZE), classes=10)
+    return customise(row, size=(SIZES[row.stem], SIZES[row.stem]), classes=10)
 
 
 def cases(families: Sequence[str], folder: Path) -> Iterator[Case]:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.paper.probes import RunningSpread, layer_responses, spatial_layers
+from benchmarks.paper.probes import LossBatch, RunningSpread, layer_gradients, layer_responses, spatial_layers
 from exporter.models.variants import Variant, variant
 from runtimes.errors import ArtifactError, UsageError
 from tests.benchmarks.paper.nets import (
@@ -96,3 +97,12 @@ def test_networks_that_cannot_be_measured_are_refused() -> None:
     model.get_submodule("layer2.0").bn1 = nn.Identity()
     with refuses(UsageError, "no-batch-norm", "'layer2.0.bn1'", "'layer2.0.conv1'"):
         layer_responses("mine", model, [images])
+
+
+def test_networks_whose_blocks_end_otherwise_are_refused() -> None:
+    row = replace(RESIDUAL, name="mine", shortcut="B", order="pre")
+    model = random_network(row)
+    with refuses(UsageError, "experiment-needs-post-activation", "mine"):
+        layer_responses("mine", model, [images_for(row, 2)])
+    with refuses(UsageError, "experiment-needs-post-activation", "mine"):
+        layer_gradients(model, LossBatch(images_for(row, 2), torch.zeros(2, dtype=torch.int64), "noise"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import onnx as onnx_library
 import pytest
 
 import runtimes
+from benchmarks.roofline.graph_cost import cost
 from exporter.explain.explanation import ExplanationRequest, explain
-from exporter.models.layers import foldable_norms, layers
+from exporter.models.layers import foldable_norms, layers, multiply_adds
 from exporter.models.variants import FAMILIES, Variant
 from exporter.network import reference_logits
 from exporter.precision.spec import PrecisionSpec
@@ -38,6 +38,7 @@ def test_every_option_is_exported(exported: Artifact) -> None:
     stay = norms - foldable_norms(row).keys() if row.norm == "batch" else set()
     assert nodes["BatchNormalization"] == len(stay)
     assert nodes["Conv"] == sum(layer.name != "fc" for layer in layers(row))
+    assert cost(exported.path, 2).multiply_adds == 2 * multiply_adds(row)
     assert exported.manifest is not None
     assert exported.manifest.parity is not None
     assert exported.manifest.parity.relative_difference < 1e-5
@@ -78,7 +79,8 @@ def test_a_group_norm_is_compared_with_that_of_another_opset(tmp_path: Path) -> 
 
 def test_every_family_has_a_network_in_the_matrix() -> None:
     rows = [family_matrix.representative(family) for family in FAMILIES]
-    assert all(np.array_equal(row.size, (64, 64)) for row in rows)
+    assert [row.name for row in rows] == [variants[0].name for variants in FAMILIES.values()]
+    assert {row.depths for row in rows} == {(1, 1)}
     found = family_matrix.Case("ResNet", "resnet18", "fp32", ("1e-07", "2e-07"), "0 of 6", "1e-07", "1e-07", "built")
     (table,) = family_matrix.document([found]).blocks
     assert "resnet18" in str(table)
