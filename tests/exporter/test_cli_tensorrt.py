@@ -112,7 +112,7 @@ def test_the_hint_of_a_damaged_engine_mends_it(built: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "code", "values"),
     [
-        ([], 2, "usage", ["'ARTIFACT.onnx|VARIANT'"]),
+        ([], 2, "usage", ["'ARTIFACT.onnx|VARIANT|CHECKPOINT'"]),
         (["resnet51"], 2, "variant-unknown", ["'resnet51'", "resnet50"]),
         (["missing.onnx"], 6, "file-access-failed", ["missing.onnx"]),
         (["folder/"], 6, "file-not-regular", ["folder"]),
@@ -227,7 +227,7 @@ def test_every_option_is_an_engines_or_a_networks() -> None:
     names = {parameter.name for parameter in command.params if parameter.expose_value}
     of_network = {parameter.name for parameter in cli.cli.commands["onnx"].params if parameter.expose_value}
     assert names - {"source"} - set(engine_options.ENGINE_PARAMETERS) == of_network - {
-        "variant",
+        "network",
         "out",
         "force",
         "target",
