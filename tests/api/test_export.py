@@ -171,7 +171,7 @@ LINEAR = nn.Linear(2, 2)
 @pytest.mark.parametrize(
     ("model", "arguments", "kind", "code", "values"),
     [
-        ("resnet21", {}, rexport.UsageError, "variant-unknown", ["resnet21", "resnet20"]),
+        ("resnet21", {}, rexport.UsageError, "variant-unknown", ["resnet21", "resnet26"]),
         ("resnet20", {"variant": "resnet20"}, rexport.UsageError, "argument-given-twice", ["variant"]),
         (CHECKPOINT, {"weights": "random"}, rexport.UsageError, "argument-given-twice", ["weights"]),
         (3, {}, rexport.UsageError, "model-kind-unknown", ["int", "torch.nn.Module"]),
