@@ -1,14 +1,18 @@
 """Writes ``tests/exporter/models/oracle.json``: logits and counts of the networks as their own libraries compute them.
 
     python -m scripts.oracle_vectors
+    python -m scripts.oracle_vectors --check
 
-The program runs in an environment with torchvision, timm and transformers. It fills each network of these libraries by
-a rule of names and shapes (``fill``), and runs it on seeded noise. A test fills ours by the same rule and compares.
+The first line runs in an environment with torchvision, timm and transformers. It fills each network of these libraries
+by a rule of names and shapes (``fill``), and runs it on seeded noise. A test fills ours by the same rule and compares.
 Three networks for CIFAR come from no library: this program writes them down again from the papers, with the key names
 of the repositories that people train with.
 
 The file also holds the parameters, and the multiply-adds at the default size of the variant. PyTorch's
 ``FlopCounterMode`` counts these in the other library's network.
+
+The second line runs in an environment with rexport alone. It compares all networks of the file with ours, also the deep
+ones, which the tests leave out to save time.
 """
 
 from __future__ import annotations
@@ -22,13 +26,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from exporter.models.variants import Variant
 
 PATH = Path(__file__).parents[1] / "tests" / "exporter" / "models" / "oracle.json"
 """The file with the numbers."""
@@ -38,6 +44,9 @@ IMAGES = 2
 
 KEPT = 8
 """The number of logits of each image in the file."""
+
+TOLERANCE = 1e-5
+"""The largest difference of a logit from that of the other library, divided by the largest logit."""
 
 SIZES = {"imagenet": 64, "cifar": 32}
 """The height and width of the noise images in pixels."""
@@ -319,8 +328,47 @@ def measure(peer: Peer) -> dict[str, object]:
     }
 
 
+def logits_of(variant: Variant) -> NDArray[np.float32]:
+    """Return the logits of our network for the noise images of the variant's size, float32 (IMAGES, classes)."""
+    import torch
+
+    from exporter.models.resnet import build
+    from exporter.weights.matching import shapes
+
+    # The filter of a blur is not in the state dict, so it needs its numbers from the beginning.
+    with torch.device("cpu" if variant.blur == "binomial" else "meta"):
+        model = build(variant)
+    state = {name: torch.from_numpy(fill(name, shape)) for name, shape in shapes(variant).items()}
+    model.load_state_dict(state, assign=True)
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = model(torch.from_numpy(images(variant.size[0]))).numpy()
+    return logits
+
+
+def difference(variant: Variant, recorded: Mapping[str, Any]) -> float:
+    """Return the largest difference of our logits from those of a row of the file, divided by its largest logit."""
+    from exporter.models.variants import customise
+
+    ours = logits_of(customise(variant, size=(recorded["size"], recorded["size"])))
+    return float(np.abs(ours[:, :KEPT] - np.array(recorded["logits"])).max() / recorded["largest"])
+
+
+def check() -> bool:
+    """Print the difference of each network in the file, and return whether all are within ``TOLERANCE``."""
+    from exporter.models.variants import VARIANTS
+
+    passed = True
+    for recorded in json.loads(PATH.read_text(encoding="utf-8"))["networks"]:
+        found = difference(VARIANTS[recorded["variant"]], recorded)
+        passed = passed and found <= TOLERANCE
+        sys.stdout.write(f"{found:.1e}  {recorded['variant']} of {recorded['library']}\n")
+    return passed
+
+
 def main() -> None:
-    """Write the file."""
+    """Write the file, or compare it with our networks."""
+    if sys.argv[1:] == ["--check"]:
+        raise SystemExit(0 if check() else 1)
     rows = []
     for peer in peers():
         rows.append(json.dumps(measure(peer)))

@@ -61,6 +61,12 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: 
                 nncf.Dataset(batches, lambda batch: {INPUT: batch}),
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(batches),
+                # The filter of a blur is a depthwise convolution, whose input would get a scale for each channel.
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
+                        per_channel=False
+                    )
+                ),
             )
         except Exception as error:  # NNCF raises errors of its own, of ONNX Runtime and of Python
             raise CompatibilityError(

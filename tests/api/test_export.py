@@ -183,7 +183,7 @@ GREY = rexport.Preprocessing(resize=None, crop=(28, 28), pad=0, mean=(0.5,), std
 @pytest.mark.parametrize(
     ("model", "arguments", "kind", "code", "values"),
     [
-        ("resnet21", {}, rexport.UsageError, "variant-unknown", ["resnet21", "resnet20"]),
+        ("resnet21", {}, rexport.UsageError, "variant-unknown", ["resnet21", "resnet26"]),
         ("resnet20", {"variant": "resnet20"}, rexport.UsageError, "argument-given-twice", ["variant"]),
         ("resnet20", {"key": "ema"}, rexport.UsageError, "selection-needs-checkpoint", ["key", "strip_prefix"]),
         (CHECKPOINT, {"variant": "resnet20", "key": "ema"}, rexport.UsageError, "weights-entry-absent", ["'ema'"]),

@@ -80,7 +80,7 @@ class First:
 TABLE = (
     First("runn", 2, "usage", "(did you mean run?)"),
     First("run resnet5O", 2, "variant-unknown", "(did you mean resnet50?)"),
-    First("tune vgg16", 2, "variant-unknown", "(one of resnet18, resnet34, "),
+    First("tune vgg16", 2, "variant-unknown", "(rexport list shows all variants)"),
     First("run best.pth", 4, "variant-ambiguous", "(use resnet20 --weights best.pth or plain20 --weights best.pth)"),
     First("load best.pth", 4, "variant-ambiguous", "(use resnet20 --weights best.pth or "),
     First("tune deep.pth", 4, "variant-ambiguous", "(use resnet32 --weights deep.pth or "),

@@ -78,8 +78,8 @@ class First:
 TABLE = (
     First("onnx", 2, "usage", "(for example: rexport onnx resnet20 --weights bundled --precision int8 -o models/)"),
     First("onnx resnet5O", 2, "variant-unknown", "(did you mean resnet50?)", ("info resnet50",)),
-    First("info RESNET-50", 2, "variant-unknown", "(did you mean resnet50?)", ("info RESNET50",)),
-    First("onnx vgg16", 2, "variant-unknown", "(one of resnet18, resnet34, ", ("info resnet18",)),
+    First("info RESNET-5O", 2, "variant-unknown", "(did you mean resnet50?)", ("info RESNET-50",)),
+    First("onnx vgg16", 2, "variant-unknown", "(rexport list shows all variants)", ("info resnet18",)),
     First("oonnx resnet20", 2, "usage", "(did you mean onnx?)"),
     First("export resnet20", 2, "usage", "(rexport --help)", ("--help",)),
     First("onnx resnet20 --precison fp16", 2, "usage", "(did you mean --precision?)"),

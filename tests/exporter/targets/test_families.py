@@ -68,6 +68,15 @@ def test_what_int8_leaves_in_floats_is_explained(name: str, kind: str, tmp_path:
     assert kind in {remark.kind for stage in found.execution.stages for remark in stage.remarks}
 
 
+def test_the_input_of_a_blur_has_one_scale(tmp_path: Path) -> None:
+    """ONNX Runtime refuses a scale for each channel, and the export runs the file there."""
+    int8 = PrecisionSpec("int8", calibration_images=4, gate_images=4)
+    manifest = export(LATER["small-blur"], tmp_path, precision_spec=int8).manifest
+    assert manifest is not None
+    assert manifest.parity is not None
+    assert manifest.parity.runtime.startswith("onnxruntime")
+
+
 def test_a_group_norm_is_compared_with_that_of_another_opset(tmp_path: Path) -> None:
     """bf16 needs an opset in which group norm is an operator, and fp32 has an opset in which it is several."""
     artifact = export(LATER["small-group-norm"], tmp_path, precision_spec=PrecisionSpec("bf16", gate_images=8))
