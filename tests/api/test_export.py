@@ -238,7 +238,7 @@ def test_single_fields_replace_those_of_the_preprocessing() -> None:
     )
     assert artifact.manifest is not None
     assert artifact.manifest.preprocessing == rexport.Preprocessing(
-        (24, 20), (16, 16), 0, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0), antialias=False, channel_order="BGR"
+        (24, 20), (16, 16), 0, (0.3, 0.2, 0.1), (1.0, 1.0, 1.0), antialias=False, channel_order="BGR"
     )
     assert artifact.manifest.inputs[0].shape == ("batch", 3, 16, 16)
 
