@@ -10,7 +10,10 @@ STEM, HEAD, NETWORK = "stem", "head", "network"
 """The names of stages outside the blocks."""
 
 _BLOCK = re.compile(r"(?<![A-Za-z0-9])(layer\d+)\.(\d+)")
-_HEAD = re.compile(r"(?<![A-Za-z0-9.])(?:fc|avgpool|norm|last_relu|logits)(?![\w.])|ReduceMean|GlobalAveragePool")
+_HEAD = re.compile(
+    r"(?<![A-Za-z0-9.])(?:fc|avgpool|logits)(?![\w.])|ReduceMean|GlobalAveragePool"
+    r"|(?<![\w.])(?:norm|last_relu)(?![\w.])"  # not batch_norm
+)
 _STEM = re.compile(r"(?<![A-Za-z0-9.])(?:conv1|bn1|relu|maxpool|input)(?![\w.])")
 
 
