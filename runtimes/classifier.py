@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes import opening
-from runtimes.artifacts.embedded import read_embedded
+from runtimes.artifacts.embedded import Embedded, read_embedded, unverified
 from runtimes.errors import ArtifactError, CheckFailedError, ModelMismatchError, UsageError
 from runtimes.images import prefetch
 from runtimes.images.preprocessing import Image, Pixels, fit_or_name, normalise
@@ -105,6 +105,9 @@ class Classifier:
     ) -> Classifier:
         """Open the artifact at ``path`` for images.
 
+        A warning on the logger ``rexport`` says when labels or preprocessing come from the metadata of a file without
+        a manifest, which nothing verifies.
+
         Args:
             path: As for ``runtimes.open``.
             backend: As for ``runtimes.open``.
@@ -127,6 +130,11 @@ class Classifier:
         runtime = opening.open(path, backend, device, threads)
         try:
             known = runtime.artifact.manifest or read_embedded(runtime.artifact)
+            if isinstance(known, Embedded) and (preprocessing is None or labels is None):
+                import logging
+
+                reason = unverified(runtime.artifact)
+                logging.getLogger("rexport").warning("%s", reason, extra={"code": reason.code})
             if preprocessing is None and known is not None:
                 preprocessing = known.preprocessing
             if labels is None and known is not None:

@@ -23,7 +23,7 @@ from exporter.preprocessing.options import (
 )
 from exporter.weights.sources import IMAGENET_PREPROCESSING
 from runtimes import Artifact, Classifier, Label, Preprocessing, Runtime, codec
-from runtimes.artifacts.embedded import read_embedded
+from runtimes.artifacts.embedded import read_embedded, unverified
 from runtimes.errors import DeviceLostError, InputError, Reason, ResourceError, UsageError, quote
 
 STDIN = "-"
@@ -155,13 +155,7 @@ def _open_classifier(request: PredictionRequest, listener: ExportListener) -> Cl
     source = artifact.manifest or read_embedded(artifact)
     known, names = (None, None) if source is None else (source.preprocessing, source.labels)
     if artifact.manifest is None and source is not None:
-        listener.notice(
-            Reason(
-                "manifest-missing",
-                f"{quote(request.path.name)}: no manifest; labels and preprocessing are what the file says about "
-                "itself, unverified",
-            )
-        )
+        listener.notice(unverified(artifact))
     _check_preprocessing(request, known)
     runtime = runtimes.open(request.path, request.backend, request.device, request.threads)
     try:

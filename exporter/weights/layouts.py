@@ -164,7 +164,8 @@ LAYOUTS: tuple[Layout, ...] = (
             Renaming(r"res(\d+)\.(\d+)\.shortcut\.", "layer{}.{}.downsample.0.", (-1, 0)),
         ),
         stride="v1",
-        remark="detectron2 trains by default on pixels from 0 to 255 in the order blue, green, red",
+        remark="detectron2 trains by default on pixels from 0 to 255 in the order blue, green, red "
+        "(--channels-order BGR --scale 1)",
     ),
     Layout(
         "a sequence of layers, as fastai's",

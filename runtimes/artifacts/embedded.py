@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from runtimes import codec
 from runtimes.artifacts.artifact import Artifact
 from runtimes.artifacts.manifest import Manifest
-from runtimes.errors import ArtifactError
+from runtimes.errors import ArtifactError, Reason, quote
 from runtimes.images.spec import Preprocessing
 from runtimes.onnx import graph
 
@@ -73,3 +73,12 @@ def read_embedded(artifact: Artifact) -> Embedded | None:
         raise ArtifactError(
             f"the description in the file's metadata is invalid: {error.what}", code=error.code, path=artifact.path
         ) from error
+
+
+def unverified(artifact: Artifact) -> Reason:
+    """Return the notice that a file is opened by what it says about itself."""
+    return Reason(
+        "manifest-missing",
+        f"{quote(artifact.path.name)}: no manifest; labels and preprocessing are what the file says about itself, "
+        "unverified",
+    )

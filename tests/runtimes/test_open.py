@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -208,22 +207,6 @@ def test_a_device_that_no_backend_has(onnx_artifact: Artifact, fake_artifact: Fa
         runtimes.open(onnx_artifact.path, device="tpu")
     with refuses(UsageError, "device-unsupported", "fake", "'cuda'", "of cpu)"):
         runtimes.open(fake_artifact().path, device="cuda")
-
-
-@pytest.fixture
-def said() -> Iterator[list[tuple[str, str]]]:
-    """What the runtimes announce: the code and the message of each warning."""
-    lines: list[tuple[str, str]] = []
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            assert record.levelno == logging.WARNING
-            lines.append((vars(record)["code"], record.getMessage()))
-
-    ear = Ear()
-    logging.getLogger("rexport").addHandler(ear)
-    yield lines
-    logging.getLogger("rexport").removeHandler(ear)
 
 
 def fallbacks(name: str, chosen: str, steps: tuple[str, ...]) -> list[tuple[str, str]]:

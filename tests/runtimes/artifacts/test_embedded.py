@@ -64,6 +64,18 @@ def test_a_lost_file_classifies_as_before_and_unverified(onnx_artifact: Artifact
         assert alone.predict(IMAGE, top=3) == whole.predict(IMAGE, top=3)
 
 
+def test_the_warning_is_logged_where_something_is_taken(
+    onnx_artifact: Artifact, lost: Path, said: list[tuple[str, str]]
+) -> None:
+    known = read_embedded(Artifact.read(lost))
+    assert known is not None
+    runtimes.Classifier.open(lost, preprocessing=known.preprocessing, labels=["a"] * 10).close()
+    runtimes.Classifier.open(onnx_artifact.path).close()
+    assert said == []
+    runtimes.Classifier.open(lost, preprocessing=known.preprocessing).close()
+    assert [code for code, _ in said] == ["manifest-missing"]
+
+
 def test_a_file_that_says_nothing_needs_a_preprocessing(lost: Path) -> None:
     assert read_embedded(Artifact.read(with_metadata(lost, None))) is None
     with refuses(runtimes.errors.UsageError, "preprocessing-required"):
