@@ -71,7 +71,8 @@ def cli() -> None:
 def onnx(network: str, opset: int | None, **options: Any) -> None:
     """Export a network to an ONNX file and print its path.
 
-    Of a CHECKPOINT, the layout of its names and the network are recognised; what is assumed is printed.
+    Of a CHECKPOINT, the layout of its names and the network are recognised; what is assumed is printed. MODULE:FACTORY
+    runs your code, from the current folder or the Python path, and exports any module that classifies images.
 
     The file is checked against PyTorch before it is written. A precision below fp32 must also pass a gate on real
     images, if there are any: error of the logits, agreement with fp32, and change in top-1 accuracy. With
@@ -123,9 +124,9 @@ def torch(network: str, precision: str, gate_images: int, **options: Any) -> Non
 )
 @click.argument(
     "source",
-    metavar="ARTIFACT.onnx|VARIANT|CHECKPOINT",
+    metavar="ARTIFACT.onnx|VARIANT|CHECKPOINT|MODULE:FACTORY",
     type=VARIANT_OR_FILE,
-    help="ONNX file that rexport wrote, or the network or checkpoint that is exported to one first.",
+    help="ONNX file that rexport wrote; or the network, checkpoint or code that is exported to one first.",
 )
 @engine_options
 @network_options

@@ -1,4 +1,4 @@
-"""A variant with its weights and test vectors, from which all target formats are exported."""
+"""A network with its weights and test vectors, from which all target formats are exported."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.data.dataset import BUNDLED_NAME, noise, noise_pixels, open_dataset
+from exporter.models.custom import AnyNetwork, CustomNetwork
 from exporter.models.variants import VARIANTS, Variant
 from exporter.preprocessing.description import assumption, describe_transform
 from exporter.preprocessing.options import NOTHING_CHOSEN, PreprocessingOptions, choose_preprocessing
@@ -29,7 +30,7 @@ from runtimes.parity import IMAGES
 from runtimes.protocol import Array
 
 if TYPE_CHECKING:
-    from exporter.models.resnet import ResNet
+    from torch import nn
 
 INPUT, OUTPUT = "input", "logits"
 """The names of the input and the output of an artifact."""
@@ -93,7 +94,7 @@ class ExportRequest:
     """The request for an export.
 
     Attributes:
-        variant: The variant.
+        variant: The variant, or a module that is none, with its weights loaded.
         out: The file to write, or a folder if it exists or ends in a slash.
         weights: As for ``exporter.weights.sources.resolve``, or loaded weights.
         seed: The seed of random weights and of noise.
@@ -110,7 +111,7 @@ class ExportRequest:
         name: The name of the artifact's file in a folder, without its suffix. ``None`` means the name of the variant.
     """
 
-    variant: Variant
+    variant: AnyNetwork
     out: str
     weights: str | LoadedWeights = "random"
     seed: int = 0
@@ -177,8 +178,12 @@ class Network:
     """A network with weights in evaluation mode, and the fields of its artifact's manifest.
 
     Attributes:
-        model: The module, which takes float32 (n, c, h, w).
-        variant: The variant.
+        model: The module, which takes float32 (n, in_channels, height, width) and returns (n, classes).
+        variant: The variant, or ``None`` for a module that is none.
+        name: The name of the variant or of the module.
+        classes: The number of outputs.
+        in_channels: The number of input channels.
+        size: The (height, width) of the input in pixels.
         weights: The origin of the weights.
         labels: The name of each class, or ``None`` if unknown.
         preprocessing: The preprocessing of images, or ``None`` if unknown.
@@ -191,8 +196,12 @@ class Network:
         expected: The expected accuracy on ``data``, or ``None`` without a check.
     """
 
-    model: ResNet
-    variant: Variant
+    model: nn.Module
+    variant: Variant | None
+    name: str
+    classes: int
+    in_channels: int
+    size: tuple[int, int]
     weights: Weights
     labels: tuple[str, ...] | None
     preprocessing: Preprocessing | None
@@ -215,15 +224,12 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     Raises:
         RexportError: As for ``resolve``, or labels, mean, std or data do not fit the variant.
     """
-    from exporter.models.resnet import build
-
     listener.step("loading the weights")
     request, loaded = _load(request, listener)
     variant = request.variant
     labels = _labels(request, listener)
     preprocessing = _preprocessing(request, loaded, listener)
-    model = build(variant)
-    model.load_state_dict(loaded.state)
+    model = variant.module if isinstance(variant, CustomNetwork) else _build(variant, loaded)
     listener.step("computing the test vectors")
     data = request.data or (loaded.dataset if loaded.dataset == BUNDLED_NAME else None)
     if request.expected is not None and data is None:
@@ -235,7 +241,11 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     known_labels = labels or loaded.labels or (classes if classes and len(classes) == variant.classes else None)
     return Network(
         model=model,
-        variant=variant,
+        variant=None if isinstance(variant, CustomNetwork) else variant,
+        name=variant.name,
+        classes=variant.classes,
+        in_channels=variant.in_channels,
+        size=variant.size,
         weights=loaded.record,
         labels=known_labels,
         preprocessing=preprocessing,
@@ -249,14 +259,23 @@ def prepare(request: ExportRequest, listener: ExportListener) -> Network:
     )
 
 
+def _build(variant: Variant, loaded: LoadedWeights) -> nn.Module:
+    from exporter.models.resnet import build
+
+    model = build(variant)
+    model.load_state_dict(loaded.state)
+    return model
+
+
 def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportRequest, LoadedWeights]:
     """Return the weights, and the request with their variant.
 
     A file determines classes, channels, stride and shortcut option, unless the user chose them.
     """
-    if isinstance(request.weights, LoadedWeights):
-        return request, request.weights
     variant, weights = request.variant, request.weights
+    if isinstance(weights, LoadedWeights):
+        return request, weights
+    assert isinstance(variant, Variant)  # a module comes with its weights
     if weights in ORIGINS or not Path(weights).is_file():
         return request, resolve(weights, variant, request.seed, listener.notice, listener.progress)
     if variant.name not in VARIANTS:
@@ -269,7 +288,7 @@ def _load(request: ExportRequest, listener: ExportListener) -> tuple[ExportReque
 
 
 def reference_logits(
-    model: ResNet, inputs: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    model: nn.Module, inputs: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return the logits of PyTorch in eager fp32 on the CPU: float32 (n, classes).
 
@@ -300,7 +319,7 @@ def _inputs(
             f"{option} with {variant.in_channels} input channels needs --mean and --std", code="option-needs-statistics"
         )
     if data is None or preprocessing is None:
-        inputs = noise_inputs(variant, IMAGES, request.seed, request.raw)
+        inputs = noise_inputs((variant.in_channels, *variant.size), IMAGES, request.seed, request.raw)
         return inputs, f"seeded noise, seed {request.seed}", None, None
     dataset = open_dataset(data, IMAGES)
     if len(dataset.classes) != variant.classes:
@@ -314,18 +333,19 @@ def _inputs(
     return inputs, f"{len(inputs)} images of {dataset.name}", dataset.classes, dataset.name
 
 
-def noise_inputs(variant: Variant, count: int, seed: int, raw: bool) -> Array:
+def noise_inputs(shape: tuple[int, int, int], count: int, seed: int, raw: bool) -> Array:
     """Return noise as an artifact takes it: normal float32 (count, c, h, w), or uniform uint8 (count, h, w, c).
 
     Args:
-        variant: The variant, which determines the size and the channels.
+        shape: The (channels, height, width) of the input.
         count: The number of images.
         seed: The seed.
         raw: Whether the artifact takes raw pixels.
     """
+    channels, height, width = shape
     if not raw:
-        return noise((count, variant.in_channels, *variant.size), seed)
-    return noise_pixels((count, *variant.size, variant.in_channels), seed)
+        return noise((count, channels, height, width), seed)
+    return noise_pixels((count, height, width, channels), seed)
 
 
 def _preprocessing(request: ExportRequest, loaded: LoadedWeights, listener: ExportListener) -> Preprocessing | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.models.custom import AnyNetwork
 from exporter.models.variants import VARIANTS, Shortcut, Stride, Variant
 from exporter.models.variants import variant as find_variant
 from exporter.network import ExpectedAccuracy, ExportListener, ExportRequest
@@ -18,7 +19,8 @@ from exporter.precision.table import precision as find_precision
 from exporter.preprocessing.options import PreprocessingOptions
 from exporter.weights.checkpoint import stem
 from exporter.weights.entries import ANY_ENTRY, Selection
-from exporter.weights.recognition import VariantOptions, from_checkpoint, from_module
+from exporter.weights.modules import NamedModule, from_module
+from exporter.weights.recognition import VariantOptions, from_checkpoint
 from exporter.weights.sources import ORIGINS, LoadedWeights
 from rexport.progress import Progress, listen_to_export
 from rexport.wording import python_wording
@@ -27,7 +29,7 @@ from runtimes.errors import UsageError, quote
 from runtimes.images.spec import ChannelOrder, CropOffset, Interpolation, Preprocessing, Scale
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ONNX, ENGINE = ".onnx", ".engine"
 
@@ -80,6 +82,7 @@ def export(
     num_classes: int | None = None,
     in_channels: int | None = None,
     input_size: int | tuple[int, int] | None = None,
+    example: Tensor | Sequence[int] | None = None,
     stride: Stride | None = None,
     shortcut: Shortcut | None = None,
     batch: int | None = None,
@@ -97,12 +100,13 @@ def export(
 
     Args:
         model: One of three things. The name of a variant, as in ``variants()``. The path of a checkpoint (``.pt``,
-            ``.pth``, ``.ckpt``, ``.safetensors``), which is read without running code from it. A PyTorch module: one of
-            ``exporter.models.resnet``, or any other with the tensors and the outputs of a variant, which is checked on
-            seeded noise; the module stays as it is, and its weights count as trained.
+            ``.pth``, ``.ckpt``, ``.safetensors``), which is read without running code from it. A PyTorch module that
+            takes images and returns logits: a variant if it has the tensors and, on seeded noise, the outputs of one;
+            any other module is exported as it is. A notice says which. The module is not changed, and its weights
+            count as trained.
         path: The file to write. Its suffix is the format: ``.onnx``, ``.pt2`` for a PyTorch program, ``.engine`` for
             TensorRT, which leaves the ONNX file beside it. No suffix, or a folder that exists: an ONNX file in the
-            folder with the name of the variant or of the checkpoint. By default the current folder.
+            folder with the name of the variant, the checkpoint or the module's class. By default the current folder.
         variant: For a checkpoint or a module, the variant's name. By default the one whose tensors these are, which a
             warning on the logger names for a checkpoint; what is taken from the tensors are its classes, channels and
             shortcut option, never its stride or input size, which the warning names as assumed. For a module, its
@@ -144,7 +148,10 @@ def export(
         tolerance: The allowed difference from ``expect_top1`` in percentage points.
         num_classes: Number of outputs of the classifier. By default read from the weights.
         in_channels: Number of channels of the input. By default read from the weights.
-        input_size: Height and width in pixels, or one number for both.
+        input_size: Height and width in pixels, or one number for both. By default the variant's; for another module,
+            that of the preprocessing, else 224, and a notice says so.
+        example: For a module, an input or its shape (batch, channels, height, width), in place of ``in_channels`` and
+            ``input_size``. Only its shape is used.
         stride: Where bottlenecks stride: in the first 1x1 convolution (``v1``) or in the 3x3 (``v1.5``).
         shortcut: Padding (A), projection where needed (B), or projection always (C).
         batch: A fixed number of images in one call. By default any.
@@ -188,7 +195,7 @@ def export(
         )
         if transform is not None:
             _refuse_second("preprocessing", preprocessing, "a transform is given")
-        size = _both_sides(input_size)
+        in_channels, size = _input_shape(model, example, in_channels, _both_sides(input_size))
         chosen = PreprocessingOptions(
             resize=resize,
             crop=_both_sides(crop),
@@ -202,8 +209,7 @@ def export(
             std=None if std is None else tuple(std),
             base=preprocessing,
         ).with_file(None if transform is None else Path(transform), size)
-        size = size or chosen.input_size()
-        options = VariantOptions(variant, num_classes, in_channels, size, stride, shortcut)
+        options = VariantOptions(variant, num_classes, in_channels, size or chosen.input_size(), stride, shortcut)
         named = _Named(model, None if weights is None else os.fspath(weights), Selection(key, strip_prefix))
         row, source = _find_network(named, options, seed, listener)
         request = ExportRequest(
@@ -253,6 +259,33 @@ def _both_sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else size
 
 
+def _input_shape(
+    model: str | os.PathLike[str] | nn.Module,
+    example: Tensor | Sequence[int] | None,
+    in_channels: int | None,
+    size: tuple[int, int] | None,
+) -> tuple[int | None, tuple[int, int] | None]:
+    """The channels and the (height, width) of the input, from the example if there is one.
+
+    Raises:
+        UsageError: an example for a model that is no module; one of another shape; or its shape is said once more.
+    """
+    if example is None:
+        return in_channels, size
+    if isinstance(model, str | os.PathLike):
+        raise UsageError("example is for modules", code="example-needs-module", hint="leave example out")
+    _refuse_second("in_channels", in_channels, "the example has the channels")
+    _refuse_second("input_size", size, "the example has the size")
+    shape = tuple(int(side) for side in getattr(example, "shape", example))
+    if len(shape) != 4 or min(shape) < 1:
+        raise UsageError(
+            f"the example has the shape {shape}; (batch, channels, height, width) is expected",
+            code="example-shape",
+            hint="example=(1, 3, 224, 224)",
+        )
+    return shape[1], (shape[2], shape[3])
+
+
 def _at_least_one(name: str, value: int | None) -> int | None:
     if value is not None and value < 1:
         raise UsageError(f"{name} must be at least 1, not {value}", code="count-below-one")
@@ -275,8 +308,8 @@ class _Named:
 
 def _find_network(
     named: _Named, options: VariantOptions, seed: int, listener: ExportListener
-) -> tuple[Variant, str | LoadedWeights]:
-    """What the model means: a variant, and its weights or where they come from.
+) -> tuple[AnyNetwork, str | LoadedWeights]:
+    """What the model means: a network, and its weights or where they come from.
 
     Raises:
         UsageError: it is neither a variant's name nor a path nor a module, or what it says is said once more.
@@ -300,9 +333,9 @@ def _find_network(
             "is expected",
             code="model-kind-unknown",
         )
-    listener.step("comparing the module with its variant")
-    found = from_module(model, options, seed, listener.notice)
-    return found.variant, found.weights
+    listener.step("comparing the module with the variants")
+    built = from_module(NamedModule.of(model), options, seed, listener.notice)
+    return built.network, built.weights
 
 
 def _is_path(model: str) -> bool:

@@ -125,10 +125,10 @@ show_errors_option = OTHER.option(
 models_argument = click.argument(
     "subjects",
     nargs=-1,
-    metavar="[ARTIFACT|VARIANT|CHECKPOINT]...",
+    metavar="[ARTIFACT|VARIANT|CHECKPOINT|MODULE:FACTORY]...",
     type=VARIANT_OR_FILE,
-    help="Model files, or networks and weights files that are exported first, for example resnet50. Default: the "
-    "bundled trained resnet20.",
+    help="Model files, or networks, weights files and your own code that are exported first, for example resnet50 or "
+    "nets:build. Default: the bundled trained resnet20.",
 )
 
 

@@ -22,6 +22,7 @@ from benchmarks.records.request import (
     select_backends,
 )
 from exporter.data.dataset import BUNDLED_NAME
+from exporter.models import factory
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
 from runtimes import Artifact
@@ -30,6 +31,7 @@ from runtimes.errors import ArtifactError, Reason, RexportError, UsageError, quo
 
 if TYPE_CHECKING:
     from exporter import network
+    from exporter.models.custom import AnyNetwork
     from exporter.network import ExportRequest, Network
     from exporter.weights.sources import LoadedWeights
 
@@ -53,23 +55,29 @@ class ExportContext:
 
 
 def export_request(name: str, place: ExportContext) -> ExportRequest:
-    """The request for the export of a variant, or of a checkpoint, which is read here.
+    """The request for the export of a variant; or of a checkpoint or the user's module, which are read here.
 
     Raises:
         UsageError: weights are given, and only checkpoints are measured.
-        RexportError: as ``exporter.weights.recognition.from_checkpoint``.
+        RexportError: as ``exporter.weights.recognition.from_checkpoint`` and ``exporter.weights.modules.from_factory``.
     """
     from exporter.network import ExportRequest
     from exporter.weights.checkpoint import stem
     from exporter.weights.entries import Selection
+    from exporter.weights.modules import FactoryRequest, from_factory
     from exporter.weights.recognition import VariantOptions, from_checkpoint
 
     request = place.request
     selection = Selection(request.key, request.strip_prefix)
     weights: str | LoadedWeights = request.weights or "random"
     file_name: str | None = None
-    row = VARIANTS.get(name)
-    if row is None:
+    row: AnyNetwork | None = VARIANTS.get(name)
+    if row is None and factory.is_factory(name):
+        place.step("building the module")
+        code = FactoryRequest(name, request.weights, selection)
+        built = from_factory(code, VariantOptions(), request.seed, place.listener.notice)
+        row, weights, file_name = built.network, built.weights, factory.stem(name)
+    elif row is None:
         if request.weights is not None and not any(subject.lower() in VARIANTS for subject in request.subjects):
             raise UsageError(
                 f"--weights is given, and {quote(name)} has its own weights",
@@ -103,7 +111,7 @@ def make_from_network(name: str, place: ExportContext) -> Subject:
     return Subject(
         name=place.title,
         own=None,
-        network=prepared.variant.name,
+        network=prepared.name,
         weights=prepared.weights,
         typed=tuple(exports.make(precision, TYPED_FORMAT) for precision in request.precisions or (FP32,)),
         reference=exports.reference() if _is_reference_measured(request) else UNMEASURED,
@@ -229,7 +237,7 @@ class _NetworkExports:
         """The network in PyTorch, which computes in fp32."""
         from exporter.targets import torch_program
 
-        target, listener = self.place.folder / f"{self.network.variant.name}.pt2", self.place.exporter()
+        target, listener = self.place.folder / f"{factory.stem(self.network.name)}.pt2", self.place.exporter()
         return _make_reference(
             self.place,
             lambda: torch_program.write_program(self.network, target, self.batch, self.parent, listener),

@@ -25,6 +25,7 @@ from benchmarks.records.request import (
 )
 from benchmarks.records.result import Baseline
 from exporter.data.dataset import map_classes, open_dataset
+from exporter.models.factory import is_factory
 from exporter.models.variants import VARIANTS, variant
 from exporter.weights.checkpoint import is_weights_file
 from runtimes import Artifact, Backend
@@ -47,7 +48,7 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
         RexportError: an artifact, the weights or the data cannot be read.
     """
     names = tuple(dict.fromkeys(map(variant_or_path, request.subjects)))
-    artifacts = {name: _read_artifact(name) for name in names if name not in VARIANTS and not is_weights_file(name)}
+    artifacts = {name: _read_artifact(name) for name in names if not _is_exported(name)}
     for artifact in artifacts.values():
         _check_file(artifact, request)
     networks: dict[object, list[str]] = {}
@@ -68,16 +69,21 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
 
 
 def variant_or_path(name: str) -> str:
-    """The variant's name, or a path.
+    """The variant's name, a reference to the user's code, or a path.
 
     Raises:
         UsageError: it is neither, by its looks; the message lists the variants.
     """
-    if Path(name).exists():
+    if Path(name).exists() or is_factory(name):
         return name
     if name.lower() in VARIANTS or (not Path(name).suffix and Path(name).name == name):
         return variant(name).name
     return name
+
+
+def _is_exported(name: str) -> bool:
+    """Whether it is exported first, and no artifact."""
+    return name in VARIANTS or is_factory(name) or is_weights_file(name)
 
 
 def _read_artifact(name: str) -> Artifact:
@@ -134,7 +140,7 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
             f"a load is run on one artifact or variant, not on {len(request.subjects)}", code="load-needs-one-subject"
         )
     name = variant_or_path(request.subjects[0])
-    file = None if name in VARIANTS or is_weights_file(name) else _read_artifact(name)
+    file = None if _is_exported(name) else _read_artifact(name)
     title = name if name in VARIANTS else Path(name).name
     place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
     reason = Reason("load-compared-with-nothing", "a load is compared with nothing")

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.tuning.pareto import Objective, ParetoPoint
+from exporter.models.factory import is_factory
+from exporter.models.factory import stem as factory_stem
 from exporter.models.variants import VARIANTS
 from exporter.network import target_file
 from exporter.weights.checkpoint import is_weights_file, stem
@@ -20,7 +22,7 @@ def target_of(name: str, out: str | None, force: bool) -> Path:
     """Return the path of the file to write, in a folder that exists and is writable.
 
     Args:
-        name: The name of the variant, or the path of the artifact or checkpoint that is tuned.
+        name: The variant, the reference to a module, or the path of the artifact or checkpoint that is tuned.
         out: The file to write, or a folder if it exists as one or ends in a slash; ``None`` for the current folder.
         force: Whether an existing file is replaced.
 
@@ -28,6 +30,8 @@ def target_of(name: str, out: str | None, force: bool) -> Path:
         UsageError: The file exists and must not be replaced, or the path is a folder.
         ResourceError: The folder cannot be created or written.
     """
+    if is_factory(name):
+        return target_file(out or "./", f"{factory_stem(name)}.tuned.onnx", force)
     if name in VARIANTS or is_weights_file(name):
         return target_file(out or "./", f"{stem(name)}.tuned.onnx", force)
     own = f"{Path(name).stem}.tuned{Path(name).suffix}"

@@ -164,11 +164,16 @@ def profiles(options: Mapping[str, Any]) -> tuple[Profile, ...]:
 
 
 def is_artifact(source: str) -> bool:
-    """Whether it names a file that is no checkpoint, and no variant, known or not; ``./resnet20`` is a file."""
+    """Whether it names a file that is no checkpoint, and no variant or module; ``./resnet20`` is a file."""
+    from exporter.models.factory import is_factory
     from exporter.models.variants import VARIANTS
     from exporter.weights.checkpoint import SUFFIXES, is_weights_file
 
-    if source.lower() in VARIANTS or not ("/" in source or "." in source or Path(source).exists()):
+    if (
+        is_factory(source)
+        or source.lower() in VARIANTS
+        or not ("/" in source or "." in source or Path(source).exists())
+    ):
         return False
     return not (is_weights_file(source) if Path(source).exists() else Path(source).suffix.lower() in SUFFIXES)
 

@@ -120,7 +120,8 @@ def network_options(command: Command) -> Command:
             default="random",
             metavar="NAME|FILE",
             help="Weights of a VARIANT: random (untrained), bundled (resnet20 trained on Fashion-MNIST), imagenet "
-            "(torchvision's), or a CHECKPOINT.",
+            "(torchvision's), or a CHECKPOINT. For MODULE:FACTORY, a CHECKPOINT that fits exactly; without it, the "
+            "module's own weights are taken.",
         ),
         selection_options,
         MODEL.option("--seed", type=int, default=0, metavar="N", help="Seed of random weights and of noise images."),
@@ -267,12 +268,13 @@ def preprocessing_of(options: dict[str, Any], size: tuple[int, int] | None = Non
 
 
 def network_argument(command: Command) -> Command:
-    """The network, by its name or by the file of its weights."""
+    """The network, by its name, by the file of its weights, or by the code that builds it."""
     return click.argument(
         "network",
         type=VARIANT_OR_FILE,
-        metavar="VARIANT|CHECKPOINT",
-        help="Network, for example resnet50; or a .pt, .pth, .ckpt or .safetensors file, whose network is recognised.",
+        metavar="VARIANT|CHECKPOINT|MODULE:FACTORY",
+        help="Network, for example resnet50; a .pt, .pth, .ckpt or .safetensors file, whose network is recognised; or "
+        "your own code, for example nets:build, which is imported and run.",
     )(command)
 
 
@@ -350,16 +352,18 @@ def is_path(network: str) -> bool:
 
 
 def request_of(network: str, options: dict[str, Any], listener: ExportListener) -> ExportRequest:
-    """The request that the values of ``export_options`` come to. A checkpoint is read here. Without ``--size``, the
-    input has the size of the images after preprocessing, if that is chosen.
+    """The request that the values of ``export_options`` come to. A checkpoint is read and the user's code is
+    run here. Without ``--size``, the input has the size of the images after preprocessing, if that is chosen.
 
     Raises:
         UsageError: as ``customise_variant``; or weights or a part of a checkpoint are named where there are none.
-        RexportError: as ``preprocessing_of``, ``ExpectedAccuracy.from_percent`` and
-            ``exporter.weights.recognition.from_checkpoint``.
+        RexportError: as ``preprocessing_of``, ``ExpectedAccuracy.from_percent``,
+            ``exporter.weights.recognition.from_checkpoint`` and ``exporter.weights.modules.from_factory``.
     """
+    from exporter.models import factory
     from exporter.network import ExpectedAccuracy, ExportRequest
     from exporter.weights.checkpoint import stem
+    from exporter.weights.modules import FactoryRequest, from_factory
     from exporter.weights.recognition import VariantOptions, from_checkpoint
     from exporter.weights.sources import ORIGINS
 
@@ -369,8 +373,16 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
     given = {name: options[name] for name in same} | {"raw": options["input"] == "raw", "preprocessing": preprocessing}
     given["expected"] = ExpectedAccuracy.from_percent(options["expect_top1"], options["tolerance"])
     fields, selection = VariantOptions(**_variant_fields(options)), selection_of(options)
+    context = click.get_current_context()
+    if factory.is_factory(network):
+        file = options["weights"] if given_options(context, ("weights",)) else None
+        if file is None:
+            announce_idle(context, "without a checkpoint", SELECTED, listener.notice)
+        listener.step("building the module")
+        built = from_factory(FactoryRequest(network, file, selection), fields, options["seed"], listener.notice)
+        return ExportRequest(built.network, weights=built.weights, name=factory.stem(network), **given)
     if is_path(network):
-        if given_options(click.get_current_context(), ("weights",)):
+        if given_options(context, ("weights",)):
             raise UsageError(
                 f"--weights is given, and {quote(network)} has its own weights",
                 code="weights-given-twice",
@@ -381,7 +393,7 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
         return ExportRequest(recognised.variant, weights=recognised.weights, name=stem(network), **given)
     variant, weights = customise_variant(network, options), options["weights"]
     if weights in ORIGINS:
-        announce_idle(click.get_current_context(), "without a checkpoint", SELECTED, listener.notice)
+        announce_idle(context, "without a checkpoint", SELECTED, listener.notice)
     return ExportRequest(variant, weights=weights, chosen=fields.chosen, selection=selection, **given)
 
 

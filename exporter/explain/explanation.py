@@ -242,10 +242,12 @@ def _read_reference(artifact: Artifact, path: Path) -> Artifact:
 
 
 def _export_reference(artifact: Artifact, folder: Path, listener: ExportListener) -> Artifact:
-    """Export the network of an artifact as an fp32 artifact in ``folder``."""
+    """Export the network of an artifact as an fp32 artifact in ``folder``; of a module, find the one beside it."""
     from exporter.precision.spec import FP32
     from exporter.targets import onnx_file, rebuild
 
+    if artifact.manifest is not None and not artifact.manifest.variant:
+        return rebuild.fp32_file_beside(artifact, "onnx")
     network = rebuild.network_of(artifact, listener)
     batch = artifact.manifest.inputs[0].fixed_batch if artifact.manifest else None
     target = onnx_file.ExportTarget(folder / "fp32.onnx", batch=batch)
@@ -261,7 +263,7 @@ def _compare_layers(
     batch = _batch(typed, exact)
     images = _images(examples, _is_raw(typed), _is_raw(exact), batch)
     comparison = layer_errors.compare(typed, exact, images, question.threads)
-    named = reference.manifest is None or question.against is not None
+    named = reference.manifest is None or not reference.manifest.variant or question.against is not None
     return Errors(
         reference=reference.path.name if named else "the network in fp32",
         images=examples.description,

@@ -160,7 +160,11 @@ def _format_manifest(manifest: Manifest) -> dict[str, str]:
     raw = manifest.inputs[0].dtype == "uint8"
     origin = weights.source or (f"seed {weights.seed}" if weights.seed is not None else "")
     lines = {
-        "variant": f"{manifest.name}, shortcut {row.get('shortcut')}, stride {row.get('stride')}",
+        **(
+            {"variant": f"{manifest.name}, shortcut {row.get('shortcut')}, stride {row.get('stride')}"}
+            if row
+            else {"module": f"{manifest.name}, no variant"}
+        ),
         "weights": f"{weights.origin} {origin}".strip() + ("" if weights.trained else ", untrained"),
         **_describe_source(weights),
         "format": manifest.format + (f", opset {manifest.opset}" if manifest.opset else ""),

@@ -120,10 +120,10 @@ def _read_images(network: Network, dataset: Dataset, first: int = 0, labelled: b
     view = network.preprocessing
     if view is None:
         raise UsageError(
-            f"images for {network.variant.in_channels} input channels need --mean and --std",
+            f"images for {network.in_channels} input channels need --mean and --std",
             code="images-need-statistics",
         )
-    targets = targets_for(dataset, network.labels, network.variant.classes)[first:] if labelled else None
+    targets = targets_for(dataset, network.labels, network.classes)[first:] if labelled else None
     return read_examples(dataset, view, first, targets)
 
 
@@ -147,5 +147,5 @@ def read_examples(
 
 def _noise(network: Network, use: str) -> Examples:
     seed = network.seed + _SEEDS[use]
-    values = noise_inputs(network.variant, NOISE_IMAGES, seed, network.raw)
+    values = noise_inputs((network.in_channels, *network.size), NOISE_IMAGES, seed, network.raw)
     return Examples(f"seeded noise, seed {seed}", False, values, network.preprocessing)

@@ -3,26 +3,67 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from exporter.models.layers import foldable_norms
-from exporter.models.resnet import ResNet
 from runtimes.errors import CheckFailedError
 
 
-def fold_batch_norms(model: ResNet) -> ResNet:
+def traced_norms(program: ExportedProgram, model: nn.Module) -> dict[str, str]:
+    """Return the convolution before each batch norm of a traced module, by names of modules.
+
+    A batch norm counts if it alone reads the convolution, and if the program runs each of the two once.
+
+    Args:
+        program: The program.
+        model: The module of the program.
+    """
+    signature = program.graph_signature
+    tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    runs: Counter[str] = Counter()
+    pairs = {}
+    for node in program.graph.nodes:
+        if node.op not in ("call_function", "placeholder") or node.target not in _LAYERS:
+            continue
+        name = tensors.get(getattr(node.args[1], "name", ""), "").rpartition(".")[0]
+        runs[name] += 1
+        before = node.args[0]
+        if node.target in _NORMS and before.target in _CONVOLUTIONS and len(before.users) == 1:
+            pairs[name] = tensors.get(getattr(before.args[1], "name", ""), "").rpartition(".")[0]
+    modules = dict(model.named_modules())
+    return {
+        norm: convolution
+        for norm, convolution in pairs.items()
+        if runs[norm] == runs[convolution] == 1
+        and isinstance(modules.get(norm), nn.BatchNorm2d)
+        and isinstance(modules.get(convolution), nn.Conv2d)
+    }
+
+
+_CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
+_NORMS = (torch.ops.aten.batch_norm.default,)
+_LAYERS = (*_CONVOLUTIONS, *_NORMS)
+
+
+def fold_batch_norms(model: nn.Module, norms: Mapping[str, str]) -> nn.Module:
     """Return a copy of a network with its batch norms folded into the convolutions before them.
 
     The type of the weights stays the same. Batch norms of a pre-activation network that read a sum stay.
+
+    Args:
+        model: The network, which is not changed.
+        norms: The convolution before each batch norm to fold, by names of modules.
 
     Raises:
         CheckFailedError: A batch norm does not follow a convolution.
     """
     result = copy.deepcopy(model)
-    for name, before in foldable_norms(model.variant).items():
+    for name, before in norms.items():
         convolution, norm = result.get_submodule(before), result.get_submodule(name)
         if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
             found = f"{before} ({type(convolution).__name__})"
@@ -34,8 +75,8 @@ def fold_batch_norms(model: ResNet) -> ResNet:
     return result
 
 
-class FoldedResNet(ResNet):
-    """A network in evaluation mode with folded batch norms, which computes in ``dtype``.
+def narrow(model: nn.Module, norms: Mapping[str, str], dtype: torch.dtype) -> nn.Module:
+    """Return a copy of a network in evaluation mode with folded batch norms, which computes in ``dtype``.
 
     Its input and output are float32.
 
@@ -44,24 +85,21 @@ class FoldedResNet(ResNet):
 
     Args:
         model: The network, which is not changed.
+        norms: The convolution before each batch norm to fold, by names of modules.
         dtype: The type of weights and activations.
 
     Raises:
-        CheckFailedError: A weight overflows ``dtype``.
+        CheckFailedError: A weight overflows ``dtype``, or a batch norm does not follow a convolution.
     """
+    result = fold_batch_norms(model, norms).to(dtype).eval()
+    _check_finite(result, model)
+    result.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+    result.register_forward_hook(_widen)
+    return result
 
-    def __init__(self, model: ResNet, dtype: torch.dtype) -> None:
-        with torch.device("meta"):  # the modules are replaced below
-            super().__init__(model.variant)
-        for name, child in fold_batch_norms(model).to(dtype).named_children():
-            setattr(self, name, child)
-        self.dtype = dtype
-        self.eval()
-        _check_finite(self, model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, float32 (n, classes), for images ``x``, float32 (n, in_channels, h, w)."""
-        return super().forward(x.to(self.dtype)).to(torch.float32)  # (n, classes)
+def _widen(_: nn.Module, __: object, logits: Tensor) -> Tensor:
+    return logits.to(torch.float32)  # (n, classes)
 
 
 def _check_finite(narrow: nn.Module, wide: nn.Module) -> None:

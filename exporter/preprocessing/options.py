@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from exporter.models.variants import Variant
+from exporter.models.custom import AnyNetwork, CustomNetwork
 from exporter.preprocessing.transform_file import read_transform
 from exporter.weights.sources import IMAGENET_PREPROCESSING, scale_preprocessing
 from runtimes.errors import ModelMismatchError, UsageError
@@ -128,7 +128,7 @@ def assume_preprocessing(size: tuple[int, int], whole_image: bool) -> Preprocess
 
 
 def choose_preprocessing(
-    options: PreprocessingOptions, known: Preprocessing | None, variant: Variant
+    options: PreprocessingOptions, known: Preprocessing | None, network: AnyNetwork
 ) -> Preprocessing | None:
     """Return the preprocessing of a network: that of the user, else of its weights, else an assumed one.
 
@@ -137,27 +137,28 @@ def choose_preprocessing(
     Args:
         options: The choice of the user.
         known: The preprocessing of the weights, or ``None`` if unknown.
-        variant: The network.
+        network: The network.
 
     Raises:
         UsageError: Options contradict each other, or mean and standard deviation are needed.
         ModelMismatchError: The preprocessing has another size or number of channels than the network.
     """
-    check_statistics(options, known, variant.in_channels)
+    check_statistics(options, known, network.in_channels)
     base = options.base or known
-    if base is None and variant.in_channels != 3 and options.mean is None:
+    if base is None and network.in_channels != 3 and options.mean is None:
         if options.given():
             raise UsageError(
-                f"preprocessing for {variant.in_channels} input channels needs --mean and --std",
+                f"preprocessing for {network.in_channels} input channels needs --mean and --std",
                 code="preprocessing-needs-statistics",
             )
         return None
     if base is None:
-        base = assume_preprocessing(variant.size, variant.stem == "cifar")
+        whole = min(network.size) <= WHOLE_IMAGE if isinstance(network, CustomNetwork) else network.stem == "cifar"
+        base = assume_preprocessing(network.size, whole)
         if options.mean is not None and options.std is not None:
             base = replace(base, mean=options.mean, std=options.std)
-    chosen = options.apply(base, variant.size)
-    gives, takes = (chosen.channels, *chosen.size), (variant.in_channels, *variant.size)
+    chosen = options.apply(base, network.size)
+    gives, takes = (chosen.channels, *chosen.size), (network.in_channels, *network.size)
     if gives != takes:
         raise ModelMismatchError(
             f"the preprocessing gives {_in_words(gives)}, but the network takes {_in_words(takes)}",

@@ -50,7 +50,7 @@ def check(runtime: Runtime, network: Network, expected: ExpectedAccuracy, listen
     assert network.data is not None
     assert network.preprocessing is not None
     dataset = open_dataset(network.data)
-    targets = targets_for(dataset, network.labels, network.variant.classes)
+    targets = targets_for(dataset, network.labels, network.classes)
     listener.step(f"measuring top-1 accuracy on {len(dataset):,} images of {dataset.name}")
     correct = _predict_with_artifact(runtime, network, network.preprocessing, dataset) == targets
     top1 = float(correct.mean())
@@ -102,7 +102,7 @@ def _explain(
     """Return the error with what the alternatives give on the same images, at most ``TRIED_IMAGES`` of them."""
     assert network.data is not None
     dataset = open_dataset(network.data, min(record.images, TRIED_IMAGES))
-    targets = targets_for(dataset, network.labels, network.variant.classes)
+    targets = targets_for(dataset, network.labels, network.classes)
 
     def predict(tried: Preprocessing) -> Classes:
         batches = dataset.batches(tried, BATCH)
@@ -110,7 +110,7 @@ def _explain(
 
     listener.step("trying other preprocessings in PyTorch")
     same = predict(preprocessing)
-    ordered = _best_order(same, targets, network.variant.classes)
+    ordered = _best_order(same, targets, network.classes)
     trials = [_Trial("another order of the labels", "--labels FILE", ordered, True)]
     for other in alternatives(preprocessing):
         listener.step(f"trying {other.words} in PyTorch")

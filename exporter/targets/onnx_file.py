@@ -7,14 +7,14 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.models.layers import foldable_norms, layers
-from exporter.models.variants import Variant
+from exporter.models.tracing import EXAMPLE_BATCH, trace
 from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, convert_precision
 from exporter.targets.publish import Draft, finish, manifest_of
@@ -26,6 +26,8 @@ from runtimes.errors import CheckFailedError, CompatibilityError, UsageError, qu
 
 if TYPE_CHECKING:
     import onnx
+
+    from exporter.models.variants import Variant
 
 DEFAULT_OPSET = 20
 """The default opset of the ONNX standard."""
@@ -123,7 +125,7 @@ def export_network(
         graph.metadata_props.add(key=KEY, value=Embedded.of(manifest_of(draft, network)).as_json())
         external = _write(graph, file, target)
         try:
-            _check(file, network.variant)
+            _check(file, network)
             artifact = finish(replace(draft, external=external), network, listener)
         except BaseException:
             for record in external:
@@ -169,18 +171,18 @@ def _quiet() -> Iterator[None]:
 def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
     import torch
 
-    # The example has two images, because some versions of torch treat a batch of one as a constant.
-    example = torch.zeros(batch or 2, network.variant.in_channels, *network.variant.size)
+    example = torch.zeros(batch or EXAMPLE_BATCH, network.in_channels, *network.size)
+    traced = trace(network.model, example, batch)
     with _quiet():
         try:
             program = torch.onnx.export(
-                network.model,
-                (example,),
+                traced,
+                (),
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
-                dynamic_shapes=None if batch else {"x": {0: torch.export.Dim("batch")}},
+                dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
         except (RuntimeError, ValueError) as error:
@@ -284,7 +286,7 @@ def _remove_old_weights(artifact: Artifact) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _check(path: Path, variant: Variant) -> None:
+def _check(path: Path, network: Network) -> None:
     """Check the written file against the ONNX standard, and for batch norms that were not folded.
 
     Raises:
@@ -297,16 +299,31 @@ def _check(path: Path, variant: Variant) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CheckFailedError(f"torch wrote an invalid graph: {quote(error)}", code="graph-invalid") from error
     nodes = onnx.load(os.fspath(path), load_external_data=False).graph.node
-    stay = {layer.norm for layer in layers(variant)} - foldable_norms(variant).keys()
-    unfolded = [
-        node.name
-        for node in nodes
-        if node.op_type == "BatchNormalization" and node.name.removesuffix("/BatchNormalization") not in stay
-    ]
+    unfolded = [name for name in _norms(nodes) if name not in _norms_that_stay(nodes, network.variant)]
     if unfolded:
         raise CheckFailedError(
             f"{len(unfolded)} batch norms were not folded, for example {quote(unfolded[0])}", code="batch-norm-unfolded"
         )
+
+
+_NORM = "BatchNormalization"
+
+
+def _norms(nodes: Sequence[onnx.NodeProto]) -> list[str]:
+    """Return the modules of the batch norms of a graph."""
+    return [node.name.removesuffix(f"/{_NORM}") for node in nodes if node.op_type == _NORM]
+
+
+def _norms_that_stay(nodes: Sequence[onnx.NodeProto], variant: Variant | None) -> set[str]:
+    """Return the modules of the batch norms that no convolution can take in.
+
+    A variant knows them. Otherwise they are those that do not read a convolution, or do not read it alone.
+    """
+    if variant is not None:
+        return {layer.norm for layer in layers(variant)} - foldable_norms(variant).keys()
+    readers = Counter(value for node in nodes for value in node.input)
+    folding = {node.output[0] for node in nodes if node.op_type == "Conv" and readers[node.output[0]] == 1}
+    return set(_norms([node for node in nodes if node.op_type == _NORM and node.input[0] not in folding]))
 
 
 def _producers(calibration: Calibration | None) -> dict[str, str]:

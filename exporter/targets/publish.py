@@ -127,17 +127,16 @@ def manifest_of(draft: Draft, network: Network) -> Manifest:
         draft: The model file, which need not be written yet.
         network: The network that the file is made from.
     """
-    variant = network.variant
     return Manifest(
-        name=variant.name,
+        name=network.name,
         format=draft.format,
         sha256="",
         size_bytes=0,
-        variant=codec.encode(variant),
+        variant={} if network.variant is None else codec.encode(network.variant),
         weights=network.weights,
         precision=draft.precision_spec.precision,
         inputs=(_input(network, "batch" if draft.batch is None else draft.batch),),
-        outputs=(TensorSpec(OUTPUT, "float32", ("batch" if draft.batch is None else draft.batch, variant.classes)),),
+        outputs=(TensorSpec(OUTPUT, "float32", ("batch" if draft.batch is None else draft.batch, network.classes)),),
         labels=network.labels,
         preprocessing=network.preprocessing,
         dataset=network.dataset,
@@ -152,7 +151,6 @@ def manifest_of(draft: Draft, network: Network) -> Manifest:
 
 
 def _input(network: Network, batch: int | str) -> TensorSpec:
-    variant = network.variant
     if network.raw:
-        return TensorSpec(INPUT, "uint8", (batch, *variant.size, variant.in_channels))
-    return TensorSpec(INPUT, "float32", (batch, variant.in_channels, *variant.size))
+        return TensorSpec(INPUT, "uint8", (batch, *network.size, network.in_channels))
+    return TensorSpec(INPUT, "float32", (batch, network.in_channels, *network.size))

@@ -49,12 +49,57 @@ def reference(artifact: Artifact, folder: Path) -> Artifact:
         CompatibilityError: The fp32 weights are not available.
         CheckFailedError: The logits of the reference differ from the test vectors.
     """
-    manifest = artifact.manifest
-    if manifest is not None and (manifest.format, manifest.precision) == ("pt2", "fp32"):
+    manifest = _manifest(artifact)
+    if (manifest.format, manifest.precision) == ("pt2", "fp32"):
         return artifact
+    if not manifest.variant:
+        return fp32_file_beside(artifact, "pt2")
     network = network_of(artifact, SILENT)
-    batch = _manifest(artifact).inputs[0].fixed_batch
-    return write_program(network, folder / f"{network.variant.name}.pt2", batch, _manifest(artifact).sha256, SILENT)
+    batch = manifest.inputs[0].fixed_batch
+    return write_program(network, folder / f"{network.name}.pt2", batch, manifest.sha256, SILENT)
+
+
+def fp32_file_beside(artifact: Artifact, format: str) -> Artifact:
+    """Return the fp32 file of the same network, weights and input in the folder of an artifact.
+
+    A module that is no variant cannot be built from its manifest, so only a file holds its fp32 weights.
+
+    Args:
+        artifact: The artifact.
+        format: The format of the file, ``onnx`` or ``pt2``.
+
+    Raises:
+        CompatibilityError: There is no such file.
+    """
+    manifest = _manifest(artifact)
+    wanted = manifest.name, manifest.weights.sha256, manifest.inputs
+    for path in sorted(artifact.path.parent.glob(f"*.{format}")):
+        try:
+            other = Artifact.read(path)
+        except RexportError:  # another, broken file is not a reference
+            continue
+        found = other.manifest
+        same = found is not None and (found.name, found.weights.sha256, found.inputs) == wanted
+        if found is not None and same and found.precision == "fp32" and path != artifact.path:
+            other.check_digest()
+            return other
+    command = {"onnx": "onnx", "pt2": "torch"}[format]
+    raise CompatibilityError(
+        f"{manifest.name} is a module that is no variant, so its fp32 network cannot be built again, and there is no "
+        f".{format} file of it in fp32 in the same folder",
+        code="module-not-rebuilt",
+        path=artifact.path,
+        hint=f"{_export_command(manifest, command)} -o {quote(artifact.path.with_suffix(f'.fp32.{format}'))}",
+    )
+
+
+def _export_command(manifest: Manifest, command: str) -> str:
+    """Return the command that exports the module of a manifest in fp32 again."""
+    if ":" not in manifest.name:
+        return f"rexport.export(module, ...) or rexport {command} package.module:factory"
+    weights = f" --weights {quote(manifest.weights.source)}" if manifest.weights.origin == "file" else ""
+    raw = " --input raw" if manifest.inputs[0].dtype == "uint8" else ""
+    return f"rexport {command} {manifest.name}{weights}{raw}"
 
 
 def network_of(artifact: Artifact, listener: ExportListener) -> Network:
@@ -71,9 +116,17 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
 
     Raises:
         ArtifactError: The artifact has no manifest, or its weights cannot be identified.
-        CompatibilityError: The fp32 weights are no longer available, or have changed.
+        CompatibilityError: The fp32 weights are no longer available, or have changed; or the artifact is of a module
+            that is no variant.
     """
     manifest = _manifest(artifact)
+    if not manifest.variant:
+        raise CompatibilityError(
+            f"{manifest.name} is a module that is no variant, so its network cannot be built from the manifest",
+            code="module-unknown-in-manifest",
+            path=artifact.path,
+            hint=_export_command(manifest, "onnx"),
+        )
     variant = codec.decode(Variant, manifest.variant)
     row = PRECISIONS.get(manifest.precision)
     float32 = row is not None and row.element == "float32"
@@ -85,6 +138,10 @@ def network_of(artifact: Artifact, listener: ExportListener) -> Network:
         if contains_weights
         else _reload_network(artifact, variant, manifest.weights, listener),
         variant=variant,
+        name=variant.name,
+        classes=variant.classes,
+        in_channels=variant.in_channels,
+        size=variant.size,
         weights=manifest.weights,
         labels=manifest.labels,
         preprocessing=manifest.preprocessing,

@@ -10,6 +10,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.models.layers import foldable_norms
+from exporter.models.tracing import EXAMPLE_BATCH, trace
 from exporter.network import ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, announce
 from exporter.targets.publish import Draft, finish
@@ -20,8 +22,6 @@ from runtimes.images.preprocessing import Preprocessing
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-    from exporter.models.resnet import ResNet
 
 
 def export(request: ExportRequest, listener: ExportListener, precision_spec: PrecisionSpec = FP32) -> Artifact:
@@ -108,27 +108,41 @@ def _element(precision_spec: PrecisionSpec) -> str:
 def _program(network: Network, batch: int | None, element: str) -> bytes:
     import torch
 
-    from exporter.precision.fold import FoldedResNet
-
-    variant, dtype = network.variant, getattr(torch, element)
-    typed = network.model if dtype == torch.float32 else FoldedResNet(network.model, dtype)
-    module: torch.nn.Module = typed
-    example = torch.zeros(batch or 2, variant.in_channels, *variant.size)
+    module = network.model if element == "float32" else _narrow(network, batch, element)
+    example = _example(network, batch)
     if network.raw and network.preprocessing is not None:
-        module = _with_raw_input(typed, network.preprocessing)
-        example = torch.zeros(batch or 2, *variant.size, variant.in_channels, dtype=torch.uint8)
-    shapes = None if batch else ({0: torch.export.Dim("batch")},)
+        module = _with_raw_input(module, network.preprocessing)
+        example = torch.zeros(batch or EXAMPLE_BATCH, *network.size, network.in_channels, dtype=torch.uint8)
+    program = trace(module, example, batch)
+    for node in program.graph.nodes:  # traces contain paths of the exporting machine
+        node.meta.pop("stack_trace", None)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        program = torch.export.export(module, (example,), dynamic_shapes=shapes)
-        for node in program.graph.nodes:  # traces contain paths of the exporting machine
-            node.meta.pop("stack_trace", None)
         torch.export.save(program, buffer)
     return buffer.getvalue()
 
 
-def _with_raw_input(model: ResNet, preprocessing: Preprocessing) -> torch.nn.Module:
+def _example(network: Network, batch: int | None) -> Tensor:
+    import torch
+
+    return torch.zeros(batch or EXAMPLE_BATCH, network.in_channels, *network.size)
+
+
+def _narrow(network: Network, batch: int | None, element: str) -> torch.nn.Module:
+    """Return the network in a narrower float type. Its batch norms are known by the variant, else by the program."""
+    import torch
+
+    from exporter.precision.fold import narrow, traced_norms
+
+    if network.variant is not None:
+        norms = foldable_norms(network.variant)
+    else:
+        norms = traced_norms(trace(network.model, _example(network, batch), batch), network.model)
+    return narrow(network.model, norms, getattr(torch, element))
+
+
+def _with_raw_input(model: torch.nn.Module, preprocessing: Preprocessing) -> torch.nn.Module:
     """Return the network for RGB pixels, uint8 (n, h, w, c), normalised as in ``runtimes.images.preprocessing``."""
     import torch
 

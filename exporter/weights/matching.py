@@ -59,8 +59,40 @@ def fit(state: Mapping[str, Tensor], variant: Variant, notify: Notify) -> dict[s
     """
     expected = shapes(variant)
     _check_shapes(state, expected, variant)
-    converted = {name: _convert_tensor(name, state.get(name), shape) for name, shape in expected.items()}
-    _check_values(converted)
+    converted = {
+        name: _convert_tensor(name, state.get(name), shape, name.endswith(_COUNTER)) for name, shape in expected.items()
+    }
+    check_values(converted)
+    _notice(state, converted, notify)
+    return converted
+
+
+def fit_exactly(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, notify: Notify
+) -> dict[str, Tensor]:
+    """Return the state dict of a module that is no variant, from the tensors of a file.
+
+    Missing batch counters keep their values. Other float types are converted with a notice.
+
+    Args:
+        state: The tensors of the file, which are not changed.
+        expected: The tensors of the module, of which names, shapes and types count.
+        name: The name of the module for messages.
+        notify: Receives notices for the user.
+
+    Raises:
+        ModelMismatchError: Names, shapes or dtypes do not match.
+        ArtifactError: A number is NaN or infinite, or a running variance is negative.
+    """
+    difference = _difference(state, {key: tuple(tensor.shape) for key, tensor in expected.items()})
+    if difference:
+        raise ModelMismatchError(
+            f"the weights do not fit {name}: {difference}",
+            code="weights-misfit",
+            hint="--key and --strip-prefix choose the weights in the file",
+        )
+    converted = {key: _convert_like(key, state[key], tensor) for key, tensor in expected.items() if key in state}
+    check_values(converted)
     _notice(state, converted, notify)
     return converted
 
@@ -245,22 +277,28 @@ def _depths(names: Iterable[str]) -> tuple[int, ...]:
 # Values ---------------------------------------------------------------------------------------------------------------
 
 
-def _convert_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+def _convert_like(name: str, tensor: Tensor, expected: Tensor) -> Tensor:
+    floats = expected.is_floating_point()
+    if floats or tensor.is_floating_point():
+        return _convert_tensor(name, tensor, tuple(expected.shape), integer=not floats)
+    return tensor
+
+
+def _convert_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...], integer: bool) -> Tensor:
     import torch
 
     if tensor is None:
         return torch.zeros(shape, dtype=torch.int64)
     floats = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
     integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-    counter = name.endswith(_COUNTER)
-    if tensor.dtype not in (integers if counter else floats):
+    if tensor.dtype not in (integers if integer else floats):
         raise ModelMismatchError(
             f"tensor {quote(name)!r} has dtype {_dtype(tensor)}; expected "
-            + ("an integer" if counter else "a float of 16 to 64 bits"),
+            + ("an integer" if integer else "a float of 16 to 64 bits"),
             code="tensor-dtype-wrong",
-            hint="save the float weights, because quantised weights are not supported" if not counter else None,
+            hint="save the float weights, because quantised weights are not supported" if not integer else None,
         )
-    dtype = torch.int64 if counter else torch.float32
+    dtype = torch.int64 if integer else torch.float32
     return tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
@@ -268,7 +306,12 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _check_values(state: Mapping[str, Tensor]) -> None:
+def check_values(state: Mapping[str, Tensor]) -> None:
+    """Check that all floats of a state dict are finite, and that its running variances are not negative.
+
+    Raises:
+        ArtifactError: A number is NaN or infinite, or a running variance is negative.
+    """
     import torch
 
     for name, tensor in state.items():

@@ -1,44 +1,28 @@
-"""Recognition of the variant of weights: of a checkpoint by its tensors, of a module also by its outputs."""
+"""Recognition of the variant of a checkpoint by its tensors."""
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from exporter.data.dataset import noise
 from exporter.models.variants import Shortcut, Stride, Variant, customise, variant
 from exporter.weights import matching, translation
 from exporter.weights.entries import ANY_ENTRY, Selection
 from exporter.weights.matching import Notify, describe_variant
 from exporter.weights.sources import LoadedWeights, record_of_file
 from exporter.weights.translation import Translation, list_names
-from runtimes.artifacts.manifest import Weights
 from runtimes.errors import ModelMismatchError, Reason, RexportError, quote
-from runtimes.parity import LogitComparison
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
-
-IMAGES = 2
-"""The number of noise images for the comparison of a module with a variant."""
-
-STRIDES: tuple[Stride, ...] = ("v1.5", "v1")
-"""The strides of bottlenecks, the more frequent first. The tensors of a module do not show its stride."""
+    from torch import Tensor
 
 _NETWORK = re.compile(r"(conv1|bn1|maxpool|layer\d+|norm|fc)\..+")
 """The names of tensors that belong to a network."""
-
-TOLERANCE = 1e-4
-"""The largest difference of a logit between module and variant, divided by the largest logit."""
 
 
 @dataclass(frozen=True)
@@ -173,55 +157,6 @@ def _in_words(recognised: Variant, field: str) -> str:
     return f"{field} {value} (--{field})"
 
 
-def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: Notify) -> RecognisedWeights:
-    """Recognise the variant of a module in memory, and return its weights.
-
-    The module must be from ``exporter.models.resnet``, or compute the same outputs as a variant: on seeded noise, in
-    evaluation mode, on the CPU. The module is not changed.
-
-    Args:
-        module: The module.
-        options: The options of the user.
-        seed: The seed of the noise.
-        notify: Receives notices for the user.
-
-    Raises:
-        ModelMismatchError: The tensors belong to no variant or to another than the named one, or the outputs differ.
-        UsageError: The variant is unknown, or does not take the options.
-        ArtifactError: As for ``matching.fit``.
-    """
-    import torch
-
-    module = getattr(module, "_orig_mod", module)  # torch.compile's wrapper
-    title = quote(type(module).__name__)
-    entries = module.state_dict().items()
-    own = {name: entry.detach().cpu() for name, entry in entries if isinstance(entry, torch.Tensor)}
-    state = translation.translate(own).tensors
-    candidates = tuple(_candidates_of(module, state, options))
-    if not candidates:
-        raise ModelMismatchError(
-            f"the tensors of the module {title} match no network that can be exported",
-            code="module-unrecognised",
-            hint="rexport.variants() lists the networks",
-        )
-    module_copy = _copy(module, title)
-    differences = []
-    for candidate in candidates:
-        fitted = matching.fit(state, candidate, notify)
-        difference = _difference(module_copy, candidate, fitted, seed, title)
-        if difference <= TOLERANCE:
-            record = Weights("module", True, matching.state_digest(fitted), source=title)
-            return RecognisedWeights(candidate, LoadedWeights(fitted, record, None, None, None))
-        differences.append(difference)
-    names = " or ".join(dict.fromkeys(map(describe_variant, candidates)))
-    raise ModelMismatchError(
-        f"the module {title} has the tensors of {names}, but its outputs differ by {min(differences):.1e} of the "
-        f"largest logit (limit {TOLERANCE:.0e})",
-        code="module-outputs-differ",
-        hint="export a module that computes a network of the paper and returns logits",
-    )
-
-
 def _choose(state: Mapping[str, Tensor], name: str | None, file: Path) -> Variant:
     """Return the variant with the given name, adapted to the tensors, or the only variant that matches them."""
     fitting = matching.recognise(state)
@@ -252,60 +187,3 @@ def _choose(state: Mapping[str, Tensor], name: str | None, file: Path) -> Varian
             hint="use " + " or ".join(f"{candidate_name} --weights {path}" for candidate_name in names),
         )
     return fitting[0]
-
-
-def _candidates_of(module: nn.Module, state: Mapping[str, Tensor], options: VariantOptions) -> Iterator[Variant]:
-    """Yield the possible variants of a module, restricted by the options, with each possible stride."""
-    from exporter.models.resnet import ResNet
-
-    own = module.variant if isinstance(module, ResNet) else None
-    fitting = (own,) if own is not None else matching.recognise(state)
-    if options.name is not None:
-        fitting = tuple(candidate for candidate in fitting if candidate.name == options.name) or (
-            variant(options.name),
-        )
-    for candidate in fitting:
-        unknown = own is None and options.stride is None and candidate.block == "bottleneck"
-        for stride in STRIDES if unknown else (candidate.stride,):
-            yield options.apply(replace(candidate, stride=stride))
-
-
-def _copy(module: nn.Module, title: str) -> nn.Module:
-    """Return a copy of the module in float32 on the CPU, in evaluation mode."""
-    try:
-        return copy.deepcopy(module).cpu().float().eval()
-    except Exception as error:  # whatever the foreign module raises
-        raise _call_error(title, error) from error
-
-
-def _difference(module: nn.Module, candidate: Variant, state: Mapping[str, Tensor], seed: int, title: str) -> float:
-    """Return the largest difference of the module's logits from the candidate's, divided by the largest logit."""
-    import torch
-
-    from exporter.models.resnet import build
-
-    model = build(candidate)
-    model.load_state_dict(state)
-    inputs = torch.from_numpy(noise((IMAGES, candidate.in_channels, *candidate.size), seed))
-    with torch.inference_mode():
-        expected = cast("NDArray[np.float32]", model(inputs).numpy())
-        try:
-            outputs = module(inputs)
-        except Exception as error:  # whatever the foreign module raises
-            raise _call_error(title, error) from error
-    if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != expected.shape:
-        description = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise ModelMismatchError(
-            f"the module {title} returns {description}; expected logits of shape {expected.shape}",
-            code="module-output-shape",
-            hint="export a module that takes images and returns one tensor of logits",
-        )
-    return LogitComparison.compare(outputs.float().numpy(), expected).relative_difference
-
-
-def _call_error(title: str, error: Exception) -> ModelMismatchError:
-    return ModelMismatchError(
-        f"the module {title} cannot be compared with a variant: {type(error).__name__}: {quote(error)}",
-        code="module-not-callable",
-        hint="export a module that takes one tensor of images on the CPU",
-    )

@@ -138,6 +138,22 @@ def translate(state: Mapping[str, Tensor], prefix: str | None = None) -> Transla
     return _unwrap(state, given)
 
 
+def unwrap(state: Mapping[str, Tensor], expected: Collection[str], prefix: str | None = None) -> Translation:
+    """Return the tensors of a network without a table of names. Only a prefix of all names is removed.
+
+    Args:
+        state: The tensors under their names in the file.
+        expected: The names in the network. A prefix that they have themselves stays.
+        prefix: The beginning of the names of the network, or ``None`` for a wrapper's that all names have.
+
+    Raises:
+        UsageError: No name begins with the prefix.
+    """
+    if prefix is not None:
+        return _unwrap(state, _complete_prefix(prefix, state))
+    return Translation(dict(state)) if state.keys() & set(expected) else _unwrap(state, None)
+
+
 def list_names(names: Collection[str]) -> str:
     """Return the first names as text, made safe for a message."""
     more = ", ..." if len(names) > MAX_NAMED else ""

@@ -276,7 +276,7 @@ class Manifest:
         format: The format of the model file, a key of ``FORMATS``.
         sha256: The digest of the model file as 64 hexadecimal digits.
         size_bytes: The size of the model file.
-        variant: The fields of the variant.
+        variant: The fields of the variant, or none for a module that is no variant.
         weights: The origin of the weights.
         precision: The precision of the graph.
         inputs: The specifications of the inputs.

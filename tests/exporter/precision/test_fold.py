@@ -8,7 +8,7 @@ from torch import nn
 from exporter.models.layers import foldable_norms
 from exporter.models.resnet import ResNet, build, initialise, settle_statistics
 from exporter.models.variants import VARIANTS, Variant, customise
-from exporter.precision.fold import FoldedResNet, fold_batch_norms
+from exporter.precision.fold import fold_batch_norms, narrow
 from runtimes.errors import CheckFailedError
 from tests.exporter.small import BASIC, BOTTLENECK, LATER
 from tests.refusals import refuses
@@ -47,7 +47,7 @@ def difference(model: nn.Module, other: nn.Module, row: Variant) -> float:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_folded_network_gives_the_same_logits(row: Variant) -> None:
     model = build_filled(row)
-    result = fold_batch_norms(model)
+    result = fold_batch_norms(model, foldable_norms(model.variant))
     norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     left = {name for name, module in result.named_modules() if isinstance(module, nn.BatchNorm2d)}
     assert bool(norms) == (row.norm == "batch")
@@ -62,7 +62,7 @@ def test_a_typed_network_is_narrow_inside_and_float32_outside(
     row: Variant, dtype: torch.dtype, tolerance: float
 ) -> None:
     model = build_filled(row)
-    typed = FoldedResNet(model, dtype)
+    typed = narrow(model, foldable_norms(model.variant), dtype)
     assert {value.dtype for value in typed.parameters()} == {dtype}
     assert {value.device.type for value in typed.parameters()} == {"cpu"}
     assert {name for name, _ in typed.named_modules()} == {name for name, _ in model.named_modules()}
@@ -73,7 +73,7 @@ def test_a_batch_norm_behind_nothing_it_could_go_into_is_found() -> None:
     model = build_filled(BASIC)
     model.set_submodule("conv1", nn.Sequential(model.conv1, nn.ReLU()))
     with refuses(CheckFailedError, "batch-norm-misplaced", "bn1", "conv1 (Sequential)"):
-        fold_batch_norms(model)
+        fold_batch_norms(model, foldable_norms(model.variant))
 
 
 def test_a_weight_that_overflows_is_named() -> None:
@@ -81,12 +81,12 @@ def test_a_weight_that_overflows_is_named() -> None:
     with torch.no_grad():
         model.fc.weight[0, 0] = 1e6
     with refuses(CheckFailedError, "parameter-overflows", "fc.weight", "float16", "--precision", "bf16"):
-        FoldedResNet(model, torch.float16)
-    FoldedResNet(model, torch.bfloat16)
+        narrow(model, foldable_norms(model.variant), torch.float16)
+    narrow(model, foldable_norms(model.variant), torch.bfloat16)
 
 
 def test_a_weight_that_is_no_number_is_left_to_parity() -> None:
     model = build_filled(BASIC)
     with torch.no_grad():
         model.fc.weight[0, 0] = torch.nan
-    FoldedResNet(model, torch.float16)
+    narrow(model, foldable_norms(model.variant), torch.float16)
