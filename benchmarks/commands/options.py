@@ -24,6 +24,7 @@ from benchmarks.records.plan import (
 )
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
+from exporter.commands.checkpoint_options import SELECTED, selection_options
 from exporter.commands.command import (
     DATA,
     MEASURING,
@@ -35,14 +36,7 @@ from exporter.commands.command import (
     NameChoice,
     stack_options,
 )
-from exporter.commands.options import (
-    CALIBRATED,
-    SELECTED,
-    announce_idle,
-    calibration_options,
-    require_device,
-    selection_options,
-)
+from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
 from exporter.commands.values import BACKEND, DATASET, VARIANT_OR_FILE, WEIGHTS
 from exporter.precision.table import PRECISIONS, TARGETS
 from runtimes.errors import RexportError
