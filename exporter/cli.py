@@ -10,11 +10,11 @@ import click
 
 from exporter.commands import engine_options as engineoptions
 from exporter.commands import terminal
+from exporter.commands.checkpoint_options import SELECTED, selection_of, selection_options
 from exporter.commands.command import DATA, MODEL, OUTPUT, Group, NameChoice, stack_options
 from exporter.commands.completion import completion_command
 from exporter.commands.engine_options import engine_options
 from exporter.commands.options import (
-    SELECTED,
     TYPING,
     announce_idle,
     announce_unused,
@@ -28,16 +28,13 @@ from exporter.commands.options import (
     network_options,
     opset_option,
     precision_option,
-    preprocessing_of,
-    preprocessing_options,
     request_of,
     require_device,
-    selection_of,
-    selection_options,
     typing_options,
     variant_argument,
     variant_options,
 )
+from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
 from exporter.commands.terminal import debug_option, json_option
 from exporter.commands.values import DATASET, VARIANT_OR_FILE
 

@@ -53,6 +53,7 @@ def benchmark(
     weights: str | os.PathLike[str] | None = None,
     key: str | None = None,
     strip_prefix: str | None = None,
+    input_size: int | tuple[int, int] | None = None,
     raw_input: bool | None = None,
     calibration: str | os.PathLike[str] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
@@ -95,6 +96,8 @@ def benchmark(
         weights: Weights of variants, as for ``export``.
         key: The entry of a checkpoint, as for ``export``.
         strip_prefix: The prefix of the names in a checkpoint, as for ``export``.
+        input_size: Height and width of the inputs of variants and checkpoints in pixels, or one number for both. The
+            preprocessing scales with it.
         raw_input: Lets variants take uint8 pixels.
         calibration: Training images for int8, as for ``export``.
         calibration_images: Maximum number of calibration images.
@@ -125,6 +128,7 @@ def benchmark(
         >>> pandas.DataFrame(report.to_records())
     """
     command = _command(locals())
+    size = (input_size, input_size) if isinstance(input_size, int) else input_size
     with python_wording():
         request = BenchmarkRequest(
             subjects=tuple(map(_subject, [models] if isinstance(models, MODEL) else models)),
@@ -140,6 +144,7 @@ def benchmark(
             weights=None if weights is None else os.fspath(weights),
             key=key,
             strip_prefix=strip_prefix,
+            sizes=() if size is None else (size,),
             raw=raw_input,
             calibration=None if calibration is None else os.fspath(calibration),
             calibration_images=calibration_images,

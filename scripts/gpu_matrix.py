@@ -141,7 +141,7 @@ def measure_part(part: LedgerPart, harness: Harness, ledger: Ledger, late: Calla
         for number, configuration in enumerate(remaining, start=1):
             if late():
                 return
-            yield Trial(subject, (configuration,), later_s=(0.0,) * (len(remaining) - number))
+            yield Trial((configuration,), later_s=(0.0,) * (len(remaining) - number))
 
     for result in harness.measure(trials()):
         measured += 1

@@ -12,7 +12,7 @@ from benchmarks.analysis import warnings
 from benchmarks.analysis.figures import Figures
 from benchmarks.machine.environment import Environment
 from benchmarks.process.job import JobOutcome, ProcessOutcomes
-from benchmarks.records.request import NOISE, BenchmarkRequest, Configuration, Subject
+from benchmarks.records.request import NOISE, BenchmarkRequest, Configuration
 from benchmarks.records.result import Asked, Evaluation, GpuUse, Identity, Ran, Result
 from benchmarks.roofline.ceilings import Ceilings
 from benchmarks.roofline.graph_cost import Cost
@@ -25,11 +25,10 @@ NAMED, KEPT_NAMES = 3, 1000
 """How many of the unreadable images a note names, and a result."""
 
 
-def start_result(
-    run: str, taken_on: Environment, request: BenchmarkRequest, subject: Subject, configuration: Configuration
-) -> Result:
+def start_result(run: str, taken_on: Environment, request: BenchmarkRequest, configuration: Configuration) -> Result:
     """A result that knows what is to be measured, and nothing more."""
-    pair, weights = configuration.pair, subject.weights
+    pair, subject = configuration.pair, configuration.pair.subject
+    weights = subject.weights
     file = pair.opens if isinstance(pair.opens, Artifact) else subject.own
     sha256 = ""
     if file is not None:
@@ -52,6 +51,7 @@ def start_result(
             data=subject.data or NOISE,
             file=pair.typed.file,
             size_bytes=size_bytes(pair.opens) if isinstance(pair.opens, Artifact) else None,
+            size=subject.size,
         ),
         asked=Asked(
             threads=configuration.threads,

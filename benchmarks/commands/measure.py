@@ -139,6 +139,7 @@ def run(subjects: tuple[str, ...], json_file: Path | None, folder: Path | None, 
     help="Model file, or a network or weights file that is exported first. Default: the bundled trained resnet20.",
 )
 @options.weights_options
+@options.size_option
 @backend_option(
     "backends",
     multiple=True,

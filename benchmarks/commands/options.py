@@ -24,6 +24,7 @@ from benchmarks.records.plan import (
 )
 from exporter.commands import terminal
 from exporter.commands.backend_option import backend_option
+from exporter.commands.checkpoint_options import SELECTED, selection_options
 from exporter.commands.command import (
     DATA,
     MEASURING,
@@ -35,15 +36,8 @@ from exporter.commands.command import (
     NameChoice,
     stack_options,
 )
-from exporter.commands.options import (
-    CALIBRATED,
-    SELECTED,
-    announce_idle,
-    calibration_options,
-    require_device,
-    selection_options,
-)
-from exporter.commands.values import BACKEND, DATASET, VARIANT_OR_FILE, WEIGHTS
+from exporter.commands.options import CALIBRATED, announce_idle, calibration_options, require_device
+from exporter.commands.values import BACKEND, DATASET, VARIANT_OR_FILE, WEIGHTS, Sizes
 from exporter.precision.table import PRECISIONS, TARGETS
 from runtimes.errors import RexportError
 
@@ -95,6 +89,16 @@ weights_options = stack_options(
         "(torchvision's), or a CHECKPOINT.",
     ),
     selection_options,
+)
+size_option = MODEL.option(
+    "--size",
+    "sizes",
+    type=Sizes(),
+    multiple=True,
+    metavar="N|HxW",
+    show_default="the variant's",
+    help="Height and width of the input of a VARIANT or CHECKPOINT in pixels; several as 24,28,32 or repeated. The "
+    "preprocessing scales with it.",
 )
 strict_option = MEASURING.option(
     "--strict",
@@ -148,6 +152,7 @@ def model_options(precisions: str) -> Callable[[Function], Function]:
     """Which network in which precisions; ``precisions`` says in words which these are where none is named."""
     return stack_options(
         weights_options,
+        size_option,
         MODEL.option(
             "--input",
             type=NameChoice(("float", "raw")),
@@ -332,6 +337,8 @@ def request_of(subjects: tuple[str, ...], options: dict[str, Any]) -> BenchmarkR
         quick = {name: QUICK[name] for name, source in sources.items() if source is not ParameterSource.COMMANDLINE}
     given = {name: value for name, value in (options | quick).items() if value is not None}
     given["command"] = ("rbench", *sys.argv[1:])
+    if "sizes" in given:
+        given["sizes"] = tuple(size for sizes in given["sizes"] for size in sizes)
     if "input" in given:
         given["raw"] = given.pop("input") == "raw"
     return BenchmarkRequest(subjects, **given)

@@ -25,6 +25,7 @@ from exporter.data.dataset import BUNDLED_NAME
 from exporter.models import factory
 from exporter.models.variants import VARIANTS
 from exporter.precision.table import PRECISIONS
+from exporter.preprocessing.description import describe_steps
 from runtimes import Artifact
 from runtimes.backends import registry
 from runtimes.errors import ArtifactError, Reason, RexportError, UsageError, quote
@@ -34,16 +35,18 @@ if TYPE_CHECKING:
     from exporter.models.custom import AnyNetwork
     from exporter.network import ExportRequest, Network
     from exporter.weights.sources import LoadedWeights
+    from runtimes.images.spec import Preprocessing
 
 
 @dataclass(frozen=True)
 class ExportContext:
-    """What a subject is called, where its artifacts are made, and for what."""
+    """What a subject is called, where its artifacts are made, and for what; the ``size`` of its input, if chosen."""
 
     title: str
     folder: Path
     request: BenchmarkRequest
     listener: RunListener
+    size: tuple[int, int] | None = None
 
     def step(self, words: str) -> None:
         self.listener.step(self.title, words)
@@ -68,7 +71,7 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
     from exporter.weights.recognition import VariantOptions, from_checkpoint
 
     request = place.request
-    selection = Selection(request.key, request.strip_prefix)
+    selection, options = Selection(request.key, request.strip_prefix), VariantOptions(size=place.size)
     weights: str | LoadedWeights = request.weights or "random"
     file_name: str | None = None
     row: AnyNetwork | None = VARIANTS.get(name)
@@ -85,8 +88,10 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
                 hint="omit one",
             )
         place.step("reading the checkpoint")
-        recognised = from_checkpoint(name, VariantOptions(), place.listener.notice, selection)
+        recognised = from_checkpoint(name, options, place.listener.notice, selection)
         row, weights, file_name = recognised.variant, recognised.weights, stem(name)
+    else:
+        row = options.apply(row)
     return ExportRequest(
         row,
         out=f"{place.folder}/",
@@ -94,6 +99,7 @@ def export_request(name: str, place: ExportContext) -> ExportRequest:
         seed=request.seed,
         data=request.data,
         raw=bool(request.raw),
+        chosen=options.chosen,
         selection=selection,
         name=file_name,
     )
@@ -106,6 +112,8 @@ def make_from_network(name: str, place: ExportContext) -> Subject:
 
     request = place.request
     prepared = network.prepare(export_request(name, place), place.exporter())
+    if place.size is not None and prepared.preprocessing is not None:
+        place.listener.notice(_describe_scaling(place, prepared.preprocessing))
     known = prepared.dataset == BUNDLED_NAME and prepared.preprocessing is not None
     exports = _NetworkExports(prepared, None, None, place)
     return Subject(
@@ -118,6 +126,15 @@ def make_from_network(name: str, place: ExportContext) -> Subject:
         fixed_batch=None,
         data=request.data or (BUNDLED_NAME if known else None),
         programs=tuple(exports.make(precision, PROGRAM_FORMAT) for precision in _program_precisions(request)),
+        size=prepared.variant.size,
+    )
+
+
+def _describe_scaling(place: ExportContext, preprocessing: Preprocessing) -> Reason:
+    return Reason(
+        "preprocessing-scaled",
+        f"{place.title}: preprocessing assumed to scale with the input: {describe_steps(preprocessing)}; rexport onnx "
+        "--resize and --crop make a file with another one",
     )
 
 
@@ -201,6 +218,7 @@ def subject_of(artifact: Artifact, own: Artifact | None, place: ExportContext, r
         reference=reference,
         fixed_batch=None if manifest is None else manifest.inputs[0].fixed_batch,
         data=place.request.data or (BUNDLED_NAME if known else None),
+        size=None if manifest is None else manifest.size,
     )
 
 

@@ -9,7 +9,6 @@ import re
 import tempfile
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,10 +39,9 @@ from runtimes.processors import usable_processors
 
 @dataclass(frozen=True)
 class Trial:
-    """What is measured at one time: configurations of one network side by side, or one of them under a load.
+    """What is measured at one time: configurations side by side, or one of them under a load.
 
     Attributes:
-        subject: the network.
         configurations: that take turns; each gives a result, in this order. Under a load there is one.
         processes: of each configuration, where it is not what the request says.
         load: how requests come in, in place of turns, in a single process.
@@ -51,7 +49,6 @@ class Trial:
         later_s: for each trial that is still to come, the seconds that it is known to last.
     """
 
-    subject: Subject
     configurations: tuple[Configuration, ...]
     processes: int | None = None
     load: ArrivalPlan | None = None
@@ -87,7 +84,7 @@ class Harness:
         self._eta = Eta(listener.left)
         self._plan: RunPlan | None = None
         self._answered: set[tuple[str, str, str | None, str | None]] = set()
-        self._groups = Counter[str]()
+        self._groups = 0
 
     def __enter__(self) -> Harness:
         return self
@@ -144,17 +141,18 @@ class Harness:
 
     def _race(self, trial: Trial) -> Iterator[Result]:
         """Configurations side by side, in processes of their own."""
+        networks = {configuration.pair.subject.name for configuration in trial.configurations}
+        several = len(networks) > 1
         entries = {
-            place: ScheduledJob(_describe_configuration(configuration), self._job(trial.subject, configuration))
+            place: ScheduledJob(_describe_configuration(configuration, several), self._job(configuration))
             for place, configuration in enumerate(trial.configurations)
             if not isinstance(configuration.pair.opens, Refusal)
         }
         found = [ProcessOutcomes() for _ in entries]
         ending: KeyboardInterrupt | SystemExit | None = None
-        subject = trial.subject.name
-        self._groups[subject] += 1
+        self._groups += 1
 
-        prefix = self._prefix(trial.subject)
+        prefix = "" if several else self._prefix(trial)
         names = [entry.name for entry in entries.values()]
         together = names[0] if len(names) == 1 else f"batch {trial.configurations[0].batch}"
 
@@ -173,15 +171,16 @@ class Harness:
             gathered = dict(zip(entries, found, strict=True))
             for place, outcomes in gathered.items():
                 if outcomes.sound and outcomes.outcomes and _load_predictions(outcomes) is not None:
-                    self._answered.add(_key(trial.subject, trial.configurations[place]))
+                    self._answered.add(_key(trial.configurations[place]))
             for place, configuration in enumerate(trial.configurations):
                 yield self._finish(trial, configuration, gathered.get(place))
         if ending is not None:
             raise ending
 
-    def _prefix(self, subject: Subject) -> str:
+    def _prefix(self, trial: Trial) -> str:
         """What stands before a configuration in progress: its network, if there are several."""
-        return f"{subject.name} · " if len(self.request.subjects) > 1 else ""
+        several = len(self.request.subjects) > 1 or len(self.request.sizes) > 1
+        return f"{trial.configurations[0].pair.subject.name} · " if several else ""
 
     def _report_position(self, trial: Trial, place: int | None = None) -> None:
         """Tells which of the planned configurations are at work: the one at this place of the trial, or all of it."""
@@ -189,8 +188,8 @@ class Harness:
             first, last, total = self._plan.position(len(trial.later_s))
             self.listener.position(*((first, last) if place is None else (first + place,) * 2), total)
 
-    def _job(self, subject: Subject, configuration: Configuration) -> Job:
-        request, pair = self.request, configuration.pair
+    def _job(self, configuration: Configuration) -> Job:
+        request, pair, subject = self.request, configuration.pair, configuration.pair.subject
         assert isinstance(pair.opens, Artifact)
         return Job(
             artifact=str(pair.opens.path.absolute()),
@@ -200,20 +199,19 @@ class Harness:
             batch=configuration.batch,
             data=subject.data,
             limit=request.limit,
-            evaluate=_key(subject, configuration) not in self._answered and subject.weights is not None,
+            evaluate=_key(configuration) not in self._answered and subject.weights is not None,
             seed=request.seed,
             plan=Plan(max_samples=request.max_samples, warmup_limit_s=request.warmup_limit_s),
             cuda_graphs=configuration.cuda_graphs,
             began_s=self._began_s,
         )
 
-    def _start(self, trial: Trial, configuration: Configuration) -> Result:
-        return start_result(self._run, self._environment, self.request, trial.subject, configuration)
+    def _start(self, configuration: Configuration) -> Result:
+        return start_result(self._run, self._environment, self.request, configuration)
 
     def _finish(self, trial: Trial, configuration: Configuration, gathered: ProcessOutcomes | None) -> Result:
-        subject, opens = trial.subject, configuration.pair.opens
-        result = self._start(trial, configuration)
-        group = None if gathered is not None and gathered.alone else self._groups[subject.name]
+        opens, result = configuration.pair.opens, self._start(configuration)
+        group = None if gathered is not None and gathered.alone else self._groups
         processes = trial.processes or self.request.processes
         result = replace(result, asked=replace(result.asked, group=group, processes=processes))
         if isinstance(opens, Refusal):
@@ -231,18 +229,18 @@ class Harness:
     def _measure_load(self, trial: Trial, plan: ArrivalPlan) -> Iterator[Result]:
         """One configuration under a load, in a process of its own."""
         (configuration,) = trial.configurations
-        request, result, opens = self.request, self._start(trial, configuration), configuration.pair.opens
+        request, result, opens = self.request, self._start(configuration), configuration.pair.opens
         if isinstance(opens, Refusal):
             yield replace(result, status=opens.status, reason=self._without_folder(opens.reason))
             return
 
         def report(step: str) -> None:
             self._report_position(trial)
-            self.listener.step(f"{self._prefix(trial.subject)}{trial.title}", f"{step}{trial.remark}")
+            self.listener.step(f"{self._prefix(trial)}{trial.title}", f"{step}{trial.remark}")
 
         report("start")
         # A process with a number above 0 is asked for nothing besides.
-        job = self._job(trial.subject, configuration)
+        job = self._job(configuration)
         job = replace(job, plan=Plan(), load=plan, evaluate=False, number=1, began_s=0.0)
         silence_s = request.silence_s + plan.duration_s * (1 + OVERTIME)
         try:
@@ -268,9 +266,9 @@ class Harness:
         return Reason(reason.code, one_line(sentence))
 
 
-def _key(subject: Subject, configuration: Configuration) -> tuple[str, str, str | None, str | None]:
+def _key(configuration: Configuration) -> tuple[str, str, str | None, str | None]:
     pair = configuration.pair
-    return subject.name, pair.backend.name, pair.typed.precision, pair.typed.file
+    return pair.subject.name, pair.backend.name, pair.typed.precision, pair.typed.file
 
 
 def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
@@ -278,10 +276,11 @@ def _load_predictions(gathered: ProcessOutcomes) -> Predictions | None:
     return predictions.load(place) if place is not None and place.exists() else None
 
 
-def _describe_configuration(configuration: Configuration) -> str:
-    """A configuration in one line of progress."""
+def _describe_configuration(configuration: Configuration, named: bool) -> str:
+    """A configuration in one line of progress, with its network if that is ``named``."""
     pair = configuration.pair
+    network = f"{pair.subject.name} · " if named else ""
     backend = " ".join(filter(None, (pair.backend.name, pair.typed.precision, pair.typed.file)))
     threads = count(configuration.threads, "thread")
     graphs = "" if configuration.cuda_graphs else " · no CUDA graphs"
-    return f"{backend} · batch {configuration.batch} · {threads}{graphs}"
+    return f"{network}{backend} · batch {configuration.batch} · {threads}{graphs}"

@@ -28,7 +28,7 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
         request, subjects = harness.request, harness.make_subjects()
         threads = request.threads or usable_processors()
         trials = [
-            Trial(subject, tuple(Configuration(pair, batch, threads, request.cuda_graphs) for pair in sides))
+            Trial(tuple(Configuration(pair, batch, threads, request.cuda_graphs) for pair in sides))
             for subject in subjects
             for sides in [pairs(subject, request)]
             for batch in dict.fromkeys(request.batches or (subject.fixed_batch or 1,))
@@ -43,10 +43,11 @@ def run(request: BenchmarkRequest, listener: RunListener) -> Generator[Result, N
 
 def _plan(trials: Sequence[Trial], request: BenchmarkRequest) -> RunPlan:
     """The plan of the trials. Each network is evaluated in its first one."""
-    first = {trial.subject.name: trial for trial in reversed(trials)}
+    first = {trial.configurations[0].pair.subject.name: trial for trial in reversed(trials)}
     workloads = [
-        workload(trial.configurations, trial.subject.weights is not None and trial is first[trial.subject.name])
+        workload(trial.configurations, subject.weights is not None and trial is first[subject.name])
         for trial in trials
+        for subject in [trial.configurations[0].pair.subject]
     ]
     able = [each for trial in trials for each in trial.configurations if isinstance(each.pair.opens, Artifact)]
     precisions = len({each.pair.typed.precision for each in able})

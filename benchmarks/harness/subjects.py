@@ -39,11 +39,12 @@ from runtimes.selection import select_candidates
 def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> tuple[Subject, ...]:
     """What was named: artifacts as they are; variants, checkpoints and other precisions exported into ``folder``.
 
-    A network is prepared once and exported in each precision; one that cannot be made is a ``Refusal``. Several files
-    of one network, with the same weights and inputs, are one subject.
+    A network is prepared once for each size and exported in each precision; one that cannot be made is a ``Refusal``.
+    Several files of one network, with the same weights and inputs, are one subject.
 
     Raises:
-        UsageError: an unknown variant; a backend that does not open one of the files; a precision for a foreign file.
+        UsageError: an unknown variant; a backend that does not open one of the files; a precision for a foreign file; a
+            size for a model file.
         ModelMismatchError: the data do not fit.
         RexportError: an artifact, the weights or the data cannot be read.
     """
@@ -59,13 +60,23 @@ def subjects(request: BenchmarkRequest, folder: Path, listener: RunListener) -> 
     for title, named in zip(titles, networks.values(), strict=True):
         # Where two networks have the same name, each is called by the path of its first file.
         name = title if titles.count(title) == 1 else named[0]
-        place = ExportContext(name, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
-        if named[0] in artifacts:
-            subject = make_from_files([artifacts[each] for each in named], place)
-        else:
-            subject = make_from_network(named[0], place)
-        made.append(replace(subject, baseline=_select_baseline(pairs(subject, request), request)))
+        for size in dict.fromkeys(request.sizes) or (None,):
+            place = _place(name, size, request, folder, listener)
+            if named[0] in artifacts:
+                subject = make_from_files([artifacts[each] for each in named], place)
+            else:
+                subject = make_from_network(named[0], place)
+            made.append(replace(subject, baseline=_select_baseline(pairs(subject, request), request)))
     return tuple(made)
+
+
+def _place(
+    name: str, size: tuple[int, int] | None, request: BenchmarkRequest, folder: Path, listener: RunListener
+) -> ExportContext:
+    """The context of a network, whose name ends in its size where the user chose that, as ``resnet20@24``."""
+    if size is not None:
+        name = f"{name}@{size[0]}" if size[0] == size[1] else f"{name}@{size[0]}x{size[1]}"
+    return ExportContext(name, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener, size)
 
 
 def variant_or_path(name: str) -> str:
@@ -135,17 +146,17 @@ def subject_alone(request: BenchmarkRequest, folder: Path, listener: RunListener
         UsageError: several, or an unknown variant; a backend that does not open it.
         RexportError: the artifact cannot be read, or the variant cannot be exported.
     """
-    if len(request.subjects) != 1:
-        raise UsageError(
-            f"a load is run on one artifact or variant, not on {len(request.subjects)}", code="load-needs-one-subject"
-        )
+    number = len(request.subjects) * max(1, len(request.sizes))
+    if number != 1:
+        raise UsageError(f"a load is run on one artifact or variant, not on {number}", code="load-needs-one-subject")
     name = variant_or_path(request.subjects[0])
     file = None if _is_exported(name) else _read_artifact(name)
     title = name if name in VARIANTS else Path(name).name
-    place = ExportContext(title, Path(tempfile.mkdtemp(prefix="subject-", dir=folder)), request, listener)
+    place = _place(title, next(iter(request.sizes), None), request, folder, listener)
     reason = Reason("load-compared-with-nothing", "a load is compared with nothing")
     reference = PrecisionVariant(FP32, Refusal("skipped", reason))
     if file is not None:
+        _check_size(file, request)
         return subject_of(file, file, place, reference)
     from exporter.targets import onnx_file
 
@@ -171,10 +182,23 @@ def pairs_alone(subject: Subject, request: BenchmarkRequest) -> tuple[tuple[Pair
         known = {row.name: row for row in select_backends(request)}
         _check_opens(typed.made, request.backends, {row.name for row in known.values() if typed.format in row.formats})
         chosen = [(known[name], request.threads or usable_processors()) for name in dict.fromkeys(request.backends)]
-    return tuple((Pair(row, typed, _select_artifact(row, typed, request.device)), threads) for row, threads in chosen)
+    return tuple(
+        (Pair(subject, row, typed, _select_artifact(row, typed, request.device)), threads) for row, threads in chosen
+    )
+
+
+def _check_size(artifact: Artifact, request: BenchmarkRequest) -> None:
+    if request.sizes:
+        raise UsageError(
+            "a model file has one input size, and --size is given",
+            code="size-of-file-fixed",
+            path=artifact.path,
+            hint="pass the variant or the checkpoint, or a file of each size",
+        )
 
 
 def _check_file(artifact: Artifact, request: BenchmarkRequest) -> None:
+    _check_size(artifact, request)
     manifest = artifact.manifest
     if manifest is None and request.precisions:
         raise UsageError(
@@ -232,7 +256,7 @@ def pairs(subject: Subject, request: BenchmarkRequest) -> tuple[Pair, ...]:
             opened = [subject.reference, *(typed for typed in opened if typed.made != subject.reference.made)]
         opened = opened or [subject.reference]
         opened += [typed for typed in subject.programs if typed.format in backend.formats]
-        found += [Pair(backend, typed, _select_artifact(backend, typed, request.device)) for typed in opened]
+        found += [Pair(subject, backend, typed, _select_artifact(backend, typed, request.device)) for typed in opened]
     return tuple(found)
 
 

@@ -138,7 +138,7 @@ class _LoadTest:
             self._stream_per_s, self._last, self._point = None, "", None
             if isinstance(pair.opens, Refusal):
                 batch = self._subject.fixed_batch or 1
-                yield Trial(self._subject, (Configuration(pair, batch, threads, self._request.cuda_graphs),))
+                yield Trial((Configuration(pair, batch, threads, self._request.cuda_graphs),))
                 continue
             for point in self._points:
                 del later_s[0]
@@ -162,7 +162,7 @@ class _LoadTest:
             )
         configuration = Configuration(pair, point.batch, threads, request.cuda_graphs)
         title = f"{pair.backend.name} · {_describe_point(point)}"
-        return Trial(self._subject, (configuration,), load=plan, title=title, remark=self._last, later_s=later_s)
+        return Trial((configuration,), load=plan, title=title, remark=self._last, later_s=later_s)
 
     def finish(self, result: Result) -> Result:
         """The result as a point of the load test; the trials that follow go by it."""

@@ -78,6 +78,8 @@ class BenchmarkRequest:
         data: The images, as ``exporter.data.dataset.open_dataset`` takes them; ``None`` for the bundled images where
             they fit, otherwise noise.
         limit: The maximum number of images to evaluate; ``None`` for all.
+        sizes: The (height, width) of the inputs of variants and checkpoints in pixels. Each is a network of its own. If
+            empty, the variant's size.
         weights: The weights of the variants, as ``exporter.weights.sources.resolve`` takes them; ``None`` for random
             weights.
         key: The entry of a checkpoint that holds the weights, as ``exporter.weights.entries.Selection`` takes it.
@@ -115,6 +117,7 @@ class BenchmarkRequest:
     threads: int | None = None
     data: str | None = None
     limit: int | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
     weights: str | None = None
     key: str | None = None
     strip_prefix: str | None = None
@@ -278,6 +281,7 @@ class Subject:
         programs: The network as PyTorch programs in the requested precisions, in addition to the reference. There are
             such programs only on a GPU.
         baseline: The configuration that the others are compared with; ``None`` for PyTorch in fp32.
+        size: The (height, width) of the input in pixels, or ``None`` if unknown.
     """
 
     name: str
@@ -290,6 +294,7 @@ class Subject:
     data: str | None
     programs: tuple[PrecisionVariant, ...] = ()
     baseline: Baseline | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -297,11 +302,13 @@ class Pair:
     """A backend and the artifact that it opens.
 
     Attributes:
+        subject: The network.
         backend: The backend.
         typed: The network in one precision.
         opens: The artifact of this network or of the PyTorch reference, or the reason why the backend cannot open it.
     """
 
+    subject: Subject
     backend: Backend
     typed: PrecisionVariant
     opens: Artifact | Refusal

@@ -46,6 +46,8 @@ class Identity:
         file: The file of the row if the user named several files of the network; otherwise ``None``.
         size_bytes: The size of the model file with the files of its weights; ``None`` if no file could be opened, and
             in results of older versions.
+        size: The (height, width) of the input in pixels; ``None`` for a model without a manifest, and in results of
+            older versions.
     """
 
     subject: str | None
@@ -60,6 +62,7 @@ class Identity:
     data: str
     file: str | None = None
     size_bytes: int | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -342,7 +342,7 @@ class TuningSearch:
     def _trial(self, pair: Pair, batch: int, threads: int) -> Trial:
         self._left -= 1
         configuration = Configuration(pair, batch, threads, self._cuda_graphs)
-        return Trial(self._subject, (configuration,), later_s=(0.0,) * self._left)
+        return Trial((configuration,), later_s=(0.0,) * self._left)
 
     def finals(self) -> Iterator[Trial]:
         """Yield a trial of the configurations that are nearly as fast as the best, which take turns.
@@ -359,7 +359,7 @@ class TuningSearch:
             pair = pairs_by_name[result.identity.backend, result.identity.precision]
             threads = result.asked.threads or result.ran.threads
             configurations.append(Configuration(pair, result.identity.batch, threads, self._cuda_graphs))
-        yield Trial(self._subject, tuple(configurations), self._processes)
+        yield Trial(tuple(configurations), self._processes)
         remeasured = {}
         for candidate, result in zip(ordered, findings.results[-len(ordered) :], strict=True):
             figures = Figures.of(result, findings.results)

@@ -10,16 +10,17 @@ import click
 from click.core import ParameterSource
 
 from exporter.commands.backend_option import backend_option
+from exporter.commands.checkpoint_options import SELECTED, is_path, selection_of, selection_options
 from exporter.commands.command import (
     DATA,
     MODEL,
     OUTPUT,
     PRECISION,
-    PREPROCESSING,
     RUNTIME,
     NameChoice,
     stack_options,
 )
+from exporter.commands.preprocessing_options import preprocessing_of, preprocessing_options
 from exporter.commands.terminal import debug_option
 from exporter.commands.values import (
     DATASET,
@@ -27,21 +28,16 @@ from exporter.commands.values import (
     VARIANT_OR_FILE,
     WEIGHTS,
     BatchSize,
-    Numbers,
-    Resize,
     Size,
 )
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS, TOLERANCE_PP
 from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
-from runtimes.images.spec import CHANNEL_ORDERS, CROP_OFFSETS, INTERPOLATIONS, SCALES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from exporter.models.variants import Variant
     from exporter.network import ExportListener, ExportRequest
-    from exporter.preprocessing.options import PreprocessingOptions
-    from exporter.weights.entries import Selection
     from exporter.weights.matching import Notify
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -84,31 +80,6 @@ def variant_options(command: Command) -> Command:
             help="Shortcuts: zero padding (A), projection where dimensions change (B), or projection everywhere (C).",
         ),
     )(command)
-
-
-def selection_options(command: Command) -> Command:
-    """The options that say which part of a checkpoint is read."""
-    return stack_options(
-        MODEL.option(
-            "--key",
-            metavar="NAME",
-            show_default="state_dict, model, net or another usual name",
-            help="Entry of the CHECKPOINT that holds the weights, with dots for entries inside others, as ema.",
-        ),
-        MODEL.option(
-            "--strip-prefix",
-            metavar="TEXT",
-            show_default="the one that all layers of the network have",
-            help="Beginning of the names of the network's tensors; tensors with other names are left out.",
-        ),
-    )(command)
-
-
-def selection_of(options: dict[str, Any]) -> Selection:
-    """What the values of ``selection_options`` come to."""
-    from exporter.weights.entries import Selection
-
-    return Selection(options["key"], options["strip_prefix"])
 
 
 def network_options(command: Command) -> Command:
@@ -170,101 +141,6 @@ def labels_option(default: str) -> Callable[[Command], Command]:
         show_default=default,
         help="Text file with the name of one class a line.",
     )
-
-
-def preprocessing_options(default: str) -> Callable[[Command], Command]:
-    """The options that say how images are prepared, with the default of all of them in words."""
-    return stack_options(
-        PREPROCESSING.option(
-            "--transform",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            show_default="none",
-            help="JSON file with the preprocessing: a config of timm, a preprocessor_config.json of Hugging Face, a "
-            "preset of torchvision, or a manifest. The options below replace its values.",
-        ),
-        PREPROCESSING.option(
-            "--resize",
-            type=Resize(),
-            metavar="N|HxW",
-            show_default=default,
-            help="Resize the shorter side to N pixels, or squash the image to HxW pixels.",
-        ),
-        PREPROCESSING.option(
-            "--interpolation",
-            type=NameChoice(INTERPOLATIONS),
-            show_default=default,
-            help="Filter of resizing.",
-        ),
-        PREPROCESSING.option(
-            "--antialias/--no-antialias",
-            default=None,
-            show_default=default,
-            help="Average all pixels when shrinking, as Pillow does; or sample few, as OpenCV does.",
-        ),
-        PREPROCESSING.option(
-            "--crop",
-            type=Size(),
-            metavar="N|HxW",
-            show_default=default,
-            help="Size of the centre that is cut out, in pixels.",
-        ),
-        PREPROCESSING.option(
-            "--crop-offset",
-            type=NameChoice(CROP_OFFSETS),
-            show_default=default,
-            help="Rounding of the position of the centre: round as torchvision, floor as Hugging Face.",
-        ),
-        PREPROCESSING.option(
-            "--pad",
-            type=click.IntRange(0),
-            metavar="N",
-            show_default=default,
-            help="Number of black pixels added on each side.",
-        ),
-        PREPROCESSING.option(
-            "--channels-order",
-            "channel_order",
-            type=NameChoice(CHANNEL_ORDERS),
-            show_default=default,
-            help="Order of the colours in the input; BGR for networks trained with OpenCV.",
-        ),
-        PREPROCESSING.option(
-            "--scale",
-            type=NameChoice(tuple(map(str, SCALES))),
-            show_default=default,
-            help="Divisor of pixels: 255 gives 0 to 1, and 1 keeps 0 to 255.",
-        ),
-        PREPROCESSING.option(
-            "--mean",
-            type=Numbers(),
-            metavar="R,G,B",
-            show_default=default,
-            help="Mean of the training images for each channel, after the division by --scale, in the order of the "
-            "channels.",
-        ),
-        PREPROCESSING.option(
-            "--std",
-            type=Numbers(),
-            metavar="R,G,B",
-            show_default=default,
-            help="Standard deviation of the training images for each channel, on the same scale.",
-        ),
-    )
-
-
-def preprocessing_of(options: dict[str, Any], size: tuple[int, int] | None = None) -> PreprocessingOptions:
-    """The choice that the values of ``preprocessing_options`` come to; ``size`` of the input, if it is chosen too.
-
-    Raises:
-        RexportError: the file cannot be read, or is of no known kind.
-    """
-    from exporter.preprocessing.options import PreprocessingOptions
-
-    same = ("resize", "crop", "pad", "interpolation", "antialias", "channel_order", "crop_offset", "mean", "std")
-    scale = None if options["scale"] is None else next(value for value in SCALES if str(value) == options["scale"])
-    given = PreprocessingOptions(**{name: options[name] for name in same}, scale=scale)
-    return given.with_file(options["transform"], size)
 
 
 def network_argument(command: Command) -> Command:
@@ -342,15 +218,6 @@ def _variant_fields(options: dict[str, Any]) -> dict[str, Any]:
     return {"classes": options["num_classes"]} | {name: options[name] for name in names}
 
 
-def is_path(network: str) -> bool:
-    """Whether it names a file and no variant, known or not; ``./resnet20`` is a file."""
-    from exporter.models.variants import VARIANTS
-    from exporter.weights.checkpoint import SUFFIXES
-
-    path = Path(network)
-    return network.lower() not in VARIANTS and ("/" in network or path.suffix.lower() in SUFFIXES or path.exists())
-
-
 def request_of(network: str, options: dict[str, Any], listener: ExportListener) -> ExportRequest:
     """The request that the values of ``export_options`` come to. A checkpoint is read and the user's code is
     run here. Without ``--size``, the input has the size of the images after preprocessing, if that is chosen.
@@ -395,10 +262,6 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
     if weights in ORIGINS:
         announce_idle(context, "without a checkpoint", SELECTED, listener.notice)
     return ExportRequest(variant, weights=weights, chosen=fields.chosen, selection=selection, **given)
-
-
-SELECTED = ("key", "strip_prefix")
-"""What ``selection_options`` call their values."""
 
 
 def precision_option(command: Command) -> Command:

@@ -88,6 +88,17 @@ class Size(click.ParamType[tuple[int, int]]):
         return int(parts[0]), int(parts[-1])
 
 
+class Sizes(click.ParamType[tuple[tuple[int, int], ...]]):
+    """One or several of ``Size``, separated by commas."""
+
+    name = "N|HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int], ...]:
+        return tuple(Size().convert(part, param, ctx) for part in str(value).split(","))
+
+
 class Resize(click.ParamType["int | tuple[int, int]"]):
     """``N`` pixels of the shorter side, or ``HxW`` in pixels."""
 

@@ -322,3 +322,12 @@ class Manifest:
     engine: Engine | None = None
     accuracy: Accuracy | None = field(default=None, metadata=OMIT_DEFAULT)
     format_version: int = FORMAT_VERSION
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """The (height, width) of the input in pixels, or ``None`` for an input that is not a batch of images."""
+        shape = self.inputs[0].shape
+        if len(shape) != 4:
+            return None
+        height, width = shape[1:3] if self.inputs[0].dtype == "uint8" else shape[2:]
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else None

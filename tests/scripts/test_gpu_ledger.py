@@ -45,7 +45,7 @@ def wanted(network: Subject) -> list[Configuration]:
     found = []
     for batch in (1, 8):
         for name, typed in (("pytorch", network.reference), ("onnxruntime", network.typed[0])):
-            found.append(Configuration(Pair(by_name[name], typed, typed.made), batch, 2))
+            found.append(Configuration(Pair(network, by_name[name], typed, typed.made), batch, 2))
     return found
 
 

@@ -39,8 +39,8 @@ def test_a_result_knows_what_was_asked_for_from_the_start() -> None:
     )
     typed = PrecisionVariant("fp16", Refusal("skipped", BROKE))
     subject = Subject("net.fake", None, "resnet20", None, (typed,), typed, None, "photos")
-    configuration = Configuration(Pair(fake.BACKEND, typed, typed.made), batch=8, threads=3, cuda_graphs=False)
-    started = assembly.start_result("0123", MACHINE, request, subject, configuration)
+    configuration = Configuration(Pair(subject, fake.BACKEND, typed, typed.made), batch=8, threads=3, cuda_graphs=False)
+    started = assembly.start_result("0123", MACHINE, request, configuration)
     assert started.asked == Asked(3, "cuda", False, 0.5, 4, 7, 3, None, ("rbench", "run"))
     assert (started.run, started.environment, started.ran, started.samples) == ("0123", MACHINE, Ran("cuda", 3), ())
     of = started.identity

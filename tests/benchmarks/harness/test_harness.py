@@ -154,15 +154,15 @@ def test_closing_the_generator_ends_the_run(tmp_path: Path) -> None:
 
 # Configurations side by side. The fake backend in fp32 stands in for the reference.
 
-Subjected = Callable[..., tuple[Subject, list[Configuration]]]
+Subjected = Callable[..., list[Configuration]]
 
 
 @pytest.fixture
 def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subjected:
-    """Makes a subject, and a configuration of each script: the first is in fp32, and the reference."""
+    """Makes a configuration of each script: the first is in fp32, and the reference."""
     monkeypatch.setattr(records_request, "REFERENCE", "fake")
 
-    def made(*scripts: Script | Refusal) -> tuple[Subject, list[Configuration]]:
+    def made(*scripts: Script | Refusal) -> list[Configuration]:
         typed = [
             PrecisionVariant(name, one if isinstance(one, Refusal) else read(artifact(tmp_path, one, f"{name}.fake")))
             for name, one in zip(("fp32", "fp16", "bf16"), scripts, strict=False)
@@ -170,19 +170,19 @@ def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subjected:
         own = read(artifact(tmp_path, TIMED))
         assert own.manifest is not None
         subject = Subject("net", None, "resnet20", own.manifest.weights, tuple(typed), typed[0], None, None)
-        return subject, [Configuration(Pair(fake.BACKEND, one, one.made), 1, 1) for one in typed]
+        return [Configuration(Pair(subject, fake.BACKEND, one, one.made), 1, 1) for one in typed]
 
     return made
 
 
-def race(harness: Harness, subject: Subject, configurations: Sequence[Configuration]) -> Iterator[Result]:
+def race(harness: Harness, configurations: Sequence[Configuration]) -> Iterator[Result]:
     """The results of configurations that are measured side by side."""
-    return harness.measure([Trial(subject, tuple(configurations))])
+    return harness.measure([Trial(tuple(configurations))])
 
 
-def finished(harness: Harness, subject: Subject, configurations: Sequence[Configuration]) -> tuple[Figures, ...]:
+def finished(harness: Harness, configurations: Sequence[Configuration]) -> tuple[Figures, ...]:
     """The same with their figures."""
-    return Figures.of_all(list(race(harness, subject, configurations)))
+    return Figures.of_all(list(race(harness, configurations)))
 
 
 def taken(figures: Figures) -> list[Sequence[Sequence[float]]]:
@@ -195,10 +195,10 @@ def delayed(delay_s: float) -> Script:
 
 
 def test_rows_of_one_trial_are_paired_and_others_are_not(together: Subjected) -> None:
-    subject, configurations = together(delayed(0.001), delayed(0.003), Refusal("failed", Reason("gate", "its gate")))
+    configurations = together(delayed(0.001), delayed(0.003), Refusal("failed", Reason("gate", "its gate")))
     with Harness(TWICE, LISTENER) as harness:
-        results = list(race(harness, subject, configurations))
-        (result,) = race(harness, subject, configurations[1:2])
+        results = list(race(harness, configurations))
+        (result,) = race(harness, configurations[1:2])
     found, again = Figures.of_all(results), Figures.of(result, results)
     reference, slow, refused = found
     assert [each.status for each in results] == ["ok", "ok", "failed"]
@@ -222,9 +222,9 @@ def test_rows_of_one_trial_are_paired_and_others_are_not(together: Subjected) ->
 
 def test_what_found_no_room_is_measured_alone_and_said_so(together: Subjected, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "HELD", 1)
-    subject, configurations = together(TIMED, delayed(0.002))
+    configurations = together(TIMED, delayed(0.002))
     with Harness(QUICK, LISTENER) as harness:
-        reference, alone = finished(harness, subject, configurations)
+        reference, alone = finished(harness, configurations)
     assert (reference.result.asked.group, alone.result.asked.group) == (1, None)
     assert "measured-alone" in [warning.code for warning in alone.warnings]
     assert value(alone.ratio) == statistics.compare_unpaired(taken(reference), taken(alone), seed=0).ratio
@@ -243,7 +243,7 @@ def listening(at: str, act: Callable[[], None]) -> RunListener:
 
 
 def test_a_failure_in_the_second_process_says_which_it_was(together: Subjected) -> None:
-    subject, configurations = together(TIMED, delayed(0.002))
+    configurations = together(TIMED, delayed(0.002))
     broken = configurations[1].pair.opens
     assert not isinstance(broken, Refusal)
 
@@ -252,16 +252,16 @@ def test_a_failure_in_the_second_process_says_which_it_was(together: Subjected) 
 
     listener = listening("process 2 of 2 · ", breaking)
     with Harness(TWICE, listener) as harness:
-        reference, failed = finished(harness, subject, configurations)
+        reference, failed = finished(harness, configurations)
     assert (reference.result.status, len(reference.result.samples)) == ("ok", 2)
     assert (failed.result.status, failed.result.samples, failed.result.predictions) == ("error", (), None)
     assert reason_of(failed).startswith("in process 2: ")
 
 
 def test_without_the_reference_there_are_no_ratios(together: Subjected) -> None:
-    subject, configurations = together(replace(SCRIPT, die_at=3), TIMED)
+    configurations = together(replace(SCRIPT, die_at=3), TIMED)
     with Harness(QUICK, LISTENER) as harness:
-        reference, other = finished(harness, subject, configurations)
+        reference, other = finished(harness, configurations)
     assert (reference.result.status, other.result.status) == ("error", "ok")
     assert (other.ratio, other.verdict, other.agreement, other.changed_predictions) == (None,) * 4
     assert other.result.predictions is not None
@@ -279,13 +279,13 @@ def terminated() -> None:
 def test_an_early_end_gives_what_the_finished_processes_gave(
     together: Subjected, act: Callable[[], None], kind: type[BaseException]
 ) -> None:
-    subject, configurations = together(TIMED, delayed(0.002), Refusal("failed", Reason("gate", "its gate")))
+    configurations = together(TIMED, delayed(0.002), Refusal("failed", Reason("gate", "its gate")))
     results: list[Result] = []
     with (
         Harness(TWICE, listening("process 2 of 2 · round 1", act)) as harness,
         pytest.raises(kind),
     ):
-        results.extend(race(harness, subject, configurations))  # a list keeps what came before
+        results.extend(race(harness, configurations))  # a list keeps what came before
     found = Figures.of_all(results)
     states = [(result.status, result.identity.precision, len(result.samples)) for result in results]
     assert states == [("ok", "fp32", 1), ("ok", "fp16", 1), ("failed", "bf16", 0)]
@@ -297,9 +297,9 @@ def test_an_early_end_gives_what_the_finished_processes_gave(
 
 def test_what_an_early_end_leaves_is_listed_as_not_reached(together: Subjected) -> None:
     """The rest of the trial at work, and all trials after it, under a load too."""
-    subject, configurations = together(TIMED, Refusal("failed", Reason("gate", "its gate")))
-    turns = Trial(subject, tuple(configurations))
-    load = Trial(subject, tuple(configurations[:1]), load=ArrivalPlan("single-stream", 0.02))
+    configurations = together(TIMED, Refusal("failed", Reason("gate", "its gate")))
+    turns = Trial(tuple(configurations))
+    load = Trial(tuple(configurations[:1]), load=ArrivalPlan("single-stream", 0.02))
     for trials in ([turns, load], [load, turns]):
         found: list[Result] = []
         at = "round 1" if trials[0] is turns else "start"
@@ -313,14 +313,14 @@ def test_what_an_early_end_leaves_is_listed_as_not_reached(together: Subjected) 
 
 
 def test_the_time_left_counts_the_trials_to_come(together: Subjected) -> None:
-    subject, configurations = together(TIMED)
+    configurations = together(TIMED)
     left: list[float | None] = []
     with Harness(TWICE, RunListener(lambda *_: None, lambda _: None, left.append)) as harness:
-        alone = list(harness.measure([Trial(subject, tuple(configurations))]))
+        alone = list(harness.measure([Trial(tuple(configurations))]))
         assert {*left} == {None}  # there is no plan
         left.clear()
         harness.announce(RunPlan(harness.request, (Workload(),) * 3))
-        list(harness.measure([Trial(subject, tuple(configurations), later_s=(0.0, 100.0))]))
+        list(harness.measure([Trial(tuple(configurations), later_s=(0.0, 100.0))]))
     assert alone[0].status == "ok"
     each_s = Workload().seconds(TWICE, USUAL)
     assert left[0] is not None
@@ -330,14 +330,14 @@ def test_the_time_left_counts_the_trials_to_come(together: Subjected) -> None:
 
 
 def test_the_next_trial_is_asked_for_when_the_rows_were_taken(together: Subjected) -> None:
-    subject, configurations = together(TIMED, delayed(0.002))
+    configurations = together(TIMED, delayed(0.002))
     rows_taken: list[Result] = []
     seen: list[int] = []
 
     def trials() -> Iterator[Trial]:
         for configuration in configurations:
             seen.append(len(rows_taken))
-            yield Trial(subject, (configuration,))
+            yield Trial((configuration,))
 
     with Harness(QUICK, LISTENER) as harness:
         for row in harness.measure(trials()):
@@ -346,12 +346,10 @@ def test_the_next_trial_is_asked_for_when_the_rows_were_taken(together: Subjecte
 
 
 def test_a_load_is_measured_in_one_process(together: Subjected) -> None:
-    subject, configurations = together(TIMED)
+    configurations = together(TIMED)
     steps: list[tuple[str, str]] = []
     listener = RunListener(lambda title, step: steps.append((title, step)), lambda _: None)
-    trial = Trial(
-        subject, tuple(configurations), load=ArrivalPlan("single-stream", 0.02), title="load", remark=" (remark)"
-    )
+    trial = Trial(tuple(configurations), load=ArrivalPlan("single-stream", 0.02), title="load", remark=" (remark)")
     with Harness(replace(QUICK, processes=3), listener) as harness:
         (result,) = harness.measure([trial])
     assert (result.status, result.asked.group, result.samples, result.ran.provider) == ("ok", None, (), "script")
@@ -363,10 +361,10 @@ def test_a_load_is_measured_in_one_process(together: Subjected) -> None:
 
 @pytest.mark.parametrize("shape", ["single-stream", "cold"])
 def test_a_load_that_fails_is_a_row_with_its_reason(together: Subjected, shape: str) -> None:
-    subject, configurations = together(replace(SCRIPT, fail_at=0))
+    configurations = together(replace(SCRIPT, fail_at=0))
     plan = ArrivalPlan("cold" if shape == "cold" else "single-stream", 0.02)
     with Harness(QUICK, LISTENER) as harness:
-        (result,) = harness.measure([Trial(subject, tuple(configurations), load=plan)])
+        (result,) = harness.measure([Trial(tuple(configurations), load=plan)])
     assert (result.status, result.load) == ("error", None)
     assert "call 0" in str(result.reason)
 

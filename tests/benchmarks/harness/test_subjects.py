@@ -95,6 +95,39 @@ def test_a_checkpoint_is_exported_with_its_own_weights(tmp_path: Path) -> None:
         exports.export_request(name, exports.ExportContext("best", tmp_path, alone, LISTENER))
 
 
+def test_each_size_is_a_network_of_its_own(tmp_path: Path) -> None:
+    path, notices = tmp_path / "mine.pth", list[str | Reason]()
+    torch.save(resnet.build(customise(VARIANTS["resnet20"], classes=3, shortcut="B")).state_dict(), path)
+    listener = RunListener(lambda *_: None, notices.append)
+    request = BenchmarkRequest((str(path),), backends=("onnxruntime",), sizes=((16, 16), (12, 20), (16, 16)))
+    square, wide = subjects.subjects(request, tmp_path, listener)
+    assert [(each.name, each.size) for each in (square, wide)] == [
+        ("mine.pth@16", (16, 16)),
+        ("mine.pth@12x20", (12, 20)),
+    ]
+    assert square.weights == wide.weights
+    for subject in (square, wide):
+        artifact = subject.typed[0].made
+        assert isinstance(artifact, Artifact)
+        assert artifact.manifest is not None
+        assert artifact.manifest.preprocessing is not None
+        assert artifact.manifest.preprocessing.size == artifact.manifest.size == subject.size
+    scaled = [str(notice) for notice in notices if isinstance(notice, Reason) and notice.code == "preprocessing-scaled"]
+    assert [("mine.pth@16" in line, "16x16" in line, "12x20" in line) for line in scaled] == [
+        (True, True, False),
+        (False, False, True),
+    ]
+
+
+def test_a_model_file_has_one_size(onnx_artifact: Artifact, tmp_path: Path) -> None:
+    request = BenchmarkRequest((str(onnx_artifact.path),), sizes=((24, 24),))
+    for make in (subjects.subjects, subjects.subject_alone):
+        with refuses(UsageError, "size-of-file-fixed", onnx_artifact.path.name, "--size"):
+            make(request, tmp_path, LISTENER)
+    with refuses(UsageError, "load-needs-one-subject", "2"):
+        subjects.subject_alone(replace(request, sizes=((24, 24), (28, 28))), tmp_path, LISTENER)
+
+
 @pytest.mark.usefixtures("impossible_fp16")
 def test_a_variant_is_prepared_once_and_its_failed_gate_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[network.ExportRequest] = []

@@ -164,7 +164,7 @@ COLOUR = Preprocessing(73, (64, 64), 0, MEAN, STD)
 def test_each_alternative_is_what_its_options_choose(base: Preprocessing) -> None:
     """The hint must lead to the very preprocessing that was tried."""
     from exporter.cli import onnx as onnx_command
-    from exporter.commands.options import preprocessing_of
+    from exporter.commands.preprocessing_options import preprocessing_of
 
     found = list(alternatives(base))
     assert len({other.words for other in found}) == len(found) >= 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import json
 import os
 import subprocess
@@ -20,7 +19,6 @@ import PIL.Image
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import ImageOps
 
 from runtimes import codec
 from runtimes.errors import ArtifactError, BackendUnavailableError, InputError, ResourceError, UsageError
@@ -34,195 +32,10 @@ from runtimes.images.preprocessing import (
     pixels_of,
     prepare_images,
 )
-from runtimes.images.spec import INTERPOLATIONS, Interpolation
 from tests.refusals import refuses
+from tests.runtimes.images.pictures import RGBA, content_of, picture, plain
 
 REPO = Path(__file__).resolve().parents[3]
-
-
-def plain(
-    height: int = 2, width: int = 3, *, channels: int = 3, resize: int | None = None, pad: int = 0
-) -> Preprocessing:
-    return Preprocessing(resize, (height, width), pad, (0.0,) * channels, (1.0,) * channels)
-
-
-def content_of(image: PIL.Image.Image, format: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def picture(height: int = 20, width: int = 30) -> NDArray[np.uint8]:
-    """Random colours: every mistake in geometry shows."""
-    return np.random.default_rng(5).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-# Modes
-
-
-def test_colours_and_greys_are_taken_as_they_are() -> None:
-    rgb = picture(2, 3)
-    np.testing.assert_array_equal(decode(content_of(PIL.Image.fromarray(rgb))), rgb)
-    grey = np.array([[0, 100, 255]], np.uint8)
-    np.testing.assert_array_equal(decode(content_of(PIL.Image.fromarray(grey)), 1), grey[:, :, None])
-    np.testing.assert_array_equal(decode(content_of(PIL.Image.fromarray(grey)), 3), np.stack([grey] * 3, axis=2))
-
-
-def test_colours_become_grey_by_the_stated_luma() -> None:
-    rgb = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [10, 20, 30]]], np.uint8)
-    np.testing.assert_array_equal(decode(rgb, 1)[0, :, 0], [76, 150, 29, 18])
-    colours = picture(64, 64)
-    np.testing.assert_array_equal(
-        decode(colours, 1)[:, :, 0], np.asarray(PIL.Image.fromarray(colours).convert("L")), "Pillow's own luma"
-    )
-
-
-def test_one_bit_is_black_and_white() -> None:
-    image = PIL.Image.fromarray(np.array([[False, True, True]]))
-    assert image.mode == "1"
-    np.testing.assert_array_equal(decode(content_of(image), 1)[0, :, 0], [0, 255, 255])
-
-
-def test_transparent_entries_of_a_palette_are_white() -> None:
-    image = PIL.Image.new("P", (3, 1))
-    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    image.putdata([2, 0, 1])
-    np.testing.assert_array_equal(decode(content_of(image))[0], [[70, 80, 90], [10, 20, 30], [40, 50, 60]])
-    keyed = decode(content_of(image, transparency=0))
-    np.testing.assert_array_equal(keyed[0], [[70, 80, 90], [255, 255, 255], [40, 50, 60]])
-    half = decode(content_of(image, transparency=bytes([0, 255, 128])))
-    np.testing.assert_array_equal(half[0], [[162, 167, 172], [255, 255, 255], [40, 50, 60]])
-
-
-RGBA = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8)
-OVER_WHITE = [[200, 100, 0], [255, 255, 255], [244, 224, 204]]
-
-
-@pytest.mark.parametrize("form", ["array", "png", "webp", "pillow", "premultiplied"])
-def test_alpha_is_laid_over_white(form: str) -> None:
-    image = PIL.Image.fromarray(RGBA)
-    forms: dict[str, images.Image] = {
-        "array": RGBA,
-        "png": content_of(image),
-        "webp": content_of(image, "WEBP", lossless=True, exact=True),
-        "pillow": image,
-        "premultiplied": image.convert("RGBa"),
-    }
-    np.testing.assert_allclose(decode(forms[form])[0], OVER_WHITE, atol=0 if form != "premultiplied" else 1)
-
-
-def test_grey_with_alpha_and_colour_keys_are_laid_over_white() -> None:
-    la = PIL.Image.fromarray(np.array([[[100, 255], [100, 0], [100, 51]]], np.uint8))
-    assert la.mode == "LA"
-    np.testing.assert_array_equal(decode(content_of(la), 1)[0, :, 0], [100, 255, 224])
-    np.testing.assert_allclose(decode(la.convert("La"), 1)[0, :, 0], [100, 255, 224], atol=1)
-    key = content_of(PIL.Image.fromarray(np.array([[7, 8]], np.uint8)), transparency=7)
-    np.testing.assert_array_equal(decode(key, 1)[0, :, 0], [255, 8])
-    colour_key = content_of(PIL.Image.fromarray(np.array([[[1, 2, 3], [1, 2, 4]]], np.uint8)), transparency=(1, 2, 3))
-    np.testing.assert_array_equal(decode(colour_key)[0], [[255, 255, 255], [1, 2, 4]])
-    wide_key = content_of(PIL.Image.fromarray(np.array([[257, 514]], np.uint16)), transparency=257)
-    np.testing.assert_array_equal(decode(wide_key, 1)[0, :, 0], [255, 2])
-
-
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM", "pillow", "big-endian", "32-bit"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(format: str) -> None:
-    values = np.array([[0, 128, 129, 385, 386, 32896, 65535]], np.uint16)
-    image = PIL.Image.fromarray(values)
-    assert image.mode == "I;16"
-    given: images.Image = image
-    if format == "big-endian":
-        given = PIL.Image.frombytes("I;16B", image.size, values.astype(">u2").tobytes())
-    elif format == "32-bit":
-        given = PIL.Image.fromarray(values.astype(np.int32))
-    elif format != "pillow":
-        given = content_of(image, format)
-    np.testing.assert_array_equal(decode(given, 1)[0, :, 0], [0, 0, 1, 1, 2, 128, 255])
-    np.testing.assert_array_equal(decode(given)[0, -2], [128, 128, 128])
-
-
-@pytest.mark.parametrize("value", [-1, 65536])
-def test_thirty_two_bit_grey_outside_sixteen_bits_is_refused(value: int) -> None:
-    with refuses(InputError, "image-greys-out-of-range", value):
-        decode(PIL.Image.fromarray(np.full((1, 1), value, np.int32)))
-
-
-def test_float_grey_is_refused() -> None:
-    image = PIL.Image.fromarray(np.zeros((2, 2), np.float32))
-    with refuses(InputError, "image-mode-unknown", "'F'", "8 bits"):
-        decode(content_of(image, "TIFF"))
-
-
-@pytest.mark.parametrize(
-    ("mode", "value", "rgb"),
-    [
-        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
-        ("CMYK", (0, 0, 0, 255), (0, 0, 0)),
-        ("YCbCr", (128, 128, 128), (128, 128, 128)),
-        ("YCbCr", (76, 85, 255), (254, 0, 0)),
-        ("LAB", (255, 128, 128), (255, 255, 255)),
-        ("HSV", (0, 255, 255), (255, 0, 0)),
-    ],
-)
-def test_other_colour_spaces_become_rgb(mode: str, value: tuple[int, ...], rgb: tuple[int, ...]) -> None:
-    image = PIL.Image.merge(mode, [PIL.Image.new("L", (2, 2), band) for band in value])
-    np.testing.assert_allclose(decode(image)[1, 1], rgb, atol=1)
-
-
-@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
-def test_cmyk_files(format: str) -> None:
-    image = PIL.Image.merge("CMYK", [PIL.Image.new("L", (16, 16), band) for band in (0, 255, 255, 0)])
-    np.testing.assert_allclose(decode(content_of(image, format))[8, 8], (255, 0, 0), atol=3)
-
-
-def test_an_icc_profile_changes_nothing() -> None:
-    from PIL import ImageCms
-
-    rgb = picture(2, 3)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    np.testing.assert_array_equal(decode(content_of(PIL.Image.fromarray(rgb), icc_profile=profile)), rgb)
-
-
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame(format: str) -> None:
-    first, second = (PIL.Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 0, 255)))
-    options = {"lossless": True} if format == "WEBP" else {}
-    content = content_of(first, format, save_all=True, append_images=[second], **options)
-    with PIL.Image.open(io.BytesIO(content)) as opened:
-        assert getattr(opened, "n_frames", 1) == 2
-    np.testing.assert_array_equal(decode(content), np.asarray(first))
-
-
-@pytest.mark.parametrize(
-    ("format", "orientation"),
-    [*(("JPEG", orientation) for orientation in range(1, 9)), ("PNG", 6), ("WEBP", 6), ("TIFF", 6)],
-)
-def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
-    stored = np.zeros((16, 32), np.uint8)
-    stored[:8, :8] = 255  # a white square at the stored top left
-    exif = PIL.Image.Exif()
-    exif[images.EXIF_ORIENTATION] = orientation
-    image = PIL.Image.fromarray(np.stack([stored] * 3, axis=2))
-    content = content_of(image, format, exif=exif.tobytes())
-    result = decode(content)[:, :, 0] > 128
-    corner = {1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "tl", 6: "tr", 7: "br", 8: "bl"}[orientation]
-    expected = np.zeros((16, 32) if orientation < 5 else (32, 16), bool)
-    expected[slice(8) if corner[0] == "t" else slice(-8, None), slice(8) if corner[1] == "l" else slice(-8, None)] = (
-        True
-    )
-    np.testing.assert_array_equal(result, expected)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_as_pillow_applies_it(orientation: int) -> None:
-    image = PIL.Image.fromarray(picture(5, 7))
-    image.getexif()[images.EXIF_ORIENTATION] = orientation
-    np.testing.assert_array_equal(decode(image), np.asarray(ImageOps.exif_transpose(image)))
-
-
-def test_an_orientation_outside_the_standard_needs_nothing() -> None:
-    image = PIL.Image.fromarray(picture(5, 7))
-    image.getexif()[images.EXIF_ORIENTATION] = 9
-    np.testing.assert_array_equal(decode(image), picture(5, 7))
 
 
 # Where images come from
@@ -398,95 +211,7 @@ def test_views_give_what_their_copies_give_and_stay_as_they_were() -> None:
     np.testing.assert_array_equal(whole, before)
 
 
-def test_networks_of_other_channel_counts_take_arrays_alone() -> None:
-    two, four = np.full((4, 5, 2), 9, np.uint8), RGBA
-    np.testing.assert_array_equal(decode(two, 2), two)
-    np.testing.assert_array_equal(decode(four, 4), four)
-    assert fit_image(two, plain(4, 4, channels=2, resize=8)).shape == (4, 4, 2)
-    with refuses(InputError, "image-must-be-array", "2 input channels", "w, 2)"):
-        decode(content_of(PIL.Image.new("L", (2, 2))), 2)
-    with refuses(InputError, "image-array-shape", "c of 2"):
-        decode(np.zeros((4, 5, 3), np.uint8), 2)
-
-
 # Fitting
-
-
-@pytest.mark.parametrize(("height", "width"), [(20, 31), (31, 20), (13, 13), (7, 90), (16, 33)])
-@pytest.mark.parametrize("shorter", [16, 21])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_resizing_follows_torchvision(height: int, width: int, shorter: int, channels: int) -> None:
-    source = picture(height, width)
-    longer = int(shorter * max(height, width) / min(height, width))  # torchvision's rule for Resize(int)
-    target = (longer, shorter) if height > width else (shorter, longer)
-    image = PIL.Image.fromarray(decode(source, channels).squeeze())
-    expected = np.asarray(image.resize(target[::-1], PIL.Image.Resampling.BILINEAR)).reshape(*target, channels)
-    result = fit_image(source, plain(*target, channels=channels, resize=shorter))
-    np.testing.assert_array_equal(result, expected)
-
-
-FILTERS = {
-    "nearest": PIL.Image.Resampling.NEAREST,
-    "bilinear": PIL.Image.Resampling.BILINEAR,
-    "bicubic": PIL.Image.Resampling.BICUBIC,
-    "lanczos": PIL.Image.Resampling.LANCZOS,
-    "box": PIL.Image.Resampling.BOX,
-    "hamming": PIL.Image.Resampling.HAMMING,
-}
-
-
-def test_every_filter_is_compared_with_pillow() -> None:
-    assert set(FILTERS) == set(INTERPOLATIONS)
-
-
-@pytest.mark.parametrize("interpolation", FILTERS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_each_filter_is_pillows_to_the_bit(interpolation: Interpolation, channels: int) -> None:
-    source, filter = picture(23, 41), FILTERS[interpolation]
-    image = PIL.Image.fromarray(decode(source, channels).squeeze())
-    for resize, size in ((17, (17, 30)), ((12, 50), (12, 50)), ((60, 9), (60, 9))):
-        view = replace(plain(*size, channels=channels), resize=resize, interpolation=interpolation)
-        expected = np.asarray(image.resize(size[::-1], filter)).reshape(*size, channels)
-        np.testing.assert_array_equal(fit_image(source, view), expected)
-
-
-def test_a_squash_is_cropped_and_padded_after() -> None:
-    source = picture(20, 50)
-    squashed = np.asarray(PIL.Image.fromarray(source).resize((10, 14), PIL.Image.Resampling.BILINEAR))
-    result = fit_image(source, replace(plain(8, 6, pad=1), resize=(14, 10)))
-    np.testing.assert_array_equal(result[1:-1, 1:-1], squashed[3:11, 2:8])
-    assert not result[0].any()
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(12, 16), (70, 41), (23, 60), (1, 1), (37, 53)])
-def test_without_antialiasing_it_is_torchs(interpolation: Interpolation, size: tuple[int, int]) -> None:
-    source = picture(37, 53)
-    view = replace(plain(*size), resize=size, interpolation=interpolation, antialias=False)
-    result = fit_image(source, view).transpose(2, 0, 1)
-    tensor = torch.from_numpy(source).permute(2, 0, 1)[None]
-    for dtype, rounding in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
-        floats = torch.nn.functional.interpolate(
-            tensor.to(dtype), size, mode=interpolation, align_corners=False, antialias=False
-        )[0].clamp(0, 255)
-        differing = result != floats.round().numpy()
-        ties = np.abs(floats.numpy() % 1 - 0.5)[differing]
-        assert (ties < rounding).all()
-        assert differing.sum() <= 8
-
-
-def test_without_antialiasing_few_pixels_count() -> None:
-    checks = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
-    view = replace(plain(21, 21, channels=1, resize=21), antialias=False)
-    spread = fit_image(checks, view).std()
-    assert spread > 30
-    assert fit_image(checks, replace(view, antialias=True)).std() < 10
-
-
-def test_resizing_averages_what_it_shrinks() -> None:
-    checks = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255
-    result = fit_image(checks, plain(16, 16, channels=1, resize=16))
-    assert set(np.unique(result)) <= {127, 128}  # without antialiasing it would be black or white
 
 
 @pytest.mark.parametrize(
@@ -540,19 +265,6 @@ def test_normalising_is_torchs_to_the_bit() -> None:
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
     assert result.tobytes() == expected.numpy().tobytes()
-
-
-def test_bgr_and_the_scale_are_opencvs_to_the_bit() -> None:
-    moments = ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
-    view = Preprocessing(None, (16, 16), 0, *moments, channel_order="BGR", scale=1)
-    batch = np.stack([picture(16, 16), picture(16, 16)[::-1]])
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in moments)
-    blue_first = torch.from_numpy(batch[..., [2, 1, 0]].copy())
-    expected = blue_first.permute(0, 3, 1, 2).float().sub(mean).div(std).contiguous()
-    result = normalise(batch, view)
-    assert result.flags.c_contiguous
-    assert result.tobytes() == expected.numpy().tobytes()
-    np.testing.assert_array_equal(fit_image(batch[0], view), batch[0], "images stay RGB until they are normalised")
 
 
 def test_normalising_by_hand() -> None:
