@@ -23,7 +23,7 @@ from exporter.commands.options import (
     calibration_options,
     customise_variant,
     export_options,
-    gate_option,
+    gate_options,
     labels_option,
     network_options,
     opset_option,
@@ -72,8 +72,9 @@ def onnx(network: str, opset: int | None, **options: Any) -> None:
     runs your code, from the current folder or the Python path, and exports any module that classifies images.
 
     The file is checked against PyTorch before it is written. A precision below fp32 must also pass a gate on real
-    images, if there are any: error of the logits, agreement with fp32, and change in top-1 accuracy. With
-    --expect-top1, the file must have the accuracy that was measured in training. A failed check leaves no file.
+    images, if there are any: error of the logits, agreement with fp32, and change in top-1 accuracy. If int8 fails,
+    other recipes are tried, then single layers stay in float32. With --expect-top1, the file must have the accuracy
+    that was measured in training. A failed check leaves no file.
     """
     with terminal.reserve_stdout(), terminal.listening() as listener:
         from exporter.precision.spec import PrecisionSpec
@@ -95,8 +96,8 @@ def onnx(network: str, opset: int | None, **options: Any) -> None:
 )
 @export_options
 @precision_option
-@gate_option
-def torch(network: str, precision: str, gate_images: int, **options: Any) -> None:
+@gate_options
+def torch(network: str, precision: str, gate_images: int, max_drop: float | None, **options: Any) -> None:
     """Export a network to a PyTorch program and print its path.
 
     The program is a .pt2 file, which torch.export.load reads. The file is checked against PyTorch before it is written.
@@ -108,7 +109,8 @@ def torch(network: str, precision: str, gate_images: int, **options: Any) -> Non
 
         request = request_of(network, options, listener)
         announce_unused(click.get_current_context(), precision, listener.notice)
-        artifact = torch_program.export(request, listener, PrecisionSpec(precision, gate_images=gate_images))
+        typed = PrecisionSpec(precision, gate_images=gate_images, max_drop=max_drop)
+        artifact = torch_program.export(request, listener, typed)
     click.echo(artifact.path)
 
 
@@ -129,7 +131,7 @@ def torch(network: str, precision: str, gate_images: int, **options: Any) -> Non
 @network_options
 @precision_option
 @calibration_options
-@gate_option
+@gate_options
 @opset_option
 @debug_option
 def tensorrt(source: str, opset: int | None, **options: Any) -> None:

@@ -64,6 +64,9 @@ def export(
     target: Target | None = None,
     data: str | os.PathLike[str] | None = None,
     gate_images: int = GATE_IMAGES,
+    max_drop: float | None = None,
+    recipe: str | None = None,
+    float_layers: Sequence[str] = (),
     labels: str | os.PathLike[str] | Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     transform: str | os.PathLike[str] | None = None,
@@ -125,6 +128,12 @@ def export(
         data: Labelled images for the checks: ``fashion-mnist``, a data set on disk or a folder with a folder for each
             class. By default the bundled ones where they fit, else noise.
         gate_images: The most images on which a precision below fp32 is compared with fp32.
+        max_drop: The largest loss of top-1 accuracy against fp32 in percentage points, measured on ``data``. By default
+            the limit of the precision, which is 0.5 for int8.
+        recipe: The only way of calibration that int8 tries, as ``more-images``. By default the recipes in turn, until
+            one passes the gate.
+        float_layers: Names of layers that int8 leaves in float32, as ``layer1.0.conv1/Conv``. By default none, unless
+            no recipe passes the gate.
         labels: One a class, or the path of a text file with one label a line.
         preprocessing: What images go through before the network: resize, crop, padding, channel order, scale, mean and
             standard deviation. By default what the weights are known to need, else ImageNet's, scaled to the input
@@ -192,6 +201,9 @@ def export(
             calibration_images,
             target or ("tensorrt" if typed_for_engine else "cpu"),
             gate_images,
+            max_drop,
+            recipe,
+            tuple(float_layers),
         )
         if transform is not None:
             _refuse_second("preprocessing", preprocessing, "a transform is given")

@@ -16,6 +16,7 @@ _PARAMETERS = {
     "--size": "input_size",
     "--input raw": "raw_input=True",
     "--backend": "backends",
+    "--float-layer": "float_layers",
     "--antialias": "antialias=True",
     "--no-antialias": "antialias=False",
 }

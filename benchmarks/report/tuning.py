@@ -15,6 +15,7 @@ from benchmarks.report.document import document_of
 from benchmarks.tuning.pareto import Choice, ParetoPoint
 from benchmarks.tuning.search import TuningResult
 from exporter.document.blocks import Document, Remark, Section, Sentence
+from exporter.precision.acceptance import describe_resolution, resolution
 
 MARKS = ("best", columns.NOT_SIGNIFICANT, "rejected", "Pareto-optimal")
 
@@ -105,7 +106,9 @@ def _notes(findings: TuningResult, results: Sequence[Figures]) -> Iterator[str]:
     if findings.labelled:
         images = max(each.images or 0 for each in results)
         limit = points(findings.goal.max_drop, None)
-        yield f"accuracy limit: top-1 at most {limit} pp below the baseline, on {images:,} images"
+        intervals = [one.accuracy_drop.interval for one in findings.candidates if one.accuracy_drop.interval]
+        resolved = f"; {describe_resolution(images, max(intervals, key=resolution))}" if intervals else ""
+        yield f"accuracy limit: top-1 at most {limit} pp below the baseline, on {images:,} images{resolved}"
     else:
         yield (
             "accuracy limit: the gate on the logits' error that each precision passed when it was exported; accuracy "

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from benchmarks.analysis.figures import Figures, compare_latencies
 from benchmarks.records.result import Estimate
 from benchmarks.stats.comparison import ONE_PROCESS_RESOLUTION, RESOLUTION
+from exporter.precision.acceptance import DropLimit
 from exporter.proportions import Interval
 
 Objective: TypeAlias = Literal["latency", "throughput"]
@@ -73,6 +74,16 @@ def candidate(figures: Figures, objective: Objective, accuracy_drop: Estimate) -
     return ParetoPoint(figures, Estimate(p50.value / images, *ends), accuracy_drop)
 
 
+def is_within(accuracy_drop: Estimate, bound: float) -> bool:
+    """Return whether an accuracy drop is accepted: the rule for a limit that the user asks for.
+
+    Args:
+        accuracy_drop: The measured drop.
+        bound: The largest accuracy drop.
+    """
+    return DropLimit(bound, asked=True).accepts(accuracy_drop.value, accuracy_drop.interval)
+
+
 def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice:
     """Choose the fastest candidate with an accuracy drop of at most ``bound``.
 
@@ -83,8 +94,8 @@ def choose(candidates: Sequence[ParetoPoint], bound: float = math.inf) -> Choice
         candidates: The candidates.
         bound: The largest accuracy drop.
     """
-    within = [candidate for candidate in candidates if candidate.accuracy_drop.value <= bound]
-    beyond = tuple(candidate for candidate in candidates if candidate.accuracy_drop.value > bound)
+    within = [candidate for candidate in candidates if is_within(candidate.accuracy_drop, bound)]
+    beyond = tuple(candidate for candidate in candidates if not is_within(candidate.accuracy_drop, bound))
     best, tied = _best_of(within, _overlap) if within else (None, ())
     return Choice(best, tied, front(candidates), beyond)
 
@@ -110,7 +121,7 @@ def close_to_best(candidates: Sequence[ParetoPoint], times: float, bound: float 
         bound: The largest accuracy drop.
     """
     within = sorted(
-        (candidate for candidate in candidates if candidate.accuracy_drop.value <= bound),
+        (candidate for candidate in candidates if is_within(candidate.accuracy_drop, bound)),
         key=lambda candidate: candidate.cost_s.value,
     )
     limit_s = times * within[0].cost_s.value if within else 0.0

@@ -323,7 +323,7 @@ class TuningSearch:
             return
         accuracy_drop = self._accuracy_drop(pair, findings.latest)
         timed = [self._add_candidate(accuracy_drop)]
-        if accuracy_drop.value > findings.bound:
+        if not pareto.is_within(accuracy_drop, findings.bound):
             name = f"{pair.backend.name} {pair.typed.precision}"
             reason = "accuracy below the limit, so other batch sizes and thread counts were not tried"
             findings.left_out.append(f"{name}: {reason}")

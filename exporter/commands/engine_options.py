@@ -222,5 +222,8 @@ def precision_spec(options: Mapping[str, Any]) -> PrecisionSpec:
         calibration=options["calibration"],
         calibration_images=options["calibration_images"],
         gate_images=options["gate_images"],
+        max_drop=options["max_drop"],
+        recipe=options["recipe"],
+        float_layers=options["float_layers"],
         target="tensorrt" if precision(options["precision"]).calibrated else "cpu",
     )

@@ -30,7 +30,15 @@ from exporter.commands.values import (
     BatchSize,
     Size,
 )
-from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS, TOLERANCE_PP
+from exporter.precision.recipes import RECIPES
+from exporter.precision.table import (
+    CALIBRATION_IMAGES,
+    GATE_IMAGES,
+    INT8_BOUNDS,
+    PRECISIONS,
+    TARGETS,
+    TOLERANCE_PP,
+)
 from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
 
 if TYPE_CHECKING:
@@ -274,14 +282,23 @@ def precision_option(command: Command) -> Command:
     )(command)
 
 
-def gate_option(command: Command) -> Command:
-    """How many images a precision is judged on."""
-    return PRECISION.option(
-        "--gate-images",
-        type=click.IntRange(1),
-        default=GATE_IMAGES,
-        metavar="N",
-        help="Maximum number of images on which a precision below fp32 is compared with fp32.",
+def gate_options(command: Command) -> Command:
+    """By what, and on how many images, a precision is judged."""
+    return stack_options(
+        PRECISION.option(
+            "--max-drop",
+            type=click.FloatRange(0, 100),
+            metavar="POINTS",
+            show_default=f"by precision, {100 * INT8_BOUNDS.drop:g} for int8",
+            help="Largest loss of top-1 accuracy against fp32 in percentage points, measured on --data.",
+        ),
+        PRECISION.option(
+            "--gate-images",
+            type=click.IntRange(1),
+            default=GATE_IMAGES,
+            metavar="N",
+            help="Maximum number of images on which a precision below fp32 is compared with fp32.",
+        ),
     )(command)
 
 
@@ -302,6 +319,21 @@ def calibration_options(command: Command) -> Command:
             metavar="N",
             help="Maximum number of images that int8 is calibrated on.",
         ),
+        PRECISION.option(
+            "--recipe",
+            type=NameChoice(tuple(RECIPES)),
+            metavar="NAME",
+            show_default="the first that passes the gate",
+            help=f"Only recipe that int8 tries: {', '.join(RECIPES)}.",
+        ),
+        PRECISION.option(
+            "--float-layer",
+            "float_layers",
+            multiple=True,
+            metavar="NAME",
+            show_default="none, unless no recipe passes the gate",
+            help="Layer that int8 leaves in float32, as layer1.0.conv1/Conv. Repeatable.",
+        ),
     )(command)
 
 
@@ -316,17 +348,19 @@ def typing_options(command: Command) -> Command:
             default="cpu",
             help="Deployment target of int8; TensorRT takes signed integers alone.",
         ),
-        gate_option,
+        gate_options,
     )(command)
 
 
-TYPING = ("precision", "calibration", "calibration_images", "target", "gate_images")
+TYPING = (
+    "precision", "calibration", "calibration_images", "target", "gate_images", "max_drop", "recipe", "float_layers",
+)  # fmt: skip
 """What ``typing_options`` call their values, which are the fields of ``exporter.precision.spec.PrecisionSpec``."""
 
-CALIBRATED = ("calibration", "calibration_images", "target")
+CALIBRATED = ("calibration", "calibration_images", "target", "recipe", "float_layers")
 """Of these, the ones that have an effect in int8 alone."""
 
-GATED = ("gate_images",)
+GATED = ("gate_images", "max_drop")
 """And those that have an effect where a precision is judged by a gate."""
 
 

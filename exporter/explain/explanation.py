@@ -16,11 +16,11 @@ import numpy as np
 
 import runtimes
 from exporter.data.dataset import open_dataset
-from exporter.explain import layer_errors
-from exporter.explain.layer_errors import GraphInputs, StageError
 from exporter.explain.profile_summary import Execution, bits, execution
 from exporter.network import ExportListener
+from exporter.precision import layer_errors
 from exporter.precision.calibration_images import Examples, read_examples
+from exporter.precision.layer_errors import GraphInputs, StageError
 from runtimes import Artifact, Runtime, codec
 from runtimes.errors import (
     ArtifactError,

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 
 from exporter.document.blocks import Document, Legend, Sentence, Table, TableColumn, TableRow
 from exporter.explain.explanation import Errors, Explanation
-from exporter.explain.layer_errors import BlockError, LayerError, StageError
 from exporter.explain.profile_summary import ExecutedPart, Execution, ProfileRemark
 from exporter.format import count, milliseconds
+from exporter.precision.layer_errors import BlockError, LayerError, StageError
 
 Detail: TypeAlias = Literal["stage", "block", "layer"]
 """The lowest level of the table."""

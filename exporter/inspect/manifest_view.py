@@ -8,12 +8,14 @@ import runtimes
 from exporter.format import count
 from exporter.inspect import engine_view
 from exporter.precision import gate
+from exporter.precision.slowdown import describe_measurement, describe_slowdown
 from exporter.precision.table import PRECISIONS
 from exporter.preprocessing.description import describe_steps
 from exporter.targets.expected_accuracy import describe_accuracy
 from runtimes import Artifact, codec, parity
 from runtimes.artifacts.embedded import Embedded, read_embedded
-from runtimes.artifacts.manifest import Manifest, Parity, Weights
+from runtimes.artifacts.manifest import Calibration, Manifest, Parity, Weights
+from runtimes.artifacts.rebuild_command import recipe_options
 from runtimes.errors import ArtifactError, RexportError
 from runtimes.onnx import graph as onnxfile
 
@@ -209,8 +211,11 @@ def _optional_facts(manifest: Manifest) -> dict[str, str]:
     if manifest.calibration is not None:
         record = manifest.calibration
         lines["calibration"] = f"{record.quantiser} for {record.target}, on {record.data}"
+        lines |= _describe_recipe(record)
     if manifest.gate is not None:
         lines["gate"] = f"passed on {manifest.gate.runtime}: {gate.describe_gate(manifest.gate)}"
+    for other in manifest.other_gates:
+        lines[f"gate, {other.runtime.partition(' ')[0]}"] = f"passed on {other.runtime}: {gate.describe_gate(other)}"
     if manifest.accuracy is not None:
         lines["accuracy"] = describe_accuracy(manifest.accuracy)
     if manifest.tuning is not None:
@@ -219,6 +224,17 @@ def _optional_facts(manifest: Manifest) -> dict[str, str]:
             f"{best.runtime} on {best.device}, {count(best.threads, 'thread')}: "
             f"{best.p50_s * 1e3:.3g} ms for a batch of {best.batch}, {best.images_per_s:,.0f} images/s ({best.machine})"
         )
+    return lines
+
+
+def _describe_recipe(record: Calibration) -> dict[str, str]:
+    """Return the recipe of int8, the layers that stayed in float32 and their cost, unless it is the default recipe."""
+    options = recipe_options(record)
+    lines = {"recipe": f"{record.recipe}; again with {options}"} if options else {}
+    if record.float_layers:
+        lines["float layers"] = ", ".join(record.float_layers)
+    if record.slowdown is not None:
+        lines["slowdown"] = f"{describe_slowdown(record.slowdown)}, {describe_measurement(record.slowdown)}"
     return lines
 
 

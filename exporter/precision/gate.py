@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.format import count
 from exporter.network import ExportListener, Network, reference_logits
+from exporter.precision import calibration_images
+from exporter.precision.acceptance import DropLimit, describe_resolution, images_to_resolve, resolution
 from exporter.precision.calibration_images import Examples
+from exporter.precision.spec import PrecisionSpec
 from exporter.precision.table import Bounds
 from exporter.proportions import difference_interval, wilson
 from runtimes import Runtime
@@ -47,56 +52,144 @@ class GateSamples:
     logits: Logits
 
 
-def check(
-    runtime: Runtime, network: Network, name: str, bounds: Bounds, examples: Examples, listener: ExportListener
-) -> Gate:
-    """Run the accuracy gate and return the record of the passed check. Its figures are sent to the listener.
+class AccuracyGate:
+    """The accuracy gate of an export. The images and their fp32 logits are computed once, for all its candidates.
 
     Args:
-        runtime: The opened artifact.
         network: The network in fp32.
-        name: The name of the precision.
+        precision_spec: The precision.
         bounds: The limits of the precision.
-        examples: The images.
         listener: Receives the progress and the figures.
 
-    Raises:
-        CheckFailedError: A figure exceeds its limit. The message has the figures.
+    Attributes:
+        records: The records of the last candidate, whether it passed or not. Empty if it was not measured.
     """
-    listener.step(f"comparing with fp32 on {examples.description}")
-    samples = _run_gate(runtime, network, examples)
-    description = runtime.description
-    record = summarise_gate(samples, bounds, f"{description.backend} {description.version}")
-    exceeded = failures(record, bounds, examples.real)
-    if exceeded:
-        raise CheckFailedError(
-            f"{name} failed its accuracy gate on {record.runtime}: {'; '.join(map(str, exceeded))}; "
-            f"{describe_gate(record)}",
-            code="gate-failed",
+
+    def __init__(
+        self, network: Network, precision_spec: PrecisionSpec, bounds: Bounds, listener: ExportListener
+    ) -> None:
+        self.records: tuple[Gate, ...] = ()
+        self._network = network
+        self._spec = precision_spec
+        self._bounds = bounds
+        self._listener = listener
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The images.
+
+        Raises:
+            RexportError: The images cannot be read.
+        """
+        spec = self._spec
+        calibration = spec.calibration if spec.row.calibrated else None
+        return calibration_images.for_gate(self._network, calibration, spec.calibration_count, spec.gate_images)
+
+    @cached_property
+    def _reference(self) -> Logits:
+        examples, model = self.examples, self._network.model
+        starts = range(0, len(examples), BATCH)
+        return np.concatenate(
+            [reference_logits(model, examples.floats(start, min(start + BATCH, len(examples)))) for start in starts]
         )
-    listener.notice(f"{name}: {describe_gate(record)}")
-    return record
+
+    def measure(self, runtime: Runtime) -> Gate:
+        """Return the figures of an opened artifact, whether they pass or not.
+
+        Args:
+            runtime: The artifact.
+
+        Raises:
+            RexportError: The images cannot be read.
+        """
+        description, examples = runtime.description, self.examples
+        self._listener.step(f"comparing {description.backend} with fp32 on {examples.description}")
+        batch = runtime.inputs[0].fixed_batch or BATCH
+        raw = self._network.raw
+        logits = [
+            logits_of(runtime, examples.feeds(start, min(start + BATCH, len(examples)), raw), batch)
+            for start in range(0, len(examples), BATCH)
+        ]
+        samples = GateSamples(
+            examples.description, examples.real, examples.targets, self._reference, np.concatenate(logits)
+        )
+        name = f"{description.backend} {description.version}"
+        return summarise_gate(samples, self._bounds, name, self._spec.max_drop is not None)
+
+    def failures(self, record: Gate) -> list[Reason]:
+        """Return the figures of a record that exceed their limits."""
+        return failures(record, self._bounds, self.examples.real)
+
+    def check(self, records: Sequence[Gate]) -> None:
+        """Keep the records of a candidate, and send their figures to the listener if all pass.
+
+        Args:
+            records: The figures on each backend, at least one.
+
+        Raises:
+            CheckFailedError: A figure exceeds its limit. The message has the figures.
+        """
+        self.records = tuple(records)
+        name = self._spec.precision
+        for record in records:
+            exceeded = self.failures(record)
+            if exceeded:
+                raise CheckFailedError(
+                    f"{name} failed its accuracy gate on {record.runtime}: {'; '.join(map(str, exceeded))}; "
+                    f"{describe_gate(record)}",
+                    code="gate-failed",
+                )
+        first, *others = records
+        self._listener.notice(f"{name}: {describe_gate(first)}")
+        for record in others:
+            self._listener.notice(f"{name} on {record.runtime}: {describe_gate(record)}")
+        unresolved = announce_resolution(records)
+        if unresolved is not None:
+            self._listener.notice(unresolved)
 
 
-def _run_gate(runtime: Runtime, network: Network, examples: Examples) -> GateSamples:
-    batch = runtime.inputs[0].fixed_batch or BATCH
-    reference, logits = [], []
-    for start in range(0, len(examples), BATCH):
-        stop = min(start + BATCH, len(examples))
-        reference.append(reference_logits(network.model, examples.floats(start, stop)))
-        logits.append(logits_of(runtime, examples.feeds(start, stop, network.raw), batch))
-    return GateSamples(
-        examples.description, examples.real, examples.targets, np.concatenate(reference), np.concatenate(logits)
+def gate_of(network: Network, precision_spec: PrecisionSpec, listener: ExportListener) -> AccuracyGate | None:
+    """Return the accuracy gate of an export, or ``None`` if the precision has none.
+
+    Args:
+        network: The network in fp32.
+        precision_spec: The precision.
+        listener: Receives the progress and the figures.
+    """
+    bounds = precision_spec.bounds
+    return None if bounds is None else AccuracyGate(network, precision_spec, bounds, listener)
+
+
+def announce_resolution(records: Sequence[Gate]) -> Reason | None:
+    """Return the warning that the images are too few for the limit that was asked for, or ``None`` if they are not.
+
+    Args:
+        records: The figures on each backend.
+    """
+    asked = [record for record in records if record.asked and record.drop_interval is not None]
+    if not asked:
+        return None
+    widest = max(asked, key=lambda record: resolution(record.drop_interval or (0.0, 0.0)))
+    interval, limit = widest.drop_interval or (0.0, 0.0), widest.bounds["drop"]
+    if resolution(interval) <= limit:
+        return None
+    needed = images_to_resolve(limit, interval, widest.images)
+    more = "no number of images resolves it" if needed is None else f"about {needed:,} images (--gate-images) would"
+    return Reason(
+        "limit-not-resolved",
+        f"{describe_resolution(widest.images, interval)}, which does not prove a loss of at most {100 * limit:g} pp: "
+        f"only the measured loss is within the limit; {more}",
     )
 
 
-def summarise_gate(judged: GateSamples, bounds: Bounds, runtime: str) -> Gate:
+def summarise_gate(judged: GateSamples, bounds: Bounds, runtime: str, asked: bool = False) -> Gate:
     """Return the figures of the check, whether they pass or not.
 
     Args:
         judged: The logits of both networks.
         bounds: The limits, for the record.
         runtime: The backend of the artifact with its version.
+        asked: Whether the user asked for the limit of the drop.
     """
     reference, logits = judged.reference.astype(np.float64), judged.logits.astype(np.float64)
     expected, given = reference.argmax(1), logits.argmax(1)
@@ -124,14 +217,16 @@ def summarise_gate(judged: GateSamples, bounds: Bounds, runtime: str) -> Gate:
         drop=drop,
         drop_interval=interval,
         bounds=asdict(bounds),
+        asked=asked,
     )
 
 
 def failures(record: Gate, bounds: Bounds, real: bool) -> list[Reason]:
     """Return the figures that exceed their limits.
 
-    Agreement and accuracy fail only if their entire 95 % interval exceeds the limit. Predictions for noise have no
-    meaning, so for noise only the error of the logits counts.
+    Agreement fails only if its entire 95 % interval exceeds the limit, and accuracy by the rule of
+    ``exporter.precision.acceptance``. Predictions for noise have no meaning, so for noise only the error of the logits
+    counts.
 
     Args:
         record: The figures.
@@ -153,7 +248,8 @@ def failures(record: Gate, bounds: Bounds, real: bool) -> list[Reason]:
                 f"(limit {_percent(1 - bounds.agreement)})",
             )
         )
-    if record.drop is not None and record.drop_interval is not None and record.drop_interval[0] > bounds.drop:
+    limit = DropLimit(bounds.drop, record.asked)
+    if record.drop is not None and not limit.accepts(record.drop, record.drop_interval):
         reasons.append(
             Reason(
                 "top1-dropped", f"top-1 accuracy changed by {_change(record.drop)} pp (limit {_change(bounds.drop)} pp)"
@@ -173,7 +269,7 @@ def describe_gate(record: Gate) -> str:
         high, low = map(_change, record.drop_interval)
         parts.append(
             f"top-1 accuracy {_percent(record.top1)} (change {_change(record.drop)} pp from fp32, "
-            f"95 % interval {low} to {high})"
+            f"95 % interval {low} to {high}; {describe_resolution(record.images, record.drop_interval)})"
         )
     return ", ".join(parts)
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.network import INPUT
+from exporter.precision.recipes import RECIPES, Recipe
+from runtimes.artifacts.manifest import DEFAULT_RECIPE
 from runtimes.errors import BackendUnavailableError, CompatibilityError, quote
 
 if TYPE_CHECKING:
@@ -38,7 +40,13 @@ def quantiser() -> str:
     return f"nncf {_import_nncf().__version__}"
 
 
-def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: bool) -> onnx.ModelProto:
+def quantise_graph(
+    graph: onnx.ModelProto,
+    images: NDArray[np.float32],
+    signed: bool,
+    recipe: Recipe = RECIPES[DEFAULT_RECIPE],
+    float_layers: Sequence[str] = (),
+) -> onnx.ModelProto:
     """Return a quantised copy of a graph.
 
     The call blocks for n runs of the network and some seconds more.
@@ -47,6 +55,8 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: 
         graph: The float32 graph with folded batch norms.
         images: The calibration images as the graph takes them, float32 (n, c, h, w), n at least 1.
         signed: Whether all integers are signed, as TensorRT requires.
+        recipe: How ranges are estimated and biases are corrected.
+        float_layers: The names of the nodes that stay in float32.
 
     Raises:
         BackendUnavailableError: NNCF is not installed.
@@ -61,12 +71,9 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: 
                 nncf.Dataset(batches, lambda batch: {INPUT: batch}),
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 subset_size=len(batches),
-                # The filter of a blur is a depthwise convolution, whose input would get a scale for each channel.
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
-                        per_channel=False
-                    )
-                ),
+                fast_bias_correction=recipe.bias_correction != "full",
+                ignored_scope=nncf.IgnoredScope(names=list(float_layers)),
+                advanced_parameters=_advanced_parameters(nncf, recipe),
             )
         except Exception as error:  # NNCF raises errors of its own, of ONNX Runtime and of Python
             raise CompatibilityError(
@@ -79,6 +86,18 @@ def quantise_graph(graph: onnx.ModelProto, images: NDArray[np.float32], signed: 
     else:
         _quantise_bias(result)
     return result
+
+
+def _advanced_parameters(nncf: ModuleType, recipe: Recipe) -> object:
+    ranges = nncf.quantization.range_estimator
+    return nncf.AdvancedQuantizationParameters(
+        # The filter of a blur is a depthwise convolution, whose input would get a scale for each channel.
+        activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(per_channel=False),
+        activations_range_estimator_params=ranges.RangeEstimatorParameters()
+        if recipe.ranges is None
+        else getattr(ranges.RangeEstimatorParametersSet, recipe.ranges),
+        disable_bias_correction=recipe.bias_correction == "none",
+    )
 
 
 def _batches(graph: onnx.ModelProto, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:

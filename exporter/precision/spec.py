@@ -1,18 +1,14 @@
-"""The requested precision, and the conversion of a float32 graph to it."""
+"""The requested precision, with its limits and, for int8, its recipe."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from exporter.network import ExportListener, Network
-from exporter.precision import calibration_images
-from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Material, Precision, Target, precision
-from runtimes.artifacts.manifest import Calibration
+from exporter.precision.recipes import RECIPES, recipe
+from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, Bounds, Precision, Target, precision
+from runtimes.artifacts.manifest import DEFAULT_RECIPE
 from runtimes.errors import Reason, UsageError
-
-if TYPE_CHECKING:
-    import onnx
 
 
 @dataclass(frozen=True)
@@ -25,12 +21,15 @@ class PrecisionSpec:
         precision: A name in ``PRECISIONS``.
         calibration: The training images for int8, as for ``exporter.data.dataset.open_dataset``. ``None`` means the
             bundled dataset for weights trained on it, and noise for untrained weights.
-        calibration_images: The largest number of images for calibration.
+        calibration_images: The largest number of images for calibration. Some recipes take a multiple of it.
         target: The deployment target of int8.
         gate_images: The largest number of images for the accuracy gate.
+        max_drop: The largest loss of top-1 accuracy in percentage points, or ``None`` for the default of the precision.
+        recipe: The only recipe of int8 to try, a key of ``RECIPES``. ``None`` means a search if the default fails.
+        float_layers: The nodes of the graph that int8 leaves in float32. There is no search if any are named.
 
     Raises:
-        UsageError: The precision is unknown, or a number is below 1.
+        UsageError: The precision or the recipe is unknown, or a number is out of range.
     """
 
     precision: str = "fp32"
@@ -38,24 +37,65 @@ class PrecisionSpec:
     calibration_images: int = CALIBRATION_IMAGES
     target: Target = "cpu"
     gate_images: int = GATE_IMAGES
+    max_drop: float | None = None
+    recipe: str | None = None
+    float_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         precision(self.precision)
+        if self.recipe is not None:
+            recipe(self.recipe)
         if min(self.calibration_images, self.gate_images) < 1:
             raise UsageError(
                 f"calibration and accuracy gate need at least 1 image, not {self.calibration_images} and "
                 f"{self.gate_images}",
                 code="image-count-below-one",
             )
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise UsageError(f"the accuracy limit is {self.max_drop:g} pp, expected 0 to 100", code="drop-out-of-range")
 
     @property
     def row(self) -> Precision:
         """The row of ``PRECISIONS``."""
         return precision(self.precision)
 
+    @property
+    def bounds(self) -> Bounds | None:
+        """The limits of the accuracy gate, with the one that the user asked for, or ``None`` without a gate."""
+        bounds = self.row.bounds
+        return bounds if bounds is None or self.max_drop is None else replace(bounds, drop=self.max_drop / 100)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether int8 is made in one way only, without a search."""
+        return self.recipe is not None or bool(self.float_layers)
+
+    @property
+    def calibration_count(self) -> int:
+        """The largest number of images that the requested recipe is calibrated on; for a search, its first recipe."""
+        return self.calibration_images * RECIPES[self.recipe or DEFAULT_RECIPE].times
+
 
 FP32 = PrecisionSpec()
 """The default precision."""
+
+
+def check_limit(precision_spec: PrecisionSpec, network: Network) -> None:
+    """Check that the loss of accuracy can be measured if the user asked for a limit.
+
+    Args:
+        precision_spec: The requested precision.
+        network: The network.
+
+    Raises:
+        UsageError: A limit is asked for, and there are no labelled images.
+    """
+    if precision_spec.max_drop is not None and precision_spec.row.bounds is not None and network.data is None:
+        raise UsageError(
+            f"--max-drop {precision_spec.max_drop:g} needs labelled images, on which the loss of accuracy is measured",
+            code="max-drop-needs-data",
+            hint="--data DIR names them",
+        )
 
 
 def announce(precision_spec: PrecisionSpec, listener: ExportListener) -> None:
@@ -73,34 +113,3 @@ def announce(precision_spec: PrecisionSpec, listener: ExportListener) -> None:
                 f"{row.name} takes effect only on {' and '.join(row.devices)}; a CPU computes this file in float32",
             )
         )
-
-
-def convert_precision(
-    graph: onnx.ModelProto, network: Network, precision_spec: PrecisionSpec, listener: ExportListener
-) -> tuple[onnx.ModelProto, Calibration | None]:
-    """Convert a float32 graph to the requested precision.
-
-    Args:
-        graph: The float32 graph with folded batch norms.
-        network: The network of the graph.
-        precision_spec: The requested precision.
-        listener: Receives the progress and notices.
-
-    Returns:
-        The converted graph, which is ``graph`` itself for fp32 and tf32, and the record of the calibration or ``None``.
-
-    Raises:
-        UsageError: int8 needs calibration images, and there are none.
-        RexportError: The images cannot be read, or the graph cannot be converted.
-    """
-    row = precision_spec.row
-    announce(precision_spec, listener)
-    if not row.calibrated:
-        return row.apply(graph, Material(None, precision_spec.target)), None
-    listener.step("reading the calibration images")
-    images = calibration_images.for_calibration(network, precision_spec.calibration, precision_spec.calibration_images)
-    listener.step(f"calibrating on {images.description}")
-    from exporter.precision.quantise import quantiser
-
-    result = row.apply(graph, Material(images.floats(0, len(images)), precision_spec.target))
-    return result, Calibration(quantiser(), precision_spec.target, images.description, len(images))

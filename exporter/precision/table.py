@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from runtimes.artifacts.manifest import TF32
+from exporter.precision.recipes import RECIPES, Recipe
+from runtimes.artifacts.manifest import DEFAULT_RECIPE, TF32
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,10 +43,14 @@ class Material:
         images: The calibration images as the network takes them, float32 (n, c, h, w), or ``None`` for a precision that
             is not calibrated.
         target: The deployment target.
+        recipe: The recipe of int8.
+        float_layers: The names of nodes that int8 leaves in float32.
     """
 
     images: NDArray[np.float32] | None
     target: Target
+    recipe: Recipe = RECIPES[DEFAULT_RECIPE]
+    float_layers: tuple[str, ...] = ()
 
 
 Apply: TypeAlias = "Callable[[onnx.ModelProto, Material], onnx.ModelProto]"
@@ -60,7 +65,7 @@ class Bounds:
         error: The largest root mean square of the differences of the logits, divided by that of the fp32 logits.
         agreement: The smallest share of images without a confident change. The check fails if the entire interval is
             below.
-        drop: The largest drop of top-1 accuracy, 0 to 1. The check fails if the entire interval is above.
+        drop: The largest drop of top-1 accuracy, 0 to 1, by the rule of ``exporter.precision.acceptance``.
     """
 
     error: float
@@ -116,11 +121,14 @@ def _quantise(graph: onnx.ModelProto, material: Material) -> onnx.ModelProto:
             code="int8-needs-images",
             hint="--calibration DIR names a folder of training images",
         )
-    return quantise_graph(graph, material.images, signed=material.target == "tensorrt")
+    return quantise_graph(graph, material.images, material.target == "tensorrt", material.recipe, material.float_layers)
 
 
 HALF = Bounds(error=5e-3, agreement=0.995, drop=0.001)
 """The limits of precisions with 10 mantissa bits."""
+
+INT8_BOUNDS = Bounds(error=2e-1, agreement=0.95, drop=0.005)
+"""The limits of int8."""
 
 PRECISIONS: dict[str, Precision] = {
     row.name: row
@@ -136,7 +144,7 @@ PRECISIONS: dict[str, Precision] = {
         # is 0.11 and the change in top-1 accuracy at most 0.1 pp.
         Precision("fp16", 1e-2, 18, _cast_to("float16"), HALF, element="float16"),
         Precision("bf16", 8e-2, 22, _cast_to("bfloat16"), Bounds(5e-2, agreement=0.98, drop=0.003), element="bfloat16"),
-        Precision("int8", 5e-1, 18, _quantise, Bounds(error=2e-1, agreement=0.95, drop=0.005), calibrated=True),
+        Precision("int8", 5e-1, 18, _quantise, INT8_BOUNDS, calibrated=True),
     )
 }
 """All precisions by name."""

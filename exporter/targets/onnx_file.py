@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 from exporter.models.layers import foldable_norms, layers
 from exporter.models.tracing import EXAMPLE_BATCH, trace
 from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
-from exporter.precision.spec import FP32, PrecisionSpec, convert_precision
+from exporter.precision.gate import gate_of
+from exporter.precision.recipe_search import Quantisation, export_calibrated
+from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
+from exporter.precision.table import Material
 from exporter.targets.publish import Draft, finish, manifest_of
 from exporter.targets.raw_input import with_raw_input
 from runtimes import Artifact, files
@@ -103,36 +106,46 @@ def export_network(
     Raises:
         RexportError: As for ``export``.
     """
-    opset, target = _resolve_opset(place, precision_spec), place.target
+    opset = _resolve_opset(place, precision_spec)
+    check_limit(precision_spec, network)
     listener.step("exporting to ONNX")
     graph = tidy(_trace(network, place.batch, opset))
     _check_opset(graph, opset)
-    graph, calibration = convert_precision(graph, network, precision_spec, listener)
-    if network.raw and network.preprocessing is not None:
-        graph = with_raw_input(graph, network.preprocessing)
-    listener.step("checking the graph")
-    with files.temporary_file(target) as file:
-        draft = Draft(
-            file=file,
-            target=target,
-            format="onnx",
-            batch=place.batch,
-            producers=_producers(calibration),
-            precision_spec=precision_spec,
-            calibration=calibration,
-            opset=opset,
-        )
-        graph.metadata_props.add(key=KEY, value=Embedded.of(manifest_of(draft, network)).as_json())
-        external = _write(graph, file, target)
-        try:
-            _check(file, network)
-            artifact = finish(replace(draft, external=external), network, listener)
-        except BaseException:
-            for record in external:
-                target.with_name(record.name).unlink(missing_ok=True)
-            raise
-    _remove_old_weights(artifact)
-    return artifact
+    announce(precision_spec, listener)
+    accuracy_gate = gate_of(network, precision_spec, listener)
+
+    def write(typed: onnx.ModelProto, calibration: Calibration | None) -> Artifact:
+        """Write, check and publish a graph, which is changed."""
+        if network.raw and network.preprocessing is not None:
+            typed = with_raw_input(typed, network.preprocessing)
+        listener.step("checking the graph")
+        with files.temporary_file(place.target) as file:
+            draft = Draft(
+                file=file,
+                target=place.target,
+                format="onnx",
+                batch=place.batch,
+                producers=_producers(calibration),
+                precision_spec=precision_spec,
+                calibration=calibration,
+                opset=opset,
+            )
+            typed.metadata_props.add(key=KEY, value=Embedded.of(manifest_of(draft, network)).as_json())
+            external = _write(typed, file, place.target)
+            try:
+                _check(file, network)
+                artifact = finish(replace(draft, external=external), network, listener, accuracy_gate)
+            except BaseException:
+                for record in external:
+                    place.target.with_name(record.name).unlink(missing_ok=True)
+                raise
+        _remove_old_weights(artifact)
+        return artifact
+
+    if precision_spec.row.calibrated and accuracy_gate is not None:
+        quantisation = Quantisation(graph, network, precision_spec, listener)
+        return export_calibrated(quantisation, precision_spec, accuracy_gate, listener, write)
+    return write(precision_spec.row.apply(graph, Material(None, precision_spec.target)), None)
 
 
 def _resolve_opset(place: ExportTarget, precision_spec: PrecisionSpec) -> int:

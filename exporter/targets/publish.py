@@ -12,14 +12,15 @@ import numpy as np
 
 import runtimes
 from exporter.network import INPUT, OUTPUT, ExportListener, Network
-from exporter.precision import calibration_images, gate
+from exporter.precision.gate import AccuracyGate, gate_of
 from exporter.precision.spec import FP32, PrecisionSpec
-from exporter.precision.table import Bounds
 from exporter.targets import expected_accuracy
-from runtimes import Artifact, Manifest, Runtime, TensorSpec, codec, files, parity
+from runtimes import Artifact, Manifest, Runtime, TensorSpec, available_backends, codec, files, parity
 from runtimes.artifacts.artifact import publish, vectors_name
 from runtimes.artifacts.formats import FORMATS
 from runtimes.artifacts.manifest import Calibration, FileRecord, Gate
+from runtimes.errors import CompatibilityError, Reason
+from runtimes.selection import PROCESSOR
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,19 @@ class Draft:
     external: tuple[FileRecord, ...] = ()
 
 
-def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact:
+def finish(
+    draft: Draft, network: Network, listener: ExportListener, accuracy_gate: AccuracyGate | None = None
+) -> Artifact:
     """Check a draft with the default backend and publish it.
+
+    An int8 file for CPUs has to pass its accuracy gate on each installed backend that opens it on a CPU, because each
+    has integer arithmetic of its own.
 
     Args:
         draft: The model file.
         network: The network that the file was made from.
         listener: Receives the progress and the figures of the accuracy gate.
+        accuracy_gate: The gate of an export with several candidates. ``None`` means the gate of the draft's precision.
 
     Returns:
         The published artifact.
@@ -74,44 +81,47 @@ def finish(draft: Draft, network: Network, listener: ExportListener) -> Artifact
     )
     listener.step("checking parity")
     row = draft.precision_spec.row
-    with runtimes.open_artifact(Artifact(draft.file, FORMATS[draft.format], manifest)) as runtime:
+    accuracy_gate = accuracy_gate or gate_of(network, draft.precision_spec, listener)
+    artifact = Artifact(draft.file, FORMATS[draft.format], manifest)
+    with runtimes.open_artifact(artifact) as runtime:
         reference = f"PyTorch {draft.producers['torch']} fp32"
         record = parity.check(runtime, network.vectors, row.tolerance, reference, network.images)
-        gate_record = (
-            None if row.bounds is None else check_gate(runtime, draft.precision_spec, row.bounds, network, listener)
-        )
+        gates = () if accuracy_gate is None else _run_gate(artifact, runtime, accuracy_gate, draft, listener)
         expected = network.expected
         accuracy = None if expected is None else expected_accuracy.check(runtime, network, expected, listener)
     listener.step("writing the artifact")
     content = _pack_vectors(network)
     vectors = FileRecord(vectors_name(draft.target, sha256(content).hexdigest()), sha256(content).hexdigest())
-    manifest = replace(manifest, parity=record, gate=gate_record, accuracy=accuracy, vectors=vectors)
+    manifest = replace(
+        manifest,
+        parity=record,
+        gate=gates[0] if gates else None,
+        other_gates=gates[1:],
+        accuracy=accuracy,
+        vectors=vectors,
+    )
     with files.temporary_file(draft.target) as vectors_file:
         vectors_file.write_bytes(content)
         return publish(draft.file, draft.target, manifest, vectors_file)
 
 
-def check_gate(
-    runtime: Runtime, precision_spec: PrecisionSpec, bounds: Bounds, network: Network, listener: ExportListener
-) -> Gate:
-    """Run the accuracy gate of a precision on the images of the network, and return its record.
-
-    Args:
-        runtime: The opened artifact.
-        precision_spec: The precision.
-        bounds: The limits of the precision.
-        network: The network in fp32.
-        listener: Receives the progress and the figures.
-
-    Raises:
-        CheckFailedError: A figure exceeds its limit.
-        RexportError: The images cannot be read.
-    """
-    calibration = precision_spec.calibration if precision_spec.row.calibrated else None
-    images = calibration_images.for_gate(
-        network, calibration, precision_spec.calibration_images, precision_spec.gate_images
-    )
-    return gate.check(runtime, network, precision_spec.precision, bounds, images, listener)
+def _run_gate(
+    artifact: Artifact, runtime: Runtime, accuracy_gate: AccuracyGate, draft: Draft, listener: ExportListener
+) -> tuple[Gate, ...]:
+    """Return the records of the gate: of the opened runtime, and for int8 of the other backends on the CPU."""
+    spec, records = draft.precision_spec, [accuracy_gate.measure(runtime)]
+    if spec.row.calibrated and spec.target == PROCESSOR and accuracy_gate.examples.real:
+        for backend in available_backends():
+            opens = draft.format in backend.formats and PROCESSOR in backend.devices
+            if not opens or backend.name == runtime.description.backend or backend.missing() is not None:
+                continue
+            try:
+                with runtimes.open_artifact(artifact, backend.name, PROCESSOR) as other:
+                    records.append(accuracy_gate.measure(other))
+            except CompatibilityError as error:
+                listener.notice(Reason("gate-backend-skipped", f"{backend.name} does not run this file: {error.what}"))
+    accuracy_gate.check(records)
+    return tuple(records)
 
 
 def _pack_vectors(network: Network) -> bytes:

@@ -13,11 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from exporter.network import ExportListener, ExportRequest, Network, prepare, target_file
+from exporter.precision.gate import AccuracyGate
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import PRECISIONS
 from exporter.targets import expected_accuracy
 from exporter.targets.onnx_file import ExportTarget, export_network
-from exporter.targets.publish import check_gate
 from exporter.targets.rebuild import network_of
 from runtimes import Artifact, Manifest, Runtime, files, open_artifact, parity
 from runtimes.artifacts.artifact import VECTORS_LIMIT_BYTES, publish, vectors_name
@@ -296,7 +296,7 @@ class _Building:
         return expected_accuracy.check(runtime, network, network.expected, self.listener)
 
     def _gate(self, runtime: Runtime, network: Callable[[], Network], precision_spec: PrecisionSpec) -> Gate | None:
-        bounds = precision_spec.row.bounds
+        bounds = precision_spec.bounds
         if bounds is None:
             return None
         try:
@@ -309,7 +309,10 @@ class _Building:
                 )
             )
             return None
-        return check_gate(runtime, precision_spec, bounds, reference, self.listener)
+        accuracy_gate = AccuracyGate(reference, precision_spec, bounds, self.listener)
+        record = accuracy_gate.measure(runtime)
+        accuracy_gate.check([record])
+        return record
 
 
 class BuildProgress:

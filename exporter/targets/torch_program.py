@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from exporter.models.layers import foldable_norms
 from exporter.models.tracing import EXAMPLE_BATCH, trace
 from exporter.network import ExportListener, ExportRequest, Network, prepare
-from exporter.precision.spec import FP32, PrecisionSpec, announce
+from exporter.precision.spec import FP32, PrecisionSpec, announce, check_limit
 from exporter.targets.publish import Draft, finish
 from runtimes import Artifact, files
 from runtimes.errors import UsageError
@@ -76,6 +76,7 @@ def write_program(
 
     from exporter import version
 
+    check_limit(precision_spec, network)
     announce(precision_spec, listener)
     listener.step("exporting to a PyTorch program")
     content = _program(network, batch, _element(precision_spec))

@@ -106,6 +106,7 @@ class Gate:
         drop: ``reference_top1 - top1``. A negative number means that the artifact is more accurate.
         drop_interval: The (low, high) of the 95 % interval of ``drop``, from pairs of predictions for the same image.
         bounds: The limits, by the names of these fields.
+        asked: Whether the user asked for the limit of ``drop``. The measured drop is then at most this limit.
     """
 
     runtime: str
@@ -120,6 +121,34 @@ class Gate:
     drop: float | None
     drop_interval: tuple[float, float] | None
     bounds: Mapping[str, float]
+    asked: bool = field(default=False, metadata=OMIT_DEFAULT)
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """The time of an int8 graph with float layers against the same graph without them.
+
+    Both graphs took turns on the exporting machine, in rounds. A round gives the ratio of two medians.
+
+    Attributes:
+        ratio: The median of the ratios. 1.2 means that a call takes 1.2 times as long.
+        interval: The (low, high) of the 95 % interval of ``ratio``, from the order of the rounds.
+        runtime: The backend that ran both graphs, with its version.
+        threads: The number of processors of a call.
+        batch: The number of images of a call.
+        rounds: The number of rounds.
+    """
+
+    ratio: float
+    interval: tuple[float, float]
+    runtime: str
+    threads: int
+    batch: int
+    rounds: int
+
+
+DEFAULT_RECIPE = "default"
+"""The recipe of int8 that is tried first."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +161,18 @@ class Calibration:
             ``tensorrt``.
         data: A description of the images.
         images: The number of images.
+        recipe: The name of the recipe, a key of ``exporter.precision.recipes.RECIPES``.
+        float_layers: The nodes of the graph that stayed in float32, those with the largest own error first.
+        slowdown: The time that the float layers cost, or ``None`` without float layers.
     """
 
     quantiser: str
     target: Literal["cpu", "tensorrt"]
     data: str
     images: int
+    recipe: str = field(default=DEFAULT_RECIPE, metadata=OMIT_DEFAULT)
+    float_layers: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    slowdown: Slowdown | None = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -295,6 +330,7 @@ class Manifest:
         tuning: The best options found by ``rbench tune``.
         engine: The build of a TensorRT engine.
         accuracy: The passed check of the expected top-1 accuracy, left out of the file if ``None``.
+        other_gates: The accuracy checks of an int8 graph on the other backends that were installed.
         format_version: The version of the manifest format.
     """
 
@@ -321,6 +357,7 @@ class Manifest:
     tuning: Tuning | None = None
     engine: Engine | None = None
     accuracy: Accuracy | None = field(default=None, metadata=OMIT_DEFAULT)
+    other_gates: tuple[Gate, ...] = field(default=(), metadata=OMIT_DEFAULT)
     format_version: int = FORMAT_VERSION
 
     @property

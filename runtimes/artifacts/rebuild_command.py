@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, Engine, Manifest
+from runtimes.artifacts.manifest import DEFAULT_OPT_LEVEL, DEFAULT_RECIPE, Calibration, Engine, Manifest
 from runtimes.errors import quote
 
 EXPORT_AGAIN = "export the model again with rexport; pip install 'rexport[export]' installs the exporter"
@@ -15,7 +15,8 @@ EXPORT_AGAIN = "export the model again with rexport; pip install 'rexport[export
 def rebuild_hint(path: Path, manifest: Manifest | None) -> str:
     """Return the hint for a damaged file at ``path``: for an engine, the whole command from its ``manifest``."""
     if manifest is None or manifest.engine is None:
-        return EXPORT_AGAIN
+        options = "" if manifest is None or manifest.calibration is None else recipe_options(manifest.calibration)
+        return f"{EXPORT_AGAIN}; {options} chooses its int8 recipe" if options else EXPORT_AGAIN
     return f"build the engine again: {rebuild_command(path, manifest, manifest.engine)}"
 
 
@@ -40,6 +41,18 @@ def rebuild_command(path: Path, manifest: Manifest, engine: Engine) -> str:
     words += ["--strip-weights"] if engine.stripped else []
     words += [word for target in engine.targets for word in ("--compute-capability", target)]
     return shlex.join([*words, "-o", str(path), "--force"])
+
+
+def recipe_options(calibration: Calibration) -> str:
+    """Return the options of ``rexport onnx`` that make an int8 graph by the same recipe, empty for the default recipe.
+
+    Args:
+        calibration: The calibration of the graph.
+    """
+    if calibration.recipe == DEFAULT_RECIPE and not calibration.float_layers:
+        return ""
+    layers = [word for name in calibration.float_layers for word in ("--float-layer", quote(name))]
+    return shlex.join(["--recipe", quote(calibration.recipe), *layers])
 
 
 def _plain(name: str) -> str:

@@ -1,8 +1,8 @@
 """What rexport promises of its own cost and exactness, measured: ``python -m scripts.figures [NAME ...]``.
 
-Ratios only: both sides in one run, interleaved A B A B, medians, with a 95 % interval. ``cifar``, ``drops`` and
-``preprocessing`` need the published CIFAR-10 weights and images, which do not come with rexport: name their folder with
-``--shared``.
+Ratios only: both sides in one run, interleaved A B A B, medians, with a 95 % interval. ``cifar``, ``drops``, ``int8``
+and ``preprocessing`` need the published CIFAR-10 weights and images, which do not come with rexport: name their folder
+with ``--shared``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from pathlib import Path
 import click
 
 from exporter.commands import terminal
-from scripts.figures import disturbances, engines, evaluation, instrument, overhead, precision, preprocessing, training
+from scripts.figures import (
+    disturbances,
+    engines,
+    evaluation,
+    instrument,
+    int8_accuracy,
+    overhead,
+    precision,
+    preprocessing,
+    training,
+)
 from scripts.figures.setting import Figure, FigureSettings
 
 FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
@@ -26,7 +36,8 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "cifar": overhead.cifar,
     "preprocessing": preprocessing.measure_preprocessing,
     "native": precision.native,
-    "int8": precision.int8,
+    "int8-speed": precision.int8,
+    "int8": int8_accuracy.measure_int8,
     "request": precision.request,
     "drops": precision.drops,
     "tune": precision.tune,
@@ -39,7 +50,7 @@ FIGURES: dict[str, Callable[[FigureSettings], Iterator[Figure]]] = {
     "alone": instrument.alone,
     "training": training.training,
 }
-NEED_SHARED = ("cifar", "preprocessing")
+NEED_SHARED = ("cifar", "int8", "preprocessing")
 
 
 @click.command()

@@ -15,9 +15,9 @@ import pytest
 
 from exporter.explain import explanation
 from exporter.explain.explanation import Explanation, ExplanationRequest, as_json, explain
-from exporter.explain.layer_errors import size_of
 from exporter.models.variants import Variant
 from exporter.network import ExportRequest
+from exporter.precision.layer_errors import size_of
 from exporter.precision.spec import PrecisionSpec
 from exporter.targets import onnx_file, torch_program
 from runtimes import Artifact, available_backends, codec

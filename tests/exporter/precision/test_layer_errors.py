@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.explain.layer_errors import (
+from exporter.precision.cast import cast
+from exporter.precision.layer_errors import (
     BlockError,
     GraphComparison,
     GraphInputs,
@@ -19,7 +20,6 @@ from exporter.explain.layer_errors import (
     relative,
     size_of,
 )
-from exporter.precision.cast import cast
 from runtimes import Artifact
 from runtimes.errors import ModelMismatchError
 from tests.exporter import small, spoilt

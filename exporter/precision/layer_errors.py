@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import runtimes
-from exporter.explain.graph_probes import (
+from exporter.models.positions import NetworkPosition, places
+from exporter.precision.graph_probes import (
     add_inputs,
     emulate_in_float32,
     expose_values,
@@ -28,7 +29,6 @@ from exporter.explain.graph_probes import (
     name_of,
     value_types,
 )
-from exporter.models.positions import NetworkPosition, places
 from runtimes import Runtime
 from runtimes.errors import ModelMismatchError, quote
 from runtimes.protocol import Array, Arrays

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import runtimes
-from exporter.explain import graph_probes
+from exporter.precision import graph_probes
 from exporter.precision.cast import cast
 from runtimes.protocol import Array, Arrays
 from tests.exporter import spoilt
