@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,10 +28,12 @@ from exporter.commands.values import (
     VARIANT_OR_FILE,
     WEIGHTS,
     BatchSize,
+    Names,
     Numbers,
     Resize,
     Size,
 )
+from exporter.models.outputs import DEFAULT_OUTPUTS, OUTPUTS, needs_classifier
 from exporter.precision.table import CALIBRATION_IMAGES, GATE_IMAGES, PRECISIONS, TARGETS, TOLERANCE_PP
 from runtimes.errors import BackendUnavailableError, Reason, UsageError, quote
 from runtimes.images.spec import CHANNEL_ORDERS, CROP_OFFSETS, INTERPOLATIONS, SCALES
@@ -133,6 +136,16 @@ def network_options(command: Command) -> Command:
             type=NameChoice(("float", "raw")),
             default="float",
             help="Input: normalised float32, or raw uint8 pixels (n, h, w, channels) that the graph normalises.",
+        ),
+        MODEL.option(
+            "--output",
+            "outputs",
+            type=Names(OUTPUTS),
+            multiple=True,
+            metavar="NAME,...",
+            show_default="logits",
+            help="Outputs of the graph: logits; features, the pooled input of the classifier; stages, the map after "
+            "each stage; cam, a heat map for each class. The option can be repeated.",
         ),
         DATA.option(
             "--data",
@@ -368,7 +381,9 @@ def request_of(network: str, options: dict[str, Any], listener: ExportListener) 
     same = ("out", "seed", "batch", "labels", "data", "force")
     given = {name: options[name] for name in same} | {"raw": options["input"] == "raw", "preprocessing": preprocessing}
     given["expected"] = ExpectedAccuracy.from_percent(options["expect_top1"], options["tolerance"])
-    fields, selection = VariantOptions(**_variant_fields(options)), selection_of(options)
+    given["outputs"] = outputs = tuple(name for names in options["outputs"] for name in names) or DEFAULT_OUTPUTS
+    fields = VariantOptions(**_variant_fields(options))
+    selection = replace(selection_of(options), headless=not needs_classifier(outputs))
     if is_path(network):
         if given_options(click.get_current_context(), ("weights",)):
             raise UsageError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.models.layers import foldable_norms, layers
 from exporter.models.variants import Variant
-from exporter.network import INPUT, OUTPUT, ExportListener, ExportRequest, Network, prepare
+from exporter.network import INPUT, ExportListener, ExportRequest, Network, prepare
 from exporter.precision.spec import FP32, PrecisionSpec, convert_precision
 from exporter.targets.publish import Draft, finish, manifest_of
 from exporter.targets.raw_input import with_raw_input
@@ -60,7 +60,7 @@ def export(
     """Export ``request.variant`` to ONNX, check the file and publish it.
 
     The graph takes ``input``, float32 (batch, channels, height, width), or uint8 (batch, height, width, channels) for a
-    request with raw input. It returns ``logits``, float32 (batch, classes). Batch norms are folded into the
+    request with raw input. It returns the outputs of the request in float32, by default ``logits`` (batch, classes). Batch norms are folded into the
     convolutions in float32 before the precision is converted. The call blocks for some seconds, for int8 up to minutes.
 
     Args:
@@ -169,17 +169,19 @@ def _quiet() -> Iterator[None]:
 def _trace(network: Network, batch: int | None, opset: int) -> onnx.ModelProto:
     import torch
 
+    from exporter.models.several_outputs import with_outputs
+
     # The example has two images, because some versions of torch treat a batch of one as a constant.
     example = torch.zeros(batch or 2, network.variant.in_channels, *network.variant.size)
     with _quiet():
         try:
             program = torch.onnx.export(
-                network.model,
+                with_outputs(network.model, network.outputs),
                 (example,),
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(network.outputs),
                 dynamic_shapes=None if batch else {"x": {0: torch.export.Dim("batch")}},
                 verbose=False,
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import runtimes
-from exporter.network import INPUT, OUTPUT, ExportListener, Network
+from exporter.network import INPUT, ExportListener, Network
 from exporter.precision import calibration_images, gate
 from exporter.precision.spec import FP32, PrecisionSpec
 from exporter.precision.table import Bounds
@@ -116,7 +116,7 @@ def check_gate(
 
 def _pack_vectors(network: Network) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, inputs=network.vectors.inputs, logits=network.vectors.logits)
+    np.savez_compressed(buffer, inputs=network.vectors.inputs, **network.vectors.outputs)
     return buffer.getvalue()
 
 
@@ -137,7 +137,10 @@ def manifest_of(draft: Draft, network: Network) -> Manifest:
         weights=network.weights,
         precision=draft.precision_spec.precision,
         inputs=(_input(network, "batch" if draft.batch is None else draft.batch),),
-        outputs=(TensorSpec(OUTPUT, "float32", ("batch" if draft.batch is None else draft.batch, variant.classes)),),
+        outputs=tuple(
+            TensorSpec(name, "float32", ("batch" if draft.batch is None else draft.batch, *values.shape[1:]))
+            for name, values in network.vectors.outputs.items()
+        ),
         labels=network.labels,
         preprocessing=network.preprocessing,
         dataset=network.dataset,

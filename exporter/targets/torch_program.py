@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from exporter.models.resnet import ResNet
-
 
 def export(request: ExportRequest, listener: ExportListener, precision_spec: PrecisionSpec = FP32) -> Artifact:
     """Export ``request.variant`` to a PyTorch program, check it and publish it.
@@ -108,14 +106,15 @@ def _element(precision_spec: PrecisionSpec) -> str:
 def _program(network: Network, batch: int | None, element: str) -> bytes:
     import torch
 
+    from exporter.models.several_outputs import with_outputs
     from exporter.precision.fold import FoldedResNet
 
     variant, dtype = network.variant, getattr(torch, element)
     typed = network.model if dtype == torch.float32 else FoldedResNet(network.model, dtype)
-    module: torch.nn.Module = typed
+    module = with_outputs(typed, network.outputs)
     example = torch.zeros(batch or 2, variant.in_channels, *variant.size)
     if network.raw and network.preprocessing is not None:
-        module = _with_raw_input(typed, network.preprocessing)
+        module = _with_raw_input(module, network.preprocessing)
         example = torch.zeros(batch or 2, *variant.size, variant.in_channels, dtype=torch.uint8)
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
     buffer = io.BytesIO()
@@ -128,7 +127,7 @@ def _program(network: Network, batch: int | None, element: str) -> bytes:
     return buffer.getvalue()
 
 
-def _with_raw_input(model: ResNet, preprocessing: Preprocessing) -> torch.nn.Module:
+def _with_raw_input(model: torch.nn.Module, preprocessing: Preprocessing) -> torch.nn.Module:
     """Return the network for RGB pixels, uint8 (n, h, w, c), normalised as in ``runtimes.images.preprocessing``."""
     import torch
 
@@ -145,7 +144,7 @@ def _with_raw_input(model: ResNet, preprocessing: Preprocessing) -> torch.nn.Mod
             self.register_buffer("mean", mean)
             self.register_buffer("std", std)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
             ordered = x.flip(3) if swaps else x  # (n, h, w, c)
             scaled = ordered.permute(0, 3, 1, 2).to(torch.float32) / scale  # (n, c, h, w)
             return self.model((scaled - self.mean) / self.std)  # type: ignore[no-any-return]

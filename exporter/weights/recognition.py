@@ -173,7 +173,9 @@ def _in_words(recognised: Variant, field: str) -> str:
     return f"{field} {value} (--{field})"
 
 
-def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: Notify) -> RecognisedWeights:
+def from_module(
+    module: nn.Module, options: VariantOptions, seed: int, notify: Notify, headless: bool = False
+) -> RecognisedWeights:
     """Recognise the variant of a module in memory, and return its weights.
 
     The module must be from ``exporter.models.resnet``, or compute the same outputs as a variant: on seeded noise, in
@@ -184,6 +186,7 @@ def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: N
         options: The options of the user.
         seed: The seed of the noise.
         notify: Receives notices for the user.
+        headless: Whether the module may be a trunk without a classifier, which returns pooled features.
 
     Raises:
         ModelMismatchError: The tensors belong to no variant or to another than the named one, or the outputs differ.
@@ -196,7 +199,7 @@ def from_module(module: nn.Module, options: VariantOptions, seed: int, notify: N
     title = quote(type(module).__name__)
     entries = module.state_dict().items()
     own = {name: entry.detach().cpu() for name, entry in entries if isinstance(entry, torch.Tensor)}
-    state = translation.translate(own).tensors
+    state = translation.translate(own, headless=headless).tensors
     candidates = tuple(_candidates_of(module, state, options))
     if not candidates:
         raise ModelMismatchError(
